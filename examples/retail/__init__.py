@@ -1,0 +1,1 @@
+"""A retail support desk: sixteen operations on users, orders and products kept in one SQLite file per run."""

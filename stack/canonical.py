@@ -1,0 +1,97 @@
+"""One encoding for what is hashed, approved, granted and executed: canonical, bounded JSON.
+
+Canonical = UTF-8, keys sorted, no spaces, no NaN or infinity, no repeated key.  What passes `parse_bounded` and is
+written by `canonical` has one byte string and so one digest, whoever computes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import orjson
+
+from airside.stack.errors import InvalidInput
+
+Json = Any
+"""What `json.loads` returns: None, bool, int, float, str, list and dict with str keys."""
+
+MAX_DEPTH = 32
+"""Deeper values come from attacks, not from tools; checked when a value enters the stack."""
+
+_SORTED = orjson.OPT_SORT_KEYS
+_ALLOWED_CONTROLS = frozenset("\t\n\r")
+
+
+def canonical(value: Json) -> bytes:
+    """Encode canonically; raise `InvalidInput` for what JSON cannot hold."""
+    try:
+        return orjson.dumps(value, option=_SORTED)
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise InvalidInput(f"not a JSON value: {error}") from None
+
+
+def digest(data: bytes) -> str:
+    """Return the sha256 of canonical bytes as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_bounds(value: Json, *, where: str) -> None:
+    """Raise `InvalidInput` naming the place of a value too deep, not finite, or with control characters."""
+    stack: list[tuple[Any, str, int]] = [(value, where, 0)]
+    while stack:
+        item, path, depth = stack.pop()
+        if depth > MAX_DEPTH:
+            raise InvalidInput(f"{path[:200]}: nested more than {MAX_DEPTH} deep")
+        if isinstance(item, str):
+            _check_text(item, path)
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                if not isinstance(key, str):
+                    raise InvalidInput(f"{path}: the key {key!r:.40} is not text")
+                _check_text(key, path)
+                stack.append((inner, f"{path}.{key:.40}", depth + 1))
+        elif isinstance(item, list | tuple):
+            stack.extend((inner, f"{path}[{i}]", depth + 1) for i, inner in enumerate(item))
+        elif isinstance(item, float) and not -1.8e308 < item < 1.8e308:
+            raise InvalidInput(f"{path}: {item} is not a finite number")
+        elif item is not None and not isinstance(item, bool | int | float):
+            raise InvalidInput(f"{path}: {type(item).__name__} is not a JSON type")
+
+
+def _check_text(text: str, path: str) -> None:
+    if text.isprintable():
+        return
+    for char in text:
+        if ord(char) < 32 and char not in _ALLOWED_CONTROLS:
+            raise InvalidInput(f"{path}: control character U+{ord(char):04X}")
+        if 0xD800 <= ord(char) <= 0xDFFF:
+            raise InvalidInput(f"{path}: a lone surrogate is not text")
+
+
+def parse_bounded(data: bytes, *, max_bytes: int, where: str) -> Json:
+    """Parse JSON from outside; raise `InvalidInput` for size, depth, NaN, repeated keys or control characters."""
+    if len(data) > max_bytes:
+        raise InvalidInput(f"{where}: {len(data):,} bytes are over the bound of {max_bytes:,}")
+    try:
+        value = json.loads(data, object_pairs_hook=_no_repeats, parse_constant=_no_constants)
+    except RecursionError:
+        raise InvalidInput(f"{where}: nested too deep") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{where}: {error}") from None
+    check_bounds(value, where=where)
+    return value
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {repeated!r:.60} is given twice")
+    return found
+
+
+def _no_constants(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

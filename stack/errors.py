@@ -1,0 +1,100 @@
+"""The one tree of errors.
+
+    AirsideError
+    |-- Refused              somebody may not do this: carries a ReasonCode
+    |   |-- AuthRefused
+    |   `-- AdmissionRefused     with retry_after_s
+    |-- Failed               a layer could not do its work
+    |   `-- LayerUnavailable     retryable: the actor is down or being restarted
+    |-- Misuse               the caller's input or configuration is wrong: says what, where and what to do
+    |   |-- InvalidId
+    |   |-- InvalidInput
+    |   `-- InvalidConfig
+    `-- InternalError        a promise of ours is broken: report this
+        |-- IllegalTransition
+        |-- InvariantBroken
+        `-- Fenced               a newer activation of this run exists; this one must stop
+
+Inside the stack a denial is a value (`Decision`), never an exception; errors are for the edges.  Every error is
+built from one message and keyword details, and pickles through `__reduce__` here, so that it survives a Ray call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class AirsideError(Exception):
+    """Base of everything Airside raises on purpose."""
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.details)
+
+
+def _rebuild(kind: type[AirsideError], message: str, details: dict[str, Any]) -> AirsideError:
+    return kind(message, **details)
+
+
+class Refused(AirsideError):
+    """Refused by policy, budget, identity or admission; `details["reason"]` is the `ReasonCode`'s value."""
+
+    @property
+    def reason(self) -> str:
+        return str(self.details.get("reason", "internal_error"))
+
+
+class AuthRefused(Refused):
+    """Nobody we know sent this."""
+
+
+class AdmissionRefused(Refused):
+    """The tenant's queue is full; `retry_after_s` says when to try again."""
+
+    @property
+    def retry_after_s(self) -> float:
+        return float(self.details.get("retry_after_s", 1.0))
+
+
+class Failed(AirsideError):
+    """A layer could not do its work."""
+
+
+class LayerUnavailable(Failed):
+    """An actor did not answer; it may be restarting.  Retryable."""
+
+
+class Misuse(AirsideError):
+    """The caller's input or configuration is wrong."""
+
+
+class InvalidId(Misuse):
+    """Text that is not an id of the kind asked for."""
+
+
+class InvalidInput(Misuse):
+    """A job, a request or an argument that breaks its contract."""
+
+
+class InvalidConfig(Misuse):
+    """A policy bundle, a directory or a setting that breaks its contract."""
+
+
+class InternalError(AirsideError):
+    """A promise of ours is broken: report this with the story it carries."""
+
+
+class IllegalTransition(InternalError):
+    """An event the run's phase has no row for; the run's state is unchanged."""
+
+
+class InvariantBroken(InternalError):
+    """A numbered invariant of `RunMachine` does not hold."""
+
+
+class Fenced(InternalError):
+    """A newer activation of this run exists: this one stops and writes nothing more."""

@@ -1,0 +1,87 @@
+"""Ids: one type each, prefixed, made in one place and parsed in one place.
+
+They are `NewType`s over `str`: mypy keeps a run's id from being passed as a tenant's, and on the step path they
+cost nothing.  Text from outside becomes an id only through a `parse_` function, which admits ASCII alone, so that
+look-alikes, wildcards, quotes and path separators never reach a table name, a file name or a query.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from typing import NewType
+
+from airside.stack.errors import InvalidId
+
+TenantId = NewType("TenantId", str)
+PrincipalId = NewType("PrincipalId", str)
+RunId = NewType("RunId", str)
+RequestId = NewType("RequestId", str)
+ApprovalId = NewType("ApprovalId", str)
+ExecutorId = NewType("ExecutorId", str)
+EffectKey = NewType("EffectKey", str)
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+_PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}", re.ASCII)
+_RUN = re.compile(r"run_[0-9a-f]{24}(\.[0-9]{1,4}-[0-9]{1,4}){0,8}", re.ASCII)
+_APPROVAL = re.compile(r"apr_run_[0-9a-f]{24}(\.[0-9]{1,4}-[0-9]{1,4}){0,8}_[0-9]{1,4}_[0-9a-f]{12}", re.ASCII)
+
+Randomness = Callable[[int], bytes]
+"""`n -> n random bytes`; `secrets.token_bytes` in production, a seeded generator in the simulator."""
+
+
+def _parse(kind: str, pattern: re.Pattern[str], text: object) -> str:
+    if not isinstance(text, str) or pattern.fullmatch(text) is None:
+        raise InvalidId(f"{kind} {text!r:.80} is not of the form {pattern.pattern}")
+    return text
+
+
+def parse_tenant(text: object) -> TenantId:
+    """Parse a tenant's id; raise `InvalidId` for anything but lower-case ASCII letters, digits, `_` and `-`."""
+    return TenantId(_parse("tenant id", _TENANT, text))
+
+
+def parse_principal(text: object) -> PrincipalId:
+    """Parse a principal's id; raise `InvalidId` otherwise."""
+    return PrincipalId(_parse("principal id", _PRINCIPAL, text))
+
+
+def parse_run(text: object) -> RunId:
+    """Parse a run's id (`run_` and 24 hex digits, then one `.step-branch` per fan-out); raise `InvalidId`."""
+    return RunId(_parse("run id", _RUN, text))
+
+
+def parse_approval(text: object) -> ApprovalId:
+    """Parse an approval's id; raise `InvalidId` otherwise."""
+    return ApprovalId(_parse("approval id", _APPROVAL, text))
+
+
+def mint_run(random: Randomness = secrets.token_bytes) -> RunId:
+    """Mint a run's id of 96 random bits."""
+    return RunId("run_" + random(12).hex())
+
+
+def mint_request(random: Randomness = secrets.token_bytes) -> RequestId:
+    """Mint a request's id of 96 random bits."""
+    return RequestId("req_" + random(12).hex())
+
+
+def mint_executor(random: Randomness = secrets.token_bytes) -> ExecutorId:
+    """Mint the id of one incarnation of an executor; a restarted executor is another one."""
+    return ExecutorId("exe_" + random(12).hex())
+
+
+def child_run(parent: RunId, step: int, branch: int) -> RunId:
+    """Derive a child's id from its parent's, so that a resumed parent finds the children it already has."""
+    return RunId(f"{parent}.{step}-{branch}")
+
+
+def approval_for(run_id: RunId, step: int, digest: str) -> ApprovalId:
+    """Derive an approval's id from the exact call it is for, so that asking twice asks for the same thing."""
+    return ApprovalId(f"apr_{run_id}_{step}_{digest[:12]}")
+
+
+def effect_key(run_id: RunId, step: int) -> EffectKey:
+    """Derive the idempotency key of a step's call; every attempt of the step carries the same one."""
+    return EffectKey(f"{run_id}:{step}")

@@ -1,0 +1,588 @@
+"""`RunMachine`: one run as a table of phase x event -> handler.  Pure: no clock, no randomness, no I/O.
+
+    queued -> planning -> recalling -> deciding -> gating -> intending -> executing -> planning ... -> concluding
+                 |                                  |  ^                     |
+                 v                                  v  | (approved, edited)  v (outcome unknown)
+          awaiting_children                awaiting_approval            resuming -> intending
+                                                                             |
+                                                                             v
+                                                                          in_doubt
+
+The rules:
+ * `handle(event)` returns the instructions the shell must carry out, and the shell feeds back what happened.  An
+   event the present phase has no row for is `IllegalTransition`, and leaves the state as it was.
+ * A run is the fold of its events.  After a crash the journal's events are handled again (instructions dropped), and
+   `RunActivated` asks again for whatever is outstanding.
+ * Limits are checked before the step that would cross them.
+ * A call that was sent and not answered may have happened.  A tool that can be asked again under the same key is
+   (`resuming`: there a refusal does not mean that nothing happened); any other goes to `in_doubt`, never twice.
+ * Every run ends through `_conclude`, once.
+
+Invariants, checked by `check()` after every event in tests:
+ 1. What the run has used never exceeds its limits by more than the one decision that was already paid for.
+ 2. A call is in `executing` only if the latest decision about this very step and attempt allows it.
+ 3. A key is unsettled only between its intent and its result, and `executing` has exactly its own key unsettled.
+ 4. Labels only grow, and so do the epoch, the step and every count in `usage`.
+ 5. Exactly the phases from `concluding` on have an outcome, and the outcome never changes.
+ 6. The history's steps rise strictly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from airside.stack import events as ev
+from airside.stack import instructions as do
+from airside.stack.canonical import canonical, digest
+from airside.stack.errors import IllegalTransition
+from airside.stack.ids import EffectKey, effect_key
+from airside.stack.invariants import check_invariants
+from airside.stack.reasons import ReasonCode, RunStatus, status_of
+from airside.stack.state import OVER, PARKED, TIMED, Phase, RunState, StepRecord
+from airside.stack.story import tell
+from airside.stack.topology import BranchEnd, Done, FanOut, GiveUp, StageEnd, TopologyState
+from airside.stack.values import NULL, Action, Finish, Handoff, Limits, Outcome, ToolResult
+
+MAX_SENDS = 4
+"""How often one call is sent: first, and again after an executor died.  More would hide a call that kills executors."""
+
+Instructions = list[do.Instruction]
+_NOT_STARTED = frozenset({ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE, ReasonCode.TOOL_UNAVAILABLE})
+_MAYBE = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
+
+
+class RunMachine:
+    """One run.  Built from its `RunSubmitted`; everything after goes through `handle`."""
+
+    __slots__ = ("events", "state")
+
+    def __init__(self, submitted: ev.RunSubmitted) -> None:
+        labels = frozenset(submitted.request.labels)
+        self.state = RunState(submitted=submitted, labels=labels, last_us=submitted.at_us)
+        self.events: list[ev.Event] = [submitted]
+
+    @classmethod
+    def replay(cls, events: Iterable[ev.Event]) -> RunMachine:
+        """Fold a run's events, oldest first, into the machine they add up to."""
+        stream = iter(events)
+        first = next(stream)
+        if not isinstance(first, ev.RunSubmitted):
+            raise IllegalTransition(f"a run begins with RunSubmitted, not {type(first).__name__}")
+        machine = cls(first)
+        for event in stream:
+            machine.handle(event)
+        return machine
+
+    def handle(self, event: ev.Event) -> Instructions:
+        """Take in what happened and return what to do next; raise `IllegalTransition` for what cannot happen."""
+        state = self.state
+        handler = _TABLE.get((state.phase, type(event)))
+        step = getattr(event, "step", None)
+        if handler is None or (step is not None and step > state.step):
+            raise IllegalTransition(
+                f"{type(event).__name__}(step={step}) in phase {state.phase} at step {state.step}\n{self.story()}"
+            )
+        if state.phase in TIMED and not isinstance(event, ev.RunActivated):
+            self._use(active_us=max(0, event.at_us - state.last_us))
+        state.last_us = max(state.last_us, event.at_us)
+        self.events.append(event)
+        instructions: Instructions = handler(self, event)
+        if self._overtime() and self._may_stop(event):
+            return self._stop_unsent(ReasonCode.MAX_SECONDS, f"{state.usage.active_us // 1_000_000} s used")
+        return instructions
+
+    def accepts(self, event: ev.Event) -> bool:
+        """Whether `event`, which comes from outside the run, means anything in the present phase."""
+        return (self.state.phase, type(event)) in _TABLE
+
+    def story(self) -> str:
+        """Return the run as lines of text, each with the event that caused it."""
+        return tell(self.events)
+
+    def check(self) -> None:
+        """Raise `InvariantBroken` if a numbered invariant does not hold."""
+        check_invariants(self.state)
+
+    # What the shell and agents may look at.
+
+    @property
+    def limits(self) -> Limits:
+        """The run's limits."""
+        return self.state.submitted.limits
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended."""
+        return self.state.phase in OVER
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the run waits for a person."""
+        return self.state.phase in PARKED
+
+    def topology_state(self) -> TopologyState:
+        """Return what the topology may look at."""
+        s = self.state
+        return TopologyState(request=s.submitted.request, finished=s.finished, holder=s.holder, branches=s.branches)
+
+    def remaining(self) -> Limits:
+        """Return what the run may still use: its limits less its usage, never below zero."""
+        limits, used = self.limits, self.state.usage
+        return msgspec.structs.replace(
+            limits,
+            max_steps=max(0, limits.max_steps - used.steps),
+            max_seconds=max(0, limits.max_seconds - used.active_us // 1_000_000),
+            max_tool_calls=max(0, limits.max_tool_calls - used.tool_calls),
+            max_tokens=max(0, limits.max_tokens - used.tokens),
+            max_cost_microusd=max(0, limits.max_cost_microusd - used.cost_microusd),
+            max_output_bytes=max(0, limits.max_output_bytes - used.output_bytes),
+            max_handoffs=max(0, limits.max_handoffs - used.handoffs),
+        )
+
+    # Helpers: the only writers of phase, usage and outcome.
+
+    def _cause(self) -> int:
+        return len(self.events) - 1
+
+    def _use(self, **more: int) -> None:
+        used = self.state.usage
+        changed = {name: getattr(used, name) + amount for name, amount in more.items()}
+        self.state.usage = msgspec.structs.replace(used, **changed)
+
+    def _overtime(self) -> bool:
+        return self.state.usage.active_us > self.limits.max_seconds * 1_000_000
+
+    def _may_stop(self, event: ev.Event) -> bool:
+        """Whether nothing is in flight whose outcome would be lost by stopping here."""
+        s = self.state
+        if s.phase is Phase.EXECUTING:
+            return isinstance(event, ev.EffectIntended) and not s.ambiguous
+        return s.phase in TIMED and not s.ambiguous
+
+    def _become(self, phase: Phase, *instructions: do.Instruction) -> Instructions:
+        self.state.phase = phase
+        return list(instructions)
+
+    def _plan(self) -> Instructions:
+        s = self.state
+        s.step += 1
+        s.action, s.gated, s.allowed, s.receipt = None, None, None, ""
+        s.attempt, s.sends, s.ambiguous = 0, 0, False
+        return self._become(Phase.PLANNING, do.Plan(step=s.step, cause=self._cause()))
+
+    def _gate(self, *, phase: Phase = Phase.GATING) -> Instructions:
+        s = self.state
+        assert s.action is not None
+        s.attempt += 1
+        paid = s.action.spend.cost_microusd > 0 or s.action.spend.tokens > 0
+        gate = do.Gate(
+            step=s.step,
+            cause=self._cause(),
+            action=s.action,
+            attempt=s.attempt,
+            receipt=s.receipt,
+            durable_first=paid,
+        )
+        return self._become(phase, gate)
+
+    def _conclude(self, reason: ReasonCode, detail: str = "", answer: Any = None) -> Instructions:
+        s = self.state
+        s.outcome = Outcome(
+            status=status_of(reason),
+            reason_code=reason,
+            answer=NULL if answer is None else msgspec.Raw(canonical(answer)),
+            detail=detail[:2000],
+            in_doubt=tuple(s.unsettled),
+        )
+        conclude = do.Conclude(step=s.step, cause=self._cause(), outcome=s.outcome, durable_first=True)
+        return self._become(Phase.CONCLUDING, conclude)
+
+    def _stop_unsent(self, reason: ReasonCode, detail: str = "") -> Instructions:
+        """Conclude before the present call is sent: an intent that was just recorded has certainly not happened."""
+        self.state.unsettled.pop(effect_key(self.state.submitted.run_id, self.state.step), None)
+        return self._conclude(reason, detail)
+
+    def _record(self, result: ToolResult) -> None:
+        s = self.state
+        assert s.action is not None and s.visit is not None
+        arguments = msgspec.json.decode(s.gated.arguments) if s.gated and s.gated.digest else s.action.arguments
+        s.history.append(
+            StepRecord(step=s.step, agent=s.visit.agent, tool=s.action.tool, arguments=arguments or {}, result=result)
+        )
+
+    def _refuse(self, reason: ReasonCode, detail: str) -> Instructions:
+        """Tell the agent about a refusal, or end the run if it has been told often enough."""
+        self._use(refusals=1)
+        if self.state.usage.refusals > self.limits.max_refusals:
+            return self._conclude(reason, detail)
+        self._record(ToolResult(ok=False, error=detail, reason_code=reason))
+        return self._plan()
+
+    # Handlers, in the order of the cycle.
+
+    def _queued_activated(self, event: ev.RunActivated) -> Instructions:
+        self.state.epoch = event.epoch
+        return self._plan()
+
+    def _planning_planned(self, event: ev.RoutePlanned) -> Instructions:
+        s, route = self.state, event.route
+        if isinstance(route, Done):
+            learn = do.Learn(step=s.step, cause=self._cause(), text=_text(route.answer), kind="answer")
+            return [learn, *self._conclude(ReasonCode.COMPLETED, answer=route.answer)]
+        if isinstance(route, GiveUp):
+            return self._conclude(ReasonCode.CHILD_FAILED, route.detail)
+        if s.usage.steps >= self.limits.max_steps:
+            return self._conclude(ReasonCode.MAX_STEPS, f"{s.usage.steps} steps used")
+        if isinstance(route, FanOut):
+            return self._fan_out(route)
+        s.visit = route
+        return self._recall()
+
+    def _recall(self) -> Instructions:
+        s = self.state
+        assert s.visit is not None
+        if s.visit.query is None:
+            return self._decide()
+        recall = do.Recall(step=s.step, cause=self._cause(), query=s.visit.query)
+        return self._become(Phase.RECALLING, recall)
+
+    def _decide(self) -> Instructions:
+        s = self.state
+        assert s.visit is not None
+        return self._become(Phase.DECIDING, do.Decide(step=s.step, cause=self._cause(), agent=s.visit.agent))
+
+    def _fan_out(self, route: FanOut) -> Instructions:
+        s = self.state
+        if s.submitted.depth + 1 > self.limits.max_depth:
+            return self._conclude(ReasonCode.MAX_DEPTH, f"depth {s.submitted.depth + 1}")
+        self._use(steps=1)
+        s.fan_out, s.children = route, {}
+        return self._become(Phase.AWAITING_CHILDREN, self._spawn())
+
+    def _spawn(self) -> do.SpawnChildren:
+        s = self.state
+        assert s.fan_out is not None
+        return do.SpawnChildren(
+            step=s.step,
+            cause=self._cause(),
+            branches=s.fan_out.branches,
+            limits=_share(self.remaining(), len(s.fan_out.branches)),
+            durable_first=True,
+        )
+
+    def _children_ended(self, event: ev.ChildEnded) -> Instructions:
+        s = self.state
+        assert s.fan_out is not None
+        if event.branch in s.children:
+            return []
+        s.children[event.branch] = event
+        u = event.usage
+        self._use(steps=u.steps, tool_calls=u.tool_calls, tokens=u.tokens, cost_microusd=u.cost_microusd)
+        self._use(output_bytes=u.output_bytes)
+        if len(s.children) < len(s.fan_out.branches):
+            return []
+        s.branches = tuple(_branch_end(s.fan_out, s.children[i]) for i in range(len(s.fan_out.branches)))
+        return self._plan()
+
+    def _planning_failed(self, event: ev.RouteFailed) -> Instructions:
+        return self._conclude(event.reason_code, event.error)
+
+    def _recalling_recalled(self, event: ev.MemoryRecalled) -> Instructions:
+        self.state.labels |= frozenset(event.labels)
+        return self._decide()
+
+    def _recalling_failed(self, event: ev.RecallFailed) -> Instructions:
+        return self._conclude(ReasonCode.MEMORY_UNAVAILABLE, event.error)
+
+    def _deciding_decided(self, event: ev.StepDecided) -> Instructions:
+        s, proposal = self.state, event.proposal
+        self._use(steps=1, tokens=proposal.spend.tokens, cost_microusd=proposal.spend.cost_microusd)
+        if s.usage.tokens > self.limits.max_tokens:
+            return self._conclude(ReasonCode.MAX_TOKENS, f"{s.usage.tokens} tokens used")
+        if s.usage.cost_microusd > self.limits.max_cost_microusd:
+            return self._conclude(ReasonCode.MAX_COST, f"{s.usage.cost_microusd} micro-USD spent")
+        if isinstance(proposal, Finish):
+            s.finished += (StageEnd(agent=event.agent, answer=proposal.answer),)
+            return self._plan()
+        if isinstance(proposal, Handoff):
+            return self._hand_over(proposal)
+        return self._propose(proposal, event.agent)
+
+    def _hand_over(self, handoff: Handoff) -> Instructions:
+        self._use(handoffs=1)
+        if self.state.usage.handoffs > self.limits.max_handoffs:
+            return self._conclude(ReasonCode.MAX_HANDOFFS, f"handoff to {handoff.agent}")
+        self.state.holder, self.state.message = handoff.agent, handoff.message
+        return self._plan()
+
+    def _propose(self, action: Action, agent: str) -> Instructions:
+        s = self.state
+        s.action = action
+        same = digest(canonical([agent, action.tool, action.arguments]))
+        s.repeats[same] = s.repeats.get(same, 0) + 1
+        if s.repeats[same] > self.limits.max_repeats:
+            return self._conclude(ReasonCode.LOOP_DETECTED, f"{action.tool} came {s.repeats[same]} times")
+        if s.usage.tool_calls >= self.limits.max_tool_calls:
+            return self._conclude(ReasonCode.MAX_TOOL_CALLS, f"{s.usage.tool_calls} calls used")
+        return self._gate()
+
+    def _deciding_failed(self, event: ev.DecideFailed) -> Instructions:
+        return self._conclude(event.reason_code, event.error)
+
+    def _gating_gated(self, event: ev.ActionGated) -> Instructions:
+        s, decision = self.state, event.decision
+        s.gated = event
+        if decision.outcome == "require_approval":
+            ask = do.AskApproval(step=s.step, cause=self._cause(), gated=event, durable_first=True)
+            return self._become(Phase.AWAITING_APPROVAL, ask)
+        if decision.outcome != "allow":
+            return self._refuse(decision.reason_code, decision.detail or decision.code or decision.rule)
+        if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
+            return self._conclude(ReasonCode.MAX_COST, f"{event.tool} costs {event.cost_microusd} micro-USD")
+        return self._intend(event)
+
+    def _resuming_gated(self, event: ev.ActionGated) -> Instructions:
+        if event.decision.outcome != "allow":
+            return self._doubt()
+        self.state.gated = event
+        return self._intend(event)
+
+    def _intend(self, gated: ev.ActionGated) -> Instructions:
+        s = self.state
+        s.allowed = (s.step, gated.attempt)
+        intend = do.Intend(
+            step=s.step,
+            cause=self._cause(),
+            attempt=gated.attempt,
+            key=self._key(),
+            tool=gated.tool,
+            digest=gated.digest,
+        )
+        return self._become(Phase.INTENDING, intend)
+
+    def _key(self) -> EffectKey:
+        return effect_key(self.state.submitted.run_id, self.state.step)
+
+    def _approval_decided(self, event: ev.ApprovalDecided) -> Instructions:
+        s = self.state
+        assert s.action is not None and s.gated is not None
+        if event.approval_id != s.gated.approval_id:
+            return []
+        who = ", ".join(event.by)
+        if event.outcome == "rejected":
+            return self._refuse(ReasonCode.APPROVAL_REJECTED, f"rejected by {who}: {event.note}")
+        if event.outcome == "expired":
+            return self._refuse(ReasonCode.APPROVAL_EXPIRED, "nobody decided in time")
+        s.receipt = event.receipt
+        if event.arguments is not None:
+            edited = msgspec.json.decode(event.arguments)
+            s.action = Action(tool=s.action.tool, arguments=edited, spend=s.action.spend)
+        return self._gate()
+
+    def _intending_intended(self, event: ev.EffectIntended) -> Instructions:
+        s = self.state
+        assert s.gated is not None
+        s.unsettled[event.key] = s.step
+        s.sends += 1
+        if not s.ambiguous:
+            self._use(tool_calls=1, cost_microusd=s.gated.cost_microusd)
+        execute = do.Execute(
+            step=s.step,
+            cause=self._cause(),
+            gated=s.gated,
+            key=event.key,
+            attempt=event.attempt,
+            durable_first=s.gated.effect != "read",
+        )
+        return self._become(Phase.EXECUTING, execute)
+
+    def _executing_executed(self, event: ev.ToolExecuted) -> Instructions:
+        s, result = self.state, event.result
+        assert s.gated is not None
+        if result.reason_code in _NOT_STARTED:
+            return self._not_started(result.error)
+        if result.reason_code in _MAYBE and s.gated.effect != "read":
+            return self._recover()
+        s.unsettled.pop(self._key(), None)
+        self._record(result)
+        self._use(output_bytes=len(bytes(result.output)))
+        if s.usage.output_bytes > self.limits.max_output_bytes:
+            return self._conclude(ReasonCode.MAX_OUTPUT, f"{s.usage.output_bytes} bytes returned")
+        return self._plan()
+
+    def _executing_lost(self, event: ev.ExecutionLost) -> Instructions:
+        return self._recover() if event.started else self._not_started(event.error)
+
+    def _not_started(self, error: str) -> Instructions:
+        s = self.state
+        assert s.gated is not None
+        if not s.ambiguous:
+            s.unsettled.pop(self._key(), None)
+            self._use(tool_calls=-1, cost_microusd=-s.gated.cost_microusd)
+        if s.sends < MAX_SENDS:
+            return self._gate(phase=Phase.RESUMING if s.ambiguous else Phase.GATING)
+        return self._doubt() if s.ambiguous else self._conclude(ReasonCode.TOOL_UNAVAILABLE, error)
+
+    def _recover(self) -> Instructions:
+        """Find out what became of a call that was sent and not answered."""
+        s = self.state
+        assert s.gated is not None
+        s.ambiguous = True
+        if s.sends < MAX_SENDS and (s.gated.repeatable or s.gated.effect == "read"):
+            return self._gate(phase=Phase.RESUMING)
+        if s.gated.effect == "read":
+            return self._stop_unsent(ReasonCode.TOOL_UNAVAILABLE, "the executor died every time")
+        return self._doubt()
+
+    def _doubt(self) -> Instructions:
+        s = self.state
+        wait = do.AwaitDoubt(step=s.step, cause=self._cause(), seconds=self.limits.doubt_wait_s, durable_first=True)
+        return self._become(Phase.IN_DOUBT, wait)
+
+    def _doubt_settled(self, event: ev.DoubtSettled) -> Instructions:
+        self.state.unsettled.pop(self._key(), None)
+        if event.happened:
+            self._record(ToolResult(ok=True, output=event.output))
+        else:
+            error = f"{event.by} found that it did not happen"
+            self._record(ToolResult(ok=False, error=error, reason_code=ReasonCode.TOOL_FAILED))
+        return self._plan()
+
+    def _doubt_expired(self, event: ev.DoubtExpired) -> Instructions:
+        return self._conclude(ReasonCode.TOOL_IN_DOUBT, f"{', '.join(self.state.unsettled)}: nobody could say")
+
+    # From outside, in any live phase.
+
+    def _cancelled(self, event: ev.CancelRequested) -> Instructions:
+        return self._conclude(ReasonCode.CANCELLED, f"by {event.by}: {event.why}")
+
+    def _killed(self, event: ev.KillRequested) -> Instructions:
+        return self._conclude(event.reason_code, f"by {event.by}: {event.why}")
+
+    def _layer_failed(self, event: ev.LayerFailed) -> Instructions:
+        return self._conclude(ReasonCode.INTERNAL_ERROR, event.error)
+
+    def _suspended(self, event: ev.RunSuspended) -> Instructions:
+        self.state.resume_to = self.state.phase
+        return self._become(Phase.SUSPENDED)
+
+    def _reactivated(self, event: ev.RunActivated) -> Instructions:
+        """Ask again for whatever is outstanding."""
+        s = self.state
+        s.epoch = max(s.epoch, event.epoch)
+        if s.phase is Phase.SUSPENDED:
+            s.phase = s.resume_to
+        return _OUTSTANDING[s.phase](self)
+
+    def _ask_again(self) -> Instructions:
+        gated = self.state.gated
+        assert gated is not None
+        return [do.AskApproval(step=self.state.step, cause=self._cause(), gated=gated, durable_first=True)]
+
+    def _gate_again(self) -> Instructions:
+        return self._gate(phase=Phase.RESUMING if self.state.ambiguous else Phase.GATING)
+
+    def _spawn_again(self) -> Instructions:
+        return [self._spawn()]
+
+    def _plan_again(self) -> Instructions:
+        return [do.Plan(step=self.state.step, cause=self._cause())]
+
+    def _conclude_again(self) -> Instructions:
+        outcome = self.state.outcome
+        assert outcome is not None
+        return [do.Conclude(step=self.state.step, cause=self._cause(), outcome=outcome, durable_first=True)]
+
+    def _ended(self, event: ev.RunEnded) -> Instructions:
+        self.state.outcome = event.outcome
+        return self._become(_LAST_PHASE[RunStatus(event.outcome.status)])
+
+    def _note(self, event: ev.Event) -> Instructions:
+        """Keep as part of the story; nothing follows from it."""
+        return []
+
+
+def _text(answer: Any) -> str:
+    return answer if isinstance(answer, str) else canonical(answer).decode()
+
+
+def _share(left: Limits, parts: int) -> Limits:
+    """Divide what is consumed evenly; time, repeats and deadlines are each child's own."""
+    return msgspec.structs.replace(
+        left,
+        max_steps=left.max_steps // parts,
+        max_tool_calls=left.max_tool_calls // parts,
+        max_tokens=left.max_tokens // parts,
+        max_cost_microusd=left.max_cost_microusd // parts,
+        max_output_bytes=left.max_output_bytes // parts,
+    )
+
+
+def _branch_end(fan_out: FanOut, child: ev.ChildEnded) -> BranchEnd:
+    outcome = child.outcome
+    return BranchEnd(
+        route=fan_out.branches[child.branch].route,
+        ok=outcome.status == RunStatus.COMPLETED,
+        reason_code=outcome.reason_code,
+        answer=msgspec.json.decode(outcome.answer),
+    )
+
+
+_Handler = Callable[[RunMachine, Any], Instructions]
+
+_TABLE: dict[tuple[Phase, type[ev.Event]], _Handler] = {
+    (Phase.QUEUED, ev.RunActivated): RunMachine._queued_activated,
+    (Phase.PLANNING, ev.RoutePlanned): RunMachine._planning_planned,
+    (Phase.PLANNING, ev.RouteFailed): RunMachine._planning_failed,
+    (Phase.RECALLING, ev.MemoryRecalled): RunMachine._recalling_recalled,
+    (Phase.RECALLING, ev.RecallFailed): RunMachine._recalling_failed,
+    (Phase.DECIDING, ev.StepDecided): RunMachine._deciding_decided,
+    (Phase.DECIDING, ev.DecideFailed): RunMachine._deciding_failed,
+    (Phase.DECIDING, ev.RouteFailed): RunMachine._planning_failed,
+    (Phase.GATING, ev.ActionGated): RunMachine._gating_gated,
+    (Phase.RESUMING, ev.ActionGated): RunMachine._resuming_gated,
+    (Phase.AWAITING_APPROVAL, ev.ApprovalDecided): RunMachine._approval_decided,
+    (Phase.INTENDING, ev.EffectIntended): RunMachine._intending_intended,
+    (Phase.EXECUTING, ev.ToolExecuted): RunMachine._executing_executed,
+    (Phase.EXECUTING, ev.ExecutionLost): RunMachine._executing_lost,
+    (Phase.AWAITING_CHILDREN, ev.ChildEnded): RunMachine._children_ended,
+    (Phase.IN_DOUBT, ev.DoubtSettled): RunMachine._doubt_settled,
+    (Phase.IN_DOUBT, ev.DoubtExpired): RunMachine._doubt_expired,
+    (Phase.AWAITING_APPROVAL, ev.RunSuspended): RunMachine._suspended,
+    (Phase.IN_DOUBT, ev.RunSuspended): RunMachine._suspended,
+    (Phase.CONCLUDING, ev.MemoryLearned): RunMachine._note,
+    (Phase.CONCLUDING, ev.RunEnded): RunMachine._ended,
+    **{(phase, ev.CancelRequested): RunMachine._cancelled for phase in Phase if phase not in OVER},
+    **{(phase, ev.KillRequested): RunMachine._killed for phase in Phase if phase not in OVER},
+    **{(phase, ev.LayerFailed): RunMachine._layer_failed for phase in TIMED},
+    **{(phase, ev.RunActivated): RunMachine._reactivated for phase in Phase if phase not in OVER | {Phase.QUEUED}},
+    (Phase.CONCLUDING, ev.CancelRequested): RunMachine._note,
+    (Phase.CONCLUDING, ev.KillRequested): RunMachine._note,
+}
+
+_OUTSTANDING: dict[Phase, Callable[[RunMachine], Instructions]] = {
+    Phase.PLANNING: RunMachine._plan_again,
+    Phase.RECALLING: RunMachine._recall,
+    Phase.DECIDING: RunMachine._recall,
+    Phase.GATING: RunMachine._gate_again,
+    Phase.INTENDING: RunMachine._gate_again,
+    Phase.EXECUTING: RunMachine._recover,
+    Phase.RESUMING: RunMachine._gate_again,
+    Phase.AWAITING_APPROVAL: RunMachine._ask_again,
+    Phase.AWAITING_CHILDREN: RunMachine._spawn_again,
+    Phase.IN_DOUBT: RunMachine._doubt,
+    Phase.CONCLUDING: RunMachine._conclude_again,
+}
+
+_LAST_PHASE: dict[RunStatus, Phase] = {
+    RunStatus.COMPLETED: Phase.COMPLETED,
+    RunStatus.REFUSED: Phase.REFUSED,
+    RunStatus.STOPPED: Phase.STOPPED,
+    RunStatus.FAILED: Phase.FAILED,
+    RunStatus.CANCELLED: Phase.CANCELLED,
+    RunStatus.KILLED: Phase.KILLED,
+    RunStatus.IN_DOUBT: Phase.ENDED_IN_DOUBT,
+}

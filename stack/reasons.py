@@ -1,0 +1,109 @@
+"""How a run, a step or a call ends: what became of it (`RunStatus`) and why (`ReasonCode`).
+
+Two enums, because they answer two questions.  Each member's sentence is what a person is shown; ARCHITECTURE.md says
+where each is raised, and a test reaches every one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunStatus(StrEnum):
+    """What became of a run."""
+
+    COMPLETED = "completed"  # It finished with an answer.
+    REFUSED = "refused"  # Somebody or something said no: identity, admission, policy, an approver.
+    STOPPED = "stopped"  # It reached one of its limits.
+    FAILED = "failed"  # An agent, a tool or a layer could not do its work.
+    CANCELLED = "cancelled"  # Its owner withdrew it.
+    KILLED = "killed"  # An operator or the driver ended it.
+    IN_DOUBT = "in_doubt"  # An effect may or may not have happened, and nobody could say.
+
+
+class ReasonCode(StrEnum):
+    """Why a run, a step or a call ended or was refused."""
+
+    sentence: str
+
+    def __new__(cls, value: str, sentence: str) -> ReasonCode:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    COMPLETED = "completed", "The run finished with an answer."
+    ALLOWED = "allowed", "A policy rule allows the call."
+
+    AUTH_FAILED = "auth_failed", "The token or key is not one this stack accepts."
+    AUTH_MALFORMED = "auth_malformed", "The token is too large, is not a token, or repeats a claim."
+    AUTH_UNTRUSTED = "auth_untrusted", "The token's algorithm, key, issuer or audience is not the pinned one."
+    AUTH_BAD_SIGNATURE = "auth_bad_signature", "The token's signature does not verify."
+    AUTH_EXPIRED = "auth_expired", "The token has expired."
+    AUTH_NOT_YET_VALID = "auth_not_yet_valid", "The token is not valid yet."
+    AUTH_CLAIM_MISSING = "auth_claim_missing", "The token lacks a required claim, or the claim has a wrong type."
+    AUTH_UNKNOWN_KEY = "auth_unknown_key", "No principal holds this API key."
+    PRINCIPAL_UNKNOWN = "principal_unknown", "The tenant does not list this principal."
+    TENANT_UNKNOWN = "tenant_unknown", "The directory does not list this tenant."
+    ADMISSION_REJECTED = "admission_rejected", "The tenant's queue is full; try again after retry_after."
+    REQUEST_INVALID = "request_invalid", "The request breaks its contract (size, type, or an unknown field)."
+    UNKNOWN_ROUTE_MODE = "unknown_route_mode", "The route, agent or branch asked for does not exist."
+
+    POLICY_DENIED = "policy_denied", "A policy rule denies the call, or none allows it."
+    POLICY_ERROR = "policy_error", "Policy could not be evaluated, which is a no."
+    APPROVAL_REJECTED = "approval_rejected", "A person with the right role rejected the call."
+    APPROVAL_EXPIRED = "approval_expired", "Nobody decided in time, which is a no."
+
+    TOOL_UNKNOWN = "tool_unknown", "No tool of that name is registered, or the principal may not see it."
+    TOOL_INVALID_ARGUMENTS = "tool_invalid_arguments", "The arguments break the tool's schema or its bounds."
+    TOOL_TIMEOUT = "tool_timeout", "The call did not answer before its deadline."
+    TOOL_FAILED = "tool_failed", "The tool answered with an error."
+    TOOL_OUTPUT_INVALID = "tool_output_invalid", "The tool's output is not JSON or is over its bound in bytes."
+    TOOL_IN_DOUBT = "tool_in_doubt", "The call may or may not have happened, and the tool cannot say."
+    TOOL_UNAVAILABLE = "tool_unavailable", "No executor could be reached, and nothing was started."
+    GRANT_INVALID = "grant_invalid", "The grant is forged, altered, expired, used, or for another executor."
+    GRANT_STALE = "grant_stale", "The grant belongs to an older activation of the run."
+
+    MAX_STEPS = "max_steps", "The run used all its steps."
+    MAX_SECONDS = "max_seconds", "The run used all its active seconds."
+    MAX_TOKENS = "max_tokens", "The run used all its model tokens."
+    MAX_TOOL_CALLS = "max_tool_calls", "The run used all its tool calls."
+    MAX_COST = "max_cost", "The next step would cost more than the run may spend, or its price is unknown."
+    MAX_OUTPUT = "max_output", "The run's tools returned more bytes than it may hold."
+    MAX_HANDOFFS = "max_handoffs", "Control was handed over more often than the run may."
+    MAX_DEPTH = "max_depth", "Runs fan out into runs more deeply than is allowed."
+    LOOP_DETECTED = "loop_detected", "The same action with the same arguments came too often."
+
+    CANCELLED = "cancelled", "The run's owner withdrew it."
+    KILLED_BY_OPERATOR = "killed_by_operator", "An operator killed it."
+    KILLED_RUNAWAY = "killed_runaway", "It stopped yielding, and the driver killed the process it ran in."
+
+    AGENT_ERROR = "agent_error", "The agent's code raised an error."
+    AGENT_TIMEOUT = "agent_timeout", "The agent did not decide before its deadline."
+    AGENT_INVALID_ACTION = "agent_invalid_action", "The agent proposed something that is not a valid action."
+    MEMORY_UNAVAILABLE = "memory_unavailable", "Memory did not answer, and the run may not go on without it."
+    CHILD_FAILED = "child_failed", "A branch of the run did not complete."
+    INTERNAL_ERROR = "internal_error", "A layer failed in a way that has no name yet: report it."
+
+
+def status_of(reason: ReasonCode) -> RunStatus:
+    """Return what becomes of a run that ends for `reason`; the one place where the two enums meet."""
+    return _STATUS.get(reason, RunStatus.FAILED)
+
+
+_R = ReasonCode
+_STATUS: dict[ReasonCode, RunStatus] = {
+    _R.COMPLETED: RunStatus.COMPLETED,
+    _R.CANCELLED: RunStatus.CANCELLED,
+    _R.KILLED_BY_OPERATOR: RunStatus.KILLED,
+    _R.KILLED_RUNAWAY: RunStatus.KILLED,
+    _R.TOOL_IN_DOUBT: RunStatus.IN_DOUBT,
+    **dict.fromkeys(
+        [r for r in ReasonCode if r.startswith("auth_")]
+        + [_R.PRINCIPAL_UNKNOWN, _R.TENANT_UNKNOWN, _R.ADMISSION_REJECTED, _R.REQUEST_INVALID]
+        + [_R.UNKNOWN_ROUTE_MODE, _R.POLICY_DENIED, _R.POLICY_ERROR, _R.APPROVAL_REJECTED, _R.APPROVAL_EXPIRED]
+        + [_R.TOOL_UNKNOWN, _R.TOOL_INVALID_ARGUMENTS],
+        RunStatus.REFUSED,
+    ),
+    **dict.fromkeys([r for r in ReasonCode if r.startswith("max_")] + [_R.LOOP_DETECTED], RunStatus.STOPPED),
+}

@@ -1,0 +1,115 @@
+"""A run told as lines a person can read: what happened, why, and what asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airside.stack import events as ev
+from airside.stack.topology import Done, FanOut, GiveUp, Visit
+from airside.stack.values import Action, Finish, Outcome
+
+_WIDTH = 160
+
+
+def tell(events: Sequence[ev.Event]) -> str:
+    """Return one line an event: number, time since the start, what happened, and the cause's number."""
+    if not events:
+        return "(nothing happened)"
+    start = events[0].at_us
+    began = datetime.fromtimestamp(start / 1e6, tz=UTC).isoformat(timespec="milliseconds")
+    lines = [f"{getattr(events[0], 'run_id', 'run')} began {began}"]
+    for number, event in enumerate(events):
+        cause = f"  <- #{event.cause}" if event.cause != ev.OUTSIDE else ""
+        text = " ".join(_TELL[type(event)](event).split())
+        clipped = text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
+        lines.append(f"#{number:<3} +{(event.at_us - start) / 1e6:8.3f}s  {clipped}{cause}")
+    return "\n".join(lines)
+
+
+def _submitted(e: ev.RunSubmitted) -> str:
+    who = f"{e.identity.principal}@{e.identity.tenant}"
+    return f"submitted by {who}, route {e.request.route}: {e.request.text!r:.80}"
+
+
+def _planned(e: ev.RoutePlanned) -> str:
+    match e.route:
+        case Visit():
+            return f"step {e.step} plan: {e.route.agent} is next"
+        case FanOut():
+            return f"step {e.step} plan: fan out into {[b.route for b in e.route.branches]}"
+        case Done():
+            return f"step {e.step} plan: done"
+        case GiveUp():
+            return f"step {e.step} plan: give up, {e.route.detail}"
+
+
+def _decided(e: ev.StepDecided) -> str:
+    p = e.proposal
+    cost = f" (cost {p.spend.cost_microusd} micro-USD, {p.spend.tokens} tokens)" if p.spend.cost_microusd else ""
+    if isinstance(p, Action):
+        return f"step {e.step} {e.agent} proposes {p.tool}({_arguments(p.arguments)}){cost}"
+    if isinstance(p, Finish):
+        return f"step {e.step} {e.agent} finishes: {p.answer!r:.80}{cost}"
+    return f"step {e.step} {e.agent} hands over to {p.agent}{cost}"
+
+
+def _arguments(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r:.40}" for name, value in arguments.items())
+
+
+def _gated(e: ev.ActionGated) -> str:
+    d = e.decision
+    why = f" because {d.detail}" if d.detail else ""
+    return f"step {e.step} gate: {d.outcome} by rule {d.rule} of {d.policy_version} [{d.code or d.reason_code}]{why}"
+
+
+def _approval(e: ev.ApprovalDecided) -> str:
+    note = f": {e.note}" if e.note else ""
+    return f"step {e.step} approval: {e.outcome} by {', '.join(e.by) or 'nobody'}{note}"
+
+
+def _executed(e: ev.ToolExecuted) -> str:
+    r = e.result
+    what = f"ok, {bytes(r.output).decode()!s:.80}" if r.ok else f"[{r.reason_code}] {r.error}"
+    return f"step {e.step} result after {r.duration_us / 1000:.1f} ms: {what}"
+
+
+def _lost(e: ev.ExecutionLost) -> str:
+    return f"step {e.step} answer lost ({'it may have run' if e.started else 'it never ran'}): {e.error}"
+
+
+def _settled(e: ev.DoubtSettled) -> str:
+    return f"step {e.step} doubt settled by {e.by}: it {'happened' if e.happened else 'did not happen'}"
+
+
+def _outcome(o: Outcome) -> str:
+    doubt = f"; in doubt: {', '.join(o.in_doubt)}" if o.in_doubt else ""
+    return f"{o.status} [{o.reason_code}] {o.detail or o.reason_code.sentence}{doubt}"
+
+
+_TELL: dict[type[ev.Event], Callable[[Any], str]] = {
+    ev.RunSubmitted: _submitted,
+    ev.RunActivated: lambda e: f"activated, epoch {e.epoch}",
+    ev.RoutePlanned: _planned,
+    ev.RouteFailed: lambda e: f"step {e.step} plan failed: [{e.reason_code}] {e.error}",
+    ev.MemoryRecalled: lambda e: f"step {e.step} recall: {len(e.records)} records",
+    ev.RecallFailed: lambda e: f"step {e.step} recall failed: {e.error}",
+    ev.StepDecided: _decided,
+    ev.DecideFailed: lambda e: f"step {e.step} {e.agent} failed to decide: [{e.reason_code}] {e.error}",
+    ev.ActionGated: _gated,
+    ev.ApprovalDecided: _approval,
+    ev.EffectIntended: lambda e: f"step {e.step} intends {e.tool}, key {e.key}, attempt {e.attempt}",
+    ev.ToolExecuted: _executed,
+    ev.ExecutionLost: _lost,
+    ev.DoubtSettled: _settled,
+    ev.DoubtExpired: lambda e: f"step {e.step} doubt expired",
+    ev.MemoryLearned: lambda e: f"step {e.step} learn: {e.code} {e.record_id}",
+    ev.ChildEnded: lambda e: f"step {e.step} branch {e.branch} ({e.run_id}): {_outcome(e.outcome)}",
+    ev.CancelRequested: lambda e: f"cancelled by {e.by}: {e.why}",
+    ev.KillRequested: lambda e: f"killed by {e.by}: {e.why} [{e.reason_code}]",
+    ev.RunSuspended: lambda e: f"suspended: {e.why}",
+    ev.LayerFailed: lambda e: f"step {e.step} a layer failed: {e.error}",
+    ev.RunEnded: lambda e: f"ended: {_outcome(e.outcome)}",
+}

@@ -1,0 +1,198 @@
+"""The values that cross layers: frozen, typed, encoded and decoded in one line.
+
+They are `msgspec.Struct`s rather than dataclasses because each of them is journaled or sent several times a step:
+decoding one with every field's type checked costs about a microsecond.  Units are in the names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, dataclass_transform
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from airside.stack.errors import InvalidInput
+from airside.stack.ids import PrincipalId, RequestId, TenantId
+from airside.stack.reasons import ReasonCode
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+"""A whole number that is not negative; `msgspec` refuses booleans, floats and NaN for it."""
+
+NULL = Raw(b"null")
+
+EffectClass = Literal["read", "write", "external", "irreversible"]
+Risk = Literal["low", "medium", "high"]
+Clearance = Literal["public", "internal", "confidential", "restricted"]
+CLEARANCES: tuple[Clearance, ...] = ("public", "internal", "confidential", "restricted")
+
+
+class _ValueMeta(msgspec.StructMeta):
+    """Make every subclass frozen, keyword-only and closed without each having to say so."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> _ValueMeta:
+        settled = {"frozen": True, "kw_only": True, "forbid_unknown_fields": True} | config
+        return super().__new__(mcs, name, bases, namespace, **settled)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Value(Struct, metaclass=_ValueMeta, frozen=True):
+    """Base of the values: immutable, named fields, unknown fields refused on decoding."""
+
+
+class Limits(Value):
+    """What one run may use.  Checked by `RunMachine` before the step that would cross them.
+
+    `max_seconds` counts active time only: a run that waits for a person does not spend it.  `max_repeats` is how
+    often the same action with the same arguments may come.  `max_refusals` is how many refusals (a denied call, an
+    unknown tool, arguments that break the schema, a rejected approval) the agent is told about before the next one
+    ends the run; at 0 the first one does.  `doubt_wait_s` is how long a run in doubt waits for a person.
+    """
+
+    max_steps: Count = 25
+    max_seconds: Count = 600
+    max_tool_calls: Count = 50
+    max_tokens: Count = 200_000
+    max_cost_microusd: Count = 1_000_000
+    max_output_bytes: Count = 4 * 2**20
+    max_repeats: Annotated[int, Meta(ge=1, le=1000)] = 4
+    max_refusals: Count = 0
+    max_handoffs: Count = 8
+    max_depth: Annotated[int, Meta(ge=0, le=8)] = 3
+    decide_ms: Annotated[int, Meta(ge=1)] = 60_000
+    tool_ms: Annotated[int, Meta(ge=1)] = 30_000
+    doubt_wait_s: Count = 0
+
+    def within(self, ceiling: Limits) -> Limits:
+        """Return the smaller of the two in every field, so that nobody is given more than the ceiling."""
+        names = self.__struct_fields__
+        return Limits(**{name: min(getattr(self, name), getattr(ceiling, name)) for name in names})
+
+
+class Spend(Value):
+    """What one decision cost: model tokens, and money in millionths of a US dollar."""
+
+    tokens: Count = 0
+    cost_microusd: Count = 0
+
+
+FREE = Spend()
+
+
+class Usage(Value):
+    """What a run has used so far; the counterpart of `Limits`."""
+
+    steps: int = 0
+    tool_calls: int = 0
+    tokens: int = 0
+    cost_microusd: int = 0
+    output_bytes: int = 0
+    handoffs: int = 0
+    refusals: int = 0
+    active_us: int = 0
+
+
+class Identity(Value):
+    """Who asks, as Ingress found out; nobody else makes one.
+
+    `attributes` are facts about the principal from the directory (the orders it owns, say), for policy to compare
+    arguments with.  `sealed` is Ingress's proof over all of it, which Driver, Policy and Approvals check.
+    """
+
+    principal: PrincipalId
+    tenant: TenantId
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    clearance: Clearance = "internal"
+    attributes: dict[str, tuple[str, ...]] = {}
+    limits: Limits = Limits()
+    expires_us: int = 0
+
+
+class Request(Value):
+    """What a principal asks for: `text` for the agent, `inputs` (a JSON object) for its tools and tests."""
+
+    text: Annotated[str, Meta(max_length=65_536)]
+    inputs: Raw = Raw(b"{}")
+    route: Annotated[str, Meta(max_length=128)] = "default"
+    labels: tuple[str, ...] = ()
+    limits: Limits | None = None
+    job_id: Annotated[str, Meta(max_length=256)] = ""
+    request_id: RequestId = RequestId("")
+
+
+class Action(Value, tag="action"):
+    """A proposal to call a tool.  Nothing has been checked yet."""
+
+    tool: str
+    arguments: dict[str, Any] = {}
+    spend: Spend = FREE
+
+
+class Finish(Value, tag="finish"):
+    """A proposal to end this agent's part with an answer (any JSON value)."""
+
+    answer: Any = None
+    spend: Spend = FREE
+
+
+class Handoff(Value, tag="handoff"):
+    """A proposal to pass control to another agent, with a message for it."""
+
+    agent: str
+    message: Any = None
+    spend: Spend = FREE
+
+
+Proposal = Action | Finish | Handoff
+
+
+class ToolResult(Value):
+    """A call's outcome, normalised: `output` is JSON when `ok`, `error` a sentence when not."""
+
+    ok: bool
+    output: Raw = NULL
+    error: str = ""
+    reason_code: ReasonCode = ReasonCode.COMPLETED
+    duration_us: int = 0
+
+    def value(self) -> Any:
+        """Decode the output."""
+        return msgspec.json.decode(self.output)
+
+
+class ApprovalRule(Value):
+    """What a rule asks for: `quorum` different people who hold one of `roles`, within `expires_after_s`."""
+
+    roles: tuple[str, ...]
+    quorum: Annotated[int, Meta(ge=1, le=16)] = 1
+    expires_after_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] = 3600
+
+
+class Decision(Value):
+    """Policy's answer for one call; names the rule, its own code and the bundle's version."""
+
+    outcome: Literal["allow", "deny", "require_approval"]
+    reason_code: ReasonCode
+    rule: str
+    code: str = ""
+    policy_version: str
+    detail: str = ""
+    approval: ApprovalRule | None = None
+
+
+class Outcome(Value):
+    """How a run ended: the status, why, the answer if any, and the keys of effects nobody can vouch for."""
+
+    status: str
+    reason_code: ReasonCode
+    answer: Raw = NULL
+    detail: str = ""
+    in_doubt: tuple[str, ...] = ()
+
+
+def decode_json(data: bytes | Raw, kind: type[Any], *, where: str) -> Any:
+    """Decode JSON into `kind`; raise `InvalidInput` that names the field."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InvalidInput(f"{where}: {error}") from None
