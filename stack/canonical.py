@@ -84,6 +84,19 @@ def parse_bounded(data: bytes, *, max_bytes: int, where: str) -> Json:
     return value
 
 
+def parse_own(data: bytes, *, max_bytes: int, where: str) -> Json:
+    """Parse JSON another layer encoded: as `parse_bounded`, but faster, and the last of a repeated key wins.
+
+    That is safe where the canonical form of the result is what is hashed and used from here on.
+    """
+    if len(data) > max_bytes:
+        raise InvalidInput(f"{where}: {len(data):,} bytes are over the bound of {max_bytes:,}")
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"{where}: {error}") from None
+
+
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):

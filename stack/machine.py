@@ -557,10 +557,11 @@ _TABLE: dict[tuple[Phase, type[ev.Event]], _Handler] = {
     (Phase.CONCLUDING, ev.RunEnded): RunMachine._ended,
     **{(phase, ev.CancelRequested): RunMachine._cancelled for phase in Phase if phase not in OVER},
     **{(phase, ev.KillRequested): RunMachine._killed for phase in Phase if phase not in OVER},
-    **{(phase, ev.LayerFailed): RunMachine._layer_failed for phase in TIMED},
+    **{(phase, ev.LayerFailed): RunMachine._layer_failed for phase in Phase if phase not in OVER},
     **{(phase, ev.RunActivated): RunMachine._reactivated for phase in Phase if phase not in OVER | {Phase.QUEUED}},
     (Phase.CONCLUDING, ev.CancelRequested): RunMachine._note,
     (Phase.CONCLUDING, ev.KillRequested): RunMachine._note,
+    (Phase.CONCLUDING, ev.LayerFailed): RunMachine._note,
 }
 
 _OUTSTANDING: dict[Phase, Callable[[RunMachine], Instructions]] = {

@@ -1,0 +1,126 @@
+"""Agents: the only code of the cycle that proposes.  They see a `View` and return one proposal; they hold nothing.
+
+An agent is any object with `async decide(view)`.  It may be asked again for the same step after a crash, so it must
+draw what it decides on from the view, not from fields of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.state import StepRecord
+from airside.stack.toolspec import ToolSpec
+from airside.stack.topology import BranchEnd, StageEnd
+from airside.stack.values import Action, Finish, Handoff, Limits, Proposal, Request, Value
+
+
+class Recalled(Value, array_like=True):
+    """A memory record an agent is shown, with why it was chosen.  `score` is in [0, 1]; times are UTC microseconds."""
+
+    record_id: str
+    text: str
+    score: float
+    source: str
+    sensitivity: str
+    kind: str
+    created_us: int
+    expires_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What an agent decides on: its own tenant's, its own run's, and nothing else."""
+
+    run_id: RunId
+    tenant: TenantId
+    principal: PrincipalId
+    agent: str
+    step: int
+    request: Request
+    history: Sequence[StepRecord]
+    finished: tuple[StageEnd, ...]
+    branches: tuple[BranchEnd, ...]
+    message: Any
+    recalled: tuple[Recalled, ...]
+    remaining: Limits
+    tools: tuple[ToolSpec, ...]
+    labels: frozenset[str]
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the request's inputs."""
+        decoded: dict[str, Any] = msgspec.json.decode(self.request.inputs)
+        return decoded
+
+    def answer_of(self, agent: str) -> Any:
+        """Return the latest answer of an agent that finished before; None if it has not."""
+        return next((end.answer for end in reversed(self.finished) if end.agent == agent), None)
+
+    def own_history(self) -> list[StepRecord]:
+        """Return this agent's own calls, oldest first."""
+        return [record for record in self.history if record.agent == self.agent]
+
+
+class Agent(Protocol):
+    """Proposes the next step."""
+
+    async def decide(self, view: View) -> Proposal:
+        """Return one `Action`, `Finish` or `Handoff`.  Anything else, or an exception, ends the run."""
+
+
+class FunctionAgent:
+    """An agent made of a function `view -> proposal`, async or not.
+
+    A plain function runs on the runtime's event loop: it must be quick.  One that never returns is seen by the
+    driver, which kills the process and names the run.
+    """
+
+    def __init__(self, function: Callable[[View], Proposal | Awaitable[Proposal]]) -> None:
+        self._function = function
+
+    async def decide(self, view: View) -> Proposal:
+        """Call the function."""
+        answer = self._function(view)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    def __repr__(self) -> str:
+        return f"FunctionAgent({getattr(self._function, '__name__', self._function)!s})"
+
+
+class ReplayAgent:
+    """Plays a recorded list of calls, one a step, then finishes: for tests, load and regression.
+
+    The list is `actions` or, without it, `view.inputs()[key]`; an item is `{"tool": .., "args": {..}}`.  Its place in
+    the list is the length of the run's history, so a resumed run goes on where it was.  The answer counts the calls
+    and the ones that failed, unless `answer` makes another of the view.
+    """
+
+    def __init__(
+        self,
+        actions: Sequence[dict[str, Any]] | None = None,
+        *,
+        key: str = "actions",
+        answer: Callable[[View], Any] | None = None,
+    ) -> None:
+        self._actions = actions
+        self._key = key
+        self._answer = answer
+
+    async def decide(self, view: View) -> Proposal:
+        """Return the next recorded call, or finish."""
+        actions = self._actions if self._actions is not None else view.inputs().get(self._key, [])
+        done = view.own_history()
+        if len(done) < len(actions):
+            item = actions[len(done)]
+            return Action(tool=item["tool"], arguments=item.get("args", {}))
+        if self._answer is not None:
+            return Finish(answer=self._answer(view))
+        return Finish(answer={"calls": len(done), "failed": [i for i, r in enumerate(done) if not r.result.ok]})
+
+
+__all__ = ["Action", "Agent", "Finish", "FunctionAgent", "Handoff", "Recalled", "ReplayAgent", "View"]

@@ -1,0 +1,451 @@
+"""`Cycle` carries one run's instructions out through the ports, and feeds what happened back into its machine.
+
+It is the shell of `RunMachine`, and the same code under Ray and under the simulator: it knows neither.  One task at a
+time advances a run.  `deliver` brings in what comes from outside (a decision, a kill, a child's end): it stops the
+step in flight, if there is one, so that a kill never waits for a tool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from airside.stack import events as ev
+from airside.stack import instructions as do
+from airside.stack.agents import Agent, Recalled, View
+from airside.stack.approvals import ApprovalRequested, call_digest
+from airside.stack.canonical import canonical, check_bounds
+from airside.stack.errors import InvalidInput, LayerUnavailable
+from airside.stack.gate import GateReply, GateRequest
+from airside.stack.ids import ApprovalId, ExecutorId, RunId
+from airside.stack.machine import Instructions, RunMachine
+from airside.stack.ports import (
+    Approvals,
+    Candidate,
+    ExecuteRequest,
+    Journal,
+    Memory,
+    Policy,
+    RecallRequest,
+    Tools,
+)
+from airside.stack.reasons import ReasonCode
+from airside.stack.runlog import RunLog
+from airside.stack.toolspec import ToolSpec
+from airside.stack.topology import FanOut, Route, Topology, Visit
+from airside.stack.values import Action, Decision, Finish, Handoff
+
+_LABELS = frozenset({"confidential", "restricted"})
+"""Sensitivities that mark a run that read them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """Everything a cycle uses.  `memory` is None for an app without memory."""
+
+    journal: Journal
+    policy: Policy
+    tools: Tools
+    approvals: Approvals
+    memory: Memory | None
+    agents: Mapping[str, Agent]
+    routes: Mapping[str, Topology]
+    specs: Sequence[ToolSpec]
+    now_us: Callable[[], int]
+    spawn: Callable[[Cycle, do.SpawnChildren], Awaitable[None]]
+    traceparent: Callable[[RunId], str] = lambda run_id: ""
+
+
+class Cycle:
+    """One activation of one run."""
+
+    def __init__(self, machine: RunMachine, layers: Layers, *, durable: int) -> None:
+        self.machine = machine
+        self._layers = layers
+        submitted = machine.state.submitted
+        self.run_id = submitted.run_id
+        self.log = RunLog(layers.journal, submitted.identity.tenant, self.run_id, machine.state.epoch, durable=durable)
+        self._identity = msgspec.msgpack.encode(submitted.identity)
+        self._tools = tuple(s for s in layers.specs if set(s.scopes) <= set(submitted.identity.scopes))
+        self._recalled: tuple[Recalled, ...] = ()
+        self._grant = b""
+        self._learning: list[asyncio.Task[ev.MemoryLearned | None]] = []
+        self._inbox: deque[ev.Event] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._in_step = False
+        self._interrupted = False
+
+    async def advance(self, instructions: Instructions) -> None:
+        """Carry out instructions until the run waits for somebody or is over.
+
+        Raises `Fenced` if a newer activation exists, and `LayerUnavailable` if the journal is gone: then this
+        activation ends where it stands, and the next one takes the run up from what is durable.
+        """
+        self._task = asyncio.current_task()
+        todo = deque(instructions)
+        try:
+            while todo or self._inbox:
+                if self._inbox:
+                    event = self._inbox.popleft()
+                    if self.machine.accepts(event):
+                        todo = deque(self.feed(event))
+                    continue
+                happened = await self._interruptible(todo.popleft())
+                if happened is not None:
+                    todo.extend(self.feed(happened))
+            if self.machine.is_over:
+                await self.log.durable()
+            else:
+                self.log.flush()
+        finally:
+            self._task = None
+
+    async def deliver(self, event: ev.Event) -> None:
+        """Bring in an event from outside; one that means nothing in the run's present phase is dropped."""
+        self._inbox.append(event)
+        if self._task is None:
+            await self.advance([])
+        elif self._in_step and isinstance(event, ev.KillRequested | ev.CancelRequested):
+            self._interrupted = True
+            self._task.cancel()
+
+    def feed(self, event: ev.Event) -> Instructions:
+        """Handle one event and log it."""
+        instructions = self.machine.handle(event)
+        self.log.record(event)
+        return instructions
+
+    async def _interruptible(self, instruction: do.Instruction) -> ev.Event | None:
+        """Perform one instruction; return None if `deliver` stopped it, the inbox then says what happens instead."""
+        if instruction.durable_first:
+            await self.log.durable()
+        if self._inbox:
+            return None
+        self._in_step = True
+        try:
+            return await _PERFORM[type(instruction)](self, instruction)
+        except asyncio.CancelledError:
+            if not self._interrupted or self._task is None:
+                raise
+            self._interrupted = False
+            self._task.uncancel()
+            return None
+        except Exception as error:
+            return self._layer_failed(instruction, error)
+        finally:
+            self._in_step = False
+
+    def _layer_failed(self, instruction: do.Instruction, error: Exception) -> ev.Event:
+        text = f"{type(instruction).__name__}: {type(error).__name__}: {error}"[:2000]
+        return ev.LayerFailed(step=instruction.step, error=text, at_us=self._layers.now_us(), cause=instruction.cause)
+
+    # One method per instruction.
+
+    async def _plan(self, i: do.Plan) -> ev.Event:
+        now = self._layers.now_us()
+        topology = self._layers.routes.get(self.machine.state.submitted.request.route)
+        try:
+            if topology is None:
+                raise LookupError(f"no route {self.machine.state.submitted.request.route!r}")
+            route = topology.next_step(self.machine.topology_state())
+            route = self._existing(route)
+        except Exception as error:
+            known = isinstance(error, LookupError)
+            reason = ReasonCode.UNKNOWN_ROUTE_MODE if known else ReasonCode.INTERNAL_ERROR
+            return ev.RouteFailed(step=i.step, reason_code=reason, error=str(error), at_us=now, cause=i.cause)
+        return ev.RoutePlanned(step=i.step, route=route, at_us=now, cause=i.cause)
+
+    def _existing(self, route: Route) -> Route:
+        """Return a route whose names all exist; raise `LookupError` otherwise."""
+        if isinstance(route, Visit):
+            if route.agent not in self._layers.agents:
+                raise LookupError(f"no agent {route.agent!r}")
+            return route if self._layers.memory is not None else msgspec.structs.replace(route, query=None)
+        if isinstance(route, FanOut):
+            missing = [branch.route for branch in route.branches if branch.route not in self._layers.routes]
+            if missing or not route.branches:
+                raise LookupError(f"no routes {missing}")
+        return route
+
+    async def _recall(self, i: do.Recall) -> ev.Event:
+        identity = self.machine.state.submitted.identity
+        assert self._layers.memory is not None
+        request = RecallRequest(tenant=identity.tenant, query=i.query, clearance=identity.clearance)
+        try:
+            reply = await self._layers.memory.retrieve(request)
+            error = reply.error
+        except LayerUnavailable as failure:
+            error = failure.message
+        now = self._layers.now_us()
+        if error:
+            return ev.RecallFailed(step=i.step, error=error, at_us=now, cause=i.cause)
+        self._recalled = reply.records
+        return ev.MemoryRecalled(
+            step=i.step,
+            records=tuple((r.record_id, round(r.score, 4)) for r in reply.records),
+            labels=tuple(sorted({r.sensitivity for r in reply.records} & _LABELS)),
+            at_us=now,
+            cause=i.cause,
+        )
+
+    async def _decide(self, i: do.Decide) -> ev.Event:
+        limits = self.machine.remaining()
+        seconds = min(limits.decide_ms / 1000, limits.max_seconds + 1)
+        reason = ReasonCode.AGENT_ERROR
+        try:
+            async with asyncio.timeout(seconds):
+                proposal = await self._layers.agents[i.agent].decide(self._view(i))
+            reason = ReasonCode.AGENT_INVALID_ACTION
+            proposal = checked(proposal)
+        except TimeoutError:
+            reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
+        except Exception as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        else:
+            return ev.StepDecided(
+                step=i.step, agent=i.agent, proposal=proposal, at_us=self._layers.now_us(), cause=i.cause
+            )
+        return ev.DecideFailed(
+            step=i.step,
+            agent=i.agent,
+            reason_code=reason,
+            error=error[:2000],
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+    def _view(self, i: do.Decide) -> View:
+        s = self.machine.state
+        identity = s.submitted.identity
+        return View(
+            run_id=self.run_id,
+            tenant=identity.tenant,
+            principal=identity.principal,
+            agent=i.agent,
+            step=i.step,
+            request=s.submitted.request,
+            history=s.history,
+            finished=s.finished,
+            branches=s.branches or (),
+            message=s.message,
+            recalled=self._recalled,
+            remaining=self.machine.remaining(),
+            tools=self._tools,
+            labels=s.labels,
+        )
+
+    async def _gate(self, i: do.Gate) -> ev.Event:
+        s = self.machine.state
+        reason = ReasonCode.TOOL_UNAVAILABLE
+        try:
+            executor = await self._layers.tools.executor_for(self.run_id)
+            reason = ReasonCode.POLICY_ERROR
+            request = GateRequest(
+                identity=self._identity,
+                proof=s.submitted.sealed,
+                run_id=self.run_id,
+                step=i.step,
+                attempt=i.attempt,
+                epoch=s.epoch,
+                tool=i.action.tool,
+                arguments=canonical(i.action.arguments),
+                labels=tuple(sorted(s.labels)),
+                remaining=self.machine.remaining(),
+                executor=executor,
+                receipt=i.receipt,
+            )
+            reply = await self._layers.policy.decide(request)
+        except LayerUnavailable as error:
+            # A dead layer means no; in `resuming` the machine makes that "in doubt" rather than "denied".
+            return self._gated(i, GateReply(decision=_unreachable(reason, error)), "")
+        self._grant = reply.grant
+        return self._gated(i, reply, executor)
+
+    def _gated(self, i: do.Gate, reply: GateReply, executor: str) -> ev.ActionGated:
+        return ev.ActionGated(
+            step=i.step,
+            attempt=i.attempt,
+            decision=reply.decision,
+            tool=i.action.tool,
+            tool_version=reply.tool_version,
+            effect=reply.effect,
+            risk=reply.risk,
+            repeatable=reply.repeatable,
+            cost_microusd=reply.cost_microusd,
+            arguments=msgspec.Raw(reply.arguments),
+            digest=reply.digest,
+            approval_id=reply.approval_id,
+            executor=ExecutorId(executor),
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+    async def _ask_approval(self, i: do.AskApproval) -> ev.Event | None:
+        s, gated, now = self.machine.state, i.gated, self._layers.now_us()
+        terms = gated.decision.approval
+        assert terms is not None and gated.approval_id is not None
+        identity = s.submitted.identity
+        binding = call_digest(
+            tenant=identity.tenant,
+            run_id=self.run_id,
+            step=i.step,
+            tool=gated.tool,
+            tool_version=gated.tool_version,
+            policy_version=gated.decision.policy_version,
+            arguments=bytes(gated.arguments),
+        )
+        return await self._layers.approvals.request(
+            ApprovalRequested(
+                at_us=now,
+                approval_id=ApprovalId(gated.approval_id),
+                tenant=identity.tenant,
+                requester=identity.principal,
+                run_id=self.run_id,
+                step=i.step,
+                tool=gated.tool,
+                tool_version=gated.tool_version,
+                policy_version=gated.decision.policy_version,
+                rule=gated.decision.rule,
+                effect=gated.effect,
+                arguments=gated.arguments,
+                binding=binding,
+                terms=terms,
+                expires_us=now + terms.expires_after_s * 1_000_000,
+                request_text=s.submitted.request.text[:2000],
+            )
+        )
+
+    async def _intend(self, i: do.Intend) -> ev.Event:
+        return ev.EffectIntended(
+            step=i.step,
+            attempt=i.attempt,
+            key=i.key,
+            tool=i.tool,
+            digest=i.digest,
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+    async def _execute(self, i: do.Execute) -> ev.Event:
+        if not i.durable_first:
+            self.log.flush()  # a read's intent is written while the read runs
+        request = ExecuteRequest(
+            grant=self._grant,
+            arguments=bytes(i.gated.arguments),
+            traceparent=self._layers.traceparent(self.run_id),
+        )
+        try:
+            reply = await self._layers.tools.execute(self.run_id, request)
+        except LayerUnavailable as error:
+            return ev.ExecutionLost(
+                step=i.step,
+                attempt=i.attempt,
+                started=True,
+                error=error.message,
+                at_us=self._layers.now_us(),
+                cause=i.cause,
+            )
+        return ev.ToolExecuted(
+            step=i.step,
+            attempt=i.attempt,
+            result=reply.result,
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+    async def _learn(self, i: do.Learn) -> None:
+        """Start learning; its end is waited for only when the run concludes."""
+        if self._layers.memory is not None and i.text:
+            self._learning.append(asyncio.ensure_future(self._learned(i)))
+
+    async def _learned(self, i: do.Learn) -> ev.MemoryLearned:
+        assert self._layers.memory is not None
+        candidate = Candidate(
+            tenant=self.machine.state.submitted.identity.tenant,
+            text=i.text,
+            kind=i.kind,
+            source=f"{self.run_id}#{i.step}",
+        )
+        try:
+            reply = await self._layers.memory.write_if_useful(candidate)
+            code, record_id = reply.code, reply.record_id
+        except Exception:
+            # The run is over and its answer stands; what memory could not take is in the journal as such.
+            code, record_id = ReasonCode.MEMORY_UNAVAILABLE, ""
+        now = self._layers.now_us()
+        return ev.MemoryLearned(step=i.step, record_id=record_id, code=code, at_us=now, cause=i.cause)
+
+    async def _spawn_children(self, i: do.SpawnChildren) -> None:
+        await self._layers.spawn(self, i)
+
+    async def _await_doubt(self, i: do.AwaitDoubt) -> ev.Event | None:
+        if i.seconds > 0:
+            return None  # the runtime keeps the time and delivers DoubtExpired
+        return ev.DoubtExpired(step=i.step, at_us=self._layers.now_us(), cause=i.cause)
+
+    async def _conclude(self, i: do.Conclude) -> ev.Event:
+        for learning in self._learning:
+            learned = await learning
+            if learned is not None:
+                self.feed(learned)
+        self._learning.clear()
+        with contextlib.suppress(LayerUnavailable):
+            await self._layers.tools.release(self.run_id)
+        return ev.RunEnded(
+            outcome=i.outcome,
+            usage=self.machine.state.usage,
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+
+def _unreachable(reason: ReasonCode, error: LayerUnavailable) -> Decision:
+    return Decision(
+        outcome="deny",
+        reason_code=reason,
+        rule="unreachable",
+        policy_version="unknown",
+        detail=error.message[:2000],
+    )
+
+
+def checked(proposal: object) -> Action | Finish | Handoff:
+    """Return a proposal that is one of the three and holds only JSON; raise `InvalidInput` otherwise."""
+    if isinstance(proposal, Action):
+        if not isinstance(proposal.tool, str) or not isinstance(proposal.arguments, dict):
+            raise InvalidInput("Action: tool must be text and arguments an object")
+        content: object = proposal.arguments
+    elif isinstance(proposal, Finish):
+        content = proposal.answer
+    elif isinstance(proposal, Handoff):
+        content = [proposal.agent, proposal.message]
+    else:
+        raise InvalidInput(f"an agent returns Action, Finish or Handoff, not {type(proposal).__name__}")
+    check_bounds(content, where=type(proposal).__name__)
+    spend = proposal.spend
+    for name, amount in (("tokens", spend.tokens), ("cost_microusd", spend.cost_microusd)):
+        if type(amount) is not int or amount < 0:
+            raise InvalidInput(f"spend.{name} must be a whole number of at least 0, not {amount!r}")
+    return proposal
+
+
+_Perform = Callable[[Cycle, Any], Awaitable[ev.Event | None]]
+_PERFORM: dict[type[do.Instruction], _Perform] = {
+    do.Plan: Cycle._plan,
+    do.Recall: Cycle._recall,
+    do.Decide: Cycle._decide,
+    do.Gate: Cycle._gate,
+    do.AskApproval: Cycle._ask_approval,
+    do.Intend: Cycle._intend,
+    do.Execute: Cycle._execute,
+    do.Learn: Cycle._learn,
+    do.SpawnChildren: Cycle._spawn_children,
+    do.AwaitDoubt: Cycle._await_doubt,
+    do.Conclude: Cycle._conclude,
+}

@@ -1,0 +1,201 @@
+"""The gate: validates a proposed call, decides about the exact bytes, and signs the grant.
+
+Nothing of the request is believed but what it proves: the identity by Ingress's seal, an approval by Approvals'.
+The gate holds tool specs and the bundle, never tool code or agent code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from airside.stack.approvals import Receipt, call_digest, open_receipt
+from airside.stack.canonical import canonical, digest, parse_own
+from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
+from airside.stack.grants import GRANT_LIFE_US, Grant, mint
+from airside.stack.identity import IdentityChecker
+from airside.stack.ids import ApprovalId, ExecutorId, Randomness, RunId, approval_for, effect_key
+from airside.stack.policy import Bundle, Evaluator, Facts
+from airside.stack.reasons import ReasonCode
+from airside.stack.toolspec import ArgumentValidator, ToolSpec
+from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Risk, Value
+
+_MAX_MESSAGE_BYTES = 64 * 2**20
+
+
+class GateRequest(Value, array_like=True):
+    """A proposed call with its context.  `arguments` is the JSON the agent gave; `identity` its owner's, encoded."""
+
+    identity: bytes
+    proof: str
+    run_id: RunId
+    step: int
+    attempt: int
+    epoch: int
+    tool: str
+    arguments: bytes
+    labels: tuple[str, ...]
+    remaining: Limits
+    executor: ExecutorId
+    receipt: str = ""
+
+
+class GateReply(Value, array_like=True):
+    """The decision about the exact call; `grant` is given with an allow and with nothing else."""
+
+    decision: Decision
+    effect: EffectClass = "irreversible"
+    risk: Risk = "high"
+    tool_version: str = ""
+    repeatable: bool = False
+    cost_microusd: int = 0
+    arguments: bytes = b"null"
+    digest: str = ""
+    approval_id: ApprovalId | None = None
+    grant: bytes = b""
+
+
+class Gate:
+    """Decides about calls.  Pure but for the clock and the nonces it is given."""
+
+    def __init__(
+        self,
+        *,
+        bundle: Bundle,
+        tools: Iterable[ToolSpec],
+        seal_key: bytes,
+        now_us: Callable[[], int],
+        random: Randomness,
+    ) -> None:
+        self._evaluator = Evaluator(bundle)
+        self._tools = {spec.name: (spec, ArgumentValidator(spec)) for spec in tools}
+        if not self._tools:
+            raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
+        self._key = seal_key
+        self._identities = IdentityChecker(seal_key)
+        self._now_us = now_us
+        self._random = random
+
+    @property
+    def policy_version(self) -> str:
+        """The bundle's version."""
+        return self._evaluator.version
+
+    def decide(self, request: GateRequest) -> GateReply:
+        """Return the decision; anything unexpected is a deny with `policy_error`."""
+        try:
+            return self._decide(request)
+        except Exception as error:
+            return GateReply(decision=self._evaluator.error(f"{type(error).__name__}: {error}"))
+
+    def _decide(self, request: GateRequest) -> GateReply:
+        identity = self._identities.check(request.identity, request.proof)
+        if identity is None:
+            return GateReply(decision=self._evaluator.error("the identity's seal does not hold"))
+        known = self._tools.get(request.tool)
+        if known is None or not set(known[0].scopes) <= set(identity.scopes):
+            return self._no(ReasonCode.TOOL_UNKNOWN, f"{request.tool!r:.100} is not a tool {identity.principal} has")
+        spec, validator = known
+        try:
+            # A wide bound here, so that it is the validator that refuses and names the argument.
+            given = parse_own(request.arguments, max_bytes=_MAX_MESSAGE_BYTES, where=spec.name)
+            arguments = validator.complete(given)
+        except InvalidInput as error:
+            return self._no(ReasonCode.TOOL_INVALID_ARGUMENTS, error.message)
+        full = msgspec.json.decode(arguments)
+        facts = Facts(
+            tool=spec,
+            identity=identity,
+            arguments=full,
+            labels=frozenset(request.labels),
+            remaining=request.remaining,
+            now_us=self._now_us(),
+        )
+        decision = self._evaluator.evaluate(facts)
+        return self._reply(request, identity, spec, arguments, canonical(given), decision)
+
+    def _no(self, reason: ReasonCode, detail: str) -> GateReply:
+        return GateReply(decision=self._evaluator.deny(reason, detail, rule="validation"))
+
+    def _reply(
+        self,
+        request: GateRequest,
+        identity: Identity,
+        spec: ToolSpec,
+        arguments: bytes,
+        given: bytes,
+        decision: Decision,
+    ) -> GateReply:
+        approval_id: ApprovalId | None = None
+        if decision.outcome == "require_approval":
+            binding = self._binding(request, identity, spec, arguments)
+            approval_id = approval_for(request.run_id, request.step, binding)
+            edited = self._binding(request, identity, spec, given)
+            receipt = self._receipt(request.receipt, {binding, edited}, decision.approval)
+            if receipt is not None:
+                approval_id = receipt.approval_id
+                decision = msgspec.structs.replace(decision, outcome="allow", approval=None)
+        grant = b""
+        if decision.outcome == "allow":
+            grant = self._grant(request, identity, spec, digest(arguments), approval_id or "")
+        return GateReply(
+            decision=decision,
+            effect=spec.effect,
+            risk=spec.risk,
+            tool_version=spec.version,
+            repeatable=spec.repeatable,
+            cost_microusd=spec.cost_microusd,
+            arguments=arguments,
+            digest=digest(arguments),
+            approval_id=approval_id,
+            grant=grant,
+        )
+
+    def _binding(self, request: GateRequest, identity: Identity, spec: ToolSpec, arguments: bytes) -> str:
+        return call_digest(
+            tenant=identity.tenant,
+            run_id=request.run_id,
+            step=request.step,
+            tool=spec.name,
+            tool_version=spec.version,
+            policy_version=self.policy_version,
+            arguments=arguments,
+        )
+
+    def _receipt(self, text: str, bindings: set[str], terms: ApprovalRule | None) -> Receipt | None:
+        """Return the receipt if enough of the right people approved exactly this call."""
+        if not text or terms is None:
+            return None
+        receipt = open_receipt(self._key, text)
+        if receipt is None or receipt.binding not in bindings:
+            return None
+        suited = [by for by, roles in receipt.approvers if not set(roles).isdisjoint(terms.roles)]
+        return receipt if len(set(suited)) >= terms.quorum else None
+
+    def _grant(
+        self, request: GateRequest, identity: Identity, spec: ToolSpec, arguments_sha256: str, approval_id: str
+    ) -> bytes:
+        if not request.executor:
+            raise AirsideError("no executor was named to grant the call to")
+        return mint(
+            self._key,
+            Grant(
+                tenant=identity.tenant,
+                principal=identity.principal,
+                run_id=request.run_id,
+                step=request.step,
+                attempt=request.attempt,
+                epoch=request.epoch,
+                tool=spec.name,
+                tool_version=spec.version,
+                arguments_sha256=arguments_sha256,
+                key=effect_key(request.run_id, request.step),
+                policy_version=self.policy_version,
+                approval_id=approval_id,
+                executor=request.executor,
+                timeout_ms=min(spec.timeout_ms, request.remaining.tool_ms),
+                expires_us=self._now_us() + GRANT_LIFE_US,
+                nonce=self._random(12),
+            ),
+        )

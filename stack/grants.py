@@ -1,0 +1,59 @@
+"""A grant: Policy's sealed permission for one executor to carry out one exact call, once, soon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from airside.stack.ids import EffectKey, ExecutorId, PrincipalId, RunId, TenantId
+from airside.stack.sealing import unwrap, wrap
+from airside.stack.values import Value
+
+GRANT_LIFE_US = 120 * 1_000_000
+"""A grant is used within milliseconds; two minutes outlast a restart of the journal between gate and execution."""
+
+_PURPOSE = "grant"
+
+
+class Grant(Value, array_like=True):
+    """Everything the permission is bound to.  `executor` is one incarnation: its death voids the grant."""
+
+    tenant: TenantId
+    principal: PrincipalId
+    run_id: RunId
+    step: int
+    attempt: int
+    epoch: int
+    tool: str
+    tool_version: str
+    arguments_sha256: str
+    key: EffectKey
+    policy_version: str
+    approval_id: str
+    executor: ExecutorId
+    timeout_ms: int
+    expires_us: int
+    nonce: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Grant)
+
+
+def mint(key: bytes, grant: Grant) -> bytes:
+    """Seal a grant; only Policy calls this."""
+    return wrap(key, _PURPOSE, _encoder.encode(grant))
+
+
+def open_grant(key: bytes, data: Any) -> Grant | None:
+    """Return the grant if its seal holds and its form is right, else None."""
+    if not isinstance(data, bytes):
+        return None
+    body = unwrap(key, _PURPOSE, data)
+    if body is None:
+        return None
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None

@@ -1,0 +1,116 @@
+"""The contracts between a run's cycle and the layers it uses.
+
+All methods are coroutines that take and return one value; the Ray side's stubs coalesce concurrent calls into one
+message.  They raise `LayerUnavailable` when a layer cannot be reached after its own retries, and nothing else: what
+went wrong inside a layer comes back as a value.  What is returned is the caller's to keep.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from airside.stack.agents import Recalled
+from airside.stack.approvals import ApprovalRequested
+from airside.stack.events import ApprovalDecided
+from airside.stack.gate import GateReply, GateRequest
+from airside.stack.ids import ExecutorId, RunId, TenantId
+from airside.stack.journaling import Append, AppendReply
+from airside.stack.values import Clearance, ToolResult, Value
+
+
+class RecallRequest(Value, array_like=True):
+    """What memory is asked: at most `top_k` records of one tenant, at or above `min_score`, at or below `clearance`."""
+
+    tenant: TenantId
+    query: str
+    clearance: Clearance
+    top_k: int = 4
+    min_score: float = 0.3
+    exclude_expired: bool = True
+
+
+class RecallReply(Value, array_like=True):
+    """What memory found, best first; or why it could not look."""
+
+    records: tuple[Recalled, ...] = ()
+    error: str = ""
+
+
+class Candidate(Value, array_like=True):
+    """Something memory is offered.  `source` says where it comes from; `ttl_s` is how long it may stay."""
+
+    tenant: TenantId
+    text: str
+    kind: str
+    source: str
+    sensitivity: Clearance = "internal"
+    ttl_s: int = 30 * 86_400
+
+
+class LearnReply(Value, array_like=True):
+    """What memory did with a candidate: `code` is `stored` or the reason it was not."""
+
+    code: str
+    record_id: str = ""
+
+
+class ExecuteRequest(Value, array_like=True):
+    """A granted call.  `traceparent` is the W3C trace context of the run."""
+
+    grant: bytes
+    arguments: bytes
+    traceparent: str = ""
+
+
+class ExecuteReply(Value, array_like=True):
+    """What became of it.  A refusal before anything started has the reason `grant_invalid` or `grant_stale`."""
+
+    result: ToolResult
+
+
+class Journal(Protocol):
+    """Durable, ordered, fenced.
+
+    Guarantee: `ok` means that every entry survives the death of any process.  Appends to one stream must not overlap.
+    Idempotent: the same append again is `ok` and writes nothing.
+    """
+
+    async def append(self, append: Append) -> AppendReply:
+        """Make entries durable."""
+
+
+class Policy(Protocol):
+    """Decides.  Guarantee: a grant comes with an allow and with nothing else.  Idempotent (a new nonce each time)."""
+
+    async def decide(self, request: GateRequest) -> GateReply:
+        """Decide about one call."""
+
+
+class Tools(Protocol):
+    """Executes.  Guarantee: one grant is used at most once.  Not idempotent: the effect key is what makes it so."""
+
+    async def executor_for(self, run_id: RunId) -> ExecutorId:
+        """Return the incarnation that will carry out the run's calls; raise `LayerUnavailable` if there is none."""
+
+    async def execute(self, run_id: RunId, request: ExecuteRequest) -> ExecuteReply:
+        """Carry out a call on the run's executor; raise `LayerUnavailable` if it died (the call may have run)."""
+
+    async def release(self, run_id: RunId) -> None:
+        """Let the executor close what it holds for the run."""
+
+
+class Memory(Protocol):
+    """Recalls and learns, within one tenant."""
+
+    async def retrieve(self, request: RecallRequest) -> RecallReply:
+        """Return what is relevant."""
+
+    async def write_if_useful(self, candidate: Candidate) -> LearnReply:
+        """Keep a candidate if it is worth it; durable when answered `stored`."""
+
+
+class Approvals(Protocol):
+    """Puts calls before people."""
+
+    async def request(self, request: ApprovalRequested) -> ApprovalDecided | None:
+        """Register durably; return the decision if there is one already.  Idempotent by approval id."""

@@ -1,0 +1,66 @@
+"""YAML files people write, read into closed typed models, with the line of whatever is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from airside.stack.errors import InvalidConfig
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a repeated key, which YAML would silently resolve to the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_yaml(source: str | Path, model: type[Model], *, name: str | None = None) -> Model:
+    """Read `source` (a `Path`, or the YAML text itself) into `model`; raise `InvalidConfig` naming file and line."""
+    where = name or (str(source) if isinstance(source, Path) else "<text>")
+    try:
+        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+    except OSError as error:
+        raise InvalidConfig(f"{where}: cannot be read: {error.strerror}") from None
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - _StrictLoader is a SafeLoader
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise InvalidConfig(f"{where}{line}: {getattr(error, 'problem', error)}") from None
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = [
+            f"{where}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}"
+            for e in error.errors(include_url=False)[:10]
+        ]
+        raise InvalidConfig("\n".join(problems)) from None
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Return the line (from 1) of the deepest part of `location` that the file has."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                continue  # pydantic also names union branches, which the file does not have
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
