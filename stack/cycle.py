@@ -96,6 +96,10 @@ class Cycle:
                     if self.machine.accepts(event):
                         todo = deque(self.feed(event))
                     continue
+                if todo[0].durable_first:
+                    await self.log.durable()
+                    if self._inbox:
+                        continue
                 happened = await self._interruptible(todo.popleft())
                 if happened is not None:
                     todo.extend(self.feed(happened))
@@ -123,10 +127,6 @@ class Cycle:
 
     async def _interruptible(self, instruction: do.Instruction) -> ev.Event | None:
         """Perform one instruction; return None if `deliver` stopped it, the inbox then says what happens instead."""
-        if instruction.durable_first:
-            await self.log.durable()
-        if self._inbox:
-            return None
         self._in_step = True
         try:
             return await _PERFORM[type(instruction)](self, instruction)

@@ -1,0 +1,213 @@
+"""Who is asking: Ed25519 JWTs and API keys, checked against what the server pinned.
+
+Nothing in a token chooses how it is checked: algorithm, issuer, audience and key ids are the directory's.  The size
+is capped before anything is parsed, repeated claims are refused, and `exp` and `nbf` must be there as whole numbers.
+PyJWT checks the signature; what it leaves open (a repeated claim, an audience list, `exp` as text) is closed here.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from airside.stack.canonical import parse_bounded
+from airside.stack.directory import Directory, Principal, Tenant, lower
+from airside.stack.errors import AuthRefused, InvalidConfig, InvalidId, InvalidInput
+from airside.stack.ids import parse_principal, parse_tenant
+from airside.stack.reasons import ReasonCode
+from airside.stack.values import CLEARANCES, Identity
+
+MAX_TOKEN_BYTES = 8 * 1024
+"""Larger than any honest token, small enough to parse without thought."""
+
+LOCAL_KEY_ID = "local"
+"""The key id of the stack's own issuer, whose private key lies in its state directory."""
+
+_REQUIRED: tuple[tuple[str, type], ...] = (
+    ("iss", str),
+    ("aud", str),
+    ("sub", str),
+    ("tenant", str),
+    ("exp", int),
+    ("nbf", int),
+)
+_LEEWAY_S = 5
+_KEY_PREFIX = "ask_"
+
+
+def refuse(reason: ReasonCode, detail: str) -> AuthRefused:
+    """Return the refusal to raise."""
+    return AuthRefused(f"{reason.sentence} ({detail})", reason=reason.value)
+
+
+class Authenticator:
+    """Turns a token or an API key into an `Identity`, or raises `AuthRefused` with one of the auth reason codes."""
+
+    def __init__(self, directory: Directory, local_public_pem: bytes) -> None:
+        self._directory = directory
+        self._keys = {LOCAL_KEY_ID: _public(local_public_pem, LOCAL_KEY_ID)}
+        for kid, key in directory.keys.items():
+            self._keys[kid] = _public(key.public_pem.encode(), kid)
+        self._api_keys = {
+            digest: (tenant, principal)
+            for tenant, entry in directory.tenants.items()
+            for principal, who in entry.principals.items()
+            for digest in who.api_keys
+        }
+
+    def identify(self, credential: Any, now_s: int) -> Identity:
+        """Return who holds `credential` (a JWT, or an API key beginning with `ask_`) at `now_s` (UTC seconds)."""
+        if not isinstance(credential, str) or not credential:
+            raise refuse(ReasonCode.AUTH_MALFORMED, "no token was given")
+        if len(credential) > MAX_TOKEN_BYTES:
+            raise refuse(ReasonCode.AUTH_MALFORMED, f"{len(credential):,} bytes, over {MAX_TOKEN_BYTES:,}")
+        if credential.startswith(_KEY_PREFIX):
+            return self._by_api_key(credential)
+        return self._by_claims(self._claims(credential, now_s))
+
+    def _by_api_key(self, key: str) -> Identity:
+        holder = self._api_keys.get(hash_api_key(key))
+        if holder is None:
+            raise refuse(ReasonCode.AUTH_UNKNOWN_KEY, "the key's hash is not in the directory")
+        tenant, principal = holder
+        entry = self._directory.tenants[tenant]
+        return _identity(tenant, principal, entry, entry.principals[principal], expires_us=0)
+
+    def _claims(self, token: str, now_s: int) -> dict[str, Any]:
+        parts = token.split(".")
+        if len(parts) != 3:
+            raise refuse(ReasonCode.AUTH_MALFORMED, "a token has three parts")
+        header, claims = _part(parts[0], "header"), _part(parts[1], "claims")
+        if header.get("alg") != "EdDSA" or "crit" in header:
+            raise refuse(ReasonCode.AUTH_UNTRUSTED, f"algorithm {header.get('alg')!r:.40}; EdDSA is pinned")
+        kid = header.get("kid")
+        key = self._keys.get(kid) if isinstance(kid, str) else None
+        if key is None:
+            raise refuse(ReasonCode.AUTH_UNTRUSTED, f"key id {kid!r:.40} is not pinned")
+        try:
+            jwt.api_jws.decode(token, key, algorithms=["EdDSA"])
+        except jwt.InvalidSignatureError:
+            raise refuse(ReasonCode.AUTH_BAD_SIGNATURE, "checked with the pinned key") from None
+        except jwt.InvalidTokenError as error:
+            raise refuse(ReasonCode.AUTH_FAILED, str(error)) from None
+        self._check_claims(claims, now_s)
+        return claims
+
+    def _check_claims(self, claims: dict[str, Any], now_s: int) -> None:
+        for name, kind in _REQUIRED:
+            if type(claims.get(name)) is not kind:
+                raise refuse(ReasonCode.AUTH_CLAIM_MISSING, f"{name} must be {kind.__name__}")
+        if claims["iss"] != self._directory.issuer or claims["aud"] != self._directory.audience:
+            raise refuse(ReasonCode.AUTH_UNTRUSTED, "issuer or audience is not the pinned one")
+        if claims["exp"] + _LEEWAY_S <= now_s:
+            raise refuse(ReasonCode.AUTH_EXPIRED, f"{now_s - claims['exp']} s ago")
+        if claims["nbf"] - _LEEWAY_S > now_s:
+            raise refuse(ReasonCode.AUTH_NOT_YET_VALID, f"for another {claims['nbf'] - now_s} s")
+
+    def _by_claims(self, claims: dict[str, Any]) -> Identity:
+        try:
+            tenant, principal = parse_tenant(claims["tenant"]), parse_principal(claims["sub"])
+        except InvalidId as error:
+            raise refuse(ReasonCode.AUTH_CLAIM_MISSING, error.message) from None
+        entry = self._directory.tenants.get(tenant)
+        if entry is None:
+            raise refuse(ReasonCode.TENANT_UNKNOWN, tenant)
+        listed = entry.principals.get(principal)
+        if listed is None and not entry.open:
+            raise refuse(ReasonCode.PRINCIPAL_UNKNOWN, f"{principal} of {tenant}")
+        who = listed or _unlisted(entry, claims)
+        return _identity(tenant, principal, entry, who, expires_us=claims["exp"] * 1_000_000)
+
+
+def _unlisted(entry: Tenant, claims: dict[str, Any]) -> Principal:
+    def within(name: str, allowed: Sequence[str]) -> list[str]:
+        given = claims.get(name, [])
+        if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+            raise refuse(ReasonCode.AUTH_CLAIM_MISSING, f"{name} must be a list of text")
+        return sorted(set(given) & set(allowed))
+
+    clearance = claims.get("clearance", "internal")
+    if clearance not in CLEARANCES:
+        raise refuse(ReasonCode.AUTH_CLAIM_MISSING, f"clearance must be one of {list(CLEARANCES)}")
+    return Principal(
+        roles=within("roles", entry.open_roles), scopes=within("scopes", entry.open_scopes), clearance=clearance
+    )
+
+
+def _identity(tenant: str, principal: str, entry: Tenant, who: Principal, *, expires_us: int) -> Identity:
+    return Identity(
+        principal=parse_principal(principal),
+        tenant=parse_tenant(tenant),
+        roles=tuple(who.roles),
+        scopes=tuple(who.scopes),
+        clearance=lower(who.clearance, entry.clearance),
+        attributes={name: tuple(values) for name, values in who.attributes.items()},
+        limits=entry.limits_of(who),
+        expires_us=expires_us,
+    )
+
+
+def _part(text: str, name: str) -> dict[str, Any]:
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        value = parse_bounded(raw, max_bytes=MAX_TOKEN_BYTES, where=f"token {name}")
+    except (ValueError, InvalidInput) as error:
+        raise refuse(ReasonCode.AUTH_MALFORMED, str(error)[:200]) from None
+    if not isinstance(value, dict):
+        raise refuse(ReasonCode.AUTH_MALFORMED, f"the {name} is not an object")
+    return value
+
+
+def _public(pem: bytes, kid: str) -> Ed25519PublicKey:
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except ValueError as error:
+        raise InvalidConfig(f"directory: keys.{kid}: not a PEM public key: {error}") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise InvalidConfig(f"directory: keys.{kid}: {type(key).__name__} is not an Ed25519 key")
+    return key
+
+
+def hash_api_key(key: str) -> str:
+    """Return what the directory keeps of an API key; it has 256 random bits, so a plain hash is enough."""
+    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+
+
+def new_api_key() -> str:
+    """Return a new API key: show it once, keep its hash."""
+    return _KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def issue_token(
+    private_pem: bytes,
+    *,
+    tenant: str,
+    principal: str,
+    now_s: int,
+    ttl_s: int = 3600,
+    issuer: str = "airside-local",
+    audience: str = "airside",
+    kid: str = LOCAL_KEY_ID,
+    claims: Mapping[str, Any] | None = None,
+) -> str:
+    """Sign a token with the stack's local key, for use on the machine that has it."""
+    key = serialization.load_pem_private_key(private_pem, password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InvalidConfig("the issuer's key is not an Ed25519 key")
+    body = {
+        **(claims or {}),
+        "iss": issuer,
+        "aud": audience,
+        "sub": parse_principal(principal),
+        "tenant": parse_tenant(tenant),
+        "nbf": now_s,
+        "exp": now_s + ttl_s,
+    }
+    return jwt.encode(body, key, algorithm="EdDSA", headers={"kid": kid})

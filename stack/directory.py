@@ -1,0 +1,114 @@
+"""The directory: which tenants exist, who their principals are, and what each may have.  A YAML file, or code.
+
+A listed principal's roles, scopes, clearance and attributes are the directory's; its token only proves who it is.
+A tenant with `open: true` also takes principals it does not list, with the roles and scopes their token says, as far
+as `open_roles` and `open_scopes` go.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from airside.stack.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
+from airside.stack.errors import InvalidId
+from airside.stack.ids import parse_principal, parse_tenant
+from airside.stack.values import CLEARANCES, Clearance, Limits
+from airside.stack.yaml_source import load_yaml
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _limits(value: Any) -> Any:
+    unknown = sorted(set(value) - set(Limits.__struct_fields__)) if isinstance(value, dict) else ["not a mapping"]
+    if unknown:
+        raise ValueError(f"unknown limits: {', '.join(unknown)}")
+    for name, amount in value.items():
+        if type(amount) is not int or amount < 0:
+            raise ValueError(f"{name}: {amount!r} is not a whole number of at least 0")
+    return value
+
+
+LimitFields = dict[str, int]
+"""Any of the fields of `Limits`."""
+
+
+class Principal(_Closed):
+    """One principal of a tenant.  `api_keys` are `sha256:` and the hex digest of each key; keys are never stored."""
+
+    roles: list[str] = []
+    scopes: list[str] = []
+    clearance: Clearance = "internal"
+    attributes: dict[str, list[str]] = {}
+    limits: LimitFields = {}
+    api_keys: list[Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]] = []
+
+    check_limits = field_validator("limits", mode="before")(_limits)
+
+
+class Tenant(_Closed):
+    """One tenant: how much it may have at once, the limits of its runs, and its principals."""
+
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] = DEFAULT_CONCURRENCY
+    queue: Annotated[int, Field(ge=0, le=10_000_000)] = DEFAULT_QUEUE
+    clearance: Clearance = "internal"
+    limits: LimitFields = {}
+    open: bool = False
+    open_roles: list[str] = []
+    open_scopes: list[str] = []
+    principals: dict[str, Principal] = {}
+
+    check_limits = field_validator("limits", mode="before")(_limits)
+
+    def share(self) -> TenantShare:
+        """Return what admission allows the tenant."""
+        return TenantShare(concurrency=self.concurrency, queue=self.queue)
+
+    def limits_of(self, principal: Principal) -> Limits:
+        """Return the principal's limits, never above the tenant's."""
+        return (
+            Limits(**(self.limits | principal.limits)).within(Limits(**self.limits))
+            if self.limits
+            else Limits(**principal.limits)
+        )
+
+
+class IssuerKey(_Closed):
+    """A key tokens may be signed with: Ed25519, as the PEM of the public key."""
+
+    public_pem: str
+
+
+class Directory(_Closed):
+    """All tenants, and whose tokens are believed."""
+
+    issuer: str = "airside-local"
+    audience: str = "airside"
+    keys: dict[str, IssuerKey] = {}
+    tenants: Annotated[dict[str, Tenant], Field(min_length=1)]
+
+    @field_validator("tenants")
+    @classmethod
+    def _ids_are_ids(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
+        try:
+            for name, tenant in tenants.items():
+                parse_tenant(name)
+                for principal in tenant.principals:
+                    parse_principal(principal)
+        except InvalidId as error:
+            raise ValueError(error.message) from None
+        return tenants
+
+
+def load_directory(source: str | Path) -> Directory:
+    """Load a directory from a file or YAML text; raise `InvalidConfig` naming the line of whatever is wrong."""
+    return load_yaml(source, Directory)
+
+
+def lower(one: Clearance, other: Clearance) -> Clearance:
+    """Return the lower of two clearances."""
+    return CLEARANCES[min(CLEARANCES.index(one), CLEARANCES.index(other))]

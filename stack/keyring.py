@@ -1,0 +1,60 @@
+"""The stack's secrets: files in its state directory that only its user may read, made at the first start."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from airside.stack.errors import InvalidConfig
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """`seal` signs grants, identities and receipts; `chain` links the journal; `issuer_pem` signs local tokens."""
+
+    seal: bytes = field(repr=False)
+    chain: bytes = field(repr=False)
+    issuer_pem: bytes = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> KeyRing:
+        """Read the keys in `folder`, making what is missing; raise `InvalidConfig` if others could read them."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return cls(
+            seal=_file(folder / "seal.key", secrets.token_bytes(32)),
+            chain=_file(folder / "chain.key", secrets.token_bytes(32)),
+            issuer_pem=_file(folder / "issuer.pem", _new_issuer()),
+        )
+
+    @property
+    def issuer_public_pem(self) -> bytes:
+        """The public half of the local issuer."""
+        key = serialization.load_pem_private_key(self.issuer_pem, password=None)
+        return key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+
+def _new_issuer() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _file(path: Path, fresh: bytes) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            raise InvalidConfig(f"{path}: others can read this key; run chmod 600 on it") from None
+        return path.read_bytes()
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(fresh)
+        file.flush()
+        os.fsync(file.fileno())
+    return fresh

@@ -1,0 +1,1 @@
+"""Tools: how they are declared (`tool`), and how a granted call is carried out (`dispatch`)."""

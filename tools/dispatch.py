@@ -1,0 +1,211 @@
+"""`Dispatcher`: what an executor does with a granted call.
+
+In order: the seal, the incarnation, the expiry, the epoch, the nonce (burnt here, before anything else can happen),
+the arguments' hash, the tool and its version; then the tool, under its deadline; then the result, normalised and
+bounded.  A refusal says that nothing was started; what a tool that changes something leaves open is said as such.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import msgspec
+import orjson
+
+from airside.stack.canonical import check_bounds, digest
+from airside.stack.errors import AirsideError, InvalidInput
+from airside.stack.grants import Grant, open_grant
+from airside.stack.ids import ExecutorId, RunId
+from airside.stack.ports import ExecuteReply, ExecuteRequest
+from airside.stack.reasons import ReasonCode
+from airside.stack.values import ToolResult
+from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError, Toolset, flatten
+
+_EPOCHS_KEPT = 100_000
+"""Runs whose latest epoch an executor remembers; an older run's grants have long expired."""
+
+_THREADS = 32
+"""Plain functions run in threads, so that a slow one does not hold up the others."""
+
+
+class Dispatcher:
+    """Carries out granted calls of one executor incarnation."""
+
+    def __init__(
+        self,
+        tools: Iterable[Tool | Toolset],
+        *,
+        seal_key: bytes,
+        executor_id: ExecutorId,
+        now_us: Callable[[], int],
+        in_threads: bool = True,
+    ) -> None:
+        self.executor_id = executor_id
+        self._tools, self._toolsets = flatten(tools)
+        self._key = seal_key
+        self._now_us = now_us
+        self._burnt: dict[bytes, int] = {}
+        self._epochs: OrderedDict[RunId, int] = OrderedDict()
+        self._states: dict[tuple[str, RunId], Any] = {}
+        self._opening: dict[tuple[str, RunId], asyncio.Lock] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tool") if in_threads else None
+        self.calls = 0
+        self.refused = 0
+        self.active = 0
+
+    async def execute(self, request: ExecuteRequest) -> ExecuteReply:
+        """Carry out a call, or refuse it; never raises."""
+        grant = open_grant(self._key, request.grant)
+        refusal = self._objection(grant, request)
+        if refusal is not None or grant is None:
+            self.refused += 1
+            return ExecuteReply(result=refusal or _refusal(ReasonCode.GRANT_INVALID, "not a grant"))
+        self.calls += 1
+        self.active += 1
+        began = time.perf_counter_ns()
+        try:
+            result = await self._run(grant, request)
+        finally:
+            self.active -= 1
+        took_us = (time.perf_counter_ns() - began) // 1000
+        return ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us))
+
+    async def release(self, run_id: RunId) -> None:
+        """Close the states a run holds."""
+        for name, held_run in [key for key in self._states if key[1] == run_id]:
+            state = self._states.pop((name, held_run))
+            self._opening.pop((name, held_run), None)
+            # A state that cannot be closed is the toolset's problem, not the finished run's.
+            with contextlib.suppress(Exception):
+                await self._call(partial(self._toolsets[name].close, state))
+
+    def stats(self) -> dict[str, int]:
+        """Return counts since this incarnation began."""
+        return {"calls": self.calls, "refused": self.refused, "active": self.active, "states": len(self._states)}
+
+    def _objection(self, grant: Grant | None, request: ExecuteRequest) -> ToolResult | None:
+        """Return why the call may not start, or None; a grant that passes is used up."""
+        if grant is None:
+            return _refusal(ReasonCode.GRANT_INVALID, "the grant's seal does not hold")
+        now = self._now_us()
+        known = self._tools.get(grant.tool)
+        problems = (
+            (grant.executor != self.executor_id, ReasonCode.GRANT_INVALID, "the grant is for another executor"),
+            (grant.expires_us <= now, ReasonCode.GRANT_INVALID, "the grant has expired"),
+            (grant.epoch < self._epochs.get(grant.run_id, 0), ReasonCode.GRANT_STALE, "a newer activation exists"),
+            (grant.nonce in self._burnt, ReasonCode.GRANT_INVALID, "the grant was used before"),
+            (digest(request.arguments) != grant.arguments_sha256, ReasonCode.GRANT_INVALID, "other arguments"),
+            (known is None, ReasonCode.GRANT_INVALID, f"this executor has no tool {grant.tool}"),
+            (
+                known is not None and known.spec.version != grant.tool_version,
+                ReasonCode.GRANT_INVALID,
+                "the tool's schema is another version",
+            ),
+        )
+        for wrong, reason, text in problems:
+            if wrong:
+                return _refusal(reason, text)
+        self._burn(grant, now)
+        return None
+
+    def _burn(self, grant: Grant, now: int) -> None:
+        self._burnt[grant.nonce] = grant.expires_us
+        if len(self._burnt) > 50_000:
+            self._burnt = {nonce: until for nonce, until in self._burnt.items() if until > now}
+        self._epochs[grant.run_id] = grant.epoch
+        self._epochs.move_to_end(grant.run_id)
+        if len(self._epochs) > _EPOCHS_KEPT:
+            self._epochs.popitem(last=False)
+
+    async def _run(self, grant: Grant, request: ExecuteRequest) -> ToolResult:
+        found = self._tools[grant.tool]
+        context = ToolContext(
+            tenant=grant.tenant,
+            principal=grant.principal,
+            run_id=grant.run_id,
+            step=grant.step,
+            attempt=grant.attempt,
+            idempotency_key=grant.key,
+            approval_id=grant.approval_id,
+            deadline_s=grant.timeout_ms / 1000,
+            traceparent=request.traceparent,
+        )
+        changes = found.spec.effect != "read"
+        try:
+            arguments = found.convert(orjson.loads(request.arguments))
+        except InvalidInput as error:
+            return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
+        try:
+            async with asyncio.timeout(context.deadline_s):
+                output = await self._attempt(found, context, arguments)
+        except TimeoutError:
+            text = f"{found.name} did not answer in {context.deadline_s} s"
+            return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_TIMEOUT)
+        except ToolError as error:
+            return ToolResult(ok=False, error=error.message[:4000], reason_code=ReasonCode.TOOL_FAILED)
+        except Exception as error:
+            text = error.message if isinstance(error, AirsideError) else f"{type(error).__name__}: {error}"
+            in_doubt = changes or isinstance(error, InDoubt)
+            reason = ReasonCode.TOOL_IN_DOUBT if in_doubt else ReasonCode.TOOL_FAILED
+            return ToolResult(ok=False, error=text[:4000], reason_code=reason)
+        return normalise(output, found.spec.max_output_bytes)
+
+    async def _attempt(self, found: Tool, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool."""
+        if found.toolset is not None:
+            state = await self._state(self._toolsets[found.toolset], context)
+            context = replace(context, state=state)
+        if context.attempt > 1 and found.reconcile is not None:
+            done = await self._call(partial(found.reconcile, context))
+            if done is not NOT_DONE:
+                return done
+        if found.context_parameter is not None:
+            arguments = {**arguments, found.context_parameter: context}
+        return await self._call(partial(found.function, **arguments))
+
+    async def _state(self, toolset: Toolset, context: ToolContext) -> Any:
+        key = (toolset.name, context.run_id)
+        if key not in self._states:
+            async with self._opening.setdefault(key, asyncio.Lock()):
+                if key not in self._states:
+                    self._states[key] = await self._call(partial(toolset.open, context))
+        return self._states[key]
+
+    async def _call(self, function: partial[Any]) -> Any:
+        """Await a coroutine function; run a plain one in a thread."""
+        if inspect.iscoroutinefunction(function.func):
+            return await function()
+        if self._threads is None:
+            answer = function()
+        else:
+            answer = await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        return await answer if inspect.isawaitable(answer) else answer
+
+
+def _refusal(reason: ReasonCode, text: str) -> ToolResult:
+    return ToolResult(ok=False, error=text, reason_code=reason)
+
+
+def normalise(output: Any, max_bytes: int) -> ToolResult:
+    """Return a tool's output as a result: JSON within bounds, or `tool_output_invalid`.
+
+    The call has happened either way, so an unfit output is a settled failure, not a doubt.
+    """
+    try:
+        check_bounds(output, where="output")
+        data = orjson.dumps(output)
+    except (InvalidInput, TypeError) as error:
+        return ToolResult(ok=False, error=f"output: {error}", reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
+    if len(data) > max_bytes:
+        text = f"output of {len(data):,} bytes is over the bound of {max_bytes:,}"
+        return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
+    return ToolResult(ok=True, output=msgspec.Raw(data))

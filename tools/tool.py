@@ -1,0 +1,265 @@
+"""Declaring tools: `@tool` on a typed function, `Tool.from_schema` for one described by JSON Schema, `Toolset`.
+
+A function may take a parameter annotated `ToolContext`; it is not an argument of the call but what the executor
+gives the tool: the idempotency key, who calls for whom, the deadline, and the toolset's state for the run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, get_type_hints, overload
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
+from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
+from airside.stack.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, ToolSpec
+from airside.stack.values import EffectClass, Risk
+
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+class ToolError(AirsideError):
+    """Raise it in a tool to say: the call failed and changed nothing.  The agent is shown the message.
+
+    Any other exception from a tool that changes something leaves the call in doubt.
+    """
+
+
+class InDoubt(AirsideError):
+    """Raise it in a tool to say: the call may or may not have happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolContext:
+    """What the executor gives a tool.  `deadline_s` is how long the call may take; `state` is the toolset's.
+
+    Use `idempotency_key` so that the same key never has its effect twice; every attempt of a call has the same one.
+    """
+
+    tenant: TenantId
+    principal: PrincipalId
+    run_id: RunId
+    step: int
+    attempt: int
+    idempotency_key: EffectKey
+    approval_id: str
+    deadline_s: float
+    traceparent: str = ""
+    state: Any = None
+
+
+Reconcile = Callable[[ToolContext], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool: its spec, which policy sees, and its code, which only executors run.
+
+    `reconcile(context)` is asked before a call is sent again: it returns the result the key already had, or
+    `NOT_DONE`.  `convert` turns validated JSON arguments into the function's keyword arguments.
+    """
+
+    spec: ToolSpec
+    function: Callable[..., Any]
+    convert: Callable[[dict[str, Any]], dict[str, Any]]
+    context_parameter: str | None = None
+    reconcile: Reconcile | None = None
+    toolset: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
+        return self.spec.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function directly: for its own tests; nothing is governed."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Tool({self.spec.name}, {self.spec.effect}, {self.spec.version})"
+
+    @classmethod
+    def from_schema(
+        cls,
+        name: str,
+        json_schema: Mapping[str, Any],
+        fn: Callable[..., Any],
+        *,
+        effect: EffectClass,
+        idempotent: bool = False,
+        timeout: float = 30.0,
+        scopes: Iterable[str] = (),
+        description: str = "",
+        risk: Risk | None = None,
+        cost_microusd: int = 0,
+        reconcile: Reconcile | None = None,
+        max_argument_bytes: int = MAX_ARGUMENT_BYTES,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> Tool:
+        """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
+
+        Raises `InvalidConfig` if the schema is not one of an object, or not valid.
+        """
+        spec = ToolSpec.build(
+            name=_checked_name(name),
+            description=description or inspect.getdoc(fn) or "",
+            effect=_checked_effect(name, effect),
+            risk=risk,
+            parameters=dict(json_schema),
+            scopes=tuple(scopes),
+            repeatable=idempotent or reconcile is not None,
+            timeout_ms=_milliseconds(name, timeout),
+            cost_microusd=_microusd(name, cost_microusd),
+            max_argument_bytes=max_argument_bytes,
+            max_output_bytes=max_output_bytes,
+        )
+        return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile)
+
+
+class _NotDone:
+    """The answer of a reconcile hook that knows that the key was never used."""
+
+    def __repr__(self) -> str:
+        return "NOT_DONE"
+
+
+NOT_DONE = _NotDone()
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    effect: EffectClass,
+    name: str | None = ...,
+    idempotent: bool = ...,
+    timeout: float = ...,
+    scopes: Iterable[str] = ...,
+    description: str | None = ...,
+    risk: Risk | None = ...,
+    cost_microusd: int = ...,
+    reconcile: Reconcile | None = ...,
+    max_argument_bytes: int = ...,
+    max_output_bytes: int = ...,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a tool of a typed function; its JSON Schema comes from the annotations, its description from the docstring.
+
+    `effect` is required: read, write, external or irreversible.  `idempotent` promises that the same idempotency key
+    never has its effect twice.  `timeout` is in seconds; `scopes` are what a principal must hold to see the tool.
+    Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
+    """
+    if function is not None or "effect" not in options:
+        raise InvalidConfig("@tool needs to know what the tool does: @tool(effect='read' | 'write' | 'external' | ...)")
+
+    def wrap(fn: Callable[..., Any]) -> Tool:
+        name = options.pop("name", None) or fn.__name__
+        schema, convert = _from_signature(fn, name)
+        made = Tool.from_schema(name, schema, fn, **options)
+        return replace(made, convert=convert)
+
+    return wrap
+
+
+@dataclass(frozen=True, slots=True)
+class Toolset:
+    """Tools that share a state per run: `open(context)` makes it at the run's first call, `close(state)` ends it.
+
+    All of a run's calls go to the executor that holds its state; after that executor's death the next one opens it
+    anew, so what must outlive a process belongs in a file or a database.
+    """
+
+    name: str
+    tools: tuple[Tool, ...]
+    open: Callable[[ToolContext], Any]
+    close: Callable[[Any], None] = field(default=lambda state: None)
+
+
+def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str, Toolset]]:
+    """Return tools and toolsets by name; raise `InvalidConfig` for a name given twice."""
+    tools: dict[str, Tool] = {}
+    toolsets: dict[str, Toolset] = {}
+    for item in items:
+        if isinstance(item, Toolset):
+            toolsets[item.name] = item
+            members = [
+                Tool(t.spec, t.function, t.convert, t.context_parameter, t.reconcile, item.name) for t in item.tools
+            ]
+        elif isinstance(item, Tool):
+            members = [item]
+        else:
+            raise InvalidConfig(f"tools: {item!r:.80} is neither a Tool nor a Toolset; decorate it with @tool(...)")
+        for member in members:
+            if member.name in tools:
+                raise InvalidConfig(f"tools: the name {member.name!r} is given twice")
+            tools[member.name] = member
+    return tools, toolsets
+
+
+def _from_signature(
+    fn: Callable[..., Any], name: str
+) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Return the JSON Schema of a function's parameters and the conversion of JSON into them."""
+    hints = get_type_hints(fn, include_extras=True)
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(fn).parameters.values():
+        if hints.get(parameter.name) is ToolContext:
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name not in hints:
+            raise InvalidConfig(f"tool {name}: parameter {parameter.name} needs a type and a name of its own")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (hints[parameter.name], default)
+    try:
+        model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
+        adapter = TypeAdapter(model)
+        schema = adapter.json_schema()
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise InvalidConfig(f"tool {name}: {error.message}") from None
+    names = tuple(fields)
+
+    def convert(arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            parsed = adapter.validate_python(arguments)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise InvalidInput(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        return {field_name: getattr(parsed, field_name) for field_name in names}
+
+    return schema, convert
+
+
+def _context_parameter(fn: Callable[..., Any]) -> str | None:
+    try:
+        hints = get_type_hints(fn)
+    except NameError as error:
+        raise InvalidConfig(f"tool {getattr(fn, '__name__', fn)}: {error}") from None
+    return next((parameter for parameter, hint in hints.items() if hint is ToolContext and parameter != "return"), None)
+
+
+def _checked_name(name: str) -> str:
+    if not name or len(name) > 128 or not set(name) <= _NAME_CHARACTERS:
+        raise InvalidConfig(f"tool name {name!r:.140}: use up to 128 letters, digits, '_', '.' and '-'")
+    return name
+
+
+def _checked_effect(name: str, effect: str) -> str:
+    if effect not in ("read", "write", "external", "irreversible"):
+        raise InvalidConfig(f"tool {name}: effect {effect!r} is not read, write, external or irreversible")
+    return effect
+
+
+def _milliseconds(name: str, seconds: float) -> int:
+    if isinstance(seconds, bool) or not 0.001 <= seconds <= 86_400:
+        raise InvalidConfig(f"tool {name}: timeout {seconds!r} is not between 0.001 and 86,400 seconds")
+    return int(seconds * 1000)
+
+
+def _microusd(name: str, cost: int) -> int:
+    if type(cost) is not int or cost < 0:
+        raise InvalidConfig(f"tool {name}: cost_microusd {cost!r} is not a whole number of at least 0")
+    return cost
