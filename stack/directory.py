@@ -69,12 +69,9 @@ class Tenant(_Closed):
         return TenantShare(concurrency=self.concurrency, queue=self.queue)
 
     def limits_of(self, principal: Principal) -> Limits:
-        """Return the principal's limits, never above the tenant's."""
-        return (
-            Limits(**(self.limits | principal.limits)).within(Limits(**self.limits))
-            if self.limits
-            else Limits(**principal.limits)
-        )
+        """Return the principal's limits; what the tenant names is the most its principals may have."""
+        own = {name: min(amount, self.limits.get(name, amount)) for name, amount in principal.limits.items()}
+        return Limits(**(self.limits | own))
 
 
 class IssuerKey(_Closed):

@@ -52,7 +52,10 @@ def _file(path: Path, fresh: bytes) -> bytes:
     except FileExistsError:
         if path.stat().st_mode & 0o077:
             raise InvalidConfig(f"{path}: others can read this key; run chmod 600 on it") from None
-        return path.read_bytes()
+        data = path.read_bytes()
+        if len(data) != len(fresh) and not data.startswith(b"-----BEGIN"):
+            raise InvalidConfig(f"{path}: not a whole key; remove it and start again to make another") from None
+        return data
     with os.fdopen(descriptor, "wb") as file:
         file.write(fresh)
         file.flush()

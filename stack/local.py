@@ -1,0 +1,91 @@
+"""The ports, in one process: for tests, the simulator, and trying an app out without a cluster.
+
+They keep the same contracts as the actors; `tests/contracts` runs one suite over both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from airside.stack.approvals import (
+    Approval,
+    ApprovalBook,
+    ApprovalEvent,
+    ApprovalRequested,
+    receipt_for,
+    seal_receipt,
+)
+from airside.stack.events import ApprovalDecided
+from airside.stack.gate import Gate, GateReply, GateRequest
+from airside.stack.journaling import Append, AppendReply, Entry, Head, admit
+
+
+class LocalJournal:
+    """A journal in memory."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, list[Entry]] = {}
+        self._heads: dict[str, Head] = {}
+
+    async def append(self, append: Append) -> AppendReply:
+        """Keep the entries the stream does not have yet."""
+        return self.append_now(append)
+
+    def append_now(self, append: Append) -> AppendReply:
+        """Keep the entries, without a coroutine."""
+        head = self._heads.get(append.stream, Head())
+        reply, fresh, after = admit(head, append)
+        self._heads[append.stream] = after
+        if fresh:
+            self.streams.setdefault(append.stream, []).extend(fresh)
+        return reply
+
+    def bodies(self, stream: str) -> list[bytes]:
+        """Return a stream's events, oldest first."""
+        return [entry.body for entry in self.streams.get(stream, [])]
+
+
+class LocalPolicy:
+    """The gate, called directly."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def decide(self, request: GateRequest) -> GateReply:
+        """Decide about one call."""
+        return self._gate.decide(request)
+
+
+class LocalApprovals:
+    """An approval book in memory."""
+
+    def __init__(self, seal_key: bytes, now_us: Callable[[], int]) -> None:
+        self.book = ApprovalBook()
+        self._key = seal_key
+        self._now_us = now_us
+
+    async def request(self, request: ApprovalRequested) -> ApprovalDecided | None:
+        """Register an approval and return its decision if there is one."""
+        return decision_of(self.book.apply(request), self._key, self._now_us())
+
+    def apply(self, event: ApprovalEvent) -> ApprovalDecided | None:
+        """Take in a vote or an expiry and return the decision it makes."""
+        return decision_of(self.book.apply(event), self._key, self._now_us())
+
+
+def decision_of(approval: Approval, key: bytes, now_us: int) -> ApprovalDecided | None:
+    """Return the event a run is told of a decided approval, with its sealed receipt; None while it waits."""
+    if not approval.outcome:
+        return None
+    edit = approval.votes[-1] if approval.outcome == "edited" else None
+    granted = approval.outcome in ("approved", "edited")
+    return ApprovalDecided(
+        at_us=now_us,
+        step=approval.request.step,
+        approval_id=approval.request.approval_id,
+        outcome=approval.outcome,
+        by=tuple(vote.by for vote in approval.votes),
+        arguments=edit.arguments if edit else None,
+        receipt=seal_receipt(key, receipt_for(approval)) if granted else "",
+        note="; ".join(vote.note for vote in approval.votes if vote.note),
+    )
