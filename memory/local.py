@@ -28,7 +28,7 @@ class LocalMemory:
         level, now = CLEARANCES.index(request.clearance), self._now_us()
         found = []
         for record in self._records.get(request.tenant, []):
-            if CLEARANCES.index(record.sensitivity) > level:  # type: ignore[arg-type]
+            if CLEARANCES.index(record.sensitivity) > level:
                 continue
             if request.exclude_expired and record.expires_us <= now:
                 continue

@@ -1,0 +1,110 @@
+"""Ingress: who is asking.  Verifies credentials, seals identities, mints request ids, and passes on what is valid."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import Any
+
+import msgspec
+import ray
+
+from airside.actors.layer import CONTROL, Layer, LayerConfig
+from airside.actors.stubs import Remote, encode
+from airside.stack.auth import Authenticator
+from airside.stack.canonical import check_bounds, parse_bounded
+from airside.stack.directory import Directory
+from airside.stack.errors import AuthRefused, InvalidInput, LayerUnavailable
+from airside.stack.identity import seal_identity
+from airside.stack.ids import ApprovalId, mint_request
+from airside.stack.messages import Admit, Submission, Ticket, Vote, VoteReply
+from airside.stack.reasons import ReasonCode
+from airside.stack.values import Identity, Request, decode_json
+
+MAX_REQUEST_BYTES = 2 * 2**20
+"""A request carries a text and inputs; larger data belongs in a store the tools read."""
+
+
+class Ingress(Layer):
+    """The only layer that makes identities."""
+
+    def __init__(self, config: LayerConfig, directory: Directory, local_public_pem: bytes) -> None:
+        super().__init__(config)
+        self._directory = directory
+        self._local_public_pem = local_public_pem
+        self._counts = {"accepted": 0, "refused": 0}
+
+    async def start(self) -> None:
+        """Load the pinned keys."""
+        self._authenticator = Authenticator(self._directory, self._local_public_pem)
+        self._submission = msgspec.msgpack.Decoder(Submission).decode
+        self._admit = Remote(self.config.settings, "driver").coalesced("admit", Ticket)
+        self._vote = Remote(self.config.settings, "approvals").coalesced("vote", VoteReply)
+
+    async def submit(self, batch: list[bytes]) -> list[bytes]:
+        """Answer each submission with a run's id or a refusal; one that is invalid harms no other."""
+        await self.ready()
+        tickets = await asyncio.gather(*(self._submit(self._submission(item)) for item in batch))
+        return [encode(ticket) for ticket in tickets]
+
+    async def _submit(self, submission: Submission) -> Ticket:
+        try:
+            identity = self._authenticator.identify(submission.credential, int(time.time()))
+            request = self._request(submission.request)
+            ticket: Ticket = await self._admit(
+                Admit(identity=encode(identity), proof=seal_identity(self.config.seal_key, identity), request=request)
+            )
+        except AuthRefused as refusal:
+            ticket = Ticket(reason_code=ReasonCode(refusal.reason), message=refusal.message)
+        except InvalidInput as error:
+            ticket = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
+        except LayerUnavailable as error:
+            ticket = Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message=error.message, retry_after_s=1.0)
+        self._counts["accepted" if ticket.run_id else "refused"] += 1
+        return ticket
+
+    def _request(self, data: bytes) -> Request:
+        parse_bounded(data, max_bytes=MAX_REQUEST_BYTES, where="request")
+        request: Request = decode_json(data, Request, where="request")
+        inputs = msgspec.json.decode(request.inputs)
+        if not isinstance(inputs, dict):
+            raise InvalidInput("request.inputs: must be an object")
+        check_bounds(list(request.labels), where="request.labels")
+        return msgspec.structs.replace(request, request_id=mint_request(secrets.token_bytes))
+
+    async def identify(self, credential: str) -> tuple[bytes, str]:
+        """Return the encoded identity, and no refusal; or nothing, and the refusal's text."""
+        await self.ready()
+        try:
+            return encode(self._authenticator.identify(credential, int(time.time()))), ""
+        except AuthRefused as refusal:
+            return b"", refusal.message
+
+    async def vote(self, credential: str, approval_id: str, verdict: str, arguments: bytes, note: str) -> VoteReply:
+        """Pass a vote on, with the identity of whoever holds the credential."""
+        await self.ready()
+        try:
+            identity: Identity = self._authenticator.identify(credential, int(time.time()))
+        except AuthRefused as refusal:
+            return VoteReply(ok=False, code=refusal.reason, message=refusal.message)
+        if verdict not in ("approve", "reject", "edit"):
+            return VoteReply(ok=False, code="invalid", message=f"{verdict!r:.40} is not approve, reject or edit")
+        vote = Vote(
+            identity=encode(identity),
+            proof=seal_identity(self.config.seal_key, identity),
+            approval_id=ApprovalId(approval_id),
+            verdict=verdict,  # type: ignore[arg-type]
+            arguments=arguments,
+            note=note,
+        )
+        reply: VoteReply = await self._vote(vote)
+        return reply
+
+    async def stats(self) -> dict[str, Any]:
+        """Return what was accepted and refused since this incarnation began."""
+        return dict(self._counts)
+
+
+for _method in (Ingress.health, Ingress.stats):
+    ray.method(concurrency_group=CONTROL)(_method)

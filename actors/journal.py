@@ -1,0 +1,136 @@
+"""Journal: takes everything that waits, writes it in one transaction, answers all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import ray
+
+from airside.actors.journal_store import JournalStore
+from airside.actors.layer import CONTROL, Layer, LayerConfig, logger, now_us
+from airside.actors.telemetry import Telemetry
+from airside.stack.journaling import Append, AppendReply
+
+CHECKPOINT_S = 5.0
+"""Seconds between sealed checkpoints while there is news: how much of a cut end could go unseen."""
+
+
+class Journal(Layer):
+    """The single writer of the journal's file."""
+
+    def __init__(self, config: LayerConfig, chain_key: bytes) -> None:
+        super().__init__(config)
+        self._chain_key = chain_key
+        self._decode = msgspec.msgpack.Decoder(Append).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._waiting: list[tuple[list[Append], asyncio.Future[list[bytes]]]] = []
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._committing: asyncio.Task[None] | None = None
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._checkpointed = 0
+
+    async def start(self) -> None:
+        """Open the file; what a crash left in its log is replayed by DuckDB."""
+        self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key)
+        self._telemetry = Telemetry.from_environment()
+        self._checkpointing = asyncio.ensure_future(self._checkpoints())
+
+    async def append(self, batch: list[bytes]) -> list[bytes]:
+        """Make a batch of appends durable, in one commit with whatever else waits."""
+        await self.ready()
+        future: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(([self._decode(item) for item in batch], future))
+        if self._committing is None:
+            self._committing = asyncio.ensure_future(self._commit_all())
+        return await future
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                await self._commit(group)
+        finally:
+            self._committing = None
+
+    async def _commit(self, group: list[tuple[list[Append], asyncio.Future[list[bytes]]]]) -> None:
+        appends = [append for batch, _ in group for append in batch]
+        try:
+            replies = await self._on_writer(self._store.commit, appends)
+        except Exception as error:
+            logger.exception("the journal could not commit", extra={"action": "commit_failed"})
+            replies = [AppendReply(verdict="error", detail=f"{type(error).__name__}: {error}"[:500])] * len(appends)
+        else:
+            self._telemetry.take(appends)
+        start = 0
+        for batch, future in group:
+            answers = [self._encode(reply) for reply in replies[start : start + len(batch)]]
+            start += len(batch)
+            if not future.done():
+                future.set_result(answers)
+
+    async def _checkpoints(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_S)
+            if self._store.appended != self._checkpointed:
+                self._checkpointed = self._store.appended
+                await self._on_writer(self._store.checkpoint, now_us())
+
+    async def _on_writer(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *args)
+
+    # Reading.
+
+    async def bodies(self, streams: list[str]) -> dict[str, list[str]]:
+        """Return the events of streams as JSON, oldest first."""
+        await self.ready()
+        found: dict[str, list[str]] = await self._on_writer(self._store.bodies, streams)
+        return found
+
+    async def rows(self, name: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a named query of ours."""
+        await self.ready()
+        found: list[tuple[Any, ...]] = await self._on_writer(self._named, name, parameters)
+        return found
+
+    def _named(self, name: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return self._store.rows(name, *parameters)
+
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[bytes, str]:
+        """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong."""
+        await self.ready()
+        try:
+            return await asyncio.to_thread(self._store.query, sql, parameters), ""
+        except Exception as error:
+            return b"", str(error)
+
+    async def verify(self) -> list[str]:
+        """Return what is wrong with the chains; nothing if the journal is whole."""
+        await self.ready()
+        problems: list[str] = await self._on_writer(self._store.verify)
+        return problems
+
+    async def stop(self) -> None:
+        """Write a last checkpoint and close the file."""
+        if self._started:
+            if self._checkpointing is not None:
+                self._checkpointing.cancel()
+            await self._on_writer(self._store.close)
+            self._telemetry.close()
+
+    async def health(self) -> dict[str, Any]:
+        """Return who and how this is, and where the file lies."""
+        return {**await super().health(), "path": str(self.config.state_dir / "journal.duckdb")}
+
+    async def stats(self) -> dict[str, Any]:
+        """Return events appended and commits made since this incarnation began."""
+        if not self._started:
+            return {}
+        return {"appended": self._store.appended, "commits": self._store.commits, "waiting": len(self._waiting)}
+
+
+for _method in (Layer.health, Journal.health, Journal.stats):
+    ray.method(concurrency_group=CONTROL)(_method)

@@ -1,0 +1,279 @@
+"""The journal's file: DuckDB, written by one thread in group commits, chained per tenant, readable by SELECT alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import pyarrow as pa
+
+from airside.stack.errors import InvalidInput
+from airside.stack.events import RunEnded, RunSubmitted, decode_event
+from airside.stack.journaling import GENESIS, Append, AppendReply, Entry, Head, admit, link
+from airside.stack.sealing import is_sealed, seal
+
+_QUERY = re.compile(r"^-- name: (\w+)\n((?:(?!^-- name: ).*\n?)*)", re.MULTILINE)
+_TEXT, _INT = pa.string(), pa.int64()
+_EVENTS = pa.schema(
+    [
+        ("tenant", _TEXT),
+        ("number", _INT),
+        ("stream", _TEXT),
+        ("seq", _INT),
+        ("epoch", _INT),
+        ("step", _INT),
+        ("cause", _INT),
+        ("at_us", _INT),
+        ("type", _TEXT),
+        ("body", _TEXT),
+        ("mac", pa.binary()),
+    ]
+)
+MAX_ROWS = 1_000_000
+"""Rows a query may return; more belongs in an export."""
+
+
+def load_queries() -> dict[str, str]:
+    """Return the named queries of `queries.sql`."""
+    text = (files("airside.actors") / "queries.sql").read_text(encoding="utf-8")
+    return dict(_QUERY.findall(text))
+
+
+class JournalStore:
+    """All methods but `query` belong to the one writing thread."""
+
+    def __init__(self, folder: Path, chain_key: bytes) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._key = chain_key
+        self._sql = load_queries()
+        self._checkpoints = folder / "checkpoints.jsonl"
+        self.path = folder / "journal.duckdb"
+        self._db = duckdb.connect(str(self.path))
+        self._db.execute(self._sql["schema"])
+        # Queries come from people: nothing but the database's own tables may be reached through them.
+        self._db.execute("SET enable_external_access = false; SET lock_configuration = true")
+        self._heads = {row[0]: Head(epoch=row[1], next_seq=row[2]) for row in self._rows("open_heads")}
+        self._chain = {row[0]: (int(row[1]), bytes(row[2])) for row in self._rows("chain_heads")}
+        self.appended = 0
+        self.commits = 0
+
+    def _rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self._db.execute(self._sql[name], list(parameters)).fetchall()
+
+    def commit(self, appends: Sequence[Append]) -> list[AppendReply]:
+        """Take in a group of appends in one transaction, and answer each; on an error nothing is taken in."""
+        self._look_up({append.stream for append in appends} - self._heads.keys())
+        heads: dict[str, Head] = {}
+        chain: dict[str, tuple[int, bytes]] = {}
+        replies: list[AppendReply] = []
+        rows: list[tuple[Any, ...]] = []
+        for append in appends:
+            head = heads.get(append.stream) or self._heads.get(append.stream, Head())
+            reply, fresh, after = admit(head, append)
+            if fresh:
+                rows += self._link(append, fresh, after, chain)
+            heads[append.stream] = after
+            replies.append(reply)
+        if rows:
+            self._write(rows, {stream for stream in heads if stream not in self._heads})
+            self.commits += 1
+            self.appended += len(rows)
+        self._heads.update(heads)
+        self._chain.update(chain)
+        for stream in [stream for stream, head in heads.items() if head.ended]:
+            del self._heads[stream]  # looked up again if anybody still writes to it
+        return replies
+
+    def _look_up(self, unknown: set[str]) -> None:
+        if not unknown:
+            return
+        known = [row[0] for row in self._rows("known_streams", sorted(unknown))]
+        if known:
+            for stream, epoch, next_seq, ended in self._rows("known_heads", known):
+                self._heads[stream] = Head(epoch=epoch, next_seq=next_seq, ended=ended)
+
+    def _link(
+        self, append: Append, fresh: tuple[Entry, ...], after: Head, chain: dict[str, tuple[int, bytes]]
+    ) -> list[tuple[Any, ...]]:
+        tenant, stream = append.tenant, append.stream
+        number, mac = chain.get(tenant) or self._chain.get(tenant, (-1, GENESIS))
+        seq = after.next_seq - len(fresh)
+        rows = []
+        for entry in fresh:
+            number += 1
+            mac = link(self._key, mac, number, stream, seq, append.epoch, entry.body)
+            place = (tenant, number, stream, seq, append.epoch, entry.step, entry.cause, entry.at_us)
+            rows.append((*place, entry.type, entry.body, mac))
+            seq += 1
+        chain[tenant] = (number, mac)
+        return rows
+
+    def _write(self, rows: list[tuple[Any, ...]], new_streams: set[str]) -> None:
+        columns = list(zip(*rows, strict=True))
+        columns[9] = tuple(body.decode() for body in columns[9])
+        arrays = [pa.array(c, type=f.type) for c, f in zip(columns, _EVENTS, strict=True)]
+        submitted = [
+            _run_row(body) for kind, body in zip(columns[8], columns[9], strict=True) if kind == "RunSubmitted"
+        ]
+        ended = [_outcome_row(row) for row in rows if row[8] == "RunEnded"]
+        self._db.execute("BEGIN")
+        try:
+            self._insert("events", pa.Table.from_arrays(arrays, schema=_EVENTS))
+            self._insert("streams", pa.table({"stream": pa.array(sorted(new_streams), pa.string())}))
+            self._insert_rows("runs", submitted)
+            self._insert_rows("outcomes", ended)
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+
+    def _insert(self, table: str, data: pa.Table) -> None:
+        if data.num_rows:
+            self._db.register("incoming", data)
+            self._db.execute(f"INSERT INTO {table} SELECT * FROM incoming")  # noqa: S608 - a table's name of ours
+            self._db.unregister("incoming")
+
+    def _insert_rows(self, table: str, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            schema = pa.schema([(n, pa.int64() if type(v) is int else pa.string()) for n, v in rows[0].items()])
+            self._insert(table, pa.Table.from_pylist(rows, schema=schema))
+
+    # Reading.
+
+    def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
+        """Return the events of streams, oldest first."""
+        found: dict[str, list[str]] = {stream: [] for stream in streams}
+        for stream, body in self._rows("stream", list(streams)):
+            found[stream].append(body)
+        return found
+
+    def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a named query."""
+        return self._rows(name, *parameters)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> bytes:
+        """Answer one SELECT as an Arrow IPC stream; raise `InvalidInput` for anything else."""
+        cursor = self._db.cursor()
+        try:
+            statements = cursor.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise InvalidInput("audit query: give exactly one SELECT; the journal is read-only")
+            reader = cursor.execute(statements[0], list(parameters)).fetch_record_batch().read_all()
+        except duckdb.Error as error:
+            raise InvalidInput(f"audit query: {error}") from None
+        finally:
+            cursor.close()
+        if reader.num_rows > MAX_ROWS:
+            raise InvalidInput(f"audit query: {reader.num_rows:,} rows are over the bound of {MAX_ROWS:,}; add a LIMIT")
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, reader.schema) as writer:
+            writer.write_table(reader)
+        return bytes(sink.getvalue())
+
+    def verify(self) -> list[str]:
+        """Return what is wrong with the chains and the checkpoints; nothing if the journal is whole."""
+        problems: list[str] = []
+        heads: dict[str, tuple[int, bytes]] = {}
+        links: dict[tuple[str, int], bytes] = {}
+        wanted = self._checkpointed(problems)
+        for (tenant,) in self._db.execute("SELECT DISTINCT tenant FROM events ORDER BY tenant").fetchall():
+            heads[tenant] = self._verify_chain(tenant, wanted.get(tenant, {}), links, problems)
+        for tenant, marks in wanted.items():
+            for number, mac in marks.items():
+                if links.get((tenant, number)) != mac:
+                    problems.append(f"tenant {tenant}: entry {number} is not what a checkpoint saw, or is missing")
+        return problems
+
+    def _verify_chain(
+        self, tenant: str, marks: dict[int, bytes], links: dict[tuple[str, int], bytes], problems: list[str]
+    ) -> tuple[int, bytes]:
+        expected, mac = 0, GENESIS
+        cursor = self._db.cursor().execute(self._sql["chain"], [tenant])
+        while rows := cursor.fetchmany(10_000):
+            for number, stream, seq, epoch, body, stored in rows:
+                mac = link(self._key, mac, number, stream, seq, epoch, body.encode())
+                if number != expected or mac != bytes(stored):
+                    problems.append(f"tenant {tenant}: the chain breaks at entry {expected} ({stream}#{seq})")
+                    return expected, mac
+                if number in marks:
+                    links[(tenant, number)] = mac
+                expected += 1
+        return expected - 1, mac
+
+    # Checkpoints: the chain's heads, sealed, in a file beside the database, so that a cut end shows.
+
+    def checkpoint(self, at_us: int) -> None:
+        """Append the present heads to the checkpoint file, durably."""
+        heads = {tenant: [number, mac.hex()] for tenant, (number, mac) in sorted(self._chain.items())}
+        body = json.dumps({"at_us": at_us, "heads": heads}, sort_keys=True)
+        mark = seal(self._key, "checkpoint", body.encode()).hex()
+        with self._checkpoints.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"body": body, "seal": mark}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _checkpointed(self, problems: list[str]) -> dict[str, dict[int, bytes]]:
+        wanted: dict[str, dict[int, bytes]] = {}
+        if not self._checkpoints.exists():
+            return wanted
+        lines = self._checkpoints.read_text(encoding="utf-8").splitlines()
+        for i, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                body = record["body"]
+                sealed = is_sealed(self._key, "checkpoint", body.encode(), bytes.fromhex(record["seal"]))
+            except (ValueError, KeyError, TypeError):
+                # The last line may be cut by a crash in the middle of writing it.
+                if i < len(lines):
+                    problems.append(f"checkpoints.jsonl:{i}: not a checkpoint")
+                continue
+            if not sealed:
+                problems.append(f"checkpoints.jsonl:{i}: the seal does not hold")
+                continue
+            for tenant, (number, mac) in json.loads(body)["heads"].items():
+                wanted.setdefault(tenant, {})[number] = bytes.fromhex(mac)
+        return wanted
+
+    def close(self) -> None:
+        """Write a last checkpoint and close the file."""
+        if self._chain:
+            self.checkpoint(max(0, int(self._db.execute("SELECT coalesce(max(at_us), 0) FROM events").fetchone()[0])))
+        self._db.close()
+
+
+def _run_row(body: bytes) -> dict[str, Any]:
+    event: RunSubmitted = decode_event(body)
+    return {
+        "run_id": event.run_id,
+        "tenant": event.identity.tenant,
+        "principal": event.identity.principal,
+        "parent": event.parent or "",
+        "job_id": event.request.job_id,
+        "route": event.request.route,
+        "submitted_us": event.at_us,
+    }
+
+
+def _outcome_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    event: RunEnded = decode_event(row[9])
+    usage = event.usage
+    return {
+        "run_id": row[2],
+        "tenant": row[0],
+        "status": str(event.outcome.status),
+        "reason_code": str(event.outcome.reason_code),
+        "ended_us": event.at_us,
+        "steps": usage.steps,
+        "tool_calls": usage.tool_calls,
+        "tokens": usage.tokens,
+        "cost_microusd": usage.cost_microusd,
+        "active_us": usage.active_us,
+        "body": msgspec.json.encode(event).decode(),
+    }

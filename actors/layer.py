@@ -1,0 +1,109 @@
+"""What every actor has: a light constructor, a `start` that runs once, `health()`, and `stats()`.
+
+An exception in an actor's constructor would defeat Ray's restarts, so constructors only keep their arguments, and
+`start` opens files and loads keys at the first call after any (re)start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from airside.actors.settings import Settings
+
+logger = logging.getLogger("airside")
+
+CONTROL = "ctl"
+"""The concurrency group with a loop and a thread of its own, which answers while the layer's loop is busy."""
+
+
+GRACE_S = 0.02
+"""How long a batch waits for its slowest item: about what a second Ray call for it would cost several times over."""
+
+TICKET = b"\xc1"
+"""First byte of a ticket; MessagePack never begins with it, so an answer cannot be taken for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerConfig:
+    """What an actor is made with.  `seal_key` is empty for those that may not make or check seals."""
+
+    settings: Settings
+    state_dir: Path
+    seal_key: bytes = field(default=b"", repr=False)
+
+
+class Layer:
+    """Base of the actors."""
+
+    def __init__(self, config: LayerConfig) -> None:
+        self.config = config
+        self._started = False
+        self._starting: asyncio.Lock | None = None
+        self._born = time.time()
+        self._pending: dict[bytes, asyncio.Future[bytes]] = {}
+
+    async def ready(self) -> None:
+        """Start once; a failed start is tried again at the next call."""
+        if self._started:
+            return
+        if self._starting is None:
+            self._starting = asyncio.Lock()
+        async with self._starting:
+            if not self._started:
+                await self.start()
+                self._started = True
+
+    async def start(self) -> None:
+        """Open what the layer needs."""
+
+    async def begin(self) -> int:
+        """Start if need be; return the process id.  Launch calls it to know that the layer works."""
+        await self.ready()
+        return os.getpid()
+
+    async def answer_each(self, batch: Sequence[bytes], handle: Callable[[bytes], Awaitable[bytes]]) -> list[bytes]:
+        """Answer a batch item by item, concurrently; `handle` never raises.
+
+        What is not done within `GRACE_S` is answered with a ticket for `collect`, so that a slow item neither holds
+        back its neighbours' answers nor occupies one of the caller's two places.
+        """
+        tasks = [asyncio.ensure_future(handle(item)) for item in batch]
+        await asyncio.wait(tasks, timeout=GRACE_S)
+        return [task.result() if task.done() else self._ticket(task) for task in tasks]
+
+    def _ticket(self, task: asyncio.Future[bytes]) -> bytes:
+        ticket = TICKET + secrets.token_bytes(12)
+        self._pending[ticket] = task
+        return ticket
+
+    async def collect(self, ticket: bytes) -> bytes:
+        """Return the answer a ticket was given for, when it is there."""
+        answer: bytes = await asyncio.shield(self._pending[ticket])
+        self._pending.pop(ticket, None)
+        return answer
+
+    async def health(self) -> dict[str, Any]:
+        """Return who and how this is; answered by the control loop even when the layer is busy."""
+        return {
+            "layer": type(self).__name__,
+            "pid": os.getpid(),
+            "ready": self._started,
+            "up_s": time.time() - self._born,
+        }
+
+    async def stats(self) -> dict[str, Any]:
+        """Return the layer's counts."""
+        return {}
+
+
+def now_us() -> int:
+    """Return UTC microseconds."""
+    return time.time_ns() // 1000

@@ -1,0 +1,315 @@
+"""TenantRuntime: runs the cycles of a tenant's runs (of many tenants' in pooled mode).  The only layer with agent code.
+
+It holds no key and no tool: what a hijacked agent could reach from here is its own tenant's runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import ray
+
+from airside.actors.layer import CONTROL, Layer, LayerConfig, logger, now_us
+from airside.actors.stubs import (
+    Remote,
+    RemoteApprovals,
+    RemoteJournal,
+    RemoteMemory,
+    RemotePolicy,
+    RemoteTools,
+)
+from airside.stack import events as ev
+from airside.stack import instructions as do
+from airside.stack.agents import Agent
+from airside.stack.cycle import Cycle, Layers
+from airside.stack.errors import Fenced, LayerUnavailable
+from airside.stack.ids import RunId, child_run
+from airside.stack.journaling import Append
+from airside.stack.machine import RunMachine
+from airside.stack.messages import Activation, Delivery, Report
+from airside.stack.runlog import entry_of
+from airside.stack.state import Phase
+from airside.stack.toolspec import ToolSpec
+from airside.stack.topology import Topology
+from airside.stack.tracing import traceparent
+from airside.stack.values import Request
+
+BEAT_S = 0.05
+"""How often the event loop shows that it turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeApp:
+    """The part of an app that runs where agents run."""
+
+    agents: Mapping[str, Agent]
+    routes: Mapping[str, Topology]
+    specs: Sequence[ToolSpec]
+    memory: bool
+    version: str
+
+
+class TenantRuntime(Layer):
+    """The run machines of its tenants."""
+
+    def __init__(self, config: LayerConfig, app: RuntimeApp) -> None:
+        super().__init__(config)
+        self._app = app
+        self._cycles: dict[RunId, Cycle] = {}
+        self._tasks: dict[RunId, asyncio.Task[None]] = {}
+        self._others: set[asyncio.Task[Any]] = set()
+        self._beat = time.monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+
+    async def start(self) -> None:
+        """Connect the stubs and begin to beat."""
+        settings = self.config.settings
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._journal = RemoteJournal(settings)
+        self._activation = msgspec.msgpack.Decoder(Activation).decode
+        self._delivery = msgspec.msgpack.Decoder(Delivery).decode
+        self._report = Remote(settings, "driver").coalesced("report", bool)
+        self._layers = Layers(
+            journal=self._journal,
+            policy=RemotePolicy(settings),
+            tools=RemoteTools(settings),
+            approvals=RemoteApprovals(settings),
+            memory=RemoteMemory(settings) if self._app.memory else None,
+            agents=self._app.agents,
+            routes=self._app.routes,
+            specs=self._app.specs,
+            now_us=now_us,
+            spawn=self._spawn,
+            traceparent=traceparent,
+        )
+        self._beating = asyncio.ensure_future(self._keep_beating())
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self._beat = time.monotonic()
+            await asyncio.sleep(BEAT_S)
+
+    async def activate(self, batch: list[bytes]) -> int:
+        """Take runs up; one that is here already under this epoch or a newer one stays as it is."""
+        await self.ready()
+        for item in batch:
+            activation = self._activation(item)
+            events = [ev.decode_event(body) for body in activation.events]
+            self._take_up(events)
+        return len(batch)
+
+    def _take_up(self, events: list[ev.Event]) -> Cycle:
+        """Start a run's cycle from its durable events, the last of which activates it."""
+        machine = RunMachine.replay(events[:-1])
+        run_id, last = machine.state.submitted.run_id, events[-1]
+        present = self._cycles.get(run_id)
+        if present is not None and isinstance(last, ev.RunActivated):
+            if present.machine.state.epoch >= last.epoch:
+                return present
+            self._tasks.pop(run_id).cancel()
+        instructions = machine.handle(last)
+        cycle = Cycle(machine, self._layers, durable=len(events))
+        self._cycles[run_id] = cycle
+        self._start(cycle, cycle.advance(instructions))
+        return cycle
+
+    def _start(self, cycle: Cycle, work: Any) -> None:
+        # The task's name is the run's id: if the loop is blocked, it names who blocks it.
+        self._tasks[cycle.run_id] = asyncio.create_task(self._guard(cycle, work), name=cycle.run_id)
+
+    async def deliver(self, batch: list[bytes]) -> list[bool]:
+        """Bring events in from outside; False for a run that is not here."""
+        await self.ready()
+        answers = []
+        for item in batch:
+            delivery = self._delivery(item)
+            cycle = self._cycles.get(delivery.run_id)
+            if cycle is not None:
+                self._bring(cycle, ev.decode_event(delivery.event))
+            answers.append(cycle is not None)
+        return answers
+
+    def _bring(self, cycle: Cycle, event: ev.Event) -> None:
+        task = self._tasks.get(cycle.run_id)
+        if task is not None and not task.done():
+            self._keep(asyncio.ensure_future(cycle.deliver(event)))
+        else:
+            self._start(cycle, cycle.deliver(event))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
+
+    async def _guard(self, cycle: Cycle, work: Any) -> None:
+        """The one exit of every activation: tell the driver how the run stands, forget it if it is over."""
+        run_id, tenant = cycle.run_id, cycle.machine.state.submitted.identity.tenant
+        try:
+            await work
+        except Fenced:
+            self._forget(run_id, cycle)
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            action = "journal_lost" if isinstance(error, LayerUnavailable) else "cycle_failed"
+            logger.exception("an activation of %s ended early", run_id, extra={"action": action})
+            self._forget(run_id, cycle)
+            await self._tell(Report(run_id=run_id, tenant=tenant, state="lost"))
+            return
+        machine = cycle.machine
+        if machine.is_over:
+            self._forget(run_id, cycle)
+            await self._stop_children(run_id)
+            ended = ev.encode_event(machine.events[-1])
+            self._answer_parent(machine)
+            await self._tell(Report(run_id=run_id, tenant=tenant, state="ended", ended=ended))
+        elif machine.is_parked:
+            self._time_doubt(cycle)
+            await self._tell(Report(run_id=run_id, tenant=tenant, state="parked"))
+
+    async def _tell(self, report: Report) -> None:
+        try:
+            await self._report(report)
+        except LayerUnavailable:
+            # A restarted driver reads what it missed from the journal.
+            logger.warning("the driver does not answer", extra={"action": "report_lost"})
+
+    def _forget(self, run_id: RunId, cycle: Cycle) -> None:
+        if self._cycles.get(run_id) is cycle:
+            self._cycles.pop(run_id, None)
+            self._tasks.pop(run_id, None)
+
+    def _time_doubt(self, cycle: Cycle) -> None:
+        if cycle.machine.state.phase is not Phase.IN_DOUBT:
+            return
+        step, seconds = cycle.machine.state.step, cycle.machine.limits.doubt_wait_s
+
+        async def expire() -> None:
+            await asyncio.sleep(seconds)
+            self._bring(cycle, ev.DoubtExpired(step=step, at_us=now_us()))
+
+        self._keep(asyncio.ensure_future(expire()))
+
+    # Children: runs of their own, in this runtime, told to their parent when they end.
+
+    async def _spawn(self, parent: Cycle, spawn: do.SpawnChildren) -> None:
+        """Start the branches that have not run yet; those that ended already are answered from the journal."""
+        ids = [child_run(parent.run_id, spawn.step, branch) for branch in range(len(spawn.branches))]
+        known = await self._journal.remote.insist("bodies", ids)
+        for branch, run_id in enumerate(ids):
+            if run_id in self._cycles:
+                continue
+            events = [ev.decode_event(body) for body in known[run_id]]
+            if events and isinstance(events[-1], ev.RunEnded):
+                self._tell_parent(parent, spawn.step, branch, run_id, events[-1])
+            else:
+                self._keep(asyncio.ensure_future(self._start_child(parent, spawn, branch, run_id, events)))
+
+    async def _start_child(
+        self, parent: Cycle, spawn: do.SpawnChildren, branch: int, run_id: RunId, events: list[ev.Event]
+    ) -> None:
+        """Make the child's admission and activation durable under an epoch of its own, then take it up."""
+        epoch = max((e.epoch for e in events if isinstance(e, ev.RunActivated)), default=0) + 1
+        fresh: list[ev.Event] = [] if events else [self._child_submitted(parent, spawn, branch, run_id)]
+        fresh.append(ev.RunActivated(epoch=epoch, at_us=now_us()))
+        submitted = parent.machine.state.submitted
+        append = Append(
+            tenant=submitted.identity.tenant,
+            stream=run_id,
+            epoch=epoch,
+            first_seq=len(events),
+            entries=tuple(entry_of(event) for event in fresh),
+        )
+        reply = await self._journal.append(append)
+        if reply.verdict == "ok":
+            self._take_up([*events, *fresh])
+
+    def _child_submitted(self, parent: Cycle, spawn: do.SpawnChildren, branch: int, run_id: RunId) -> ev.RunSubmitted:
+        above, wanted = parent.machine.state.submitted, spawn.branches[branch]
+        request = Request(
+            text=wanted.text,
+            inputs=above.request.inputs if wanted.inputs is None else wanted.inputs,
+            route=wanted.route,
+            labels=tuple(sorted(parent.machine.state.labels)),
+            job_id=above.request.job_id,
+            request_id=above.request.request_id,
+        )
+        return ev.RunSubmitted(
+            run_id=run_id,
+            identity=above.identity,
+            sealed=above.sealed,
+            request=request,
+            limits=spawn.limits,
+            app_version=above.app_version,
+            parent=parent.run_id,
+            depth=above.depth + 1,
+            at_us=now_us(),
+        )
+
+    def _answer_parent(self, child: RunMachine) -> None:
+        submitted, last = child.state.submitted, child.events[-1]
+        parent = self._cycles.get(submitted.parent) if submitted.parent else None
+        if parent is not None and isinstance(last, ev.RunEnded):
+            step, branch = submitted.run_id.rpartition(".")[2].split("-")
+            self._tell_parent(parent, int(step), int(branch), submitted.run_id, last)
+
+    def _tell_parent(self, parent: Cycle, step: int, branch: int, run_id: RunId, ended: ev.RunEnded) -> None:
+        event = ev.ChildEnded(
+            step=step, branch=branch, run_id=run_id, outcome=ended.outcome, usage=ended.usage, at_us=now_us()
+        )
+        self._bring(parent, event)
+
+    async def _stop_children(self, parent: RunId) -> None:
+        """A run that ended early takes its children with it."""
+        for run_id, cycle in list(self._cycles.items()):
+            if cycle.machine.state.submitted.parent == parent:
+                kill = ev.KillRequested(by="driver", why=f"its parent {parent} ended", at_us=now_us())
+                self._bring(cycle, kill)
+
+    # Control: answered by another thread than the one agents run on.
+
+    async def ping(self) -> dict[str, Any]:
+        """Return how long the event loop has not turned, and if it is long, which run holds it, and where."""
+        lag = time.monotonic() - self._beat if self._loop is not None else 0.0
+        found: dict[str, Any] = {"lag_s": lag, "runs": len(self._cycles), "blocking": "", "stack": ""}
+        if lag > self.config.settings.stall_s / 2 and self._loop is not None:
+            task = asyncio.current_task(self._loop)
+            frame = sys._current_frames().get(self._thread)
+            found["blocking"] = task.get_name() if task is not None else ""
+            found["stack"] = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else ""
+        return found
+
+    async def drain(self) -> int:
+        """Put parked runs down in good order, so that the process can go; return how many still work."""
+        await self.ready()
+        for cycle in list(self._cycles.values()):
+            if cycle.machine.state.phase in (Phase.AWAITING_APPROVAL, Phase.IN_DOUBT):
+                self._bring(cycle, ev.RunSuspended(why="the runtime is put down", at_us=now_us()))
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for cycle in [c for c in self._cycles.values() if c.machine.state.phase is Phase.SUSPENDED]:
+            await cycle.log.durable()
+            self._forget(cycle.run_id, cycle)
+        return len(self._cycles)
+
+    async def runs(self) -> list[tuple[str, str]]:
+        """Return the runs that are here, with their phase."""
+        await self.ready()
+        return [(run_id, cycle.machine.state.phase.value) for run_id, cycle in self._cycles.items()]
+
+    async def stats(self) -> dict[str, Any]:
+        """Return how many runs are here, and how many are at work."""
+        working = sum(not task.done() for task in list(self._tasks.values()))
+        return {"runs": len(self._cycles), "working": working}
+
+
+for _method in (TenantRuntime.health, TenantRuntime.stats, TenantRuntime.ping):
+    ray.method(concurrency_group=CONTROL)(_method)

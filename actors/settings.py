@@ -1,0 +1,53 @@
+"""Settings of a stack: arguments of `airside.start`, environment variables `AIRSIDE_*`, or the defaults here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+StackName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+
+
+class Settings(BaseSettings):
+    """How a stack runs.  Times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="AIRSIDE_", extra="forbid", frozen=True)
+
+    stack: StackName = "default"
+    state_dir: Path = Path(".airside")
+
+    mode: Literal["dedicated", "pooled"] = "dedicated"
+    """A process per live tenant, or `pool_size` processes that tenants share (trusted agent code only)."""
+
+    pool_size: Annotated[int, Field(ge=1, le=64)] = 2
+    executors: Annotated[int, Field(ge=1, le=64)] = 2
+    max_live_runtimes: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Dedicated runtimes alive at once: 59 MiB and half a percent of a core each, idle."""
+
+    cell_concurrency: Annotated[int, Field(ge=1)] = 2_000
+    """Runs of all tenants at work at once."""
+
+    idle_runtime_s: Annotated[float, Field(gt=0)] = 60.0
+    """A dedicated runtime without a working run is put down after this; its parked runs resume in a new one."""
+
+    heartbeat_s: Annotated[float, Field(gt=0)] = 0.25
+    stall_s: Annotated[float, Field(gt=0)] = 2.0
+    """A runtime whose event loop has not turned for so long is killed, and the run that held it is ended.
+
+    It is longer than a garbage collection or a large JSON takes, and short enough for a person to wait.
+    """
+
+    layer_patience_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long a caller waits for a layer that is being restarted (a journal re-opens in 2-3 s)."""
+
+    max_batch: Annotated[int, Field(ge=1)] = 512
+    """Items a Ray call carries at most; 1 gives one call per item, which `benchmarks` compares with."""
+
+    calls_in_flight: Annotated[int, Field(ge=1)] = 2
+    """Ray calls a caller has under way per layer: one is carried while the next one fills."""
+
+    task_events: bool = False
+    """Ray's task events (its dashboard's timeline) cost 10-20 % of the throughput."""

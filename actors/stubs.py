@@ -1,0 +1,209 @@
+"""Client stubs: the ports of `stack.ports` over Ray, and the calls between actors.
+
+`Remote` finds an actor by name, coalesces calls to one of its list methods, and waits through a restart: a call that
+may safely be sent twice is sent again until `patience_s` is over, any other raises `LayerUnavailable` at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from airside.actors.batching import Coalescer
+from airside.actors.layer import TICKET
+from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.settings import Settings
+from airside.stack.approvals import ApprovalRequested
+from airside.stack.errors import LayerUnavailable
+from airside.stack.events import ApprovalDecided
+from airside.stack.gate import GateReply, GateRequest
+from airside.stack.ids import ExecutorId, RunId
+from airside.stack.journaling import Append, AppendReply
+from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
+
+encode = msgspec.msgpack.Encoder().encode
+Reply = TypeVar("Reply")
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 0.5
+
+
+class Remote:
+    """One layer's actor, by name."""
+
+    def __init__(self, settings: Settings, layer: str, key: str = "") -> None:
+        self.name = actor_name(settings.stack, layer, key)
+        self._settings = settings
+        self._handle: Any = None
+
+    async def handle(self) -> Any:
+        """Return the actor's handle; raise `LayerUnavailable` if no such actor exists now."""
+        if self._handle is None:
+            try:
+                self._handle = await asyncio.to_thread(ray.get_actor, self.name, NAMESPACE)
+            except ValueError:
+                raise LayerUnavailable(f"{self.name}: there is no such actor") from None
+        return self._handle
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """Call once; raise `LayerUnavailable` if the actor is dead or dies."""
+        handle = await self.handle()
+        try:
+            return await getattr(handle, method).remote(*args)
+        except RayActorError as error:
+            self._handle = None
+            raise LayerUnavailable(f"{self.name}.{method}: {type(error).__name__}") from None
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise LayerUnavailable(f"{self.name}.{method}: {type(cause).__name__}: {cause}"[:500]) from None
+
+    async def insist(self, method: str, *args: Any) -> Any:
+        """Call until it is answered, for at most `layer_patience_s`; only for what may be sent twice."""
+        until = time.monotonic() + self._settings.layer_patience_s
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self.call(method, *args)
+            except LayerUnavailable:
+                if time.monotonic() + pause > until:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    def coalesced(self, method: str, reply: type[Reply], *, insist: bool = True) -> Callable[[Any], Any]:
+        """Return a coroutine function for single items, which sends them in batches and decodes the answers."""
+        decoder = msgspec.msgpack.Decoder(reply)
+        settings, send_one = self._settings, self.insist if insist else self.call
+
+        async def send(batch: list[bytes]) -> Sequence[bytes]:
+            answers: Sequence[bytes] = await send_one(method, batch)
+            return answers
+
+        coalescer = Coalescer(send, max_batch=settings.max_batch, in_flight=_in_flight(settings))
+
+        async def call(item: Any) -> Reply:
+            answer = await coalescer.call(encode(item))
+            if answer.startswith(TICKET):
+                answer = await self.call("collect", answer)
+            return decoder.decode(answer)
+
+        return call
+
+
+def _in_flight(settings: Settings) -> int:
+    """One item a call means that nobody waits for anybody: then calls are not held back either."""
+    return settings.calls_in_flight if settings.max_batch > 1 else 1_000_000
+
+
+class RemoteJournal:
+    """The `Journal` port.  Sent again until answered: an append that was taken in already is answered `ok`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.remote = Remote(settings, "journal")
+        self._append = self.remote.coalesced("append", AppendReply)
+
+    async def append(self, append: Append) -> AppendReply:
+        """Make entries durable."""
+        reply: AppendReply = await self._append(append)
+        if reply.verdict == "error":
+            raise LayerUnavailable(f"journal: {reply.detail}")
+        return reply
+
+
+class RemotePolicy:
+    """The `Policy` port."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._decide = Remote(settings, "policy").coalesced("decide", GateReply)
+
+    async def decide(self, request: GateRequest) -> GateReply:
+        """Decide about one call."""
+        reply: GateReply = await self._decide(request)
+        return reply
+
+
+class RemoteMemory:
+    """The `Memory` port."""
+
+    def __init__(self, settings: Settings) -> None:
+        remote = Remote(settings, "memory")
+        self._retrieve = remote.coalesced("retrieve", RecallReply)
+        self._write = remote.coalesced("write_if_useful", LearnReply)
+
+    async def retrieve(self, request: RecallRequest) -> RecallReply:
+        """Return what is relevant."""
+        reply: RecallReply = await self._retrieve(request)
+        return reply
+
+    async def write_if_useful(self, candidate: Candidate) -> LearnReply:
+        """Keep a candidate if it is worth it; sent twice, the second is a duplicate."""
+        reply: LearnReply = await self._write(candidate)
+        return reply
+
+
+class RemoteApprovals:
+    """The `Approvals` port."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._request = Remote(settings, "approvals").coalesced("request", ApprovalDecided | None)  # type: ignore[arg-type]
+
+    async def request(self, request: ApprovalRequested) -> ApprovalDecided | None:
+        """Register durably; return the decision if there is one already."""
+        reply: ApprovalDecided | None = await self._request(request)
+        return reply
+
+
+class _Executor:
+    """One executor of the pool as a caller sees it: its present incarnation, and its coalesced calls."""
+
+    def __init__(self, settings: Settings, index: int) -> None:
+        self.remote = Remote(settings, "executor", str(index))
+        self.execute = self.remote.coalesced("execute", ExecuteReply, insist=False)
+        self.release = self.remote.coalesced("release", bool, insist=False)
+        self.incarnation: ExecutorId | None = None
+        self.lock = asyncio.Lock()
+
+    async def known(self) -> ExecutorId:
+        """Return the present incarnation, asking (and waiting through a restart) if it is not known."""
+        if self.incarnation is None:
+            async with self.lock:
+                if self.incarnation is None:
+                    self.incarnation = ExecutorId(await self.remote.insist("incarnation"))
+        return self.incarnation
+
+
+class RemoteTools:
+    """The `Tools` port over the pool.  A run's calls all go to one executor, which may hold its toolsets' state."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pool = [_Executor(settings, i) for i in range(settings.executors)]
+
+    def _of(self, run_id: RunId) -> _Executor:
+        root = run_id.partition(".")[0]
+        return self._pool[int(root[-8:], 16) % len(self._pool)]
+
+    async def executor_for(self, run_id: RunId) -> ExecutorId:
+        """Return the incarnation that will carry out the run's calls."""
+        return await self._of(run_id).known()
+
+    async def execute(self, run_id: RunId, request: ExecuteRequest) -> ExecuteReply:
+        """Carry out a call; after an error or a refusal the incarnation is asked for again."""
+        executor = self._of(run_id)
+        try:
+            reply: ExecuteReply = await executor.execute(request)
+        except LayerUnavailable:
+            executor.incarnation = None
+            raise
+        if reply.result.reason_code == "grant_invalid":
+            executor.incarnation = None
+        return reply
+
+    async def release(self, run_id: RunId) -> None:
+        """Let the executor close what it holds for the run."""
+        await self._of(run_id).release(run_id)
