@@ -6,10 +6,9 @@ import asyncio
 from typing import Any
 
 import msgspec
-import ray
 
-from airside.actors.layer import CONTROL, Layer, logger, now_us
-from airside.actors.stubs import Remote, RemoteJournal, encode
+from airside.actors.layer import Layer, control, logger, now_us
+from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
 from airside.stack.approvals import (
     Approval,
     ApprovalBook,
@@ -39,7 +38,7 @@ class Approvals(Layer):
         self._journal = RemoteJournal(self.config.settings)
         self._driver = Remote(self.config.settings, "driver")
         self._identities = IdentityChecker(self.config.seal_key)
-        self._request = msgspec.msgpack.Decoder(ApprovalRequested).decode
+        self._request = msgspec.json.Decoder(ApprovalRequested).decode
         self._vote = msgspec.msgpack.Decoder(Vote).decode
         self._writing = asyncio.Lock()
         rows = await self._journal.remote.insist("rows", "approvals")
@@ -59,7 +58,7 @@ class Approvals(Layer):
             wanted = self._request(item)
             async with self._writing:
                 approval = self._book.get(wanted.approval_id) or await self._append(wanted)
-            return encode(decision_of(approval, self.config.seal_key, now_us()))
+            return encode_json(decision_of(approval, self.config.seal_key, now_us()))
 
         return await self.answer_each(batch, one)
 
@@ -148,5 +147,4 @@ class Approvals(Layer):
         return {"pending": len(self._book.pending()), "undelivered": len(self._deliveries)}
 
 
-for _method in (Approvals.health, Approvals.stats):
-    ray.method(concurrency_group=CONTROL)(_method)
+control(Approvals.stats)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import ray
 
-from airside.actors.layer import CONTROL, Layer, LayerConfig, now_us
+from airside.actors.layer import Layer, LayerConfig, control, now_us
+from airside.actors.stubs import encode, encode_json
 from airside.stack.ids import RunId, mint_executor
 from airside.stack.ports import ExecuteRequest
 from airside.tools.dispatch import Dispatcher
@@ -27,7 +27,6 @@ class ToolExecutor(Layer):
         """Take a new incarnation id."""
         self._request = msgspec.msgpack.Decoder(ExecuteRequest).decode
         self._run_id = msgspec.msgpack.Decoder(str).decode
-        self._encode = msgspec.msgpack.Encoder().encode
         self._dispatcher = Dispatcher(
             self._tools, seal_key=self.config.seal_key, executor_id=mint_executor(os.urandom), now_us=now_us
         )
@@ -42,7 +41,7 @@ class ToolExecutor(Layer):
         await self.ready()
 
         async def one(item: bytes) -> bytes:
-            return self._encode(await self._dispatcher.execute(self._request(item)))
+            return encode_json(await self._dispatcher.execute(self._request(item)))
 
         return await self.answer_each(batch, one)
 
@@ -52,7 +51,7 @@ class ToolExecutor(Layer):
 
         async def one(item: bytes) -> bytes:
             await self._dispatcher.release(RunId(self._run_id(item)))
-            return self._encode(True)
+            return encode(True)
 
         return await self.answer_each(batch, one)
 
@@ -61,5 +60,4 @@ class ToolExecutor(Layer):
         return dict(self._dispatcher.stats()) if self._started else {}
 
 
-for _method in (ToolExecutor.health, ToolExecutor.stats):
-    ray.method(concurrency_group=CONTROL)(_method)
+control(ToolExecutor.stats)

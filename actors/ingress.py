@@ -8,10 +8,9 @@ import time
 from typing import Any
 
 import msgspec
-import ray
 
-from airside.actors.layer import CONTROL, Layer, LayerConfig
-from airside.actors.stubs import Remote, encode
+from airside.actors.layer import Layer, LayerConfig, control
+from airside.actors.stubs import Remote, encode, encode_json
 from airside.stack.auth import Authenticator
 from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.directory import Directory
@@ -19,7 +18,7 @@ from airside.stack.errors import AuthRefused, InvalidInput, LayerUnavailable
 from airside.stack.identity import seal_identity
 from airside.stack.ids import ApprovalId, mint_request
 from airside.stack.messages import Admit, Submission, Ticket, Vote, VoteReply
-from airside.stack.reasons import ReasonCode
+from airside.stack.reasons import ReasonCode, reason_of
 from airside.stack.values import Identity, Request, decode_json
 
 MAX_REQUEST_BYTES = 2 * 2**20
@@ -53,10 +52,14 @@ class Ingress(Layer):
             identity = self._authenticator.identify(submission.credential, int(time.time()))
             request = self._request(submission.request)
             ticket: Ticket = await self._admit(
-                Admit(identity=encode(identity), proof=seal_identity(self.config.seal_key, identity), request=request)
+                Admit(
+                    identity=encode(identity),
+                    proof=seal_identity(self.config.seal_key, identity),
+                    request=encode_json(request),
+                )
             )
         except AuthRefused as refusal:
-            ticket = Ticket(reason_code=ReasonCode(refusal.reason), message=refusal.message)
+            ticket = Ticket(reason_code=reason_of(refusal.reason), message=refusal.message)
         except InvalidInput as error:
             ticket = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
         except LayerUnavailable as error:
@@ -106,5 +109,4 @@ class Ingress(Layer):
         return dict(self._counts)
 
 
-for _method in (Ingress.health, Ingress.stats):
-    ray.method(concurrency_group=CONTROL)(_method)
+control(Ingress.stats)

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-import ray
 
 from airside.actors.journal_store import JournalStore
-from airside.actors.layer import CONTROL, Layer, LayerConfig, logger, now_us
+from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
 from airside.actors.telemetry import Telemetry
 from airside.stack.journaling import Append, AppendReply
 
@@ -97,7 +96,8 @@ class Journal(Layer):
         return found
 
     def _named(self, name: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return self._store.rows(name, *parameters)
+        found: list[tuple[Any, ...]] = self._store.rows(name, *parameters)
+        return found
 
     async def query(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[bytes, str]:
         """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong."""
@@ -132,5 +132,4 @@ class Journal(Layer):
         return {"appended": self._store.appended, "commits": self._store.commits, "waiting": len(self._waiting)}
 
 
-for _method in (Layer.health, Journal.health, Journal.stats):
-    ray.method(concurrency_group=CONTROL)(_method)
+control(Journal.health, Journal.stats)

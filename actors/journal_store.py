@@ -65,7 +65,8 @@ class JournalStore:
         self.commits = 0
 
     def _rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        return self._db.execute(self._sql[name], list(parameters)).fetchall()
+        found: list[tuple[Any, ...]] = self._db.execute(self._sql[name], list(parameters)).fetchall()
+        return found
 
     def commit(self, appends: Sequence[Append]) -> list[AppendReply]:
         """Take in a group of appends in one transaction, and answer each; on an error nothing is taken in."""
@@ -165,16 +166,16 @@ class JournalStore:
             statements = cursor.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise InvalidInput("audit query: give exactly one SELECT; the journal is read-only")
-            reader = cursor.execute(statements[0], list(parameters)).fetch_record_batch().read_all()
+            table = cursor.sql(sql, params=list(parameters)).to_arrow_table()
         except duckdb.Error as error:
             raise InvalidInput(f"audit query: {error}") from None
         finally:
             cursor.close()
-        if reader.num_rows > MAX_ROWS:
-            raise InvalidInput(f"audit query: {reader.num_rows:,} rows are over the bound of {MAX_ROWS:,}; add a LIMIT")
+        if table.num_rows > MAX_ROWS:
+            raise InvalidInput(f"audit query: {table.num_rows:,} rows are over the bound of {MAX_ROWS:,}; add a LIMIT")
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, reader.schema) as writer:
-            writer.write_table(reader)
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
         return bytes(sink.getvalue())
 
     def verify(self) -> list[str]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from airside.actors.settings import Settings
 
 logger = logging.getLogger("airside")
@@ -107,3 +109,17 @@ class Layer:
 def now_us() -> int:
     """Return UTC microseconds."""
     return time.time_ns() // 1000
+
+
+def control(*methods: Callable[..., Any]) -> None:
+    """Mark methods to be answered by the control group."""
+    for method in methods:
+        ray.method(concurrency_group=CONTROL)(method)
+
+
+control(Layer.health, Layer.stats)
+
+
+def as_actor(kind: type) -> Any:
+    """Return a layer as a Ray actor class, with the control group."""
+    return ray.remote(concurrency_groups={CONTROL: 8})(kind)

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import ray
 
-from airside.actors.layer import CONTROL, Layer, LayerConfig, now_us
+from airside.actors.layer import Layer, LayerConfig, control, now_us
 from airside.memory.embedder import Embedder
 from airside.memory.service import MemoryService
 from airside.stack.ports import Candidate, LearnReply, RecallRequest
@@ -54,5 +53,4 @@ class Memory(Layer):
         return dict(self._service.stats()) if self._started else {}
 
 
-for _method in (Memory.health, Memory.stats):
-    ray.method(concurrency_group=CONTROL)(_method)
+control(Memory.stats)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import ray
 
-from airside.actors.layer import CONTROL, Layer, LayerConfig, now_us
+from airside.actors.layer import Layer, LayerConfig, control, now_us
 from airside.stack.gate import Gate, GateRequest
 from airside.stack.policy import load_bundle
 from airside.stack.toolspec import ToolSpec
@@ -51,5 +50,4 @@ class Policy(Layer):
         return dict(self._decisions)
 
 
-for _method in (Policy.health, Policy.stats):
-    ray.method(concurrency_group=CONTROL)(_method)
+control(Policy.stats)

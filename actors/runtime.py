@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import ray
 
-from airside.actors.layer import CONTROL, Layer, LayerConfig, logger, now_us
+from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
 from airside.actors.stubs import (
     Remote,
     RemoteApprovals,
@@ -33,7 +33,7 @@ from airside.stack.cycle import Cycle, Layers
 from airside.stack.errors import Fenced, LayerUnavailable
 from airside.stack.ids import RunId, child_run
 from airside.stack.journaling import Append
-from airside.stack.machine import RunMachine
+from airside.stack.machine import Instructions, RunMachine
 from airside.stack.messages import Activation, Delivery, Report
 from airside.stack.runlog import entry_of
 from airside.stack.state import Phase
@@ -67,6 +67,8 @@ class TenantRuntime(Layer):
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[Any]] = set()
         self._beat = time.monotonic()
+        self._beats_beside = 0
+        self._control_beating: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
 
@@ -98,14 +100,18 @@ class TenantRuntime(Layer):
             self._beat = time.monotonic()
             await asyncio.sleep(BEAT_S)
 
-    async def activate(self, batch: list[bytes]) -> int:
+    async def node(self) -> str:
+        """Return the Ray node this process is on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    async def activate(self, batch: list[bytes]) -> list[bool]:
         """Take runs up; one that is here already under this epoch or a newer one stays as it is."""
         await self.ready()
         for item in batch:
             activation = self._activation(item)
             events = [ev.decode_event(body) for body in activation.events]
             self._take_up(events)
-        return len(batch)
+        return [True] * len(batch)
 
     def _take_up(self, events: list[ev.Event]) -> Cycle:
         """Start a run's cycle from its durable events, the last of which activates it."""
@@ -119,12 +125,12 @@ class TenantRuntime(Layer):
         instructions = machine.handle(last)
         cycle = Cycle(machine, self._layers, durable=len(events))
         self._cycles[run_id] = cycle
-        self._start(cycle, cycle.advance(instructions))
+        self._start(cycle, instructions)
         return cycle
 
-    def _start(self, cycle: Cycle, work: Any) -> None:
+    def _start(self, cycle: Cycle, instructions: Instructions) -> None:
         # The task's name is the run's id: if the loop is blocked, it names who blocks it.
-        self._tasks[cycle.run_id] = asyncio.create_task(self._guard(cycle, work), name=cycle.run_id)
+        self._tasks[cycle.run_id] = asyncio.create_task(self._guard(cycle, instructions), name=cycle.run_id)
 
     async def deliver(self, batch: list[bytes]) -> list[bool]:
         """Bring events in from outside; False for a run that is not here."""
@@ -139,42 +145,50 @@ class TenantRuntime(Layer):
         return answers
 
     def _bring(self, cycle: Cycle, event: ev.Event) -> None:
+        cycle.post(event)
         task = self._tasks.get(cycle.run_id)
-        if task is not None and not task.done():
-            self._keep(asyncio.ensure_future(cycle.deliver(event)))
-        else:
-            self._start(cycle, cycle.deliver(event))
+        if task is None or task.done():
+            self._start(cycle, [])
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._others.add(task)
         task.add_done_callback(self._others.discard)
 
-    async def _guard(self, cycle: Cycle, work: Any) -> None:
+    async def _guard(self, cycle: Cycle, instructions: Instructions) -> None:
         """The one exit of every activation: tell the driver how the run stands, forget it if it is over."""
         run_id, tenant = cycle.run_id, cycle.machine.state.submitted.identity.tenant
         try:
-            await work
+            await cycle.advance(instructions)
+            while not cycle.machine.is_over:
+                if cycle.machine.is_parked:
+                    self._time_doubt(cycle)
+                    await self._tell(Report(run_id=run_id, tenant=tenant, state="parked"))
+                if not cycle.has_mail:
+                    return
+                await self._tell(Report(run_id=run_id, tenant=tenant, state="working"))
+                await cycle.advance([])
         except Fenced:
             self._forget(run_id, cycle)
-            return
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
-            action = "journal_lost" if isinstance(error, LayerUnavailable) else "cycle_failed"
-            logger.exception("an activation of %s ended early", run_id, extra={"action": action})
-            self._forget(run_id, cycle)
-            await self._tell(Report(run_id=run_id, tenant=tenant, state="lost"))
-            return
-        machine = cycle.machine
-        if machine.is_over:
-            self._forget(run_id, cycle)
-            await self._stop_children(run_id)
-            ended = ev.encode_event(machine.events[-1])
-            self._answer_parent(machine)
-            await self._tell(Report(run_id=run_id, tenant=tenant, state="ended", ended=ended))
-        elif machine.is_parked:
-            self._time_doubt(cycle)
-            await self._tell(Report(run_id=run_id, tenant=tenant, state="parked"))
+            await self._lose(cycle, error)
+        else:
+            await self._end(cycle)
+
+    async def _end(self, cycle: Cycle) -> None:
+        run_id, machine = cycle.run_id, cycle.machine
+        self._forget(run_id, cycle)
+        self._stop_children(run_id)
+        self._answer_parent(machine)
+        tenant, ended = machine.state.submitted.identity.tenant, ev.encode_event(machine.events[-1])
+        await self._tell(Report(run_id=run_id, tenant=tenant, state="ended", ended=ended))
+
+    async def _lose(self, cycle: Cycle, error: Exception) -> None:
+        """Give an activation up where it stands; the driver takes the run up again from what is durable."""
+        action = "journal_lost" if isinstance(error, LayerUnavailable) else "cycle_failed"
+        logger.error("an activation of %s ended early", cycle.run_id, exc_info=error, extra={"action": action})
+        self._forget(cycle.run_id, cycle)
+        tenant = cycle.machine.state.submitted.identity.tenant
+        await self._tell(Report(run_id=cycle.run_id, tenant=tenant, state="lost"))
 
     async def _tell(self, report: Report) -> None:
         try:
@@ -218,6 +232,18 @@ class TenantRuntime(Layer):
         self, parent: Cycle, spawn: do.SpawnChildren, branch: int, run_id: RunId, events: list[ev.Event]
     ) -> None:
         """Make the child's admission and activation durable under an epoch of its own, then take it up."""
+        try:
+            fresh = await self._claim_child(parent, spawn, branch, run_id, events)
+        except Exception as error:
+            await self._lose(parent, error)
+            return
+        if fresh:
+            self._take_up([*events, *fresh])
+
+    async def _claim_child(
+        self, parent: Cycle, spawn: do.SpawnChildren, branch: int, run_id: RunId, events: list[ev.Event]
+    ) -> list[ev.Event]:
+        """Return the events that were made durable, none if somebody else was faster."""
         epoch = max((e.epoch for e in events if isinstance(e, ev.RunActivated)), default=0) + 1
         fresh: list[ev.Event] = [] if events else [self._child_submitted(parent, spawn, branch, run_id)]
         fresh.append(ev.RunActivated(epoch=epoch, at_us=now_us()))
@@ -230,8 +256,7 @@ class TenantRuntime(Layer):
             entries=tuple(entry_of(event) for event in fresh),
         )
         reply = await self._journal.append(append)
-        if reply.verdict == "ok":
-            self._take_up([*events, *fresh])
+        return fresh if reply.verdict == "ok" else []
 
     def _child_submitted(self, parent: Cycle, spawn: do.SpawnChildren, branch: int, run_id: RunId) -> ev.RunSubmitted:
         above, wanted = parent.machine.state.submitted, spawn.branches[branch]
@@ -268,9 +293,9 @@ class TenantRuntime(Layer):
         )
         self._bring(parent, event)
 
-    async def _stop_children(self, parent: RunId) -> None:
+    def _stop_children(self, parent: RunId) -> None:
         """A run that ended early takes its children with it."""
-        for run_id, cycle in list(self._cycles.items()):
+        for cycle in list(self._cycles.values()):
             if cycle.machine.state.submitted.parent == parent:
                 kill = ev.KillRequested(by="driver", why=f"its parent {parent} ended", at_us=now_us())
                 self._bring(cycle, kill)
@@ -278,15 +303,31 @@ class TenantRuntime(Layer):
     # Control: answered by another thread than the one agents run on.
 
     async def ping(self) -> dict[str, Any]:
-        """Return how long the event loop has not turned, and if it is long, which run holds it, and where."""
-        lag = time.monotonic() - self._beat if self._loop is not None else 0.0
-        found: dict[str, Any] = {"lag_s": lag, "runs": len(self._cycles), "blocking": "", "stack": ""}
-        if lag > self.config.settings.stall_s / 2 and self._loop is not None:
+        """Return whether the event loop is stalled, and if so which run holds it, and where in the code.
+
+        Stalled = it has not turned for `stall_s` while this thread's own loop did: a machine that is merely busy
+        holds up both.
+        """
+        if self._control_beating is None:
+            self._control_beating = asyncio.ensure_future(self._beat_beside())
+        lag = time.monotonic() - self._beat
+        stall_s = self.config.settings.stall_s
+        stalled = self._loop is not None and lag > stall_s and self._beats_beside > stall_s / BEAT_S / 2
+        found: dict[str, Any] = {"lag_s": lag, "stalled": stalled, "blocking": "", "stack": ""}
+        if stalled and self._loop is not None:
             task = asyncio.current_task(self._loop)
             frame = sys._current_frames().get(self._thread)
             found["blocking"] = task.get_name() if task is not None else ""
             found["stack"] = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else ""
         return found
+
+    async def _beat_beside(self) -> None:
+        """Count this loop's turns since the other loop's latest."""
+        seen = self._beat
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self._beats_beside = 0 if self._beat != seen else self._beats_beside + 1
+            seen = self._beat
 
     async def drain(self) -> int:
         """Put parked runs down in good order, so that the process can go; return how many still work."""
@@ -311,5 +352,4 @@ class TenantRuntime(Layer):
         return {"runs": len(self._cycles), "working": working}
 
 
-for _method in (TenantRuntime.health, TenantRuntime.stats, TenantRuntime.ping):
-    ray.method(concurrency_group=CONTROL)(_method)
+control(TenantRuntime.stats, TenantRuntime.ping)

@@ -28,6 +28,9 @@ from airside.stack.journaling import Append, AppendReply
 from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
 
 encode = msgspec.msgpack.Encoder().encode
+encode_json = msgspec.json.Encoder().encode
+"""For messages that carry JSON as it is (`Raw`), which MessagePack cannot embed."""
+
 Reply = TypeVar("Reply")
 
 _FIRST_PAUSE_S = 0.05
@@ -76,9 +79,17 @@ class Remote:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
 
-    def coalesced(self, method: str, reply: type[Reply], *, insist: bool = True) -> Callable[[Any], Any]:
+    def coalesced(
+        self,
+        method: str,
+        reply: type[Reply],
+        *,
+        insist: bool = True,
+        encoder: Callable[[Any], bytes] = encode,
+        json_reply: bool = False,
+    ) -> Callable[[Any], Any]:
         """Return a coroutine function for single items, which sends them in batches and decodes the answers."""
-        decoder = msgspec.msgpack.Decoder(reply)
+        decode = (msgspec.json.Decoder(reply) if json_reply else msgspec.msgpack.Decoder(reply)).decode
         settings, send_one = self._settings, self.insist if insist else self.call
 
         async def send(batch: list[bytes]) -> Sequence[bytes]:
@@ -88,12 +99,22 @@ class Remote:
         coalescer = Coalescer(send, max_batch=settings.max_batch, in_flight=_in_flight(settings))
 
         async def call(item: Any) -> Reply:
-            answer = await coalescer.call(encode(item))
+            answer = await coalescer.call(encoder(item))
             if answer.startswith(TICKET):
                 answer = await self.call("collect", answer)
-            return decoder.decode(answer)
+            return decode(answer)
 
         return call
+
+    def batched(self, method: str) -> Callable[[bytes], Any]:
+        """Return a coroutine function that coalesces items for a method with plain answers, one an item, sent once."""
+
+        async def send(batch: list[bytes]) -> Sequence[Any]:
+            answers: Sequence[Any] = await self.call(method, batch)
+            return answers
+
+        settings = self._settings
+        return Coalescer(send, max_batch=settings.max_batch, in_flight=_in_flight(settings)).call
 
 
 def _in_flight(settings: Settings) -> int:
@@ -151,7 +172,12 @@ class RemoteApprovals:
     """The `Approvals` port."""
 
     def __init__(self, settings: Settings) -> None:
-        self._request = Remote(settings, "approvals").coalesced("request", ApprovalDecided | None)  # type: ignore[arg-type]
+        self._request = Remote(settings, "approvals").coalesced(
+            "request",
+            ApprovalDecided | None,  # type: ignore[arg-type]
+            encoder=encode_json,
+            json_reply=True,
+        )
 
     async def request(self, request: ApprovalRequested) -> ApprovalDecided | None:
         """Register durably; return the decision if there is one already."""
@@ -164,7 +190,7 @@ class _Executor:
 
     def __init__(self, settings: Settings, index: int) -> None:
         self.remote = Remote(settings, "executor", str(index))
-        self.execute = self.remote.coalesced("execute", ExecuteReply, insist=False)
+        self.execute = self.remote.coalesced("execute", ExecuteReply, insist=False, json_reply=True)
         self.release = self.remote.coalesced("release", bool, insist=False)
         self.incarnation: ExecutorId | None = None
         self.lock = asyncio.Lock()

@@ -79,6 +79,10 @@ class AdmissionQueue:
         if queue and run_id in queue:
             queue.remove(run_id)
 
+    def is_running(self, run_id: RunId) -> bool:
+        """Whether the run has a place."""
+        return any(run_id in at_work for at_work in self._running.values())
+
     @property
     def running(self) -> int:
         """Runs at work."""

@@ -110,14 +110,26 @@ class Cycle:
         finally:
             self._task = None
 
-    async def deliver(self, event: ev.Event) -> None:
-        """Bring in an event from outside; one that means nothing in the run's present phase is dropped."""
+    def post(self, event: ev.Event) -> None:
+        """Leave an event from outside for `advance`, which drops it if it means nothing in the run's phase by then.
+
+        A kill or a cancellation also stops the step in flight, so that it never waits for a tool or an agent.
+        """
         self._inbox.append(event)
-        if self._task is None:
-            await self.advance([])
-        elif self._in_step and isinstance(event, ev.KillRequested | ev.CancelRequested):
+        if self._in_step and self._task is not None and isinstance(event, ev.KillRequested | ev.CancelRequested):
             self._interrupted = True
             self._task.cancel()
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether something was posted that `advance` has not seen."""
+        return bool(self._inbox)
+
+    async def deliver(self, event: ev.Event) -> None:
+        """Post an event, and advance if nobody else does."""
+        self.post(event)
+        if self._task is None:
+            await self.advance([])
 
     def feed(self, event: ev.Event) -> Instructions:
         """Handle one event and log it."""

@@ -7,7 +7,7 @@ from typing import Literal
 from airside.stack.approvals import Verdict
 from airside.stack.ids import ApprovalId, RunId, TenantId
 from airside.stack.reasons import ReasonCode
-from airside.stack.values import Request, Value
+from airside.stack.values import Value
 
 
 class Submission(Value, array_like=True):
@@ -18,11 +18,11 @@ class Submission(Value, array_like=True):
 
 
 class Admit(Value, array_like=True):
-    """What Ingress sends the Driver: an encoded identity with its proof, and the request."""
+    """What Ingress sends the Driver: an encoded identity with its proof, and the request as JSON."""
 
     identity: bytes
     proof: str
-    request: Request
+    request: bytes
 
 
 class Ticket(Value, array_like=True):

@@ -86,6 +86,11 @@ class ReasonCode(StrEnum):
     INTERNAL_ERROR = "internal_error", "A layer failed in a way that has no name yet: report it."
 
 
+def reason_of(value: str) -> ReasonCode:
+    """Return the member with this value; raise `ValueError` if there is none."""
+    return ReasonCode._value2member_map_[value]  # type: ignore[return-value]
+
+
 def status_of(reason: ReasonCode) -> RunStatus:
     """Return what becomes of a run that ends for `reason`; the one place where the two enums meet."""
     return _STATUS.get(reason, RunStatus.FAILED)

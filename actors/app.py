@@ -1,0 +1,83 @@
+"""An app: what a stack runs.  Agents, the routes between them, tools, policy, and the directory of who may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
+from airside.stack.agents import Agent, FunctionAgent
+from airside.stack.directory import Directory, load_directory
+from airside.stack.errors import InvalidConfig
+from airside.stack.policy import load_bundle
+from airside.stack.toolspec import ToolSpec
+from airside.stack.topology import SingleAgent, Topology
+from airside.tools.tool import Tool, Toolset, flatten
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """What a stack runs.
+
+    `agents` are objects with `async decide(view)`, or functions `view -> proposal`.  `routes` default to the only
+    agent, as `default`.  `policy` and `directory` are YAML files (a `Path`) or YAML text; a directory may also be
+    built in code.  There is no stack without a policy.  `memory` = recall before every decision.  `job_inputs` is a
+    Pydantic model of the further fields a line of a jobs file may have, which become the request's inputs.
+    """
+
+    agents: Mapping[str, Agent | Callable[..., Any]]
+    tools: Sequence[Tool | Toolset]
+    policy: Path | str
+    directory: Directory | Path | str
+    routes: Mapping[str, Topology] = field(default_factory=dict)
+    memory: bool = False
+    embedder: Callable[[], Embedder] = SentenceTransformerEmbedder
+    version: str = "1"
+    job_inputs: type[BaseModel] | None = None
+
+    def checked(self) -> CheckedApp:
+        """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
+        agents = {name: _agent(name, agent) for name, agent in self.agents.items()}
+        routes = dict(self.routes) or _only_route(agents)
+        for name, topology in routes.items():
+            missing = [agent for agent in topology.agents() if agent not in agents]
+            if missing:
+                raise InvalidConfig(f"route {name}: no agent {missing[0]!r}; there are {sorted(agents)}")
+        tools, _ = flatten(self.tools)
+        if not tools:
+            raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
+        load_bundle(self.policy)
+        bundle = self.policy.read_text(encoding="utf-8") if isinstance(self.policy, Path) else self.policy
+        directory = self.directory if isinstance(self.directory, Directory) else load_directory(self.directory)
+        specs = [tool.spec for tool in tools.values()]
+        return CheckedApp(app=self, agents=agents, routes=routes, specs=specs, bundle=bundle, directory=directory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedApp:
+    """An app that holds together."""
+
+    app: App
+    agents: Mapping[str, Agent]
+    routes: Mapping[str, Topology]
+    specs: Sequence[ToolSpec]
+    bundle: str
+    directory: Directory
+
+
+def _agent(name: str, agent: Agent | Callable[..., Any]) -> Agent:
+    if hasattr(agent, "decide"):
+        return agent
+    if callable(agent):
+        return FunctionAgent(agent)
+    raise InvalidConfig(f"agent {name}: {agent!r:.80} has no decide(view) and is not a function")
+
+
+def _only_route(agents: Mapping[str, Agent]) -> dict[str, Topology]:
+    if len(agents) != 1:
+        raise InvalidConfig(f"give App(routes=...): with {len(agents)} agents there is no default route")
+    return {"default": SingleAgent(next(iter(agents)))}

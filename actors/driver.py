@@ -1,0 +1,506 @@
+"""Driver: admits runs, places them on runtimes, watches, kills, and takes up again what any death left unfinished.
+
+It holds no truth of its own: what it knows is rebuilt from the journal and from the runtimes that still live.  Every
+activation is claimed first, by a durable `RunActivated` under a new epoch; whoever still works under an older one is
+fenced by the journal and refused by the executors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from airside.actors.fleet import Fleet, Seat
+from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.stubs import RemoteJournal, encode
+from airside.stack import events as ev
+from airside.stack.admission import AdmissionQueue, TenantShare
+from airside.stack.directory import Directory
+from airside.stack.errors import LayerUnavailable
+from airside.stack.identity import IdentityChecker
+from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
+from airside.stack.journaling import Append
+from airside.stack.machine import RunMachine
+from airside.stack.messages import Activation, Admit, Delivery, Order, Report, Ticket
+from airside.stack.reasons import ReasonCode
+from airside.stack.runlog import entry_of
+from airside.stack.sealing import unwrap
+from airside.stack.values import Outcome, Request, Usage
+
+ORDER_PURPOSE = "order"
+ORDER_LIFE_US = 60 * 1_000_000
+"""An operator's order is for now."""
+
+RESULTS_KEPT = 20_000
+"""Ended runs whose result is answered from memory; older ones are read from the journal."""
+
+
+@dataclass(slots=True)
+class Placed:
+    """A run the driver has on its books.
+
+    `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
+    admission is; `alone` = it is suspected of stalling its runtime, and gets one of its own.
+    """
+
+    tenant: TenantId
+    epoch: int
+    events: list[bytes] = field(default_factory=list)
+    seat: str = ""
+    parked: bool = False
+    placing: bool = False
+    alone: bool = False
+    durable: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Driver(Layer):
+    """One per cell."""
+
+    def __init__(
+        self, config: LayerConfig, directory: Directory, routes: Sequence[str], version: str, fleet: Fleet
+    ) -> None:
+        super().__init__(config)
+        self._directory = directory
+        self._routes = frozenset(routes)
+        self._version = version
+        self._fleet = fleet
+        self._runs: dict[RunId, Placed] = {}
+        self._ended: OrderedDict[RunId, bytes] = OrderedDict()
+        self._changed: asyncio.Event = asyncio.Event()
+        self._work: asyncio.Event = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._killed_runaways = 0
+
+    async def start(self) -> None:
+        """Rebuild the books from the journal, then begin to admit and to watch."""
+        settings = self.config.settings
+        self._journal = RemoteJournal(settings)
+        self._identities = IdentityChecker(self.config.seal_key)
+        self._admit_message = msgspec.msgpack.Decoder(Admit).decode
+        self._report_message = msgspec.msgpack.Decoder(Report).decode
+        self._delivery_message = msgspec.msgpack.Decoder(Delivery).decode
+        self._queue = AdmissionQueue(self._share, settings.cell_concurrency)
+        self._fleet.open(settings, self._seat_lost, self._busy)
+        await self._recover()
+        self._spawn(self._place_forever())
+        self._spawn(self._fleet.watch(self._stalled))
+        self._spawn(self._passivate_forever())
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _share(self, tenant: TenantId) -> TenantShare:
+        entry = self._directory.tenants.get(tenant)
+        return entry.share() if entry is not None else TenantShare(concurrency=0, queue=0)
+
+    # Admission.
+
+    async def admit(self, batch: list[bytes]) -> list[bytes]:
+        """Admit requests durably, or refuse them; one ticket each."""
+        await self.ready()
+        tickets: list[Ticket] = []
+        appends: list[tuple[int, ev.RunSubmitted]] = []
+        for item in batch:
+            verdict = self._judge(self._admit_message(item))
+            if isinstance(verdict, ev.RunSubmitted):
+                appends.append((len(tickets), verdict))
+                tickets.append(Ticket(run_id=verdict.run_id))
+            else:
+                tickets.append(verdict)
+        outcomes = await asyncio.gather(*(self._enter(event) for _, event in appends))
+        for (i, _), refused in zip(appends, outcomes, strict=True):
+            tickets[i] = refused or tickets[i]
+        return [encode(ticket) for ticket in tickets]
+
+    def _judge(self, admit: Admit) -> ev.RunSubmitted | Ticket:
+        identity = self._identities.check(admit.identity, admit.proof)
+        if identity is None:
+            return Ticket(reason_code=ReasonCode.AUTH_FAILED, message="the identity's seal does not hold")
+        request = msgspec.json.decode(admit.request, type=Request)
+        if request.route not in self._routes:
+            message = f"no route {request.route!r:.80}; there are {sorted(self._routes)}"
+            return Ticket(reason_code=ReasonCode.UNKNOWN_ROUTE_MODE, message=message)
+        limits = identity.limits if request.limits is None else request.limits.within(identity.limits)
+        return ev.RunSubmitted(
+            run_id=mint_run(secrets.token_bytes),
+            identity=identity,
+            sealed=admit.proof,
+            request=request,
+            limits=limits,
+            app_version=self._version,
+            at_us=now_us(),
+        )
+
+    async def _enter(self, event: ev.RunSubmitted) -> Ticket | None:
+        """Queue a run and make its admission durable; return the refusal if there is one."""
+        tenant, run_id = event.identity.tenant, event.run_id
+        wait_s = self._queue.offer(tenant, run_id)
+        if wait_s is not None:
+            reason = ReasonCode.ADMISSION_REJECTED
+            return Ticket(reason_code=reason, message=f"the queue of {tenant} is full", retry_after_s=wait_s)
+        placed = self._runs[run_id] = Placed(tenant=tenant, epoch=0)
+        try:
+            await self._append(run_id, placed, 0, event)
+        except LayerUnavailable as error:
+            del self._runs[run_id]
+            self._queue.release(tenant, run_id)
+            return Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message=error.message, retry_after_s=1.0)
+        finally:
+            placed.durable.set()
+            self._work.set()
+        return None
+
+    async def _append(self, run_id: RunId, placed: Placed, epoch: int, *events: ev.Event) -> None:
+        """Make events of a run durable under an epoch; raise `LayerUnavailable` if the journal takes them not."""
+        append = Append(
+            tenant=placed.tenant,
+            stream=run_id,
+            epoch=epoch,
+            first_seq=len(placed.events),
+            entries=tuple(entry_of(event) for event in events),
+        )
+        reply = await self._journal.append(append)
+        if reply.verdict != "ok":
+            raise LayerUnavailable(f"journal: {run_id}: {reply.verdict}")
+        placed.epoch = epoch
+        placed.events += [entry.body for entry in append.entries]
+
+    # Placing.
+
+    async def _place_forever(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            for _, run_id in list(self._queue.take()):
+                self._spawn(self._take_up(run_id))
+
+    async def _take_up(self, run_id: RunId) -> None:
+        """Claim a run under a new epoch and hand it to a runtime, until one has it."""
+        placed = self._runs.get(run_id)
+        if placed is None or placed.placing:
+            return
+        placed.placing = True
+        await placed.durable.wait()
+        pause = 0.05
+        while run_id in self._runs:
+            try:
+                await self._place(run_id, placed)
+                break
+            except LayerUnavailable as error:
+                logger.warning("%s is placed again: %s", run_id, error, extra={"action": "placing_failed"})
+                placed.seat = ""
+                await asyncio.sleep(pause)
+                pause = min(1.0, pause * 2)
+        placed.placing = False
+
+    async def _place(self, run_id: RunId, placed: Placed) -> None:
+        seat = await self._fleet.seat_for(placed.tenant, alone=run_id if placed.alone else "")
+        await self._claim(run_id, placed)
+        placed.seat, placed.parked = seat.key, False
+        await seat.activate(encode(Activation(run_id=run_id, events=tuple(placed.events))))
+        if self._fleet.seat(seat.key) is None:
+            raise LayerUnavailable(f"runtime {seat.key} is gone")
+        placed.events = []
+
+    async def _claim(self, run_id: RunId, placed: Placed) -> None:
+        if not placed.events:
+            placed.events = [body.encode() for body in (await self._bodies([run_id]))[run_id]]
+            placed.epoch = max(placed.epoch, _latest_epoch(placed.events))
+        activated = ev.RunActivated(epoch=placed.epoch + 1, at_us=now_us())
+        try:
+            await self._append(run_id, placed, placed.epoch + 1, activated)
+        except LayerUnavailable:
+            placed.events = []  # somebody wrote to it meanwhile: read it again
+            raise
+
+    async def _bodies(self, run_ids: list[RunId]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = await self._journal.remote.insist("bodies", run_ids)
+        return found
+
+    async def _recover(self) -> None:
+        """After a restart of this driver: what is unfinished, and which runtimes still work on it."""
+        rows = await self._journal.remote.insist("rows", "unfinished")
+        at_work = await self._fleet.adopt()
+        for run, tenant, parent, epoch, _count in rows:
+            if parent:
+                continue
+            placed = Placed(tenant=TenantId(tenant), epoch=epoch)
+            placed.durable.set()
+            self._runs[RunId(run)] = placed
+            if run in at_work:
+                placed.seat = at_work[run]
+                self._queue.adopt(placed.tenant, RunId(run))
+            elif epoch == 0:
+                if self._queue.offer(placed.tenant, RunId(run)) is not None:
+                    self._queue.adopt(placed.tenant, RunId(run))
+                    self._spawn(self._take_up(RunId(run)))
+            else:
+                self._queue.adopt(placed.tenant, RunId(run))
+                self._spawn(self._take_up(RunId(run)))
+        self._work.set()
+
+    # What runtimes report.
+
+    async def report(self, batch: list[bytes]) -> list[bytes]:
+        """Take in how runs stand."""
+        await self.ready()
+        for item in batch:
+            self._reported(self._report_message(item))
+        return [encode(True)] * len(batch)
+
+    def _reported(self, report: Report) -> None:
+        placed = self._runs.get(report.run_id)
+        if report.state == "ended":
+            self._finish(report.run_id, report.tenant, report.ended)
+        elif placed is None:
+            return
+        elif report.state == "parked":
+            placed.parked = True
+            self._queue.release(report.tenant, report.run_id)
+            self._work.set()
+        elif report.state == "working":
+            placed.parked = False
+            self._queue.adopt(report.tenant, report.run_id)
+        elif report.state == "lost":
+            placed.events.clear()
+            self._spawn(self._take_up(report.run_id))
+
+    def _finish(self, run_id: RunId, tenant: TenantId, ended: bytes) -> None:
+        self._runs.pop(run_id, None)
+        self._queue.release(tenant, run_id)
+        self._ended[run_id] = ended
+        if len(self._ended) > RESULTS_KEPT:
+            self._ended.popitem(last=False)
+        self._work.set()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(self, run_ids: list[RunId], timeout_s: float) -> dict[str, bytes]:
+        """Return the `RunEnded` of those that have ended, as soon as there is one or the time is over."""
+        await self.ready()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        found = await self._results(run_ids, look_in_journal=True)
+        while not found and loop.time() < until:
+            changed = self._changed
+            try:
+                async with asyncio.timeout(until - loop.time()):
+                    await changed.wait()
+            except TimeoutError:
+                break
+            found = await self._results(run_ids, look_in_journal=False)
+        return found
+
+    async def _results(self, run_ids: list[RunId], *, look_in_journal: bool) -> dict[str, bytes]:
+        found: dict[str, bytes] = {run_id: self._ended[run_id] for run_id in run_ids if run_id in self._ended}
+        unknown = [run_id for run_id in run_ids if run_id not in found and run_id not in self._runs]
+        if unknown and look_in_journal:
+            rows = await self._journal.remote.insist("rows", "outcomes", [unknown])
+            found |= {row[0]: row[1].encode() for row in rows}
+        return found
+
+    # From outside: decisions of people, orders of operators.
+
+    async def deliver(self, batch: list[bytes]) -> int:
+        """Bring events to runs, wherever they are; one that is nowhere is taken up first."""
+        await self.ready()
+        for item in batch:
+            message = self._delivery_message(item)
+            if message.run_id in self._runs:
+                await self._bring(message)
+        return len(batch)
+
+    async def _bring(self, message: Delivery) -> None:
+        placed = self._runs.get(message.run_id)
+        if placed is None:
+            return
+        seat = self._fleet.seat(placed.seat)
+        if seat is not None:
+            try:
+                if await seat.deliver(encode(message)):
+                    return
+            except LayerUnavailable:
+                pass  # the fleet tells us of its death, and the run is taken up again
+        # Taking it up asks again for what it waits for, and so finds the decision; anything else is sent after.
+        self._queue.adopt(placed.tenant, message.run_id)
+        await self._take_up(message.run_id)
+        seat = self._fleet.seat(placed.seat)
+        if seat is not None:
+            await seat.deliver(encode(message))
+
+    async def order(self, sealed: bytes) -> tuple[int, str]:
+        """Carry out an operator's order; return how many runs it reached, or what is wrong with it."""
+        await self.ready()
+        body = unwrap(self.config.seal_key, ORDER_PURPOSE, sealed)
+        if body is None:
+            return 0, "the order's seal does not hold: only who holds the stack's keys may give orders"
+        order = msgspec.msgpack.decode(body, type=Order)
+        if abs(now_us() - order.at_us) > ORDER_LIFE_US:
+            return 0, "the order is too old"
+        targets = [run for run, placed in self._runs.items() if _meant(order, run, placed.tenant)]
+        if order.scope == "run" and not targets:
+            return 0, f"no live run {order.target}"
+        await asyncio.gather(*(self._obey(order, run) for run in targets))
+        return len(targets), ""
+
+    async def _obey(self, order: Order, run_id: RunId) -> None:
+        by = PrincipalId(order.by)
+        event: ev.Event
+        if order.action == "settle":
+            await self._settle(order, run_id)
+            return
+        if order.action == "cancel":
+            event = ev.CancelRequested(by=by, why=order.why, at_us=now_us())
+        else:
+            event = ev.KillRequested(by=by, why=order.why, at_us=now_us())
+        placed = self._runs[run_id]
+        if not placed.seat:
+            await self._end_here(run_id, event)
+        else:
+            await self._bring(Delivery(run_id=run_id, event=ev.encode_event(event)))
+
+    async def _settle(self, order: Order, run_id: RunId) -> None:
+        events = [ev.decode_event(body) for body in (await self._bodies([run_id]))[run_id]]
+        step = max((getattr(event, "step", 0) for event in events), default=0)
+        settled = ev.DoubtSettled(
+            step=step,
+            by=PrincipalId(order.by),
+            happened=order.happened,
+            output=msgspec.Raw(order.output),
+            at_us=now_us(),
+        )
+        await self._bring(Delivery(run_id=run_id, event=ev.encode_event(settled)))
+
+    async def _end_here(self, run_id: RunId, event: ev.Event) -> None:
+        """End a run that no runtime has, under an epoch of its own, so that nobody else can go on with it."""
+        placed = self._runs[run_id]
+        placed.events = [body.encode() for body in (await self._bodies([run_id]))[run_id]]
+        epoch = max(placed.epoch, _latest_epoch(placed.events)) + 1
+        outcome = _outcome_of(event, placed.events)
+        ended = ev.RunEnded(outcome=outcome, usage=_usage_of(placed.events), at_us=now_us())
+        await self._append(run_id, placed, epoch, event, ended)
+        self._finish(run_id, placed.tenant, ev.encode_event(ended))
+
+    # Watching.
+
+    async def _stalled(self, seat: Seat, found: dict[str, Any]) -> None:
+        """A runtime was killed because its loop did not turn: end the run that held it.
+
+        Where the process could not say which one it was (C code held the interpreter's lock), each of its working
+        runs is taken up in a process of its own, and the one that stalls again is ended.
+        """
+        here = [run for run, placed in self._runs.items() if placed.seat == seat.key and not placed.parked]
+        named = RunId(str(found.get("blocking", "")).partition(".")[0])
+        guilty = named if named in here else here[0] if len(here) == 1 else None
+        if guilty is None:
+            for run_id in here:
+                self._runs[run_id].alone = True
+            return
+        self._killed_runaways += 1
+        why = f"held the event loop for {found['lag_s']:.1f} s at: {_where(found)}"
+        kill = ev.KillRequested(by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us())
+        try:
+            await self._end_here(guilty, kill)
+        except LayerUnavailable as error:
+            logger.error("%s could not be ended: %s", guilty, error, extra={"action": "runaway_not_ended"})
+
+    async def _seat_lost(self, key: str) -> None:
+        """A runtime is gone: what worked there is taken up elsewhere, what waits for a person when it is decided."""
+        for run_id, placed in list(self._runs.items()):
+            if placed.seat == key:
+                placed.seat, placed.events = "", []
+                if not placed.parked:
+                    self._spawn(self._take_up(run_id))
+
+    async def _passivate_forever(self) -> None:
+        idle_since: dict[str, float] = {}
+        while True:
+            await asyncio.sleep(min(1.0, self.config.settings.idle_runtime_s))
+            busy, now = self._busy(), asyncio.get_running_loop().time()
+            for key in self._fleet.stats():
+                if key in busy or key not in idle_since:
+                    idle_since[key] = now
+                elif now - idle_since[key] > self.config.settings.idle_runtime_s:
+                    await self._put_down(key)
+            idle_since = {key: since for key, since in idle_since.items() if self._fleet.seat(key)}
+
+    def _busy(self) -> set[str]:
+        return {placed.seat for placed in self._runs.values() if not placed.parked}
+
+    async def _put_down(self, key: str) -> None:
+        seat = self._fleet.seat(key)
+        if seat is not None and self.config.settings.mode == "dedicated":
+            await self._fleet.put_down(seat)
+            await self._seat_lost(key)
+
+    async def health(self) -> dict[str, Any]:
+        """Return who and how this is."""
+        return {**await super().health(), "runs": len(self._runs)}
+
+    async def stats(self) -> dict[str, Any]:
+        """Return runs by state, tenants, runtimes."""
+        if not self._started:
+            return {}
+        return {
+            "live": len(self._runs),
+            "parked": sum(placed.parked for placed in self._runs.values()),
+            "tenants": self._queue.stats(),
+            "runtimes": self._fleet.stats(),
+            "killed_runaways": self._killed_runaways,
+            "pid": os.getpid(),
+        }
+
+    async def live(self) -> list[tuple[str, str, str, bool]]:
+        """Return the live runs: id, tenant, runtime, whether it waits for a person."""
+        await self.ready()
+        return [(run, p.tenant, p.seat, p.parked) for run, p in self._runs.items()]
+
+    async def shut(self) -> None:
+        """Stop watching and put the runtimes down; the journal keeps what is unfinished."""
+        for task in list(self._tasks):
+            task.cancel()
+        await self._fleet.close()
+
+
+def _meant(order: Order, run_id: RunId, tenant: TenantId) -> bool:
+    if order.scope == "all":
+        return True
+    return order.target == (run_id if order.scope == "run" else tenant)
+
+
+def _latest_epoch(bodies: Sequence[bytes]) -> int:
+    events = (ev.decode_event(body) for body in bodies)
+    return max((event.epoch for event in events if isinstance(event, ev.RunActivated)), default=0)
+
+
+def _usage_of(bodies: Sequence[bytes]) -> Usage:
+    return _replayed(bodies).state.usage
+
+
+def _outcome_of(event: ev.Event, bodies: Sequence[bytes]) -> Outcome:
+    """Return the outcome the run's own machine gives to being ended by `event`."""
+    machine = _replayed(bodies)
+    machine.handle(event)
+    assert machine.state.outcome is not None
+    return machine.state.outcome
+
+
+def _replayed(bodies: Sequence[bytes]) -> RunMachine:
+    return RunMachine.replay(ev.decode_event(body) for body in bodies)
+
+
+def _where(found: dict[str, Any]) -> str:
+    lines = [line.strip() for line in str(found.get("stack", "")).strip().splitlines()]
+    return lines[-2] if len(lines) >= 2 else "unknown"
+
+
+control(Driver.health, Driver.stats)

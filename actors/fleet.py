@@ -1,0 +1,226 @@
+"""Fleet: the runtimes of a cell as the driver uses them: made on demand, watched, killed, put down when idle.
+
+Every runtime process is a seat with a key of its own (`group/suffix`); a group is a tenant, or a member of the pool.
+A runtime that died is never restarted under its old name: the driver makes another seat and takes its runs up there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.util import list_named_actors
+
+from airside.actors.layer import LayerConfig, as_actor, logger
+from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.runtime import RuntimeApp, TenantRuntime
+from airside.actors.settings import Settings
+from airside.actors.stubs import Remote
+from airside.stack.errors import LayerUnavailable
+from airside.stack.ids import TenantId
+
+SILENCE_S = 6.0
+"""A runtime that does not even answer a ping for so long holds the interpreter's lock, or is gone."""
+
+RAY_KILL_S = 0.3
+"""`ray.kill` takes 20-40 ms when it works."""
+
+Stalled = Callable[["Seat", dict[str, Any]], Awaitable[None]]
+Lost = Callable[[str], Awaitable[None]]
+
+
+class Seat:
+    """One runtime process."""
+
+    def __init__(self, settings: Settings, key: str, handle: Any, pid: int, node: str) -> None:
+        self.key = key
+        self.group = key.partition("/")[0]
+        self.handle = handle
+        self.pid = pid
+        self.node = node
+        remote = Remote(settings, "runtime", key)
+        self._activate = remote.batched("activate")
+        self._deliver = remote.batched("deliver")
+
+    async def activate(self, activation: bytes) -> None:
+        """Hand a run over; raise `LayerUnavailable` if the process is dead."""
+        await self._activate(activation)
+
+    async def deliver(self, delivery: bytes) -> bool:
+        """Bring an event; False if the run is not here."""
+        return bool(await self._deliver(delivery))
+
+
+class Fleet:
+    """Made by launch without a connection, opened by the driver."""
+
+    def __init__(self, config: LayerConfig, app: RuntimeApp) -> None:
+        self._config = config
+        self._app = app
+        self._seats: dict[str, Seat] = {}
+        self._by_group: dict[str, Seat] = {}
+
+    def open(self, settings: Settings, lost: Lost, busy: Callable[[], set[str]]) -> None:
+        """Bind to the driver: `lost(key)` is called once for a dead seat; `busy()` are the seats with working runs."""
+        self._settings = settings
+        self._lost = lost
+        self._busy = busy
+        self._making: dict[str, asyncio.Lock] = {}
+        self._room = asyncio.Lock()
+
+    def seat(self, key: str) -> Seat | None:
+        """Return a live seat."""
+        return self._seats.get(key)
+
+    async def seat_for(self, tenant: TenantId, alone: str = "") -> Seat:
+        """Return the tenant's runtime, making one if need be; `alone` asks for one that nobody shares."""
+        group = f"{tenant}~{alone}" if alone else self._group(tenant)
+        if group in self._by_group:
+            return self._by_group[group]
+        async with self._making.setdefault(group, asyncio.Lock()):
+            if group not in self._by_group:
+                await self._make_room()
+                self._sit(await self._make(f"{group}/{secrets.token_hex(3)}"))
+        return self._by_group[group]
+
+    def _group(self, tenant: TenantId) -> str:
+        if self._settings.mode == "dedicated":
+            return tenant
+        return f"pool-{zlib.crc32(tenant.encode()) % self._settings.pool_size}"
+
+    def _sit(self, seat: Seat) -> None:
+        self._seats[seat.key] = seat
+        self._by_group[seat.group] = seat
+
+    async def _make_room(self) -> None:
+        """Wait until there may be another runtime, putting idle ones down."""
+        async with self._room:
+            while len(self._seats) >= self._settings.max_live_runtimes:
+                busy = self._busy()
+                idle = [seat for seat in self._seats.values() if seat.key not in busy]
+                if idle:
+                    await self.put_down(idle[0])
+                    await self._lost(idle[0].key)
+                else:
+                    await asyncio.sleep(0.05)
+
+    async def _make(self, key: str) -> Seat:
+        options = {
+            "name": actor_name(self._settings.stack, "runtime", key),
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "max_restarts": 0,
+            "num_cpus": 0,
+            "max_concurrency": 10_000,
+            "enable_task_events": self._settings.task_events,
+        }
+        handle = as_actor(TenantRuntime).options(**options).remote(self._config, self._app)
+        return await self._greet(key, handle)
+
+    async def _greet(self, key: str, handle: Any) -> Seat:
+        try:
+            pid, node = await handle.begin.remote(), await handle.node.remote()
+        except RayError as error:
+            raise LayerUnavailable(f"runtime {key}: {type(error).__name__}") from None
+        return Seat(self._settings, key, handle, pid, node)
+
+    async def adopt(self) -> dict[str, str]:
+        """After a restart of the driver: find the runtimes that live, and return run id -> seat of what they hold."""
+        prefix = actor_name(self._settings.stack, "runtime", "")
+        at_work: dict[str, str] = {}
+        for entry in list_named_actors(all_namespaces=True):
+            name = entry["name"]
+            if entry["namespace"] != NAMESPACE or not name.startswith(prefix):
+                continue
+            key = name.removeprefix(prefix).lstrip("/")
+            with contextlib.suppress(LayerUnavailable, ValueError, RayError, TimeoutError):
+                async with asyncio.timeout(SILENCE_S):
+                    seat = await self._greet(key, ray.get_actor(name, NAMESPACE))
+                    held = await seat.handle.runs.remote()
+                self._sit(seat)
+                at_work |= {run_id: key for run_id, _ in held}
+        return at_work
+
+    # Watching.
+
+    async def watch(self, stalled: Stalled) -> None:
+        """Ping every runtime, for ever: the dead are reported lost, the stalled are killed first."""
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_s)
+            await asyncio.gather(*(self._look(seat, stalled) for seat in list(self._seats.values())))
+
+    async def _look(self, seat: Seat, stalled: Stalled) -> None:
+        found: dict[str, Any] = {"lag_s": SILENCE_S}
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                found = await seat.handle.ping.remote()
+            if not found["stalled"]:
+                return
+        except TimeoutError:
+            pass
+        except RayActorError:
+            await self._gone(seat)
+            return
+        except RayError as error:
+            logger.warning("ping of %s failed: %s", seat.key, error, extra={"action": "ping_failed"})
+            return
+        if seat.key in self._seats:
+            await self.kill(seat)
+            await stalled(seat, found)
+            await self._gone(seat)
+
+    async def _gone(self, seat: Seat) -> None:
+        if self._forget(seat):
+            await self._lost(seat.key)
+
+    def _forget(self, seat: Seat) -> bool:
+        if self._by_group.get(seat.group) is seat:
+            del self._by_group[seat.group]
+        return self._seats.pop(seat.key, None) is not None
+
+    async def kill(self, seat: Seat) -> None:
+        """End a runtime's process by Ray; should Ray's control be down, by its pid where that is on this node."""
+        ray.kill(seat.handle, no_restart=True)
+        if seat.node != ray.get_runtime_context().get_node_id() or seat.pid == os.getpid():
+            return
+        for _ in range(int(RAY_KILL_S / 0.02)):
+            if not _lives(seat.pid):
+                return
+            await asyncio.sleep(0.02)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(seat.pid, signal.SIGKILL)
+
+    async def put_down(self, seat: Seat) -> None:
+        """Let an idle runtime suspend what waits, then end it."""
+        self._forget(seat)
+        with contextlib.suppress(RayError, TimeoutError):
+            async with asyncio.timeout(SILENCE_S):
+                await seat.handle.drain.remote()
+        await self.kill(seat)
+
+    async def close(self) -> None:
+        """End all runtimes."""
+        for seat in list(self._seats.values()):
+            self._forget(seat)
+            ray.kill(seat.handle, no_restart=True)
+
+    def stats(self) -> list[str]:
+        """Return the live seats' keys."""
+        return sorted(self._seats)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of ours exists and is not a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

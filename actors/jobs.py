@@ -1,0 +1,109 @@
+"""Jobs files: one JSON object a line.  A line that is wrong is reported with its number and harms no other.
+
+Fields: `request` (text), `tenant` and `principal` (or `token`), and optionally `job_id`, `route`, `labels`, `limits`,
+`inputs`; and whatever the app's `job_inputs` model names, which becomes part of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from airside.stack.canonical import canonical, parse_bounded
+from airside.stack.errors import InvalidInput
+from airside.stack.values import Limits, Request
+
+MAX_LINE_BYTES = 2 * 2**20
+
+
+class Job(BaseModel):
+    """One job of a batch: who asks for what."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    request: Annotated[str, Field(max_length=65_536)]
+    tenant: str = ""
+    principal: str = ""
+    token: str = Field(default="", repr=False)
+    job_id: Annotated[str, Field(max_length=256)] = ""
+    route: Annotated[str, Field(max_length=128)] = "default"
+    labels: list[str] = []
+    limits: dict[str, int] = {}
+    inputs: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _somebody_asks(self) -> Job:
+        if not self.token and not (self.tenant and self.principal):
+            raise ValueError("give tenant and principal, or a token")
+        return self
+
+    def to_request(self) -> Request:
+        """Return the request; raise `InvalidInput` naming a limit that does not exist or is not a count."""
+        limits = None
+        if self.limits:
+            try:
+                limits = msgspec.convert(self.limits, Limits)
+            except msgspec.ValidationError as error:
+                raise InvalidInput(f"limits: {error}") from None
+        return Request(
+            text=self.request,
+            inputs=msgspec.Raw(canonical(self.inputs)),
+            route=self.route,
+            labels=tuple(self.labels),
+            limits=limits,
+            job_id=self.job_id,
+        )
+
+
+class BadLine(BaseModel):
+    """A line that is not a job: where, and what is wrong."""
+
+    line: int
+    job_id: str
+    message: str
+
+
+def parse_job(data: bytes, line: int, inputs: type[BaseModel] | None = None) -> Job | BadLine:
+    """Parse one line."""
+    job_id = f"line-{line}"
+    try:
+        raw = parse_bounded(data, max_bytes=MAX_LINE_BYTES, where=f"line {line}")
+        if not isinstance(raw, dict):
+            raise InvalidInput(f"line {line}: a job is an object, not {type(raw).__name__}")
+        job_id = str(raw.get("job_id") or job_id)[:256]
+        return _job({"job_id": job_id, **raw}, inputs)
+    except InvalidInput as error:
+        return BadLine(line=line, job_id=job_id, message=error.message)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc'])) or 'job'}: {e['msg']}" for e in error.errors(include_url=False))
+        return BadLine(line=line, job_id=job_id, message=f"line {line}: " + "; ".join(problems))
+
+
+def _job(raw: dict[str, Any], inputs: type[BaseModel] | None) -> Job:
+    if inputs is None:
+        return Job.model_validate(raw)
+    names = set(inputs.model_fields)
+    own = inputs.model_validate({name: value for name, value in raw.items() if name in names})
+    base = {name: value for name, value in raw.items() if name not in names}
+    job = Job.model_validate(base)
+    return job.model_copy(update={"inputs": {**job.inputs, **own.model_dump(mode="json")}})
+
+
+def read_jobs(path: Path, inputs: type[BaseModel] | None = None) -> Iterator[Job | BadLine]:
+    """Read a jobs file line by line; empty lines are passed over.  Raises `InvalidInput` if it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            yield from parse_lines(file, inputs)
+    except OSError as error:
+        raise InvalidInput(f"{path}: {error.strerror}") from None
+
+
+def parse_lines(lines: Iterable[bytes], inputs: type[BaseModel] | None = None) -> Iterator[Job | BadLine]:
+    """Parse lines, numbered from 1."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield parse_job(line.strip(), number, inputs)

@@ -1,0 +1,149 @@
+"""Starting a stack, finding one that runs, and stopping it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+
+from airside.actors.app import App, CheckedApp
+from airside.actors.approvals import Approvals
+from airside.actors.client import Stack
+from airside.actors.driver import Driver
+from airside.actors.executor import ToolExecutor
+from airside.actors.fleet import Fleet
+from airside.actors.ingress import Ingress
+from airside.actors.journal import Journal
+from airside.actors.layer import LayerConfig, as_actor
+from airside.actors.memory import Memory
+from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.policy import Policy
+from airside.actors.runtime import RuntimeApp
+from airside.actors.settings import Settings
+from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
+from airside.stack.keyring import KeyRing
+
+START_S = 120.0
+"""Longest a stack may take to start; a cold machine needs about 15 s."""
+
+
+def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
+    """Start a stack and return it; as a context manager it stops at the end of the block.
+
+    Without `address` it starts a Ray of its own on this machine.  With one (`"auto"` or `host:port`) it runs on that
+    cluster, detached: it outlives this process, and `connect` finds it again; then leaving the block leaves it
+    running, and `Stack.shutdown()` ends it.  `options` are the fields of `Settings` (`state_dir`, `mode`, ...).
+
+    Raises `InvalidConfig` for an app that does not hold together, `Misuse` if the stack runs already, and
+    `LayerUnavailable` if a layer does not come up; then nothing is left running.
+    """
+    settings = _settings(options)
+    checked = app.checked()
+    state_dir = settings.state_dir.resolve()
+    keys = KeyRing.open(state_dir / "keys")
+    owns_ray = _connect_ray(address, own=address is None)
+    if _exists(settings):
+        raise Misuse(f"stack {settings.stack!r} runs already: use airside.connect(), or shut it down first")
+    stack = Stack(settings, keys, state_dir, owns_ray=owns_ray, stops=owns_ray, app=app)
+    try:
+        _start_layers(checked, settings, state_dir, keys)
+    except BaseException:
+        stack.shutdown()
+        raise
+    record = {"stack": settings.stack, "address": ray.get_runtime_context().gcs_address, "pid": os.getpid()}
+    (state_dir / "stack.json").write_text(json.dumps(record), encoding="utf-8")
+    return stack
+
+
+def connect(state_dir: str | Path = ".airside", *, address: str | None = None, stack: str | None = None) -> Stack:
+    """Attach to a stack that runs, from any process of its machine (or, with `address` and `stack`, of its cluster).
+
+    Raises `Misuse` if there is none.
+    """
+    folder = Path(state_dir).resolve()
+    record: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
+    found = address or record.get("address")
+    if found is None:
+        raise Misuse(f"no stack was started with the state directory {folder}: start one, or give its address")
+    settings = _settings({"stack": stack or record.get("stack", "default"), "state_dir": folder})
+    owns_ray = _connect_ray(found, own=False)
+    if not _exists(settings):
+        if owns_ray:
+            ray.shutdown()
+        raise Misuse(f"stack {settings.stack!r} does not run at {found}")
+    keys = KeyRing.open(folder / "keys") if (folder / "keys").is_dir() else None
+    return Stack(settings, keys, folder, owns_ray=owns_ray, stops=False)
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**options)
+    except ValueError as error:
+        raise InvalidConfig(f"settings: {error}") from None
+
+
+def _connect_ray(address: str | None, *, own: bool) -> bool:
+    """Connect this process to Ray; return whether it is ours to disconnect."""
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    local: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if own else {}
+    try:
+        ray.init(address="local" if own else address, namespace=NAMESPACE, log_to_driver=False, **local)
+    except (ConnectionError, RuntimeError) as error:
+        raise Misuse(f"no Ray cluster answers at {address}: {error}") from None
+    return True
+
+
+def _exists(settings: Settings) -> bool:
+    try:
+        ray.get_actor(actor_name(settings.stack, "driver"), NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys: KeyRing) -> None:
+    app, version = checked.app, checked.app.version
+    plain = LayerConfig(settings, state_dir)
+    sealed = replace(plain, seal_key=keys.seal)
+    runtime_app = RuntimeApp(checked.agents, checked.routes, checked.specs, app.memory, version)
+
+    def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:
+        options = {
+            "name": actor_name(settings.stack, layer, key),
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "num_cpus": 0,
+            "max_concurrency": 10_000,
+            "enable_task_events": settings.task_events,
+        }
+        return as_actor(kind).options(**options).remote(*args)
+
+    made = [make(Journal, "journal", plain, keys.chain)]
+    made.append(make(Policy, "policy", sealed, checked.bundle, checked.specs))
+    made += [make(ToolExecutor, "executor", sealed, app.tools, key=str(i)) for i in range(settings.executors)]
+    if app.memory:
+        made.append(make(Memory, "memory", plain, app.embedder))
+    made.append(make(Approvals, "approvals", sealed))
+    fleet = Fleet(plain, runtime_app)
+    made.append(make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet))
+    made.append(make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem))
+    try:
+        ray.get([actor.begin.remote() for actor in made], timeout=START_S)
+    except GetTimeoutError:
+        raise LayerUnavailable(f"the stack did not start in {START_S:.0f} s") from None
+    except (RayActorError, RayError) as error:
+        cause = getattr(error, "cause", None) or error
+        raise LayerUnavailable(f"a layer did not start: {type(cause).__name__}: {cause}") from None

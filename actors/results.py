@@ -1,0 +1,141 @@
+"""What a caller gets back: a run's result, and an approval that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from airside.stack.approvals import Approval
+from airside.stack.events import RunEnded
+from airside.stack.messages import Ticket
+from airside.stack.reasons import ReasonCode, RunStatus, status_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended.  `run_id` is empty for a request that was never admitted.  Money is in millionths of a dollar.
+
+    `seconds` is active time: what the run spent waiting for a person is not in it.
+    """
+
+    job_id: str = ""
+    run_id: str
+    status: RunStatus
+    reason_code: ReasonCode
+    detail: str = ""
+    answer: Any = None
+    steps: int = 0
+    tool_calls: int = 0
+    tokens: int = 0
+    cost_microusd: int = 0
+    seconds: float = 0.0
+    in_doubt: tuple[str, ...] = ()
+    retry_after_s: float = 0.0
+    tell: Callable[[], str] = field(default=lambda: "", repr=False, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run completed."""
+        return self.status is RunStatus.COMPLETED
+
+    def story(self) -> str:
+        """Return the run as lines of text: what happened, and why."""
+        return self.tell() or f"never admitted: [{self.reason_code}] {self.detail}"
+
+    def row(self) -> dict[str, Any]:
+        """Return the result as a row of a table; the answer as JSON."""
+        row = {name: getattr(self, name) for name in _COLUMNS}
+        answer = msgspec.json.encode(self.answer).decode()
+        return {**row, "status": str(self.status), "reason_code": str(self.reason_code), "answer": answer}
+
+
+_COLUMNS = (
+    "job_id",
+    "run_id",
+    "status",
+    "reason_code",
+    "detail",
+    "answer",
+    "steps",
+    "tool_calls",
+    "tokens",
+    "cost_microusd",
+    "seconds",
+)
+
+
+def ended(run_id: str, body: bytes, job_id: str, tell: Callable[[], str]) -> RunResult:
+    """Return the result a `RunEnded` states."""
+    event = msgspec.json.decode(body, type=RunEnded)
+    outcome, usage = event.outcome, event.usage
+    return RunResult(
+        job_id=job_id,
+        run_id=run_id,
+        status=RunStatus(outcome.status),
+        reason_code=outcome.reason_code,
+        detail=outcome.detail,
+        answer=msgspec.json.decode(outcome.answer),
+        steps=usage.steps,
+        tool_calls=usage.tool_calls,
+        tokens=usage.tokens,
+        cost_microusd=usage.cost_microusd,
+        seconds=usage.active_us / 1e6,
+        in_doubt=outcome.in_doubt,
+        tell=tell,
+    )
+
+
+def refused(ticket: Ticket, job_id: str) -> RunResult:
+    """Return the result of a request that was not admitted."""
+    reason = ticket.reason_code or ReasonCode.INTERNAL_ERROR
+    return RunResult(
+        job_id=job_id,
+        run_id="",
+        status=status_of(reason),
+        reason_code=reason,
+        detail=ticket.message,
+        retry_after_s=ticket.retry_after_s,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingApproval:
+    """A call that waits for people."""
+
+    approval_id: str
+    tenant: str
+    requester: str
+    run_id: str
+    tool: str
+    effect: str
+    arguments: dict[str, Any]
+    rule: str
+    roles: tuple[str, ...]
+    quorum: int
+    votes: int
+    expires_us: int
+    request: str
+
+    @classmethod
+    def of(cls, body: bytes) -> PendingApproval:
+        """Read what Approvals answered."""
+        approval = msgspec.json.decode(body, type=Approval)
+        asked = approval.request
+        return cls(
+            approval_id=asked.approval_id,
+            tenant=asked.tenant,
+            requester=asked.requester,
+            run_id=asked.run_id,
+            tool=asked.tool,
+            effect=asked.effect,
+            arguments=msgspec.json.decode(asked.arguments),
+            rule=asked.rule,
+            roles=asked.terms.roles,
+            quorum=asked.terms.quorum,
+            votes=len(approval.votes),
+            expires_us=asked.expires_us,
+            request=asked.request_text,
+        )

@@ -1,0 +1,241 @@
+"""What the tests of the pure core share: identities, a driven run, specs, and grants."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from airside.stack import events as ev
+from airside.stack import instructions as do
+from airside.stack.canonical import digest
+from airside.stack.grants import Grant, mint
+from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId, effect_key
+from airside.stack.invariants import check_growth
+from airside.stack.machine import Instructions, RunMachine
+from airside.stack.ports import ExecuteRequest
+from airside.stack.reasons import ReasonCode, status_of
+from airside.stack.toolspec import ToolSpec
+from airside.stack.topology import Branch, FanOut, Visit
+from airside.stack.values import Action, Decision, Finish, Identity, Limits, Outcome, Request, Spend, ToolResult, Usage
+
+KEY = b"k" * 32
+RUN = RunId("run_" + "0" * 24)
+EXECUTOR = ExecutorId("exe_" + "1" * 24)
+SECOND = 1_000_000
+
+
+def known_bug(where: str) -> pytest.MarkDecorator:
+    """Mark a test of a promise the code does not keep yet; it turns red when the code does, so that the mark goes."""
+    return pytest.mark.xfail(strict=True, reason=f"known bug: {where}")
+
+
+def identity(**fields: Any) -> Identity:
+    """Return ann of acme, who may read and write, changed by `fields`."""
+    given = {"principal": PrincipalId("ann"), "tenant": TenantId("acme"), "scopes": ("read", "write")}
+    return Identity(**(given | fields))
+
+
+def submitted(*, limits: Limits | None = None, depth: int = 0, **request: Any) -> ev.RunSubmitted:
+    """Return the first event of a run."""
+    return ev.RunSubmitted(
+        at_us=0,
+        run_id=RUN,
+        identity=identity(),
+        sealed="",
+        request=Request(**({"text": "do it"} | request)),
+        limits=limits or Limits(),
+        app_version="1",
+        depth=depth,
+    )
+
+
+def decision(outcome: str = "allow", *, reason: ReasonCode | None = None, detail: str = "") -> Decision:
+    """Return policy's answer; a denial is `policy_denied` unless `reason` says otherwise."""
+    usual = ReasonCode.POLICY_DENIED if outcome == "deny" else ReasonCode.ALLOWED
+    return Decision(
+        outcome=outcome,  # type: ignore[arg-type]
+        reason_code=reason or usual,
+        rule="r",
+        policy_version="v1",
+        detail=detail,
+    )
+
+
+class Driven:
+    """A machine that is checked after everything it is fed."""
+
+    def __init__(self, limits: Limits | None = None, *, depth: int = 0) -> None:
+        self.machine = RunMachine(submitted(limits=limits, depth=depth))
+        self.now_us = 0
+
+    @property
+    def state(self) -> Any:
+        """The machine's state."""
+        return self.machine.state
+
+    @property
+    def phase(self) -> str:
+        """The machine's phase."""
+        return str(self.machine.state.phase)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The run's outcome."""
+        assert self.machine.state.outcome is not None
+        return self.machine.state.outcome
+
+    @property
+    def key(self) -> EffectKey:
+        """The effect key of the present step."""
+        return effect_key(RUN, self.machine.state.step)
+
+    def send(self, kind: type[ev.Event], *, after_us: int = 1000, **fields: Any) -> Instructions:
+        """Feed an event that happens `after_us` later, at the present step unless `fields` says otherwise."""
+        self.now_us += after_us
+        if "step" in kind.__struct_fields__:
+            fields.setdefault("step", self.machine.state.step)
+        return self.handle(kind(at_us=self.now_us, **fields))
+
+    def handle(self, event: ev.Event) -> Instructions:
+        """Feed an event and check every invariant."""
+        s = self.machine.state
+        before = (s.labels, s.epoch, s.step)
+        instructions = self.machine.handle(event)
+        self.machine.check()
+        check_growth(before, s)
+        return instructions
+
+    # A run in strides.
+
+    def activate(self) -> Instructions:
+        """Activate under the next epoch."""
+        return self.send(ev.RunActivated, epoch=self.state.epoch + 1)
+
+    def visit(self, agent: str = "a", query: str | None = None) -> Instructions:
+        """Answer Plan with a visit."""
+        return self.send(ev.RoutePlanned, route=Visit(agent=agent, query=query))
+
+    def fan_out(self, branches: int) -> Instructions:
+        """Answer Plan with a fan-out."""
+        return self.send(ev.RoutePlanned, route=FanOut(branches=(Branch(route="b", text="t"),) * branches))
+
+    def decide(self, proposal: Any) -> Instructions:
+        """Answer Decide."""
+        return self.send(ev.StepDecided, agent="a", proposal=proposal)
+
+    def propose(self, *, spend: Spend | None = None, **arguments: Any) -> Instructions:
+        """Visit an agent, which proposes a call of `pay`."""
+        self.visit()
+        return self.decide(Action(tool="pay", arguments=arguments, spend=spend or Spend()))
+
+    def finish(self, answer: Any = None) -> Instructions:
+        """Visit an agent, which finishes."""
+        self.visit()
+        return self.decide(Finish(answer=answer))
+
+    def gate(self, outcome: str = "allow", **fields: Any) -> Instructions:
+        """Answer Gate."""
+        wanted = fields.pop("decision", None) or decision(outcome)
+        fields = {"tool": "pay", "effect": "write", "attempt": self.state.attempt} | fields
+        if outcome == "require_approval":
+            fields.setdefault("approval_id", ApprovalId("apr_1"))
+        return self.send(ev.ActionGated, decision=wanted, **fields)
+
+    def intend(self) -> Instructions:
+        """Answer Intend."""
+        attempt = self.state.gated.attempt
+        return self.send(ev.EffectIntended, attempt=attempt, key=self.key, tool="pay", digest="")
+
+    def sent(self, **gate: Any) -> Instructions:
+        """Propose a call and bring it to `executing`."""
+        self.propose(n=self.state.step)
+        self.gate(**gate)
+        return self.intend()
+
+    def executed(self, result: ToolResult | None = None, **fields: Any) -> Instructions:
+        """Answer Execute."""
+        settled = result or ToolResult(ok=True, output=Raw(b'"fine"'))
+        return self.send(ev.ToolExecuted, attempt=self.state.gated.attempt, result=settled, **fields)
+
+    def failed(self, reason: ReasonCode) -> Instructions:
+        """Answer Execute with a failure."""
+        return self.executed(ToolResult(ok=False, error="no", reason_code=reason))
+
+    def lost(self, *, started: bool) -> Instructions:
+        """Lose the answer of an Execute."""
+        return self.send(ev.ExecutionLost, attempt=self.state.gated.attempt, started=started, error="died")
+
+    def approval(self, outcome: str, **fields: Any) -> Instructions:
+        """Answer AskApproval."""
+        fields = {"approval_id": self.state.gated.approval_id, "by": (PrincipalId("bob"),)} | fields
+        return self.send(ev.ApprovalDecided, outcome=outcome, **fields)
+
+    def child_ended(self, branch: int, *, reason: ReasonCode = ReasonCode.COMPLETED, **fields: Any) -> Instructions:
+        """End a branch with the answer `branch`."""
+        usage = Usage(**fields.pop("usage", {}))
+        answer = Raw(json.dumps(branch).encode()) if reason is ReasonCode.COMPLETED else Raw(b"null")
+        ended = Outcome(status=status_of(reason), reason_code=reason, answer=answer)
+        child = RunId(f"{RUN}.{self.state.step}-{branch}")
+        return self.send(ev.ChildEnded, branch=branch, run_id=child, outcome=ended, usage=usage, **fields)
+
+    def end(self) -> None:
+        """Answer Conclude."""
+        self.send(ev.RunEnded, outcome=self.outcome, usage=self.state.usage)
+
+
+def only(instructions: Instructions, kind: type[Any]) -> Any:
+    """Return the one instruction there is, which must be of `kind`."""
+    assert [type(i) for i in instructions] == [kind]
+    return instructions[0]
+
+
+def concluded(instructions: Instructions) -> Outcome:
+    """Return the outcome of a lone Conclude."""
+    conclude: do.Conclude = only(instructions, do.Conclude)
+    assert conclude.durable_first
+    return conclude.outcome
+
+
+def spec(name: str = "pay", **fields: Any) -> ToolSpec:
+    """Return the spec of a tool with a required `amount` and a `currency` that defaults to eur."""
+    parameters = {
+        "type": "object",
+        "properties": {
+            "amount": {"type": "integer", "minimum": 1},
+            "currency": {"type": "string", "default": "eur"},
+            "note": {"type": "string"},
+        },
+        "required": ["amount"],
+    }
+    return ToolSpec.build(**({"name": name, "effect": "write", "parameters": parameters} | fields))
+
+
+def grant_for(tool: ToolSpec, arguments: bytes = b"{}", **fields: Any) -> Grant:
+    """Return a grant that fits `tool`, `arguments` and `EXECUTOR`, changed by `fields`."""
+    given = {
+        "tenant": "acme",
+        "principal": "ann",
+        "run_id": RUN,
+        "step": 1,
+        "attempt": 1,
+        "epoch": 1,
+        "tool": tool.name,
+        "tool_version": tool.version,
+        "arguments_sha256": digest(arguments),
+        "key": effect_key(RUN, 1),
+        "policy_version": "v1",
+        "approval_id": "",
+        "executor": EXECUTOR,
+        "timeout_ms": 30_000,
+        "expires_us": 100 * SECOND,
+        "nonce": b"nonce-000001",
+    }
+    return Grant(**(given | fields))
+
+
+def granted(tool: ToolSpec, arguments: bytes = b"{}", **fields: Any) -> ExecuteRequest:
+    """Return the request of a call granted with the right key."""
+    return ExecuteRequest(grant=mint(KEY, grant_for(tool, arguments, **fields)), arguments=arguments)

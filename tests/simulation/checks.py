@@ -1,0 +1,102 @@
+"""What must hold when a seed has been played."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from airside.stack.errors import AirsideError
+from airside.stack.events import RunEnded, decode_event, encode_event
+from airside.stack.ids import RunId
+from airside.stack.machine import RunMachine
+from airside.stack.reasons import ReasonCode
+from tests.simulation.ledger import KINDS
+from tests.simulation.world import World
+
+
+def check_all(world: World) -> None:
+    """Report every promise that was broken."""
+    _acknowledged(world)
+    for run_id in world.driver.submitted:
+        try:
+            events = [decode_event(body) for body in world.journal.local.bodies(run_id)]
+        except msgspec.ValidationError as error:
+            world.violation(f"{run_id}: the journal cannot be read back: {error}")
+            continue
+        _ended_once(world, run_id, events)
+        _effects(world, run_id, events)
+        _replays(world, run_id, events)
+    for run in world.plan.runs:
+        if run.run_id not in world.driver.submitted:
+            world.violation(f"{run.run_id}: never submitted")
+
+
+def _acknowledged(world: World) -> None:
+    """Nothing that was acknowledged is lost, and it stands where it was put."""
+    for append in world.journal.acknowledged:
+        stream = world.journal.local.streams.get(append.stream, [])
+        kept = tuple(stream[append.first_seq : append.first_seq + len(append.entries)])
+        if kept != append.entries:
+            world.violation(f"{append.stream}: what was acknowledged at {append.first_seq} is not there")
+
+
+def _ended_once(world: World, run_id: RunId, events: list[Any]) -> None:
+    ends = [event for event in events if isinstance(event, RunEnded)]
+    if len(ends) != 1 or events[-1] is not ends[0]:
+        last = type(events[-1]).__name__ if events else "nothing"
+        world.violation(f"{run_id}: {len(ends)} ends; the last event is {last}")
+    elif not isinstance(ends[0].outcome.reason_code, ReasonCode):
+        world.violation(f"{run_id}: ended for {ends[0].outcome.reason_code!r}")
+    elif ends[0].outcome.reason_code is ReasonCode.INTERNAL_ERROR:
+        world.violation(f"{run_id}: internal_error: {ends[0].outcome.detail}")
+
+
+def _effects(world: World, run_id: RunId, events: list[Any]) -> None:
+    """What happened is vouched for or in doubt, and what is vouched for happened."""
+    vouched, settled = _vouched(events)
+    doubts = {key for e in events if isinstance(e, RunEnded) for key in e.outcome.in_doubt}
+    for key in world.ledger.counts:
+        name, _, step = key.rpartition(":")
+        if name == run_id and int(step) not in settled.union(vouched) and key not in doubts:
+            world.violation(f"{key}: it happened, is not recorded as such, and is not in doubt")
+    for step in vouched:
+        key = f"{run_id}:{step}"
+        if vouched[step] and key not in world.ledger.counts:
+            world.violation(f"{key}: it is recorded as done and did not happen")
+
+
+def _vouched(events: list[Any]) -> tuple[dict[int, bool], set[int]]:
+    """Return the steps whose call is recorded as carried out (True: it changes something), and those settled."""
+    vouched: dict[int, bool] = {}
+    settled: set[int] = set()
+    changes: dict[int, bool] = {}
+    for event in events:
+        kind = type(event).__name__
+        if kind == "EffectIntended":
+            changes[event.step] = KINDS[event.tool][0] != "read"
+        elif kind == "DoubtSettled":
+            settled.add(event.step)
+        elif kind == "ToolExecuted":
+            code = event.result.reason_code
+            if event.result.ok or code is ReasonCode.TOOL_OUTPUT_INVALID:
+                vouched[event.step] = changes.get(event.step, False)
+    return vouched, settled
+
+
+def _replays(world: World, run_id: RunId, events: list[Any]) -> None:
+    """The journal alone gives back the run, event for event, and its outcome."""
+    if not events:
+        return
+    try:
+        machine = RunMachine.replay(events)
+        machine.check()
+    except AirsideError as error:
+        world.violation(f"{run_id}: replay: {type(error).__name__}: {error.message.splitlines()[0]}")
+        return
+    last = events[-1]
+    if isinstance(last, RunEnded):
+        if not machine.is_over or machine.state.outcome != last.outcome or machine.state.usage != last.usage:
+            world.violation(f"{run_id}: the replayed run differs from what its end says")
+        if [encode_event(e) for e in machine.events] != world.journal.local.bodies(run_id):
+            world.violation(f"{run_id}: the events do not encode back to what the journal has")

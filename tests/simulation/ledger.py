@@ -1,0 +1,139 @@
+"""The effects that happened, and the tools that make them happen.
+
+The ledger is outside everything that can crash: it is the world the tools change, and the judge of what was promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from airside.stack.canonical import canonical, digest
+from airside.stack.events import decode_event
+from airside.stack.values import EffectClass
+from airside.tools.tool import NOT_DONE, Tool, ToolContext, ToolError
+from tests.simulation.plan import QUORUM
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0}}, "required": ["n"]}
+
+# name -> effect, idempotent, with a reconcile hook, micro-USD a call
+KINDS: dict[str, tuple[EffectClass, bool, bool, int]] = {
+    "look": ("read", False, False, 0),
+    "note": ("write", True, False, 0),
+    "pay": ("external", False, False, 3),
+    "book": ("external", False, True, 1),
+    "mail": ("external", True, False, 1),
+    "wipe": ("irreversible", False, False, 0),
+    "fat": ("write", True, False, 0),
+    "forbidden": ("write", False, False, 0),
+}
+
+
+class Ledger:
+    """Counts effects by idempotency key; reads count nothing."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.done: dict[str, Any] = {}
+        self.counts: Counter[str] = Counter()
+
+    def apply(self, tool: str, context: ToolContext, n: int) -> Any:
+        """Make the effect happen, once more than before unless the tool is idempotent and knows the key."""
+        key = context.idempotency_key
+        if KINDS[tool][1] and key in self.done:
+            return self.done[key]
+        self._judge(tool, context, n)
+        self.counts[key] += 1
+        self._world.note(f"EFFECT {tool}({n}) key {key} attempt {context.attempt}, number {self.counts[key]}")
+        if self.counts[key] > 1:
+            self._world.violation(f"{key}: {tool} happened {self.counts[key]} times")
+        self.done[key] = {"tool": tool, "n": n}
+        return self.done[key]
+
+    def _judge(self, tool: str, context: ToolContext, n: int) -> None:
+        """Compare the effect with what the journal has at this moment."""
+        world, run_id = self._world, context.run_id
+        allowed, intended = -1, -1
+        arguments = digest(canonical({"n": n}))
+        for seq, entry in enumerate(world.journal.local.streams.get(run_id, [])):
+            if entry.step != context.step or entry.type not in ("ActionGated", "EffectIntended"):
+                continue
+            event = decode_event(entry.body)
+            if event.attempt != context.attempt or event.digest != arguments or event.tool != tool:
+                continue
+            if entry.type == "EffectIntended" and event.key == context.idempotency_key:
+                intended = seq
+            elif entry.type == "ActionGated" and event.decision.outcome == "allow":
+                allowed = seq
+        if allowed < 0:
+            world.violation(f"{context.idempotency_key}: {tool} happened without a durable allow")
+        if intended < allowed or intended < 0:
+            world.violation(f"{context.idempotency_key}: {tool} happened without a durable intent")
+        if world.tenant_of(run_id) != context.tenant:
+            world.violation(f"{context.idempotency_key}: {tool} happened for the tenant {context.tenant}")
+        if tool in QUORUM:
+            self._judge_approval(tool, context)
+
+    def _judge_approval(self, tool: str, context: ToolContext) -> None:
+        votes = self._world.approvals.approvers(context.approval_id)
+        if len(votes) < QUORUM[tool]:
+            self._world.violation(f"{context.idempotency_key}: {tool} happened with only {sorted(votes)} approving")
+
+
+def make_tools(world: World) -> list[Tool]:
+    """Return the world's tools, whose functions act on its ledger."""
+    return [_make(world, name) for name in KINDS]
+
+
+def _make(world: World, name: str) -> Tool:
+    effect, idempotent, reconciles, cost = KINDS[name]
+
+    async def act(context: ToolContext, n: int) -> Any:
+        return await _act(world, name, context, n)
+
+    async def reconcile(context: ToolContext) -> Any:
+        await world.pause()
+        if world.chance(0.5):
+            raise ToolError("the service that keeps the keys is down")
+        return world.ledger.done.get(context.idempotency_key, NOT_DONE)
+
+    return Tool.from_schema(
+        name,
+        SCHEMA,
+        act,
+        effect=effect,
+        idempotent=idempotent,
+        timeout=1.0,
+        scopes=("work",),
+        description=name,
+        cost_microusd=cost,
+        reconcile=reconcile if reconciles else None,
+        max_output_bytes=2000,
+    )
+
+
+async def _act(world: World, name: str, context: ToolContext, n: int) -> Any:
+    """Do what the tool does, with everything that can go wrong before and after the effect."""
+    await world.pause()
+    if world.chance(1.0):
+        raise ToolError("refused before anything changed")
+    if world.chance(0.5):
+        raise RuntimeError("broke before the effect")
+    if world.chance(0.5):
+        await asyncio.sleep(5)
+    answer: Any = {"n": n}
+    if KINDS[name][0] != "read":
+        answer = world.ledger.apply(name, context, n)
+    world.point(f"tool {name}")
+    await world.pause()
+    if world.chance(0.5):
+        raise RuntimeError("broke after the effect")
+    if world.chance(0.5):
+        await asyncio.sleep(5)
+    if world.chance(0.1):
+        raise asyncio.CancelledError
+    return "x" * 5000 if name == "fat" and world.chance(10) else answer

@@ -1,0 +1,141 @@
+"""What a seed generates."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from msgspec import Raw
+
+from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
+from airside.stack.policy import Bundle, load_bundle
+from airside.stack.values import Identity, Limits, Request
+
+POLICY = """
+version: VERSION
+rules:
+  - {id: reads, outcome: allow, when: {effect: [read]}}
+  - {id: works, outcome: allow, when: {tool: [note, pay, book, fat]}}
+  - {id: no-large, outcome: deny, when: {tool: [pay], arguments: [{path: n, op: gt, value: 90}]}}
+  - {id: never, outcome: deny, when: {tool: [forbidden]}}
+  - id: one
+    outcome: require_approval
+    when: {tool: [mail]}
+    approval: {roles: [approver], quorum: 1, expires_after_s: 20}
+  - id: two
+    outcome: require_approval
+    when: {tool: [wipe]}
+    approval: {roles: [approver], quorum: 2, expires_after_s: 40}
+"""
+BUNDLES: list[Bundle] = [load_bundle(POLICY.replace("VERSION", version)) for version in ("v1", "v2")]
+QUORUM = {"mail": 1, "wipe": 2}
+
+TOOLS = ("look", "note", "pay", "book", "mail", "wipe", "fat", "forbidden", "nosuch")
+WEIGHTS = (4, 5, 5, 5, 4, 4, 1, 1, 1)
+AGENTS = ("a", "b", "c")
+ROUTES = ("single", "single", "spender", "pipe", "hand", "fan", "join", "deep", "rounds")
+ODD_ROUTES = ("raiser", "garbage", "hanger", "canceller", "circle", "nowhere", "slow")
+CRASHES = ("runtime", "runtime", "runtimes", "partition", "executor", "executor", "policy", "approvals", "journal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """One run as it will be submitted, and what people will do to it."""
+
+    run_id: RunId
+    identity: Identity
+    request: Request
+    limits: Limits
+    start_s: float
+    kill_s: float | None = None
+    cancel_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A seed, generated.  `crashes` says at which numbered point what crashes; `faults` scales everything random."""
+
+    tenants: tuple[TenantId, ...]
+    runs: tuple[RunPlan, ...]
+    crashes: dict[int, str] = field(default_factory=dict)
+    faults: float = 0.0
+
+
+def make_plan(rng: Random) -> Plan:
+    """Generate a seed's plan."""
+    tenants = tuple(TenantId(f"tenant{i}") for i in range(rng.randint(1, 4)))
+    runs = tuple(_run(rng, rng.choice(tenants)) for _ in range(rng.randint(2, 8)))
+    points = sorted(rng.sample(range(1, 60 * len(runs)), rng.choice((0, 1, 2, 4, 7, 12))))
+    return Plan(
+        tenants=tenants,
+        runs=runs,
+        crashes={point: rng.choice(CRASHES) for point in points},
+        faults=rng.choice((0.0, 0.01, 0.03, 0.08)),
+    )
+
+
+def _run(rng: Random, tenant: TenantId) -> RunPlan:
+    route = rng.choice(ODD_ROUTES if rng.random() < 0.15 else ROUTES)
+    inputs = {agent: make_actions(rng) for agent in AGENTS}
+    return RunPlan(
+        run_id=mint_run(rng.randbytes),
+        identity=Identity(
+            principal=PrincipalId(rng.choice(("ann", "abe"))),
+            tenant=tenant,
+            roles=("clerk", "approver") if rng.random() < 0.3 else ("clerk",),
+            scopes=("work",) if rng.random() < 0.95 else (),
+        ),
+        request=Request(
+            text=rng.choice(("please send the yearly report", "pay what is due today", "")),
+            inputs=Raw(json.dumps(inputs).encode()),
+            route=route,
+            labels=("confidential",) if rng.random() < 0.1 else (),
+        ),
+        limits=_limits(rng),
+        start_s=rng.random() * 0.5,
+        kill_s=rng.expovariate(2.0) if rng.random() < 0.15 else None,
+        cancel_s=rng.expovariate(2.0) if rng.random() < 0.1 else None,
+    )
+
+
+def make_actions(rng: Random) -> list[dict[str, Any]]:
+    """Generate what one agent will try: mostly valid, sometimes the same again."""
+    actions: list[dict[str, Any]] = []
+    for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4, 6))):
+        if actions and rng.random() < 0.15:
+            actions.append(actions[-1])
+            continue
+        tool = rng.choices(TOOLS, WEIGHTS)[0]
+        good = {"n": rng.randint(0, 99)}
+        bad = rng.choice(({"n": "1"}, {}, {"n": 1, "z": 2}, {"n": True}, {"n": -1}))
+        actions.append({"tool": tool, "args": bad if rng.random() < 0.06 else good})
+    return actions
+
+
+_SMALL: dict[str, tuple[int, ...]] = {
+    "max_steps": (0, 1, 2, 4, 6),
+    "max_seconds": (0, 1, 2),
+    "max_tool_calls": (0, 1, 2, 3),
+    "max_tokens": (0, 10, 25),
+    "max_cost_microusd": (0, 5, 12, 30),
+    "max_output_bytes": (10, 60, 200),
+    "max_repeats": (1, 2),
+    "max_handoffs": (0, 1, 2),
+    "max_depth": (0, 1, 2),
+    "decide_ms": (1, 30, 200),
+    "tool_ms": (1, 30, 200),
+}
+
+
+def _limits(rng: Random) -> Limits:
+    share = rng.choice((0.0, 0.03, 0.15))
+    small = {name: rng.choice(values) for name, values in _SMALL.items() if rng.random() < share}
+    return Limits(
+        **{
+            "max_refusals": rng.randint(0, 3),
+            "doubt_wait_s": rng.choice((0, 5)),
+            **small,
+        }
+    )

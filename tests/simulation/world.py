@@ -1,0 +1,257 @@
+"""One seed, run: all layers, all runs, all crashes, under one clock and one source of randomness."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+from airside.memory.local import LocalMemory
+from airside.stack import events as ev
+from airside.stack.gate import Gate
+from airside.stack.identity import seal_identity
+from airside.stack.ids import RunId, TenantId, mint_executor
+from airside.stack.local import LocalPolicy
+from airside.tools.dispatch import Dispatcher
+from airside.tools.local import LocalTools
+from tests.simulation.clock import ManualLoop
+from tests.simulation.ledger import Ledger, make_tools
+from tests.simulation.people import SEAL, People, SimApprovals
+from tests.simulation.plan import BUNDLES, Plan, make_plan
+from tests.simulation.ports import SimJournal
+from tests.simulation.runtime import Driver, Runtime
+
+LONGEST_S = 3_600.0
+"""Nothing a run may wait for takes an hour: what has not ended by then never will."""
+
+Owner = Any
+_OWNER: contextvars.ContextVar[Owner] = contextvars.ContextVar("owner", default=None)
+
+
+class World:
+    """Everything of one seed."""
+
+    def __init__(self, seed: int, plan: Plan | None = None) -> None:
+        self.rng = Random(seed)
+        self.plan = plan or make_plan(self.rng)
+        self.loop = ManualLoop()
+        self.loop.set_task_factory(_make_task)
+        self.loop.set_exception_handler(lambda loop, context: None)
+        self.now_us = self.loop.now_us
+        self.log: list[str] = []
+        self.violations: list[str] = []
+        self.points = 0
+        self.crashes = 0
+        self._hash = hashlib.sha256()
+        self._over: asyncio.Future[None] = self.loop.create_future()
+        self.journal = SimJournal(self)
+        self.ledger = Ledger(self)
+        self.toolbox = make_tools(self)
+        self.specs = tuple(tool.spec for tool in self.toolbox)
+        self.calls: dict[asyncio.Task[Any], None] = {}
+        self.tools = LocalTools(self._dispatcher)
+        self.policy = self._policy()
+        self.memory = LocalMemory(self.now_us)
+        self.approvals = SimApprovals(self)
+        self.people = People(self)
+        self.driver = Driver(self)
+
+    # What everything in the world uses.
+
+    def start(self, work: Coroutine[Any, Any, None], owner: Owner = None) -> None:
+        """Run a task; with an owner, it and all tasks it starts die with the owner."""
+        context = contextvars.copy_context()
+        context.run(_OWNER.set, owner)
+        self.loop.create_task(self._watched(work), context=context)
+
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.violation(f"{getattr(work, '__qualname__', work)}: {type(error).__name__}: {error}"[:300])
+
+    def later(self, delay_s: float, act: Callable[[], Any]) -> None:
+        """Do something when the clock is there."""
+        self.loop.call_later(delay_s, act, context=contextvars.Context())
+
+    async def pause(self) -> None:
+        """Take a random time: mostly milliseconds, now and then half a second."""
+        slow = self.rng.random() < 0.01
+        await asyncio.sleep(self.rng.random() * 0.5 if slow else self.rng.expovariate(500))
+
+    def chance(self, weight: float) -> bool:
+        """Whether a fault of this weight happens now."""
+        return self.plan.faults > 0 and self.rng.random() < self.plan.faults * weight
+
+    def point(self, what: str) -> None:
+        """Pass a point at which the plan may have something crash."""
+        self.points += 1
+        kind = self.plan.crashes.get(self.points)
+        if kind is not None:
+            self.crashes += 1
+            self.note(f"CRASH {kind} at point {self.points}: {what}")
+            _CRASHES[kind](self)
+
+    def trace(self, *parts: Any) -> None:
+        """Add to the hash of everything that happened."""
+        for part in parts:
+            self._hash.update(part if isinstance(part, bytes) else f"|{part}|".encode())
+
+    def note(self, text: str) -> None:
+        """Keep a line of the story."""
+        self.log.append(f"+{self.loop.elapsed_us / 1e6:9.4f}s  {text}")
+
+    def violation(self, text: str) -> None:
+        """Report that a promise was broken."""
+        self.note(f"VIOLATION {text}")
+        if text not in self.violations:
+            self.violations.append(text)
+
+    def abandon(self) -> None:
+        """End the simulation here: it would not end by itself."""
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def tenant_of(self, run_id: RunId) -> TenantId:
+        """Return the tenant a run was submitted for."""
+        return self.driver.submitted[run_id].identity.tenant
+
+    def executing(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start work that belongs to the present executor."""
+        context = contextvars.copy_context()
+        context.run(_OWNER.set, None)
+        task = self.loop.create_task(work, context=context)
+        self.calls[task] = None
+        task.add_done_callback(self._called)
+        return task
+
+    def _called(self, task: asyncio.Task[Any]) -> None:
+        if self.calls.pop(task, self) is None and (task.cancelled() or task.exception() is not None):
+            self.violation("Dispatcher.execute raised instead of returning a result")
+
+    # Running it.
+
+    def run(self) -> None:
+        """Play the seed to its end."""
+        try:
+            self.loop.run_until_complete(self._play())
+        finally:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.close()
+
+    async def _play(self) -> None:
+        for run in self.plan.runs:
+            identity = run.identity
+            submitted = ev.RunSubmitted(
+                run_id=run.run_id,
+                identity=identity,
+                sealed=seal_identity(SEAL, identity),
+                request=run.request,
+                limits=run.limits,
+                app_version="app-1",
+                at_us=self.now_us(),
+            )
+            self.later(run.start_s, lambda s=submitted: self.driver.submit(s))
+            self.people.interfere(run)
+        self.start(self._watch())
+        await self._over
+
+    async def _watch(self) -> None:
+        """End the simulation when all runs have ended, or when they never will."""
+        while self.loop.time() < LONGEST_S:
+            await asyncio.sleep(1.0 if self.loop.time() < 120 else 60.0)
+            if all(self.journal.ended(run) for run in [r.run_id for r in self.plan.runs] + [*self.driver.submitted]):
+                break
+        # What is still on its way (a call of a run that was killed) arrives before the books are closed.
+        await asyncio.sleep(10.0)
+        self.abandon()
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything that happened."""
+        self.trace(self.points, self.crashes, self.loop.elapsed_us, sorted(self.ledger.counts.items()), *self.log)
+        return self._hash.hexdigest()
+
+    # Crashes.
+
+    def _dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            self.toolbox,
+            seal_key=SEAL,
+            executor_id=mint_executor(self.rng.randbytes),
+            now_us=self.now_us,
+            in_threads=False,
+        )
+
+    def _policy(self) -> LocalPolicy:
+        bundle = BUNDLES[1 if self.rng.random() < 0.2 else 0]
+        gate = Gate(bundle=bundle, tools=self.specs, seal_key=SEAL, now_us=self.now_us, random=self.rng.randbytes)
+        return LocalPolicy(gate)
+
+    def crash_runtime(self, tenant: TenantId, *, partition: bool = False) -> None:
+        """Lose a runtime; in a partition the old one goes on for a while beside the new one."""
+        old = self.driver.runtimes.pop(tenant, None)
+        if old is None:
+            return
+        if partition:
+            self.later(self.rng.random() * 3, old.die)
+        else:
+            old.die()
+        self.later(self.rng.random() * 0.2, lambda: self._restart(tenant))
+
+    def _restart(self, tenant: TenantId) -> None:
+        if tenant not in self.driver.runtimes:
+            self.driver.restart(tenant)
+
+    def crash_executor(self) -> None:
+        """Lose the executor and every call in flight."""
+        calls, self.calls = self.calls, {}
+        self.tools.restart()
+        for call in calls:
+            call.cancel()
+
+    def restart_policy(self) -> None:
+        """Replace the gate, perhaps by one with another bundle."""
+        self.policy = self._policy()
+
+    def crash_journal(self) -> None:
+        """Lose every answer the journal has not given."""
+        self.journal.incarnation += 1
+
+
+def _one(world: World) -> None:
+    world.crash_runtime(world.rng.choice(world.plan.tenants))
+
+
+def _all(world: World) -> None:
+    for tenant in world.plan.tenants:
+        world.crash_runtime(tenant)
+
+
+_CRASHES: dict[str, Callable[[World], None]] = {
+    "runtime": _one,
+    "runtimes": _all,
+    "partition": lambda world: world.crash_runtime(world.rng.choice(world.plan.tenants), partition=True),
+    "executor": World.crash_executor,
+    "policy": World.restart_policy,
+    "approvals": lambda world: world.approvals.restart(),
+    "journal": World.crash_journal,
+}
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], context: contextvars.Context | None = None
+) -> asyncio.Task[Any]:
+    owner = _OWNER.get() if context is None else context.get(_OWNER)
+    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context)
+    if isinstance(owner, Runtime):
+        owner.tasks[task] = None
+        task.add_done_callback(lambda done: owner.tasks.pop(done, None) and None)
+        if owner.dead:
+            task.cancel()
+    return task
