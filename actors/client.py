@@ -235,6 +235,10 @@ class Stack:
                 i, job_id = open_runs.pop(run_id)
                 yield i, ended(run_id, body, job_id, lambda run_id=run_id: self.story(run_id))  # type: ignore[misc]
 
+    def ended(self, run_ids: Sequence[str]) -> set[str]:
+        """Return which of these runs have ended; does not wait."""
+        return set(self._call("driver", "wait", list(run_ids), 0.0))
+
     def handle(self, run_id: str) -> RunHandle:
         """Return the handle of a run submitted earlier, from this process or another."""
         return RunHandle(self, parse_run(run_id))

@@ -242,11 +242,15 @@ class JournalStore:
                 wanted.setdefault(tenant, {})[number] = bytes.fromhex(mac)
         return wanted
 
+    def release(self) -> None:
+        """Close the file as it is."""
+        self._db.close()
+
     def close(self) -> None:
         """Write a last checkpoint and close the file."""
         if self._chain:
-            self.checkpoint(max(0, int(self._db.execute("SELECT coalesce(max(at_us), 0) FROM events").fetchone()[0])))
-        self._db.close()
+            self.checkpoint(int(self._db.execute("SELECT coalesce(max(at_us), 0) FROM events").fetchall()[0][0]))
+        self.release()
 
 
 def _run_row(body: bytes) -> dict[str, Any]:

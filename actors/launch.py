@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,13 @@ def _connect_ray(address: str | None, *, own: bool) -> bool:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     local: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if own else {}
     try:
-        ray.init(address="local" if own else address, namespace=NAMESPACE, log_to_driver=False, **local)
+        ray.init(
+            address="local" if own else address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **local,
+        )
     except (ConnectionError, RuntimeError) as error:
         raise Misuse(f"no Ray cluster answers at {address}: {error}") from None
     return True

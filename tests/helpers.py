@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 
 from airside.stack import events as ev
 from airside.stack import instructions as do
+from airside.stack.approvals import ApprovalVoted
 from airside.stack.canonical import digest
 from airside.stack.grants import Grant, mint
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId, effect_key
@@ -62,6 +64,19 @@ def decision(outcome: str = "allow", *, reason: ReasonCode | None = None, detail
         policy_version="v1",
         detail=detail,
     )
+
+
+def through_journal(event: Any) -> Any:
+    """Return an event as the journal gives it back.
+
+    An edit's arguments do not survive that yet (`test_optional_raw_json_is_the_same_after_the_journal`); drop the first
+    line when they do.
+    """
+    if isinstance(event, ev.ApprovalDecided | ApprovalVoted) and event.arguments is not None:
+        return event
+    decoded = msgspec.json.decode(msgspec.json.encode(event), type=type(event))
+    assert decoded == event
+    return decoded
 
 
 class Driven:
@@ -213,7 +228,7 @@ def spec(name: str = "pay", **fields: Any) -> ToolSpec:
     return ToolSpec.build(**({"name": name, "effect": "write", "parameters": parameters} | fields))
 
 
-def grant_for(tool: ToolSpec, arguments: bytes = b"{}", **fields: Any) -> Grant:
+def grant_for(tool: ToolSpec, arguments: bytes = b"{}", /, **fields: Any) -> Grant:
     """Return a grant that fits `tool`, `arguments` and `EXECUTOR`, changed by `fields`."""
     given = {
         "tenant": "acme",
@@ -236,6 +251,6 @@ def grant_for(tool: ToolSpec, arguments: bytes = b"{}", **fields: Any) -> Grant:
     return Grant(**(given | fields))
 
 
-def granted(tool: ToolSpec, arguments: bytes = b"{}", **fields: Any) -> ExecuteRequest:
+def granted(tool: ToolSpec, arguments: bytes = b"{}", /, **fields: Any) -> ExecuteRequest:
     """Return the request of a call granted with the right key."""
     return ExecuteRequest(grant=mint(KEY, grant_for(tool, arguments, **fields)), arguments=arguments)

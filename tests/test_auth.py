@@ -265,10 +265,13 @@ def test_an_open_tenants_claims_must_be_lists_of_text(claims: dict[str, Any]) ->
     assert refused(token(tenant="open", sub="zoe", **claims)) == "auth_claim_missing"
 
 
-@known_bug("auth.py:138 `clearance not in CLEARANCES` is fine for a list, but `{}` in `lower` never is; see report")
-def test_placeholder_for_strictness_of_exp() -> None:
-    who = AUTH.identify(token(exp=10**30), NOW)
-    assert IdentityChecker(KEY).check(__import__("msgspec").msgpack.encode(who), seal_identity(KEY, who)) == who
+@known_bug("auth.py:117 an `exp` wider than 64 bits makes an identity that cannot be encoded, so Ingress raises")
+def test_a_token_that_expires_beyond_all_time_is_refused_or_gives_an_identity_that_can_be_sealed() -> None:
+    try:
+        who = AUTH.identify(token(exp=10**30), NOW)
+    except AuthRefused:
+        return
+    assert seal_identity(KEY, who)
 
 
 # API keys.
@@ -280,7 +283,9 @@ def test_an_api_key_identifies_its_holder_and_the_directory_holds_only_its_hash(
     assert API_KEY not in DIRECTORY
 
 
-@pytest.mark.parametrize("key", ["ask_", "ask_Test", "ask_test ", "ask_é", hash_api_key(API_KEY).replace("sha256:", "ask_")])
+@pytest.mark.parametrize(
+    "key", ["ask_", "ask_Test", "ask_test ", "ask_é", hash_api_key(API_KEY).replace("sha256:", "ask_")]
+)
 def test_an_unknown_api_key_is_refused(key: str) -> None:
     assert refused(key) == "auth_unknown_key"
 
@@ -325,7 +330,9 @@ def test_a_wrong_directory_names_the_line(text: str, line: int, says: str) -> No
 
 
 @known_bug("directory.py:31 checks none of Limits' own bounds; the identity then does not decode: every call is denied")
-@pytest.mark.parametrize("limits", ["{max_repeats: 0}", "{max_depth: 9}", "{decide_ms: 0}", "{max_steps: 10000000000000000}"])
+@pytest.mark.parametrize(
+    "limits", ["{max_repeats: 0}", "{max_depth: 9}", "{decide_ms: 0}", "{max_steps: 10000000000000000}"]
+)
 def test_limits_outside_their_bounds_are_refused_at_load(limits: str) -> None:
     with pytest.raises(InvalidConfig):
         load_directory(f"tenants:\n  acme:\n    limits: {limits}\n")

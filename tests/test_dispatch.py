@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -343,8 +344,6 @@ async def test_a_parameter_annotated_tool_context_is_given_and_is_no_argument() 
 
 
 async def test_arguments_are_converted_to_the_types_of_the_annotations() -> None:
-    from datetime import date
-
     def book(day: date) -> str:
         return f"{type(day).__name__} {day.year}"
 
@@ -481,7 +480,7 @@ def typed(amount: int) -> int:
     return amount
 
 
-def untyped(amount) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def untyped(amount) -> int:  # type: ignore[no-untyped-def]
     return 1
 
 

@@ -97,7 +97,7 @@ def test_ids_given_twice_are_named() -> None:
 
 @pytest.mark.parametrize("text", ["", "version: v1\nrules: []\n", "rules: [{id: a, outcome: deny}]\n", "- 1\n", "5\n"])
 def test_a_bundle_without_a_version_or_rules_is_refused(text: str) -> None:
-    with pytest.raises(InvalidConfig, match="<text>:1|<text>:2"):
+    with pytest.raises(InvalidConfig, match=r"<text>:[12]"):
         load_bundle(text)
 
 

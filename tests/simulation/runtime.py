@@ -138,9 +138,11 @@ class Runtime:
     def _ended(self, cycle: SimCycle) -> None:
         if self.cycles.pop(cycle.run_id, None) is None:
             return
-        for run_id in [name for name in self.cycles if name.startswith(f"{cycle.run_id}.")]:
-            why = ev.KillRequested(by="runtime", why="its parent ended", at_us=self.world.now_us())
-            self.deliver(run_id, why)
+        for run_id, submitted in list(self.world.driver.submitted.items()):
+            if submitted.parent == cycle.run_id and run_id in self.cycles:
+                self._orphan(self.cycles[run_id].machine)
+            elif submitted.parent == cycle.run_id and not self.world.journal.ended(run_id):
+                self.start(self.claim(submitted))  # a crash lost it, and the parent never asked for it again
         self.tell_parent(cycle.machine)
 
     def tell_parent(self, machine: RunMachine) -> None:

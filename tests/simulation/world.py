@@ -91,9 +91,13 @@ class World:
         self.points += 1
         kind = self.plan.crashes.get(self.points)
         if kind is not None:
-            self.crashes += 1
-            self.note(f"CRASH {kind} at point {self.points}: {what}")
-            _CRASHES[kind](self)
+            self.crash(kind, f"at point {self.points}: {what}")
+
+    def crash(self, kind: str, where: str) -> None:
+        """Have something crash now."""
+        self.crashes += 1
+        self.note(f"CRASH {kind} {where}")
+        _CRASHES[kind](self)
 
     def trace(self, *parts: Any) -> None:
         """Add to the hash of everything that happened."""
@@ -139,11 +143,15 @@ class World:
         try:
             self.loop.run_until_complete(self._play())
         finally:
-            for task in asyncio.all_tasks(self.loop):
-                task.cancel()
+            self.close()
+
+    def close(self) -> None:
+        """Let go of what still waits."""
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        for _ in range(3):
             self.loop.run_until_complete(asyncio.sleep(0))
-            self.loop.run_until_complete(asyncio.sleep(0))
-            self.loop.close()
+        self.loop.close()
 
     async def _play(self) -> None:
         for run in self.plan.runs:

@@ -1,0 +1,309 @@
+"""The command line: `airside --help`.
+
+Commands find the stack by its state directory (`--state-dir`, or `AIRSIDE_STATE_DIR`; `.airside` by default).  Audit
+commands read the journal's file where no stack runs.  A misuse or a refusal is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, Misuse
+
+if TYPE_CHECKING:
+    from airside.actors.app import App
+    from airside.actors.client import Stack
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Governed LLM agent jobs on Ray."
+)
+approvals = typer.Typer(no_args_is_help=True, help="What waits for people.")
+audit = typer.Typer(no_args_is_help=True, help="The journal: check it, ask it, have a run told.")
+token = typer.Typer(no_args_is_help=True, help="Tokens for local use.")
+app.add_typer(approvals, name="approvals")
+app.add_typer(audit, name="audit")
+app.add_typer(token, name="token")
+
+StateDir = Annotated[Path, typer.Option(envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")]
+AppName = Annotated[str, typer.Option("--app", help="MODULE, or MODULE:NAME; NAME is an App or makes one")]
+AppArgs = Annotated[list[str] | None, typer.Option("--app-arg", help="NAME=VALUE for what makes the app; repeatable")]
+As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]
+Credential = Annotated[str, typer.Option("--token", help="a token or API key of whoever decides")]
+HERE = Path(".airside")
+
+
+def main() -> None:
+    """Run the command line; the console script's entry."""
+    try:
+        app()
+    except AirsideError as error:
+        typer.echo(f"airside: {error.message}", err=True)
+        sys.exit(2)
+
+
+def load_app(name: str, arguments: list[str]) -> App:
+    """Make the app `MODULE[:NAME]` with `NAME=VALUE` arguments; raise `InvalidConfig` saying what is wrong."""
+    from airside.actors.app import App
+
+    module_name, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InvalidConfig(f"--app {name}: {error}") from None
+    found = getattr(module, attribute, None) if attribute else _conventional(module)
+    given = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise InvalidConfig(f"--app-arg {argument!r}: write NAME=VALUE")
+        given[key] = value
+    try:
+        made = found(**given) if callable(found) else found
+    except TypeError as error:
+        raise InvalidConfig(f"--app {name}: {error}") from None
+    if not isinstance(made, App):
+        raise InvalidConfig(f"--app {name}: there is no App and nothing that makes one (`app` or `create_app`)")
+    return made
+
+
+def _conventional(module: Any) -> Any:
+    """Return a module's `app` or `create_app`; of a package, that of its module `app`."""
+    for candidate in ("create_app", "app"):
+        found = getattr(module, candidate, None)
+        if found is not None and not hasattr(found, "__path__"):
+            return found if candidate == "create_app" or not hasattr(found, "create_app") else found.create_app
+    with contextlib.suppress(ImportError):
+        return _conventional(importlib.import_module(f"{module.__name__}.app"))
+    return None
+
+
+@contextlib.contextmanager
+def attached(state_dir: Path) -> Iterator[Stack]:
+    """Yield the running stack of a state directory."""
+    import airside
+
+    with airside.connect(state_dir) as stack:
+        yield stack
+
+
+@app.command()
+def demo(
+    yes: Annotated[bool, typer.Option("--yes", help="give the approvals without asking")] = False,
+    state_dir: StateDir = HERE / "demo",
+) -> None:
+    """Run a batch of proposals in which every request ends another way."""
+    from airside.demo.run import run_demo
+
+    raise typer.Exit(run_demo(state_dir, yes=yes))
+
+
+@app.command()
+def up(
+    app_name: AppName,
+    app_arg: AppArgs = None,
+    state_dir: StateDir = HERE,
+    mode: Annotated[str, typer.Option(help="dedicated or pooled")] = "dedicated",
+) -> None:
+    """Start a stack and keep it running until Ctrl-C or SIGTERM; other processes attach to it."""
+    import airside
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with airside.start(load_app(app_name, app_arg or []), state_dir=state_dir, mode=mode):
+        typer.echo(f"up; state in {state_dir.resolve()}")
+        stop.wait()
+
+
+@app.command()
+def run(
+    jobs: Annotated[Path, typer.Argument(help="a file with one job (JSON) a line")],
+    out: Annotated[Path, typer.Option(help="where the results go, as Parquet")],
+    app_name: AppName = "",
+    app_arg: AppArgs = None,
+    state_dir: StateDir = HERE,
+    mode: Annotated[str, typer.Option(help="dedicated or pooled")] = "dedicated",
+) -> None:
+    """Run a batch: on a stack of its own with --app, else on the one that runs in --state-dir.
+
+    Exit code 0 if every job completed, 1 if some did not; the results say which and why.
+    """
+    import airside
+    from airside.actors.jobs import read_jobs
+
+    made = load_app(app_name, app_arg or []) if app_name else None
+    lines = list(read_jobs(jobs, made.job_inputs if made else None))
+    stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
+    with stack:
+        results = stack.map(lines)
+        problems = stack.verify()
+    write_parquet(out, [result.row() for result in results])
+    for result in results:
+        if not result.ok:
+            typer.echo(f"{result.job_id}: {result.status} [{result.reason_code}] {result.detail}", err=True)
+    done = sum(result.ok for result in results)
+    figures = {"jobs": len(results), "completed": done, "audit_ok": not problems, "out": str(out)}
+    typer.echo(json.dumps(figures))
+    raise typer.Exit(0 if done == len(results) and not problems else 1)
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows to a Parquet file, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    pq.write_table(pa.Table.from_pylist(rows), part)
+    part.replace(path)
+
+
+@app.command()
+def status(state_dir: StateDir = HERE) -> None:
+    """Show every layer's health and counts, as JSON."""
+    with attached(state_dir) as stack:
+        found = stack.status()
+    typer.echo(json.dumps(found, indent=1, default=str))
+    raise typer.Exit(1 if any("down" in layer for layer in found.values()) else 0)
+
+
+@app.command()
+def kill(
+    run_id: Annotated[str, typer.Option("--run", help="a run's id")] = "",
+    tenant: Annotated[str, typer.Option(help="all runs of a tenant")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="all runs")] = False,
+    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """End runs, whatever they are doing."""
+    with attached(state_dir) as stack:
+        typer.echo(f"killed {stack.kill(run=run_id, tenant=tenant, all=everything, why=why)}")
+
+
+@app.command()
+def settle(
+    run_id: str,
+    happened: Annotated[bool, typer.Option("--happened/--not-happened", help="what you found out")],
+    output: Annotated[str, typer.Option(help="the call's result, as JSON")] = "null",
+    why: str = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Say what became of the call a run is in doubt about, so that it goes on."""
+    with attached(state_dir) as stack:
+        stack.settle(run_id, happened=happened, output=_json(output), why=why)
+
+
+@approvals.command("list")
+def approvals_list(tenant: str = "", state_dir: StateDir = HERE) -> None:
+    """List what waits, oldest first, one JSON object a line."""
+    with attached(state_dir) as stack:
+        for approval in stack.approvals(tenant or None):
+            fields = {name: getattr(approval, name) for name in approval.__slots__}
+            typer.echo(json.dumps(fields))
+
+
+@approvals.command()
+def approve(
+    approval_id: str, principal: As = "", credential: Credential = "", note: str = "", state_dir: StateDir = HERE
+) -> None:
+    """Approve a call."""
+    with attached(state_dir) as stack:
+        typer.echo(stack.approve(approval_id, token=credential, principal=principal, note=note) or "counted")
+
+
+@approvals.command()
+def reject(
+    approval_id: str, principal: As = "", credential: Credential = "", note: str = "", state_dir: StateDir = HERE
+) -> None:
+    """Reject a call."""
+    with attached(state_dir) as stack:
+        typer.echo(stack.reject(approval_id, token=credential, principal=principal, note=note))
+
+
+@approvals.command()
+def edit(
+    approval_id: str,
+    arguments: Annotated[str, typer.Argument(help="the new arguments, a JSON object")],
+    principal: As = "",
+    credential: Credential = "",
+    note: str = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Approve a call with other arguments; it is validated and gated again."""
+    with attached(state_dir) as stack:
+        new = _json(arguments)
+        typer.echo(stack.edit(approval_id, new, token=credential, principal=principal, note=note))
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"not JSON: {error}") from None
+
+
+@audit.command()
+def verify(state_dir: StateDir = HERE) -> None:
+    """Check every tenant's chain and the checkpoints; exit code 1 if anything is wrong."""
+    from airside.actors.audit import open_audit
+
+    with open_audit(state_dir) as journal:
+        problems = journal.verify()
+    for problem in problems:
+        typer.echo(problem, err=True)
+    typer.echo("the journal is not whole" if problems else "the journal is whole")
+    raise typer.Exit(1 if problems else 0)
+
+
+@audit.command()
+def query(sql: str, state_dir: StateDir = HERE) -> None:
+    """Answer one SELECT over `events`, `runs` and `outcomes`, one JSON object a row."""
+    from airside.actors.audit import open_audit
+
+    with open_audit(state_dir) as journal:
+        for row in journal.query(sql).to_pylist():
+            typer.echo(json.dumps(row, default=lambda v: v.hex() if isinstance(v, bytes) else str(v)))
+
+
+@audit.command()
+def story(run_id: str, state_dir: StateDir = HERE) -> None:
+    """Tell a run: what happened, and why."""
+    from airside.actors.audit import open_audit
+
+    with open_audit(state_dir) as journal:
+        typer.echo(journal.story(run_id))
+
+
+@token.command()
+def issue(
+    tenant: str,
+    principal: str,
+    ttl: Annotated[int, typer.Option(help="seconds it is good for")] = 3600,
+    role: Annotated[list[str] | None, typer.Option(help="for a tenant that is open; repeatable")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="for a tenant that is open; repeatable")] = None,
+    state_dir: StateDir = HERE,
+) -> None:
+    """Sign a token with the stack's local key."""
+    import time
+
+    from airside.stack.auth import issue_token
+    from airside.stack.keyring import KeyRing
+
+    if not (state_dir / "keys").is_dir():
+        raise Misuse(f"{state_dir} has no keys: start a stack there first")
+    keys = KeyRing.open(state_dir / "keys")
+    claims = {"roles": role or [], "scopes": scope or []}
+    now_s = int(time.time())
+    typer.echo(issue_token(keys.issuer_pem, tenant=tenant, principal=principal, now_s=now_s, ttl_s=ttl, claims=claims))

@@ -1,0 +1,121 @@
+"""The architecture, held by reading the source: who may import whom, what may be imported at all, and sizes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = {"stack": 0, "memory": 1, "tools": 1, "actors": 2}
+MAY_IMPORT_RAY = {"actors", "benchmarks", "tests", "examples", "airside"}
+MAX_FUNCTION_LINES = 60
+MAX_FILE_LINES = 450
+LONGER_FILES = {"stack/machine.py": 620, "stack/cycle.py": 470}
+"""The machine is one table with its handlers, and the cycle one method per instruction: splitting would strew them."""
+
+CORE = sorted(path for layer in ("stack", "memory", "tools") for path in (ROOT / layer).rglob("*.py"))
+SOURCES = sorted(
+    path
+    for folder in ("stack", "memory", "tools", "actors", "benchmarks", "examples")
+    for path in (ROOT / folder).rglob("*.py")
+)
+ENTRY = sorted((ROOT / "airside").glob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """Return a source's path within the repository."""
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> Iterator[tuple[int, int, str]]:
+    """Yield line, level and module of every import, those inside functions and under TYPE_CHECKING too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, 0, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.level, node.module or ""
+
+
+def test_the_sources_are_found() -> None:
+    assert len(CORE) > 25 and {path.parent.name for path in CORE} >= {"stack", "memory", "tools"}
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *ENTRY], ids=name_of)
+def test_ray_is_imported_only_where_it_may_be(path: Path) -> None:
+    allowed = path.relative_to(ROOT).parts[0] in MAY_IMPORT_RAY
+    found = [line for line, _, module in imports(path) if module.split(".")[0] == "ray"]
+    assert allowed or not found, f"{name_of(path)}:{found[0]} imports ray"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.relative_to(ROOT).parts[0] in LAYERS], ids=name_of)
+def test_a_layer_imports_only_itself_and_lower_ones(path: Path) -> None:
+    layer = path.relative_to(ROOT).parts[0]
+    for line, _, module in imports(path):
+        parts = module.split(".")
+        if parts[0] != "airside":
+            assert parts[0] not in ("examples", "tests", "benchmarks"), f"{name_of(path)}:{line} imports {module}"
+            continue
+        other = parts[1] if len(parts) > 1 else ""
+        assert other == layer or LAYERS.get(other, 99) < LAYERS[layer], f"{name_of(path)}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *ENTRY], ids=name_of)
+def test_imports_are_absolute_and_go_through_airside(path: Path) -> None:
+    for line, level, module in imports(path):
+        assert level == 0, f"{name_of(path)}:{line} is a relative import"
+        assert module.split(".")[0] not in LAYERS, f"{name_of(path)}:{line}: write airside.{module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "stack").rglob("*.py")), ids=name_of)
+def test_the_core_takes_its_clock_and_its_randomness_as_arguments(path: Path) -> None:
+    secret_makers = {"ids.py", "keyring.py", "auth.py"}
+    forbidden = {"random", "time", "threading", "socket", "subprocess"} | (
+        set() if path.name in secret_makers else {"secrets"}
+    )
+    found = [(line, module) for line, _, module in imports(path) if module.split(".")[0] in forbidden]
+    assert not found, f"{name_of(path)}: {found}"
+    calls = [n.attr for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Attribute)]
+    assert not {"now", "utcnow", "today", "urandom"} & set(calls), name_of(path)
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_functions_and_files_are_short_enough_to_read(path: Path) -> None:
+    text = path.read_text("utf-8")
+    bound = LONGER_FILES.get(name_of(path), MAX_FILE_LINES)
+    assert len(text.splitlines()) <= bound, f"{name_of(path)} has {len(text.splitlines())} lines, over {bound}"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= MAX_FUNCTION_LINES, f"{name_of(path)}:{node.lineno} {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_every_module_and_public_name_has_a_docstring(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    assert ast.get_docstring(tree), f"{name_of(path)} says nothing of itself"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            overload = any(isinstance(d, ast.Name) and d.id == "overload" for d in node.decorator_list)
+            assert overload or ast.get_docstring(node), f"{name_of(path)}:{node.lineno} {node.name}"
+
+
+def test_importing_airside_or_the_core_pulls_in_nothing_heavy() -> None:
+    core = [f"airside.stack.{path.stem}" for path in sorted((ROOT / "stack").glob("*.py")) if path.stem != "__init__"]
+    code = (
+        "import importlib, sys, airside\n"
+        "heavy = {'ray', 'torch', 'lancedb', 'duckdb', 'pyarrow', 'sentence_transformers'}\n"
+        "assert not heavy & set(sys.modules), ('airside', heavy & set(sys.modules))\n"
+        f"for name in {[*core, 'airside.tools.dispatch', 'airside.tools.local', 'airside.memory.local']!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    assert not heavy & set(sys.modules), (name, heavy & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,83 @@
+"""The simulator, as a fast test; `python -m tests.simulate --seeds 1000` plays more.  And the simulator itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from airside.stack.machine import MAX_SENDS, Instructions, RunMachine
+from airside.stack.state import Phase
+from tests.simulate import main, play
+
+CHUNKS = [range(first, first + 10) for first in range(0, 40, 10)]
+
+
+@pytest.mark.parametrize("seeds", CHUNKS, ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
+def test_every_promise_holds_whatever_crashes(seeds: range) -> None:
+    """No seed breaks a promise: effects at most once, governed before they happen, nothing acknowledged lost."""
+    broken = {seed: played.violations for seed in seeds if (played := play(seed)).violations}
+    assert broken == {}
+
+
+@pytest.mark.parametrize("seed", [3, 17])
+def test_the_same_seed_is_the_same_story(seed: int) -> None:
+    """Everything that happens, to the microsecond, follows from the seed."""
+    assert play(seed).fingerprint == play(seed).fingerprint != play(seed + 1).fingerprint
+
+
+def test_the_seed_is_all_that_matters() -> None:
+    """Another process with other string hashes plays the same story."""
+    script = "from tests.simulate import play; print(play(5).fingerprint)"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == play(5).fingerprint
+
+
+def test_the_plans_crash_something_and_have_effects() -> None:
+    """The simulator does what it is for: runs have effects, and processes die while they do."""
+    played = [play(seed) for seed in range(20)]
+    assert sum(one.crashes for one in played) > 20
+    assert sum(one.effects for one in played) > 50
+
+
+def test_a_planted_second_send_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that sends a call again whose tool cannot take it is caught doing a thing twice."""
+
+    def resend(machine: RunMachine) -> Instructions:
+        machine.state.ambiguous = True
+        again = machine.state.sends < MAX_SENDS
+        return machine._gate(phase=Phase.RESUMING) if again else machine._doubt()
+
+    monkeypatch.setattr(RunMachine, "_recover", resend)
+    # The table and the map of outstanding work hold the function itself.
+    monkeypatch.setattr("airside.stack.machine._OUTSTANDING", _with(resend))
+    found = [text for seed in range(60) for text in play(seed).violations]
+    assert any("happened 2 times" in text for text in found)
+
+
+def _with(recover: object) -> object:
+    from airside.stack.machine import _OUTSTANDING
+
+    return {**_OUTSTANDING, Phase.EXECUTING: recover}
+
+
+def test_a_planted_early_send_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that does not wait for durability is caught at the effect."""
+
+    async def at_once(log: object) -> None:
+        log.flush()  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("airside.stack.runlog.RunLog.durable", at_once)
+    found = [text for seed in range(20) for text in play(seed).violations]
+    assert any("without a durable intent" in text for text in found)
+
+
+def test_the_last_line_is_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts read the last line."""
+    main(["--seeds", "2", "--brief"])
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert set(json.loads(last)) == {"seeds", "violations", "crashes", "effects"}
