@@ -19,10 +19,9 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util import list_named_actors
 
-from airside.actors.app import App
 from airside.actors.driver import ORDER_PURPOSE
 from airside.actors.jobs import BadLine, Job
-from airside.actors.layer import now_us
+from airside.actors.layer import TICKET, now_us
 from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.progress import progress_of
 from airside.actors.results import PendingApproval, RunResult, ended, refused
@@ -34,6 +33,7 @@ from airside.stack.events import decode_event
 from airside.stack.ids import parse_run
 from airside.stack.keyring import KeyRing
 from airside.stack.messages import Order, Submission, Ticket, VoteReply
+from airside.stack.ports import Candidate, LearnReply
 from airside.stack.reasons import ReasonCode
 from airside.stack.sealing import wrap
 from airside.stack.story import tell
@@ -88,14 +88,13 @@ class Stack:
         *,
         owns_ray: bool,
         stops: bool,
-        app: App | None = None,
     ) -> None:
         self.settings = settings
         self.state_dir = state_dir
         self._keys = keys
         self._owns_ray = owns_ray
         self._stops = stops
-        self._app = app
+        self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +120,13 @@ class Stack:
             ttl_s=ttl_s,
             claims=claims,
         )
+
+    def _own_token(self, tenant: str, principal: str) -> str:
+        """Return a token for local use, the same for as long as most of its life is left."""
+        made = self._tokens.get((tenant, principal))
+        if made is None or made[1] < time.monotonic():
+            made = self._tokens[tenant, principal] = (self.token(tenant, principal), time.monotonic() + 1800)
+        return made[0]
 
     def submit(
         self, request: str | Job, *, token: str = "", tenant: str = "", principal: str = "", **fields: Any
@@ -205,7 +211,7 @@ class Stack:
         places: list[int] = []
         for i, job in enumerate(jobs):
             try:
-                credential = job.token or self.token(job.tenant, job.principal)
+                credential = job.token or self._own_token(job.tenant, job.principal)
                 body = msgspec.json.encode(job.to_request())
             except InvalidInput as error:
                 tickets[i] = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
@@ -341,6 +347,13 @@ class Stack:
         if not bodies:
             raise InvalidInput(f"the journal has no run {run_id}")
         return tell([decode_event(body) for body in bodies])
+
+    def remember(self, candidate: Candidate) -> str:
+        """Offer memory a record, as its operator; return `stored` or the code of why it was not kept."""
+        answer = self._call("memory", "write_if_useful", [encode(candidate)])[0]
+        if answer.startswith(TICKET):
+            answer = self._call("memory", "collect", answer)
+        return msgspec.msgpack.decode(answer, type=LearnReply).code
 
     # Twins to await.
 

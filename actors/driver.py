@@ -483,7 +483,7 @@ def _latest_epoch(bodies: Sequence[bytes]) -> int:
 
 
 def _usage_of(bodies: Sequence[bytes]) -> Usage:
-    return _replayed(bodies).state.usage
+    return _replayed(bodies).usage()
 
 
 def _outcome_of(event: ev.Event, bodies: Sequence[bytes]) -> Outcome:

@@ -51,7 +51,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     owns_ray = _connect_ray(address, own=address is None)
     if _exists(settings):
         raise Misuse(f"stack {settings.stack!r} runs already: use airside.connect(), or shut it down first")
-    stack = Stack(settings, keys, state_dir, owns_ray=owns_ray, stops=owns_ray, app=app)
+    stack = Stack(settings, keys, state_dir, owns_ray=owns_ray, stops=owns_ray)
     try:
         _start_layers(checked, settings, state_dir, keys)
     except BaseException:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 
 from airside.actors.layer import Layer, LayerConfig, control, now_us
 from airside.stack.gate import Gate, GateRequest
+from airside.stack.ids import Buffered
 from airside.stack.policy import load_bundle
 from airside.stack.toolspec import ToolSpec
 
@@ -32,7 +32,7 @@ class Policy(Layer):
             tools=self._tools,
             seal_key=self.config.seal_key,
             now_us=now_us,
-            random=secrets.token_bytes,
+            random=Buffered(),
         )
 
     async def decide(self, batch: list[bytes]) -> list[bytes]:

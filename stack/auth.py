@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,9 @@ _REQUIRED: tuple[tuple[str, type], ...] = (
     ("nbf", int),
 )
 _LEEWAY_S = 5
+_REMEMBERED = 4096
+"""Tokens that verified and are not checked again until they expire: a batch uses one many times."""
+
 _KEY_PREFIX = "ask_"
 
 
@@ -61,6 +65,7 @@ class Authenticator:
             for principal, who in entry.principals.items()
             for digest in who.api_keys
         }
+        self._known: OrderedDict[str, tuple[Identity, int]] = OrderedDict()
 
     def identify(self, credential: Any, now_s: int) -> Identity:
         """Return who holds `credential` (a JWT, or an API key beginning with `ask_`) at `now_s` (UTC seconds)."""
@@ -70,7 +75,15 @@ class Authenticator:
             raise refuse(ReasonCode.AUTH_MALFORMED, f"{len(credential):,} bytes, over {MAX_TOKEN_BYTES:,}")
         if credential.startswith(_KEY_PREFIX):
             return self._by_api_key(credential)
-        return self._by_claims(self._claims(credential, now_s))
+        known = self._known.get(credential)
+        if known is not None and known[1] > now_s:
+            return known[0]
+        claims = self._claims(credential, now_s)
+        identity = self._by_claims(claims)
+        self._known[credential] = (identity, claims["exp"])
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return identity
 
     def _by_api_key(self, key: str) -> Identity:
         holder = self._api_keys.get(hash_api_key(key))

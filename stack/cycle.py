@@ -73,8 +73,11 @@ class Cycle:
         self.log = RunLog(layers.journal, submitted.identity.tenant, self.run_id, machine.state.epoch, durable=durable)
         self._identity = msgspec.msgpack.encode(submitted.identity)
         self._tools = tuple(s for s in layers.specs if set(s.scopes) <= set(submitted.identity.scopes))
+        self._traceparent = layers.traceparent(self.run_id)
         self._recalled: tuple[Recalled, ...] = ()
+        self._remaining = machine.limits
         self._grant = b""
+        self._reading = False
         self._learning: list[asyncio.Task[ev.MemoryLearned | None]] = []
         self._inbox: deque[ev.Event] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -135,6 +138,8 @@ class Cycle:
         """Handle one event and log it."""
         instructions = self.machine.handle(event)
         self.log.record(event)
+        if isinstance(event, ev.ToolExecuted) and not self._reading:
+            self.log.flush()  # what changed something is on record as soon as may be; nobody waits for it
         return instructions
 
     async def _interruptible(self, instruction: do.Instruction) -> ev.Event | None:
@@ -207,7 +212,7 @@ class Cycle:
         )
 
     async def _decide(self, i: do.Decide) -> ev.Event:
-        limits = self.machine.remaining()
+        limits = self._remaining = self.machine.remaining()
         seconds = min(limits.decide_ms / 1000, limits.max_seconds + 1)
         reason = ReasonCode.AGENT_ERROR
         try:
@@ -247,7 +252,7 @@ class Cycle:
             branches=s.branches or (),
             message=s.message,
             recalled=self._recalled,
-            remaining=self.machine.remaining(),
+            remaining=self._remaining,
             tools=self._tools,
             labels=s.labels,
         )
@@ -345,12 +350,13 @@ class Cycle:
         )
 
     async def _execute(self, i: do.Execute) -> ev.Event:
-        if not i.durable_first:
+        self._reading = not i.durable_first
+        if self._reading:
             self.log.flush()  # a read's intent is written while the read runs
         request = ExecuteRequest(
             grant=self._grant,
             arguments=bytes(i.gated.arguments),
-            traceparent=self._layers.traceparent(self.run_id),
+            traceparent=self._traceparent,
         )
         try:
             reply = await self._layers.tools.execute(self.run_id, request)
@@ -411,7 +417,7 @@ class Cycle:
             await self._layers.tools.release(self.run_id)
         return ev.RunEnded(
             outcome=i.outcome,
-            usage=self.machine.state.usage,
+            usage=self.machine.usage(),
             at_us=self._layers.now_us(),
             cause=i.cause,
         )

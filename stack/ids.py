@@ -22,13 +22,30 @@ ApprovalId = NewType("ApprovalId", str)
 ExecutorId = NewType("ExecutorId", str)
 EffectKey = NewType("EffectKey", str)
 
+Randomness = Callable[[int], bytes]
+"""`n -> n random bytes`; `secrets.token_bytes` in production, a seeded generator in the simulator."""
+
+
+class Buffered:
+    """`Randomness` that asks the system for a page at a time: a call a grant costs more than the grant's seal."""
+
+    def __init__(self, source: Randomness = secrets.token_bytes, page: int = 4096) -> None:
+        self._source = source
+        self._page = page
+        self._left = b""
+
+    def __call__(self, n: int) -> bytes:
+        """Return `n` random bytes, each handed out once."""
+        if len(self._left) < n:
+            self._left = self._source(max(self._page, n))
+        taken, self._left = self._left[:n], self._left[n:]
+        return taken
+
+
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}", re.ASCII)
 _RUN = re.compile(r"run_[0-9a-f]{24}(\.[0-9]{1,4}-[0-9]{1,4}){0,8}", re.ASCII)
 _APPROVAL = re.compile(r"apr_run_[0-9a-f]{24}(\.[0-9]{1,4}-[0-9]{1,4}){0,8}_[0-9]{1,4}_[0-9a-f]{12}", re.ASCII)
-
-Randomness = Callable[[int], bytes]
-"""`n -> n random bytes`; `secrets.token_bytes` in production, a seeded generator in the simulator."""
 
 
 def _parse(kind: str, pattern: re.Pattern[str], text: object) -> str:

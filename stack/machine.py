@@ -44,7 +44,7 @@ from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.state import OVER, PARKED, TIMED, Phase, RunState, StepRecord
 from airside.stack.story import tell
 from airside.stack.topology import BranchEnd, Done, FanOut, GiveUp, StageEnd, TopologyState
-from airside.stack.values import NULL, Action, Finish, Handoff, Limits, Outcome, ToolResult
+from airside.stack.values import NULL, Action, Finish, Handoff, Limits, Outcome, ToolResult, Usage
 
 MAX_SENDS = 4
 """How often one call is sent: first, and again after an executor died.  More would hide a call that kills executors."""
@@ -86,7 +86,7 @@ class RunMachine:
                 f"{type(event).__name__}(step={step}) in phase {state.phase} at step {state.step}\n{self.story()}"
             )
         if state.phase in TIMED and not isinstance(event, ev.RunActivated):
-            self._use(active_us=max(0, event.at_us - state.last_us))
+            state.usage.active_us += max(0, event.at_us - state.last_us)
         state.last_us = max(state.last_us, event.at_us)
         self.events.append(event)
         instructions: Instructions = handler(self, event)
@@ -128,6 +128,10 @@ class RunMachine:
         s = self.state
         return TopologyState(request=s.submitted.request, finished=s.finished, holder=s.holder, branches=s.branches)
 
+    def usage(self) -> Usage:
+        """Return a copy of what the run has used so far."""
+        return msgspec.structs.replace(self.state.usage)
+
     def remaining(self) -> Limits:
         """Return what the run may still use: its limits less its usage, never below zero."""
         limits, used = self.limits, self.state.usage
@@ -149,8 +153,8 @@ class RunMachine:
 
     def _use(self, **more: int) -> None:
         used = self.state.usage
-        changed = {name: getattr(used, name) + amount for name, amount in more.items()}
-        self.state.usage = msgspec.structs.replace(used, **changed)
+        for name, amount in more.items():
+            setattr(used, name, getattr(used, name) + amount)
 
     def _overtime(self) -> bool:
         return self.state.usage.active_us > self.limits.max_seconds * 1_000_000

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -162,22 +162,32 @@ class Facts:
 
 
 Condition = Callable[[Facts], bool]
+_EFFECTS: tuple[EffectClass, ...] = get_args(EffectClass)
 
 
 class Evaluator:
-    """A bundle, compiled: a rule is a list of closures over `Facts`."""
+    """A bundle, compiled: for each effect class, the rules that could match, each a list of closures over `Facts`."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.version = bundle.version
         order = {"deny": 0, "require_approval": 1, "allow": 2}
         rules = sorted(bundle.rules, key=lambda rule: (order[rule.outcome], -_quorum(rule)))
-        self._rules = [(self._decision(rule), _conditions(rule.when)) for rule in rules]
+        compiled = [(rule.when.effect, self._decision(rule), _conditions(rule.when)) for rule in rules]
+        self._rules = {
+            effect: [
+                (decision, conditions) for effects, decision, conditions in compiled if effect in (effects or [effect])
+            ]
+            for effect in _EFFECTS
+        }
 
     def evaluate(self, facts: Facts) -> Decision:
         """Return the decision; an exception anywhere is a deny with `policy_error`."""
         try:
-            for decision, conditions in self._rules:
-                if all(condition(facts) for condition in conditions):
+            for decision, conditions in self._rules[facts.tool.effect]:
+                for condition in conditions:
+                    if not condition(facts):
+                        break
+                else:
                     return decision
         except Exception as error:
             return self.error(f"{type(error).__name__}: {error}")
@@ -216,11 +226,8 @@ def _quorum(rule: Rule) -> int:
 
 
 def _conditions(when: When) -> list[Condition]:
-    """Compile the conditions, cheapest first."""
+    """Compile the conditions, cheapest first; the effect's is the choice of the list the rule is in."""
     found: list[Condition] = []
-    if when.effect is not None:
-        effects = frozenset(when.effect)
-        found.append(lambda f: f.tool.effect in effects)
     if when.risk is not None:
         risks = frozenset(when.risk)
         found.append(lambda f: f.tool.risk in risks)
@@ -321,6 +328,8 @@ def _identity_fact(identity: Identity, name: str) -> Any:
 
 def _select(value: Any, parts: list[str]) -> list[Any]:
     """Return the values at a path, none if the path does not exist."""
+    if len(parts) == 1 and parts[0] != "*":
+        return [value[parts[0]]] if parts[0] in value else []
     found = [value]
     for part in parts:
         following: list[Any] = []

@@ -24,7 +24,7 @@ class RunLog:
         self._epoch = epoch
         self._next = durable
         self._kept: list[Entry] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
 
     def record(self, event: Event) -> None:
@@ -36,12 +36,25 @@ class RunLog:
         if self._kept and self._writing is None:
             self._writing = asyncio.ensure_future(self._write())
 
+    async def _write_now(self) -> None:
+        """Write in the caller's own task, which costs less than one for the write; `flush` waits for its end."""
+        self._writing = asyncio.get_running_loop().create_future()
+        done = self._writing
+        try:
+            await self._write()
+        finally:
+            if not done.done():
+                done.set_result(None)
+            if self._writing is done:
+                self._writing = None
+
     async def durable(self) -> None:
         """Return when everything recorded so far is durable; raise `Fenced` if superseded, `LayerUnavailable`."""
         while self._failure is None and (self._kept or self._writing is not None):
-            self.flush()
             if self._writing is not None:
                 await asyncio.shield(self._writing)
+            else:
+                await self._write_now()
         if self._failure is not None:
             raise self._failure
 

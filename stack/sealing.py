@@ -1,12 +1,14 @@
-"""Keyed seals: HMAC-SHA256 over a purpose and a body.
+"""Keyed seals: keyed BLAKE2b over a body, with the purpose as its personalisation.
 
 Whoever holds the key can make and check a seal.  Ingress, Driver, Policy, Approvals and the executors do; runtimes,
-where agent code runs, do not.  The purpose keeps a seal made for one thing from passing for another.
+where agent code runs, do not.  The purpose (at most 16 bytes) keeps a seal made for one thing from passing for
+another.  Keyed BLAKE2b is a MAC as HMAC-SHA256 is, at 1.8 us against 4.3 for a grant (`benchmarks.seals`).
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 
 SEAL_BYTES = 32
@@ -14,7 +16,7 @@ SEAL_BYTES = 32
 
 def seal(key: bytes, purpose: str, body: bytes) -> bytes:
     """Return the 32-byte seal of `body` for `purpose`."""
-    return hmac.digest(key, purpose.encode() + b"\x00" + body, "sha256")
+    return hashlib.blake2b(body, key=key, digest_size=SEAL_BYTES, person=purpose.encode()).digest()
 
 
 def is_sealed(key: bytes, purpose: str, body: bytes, mark: bytes) -> bool:

@@ -78,8 +78,11 @@ class Spend(Value):
 FREE = Spend()
 
 
-class Usage(Value):
-    """What a run has used so far; the counterpart of `Limits`."""
+class Usage(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a run has used so far; the counterpart of `Limits`.
+
+    The one value that changes: a run's machine counts in it at every event, and copies it to whoever asks.
+    """
 
     steps: int = 0
     tool_calls: int = 0

@@ -1,0 +1,164 @@
+"""Governed steps a second: coalesced and one Ray call per item, pooled and dedicated, beside the same loop without Ray.
+
+    python -m benchmarks.governed_steps [--rounds 3] [--out samples.json]
+
+Every step is real: recall (the query's embedding is cached), decide, policy of twenty rules, validation, a sealed
+grant, a durable append before every write, execution, a result.  The variants take turns within one process and one
+Ray, so that the machine's other work falls on all of them:
+
+ pooled, dedicated   the stack as it is
+ naive_*             the same stack with `max_batch=1`: every item is a Ray call of its own
+ plain               the same cycle, gate, dispatcher and journal file in one process, no Ray (an upper bound)
+
+Ratios are medians over rounds of coalesced / naive on the same workload, as rates.  Not measured: agents and tools
+that do work of their own, more than one node, memory with cold queries (see `benchmarks.memory`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import airside
+from airside.actors.client import Stack
+from airside.actors.jobs import Job
+from airside.stack.ids import parse_tenant
+from airside.stack.ports import Candidate
+from benchmarks.ledger_app import TEXT, jobs, ledger_app, tenants
+from benchmarks.measure import cpu_seconds, last_line, machine, median, memory_mib, percentile, tree
+from benchmarks.plain import run_plain
+
+STEPS = 8
+SMALL, LARGE = (20, 10), (200, 5)
+"""Tenants x runs a tenant."""
+
+NOTE = "The tenant books monthly fees on the first working day and wants the balance checked after every entry."
+
+
+def started(exit_stack: ExitStack, name: str, tenant_count: int, **options: Any) -> Stack:
+    """Start one variant's stack, with a memory for every tenant, and warm it with a run a tenant."""
+    folder = Path(tempfile.mkdtemp(prefix=f"airside-{name}-"))
+    exit_stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    stack = airside.start(ledger_app(tenant_count), stack=name, state_dir=folder, **options)
+    exit_stack.callback(stack.shutdown)
+    for tenant in tenants(min(tenant_count, 20)):
+        stack.remember(Candidate(tenant=parse_tenant(tenant), text=NOTE, kind="fact", source="benchmark"))
+    run(stack, tenant_count, 1)
+    return stack
+
+
+def run(stack: Stack, tenant_count: int, runs: int) -> dict[str, Any]:
+    """Run one workload and return its sample; every run must complete."""
+    before, began = cpu_seconds(tree()), time.monotonic()
+    results = stack.map(jobs(tenant_count, runs, STEPS), progress=False)
+    seconds, cpu = time.monotonic() - began, cpu_seconds(tree()) - before
+    unfinished = [result for result in results if not result.ok]
+    if unfinished:
+        raise SystemExit(f"{len(unfinished)} runs did not complete: {unfinished[0]}")
+    steps = tenant_count * runs * STEPS
+    times = [result.seconds for result in results]
+    return {
+        "steps": steps,
+        "steps_per_s": round(steps / seconds, 1),
+        "cpu_s_per_1000": round(cpu / steps * 1000, 3),
+        "run_p50_s": round(percentile(times, 0.5), 4),
+        "run_p99_s": round(percentile(times, 0.99), 4),
+    }
+
+
+def solo_ms(stack: Stack, repeats: int = 30) -> list[float]:
+    """Return the milliseconds a step takes in a run that is alone."""
+    job = {**jobs(1, 1, STEPS)[0]}
+    samples = []
+    for _ in range(repeats):
+        result = stack.submit(Job.model_validate(job)).result(timeout=60)
+        samples.append(round(result.seconds * 1000 / STEPS, 3))
+    return samples
+
+
+def compare(rounds: int) -> dict[str, Any]:
+    """Measure all variants in turn and return every sample."""
+    samples: dict[str, list[dict[str, Any]]] = {}
+    with ExitStack() as at_end:
+        small = {
+            "pooled": started(at_end, "pooled", SMALL[0], mode="pooled"),
+            "naive_pooled": started(at_end, "naive-pooled", SMALL[0], mode="pooled", max_batch=1),
+            "dedicated": started(at_end, "dedicated", SMALL[0]),
+            "naive_dedicated": started(at_end, "naive-dedicated", SMALL[0], max_batch=1),
+        }
+        measure(samples, small, "20x10", SMALL, rounds)
+        for _ in range(rounds):
+            samples.setdefault("plain/20x10", []).append(run_plain(*SMALL, STEPS))
+        solo = solo_ms(small["pooled"])
+        memory = round(memory_mib(tree()))
+    with ExitStack() as at_end:
+        large = {
+            "pooled": started(at_end, "pooled", LARGE[0], mode="pooled"),
+            "naive_pooled": started(at_end, "naive-pooled", LARGE[0], mode="pooled", max_batch=1),
+        }
+        measure(samples, large, "200x5", LARGE, rounds)
+        for _ in range(rounds):
+            samples.setdefault("plain/200x5", []).append(run_plain(*LARGE, STEPS))
+    with ExitStack() as at_end:
+        # More tenants than runtimes may live: what is measured is also their coming and going.
+        wide = {"dedicated": started(at_end, "dedicated", LARGE[0], max_live_runtimes=48)}
+        measure(samples, wide, "200x5", LARGE, 1)
+    return {"samples": samples, "solo_step_ms": solo, "memory_mib_4_stacks": memory}
+
+
+def measure(
+    samples: dict[str, list[dict[str, Any]]], stacks: dict[str, Stack], size: str, load: tuple[int, int], rounds: int
+) -> None:
+    """Let the variants take turns."""
+    for turn in range(rounds):
+        for name, stack in stacks.items():
+            sample = run(stack, *load)
+            samples.setdefault(f"{name}/{size}", []).append(sample)
+            print(f"round {turn + 1} {name} {size}: {json.dumps(sample)}", flush=True)
+
+
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the last line."""
+
+    def rate(name: str) -> float:
+        return median([sample["steps_per_s"] for sample in found["samples"][name]])
+
+    def ratio(name: str, naive: str) -> float:
+        pairs = zip(found["samples"][name], found["samples"][naive], strict=True)
+        return round(median([a["steps_per_s"] / b["steps_per_s"] for a, b in pairs]), 2)
+
+    return {
+        "pooled_vs_naive": ratio("pooled/200x5", "naive_pooled/200x5"),
+        "dedicated_vs_naive": ratio("dedicated/20x10", "naive_dedicated/20x10"),
+        "pooled_steps_per_s": rate("pooled/200x5"),
+        "dedicated_steps_per_s": rate("dedicated/20x10"),
+        "cpu_s_per_1000": median([s["cpu_s_per_1000"] for s in found["samples"]["pooled/200x5"]]),
+        "solo_step_p50_ms": median(found["solo_step_ms"]),
+        "pooled_vs_naive_20x10": ratio("pooled/20x10", "naive_pooled/20x10"),
+        "dedicated_steps_per_s_200x5": rate("dedicated/200x5"),
+        "naive_steps_per_s": rate("naive_pooled/200x5"),
+        "plain_steps_per_s": rate("plain/200x5"),
+        "memory_mib_4_stacks": found["memory_mib_4_stacks"],
+    }
+
+
+def main() -> None:
+    """Measure, write the raw samples, and print the summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("governed_steps.json"))
+    options = parser.parse_args()
+    found = {"machine": machine(), "text": TEXT, **compare(options.rounds)}
+    options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(f"raw samples: {options.out}")
+    last_line(summary(found))
+
+
+if __name__ == "__main__":
+    main()

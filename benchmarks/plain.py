@@ -1,0 +1,125 @@
+"""The governed loop in one process without Ray: the same cycle, gate, dispatcher and DuckDB journal."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from airside.actors.app import CheckedApp
+from airside.actors.journal_store import JournalStore
+from airside.actors.layer import now_us
+from airside.memory.local import LocalMemory
+from airside.stack.cycle import Cycle, Layers
+from airside.stack.events import RunActivated, RunSubmitted
+from airside.stack.gate import Gate
+from airside.stack.identity import seal_identity
+from airside.stack.ids import Buffered, mint_executor, mint_run, parse_principal, parse_tenant
+from airside.stack.journaling import Append, AppendReply
+from airside.stack.local import LocalApprovals, LocalPolicy
+from airside.stack.machine import RunMachine
+from airside.stack.policy import load_bundle
+from airside.stack.runlog import entry_of
+from airside.stack.values import Identity, Limits, Request
+from airside.tools.dispatch import Dispatcher
+from airside.tools.local import LocalTools
+from benchmarks.ledger_app import TEXT, ledger_app, tenants
+
+
+class GroupJournal:
+    """A journal file in this process, with group commit."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store = JournalStore(folder, secrets.token_bytes(32))
+        self._waiting: list[tuple[Append, asyncio.Future[AppendReply]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def append(self, append: Append) -> AppendReply:
+        """Make entries durable, with whatever else waits."""
+        future: asyncio.Future[AppendReply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((append, future))
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._commit())
+        return await future
+
+    async def _commit(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            replies = await asyncio.to_thread(self._store.commit, [append for append, _ in group])
+            for (_, future), reply in zip(group, replies, strict=True):
+                future.set_result(reply)
+        self._task = None
+
+
+def layers(app: CheckedApp, folder: Path, key: bytes) -> Layers:
+    """Return the layers of an app, all in this process."""
+    gate = Gate(bundle=load_bundle(app.bundle), tools=app.specs, seal_key=key, now_us=now_us, random=Buffered())
+
+    async def no_children(*_: Any) -> None:
+        raise AssertionError("the load app does not fan out")
+
+    return Layers(
+        journal=GroupJournal(folder),
+        policy=LocalPolicy(gate),
+        tools=LocalTools(lambda: Dispatcher(app.app.tools, seal_key=key, executor_id=mint_executor(), now_us=now_us)),
+        approvals=LocalApprovals(key, now_us),
+        memory=LocalMemory(now_us),
+        agents=app.agents,
+        routes=app.routes,
+        specs=app.specs,
+        now_us=now_us,
+        spawn=no_children,
+    )
+
+
+async def one_run(made: Layers, tenant: str, key: bytes, steps: int) -> None:
+    """Admit and run one job to its end."""
+    identity = Identity(
+        principal=parse_principal("clerk"), tenant=parse_tenant(tenant), roles=("clerk",), scopes=("ledger",)
+    )
+    submitted = RunSubmitted(
+        run_id=mint_run(),
+        identity=identity,
+        sealed=seal_identity(key, identity),
+        request=Request(text=TEXT, inputs=msgspec.Raw(msgspec.json.encode({"steps": steps}))),
+        limits=Limits(),
+        app_version="1",
+        at_us=now_us(),
+    )
+    entries = (entry_of(submitted), entry_of(RunActivated(epoch=1, at_us=now_us())))
+    append = Append(tenant=identity.tenant, stream=submitted.run_id, epoch=1, first_seq=0, entries=entries)
+    await made.journal.append(append)
+    machine = RunMachine(submitted)
+    instructions = machine.handle(RunActivated(epoch=1, at_us=now_us()))
+    await Cycle(machine, made, durable=2).advance(instructions)
+    assert machine.state.phase == "completed", machine.story()
+
+
+def run_plain(tenant_count: int, runs: int, steps: int) -> dict[str, Any]:
+    """Run a workload and return its sample."""
+    key = secrets.token_bytes(32)
+    with tempfile.TemporaryDirectory() as folder:
+
+        async def everything() -> None:
+            made = layers(ledger_app(tenant_count).checked(), Path(folder), key)
+            names = [tenant for _ in range(runs) for tenant in tenants(tenant_count)]
+            await asyncio.gather(*(one_run(made, name, key, steps) for name in names))
+
+        began, cpu = time.monotonic(), time.process_time()
+        asyncio.run(everything())
+        seconds, cpu = time.monotonic() - began, time.process_time() - cpu
+    total = tenant_count * runs * steps
+    return {
+        "steps": total,
+        "steps_per_s": round(total / seconds, 1),
+        "cpu_s_per_1000": round(cpu / total * 1000, 3),
+    }
+
+
+if __name__ == "__main__":
+    print(run_plain(20, 10, 8))
