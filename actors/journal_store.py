@@ -75,9 +75,15 @@ class JournalStore:
         chain: dict[str, tuple[int, bytes]] = {}
         replies: list[AppendReply] = []
         rows: list[tuple[Any, ...]] = []
+
+        def stored(stream: str, first: int, count: int) -> list[bytes]:
+            """Return what a stream has at a place, in the file and in this very group."""
+            found = [body.encode() for (body,) in self._rows("place", stream, first, first + count)]
+            return found + [row[9] for row in rows if row[2] == stream and first <= row[3] < first + count]
+
         for append in appends:
             head = heads.get(append.stream) or self._heads.get(append.stream, Head())
-            reply, fresh, after = admit(head, append)
+            reply, fresh, after = admit(head, append, stored)
             if fresh:
                 rows += self._link(append, fresh, after, chain)
             heads[append.stream] = after

@@ -36,6 +36,14 @@ SELECT tenant, max(number), arg_max(mac, number) FROM events GROUP BY tenant;
 -- One tenant's chain, in order.
 SELECT number, stream, seq, epoch, body, mac FROM events WHERE tenant = ? ORDER BY number;
 
+-- name: place
+-- What a stream has at some places, in order.
+SELECT body FROM events WHERE stream = ? AND seq >= ? AND seq < ? ORDER BY seq;
+
+-- name: unfinished_below
+-- The unfinished children (and theirs) of a run: its id, a dot, and what follows.
+SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') AND run_id NOT IN (SELECT run_id FROM outcomes);
+
 -- name: stream
 -- The events of some streams, in order.
 SELECT stream, body FROM events WHERE stream IN (SELECT unnest(?)) ORDER BY stream, seq;

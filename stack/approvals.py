@@ -20,7 +20,7 @@ from msgspec import Raw
 from airside.stack.canonical import canonical, digest
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
 from airside.stack.sealing import from_text, to_text, unwrap, wrap
-from airside.stack.values import ApprovalRule, Identity, Value
+from airside.stack.values import NULL, ApprovalRule, Identity, Value
 
 Verdict = Literal["approve", "reject", "edit"]
 _PURPOSE = "approval"
@@ -88,7 +88,7 @@ class ApprovalVoted(Value, tag=True):
     by: PrincipalId
     roles: tuple[str, ...]
     verdict: Verdict
-    arguments: Raw | None = None
+    arguments: Raw = NULL
     note: str = ""
 
 
@@ -180,7 +180,7 @@ class ApprovalBook:
             by=who.principal,
             roles=who.roles,
             verdict=verdict,
-            arguments=arguments if verdict == "edit" else None,
+            arguments=arguments if verdict == "edit" and arguments is not None else NULL,
             note=note[:1000],
         )
 
@@ -189,6 +189,8 @@ class ApprovalBook:
         if isinstance(event, ApprovalRequested):
             return self._known.setdefault(event.approval_id, Approval(request=event))
         approval = self._known[event.approval_id]
+        if approval.outcome:
+            return approval  # what was decided stays decided
         if isinstance(event, ApprovalExpired):
             changed = msgspec.structs.replace(approval, outcome="expired")
         else:
@@ -238,6 +240,6 @@ def receipt_for(approval: Approval) -> Receipt:
             tool=request.tool,
             tool_version=request.tool_version,
             policy_version=request.policy_version,
-            arguments=canonical(msgspec.json.decode(edit.arguments or b"null")),
+            arguments=canonical(msgspec.json.decode(edit.arguments)),
         )
     return Receipt(approval_id=request.approval_id, binding=binding, approvers=approvers)

@@ -97,7 +97,10 @@ class Cycle:
                 if self._inbox:
                     event = self._inbox.popleft()
                     if self.machine.accepts(event):
-                        todo = deque(self.feed(event))
+                        before = self.machine.state.phase, self.machine.state.step
+                        follow = self.feed(event)
+                        if follow or before != (self.machine.state.phase, self.machine.state.step):
+                            todo = deque(follow)
                     continue
                 if todo[0].durable_first:
                     await self.log.durable()
@@ -119,7 +122,8 @@ class Cycle:
         A kill or a cancellation also stops the step in flight, so that it never waits for a tool or an agent.
         """
         self._inbox.append(event)
-        if self._in_step and self._task is not None and isinstance(event, ev.KillRequested | ev.CancelRequested):
+        stops = isinstance(event, ev.KillRequested | ev.CancelRequested) and self.machine.state.outcome is None
+        if stops and self._in_step and self._task is not None:
             self._interrupted = True
             self._task.cancel()
 
@@ -220,6 +224,11 @@ class Cycle:
                 proposal = await self._layers.agents[i.agent].decide(self._view(i))
             reason = ReasonCode.AGENT_INVALID_ACTION
             proposal = checked(proposal)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            error = "the agent cancelled itself"
         except TimeoutError:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
         except Exception as failure:
@@ -408,11 +417,11 @@ class Cycle:
         return ev.DoubtExpired(step=i.step, at_us=self._layers.now_us(), cause=i.cause)
 
     async def _conclude(self, i: do.Conclude) -> ev.Event:
-        for learning in self._learning:
-            learned = await learning
+        while self._learning:
+            learned = await asyncio.shield(self._learning[0])  # a kill ends the waiting, not the learning
+            self._learning.pop(0)
             if learned is not None:
                 self.feed(learned)
-        self._learning.clear()
         with contextlib.suppress(LayerUnavailable):
             await self._layers.tools.release(self.run_id)
         return ev.RunEnded(

@@ -56,9 +56,13 @@ class RunSubmitted(Event, tag=True):
 
 
 class RunActivated(Event, tag=True):
-    """A runtime took the run up under a new epoch; anything an older epoch still does is refused."""
+    """The run is taken up under a new epoch; anything an older epoch still does is refused.
+
+    `claim` is random: of two who claim the same epoch in the same microsecond, the journal takes one in.
+    """
 
     epoch: int
+    claim: str = ""
 
 
 class RoutePlanned(Event, tag=True):
@@ -133,7 +137,7 @@ class ApprovalDecided(Event, tag=True):
     approval_id: ApprovalId
     outcome: str
     by: tuple[PrincipalId, ...] = ()
-    arguments: Raw | None = None
+    arguments: Raw = NULL
     receipt: str = ""
     note: str = ""
 

@@ -130,7 +130,9 @@ class Gate:
         approval_id: ApprovalId | None = None
         if decision.outcome == "require_approval":
             binding = self._binding(request, identity, spec, arguments)
-            approval_id = approval_for(request.run_id, request.step, binding)
+            asked_before = open_receipt(self._key, request.receipt) if request.receipt else None
+            asks = binding if asked_before is None else digest(f"{binding}|{asked_before.approval_id}".encode())
+            approval_id = approval_for(request.run_id, request.step, asks)
             edited = self._binding(request, identity, spec, given)
             receipt = self._receipt(request.receipt, {binding, edited}, decision.approval)
             if receipt is not None:

@@ -3,7 +3,8 @@
 A stream is one run's or one approval's list of entries, numbered from 0.  An append names the epoch it writes under
 and the number of its first entry:
  * an epoch older than the stream's is `fenced`: the writer was superseded and must stop;
- * entries the stream already has (a retry after a lost answer) are skipped, and the append is `ok`;
+ * exactly the entries the stream already has there (a retry after a lost answer) are `ok`, and not written again;
+ * other entries at a place that is taken are `fenced`: of two writers who claim one epoch, the first has it;
  * a number past the end is a `gap`: the writer lost something, which is an error of ours.
 Once a stream is ended nothing more is taken in.
 
@@ -14,6 +15,7 @@ that an altered, removed or reordered row breaks every link after it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from airside.stack.ids import TenantId
@@ -62,26 +64,31 @@ class Head(Value):
 ENDED = "RunEnded"
 
 
-def admit(head: Head, append: Append) -> tuple[AppendReply, tuple[Entry, ...], Head]:
+Stored = Callable[[str, int, int], Sequence[bytes]]
+"""`(stream, first seq, count) -> the bodies the stream has there`, as many as there are."""
+
+
+def admit(head: Head, append: Append, stored: Stored) -> tuple[AppendReply, tuple[Entry, ...], Head]:
     """Return the reply, the entries to write, and the stream's head afterwards."""
-    end = append.first_seq + len(append.entries)
     refused = AppendReply(verdict="fenced", epoch=head.epoch, next_seq=head.next_seq)
     if append.epoch < head.epoch:
         return refused, (), head
     if append.first_seq > head.next_seq:
         reply = AppendReply(verdict="gap", epoch=head.epoch, next_seq=head.next_seq)
         return reply, (), head
-    if append.epoch > head.epoch and append.first_seq != head.next_seq:
-        return refused, (), head
-    fresh = append.entries[head.next_seq - append.first_seq :]
-    if head.ended and fresh:
+    if append.first_seq < head.next_seq:
+        # A retry is of exactly what is there already; anything else is another writer, who was faster.
+        present = stored(append.stream, append.first_seq, len(append.entries))
+        same = append.epoch == head.epoch and list(present) == [entry.body for entry in append.entries]
+        return (AppendReply(verdict="ok", epoch=head.epoch, next_seq=head.next_seq) if same else refused), (), head
+    if head.ended and append.entries:
         return refused, (), head
     after = Head(
         epoch=append.epoch,
-        next_seq=max(end, head.next_seq),
-        ended=head.ended or any(entry.type == ENDED for entry in fresh),
+        next_seq=head.next_seq + len(append.entries),
+        ended=head.ended or any(entry.type == ENDED for entry in append.entries),
     )
-    return AppendReply(verdict="ok", epoch=after.epoch, next_seq=after.next_seq), fresh, after
+    return AppendReply(verdict="ok", epoch=after.epoch, next_seq=after.next_seq), append.entries, after
 
 
 def link(key: bytes, previous: bytes, number: int, stream: str, seq: int, epoch: int, body: bytes) -> bytes:

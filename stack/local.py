@@ -18,6 +18,7 @@ from airside.stack.approvals import (
 from airside.stack.events import ApprovalDecided
 from airside.stack.gate import Gate, GateReply, GateRequest
 from airside.stack.journaling import Append, AppendReply, Entry, Head, admit
+from airside.stack.values import NULL
 
 
 class LocalJournal:
@@ -34,11 +35,14 @@ class LocalJournal:
     def append_now(self, append: Append) -> AppendReply:
         """Keep the entries, without a coroutine."""
         head = self._heads.get(append.stream, Head())
-        reply, fresh, after = admit(head, append)
+        reply, fresh, after = admit(head, append, self._stored)
         self._heads[append.stream] = after
         if fresh:
             self.streams.setdefault(append.stream, []).extend(fresh)
         return reply
+
+    def _stored(self, stream: str, first: int, count: int) -> list[bytes]:
+        return self.bodies(stream)[first : first + count]
 
     def bodies(self, stream: str) -> list[bytes]:
         """Return a stream's events, oldest first."""
@@ -85,7 +89,7 @@ def decision_of(approval: Approval, key: bytes, now_us: int) -> ApprovalDecided 
         approval_id=approval.request.approval_id,
         outcome=approval.outcome,
         by=tuple(vote.by for vote in approval.votes),
-        arguments=edit.arguments if edit else None,
+        arguments=edit.arguments if edit else NULL,
         receipt=seal_receipt(key, receipt_for(approval)) if granted else "",
         note="; ".join(vote.note for vote in approval.votes if vote.note),
     )

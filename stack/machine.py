@@ -81,7 +81,7 @@ class RunMachine:
         state = self.state
         handler = _TABLE.get((state.phase, type(event)))
         step = getattr(event, "step", None)
-        if handler is None or (step is not None and step > state.step):
+        if handler is None or (step is not None and step != state.step):
             raise IllegalTransition(
                 f"{type(event).__name__}(step={step}) in phase {state.phase} at step {state.step}\n{self.story()}"
             )
@@ -96,7 +96,8 @@ class RunMachine:
 
     def accepts(self, event: ev.Event) -> bool:
         """Whether `event`, which comes from outside the run, means anything in the present phase."""
-        return (self.state.phase, type(event)) in _TABLE
+        step = getattr(event, "step", self.state.step)
+        return step == self.state.step and (self.state.phase, type(event)) in _TABLE
 
     def story(self) -> str:
         """Return the run as lines of text, each with the event that caused it."""
@@ -286,6 +287,9 @@ class RunMachine:
         u = event.usage
         self._use(steps=u.steps, tool_calls=u.tool_calls, tokens=u.tokens, cost_microusd=u.cost_microusd)
         self._use(output_bytes=u.output_bytes)
+        over = self._overspent()
+        if over is not None:
+            return self._conclude(*over)
         if len(s.children) < len(s.fan_out.branches):
             return []
         s.branches = tuple(_branch_end(s.fan_out, s.children[i]) for i in range(len(s.fan_out.branches)))
@@ -304,16 +308,24 @@ class RunMachine:
     def _deciding_decided(self, event: ev.StepDecided) -> Instructions:
         s, proposal = self.state, event.proposal
         self._use(steps=1, tokens=proposal.spend.tokens, cost_microusd=proposal.spend.cost_microusd)
-        if s.usage.tokens > self.limits.max_tokens:
-            return self._conclude(ReasonCode.MAX_TOKENS, f"{s.usage.tokens} tokens used")
-        if s.usage.cost_microusd > self.limits.max_cost_microusd:
-            return self._conclude(ReasonCode.MAX_COST, f"{s.usage.cost_microusd} micro-USD spent")
+        over = self._overspent()
+        if over is not None:
+            return self._conclude(*over)
         if isinstance(proposal, Finish):
             s.finished += (StageEnd(agent=event.agent, answer=proposal.answer),)
             return self._plan()
         if isinstance(proposal, Handoff):
             return self._hand_over(proposal)
         return self._propose(proposal, event.agent)
+
+    def _overspent(self) -> tuple[ReasonCode, str] | None:
+        """Return the limit a decision (or a branch's last one) that was already paid for went over."""
+        used = self.state.usage
+        if used.tokens > self.limits.max_tokens:
+            return ReasonCode.MAX_TOKENS, f"{used.tokens} tokens used"
+        if used.cost_microusd > self.limits.max_cost_microusd:
+            return ReasonCode.MAX_COST, f"{used.cost_microusd} micro-USD spent"
+        return None
 
     def _hand_over(self, handoff: Handoff) -> Instructions:
         self._use(handoffs=1)
@@ -349,6 +361,11 @@ class RunMachine:
         return self._intend(event)
 
     def _resuming_gated(self, event: ev.ActionGated) -> Instructions:
+        before = self.state.gated
+        if before is not None and before.effect == "read":
+            self.state.unsettled.pop(self._key(), None)
+            self.state.ambiguous = False
+            return self._gating_gated(event)
         if event.decision.outcome != "allow":
             return self._doubt()
         self.state.gated = event
@@ -381,7 +398,7 @@ class RunMachine:
         if event.outcome == "expired":
             return self._refuse(ReasonCode.APPROVAL_EXPIRED, "nobody decided in time")
         s.receipt = event.receipt
-        if event.arguments is not None:
+        if bytes(event.arguments) != b"null":
             edited = msgspec.json.decode(event.arguments)
             s.action = Action(tool=s.action.tool, arguments=edited, spend=s.action.spend)
         return self._gate()

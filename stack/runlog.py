@@ -25,6 +25,7 @@ class RunLog:
         self._next = durable
         self._kept: list[Entry] = []
         self._writing: asyncio.Future[None] | None = None
+        self._once_more = False
         self._failure: Exception | None = None
 
     def record(self, event: Event) -> None:
@@ -33,7 +34,9 @@ class RunLog:
 
     def flush(self) -> None:
         """Start writing what is kept, unless a write is in flight: then that one's successor takes it."""
-        if self._kept and self._writing is None:
+        if self._writing is not None:
+            self._once_more = True
+        elif self._kept:
             self._writing = asyncio.ensure_future(self._write())
 
     async def _write_now(self) -> None:
@@ -43,10 +46,9 @@ class RunLog:
         try:
             await self._write()
         finally:
-            if not done.done():
-                done.set_result(None)
+            done.set_result(None)
             if self._writing is done:
-                self._writing = None
+                self._writing = None  # cancelled on the way
 
     async def durable(self) -> None:
         """Return when everything recorded so far is durable; raise `Fenced` if superseded, `LayerUnavailable`."""
@@ -72,6 +74,9 @@ class RunLog:
             self._failure = _failure(self._run_id, self._epoch, reply)
             self._next += len(entries)
         self._writing = None
+        if self._once_more and self._failure is None:
+            self._once_more = False
+            self.flush()
 
 
 def _failure(run_id: RunId, epoch: int, reply: AppendReply) -> Exception | None:

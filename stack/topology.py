@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from msgspec import Raw
 
 from airside.stack.errors import InvalidConfig
-from airside.stack.values import Request, Value
+from airside.stack.values import NULL, Request, Value
 
 
 class Visit(Value, tag="visit"):
@@ -27,7 +27,7 @@ class Branch(Value):
 
     route: str
     text: str
-    inputs: Raw | None = None
+    inputs: Raw = NULL
 
 
 class FanOut(Value, tag="fan_out"):

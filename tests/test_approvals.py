@@ -122,16 +122,28 @@ class ApprovalsMachine(RuleBasedStateMachine):
 
     @rule(
         number=numbers,
-        name=st.sampled_from(sorted(PEOPLE)),
-        tenant=st.sampled_from(["acme", "acme", "acme", "globex"]),
-        verdict=st.sampled_from(["approve", "approve", "approve", "reject", "edit"]),
+        ballots=st.lists(
+            st.tuples(
+                st.sampled_from([*sorted(PEOPLE), "bob", "eve", "zoe"]),
+                st.sampled_from(["acme", "acme", "acme", "acme", "globex"]),
+                st.sampled_from(["approve", "approve", "approve", "approve", "reject", "edit"]),
+            ),
+            min_size=1,
+            max_size=5,
+        ),
     )
-    def vote(self, number: int, name: str, tenant: str, verdict: str) -> None:
+    def vote(self, number: int, ballots: list[tuple[str, str, str]]) -> None:
         approval_id = ApprovalId(f"apr_{number}")
-        edited = Raw(b'{"amount":4}')
-        said = self.book.vote(person(name, tenant), approval_id, verdict, now_us=self.now, arguments=edited)  # type: ignore[arg-type]
-        got = said.code if isinstance(said, VoteRefused) else self.durable(said)
-        assert got == self.models[approval_id].answer(name, tenant, verdict, self.now)
+        for name, tenant, verdict in ballots:
+            said = self.book.vote(
+                person(name, tenant),
+                approval_id,
+                verdict,  # type: ignore[arg-type]
+                now_us=self.now,
+                arguments=Raw(b'{"amount":4}'),
+            )
+            got = said.code if isinstance(said, VoteRefused) else self.durable(said)
+            assert got == self.models[approval_id].answer(name, tenant, verdict, self.now)
 
     @rule()
     def somebody_votes_on_nothing(self) -> None:

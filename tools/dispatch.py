@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +23,11 @@ import orjson
 from airside.stack.canonical import check_bounds, digest
 from airside.stack.errors import AirsideError, InvalidInput
 from airside.stack.grants import Grant, open_grant
-from airside.stack.ids import ExecutorId, RunId
+from airside.stack.ids import EffectKey, ExecutorId, RunId
 from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import ToolResult
-from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError, Toolset, flatten
+from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, flatten
 
 _EPOCHS_KEPT = 100_000
 """Runs whose latest epoch an executor remembers; an older run's grants have long expired."""
@@ -54,6 +53,7 @@ class Dispatcher:
         self._key = seal_key
         self._now_us = now_us
         self._burnt: dict[bytes, int] = {}
+        self._at_work: dict[EffectKey, asyncio.Future[None]] = {}
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._states: dict[tuple[str, RunId], Any] = {}
         self._opening: dict[tuple[str, RunId], asyncio.Lock] = {}
@@ -71,12 +71,12 @@ class Dispatcher:
             return ExecuteReply(result=refusal or _refusal(ReasonCode.GRANT_INVALID, "not a grant"))
         self.calls += 1
         self.active += 1
-        began = time.perf_counter_ns()
+        began = self._now_us()
         try:
             result = await self._run(grant, request)
         finally:
             self.active -= 1
-        took_us = (time.perf_counter_ns() - began) // 1000
+        took_us = max(0, self._now_us() - began)
         return ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us))
 
     async def release(self, run_id: RunId) -> None:
@@ -150,6 +150,12 @@ class Dispatcher:
         except TimeoutError:
             text = f"{found.name} did not answer in {context.deadline_s} s"
             return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_TIMEOUT)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            reason = ReasonCode.TOOL_IN_DOUBT if changes else ReasonCode.TOOL_FAILED
+            return ToolResult(ok=False, error=f"{found.name} cancelled itself", reason_code=reason)
         except ToolError as error:
             return ToolResult(ok=False, error=error.message[:4000], reason_code=ReasonCode.TOOL_FAILED)
         except Exception as error:
@@ -160,17 +166,30 @@ class Dispatcher:
         return normalise(output, found.spec.max_output_bytes)
 
     async def _attempt(self, found: Tool, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool."""
+        """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool.
+
+        An earlier attempt may still be at work here (a thread cannot be stopped): it is waited for first.
+        """
+        earlier = self._at_work.get(context.idempotency_key) if context.attempt > 1 else None
+        if earlier is not None:
+            await asyncio.wait([earlier])
         if found.toolset is not None:
             state = await self._state(self._toolsets[found.toolset], context)
             context = replace(context, state=state)
         if context.attempt > 1 and found.reconcile is not None:
-            done = await self._call(partial(found.reconcile, context))
+            done = await self._reconciled(found.reconcile, context)
             if done is not NOT_DONE:
                 return done
         if found.context_parameter is not None:
             arguments = {**arguments, found.context_parameter: context}
-        return await self._call(partial(found.function, **arguments))
+        return await self._call(partial(found.function, **arguments), context.idempotency_key)
+
+    async def _reconciled(self, reconcile: Reconcile, context: ToolContext) -> Any:
+        """Ask the tool; one that cannot say leaves the call in doubt, whatever it raises."""
+        try:
+            return await self._call(partial(reconcile, context))
+        except Exception as error:
+            raise InDoubt(f"reconcile: {type(error).__name__}: {error}") from None
 
     async def _state(self, toolset: Toolset, context: ToolContext) -> Any:
         key = (toolset.name, context.run_id)
@@ -180,15 +199,28 @@ class Dispatcher:
                     self._states[key] = await self._call(partial(toolset.open, context))
         return self._states[key]
 
-    async def _call(self, function: partial[Any]) -> Any:
-        """Await a coroutine function; run a plain one in a thread."""
-        if inspect.iscoroutinefunction(function.func):
-            return await function()
-        if self._threads is None:
-            answer = function()
-        else:
-            answer = await asyncio.get_running_loop().run_in_executor(self._threads, function)
-        return await answer if inspect.isawaitable(answer) else answer
+    async def _call(self, function: partial[Any], key: EffectKey | None = None) -> Any:
+        """Await a coroutine function; run a plain one in a thread.  Under `key`, it is known to be at work."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        if key is not None:
+            self._at_work[key] = over
+        if self._threads is None or inspect.iscoroutinefunction(function.func):
+            try:
+                answer = function()
+                return await answer if inspect.isawaitable(answer) else answer
+            finally:
+                self._end(key, over)
+        future = self._threads.submit(function)
+        # The thread may outlive this call, which a deadline ends: it is over when the thread is.
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end, key, over))
+        return await asyncio.wrap_future(future)
+
+    def _end(self, key: EffectKey | None, over: asyncio.Future[None]) -> None:
+        if not over.done():
+            over.set_result(None)
+        if key is not None and self._at_work.get(key) is over:
+            del self._at_work[key]
 
 
 def _refusal(reason: ReasonCode, text: str) -> ToolResult:

@@ -23,9 +23,10 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 
 
 class ToolError(AirsideError):
-    """Raise it in a tool to say: the call failed and changed nothing.  The agent is shown the message.
+    """Raise it in a tool to say: nothing was changed under this idempotency key, by this attempt or an earlier one.
 
-    Any other exception from a tool that changes something leaves the call in doubt.
+    The agent is shown the message and the run goes on.  An idempotent tool therefore looks its key up before it
+    raises.  Any other exception from a tool that changes something leaves the call in doubt.
     """
 
 

@@ -127,7 +127,7 @@ class Runtime:
             if self.cycles.pop(cycle.run_id, None) is not None:
                 world.driver.take_up(cycle.run_id, self)
         except asyncio.CancelledError:
-            if not self.dead:
+            if not self.dead and not world.closed:
                 world.violation(f"{cycle.run_id}: the cycle died of a CancelledError that nobody sent")
             raise
         except Exception as error:

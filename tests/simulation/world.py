@@ -45,6 +45,7 @@ class World:
         self.violations: list[str] = []
         self.points = 0
         self.crashes = 0
+        self.closed = False
         self._hash = hashlib.sha256()
         self._over: asyncio.Future[None] = self.loop.create_future()
         self.journal = SimJournal(self)
@@ -147,6 +148,7 @@ class World:
 
     def close(self) -> None:
         """Let go of what still waits."""
+        self.closed = True
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         for _ in range(3):
