@@ -17,7 +17,6 @@ from airside.stack.approvals import (
     VoteRefused,
     decode_approval_event,
 )
-from airside.stack.canonical import canonical, parse_bounded
 from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.events import ApprovalDecided, encode_event
 from airside.stack.identity import IdentityChecker
@@ -25,7 +24,6 @@ from airside.stack.ids import ApprovalId, TenantId
 from airside.stack.journaling import Append, Entry
 from airside.stack.local import decision_of
 from airside.stack.messages import Delivery, Vote, VoteReply
-from airside.stack.toolspec import MAX_ARGUMENT_BYTES
 
 EXPIRY_CHECK_S = 0.25
 
@@ -78,13 +76,14 @@ class Approvals(Layer):
         who = self._identities.check(vote.identity, vote.proof)
         if who is None:
             return VoteReply(ok=False, code="unknown", message="the identity's seal does not hold")
-        arguments = None
-        if vote.verdict == "edit":
-            edited = parse_bounded(vote.arguments, max_bytes=MAX_ARGUMENT_BYTES, where="edited arguments")
-            arguments = msgspec.Raw(canonical(edited))
         async with self._writing:
             event = self._book.vote(
-                who, vote.approval_id, vote.verdict, now_us=now_us(), arguments=arguments, note=vote.note
+                who,
+                vote.approval_id,
+                vote.verdict,
+                now_us=now_us(),
+                arguments=msgspec.Raw(vote.arguments),
+                note=vote.note,
             )
             if isinstance(event, VoteRefused):
                 return VoteReply(ok=False, code=event.code, message=event.message)

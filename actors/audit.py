@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from airside.actors.journal_store import JournalStore
+from airside.actors.launch import connect
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.events import decode_event
 from airside.stack.ids import parse_run
@@ -57,10 +58,8 @@ class JournalFile:
 def open_audit(state_dir: Path) -> Iterator[Audit]:
     """Yield the journal of a state directory: through the stack if it runs, else from the file."""
     if (state_dir / "stack.json").exists():
-        import airside
-
         try:
-            stack = airside.connect(state_dir)
+            stack = connect(state_dir)
         except Misuse:
             pass  # it was killed and left its record behind
         else:

@@ -23,16 +23,16 @@ from airside.actors.stubs import RemoteJournal, encode
 from airside.stack import events as ev
 from airside.stack.admission import AdmissionQueue, TenantShare
 from airside.stack.directory import Directory
+from airside.stack.ending import ending
 from airside.stack.errors import LayerUnavailable
 from airside.stack.identity import IdentityChecker
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
 from airside.stack.journaling import Append
-from airside.stack.machine import RunMachine
 from airside.stack.messages import Activation, Admit, Delivery, Order, Report, Ticket
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import entry_of
 from airside.stack.sealing import unwrap
-from airside.stack.values import Outcome, Request, Usage
+from airside.stack.values import Request
 
 ORDER_PURPOSE = "order"
 ORDER_LIFE_US = 60 * 1_000_000
@@ -215,7 +215,7 @@ class Driver(Layer):
         if not placed.events:
             placed.events = [body.encode() for body in (await self._bodies([run_id]))[run_id]]
             placed.epoch = max(placed.epoch, _latest_epoch(placed.events))
-        activated = ev.RunActivated(epoch=placed.epoch + 1, at_us=now_us())
+        activated = ev.RunActivated(epoch=placed.epoch + 1, claim=secrets.token_hex(4), at_us=now_us())
         try:
             await self._append(run_id, placed, placed.epoch + 1, activated)
         except LayerUnavailable:
@@ -354,7 +354,7 @@ class Driver(Layer):
 
     async def _obey(self, order: Order, run_id: RunId) -> None:
         by = PrincipalId(order.by)
-        event: ev.Event
+        event: ev.KillRequested | ev.CancelRequested
         if order.action == "settle":
             await self._settle(order, run_id)
             return
@@ -380,15 +380,18 @@ class Driver(Layer):
         )
         await self._bring(Delivery(run_id=run_id, event=ev.encode_event(settled)))
 
-    async def _end_here(self, run_id: RunId, event: ev.Event) -> None:
-        """End a run that no runtime has, under an epoch of its own, so that nobody else can go on with it."""
+    async def _end_here(self, run_id: RunId, event: ev.KillRequested | ev.CancelRequested) -> None:
+        """End a run that no runtime has, and its children with it."""
         placed = self._runs[run_id]
-        placed.events = [body.encode() for body in (await self._bodies([run_id]))[run_id]]
-        epoch = max(placed.epoch, _latest_epoch(placed.events)) + 1
-        outcome = _outcome_of(event, placed.events)
-        ended = ev.RunEnded(outcome=outcome, usage=_usage_of(placed.events), at_us=now_us())
-        await self._append(run_id, placed, epoch, event, ended)
-        self._finish(run_id, placed.tenant, ev.encode_event(ended))
+        below = [row[0] for row in await self._journal.remote.insist("rows", "unfinished_below", [run_id])]
+        bodies = await self._bodies([run_id, *below])
+        for run in (run_id, *below):
+            append = ending(bodies[run], event, secrets.token_hex(4))
+            reply = await self._journal.append(append)
+            if reply.verdict != "ok":
+                raise LayerUnavailable(f"journal: {run}: {reply.verdict}")
+            if run == run_id:
+                self._finish(run_id, placed.tenant, append.entries[-1].body)
 
     # Watching.
 
@@ -480,22 +483,6 @@ def _meant(order: Order, run_id: RunId, tenant: TenantId) -> bool:
 def _latest_epoch(bodies: Sequence[bytes]) -> int:
     events = (ev.decode_event(body) for body in bodies)
     return max((event.epoch for event in events if isinstance(event, ev.RunActivated)), default=0)
-
-
-def _usage_of(bodies: Sequence[bytes]) -> Usage:
-    return _replayed(bodies).usage()
-
-
-def _outcome_of(event: ev.Event, bodies: Sequence[bytes]) -> Outcome:
-    """Return the outcome the run's own machine gives to being ended by `event`."""
-    machine = _replayed(bodies)
-    machine.handle(event)
-    assert machine.state.outcome is not None
-    return machine.state.outcome
-
-
-def _replayed(bodies: Sequence[bytes]) -> RunMachine:
-    return RunMachine.replay(ev.decode_event(body) for body in bodies)
 
 
 def _where(found: dict[str, Any]) -> str:

@@ -115,7 +115,7 @@ class JournalStore:
         rows = []
         for entry in fresh:
             number += 1
-            mac = link(self._key, mac, number, stream, seq, append.epoch, entry.body)
+            mac = link(self._key, mac, number, stream, seq, append.epoch, entry)
             place = (tenant, number, stream, seq, append.epoch, entry.step, entry.cause, entry.at_us)
             rows.append((*place, entry.type, entry.body, mac))
             seq += 1
@@ -204,8 +204,9 @@ class JournalStore:
         expected, mac = 0, GENESIS
         cursor = self._db.cursor().execute(self._sql["chain"], [tenant])
         while rows := cursor.fetchmany(10_000):
-            for number, stream, seq, epoch, body, stored in rows:
-                mac = link(self._key, mac, number, stream, seq, epoch, body.encode())
+            for number, stream, seq, epoch, stored, body, *columns in rows:
+                entry = Entry(body=body.encode(), **dict(zip(("type", "step", "at_us", "cause"), columns, strict=True)))
+                mac = link(self._key, mac, number, stream, seq, epoch, entry)
                 if number != expected or mac != bytes(stored):
                     problems.append(f"tenant {tenant}: the chain breaks at entry {expected} ({stream}#{seq})")
                     return expected, mac

@@ -34,7 +34,7 @@ SELECT tenant, max(number), arg_max(mac, number) FROM events GROUP BY tenant;
 
 -- name: chain
 -- One tenant's chain, in order.
-SELECT number, stream, seq, epoch, body, mac FROM events WHERE tenant = ? ORDER BY number;
+SELECT number, stream, seq, epoch, mac, body, type, step, at_us, cause FROM events WHERE tenant = ? ORDER BY number;
 
 -- name: place
 -- What a stream has at some places, in order.

@@ -6,6 +6,7 @@ It holds no key and no tool: what a hijacked agent could reach from here is its 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from airside.stack import events as ev
 from airside.stack import instructions as do
 from airside.stack.agents import Agent
 from airside.stack.cycle import Cycle, Layers
+from airside.stack.ending import ending
 from airside.stack.errors import Fenced, LayerUnavailable
 from airside.stack.ids import RunId, child_run
 from airside.stack.journaling import Append
@@ -169,6 +171,7 @@ class TenantRuntime(Layer):
                 await cycle.advance([])
         except Fenced:
             self._forget(run_id, cycle)
+            self._claim_again(cycle)
         except Exception as error:
             await self._lose(cycle, error)
         else:
@@ -179,6 +182,8 @@ class TenantRuntime(Layer):
         self._forget(run_id, cycle)
         self._stop_children(run_id)
         self._answer_parent(machine)
+        if machine.state.fan_out is not None and len(machine.state.children) < len(machine.state.fan_out.branches):
+            self._keep(asyncio.ensure_future(self._end_orphans(run_id)))
         tenant, ended = machine.state.submitted.identity.tenant, ev.encode_event(machine.events[-1])
         await self._tell(Report(run_id=run_id, tenant=tenant, state="ended", ended=ended))
 
@@ -246,7 +251,7 @@ class TenantRuntime(Layer):
         """Return the events that were made durable, none if somebody else was faster."""
         epoch = max((e.epoch for e in events if isinstance(e, ev.RunActivated)), default=0) + 1
         fresh: list[ev.Event] = [] if events else [self._child_submitted(parent, spawn, branch, run_id)]
-        fresh.append(ev.RunActivated(epoch=epoch, at_us=now_us()))
+        fresh.append(ev.RunActivated(epoch=epoch, claim=secrets.token_hex(4), at_us=now_us()))
         submitted = parent.machine.state.submitted
         append = Append(
             tenant=submitted.identity.tenant,
@@ -299,6 +304,22 @@ class TenantRuntime(Layer):
             if cycle.machine.state.submitted.parent == parent:
                 kill = ev.KillRequested(by="driver", why=f"its parent {parent} ended", at_us=now_us())
                 self._bring(cycle, kill)
+
+    async def _end_orphans(self, parent: RunId) -> None:
+        """End the children that a crash left unfinished and that nobody will take up, now that their parent is over."""
+        for (run,) in await self._journal.remote.insist("rows", "unfinished_below", [parent]):
+            if RunId(run) not in self._cycles:
+                kill = ev.KillRequested(by="driver", why=f"its parent {parent} ended", at_us=now_us())
+                bodies = (await self._journal.remote.insist("bodies", [run]))[run]
+                await self._journal.append(ending(bodies, kill, secrets.token_hex(4)))
+
+    def _claim_again(self, cycle: Cycle) -> None:
+        """A child was claimed by somebody else, perhaps a runtime that is dying: it is its parent's to finish here."""
+        parent_id = cycle.machine.state.submitted.parent
+        parent = self._cycles.get(parent_id) if parent_id else None
+        if parent is not None and parent.machine.state.phase is Phase.AWAITING_CHILDREN:
+            again = next(i for i in parent.machine.outstanding() if isinstance(i, do.SpawnChildren))
+            self._keep(asyncio.ensure_future(self._spawn(parent, again)))
 
     # Control: answered by another thread than the one agents run on.
 

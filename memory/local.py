@@ -44,7 +44,7 @@ class LocalMemory:
         if code is not None:
             return LearnReply(code=code)
         records = self._records.setdefault(candidate.tenant, [])
-        if any(record.text == candidate.text for record in records):
+        if any(r.text == candidate.text and r.expires_us > self._now_us() for r in records):
             return LearnReply(code="duplicate")
         now = self._now_us()
         record_id = "mem_" + digest(f"{candidate.tenant}|{candidate.text}".encode())[:24]

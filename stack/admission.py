@@ -38,6 +38,8 @@ class AdmissionQueue:
         self._waiting: dict[TenantId, deque[RunId]] = {}
         self._running: dict[TenantId, set[RunId]] = {}
         self._turns: deque[TenantId] = deque()
+        self._in_turns: set[TenantId] = set()
+        self._running_count = 0
 
     def offer(self, tenant: TenantId, run_id: RunId) -> float | None:
         """Queue a run; return None, or the seconds to wait before trying again if the queue is full."""
@@ -45,7 +47,8 @@ class AdmissionQueue:
         if len(queue) >= self._shares(tenant).queue:
             return max(1.0, len(queue) / max(1, self._shares(tenant).concurrency) * 0.1)
         queue.append(run_id)
-        if tenant not in self._turns:
+        if tenant not in self._in_turns:
+            self._in_turns.add(tenant)
             self._turns.append(tenant)
         return None
 
@@ -56,6 +59,7 @@ class AdmissionQueue:
             tenant = self._turns.popleft()
             queue, at_work = self._waiting[tenant], self._running.setdefault(tenant, set())
             if not queue:
+                self._in_turns.discard(tenant)
                 continue
             if len(at_work) >= self._shares(tenant).concurrency:
                 self._turns.append(tenant)
@@ -64,29 +68,32 @@ class AdmissionQueue:
             idle = 0
             run_id = queue.popleft()
             at_work.add(run_id)
+            self._running_count += 1
             if queue:
                 self._turns.append(tenant)
+            else:
+                self._in_turns.discard(tenant)
             yield tenant, run_id
 
     def adopt(self, tenant: TenantId, run_id: RunId) -> None:
         """Count a run that is at work already, found after the driver itself was restarted."""
-        self._running.setdefault(tenant, set()).add(run_id)
+        at_work = self._running.setdefault(tenant, set())
+        self._running_count += run_id not in at_work
+        at_work.add(run_id)
 
     def release(self, tenant: TenantId, run_id: RunId) -> None:
         """Give the run's place free, whether it ran or still waited."""
-        self._running.get(tenant, set()).discard(run_id)
+        at_work = self._running.get(tenant, set())
+        self._running_count -= run_id in at_work
+        at_work.discard(run_id)
         queue = self._waiting.get(tenant)
         if queue and run_id in queue:
             queue.remove(run_id)
 
-    def is_running(self, run_id: RunId) -> bool:
-        """Whether the run has a place."""
-        return any(run_id in at_work for at_work in self._running.values())
-
     @property
     def running(self) -> int:
         """Runs at work."""
-        return sum(map(len, self._running.values()))
+        return self._running_count
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return running and waiting per tenant."""

@@ -17,9 +17,11 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
-from airside.stack.canonical import canonical, digest
+from airside.stack.canonical import canonical, digest, parse_bounded
+from airside.stack.errors import InvalidInput
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
 from airside.stack.sealing import from_text, to_text, unwrap, wrap
+from airside.stack.toolspec import MAX_ARGUMENT_BYTES
 from airside.stack.values import NULL, ApprovalRule, Identity, Value
 
 Verdict = Literal["approve", "reject", "edit"]
@@ -121,7 +123,7 @@ class Approval(Value):
 class VoteRefused(Value):
     """Why a vote does not count."""
 
-    code: Literal["unknown", "other_tenant", "self_approval", "wrong_role", "already_decided", "already_voted"]
+    code: Literal["unknown", "self_approval", "wrong_role", "already_decided", "already_voted", "invalid"]
     message: str
 
 
@@ -171,7 +173,7 @@ class ApprovalBook:
         approval = self._known.get(approval_id)
         if approval is None or approval.request.tenant != who.tenant:
             return VoteRefused(code="unknown", message=f"no approval {approval_id} in tenant {who.tenant}")
-        refused = _objection(approval, who, now_us)
+        refused = _objection(approval, who, now_us) or (_unfit(arguments) if verdict == "edit" else None)
         if refused is not None:
             return refused
         return ApprovalVoted(
@@ -210,6 +212,18 @@ def _objection(approval: Approval, who: Identity, now_us: int) -> VoteRefused | 
         return VoteRefused(code="wrong_role", message=f"one of the roles {list(request.terms.roles)} is needed")
     if any(vote.by == who.principal for vote in approval.votes):
         return VoteRefused(code="already_voted", message=f"{who.principal} has voted")
+    return None
+
+
+def _unfit(arguments: Raw | None) -> VoteRefused | None:
+    """Return why edited arguments cannot be an action's; what they mean to the tool is the gate's to say."""
+    try:
+        edited = parse_bounded(bytes(arguments or b""), max_bytes=MAX_ARGUMENT_BYTES, where="edited arguments")
+        canonical(edited)
+    except InvalidInput as error:
+        return VoteRefused(code="invalid", message=error.message)
+    if not isinstance(edited, dict):
+        return VoteRefused(code="invalid", message="edited arguments: give an object")
     return None
 
 

@@ -40,6 +40,7 @@ _REQUIRED: tuple[tuple[str, type], ...] = (
     ("nbf", int),
 )
 _LEEWAY_S = 5
+_LAST_SECOND = 2**40
 _REMEMBERED = 4096
 """Tokens that verified and are not checked again until they expire: a batch uses one many times."""
 
@@ -117,6 +118,8 @@ class Authenticator:
         for name, kind in _REQUIRED:
             if type(claims.get(name)) is not kind:
                 raise refuse(ReasonCode.AUTH_CLAIM_MISSING, f"{name} must be {kind.__name__}")
+        if max(claims["exp"], claims["nbf"]) >= _LAST_SECOND or min(claims["exp"], claims["nbf"]) < 0:
+            raise refuse(ReasonCode.AUTH_CLAIM_MISSING, "exp and nbf must be seconds since 1970")
         if claims["iss"] != self._directory.issuer or claims["aud"] != self._directory.audience:
             raise refuse(ReasonCode.AUTH_UNTRUSTED, "issuer or audience is not the pinned one")
         if claims["exp"] + _LEEWAY_S <= now_s:
@@ -190,7 +193,7 @@ def _public(pem: bytes, kid: str) -> Ed25519PublicKey:
 
 def hash_api_key(key: str) -> str:
     """Return what the directory keeps of an API key; it has 256 random bits, so a plain hash is enough."""
-    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(key.encode(errors="replace")).hexdigest()
 
 
 def new_api_key() -> str:

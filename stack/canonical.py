@@ -52,11 +52,13 @@ def check_bounds(value: Json, *, where: str) -> None:
                     raise InvalidInput(f"{path}: the key {key!r:.40} is not text")
                 _check_text(key, path)
                 stack.append((inner, f"{path}.{key:.40}", depth + 1))
-        elif isinstance(item, list | tuple):
+        elif type(item) in (list, tuple):
             stack.extend((inner, f"{path}[{i}]", depth + 1) for i, inner in enumerate(item))
-        elif isinstance(item, float) and not -1.8e308 < item < 1.8e308:
+        elif type(item) is float and not -1.8e308 < item < 1.8e308:
             raise InvalidInput(f"{path}: {item} is not a finite number")
-        elif item is not None and not isinstance(item, bool | int | float):
+        elif type(item) is int and not -(2**63) <= item < 2**64:
+            raise InvalidInput(f"{path}: {item:.3e} does not fit into 64 bits")
+        elif item is not None and type(item) not in (bool, int, float):
             raise InvalidInput(f"{path}: {type(item).__name__} is not a JSON type")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from airside.stack.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
@@ -27,9 +28,10 @@ def _limits(value: Any) -> Any:
     unknown = sorted(set(value) - set(Limits.__struct_fields__)) if isinstance(value, dict) else ["not a mapping"]
     if unknown:
         raise ValueError(f"unknown limits: {', '.join(unknown)}")
-    for name, amount in value.items():
-        if type(amount) is not int or amount < 0:
-            raise ValueError(f"{name}: {amount!r} is not a whole number of at least 0")
+    try:
+        msgspec.convert(value, Limits)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
     return value
 
 

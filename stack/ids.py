@@ -45,7 +45,7 @@ class Buffered:
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}", re.ASCII)
 _RUN = re.compile(r"run_[0-9a-f]{24}(\.[0-9]{1,4}-[0-9]{1,4}){0,8}", re.ASCII)
-_APPROVAL = re.compile(r"apr_run_[0-9a-f]{24}(\.[0-9]{1,4}-[0-9]{1,4}){0,8}_[0-9]{1,4}_[0-9a-f]{12}", re.ASCII)
+_APPROVAL = re.compile(r"apr_run_[0-9a-f]{24}(\.[0-9]{1,4}-[0-9]{1,4}){0,8}_[0-9]{1,9}_[0-9a-f]{12}", re.ASCII)
 
 
 def _parse(kind: str, pattern: re.Pattern[str], text: object) -> str:

@@ -22,6 +22,7 @@ def _rules(state: RunState) -> list[tuple[bool, str]]:
     key = effect_key(state.submitted.run_id, state.step)
     concluded = state.phase is Phase.CONCLUDING or state.phase in OVER
     executing = state.phase is Phase.EXECUTING
+    changing = executing and state.gated is not None and state.gated.effect != "read"
     steps = [record.step for record in state.history]
     gated = state.gated
     over_paid = concluded and state.outcome is not None
@@ -37,7 +38,7 @@ def _rules(state: RunState) -> list[tuple[bool, str]]:
             ),
             "2: executing what was not allowed",
         ),
-        (not executing or key in state.unsettled, "3: executing without its own key unsettled"),
+        (not changing or key in state.unsettled, "3: executing a change without its key unsettled"),
         (len(state.unsettled) <= 1, "3: more than one key unsettled"),
         (all(value >= 0 for value in _counts(used)), "4: a count below zero"),
         (concluded == (state.outcome is not None), "5: outcome and phase disagree"),

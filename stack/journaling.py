@@ -91,7 +91,7 @@ def admit(head: Head, append: Append, stored: Stored) -> tuple[AppendReply, tupl
     return AppendReply(verdict="ok", epoch=after.epoch, next_seq=after.next_seq), append.entries, after
 
 
-def link(key: bytes, previous: bytes, number: int, stream: str, seq: int, epoch: int, body: bytes) -> bytes:
-    """Return the chain's link for one entry: 32 bytes that depend on everything before it."""
-    head = f"{number}|{stream}|{seq}|{epoch}|".encode()
-    return hashlib.blake2b(previous + head + body, key=key, digest_size=32).digest()
+def link(key: bytes, previous: bytes, number: int, stream: str, seq: int, epoch: int, entry: Entry) -> bytes:
+    """Return the chain's link for one entry: 32 bytes that depend on every column of it and of all before it."""
+    head = f"{number}|{stream}|{seq}|{epoch}|{entry.step}|{entry.cause}|{entry.at_us}|{entry.type}|".encode()
+    return hashlib.blake2b(previous + head + entry.body, key=key, digest_size=32).digest()

@@ -53,7 +53,7 @@ def _file(path: Path, fresh: bytes) -> bytes:
         if path.stat().st_mode & 0o077:
             raise InvalidConfig(f"{path}: others can read this key; run chmod 600 on it") from None
         data = path.read_bytes()
-        if len(data) != len(fresh) and not data.startswith(b"-----BEGIN"):
+        if len(data) != len(fresh) and not data.endswith(b"-----END PRIVATE KEY-----\n"):
             raise InvalidConfig(f"{path}: not a whole key; remove it and start again to make another") from None
         return data
     with os.fdopen(descriptor, "wb") as file:

@@ -21,8 +21,8 @@ The rules:
 Invariants, checked by `check()` after every event in tests:
  1. What the run has used never exceeds its limits by more than the one decision that was already paid for.
  2. A call is in `executing` only if the latest decision about this very step and attempt allows it.
- 3. A key is unsettled only between its intent and its result, and `executing` has exactly its own key unsettled.
- 4. Labels only grow, and so do the epoch, the step and every count in `usage`.
+ 3. The key of a call that changes something is unsettled only between its intent and its result.
+ 4. Labels only grow, and so do the epoch and the step; no count in `usage` is below zero.
  5. Exactly the phases from `concluding` on have an outcome, and the outcome never changes.
  6. The history's steps rise strictly.
 """
@@ -128,6 +128,10 @@ class RunMachine:
         """Return what the topology may look at."""
         s = self.state
         return TopologyState(request=s.submitted.request, finished=s.finished, holder=s.holder, branches=s.branches)
+
+    def outstanding(self) -> Instructions:
+        """Return what the run waits for, as it was last asked."""
+        return _OUTSTANDING[self.state.phase](self)
 
     def usage(self) -> Usage:
         """Return a copy of what the run has used so far."""
@@ -281,7 +285,7 @@ class RunMachine:
     def _children_ended(self, event: ev.ChildEnded) -> Instructions:
         s = self.state
         assert s.fan_out is not None
-        if event.branch in s.children:
+        if event.branch in s.children or not 0 <= event.branch < len(s.fan_out.branches):
             return []
         s.children[event.branch] = event
         u = event.usage
@@ -325,6 +329,8 @@ class RunMachine:
             return ReasonCode.MAX_TOKENS, f"{used.tokens} tokens used"
         if used.cost_microusd > self.limits.max_cost_microusd:
             return ReasonCode.MAX_COST, f"{used.cost_microusd} micro-USD spent"
+        if used.output_bytes > self.limits.max_output_bytes:
+            return ReasonCode.MAX_OUTPUT, f"{used.output_bytes} bytes returned"
         return None
 
     def _hand_over(self, handoff: Handoff) -> Instructions:
@@ -406,7 +412,8 @@ class RunMachine:
     def _intending_intended(self, event: ev.EffectIntended) -> Instructions:
         s = self.state
         assert s.gated is not None
-        s.unsettled[event.key] = s.step
+        if s.gated.effect != "read":
+            s.unsettled[event.key] = s.step
         s.sends += 1
         if not s.ambiguous:
             self._use(tool_calls=1, cost_microusd=s.gated.cost_microusd)

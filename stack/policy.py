@@ -1,8 +1,8 @@
 """Policy bundles: a versioned list of rules, closed and typed, evaluated to one `Decision`.
 
 All of a rule's conditions must hold for it to match.  Among the rules that match, deny overrides, then
-require_approval (the largest quorum first), then allow.  Nothing matched is a deny, and so is any exception: a
-condition that cannot be evaluated denies (`policy_error`) rather than being skipped.
+require_approval (the largest quorum first, then by rule id), then allow.  Nothing matched is a deny, and so is any
+exception: a condition that cannot be evaluated denies (`policy_error`) rather than being skipped.
 """
 
 from __future__ import annotations
@@ -37,6 +37,32 @@ _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Strings = Annotated[list[str], Field(min_length=1)]
 
 
+_OPERANDS: dict[str, tuple[type, ...]] = {
+    "lt": (int, float),
+    "le": (int, float),
+    "gt": (int, float),
+    "ge": (int, float),
+    "in": (list,),
+    "not_in": (list,),
+    "matches": (str,),
+    "starts_with": (str,),
+    "ends_with": (str,),
+    "exists": (bool,),
+}
+
+
+def _check_operand(op: str, value: Any) -> None:
+    """Raise `ValueError` for a value the operator could only fail on."""
+    wanted = _OPERANDS.get(op)
+    if wanted is not None and (type(value) not in wanted):
+        raise ValueError(f"{op} takes {' or '.join(kind.__name__ for kind in wanted)}, not {value!r:.40}")
+    if op == "matches":
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r:.60} is not a regular expression: {error}") from None
+
+
 class ArgumentTest(_Closed):
     """A condition on the arguments.  `path` is dotted, `*` stands for every item of a list (all must satisfy).
 
@@ -54,10 +80,8 @@ class ArgumentTest(_Closed):
         given = self.model_fields_set
         if ("value" in given) == ("identity" in given):
             raise ValueError("give either value or identity")
-        if self.op == "matches":
-            re.compile(str(self.value))
-        if self.op == "exists" and not isinstance(self.value, bool):
-            raise ValueError("exists takes true or false")
+        if "value" in given:
+            _check_operand(self.op, self.value)
         return self
 
 
@@ -171,7 +195,7 @@ class Evaluator:
     def __init__(self, bundle: Bundle) -> None:
         self.version = bundle.version
         order = {"deny": 0, "require_approval": 1, "allow": 2}
-        rules = sorted(bundle.rules, key=lambda rule: (order[rule.outcome], -_quorum(rule)))
+        rules = sorted(bundle.rules, key=lambda rule: (order[rule.outcome], -_quorum(rule), rule.id))
         compiled = [(rule.when.effect, self._decision(rule), _conditions(rule.when)) for rule in rules]
         self._rules = {
             effect: [
@@ -183,15 +207,17 @@ class Evaluator:
     def evaluate(self, facts: Facts) -> Decision:
         """Return the decision; an exception anywhere is a deny with `policy_error`."""
         try:
+            first: Decision | None = None
+            # Every rule is evaluated even when one has matched, so that an error denies wherever it stands.
             for decision, conditions in self._rules[facts.tool.effect]:
                 for condition in conditions:
                     if not condition(facts):
                         break
                 else:
-                    return decision
+                    first = first or decision
         except Exception as error:
             return self.error(f"{type(error).__name__}: {error}")
-        return self.deny(ReasonCode.POLICY_DENIED, "no rule allows it")
+        return first or self.deny(ReasonCode.POLICY_DENIED, "no rule allows it")
 
     def deny(self, reason: ReasonCode, detail: str, rule: str = "default-deny") -> Decision:
         """Return a deny that no rule of the bundle made."""
@@ -268,19 +294,24 @@ def _names(patterns: list[str]) -> Callable[[str], bool]:
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": lambda a, b: a == b and isinstance(a, bool) == isinstance(b, bool),
-    "ne": lambda a, b: a != b or isinstance(a, bool) != isinstance(b, bool),
+    "eq": lambda a, b: _same(a, b),
+    "ne": lambda a, b: not _same(a, b),
     "lt": lambda a, b: _number(a) < _number(b),
     "le": lambda a, b: _number(a) <= _number(b),
     "gt": lambda a, b: _number(a) > _number(b),
     "ge": lambda a, b: _number(a) >= _number(b),
-    "in": lambda a, b: a in _collection(b),
-    "not_in": lambda a, b: a not in _collection(b),
+    "in": lambda a, b: any(_same(a, item) for item in _collection(b)),
+    "not_in": lambda a, b: not any(_same(a, item) for item in _collection(b)),
     "matches": lambda a, b: re.fullmatch(b, _string(a)) is not None,
     "contains": lambda a, b: b in a,
     "starts_with": lambda a, b: _string(a).startswith(b),
     "ends_with": lambda a, b: _string(a).endswith(b),
 }
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality that does not take true for 1."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _number(value: Any) -> float:
@@ -327,7 +358,7 @@ def _identity_fact(identity: Identity, name: str) -> Any:
 
 
 def _select(value: Any, parts: list[str]) -> list[Any]:
-    """Return the values at a path, none if the path does not exist."""
+    """Return the values at a path; none if the path does not exist, or not for every item a `*` stands for."""
     if len(parts) == 1 and parts[0] != "*":
         return [value[parts[0]]] if parts[0] in value else []
     found = [value]
@@ -340,6 +371,8 @@ def _select(value: Any, parts: list[str]) -> list[Any]:
                 following.append(item[part])
             elif isinstance(item, list) and part.isdigit() and int(part) < len(item):
                 following.append(item[int(part)])
+            else:
+                return []
         found = following
     return found
 

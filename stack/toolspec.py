@@ -62,10 +62,24 @@ def close_schema(schema: Any) -> Any:
         return [close_schema(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    closed = {key: close_schema(value) for key, value in schema.items()}
-    if closed.get("type") == "object" and "additionalProperties" not in closed:
+    closed = {key: _close_keyword(key, value) for key, value in schema.items()}
+    kinds = closed.get("type", [])
+    is_object = kinds == "object" or "object" in kinds or "properties" in closed
+    if is_object and "additionalProperties" not in closed:
         closed["additionalProperties"] = False
     return closed
+
+
+_MAPS_OF_SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+_VALUES = frozenset({"default", "const", "enum", "examples", "required"})
+
+
+def _close_keyword(keyword: str, value: Any) -> Any:
+    if keyword in _VALUES:
+        return value
+    if keyword in _MAPS_OF_SCHEMAS and isinstance(value, dict):
+        return {name: close_schema(inner) for name, inner in value.items()}
+    return close_schema(value)
 
 
 class ArgumentValidator:

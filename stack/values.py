@@ -58,8 +58,8 @@ class Limits(Value):
     max_refusals: Count = 0
     max_handoffs: Count = 8
     max_depth: Annotated[int, Meta(ge=0, le=8)] = 3
-    decide_ms: Annotated[int, Meta(ge=1)] = 60_000
-    tool_ms: Annotated[int, Meta(ge=1)] = 30_000
+    decide_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 60_000
+    tool_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 30_000
     doubt_wait_s: Count = 0
 
     def within(self, ceiling: Limits) -> Limits:

@@ -19,6 +19,8 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} is given twice", key.start_mark
@@ -34,6 +36,8 @@ def load_yaml(source: str | Path, model: type[Model], *, name: str | None = None
         text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
     except OSError as error:
         raise InvalidConfig(f"{where}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{where}: not UTF-8: {error.reason} at byte {error.start}") from None
     try:
         data = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - _StrictLoader is a SafeLoader
         root = yaml.compose(text, Loader=yaml.SafeLoader)

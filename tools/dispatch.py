@@ -52,7 +52,7 @@ class Dispatcher:
         self._tools, self._toolsets = flatten(tools)
         self._key = seal_key
         self._now_us = now_us
-        self._burnt: dict[bytes, int] = {}
+        self._burnt: OrderedDict[bytes, int] = OrderedDict()
         self._at_work: dict[EffectKey, asyncio.Future[None]] = {}
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._states: dict[tuple[str, RunId], Any] = {}
@@ -83,7 +83,6 @@ class Dispatcher:
         """Close the states a run holds."""
         for name, held_run in [key for key in self._states if key[1] == run_id]:
             state = self._states.pop((name, held_run))
-            self._opening.pop((name, held_run), None)
             # A state that cannot be closed is the toolset's problem, not the finished run's.
             with contextlib.suppress(Exception):
                 await self._call(partial(self._toolsets[name].close, state))
@@ -119,8 +118,9 @@ class Dispatcher:
 
     def _burn(self, grant: Grant, now: int) -> None:
         self._burnt[grant.nonce] = grant.expires_us
-        if len(self._burnt) > 50_000:
-            self._burnt = {nonce: until for nonce, until in self._burnt.items() if until > now}
+        # Grants live equally long, so the oldest is at the front.
+        while self._burnt and next(iter(self._burnt.values())) <= now:
+            self._burnt.popitem(last=False)
         self._epochs[grant.run_id] = grant.epoch
         self._epochs.move_to_end(grant.run_id)
         if len(self._epochs) > _EPOCHS_KEPT:
@@ -145,24 +145,22 @@ class Dispatcher:
         except InvalidInput as error:
             return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
         try:
-            async with asyncio.timeout(context.deadline_s):
+            async with asyncio.timeout(context.deadline_s) as deadline:
                 output = await self._attempt(found, context, arguments)
-        except TimeoutError:
+        except TimeoutError as error:
+            if not deadline.expired():
+                return _unexpected(error, changes)
             text = f"{found.name} did not answer in {context.deadline_s} s"
             return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_TIMEOUT)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            reason = ReasonCode.TOOL_IN_DOUBT if changes else ReasonCode.TOOL_FAILED
-            return ToolResult(ok=False, error=f"{found.name} cancelled itself", reason_code=reason)
+            return _unexpected(RuntimeError("the tool cancelled itself"), changes)
         except ToolError as error:
             return ToolResult(ok=False, error=error.message[:4000], reason_code=ReasonCode.TOOL_FAILED)
-        except Exception as error:
-            text = error.message if isinstance(error, AirsideError) else f"{type(error).__name__}: {error}"
-            in_doubt = changes or isinstance(error, InDoubt)
-            reason = ReasonCode.TOOL_IN_DOUBT if in_doubt else ReasonCode.TOOL_FAILED
-            return ToolResult(ok=False, error=text[:4000], reason_code=reason)
+        except (Exception, SystemExit) as error:
+            return _unexpected(error, changes)
         return normalise(output, found.spec.max_output_bytes)
 
     async def _attempt(self, found: Tool, context: ToolContext, arguments: dict[str, Any]) -> Any:
@@ -174,7 +172,12 @@ class Dispatcher:
         if earlier is not None:
             await asyncio.wait([earlier])
         if found.toolset is not None:
-            state = await self._state(self._toolsets[found.toolset], context)
+            try:
+                state = await self._state(self._toolsets[found.toolset], context)
+            except Exception as error:
+                if context.attempt > 1:
+                    raise
+                raise ToolError(f"toolset {found.toolset}: {type(error).__name__}: {error}") from None
             context = replace(context, state=state)
         if context.attempt > 1 and found.reconcile is not None:
             done = await self._reconciled(found.reconcile, context)
@@ -197,6 +200,7 @@ class Dispatcher:
             async with self._opening.setdefault(key, asyncio.Lock()):
                 if key not in self._states:
                     self._states[key] = await self._call(partial(toolset.open, context))
+            self._opening.pop(key, None)
         return self._states[key]
 
     async def _call(self, function: partial[Any], key: EffectKey | None = None) -> Any:
@@ -211,7 +215,7 @@ class Dispatcher:
                 return await answer if inspect.isawaitable(answer) else answer
             finally:
                 self._end(key, over)
-        future = self._threads.submit(function)
+        future = self._threads.submit(_in_thread, function)
         # The thread may outlive this call, which a deadline ends: it is over when the thread is.
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end, key, over))
         return await asyncio.wrap_future(future)
@@ -221,6 +225,22 @@ class Dispatcher:
             over.set_result(None)
         if key is not None and self._at_work.get(key) is over:
             del self._at_work[key]
+
+
+def _in_thread(function: partial[Any]) -> Any:
+    """Call it; a StopIteration or SystemExit, which a future cannot carry, becomes an ordinary error."""
+    try:
+        return function()
+    except (StopIteration, SystemExit) as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+def _unexpected(error: BaseException, changes: bool) -> ToolResult:
+    """Return the result of a call that broke: what it changed is not known, if it changes anything."""
+    text = error.message if isinstance(error, AirsideError) else f"{type(error).__name__}: {error}"
+    in_doubt = changes or isinstance(error, InDoubt)
+    reason = ReasonCode.TOOL_IN_DOUBT if in_doubt else ReasonCode.TOOL_FAILED
+    return ToolResult(ok=False, error=text[:4000], reason_code=reason)
 
 
 def _refusal(reason: ReasonCode, text: str) -> ToolResult:

@@ -206,12 +206,16 @@ def _from_signature(
     fn: Callable[..., Any], name: str
 ) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
     """Return the JSON Schema of a function's parameters and the conversion of JSON into them."""
-    hints = get_type_hints(fn, include_extras=True)
+    try:
+        hints = get_type_hints(fn, include_extras=True)
+    except NameError as error:
+        raise InvalidConfig(f"tool {name}: {error}") from None
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(fn).parameters.values():
         if hints.get(parameter.name) is ToolContext:
             continue
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name not in hints:
+        by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if not by_name or parameter.name not in hints or parameter.name.startswith("_"):
             raise InvalidConfig(f"tool {name}: parameter {parameter.name} needs a type and a name of its own")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints[parameter.name], default)

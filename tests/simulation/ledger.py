@@ -119,7 +119,7 @@ def _make(world: World, name: str) -> Tool:
 async def _act(world: World, name: str, context: ToolContext, n: int) -> Any:
     """Do what the tool does, with everything that can go wrong before and after the effect."""
     await world.pause()
-    if world.chance(1.0):
+    if context.idempotency_key not in world.ledger.done and world.chance(1.0):
         raise ToolError("refused before anything changed")
     if world.chance(0.5):
         raise RuntimeError("broke before the effect")

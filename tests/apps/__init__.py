@@ -1,0 +1,1 @@
+"""Apps that the tests start on Ray; workers import them by name."""

@@ -1,0 +1,113 @@
+"""What the tests on Ray share: waiting with a bound, stacks that leave nothing behind, and jobs for `tests.apps.notes`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import airside
+from airside.actors.client import RunHandle, Stack
+from airside.actors.results import PendingApproval
+from tests.apps.ledger import Ledger
+from tests.apps.notes import create_app
+
+BOUND_S = 60.0
+"""Longest wait for anything: several times what the slowest takes on two busy cores."""
+
+Found = TypeVar("Found")
+
+
+def until(look: Callable[[], Found], what: str, bound_s: float = BOUND_S) -> Found:
+    """Look until something is found, and return it; fail after `bound_s` saying what was waited for."""
+    deadline, pause = time.monotonic() + bound_s, threading.Event()
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"waited {bound_s:.0f} s for {what}"
+        pause.wait(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def pids(stack: Stack, prefix: str = "") -> list[int]:
+    """Return the processes of the stack's layers whose name begins with `prefix`."""
+    return [layer["pid"] for name, layer in stack.status().items() if name.startswith(prefix) and "pid" in layer]
+
+
+def sigkill(stack: Stack, prefix: str = "") -> list[int]:
+    """Kill those processes and return them; they are dead when this returns."""
+    found = pids(stack, prefix)
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(map(alive, found)), f"{found} to die")
+    return found
+
+
+@contextlib.contextmanager
+def a_stack(folder: Path, name: str, *, memory: bool = False, **options: Any) -> Iterator[Stack]:
+    """Start a stack of the notes app; its state lies in `folder`, and none of its processes survives the block."""
+    stack = airside.start(create_app(folder, "yes" if memory else ""), stack=name, state_dir=folder, **options)
+    seen: set[int] = set()
+    try:
+        yield stack
+        seen |= set(pids(stack))
+    finally:
+        stack.shutdown()
+    until(lambda: not any(map(alive, seen)), f"processes of {name} to end")
+
+
+def ledger_of(stack: Stack) -> Ledger:
+    """Return what the stack's tools did."""
+    return Ledger(stack.state_dir / "ledger.sqlite")
+
+
+def call(name: str, **arguments: Any) -> dict[str, Any]:
+    """Return an item of a job's `actions`."""
+    return {"tool": name, "args": arguments}
+
+
+def submit(stack: Stack, *actions: dict[str, Any], who: str = "ana@acme", **fields: Any) -> RunHandle:
+    """Submit a run that makes these calls."""
+    principal, _, tenant = who.partition("@")
+    fields.setdefault("inputs", {"actions": list(actions)})
+    return stack.submit(fields.pop("request", "do it"), tenant=tenant, principal=principal, **fields)
+
+
+def waiting(stack: Stack, run_id: str, *, bound_s: float = BOUND_S) -> PendingApproval:
+    """Wait until a run waits for people, and return for what."""
+
+    def look() -> list[PendingApproval]:
+        return [approval for approval in stack.approvals() if approval.run_id == run_id]
+
+    return until(look, f"an approval of {run_id}", bound_s)[0]
+
+
+def parked(stack: Stack, run_id: str) -> None:
+    """Wait until the driver knows that a run waits for a person."""
+    import ray
+
+    driver = ray.get_actor(f"{stack.settings.stack}/c0/driver", "airside")
+
+    def look() -> bool:
+        return any(run == run_id and waits for run, _, _, waits in ray.get(driver.live.remote()))
+
+    until(look, f"{run_id} to be parked")
+
+
+def events_of(stack: Stack, run_id: str, kind: str) -> int:
+    """Return how many events of a kind a run has."""
+    sql = "SELECT count(*) AS n FROM events WHERE stream = ? AND type = ?"
+    return int(stack.query(sql, [run_id, kind]).to_pylist()[0]["n"])
