@@ -387,11 +387,11 @@ class Driver(Layer):
         bodies = await self._bodies([run_id, *below])
         for run in (run_id, *below):
             append = ending(bodies[run], event, secrets.token_hex(4))
-            reply = await self._journal.append(append)
-            if reply.verdict != "ok":
-                raise LayerUnavailable(f"journal: {run}: {reply.verdict}")
+            last = bodies[run][-1].encode() if append is None else append.entries[-1].body
+            if append is not None and (await self._journal.append(append)).verdict != "ok":
+                raise LayerUnavailable(f"journal: {run}: somebody else wrote to it")
             if run == run_id:
-                self._finish(run_id, placed.tenant, append.entries[-1].body)
+                self._finish(run_id, placed.tenant, last)
 
     # Watching.
 

@@ -311,15 +311,16 @@ class TenantRuntime(Layer):
             if RunId(run) not in self._cycles:
                 kill = ev.KillRequested(by="driver", why=f"its parent {parent} ended", at_us=now_us())
                 bodies = (await self._journal.remote.insist("bodies", [run]))[run]
-                await self._journal.append(ending(bodies, kill, secrets.token_hex(4)))
+                append = ending(bodies, kill, secrets.token_hex(4))
+                if append is not None:
+                    await self._journal.append(append)
 
     def _claim_again(self, cycle: Cycle) -> None:
         """A child was claimed by somebody else, perhaps a runtime that is dying: it is its parent's to finish here."""
         parent_id = cycle.machine.state.submitted.parent
         parent = self._cycles.get(parent_id) if parent_id else None
         if parent is not None and parent.machine.state.phase is Phase.AWAITING_CHILDREN:
-            again = next(i for i in parent.machine.outstanding() if isinstance(i, do.SpawnChildren))
-            self._keep(asyncio.ensure_future(self._spawn(parent, again)))
+            self._keep(asyncio.ensure_future(self._spawn(parent, parent.machine.children())))
 
     # Control: answered by another thread than the one agents run on.
 

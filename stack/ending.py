@@ -10,12 +10,14 @@ from airside.stack.machine import RunMachine
 from airside.stack.runlog import entry_of
 
 
-def ending(bodies: Sequence[str | bytes], event: ev.KillRequested | ev.CancelRequested, claim: str) -> Append:
+def ending(bodies: Sequence[str | bytes], event: ev.KillRequested | ev.CancelRequested, claim: str) -> Append | None:
     """Return the append that ends a run under an epoch of its own, so that nobody else can go on with it.
 
-    `bodies` are the run's events, oldest first; it must not be over.
+    `bodies` are the run's events, oldest first.  None if it is over already.
     """
     machine = RunMachine.replay(ev.decode_event(body) for body in bodies)
+    if machine.is_over:
+        return None
     activated = ev.RunActivated(epoch=machine.state.epoch + 1, claim=claim, at_us=event.at_us)
     machine.handle(activated)
     machine.handle(event)

@@ -129,10 +129,6 @@ class RunMachine:
         s = self.state
         return TopologyState(request=s.submitted.request, finished=s.finished, holder=s.holder, branches=s.branches)
 
-    def outstanding(self) -> Instructions:
-        """Return what the run waits for, as it was last asked."""
-        return _OUTSTANDING[self.state.phase](self)
-
     def usage(self) -> Usage:
         """Return a copy of what the run has used so far."""
         return msgspec.structs.replace(self.state.usage)
@@ -269,9 +265,10 @@ class RunMachine:
             return self._conclude(ReasonCode.MAX_DEPTH, f"depth {s.submitted.depth + 1}")
         self._use(steps=1)
         s.fan_out, s.children = route, {}
-        return self._become(Phase.AWAITING_CHILDREN, self._spawn())
+        return self._become(Phase.AWAITING_CHILDREN, self.children())
 
-    def _spawn(self) -> do.SpawnChildren:
+    def children(self) -> do.SpawnChildren:
+        """Return the instruction for the branches of the present fan-out."""
         s = self.state
         assert s.fan_out is not None
         return do.SpawnChildren(
@@ -514,7 +511,7 @@ class RunMachine:
         return self._gate(phase=Phase.RESUMING if self.state.ambiguous else Phase.GATING)
 
     def _spawn_again(self) -> Instructions:
-        return [self._spawn()]
+        return [self.children()]
 
     def _plan_again(self) -> Instructions:
         return [do.Plan(step=self.state.step, cause=self._cause())]
