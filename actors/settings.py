@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     idle_runtime_s: Annotated[float, Field(gt=0)] = 60.0
     """A dedicated runtime without a working run is put down after this; its parked runs resume in a new one."""
 
-    heartbeat_s: Annotated[float, Field(gt=0)] = 0.25
+    heartbeat_s: Annotated[float, Field(gt=0)] = 0.5
     stall_s: Annotated[float, Field(gt=0)] = 2.0
     """A runtime whose event loop has not turned for so long is killed, and the run that held it is ended.
 

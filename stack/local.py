@@ -1,6 +1,6 @@
 """The ports, in one process: for tests, the simulator, and trying an app out without a cluster.
 
-They keep the same contracts as the actors; `tests/contracts` runs one suite over both.
+They keep the same contracts as the layers behind the actors; `tests/test_contracts.py` runs one suite over both.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""What the tests on Ray share: waiting with a bound, stacks that leave nothing behind, and jobs for `tests.apps.notes`."""
+"""What the tests on Ray share: waiting with a bound, stacks that leave nothing behind, jobs for `tests.apps.notes`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +15,13 @@ from typing import Any, TypeVar
 
 import airside
 from airside.actors.client import RunHandle, Stack
+from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.results import PendingApproval
 from tests.apps.ledger import Ledger
 from tests.apps.notes import create_app
 
+ROOT = Path(__file__).parents[1]
+AIRSIDE = Path(sys.executable).with_name("airside")
 BOUND_S = 60.0
 """Longest wait for anything: several times what the slowest takes on two busy cores."""
 
@@ -99,7 +104,7 @@ def parked(stack: Stack, run_id: str) -> None:
     """Wait until the driver knows that a run waits for a person."""
     import ray
 
-    driver = ray.get_actor(f"{stack.settings.stack}/c0/driver", "airside")
+    driver = ray.get_actor(actor_name(stack.settings.stack, "driver"), NAMESPACE)
 
     def look() -> bool:
         return any(run == run_id and waits for run, _, _, waits in ray.get(driver.live.remote()))
@@ -111,3 +116,52 @@ def events_of(stack: Stack, run_id: str, kind: str) -> int:
     """Return how many events of a kind a run has."""
     sql = "SELECT count(*) AS n FROM events WHERE stream = ? AND type = ?"
     return int(stack.query(sql, [run_id, kind]).to_pylist()[0]["n"])
+
+
+class Owner:
+    """A process of its own that keeps a stack of the notes app up: `airside up`."""
+
+    def __init__(self, state: Path, *, wait: bool = True) -> None:
+        self.state = state
+        app = ["--app", "tests.apps.notes", "--app-arg", f"work={state}"]
+        self.process = subprocess.Popen(
+            [str(AIRSIDE), "up", *app, "--state-dir", str(state)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if wait:
+            assert self.process.stdout is not None and self.process.stderr is not None
+            line = self.process.stdout.readline()
+            assert line.startswith("up; "), line + self.process.stderr.read()
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the stack's tools did."""
+        return Ledger(self.state / "ledger.sqlite")
+
+    def stop(self) -> None:
+        """End it as an operator does; safe to call twice."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.communicate(timeout=BOUND_S)
+
+    def __enter__(self) -> Owner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def airside_cli(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    return subprocess.run(
+        [str(AIRSIDE), *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=2 * BOUND_S,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from airside.stack.canonical import MAX_DEPTH, canonical, check_bounds, digest, parse_bounded, parse_own
 from airside.stack.errors import InvalidInput
-from tests.helpers import known_bug
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
 numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -148,7 +147,6 @@ class Pair(NamedTuple):
     other: int
 
 
-@known_bug("canonical.py:57 check_bounds lets pass what `canonical` then refuses")
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, Pair(1, 2), numpy.float64(0.5)], ids=repr)
 def test_whatever_passes_the_bounds_has_a_canonical_form(value: Any) -> None:
     try:
@@ -156,3 +154,11 @@ def test_whatever_passes_the_bounds_has_a_canonical_form(value: Any) -> None:
     except InvalidInput:
         return
     assert canonical(value)
+
+
+@pytest.mark.parametrize("digits", [100, 400, 4000])
+def test_a_number_of_any_length_is_refused_naming_the_place(digits: int) -> None:
+    with pytest.raises(InvalidInput, match=r"^x\.n: .*64 bits"):
+        check_bounds({"n": 10**digits}, where="x")
+    with pytest.raises(InvalidInput, match=r"^x"):
+        parse(f'{{"n":1{"0" * digits}}}')

@@ -25,7 +25,7 @@ from airside.stack.values import Finish, Limits, Outcome, Request, Usage
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
 from airside.tools.tool import tool
-from tests.helpers import EXECUTOR, KEY, RUN, identity, known_bug
+from tests.helpers import EXECUTOR, KEY, RUN, identity
 
 
 class Journal(LocalJournal):
@@ -140,7 +140,6 @@ async def test_a_kill_between_the_intent_and_the_call_stops_the_call() -> None:
     assert world.phase is Phase.KILLED and world.paid == []
 
 
-@known_bug("cycle.py:97 what an event without instructions leaves outstanding is dropped, here Conclude: it never ends")
 async def test_a_kill_while_the_run_concludes_does_not_keep_it_from_ending() -> None:
     world = World(FunctionAgent(lambda view: Finish(answer=1)))
     world.journal.before["RoutePlanned"] = None
@@ -161,7 +160,6 @@ async def test_a_kill_while_the_run_concludes_does_not_keep_it_from_ending() -> 
     assert world.phase is Phase.COMPLETED
 
 
-@known_bug("cycle.py:118 a kill interrupts Conclude, which nobody asks for again: the run never ends")
 async def test_a_kill_while_the_tools_are_released_does_not_keep_the_run_from_ending() -> None:
     world = World(FunctionAgent(lambda view: Finish(answer=1)))
 
@@ -174,7 +172,6 @@ async def test_a_kill_while_the_tools_are_released_does_not_keep_the_run_from_en
     assert world.phase is Phase.COMPLETED
 
 
-@known_bug("cycle.py:97 the end of one branch drops the SpawnChildren that is outstanding for the others")
 async def test_a_branch_that_ends_while_the_others_are_being_started_does_not_stop_that() -> None:
     world = World(ReplayAgent(), FanOutFanIn(("x", "x")))
 

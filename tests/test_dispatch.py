@@ -6,11 +6,12 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import date
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from msgspec import Raw
+from pydantic import BeforeValidator
 
 from airside.stack.canonical import MAX_DEPTH
 from airside.stack.errors import InvalidConfig
@@ -261,7 +262,6 @@ async def test_an_error_text_is_cut() -> None:
     assert len((await run(made(broken), granted(broken.spec))).error) == 4000
 
 
-@known_bug("dispatch.py:190 a StopIteration in a thread never reaches the future, so the call waits for its deadline")
 @pytest.mark.filterwarnings("ignore")
 async def test_a_plain_tool_that_runs_out_of_an_iterator_has_failed_and_does_not_hang() -> None:
     broken = tool_that(lambda: next(iter([])))
@@ -270,7 +270,6 @@ async def test_a_plain_tool_that_runs_out_of_an_iterator_has_failed_and_does_not
     assert result.reason_code == "tool_failed"
 
 
-@known_bug("dispatch.py:150 a TimeoutError of the tool's own is told as its deadline having passed")
 async def test_a_timeout_error_of_the_tools_own_is_not_the_deadline() -> None:
     def fails() -> None:
         raise TimeoutError("the socket")
@@ -279,7 +278,6 @@ async def test_a_timeout_error_of_the_tools_own_is_not_the_deadline() -> None:
     assert "did not answer in" not in (await run(made(broken), granted(broken.spec))).error
 
 
-@known_bug("dispatch.py:155 SystemExit from a tool leaves execute, and ends the executor's event loop")
 async def test_a_tool_that_exits_does_not_end_the_executor() -> None:
     def leaves() -> None:
         raise SystemExit(3)
@@ -300,6 +298,22 @@ async def test_an_output_that_is_not_json_is_invalid_and_not_in_doubt(output: An
     odd = tool_that(lambda: output, "write")
     result = await run(made(odd), granted(odd.spec))
     assert str(result.reason_code) == "tool_output_invalid" and bytes(result.output) == b"null"
+
+
+async def test_an_output_of_hundreds_of_digits_is_invalid_and_does_not_leave_execute() -> None:
+    odd = tool_that(lambda: 10**400, "write")
+    assert str((await run(made(odd), granted(odd.spec))).reason_code) == "tool_output_invalid"
+
+
+async def test_a_type_whose_own_conversion_breaks_does_not_leave_execute() -> None:
+    def breaks(value: Any) -> int:
+        raise KeyError("odd")
+
+    def pay(amount: Annotated[int, BeforeValidator(breaks)]) -> int:
+        return amount
+
+    paying = tool(effect="write")(pay)
+    assert not (await run(made(paying), granted(paying.spec, b'{"amount":1}'))).ok
 
 
 def test_an_output_nested_too_deep_or_in_itself_is_invalid() -> None:
@@ -377,6 +391,74 @@ async def test_reconcile_is_asked_from_the_second_attempt_on(
     assert (calls.count(grant_for(paying.spec).key), calls.count("pay")) == (asked, paid)
 
 
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+@pytest.mark.parametrize("effect", ["write", "external", "irreversible"])
+async def test_a_tool_error_settles_every_attempt_of_a_repeatable_tool_as_failed(effect: str, attempt: int) -> None:
+    def closed() -> None:
+        raise ToolError("closed")
+
+    broken = tool_that(closed, effect, idempotent=True)
+    result = await run(made(broken), granted(broken.spec, attempt=attempt))
+    assert (result.ok, str(result.reason_code), result.error) == (False, "tool_failed", "closed")
+
+
+async def test_a_tool_error_after_reconcile_knew_nothing_settles_the_call_as_failed() -> None:
+    def closed() -> None:
+        raise ToolError("closed")
+
+    broken = tool_that(closed, "write", reconcile=lambda context: NOT_DONE)
+    assert (await run(made(broken), granted(broken.spec, attempt=2))).reason_code == "tool_failed"
+
+
+@pytest.mark.parametrize("error", [ToolError("down"), ConnectionError("down"), InDoubt("down")])
+async def test_whatever_a_reconcile_hook_raises_is_a_doubt_and_never_a_failure(error: Exception) -> None:
+    pay, paid = counter()
+
+    def reconcile(context: ToolContext) -> Any:
+        raise error
+
+    unsure = Tool.from_schema("t", {"type": "object"}, pay.function, effect="write", reconcile=reconcile)
+    result = await run(made(unsure), granted(unsure.spec, attempt=2))
+    assert result.reason_code == "tool_in_doubt" and "down" in result.error and paid == []
+
+
+@pytest.mark.parametrize("error", [ConnectionError("down"), ToolError("down")])
+async def test_a_toolset_that_does_not_open_for_a_later_attempt_leaves_a_write_in_doubt(error: Exception) -> None:
+    def refuse(context: ToolContext) -> Any:
+        raise error
+
+    pay, paid = counter()
+    result = await run(made(Toolset("s", (pay,), refuse)), granted(pay.spec, attempt=2))
+    assert paid == [] and result.reason_code == "tool_in_doubt"
+
+
+async def test_a_calls_duration_is_told_by_the_dispatchers_own_clock() -> None:
+    clock = [NOW]
+
+    def takes() -> None:
+        clock[0] += 1_234
+
+    slow = tool_that(takes)
+    dispatcher = Dispatcher([slow], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: clock[0], in_threads=False)
+    assert (await run(dispatcher, granted(slow.spec))).duration_us == 1_234
+
+
+async def test_a_clock_that_goes_back_never_gives_a_duration_below_zero() -> None:
+    clock = [NOW]
+
+    def takes() -> None:
+        clock[0] -= 5_000
+
+    odd = tool_that(takes)
+    dispatcher = Dispatcher([odd], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: clock[0], in_threads=False)
+    assert (await run(dispatcher, granted(odd.spec))).duration_us == 0
+
+
+async def test_a_refused_call_takes_no_time() -> None:
+    pay, _ = counter()
+    assert (await run(made(pay), granted(pay.spec, expires_us=NOW))).duration_us == 0
+
+
 async def test_a_reconcile_hook_that_fails_leaves_a_write_in_doubt_and_does_not_call_it() -> None:
     pay, paid = counter()
 
@@ -450,7 +532,6 @@ async def test_a_state_that_cannot_be_closed_does_not_stop_the_release() -> None
     assert dispatcher.stats()["states"] == 0
 
 
-@known_bug("dispatch.py:164 a toolset that does not open leaves the write it was opened for in doubt, though uncalled")
 async def test_a_write_whose_toolset_does_not_open_was_not_started() -> None:
     def refuse(context: ToolContext) -> Any:
         raise ConnectionError("down")
@@ -460,7 +541,7 @@ async def test_a_write_whose_toolset_does_not_open_was_not_started() -> None:
     assert paid == [] and result.reason_code != "tool_in_doubt"
 
 
-@known_bug("dispatch.py:86 the lock of a state that failed to open is never dropped")
+@known_bug("dispatch.py:209 the lock of a state that failed to open is never dropped")
 async def test_release_forgets_a_state_that_failed_to_open() -> None:
     def refuse(context: ToolContext) -> Any:
         raise ConnectionError("down")
@@ -549,7 +630,6 @@ def private(_amount: int) -> int:
     return _amount
 
 
-@known_bug("tool.py:208 and :213 let these pass or raise something else; positional-only calls can never succeed")
 @pytest.mark.parametrize("function", [unresolved, positional, private])
 def test_parameters_that_cannot_be_given_by_name_are_refused(function: Any) -> None:
     with pytest.raises(InvalidConfig):

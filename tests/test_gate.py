@@ -21,7 +21,7 @@ from airside.stack.policy import load_bundle
 from airside.stack.sealing import from_text, to_text
 from airside.stack.toolspec import ToolSpec
 from airside.stack.values import Identity, Limits
-from tests.helpers import EXECUTOR, KEY, RUN, identity, known_bug, spec
+from tests.helpers import EXECUTOR, KEY, RUN, identity, spec
 
 NOW = 1_000_000
 ALLOW = "version: v1\nrules: [{id: all, outcome: allow}]\n"
@@ -226,7 +226,6 @@ def test_policy_sees_the_completed_arguments() -> None:
     grant_of(gate(rules).decide(request()))
 
 
-@known_bug("toolspec.py:74 an object that may be null, or has no `type`, is left open")
 @pytest.mark.parametrize("kind", [{"type": ["object", "null"]}, {}])
 def test_every_object_that_names_its_properties_refuses_any_other(kind: dict[str, Any]) -> None:
     inner = {**kind, "properties": {"a": {"type": "integer"}}}
@@ -240,7 +239,6 @@ def test_a_nested_object_refuses_what_it_does_not_name() -> None:
     assert code(gate(tools=(tool,)).decide(request({"o": [{"b": 1}]}))) == "tool_invalid_arguments"
 
 
-@known_bug("toolspec.py:76 close_schema also changes values (default, const, enum) that look like schemas")
 def test_closing_a_schema_leaves_its_values_alone() -> None:
     parameters = {"type": "object", "properties": {"o": {"default": {"type": "object"}}}}
     assert spec(parameters=parameters).parameters["properties"]["o"]["default"] == {"type": "object"}
@@ -344,7 +342,6 @@ def test_the_same_call_asks_for_the_same_approval_and_another_for_another() -> N
     assert first != one.decide(request(step=4)).approval_id
 
 
-@known_bug("ids.py:85 an edit back to the asked arguments asks for an approval that is decided, and so round for ever")
 def test_an_edit_that_changes_nothing_does_not_go_round_for_ever() -> None:
     one, book, text = gate(ASK, quorum=2), ApprovalBook(), ""
     rounds = 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airside.stack import ids
 from airside.stack.errors import InvalidId
-from tests.helpers import RUN, known_bug
+from tests.helpers import RUN
 
 HEX = "0123456789abcdef01234567"
 GOOD: list[tuple[Callable[[object], str], str]] = [
@@ -94,8 +94,5 @@ def test_different_steps_and_runs_never_share_an_effect_key(one: tuple[int, int]
     assert (key(one) == key(other)) is (one == other)
 
 
-@known_bug(
-    "ids.py:30 a run may take more than 9,999 steps (Limits.max_steps), but its approvals' ids then do not parse"
-)
 def test_the_approval_of_a_late_step_parses() -> None:
     ids.parse_approval(ids.approval_for(RUN, 10_000, "f" * 64))

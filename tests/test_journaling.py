@@ -4,70 +4,130 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airside.stack.events import RunActivated
 from airside.stack.ids import TenantId
-from airside.stack.journaling import ENDED, GENESIS, Append, Entry, Head, admit, link
+from airside.stack.journaling import ENDED, GENESIS, Append, Entry, Head, Stored, admit, link
 from airside.stack.local import LocalJournal
+from airside.stack.runlog import entry_of
 
 
-def entry(number: int, kind: str = "Planned") -> Entry:
-    """Return an entry that tells its number."""
-    return Entry(type=kind, step=0, at_us=number, cause=-1, body=str(number).encode())
+def entry(number: int, kind: str = "Planned", writer: str = "") -> Entry:
+    """Return an entry that tells its number, and who wrote it."""
+    return Entry(type=kind, step=0, at_us=number, cause=-1, body=f"{number}{writer}".encode())
 
 
-def append(first: int, count: int = 1, *, epoch: int = 1, end: bool = False, stream: str = "run_1") -> Append:
+def append(
+    first: int, count: int = 1, *, epoch: int = 1, end: bool = False, stream: str = "run_1", writer: str = ""
+) -> Append:
     """Return an append of entries `first`, `first + 1`, ..."""
-    entries = [entry(first + i) for i in range(count)]
+    entries = [entry(first + i, writer=writer) for i in range(count)]
     if end:
-        entries.append(entry(first + count, ENDED))
+        entries.append(entry(first + count, ENDED, writer))
     return Append(tenant=TenantId("acme"), stream=stream, epoch=epoch, first_seq=first, entries=tuple(entries))
 
 
+def nothing(stream: str, first_seq: int, count: int) -> list[bytes]:
+    """Fail: an append at the end of a stream does not read what is stored."""
+    raise AssertionError(f"{stream}: {count} bodies from {first_seq} on were asked for")
+
+
+def holding(total: int) -> Stored:
+    """Return a stream of `total` entries, as many of which as there are can be read."""
+
+    def stored(stream: str, first_seq: int, count: int) -> list[bytes]:
+        assert stream == "run_1"
+        return [entry(number).body for number in range(total)][first_seq : first_seq + count]
+
+    return stored
+
+
 def test_a_first_append_writes_everything_and_sets_the_epoch() -> None:
-    reply, fresh, head = admit(Head(), append(0, 3, epoch=4))
+    reply, fresh, head = admit(Head(), append(0, 3, epoch=4), nothing)
     assert (reply.verdict, reply.epoch, reply.next_seq, len(fresh)) == ("ok", 4, 3, 3)
     assert head == Head(epoch=4, next_seq=3)
 
 
-def test_an_append_that_repeats_the_beginning_writes_only_the_rest() -> None:
-    reply, fresh, head = admit(Head(epoch=1, next_seq=3), append(1, 4))
-    assert (reply.verdict, [e.at_us for e in fresh], head.next_seq) == ("ok", [3, 4], 5)
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 3), (1, 1), (1, 2), (2, 1), (2, 0)])
+def test_an_append_of_exactly_what_is_stored_is_ok_and_writes_nothing(first: int, count: int) -> None:
+    before = Head(epoch=1, next_seq=3)
+    reply, fresh, head = admit(before, append(first, count), holding(3))
+    assert (reply.verdict, reply.epoch, reply.next_seq, fresh, head) == ("ok", 1, 3, (), before)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 4), (1, 3), (2, 2), (2, 9)])
+def test_an_append_that_overlaps_and_adds_more_is_fenced(first: int, count: int) -> None:
+    before = Head(epoch=1, next_seq=3)
+    reply, fresh, head = admit(before, append(first, count), holding(3))
+    assert (reply.verdict, reply.epoch, reply.next_seq, fresh, head) == ("fenced", 1, 3, (), before)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 3), (2, 1)])
+def test_another_writers_entries_at_a_place_that_is_taken_are_fenced(first: int, count: int) -> None:
+    before = Head(epoch=1, next_seq=3)
+    reply, fresh, head = admit(before, append(first, count, writer="!"), holding(3))
+    assert (reply.verdict, fresh, head) == ("fenced", (), before)
+
+
+def test_one_other_body_among_the_same_ones_is_fenced() -> None:
+    mixed = (entry(0), entry(1, writer="!"), entry(2))
+    again = Append(tenant=TenantId("acme"), stream="run_1", epoch=1, first_seq=0, entries=mixed)
+    assert admit(Head(epoch=1, next_seq=3), again, holding(3))[0].verdict == "fenced"
+
+
+def test_of_two_who_claim_the_same_epoch_one_is_taken_in() -> None:
+    def claim(who: str) -> Append:
+        event = RunActivated(at_us=5, epoch=2, claim=who)
+        return Append(tenant=TenantId("acme"), stream="run_1", epoch=2, first_seq=3, entries=(entry_of(event),))
+
+    reply, fresh, head = admit(Head(epoch=1, next_seq=3), claim("a"), nothing)
+    assert (reply.verdict, len(fresh), head) == ("ok", 1, Head(epoch=2, next_seq=4))
+    there = [entry.body for entry in fresh]
+    assert admit(head, claim("a"), lambda stream, first, count: there)[0].verdict == "ok"
+    assert admit(head, claim("b"), lambda stream, first, count: there)[0].verdict == "fenced"
 
 
 def test_an_append_past_the_end_is_a_gap() -> None:
     before = Head(epoch=1, next_seq=3)
-    reply, fresh, head = admit(before, append(4))
+    reply, fresh, head = admit(before, append(4), nothing)
     assert (reply.verdict, reply.next_seq, fresh, head) == ("gap", 3, (), before)
 
 
 def test_an_older_epoch_is_fenced_even_if_it_only_repeats() -> None:
     before = Head(epoch=5, next_seq=3)
     for first in (0, 2, 3, 4):
-        reply, fresh, head = admit(before, append(first, epoch=4))
+        reply, fresh, head = admit(before, append(first, epoch=4), holding(3))
         assert (reply.verdict, reply.epoch, fresh, head) == ("fenced", 5, (), before)
 
 
-@pytest.mark.parametrize("first", [0, 2])
-def test_a_newer_epoch_must_begin_where_the_stream_ends(first: int) -> None:
+@pytest.mark.parametrize(("first", "count"), [(0, 9), (2, 9), (0, 3), (2, 1), (0, 0)])
+def test_a_newer_epoch_must_begin_where_the_stream_ends(first: int, count: int) -> None:
     before = Head(epoch=5, next_seq=3)
-    assert admit(before, append(first, 9, epoch=6))[0].verdict == "fenced"
-    reply, fresh, head = admit(before, append(3, epoch=6))
+    reply, fresh, head = admit(before, append(first, count, epoch=6), holding(3))
+    assert (reply.verdict, reply.epoch, fresh, head) == ("fenced", 5, (), before)
+    reply, fresh, head = admit(before, append(3, epoch=6), nothing)
     assert (reply.verdict, len(fresh), head.epoch) == ("ok", 1, 6)
 
 
 def test_nothing_is_taken_in_after_the_end_but_a_repeat_is_still_ok() -> None:
-    reply, _, head = admit(Head(), append(0, 2, end=True))
+    reply, _, head = admit(Head(), append(0, 2, end=True), nothing)
     assert reply.verdict == "ok" and head.ended and head.next_seq == 3
-    assert admit(head, append(3))[0].verdict == "fenced"
-    assert admit(head, append(3, epoch=9))[0].verdict == "fenced"
-    again, fresh, after = admit(head, append(0, 2, end=True))
+    assert admit(head, append(3), nothing)[0].verdict == "fenced"
+    assert admit(head, append(3, epoch=9), nothing)[0].verdict == "fenced"
+    again, fresh, after = admit(head, append(0, 2, end=True), holding(3))
     assert (again.verdict, fresh, after) == ("ok", (), head)
 
 
-writers = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5), st.integers(0, 4), st.integers(0, 9)), max_size=30)
+writers = st.lists(
+    st.tuples(
+        st.integers(0, 12), st.integers(0, 5), st.integers(0, 4), st.integers(0, 9), st.sampled_from(["", "", "", "!"])
+    ),
+    max_size=30,
+)
 
 
 @settings(deadline=None)
@@ -76,15 +136,20 @@ async def test_whatever_is_appended_a_stream_has_no_gap_no_duplicate_and_no_fall
     journal = LocalJournal()
     taken: list[bytes] = []
     epoch, ended = -1, False
-    for first, count, at_epoch, luck in attempts:
-        reply = await journal.append(append(first, count, epoch=at_epoch, end=luck == 0))
+    for first, count, at_epoch, luck, writer in attempts:
+        given_append = append(first, count, epoch=at_epoch, end=luck == 0, writer=writer)
+        reply = await journal.append(given_append)
         bodies = journal.bodies("run_1")
         assert bodies[: len(taken)] == taken, "what was written stays as it was"
-        assert bodies == [str(n).encode() for n in range(len(bodies))], "no gap, no duplicate"
+        numbers = [int(body.rstrip(b"!")) for body in bodies]
+        assert numbers == list(range(len(bodies))), "no gap, no duplicate"
         if reply.verdict != "ok":
             assert bodies == taken
         else:
             assert at_epoch >= epoch and reply.next_seq == len(bodies)
+            mine = [entry.body for entry in given_append.entries]
+            assert bodies[first : first + len(mine)] == mine, "what is acknowledged is what is stored"
+            assert bodies == taken or (first == len(taken) and len(bodies) == first + len(mine)), "all of it or none"
             epoch = at_epoch
         assert not (ended and bodies != taken), "nothing after the end"
         ended = ended or any(e.type == ENDED for e in journal.streams.get("run_1", []))
@@ -119,7 +184,7 @@ LINK: dict[str, Any] = {
     "stream": "run_1",
     "seq": 0,
     "epoch": 1,
-    "body": b"{}",
+    "entry": Entry(type="RunPlanned", step=1, at_us=5, cause=0, body=b"{}"),
 }
 
 
@@ -132,7 +197,7 @@ LINK: dict[str, Any] = {
         ("stream", "run_2"),
         ("seq", 1),
         ("epoch", 2),
-        ("body", b"{} "),
+        ("entry", Entry(type="RunPlanned", step=1, at_us=5, cause=0, body=b"{} ")),
     ],
 )
 def test_a_link_changes_when_anything_it_stands_for_does(field: str, value: Any) -> None:
@@ -144,11 +209,37 @@ def test_every_field_of_a_link_is_changed_above() -> None:
     assert set(link.__annotations__) - {"return"} == set(LINK)
 
 
+COLUMNS: dict[str, Any] = {"type": "RunEnded", "step": 2, "at_us": 6, "cause": 1, "body": b"[]"}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_link_changes_when_any_column_of_its_entry_does(column: str) -> None:
+    other = msgspec.structs.replace(LINK["entry"], **{column: COLUMNS[column]})
+    assert link(**LINK) != link(**(LINK | {"entry": other}))
+
+
+def test_every_column_of_an_entry_is_changed_above() -> None:
+    assert set(Entry.__struct_fields__) == set(COLUMNS)
+
+
+def test_digits_do_not_move_from_one_column_to_the_next_unseen() -> None:
+    columns = ("number", "seq", "epoch", "step", "cause", "at_us")
+
+    def of(values: dict[str, int]) -> bytes:
+        made = Entry(type="T", step=values["step"], at_us=values["at_us"], cause=values["cause"], body=b"")
+        places = (values["number"], "1", values["seq"], values["epoch"])
+        return link(LINK["key"], GENESIS, *places, made)
+
+    links = {of(dict.fromkeys(columns, 1) | {column: 11}) for column in columns}
+    assert len(links) == len(columns)
+
+
 def chain(bodies: list[bytes]) -> list[bytes]:
     """Return the links of a tenant's entries."""
     links, previous = [], GENESIS
     for number, body in enumerate(bodies):
-        previous = link(LINK["key"], previous, number, "run_1", number, 1, body)
+        made = Entry(type="T", step=0, at_us=0, cause=-1, body=body)
+        previous = link(LINK["key"], previous, number, "run_1", number, 1, made)
         links.append(previous)
     return links
 

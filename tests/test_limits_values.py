@@ -17,13 +17,12 @@ from airside.stack.ids import ApprovalId, PrincipalId
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.topology import Branch
 from airside.stack.values import Action, Limits, Request, Spend, ToolResult, decode_json
-from tests.helpers import known_bug, submitted
+from tests.helpers import submitted
 
 FIELDS = Limits.__struct_fields__
 WRONG = ["NaN", "Infinity", "-1", "true", "false", "1.0", "1.5", "1e3", '"5"', "null", "[]", "{}"]
 
 
-@known_bug("values.py:72 decide_ms and tool_ms have no upper bound")
 @pytest.mark.parametrize("value", [2**63, 10**400])
 @pytest.mark.parametrize("field", ["decide_ms", "tool_ms"])
 def test_a_deadline_has_an_upper_bound(field: str, value: int) -> None:
@@ -160,7 +159,6 @@ RAW_OR_NONE: list[msgspec.Struct] = [
 ]
 
 
-@known_bug("events.py:136, approvals.py:91, topology.py:36: msgspec reads `Raw | None` as None alone")
 @pytest.mark.parametrize("value", RAW_OR_NONE, ids=lambda value: type(value).__name__)
 def test_optional_raw_json_is_the_same_after_the_journal(value: msgspec.Struct) -> None:
     assert msgspec.json.decode(msgspec.json.encode(value), type=type(value)) == value

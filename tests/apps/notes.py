@@ -27,6 +27,7 @@ PEOPLE = {
     "lea": Principal(roles=["lead"]),
     "leo": Principal(roles=["lead"]),
 }
+TENANT = Tenant(principals=PEOPLE, limits=LIMITS, concurrency=8)
 
 
 class JobInputs(BaseModel):
@@ -164,7 +165,9 @@ def create_app(work: str | Path, memory: str = "") -> App:
         tools=[*note_tools(ledger), *money_tools(ledger)],
         policy=POLICY,
         directory=Directory(
-            tenants={name: Tenant(principals=PEOPLE, limits=LIMITS, concurrency=8) for name in ("acme", "beta", "gamma")}
+            tenants={
+                name: Tenant(principals=PEOPLE, limits=LIMITS, concurrency=8) for name in ("acme", "beta", "gamma")
+            }
         ),
         memory=bool(memory),
         embedder=HashEmbedder,

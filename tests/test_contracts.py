@@ -1,0 +1,229 @@
+"""One suite per port, over every implementation of it: what the cycle may rely on, whoever answers."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from airside.actors.journal_store import JournalStore
+from airside.memory.embedder import Vectors
+from airside.memory.local import LocalMemory
+from airside.memory.service import MemoryService
+from airside.stack.ids import TenantId
+from airside.stack.journaling import Append, AppendReply, Entry
+from airside.stack.local import LocalJournal
+from airside.stack.ports import Candidate, Journal, Memory, RecallRequest
+from airside.stack.values import Clearance
+
+ACME, GLOBEX = TenantId("acme"), TenantId("globex")
+
+
+class FileJournal:
+    """The journal's file, as the actor uses it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = JournalStore(folder, b"k" * 32)
+
+    async def append(self, append: Append) -> AppendReply:
+        """Commit a group of one."""
+        return self.store.commit([append])[0]
+
+
+@pytest.fixture(params=["local", "file"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
+    """Each implementation of the journal."""
+    return LocalJournal() if request.param == "local" else FileJournal(tmp_path)
+
+
+def append(epoch: int, first: int, *bodies: str, stream: str = "run_a") -> Append:
+    """Return an append of entries whose bodies are given; `END` ends the run."""
+    entries = tuple(
+        Entry(
+            type="RunEnded" if b == "END" else "Note",
+            step=0,
+            at_us=1,
+            cause=-1,
+            body=ENDED if b == "END" else b.encode(),
+        )
+        for b in bodies
+    )
+    return Append(tenant=ACME, stream=stream, epoch=epoch, first_seq=first, entries=entries)
+
+
+ENDED = (
+    b'{"type":"RunEnded","at_us":1,"cause":-1,"outcome":{"status":"completed","reason_code":"completed","answer":null,'
+    b'"detail":"","in_doubt":[]},"usage":{"steps":0,"tool_calls":0,"tokens":0,"cost_microusd":0,"output_bytes":0,'
+    b'"handoffs":0,"refusals":0,"active_us":0}}'
+)
+
+
+async def verdicts(journal: Journal, *appends: Append) -> list[str]:
+    """Append one after the other and return the verdicts."""
+    return [(await journal.append(a)).verdict for a in appends]
+
+
+async def test_entries_in_order_are_taken_in(journal: Journal) -> None:
+    """A stream grows by appends that begin where it ends."""
+    assert await verdicts(journal, append(0, 0, "a"), append(1, 1, "b", "c"), append(1, 3, "d")) == ["ok"] * 3
+
+
+async def test_the_same_append_again_is_ok_and_writes_nothing(journal: Journal) -> None:
+    """A retry after a lost answer is answered as the first time."""
+    await verdicts(journal, append(0, 0, "a"), append(1, 1, "b", "c"))
+    reply = await journal.append(append(1, 1, "b", "c"))
+    assert (reply.verdict, reply.next_seq) == ("ok", 3)
+
+
+async def test_of_two_who_claim_one_epoch_the_first_has_it(journal: Journal) -> None:
+    """Other entries at a place that is taken are another writer's."""
+    assert await verdicts(journal, append(0, 0, "a"), append(1, 1, "mine"), append(1, 1, "yours")) == [
+        "ok",
+        "ok",
+        "fenced",
+    ]
+
+
+async def test_an_old_epoch_is_fenced(journal: Journal) -> None:
+    """A superseded writer learns so, even from a retry."""
+    assert await verdicts(journal, append(0, 0, "a"), append(2, 1, "b"), append(1, 2, "c")) == ["ok", "ok", "fenced"]
+    assert await verdicts(journal, append(0, 0, "a")) == ["fenced"]
+
+
+async def test_a_gap_is_refused(journal: Journal) -> None:
+    """Nothing may be left out."""
+    assert await verdicts(journal, append(0, 0, "a"), append(0, 2, "c")) == ["ok", "gap"]
+
+
+async def test_nothing_comes_after_the_end(journal: Journal) -> None:
+    """An ended run takes nothing in, under any epoch."""
+    assert await verdicts(journal, append(0, 0, "END"), append(0, 1, "x"), append(5, 1, "x")) == [
+        "ok",
+        "fenced",
+        "fenced",
+    ]
+
+
+class HashEmbedder:
+    """Words as directions: enough like an embedder for a contract, and instant."""
+
+    name, dimension = "hash", 64
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one unit vector a text."""
+        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().split():
+                row[int(hashlib.sha256(word.encode()).hexdigest(), 16) % self.dimension] += 1.0
+            row /= max(float(np.linalg.norm(row)), 1e-9)
+        return rows
+
+
+class Clock:
+    """A clock that is set by hand, in microseconds."""
+
+    def __init__(self) -> None:
+        self.now = time.time_ns() // 1000
+
+    def __call__(self) -> int:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock of the test's own."""
+    return Clock()
+
+
+@pytest.fixture(params=["local", "lancedb"])
+def memory(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Memory:
+    """Each implementation of memory."""
+    return LocalMemory(clock) if request.param == "local" else MemoryService(tmp_path, HashEmbedder, clock)
+
+
+FACT = "the customer prefers deliveries on tuesday mornings"
+
+
+def candidate(
+    text: str = FACT, *, tenant: TenantId = ACME, sensitivity: Clearance = "internal", ttl_s: int = 60
+) -> Candidate:
+    """Return a candidate."""
+    return Candidate(tenant=tenant, text=text, kind="fact", source="test", sensitivity=sensitivity, ttl_s=ttl_s)
+
+
+async def found(memory: Memory, *, tenant: TenantId = ACME, clearance: Clearance = "internal") -> list[str]:
+    """Return the texts recalled for the fact's own words."""
+    reply = await memory.retrieve(RecallRequest(tenant=tenant, query=FACT, clearance=clearance))
+    assert reply.error == ""
+    return [record.text for record in reply.records]
+
+
+async def test_what_was_stored_is_found_by_its_own_tenant_only(memory: Memory) -> None:
+    """Tenants do not see each other's records."""
+    assert (await memory.write_if_useful(candidate())).code == "stored"
+    assert await found(memory) == [FACT]
+    assert await found(memory, tenant=GLOBEX) == []
+
+
+async def test_the_same_text_is_stored_once(memory: Memory) -> None:
+    """A repeat is a duplicate."""
+    codes = [(await memory.write_if_useful(candidate())).code for _ in range(2)]
+    assert codes == ["stored", "duplicate"]
+
+
+async def test_what_has_expired_is_not_found(memory: Memory, clock: Clock) -> None:
+    """A record lives as long as its TTL."""
+    await memory.write_if_useful(candidate(ttl_s=60))
+    clock.now += 59_000_000
+    assert await found(memory) == [FACT]
+    clock.now += 2_000_000
+    assert await found(memory) == []
+
+
+async def test_nothing_above_the_clearance_is_found(memory: Memory) -> None:
+    """A confidential record needs a confidential clearance."""
+    await memory.write_if_useful(candidate(sensitivity="confidential"))
+    assert await found(memory, clearance="internal") == []
+    assert await found(memory, clearance="confidential") == [FACT]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("too few", "too_short"),
+        ("12345 67890 !!", "no_content"),
+        ("yes " * 60, "no_content"),
+        ("word " * 9000, "too_long"),
+    ],
+)
+async def test_what_is_not_worth_keeping_is_refused_with_a_code(memory: Memory, text: str, code: str) -> None:
+    """The quality gate says why."""
+    assert (await memory.write_if_useful(candidate(text))).code == code
+
+
+async def test_a_record_must_have_an_end(memory: Memory) -> None:
+    """A TTL of nothing is refused."""
+    assert (await memory.write_if_useful(candidate(ttl_s=0))).code == "ttl_invalid"
+
+
+async def test_at_most_top_k_come_back_best_first(memory: Memory) -> None:
+    """The best match leads, and no more than asked for come."""
+    for i in range(6):
+        await memory.write_if_useful(candidate(f"{FACT} in week number {'x' * (i + 1)}"))
+    await memory.write_if_useful(candidate())
+    reply = await memory.retrieve(RecallRequest(tenant=ACME, query=FACT, clearance="internal", top_k=3))
+    assert [r.text for r in reply.records][0] == FACT
+    assert len(reply.records) == 3
+    assert all(a.score >= b.score for a, b in zip(reply.records, reply.records[1:], strict=False))
+
+
+async def test_a_reopened_store_has_what_was_acknowledged(tmp_path: Path, clock: Clock) -> None:
+    """LanceDB's records are there for the next process."""
+    make: Callable[[], MemoryService] = lambda: MemoryService(tmp_path, HashEmbedder, clock)  # noqa: E731
+    await make().write_if_useful(candidate())
+    assert await found(make()) == [FACT]

@@ -1,0 +1,115 @@
+"""Several processes use one stack: it outlives whoever submits, and anybody of its machine finds it by its state."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airside.stack.errors import Misuse
+from tests.apps.ledger import Ledger
+from tests.on_ray import BOUND_S, ROOT, Owner, until
+
+pytestmark = pytest.mark.ray
+
+CLIENT = """
+import json, sys, threading
+import airside
+from tests.on_ray import call, submit, waiting
+
+with airside.connect(sys.argv[1]) as stack:
+    {body}
+"""
+
+
+@pytest.fixture(scope="module")
+def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+    """A stack kept up by a process of its own."""
+    with Owner(tmp_path_factory.mktemp("attach") / "state") as started:
+        yield started
+
+
+def client(owner: Owner, body: str, *args: str) -> subprocess.Popen[str]:
+    """Start a client process that attaches and runs `body`."""
+    code = CLIENT.format(body=body.strip().replace("\n", "\n    "))
+    command = [sys.executable, "-c", code, str(owner.state), *args]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def answer(process: subprocess.Popen[str]) -> Any:
+    """Wait for a client and return the JSON it prints last."""
+    out, err = process.communicate(timeout=BOUND_S)
+    assert process.returncode == 0, err[-2000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def test_two_processes_use_one_stack_at_the_same_time(owner: Owner) -> None:
+    body = """
+handles = [submit(stack, call("note", text=f"{sys.argv[2]} {i}"), who=sys.argv[3]) for i in range(5)]
+print(json.dumps([h.result(timeout=60).ok for h in handles]))
+"""
+    both = [client(owner, body, "left", "ana@acme"), client(owner, body, "right", "bob@beta")]
+    assert [answer(process) for process in both] == [[True] * 5] * 2
+    assert owner.ledger.texts("left") == [f"left {i}" for i in range(5)]
+    assert owner.ledger.texts("right") == [f"right {i}" for i in range(5)]
+
+
+def test_what_a_killed_client_submitted_goes_on_and_another_gets_its_results(owner: Owner) -> None:
+    body = """
+ids = [submit(stack, *[call("note", text=f"orphan {i}-{j}", pace_ms=100) for j in range(3)]).run_id for i in range(4)]
+paying = submit(stack, call("pay", to="orphan", amount=2)).run_id
+print(json.dumps([*ids, paying]), flush=True)
+threading.Event().wait(60)
+"""
+    first = client(owner, body)
+    assert first.stdout is not None
+    ids = json.loads(first.stdout.readline())
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=BOUND_S)
+    body = """
+*ids, paying = json.loads(sys.argv[2])
+done = [stack.handle(run_id).result(timeout=60).ok for run_id in ids]
+outcome = stack.approve(waiting(stack, paying).approval_id, principal="lea")
+print(json.dumps([done, outcome, stack.handle(paying).result(timeout=60).ok, stack.verify()]))
+"""
+    assert answer(client(owner, body, json.dumps(ids))) == [[True] * 4, "approved", True, []]
+    assert owner.ledger.texts("orphan ") == sorted(f"orphan {i}-{j}" for i in range(4) for j in range(3))
+    assert owner.ledger.amounts("orphan") == [2]
+
+
+def test_leaving_a_client_leaves_the_stack_running(owner: Owner) -> None:
+    body = "print(json.dumps(sorted(name.partition('/')[0] for name in stack.status())))"
+    for _ in range(2):
+        assert set(answer(client(owner, body))) >= {"driver", "journal", "policy", "approvals", "ingress", "executor"}
+
+
+def test_a_second_stack_on_a_state_that_is_in_use_is_refused_and_harms_nothing(owner: Owner) -> None:
+    second = Owner(owner.state, wait=False)
+    out, err = second.process.communicate(timeout=BOUND_S)
+    assert second.process.returncode == 2, (out, err)
+    assert err.startswith("airside: ") and len(err.splitlines()) == 1
+    body = "print(json.dumps(submit(stack, call('look', topic='still')).result(timeout=60).ok))"
+    assert answer(client(owner, body)) is True
+
+
+def test_where_nothing_runs_it_says_so(tmp_path: Path) -> None:
+    import airside
+
+    with pytest.raises(Misuse, match="no stack was started"):
+        airside.connect(tmp_path)
+
+
+def test_the_owner_ends_in_good_order_and_leaves_no_process(owner: Owner) -> None:
+    body = "print(json.dumps([layer['pid'] for layer in stack.status().values()]))"
+    pids = answer(client(owner, body))
+    owner.stop()
+    assert owner.process.returncode == 0
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the layers to end")
+    assert not (owner.state / "stack.json").exists() and isinstance(owner.ledger, Ledger)

@@ -1,0 +1,78 @@
+"""The retail example with its own data: as a program, as a batch of the command line, and under the stricter policy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import airside
+from airside import Job, ReasonCode
+from examples.retail.__main__ import states_ok
+from examples.retail.app import OWN_DATA, create_app
+from tests.on_ray import BOUND_S, ROOT, airside_cli, alive, call, pids, until
+
+pytestmark = pytest.mark.ray
+
+LINES = [json.loads(text) for text in (OWN_DATA / "jobs.jsonl").read_text().splitlines()]
+
+
+def test_the_program_runs_every_job_to_its_final_state(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "examples.retail", "--state", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * BOUND_S, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads(done.stdout.splitlines()[-1])
+    seconds = figures.pop("seconds")
+    assert figures == {
+        "jobs": len(LINES),
+        "state_ok": len(LINES),
+        "calls": sum(len(job["actions"]) for job in LINES),
+        "business_errors": sum(len(job["business_errors"]) for job in LINES),
+        "audit_ok": True,
+        "ungoverned_effects": 0,
+    }
+    assert 0 < seconds < 2 * BOUND_S
+
+
+def test_the_command_line_runs_the_same_file(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    options = ["--app", "examples.retail", "--app-arg", f"work={work}", "--state-dir", str(tmp_path / "state")]
+    done = airside_cli("run", str(OWN_DATA / "jobs.jsonl"), "--out", str(tmp_path / "out.parquet"), *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["job_id"] for row in rows] == [job["job_id"] for job in LINES]
+    answers = [json.loads(row["answer"]) for row in rows]
+    assert answers == [{"calls": len(job["actions"]), "failed": job["business_errors"]} for job in LINES]
+    assert states_ok(LINES, {row["job_id"]: row["run_id"] for row in rows}, OWN_DATA, work) == len(LINES)
+
+
+def address_of(order_id: str) -> dict[str, Any]:
+    """Return the call that sends an order elsewhere."""
+    place = {"address1": "1 A St", "address2": "", "city": "X", "state": "OR", "country": "USA", "zip": "1"}
+    return call("modify_pending_order_address", order_id=order_id, **place)
+
+
+def test_only_ones_own_orders_may_be_changed(local_ray: None, tmp_path: Path) -> None:
+    users = json.loads((OWN_DATA / "users.json").read_text())
+    orders = json.loads((OWN_DATA / "orders.json").read_text())
+    open_orders = {order["user_id"]: name for name, order in sorted(orders.items()) if order["status"] == "pending"}
+    (ann, mine), (_, theirs) = list(open_orders.items())[:2]
+    app = create_app(work=tmp_path / "work", policy="own-orders")
+    stack = airside.start(app, stack="retail", state_dir=tmp_path / "state", executors=1)
+    try:
+        jobs = [
+            Job(request="r", tenant="store-0", principal=ann, inputs={"actions": [action]})
+            for action in (address_of(mine), address_of(theirs), call("get_order_details", order_id=theirs))
+        ]
+        own, other, looking = stack.map(jobs, progress=False, timeout=BOUND_S)
+        seen = pids(stack)
+    finally:
+        stack.shutdown()
+    assert mine in users[ann]["orders"] and own.ok and own.answer == {"calls": 1, "failed": []}
+    assert other.reason_code is ReasonCode.POLICY_DENIED and looking.ok
+    until(lambda: not any(map(alive, seen)), "the stack to end")
