@@ -1,6 +1,6 @@
 """`Stack`: a running stack, from a notebook, a script, or the command line.
 
-Every blocking method has an `a`-twin to await (`submit`/`asubmit`, ...), which runs it in a thread.
+`asubmit` and `amap` are `submit` and `map` to await; a `RunHandle` can be awaited for its result.
 """
 
 from __future__ import annotations

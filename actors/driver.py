@@ -26,12 +26,13 @@ from airside.stack.directory import Directory
 from airside.stack.ending import ending
 from airside.stack.errors import LayerUnavailable
 from airside.stack.identity import IdentityChecker
-from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
+from airside.stack.ids import PrincipalId, RunId, TenantId, run_of
 from airside.stack.journaling import Append
 from airside.stack.messages import Activation, Admit, Delivery, Order, Report, Ticket
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import entry_of
 from airside.stack.sealing import unwrap
+from airside.stack.state import Phase
 from airside.stack.values import Request
 
 ORDER_PURPOSE = "order"
@@ -131,7 +132,7 @@ class Driver(Layer):
             return Ticket(reason_code=ReasonCode.UNKNOWN_ROUTE_MODE, message=message)
         limits = identity.limits if request.limits is None else request.limits.within(identity.limits)
         return ev.RunSubmitted(
-            run_id=mint_run(secrets.token_bytes),
+            run_id=run_of(request.request_id),
             identity=identity,
             sealed=admit.proof,
             request=request,
@@ -143,6 +144,8 @@ class Driver(Layer):
     async def _enter(self, event: ev.RunSubmitted) -> Ticket | None:
         """Queue a run and make its admission durable; return the refusal if there is one."""
         tenant, run_id = event.identity.tenant, event.run_id
+        if run_id in self._runs or run_id in self._ended:
+            return None  # it was admitted before, and the answer got lost
         wait_s = self._queue.offer(tenant, run_id)
         if wait_s is not None:
             reason = ReasonCode.ADMISSION_REJECTED
@@ -231,22 +234,22 @@ class Driver(Layer):
         rows = await self._journal.remote.insist("rows", "unfinished")
         at_work = await self._fleet.adopt()
         for run, tenant, parent, epoch, _count in rows:
-            if parent:
-                continue
-            placed = Placed(tenant=TenantId(tenant), epoch=epoch)
-            placed.durable.set()
-            self._runs[RunId(run)] = placed
-            if run in at_work:
-                placed.seat = at_work[run]
-                self._queue.adopt(placed.tenant, RunId(run))
-            elif epoch == 0:
-                if self._queue.offer(placed.tenant, RunId(run)) is not None:
-                    self._queue.adopt(placed.tenant, RunId(run))
-                    self._spawn(self._take_up(RunId(run)))
-            else:
-                self._queue.adopt(placed.tenant, RunId(run))
-                self._spawn(self._take_up(RunId(run)))
+            if not parent:
+                placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch)
+                placed.durable.set()
+                placed.seat, phase = at_work.get(run, ("", ""))
+                self._readmit(RunId(run), placed, phase)
         self._work.set()
+
+    def _readmit(self, run_id: RunId, placed: Placed, phase: str) -> None:
+        """Give a run found unfinished its place: where it waits, where it works, or in the queue."""
+        if phase == Phase.AWAITING_APPROVAL:
+            placed.parked = True
+        elif placed.seat:
+            self._queue.adopt(placed.tenant, run_id)
+        elif placed.epoch > 0 or self._queue.offer(placed.tenant, run_id) is not None:
+            self._queue.adopt(placed.tenant, run_id)
+            self._spawn(self._take_up(run_id))
 
     # What runtimes report.
 

@@ -132,10 +132,10 @@ class Fleet:
             raise LayerUnavailable(f"runtime {key}: {type(error).__name__}") from None
         return Seat(self._settings, key, handle, pid, node)
 
-    async def adopt(self) -> dict[str, str]:
-        """After a restart of the driver: find the runtimes that live, and return run id -> seat of what they hold."""
+    async def adopt(self) -> dict[str, tuple[str, str]]:
+        """Find the runtimes that live after a restart of the driver; return run id -> (seat, phase) of what they hold."""
         prefix = actor_name(self._settings.stack, "runtime", "")
-        at_work: dict[str, str] = {}
+        at_work: dict[str, tuple[str, str]] = {}
         for entry in list_named_actors(all_namespaces=True):
             name = entry["name"]
             if entry["namespace"] != NAMESPACE or not name.startswith(prefix):
@@ -146,7 +146,7 @@ class Fleet:
                     seat = await self._greet(key, ray.get_actor(name, NAMESPACE))
                     held = await seat.handle.runs.remote()
                 self._sit(seat)
-                at_work |= {run_id: key for run_id, _ in held}
+                at_work |= {run_id: (key, phase) for run_id, phase in held}
         return at_work
 
     # Watching.

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from airside.actors.app import App, CheckedApp
 from airside.actors.approvals import Approvals
@@ -126,7 +127,7 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
     runtime_app = RuntimeApp(checked.agents, checked.routes, checked.specs, app.memory, version)
 
     def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:
-        options = {
+        options: dict[str, Any] = {
             "name": actor_name(settings.stack, layer, key),
             "namespace": NAMESPACE,
             "lifetime": "detached",
@@ -136,6 +137,10 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
             "max_concurrency": 10_000,
             "enable_task_events": settings.task_events,
         }
+        if kind in (Journal, Memory):
+            # Their files are on this node's disk: anywhere else they would begin with nothing.
+            node_id = ray.get_runtime_context().get_node_id()
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
         return as_actor(kind).options(**options).remote(*args)
 
     made = [make(Journal, "journal", plain, keys.chain)]

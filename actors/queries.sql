@@ -60,10 +60,6 @@ GROUP BY ALL ORDER BY min(e.at_us);
 SELECT o.run_id, o.body, r.job_id, r.submitted_us, o.ended_us
 FROM outcomes o JOIN runs r ON r.run_id = o.run_id WHERE o.run_id IN (SELECT unnest(?));
 
--- name: known_runs
--- Which of the named runs were admitted.
-SELECT run_id FROM runs WHERE run_id IN (SELECT unnest(?));
-
 -- name: approvals
 -- The events of approvals whose runs have not taken the answer in.
 SELECT body FROM events

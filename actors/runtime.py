@@ -33,7 +33,7 @@ from airside.stack.agents import Agent
 from airside.stack.cycle import Cycle, Layers
 from airside.stack.ending import ending
 from airside.stack.errors import Fenced, LayerUnavailable
-from airside.stack.ids import RunId, child_run
+from airside.stack.ids import PrincipalId, RunId, child_run
 from airside.stack.journaling import Append
 from airside.stack.machine import Instructions, RunMachine
 from airside.stack.messages import Activation, Delivery, Report
@@ -162,8 +162,8 @@ class TenantRuntime(Layer):
         try:
             await cycle.advance(instructions)
             while not cycle.machine.is_over:
-                if cycle.machine.is_parked:
-                    self._time_doubt(cycle)
+                self._time_doubt(cycle)
+                if cycle.machine.state.phase is Phase.AWAITING_APPROVAL:
                     await self._tell(Report(run_id=run_id, tenant=tenant, state="parked"))
                 if not cycle.has_mail:
                     return
@@ -267,7 +267,7 @@ class TenantRuntime(Layer):
         above, wanted = parent.machine.state.submitted, spawn.branches[branch]
         request = Request(
             text=wanted.text,
-            inputs=above.request.inputs if wanted.inputs is None else wanted.inputs,
+            inputs=above.request.inputs if bytes(wanted.inputs) == b"null" else wanted.inputs,
             route=wanted.route,
             labels=tuple(sorted(parent.machine.state.labels)),
             job_id=above.request.job_id,
@@ -302,16 +302,14 @@ class TenantRuntime(Layer):
         """A run that ended early takes its children with it."""
         for cycle in list(self._cycles.values()):
             if cycle.machine.state.submitted.parent == parent:
-                kill = ev.KillRequested(by="driver", why=f"its parent {parent} ended", at_us=now_us())
-                self._bring(cycle, kill)
+                self._bring(cycle, _withdrawn(parent))
 
     async def _end_orphans(self, parent: RunId) -> None:
         """End the children that a crash left unfinished and that nobody will take up, now that their parent is over."""
         for (run,) in await self._journal.remote.insist("rows", "unfinished_below", [parent]):
             if RunId(run) not in self._cycles:
-                kill = ev.KillRequested(by="driver", why=f"its parent {parent} ended", at_us=now_us())
                 bodies = (await self._journal.remote.insist("bodies", [run]))[run]
-                append = ending(bodies, kill, secrets.token_hex(4))
+                append = ending(bodies, _withdrawn(parent), secrets.token_hex(4))
                 if append is not None:
                     await self._journal.append(append)
 
@@ -355,7 +353,7 @@ class TenantRuntime(Layer):
         """Put parked runs down in good order, so that the process can go; return how many still work."""
         await self.ready()
         for cycle in list(self._cycles.values()):
-            if cycle.machine.state.phase in (Phase.AWAITING_APPROVAL, Phase.IN_DOUBT):
+            if cycle.machine.state.phase is Phase.AWAITING_APPROVAL:
                 self._bring(cycle, ev.RunSuspended(why="the runtime is put down", at_us=now_us()))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for cycle in [c for c in self._cycles.values() if c.machine.state.phase is Phase.SUSPENDED]:
@@ -372,6 +370,11 @@ class TenantRuntime(Layer):
         """Return how many runs are here, and how many are at work."""
         working = sum(not task.done() for task in list(self._tasks.values()))
         return {"runs": len(self._cycles), "working": working}
+
+
+def _withdrawn(parent: RunId) -> ev.CancelRequested:
+    """Return what a child is told when its parent is over."""
+    return ev.CancelRequested(by=PrincipalId("driver"), why=f"its parent {parent} ended", at_us=now_us())
 
 
 control(TenantRuntime.stats, TenantRuntime.ping)

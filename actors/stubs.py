@@ -1,7 +1,7 @@
 """Client stubs: the ports of `stack.ports` over Ray, and the calls between actors.
 
 `Remote` finds an actor by name, coalesces calls to one of its list methods, and waits through a restart: a call that
-may safely be sent twice is sent again until `patience_s` is over, any other raises `LayerUnavailable` at once.
+may safely be sent twice is sent again until `layer_patience_s` is over, any other raises `LayerUnavailable` at once.
 """
 
 from __future__ import annotations
@@ -99,10 +99,15 @@ class Remote:
         coalescer = Coalescer(send, max_batch=settings.max_batch, in_flight=_in_flight(settings))
 
         async def call(item: Any) -> Reply:
-            answer = await coalescer.call(encoder(item))
-            if answer.startswith(TICKET):
-                answer = await self.call("collect", answer)
-            return decode(answer)
+            while True:
+                answer = await coalescer.call(encoder(item))
+                if not answer.startswith(TICKET):
+                    return decode(answer)
+                try:
+                    return decode(await self.call("collect", answer))
+                except LayerUnavailable:
+                    if not insist:
+                        raise  # else: it died with the ticket, and is asked anew
 
         return call
 

@@ -38,6 +38,7 @@ app.add_typer(token, name="token")
 StateDir = Annotated[Path, typer.Option(envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")]
 AppName = Annotated[str, typer.Option("--app", help="MODULE, or MODULE:NAME; NAME is an App or makes one")]
 AppArgs = Annotated[list[str] | None, typer.Option("--app-arg", help="NAME=VALUE for what makes the app; repeatable")]
+Mode = Annotated[str, typer.Option(envvar="AIRSIDE_MODE", help="dedicated or pooled")]
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]
 Credential = Annotated[str, typer.Option("--token", help="a token or API key of whoever decides")]
 HERE = Path(".airside")
@@ -114,7 +115,7 @@ def up(
     app_name: AppName,
     app_arg: AppArgs = None,
     state_dir: StateDir = HERE,
-    mode: Annotated[str, typer.Option(help="dedicated or pooled")] = "dedicated",
+    mode: Mode = "dedicated",
 ) -> None:
     """Start a stack and keep it running until Ctrl-C or SIGTERM; other processes attach to it."""
     import airside
@@ -134,7 +135,7 @@ def run(
     app_name: AppName = "",
     app_arg: AppArgs = None,
     state_dir: StateDir = HERE,
-    mode: Annotated[str, typer.Option(help="dedicated or pooled")] = "dedicated",
+    mode: Mode = "dedicated",
 ) -> None:
     """Run a batch: on a stack of its own with --app, else on the one that runs in --state-dir.
 

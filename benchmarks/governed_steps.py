@@ -11,7 +11,7 @@ Ray, so that the machine's other work falls on all of them:
  plain               the same cycle, gate, dispatcher and journal file in one process, no Ray (an upper bound)
 
 Ratios are medians over rounds of coalesced / naive on the same workload, as rates.  Not measured: agents and tools
-that do work of their own, more than one node, memory with cold queries (see `benchmarks.memory`).
+that do work of their own, more than one node, memory with cold queries.
 """
 
 from __future__ import annotations

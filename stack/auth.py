@@ -31,6 +31,8 @@ MAX_TOKEN_BYTES = 8 * 1024
 LOCAL_KEY_ID = "local"
 """The key id of the stack's own issuer, whose private key lies in its state directory."""
 
+LOCAL_ISSUER, LOCAL_AUDIENCE = "airside-local", "airside"
+
 _REQUIRED: tuple[tuple[str, type], ...] = (
     ("iss", str),
     ("aud", str),
@@ -111,16 +113,17 @@ class Authenticator:
             raise refuse(ReasonCode.AUTH_BAD_SIGNATURE, "checked with the pinned key") from None
         except jwt.InvalidTokenError as error:
             raise refuse(ReasonCode.AUTH_FAILED, str(error)) from None
-        self._check_claims(claims, now_s)
+        self._check_claims(claims, now_s, local=kid == LOCAL_KEY_ID)
         return claims
 
-    def _check_claims(self, claims: dict[str, Any], now_s: int) -> None:
+    def _check_claims(self, claims: dict[str, Any], now_s: int, *, local: bool) -> None:
         for name, kind in _REQUIRED:
             if type(claims.get(name)) is not kind:
                 raise refuse(ReasonCode.AUTH_CLAIM_MISSING, f"{name} must be {kind.__name__}")
         if max(claims["exp"], claims["nbf"]) >= _LAST_SECOND or min(claims["exp"], claims["nbf"]) < 0:
             raise refuse(ReasonCode.AUTH_CLAIM_MISSING, "exp and nbf must be seconds since 1970")
-        if claims["iss"] != self._directory.issuer or claims["aud"] != self._directory.audience:
+        pinned = (LOCAL_ISSUER, LOCAL_AUDIENCE) if local else (self._directory.issuer, self._directory.audience)
+        if (claims["iss"], claims["aud"]) != pinned:
             raise refuse(ReasonCode.AUTH_UNTRUSTED, "issuer or audience is not the pinned one")
         if claims["exp"] + _LEEWAY_S <= now_s:
             raise refuse(ReasonCode.AUTH_EXPIRED, f"{now_s - claims['exp']} s ago")
@@ -208,8 +211,8 @@ def issue_token(
     principal: str,
     now_s: int,
     ttl_s: int = 3600,
-    issuer: str = "airside-local",
-    audience: str = "airside",
+    issuer: str = LOCAL_ISSUER,
+    audience: str = LOCAL_AUDIENCE,
     kid: str = LOCAL_KEY_ID,
     claims: Mapping[str, Any] | None = None,
 ) -> str:

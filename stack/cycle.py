@@ -39,7 +39,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import RunLog
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import FanOut, Route, Topology, Visit
-from airside.stack.values import Action, Decision, Finish, Handoff
+from airside.stack.values import CLEARANCES, Action, Clearance, Decision, Finish, Handoff
 
 _LABELS = frozenset({"confidential", "restricted"})
 """Sensitivities that mark a run that read them."""
@@ -158,6 +158,8 @@ class Cycle:
             self._task.uncancel()
             return None
         except Exception as error:
+            if isinstance(error, LayerUnavailable) and isinstance(instruction, do.AskApproval):
+                raise  # it still waits: the next activation asks again
             return self._layer_failed(instruction, error)
         finally:
             self._in_step = False
@@ -398,6 +400,7 @@ class Cycle:
             text=i.text,
             kind=i.kind,
             source=f"{self.run_id}#{i.step}",
+            sensitivity=self._sensitivity(),
         )
         try:
             reply = await self._layers.memory.write_if_useful(candidate)
@@ -407,6 +410,10 @@ class Cycle:
             code, record_id = ReasonCode.MEMORY_UNAVAILABLE, ""
         now = self._layers.now_us()
         return ev.MemoryLearned(step=i.step, record_id=record_id, code=code, at_us=now, cause=i.cause)
+
+    def _sensitivity(self) -> Clearance:
+        """Return the highest sensitivity the run has read: what it learned is as sensitive as that."""
+        return next((level for level in reversed(CLEARANCES) if level in self.machine.state.labels), "internal")
 
     async def _spawn_children(self, i: do.SpawnChildren) -> None:
         await self._layers.spawn(self, i)

@@ -25,7 +25,9 @@ class _Closed(BaseModel):
 
 
 def _limits(value: Any) -> Any:
-    unknown = sorted(set(value) - set(Limits.__struct_fields__)) if isinstance(value, dict) else ["not a mapping"]
+    unknown = ["not a mapping"]
+    if isinstance(value, dict):
+        unknown = sorted(str(name) for name in value if name not in Limits.__struct_fields__)
     if unknown:
         raise ValueError(f"unknown limits: {', '.join(unknown)}")
     try:
@@ -83,7 +85,10 @@ class IssuerKey(_Closed):
 
 
 class Directory(_Closed):
-    """All tenants, and whose tokens are believed."""
+    """All tenants, and whose tokens are believed: those of `issuer` for `audience`, signed with one of `keys`.
+
+    Tokens the stack signs itself, with its local key, are believed too.
+    """
 
     issuer: str = "airside-local"
     audience: str = "airside"

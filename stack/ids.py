@@ -84,6 +84,11 @@ def mint_request(random: Randomness = secrets.token_bytes) -> RequestId:
     return RequestId("req_" + random(12).hex())
 
 
+def run_of(request: RequestId) -> RunId:
+    """Derive the run of a request, so that a request that is admitted again is the same run."""
+    return RunId("run_" + request.removeprefix("req_"))
+
+
 def mint_executor(random: Randomness = secrets.token_bytes) -> ExecutorId:
     """Mint the id of one incarnation of an executor; a restarted executor is another one."""
     return ExecutorId("exe_" + random(12).hex())

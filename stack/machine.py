@@ -44,7 +44,7 @@ from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.state import OVER, PARKED, TIMED, Phase, RunState, StepRecord
 from airside.stack.story import tell
 from airside.stack.topology import BranchEnd, Done, FanOut, GiveUp, StageEnd, TopologyState
-from airside.stack.values import NULL, Action, Finish, Handoff, Limits, Outcome, ToolResult, Usage
+from airside.stack.values import FREE, NULL, Action, Finish, Handoff, Limits, Outcome, Spend, ToolResult, Usage
 
 MAX_SENDS = 4
 """How often one call is sent: first, and again after an executor died.  More would hide a call that kills executors."""
@@ -171,25 +171,25 @@ class RunMachine:
         self.state.phase = phase
         return list(instructions)
 
-    def _plan(self) -> Instructions:
+    def _plan(self, paid: Spend = FREE) -> Instructions:
+        """Begin the next step; what was just paid for is durable first, so that a crash never pays twice."""
         s = self.state
         s.step += 1
         s.action, s.gated, s.allowed, s.receipt = None, None, None, ""
         s.attempt, s.sends, s.ambiguous = 0, 0, False
-        return self._become(Phase.PLANNING, do.Plan(step=s.step, cause=self._cause()))
+        return self._become(Phase.PLANNING, do.Plan(step=s.step, cause=self._cause(), durable_first=paid != FREE))
 
     def _gate(self, *, phase: Phase = Phase.GATING) -> Instructions:
         s = self.state
         assert s.action is not None
         s.attempt += 1
-        paid = s.action.spend.cost_microusd > 0 or s.action.spend.tokens > 0
         gate = do.Gate(
             step=s.step,
             cause=self._cause(),
             action=s.action,
             attempt=s.attempt,
             receipt=s.receipt,
-            durable_first=paid,
+            durable_first=s.action.spend != FREE,
         )
         return self._become(phase, gate)
 
@@ -314,7 +314,7 @@ class RunMachine:
             return self._conclude(*over)
         if isinstance(proposal, Finish):
             s.finished += (StageEnd(agent=event.agent, answer=proposal.answer),)
-            return self._plan()
+            return self._plan(proposal.spend)
         if isinstance(proposal, Handoff):
             return self._hand_over(proposal)
         return self._propose(proposal, event.agent)
@@ -335,7 +335,7 @@ class RunMachine:
         if self.state.usage.handoffs > self.limits.max_handoffs:
             return self._conclude(ReasonCode.MAX_HANDOFFS, f"handoff to {handoff.agent}")
         self.state.holder, self.state.message = handoff.agent, handoff.message
-        return self._plan()
+        return self._plan(handoff.spend)
 
     def _propose(self, action: Action, agent: str) -> Instructions:
         s = self.state
@@ -366,7 +366,8 @@ class RunMachine:
     def _resuming_gated(self, event: ev.ActionGated) -> Instructions:
         before = self.state.gated
         if before is not None and before.effect == "read":
-            self.state.unsettled.pop(self._key(), None)
+            # Nothing can be in doubt about a read: it is a first call again, and counted and paid for as one.
+            self._use(tool_calls=-1, cost_microusd=-before.cost_microusd)
             self.state.ambiguous = False
             return self._gating_gated(event)
         if event.decision.outcome != "allow":
@@ -566,7 +567,6 @@ _TABLE: dict[tuple[Phase, type[ev.Event]], _Handler] = {
     (Phase.RECALLING, ev.RecallFailed): RunMachine._recalling_failed,
     (Phase.DECIDING, ev.StepDecided): RunMachine._deciding_decided,
     (Phase.DECIDING, ev.DecideFailed): RunMachine._deciding_failed,
-    (Phase.DECIDING, ev.RouteFailed): RunMachine._planning_failed,
     (Phase.GATING, ev.ActionGated): RunMachine._gating_gated,
     (Phase.RESUMING, ev.ActionGated): RunMachine._resuming_gated,
     (Phase.AWAITING_APPROVAL, ev.ApprovalDecided): RunMachine._approval_decided,

@@ -8,6 +8,7 @@ exception: a condition that cannot be evaluated denies (`policy_error`) rather t
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ def _check_operand(op: str, value: Any) -> None:
     wanted = _OPERANDS.get(op)
     if wanted is not None and (type(value) not in wanted):
         raise ValueError(f"{op} takes {' or '.join(kind.__name__ for kind in wanted)}, not {value!r:.40}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{op} takes a finite number")
     if op == "matches":
         try:
             re.compile(value)
@@ -82,6 +85,8 @@ class ArgumentTest(_Closed):
             raise ValueError("give either value or identity")
         if "value" in given:
             _check_operand(self.op, self.value)
+        elif self.op not in ("eq", "ne", "in", "not_in"):
+            raise ValueError(f"{self.op} compares with a value, not with the identity")
         return self
 
 
@@ -303,7 +308,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "in": lambda a, b: any(_same(a, item) for item in _collection(b)),
     "not_in": lambda a, b: not any(_same(a, item) for item in _collection(b)),
     "matches": lambda a, b: re.fullmatch(b, _string(a)) is not None,
-    "contains": lambda a, b: b in a,
+    "contains": lambda a, b: b in a if isinstance(a, str) else any(_same(item, b) for item in _collection(a)),
     "starts_with": lambda a, b: _string(a).startswith(b),
     "ends_with": lambda a, b: _string(a).endswith(b),
 }

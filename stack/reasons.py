@@ -45,7 +45,7 @@ class ReasonCode(StrEnum):
     AUTH_UNKNOWN_KEY = "auth_unknown_key", "No principal holds this API key."
     PRINCIPAL_UNKNOWN = "principal_unknown", "The tenant does not list this principal."
     TENANT_UNKNOWN = "tenant_unknown", "The directory does not list this tenant."
-    ADMISSION_REJECTED = "admission_rejected", "The tenant's queue is full; try again after retry_after."
+    ADMISSION_REJECTED = "admission_rejected", "The queue is full or a layer restarts; try again after retry_after."
     REQUEST_INVALID = "request_invalid", "The request breaks its contract (size, type, or an unknown field)."
     UNKNOWN_ROUTE_MODE = "unknown_route_mode", "The route, agent or branch asked for does not exist."
 

@@ -2,7 +2,7 @@
 
 Whoever holds the key can make and check a seal.  Ingress, Driver, Policy, Approvals and the executors do; runtimes,
 where agent code runs, do not.  The purpose (at most 16 bytes) keeps a seal made for one thing from passing for
-another.  Keyed BLAKE2b is a MAC as HMAC-SHA256 is, at 1.8 us against 4.3 for a grant (`benchmarks.seals`).
+another.  Keyed BLAKE2b is a MAC as HMAC-SHA256 is, at half its cost (`benchmarks.seals`).
 """
 
 from __future__ import annotations

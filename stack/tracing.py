@@ -67,13 +67,16 @@ def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
         return []
     run_id, trace = first.run_id, trace_id(first.run_id)
     spans = [_run_span(first, last, trace)]
+    tools = {event.step: event.tool for event in events if isinstance(event, ev.EffectIntended)}
     for number, event in enumerate(events):
         phase = _PHASES.get(type(event))
         if phase is None:
             continue
         began = events[event.cause].at_us if 0 <= event.cause < number else events[number - 1].at_us
         attributes = _attributes(event)
-        detail = attributes.get("gen_ai.tool.name", "") if phase == "execute_tool" else ""
+        detail = tools.get(attributes["airside.step"], "") if phase == "execute_tool" else ""
+        if detail:
+            attributes["gen_ai.tool.name"] = detail
         spans.append(
             SpanSpec(
                 name=f"{phase} {detail}".strip(),

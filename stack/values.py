@@ -98,7 +98,7 @@ class Identity(Value):
     """Who asks, as Ingress found out; nobody else makes one.
 
     `attributes` are facts about the principal from the directory (the orders it owns, say), for policy to compare
-    arguments with.  `sealed` is Ingress's proof over all of it, which Driver, Policy and Approvals check.
+    arguments with.  Ingress seals all of it; Driver, Policy and Approvals check the seal.
     """
 
     principal: PrincipalId

@@ -45,6 +45,8 @@ def load_yaml(source: str | Path, model: type[Model], *, name: str | None = None
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise InvalidConfig(f"{where}{line}: {getattr(error, 'problem', error)}") from None
+    except ValueError as error:
+        raise InvalidConfig(f"{where}: {error}") from None
     try:
         return model.model_validate(data)
     except ValidationError as error:

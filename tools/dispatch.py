@@ -81,6 +81,8 @@ class Dispatcher:
 
     async def release(self, run_id: RunId) -> None:
         """Close the states a run holds."""
+        for key in [key for key, lock in self._opening.items() if key[1] == run_id and not lock.locked()]:
+            del self._opening[key]
         for name, held_run in [key for key in self._states if key[1] == run_id]:
             state = self._states.pop((name, held_run))
             # A state that cannot be closed is the toolset's problem, not the finished run's.
@@ -142,8 +144,11 @@ class Dispatcher:
         changes = found.spec.effect != "read"
         try:
             arguments = found.convert(orjson.loads(request.arguments))
-        except InvalidInput as error:
-            return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
+        except Exception as error:
+            if grant.attempt > 1:
+                return _unexpected(error, changes)
+            text = error.message if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
+            return ToolResult(ok=False, error=text[:4000], reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
         try:
             async with asyncio.timeout(context.deadline_s) as deadline:
                 output = await self._attempt(found, context, arguments)
@@ -176,7 +181,7 @@ class Dispatcher:
                 state = await self._state(self._toolsets[found.toolset], context)
             except Exception as error:
                 if context.attempt > 1:
-                    raise
+                    raise InDoubt(f"toolset {found.toolset}: {type(error).__name__}: {error}") from None
                 raise ToolError(f"toolset {found.toolset}: {type(error).__name__}: {error}") from None
             context = replace(context, state=state)
         if context.attempt > 1 and found.reconcile is not None:
