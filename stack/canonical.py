@@ -57,7 +57,7 @@ def check_bounds(value: Json, *, where: str) -> None:
         elif type(item) is float and not -1.8e308 < item < 1.8e308:
             raise InvalidInput(f"{path}: {item} is not a finite number")
         elif type(item) is int and not -(2**63) <= item < 2**64:
-            raise InvalidInput(f"{path}: a number of {item.bit_length()} bits does not fit into 64")
+            raise InvalidInput(f"{path}: a number of {item.bit_length()} bits does not fit into 64 bits")
         elif item is not None and type(item) not in (bool, int, float):
             raise InvalidInput(f"{path}: {type(item).__name__} is not a JSON type")
 

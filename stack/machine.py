@@ -176,7 +176,7 @@ class RunMachine:
         s = self.state
         s.step += 1
         s.action, s.gated, s.allowed, s.receipt = None, None, None, ""
-        s.attempt, s.sends, s.ambiguous = 0, 0, False
+        s.attempt, s.sends, s.ambiguous, s.charged = 0, 0, False, None
         return self._become(Phase.PLANNING, do.Plan(step=s.step, cause=self._cause(), durable_first=paid != FREE))
 
     def _gate(self, *, phase: Phase = Phase.GATING) -> Instructions:
@@ -364,10 +364,9 @@ class RunMachine:
         return self._intend(event)
 
     def _resuming_gated(self, event: ev.ActionGated) -> Instructions:
-        before = self.state.gated
-        if before is not None and before.effect == "read":
+        if self._key() not in self.state.unsettled:
             # Nothing can be in doubt about a read: it is a first call again, and counted and paid for as one.
-            self._use(tool_calls=-1, cost_microusd=-before.cost_microusd)
+            self._refund()
             self.state.ambiguous = False
             return self._gating_gated(event)
         if event.decision.outcome != "allow":
@@ -413,8 +412,9 @@ class RunMachine:
         if s.gated.effect != "read":
             s.unsettled[event.key] = s.step
         s.sends += 1
-        if not s.ambiguous:
-            self._use(tool_calls=1, cost_microusd=s.gated.cost_microusd)
+        if s.charged is None:
+            s.charged = s.gated.cost_microusd
+            self._use(tool_calls=1, cost_microusd=s.charged)
         execute = do.Execute(
             step=s.step,
             cause=self._cause(),
@@ -447,19 +447,26 @@ class RunMachine:
         assert s.gated is not None
         if not s.ambiguous:
             s.unsettled.pop(self._key(), None)
-            self._use(tool_calls=-1, cost_microusd=-s.gated.cost_microusd)
+            self._refund()
         if s.sends < MAX_SENDS:
             return self._gate(phase=Phase.RESUMING if s.ambiguous else Phase.GATING)
         return self._doubt() if s.ambiguous else self._conclude(ReasonCode.TOOL_UNAVAILABLE, error)
+
+    def _refund(self) -> None:
+        """Take back what a call that certainly did not happen was counted as."""
+        if self.state.charged is not None:
+            self._use(tool_calls=-1, cost_microusd=-self.state.charged)
+            self.state.charged = None
 
     def _recover(self) -> Instructions:
         """Find out what became of a call that was sent and not answered."""
         s = self.state
         assert s.gated is not None
         s.ambiguous = True
-        if s.sends < MAX_SENDS and (s.gated.repeatable or s.gated.effect == "read"):
+        only_read = self._key() not in s.unsettled
+        if s.sends < MAX_SENDS and (s.gated.repeatable or only_read):
             return self._gate(phase=Phase.RESUMING)
-        if s.gated.effect == "read":
+        if only_read:
             return self._stop_unsent(ReasonCode.TOOL_UNAVAILABLE, "the executor died every time")
         return self._doubt()
 

@@ -62,7 +62,8 @@ class StepRecord(Value):
 class RunState:
     """Mutable, and written by `RunMachine` alone.
 
-    `ambiguous` says that an earlier attempt of the present call may have happened; `unsettled` are the keys of calls
+    `ambiguous` says that an earlier attempt of the present call may have happened; `charged` is what the present call
+    was counted and paid for as, None before; `unsettled` are the keys of calls
     that were intended and whose outcome is not known.
     """
 
@@ -87,6 +88,7 @@ class RunState:
     gated: ActionGated | None = None
     allowed: tuple[int, int] | None = None
     ambiguous: bool = False
+    charged: int | None = None
     unsettled: dict[str, int] = field(default_factory=dict)
     fan_out: FanOut | None = None
     children: dict[int, ChildEnded] = field(default_factory=dict)

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import msgspec
-import pytest
 from msgspec import Raw
 
 from airside.stack import events as ev
@@ -26,11 +25,6 @@ KEY = b"k" * 32
 RUN = RunId("run_" + "0" * 24)
 EXECUTOR = ExecutorId("exe_" + "1" * 24)
 SECOND = 1_000_000
-
-
-def known_bug(where: str) -> pytest.MarkDecorator:
-    """Mark a test of a promise the code does not keep yet; it turns red when the code does, so that the mark goes."""
-    return pytest.mark.xfail(strict=True, reason=f"known bug: {where}")
 
 
 def identity(**fields: Any) -> Identity:

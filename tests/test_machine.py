@@ -977,8 +977,6 @@ class Walk:
     def on_decide(self, i: do.Decide, after: int) -> Any:
         if self.rarely():
             return self.run.send(ev.DecideFailed, agent="a", reason_code=R.AGENT_ERROR, error="x", after_us=after)
-        if self.rarely():
-            return self.run.send(ev.RouteFailed, reason_code=R.UNKNOWN_ROUTE_MODE, error="x", after_us=after)
         spend = Spend(tokens=self.luck.randint(0, 20), cost_microusd=self.luck.randint(0, 20))
         action = Action(tool="pay", arguments={"a": self.luck.randint(0, 9)}, spend=spend)
         finish = Finish(answer=self.luck.choice([None, "x", {"a": [1.5]}]), spend=spend)

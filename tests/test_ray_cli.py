@@ -148,7 +148,9 @@ def test_a_misuse_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
     assert "work" in misused("up", "--app", "tests.apps.notes", *here)
     assert "there is no App" in misused("up", "--app", "tests.helpers", *here)
     missing = str(tmp_path / "missing.jsonl")
-    assert "missing.jsonl" in misused("run", missing, "--out", out, "--app", "tests.apps.notes:JobInputs", *here)
+    assert "missing.jsonl" in misused(
+        "run", missing, "--out", out, "--app", "tests.apps.notes", "--app-arg", "work=w", *here
+    )
     assert "no stack was started" in misused("run", jobs, "--out", out, *here)
 
 
