@@ -34,8 +34,9 @@ from airside.stack.cycle import Cycle, Layers
 from airside.stack.ending import ending
 from airside.stack.errors import Fenced, LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, child_run
+from airside.stack.instructions import Instructions
 from airside.stack.journaling import Append
-from airside.stack.machine import Instructions, RunMachine
+from airside.stack.machine import RunMachine
 from airside.stack.messages import Activation, Delivery, Report
 from airside.stack.runlog import entry_of
 from airside.stack.state import Phase

@@ -24,7 +24,8 @@ from airside.stack.canonical import canonical, check_bounds
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ApprovalId, ExecutorId, RunId
-from airside.stack.machine import Instructions, RunMachine
+from airside.stack.instructions import Instructions
+from airside.stack.machine import RunMachine
 from airside.stack.ports import (
     Approvals,
     Candidate,

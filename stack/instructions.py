@@ -91,3 +91,6 @@ class Conclude(Instruction):
     """End the run: answers `RunEnded`."""
 
     outcome: Outcome
+
+
+Instructions = list[Instruction]

@@ -36,33 +36,22 @@ import msgspec
 
 from airside.stack import events as ev
 from airside.stack import instructions as do
+from airside.stack.calls import CallHandlers
 from airside.stack.canonical import canonical, digest
 from airside.stack.errors import IllegalTransition
-from airside.stack.ids import EffectKey, effect_key
+from airside.stack.instructions import Instructions
 from airside.stack.invariants import check_invariants
-from airside.stack.reasons import ReasonCode, RunStatus, status_of
-from airside.stack.state import OVER, PARKED, TIMED, Phase, RunState, StepRecord
+from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.state import OVER, TIMED, Phase
 from airside.stack.story import tell
-from airside.stack.topology import BranchEnd, Done, FanOut, GiveUp, StageEnd, TopologyState
-from airside.stack.values import FREE, NULL, Action, Finish, Handoff, Limits, Outcome, Spend, ToolResult, Usage
-
-MAX_SENDS = 4
-"""How often one call is sent: first, and again after an executor died.  More would hide a call that kills executors."""
-
-Instructions = list[do.Instruction]
-_NOT_STARTED = frozenset({ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE, ReasonCode.TOOL_UNAVAILABLE})
-_MAYBE = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
+from airside.stack.topology import BranchEnd, Done, FanOut, GiveUp, StageEnd
+from airside.stack.values import Action, Finish, Handoff, Limits
 
 
-class RunMachine:
+class RunMachine(CallHandlers):
     """One run.  Built from its `RunSubmitted`; everything after goes through `handle`."""
 
-    __slots__ = ("events", "state")
-
-    def __init__(self, submitted: ev.RunSubmitted) -> None:
-        labels = frozenset(submitted.request.labels)
-        self.state = RunState(submitted=submitted, labels=labels, last_us=submitted.at_us)
-        self.events: list[ev.Event] = [submitted]
+    __slots__ = ()
 
     @classmethod
     def replay(cls, events: Iterable[ev.Event]) -> RunMachine:
@@ -106,125 +95,6 @@ class RunMachine:
     def check(self) -> None:
         """Raise `InvariantBroken` if a numbered invariant does not hold."""
         check_invariants(self.state)
-
-    # What the shell and agents may look at.
-
-    @property
-    def limits(self) -> Limits:
-        """The run's limits."""
-        return self.state.submitted.limits
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the run has ended."""
-        return self.state.phase in OVER
-
-    @property
-    def is_parked(self) -> bool:
-        """Whether the run waits for a person."""
-        return self.state.phase in PARKED
-
-    def topology_state(self) -> TopologyState:
-        """Return what the topology may look at."""
-        s = self.state
-        return TopologyState(request=s.submitted.request, finished=s.finished, holder=s.holder, branches=s.branches)
-
-    def usage(self) -> Usage:
-        """Return a copy of what the run has used so far."""
-        return msgspec.structs.replace(self.state.usage)
-
-    def remaining(self) -> Limits:
-        """Return what the run may still use: its limits less its usage, never below zero."""
-        limits, used = self.limits, self.state.usage
-        return msgspec.structs.replace(
-            limits,
-            max_steps=max(0, limits.max_steps - used.steps),
-            max_seconds=max(0, limits.max_seconds - used.active_us // 1_000_000),
-            max_tool_calls=max(0, limits.max_tool_calls - used.tool_calls),
-            max_tokens=max(0, limits.max_tokens - used.tokens),
-            max_cost_microusd=max(0, limits.max_cost_microusd - used.cost_microusd),
-            max_output_bytes=max(0, limits.max_output_bytes - used.output_bytes),
-            max_handoffs=max(0, limits.max_handoffs - used.handoffs),
-        )
-
-    # Helpers: the only writers of phase, usage and outcome.
-
-    def _cause(self) -> int:
-        return len(self.events) - 1
-
-    def _use(self, **more: int) -> None:
-        used = self.state.usage
-        for name, amount in more.items():
-            setattr(used, name, getattr(used, name) + amount)
-
-    def _overtime(self) -> bool:
-        return self.state.usage.active_us > self.limits.max_seconds * 1_000_000
-
-    def _may_stop(self, event: ev.Event) -> bool:
-        """Whether nothing is in flight whose outcome would be lost by stopping here."""
-        s = self.state
-        if s.phase is Phase.EXECUTING:
-            return isinstance(event, ev.EffectIntended) and not s.ambiguous
-        return s.phase in TIMED and not s.ambiguous
-
-    def _become(self, phase: Phase, *instructions: do.Instruction) -> Instructions:
-        self.state.phase = phase
-        return list(instructions)
-
-    def _plan(self, paid: Spend = FREE) -> Instructions:
-        """Begin the next step; what was just paid for is durable first, so that a crash never pays twice."""
-        s = self.state
-        s.step += 1
-        s.action, s.gated, s.allowed, s.receipt = None, None, None, ""
-        s.attempt, s.sends, s.ambiguous, s.charged = 0, 0, False, None
-        return self._become(Phase.PLANNING, do.Plan(step=s.step, cause=self._cause(), durable_first=paid != FREE))
-
-    def _gate(self, *, phase: Phase = Phase.GATING) -> Instructions:
-        s = self.state
-        assert s.action is not None
-        s.attempt += 1
-        gate = do.Gate(
-            step=s.step,
-            cause=self._cause(),
-            action=s.action,
-            attempt=s.attempt,
-            receipt=s.receipt,
-            durable_first=s.action.spend != FREE,
-        )
-        return self._become(phase, gate)
-
-    def _conclude(self, reason: ReasonCode, detail: str = "", answer: Any = None) -> Instructions:
-        s = self.state
-        s.outcome = Outcome(
-            status=status_of(reason),
-            reason_code=reason,
-            answer=NULL if answer is None else msgspec.Raw(canonical(answer)),
-            detail=detail[:2000],
-            in_doubt=tuple(s.unsettled),
-        )
-        conclude = do.Conclude(step=s.step, cause=self._cause(), outcome=s.outcome, durable_first=True)
-        return self._become(Phase.CONCLUDING, conclude)
-
-    def _stop_unsent(self, reason: ReasonCode, detail: str = "") -> Instructions:
-        """Conclude before the present call is sent: an intent that was just recorded has certainly not happened."""
-        self.state.unsettled.pop(effect_key(self.state.submitted.run_id, self.state.step), None)
-        return self._conclude(reason, detail)
-
-    def _record(self, result: ToolResult) -> None:
-        s = self.state
-        assert s.action is not None and s.visit is not None
-        arguments = msgspec.json.decode(s.gated.arguments) if s.gated and s.gated.digest else s.action.arguments
-        s.history.append(
-            StepRecord(step=s.step, agent=s.visit.agent, tool=s.action.tool, arguments=arguments or {}, result=result)
-        )
-
-    def _refuse(self, reason: ReasonCode, detail: str) -> Instructions:
-        """Tell the agent about a refusal, or end the run if it has been told often enough."""
-        self._use(refusals=1)
-        if self.state.usage.refusals > self.limits.max_refusals:
-            return self._conclude(reason, detail)
-        self._record(ToolResult(ok=False, error=detail, reason_code=reason))
-        return self._plan()
 
     # Handlers, in the order of the cycle.
 
@@ -350,142 +220,6 @@ class RunMachine:
 
     def _deciding_failed(self, event: ev.DecideFailed) -> Instructions:
         return self._conclude(event.reason_code, event.error)
-
-    def _gating_gated(self, event: ev.ActionGated) -> Instructions:
-        s, decision = self.state, event.decision
-        s.gated = event
-        if decision.outcome == "require_approval":
-            ask = do.AskApproval(step=s.step, cause=self._cause(), gated=event, durable_first=True)
-            return self._become(Phase.AWAITING_APPROVAL, ask)
-        if decision.outcome != "allow":
-            return self._refuse(decision.reason_code, decision.detail or decision.code or decision.rule)
-        if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
-            return self._conclude(ReasonCode.MAX_COST, f"{event.tool} costs {event.cost_microusd} micro-USD")
-        return self._intend(event)
-
-    def _resuming_gated(self, event: ev.ActionGated) -> Instructions:
-        if self._key() not in self.state.unsettled:
-            # Nothing can be in doubt about a read: it is a first call again, and counted and paid for as one.
-            self._refund()
-            self.state.ambiguous = False
-            return self._gating_gated(event)
-        if event.decision.outcome != "allow":
-            return self._doubt()
-        self.state.gated = event
-        return self._intend(event)
-
-    def _intend(self, gated: ev.ActionGated) -> Instructions:
-        s = self.state
-        s.allowed = (s.step, gated.attempt)
-        intend = do.Intend(
-            step=s.step,
-            cause=self._cause(),
-            attempt=gated.attempt,
-            key=self._key(),
-            tool=gated.tool,
-            digest=gated.digest,
-        )
-        return self._become(Phase.INTENDING, intend)
-
-    def _key(self) -> EffectKey:
-        return effect_key(self.state.submitted.run_id, self.state.step)
-
-    def _approval_decided(self, event: ev.ApprovalDecided) -> Instructions:
-        s = self.state
-        assert s.action is not None and s.gated is not None
-        if event.approval_id != s.gated.approval_id:
-            return []
-        who = ", ".join(event.by)
-        if event.outcome == "rejected":
-            return self._refuse(ReasonCode.APPROVAL_REJECTED, f"rejected by {who}: {event.note}")
-        if event.outcome == "expired":
-            return self._refuse(ReasonCode.APPROVAL_EXPIRED, "nobody decided in time")
-        s.receipt = event.receipt
-        if bytes(event.arguments) != b"null":
-            edited = msgspec.json.decode(event.arguments)
-            s.action = Action(tool=s.action.tool, arguments=edited, spend=s.action.spend)
-        return self._gate()
-
-    def _intending_intended(self, event: ev.EffectIntended) -> Instructions:
-        s = self.state
-        assert s.gated is not None
-        if s.gated.effect != "read":
-            s.unsettled[event.key] = s.step
-        s.sends += 1
-        if s.charged is None:
-            s.charged = s.gated.cost_microusd
-            self._use(tool_calls=1, cost_microusd=s.charged)
-        execute = do.Execute(
-            step=s.step,
-            cause=self._cause(),
-            gated=s.gated,
-            key=event.key,
-            attempt=event.attempt,
-            durable_first=s.gated.effect != "read",
-        )
-        return self._become(Phase.EXECUTING, execute)
-
-    def _executing_executed(self, event: ev.ToolExecuted) -> Instructions:
-        s, result = self.state, event.result
-        assert s.gated is not None
-        if result.reason_code in _NOT_STARTED:
-            return self._not_started(result.error)
-        if result.reason_code in _MAYBE and s.gated.effect != "read":
-            return self._recover()
-        s.unsettled.pop(self._key(), None)
-        self._record(result)
-        self._use(output_bytes=len(bytes(result.output)))
-        if s.usage.output_bytes > self.limits.max_output_bytes:
-            return self._conclude(ReasonCode.MAX_OUTPUT, f"{s.usage.output_bytes} bytes returned")
-        return self._plan()
-
-    def _executing_lost(self, event: ev.ExecutionLost) -> Instructions:
-        return self._recover() if event.started else self._not_started(event.error)
-
-    def _not_started(self, error: str) -> Instructions:
-        s = self.state
-        assert s.gated is not None
-        if not s.ambiguous:
-            s.unsettled.pop(self._key(), None)
-            self._refund()
-        if s.sends < MAX_SENDS:
-            return self._gate(phase=Phase.RESUMING if s.ambiguous else Phase.GATING)
-        return self._doubt() if s.ambiguous else self._conclude(ReasonCode.TOOL_UNAVAILABLE, error)
-
-    def _refund(self) -> None:
-        """Take back what a call that certainly did not happen was counted as."""
-        if self.state.charged is not None:
-            self._use(tool_calls=-1, cost_microusd=-self.state.charged)
-            self.state.charged = None
-
-    def _recover(self) -> Instructions:
-        """Find out what became of a call that was sent and not answered."""
-        s = self.state
-        assert s.gated is not None
-        s.ambiguous = True
-        only_read = self._key() not in s.unsettled
-        if s.sends < MAX_SENDS and (s.gated.repeatable or only_read):
-            return self._gate(phase=Phase.RESUMING)
-        if only_read:
-            return self._stop_unsent(ReasonCode.TOOL_UNAVAILABLE, "the executor died every time")
-        return self._doubt()
-
-    def _doubt(self) -> Instructions:
-        s = self.state
-        wait = do.AwaitDoubt(step=s.step, cause=self._cause(), seconds=self.limits.doubt_wait_s, durable_first=True)
-        return self._become(Phase.IN_DOUBT, wait)
-
-    def _doubt_settled(self, event: ev.DoubtSettled) -> Instructions:
-        self.state.unsettled.pop(self._key(), None)
-        if event.happened:
-            self._record(ToolResult(ok=True, output=event.output))
-        else:
-            error = f"{event.by} found that it did not happen"
-            self._record(ToolResult(ok=False, error=error, reason_code=ReasonCode.TOOL_FAILED))
-        return self._plan()
-
-    def _doubt_expired(self, event: ev.DoubtExpired) -> Instructions:
-        return self._conclude(ReasonCode.TOOL_IN_DOUBT, f"{', '.join(self.state.unsettled)}: nobody could say")
 
     # From outside, in any live phase.
 

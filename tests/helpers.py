@@ -13,8 +13,9 @@ from airside.stack import instructions as do
 from airside.stack.canonical import digest
 from airside.stack.grants import Grant, mint
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId, effect_key
+from airside.stack.instructions import Instructions
 from airside.stack.invariants import check_growth
-from airside.stack.machine import Instructions, RunMachine
+from airside.stack.machine import RunMachine
 from airside.stack.ports import ExecuteRequest
 from airside.stack.reasons import ReasonCode, status_of
 from airside.stack.toolspec import ToolSpec

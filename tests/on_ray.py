@@ -165,3 +165,9 @@ def airside_cli(*args: str, env: dict[str, str] | None = None) -> subprocess.Com
         check=False,
         env={**os.environ, **(env or {})},
     )
+
+
+def in_doubt(stack: Stack, run_id: str) -> None:
+    """Wait until the journal says that the outcome of a run's call is not known."""
+    sql = "SELECT 1 FROM events WHERE stream = ? AND type IN ('ToolExecuted', 'ExecutionLost')"
+    until(lambda: stack.query(sql, [run_id]).num_rows, f"{run_id} to be in doubt")

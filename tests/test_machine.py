@@ -14,10 +14,11 @@ from msgspec import Raw
 
 from airside.stack import events as ev
 from airside.stack import instructions as do
+from airside.stack.calls import MAX_SENDS
 from airside.stack.errors import IllegalTransition, InvariantBroken
 from airside.stack.ids import ApprovalId, EffectKey, PrincipalId, RunId
 from airside.stack.invariants import check_growth
-from airside.stack.machine import _OUTSTANDING, _TABLE, MAX_SENDS, RunMachine
+from airside.stack.machine import _OUTSTANDING, _TABLE, RunMachine
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.state import OVER, Phase, RunState
 from airside.stack.topology import Branch, Done, FanOut, GiveUp, Visit

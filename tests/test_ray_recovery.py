@@ -16,6 +16,7 @@ from tests.on_ray import (
     a_stack,
     call,
     events_of,
+    in_doubt,
     ledger_of,
     parked,
     pids,
@@ -144,8 +145,8 @@ def hang(stack: Stack, to: str, who: str) -> RunHandle:
 def test_a_tool_that_was_killed_in_the_middle_is_in_doubt_until_somebody_says(stack: Stack) -> None:
     handle = hang(stack, "halfway", "ana@acme")
     sigkill(stack, "executor")
-    parked(stack, handle.run_id)
-    assert stack.status()["driver"]["parked"] >= 1 and stack.ended([handle.run_id]) == set()
+    in_doubt(stack, handle.run_id)
+    assert stack.ended([handle.run_id]) == set()
     assert stack.settle(handle.run_id, happened=True, output={"found": "in the bank's list"}) == 1
     result = handle.result(timeout=BOUND_S)
     assert result.ok and ledger_of(stack).amounts("halfway") == [1]
@@ -154,10 +155,9 @@ def test_a_tool_that_was_killed_in_the_middle_is_in_doubt_until_somebody_says(st
 def test_a_doubt_outlives_the_driver_and_the_runtime(stack: Stack) -> None:
     handle = hang(stack, "doubted", "ana@acme")
     sigkill(stack, "executor")
-    parked(stack, handle.run_id)
+    in_doubt(stack, handle.run_id)
     sigkill(stack, "driver")
     sigkill(stack, "runtime")
-    parked(stack, handle.run_id)
     assert stack.settle(handle.run_id, happened=False) == 1
     result = handle.result(timeout=BOUND_S)
     assert result.answer == {"calls": 1, "failed": [0]} and ledger_of(stack).amounts("doubted") == [1]

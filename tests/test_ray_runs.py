@@ -13,7 +13,7 @@ from airside import Job, ReasonCode, RunStatus
 from airside.actors.client import Stack
 from airside.stack.errors import InvalidInput, Misuse, Refused
 from airside.stack.values import Limits
-from tests.on_ray import BOUND_S, a_stack, call, events_of, ledger_of, parked, submit, until, waiting
+from tests.on_ray import BOUND_S, a_stack, call, events_of, in_doubt, ledger_of, submit, until, waiting
 
 pytestmark = pytest.mark.ray
 
@@ -289,7 +289,7 @@ def test_a_spinning_agent_is_killed_and_its_neighbour_completes(stack: Stack) ->
 @pytest.mark.parametrize("happened", [True, False])
 def test_a_call_in_doubt_goes_on_as_a_person_says(stack: Stack, happened: bool) -> None:
     handle = submit(stack, call("wire", to=f"doubt {happened}", amount=1, hang=True), limits=quick())
-    parked(stack, handle.run_id)
+    in_doubt(stack, handle.run_id)
     assert stack.settle(handle.run_id, happened=happened, output={"ok": 1}, why="asked the bank") == 1
     result = handle.result(timeout=BOUND_S)
     assert result.ok and result.answer == {"calls": 1, "failed": [] if happened else [0]}

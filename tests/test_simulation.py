@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from airside.stack.machine import MAX_SENDS, Instructions, RunMachine
+from airside.stack.calls import MAX_SENDS
+from airside.stack.instructions import Instructions
+from airside.stack.machine import RunMachine
 from airside.stack.state import Phase
 from tests.simulate import main, play
 

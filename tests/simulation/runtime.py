@@ -11,9 +11,10 @@ from airside.stack import instructions as do
 from airside.stack.cycle import Cycle, Layers
 from airside.stack.errors import AirsideError, Fenced
 from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
+from airside.stack.instructions import Instructions
 from airside.stack.invariants import check_growth
 from airside.stack.journaling import Append
-from airside.stack.machine import Instructions, RunMachine
+from airside.stack.machine import RunMachine
 from airside.stack.runlog import entry_of
 from airside.stack.state import Phase
 from airside.stack.values import NULL, Request
