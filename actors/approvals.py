@@ -13,6 +13,7 @@ from airside.stack.approvals import (
     Approval,
     ApprovalBook,
     ApprovalEvent,
+    ApprovalExpired,
     ApprovalRequested,
     VoteRefused,
     decode_approval_event,
@@ -20,7 +21,7 @@ from airside.stack.approvals import (
 from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.events import ApprovalDecided, encode_event
 from airside.stack.identity import IdentityChecker
-from airside.stack.ids import ApprovalId, TenantId
+from airside.stack.ids import ApprovalId, RunId, TenantId
 from airside.stack.journaling import Append, Entry
 from airside.stack.local import decision_of
 from airside.stack.messages import Delivery, Vote, VoteReply
@@ -95,6 +96,15 @@ class Approvals(Layer):
         """Return what waits (of one tenant, or of all), oldest first, as JSON."""
         await self.ready()
         return [msgspec.json.encode(approval) for approval in self._book.pending(tenant)]
+
+    async def withdraw(self, run_id: RunId) -> int:
+        """Expire what a run that has ended still waits for; return how many."""
+        await self.ready()
+        waiting = [a for a in self._book.pending() if a.request.run_id.partition(".")[0] == run_id]
+        async with self._writing:
+            for approval in waiting:
+                await self._append(ApprovalExpired(at_us=now_us(), approval_id=approval.request.approval_id))
+        return len(waiting)
 
     async def _append(self, event: ApprovalEvent) -> Approval:
         """Make an event durable, then let the book take it in."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util import list_named_actors
 
-from airside.actors.driver import ORDER_PURPOSE
+from airside.actors.books import ORDER_PURPOSE
 from airside.actors.jobs import BadLine, Job
 from airside.actors.layer import TICKET, now_us
 from airside.actors.names import NAMESPACE, actor_name
@@ -88,12 +89,14 @@ class Stack:
         *,
         owns_ray: bool,
         stops: bool,
+        record_id: str,
     ) -> None:
         self.settings = settings
         self.state_dir = state_dir
         self._keys = keys
         self._owns_ray = owns_ray
         self._stops = stops
+        self._record_id = record_id
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
@@ -147,7 +150,7 @@ class Stack:
         reason = (ticket.reason_code or ReasonCode.INTERNAL_ERROR).value
         if reason == ReasonCode.ADMISSION_REJECTED:
             raise AdmissionRefused(ticket.message, reason=reason, retry_after_s=ticket.retry_after_s)
-        if reason.startswith("auth_"):
+        if reason.startswith("auth_") or reason in (ReasonCode.PRINCIPAL_UNKNOWN, ReasonCode.TENANT_UNKNOWN):
             raise AuthRefused(ticket.message, reason=reason)
         raise Refused(ticket.message, reason=reason)
 
@@ -411,8 +414,10 @@ class Stack:
                     ray.get(getattr(actors[layer], method).remote(), timeout=10)
         for handle in (self._actors() if ray.is_initialized() else {}).values():
             ray.kill(handle, no_restart=True)
-        with contextlib.suppress(OSError):
-            (self.state_dir / "stack.json").unlink()
+        record = self.state_dir / "stack.json"
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(record.read_text(encoding="utf-8")).get("id") == self._record_id:
+                record.unlink()  # another stack's record stays
         self.close()
 
 

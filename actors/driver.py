@@ -12,19 +12,19 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from airside.actors.books import ORDER_LIFE_US, ORDER_PURPOSE, RESULTS_KEPT, Placed, is_meant, latest_epoch, where
 from airside.actors.fleet import Fleet, Seat
 from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
-from airside.actors.stubs import RemoteJournal, encode
+from airside.actors.stubs import Remote, RemoteJournal, encode
 from airside.stack import events as ev
 from airside.stack.admission import AdmissionQueue, TenantShare
 from airside.stack.directory import Directory
 from airside.stack.ending import ending
-from airside.stack.errors import LayerUnavailable
+from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.identity import IdentityChecker
 from airside.stack.ids import PrincipalId, RunId, TenantId, run_of
 from airside.stack.journaling import Append
@@ -34,31 +34,6 @@ from airside.stack.runlog import entry_of
 from airside.stack.sealing import unwrap
 from airside.stack.state import Phase
 from airside.stack.values import Request
-
-ORDER_PURPOSE = "order"
-ORDER_LIFE_US = 60 * 1_000_000
-"""An operator's order is for now."""
-
-RESULTS_KEPT = 20_000
-"""Ended runs whose result is answered from memory; older ones are read from the journal."""
-
-
-@dataclass(slots=True)
-class Placed:
-    """A run the driver has on its books.
-
-    `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
-    admission is; `alone` = it is suspected of stalling its runtime, and gets one of its own.
-    """
-
-    tenant: TenantId
-    epoch: int
-    events: list[bytes] = field(default_factory=list)
-    seat: str = ""
-    parked: bool = False
-    placing: bool = False
-    alone: bool = False
-    durable: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Driver(Layer):
@@ -83,6 +58,7 @@ class Driver(Layer):
         """Rebuild the books from the journal, then begin to admit and to watch."""
         settings = self.config.settings
         self._journal = RemoteJournal(settings)
+        self._approvals = Remote(settings, "approvals")
         self._identities = IdentityChecker(self.config.seal_key)
         self._admit_message = msgspec.msgpack.Decoder(Admit).decode
         self._report_message = msgspec.msgpack.Decoder(Report).decode
@@ -130,7 +106,10 @@ class Driver(Layer):
         if request.route not in self._routes:
             message = f"no route {request.route!r:.80}; there are {sorted(self._routes)}"
             return Ticket(reason_code=ReasonCode.UNKNOWN_ROUTE_MODE, message=message)
-        limits = identity.limits if request.limits is None else request.limits.within(identity.limits)
+        try:
+            limits = identity.limits.lowered(request.limits)
+        except InvalidInput as error:
+            return Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
         return ev.RunSubmitted(
             run_id=run_of(request.request_id),
             identity=identity,
@@ -189,26 +168,24 @@ class Driver(Layer):
     async def _take_up(self, run_id: RunId) -> None:
         """Claim a run under a new epoch and hand it to a runtime, until one has it."""
         placed = self._runs.get(run_id)
-        if placed is None or placed.placing:
+        if placed is None:
             return
-        placed.placing = True
         await placed.durable.wait()
-        pause = 0.05
-        while run_id in self._runs:
-            try:
-                await self._place(run_id, placed)
-                break
-            except LayerUnavailable as error:
-                logger.warning("%s is placed again: %s", run_id, error, extra={"action": "placing_failed"})
-                placed.seat = ""
-                await asyncio.sleep(pause)
-                pause = min(1.0, pause * 2)
-        placed.placing = False
+        async with placed.placing:
+            pause = 0.05
+            while run_id in self._runs and self._fleet.seat(placed.seat) is None:
+                try:
+                    await self._place(run_id, placed)
+                except LayerUnavailable as error:
+                    logger.warning("%s is placed again: %s", run_id, error, extra={"action": "placing_failed"})
+                    placed.seat = ""
+                    await asyncio.sleep(pause)
+                    pause = min(1.0, pause * 2)
 
     async def _place(self, run_id: RunId, placed: Placed) -> None:
         seat = await self._fleet.seat_for(placed.tenant, alone=run_id if placed.alone else "")
         await self._claim(run_id, placed)
-        placed.seat, placed.parked = seat.key, False
+        placed.seat, placed.parked, placed.in_doubt = seat.key, False, False
         await seat.activate(encode(Activation(run_id=run_id, events=tuple(placed.events))))
         if self._fleet.seat(seat.key) is None:
             raise LayerUnavailable(f"runtime {seat.key} is gone")
@@ -217,7 +194,7 @@ class Driver(Layer):
     async def _claim(self, run_id: RunId, placed: Placed) -> None:
         if not placed.events:
             placed.events = [body.encode() for body in (await self._bodies([run_id]))[run_id]]
-            placed.epoch = max(placed.epoch, _latest_epoch(placed.events))
+            placed.epoch = max(placed.epoch, latest_epoch(placed.events))
         activated = ev.RunActivated(epoch=placed.epoch + 1, claim=secrets.token_hex(4), at_us=now_us())
         try:
             await self._append(run_id, placed, placed.epoch + 1, activated)
@@ -270,15 +247,19 @@ class Driver(Layer):
             placed.parked = True
             self._queue.release(report.tenant, report.run_id)
             self._work.set()
+        elif report.state == "in_doubt":
+            placed.in_doubt = True
         elif report.state == "working":
-            placed.parked = False
+            placed.parked = placed.in_doubt = False
             self._queue.adopt(report.tenant, report.run_id)
         elif report.state == "lost":
-            placed.events.clear()
+            placed.seat, placed.events = "", []
             self._spawn(self._take_up(report.run_id))
 
     def _finish(self, run_id: RunId, tenant: TenantId, ended: bytes) -> None:
-        self._runs.pop(run_id, None)
+        placed = self._runs.pop(run_id, None)
+        if placed is not None and placed.parked:
+            self._spawn(self._withdraw(run_id))
         self._queue.release(tenant, run_id)
         self._ended[run_id] = ended
         if len(self._ended) > RESULTS_KEPT:
@@ -286,6 +267,13 @@ class Driver(Layer):
         self._work.set()
         self._changed.set()
         self._changed = asyncio.Event()
+
+    async def _withdraw(self, run_id: RunId) -> None:
+        """Take what an ended run waited for off the list people see."""
+        try:
+            await self._approvals.insist("withdraw", run_id)
+        except LayerUnavailable:
+            logger.warning("the approvals of %s stay listed", run_id, extra={"action": "withdraw_failed"})
 
     async def wait(self, run_ids: list[RunId], timeout_s: float) -> dict[str, bytes]:
         """Return the `RunEnded` of those that have ended, as soon as there is one or the time is over."""
@@ -318,27 +306,26 @@ class Driver(Layer):
         await self.ready()
         for item in batch:
             message = self._delivery_message(item)
-            if message.run_id in self._runs:
-                await self._bring(message)
+            await self._bring(message)
         return len(batch)
 
     async def _bring(self, message: Delivery) -> None:
-        placed = self._runs.get(message.run_id)
-        if placed is None:
-            return
-        seat = self._fleet.seat(placed.seat)
-        if seat is not None:
-            try:
-                if await seat.deliver(encode(message)):
-                    return
-            except LayerUnavailable:
-                pass  # the fleet tells us of its death, and the run is taken up again
-        # Taking it up asks again for what it waits for, and so finds the decision; anything else is sent after.
-        self._queue.adopt(placed.tenant, message.run_id)
-        await self._take_up(message.run_id)
-        seat = self._fleet.seat(placed.seat)
-        if seat is not None:
-            await seat.deliver(encode(message))
+        """Bring an event to a run, or to a child in its root's runtime; one that no runtime has is taken up first."""
+        root = RunId(message.run_id.partition(".")[0])
+        while (placed := self._runs.get(root)) is not None:
+            seat = self._fleet.seat(placed.seat)
+            if seat is not None:
+                try:
+                    if await seat.deliver(encode(message)) or message.run_id != root:
+                        return  # a child that is not there yet asks for its decision when it is
+                    placed.seat = ""  # it left the runtime, and its end is on the way; or it is lost
+                except LayerUnavailable:
+                    pass  # the fleet tells us of its death
+            if self._fleet.seat(placed.seat) is None:
+                self._queue.adopt(placed.tenant, root)
+                await self._take_up(root)
+                continue
+            await asyncio.sleep(0.05)
 
     async def order(self, sealed: bytes) -> tuple[int, str]:
         """Carry out an operator's order; return how many runs it reached, or what is wrong with it."""
@@ -349,7 +336,7 @@ class Driver(Layer):
         order = msgspec.msgpack.decode(body, type=Order)
         if abs(now_us() - order.at_us) > ORDER_LIFE_US:
             return 0, "the order is too old"
-        targets = [run for run, placed in self._runs.items() if _meant(order, run, placed.tenant)]
+        targets = [run for run, placed in self._runs.items() if is_meant(order, run, placed.tenant)]
         if order.scope == "run" and not targets:
             return 0, f"no live run {order.target}"
         await asyncio.gather(*(self._obey(order, run) for run in targets))
@@ -412,7 +399,7 @@ class Driver(Layer):
                 self._runs[run_id].alone = True
             return
         self._killed_runaways += 1
-        why = f"held the event loop for {found['lag_s']:.1f} s at: {_where(found)}"
+        why = f"held the event loop for {found['lag_s']:.1f} s at: {where(found)}"
         kill = ev.KillRequested(by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us())
         try:
             await self._end_here(guilty, kill)
@@ -459,6 +446,7 @@ class Driver(Layer):
         return {
             "live": len(self._runs),
             "parked": sum(placed.parked for placed in self._runs.values()),
+            "in_doubt": [run for run, placed in self._runs.items() if placed.in_doubt],
             "tenants": self._queue.stats(),
             "runtimes": self._fleet.stats(),
             "killed_runaways": self._killed_runaways,
@@ -475,22 +463,6 @@ class Driver(Layer):
         for task in list(self._tasks):
             task.cancel()
         await self._fleet.close()
-
-
-def _meant(order: Order, run_id: RunId, tenant: TenantId) -> bool:
-    if order.scope == "all":
-        return True
-    return order.target == (run_id if order.scope == "run" else tenant)
-
-
-def _latest_epoch(bodies: Sequence[bytes]) -> int:
-    events = (ev.decode_event(body) for body in bodies)
-    return max((event.epoch for event in events if isinstance(event, ev.RunActivated)), default=0)
-
-
-def _where(found: dict[str, Any]) -> str:
-    lines = [line.strip() for line in str(found.get("stack", "")).strip().splitlines()]
-    return lines[-2] if len(lines) >= 2 else "unknown"
 
 
 control(Driver.health, Driver.stats)

@@ -133,7 +133,7 @@ class Fleet:
         return Seat(self._settings, key, handle, pid, node)
 
     async def adopt(self) -> dict[str, tuple[str, str]]:
-        """Find the runtimes that live after a restart of the driver; return run id -> (seat, phase) for all they hold."""
+        """Find the runtimes that outlived a restart of the driver; return run id -> (seat, phase) of what they hold."""
         prefix = actor_name(self._settings.stack, "runtime", "")
         at_work: dict[str, tuple[str, str]] = {}
         for entry in list_named_actors(all_namespaces=True):

@@ -43,18 +43,13 @@ class Job(BaseModel):
 
     def to_request(self) -> Request:
         """Return the request; raise `InvalidInput` naming a limit that does not exist or is not a count."""
-        limits = None
-        if self.limits:
-            try:
-                limits = msgspec.convert(self.limits, Limits)
-            except msgspec.ValidationError as error:
-                raise InvalidInput(f"limits: {error}") from None
+        Limits().lowered(self.limits)
         return Request(
             text=self.request,
             inputs=msgspec.Raw(canonical(self.inputs)),
             route=self.route,
             labels=tuple(self.labels),
-            limits=limits,
+            limits=self.limits,
             job_id=self.job_id,
         )
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import msgspec
 import pyarrow as pa
 
 from airside.stack.errors import InvalidInput
@@ -196,6 +195,9 @@ class JournalStore:
             for number, mac in marks.items():
                 if links.get((tenant, number)) != mac:
                     problems.append(f"tenant {tenant}: entry {number} is not what a checkpoint saw, or is missing")
+        for projection in ("runs", "outcomes"):
+            for (run,) in self._rows(f"false_{projection}"):
+                problems.append(f"{projection}: the row of {run} is not what the events say")
         return problems
 
     def _verify_chain(
@@ -287,5 +289,5 @@ def _outcome_row(row: tuple[Any, ...]) -> dict[str, Any]:
         "tokens": usage.tokens,
         "cost_microusd": usage.cost_microusd,
         "active_us": usage.active_us,
-        "body": msgspec.json.encode(event).decode(),
+        "body": row[9].decode(),
     }

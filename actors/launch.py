@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,21 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     state_dir = settings.state_dir.resolve()
     keys = KeyRing.open(state_dir / "keys")
     owns_ray = _connect_ray(address, own=address is None)
+    record = {
+        "id": secrets.token_hex(8),
+        "stack": settings.stack,
+        "address": ray.get_runtime_context().gcs_address,
+        # A Ray of our own asks for its token, and others do not present it unless they are told to.
+        "auth_mode": os.environ.get("RAY_AUTH_MODE", "token" if address is None else ""),
+    }
     if _exists(settings):
         raise Misuse(f"stack {settings.stack!r} runs already: use airside.connect(), or shut it down first")
-    stack = Stack(settings, keys, state_dir, owns_ray=owns_ray, stops=owns_ray)
+    stack = Stack(settings, keys, state_dir, owns_ray=owns_ray, stops=owns_ray, record_id=record["id"])
     try:
         _start_layers(checked, settings, state_dir, keys)
     except BaseException:
         stack.shutdown()
         raise
-    record = {"stack": settings.stack, "address": ray.get_runtime_context().gcs_address, "pid": os.getpid()}
     (state_dir / "stack.json").write_text(json.dumps(record), encoding="utf-8")
     return stack
 
@@ -76,13 +83,13 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
     if found is None:
         raise Misuse(f"no stack was started with the state directory {folder}: start one, or give its address")
     settings = _settings({"stack": stack or record.get("stack", "default"), "state_dir": folder})
-    owns_ray = _connect_ray(found, own=False)
+    owns_ray = _connect_ray(found, own=False, auth_mode=record.get("auth_mode", ""))
     if not _exists(settings):
         if owns_ray:
             ray.shutdown()
         raise Misuse(f"stack {settings.stack!r} does not run at {found}")
     keys = KeyRing.open(folder / "keys") if (folder / "keys").is_dir() else None
-    return Stack(settings, keys, folder, owns_ray=owns_ray, stops=False)
+    return Stack(settings, keys, folder, owns_ray=owns_ray, stops=False, record_id=record.get("id", ""))
 
 
 def _settings(options: dict[str, Any]) -> Settings:
@@ -92,7 +99,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         raise InvalidConfig(f"settings: {error}") from None
 
 
-def _connect_ray(address: str | None, *, own: bool) -> bool:
+def _connect_ray(address: str | None, *, own: bool, auth_mode: str = "") -> bool:
     """Connect this process to Ray; return whether it is ours to disconnect."""
     if ray.is_initialized():
         return False
@@ -107,8 +114,10 @@ def _connect_ray(address: str | None, *, own: bool) -> bool:
             logging_level=logging.ERROR,
             **local,
         )
-    except (ConnectionError, RuntimeError) as error:
+    except ConnectionError as error:
         raise Misuse(f"no Ray cluster answers at {address}: {error}") from None
+    except Exception as error:  # Ray raises bare exceptions when its own processes do not come up
+        raise LayerUnavailable(f"Ray does not start: {error}") from None
     return True
 
 
@@ -127,7 +136,9 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
     runtime_app = RuntimeApp(checked.agents, checked.routes, checked.specs, app.memory, version)
 
     def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:
-        options: dict[str, Any] = {
+        if auth_mode:
+        os.environ.setdefault("RAY_AUTH_MODE", auth_mode)
+    options: dict[str, Any] = {
             "name": actor_name(settings.stack, layer, key),
             "namespace": NAMESPACE,
             "lifetime": "detached",

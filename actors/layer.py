@@ -7,6 +7,7 @@ An exception in an actor's constructor would defeat Ray's restarts, so construct
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -51,6 +52,9 @@ class Layer:
         self._starting: asyncio.Lock | None = None
         self._born = time.time()
         self._pending: dict[bytes, asyncio.Future[bytes]] = {}
+        # After a restart nobody may call for a while: the layer asks itself to begin.
+        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+            ray.get_runtime_context().current_actor.begin.remote()
 
     async def ready(self) -> None:
         """Start once; a failed start is tried again at the next call."""
@@ -60,6 +64,9 @@ class Layer:
             self._starting = asyncio.Lock()
         async with self._starting:
             if not self._started:
+                # Thousands of live runs are few cycles to collect and much to look through: look less often.
+                gc.freeze()
+                gc.set_threshold(20_000, 20, 50)
                 await self.start()
                 self._started = True
 

@@ -32,6 +32,29 @@ SELECT stream FROM streams WHERE stream IN (SELECT unnest(?));
 -- The last link of every tenant's chain.
 SELECT tenant, max(number), arg_max(mac, number) FROM events GROUP BY tenant;
 
+-- name: false_runs
+-- Rows of the projection `runs` that are not what the events say.
+SELECT coalesce(e.stream, r.run_id) FROM (SELECT * FROM events WHERE type = 'RunSubmitted') e
+FULL OUTER JOIN runs r ON r.run_id = e.stream
+WHERE (r.run_id, r.tenant, r.submitted_us) IS DISTINCT FROM (e.stream, e.tenant, e.at_us)
+   OR r.principal IS DISTINCT FROM json_extract_string(e.body, '$.identity.principal')
+   OR r.parent IS DISTINCT FROM coalesce(json_extract_string(e.body, '$.parent'), '')
+   OR r.job_id IS DISTINCT FROM json_extract_string(e.body, '$.request.job_id')
+   OR r.route IS DISTINCT FROM json_extract_string(e.body, '$.request.route');
+
+-- name: false_outcomes
+-- Rows of the projection `outcomes` that are not what the events say.
+SELECT coalesce(e.stream, o.run_id) FROM (SELECT * FROM events WHERE type = 'RunEnded') e
+FULL OUTER JOIN outcomes o ON o.run_id = e.stream
+WHERE (o.run_id, o.tenant, o.ended_us, o.body) IS DISTINCT FROM (e.stream, e.tenant, e.at_us, e.body)
+   OR o.status IS DISTINCT FROM json_extract_string(e.body, '$.outcome.status')
+   OR o.reason_code IS DISTINCT FROM json_extract_string(e.body, '$.outcome.reason_code')
+   OR o.steps IS DISTINCT FROM CAST(json_extract(e.body, '$.usage.steps') AS BIGINT)
+   OR o.tool_calls IS DISTINCT FROM CAST(json_extract(e.body, '$.usage.tool_calls') AS BIGINT)
+   OR o.tokens IS DISTINCT FROM CAST(json_extract(e.body, '$.usage.tokens') AS BIGINT)
+   OR o.cost_microusd IS DISTINCT FROM CAST(json_extract(e.body, '$.usage.cost_microusd') AS BIGINT)
+   OR o.active_us IS DISTINCT FROM CAST(json_extract(e.body, '$.usage.active_us') AS BIGINT);
+
 -- name: chain
 -- One tenant's chain, in order.
 SELECT number, stream, seq, epoch, mac, body, type, step, at_us, cause FROM events WHERE tenant = ? ORDER BY number;
@@ -61,8 +84,10 @@ SELECT o.run_id, o.body, r.job_id, r.submitted_us, o.ended_us
 FROM outcomes o JOIN runs r ON r.run_id = o.run_id WHERE o.run_id IN (SELECT unnest(?));
 
 -- name: approvals
--- The events of approvals whose runs have not taken the answer in.
+-- The events of approvals that a live run has not taken the answer of in.
 SELECT body FROM events
 WHERE type IN ('ApprovalRequested', 'ApprovalVoted', 'ApprovalExpired')
   AND stream NOT IN (SELECT json_extract_string(body, '$.approval_id') FROM events WHERE type = 'ApprovalDecided')
+  AND stream NOT IN (SELECT stream FROM events WHERE type = 'ApprovalRequested'
+                     AND json_extract_string(body, '$.run_id') IN (SELECT run_id FROM outcomes))
 ORDER BY stream, seq;

@@ -101,6 +101,8 @@ class TenantRuntime(Layer):
     async def _keep_beating(self) -> None:
         while True:
             self._beat = time.monotonic()
+            for cycle in list(self._cycles.values()):
+                cycle.log.flush_if_idle()
             await asyncio.sleep(BEAT_S)
 
     async def node(self) -> str:
@@ -166,6 +168,8 @@ class TenantRuntime(Layer):
                 self._time_doubt(cycle)
                 if cycle.machine.state.phase is Phase.AWAITING_APPROVAL:
                     await self._tell(Report(run_id=run_id, tenant=tenant, state="parked"))
+                elif cycle.machine.state.phase is Phase.IN_DOUBT:
+                    await self._tell(Report(run_id=run_id, tenant=tenant, state="in_doubt"))
                 if not cycle.has_mail:
                     return
                 await self._tell(Report(run_id=run_id, tenant=tenant, state="working"))

@@ -53,7 +53,7 @@ class Report(Value, array_like=True):
 
     run_id: RunId
     tenant: TenantId
-    state: Literal["ended", "parked", "working", "lost"]
+    state: Literal["ended", "parked", "in_doubt", "working", "lost"]
     ended: bytes = b""
 
 

@@ -26,6 +26,7 @@ class RunLog:
         self._kept: list[Entry] = []
         self._writing: asyncio.Future[None] | None = None
         self._once_more = False
+        self._seen = durable
         self._failure: Exception | None = None
 
     def record(self, event: Event) -> None:
@@ -38,6 +39,13 @@ class RunLog:
             self._once_more = True
         elif self._kept:
             self._writing = asyncio.ensure_future(self._write())
+
+    def flush_if_idle(self) -> None:
+        """Start writing if nothing was recorded since the last call, so that a slow step shows in the journal."""
+        recorded = self._next + len(self._kept)
+        if recorded == self._seen:
+            self.flush()
+        self._seen = recorded
 
     async def _write_now(self) -> None:
         """Write in the caller's own task, which costs less than one for the write; `flush` waits for its end."""

@@ -62,10 +62,18 @@ class Limits(Value):
     tool_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 30_000
     doubt_wait_s: Count = 0
 
-    def within(self, ceiling: Limits) -> Limits:
-        """Return the smaller of the two in every field, so that nobody is given more than the ceiling."""
-        names = self.__struct_fields__
-        return Limits(**{name: min(getattr(self, name), getattr(ceiling, name)) for name in names})
+    def lowered(self, named: dict[str, int]) -> Limits:
+        """Return these limits with the named ones lowered; raise `InvalidInput` for a name or amount that is none.
+
+        What is named can only become smaller, so that nobody is given more than these.
+        """
+        for name, amount in named.items():
+            if name not in self.__struct_fields__:
+                raise InvalidInput(f"limits: there is no limit {name!r:.60}")
+            if amount < 0 or type(amount) is not int:
+                raise InvalidInput(f"limits.{name}: {amount!r:.40} is not a whole number of at least 0")
+        smaller = {name: min(amount, getattr(self, name)) for name, amount in named.items()}
+        return decode_json(msgspec.json.encode(msgspec.structs.replace(self, **smaller)), Limits, where="limits")  # type: ignore[no-any-return]
 
 
 class Spend(Value):
@@ -118,7 +126,7 @@ class Request(Value):
     inputs: Raw = Raw(b"{}")
     route: Annotated[str, Meta(max_length=128)] = "default"
     labels: tuple[str, ...] = ()
-    limits: Limits | None = None
+    limits: dict[str, Count] = {}
     job_id: Annotated[str, Meta(max_length=256)] = ""
     request_id: RequestId = RequestId("")
 

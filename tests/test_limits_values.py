@@ -86,7 +86,7 @@ def test_what_is_not_an_object_is_refused(data: bytes) -> None:
         ('{"text":"' + "x" * 65_537 + '"}', "65536"),
         ('{"text":"x","route":"' + "r" * 129 + '"}', "128"),
         ('{"text":"x","tenant":"globex"}', "tenant"),
-        ('{"text":"x","limits":{"max_steps":-1}}', "max_steps"),
+        ('{"text":"x","limits":{"max_steps":-1}}', "limits"),
         ('{"text":"x","labels":"restricted"}', "labels"),
     ],
 )
@@ -102,12 +102,27 @@ some_limits = st.builds(
 )
 
 
-@given(mine=some_limits, ceiling=some_limits)
-def test_within_gives_nobody_more_than_the_ceiling_and_nobody_more_than_asked(mine: Limits, ceiling: Limits) -> None:
-    got = mine.within(ceiling)
+@given(mine=some_limits, ceiling=some_limits, named=st.sets(st.sampled_from(FIELDS)))
+def test_named_limits_only_go_down_and_the_others_stay(mine: Limits, ceiling: Limits, named: set[str]) -> None:
+    got = ceiling.lowered({name: getattr(mine, name) for name in named})
     for name in FIELDS:
-        assert getattr(got, name) == min(getattr(mine, name), getattr(ceiling, name))
-    assert got.within(ceiling) == got == ceiling.within(mine)
+        least = min(getattr(mine, name), getattr(ceiling, name)) if name in named else getattr(ceiling, name)
+        assert getattr(got, name) == least
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"max_stepps": 3}, "no limit 'max_stepps'"),
+        ({"max_steps": -1}, "limits.max_steps"),
+        ({"max_steps": True}, "limits.max_steps"),
+        ({"max_steps": 1.5}, "limits.max_steps"),
+        ({"max_repeats": 0}, "max_repeats"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused_by_name(named: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        Limits().lowered(named)
 
 
 def test_values_are_frozen_keyword_only_and_closed() -> None:

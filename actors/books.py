@@ -1,0 +1,54 @@
+"""What the driver notes about a run, and a few readings of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airside.stack import events as ev
+from airside.stack.ids import RunId, TenantId
+from airside.stack.messages import Order
+
+ORDER_PURPOSE = "order"
+ORDER_LIFE_US = 60 * 1_000_000
+"""An operator's order is for now."""
+
+RESULTS_KEPT = 20_000
+"""Ended runs whose result is answered from memory; older ones are read from the journal."""
+
+
+@dataclass(slots=True)
+class Placed:
+    """A run the driver has on its books.
+
+    `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
+    admission is; `alone` = it is suspected of stalling its runtime, and gets one of its own.
+    """
+
+    tenant: TenantId
+    epoch: int
+    events: list[bytes] = field(default_factory=list)
+    seat: str = ""
+    parked: bool = False
+    in_doubt: bool = False
+    placing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    alone: bool = False
+    durable: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def is_meant(order: Order, run_id: RunId, tenant: TenantId) -> bool:
+    if order.scope == "all":
+        return True
+    return order.target == (run_id if order.scope == "run" else tenant)
+
+
+def latest_epoch(bodies: Sequence[bytes]) -> int:
+    events = (ev.decode_event(body) for body in bodies)
+    return max((event.epoch for event in events if isinstance(event, ev.RunActivated)), default=0)
+
+
+def where(found: dict[str, Any]) -> str:
+    lines = [line.strip() for line in str(found.get("stack", "")).strip().splitlines()]
+    return lines[-2] if len(lines) >= 2 else "unknown"
