@@ -105,6 +105,8 @@ def _connect_ray(address: str | None, *, own: bool, auth_mode: str = "") -> bool
         return False
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    if auth_mode:
+        os.environ.setdefault("RAY_AUTH_MODE", auth_mode)
     local: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if own else {}
     try:
         ray.init(
@@ -136,9 +138,7 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
     runtime_app = RuntimeApp(checked.agents, checked.routes, checked.specs, app.memory, version)
 
     def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:
-        if auth_mode:
-        os.environ.setdefault("RAY_AUTH_MODE", auth_mode)
-    options: dict[str, Any] = {
+        options: dict[str, Any] = {
             "name": actor_name(settings.stack, layer, key),
             "namespace": NAMESPACE,
             "lifetime": "detached",
