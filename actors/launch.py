@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -105,8 +106,9 @@ def _connect_ray(address: str | None, *, own: bool, auth_mode: str = "") -> bool
         return False
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    if auth_mode:
-        os.environ.setdefault("RAY_AUTH_MODE", auth_mode)
+    if auth_mode and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = auth_mode
+        Config.initialize("")  # Ray read its environment when it was imported; this is how it does so again
     local: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if own else {}
     try:
         ray.init(

@@ -121,9 +121,9 @@ def up(
     import airside
 
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     with airside.start(load_app(app_name, app_arg or []), state_dir=state_dir, mode=mode):
+        for number in (signal.SIGINT, signal.SIGTERM):  # after the start: Ray sets handlers of its own
+            signal.signal(number, lambda *_: stop.set())
         typer.echo(f"up; state in {state_dir.resolve()}")
         stop.wait()
 

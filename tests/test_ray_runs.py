@@ -302,7 +302,9 @@ def quick() -> dict[str, int]:
 
 
 def test_a_call_that_nobody_settles_ends_in_doubt_and_is_named(stack: Stack) -> None:
-    handle = submit(stack, call("wire", to="unsettled", amount=1, hang=True), limits={"tool_ms": 200})
+    handle = submit(
+        stack, call("wire", to="unsettled", amount=1, hang=True), limits={"tool_ms": 200, "doubt_wait_s": 0}
+    )
     result = handle.result(timeout=BOUND_S)
     assert (result.status, result.reason_code) == (RunStatus.IN_DOUBT, ReasonCode.TOOL_IN_DOUBT)
     assert result.in_doubt == (f"{handle.run_id}:1",) and ledger_of(stack).amounts("unsettled") == [1]
