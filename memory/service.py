@@ -15,9 +15,8 @@ from typing import Any
 
 from airside.memory.embedder import Embedder, Vectors
 from airside.memory.quality import objection
-from airside.memory.store import TenantStore, open_database
-from airside.stack.errors import AirsideError
-from airside.stack.ids import TenantId, parse_tenant
+from airside.memory.store import TenantStore, open_database, table_name, table_names
+from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 
 CACHED_QUERIES = 10_000
@@ -48,8 +47,10 @@ class MemoryService:
     async def _search(self, request: RecallRequest) -> tuple[Any, ...]:
         store = self._stores.get(request.tenant)
         if store is None:
-            if not await self._on_worker(self._has_table, request.tenant):
-                return ()
+            if self._tables is None:
+                await self._on_worker(self._open)
+            if table_name(request.tenant) not in (self._tables or ()):
+                return ()  # nothing was ever kept for this tenant
             store = await self._on_worker(self._store, request.tenant)
         if len(store) == 0:
             return ()
@@ -98,19 +99,15 @@ class MemoryService:
     def _open(self) -> Any:
         if self._database is None:
             self._database = open_database(self._folder)
-            self._tables = set(self._database.list_tables(limit=None).tables)
+            self._tables = table_names(self._database)
         return self._database
-
-    def _has_table(self, tenant: TenantId) -> bool:
-        self._open()
-        if self._tables is None:
-            raise AirsideError("the memory's tables are not known")
-        return f"t_{parse_tenant(tenant)}" in self._tables
 
     def _store(self, tenant: TenantId) -> TenantStore:
         if tenant not in self._stores:
             model = self._model()
             self._stores[tenant] = TenantStore(self._open(), tenant, model.name, model.dimension)
+            assert self._tables is not None
+            self._tables.add(table_name(tenant))
         return self._stores[tenant]
 
     def _embed_query(self, query: str) -> Vectors:

@@ -35,11 +35,10 @@ class TenantStore:
     """One tenant's table, opened or made; used by one thread at a time."""
 
     def __init__(self, database: Any, tenant: TenantId, embedder_name: str, dimension: int) -> None:
-        self._name = f"t_{parse_tenant(tenant)}"
+        self._name = table_name(tenant)
         self._embedder = embedder_name
         self._dimension = dimension
-        existing = set(database.list_tables(limit=None).tables)
-        if self._name in existing:
+        if self._name in table_names(database):
             self._table = database.open_table(self._name)
         else:
             self._table = database.create_table(self._name, schema=_schema(dimension))
@@ -138,6 +137,16 @@ class TenantStore:
             created_us=row["created_us"],
             expires_us=row["expires_us"],
         )
+
+
+def table_name(tenant: TenantId) -> str:
+    """Return the name of a tenant's table; raise `InvalidId` for what is no tenant's id."""
+    return f"t_{parse_tenant(tenant)}"
+
+
+def table_names(database: Any) -> set[str]:
+    """Return the tables there are."""
+    return set(database.list_tables(limit=None).tables)
 
 
 def open_database(folder: Path) -> Any:
