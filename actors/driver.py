@@ -184,6 +184,13 @@ class Driver(Layer):
 
     async def _place(self, run_id: RunId, placed: Placed) -> None:
         seat = await self._fleet.seat_for(placed.tenant, alone=run_id if placed.alone else "")
+        if not placed.events:
+            placed.events = [body.encode() for body in (await self._bodies([run_id]))[run_id]]
+            placed.epoch = max(placed.epoch, latest_epoch(placed.events))
+            last = ev.decode_event(placed.events[-1])
+            if isinstance(last, ev.RunEnded):
+                self._finish(run_id, placed.tenant, placed.events[-1])  # its runtime died before it could say so
+                return
         await self._claim(run_id, placed)
         placed.seat, placed.parked, placed.in_doubt = seat.key, False, False
         await seat.activate(encode(Activation(run_id=run_id, events=tuple(placed.events))))
@@ -192,9 +199,6 @@ class Driver(Layer):
         placed.events = []
 
     async def _claim(self, run_id: RunId, placed: Placed) -> None:
-        if not placed.events:
-            placed.events = [body.encode() for body in (await self._bodies([run_id]))[run_id]]
-            placed.epoch = max(placed.epoch, latest_epoch(placed.events))
         activated = ev.RunActivated(epoch=placed.epoch + 1, claim=secrets.token_hex(4), at_us=now_us())
         try:
             await self._append(run_id, placed, placed.epoch + 1, activated)
