@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,4 +52,4 @@ def latest_epoch(bodies: Sequence[bytes]) -> int:
 
 def where(found: dict[str, Any]) -> str:
     lines = [line.strip() for line in str(found.get("stack", "")).strip().splitlines()]
-    return lines[-2] if len(lines) >= 2 else "unknown"
+    return lines[-2].replace(f"{os.getcwd()}/", "") if len(lines) >= 2 else "unknown"

@@ -89,14 +89,14 @@ class Stack:
         *,
         owns_ray: bool,
         stops: bool,
-        record_id: str,
+        record: dict[str, Any],
     ) -> None:
         self.settings = settings
         self.state_dir = state_dir
         self._keys = keys
         self._owns_ray = owns_ray
         self._stops = stops
-        self._record_id = record_id
+        self._record = record
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
@@ -107,6 +107,11 @@ class Stack:
             self.shutdown()
         else:
             self.close()
+
+    @property
+    def job_fields(self) -> tuple[str, ...]:
+        """The further fields the app's jobs may have, which become part of their inputs."""
+        return tuple(self._record.get("job_fields", ()))
 
     def __repr__(self) -> str:
         return f"Stack({self.settings.stack}, {self.state_dir})"
@@ -416,7 +421,7 @@ class Stack:
             ray.kill(handle, no_restart=True)
         record = self.state_dir / "stack.json"
         with contextlib.suppress(OSError, ValueError):
-            if json.loads(record.read_text(encoding="utf-8")).get("id") == self._record_id:
+            if json.loads(record.read_text(encoding="utf-8")).get("id") == self._record.get("id"):
                 record.unlink()  # another stack's record stays
         self.close()
 

@@ -341,8 +341,8 @@ class Driver(Layer):
         if abs(now_us() - order.at_us) > ORDER_LIFE_US:
             return 0, "the order is too old"
         targets = [run for run, placed in self._runs.items() if is_meant(order, run, placed.tenant)]
-        if order.scope == "run" and not targets:
-            return 0, f"no live run {order.target}"
+        if order.scope != "all" and not targets:
+            return 0, f"no live run of {order.scope} {order.target}"
         await asyncio.gather(*(self._obey(order, run) for run in targets))
         return len(targets), ""
 

@@ -6,7 +6,7 @@ Fields: `request` (text), `tenant` and `principal` (or `token`), and optionally 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from airside.stack.canonical import canonical, parse_bounded
 from airside.stack.errors import InvalidInput
 from airside.stack.values import Limits, Request
+from airside.stack.yaml_source import explain
 
 MAX_LINE_BYTES = 2 * 2**20
 
@@ -62,7 +63,11 @@ class BadLine(BaseModel):
     message: str
 
 
-def parse_job(data: bytes, line: int, inputs: type[BaseModel] | None = None) -> Job | BadLine:
+Inputs = type[BaseModel] | Collection[str]
+"""What further fields a line may have: an app's model, or the names of its fields where only those are known."""
+
+
+def parse_job(data: bytes, line: int, inputs: Inputs = ()) -> Job | BadLine:
     """Parse one line."""
     job_id = f"line-{line}"
     try:
@@ -74,30 +79,29 @@ def parse_job(data: bytes, line: int, inputs: type[BaseModel] | None = None) -> 
     except InvalidInput as error:
         return BadLine(line=line, job_id=job_id, message=error.message)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc'])) or 'job'}: {e['msg']}" for e in error.errors(include_url=False))
-        return BadLine(line=line, job_id=job_id, message=f"line {line}: " + "; ".join(problems))
+        return BadLine(line=line, job_id=job_id, message=f"line {line}: " + "; ".join(explain(error, "job")))
 
 
-def _job(raw: dict[str, Any], inputs: type[BaseModel] | None) -> Job:
-    if inputs is None:
-        return Job.model_validate(raw)
-    names = set(inputs.model_fields)
-    own = inputs.model_validate({name: value for name, value in raw.items() if name in names})
-    base = {name: value for name, value in raw.items() if name not in names}
-    job = Job.model_validate(base)
-    return job.model_copy(update={"inputs": {**job.inputs, **own.model_dump(mode="json")}})
+def _job(raw: dict[str, Any], inputs: Inputs) -> Job:
+    names = set(inputs.model_fields if isinstance(inputs, type) else inputs)
+    further = {name: value for name, value in raw.items() if name in names}
+    if isinstance(inputs, type):
+        further = inputs.model_validate(further).model_dump(mode="json")
+    job = Job.model_validate({name: value for name, value in raw.items() if name not in names})
+    return job.model_copy(update={"inputs": {**job.inputs, **further}})
 
 
-def read_jobs(path: Path, inputs: type[BaseModel] | None = None) -> Iterator[Job | BadLine]:
+def read_jobs(path: Path, inputs: Inputs = ()) -> Iterator[Job | BadLine]:
     """Read a jobs file line by line; empty lines are passed over.  Raises `InvalidInput` if it cannot be opened."""
     try:
         with path.open("rb") as file:
+            file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)  # what some editors put first
             yield from parse_lines(file, inputs)
     except OSError as error:
         raise InvalidInput(f"{path}: {error.strerror}") from None
 
 
-def parse_lines(lines: Iterable[bytes], inputs: type[BaseModel] | None = None) -> Iterator[Job | BadLine]:
+def parse_lines(lines: Iterable[bytes], inputs: Inputs = ()) -> Iterator[Job | BadLine]:
     """Parse lines, numbered from 1."""
     for number, line in enumerate(lines, 1):
         if line.strip():

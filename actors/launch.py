@@ -52,8 +52,9 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     state_dir = settings.state_dir.resolve()
     keys = KeyRing.open(state_dir / "keys")
     owns_ray = _connect_ray(address, own=address is None)
-    record = {
+    record: dict[str, Any] = {
         "id": secrets.token_hex(8),
+        "job_fields": sorted(app.job_inputs.model_fields) if app.job_inputs else [],
         "stack": settings.stack,
         "address": ray.get_runtime_context().gcs_address,
         # A Ray of our own asks for its token, and others do not present it unless they are told to.
@@ -61,7 +62,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     }
     if _exists(settings):
         raise Misuse(f"stack {settings.stack!r} runs already: use airside.connect(), or shut it down first")
-    stack = Stack(settings, keys, state_dir, owns_ray=owns_ray, stops=owns_ray, record_id=record["id"])
+    stack = Stack(settings, keys, state_dir, owns_ray=owns_ray, stops=owns_ray, record=record)
     try:
         _start_layers(checked, settings, state_dir, keys)
     except BaseException:
@@ -82,7 +83,7 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
         record = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
     found = address or record.get("address")
     if found is None:
-        raise Misuse(f"no stack was started with the state directory {folder}: start one, or give its address")
+        raise Misuse(f"no stack is up in {folder}: start one (`airside up`), or name another state directory")
     settings = _settings({"stack": stack or record.get("stack", "default"), "state_dir": folder})
     owns_ray = _connect_ray(found, own=False, auth_mode=record.get("auth_mode", ""))
     if not _exists(settings):
@@ -90,7 +91,7 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
             ray.shutdown()
         raise Misuse(f"stack {settings.stack!r} does not run at {found}")
     keys = KeyRing.open(folder / "keys") if (folder / "keys").is_dir() else None
-    return Stack(settings, keys, folder, owns_ray=owns_ray, stops=False, record_id=record.get("id", ""))
+    return Stack(settings, keys, folder, owns_ray=owns_ray, stops=False, record=record)
 
 
 def _settings(options: dict[str, Any]) -> Settings:
@@ -171,4 +172,6 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
         raise LayerUnavailable(f"the stack did not start in {START_S:.0f} s") from None
     except (RayActorError, RayError) as error:
         cause = getattr(error, "cause", None) or error
+        if "Could not set lock" in str(cause):
+            raise Misuse(f"another process has {state_dir / 'journal.duckdb'} open: is a stack up there?") from None
         raise LayerUnavailable(f"a layer did not start: {type(cause).__name__}: {cause}") from None

@@ -64,6 +64,8 @@ def load_app(name: str, arguments: list[str]) -> App:
     except ImportError as error:
         raise InvalidConfig(f"--app {name}: {error}") from None
     found = getattr(module, attribute, None) if attribute else _conventional(module)
+    if attribute and found is None:
+        raise InvalidConfig(f"--app {name}: {module_name} has no {attribute!r}")
     given = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -121,11 +123,13 @@ def up(
     import airside
 
     stop = threading.Event()
+    typer.echo("starting ...", err=True)
     with airside.start(load_app(app_name, app_arg or []), state_dir=state_dir, mode=mode):
         for number in (signal.SIGINT, signal.SIGTERM):  # after the start: Ray sets handlers of its own
             signal.signal(number, lambda *_: stop.set())
         typer.echo(f"up; state in {state_dir.resolve()}")
         stop.wait()
+    typer.echo("stopped", err=True)
 
 
 @app.command()
@@ -145,10 +149,11 @@ def run(
     from airside.actors.jobs import read_jobs
 
     made = load_app(app_name, app_arg or []) if app_name else None
-    lines = list(read_jobs(jobs, made.job_inputs if made else None))
+    if not jobs.is_file():
+        raise InvalidInput(f"{jobs}: there is no such file")
     stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
     with stack:
-        results = stack.map(lines)
+        results = stack.map(read_jobs(jobs, made.job_inputs if made and made.job_inputs else stack.job_fields))
         problems = stack.verify()
     write_parquet(out, [result.row() for result in results])
     for result in results:

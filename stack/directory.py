@@ -110,7 +110,7 @@ class Directory(_Closed):
 
 def load_directory(source: str | Path) -> Directory:
     """Load a directory from a file or YAML text; raise `InvalidConfig` naming the line of whatever is wrong."""
-    return load_yaml(source, Directory)
+    return load_yaml(source, Directory, name="directory")
 
 
 def lower(one: Clearance, other: Clearance) -> Clearance:

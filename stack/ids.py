@@ -48,30 +48,32 @@ _RUN = re.compile(r"run_[0-9a-f]{24}(\.[0-9]{1,4}-[0-9]{1,4}){0,8}", re.ASCII)
 _APPROVAL = re.compile(r"apr_run_[0-9a-f]{24}(\.[0-9]{1,4}-[0-9]{1,4}){0,8}_[0-9]{1,9}_[0-9a-f]{12}", re.ASCII)
 
 
-def _parse(kind: str, pattern: re.Pattern[str], text: object) -> str:
+def _parse(kind: str, pattern: re.Pattern[str], text: object, form: str) -> str:
     if not isinstance(text, str) or pattern.fullmatch(text) is None:
-        raise InvalidId(f"{kind} {text!r:.80} is not of the form {pattern.pattern}")
+        raise InvalidId(f"{text!r:.80} is not a {kind}: that is {form}")
     return text
 
 
 def parse_tenant(text: object) -> TenantId:
     """Parse a tenant's id; raise `InvalidId` for anything but lower-case ASCII letters, digits, `_` and `-`."""
-    return TenantId(_parse("tenant id", _TENANT, text))
+    return TenantId(
+        _parse("tenant id", _TENANT, text, "up to 63 of a-z, 0-9, _ and -, beginning with one of the first")
+    )
 
 
 def parse_principal(text: object) -> PrincipalId:
     """Parse a principal's id; raise `InvalidId` otherwise."""
-    return PrincipalId(_parse("principal id", _PRINCIPAL, text))
+    return PrincipalId(_parse("principal id", _PRINCIPAL, text, "up to 128 ASCII letters, digits and _.@+-"))
 
 
 def parse_run(text: object) -> RunId:
     """Parse a run's id (`run_` and 24 hex digits, then one `.step-branch` per fan-out); raise `InvalidId`."""
-    return RunId(_parse("run id", _RUN, text))
+    return RunId(_parse("run id", _RUN, text, "run_ and 24 hex digits, with .STEP-BRANCH for a branch"))
 
 
 def parse_approval(text: object) -> ApprovalId:
     """Parse an approval's id; raise `InvalidId` otherwise."""
-    return ApprovalId(_parse("approval id", _APPROVAL, text))
+    return ApprovalId(_parse("approval id", _APPROVAL, text, "apr_, the run id, the step and 12 hex digits"))
 
 
 def mint_run(random: Randomness = secrets.token_bytes) -> RunId:

@@ -175,7 +175,7 @@ class Bundle(_Closed):
 
 def load_bundle(source: str | Path) -> Bundle:
     """Load a bundle from a file or YAML text; raise `InvalidConfig` naming the line of whatever is wrong."""
-    return load_yaml(source, Bundle)
+    return load_yaml(source, Bundle, name="policy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

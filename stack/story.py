@@ -62,7 +62,8 @@ def _arguments(arguments: dict[str, Any]) -> str:
 def _gated(e: ev.ActionGated) -> str:
     d = e.decision
     why = f" because {d.detail}" if d.detail else ""
-    return f"step {e.step} gate: {d.outcome} by rule {d.rule} of {d.policy_version} [{d.code or d.reason_code}]{why}"
+    code = d.code or (d.reason_code if d.outcome == "deny" else "")
+    return f"step {e.step} gate: {d.outcome} by rule {d.rule} of {d.policy_version}{f' [{code}]' if code else ''}{why}"
 
 
 def _approval(e: ev.ApprovalDecided) -> str:
@@ -100,7 +101,7 @@ _TELL: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.DecideFailed: lambda e: f"step {e.step} {e.agent} failed to decide: [{e.reason_code}] {e.error}",
     ev.ActionGated: _gated,
     ev.ApprovalDecided: _approval,
-    ev.EffectIntended: lambda e: f"step {e.step} intends {e.tool}, key {e.key}, attempt {e.attempt}",
+    ev.EffectIntended: lambda e: f"step {e.step} intends {e.tool}, key {e.key}",
     ev.ToolExecuted: _executed,
     ev.ExecutionLost: _lost,
     ev.DoubtSettled: _settled,

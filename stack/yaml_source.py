@@ -29,9 +29,12 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def load_yaml(source: str | Path, model: type[Model], *, name: str | None = None) -> Model:
-    """Read `source` (a `Path`, or the YAML text itself) into `model`; raise `InvalidConfig` naming file and line."""
-    where = name or (str(source) if isinstance(source, Path) else "<text>")
+def load_yaml(source: str | Path, model: type[Model], *, name: str) -> Model:
+    """Read `source` (a `Path`, or the YAML text of what is called `name`) into `model`.
+
+    Raises `InvalidConfig` naming file (or name) and line.
+    """
+    where = str(source) if isinstance(source, Path) else name
     try:
         text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
     except OSError as error:
@@ -50,11 +53,18 @@ def load_yaml(source: str | Path, model: type[Model], *, name: str | None = None
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [
-            f"{where}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}"
-            for e in error.errors(include_url=False)[:10]
-        ]
-        raise InvalidConfig("\n".join(problems)) from None
+        lines = [_line(root, e["loc"]) for e in error.errors(include_url=False)]
+        problems = [f"{where}:{line}: {text}" for line, text in zip(lines, explain(error, "document"), strict=True)]
+        raise InvalidConfig("\n".join(problems[:10])) from None
+
+
+def explain(error: ValidationError, whole: str) -> list[str]:
+    """Return one sentence a problem: the field (or `whole`), and what is wrong with it."""
+    texts = {"extra_forbidden": "unknown field", "missing": "required, and not there"}
+    return [
+        f"{'.'.join(map(str, e['loc'])) or whole}: {texts.get(e['type'], e['msg'])}"
+        for e in error.errors(include_url=False)
+    ]
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:

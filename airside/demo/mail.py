@@ -49,7 +49,7 @@ def mail_tool(port: int) -> Tool:
         """Send a mail to a customer; returns its message id."""
         message = EmailMessage()
         message["From"], message["To"], message["Subject"] = f"sales@{context.tenant}.example", to, subject
-        message["Message-ID"] = f"<{context.idempotency_key}@airside.example>"
+        message["Message-ID"] = f"<{context.idempotency_key.replace(':', '.')}@airside.example>"
         message.set_content(body)
         with smtplib.SMTP("127.0.0.1", port, timeout=5) as server:
             server.send_message(message)

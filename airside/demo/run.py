@@ -85,7 +85,7 @@ def show(console: Console, results: list[RunResult], mailbox: Mailbox) -> None:
         table.add_column(name, overflow="fold")
     for r in results:
         cost = f"{r.cost_microusd / 1e6:.4f}"
-        table.add_row(r.job_id, r.run_id[:12], str(r.status), str(r.reason_code), str(r.steps), cost, r.detail[:70])
+        table.add_row(r.job_id, r.run_id[:12], str(r.status), str(r.reason_code), str(r.steps), cost, r.detail)
     console.print(table)
     console.print(f"Mail that arrived ({len(mailbox.messages)}):")
     for message in mailbox.messages:
@@ -99,6 +99,6 @@ def next_steps(console: Console, state_dir: Path, sent: RunResult) -> None:
     for command in (
         f"airside audit story {sent.run_id} {option}",
         f"airside audit verify {option}",
-        f"airside audit query 'from outcomes' {option}",
+        f"airside audit query 'select run_id, status, reason_code, steps from outcomes' {option}",  # noqa: S608
     ):
         console.print(f"  .venv/bin/{command}", highlight=False, soft_wrap=True)
