@@ -47,7 +47,7 @@ class Approvals(Layer):
         for event in events:
             self._lengths[event.approval_id] = self._lengths.get(event.approval_id, 0) + 1
         self._deliveries = {asyncio.ensure_future(self._deliver(a)) for a in self._book.decided()}
-        self._expiring = asyncio.ensure_future(self._expire())
+        self._expiring = asyncio.ensure_future(self.forever(self._expire()))
 
     async def request(self, batch: list[bytes]) -> list[bytes]:
         """Register approvals durably; answer the decision of those that have one, else nil."""

@@ -16,6 +16,12 @@ ORDER_PURPOSE = "order"
 ORDER_LIFE_US = 60 * 1_000_000
 """An operator's order is for now."""
 
+ALONE_AFTER, END_AFTER = 3, 6
+"""Deaths of the process a run worked in: after so many it gets one of its own, after so many it is ended.
+
+A run is not to blame for its neighbours' or an operator's doings, so it takes several to be suspected.
+"""
+
 RESULTS_KEPT = 20_000
 """Ended runs whose result is answered from memory; older ones are read from the journal."""
 
@@ -25,7 +31,8 @@ class Placed:
     """A run the driver has on its books.
 
     `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
-    admission is; `alone` = it is suspected of stalling its runtime, and gets one of its own.
+    admission is; `alone` = it is suspected of stalling its runtime, and gets one of its own; `asked` = it or a child
+    waited for approval; `losses` = processes that died under it.
     """
 
     tenant: TenantId
@@ -34,6 +41,8 @@ class Placed:
     seat: str = ""
     parked: bool = False
     in_doubt: bool = False
+    asked: bool = False
+    losses: int = 0
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
     alone: bool = False
     durable: asyncio.Event = field(default_factory=asyncio.Event)

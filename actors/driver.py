@@ -16,7 +16,17 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.books import ORDER_LIFE_US, ORDER_PURPOSE, RESULTS_KEPT, Placed, is_meant, latest_epoch, where
+from airside.actors.books import (
+    ALONE_AFTER,
+    END_AFTER,
+    ORDER_LIFE_US,
+    ORDER_PURPOSE,
+    RESULTS_KEPT,
+    Placed,
+    is_meant,
+    latest_epoch,
+    where,
+)
 from airside.actors.fleet import Fleet, Seat
 from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
 from airside.actors.stubs import Remote, RemoteJournal, encode
@@ -66,9 +76,9 @@ class Driver(Layer):
         self._queue = AdmissionQueue(self._share, settings.cell_concurrency)
         self._fleet.open(settings, self._seat_lost, self._busy)
         await self._recover()
-        self._spawn(self._place_forever())
-        self._spawn(self._fleet.watch(self._stalled))
-        self._spawn(self._passivate_forever())
+        self._spawn(self.forever(self._place_forever()))
+        self._spawn(self.forever(self._fleet.watch(self._stalled)))
+        self._spawn(self.forever(self._passivate_forever()))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.ensure_future(work)
@@ -123,22 +133,27 @@ class Driver(Layer):
     async def _enter(self, event: ev.RunSubmitted) -> Ticket | None:
         """Queue a run and make its admission durable; return the refusal if there is one."""
         tenant, run_id = event.identity.tenant, event.run_id
-        if run_id in self._runs or run_id in self._ended:
-            return None  # it was admitted before, and the answer got lost
+        known = self._runs.get(run_id)
+        if known is not None:
+            await known.durable.wait()  # it was admitted before, and the answer got lost
+            return None
         wait_s = self._queue.offer(tenant, run_id)
         if wait_s is not None:
             reason = ReasonCode.ADMISSION_REJECTED
             return Ticket(reason_code=reason, message=f"the queue of {tenant} is full", retry_after_s=wait_s)
         placed = self._runs[run_id] = Placed(tenant=tenant, epoch=0)
-        try:
-            await self._append(run_id, placed, 0, event)
-        except LayerUnavailable as error:
-            del self._runs[run_id]
-            self._queue.release(tenant, run_id)
-            return Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message=error.message, retry_after_s=1.0)
-        finally:
-            placed.durable.set()
-            self._work.set()
+        append = Append(tenant=tenant, stream=run_id, epoch=0, first_seq=0, entries=(entry_of(event),))
+        while True:
+            try:
+                reply = await self._journal.append(append)
+                break
+            except LayerUnavailable:
+                # It may be durable all the same: nobody is told anything until that is known.
+                logger.warning("the admission of %s waits for the journal", run_id, extra={"action": "admission_waits"})
+        if reply.verdict == "ok":
+            placed.events = [entry.body for entry in append.entries]
+        placed.durable.set()  # fenced: it was admitted before this driver began, and is read from the journal
+        self._work.set()
         return None
 
     async def _append(self, run_id: RunId, placed: Placed, epoch: int, *events: ev.Event) -> None:
@@ -243,6 +258,9 @@ class Driver(Layer):
 
     def _reported(self, report: Report) -> None:
         placed = self._runs.get(report.run_id)
+        root = self._runs.get(RunId(report.run_id.partition(".")[0]))
+        if root is not None and report.state == "parked":
+            root.asked = True
         if report.state == "ended":
             self._finish(report.run_id, report.tenant, report.ended)
         elif placed is None:
@@ -256,13 +274,14 @@ class Driver(Layer):
         elif report.state == "working":
             placed.parked = placed.in_doubt = False
             self._queue.adopt(report.tenant, report.run_id)
-        elif report.state == "lost":
+        elif report.state in ("lost", "broken"):
             placed.seat, placed.events = "", []
-            self._spawn(self._take_up(report.run_id))
+            placed.losses += report.state == "broken"
+            self._spawn(self._again(report.run_id, placed))
 
     def _finish(self, run_id: RunId, tenant: TenantId, ended: bytes) -> None:
         placed = self._runs.pop(run_id, None)
-        if placed is not None and placed.parked:
+        if placed is not None and placed.asked:
             self._spawn(self._withdraw(run_id))
         self._queue.release(tenant, run_id)
         self._ended[run_id] = ended
@@ -319,6 +338,9 @@ class Driver(Layer):
         while (placed := self._runs.get(root)) is not None:
             seat = self._fleet.seat(placed.seat)
             if seat is not None:
+                if placed.parked and message.run_id == root:
+                    placed.parked = False  # it works from here; if the event means nothing to it, it says so
+                    self._queue.adopt(placed.tenant, root)
                 try:
                     if await seat.deliver(encode(message)) or message.run_id != root:
                         return  # a child that is not there yet asks for its decision when it is
@@ -343,7 +365,10 @@ class Driver(Layer):
         targets = [run for run, placed in self._runs.items() if is_meant(order, run, placed.tenant)]
         if order.scope != "all" and not targets:
             return 0, f"no live run of {order.scope} {order.target}"
-        await asyncio.gather(*(self._obey(order, run) for run in targets))
+        outcomes = await asyncio.gather(*(self._obey(order, run) for run in targets), return_exceptions=True)
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failed:
+            return 0, f"{len(failed)} of {len(targets)} runs were not reached: {failed[0]}"
         return len(targets), ""
 
     async def _obey(self, order: Order, run_id: RunId) -> None:
@@ -356,11 +381,15 @@ class Driver(Layer):
             event = ev.CancelRequested(by=by, why=order.why, at_us=now_us())
         else:
             event = ev.KillRequested(by=by, why=order.why, at_us=now_us())
-        placed = self._runs[run_id]
-        if not placed.seat:
-            await self._end_here(run_id, event)
-        else:
-            await self._bring(Delivery(run_id=run_id, event=ev.encode_event(event)))
+        while (placed := self._runs.get(run_id)) is not None:
+            await placed.durable.wait()
+            if self._fleet.seat(placed.seat) is not None:
+                await self._bring(Delivery(run_id=run_id, event=ev.encode_event(event)))
+                return
+            async with placed.placing:  # so that nobody claims it meanwhile
+                if self._fleet.seat(placed.seat) is None and run_id in self._runs:
+                    await self._end_here(run_id, event)
+                    return
 
     async def _settle(self, order: Order, run_id: RunId) -> None:
         events = [ev.decode_event(body) for body in (await self._bodies([run_id]))[run_id]]
@@ -397,7 +426,7 @@ class Driver(Layer):
         """
         here = [run for run, placed in self._runs.items() if placed.seat == seat.key and not placed.parked]
         named = RunId(str(found.get("blocking", "")).partition(".")[0])
-        guilty = named if named in here else here[0] if len(here) == 1 else None
+        guilty = named if named in here else here[0] if len(here) == 1 and self._runs[here[0]].alone else None
         if guilty is None:
             for run_id in here:
                 self._runs[run_id].alone = True
@@ -416,7 +445,18 @@ class Driver(Layer):
             if placed.seat == key:
                 placed.seat, placed.events = "", []
                 if not placed.parked:
-                    self._spawn(self._take_up(run_id))
+                    placed.losses += 1
+                    self._spawn(self._again(run_id, placed))
+
+    async def _again(self, run_id: RunId, placed: Placed) -> None:
+        """Take a run up after a loss; one that is lost again and again is suspected, then ended."""
+        placed.alone = placed.alone or placed.losses >= ALONE_AFTER
+        if placed.losses < END_AFTER:
+            await self._take_up(run_id)
+            return
+        why = f"the processes it ran in died {placed.losses} times"
+        kill = ev.KillRequested(by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us())
+        await self._end_here(run_id, kill)
 
     async def _passivate_forever(self) -> None:
         idle_since: dict[str, float] = {}

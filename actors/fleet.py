@@ -75,6 +75,8 @@ class Fleet:
         self._busy = busy
         self._making: dict[str, asyncio.Lock] = {}
         self._room = asyncio.Lock()
+        self._coming = 0
+        self._looking: dict[str, asyncio.Task[None]] = {}
 
     def seat(self, key: str) -> Seat | None:
         """Return a live seat."""
@@ -88,7 +90,10 @@ class Fleet:
         async with self._making.setdefault(group, asyncio.Lock()):
             if group not in self._by_group:
                 await self._make_room()
-                self._sit(await self._make(f"{group}/{secrets.token_hex(3)}"))
+                try:
+                    self._sit(await self._make(f"{group}/{secrets.token_hex(3)}"))
+                finally:
+                    self._coming -= 1
         return self._by_group[group]
 
     def _group(self, tenant: TenantId) -> str:
@@ -103,7 +108,7 @@ class Fleet:
     async def _make_room(self) -> None:
         """Wait until there may be another runtime, putting idle ones down."""
         async with self._room:
-            while len(self._seats) >= self._settings.max_live_runtimes:
+            while len(self._seats) + self._coming >= self._settings.max_live_runtimes:
                 busy = self._busy()
                 idle = [seat for seat in self._seats.values() if seat.key not in busy]
                 if idle:
@@ -111,6 +116,7 @@ class Fleet:
                     await self._lost(idle[0].key)
                 else:
                     await asyncio.sleep(0.05)
+            self._coming += 1
 
     async def _make(self, key: str) -> Seat:
         options = {
@@ -155,7 +161,11 @@ class Fleet:
         """Ping every runtime, for ever: the dead are reported lost, the stalled are killed first."""
         while True:
             await asyncio.sleep(self._settings.heartbeat_s)
-            await asyncio.gather(*(self._look(seat, stalled) for seat in list(self._seats.values())))
+            for task in [task for task in self._looking.values() if task.done()]:
+                task.result()  # an error of the watch itself must not pass in silence
+            self._looking = {key: task for key, task in self._looking.items() if not task.done()}
+            for seat in [seat for key, seat in self._seats.items() if key not in self._looking]:
+                self._looking[seat.key] = asyncio.ensure_future(self._look(seat, stalled))
 
     async def _look(self, seat: Seat, stalled: Stalled) -> None:
         found: dict[str, Any] = {"lag_s": SILENCE_S}

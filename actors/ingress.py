@@ -63,7 +63,9 @@ class Ingress(Layer):
         except InvalidInput as error:
             ticket = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
         except LayerUnavailable as error:
-            ticket = Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message=error.message, retry_after_s=1.0)
+            ticket = Ticket(
+                reason_code=ReasonCode.INTERNAL_ERROR, message=f"it may have been admitted: {error.message}"
+            )
         self._counts["accepted" if ticket.run_id else "refused"] += 1
         return ticket
 

@@ -63,11 +63,11 @@ class BadLine(BaseModel):
     message: str
 
 
-Inputs = type[BaseModel] | Collection[str]
+Inputs = type[BaseModel] | Collection[str] | None
 """What further fields a line may have: an app's model, or the names of its fields where only those are known."""
 
 
-def parse_job(data: bytes, line: int, inputs: Inputs = ()) -> Job | BadLine:
+def parse_job(data: bytes, line: int, inputs: Inputs = None) -> Job | BadLine:
     """Parse one line."""
     job_id = f"line-{line}"
     try:
@@ -83,7 +83,7 @@ def parse_job(data: bytes, line: int, inputs: Inputs = ()) -> Job | BadLine:
 
 
 def _job(raw: dict[str, Any], inputs: Inputs) -> Job:
-    names = set(inputs.model_fields if isinstance(inputs, type) else inputs)
+    names = set(inputs.model_fields if isinstance(inputs, type) else inputs or ())
     further = {name: value for name, value in raw.items() if name in names}
     if isinstance(inputs, type):
         further = inputs.model_validate(further).model_dump(mode="json")
@@ -91,7 +91,7 @@ def _job(raw: dict[str, Any], inputs: Inputs) -> Job:
     return job.model_copy(update={"inputs": {**job.inputs, **further}})
 
 
-def read_jobs(path: Path, inputs: Inputs = ()) -> Iterator[Job | BadLine]:
+def read_jobs(path: Path, inputs: Inputs = None) -> Iterator[Job | BadLine]:
     """Read a jobs file line by line; empty lines are passed over.  Raises `InvalidInput` if it cannot be opened."""
     try:
         with path.open("rb") as file:
@@ -101,7 +101,7 @@ def read_jobs(path: Path, inputs: Inputs = ()) -> Iterator[Job | BadLine]:
         raise InvalidInput(f"{path}: {error.strerror}") from None
 
 
-def parse_lines(lines: Iterable[bytes], inputs: Inputs = ()) -> Iterator[Job | BadLine]:
+def parse_lines(lines: Iterable[bytes], inputs: Inputs = None) -> Iterator[Job | BadLine]:
     """Parse lines, numbered from 1."""
     for number, line in enumerate(lines, 1):
         if line.strip():

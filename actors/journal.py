@@ -36,7 +36,7 @@ class Journal(Layer):
         """Open the file; what a crash left in its log is replayed by DuckDB."""
         self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key)
         self._telemetry = Telemetry.from_environment()
-        self._checkpointing = asyncio.ensure_future(self._checkpoints())
+        self._checkpointing = asyncio.ensure_future(self.forever(self._checkpoints()))
 
     async def append(self, batch: list[bytes]) -> list[bytes]:
         """Make a batch of appends durable, in one commit with whatever else waits."""
@@ -63,7 +63,7 @@ class Journal(Layer):
             logger.exception("the journal could not commit", extra={"action": "commit_failed"})
             replies = [AppendReply(verdict="error", detail=f"{type(error).__name__}: {error}"[:500])] * len(appends)
         else:
-            self._telemetry.take(appends)
+            self._telemetry.take([a for a, reply in zip(appends, replies, strict=True) if reply.verdict == "ok"])
         start = 0
         for batch, future in group:
             answers = [self._encode(reply) for reply in replies[start : start + len(batch)]]

@@ -78,6 +78,14 @@ class Layer:
         await self.ready()
         return os.getpid()
 
+    async def forever(self, work: Awaitable[None]) -> None:
+        """Run a loop the layer cannot do without: should it fail, the process ends, and the restarted one recovers."""
+        try:
+            await work
+        except Exception:
+            logger.exception("%s cannot go on", type(self).__name__, extra={"action": "layer_failed"})
+            os._exit(1)
+
     async def answer_each(self, batch: Sequence[bytes], handle: Callable[[bytes], Awaitable[bytes]]) -> list[bytes]:
         """Answer a batch item by item, concurrently; `handle` never raises.
 

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import ray
@@ -33,7 +33,7 @@ from airside.stack.agents import Agent
 from airside.stack.cycle import Cycle, Layers
 from airside.stack.ending import ending
 from airside.stack.errors import Fenced, LayerUnavailable
-from airside.stack.ids import PrincipalId, RunId, child_run
+from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
 from airside.stack.instructions import Instructions
 from airside.stack.journaling import Append
 from airside.stack.machine import RunMachine
@@ -114,8 +114,15 @@ class TenantRuntime(Layer):
         await self.ready()
         for item in batch:
             activation = self._activation(item)
-            events = [ev.decode_event(body) for body in activation.events]
-            self._take_up(events)
+            try:
+                self._take_up([ev.decode_event(body) for body in activation.events])
+            except Exception:
+                # One run that cannot be replayed is no reason to leave its neighbours lying.
+                logger.exception("%s cannot be taken up", activation.run_id, extra={"action": "replay_failed"})
+                tenant = TenantId("")
+                self._keep(
+                    asyncio.ensure_future(self._tell(Report(run_id=activation.run_id, tenant=tenant, state="broken")))
+                )
         return [True] * len(batch)
 
     def _take_up(self, events: list[ev.Event]) -> Cycle:
@@ -150,6 +157,8 @@ class TenantRuntime(Layer):
         return answers
 
     def _bring(self, cycle: Cycle, event: ev.Event) -> None:
+        if self._cycles.get(cycle.run_id) is not cycle:
+            return  # it is over, or taken up anew: a timer of the old activation says nothing to it
         cycle.post(event)
         task = self._tasks.get(cycle.run_id)
         if task is None or task.done():
@@ -198,7 +207,8 @@ class TenantRuntime(Layer):
         logger.error("an activation of %s ended early", cycle.run_id, exc_info=error, extra={"action": action})
         self._forget(cycle.run_id, cycle)
         tenant = cycle.machine.state.submitted.identity.tenant
-        await self._tell(Report(run_id=cycle.run_id, tenant=tenant, state="lost"))
+        state: Literal["lost", "broken"] = "lost" if isinstance(error, LayerUnavailable) else "broken"
+        await self._tell(Report(run_id=cycle.run_id, tenant=tenant, state=state))
 
     async def _tell(self, report: Report) -> None:
         try:
@@ -248,7 +258,9 @@ class TenantRuntime(Layer):
             await self._lose(parent, error)
             return
         if fresh:
-            self._take_up([*events, *fresh])
+            child = self._take_up([*events, *fresh])
+            if self._cycles.get(parent.run_id) is not parent:
+                self._bring(child, _withdrawn(parent.run_id))  # its parent ended while it was being claimed
 
     async def _claim_child(
         self, parent: Cycle, spawn: do.SpawnChildren, branch: int, run_id: RunId, events: list[ev.Event]

@@ -51,6 +51,9 @@ def main() -> None:
     except AirsideError as error:
         typer.echo(f"airside: {error.message}", err=True)
         sys.exit(2)
+    except OSError as error:
+        typer.echo(f"airside: {error.filename or 'a file'}: {error.strerror}", err=True)
+        sys.exit(2)
 
 
 def load_app(name: str, arguments: list[str]) -> App:
@@ -61,7 +64,7 @@ def load_app(name: str, arguments: list[str]) -> App:
     sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:
         raise InvalidConfig(f"--app {name}: {error}") from None
     found = getattr(module, attribute, None) if attribute else _conventional(module)
     if attribute and found is None:
@@ -151,6 +154,9 @@ def run(
     made = load_app(app_name, app_arg or []) if app_name else None
     if not jobs.is_file():
         raise InvalidInput(f"{jobs}: there is no such file")
+    if out.is_dir():
+        raise InvalidInput(f"--out {out}: that is a folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
     stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
     with stack:
         results = stack.map(read_jobs(jobs, made.job_inputs if made and made.job_inputs else stack.job_fields))

@@ -19,6 +19,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -155,8 +156,8 @@ def batch(stack: Stack, app: App, data: Path, lines: list[dict[str, Any]], work:
     }
 
 
-def main() -> None:
-    """Run, kill, check, and print the figures."""
+def main() -> int:
+    """Run, kill, check, print the figures, and return 0 if all is as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=OWN_DATA)
     options = parser.parse_args()
@@ -167,7 +168,9 @@ def main() -> None:
         with airside.start(app, state_dir=state) as stack:
             figures = batch(stack, app, options.data, lines, state / "retail")
     last_line(figures)
+    right = figures["state_ok"] == figures["jobs"] and figures["audit_ok"]
+    return 0 if right and not figures["doubled_effects"] + figures["lost_acknowledged"] else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

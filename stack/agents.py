@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -17,7 +17,7 @@ from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.state import StepRecord
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import BranchEnd, StageEnd
-from airside.stack.values import Action, Finish, Handoff, Limits, Proposal, Request, Value
+from airside.stack.values import Action, Finish, Limits, Proposal, Request, Value
 
 
 class Recalled(Value, array_like=True):
@@ -67,7 +67,10 @@ class View:
 
 
 class Agent(Protocol):
-    """Proposes the next step."""
+    """Proposes the next step.
+
+    One with `waits = False` says that its `decide` never awaits; any other is asked in a task of its own.
+    """
 
     async def decide(self, view: View) -> Proposal:
         """Return one `Action`, `Finish` or `Handoff`.  Anything else, or an exception, ends the run."""
@@ -82,11 +85,13 @@ class FunctionAgent:
 
     def __init__(self, function: Callable[[View], Proposal | Awaitable[Proposal]]) -> None:
         self._function = function
+        self.waits = inspect.iscoroutinefunction(function)
 
     async def decide(self, view: View) -> Proposal:
         """Call the function."""
-        answer = self._function(view)
-        return await answer if inspect.isawaitable(answer) else answer
+        if self.waits:
+            return await cast(Awaitable[Proposal], self._function(view))
+        return cast(Proposal, self._function(view))
 
     def __repr__(self) -> str:
         return f"FunctionAgent({getattr(self._function, '__name__', self._function)!s})"
@@ -107,6 +112,7 @@ class ReplayAgent:
         key: str = "actions",
         answer: Callable[[View], Any] | None = None,
     ) -> None:
+        self.waits = False
         self._actions = actions
         self._key = key
         self._answer = answer
@@ -121,6 +127,3 @@ class ReplayAgent:
         if self._answer is not None:
             return Finish(answer=self._answer(view))
         return Finish(answer={"calls": len(done), "failed": [i for i, r in enumerate(done) if not r.result.ok]})
-
-
-__all__ = ["Action", "Agent", "Finish", "FunctionAgent", "Handoff", "Recalled", "ReplayAgent", "View"]

@@ -74,6 +74,8 @@ class Authenticator:
         """Return who holds `credential` (a JWT, or an API key beginning with `ask_`) at `now_s` (UTC seconds)."""
         if not isinstance(credential, str) or not credential:
             raise refuse(ReasonCode.AUTH_MALFORMED, "no token was given")
+        if not credential.isascii():
+            raise refuse(ReasonCode.AUTH_MALFORMED, "a credential is ASCII")
         if len(credential) > MAX_TOKEN_BYTES:
             raise refuse(ReasonCode.AUTH_MALFORMED, f"{len(credential):,} bytes, over {MAX_TOKEN_BYTES:,}")
         if credential.startswith(_KEY_PREFIX):

@@ -40,7 +40,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import RunLog
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import FanOut, Route, Topology, Visit
-from airside.stack.values import CLEARANCES, Action, Clearance, Decision, Finish, Handoff
+from airside.stack.values import CLEARANCES, Action, Clearance, Decision, Finish, Handoff, Proposal
 
 _LABELS = frozenset({"confidential", "restricted"})
 """Sensitivities that mark a run that read them."""
@@ -223,19 +223,13 @@ class Cycle:
         seconds = min(limits.decide_ms / 1000, limits.max_seconds + 1)
         reason = ReasonCode.AGENT_ERROR
         try:
-            async with asyncio.timeout(seconds):
-                proposal = await self._layers.agents[i.agent].decide(self._view(i))
+            answer = await ask(self._layers.agents[i.agent], self._view(i), seconds)
             reason = ReasonCode.AGENT_INVALID_ACTION
-            proposal = checked(proposal)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            error = "the agent cancelled itself"
-        except TimeoutError:
+            proposal = checked(answer)
+        except AgentLate:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
         except Exception as failure:
-            error = f"{type(failure).__name__}: {failure}"
+            error = f"{type(failure).__name__}: {failure}".encode(errors="replace").decode()
         else:
             return ev.StepDecided(
                 step=i.step, agent=i.agent, proposal=proposal, at_us=self._layers.now_us(), cause=i.cause
@@ -450,6 +444,42 @@ def _unreachable(reason: ReasonCode, error: LayerUnavailable) -> Decision:
     )
 
 
+class AgentLate(Exception):
+    """The agent did not decide before its deadline."""
+
+
+async def ask(agent: Agent, view: View, seconds: float) -> object:
+    """Return what the agent proposes; raise `AgentLate`, or what it raised as an ordinary exception.
+
+    An agent that waits does so in a task of its own: one that does not heed its cancellation is left behind, so that
+    neither a kill nor the deadline waits for it.
+    """
+    if not getattr(agent, "waits", True):
+        return await _guarded(agent, view)
+    task = asyncio.ensure_future(_guarded(agent, view))
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not done:
+        task.cancel()
+        raise AgentLate
+    if task.cancelled():
+        raise InvalidInput("the agent cancelled itself")
+    return task.result()
+
+
+async def _guarded(agent: Agent, view: View) -> object:
+    """Let no exit, interrupt or foreign exception of an agent's leave its run."""
+    try:
+        return await agent.decide(view)
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
 def checked(proposal: object) -> Action | Finish | Handoff:
     """Return a proposal that is one of the three and holds only JSON; raise `InvalidInput` otherwise."""
     if isinstance(proposal, Action):
@@ -462,12 +492,14 @@ def checked(proposal: object) -> Action | Finish | Handoff:
         content = [proposal.agent, proposal.message]
     else:
         raise InvalidInput(f"an agent returns Action, Finish or Handoff, not {type(proposal).__name__}")
-    check_bounds(content, where=type(proposal).__name__)
-    spend = proposal.spend
-    for name, amount in (("tokens", spend.tokens), ("cost_microusd", spend.cost_microusd)):
-        if type(amount) is not int or amount < 0:
-            raise InvalidInput(f"spend.{name} must be a whole number of at least 0, not {amount!r}")
-    return proposal
+    where = type(proposal).__name__
+    check_bounds(content, where=where)
+    try:
+        # A copy that the agent holds no part of, and that the journal can certainly give back.
+        copy: Action | Finish | Handoff = msgspec.json.decode(msgspec.json.encode(proposal), type=Proposal)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{where}: {error}") from None
+    return copy
 
 
 _Perform = Callable[[Cycle, Any], Awaitable[ev.Event | None]]

@@ -56,9 +56,7 @@ def _parse(kind: str, pattern: re.Pattern[str], text: object, form: str) -> str:
 
 def parse_tenant(text: object) -> TenantId:
     """Parse a tenant's id; raise `InvalidId` for anything but lower-case ASCII letters, digits, `_` and `-`."""
-    return TenantId(
-        _parse("tenant id", _TENANT, text, "up to 63 of a-z, 0-9, _ and -, beginning with one of the first")
-    )
+    return TenantId(_parse("tenant id", _TENANT, text, "up to 63 of a-z, 0-9, _ and -"))
 
 
 def parse_principal(text: object) -> PrincipalId:

@@ -49,11 +49,11 @@ class Delivery(Value, array_like=True):
 
 
 class Report(Value, array_like=True):
-    """What a runtime tells the Driver: a run ended (with its `RunEnded` as JSON), waits for a person, or was lost."""
+    """What a runtime tells the Driver: a run ended (with its `RunEnded` as JSON), waits, works, or stopped early."""
 
     run_id: RunId
     tenant: TenantId
-    state: Literal["ended", "parked", "in_doubt", "working", "lost"]
+    state: Literal["ended", "parked", "in_doubt", "working", "lost", "broken"]
     ended: bytes = b""
 
 

@@ -45,7 +45,7 @@ class ReasonCode(StrEnum):
     AUTH_UNKNOWN_KEY = "auth_unknown_key", "No principal holds this API key."
     PRINCIPAL_UNKNOWN = "principal_unknown", "The tenant does not list this principal."
     TENANT_UNKNOWN = "tenant_unknown", "The directory does not list this tenant."
-    ADMISSION_REJECTED = "admission_rejected", "The queue is full or a layer restarts; try again after retry_after."
+    ADMISSION_REJECTED = "admission_rejected", "The tenant's queue is full; try again after retry_after."
     REQUEST_INVALID = "request_invalid", "The request breaks its contract (size, type, or an unknown field)."
     UNKNOWN_ROUTE_MODE = "unknown_route_mode", "The route, agent or branch asked for does not exist."
 
@@ -68,7 +68,7 @@ class ReasonCode(StrEnum):
     MAX_SECONDS = "max_seconds", "The run used all its active seconds."
     MAX_TOKENS = "max_tokens", "The run used all its model tokens."
     MAX_TOOL_CALLS = "max_tool_calls", "The run used all its tool calls."
-    MAX_COST = "max_cost", "The next step would cost more than the run may spend, or its price is unknown."
+    MAX_COST = "max_cost", "The next step would cost more than the run may spend."
     MAX_OUTPUT = "max_output", "The run's tools returned more bytes than it may hold."
     MAX_HANDOFFS = "max_handoffs", "Control was handed over more often than the run may."
     MAX_DEPTH = "max_depth", "Runs fan out into runs more deeply than is allowed."

@@ -37,7 +37,7 @@ class RunLog:
         """Start writing what is kept, unless a write is in flight: then that one's successor takes it."""
         if self._writing is not None:
             self._once_more = True
-        elif self._kept:
+        elif self._kept and self._failure is None:
             self._writing = asyncio.ensure_future(self._write())
 
     def flush_if_idle(self) -> None:

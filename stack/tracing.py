@@ -111,7 +111,7 @@ def _run_span(first: ev.RunSubmitted, last: ev.RunEnded, trace: str) -> SpanSpec
             "airside.reason_code": str(outcome.reason_code),
             "airside.steps": last.usage.steps,
             "airside.cost_microusd": last.usage.cost_microusd,
-            "gen_ai.usage.output_tokens": last.usage.tokens,
+            "airside.tokens": last.usage.tokens,
         },
         ok=outcome.status == "completed",
         message=outcome.detail,

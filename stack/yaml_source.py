@@ -48,8 +48,9 @@ def load_yaml(source: str | Path, model: type[Model], *, name: str) -> Model:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise InvalidConfig(f"{where}{line}: {getattr(error, 'problem', error)}") from None
-    except ValueError as error:
-        raise InvalidConfig(f"{where}: {error}") from None
+    except (Exception, RecursionError) as error:
+        # Explicit tags (`!!int x`) and absurd nesting break the YAML library in ways of its own.
+        raise InvalidConfig(f"{where}: not plain YAML: {type(error).__name__}: {error}") from None
     try:
         return model.model_validate(data)
     except ValidationError as error:

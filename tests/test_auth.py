@@ -287,9 +287,7 @@ def test_an_api_key_identifies_its_holder_and_the_directory_holds_only_its_hash(
     assert API_KEY not in DIRECTORY
 
 
-@pytest.mark.parametrize(
-    "key", ["ask_", "ask_Test", "ask_test ", "ask_é", hash_api_key(API_KEY).replace("sha256:", "ask_")]
-)
+@pytest.mark.parametrize("key", ["ask_", "ask_Test", "ask_test ", hash_api_key(API_KEY).replace("sha256:", "ask_")])
 def test_an_unknown_api_key_is_refused(key: str) -> None:
     assert refused(key) == "auth_unknown_key"
 
@@ -309,7 +307,7 @@ def test_new_api_keys_differ_and_have_256_bits() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        ("tenants:\n  acme:\n    colour: red\n", 3, "Extra inputs"),
+        ("tenants:\n  acme:\n    colour: red\n", 3, "unknown field"),
         ("tenants:\n  acme: {}\n  acme: {}\n", 3, "given twice"),
         ("tenants:\n  acme:\n    principals:\n      ann: {roles: clerk}\n", 4, "valid list"),
         ("tenants:\n  acme:\n    concurrency: 0\n", 3, "greater than or equal to 1"),
@@ -329,7 +327,7 @@ def test_new_api_keys_differ_and_have_256_bits() -> None:
 def test_a_wrong_directory_names_the_line(text: str, line: int, says: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
         load_directory(text)
-    assert f"<text>:{line}" in caught.value.message and says in caught.value.message
+    assert f"directory:{line}" in caught.value.message and says in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -350,12 +348,12 @@ def test_limits_outside_their_bounds_are_refused_at_load(field: str, value: str,
         with pytest.raises(InvalidConfig) as caught:
             load_directory(text)
         message = caught.value.message
-        assert message.startswith(f"<text>:{line}: tenants.acme.") and bound in message and f"`$.{field}`" in message
+        assert message.startswith(f"directory:{line}: tenants.acme.") and bound in message and f"`$.{field}`" in message
 
 
 @pytest.mark.parametrize("limits", ["{5: 1}", "{5: 1, max_steps: 2}"])
 def test_limits_whose_names_are_not_text_are_refused_with_their_line(limits: str) -> None:
-    with pytest.raises(InvalidConfig, match="<text>:3"):
+    with pytest.raises(InvalidConfig, match="directory:3"):
         load_directory(f"tenants:\n  acme:\n    limits: {limits}\n")
 
 

@@ -58,7 +58,7 @@ def allows(when: dict[str, Any], **fields: Any) -> bool:
 @pytest.mark.parametrize(
     ("body", "line", "says"),
     [
-        ("- {id: a, outcome: deny}\n- id: b\n  outcome: deny\n  colour: red\n", 6, "Extra inputs"),
+        ("- {id: a, outcome: deny}\n- id: b\n  outcome: deny\n  colour: red\n", 6, "unknown field"),
         ("- id: a\n  outcome: deny\n  outcome: allow\n", 5, "'outcome' is given twice"),
         ("- id: a\n  outcome: deny\n  when:\n    arguments:\n    - {path: n, op: equals, value: 1}\n", 7, "op"),
         ("- id: a\n  outcome: deny\n  when:\n    time:\n      zone: Mars/Base\n", 7, "no time zone 'Mars/Base'"),
@@ -106,7 +106,7 @@ def test_ids_given_twice_are_named() -> None:
 
 @pytest.mark.parametrize("text", ["", "version: v1\nrules: []\n", "rules: [{id: a, outcome: deny}]\n", "- 1\n", "5\n"])
 def test_a_bundle_without_a_version_or_rules_is_refused(text: str) -> None:
-    with pytest.raises(InvalidConfig, match=r"<text>:[12]"):
+    with pytest.raises(InvalidConfig, match=r"policy:[12]"):
         load_bundle(text)
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_pattern_that_is_not_one_is_named_with_its_line() -> None:
-    with pytest.raises(InvalidConfig, match=r"<text>:4: .*'\(' is not a regular expression"):
+    with pytest.raises(InvalidConfig, match=r"policy:4: .*'\(' is not a regular expression"):
         load_bundle(HEAD + '- id: a\n  when: {arguments: [{path: n, op: matches, value: "("}]}\n  outcome: deny\n')
 
 
@@ -155,7 +155,7 @@ def test_an_operand_the_operator_cannot_take_is_refused_at_load(op: str, value: 
     with pytest.raises(InvalidConfig) as caught:
         load_bundle(HEAD + f"- id: a\n  outcome: deny\n  when:\n    arguments:\n    {test}\n")
     message = caught.value.message
-    assert message.startswith("<text>:7: rules.0.when.arguments.0") and f"{op} takes {kind}, not" in message
+    assert message.startswith("policy:7: rules.0.when.arguments.0") and f"{op} takes {kind}, not" in message
 
 
 @pytest.mark.parametrize(

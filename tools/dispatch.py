@@ -164,7 +164,7 @@ class Dispatcher:
             return _unexpected(RuntimeError("the tool cancelled itself"), changes)
         except ToolError as error:
             return ToolResult(ok=False, error=error.message[:4000], reason_code=ReasonCode.TOOL_FAILED)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             return _unexpected(error, changes)
         return normalise(output, found.spec.max_output_bytes)
 
@@ -233,10 +233,14 @@ class Dispatcher:
 
 
 def _in_thread(function: partial[Any]) -> Any:
-    """Call it; a StopIteration or SystemExit, which a future cannot carry, becomes an ordinary error."""
+    """Call it; what would end the thread or the loop, or what a future cannot carry, becomes an ordinary error."""
     try:
         return function()
-    except (StopIteration, SystemExit) as error:
+    except Exception as error:
+        if not isinstance(error, StopIteration):
+            raise
+        raise RuntimeError(f"StopIteration: {error}") from error
+    except BaseException as error:
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 

@@ -18,13 +18,21 @@ from examples.retail.app import OWN_DATA, create_app, run_file
 from examples.retail.store import build_base, state_hash
 
 UNGOVERNED = """
-SELECT count(*) FROM events e
-WHERE e.type = 'ToolExecuted' AND NOT EXISTS (
-    SELECT 1 FROM events g
-    WHERE g.stream = e.stream AND g.step = e.step AND g.seq < e.seq AND g.type = 'ActionGated'
-      AND json_extract_string(g.body, '$.decision.outcome') = 'allow')
+WITH sent AS (
+    SELECT stream, step, seq, json_extract_string(body, '$.attempt') AS attempt,
+           json_extract_string(body, '$.digest') AS digest FROM events WHERE type = 'EffectIntended'),
+allowed AS (
+    SELECT stream, step, seq, json_extract_string(body, '$.attempt') AS attempt,
+           json_extract_string(body, '$.digest') AS digest FROM events
+    WHERE type = 'ActionGated' AND json_extract_string(body, '$.decision.outcome') = 'allow')
+SELECT (SELECT count(*) FROM sent s WHERE NOT EXISTS (
+            SELECT 1 FROM allowed a WHERE a.stream = s.stream AND a.step = s.step AND a.attempt = s.attempt
+                                      AND a.digest = s.digest AND a.seq < s.seq))
+     + (SELECT count(*) FROM events e WHERE e.type = 'ToolExecuted' AND NOT EXISTS (
+            SELECT 1 FROM sent s WHERE s.stream = e.stream AND s.step = e.step AND s.seq < e.seq))
 """
-"""Executed calls without a decision to allow them before them, in the same run and step."""
+"""Calls sent without a decision before them to allow exactly that attempt with those arguments, and results of calls
+that were never recorded as sent."""
 
 CALLS = "SELECT count(DISTINCT (stream, step)) FROM events WHERE type = 'ToolExecuted'"
 ERRORS = """
@@ -85,9 +93,12 @@ def main() -> int:
                 if not result.ok:
                     print(f"{result.job_id}: {result.status} [{result.reason_code}] {result.detail}", file=sys.stderr)
             ok = states_ok([line for line in lines if line["job_id"] in completed], completed, options.data, work)
+            expected = {line["job_id"]: line["business_errors"] for line in lines}
+            errors_ok = sum(r.ok and r.answer["failed"] == expected[r.job_id] for r in results)
             figures = report(stack, ok, len(lines), began)
     print(json.dumps(figures))
     right = figures["state_ok"] == figures["jobs"] and figures["audit_ok"] and not figures["ungoverned_effects"]
+    right = right and errors_ok == len(lines)
     return 0 if right else 1
 
 
