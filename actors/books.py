@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from airside.actors.layer import now_us
 from airside.stack import events as ev
-from airside.stack.ids import RunId, TenantId
-from airside.stack.messages import Order
+from airside.stack.errors import InvalidInput
+from airside.stack.identity import IdentityChecker
+from airside.stack.ids import RunId, TenantId, run_of
+from airside.stack.messages import Admit, Order, Ticket
+from airside.stack.reasons import ReasonCode
+from airside.stack.values import Request
 
 ORDER_PURPOSE = "order"
 ORDER_LIFE_US = 60 * 1_000_000
@@ -48,17 +55,44 @@ class Placed:
     durable: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+def judge(admit: Admit, identities: IdentityChecker, routes: frozenset[str], version: str) -> ev.RunSubmitted | Ticket:
+    """Return the run a request becomes, or the refusal."""
+    identity = identities.check(admit.identity, admit.proof)
+    if identity is None:
+        return Ticket(reason_code=ReasonCode.AUTH_FAILED, message="the identity's seal does not hold")
+    request = msgspec.json.decode(admit.request, type=Request)
+    if request.route not in routes:
+        message = f"no route {request.route!r:.80}; there are {sorted(routes)}"
+        return Ticket(reason_code=ReasonCode.UNKNOWN_ROUTE_MODE, message=message)
+    try:
+        limits = identity.limits.lowered(request.limits)
+    except InvalidInput as error:
+        return Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
+    return ev.RunSubmitted(
+        run_id=run_of(request.request_id),
+        identity=identity,
+        sealed=admit.proof,
+        request=request,
+        limits=limits,
+        app_version=version,
+        at_us=now_us(),
+    )
+
+
 def is_meant(order: Order, run_id: RunId, tenant: TenantId) -> bool:
+    """Whether an operator\'s order is for this run."""
     if order.scope == "all":
         return True
     return order.target == (run_id if order.scope == "run" else tenant)
 
 
 def latest_epoch(bodies: Sequence[bytes]) -> int:
+    """Return the epoch of a run\'s latest activation, 0 if it has none."""
     events = (ev.decode_event(body) for body in bodies)
     return max((event.epoch for event in events if isinstance(event, ev.RunActivated)), default=0)
 
 
 def where(found: dict[str, Any]) -> str:
+    """Return the line of code a stalled runtime was at."""
     lines = [line.strip() for line in str(found.get("stack", "")).strip().splitlines()]
     return lines[-2].replace(f"{os.getcwd()}/", "") if len(lines) >= 2 else "unknown"

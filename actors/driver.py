@@ -24,6 +24,7 @@ from airside.actors.books import (
     RESULTS_KEPT,
     Placed,
     is_meant,
+    judge,
     latest_epoch,
     where,
 )
@@ -34,16 +35,15 @@ from airside.stack import events as ev
 from airside.stack.admission import AdmissionQueue, TenantShare
 from airside.stack.directory import Directory
 from airside.stack.ending import ending
-from airside.stack.errors import InvalidInput, LayerUnavailable
+from airside.stack.errors import LayerUnavailable
 from airside.stack.identity import IdentityChecker
-from airside.stack.ids import PrincipalId, RunId, TenantId, run_of
+from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.journaling import Append
 from airside.stack.messages import Activation, Admit, Delivery, Order, Report, Ticket
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import entry_of
 from airside.stack.sealing import unwrap
 from airside.stack.state import Phase
-from airside.stack.values import Request
 
 
 class Driver(Layer):
@@ -97,7 +97,7 @@ class Driver(Layer):
         tickets: list[Ticket] = []
         appends: list[tuple[int, ev.RunSubmitted]] = []
         for item in batch:
-            verdict = self._judge(self._admit_message(item))
+            verdict = judge(self._admit_message(item), self._identities, self._routes, self._version)
             if isinstance(verdict, ev.RunSubmitted):
                 appends.append((len(tickets), verdict))
                 tickets.append(Ticket(run_id=verdict.run_id))
@@ -107,28 +107,6 @@ class Driver(Layer):
         for (i, _), refused in zip(appends, outcomes, strict=True):
             tickets[i] = refused or tickets[i]
         return [encode(ticket) for ticket in tickets]
-
-    def _judge(self, admit: Admit) -> ev.RunSubmitted | Ticket:
-        identity = self._identities.check(admit.identity, admit.proof)
-        if identity is None:
-            return Ticket(reason_code=ReasonCode.AUTH_FAILED, message="the identity's seal does not hold")
-        request = msgspec.json.decode(admit.request, type=Request)
-        if request.route not in self._routes:
-            message = f"no route {request.route!r:.80}; there are {sorted(self._routes)}"
-            return Ticket(reason_code=ReasonCode.UNKNOWN_ROUTE_MODE, message=message)
-        try:
-            limits = identity.limits.lowered(request.limits)
-        except InvalidInput as error:
-            return Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
-        return ev.RunSubmitted(
-            run_id=run_of(request.request_id),
-            identity=identity,
-            sealed=admit.proof,
-            request=request,
-            limits=limits,
-            app_version=self._version,
-            at_us=now_us(),
-        )
 
     async def _enter(self, event: ev.RunSubmitted) -> Ticket | None:
         """Queue a run and make its admission durable; return the refusal if there is one."""

@@ -85,7 +85,9 @@ class FunctionAgent:
 
     def __init__(self, function: Callable[[View], Proposal | Awaitable[Proposal]]) -> None:
         self._function = function
-        self.waits = inspect.iscoroutinefunction(function)
+        self.waits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - an object with an async call
+        )
 
     async def decide(self, view: View) -> Proposal:
         """Call the function."""

@@ -843,7 +843,7 @@ def test_the_story_tells_every_event_with_its_cause() -> None:
 
 @pytest.mark.parametrize("proposal", [Action(tool="pay", arguments={"n": 2**70}), Finish(answer=2**70)])
 def test_a_number_wider_than_64_bits_does_not_break_the_machine(proposal: Any) -> None:
-    from airside.stack.cycle import checked
+    from airside.stack.asking import checked
     from airside.stack.errors import InvalidInput
 
     run = started()

@@ -102,7 +102,7 @@ def test_a_second_stack_on_a_state_that_is_in_use_is_refused_and_harms_nothing(o
 def test_where_nothing_runs_it_says_so(tmp_path: Path) -> None:
     import airside
 
-    with pytest.raises(Misuse, match="no stack was started"):
+    with pytest.raises(Misuse, match="no stack is up"):
         airside.connect(tmp_path)
 
 

@@ -140,7 +140,7 @@ def test_a_misuse_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
     here = ["--state-dir", str(tmp_path)]
     (tmp_path / "jobs.jsonl").write_text(line("a"))
     jobs, out = str(tmp_path / "jobs.jsonl"), str(tmp_path / "o.parquet")
-    assert "no stack was started" in misused("status", *here)
+    assert "no stack is up" in misused("status", *here)
     assert "has no journal" in misused("audit", "verify", *here)
     assert "has no keys" in misused("token", "issue", "acme", "ana", *here)
     assert "no_such_module" in misused("up", "--app", "no_such_module", *here)
@@ -151,7 +151,7 @@ def test_a_misuse_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
     assert "missing.jsonl" in misused(
         "run", missing, "--out", out, "--app", "tests.apps.notes", "--app-arg", "work=w", *here
     )
-    assert "no stack was started" in misused("run", jobs, "--out", out, *here)
+    assert "no stack is up" in misused("run", jobs, "--out", out, *here)
 
 
 # On a stack that runs.
@@ -258,7 +258,7 @@ def test_the_audit_of_a_stack_that_does_not_run(state: Path) -> None:
     check_audit(here, "good-1")
     assert "has no run" in misused("audit", "story", "run_" + "0" * 24, *here)
     assert "read-only" in misused("audit", "query", "DROP TABLE events", *here)
-    assert "no stack was started" in misused("status", *here)
+    assert "no stack is up" in misused("status", *here)
 
 
 @pytest.mark.parametrize(

@@ -350,9 +350,9 @@ def reason_in(answers: list[bytes]) -> ReasonCode:
     return ticket.reason_code
 
 
-def thinks_for_ever(view: View) -> Any:
-    """Return what never comes."""
-    return asyncio.Event().wait()
+async def thinks_for_ever(view: View) -> Any:
+    """Wait for what never comes."""
+    await asyncio.Event().wait()
 
 
 def raises(view: View) -> Any:
