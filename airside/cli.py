@@ -7,7 +7,6 @@ commands read the journal's file where no stack runs.  A misuse or a refusal is 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import json
 import os
@@ -127,14 +126,16 @@ def up(
     import airside
 
     stop = threading.Event()
-    say = functools.partial(typer.echo, err=True) if sys.stderr.isatty() else lambda text: None
-    say("starting ...")
+    at_terminal = sys.stderr.isatty()
+    if at_terminal:
+        typer.echo("starting ...", err=True)
     with airside.start(load_app(app_name, app_arg or []), state_dir=state_dir, mode=mode):
         for number in (signal.SIGINT, signal.SIGTERM):  # after the start: Ray sets handlers of its own
             signal.signal(number, lambda *_: stop.set())
         typer.echo(f"up; state in {state_dir.resolve()}")
         stop.wait()
-    say("stopped")
+    if at_terminal:
+        typer.echo("stopped", err=True)
 
 
 @app.command()
