@@ -86,23 +86,22 @@ def solo_ms(stack: Stack, repeats: int = 30) -> list[float]:
 
 
 def compare(rounds: int) -> dict[str, Any]:
-    """Measure all variants in turn and return every sample."""
+    """Measure the variants, a pair at a time so that the others' idle processes do not count; return all samples."""
     samples: dict[str, list[dict[str, Any]]] = {}
     with ExitStack() as at_end:
-        small = {
-            "pooled": started(at_end, "pooled", SMALL[0], mode="pooled"),
-            "naive_pooled": started(at_end, "naive-pooled", SMALL[0], mode="pooled", max_batch=1),
-            "dedicated": started(at_end, "dedicated", SMALL[0]),
-            "naive_dedicated": started(at_end, "naive-dedicated", SMALL[0], max_batch=1),
-        }
-        measure(samples, small, "20x10", SMALL, rounds)
-        solo = solo_ms(small["pooled"])
-    with ExitStack() as at_end:
-        large = {
+        pair = {
             "pooled": started(at_end, "pooled", LARGE[0], mode="pooled"),
             "naive_pooled": started(at_end, "naive-pooled", LARGE[0], mode="pooled", max_batch=1),
         }
-        measure(samples, large, "200x5", LARGE, rounds)
+        measure(samples, pair, "200x5", LARGE, rounds)
+        measure(samples, pair, "20x10", SMALL, rounds)
+        solo = solo_ms(pair["pooled"])
+    with ExitStack() as at_end:
+        pair = {
+            "dedicated": started(at_end, "dedicated", SMALL[0]),
+            "naive_dedicated": started(at_end, "naive-dedicated", SMALL[0], max_batch=1),
+        }
+        measure(samples, pair, "20x10", SMALL, rounds)
     with ExitStack() as at_end:
         # More tenants than runtimes may live: what is measured is also their coming and going.
         wide = {"dedicated": started(at_end, "dedicated", LARGE[0], max_live_runtimes=48)}
