@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -90,9 +88,3 @@ def latest_epoch(bodies: Sequence[bytes]) -> int:
     """Return the epoch of a run\'s latest activation, 0 if it has none."""
     events = (ev.decode_event(body) for body in bodies)
     return max((event.epoch for event in events if isinstance(event, ev.RunActivated)), default=0)
-
-
-def where(found: dict[str, Any]) -> str:
-    """Return the line of code a stalled runtime was at."""
-    lines = [line.strip() for line in str(found.get("stack", "")).strip().splitlines()]
-    return lines[-2].replace(f"{os.getcwd()}/", "") if len(lines) >= 2 else "unknown"

@@ -26,9 +26,8 @@ from airside.actors.books import (
     is_meant,
     judge,
     latest_epoch,
-    where,
 )
-from airside.actors.fleet import Fleet, Seat
+from airside.actors.fleet import Fleet, Seat, Stall
 from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
 from airside.actors.stubs import Remote, RemoteJournal, encode
 from airside.stack import events as ev
@@ -396,21 +395,21 @@ class Driver(Layer):
 
     # Watching.
 
-    async def _stalled(self, seat: Seat, found: dict[str, Any]) -> None:
-        """A runtime was killed because its loop did not turn: end the run that held it.
+    async def _stalled(self, seat: Seat, stall: Stall) -> None:
+        """A runtime was killed because its loop was held: end the run that held it.
 
-        Where the process could not say which one it was (C code held the interpreter's lock), each of its working
-        runs is taken up in a process of its own, and the one that stalls again is ended.
+        Where nobody can be named (an agent left a task behind), each of its working runs is taken up in a process of
+        its own, and the one that stalls again is ended.
         """
         here = [run for run, placed in self._runs.items() if placed.seat == seat.key and not placed.parked]
-        named = RunId(str(found.get("blocking", "")).partition(".")[0])
+        named = RunId(stall.run_id.partition(".")[0])
         guilty = named if named in here else here[0] if len(here) == 1 and self._runs[here[0]].alone else None
         if guilty is None:
             for run_id in here:
                 self._runs[run_id].alone = True
             return
         self._killed_runaways += 1
-        why = f"held the event loop for {found['lag_s']:.1f} s at: {where(found)}"
+        why = f"held the event loop for {stall.held_s:.1f} s at {stall.where or 'an unknown place'}"
         kill = ev.KillRequested(by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us())
         try:
             await self._end_here(guilty, kill)

@@ -11,9 +11,10 @@ import contextlib
 import os
 import secrets
 import signal
+import time
 import zlib
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -21,6 +22,7 @@ from ray.util import list_named_actors
 
 from airside.actors.layer import LayerConfig, as_actor, logger
 from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.pulse import PulseReader, StallWatch, Where
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.actors.stubs import Remote
@@ -28,24 +30,35 @@ from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import TenantId
 
 SILENCE_S = 6.0
-"""A runtime that does not even answer a ping for so long holds the interpreter's lock, or is gone."""
+"""A runtime whose pulse cannot be read (on another node) and that does not answer for so long is given up."""
 
 RAY_KILL_S = 0.3
 """`ray.kill` takes 20-40 ms when it works."""
 
-Stalled = Callable[["Seat", dict[str, Any]], Awaitable[None]]
+
+class Stall(NamedTuple):
+    """What is known of a loop that was held: by which run ("": unknown), for how long, and where in the code."""
+
+    run_id: str
+    held_s: float
+    where: str
+
+
+Stalled = Callable[["Seat", Stall], Awaitable[None]]
 Lost = Callable[[str], Awaitable[None]]
 
 
 class Seat:
     """One runtime process."""
 
-    def __init__(self, settings: Settings, key: str, handle: Any, pid: int, node: str) -> None:
+    def __init__(self, settings: Settings, key: str, handle: Any, pulse: Where, *, is_near: bool) -> None:
         self.key = key
         self.group = key.partition("/")[0]
         self.handle = handle
-        self.pid = pid
-        self.node = node
+        self.pid = pulse.pid
+        self.is_near = is_near
+        self.pulse = PulseReader(pulse) if is_near else None
+        self.stall = StallWatch(stall_s=settings.stall_s, every_s=settings.heartbeat_s)
         remote = Remote(settings, "runtime", key)
         self._activate = remote.batched("activate")
         self._deliver = remote.batched("deliver")
@@ -133,10 +146,11 @@ class Fleet:
 
     async def _greet(self, key: str, handle: Any) -> Seat:
         try:
-            pid, node = await handle.begin.remote(), await handle.node.remote()
-        except RayError as error:
+            node, pulse = await handle.greet.remote()
+            is_near = node == ray.get_runtime_context().get_node_id()
+            return Seat(self._settings, key, handle, pulse, is_near=is_near)
+        except (RayError, OSError) as error:
             raise LayerUnavailable(f"runtime {key}: {type(error).__name__}") from None
-        return Seat(self._settings, key, handle, pid, node)
 
     async def adopt(self) -> dict[str, tuple[str, str]]:
         """Find the runtimes that outlived a restart of the driver; return run id -> (seat, phase) of what they hold."""
@@ -158,33 +172,50 @@ class Fleet:
     # Watching.
 
     async def watch(self, stalled: Stalled) -> None:
-        """Ping every runtime, for ever: the dead are reported lost, the stalled are killed first."""
+        """Look at every runtime, for ever: the dead are reported lost, the stalled are killed first."""
         while True:
             await asyncio.sleep(self._settings.heartbeat_s)
             for task in [task for task in self._looking.values() if task.done()]:
                 task.result()  # an error of the watch itself must not pass in silence
             self._looking = {key: task for key, task in self._looking.items() if not task.done()}
-            for seat in [seat for key, seat in self._seats.items() if key not in self._looking]:
-                self._looking[seat.key] = asyncio.ensure_future(self._look(seat, stalled))
+            for seat in list(self._seats.values()):
+                stall = self._stall_of(seat)
+                if stall is not None:
+                    self._look_with(f"stalled {seat.key}", self._end_stalled(seat, stall, stalled))
+                elif seat.key not in self._looking:
+                    self._look_with(seat.key, self._ping(seat, stalled))
 
-    async def _look(self, seat: Seat, stalled: Stalled) -> None:
-        found: dict[str, Any] = {"lag_s": SILENCE_S}
+    def _look_with(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        if key in self._looking:
+            work.close()
+        else:
+            self._looking[key] = asyncio.ensure_future(work)
+
+    def _stall_of(self, seat: Seat) -> Stall | None:
+        """Take a sample of a near runtime's pulse; return who holds its loop, if it is held for too long."""
+        if seat.pulse is None:
+            return None
+        now_s, reading = time.monotonic(), seat.pulse.read()
+        seat.stall.sample(now_s, reading)
+        return Stall(reading.inside, seat.stall.held_s(now_s), "") if seat.stall.stalled(now_s) else None
+
+    async def _ping(self, seat: Seat, stalled: Stalled) -> None:
         try:
             async with asyncio.timeout(SILENCE_S):
-                found = await seat.handle.ping.remote()
-            if not found["stalled"]:
-                return
+                await seat.handle.ping.remote()
         except TimeoutError:
-            pass
+            if seat.pulse is None:
+                await self._end_stalled(seat, Stall("", SILENCE_S, ""), stalled)
         except RayActorError:
             await self._gone(seat)
-            return
         except RayError as error:
             logger.warning("ping of %s failed: %s", seat.key, error, extra={"action": "ping_failed"})
-            return
+
+    async def _end_stalled(self, seat: Seat, stall: Stall, stalled: Stalled) -> None:
         if seat.key in self._seats:
+            where = await seat.pulse.innermost() if seat.pulse is not None else ""
             await self.kill(seat)
-            await stalled(seat, found)
+            await stalled(seat, stall._replace(where=where))
             await self._gone(seat)
 
     async def _gone(self, seat: Seat) -> None:
@@ -199,7 +230,7 @@ class Fleet:
     async def kill(self, seat: Seat) -> None:
         """End a runtime's process by Ray; should Ray's control be down, by its pid where that is on this node."""
         ray.kill(seat.handle, no_restart=True)
-        if seat.node != ray.get_runtime_context().get_node_id() or seat.pid == os.getpid():
+        if not seat.is_near or seat.pid == os.getpid():
             return
         for _ in range(int(RAY_KILL_S / 0.02)):
             if not _lives(seat.pid):

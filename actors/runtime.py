@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sys
-import threading
-import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +15,7 @@ import msgspec
 import ray
 
 from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.pulse import PulseWriter, Where
 from airside.actors.stubs import (
     Remote,
     RemoteApprovals,
@@ -69,16 +66,11 @@ class TenantRuntime(Layer):
         self._cycles: dict[RunId, Cycle] = {}
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[Any]] = set()
-        self._beat = time.monotonic()
-        self._beats_beside = 0
-        self._control_beating: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
 
     async def start(self) -> None:
         """Connect the stubs and begin to beat."""
         settings = self.config.settings
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._pulse = PulseWriter()
         self._journal = RemoteJournal(settings)
         self._activation = msgspec.msgpack.Decoder(Activation).decode
         self._delivery = msgspec.msgpack.Decoder(Delivery).decode
@@ -95,19 +87,21 @@ class TenantRuntime(Layer):
             now_us=now_us,
             spawn=self._spawn,
             traceparent=traceparent,
+            pulse=self._pulse,
         )
         self._beating = asyncio.ensure_future(self._keep_beating())
 
     async def _keep_beating(self) -> None:
         while True:
-            self._beat = time.monotonic()
+            self._pulse.turn()
             for cycle in list(self._cycles.values()):
                 cycle.log.flush_if_idle()
             await asyncio.sleep(BEAT_S)
 
-    async def node(self) -> str:
-        """Return the Ray node this process is on."""
-        return str(ray.get_runtime_context().get_node_id())
+    async def greet(self) -> tuple[str, Where]:
+        """Return the Ray node this process is on, and where its pulse can be read there."""
+        await self.ready()
+        return str(ray.get_runtime_context().get_node_id()), self._pulse.where
 
     async def activate(self, batch: list[bytes]) -> list[bool]:
         """Take runs up; one that is here already under this epoch or a newer one stays as it is."""
@@ -141,7 +135,6 @@ class TenantRuntime(Layer):
         return cycle
 
     def _start(self, cycle: Cycle, instructions: Instructions) -> None:
-        # The task's name is the run's id: if the loop is blocked, it names who blocks it.
         self._tasks[cycle.run_id] = asyncio.create_task(self._guard(cycle, instructions), name=cycle.run_id)
 
     async def deliver(self, batch: list[bytes]) -> list[bool]:
@@ -339,32 +332,8 @@ class TenantRuntime(Layer):
 
     # Control: answered by another thread than the one agents run on.
 
-    async def ping(self) -> dict[str, Any]:
-        """Return whether the event loop is stalled, and if so which run holds it, and where in the code.
-
-        Stalled = it has not turned for `stall_s` while this thread's own loop did: a machine that is merely busy
-        holds up both.
-        """
-        if self._control_beating is None:
-            self._control_beating = asyncio.ensure_future(self._beat_beside())
-        lag = time.monotonic() - self._beat
-        stall_s = self.config.settings.stall_s
-        stalled = self._loop is not None and lag > stall_s and self._beats_beside > stall_s / BEAT_S / 2
-        found: dict[str, Any] = {"lag_s": lag, "stalled": stalled, "blocking": "", "stack": ""}
-        if stalled and self._loop is not None:
-            task = asyncio.current_task(self._loop)
-            frame = sys._current_frames().get(self._thread)
-            found["blocking"] = task.get_name() if task is not None else ""
-            found["stack"] = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else ""
-        return found
-
-    async def _beat_beside(self) -> None:
-        """Count this loop's turns since the other loop's latest."""
-        seen = self._beat
-        while True:
-            await asyncio.sleep(BEAT_S)
-            self._beats_beside = 0 if self._beat != seen else self._beats_beside + 1
-            seen = self._beat
+    async def ping(self) -> None:
+        """Answer; a process that cannot is found dead by Ray."""
 
     async def drain(self) -> int:
         """Put parked runs down in good order, so that the process can go; return how many still work."""

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
 
     heartbeat_s: Annotated[float, Field(gt=0)] = 0.5
     stall_s: Annotated[float, Field(gt=0)] = 2.0
-    """A runtime whose event loop has not turned for so long is killed, and the run that held it is ended.
+    """A runtime whose event loop one task holds for so long is killed, and that task's run is ended.
 
     It is longer than a garbage collection or a large JSON takes, and short enough for a person to wait.
     """

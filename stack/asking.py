@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Generator
+from typing import Any, Protocol
 
 import msgspec
 
 from airside.stack.agents import Agent, View
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidInput
+from airside.stack.ids import RunId
 from airside.stack.values import Action, Finish, Handoff, Proposal
 
 
@@ -16,15 +19,66 @@ class AgentLate(Exception):
     """The agent did not decide before its deadline."""
 
 
-async def ask(agent: Agent, view: View, seconds: float) -> object:
+class Pulse(Protocol):
+    """Is told when code that is not ours takes the event loop, and when it gives it back.  Neither call may fail."""
+
+    def enter(self, run_id: RunId) -> None:
+        """A run's agent or topology is about to run."""
+
+    def leave(self) -> None:
+        """It returned, or awaits something."""
+
+
+class NoPulse:
+    """For where nobody watches."""
+
+    def enter(self, run_id: RunId) -> None:
+        """Do nothing."""
+
+    def leave(self) -> None:
+        """Do nothing."""
+
+
+UNWATCHED: Pulse = NoPulse()
+
+
+class _Stretches(Awaitable[object]):
+    """A decision with every stretch of the agent's code between `enter` and `leave`."""
+
+    def __init__(self, agent: Agent, view: View, pulse: Pulse) -> None:
+        self._agent = agent
+        self._view = view
+        self._pulse = pulse
+
+    def __await__(self) -> Generator[Any, Any, object]:
+        steps: Generator[Any, Any, object] | None = None
+        thrown: BaseException | None = None
+        while True:
+            self._pulse.enter(self._view.run_id)
+            try:
+                if steps is None:
+                    steps = self._agent.decide(self._view).__await__()
+                waits_for = next(steps) if thrown is None else steps.throw(thrown)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self._pulse.leave()
+            thrown = None
+            try:
+                yield waits_for
+            except BaseException as error:
+                thrown = error
+
+
+async def ask(agent: Agent, view: View, seconds: float, pulse: Pulse) -> object:
     """Return what the agent proposes; raise `AgentLate`, or what it raised as an ordinary exception.
 
     An agent that waits does so in a task of its own: one that does not heed its cancellation is left behind, so that
     neither a kill nor the deadline waits for it.
     """
     if not getattr(agent, "waits", True):
-        return await _guarded(agent, view)
-    task = asyncio.ensure_future(_guarded(agent, view))
+        return await _guarded(agent, view, pulse)
+    task = asyncio.ensure_future(_guarded(agent, view, pulse))
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:
@@ -38,10 +92,10 @@ async def ask(agent: Agent, view: View, seconds: float) -> object:
     return task.result()
 
 
-async def _guarded(agent: Agent, view: View) -> object:
+async def _guarded(agent: Agent, view: View, pulse: Pulse) -> object:
     """Let no exit, interrupt or foreign exception of an agent's leave its run."""
     try:
-        return await agent.decide(view)
+        return await _Stretches(agent, view, pulse)
     except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:

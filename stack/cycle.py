@@ -20,7 +20,7 @@ from airside.stack import events as ev
 from airside.stack import instructions as do
 from airside.stack.agents import Agent, Recalled, View
 from airside.stack.approvals import ApprovalRequested, call_digest
-from airside.stack.asking import AgentLate, ask, checked
+from airside.stack.asking import UNWATCHED, AgentLate, Pulse, ask, checked
 from airside.stack.canonical import canonical
 from airside.stack.errors import LayerUnavailable
 from airside.stack.gate import GateReply, GateRequest
@@ -62,6 +62,7 @@ class Layers:
     now_us: Callable[[], int]
     spawn: Callable[[Cycle, do.SpawnChildren], Awaitable[None]]
     traceparent: Callable[[RunId], str] = lambda run_id: ""
+    pulse: Pulse = UNWATCHED
 
 
 class Cycle:
@@ -178,7 +179,11 @@ class Cycle:
         try:
             if topology is None:
                 raise LookupError(f"no route {self.machine.state.submitted.request.route!r}")
-            route = topology.next_step(self.machine.topology_state())
+            self._layers.pulse.enter(self.run_id)
+            try:
+                route = topology.next_step(self.machine.topology_state())
+            finally:
+                self._layers.pulse.leave()
             route = self._existing(route)
         except Exception as error:
             known = isinstance(error, LookupError)
@@ -224,7 +229,7 @@ class Cycle:
         seconds = min(limits.decide_ms / 1000, limits.max_seconds + 1)
         reason = ReasonCode.AGENT_ERROR
         try:
-            answer = await ask(self._layers.agents[i.agent], self._view(i), seconds)
+            answer = await ask(self._layers.agents[i.agent], self._view(i), seconds, self._layers.pulse)
             reason = ReasonCode.AGENT_INVALID_ACTION
             proposal = checked(answer)
         except AgentLate:

@@ -1,0 +1,140 @@
+"""A runtime's pulse: a page of memory that it writes and its node reads, whatever holds the interpreter.
+
+A ping proves little: a loop with a thousand ready runs answers late though nobody is to blame, and C code that holds
+the interpreter's lock lets no thread answer at all.  The pulse says, without asking, whether the event loop turns,
+whether agents are entered and left, and which run's code it is in; and a signal makes the process write down where its
+loop's thread is, for that signal's handler needs no interpreter.  Both are anonymous files, gone with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import mmap
+import os
+import re
+import signal
+import struct
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from airside.stack.ids import RunId
+
+_PAGE = struct.Struct("<QQ128p")
+_DUMP = signal.SIGUSR2
+_DUMP_WAIT_S = 0.02
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
+
+
+class Where(NamedTuple):
+    """Where a process's pulse can be read, on its node; plain numbers, so that it travels."""
+
+    pid: int
+    page_fd: int
+    dump_fd: int
+    thread: int
+
+
+class Reading(NamedTuple):
+    """What a pulse said: turns of the loop, times foreign code gave it back, the run whose code it is in ("": none)."""
+
+    turns: int
+    left: int
+    inside: str
+
+
+class PulseWriter:
+    """The `Pulse` of a process, made by the thread that runs its event loop; `where` tells how to read it."""
+
+    def __init__(self) -> None:
+        page_fd, dump_fd = os.memfd_create("airside-pulse"), os.memfd_create("airside-stack")
+        os.ftruncate(page_fd, mmap.PAGESIZE)
+        self._page = mmap.mmap(page_fd, mmap.PAGESIZE)
+        self._turns = self._left = 0
+        faulthandler.register(_DUMP, file=dump_fd, all_threads=True, chain=False)
+        self.where = Where(os.getpid(), page_fd, dump_fd, threading.get_ident())
+
+    def turn(self) -> None:
+        """Say that the loop turns."""
+        self._turns += 1
+        _PAGE.pack_into(self._page, 0, self._turns, self._left, b"")
+
+    def enter(self, run_id: RunId) -> None:
+        """Say whose code is about to take the loop."""
+        _PAGE.pack_into(self._page, 0, self._turns, self._left, run_id.encode())
+
+    def leave(self) -> None:
+        """Say that it gave the loop back."""
+        self._left += 1
+        _PAGE.pack_into(self._page, 0, self._turns, self._left, b"")
+
+
+class PulseReader:
+    """Reads the pulse of a process of this node; raises `OSError` when made if the process is gone."""
+
+    def __init__(self, where: Where) -> None:
+        self._where = where
+        fd = os.open(f"/proc/{where.pid}/fd/{where.page_fd}", os.O_RDONLY)
+        try:
+            self._page = mmap.mmap(fd, mmap.PAGESIZE, prot=mmap.PROT_READ)
+        finally:
+            os.close(fd)
+
+    def read(self) -> Reading:
+        """Return the latest reading."""
+        turns, left, inside = _PAGE.unpack_from(self._page, 0)
+        return Reading(turns, left, inside.decode(errors="replace"))
+
+    async def innermost(self) -> str:
+        """Return the line of code the loop's thread is at ("" if the process is gone), even inside C code."""
+        path = Path(f"/proc/{self._where.pid}/fd/{self._where.dump_fd}")
+        try:
+            before = path.stat().st_size  # noqa: ASYNC240 - memory, not disk
+            os.kill(self._where.pid, _DUMP)
+            await asyncio.sleep(_DUMP_WAIT_S)
+            dump = path.read_bytes()[before:]  # noqa: ASYNC240 - memory, not disk
+        except OSError:
+            return ""
+        return innermost(dump.decode(errors="replace"), self._where.thread)
+
+
+def innermost(dump: str, thread: int) -> str:
+    """Return the innermost frame of a thread in what `faulthandler` wrote, as `file:line in function`."""
+    _, _, rest = dump.partition(f"0x{thread:016x}")
+    found = _FRAME.search(rest.partition("\n\n")[0])
+    if found is None:
+        return ""
+    return f"{found['file']}:{found['line']} in {found['function']}"
+
+
+class StallWatch:
+    """Tells a loop that one stretch of code holds from one that is merely busy; fed by samples, pure.
+
+    A loop is stalled if the same reading was seen for `stall_s`, at enough samples (one every `every_s`) that a
+    watcher which was itself held up proves nothing.  A reading without a run in it gets `patience` times as long: a
+    task that an agent left behind may hold the loop, but nobody can be named, so all its runs suffer the kill.
+    """
+
+    def __init__(self, *, stall_s: float, every_s: float, patience: float = 3.0) -> None:
+        self._stall_s = stall_s
+        self._enough = stall_s / every_s / 2
+        self._patience = patience
+        self._seen: Reading | None = None
+        self._since_s = 0.0
+        self._samples = 0
+
+    def sample(self, now_s: float, reading: Reading) -> None:
+        """Take in a reading."""
+        if reading != self._seen:
+            self._seen, self._since_s, self._samples = reading, now_s, 0
+        self._samples += 1
+
+    def held_s(self, now_s: float) -> float:
+        """Return for how many seconds the reading has been the same."""
+        return 0.0 if self._seen is None else now_s - self._since_s
+
+    def stalled(self, now_s: float) -> bool:
+        """Whether the loop is held."""
+        patience = 1.0 if self._seen is not None and self._seen.inside else self._patience
+        return self.held_s(now_s) > self._stall_s * patience and self._samples > self._enough

@@ -1,0 +1,180 @@
+"""A pulse says who holds an event loop, from outside the process and without its help."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airside.actors.pulse import PulseReader, PulseWriter, Reading, StallWatch, Where, innermost
+from airside.stack.asking import ask
+from airside.stack.ids import RunId
+
+STALL_S, EVERY_S = 2.0, 0.2
+
+HOLDER = """
+import re, sys, time
+from airside.actors.pulse import PulseWriter
+
+def hold():
+    {code}
+
+pulse = PulseWriter()
+pulse.turn()
+pulse.enter("run_guilty")
+print(*pulse.where, flush=True)
+hold()
+"""
+
+
+def holder(code: str) -> Iterator[Where]:
+    """Run code that never returns in a process with a pulse; kill it afterwards."""
+    child = subprocess.Popen([sys.executable, "-c", HOLDER.format(code=code)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        yield Where(*map(int, child.stdout.readline().split()))
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["while True: pass", "time.sleep(1e6)", "re.compile('(a+)+$').match('a' * 64 + 'b')"],
+    ids=["python", "sleep", "C code that holds the interpreter"],
+)
+async def test_it_names_the_run_and_the_line_whatever_holds_the_interpreter(code: str) -> None:
+    for where in holder(code):
+        reader = PulseReader(where)
+        assert reader.read() == Reading(turns=1, left=0, inside="run_guilty")
+        place = await reader.innermost()
+        while not place.endswith("in hold"):  # it may not have got there yet
+            place = await reader.innermost()
+        assert place == "<string>:6 in hold"
+
+
+def test_a_process_that_is_gone_cannot_be_read() -> None:
+    where = next(holder("pass"))
+    with pytest.raises(OSError, match="proc"):
+        PulseReader(where._replace(pid=2**22 + 1))
+
+
+def test_a_dump_without_the_thread_says_nothing() -> None:
+    assert innermost("Fatal\n", 7) == "" and innermost("Thread 0x0000000000000007 (most recent call first):\n", 7) == ""
+
+
+class Steps:
+    """An agent that awaits twice."""
+
+    waits = True
+
+    def __init__(self, seen: list[str], fails: bool = False) -> None:
+        self._seen = seen
+        self._fails = fails
+
+    async def decide(self, view: object) -> str:
+        """Note where it is."""
+        self._seen.append("code")
+        await asyncio.sleep(0)
+        self._seen.append("code")
+        try:
+            await asyncio.wait_for(asyncio.Event().wait(), 0.0)
+        except TimeoutError:
+            self._seen.append("code")
+        if self._fails:
+            raise ValueError("no")
+        return "done"
+
+
+class Recorder:
+    """A pulse that writes a list."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self._seen = seen
+
+    def enter(self, run_id: RunId) -> None:
+        """Note it."""
+        self._seen.append("enter")
+
+    def leave(self) -> None:
+        """Note it."""
+        self._seen.append("leave")
+
+
+class FakeView:
+    """All that `ask` looks at."""
+
+    run_id = RunId("run_x")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_every_stretch_of_an_agents_code_is_entered_and_left(fails: bool) -> None:
+    seen: list[str] = []
+    asking = ask(Steps(seen, fails), FakeView(), 5, Recorder(seen))  # type: ignore[arg-type]
+    if fails:
+        with pytest.raises(ValueError, match="no"):
+            await asking
+    else:
+        assert await asking == "done"
+    assert seen.count("code") == 3
+    bare = "".join(what[0] for what in seen)
+    assert re.fullmatch("(ec?l)+", bare)
+
+
+def test_turning_and_leaving_are_counted() -> None:
+    pulse = PulseWriter()
+    pulse.turn()
+    pulse.enter(RunId("run_a"))
+    pulse.leave()
+    pulse.enter(RunId("run_b"))
+    assert PulseReader(pulse.where).read() == Reading(turns=1, left=1, inside="run_b")
+
+
+# The watch.
+
+
+def watched(samples: list[tuple[float, Reading]]) -> tuple[StallWatch, float]:
+    """Return a watch that took the samples, and the time of the last one."""
+    watch = StallWatch(stall_s=STALL_S, every_s=EVERY_S)
+    for sample in samples:
+        watch.sample(*sample)
+    return watch, samples[-1][0]
+
+
+def test_a_run_that_holds_the_loop_is_blamed_once_it_did_for_long_enough() -> None:
+    watch, now = watched([(i * EVERY_S, Reading(7, 7, "run_a")) for i in range(11)])
+    assert not watch.stalled(now) and watch.stalled(now + 0.01)
+
+
+def test_a_loop_held_outside_any_agent_gets_longer() -> None:
+    watch, now = watched([(i * EVERY_S, Reading(7, 7, "")) for i in range(30)])
+    assert not watch.stalled(now) and watch.stalled(now + STALL_S)
+
+
+def test_a_long_turn_of_many_runs_is_nobodys_fault() -> None:
+    watch, now = watched([(i * EVERY_S, Reading(7, i, "run_a")) for i in range(100)])
+    assert not watch.stalled(now)
+
+
+def test_a_watcher_that_was_held_up_itself_proves_nothing() -> None:
+    watch, _ = watched([(0.0, Reading(7, 7, "run_a")), (60.0, Reading(7, 7, "run_a"))])
+    assert watch.held_s(60.0) == 60.0 and not watch.stalled(60.0)
+
+
+def test_nobody_is_blamed_before_the_first_sample() -> None:
+    watch = StallWatch(stall_s=STALL_S, every_s=EVERY_S)
+    assert not watch.stalled(1e9) and watch.held_s(1e9) == 0.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["", "run_a", "run_b"])), min_size=1, max_size=60))
+def test_who_is_blamed_was_in_every_sample_of_the_last_seconds(pairs: list[tuple[int, str]]) -> None:
+    samples = [(i * EVERY_S, Reading(turns, 0, inside)) for i, (turns, inside) in enumerate(pairs)]
+    watch, now = watched(samples)
+    recent = {reading for at, reading in samples if at >= now - STALL_S}
+    assert not watch.stalled(now + 0.01) or len(recent) == 1
