@@ -21,13 +21,16 @@ class Coalescer:
         self._max_batch = max_batch
         self._in_flight = in_flight
         self._waiting: deque[tuple[bytes, asyncio.Future[bytes]]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._active = 0
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def call(self, item: bytes) -> bytes:
         """Send an item with whatever else waits, and return its answer."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # asked for once: it costs a system call each time
+            loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
         self._waiting.append((item, future))
         if not self._scheduled and self._active < self._in_flight:
@@ -42,7 +45,8 @@ class Coalescer:
             size = min(self._max_batch, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(size)]
             self._active += 1
-            task = asyncio.ensure_future(self._carry(batch))
+            assert self._loop is not None
+            task = self._loop.create_task(self._carry(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -77,6 +77,8 @@ class Journal(Layer):
             if self._store.appended != self._checkpointed:
                 self._checkpointed = self._store.appended
                 await self._on_writer(self._store.checkpoint, now_us())
+            else:
+                await self._on_writer(self._store.fold)
 
     async def _on_writer(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._writer, function, *args)

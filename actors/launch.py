@@ -33,6 +33,13 @@ from airside.actors.settings import Settings
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
 from airside.stack.keyring import KeyRing
 
+INLINE_BYTES = 4 * 2**20
+"""What a Ray call carries up to this size travels in the call itself; larger arguments take the object store.
+
+Ray's own bound is 100 KiB, which a coalesced batch of a hundred steps exceeds: the detour cost a sixth of the
+throughput (`benchmarks.governed_steps`).
+"""
+
 START_S = 120.0
 """Longest a stack may take to start; a cold machine needs about 15 s."""
 
@@ -110,7 +117,10 @@ def _connect_ray(address: str | None, *, own: bool, auth_mode: str = "") -> bool
     if auth_mode and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = auth_mode
         Config.initialize("")  # Ray read its environment when it was imported; this is how it does so again
-    local: dict[str, Any] = {"num_cpus": os.cpu_count(), "include_dashboard": False} if own else {}
+    local: dict[str, Any] = {}
+    if own:
+        local = {"num_cpus": os.cpu_count(), "include_dashboard": False}
+        local["_system_config"] = {"max_direct_call_object_size": INLINE_BYTES}
     try:
         ray.init(
             address="local" if own else address,

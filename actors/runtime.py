@@ -187,10 +187,11 @@ class TenantRuntime(Layer):
     async def _end(self, cycle: Cycle) -> None:
         run_id, machine = cycle.run_id, cycle.machine
         self._forget(run_id, cycle)
-        self._stop_children(run_id)
         self._answer_parent(machine)
-        if machine.state.fan_out is not None and len(machine.state.children) < len(machine.state.fan_out.branches):
-            self._keep(asyncio.ensure_future(self._end_orphans(run_id)))
+        if machine.state.fan_out is not None:
+            self._stop_children(run_id)
+            if len(machine.state.children) < len(machine.state.fan_out.branches):
+                self._keep(asyncio.ensure_future(self._end_orphans(run_id)))
         tenant, ended = machine.state.submitted.identity.tenant, ev.encode_event(machine.events[-1])
         await self._tell(Report(run_id=run_id, tenant=tenant, state="ended", ended=ended))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ MAX_DEPTH = 32
 
 _SORTED = orjson.OPT_SORT_KEYS
 _ALLOWED_CONTROLS = frozenset("\t\n\r")
+_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
 def canonical(value: Json) -> bytes:
@@ -39,6 +41,34 @@ def digest(data: bytes) -> str:
 
 def check_bounds(value: Json, *, where: str) -> None:
     """Raise `InvalidInput` naming the place of a value too deep, not finite, or with control characters."""
+    if not _is_plain(value, 0):
+        _check_each(value, where)
+
+
+def _is_plain(value: Json, depth: int) -> bool:
+    """Whether a value is certainly within bounds: what nearly every value is, told without noting where things are."""
+    kind = type(value)
+    if kind is str:
+        return bool(value.isprintable()) or _UNFIT.search(value) is None
+    if kind is int:
+        return bool(-(2**63) <= value < 2**64)
+    if kind is float:
+        return bool(-1.8e308 < value < 1.8e308)
+    if kind is bool or value is None:
+        return True
+    if depth >= MAX_DEPTH:
+        return False
+    if kind is dict:
+        for key, inner in value.items():
+            if type(key) is not str or not _is_plain(key, depth) or not _is_plain(inner, depth + 1):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all(_is_plain(inner, depth + 1) for inner in value)
+    return False
+
+
+def _check_each(value: Json, where: str) -> None:
     stack: list[tuple[Any, str, int]] = [(value, where, 0)]
     while stack:
         item, path, depth = stack.pop()

@@ -80,7 +80,7 @@ class Cycle:
         self._recalled: tuple[Recalled, ...] = ()
         self._remaining = machine.limits
         self._grant = b""
-        self._reading = False
+        self._irrevocable = False
         self._learning: list[asyncio.Task[ev.MemoryLearned | None]] = []
         self._inbox: deque[ev.Event] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -145,8 +145,8 @@ class Cycle:
         """Handle one event and log it."""
         instructions = self.machine.handle(event)
         self.log.record(event)
-        if isinstance(event, ev.ToolExecuted) and not self._reading:
-            self.log.flush()  # what changed something is on record as soon as may be; nobody waits for it
+        if isinstance(event, ev.ToolExecuted) and self._irrevocable:
+            self.log.flush()  # lost, it would leave the call in doubt; nobody waits for it
         return instructions
 
     async def _interruptible(self, instruction: do.Instruction) -> ev.Event | None:
@@ -362,8 +362,8 @@ class Cycle:
         )
 
     async def _execute(self, i: do.Execute) -> ev.Event:
-        self._reading = not i.durable_first
-        if self._reading:
+        self._irrevocable = i.durable_first and not i.gated.repeatable
+        if not i.durable_first:
             self.log.flush()  # a read's intent is written while the read runs
         request = ExecuteRequest(
             grant=self._grant,

@@ -347,6 +347,9 @@ def _argument_condition(test: ArgumentTest) -> Condition:
     if test.op == "exists":
         return lambda f: bool(_select(f.arguments, parts)) == test.value
     compare = _COMPARE[test.op]
+    if test.identity is None and len(parts) == 1 and parts[0] != "*":
+        name, value = parts[0], test.value
+        return lambda f: name in f.arguments and bool(compare(f.arguments[name], value))
 
     def holds(facts: Facts) -> bool:
         operand = test.value if test.identity is None else _identity_fact(facts.identity, test.identity)

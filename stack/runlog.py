@@ -28,6 +28,12 @@ class RunLog:
         self._once_more = False
         self._seen = durable
         self._failure: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:  # asked for once: it costs a system call each time
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def record(self, event: Event) -> None:
         """Keep an event for the next append."""
@@ -38,7 +44,7 @@ class RunLog:
         if self._writing is not None:
             self._once_more = True
         elif self._kept and self._failure is None:
-            self._writing = asyncio.ensure_future(self._write())
+            self._writing = self._running_loop().create_task(self._write())
 
     def flush_if_idle(self) -> None:
         """Start writing if nothing was recorded since the last call, so that a slow step shows in the journal."""
@@ -49,7 +55,7 @@ class RunLog:
 
     async def _write_now(self) -> None:
         """Write in the caller's own task, which costs less than one for the write; `flush` waits for its end."""
-        self._writing = asyncio.get_running_loop().create_future()
+        self._writing = self._running_loop().create_future()
         done = self._writing
         try:
             await self._write()
