@@ -1,0 +1,301 @@
+"""The budget ledger: what may still be used, in several units at once, by an organisation, a tenant, a run.
+
+Accounts form a tree (organisation, tenant, run).  A reservation names one account and amounts; it is taken on that
+account and on every one above it, or on none: an amount is never made smaller to fit.  What was reserved is later
+settled (it happened, and this is what it used) or released (it certainly did not happen).  A branch of a run and an
+agent that control was handed to reserve on the run's own account, so no child can mint.
+
+Invariants, which `check` verifies:
+ 1. On every account and for every cap, in the window that is open: reserved + committed <= limit.  The one exception
+    is what was used beyond its reservation (an agent that told a lower price): it is counted, noted as overdraft, and
+    nothing more is granted until a later window.
+ 2. Of every account and unit, what is reserved is the sum of the reservations below it.
+ 3. No amount is below zero.
+
+The ledger is pure: time is an argument, and a clock that goes back does not open an earlier window again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from airside.stack.errors import InvalidInput, InvariantBroken
+from airside.stack.values import Count, Value
+
+Per = Literal["ever", "minute", "day", "month"]
+"""How long a limit counts what is used.  Minutes, days and months are those of the calendar, in UTC."""
+
+Amounts = Mapping[str, int]
+"""Unit -> whole number.  Units: `cost_microusd`, `tokens`, `tool_calls`, and `tool:NAME` for the calls of one tool."""
+
+_UNIT = re.compile(r"cost_microusd|tokens|tool_calls|tool:[A-Za-z0-9_.-]{1,128}")
+_MOST = 2**53
+_MINUTE_US, _DAY_US = 60_000_000, 86_400_000_000
+
+
+class Cap(Value):
+    """One limit of an account."""
+
+    unit: str
+    limit: Count
+    per: Per = "ever"
+
+
+class Shortage(Value):
+    """Why nothing was reserved: which account has how much left of what, and when there is more (None: never)."""
+
+    account: str
+    unit: str
+    per: Per
+    limit: int
+    left: int
+    wanted: int
+    retry_after_s: float | None = None
+
+    def __str__(self) -> str:
+        span = "" if self.per == "ever" else f" a {self.per}"
+        return f"{self.account}: {self.wanted} {self.unit} wanted, {max(0, self.left)} of {self.limit}{span} left"
+
+
+@dataclass(slots=True)
+class _Count:
+    """What one account has of one unit in one window."""
+
+    reserved: int = 0
+    committed: int = 0
+    overdraft: int = 0
+
+
+@dataclass(slots=True)
+class _Account:
+    parent: str | None
+    caps: tuple[Cap, ...]
+    counts: dict[tuple[str, Per, int], _Count] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Held:
+    """A reservation, or what is left of it once settled (`open` False): a repeat of it costs nothing."""
+
+    account: str
+    amounts: dict[str, int]
+    at_us: int
+    open: bool = True
+
+
+def amounts_of(given: Mapping[str, object]) -> dict[str, int]:
+    """Return amounts that are ones; raise `InvalidInput` for an unknown unit or a number that is not a plain count.
+
+    Booleans, floats (NaN among them) and negative numbers are refused: `cost > limit` would let each of them through.
+    """
+    for unit, amount in given.items():
+        if not isinstance(unit, str) or _UNIT.fullmatch(unit) is None:
+            raise InvalidInput(f"budget: {unit!r:.60} is not a unit (cost_microusd, tokens, tool_calls, tool:NAME)")
+        if type(amount) is not int or not 0 <= amount <= _MOST:
+            raise InvalidInput(f"budget: {amount!r:.40} {unit} is not a whole number of at least 0")
+    return dict(given)  # type: ignore[arg-type]
+
+
+def window_of(per: Per, at_us: int) -> int:
+    """Return when the window that `at_us` lies in began, UTC microseconds (0 for `ever`)."""
+    if per == "ever":
+        return 0
+    if per == "month":
+        first = datetime.fromtimestamp(at_us / 1e6, tz=UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        return int(first.timestamp()) * 1_000_000
+    length = _MINUTE_US if per == "minute" else _DAY_US
+    return at_us - at_us % length
+
+
+def _window_end(per: Per, at_us: int) -> int | None:
+    if per == "ever":
+        return None
+    if per == "month":
+        return window_of("month", window_of("month", at_us) + 32 * _DAY_US)
+    return window_of(per, at_us) + (_MINUTE_US if per == "minute" else _DAY_US)
+
+
+def _forget_past(counts: dict[tuple[str, Per, int], _Count], new: tuple[str, Per, int]) -> None:
+    """Drop the windows before a new one in which nothing is reserved any more: nobody will ask for them."""
+    for place in [p for p, count in counts.items() if p[:2] == new[:2] and p[2] < new[2] and not count.reserved]:
+        del counts[place]
+
+
+class Ledger:
+    """All budgets of a cell."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, _Account] = {}
+        self._held: dict[str, _Held] = {}
+        self._by_account: dict[str, set[str]] = {}
+        self._now_us = 0
+
+    def open(self, name: str, caps: Iterable[Cap] = (), *, parent: str | None = None) -> None:
+        """Open an account; one that is open keeps what it has.  Raise `InvalidInput` for a parent that is not open."""
+        if parent is not None and parent not in self._accounts:
+            raise InvalidInput(f"budget: {name} cannot be opened below {parent}, which is not open")
+        if name not in self._accounts:
+            caps = tuple(caps)
+            amounts_of({cap.unit: cap.limit for cap in caps})
+            self._accounts[name] = _Account(parent=parent, caps=caps)
+
+    def is_open(self, name: str) -> bool:
+        """Whether an account is open."""
+        return name in self._accounts
+
+    def reserve(self, key: str, account: str, amounts: Amounts, *, now_us: int) -> Shortage | None:
+        """Reserve on the account and on every one above it, or return what there is too little of.
+
+        The same key again is the same use: what it has already, reserved or settled, is not taken twice, and a larger
+        amount takes the difference.  Raise `InvalidInput` for amounts that are none and an account that is not open.
+        """
+        wanted, now = amounts_of(amounts), self._at(now_us)
+        held = self._held.get(key)
+        if held is not None and held.account != account:
+            raise InvalidInput(f"budget: {key} is reserved on {held.account}, not on {account}")
+        more = {u: a - (held.amounts.get(u, 0) if held else 0) for u, a in wanted.items()}
+        more = {unit: amount for unit, amount in more.items() if amount > 0}
+        short = self._shortage(account, more, now)
+        if short is not None:
+            return short
+        if held is None:
+            held = self._held[key] = _Held(account, {}, now)
+            self._by_account.setdefault(account, set()).add(key)
+        for unit, amount in more.items():
+            held.amounts[unit] = held.amounts.get(unit, 0) + amount
+            for count in self._counts(account, unit, held.at_us):
+                if held.open:
+                    count.reserved += amount
+                else:
+                    count.committed += amount
+        return None
+
+    def settle(self, key: str, used: Amounts | None = None) -> dict[str, int]:
+        """Commit what a reservation used (all of it if not said), and release the rest; settled twice is once.
+
+        What was used beyond the reservation is counted and returned; it is 0 of everything if prices are true.
+        """
+        held = self._held.get(key)
+        if held is None or not held.open:
+            return {}
+        final = dict(held.amounts) if used is None else amounts_of(used)
+        excess = {u: a - held.amounts.get(u, 0) for u, a in final.items() if a > held.amounts.get(u, 0)}
+        for unit in held.amounts.keys() | final.keys():
+            reserved, amount = held.amounts.get(unit, 0), final.get(unit, 0)
+            for count in self._counts(held.account, unit, held.at_us):
+                count.reserved -= reserved
+                count.committed += amount
+                count.overdraft += max(0, amount - reserved)
+        held.amounts, held.open = final, False
+        return excess
+
+    def release(self, key: str) -> None:
+        """Give a reservation back whose use certainly did not happen; of a settled one nothing comes back."""
+        held = self._held.get(key)
+        if held is None or not held.open:
+            return
+        for unit, amount in held.amounts.items():
+            for count in self._counts(held.account, unit, held.at_us):
+                count.reserved -= amount
+        self._drop(key)
+
+    def record(self, account: str, used: Amounts, *, at_us: int) -> None:
+        """Count what happened in the past, whether or not there was room for it: how a ledger is rebuilt."""
+        for unit, amount in amounts_of(used).items():
+            for count in self._counts(account, unit, at_us):
+                count.committed += amount
+
+    def close(self, account: str) -> None:
+        """Close an account: what is still reserved below it is settled in full, for nobody can say it was not used."""
+        for key in list(self._by_account.get(account, ())):
+            self.settle(key)
+            self._drop(key)
+        self._accounts.pop(account, None)
+
+    def used(self, account: str, unit: str, per: Per = "ever", *, now_us: int = 0) -> tuple[int, int]:
+        """Return what is reserved and what is committed on an account, in the window of `now_us`."""
+        count = self._accounts[account].counts.get((unit, per, window_of(per, self._at(now_us))), _Count())
+        return count.reserved, count.committed
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Return, per account, what it has reserved or committed of each unit since the ledger began."""
+        return {
+            name: {u: c.reserved + c.committed for (u, per, _), c in account.counts.items() if per == "ever"}
+            for name, account in self._accounts.items()
+        }
+
+    def check(self) -> None:
+        """Raise `InvariantBroken` naming the first invariant that does not hold."""
+        for name, account in self._accounts.items():
+            for cap in account.caps:
+                count = account.counts.get((cap.unit, cap.per, window_of(cap.per, self._now_us)), _Count())
+                if count.reserved + count.committed > cap.limit + count.overdraft:
+                    raise InvariantBroken(f"ledger: 1: {name} has more than {cap.limit} {cap.unit} per {cap.per}")
+            for (unit, per, _), count in account.counts.items():
+                if min(count.reserved, count.committed, count.overdraft) < 0:
+                    raise InvariantBroken(f"ledger: 3: {name} has less than 0 {unit}")
+                below = sum(
+                    h.amounts.get(unit, 0) for h in self._held.values() if h.open and name in self._up(h.account)
+                )
+                if per == "ever" and count.reserved != below:
+                    raise InvariantBroken(f"ledger: 2: {name} reserves {count.reserved} {unit}, below it {below}")
+
+    def _at(self, now_us: int) -> int:
+        self._now_us = max(self._now_us, now_us)
+        return self._now_us
+
+    def _up(self, account: str) -> list[str]:
+        """Return the account and those above it; raise `InvalidInput` if it is not open."""
+        found: list[str] = []
+        name: str | None = account
+        while name is not None:
+            if name not in self._accounts:
+                raise InvalidInput(f"budget: the account {name} is not open")
+            found.append(name)
+            name = self._accounts[name].parent
+        return found
+
+    def _shortage(self, account: str, wanted: Amounts, now: int) -> Shortage | None:
+        for name in self._up(account):
+            for cap in self._accounts[name].caps:
+                amount = wanted.get(cap.unit, 0)
+                count = self._accounts[name].counts.get((cap.unit, cap.per, window_of(cap.per, now)), _Count())
+                left = cap.limit - count.reserved - count.committed
+                if amount > 0 and amount > left:
+                    end = _window_end(cap.per, now)
+                    after = None if end is None else (end - now) / 1e6
+                    return Shortage(
+                        account=name,
+                        unit=cap.unit,
+                        per=cap.per,
+                        limit=cap.limit,
+                        left=left,
+                        wanted=amount,
+                        retry_after_s=after,
+                    )
+        return None
+
+    def _counts(self, account: str, unit: str, at_us: int) -> list[_Count]:
+        """Return every count that a use of `unit` at a time goes into, on the account and all above it."""
+        found = []
+        for name in self._up(account):
+            held = self._accounts[name]
+            spans: set[Per] = {"ever", *(cap.per for cap in held.caps if cap.unit == unit)}
+            for per in spans:
+                place = (unit, per, window_of(per, at_us))
+                if place not in held.counts:
+                    _forget_past(held.counts, place)
+                    held.counts[place] = _Count()
+                found.append(held.counts[place])
+        return found
+
+    def _drop(self, key: str) -> None:
+        held = self._held.pop(key)
+        keys = self._by_account.get(held.account, set())
+        keys.discard(key)
+        if not keys:
+            self._by_account.pop(held.account, None)
