@@ -20,7 +20,7 @@ from airside.stack.approvals import (
 )
 from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.events import ApprovalDecided, encode_event
-from airside.stack.identity import IdentityChecker
+from airside.stack.identity import IdentityChecker, vote_subject
 from airside.stack.ids import ApprovalId, RunId, TenantId
 from airside.stack.journaling import Append, Entry
 from airside.stack.local import decision_of
@@ -74,7 +74,8 @@ class Approvals(Layer):
         return await self.answer_each(batch, one)
 
     async def _count(self, vote: Vote) -> VoteReply:
-        who = self._identities.check(vote.identity, vote.proof)
+        subject = vote_subject(vote.approval_id, vote.verdict, vote.arguments)
+        who = self._identities.check(vote.identity, vote.proof, subject)
         if who is None:
             return VoteReply(ok=False, code="unknown", message="the identity's seal does not hold")
         async with self._writing:

@@ -11,7 +11,7 @@ import msgspec
 from airside.actors.layer import now_us
 from airside.stack import events as ev
 from airside.stack.errors import InvalidInput
-from airside.stack.identity import IdentityChecker
+from airside.stack.identity import IdentityChecker, run_subject
 from airside.stack.ids import RunId, TenantId, run_of
 from airside.stack.messages import Admit, Order, Ticket
 from airside.stack.reasons import ReasonCode
@@ -55,10 +55,10 @@ class Placed:
 
 def judge(admit: Admit, identities: IdentityChecker, routes: frozenset[str], version: str) -> ev.RunSubmitted | Ticket:
     """Return the run a request becomes, or the refusal."""
-    identity = identities.check(admit.identity, admit.proof)
-    if identity is None:
-        return Ticket(reason_code=ReasonCode.AUTH_FAILED, message="the identity's seal does not hold")
     request = msgspec.json.decode(admit.request, type=Request)
+    identity = identities.check(admit.identity, admit.proof, run_subject(run_of(request.request_id)))
+    if identity is None:
+        return Ticket(reason_code=ReasonCode.AUTH_FAILED, message="the identity's seal does not hold for this request")
     if request.route not in routes:
         message = f"no route {request.route!r:.80}; there are {sorted(routes)}"
         return Ticket(reason_code=ReasonCode.UNKNOWN_ROUTE_MODE, message=message)

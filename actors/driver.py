@@ -8,6 +8,7 @@ fenced by the journal and refused by the executors.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections import OrderedDict
@@ -36,7 +37,7 @@ from airside.stack.directory import Directory
 from airside.stack.ending import ending
 from airside.stack.errors import LayerUnavailable
 from airside.stack.identity import IdentityChecker
-from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.ids import PrincipalId, RunId, TenantId, root_of
 from airside.stack.journaling import Append
 from airside.stack.messages import Activation, Admit, Delivery, Order, Report, Ticket
 from airside.stack.reasons import ReasonCode
@@ -68,6 +69,7 @@ class Driver(Layer):
         settings = self.config.settings
         self._journal = RemoteJournal(settings)
         self._approvals = Remote(settings, "approvals")
+        self._policy_close = Remote(settings, "policy").batched("close")
         self._identities = IdentityChecker(self.config.seal_key)
         self._admit_message = msgspec.msgpack.Decoder(Admit).decode
         self._report_message = msgspec.msgpack.Decoder(Report).decode
@@ -261,12 +263,18 @@ class Driver(Layer):
         if placed is not None and placed.asked:
             self._spawn(self._withdraw(run_id))
         self._queue.release(tenant, run_id)
+        if run_id == root_of(run_id):
+            self._spawn(self._close_account(run_id))
         self._ended[run_id] = ended
         if len(self._ended) > RESULTS_KEPT:
             self._ended.popitem(last=False)
         self._work.set()
         self._changed.set()
         self._changed = asyncio.Event()
+
+    async def _close_account(self, run_id: RunId) -> None:
+        with contextlib.suppress(LayerUnavailable):  # a restarted gate opens no account of a run that has ended
+            await self._policy_close(encode(run_id))
 
     async def _withdraw(self, run_id: RunId) -> None:
         """Take what an ended run waited for off the list people see."""

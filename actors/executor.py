@@ -1,19 +1,31 @@
-"""ToolExecutor: one dispatcher of the pool.  Holds the tools and their credentials."""
+"""ToolExecutor: one dispatcher of the pool.  Holds the tools and their credentials, and journals what it refuses."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from airside.actors.layer import Layer, LayerConfig, control, now_us
-from airside.actors.stubs import encode, encode_json
-from airside.stack.ids import RunId, mint_executor
+from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
+from airside.stack.errors import LayerUnavailable
+from airside.stack.grants import GrantRefused
+from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantId, mint_executor
+from airside.stack.journaling import Append, Entry
 from airside.stack.ports import ExecuteRequest
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import Tool, Toolset
+
+MAX_REFUSALS_WAITING = 10_000
+"""Refusals that wait for the journal; more, which only a flood makes, are counted and not kept."""
+
+
+def _entry(refused: GrantRefused) -> Entry:
+    return Entry(type="GrantRefused", step=refused.step, at_us=refused.at_us, cause=-1, body=encode_json(refused))
 
 
 class ToolExecutor(Layer):
@@ -24,11 +36,21 @@ class ToolExecutor(Layer):
         self._tools = tools
 
     async def start(self) -> None:
-        """Take a new incarnation id."""
+        """Take a new incarnation id.  Until a gate has made itself known, no grant is taken."""
+        self._refused: list[tuple[GrantRefused, TenantId | None]] = []
+        self._told: dict[TenantId | None, int] = {}
+        self._dropped = 0
+        self._telling: asyncio.Task[None] | None = None
+        self._journal = RemoteJournal(self.config.settings)
+        self._policy = Remote(self.config.settings, "policy")
         self._request = msgspec.msgpack.Decoder(ExecuteRequest).decode
         self._run_id = msgspec.msgpack.Decoder(str).decode
         self._dispatcher = Dispatcher(
-            self._tools, seal_key=self.config.seal_key, executor_id=mint_executor(os.urandom), now_us=now_us
+            self._tools,
+            seal_key=self.config.seal_key,
+            executor_id=mint_executor(os.urandom),
+            now_us=now_us,
+            on_refusal=self._note,
         )
 
     async def incarnation(self) -> str:
@@ -36,14 +58,51 @@ class ToolExecutor(Layer):
         await self.ready()
         return self._dispatcher.executor_id
 
+    async def trust(self, issuer: str) -> None:
+        """Take grants of this incarnation of the gate, and no longer those of another."""
+        await self.ready()
+        self._dispatcher.issuer = IssuerId(issuer)
+
     async def execute(self, batch: list[bytes]) -> list[bytes]:
         """Carry out or refuse each call of a batch."""
         await self.ready()
+        if self._dispatcher.issuer == NO_ISSUER:
+            with contextlib.suppress(LayerUnavailable):  # then every grant is refused
+                self._dispatcher.issuer = IssuerId(await self._policy.call("issuer"))
 
         async def one(item: bytes) -> bytes:
             return encode_json(await self._dispatcher.execute(self._request(item)))
 
         return await self.answer_each(batch, one)
+
+    # Refusals, journaled in a stream of this incarnation's own.
+
+    def _note(self, refused: GrantRefused, tenant: TenantId | None) -> None:
+        if len(self._refused) >= MAX_REFUSALS_WAITING:
+            self._dropped += 1
+            return
+        self._refused.append((refused, tenant))
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.ensure_future(self._tell())
+
+    async def _tell(self) -> None:
+        while self._refused:
+            noted, self._refused = self._refused, []
+            for tenant in {tenant for _, tenant in noted}:
+                entries = tuple(_entry(refused) for refused, whose in noted if whose == tenant)
+                append = Append(
+                    tenant=tenant or SYSTEM_TENANT,
+                    stream=f"{self._dispatcher.executor_id}/{tenant or SYSTEM_TENANT}",
+                    epoch=0,
+                    first_seq=self._told.get(tenant, 0),
+                    entries=entries,
+                )
+                try:
+                    await self._journal.append(append)
+                except LayerUnavailable:
+                    logger.error("%d refusals are not on record", len(entries), extra={"action": "refusals_lost"})
+                else:
+                    self._told[tenant] = append.first_seq + len(entries)
 
     async def release(self, batch: list[bytes]) -> list[bytes]:
         """Close what some runs hold."""
@@ -57,7 +116,7 @@ class ToolExecutor(Layer):
 
     async def stats(self) -> dict[str, Any]:
         """Return the calls of this incarnation."""
-        return dict(self._dispatcher.stats()) if self._started else {}
+        return {**self._dispatcher.stats(), "refusals_dropped": self._dropped} if self._started else {}
 
 
 control(ToolExecutor.stats)

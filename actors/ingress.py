@@ -15,8 +15,8 @@ from airside.stack.auth import Authenticator
 from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.directory import Directory
 from airside.stack.errors import AuthRefused, InvalidInput, LayerUnavailable
-from airside.stack.identity import seal_identity
-from airside.stack.ids import ApprovalId, mint_request
+from airside.stack.identity import run_subject, seal_identity, vote_subject
+from airside.stack.ids import ApprovalId, mint_request, run_of
 from airside.stack.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
 from airside.stack.values import Identity, Request, decode_json
@@ -54,7 +54,7 @@ class Ingress(Layer):
             ticket: Ticket = await self._admit(
                 Admit(
                     identity=encode(identity),
-                    proof=seal_identity(self.config.seal_key, identity),
+                    proof=seal_identity(self.config.seal_key, identity, run_subject(run_of(request.request_id))),
                     request=encode_json(request),
                 )
             )
@@ -97,7 +97,9 @@ class Ingress(Layer):
             return VoteReply(ok=False, code="invalid", message=f"{verdict!r:.40} is not approve, reject or edit")
         vote = Vote(
             identity=encode(identity),
-            proof=seal_identity(self.config.seal_key, identity),
+            proof=seal_identity(
+                self.config.seal_key, identity, vote_subject(ApprovalId(approval_id), verdict, arguments)
+            ),
             approval_id=ApprovalId(approval_id),
             verdict=verdict,  # type: ignore[arg-type]
             arguments=arguments,

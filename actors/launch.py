@@ -168,7 +168,7 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
         return as_actor(kind).options(**options).remote(*args)
 
     made = [make(Journal, "journal", plain, keys.chain)]
-    made.append(make(Policy, "policy", sealed, checked.bundle, checked.specs))
+    made.append(make(Policy, "policy", sealed, checked.bundle, checked.specs, checked.directory))
     made += [make(ToolExecutor, "executor", sealed, app.tools, key=str(i)) for i in range(settings.executors)]
     if app.memory:
         made.append(make(Memory, "memory", plain, app.embedder))

@@ -1,4 +1,8 @@
-"""Policy: the gate behind a list method.  Holds tool specs, the bundle and the seal key; runs nobody's code."""
+"""Policy: the gate behind a list method.  Holds tools' specs, bundle, budgets and seal key; runs nobody's code.
+
+Its ledger lives in memory and is rebuilt from the journal.  Before it is, the executors are told of the new issuer, so
+that no grant of the incarnation before, which may not be on record yet, is used beside what this one grants.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +12,57 @@ from typing import Any
 import msgspec
 
 from airside.actors.layer import Layer, LayerConfig, control, now_us
+from airside.actors.stubs import Remote
+from airside.stack.directory import Directory
 from airside.stack.gate import Gate, GateRequest
-from airside.stack.ids import Buffered
+from airside.stack.ids import Buffered, RunId, mint_issuer
+from airside.stack.ledger import Per, window_of
 from airside.stack.policy import load_bundle
+from airside.stack.spending import Spending, Spent
 from airside.stack.toolspec import ToolSpec
+
+_SPANS: tuple[Per, ...] = ("month", "day", "minute")
 
 
 class Policy(Layer):
     """Decides about calls."""
 
-    def __init__(self, config: LayerConfig, bundle_yaml: str, tools: Sequence[ToolSpec]) -> None:
+    def __init__(self, config: LayerConfig, bundle_yaml: str, tools: Sequence[ToolSpec], directory: Directory) -> None:
         super().__init__(config)
         self._bundle_yaml = bundle_yaml
         self._tools = tools
+        self._directory = directory
         self._decisions = {"allow": 0, "deny": 0, "require_approval": 0}
 
     async def start(self) -> None:
-        """Compile the bundle and the tools' validators."""
+        """Compile the bundle and the tools' validators, void what was granted before, and count what was spent."""
+        settings = self.config.settings
         self._decoder = msgspec.msgpack.Decoder(GateRequest)
         self._encoder = msgspec.msgpack.Encoder()
+        self._issuer = mint_issuer()
+        for index in range(settings.executors):
+            await Remote(settings, "executor", str(index)).insist("trust", self._issuer)
         self._gate = Gate(
             bundle=load_bundle(self._bundle_yaml),
             tools=self._tools,
             seal_key=self.config.seal_key,
             now_us=now_us,
             random=Buffered(),
+            spending=await self._rebuilt(),
+            issuer=self._issuer,
         )
+
+    async def _rebuilt(self) -> Spending:
+        organisation, tenants = self._directory.caps()
+        now = now_us()
+        spans = [window_of(per, now) for per in _SPANS]
+        rows = await Remote(self.config.settings, "journal").insist("rows", "spent", spans)
+        return Spending(organisation, tenants, (Spent(*row) for row in rows))
+
+    async def issuer(self) -> str:
+        """Return the id of this incarnation, which an executor that was restarted asks for."""
+        await self.ready()
+        return self._issuer
 
     async def decide(self, batch: list[bytes]) -> list[bytes]:
         """Decide about each call of a batch."""
@@ -45,9 +74,17 @@ class Policy(Layer):
             answers.append(self._encoder.encode(reply))
         return answers
 
+    async def close(self, batch: list[bytes]) -> list[bytes]:
+        """Forget runs that have ended; what they used stays counted on their tenants."""
+        await self.ready()
+        for item in batch:
+            self._gate.spending.close(RunId(msgspec.msgpack.decode(item, type=str)))
+        return [b""] * len(batch)
+
     async def stats(self) -> dict[str, Any]:
-        """Return the decisions made since this incarnation began."""
-        return dict(self._decisions)
+        """Return the decisions made since this incarnation began, and what was used since the journal began."""
+        used = self._gate.spending.stats() if self._started else {}
+        return {**self._decisions, "used": used}
 
 
 control(Policy.stats)

@@ -78,6 +78,21 @@ FROM runs r JOIN events e ON e.stream = r.run_id
 WHERE r.run_id NOT IN (SELECT run_id FROM outcomes)
 GROUP BY ALL ORDER BY min(e.at_us);
 
+-- name: spent
+-- Calls that were intended, once a key however often they were sent: of unfinished runs each, of ended ones summed up
+-- per tenant, tool and the span of time (since the given month, day and minute began) they fall into.
+WITH calls AS (
+    SELECT tenant, stream, step, min(at_us) AS at_us, any_value(json_extract_string(body, '$.tool')) AS tool,
+           any_value(coalesce(CAST(json_extract(body, '$.cost_microusd') AS BIGINT), 0)) AS cost
+    FROM events WHERE type = 'EffectIntended' GROUP BY tenant, stream, step),
+live AS (SELECT run_id FROM runs WHERE run_id NOT IN (SELECT run_id FROM outcomes))
+SELECT tenant, stream, stream || ':' || step, tool, 1, cost, at_us FROM calls
+WHERE split_part(stream, '.', 1) IN (SELECT run_id FROM live)
+UNION ALL
+SELECT tenant, '', '', tool, count(*), CAST(sum(cost) AS BIGINT), max(at_us) FROM calls
+WHERE split_part(stream, '.', 1) NOT IN (SELECT run_id FROM live)
+GROUP BY tenant, tool, CASE WHEN at_us >= $3 THEN 3 WHEN at_us >= $2 THEN 2 WHEN at_us >= $1 THEN 1 ELSE 0 END;
+
 -- name: outcomes
 -- How some runs ended.
 SELECT o.run_id, o.body, r.job_id, r.submitted_us, o.ended_us

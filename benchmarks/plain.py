@@ -18,7 +18,7 @@ from airside.memory.local import LocalMemory
 from airside.stack.cycle import Cycle, Layers
 from airside.stack.events import RunActivated, RunSubmitted
 from airside.stack.gate import Gate
-from airside.stack.identity import seal_identity
+from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import Buffered, mint_executor, mint_run, parse_principal, parse_tenant
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.local import LocalApprovals, LocalPolicy
@@ -82,10 +82,11 @@ async def one_run(made: Layers, tenant: str, key: bytes, steps: int) -> None:
     identity = Identity(
         principal=parse_principal("clerk"), tenant=parse_tenant(tenant), roles=("clerk",), scopes=("ledger",)
     )
+    run_id = mint_run()
     submitted = RunSubmitted(
-        run_id=mint_run(),
+        run_id=run_id,
         identity=identity,
-        sealed=seal_identity(key, identity),
+        sealed=seal_identity(key, identity, run_subject(run_id)),
         request=Request(text=TEXT, inputs=msgspec.Raw(msgspec.json.encode({"steps": steps}))),
         limits=Limits(),
         app_version="1",

@@ -20,6 +20,7 @@ MAX_SENDS = 4
 """How often one call is sent: first, and again after an executor died.  More would hide a call that kills executors."""
 
 _NOT_STARTED = frozenset({ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE, ReasonCode.TOOL_UNAVAILABLE})
+_OWN_BUDGET = frozenset({ReasonCode.MAX_COST, ReasonCode.MAX_TOOL_CALLS})
 _MAYBE = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
 
 
@@ -34,6 +35,8 @@ class CallHandlers(MachineBase):
         if decision.outcome == "require_approval":
             ask = do.AskApproval(step=s.step, cause=self._cause(), gated=event, durable_first=True)
             return self._become(Phase.AWAITING_APPROVAL, ask)
+        if decision.reason_code in _OWN_BUDGET:
+            return self._conclude(decision.reason_code, decision.detail)
         if decision.outcome != "allow":
             return self._refuse(decision.reason_code, decision.detail or decision.code or decision.rule)
         if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
@@ -61,6 +64,7 @@ class CallHandlers(MachineBase):
             key=self._key(),
             tool=gated.tool,
             digest=gated.digest,
+            cost_microusd=gated.cost_microusd,
         )
         return self._become(Phase.INTENDING, intend)
 

@@ -357,6 +357,7 @@ class Cycle:
             key=i.key,
             tool=i.tool,
             digest=i.digest,
+            cost_microusd=i.cost_microusd,
             at_us=self._layers.now_us(),
             cause=i.cause,
         )

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from airside.stack.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
 from airside.stack.errors import InvalidId
-from airside.stack.ids import parse_principal, parse_tenant
+from airside.stack.ids import SYSTEM_TENANT, parse_principal, parse_tenant
+from airside.stack.ledger import Cap, Per
 from airside.stack.values import CLEARANCES, Clearance, Limits
 from airside.stack.yaml_source import load_yaml
 
@@ -54,13 +55,29 @@ class Principal(_Closed):
     check_limits = field_validator("limits", mode="before")(_limits)
 
 
+class Budget(_Closed):
+    """What the runs of a tenant, or of all tenants, may use together: `limit` of `unit` ever, or per span of time.
+
+    A unit is `cost_microusd`, `tool_calls`, or `tool:NAME` (the calls of one tool).
+    """
+
+    unit: Annotated[str, Field(pattern=r"^(cost_microusd|tool_calls|tool:[A-Za-z0-9_.-]{1,128})$")]
+    limit: Annotated[int, Field(ge=0, le=2**53)]
+    per: Per = "ever"
+
+    def cap(self) -> Cap:
+        """Return the ledger's cap."""
+        return Cap(unit=self.unit, limit=self.limit, per=self.per)
+
+
 class Tenant(_Closed):
-    """One tenant: how much it may have at once, the limits of its runs, and its principals."""
+    """One tenant: how much it may have at once, the limits of its runs, what they share, and its principals."""
 
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = DEFAULT_CONCURRENCY
     queue: Annotated[int, Field(ge=0, le=10_000_000)] = DEFAULT_QUEUE
     clearance: Clearance = "internal"
     limits: LimitFields = {}
+    budgets: list[Budget] = []
     open: bool = False
     open_roles: list[str] = []
     open_scopes: list[str] = []
@@ -93,6 +110,9 @@ class Directory(_Closed):
     issuer: str = "airside-local"
     audience: str = "airside"
     keys: dict[str, IssuerKey] = {}
+    budgets: list[Budget] = []
+    """What all tenants together may use."""
+
     tenants: Annotated[dict[str, Tenant], Field(min_length=1)]
 
     @field_validator("tenants")
@@ -100,12 +120,18 @@ class Directory(_Closed):
     def _ids_are_ids(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
         try:
             for name, tenant in tenants.items():
-                parse_tenant(name)
+                if parse_tenant(name) == SYSTEM_TENANT:
+                    raise InvalidId(f"{name!r} is the stack's own name: call the tenant something else")
                 for principal in tenant.principals:
                     parse_principal(principal)
         except InvalidId as error:
             raise ValueError(error.message) from None
         return tenants
+
+    def caps(self) -> tuple[list[Cap], dict[str, list[Cap]]]:
+        """Return the organisation's caps, and those of every tenant that has any."""
+        tenants = {name: [b.cap() for b in tenant.budgets] for name, tenant in self.tenants.items() if tenant.budgets}
+        return [budget.cap() for budget in self.budgets], tenants
 
 
 def load_directory(source: str | Path) -> Directory:

@@ -18,6 +18,7 @@ from airside.stack.topology import Route
 from airside.stack.values import (
     NULL,
     Action,
+    Count,
     Decision,
     EffectClass,
     Finish,
@@ -150,6 +151,7 @@ class EffectIntended(Event, tag=True):
     key: EffectKey
     tool: str
     digest: str
+    cost_microusd: Count = 0
 
 
 class ToolExecuted(Event, tag=True):

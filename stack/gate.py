@@ -14,10 +14,11 @@ from airside.stack.approvals import Receipt, call_digest, open_receipt
 from airside.stack.canonical import canonical, digest, parse_own
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
 from airside.stack.grants import GRANT_LIFE_US, Grant, mint
-from airside.stack.identity import IdentityChecker
-from airside.stack.ids import ApprovalId, ExecutorId, Randomness, RunId, approval_for, effect_key
+from airside.stack.identity import IdentityChecker, run_subject
+from airside.stack.ids import NO_ISSUER, ApprovalId, ExecutorId, IssuerId, Randomness, RunId, approval_for, effect_key
 from airside.stack.policy import Bundle, Evaluator, Facts
 from airside.stack.reasons import ReasonCode
+from airside.stack.spending import Spending, reason_of_shortage
 from airside.stack.toolspec import ArgumentValidator, ToolSpec
 from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Risk, Value
 
@@ -67,6 +68,8 @@ class Gate:
         seal_key: bytes,
         now_us: Callable[[], int],
         random: Randomness,
+        spending: Spending | None = None,
+        issuer: IssuerId = NO_ISSUER,
     ) -> None:
         self._evaluator = Evaluator(bundle)
         self._tools = {spec.name: (spec, ArgumentValidator(spec)) for spec in tools}
@@ -76,6 +79,8 @@ class Gate:
         self._identities = IdentityChecker(seal_key)
         self._now_us = now_us
         self._random = random
+        self.spending = spending or Spending()
+        self._issuer = issuer
 
     @property
     def policy_version(self) -> str:
@@ -90,9 +95,9 @@ class Gate:
             return GateReply(decision=self._evaluator.error(f"{type(error).__name__}: {error}"))
 
     def _decide(self, request: GateRequest) -> GateReply:
-        identity = self._identities.check(request.identity, request.proof)
+        identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))
         if identity is None:
-            return GateReply(decision=self._evaluator.error("the identity's seal does not hold"))
+            return GateReply(decision=self._evaluator.error("the identity's seal does not hold for this run"))
         known = self._tools.get(request.tool)
         if known is None or not set(known[0].scopes) <= set(identity.scopes):
             return self._no(ReasonCode.TOOL_UNKNOWN, f"{request.tool!r:.100} is not a tool {identity.principal} has")
@@ -140,6 +145,8 @@ class Gate:
                 decision = msgspec.structs.replace(decision, outcome="allow", approval=None)
         grant = b""
         if decision.outcome == "allow":
+            decision = self._afford(request, identity, spec) or decision
+        if decision.outcome == "allow":
             grant = self._grant(request, identity, spec, digest(arguments), approval_id or "")
         return GateReply(
             decision=decision,
@@ -153,6 +160,14 @@ class Gate:
             approval_id=approval_id,
             grant=grant,
         )
+
+    def _afford(self, request: GateRequest, identity: Identity, spec: ToolSpec) -> Decision | None:
+        """Count the call on every budget it falls under; return the refusal if one of them has too little left."""
+        key = effect_key(request.run_id, request.step)
+        short = self.spending.reserve(identity, request.run_id, key, spec, now_us=self._now_us())
+        if short is None:
+            return None
+        return self._evaluator.deny(reason_of_shortage(short), str(short), rule="budget")
 
     def _binding(self, request: GateRequest, identity: Identity, spec: ToolSpec, arguments: bytes) -> str:
         return call_digest(
@@ -198,6 +213,7 @@ class Gate:
                 executor=request.executor,
                 timeout_ms=min(spec.timeout_ms, request.remaining.tool_ms),
                 expires_us=self._now_us() + GRANT_LIFE_US,
+                issuer=self._issuer,
                 nonce=self._random(12),
             ),
         )

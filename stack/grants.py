@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from airside.stack.ids import EffectKey, ExecutorId, PrincipalId, RunId, TenantId
+from airside.stack.ids import EffectKey, ExecutorId, IssuerId, PrincipalId, RunId, TenantId
+from airside.stack.reasons import ReasonCode
 from airside.stack.sealing import unwrap, wrap
 from airside.stack.values import Value
 
@@ -17,7 +18,11 @@ _PURPOSE = "grant"
 
 
 class Grant(Value, array_like=True):
-    """Everything the permission is bound to.  `executor` is one incarnation: its death voids the grant."""
+    """Everything the permission is bound to.
+
+    `executor` and `issuer` are one incarnation each, of the executor and of the gate: the death of either voids the
+    grant.  So what a gate had granted and not yet on record cannot be used beside what its successor grants.
+    """
 
     tenant: TenantId
     principal: PrincipalId
@@ -34,7 +39,22 @@ class Grant(Value, array_like=True):
     executor: ExecutorId
     timeout_ms: int
     expires_us: int
+    issuer: IssuerId
     nonce: bytes
+
+
+class GrantRefused(Value, tag=True):
+    """What an executor journals of a call it refused; of a grant without a seal that holds nothing else is believed."""
+
+    at_us: int
+    executor: ExecutorId
+    reason_code: ReasonCode
+    detail: str
+    presented_sha256: str
+    run_id: str = ""
+    step: int = 0
+    tool: str = ""
+    principal: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -20,7 +20,14 @@ RunId = NewType("RunId", str)
 RequestId = NewType("RequestId", str)
 ApprovalId = NewType("ApprovalId", str)
 ExecutorId = NewType("ExecutorId", str)
+IssuerId = NewType("IssuerId", str)
 EffectKey = NewType("EffectKey", str)
+
+SYSTEM_TENANT = TenantId("airside")
+"""Whose journal chain has what belongs to no tenant; a directory may not list it."""
+
+NO_ISSUER = IssuerId("")
+"""The issuer where the gate and the executors are one process, and die together."""
 
 Randomness = Callable[[int], bytes]
 """`n -> n random bytes`; `secrets.token_bytes` in production, a seeded generator in the simulator."""
@@ -89,9 +96,19 @@ def run_of(request: RequestId) -> RunId:
     return RunId("run_" + request.removeprefix("req_"))
 
 
+def root_of(run_id: RunId) -> RunId:
+    """Return the run that a branch, however deep, belongs to; a run that is no branch is its own."""
+    return RunId(run_id.partition(".")[0])
+
+
 def mint_executor(random: Randomness = secrets.token_bytes) -> ExecutorId:
     """Mint the id of one incarnation of an executor; a restarted executor is another one."""
     return ExecutorId("exe_" + random(12).hex())
+
+
+def mint_issuer(random: Randomness = secrets.token_bytes) -> IssuerId:
+    """Mint the id of one incarnation of the gate; the grants of an earlier one are void."""
+    return IssuerId("iss_" + random(12).hex())
 
 
 def child_run(parent: RunId, step: int, branch: int) -> RunId:

@@ -57,6 +57,7 @@ class Intend(Instruction):
     key: EffectKey
     tool: str
     digest: str
+    cost_microusd: int
 
 
 class Execute(Instruction):

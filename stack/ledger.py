@@ -135,13 +135,19 @@ class Ledger:
         self._now_us = 0
 
     def open(self, name: str, caps: Iterable[Cap] = (), *, parent: str | None = None) -> None:
-        """Open an account; one that is open keeps what it has.  Raise `InvalidInput` for a parent that is not open."""
+        """Open an account; one that is open keeps what it has, and gets caps if it has none yet.
+
+        Raise `InvalidInput` for a parent that is not open, and for an account that is open below another one.
+        """
         if parent is not None and parent not in self._accounts:
             raise InvalidInput(f"budget: {name} cannot be opened below {parent}, which is not open")
-        if name not in self._accounts:
+        known = self._accounts.get(name)
+        if known is not None and known.parent != parent:
+            raise InvalidInput(f"budget: {name} is open below {known.parent}, not below {parent}")
+        if known is None or not known.caps:
             caps = tuple(caps)
             amounts_of({cap.unit: cap.limit for cap in caps})
-            self._accounts[name] = _Account(parent=parent, caps=caps)
+            self._accounts[name] = _Account(parent, caps, known.counts if known is not None else {})
 
     def is_open(self, name: str) -> bool:
         """Whether an account is open."""
@@ -203,11 +209,18 @@ class Ledger:
                 count.reserved -= amount
         self._drop(key)
 
-    def record(self, account: str, used: Amounts, *, at_us: int) -> None:
-        """Count what happened in the past, whether or not there was room for it: how a ledger is rebuilt."""
-        for unit, amount in amounts_of(used).items():
+    def record(self, account: str, used: Amounts, *, at_us: int, key: str = "") -> None:
+        """Count what happened in the past, whether or not there was room for it: how a ledger is rebuilt.
+
+        With a `key`, a later reservation under that key is the same use.
+        """
+        amounts = amounts_of(used)
+        for unit, amount in amounts.items():
             for count in self._counts(account, unit, at_us):
                 count.committed += amount
+        if key:
+            self._held[key] = _Held(account, amounts, at_us, open=False)
+            self._by_account.setdefault(account, set()).add(key)
 
     def close(self, account: str) -> None:
         """Close an account: what is still reserved below it is settled in full, for nobody can say it was not used."""

@@ -235,6 +235,7 @@ def grant_for(tool: ToolSpec, arguments: bytes = b"{}", /, **fields: Any) -> Gra
         "executor": EXECUTOR,
         "timeout_ms": 30_000,
         "expires_us": 100 * SECOND,
+        "issuer": "",
         "nonce": b"nonce-000001",
     }
     return Grant(**(given | fields))

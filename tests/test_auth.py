@@ -270,7 +270,7 @@ def test_a_token_that_expires_beyond_all_time_is_refused_or_gives_an_identity_th
         who = AUTH.identify(token(exp=10**30), NOW)
     except AuthRefused:
         return
-    assert seal_identity(KEY, who)
+    assert seal_identity(KEY, who, "run:x")
 
 
 def test_a_claim_of_hundreds_of_digits_is_refused_before_the_signature_is_looked_at() -> None:
@@ -381,12 +381,13 @@ def test_an_identity_is_believed_only_with_its_seal() -> None:
     import msgspec
 
     who = AUTH.identify(token(), NOW)
-    encoded, proof = msgspec.msgpack.encode(who), seal_identity(KEY, who)
+    encoded, proof = msgspec.msgpack.encode(who), seal_identity(KEY, who, "run:x")
     checker = IdentityChecker(KEY)
-    assert checker.check(encoded, proof) == who == checker.check(encoded, proof)
+    assert checker.check(encoded, proof, "run:x") == who == checker.check(encoded, proof, "run:x")
+    assert checker.check(encoded, proof, "run:y") is None and checker.check(encoded, proof, "vote:x") is None
     raised = msgspec.msgpack.encode(msgspec.structs.replace(who, limits=Limits()))
-    assert checker.check(raised, proof) is None
-    assert IdentityChecker(b"j" * 32).check(encoded, proof) is None
+    assert checker.check(raised, proof, "run:x") is None
+    assert IdentityChecker(b"j" * 32).check(encoded, proof, "run:x") is None
 
 
 def test_a_key_ring_is_made_once_for_its_user_only(tmp_path: Path) -> None:

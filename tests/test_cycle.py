@@ -12,7 +12,7 @@ from airside.stack import instructions as do
 from airside.stack.agents import FunctionAgent, ReplayAgent
 from airside.stack.cycle import Cycle, Layers
 from airside.stack.gate import Gate
-from airside.stack.identity import seal_identity
+from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import PrincipalId, RunId, child_run
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
@@ -84,7 +84,7 @@ class World:
             at_us=0,
             run_id=RUN,
             identity=who,
-            sealed=seal_identity(KEY, who),
+            sealed=seal_identity(KEY, who, run_subject(RUN)),
             request=Request(text="go", inputs=Raw(b'{"actions":[{"tool":"pay","args":{"amount":3}}]}')),
             limits=Limits(),
             app_version="1",

@@ -88,6 +88,7 @@ ALTERED: dict[str, Any] = {
     "executor": "exe_" + "2" * 24,
     "timeout_ms": 1,
     "expires_us": 10**15,
+    "issuer": "iss_" + "3" * 24,
     "nonce": b"other",
 }
 

@@ -14,8 +14,8 @@ from airside.stack.canonical import canonical, digest
 from airside.stack.errors import InvalidConfig
 from airside.stack.gate import Gate, GateReply, GateRequest
 from airside.stack.grants import GRANT_LIFE_US, Grant, open_grant
-from airside.stack.identity import seal_identity
-from airside.stack.ids import ApprovalId, PrincipalId, effect_key
+from airside.stack.identity import run_subject, seal_identity
+from airside.stack.ids import NO_ISSUER, ApprovalId, PrincipalId, effect_key
 from airside.stack.local import decision_of
 from airside.stack.policy import load_bundle
 from airside.stack.sealing import from_text, to_text
@@ -54,7 +54,7 @@ def request(
     data = raw if raw is not None else canonical({"amount": 5} if arguments is None else arguments)
     given = {
         "identity": msgspec.msgpack.encode(who),
-        "proof": seal_identity(KEY, who),
+        "proof": seal_identity(KEY, who, run_subject(RUN)),
         "run_id": RUN,
         "step": 3,
         "attempt": 2,
@@ -105,6 +105,7 @@ def test_a_grant_is_bound_to_everything_its_docstring_lists() -> None:
         executor=EXECUTOR,
         timeout_ms=9_000,
         expires_us=NOW + GRANT_LIFE_US,
+        issuer=NO_ISSUER,
         nonce=grant.nonce,
     )
     assert reply.arguments == full and reply.digest == digest(full)
@@ -151,7 +152,9 @@ def test_an_identity_whose_seal_does_not_hold_is_a_policy_error() -> None:
     assert code(gate().decide(request(identity=forged))) == "policy_error"
 
 
-@pytest.mark.parametrize("proof", ["", "x", "\udc80", to_text(b"\0" * 32), seal_identity(b"j" * 32, identity())])
+@pytest.mark.parametrize(
+    "proof", ["", "x", "\udc80", to_text(b"\0" * 32), seal_identity(b"j" * 32, identity(), run_subject(RUN))]
+)
 def test_a_forged_proof_is_a_policy_error(proof: str) -> None:
     assert code(gate().decide(request(proof=proof))) == "policy_error"
 

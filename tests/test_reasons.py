@@ -27,14 +27,16 @@ from airside.stack.cycle import Cycle, Layers
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import AuthRefused, LayerUnavailable
 from airside.stack.gate import Gate, GateReply, GateRequest
-from airside.stack.identity import IdentityChecker, seal_identity
-from airside.stack.ids import ExecutorId, PrincipalId, RunId, child_run
+from airside.stack.identity import IdentityChecker, run_subject, seal_identity
+from airside.stack.ids import ExecutorId, PrincipalId, RequestId, RunId, child_run
+from airside.stack.ledger import Cap
 from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
 from airside.stack.machine import RunMachine
 from airside.stack.messages import Admit, Submission, Ticket
 from airside.stack.policy import Bundle, load_bundle
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import ReasonCode, RunStatus, reason_of, status_of
+from airside.stack.spending import Spending
 from airside.stack.topology import FanOutFanIn, Handoffs, SingleAgent, Topology
 from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
 from airside.tools.dispatch import Dispatcher
@@ -152,7 +154,7 @@ class World:
             at_us=0,
             run_id=RUN,
             identity=who,
-            sealed=seal_identity(KEY, who),
+            sealed=seal_identity(KEY, who, run_subject(RUN)),
             request=Request(text="go"),
             limits=limits or Limits(),
             app_version="1",
@@ -184,7 +186,7 @@ class World:
         return outcome.reason_code
 
 
-def local_ports(bundle: Bundle) -> dict[str, Any]:
+def local_ports(bundle: Bundle, spending: Spending | None = None) -> dict[str, Any]:
     """Return the journal, the gate over `bundle`, the tools, and no memory."""
     numbers = count()
     gate = Gate(
@@ -193,6 +195,7 @@ def local_ports(bundle: Bundle) -> dict[str, Any]:
         seal_key=KEY,
         now_us=lambda: 0,
         random=lambda n: next(numbers).to_bytes(n, "big"),
+        spending=spending,
     )
     return {"journal": LocalJournal(), "policy": LocalPolicy(gate), "tools": LocalTools(dispatcher), "memory": None}
 
@@ -336,8 +339,10 @@ def admitted(route: str) -> Way:
         fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
         driver = LoneDriver(CONFIG, directory, ["default"], "1", fleet)
         who = identity()
-        request = msgspec.json.encode(Request(text="go", route=route))
-        admit = Admit(identity=msgspec.msgpack.encode(who), proof=seal_identity(KEY, who), request=request)
+        request = msgspec.json.encode(Request(text="go", route=route, request_id=RequestId("req_" + "0" * 24)))
+        admit = Admit(
+            identity=msgspec.msgpack.encode(who), proof=seal_identity(KEY, who, run_subject(RUN)), request=request
+        )
         return reason_in(await driver.admit([msgspec.msgpack.encode(admit)]))
 
     return way
@@ -400,6 +405,10 @@ WAYS: dict[ReasonCode, Way] = {
     R.MAX_STEPS: ends(calls("look"), limits=Limits(max_steps=1)),
     R.MAX_SECONDS: ends(calls("look"), limits=Limits(max_seconds=1), ticks=count(step=400_000)),
     R.MAX_TOKENS: ends(calls("look", spend=Spend(tokens=2)), limits=Limits(max_tokens=1)),
+    R.BUDGET_EXHAUSTED: ends(
+        calls("look", same=False),
+        layers=local_ports(load_bundle(ALLOW), Spending((), {"acme": [Cap(unit="tool_calls", limit=2)]})),
+    ),
     R.MAX_TOOL_CALLS: ends(calls("look"), limits=Limits(max_tool_calls=1)),
     R.MAX_COST: ends(calls("look", spend=Spend(cost_microusd=2)), limits=Limits(max_cost_microusd=1)),
     R.MAX_OUTPUT: ends(calls("look", 100), limits=Limits(max_output_bytes=50)),

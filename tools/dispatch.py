@@ -22,8 +22,8 @@ import orjson
 
 from airside.stack.canonical import check_bounds, digest
 from airside.stack.errors import AirsideError, InvalidInput
-from airside.stack.grants import Grant, open_grant
-from airside.stack.ids import EffectKey, ExecutorId, RunId
+from airside.stack.grants import Grant, GrantRefused, open_grant
+from airside.stack.ids import NO_ISSUER, EffectKey, ExecutorId, IssuerId, RunId, TenantId
 from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import ToolResult
@@ -47,8 +47,12 @@ class Dispatcher:
         executor_id: ExecutorId,
         now_us: Callable[[], int],
         in_threads: bool = True,
+        issuer: IssuerId = NO_ISSUER,
+        on_refusal: Callable[[GrantRefused, TenantId | None], None] = lambda refused, tenant: None,
     ) -> None:
         self.executor_id = executor_id
+        self.issuer = issuer
+        self._on_refusal = on_refusal
         self._tools, self._toolsets = flatten(tools)
         self._key = seal_key
         self._now_us = now_us
@@ -67,8 +71,9 @@ class Dispatcher:
         grant = open_grant(self._key, request.grant)
         refusal = self._objection(grant, request)
         if refusal is not None or grant is None:
-            self.refused += 1
-            return ExecuteReply(result=refusal or _refusal(ReasonCode.GRANT_INVALID, "not a grant"))
+            refusal = refusal or _refusal(ReasonCode.GRANT_INVALID, "not a grant")
+            self._tell(grant, request, refusal)
+            return ExecuteReply(result=refusal)
         self.calls += 1
         self.active += 1
         began = self._now_us()
@@ -78,6 +83,22 @@ class Dispatcher:
             self.active -= 1
         took_us = max(0, self._now_us() - began)
         return ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us))
+
+    def _tell(self, grant: Grant | None, request: ExecuteRequest, refusal: ToolResult) -> None:
+        self.refused += 1
+        presented = request.grant if isinstance(request.grant, bytes) else repr(request.grant).encode()
+        refused = GrantRefused(
+            at_us=self._now_us(),
+            executor=self.executor_id,
+            reason_code=refusal.reason_code,
+            detail=refusal.error,
+            presented_sha256=digest(presented),
+        )
+        if grant is not None:
+            refused = msgspec.structs.replace(
+                refused, run_id=grant.run_id, step=grant.step, tool=grant.tool, principal=grant.principal
+            )
+        self._on_refusal(refused, None if grant is None else grant.tenant)
 
     async def release(self, run_id: RunId) -> None:
         """Close the states a run holds."""
@@ -101,6 +122,7 @@ class Dispatcher:
         known = self._tools.get(grant.tool)
         problems = (
             (grant.executor != self.executor_id, ReasonCode.GRANT_INVALID, "the grant is for another executor"),
+            (grant.issuer != self.issuer, ReasonCode.GRANT_STALE, "an earlier incarnation of the gate issued it"),
             (grant.expires_us <= now, ReasonCode.GRANT_INVALID, "the grant has expired"),
             (grant.epoch < self._epochs.get(grant.run_id, 0), ReasonCode.GRANT_STALE, "a newer activation exists"),
             (grant.nonce in self._burnt, ReasonCode.GRANT_INVALID, "the grant was used before"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ def check_all(world: World) -> None:
         _ended_once(world, run_id, events)
         _effects(world, run_id, events)
         _replays(world, run_id, events)
+    _budgets(world)
     for run in world.plan.runs:
         if run.run_id not in world.driver.submitted:
             world.violation(f"{run.run_id}: never submitted")
@@ -39,6 +41,21 @@ def _acknowledged(world: World) -> None:
         kept = tuple(stream[append.first_seq : append.first_seq + len(append.entries)])
         if kept != append.entries:
             world.violation(f"{append.stream}: what was acknowledged at {append.first_seq} is not there")
+
+
+def _budgets(world: World) -> None:
+    """No tenant's calls went beyond what its runs share."""
+    for tenant, caps in world.plan.budgets.items():
+        calls = [
+            tool
+            for key, tool in world.ledger.called.items()
+            if world.tenant_of(RunId(key.rpartition(":")[0])) == tenant
+        ]
+        used = Counter({"tool_calls": len(calls), "cost_microusd": sum(KINDS[tool][3] for tool in calls)})
+        used.update(f"tool:{tool}" for tool in calls)
+        for cap in caps:
+            if used[cap.unit] > cap.limit:
+                world.violation(f"{tenant}: {used[cap.unit]} {cap.unit} of {cap.limit}")
 
 
 def _ended_once(world: World, run_id: RunId, events: list[Any]) -> None:

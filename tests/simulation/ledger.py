@@ -34,12 +34,13 @@ KINDS: dict[str, tuple[EffectClass, bool, bool, int]] = {
 
 
 class Ledger:
-    """Counts effects by idempotency key; reads count nothing."""
+    """Counts effects by idempotency key; reads count nothing.  `called` has every key that reached its tool."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.done: dict[str, Any] = {}
         self.counts: Counter[str] = Counter()
+        self.called: dict[str, str] = {}
 
     def apply(self, tool: str, context: ToolContext, n: int) -> Any:
         """Make the effect happen, once more than before unless the tool is idempotent and knows the key."""
@@ -118,6 +119,7 @@ def _make(world: World, name: str) -> Tool:
 
 async def _act(world: World, name: str, context: ToolContext, n: int) -> Any:
     """Do what the tool does, with everything that can go wrong before and after the effect."""
+    world.ledger.called[context.idempotency_key] = name
     await world.pause()
     if context.idempotency_key not in world.ledger.done and world.chance(1.0):
         raise ToolError("refused before anything changed")

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Raw
 
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
+from airside.stack.ledger import Cap
 from airside.stack.policy import Bundle, load_bundle
 from airside.stack.values import Identity, Limits, Request
 
@@ -61,6 +62,7 @@ class Plan:
     runs: tuple[RunPlan, ...]
     crashes: dict[int, str] = field(default_factory=dict)
     faults: float = 0.0
+    budgets: dict[str, tuple[Cap, ...]] = field(default_factory=dict)
 
 
 def make_plan(rng: Random) -> Plan:
@@ -73,6 +75,15 @@ def make_plan(rng: Random) -> Plan:
         runs=runs,
         crashes={point: rng.choice(CRASHES) for point in points},
         faults=rng.choice((0.0, 0.01, 0.03, 0.08)),
+        budgets={tenant: _budget(rng) for tenant in tenants if rng.random() < 0.3},
+    )
+
+
+def _budget(rng: Random) -> tuple[Cap, ...]:
+    return (
+        Cap(unit="tool_calls", limit=rng.choice((0, 2, 5, 9))),
+        Cap(unit="cost_microusd", limit=rng.choice((0, 7, 25))),
+        Cap(unit="tool:pay", limit=rng.choice((1, 3))),
     )
 
 

@@ -23,7 +23,7 @@ from msgspec import Raw
 from airside.stack import events as ev
 from airside.stack.approvals import ApprovalRequested
 from airside.stack.events import decode_event
-from airside.stack.identity import seal_identity
+from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
 from airside.stack.story import tell
 from airside.stack.values import Identity, Limits, Request
@@ -123,7 +123,7 @@ class Scenario(World):
             ev.RunSubmitted(
                 run_id=run_id,
                 identity=who,
-                sealed=seal_identity(SEAL, who),
+                sealed=seal_identity(SEAL, who, run_subject(run_id)),
                 request=Request(text="do it", inputs=Raw(inputs.encode()), route=words[0]),
                 limits=Limits(**limits),
                 app_version="app-1",

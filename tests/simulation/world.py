@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from random import Random
 from typing import Any
 
 from airside.memory.local import LocalMemory
 from airside.stack import events as ev
 from airside.stack.gate import Gate
-from airside.stack.identity import seal_identity
-from airside.stack.ids import RunId, TenantId, mint_executor
+from airside.stack.identity import run_subject, seal_identity
+from airside.stack.ids import NO_ISSUER, IssuerId, RunId, TenantId, mint_executor, root_of
 from airside.stack.local import LocalPolicy
+from airside.stack.spending import Spending, Spent
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
 from tests.simulation.clock import ManualLoop
@@ -53,6 +54,8 @@ class World:
         self.toolbox = make_tools(self)
         self.specs = tuple(tool.spec for tool in self.toolbox)
         self.calls: dict[asyncio.Task[Any], None] = {}
+        self.gates = 0
+        self.issuer = NO_ISSUER
         self.tools = LocalTools(self._dispatcher)
         self.policy = self._policy()
         self.memory = LocalMemory(self.now_us)
@@ -161,7 +164,7 @@ class World:
             submitted = ev.RunSubmitted(
                 run_id=run.run_id,
                 identity=identity,
-                sealed=seal_identity(SEAL, identity),
+                sealed=seal_identity(SEAL, identity, run_subject(run.run_id)),
                 request=run.request,
                 limits=run.limits,
                 app_version="app-1",
@@ -196,12 +199,33 @@ class World:
             executor_id=mint_executor(self.rng.randbytes),
             now_us=self.now_us,
             in_threads=False,
+            issuer=self.issuer,
         )
 
     def _policy(self) -> LocalPolicy:
+        """Make a gate as the actor does: the executor is fenced first, then the journal says what was spent."""
         bundle = BUNDLES[1 if self.rng.random() < 0.2 else 0]
-        gate = Gate(bundle=bundle, tools=self.specs, seal_key=SEAL, now_us=self.now_us, random=self.rng.randbytes)
+        self.gates += 1
+        self.issuer = IssuerId(f"iss_{self.gates}")
+        self.tools.dispatcher.issuer = self.issuer
+        gate = Gate(
+            bundle=bundle,
+            tools=self.specs,
+            seal_key=SEAL,
+            now_us=self.now_us,
+            random=self.rng.randbytes,
+            spending=Spending((), self.plan.budgets, self._spent()),
+            issuer=self.issuer,
+        )
         return LocalPolicy(gate)
+
+    def _spent(self) -> Iterator[Spent]:
+        for stream, entries in self.journal.local.streams.items():
+            intents = {e.step: ev.decode_event(e.body) for e in reversed(entries) if e.type == "EffectIntended"}
+            for event in intents.values():
+                run_id, tenant = RunId(stream), self.tenant_of(RunId(stream))
+                key = "" if self.journal.ended(root_of(run_id)) else event.key
+                yield Spent(tenant, run_id, key, event.tool, 1, event.cost_microusd, event.at_us)
 
     def crash_runtime(self, tenant: TenantId, *, partition: bool = False) -> None:
         """Lose a runtime; in a partition the old one goes on for a while beside the new one."""
