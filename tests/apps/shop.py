@@ -1,0 +1,48 @@
+"""An app whose tenants share budgets: what was bought is counted in an SQLite file, once a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airside import App, ReplayAgent, tool
+from airside.stack.directory import Budget, Directory, Principal, Tenant
+from airside.tools.tool import Tool, ToolContext
+from tests.apps.ledger import Ledger
+
+PRICE_MICROUSD = 200_000
+POLICY = "version: shop-1\nrules: [{id: all, outcome: allow}]\n"
+PEOPLE = {"ana": Principal()}
+TENANTS = {
+    "ten": Tenant(principals=PEOPLE, concurrency=200, budgets=[Budget(unit="tool_calls", limit=10)]),
+    "poor": Tenant(principals=PEOPLE, budgets=[Budget(unit="cost_microusd", limit=450_000, per="month")]),
+    "free": Tenant(principals=PEOPLE, concurrency=50),
+}
+
+
+def tools(ledger: Ledger) -> list[Tool]:
+    """Return a tool that is free and one that is not."""
+
+    @tool(effect="write", idempotent=True)
+    def take(text: str, context: ToolContext) -> str:
+        """Take what costs nothing."""
+        ledger.once(context.idempotency_key, "take", text)
+        return text
+
+    @tool(effect="write", idempotent=True, cost_microusd=PRICE_MICROUSD)
+    def buy(text: str, context: ToolContext) -> str:
+        """Take what has a price."""
+        ledger.once(context.idempotency_key, "buy", text)
+        return text
+
+    return [take, buy]
+
+
+def create_app(work: str | Path, organisation: list[Budget] | None = None) -> App:
+    """Return the app; its effects are counted in `work`."""
+    return App(
+        agents={"buyer": ReplayAgent()},
+        tools=tools(Ledger(Path(work) / "ledger.sqlite")),
+        policy=POLICY,
+        directory=Directory(tenants=TENANTS, budgets=organisation or []),
+        version="shop-1",
+    )
