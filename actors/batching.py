@@ -14,7 +14,10 @@ Send = Callable[[list[bytes]], Awaitable[Sequence[bytes]]]
 
 
 class Coalescer:
-    """Turns single calls into batches.  An error of a batch is every one of its callers' error."""
+    """Turns single calls into batches, on the one event loop it is first used in.
+
+    An error of a batch is every one of its callers' error.
+    """
 
     def __init__(self, send: Send, *, max_batch: int, in_flight: int) -> None:
         self._send = send

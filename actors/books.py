@@ -36,8 +36,9 @@ class Placed:
     """A run the driver has on its books.
 
     `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
-    admission is; `alone` = it is suspected of stalling its runtime, and gets one of its own; `asked` = it or a child
-    waited for approval; `losses` = processes that died under it.
+    admission is; `alone` = it is suspected of stalling its runtime, and gets one of its own; `condemned` = it is to
+    end so: no runtime takes it up any more; `asked` = it or a child waited for approval; `losses` = processes that
+    died under it.
     """
 
     tenant: TenantId
@@ -50,6 +51,7 @@ class Placed:
     losses: int = 0
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
     alone: bool = False
+    condemned: ev.KillRequested | ev.CancelRequested | None = None
     durable: asyncio.Event = field(default_factory=asyncio.Event)
 
 

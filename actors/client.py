@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import msgspec
 import pyarrow as pa
@@ -38,6 +38,7 @@ from airside.stack.ports import Candidate, LearnReply
 from airside.stack.reasons import ReasonCode
 from airside.stack.sealing import wrap
 from airside.stack.story import tell
+from airside.stack.switches import SwitchScope, SwitchThrown
 
 Answer = TypeVar("Answer")
 
@@ -309,6 +310,24 @@ class Stack:
         """Say what became of the call a run is in doubt about, so that it goes on."""
         return self._order("settle", "run", run, why, happened=happened, output=msgspec.json.encode(output))
 
+    def switch_off(self, *, why: str = "", for_s: float = 0, **target: Any) -> None:
+        """Throw a kill switch: give one of `tenant`, `principal` (`tenant/principal`), `tool`, `run`, `version`, `all`.
+
+        When it returns, no run it covers is admitted and no effect it covers starts anywhere, also after restarts,
+        for `for_s` seconds or (0) until `switch_on`.  What is at work goes on: `kill` ends it.  Raises `Misuse` if a
+        layer could not be told.  Needs the stack's keys.
+        """
+        until_us = now_us() + int(for_s * 1e6) if for_s else 0
+        self._order("switch_off", *_switch_target(target), why, until_us=until_us)
+
+    def switch_on(self, *, why: str = "", **target: Any) -> None:
+        """Take a switch back; `target` as for `switch_off`."""
+        self._order("switch_on", *_switch_target(target), why)
+
+    def switches(self) -> list[SwitchThrown]:
+        """Return what is switched off, oldest first."""
+        return [msgspec.json.decode(body, type=SwitchThrown) for body in self._call("driver", "switches")]
+
     def _order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> int:
         order = Order(
             action=action,
@@ -424,6 +443,16 @@ class Stack:
             if json.loads(record.read_text(encoding="utf-8")).get("id") == self._record.get("id"):
                 record.unlink()  # another stack's record stays
         self.close()
+
+
+def _switch_target(target: dict[str, Any]) -> tuple[str, str]:
+    """Return scope and target; raise `Misuse` unless exactly one that exists is named."""
+    if len(target) != 1 or not (target.keys() <= set(get_args(SwitchScope))) or not all(target.values()):
+        raise Misuse(f"switch: say one of {', '.join(get_args(SwitchScope))}, not {sorted(target)}")
+    ((scope, name),) = target.items()
+    if scope == "principal" and "/" not in name:
+        raise Misuse(f"switch: principal {name!r:.80}: say TENANT/PRINCIPAL")
+    return scope, "" if scope == "all" else name
 
 
 def _job(job: Job | BadLine | dict[str, Any]) -> Job | BadLine:

@@ -12,14 +12,12 @@ import contextlib
 import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from airside.actors.books import (
-    ALONE_AFTER,
-    END_AFTER,
     ORDER_LIFE_US,
     ORDER_PURPOSE,
     RESULTS_KEPT,
@@ -28,14 +26,15 @@ from airside.actors.books import (
     judge,
     latest_epoch,
 )
-from airside.actors.fleet import Fleet, Seat, Stall
-from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.fleet import Fleet
+from airside.actors.layer import LayerConfig, control, logger, now_us
 from airside.actors.stubs import Remote, RemoteJournal, encode
+from airside.actors.switchboard import Switchboard
+from airside.actors.watching import Watching
 from airside.stack import events as ev
 from airside.stack.admission import AdmissionQueue, TenantShare
 from airside.stack.directory import Directory
-from airside.stack.ending import ending
-from airside.stack.errors import LayerUnavailable
+from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.identity import IdentityChecker
 from airside.stack.ids import PrincipalId, RunId, TenantId, root_of
 from airside.stack.journaling import Append
@@ -46,45 +45,41 @@ from airside.stack.sealing import unwrap
 from airside.stack.state import Phase
 
 
-class Driver(Layer):
+class Driver(Watching):
     """One per cell."""
 
     def __init__(
         self, config: LayerConfig, directory: Directory, routes: Sequence[str], version: str, fleet: Fleet
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, fleet)
         self._directory = directory
         self._routes = frozenset(routes)
         self._version = version
-        self._fleet = fleet
-        self._runs: dict[RunId, Placed] = {}
         self._ended: OrderedDict[RunId, bytes] = OrderedDict()
         self._changed: asyncio.Event = asyncio.Event()
         self._work: asyncio.Event = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._killed_runaways = 0
 
     async def start(self) -> None:
         """Rebuild the books from the journal, then begin to admit and to watch."""
         settings = self.config.settings
         self._journal = RemoteJournal(settings)
         self._approvals = Remote(settings, "approvals")
-        self._policy_close = Remote(settings, "policy").batched("close")
+        policy = Remote(settings, "policy")
+        self._policy_close = policy.batched("close")
+        self._switchboard = Switchboard(
+            self._journal, policy, tenants=self._directory.tenants.keys(), tools=self._fleet.tools
+        )
         self._identities = IdentityChecker(self.config.seal_key)
         self._admit_message = msgspec.msgpack.Decoder(Admit).decode
         self._report_message = msgspec.msgpack.Decoder(Report).decode
         self._delivery_message = msgspec.msgpack.Decoder(Delivery).decode
         self._queue = AdmissionQueue(self._share, settings.cell_concurrency)
         self._fleet.open(settings, self._seat_lost, self._busy)
+        await self._switchboard.load()
         await self._recover()
         self._spawn(self.forever(self._place_forever()))
-        self._spawn(self.forever(self._fleet.watch(self._stalled)))
+        self._spawn(self.forever(self._fleet.watch(self._blame)))
         self._spawn(self.forever(self._passivate_forever()))
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _share(self, tenant: TenantId) -> TenantShare:
         entry = self._directory.tenants.get(tenant)
@@ -116,6 +111,11 @@ class Driver(Layer):
         if known is not None:
             await known.durable.wait()  # it was admitted before, and the answer got lost
             return None
+        blocked = self._switchboard.switches.blocking(
+            now_us=now_us(), tenant=tenant, principal=event.identity.principal, version=event.app_version
+        )
+        if blocked is not None:
+            return Ticket(reason_code=ReasonCode.SWITCHED_OFF, message=str(blocked))
         wait_s = self._queue.offer(tenant, run_id)
         if wait_s is not None:
             reason = ReasonCode.ADMISSION_REJECTED
@@ -167,7 +167,7 @@ class Driver(Layer):
         await placed.durable.wait()
         async with placed.placing:
             pause = 0.05
-            while run_id in self._runs and self._fleet.seat(placed.seat) is None:
+            while run_id in self._runs and placed.condemned is None and self._fleet.seat(placed.seat) is None:
                 try:
                     await self._place(run_id, placed)
                 except LayerUnavailable as error:
@@ -175,6 +175,8 @@ class Driver(Layer):
                     placed.seat = ""
                     await asyncio.sleep(pause)
                     pause = min(1.0, pause * 2)
+        if placed.condemned is not None:
+            self._spawn(self._end_condemned(run_id))
 
     async def _place(self, run_id: RunId, placed: Placed) -> None:
         seat = await self._fleet.seat_for(placed.tenant, alone=run_id if placed.alone else "")
@@ -333,6 +335,9 @@ class Driver(Layer):
                 except LayerUnavailable:
                     pass  # the fleet tells us of its death
             if self._fleet.seat(placed.seat) is None:
+                if placed.condemned is not None:
+                    await self._end_condemned(root)
+                    return
                 self._queue.adopt(placed.tenant, root)
                 await self._take_up(root)
                 continue
@@ -347,6 +352,12 @@ class Driver(Layer):
         order = msgspec.msgpack.decode(body, type=Order)
         if abs(now_us() - order.at_us) > ORDER_LIFE_US:
             return 0, "the order is too old"
+        if order.action in ("switch_off", "switch_on"):
+            try:
+                await self._switchboard.throw(order)
+            except AirsideError as error:
+                return 0, error.message
+            return 0, ""
         targets = [run for run, placed in self._runs.items() if is_meant(order, run, placed.tenant)]
         if order.scope != "all" and not targets:
             return 0, f"no live run of {order.scope} {order.target}"
@@ -366,15 +377,10 @@ class Driver(Layer):
             event = ev.CancelRequested(by=by, why=order.why, at_us=now_us())
         else:
             event = ev.KillRequested(by=by, why=order.why, at_us=now_us())
-        while (placed := self._runs.get(run_id)) is not None:
-            await placed.durable.wait()
-            if self._fleet.seat(placed.seat) is not None:
-                await self._bring(Delivery(run_id=run_id, event=ev.encode_event(event)))
-                return
-            async with placed.placing:  # so that nobody claims it meanwhile
-                if self._fleet.seat(placed.seat) is None and run_id in self._runs:
-                    await self._end_here(run_id, event)
-                    return
+        placed = self._runs[run_id]
+        placed.condemned = event
+        await placed.durable.wait()
+        await self._bring(Delivery(run_id=run_id, event=ev.encode_event(event)))
 
     async def _settle(self, order: Order, run_id: RunId) -> None:
         events = [ev.decode_event(body) for body in (await self._bodies([run_id]))[run_id]]
@@ -387,82 +393,6 @@ class Driver(Layer):
             at_us=now_us(),
         )
         await self._bring(Delivery(run_id=run_id, event=ev.encode_event(settled)))
-
-    async def _end_here(self, run_id: RunId, event: ev.KillRequested | ev.CancelRequested) -> None:
-        """End a run that no runtime has, and its children with it."""
-        placed = self._runs[run_id]
-        below = [row[0] for row in await self._journal.remote.insist("rows", "unfinished_below", [run_id])]
-        bodies = await self._bodies([run_id, *below])
-        for run in (run_id, *below):
-            append = ending(bodies[run], event, secrets.token_hex(4))
-            last = bodies[run][-1].encode() if append is None else append.entries[-1].body
-            if append is not None and (await self._journal.append(append)).verdict != "ok":
-                raise LayerUnavailable(f"journal: {run}: somebody else wrote to it")
-            if run == run_id:
-                self._finish(run_id, placed.tenant, last)
-
-    # Watching.
-
-    async def _stalled(self, seat: Seat, stall: Stall) -> None:
-        """A runtime was killed because its loop was held: end the run that held it.
-
-        Where nobody can be named (an agent left a task behind), each of its working runs is taken up in a process of
-        its own, and the one that stalls again is ended.
-        """
-        here = [run for run, placed in self._runs.items() if placed.seat == seat.key and not placed.parked]
-        named = RunId(stall.run_id.partition(".")[0])
-        guilty = named if named in here else here[0] if len(here) == 1 and self._runs[here[0]].alone else None
-        if guilty is None:
-            for run_id in here:
-                self._runs[run_id].alone = True
-            return
-        self._killed_runaways += 1
-        why = f"held the event loop for {stall.held_s:.1f} s at {stall.where or 'an unknown place'}"
-        kill = ev.KillRequested(by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us())
-        try:
-            await self._end_here(guilty, kill)
-        except LayerUnavailable as error:
-            logger.error("%s could not be ended: %s", guilty, error, extra={"action": "runaway_not_ended"})
-
-    async def _seat_lost(self, key: str) -> None:
-        """A runtime is gone: what worked there is taken up elsewhere, what waits for a person when it is decided."""
-        for run_id, placed in list(self._runs.items()):
-            if placed.seat == key:
-                placed.seat, placed.events = "", []
-                if not placed.parked:
-                    placed.losses += 1
-                    self._spawn(self._again(run_id, placed))
-
-    async def _again(self, run_id: RunId, placed: Placed) -> None:
-        """Take a run up after a loss; one that is lost again and again is suspected, then ended."""
-        placed.alone = placed.alone or placed.losses >= ALONE_AFTER
-        if placed.losses < END_AFTER:
-            await self._take_up(run_id)
-            return
-        why = f"the processes it ran in died {placed.losses} times"
-        kill = ev.KillRequested(by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us())
-        await self._end_here(run_id, kill)
-
-    async def _passivate_forever(self) -> None:
-        idle_since: dict[str, float] = {}
-        while True:
-            await asyncio.sleep(min(1.0, self.config.settings.idle_runtime_s))
-            busy, now = self._busy(), asyncio.get_running_loop().time()
-            for key in self._fleet.stats():
-                if key in busy or key not in idle_since:
-                    idle_since[key] = now
-                elif now - idle_since[key] > self.config.settings.idle_runtime_s:
-                    await self._put_down(key)
-            idle_since = {key: since for key, since in idle_since.items() if self._fleet.seat(key)}
-
-    def _busy(self) -> set[str]:
-        return {placed.seat for placed in self._runs.values() if not placed.parked}
-
-    async def _put_down(self, key: str) -> None:
-        seat = self._fleet.seat(key)
-        if seat is not None and self.config.settings.mode == "dedicated":
-            await self._fleet.put_down(seat)
-            await self._seat_lost(key)
 
     async def health(self) -> dict[str, Any]:
         """Return who and how this is."""
@@ -481,6 +411,11 @@ class Driver(Layer):
             "killed_runaways": self._killed_runaways,
             "pid": os.getpid(),
         }
+
+    async def switches(self) -> list[bytes]:
+        """Return what is switched off, oldest first, as JSON."""
+        await self.ready()
+        return [msgspec.json.encode(switch) for switch in self._switchboard.switches.off(now_us())]
 
     async def live(self) -> list[tuple[str, str, str, bool]]:
         """Return the live runs: id, tenant, runtime, whether it waits for a person."""

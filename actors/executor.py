@@ -17,6 +17,7 @@ from airside.stack.grants import GrantRefused
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantId, mint_executor
 from airside.stack.journaling import Append, Entry
 from airside.stack.ports import ExecuteRequest
+from airside.stack.switches import Switches
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import Tool, Toolset
 
@@ -38,6 +39,7 @@ class ToolExecutor(Layer):
     async def start(self) -> None:
         """Take a new incarnation id.  Until a gate has made itself known, no grant is taken."""
         self._refused: list[tuple[GrantRefused, TenantId | None]] = []
+        self._thrown = 0
         self._told: dict[TenantId | None, int] = {}
         self._dropped = 0
         self._telling: asyncio.Task[None] | None = None
@@ -58,22 +60,34 @@ class ToolExecutor(Layer):
         await self.ready()
         return self._dispatcher.executor_id
 
-    async def trust(self, issuer: str) -> None:
-        """Take grants of this incarnation of the gate, and no longer those of another."""
+    async def trust(self, issuer: str, thrown: list[str]) -> None:
+        """Take grants of this incarnation of the gate, no longer those of another, and none that is switched off."""
         await self.ready()
         self._dispatcher.issuer = IssuerId(issuer)
+        self._heed(thrown)
+
+    def _heed(self, thrown: list[str]) -> None:
+        if len(thrown) >= self._thrown:  # the stream only grows: a shorter one is an older reading
+            self._thrown, self._dispatcher.switches = len(thrown), Switches(thrown)
 
     async def execute(self, batch: list[bytes]) -> list[bytes]:
         """Carry out or refuse each call of a batch."""
         await self.ready()
         if self._dispatcher.issuer == NO_ISSUER:
-            with contextlib.suppress(LayerUnavailable):  # then every grant is refused
-                self._dispatcher.issuer = IssuerId(await self._policy.call("issuer"))
+            await self._ask_whom_to_trust()
 
         async def one(item: bytes) -> bytes:
             return encode_json(await self._dispatcher.execute(self._request(item)))
 
         return await self.answer_each(batch, one)
+
+    async def _ask_whom_to_trust(self) -> None:
+        """After a restart; if the gate does not answer, every grant is refused."""
+        with contextlib.suppress(LayerUnavailable):
+            issuer, thrown = await self._policy.call("issuer")
+            self._heed(thrown)
+            if self._dispatcher.issuer == NO_ISSUER:  # else the gate was faster
+                self._dispatcher.issuer = IssuerId(issuer)
 
     # Refusals, journaled in a stream of this incarnation's own.
 

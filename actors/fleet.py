@@ -22,7 +22,7 @@ from ray.util import list_named_actors
 
 from airside.actors.layer import LayerConfig, as_actor, logger
 from airside.actors.names import NAMESPACE, actor_name
-from airside.actors.pulse import PulseReader, StallWatch, Where
+from airside.actors.pulse import PulseReader, Reading, StallWatch, Where
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.actors.stubs import Remote
@@ -31,6 +31,9 @@ from airside.stack.ids import TenantId
 
 SILENCE_S = 6.0
 """A runtime whose pulse cannot be read (on another node) and that does not answer for so long is given up."""
+
+HOLDING_CPU_S = 0.1
+"""A thread that waits for the interpreter's lock wakes up every 5 ms, which adds up to far less in `stall_s`."""
 
 RAY_KILL_S = 0.3
 """`ray.kill` takes 20-40 ms when it works."""
@@ -44,7 +47,7 @@ class Stall(NamedTuple):
     where: str
 
 
-Stalled = Callable[["Seat", Stall], Awaitable[None]]
+Blame = Callable[["Seat", Stall], None]
 Lost = Callable[[str], Awaitable[None]]
 
 
@@ -58,10 +61,36 @@ class Seat:
         self.pid = pulse.pid
         self.is_near = is_near
         self.pulse = PulseReader(pulse) if is_near else None
-        self.stall = StallWatch(stall_s=settings.stall_s, every_s=settings.heartbeat_s)
+        self._stall = StallWatch(stall_s=settings.stall_s, every_s=settings.heartbeat_s)
+        self._reading: Reading | None = None
+        self._cpu_s = 0.0
         remote = Remote(settings, "runtime", key)
         self._activate = remote.batched("activate")
         self._deliver = remote.batched("deliver")
+
+    def answered(self, now_s: float, reading: Reading) -> None:
+        """Take in the answer to a ping: of a process on another node it is all there is to see."""
+        self._stall.answered(now_s)
+        if self.pulse is None:
+            self._reading = reading
+
+    def look(self, now_s: float) -> Stall | None:
+        """Take a sample; return who holds the loop, if it is held for too long.
+
+        The run whose code the loop is in is named only if that code runs (it used the CPU) or sleeps (the process's
+        other loop answers).  Else some other thread keeps the interpreter's lock, or the whole process stands still,
+        and naming it would end a run that is not to blame.
+        """
+        reading = self._reading if self.pulse is None else self.pulse.read()
+        if reading is None:
+            return None
+        cpu_s = 0.0 if self.pulse is None else self.pulse.cpu_s()
+        if self._stall.sample(now_s, reading):
+            self._cpu_s = cpu_s
+        evident = cpu_s - self._cpu_s > HOLDING_CPU_S or self._stall.has_answered
+        if not self._stall.stalled(now_s, named=evident):
+            return None
+        return Stall(reading.inside if evident else "", self._stall.held_s(now_s), "")
 
     async def activate(self, activation: bytes) -> None:
         """Hand a run over; raise `LayerUnavailable` if the process is dead."""
@@ -90,6 +119,11 @@ class Fleet:
         self._room = asyncio.Lock()
         self._coming = 0
         self._looking: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def tools(self) -> list[str]:
+        """The names of the app's tools."""
+        return [spec.name for spec in self._app.specs]
 
     def seat(self, key: str) -> Seat | None:
         """Return a live seat."""
@@ -142,48 +176,66 @@ class Fleet:
             "enable_task_events": self._settings.task_events,
         }
         handle = as_actor(TenantRuntime).options(**options).remote(self._config, self._app)
-        return await self._greet(key, handle)
+        try:
+            await handle.begin.remote()
+            return await self._greet(key, handle)
+        except (RayError, LayerUnavailable) as error:
+            ray.kill(handle, no_restart=True)
+            raise LayerUnavailable(f"runtime {key}: {type(error).__name__}: {error}"[:300]) from None
 
     async def _greet(self, key: str, handle: Any) -> Seat:
+        """Return the seat of a runtime that has begun; raise `LayerUnavailable` if it does not answer or is gone."""
         try:
             node, pulse = await handle.greet.remote()
             is_near = node == ray.get_runtime_context().get_node_id()
-            return Seat(self._settings, key, handle, pulse, is_near=is_near)
-        except (RayError, OSError) as error:
+            return Seat(self._settings, key, handle, Where(*pulse), is_near=is_near)
+        except (RayError, OSError, TypeError, ValueError) as error:
             raise LayerUnavailable(f"runtime {key}: {type(error).__name__}") from None
 
     async def adopt(self) -> dict[str, tuple[str, str]]:
-        """Find the runtimes that outlived a restart of the driver; return run id -> (seat, phase) of what they hold."""
+        """Find the runtimes that outlived a restart of the driver; return run id -> (seat, phase) of what they hold.
+
+        One that does not say what it holds is killed: nobody would watch it.
+        """
         prefix = actor_name(self._settings.stack, "runtime", "")
-        at_work: dict[str, tuple[str, str]] = {}
-        for entry in list_named_actors(all_namespaces=True):
-            name = entry["name"]
-            if entry["namespace"] != NAMESPACE or not name.startswith(prefix):
-                continue
-            key = name.removeprefix(prefix).lstrip("/")
-            with contextlib.suppress(LayerUnavailable, ValueError, RayError, TimeoutError):
-                async with asyncio.timeout(SILENCE_S):
-                    seat = await self._greet(key, ray.get_actor(name, NAMESPACE))
-                    held = await seat.handle.runs.remote()
-                self._sit(seat)
-                at_work |= {run_id: (key, phase) for run_id, phase in held}
-        return at_work
+        names = [
+            entry["name"]
+            for entry in list_named_actors(all_namespaces=True)
+            if entry["namespace"] == NAMESPACE and entry["name"].startswith(prefix)
+        ]
+        found = await asyncio.gather(*(self._adopt(name, name.removeprefix(prefix).lstrip("/")) for name in names))
+        return {run_id: place for held in found for run_id, place in held.items()}
+
+    async def _adopt(self, name: str, key: str) -> dict[str, tuple[str, str]]:
+        try:
+            handle = ray.get_actor(name, NAMESPACE)
+        except ValueError:
+            return {}  # it is dead already
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                seat = await self._greet(key, handle)
+                held = await handle.runs.remote()
+        except (LayerUnavailable, RayError, TimeoutError):
+            logger.warning("runtime %s does not answer and is killed", key, extra={"action": "not_adopted"})
+            ray.kill(handle, no_restart=True)
+            return {}
+        self._sit(seat)
+        return {run_id: (key, phase) for run_id, phase in held}
 
     # Watching.
 
-    async def watch(self, stalled: Stalled) -> None:
-        """Look at every runtime, for ever: the dead are reported lost, the stalled are killed first."""
+    async def watch(self, blame: Blame) -> None:
+        """Look at every runtime, for ever: the dead are reported lost, the held are killed, once `blame` has heard."""
         while True:
             await asyncio.sleep(self._settings.heartbeat_s)
             for task in [task for task in self._looking.values() if task.done()]:
                 task.result()  # an error of the watch itself must not pass in silence
             self._looking = {key: task for key, task in self._looking.items() if not task.done()}
             for seat in list(self._seats.values()):
-                stall = self._stall_of(seat)
+                stall = seat.look(time.monotonic())
                 if stall is not None:
-                    self._look_with(f"stalled {seat.key}", self._end_stalled(seat, stall, stalled))
-                elif seat.key not in self._looking:
-                    self._look_with(seat.key, self._ping(seat, stalled))
+                    self._look_with(f"stalled {seat.key}", self._end_stalled(seat, stall, blame))
+                self._look_with(seat.key, self._ping(seat, blame))
 
     def _look_with(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         if key in self._looking:
@@ -191,32 +243,26 @@ class Fleet:
         else:
             self._looking[key] = asyncio.ensure_future(work)
 
-    def _stall_of(self, seat: Seat) -> Stall | None:
-        """Take a sample of a near runtime's pulse; return who holds its loop, if it is held for too long."""
-        if seat.pulse is None:
-            return None
-        now_s, reading = time.monotonic(), seat.pulse.read()
-        seat.stall.sample(now_s, reading)
-        return Stall(reading.inside, seat.stall.held_s(now_s), "") if seat.stall.stalled(now_s) else None
-
-    async def _ping(self, seat: Seat, stalled: Stalled) -> None:
+    async def _ping(self, seat: Seat, blame: Blame) -> None:
         try:
             async with asyncio.timeout(SILENCE_S):
-                await seat.handle.ping.remote()
+                seat.answered(time.monotonic(), Reading(*await seat.handle.ping.remote()))
         except TimeoutError:
             if seat.pulse is None:
-                await self._end_stalled(seat, Stall("", SILENCE_S, ""), stalled)
+                await self._end_stalled(seat, Stall("", SILENCE_S, ""), blame)
         except RayActorError:
             await self._gone(seat)
         except RayError as error:
             logger.warning("ping of %s failed: %s", seat.key, error, extra={"action": "ping_failed"})
 
-    async def _end_stalled(self, seat: Seat, stall: Stall, stalled: Stalled) -> None:
-        if seat.key in self._seats:
+    async def _end_stalled(self, seat: Seat, stall: Stall, blame: Blame) -> None:
+        if seat.key not in self._seats:
+            return
+        if not seat.is_near or _lives(seat.pid):  # the page of a process that died stands still too
             where = await seat.pulse.innermost() if seat.pulse is not None else ""
+            blame(seat, stall._replace(where=where))
             await self.kill(seat)
-            await stalled(seat, stall._replace(where=where))
-            await self._gone(seat)
+        await self._gone(seat)
 
     async def _gone(self, seat: Seat) -> None:
         if self._forget(seat):

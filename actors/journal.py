@@ -77,7 +77,7 @@ class Journal(Layer):
             if self._store.appended != self._checkpointed:
                 self._checkpointed = self._store.appended
                 await self._on_writer(self._store.checkpoint, now_us())
-            else:
+            if self._committing is None:  # nobody waits at this moment
                 await self._on_writer(self._store.fold)
 
     async def _on_writer(self, function: Callable[..., Any], *args: Any) -> Any:

@@ -6,6 +6,7 @@ that no grant of the incarnation before, which may not be on record yet, is used
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from airside.stack.ids import Buffered, RunId, mint_issuer
 from airside.stack.ledger import Per, window_of
 from airside.stack.policy import load_bundle
 from airside.stack.spending import Spending, Spent
+from airside.stack.switches import STREAM, Switches
 from airside.stack.toolspec import ToolSpec
 
 _SPANS: tuple[Per, ...] = ("month", "day", "minute")
@@ -40,8 +42,10 @@ class Policy(Layer):
         self._decoder = msgspec.msgpack.Decoder(GateRequest)
         self._encoder = msgspec.msgpack.Encoder()
         self._issuer = mint_issuer()
-        for index in range(settings.executors):
-            await Remote(settings, "executor", str(index)).insist("trust", self._issuer)
+        self._executors = [Remote(settings, "executor", str(index)) for index in range(settings.executors)]
+        self._journal = Remote(settings, "journal")
+        self._telling = asyncio.Lock()
+        await self._tell_executors()
         self._gate = Gate(
             bundle=load_bundle(self._bundle_yaml),
             tools=self._tools,
@@ -51,18 +55,31 @@ class Policy(Layer):
             spending=await self._rebuilt(),
             issuer=self._issuer,
         )
+        self._gate.switches = Switches(self._thrown)
+
+    async def _tell_executors(self) -> None:
+        """Tell every executor whose grants it is to take, and what is switched off."""
+        async with self._telling:  # so that an older reading never overtakes a newer one
+            self._thrown = (await self._journal.insist("bodies", [STREAM]))[STREAM]
+            await asyncio.gather(*(each.insist("trust", self._issuer, self._thrown) for each in self._executors))
+
+    async def refresh(self) -> None:
+        """Read the switches again; return when the gate and every executor have them."""
+        await self.ready()
+        await self._tell_executors()
+        self._gate.switches = Switches(self._thrown)
 
     async def _rebuilt(self) -> Spending:
         organisation, tenants = self._directory.caps()
         now = now_us()
         spans = [window_of(per, now) for per in _SPANS]
-        rows = await Remote(self.config.settings, "journal").insist("rows", "spent", spans)
+        rows = await self._journal.insist("rows", "spent", spans)
         return Spending(organisation, tenants, (Spent(*row) for row in rows))
 
-    async def issuer(self) -> str:
-        """Return the id of this incarnation, which an executor that was restarted asks for."""
+    async def issuer(self) -> tuple[str, list[str]]:
+        """Return the id of this incarnation, and the switches: what an executor that was restarted asks for."""
         await self.ready()
-        return self._issuer
+        return self._issuer, self._thrown
 
     async def decide(self, batch: list[bytes]) -> list[bytes]:
         """Decide about each call of a batch."""

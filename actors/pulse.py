@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import fcntl
 import mmap
 import os
 import re
@@ -22,18 +23,23 @@ from typing import NamedTuple
 from airside.stack.ids import RunId
 
 _PAGE = struct.Struct("<QQ128p")
+_TICKS = os.sysconf("SC_CLK_TCK")
 _DUMP = signal.SIGUSR2
 _DUMP_WAIT_S = 0.02
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
 
 
 class Where(NamedTuple):
-    """Where a process's pulse can be read, on its node; plain numbers, so that it travels."""
+    """Where a process's pulse can be read, on its node; plain numbers, so that it travels.
+
+    `thread` is the event loop's thread as Python names it, `native` as the kernel does.
+    """
 
     pid: int
     page_fd: int
     dump_fd: int
     thread: int
+    native: int
 
 
 class Reading(NamedTuple):
@@ -48,12 +54,19 @@ class PulseWriter:
     """The `Pulse` of a process, made by the thread that runs its event loop; `where` tells how to read it."""
 
     def __init__(self) -> None:
-        page_fd, dump_fd = os.memfd_create("airside-pulse"), os.memfd_create("airside-stack")
+        page_fd = os.memfd_create("airside-pulse", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        dump_fd = os.memfd_create("airside-stack")
         os.ftruncate(page_fd, mmap.PAGESIZE)
+        # A page that shrank under its reader would kill the reader.
+        fcntl.fcntl(page_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self._page = mmap.mmap(page_fd, mmap.PAGESIZE)
         self._turns = self._left = 0
         faulthandler.register(_DUMP, file=dump_fd, all_threads=True, chain=False)
-        self.where = Where(os.getpid(), page_fd, dump_fd, threading.get_ident())
+        self.where = Where(os.getpid(), page_fd, dump_fd, threading.get_ident(), threading.get_native_id())
+
+    def reading(self) -> Reading:
+        """Return what is written."""
+        return _reading(self._page)
 
     def turn(self) -> None:
         """Say that the loop turns."""
@@ -70,6 +83,11 @@ class PulseWriter:
         _PAGE.pack_into(self._page, 0, self._turns, self._left, b"")
 
 
+def _reading(page: mmap.mmap) -> Reading:
+    turns, left, inside = _PAGE.unpack_from(page, 0)
+    return Reading(turns, left, inside.decode(errors="replace"))
+
+
 class PulseReader:
     """Reads the pulse of a process of this node; raises `OSError` when made if the process is gone."""
 
@@ -83,8 +101,16 @@ class PulseReader:
 
     def read(self) -> Reading:
         """Return the latest reading."""
-        turns, left, inside = _PAGE.unpack_from(self._page, 0)
-        return Reading(turns, left, inside.decode(errors="replace"))
+        return _reading(self._page)
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds the event loop's thread has used; 0 if the process is gone."""
+        try:
+            stat = Path(f"/proc/{self._where.pid}/task/{self._where.native}/stat").read_text()
+        except OSError:
+            return 0.0
+        fields = stat.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
 
     async def innermost(self) -> str:
         """Return the line of code the loop's thread is at ("" if the process is gone), even inside C code."""
@@ -112,29 +138,36 @@ class StallWatch:
     """Tells a loop that one stretch of code holds from one that is merely busy; fed by samples, pure.
 
     A loop is stalled if the same reading was seen for `stall_s`, at enough samples (one every `every_s`) that a
-    watcher which was itself held up proves nothing.  A reading without a run in it gets `patience` times as long: a
-    task that an agent left behind may hold the loop, but nobody can be named, so all its runs suffer the kill.
+    watcher which was itself held up proves nothing.  Where nobody can be named it gets `patience` times as long,
+    for all its runs suffer the kill.
     """
 
     def __init__(self, *, stall_s: float, every_s: float, patience: float = 3.0) -> None:
         self._stall_s = stall_s
-        self._enough = stall_s / every_s / 2
+        self._enough = max(2.0, stall_s / every_s / 2)
         self._patience = patience
         self._seen: Reading | None = None
         self._since_s = 0.0
         self._samples = 0
+        self.has_answered = False
 
-    def sample(self, now_s: float, reading: Reading) -> None:
-        """Take in a reading."""
-        if reading != self._seen:
-            self._seen, self._since_s, self._samples = reading, now_s, 0
+    def sample(self, now_s: float, reading: Reading) -> bool:
+        """Take in a reading; return whether it is another than the one before."""
+        is_other = reading != self._seen
+        if is_other:
+            self._seen, self._since_s, self._samples, self.has_answered = reading, now_s, 0, False
         self._samples += 1
+        return is_other
+
+    def answered(self, now_s: float) -> None:
+        """Note that another thread of the process answered, a while into the present reading."""
+        self.has_answered = self.has_answered or self.held_s(now_s) > self._stall_s / 2
 
     def held_s(self, now_s: float) -> float:
         """Return for how many seconds the reading has been the same."""
         return 0.0 if self._seen is None else now_s - self._since_s
 
-    def stalled(self, now_s: float) -> bool:
-        """Whether the loop is held."""
-        patience = 1.0 if self._seen is not None and self._seen.inside else self._patience
+    def stalled(self, now_s: float, *, named: bool = True) -> bool:
+        """Whether the loop is held; `named` = the run it is in can be blamed for it."""
+        patience = 1.0 if named and self._seen is not None and self._seen.inside else self._patience
         return self.held_s(now_s) > self._stall_s * patience and self._samples > self._enough

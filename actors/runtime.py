@@ -15,7 +15,7 @@ import msgspec
 import ray
 
 from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
-from airside.actors.pulse import PulseWriter, Where
+from airside.actors.pulse import PulseWriter, Reading, Where
 from airside.actors.stubs import (
     Remote,
     RemoteApprovals,
@@ -66,11 +66,12 @@ class TenantRuntime(Layer):
         self._cycles: dict[RunId, Cycle] = {}
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[Any]] = set()
+        self._pulse: PulseWriter | None = None
 
     async def start(self) -> None:
         """Connect the stubs and begin to beat."""
         settings = self.config.settings
-        self._pulse = PulseWriter()
+        self._pulse = self._pulse or PulseWriter()  # a start that failed is tried again
         self._journal = RemoteJournal(settings)
         self._activation = msgspec.msgpack.Decoder(Activation).decode
         self._delivery = msgspec.msgpack.Decoder(Delivery).decode
@@ -92,6 +93,7 @@ class TenantRuntime(Layer):
         self._beating = asyncio.ensure_future(self._keep_beating())
 
     async def _keep_beating(self) -> None:
+        assert self._pulse is not None
         while True:
             self._pulse.turn()
             for cycle in list(self._cycles.values()):
@@ -99,8 +101,8 @@ class TenantRuntime(Layer):
             await asyncio.sleep(BEAT_S)
 
     async def greet(self) -> tuple[str, Where]:
-        """Return the Ray node this process is on, and where its pulse can be read there."""
-        await self.ready()
+        """Return the Ray node this process is on, and where its pulse can be read there; once it has begun."""
+        assert self._pulse is not None
         return str(ray.get_runtime_context().get_node_id()), self._pulse.where
 
     async def activate(self, batch: list[bytes]) -> list[bool]:
@@ -333,8 +335,10 @@ class TenantRuntime(Layer):
 
     # Control: answered by another thread than the one agents run on.
 
-    async def ping(self) -> None:
-        """Answer; a process that cannot is found dead by Ray."""
+    async def ping(self) -> Reading:
+        """Return the pulse of a runtime that has begun; a process that cannot answer is found dead by Ray."""
+        assert self._pulse is not None
+        return self._pulse.reading()
 
     async def drain(self) -> int:
         """Put parked runs down in good order, so that the process can go; return how many still work."""
@@ -350,7 +354,6 @@ class TenantRuntime(Layer):
 
     async def runs(self) -> list[tuple[str, str]]:
         """Return the runs that are here, with their phase."""
-        await self.ready()
         return [(run_id, cycle.machine.state.phase.value) for run_id, cycle in self._cycles.items()]
 
     async def stats(self) -> dict[str, Any]:
@@ -364,4 +367,4 @@ def _withdrawn(parent: RunId) -> ev.CancelRequested:
     return ev.CancelRequested(by=PrincipalId("driver"), why=f"its parent {parent} ended", at_us=now_us())
 
 
-control(TenantRuntime.stats, TenantRuntime.ping)
+control(TenantRuntime.stats, TenantRuntime.ping, TenantRuntime.greet, TenantRuntime.runs)

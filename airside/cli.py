@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Governed LLM agent jobs on Ray."
 )
+switch = typer.Typer(no_args_is_help=True, help="Kill switches: what may not begin.")
 approvals = typer.Typer(no_args_is_help=True, help="What waits for people.")
 audit = typer.Typer(no_args_is_help=True, help="The journal: check it, ask it, have a run told.")
 token = typer.Typer(no_args_is_help=True, help="Tokens for local use.")
+app.add_typer(switch, name="switch")
 app.add_typer(approvals, name="approvals")
 app.add_typer(audit, name="audit")
 app.add_typer(token, name="token")
@@ -205,6 +207,41 @@ def kill(
     """End runs, whatever they are doing."""
     with attached(state_dir) as stack:
         typer.echo(f"killed {stack.kill(run=run_id, tenant=tenant, all=everything, why=why)}")
+
+
+@switch.command()
+def off(
+    scope: Annotated[str, typer.Argument(help="all, tenant, principal (as TENANT/PRINCIPAL), run, tool, or version")],
+    target: Annotated[str, typer.Argument(help="which; nothing for all")] = "",
+    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    for_s: Annotated[float, typer.Option("--for", help="seconds; without it until it is switched on")] = 0,
+    state_dir: StateDir = HERE,
+) -> None:
+    """Admit no run and start no effect of these from here on; what is at work goes on (`airside kill` ends it)."""
+    with attached(state_dir) as stack:
+        stack.switch_off(why=why, for_s=for_s, **{scope: target or scope == "all"})
+
+
+@switch.command()
+def on(
+    scope: str,
+    target: Annotated[str, typer.Argument()] = "",
+    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Take a switch back."""
+    with attached(state_dir) as stack:
+        stack.switch_on(why=why, **{scope: target or scope == "all"})
+
+
+@switch.command("list")
+def switch_list(state_dir: StateDir = HERE) -> None:
+    """List what is switched off, one JSON object a line."""
+    import msgspec
+
+    with attached(state_dir) as stack:
+        for thrown in stack.switches():
+            typer.echo(msgspec.json.encode(thrown).decode())
 
 
 @app.command()

@@ -42,6 +42,10 @@ class NoPulse:
 UNWATCHED: Pulse = NoPulse()
 
 
+async def _decision(agent: Agent, view: View) -> object:
+    return await agent.decide(view)
+
+
 class _Stretches(Awaitable[object]):
     """A decision with every stretch of the agent's code between `enter` and `leave`."""
 
@@ -51,14 +55,13 @@ class _Stretches(Awaitable[object]):
         self._pulse = pulse
 
     def __await__(self) -> Generator[Any, Any, object]:
-        steps: Generator[Any, Any, object] | None = None
+        # Driven as `await` drives it: a coroutine of ours, which takes whatever an agent may return or raise.
+        steps = _decision(self._agent, self._view)
         thrown: BaseException | None = None
         while True:
             self._pulse.enter(self._view.run_id)
             try:
-                if steps is None:
-                    steps = self._agent.decide(self._view).__await__()
-                waits_for = next(steps) if thrown is None else steps.throw(thrown)
+                waits_for = steps.send(None) if thrown is None else steps.throw(thrown)
             except StopIteration as end:
                 return end.value
             finally:
@@ -99,7 +102,19 @@ async def _guarded(agent: Agent, view: View, pulse: Pulse) -> object:
     except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:
-        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        pulse.enter(view.run_id)
+        text = told(error)
+        pulse.leave()
+        raise RuntimeError(text) from None
+
+
+def told(error: BaseException) -> str:
+    """Return an exception of an agent's as text, whatever its own methods do."""
+    try:
+        text = str(error)
+    except Exception as worse:
+        text = f"its text cannot be had ({type(worse).__name__})"
+    return f"{type(error).__name__}: {text}".encode(errors="replace").decode()
 
 
 def checked(proposal: object) -> Action | Finish | Handoff:

@@ -21,6 +21,9 @@ Json = Any
 MAX_DEPTH = 32
 """Deeper values come from attacks, not from tools; checked when a value enters the stack."""
 
+MAX_NODES = 1_000_000
+"""Values in one value; 10 MB of JSON have fewer, unless they are made to have many."""
+
 _SORTED = orjson.OPT_SORT_KEYS
 _ALLOWED_CONTROLS = frozenset("\t\n\r")
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
@@ -41,12 +44,16 @@ def digest(data: bytes) -> str:
 
 def check_bounds(value: Json, *, where: str) -> None:
     """Raise `InvalidInput` naming the place of a value too deep, not finite, or with control characters."""
-    if not _is_plain(value, 0):
+    if not _is_plain(value, 0, [MAX_NODES]):
         _check_each(value, where)
 
 
-def _is_plain(value: Json, depth: int) -> bool:
-    """Whether a value is certainly within bounds: what nearly every value is, told without noting where things are."""
+def _is_plain(value: Json, depth: int, room: list[int]) -> bool:
+    """Whether a value is certainly within bounds: what nearly every value is, told without noting where things are.
+
+    `room` is how many values there may still be: lists that hold one another twice over are few in memory and 2**depth
+    when written out.
+    """
     kind = type(value)
     if kind is str:
         return bool(value.isprintable()) or _UNFIT.search(value) is None
@@ -56,22 +63,27 @@ def _is_plain(value: Json, depth: int) -> bool:
         return bool(-1.8e308 < value < 1.8e308)
     if kind is bool or value is None:
         return True
-    if depth >= MAX_DEPTH:
+    if depth >= MAX_DEPTH or kind not in (dict, list, tuple):
+        return False
+    room[0] -= len(value)
+    if room[0] < 0:
         return False
     if kind is dict:
         for key, inner in value.items():
-            if type(key) is not str or not _is_plain(key, depth) or not _is_plain(inner, depth + 1):
+            if type(key) is not str or not _is_plain(key, depth, room) or not _is_plain(inner, depth + 1, room):
                 return False
         return True
-    if kind is list or kind is tuple:
-        return all(_is_plain(inner, depth + 1) for inner in value)
-    return False
+    return all(_is_plain(inner, depth + 1, room) for inner in value)
 
 
 def _check_each(value: Json, where: str) -> None:
     stack: list[tuple[Any, str, int]] = [(value, where, 0)]
+    nodes = 0
     while stack:
         item, path, depth = stack.pop()
+        nodes += 1
+        if nodes > MAX_NODES:
+            raise InvalidInput(f"{where}: more than {MAX_NODES:,} values")
         if depth > MAX_DEPTH:
             raise InvalidInput(f"{path[:200]}: nested more than {MAX_DEPTH} deep")
         if isinstance(item, str):

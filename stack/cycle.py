@@ -20,7 +20,7 @@ from airside.stack import events as ev
 from airside.stack import instructions as do
 from airside.stack.agents import Agent, Recalled, View
 from airside.stack.approvals import ApprovalRequested, call_digest
-from airside.stack.asking import UNWATCHED, AgentLate, Pulse, ask, checked
+from airside.stack.asking import UNWATCHED, AgentLate, Pulse, ask, checked, told
 from airside.stack.canonical import canonical
 from airside.stack.errors import LayerUnavailable
 from airside.stack.gate import GateReply, GateRequest
@@ -80,7 +80,7 @@ class Cycle:
         self._recalled: tuple[Recalled, ...] = ()
         self._remaining = machine.limits
         self._grant = b""
-        self._irrevocable = False
+        self._reading = False
         self._learning: list[asyncio.Task[ev.MemoryLearned | None]] = []
         self._inbox: deque[ev.Event] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -145,8 +145,8 @@ class Cycle:
         """Handle one event and log it."""
         instructions = self.machine.handle(event)
         self.log.record(event)
-        if isinstance(event, ev.ToolExecuted) and self._irrevocable:
-            self.log.flush()  # lost, it would leave the call in doubt; nobody waits for it
+        if isinstance(event, ev.ToolExecuted) and not self._reading:
+            self.log.flush()  # what changed something is on record as soon as may be; nobody waits for it
         return instructions
 
     async def _interruptible(self, instruction: do.Instruction) -> ev.Event | None:
@@ -231,12 +231,16 @@ class Cycle:
         try:
             answer = await ask(self._layers.agents[i.agent], self._view(i), seconds, self._layers.pulse)
             reason = ReasonCode.AGENT_INVALID_ACTION
+            self._layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
             proposal = checked(answer)
         except AgentLate:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
         except Exception as failure:
-            error = f"{type(failure).__name__}: {failure}".encode(errors="replace").decode()
+            self._layers.pulse.enter(self.run_id)
+            error = told(failure)
+            self._layers.pulse.leave()
         else:
+            self._layers.pulse.leave()
             return ev.StepDecided(
                 step=i.step, agent=i.agent, proposal=proposal, at_us=self._layers.now_us(), cause=i.cause
             )
@@ -288,6 +292,7 @@ class Cycle:
                 remaining=self.machine.remaining(),
                 executor=executor,
                 receipt=i.receipt,
+                version=s.submitted.app_version,
             )
             reply = await self._layers.policy.decide(request)
         except LayerUnavailable as error:
@@ -363,8 +368,8 @@ class Cycle:
         )
 
     async def _execute(self, i: do.Execute) -> ev.Event:
-        self._irrevocable = i.durable_first and not i.gated.repeatable
-        if not i.durable_first:
+        self._reading = not i.durable_first
+        if self._reading:
             self.log.flush()  # a read's intent is written while the read runs
         request = ExecuteRequest(
             grant=self._grant,

@@ -19,6 +19,7 @@ from airside.stack.ids import NO_ISSUER, ApprovalId, ExecutorId, IssuerId, Rando
 from airside.stack.policy import Bundle, Evaluator, Facts
 from airside.stack.reasons import ReasonCode
 from airside.stack.spending import Spending, reason_of_shortage
+from airside.stack.switches import Switches
 from airside.stack.toolspec import ArgumentValidator, ToolSpec
 from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Risk, Value
 
@@ -40,6 +41,7 @@ class GateRequest(Value, array_like=True):
     remaining: Limits
     executor: ExecutorId
     receipt: str = ""
+    version: str = ""
 
 
 class GateReply(Value, array_like=True):
@@ -80,6 +82,7 @@ class Gate:
         self._now_us = now_us
         self._random = random
         self.spending = spending or Spending()
+        self.switches = Switches()
         self._issuer = issuer
 
     @property
@@ -98,6 +101,16 @@ class Gate:
         identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))
         if identity is None:
             return GateReply(decision=self._evaluator.error("the identity's seal does not hold for this run"))
+        blocked = self.switches.blocking(
+            now_us=self._now_us(),
+            tenant=identity.tenant,
+            principal=identity.principal,
+            version=request.version,
+            run_id=request.run_id,
+            tool=request.tool,
+        )
+        if blocked is not None:
+            return GateReply(decision=self._evaluator.deny(ReasonCode.SWITCHED_OFF, str(blocked), rule="switch"))
         known = self._tools.get(request.tool)
         if known is None or not set(known[0].scopes) <= set(identity.scopes):
             return self._no(ReasonCode.TOOL_UNKNOWN, f"{request.tool!r:.100} is not a tool {identity.principal} has")

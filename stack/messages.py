@@ -7,6 +7,7 @@ from typing import Literal
 from airside.stack.approvals import Verdict
 from airside.stack.ids import ApprovalId, RunId, TenantId
 from airside.stack.reasons import ReasonCode
+from airside.stack.switches import SwitchScope
 from airside.stack.values import Value
 
 
@@ -80,14 +81,15 @@ class VoteReply(Value, array_like=True):
 class Order(Value, array_like=True):
     """An operator's order, sealed with the stack's key: `run`, `tenant` or `all` is to be killed or cancelled.
 
-    `settle` says what became of a call in doubt.
+    `settle` says what became of a call in doubt; `switch_off` and `switch_on` throw a kill switch of any scope.
     """
 
-    action: Literal["kill", "cancel", "settle"]
-    scope: Literal["run", "tenant", "all"]
+    action: Literal["kill", "cancel", "settle", "switch_off", "switch_on"]
+    scope: SwitchScope
     target: str
     by: str
     why: str
     at_us: int
     happened: bool = False
     output: bytes = b"null"
+    until_us: int = 0

@@ -47,6 +47,10 @@ class ReasonCode(StrEnum):
     TENANT_UNKNOWN = "tenant_unknown", "The directory does not list this tenant."
     ADMISSION_REJECTED = "admission_rejected", "The tenant's queue is full; try again after retry_after."
     REQUEST_INVALID = "request_invalid", "The request breaks its contract (size, type, or an unknown field)."
+    SWITCHED_OFF = (
+        "switched_off",
+        "An operator has switched off the tenant, principal, tool, run, version or everything.",
+    )
     UNKNOWN_ROUTE_MODE = "unknown_route_mode", "The route, agent or branch asked for does not exist."
 
     POLICY_DENIED = "policy_denied", "A policy rule denies the call, or none allows it."
@@ -107,7 +111,14 @@ _STATUS: dict[ReasonCode, RunStatus] = {
     **dict.fromkeys(
         [r for r in ReasonCode if r.startswith("auth_")]
         + [_R.PRINCIPAL_UNKNOWN, _R.TENANT_UNKNOWN, _R.ADMISSION_REJECTED, _R.REQUEST_INVALID]
-        + [_R.UNKNOWN_ROUTE_MODE, _R.POLICY_DENIED, _R.POLICY_ERROR, _R.APPROVAL_REJECTED, _R.APPROVAL_EXPIRED]
+        + [
+            _R.SWITCHED_OFF,
+            _R.UNKNOWN_ROUTE_MODE,
+            _R.POLICY_DENIED,
+            _R.POLICY_ERROR,
+            _R.APPROVAL_REJECTED,
+            _R.APPROVAL_EXPIRED,
+        ]
         + [_R.TOOL_UNKNOWN, _R.TOOL_INVALID_ARGUMENTS],
         RunStatus.REFUSED,
     ),

@@ -18,6 +18,7 @@ from airside.actors.ingress import Ingress
 from airside.actors.layer import LayerConfig
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
+from airside.actors.switchboard import Switchboard
 from airside.stack import events as ev
 from airside.stack import instructions as do
 from airside.stack.admission import AdmissionQueue, TenantShare
@@ -37,6 +38,7 @@ from airside.stack.policy import Bundle, load_bundle
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import ReasonCode, RunStatus, reason_of, status_of
 from airside.stack.spending import Spending
+from airside.stack.switches import SwitchThrown
 from airside.stack.topology import FanOutFanIn, Handoffs, SingleAgent, Topology
 from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
 from airside.tools.dispatch import Dispatcher
@@ -241,6 +243,14 @@ def told(name: str, amount: int = 1) -> Way:
     return way
 
 
+async def told_by_a_switch() -> ReasonCode:
+    """An operator has switched everything off."""
+    ports = local_ports(load_bundle(ALLOW))
+    thrown = SwitchThrown(at_us=0, scope="all", target="", off=True, by=PrincipalId("op"))
+    ports["policy"]._gate.switches.apply(thrown)
+    return (await World(calls("look"), layers=ports).run()).reason
+
+
 def decided(verdict: str) -> Way:
     """A person says so, or nobody does."""
 
@@ -329,6 +339,7 @@ class LoneDriver(Driver):
         self._identities = IdentityChecker(self.config.seal_key)
         self._admit_message = msgspec.msgpack.Decoder(Admit).decode
         self._queue = AdmissionQueue(lambda tenant: TenantShare(queue=0), 1)
+        self._switchboard = Switchboard(None, None, tenants=(), tools=())  # type: ignore[arg-type]
 
 
 def admitted(route: str) -> Way:
@@ -388,6 +399,7 @@ WAYS: dict[ReasonCode, Way] = {
     R.TENANT_UNKNOWN: authenticated(token(tenant="nobody")),
     R.ADMISSION_REJECTED: admitted("default"),
     R.REQUEST_INVALID: invalid_request,
+    R.SWITCHED_OFF: told_by_a_switch,
     R.UNKNOWN_ROUTE_MODE: admitted("nowhere"),
     R.POLICY_DENIED: ends(calls("pay"), policy="version: v1\nrules: [{id: never, outcome: deny}]\n"),
     R.POLICY_ERROR: ends(calls("pay"), policy=BAD_NUMBER),

@@ -26,6 +26,7 @@ from airside.stack.grants import Grant, GrantRefused, open_grant
 from airside.stack.ids import NO_ISSUER, EffectKey, ExecutorId, IssuerId, RunId, TenantId
 from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.reasons import ReasonCode
+from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, flatten
 
@@ -52,6 +53,7 @@ class Dispatcher:
     ) -> None:
         self.executor_id = executor_id
         self.issuer = issuer
+        self.switches = Switches()
         self._on_refusal = on_refusal
         self._tools, self._toolsets = flatten(tools)
         self._key = seal_key
@@ -137,6 +139,11 @@ class Dispatcher:
         for wrong, reason, text in problems:
             if wrong:
                 return _refusal(reason, text)
+        blocked = self.switches.blocking(
+            now_us=now, tenant=grant.tenant, principal=grant.principal, run_id=grant.run_id, tool=grant.tool
+        )
+        if blocked is not None:
+            return _refusal(ReasonCode.SWITCHED_OFF, str(blocked))
         self._burn(grant, now)
         return None
 

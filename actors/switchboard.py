@@ -1,0 +1,70 @@
+"""The driver's hand on the kill switches: makes one durable, and returns when every layer that starts things has it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from airside.actors.layer import now_us
+from airside.actors.stubs import Remote, RemoteJournal
+from airside.stack.errors import InvalidInput, LayerUnavailable
+from airside.stack.ids import SYSTEM_TENANT, PrincipalId, parse_run
+from airside.stack.journaling import Append, Entry
+from airside.stack.messages import Order
+from airside.stack.switches import STREAM, Switches, SwitchThrown
+
+
+class Switchboard:
+    """The single writer of the stream of switches."""
+
+    def __init__(
+        self, journal: RemoteJournal, policy: Remote, *, tenants: Collection[str], tools: Collection[str]
+    ) -> None:
+        self._journal = journal
+        self._policy = policy
+        self._known: dict[str, Collection[str]] = {"tenant": tenants, "tool": tools}
+        self._count = 0
+        self.switches = Switches()
+
+    async def load(self) -> None:
+        """Read what was thrown before."""
+        bodies = (await self._journal.remote.insist("bodies", [STREAM]))[STREAM]
+        self._count, self.switches = len(bodies), Switches(bodies)
+
+    async def throw(self, order: Order) -> None:
+        """Throw a switch; once this returns no new effect that it covers starts anywhere.
+
+        Raises `InvalidInput` for a target that does not exist: a switch with a slip of the pen in it protects nobody.
+        Raises `LayerUnavailable` if a layer could not be told: the switch is durable then, and holds for every layer
+        from its next start, but one may be at work that has not heard of it.
+        """
+        self._check(order.scope, order.target)
+        thrown = SwitchThrown(
+            at_us=now_us(),
+            scope=order.scope,
+            target=order.target,
+            off=order.action == "switch_off",
+            by=PrincipalId(order.by),
+            why=order.why,
+            until_us=order.until_us,
+        )
+        body = msgspec.json.encode(thrown)
+        entry = Entry(type="SwitchThrown", step=0, at_us=thrown.at_us, cause=-1, body=body)
+        reply = await self._journal.append(
+            Append(tenant=SYSTEM_TENANT, stream=STREAM, epoch=0, first_seq=self._count, entries=(entry,))
+        )
+        if reply.verdict != "ok":
+            await self.load()
+            raise LayerUnavailable(f"journal: {reply.verdict}; the switch was not thrown, try again")
+        self._count += 1
+        self.switches.apply(thrown)
+        await self._policy.insist("refresh")
+
+    def _check(self, scope: str, target: str) -> None:
+        if scope == "run":
+            parse_run(target)
+        scope, name = ("tenant", target.partition("/")[0]) if scope == "principal" else (scope, target)
+        known = self._known.get(scope)
+        if known is not None and name not in known:
+            raise InvalidInput(f"switch: there is no {scope} {name!r:.80}; there are {', '.join(sorted(known))}")

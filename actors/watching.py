@@ -1,0 +1,141 @@
+"""The driver's part that watches: who is to blame for a loop that is held, and what becomes of runs after a loss.
+
+A run that is `condemned` (by an operator, or because it held its process) is never taken up again: when no runtime has
+it, it is ended here, under an epoch of its own.  It is condemned before its process is killed, so that nobody who
+hears of the death is faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Coroutine
+from typing import Any
+
+from airside.actors.books import ALONE_AFTER, END_AFTER, Placed
+from airside.actors.fleet import Fleet, Seat, Stall
+from airside.actors.layer import Layer, LayerConfig, logger, now_us
+from airside.actors.stubs import RemoteJournal
+from airside.stack import events as ev
+from airside.stack.ending import ending
+from airside.stack.errors import LayerUnavailable
+from airside.stack.ids import RunId, TenantId, root_of
+from airside.stack.reasons import ReasonCode
+
+_PAUSE_S = 0.1
+
+
+class Watching(Layer):
+    """What `Driver` is made on."""
+
+    _journal: RemoteJournal
+
+    def __init__(self, config: LayerConfig, fleet: Fleet) -> None:
+        super().__init__(config)
+        self._fleet = fleet
+        self._runs: dict[RunId, Placed] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._killed_runaways = 0
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take_up(self, run_id: RunId) -> None:
+        """Claim a run under a new epoch and hand it to a runtime, until one has it: `Driver`'s."""
+
+    def _finish(self, run_id: RunId, tenant: TenantId, ended: bytes) -> None:
+        """Take in that a run has ended: `Driver`'s."""
+
+    async def _bodies(self, run_ids: list[RunId]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = await self._journal.remote.insist("bodies", run_ids)
+        return found
+
+    def _blame(self, seat: Seat, stall: Stall) -> None:
+        """Condemn the run that holds a loop, whose process is killed next.
+
+        Where nobody can be named, each of the process's working runs is taken up in a process of its own, and the one
+        that stalls again is ended.  Where the name is that of a run which is over, a task it left behind is to blame.
+        """
+        here = [run for run, placed in self._runs.items() if placed.seat == seat.key and not placed.parked]
+        named = root_of(RunId(stall.run_id))
+        guilty = named if named in here else here[0] if len(here) == 1 and self._runs[here[0]].alone else None
+        if guilty is not None:
+            self._killed_runaways += 1
+            why = f"held the event loop for {stall.held_s:.1f} s at {stall.where or 'an unknown place'}"
+            self._condemn(guilty, why)
+        elif not named:
+            for run_id in here:
+                self._runs[run_id].alone = True
+
+    def _condemn(self, run_id: RunId, why: str) -> None:
+        self._runs[run_id].condemned = ev.KillRequested(
+            by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us()
+        )
+
+    async def _seat_lost(self, key: str) -> None:
+        """A runtime is gone: what worked there is taken up elsewhere, what waits for a person when it is decided."""
+        for run_id, placed in list(self._runs.items()):
+            if placed.seat == key:
+                placed.seat, placed.events = "", []
+                if placed.condemned is not None:
+                    self._spawn(self._end_condemned(run_id))
+                elif not placed.parked:
+                    placed.losses += 1
+                    self._spawn(self._again(run_id, placed))
+
+    async def _again(self, run_id: RunId, placed: Placed) -> None:
+        """Take a run up after a loss; one that is lost again and again is suspected, then ended."""
+        placed.alone = placed.alone or placed.losses >= ALONE_AFTER
+        if placed.losses >= END_AFTER:
+            self._condemn(run_id, f"the processes it ran in died {placed.losses} times")
+        await self._take_up(run_id)
+
+    async def _end_condemned(self, run_id: RunId) -> None:
+        """End a condemned run once no runtime has it, and its children with it."""
+        while (placed := self._runs.get(run_id)) is not None and placed.condemned is not None:
+            async with placed.placing:  # so that nobody claims it meanwhile
+                if self._fleet.seat(placed.seat) is not None:
+                    return  # it is told there, and comes back here should that process die
+                if run_id in self._runs:
+                    try:
+                        await self._end_here(run_id, placed)
+                    except LayerUnavailable as error:
+                        logger.warning("%s is not ended yet: %s", run_id, error, extra={"action": "ending_failed"})
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _end_here(self, run_id: RunId, placed: Placed) -> None:
+        assert placed.condemned is not None
+        below = [row[0] for row in await self._journal.remote.insist("rows", "unfinished_below", [run_id])]
+        bodies = await self._bodies([run_id, *below])
+        for run in (run_id, *below):
+            append = ending(bodies[run], placed.condemned, secrets.token_hex(4))
+            last = bodies[run][-1].encode() if append is None else append.entries[-1].body
+            if append is not None and (await self._journal.append(append)).verdict != "ok":
+                raise LayerUnavailable(f"journal: {run}: somebody else wrote to it")
+            if run == run_id:
+                self._finish(run_id, placed.tenant, last)
+
+    # Putting down what idles.
+
+    async def _passivate_forever(self) -> None:
+        idle_since: dict[str, float] = {}
+        while True:
+            await asyncio.sleep(min(1.0, self.config.settings.idle_runtime_s))
+            busy, now = self._busy(), asyncio.get_running_loop().time()
+            for key in self._fleet.stats():
+                if key in busy or key not in idle_since:
+                    idle_since[key] = now
+                elif now - idle_since[key] > self.config.settings.idle_runtime_s:
+                    await self._put_down(key)
+            idle_since = {key: since for key, since in idle_since.items() if self._fleet.seat(key)}
+
+    def _busy(self) -> set[str]:
+        return {placed.seat for placed in self._runs.values() if not placed.parked}
+
+    async def _put_down(self, key: str) -> None:
+        seat = self._fleet.seat(key)
+        if seat is not None and self.config.settings.mode == "dedicated":
+            await self._fleet.put_down(seat)
+            await self._seat_lost(key)

@@ -1,0 +1,72 @@
+"""An app of agents that hold their runtime's event loop, each in another way, and of one that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from airside import Action, App, Finish, View
+from airside.stack.directory import Directory, Principal, Tenant
+from airside.stack.topology import SingleAgent
+from airside.tools.tool import ToolContext, tool
+from tests.apps.ledger import Ledger
+
+_CATASTROPHIC = re.compile("(a+)+$")
+_ENDLESS = "a" * 64 + "b"
+
+
+def spin(view: View) -> Any:
+    """Never yield, in Python, from the first step on."""
+    while True:
+        pass
+
+
+def doze(view: View) -> Any:
+    """Never yield, without using the interpreter."""
+    threading.Event().wait()
+
+
+def backtrack(view: View) -> Any:
+    """Never yield, in C code that holds the interpreter's lock."""
+    _CATASTROPHIC.match(_ENDLESS)
+
+
+async def spin_later(view: View) -> Any:
+    """Yield once, then never again."""
+    await asyncio.sleep(0)
+    while True:
+        pass
+
+
+async def lock_from_a_thread(view: View) -> Any:
+    """Await a thread that holds the interpreter's lock: the loop is held, and by nobody it could name."""
+    await asyncio.to_thread(_CATASTROPHIC.match, _ENDLESS)
+
+
+def worker(view: View) -> Action | Finish:
+    """Make five notes, then finish."""
+    done = len(view.history)
+    return Action(tool="note", arguments={"text": f"{view.request.text} {done}"}) if done < 5 else Finish(answer=done)
+
+
+def create_app(work: str | Path) -> App:
+    """Return the app; notes are counted in `work`."""
+    ledger = Ledger(Path(work) / "ledger.sqlite")
+
+    @tool(effect="write", idempotent=True)
+    async def note(text: str, context: ToolContext) -> str:
+        """Write a note, once a key."""
+        await asyncio.to_thread(ledger.once, context.idempotency_key, "note", text)
+        return text
+
+    agents = {agent.__name__: agent for agent in (spin, doze, backtrack, spin_later, lock_from_a_thread, worker)}
+    return App(
+        agents=agents,
+        routes={name: SingleAgent(name) for name in agents},
+        tools=[note],
+        policy="version: held-1\nrules: [{id: all, outcome: allow}]\n",
+        directory=Directory(tenants={"acme": Tenant(principals={"ana": Principal()})}),
+    )

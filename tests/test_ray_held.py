@@ -1,0 +1,75 @@
+"""An agent that holds its runtime's loop is ended and named, in whatever way it does, and its neighbours finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import airside
+from airside import ReasonCode, RunHandle, RunStatus
+from airside.actors.client import Stack
+from tests.apps.held import create_app
+from tests.on_ray import BOUND_S, alive, events_of, ledger_of, pids, sigkill, until
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def stack(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of the app."""
+    folder = tmp_path_factory.mktemp("held")
+    with airside.start(
+        create_app(folder), stack="held", state_dir=folder, executors=1, stall_s=1, idle_runtime_s=2
+    ) as started:
+        yield started
+        started.shutdown()
+
+
+def submit(stack: Stack, route: str, text: str = "do it") -> RunHandle:
+    """Submit a run."""
+    return stack.submit(text, tenant="acme", principal="ana", route=route)
+
+
+@pytest.mark.parametrize(("route", "place"), [("spin", "in spin"), ("backtrack", "in backtrack"), ("spin_later", "in")])
+def test_a_run_that_holds_the_loop_is_named_with_its_line_and_its_neighbours_finish(
+    stack: Stack, route: str, place: str
+) -> None:
+    neighbours = [submit(stack, "worker", f"beside {route} {i}") for i in range(4)]
+    guilty = submit(stack, route)
+    result = guilty.result(timeout=BOUND_S)
+    assert (result.status, result.reason_code) == (RunStatus.KILLED, ReasonCode.KILLED_RUNAWAY)
+    assert "tests/apps/held.py:" in result.detail and place in result.detail
+    assert all(neighbour.result(timeout=BOUND_S).ok for neighbour in neighbours)
+    assert len(ledger_of(stack).texts(f"beside {route}")) == 20
+    # One activation worked; the driver ended it under another.
+    assert events_of(stack, guilty.run_id, "RunActivated") == 2 and stack.verify() == []
+
+
+def test_a_run_that_sleeps_in_the_loop_is_named_too(stack: Stack) -> None:
+    result = submit(stack, "doze").result(timeout=BOUND_S)
+    assert result.reason_code is ReasonCode.KILLED_RUNAWAY and "threading.py" in result.detail
+
+
+def test_nobody_is_blamed_for_a_thread_that_somebody_else_left_in_the_way(stack: Stack) -> None:
+    neighbours = [submit(stack, "worker", f"beside a thread {i}") for i in range(2)]
+    guilty = submit(stack, "lock_from_a_thread")
+    assert guilty.result(timeout=2 * BOUND_S).reason_code is ReasonCode.KILLED_RUNAWAY
+    assert all(neighbour.result(timeout=BOUND_S).ok for neighbour in neighbours)
+
+
+def test_an_operators_kill_reaches_a_run_that_holds_its_loop(stack: Stack) -> None:
+    guilty = submit(stack, "spin")
+    until(lambda: events_of(stack, guilty.run_id, "RunActivated"), "it to be placed")
+    assert stack.kill(run=guilty.run_id, why="by hand") == 1
+    assert guilty.result(timeout=BOUND_S).status is RunStatus.KILLED
+
+
+def test_a_held_runtime_does_not_outlive_the_driver_that_watched_it(stack: Stack) -> None:
+    guilty = submit(stack, "spin")
+    until(lambda: events_of(stack, guilty.run_id, "RunActivated"), "it to be placed")
+    runtimes: list[Any] = until(lambda: pids(stack, "runtime"), "its runtime")
+    sigkill(stack, "driver")
+    assert guilty.result(timeout=2 * BOUND_S).reason_code is ReasonCode.KILLED_RUNAWAY
+    until(lambda: not any(map(alive, runtimes)), "the held runtime to be gone")

@@ -1,0 +1,91 @@
+"""A kill switch covers what it names and nothing else, until it is taken back or its time is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
+from airside.stack.switches import Switches, SwitchThrown
+
+RUN = mint_run(lambda n: b"\1" * n)
+ANA = PrincipalId("ana")
+ACME = TenantId("acme")
+CALL: dict[str, Any] = {"tenant": ACME, "principal": ANA, "version": "v1", "run_id": RUN, "tool": "pay"}
+
+
+def thrown(scope: Any, target: str = "", *, off: bool = True, at_us: int = 1, until_us: int = 0) -> SwitchThrown:
+    """Return an event."""
+    return SwitchThrown(at_us=at_us, scope=scope, target=target, off=off, by=ANA, why="test", until_us=until_us)
+
+
+def switches(*events: SwitchThrown) -> Switches:
+    """Return the fold of events, as read back from the journal."""
+    return Switches(msgspec.json.encode(event) for event in events)
+
+
+COVERING = [
+    ("all", ""),
+    ("tenant", "acme"),
+    ("principal", "acme/ana"),
+    ("version", "v1"),
+    ("run", RUN),
+    ("tool", "pay"),
+]
+OTHERS = [
+    ("tenant", "acm"),
+    ("principal", "beta/ana"),
+    ("principal", "ana"),
+    ("version", "v2"),
+    ("run", "run_" + "2" * 24),
+    ("tool", "look"),
+    ("tool", ""),
+]
+
+
+@pytest.mark.parametrize(("scope", "target"), COVERING)
+def test_a_switch_covers_its_target_and_a_runs_branches(scope: str, target: str) -> None:
+    off = switches(thrown(scope, target))
+    blocking = off.blocking(now_us=5, **CALL)
+    assert blocking is not None and (blocking.scope, blocking.target) == (scope, target)
+    branch = off.blocking(now_us=5, **(CALL | {"run_id": RunId(f"{RUN}.1-0")}))
+    assert branch == blocking
+
+
+@pytest.mark.parametrize(("scope", "target"), OTHERS)
+def test_a_switch_covers_nothing_else(scope: str, target: str) -> None:
+    assert switches(thrown(scope, target)).blocking(now_us=5, **CALL) is None
+
+
+def test_admission_has_no_tool_and_no_run_yet() -> None:
+    off = switches(thrown("tool", "pay"), thrown("run", RUN))
+    assert off.blocking(now_us=5, tenant=ACME, principal=ANA, version="v1") is None
+
+
+def test_one_that_is_taken_back_or_over_covers_nothing() -> None:
+    assert switches(thrown("all"), thrown("all", off=False)).blocking(now_us=5, **CALL) is None
+    timed = switches(thrown("all", until_us=10))
+    assert timed.blocking(now_us=9, **CALL) is not None and timed.blocking(now_us=10, **CALL) is None
+    assert timed.off(9) != [] and timed.off(10) == []
+
+
+def test_what_is_off_is_listed_oldest_first_and_says_who_and_why() -> None:
+    off = switches(thrown("tool", "pay", at_us=3), thrown("all", at_us=2))
+    assert [str(s) for s in off.off(5)] == [
+        "all is switched off by ana: test",
+        "tool pay is switched off by ana: test",
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from(COVERING + OTHERS), st.booleans(), st.integers(0, 9)), max_size=12))
+def test_it_is_off_exactly_if_the_latest_event_of_a_covering_target_says_so(
+    history: list[tuple[tuple[str, str], bool, int]],
+) -> None:
+    events = [thrown(scope, target, off=off, until_us=until) for (scope, target), off, until in history]
+    latest = {place: (off, until) for place, off, until in history}
+    expected = any(off and (until == 0 or until > 5) for place, (off, until) in latest.items() if place in COVERING)
+    assert (switches(*events).blocking(now_us=5, **CALL) is not None) == expected
