@@ -34,6 +34,7 @@ Amounts = Mapping[str, int]
 
 _UNIT = re.compile(r"cost_microusd|tokens|tool_calls|tool:[A-Za-z0-9_.-]{1,128}")
 _MOST = 2**53
+_EVER: tuple[Per, ...] = ("ever",)
 _MINUTE_US, _DAY_US = 60_000_000, 86_400_000_000
 
 
@@ -70,11 +71,25 @@ class _Count:
     overdraft: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Account:
+    """`spans` says in which windows a unit is counted: those of its caps; None (not known yet): for ever, all units."""
+
+    name: str
     parent: str | None
     caps: tuple[Cap, ...]
+    spans: dict[str, tuple[Per, ...]] | None
     counts: dict[tuple[str, Per, int], _Count] = field(default_factory=dict)
+    path: tuple[_Account, ...] = ()
+
+    def count(self, unit: str, per: Per, at_us: int) -> _Count:
+        """Return a window's count, making it if need be."""
+        place = (unit, per, window_of(per, at_us))
+        found = self.counts.get(place)
+        if found is None:
+            _forget_past(self.counts, place)
+            found = self.counts[place] = _Count()
+        return found
 
 
 @dataclass(slots=True)
@@ -87,13 +102,25 @@ class _Held:
     open: bool = True
 
 
+_UNITS_SEEN: set[object] = set()
+_UNITS_KEPT = 10_000
+
+
+def _is_unit(unit: object) -> bool:
+    if not isinstance(unit, str) or _UNIT.fullmatch(unit) is None:
+        return False
+    if len(_UNITS_SEEN) < _UNITS_KEPT:
+        _UNITS_SEEN.add(unit)
+    return True
+
+
 def amounts_of(given: Mapping[str, object]) -> dict[str, int]:
     """Return amounts that are ones; raise `InvalidInput` for an unknown unit or a number that is not a plain count.
 
     Booleans, floats (NaN among them) and negative numbers are refused: `cost > limit` would let each of them through.
     """
     for unit, amount in given.items():
-        if not isinstance(unit, str) or _UNIT.fullmatch(unit) is None:
+        if unit not in _UNITS_SEEN and not _is_unit(unit):
             raise InvalidInput(f"budget: {unit!r:.60} is not a unit (cost_microusd, tokens, tool_calls, tool:NAME)")
         if type(amount) is not int or not 0 <= amount <= _MOST:
             raise InvalidInput(f"budget: {amount!r:.40} {unit} is not a whole number of at least 0")
@@ -134,8 +161,8 @@ class Ledger:
         self._by_account: dict[str, set[str]] = {}
         self._now_us = 0
 
-    def open(self, name: str, caps: Iterable[Cap] = (), *, parent: str | None = None) -> None:
-        """Open an account; one that is open keeps what it has, and gets caps if it has none yet.
+    def open(self, name: str, caps: Iterable[Cap] | None = (), *, parent: str | None = None) -> None:
+        """Open an account; one that is open keeps what it has.  `caps` None: they follow with a later `open`.
 
         Raise `InvalidInput` for a parent that is not open, and for an account that is open below another one.
         """
@@ -144,20 +171,35 @@ class Ledger:
         known = self._accounts.get(name)
         if known is not None and known.parent != parent:
             raise InvalidInput(f"budget: {name} is open below {known.parent}, not below {parent}")
-        if known is None or not known.caps:
-            caps = tuple(caps)
-            amounts_of({cap.unit: cap.limit for cap in caps})
-            self._accounts[name] = _Account(parent, caps, known.counts if known is not None else {})
+        if known is not None and (known.spans is not None or caps is None):
+            return
+        given = tuple(caps or ())
+        amounts_of({cap.unit: cap.limit for cap in given})
+        spans: dict[str, tuple[Per, ...]] = {}
+        for cap in given:
+            spans[cap.unit] = (*spans.get(cap.unit, ()), cap.per)
+        account = known or _Account(name, parent, (), None)
+        account.caps, account.spans = given, None if caps is None else spans
+        account.path = (account, *(self._accounts[parent].path if parent is not None else ()))
+        self._accounts[name] = account
 
     def is_open(self, name: str) -> bool:
         """Whether an account is open."""
         return name in self._accounts
 
-    def reserve(self, key: str, account: str, amounts: Amounts, *, now_us: int) -> Shortage | None:
+    def has_caps(self, name: str) -> bool:
+        """Whether an account is open and knows its caps."""
+        account = self._accounts.get(name)
+        return account is not None and account.spans is not None
+
+    def reserve(
+        self, key: str, account: str, amounts: Amounts, *, now_us: int, settled: bool = False
+    ) -> Shortage | None:
         """Reserve on the account and on every one above it, or return what there is too little of.
 
-        The same key again is the same use: what it has already, reserved or settled, is not taken twice, and a larger
-        amount takes the difference.  Raise `InvalidInput` for amounts that are none and an account that is not open.
+        `settled` = it counts as used at once, for its price is known.  The same key again is the same use: what it has
+        already, reserved or settled, is not taken twice, and a larger amount takes the difference.  Raise
+        `InvalidInput` for amounts that are none and an account that is not open.
         """
         wanted, now = amounts_of(amounts), self._at(now_us)
         held = self._held.get(key)
@@ -169,7 +211,7 @@ class Ledger:
         if short is not None:
             return short
         if held is None:
-            held = self._held[key] = _Held(account, {}, now)
+            held = self._held[key] = _Held(account, {}, now, open=not settled)
             self._by_account.setdefault(account, set()).add(key)
         for unit, amount in more.items():
             held.amounts[unit] = held.amounts.get(unit, 0) + amount
@@ -235,9 +277,14 @@ class Ledger:
         return count.reserved, count.committed
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Return, per account, what it has reserved or committed of each unit since the ledger began."""
+        """Return, per account, what is reserved or committed of each unit that has a cap, in the present window."""
         return {
-            name: {u: c.reserved + c.committed for (u, per, _), c in account.counts.items() if per == "ever"}
+            name: {
+                cap.unit if cap.per == "ever" else f"{cap.unit} a {cap.per}": sum(
+                    self.used(name, cap.unit, cap.per, now_us=self._now_us)
+                )
+                for cap in account.caps
+            }
             for name, account in self._accounts.items()
         }
 
@@ -251,9 +298,8 @@ class Ledger:
             for (unit, per, _), count in account.counts.items():
                 if min(count.reserved, count.committed, count.overdraft) < 0:
                     raise InvariantBroken(f"ledger: 3: {name} has less than 0 {unit}")
-                below = sum(
-                    h.amounts.get(unit, 0) for h in self._held.values() if h.open and name in self._up(h.account)
-                )
+                held = (h for h in self._held.values() if h.open and account in self._path(h.account))
+                below = sum(h.amounts.get(unit, 0) for h in held)
                 if per == "ever" and count.reserved != below:
                     raise InvariantBroken(f"ledger: 2: {name} reserves {count.reserved} {unit}, below it {below}")
 
@@ -261,28 +307,26 @@ class Ledger:
         self._now_us = max(self._now_us, now_us)
         return self._now_us
 
-    def _up(self, account: str) -> list[str]:
+    def _path(self, account: str) -> tuple[_Account, ...]:
         """Return the account and those above it; raise `InvalidInput` if it is not open."""
-        found: list[str] = []
-        name: str | None = account
-        while name is not None:
-            if name not in self._accounts:
-                raise InvalidInput(f"budget: the account {name} is not open")
-            found.append(name)
-            name = self._accounts[name].parent
-        return found
+        found = self._accounts.get(account)
+        if found is None:
+            raise InvalidInput(f"budget: the account {account} is not open")
+        return found.path
 
     def _shortage(self, account: str, wanted: Amounts, now: int) -> Shortage | None:
-        for name in self._up(account):
-            for cap in self._accounts[name].caps:
+        for each in self._path(account):
+            for cap in each.caps:
                 amount = wanted.get(cap.unit, 0)
-                count = self._accounts[name].counts.get((cap.unit, cap.per, window_of(cap.per, now)), _Count())
-                left = cap.limit - count.reserved - count.committed
-                if amount > 0 and amount > left:
+                if amount == 0:
+                    continue
+                count = each.counts.get((cap.unit, cap.per, window_of(cap.per, now)))
+                left = cap.limit - (count.reserved + count.committed if count is not None else 0)
+                if amount > left:
                     end = _window_end(cap.per, now)
                     after = None if end is None else (end - now) / 1e6
                     return Shortage(
-                        account=name,
+                        account=each.name,
                         unit=cap.unit,
                         per=cap.per,
                         limit=cap.limit,
@@ -294,17 +338,11 @@ class Ledger:
 
     def _counts(self, account: str, unit: str, at_us: int) -> list[_Count]:
         """Return every count that a use of `unit` at a time goes into, on the account and all above it."""
-        found = []
-        for name in self._up(account):
-            held = self._accounts[name]
-            spans: set[Per] = {"ever", *(cap.per for cap in held.caps if cap.unit == unit)}
-            for per in spans:
-                place = (unit, per, window_of(per, at_us))
-                if place not in held.counts:
-                    _forget_past(held.counts, place)
-                    held.counts[place] = _Count()
-                found.append(held.counts[place])
-        return found
+        return [
+            each.count(unit, per, at_us)
+            for each in self._path(account)
+            for per in (_EVER if each.spans is None else each.spans.get(unit, ()))
+        ]
 
     def _drop(self, key: str) -> None:
         held = self._held.pop(key)

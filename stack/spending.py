@@ -69,7 +69,7 @@ class Spending:
             return
         run = f"run/{root_of(past.run_id)}"
         # Its limits are its identity's, which the first request of the run brings.
-        self.ledger.open(run, parent=tenant)
+        self.ledger.open(run, None, parent=tenant)
         self.ledger.record(run, used, at_us=past.at_us, key=past.key)
 
     def reserve(
@@ -80,16 +80,14 @@ class Spending:
         run, limits = f"run/{root}", identity.limits
         if root in self._ended:
             raise InvalidInput(f"{root} has ended")
-        caps = (
-            Cap(unit="tool_calls", limit=limits.max_tool_calls),
-            Cap(unit="cost_microusd", limit=limits.max_cost_microusd),
-        )
-        self.ledger.open(run, caps, parent=self._tenant(identity.tenant))
+        if not self.ledger.has_caps(run):
+            caps = (
+                Cap(unit="tool_calls", limit=limits.max_tool_calls),
+                Cap(unit="cost_microusd", limit=limits.max_cost_microusd),
+            )
+            self.ledger.open(run, caps, parent=self._tenant(identity.tenant))
         price = {"tool_calls": 1, f"tool:{spec.name}": 1, "cost_microusd": spec.cost_microusd}
-        short = self.ledger.reserve(key, run, price, now_us=now_us)
-        if short is None:
-            self.ledger.settle(key)
-        return short
+        return self.ledger.reserve(key, run, price, now_us=now_us, settled=True)
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return what the organisation and the tenants with budgets have used, per unit."""
