@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
 from airside.stack.agents import Agent, FunctionAgent
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import InvalidConfig
-from airside.stack.policy import load_bundle
+from airside.stack.policy import Bundle, load_bundle
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import SingleAgent, Topology
 from airside.tools.tool import Tool, Toolset, flatten
@@ -50,7 +51,7 @@ class App:
         tools, _ = flatten(self.tools)
         if not tools:
             raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
-        load_bundle(self.policy)
+        _check_names(load_bundle(self.policy), tools)
         bundle = self.policy.read_text(encoding="utf-8") if isinstance(self.policy, Path) else self.policy
         directory = self.directory if isinstance(self.directory, Directory) else load_directory(self.directory)
         specs = [tool.spec for tool in tools.values()]
@@ -67,6 +68,14 @@ class CheckedApp:
     specs: Sequence[ToolSpec]
     bundle: str
     directory: Directory
+
+
+def _check_names(bundle: Bundle, tools: Mapping[str, Tool]) -> None:
+    """Raise `InvalidConfig` for a rule about a tool that does not exist: a misspelt deny denies nothing."""
+    for rule in bundle.rules:
+        for pattern in rule.when.tool or ():
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in tools):
+                raise InvalidConfig(f"policy: rule {rule.id}: no tool is called {pattern!r}; there are {sorted(tools)}")
 
 
 def _agent(name: str, agent: Agent | Callable[..., Any]) -> Agent:

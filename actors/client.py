@@ -110,9 +110,10 @@ class Stack:
             self.close()
 
     @property
-    def job_fields(self) -> tuple[str, ...]:
-        """The further fields the app's jobs may have, which become part of their inputs."""
-        return tuple(self._record.get("job_fields", ()))
+    def job_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the further fields the app's jobs may have, which become part of their inputs."""
+        schema: dict[str, Any] | None = self._record.get("job_schema")
+        return schema
 
     def __repr__(self) -> str:
         return f"Stack({self.settings.stack}, {self.state_dir})"
@@ -283,6 +284,8 @@ class Stack:
 
     def _vote(self, approval_id: str, verdict: str, token: str, principal: str, note: str, arguments: bytes) -> str:
         credential = token
+        if not token and not principal:
+            raise Misuse("say who votes: a principal (`--as`) or a token")
         if not credential:
             found = next((a for a in self.approvals() if a.approval_id == approval_id), None)
             if found is None:
@@ -297,9 +300,9 @@ class Stack:
 
     def kill(self, *, run: str = "", tenant: str = "", all: bool = False, why: str = "") -> int:
         """End a run, a tenant's runs, or all, whatever they are doing; return how many.  Needs the stack's keys."""
+        if bool(run) + bool(tenant) + all != 1:
+            raise Misuse("kill: say exactly one of run, tenant and all")
         scope, target = ("all", "") if all else ("tenant", tenant) if tenant else ("run", run)
-        if not all and not target:
-            raise Misuse("kill: say run=..., tenant=... or all=True")
         return self._order("kill", scope, target, why)
 
     def cancel(self, run: str, why: str = "") -> int:
@@ -401,6 +404,8 @@ class Stack:
 
     def _call(self, layer: str, method: str, *args: Any) -> Any:
         """Call a layer, waiting through its restart; only for calls that may be sent twice."""
+        if not ray.is_initialized():
+            raise Misuse("this stack is closed: start or connect to it again")
         name = actor_name(self.settings.stack, layer)
         until = time.monotonic() + self.settings.layer_patience_s
         while True:

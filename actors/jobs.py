@@ -6,10 +6,11 @@ Fields: `request` (text), `tenant` and `principal` (or `token`), and optionally 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import jsonschema_rs
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -63,8 +64,8 @@ class BadLine(BaseModel):
     message: str
 
 
-Inputs = type[BaseModel] | Collection[str] | None
-"""What further fields a line may have: an app's model, or the names of its fields where only those are known."""
+Inputs = type[BaseModel] | dict[str, Any] | None
+"""What further fields a line may have: an app's model, or that model's JSON Schema where only it is known."""
 
 
 def parse_job(data: bytes, line: int, inputs: Inputs = None) -> Job | BadLine:
@@ -77,18 +78,33 @@ def parse_job(data: bytes, line: int, inputs: Inputs = None) -> Job | BadLine:
         job_id = str(raw.get("job_id") or job_id)[:256]
         return _job({"job_id": job_id, **raw}, inputs)
     except InvalidInput as error:
-        return BadLine(line=line, job_id=job_id, message=error.message)
+        where = "" if error.message.startswith(f"line {line}") else f"line {line}: "
+        return BadLine(line=line, job_id=job_id, message=where + error.message)
     except ValidationError as error:
         return BadLine(line=line, job_id=job_id, message=f"line {line}: " + "; ".join(explain(error, "job")))
 
 
 def _job(raw: dict[str, Any], inputs: Inputs) -> Job:
-    names = set(inputs.model_fields if isinstance(inputs, type) else inputs or ())
+    names = set(inputs.model_fields if isinstance(inputs, type) else (inputs or {}).get("properties", ()))
     further = {name: value for name, value in raw.items() if name in names}
     if isinstance(inputs, type):
         further = inputs.model_validate(further).model_dump(mode="json")
+    elif inputs is not None:
+        further = _by_schema(further, inputs)
     job = Job.model_validate({name: value for name, value in raw.items() if name not in names})
     return job.model_copy(update={"inputs": {**job.inputs, **further}})
+
+
+def _by_schema(further: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    defaults = {name: given["default"] for name, given in schema["properties"].items() if "default" in given}
+    full = {**defaults, **further}
+    problems = [
+        f"{'.'.join(map(str, error.instance_path)) or 'job'}: {error.message[:200]}"
+        for error in jsonschema_rs.validator_for(schema).iter_errors(full)
+    ]
+    if problems:
+        raise InvalidInput("; ".join(problems[:5]))
+    return full
 
 
 def read_jobs(path: Path, inputs: Inputs = None) -> Iterator[Job | BadLine]:

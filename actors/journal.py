@@ -18,6 +18,10 @@ CHECKPOINT_S = 5.0
 """Seconds between sealed checkpoints while there is news: how much of a cut end could go unseen."""
 
 
+LIGHT = 1000
+"""Events between two checkpoints up to which the log is folded: folding holds up whoever appends meanwhile."""
+
+
 class Journal(Layer):
     """The single writer of the journal's file."""
 
@@ -74,10 +78,11 @@ class Journal(Layer):
     async def _checkpoints(self) -> None:
         while True:
             await asyncio.sleep(CHECKPOINT_S)
-            if self._store.appended != self._checkpointed:
+            news = self._store.appended - self._checkpointed
+            if news:
                 self._checkpointed = self._store.appended
                 await self._on_writer(self._store.checkpoint, now_us())
-            if self._committing is None:  # nobody waits at this moment
+            if news < LIGHT and self._committing is None:
                 await self._on_writer(self._store.fold)
 
     async def _on_writer(self, function: Callable[..., Any], *args: Any) -> Any:

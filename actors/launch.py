@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import secrets
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ Ray's own bound is 100 KiB, which a coalesced batch of a hundred steps exceeds: 
 throughput (`benchmarks.governed_steps`).
 """
 
+CONNECT_S = 5.0
+"""Ray itself tries for minutes; what does not take a connection in this time is gone, or too far away to work with."""
+
 START_S = 120.0
 """Longest a stack may take to start; a cold machine needs about 15 s."""
 
@@ -61,7 +65,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     owns_ray = _connect_ray(address, own=address is None)
     record: dict[str, Any] = {
         "id": secrets.token_hex(8),
-        "job_fields": sorted(app.job_inputs.model_fields) if app.job_inputs else [],
+        "job_schema": app.job_inputs.model_json_schema() if app.job_inputs else None,
         "stack": settings.stack,
         "address": ray.get_runtime_context().gcs_address,
         # A Ray of our own asks for its token, and others do not present it unless they are told to.
@@ -91,6 +95,8 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
     found = address or record.get("address")
     if found is None:
         raise Misuse(f"no stack is up in {folder}: start one (`airside up`), or name another state directory")
+    if not _answers(found):
+        raise Misuse(f"the stack of {folder} is gone (nothing answers at {found}): start it again (`airside up`)")
     settings = _settings({"stack": stack or record.get("stack", "default"), "state_dir": folder})
     owns_ray = _connect_ray(found, own=False, auth_mode=record.get("auth_mode", ""))
     if not _exists(settings):
@@ -99,6 +105,18 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
         raise Misuse(f"stack {settings.stack!r} does not run at {found}")
     keys = KeyRing.open(folder / "keys") if (folder / "keys").is_dir() else None
     return Stack(settings, keys, folder, owns_ray=owns_ray, stops=False, record=record)
+
+
+def _answers(address: str) -> bool:
+    """Whether anything listens at `host:port`; of what is no such address, Ray says what is wrong."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or ray.is_initialized():
+        return True
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_S):
+            return True
+    except OSError:
+        return False
 
 
 def _settings(options: dict[str, Any]) -> Settings:

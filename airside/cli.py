@@ -164,7 +164,7 @@ def run(
     out.parent.mkdir(parents=True, exist_ok=True)
     stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
     with stack:
-        results = stack.map(read_jobs(jobs, made.job_inputs if made and made.job_inputs else stack.job_fields))
+        results = stack.map(read_jobs(jobs, made.job_inputs if made else stack.job_schema))
         problems = stack.verify()
     write_parquet(out, [result.row() for result in results])
     for result in results:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Generator
 from typing import Any, Protocol
 
@@ -114,7 +115,9 @@ def told(error: BaseException) -> str:
         text = str(error)
     except Exception as worse:
         text = f"its text cannot be had ({type(worse).__name__})"
-    return f"{type(error).__name__}: {text}".encode(errors="replace").decode()
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}".encode(errors="replace").decode()
 
 
 def checked(proposal: object) -> Action | Finish | Handoff:
