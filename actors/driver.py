@@ -336,8 +336,8 @@ class Driver(Watching):
                     pass  # the fleet tells us of its death
             if self._fleet.seat(placed.seat) is None:
                 if placed.condemned is not None:
-                    await self._end_condemned(root)
-                    return
+                    await self._end_condemned(root)  # or, if a runtime has got it meanwhile, tell it there
+                    continue
                 self._queue.adopt(placed.tenant, root)
                 await self._take_up(root)
                 continue

@@ -86,7 +86,9 @@ def parse_job(data: bytes, line: int, inputs: Inputs = None) -> Job | BadLine:
 
 def _job(raw: dict[str, Any], inputs: Inputs) -> Job:
     names = set(inputs.model_fields if isinstance(inputs, type) else (inputs or {}).get("properties", ()))
-    further = {name: value for name, value in raw.items() if name in names}
+    inside = raw.get("inputs")  # the same fields given there are the same fields
+    given = {**inside, **raw} if isinstance(inside, dict) else raw
+    further = {name: value for name, value in given.items() if name in names}
     if isinstance(inputs, type):
         further = inputs.model_validate(further).model_dump(mode="json")
     elif inputs is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 from airside import App, ReplayAgent, tool
@@ -23,9 +25,11 @@ def tools(ledger: Ledger) -> list[Tool]:
     """Return a tool that is free and one that is not."""
 
     @tool(effect="write", idempotent=True)
-    def take(text: str, context: ToolContext) -> str:
-        """Take what costs nothing."""
-        ledger.once(context.idempotency_key, "take", text)
+    async def take(text: str, context: ToolContext) -> str:
+        """Take what costs nothing, and be slow to say so: there is time for somebody to die."""
+        await asyncio.to_thread(ledger.once, context.idempotency_key, "take", text)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 1.0)
         return text
 
     @tool(effect="write", idempotent=True, cost_microusd=PRICE_MICROUSD)
