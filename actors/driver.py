@@ -116,10 +116,10 @@ class Driver(Watching):
         )
         if blocked is not None:
             return Ticket(reason_code=ReasonCode.SWITCHED_OFF, message=str(blocked))
-        wait_s = self._queue.offer(tenant, run_id)
+        wait_s = self._queue.offer(tenant, run_id, now_us=now_us())
         if wait_s is not None:
-            reason = ReasonCode.ADMISSION_REJECTED
-            return Ticket(reason_code=reason, message=f"the queue of {tenant} is full", retry_after_s=wait_s)
+            message = f"the queue of {tenant} is full, or it submits faster than it may"
+            return Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message=message, retry_after_s=wait_s)
         placed = self._runs[run_id] = Placed(tenant=tenant, epoch=0)
         append = Append(tenant=tenant, stream=run_id, epoch=0, first_seq=0, entries=(entry_of(event),))
         while True:
@@ -224,7 +224,7 @@ class Driver(Watching):
             placed.parked = True
         elif placed.seat:
             self._queue.adopt(placed.tenant, run_id)
-        elif placed.epoch > 0 or self._queue.offer(placed.tenant, run_id) is not None:
+        elif placed.epoch > 0 or self._queue.offer(placed.tenant, run_id, now_us=now_us()) is not None:
             self._queue.adopt(placed.tenant, run_id)
             self._spawn(self._take_up(run_id))
 
@@ -264,7 +264,7 @@ class Driver(Watching):
         placed = self._runs.pop(run_id, None)
         if placed is not None and placed.asked:
             self._spawn(self._withdraw(run_id))
-        self._queue.release(tenant, run_id)
+        self._queue.release(tenant, run_id, cost=ev.decode_event(ended).usage.steps)
         if run_id == root_of(run_id):
             self._spawn(self._close_account(run_id))
         self._ended[run_id] = ended

@@ -53,6 +53,7 @@ class ToolExecutor(Layer):
             executor_id=mint_executor(os.urandom),
             now_us=now_us,
             on_refusal=self._note,
+            claim=self._journal.append,
         )
 
     async def incarnation(self) -> str:

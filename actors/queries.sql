@@ -17,11 +17,11 @@ CREATE TABLE IF NOT EXISTS streams (stream VARCHAR NOT NULL);
 -- name: open_heads
 -- Where every stream stands that has not ended; the ended ones are looked up when somebody writes to them.
 SELECT stream, max(epoch), max(seq) + 1, false FROM events
-WHERE stream NOT IN (SELECT run_id FROM outcomes) GROUP BY stream;
+WHERE stream NOT IN (SELECT run_id FROM outcomes) AND NOT starts_with(stream, 'claim/') GROUP BY stream;
 
 -- name: known_heads
 -- Where the named streams stand.
-SELECT stream, max(epoch), max(seq) + 1, bool_or(type = 'RunEnded') FROM events
+SELECT stream, max(epoch), max(seq) + 1, bool_or(type IN ('RunEnded', 'EffectClaimed')) FROM events
 WHERE stream IN (SELECT unnest(?)) GROUP BY stream;
 
 -- name: known_streams

@@ -66,7 +66,7 @@ class Telemetry:
         kept += [decode_event(entry.body) for entry in append.entries[max(0, len(kept) - append.first_seq) :]]
         if len(self._live) > _LIVE_RUNS:
             self._live.popitem(last=False)
-        if any(entry.type == ENDED for entry in append.entries):
+        if any(entry.type in ENDED for entry in append.entries):
             spans = spans_of(self._live.pop(append.stream))
             self._count(spans)
             if self._tracer_provider is not None:

@@ -1,13 +1,26 @@
-"""Admission: who waits, who runs.  Bounded per tenant, and fair between tenants.
+"""Admission: who waits, who runs.  Bounded per tenant, and fair between tenants by what their runs cost.
 
-Tenants take turns, one run a turn, so a tenant that floods waits behind its own queue only.  A full queue is a
-refusal with the seconds after which trying again makes sense.
+Start-time fair queueing (P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996): a tenant's next run has a tag, the virtual time
+at which its turn is; the smallest tag starts, and moves its tenant's tag on by the run's cost over the tenant's weight.
+A run's cost is the governed steps it
+takes.  It is not known beforehand, so it is estimated from the tenant's runs before, and the tag is put right when
+the run ends: a tenant of long runs gets as many steps as one of short runs, not as many runs.
+
+Of two tenants that always have something waiting, what they started per weight differs by at most the cost per weight
+of one run of each, as far as the estimates are right.  A tenant that floods waits behind its own queue only; one that
+was idle has saved up nothing.  A full queue, or a submission beyond the tenant's rate, is a refusal with the seconds
+after which trying again makes sense.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
 
 from airside.stack.ids import RunId, TenantId
 from airside.stack.values import Value
@@ -18,12 +31,34 @@ DEFAULT_CONCURRENCY = 32
 DEFAULT_QUEUE = 10_000
 """Runs of one tenant waiting; beyond it the submitter is told to come back."""
 
+FIRST_ESTIMATE = 4.0
+"""Steps a run is taken to need before any run of its tenant has ended."""
+
+_LEARNING = 0.2
+"""Weight of the newest run in a tenant's estimate: the last ten or so matter."""
+
+_MINUTE_US = 60_000_000
+
 
 class TenantShare(Value):
-    """What admission allows one tenant."""
+    """What admission allows one tenant.  `rate_per_minute` 0: any number of submissions."""
 
     concurrency: int = DEFAULT_CONCURRENCY
     queue: int = DEFAULT_QUEUE
+    weight: Annotated[int, Meta(ge=1, le=1000)] = 1
+    rate_per_minute: int = 0
+
+
+@dataclass(slots=True)
+class _Line:
+    """One tenant's queue.  `tag` = virtual time of its next turn; `burst` = submissions it may make at once."""
+
+    waiting: deque[RunId] = field(default_factory=deque)
+    running: dict[RunId, float] = field(default_factory=dict)
+    tag: float = 0.0
+    estimate: float = FIRST_ESTIMATE
+    burst: float = -1.0
+    burst_at_us: int = 0
 
 
 class AdmissionQueue:
@@ -35,69 +70,96 @@ class AdmissionQueue:
     def __init__(self, shares: Callable[[TenantId], TenantShare], cell_concurrency: int) -> None:
         self._shares = shares
         self._cell = cell_concurrency
-        self._waiting: dict[TenantId, deque[RunId]] = {}
-        self._running: dict[TenantId, set[RunId]] = {}
-        self._turns: deque[TenantId] = deque()
-        self._in_turns: set[TenantId] = set()
+        self._lines: dict[TenantId, _Line] = {}
+        self._turns: list[tuple[float, int, TenantId]] = []
+        self._entries = 0
+        self._virtual = 0.0
         self._running_count = 0
 
-    def offer(self, tenant: TenantId, run_id: RunId) -> float | None:
-        """Queue a run; return None, or the seconds to wait before trying again if the queue is full."""
-        queue = self._waiting.setdefault(tenant, deque())
-        if len(queue) >= self._shares(tenant).queue:
-            return max(1.0, len(queue) / max(1, self._shares(tenant).concurrency) * 0.1)
-        queue.append(run_id)
-        if tenant not in self._in_turns:
-            self._in_turns.add(tenant)
-            self._turns.append(tenant)
+    def offer(self, tenant: TenantId, run_id: RunId, *, now_us: int) -> float | None:
+        """Queue a run; return None, or the seconds to wait before trying again if there is no room for it."""
+        share, line = self._shares(tenant), self._lines.setdefault(tenant, _Line())
+        if len(line.waiting) >= share.queue:
+            return max(1.0, len(line.waiting) / max(1, share.concurrency) * 0.1)
+        early_s = _too_early(line, share, now_us)
+        if early_s is not None:
+            return early_s
+        line.waiting.append(run_id)
+        if len(line.waiting) == 1:
+            line.tag = max(line.tag, self._virtual)  # what it did not use while it was idle is gone
+            self._enter(tenant, line)
         return None
 
+    def _enter(self, tenant: TenantId, line: _Line) -> None:
+        self._entries += 1
+        heapq.heappush(self._turns, (line.tag, self._entries, tenant))
+
     def take(self) -> Iterator[tuple[TenantId, RunId]]:
-        """Yield the runs that may start now, tenants taking turns; each counts as running from here."""
-        idle = 0
-        while self._turns and idle < len(self._turns) and self.running < self._cell:
-            tenant = self._turns.popleft()
-            queue, at_work = self._waiting[tenant], self._running.setdefault(tenant, set())
-            if not queue:
-                self._in_turns.discard(tenant)
-                continue
-            if len(at_work) >= self._shares(tenant).concurrency:
-                self._turns.append(tenant)
-                idle += 1
-                continue
-            idle = 0
-            run_id = queue.popleft()
-            at_work.add(run_id)
+        """Yield the runs that may start now, in the order of their turns; each counts as running from here."""
+        while self._turns and self.running < self._cell:
+            tag, _, tenant = heapq.heappop(self._turns)
+            line, share = self._lines[tenant], self._shares(tenant)
+            if tag != line.tag or not line.waiting or len(line.running) >= share.concurrency:
+                continue  # an entry that no longer holds; `release` enters a tenant at its cap again
+            run_id = line.waiting.popleft()
+            line.running[run_id] = line.estimate
             self._running_count += 1
-            if queue:
-                self._turns.append(tenant)
-            else:
-                self._in_turns.discard(tenant)
+            self._virtual = max(self._virtual, tag)
+            line.tag = tag + line.estimate / share.weight
+            if line.waiting:
+                self._enter(tenant, line)
             yield tenant, run_id
 
     def adopt(self, tenant: TenantId, run_id: RunId) -> None:
         """Count a run that is at work already, found after the driver itself was restarted."""
-        at_work = self._running.setdefault(tenant, set())
-        self._running_count += run_id not in at_work
-        at_work.add(run_id)
+        line = self._lines.setdefault(tenant, _Line())
+        self._running_count += run_id not in line.running
+        line.running.setdefault(run_id, line.estimate)
 
-    def release(self, tenant: TenantId, run_id: RunId) -> None:
-        """Give the run's place free, whether it ran or still waited."""
-        at_work = self._running.get(tenant, set())
-        self._running_count -= run_id in at_work
-        at_work.discard(run_id)
-        queue = self._waiting.get(tenant)
-        if queue and run_id in queue:
-            queue.remove(run_id)
+    def release(self, tenant: TenantId, run_id: RunId, *, cost: float | None = None) -> None:
+        """Give the run's place free, whether it ran or still waited; `cost` = what it took, if it has ended."""
+        line = self._lines.get(tenant)
+        if line is None:
+            return
+        if run_id in line.running:
+            self._running_count -= 1
+            estimated = line.running.pop(run_id)
+            if cost is not None:
+                line.estimate += _LEARNING * (max(1.0, cost) - line.estimate)
+                line.tag = max(0.0, line.tag + (max(1.0, cost) - estimated) / self._shares(tenant).weight)
+            if line.waiting:
+                self._enter(tenant, line)
+        elif run_id in line.waiting:
+            line.waiting.remove(run_id)
 
     @property
     def running(self) -> int:
         """Runs at work."""
         return self._running_count
 
-    def stats(self) -> dict[str, dict[str, int]]:
-        """Return running and waiting per tenant."""
-        tenants = sorted(self._waiting.keys() | self._running.keys())
+    def stats(self) -> dict[str, dict[str, float]]:
+        """Return, per tenant, what runs and waits, and the steps its next run is taken to need."""
         return {
-            t: {"running": len(self._running.get(t, ())), "waiting": len(self._waiting.get(t, ()))} for t in tenants
+            tenant: {
+                "running": len(line.running),
+                "waiting": len(line.waiting),
+                "estimate": round(line.estimate, 2),
+            }
+            for tenant, line in sorted(self._lines.items())
         }
+
+
+def _too_early(line: _Line, share: TenantShare, now_us: int) -> float | None:
+    """Take one submission from the tenant's rate (a bucket of a minute's), or return the seconds until there is one."""
+    if share.rate_per_minute <= 0:
+        return None
+    full = float(share.rate_per_minute)
+    if line.burst < 0:
+        line.burst = full
+    else:
+        line.burst = min(full, line.burst + max(0, now_us - line.burst_at_us) / _MINUTE_US * full)
+    line.burst_at_us = max(line.burst_at_us, now_us)
+    if line.burst < 1.0:
+        return (1.0 - line.burst) / full * 60.0
+    line.burst -= 1.0
+    return None

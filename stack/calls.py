@@ -101,7 +101,7 @@ class CallHandlers(MachineBase):
             gated=s.gated,
             key=event.key,
             attempt=event.attempt,
-            durable_first=s.gated.effect != "read",
+            durable_first=s.gated.effect != "read" or s.gated.counted,
         )
         return self._become(Phase.EXECUTING, execute)
 

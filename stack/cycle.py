@@ -315,6 +315,7 @@ class Cycle:
             arguments=msgspec.Raw(reply.arguments),
             digest=reply.digest,
             approval_id=reply.approval_id,
+            counted=reply.counted,
             executor=ExecutorId(executor),
             at_us=self._layers.now_us(),
             cause=i.cause,

@@ -75,6 +75,12 @@ class Tenant(_Closed):
 
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = DEFAULT_CONCURRENCY
     queue: Annotated[int, Field(ge=0, le=10_000_000)] = DEFAULT_QUEUE
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    """What the tenant gets of a busy cell, beside the other tenants' weights."""
+
+    rate_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """Submissions it may make a minute; 0: any number."""
+
     clearance: Clearance = "internal"
     limits: LimitFields = {}
     budgets: list[Budget] = []
@@ -87,7 +93,12 @@ class Tenant(_Closed):
 
     def share(self) -> TenantShare:
         """Return what admission allows the tenant."""
-        return TenantShare(concurrency=self.concurrency, queue=self.queue)
+        return TenantShare(
+            concurrency=self.concurrency,
+            queue=self.queue,
+            weight=self.weight,
+            rate_per_minute=self.rate_per_minute,
+        )
 
     def limits_of(self, principal: Principal) -> Limits:
         """Return the principal's limits; what the tenant names is the most its principals may have."""

@@ -129,6 +129,7 @@ class ActionGated(Event, tag=True):
     digest: str = ""
     approval_id: ApprovalId | None = None
     executor: ExecutorId = ExecutorId("")
+    counted: bool = False
 
 
 class ApprovalDecided(Event, tag=True):

@@ -45,7 +45,11 @@ class GateRequest(Value, array_like=True):
 
 
 class GateReply(Value, array_like=True):
-    """The decision about the exact call; `grant` is given with an allow and with nothing else."""
+    """The decision about the exact call; `grant` is given with an allow and with nothing else.
+
+    `counted` = it uses up a shared budget, so its intent must be durable before it leaves even if it is a read: a gate
+    that is restarted counts from the journal.
+    """
 
     decision: Decision
     effect: EffectClass = "irreversible"
@@ -57,6 +61,7 @@ class GateReply(Value, array_like=True):
     digest: str = ""
     approval_id: ApprovalId | None = None
     grant: bytes = b""
+    counted: bool = False
 
 
 class Gate:
@@ -172,6 +177,7 @@ class Gate:
             digest=digest(arguments),
             approval_id=approval_id,
             grant=grant,
+            counted=self.spending.counts(identity.tenant, spec),
         )
 
     def _afford(self, request: GateRequest, identity: Identity, spec: ToolSpec) -> Decision | None:

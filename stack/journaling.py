@@ -61,7 +61,8 @@ class Head(Value):
     ended: bool = False
 
 
-ENDED = "RunEnded"
+ENDED = frozenset({"RunEnded", "EffectClaimed"})
+"""Entries after which a stream takes no more."""
 
 
 Stored = Callable[[str, int, int], Sequence[bytes]]
@@ -86,7 +87,7 @@ def admit(head: Head, append: Append, stored: Stored) -> tuple[AppendReply, tupl
     after = Head(
         epoch=append.epoch,
         next_seq=head.next_seq + len(append.entries),
-        ended=head.ended or any(entry.type == ENDED for entry in append.entries),
+        ended=head.ended or any(entry.type in ENDED for entry in append.entries),
     )
     return AppendReply(verdict="ok", epoch=after.epoch, next_seq=after.next_seq), append.entries, after
 

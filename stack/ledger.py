@@ -180,7 +180,9 @@ class Ledger:
             spans[cap.unit] = (*spans.get(cap.unit, ()), cap.per)
         account = known or _Account(name, parent, (), None)
         account.caps, account.spans = given, None if caps is None else spans
-        account.path = (account, *(self._accounts[parent].path if parent is not None else ()))
+        above = self._accounts[parent].path if parent is not None else ()
+        # Where there is no cap there is nothing to count.
+        account.path = (account, *(each for each in above if each.spans is None or each.spans))
         self._accounts[name] = account
 
     def is_open(self, name: str) -> bool:
@@ -205,8 +207,8 @@ class Ledger:
         held = self._held.get(key)
         if held is not None and held.account != account:
             raise InvalidInput(f"budget: {key} is reserved on {held.account}, not on {account}")
-        more = {u: a - (held.amounts.get(u, 0) if held else 0) for u, a in wanted.items()}
-        more = {unit: amount for unit, amount in more.items() if amount > 0}
+        had = held.amounts if held is not None else {}
+        more = {unit: amount - had.get(unit, 0) for unit, amount in wanted.items() if amount > had.get(unit, 0)}
         short = self._shortage(account, more, now)
         if short is not None:
             return short

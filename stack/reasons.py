@@ -45,7 +45,10 @@ class ReasonCode(StrEnum):
     AUTH_UNKNOWN_KEY = "auth_unknown_key", "No principal holds this API key."
     PRINCIPAL_UNKNOWN = "principal_unknown", "The tenant does not list this principal."
     TENANT_UNKNOWN = "tenant_unknown", "The directory does not list this tenant."
-    ADMISSION_REJECTED = "admission_rejected", "The tenant's queue is full; try again after retry_after."
+    ADMISSION_REJECTED = (
+        "admission_rejected",
+        "The tenant's queue is full or its rate used up; try again after retry_after.",
+    )
     REQUEST_INVALID = "request_invalid", "The request breaks its contract (size, type, or an unknown field)."
     SWITCHED_OFF = (
         "switched_off",

@@ -47,9 +47,11 @@ class Spending:
         spent: Iterable[Spent] = (),
     ) -> None:
         self.ledger = Ledger()
-        self._tenants = dict(tenants or {})
+        self._tenants = {name: tuple(caps) for name, caps in (tenants or {}).items()}
+        self._prices: dict[str, dict[str, int]] = {}
         self._ended: OrderedDict[RunId, None] = OrderedDict()
-        self.ledger.open(ORG, organisation)
+        self._organisation = tuple(organisation)
+        self.ledger.open(ORG, self._organisation)
         for name in self._tenants:
             self._tenant(TenantId(name))
         for past in spent:
@@ -86,8 +88,16 @@ class Spending:
                 Cap(unit="cost_microusd", limit=limits.max_cost_microusd),
             )
             self.ledger.open(run, caps, parent=self._tenant(identity.tenant))
-        price = {"tool_calls": 1, f"tool:{spec.name}": 1, "cost_microusd": spec.cost_microusd}
+        price = self._prices.get(spec.name)
+        if price is None:
+            price = {"tool_calls": 1, f"tool:{spec.name}": 1, "cost_microusd": spec.cost_microusd}
+            self._prices[spec.name] = price
         return self.ledger.reserve(key, run, price, now_us=now_us, settled=True)
+
+    def counts(self, tenant: TenantId, spec: ToolSpec) -> bool:
+        """Whether a call of this tool uses up anything that runs share."""
+        units = {"tool_calls", f"tool:{spec.name}"} | ({"cost_microusd"} if spec.cost_microusd else set())
+        return any(cap.unit in units for cap in (*self._organisation, *self._tenants.get(tenant, ())))
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return what the organisation and the tenants with budgets have used, per unit."""

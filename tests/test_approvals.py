@@ -187,6 +187,14 @@ TestApprovals = ApprovalsMachine.TestCase
 TestApprovals.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
+class ApprovalsMachineAtLength(ApprovalsMachine):
+    """The same, for longer."""
+
+
+TestApprovalsAtLength = pytest.mark.slow(ApprovalsMachineAtLength.TestCase)
+TestApprovalsAtLength.settings = settings(max_examples=2000, stateful_step_count=50, deadline=None)
+
+
 def book_with(quorum: int = 1) -> ApprovalBook:
     """Return a book with one request."""
     return ApprovalBook([asked(quorum=quorum)])

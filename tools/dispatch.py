@@ -1,8 +1,9 @@
 """`Dispatcher`: what an executor does with a granted call.
 
 In order: the seal, the incarnation, the expiry, the epoch, the nonce (burnt here, before anything else can happen),
-the arguments' hash, the tool and its version; then the tool, under its deadline; then the result, normalised and
-bounded.  A refusal says that nothing was started; what a tool that changes something leaves open is said as such.
+the arguments' hash, the tool and its version; for a call that must not be sent twice, the claim of its key, which the
+journal gives once; then the tool, under its deadline; then the result, normalised and bounded.  A refusal says that
+nothing was started; what a tool that changes something leaves open is said as such.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -21,20 +22,22 @@ import msgspec
 import orjson
 
 from airside.stack.canonical import check_bounds, digest
-from airside.stack.errors import AirsideError, InvalidInput
-from airside.stack.grants import Grant, GrantRefused, open_grant
-from airside.stack.ids import NO_ISSUER, EffectKey, ExecutorId, IssuerId, RunId, TenantId
+from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
+from airside.stack.grants import Grant, GrantRefused, claim_of, open_grant
+from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, EffectKey, ExecutorId, IssuerId, RunId, TenantId
+from airside.stack.journaling import Append, AppendReply
 from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.reasons import ReasonCode
 from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
+from airside.tools.fair import FairSlots
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, flatten
 
 _EPOCHS_KEPT = 100_000
 """Runs whose latest epoch an executor remembers; an older run's grants have long expired."""
 
 _THREADS = 32
-"""Plain functions run in threads, so that a slow one does not hold up the others."""
+"""Plain functions run in threads, so that a slow one does not hold up the others; for a free one tenants take turns."""
 
 
 class Dispatcher:
@@ -50,11 +53,13 @@ class Dispatcher:
         in_threads: bool = True,
         issuer: IssuerId = NO_ISSUER,
         on_refusal: Callable[[GrantRefused, TenantId | None], None] = lambda refused, tenant: None,
+        claim: Callable[[Append], Awaitable[AppendReply]] | None = None,
     ) -> None:
         self.executor_id = executor_id
         self.issuer = issuer
         self.switches = Switches()
         self._on_refusal = on_refusal
+        self._claim = claim
         self._tools, self._toolsets = flatten(tools)
         self._key = seal_key
         self._now_us = now_us
@@ -64,6 +69,7 @@ class Dispatcher:
         self._states: dict[tuple[str, RunId], Any] = {}
         self._opening: dict[tuple[str, RunId], asyncio.Lock] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tool") if in_threads else None
+        self._slots = FairSlots(_THREADS)
         self.calls = 0
         self.refused = 0
         self.active = 0
@@ -80,7 +86,7 @@ class Dispatcher:
         self.active += 1
         began = self._now_us()
         try:
-            result = await self._run(grant, request)
+            result = await self._unclaimed(grant) or await self._run(grant, request)
         finally:
             self.active -= 1
         took_us = max(0, self._now_us() - began)
@@ -110,7 +116,7 @@ class Dispatcher:
             state = self._states.pop((name, held_run))
             # A state that cannot be closed is the toolset's problem, not the finished run's.
             with contextlib.suppress(Exception):
-                await self._call(partial(self._toolsets[name].close, state))
+                await self._call(partial(self._toolsets[name].close, state), SYSTEM_TENANT)
 
     def stats(self) -> dict[str, int]:
         """Return counts since this incarnation began."""
@@ -156,6 +162,19 @@ class Dispatcher:
         self._epochs.move_to_end(grant.run_id)
         if len(self._epochs) > _EPOCHS_KEPT:
             self._epochs.popitem(last=False)
+
+    async def _unclaimed(self, grant: Grant) -> ToolResult | None:
+        """Claim the key of a call that must not be sent twice; return why it cannot be, None if the call may start."""
+        spec = self._tools[grant.tool].spec
+        if self._claim is None or spec.effect == "read" or spec.repeatable:
+            return None
+        try:
+            reply = await self._claim(claim_of(grant, self._now_us()))
+        except LayerUnavailable as error:
+            return _refusal(ReasonCode.TOOL_UNAVAILABLE, error.message)
+        if reply.verdict != "ok":
+            return _refusal(ReasonCode.TOOL_IN_DOUBT, f"{grant.key} was claimed before: it may have happened")
+        return None
 
     async def _run(self, grant: Grant, request: ExecuteRequest) -> ToolResult:
         found = self._tools[grant.tool]
@@ -219,12 +238,12 @@ class Dispatcher:
                 return done
         if found.context_parameter is not None:
             arguments = {**arguments, found.context_parameter: context}
-        return await self._call(partial(found.function, **arguments), context.idempotency_key)
+        return await self._call(partial(found.function, **arguments), context.tenant, context.idempotency_key)
 
     async def _reconciled(self, reconcile: Reconcile, context: ToolContext) -> Any:
         """Ask the tool; one that cannot say leaves the call in doubt, whatever it raises."""
         try:
-            return await self._call(partial(reconcile, context))
+            return await self._call(partial(reconcile, context), context.tenant)
         except Exception as error:
             raise InDoubt(f"reconcile: {type(error).__name__}: {error}") from None
 
@@ -233,12 +252,15 @@ class Dispatcher:
         if key not in self._states:
             async with self._opening.setdefault(key, asyncio.Lock()):
                 if key not in self._states:
-                    self._states[key] = await self._call(partial(toolset.open, context))
+                    self._states[key] = await self._call(partial(toolset.open, context), context.tenant)
             self._opening.pop(key, None)
         return self._states[key]
 
-    async def _call(self, function: partial[Any], key: EffectKey | None = None) -> Any:
-        """Await a coroutine function; run a plain one in a thread.  Under `key`, it is known to be at work."""
+    async def _call(self, function: partial[Any], tenant: TenantId, key: EffectKey | None = None) -> Any:
+        """Await a coroutine function; run a plain one in a thread, tenants taking turns for one.
+
+        Under `key`, it is known to be at work.
+        """
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         if key is not None:
@@ -249,9 +271,19 @@ class Dispatcher:
                 return await answer if inspect.isawaitable(answer) else answer
             finally:
                 self._end(key, over)
+        try:
+            await self._slots.take(tenant)
+        except BaseException:
+            self._end(key, over)
+            raise
         future = self._threads.submit(_in_thread, function)
+
+        def ended() -> None:
+            self._end(key, over)
+            self._slots.give_back(tenant)
+
         # The thread may outlive this call, which a deadline ends: it is over when the thread is.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end, key, over))
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))
         return await asyncio.wrap_future(future)
 
     def _end(self, key: EffectKey | None, over: asyncio.Future[None]) -> None:

@@ -1,0 +1,240 @@
+"""Of one grant comes one call, and of one key one effect, whoever presents what how often, and whoever dies between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from airside.stack.canonical import digest
+from airside.stack.errors import LayerUnavailable
+from airside.stack.grants import GRANT_LIFE_US, Grant, GrantRefused, mint
+from airside.stack.ids import ExecutorId, IssuerId, PrincipalId, RunId, TenantId, effect_key
+from airside.stack.journaling import Append, AppendReply
+from airside.stack.local import LocalJournal
+from airside.stack.ports import ExecuteRequest
+from airside.stack.switches import SwitchThrown
+from airside.tools.dispatch import Dispatcher
+from airside.tools.tool import Tool, ToolContext, tool
+from tests.helpers import KEY
+
+RUNS = [RunId("run_" + str(i) * 24) for i in (1, 2)]
+ARGUMENTS = b"{}"
+
+
+class EffectsMachine(RuleBasedStateMachine):
+    """An executor that is restarted, gates that follow one another, a journal that is away now and then."""
+
+    grants = Bundle("grants")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.incarnation, self.issuer, self.count = 1_000_000, 1, 1, 0
+        self.journal, self.is_away, self.claimed = LocalJournal(), False, dict[str, bytes]()
+        self.done: Counter[str] = Counter()
+        self.by_nonce: Counter[bytes] = Counter()
+        self.burnt: set[bytes] = set()
+        self.epochs: dict[str, int] = {}
+        self.off: set[str] = set()
+        self.refusals = self.expected_refusals = 0
+        self.loop = asyncio.new_event_loop()
+
+    def teardown(self) -> None:
+        """Let go of the loop."""
+        self.loop.close()
+
+    def tools(self) -> list[Tool]:
+        """Return a tool that must not be sent twice, and one that may."""
+
+        @tool(effect="external")
+        async def once(context: ToolContext) -> int:
+            """Have an effect, whatever the key."""
+            self.done[context.idempotency_key] += 1
+            return self.done[context.idempotency_key]
+
+        @tool(effect="write", idempotent=True)
+        async def keyed(context: ToolContext) -> int:
+            """Have an effect once a key."""
+            return 1
+
+        return [once, keyed]
+
+    @initialize()
+    def begin(self) -> None:
+        """Start the first executor."""
+        self.toolbox = self.tools()
+        self.specs = {each.name: each.spec for each in self.toolbox}
+        self.start()
+
+    def start(self) -> None:
+        """Start an executor, which knows nothing of the one before."""
+        self.executor = Dispatcher(
+            self.toolbox,
+            seal_key=KEY,
+            executor_id=ExecutorId(f"exe_{self.incarnation}"),
+            now_us=lambda: self.now,
+            in_threads=False,
+            issuer=IssuerId(f"iss_{self.issuer}"),
+            on_refusal=self.refused,
+            claim=self.claim,
+        )
+        for name in self.off:
+            self.executor.switches.apply(self.thrown(name, off=True))
+
+    def refused(self, refused: GrantRefused, tenant: TenantId | None) -> None:
+        """Count what the executor would journal."""
+        self.refusals += 1
+
+    async def claim(self, append: Append) -> AppendReply:
+        """Be the journal."""
+        if self.is_away:
+            raise LayerUnavailable("the journal is away")
+        return self.journal.append_now(append)
+
+    def thrown(self, name: str, *, off: bool) -> SwitchThrown:
+        """Return a switch of a tool."""
+        return SwitchThrown(at_us=self.now, scope="tool", target=name, off=off, by=PrincipalId("op"))
+
+    @rule(
+        target=grants,
+        run=st.sampled_from(RUNS),
+        step=st.integers(1, 2),
+        epoch=st.integers(1, 3),
+        name=st.sampled_from(["once", "keyed"]),
+        behind=st.sampled_from([0, 0, 0, 1]),
+        behind_gate=st.sampled_from([0, 0, 0, 1]),
+    )
+    def grant(self, run: RunId, step: int, epoch: int, name: str, behind: int, behind_gate: int) -> Grant:
+        """A gate grants; perhaps for an executor that is no more, or as a gate that is no more."""
+        self.count += 1
+        return Grant(
+            tenant=TenantId("acme"),
+            principal=PrincipalId("ann"),
+            run_id=run,
+            step=step,
+            attempt=1,
+            epoch=epoch,
+            tool=name,
+            tool_version=self.specs[name].version,
+            arguments_sha256=digest(ARGUMENTS),
+            key=effect_key(run, step),
+            policy_version="v1",
+            approval_id="",
+            executor=ExecutorId(f"exe_{self.incarnation - behind}"),
+            timeout_ms=1000,
+            expires_us=self.now + GRANT_LIFE_US,
+            issuer=IssuerId(f"iss_{self.issuer - behind_gate}"),
+            nonce=self.count.to_bytes(12, "big"),
+        )
+
+    def expected(self, grant: Grant) -> str:
+        """Return what the rules say of a grant that is presented now."""
+        if grant.executor != f"exe_{self.incarnation}":
+            return "grant_invalid"
+        if grant.issuer != f"iss_{self.issuer}":
+            return "grant_stale"
+        if grant.expires_us <= self.now:
+            return "grant_invalid"
+        if grant.epoch < self.epochs.get(grant.run_id, 0):
+            return "grant_stale"
+        if grant.nonce in self.burnt:
+            return "grant_invalid"
+        return "switched_off" if grant.tool in self.off else ""
+
+    def outcome(self, grant: Grant) -> str:
+        """Return what a grant that passes comes to, and note it."""
+        self.burnt.add(grant.nonce)
+        self.epochs[grant.run_id] = grant.epoch
+        if grant.tool == "once":
+            if self.is_away:
+                return "tool_unavailable"
+            if self.claimed.setdefault(grant.key, grant.nonce) != grant.nonce:
+                return "tool_in_doubt"
+        self.by_nonce[grant.nonce] += 1
+        return "completed"
+
+    @rule(grant=grants, times=st.integers(1, 3))
+    def present(self, grant: Grant, times: int) -> None:
+        """Somebody presents a grant, perhaps several times at the same moment; at most one of them is carried out."""
+        request = ExecuteRequest(grant=mint(KEY, grant), arguments=ARGUMENTS)
+
+        async def at_once() -> list[str]:
+            replies = await asyncio.gather(*(self.executor.execute(request) for _ in range(times)))
+            return [str(reply.result.reason_code) for reply in replies]
+
+        wanted = []
+        for _ in range(times):
+            refusal = self.expected(grant)
+            self.expected_refusals += bool(refusal)
+            wanted.append(refusal or self.outcome(grant))
+        assert self.loop.run_until_complete(at_once()) == wanted
+
+    @rule(grant=grants, place=st.integers(0, 10**6))
+    def present_a_forgery(self, grant: Grant, place: int) -> None:
+        """A grant with one bit flipped is nobody's."""
+        sealed = bytearray(mint(KEY, grant))
+        sealed[place // 8 % len(sealed)] ^= 1 << place % 8
+        request = ExecuteRequest(grant=bytes(sealed), arguments=ARGUMENTS)
+        reply = self.loop.run_until_complete(self.executor.execute(request))
+        self.expected_refusals += 1
+        assert reply.result.reason_code == "grant_invalid"
+
+    @rule()
+    def the_executor_dies(self) -> None:
+        """Its memory is gone; the claims in the journal are not."""
+        self.incarnation += 1
+        self.burnt.clear()
+        self.epochs.clear()
+        self.start()
+
+    @rule()
+    def the_gate_dies(self) -> None:
+        """Its successor makes itself known to the executor."""
+        self.issuer += 1
+        self.executor.issuer = IssuerId(f"iss_{self.issuer}")
+
+    @rule()
+    def the_journal_comes_and_goes(self) -> None:
+        """Claims cannot be made while it is away."""
+        self.is_away = not self.is_away
+
+    @rule(name=st.sampled_from(["once", "keyed"]))
+    def a_switch_is_thrown(self, name: str) -> None:
+        """An operator switches a tool off, or on again."""
+        self.off ^= {name}
+        self.executor.switches.apply(self.thrown(name, off=name in self.off))
+
+    @rule(seconds=st.sampled_from([1, 60, 119, 121]))
+    def wait(self, seconds: int) -> None:
+        """Time goes on."""
+        self.now += seconds * 1_000_000
+
+    @invariant()
+    def one_call_of_a_grant_and_one_effect_of_a_key(self) -> None:
+        """What must hold."""
+        assert all(times == 1 for times in self.by_nonce.values())
+        assert all(times == 1 for times in self.done.values())
+        assert set(self.done) <= set(self.claimed) and self.refusals == self.expected_refusals
+
+
+TestEffects = EffectsMachine.TestCase
+TestEffects.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class EffectsMachineAtLength(EffectsMachine):
+    """The same, for longer."""
+
+
+def at_length(machine: Any) -> Any:
+    """Return a machine's test as one of the slow ones."""
+    case = pytest.mark.slow(machine.TestCase)
+    case.settings = settings(max_examples=2000, stateful_step_count=50, deadline=None)
+    return case
+
+
+TestEffectsAtLength = at_length(EffectsMachineAtLength)

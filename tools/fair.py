@@ -1,0 +1,80 @@
+"""A pool's places, given to tenants in turn: a tenant that fills the pool waits behind its own calls only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from airside.stack.ids import TenantId
+
+
+class FairSlots:
+    """So many places.  A free one goes to the waiting tenant that has the fewest; of equals, to who waited longest."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._at_work: dict[TenantId, int] = {}
+        self._waiting: OrderedDict[TenantId, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @asynccontextmanager
+    async def place(self, tenant: TenantId) -> AsyncIterator[None]:
+        """Hold a place; waits for one if there is none."""
+        await self.take(tenant)
+        try:
+            yield
+        finally:
+            self.give_back(tenant)
+
+    async def take(self, tenant: TenantId) -> None:
+        """Wait for a place; whoever has one gives it back."""
+        if self._free == 0:
+            await self._wait(tenant)
+        else:
+            self._free -= 1
+        self._at_work[tenant] = self._at_work.get(tenant, 0) + 1
+
+    async def _wait(self, tenant: TenantId) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant, deque()).append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._hand_on()  # it was given one just now
+            else:
+                self._leave(tenant, place)
+            raise
+
+    def give_back(self, tenant: TenantId) -> None:
+        """Give a place back."""
+        self._at_work[tenant] -= 1
+        if not self._at_work[tenant]:
+            del self._at_work[tenant]
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        while self._waiting:
+            tenant = min(self._waiting, key=lambda name: self._at_work.get(name, 0))
+            queue = self._waiting[tenant]
+            place = queue.popleft()
+            self._waiting.move_to_end(tenant)
+            if not queue:
+                del self._waiting[tenant]
+            if not place.done():  # else it was cancelled, and has not come to know it yet
+                place.set_result(None)
+                return
+        self._free += 1
+
+    def _leave(self, tenant: TenantId, place: asyncio.Future[None]) -> None:
+        queue = self._waiting.get(tenant)
+        if queue is not None and place in queue:
+            queue.remove(place)
+            if not queue:
+                del self._waiting[tenant]
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a place."""
+        return sum(map(len, self._waiting.values()))
