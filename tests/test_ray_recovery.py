@@ -115,7 +115,7 @@ def test_an_approval_expires_though_approvals_died_and_nobody_calls_it(stack: St
     waiting(stack, handle.run_id)
     sigkill(stack, "approvals")
     try:
-        assert handle.result(timeout=BOUND_S).reason_code is ReasonCode.APPROVAL_EXPIRED
+        assert handle.result(timeout=15).reason_code is ReasonCode.APPROVAL_EXPIRED
     finally:
         stack.approvals()
         assert handle.result(timeout=BOUND_S).reason_code is ReasonCode.APPROVAL_EXPIRED
