@@ -44,6 +44,9 @@ from airside.stack.runlog import entry_of
 from airside.stack.sealing import unwrap
 from airside.stack.state import Phase
 
+STOP_S = 0.3
+"""How long a run that was told to end may take before its process is looked at; one that yields takes milliseconds."""
+
 
 class Driver(Watching):
     """One per cell."""
@@ -75,10 +78,10 @@ class Driver(Watching):
         self._delivery_message = msgspec.msgpack.Decoder(Delivery).decode
         self._queue = AdmissionQueue(self._share, settings.cell_concurrency)
         self._fleet.open(settings, self._seat_lost, self._busy)
+        self._spawn(self.forever(self._fleet.watch(self._blame)))  # first: what lives on needs its lease renewed
         await self._switchboard.load()
         await self._recover()
         self._spawn(self.forever(self._place_forever()))
-        self._spawn(self.forever(self._fleet.watch(self._blame)))
         self._spawn(self.forever(self._passivate_forever()))
 
     def _share(self, tenant: TenantId) -> TenantShare:
@@ -214,7 +217,8 @@ class Driver(Watching):
             if not parent:
                 placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch)
                 placed.durable.set()
-                placed.seat, phase = at_work.get(run, ("", ""))
+                seat, phase = at_work.get(run, ("", ""))
+                placed.seat = seat if self._fleet.seat(seat) is not None else ""  # it may have died just now
                 self._readmit(RunId(run), placed, phase)
         self._work.set()
 
@@ -380,7 +384,20 @@ class Driver(Watching):
         placed = self._runs[run_id]
         placed.condemned = event
         await placed.durable.wait()
-        await self._bring(Delivery(run_id=run_id, event=ev.encode_event(event)))
+        self._spawn(self._bring(Delivery(run_id=run_id, event=ev.encode_event(event))))
+        if not await self._ends_within(run_id, STOP_S):
+            seat = self._fleet.seat(placed.seat)
+            if seat is not None and await self._fleet.holds(seat, run_id):
+                await self._fleet.kill(seat)
+            if not await self._ends_within(run_id, self.config.settings.lease_s):
+                raise LayerUnavailable(f"{run_id} has not ended yet; it will, for nothing takes it up again")
+
+    async def _ends_within(self, run_id: RunId, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while run_id in self._runs:
+                    await self._changed.wait()
+        return run_id not in self._runs
 
     async def _settle(self, order: Order, run_id: RunId) -> None:
         events = [ev.decode_event(body) for body in (await self._bodies([run_id]))[run_id]]

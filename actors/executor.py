@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import ray
 
-from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us
+from airside.actors.pulse import PulseWriter, Where
 from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
 from airside.stack.errors import LayerUnavailable
 from airside.stack.grants import GrantRefused
@@ -20,6 +22,9 @@ from airside.stack.ports import ExecuteRequest
 from airside.stack.switches import Switches
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import Tool, Toolset
+
+FIRST_LEASE_S = 30.0
+"""Added to an executor's first lease: it may be up long before the driver is, which renews it."""
 
 MAX_REFUSALS_WAITING = 10_000
 """Refusals that wait for the journal; more, which only a flood makes, are counted and not kept."""
@@ -35,9 +40,11 @@ class ToolExecutor(Layer):
     def __init__(self, config: LayerConfig, tools: Sequence[Tool | Toolset]) -> None:
         super().__init__(config)
         self._tools = tools
+        self._pulse: PulseWriter | None = None
 
     async def start(self) -> None:
         """Take a new incarnation id.  Until a gate has made itself known, no grant is taken."""
+        self._pulse = self._pulse or PulseWriter(lease_s=self.config.settings.lease_s + FIRST_LEASE_S)
         self._refused: list[tuple[GrantRefused, TenantId | None]] = []
         self._thrown = 0
         self._told: dict[TenantId | None, int] = {}
@@ -55,6 +62,19 @@ class ToolExecutor(Layer):
             on_refusal=self._note,
             claim=self._journal.append,
         )
+        self._beating = asyncio.ensure_future(self._keep_beating())
+
+    async def _keep_beating(self) -> None:
+        assert self._pulse is not None
+        while True:
+            self._pulse.turn()
+            await asyncio.sleep(BEAT_S)
+
+    async def greet(self) -> tuple[str, Where]:
+        """Return the Ray node this process is on, and where its pulse can be read there."""
+        await self.ready()
+        assert self._pulse is not None
+        return str(ray.get_runtime_context().get_node_id()), self._pulse.where
 
     async def incarnation(self) -> str:
         """Return the id grants must name."""

@@ -1,96 +1,64 @@
 """Fleet: the runtimes of a cell as the driver uses them: made on demand, watched, killed, put down when idle.
 
 Every runtime process is a seat with a key of its own (`group/suffix`); a group is a tenant, or a member of the pool.
-A runtime that died is never restarted under its old name: the driver makes another seat and takes its runs up there.
+A runtime that died is never restarted under its old name: the driver makes another seat and takes its runs up there,
+but only when the old one is certainly dead: its node's Warden saw it so, or its lease is over.  Executors are watched
+too; those Ray restarts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
-import signal
-import time
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.util import list_named_actors
 
 from airside.actors.layer import LayerConfig, as_actor, logger
 from airside.actors.names import NAMESPACE, actor_name
-from airside.actors.pulse import PulseReader, Reading, StallWatch, Where
+from airside.actors.nodes import Nodes
+from airside.actors.pulse import Where
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.actors.stubs import Remote
+from airside.actors.warden import Stall
 from airside.stack.errors import LayerUnavailable
-from airside.stack.ids import TenantId
+from airside.stack.ids import RunId, TenantId, root_of
 
-SILENCE_S = 6.0
-"""A runtime whose pulse cannot be read (on another node) and that does not answer for so long is given up."""
+HOLD_S = 0.3
+"""Code that keeps a loop for so long while its run is to be killed is not waited for."""
 
-HOLDING_CPU_S = 0.1
-"""A thread that waits for the interpreter's lock wakes up every 5 ms, which adds up to far less in `stall_s`."""
-
-RAY_KILL_S = 0.3
-"""`ray.kill` takes 20-40 ms when it works."""
-
-
-class Stall(NamedTuple):
-    """What is known of a loop that was held: by which run ("": unknown), for how long, and where in the code."""
-
-    run_id: str
-    held_s: float
-    where: str
-
+GREETING_S = 6.0
+"""Longest a runtime that outlived the driver may take to say what it holds."""
 
 Blame = Callable[["Seat", Stall], None]
 Lost = Callable[[str], Awaitable[None]]
 
 
-class Seat:
-    """One runtime process."""
+class Post(NamedTuple):
+    """Where an executor is."""
 
-    def __init__(self, settings: Settings, key: str, handle: Any, pulse: Where, *, is_near: bool) -> None:
+    node_id: str
+    where: Where
+
+
+class Seat:
+    """One runtime process.  `dying` = an order to kill it was given."""
+
+    def __init__(self, settings: Settings, key: str, handle: Any, post: Post) -> None:
         self.key = key
         self.group = key.partition("/")[0]
         self.handle = handle
-        self.pid = pulse.pid
-        self.is_near = is_near
-        self.pulse = PulseReader(pulse) if is_near else None
-        self._stall = StallWatch(stall_s=settings.stall_s, every_s=settings.heartbeat_s)
-        self._reading: Reading | None = None
-        self._cpu_s = 0.0
+        self.post = post
+        self.dying = False
         remote = Remote(settings, "runtime", key)
         self._activate = remote.batched("activate")
         self._deliver = remote.batched("deliver")
-
-    def answered(self, now_s: float, reading: Reading) -> None:
-        """Take in the answer to a ping: of a process on another node it is all there is to see."""
-        self._stall.answered(now_s)
-        if self.pulse is None:
-            self._reading = reading
-
-    def look(self, now_s: float) -> Stall | None:
-        """Take a sample; return who holds the loop, if it is held for too long.
-
-        The run whose code the loop is in is named only if that code runs (it used the CPU) or sleeps (the process's
-        other loop answers).  Else some other thread keeps the interpreter's lock, or the whole process stands still,
-        and naming it would end a run that is not to blame.
-        """
-        reading = self._reading if self.pulse is None else self.pulse.read()
-        if reading is None:
-            return None
-        cpu_s = 0.0 if self.pulse is None else self.pulse.cpu_s()
-        if self._stall.sample(now_s, reading):
-            self._cpu_s = cpu_s
-        evident = cpu_s - self._cpu_s > HOLDING_CPU_S or self._stall.has_answered
-        if not self._stall.stalled(now_s, named=evident):
-            return None
-        return Stall(reading.inside if evident else "", self._stall.held_s(now_s), "")
 
     async def activate(self, activation: bytes) -> None:
         """Hand a run over; raise `LayerUnavailable` if the process is dead."""
@@ -118,7 +86,10 @@ class Fleet:
         self._making: dict[str, asyncio.Lock] = {}
         self._room = asyncio.Lock()
         self._coming = 0
-        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._executors: dict[str, Post] = {}
+        self._greeting: set[str] = set()
+        self.nodes = Nodes(self._config, self)
 
     @property
     def tools(self) -> list[str]:
@@ -174,6 +145,7 @@ class Fleet:
             "num_cpus": 0,
             "max_concurrency": 10_000,
             "enable_task_events": self._settings.task_events,
+            "scheduling_strategy": "SPREAD",
         }
         handle = as_actor(TenantRuntime).options(**options).remote(self._config, self._app)
         try:
@@ -186,10 +158,10 @@ class Fleet:
     async def _greet(self, key: str, handle: Any) -> Seat:
         """Return the seat of a runtime that has begun; raise `LayerUnavailable` if it does not answer or is gone."""
         try:
-            node, pulse = await handle.greet.remote()
-            is_near = node == ray.get_runtime_context().get_node_id()
-            return Seat(self._settings, key, handle, Where(*pulse), is_near=is_near)
-        except (RayError, OSError, TypeError, ValueError) as error:
+            node_id, pulse = await handle.greet.remote()
+            self.nodes.leased(node_id)
+            return Seat(self._settings, key, handle, Post(node_id, Where(*pulse)))
+        except (RayError, TypeError, ValueError) as error:
             raise LayerUnavailable(f"runtime {key}: {type(error).__name__}") from None
 
     async def adopt(self) -> dict[str, tuple[str, str]]:
@@ -212,7 +184,7 @@ class Fleet:
         except ValueError:
             return {}  # it is dead already
         try:
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout(GREETING_S):
                 seat = await self._greet(key, handle)
                 held = await handle.runs.remote()
         except (LayerUnavailable, RayError, TimeoutError):
@@ -225,44 +197,73 @@ class Fleet:
     # Watching.
 
     async def watch(self, blame: Blame) -> None:
-        """Look at every runtime, for ever: the dead are reported lost, the held are killed, once `blame` has heard."""
+        """Look after every process, for ever: the dead are reported lost, the held killed, once `blame` has heard."""
+        self._blame = blame
+        await asyncio.gather(self.nodes.watch(), self._find_executors())
+
+    def watched(self, node_id: str) -> dict[str, Where]:
+        """Return the processes of a node, by key."""
+        seats = {f"runtime/{seat.key}": seat.post for seat in self._seats.values()}
+        executors = {f"executor/{key}": post for key, post in self._executors.items()}
+        return {key: post.where for key, post in (seats | executors).items() if post.node_id == node_id}
+
+    def died(self, key: str) -> None:
+        """Take in that a process is dead, or that its lease is over."""
+        kind, _, name = key.partition("/")
+        if kind == "executor":
+            self._executors.pop(name, None)
+        elif (seat := self._seats.get(name)) is not None:
+            self._spawn(self._gone(seat))
+
+    def stalled(self, key: str, stall: Stall) -> None:
+        """Take in that a process's loop is held: it is killed, and of a runtime somebody is blamed."""
+        kind, _, name = key.partition("/")
+        if kind == "executor":
+            self._spawn(self._end_executor(name, stall))
+        elif (seat := self._seats.get(name)) is not None and not seat.dying:
+            self._spawn(self._end_held(seat, stall))
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end_held(self, seat: Seat, stall: Stall) -> None:
+        self._blame(seat, stall)
+        await self.kill(seat)
+
+    async def _end_executor(self, name: str, stall: Stall) -> None:
+        """Kill an executor whose loop a tool holds; Ray restarts it, and runs recover what they had sent to it."""
+        post = self._executors.pop(name, None)
+        if post is not None:
+            logger.error(
+                "executor %s is held for %.1f s at %s",
+                name,
+                stall.held_s,
+                stall.where,
+                extra={"action": "executor_held"},
+            )
+            await self.nodes.kill(post.node_id, post.where)
+
+    async def _find_executors(self) -> None:
+        """Find out where each executor is, again after each of its deaths, so that its lease is renewed."""
         while True:
+            for index in range(self._settings.executors):
+                key = str(index)
+                if key not in self._executors and key not in self._greeting:
+                    self._greeting.add(key)
+                    self._spawn(self._find_executor(key))
             await asyncio.sleep(self._settings.heartbeat_s)
-            for task in [task for task in self._looking.values() if task.done()]:
-                task.result()  # an error of the watch itself must not pass in silence
-            self._looking = {key: task for key, task in self._looking.items() if not task.done()}
-            for seat in list(self._seats.values()):
-                stall = seat.look(time.monotonic())
-                if stall is not None:
-                    self._look_with(f"stalled {seat.key}", self._end_stalled(seat, stall, blame))
-                self._look_with(seat.key, self._ping(seat, blame))
 
-    def _look_with(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        if key in self._looking:
-            work.close()
-        else:
-            self._looking[key] = asyncio.ensure_future(work)
-
-    async def _ping(self, seat: Seat, blame: Blame) -> None:
+    async def _find_executor(self, key: str) -> None:
         try:
-            async with asyncio.timeout(SILENCE_S):
-                seat.answered(time.monotonic(), Reading(*await seat.handle.ping.remote()))
-        except TimeoutError:
-            if seat.pulse is None:
-                await self._end_stalled(seat, Stall("", SILENCE_S, ""), blame)
-        except RayActorError:
-            await self._gone(seat)
-        except RayError as error:
-            logger.warning("ping of %s failed: %s", seat.key, error, extra={"action": "ping_failed"})
-
-    async def _end_stalled(self, seat: Seat, stall: Stall, blame: Blame) -> None:
-        if seat.key not in self._seats:
-            return
-        if not seat.is_near or _lives(seat.pid):  # the page of a process that died stands still too
-            where = await seat.pulse.innermost() if seat.pulse is not None else ""
-            blame(seat, stall._replace(where=where))
-            await self.kill(seat)
-        await self._gone(seat)
+            async with asyncio.timeout(GREETING_S):
+                node_id, where = await Remote(self._settings, "executor", key).call("greet")
+            self._executors[key] = Post(node_id, Where(*where))
+        except (LayerUnavailable, TimeoutError):
+            pass  # it is being restarted, and is asked again
+        finally:
+            self._greeting.discard(key)
 
     async def _gone(self, seat: Seat) -> None:
         if self._forget(seat):
@@ -273,23 +274,32 @@ class Fleet:
             del self._by_group[seat.group]
         return self._seats.pop(seat.key, None) is not None
 
-    async def kill(self, seat: Seat) -> None:
-        """End a runtime's process by Ray; should Ray's control be down, by its pid where that is on this node."""
+    async def kill(self, seat: Seat) -> bool:
+        """End a runtime's process, by Ray and by its node's Warden; return whether it is certainly dead.
+
+        If that cannot be known (its node does not answer), it is reported lost when its lease is over.
+        """
+        seat.dying = True
+        if self._by_group.get(seat.group) is seat:
+            del self._by_group[seat.group]  # nothing new goes there
         ray.kill(seat.handle, no_restart=True)
-        if not seat.is_near or seat.pid == os.getpid():
-            return
-        for _ in range(int(RAY_KILL_S / 0.02)):
-            if not _lives(seat.pid):
-                return
-            await asyncio.sleep(0.02)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(seat.pid, signal.SIGKILL)
+        is_dead = await self.nodes.kill(seat.post.node_id, seat.post.where)
+        if is_dead:
+            await self._gone(seat)
+        return is_dead
+
+    async def holds(self, seat: Seat, run_id: RunId) -> bool:
+        """Whether a run's code has the loop of a runtime at two moments, and the loop did not turn in between."""
+        first = await self.nodes.read(*seat.post)
+        await asyncio.sleep(HOLD_S)
+        inside = "" if first is None else root_of(RunId(first.inside))
+        return inside == run_id and first == await self.nodes.read(*seat.post)
 
     async def put_down(self, seat: Seat) -> None:
         """Let an idle runtime suspend what waits, then end it."""
         self._forget(seat)
         with contextlib.suppress(RayError, TimeoutError):
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout(GREETING_S):
                 await seat.handle.drain.remote()
         await self.kill(seat)
 
@@ -302,12 +312,3 @@ class Fleet:
     def stats(self) -> list[str]:
         """Return the live seats' keys."""
         return sorted(self._seats)
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process of ours exists and is not a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

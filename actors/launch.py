@@ -179,10 +179,10 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
             "max_concurrency": 10_000,
             "enable_task_events": settings.task_events,
         }
-        if kind in (Journal, Memory):
-            # Their files are on this node's disk: anywhere else they would begin with nothing.
-            node_id = ray.get_runtime_context().get_node_id()
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        # Journal and Memory have their files on this node's disk, and without the journal the others are nothing.
+        # Executors are spread: they do the work.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options["scheduling_strategy"] = "SPREAD" if kind is ToolExecutor else here
         return as_actor(kind).options(**options).remote(*args)
 
     made = [make(Journal, "journal", plain, keys.chain)]

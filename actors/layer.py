@@ -30,6 +30,9 @@ CONTROL = "ctl"
 GRACE_S = 0.02
 """How long a batch waits for its slowest item: about what a second Ray call for it would cost several times over."""
 
+BEAT_S = 0.2
+"""How often a watched event loop shows that it turns: several times within the default `stall_s`, cheap when idle."""
+
 TICKET = b"\xc1"
 """First byte of a ticket; MessagePack never begins with it, so an answer cannot be taken for one."""
 

@@ -1,9 +1,14 @@
-"""A runtime's pulse: a page of memory that it writes and its node reads, whatever holds the interpreter.
+"""A process's pulse: a page of memory that it writes and its node's Warden reads, whatever holds the interpreter.
 
 A ping proves little: a loop with a thousand ready runs answers late though nobody is to blame, and C code that holds
 the interpreter's lock lets no thread answer at all.  The pulse says, without asking, whether the event loop turns,
-whether agents are entered and left, and which run's code it is in; and a signal makes the process write down where its
-loop's thread is, for that signal's handler needs no interpreter.  Both are anonymous files, gone with the process.
+whether agents are entered and left, which run's code it is in, and whether other threads get the interpreter; and a
+signal makes the process write down where its loop's thread is, for that signal's handler needs no interpreter.  Both
+are anonymous files, gone with the process.
+
+The page also carries the process's lease, the one thing the Warden writes: until when it may live.  A thread of the
+process keeps an interval timer set to the lease's end, whose signal ends the process.  So it ends itself where nobody
+can reach it, and even when C code lets no thread set the timer anew.
 """
 
 from __future__ import annotations
@@ -17,15 +22,22 @@ import re
 import signal
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from airside.stack.ids import RunId
 
 _PAGE = struct.Struct("<QQ128p")
+_BEATS, _BEATS_AT = struct.Struct("<Q"), 192
+_LEASE, _LEASE_AT = struct.Struct("<d"), 256
+_KEEP_S = 0.1
+"""How often a process's keeper beats and sets its timer: several times within the shortest useful lease."""
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _DUMP = signal.SIGUSR2
 _DUMP_WAIT_S = 0.02
+_DEATH_WAIT_S = 0.005
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
 
 
@@ -50,10 +62,18 @@ class Reading(NamedTuple):
     inside: str
 
 
-class PulseWriter:
-    """The `Pulse` of a process, made by the thread that runs its event loop; `where` tells how to read it."""
+def boot_s() -> float:
+    """Return seconds since this machine booted, sleep included: a lease is no longer for the machine having slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def __init__(self) -> None:
+
+class PulseWriter:
+    """The `Pulse` of a process, made by the thread that runs its event loop; `where` tells how to read it.
+
+    With `lease_s` the process lives for so long, and on for as long as its Warden says.
+    """
+
+    def __init__(self, *, lease_s: float = 0.0) -> None:
         page_fd = os.memfd_create("airside-pulse", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         dump_fd = os.memfd_create("airside-stack")
         os.ftruncate(page_fd, mmap.PAGESIZE)
@@ -63,10 +83,21 @@ class PulseWriter:
         self._turns = self._left = 0
         faulthandler.register(_DUMP, file=dump_fd, all_threads=True, chain=False)
         self.where = Where(os.getpid(), page_fd, dump_fd, threading.get_ident(), threading.get_native_id())
+        if lease_s:
+            _LEASE.pack_into(self._page, _LEASE_AT, boot_s() + lease_s)
+        threading.Thread(target=self._keep, args=(bool(lease_s),), name="pulse", daemon=True).start()
 
-    def reading(self) -> Reading:
-        """Return what is written."""
-        return _reading(self._page)
+    def _keep(self, leased: bool) -> None:
+        beats = 0
+        while True:
+            beats += 1
+            _BEATS.pack_into(self._page, _BEATS_AT, beats)
+            if leased:
+                left_s = _LEASE.unpack_from(self._page, _LEASE_AT)[0] - boot_s()
+                if left_s <= 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                signal.setitimer(signal.ITIMER_REAL, left_s)
+            time.sleep(_KEEP_S)
 
     def turn(self) -> None:
         """Say that the loop turns."""
@@ -83,33 +114,45 @@ class PulseWriter:
         _PAGE.pack_into(self._page, 0, self._turns, self._left, b"")
 
 
-def _reading(page: mmap.mmap) -> Reading:
-    turns, left, inside = _PAGE.unpack_from(page, 0)
-    return Reading(turns, left, inside.decode(errors="replace"))
-
-
 class PulseReader:
     """Reads the pulse of a process of this node; raises `OSError` when made if the process is gone."""
 
     def __init__(self, where: Where) -> None:
         self._where = where
-        fd = os.open(f"/proc/{where.pid}/fd/{where.page_fd}", os.O_RDONLY)
+        self._born = _born(where.pid)
+        fd = os.open(f"/proc/{where.pid}/fd/{where.page_fd}", os.O_RDWR)
         try:
-            self._page = mmap.mmap(fd, mmap.PAGESIZE, prot=mmap.PROT_READ)
+            self._page = mmap.mmap(fd, mmap.PAGESIZE)
         finally:
             os.close(fd)
 
     def read(self) -> Reading:
         """Return the latest reading."""
-        return _reading(self._page)
+        turns, left, inside = _PAGE.unpack_from(self._page, 0)
+        return Reading(turns, left, inside.decode(errors="replace"))
+
+    def beats(self) -> int:
+        """Return how often a thread of the process that only counts got the interpreter."""
+        return int(_BEATS.unpack_from(self._page, _BEATS_AT)[0])
+
+    def extend(self, until_s: float) -> None:
+        """Let the process live until `until_s` (as `boot_s` counts), if it may not live longer already."""
+        if until_s > _LEASE.unpack_from(self._page, _LEASE_AT)[0]:
+            _LEASE.pack_into(self._page, _LEASE_AT, until_s)
+
+    def lives(self) -> bool:
+        """Whether the process exists and is neither a zombie nor another one under its number."""
+        try:
+            return _born(self._where.pid) == self._born
+        except OSError:
+            return False
 
     def cpu_s(self) -> float:
         """Return the CPU seconds the event loop's thread has used; 0 if the process is gone."""
         try:
-            stat = Path(f"/proc/{self._where.pid}/task/{self._where.native}/stat").read_text()
+            fields = _stat(f"{self._where.pid}/task/{self._where.native}")
         except OSError:
             return 0.0
-        fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     async def innermost(self) -> str:
@@ -123,6 +166,28 @@ class PulseReader:
         except OSError:
             return ""
         return innermost(dump.decode(errors="replace"), self._where.thread)
+
+    async def kill(self, patience_s: float) -> bool:
+        """End the process by SIGKILL; return whether it is certainly dead within `patience_s`."""
+        for _ in range(max(1, int(patience_s / _DEATH_WAIT_S))):
+            if not self.lives():
+                return True
+            os.kill(self._where.pid, signal.SIGKILL)
+            await asyncio.sleep(_DEATH_WAIT_S)
+        return not self.lives()
+
+
+def _stat(path: str) -> list[str]:
+    """Return the fields of a process's or thread's `stat` after its name, the state first."""
+    return Path(f"/proc/{path}/stat").read_text().rpartition(")")[2].split()
+
+
+def _born(pid: int) -> str:
+    """Return when a process started, in the kernel's ticks; raise `OSError` if there is none or it is a zombie."""
+    fields = _stat(str(pid))
+    if fields[0] in "ZX":
+        raise ProcessLookupError(pid)
+    return fields[19]
 
 
 def innermost(dump: str, thread: int) -> str:
@@ -149,19 +214,14 @@ class StallWatch:
         self._seen: Reading | None = None
         self._since_s = 0.0
         self._samples = 0
-        self.has_answered = False
 
     def sample(self, now_s: float, reading: Reading) -> bool:
         """Take in a reading; return whether it is another than the one before."""
         is_other = reading != self._seen
         if is_other:
-            self._seen, self._since_s, self._samples, self.has_answered = reading, now_s, 0, False
+            self._seen, self._since_s, self._samples = reading, now_s, 0
         self._samples += 1
         return is_other
-
-    def answered(self, now_s: float) -> None:
-        """Note that another thread of the process answered, a while into the present reading."""
-        self.has_answered = self.has_answered or self.held_s(now_s) > self._stall_s / 2
 
     def held_s(self, now_s: float) -> float:
         """Return for how many seconds the reading has been the same."""

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import msgspec
 import ray
 
-from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
-from airside.actors.pulse import PulseWriter, Reading, Where
+from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us
+from airside.actors.pulse import PulseWriter, Where
 from airside.actors.stubs import (
     Remote,
     RemoteApprovals,
@@ -41,9 +41,6 @@ from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import Topology
 from airside.stack.tracing import traceparent
 from airside.stack.values import Request
-
-BEAT_S = 0.2
-"""How often the event loop shows that it turns: ten times within the default `stall_s`, and cheap when idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ class TenantRuntime(Layer):
     async def start(self) -> None:
         """Connect the stubs and begin to beat."""
         settings = self.config.settings
-        self._pulse = self._pulse or PulseWriter()  # a start that failed is tried again
+        self._pulse = self._pulse or PulseWriter(lease_s=settings.lease_s)  # a start that failed is tried again
         self._journal = RemoteJournal(settings)
         self._activation = msgspec.msgpack.Decoder(Activation).decode
         self._delivery = msgspec.msgpack.Decoder(Delivery).decode
@@ -335,11 +332,6 @@ class TenantRuntime(Layer):
 
     # Control: answered by another thread than the one agents run on.
 
-    async def ping(self) -> Reading:
-        """Return the pulse of a runtime that has begun; a process that cannot answer is found dead by Ray."""
-        assert self._pulse is not None
-        return self._pulse.reading()
-
     async def drain(self) -> int:
         """Put parked runs down in good order, so that the process can go; return how many still work."""
         await self.ready()
@@ -367,4 +359,4 @@ def _withdrawn(parent: RunId) -> ev.CancelRequested:
     return ev.CancelRequested(by=PrincipalId("driver"), why=f"its parent {parent} ended", at_us=now_us())
 
 
-control(TenantRuntime.stats, TenantRuntime.ping, TenantRuntime.greet, TenantRuntime.runs)
+control(TenantRuntime.stats, TenantRuntime.greet, TenantRuntime.runs)

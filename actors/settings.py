@@ -33,11 +33,20 @@ class Settings(BaseSettings):
     idle_runtime_s: Annotated[float, Field(gt=0)] = 60.0
     """A dedicated runtime without a working run is put down after this; its parked runs resume in a new one."""
 
-    heartbeat_s: Annotated[float, Field(gt=0)] = 0.5
-    stall_s: Annotated[float, Field(gt=0)] = 2.0
+    heartbeat_s: Annotated[float, Field(gt=0)] = 0.2
+    """Between two looks at every process; each is one call a node, whatever the node has on it."""
+
+    stall_s: Annotated[float, Field(gt=0)] = 0.8
     """A runtime whose event loop one task holds for so long is killed, and that task's run is ended.
 
-    It is longer than a garbage collection or a large JSON takes, and short enough for a person to wait.
+    It is longer than a garbage collection or a large JSON takes; with a heartbeat it is a second.
+    """
+
+    lease_s: Annotated[float, Field(ge=1)] = 10.0
+    """A process that acts (a runtime, an executor) ends itself when its lease was not renewed for so long.
+
+    Ray takes a node for dead after 16 s at the earliest and restarts what was there: the lease is shorter, so that
+    no two incarnations act at once; and longer than a driver takes to be restarted.
     """
 
     layer_patience_s: Annotated[float, Field(gt=0)] = 60.0

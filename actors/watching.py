@@ -13,9 +13,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from airside.actors.books import ALONE_AFTER, END_AFTER, Placed
-from airside.actors.fleet import Fleet, Seat, Stall
+from airside.actors.fleet import Fleet, Seat
 from airside.actors.layer import Layer, LayerConfig, logger, now_us
 from airside.actors.stubs import RemoteJournal
+from airside.actors.warden import Stall
 from airside.stack import events as ev
 from airside.stack.ending import ending
 from airside.stack.errors import LayerUnavailable
