@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import inspect
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -31,6 +31,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.fair import FairSlots
+from airside.tools.processes import InvalidArguments, InvalidOutput, Processes
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, flatten
 
 _EPOCHS_KEPT = 100_000
@@ -68,6 +69,8 @@ class Dispatcher:
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._states: dict[tuple[str, RunId], Any] = {}
         self._opening: dict[tuple[str, RunId], asyncio.Lock] = {}
+        self._processes = Processes(self._tools)
+        self._deadlines: dict[RunId, dict[asyncio.Timeout, asyncio.Future[None]]] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tool") if in_threads else None
         self._slots = FairSlots(_THREADS)
         self.calls = 0
@@ -109,7 +112,17 @@ class Dispatcher:
         self._on_refusal(refused, None if grant is None else grant.tenant)
 
     async def release(self, run_id: RunId) -> None:
-        """Close the states a run holds."""
+        """Stop the calls of a run that is over, and close the states it holds.
+
+        A call in a process of its own is dead when this returns, one that awaits has been cancelled; a plain function
+        in this process cannot be stopped, only no longer waited for.
+        """
+        stopping = dict(self._deadlines.get(run_id, {}))
+        for deadline in stopping:
+            if not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time())
+        if stopping:
+            await asyncio.wait(stopping.values())
         for key in [key for key, lock in self._opening.items() if key[1] == run_id and not lock.locked()]:
             del self._opening[key]
         for name, held_run in [key for key in self._states if key[1] == run_id]:
@@ -117,6 +130,10 @@ class Dispatcher:
             # A state that cannot be closed is the toolset's problem, not the finished run's.
             with contextlib.suppress(Exception):
                 await self._call(partial(self._toolsets[name].close, state), SYSTEM_TENANT)
+
+    def close(self) -> None:
+        """End the processes of tools."""
+        self._processes.close()
 
     def stats(self) -> dict[str, int]:
         """Return counts since this incarnation began."""
@@ -191,19 +208,19 @@ class Dispatcher:
         )
         changes = found.spec.effect != "read"
         try:
-            arguments = found.convert(orjson.loads(request.arguments))
+            # One that has a process of its own converts them there.
+            arguments = {} if found.process else found.convert(orjson.loads(request.arguments))
         except Exception as error:
-            if grant.attempt > 1:
-                return _unexpected(error, changes)
-            text = error.message if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
-            return ToolResult(ok=False, error=text[:4000], reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
+            return _unfit(error, grant.attempt, changes)
         try:
-            async with asyncio.timeout(context.deadline_s) as deadline:
-                output = await self._attempt(found, context, arguments)
+            async with self._deadline(grant.run_id, context.deadline_s) as deadline:
+                output = await self._attempt(found, context, arguments, request.arguments)
         except TimeoutError as error:
             if not deadline.expired():
                 return _unexpected(error, changes)
-            text = f"{found.name} did not answer in {context.deadline_s} s"
+            text = f"{found.name} did not answer in {context.deadline_s} s, or was stopped"
+            if found.process is not None:
+                text += "; its process is dead"
             return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_TIMEOUT)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -212,11 +229,30 @@ class Dispatcher:
             return _unexpected(RuntimeError("the tool cancelled itself"), changes)
         except ToolError as error:
             return ToolResult(ok=False, error=error.message[:4000], reason_code=ReasonCode.TOOL_FAILED)
+        except InvalidArguments as error:
+            return _unfit(error, grant.attempt, changes)
+        except InvalidOutput as error:
+            return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
         except BaseException as error:
             return _unexpected(error, changes)
         return normalise(output, found.spec.max_output_bytes)
 
-    async def _attempt(self, found: Tool, context: ToolContext, arguments: dict[str, Any]) -> Any:
+    @contextlib.asynccontextmanager
+    async def _deadline(self, run_id: RunId, seconds: float) -> AsyncIterator[asyncio.Timeout]:
+        """Give a call its deadline, which `release` brings forward."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        at_work = self._deadlines.setdefault(run_id, {})
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                at_work[deadline] = over
+                yield deadline
+        finally:
+            at_work.pop(deadline, None)
+            if not at_work and self._deadlines.get(run_id) is at_work:
+                del self._deadlines[run_id]
+            over.set_result(None)
+
+    async def _attempt(self, found: Tool, context: ToolContext, arguments: dict[str, Any], raw: bytes) -> Any:
         """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool.
 
         An earlier attempt may still be at work here (a thread cannot be stopped): it is waited for first.
@@ -233,19 +269,33 @@ class Dispatcher:
                 raise ToolError(f"toolset {found.toolset}: {type(error).__name__}: {error}") from None
             context = replace(context, state=state)
         if context.attempt > 1 and found.reconcile is not None:
-            done = await self._reconciled(found.reconcile, context)
+            done = await self._reconciled(found, found.reconcile, context)
             if done is not NOT_DONE:
                 return done
+        if found.process is not None:
+            return await self._in_process(found, context, raw)
         if found.context_parameter is not None:
             arguments = {**arguments, found.context_parameter: context}
         return await self._call(partial(found.function, **arguments), context.tenant, context.idempotency_key)
 
-    async def _reconciled(self, reconcile: Reconcile, context: ToolContext) -> Any:
+    async def _reconciled(self, found: Tool, reconcile: Reconcile, context: ToolContext) -> Any:
         """Ask the tool; one that cannot say leaves the call in doubt, whatever it raises."""
         try:
+            if found.process is not None:
+                return await self._processes.run(found, context, b"", what="reconcile")
             return await self._call(partial(reconcile, context), context.tenant)
         except Exception as error:
             raise InDoubt(f"reconcile: {type(error).__name__}: {error}") from None
+
+    async def _in_process(self, found: Tool, context: ToolContext, raw: bytes) -> Any:
+        """Run a tool in a process of its own, tenants taking turns for it."""
+        key, over = context.idempotency_key, asyncio.get_running_loop().create_future()
+        self._at_work[key] = over
+        try:
+            async with self._slots.place(context.tenant):
+                return await self._processes.run(found, context, raw)
+        finally:
+            self._end(key, over)
 
     async def _state(self, toolset: Toolset, context: ToolContext) -> Any:
         key = (toolset.name, context.run_id)
@@ -311,6 +361,14 @@ def _unexpected(error: BaseException, changes: bool) -> ToolResult:
     in_doubt = changes or isinstance(error, InDoubt)
     reason = ReasonCode.TOOL_IN_DOUBT if in_doubt else ReasonCode.TOOL_FAILED
     return ToolResult(ok=False, error=text[:4000], reason_code=reason)
+
+
+def _unfit(error: Exception, attempt: int, changes: bool) -> ToolResult:
+    """Return the result of a call whose arguments the tool's types do not take: of a first attempt, a certain no."""
+    if attempt > 1:
+        return _unexpected(error, changes)
+    text = error.message if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
+    return ToolResult(ok=False, error=text[:4000], reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
 
 
 def _refusal(reason: ReasonCode, text: str) -> ToolResult:

@@ -56,12 +56,21 @@ class ToolContext:
 Reconcile = Callable[[ToolContext], Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessLimits:
+    """What the process of one call may use: so many processes in all, and so much address space (0: any)."""
+
+    processes: int = 32
+    memory_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A tool: its spec, which policy sees, and its code, which only executors run.
 
     `reconcile(context)` is asked before a call is sent again: it returns the result the key already had, or
-    `NOT_DONE`.  `convert` turns validated JSON arguments into the function's keyword arguments.
+    `NOT_DONE`.  `convert` turns validated JSON arguments into the function's keyword arguments.  With `process`, every
+    call has a process of its own, which can be ended whatever it does; else it shares the executor's.
     """
 
     spec: ToolSpec
@@ -69,6 +78,7 @@ class Tool:
     convert: Callable[[dict[str, Any]], dict[str, Any]]
     context_parameter: str | None = None
     reconcile: Reconcile | None = None
+    process: ProcessLimits | None = None
     toolset: str | None = None
 
     @property
@@ -98,6 +108,7 @@ class Tool:
         risk: Risk | None = None,
         cost_microusd: int = 0,
         reconcile: Reconcile | None = None,
+        process: ProcessLimits | bool = False,
         max_argument_bytes: int = MAX_ARGUMENT_BYTES,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> Tool:
@@ -118,7 +129,8 @@ class Tool:
             max_argument_bytes=max_argument_bytes,
             max_output_bytes=max_output_bytes,
         )
-        return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile)
+        limits = ProcessLimits() if process is True else process or None
+        return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile, limits)
 
 
 class _NotDone:
@@ -145,6 +157,7 @@ def tool(
     risk: Risk | None = ...,
     cost_microusd: int = ...,
     reconcile: Reconcile | None = ...,
+    process: ProcessLimits | bool = ...,
     max_argument_bytes: int = ...,
     max_output_bytes: int = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
@@ -153,6 +166,8 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     `effect` is required: read, write, external or irreversible.  `idempotent` promises that the same idempotency key
     never has its effect twice.  `timeout` is in seconds; `scopes` are what a principal must hold to see the tool.
+    `process` gives every call a process of its own, which is killed at the deadline with all it started (`True`, or its
+    `ProcessLimits`); a function without it shares the executor's process and cannot be stopped while it does not yield.
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
     if function is not None or "effect" not in options:
@@ -188,9 +203,10 @@ def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str,
     for item in items:
         if isinstance(item, Toolset):
             toolsets[item.name] = item
-            members = [
-                Tool(t.spec, t.function, t.convert, t.context_parameter, t.reconcile, item.name) for t in item.tools
-            ]
+            alone = [t.name for t in item.tools if t.process is not None]
+            if alone:
+                raise InvalidConfig(f"toolset {item.name}: {alone[0]} cannot share a state from a process of its own")
+            members = [replace(t, toolset=item.name) for t in item.tools]
         elif isinstance(item, Tool):
             members = [item]
         else:
