@@ -28,7 +28,7 @@ from airside.actors.books import (
 )
 from airside.actors.fleet import Fleet
 from airside.actors.layer import LayerConfig, control, logger, now_us
-from airside.actors.stubs import Remote, RemoteJournal, encode
+from airside.actors.stubs import Remote, RemoteJournal, RemoteTools, encode
 from airside.actors.switchboard import Switchboard
 from airside.actors.watching import Watching
 from airside.stack import events as ev
@@ -66,6 +66,7 @@ class Driver(Watching):
         """Rebuild the books from the journal, then begin to admit and to watch."""
         settings = self.config.settings
         self._journal = RemoteJournal(settings)
+        self._tools = RemoteTools(settings)
         self._approvals = Remote(settings, "approvals")
         policy = Remote(settings, "policy")
         self._policy_close = policy.batched("close")

@@ -54,6 +54,7 @@ class Layer:
         self._started = False
         self._starting: asyncio.Lock | None = None
         self._born = time.time()
+        self._node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         self._pending: dict[bytes, asyncio.Future[bytes]] = {}
         # After a restart nobody may call for a while: the layer asks itself to begin.
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
@@ -115,6 +116,7 @@ class Layer:
         return {
             "layer": type(self).__name__,
             "pid": os.getpid(),
+            "node": self._node,
             "ready": self._started,
             "up_s": time.time() - self._born,
         }

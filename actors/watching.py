@@ -8,6 +8,7 @@ hears of the death is faster.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Coroutine
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from airside.actors.books import ALONE_AFTER, END_AFTER, Placed
 from airside.actors.fleet import Fleet, Seat
 from airside.actors.layer import Layer, LayerConfig, logger, now_us
-from airside.actors.stubs import RemoteJournal
+from airside.actors.stubs import RemoteJournal, RemoteTools
 from airside.actors.warden import Stall
 from airside.stack import events as ev
 from airside.stack.ending import ending
@@ -25,11 +26,15 @@ from airside.stack.reasons import ReasonCode
 
 _PAUSE_S = 0.1
 
+STOPPING_S = 4.0
+"""Longest wait for an executor to stop a run's calls: it takes a fraction of a second, if it can."""
+
 
 class Watching(Layer):
     """What `Driver` is made on."""
 
     _journal: RemoteJournal
+    _tools: RemoteTools
 
     def __init__(self, config: LayerConfig, fleet: Fleet) -> None:
         super().__init__(config)
@@ -110,6 +115,7 @@ class Watching(Layer):
         assert placed.condemned is not None
         below = [row[0] for row in await self._journal.remote.insist("rows", "unfinished_below", [run_id])]
         bodies = await self._bodies([run_id, *below])
+        await self._stop_tools([run_id, *below])
         for run in (run_id, *below):
             append = ending(bodies[run], placed.condemned, secrets.token_hex(4))
             last = bodies[run][-1].encode() if append is None else append.entries[-1].body
@@ -117,6 +123,12 @@ class Watching(Layer):
                 raise LayerUnavailable(f"journal: {run}: somebody else wrote to it")
             if run == run_id:
                 self._finish(run_id, placed.tenant, last)
+
+    async def _stop_tools(self, run_ids: list[RunId]) -> None:
+        """Have the calls of runs stopped that no runtime has any more, before it is said that they have ended."""
+        with contextlib.suppress(LayerUnavailable, TimeoutError):  # an executor that is gone has no calls
+            async with asyncio.timeout(STOPPING_S):
+                await asyncio.gather(*(self._tools.release(run_id) for run_id in run_ids))
 
     # Putting down what idles.
 
