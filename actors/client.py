@@ -99,6 +99,7 @@ class Stack:
         self._stops = stops
         self._record = record
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
+        self._handles: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -410,8 +411,11 @@ class Stack:
         until = time.monotonic() + self.settings.layer_patience_s
         while True:
             try:
-                return ray.get(getattr(ray.get_actor(name, NAMESPACE), method).remote(*args))
+                if name not in self._handles:  # asked for once: Ray's control service may be away when it matters
+                    self._handles[name] = ray.get_actor(name, NAMESPACE)
+                return ray.get(getattr(self._handles[name], method).remote(*args))
             except (RayActorError, ValueError) as error:
+                self._handles.pop(name, None)
                 if method == "submit" or time.monotonic() > until:
                     raise LayerUnavailable(f"{name}.{method}: {type(error).__name__}: {error}"[:300]) from None
                 time.sleep(0.1)

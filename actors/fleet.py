@@ -282,7 +282,8 @@ class Fleet:
         seat.dying = True
         if self._by_group.get(seat.group) is seat:
             del self._by_group[seat.group]  # nothing new goes there
-        ray.kill(seat.handle, no_restart=True)
+        # Should Ray's control service stand still, its kill does too: the Warden's needs nobody.
+        self._spawn(asyncio.to_thread(ray.kill, seat.handle, no_restart=True))
         is_dead = await self.nodes.kill(seat.post.node_id, seat.post.where)
         if is_dead:
             await self._gone(seat)
