@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import getpass
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -229,7 +230,8 @@ class Stack:
             except Misuse as error:
                 tickets[i] = Ticket(reason_code=ReasonCode.AUTH_FAILED, message=error.message)
             else:
-                items.append(encode(Submission(credential=credential, request=body)))
+                nonce = secrets.token_bytes(16)
+                items.append(encode(Submission(credential=credential, request=body, nonce=nonce)))
                 places.append(i)
         answers = self._call("ingress", "submit", items) if items else []
         decoded = (msgspec.msgpack.decode(answer, type=Ticket) for answer in answers)
@@ -416,7 +418,7 @@ class Stack:
                 return ray.get(getattr(self._handles[name], method).remote(*args))
             except (RayActorError, ValueError) as error:
                 self._handles.pop(name, None)
-                if method == "submit" or time.monotonic() > until:
+                if time.monotonic() > until:
                     raise LayerUnavailable(f"{name}.{method}: {type(error).__name__}: {error}"[:300]) from None
                 time.sleep(0.1)
             except RayError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from typing import Any
 
@@ -16,7 +15,7 @@ from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.directory import Directory
 from airside.stack.errors import AuthRefused, InvalidInput, LayerUnavailable
 from airside.stack.identity import run_subject, seal_identity, vote_subject
-from airside.stack.ids import ApprovalId, mint_request, run_of
+from airside.stack.ids import ApprovalId, request_for, run_of
 from airside.stack.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
 from airside.stack.values import Identity, Request, decode_json
@@ -50,7 +49,7 @@ class Ingress(Layer):
     async def _submit(self, submission: Submission) -> Ticket:
         try:
             identity = self._authenticator.identify(submission.credential, int(time.time()))
-            request = self._request(submission.request)
+            request = self._request(submission.request, identity, submission.nonce)
             ticket: Ticket = await self._admit(
                 Admit(
                     identity=encode(identity),
@@ -69,14 +68,14 @@ class Ingress(Layer):
         self._counts["accepted" if ticket.run_id else "refused"] += 1
         return ticket
 
-    def _request(self, data: bytes) -> Request:
+    def _request(self, data: bytes, identity: Identity, nonce: bytes) -> Request:
         parse_bounded(data, max_bytes=MAX_REQUEST_BYTES, where="request")
         request: Request = decode_json(data, Request, where="request")
         inputs = msgspec.json.decode(request.inputs)
         if not isinstance(inputs, dict):
             raise InvalidInput("request.inputs: must be an object")
         check_bounds(list(request.labels), where="request.labels")
-        return msgspec.structs.replace(request, request_id=mint_request(secrets.token_bytes))
+        return msgspec.structs.replace(request, request_id=request_for(identity.tenant, identity.principal, nonce))
 
     async def identify(self, credential: str) -> tuple[bytes, str]:
         """Return the encoded identity, and no refusal; or nothing, and the refusal's text."""

@@ -8,13 +8,14 @@ import logging
 import os
 import secrets
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._raylet import Config  # type: ignore[attr-defined]
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from airside.actors.app import App, CheckedApp
@@ -162,6 +163,17 @@ def _exists(settings: Settings) -> bool:
     return True
 
 
+def _begin(actors: list[Any]) -> None:
+    """Have every layer begin; an answer that got lost on the way is asked for again."""
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            ray.get([actor.begin.remote() for actor in actors], timeout=max(0.0, until - time.monotonic()))
+            return
+        except ActorUnavailableError:
+            time.sleep(0.1)
+
+
 def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys: KeyRing) -> None:
     app, version = checked.app, checked.app.version
     plain = LayerConfig(settings, state_dir)
@@ -195,7 +207,7 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
     made.append(make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet))
     made.append(make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem))
     try:
-        ray.get([actor.begin.remote() for actor in made], timeout=START_S)
+        _begin(made)
     except GetTimeoutError:
         raise LayerUnavailable(f"the stack did not start in {START_S:.0f} s") from None
     except (RayActorError, RayError) as error:

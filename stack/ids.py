@@ -7,6 +7,7 @@ look-alikes, wildcards, quotes and path separators never reach a table name, a f
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Callable
@@ -86,9 +87,10 @@ def mint_run(random: Randomness = secrets.token_bytes) -> RunId:
     return RunId("run_" + random(12).hex())
 
 
-def mint_request(random: Randomness = secrets.token_bytes) -> RequestId:
-    """Mint a request's id of 96 random bits."""
-    return RequestId("req_" + random(12).hex())
+def request_for(tenant: TenantId, principal: PrincipalId, nonce: bytes) -> RequestId:
+    """Derive a request's id from who asks and a nonce of theirs, so that nobody can name another's request."""
+    hashed = hashlib.blake2b(f"{tenant}\0{principal}\0".encode() + nonce, digest_size=12)
+    return RequestId("req_" + hashed.hexdigest())
 
 
 def run_of(request: RequestId) -> RunId:

@@ -12,10 +12,14 @@ from airside.stack.values import Value
 
 
 class Submission(Value, array_like=True):
-    """What a client sends Ingress: a credential and a request (JSON, so that its bounds are checked on arrival)."""
+    """What a client sends Ingress: a credential and a request (JSON, so that its bounds are checked on arrival).
+
+    `nonce` is the client's, random: the same submission sent again, whose answer got lost, is the same run.
+    """
 
     credential: str
     request: bytes
+    nonce: bytes
 
 
 class Admit(Value, array_like=True):

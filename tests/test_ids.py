@@ -72,7 +72,7 @@ def counting() -> ids.Randomness:
 def test_minted_ids_are_prefixed_parse_and_take_96_bits_of_the_given_randomness() -> None:
     random = counting()
     assert ids.mint_run(random) == "run_" + "0" * 24 and ids.mint_run(random) == "run_" + "0" * 23 + "1"
-    assert ids.mint_request(random).startswith("req_") and ids.mint_executor(random).startswith("exe_")
+    assert ids.mint_executor(random).startswith("exe_")
     assert ids.parse_run(ids.mint_run()) != ids.mint_run()
 
 
@@ -96,3 +96,15 @@ def test_different_steps_and_runs_never_share_an_effect_key(one: tuple[int, int]
 
 def test_the_approval_of_a_late_step_parses() -> None:
     ids.parse_approval(ids.approval_for(RUN, 10_000, "f" * 64))
+
+
+def test_a_request_sent_again_has_the_same_id_and_nobody_elses_has() -> None:
+    ann, acme = ids.PrincipalId("ann"), ids.TenantId("acme")
+    one = ids.request_for(acme, ann, b"n")
+    assert one == ids.request_for(acme, ann, b"n") and one.startswith("req_")
+    others = {
+        ids.request_for(acme, ann, b"m"),
+        ids.request_for(acme, ids.PrincipalId("bob"), b"n"),
+        ids.request_for(ids.TenantId("globex"), ann, b"n"),
+    }
+    assert len(others) == 3 and one not in others

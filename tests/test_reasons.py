@@ -327,7 +327,7 @@ async def invalid_request() -> ReasonCode:
     """Ingress refuses what breaks the contract of a request."""
     ingress = Ingress(CONFIG, load_directory(DIRECTORY), public_of(SIGNER))
     credential = issue_token(pem_of(SIGNER), tenant="acme", principal="ann", now_s=int(time.time()))
-    item = msgspec.msgpack.encode(Submission(credential=credential, request=b'{"text": 5}'))
+    item = msgspec.msgpack.encode(Submission(credential=credential, request=b'{"text": 5}', nonce=b"n"))
     return reason_in(await ingress.submit([item]))
 
 
