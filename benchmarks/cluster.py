@@ -5,12 +5,15 @@ Import it before anything else of Airside or Ray: Ray reads its environment when
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import sys
 import tempfile
 
 FOLDER = tempfile.mkdtemp(prefix="as-", dir="/tmp")
+
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 if "ray" in sys.modules:
     raise ImportError("benchmarks.cluster must be imported before ray")
@@ -57,4 +60,3 @@ def several_nodes(count: int) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
-        shutil.rmtree(FOLDER, ignore_errors=True)

@@ -10,7 +10,7 @@ both counted by key in a database outside.  Meanwhile, by case:
 - `partition`: the nodes are network namespaces, and one node's link is cut (needs root and `ip`).
 - `gcs_down`: SIGSTOP of Ray's control service while a run on another node that holds its loop is ordered to be killed.
 - `gcs_restart`: SIGKILL and restart of it, with its state in RocksDB.
-- `rpc_faults`: Ray drops one in twenty requests and answers of actor calls, of the first 200.
+- `rpc_faults`: Ray drops one in twenty requests and one in twenty answers of actor calls, 40 in each process.
 
 Every case prints one JSON line: runs, how they ended, calls that happened twice, calls on record that did not happen,
 calls of an old activation after a newer one's (`overlaps`), and `recovery_s`, the time from the fault until every run
@@ -32,7 +32,7 @@ if CASE == "gcs_restart":
 if CASE == "rpc_faults":
     os.environ |= {
         "RAY_testing_rpc_failure": '{"CoreWorkerService.grpc_client.PushTask":'
-        '{"num_failures":200,"req_failure_prob":5,"resp_failure_prob":5}}'
+        '{"num_failures":40,"req_failure_prob":5,"resp_failure_prob":5}}'
     }
 
 import benchmarks.cluster as nodes  # noqa: E402 - the environment comes first
@@ -46,11 +46,13 @@ import sqlite3  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
-from contextlib import closing  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from contextlib import closing, contextmanager, suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import airside  # noqa: E402
+import benchmarks.namespaces as namespaces  # noqa: E402
 from airside import Action, App, Finish, View, tool  # noqa: E402
 from airside.actors.client import RunHandle, Stack  # noqa: E402
 from airside.stack.directory import Directory, Principal, Tenant  # noqa: E402
@@ -163,6 +165,16 @@ class Load:
         found = max(runs, key=lambda node: len(runs[node]))
         return found, runs[found]
 
+    def acting(self, pids: list[int]) -> list[int]:
+        """Return those of some processes that are runtimes or executors and not zombies."""
+        found = []
+        for pid in pids:
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"TenantRuntime" in words or b"ToolExecutor" in words:
+                    found.append(pid)
+        return found
+
     def judge(self, fault_s: float, affected: list[str]) -> dict[str, Any]:
         """Wait for all ends, and compare what happened with what is on record."""
         results = [handle.result(timeout=BOUND_S) for handle in self.handles]
@@ -210,18 +222,24 @@ class Load:
         return round(max(times), 2) if times else None
 
 
+@contextmanager
+def started(address: str, work: Path) -> Iterator[Load]:
+    """Start a stack on a cluster, and the load on it."""
+    stack = airside.start(
+        app(), address=address, state_dir=work / "state", executors=3, lease_s=LEASE_S, idle_runtime_s=5
+    )
+    try:
+        load = Load(stack, work)
+        load.start()
+        yield load
+    finally:
+        stack.shutdown()
+
+
 def with_nodes(case: str, work: Path) -> dict[str, Any]:
     """Play a case in which the cluster is Ray's `Cluster`."""
-    with nodes.several_nodes(3) as cluster:
-        stack = airside.start(
-            app(), address=cluster.address, state_dir=work / "state", executors=3, lease_s=LEASE_S, idle_runtime_s=5
-        )
-        try:
-            load = Load(stack, work)
-            load.start()
-            return FAULTS[case](cluster, load)
-        finally:
-            stack.shutdown()
+    with nodes.several_nodes(3) as cluster, started(cluster.address, work) as load:
+        return FAULTS[case](cluster, load)
 
 
 def killed(cluster: Any, load: Load) -> dict[str, Any]:
@@ -296,6 +314,37 @@ def rpc_faults(cluster: Any, load: Load) -> dict[str, Any]:
     return load.judge(time.time(), [])
 
 
+def partition() -> dict[str, Any]:
+    """Cut a node's link; mend it when all runs have ended, and see whether it then does anything."""
+    with namespaces.network(3), namespaces.ray_nodes(3):
+        command = ["ip", "netns", "exec", namespaces.name(0), sys.executable, "-m", "benchmarks.node_loss"]
+        output = subprocess.run([*command, "--case", "inside"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def inside() -> dict[str, Any]:
+    """Be the part of `partition` that runs on its head node."""
+    work = Path(tempfile.mkdtemp(prefix="airside-nodes-"))
+    with started(f"{namespaces.address(0)}:{namespaces.PORT}", work) as load:
+        import ray
+
+        head = ray.get_runtime_context().get_node_id()
+        addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+        victim, runs = load.victim(head)
+        index = int(addresses[victim].rpartition(".")[2]) - 1
+        pids = [layer["pid"] for layer in load.stack.status().values() if layer.get("node") == victim]
+        at = time.time()
+        namespaces.cut(index)
+        try:
+            found = load.judge(at, runs)
+            survivors = len(load.acting(pids))
+        finally:
+            namespaces.mend(index)
+        shutil.rmtree(work, ignore_errors=True)
+        return found | {"survivors": survivors}
+
+
 FAULTS = {
     "killed": killed,
     "frozen": frozen,
@@ -310,7 +359,7 @@ def play(case: str) -> dict[str, Any]:
     work = Path(tempfile.mkdtemp(prefix="airside-nodes-"))
     began = time.time()
     try:
-        found = with_nodes(case, work)
+        found = partition() if case == "partition" else with_nodes(case, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return {"case": case, **found, "seconds": round(time.time() - began, 1)}
@@ -319,20 +368,27 @@ def play(case: str) -> dict[str, Any]:
 def main() -> None:
     """Play one case, or each in a process of its own, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=CASES)
+    parser.add_argument("--case", choices=(*CASES, "inside"))
     parser.add_argument("--out", type=Path, default=Path("node_loss.json"))
     options = parser.parse_args()
-    if options.case:
+    if options.case == "inside":
+        last_line(inside())
+    elif options.case:
         last_line(play(options.case))
-        return
+    else:
+        play_all(options.out)
+
+
+def play_all(out: Path) -> None:
+    """Play each case in a process of its own, write what was found, and print the summary."""
     played = []
     for case in CASES:
         command = [sys.executable, "-m", "benchmarks.node_loss", "--case", case]
         output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         played.append(json.loads(output.splitlines()[-1]))
         print(json.dumps(played[-1]), flush=True)
-    options.out.write_text(json.dumps({"machine": machine(), "played": played}, indent=1), encoding="utf-8")
-    print(f"every case: {options.out}")
+    out.write_text(json.dumps({"machine": machine(), "played": played}, indent=1), encoding="utf-8")
+    print(f"every case: {out}")
     last_line(
         {
             "cases": len(played),
