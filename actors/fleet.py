@@ -56,17 +56,27 @@ class Seat:
         self.handle = handle
         self.post = post
         self.dying = False
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         remote = Remote(settings, "runtime", key)
         self._activate = remote.batched("activate")
         self._deliver = remote.batched("deliver")
 
     async def activate(self, activation: bytes) -> None:
         """Hand a run over; raise `LayerUnavailable` if the process is dead."""
-        await self._activate(activation)
+        await self._unless_gone(self._activate(activation))
 
     async def deliver(self, delivery: bytes) -> bool:
         """Bring an event; False if the run is not here."""
-        return bool(await self._deliver(delivery))
+        return bool(await self._unless_gone(self._deliver(delivery)))
+
+    async def _unless_gone(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """Await a call; Ray may tell of its process's death long after the Warden saw it."""
+        task = asyncio.ensure_future(call)
+        await asyncio.wait({task, self.gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            raise LayerUnavailable(f"runtime {self.key} is gone")
+        return task.result()
 
 
 class Fleet:
@@ -272,6 +282,8 @@ class Fleet:
     def _forget(self, seat: Seat) -> bool:
         if self._by_group.get(seat.group) is seat:
             del self._by_group[seat.group]
+        if not seat.gone.done():
+            seat.gone.set_result(None)
         return self._seats.pop(seat.key, None) is not None
 
     async def kill(self, seat: Seat) -> bool:
