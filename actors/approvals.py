@@ -15,18 +15,24 @@ from airside.stack.approvals import (
     ApprovalEvent,
     ApprovalExpired,
     ApprovalRequested,
+    ApprovalVoted,
     VoteRefused,
     decode_approval_event,
 )
 from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.events import ApprovalDecided, encode_event
+from airside.stack.gate import Proposed
 from airside.stack.identity import IdentityChecker, vote_subject
 from airside.stack.ids import ApprovalId, RunId, TenantId
 from airside.stack.journaling import Append, Entry
 from airside.stack.local import decision_of
 from airside.stack.messages import Delivery, Vote, VoteReply
+from airside.stack.values import Identity
 
 EXPIRY_CHECK_S = 0.25
+
+CHECK_S = 10.0
+"""How long an edit waits for Policy to look at it: longer than Policy takes to be restarted, and a person waits."""
 
 
 class Approvals(Layer):
@@ -36,6 +42,7 @@ class Approvals(Layer):
         """Rebuild the book from the journal."""
         self._journal = RemoteJournal(self.config.settings)
         self._driver = Remote(self.config.settings, "driver")
+        self._check = Remote(self.config.settings, "policy").coalesced("check", str)
         self._identities = IdentityChecker(self.config.seal_key)
         self._request = msgspec.json.Decoder(ApprovalRequested).decode
         self._vote = msgspec.msgpack.Decoder(Vote).decode
@@ -68,6 +75,8 @@ class Approvals(Layer):
         async def one(item: bytes) -> bytes:
             try:
                 return encode(await self._count(self._vote(item)))
+            except LayerUnavailable as error:
+                return encode(VoteReply(ok=False, code="unavailable", message=f"{error.message}: vote again"))
             except AirsideError as error:
                 return encode(VoteReply(ok=False, code="invalid", message=error.message))
 
@@ -78,20 +87,39 @@ class Approvals(Layer):
         who = self._identities.check(vote.identity, vote.proof, subject)
         if who is None:
             return VoteReply(ok=False, code="unknown", message="the identity's seal does not hold")
+        objection = await self._unfit(who, vote)
+        if objection is not None:
+            return objection
         async with self._writing:
-            event = self._book.vote(
-                who,
-                vote.approval_id,
-                vote.verdict,
-                now_us=now_us(),
-                arguments=msgspec.Raw(vote.arguments),
-                note=vote.note,
-            )
+            event = self._weigh(who, vote)
             if isinstance(event, VoteRefused):
                 return VoteReply(ok=False, code=event.code, message=event.message)
             approval = await self._append(event)
         self._after(approval)
         return VoteReply(ok=True, outcome=approval.outcome)
+
+    def _weigh(self, who: Identity, vote: Vote) -> ApprovalVoted | VoteRefused:
+        arguments = msgspec.Raw(vote.arguments)
+        return self._book.vote(
+            who, vote.approval_id, vote.verdict, now_us=now_us(), arguments=arguments, note=vote.note
+        )
+
+    async def _unfit(self, who: Identity, vote: Vote) -> VoteReply | None:
+        """Return why an edit cannot count: Policy says whether the tool could take the arguments at all.
+
+        The approval waits on: a slip in an edit ends no run.  Nobody else waits for Policy's answer meanwhile.
+        """
+        if vote.verdict != "edit" or isinstance(self._weigh(who, vote), VoteRefused):
+            return None  # who may not vote is told so where votes are counted
+        approval = self._book.get(vote.approval_id)
+        assert approval is not None
+        try:
+            async with asyncio.timeout(CHECK_S):
+                problem = await self._check(Proposed(tool=approval.request.tool, arguments=vote.arguments))
+        except (LayerUnavailable, TimeoutError):
+            message = "policy does not answer, so nobody can say whether the tool takes these arguments: vote again"
+            return VoteReply(ok=False, code="unavailable", message=message)
+        return VoteReply(ok=False, code="invalid", message=f"edited arguments: {problem}") if problem else None
 
     async def pending(self, tenant: TenantId | None = None) -> list[bytes]:
         """Return what waits (of one tenant, or of all), oldest first, as JSON."""
@@ -118,9 +146,21 @@ class Approvals(Layer):
             Append(tenant=tenant, stream=event.approval_id, epoch=0, first_seq=seq, entries=(entry,))
         )
         if reply.verdict != "ok":
+            await self._read_again(event.approval_id)
             raise LayerUnavailable(f"journal: {reply.verdict} for {event.approval_id}")
         self._lengths[event.approval_id] = seq + 1
         return self._book.apply(event)
+
+    async def _read_again(self, approval_id: ApprovalId) -> None:
+        """Take in what the journal has: an append whose answer never came, which was durable all the same."""
+        bodies = (await self._journal.remote.insist("bodies", [approval_id]))[approval_id]
+        self._book.forget(approval_id)
+        self._lengths[approval_id] = len(bodies)
+        for body in bodies:
+            self._book.apply(decode_approval_event(body))
+        approval = self._book.get(approval_id)
+        if approval is not None:
+            self._after(approval)
 
     def _after(self, approval: Approval) -> None:
         if approval.outcome:

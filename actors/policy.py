@@ -15,7 +15,7 @@ import msgspec
 from airside.actors.layer import Layer, LayerConfig, control, now_us
 from airside.actors.stubs import Remote
 from airside.stack.directory import Directory
-from airside.stack.gate import Gate, GateRequest
+from airside.stack.gate import Gate, GateRequest, Proposed
 from airside.stack.ids import Buffered, RunId, mint_issuer
 from airside.stack.ledger import Per, window_of
 from airside.stack.policy import load_bundle
@@ -40,6 +40,7 @@ class Policy(Layer):
         """Compile the bundle and the tools' validators, void what was granted before, and count what was spent."""
         settings = self.config.settings
         self._decoder = msgspec.msgpack.Decoder(GateRequest)
+        self._proposed = msgspec.msgpack.Decoder(Proposed).decode
         self._encoder = msgspec.msgpack.Encoder()
         self._issuer = mint_issuer()
         self._executors = [Remote(settings, "executor", str(index)) for index in range(settings.executors)]
@@ -90,6 +91,11 @@ class Policy(Layer):
             self._decisions[reply.decision.outcome] += 1
             answers.append(self._encoder.encode(reply))
         return answers
+
+    async def check(self, batch: list[bytes]) -> list[bytes]:
+        """Say of each proposal why it cannot be its tool's arguments, nothing if it can; decides nothing."""
+        await self.ready()
+        return [self._encoder.encode(self._gate.check(self._proposed(item))) for item in batch]
 
     async def close(self, batch: list[bytes]) -> list[bytes]:
         """Forget runs that have ended; what they used stays counted on their tenants."""

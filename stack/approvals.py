@@ -145,7 +145,8 @@ class ApprovalBook:
 
     def pending(self, tenant: TenantId | None = None) -> list[Approval]:
         """Return what waits, oldest first."""
-        return [a for a in self._known.values() if not a.outcome and tenant in (None, a.request.tenant)]
+        waiting = [a for a in self._known.values() if not a.outcome and tenant in (None, a.request.tenant)]
+        return sorted(waiting, key=lambda a: a.request.at_us)
 
     def decided(self) -> list[Approval]:
         """Return what is decided and not yet forgotten."""

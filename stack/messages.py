@@ -70,7 +70,10 @@ class Vote(Value, array_like=True):
 
 
 class VoteReply(Value, array_like=True):
-    """What became of a vote: `outcome` is the approval's after it (empty while it waits for more)."""
+    """What became of a vote: `outcome` is the approval's after it (empty while it waits for more).
+
+    `code` says why it does not count; after `unavailable` the same vote may be given again.
+    """
 
     ok: bool
     outcome: str = ""
