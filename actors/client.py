@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.util import list_named_actors
 
 from airside.actors.books import ORDER_PURPOSE
+from airside.actors.doubts import list_doubts
 from airside.actors.jobs import BadLine, Job
 from airside.actors.layer import TICKET, now_us
 from airside.actors.names import NAMESPACE, actor_name
@@ -29,6 +30,7 @@ from airside.actors.results import PendingApproval, RunResult, ended, refused
 from airside.actors.settings import Settings
 from airside.actors.stubs import encode
 from airside.stack.auth import issue_token
+from airside.stack.doubts import Doubt
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Misuse, Refused
 from airside.stack.events import decode_event
 from airside.stack.ids import parse_run
@@ -309,8 +311,15 @@ class Stack:
         """Withdraw a run."""
         return self._order("cancel", "run", run, why)
 
+    def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
+        """Return the calls nobody can vouch for, oldest first: of runs that wait for a person, and of ended ones."""
+        return list_doubts(self._call, tenant)
+
     def settle(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
-        """Say what became of the call a run is in doubt about, so that it goes on."""
+        """Say what became of the calls a run (or a branch) is in doubt about; return of how many.
+
+        A run that waits goes on; of one that has ended it is put on record, and `in_doubt` lists it no longer.
+        """
         return self._order("settle", "run", run, why, happened=happened, output=msgspec.json.encode(output))
 
     def switch_off(self, *, why: str = "", for_s: float = 0, **target: Any) -> None:

@@ -26,6 +26,7 @@ from airside.actors.books import (
     judge,
     latest_epoch,
 )
+from airside.actors.doubts import DoubtDesk
 from airside.actors.fleet import Fleet
 from airside.actors.layer import LayerConfig, control, logger, now_us
 from airside.actors.stubs import Remote, RemoteJournal, encode
@@ -69,6 +70,7 @@ class Driver(Watching):
         self._switchboard = Switchboard(
             self._journal, policy, tenants=self._directory.tenants.keys(), tools=self._fleet.tools
         )
+        self._doubts = DoubtDesk(self._journal, self._bring)
         self._identities = IdentityChecker(self.config.seal_key)
         self._admit_message = msgspec.msgpack.Decoder(Admit).decode
         self._report_message = msgspec.msgpack.Decoder(Report).decode
@@ -358,6 +360,11 @@ class Driver(Watching):
             except AirsideError as error:
                 return 0, error.message
             return 0, ""
+        if order.action == "settle":
+            try:
+                return await self._doubts.settle(order), ""
+            except AirsideError as error:
+                return 0, error.message
         targets = [run for run, placed in self._runs.items() if is_meant(order, run, placed.tenant)]
         if order.scope != "all" and not targets:
             return 0, f"no live run of {order.scope} {order.target}"
@@ -370,9 +377,6 @@ class Driver(Watching):
     async def _obey(self, order: Order, run_id: RunId) -> None:
         by = PrincipalId(order.by)
         event: ev.KillRequested | ev.CancelRequested
-        if order.action == "settle":
-            await self._settle(order, run_id)
-            return
         if order.action == "cancel":
             event = ev.CancelRequested(by=by, why=order.why, at_us=now_us())
         else:
@@ -381,18 +385,6 @@ class Driver(Watching):
         placed.condemned = event
         await placed.durable.wait()
         await self._bring(Delivery(run_id=run_id, event=ev.encode_event(event)))
-
-    async def _settle(self, order: Order, run_id: RunId) -> None:
-        events = [ev.decode_event(body) for body in (await self._bodies([run_id]))[run_id]]
-        step = max((getattr(event, "step", 0) for event in events), default=0)
-        settled = ev.DoubtSettled(
-            step=step,
-            by=PrincipalId(order.by),
-            happened=order.happened,
-            output=msgspec.Raw(order.output),
-            at_us=now_us(),
-        )
-        await self._bring(Delivery(run_id=run_id, event=ev.encode_event(settled)))
 
     async def health(self) -> dict[str, Any]:
         """Return who and how this is."""

@@ -106,3 +106,17 @@ WHERE type IN ('ApprovalRequested', 'ApprovalVoted', 'ApprovalExpired')
   AND stream NOT IN (SELECT stream FROM events WHERE type = 'ApprovalRequested'
                      AND json_extract_string(body, '$.run_id') IN (SELECT run_id FROM outcomes))
 ORDER BY stream, seq;
+
+-- name: doubtful
+-- Runs of a tenant (of all where it is '') that may be in doubt: those whose outcome names a key that nobody settled,
+-- and unfinished ones whose latest entry can leave a run in doubt.  What is so their events tell.
+WITH ended AS (
+    SELECT run_id, unnest(CAST(json_extract(body, '$.outcome.in_doubt') AS VARCHAR[])) AS key FROM outcomes
+    WHERE contains(body, '"in_doubt":["') AND ($1 = '' OR tenant = $1))
+SELECT DISTINCT run_id FROM ended WHERE 'doubt/' || key NOT IN (SELECT stream FROM streams)
+UNION ALL
+SELECT e.stream FROM events e JOIN runs r ON r.run_id = e.stream
+WHERE r.run_id NOT IN (SELECT run_id FROM outcomes) AND ($1 = '' OR r.tenant = $1)
+GROUP BY e.stream
+HAVING bool_or(e.type = 'EffectIntended')
+   AND arg_max(e.type, e.seq) IN ('ToolExecuted', 'ExecutionLost', 'ActionGated', 'RunActivated', 'RunSuspended');

@@ -1,0 +1,99 @@
+"""Calls in doubt: listed from the journal; settled through the run that waits, or on record if it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from airside.actors.stubs import RemoteJournal
+from airside.stack import events as ev
+from airside.stack.doubts import Doubt, EffectSettled, decode_settled, doubts_of, settled_append, settled_stream
+from airside.stack.errors import InvalidInput, LayerUnavailable
+from airside.stack.ids import PrincipalId, parse_run
+from airside.stack.messages import Delivery, Order
+
+_TAKEN_S = 10.0
+"""How long a run may take to put on record what it was told; it writes what is new within half a second."""
+
+_LOOK_S = 0.1
+
+Call = Callable[..., Any]
+"""`(layer, method, *arguments) -> answer`."""
+
+
+def list_doubts(call: Call, tenant: str | None) -> list[Doubt]:
+    """Return what is in doubt and not settled, of one tenant or of all, oldest first."""
+    runs = [row[0] for row in call("journal", "rows", "doubtful", [tenant or ""])]
+    bodies = call("journal", "bodies", runs) if runs else {}
+    found = [doubt for run in runs for doubt in doubts_of(_events(bodies[run]))]
+    streams = [settled_stream(doubt.key) for doubt in found]
+    settled = call("journal", "bodies", streams) if streams else {}
+    return sorted((d for d in found if not settled[settled_stream(d.key)]), key=lambda d: d.since_us)
+
+
+def _events(bodies: Sequence[str]) -> list[ev.Event]:
+    return [ev.decode_event(body) for body in bodies]
+
+
+class DoubtDesk:
+    """The driver's hand on calls in doubt."""
+
+    def __init__(self, journal: RemoteJournal, bring: Callable[[Delivery], Awaitable[None]]) -> None:
+        self._journal = journal
+        self._bring = bring
+
+    async def settle(self, order: Order) -> int:
+        """Say what became of a run's calls in doubt; return of how many, once it is durable.
+
+        Raises `InvalidInput` if the run is in doubt about nothing, or was settled before, and `LayerUnavailable` if
+        nobody took it in: then it may be ordered again.
+        """
+        run_id = parse_run(order.target)
+        until = asyncio.get_running_loop().time() + _TAKEN_S
+        while asyncio.get_running_loop().time() < until:
+            events = _events(await self._bodies(run_id))
+            if any(isinstance(e, ev.DoubtSettled) and (e.by, e.at_us) == (order.by, order.at_us) for e in events):
+                return 1
+            doubts = doubts_of(events) if events else []
+            if not doubts:
+                raise InvalidInput(f"{run_id} is in doubt about nothing")
+            if doubts[0].until_us == 0:
+                return sum([await self._record(order, doubt) for doubt in doubts])
+            await self._bring(Delivery(run_id=run_id, event=ev.encode_event(_settled(order, doubts[0].step))))
+            await asyncio.sleep(_LOOK_S)
+        raise LayerUnavailable(f"{run_id} did not take it in within {_TAKEN_S:.0f} s: settle it again")
+
+    async def _bodies(self, stream: str) -> list[str]:
+        found: dict[str, list[str]] = await self._journal.remote.insist("bodies", [stream])
+        return found[stream]
+
+    async def _record(self, order: Order, doubt: Doubt) -> int:
+        """Put on record what became of a call whose run has ended."""
+        settled = EffectSettled(
+            at_us=order.at_us,
+            run_id=doubt.run_id,
+            step=doubt.step,
+            key=doubt.key,
+            by=PrincipalId(order.by),
+            happened=order.happened,
+            output=msgspec.Raw(order.output),
+            note=order.why[:1000],
+        )
+        reply = await self._journal.append(settled_append(settled, doubt.tenant))
+        if reply.verdict != "ok":
+            before = decode_settled((await self._bodies(settled_stream(doubt.key)))[0])
+            raise InvalidInput(f"{before}; what is on record stays")
+        return 1
+
+
+def _settled(order: Order, step: int) -> ev.DoubtSettled:
+    return ev.DoubtSettled(
+        step=step,
+        by=PrincipalId(order.by),
+        happened=order.happened,
+        output=msgspec.Raw(order.output),
+        at_us=order.at_us,
+    )
