@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.layer import Layer, control, logger, now_us
+from airside.actors.announcing import GIVEN_UP_S, Announcer, OnApproval
+from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
 from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
 from airside.stack.approvals import (
     Approval,
@@ -27,6 +28,7 @@ from airside.stack.ids import ApprovalId, RunId, TenantId
 from airside.stack.journaling import Append, Entry
 from airside.stack.local import decision_of
 from airside.stack.messages import Delivery, Vote, VoteReply
+from airside.stack.notices import notice_of
 from airside.stack.values import Identity
 
 EXPIRY_CHECK_S = 0.25
@@ -38,8 +40,13 @@ CHECK_S = 10.0
 class Approvals(Layer):
     """One command at a time: an event is durable before the book takes it in, so two approvers cannot both win."""
 
+    def __init__(self, config: LayerConfig, webhook_secret: str = "", on_approval: OnApproval | None = None) -> None:
+        super().__init__(config)
+        self._webhook_secret = webhook_secret
+        self._on_approval = on_approval
+
     async def start(self) -> None:
-        """Rebuild the book from the journal."""
+        """Rebuild the book from the journal, and announce again what waits or was decided just before."""
         self._journal = RemoteJournal(self.config.settings)
         self._driver = Remote(self.config.settings, "driver")
         self._check = Remote(self.config.settings, "policy").coalesced("check", str)
@@ -53,8 +60,23 @@ class Approvals(Layer):
         self._lengths: dict[ApprovalId, int] = {}
         for event in events:
             self._lengths[event.approval_id] = self._lengths.get(event.approval_id, 0) + 1
+        self._announcer = Announcer(self.config.settings.webhook_target(), self._webhook_secret, self._on_approval)
+        if self._announcer.is_wanted:
+            await self._announce_again()
         self._deliveries = {asyncio.ensure_future(self._deliver(a)) for a in self._book.decided()}
         self._expiring = asyncio.ensure_future(self.forever(self._expire()))
+
+    async def _announce_again(self) -> None:
+        """Announce what waits, and what was decided so lately that its notice may not have arrived."""
+        since_us = now_us() - int(GIVEN_UP_S * 1_000_000)
+        rows = await self._journal.remote.insist("rows", "decided_since", [since_us])
+        lately = ApprovalBook(decode_approval_event(row[0]) for row in rows)
+        for approval in (*self._book.pending(), *lately.decided()):
+            self._announce(approval)
+
+    def _announce(self, approval: Approval) -> None:
+        if self._announcer.is_wanted:
+            self._announcer.announce(notice_of(approval))
 
     async def request(self, batch: list[bytes]) -> list[bytes]:
         """Register approvals durably; answer the decision of those that have one, else nil."""
@@ -149,7 +171,10 @@ class Approvals(Layer):
             await self._read_again(event.approval_id)
             raise LayerUnavailable(f"journal: {reply.verdict} for {event.approval_id}")
         self._lengths[event.approval_id] = seq + 1
-        return self._book.apply(event)
+        approval = self._book.apply(event)
+        if known is None or (approval.outcome and not known.outcome):
+            self._announce(approval)
+        return approval
 
     async def _read_again(self, approval_id: ApprovalId) -> None:
         """Take in what the journal has: an append whose answer never came, which was durable all the same."""
@@ -160,6 +185,7 @@ class Approvals(Layer):
             self._book.apply(decode_approval_event(body))
         approval = self._book.get(approval_id)
         if approval is not None:
+            self._announce(approval)
             self._after(approval)
 
     def _after(self, approval: Approval) -> None:
@@ -194,7 +220,11 @@ class Approvals(Layer):
         """Return how many wait and how many decisions are being delivered."""
         if not self._started:
             return {}
-        return {"pending": len(self._book.pending()), "undelivered": len(self._deliveries)}
+        return {
+            "pending": len(self._book.pending()),
+            "undelivered": len(self._deliveries),
+            "notices": self._announcer.stats(),
+        }
 
 
 control(Approvals.stats)

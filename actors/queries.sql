@@ -120,3 +120,9 @@ WHERE r.run_id NOT IN (SELECT run_id FROM outcomes) AND ($1 = '' OR r.tenant = $
 GROUP BY e.stream
 HAVING bool_or(e.type = 'EffectIntended')
    AND arg_max(e.type, e.seq) IN ('ToolExecuted', 'ExecutionLost', 'ActionGated', 'RunActivated', 'RunSuspended');
+
+-- name: decided_since
+-- All events of the approvals that somebody voted on, or that expired, since a time.
+SELECT body FROM events
+WHERE stream IN (SELECT stream FROM events WHERE type IN ('ApprovalVoted', 'ApprovalExpired') AND at_us >= ?)
+ORDER BY stream, seq;
