@@ -38,6 +38,7 @@ from airside.stack.keyring import KeyRing
 from airside.stack.messages import Order, Submission, Ticket, VoteReply
 from airside.stack.ports import Candidate, LearnReply
 from airside.stack.reasons import ReasonCode
+from airside.stack.rollback import RollbackReport
 from airside.stack.sealing import wrap
 from airside.stack.story import tell
 from airside.stack.switches import SwitchScope, SwitchThrown
@@ -315,8 +316,19 @@ class Stack:
         """Return the calls nobody can vouch for, oldest first: of runs that wait for a person, and of ended ones."""
         return list_doubts(self._call, tenant)
 
+    def rollback(self, run: str, *, why: str = "") -> RollbackReport:
+        """Undo what an ended run and its branches did, latest first, by the tools' undos; return how each call stands.
+
+        It stops at the first call that could not be undone; ordered again it goes on there, and does nothing twice.
+        Raises `Misuse` for a run that has not ended.  Needs the stack's keys.
+        """
+        report, problem = self._call("driver", "rollback", self._sealed_order("rollback", "run", run, why))
+        if problem:
+            raise Misuse(f"rollback: {problem}")
+        return msgspec.msgpack.decode(report, type=RollbackReport)
+
     def settle(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
-        """Say what became of the calls a run (or a branch) is in doubt about; return of how many.
+        """Say what became of the call a run (or a branch) is in doubt about; of several, name the key.
 
         A run that waits goes on; of one that has ended it is put on record, and `in_doubt` lists it no longer.
         """
@@ -341,6 +353,12 @@ class Stack:
         return [msgspec.json.decode(body, type=SwitchThrown) for body in self._call("driver", "switches")]
 
     def _order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> int:
+        reached, problem = self._call("driver", "order", self._sealed_order(action, scope, target, why, **more))
+        if problem:
+            raise Misuse(f"{action}: {problem}")
+        return int(reached)
+
+    def _sealed_order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> bytes:
         order = Order(
             action=action,
             scope=scope,
@@ -350,10 +368,7 @@ class Stack:
             at_us=now_us(),
             **more,
         )
-        reached, problem = self._call("driver", "order", wrap(self._key_ring().seal, ORDER_PURPOSE, encode(order)))
-        if problem:
-            raise Misuse(f"{action}: {problem}")
-        return int(reached)
+        return wrap(self._key_ring().seal, ORDER_PURPOSE, encode(order))
 
     def status(self) -> dict[str, Any]:
         """Return every layer's health and counts; a layer that does not answer is shown as down."""

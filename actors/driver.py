@@ -18,17 +18,17 @@ from typing import Any
 import msgspec
 
 from airside.actors.books import (
-    ORDER_LIFE_US,
-    ORDER_PURPOSE,
     RESULTS_KEPT,
     Placed,
     is_meant,
     judge,
     latest_epoch,
+    open_order,
 )
 from airside.actors.doubts import DoubtDesk
 from airside.actors.fleet import Fleet
 from airside.actors.layer import LayerConfig, control, logger, now_us
+from airside.actors.rollbacks import Rollbacks
 from airside.actors.stubs import Remote, RemoteJournal, encode
 from airside.actors.switchboard import Switchboard
 from airside.actors.watching import Watching
@@ -42,7 +42,6 @@ from airside.stack.journaling import Append
 from airside.stack.messages import Activation, Admit, Delivery, Order, Report, Ticket
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import entry_of
-from airside.stack.sealing import unwrap
 from airside.stack.state import Phase
 
 
@@ -71,6 +70,9 @@ class Driver(Watching):
             self._journal, policy, tenants=self._directory.tenants.keys(), tools=self._fleet.tools
         )
         self._doubts = DoubtDesk(self._journal, self._bring)
+        self._rollbacks = Rollbacks(
+            settings, self._journal, policy, is_live=self._runs.__contains__, specs=self._fleet.specs
+        )
         self._identities = IdentityChecker(self.config.seal_key)
         self._admit_message = msgspec.msgpack.Decoder(Admit).decode
         self._report_message = msgspec.msgpack.Decoder(Report).decode
@@ -348,18 +350,17 @@ class Driver(Watching):
     async def order(self, sealed: bytes) -> tuple[int, str]:
         """Carry out an operator's order; return how many runs it reached, or what is wrong with it."""
         await self.ready()
-        body = unwrap(self.config.seal_key, ORDER_PURPOSE, sealed)
-        if body is None:
-            return 0, "the order's seal does not hold: only who holds the stack's keys may give orders"
-        order = msgspec.msgpack.decode(body, type=Order)
-        if abs(now_us() - order.at_us) > ORDER_LIFE_US:
-            return 0, "the order is too old"
+        order, problem = open_order(self.config.seal_key, sealed, now_us())
+        if order is None:
+            return 0, problem
         if order.action in ("switch_off", "switch_on"):
             try:
                 await self._switchboard.throw(order)
             except AirsideError as error:
                 return 0, error.message
             return 0, ""
+        if order.action == "rollback":
+            return 0, "an order to roll back is given to `rollback`"
         if order.action == "settle":
             try:
                 return await self._doubts.settle(order), ""
@@ -373,6 +374,17 @@ class Driver(Watching):
         if failed:
             return 0, f"{len(failed)} of {len(targets)} runs were not reached: {failed[0]}"
         return len(targets), ""
+
+    async def rollback(self, sealed: bytes) -> tuple[bytes, str]:
+        """Take back what an ended run did; return the encoded report, or what is wrong."""
+        await self.ready()
+        order, problem = open_order(self.config.seal_key, sealed, now_us())
+        if order is None or order.action != "rollback":
+            return b"", problem or f"{order} is no order to roll back"
+        try:
+            return encode(await self._rollbacks.roll_back(order, sealed)), ""
+        except AirsideError as error:
+            return b"", error.message
 
     async def _obey(self, order: Order, run_id: RunId) -> None:
         by = PrincipalId(order.by)

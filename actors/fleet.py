@@ -13,7 +13,7 @@ import secrets
 import signal
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -28,6 +28,7 @@ from airside.actors.settings import Settings
 from airside.actors.stubs import Remote
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import TenantId
+from airside.stack.toolspec import ToolSpec
 
 SILENCE_S = 6.0
 """A runtime whose pulse cannot be read (on another node) and that does not answer for so long is given up."""
@@ -119,6 +120,11 @@ class Fleet:
         self._room = asyncio.Lock()
         self._coming = 0
         self._looking: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]:
+        """The app's tools."""
+        return self._app.specs
 
     @property
     def tools(self) -> list[str]:

@@ -63,6 +63,10 @@ SELECT number, stream, seq, epoch, mac, body, type, step, at_us, cause FROM even
 -- What a stream has at some places, in order.
 SELECT body FROM events WHERE stream = ? AND seq >= ? AND seq < ? ORDER BY seq;
 
+-- name: branches
+-- The branches (and theirs) of a run, ended or not.
+SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') ORDER BY run_id;
+
 -- name: unfinished_below
 -- The unfinished children (and theirs) of a run: its id, a dot, and what follows.
 SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') AND run_id NOT IN (SELECT run_id FROM outcomes);
@@ -126,3 +130,8 @@ HAVING bool_or(e.type = 'EffectIntended')
 SELECT body FROM events
 WHERE stream IN (SELECT stream FROM events WHERE type IN ('ApprovalVoted', 'ApprovalExpired') AND at_us >= ?)
 ORDER BY stream, seq;
+
+-- name: doubtful_rollbacks
+-- Runs of a tenant (of all where it is '') with an undo that ended in doubt at some time.
+SELECT DISTINCT tenant, substr(stream, length('rollback/') + 1) FROM events
+WHERE type = 'UndoEnded' AND contains(body, '"outcome":"in_doubt"') AND ($1 = '' OR tenant = $1);

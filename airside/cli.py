@@ -246,6 +246,22 @@ def switch_list(state_dir: StateDir = HERE) -> None:
             typer.echo(msgspec.json.encode(thrown).decode())
 
 
+@app.command()
+def rollback(
+    run_id: str,
+    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Undo what an ended run did, latest first; one JSON object a call, exit code 1 if something is left."""
+    import msgspec
+
+    with attached(state_dir) as stack:
+        report = stack.rollback(run_id, why=why)
+    for line in report.calls:
+        typer.echo(msgspec.json.encode(line).decode())
+    raise typer.Exit(0 if report.is_complete else 1)
+
+
 @doubts.command("list")
 def doubts_list(tenant: str = "", state_dir: StateDir = HERE) -> None:
     """List the calls nobody can vouch for, oldest first, one JSON object a line."""
@@ -258,7 +274,7 @@ def doubts_list(tenant: str = "", state_dir: StateDir = HERE) -> None:
 
 @doubts.command()
 def settle(
-    run_id: str,
+    run_id: Annotated[str, typer.Argument(help="a run's id; or one of the keys listed, if there are several")],
     happened: Annotated[bool, typer.Option("--happened/--not-happened", help="what you found out")],
     output: Annotated[str, typer.Option(help="the call's result, as JSON")] = "null",
     why: Annotated[str, typer.Option(help="kept in the journal")] = "",

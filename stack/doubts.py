@@ -25,6 +25,7 @@ class Doubt(Value):
     """A call nobody can vouch for.
 
     It may have happened since `since_us`.  Its run waits until `until_us` for somebody who says, or has ended (0).
+    `undo`: it is the undo of a call that nobody can vouch for; the call itself happened.
     """
 
     run_id: RunId
@@ -35,6 +36,7 @@ class Doubt(Value):
     key: EffectKey
     since_us: int
     until_us: int = 0
+    undo: bool = False
 
 
 class EffectSettled(Value, tag=True):

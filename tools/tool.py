@@ -7,6 +7,7 @@ gives the tool: the idempotency key, who calls for whom, the deadline, and the t
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints, overload
@@ -52,8 +53,14 @@ class ToolContext:
     traceparent: str = ""
     state: Any = None
 
+    @property
+    def original_key(self) -> EffectKey:
+        """In an undo the key of the call that is taken back; in a call its own."""
+        return EffectKey(self.idempotency_key.removesuffix("/undo"))
+
 
 Reconcile = Callable[[ToolContext], Any]
+Undo = Callable[[ToolContext, dict[str, Any], Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,9 @@ class Tool:
 
     `reconcile(context)` is asked before a call is sent again: it returns the result the key already had, or
     `NOT_DONE`.  `convert` turns validated JSON arguments into the function's keyword arguments.
+    `undo(context, arguments, output)` takes back what one call did, which had these arguments and this output (both
+    JSON).  It has a key of its own, which an idempotent tool's undo looks at too; `ToolError` says that it changed
+    nothing, any other exception leaves it in doubt.
     """
 
     spec: ToolSpec
@@ -70,6 +80,7 @@ class Tool:
     context_parameter: str | None = None
     reconcile: Reconcile | None = None
     toolset: str | None = None
+    undo: Undo | None = None
 
     @property
     def name(self) -> str:
@@ -98,6 +109,7 @@ class Tool:
         risk: Risk | None = None,
         cost_microusd: int = 0,
         reconcile: Reconcile | None = None,
+        undo: Undo | None = None,
         max_argument_bytes: int = MAX_ARGUMENT_BYTES,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> Tool:
@@ -117,8 +129,9 @@ class Tool:
             cost_microusd=_microusd(name, cost_microusd),
             max_argument_bytes=max_argument_bytes,
             max_output_bytes=max_output_bytes,
+            undoable=_checked_undo(name, effect, undo),
         )
-        return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile)
+        return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile, undo=undo)
 
 
 class _NotDone:
@@ -145,6 +158,7 @@ def tool(
     risk: Risk | None = ...,
     cost_microusd: int = ...,
     reconcile: Reconcile | None = ...,
+    undo: Undo | None = ...,
     max_argument_bytes: int = ...,
     max_output_bytes: int = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
@@ -188,9 +202,7 @@ def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str,
     for item in items:
         if isinstance(item, Toolset):
             toolsets[item.name] = item
-            members = [
-                Tool(t.spec, t.function, t.convert, t.context_parameter, t.reconcile, item.name) for t in item.tools
-            ]
+            members = [replace(member, toolset=item.name) for member in item.tools]
         elif isinstance(item, Tool):
             members = [item]
         else:
@@ -256,6 +268,35 @@ def _checked_effect(name: str, effect: str) -> str:
     if effect not in ("read", "write", "external", "irreversible"):
         raise InvalidConfig(f"tool {name}: effect {effect!r} is not read, write, external or irreversible")
     return effect
+
+
+def _checked_undo(name: str, effect: str, undo: Undo | None) -> bool:
+    if undo is None:
+        return False
+    if effect == "read":
+        raise InvalidConfig(f"tool {name}: there is nothing to undo in a read")
+    if not callable(undo) or len(_undo_parameters(undo)) != 3:
+        raise InvalidConfig(f"tool {name}: undo {undo!r:.80} does not take (context, arguments, output)")
+    return True
+
+
+def _undo_parameters(undo: Undo) -> list[str]:
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, parameter in inspect.signature(undo).parameters.items() if parameter.kind in by_name]
+
+
+def as_undo(found: Tool, output: bytes) -> Tool:
+    """Return the undo of a tool's call as a tool, so that it is carried out under the same rules as a call.
+
+    Its arguments are the call's, as JSON, beside the call's output.  `reconcile` speaks of the call's key alone.
+    """
+    assert found.undo is not None
+    context, arguments, result = _undo_parameters(found.undo)
+
+    def convert(given: dict[str, Any]) -> dict[str, Any]:
+        return {arguments: given, result: json.loads(output)}
+
+    return replace(found, function=found.undo, convert=convert, context_parameter=context, reconcile=None)
 
 
 def _milliseconds(name: str, seconds: float) -> int:
