@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from airside.actors.announcing import OnApproval
 from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
 from airside.stack.agents import Agent, FunctionAgent
 from airside.stack.directory import Directory, load_directory
@@ -28,6 +30,8 @@ class App:
     agent, as `default`.  `policy` and `directory` are YAML files (a `Path`) or YAML text; a directory may also be
     built in code.  There is no stack without a policy.  `memory` = recall before every decision.  `job_inputs` is a
     Pydantic model of the further fields a line of a jobs file may have, which become the request's inputs.
+    `on_approval` is a function that is called in a thread of the Approvals process, with the notice as a dictionary,
+    when a call begins to wait for people and when it is decided; after a restart again.  What it raises is logged.
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]
@@ -39,9 +43,11 @@ class App:
     embedder: Callable[[], Embedder] = SentenceTransformerEmbedder
     version: str = "1"
     job_inputs: type[BaseModel] | None = None
+    on_approval: OnApproval | None = None
 
     def checked(self) -> CheckedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
+        _check_callback(self.on_approval)
         agents = {name: _agent(name, agent) for name, agent in self.agents.items()}
         routes = dict(self.routes) or _only_route(agents)
         for name, topology in routes.items():
@@ -76,6 +82,12 @@ def _check_names(bundle: Bundle, tools: Mapping[str, Tool]) -> None:
         for pattern in rule.when.tool or ():
             if not any(fnmatch.fnmatchcase(name, pattern) for name in tools):
                 raise InvalidConfig(f"policy: rule {rule.id}: no tool is called {pattern!r}; there are {sorted(tools)}")
+
+
+def _check_callback(on_approval: object) -> None:
+    """Raise `InvalidConfig` for what cannot be called in a thread."""
+    if on_approval is not None and (not callable(on_approval) or inspect.iscoroutinefunction(on_approval)):
+        raise InvalidConfig(f"on_approval: {on_approval!r:.80} is not a plain function")
 
 
 def _agent(name: str, agent: Agent | Callable[..., Any]) -> Agent:

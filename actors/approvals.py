@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.layer import Layer, control, logger, now_us
+from airside.actors.announcing import GIVEN_UP_S, Announcer, OnApproval
+from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
 from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
 from airside.stack.approvals import (
     Approval,
@@ -15,27 +16,40 @@ from airside.stack.approvals import (
     ApprovalEvent,
     ApprovalExpired,
     ApprovalRequested,
+    ApprovalVoted,
     VoteRefused,
     decode_approval_event,
 )
 from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.events import ApprovalDecided, encode_event
+from airside.stack.gate import Proposed
 from airside.stack.identity import IdentityChecker, vote_subject
 from airside.stack.ids import ApprovalId, RunId, TenantId
 from airside.stack.journaling import Append, Entry
 from airside.stack.local import decision_of
 from airside.stack.messages import Delivery, Vote, VoteReply
+from airside.stack.notices import notice_of
+from airside.stack.values import Identity
 
 EXPIRY_CHECK_S = 0.25
+
+CHECK_S = 10.0
+"""How long an edit waits for Policy to look at it: longer than Policy takes to be restarted, and a person waits."""
 
 
 class Approvals(Layer):
     """One command at a time: an event is durable before the book takes it in, so two approvers cannot both win."""
 
+    def __init__(self, config: LayerConfig, webhook_secret: str = "", on_approval: OnApproval | None = None) -> None:
+        super().__init__(config)
+        self._webhook_secret = webhook_secret
+        self._on_approval = on_approval
+
     async def start(self) -> None:
-        """Rebuild the book from the journal."""
+        """Rebuild the book from the journal, and announce again what waits or was decided just before."""
         self._journal = RemoteJournal(self.config.settings)
         self._driver = Remote(self.config.settings, "driver")
+        self._check = Remote(self.config.settings, "policy").coalesced("check", str)
         self._identities = IdentityChecker(self.config.seal_key)
         self._request = msgspec.json.Decoder(ApprovalRequested).decode
         self._vote = msgspec.msgpack.Decoder(Vote).decode
@@ -46,8 +60,23 @@ class Approvals(Layer):
         self._lengths: dict[ApprovalId, int] = {}
         for event in events:
             self._lengths[event.approval_id] = self._lengths.get(event.approval_id, 0) + 1
+        self._announcer = Announcer(self.config.settings.webhook_target(), self._webhook_secret, self._on_approval)
+        if self._announcer.is_wanted:
+            await self._announce_again()
         self._deliveries = {asyncio.ensure_future(self._deliver(a)) for a in self._book.decided()}
         self._expiring = asyncio.ensure_future(self.forever(self._expire()))
+
+    async def _announce_again(self) -> None:
+        """Announce what waits, and what was decided so lately that its notice may not have arrived."""
+        since_us = now_us() - int(GIVEN_UP_S * 1_000_000)
+        rows = await self._journal.remote.insist("rows", "decided_since", [since_us])
+        lately = ApprovalBook(decode_approval_event(row[0]) for row in rows)
+        for approval in (*self._book.pending(), *lately.decided()):
+            self._announce(approval)
+
+    def _announce(self, approval: Approval) -> None:
+        if self._announcer.is_wanted:
+            self._announcer.announce(notice_of(approval))
 
     async def request(self, batch: list[bytes]) -> list[bytes]:
         """Register approvals durably; answer the decision of those that have one, else nil."""
@@ -68,6 +97,8 @@ class Approvals(Layer):
         async def one(item: bytes) -> bytes:
             try:
                 return encode(await self._count(self._vote(item)))
+            except LayerUnavailable as error:
+                return encode(VoteReply(ok=False, code="unavailable", message=f"{error.message}: vote again"))
             except AirsideError as error:
                 return encode(VoteReply(ok=False, code="invalid", message=error.message))
 
@@ -78,20 +109,39 @@ class Approvals(Layer):
         who = self._identities.check(vote.identity, vote.proof, subject)
         if who is None:
             return VoteReply(ok=False, code="unknown", message="the identity's seal does not hold")
+        objection = await self._unfit(who, vote)
+        if objection is not None:
+            return objection
         async with self._writing:
-            event = self._book.vote(
-                who,
-                vote.approval_id,
-                vote.verdict,
-                now_us=now_us(),
-                arguments=msgspec.Raw(vote.arguments),
-                note=vote.note,
-            )
+            event = self._weigh(who, vote)
             if isinstance(event, VoteRefused):
                 return VoteReply(ok=False, code=event.code, message=event.message)
             approval = await self._append(event)
         self._after(approval)
         return VoteReply(ok=True, outcome=approval.outcome)
+
+    def _weigh(self, who: Identity, vote: Vote) -> ApprovalVoted | VoteRefused:
+        arguments = msgspec.Raw(vote.arguments)
+        return self._book.vote(
+            who, vote.approval_id, vote.verdict, now_us=now_us(), arguments=arguments, note=vote.note
+        )
+
+    async def _unfit(self, who: Identity, vote: Vote) -> VoteReply | None:
+        """Return why an edit cannot count: Policy says whether the tool could take the arguments at all.
+
+        The approval waits on: a slip in an edit ends no run.  Nobody else waits for Policy's answer meanwhile.
+        """
+        if vote.verdict != "edit" or isinstance(self._weigh(who, vote), VoteRefused):
+            return None  # who may not vote is told so where votes are counted
+        approval = self._book.get(vote.approval_id)
+        assert approval is not None
+        try:
+            async with asyncio.timeout(CHECK_S):
+                problem = await self._check(Proposed(tool=approval.request.tool, arguments=vote.arguments))
+        except (LayerUnavailable, TimeoutError):
+            message = "policy does not answer, so nobody can say whether the tool takes these arguments: vote again"
+            return VoteReply(ok=False, code="unavailable", message=message)
+        return VoteReply(ok=False, code="invalid", message=f"edited arguments: {problem}") if problem else None
 
     async def pending(self, tenant: TenantId | None = None) -> list[bytes]:
         """Return what waits (of one tenant, or of all), oldest first, as JSON."""
@@ -118,9 +168,25 @@ class Approvals(Layer):
             Append(tenant=tenant, stream=event.approval_id, epoch=0, first_seq=seq, entries=(entry,))
         )
         if reply.verdict != "ok":
+            await self._read_again(event.approval_id)
             raise LayerUnavailable(f"journal: {reply.verdict} for {event.approval_id}")
         self._lengths[event.approval_id] = seq + 1
-        return self._book.apply(event)
+        approval = self._book.apply(event)
+        if known is None or (approval.outcome and not known.outcome):
+            self._announce(approval)
+        return approval
+
+    async def _read_again(self, approval_id: ApprovalId) -> None:
+        """Take in what the journal has: an append whose answer never came, which was durable all the same."""
+        bodies = (await self._journal.remote.insist("bodies", [approval_id]))[approval_id]
+        self._book.forget(approval_id)
+        self._lengths[approval_id] = len(bodies)
+        for body in bodies:
+            self._book.apply(decode_approval_event(body))
+        approval = self._book.get(approval_id)
+        if approval is not None:
+            self._announce(approval)
+            self._after(approval)
 
     def _after(self, approval: Approval) -> None:
         if approval.outcome:
@@ -154,7 +220,11 @@ class Approvals(Layer):
         """Return how many wait and how many decisions are being delivered."""
         if not self._started:
             return {}
-        return {"pending": len(self._book.pending()), "undelivered": len(self._deliveries)}
+        return {
+            "pending": len(self._book.pending()),
+            "undelivered": len(self._deliveries),
+            "notices": self._announcer.stats(),
+        }
 
 
 control(Approvals.stats)

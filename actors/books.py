@@ -15,6 +15,7 @@ from airside.stack.identity import IdentityChecker, run_subject
 from airside.stack.ids import RunId, TenantId, run_of
 from airside.stack.messages import Admit, Order, Ticket
 from airside.stack.reasons import ReasonCode
+from airside.stack.sealing import unwrap
 from airside.stack.values import Request
 
 ORDER_PURPOSE = "order"
@@ -90,3 +91,14 @@ def latest_epoch(bodies: Sequence[bytes]) -> int:
     """Return the epoch of a run\'s latest activation, 0 if it has none."""
     events = (ev.decode_event(body) for body in bodies)
     return max((event.epoch for event in events if isinstance(event, ev.RunActivated)), default=0)
+
+
+def open_order(key: bytes, sealed: bytes, at_us: int) -> tuple[Order | None, str]:
+    """Return an operator's order, or why it is none."""
+    body = unwrap(key, ORDER_PURPOSE, sealed)
+    if body is None:
+        return None, "the order's seal does not hold: only who holds the stack's keys may give orders"
+    order = msgspec.msgpack.decode(body, type=Order)
+    if abs(at_us - order.at_us) > ORDER_LIFE_US:
+        return None, "the order is too old"
+    return order, ""

@@ -22,6 +22,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.util import list_named_actors
 
 from airside.actors.books import ORDER_PURPOSE
+from airside.actors.doubts import list_doubts
 from airside.actors.jobs import BadLine, Job
 from airside.actors.layer import TICKET, now_us
 from airside.actors.names import NAMESPACE, actor_name
@@ -30,6 +31,7 @@ from airside.actors.results import PendingApproval, RunResult, ended, refused
 from airside.actors.settings import Settings
 from airside.actors.stubs import encode
 from airside.stack.auth import issue_token
+from airside.stack.doubts import Doubt
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Misuse, Refused
 from airside.stack.events import decode_event
 from airside.stack.ids import parse_run
@@ -37,6 +39,7 @@ from airside.stack.keyring import KeyRing
 from airside.stack.messages import Order, Submission, Ticket, VoteReply
 from airside.stack.ports import Candidate, LearnReply
 from airside.stack.reasons import ReasonCode
+from airside.stack.rollback import RollbackReport
 from airside.stack.sealing import wrap
 from airside.stack.story import tell
 from airside.stack.switches import SwitchScope, SwitchThrown
@@ -312,8 +315,26 @@ class Stack:
         """Withdraw a run."""
         return self._order("cancel", "run", run, why)
 
+    def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
+        """Return the calls nobody can vouch for, oldest first: of runs that wait for a person, and of ended ones."""
+        return list_doubts(self._call, tenant)
+
+    def rollback(self, run: str, *, why: str = "") -> RollbackReport:
+        """Undo what an ended run and its branches did, latest first, by the tools' undos; return how each call stands.
+
+        It stops at the first call that could not be undone; ordered again it goes on there, and does nothing twice.
+        Raises `Misuse` for a run that has not ended.  Needs the stack's keys.
+        """
+        report, problem = self._call("driver", "rollback", self._sealed_order("rollback", "run", run, why))
+        if problem:
+            raise Misuse(f"rollback: {problem}")
+        return msgspec.msgpack.decode(report, type=RollbackReport)
+
     def settle(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
-        """Say what became of the call a run is in doubt about, so that it goes on."""
+        """Say what became of the call a run (or a branch) is in doubt about; of several, name the key.
+
+        A run that waits goes on; of one that has ended it is put on record, and `in_doubt` lists it no longer.
+        """
         return self._order("settle", "run", run, why, happened=happened, output=msgspec.json.encode(output))
 
     def switch_off(self, *, why: str = "", for_s: float = 0, **target: Any) -> None:
@@ -335,6 +356,12 @@ class Stack:
         return [msgspec.json.decode(body, type=SwitchThrown) for body in self._call("driver", "switches")]
 
     def _order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> int:
+        reached, problem = self._call("driver", "order", self._sealed_order(action, scope, target, why, **more))
+        if problem:
+            raise Misuse(f"{action}: {problem}")
+        return int(reached)
+
+    def _sealed_order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> bytes:
         order = Order(
             action=action,
             scope=scope,
@@ -344,10 +371,7 @@ class Stack:
             at_us=now_us(),
             **more,
         )
-        reached, problem = self._call("driver", "order", wrap(self._key_ring().seal, ORDER_PURPOSE, encode(order)))
-        if problem:
-            raise Misuse(f"{action}: {problem}")
-        return int(reached)
+        return wrap(self._key_ring().seal, ORDER_PURPOSE, encode(order))
 
     def status(self) -> dict[str, Any]:
         """Return every layer's health and counts; a layer that does not answer is shown as down."""

@@ -18,16 +18,17 @@ from typing import Any
 import msgspec
 
 from airside.actors.books import (
-    ORDER_LIFE_US,
-    ORDER_PURPOSE,
     RESULTS_KEPT,
     Placed,
     is_meant,
     judge,
     latest_epoch,
+    open_order,
 )
+from airside.actors.doubts import DoubtDesk
 from airside.actors.fleet import Fleet
 from airside.actors.layer import LayerConfig, control, logger, now_us
+from airside.actors.rollbacks import Rollbacks
 from airside.actors.stubs import Remote, RemoteJournal, RemoteTools, encode
 from airside.actors.switchboard import Switchboard
 from airside.actors.watching import Watching
@@ -41,7 +42,6 @@ from airside.stack.journaling import Append
 from airside.stack.messages import Activation, Admit, Delivery, Order, Report, Ticket
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import entry_of
-from airside.stack.sealing import unwrap
 from airside.stack.state import Phase
 
 STOP_S = 0.3
@@ -72,6 +72,10 @@ class Driver(Watching):
         self._policy_close = policy.batched("close")
         self._switchboard = Switchboard(
             self._journal, policy, tenants=self._directory.tenants.keys(), tools=self._fleet.tools
+        )
+        self._doubts = DoubtDesk(self._journal, self._bring)
+        self._rollbacks = Rollbacks(
+            settings, self._journal, policy, is_live=self._runs.__contains__, specs=self._fleet.specs
         )
         self._identities = IdentityChecker(self.config.seal_key)
         self._admit_message = msgspec.msgpack.Decoder(Admit).decode
@@ -351,18 +355,22 @@ class Driver(Watching):
     async def order(self, sealed: bytes) -> tuple[int, str]:
         """Carry out an operator's order; return how many runs it reached, or what is wrong with it."""
         await self.ready()
-        body = unwrap(self.config.seal_key, ORDER_PURPOSE, sealed)
-        if body is None:
-            return 0, "the order's seal does not hold: only who holds the stack's keys may give orders"
-        order = msgspec.msgpack.decode(body, type=Order)
-        if abs(now_us() - order.at_us) > ORDER_LIFE_US:
-            return 0, "the order is too old"
+        order, problem = open_order(self.config.seal_key, sealed, now_us())
+        if order is None:
+            return 0, problem
         if order.action in ("switch_off", "switch_on"):
             try:
                 await self._switchboard.throw(order)
             except AirsideError as error:
                 return 0, error.message
             return 0, ""
+        if order.action == "rollback":
+            return 0, "an order to roll back is given to `rollback`"
+        if order.action == "settle":
+            try:
+                return await self._doubts.settle(order), ""
+            except AirsideError as error:
+                return 0, error.message
         targets = [run for run, placed in self._runs.items() if is_meant(order, run, placed.tenant)]
         if order.scope != "all" and not targets:
             return 0, f"no live run of {order.scope} {order.target}"
@@ -372,12 +380,20 @@ class Driver(Watching):
             return 0, f"{len(failed)} of {len(targets)} runs were not reached: {failed[0]}"
         return len(targets), ""
 
+    async def rollback(self, sealed: bytes) -> tuple[bytes, str]:
+        """Take back what an ended run did; return the encoded report, or what is wrong."""
+        await self.ready()
+        order, problem = open_order(self.config.seal_key, sealed, now_us())
+        if order is None or order.action != "rollback":
+            return b"", problem or f"{order} is no order to roll back"
+        try:
+            return encode(await self._rollbacks.roll_back(order, sealed)), ""
+        except AirsideError as error:
+            return b"", error.message
+
     async def _obey(self, order: Order, run_id: RunId) -> None:
         by = PrincipalId(order.by)
         event: ev.KillRequested | ev.CancelRequested
-        if order.action == "settle":
-            await self._settle(order, run_id)
-            return
         if order.action == "cancel":
             event = ev.CancelRequested(by=by, why=order.why, at_us=now_us())
         else:
@@ -399,18 +415,6 @@ class Driver(Watching):
                 while run_id in self._runs:
                     await self._changed.wait()
         return run_id not in self._runs
-
-    async def _settle(self, order: Order, run_id: RunId) -> None:
-        events = [ev.decode_event(body) for body in (await self._bodies([run_id]))[run_id]]
-        step = max((getattr(event, "step", 0) for event in events), default=0)
-        settled = ev.DoubtSettled(
-            step=step,
-            by=PrincipalId(order.by),
-            happened=order.happened,
-            output=msgspec.Raw(order.output),
-            at_us=now_us(),
-        )
-        await self._bring(Delivery(run_id=run_id, event=ev.encode_event(settled)))
 
     async def health(self) -> dict[str, Any]:
         """Return who and how this is."""

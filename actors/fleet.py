@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -29,6 +29,7 @@ from airside.actors.stubs import Remote
 from airside.actors.warden import Stall
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, root_of
+from airside.stack.toolspec import ToolSpec
 
 HOLD_S = 0.3
 """Code that keeps a loop for so long while its run is to be killed is not waited for."""
@@ -100,6 +101,11 @@ class Fleet:
         self._executors: dict[str, Post] = {}
         self._greeting: set[str] = set()
         self.nodes = Nodes(self._config, self)
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]:
+        """The app's tools."""
+        return self._app.specs
 
     @property
     def tools(self) -> list[str]:

@@ -202,7 +202,7 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
     made += [make(ToolExecutor, "executor", sealed, app.tools, key=str(i)) for i in range(settings.executors)]
     if app.memory:
         made.append(make(Memory, "memory", plain, app.embedder))
-    made.append(make(Approvals, "approvals", sealed))
+    made.append(make(Approvals, "approvals", sealed, keys.webhook.decode(), app.on_approval))
     fleet = Fleet(plain, runtime_app)
     made.append(make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet))
     made.append(make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem))

@@ -12,16 +12,20 @@ from typing import Any
 
 import msgspec
 
+from airside.actors.books import ORDER_PURPOSE
 from airside.actors.layer import Layer, LayerConfig, control, now_us
 from airside.actors.stubs import Remote
 from airside.stack.directory import Directory
-from airside.stack.gate import Gate, GateRequest
+from airside.stack.gate import Gate, GateRequest, Proposed
 from airside.stack.ids import Buffered, RunId, mint_issuer
 from airside.stack.ledger import Per, window_of
+from airside.stack.messages import Order
 from airside.stack.policy import load_bundle
+from airside.stack.sealing import unwrap
 from airside.stack.spending import Spending, Spent
 from airside.stack.switches import STREAM, Switches
 from airside.stack.toolspec import ToolSpec
+from airside.stack.undoing import UndoGate, UndoRequest, streams_for
 
 _SPANS: tuple[Per, ...] = ("month", "day", "minute")
 
@@ -40,6 +44,8 @@ class Policy(Layer):
         """Compile the bundle and the tools' validators, void what was granted before, and count what was spent."""
         settings = self.config.settings
         self._decoder = msgspec.msgpack.Decoder(GateRequest)
+        self._proposed = msgspec.msgpack.Decoder(Proposed).decode
+        self._undo_request = msgspec.msgpack.Decoder(UndoRequest).decode
         self._encoder = msgspec.msgpack.Encoder()
         self._issuer = mint_issuer()
         self._executors = [Remote(settings, "executor", str(index)) for index in range(settings.executors)]
@@ -56,6 +62,14 @@ class Policy(Layer):
             issuer=self._issuer,
         )
         self._gate.switches = Switches(self._thrown)
+        self._undo_gate = UndoGate(
+            self._tools,
+            seal_key=self.config.seal_key,
+            now_us=now_us,
+            random=Buffered(),
+            issuer=self._issuer,
+            policy_version=self._gate.policy_version,
+        )
 
     async def _tell_executors(self) -> None:
         """Tell every executor whose grants it is to take, and what is switched off."""
@@ -88,6 +102,25 @@ class Policy(Layer):
         for item in batch:
             reply = self._gate.decide(self._decoder.decode(item))
             self._decisions[reply.decision.outcome] += 1
+            answers.append(self._encoder.encode(reply))
+        return answers
+
+    async def check(self, batch: list[bytes]) -> list[bytes]:
+        """Say of each proposal why it cannot be its tool's arguments, nothing if it can; decides nothing."""
+        await self.ready()
+        return [self._encoder.encode(self._gate.check(self._proposed(item))) for item in batch]
+
+    async def undo(self, batch: list[bytes]) -> list[bytes]:
+        """Grant the undo of each call of a batch, or say why not: on a sealed order, by what the journal says."""
+        await self.ready()
+        requests = [self._undo_request(item) for item in batch]
+        streams = {stream for request in requests for stream in streams_for(request)}
+        bodies = await self._journal.insist("bodies", sorted(streams))
+        answers = []
+        for request in requests:
+            body = unwrap(self.config.seal_key, ORDER_PURPOSE, request.order)
+            order = None if body is None else msgspec.msgpack.decode(body, type=Order)
+            reply = self._undo_gate.decide(request, order, bodies, self._gate.switches)
             answers.append(self._encoder.encode(reply))
         return answers
 

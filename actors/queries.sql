@@ -63,6 +63,10 @@ SELECT number, stream, seq, epoch, mac, body, type, step, at_us, cause FROM even
 -- What a stream has at some places, in order.
 SELECT body FROM events WHERE stream = ? AND seq >= ? AND seq < ? ORDER BY seq;
 
+-- name: branches
+-- The branches (and theirs) of a run, ended or not.
+SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') ORDER BY run_id;
+
 -- name: unfinished_below
 -- The unfinished children (and theirs) of a run: its id, a dot, and what follows.
 SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') AND run_id NOT IN (SELECT run_id FROM outcomes);
@@ -106,3 +110,28 @@ WHERE type IN ('ApprovalRequested', 'ApprovalVoted', 'ApprovalExpired')
   AND stream NOT IN (SELECT stream FROM events WHERE type = 'ApprovalRequested'
                      AND json_extract_string(body, '$.run_id') IN (SELECT run_id FROM outcomes))
 ORDER BY stream, seq;
+
+-- name: doubtful
+-- Runs of a tenant (of all where it is '') that may be in doubt: those whose outcome names a key that nobody settled,
+-- and unfinished ones whose latest entry can leave a run in doubt.  What is so their events tell.
+WITH ended AS (
+    SELECT run_id, unnest(CAST(json_extract(body, '$.outcome.in_doubt') AS VARCHAR[])) AS key FROM outcomes
+    WHERE contains(body, '"in_doubt":["') AND ($1 = '' OR tenant = $1))
+SELECT DISTINCT run_id FROM ended WHERE 'doubt/' || key NOT IN (SELECT stream FROM streams)
+UNION ALL
+SELECT e.stream FROM events e JOIN runs r ON r.run_id = e.stream
+WHERE r.run_id NOT IN (SELECT run_id FROM outcomes) AND ($1 = '' OR r.tenant = $1)
+GROUP BY e.stream
+HAVING bool_or(e.type = 'EffectIntended')
+   AND arg_max(e.type, e.seq) IN ('ToolExecuted', 'ExecutionLost', 'ActionGated', 'RunActivated', 'RunSuspended');
+
+-- name: decided_since
+-- All events of the approvals that somebody voted on, or that expired, since a time.
+SELECT body FROM events
+WHERE stream IN (SELECT stream FROM events WHERE type IN ('ApprovalVoted', 'ApprovalExpired') AND at_us >= ?)
+ORDER BY stream, seq;
+
+-- name: doubtful_rollbacks
+-- Runs of a tenant (of all where it is '') with an undo that ended in doubt at some time.
+SELECT DISTINCT tenant, substr(stream, length('rollback/') + 1) FROM events
+WHERE type = 'UndoEnded' AND contains(body, '"outcome":"in_doubt"') AND ($1 = '' OR tenant = $1);

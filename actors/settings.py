@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import SplitResult
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from airside.stack.errors import InvalidConfig
+from airside.stack.webhooks import webhook_target
 
 StackName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
@@ -58,5 +62,25 @@ class Settings(BaseSettings):
     calls_in_flight: Annotated[int, Field(ge=1)] = 2
     """Ray calls a caller has under way per layer: one is carried while the next one fills."""
 
+    approval_webhook: str | None = None
+    """Where a signed POST says that a call waits for people, and what they decided; an `https` URL, or loopback."""
+
+    approval_webhook_insecure: bool = False
+    """Whether it may be plain `http` to elsewhere, where others on the way can read it."""
+
     task_events: bool = False
     """Ray's task events (its dashboard's timeline) cost 10-20 % of the throughput."""
+
+    @model_validator(mode="after")
+    def _webhook_is_one(self) -> Settings:
+        try:
+            self.webhook_target()
+        except InvalidConfig as error:
+            raise ValueError(error.message) from None
+        return self
+
+    def webhook_target(self) -> SplitResult | None:
+        """Return where notices of approvals go; raise `InvalidConfig` for a URL they may not go to."""
+        if self.approval_webhook is None:
+            return None
+        return webhook_target(self.approval_webhook, insecure=self.approval_webhook_insecure)

@@ -33,6 +33,11 @@ encode_json = msgspec.json.Encoder().encode
 
 Reply = TypeVar("Reply")
 
+FRESH_S = 0.2
+"""How long an executor that answered is taken to be the same: a call granted to one that died meanwhile is in doubt,
+though it never began, if its tool must not be called twice.  Asking costs a millisecond, and a busy one is not asked.
+"""
+
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.5
 
@@ -198,14 +203,21 @@ class _Executor:
         self.execute = self.remote.coalesced("execute", ExecuteReply, insist=False, json_reply=True)
         self.release = self.remote.coalesced("release", bool, insist=False)
         self.incarnation: ExecutorId | None = None
+        self.answered_s = 0.0
         self.lock = asyncio.Lock()
 
+    @property
+    def _is_fresh(self) -> bool:
+        return self.incarnation is not None and time.monotonic() - self.answered_s < FRESH_S
+
     async def known(self) -> ExecutorId:
-        """Return the present incarnation, asking (and waiting through a restart) if it is not known."""
-        if self.incarnation is None:
+        """Return the present incarnation, asking (and waiting through a restart) unless it has just answered."""
+        if not self._is_fresh:
             async with self.lock:
-                if self.incarnation is None:
+                if not self._is_fresh:
                     self.incarnation = ExecutorId(await self.remote.insist("incarnation"))
+                    self.answered_s = time.monotonic()
+        assert self.incarnation is not None
         return self.incarnation
 
 
@@ -231,6 +243,7 @@ class RemoteTools:
         except LayerUnavailable:
             executor.incarnation = None
             raise
+        executor.answered_s = time.monotonic()
         if reply.result.reason_code == "grant_invalid":
             executor.incarnation = None
         return reply

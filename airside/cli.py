@@ -29,11 +29,13 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Governed LLM agent jobs on Ray."
 )
 switch = typer.Typer(no_args_is_help=True, help="Kill switches: what may not begin.")
+doubts = typer.Typer(no_args_is_help=True, help="Calls of which nobody knows whether they happened.")
 approvals = typer.Typer(no_args_is_help=True, help="What waits for people.")
 audit = typer.Typer(no_args_is_help=True, help="The journal: check it, ask it, have a run told.")
 token = typer.Typer(no_args_is_help=True, help="Tokens for local use.")
 app.add_typer(switch, name="switch")
 app.add_typer(approvals, name="approvals")
+app.add_typer(doubts, name="doubts")
 app.add_typer(audit, name="audit")
 app.add_typer(token, name="token")
 
@@ -245,16 +247,42 @@ def switch_list(state_dir: StateDir = HERE) -> None:
 
 
 @app.command()
-def settle(
+def rollback(
     run_id: str,
-    happened: Annotated[bool, typer.Option("--happened/--not-happened", help="what you found out")],
-    output: Annotated[str, typer.Option(help="the call's result, as JSON")] = "null",
-    why: str = "",
+    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
     state_dir: StateDir = HERE,
 ) -> None:
-    """Say what became of the call a run is in doubt about, so that it goes on."""
+    """Undo what an ended run did, latest first; one JSON object a call, exit code 1 if something is left."""
+    import msgspec
+
     with attached(state_dir) as stack:
-        stack.settle(run_id, happened=happened, output=_json(output), why=why)
+        report = stack.rollback(run_id, why=why)
+    for line in report.calls:
+        typer.echo(msgspec.json.encode(line).decode())
+    raise typer.Exit(0 if report.is_complete else 1)
+
+
+@doubts.command("list")
+def doubts_list(tenant: str = "", state_dir: StateDir = HERE) -> None:
+    """List the calls nobody can vouch for, oldest first, one JSON object a line."""
+    import msgspec
+
+    with attached(state_dir) as stack:
+        for doubt in stack.in_doubt(tenant or None):
+            typer.echo(msgspec.json.encode(doubt).decode())
+
+
+@doubts.command()
+def settle(
+    run_id: Annotated[str, typer.Argument(help="a run's id; or one of the keys listed, if there are several")],
+    happened: Annotated[bool, typer.Option("--happened/--not-happened", help="what you found out")],
+    output: Annotated[str, typer.Option(help="the call's result, as JSON")] = "null",
+    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Say what became of a run's call in doubt: one that waits goes on, of one that has ended it is put on record."""
+    with attached(state_dir) as stack:
+        typer.echo(f"settled {stack.settle(run_id, happened=happened, output=_json(output), why=why)}")
 
 
 @approvals.command("list")

@@ -118,6 +118,12 @@ class Approval(Value):
     request: ApprovalRequested
     votes: tuple[ApprovalVoted, ...] = ()
     outcome: Literal["", "approved", "rejected", "edited", "expired"] = ""
+    decided_us: int = 0
+
+    @property
+    def since_us(self) -> int:
+        """Since when it waits or, decided, is decided."""
+        return self.decided_us or self.request.at_us
 
 
 class VoteRefused(Value):
@@ -145,7 +151,8 @@ class ApprovalBook:
 
     def pending(self, tenant: TenantId | None = None) -> list[Approval]:
         """Return what waits, oldest first."""
-        return [a for a in self._known.values() if not a.outcome and tenant in (None, a.request.tenant)]
+        waiting = [a for a in self._known.values() if not a.outcome and tenant in (None, a.request.tenant)]
+        return sorted(waiting, key=lambda a: a.request.at_us)
 
     def decided(self) -> list[Approval]:
         """Return what is decided and not yet forgotten."""
@@ -194,10 +201,12 @@ class ApprovalBook:
         if approval.outcome:
             return approval  # what was decided stays decided
         if isinstance(event, ApprovalExpired):
-            changed = msgspec.structs.replace(approval, outcome="expired")
+            changed = msgspec.structs.replace(approval, outcome="expired", decided_us=event.at_us)
         else:
             votes = (*approval.votes, event)
-            changed = msgspec.structs.replace(approval, votes=votes, outcome=_count(approval, votes))
+            outcome = _count(approval, votes)
+            decided_us = event.at_us if outcome else 0
+            changed = msgspec.structs.replace(approval, votes=votes, outcome=outcome, decided_us=decided_us)
         self._known[event.approval_id] = changed
         return changed
 

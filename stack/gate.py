@@ -64,6 +64,13 @@ class GateReply(Value, array_like=True):
     counted: bool = False
 
 
+class Proposed(Value, array_like=True):
+    """Arguments that somebody proposes for a tool: what `Gate.check` looks at before they become a call."""
+
+    tool: str
+    arguments: bytes
+
+
 class Gate:
     """Decides about calls.  Pure but for the clock and the nonces it is given."""
 
@@ -101,6 +108,18 @@ class Gate:
             return self._decide(request)
         except Exception as error:
             return GateReply(decision=self._evaluator.error(f"{type(error).__name__}: {error}"))
+
+    def check(self, proposed: Proposed) -> str:
+        """Return why these can never be the tool's arguments, nothing if they can; what policy says is `decide`'s."""
+        known = self._tools.get(proposed.tool)
+        if known is None:
+            return f"{proposed.tool!r:.100} is not a tool"
+        try:
+            given = parse_own(proposed.arguments, max_bytes=_MAX_MESSAGE_BYTES, where=proposed.tool)
+            known[1].complete(given)
+        except InvalidInput as error:
+            return error.message
+        return ""
 
     def _decide(self, request: GateRequest) -> GateReply:
         identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))

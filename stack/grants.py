@@ -23,6 +23,8 @@ class Grant(Value, array_like=True):
 
     `executor` and `issuer` are one incarnation each, of the executor and of the gate: the death of either voids the
     grant.  So what a gate had granted and not yet on record cannot be used beside what its successor grants.
+
+    `undo`: it permits to take back the call of these arguments that returned `output_sha256`, and not to make it.
     """
 
     tenant: TenantId
@@ -42,6 +44,8 @@ class Grant(Value, array_like=True):
     expires_us: int
     issuer: IssuerId
     nonce: bytes
+    undo: bool = False
+    output_sha256: str = ""
 
 
 class GrantRefused(Value, tag=True):
@@ -71,8 +75,18 @@ class EffectClaimed(Value, tag=True):
     nonce: bytes
 
 
+def attempt_key(key: EffectKey, attempt: int) -> EffectKey:
+    """Return what one attempt of an undo is claimed and settled under.
+
+    The tool is given the same key at every attempt.  A later one is made only when the one before certainly changed
+    nothing, and has a claim of its own, which a grant that was left over from the one before cannot take.
+    """
+    return key if attempt == 1 else EffectKey(f"{key}#{attempt}")
+
+
 def claim_of(grant: Grant, at_us: int) -> Append:
     """Return the append that claims a grant's key; the same grant again is the same claim."""
+    key = attempt_key(grant.key, grant.attempt) if grant.undo else grant.key
     claimed = EffectClaimed(
         at_us=at_us,
         executor=grant.executor,
@@ -82,7 +96,7 @@ def claim_of(grant: Grant, at_us: int) -> Append:
     )
     body = msgspec.json.encode(claimed)
     entry = Entry(type="EffectClaimed", step=grant.step, at_us=at_us, cause=-1, body=body)
-    return Append(tenant=grant.tenant, stream=f"claim/{grant.key}", epoch=0, first_seq=0, entries=(entry,))
+    return Append(tenant=grant.tenant, stream=f"claim/{key}", epoch=0, first_seq=0, entries=(entry,))
 
 
 _encoder = msgspec.msgpack.Encoder()

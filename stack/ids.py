@@ -126,3 +126,8 @@ def approval_for(run_id: RunId, step: int, digest: str) -> ApprovalId:
 def effect_key(run_id: RunId, step: int) -> EffectKey:
     """Derive the idempotency key of a step's call; every attempt of the step carries the same one."""
     return EffectKey(f"{run_id}:{step}")
+
+
+def undo_key(key: EffectKey) -> EffectKey:
+    """Derive the idempotency key of the undo of the call that `key` was used for."""
+    return EffectKey(f"{key}/undo")

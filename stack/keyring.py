@@ -11,15 +11,20 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from airside.stack.errors import InvalidConfig
+from airside.stack.webhooks import secret_text
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """`seal` signs grants, identities and receipts; `chain` links the journal; `issuer_pem` signs local tokens."""
+    """`seal` signs grants, identities and receipts; `chain` links the journal; `issuer_pem` signs local tokens.
+
+    `webhook` is the text of the secret that receivers of webhooks check signatures with.
+    """
 
     seal: bytes = field(repr=False)
     chain: bytes = field(repr=False)
     issuer_pem: bytes = field(repr=False)
+    webhook: bytes = field(repr=False)
 
     @classmethod
     def open(cls, folder: Path) -> KeyRing:
@@ -29,6 +34,7 @@ class KeyRing:
             seal=_file(folder / "seal.key", secrets.token_bytes(32)),
             chain=_file(folder / "chain.key", secrets.token_bytes(32)),
             issuer_pem=_file(folder / "issuer.pem", _new_issuer()),
+            webhook=_file(folder / "webhook.key", secret_text(secrets.token_bytes(32)).encode()),
         )
 
     @property

@@ -74,7 +74,10 @@ class Vote(Value, array_like=True):
 
 
 class VoteReply(Value, array_like=True):
-    """What became of a vote: `outcome` is the approval's after it (empty while it waits for more)."""
+    """What became of a vote: `outcome` is the approval's after it (empty while it waits for more).
+
+    `code` says why it does not count; after `unavailable` the same vote may be given again.
+    """
 
     ok: bool
     outcome: str = ""
@@ -85,10 +88,11 @@ class VoteReply(Value, array_like=True):
 class Order(Value, array_like=True):
     """An operator's order, sealed with the stack's key: `run`, `tenant` or `all` is to be killed or cancelled.
 
-    `settle` says what became of a call in doubt; `switch_off` and `switch_on` throw a kill switch of any scope.
+    `settle` says what became of a call in doubt (`target` is the run's id, or a key of it); `rollback` takes back what
+    an ended run did; `switch_off` and `switch_on` throw a kill switch of any scope.
     """
 
-    action: Literal["kill", "cancel", "settle", "switch_off", "switch_on"]
+    action: Literal["kill", "cancel", "settle", "rollback", "switch_off", "switch_on"]
     scope: SwitchScope
     target: str
     by: str

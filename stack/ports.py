@@ -55,11 +55,12 @@ class LearnReply(Value, array_like=True):
 
 
 class ExecuteRequest(Value, array_like=True):
-    """A granted call.  `traceparent` is the W3C trace context of the run."""
+    """A granted call.  `traceparent` is the run's W3C trace context; `output` is what a call to undo returned."""
 
     grant: bytes
     arguments: bytes
     traceparent: str = ""
+    output: bytes = b"null"
 
 
 class ExecuteReply(Value, array_like=True):

@@ -27,7 +27,8 @@ class ToolSpec(Value):
     """A tool as policy and agents see it.
 
     `repeatable` tools may be sent again under the same idempotency key after a crash: they are idempotent, or can be
-    asked whether the key was used.  `cost_microusd` is the price of one call.
+    asked whether the key was used.  `cost_microusd` is the price of one call.  `undoable` = a call can be taken back;
+    it is no part of the version, so that an undo written after the harm fits the calls that were made before.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ToolSpec(Value):
     max_argument_bytes: int = MAX_ARGUMENT_BYTES
     max_output_bytes: int = MAX_OUTPUT_BYTES
     version: str = field(default="")
+    undoable: bool = False
 
     @classmethod
     def build(cls, **fields: Any) -> ToolSpec:
@@ -50,10 +52,11 @@ class ToolSpec(Value):
         schema = close_schema(fields.pop("parameters"))
         if schema.get("type") != "object":
             raise InvalidConfig(f"tool {name}: the schema's type is {schema.get('type')!r}; it must be 'object'")
+        undoable = fields.pop("undoable", False)
         risk = fields.pop("risk", None) or RISK_OF[fields["effect"]]
         identity = {**fields, "parameters": schema, "risk": risk}
         version = digest(canonical(identity))[:16]
-        return cls(parameters=schema, risk=risk, version=version, **fields)
+        return cls(parameters=schema, risk=risk, version=version, undoable=undoable, **fields)
 
 
 def close_schema(schema: Any) -> Any:

@@ -395,9 +395,10 @@ def test_a_key_ring_is_made_once_for_its_user_only(tmp_path: Path) -> None:
     ring = KeyRing.open(folder)
     again = KeyRing.open(folder)
     assert (ring.seal, ring.chain, ring.issuer_pem) == (again.seal, again.chain, again.issuer_pem)
+    assert ring.webhook == again.webhook and ring.webhook.startswith(b"whsec_")
     assert len(ring.seal) == len(ring.chain) == 32 and ring.seal != ring.chain
     files = sorted(folder.iterdir())
-    assert [path.name for path in files] == ["chain.key", "issuer.pem", "seal.key"]
+    assert [path.name for path in files] == ["chain.key", "issuer.pem", "seal.key", "webhook.key"]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600} and folder.stat().st_mode & 0o777 == 0o700
     auth = Authenticator(load_directory(DIRECTORY), ring.issuer_public_pem)
     mine = issue_token(ring.issuer_pem, tenant="acme", principal="ann", now_s=NOW)
@@ -405,7 +406,7 @@ def test_a_key_ring_is_made_once_for_its_user_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
-@pytest.mark.parametrize("name", ["seal.key", "chain.key", "issuer.pem"])
+@pytest.mark.parametrize("name", ["seal.key", "chain.key", "issuer.pem", "webhook.key"])
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path, name: str, mode: int) -> None:
     KeyRing.open(tmp_path)
     (tmp_path / name).chmod(mode)

@@ -90,6 +90,8 @@ ALTERED: dict[str, Any] = {
     "expires_us": 10**15,
     "issuer": "iss_" + "3" * 24,
     "nonce": b"other",
+    "undo": True,
+    "output_sha256": "0",
 }
 
 

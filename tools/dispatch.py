@@ -32,7 +32,7 @@ from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.fair import FairSlots
 from airside.tools.processes import InvalidArguments, InvalidOutput, Processes
-from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, flatten
+from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
 
 _EPOCHS_KEPT = 100_000
 """Runs whose latest epoch an executor remembers; an older run's grants have long expired."""
@@ -158,6 +158,16 @@ class Dispatcher:
                 ReasonCode.GRANT_INVALID,
                 "the tool's schema is another version",
             ),
+            (
+                grant.undo and (known is None or known.undo is None),
+                ReasonCode.GRANT_INVALID,
+                f"{grant.tool} has no undo here",
+            ),
+            (
+                grant.undo and digest(request.output) != grant.output_sha256,
+                ReasonCode.GRANT_INVALID,
+                "another output",
+            ),
         )
         for wrong, reason, text in problems:
             if wrong:
@@ -195,6 +205,8 @@ class Dispatcher:
 
     async def _run(self, grant: Grant, request: ExecuteRequest) -> ToolResult:
         found = self._tools[grant.tool]
+        if grant.undo:
+            found = as_undo(found, request.output)
         context = ToolContext(
             tenant=grant.tenant,
             principal=grant.principal,

@@ -7,6 +7,7 @@ gives the tool: the idempotency key, who calls for whom, the deadline, and the t
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints, overload
@@ -52,8 +53,14 @@ class ToolContext:
     traceparent: str = ""
     state: Any = None
 
+    @property
+    def original_key(self) -> EffectKey:
+        """In an undo the key of the call that is taken back; in a call its own."""
+        return EffectKey(self.idempotency_key.removesuffix("/undo"))
+
 
 Reconcile = Callable[[ToolContext], Any]
+Undo = Callable[[ToolContext, dict[str, Any], Any], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +78,10 @@ class Tool:
     `reconcile(context)` is asked before a call is sent again: it returns the result the key already had, or
     `NOT_DONE`.  `convert` turns validated JSON arguments into the function's keyword arguments.  With `process`, every
     call has a process of its own, which can be ended whatever it does; else it shares the executor's.
+
+    `undo(context, arguments, output)` takes back what one call did, which had these arguments and this output (both
+    JSON).  It has a key of its own, which an idempotent tool's undo looks at too; `ToolError` says that it changed
+    nothing, any other exception leaves it in doubt.
     """
 
     spec: ToolSpec
@@ -80,6 +91,7 @@ class Tool:
     reconcile: Reconcile | None = None
     process: ProcessLimits | None = None
     toolset: str | None = None
+    undo: Undo | None = None
 
     @property
     def name(self) -> str:
@@ -109,6 +121,7 @@ class Tool:
         cost_microusd: int = 0,
         reconcile: Reconcile | None = None,
         process: ProcessLimits | bool = False,
+        undo: Undo | None = None,
         max_argument_bytes: int = MAX_ARGUMENT_BYTES,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> Tool:
@@ -128,9 +141,10 @@ class Tool:
             cost_microusd=_microusd(name, cost_microusd),
             max_argument_bytes=max_argument_bytes,
             max_output_bytes=max_output_bytes,
+            undoable=_checked_undo(name, effect, undo),
         )
         limits = ProcessLimits() if process is True else process or None
-        return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile, limits)
+        return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile, limits, undo=undo)
 
 
 class _NotDone:
@@ -158,6 +172,7 @@ def tool(
     cost_microusd: int = ...,
     reconcile: Reconcile | None = ...,
     process: ProcessLimits | bool = ...,
+    undo: Undo | None = ...,
     max_argument_bytes: int = ...,
     max_output_bytes: int = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
@@ -272,6 +287,37 @@ def _checked_effect(name: str, effect: str) -> str:
     if effect not in ("read", "write", "external", "irreversible"):
         raise InvalidConfig(f"tool {name}: effect {effect!r} is not read, write, external or irreversible")
     return effect
+
+
+def _checked_undo(name: str, effect: str, undo: Undo | None) -> bool:
+    if undo is None:
+        return False
+    if effect == "read":
+        raise InvalidConfig(f"tool {name}: there is nothing to undo in a read")
+    if not callable(undo) or len(_undo_parameters(undo)) != 3:
+        raise InvalidConfig(f"tool {name}: undo {undo!r:.80} does not take (context, arguments, output)")
+    return True
+
+
+def _undo_parameters(undo: Undo) -> list[str]:
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, parameter in inspect.signature(undo).parameters.items() if parameter.kind in by_name]
+
+
+def as_undo(found: Tool, output: bytes) -> Tool:
+    """Return the undo of a tool's call as a tool, so that it is carried out under the same rules as a call.
+
+    Its arguments are the call's, as JSON, beside the call's output.  `reconcile` speaks of the call's key alone.
+    """
+    assert found.undo is not None
+    context, arguments, result = _undo_parameters(found.undo)
+
+    def convert(given: dict[str, Any]) -> dict[str, Any]:
+        return {arguments: given, result: json.loads(output)}
+
+    # A launcher knows tools by name and would run the call itself: an undo runs in the executor.
+    changed = {"function": found.undo, "convert": convert, "context_parameter": context}
+    return replace(found, **changed, reconcile=None, process=None)
 
 
 def _milliseconds(name: str, seconds: float) -> int:

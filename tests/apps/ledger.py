@@ -47,6 +47,16 @@ class Ledger:
             rows = db.execute("SELECT amount FROM effects WHERE text = ? ORDER BY rowid", [text]).fetchall()
         return [amount for (amount,) in rows]
 
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return tool, text and key of every effect, in the order they had."""
+        with closing(self._open()) as db:
+            return [tuple(row) for row in db.execute("SELECT tool, text, key FROM effects ORDER BY rowid")]
+
+    def clear(self) -> None:
+        """Forget all effects."""
+        with closing(self._open()) as db:
+            db.execute("DELETE FROM effects")
+
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self.path, timeout=30, isolation_level=None)

@@ -1,0 +1,195 @@
+"""The Approvals layer without Ray: an append whose answer is lost, and a Policy that does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from airside.actors import approvals as layer
+from airside.actors.approvals import Approvals
+from airside.actors.layer import LayerConfig, now_us
+from airside.actors.settings import Settings
+from airside.stack.approvals import ApprovalRequested
+from airside.stack.canonical import canonical
+from airside.stack.errors import LayerUnavailable
+from airside.stack.gate import Gate, Proposed
+from airside.stack.identity import seal_identity, vote_subject
+from airside.stack.ids import ApprovalId, PrincipalId, TenantId
+from airside.stack.journaling import Append, AppendReply
+from airside.stack.local import LocalJournal
+from airside.stack.messages import Vote, VoteReply
+from airside.stack.policy import load_bundle
+from airside.stack.values import ApprovalRule, Identity
+from tests.helpers import KEY, RUN, spec
+
+GATE = Gate(
+    bundle=load_bundle("version: v1\nrules: [{id: all, outcome: allow}]\n"),
+    tools=[spec()],
+    seal_key=KEY,
+    now_us=now_us,
+    random=bytes,
+)
+
+
+class Journal:
+    """A journal that takes an append in and loses the answer, as often as `losing` says."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.remote = self
+        self.kept = LocalJournal()
+        self.losing = 0
+
+    async def append(self, append: Append) -> AppendReply:
+        """Take it in; raise instead of answering if the answer is to be lost."""
+        reply = await self.kept.append(append)
+        if self.losing:
+            self.losing -= 1
+            raise LayerUnavailable("journal: RayActorError")
+        return reply
+
+    async def insist(self, method: str, argument: Any) -> Any:
+        """Answer what the layer reads."""
+        return [] if method == "rows" else {stream: self.kept.bodies(stream) for stream in argument}
+
+
+class Others:
+    """The other layers: a driver that takes everything, a policy that answers with `GATE` or not at all."""
+
+    delivered: list[bytes]
+    policy_answers: bool
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        pass
+
+    async def insist(self, method: str, batch: list[bytes]) -> int:
+        """Take deliveries."""
+        Others.delivered += batch
+        return len(batch)
+
+    def coalesced(self, method: str, reply: type[Any]) -> Callable[[Proposed], Any]:
+        """Return Policy's `check`."""
+
+        async def check(proposed: Proposed) -> str:
+            if not Others.policy_answers:
+                raise LayerUnavailable("policy: there is no such actor")
+            return GATE.check(proposed)
+
+        return check
+
+
+@pytest.fixture
+async def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Approvals]:
+    """A layer that has begun."""
+    monkeypatch.setattr(layer, "RemoteJournal", Journal)
+    monkeypatch.setattr(layer, "Remote", Others)
+    Others.delivered, Others.policy_answers = [], True
+    made = Approvals(LayerConfig(Settings(state_dir=tmp_path), tmp_path, seal_key=KEY))
+    await made.ready()
+    yield made
+    made._expiring.cancel()
+
+
+async def ask(desk: Approvals, number: int = 1, *, life_us: int = 60_000_000, quorum: int = 1) -> ApprovalId:
+    """Let a call wait; return the approval's id."""
+    approval_id = ApprovalId(f"apr_{RUN}_{number}_000000000000")
+    wanted = ApprovalRequested(
+        at_us=now_us(),
+        approval_id=approval_id,
+        tenant=TenantId("acme"),
+        requester=PrincipalId("ann"),
+        run_id=RUN,
+        step=number,
+        tool="pay",
+        tool_version="1",
+        policy_version="v1",
+        rule="r",
+        effect="write",
+        arguments=msgspec.Raw(canonical({"amount": 5})),
+        binding="b",
+        terms=ApprovalRule(roles=("boss",), quorum=quorum),
+        expires_us=now_us() + life_us,
+    )
+    await desk.request([msgspec.json.encode(wanted)])
+    return approval_id
+
+
+async def vote(desk: Approvals, approval_id: ApprovalId, who: str, verdict: Any, arguments: bytes = b"") -> VoteReply:
+    """Give a vote as Ingress passes it on."""
+    identity = Identity(principal=PrincipalId(who), tenant=TenantId("acme"), roles=("boss",))
+    given = Vote(
+        identity=msgspec.msgpack.encode(identity),
+        proof=seal_identity(KEY, identity, vote_subject(approval_id, verdict, arguments)),
+        approval_id=approval_id,
+        verdict=verdict,
+        arguments=arguments,
+    )
+    answers = await desk.vote([msgspec.msgpack.encode(given)])
+    return msgspec.msgpack.decode(answers[0], type=VoteReply)
+
+
+def journal_of(desk: Approvals) -> Journal:
+    """Return the layer's journal."""
+    journal: Any = desk._journal
+    return journal  # type: ignore[no-any-return]
+
+
+async def test_a_vote_whose_append_was_durable_and_not_answered_is_found_at_the_next_one(desk: Approvals) -> None:
+    approval_id = await ask(desk)
+    journal_of(desk).losing = 1
+    assert (await vote(desk, approval_id, "bob", "approve")).code == "unavailable"
+    assert (await vote(desk, approval_id, "bob", "approve")).code == "unavailable"  # it reads what is there
+    assert (await vote(desk, approval_id, "eve", "approve")).code == "already_decided"
+    assert len(journal_of(desk).kept.bodies(approval_id)) == 2
+    assert desk._book.decided()[0].outcome == "approved"
+
+
+async def test_a_request_whose_append_was_durable_and_not_answered_waits_once(desk: Approvals) -> None:
+    journal_of(desk).losing = 1
+    with pytest.raises(LayerUnavailable):
+        await ask(desk)
+    with pytest.raises(LayerUnavailable):
+        await ask(desk)
+    approval_id = await ask(desk)
+    assert len(journal_of(desk).kept.bodies(approval_id)) == 1 and len(await desk.pending()) == 1
+    assert (await vote(desk, approval_id, "bob", "approve")).outcome == "approved"
+
+
+async def test_an_edit_that_the_tool_cannot_take_is_refused_and_the_approval_waits_on(desk: Approvals) -> None:
+    approval_id = await ask(desk)
+    for arguments, said in (
+        ({"amount": "five"}, "amount"),
+        ({}, "amount"),
+        ({"amount": 0}, "amount"),
+        ({"amount": 5, "colour": "red"}, "colour"),
+    ):
+        reply = await vote(desk, approval_id, "bob", "edit", canonical(arguments))
+        assert reply.code == "invalid" and said in reply.message and "pay" in reply.message
+    assert len(await desk.pending()) == 1 and len(journal_of(desk).kept.bodies(approval_id)) == 1
+    assert (await vote(desk, approval_id, "bob", "edit", canonical({"amount": 6}))).outcome == "edited"
+
+
+async def test_an_edit_is_refused_while_policy_does_not_answer_and_counts_when_it_does(desk: Approvals) -> None:
+    approval_id = await ask(desk)
+    Others.policy_answers = False
+    reply = await vote(desk, approval_id, "bob", "edit", canonical({"amount": 6}))
+    assert (reply.ok, reply.code) == (False, "unavailable") and "vote again" in reply.message
+    assert len(await desk.pending()) == 1
+    Others.policy_answers = True
+    assert (await vote(desk, approval_id, "bob", "edit", canonical({"amount": 6}))).outcome == "edited"
+
+
+async def test_who_may_not_vote_is_told_so_though_policy_does_not_answer(desk: Approvals) -> None:
+    approval_id = await ask(desk)
+    Others.policy_answers = False
+    assert (await vote(desk, approval_id, "ann", "edit", canonical({"amount": 6}))).code == "self_approval"
+    assert (await vote(desk, approval_id, "bob", "approve")).outcome == "approved"
+
+
+async def test_what_waits_is_listed_oldest_first(desk: Approvals) -> None:
+    ids = [await ask(desk, number) for number in (9, 2, 5)]
+    await desk._read_again(ids[0])
+    assert [msgspec.json.decode(body)["request"]["approval_id"] for body in await desk.pending()] == ids
