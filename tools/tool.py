@@ -100,10 +100,13 @@ class Tool:
         reconcile: Reconcile | None = None,
         max_argument_bytes: int = MAX_ARGUMENT_BYTES,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
+        content: Iterable[str] = (),
+        trusted_output: bool = False,
     ) -> Tool:
         """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
 
-        Raises `InvalidConfig` if the schema is not one of an object, or not valid.
+        Raises `InvalidConfig` if the schema is not one of an object, or not valid, or `content` names what is none of
+        its arguments.
         """
         spec = ToolSpec.build(
             name=_checked_name(name),
@@ -117,6 +120,8 @@ class Tool:
             cost_microusd=_microusd(name, cost_microusd),
             max_argument_bytes=max_argument_bytes,
             max_output_bytes=max_output_bytes,
+            content=_paths(name, content),
+            trusted_output=trusted_output,
         )
         return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile)
 
@@ -147,12 +152,16 @@ def tool(
     reconcile: Reconcile | None = ...,
     max_argument_bytes: int = ...,
     max_output_bytes: int = ...,
+    content: Iterable[str] = ...,
+    trusted_output: bool = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; its JSON Schema comes from the annotations, its description from the docstring.
 
     `effect` is required: read, write, external or irreversible.  `idempotent` promises that the same idempotency key
     never has its effect twice.  `timeout` is in seconds; `scopes` are what a principal must hold to see the tool.
+    `content` names the arguments (dotted, `*` for every item) that only say something; every other carries authority,
+    so that policy can ask where its value comes from.  `trusted_output` says that no outsider writes what it returns.
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
     if function is not None or "effect" not in options:
@@ -256,6 +265,12 @@ def _checked_effect(name: str, effect: str) -> str:
     if effect not in ("read", "write", "external", "irreversible"):
         raise InvalidConfig(f"tool {name}: effect {effect!r} is not read, write, external or irreversible")
     return effect
+
+
+def _paths(name: str, content: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(content, str):
+        raise InvalidConfig(f"tool {name}: content {content!r:.80} is a text; give a tuple of arguments")
+    return tuple(sorted(set(content)))
 
 
 def _milliseconds(name: str, seconds: float) -> int:
