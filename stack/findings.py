@@ -18,6 +18,7 @@ _STOP = r"\s<>\"'()\[\]{}|\\^`\u2018\u2019\u201c\u201d\u00ab\u00bb"
 _SCHEMES = "javascript|vbscript|file|blob|mailto|tel|sms|ftp|intent|ms-[a-z]+|view-source|jar|ldap|ssh|magnet"
 
 _LINK = re.compile(rf"(?<![a-z0-9])[a-z][a-z0-9+.\-]{{1,30}}:\s?[/\\]{{2}}[^{_STOP}]+|(?<![\w:/])//[^{_STOP}]+", _FLAGS)
+_SHARE = re.compile(r"\\\\[\w.\-]+\\\S*")
 _URI = re.compile(rf"(?<![\w])(?:(?:{_SCHEMES}):[^{_STOP}]+|data:(?:[\w.+\-]+/|[,;])[^{_STOP}]*)", _FLAGS)
 _TARGET = re.compile(
     r"\]\(\s{0,9}<?([^)\s>]{1,2000})|^[ ]{0,3}\[[^\]\n]{1,200}\]:\s{0,9}(\S{1,2000})", _FLAGS | re.MULTILINE
@@ -110,7 +111,7 @@ def _each(text: str) -> Iterator[str]:
     if text.isalpha():
         return
     rest = text
-    for pattern in (_LINK, _URI, _MAIL):
+    for pattern in (_LINK, _SHARE, _URI, _MAIL):
         yield from (match.group() for match in pattern.finditer(rest))
         rest = pattern.sub(lambda match: " " * len(match.group()), rest)
     for pattern in (_TARGET, _ANCHOR):

@@ -31,8 +31,11 @@ _MAX_TEXT = 256 * 1024
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _SPACES = re.compile(r"[ \t\r\n]+")
 _SCHEME = re.compile(r"https://", re.IGNORECASE | re.ASCII)
+_SCHEME_OF_TOKEN = re.compile(r"(?<![^\s\x00(<\[\"'])https://", re.IGNORECASE | re.ASCII)
 _SPACED_MIN, _SPACED_MAX, _SPACED_DIGITS = 8, 64, 4
 _SPACED = re.compile(r"[0-9a-z+() -]+")
+_GROUPS = re.compile(r"[0-9][0-9 -]*")
+_GROUP = re.compile(r"[0-9]{3} [0-9]{3}")
 _NUMERIC = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
 _NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
 _WORD = re.compile(r"[a-z]+")
@@ -82,7 +85,11 @@ class Haystack:
         if self._whole:
             return needle in self._leaves or compact(needle) in {compact(leaf) for leaf in self._leaves} - {""}
         text = self._exact if is_exact(needle) else self._folded
-        return any(_stands_alone(text, at, at + len(needle)) for at in _places(needle, text)) or self._spaced(needle)
+        found = ((at, at + len(needle)) for at in _places(needle, text))
+        is_number = _GROUPS.fullmatch(needle) is not None
+        return self._spaced(needle) or any(
+            _stands_alone(text, *span) and not (is_number and _is_grouped(text, *span)) for span in found
+        )
 
     def _has_numeric(self, value: str) -> bool:
         return Decimal(value) in self._known_numbers()
@@ -111,9 +118,9 @@ class Haystack:
 
 def fold(value: str) -> str:
     """Return a value as it is looked for: without `https://`, ASCII in lower case unless it is a path."""
-    text = spaced(value)
-    if _SCHEME.match(value):
-        text = text.rstrip("/")
+    text = _SPACES.sub(" ", value)
+    if _SCHEME.match(text):
+        text = text[len("https://") :].rstrip("/")
     return text if is_exact(text) else _lower(text)
 
 
@@ -123,8 +130,8 @@ def is_exact(value: str) -> bool:
 
 
 def spaced(text: str) -> str:
-    """Return a text with runs of white space as one space and without `https://`."""
-    return _SCHEME.sub("", _SPACES.sub(" ", text))
+    """Return a text with runs of white space as one space, and its tokens without `https://`."""
+    return _SCHEME_OF_TOKEN.sub("", _SPACES.sub(" ", text))
 
 
 def compact(value: str) -> str:
@@ -154,7 +161,8 @@ def numbers_in(text: str) -> Iterator[Decimal]:
         end = unit.end() if unit else end
         minus = text[begin - 1 : begin] in ("-", "\u2212") and not _continues(text, begin - 2, -1)
         number = _number(match.group())
-        if number is not None and _stands_alone(text, begin - minus, end):
+        is_whole = _stands_alone(text, begin - minus, end) and not _is_grouped(text, *match.span())
+        if number is not None and is_whole:
             yield -number if minus else number
     for match in _WORD.finditer(text):
         word = _NUMBER_WORDS.get(match.group())
@@ -221,6 +229,12 @@ def _places(needle: str, text: str) -> Iterator[int]:
 
 def _stands_alone(text: str, begin: int, end: int) -> bool:
     return not _continues(text, begin - 1, -1) and not _continues(text, end, 1)
+
+
+def _is_grouped(text: str, begin: int, end: int) -> bool:
+    """Whether digits are a group or two of a longer number that is written with spaces."""
+    before, after = text[max(0, begin - 4) : begin + 3], text[end - 3 : end + 4] if end >= 3 else ""
+    return _GROUP.fullmatch(before) is not None or _GROUP.fullmatch(after) is not None
 
 
 def _continues(text: str, at: int, step: int) -> bool:
