@@ -37,6 +37,9 @@ _SPACED = re.compile(r"[0-9a-z+() -]+")
 _GROUPS = re.compile(r"[0-9][0-9 -]*")
 _GROUP = re.compile(r"[0-9]{3} [0-9]{3}")
 _NUMERIC = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
+_ZEROS = re.compile(r"0[0-9]")
+"""What begins so is a name: 007 is not 7."""
+
 _NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
 _WORD = re.compile(r"[a-z]+")
 _CURRENCY = re.compile(r"(?:\b(?:us|a|c|nz|hk|s)?[$]|[\u20ac\u00a3\u00a5]|\b(?:eur|usd|gbp|chf|jpy) ?)\Z")
@@ -172,6 +175,8 @@ def numbers_in(text: str) -> Iterator[Decimal]:
 
 def _number(digits: str) -> Decimal | None:
     """Return what digits with dots and commas mean, None where that is unclear."""
+    if _ZEROS.match(digits):
+        return None
     last = max(digits.rfind("."), digits.rfind(","))
     if "." in digits and "," in digits:
         whole, fraction = digits[:last], digits[last + 1 :]

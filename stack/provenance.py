@@ -198,9 +198,10 @@ def _leaves(
     part: Part = "content" if patterns is None else "authority"
     if isinstance(value, dict) and (value or not path):
         for key, inner in value.items():
-            if not place.is_named(key):
+            below = _below(patterns, key)
+            if not place.is_named(key) and (patterns is None or below == []):
                 yield (*path, key), key, part
-            yield from _leaves(inner, (*path, key), place.key(key), _below(patterns, key))
+            yield from _leaves(inner, (*path, key), place.key(key), below)
     elif isinstance(value, list) and value:
         for index, inner in enumerate(value):
             yield from _leaves(inner, (*path, str(index)), place.item(), _below(patterns, "*"))
