@@ -19,6 +19,7 @@ FOUND = {
     "evil[.]com now": "evil[.]com",
     "go to evil (dot) com": "evil (dot) com",
     "alice (at) evil dot com": "evil dot com",
+    "open evil . com": "evil . com",
     "a&#x2e;com": "a&#x2e;com",
     "evil&period;com": "evil&period;com",
     "evil%2ecom": "evil%2ecom",
