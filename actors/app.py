@@ -57,22 +57,27 @@ class App:
         tools, _ = flatten(self.tools)
         if not tools:
             raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
-        _check_names(load_bundle(self.policy), tools)
+        policy = load_bundle(self.policy)
+        _check_names(policy, tools)
         bundle = self.policy.read_text(encoding="utf-8") if isinstance(self.policy, Path) else self.policy
         directory = self.directory if isinstance(self.directory, Directory) else load_directory(self.directory)
         specs = [tool.spec for tool in tools.values()]
-        return CheckedApp(app=self, agents=agents, routes=routes, specs=specs, bundle=bundle, directory=directory)
+        traced = policy.traced(specs)
+        return CheckedApp(
+            app=self, agents=agents, routes=routes, specs=specs, bundle=bundle, traced=traced, directory=directory
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedApp:
-    """An app that holds together."""
+    """An app that holds together.  `traced` are the tools of whose calls policy may ask where the values come from."""
 
     app: App
     agents: Mapping[str, Agent]
     routes: Mapping[str, Topology]
     specs: Sequence[ToolSpec]
     bundle: str
+    traced: frozenset[str]
     directory: Directory
 
 
@@ -82,6 +87,9 @@ def _check_names(bundle: Bundle, tools: Mapping[str, Tool]) -> None:
         for pattern in rule.when.tool or ():
             if not any(fnmatch.fnmatchcase(name, pattern) for name in tools):
                 raise InvalidConfig(f"policy: rule {rule.id}: no tool is called {pattern!r}; there are {sorted(tools)}")
+        for name in (name for test in rule.when.origins or () for name in test.outside or test.within or ()):
+            if name.startswith("tool:") and name.removeprefix("tool:") not in tools:
+                raise InvalidConfig(f"policy: rule {rule.id}: no tool for {name!r}; there are {sorted(tools)}")
 
 
 def _check_callback(on_approval: object) -> None:

@@ -10,8 +10,10 @@ import msgspec
 
 from airside.stack.approvals import Approval
 from airside.stack.events import RunEnded
+from airside.stack.findings import visible
 from airside.stack.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
+from airside.stack.values import Traced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class RunResult:
         answer = msgspec.json.encode(self.answer).decode()
         return {**row, "status": str(self.status), "reason_code": str(self.reason_code), "answer": answer}
 
+
+_STOOD_FOR = frozenset({"approved", "request", "configuration"})
 
 _COLUMNS = (
     "job_id",
@@ -103,7 +107,7 @@ def refused(ticket: Ticket, job_id: str) -> RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingApproval:
-    """A call that waits for people."""
+    """A call that waits for people.  `origins` say where the values of its arguments come from."""
 
     approval_id: str
     tenant: str
@@ -118,6 +122,25 @@ class PendingApproval:
     votes: int
     expires_us: int
     request: str
+    origins: tuple[Traced, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Return what a person must see: the call, then a line for each value and finding with where it comes from.
+
+        What no principal and no operator stands for is marked with `!!`.
+        """
+        who = f"{self.requester}@{self.tenant}"
+        lines = [
+            f"{self.approval_id}: {self.tool} ({self.effect}), asked by {who}, rule {self.rule}, "
+            f"needs {self.quorum} of {', '.join(self.roles)}, has {self.votes}",
+            f"     the request: {visible(self.request)!r:.300}",
+        ]
+        for each in self.origins:
+            mark = "   " if each.origin in _STOOD_FOR else "!! "
+            found = " says" if each.part == "content" else ""
+            source = f"{each.origin} ({each.detail})" if each.detail else each.origin
+            lines.append(f"  {mark}{each.path}{found}: {each.value!r}  <- {source}")
+        return [" ".join(visible(line).splitlines()) for line in lines]  # nobody's key may begin a line of its own
 
     @classmethod
     def of(cls, body: bytes) -> PendingApproval:
@@ -138,4 +161,5 @@ class PendingApproval:
             votes=len(approval.votes),
             expires_us=asked.expires_us,
             request=asked.request_text,
+            origins=asked.origins,
         )

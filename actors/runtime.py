@@ -52,6 +52,7 @@ class RuntimeApp:
     specs: Sequence[ToolSpec]
     memory: bool
     version: str
+    traced: frozenset[str] | None = None
 
 
 class TenantRuntime(Layer):
@@ -86,6 +87,7 @@ class TenantRuntime(Layer):
             spawn=self._spawn,
             traceparent=traceparent,
             pulse=self._pulse,
+            traced=self._app.traced,
         )
         self._beating = asyncio.ensure_future(self._keep_beating())
 
@@ -292,6 +294,7 @@ class TenantRuntime(Layer):
             app_version=above.app_version,
             parent=parent.run_id,
             depth=above.depth + 1,
+            asked=above.asked or above.request,
             at_us=now_us(),
         )
 

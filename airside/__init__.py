@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airside.actors.results import PendingApproval, RunResult
     from airside.stack.agents import FunctionAgent, ReplayAgent, View
     from airside.stack.errors import AirsideError
+    from airside.stack.policy import DEFAULT_POLICY
     from airside.stack.reasons import ReasonCode, RunStatus
     from airside.stack.topology import FanOutFanIn, Handoffs, Pipeline, SingleAgent
     from airside.stack.values import Action, Finish, Handoff, Limits, Spend
@@ -38,6 +39,7 @@ _HOME = {
     "airside.actors.results": ["PendingApproval", "RunResult"],
     "airside.stack.agents": ["FunctionAgent", "ReplayAgent", "View"],
     "airside.stack.errors": ["AirsideError"],
+    "airside.stack.policy": ["DEFAULT_POLICY"],
     "airside.stack.reasons": ["ReasonCode", "RunStatus"],
     "airside.stack.topology": ["FanOutFanIn", "Handoffs", "Pipeline", "SingleAgent"],
     "airside.stack.values": ["Action", "Finish", "Handoff", "Limits", "Spend"],
@@ -45,10 +47,11 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
     "Action",
     "AirsideError",
     "App",
+    "DEFAULT_POLICY",
     "FanOutFanIn",
     "Finish",
     "FunctionAgent",

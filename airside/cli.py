@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 switch = typer.Typer(no_args_is_help=True, help="Kill switches: what may not begin.")
 doubts = typer.Typer(no_args_is_help=True, help="Calls of which nobody knows whether they happened.")
-approvals = typer.Typer(no_args_is_help=True, help="What waits for people.")
+approvals = typer.Typer(help="What waits for people, each value with where it comes from.")
 audit = typer.Typer(no_args_is_help=True, help="The journal: check it, ask it, have a run told.")
 token = typer.Typer(no_args_is_help=True, help="Tokens for local use.")
 app.add_typer(switch, name="switch")
@@ -285,13 +285,24 @@ def settle(
         typer.echo(f"settled {stack.settle(run_id, happened=happened, output=_json(output), why=why)}")
 
 
+@approvals.callback(invoke_without_command=True)
+def approvals_show(context: typer.Context, tenant: str = "", state_dir: StateDir = HERE) -> None:
+    """Show what waits, oldest first: the call, and a line for each value with where it comes from."""
+    if context.invoked_subcommand is None:
+        with attached(state_dir) as stack:
+            for approval in stack.approvals(tenant or None):
+                typer.echo("\n".join(approval.lines()))
+
+
 @approvals.command("list")
 def approvals_list(tenant: str = "", state_dir: StateDir = HERE) -> None:
     """List what waits, oldest first, one JSON object a line."""
+    import msgspec
+
     with attached(state_dir) as stack:
         for approval in stack.approvals(tenant or None):
             fields = {name: getattr(approval, name) for name in approval.__slots__}
-            typer.echo(json.dumps(fields))
+            typer.echo(json.dumps(msgspec.to_builtins(fields)))
 
 
 @approvals.command()

@@ -22,7 +22,7 @@ from airside.stack.errors import InvalidInput
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
 from airside.stack.sealing import from_text, to_text, unwrap, wrap
 from airside.stack.toolspec import MAX_ARGUMENT_BYTES
-from airside.stack.values import NULL, ApprovalRule, Identity, Value
+from airside.stack.values import NULL, ApprovalRule, Identity, Traced, Value
 
 Verdict = Literal["approve", "reject", "edit"]
 _PURPOSE = "approval"
@@ -80,6 +80,7 @@ class ApprovalRequested(Value, tag=True):
     terms: ApprovalRule
     expires_us: int
     request_text: str = ""
+    origins: tuple[Traced, ...] = ()
 
 
 class ApprovalVoted(Value, tag=True):

@@ -14,7 +14,7 @@ from airside.stack.instructions import Instructions
 from airside.stack.machine_base import MachineBase
 from airside.stack.reasons import ReasonCode
 from airside.stack.state import Phase
-from airside.stack.values import Action, ToolResult
+from airside.stack.values import UNTRUSTED, Action, ToolResult
 
 MAX_SENDS = 4
 """How often one call is sent: first, and again after an executor died.  More would hide a call that kills executors."""
@@ -59,6 +59,8 @@ class CallHandlers(MachineBase):
     def _intend(self, gated: ev.ActionGated) -> Instructions:
         s = self.state
         s.allowed = (s.step, gated.attempt)
+        if gated.approval_id is not None:
+            s.approved[s.step] = gated
         intend = do.Intend(
             step=s.step,
             cause=self._cause(),
@@ -113,11 +115,18 @@ class CallHandlers(MachineBase):
         if result.reason_code in _MAYBE and s.gated.effect != "read":
             return self._recover()
         s.unsettled.pop(self._key(), None)
-        self._record(result)
+        self._take_in(result)
         self._use(output_bytes=len(bytes(result.output)))
         if s.usage.output_bytes > self.limits.max_output_bytes:
             return self._conclude(ReasonCode.MAX_OUTPUT, f"{s.usage.output_bytes} bytes returned")
         return self._plan()
+
+    def _take_in(self, result: ToolResult) -> None:
+        """Record what a tool returned; an outsider may have written it, unless the tool says otherwise."""
+        gated = self.state.gated
+        if gated is None or not gated.trusted_output:
+            self.state.labels |= {UNTRUSTED}
+        self._record(result)
 
     def _executing_lost(self, event: ev.ExecutionLost) -> Instructions:
         return self._recover() if event.started else self._not_started(event.error)
@@ -158,7 +167,7 @@ class CallHandlers(MachineBase):
     def _doubt_settled(self, event: ev.DoubtSettled) -> Instructions:
         self.state.unsettled.pop(self._key(), None)
         if event.happened:
-            self._record(ToolResult(ok=True, output=event.output))
+            self._take_in(ToolResult(ok=True, output=event.output))
         else:
             error = f"{event.by} found that it did not happen"
             self._record(ToolResult(ok=False, error=error, reason_code=ReasonCode.TOOL_FAILED))

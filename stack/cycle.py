@@ -37,19 +37,23 @@ from airside.stack.ports import (
     RecallRequest,
     Tools,
 )
+from airside.stack.provenance import Tracer
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import RunLog
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import FanOut, Route, Topology, Visit
-from airside.stack.values import CLEARANCES, Clearance, Decision
+from airside.stack.values import CLEARANCES, UNTRUSTED, Clearance, Decision
 
-_LABELS = frozenset({"confidential", "restricted"})
-"""Sensitivities that mark a run that read them."""
+_LABELS = frozenset({"confidential", "restricted", UNTRUSTED})
+"""What marks a run that read a record of memory: two sensitivities, and that an outsider may have written it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """Everything a cycle uses.  `memory` is None for an app without memory."""
+    """Everything a cycle uses.  `memory` is None for an app without memory.
+
+    `traced` are the tools of whose calls policy may ask where the values come from; None means of all.
+    """
 
     journal: Journal
     policy: Policy
@@ -63,6 +67,7 @@ class Layers:
     spawn: Callable[[Cycle, do.SpawnChildren], Awaitable[None]]
     traceparent: Callable[[RunId], str] = lambda run_id: ""
     pulse: Pulse = UNWATCHED
+    traced: frozenset[str] | None = None
 
 
 class Cycle:
@@ -78,6 +83,7 @@ class Cycle:
         self._tools = tuple(s for s in layers.specs if set(s.scopes) <= set(submitted.identity.scopes))
         self._traceparent = layers.traceparent(self.run_id)
         self._recalled: tuple[Recalled, ...] = ()
+        self._tracer = Tracer(submitted, layers.specs)
         self._remaining = machine.limits
         self._grant = b""
         self._reading = False
@@ -216,10 +222,11 @@ class Cycle:
         if error:
             return ev.RecallFailed(step=i.step, error=error, at_us=now, cause=i.cause)
         self._recalled = reply.records
+        self._tracer.remember(reply.records)
         return ev.MemoryRecalled(
             step=i.step,
             records=tuple((r.record_id, round(r.score, 4)) for r in reply.records),
-            labels=tuple(sorted({r.sensitivity for r in reply.records} & _LABELS)),
+            labels=tuple(sorted({label for r in reply.records for label in (r.sensitivity, UNTRUSTED)} & _LABELS)),
             at_us=now,
             cause=i.cause,
         )
@@ -274,7 +281,7 @@ class Cycle:
         )
 
     async def _gate(self, i: do.Gate) -> ev.Event:
-        s = self.machine.state
+        s, traced = self.machine.state, self._layers.traced
         reason = ReasonCode.TOOL_UNAVAILABLE
         try:
             executor = await self._layers.tools.executor_for(self.run_id)
@@ -293,6 +300,9 @@ class Cycle:
                 executor=executor,
                 receipt=i.receipt,
                 version=s.submitted.app_version,
+                origins=self._tracer.trace(i.action.tool, i.action.arguments, s)
+                if traced is None or i.action.tool in traced
+                else (),
             )
             reply = await self._layers.policy.decide(request)
         except LayerUnavailable as error:
@@ -316,6 +326,8 @@ class Cycle:
             digest=reply.digest,
             approval_id=reply.approval_id,
             counted=reply.counted,
+            trusted_output=reply.trusted_output,
+            origins=reply.origins,
             executor=ExecutorId(executor),
             at_us=self._layers.now_us(),
             cause=i.cause,
@@ -353,6 +365,7 @@ class Cycle:
                 terms=terms,
                 expires_us=now + terms.expires_after_s * 1_000_000,
                 request_text=s.submitted.request.text[:2000],
+                origins=gated.origins,
             )
         )
 

@@ -29,6 +29,7 @@ from airside.stack.values import (
     Request,
     Risk,
     ToolResult,
+    Traced,
     Usage,
     Value,
 )
@@ -44,7 +45,10 @@ class Event(Value):
 
 
 class RunSubmitted(Event, tag=True):
-    """Admitted: the request, who asked, and what it may use.  `sealed` is Ingress's proof of the identity."""
+    """Admitted: the request, who asked, and what it may use.  `sealed` is Ingress's proof of the identity.
+
+    A branch's request is written by a topology; `asked` is then what the principal asked, the request of its root.
+    """
 
     run_id: RunId
     identity: Identity
@@ -54,6 +58,7 @@ class RunSubmitted(Event, tag=True):
     app_version: str
     parent: RunId | None = None
     depth: int = 0
+    asked: Request | None = None
 
 
 class RunActivated(Event, tag=True):
@@ -114,7 +119,10 @@ class DecideFailed(Event, tag=True):
 
 
 class ActionGated(Event, tag=True):
-    """Policy decided about the exact call: `arguments` are validated, complete and canonical; `digest` is theirs."""
+    """Policy decided about the exact call: `arguments` are validated, complete and canonical; `digest` is theirs.
+
+    `origins` say where its values come from, if policy may look at that or a person is asked.
+    """
 
     step: int
     attempt: int
@@ -130,6 +138,8 @@ class ActionGated(Event, tag=True):
     approval_id: ApprovalId | None = None
     executor: ExecutorId = ExecutorId("")
     counted: bool = False
+    trusted_output: bool = False
+    origins: tuple[Traced, ...] = ()
 
 
 class ApprovalDecided(Event, tag=True):

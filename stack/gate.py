@@ -17,17 +17,21 @@ from airside.stack.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.identity import IdentityChecker, run_subject
 from airside.stack.ids import NO_ISSUER, ApprovalId, ExecutorId, IssuerId, Randomness, RunId, approval_for, effect_key
 from airside.stack.policy import Bundle, Evaluator, Facts
+from airside.stack.provenance import complete
 from airside.stack.reasons import ReasonCode
 from airside.stack.spending import Spending, reason_of_shortage
 from airside.stack.switches import Switches
 from airside.stack.toolspec import ArgumentValidator, ToolSpec
-from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Risk, Value
+from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Risk, Traced, Value
 
 _MAX_MESSAGE_BYTES = 64 * 2**20
 
 
 class GateRequest(Value, array_like=True):
-    """A proposed call with its context.  `arguments` is the JSON the agent gave; `identity` its owner's, encoded."""
+    """A proposed call with its context.  `arguments` is the JSON the agent gave; `identity` its owner's, encoded.
+
+    `origins` say where the values of the arguments come from, as the runtime traced them.
+    """
 
     identity: bytes
     proof: str
@@ -42,13 +46,14 @@ class GateRequest(Value, array_like=True):
     executor: ExecutorId
     receipt: str = ""
     version: str = ""
+    origins: tuple[Traced, ...] = ()
 
 
 class GateReply(Value, array_like=True):
     """The decision about the exact call; `grant` is given with an allow and with nothing else.
 
     `counted` = it uses up a shared budget, so its intent must be durable before it leaves even if it is a read: a gate
-    that is restarted counts from the journal.
+    that is restarted counts from the journal.  `origins` are those of every value of the complete arguments.
     """
 
     decision: Decision
@@ -62,6 +67,8 @@ class GateReply(Value, array_like=True):
     approval_id: ApprovalId | None = None
     grant: bytes = b""
     counted: bool = False
+    trusted_output: bool = False
+    origins: tuple[Traced, ...] = ()
 
 
 class Proposed(Value, array_like=True):
@@ -89,6 +96,7 @@ class Gate:
         self._tools = {spec.name: (spec, ArgumentValidator(spec)) for spec in tools}
         if not self._tools:
             raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
+        self._traced = bundle.traced([spec for spec, _ in self._tools.values()])
         self._key = seal_key
         self._identities = IdentityChecker(seal_key)
         self._now_us = now_us
@@ -146,6 +154,7 @@ class Gate:
         except InvalidInput as error:
             return self._no(ReasonCode.TOOL_INVALID_ARGUMENTS, error.message)
         full = msgspec.json.decode(arguments)
+        origins = complete(spec, given, full, request.origins) if spec.name in self._traced else ()
         facts = Facts(
             tool=spec,
             identity=identity,
@@ -153,9 +162,10 @@ class Gate:
             labels=frozenset(request.labels),
             remaining=request.remaining,
             now_us=self._now_us(),
+            origins=origins,
         )
         decision = self._evaluator.evaluate(facts)
-        return self._reply(request, identity, spec, arguments, canonical(given), decision)
+        return self._reply(request, identity, spec, arguments, canonical(given), decision, origins)
 
     def _no(self, reason: ReasonCode, detail: str) -> GateReply:
         return GateReply(decision=self._evaluator.deny(reason, detail, rule="validation"))
@@ -168,6 +178,7 @@ class Gate:
         arguments: bytes,
         given: bytes,
         decision: Decision,
+        origins: tuple[Traced, ...],
     ) -> GateReply:
         approval_id: ApprovalId | None = None
         if decision.outcome == "require_approval":
@@ -197,6 +208,8 @@ class Gate:
             approval_id=approval_id,
             grant=grant,
             counted=self.spending.counts(identity.tenant, spec),
+            trusted_output=spec.trusted_output,
+            origins=origins,
         )
 
     def _afford(self, request: GateRequest, identity: Identity, spec: ToolSpec) -> Decision | None:

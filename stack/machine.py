@@ -155,6 +155,7 @@ class RunMachine(CallHandlers):
         if event.branch in s.children or not 0 <= event.branch < len(s.fan_out.branches):
             return []
         s.children[event.branch] = event
+        s.labels |= frozenset(event.outcome.labels)
         u = event.usage
         self._use(steps=u.steps, tool_calls=u.tool_calls, tokens=u.tokens, cost_microusd=u.cost_microusd)
         self._use(output_bytes=u.output_bytes)

@@ -121,6 +121,7 @@ class MachineBase:
             answer=NULL if answer is None else msgspec.Raw(canonical(answer)),
             detail=detail[:2000],
             in_doubt=tuple(s.unsettled),
+            labels=tuple(sorted(s.labels)),
         )
         conclude = do.Conclude(step=s.step, cause=self._cause(), outcome=s.outcome, durable_first=True)
         return self._become(Phase.CONCLUDING, conclude)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -21,8 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from airside.stack.reasons import ReasonCode
 from airside.stack.toolspec import ToolSpec
-from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Risk
+from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Origin, Risk, Traced
 from airside.stack.yaml_source import load_yaml
+
+DEFAULT_POLICY = Path(__file__).parent / "policies" / "default.yaml"
+"""The bundle that ships: reads and ordinary writes pass, what an outsider's text may have steered is asked about."""
 
 
 class _Closed(BaseModel):
@@ -90,6 +93,32 @@ class ArgumentTest(_Closed):
         return self
 
 
+class OriginTest(_Closed):
+    """A condition on where the arguments' values come from (`stack/provenance.py`).
+
+    `outside`: at least one value (`of: authority`, `content`, or `any`) has an origin that is not listed; `within`: all
+    have one that is.  `tool:NAME` lists the output of one tool.
+    """
+
+    of: Literal["authority", "content", "any"] = "any"
+    outside: Strings | None = None
+    within: Strings | None = None
+
+    @field_validator("outside", "within")
+    @classmethod
+    def _origins_exist(cls, names: list[str] | None) -> list[str] | None:
+        for name in names or ():
+            if name not in get_args(Origin) and not name.startswith("tool:"):
+                raise ValueError(f"no origin {name!r:.60}: {', '.join(get_args(Origin))}, or tool:NAME")
+        return names
+
+    @model_validator(mode="after")
+    def _has_one_list(self) -> OriginTest:
+        if (self.outside is None) == (self.within is None):
+            raise ValueError("give either outside or within")
+        return self
+
+
 class RemainingTest(_Closed):
     """A condition on what the run may still use."""
 
@@ -128,6 +157,7 @@ class When(_Closed):
     labels: Strings | None = None
     risk: Annotated[list[Risk], Field(min_length=1)] | None = None
     arguments: Annotated[list[ArgumentTest], Field(min_length=1)] | None = None
+    origins: Annotated[list[OriginTest], Field(min_length=1)] | None = None
     remaining: Annotated[list[RemainingTest], Field(min_length=1)] | None = None
     time: TimeWindow | None = None
 
@@ -172,6 +202,20 @@ class Bundle(_Closed):
             raise ValueError(f"rule ids given twice: {', '.join(repeated)}")
         return self
 
+    def traced(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
+        """Return the tools of whose calls some rule may ask where the values come from, or may ask a person."""
+        asking = [rule.when for rule in self.rules if rule.approval is not None or rule.when.origins is not None]
+        return frozenset(spec.name for spec in specs if any(_may_match(when, spec) for when in asking))
+
+
+def _may_match(when: When, spec: ToolSpec) -> bool:
+    """Whether a rule with these conditions may be about a call of this tool."""
+    return (
+        (when.effect is None or spec.effect in when.effect)
+        and (when.risk is None or spec.risk in when.risk)
+        and (when.tool is None or _names(when.tool)(spec.name))
+    )
+
 
 def load_bundle(source: str | Path) -> Bundle:
     """Load a bundle from a file or YAML text; raise `InvalidConfig` naming the line of whatever is wrong."""
@@ -188,6 +232,7 @@ class Facts:
     labels: frozenset[str]
     remaining: Limits
     now_us: int
+    origins: tuple[Traced, ...] = ()
 
 
 Condition = Callable[[Facts], bool]
@@ -274,6 +319,7 @@ def _conditions(when: When) -> list[Condition]:
         found.append(lambda f: not labels.isdisjoint(f.labels))
     found += [_remaining_condition(test) for test in when.remaining or []]
     found += [_argument_condition(test) for test in when.arguments or []]
+    found += [_origin_condition(test) for test in when.origins or []]
     if when.time is not None:
         found.append(_time_condition(when.time))
     return found
@@ -357,6 +403,21 @@ def _argument_condition(test: ArgumentTest) -> Condition:
         return bool(found) and all(compare(value, operand) for value in found)
 
     return holds
+
+
+def _origin_condition(test: OriginTest) -> Condition:
+    listed = frozenset(test.outside or test.within or ())
+    parts = ("authority", "content") if test.of == "any" else (test.of,)
+
+    def is_listed(traced: Traced) -> bool:
+        if traced.origin == "tool" and f"tool:{traced.detail.partition(',')[0]}" in listed:
+            return True
+        return traced.origin in listed
+
+    def all_within(facts: Facts) -> bool:
+        return all(is_listed(traced) for traced in facts.origins if traced.part in parts)
+
+    return all_within if test.within is not None else lambda facts: not all_within(facts)
 
 
 def _identity_fact(identity: Identity, name: str) -> Any:

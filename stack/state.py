@@ -64,7 +64,7 @@ class RunState:
 
     `ambiguous` says that an earlier attempt of the present call may have happened; `charged` is what the present call
     was counted and paid for as, None before; `unsettled` are the keys of calls
-    that were intended and whose outcome is not known.
+    that were intended and whose outcome is not known; `approved` are the calls that people approved, by step.
     """
 
     submitted: RunSubmitted
@@ -90,6 +90,7 @@ class RunState:
     ambiguous: bool = False
     charged: int | None = None
     unsettled: dict[str, int] = field(default_factory=dict)
+    approved: dict[int, ActionGated] = field(default_factory=dict)
     fan_out: FanOut | None = None
     children: dict[int, ChildEnded] = field(default_factory=dict)
     branches: tuple[BranchEnd, ...] | None = None

@@ -29,6 +29,9 @@ class ToolSpec(Value):
     `repeatable` tools may be sent again under the same idempotency key after a crash: they are idempotent, or can be
     asked whether the key was used.  `cost_microusd` is the price of one call.  `undoable` = a call can be taken back;
     it is no part of the version, so that an undo written after the harm fits the calls that were made before.
+    `content` are the dotted paths (`*` for
+    every item of a list) of arguments that only say something; all others carry authority: to whom, where, how much.
+    `trusted_output` says that no outsider writes what the tool returns.
     """
 
     name: str
@@ -42,6 +45,8 @@ class ToolSpec(Value):
     cost_microusd: int = 0
     max_argument_bytes: int = MAX_ARGUMENT_BYTES
     max_output_bytes: int = MAX_OUTPUT_BYTES
+    content: tuple[str, ...] = ()
+    trusted_output: bool = False
     version: str = field(default="")
     undoable: bool = False
 
@@ -53,6 +58,9 @@ class ToolSpec(Value):
         if schema.get("type") != "object":
             raise InvalidConfig(f"tool {name}: the schema's type is {schema.get('type')!r}; it must be 'object'")
         undoable = fields.pop("undoable", False)
+        for path in fields.get("content", ()):
+            if not _exists(schema, path):
+                raise InvalidConfig(f"tool {name}: content {path!r:.80} is none of its arguments")
         risk = fields.pop("risk", None) or RISK_OF[fields["effect"]]
         identity = {**fields, "parameters": schema, "risk": risk}
         version = digest(canonical(identity))[:16]
@@ -83,6 +91,84 @@ def _close_keyword(keyword: str, value: Any) -> Any:
     if keyword in _MAPS_OF_SCHEMAS and isinstance(value, dict):
         return {name: close_schema(inner) for name, inner in value.items()}
     return close_schema(value)
+
+
+class Place:
+    """A place in a tool's arguments, with the parts of the schema that describe it (under `anyOf`, several).
+
+    `is_named(key)` tells the keys a schema gives from those a caller may choose.
+    """
+
+    __slots__ = ("_root", "_schemas")
+
+    def __init__(self, root: dict[str, Any], schemas: list[Any] | None = None) -> None:
+        self._root = root
+        self._schemas = _alternatives(root, [root] if schemas is None else schemas)
+
+    def is_open(self, kind: str) -> bool:
+        """Whether an `object` or `array` may be here whose inside no schema describes."""
+        described = any(set(schema) & _STRUCTURE for schema in self._schemas)
+        kinds = [schema["type"] for schema in self._schemas if "type" in schema]
+        return not described and (not kinds or any(kind == k or (isinstance(k, list) and kind in k) for k in kinds))
+
+    @property
+    def has_items(self) -> bool:
+        """Whether a schema describes the items of a list here."""
+        return any("items" in schema or "prefixItems" in schema for schema in self._schemas)
+
+    def is_named(self, key: str) -> bool:
+        """Whether the schema itself names this key of an object."""
+        return any(key in schema.get("properties", {}) for schema in self._schemas)
+
+    def key(self, key: str) -> Place:
+        """Return the place of an object's key."""
+        found = [schema["properties"][key] for schema in self._schemas if key in schema.get("properties", {})]
+        free = [s["additionalProperties"] for s in self._schemas if isinstance(s.get("additionalProperties"), dict)]
+        return Place(self._root, found or free)
+
+    def item(self) -> Place:
+        """Return the place of a list's items."""
+        found = [s["items"] for s in self._schemas if "items" in s]
+        return Place(self._root, found + [each for s in self._schemas for each in s.get("prefixItems", [])])
+
+
+_STRUCTURE = frozenset({"properties", "items", "prefixItems"})
+_COMPOSED = ("anyOf", "oneOf", "allOf")
+_MAX_SCHEMAS = 1000
+"""Parts of one schema that may describe one place: more than any tool has, and an end to references in a circle."""
+
+
+def _alternatives(root: dict[str, Any], schemas: list[Any]) -> list[dict[str, Any]]:
+    """Return the schemas with references followed and compositions taken apart."""
+    found: list[dict[str, Any]] = []
+    todo = list(schemas)
+    while todo and len(found) < _MAX_SCHEMAS:
+        schema = todo.pop()
+        if not isinstance(schema, dict) or any(schema is each for each in found):
+            continue
+        found.append(schema)
+        for keyword in _COMPOSED:
+            todo += schema.get(keyword, [])
+        reference = schema.get("$ref", "")
+        if isinstance(reference, str) and reference.startswith("#/"):
+            target: Any = root
+            for part in reference[2:].split("/"):
+                target = target.get(part, {}) if isinstance(target, dict) else {}
+            todo.append(target)
+    return found
+
+
+def _exists(schema: dict[str, Any], path: str) -> bool:
+    """Whether a dotted path names an argument, or a part of one whose inside the schema leaves open."""
+    place, parts = Place(schema), path.split(".")
+    for depth, part in enumerate(parts):
+        if part == "*" and place.has_items:
+            place = place.item()
+        elif place.is_named(part):
+            place = place.key(part)
+        else:
+            return depth > 0 and part != "" and place.is_open("array" if part == "*" else "object")
+    return True
 
 
 class ArgumentValidator:

@@ -22,8 +22,14 @@ NULL = Raw(b"null")
 
 EffectClass = Literal["read", "write", "external", "irreversible"]
 Risk = Literal["low", "medium", "high"]
+Part = Literal["authority", "content"]
+Origin = Literal["approved", "request", "configuration", "memory", "tool", "branch", "nowhere"]
 Clearance = Literal["public", "internal", "confidential", "restricted"]
 CLEARANCES: tuple[Clearance, ...] = ("public", "internal", "confidential", "restricted")
+
+
+UNTRUSTED = "untrusted"
+"""The label of a run that took in what an outsider may have written: a tool's output, a memory, its own request."""
 
 
 class _ValueMeta(msgspec.StructMeta):
@@ -191,14 +197,32 @@ class Decision(Value):
     approval: ApprovalRule | None = None
 
 
+class Traced(Value):
+    """Where a value of a call's arguments comes from: the most trusted source that has it (`stack/provenance.py`).
+
+    `path` is the argument's, dotted; `value` at most 200 characters, hidden ones escaped; `detail` names the source
+    within the origin (`read_mail, step 3`).
+    """
+
+    path: str
+    value: str
+    part: Part
+    origin: Origin
+    detail: str = ""
+
+
 class Outcome(Value):
-    """How a run ended: the status, why, the answer if any, and the keys of effects nobody can vouch for."""
+    """How a run ended: the status, why, the answer if any, and the keys of effects nobody can vouch for.
+
+    `labels` are what the run had taken in by then; a branch's become its parent's.
+    """
 
     status: str
     reason_code: ReasonCode
     answer: Raw = NULL
     detail: str = ""
     in_doubt: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 def decode_json(data: bytes | Raw, kind: type[Any], *, where: str) -> Any:

@@ -124,10 +124,13 @@ class Tool:
         undo: Undo | None = None,
         max_argument_bytes: int = MAX_ARGUMENT_BYTES,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
+        content: Iterable[str] = (),
+        trusted_output: bool = False,
     ) -> Tool:
         """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
 
-        Raises `InvalidConfig` if the schema is not one of an object, or not valid.
+        Raises `InvalidConfig` if the schema is not one of an object, or not valid, or `content` names what is none of
+        its arguments.
         """
         spec = ToolSpec.build(
             name=_checked_name(name),
@@ -142,6 +145,8 @@ class Tool:
             max_argument_bytes=max_argument_bytes,
             max_output_bytes=max_output_bytes,
             undoable=_checked_undo(name, effect, undo),
+            content=_paths(name, content),
+            trusted_output=trusted_output,
         )
         limits = ProcessLimits() if process is True else process or None
         return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile, limits, undo=undo)
@@ -175,6 +180,8 @@ def tool(
     undo: Undo | None = ...,
     max_argument_bytes: int = ...,
     max_output_bytes: int = ...,
+    content: Iterable[str] = ...,
+    trusted_output: bool = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; its JSON Schema comes from the annotations, its description from the docstring.
@@ -183,6 +190,8 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     never has its effect twice.  `timeout` is in seconds; `scopes` are what a principal must hold to see the tool.
     `process` gives every call a process of its own, which is killed at the deadline with all it started (`True`, or its
     `ProcessLimits`); a function without it shares the executor's process and cannot be stopped while it does not yield.
+    `content` names the arguments (dotted, `*` for every item) that only say something; every other carries authority,
+    so that policy can ask where its value comes from.  `trusted_output` says that no outsider writes what it returns.
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
     if function is not None or "effect" not in options:
@@ -316,8 +325,13 @@ def as_undo(found: Tool, output: bytes) -> Tool:
         return {arguments: given, result: json.loads(output)}
 
     # A launcher knows tools by name and would run the call itself: an undo runs in the executor.
-    changed = {"function": found.undo, "convert": convert, "context_parameter": context}
-    return replace(found, **changed, reconcile=None, process=None)
+    return replace(found, function=found.undo, convert=convert, context_parameter=context, reconcile=None, process=None)
+
+
+def _paths(name: str, content: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(content, str):
+        raise InvalidConfig(f"tool {name}: content {content!r:.80} is a text; give a tuple of arguments")
+    return tuple(sorted(set(content)))
 
 
 def _milliseconds(name: str, seconds: float) -> int:

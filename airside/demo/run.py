@@ -75,6 +75,8 @@ def ask(console: Console, approval: PendingApproval) -> bool:
     console.print(f"asked by {approval.requester}, rule {approval.rule}")
     for name, value in approval.arguments.items():
         console.print(f"  [bold]{name}[/]: {value}", highlight=False)
+    for line in approval.lines()[2:]:
+        console.print(line, highlight=False, markup=False)
     return console.input("approve? \\[y/N] ").strip().lower() in ("y", "yes")
 
 

@@ -187,6 +187,7 @@ class Runtime:
                 app_version=submitted.app_version,
                 parent=parent.run_id,
                 depth=submitted.depth + 1,
+                asked=submitted.asked or submitted.request,
                 at_us=world.now_us(),
                 cause=i.cause,
             )

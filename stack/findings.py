@@ -1,0 +1,236 @@
+"""What in a text a reader may follow, pay to, call, or not see: links, addresses, account numbers, hidden characters.
+
+Content may say anything, but what it points to must come from somewhere a principal or an operator stands for.  A
+finding is the text as it stands; what hides one (`hxxp`, `[.]`, entities, percent signs, punycode, zero width) is one
+itself.  Dates, times and plain amounts are none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator
+
+_FLAGS = re.IGNORECASE
+_STOP = r"\s<>\"'()\[\]{}|\\^`\u2018\u2019\u201c\u201d\u00ab\u00bb"
+_SCHEMES = "javascript|vbscript|file|blob|mailto|tel|sms|ftp|intent|ms-[a-z]+|view-source|jar|ldap|ssh|magnet"
+
+_LINK = re.compile(rf"(?<![a-z0-9])[a-z][a-z0-9+.\-]{{1,30}}:\s?[/\\]{{2}}[^{_STOP}]+|(?<![\w:/])//[^{_STOP}]+", _FLAGS)
+_SHARE = re.compile(r"\\\\[\w.\-]+\\\S*")
+_URI = re.compile(rf"(?<![\w])(?:(?:{_SCHEMES}):[^{_STOP}]+|data:(?:[\w.+\-]+/|[,;])[^{_STOP}]*)", _FLAGS)
+_TARGET = re.compile(
+    r"\]\(\s{0,9}<?([^)\s>]{1,2000})|^[ ]{0,3}\[[^\]\n]{1,200}\]:\s{0,9}(\S{1,2000})", _FLAGS | re.MULTILINE
+)
+_ANCHOR = re.compile(r"<a\s{1,9}href\s{0,3}=\s{0,3}(?:\"([^\"]{1,2000})\"|'([^']{1,2000})')\s{0,9}>", _FLAGS)
+_TAG = re.compile(
+    r"<(?:script|iframe|object|embed|form|meta|base|link|style|svg|math|input|img)\b[^>]{0,2000}"
+    r"|<[a-z!?][^<>=]{0,200}=[^>]{0,2000}",
+    _FLAGS,
+)
+_LOCAL = r"[\w.+\-%!#$&*/=?^`{|}~']"
+_MAIL = re.compile(
+    rf"(?<!{_LOCAL}){_LOCAL}++[@\uff20\ufe6b](?:[\w\-]++(?:[.\u3002\uff0e\uff61][\w\-]++)*|\[[^\]\s]{{1,60}}\])"
+)
+_DOMAIN = re.compile(
+    rf"(?<![\w\-])(?P<host>[\w\-]{{1,63}}+(?:\.[\w\-]{{1,63}}+)++)(?P<rest>(?::\d{{1,5}})?(?:[/?#][^{_STOP}]*)?)",
+    _FLAGS,
+)
+_DISGUISED = re.compile(
+    r"[\[({<]\s{0,3}(?:\.|dot|d0t|at|@|:|://|slash)\s{0,3}[\])}>]|\s(?:dot|d0t)\s{1,3}[a-z]{2,24}\b"
+    r"|\s\.\s{1,3}(?:com|net|org|io|info|xyz)\b|\bhxxps?|h\*\*ps?"
+    r"|&#x?[0-9a-f]{1,7}|&(?:period|commat|colon|sol|bsol|tab|newline|lowbar|hyphen|dash|equals|quest|lpar|rpar|zwn?j|shy"
+    r"|lrm|rlm|nobreak);|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|%[0-9a-f]{2}|\bxn--|[\u3002\uff0e\uff61\u2024\ufe52][a-z]{2,24}\b",
+    _FLAGS,
+)
+_V4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
+_V6 = re.compile(r"(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])", _FLAGS)
+_DAY = r"(?:0?[1-9]|[12]\d|3[01])"
+_MONTH = r"(?:0?[1-9]|1[0-2])"
+_CLOCK = r"(?:[T ](?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?(?:Z|[+\-][01]\d:?[0-5]\d)?)?"
+_DATE = re.compile(
+    rf"(?<![\w.\-/])(?:(?:19|20)\d\d[\-/]{_MONTH}[\-/]{_DAY}{_CLOCK}|{_DAY}[./]{_MONTH}[./](?:19|20)\d\d"
+    rf"|{_MONTH}/{_DAY}/(?:19|20)\d\d|(?:19|20)\d\d\s?[\-/\u2013]\s?(?:19|20)\d\d)(?![\w\-/]|\.\d)"
+)
+_AMOUNT = re.compile(
+    r"(?<![\w.,\-/])(?:\d{1,3}(?:,\d{3}){1,4}(?:\.\d{1,2})?|\d{1,3}(?:\.\d{3}){1,4},\d{1,2}|\d{1,7}[.,]\d{1,2})(?![\w\-/]|[.,]\d)"
+)
+_IBAN = re.compile(r"\b[a-z]{2}\d{2}(?:[ \-]?[a-z0-9]{1,4}){2,12}\b", _FLAGS)
+_IBAN_MIN, _IBAN_DIGITS = 15, 8
+_DIGITS = re.compile(r"(?<!\d)[+(]{0,2}\d(?:[ \u00a0\-./()_]{0,3}\d){7,63}")
+_TOKEN = re.compile(r"[A-Za-z0-9]{8,}")
+_TOKEN_DIGITS = 4
+_HEX = re.compile(r"\b(?:0x)?[0-9a-f]{16,}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", _FLAGS)
+_BASE58 = re.compile(r"[1-9A-HJ-NP-Za-km-z]{25,}")
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffc\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_HIDDEN_CHARACTER = re.compile(f"[{_INVISIBLE}]")
+_STYLE, _JOIN = "\ufe0f", "\u200d"
+_FILES = re.compile(
+    r"pdf|txt|docx?|xlsx?|pptx?|od[ts]|[ct]sv|jsonl?|ya?ml|xml|html?|png|jpe?g|gif|svg|bmp|webp|mpe?g|avi|wav|log|ini|cfg"
+    r"|conf|toml|lock|bak|tmp|tar|gz|bz|rar|iso|[jt]sx?|css|[ch]pp|java|cs|go|rb|sql|exe|dll|eml|ics|parquet|ipynb|tex|rtf"
+)
+"""Endings of file names that are no top-level domains; one that is both (zip, mov, md, py) is a domain."""
+
+_COMMON = re.compile(
+    r"com|net|org|edu|gov|mil|int|info|biz|name|pro|app|dev|xyz|top|site|online|shop|store|club|live|link|click|page|cloud"
+    r"|tech|space|website|work|email|bank|pay|finance|money|support|help|zip|mov"
+)
+_TRAILING = ".,;:!?*_~\u2026"
+_SPACE = re.compile(r"\S")
+_WORD_BEFORE = re.compile(r"(?:\S++\s{0,3}+)?\Z")
+_WORD_AFTER = re.compile(r"\s{0,3}\S{0,80}")
+_JOINED = re.compile(r"[\w\-./+#]")
+_NEAR = 80
+"""How far what is joined to a finding is shown with it."""
+
+MAX_SCANNED = 32 * 1024
+"""Characters of a call's content that are looked at: some patterns take ten microseconds a character at worst."""
+
+MAX_FINDINGS = 500
+"""A text that has more is not read to its end."""
+
+
+def findings(text: str) -> list[str]:
+    """Return what a text points to or hides, each once.  A text that is not read to its end is a finding itself."""
+    values = list(itertools.islice(_each(text), MAX_FINDINGS)) if len(text) <= MAX_SCANNED else [text]
+    if len(values) == MAX_FINDINGS:
+        values = [text]
+    return [clean for clean in dict.fromkeys(value.strip().rstrip(_TRAILING) for value in values) if clean]
+
+
+def visible(text: str) -> str:
+    """Return a text with its hidden characters written as escapes, for a person to see."""
+    return _HIDDEN_CHARACTER.sub(lambda match: f"\\u{{{ord(match.group()):x}}}", text)
+
+
+def _each(text: str) -> Iterator[str]:
+    yield from _hidden(text)
+    if text.isalpha():
+        return
+    rest = text
+    for pattern, marks in _LINKS:
+        if marks.isdisjoint(text):
+            continue
+        found = list(pattern.finditer(rest))
+        yield from (match.group() for match in found)
+        rest = pattern.sub(_blank, rest) if found else rest
+    yield from _marked_up(text)
+    for match in _DISGUISED.finditer(text):
+        before = _WORD_BEFORE.search(text, max(0, match.start() - _NEAR), match.start())
+        after = _WORD_AFTER.match(text, match.end())
+        assert before is not None and after is not None
+        yield text[before.start() : after.end()]
+    yield from filter(None, map(_domain, _DOMAIN.finditer(rest)))
+    yield from _addresses(rest)
+    yield from _identifiers(rest)
+
+
+_LINKS = (
+    (_LINK, frozenset("/\\")),
+    (_SHARE, frozenset("\\")),
+    (_URI, frozenset(":")),
+    (_MAIL, frozenset("@\uff20\ufe6b")),
+)
+"""Each with the characters one of which a match has: most texts have none, and are read faster."""
+
+
+def _marked_up(text: str) -> Iterator[str]:
+    """Yield the targets of Markdown's and HTML's links, and tags that do something."""
+    if "]" in text:
+        yield from (next(group for group in match.groups() if group) for match in _TARGET.finditer(text))
+    if "<" in text:
+        yield from (next(group for group in match.groups() if group) for match in _ANCHOR.finditer(text))
+        yield from (match.group() for match in _TAG.finditer(_ANCHOR.sub(" ", text)))
+
+
+def _around(text: str, begin: int, end: int, within: re.Pattern[str] = _SPACE) -> str:
+    """Return what stands there with all that is joined to it."""
+    first, last = max(0, begin - _NEAR), min(len(text), end + _NEAR)
+    while begin > first and within.match(text[begin - 1]):
+        begin -= 1
+    while end < last and within.match(text[end]):
+        end += 1
+    return text[begin:end]
+
+
+def _hidden(text: str) -> Iterator[str]:
+    if text.isascii():
+        return
+    for match in _HIDDEN_CHARACTER.finditer(text):
+        if not _draws(text, match.start()):
+            yield _around(text, *match.span())
+
+
+def _draws(text: str, at: int) -> bool:
+    """Whether an invisible character only joins or colours a symbol, as in emoji."""
+    before = text[at - 1 : at]
+    if text[at] == _JOIN and before == _STYLE:
+        before = text[max(0, at - 2) : at - 1]
+    drawn = before != "" and (unicodedata.category(before) in ("So", "Sk") or before in "#*0123456789")
+    return drawn and text[at] in (_STYLE, _JOIN)
+
+
+def _domain(match: re.Match[str]) -> str:
+    """Return what a reader could open of labels and dots; nothing for a file's name or the end of a sentence."""
+    labels = match["host"].split(".")
+    while len(labels) > 1 and not (
+        re.fullmatch(r"[^\W\d_]{2,24}", labels[-1]) or labels[-1].lower().startswith("xn--")
+    ):
+        labels.pop()
+    *before, last = labels
+    if not before:
+        return ""
+    found = ".".join(labels) + (match["rest"] if len(".".join(labels)) == len(match["host"]) else "")
+    if "/" in found or found.lower().startswith("www.") or _COMMON.fullmatch(last.lower()):
+        return found
+    # "the end.Then": a blank is missing after a sentence.
+    sentence = last[0].isupper() and last[1:].islower() and len(last) > 2
+    if _FILES.fullmatch(last.lower()) or (sentence and (len(before) == 1 or _FILES.fullmatch(before[-1].lower()))):
+        return ""
+    return found
+
+
+def _addresses(text: str) -> Iterator[str]:
+    for pattern in (_V4, _V6):
+        for match in pattern.finditer(text):
+            try:
+                ipaddress.ip_address(match.group())
+            except ValueError:
+                continue
+            yield match.group()
+
+
+def _identifiers(text: str) -> Iterator[str]:
+    rest = _AMOUNT.sub(_blank, _DATE.sub(_blank, text))
+    for pattern, fits in (
+        (_HEX, None),
+        (_IBAN, _is_account),
+        (_BASE58, _has_digit),
+        (_TOKEN, _is_mixed),
+        (_DIGITS, None),
+    ):
+        for match in pattern.finditer(rest):
+            if fits is None or fits(match.group()):
+                yield _around(rest, *match.span(), _JOINED)
+                rest = rest[: match.start()] + " " * len(match.group()) + rest[match.end() :]
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match.group())
+
+
+def _is_account(text: str) -> bool:
+    core = [char for char in text if char.isalnum()]
+    return len(core) >= _IBAN_MIN and sum(char.isdigit() for char in core) >= _IBAN_DIGITS
+
+
+def _has_digit(text: str) -> bool:
+    return any(char.isdigit() for char in text)
+
+
+def _is_mixed(text: str) -> bool:
+    return sum(char.isdigit() for char in text) >= _TOKEN_DIGITS and not text.isdigit()

@@ -1,0 +1,234 @@
+"""Where the values of a call come from: an injected text must not gain the authority of whoever asked.
+
+Every part of a call's arguments that a tool does not declare as content carries authority (to whom, where, how much),
+and so does what content points to (`stack/findings.py`).  Each such value is traced to the most trusted source it
+occurs in (`stack/occurrence.py`), in this order:
+
+ 1. approved       what people approved in this run: the same value in the complete arguments of an approved call
+ 2. request        the principal's own text and inputs; of a branch, those of the run it belongs to
+ 3. configuration  the caller's name, tenant and attributes; a default of the tool's schema; nothing at all ("", [])
+ 4. memory         a record that was recalled in this activation
+ 5. tool           what a tool returned earlier, the first that did; a request labelled `untrusted` counts as one
+ 6. branch         a branch's answer; in a branch, the text that somebody else wrote for it
+ 7. nowhere        an agent made it up, or put it together
+
+A runtime traces, for it has the texts; the gate adds what was left out as `nowhere` (or as a default).  Occurrence does
+not understand: a value of the request that is used in another role passes (ADR 14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from airside.stack.agents import Recalled
+from airside.stack.canonical import canonical, digest
+from airside.stack.events import ActionGated, RunSubmitted
+from airside.stack.findings import MAX_SCANNED, findings, visible
+from airside.stack.occurrence import Haystack, Json
+from airside.stack.state import RunState, StepRecord
+from airside.stack.toolspec import Place, ToolSpec
+from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
+
+MAX_VALUE = 200
+MAX_TRACED = 200
+"""Values of one call that are traced one by one: a person would not read more.  The rest counts as from nowhere."""
+
+Path = tuple[str, ...]
+
+
+class Subject(NamedTuple):
+    """A value to trace, where it stands in the arguments, and whether it carries authority or was found in content."""
+
+    path: Path
+    value: Json
+    part: Part
+
+    def traced(self, origin: Origin, detail: str = "") -> Traced:
+        """Return it with its origin, as a person sees it."""
+        text = visible(self.value if isinstance(self.value, str) else canonical(self.value).decode())
+        if len(text) > MAX_VALUE:  # two long values that begin alike must not pass for one
+            mark = f"\u2026{digest(text.encode())[:16]}"
+            text = text[: MAX_VALUE - len(mark)] + mark
+        return Traced(path=".".join(self.path), value=text, part=self.part, origin=origin, detail=detail)
+
+
+class Source(NamedTuple):
+    """A text values may come from; `part` says that only values of that part may."""
+
+    origin: Origin
+    detail: str
+    hay: Haystack
+    part: Part | None = None
+
+
+def subjects(spec: ToolSpec, arguments: Mapping[str, Json]) -> Iterator[Subject]:
+    """Yield every value of the arguments that carries authority, and every finding in their content."""
+    room = MAX_SCANNED
+    for path, value, part in _leaves(dict(arguments), (), Place(spec.parameters), _patterns(spec)):
+        if part == "authority":
+            yield Subject(path, value, part)
+        elif value is not None and not isinstance(value, bool):
+            text = value if isinstance(value, str) else str(value)
+            room -= len(text)
+            for found in findings(text) if room >= 0 else [text]:
+                yield Subject(path, found, part)
+
+
+def complete(
+    spec: ToolSpec, given: Mapping[str, Json], arguments: Mapping[str, Json], origins: Sequence[Traced]
+) -> tuple[Traced, ...]:
+    """Return one origin for every value of the complete arguments, whatever a runtime told of those it was given."""
+    told = {(each.path, each.part, each.value): each for each in origins}
+    found: list[Traced] = []
+    for subject in subjects(spec, arguments):
+        bare = subject.traced("configuration" if subject.path[0] not in given else "nowhere")
+        if len(found) == MAX_TRACED:
+            rest = Traced(path="", value="(more values)", part="authority", origin="nowhere")
+            return (*found, rest, msgspec.structs.replace(rest, part="content"))
+        found.append(told.get((bare.path, bare.part, bare.value), bare))
+    return tuple(found)
+
+
+class Tracer:
+    """Traces one run's calls.  Keeps what was recalled in this activation, and what it has read of the history."""
+
+    def __init__(self, submitted: RunSubmitted, specs: Sequence[ToolSpec]) -> None:
+        self._submitted = submitted
+        self._specs = specs
+        self._memories: dict[str, Source] = {}
+        self._outputs: dict[int, Source] = {}
+        self._fixed: list[Source] = []
+        self._inputs: Json = None
+
+    def remember(self, records: Sequence[Recalled]) -> None:
+        """Keep what memory answered: an agent that has seen a record may use it later."""
+        for record in records:
+            source = Source("memory", f"{record.record_id} of {record.source}", Haystack(record.text))
+            self._memories.setdefault(record.record_id, source)
+
+    def trace(self, tool: str, arguments: Mapping[str, Json], state: RunState) -> tuple[Traced, ...]:
+        """Return the origins of a proposed call's values; nothing for a tool that does not exist."""
+        spec = next((spec for spec in self._specs if spec.name == tool), None)
+        if spec is None:
+            return ()
+        sources = [*self._approved(state), *self._told(), *self._memories.values(), *self._read(state.history)]
+        sources += [Source("branch", end.route, Haystack(end.answer)) for end in state.branches or ()]
+        sources += self._written()
+        found: list[Traced] = []
+        for subject in subjects(spec, arguments):
+            if len(found) == MAX_TRACED:
+                break
+            found.append(self._origin(subject, spec, arguments, sources))
+        return tuple(found)
+
+    def _origin(
+        self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json], sources: Sequence[Source]
+    ) -> Traced:
+        if subject.value in ("", [], {}) or _is_default(spec, subject.path[0], arguments):
+            return subject.traced("configuration", "" if subject.value in ("", [], {}) else "default")
+        if isinstance(subject.value, bool) or subject.value is None:
+            said = (subject.path[-1], subject.value) in _switches(self._inputs)
+            return subject.traced("request", "inputs") if said else subject.traced("nowhere")
+        for source in sources:
+            if source.part in (None, subject.part) and source.hay.has(subject.value):
+                return subject.traced(source.origin, source.detail)
+        return subject.traced("nowhere")
+
+    # The sources, most trusted first.
+
+    def _approved(self, state: RunState) -> Iterator[Source]:
+        for step, gated in state.approved.items():
+            spec = next((spec for spec in self._specs if spec.name == gated.tool), None)
+            if spec is not None:
+                detail = f"{gated.tool}, step {step}"
+                for part, values in _approved_values(spec, gated):
+                    yield Source("approved", detail, Haystack(*values, whole=True), part)
+
+    def _told(self) -> list[Source]:
+        """Return request and configuration; a request labelled `untrusted` is no principal's word."""
+        if not self._fixed:
+            asked, who = self._asked, self._submitted.identity
+            inputs = msgspec.json.decode(asked.inputs)
+            names = [who.principal, who.tenant, *(each for values in who.attributes.values() for each in values)]
+            configuration = Source("configuration", "identity", Haystack(*names, whole=True))
+            self._fixed = [configuration]
+            if UNTRUSTED not in asked.labels:
+                self._inputs = inputs
+                self._fixed.insert(0, Source("request", "", Haystack(asked.text, inputs)))
+        return self._fixed
+
+    @property
+    def _asked(self) -> Request:
+        return self._submitted.asked or self._submitted.request
+
+    def _read(self, history: Sequence[StepRecord]) -> Iterator[Source]:
+        if UNTRUSTED in self._asked.labels:
+            asked = self._asked
+            yield Source("tool", "request labelled untrusted", Haystack(asked.text, msgspec.json.decode(asked.inputs)))
+        for record in history:
+            if record.step not in self._outputs:
+                hay = Haystack(msgspec.json.decode(record.result.output), record.result.error)
+                self._outputs[record.step] = Source("tool", f"{record.tool}, step {record.step}", hay)
+            yield self._outputs[record.step]
+
+    def _written(self) -> Iterator[Source]:
+        if self._submitted.asked is not None:
+            request = self._submitted.request
+            yield Source("branch", "text of this branch", Haystack(request.text, msgspec.json.decode(request.inputs)))
+
+
+def _approved_values(spec: ToolSpec, gated: ActionGated) -> Iterator[tuple[Part | None, list[Json]]]:
+    """Yield what people saw of an approved call: what carried authority may do so again, what content held may not."""
+    seen = list(subjects(spec, msgspec.json.decode(gated.arguments)))
+    yield None, [each.value for each in seen if each.part == "authority"]
+    yield "content", [each.value for each in seen if each.part == "content"]
+
+
+def _patterns(spec: ToolSpec) -> list[list[str]]:
+    return [path.split(".") for path in spec.content]
+
+
+def _leaves(
+    value: Json, path: Path, place: Place, patterns: list[list[str]] | None
+) -> Iterator[tuple[Path, Json, Part]]:
+    """Yield the values without parts of their own, and the keys no schema names; `patterns` is None within content."""
+    part: Part = "content" if patterns is None else "authority"
+    if isinstance(value, dict) and (value or not path):
+        for key, inner in value.items():
+            below = _below(patterns, key)
+            if not place.is_named(key) and (patterns is None or below == []):
+                yield (*path, key), key, part
+            yield from _leaves(inner, (*path, key), place.key(key), below)
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, (*path, str(index)), place.item(), _below(patterns, "*"))
+    else:
+        yield path, value, part
+
+
+def _below(patterns: list[list[str]] | None, part: str) -> list[list[str]] | None:
+    """Return what is left of the patterns one level down; None once one of them is used up."""
+    if patterns is None:
+        return None
+    left = [pattern[1:] for pattern in patterns if pattern[0] == part]
+    return None if [] in left else left
+
+
+def _is_default(spec: ToolSpec, name: str, arguments: Mapping[str, Json]) -> bool:
+    argument = spec.parameters.get("properties", {}).get(name, {})
+    return "default" in argument and canonical(argument["default"]) == canonical(arguments.get(name))
+
+
+def _switches(value: Json) -> Iterator[tuple[str, Any]]:
+    """Yield the booleans and nulls of inputs under their names."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, bool) or inner is None:
+                yield key, inner
+            yield from _switches(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _switches(inner)

@@ -1,0 +1,96 @@
+"""Findings: what a text points to or hides is found, and ordinary prose holds none."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airside.stack.findings import MAX_SCANNED, findings, visible
+
+FOUND = {
+    "see https://evil.com/x?y=1.": "https://evil.com/x?y=1",
+    "hxxp://evil.com": "hxxp://evil.com",
+    "//evil.com/x": "//evil.com/x",
+    "http:/\\evil.com": "http:/\\evil.com",
+    "open \\\\evil\\share now": "\\\\evil\\share",
+    "evil[.]com now": "evil[.]com",
+    "go to evil (dot) com": "evil (dot) com",
+    "alice (at) evil dot com": "evil dot com",
+    "open evil . com": "evil . com",
+    "a&#x2e;com": "a&#x2e;com",
+    "evil&period;com": "evil&period;com",
+    "evil%2ecom": "evil%2ecom",
+    "[ok](evil/path)": "evil/path",
+    "<a href='/x'>x</a>": "/x",
+    "<img src=x onerror=alert(1)>": "<img src=x onerror=alert(1)",
+    "javascript:alert(1)": "javascript:alert",
+    "data:text/html,abc": "data:text/html,abc",
+    "xn--pypal-4ve.com": "xn--pypal-4ve.com",
+    "EVIL.Com": "EVIL.Com",
+    "evil.shop/x": "evil.shop/x",
+    "evil\u3002com": "evil\u3002com",
+    "https://corp.com\\@evil.com": "evil.com",
+    "p\u0430ypal.com": "p\u0430ypal.com",
+    "alice@corp.com": "alice@corp.com",
+    "alice\uff20corp.com": "alice\uff20corp.com",
+    "user@[10.0.0.1]": "user@[10.0.0.1]",
+    "at 203.0.113.7 now": "203.0.113.7",
+    "fe80::1": "fe80::1",
+    "GB82 WEST 1234 5698 7654 32.": "GB82 WEST 1234 5698 7654 32",
+    "call +49 30 1234567": "+49 30 1234567",
+    "(030) 1234-5678": "(030) 1234-5678",
+    "account 12345678": "12345678",
+    "Ref INV-2024-0012.": "INV-2024-0012",
+    "0xdeadbeefdeadbeef00": "0xdeadbeefdeadbeef00",
+    "550e8400-e29b-41d4-a716-446655440000": "550e8400-e29b-41d4-a716-446655440000",
+    "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq": "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq",
+    "pay\u200bpal": "pay\u200bpal",
+    "\u202etxt.exe": "\u202etxt.exe",
+    "hi\U000e0041": "hi\U000e0041",
+    "\U0001f600\ufe0f\ufe0f\ufe0f": "\U0001f600\ufe0f\ufe0f\ufe0f",
+}
+
+PROSE = """Dear Ms. Miller, thanks for your mail of 2024-05-01 10:30. The total is $1,200,000.00 (12.50 each), i.e. 3
+rooms, e.g. No.5 at 9 a.m. Please see report.pdf and budget_2024.xlsx.Then we meet on 01.05.2024 at 10:30-11:45 in
+St.Gallen, U.S.A. Our Q3/2024 numbers: 10, 20, 30; 2023/2024 was 45% better; the years 2019-2021 too. Ratio 3:4, v1.2.3,
+24/7, and so on...and more. Call me "soon" \u2764\ufe0f \U0001f468\u200d\U0001f469 \u2014 it's 5km. Flight LH1234 at
+14:05, seat 12A, room 1204. Data: see below. Order 1234567, C++ and .NET; at 2024-05-01T10:30:00Z. 1,234 items; 100%
+done. Is A < B and C > D? It says "and/or" (see above). Best, Tom"""
+
+
+@pytest.mark.parametrize("text", FOUND)
+def test_what_a_text_points_to_or_hides_is_found(text: str) -> None:
+    assert FOUND[text] in findings(text)
+
+
+def test_ordinary_prose_holds_none() -> None:
+    assert findings(PROSE) == []
+
+
+def test_a_text_that_is_not_read_to_its_end_is_a_finding_itself() -> None:
+    for text in ("x" * (MAX_SCANNED + 1), "a@b " * 5_000, " ".join(f"a{n}@b.c" for n in range(2_000))):
+        assert findings(text) == [text.strip()]
+
+
+def test_hidden_characters_are_written_out_for_a_person() -> None:
+    assert visible("pay\u200bpal \u202ex") == "pay\\u{200b}pal \\u{202e}x"
+
+
+AROUND = st.text(string.ascii_letters + string.digits + " .,;:!?'\"()[]<>-_/\\@#%&=\n\u00e9\u200b", max_size=40)
+
+
+@given(AROUND, AROUND)
+def test_a_planted_address_is_found_whatever_surrounds_it(before: str, after: str) -> None:
+    """Some finding holds the host: no surrounding text hides a link from the reader of the content."""
+    text = f"{before} https://evil-host.example/path {after}"
+    assert any("evil-host.example/path" in found for found in findings(text))
+
+
+@given(AROUND, AROUND, st.sampled_from(["evil-host.example", "eve@evil-host.example", "hxxps://evil-host.example"]))
+def test_a_planted_host_is_found_even_where_it_touches_other_text(before: str, after: str, planted: str) -> None:
+    """Unless letters or digits make another name of its end."""
+    text = f"{before}{planted}" + (after if not (after[:1].isalnum() or after[:1] in "_-") else "")
+    assert findings(text), text

@@ -1,0 +1,138 @@
+"""Occurrence: a value is in a text as a whole token, or it is not in it."""
+
+from __future__ import annotations
+
+import string
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airside.stack.occurrence import Haystack, numbers_in
+
+PRESENT: list[tuple[Any, Any]] = [
+    ("alice@corp.com", "Write to alice@corp.com."),
+    ("Alice@Corp.COM", "write to alice@corp.com, please"),
+    ("Alice", "Pay Alice's invoice"),
+    ("Tom & Jerry Ltd", "pay Tom & Jerry\n Ltd today"),
+    ("/home/user/report.txt", "see /home/user/report.txt"),
+    ("https://corp.com/", "see corp.com"),
+    ("corp.com", "see https://corp.com/ now"),
+    ("https://corp.com/a", "<https://corp.com/a>"),
+    ("DE89370400440532013000", "to DE89 3704 0044 0532 0130 00 today"),
+    ("DE89 3704 0044 0532 0130 00", "to de89370400440532013000"),
+    ("+49 30 1234567", "call +49-30-1234567"),
+    ("FL-20871", "FL-20871 120 EUR"),
+    (12, "room 12, floor 3"),
+    (1200.5, "$1,200.50"),
+    (1200.5, "1.200,50 EUR"),
+    (1200.5, "1200.5"),
+    (1_000_000, "1,000,000"),
+    (500, "EUR500 or US$500"),
+    (500, "500EUR"),
+    (2.5, "2.5%"),
+    (-500, "it is -500"),
+    (2, "Two tickets"),
+    ("1200.50", "$1,200.50"),
+    (4711, {"id": 4711}),
+    ("4711", {"id": 4711}),
+    (3.0, ["x", {"n": 3}]),
+    ("key", {"key": 1}),
+]
+
+ABSENT: list[tuple[Any, Any]] = [
+    ("alice@corp.co", "alice@corp.com"),
+    ("lice@corp.com", "alice@corp.com"),
+    ("neil@corp.com", "o'neil@corp.com"),
+    ("alice@corp.co", "alice@corp.co\u200bm"),
+    ("alice@corp.com", "alice@corp.com\u0301"),
+    ("corp.com", "alice@corp.com"),
+    ("corp.com", "https://corp.com/x"),
+    ("corp.com", "x=https://corp.com"),
+    ("alice@corhttps://p.com", "alice@corp.com"),
+    ("/home/user", "/home/user/report.txt"),
+    ("report.txt", "/home/user/report.txt"),
+    ("/HOME/user", "/home/user"),
+    ("C:\\Users", "c:\\users"),
+    ("a.b", "x..a.b"),
+    ("BK-7781", "BK-77812"),
+    ("37040044", "DE89 3704 0044 0532 0130 00"),
+    ("1234 9876", "5550 1234 9876 5432"),
+    (5550, "5550 1234 9876 5432"),
+    (12, "3125"),
+    (12, "12:30"),
+    (12, "A12"),
+    (2024, "2024-05-01"),
+    (-500, "500"),
+    (500, "-500"),
+    (5, "10-5"),
+    (7, "007"),
+    ("7", "007"),
+    (1200, "1.200"),
+    (15, "1,5"),
+    ("K", "\u212a"),
+    ("\u212aing", "King"),
+    ("status", "\uff53tatus"),
+    ("paypal", "p\u0430ypal"),
+    ("/", "this / that"),
+    ("*", "a * b"),
+    ("", "anything"),
+    (True, "true"),
+    (None, "null"),
+    ("a b", ["a", "b"]),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), PRESENT)
+def test_a_whole_token_occurs(value: Any, text: Any) -> None:
+    """What stands alone is found, however it is cased, grouped or spaced."""
+    assert Haystack(text).has(value)
+
+
+@pytest.mark.parametrize(("value", "text"), ABSENT)
+def test_a_part_of_a_longer_token_does_not_occur(value: Any, text: Any) -> None:
+    """Neither does a look-alike, nor what only means the same."""
+    assert not Haystack(text).has(value)
+
+
+def test_a_whole_haystack_holds_its_values_and_no_parts_of_them() -> None:
+    hay = Haystack("main street 5", "DE89 3704 0044", 80, whole=True)
+    assert all(hay.has(value) for value in ("Main Street 5", "DE8937040044", 80, "80"))
+    assert not any(hay.has(value) for value in ("street", 5, 3704, "main"))
+
+
+def test_a_text_too_long_to_be_looked_at_holds_nothing() -> None:
+    assert not Haystack("x " * 200_000 + "needle").has("needle")
+    assert Haystack("needle", "x " * 200_000).has("needle")
+
+
+TOKEN = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
+TEXT = st.text(string.printable + "\u00e9\u200b\u0301\u212a\u0430", max_size=60)
+
+
+@given(TOKEN, TEXT, TEXT)
+def test_what_stands_between_blanks_is_found(token: str, before: str, after: str) -> None:
+    """Whatever surrounds it, unless digits around make one number of it."""
+    text = f"{before}\n\n--- {token} ---\n\n{after}"
+    assert Haystack(text).has(token)
+
+
+@given(TOKEN, TEXT)
+def test_a_value_whose_characters_are_not_there_is_not_found(token: str, text: str) -> None:
+    """Nothing is found that is not written there, but for numbers that are written another way."""
+    if token.lower() not in "".join(text.split()).lower().replace("-", "") and not token.isdigit():
+        assert not Haystack(text).has(token)
+
+
+@given(st.text("mnopqMNOPQ345", min_size=1, max_size=12), st.text("abXY19_", min_size=1, max_size=3))
+def test_a_value_inside_a_longer_word_is_not_found(token: str, more: str) -> None:
+    """On either side, directly or after a joiner."""
+    for text in (token + more, more + token, f"{token}.{more}", f"{more}/{token}", f"{more}@{token}-{more}"):
+        assert not Haystack(text).has(token)
+
+
+@given(st.integers(min_value=0, max_value=10**9), st.sampled_from(["{:,}", "{}", "{:,}.00", "${:,}", "EUR {}"]))
+def test_a_whole_number_is_found_however_it_is_written(number: int, form: str) -> None:
+    assert Decimal(number) in set(numbers_in(f"pay {form.format(number)} now".lower()))
