@@ -124,7 +124,7 @@ def _each(text: str) -> Iterator[str]:
         after = _WORD_AFTER.match(text, match.end())
         assert before is not None and after is not None
         yield text[before.start() : after.end()]
-    yield from filter(None, map(_domain, _DOMAIN.finditer(rest)))
+    yield from _domains(rest)
     yield from _addresses(rest)
     yield from _identifiers(rest)
 
@@ -172,6 +172,16 @@ def _draws(text: str, at: int) -> bool:
         before = text[max(0, at - 2) : at - 1]
     drawn = before != "" and (unicodedata.category(before) in ("So", "Sk") or before in "#*0123456789")
     return drawn and text[at] in (_STYLE, _JOIN)
+
+
+def _domains(text: str) -> Iterator[str]:
+    at = 0
+    while match := _DOMAIN.search(text, at):
+        found = _domain(match)
+        if found:
+            yield found
+        # What follows a number or a file's name is no path of theirs, and is read on its own.
+        at = match.end() if found else match.end("host")
 
 
 def _domain(match: re.Match[str]) -> str:
