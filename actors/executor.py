@@ -60,7 +60,7 @@ class ToolExecutor(Layer):
             executor_id=mint_executor(os.urandom),
             now_us=now_us,
             on_refusal=self._note,
-            claim=self._journal.append,
+            journal=self._journal.append,
         )
         self._beating = asyncio.ensure_future(self._keep_beating())
 

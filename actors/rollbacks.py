@@ -14,9 +14,9 @@ from airside.actors.layer import now_us
 from airside.actors.settings import Settings
 from airside.actors.stubs import Remote, RemoteJournal, RemoteTools
 from airside.stack import events as ev
+from airside.stack.claims import attempt_key
 from airside.stack.doubts import EffectSettled, decode_settled, settled_stream
 from airside.stack.errors import InvalidInput, LayerUnavailable
-from airside.stack.grants import attempt_key
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId, parse_run, root_of, undo_key
 from airside.stack.journaling import Append, Entry
 from airside.stack.messages import Order

@@ -22,6 +22,7 @@ from airside.stack.agents import Agent, Recalled, View
 from airside.stack.approvals import ApprovalRequested, call_digest
 from airside.stack.asking import UNWATCHED, AgentLate, Pulse, ask, checked, told
 from airside.stack.canonical import canonical
+from airside.stack.claims import withdraw
 from airside.stack.errors import LayerUnavailable
 from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ApprovalId, ExecutorId, RunId
@@ -396,7 +397,7 @@ class Cycle:
             return ev.ExecutionLost(
                 step=i.step,
                 attempt=i.attempt,
-                started=True,
+                started=not await self._withdrawn(i),
                 error=error.message,
                 at_us=self._layers.now_us(),
                 cause=i.cause,
@@ -408,6 +409,18 @@ class Cycle:
             at_us=self._layers.now_us(),
             cause=i.cause,
         )
+
+    async def _withdrawn(self, i: do.Execute) -> bool:
+        """Whether a call that was not answered never began, and cannot any more."""
+        if i.gated.effect == "read" or i.gated.repeatable:
+            return False  # it is sent again, whatever became of it
+        tenant = self.machine.state.submitted.identity.tenant
+        try:
+            return await withdraw(
+                self._layers.journal.append, tenant, i.key, i.attempt, step=i.step, at_us=self._layers.now_us()
+            )
+        except LayerUnavailable:
+            return False
 
     async def _learn(self, i: do.Learn) -> None:
         """Start learning; its end is waited for only when the run concludes."""

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from airside.stack.ids import EffectKey, ExecutorId, IssuerId, PrincipalId, RunId, TenantId
-from airside.stack.journaling import Append, Entry
 from airside.stack.reasons import ReasonCode
 from airside.stack.sealing import unwrap, wrap
 from airside.stack.values import Value
@@ -60,43 +59,6 @@ class GrantRefused(Value, tag=True):
     step: int = 0
     tool: str = ""
     principal: str = ""
-
-
-class EffectClaimed(Value, tag=True):
-    """What an executor makes durable before it starts a call that must not be sent twice: its key is used up.
-
-    The claim's stream takes one entry, so of two grants for one key, whoever holds them, one can be carried out.
-    """
-
-    at_us: int
-    executor: ExecutorId
-    tool: str
-    arguments_sha256: str
-    nonce: bytes
-
-
-def attempt_key(key: EffectKey, attempt: int) -> EffectKey:
-    """Return what one attempt of an undo is claimed and settled under.
-
-    The tool is given the same key at every attempt.  A later one is made only when the one before certainly changed
-    nothing, and has a claim of its own, which a grant that was left over from the one before cannot take.
-    """
-    return key if attempt == 1 else EffectKey(f"{key}#{attempt}")
-
-
-def claim_of(grant: Grant, at_us: int) -> Append:
-    """Return the append that claims a grant's key; the same grant again is the same claim."""
-    key = attempt_key(grant.key, grant.attempt) if grant.undo else grant.key
-    claimed = EffectClaimed(
-        at_us=at_us,
-        executor=grant.executor,
-        tool=grant.tool,
-        arguments_sha256=grant.arguments_sha256,
-        nonce=grant.nonce,
-    )
-    body = msgspec.json.encode(claimed)
-    entry = Entry(type="EffectClaimed", step=grant.step, at_us=at_us, cause=-1, body=body)
-    return Append(tenant=grant.tenant, stream=f"claim/{key}", epoch=0, first_seq=0, entries=(entry,))
 
 
 _encoder = msgspec.msgpack.Encoder()

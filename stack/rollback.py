@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Raw
 
 from airside.stack import events as ev
+from airside.stack.claims import attempt_key
 from airside.stack.doubts import Doubt, EffectSettled
 from airside.stack.errors import InvalidInput
-from airside.stack.grants import attempt_key
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId, undo_key
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import EffectClass, ToolResult, Value

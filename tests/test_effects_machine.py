@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from airside.stack.canonical import digest
+from airside.stack.claims import MAX_ATTEMPTS, withdraw
 from airside.stack.errors import LayerUnavailable
 from airside.stack.grants import GRANT_LIFE_US, Grant, GrantRefused, mint
 from airside.stack.ids import ExecutorId, IssuerId, PrincipalId, RunId, TenantId, effect_key
@@ -35,7 +36,8 @@ class EffectsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now, self.incarnation, self.issuer, self.count = 1_000_000, 1, 1, 0
-        self.journal, self.is_away, self.claimed = LocalJournal(), False, dict[str, bytes]()
+        self.journal, self.is_away, self.claimed = LocalJournal(), False, dict[str, int]()
+        self.withdrawn: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.by_nonce: Counter[bytes] = Counter()
         self.burnt: set[bytes] = set()
@@ -81,7 +83,7 @@ class EffectsMachine(RuleBasedStateMachine):
             in_threads=False,
             issuer=IssuerId(f"iss_{self.issuer}"),
             on_refusal=self.refused,
-            claim=self.claim,
+            journal=self.append,
         )
         for name in self.off:
             self.executor.switches.apply(self.thrown(name, off=True))
@@ -90,7 +92,7 @@ class EffectsMachine(RuleBasedStateMachine):
         """Count what the executor would journal."""
         self.refusals += 1
 
-    async def claim(self, append: Append) -> AppendReply:
+    async def append(self, append: Append) -> AppendReply:
         """Be the journal."""
         if self.is_away:
             raise LayerUnavailable("the journal is away")
@@ -105,11 +107,12 @@ class EffectsMachine(RuleBasedStateMachine):
         run=st.sampled_from(RUNS),
         step=st.integers(1, 2),
         epoch=st.integers(1, 3),
+        attempt=st.sampled_from([1, 1, 2, 3, MAX_ATTEMPTS + 1]),
         name=st.sampled_from(["once", "keyed"]),
         behind=st.sampled_from([0, 0, 0, 1]),
         behind_gate=st.sampled_from([0, 0, 0, 1]),
     )
-    def grant(self, run: RunId, step: int, epoch: int, name: str, behind: int, behind_gate: int) -> Grant:
+    def grant(self, run: RunId, step: int, epoch: int, attempt: int, name: str, behind: int, behind_gate: int) -> Grant:
         """A gate grants; perhaps for an executor that is no more, or as a gate that is no more."""
         self.count += 1
         return Grant(
@@ -117,7 +120,7 @@ class EffectsMachine(RuleBasedStateMachine):
             principal=PrincipalId("ann"),
             run_id=run,
             step=step,
-            attempt=1,
+            attempt=attempt,
             epoch=epoch,
             tool=name,
             tool_version=self.specs[name].version,
@@ -142,7 +145,7 @@ class EffectsMachine(RuleBasedStateMachine):
             return "grant_invalid"
         if grant.epoch < self.epochs.get(grant.run_id, 0):
             return "grant_stale"
-        if grant.nonce in self.burnt:
+        if grant.attempt > MAX_ATTEMPTS or grant.nonce in self.burnt:
             return "grant_invalid"
         return "switched_off" if grant.tool in self.off else ""
 
@@ -153,8 +156,9 @@ class EffectsMachine(RuleBasedStateMachine):
         if grant.tool == "once":
             if self.is_away:
                 return "tool_unavailable"
-            if self.claimed.setdefault(grant.key, grant.nonce) != grant.nonce:
+            if grant.key in self.claimed or grant.attempt <= self.withdrawn[grant.key]:
                 return "tool_in_doubt"
+            self.claimed[grant.key] = grant.attempt
         self.by_nonce[grant.nonce] += 1
         return "completed"
 
@@ -173,6 +177,19 @@ class EffectsMachine(RuleBasedStateMachine):
             self.expected_refusals += bool(refusal)
             wanted.append(refusal or self.outcome(grant))
         assert self.loop.run_until_complete(at_once()) == wanted
+
+    @rule(grant=grants)
+    def withdraw(self, grant: Grant) -> None:
+        """Who sent a grant's call heard nothing, and asks whether it can still happen."""
+        asked = withdraw(self.append, grant.tenant, grant.key, grant.attempt, step=grant.step, at_us=self.now)
+        if self.is_away:
+            with pytest.raises(LayerUnavailable):
+                self.loop.run_until_complete(asked)
+            return
+        never = self.loop.run_until_complete(asked)
+        assert never is (grant.attempt < self.claimed.get(grant.key, grant.attempt + 1))
+        if never:
+            self.withdrawn[grant.key] = max(grant.attempt, self.withdrawn[grant.key])
 
     @rule(grant=grants, place=st.integers(0, 10**6))
     def present_a_forgery(self, grant: Grant, place: int) -> None:

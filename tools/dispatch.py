@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import inspect
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -22,10 +22,10 @@ import msgspec
 import orjson
 
 from airside.stack.canonical import check_bounds, digest
+from airside.stack.claims import MAX_ATTEMPTS, Appender, claim
 from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
-from airside.stack.grants import Grant, GrantRefused, claim_of, open_grant
+from airside.stack.grants import Grant, GrantRefused, open_grant
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, EffectKey, ExecutorId, IssuerId, RunId, TenantId
-from airside.stack.journaling import Append, AppendReply
 from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.reasons import ReasonCode
 from airside.stack.switches import Switches
@@ -54,13 +54,13 @@ class Dispatcher:
         in_threads: bool = True,
         issuer: IssuerId = NO_ISSUER,
         on_refusal: Callable[[GrantRefused, TenantId | None], None] = lambda refused, tenant: None,
-        claim: Callable[[Append], Awaitable[AppendReply]] | None = None,
+        journal: Appender | None = None,
     ) -> None:
         self.executor_id = executor_id
         self.issuer = issuer
         self.switches = Switches()
         self._on_refusal = on_refusal
-        self._claim = claim
+        self._journal = journal
         self._tools, self._toolsets = flatten(tools)
         self._key = seal_key
         self._now_us = now_us
@@ -150,6 +150,7 @@ class Dispatcher:
             (grant.issuer != self.issuer, ReasonCode.GRANT_STALE, "an earlier incarnation of the gate issued it"),
             (grant.expires_us <= now, ReasonCode.GRANT_INVALID, "the grant has expired"),
             (grant.epoch < self._epochs.get(grant.run_id, 0), ReasonCode.GRANT_STALE, "a newer activation exists"),
+            (grant.attempt > MAX_ATTEMPTS, ReasonCode.GRANT_INVALID, f"there are {MAX_ATTEMPTS} attempts at most"),
             (grant.nonce in self._burnt, ReasonCode.GRANT_INVALID, "the grant was used before"),
             (digest(request.arguments) != grant.arguments_sha256, ReasonCode.GRANT_INVALID, "other arguments"),
             (known is None, ReasonCode.GRANT_INVALID, f"this executor has no tool {grant.tool}"),
@@ -193,13 +194,13 @@ class Dispatcher:
     async def _unclaimed(self, grant: Grant) -> ToolResult | None:
         """Claim the key of a call that must not be sent twice; return why it cannot be, None if the call may start."""
         spec = self._tools[grant.tool].spec
-        if self._claim is None or spec.effect == "read" or spec.repeatable:
+        if self._journal is None or spec.effect == "read" or spec.repeatable:
             return None
         try:
-            reply = await self._claim(claim_of(grant, self._now_us()))
+            is_ours = await claim(self._journal, grant, at_us=self._now_us())
         except LayerUnavailable as error:
             return _refusal(ReasonCode.TOOL_UNAVAILABLE, error.message)
-        if reply.verdict != "ok":
+        if not is_ours:
             return _refusal(ReasonCode.TOOL_IN_DOUBT, f"{grant.key} was claimed before: it may have happened")
         return None
 

@@ -200,7 +200,7 @@ class World:
             now_us=self.now_us,
             in_threads=False,
             issuer=self.issuer,
-            claim=self.journal.append,
+            journal=self.journal.append,
         )
 
     def _policy(self) -> LocalPolicy:
