@@ -13,10 +13,11 @@ from pydantic import BaseModel
 
 from airside.actors.announcing import OnApproval
 from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
-from airside.stack.agents import Agent, FunctionAgent
+from airside.stack.agents import Agent, FunctionAgent, price_of
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import InvalidConfig
 from airside.stack.policy import Bundle, load_bundle
+from airside.stack.spending import DECISION_UNITS
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import SingleAgent, Topology
 from airside.tools.tool import Tool, Toolset, flatten
@@ -62,15 +63,25 @@ class App:
         bundle = self.policy.read_text(encoding="utf-8") if isinstance(self.policy, Path) else self.policy
         directory = self.directory if isinstance(self.directory, Directory) else load_directory(self.directory)
         specs = [tool.spec for tool in tools.values()]
-        traced = policy.traced(specs)
         return CheckedApp(
-            app=self, agents=agents, routes=routes, specs=specs, bundle=bundle, traced=traced, directory=directory
+            app=self,
+            agents=agents,
+            routes=routes,
+            specs=specs,
+            bundle=bundle,
+            traced=policy.traced(specs),
+            metered=directory.metered(DECISION_UNITS),
+            directory=directory,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedApp:
-    """An app that holds together.  `traced` are the tools of whose calls policy may ask where the values come from."""
+    """An app that holds together.
+
+    `traced` are the tools of whose calls policy may ask where the values come from; `metered` the tenants whose runs
+    share a budget of what decisions use.
+    """
 
     app: App
     agents: Mapping[str, Agent]
@@ -78,6 +89,7 @@ class CheckedApp:
     specs: Sequence[ToolSpec]
     bundle: str
     traced: frozenset[str]
+    metered: frozenset[str]
     directory: Directory
 
 
@@ -99,6 +111,7 @@ def _check_callback(on_approval: object) -> None:
 
 
 def _agent(name: str, agent: Agent | Callable[..., Any]) -> Agent:
+    price_of(agent)  # what is no price is said now
     if hasattr(agent, "decide"):
         return agent
     if callable(agent):

@@ -178,7 +178,9 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
     app, version = checked.app, checked.app.version
     plain = LayerConfig(settings, state_dir)
     sealed = replace(plain, seal_key=keys.seal)
-    runtime_app = RuntimeApp(checked.agents, checked.routes, checked.specs, app.memory, version, checked.traced)
+    runtime_app = RuntimeApp(
+        checked.agents, checked.routes, checked.specs, app.memory, version, checked.traced, checked.metered
+    )
 
     def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:
         options: dict[str, Any] = {

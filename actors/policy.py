@@ -20,9 +20,11 @@ from airside.stack.gate import Gate, GateRequest, Proposed
 from airside.stack.ids import Buffered, RunId, mint_issuer
 from airside.stack.ledger import Per, window_of
 from airside.stack.messages import Order
+from airside.stack.metering import SpendRequest
 from airside.stack.policy import load_bundle
 from airside.stack.sealing import unwrap
-from airside.stack.spending import Spending, Spent
+from airside.stack.spending import Spending
+from airside.stack.spent import Spent
 from airside.stack.switches import STREAM, Switches
 from airside.stack.toolspec import ToolSpec
 from airside.stack.undoing import UndoGate, UndoRequest, streams_for
@@ -44,6 +46,7 @@ class Policy(Layer):
         """Compile the bundle and the tools' validators, void what was granted before, and count what was spent."""
         settings = self.config.settings
         self._decoder = msgspec.msgpack.Decoder(GateRequest)
+        self._spend_request = msgspec.msgpack.Decoder(SpendRequest).decode
         self._proposed = msgspec.msgpack.Decoder(Proposed).decode
         self._undo_request = msgspec.msgpack.Decoder(UndoRequest).decode
         self._encoder = msgspec.msgpack.Encoder()
@@ -104,6 +107,11 @@ class Policy(Layer):
             self._decisions[reply.decision.outcome] += 1
             answers.append(self._encoder.encode(reply))
         return answers
+
+    async def spend(self, batch: list[bytes]) -> list[bytes]:
+        """Reserve what each decision of a batch can cost, or say why it may not be made."""
+        await self.ready()
+        return [self._encoder.encode(self._gate.spend(self._spend_request(item))) for item in batch]
 
     async def check(self, batch: list[bytes]) -> list[bytes]:
         """Say of each proposal why it cannot be its tool's arguments, nothing if it can; decides nothing."""

@@ -83,17 +83,63 @@ WHERE r.run_id NOT IN (SELECT run_id FROM outcomes)
 GROUP BY ALL ORDER BY min(e.at_us);
 
 -- name: spent
--- Calls that were intended, once a key however often they were sent: of unfinished runs each, of ended ones summed up
--- per tenant, tool and the span of time (since the given month, day and minute began) they fall into.
+-- What was reserved and used: of unfinished runs each call (once a key however often it was sent), each decision and
+-- each timed attempt, with its key and whether its use is not known yet; of ended ones summed up per tenant, tool and
+-- the span of time (since the given month, day and minute began) they fall into.  `stack.spent.spent_of` says the
+-- same of one run's events, and a test holds the two together.
 WITH calls AS (
-    SELECT tenant, stream, step, min(at_us) AS at_us, any_value(json_extract_string(body, '$.tool')) AS tool,
-           any_value(coalesce(CAST(json_extract(body, '$.cost_microusd') AS BIGINT), 0)) AS cost
+    SELECT tenant, stream, stream || ':' || step AS key, min(at_us) AS at_us, false AS is_open,
+           any_value(json_extract_string(body, '$.tool')) AS tool, 1 AS calls, 0 AS steps, 0 AS tokens,
+           any_value(coalesce(CAST(json_extract(body, '$.cost_microusd') AS BIGINT), 0)) AS cost, 0 AS wall_ms
     FROM events WHERE type = 'EffectIntended' GROUP BY tenant, stream, step),
+paid AS (
+    SELECT DISTINCT stream FROM events WHERE type = 'SpendAsked' OR
+        (type = 'StepDecided' AND NOT contains(body, '"spend":{"tokens":0,"cost_microusd":0}'))),
+deciding AS (
+    SELECT tenant, stream, step, epoch, at_us, type, body, lag(type) OVER w AS last_type, lead(type) OVER w AS next_type,
+           lead(body) OVER w AS next_body, lead(at_us) OVER w AS next_us
+    FROM events SEMI JOIN paid USING (stream) WHERE type IN ('SpendAsked', 'SpendRefused', 'StepDecided', 'DecideFailed')
+    WINDOW w AS (PARTITION BY stream, step ORDER BY seq)),
+priced AS (
+    SELECT *, next_type IS NOT DISTINCT FROM 'StepDecided' AS made FROM deciding
+    WHERE type = 'SpendAsked' AND next_type IS DISTINCT FROM 'SpendRefused'),
+decisions AS (
+    SELECT tenant, stream, stream || ':' || step || '/decide@' || epoch AS key, at_us, next_type IS NULL AS is_open,
+           '' AS tool, 0 AS calls, 1 AS steps,
+           CAST(coalesce(CASE WHEN made THEN json_extract(next_body, '$.proposal.spend.tokens')
+                ELSE json_extract(body, '$.price.tokens') END, 0) AS BIGINT) AS tokens,
+           CAST(coalesce(CASE WHEN made THEN json_extract(next_body, '$.proposal.spend.cost_microusd')
+                ELSE json_extract(body, '$.price.cost_microusd') END, 0) AS BIGINT) AS cost,
+           CASE WHEN made THEN greatest(0, (next_us - at_us + 999) // 1000)
+                ELSE CAST(json_extract(body, '$.wall_ms') AS BIGINT) END AS wall_ms
+    FROM priced
+    UNION ALL
+    SELECT tenant, stream, stream || ':' || step || '/decide@' || epoch, at_us, false, '', 0, 1,
+           CAST(json_extract(body, '$.proposal.spend.tokens') AS BIGINT),
+           CAST(json_extract(body, '$.proposal.spend.cost_microusd') AS BIGINT), 0
+    FROM deciding WHERE type = 'StepDecided' AND last_type IS DISTINCT FROM 'SpendAsked'
+        AND NOT contains(body, '"spend":{"tokens":0,"cost_microusd":0}')),
+timed AS (
+    SELECT DISTINCT stream FROM events
+    WHERE type = 'EffectIntended' AND coalesce(CAST(json_extract(body, '$.wall_ms') AS BIGINT), 0) > 0),
+executing AS (
+    SELECT tenant, stream, step, at_us, type, body, lead(type) OVER w AS next_type, lead(body) OVER w AS next_body
+    FROM events SEMI JOIN timed USING (stream) WHERE type IN ('EffectIntended', 'ToolExecuted', 'ExecutionLost')
+    WINDOW w AS (PARTITION BY stream, step ORDER BY seq)),
+times AS (
+    SELECT tenant, stream, stream || ':' || step || '/wall@' || json_extract_string(body, '$.attempt') AS key, at_us,
+           next_type IS NULL AS is_open, '' AS tool, 0 AS calls, 0 AS steps, 0 AS tokens, 0 AS cost,
+           CASE WHEN next_type IS NOT DISTINCT FROM 'ToolExecuted'
+                THEN (CAST(json_extract(next_body, '$.result.duration_us') AS BIGINT) + 999) // 1000
+                ELSE CAST(json_extract(body, '$.wall_ms') AS BIGINT) END AS wall_ms
+    FROM executing WHERE type = 'EffectIntended' AND CAST(json_extract(body, '$.wall_ms') AS BIGINT) > 0),
+used AS (FROM calls UNION ALL FROM decisions UNION ALL FROM times),
 live AS (SELECT run_id FROM runs WHERE run_id NOT IN (SELECT run_id FROM outcomes))
-SELECT tenant, stream, stream || ':' || step, tool, 1, cost, at_us FROM calls
+SELECT tenant, stream, key, at_us, is_open, tool, calls, steps, tokens, cost, wall_ms FROM used
 WHERE split_part(stream, '.', 1) IN (SELECT run_id FROM live)
 UNION ALL
-SELECT tenant, '', '', tool, count(*), CAST(sum(cost) AS BIGINT), max(at_us) FROM calls
+SELECT tenant, '', '', max(at_us), false, tool, CAST(sum(calls) AS BIGINT), CAST(sum(steps) AS BIGINT),
+       CAST(sum(tokens) AS BIGINT), CAST(sum(cost) AS BIGINT), CAST(sum(wall_ms) AS BIGINT) FROM used
 WHERE split_part(stream, '.', 1) NOT IN (SELECT run_id FROM live)
 GROUP BY tenant, tool, CASE WHEN at_us >= $3 THEN 3 WHEN at_us >= $2 THEN 2 WHEN at_us >= $1 THEN 1 ELSE 0 END;
 

@@ -27,12 +27,13 @@ from airside.actors.stubs import (
 from airside.stack import events as ev
 from airside.stack import instructions as do
 from airside.stack.agents import Agent
-from airside.stack.cycle import Cycle, Layers
+from airside.stack.cycle import Cycle
 from airside.stack.ending import ending
 from airside.stack.errors import Fenced, LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
 from airside.stack.instructions import Instructions
 from airside.stack.journaling import Append
+from airside.stack.layers import Layers
 from airside.stack.machine import RunMachine
 from airside.stack.messages import Activation, Delivery, Report
 from airside.stack.runlog import entry_of
@@ -53,6 +54,7 @@ class RuntimeApp:
     memory: bool
     version: str
     traced: frozenset[str] | None = None
+    metered: frozenset[str] = frozenset()
 
 
 class TenantRuntime(Layer):
@@ -88,6 +90,7 @@ class TenantRuntime(Layer):
             traceparent=traceparent,
             pulse=self._pulse,
             traced=self._app.traced,
+            metered=self._app.metered,
         )
         self._beating = asyncio.ensure_future(self._keep_beating())
 

@@ -25,6 +25,7 @@ from airside.stack.events import ApprovalDecided
 from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.journaling import Append, AppendReply
+from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
 
 encode = msgspec.msgpack.Encoder().encode
@@ -151,11 +152,18 @@ class RemotePolicy:
     """The `Policy` port."""
 
     def __init__(self, settings: Settings) -> None:
-        self._decide = Remote(settings, "policy").coalesced("decide", GateReply)
+        remote = Remote(settings, "policy")
+        self._decide = remote.coalesced("decide", GateReply)
+        self._spend = remote.coalesced("spend", SpendReply)
 
     async def decide(self, request: GateRequest) -> GateReply:
         """Decide about one call."""
         reply: GateReply = await self._decide(request)
+        return reply
+
+    async def spend(self, request: SpendRequest) -> SpendReply:
+        """Reserve what a decision can cost."""
+        reply: SpendReply = await self._spend(request)
         return reply
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airside.actors.jobs import Job
     from airside.actors.launch import connect, start
     from airside.actors.results import PendingApproval, RunResult
-    from airside.stack.agents import FunctionAgent, ReplayAgent, View
+    from airside.stack.agents import FunctionAgent, ReplayAgent, View, priced
     from airside.stack.errors import AirsideError
     from airside.stack.policy import DEFAULT_POLICY
     from airside.stack.reasons import ReasonCode, RunStatus
@@ -37,7 +37,7 @@ _HOME = {
     "airside.actors.jobs": ["Job"],
     "airside.actors.launch": ["connect", "start"],
     "airside.actors.results": ["PendingApproval", "RunResult"],
-    "airside.stack.agents": ["FunctionAgent", "ReplayAgent", "View"],
+    "airside.stack.agents": ["FunctionAgent", "ReplayAgent", "View", "priced"],
     "airside.stack.errors": ["AirsideError"],
     "airside.stack.policy": ["DEFAULT_POLICY"],
     "airside.stack.reasons": ["ReasonCode", "RunStatus"],
@@ -75,6 +75,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
     "Toolset",
     "View",
     "connect",
+    "priced",
     "start",
     "tool",
 ]

@@ -15,12 +15,13 @@ from airside.actors.app import CheckedApp
 from airside.actors.journal_store import JournalStore
 from airside.actors.layer import now_us
 from airside.memory.local import LocalMemory
-from airside.stack.cycle import Cycle, Layers
+from airside.stack.cycle import Cycle
 from airside.stack.events import RunActivated, RunSubmitted
 from airside.stack.gate import Gate
 from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import Buffered, mint_executor, mint_run, parse_principal, parse_tenant
 from airside.stack.journaling import Append, AppendReply
+from airside.stack.layers import Layers
 from airside.stack.local import LocalApprovals, LocalPolicy
 from airside.stack.machine import RunMachine
 from airside.stack.policy import load_bundle

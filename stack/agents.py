@@ -9,15 +9,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
+from airside.stack.errors import InvalidConfig
 from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.state import StepRecord
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import BranchEnd, StageEnd
-from airside.stack.values import Action, Finish, Limits, Proposal, Request, Value
+from airside.stack.values import FREE, MOST, Action, Finish, Limits, Proposal, Request, Spend, Value
 
 
 class Recalled(Value, array_like=True):
@@ -69,7 +70,9 @@ class View:
 class Agent(Protocol):
     """Proposes the next step.
 
-    One with `waits = False` says that its `decide` never awaits; any other is asked in a task of its own.
+    Its `price`, if it has that, is the most one decision can cost, which is reserved before it is asked; without one a
+    decision must be free.  One with `waits = False` says that its `decide` never awaits; any other is asked in a task
+    of its own.
     """
 
     async def decide(self, view: View) -> Proposal:
@@ -85,6 +88,7 @@ class FunctionAgent:
 
     def __init__(self, function: Callable[[View], Proposal | Awaitable[Proposal]]) -> None:
         self._function = function
+        self.price = price_of(function)
         self.waits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async call
         )
@@ -97,6 +101,33 @@ class FunctionAgent:
 
     def __repr__(self) -> str:
         return f"FunctionAgent({getattr(self._function, '__name__', self._function)!s})"
+
+
+Decides = TypeVar("Decides", bound=Callable[..., Any])
+
+
+def priced(*, tokens: int = 0, cost_microusd: int = 0) -> Callable[[Decides], Decides]:
+    """Decorate an agent (a function, or a class with `decide`) with the most that one of its decisions can cost.
+
+    `priced()` says that its decisions are free.  Raises `InvalidConfig` for what is not a whole number of at least 0.
+    """
+    for name, amount in (("tokens", tokens), ("cost_microusd", cost_microusd)):
+        if type(amount) is not int or not 0 <= amount <= MOST:
+            raise InvalidConfig(f"priced: {name}={amount!r:.40} is not a whole number of at least 0")
+
+    def decorate(agent: Decides) -> Decides:
+        agent.price = Spend(tokens=tokens, cost_microusd=cost_microusd)  # type: ignore[attr-defined]
+        return agent
+
+    return decorate
+
+
+def price_of(agent: object) -> Spend | None:
+    """Return the price an agent names, None if it names none; raise `InvalidConfig` for what is no price."""
+    price = getattr(agent, "price", None)
+    if price is not None and not isinstance(price, Spend):
+        raise InvalidConfig(f"agent {agent!r:.80}: its price is {price!r:.80}; it must be a Spend, or absent")
+    return price
 
 
 class ReplayAgent:
@@ -115,6 +146,7 @@ class ReplayAgent:
         answer: Callable[[View], Any] | None = None,
     ) -> None:
         self.waits = False
+        self.price = FREE
         self._actions = actions
         self._key = key
         self._answer = answer

@@ -69,6 +69,7 @@ class CallHandlers(MachineBase):
             tool=gated.tool,
             digest=gated.digest,
             cost_microusd=gated.cost_microusd,
+            wall_ms=gated.wall_ms,
         )
         return self._become(Phase.INTENDING, intend)
 

@@ -10,65 +10,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from airside.stack import events as ev
 from airside.stack import instructions as do
-from airside.stack.agents import Agent, Recalled, View
+from airside.stack.account import Account
+from airside.stack.agents import Recalled, View
 from airside.stack.approvals import ApprovalRequested, call_digest
-from airside.stack.asking import UNWATCHED, AgentLate, Pulse, ask, checked, told
+from airside.stack.asking import AgentLate, ask, checked, told
 from airside.stack.canonical import canonical
 from airside.stack.claims import withdraw
 from airside.stack.errors import LayerUnavailable
 from airside.stack.gate import GateReply, GateRequest
-from airside.stack.ids import ApprovalId, ExecutorId, RunId
+from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.instructions import Instructions
+from airside.stack.layers import Layers
+from airside.stack.learning import Learning
 from airside.stack.machine import RunMachine
 from airside.stack.ports import (
-    Approvals,
-    Candidate,
     ExecuteRequest,
-    Journal,
-    Memory,
-    Policy,
     RecallRequest,
-    Tools,
 )
 from airside.stack.provenance import Tracer
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import RunLog
-from airside.stack.toolspec import ToolSpec
-from airside.stack.topology import FanOut, Route, Topology, Visit
-from airside.stack.values import CLEARANCES, UNTRUSTED, Clearance, Decision
+from airside.stack.topology import FanOut, Route, Visit
+from airside.stack.values import UNTRUSTED, Decision, Limits
 
 _LABELS = frozenset({"confidential", "restricted", UNTRUSTED})
 """What marks a run that read a record of memory: two sensitivities, and that an outsider may have written it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layers:
-    """Everything a cycle uses.  `memory` is None for an app without memory.
-
-    `traced` are the tools of whose calls policy may ask where the values come from; None means of all.
-    """
-
-    journal: Journal
-    policy: Policy
-    tools: Tools
-    approvals: Approvals
-    memory: Memory | None
-    agents: Mapping[str, Agent]
-    routes: Mapping[str, Topology]
-    specs: Sequence[ToolSpec]
-    now_us: Callable[[], int]
-    spawn: Callable[[Cycle, do.SpawnChildren], Awaitable[None]]
-    traceparent: Callable[[RunId], str] = lambda run_id: ""
-    pulse: Pulse = UNWATCHED
-    traced: frozenset[str] | None = None
 
 
 class Cycle:
@@ -88,7 +61,9 @@ class Cycle:
         self._remaining = machine.limits
         self._grant = b""
         self._reading = False
-        self._learning: list[asyncio.Task[ev.MemoryLearned | None]] = []
+        self._learning = Learning(layers.memory, machine.state, layers.now_us)
+        metered = submitted.identity.tenant in layers.metered
+        self._account = Account(layers.policy, submitted, machine.state.epoch, metered=metered)
         self._inbox: deque[ev.Event] = deque()
         self._task: asyncio.Task[None] | None = None
         self._in_step = False
@@ -196,7 +171,10 @@ class Cycle:
             known = isinstance(error, LookupError)
             reason = ReasonCode.UNKNOWN_ROUTE_MODE if known else ReasonCode.INTERNAL_ERROR
             return ev.RouteFailed(step=i.step, reason_code=reason, error=str(error), at_us=now, cause=i.cause)
-        return ev.RoutePlanned(step=i.step, route=route, at_us=now, cause=i.cause)
+        metered, price = False, None
+        if isinstance(route, Visit):
+            metered, price = self._account.terms(self._layers.agents[route.agent])
+        return ev.RoutePlanned(step=i.step, route=route, metered=metered, price=price, at_us=now, cause=i.cause)
 
     def _existing(self, route: Route) -> Route:
         """Return a route whose names all exist; raise `LookupError` otherwise."""
@@ -232,9 +210,20 @@ class Cycle:
             cause=i.cause,
         )
 
+    async def _ask_spend(self, i: do.AskSpend) -> ev.Event:
+        wall_ms = int(self._seconds(self.machine.remaining()) * 1000)
+        return self._account.ask(i, wall_ms=wall_ms, now_us=self._layers.now_us())
+
+    async def _reserve(self, i: do.Reserve) -> ev.Event:
+        return await self._account.reserve(i, now_us=self._layers.now_us)
+
+    def _seconds(self, left: Limits) -> float:
+        """Return how long a decision may take."""
+        return min(left.decide_ms / 1000, left.max_seconds + 1)
+
     async def _decide(self, i: do.Decide) -> ev.Event:
         limits = self._remaining = self.machine.remaining()
-        seconds = min(limits.decide_ms / 1000, limits.max_seconds + 1)
+        seconds = self._seconds(limits)
         reason = ReasonCode.AGENT_ERROR
         try:
             answer = await ask(self._layers.agents[i.agent], self._view(i), seconds, self._layers.pulse)
@@ -249,9 +238,11 @@ class Cycle:
             self._layers.pulse.leave()
         else:
             self._layers.pulse.leave()
-            return ev.StepDecided(
+            decided = ev.StepDecided(
                 step=i.step, agent=i.agent, proposal=proposal, at_us=self._layers.now_us(), cause=i.cause
             )
+            self._account.decided(decided)
+            return decided
         return ev.DecideFailed(
             step=i.step,
             agent=i.agent,
@@ -304,6 +295,8 @@ class Cycle:
                 origins=self._tracer.trace(i.action.tool, i.action.arguments, s)
                 if traced is None or i.action.tool in traced
                 else (),
+                settled=self._account.take(),
+                share=self._account.share,
             )
             reply = await self._layers.policy.decide(request)
         except LayerUnavailable as error:
@@ -327,6 +320,7 @@ class Cycle:
             digest=reply.digest,
             approval_id=reply.approval_id,
             counted=reply.counted,
+            wall_ms=reply.wall_ms,
             trusted_output=reply.trusted_output,
             origins=reply.origins,
             executor=ExecutorId(executor),
@@ -378,6 +372,7 @@ class Cycle:
             tool=i.tool,
             digest=i.digest,
             cost_microusd=i.cost_microusd,
+            wall_ms=i.wall_ms,
             at_us=self._layers.now_us(),
             cause=i.cause,
         )
@@ -402,6 +397,7 @@ class Cycle:
                 at_us=self._layers.now_us(),
                 cause=i.cause,
             )
+        self._account.executed(i.gated, reply.result.duration_us)
         return ev.ToolExecuted(
             step=i.step,
             attempt=i.attempt,
@@ -423,31 +419,7 @@ class Cycle:
             return False
 
     async def _learn(self, i: do.Learn) -> None:
-        """Start learning; its end is waited for only when the run concludes."""
-        if self._layers.memory is not None and i.text:
-            self._learning.append(asyncio.ensure_future(self._learned(i)))
-
-    async def _learned(self, i: do.Learn) -> ev.MemoryLearned:
-        assert self._layers.memory is not None
-        candidate = Candidate(
-            tenant=self.machine.state.submitted.identity.tenant,
-            text=i.text,
-            kind=i.kind,
-            source=f"{self.run_id}#{i.step}",
-            sensitivity=self._sensitivity(),
-        )
-        try:
-            reply = await self._layers.memory.write_if_useful(candidate)
-            code, record_id = reply.code, reply.record_id
-        except Exception:
-            # The run is over and its answer stands; what memory could not take is in the journal as such.
-            code, record_id = ReasonCode.MEMORY_UNAVAILABLE, ""
-        now = self._layers.now_us()
-        return ev.MemoryLearned(step=i.step, record_id=record_id, code=code, at_us=now, cause=i.cause)
-
-    def _sensitivity(self) -> Clearance:
-        """Return the highest sensitivity the run has read: what it learned is as sensitive as that."""
-        return next((level for level in reversed(CLEARANCES) if level in self.machine.state.labels), "internal")
+        self._learning.begin(i)
 
     async def _spawn_children(self, i: do.SpawnChildren) -> None:
         await self._layers.spawn(self, i)
@@ -458,11 +430,9 @@ class Cycle:
         return ev.DoubtExpired(step=i.step, at_us=self._layers.now_us(), cause=i.cause)
 
     async def _conclude(self, i: do.Conclude) -> ev.Event:
-        while self._learning:
-            learned = await asyncio.shield(self._learning[0])  # a kill ends the waiting, not the learning
-            self._learning.pop(0)
-            if learned is not None:
-                self.feed(learned)
+        while (learned := await self._learning.next_learned()) is not None:
+            self.feed(learned)
+        await self._account.settle_up()
         with contextlib.suppress(LayerUnavailable):
             await self._layers.tools.release(self.run_id)
         return ev.RunEnded(
@@ -487,6 +457,8 @@ _Perform = Callable[[Cycle, Any], Awaitable[ev.Event | None]]
 _PERFORM: dict[type[do.Instruction], _Perform] = {
     do.Plan: Cycle._plan,
     do.Recall: Cycle._recall,
+    do.AskSpend: Cycle._ask_spend,
+    do.Reserve: Cycle._reserve,
     do.Decide: Cycle._decide,
     do.Gate: Cycle._gate,
     do.AskApproval: Cycle._ask_approval,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from airside.stack.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
 from airside.stack.errors import InvalidId
 from airside.stack.ids import SYSTEM_TENANT, parse_principal, parse_tenant
-from airside.stack.ledger import Cap, Per
+from airside.stack.ledger import UNIT, Cap, Per
 from airside.stack.values import CLEARANCES, Clearance, Limits
 from airside.stack.yaml_source import load_yaml
 
@@ -58,10 +58,11 @@ class Principal(_Closed):
 class Budget(_Closed):
     """What the runs of a tenant, or of all tenants, may use together: `limit` of `unit` ever, or per span of time.
 
-    A unit is `cost_microusd`, `tool_calls`, or `tool:NAME` (the calls of one tool).
+    A unit is `cost_microusd`, `tokens`, `steps` (decisions of agents), `tool_calls`, `tool:NAME` (the calls of one
+    tool) or `wall_ms` (milliseconds that decisions and calls take).
     """
 
-    unit: Annotated[str, Field(pattern=r"^(cost_microusd|tool_calls|tool:[A-Za-z0-9_.-]{1,128})$")]
+    unit: Annotated[str, Field(pattern=f"^({UNIT})$")]
     limit: Annotated[int, Field(ge=0, le=2**53)]
     per: Per = "ever"
 
@@ -138,6 +139,13 @@ class Directory(_Closed):
         except InvalidId as error:
             raise ValueError(error.message) from None
         return tenants
+
+    def metered(self, units: frozenset[str]) -> frozenset[str]:
+        """Return the tenants whose runs share a budget of one of these units."""
+        everybody = any(budget.unit in units for budget in self.budgets)
+        return frozenset(
+            name for name, t in self.tenants.items() if everybody or any(budget.unit in units for budget in t.budgets)
+        )
 
     def caps(self) -> tuple[list[Cap], dict[str, list[Cap]]]:
         """Return the organisation's caps, and those of every tenant that has any."""

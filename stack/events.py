@@ -28,6 +28,7 @@ from airside.stack.values import (
     Outcome,
     Request,
     Risk,
+    Spend,
     ToolResult,
     Traced,
     Usage,
@@ -71,11 +72,16 @@ class RunActivated(Event, tag=True):
     claim: str = ""
 
 
-class RoutePlanned(Event, tag=True):
-    """The topology said where the run goes next."""
+class RoutePlanned(Event, tag=True, omit_defaults=True):
+    """The topology said where the run goes next.
+
+    `metered` = the agent's decision is reserved before it is asked; `price` is the most it can cost, if it says.
+    """
 
     step: int
     route: Route
+    metered: bool = False
+    price: Spend | None = None
 
 
 class RouteFailed(Event, tag=True):
@@ -99,6 +105,31 @@ class RecallFailed(Event, tag=True):
 
     step: int
     error: str
+
+
+class SpendAsked(Event, tag=True):
+    """What one decision can cost is about to be reserved.  Durable before the gate is asked: a gate that is restarted
+    counts from the journal.
+    """
+
+    step: int
+    epoch: int
+    price: Spend | None
+    wall_ms: Count
+
+
+class SpendReserved(Event, tag=True):
+    """The gate set that aside; the agent may be asked."""
+
+    step: int
+
+
+class SpendRefused(Event, tag=True):
+    """There is too little left for the decision, or nobody knows what it costs."""
+
+    step: int
+    reason_code: ReasonCode
+    detail: str
 
 
 class StepDecided(Event, tag=True):
@@ -138,6 +169,7 @@ class ActionGated(Event, tag=True):
     approval_id: ApprovalId | None = None
     executor: ExecutorId = ExecutorId("")
     counted: bool = False
+    wall_ms: Count = 0
     trusted_output: bool = False
     origins: tuple[Traced, ...] = ()
 
@@ -163,6 +195,7 @@ class EffectIntended(Event, tag=True):
     tool: str
     digest: str
     cost_microusd: Count = 0
+    wall_ms: Count = 0
 
 
 class ToolExecuted(Event, tag=True):
@@ -257,6 +290,9 @@ AnyEvent = (
     | RouteFailed
     | MemoryRecalled
     | RecallFailed
+    | SpendAsked
+    | SpendReserved
+    | SpendRefused
     | StepDecided
     | DecideFailed
     | ActionGated

@@ -16,6 +16,7 @@ from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
 from airside.stack.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.identity import IdentityChecker, run_subject
 from airside.stack.ids import NO_ISSUER, ApprovalId, ExecutorId, IssuerId, Randomness, RunId, approval_for, effect_key
+from airside.stack.metering import Settled, SpendReply, SpendRequest, wall_key
 from airside.stack.policy import Bundle, Evaluator, Facts
 from airside.stack.provenance import complete
 from airside.stack.reasons import ReasonCode
@@ -30,7 +31,8 @@ _MAX_MESSAGE_BYTES = 64 * 2**20
 class GateRequest(Value, array_like=True):
     """A proposed call with its context.  `arguments` is the JSON the agent gave; `identity` its owner's, encoded.
 
-    `origins` say where the values of the arguments come from, as the runtime traced them.
+    `origins` say where the values of the arguments come from, as the runtime traced them; `settled` and `share` are as
+    in `SpendRequest`.
     """
 
     identity: bytes
@@ -47,13 +49,16 @@ class GateRequest(Value, array_like=True):
     receipt: str = ""
     version: str = ""
     origins: tuple[Traced, ...] = ()
+    settled: tuple[Settled, ...] = ()
+    share: Limits | None = None
 
 
 class GateReply(Value, array_like=True):
     """The decision about the exact call; `grant` is given with an allow and with nothing else.
 
     `counted` = it uses up a shared budget, so its intent must be durable before it leaves even if it is a read: a gate
-    that is restarted counts from the journal.  `origins` are those of every value of the complete arguments.
+    that is restarted counts from the journal.  `wall_ms` is the time that was reserved for it, 0 if nobody counts that.
+    `origins` are those of every value of the complete arguments.
     """
 
     decision: Decision
@@ -67,6 +72,7 @@ class GateReply(Value, array_like=True):
     approval_id: ApprovalId | None = None
     grant: bytes = b""
     counted: bool = False
+    wall_ms: int = 0
     trusted_output: bool = False
     origins: tuple[Traced, ...] = ()
 
@@ -117,6 +123,35 @@ class Gate:
         except Exception as error:
             return GateReply(decision=self._evaluator.error(f"{type(error).__name__}: {error}"))
 
+    def spend(self, request: SpendRequest) -> SpendReply:
+        """Reserve what a decision can cost, or say why it may not be made; anything unexpected is a no."""
+        try:
+            return self._spend(request)
+        except Exception as error:
+            return SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail=f"{type(error).__name__}: {error}"[:2000])
+
+    def _spend(self, request: SpendRequest) -> SpendReply:
+        identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))
+        if identity is None:
+            text = "the identity's seal does not hold for this run"
+            return SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail=text)
+        tenant, now, wanted = identity.tenant, self._now_us(), request.wanted
+        self.spending.settle(identity, request.run_id, request.settled, now_us=now, share=request.share)
+        if wanted is None:
+            return SpendReply()
+        blocked = self.switches.blocking(
+            now_us=now, tenant=tenant, principal=identity.principal, version=request.version, run_id=request.run_id
+        )
+        if blocked is not None:
+            return SpendReply(reason_code=ReasonCode.SWITCHED_OFF, detail=str(blocked))
+        if wanted.price is None and self.spending.must_be_priced(tenant):
+            text = f"the agent names no price, and runs of {tenant} share a budget"
+            return SpendReply(reason_code=ReasonCode.PRICE_UNKNOWN, detail=text)
+        short = self.spending.reserve_decision(identity, request.run_id, wanted, now_us=now, share=request.share)
+        if short is not None:
+            return SpendReply(reason_code=reason_of_shortage(short), detail=str(short))
+        return SpendReply()
+
     def check(self, proposed: Proposed) -> str:
         """Return why these can never be the tool's arguments, nothing if they can; what policy says is `decide`'s."""
         known = self._tools.get(proposed.tool)
@@ -133,6 +168,7 @@ class Gate:
         identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))
         if identity is None:
             return GateReply(decision=self._evaluator.error("the identity's seal does not hold for this run"))
+        self.spending.settle(identity, request.run_id, request.settled, now_us=self._now_us(), share=request.share)
         blocked = self.switches.blocking(
             now_us=self._now_us(),
             tenant=identity.tenant,
@@ -191,9 +227,10 @@ class Gate:
             if receipt is not None:
                 approval_id = receipt.approval_id
                 decision = msgspec.structs.replace(decision, outcome="allow", approval=None)
-        grant = b""
+        grant, wall_ms = b"", 0
         if decision.outcome == "allow":
-            decision = self._afford(request, identity, spec) or decision
+            wall_ms = _timeout_ms(request, spec) if self.spending.times(identity.tenant) else 0
+            decision = self._afford(request, identity, spec, wall_ms) or decision
         if decision.outcome == "allow":
             grant = self._grant(request, identity, spec, digest(arguments), approval_id or "")
         return GateReply(
@@ -202,20 +239,32 @@ class Gate:
             risk=spec.risk,
             tool_version=spec.version,
             repeatable=spec.repeatable,
-            cost_microusd=spec.cost_microusd,
+            cost_microusd=spec.cost_microusd or 0,
             arguments=arguments,
             digest=digest(arguments),
             approval_id=approval_id,
             grant=grant,
             counted=self.spending.counts(identity.tenant, spec),
+            wall_ms=wall_ms,
             trusted_output=spec.trusted_output,
             origins=origins,
         )
 
-    def _afford(self, request: GateRequest, identity: Identity, spec: ToolSpec) -> Decision | None:
+    def _afford(self, request: GateRequest, identity: Identity, spec: ToolSpec, wall_ms: int) -> Decision | None:
         """Count the call on every budget it falls under; return the refusal if one of them has too little left."""
-        key = effect_key(request.run_id, request.step)
-        short = self.spending.reserve(identity, request.run_id, key, spec, now_us=self._now_us())
+        if spec.cost_microusd is None and self.spending.must_be_priced(identity.tenant):
+            text = f"{spec.name} has no cost_microusd, and runs of {identity.tenant} share a budget"
+            return self._evaluator.deny(ReasonCode.PRICE_UNKNOWN, text, rule="budget")
+        short = self.spending.reserve(
+            identity,
+            request.run_id,
+            effect_key(request.run_id, request.step),
+            spec,
+            now_us=self._now_us(),
+            share=request.share,
+            wall_key=wall_key(request.run_id, request.step, request.attempt) if wall_ms else "",
+            wall_ms=wall_ms,
+        )
         if short is None:
             return None
         return self._evaluator.deny(reason_of_shortage(short), str(short), rule="budget")
@@ -262,9 +311,13 @@ class Gate:
                 policy_version=self.policy_version,
                 approval_id=approval_id,
                 executor=request.executor,
-                timeout_ms=min(spec.timeout_ms, request.remaining.tool_ms),
+                timeout_ms=_timeout_ms(request, spec),
                 expires_us=self._now_us() + GRANT_LIFE_US,
                 issuer=self._issuer,
                 nonce=self._random(12),
             ),
         )
+
+
+def _timeout_ms(request: GateRequest, spec: ToolSpec) -> int:
+    return min(spec.timeout_ms, request.remaining.tool_ms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from airside.stack.events import ActionGated
 from airside.stack.ids import EffectKey
 from airside.stack.topology import Branch
-from airside.stack.values import Action, Limits, Outcome, Value
+from airside.stack.values import Action, Limits, Outcome, Spend, Value
 
 
 class Instruction(Value):
@@ -28,6 +28,19 @@ class Recall(Instruction):
     """Ask memory: answers `MemoryRecalled` or `RecallFailed`."""
 
     query: str
+
+
+class AskSpend(Instruction):
+    """Record what is about to be reserved for a decision: answers `SpendAsked`."""
+
+    price: Spend | None
+
+
+class Reserve(Instruction):
+    """Have the gate set that aside: answers `SpendReserved` or `SpendRefused`."""
+
+    price: Spend | None
+    wall_ms: int
 
 
 class Decide(Instruction):
@@ -58,6 +71,7 @@ class Intend(Instruction):
     tool: str
     digest: str
     cost_microusd: int
+    wall_ms: int
 
 
 class Execute(Instruction):

@@ -1,9 +1,9 @@
 """The budget ledger: what may still be used, in several units at once, by an organisation, a tenant, a run.
 
-Accounts form a tree (organisation, tenant, run).  A reservation names one account and amounts; it is taken on that
-account and on every one above it, or on none: an amount is never made smaller to fit.  What was reserved is later
-settled (it happened, and this is what it used) or released (it certainly did not happen).  A branch of a run and an
-agent that control was handed to reserve on the run's own account, so no child can mint.
+Accounts form a tree (organisation, tenant, run, branch).  A reservation names one account and amounts; it is taken on
+that account and on every one above it, or on none: an amount is never made smaller to fit.  What was reserved is later
+settled (it happened, and this is what it used) or released (it certainly did not happen).  A branch of a run has an
+account below the run's, and an agent that control was handed to reserves on the run's own, so no child can mint.
 
 Invariants, which `check` verifies:
  1. On every account and for every cap, in the window that is open: reserved + committed <= limit.  The one exception
@@ -30,9 +30,12 @@ Per = Literal["ever", "minute", "day", "month"]
 """How long a limit counts what is used.  Minutes, days and months are those of the calendar, in UTC."""
 
 Amounts = Mapping[str, int]
-"""Unit -> whole number.  Units: `cost_microusd`, `tokens`, `tool_calls`, and `tool:NAME` for the calls of one tool."""
+"""Unit -> whole number.  Units: `cost_microusd`, `tokens`, `steps` (decisions), `tool_calls`, `tool:NAME` (the calls of
+one tool), and `wall_ms` (milliseconds that decisions and calls take, by the clock).
+"""
 
-_UNIT = re.compile(r"cost_microusd|tokens|tool_calls|tool:[A-Za-z0-9_.-]{1,128}")
+UNIT = r"cost_microusd|tokens|steps|wall_ms|tool_calls|tool:[A-Za-z0-9_.-]{1,128}"
+_UNIT = re.compile(UNIT)
 _MOST = 2**53
 _EVER: tuple[Per, ...] = ("ever",)
 _MINUTE_US, _DAY_US = 60_000_000, 86_400_000_000
@@ -94,12 +97,16 @@ class _Account:
 
 @dataclass(slots=True)
 class _Held:
-    """A reservation, or what is left of it once settled (`open` False): a repeat of it costs nothing."""
+    """A reservation, or what is left of it once settled (`open` False): a repeat of it costs nothing.
+
+    One that is not `sure` was read from the journal, which says that it was asked for, not that there was room.
+    """
 
     account: str
     amounts: dict[str, int]
     at_us: int
     open: bool = True
+    sure: bool = True
 
 
 _UNITS_SEEN: set[object] = set()
@@ -121,7 +128,7 @@ def amounts_of(given: Mapping[str, object]) -> dict[str, int]:
     """
     for unit, amount in given.items():
         if unit not in _UNITS_SEEN and not _is_unit(unit):
-            raise InvalidInput(f"budget: {unit!r:.60} is not a unit (cost_microusd, tokens, tool_calls, tool:NAME)")
+            raise InvalidInput(f"budget: {unit!r:.60} is not a unit ({UNIT})")
         if type(amount) is not int or not 0 <= amount <= _MOST:
             raise InvalidInput(f"budget: {amount!r:.40} {unit} is not a whole number of at least 0")
     return dict(given)  # type: ignore[arg-type]
@@ -146,6 +153,14 @@ def _window_end(per: Per, at_us: int) -> int | None:
     return window_of(per, at_us) + (_MINUTE_US if per == "minute" else _DAY_US)
 
 
+def _short(account: str, cap: Cap, left: int, wanted: int, now_us: int) -> Shortage:
+    end = _window_end(cap.per, now_us)
+    after = None if end is None else (end - now_us) / 1e6
+    return Shortage(
+        account=account, unit=cap.unit, per=cap.per, limit=cap.limit, left=left, wanted=wanted, retry_after_s=after
+    )
+
+
 def _forget_past(counts: dict[tuple[str, Per, int], _Count], new: tuple[str, Per, int]) -> None:
     """Drop the windows before a new one in which nothing is reserved any more: nobody will ask for them."""
     for place in [p for p, count in counts.items() if p[:2] == new[:2] and p[2] < new[2] and not count.reserved]:
@@ -159,6 +174,7 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
         self._held: dict[str, _Held] = {}
         self._by_account: dict[str, set[str]] = {}
+        self._below: dict[str, list[str]] = {}
         self._now_us = 0
 
     def open(self, name: str, caps: Iterable[Cap] | None = (), *, parent: str | None = None) -> None:
@@ -183,6 +199,8 @@ class Ledger:
         above = self._accounts[parent].path if parent is not None else ()
         # Where there is no cap there is nothing to count.
         account.path = (account, *(each for each in above if each.spans is None or each.spans))
+        if known is None and parent is not None:
+            self._below.setdefault(parent, []).append(name)
         self._accounts[name] = account
 
     def is_open(self, name: str) -> bool:
@@ -207,6 +225,12 @@ class Ledger:
         held = self._held.get(key)
         if held is not None and held.account != account:
             raise InvalidInput(f"budget: {key} is reserved on {held.account}, not on {account}")
+        if held is not None and not held.sure:
+            full = self._overfull(held, now)
+            if full is not None:
+                self.release(key)
+                return full
+            held.sure = True
         had = held.amounts if held is not None else {}
         more = {unit: amount - had.get(unit, 0) for unit, amount in wanted.items() if amount > had.get(unit, 0)}
         short = self._shortage(account, more, now)
@@ -239,7 +263,7 @@ class Ledger:
             for count in self._counts(held.account, unit, held.at_us):
                 count.reserved -= reserved
                 count.committed += amount
-                count.overdraft += max(0, amount - reserved)
+                count.overdraft += max(0, amount - (reserved if held.sure else 0))
         held.amounts, held.open = final, False
         return excess
 
@@ -253,21 +277,29 @@ class Ledger:
                 count.reserved -= amount
         self._drop(key)
 
-    def record(self, account: str, used: Amounts, *, at_us: int, key: str = "") -> None:
+    def record(self, account: str, used: Amounts, *, at_us: int, key: str = "", settled: bool = True) -> None:
         """Count what happened in the past, whether or not there was room for it: how a ledger is rebuilt.
 
-        With a `key`, a later reservation under that key is the same use.
+        With a `key`, a later reservation under that key is the same use.  What is not `settled` may have been granted,
+        or not: it is held until it is, and granted when it is asked for again if all that is held then fits.
         """
         amounts = amounts_of(used)
         for unit, amount in amounts.items():
             for count in self._counts(account, unit, at_us):
-                count.committed += amount
+                if settled:
+                    count.committed += amount
+                else:
+                    count.reserved += amount
         if key:
-            self._held[key] = _Held(account, amounts, at_us, open=False)
+            self._held[key] = _Held(account, amounts, at_us, open=not settled, sure=settled)
             self._by_account.setdefault(account, set()).add(key)
 
     def close(self, account: str) -> None:
-        """Close an account: what is still reserved below it is settled in full, for nobody can say it was not used."""
+        """Close an account and those below it: what is still reserved on them is settled in full, for nobody can say
+        that it was not used.
+        """
+        for below in self._below.pop(account, ()):
+            self.close(below)
         for key in list(self._by_account.get(account, ())):
             self.settle(key)
             self._drop(key)
@@ -294,8 +326,11 @@ class Ledger:
         """Raise `InvariantBroken` naming the first invariant that does not hold."""
         for name, account in self._accounts.items():
             for cap in account.caps:
-                count = account.counts.get((cap.unit, cap.per, window_of(cap.per, self._now_us)), _Count())
-                if count.reserved + count.committed > cap.limit + count.overdraft:
+                window = window_of(cap.per, self._now_us)
+                count = account.counts.get((cap.unit, cap.per, window), _Count())
+                unsure = (h for h in self._held.values() if not h.sure and window_of(cap.per, h.at_us) == window)
+                asked = sum(h.amounts.get(cap.unit, 0) for h in unsure if account in self._path(h.account))
+                if count.reserved + count.committed > cap.limit + count.overdraft + asked:
                     raise InvariantBroken(f"ledger: 1: {name} has more than {cap.limit} {cap.unit} per {cap.per}")
             for (unit, per, _), count in account.counts.items():
                 if min(count.reserved, count.committed, count.overdraft) < 0:
@@ -316,6 +351,16 @@ class Ledger:
             raise InvalidInput(f"budget: the account {account} is not open")
         return found.path
 
+    def _overfull(self, held: _Held, now: int) -> Shortage | None:
+        """Return what of a reservation does not fit beside all else that is held."""
+        for each in self._path(held.account):
+            for cap in each.caps:
+                count, wanted = each.count(cap.unit, cap.per, held.at_us), held.amounts.get(cap.unit, 0)
+                if wanted and count.reserved + count.committed > cap.limit:
+                    left = cap.limit - count.reserved - count.committed + wanted
+                    return _short(each.name, cap, left, wanted, now)
+        return None
+
     def _shortage(self, account: str, wanted: Amounts, now: int) -> Shortage | None:
         for each in self._path(account):
             for cap in each.caps:
@@ -325,17 +370,7 @@ class Ledger:
                 count = each.counts.get((cap.unit, cap.per, window_of(cap.per, now)))
                 left = cap.limit - (count.reserved + count.committed if count is not None else 0)
                 if amount > left:
-                    end = _window_end(cap.per, now)
-                    after = None if end is None else (end - now) / 1e6
-                    return Shortage(
-                        account=each.name,
-                        unit=cap.unit,
-                        per=cap.per,
-                        limit=cap.limit,
-                        left=left,
-                        wanted=amount,
-                        retry_after_s=after,
-                    )
+                    return _short(each.name, cap, left, amount, now)
         return None
 
     def _counts(self, account: str, unit: str, at_us: int) -> list[_Count]:

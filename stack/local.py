@@ -18,6 +18,7 @@ from airside.stack.approvals import (
 from airside.stack.events import ApprovalDecided
 from airside.stack.gate import Gate, GateReply, GateRequest
 from airside.stack.journaling import Append, AppendReply, Entry, Head, admit
+from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.values import NULL
 
 
@@ -58,6 +59,10 @@ class LocalPolicy:
     async def decide(self, request: GateRequest) -> GateReply:
         """Decide about one call."""
         return self._gate.decide(request)
+
+    async def spend(self, request: SpendRequest) -> SpendReply:
+        """Reserve what a decision can cost."""
+        return self._gate.spend(request)
 
 
 class LocalApprovals:

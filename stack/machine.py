@@ -8,7 +8,7 @@
                                                                              v
                                                                           in_doubt
 
-The rules:
+A decision that costs something comes after `asking` and `reserving`.  The rules:
  * `handle(event)` returns the instructions the shell must carry out, and the shell feeds back what happened.  An
    event the present phase has no row for is `IllegalTransition`, and leaves the state as it was.
  * A run is the fold of its events.  After a crash the journal's events are handled again (instructions dropped), and
@@ -41,11 +41,12 @@ from airside.stack.canonical import canonical, digest
 from airside.stack.errors import IllegalTransition
 from airside.stack.instructions import Instructions
 from airside.stack.invariants import check_invariants
+from airside.stack.metering import beyond
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.state import OVER, TIMED, Phase
 from airside.stack.story import tell
 from airside.stack.topology import BranchEnd, Done, FanOut, GiveUp, StageEnd
-from airside.stack.values import Action, Finish, Handoff, Limits
+from airside.stack.values import FREE, Action, Finish, Handoff, Limits, Spend
 
 
 class RunMachine(CallHandlers):
@@ -113,7 +114,7 @@ class RunMachine(CallHandlers):
             return self._conclude(ReasonCode.MAX_STEPS, f"{s.usage.steps} steps used")
         if isinstance(route, FanOut):
             return self._fan_out(route)
-        s.visit = route
+        s.visit, s.metered, s.price = route, event.metered, event.price
         return self._recall()
 
     def _recall(self) -> Instructions:
@@ -124,10 +125,37 @@ class RunMachine(CallHandlers):
         recall = do.Recall(step=s.step, cause=self._cause(), query=s.visit.query)
         return self._become(Phase.RECALLING, recall)
 
-    def _decide(self) -> Instructions:
+    def _decide(self, *, paid: bool = False) -> Instructions:
         s = self.state
         assert s.visit is not None
+        if s.metered and not paid:
+            return self._ask_spend(s.price or FREE)
         return self._become(Phase.DECIDING, do.Decide(step=s.step, cause=self._cause(), agent=s.visit.agent))
+
+    def _ask_spend(self, price: Spend) -> Instructions:
+        s = self.state
+        if s.usage.tokens + price.tokens > self.limits.max_tokens:
+            text = f"{s.usage.tokens} tokens used, and a decision may take {price.tokens}"
+            return self._conclude(ReasonCode.MAX_TOKENS, text)
+        if s.usage.cost_microusd + price.cost_microusd > self.limits.max_cost_microusd:
+            text = f"{s.usage.cost_microusd} micro-USD spent, and a decision may cost {price.cost_microusd}"
+            return self._conclude(ReasonCode.MAX_COST, text)
+        return self._become(Phase.ASKING, do.AskSpend(step=s.step, cause=self._cause(), price=s.price))
+
+    def _asking_asked(self, event: ev.SpendAsked) -> Instructions:
+        s = self.state
+        s.reserved = event.price or FREE
+        reserve = do.Reserve(
+            step=s.step, cause=self._cause(), price=event.price, wall_ms=event.wall_ms, durable_first=True
+        )
+        return self._become(Phase.RESERVING, reserve)
+
+    def _reserving_reserved(self, event: ev.SpendReserved) -> Instructions:
+        return self._decide(paid=True)
+
+    def _reserving_refused(self, event: ev.SpendRefused) -> Instructions:
+        self.state.reserved = None
+        return self._conclude(event.reason_code, event.detail)
 
     def _fan_out(self, route: FanOut) -> Instructions:
         s = self.state
@@ -179,8 +207,9 @@ class RunMachine(CallHandlers):
 
     def _deciding_decided(self, event: ev.StepDecided) -> Instructions:
         s, proposal = self.state, event.proposal
+        s.reserved = None
         self._use(steps=1, tokens=proposal.spend.tokens, cost_microusd=proposal.spend.cost_microusd)
-        over = self._overspent()
+        over = self._overspent() or self._mispriced(event)
         if over is not None:
             return self._conclude(*over)
         if isinstance(proposal, Finish):
@@ -200,6 +229,16 @@ class RunMachine(CallHandlers):
         if used.output_bytes > self.limits.max_output_bytes:
             return ReasonCode.MAX_OUTPUT, f"{used.output_bytes} bytes returned"
         return None
+
+    def _mispriced(self, event: ev.StepDecided) -> tuple[ReasonCode, str] | None:
+        """Return what is wrong with a decision that cost more than was set aside for it."""
+        price, spend = self.state.price, event.proposal.spend
+        if not beyond(price, spend):
+            return None
+        spent = f"{event.agent} spent {spend.tokens} tokens and {spend.cost_microusd} micro-USD"
+        if price is None:
+            return ReasonCode.PRICE_UNKNOWN, f"{spent}, and names no price: decorate it with @priced(...)"
+        return ReasonCode.PRICE_EXCEEDED, f"{spent}; its price is {price.tokens} and {price.cost_microusd}"
 
     def _hand_over(self, handoff: Handoff) -> Instructions:
         self._use(handoffs=1)
@@ -241,6 +280,7 @@ class RunMachine(CallHandlers):
         """Ask again for whatever is outstanding."""
         s = self.state
         s.epoch = max(s.epoch, event.epoch)
+        self._take_reserved()
         if s.phase is Phase.SUSPENDED:
             s.phase = s.resume_to
         return _OUTSTANDING[s.phase](self)
@@ -307,6 +347,9 @@ _TABLE: dict[tuple[Phase, type[ev.Event]], _Handler] = {
     (Phase.PLANNING, ev.RouteFailed): RunMachine._planning_failed,
     (Phase.RECALLING, ev.MemoryRecalled): RunMachine._recalling_recalled,
     (Phase.RECALLING, ev.RecallFailed): RunMachine._recalling_failed,
+    (Phase.ASKING, ev.SpendAsked): RunMachine._asking_asked,
+    (Phase.RESERVING, ev.SpendReserved): RunMachine._reserving_reserved,
+    (Phase.RESERVING, ev.SpendRefused): RunMachine._reserving_refused,
     (Phase.DECIDING, ev.StepDecided): RunMachine._deciding_decided,
     (Phase.DECIDING, ev.DecideFailed): RunMachine._deciding_failed,
     (Phase.GATING, ev.ActionGated): RunMachine._gating_gated,
@@ -334,6 +377,8 @@ _TABLE: dict[tuple[Phase, type[ev.Event]], _Handler] = {
 _OUTSTANDING: dict[Phase, Callable[[RunMachine], Instructions]] = {
     Phase.PLANNING: RunMachine._plan_again,
     Phase.RECALLING: RunMachine._recall,
+    Phase.ASKING: RunMachine._recall,
+    Phase.RESERVING: RunMachine._recall,
     Phase.DECIDING: RunMachine._recall,
     Phase.GATING: RunMachine._gate_again,
     Phase.INTENDING: RunMachine._gate_again,

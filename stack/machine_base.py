@@ -113,8 +113,15 @@ class MachineBase:
         )
         return self._become(phase, gate)
 
+    def _take_reserved(self) -> None:
+        """Count as spent what is set aside for a decision that nobody has any more."""
+        reserved, self.state.reserved = self.state.reserved, None
+        if reserved is not None:
+            self._use(tokens=reserved.tokens, cost_microusd=reserved.cost_microusd)
+
     def _conclude(self, reason: ReasonCode, detail: str = "", answer: Any = None) -> Instructions:
         s = self.state
+        self._take_reserved()
         s.outcome = Outcome(
             status=status_of(reason),
             reason_code=reason,

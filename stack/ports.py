@@ -15,6 +15,7 @@ from airside.stack.events import ApprovalDecided
 from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ExecutorId, RunId, TenantId
 from airside.stack.journaling import Append, AppendReply
+from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.values import Clearance, ToolResult, Value
 
 
@@ -85,6 +86,9 @@ class Policy(Protocol):
 
     async def decide(self, request: GateRequest) -> GateReply:
         """Decide about one call."""
+
+    async def spend(self, request: SpendRequest) -> SpendReply:
+        """Reserve what a decision can cost.  Idempotent: the same key again is the same reservation."""
 
 
 class Tools(Protocol):

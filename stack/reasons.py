@@ -71,6 +71,8 @@ class ReasonCode(StrEnum):
     GRANT_INVALID = "grant_invalid", "The grant is forged, altered, expired, used, or for another executor."
     GRANT_STALE = "grant_stale", "The grant belongs to an older activation of the run."
 
+    PRICE_UNKNOWN = "price_unknown", "What it would cost is not known, so it is not bought."
+    PRICE_EXCEEDED = "price_exceeded", "A decision cost more than its agent had named."
     MAX_STEPS = "max_steps", "The run used all its steps."
     MAX_SECONDS = "max_seconds", "The run used all its active seconds."
     MAX_TOKENS = "max_tokens", "The run used all its model tokens."
@@ -116,6 +118,7 @@ _STATUS: dict[ReasonCode, RunStatus] = {
         + [_R.PRINCIPAL_UNKNOWN, _R.TENANT_UNKNOWN, _R.ADMISSION_REJECTED, _R.REQUEST_INVALID]
         + [
             _R.SWITCHED_OFF,
+            _R.PRICE_UNKNOWN,
             _R.UNKNOWN_ROUTE_MODE,
             _R.POLICY_DENIED,
             _R.POLICY_ERROR,
@@ -126,6 +129,7 @@ _STATUS: dict[ReasonCode, RunStatus] = {
         RunStatus.REFUSED,
     ),
     **dict.fromkeys(
-        [r for r in ReasonCode if r.startswith("max_")] + [_R.LOOP_DETECTED, _R.BUDGET_EXHAUSTED], RunStatus.STOPPED
+        [r for r in ReasonCode if r.startswith("max_")] + [_R.LOOP_DETECTED, _R.BUDGET_EXHAUSTED, _R.PRICE_EXCEEDED],
+        RunStatus.STOPPED,
     ),
 }

@@ -1,40 +1,38 @@
-"""What the gate reserves for a call, and how the ledger is rebuilt from the journal.
+"""What the gate reserves for decisions and calls, and how the ledger is rebuilt from the journal.
 
-The tree is `org` -> `tenant/NAME` -> `run/ID`.  A run's account is its root's: branches and agents that control was
-handed to share it.  A call's price is known before it (its tool's `cost_microusd`), so it is counted when it is
-granted, under its idempotency key: every later attempt of the call is the same use.  A call that was granted and then
-did not run stays counted, for only its executor could vouch for that.
+The tree is `org` -> `tenant/NAME` -> `run/ID` -> `share/ID`.  A run has its principal's limits, or lower ones it was
+submitted with; a branch has a share of its parent's, and all above it are counted too.  An agent that control was
+handed to has its run's.
+
+A call's price is known before it (its tool's `cost_microusd`), so it is counted when it is granted, under its
+idempotency key: every later attempt of the call is the same use.  A call that was granted and then did not run stays
+counted, for only its executor could vouch for that.  A decision's price is the most it can cost, so it is reserved, and
+settled when it is made; the same holds for the time that decisions and calls take.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import EffectKey, RunId, TenantId, root_of
 from airside.stack.ledger import Cap, Ledger, Shortage
+from airside.stack.metering import Settled, Wanted, spent_by
 from airside.stack.reasons import ReasonCode
+from airside.stack.spent import Spent
 from airside.stack.toolspec import ToolSpec
-from airside.stack.values import Identity
+from airside.stack.values import Identity, Limits
 
 ORG = "org"
 
+DECISION_UNITS = frozenset({"steps", "tokens", "cost_microusd", "wall_ms"})
+"""What decisions use: where a budget counts one of these, every decision is reserved."""
+
+_PRICED = frozenset({"tokens", "cost_microusd"})
+
 _ENDED_KEPT = 100_000
 """Ended runs whose late calls are told apart; what a run that ended before them asks for, the journal refuses."""
-
-
-class Spent(NamedTuple):
-    """Calls that the journal knows were intended: of an unfinished run with their `key`, of ended ones summed up."""
-
-    tenant: TenantId
-    run_id: RunId
-    key: str
-    tool: str
-    calls: int
-    cost_microusd: int
-    at_us: int
 
 
 class Spending:
@@ -65,39 +63,93 @@ class Spending:
 
     def _record(self, past: Spent) -> None:
         tenant = self._tenant(past.tenant)
-        used = {"tool_calls": past.calls, f"tool:{past.tool}": past.calls, "cost_microusd": past.cost_microusd}
         if not past.key:
-            self.ledger.record(tenant, used, at_us=past.at_us)
+            self.ledger.record(tenant, past.used(), at_us=past.at_us)
             return
-        run = f"run/{root_of(past.run_id)}"
-        # Its limits are its identity's, which the first request of the run brings.
-        self.ledger.open(run, None, parent=tenant)
-        self.ledger.record(run, used, at_us=past.at_us, key=past.key)
+        account = tenant
+        for name in _accounts(past.run_id):
+            # Its limits are its identity's or its share, which the first request brings.
+            self.ledger.open(name, None, parent=account)
+            account = name
+        self.ledger.record(account, past.used(), at_us=past.at_us, key=past.key, settled=not past.is_open)
+
+    def _account(self, identity: Identity, run_id: RunId, share: Limits | None) -> str:
+        """Return the run's account, opened with all above it; raise `InvalidInput` if its root has ended."""
+        if root_of(run_id) in self._ended:
+            raise InvalidInput(f"{root_of(run_id)} has ended")
+        names = _accounts(run_id)
+        if not self.ledger.has_caps(names[-1]):
+            above = self._tenant(identity.tenant)
+            for name in names:
+                own = share if name == names[-1] else None
+                # What a branch between may have is known when it asks itself.
+                known = name in (names[0], names[-1])
+                most = identity.limits if name == names[0] else own
+                self.ledger.open(name, _caps(most, own) if known else None, parent=above)
+                above = name
+        return names[-1]
 
     def reserve(
-        self, identity: Identity, run_id: RunId, key: EffectKey, spec: ToolSpec, *, now_us: int
+        self,
+        identity: Identity,
+        run_id: RunId,
+        key: EffectKey,
+        spec: ToolSpec,
+        *,
+        now_us: int,
+        share: Limits | None = None,
+        wall_key: str = "",
+        wall_ms: int = 0,
     ) -> Shortage | None:
-        """Count a call under its key on its run, its tenant and the organisation, or say what is short."""
-        root = root_of(run_id)
-        run, limits = f"run/{root}", identity.limits
-        if root in self._ended:
-            raise InvalidInput(f"{root} has ended")
-        if not self.ledger.has_caps(run):
-            caps = (
-                Cap(unit="tool_calls", limit=limits.max_tool_calls),
-                Cap(unit="cost_microusd", limit=limits.max_cost_microusd),
-            )
-            self.ledger.open(run, caps, parent=self._tenant(identity.tenant))
+        """Count a call under its key on its run and all above, or say what is short.
+
+        With a `wall_key` the time it may take is reserved under that.
+        """
+        account = self._account(identity, run_id, share)
         price = self._prices.get(spec.name)
         if price is None:
-            price = {"tool_calls": 1, f"tool:{spec.name}": 1, "cost_microusd": spec.cost_microusd}
+            price = {"tool_calls": 1, f"tool:{spec.name}": 1, "cost_microusd": spec.cost_microusd or 0}
             self._prices[spec.name] = price
-        return self.ledger.reserve(key, run, price, now_us=now_us, settled=True)
+        short = self.ledger.reserve(wall_key, account, {"wall_ms": wall_ms}, now_us=now_us) if wall_key else None
+        if short is not None:
+            return short
+        short = self.ledger.reserve(key, account, price, now_us=now_us, settled=True)
+        if short is not None and wall_key:
+            self.ledger.release(wall_key)
+        return short
+
+    def reserve_decision(
+        self, identity: Identity, run_id: RunId, wanted: Wanted, *, now_us: int, share: Limits | None = None
+    ) -> Shortage | None:
+        """Reserve what a decision can use on its run and all above, or say what is short."""
+        account = self._account(identity, run_id, share)
+        return self.ledger.reserve(wanted.key, account, spent_by(wanted.price, wanted.wall_ms), now_us=now_us)
+
+    def settle(
+        self, identity: Identity, run_id: RunId, settled: Iterable[Settled], *, now_us: int, share: Limits | None = None
+    ) -> None:
+        """Take in what a run used, reserved or not; raise `InvalidInput` for another run's."""
+        for each in settled:
+            if not each.key.startswith(f"{run_id}:"):
+                raise InvalidInput(f"budget: {each.key!r:.80} is not a reservation of {run_id}")
+            self.ledger.reserve(each.key, self._account(identity, run_id, share), {}, now_us=now_us)
+            self.ledger.settle(each.key, each.used)
+
+    def must_be_priced(self, tenant: TenantId) -> bool:
+        """Whether runs share a budget that nothing without a price may be bought from."""
+        return not self._units(tenant).isdisjoint(_PRICED)
+
+    def times(self, tenant: TenantId) -> bool:
+        """Whether runs share a budget of time."""
+        return "wall_ms" in self._units(tenant)
 
     def counts(self, tenant: TenantId, spec: ToolSpec) -> bool:
         """Whether a call of this tool uses up anything that runs share."""
-        units = {"tool_calls", f"tool:{spec.name}"} | ({"cost_microusd"} if spec.cost_microusd else set())
-        return any(cap.unit in units for cap in (*self._organisation, *self._tenants.get(tenant, ())))
+        used = {"tool_calls", f"tool:{spec.name}", "wall_ms"} | ({"cost_microusd"} if spec.cost_microusd else set())
+        return not self._units(tenant).isdisjoint(used)
+
+    def _units(self, tenant: TenantId) -> set[str]:
+        return {cap.unit for cap in (*self._organisation, *self._tenants.get(tenant, ()))}
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return what the organisation and the tenants with budgets have used, per unit."""
@@ -112,8 +164,24 @@ class Spending:
             self._ended.popitem(last=False)
 
 
+def _accounts(run_id: RunId) -> list[str]:
+    """Return the accounts of a run: its root's, and the share of each branch down to it."""
+    root, *below = run_id.split(".")
+    return [f"run/{root}", *(f"share/{'.'.join([root, *below[: n + 1]])}" for n in range(len(below)))]
+
+
+def _caps(*limits: Limits | None) -> list[Cap]:
+    """Return the lowest of some limits as caps."""
+    given = [each for each in limits if each is not None]
+    names = {"tool_calls": "max_tool_calls", "cost_microusd": "max_cost_microusd", "tokens": "max_tokens"}
+    return [Cap(unit=unit, limit=min(getattr(each, name) for each in given)) for unit, name in names.items() if given]
+
+
+_OWN = {"tool_calls": ReasonCode.MAX_TOOL_CALLS, "tokens": ReasonCode.MAX_TOKENS}
+
+
 def reason_of_shortage(short: Shortage) -> ReasonCode:
-    """Return why a call is refused: the run's own limit, or a budget it shares."""
-    if not short.account.startswith("run/"):
+    """Return why a call or a decision is refused: the run's own limit, or a budget it shares."""
+    if not short.account.startswith(("run/", "share/")):
         return ReasonCode.BUDGET_EXHAUSTED
-    return ReasonCode.MAX_TOOL_CALLS if short.unit == "tool_calls" else ReasonCode.MAX_COST
+    return _OWN.get(short.unit, ReasonCode.MAX_COST)

@@ -8,7 +8,7 @@ from typing import Any
 
 from airside.stack.events import ActionGated, ChildEnded, RunSubmitted
 from airside.stack.topology import BranchEnd, FanOut, StageEnd, Visit
-from airside.stack.values import Action, Outcome, ToolResult, Usage, Value
+from airside.stack.values import Action, Outcome, Spend, ToolResult, Usage, Value
 
 
 class Phase(StrEnum):
@@ -17,6 +17,8 @@ class Phase(StrEnum):
     QUEUED = "queued"
     PLANNING = "planning"
     RECALLING = "recalling"
+    ASKING = "asking"
+    RESERVING = "reserving"
     DECIDING = "deciding"
     GATING = "gating"
     INTENDING = "intending"
@@ -62,6 +64,7 @@ class StepRecord(Value):
 class RunState:
     """Mutable, and written by `RunMachine` alone.
 
+    `reserved` is what is set aside for the decision that an agent is asked for; lost, it counts as spent.
     `ambiguous` says that an earlier attempt of the present call may have happened; `charged` is what the present call
     was counted and paid for as, None before; `unsettled` are the keys of calls
     that were intended and whose outcome is not known; `approved` are the calls that people approved, by step.
@@ -76,6 +79,9 @@ class RunState:
     usage: Usage = field(default_factory=Usage)
     labels: frozenset[str] = frozenset()
     visit: Visit | None = None
+    metered: bool = False
+    price: Spend | None = None
+    reserved: Spend | None = None
     holder: str | None = None
     message: Any = None
     finished: tuple[StageEnd, ...] = ()

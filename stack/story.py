@@ -45,6 +45,11 @@ def _planned(e: ev.RoutePlanned) -> str:
             return f"step {e.step} plan: give up, {e.route.detail}"
 
 
+def _asked(e: ev.SpendAsked) -> str:
+    price = f"{e.price.cost_microusd} micro-USD, {e.price.tokens} tokens" if e.price else "no price is named"
+    return f"step {e.step} asks for a decision: {price}"
+
+
 def _decided(e: ev.StepDecided) -> str:
     p = e.proposal
     cost = f" (cost {p.spend.cost_microusd} micro-USD, {p.spend.tokens} tokens)" if p.spend.cost_microusd else ""
@@ -97,6 +102,9 @@ _TELL: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.RouteFailed: lambda e: f"step {e.step} plan failed: [{e.reason_code}] {e.error}",
     ev.MemoryRecalled: lambda e: f"step {e.step} recall: {len(e.records)} records",
     ev.RecallFailed: lambda e: f"step {e.step} recall failed: {e.error}",
+    ev.SpendAsked: _asked,
+    ev.SpendReserved: lambda e: f"step {e.step} set aside",
+    ev.SpendRefused: lambda e: f"step {e.step} spend refused: [{e.reason_code}] {e.detail}",
     ev.StepDecided: _decided,
     ev.DecideFailed: lambda e: f"step {e.step} {e.agent} failed to decide: [{e.reason_code}] {e.error}",
     ev.ActionGated: _gated,

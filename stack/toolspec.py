@@ -27,10 +27,11 @@ class ToolSpec(Value):
     """A tool as policy and agents see it.
 
     `repeatable` tools may be sent again under the same idempotency key after a crash: they are idempotent, or can be
-    asked whether the key was used.  `cost_microusd` is the price of one call.  `undoable` = a call can be taken back;
-    it is no part of the version, so that an undo written after the harm fits the calls that were made before.
-    `content` are the dotted paths (`*` for
-    every item of a list) of arguments that only say something; all others carry authority: to whom, where, how much.
+    asked whether the key was used.  `cost_microusd` is the price of one call (None: nobody said; then it is free,
+    unless runs share a budget of money, which refuses it).  `undoable` = a call can be taken back; it is no part of the
+    version, so that an undo written after the harm fits the calls that were made before.  `content` are the dotted
+    paths (`*` for every item of a list) of arguments that only say something; all others carry authority: to whom,
+    where, how much.
     `trusted_output` says that no outsider writes what the tool returns.
     """
 
@@ -42,7 +43,7 @@ class ToolSpec(Value):
     scopes: tuple[str, ...] = ()
     repeatable: bool = False
     timeout_ms: int = 30_000
-    cost_microusd: int = 0
+    cost_microusd: int | None = None
     max_argument_bytes: int = MAX_ARGUMENT_BYTES
     max_output_bytes: int = MAX_OUTPUT_BYTES
     content: tuple[str, ...] = ()

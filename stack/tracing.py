@@ -50,6 +50,8 @@ _PHASES: dict[type[ev.Event], str] = {
     ev.RouteFailed: "plan",
     ev.MemoryRecalled: "recall",
     ev.RecallFailed: "recall",
+    ev.SpendReserved: "reserve",
+    ev.SpendRefused: "reserve",
     ev.StepDecided: "decide",
     ev.DecideFailed: "decide",
     ev.ActionGated: "gate",
@@ -58,6 +60,7 @@ _PHASES: dict[type[ev.Event], str] = {
     ev.ExecutionLost: "execute_tool",
     ev.MemoryLearned: "learn",
 }
+_FAILURES = (ev.RouteFailed, ev.RecallFailed, ev.SpendRefused, ev.DecideFailed, ev.ExecutionLost)
 
 
 def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
@@ -86,7 +89,9 @@ def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
                 start_us=min(began, event.at_us),
                 end_us=event.at_us,
                 attributes=attributes,
-                ok=not isinstance(event, ev.RouteFailed | ev.RecallFailed | ev.DecideFailed | ev.ExecutionLost),
+                ok=not isinstance(
+                    event, ev.RouteFailed | ev.RecallFailed | ev.DecideFailed | ev.SpendRefused | ev.ExecutionLost
+                ),
             )
         )
     return spans

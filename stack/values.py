@@ -15,7 +15,8 @@ from airside.stack.errors import InvalidInput
 from airside.stack.ids import PrincipalId, RequestId, TenantId
 from airside.stack.reasons import ReasonCode
 
-Count = Annotated[int, Meta(ge=0, le=2**53)]
+MOST = 2**53
+Count = Annotated[int, Meta(ge=0, le=MOST)]
 """A whole number that is not negative; `msgspec` refuses booleans, floats and NaN for it."""
 
 NULL = Raw(b"null")

@@ -18,6 +18,7 @@ from airside.stack.invariants import check_growth
 from airside.stack.machine import RunMachine
 from airside.stack.ports import ExecuteRequest
 from airside.stack.reasons import ReasonCode, status_of
+from airside.stack.state import Phase
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import Branch, FanOut, Visit
 from airside.stack.values import Action, Decision, Finish, Identity, Limits, Outcome, Request, Spend, ToolResult, Usage
@@ -118,9 +119,18 @@ class Driven:
         epoch = self.state.epoch + 1
         return self.send(ev.RunActivated, epoch=epoch, claim=f"claim {epoch}")
 
-    def visit(self, agent: str = "a", query: str | None = None) -> Instructions:
-        """Answer Plan with a visit."""
-        return self.send(ev.RoutePlanned, route=Visit(agent=agent, query=query))
+    def visit(self, agent: str = "a", query: str | None = None, *, price: Spend | None = None) -> Instructions:
+        """Answer Plan with a visit; with a price, of an agent that names one."""
+        return self.send(ev.RoutePlanned, route=Visit(agent=agent, query=query), metered=price is not None, price=price)
+
+    def reserve(self) -> Instructions:
+        """Answer AskSpend, then Reserve."""
+        self.ask_spend()
+        return self.send(ev.SpendReserved)
+
+    def ask_spend(self) -> Instructions:
+        """Answer AskSpend."""
+        return self.send(ev.SpendAsked, epoch=self.state.epoch, price=self.state.price, wall_ms=100)
 
     def fan_out(self, branches: int) -> Instructions:
         """Answer Plan with a fan-out."""
@@ -130,9 +140,13 @@ class Driven:
         """Answer Decide."""
         return self.send(ev.StepDecided, agent="a", proposal=proposal)
 
-    def propose(self, *, spend: Spend | None = None, **arguments: Any) -> Instructions:
-        """Visit an agent, which proposes a call of `pay`."""
-        self.visit()
+    def propose(self, *, spend: Spend | None = None, priced: bool = True, **arguments: Any) -> Instructions:
+        """Visit an agent, which proposes a call of `pay`; what it spends is the price it names, if it is `priced`."""
+        planned = self.visit(price=spend if priced else None)
+        if spend is not None and priced:
+            if self.machine.state.phase is not Phase.ASKING:
+                return planned
+            self.reserve()
         return self.decide(Action(tool="pay", arguments=arguments, spend=spend or Spend()))
 
     def finish(self, answer: Any = None) -> Instructions:

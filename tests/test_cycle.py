@@ -10,11 +10,12 @@ from msgspec import Raw
 from airside.stack import events as ev
 from airside.stack import instructions as do
 from airside.stack.agents import FunctionAgent, ReplayAgent
-from airside.stack.cycle import Cycle, Layers
+from airside.stack.cycle import Cycle
 from airside.stack.gate import Gate
 from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import PrincipalId, RunId, child_run
 from airside.stack.journaling import Append, AppendReply
+from airside.stack.layers import Layers
 from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
 from airside.stack.machine import RunMachine
 from airside.stack.policy import load_bundle

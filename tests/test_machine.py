@@ -22,7 +22,7 @@ from airside.stack.machine import _OUTSTANDING, _TABLE, RunMachine
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.state import OVER, Phase, RunState
 from airside.stack.topology import Branch, Done, FanOut, GiveUp, Visit
-from airside.stack.values import NULL, Action, Finish, Handoff, Limits, Outcome, Spend, ToolResult, Usage
+from airside.stack.values import FREE, NULL, Action, Finish, Handoff, Limits, Outcome, Spend, ToolResult, Usage
 from tests.helpers import Driven, concluded, decision, only, submitted, through_journal
 
 R = ReasonCode
@@ -204,8 +204,50 @@ def test_overtime_does_not_stop_a_call_whose_fate_is_being_asked_for() -> None:
         ({"max_cost_microusd": 9}, Spend(cost_microusd=10), R.MAX_COST),
     ],
 )
-def test_a_decision_dearer_than_what_is_left_is_the_last(limit: Any, spend: Spend, reason: ReasonCode) -> None:
-    assert concluded(started(**limit).propose(spend=spend)).reason_code == reason
+def test_a_decision_dearer_than_what_is_left_is_not_bought(limit: Any, spend: Spend, reason: ReasonCode) -> None:
+    run = started(**limit)
+    assert concluded(run.propose(spend=spend)).reason_code == reason
+    assert (run.state.usage.tokens, run.state.usage.cost_microusd) == (0, 0)
+    unpriced = started(**limit)
+    assert concluded(unpriced.propose(spend=spend, priced=False)).reason_code == reason
+
+
+def test_a_decision_that_costs_something_is_bought_only_once_that_is_set_aside_and_durable() -> None:
+    run = started()
+    only(run.visit(price=Spend(tokens=7)), do.AskSpend)
+    reserve = only(run.ask_spend(), do.Reserve)
+    assert reserve.price == Spend(tokens=7) and reserve.durable_first
+    only(run.send(ev.SpendReserved), do.Decide)
+    other = started()
+    other.visit(price=Spend(tokens=7))
+    other.ask_spend()
+    refused = other.send(ev.SpendRefused, reason_code=R.BUDGET_EXHAUSTED, detail="none left")
+    assert concluded(refused).reason_code == R.BUDGET_EXHAUSTED and other.state.usage.tokens == 0
+
+
+def test_a_decision_that_costs_more_than_its_price_is_paid_for_and_is_the_last() -> None:
+    for price, reason in ((Spend(tokens=5), R.PRICE_EXCEEDED), (Spend(), R.PRICE_EXCEEDED), (None, R.PRICE_UNKNOWN)):
+        run = started()
+        run.visit(price=price)
+        if price is not None:
+            run.reserve()
+        outcome = concluded(run.decide(Finish(spend=Spend(tokens=6))))
+        assert outcome.reason_code == reason and run.state.usage.tokens == 6
+        assert "a spent 6 tokens" in outcome.detail
+
+
+@pytest.mark.parametrize("how", ["crash", "kill", "failure"])
+def test_what_was_set_aside_for_a_decision_that_is_lost_counts_as_spent(how: str) -> None:
+    run = started(max_tokens=12)
+    run.visit(price=Spend(tokens=7))
+    run.reserve()
+    if how == "crash":
+        assert concluded(run.activate()).reason_code == R.MAX_TOKENS  # it cannot be bought a second time
+    elif how == "kill":
+        run.send(ev.KillRequested, by="op", why="x")
+    else:
+        run.send(ev.DecideFailed, agent="a", reason_code=R.AGENT_ERROR, error="x")
+    assert run.state.usage.tokens == 7 and run.state.reserved is None
 
 
 @pytest.mark.parametrize("limit", [{"max_tokens": 10}, {"max_cost_microusd": 10}])
@@ -294,7 +336,7 @@ def test_the_agent_is_told_of_max_refusals_refusals_and_the_next_ends_the_run() 
 
 def test_remaining_is_the_limits_less_the_usage_and_never_below_zero() -> None:
     run = started(max_tokens=10, max_cost_microusd=100, max_steps=5)
-    run.propose(spend=Spend(tokens=15, cost_microusd=30))
+    run.propose(spend=Spend(tokens=15, cost_microusd=30), priced=False)
     left = run.machine.remaining()
     assert (left.max_tokens, left.max_cost_microusd, left.max_steps) == (0, 70, 4)
 
@@ -457,6 +499,8 @@ def test_a_branch_the_fan_out_does_not_have_is_not_counted() -> None:
 OUTSTANDING = {
     "planning": (lambda run: None, do.Plan),
     "recalling": (lambda run: run.visit(query="q"), do.Recall),
+    "asking": (lambda run: run.visit(price=Spend(tokens=1)), do.AskSpend),
+    "reserving": (lambda run: (run.visit(price=Spend(tokens=1)), run.ask_spend()), do.AskSpend),
     "deciding": (lambda run: run.visit(), do.Decide),
     "gating": (lambda run: run.propose(), do.Gate),
     "intending": (lambda run: (run.propose(), run.gate()), do.Gate),
@@ -747,6 +791,9 @@ def samples(state: RunState) -> list[ev.Event]:
         ev.RouteFailed(at_us=at, step=step, reason_code=R.UNKNOWN_ROUTE_MODE, error="x"),
         ev.MemoryRecalled(at_us=at, step=step),
         ev.RecallFailed(at_us=at, step=step, error="x"),
+        ev.SpendAsked(at_us=at, step=step, epoch=1, price=None, wall_ms=1),
+        ev.SpendReserved(at_us=at, step=step),
+        ev.SpendRefused(at_us=at, step=step, reason_code=R.BUDGET_EXHAUSTED, detail="x"),
         ev.StepDecided(at_us=at, step=step, agent="a", proposal=Finish()),
         ev.DecideFailed(at_us=at, step=step, agent="a", reason_code=R.AGENT_ERROR, error="x"),
         ev.ActionGated(at_us=at, step=step, attempt=1, **gated),
@@ -967,7 +1014,19 @@ class Walk:
         visit = Visit(agent="a", query=self.luck.choice([None, "q"]))
         fan_out = FanOut(branches=(Branch(route="b", text="t"),) * self.luck.randint(1, 3))
         route = self.luck.choices([visit, fan_out, Done(answer=1), GiveUp()], weights=[16, 2, 1, 1])[0]
-        return self.run.send(ev.RoutePlanned, route=route, after_us=after)
+        price = Spend(tokens=self.luck.randint(0, 20), cost_microusd=self.luck.randint(0, 20))
+        terms = {"metered": True, "price": self.luck.choice([None, price, price])} if self.luck.random() < 0.7 else {}
+        return self.run.send(ev.RoutePlanned, route=route, after_us=after, **terms)
+
+    def on_askspend(self, i: do.AskSpend, after: int) -> Any:
+        wall_ms = self.luck.randint(0, 9)
+        return self.run.send(ev.SpendAsked, epoch=self.run.state.epoch, price=i.price, wall_ms=wall_ms, after_us=after)
+
+    def on_reserve(self, i: do.Reserve, after: int) -> Any:
+        assert i.durable_first
+        if self.rarely():
+            return self.run.send(ev.SpendRefused, reason_code=R.BUDGET_EXHAUSTED, detail="x", after_us=after)
+        return self.run.send(ev.SpendReserved, after_us=after)
 
     def on_recall(self, i: do.Recall, after: int) -> Any:
         if self.rarely():
@@ -978,7 +1037,10 @@ class Walk:
     def on_decide(self, i: do.Decide, after: int) -> Any:
         if self.rarely():
             return self.run.send(ev.DecideFailed, agent="a", reason_code=R.AGENT_ERROR, error="x", after_us=after)
-        spend = Spend(tokens=self.luck.randint(0, 20), cost_microusd=self.luck.randint(0, 20))
+        price = self.run.state.price or FREE
+        spend = Spend(tokens=self.luck.randint(0, price.tokens), cost_microusd=price.cost_microusd)
+        if self.rarely():
+            spend = Spend(tokens=price.tokens + 1)
         action = Action(tool="pay", arguments={"a": self.luck.randint(0, 9)}, spend=spend)
         finish = Finish(answer=self.luck.choice([None, "x", {"a": [1.5]}]), spend=spend)
         handoff = Handoff(agent=self.luck.choice("ab"), spend=spend)
@@ -1042,6 +1104,7 @@ class Walk:
 def assert_same(one: RunMachine, other: RunMachine) -> None:
     """Assert that two machines are in the same state, whatever types JSON made of tuples."""
     a, b = one.state, other.state
+    assert (a.price, a.reserved) == (b.price, b.reserved)
     names = ("phase", "epoch", "step", "usage", "labels", "outcome", "unsettled", "repeats", "attempt", "sends")
     for name in (*names, "ambiguous", "holder", "allowed", "receipt", "resume_to"):
         assert getattr(a, name) == getattr(b, name), name

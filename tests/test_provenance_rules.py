@@ -15,10 +15,11 @@ from airside.stack import events as ev
 from airside.stack.agents import FunctionAgent
 from airside.stack.approvals import Approval
 from airside.stack.canonical import canonical
-from airside.stack.cycle import Cycle, Layers
+from airside.stack.cycle import Cycle
 from airside.stack.errors import InvalidConfig
 from airside.stack.gate import Gate, GateReply, GateRequest
 from airside.stack.identity import run_subject, seal_identity
+from airside.stack.layers import Layers
 from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
 from airside.stack.machine import RunMachine
 from airside.stack.policy import Evaluator, Facts, load_bundle

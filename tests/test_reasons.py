@@ -22,14 +22,15 @@ from airside.actors.switchboard import Switchboard
 from airside.stack import events as ev
 from airside.stack import instructions as do
 from airside.stack.admission import AdmissionQueue, TenantShare
-from airside.stack.agents import FunctionAgent, View
+from airside.stack.agents import FunctionAgent, View, priced
 from airside.stack.auth import Authenticator, issue_token
-from airside.stack.cycle import Cycle, Layers
+from airside.stack.cycle import Cycle
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import AuthRefused, LayerUnavailable
 from airside.stack.gate import Gate, GateReply, GateRequest
 from airside.stack.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.ids import ExecutorId, PrincipalId, RequestId, RunId, child_run
+from airside.stack.layers import Layers
 from airside.stack.ledger import Cap
 from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
 from airside.stack.machine import RunMachine
@@ -414,6 +415,8 @@ WAYS: dict[ReasonCode, Way] = {
     R.TOOL_UNAVAILABLE: ends(calls("pay"), layers={"tools": NoTools(dispatcher)}),
     R.GRANT_INVALID: dispatched(GRANTED, GRANTED),
     R.GRANT_STALE: dispatched(NEWER, GRANTED),
+    R.PRICE_UNKNOWN: ends(calls("look", spend=Spend(tokens=2))),
+    R.PRICE_EXCEEDED: ends(priced(tokens=1)(calls("look", spend=Spend(tokens=2)))),
     R.MAX_STEPS: ends(calls("look"), limits=Limits(max_steps=1)),
     R.MAX_SECONDS: ends(calls("look"), limits=Limits(max_seconds=1), ticks=count(step=400_000)),
     R.MAX_TOKENS: ends(calls("look", spend=Spend(tokens=2)), limits=Limits(max_tokens=1)),

@@ -118,7 +118,7 @@ class Tool:
         scopes: Iterable[str] = (),
         description: str = "",
         risk: Risk | None = None,
-        cost_microusd: int = 0,
+        cost_microusd: int | None = None,
         reconcile: Reconcile | None = None,
         process: ProcessLimits | bool = False,
         undo: Undo | None = None,
@@ -174,7 +174,7 @@ def tool(
     scopes: Iterable[str] = ...,
     description: str | None = ...,
     risk: Risk | None = ...,
-    cost_microusd: int = ...,
+    cost_microusd: int | None = ...,
     reconcile: Reconcile | None = ...,
     process: ProcessLimits | bool = ...,
     undo: Undo | None = ...,
@@ -340,7 +340,7 @@ def _milliseconds(name: str, seconds: float) -> int:
     return int(seconds * 1000)
 
 
-def _microusd(name: str, cost: int) -> int:
-    if type(cost) is not int or cost < 0:
+def _microusd(name: str, cost: int | None) -> int | None:
+    if cost is not None and (type(cost) is not int or cost < 0):
         raise InvalidConfig(f"tool {name}: cost_microusd {cost!r} is not a whole number of at least 0")
     return cost

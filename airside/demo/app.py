@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from airside import Action, App, Finish, Pipeline, SingleAgent, Spend, View
+from airside import Action, App, Finish, Pipeline, SingleAgent, Spend, View, priced
 from airside.demo.crm import crm_tools
 from airside.demo.mail import mail_tool
 from airside.stack.directory import Directory, Principal, Tenant
@@ -15,6 +15,7 @@ THOUGHT = Spend(tokens=900, cost_microusd=1_200)
 """What a decision of the demo's agents is priced at."""
 
 
+@priced(tokens=THOUGHT.tokens, cost_microusd=THOUGHT.cost_microusd)
 def gather(view: View) -> Action | Finish:
     """Find out who the customer is and what is risky."""
     customer, results = view.inputs()["customer"], [record.result for record in view.own_history()]
@@ -25,6 +26,7 @@ def gather(view: View) -> Action | Finish:
     return Finish(answer={"customer": results[0].value(), "risks": results[1].value()}, spend=THOUGHT)
 
 
+@priced(tokens=THOUGHT.tokens, cost_microusd=THOUGHT.cost_microusd)
 def draft(view: View) -> Action | Finish:
     """Write the proposal, with the counter-proposals to what is risky."""
     facts = view.answer_of("gather")
@@ -49,6 +51,7 @@ def proposal(customer: dict[str, Any], risks: list[dict[str, Any]], remembered: 
     return "\n".join(lines)
 
 
+@priced(tokens=THOUGHT.tokens, cost_microusd=THOUGHT.cost_microusd)
 def finalise(view: View) -> Action | Finish:
     """Send the final version."""
     customer = view.answer_of("gather")["customer"]
@@ -58,12 +61,14 @@ def finalise(view: View) -> Action | Finish:
     return Finish(answer=f"The proposal for {customer['need']} was sent to {customer['email']}", spend=THOUGHT)
 
 
+@priced(tokens=5_000, cost_microusd=30_000)
 def spendthrift(view: View) -> Action:
     """Think ever more expensively, and never finish."""
     customer = f"{view.inputs()['customer']} {view.step}"
     return Action(tool="crm_risks", arguments={"customer": customer}, spend=Spend(tokens=5_000, cost_microusd=30_000))
 
 
+@priced(tokens=THOUGHT.tokens, cost_microusd=THOUGHT.cost_microusd)
 def looper(view: View) -> Action:
     """Ask the same question again and again."""
     return Action(tool="crm_customer", arguments={"customer": view.inputs()["customer"]}, spend=THOUGHT)

@@ -11,7 +11,20 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from airside import Action, App, FanOutFanIn, Finish, Handoff, Handoffs, Pipeline, ReplayAgent, SingleAgent, Spend, View
+from airside import (
+    Action,
+    App,
+    FanOutFanIn,
+    Finish,
+    Handoff,
+    Handoffs,
+    Pipeline,
+    ReplayAgent,
+    SingleAgent,
+    Spend,
+    View,
+    priced,
+)
 from airside.memory.embedder import Vectors
 from airside.stack.canonical import digest
 from airside.stack.directory import Directory, Principal, Tenant
@@ -54,6 +67,7 @@ class HashEmbedder:
         return vectors
 
 
+@priced(tokens=THOUGHT.tokens, cost_microusd=THOUGHT.cost_microusd)
 def collect(view: View) -> Action | Finish:
     """Look two topics up, at a price."""
     done = view.own_history()
@@ -62,6 +76,7 @@ def collect(view: View) -> Action | Finish:
     return Finish(answer=[record.result.value()["topic"] for record in done], spend=THOUGHT)
 
 
+@priced(tokens=THOUGHT.tokens, cost_microusd=THOUGHT.cost_microusd)
 def write_up(view: View) -> Finish:
     """Finish with what the stage before found."""
     return Finish(answer={"seen": view.answer_of("collect")}, spend=THOUGHT)

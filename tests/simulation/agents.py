@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airside.stack.agents import Agent, FunctionAgent, ReplayAgent, View
+from airside.stack.agents import Agent, FunctionAgent, ReplayAgent, View, priced
 from airside.stack.topology import (
     Branch,
     Done,
@@ -22,7 +22,7 @@ from airside.stack.topology import (
     TopologyState,
     Visit,
 )
-from airside.stack.values import Action, Finish, Handoff, Proposal, Spend
+from airside.stack.values import FREE, Action, Finish, Handoff, Proposal, Spend
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -69,9 +69,12 @@ def make_agents(world: World) -> Mapping[str, Agent]:
         await asyncio.sleep(world.rng.random())
         return await replay["a"].decide(view)
 
+    @priced(tokens=20, cost_microusd=4)
     async def spender(view: View) -> Proposal:
-        proposal = await replay["b"].decide(view)
-        return msgspec.structs.replace(proposal, spend=Spend(tokens=world.rng.randint(0, 20), cost_microusd=4))
+        spend = Spend(tokens=world.rng.randint(0, 20), cost_microusd=4)
+        world.ledger.spent.append((view.run_id, spend))
+        await asyncio.sleep(world.rng.random() * 0.01)  # a process that dies meanwhile has spent it all the same
+        return msgspec.structs.replace(await replay["b"].decide(view), spend=spend)
 
     async def hander(view: View) -> Proposal:
         if view.step > 1 and view.own_history():
@@ -98,8 +101,10 @@ def make_agents(world: World) -> Mapping[str, Agent]:
 
     functions = (slow, spender, hander, garbage, raiser, hanger, canceller)
     odd = {function.__name__: FunctionAgent(function) for function in functions}
+    for name in ("hander", "garbage", "raiser"):
+        odd[name].price = FREE  # the others cannot be asked where runs share a budget of money
     return {**replay, **odd, "ping": _to("pong"), "pong": _to("ping"), "lost": _to("nobody")}
 
 
 def _to(name: str) -> FunctionAgent:
-    return FunctionAgent(lambda view: Handoff(agent=name))
+    return FunctionAgent(priced()(lambda view: Handoff(agent=name)))

@@ -44,7 +44,7 @@ def _acknowledged(world: World) -> None:
 
 
 def _budgets(world: World) -> None:
-    """No tenant's calls went beyond what its runs share."""
+    """No tenant's calls and decisions went beyond what its runs share."""
     for tenant, caps in world.plan.budgets.items():
         calls = [
             tool
@@ -53,6 +53,9 @@ def _budgets(world: World) -> None:
         ]
         used = Counter({"tool_calls": len(calls), "cost_microusd": sum(KINDS[tool][3] for tool in calls)})
         used.update(f"tool:{tool}" for tool in calls)
+        for run_id, spend in world.ledger.spent:
+            if world.tenant_of(run_id) == tenant:
+                used.update({"tokens": spend.tokens, "cost_microusd": spend.cost_microusd})
         for cap in caps:
             if used[cap.unit] > cap.limit:
                 world.violation(f"{tenant}: {used[cap.unit]} {cap.unit} of {cap.limit}")

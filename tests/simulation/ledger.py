@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from airside.stack.canonical import canonical, digest
 from airside.stack.events import decode_event
-from airside.stack.values import EffectClass
+from airside.stack.ids import RunId
+from airside.stack.values import EffectClass, Spend
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, ToolError
 from tests.simulation.plan import QUORUM
 
@@ -34,13 +35,17 @@ KINDS: dict[str, tuple[EffectClass, bool, bool, int]] = {
 
 
 class Ledger:
-    """Counts effects by idempotency key; reads count nothing.  `called` has every key that reached its tool."""
+    """Counts effects by idempotency key; reads count nothing.
+
+    `called` has every key that reached its tool, `spent` what every decision cost that an agent began.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.done: dict[str, Any] = {}
         self.counts: Counter[str] = Counter()
         self.called: dict[str, str] = {}
+        self.spent: list[tuple[RunId, Spend]] = []
 
     def apply(self, tool: str, context: ToolContext, n: int) -> Any:
         """Make the effect happen, once more than before unless the tool is idempotent and knows the key."""

@@ -84,6 +84,7 @@ def _budget(rng: Random) -> tuple[Cap, ...]:
         Cap(unit="tool_calls", limit=rng.choice((0, 2, 5, 9))),
         Cap(unit="cost_microusd", limit=rng.choice((0, 7, 25))),
         Cap(unit="tool:pay", limit=rng.choice((1, 3))),
+        *rng.choice(((), (Cap(unit="tokens", limit=rng.choice((19, 40, 100))),))),
     )
 
 

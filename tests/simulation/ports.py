@@ -19,6 +19,7 @@ from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.local import LocalJournal
+from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
 
 if TYPE_CHECKING:
@@ -127,6 +128,17 @@ class PolicyPort(Port):
             if world.chance(0.2):
                 raise LayerUnavailable("policy is down")
             return await world.policy.decide(request)
+
+        return await self._remote(work)
+
+    async def spend(self, request: SpendRequest) -> SpendReply:
+        """Reserve what a decision can cost."""
+        world = self._world
+
+        async def work() -> SpendReply:
+            if world.chance(0.2):
+                raise LayerUnavailable("policy is down")
+            return await world.policy.spend(request)
 
         return await self._remote(work)
 

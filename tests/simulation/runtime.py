@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from airside.stack import events as ev
 from airside.stack import instructions as do
-from airside.stack.cycle import Cycle, Layers
+from airside.stack.cycle import Cycle
 from airside.stack.errors import AirsideError, Fenced
 from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
 from airside.stack.instructions import Instructions
 from airside.stack.invariants import check_growth
 from airside.stack.journaling import Append
+from airside.stack.layers import Layers
 from airside.stack.machine import RunMachine
 from airside.stack.runlog import entry_of
 from airside.stack.state import Phase
@@ -89,6 +90,7 @@ class Runtime:
             specs=world.specs,
             now_us=world.now_us,
             spawn=self.spawn,
+            metered=frozenset(world.plan.budgets),
         )
 
     def die(self) -> None:

@@ -15,7 +15,8 @@ from airside.stack.gate import Gate
 from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import NO_ISSUER, IssuerId, RunId, TenantId, mint_executor, root_of
 from airside.stack.local import LocalPolicy
-from airside.stack.spending import Spending, Spent
+from airside.stack.spending import Spending
+from airside.stack.spent import Spent, spent_of
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
 from tests.simulation.clock import ManualLoop
@@ -222,11 +223,12 @@ class World:
 
     def _spent(self) -> Iterator[Spent]:
         for stream, entries in self.journal.local.streams.items():
-            intents = {e.step: ev.decode_event(e.body) for e in reversed(entries) if e.type == "EffectIntended"}
-            for event in intents.values():
-                run_id, tenant = RunId(stream), self.tenant_of(RunId(stream))
-                key = "" if self.journal.ended(root_of(run_id)) else event.key
-                yield Spent(tenant, run_id, key, event.tool, 1, event.cost_microusd, event.at_us)
+            run_id = RunId(stream)
+            if not entries or entries[0].type != "RunSubmitted":
+                continue
+            is_over = self.journal.ended(root_of(run_id))
+            for spent in spent_of(self.tenant_of(run_id), [ev.decode_event(e.body) for e in entries], is_over=is_over):
+                yield spent._replace(key="") if is_over else spent
 
     def crash_runtime(self, tenant: TenantId, *, partition: bool = False) -> None:
         """Lose a runtime; in a partition the old one goes on for a while beside the new one."""

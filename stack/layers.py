@@ -1,0 +1,42 @@
+"""`Layers`: everything a cycle uses, as its ports."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airside.stack import instructions as do
+from airside.stack.agents import Agent
+from airside.stack.asking import UNWATCHED, Pulse
+from airside.stack.ids import RunId
+from airside.stack.ports import Approvals, Journal, Memory, Policy, Tools
+from airside.stack.toolspec import ToolSpec
+from airside.stack.topology import Topology
+
+if TYPE_CHECKING:
+    from airside.stack.cycle import Cycle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """Everything a cycle uses.  `memory` is None for an app without memory.
+
+    `traced` are the tools of whose calls policy may ask where the values come from; None means of all.  `metered` are
+    the tenants whose runs share a budget of what decisions use.
+    """
+
+    journal: Journal
+    policy: Policy
+    tools: Tools
+    approvals: Approvals
+    memory: Memory | None
+    agents: Mapping[str, Agent]
+    routes: Mapping[str, Topology]
+    specs: Sequence[ToolSpec]
+    now_us: Callable[[], int]
+    spawn: Callable[[Cycle, do.SpawnChildren], Awaitable[None]]
+    traceparent: Callable[[RunId], str] = lambda run_id: ""
+    pulse: Pulse = UNWATCHED
+    traced: frozenset[str] | None = None
+    metered: frozenset[str] = frozenset()
