@@ -196,6 +196,10 @@ class Ledger:
             spans[cap.unit] = (*spans.get(cap.unit, ()), cap.per)
         account = known or _Account(name, parent, (), None)
         account.caps, account.spans = given, None if caps is None else spans
+        if known is not None:  # what was counted in case there is a cap, and has none
+            account.counts = {
+                place: count for place, count in account.counts.items() if place[1] in spans.get(place[0], ())
+            }
         above = self._accounts[parent].path if parent is not None else ()
         # Where there is no cap there is nothing to count.
         account.path = (account, *(each for each in above if each.spans is None or each.spans))
@@ -264,7 +268,7 @@ class Ledger:
                 count.reserved -= reserved
                 count.committed += amount
                 count.overdraft += max(0, amount - (reserved if held.sure else 0))
-        held.amounts, held.open = final, False
+        held.amounts, held.open, held.sure = final, False, True
         return excess
 
     def release(self, key: str) -> None:

@@ -12,12 +12,14 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from airside.stack.errors import InvalidInput, InvariantBroken
 from airside.stack.ledger import Cap, Ledger, Shortage, amounts_of, window_of
 
-UNITS = ("cost_microusd", "tokens", "tool_calls", "tool:send")
+UNITS = ("cost_microusd", "tokens", "tool_calls", "tool:send", "steps", "wall_ms")
 ORG_CAPS = (Cap(unit="cost_microusd", limit=60), Cap(unit="tool_calls", limit=9, per="day"))
 TENANT_CAPS = (
     Cap(unit="cost_microusd", limit=30, per="minute"),
     Cap(unit="tokens", limit=50, per="month"),
     Cap(unit="tool:send", limit=3),
+    Cap(unit="wall_ms", limit=40, per="minute"),
+    Cap(unit="steps", limit=30, per="day"),
 )
 RUN_CAPS = (Cap(unit="tool_calls", limit=4), Cap(unit="cost_microusd", limit=20))
 PARENT = {"org": None, "tenant/a": "org", "tenant/b": "org"}
@@ -27,10 +29,17 @@ amounts = st.dictionaries(st.sampled_from(UNITS), st.integers(0, 12), min_size=1
 
 
 class Use:
-    """One use as the model sees it."""
+    """One use as the model sees it; one that is not `sure` was asked for, and perhaps never granted."""
 
     def __init__(self, run: str, taken: dict[str, int], at_us: int) -> None:
         self.run, self.taken, self.at_us, self.state, self.over = run, taken, at_us, "open", dict.fromkeys(UNITS, 0)
+        self.sure = True
+
+    def settle(self, final: dict[str, int]) -> None:
+        """Take in what it used; of what was perhaps never granted, all may be too much."""
+        had = self.taken if self.sure else {}
+        self.over = {unit: max(0, final.get(unit, 0) - had.get(unit, 0)) for unit in UNITS}
+        self.taken, self.state = dict(final), "settled"
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -63,9 +72,11 @@ class LedgerMachine(RuleBasedStateMachine):
             account = self.parent[account]
         return found
 
-    def total(self, account: str, cap: Cap, states: tuple[str, ...] = ("open", "settled")) -> int:
-        """Return what the model has in the cap's present window."""
-        window = window_of(cap.per, self.now)
+    def total(
+        self, account: str, cap: Cap, states: tuple[str, ...] = ("open", "settled"), at_us: int | None = None
+    ) -> int:
+        """Return what the model has in the cap's present window, or that of `at_us`."""
+        window = window_of(cap.per, self.now if at_us is None else at_us)
         return sum(
             use.taken.get(cap.unit, 0)
             for use in [*self.uses.values(), *self.past]
@@ -80,6 +91,28 @@ class LedgerMachine(RuleBasedStateMachine):
         self.parent[name], self.caps[name] = tenant, RUN_CAPS
         self.ledger.open(name, RUN_CAPS, parent=tenant)
         return name
+
+    @rule(target=runs, run=runs)
+    def open_branch(self, run: str) -> str:
+        """A run fans out: what a branch uses is its run's use too."""
+        if not self.ledger.is_open(run):
+            return run
+        self.count += 1
+        name = f"share/{self.count}"
+        self.parent[name], self.caps[name] = run, (Cap(unit="tool_calls", limit=2), Cap(unit="tokens", limit=15))
+        self.ledger.open(name, self.caps[name], parent=run)
+        return name
+
+    @rule(target=keys, run=runs, wanted=amounts)
+    def ask(self, run: str, wanted: dict[str, int]) -> str:
+        """The journal says that a run asked; nobody knows whether there was room."""
+        self.count += 1
+        key = f"key-{self.count}"
+        if self.ledger.is_open(run):
+            self.ledger.record(run, wanted, at_us=self.now, key=key, settled=False)
+            self.uses[key] = Use(run, dict(wanted), self.now)
+            self.uses[key].sure = False
+        return key
 
     @rule(target=keys, run=runs, wanted=amounts)
     def reserve(self, run: str, wanted: dict[str, int]) -> str:
@@ -107,8 +140,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def repeat(self, key: str) -> None:
         """The same use again, after a crash or a lost answer, takes nothing more, however full the account is."""
         use = self.uses.get(key)
-        if use is not None and self.ledger.is_open(use.run):
-            assert self.ledger.reserve(key, use.run, use.taken, now_us=self.now) is None
+        if use is None or not self.ledger.is_open(use.run):
+            return
+        fits = use.sure or all(
+            use.taken.get(cap.unit, 0) == 0 or self.total(name, cap, at_us=use.at_us) <= cap.limit
+            for name in self.path(use.run)
+            for cap in self.caps[name]
+        )
+        assert (self.ledger.reserve(key, use.run, use.taken, now_us=self.now) is None) == fits
+        use.sure = True
+        if not fits:
+            del self.uses[key]
 
     @rule(key=keys, used=st.none() | amounts)
     def settle(self, key: str, used: dict[str, int] | None) -> None:
@@ -120,8 +162,8 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         final = use.taken if used is None else used
         assert excess == {u: a - use.taken.get(u, 0) for u, a in final.items() if a > use.taken.get(u, 0)}
-        use.over = {unit: max(0, final.get(unit, 0) - use.taken.get(unit, 0)) for unit in UNITS}
-        use.taken, use.state = dict(final), "settled"
+        use.settle(final)
+        use.sure = True
 
     @rule(key=consumes(keys))
     def release(self, key: str) -> None:
@@ -135,9 +177,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def close(self, run: str) -> None:
         """The run ends; what is open counts as used."""
         self.ledger.close(run)
-        for key in [key for key, use in self.uses.items() if use.run == run]:
+        for key in [key for key, use in self.uses.items() if run in self.path(use.run)]:
             use = self.uses.pop(key)
-            use.state = "settled"
+            if use.state == "open":
+                use.settle(use.taken)
+            use.sure = True
             self.past.append(use)
 
     @rule(seconds=st.sampled_from([1, 30, 61, 3_600, 86_400, 32 * 86_400]))
@@ -161,8 +205,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 rebuilt.open(name, self.caps[name], parent=parent)
         rebuilt.reserve("now", "org", {}, now_us=self.now)
         for use in [*self.uses.values(), *self.past]:
-            use.state = "settled"
-            account = use.run if rebuilt.is_open(use.run) else self.parent[use.run]
+            if use.state == "open":
+                use.settle(use.taken)
+            use.sure = True
+            account = next(name for name in self.path(use.run) if rebuilt.is_open(name))
             rebuilt.record(account, use.taken, at_us=use.at_us)
         self.past += self.uses.values()
         self.uses.clear()
@@ -183,7 +229,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert reserved == self.total(name, cap, ("open",)), (name, cap)
                 assert committed == self.total(name, cap, ("settled",)), (name, cap)
                 over = sum(use.over[cap.unit] for use in [*self.uses.values(), *self.past])
-                assert reserved + committed <= cap.limit + over
+                asked = sum(use.taken.get(cap.unit, 0) for use in self.uses.values() if not use.sure)
+                assert reserved + committed <= cap.limit + over + asked
 
 
 TestLedger = LedgerMachine.TestCase

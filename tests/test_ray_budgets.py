@@ -104,3 +104,34 @@ def test_tenants_share_what_the_organisation_has(start: Any) -> None:
     assert reasons(stack, first) == {"completed": 2}
     assert reasons(stack, submit(stack, "ten", 4)) == {"completed": 1, "budget_exhausted": 3}
     assert reasons(stack, submit(stack, "free", 2, "buy")) == {"completed": 2}
+
+
+def think(stack: Stack, count: int, route: str = "think") -> Counter[str]:
+    """Have runs of the tenant that saves tokens make one decision each."""
+    job = {"request": "think", "tenant": "frugal", "principal": "ana", "route": route}
+    return reasons(stack, [stack.submit(**job) for _ in range(count)])
+
+
+def test_decisions_are_bought_only_while_their_price_fits(start: Any) -> None:
+    stack = start()
+    assert think(stack, 20) == {"completed": 3, "budget_exhausted": 17}
+    assert sum((think(stack, 1) for _ in range(6)), Counter()) == {"completed": 5, "budget_exhausted": 1}
+    assert len(ledger_of(stack).texts("run_")) == 8, "200 tokens are left, and a decision may take 300"
+    assert think(stack, 1, "unpriced") == {"price_unknown": 1} and len(ledger_of(stack).texts("run_")) == 8
+    assert stack.status()["policy"]["used"]["tenant/frugal"] == {"tokens": 800}
+
+
+@pytest.mark.parametrize(("layer", "completed", "used"), [("runtime", 0, 900), ("policy", 3, 300)])
+def test_a_decision_that_is_lost_with_its_process_stays_paid_for(
+    start: Any, layer: str, completed: int, used: int
+) -> None:
+    stack = start()
+    with ThreadPoolExecutor(1) as beside:
+        batch = beside.submit(think, stack, 20)
+        until(lambda: len(ledger_of(stack).texts("run_")) == 3, "three thoughts")
+        assert sigkill(stack, layer) and not batch.done()
+        ended = batch.result(BOUND_S)
+    assert ended == Counter({"completed": completed, "budget_exhausted": 20 - completed}) + Counter()
+    assert len(ledger_of(stack).texts("run_")) == 3 and stack.verify() == []
+    counted = until(lambda: stack.status()["policy"].get("used"), "the gate to be up")
+    assert counted["tenant/frugal"] == {"tokens": used}
