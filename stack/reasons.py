@@ -81,7 +81,7 @@ class ReasonCode(StrEnum):
     MAX_OUTPUT = "max_output", "The run's tools returned more bytes than it may hold."
     MAX_HANDOFFS = "max_handoffs", "Control was handed over more often than the run may."
     MAX_DEPTH = "max_depth", "Runs fan out into runs more deeply than is allowed."
-    BUDGET_EXHAUSTED = "budget_exhausted", "A budget that the tenant's runs share has too little left for the call or decision."
+    BUDGET_EXHAUSTED = "budget_exhausted", "A budget that runs share has too little left for the call or decision."
     LOOP_DETECTED = "loop_detected", "The same action with the same arguments came too often."
 
     CANCELLED = "cancelled", "The run's owner withdrew it."
