@@ -135,7 +135,7 @@ class Runtime:
             raise
         except Exception as error:
             world.violation(f"{cycle.run_id}: the cycle died of {type(error).__name__}: {error}")
-        if world.journal.ended(cycle.run_id) and not self.dead:
+        if cycle.machine.is_over and world.journal.ended(cycle.run_id) and not self.dead:
             self._ended(cycle)
 
     def _ended(self, cycle: SimCycle) -> None:
