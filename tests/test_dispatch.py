@@ -72,6 +72,16 @@ async def test_a_grant_is_used_at_most_once() -> None:
     assert dispatcher.stats() == {"calls": 1, "refused": 4, "active": 0, "states": 0}
 
 
+async def test_a_key_that_was_used_takes_no_other_arguments() -> None:
+    pay, paid = counter()
+    dispatcher = made(pay)
+    await run(dispatcher, granted(pay.spec, b'{"amount":7}', nonce=b"1"))
+    other = await run(dispatcher, granted(pay.spec, b'{"amount":8}', nonce=b"2", attempt=2))
+    assert other.reason_code == "grant_invalid" and "used with other arguments" in other.error
+    again = await run(dispatcher, granted(pay.spec, b'{"amount":7}', nonce=b"3", attempt=2))
+    assert again.ok and paid == [7, 7], "the tool is given the same key, and dedupes"
+
+
 ALTERED: dict[str, Any] = {
     "tenant": "globex",
     "principal": "eve",

@@ -37,6 +37,9 @@ from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, 
 _EPOCHS_KEPT = 100_000
 """Runs whose latest epoch an executor remembers; an older run's grants have long expired."""
 
+_KEYS_KEPT = 100_000
+"""Keys whose arguments an executor remembers; those of what must not be sent twice the journal has for ever."""
+
 _THREADS = 32
 """Plain functions run in threads, so that a slow one does not hold up the others; for a free one tenants take turns."""
 
@@ -65,6 +68,7 @@ class Dispatcher:
         self._key = seal_key
         self._now_us = now_us
         self._burnt: OrderedDict[bytes, int] = OrderedDict()
+        self._arguments: OrderedDict[EffectKey, str] = OrderedDict()
         self._at_work: dict[EffectKey, asyncio.Future[None]] = {}
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._states: dict[tuple[str, RunId], Any] = {}
@@ -153,6 +157,11 @@ class Dispatcher:
             (grant.attempt > MAX_ATTEMPTS, ReasonCode.GRANT_INVALID, f"there are {MAX_ATTEMPTS} attempts at most"),
             (grant.nonce in self._burnt, ReasonCode.GRANT_INVALID, "the grant was used before"),
             (digest(request.arguments) != grant.arguments_sha256, ReasonCode.GRANT_INVALID, "other arguments"),
+            (
+                self._arguments.get(grant.key, grant.arguments_sha256) != grant.arguments_sha256,
+                ReasonCode.GRANT_INVALID,
+                f"{grant.key} was used with other arguments",
+            ),
             (known is None, ReasonCode.GRANT_INVALID, f"this executor has no tool {grant.tool}"),
             (
                 known is not None and known.spec.version != grant.tool_version,
@@ -186,6 +195,9 @@ class Dispatcher:
         # Grants live equally long, so the oldest is at the front.
         while self._burnt and next(iter(self._burnt.values())) <= now:
             self._burnt.popitem(last=False)
+        self._arguments[grant.key] = grant.arguments_sha256
+        if len(self._arguments) > _KEYS_KEPT:
+            self._arguments.popitem(last=False)
         self._epochs[grant.run_id] = grant.epoch
         self._epochs.move_to_end(grant.run_id)
         if len(self._epochs) > _EPOCHS_KEPT:
