@@ -64,7 +64,7 @@ def daemon(place: str) -> None:
     time.sleep(LONG_S)
 
 
-@tool(effect="read", process=True, timeout=0.5)
+@tool(effect="read", process=True, timeout=20)
 def left_behind(place: str) -> str:
     """Fork twice and return."""
     if os.fork() == 0:
