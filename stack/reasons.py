@@ -81,6 +81,7 @@ class ReasonCode(StrEnum):
     MAX_DEPTH = "max_depth", "Runs fan out into runs more deeply than is allowed."
     BUDGET_EXHAUSTED = "budget_exhausted", "A budget that the tenant's runs share has too little left for the call."
     LOOP_DETECTED = "loop_detected", "The same action with the same arguments came too often."
+    DEADLINE_EXCEEDED = "deadline_exceeded", "The run took longer than the operator allows, waiting included."
 
     CANCELLED = "cancelled", "The run's owner withdrew it."
     KILLED_BY_OPERATOR = "killed_by_operator", "An operator killed it."
@@ -126,6 +127,7 @@ _STATUS: dict[ReasonCode, RunStatus] = {
         RunStatus.REFUSED,
     ),
     **dict.fromkeys(
-        [r for r in ReasonCode if r.startswith("max_")] + [_R.LOOP_DETECTED, _R.BUDGET_EXHAUSTED], RunStatus.STOPPED
+        [r for r in ReasonCode if r.startswith("max_")] + [_R.LOOP_DETECTED, _R.BUDGET_EXHAUSTED, _R.DEADLINE_EXCEEDED],
+        RunStatus.STOPPED,
     ),
 }
