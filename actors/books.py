@@ -38,8 +38,8 @@ class Placed:
 
     `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
     admission is; `alone` = it is suspected of stalling its runtime, and gets one of its own; `condemned` = it is to
-    end so: no runtime takes it up any more; `asked` = it or a child waited for approval; `losses` = processes that
-    died under it.
+    end so: no runtime takes it up any more; `asked` = it or a child may have waited for approval; `losses` =
+    processes that died under it.
     """
 
     tenant: TenantId

@@ -56,6 +56,7 @@ class Driver(Watching):
     ) -> None:
         super().__init__(config, fleet)
         self._directory = directory
+        self._deadlines = directory.deadlines()
         self._routes = frozenset(routes)
         self._version = version
         self._ended: OrderedDict[RunId, bytes] = OrderedDict()
@@ -86,6 +87,7 @@ class Driver(Watching):
         self._spawn(self.forever(self._fleet.watch(self._blame)))  # first: what lives on needs its lease renewed
         await self._switchboard.load()
         await self._recover()
+        self._spawn(self.forever(self._end_late_forever()))  # first: what is late is not to begin
         self._spawn(self.forever(self._place_forever()))
         self._spawn(self.forever(self._passivate_forever()))
 
@@ -129,6 +131,7 @@ class Driver(Watching):
             message = f"the queue of {tenant} is full, or it submits faster than it may"
             return Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message=message, retry_after_s=wait_s)
         placed = self._runs[run_id] = Placed(tenant=tenant, epoch=0)
+        self._deadlines.watch(run_id, tenant, event.at_us)
         append = Append(tenant=tenant, stream=run_id, epoch=0, first_seq=0, entries=(entry_of(event),))
         while True:
             try:
@@ -217,11 +220,13 @@ class Driver(Watching):
     async def _recover(self) -> None:
         """After a restart of this driver: what is unfinished, and which runtimes still work on it."""
         rows = await self._journal.remote.insist("rows", "unfinished")
-        at_work = await self._fleet.adopt()
-        for run, tenant, parent, epoch, _count in rows:
+        at_work, unbegun = await self._fleet.adopt(), await self._unbegun(rows)
+        for run, tenant, parent, epoch, admitted_us in rows:
             if not parent:
-                placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch)
+                placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch, asked=epoch > 0)
                 placed.durable.set()
+                placed.events = unbegun.get(run, [])
+                self._deadlines.watch(RunId(run), TenantId(tenant), admitted_us)
                 seat, phase = at_work.get(run, ("", ""))
                 placed.seat = seat if self._fleet.seat(seat) is not None else ""  # it may have died just now
                 self._readmit(RunId(run), placed, phase)
@@ -271,6 +276,7 @@ class Driver(Watching):
 
     def _finish(self, run_id: RunId, tenant: TenantId, ended: bytes) -> None:
         placed = self._runs.pop(run_id, None)
+        self._deadlines.forget(run_id)
         if placed is not None and placed.asked:
             self._spawn(self._withdraw(run_id))
         self._queue.release(tenant, run_id, cost=ev.decode_event(ended).usage.steps)
@@ -398,6 +404,10 @@ class Driver(Watching):
             event = ev.CancelRequested(by=by, why=order.why, at_us=now_us())
         else:
             event = ev.KillRequested(by=by, why=order.why, at_us=now_us())
+        await self._stop(run_id, event)
+
+    async def _stop(self, run_id: RunId, event: ev.KillRequested | ev.CancelRequested) -> None:
+        """End a live run; return when it has ended, raise `LayerUnavailable` if that is not confirmed in time."""
         placed = self._runs[run_id]
         placed.condemned = event
         await placed.durable.wait()

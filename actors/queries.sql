@@ -76,8 +76,8 @@ SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') AND run_id NOT IN (S
 SELECT stream, body FROM events WHERE stream IN (SELECT unnest(?)) ORDER BY stream, seq;
 
 -- name: unfinished
--- Runs that were admitted and have not ended, oldest first.
-SELECT r.run_id, r.tenant, coalesce(r.parent, ''), max(e.epoch), count(*)
+-- Runs that were admitted and have not ended, oldest first; `submitted_us` is their admission.
+SELECT r.run_id, r.tenant, coalesce(r.parent, ''), max(e.epoch), r.submitted_us
 FROM runs r JOIN events e ON e.stream = r.run_id
 WHERE r.run_id NOT IN (SELECT run_id FROM outcomes)
 GROUP BY ALL ORDER BY min(e.at_us);

@@ -1,8 +1,8 @@
-"""The driver's part that watches: who is to blame for a loop that is held, and what becomes of runs after a loss.
+"""The driver's part that watches: who holds a loop, who is past its deadline, and what becomes of runs after a loss.
 
-A run that is `condemned` (by an operator, or because it held its process) is never taken up again: when no runtime has
-it, it is ended here, under an epoch of its own.  It is condemned before its process is killed, so that nobody who
-hears of the death is faster.
+A run that is `condemned` (by an operator, by its deadline, or because it held its process) is never taken up again:
+when no runtime has it, it is ended here, under an epoch of its own.  It is condemned before its process is killed, so
+that nobody who hears of the death is faster.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from airside.actors.books import ALONE_AFTER, END_AFTER, Placed
@@ -19,12 +19,16 @@ from airside.actors.layer import Layer, LayerConfig, logger, now_us
 from airside.actors.stubs import RemoteJournal, RemoteTools
 from airside.actors.warden import Stall
 from airside.stack import events as ev
+from airside.stack.deadlines import Deadlines
 from airside.stack.ending import ending
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, root_of
 from airside.stack.reasons import ReasonCode
 
 _PAUSE_S = 0.1
+
+ENDING_AT_ONCE = 16
+"""Late runs that are being ended at once, so that a queue whose time is over leaves the journal to others too."""
 
 STOPPING_S = 4.0
 """Longest wait for an executor to stop a run's calls: it takes a fraction of a second, if it can."""
@@ -35,6 +39,7 @@ class Watching(Layer):
 
     _journal: RemoteJournal
     _tools: RemoteTools
+    _deadlines: Deadlines
 
     def __init__(self, config: LayerConfig, fleet: Fleet) -> None:
         super().__init__(config)
@@ -42,6 +47,7 @@ class Watching(Layer):
         self._runs: dict[RunId, Placed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._killed_runaways = 0
+        self._ending = asyncio.Semaphore(ENDING_AT_ONCE)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.ensure_future(work)
@@ -54,9 +60,20 @@ class Watching(Layer):
     def _finish(self, run_id: RunId, tenant: TenantId, ended: bytes) -> None:
         """Take in that a run has ended: `Driver`'s."""
 
+    async def _stop(self, run_id: RunId, event: ev.KillRequested | ev.CancelRequested) -> None:
+        """End a live run, and return when it has ended: `Driver`'s."""
+
     async def _bodies(self, run_ids: list[RunId]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = await self._journal.remote.insist("bodies", run_ids)
         return found
+
+    async def _unbegun(self, rows: Sequence[Sequence[Any]]) -> dict[str, list[bytes]]:
+        """Return the events of the unfinished runs that never began, read together: they may be a whole queue."""
+        ids = [RunId(run) for run, _tenant, parent, epoch, _admitted_us in rows if not parent and epoch == 0]
+        size, found = self.config.settings.max_batch, dict[str, list[str]]()
+        for first in range(0, len(ids), size):
+            found |= await self._bodies(ids[first : first + size])
+        return {run: [body.encode() for body in bodies] for run, bodies in found.items()}
 
     def _blame(self, seat: Seat, stall: Stall) -> None:
         """Condemn the run that holds a loop, whose process is killed next.
@@ -79,6 +96,32 @@ class Watching(Layer):
         self._runs[run_id].condemned = ev.KillRequested(
             by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us()
         )
+
+    # Deadlines.
+
+    async def _end_late_forever(self) -> None:
+        """Condemn what is past its deadline as soon as that is seen, and end it as an operator's kill would."""
+        while True:
+            at_us = now_us()
+            for run_id, deadline in self._deadlines.late(at_us):
+                placed = self._runs.get(run_id)
+                if placed is not None and placed.condemned is None:
+                    placed.condemned = ev.KillRequested(
+                        by="driver", why=str(deadline), reason_code=ReasonCode.DEADLINE_EXCEEDED, at_us=at_us
+                    )
+                    self._spawn(self._end_late(run_id, placed.condemned))
+            await asyncio.sleep(self.config.settings.heartbeat_s)
+
+    async def _end_late(self, run_id: RunId, event: ev.KillRequested) -> None:
+        """See a late run to its end: nobody else looks whether an order that was not confirmed came true."""
+        async with self._ending:
+            while run_id in self._runs:
+                try:
+                    await self._stop(run_id, event)
+                except LayerUnavailable as error:
+                    logger.warning("a late run is ended again: %s", error, extra={"action": "late_not_ended"})
+
+    # After a loss.
 
     async def _seat_lost(self, key: str) -> None:
         """A runtime is gone: what worked there is taken up elsewhere, what waits for a person when it is decided."""
@@ -113,13 +156,17 @@ class Watching(Layer):
 
     async def _end_here(self, run_id: RunId, placed: Placed) -> None:
         assert placed.condemned is not None
-        below = [row[0] for row in await self._journal.remote.insist("rows", "unfinished_below", [run_id])]
-        bodies = await self._bodies([run_id, *below])
-        await self._stop_tools([run_id, *below])
+        below: list[RunId] = []
+        bodies = {str(run_id): [body.decode() for body in placed.events]}
+        if placed.epoch or not placed.events:  # one that never began has neither branches nor calls
+            below = [RunId(row[0]) for row in await self._journal.remote.insist("rows", "unfinished_below", [run_id])]
+            bodies = await self._bodies([run_id, *below])
+            await self._stop_tools([run_id, *below])
         for run in (run_id, *below):
             append = ending(bodies[run], placed.condemned, secrets.token_hex(4))
             last = bodies[run][-1].encode() if append is None else append.entries[-1].body
             if append is not None and (await self._journal.append(append)).verdict != "ok":
+                placed.events = []
                 raise LayerUnavailable(f"journal: {run}: somebody else wrote to it")
             if run == run_id:
                 self._finish(run_id, placed.tenant, last)

@@ -14,6 +14,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from airside.stack.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
+from airside.stack.deadlines import Deadlines
 from airside.stack.errors import InvalidId
 from airside.stack.ids import SYSTEM_TENANT, parse_principal, parse_tenant
 from airside.stack.ledger import UNIT, Cap, Per
@@ -40,6 +41,9 @@ def _limits(value: Any) -> Any:
 
 LimitFields = dict[str, int]
 """Any of the fields of `Limits`."""
+
+DeadlineSeconds = Annotated[int, Field(ge=1)] | None
+"""The longest a run may take from its admission to its end, the queue and people included (`stack/deadlines.py`)."""
 
 
 class Principal(_Closed):
@@ -72,7 +76,7 @@ class Budget(_Closed):
 
 
 class Tenant(_Closed):
-    """One tenant: how much it may have at once, the limits of its runs, what they share, and its principals."""
+    """One tenant: how much it may have at once, its runs' limits and deadline, what they share, and its principals."""
 
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = DEFAULT_CONCURRENCY
     queue: Annotated[int, Field(ge=0, le=10_000_000)] = DEFAULT_QUEUE
@@ -85,6 +89,7 @@ class Tenant(_Closed):
     clearance: Clearance = "internal"
     limits: LimitFields = {}
     budgets: list[Budget] = []
+    deadline_s: DeadlineSeconds = None
     open: bool = False
     open_roles: list[str] = []
     open_scopes: list[str] = []
@@ -125,6 +130,9 @@ class Directory(_Closed):
     budgets: list[Budget] = []
     """What all tenants together may use."""
 
+    deadline_s: DeadlineSeconds = None
+    """The deadline of every tenant's runs; a tenant's own can only be shorter."""
+
     tenants: Annotated[dict[str, Tenant], Field(min_length=1)]
 
     @field_validator("tenants")
@@ -151,6 +159,11 @@ class Directory(_Closed):
         """Return the organisation's caps, and those of every tenant that has any."""
         tenants = {name: [b.cap() for b in tenant.budgets] for name, tenant in self.tenants.items() if tenant.budgets}
         return [budget.cap() for budget in self.budgets], tenants
+
+    def deadlines(self) -> Deadlines:
+        """Return what watches the runs' deadlines, as yet without runs."""
+        tenants = {name: tenant.deadline_s for name, tenant in self.tenants.items() if tenant.deadline_s is not None}
+        return Deadlines(self.deadline_s, tenants)
 
 
 def load_directory(source: str | Path) -> Directory:

@@ -83,6 +83,7 @@ class ReasonCode(StrEnum):
     MAX_DEPTH = "max_depth", "Runs fan out into runs more deeply than is allowed."
     BUDGET_EXHAUSTED = "budget_exhausted", "A budget that runs share has too little left for the call or decision."
     LOOP_DETECTED = "loop_detected", "The same action with the same arguments came too often."
+    DEADLINE_EXCEEDED = "deadline_exceeded", "The run took longer than the operator allows, waiting included."
 
     CANCELLED = "cancelled", "The run's owner withdrew it."
     KILLED_BY_OPERATOR = "killed_by_operator", "An operator killed it."
@@ -129,7 +130,9 @@ _STATUS: dict[ReasonCode, RunStatus] = {
         RunStatus.REFUSED,
     ),
     **dict.fromkeys(
-        [r for r in ReasonCode if r.startswith("max_")] + [_R.LOOP_DETECTED, _R.BUDGET_EXHAUSTED, _R.PRICE_EXCEEDED],
+        [r for r in ReasonCode if r.startswith("max_")]
+        + [_R.LOOP_DETECTED, _R.BUDGET_EXHAUSTED, _R.PRICE_EXCEEDED, _R.DEADLINE_EXCEEDED],
+        RunStatus.STOPPED,
         RunStatus.STOPPED,
     ),
 }

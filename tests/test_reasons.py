@@ -380,6 +380,7 @@ def raises(view: View) -> Any:
 GRANTED = granted(pay.spec, b'{"amount":1}', tool_version=pay.spec.version)
 NEWER = granted(pay.spec, b'{"amount":1}', epoch=2, nonce=b"nonce-000002")
 RUNAWAY = ev.KillRequested(at_us=0, by="driver", why="x", reason_code=R.KILLED_RUNAWAY)
+LATE = ev.KillRequested(at_us=0, by="driver", why="x", reason_code=R.DEADLINE_EXCEEDED)
 BAD_NUMBER = """
 version: v1
 rules: [{id: a, outcome: allow, when: {arguments: [{path: amount, op: starts_with, value: x}]}}]
@@ -430,6 +431,7 @@ WAYS: dict[ReasonCode, Way] = {
     R.MAX_HANDOFFS: ends(lambda view: Handoff(agent="a"), limits=Limits(max_handoffs=1), topology=Handoffs("a")),
     R.MAX_DEPTH: ends(calls("look"), limits=Limits(max_depth=0), topology=FanOutFanIn(("x",))),
     R.LOOP_DETECTED: ends(calls("look"), limits=Limits(max_repeats=2)),
+    R.DEADLINE_EXCEEDED: told_to(LATE),
     R.CANCELLED: told_to(ev.CancelRequested(at_us=0, by=PrincipalId("ann"))),
     R.KILLED_BY_OPERATOR: told_to(ev.KillRequested(at_us=0, by="op", why="x")),
     R.KILLED_RUNAWAY: told_to(RUNAWAY),
