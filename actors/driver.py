@@ -220,7 +220,8 @@ class Driver(Watching):
         at_work = await self._fleet.adopt()
         for run, tenant, parent, epoch, _count in rows:
             if not parent:
-                placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch)
+                # What it asked people for, if anything, was told to the driver before this one.
+                placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch, asked=True)
                 placed.durable.set()
                 seat, phase = at_work.get(run, ("", ""))
                 placed.seat = seat if self._fleet.seat(seat) is not None else ""  # it may have died just now
@@ -337,10 +338,12 @@ class Driver(Watching):
                 if placed.parked and message.run_id == root:
                     placed.parked = False  # it works from here; if the event means nothing to it, it says so
                     self._queue.adopt(placed.tenant, root)
+                arriving = placed.placing.locked()
                 try:
                     if await seat.deliver(encode(message)) or message.run_id != root:
                         return  # a child that is not there yet asks for its decision when it is
-                    placed.seat = ""  # it left the runtime, and its end is on the way; or it is lost
+                    if not arriving and placed.seat == seat.key:
+                        placed.seat = ""  # it left the runtime, and its end is on the way; or it is lost
                 except LayerUnavailable:
                     pass  # the fleet tells us of its death
             if self._fleet.seat(placed.seat) is None:
@@ -398,7 +401,9 @@ class Driver(Watching):
             event = ev.CancelRequested(by=by, why=order.why, at_us=now_us())
         else:
             event = ev.KillRequested(by=by, why=order.why, at_us=now_us())
-        placed = self._runs[run_id]
+        placed = self._runs.get(run_id)
+        if placed is None:
+            return  # it ended just now
         placed.condemned = event
         await placed.durable.wait()
         self._spawn(self._bring(Delivery(run_id=run_id, event=ev.encode_event(event))))
