@@ -14,6 +14,7 @@ from msgspec import Raw
 from pydantic import BeforeValidator
 
 from airside.stack.canonical import MAX_DEPTH, digest
+from airside.stack.claims import MAX_ATTEMPTS
 from airside.stack.errors import InvalidConfig
 from airside.stack.grants import Grant, GrantRefused, mint, open_grant
 from airside.stack.ids import ExecutorId, PrincipalId, RunId, TenantId
@@ -527,6 +528,18 @@ async def test_release_closes_the_runs_state_and_no_other() -> None:
     assert (await run(dispatcher, session.call(b"c"))).reason_code == "grant_stale" and session.opened == [RUN, other]
 
 
+async def test_a_grant_that_was_used_stays_used_when_the_clock_goes_back() -> None:
+    clock, (pay, paid) = [NOW], counter()
+    dispatcher = Dispatcher([pay], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: clock[0], in_threads=False)
+    used, later = granted(pay.spec), granted(pay.spec, expires_us=300 * SECOND, nonce=b"later")
+    assert (await run(dispatcher, used)).ok
+    clock[0] = 200 * SECOND
+    assert (await run(dispatcher, later)).ok  # the first nonce is forgotten
+    clock[0] = NOW
+    assert (await run(dispatcher, used)).reason_code == "grant_invalid" and len(paid) == 2
+    assert (await run(dispatcher, granted(pay.spec, expires_us=130 * SECOND, nonce=b"new"))).ok
+
+
 # What waits between its grant and its start.
 
 
@@ -609,7 +622,8 @@ async def test_nothing_of_a_run_begins_after_its_release_but_an_undo() -> None:
     undo = granted(pay.spec, undo=True, output_sha256=digest(b"7"), nonce=b"another")
     assert (await run(dispatcher, msgspec.structs.replace(undo, output=b"7"))).ok and taken == [7]
     await dispatcher.release(RUN)
-    again = granted(pay.spec, undo=True, output_sha256=digest(b"7"), attempt=2, nonce=b"a third")
+    many = MAX_ATTEMPTS + 1
+    again = granted(pay.spec, undo=True, output_sha256=digest(b"7"), attempt=many, nonce=b"a third")
     assert (await run(dispatcher, msgspec.structs.replace(again, output=b"7"))).ok and taken == [7, 7]
 
 

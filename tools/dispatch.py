@@ -76,6 +76,7 @@ class Dispatcher:
         self._key = seal_key
         self._now_us = now_us
         self._burnt: OrderedDict[bytes, int] = OrderedDict()
+        self._forgotten_us = 0
         self._at_work: dict[EffectKey, asyncio.Future[None]] = {}
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._over: OrderedDict[RunId, None] = OrderedDict()
@@ -161,9 +162,14 @@ class Dispatcher:
         problems = (
             (grant.executor != self.executor_id, ReasonCode.GRANT_INVALID, "the grant is for another executor"),
             (grant.issuer != self.issuer, ReasonCode.GRANT_STALE, "an earlier incarnation of the gate issued it"),
-            (grant.expires_us <= now, ReasonCode.GRANT_INVALID, "the grant has expired"),
+            # Should the clock have gone back, one that was forgotten as expired may have been used.
+            (grant.expires_us <= max(now, self._forgotten_us), ReasonCode.GRANT_INVALID, "the grant has expired"),
             (grant.epoch < self._epochs.get(grant.run_id, 0), ReasonCode.GRANT_STALE, "a newer activation exists"),
-            (grant.attempt > MAX_ATTEMPTS, ReasonCode.GRANT_INVALID, f"there are {MAX_ATTEMPTS} attempts at most"),
+            (
+                grant.attempt > MAX_ATTEMPTS and not grant.undo,  # an undo's attempts have a stream each
+                ReasonCode.GRANT_INVALID,
+                f"there are {MAX_ATTEMPTS} attempts at most",
+            ),
             (grant.nonce in self._burnt, ReasonCode.GRANT_INVALID, "the grant was used before"),
             (digest(request.arguments) != grant.arguments_sha256, ReasonCode.GRANT_INVALID, "other arguments"),
             (known is None, ReasonCode.GRANT_INVALID, f"this executor has no tool {grant.tool}"),
@@ -211,7 +217,7 @@ class Dispatcher:
         self._burnt[grant.nonce] = grant.expires_us
         # Grants live equally long, so the oldest is at the front.
         while self._burnt and next(iter(self._burnt.values())) <= now:
-            self._burnt.popitem(last=False)
+            self._forgotten_us = max(self._forgotten_us, self._burnt.popitem(last=False)[1])
         _remember(self._epochs, grant.run_id, grant.epoch)
 
     async def _unclaimed(self, grant: Grant) -> ToolResult | None:
