@@ -16,7 +16,7 @@ Send = Callable[[list[bytes]], Awaitable[Sequence[bytes]]]
 class Coalescer:
     """Turns single calls into batches, on the one event loop it is first used in.
 
-    An error of a batch is every one of its callers' error.
+    An error of a batch is every one of its callers' error.  What a caller gave up before it was sent is not sent.
     """
 
     def __init__(self, send: Send, *, max_batch: int, in_flight: int) -> None:
@@ -46,7 +46,10 @@ class Coalescer:
         self._scheduled = False
         while self._waiting and self._active < self._in_flight:
             size = min(self._max_batch, len(self._waiting))
-            batch = [self._waiting.popleft() for _ in range(size)]
+            taken = [self._waiting.popleft() for _ in range(size)]
+            batch = [(item, future) for item, future in taken if not future.cancelled()]
+            if not batch:
+                continue
             self._active += 1
             assert self._loop is not None
             task = self._loop.create_task(self._carry(batch))

@@ -223,6 +223,7 @@ class Driver(Watching):
         at_work, unbegun = await self._fleet.adopt(), await self._unbegun(rows)
         for run, tenant, parent, epoch, admitted_us in rows:
             if not parent:
+                # What it asked people for, if it ever began, was told to the driver before this one.
                 placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch, asked=epoch > 0)
                 placed.durable.set()
                 placed.events = unbegun.get(run, [])
@@ -343,10 +344,12 @@ class Driver(Watching):
                 if placed.parked and message.run_id == root:
                     placed.parked = False  # it works from here; if the event means nothing to it, it says so
                     self._queue.adopt(placed.tenant, root)
+                arriving = placed.placing.locked()
                 try:
                     if await seat.deliver(encode(message)) or message.run_id != root:
                         return  # a child that is not there yet asks for its decision when it is
-                    placed.seat = ""  # it left the runtime, and its end is on the way; or it is lost
+                    if not arriving and placed.seat == seat.key:
+                        placed.seat = ""  # it left the runtime, and its end is on the way; or it is lost
                 except LayerUnavailable:
                     pass  # the fleet tells us of its death
             if self._fleet.seat(placed.seat) is None:
@@ -408,7 +411,9 @@ class Driver(Watching):
 
     async def _stop(self, run_id: RunId, event: ev.KillRequested | ev.CancelRequested) -> None:
         """End a live run; return when it has ended, raise `LayerUnavailable` if that is not confirmed in time."""
-        placed = self._runs[run_id]
+        placed = self._runs.get(run_id)
+        if placed is None:
+            return  # it ended just now
         placed.condemned = event
         await placed.durable.wait()
         self._spawn(self._bring(Delivery(run_id=run_id, event=ev.encode_event(event))))

@@ -21,8 +21,8 @@ from ray.util import list_named_actors
 
 from airside.actors.layer import LayerConfig, as_actor, logger
 from airside.actors.names import NAMESPACE, actor_name
-from airside.actors.nodes import Nodes
-from airside.actors.pulse import Where
+from airside.actors.nodes import MARGIN_S, Nodes
+from airside.actors.pulse import Where, boot_s
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.actors.stubs import Remote
@@ -183,7 +183,8 @@ class Fleet:
     async def adopt(self) -> dict[str, tuple[str, str]]:
         """Find the runtimes that outlived a restart of the driver; return run id -> (seat, phase) of what they hold.
 
-        One that does not say what it holds is killed: nobody would watch it.
+        One that does not say what it holds is killed: nobody would watch it.  If it is not known dead, this returns
+        only when the lease that the driver before may have given it is over.
         """
         prefix = actor_name(self._settings.stack, "runtime", "")
         names = [
@@ -195,6 +196,7 @@ class Fleet:
         return {run_id: place for held in found for run_id, place in held.items()}
 
     async def _adopt(self, name: str, key: str) -> dict[str, tuple[str, str]]:
+        over_s = boot_s() + self._settings.lease_s + MARGIN_S
         try:
             handle = ray.get_actor(name, NAMESPACE)
         except ValueError:
@@ -203,9 +205,11 @@ class Fleet:
             async with asyncio.timeout(GREETING_S):
                 seat = await self._greet(key, handle)
                 held = await handle.runs.remote()
-        except (LayerUnavailable, RayError, TimeoutError):
+        except (LayerUnavailable, RayError, TimeoutError) as error:
             logger.warning("runtime %s does not answer and is killed", key, extra={"action": "not_adopted"})
             ray.kill(handle, no_restart=True)
+            if isinstance(error, TimeoutError):
+                await asyncio.sleep(over_s - boot_s())
             return {}
         self._sit(seat)
         return {run_id: (key, phase) for run_id, phase in held}
@@ -297,7 +301,7 @@ class Fleet:
 
         If that cannot be known (its node does not answer), it is reported lost when its lease is over.
         """
-        seat.dying = True
+        was_dying, seat.dying = seat.dying, True
         if self._by_group.get(seat.group) is seat:
             del self._by_group[seat.group]  # nothing new goes there
         # Should Ray's control service stand still, its kill does too: the Warden's needs nobody.
@@ -305,7 +309,16 @@ class Fleet:
         is_dead = await self.nodes.kill(seat.post.node_id, seat.post.where)
         if is_dead:
             await self._gone(seat)
+        elif not was_dying:
+            self._spawn(self._kill_again(seat))
         return is_dead
+
+    async def _kill_again(self, seat: Seat) -> None:
+        """Repeat a kill that nobody confirmed: a seat that is dying is blamed no more, and has its lease renewed."""
+        while seat.key in self._seats:
+            await asyncio.sleep(self._settings.heartbeat_s)
+            if await self.nodes.kill(seat.post.node_id, seat.post.where):
+                await self._gone(seat)
 
     async def holds(self, seat: Seat, run_id: RunId) -> bool:
         """Whether a run's code has the loop of a runtime at two moments, and the loop did not turn in between."""

@@ -7,13 +7,17 @@ signal makes the process write down where its loop's thread is, for that signal'
 are anonymous files, gone with the process.
 
 The page also carries the process's lease, the one thing the Warden writes: until when it may live.  A thread of the
-process keeps an interval timer set to the lease's end, whose signal ends the process.  So it ends itself where nobody
-can reach it, and even when C code lets no thread set the timer anew.
+process keeps a timer of the kernel's set to the lease's end, which sends SIGKILL.  So it ends itself where nobody can
+reach it, even when C code lets no thread set the timer anew; and the timer is no one that `signal.alarm` or `setitimer`
+sets, and its signal none that can be ignored.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import errno
 import faulthandler
 import fcntl
 import mmap
@@ -44,7 +48,8 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function
 class Where(NamedTuple):
     """Where a process's pulse can be read, on its node; plain numbers, so that it travels.
 
-    `thread` is the event loop's thread as Python names it, `native` as the kernel does.
+    `thread` is the event loop's thread as Python names it, `native` as the kernel does.  `born` is when the process
+    started, in the kernel's ticks: it tells it from a later one under its number.
     """
 
     pid: int
@@ -52,6 +57,7 @@ class Where(NamedTuple):
     dump_fd: int
     thread: int
     native: int
+    born: int
 
 
 class Reading(NamedTuple):
@@ -65,6 +71,42 @@ class Reading(NamedTuple):
 def boot_s() -> float:
     """Return seconds since this machine booted, sleep included: a lease is no longer for the machine having slept."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class _Sigevent(ctypes.Structure):
+    """The kernel's `struct sigevent`, of 64 bytes."""
+
+    _fields_ = [
+        ("value", ctypes.c_void_p),
+        ("signo", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("_rest", ctypes.c_byte * 48),
+    ]
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
+
+
+class Deadline:
+    """A timer that ends this process by SIGKILL, which nothing in it can catch; raises `OSError` if there is none."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._timer = ctypes.c_void_p()
+        event = _Sigevent(signo=signal.SIGKILL, notify=0)  # SIGEV_SIGNAL
+        made = self._libc.timer_create(time.CLOCK_BOOTTIME, ctypes.byref(event), ctypes.byref(self._timer))
+        self._check(made)
+
+    def set(self, at_s: float) -> None:
+        """Let it end the process when `boot_s` is `at_s`; at once if that is over."""
+        at_ns = max(1, int(at_s * 1e9))
+        spec = _Itimerspec(at_s=at_ns // 10**9, at_ns=at_ns % 10**9)
+        self._check(self._libc.timer_settime(self._timer, 1, ctypes.byref(spec), None))  # TIMER_ABSTIME
+
+    def _check(self, result: int) -> None:
+        if result != 0:
+            raise OSError(ctypes.get_errno(), "no timer for the lease")
 
 
 class PulseWriter:
@@ -82,21 +124,21 @@ class PulseWriter:
         self._page = mmap.mmap(page_fd, mmap.PAGESIZE)
         self._turns = self._left = 0
         faulthandler.register(_DUMP, file=dump_fd, all_threads=True, chain=False)
-        self.where = Where(os.getpid(), page_fd, dump_fd, threading.get_ident(), threading.get_native_id())
-        if lease_s:
+        pid = os.getpid()
+        self.where = Where(pid, page_fd, dump_fd, threading.get_ident(), threading.get_native_id(), _born(pid))
+        deadline = Deadline() if lease_s else None
+        if deadline is not None:
             _LEASE.pack_into(self._page, _LEASE_AT, boot_s() + lease_s)
-        threading.Thread(target=self._keep, args=(bool(lease_s),), name="pulse", daemon=True).start()
+            deadline.set(boot_s() + lease_s)
+        threading.Thread(target=self._keep, args=(deadline,), name="pulse", daemon=True).start()
 
-    def _keep(self, leased: bool) -> None:
+    def _keep(self, deadline: Deadline | None) -> None:
         beats = 0
         while True:
             beats += 1
             _BEATS.pack_into(self._page, _BEATS_AT, beats)
-            if leased:
-                left_s = _LEASE.unpack_from(self._page, _LEASE_AT)[0] - boot_s()
-                if left_s <= 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                signal.setitimer(signal.ITIMER_REAL, left_s)
+            if deadline is not None:
+                deadline.set(_LEASE.unpack_from(self._page, _LEASE_AT)[0])
             time.sleep(_KEEP_S)
 
     def turn(self) -> None:
@@ -115,11 +157,15 @@ class PulseWriter:
 
 
 class PulseReader:
-    """Reads the pulse of a process of this node; raises `OSError` when made if the process is gone."""
+    """Reads the pulse of a process of this node; raises `OSError` when made if it cannot be read.
+
+    That does not mean that the process is gone: `lives` says that.
+    """
 
     def __init__(self, where: Where) -> None:
         self._where = where
-        self._born = _born(where.pid)
+        if not lives(where):
+            raise ProcessLookupError(errno.ESRCH, "no such process", f"/proc/{where.pid}")
         fd = os.open(f"/proc/{where.pid}/fd/{where.page_fd}", os.O_RDWR)
         try:
             self._page = mmap.mmap(fd, mmap.PAGESIZE)
@@ -139,13 +185,6 @@ class PulseReader:
         """Let the process live until `until_s` (as `boot_s` counts), if it may not live longer already."""
         if until_s > _LEASE.unpack_from(self._page, _LEASE_AT)[0]:
             _LEASE.pack_into(self._page, _LEASE_AT, until_s)
-
-    def lives(self) -> bool:
-        """Whether the process exists and is neither a zombie nor another one under its number."""
-        try:
-            return _born(self._where.pid) == self._born
-        except OSError:
-            return False
 
     def cpu_s(self) -> float:
         """Return the CPU seconds the event loop's thread has used; 0 if the process is gone."""
@@ -167,14 +206,37 @@ class PulseReader:
             return ""
         return innermost(dump.decode(errors="replace"), self._where.thread)
 
-    async def kill(self, patience_s: float) -> bool:
-        """End the process by SIGKILL; return whether it is certainly dead within `patience_s`."""
+
+def lives(where: Where) -> bool:
+    """Whether a process exists and is neither a zombie nor another one under its number.
+
+    Raises `OSError` if that cannot be told, for want of a file say: then nobody may take it for dead.
+    """
+    try:
+        return _born(where.pid) == where.born
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def kill(where: Where, patience_s: float) -> bool:
+    """End a process by SIGKILL, and no other one under its number; return whether it is certainly dead in time.
+
+    Raises `OSError` as `lives` does.
+    """
+    try:
+        process = os.pidfd_open(where.pid)
+    except ProcessLookupError:
+        return True
+    try:
         for _ in range(max(1, int(patience_s / _DEATH_WAIT_S))):
-            if not self.lives():
+            if not lives(where):
                 return True
-            os.kill(self._where.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
             await asyncio.sleep(_DEATH_WAIT_S)
-        return not self.lives()
+        return not lives(where)
+    finally:
+        os.close(process)
 
 
 def _stat(path: str) -> list[str]:
@@ -182,12 +244,12 @@ def _stat(path: str) -> list[str]:
     return Path(f"/proc/{path}/stat").read_text().rpartition(")")[2].split()
 
 
-def _born(pid: int) -> str:
+def _born(pid: int) -> int:
     """Return when a process started, in the kernel's ticks; raise `OSError` if there is none or it is a zombie."""
     fields = _stat(str(pid))
     if fields[0] in "ZX":
         raise ProcessLookupError(pid)
-    return fields[19]
+    return int(fields[19])
 
 
 def innermost(dump: str, thread: int) -> str:

@@ -6,11 +6,12 @@ nor the process's help, so that what it kills is certainly dead.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import NamedTuple
 
 from airside.actors.layer import Layer, LayerConfig
-from airside.actors.pulse import PulseReader, Reading, StallWatch, Where, boot_s
+from airside.actors.pulse import PulseReader, Reading, StallWatch, Where, boot_s, kill, lives
 from airside.actors.settings import Settings
 
 HOLDING_CPU_S = 0.1
@@ -21,6 +22,9 @@ HOLDING_BEATS = 3
 
 DEATH_S = 2.0
 """Longest wait for a process to be gone after SIGKILL: one with much memory takes a while to be taken down."""
+
+
+_OWN_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Stall(NamedTuple):
@@ -40,7 +44,7 @@ class Seen(NamedTuple):
 
 
 class Ward:
-    """One process the Warden looks after; raises `OSError` when made if it is gone."""
+    """One process the Warden looks after; raises `OSError` when made if it cannot be read."""
 
     def __init__(self, settings: Settings, where: Where) -> None:
         self.pulse = PulseReader(where)
@@ -84,9 +88,13 @@ class Warden(Layer):
         stalls: dict[str, Stall] = {}
         dead: list[str] = []
         for key, where in wanted:
-            ward = self._ward(key, where)
-            if ward is None or not ward.pulse.lives():
+            if not lives(where):
                 dead.append(key)
+                continue
+            ward = self._ward(key, where)
+            if ward is None:
+                if await kill(where, DEATH_S):
+                    dead.append(key)
                 continue
             ward.pulse.extend(stamp_s + self.config.settings.lease_s if stamp_s else 0.0)
             stall = ward.look(boot_s())
@@ -95,11 +103,17 @@ class Warden(Layer):
         return Seen(boot_s(), stalls, dead)
 
     def _ward(self, key: str, where: Where) -> Ward | None:
+        """Return who is looked after; None if it hides its pulse, or is gone just now: it must not go on.
+
+        Raises `OSError` if it is the Warden that lacks what it takes to look.
+        """
         found = self._wards.get((key, where))
         if found is None:
             try:
                 found = self._wards[key, where] = Ward(self.config.settings, where)
-            except OSError:
+            except (OSError, ValueError) as error:
+                if getattr(error, "errno", 0) in _OWN_WANT:
+                    raise
                 return None
         return found
 
@@ -112,9 +126,4 @@ class Warden(Layer):
 
     async def kill(self, where: tuple[int, ...]) -> bool:
         """End a process of this node; return whether it is certainly dead."""
-        if where[0] == os.getpid():
-            return False
-        try:
-            return await PulseReader(Where(*where)).kill(DEATH_S)
-        except OSError:
-            return True
+        return where[0] != os.getpid() and await kill(Where(*where), DEATH_S)

@@ -133,6 +133,5 @@ _STATUS: dict[ReasonCode, RunStatus] = {
         [r for r in ReasonCode if r.startswith("max_")]
         + [_R.LOOP_DETECTED, _R.BUDGET_EXHAUSTED, _R.PRICE_EXCEEDED, _R.DEADLINE_EXCEEDED],
         RunStatus.STOPPED,
-        RunStatus.STOPPED,
     ),
 }

@@ -13,14 +13,17 @@ import pytest
 from msgspec import Raw
 from pydantic import BeforeValidator
 
-from airside.stack.canonical import MAX_DEPTH
+from airside.stack.canonical import MAX_DEPTH, digest
+from airside.stack.claims import MAX_ATTEMPTS
 from airside.stack.errors import InvalidConfig
-from airside.stack.grants import Grant, mint, open_grant
-from airside.stack.ids import ExecutorId, RunId
+from airside.stack.grants import Grant, GrantRefused, mint, open_grant
+from airside.stack.ids import ExecutorId, PrincipalId, RunId, TenantId
+from airside.stack.journaling import Append, AppendReply
 from airside.stack.ports import ExecuteRequest
 from airside.stack.sealing import SEAL_BYTES, wrap
+from airside.stack.switches import Switches, SwitchThrown
 from airside.stack.values import ToolResult
-from airside.tools.dispatch import Dispatcher, normalise
+from airside.tools.dispatch import _THREADS, Dispatcher, normalise
 from airside.tools.local import LocalTools
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError, Toolset, flatten, tool
 from tests.helpers import EXECUTOR, KEY, RUN, SECOND, grant_for, granted
@@ -532,7 +535,106 @@ async def test_release_closes_the_runs_state_and_no_other() -> None:
     await dispatcher.release(RUN)
     await dispatcher.release(RUN)
     assert session.closed == [["x"]] and dispatcher.stats()["states"] == 1
-    assert (await run(dispatcher, session.call(b"c"))).value() == 1 and session.opened == [RUN, other, RUN]
+    assert (await run(dispatcher, session.call(b"c"))).reason_code == "grant_stale" and session.opened == [RUN, other]
+
+
+async def test_a_grant_that_was_used_stays_used_when_the_clock_goes_back() -> None:
+    clock, (pay, paid) = [NOW], counter()
+    dispatcher = Dispatcher([pay], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: clock[0], in_threads=False)
+    used, later = granted(pay.spec), granted(pay.spec, expires_us=300 * SECOND, nonce=b"later")
+    assert (await run(dispatcher, used)).ok
+    clock[0] = 200 * SECOND
+    assert (await run(dispatcher, later)).ok  # the first nonce is forgotten
+    clock[0] = NOW
+    assert (await run(dispatcher, used)).reason_code == "grant_invalid" and len(paid) == 2
+    assert (await run(dispatcher, granted(pay.spec, expires_us=130 * SECOND, nonce=b"new"))).ok
+
+
+# What waits between its grant and its start.
+
+
+class Slowly:
+    """A journal that takes claims in when it is let."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, append: Append) -> AppendReply:
+        """Wait, then take it."""
+        self.asked.set()
+        await self.go_on.wait()
+        return AppendReply(verdict="ok")
+
+
+def switched_off() -> SwitchThrown:
+    """Return a switch of everything."""
+    return SwitchThrown(at_us=NOW, scope="all", target="", off=True, by=PrincipalId("op"))
+
+
+@pytest.mark.parametrize(("by", "reason"), [("release", "grant_stale"), ("switch", "switched_off")])
+async def test_a_call_that_waits_for_its_claim_does_not_start_once_its_run_is_over_or_it_is_switched_off(
+    by: str, reason: str
+) -> None:
+    pay, paid = counter()
+    journal, told = Slowly(), list[GrantRefused]()
+    dispatcher = Dispatcher(
+        [pay],
+        seal_key=KEY,
+        executor_id=EXECUTOR,
+        now_us=lambda: NOW,
+        journal=journal,
+        on_refusal=lambda refused, tenant: told.append(refused),
+    )
+    call = asyncio.ensure_future(run(dispatcher, granted(pay.spec)))
+    await journal.asked.wait()
+    if by == "release":
+        await dispatcher.release(RUN)
+    else:
+        dispatcher.switches.apply(switched_off())
+    journal.go_on.set()
+    assert (await call).reason_code == reason and paid == []
+    assert [refused.reason_code for refused in told] == [reason]
+
+
+@pytest.mark.parametrize(("by", "reason"), [("release", "tool_timeout"), ("switch", "switched_off")])
+async def test_a_call_that_waits_for_a_thread_does_not_start_once_its_run_is_over_or_it_is_switched_off(
+    by: str, reason: str
+) -> None:
+    pay, paid = counter()
+    dispatcher = made(pay, in_threads=True)
+    for _ in range(_THREADS):
+        await dispatcher._slots.take(TenantId("globex"))
+    call = asyncio.ensure_future(run(dispatcher, granted(pay.spec)))
+    while not dispatcher._slots.waiting:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0)
+    if by == "release":
+        await dispatcher.release(RUN)
+    else:
+        dispatcher.switches.apply(switched_off())
+    dispatcher._slots.give_back(TenantId("globex"))
+    assert (await call).reason_code == reason and paid == []
+    dispatcher.switches = Switches()
+    other = granted(pay.spec, run_id="run_" + "1" * 24, nonce=b"another")
+    assert (await run(dispatcher, other)).ok  # the place it did not use is free
+
+
+async def test_nothing_of_a_run_begins_after_its_release_but_an_undo() -> None:
+    taken: list[Any] = []
+
+    def back(context: ToolContext, arguments: dict[str, Any], output: Any) -> None:
+        taken.append(output)
+
+    pay = tool_that(lambda: 7, effect="write", undo=back)
+    dispatcher = made(pay)
+    await dispatcher.release(RUN)
+    assert (await run(dispatcher, granted(pay.spec, epoch=9))).reason_code == "grant_stale"
+    undo = granted(pay.spec, undo=True, output_sha256=digest(b"7"), nonce=b"another")
+    assert (await run(dispatcher, msgspec.structs.replace(undo, output=b"7"))).ok and taken == [7]
+    await dispatcher.release(RUN)
+    many = MAX_ATTEMPTS + 1
+    again = granted(pay.spec, undo=True, output_sha256=digest(b"7"), attempt=many, nonce=b"a third")
+    assert (await run(dispatcher, msgspec.structs.replace(again, output=b"7"))).ok and taken == [7, 7]
 
 
 async def test_a_state_that_cannot_be_closed_does_not_stop_the_release() -> None:

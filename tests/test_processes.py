@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from airside.stack.canonical import digest
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import RunId, effect_key
 from airside.stack.reasons import ReasonCode
@@ -38,7 +40,8 @@ async def dispatcher() -> AsyncIterator[Dispatcher]:
 async def run(dispatcher: Dispatcher, found: Tool, place: Path, **more: object) -> ToolResult:
     """Have a tool executed."""
     arguments = msgspec.json.encode({"place": str(place)} | more)
-    request = granted(found.spec, arguments, timeout_ms=found.spec.timeout_ms, nonce=os.urandom(12))
+    fields = {"timeout_ms": found.spec.timeout_ms, "nonce": os.urandom(12), "key": os.urandom(4).hex()}
+    request = granted(found.spec, arguments, **fields)
     return (await dispatcher.execute(request)).result
 
 
@@ -53,6 +56,13 @@ def launchers() -> list[int]:
     return [pid for pid in children if b"airside.tools.launcher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+def launcher() -> tuple[int, int]:
+    """Return the one launcher there is, and its inner process."""
+    (outer,) = launchers()
+    (inner,) = map(int, Path(f"/proc/{outer}/task/{outer}/children").read_text().split())
+    return outer, inner
+
+
 async def test_it_answers_with_what_the_tool_returned_in_another_process(
     dispatcher: Dispatcher, tmp_path: Path
 ) -> None:
@@ -60,7 +70,7 @@ async def test_it_answers_with_what_the_tool_returned_in_another_process(
     assert result.ok and result.value() == ["acme", effect_key(RUN, 1), str(tmp_path)]
 
 
-@pytest.mark.parametrize("name", ["spin", "sleep", "backtrack", "deaf", "daemon"])
+@pytest.mark.parametrize("name", ["spin", "sleep", "backtrack", "deaf", "daemon", "stopped", "disguised"])
 async def test_at_its_deadline_nothing_of_a_call_is_left(dispatcher: Dispatcher, tmp_path: Path, name: str) -> None:
     result = await run(dispatcher, getattr(unruly, name), tmp_path)
     assert result.reason_code is ReasonCode.TOOL_TIMEOUT and "its process is dead" in result.error
@@ -90,6 +100,105 @@ async def test_a_process_that_ends_without_an_answer_leaves_doubt(
 ) -> None:
     result = await run(dispatcher, unruly.crash, tmp_path, how=how)
     assert result.reason_code is ReasonCode.TOOL_IN_DOUBT and text in result.error
+
+
+@pytest.mark.parametrize(
+    ("wrote", "then"),
+    [
+        (b"ok\n1", "signal"),
+        (b"no_namespaces\nx", "exit"),
+        (b"\xff\xfe\nx", "exit"),
+        (b"died\nx", "exit"),
+        (b"o", "exit"),
+    ],
+)
+async def test_a_tool_that_answers_in_the_launchers_stead_leaves_doubt_and_its_neighbours_alone(
+    dispatcher: Dispatcher, tmp_path: Path, wrote: bytes, then: str
+) -> None:
+    beside = asyncio.ensure_future(run(dispatcher, unruly.sleep, tmp_path))
+    await asyncio.to_thread(until, lambda: processes(tmp_path), "its neighbour to begin")
+    forged = await run(dispatcher, unruly.forge, tmp_path, hexadecimal=wrote.hex(), then=then)
+    assert forged.reason_code is ReasonCode.TOOL_IN_DOUBT and "its process is gone" in forged.error
+    assert (await beside).reason_code is ReasonCode.TOOL_TIMEOUT
+    assert (await run(dispatcher, unruly.context_of, tmp_path)).ok and len(launchers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("flood", "over the bound"), ("close_everything", "exited with 0"), ("twice", "JSON")]
+)
+async def test_an_answer_that_is_none_leaves_doubt(
+    dispatcher: Dispatcher, tmp_path: Path, name: str, text: str
+) -> None:
+    result = await run(dispatcher, getattr(unruly, name), tmp_path)
+    assert result.reason_code is ReasonCode.TOOL_IN_DOUBT and text in result.error
+    assert (await run(dispatcher, unruly.context_of, tmp_path)).ok and len(launchers()) == 1
+
+
+async def test_a_launcher_that_does_not_say_that_a_call_is_dead_is_killed_with_all_its_calls(
+    dispatcher: Dispatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airside.tools.processes.DEATH_S", 0.2)
+    call = asyncio.ensure_future(run(dispatcher, unruly.daemon, tmp_path))
+    await asyncio.to_thread(until, lambda: len(processes(tmp_path)) == 2, "the tool to begin")
+    _, inner = launcher()
+    os.kill(inner, signal.SIGSTOP)
+    result = await call
+    assert result.reason_code is ReasonCode.TOOL_TIMEOUT and not any(map(alive, [inner, *processes(tmp_path)]))
+    assert (await run(dispatcher, unruly.context_of, tmp_path)).ok
+
+
+@pytest.mark.parametrize(("attempt", "reason"), [(1, ReasonCode.TOOL_FAILED), (2, ReasonCode.TOOL_IN_DOUBT)])
+async def test_a_call_that_gets_no_process_certainly_did_not_happen_and_an_earlier_one_may_have(
+    dispatcher: Dispatcher, tmp_path: Path, attempt: int, reason: ReasonCode
+) -> None:
+    assert (await run(dispatcher, unruly.context_of, tmp_path)).ok
+    outer, inner = launcher()
+    resource.prlimit(inner, resource.RLIMIT_NOFILE, (3, 4096))
+    write = tool(effect="write", idempotent=True, process=True, name="crash")(unruly.crash.function)
+    dispatcher._tools["crash"] = write
+    arguments = msgspec.json.encode({"place": str(tmp_path)})
+    refused = (await dispatcher.execute(granted(write.spec, arguments, attempt=attempt))).result
+    assert refused.reason_code is reason and "no process could be started" in refused.error
+    resource.prlimit(inner, resource.RLIMIT_NOFILE, (4096, 4096))
+    assert (await run(dispatcher, unruly.context_of, tmp_path)).ok and launchers() == [outer]
+
+
+async def test_an_undo_has_a_process_of_its_own_too(dispatcher: Dispatcher, tmp_path: Path) -> None:
+    async def undo(**more: object) -> ToolResult:
+        arguments = msgspec.json.encode({"place": str(tmp_path)} | more)
+        fields = {"undo": True, "output_sha256": digest(b"7"), "timeout_ms": 500, "nonce": os.urandom(12)}
+        request = granted(unruly.undoable.spec, arguments, key=f"{os.urandom(4).hex()}/undo", **fields)
+        return (await dispatcher.execute(msgspec.structs.replace(request, output=b"7"))).result
+
+    assert (await undo(stuck=False)).ok and (tmp_path / f"undone-7-{processes(tmp_path)[0]}").exists()
+    assert processes(tmp_path) != [os.getpid()]
+    late = await undo(stuck=True)
+    assert late.reason_code is ReasonCode.TOOL_TIMEOUT and "its process is dead" in late.error
+    assert len(processes(tmp_path)) == 2 and not any(map(alive, processes(tmp_path)))
+
+
+BACKWARDS = """
+import selectors
+class Backwards(selectors.DefaultSelector):
+    def select(self, timeout=None):
+        return super().select(timeout)[::-1]
+selectors.DefaultSelector = Backwards
+"""
+
+
+async def test_it_does_not_matter_in_which_order_the_launcher_hears_of_an_answer_and_of_a_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BACKWARDS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dispatcher = Dispatcher(unruly.TOOLS, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: NOW)
+    assert (await run(dispatcher, unruly.context_of, tmp_path)).ok
+    outer, inner = launcher()
+    os.kill(inner, signal.SIGSTOP)  # so that all it is to hear is there when it looks
+    calls = [asyncio.ensure_future(run(dispatcher, unruly.context_of, tmp_path)) for _ in range(5)]
+    os.kill(inner, signal.SIGCONT)
+    assert all(result.ok for result in await asyncio.gather(*calls)) and launchers() == [outer]
+    dispatcher.close()
 
 
 async def test_the_calls_of_a_run_that_is_over_are_dead_when_it_is_released(

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.pulse import PulseReader, PulseWriter, Reading, StallWatch, Where, innermost
+from airside.actors.layer import LayerConfig
+from airside.actors.pulse import (
+    PulseReader,
+    PulseWriter,
+    Reading,
+    StallWatch,
+    Where,
+    boot_s,
+    innermost,
+    kill,
+    lives,
+)
+from airside.actors.settings import Settings
+from airside.actors.warden import Warden
 from airside.stack.asking import ask
 from airside.stack.ids import RunId
+from tests.on_ray import until
 
 STALL_S, EVERY_S = 2.0, 0.2
 
 HOLDER = """
-import re, sys, time
+import os, re, signal, sys, time
 from airside.actors.pulse import PulseWriter
 
 def hold():
     {code}
 
-pulse = PulseWriter()
+pulse = PulseWriter(lease_s={lease_s})
 pulse.turn()
 pulse.enter("run_guilty")
 print(*pulse.where, flush=True)
@@ -33,15 +50,19 @@ hold()
 """
 
 
-def holder(code: str) -> Iterator[Where]:
+def holder(code: str, lease_s: float = 0.0) -> Iterator[Where]:
     """Run code that never returns in a process with a pulse; kill it afterwards."""
-    child = subprocess.Popen([sys.executable, "-c", HOLDER.format(code=code)], stdout=subprocess.PIPE, text=True)
+    program = HOLDER.format(code=code, lease_s=lease_s)
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
         yield Where(*map(int, child.stdout.readline().split()))
     finally:
         child.kill()
         child.wait()
+
+
+held = contextlib.contextmanager(holder)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +84,62 @@ def test_a_process_that_is_gone_cannot_be_read() -> None:
     where = next(holder("pass"))
     with pytest.raises(OSError, match="proc"):
         PulseReader(where._replace(pid=2**22 + 1))
+
+
+async def test_a_later_process_under_the_same_number_is_neither_read_nor_killed() -> None:
+    with held("time.sleep(1e6)") as where:
+        earlier = where._replace(born=where.born - 1)
+        with pytest.raises(ProcessLookupError):
+            PulseReader(earlier)
+        assert not lives(earlier) and await kill(earlier, 1)
+        assert lives(where)
+        assert await kill(where, 5) and not lives(where)
+
+
+def test_who_cannot_look_takes_nobody_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_file_left(path: str) -> list[str]:
+        raise OSError(errno.EMFILE, path)
+
+    with held("time.sleep(1e6)") as where:
+        monkeypatch.setattr("airside.actors.pulse._stat", no_file_left)
+        with pytest.raises(OSError, match="Errno 24"):
+            lives(where)
+
+
+async def test_a_process_that_hides_its_pulse_is_dead_before_it_is_called_so(tmp_path: Path) -> None:
+    with held("os.closerange(3, 100); print('hidden', flush=True); time.sleep(1e6)") as where:
+        await asyncio.to_thread(until, lambda: not Path(f"/proc/{where.pid}/fd/{where.page_fd}").exists(), "it to hide")
+        warden = Warden(LayerConfig(Settings(), tmp_path))
+        assert (await warden.beat(0.0, {"a": tuple(where)})).dead == ["a"] and not lives(where)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "time.sleep(1e6)",
+        "signal.setitimer(signal.ITIMER_REAL, 0); re.compile('(a+)+$').match('a' * 64 + 'b')",
+        "signal.signal(signal.SIGALRM, signal.SIG_IGN); re.compile('(a+)+$').match('a' * 64 + 'b')",
+        "signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals()); time.sleep(1e6)",
+    ],
+    ids=["sleep", "another timer", "deaf", "masked"],
+)
+def test_a_process_whose_lease_nobody_renews_ends_itself_whatever_it_does(code: str) -> None:
+    with held(code, lease_s=1) as where:
+        until(lambda: not lives(where), "its lease to end", bound_s=10)
+
+
+def test_a_lease_that_is_renewed_does_not_end_the_process_and_leaves_its_alarms_alone() -> None:
+    code = "signal.signal(signal.SIGALRM, lambda *_: print('rang', flush=True)); signal.alarm(2); time.sleep(1e6)"
+    with held(code, lease_s=1) as where:
+        reader, began = PulseReader(where), boot_s()
+
+        def renewed() -> bool:
+            reader.extend(boot_s() + 1)
+            return boot_s() > began + 3
+
+        until(renewed, "three leases to pass")
+        assert lives(where)
+        until(lambda: not lives(where), "its lease to end", bound_s=10)
 
 
 def test_a_dump_without_the_thread_says_nothing() -> None:

@@ -3,7 +3,9 @@
 In order: the seal, the incarnation, the expiry, the epoch, the nonce (burnt here, before anything else can happen),
 the arguments' hash, the tool and its version; for a call that must not be sent twice, the claim of its key, which the
 journal gives once; then the tool, under its deadline; then the result, normalised and bounded.  A refusal says that
-nothing was started; what a tool that changes something leaves open is said as such.
+nothing was started; what a tool that changes something leaves open is said as such.  A call may wait between its grant
+and its start (for its claim, for a thread, for an earlier attempt): what was switched off or ended meanwhile does not
+start any more.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
@@ -31,17 +33,25 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.fair import FairSlots
+from airside.tools.launcher import Call
 from airside.tools.processes import InvalidArguments, InvalidOutput, Processes
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
 
-_EPOCHS_KEPT = 100_000
-"""Runs whose latest epoch an executor remembers; an older run's grants have long expired."""
+Kept = TypeVar("Kept", RunId, EffectKey)
 
-_KEYS_KEPT = 100_000
-"""Keys whose arguments an executor remembers; those of what must not be sent twice the journal has for ever."""
+_KEPT = 100_000
+"""Runs whose latest epoch or end, and keys whose arguments, an executor remembers; older grants have long expired."""
 
 _THREADS = 32
 """Plain functions run in threads, so that a slow one does not hold up the others; for a free one tenants take turns."""
+
+
+class _Barred(Exception):
+    """A call that waited may not start any more."""
+
+    def __init__(self, refusal: ToolResult) -> None:
+        super().__init__(refusal.error)
+        self.refusal = refusal
 
 
 class Dispatcher:
@@ -69,8 +79,10 @@ class Dispatcher:
         self._now_us = now_us
         self._burnt: OrderedDict[bytes, int] = OrderedDict()
         self._arguments: OrderedDict[EffectKey, str] = OrderedDict()
+        self._forgotten_us = 0
         self._at_work: dict[EffectKey, asyncio.Future[None]] = {}
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
+        self._over: OrderedDict[RunId, None] = OrderedDict()
         self._states: dict[tuple[str, RunId], Any] = {}
         self._opening: dict[tuple[str, RunId], asyncio.Lock] = {}
         self._processes = Processes(self._tools)
@@ -119,8 +131,9 @@ class Dispatcher:
         """Stop the calls of a run that is over, and close the states it holds.
 
         A call in a process of its own is dead when this returns, one that awaits has been cancelled; a plain function
-        in this process cannot be stopped, only no longer waited for.
+        in this process cannot be stopped, only no longer waited for.  None begins after this, whatever was granted.
         """
+        _remember(self._over, run_id, None)
         stopping = dict(self._deadlines.get(run_id, {}))
         for deadline in stopping:
             if not deadline.expired():
@@ -152,9 +165,14 @@ class Dispatcher:
         problems = (
             (grant.executor != self.executor_id, ReasonCode.GRANT_INVALID, "the grant is for another executor"),
             (grant.issuer != self.issuer, ReasonCode.GRANT_STALE, "an earlier incarnation of the gate issued it"),
-            (grant.expires_us <= now, ReasonCode.GRANT_INVALID, "the grant has expired"),
+            # Should the clock have gone back, one that was forgotten as expired may have been used.
+            (grant.expires_us <= max(now, self._forgotten_us), ReasonCode.GRANT_INVALID, "the grant has expired"),
             (grant.epoch < self._epochs.get(grant.run_id, 0), ReasonCode.GRANT_STALE, "a newer activation exists"),
-            (grant.attempt > MAX_ATTEMPTS, ReasonCode.GRANT_INVALID, f"there are {MAX_ATTEMPTS} attempts at most"),
+            (
+                grant.attempt > MAX_ATTEMPTS and not grant.undo,  # an undo's attempts have a stream each
+                ReasonCode.GRANT_INVALID,
+                f"there are {MAX_ATTEMPTS} attempts at most",
+            ),
             (grant.nonce in self._burnt, ReasonCode.GRANT_INVALID, "the grant was used before"),
             (digest(request.arguments) != grant.arguments_sha256, ReasonCode.GRANT_INVALID, "other arguments"),
             (
@@ -182,26 +200,34 @@ class Dispatcher:
         for wrong, reason, text in problems:
             if wrong:
                 return _refusal(reason, text)
-        blocked = self.switches.blocking(
-            now_us=now, tenant=grant.tenant, principal=grant.principal, run_id=grant.run_id, tool=grant.tool
-        )
-        if blocked is not None:
-            return _refusal(ReasonCode.SWITCHED_OFF, str(blocked))
+        barred = self._barred(grant)
+        if barred is not None:
+            return barred
         self._burn(grant, now)
         return None
+
+    def _barred(self, grant: Grant) -> ToolResult | None:
+        """Return why no call of this grant may start now: looked at when it comes, and again where it starts."""
+        if grant.run_id in self._over and not grant.undo:
+            return _refusal(ReasonCode.GRANT_STALE, "its run is over")
+        blocked = self.switches.blocking(
+            now_us=self._now_us(), tenant=grant.tenant, principal=grant.principal, run_id=grant.run_id, tool=grant.tool
+        )
+        return None if blocked is None else _refusal(ReasonCode.SWITCHED_OFF, str(blocked))
+
+    def _begin(self, grant: Grant) -> None:
+        """Raise `_Barred` if a call may not start; whoever asks starts it before anything else can happen."""
+        barred = self._barred(grant)
+        if barred is not None:
+            raise _Barred(barred)
 
     def _burn(self, grant: Grant, now: int) -> None:
         self._burnt[grant.nonce] = grant.expires_us
         # Grants live equally long, so the oldest is at the front.
         while self._burnt and next(iter(self._burnt.values())) <= now:
-            self._burnt.popitem(last=False)
-        self._arguments[grant.key] = grant.arguments_sha256
-        if len(self._arguments) > _KEYS_KEPT:
-            self._arguments.popitem(last=False)
-        self._epochs[grant.run_id] = grant.epoch
-        self._epochs.move_to_end(grant.run_id)
-        if len(self._epochs) > _EPOCHS_KEPT:
-            self._epochs.popitem(last=False)
+            self._forgotten_us = max(self._forgotten_us, self._burnt.popitem(last=False)[1])
+        _remember(self._arguments, grant.key, grant.arguments_sha256)
+        _remember(self._epochs, grant.run_id, grant.epoch)
 
     async def _unclaimed(self, grant: Grant) -> ToolResult | None:
         """Claim the key of a call that must not be sent twice; return why it cannot be, None if the call may start."""
@@ -237,9 +263,11 @@ class Dispatcher:
             arguments = {} if found.process else found.convert(orjson.loads(request.arguments))
         except Exception as error:
             return _unfit(error, grant.attempt, changes)
+        if found.process is not None:
+            await self._processes.open()  # a launcher's start is not the call's time
         try:
             async with self._deadline(grant.run_id, context.deadline_s) as deadline:
-                output = await self._attempt(found, context, arguments, request.arguments)
+                output = await self._attempt(grant, request, found, context, arguments)
         except TimeoutError as error:
             if not deadline.expired():
                 return _unexpected(error, changes)
@@ -252,6 +280,9 @@ class Dispatcher:
             if task is None or task.cancelling():
                 raise
             return _unexpected(RuntimeError("the tool cancelled itself"), changes)
+        except _Barred as barred:
+            self._tell(grant, request, barred.refusal)
+            return barred.refusal
         except ToolError as error:
             return ToolResult(ok=False, error=error.message[:4000], reason_code=ReasonCode.TOOL_FAILED)
         except InvalidArguments as error:
@@ -277,7 +308,9 @@ class Dispatcher:
                 del self._deadlines[run_id]
             over.set_result(None)
 
-    async def _attempt(self, found: Tool, context: ToolContext, arguments: dict[str, Any], raw: bytes) -> Any:
+    async def _attempt(
+        self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext, arguments: dict[str, Any]
+    ) -> Any:
         """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool.
 
         An earlier attempt may still be at work here (a thread cannot be stopped): it is waited for first.
@@ -298,29 +331,32 @@ class Dispatcher:
             if done is not NOT_DONE:
                 return done
         if found.process is not None:
-            return await self._in_process(found, context, raw)
+            return await self._in_process(grant, request, found, context)
         if found.context_parameter is not None:
             arguments = {**arguments, found.context_parameter: context}
-        return await self._call(partial(found.function, **arguments), context.tenant, context.idempotency_key)
+        return await self._call(partial(found.function, **arguments), context.tenant, grant)
 
     async def _reconciled(self, found: Tool, reconcile: Reconcile, context: ToolContext) -> Any:
         """Ask the tool; one that cannot say leaves the call in doubt, whatever it raises."""
         try:
             if found.process is not None:
-                return await self._processes.run(found, context, b"", what="reconcile")
+                return await self._processes.run(found, context, Call(tool=found.name, what="reconcile"))
             return await self._call(partial(reconcile, context), context.tenant)
         except Exception as error:
             raise InDoubt(f"reconcile: {type(error).__name__}: {error}") from None
 
-    async def _in_process(self, found: Tool, context: ToolContext, raw: bytes) -> Any:
+    async def _in_process(self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext) -> Any:
         """Run a tool in a process of its own, tenants taking turns for it."""
-        key, over = context.idempotency_key, asyncio.get_running_loop().create_future()
-        self._at_work[key] = over
+        over = asyncio.get_running_loop().create_future()
+        self._at_work[grant.key] = over
+        call = Call(
+            tool=found.name, what="undo" if grant.undo else "call", arguments=request.arguments, output=request.output
+        )
         try:
             async with self._slots.place(context.tenant):
-                return await self._processes.run(found, context, raw)
+                return await self._processes.run(found, context, call, begin=partial(self._begin, grant))
         finally:
-            self._end(key, over)
+            self._end(grant.key, over)
 
     async def _state(self, toolset: Toolset, context: ToolContext) -> Any:
         key = (toolset.name, context.run_id)
@@ -331,17 +367,20 @@ class Dispatcher:
             self._opening.pop(key, None)
         return self._states[key]
 
-    async def _call(self, function: partial[Any], tenant: TenantId, key: EffectKey | None = None) -> Any:
+    async def _call(self, function: partial[Any], tenant: TenantId, grant: Grant | None = None) -> Any:
         """Await a coroutine function; run a plain one in a thread, tenants taking turns for one.
 
-        Under `key`, it is known to be at work.
+        What a grant is for starts only if it still may, and is known to be at work under its key.
         """
+        key = None if grant is None else grant.key
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         if key is not None:
             self._at_work[key] = over
         if self._threads is None or inspect.iscoroutinefunction(function.func):
             try:
+                if grant is not None:
+                    self._begin(grant)
                 answer = function()
                 return await answer if inspect.isawaitable(answer) else answer
             finally:
@@ -350,6 +389,13 @@ class Dispatcher:
             await self._slots.take(tenant)
         except BaseException:
             self._end(key, over)
+            raise
+        try:
+            if grant is not None:
+                self._begin(grant)
+        except _Barred:
+            self._end(key, over)
+            self._slots.give_back(tenant)
             raise
         future = self._threads.submit(_in_thread, function)
 
@@ -394,6 +440,14 @@ def _unfit(error: Exception, attempt: int, changes: bool) -> ToolResult:
         return _unexpected(error, changes)
     text = error.message if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
     return ToolResult(ok=False, error=text[:4000], reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
+
+
+def _remember(kept: OrderedDict[Kept, Any], of: Kept, what: Any) -> None:
+    """Keep something of a run or key, and forget that of the one nobody spoke of for longest."""
+    kept[of] = what
+    kept.move_to_end(of)
+    if len(kept) > _KEPT:
+        kept.popitem(last=False)
 
 
 def _refusal(reason: ReasonCode, text: str) -> ToolResult:

@@ -23,7 +23,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cloudpickle
 import msgspec
@@ -31,7 +31,7 @@ import orjson
 
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import AirsideError, InvalidInput
-from airside.tools.tool import NOT_DONE, InDoubt, ProcessLimits, Tool, ToolContext, ToolError
+from airside.tools.tool import NOT_DONE, InDoubt, ProcessLimits, Tool, ToolContext, ToolError, as_undo
 
 _CLONE_NEWPID, _CLONE_NEWUSER = 0x20000000, 0x10000000
 _PR_SET_PDEATHSIG = 1
@@ -44,18 +44,21 @@ COUNT_EVERY_S = 0.02
 
 _READ_BYTES = 1 << 16
 
-Kind = Literal["ok", "not_done", "tool_error", "in_doubt", "invalid", "unfit", "error", "died", "no_namespaces"]
+Answer = Literal["ok", "not_done", "tool_error", "in_doubt", "invalid", "unfit", "error"]
+_ANSWERS = frozenset(get_args(Answer))
+Kind = Literal[Answer, "died", "not_started", "no_namespaces", "ready"]
 
 
 class Call(msgspec.Struct, tag=True, array_like=True):
-    """Run a tool (or its `reconcile`) in a process of its own."""
+    """Run a tool, its `reconcile`, or the undo of its call that returned `output`, in a process of its own."""
 
-    call_id: int
     tool: str
-    what: Literal["call", "reconcile"]
-    context: dict[str, Any]
-    arguments: bytes
-    max_output_bytes: int
+    what: Literal["call", "reconcile", "undo"]
+    arguments: bytes = b""
+    output: bytes = b""
+    call_id: int = 0
+    context: dict[str, Any] = {}
+    max_output_bytes: int = 0
 
 
 class Kill(msgspec.Struct, tag=True, array_like=True):
@@ -65,7 +68,10 @@ class Kill(msgspec.Struct, tag=True, array_like=True):
 
 
 class Ended(msgspec.Struct, array_like=True):
-    """A call is over, and everything it started is dead.  `data` is JSON if `ok`, else a sentence."""
+    """A call is over, and everything it started is dead.  `data` is JSON if `ok`, else a sentence.
+
+    `no_namespaces` and `ready` (with the launcher's process id as `/proc` shows it) are no call's.
+    """
 
     call_id: int
     kind: Kind
@@ -84,6 +90,11 @@ class _Child:
     output: bytearray = field(default_factory=bytearray)
     kill_at_s: float | None = None
     reason: str = ""
+
+    def take(self, data: bytes) -> None:
+        """Keep what it wrote, unless it is being ended: then nothing it says counts any more."""
+        if self.kill_at_s is None or not self.shown:
+            self.output += data
 
     @property
     def shown(self) -> int:
@@ -143,23 +154,54 @@ class Launcher:
         return bool(data)
 
     def _start(self, call: Call) -> None:
-        found = self._tools[call.tool]
-        assert found.process is not None
-        read, write = os.pipe()
+        """Fork; a machine that has no process or file left for this call still serves the others."""
+        try:
+            read, write = os.pipe()
+        except OSError as error:
+            self._send(Ended(call.call_id, "not_started", f"no process could be started: {error}".encode()))
+            return
+        try:
+            pid = self._fork(call, read, write)
+        except OSError as error:
+            os.close(read)
+            self._send(Ended(call.call_id, "not_started", f"no process could be started: {error}".encode()))
+            return
+        finally:
+            os.close(write)
+        self._watch(call, pid, read)
+
+    def _fork(self, call: Call, read: int, write: int) -> int:
+        """Return the process of a call, the first of a namespace of its own."""
         _must(_libc.unshare(_CLONE_NEWPID), "unshare")
-        pid = os.fork()
-        if pid == 0:
-            self._be_child(found, call, write)
-        _must(_libc.setns(self._namespace, _CLONE_NEWPID), "setns")
-        os.close(write)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                os.close(read)
+                self._be_child(call, write)
+            return pid
+        finally:
+            _must(_libc.setns(self._namespace, _CLONE_NEWPID), "setns")
+
+    def _watch(self, call: Call, pid: int, read: int) -> None:
+        limits = self._tools[call.tool].process
+        assert limits is not None
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # no file left: what cannot be watched does not run
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(read)
+            self._send(Ended(call.call_id, "died", f"its process was ended at once: {error}".encode()))
+            return
         os.set_blocking(read, False)
-        child = _Child(call, found.process, pid, os.pidfd_open(pid), read)
+        child = _Child(call, limits, pid, pidfd, read)
         self._children[call.call_id] = child
         self._select.register(child.pipe, selectors.EVENT_READ, child)
         self._select.register(child.pidfd, selectors.EVENT_READ, child)
 
-    def _be_child(self, found: Tool, call: Call, write: int) -> None:
+    def _be_child(self, call: Call, write: int) -> None:
         """Run the tool and say what came of it; never returns."""
+        found = self._tools[call.tool]
         try:
             die_with_parent()
             os.setsid()
@@ -181,35 +223,30 @@ class Launcher:
             os._exit(0)
 
     def _hear(self, child: _Child, fd: int) -> None:
-        if fd == child.pipe:
-            data = _read(child.pipe)
-            child.output += data
-            if not data:
-                self._select.unregister(child.pipe)
-            elif len(child.output) > child.call.max_output_bytes + _READ_BYTES and child.kill_at_s is None:
-                self._end(child, f"its output is over the bound of {child.call.max_output_bytes:,} bytes")
-        else:
+        if self._children.get(child.call.call_id) is not child:
+            return  # it was reaped a moment ago, and its files' numbers may be another call's by now
+        if fd == child.pidfd:
             self._reap(child)
+            return
+        data = _read(child.pipe)
+        child.take(data)
+        if not data:
+            self._select.unregister(child.pipe)
+        elif len(child.output) > child.call.max_output_bytes + _READ_BYTES and child.kill_at_s is None:
+            self._end(child, f"its output is over the bound of {child.call.max_output_bytes:,} bytes")
 
     def _reap(self, child: _Child) -> None:
         """Report the end of a call: its namespace's first process is gone, and so is everything in it."""
         _, status = os.waitpid(child.pid, 0)
         while data := _read(child.pipe):
-            child.output += data
+            child.take(data)
         with contextlib.suppress(KeyError):
             self._select.unregister(child.pipe)
         self._select.unregister(child.pidfd)
         os.close(child.pipe)
         os.close(child.pidfd)
         del self._children[child.call.call_id]
-        _, _, rest = bytes(child.output).partition(b"\n")
-        kind, newline, data = rest.partition(b"\n")
-        if child.reason or not newline:
-            code = os.waitstatus_to_exitcode(status)
-            how = child.reason or (f"it was killed by signal {-code}" if code < 0 else f"it exited with {code}")
-            self._send(Ended(child.call.call_id, "died", f"its process is gone: {how}".encode()))
-        else:
-            self._send(Ended(child.call.call_id, kind.decode(), data))  # type: ignore[arg-type]
+        self._send(ended_of(child, os.waitstatus_to_exitcode(status)))
 
     def _send(self, ended: Ended) -> None:
         body = msgspec.msgpack.encode(ended)
@@ -238,11 +275,27 @@ class Launcher:
             self._counted_s = now_s
 
 
-def answer_of(found: Tool, call: Call) -> tuple[Kind, bytes]:
+def ended_of(child: _Child, code: int) -> Ended:
+    """Return what to say of a process that is gone.
+
+    An answer is believed of one that ended in good order, and was not told to end: the tool could write to the pipe
+    itself, and one that is killed may have written half of it.
+    """
+    _, _, rest = bytes(child.output).partition(b"\n")
+    kind, newline, data = rest.partition(b"\n")
+    if not child.reason and code == 0 and newline and (name := kind.decode(errors="replace")) in _ANSWERS:
+        return Ended(child.call.call_id, name, data)  # type: ignore[arg-type]
+    how = child.reason or (f"it was killed by signal {-code}" if code < 0 else f"it exited with {code}")
+    return Ended(child.call.call_id, "died", f"its process is gone: {how}".encode())
+
+
+def answer_of(found: Tool, call: Call) -> tuple[Answer, bytes]:
     """Call the tool, or ask it what became of its key; return what came of it as a kind and bytes."""
     context = ToolContext(**call.context)
     arguments: dict[str, Any] = {}
-    if call.what == "call":
+    if call.what == "undo":
+        found = as_undo(found, call.output)
+    if call.what != "reconcile":
         try:
             arguments = found.convert(orjson.loads(call.arguments))
         except Exception as error:
@@ -250,7 +303,7 @@ def answer_of(found: Tool, call: Call) -> tuple[Kind, bytes]:
         if found.context_parameter is not None:
             arguments[found.context_parameter] = context
     try:
-        if call.what == "call":
+        if call.what != "reconcile":
             output = _awaited(found.function(**arguments))
         else:
             assert found.reconcile is not None
@@ -353,6 +406,8 @@ def main() -> None:
         sys.exit(1)
     size = int.from_bytes(sock.recv(4, socket.MSG_WAITALL))
     tools: dict[str, Tool] = cloudpickle.loads(sock.recv(size, socket.MSG_WAITALL))
+    body = msgspec.msgpack.encode(Ended(-1, "ready", os.readlink("/proc/self").encode()))
+    sock.sendall(len(body).to_bytes(4) + body)
     Launcher(sock, tools).run()
 
 

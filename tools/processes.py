@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import selectors
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import cloudpickle
 import msgspec
@@ -22,6 +24,10 @@ from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError
 
 DEATH_S = 3.0
 """Longest wait for a killed call to be reported dead; the launcher takes milliseconds, unless it is gone itself."""
+
+
+START_S = 30.0
+"""Longest wait for a launcher to serve: it imports the app, which takes a second, on a busy machine several."""
 
 
 class ProcessDied(RuntimeError):
@@ -37,7 +43,7 @@ class InvalidOutput(InvalidInput):
 
 
 class _Line:
-    """A launcher and the calls it has."""
+    """A launcher and the calls it has.  `problem` is why it takes none, "" if it does, as soon as that is known."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, process: subprocess.Popen[bytes]):
         self._reader = reader
@@ -45,7 +51,9 @@ class _Line:
         self._process = process
         self._last = 0
         self._calls: dict[int, asyncio.Future[Ended]] = {}
-        self._no = ""
+        self._inner = -1
+        self.is_over = False
+        self.problem: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.reading = asyncio.ensure_future(self._read())
 
     async def run(self, call: Call) -> Ended:
@@ -60,20 +68,32 @@ class _Line:
         except OSError:
             return await ended  # the launcher is gone, and `_read` says so
         except asyncio.CancelledError:
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(DEATH_S):
-                    await self._send(Kill(call_id))
-                    await ended
+            await self._see_dead(call_id, ended)
             raise
         finally:
             self._calls.pop(call_id, None)
 
-    async def send_tools(self, tools: Mapping[str, Tool]) -> None:
+    async def _see_dead(self, call_id: int, ended: asyncio.Future[Ended]) -> None:
+        """Have a call ended; a launcher that does not say it is dead is killed, which ends all it has."""
+        try:
+            async with asyncio.timeout(DEATH_S):
+                await self._send(Kill(call_id))
+                await asyncio.shield(ended)
+        except (OSError, TimeoutError):
+            self._kill()
+            await ended
+
+    def _kill(self) -> None:
+        if self._inner < 0:
+            self._process.kill()  # it has no calls yet, or says so no more; the inner one dies with it
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._inner, signal.SIGKILL)
+
+    def send_tools(self, tools: Mapping[str, Tool]) -> None:
         """Give the launcher what it runs; what it imports for them is its own."""
         body = cloudpickle.dumps(dict(tools))
         self._writer.write(len(body).to_bytes(4) + body)
-        with contextlib.suppress(OSError):
-            await self._writer.drain()
 
     async def _send(self, message: Call | Kill) -> None:
         body = msgspec.msgpack.encode(message)
@@ -88,21 +108,36 @@ class _Line:
                 size = int.from_bytes(await self._reader.readexactly(4))
                 ended = decode(await self._reader.readexactly(size))
                 if ended.kind == "no_namespaces":
-                    self._no = f"this machine lets its user make no PID namespace ({ended.data.decode()})"
+                    text = f"this machine lets its user make no PID namespace ({ended.data.decode()})"
+                    self.problem.set_result(text)
+                elif ended.kind == "ready":
+                    self._inner = os.pidfd_open(int(ended.data))
+                    self.problem.set_result("")
                 elif (future := self._calls.get(ended.call_id)) is not None and not future.done():
                     future.set_result(ended)
         except (asyncio.IncompleteReadError, OSError):
             pass
         finally:
+            self.is_over = True
             self.close()
-            await asyncio.to_thread(self._process.wait)
+            await asyncio.to_thread(self._wait)
+            if self._inner >= 0:
+                os.close(self._inner)
+                self._inner = -1
+            if not self.problem.done():
+                self.problem.set_result("the launcher of its process ended before it could serve")
             for call_id, future in self._calls.items():
                 if not future.done():
-                    future.set_result(
-                        Ended(call_id, "tool_error", self._no.encode())
-                        if self._no
-                        else Ended(call_id, "died", b"the launcher of its process died, and its process with it")
-                    )
+                    gone = b"the launcher of its process died, and its process with it"
+                    future.set_result(Ended(call_id, "died", gone))
+
+    def _wait(self) -> None:
+        """Wait until the launcher is gone: its inner process is only when everything it started is."""
+        if self._inner >= 0:
+            with selectors.DefaultSelector() as select:
+                select.register(self._inner, selectors.EVENT_READ)
+                select.select()
+        self._process.wait()
 
     def close(self) -> None:
         """Let the launcher end, and with it everything it started."""
@@ -121,20 +156,40 @@ class Processes:
         self,
         found: Tool,
         context: ToolContext,
-        arguments: bytes,
+        call: Call,
         *,
-        what: Literal["call", "reconcile"] = "call",
+        begin: Callable[[], None] = lambda: None,
     ) -> Any:
-        """Run a tool in a process of its own and return its output.
+        """Make a call of a tool in a process of its own and return its output.
 
+        `begin` is called where nothing can come between it and the start; what it raises is raised, and nothing starts.
         Raises what the tool raised (`ToolError`, `InDoubt`, else `RuntimeError` with its text), `InvalidArguments`,
         `InvalidOutput` and `ProcessDied`.  If the caller is cancelled, the process is seen dead before that goes on.
         """
+        line, problem = await self.open()
+        if problem:
+            ended = Ended(0, "not_started", problem.encode())
+        else:
+            begin()
+            fields = asdict(context) | {"state": None}
+            ended = await line.run(
+                msgspec.structs.replace(call, context=fields, max_output_bytes=found.spec.max_output_bytes)
+            )
+        if ended.kind == "not_started" and context.attempt > 1:
+            raise InDoubt(ended.data.decode(errors="replace"))  # this attempt changed nothing; an earlier one may have
+        return _outcome(ended)
+
+    async def open(self) -> tuple[_Line, str]:
+        """Return a launcher, starting one if need be, and why it takes no calls ("": it does)."""
         async with self._starting:
-            if self._line is None or self._line.reading.done():
+            if self._line is None or self._line.is_over:
                 self._line = await self._start()
-        fields = asdict(context) | {"state": None}
-        return _outcome(await self._line.run(Call(0, found.name, what, fields, arguments, found.spec.max_output_bytes)))
+        line = self._line
+        await asyncio.wait({line.problem}, timeout=START_S)
+        if not line.problem.done():
+            line.close()
+            return line, f"the launcher of its process did not begin to serve in {START_S} s"
+        return line, line.problem.result()
 
     async def _start(self) -> _Line:
         ours, theirs = socket.socketpair()
@@ -148,7 +203,7 @@ class Processes:
             )
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         line = _Line(reader, writer, process)
-        await line.send_tools(self._tools)
+        line.send_tools(self._tools)
         return line
 
     def close(self) -> None:
@@ -164,7 +219,7 @@ def _outcome(ended: Ended) -> Any:
             return orjson.loads(ended.data)
         case "not_done":
             return NOT_DONE
-        case "tool_error":
+        case "tool_error" | "not_started":
             raise ToolError(text)
         case "in_doubt":
             raise InDoubt(text)

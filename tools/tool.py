@@ -324,8 +324,7 @@ def as_undo(found: Tool, output: bytes) -> Tool:
     def convert(given: dict[str, Any]) -> dict[str, Any]:
         return {arguments: given, result: json.loads(output)}
 
-    # A launcher knows tools by name and would run the call itself: an undo runs in the executor.
-    return replace(found, function=found.undo, convert=convert, context_parameter=context, reconcile=None, process=None)
+    return replace(found, function=found.undo, convert=convert, context_parameter=context, reconcile=None)
 
 
 def _paths(name: str, content: Iterable[str]) -> tuple[str, ...]:

@@ -1,0 +1,62 @@
+"""An app of agents that resist being ended, and of tools with a process of their own that do."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from airside import Action, App, Finish, View
+from airside.stack.directory import Directory, Principal, Tenant
+from airside.stack.topology import SingleAgent
+from airside.tools.tool import tool
+from tests.apps import unruly
+
+
+def stubborn(view: View) -> Any:
+    """Never yield, and catch whatever is raised meanwhile."""
+    while True:
+        try:
+            while True:
+                time.sleep(0.001)
+        except BaseException:
+            continue
+
+
+def disarming(view: View) -> Any:
+    """Start threads, reset timers, mask signals, then hold the interpreter in C code."""
+    for _ in range(8):
+        threading.Thread(target=lambda: [time.sleep(0.001) for _ in iter(int, 1)], daemon=True).start()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    with contextlib.suppress(ValueError):  # it is not the main thread
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    re.match("(a+)+$", "a" * 64 + "b")
+
+
+def caller(view: View) -> Action | Finish:
+    """Call the tool that the inputs name, once."""
+    inputs = view.inputs()
+    return Finish(answer=1) if view.history else Action(tool=inputs["tool"], arguments={"place": inputs["place"]})
+
+
+def create_app(work: str | Path) -> App:
+    """Return the app; `narrow` is a tenant that has one run at work at a time."""
+    agents = {agent.__name__: agent for agent in (stubborn, disarming, caller)}
+    people = {"ana": Principal()}
+    unending = [
+        tool(effect="write", process=True, timeout=600)(each.function) for each in (unruly.daemon, unruly.disguised)
+    ]
+    return App(
+        agents=agents,
+        routes={name: SingleAgent(name) for name in agents},
+        tools=unending,
+        policy="version: killing-1\nrules: [{id: all, outcome: allow}]\n",
+        directory=Directory(
+            tenants={"acme": Tenant(principals=people), "narrow": Tenant(principals=people, concurrency=1)}
+        ),
+    )

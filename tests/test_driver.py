@@ -1,0 +1,181 @@
+"""The driver's orders and books where timing is against it, without Ray: fleet, runtime and journal are stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airside.actors.batching import Coalescer
+from airside.actors.books import Placed
+from airside.actors.driver import Driver
+from airside.actors.fleet import Fleet, Post, Seat
+from airside.actors.layer import LayerConfig
+from airside.actors.pulse import Where
+from airside.actors.runtime import RuntimeApp
+from airside.actors.settings import Settings
+from airside.stack import events as ev
+from airside.stack.admission import AdmissionQueue, TenantShare
+from airside.stack.directory import Directory, Principal, Tenant
+from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.messages import Delivery, Order
+from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.values import Outcome, Usage
+from tests.helpers import KEY, RUN
+
+CONFIG = LayerConfig(Settings(heartbeat_s=0.001), Path("unused"), seal_key=KEY)
+KILL = ev.KillRequested(at_us=1, by=PrincipalId("op"), why="x")
+ORDER = Order(action="kill", scope="tenant", target="acme", by="op", why="x", at_us=1)
+ENDED = ev.RunEnded(
+    at_us=1, outcome=Outcome(status=RunStatus.KILLED, reason_code=ReasonCode.KILLED_BY_OPERATOR), usage=Usage(), cause=0
+)
+
+
+class Runtime:
+    """A seat whose runtime has the run from the `arrives`th delivery on."""
+
+    key = "acme/1"
+
+    def __init__(self, driver: LoneDriver, arrives: int) -> None:
+        self._driver = driver
+        self._arrives = arrives
+        self.delivered = 0
+
+    async def deliver(self, delivery: bytes) -> bool:
+        """Say whether the run is here."""
+        self.delivered += 1
+        if self.delivered == self._arrives:
+            self._driver.arrived()
+        return self.delivered >= self._arrives
+
+
+class Lone:
+    """A fleet of one seat, and a remote layer that answers nothing but `rows`."""
+
+    def __init__(self) -> None:
+        self.runtime: Runtime | None = None
+        self.asked: list[tuple[Any, ...]] = []
+
+    def seat(self, key: str) -> Runtime | None:
+        """Return the live seat."""
+        return self.runtime if self.runtime is not None and key == self.runtime.key else None
+
+    async def adopt(self) -> dict[str, tuple[str, str]]:
+        """Return what the one runtime holds."""
+        return {RUN: ("acme/1", "awaiting_approval")}
+
+    async def insist(self, method: str, *args: Any) -> Any:
+        """Answer a query for unfinished runs."""
+        self.asked.append((method, *args))
+        return [(RUN, "acme", "", 1, 5)]
+
+
+class LoneDriver(Driver):
+    """A driver of stand-ins, which notes whom it ends itself."""
+
+    def __init__(self) -> None:
+        self.lone = Lone()
+        super().__init__(
+            CONFIG, Directory(tenants={"acme": Tenant(principals={"ana": Principal()})}), ["default"], "1", self.lone
+        )  # type: ignore[arg-type]
+        self._journal = type("Journal", (), {"remote": self.lone})  # type: ignore[assignment]
+        self._approvals = self.lone  # type: ignore[assignment]
+        self._queue = AdmissionQueue(lambda tenant: TenantShare(), 10)
+        self.ended_here: list[RunId] = []
+        self.arrived = lambda: None
+
+    async def _end_here(self, run_id: RunId, placed: Placed) -> None:
+        self.ended_here.append(run_id)
+        self._runs.pop(run_id)
+
+    async def _close_account(self, run_id: RunId) -> None:
+        """Do nothing: there is no gate."""
+
+
+async def test_an_order_to_kill_a_tenant_does_not_fail_for_a_run_that_ended_just_now() -> None:
+    await LoneDriver()._obey(ORDER, RUN)
+
+
+async def test_a_kill_waits_for_a_run_that_is_on_its_way_to_a_runtime_and_is_told_there() -> None:
+    driver = LoneDriver()
+    driver.lone.runtime = Runtime(driver, arrives=3)
+    placed = driver._runs[RUN] = Placed(tenant=TenantId("acme"), epoch=1, seat="acme/1", condemned=KILL)
+    await placed.placing.acquire()
+    driver.arrived = placed.placing.release
+    await driver._bring(Delivery(run_id=RUN, event=ev.encode_event(KILL)))
+    assert driver.lone.runtime.delivered == 3 and driver.ended_here == [] and placed.seat == "acme/1"
+
+
+async def test_a_kill_ends_a_run_that_its_runtime_has_no_more() -> None:
+    driver = LoneDriver()
+    driver.lone.runtime = Runtime(driver, arrives=3)
+    driver._runs[RUN] = Placed(tenant=TenantId("acme"), epoch=1, seat="acme/1", condemned=KILL)
+    await driver._bring(Delivery(run_id=RUN, event=ev.encode_event(KILL)))
+    assert driver.lone.runtime.delivered == 1 and driver.ended_here == [RUN]
+
+
+async def test_what_a_run_asked_people_for_before_the_driver_restarted_is_withdrawn_when_it_ends() -> None:
+    driver = LoneDriver()
+    driver.lone.runtime = Runtime(driver, arrives=1)
+    await driver._recover()
+    driver._finish(RUN, TenantId("acme"), ev.encode_event(ENDED))
+    await asyncio.gather(*driver._tasks)
+    assert ("withdraw", RUN) in driver.lone.asked
+
+
+class Nodes:
+    """Nodes whose Warden does not answer at first."""
+
+    def __init__(self, *answers: bool) -> None:
+        self._answers = iter(answers)
+        self.killed = 0
+
+    async def kill(self, node_id: str, where: Where) -> bool:
+        """Say whether it is dead."""
+        self.killed += 1
+        return next(self._answers)
+
+
+async def test_a_kill_that_nobody_confirmed_is_repeated_until_the_process_is_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = asyncio.Event()
+
+    async def note(key: str) -> None:
+        lost.set()
+
+    monkeypatch.setattr("airside.actors.fleet.ray.kill", lambda handle, no_restart: None)
+    fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
+    fleet.open(CONFIG.settings, note, set)
+    nodes = fleet.nodes = Nodes(False, False, False, True)  # type: ignore[assignment]
+    seat = Seat(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6)))
+    fleet._sit(seat)
+    assert not await fleet.kill(seat) and not await fleet.kill(seat)  # ordered twice, it is repeated once
+    await asyncio.wait_for(lost.wait(), 5)
+    assert fleet.seat("acme/1") is None and nodes.killed == 4
+
+
+async def test_what_its_caller_gave_up_before_it_was_sent_is_not_sent() -> None:
+    sent: list[list[bytes]] = []
+    first = asyncio.Event()
+
+    async def send(batch: list[bytes]) -> list[bytes]:
+        sent.append(batch)
+        await first.wait()
+        return batch
+
+    coalescer = Coalescer(send, max_batch=10, in_flight=1)
+    calls = [asyncio.ensure_future(coalescer.call(b"a"))]
+    while not sent:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0)
+    calls += [asyncio.ensure_future(coalescer.call(item)) for item in (b"killed", b"b")]
+    await asyncio.sleep(0)
+    calls.pop(1).cancel()
+    first.set()
+    assert await asyncio.gather(*calls) == [b"a", b"b"] and sent == [[b"a"], [b"b"]]
+    only = asyncio.ensure_future(coalescer.call(b"alone"))
+    await asyncio.sleep(0)
+    only.cancel()
+    assert await coalescer.call(b"c") == b"c" and sent[-1] == [b"c"]
