@@ -49,6 +49,13 @@ FOUND = {
     "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq": "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq",
     "pay\u200bpal": "pay\u200bpal",
     "\u202etxt.exe": "\u202etxt.exe",
+    "see \uff45\uff56\uff49\uff4c\uff0e\uff43\uff4f\uff4d": "evil.com",
+    "see \u24d4\u24e5\u24d8\u24db.com": "evil.com",
+    "log in at evil . example": "evil . example",
+    "log in at evil\n.example": "evil\n.example",
+    "log in at evil punkt example": "evil punkt example",
+    "ask @evil_support for it": "evil_support",
+    "four four two oh seven nine four": "four four two oh seven nine four",
     "hi\U000e0041": "hi\U000e0041",
     "\U0001f600\ufe0f\ufe0f\ufe0f": "\U0001f600\ufe0f\ufe0f\ufe0f",
 }
