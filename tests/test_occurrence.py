@@ -136,3 +136,52 @@ def test_a_value_inside_a_longer_word_is_not_found(token: str, more: str) -> Non
 @given(st.integers(min_value=0, max_value=10**9), st.sampled_from(["{:,}", "{}", "{:,}.00", "${:,}", "EUR {}"]))
 def test_a_whole_number_is_found_however_it_is_written(number: int, form: str) -> None:
     assert Decimal(number) in set(numbers_in(f"pay {form.format(number)} now".lower()))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("DELETE FROM t", "Run `DELETE FROM t WHERE id = 7`."),
+        ("plan.pdf", "Share \u201cQ3 plan.pdf\u201d."),
+        ("/home/ann/My", 'Delete "/home/ann/My Documents/x.txt".'),
+        ("Berlin", "Post to \u00abTeam Berlin\u00bb or 'Team Berlin'"),
+        ("DE89370400440532013000", 'He wrote "pay to DE89 3704 0044 0532 0130 00".'),
+        (900, 'He wrote "pay 900 EUR".'),
+    ],
+)
+def test_a_part_of_what_is_quoted_does_not_occur_by_itself(value: Any, text: str) -> None:
+    hay = Haystack(text, quotes=True)
+    assert not hay.has(value) and hay.has(value, parts=True) and Haystack(text).has(value)
+    assert Haystack(f"{text} {value} too", quotes=True).has(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("Team Berlin", 'Post to "Team Berlin", please'),
+        ("https://corp.com/a", 'Open "https://corp.com/a".'),
+        ("a.txt", "Open `a.txt` and `b.txt`"),
+        ("bob", "Bob's and Ann's files, don't forget the users' 5\" disks"),
+        ("bob@x.com", '{"to": "bob@x.com", "n": 5}'),
+        (5, '{"to": "bob@x.com", "n": 5}'),
+        (480, 'Pay "480 EUR"'),
+    ],
+)
+def test_what_is_quoted_as_a_whole_occurs(value: Any, text: str) -> None:
+    assert Haystack(text, quotes=True).has(value)
+
+
+@given(
+    TOKEN,
+    st.text(string.ascii_letters + " ", min_size=1, max_size=20),
+    st.sampled_from(["`{}`", '"{}"', "\u201c{}\u201d"]),
+)
+def test_a_word_of_a_quoted_phrase_is_not_the_phrase(token: str, more: str, form: str) -> None:
+    phrase = f"x{more}x {token}"
+    hay = Haystack(f"Run {form.format(phrase)} now", quotes=True)
+    assert hay.has(phrase) and (not hay.has(token) or token.lower() in ("run", "now"))
+
+
+def test_a_channel_may_have_its_hash_or_not() -> None:
+    assert Haystack("post to ops-alerts").has("#ops-alerts") and Haystack("post to #ops").has("ops")
+    assert not Haystack("post to ops-alerts").has("#ops") and not Haystack("tell channel").has("@channel")
