@@ -30,12 +30,12 @@ class Numeral(NamedTuple):
 def role_of(name: str) -> Role:
     """Return what the argument of this name takes, as far as the name tells."""
     words = re.split(r"[^a-z\u00e9]+", _SPLIT.sub(" ", name).lower())
-    # The id of a room is the number of a room.
-    if any(re.fullmatch(_PLACES, word) for word in words):
-        return ""
-    for role, pattern in _ROLES.items():
-        if any(pattern.fullmatch(word) for word in words):
-            return role
+    for word in reversed(words):  # an order's total is a total
+        for role, pattern in _ROLES.items():
+            if pattern.fullmatch(word):
+                # The id of a room is the number of a room.
+                is_place = role == "name" and any(re.fullmatch(_PLACES, each) for each in words)
+                return "" if is_place else role
     return ""
 
 
@@ -67,6 +67,7 @@ _BEFORE = re.compile(rf"(?:(?:\b(?:us|a|c|nz|hk|s))?[$]|[{_SIGNS}]|\b(?:{_CODES}
 _TIMES = re.compile(r" ?(k|hundred|thousand|million)(?!\w)")
 _AFTER = re.compile(rf" ?(?:{_CODES}|euros?|dollars?|pounds?|francs?|franken|cents?)(?!\w)| ?[{_SIGNS}$]")
 _PERCENT = re.compile(r"%(?![\w%])")
+_CENTS = re.compile(r".*[0-9][.,][0-9]{2}")
 _ZEROS = re.compile(r"0[0-9]")
 """What begins so is a name: 007 is not 7."""
 
@@ -88,7 +89,10 @@ def _digits(text: str, match: re.Match[str]) -> Numeral | None:
     if number is None or not stands_alone(text, first - minus, last) or is_grouped(text, begin, end):
         return None
     value = number * _POWERS[times[1]] if times else number
-    return Numeral(-value if minus else value, first, last, "money" if is_money else _mark(text, begin, end))
+    mark: Mark = "money" if is_money else _mark(text, begin, end)
+    if not mark and unit is None and _CENTS.fullmatch(match.group()):
+        mark = "money"
+    return Numeral(-value if minus else value, first, last, mark)
 
 
 def _number(digits: str, *, is_money: bool) -> Decimal | None:

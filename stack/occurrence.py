@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from airside.stack.moments import days_in, minutes_in, moment
-from airside.stack.numerals import Numeral, Role, fits, numerals
+from airside.stack.numerals import Numeral, Role, fits, numerals, role_of
 from airside.stack.tokens import BREAK, is_grouped, stands_alone
 
 Json = Any
@@ -43,6 +43,18 @@ _EDGES = " .,;:!?*_\u00a0\u202f"
 """What may stand between a quotation mark and the value it encloses."""
 
 
+_AVOIDED = re.compile(
+    r"(?<![^\s(])(?:(?:\w+n['\u2019]t|not|never|nicht|keinesfalls)(?! (?:only|just|forget|hesitate|nur|vergessen)\b)"
+    r"|except|instead of|rather than|other than|statt|anstatt|au\u00dfer|sauf)"
+    r"(?: (?:to|on|in|for|with|at|via|from|by|the|a|any|it|this|that|them|anything|tell|send|pay|use|post|invite|mail"
+    r"|email|call|contact|share|include|copy|cc|forward|write|book|order|delete|cancel|channel|user|account|an|auf|mit"
+    r"|bei|den|dem|die|das|der|f\u00fcr|\u00e0|avec|sur|le|la))*"
+    r" (?:\"[^\"\x00]{1,200}\"|[^\s\x00]+(?: \d{2,4}\b)*)",
+    re.IGNORECASE,
+)
+"""What somebody says not to take."""
+
+
 class Haystack:
     """The texts and numbers of one source.  `whole` = a value must equal one of them, not merely occur in one.
 
@@ -64,7 +76,7 @@ class Haystack:
     )
 
     def __init__(self, *values: Json, whole: bool = False, quotes: bool = False, written: date | None = None) -> None:
-        texts = [spaced(text) for value in values for text in _bounded(_texts(value))]
+        texts = [spaced(text) for value in values for text in _bounded(_texts(value, marked=not whole))]
         self._exact = BREAK.join(texts)
         self._folded = _lower(self._exact)
         self._whole = whole
@@ -85,6 +97,8 @@ class Haystack:
             return False
         if not isinstance(value, str):
             return self._has_number(decimal_of(value), role, parts)
+        if value != value.strip() and not self._whole:
+            return False
         if _NUMERIC.fullmatch(value):
             number, is_name = Decimal(value), role in ("", "name")
             # Nobody writes "invoice two" for invoice 2.
@@ -92,6 +106,10 @@ class Haystack:
                 return True
             if role:
                 return is_name and self._spaced(fold(value), parts)
+        elif role in ("money", "quantity") and not all(
+            self._has_number(number, role, parts) for number in numbers_in(_lower(value))
+        ):
+            return False
         return self._has_text(value, parts) or (not self._whole and self._has_moment(value))
 
     def _has_text(self, value: str, parts: bool) -> bool:
@@ -162,6 +180,11 @@ class Haystack:
         )
 
 
+def wanted(text: str) -> str:
+    """Return a request without the values it says not to take."""
+    return _AVOIDED.sub(BREAK, _SPACES.sub(" ", text))
+
+
 def fold(value: str) -> str:
     """Return a value as it is looked for: without `https://`, ASCII in lower case unless it is a path."""
     text = _SPACES.sub(" ", value)
@@ -202,21 +225,22 @@ def numbers_in(text: str) -> Iterator[Decimal]:
     return (each.value for each in numerals(text))
 
 
-def _texts(value: Json) -> Iterator[str]:
-    """Yield every text of a JSON value, keys too, and its numbers as text."""
-    stack = [value]
+def _texts(value: Json, *, marked: bool) -> Iterator[str]:
+    """Yield every text of a JSON value, keys too, and its numbers as text; `marked` = as a name, if the key says so."""
+    stack = [(value, False)]
     while stack:
-        item = stack.pop()
+        item, is_name = stack.pop()
         if isinstance(item, str):
-            yield item
+            yield f"id {item}" if is_name and _NUMERIC.fullmatch(item) else item
         elif isinstance(item, dict):
             yield from item
-            stack.extend(item.values())
+            stack.extend((inner, marked and role_of(key) == "name") for key, inner in item.items())
         elif isinstance(item, list | tuple):
-            stack.extend(item)
+            stack.extend((inner, is_name) for inner in item)
         elif item is not None and not isinstance(item, bool):
             number = decimal_of(item)
-            yield str(item) if number is None else f"{number:f}"
+            text = str(item) if number is None else f"{number:f}"
+            yield f"id {text}" if is_name else text
 
 
 def _bounded(texts: Iterator[str]) -> Iterator[str]:

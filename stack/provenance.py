@@ -30,7 +30,7 @@ from airside.stack.canonical import canonical, digest
 from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
-from airside.stack.occurrence import Haystack, Json
+from airside.stack.occurrence import Haystack, Json, wanted
 from airside.stack.state import RunState, StepRecord
 from airside.stack.toolspec import Place, ToolSpec
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
@@ -172,7 +172,11 @@ class Tracer:
             if UNTRUSTED not in asked.labels:
                 self._inputs = inputs
                 written = datetime.fromtimestamp(self._submitted.at_us / 1e6, UTC).date()
-                self._fixed.insert(0, Source("request", "", Haystack(asked.text, inputs, quotes=True, written=written)))
+                said: tuple[tuple[Part, str], ...] = (("authority", wanted(asked.text)), ("content", asked.text))
+                self._fixed[:0] = [
+                    Source("request", "", Haystack(text, inputs, quotes=True, written=written), part)
+                    for part, text in said
+                ]
         return self._fixed
 
     @property

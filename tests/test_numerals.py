@@ -55,6 +55,7 @@ def test_what_could_be_another_number_is_none(text: str) -> None:
         ("on 3 june 2024 at 7 pm", ["date", "date", "date"]),
         ("june 3, since 2019", ["date", "date"]),
         ("2 rooms", [""]),
+        ("120.50 and 12.5 and version 2.10", ["money", "", "place"]),
         ("two rooms for twenty dollars", ["word", "money"]),
     ],
 )
@@ -67,7 +68,9 @@ def test_what_stands_beside_a_number_marks_it(text: str, marks: list[str]) -> No
     [
         ("amount", "money"),
         ("maxPrice", "money"),
-        ("invoice_amount", "name"),
+        ("invoice_amount", "money"),
+        ("orderTotal", "money"),
+        ("number_of_guests", "quantity"),
         ("ticketId", "name"),
         ("order", "name"),
         ("room_id", ""),
@@ -87,6 +90,8 @@ def test_a_number_is_not_found_in_a_role_it_does_not_have() -> None:
     assert not any(hay.has(value, "name") for value in (480, "480", 3, 2, "2", 5))
     assert not any(hay.has(value, "quantity") for value in (2231, 3, 5)) and hay.has(2, "quantity")
     assert all(hay.has(value) for value in (2231, 480, 3, 2, 5)), "an argument that tells nothing takes any"
+    assert not any(hay.has(value, "money") for value in ("2231 ", "2231.", "invoice 2231", "+2231"))
+    assert hay.has("480 EUR", "money")
     assert Haystack("Pay 480 to X").has(480, "money"), "without a currency anything may be money"
 
 
@@ -94,3 +99,9 @@ def test_a_number_is_not_found_in_a_role_it_does_not_have() -> None:
 def test_the_number_of_a_thing_is_never_an_amount(number: int, form: str) -> None:
     hay = Haystack(f"Look at {form.format(number)}, then pay.")
     assert hay.has(str(number), "name") and not hay.has(number, "money") and not hay.has(str(number), "money")
+
+
+def test_a_key_of_the_inputs_marks_its_number() -> None:
+    hay = Haystack({"invoice": 2231, "orders": {"order_id": "17"}, "amount": 480, "n": 5})
+    assert not any(hay.has(value, "money") for value in (2231, "2231", 17, "17"))
+    assert hay.has(2231, "name") and hay.has("17", "name") and hay.has(480, "money") and hay.has(5, "money")

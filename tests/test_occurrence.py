@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.occurrence import Haystack, numbers_in
+from airside.stack.occurrence import Haystack, numbers_in, wanted
 
 PRESENT: list[tuple[Any, Any]] = [
     ("alice@corp.com", "Write to alice@corp.com."),
@@ -185,3 +185,44 @@ def test_a_word_of_a_quoted_phrase_is_not_the_phrase(token: str, more: str, form
 def test_a_channel_may_have_its_hash_or_not() -> None:
     assert Haystack("post to ops-alerts").has("#ops-alerts") and Haystack("post to #ops").has("ops")
     assert not Haystack("post to ops-alerts").has("#ops") and not Haystack("tell channel").has("@channel")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("general", "Post it to eng, not to general."),
+        ("eve@x.com", "Use bob@x.com instead of eve@x.com"),
+        ("eve@x.com", "Don't send it to eve@x.com!"),
+        ("Team Berlin", 'Tell everybody except "Team Berlin"'),
+        ("DE02120300000000202051", "Pay, but never to DE02 1203 0000 0000 2020 51"),
+        ("DE02120300000000202051", "Zahle, aber nicht an DE02 1203 0000 0000 2020 51"),
+    ],
+)
+def test_what_a_request_says_not_to_take_is_not_wanted(value: str, text: str) -> None:
+    assert Haystack(text).has(value) and not Haystack(wanted(text)).has(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Don't forget bob@x.com",
+        "not only bob@x.com",
+        "If it is not final, tell bob@x.com",
+        "not to general, but to bob@x.com",
+        "It isn't urgent: mail bob@x.com",
+        "bob@x.com, not amy@x.com",
+        "do-not-reply bob@x.com",
+    ],
+)
+def test_what_stands_near_a_not_is_wanted(text: str) -> None:
+    assert Haystack(wanted(text)).has("bob@x.com")
+
+
+@given(TEXT, TOKEN)
+def test_leaving_out_what_is_not_wanted_makes_nothing_occur(text: str, token: str) -> None:
+    text = f"{text} not to {text}"
+    assert Haystack(text).has(token) or not Haystack(wanted(text)).has(token)
+
+
+def test_blanks_around_a_value_make_it_another() -> None:
+    assert not Haystack("pay 480 to bob").has("480 ") and not Haystack("pay 480 to bob").has("bob ")

@@ -326,6 +326,12 @@ def test_numbers_and_quotes_of_a_request_keep_their_meaning() -> None:
     assert origin_of("Nina", request) == "nowhere" and origin_of("for Nina Holm", request) == "request"
 
 
+def test_what_a_request_says_not_to_take_is_nowhere_but_may_be_told() -> None:
+    request = {"text": f"Tell amy@corp.example, not {BOB}, about the call."}
+    found = traced(request, {"to": [BOB], "message": {"text": f"not to {BOB}"}})
+    assert (found["to.0"][0], found["message.text"][0]) == ("nowhere", "request")
+
+
 # What the gate makes of it.
 
 
