@@ -48,6 +48,12 @@ def fits(mark: Mark, role: Role, *, money_named: bool) -> bool:
     return role == "" or mark not in ("name", "place", "date")
 
 
+def names_currency(text: str, code: str) -> bool:
+    """Whether a text in lower case means the currency of this code by a sign or a word."""
+    signs = _SIGNS_OF.get(code.lower())
+    return signs is not None and signs.search(text) is not None
+
+
 def numerals(text: str) -> Iterator[Numeral]:
     """Yield the numbers of a text in lower case: whole tokens, grouped or not, with or without a currency."""
     for match in _NUMBER.finditer(text):
@@ -64,6 +70,12 @@ _NUMBER = re.compile(rf"[0-9]{{1,3}}(?: [0-9]{{3}}){{1,4}},[0-9]{{1,2}}(?![0-9])
 _CODES = r"eur|usd|gbp|chf|jpy|cad|aud|nzd|sek|nok|dkk|pln|czk|inr|cny|kr|z\u0142"
 _SIGNS = r"\u20ac\u00a3\u00a5\u20b9"
 _BEFORE = re.compile(rf"(?:(?:\b(?:us|a|c|nz|hk|s))?[$]|[{_SIGNS}]|\b(?:{_CODES}|rs)) ?\Z")
+_SIGNS_OF = {
+    "eur": re.compile(r"\u20ac|(?<!\w)euros?(?!\w)"),
+    "usd": re.compile(r"(?<![a-z])[$]|(?<!\w)dollars?(?!\w)"),
+    "gbp": re.compile(r"\u00a3"),
+    "inr": re.compile(r"\u20b9|(?<!\w)rupees?(?!\w)"),
+}
 _TIMES = re.compile(r" ?(k|hundred|thousand|million)(?!\w)")
 _AFTER = re.compile(rf" ?(?:{_CODES}|euros?|dollars?|pounds?|francs?|franken|cents?)(?!\w)| ?[{_SIGNS}$]")
 _PERCENT = re.compile(r"%(?![\w%])")

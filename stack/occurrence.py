@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from airside.stack.moments import days_in, minutes_in, moment
-from airside.stack.numerals import Numeral, Role, fits, numerals, role_of
+from airside.stack.numerals import Numeral, Role, fits, names_currency, numerals, role_of
 from airside.stack.tokens import BREAK, is_grouped, stands_alone
 
 Json = Any
@@ -35,6 +35,7 @@ _SPACED = re.compile(r"[0-9a-z+() -]+")
 _GROUPS = re.compile(r"[0-9][0-9 -]*")
 _NUMERIC = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
 _CHANNEL = re.compile(r"#[a-z][\w-]*", re.ASCII)
+_MAILS = re.compile(r"[^\s,;<>@]+@[^\s,;<>@]+(?:, ?[^\s,;<>@]+@[^\s,;<>@]+)+")
 _QUOTED = re.compile(
     r"`([^`\x00]{1,4000})`|(?<!\w)\"(?=\S)([^\"\x00]{1,4000}?)(?<=\S)\"(?!\w)|[\u201c\u201e]([^\u201c\u201d\u201e\x00]{1,4000})"
     r"[\u201c\u201d]|\u00ab([^\u00ab\u00bb\x00]{1,4000})\u00bb|(?<!\w)'(?=\S)([^'\x00]{1,4000}?)(?<=\S)'(?!\w)"
@@ -110,7 +111,7 @@ class Haystack:
             self._has_number(number, role, parts) for number in numbers_in(_lower(value))
         ):
             return False
-        return self._has_text(value, parts) or (not self._whole and self._has_moment(value))
+        return self._has_text(value, parts) or (not self._whole and self._is_meant(value, parts))
 
     def _has_text(self, value: str, parts: bool) -> bool:
         needle = fold(value)
@@ -167,6 +168,12 @@ class Haystack:
             and self._counts(each.begin, each.end, parts)
             for each in self._numerals
         )
+
+    def _is_meant(self, value: str, parts: bool) -> bool:
+        """Whether a text says it in other words: a currency's sign, a day or time, addresses one by one."""
+        if _MAILS.fullmatch(value):
+            return all(self._has_text(each.strip(), parts) for each in value.split(","))
+        return names_currency(self._folded, value) or self._has_moment(value)
 
     def _has_moment(self, value: str) -> bool:
         wanted = moment(value)

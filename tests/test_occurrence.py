@@ -40,6 +40,9 @@ PRESENT: list[tuple[Any, Any]] = [
     ("4711", {"id": 4711}),
     (3.0, ["x", {"n": 3}]),
     ("key", {"key": 1}),
+    ("USD", "$500"),
+    ("EUR", "twelve euros"),
+    ("a@x.com, b@x.com", "to a@x.com and b@x.com"),
 ]
 
 ABSENT: list[tuple[Any, Any]] = [
@@ -82,6 +85,10 @@ ABSENT: list[tuple[Any, Any]] = [
     (True, "true"),
     (None, "null"),
     ("a b", ["a", "b"]),
+    ("USD", "A$500 or 500 EUR"),
+    ("CAD", "$500"),
+    ("a@x.com, eve@y.com", "to a@x.com and b@x.com"),
+    ("a@x.com;b@x.com", "to a@x.com and b@x.com"),
 ]
 
 
