@@ -42,7 +42,7 @@ _ENDINGS = (
 )
 _DISGUISED = re.compile(
     r"[\[({<]\s{0,3}(?:\.|dot|d0t|at|@|:|://|slash)\s{0,3}[\])}>]|\s(?:dot|d0t)\s{1,3}[a-z]{2,24}\b"
-    rf"|\s\.\s{{1,3}}(?:{_ENDINGS})\b|\s(?:\.(?!net\b)|(?:punkt|point|punto)\s{{1,3}})(?:{_ENDINGS})\b|\bhxxps?|h\*\*ps?"
+    rf"|\s\.\s{{1,3}}(?:{_ENDINGS})\b|\s(?:\.(?!net\b)|(?:punkt|point|punto)\s{{1,3}})(?:{_ENDINGS})\b|(?<=\w),(?:com|net|org|example)\b|\bhxxps?|h\*\*ps?"
     r"|&#x?[0-9a-f]{1,7}|&(?:period|commat|colon|sol|bsol|tab|newline|lowbar|hyphen|dash|equals|quest|lpar|rpar|zwn?j|shy"
     r"|lrm|rlm|nobreak);|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|%[0-9a-f]{2}|\bxn--|[\u3002\uff0e\uff61\u2024\ufe52][a-z]{2,24}\b",
     _FLAGS,

@@ -101,6 +101,8 @@ def _digits(text: str, match: re.Match[str]) -> Numeral | None:
     if number is None or not stands_alone(text, first - minus, last) or is_grouped(text, begin, end):
         return None
     value = number * _POWERS[times[1]] if times else number
+    if unit is not None and unit.group().lstrip().startswith("cent"):
+        value /= 100
     mark: Mark = "money" if is_money else _mark(text, begin, end)
     if not mark and unit is None and _CENTS.fullmatch(match.group()):
         mark = "money"

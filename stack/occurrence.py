@@ -10,6 +10,7 @@ to a person.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -24,7 +25,7 @@ Json = Any
 
 _MAX_PLACES = 10_000
 _MAX_TEXT = 256 * 1024
-"""Characters of one source, and places in it, that are looked at: what is beyond does not occur."""
+"""Characters of one source, and places and numbers in it, that are looked at: what is beyond does not occur."""
 
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _SPACES = re.compile(r"[ \t\r\n]+")
@@ -159,7 +160,7 @@ class Haystack:
         if self._whole:
             return any(Decimal(leaf) == value for leaf in self._leaves if _NUMERIC.fullmatch(leaf))
         if self._numerals is None:
-            self._numerals = list(numerals(self._folded))
+            self._numerals = list(itertools.islice(numerals(self._folded), _MAX_PLACES))
         money_named = role == "money" and any(each.mark == "money" for each in self._numerals)
         return any(
             each.value == value

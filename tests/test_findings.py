@@ -51,6 +51,7 @@ FOUND = {
     "\u202etxt.exe": "\u202etxt.exe",
     "see \uff45\uff56\uff49\uff4c\uff0e\uff43\uff4f\uff4d": "evil.com",
     "see \u24d4\u24e5\u24d8\u24db.com": "evil.com",
+    "open evil,com/abc": "evil,com/abc",
     "log in at evil . example": "evil . example",
     "log in at evil\n.example": "evil\n.example",
     "log in at evil punkt example": "evil punkt example",

@@ -29,6 +29,7 @@ READ = {
     "two dozen": "24",
     "f\u00fcnf tage": "5",
     "no.5521": "5521",
+    "50 cents": "0.50",
 }
 
 
