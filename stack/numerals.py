@@ -1,8 +1,8 @@
 """The numbers a text names, what each may stand for, and what an argument takes: an invoice's number is no amount.
 
 A number that is marked as one thing is not found as another: money, the name of something (`invoice 2231`, `#17`), a
-part of a date or time, a word (`two`).  What nothing marks may be anything.  A part of a longer number is none, and
-neither is what has marks in odd places (`1,23,4`).
+part of a date or time, a word (`two`, `3-day`).  What nothing marks may be anything.  A part of a longer number is
+none, and neither is what has marks in odd places (`1,23,4`).
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ _SIGNS_OF = {
 _TIMES = re.compile(r" ?(k|hundred|thousand|million)(?!\w)")
 _AFTER = re.compile(rf" ?(?:{_CODES}|euros?|dollars?|pounds?|francs?|franken|cents?)(?!\w)| ?[{_SIGNS}$]")
 _PERCENT = re.compile(r"%(?![\w%])")
+_MEASURE = re.compile(
+    r"(?:-(?:minute|hour|day|night|week|month|year|person|people|page|seat|room|bed|star|way|euro|dollar)s?|min|mins|h|hrs?"
+    r"|km|kg|gb|mb|ml|cm|pcs|x)(?![\w\-])"
+)
 _CENTS = re.compile(r".*[0-9][.,][0-9]{2}")
 _ZEROS = re.compile(r"0[0-9]")
 """What begins so is a name: 007 is not 7."""
@@ -92,18 +96,19 @@ def _digits(text: str, match: re.Match[str]) -> Numeral | None:
     times = _TIMES.match(text, end)
     last = times.end() if times else end
     unit = _AFTER.match(text, last) or _PERCENT.match(text, last)
+    measure = _MEASURE.match(text, last) if unit is None else None
     is_thousands = times is not None and times[1] == "k"
     is_money = currency is not None or is_thousands or (unit is not None and unit.group() != "%")
     number = _number(match.group(), is_money=is_money)
     first = currency.start() if currency else begin
-    last = unit.end() if unit else last
+    last = next((each.end() for each in (unit, measure) if each), last)
     minus = text[first - 1 : first] in ("-", "\u2212") and not continues(text, first - 2, -1)
     if number is None or not stands_alone(text, first - minus, last) or is_grouped(text, begin, end):
         return None
     value = number * _POWERS[times[1]] if times else number
     if unit is not None and unit.group().lstrip().startswith("cent"):
         value /= 100
-    mark: Mark = "money" if is_money else _mark(text, begin, end)
+    mark: Mark = "money" if is_money else "word" if measure else _mark(text, begin, end)
     if not mark and unit is None and _CENTS.fullmatch(match.group()):
         mark = "money"
     return Numeral(-value if minus else value, first, last, mark)
@@ -178,10 +183,11 @@ def _mark(text: str, begin: int, end: int) -> Mark:
     if _PLACED.search(text, max(0, begin - 30), begin):
         return "place"
     before = _DATE_BEFORE.search(text, max(0, begin - 14), begin)
-    is_month = before is not None and before.group().strip(" .") in MONTHS
-    if _DATE_AFTER.match(text, end) or is_month or (before and _YEAR.fullmatch(text, begin, end)):
+    if before is not None and _YEAR.fullmatch(text, begin, end):
         return "date"
-    return ""
+    is_month = before is not None and before.group().strip(" .") in MONTHS
+    # "300 March rent", "500 am Montag": no day and no hour is that large.
+    return "date" if end - begin <= 2 and (is_month or _DATE_AFTER.match(text, end)) else ""
 
 
 # What arguments take.

@@ -33,6 +33,7 @@ _SCHEME = re.compile(r"https://", re.IGNORECASE | re.ASCII)
 _SCHEME_OF_TOKEN = re.compile(r"(?<![^\s\x00(<\[\"'`\u201c\u201e\u00ab])https://", re.IGNORECASE | re.ASCII)
 _SPACED_MIN, _SPACED_MAX, _SPACED_DIGITS = 8, 64, 4
 _SPACED = re.compile(r"[0-9a-z+() -]+")
+_GAP, _PHONE_GAP = "[ -]?", "[ ().-]{0,2}"
 _GROUPS = re.compile(r"[0-9][0-9 -]*")
 _NUMERIC = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
 _CHANNEL = re.compile(r"#[a-z][\w-]*", re.ASCII)
@@ -144,14 +145,14 @@ class Haystack:
         )
 
     def _spaced(self, needle: str, parts: bool) -> bool:
-        """Whether an account or phone number occurs with single spaces or hyphens between its characters."""
+        """Whether an account or phone number occurs with spaces or hyphens between its characters."""
         core = compact(needle)
         if not core:
             return False
-        text = self._folded
-        for match in re.finditer("[ -]?".join(map(re.escape, core)), text):
-            before, after = text[max(0, match.start() - 2) : match.start()], text[match.end() : match.end() + 2]
-            longer = re.search(r"[0-9][ -]?\Z", before) or re.match(r"[ -]?[0-9]", after)
+        text, gap = self._folded, _PHONE_GAP if core.removeprefix("+").isdigit() else _GAP
+        for match in re.finditer(gap.join(map(re.escape, core)), text):
+            before, after = text[max(0, match.start() - 3) : match.start()], text[match.end() : match.end() + 3]
+            longer = re.search(rf"[0-9]{gap}\Z", before) or re.match(rf"{gap}[0-9]", after)
             if longer is None and stands_alone(text, *match.span()) and self._counts(*match.span(), parts):
                 return True
         return False

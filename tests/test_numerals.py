@@ -56,6 +56,8 @@ def test_what_could_be_another_number_is_none(text: str) -> None:
         ("on 3 june 2024 at 7 pm", ["date", "date", "date"]),
         ("june 3, since 2019", ["date", "date"]),
         ("2 rooms", [""]),
+        ("300 march rent, 500 am montag", ["", ""]),
+        ("a 30-minute call, 2h, 3x", ["word", "word", "word"]),
         ("120.50 and 12.5 and version 2.10", ["money", "", "place"]),
         ("two rooms for twenty dollars", ["word", "money"]),
     ],

@@ -41,6 +41,8 @@ PRESENT: list[tuple[Any, Any]] = [
     (3.0, ["x", {"n": 3}]),
     ("key", {"key": 1}),
     ("USD", "$500"),
+    ("555-123-4567", "call (555) 123-4567"),
+    ("+15551234567", "call +1 555.123.4567, now"),
     ("EUR", "twelve euros"),
     ("a@x.com, b@x.com", "to a@x.com and b@x.com"),
 ]
@@ -87,6 +89,7 @@ ABSENT: list[tuple[Any, Any]] = [
     ("a b", ["a", "b"]),
     ("USD", "A$500 or 500 EUR"),
     ("CAD", "$500"),
+    ("55512345", "call (555) 123-45 67"),
     ("a@x.com, eve@y.com", "to a@x.com and b@x.com"),
     ("a@x.com;b@x.com", "to a@x.com and b@x.com"),
 ]
