@@ -37,13 +37,24 @@ _DOMAIN = re.compile(
     rf"(?<![\w\-])(?P<host>[\w\-]{{1,63}}+(?:\.[\w\-]{{1,63}}+)++)(?P<rest>(?::\d{{1,5}})?(?:[/?#][^{_STOP}]*)?)",
     _FLAGS,
 )
+_ENDINGS = (
+    "com|net|org|io|info|biz|app|dev|xyz|top|site|online|shop|link|click|cloud|bank|pay|co|uk|eu|ru|cn|tk|cc|example"
+)
 _DISGUISED = re.compile(
     r"[\[({<]\s{0,3}(?:\.|dot|d0t|at|@|:|://|slash)\s{0,3}[\])}>]|\s(?:dot|d0t)\s{1,3}[a-z]{2,24}\b"
-    r"|\s\.\s{1,3}(?:com|net|org|io|info|xyz)\b|\bhxxps?|h\*\*ps?"
+    rf"|\s\.\s{{1,3}}(?:{_ENDINGS})\b|\s(?:\.(?!net\b)|(?:punkt|point|punto)\s{{1,3}})(?:{_ENDINGS})\b|(?<=\w),(?:com|net|org|example)\b|\bhxxps?|h\*\*ps?"
     r"|&#x?[0-9a-f]{1,7}|&(?:period|commat|colon|sol|bsol|tab|newline|lowbar|hyphen|dash|equals|quest|lpar|rpar|zwn?j|shy"
     r"|lrm|rlm|nobreak);|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|%[0-9a-f]{2}|\bxn--|[\u3002\uff0e\uff61\u2024\ufe52][a-z]{2,24}\b",
     _FLAGS,
 )
+_HANDLE = re.compile(r"(?<![\w@.\-/])@([a-z_]\w{2,}(?:[.\-]\w+)*)", _FLAGS)
+_SPOKEN_WORDS = (
+    "oh|zero|one|two|three|four|five|six|seven|eight|nine|double|triple|null|eins|zwei|drei|vier|f\u00fcnf|sechs|sieben"
+    "|acht|neun|deux|trois|quatre|cinq|sept|huit|neuf"
+)
+_SPOKEN_MIN = 7
+_SPOKEN = re.compile(rf"(?:\b(?:{_SPOKEN_WORDS})\b[\s,\-]{{0,3}}){{{_SPOKEN_MIN},}}", _FLAGS)
+_SPOKEN_SET = frozenset(_SPOKEN_WORDS.split("|"))
 _V4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
 _V6 = re.compile(r"(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])", _FLAGS)
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
@@ -96,7 +107,7 @@ MAX_FINDINGS = 500
 
 def findings(text: str) -> list[str]:
     """Return what a text points to or hides, each once.  A text that is not read to its end is a finding itself."""
-    values = list(itertools.islice(_each(text), MAX_FINDINGS)) if len(text) <= MAX_SCANNED else [text]
+    values = list(itertools.islice(_both(text), MAX_FINDINGS)) if len(text) <= MAX_SCANNED else [text]
     if len(values) == MAX_FINDINGS:
         values = [text]
     return [clean for clean in dict.fromkeys(value.strip().rstrip(_TRAILING) for value in values) if clean]
@@ -105,6 +116,18 @@ def findings(text: str) -> list[str]:
 def visible(text: str) -> str:
     """Return a text with its hidden characters written as escapes, for a person to see."""
     return _HIDDEN_CHARACTER.sub(lambda match: f"\\u{{{ord(match.group()):x}}}", text)
+
+
+def _both(text: str) -> Iterator[str]:
+    """Yield what stands in a text, and what a reader or a browser makes of its wide, circled and raised characters."""
+    raw = list(itertools.islice(_each(text), MAX_FINDINGS))
+    yield from raw
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    if len(plain) > 2 * MAX_SCANNED:
+        yield text
+    elif plain != text:
+        known = {unicodedata.normalize("NFKC", found) for found in raw}
+        yield from (found for found in _each(plain) if found not in known)
 
 
 def _each(text: str) -> Iterator[str]:
@@ -124,6 +147,10 @@ def _each(text: str) -> Iterator[str]:
         after = _WORD_AFTER.match(text, match.end())
         assert before is not None and after is not None
         yield text[before.start() : after.end()]
+    if "@" in rest:
+        yield from (match[1] for match in _HANDLE.finditer(rest))
+    if _counts(rest):
+        yield from (match.group() for match in _SPOKEN.finditer(rest))
     yield from _domains(rest)
     yield from _addresses(rest)
     yield from _identifiers(rest)
@@ -136,6 +163,12 @@ _LINKS = (
     (_MAIL, frozenset("@\uff20\ufe6b")),
 )
 """Each with the characters one of which a match has: most texts have none, and are read faster."""
+
+
+def _counts(text: str) -> bool:
+    """Whether a text has the words of a telephone number somewhere: most have not, and are read faster."""
+    words = text.lower().replace(",", " ").replace("-", " ").split()
+    return sum(word in _SPOKEN_SET for word in words) >= _SPOKEN_MIN - 1
 
 
 def _marked_up(text: str) -> Iterator[str]:

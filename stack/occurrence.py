@@ -2,86 +2,120 @@
 
 An outsider's value that hides in something the principal did write must not pass for it: `alice@corp.co` is not in
 "alice@corp.com", `corp.com` not in "alice@corp.com", `/home/user` not in "/home/user/report.txt", `12` not in "3125".
-ASCII case is nothing where there is no `/` or `\\`; nothing else of Unicode is folded, so look-alikes differ.  Numbers
-are compared as numbers.  Whatever is unclear does not occur: the price is a question to a person.
+What a request has in quotation marks is one value: `DROP x` is not in "run `DROP x IF EMPTY`".  ASCII case is nothing
+where there is no `/` or `\\`; nothing else of Unicode is folded, so look-alikes differ.  Numbers, days and times are
+compared as such (`stack/numerals.py`, `stack/moments.py`).  Whatever is unclear does not occur: the price is a question
+to a person.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-import unicodedata
 from collections.abc import Iterator
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from airside.stack.moments import days_in, minutes_in, moment
+from airside.stack.numerals import Numeral, Role, fits, names_currency, numerals, role_of
+from airside.stack.tokens import BREAK, is_grouped, stands_alone
+
 Json = Any
 
-_BREAK = "\x00"
-"""Between the texts of one source: no text has it (`check_bounds`), and no identifier goes on over it."""
-
-_JOINERS = frozenset("@.-+/:\\~#%&=?$")
-_JOINERS_BEFORE = _JOINERS | frozenset("'\u2019!*^`|{")
-"""A mail address may have these in front of what looks like a whole one: `o'neil@corp.com` is not `neil@corp.com`."""
-
-_MAX_JOINERS = 8
 _MAX_PLACES = 10_000
 _MAX_TEXT = 256 * 1024
-"""Characters of one source, and places in it, that are looked at: what is beyond does not occur."""
+"""Characters of one source, and places and numbers in it, that are looked at: what is beyond does not occur."""
 
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _SPACES = re.compile(r"[ \t\r\n]+")
 _SCHEME = re.compile(r"https://", re.IGNORECASE | re.ASCII)
-_SCHEME_OF_TOKEN = re.compile(r"(?<![^\s\x00(<\[\"'])https://", re.IGNORECASE | re.ASCII)
+_SCHEME_OF_TOKEN = re.compile(r"(?<![^\s\x00(<\[\"'`\u201c\u201e\u00ab])https://", re.IGNORECASE | re.ASCII)
 _SPACED_MIN, _SPACED_MAX, _SPACED_DIGITS = 8, 64, 4
 _SPACED = re.compile(r"[0-9a-z+() -]+")
+_GAP, _PHONE_GAP = "[ -]?", "[ ().-]{0,2}"
 _GROUPS = re.compile(r"[0-9][0-9 -]*")
-_GROUP = re.compile(r"[0-9]{3} [0-9]{3}")
 _NUMERIC = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
-_ZEROS = re.compile(r"0[0-9]")
-"""What begins so is a name: 007 is not 7."""
+_CHANNEL = re.compile(r"#[a-z][\w-]*", re.ASCII)
+_MAILS = re.compile(r"[^\s,;<>@]+@[^\s,;<>@]+(?:, ?[^\s,;<>@]+@[^\s,;<>@]+)+")
+_QUOTED = re.compile(
+    r"`([^`\x00]{1,4000})`|(?<!\w)\"(?=\S)([^\"\x00]{1,4000}?)(?<=\S)\"(?!\w)|[\u201c\u201e]([^\u201c\u201d\u201e\x00]{1,4000})"
+    r"[\u201c\u201d]|\u00ab([^\u00ab\u00bb\x00]{1,4000})\u00bb|(?<!\w)'(?=\S)([^'\x00]{1,4000}?)(?<=\S)'(?!\w)"
+)
+_EDGES = " .,;:!?*_\u00a0\u202f"
+"""What may stand between a quotation mark and the value it encloses."""
 
-_NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
-_WORD = re.compile(r"[a-z]+")
-_CURRENCY = re.compile(r"(?:\b(?:us|a|c|nz|hk|s)?[$]|[\u20ac\u00a3\u00a5]|\b(?:eur|usd|gbp|chf|jpy) ?)\Z")
-_UNIT = re.compile(r"(?:eur|usd|gbp|chf|jpy|%)(?![\w%])|[\u20ac\u00a3\u00a5]")
-_TEENS = [
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
-_WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", *_TEENS]
-_NUMBER_WORDS = {word: Decimal(number) for number, word in enumerate(_WORDS, 1)}
+
+_AVOIDED = re.compile(
+    r"(?<![^\s(])(?:(?:\w+n['\u2019]t|not|never|nicht|keinesfalls)(?! (?:only|just|forget|hesitate|nur|vergessen)\b)"
+    r"|except|instead of|rather than|other than|statt|anstatt|au\u00dfer|sauf)"
+    r"(?: (?:to|on|in|for|with|at|via|from|by|the|a|any|it|this|that|them|anything|tell|send|pay|use|post|invite|mail"
+    r"|email|call|contact|share|include|copy|cc|forward|write|book|order|delete|cancel|channel|user|account|an|auf|mit"
+    r"|bei|den|dem|die|das|der|f\u00fcr|\u00e0|avec|sur|le|la))*"
+    r" (?:\"[^\"\x00]{1,200}\"|[^\s\x00]+(?: \d{2,4}\b)*)",
+    re.IGNORECASE,
+)
+"""What somebody says not to take."""
 
 
 class Haystack:
-    """The texts and numbers of one source.  `whole` = a value must equal one of them, not merely occur in one."""
+    """The texts and numbers of one source.  `whole` = a value must equal one of them, not merely occur in one.
 
-    __slots__ = ("_exact", "_folded", "_leaves", "_numbers", "_whole")
+    `quotes` = what stands in quotation marks is one value, and no part of it occurs.  `written` is the day a text was
+    written, for days without a year.
+    """
 
-    def __init__(self, *values: Json, whole: bool = False) -> None:
-        texts = [spaced(text) for value in values for text in _bounded(_texts(value))]
-        self._exact = _BREAK.join(texts)
+    __slots__ = (
+        "_days",
+        "_exact",
+        "_folded",
+        "_leaves",
+        "_minutes",
+        "_numerals",
+        "_quoted",
+        "_quotes",
+        "_whole",
+        "_written",
+    )
+
+    def __init__(self, *values: Json, whole: bool = False, quotes: bool = False, written: date | None = None) -> None:
+        texts = [spaced(text) for value in values for text in _bounded(_texts(value, marked=not whole))]
+        self._exact = BREAK.join(texts)
         self._folded = _lower(self._exact)
         self._whole = whole
+        self._quotes = quotes
+        self._written = written
         self._leaves = {fold(text) for text in texts} if whole else set()
-        self._numbers: set[Decimal] | None = None
+        self._numerals: list[Numeral] | None = None
+        self._quoted: list[tuple[int, int]] | None = None
+        self._days: set[date] | None = None
+        self._minutes: set[int] | None = None
 
-    def has(self, value: Json) -> bool:
-        """Whether a text or a number occurs; booleans and null never do."""
+    def has(self, value: Json, role: Role = "", *, parts: bool = False) -> bool:
+        """Whether a text or a number occurs; booleans and null never do.
+
+        `role` is what the value is used as.  `parts` = it may be a part of what is quoted.
+        """
         if isinstance(value, bool) or value is None:
             return False
         if not isinstance(value, str):
-            return decimal_of(value) in self._known_numbers()
-        return self._has_text(value) or (_NUMERIC.fullmatch(value) is not None and self._has_numeric(value))
+            return self._has_number(decimal_of(value), role, parts)
+        if value != value.strip() and not self._whole:
+            return False
+        if _NUMERIC.fullmatch(value):
+            number, is_name = Decimal(value), role in ("", "name")
+            # Nobody writes "invoice two" for invoice 2.
+            if self._has_number(number, role, parts, words=not is_name):
+                return True
+            if role:
+                return is_name and self._spaced(fold(value), parts)
+        elif role in ("money", "quantity") and not all(
+            self._has_number(number, role, parts) for number in numbers_in(_lower(value))
+        ):
+            return False
+        return self._has_text(value, parts) or (not self._whole and self._is_meant(value, parts))
 
-    def _has_text(self, value: str) -> bool:
+    def _has_text(self, value: str, parts: bool) -> bool:
         needle = fold(value)
         if not any(char.isalnum() for char in needle):
             return self._whole and needle in self._leaves
@@ -90,33 +124,74 @@ class Haystack:
         text = self._exact if is_exact(needle) else self._folded
         found = ((at, at + len(needle)) for at in _places(needle, text))
         is_number = _GROUPS.fullmatch(needle) is not None
-        return self._spaced(needle) or any(
-            _stands_alone(text, *span) and not (is_number and _is_grouped(text, *span)) for span in found
+        if self._spaced(needle, parts) or any(
+            stands_alone(text, *span) and not (is_number and is_grouped(text, *span)) and self._counts(*span, parts)
+            for span in found
+        ):
+            return True
+        # Most chat programs write a channel either way.
+        return _CHANNEL.fullmatch(needle) is not None and self._has_text(needle[1:], parts)
+
+    def _counts(self, begin: int, end: int, parts: bool) -> bool:
+        """Whether what stands there is all of what it is quoted in."""
+        if parts or not self._quotes:
+            return True
+        if self._quoted is None:
+            self._quoted = [match.span(match.lastindex or 0) for match in _QUOTED.finditer(self._exact)]
+        return all(
+            not self._exact[first:begin].strip(_EDGES) and not self._exact[end:last].strip(_EDGES)
+            for first, last in self._quoted
+            if first <= begin and end <= last
         )
 
-    def _has_numeric(self, value: str) -> bool:
-        return Decimal(value) in self._known_numbers()
-
-    def _spaced(self, needle: str) -> bool:
-        """Whether an account or phone number occurs with single spaces or hyphens between its characters."""
+    def _spaced(self, needle: str, parts: bool) -> bool:
+        """Whether an account or phone number occurs with spaces or hyphens between its characters."""
         core = compact(needle)
         if not core:
             return False
-        text = self._folded
-        for match in re.finditer("[ -]?".join(map(re.escape, core)), text):
-            before, after = text[max(0, match.start() - 2) : match.start()], text[match.end() : match.end() + 2]
-            longer = re.search(r"[0-9][ -]?\Z", before) or re.match(r"[ -]?[0-9]", after)
-            if longer is None and _stands_alone(text, match.start(), match.end()):
+        text, gap = self._folded, _PHONE_GAP if core.removeprefix("+").isdigit() else _GAP
+        for match in re.finditer(gap.join(map(re.escape, core)), text):
+            before, after = text[max(0, match.start() - 3) : match.start()], text[match.end() : match.end() + 3]
+            longer = re.search(rf"[0-9]{gap}\Z", before) or re.match(rf"{gap}[0-9]", after)
+            if longer is None and stands_alone(text, *match.span()) and self._counts(*match.span(), parts):
                 return True
         return False
 
-    def _known_numbers(self) -> set[Decimal]:
-        if self._numbers is None:
-            if self._whole:
-                self._numbers = {Decimal(leaf) for leaf in self._leaves if _NUMERIC.fullmatch(leaf)}
-            else:
-                self._numbers = set(numbers_in(self._folded))
-        return self._numbers
+    def _has_number(self, value: Decimal | None, role: Role, parts: bool, *, words: bool = True) -> bool:
+        if self._whole:
+            return any(Decimal(leaf) == value for leaf in self._leaves if _NUMERIC.fullmatch(leaf))
+        if self._numerals is None:
+            self._numerals = list(itertools.islice(numerals(self._folded), _MAX_PLACES))
+        money_named = role == "money" and any(each.mark == "money" for each in self._numerals)
+        return any(
+            each.value == value
+            and (words or each.mark != "word")
+            and fits(each.mark, role, money_named=money_named)
+            and self._counts(each.begin, each.end, parts)
+            for each in self._numerals
+        )
+
+    def _is_meant(self, value: str, parts: bool) -> bool:
+        """Whether a text says it in other words: a currency's sign, a day or time, addresses one by one."""
+        if _MAILS.fullmatch(value):
+            return all(self._has_text(each.strip(), parts) for each in value.split(","))
+        return names_currency(self._folded, value) or self._has_moment(value)
+
+    def _has_moment(self, value: str) -> bool:
+        wanted = moment(value)
+        if wanted is None:
+            return False
+        if self._days is None or self._minutes is None:
+            self._days = set(days_in(self._folded, self._written))
+            self._minutes = set(minutes_in(self._folded))
+        return (wanted.day is None or wanted.day in self._days) and (
+            wanted.minute is None or wanted.minute in self._minutes
+        )
+
+
+def wanted(text: str) -> str:
+    """Return a request without the values it says not to take."""
+    return _AVOIDED.sub(BREAK, _SPACES.sub(" ", text))
 
 
 def fold(value: str) -> str:
@@ -155,58 +230,26 @@ def decimal_of(value: Json) -> Decimal | None:
 
 
 def numbers_in(text: str) -> Iterator[Decimal]:
-    """Yield the numbers of a text in lower case: whole tokens, grouped or not, with or without a currency."""
-    for match in _NUMBER.finditer(text):
-        begin, end = match.span()
-        currency = _CURRENCY.search(text, max(0, begin - 5), begin)
-        begin = currency.start() if currency else begin
-        unit = _UNIT.match(text, end)
-        end = unit.end() if unit else end
-        minus = text[begin - 1 : begin] in ("-", "\u2212") and not _continues(text, begin - 2, -1)
-        number = _number(match.group())
-        is_whole = _stands_alone(text, begin - minus, end) and not _is_grouped(text, *match.span())
-        if number is not None and is_whole:
-            yield -number if minus else number
-    for match in _WORD.finditer(text):
-        word = _NUMBER_WORDS.get(match.group())
-        if word is not None and _stands_alone(text, *match.span()):
-            yield word
+    """Yield the numbers of a text in lower case, whatever they stand for."""
+    return (each.value for each in numerals(text))
 
 
-def _number(digits: str) -> Decimal | None:
-    """Return what digits with dots and commas mean, None where that is unclear."""
-    if _ZEROS.match(digits):
-        return None
-    last = max(digits.rfind("."), digits.rfind(","))
-    if "." in digits and "," in digits:
-        whole, fraction = digits[:last], digits[last + 1 :]
-        mark = "," if digits[last] == "." else "."
-        return Decimal(f"{whole.replace(mark, '')}.{fraction}") if _grouped(whole, mark) else None
-    if "," in digits:
-        return Decimal(digits.replace(",", "")) if _grouped(digits, ",") else None
-    return Decimal(digits) if digits.count(".") <= 1 else None
-
-
-def _grouped(digits: str, mark: str) -> bool:
-    first, *rest = digits.split(mark)
-    return first.isdigit() and 1 <= len(first) <= 3 and all(len(group) == 3 and group.isdigit() for group in rest)
-
-
-def _texts(value: Json) -> Iterator[str]:
-    """Yield every text of a JSON value, keys too, and its numbers as text."""
-    stack = [value]
+def _texts(value: Json, *, marked: bool) -> Iterator[str]:
+    """Yield every text of a JSON value, keys too, and its numbers as text; `marked` = as a name, if the key says so."""
+    stack = [(value, False)]
     while stack:
-        item = stack.pop()
+        item, is_name = stack.pop()
         if isinstance(item, str):
-            yield item
+            yield f"id {item}" if is_name and _NUMERIC.fullmatch(item) else item
         elif isinstance(item, dict):
             yield from item
-            stack.extend(item.values())
+            stack.extend((inner, marked and role_of(key) == "name") for key, inner in item.items())
         elif isinstance(item, list | tuple):
-            stack.extend(item)
+            stack.extend((inner, is_name) for inner in item)
         elif item is not None and not isinstance(item, bool):
             number = decimal_of(item)
-            yield str(item) if number is None else f"{number:f}"
+            text = str(item) if number is None else f"{number:f}"
+            yield f"id {text}" if is_name else text
 
 
 def _bounded(texts: Iterator[str]) -> Iterator[str]:
@@ -230,27 +273,3 @@ def _places(needle: str, text: str) -> Iterator[int]:
             return
         yield at
         at = text.find(needle, at + 1)
-
-
-def _stands_alone(text: str, begin: int, end: int) -> bool:
-    return not _continues(text, begin - 1, -1) and not _continues(text, end, 1)
-
-
-def _is_grouped(text: str, begin: int, end: int) -> bool:
-    """Whether digits are a group or two of a longer number that is written with spaces."""
-    before, after = text[max(0, begin - 4) : begin + 3], text[end - 3 : end + 4] if end >= 3 else ""
-    return _GROUP.fullmatch(before) is not None or _GROUP.fullmatch(after) is not None
-
-
-def _continues(text: str, at: int, step: int) -> bool:
-    """Whether an identifier goes on at `at`, seen from a value beside it."""
-    joiners = _JOINERS if step > 0 else _JOINERS_BEFORE
-    for _ in range(_MAX_JOINERS):
-        if not 0 <= at < len(text) or text[at] == _BREAK:
-            return False
-        char = text[at]
-        if char not in joiners:
-            # Marks and invisible characters belong to what they stand at.
-            return char.isalnum() or char == "_" or (not char.isspace() and unicodedata.category(char)[0] in "MC")
-        at += step
-    return True

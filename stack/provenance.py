@@ -10,15 +10,17 @@ occurs in (`stack/occurrence.py`), in this order:
  4. memory         a record that was recalled in this activation
  5. tool           what a tool returned earlier, the first that did; a request labelled `untrusted` counts as one
  6. branch         a branch's answer; in a branch, the text that somebody else wrote for it
- 7. nowhere        an agent made it up, or put it together
+ 7. nowhere        an agent made it up, or put it together; what a tool only gave back of a call's arguments is that
 
-A runtime traces, for it has the texts; the gate adds what was left out as `nowhere` (or as a default).  Occurrence does
-not understand: a value of the request that is used in another role passes (ADR 14).
+An effect is asked for once: a call that says what an earlier one of the run said is `repeated`, wherever its values are
+from.  A runtime traces, for it has the texts; the gate adds what was left out as `nowhere` (or as a default).
+Occurrence does not understand: a value of the request that is used in another role may pass (ADR 14).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,7 +29,8 @@ from airside.stack.agents import Recalled
 from airside.stack.canonical import canonical, digest
 from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.findings import MAX_SCANNED, findings, visible
-from airside.stack.occurrence import Haystack, Json
+from airside.stack.numerals import Role, role_of
+from airside.stack.occurrence import Haystack, Json, wanted
 from airside.stack.state import RunState, StepRecord
 from airside.stack.toolspec import Place, ToolSpec
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
@@ -99,7 +102,7 @@ class Tracer:
         self._submitted = submitted
         self._specs = specs
         self._memories: dict[str, Source] = {}
-        self._outputs: dict[int, Source] = {}
+        self._read_steps: dict[int, tuple[Source, Source]] = {}
         self._fixed: list[Source] = []
         self._inputs: Json = None
 
@@ -117,25 +120,36 @@ class Tracer:
         sources = [*self._approved(state), *self._told(), *self._memories.values(), *self._read(state.history)]
         sources += [Source("branch", end.route, Haystack(end.answer)) for end in state.branches or ()]
         sources += self._written()
+        before = next((each for each in state.history if _repeats(spec, arguments, each)), None)
         found: list[Traced] = []
         for subject in subjects(spec, arguments):
             if len(found) == MAX_TRACED:
                 break
-            found.append(self._origin(subject, spec, arguments, sources))
+            origin = self._origin(subject, spec, arguments, sources)
+            if before is not None and subject.part == "authority":
+                origin = subject.traced("repeated", f"{before.tool}, step {before.step}; {origin.origin} before")
+            found.append(origin)
         return tuple(found)
 
     def _origin(
         self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json], sources: Sequence[Source]
     ) -> Traced:
-        if subject.value in ("", [], {}) or _is_default(spec, subject.path[0], arguments):
-            return subject.traced("configuration", "" if subject.value in ("", [], {}) else "default")
+        if _is_default(spec, subject.path[0], arguments):
+            return subject.traced("configuration", "default")
+        if subject.value in ("", [], {}) and not _is_choice(spec, subject):
+            return subject.traced("configuration")
         if isinstance(subject.value, bool) or subject.value is None:
             said = (subject.path[-1], subject.value) in _switches(self._inputs)
             return subject.traced("request", "inputs") if said else subject.traced("nowhere")
+        role, is_content, said_before = _role(subject), subject.part == "content", ""
         for source in sources:
-            if source.part in (None, subject.part) and source.hay.has(subject.value):
-                return subject.traced(source.origin, source.detail)
-        return subject.traced("nowhere")
+            if source.part not in (None, subject.part) or (said_before and source.origin == "tool"):
+                continue
+            if source.hay.has(subject.value, role, parts=is_content):
+                if source.origin != "nowhere":
+                    return subject.traced(source.origin, source.detail)
+                said_before = source.detail
+        return subject.traced("nowhere", said_before)
 
     # The sources, most trusted first.
 
@@ -157,7 +171,12 @@ class Tracer:
             self._fixed = [configuration]
             if UNTRUSTED not in asked.labels:
                 self._inputs = inputs
-                self._fixed.insert(0, Source("request", "", Haystack(asked.text, inputs)))
+                written = datetime.fromtimestamp(self._submitted.at_us / 1e6, UTC).date()
+                said: tuple[tuple[Part, str], ...] = (("authority", wanted(asked.text)), ("content", asked.text))
+                self._fixed[:0] = [
+                    Source("request", "", Haystack(text, inputs, quotes=True, written=written), part)
+                    for part, text in said
+                ]
         return self._fixed
 
     @property
@@ -169,10 +188,13 @@ class Tracer:
             asked = self._asked
             yield Source("tool", "request labelled untrusted", Haystack(asked.text, msgspec.json.decode(asked.inputs)))
         for record in history:
-            if record.step not in self._outputs:
-                hay = Haystack(msgspec.json.decode(record.result.output), record.result.error)
-                self._outputs[record.step] = Source("tool", f"{record.tool}, step {record.step}", hay)
-            yield self._outputs[record.step]
+            if record.step not in self._read_steps:
+                detail = f"{record.tool}, step {record.step}"
+                output = Haystack(msgspec.json.decode(record.result.output), record.result.error)
+                said = Source("nowhere", f"said in {detail}", Haystack(record.arguments))
+                self._read_steps[record.step] = said, Source("tool", detail, output)
+            # What an agent said itself gains nothing by coming back from a tool.
+            yield from self._read_steps[record.step]
 
     def _written(self) -> Iterator[Source]:
         if self._submitted.asked is not None:
@@ -217,9 +239,51 @@ def _below(patterns: list[list[str]] | None, part: str) -> list[list[str]] | Non
     return None if [] in left else left
 
 
+def _role(subject: Subject) -> Role:
+    """Return what a value is used as; what content points to may be anything."""
+    names = [part for part in subject.path if not part.isdigit()]
+    return role_of(names[-1]) if names and subject.part == "authority" else ""
+
+
 def _is_default(spec: ToolSpec, name: str, arguments: Mapping[str, Json]) -> bool:
     argument = spec.parameters.get("properties", {}).get(name, {})
     return "default" in argument and canonical(argument["default"]) == canonical(arguments.get(name))
+
+
+def _is_choice(spec: ToolSpec, subject: Subject) -> bool:
+    """Whether an empty value says something: a filter that must be given, and is not, takes in everything."""
+    is_asked_for = len(subject.path) == 1 and subject.path[0] in spec.parameters.get("required", ())
+    return is_asked_for and spec.effect == "irreversible"
+
+
+def _repeats(spec: ToolSpec, arguments: Mapping[str, Json], before: StepRecord) -> bool:
+    """Whether a call has the effect of an earlier one again.
+
+    What cannot be taken back counts as the same whatever its content says, for a reference is easily varied.
+    """
+    if before.tool != spec.name or not before.result.ok or spec.effect not in ("external", "irreversible"):
+        return False
+    parts: tuple[Part, ...] = ("authority",) if spec.effect == "irreversible" else ("authority", "content")
+    now, then = _said(spec, arguments, parts), _said(spec, before.arguments, parts)
+    return now.keys() <= then.keys() and all(_within(values, then[name]) for name, values in now.items())
+
+
+def _said(spec: ToolSpec, arguments: Mapping[str, Json], parts: tuple[Part, ...]) -> dict[str, list[Json]]:
+    """Return the values of each argument, with the schema's defaults."""
+    defaults = {
+        name: each["default"] for name, each in spec.parameters.get("properties", {}).items() if "default" in each
+    }
+    found: dict[str, list[Json]] = {}
+    for path, value, part in _leaves({**defaults, **arguments}, (), Place(spec.parameters), _patterns(spec)):
+        if part in parts and path:
+            found.setdefault(path[0], []).append(value)
+    return found
+
+
+def _within(values: list[Json], others: list[Json]) -> bool:
+    """Whether all of these are among those, however they are written."""
+    known = Haystack(*others, whole=True)
+    return all(any(canonical(value) == canonical(other) for other in others) or known.has(value) for value in values)
 
 
 def _switches(value: Json) -> Iterator[tuple[str, Any]]:

@@ -24,7 +24,7 @@ NULL = Raw(b"null")
 EffectClass = Literal["read", "write", "external", "irreversible"]
 Risk = Literal["low", "medium", "high"]
 Part = Literal["authority", "content"]
-Origin = Literal["approved", "request", "configuration", "memory", "tool", "branch", "nowhere"]
+Origin = Literal["approved", "request", "configuration", "memory", "tool", "branch", "nowhere", "repeated"]
 Clearance = Literal["public", "internal", "confidential", "restricted"]
 CLEARANCES: tuple[Clearance, ...] = ("public", "internal", "confidential", "restricted")
 

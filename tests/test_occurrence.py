@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.occurrence import Haystack, numbers_in
+from airside.stack.occurrence import Haystack, numbers_in, wanted
 
 PRESENT: list[tuple[Any, Any]] = [
     ("alice@corp.com", "Write to alice@corp.com."),
@@ -40,6 +40,11 @@ PRESENT: list[tuple[Any, Any]] = [
     ("4711", {"id": 4711}),
     (3.0, ["x", {"n": 3}]),
     ("key", {"key": 1}),
+    ("USD", "$500"),
+    ("555-123-4567", "call (555) 123-4567"),
+    ("+15551234567", "call +1 555.123.4567, now"),
+    ("EUR", "twelve euros"),
+    ("a@x.com, b@x.com", "to a@x.com and b@x.com"),
 ]
 
 ABSENT: list[tuple[Any, Any]] = [
@@ -82,6 +87,11 @@ ABSENT: list[tuple[Any, Any]] = [
     (True, "true"),
     (None, "null"),
     ("a b", ["a", "b"]),
+    ("USD", "A$500 or 500 EUR"),
+    ("CAD", "$500"),
+    ("55512345", "call (555) 123-45 67"),
+    ("a@x.com, eve@y.com", "to a@x.com and b@x.com"),
+    ("a@x.com;b@x.com", "to a@x.com and b@x.com"),
 ]
 
 
@@ -136,3 +146,93 @@ def test_a_value_inside_a_longer_word_is_not_found(token: str, more: str) -> Non
 @given(st.integers(min_value=0, max_value=10**9), st.sampled_from(["{:,}", "{}", "{:,}.00", "${:,}", "EUR {}"]))
 def test_a_whole_number_is_found_however_it_is_written(number: int, form: str) -> None:
     assert Decimal(number) in set(numbers_in(f"pay {form.format(number)} now".lower()))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("DELETE FROM t", "Run `DELETE FROM t WHERE id = 7`."),
+        ("plan.pdf", "Share \u201cQ3 plan.pdf\u201d."),
+        ("/home/ann/My", 'Delete "/home/ann/My Documents/x.txt".'),
+        ("Berlin", "Post to \u00abTeam Berlin\u00bb or 'Team Berlin'"),
+        ("DE89370400440532013000", 'He wrote "pay to DE89 3704 0044 0532 0130 00".'),
+        (900, 'He wrote "pay 900 EUR".'),
+    ],
+)
+def test_a_part_of_what_is_quoted_does_not_occur_by_itself(value: Any, text: str) -> None:
+    hay = Haystack(text, quotes=True)
+    assert not hay.has(value) and hay.has(value, parts=True) and Haystack(text).has(value)
+    assert Haystack(f"{text} {value} too", quotes=True).has(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("Team Berlin", 'Post to "Team Berlin", please'),
+        ("https://corp.com/a", 'Open "https://corp.com/a".'),
+        ("a.txt", "Open `a.txt` and `b.txt`"),
+        ("bob", "Bob's and Ann's files, don't forget the users' 5\" disks"),
+        ("bob@x.com", '{"to": "bob@x.com", "n": 5}'),
+        (5, '{"to": "bob@x.com", "n": 5}'),
+        (480, 'Pay "480 EUR"'),
+    ],
+)
+def test_what_is_quoted_as_a_whole_occurs(value: Any, text: str) -> None:
+    assert Haystack(text, quotes=True).has(value)
+
+
+@given(
+    TOKEN,
+    st.text(string.ascii_letters + " ", min_size=1, max_size=20),
+    st.sampled_from(["`{}`", '"{}"', "\u201c{}\u201d"]),
+)
+def test_a_word_of_a_quoted_phrase_is_not_the_phrase(token: str, more: str, form: str) -> None:
+    phrase = f"x{more}x {token}"
+    hay = Haystack(f"Run {form.format(phrase)} now", quotes=True)
+    assert hay.has(phrase) and (not hay.has(token) or token.lower() in ("run", "now"))
+
+
+def test_a_channel_may_have_its_hash_or_not() -> None:
+    assert Haystack("post to ops-alerts").has("#ops-alerts") and Haystack("post to #ops").has("ops")
+    assert not Haystack("post to ops-alerts").has("#ops") and not Haystack("tell channel").has("@channel")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("general", "Post it to eng, not to general."),
+        ("eve@x.com", "Use bob@x.com instead of eve@x.com"),
+        ("eve@x.com", "Don't send it to eve@x.com!"),
+        ("Team Berlin", 'Tell everybody except "Team Berlin"'),
+        ("DE02120300000000202051", "Pay, but never to DE02 1203 0000 0000 2020 51"),
+        ("DE02120300000000202051", "Zahle, aber nicht an DE02 1203 0000 0000 2020 51"),
+    ],
+)
+def test_what_a_request_says_not_to_take_is_not_wanted(value: str, text: str) -> None:
+    assert Haystack(text).has(value) and not Haystack(wanted(text)).has(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Don't forget bob@x.com",
+        "not only bob@x.com",
+        "If it is not final, tell bob@x.com",
+        "not to general, but to bob@x.com",
+        "It isn't urgent: mail bob@x.com",
+        "bob@x.com, not amy@x.com",
+        "do-not-reply bob@x.com",
+    ],
+)
+def test_what_stands_near_a_not_is_wanted(text: str) -> None:
+    assert Haystack(wanted(text)).has("bob@x.com")
+
+
+@given(TEXT, TOKEN)
+def test_leaving_out_what_is_not_wanted_makes_nothing_occur(text: str, token: str) -> None:
+    text = f"{text} not to {text}"
+    assert Haystack(text).has(token) or not Haystack(wanted(text)).has(token)
+
+
+def test_blanks_around_a_value_make_it_another() -> None:
+    assert not Haystack("pay 480 to bob").has("480 ") and not Haystack("pay 480 to bob").has("bob ")

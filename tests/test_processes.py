@@ -17,7 +17,7 @@ import pytest
 
 from airside.stack.canonical import digest
 from airside.stack.errors import InvalidConfig
-from airside.stack.ids import RunId, effect_key
+from airside.stack.ids import RunId
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
@@ -38,10 +38,10 @@ async def dispatcher() -> AsyncIterator[Dispatcher]:
 
 
 async def run(dispatcher: Dispatcher, found: Tool, place: Path, **more: object) -> ToolResult:
-    """Have a tool executed."""
+    """Have a tool executed, under a key of its own."""
+    key = more.pop("key", os.urandom(4).hex())
     arguments = msgspec.json.encode({"place": str(place)} | more)
-    fields = {"timeout_ms": found.spec.timeout_ms, "nonce": os.urandom(12), "key": os.urandom(4).hex()}
-    request = granted(found.spec, arguments, **fields)
+    request = granted(found.spec, arguments, timeout_ms=found.spec.timeout_ms, nonce=os.urandom(12), key=key)
     return (await dispatcher.execute(request)).result
 
 
@@ -66,8 +66,8 @@ def launcher() -> tuple[int, int]:
 async def test_it_answers_with_what_the_tool_returned_in_another_process(
     dispatcher: Dispatcher, tmp_path: Path
 ) -> None:
-    result = await run(dispatcher, unruly.context_of, tmp_path)
-    assert result.ok and result.value() == ["acme", effect_key(RUN, 1), str(tmp_path)]
+    result = await run(dispatcher, unruly.context_of, tmp_path, key="run_1:7")
+    assert result.ok and result.value() == ["acme", "run_1:7", str(tmp_path)]
 
 
 @pytest.mark.parametrize("name", ["spin", "sleep", "backtrack", "deaf", "daemon", "stopped", "disguised"])

@@ -230,6 +230,108 @@ def test_a_tool_nobody_knows_is_not_traced() -> None:
     assert Tracer(request, [MAIL]).trace("none", {"a": 1}, RunState(submitted=request)) == ()
 
 
+PAY = ToolSpec.build(
+    name="pay",
+    effect="irreversible",
+    parameters={
+        "type": "object",
+        "properties": {
+            "to": {"type": "array", "items": {"type": "string"}},
+            "amount": {"type": "number"},
+            "filter": {"type": "string"},
+            "note": {"type": "string"},
+            "currency": {"type": "string", "default": "EUR"},
+        },
+        "required": ["to", "filter"],
+    },
+    content=("note",),
+)
+PAID = {"to": ["DE89 3704 0044 0532 0130 00", BOB], "amount": 480, "note": "rent"}
+
+
+def again(arguments: dict[str, Any], spec: ToolSpec = PAY, *, ok: bool = True) -> set[str]:
+    """Return the origins of what carries authority in a call after one of PAID."""
+    result = ToolResult(ok=ok, output=Raw(b"null"))
+    before = StepRecord(step=1, agent="a", tool=spec.name, arguments=PAID, result=result)
+    run = submitted(text=f"Pay 480 EUR or 500 EUR in CHF to DE89 3704 0044 0532 0130 00 and {BOB}: filter all")
+    found = Tracer(run, [spec]).trace(spec.name, arguments, RunState(submitted=run, history=[before]))
+    return {each.origin for each in found if each.part == "authority"}
+
+
+def test_an_effect_that_was_had_is_not_asked_for_again() -> None:
+    """However its values are written, in whatever order, and whatever its content says."""
+    assert again(PAID) == {"repeated"}
+    other_writing = {
+        "to": [BOB.upper(), "DE89370400440532013000"],
+        "amount": 480.0,
+        "note": "second",
+        "currency": "EUR",
+    }
+    assert again(other_writing) == {"repeated"}
+    assert again(PAID | {"amount": 500}) == {"request"}
+    assert "repeated" not in again(PAID | {"currency": "CHF"})
+    assert "repeated" not in again(PAID, ok=False), "what failed changed nothing"
+
+
+def test_what_can_be_told_again_is_the_same_only_if_all_of_it_is() -> None:
+    external = ToolSpec.build(name="pay", effect="external", parameters=PAY.parameters, content=("note",))
+    assert again(PAID, external) == {"repeated"}
+    assert again(PAID | {"note": "Second, please"}, external) == {"request"}
+    write = ToolSpec.build(name="pay", effect="write", parameters=PAY.parameters, content=("note",))
+    assert again(PAID, write) == {"request"}
+
+
+def test_a_repeated_call_tells_the_first_and_where_the_value_is_from() -> None:
+    run = submitted(text=f"to {BOB}")
+    history = [StepRecord(step=4, agent="a", tool="pay", arguments={"to": [BOB]}, result=ToolResult(ok=True))]
+    (found,) = Tracer(run, [PAY]).trace("pay", {"to": [BOB]}, RunState(submitted=run, history=history))
+    assert (found.origin, found.detail) == ("repeated", "pay, step 4; request before")
+    assert complete(PAY, {"to": [BOB]}, {"to": [BOB]}, [found]) == (found,)
+
+
+def test_what_an_agent_said_gains_nothing_by_coming_back_from_a_tool() -> None:
+    """A directory that answers `no eve@evil.example` does not vouch for it; what it was not asked for it does."""
+    eve = "eve@evil.example"
+    echo = msgspec.structs.replace(read(1, f"no {eve}, but {BOB}", "staff"), arguments={"name": eve})
+    note = msgspec.structs.replace(read(1, "ok", "save"), arguments={"text": f"x {eve}"})
+    assert traced({"text": "x"}, {"to": [eve, BOB]}, history=[echo]) == {
+        "to.0": ("nowhere", "said in staff, step 1"),
+        "to.1": ("tool", "staff, step 1"),
+    }
+    assert origin_of(eve, {"text": "x"}, history=[note, read(2, eve, "staff")]) == "nowhere"
+    assert traced({"text": "x"}, {"to": [eve]}, history=[read(1, eve), msgspec.structs.replace(note, step=2)]) == {
+        "to.0": ("tool", "read_mail, step 1")
+    }
+    assert origin_of(eve, {"text": f"to {eve}"}, history=[echo]) == "request"
+
+
+def test_nothing_where_something_must_be_given_is_a_choice_of_what_cannot_be_taken_back() -> None:
+    """An empty filter takes in everything."""
+    run = submitted(text="x")
+
+    def origin(spec: ToolSpec) -> str:
+        call = {"filter": "", "to": [], "note": ""}
+        found = Tracer(run, [spec]).trace("pay", call, RunState(submitted=run))
+        return next(each.origin for each in found if each.path == "filter")
+
+    external = ToolSpec.build(name="pay", effect="external", parameters=PAY.parameters)
+    optional = ToolSpec.build(name="pay", effect="irreversible", parameters={**PAY.parameters, "required": []})
+    assert [origin(spec) for spec in (PAY, external, optional)] == ["nowhere", "configuration", "configuration"]
+
+
+def test_numbers_and_quotes_of_a_request_keep_their_meaning() -> None:
+    request = {"text": 'Pay invoice 2231 of 480 EUR, subject "for Nina Holm".'}
+    assert traced(request, {"amount": 480})["amount"][0] == "request"
+    assert traced(request, {"amount": 2231})["amount"][0] == "nowhere"
+    assert origin_of("Nina", request) == "nowhere" and origin_of("for Nina Holm", request) == "request"
+
+
+def test_what_a_request_says_not_to_take_is_nowhere_but_may_be_told() -> None:
+    request = {"text": f"Tell amy@corp.example, not {BOB}, about the call."}
+    found = traced(request, {"to": [BOB], "message": {"text": f"not to {BOB}"}})
+    assert (found["to.0"][0], found["message.text"][0]) == ("nowhere", "request")
+
+
 # What the gate makes of it.
 
 

@@ -143,6 +143,34 @@ def test_the_default_bundle_asks_about_what_an_outsider_may_have_steered(
         assert (decision.approval.roles, decision.approval.quorum) == (("approver",), 1)
 
 
+@pytest.mark.parametrize(
+    ("labels", "origin", "decided"),
+    [
+        ({"untrusted"}, "nowhere", "require_approval"),
+        ({"untrusted"}, "branch", "require_approval"),
+        ({"untrusted"}, "tool", "allow"),
+        ({"untrusted"}, "request", "allow"),
+        (set(), "nowhere", "allow"),
+    ],
+)
+def test_a_risky_read_may_follow_a_link_but_not_carry_one_that_was_put_together(
+    labels: set[str], origin: str, decided: str
+) -> None:
+    """An address made after an outsider's text was read may hold what else was read."""
+    fetch = spec("fetch", effect="read", risk="medium")
+    facts = Facts(
+        tool=fetch,
+        identity=identity(),
+        arguments={},
+        labels=frozenset(labels),
+        remaining=Limits(),
+        now_us=0,
+        origins=(value(origin),),
+    )
+    assert Evaluator(DEFAULT).evaluate(facts).outcome == decided
+    assert DEFAULT.traced([fetch, spec("look", effect="read")]) == {"fetch"}
+
+
 def test_the_default_bundle_is_a_file_of_the_package() -> None:
     assert isinstance(airside.DEFAULT_POLICY, Path) and airside.DEFAULT_POLICY.is_file()
 
