@@ -29,6 +29,7 @@ from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.progress import progress_of
 from airside.actors.results import PendingApproval, RunResult, ended, refused
 from airside.actors.settings import Settings
+from airside.actors.stopping import close_layers, end_actors
 from airside.actors.stubs import encode
 from airside.stack.auth import issue_token
 from airside.stack.doubts import Doubt
@@ -466,13 +467,9 @@ class Stack:
 
     def shutdown(self) -> None:
         """Stop the stack.  What is unfinished stays in the journal, and the next start takes it up."""
-        actors = self._actors() if ray.is_initialized() else {}
-        for layer, method in (("driver", "shut"), ("journal", "stop")):
-            if layer in actors:
-                with contextlib.suppress(RayError, TimeoutError):
-                    ray.get(getattr(actors[layer], method).remote(), timeout=10)
-        for handle in (self._actors() if ray.is_initialized() else {}).values():
-            ray.kill(handle, no_restart=True)
+        if ray.is_initialized():
+            close_layers(self._actors())
+            end_actors(self._actors())
         record = self.state_dir / "stack.json"
         with contextlib.suppress(OSError, ValueError):
             if json.loads(record.read_text(encoding="utf-8")).get("id") == self._record.get("id"):

@@ -13,6 +13,7 @@ import ray
 
 from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us
 from airside.actors.pulse import PulseWriter, Where
+from airside.actors.strays import mark_children
 from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
 from airside.stack.errors import LayerUnavailable
 from airside.stack.grants import GrantRefused
@@ -45,6 +46,7 @@ class ToolExecutor(Layer):
     async def start(self) -> None:
         """Take a new incarnation id.  Until a gate has made itself known, no grant is taken."""
         self._pulse = self._pulse or PulseWriter(lease_s=self.config.settings.lease_s + FIRST_LEASE_S)
+        mark_children(self._pulse.where)
         self._refused: list[tuple[GrantRefused, TenantId | None]] = []
         self._thrown = 0
         self._told: dict[TenantId | None, int] = {}

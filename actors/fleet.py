@@ -227,6 +227,10 @@ class Fleet:
         executors = {f"executor/{key}": post for key, post in self._executors.items()}
         return {key: post.where for key, post in (seats | executors).items() if post.node_id == node_id}
 
+    def has_executor(self, key: str) -> bool:
+        """Whether an executor may act: it has a lease."""
+        return key in self._executors
+
     def died(self, key: str) -> None:
         """Take in that a process is dead, or that its lease is over."""
         kind, _, name = key.partition("/")

@@ -49,7 +49,8 @@ class Where(NamedTuple):
     """Where a process's pulse can be read, on its node; plain numbers, so that it travels.
 
     `thread` is the event loop's thread as Python names it, `native` as the kernel does.  `born` is when the process
-    started, in the kernel's ticks: it tells it from a later one under its number.
+    started, in the kernel's ticks: it tells it from a later one under its number.  `page_inode` tells the page from any
+    other file.
     """
 
     pid: int
@@ -58,6 +59,7 @@ class Where(NamedTuple):
     thread: int
     native: int
     born: int
+    page_inode: int
 
 
 class Reading(NamedTuple):
@@ -125,7 +127,8 @@ class PulseWriter:
         self._turns = self._left = 0
         faulthandler.register(_DUMP, file=dump_fd, all_threads=True, chain=False)
         pid = os.getpid()
-        self.where = Where(pid, page_fd, dump_fd, threading.get_ident(), threading.get_native_id(), _born(pid))
+        thread, inode = (threading.get_ident(), threading.get_native_id()), os.fstat(page_fd).st_ino
+        self.where = Where(pid, page_fd, dump_fd, *thread, _born(pid), inode)
         deadline = Deadline() if lease_s else None
         if deadline is not None:
             _LEASE.pack_into(self._page, _LEASE_AT, boot_s() + lease_s)

@@ -16,6 +16,7 @@ import ray
 
 from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us
 from airside.actors.pulse import PulseWriter, Where
+from airside.actors.strays import mark_children
 from airside.actors.stubs import (
     Remote,
     RemoteApprovals,
@@ -72,6 +73,7 @@ class TenantRuntime(Layer):
         """Connect the stubs and begin to beat."""
         settings = self.config.settings
         self._pulse = self._pulse or PulseWriter(lease_s=settings.lease_s)  # a start that failed is tried again
+        mark_children(self._pulse.where)
         self._journal = RemoteJournal(settings)
         self._activation = msgspec.msgpack.Decoder(Activation).decode
         self._delivery = msgspec.msgpack.Decoder(Delivery).decode

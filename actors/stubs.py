@@ -23,7 +23,7 @@ from airside.stack.approvals import ApprovalRequested
 from airside.stack.errors import LayerUnavailable
 from airside.stack.events import ApprovalDecided
 from airside.stack.gate import GateReply, GateRequest
-from airside.stack.ids import ExecutorId, RunId
+from airside.stack.ids import ExecutorId, RunId, root_of
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
@@ -235,9 +235,12 @@ class RemoteTools:
     def __init__(self, settings: Settings) -> None:
         self._pool = [_Executor(settings, i) for i in range(settings.executors)]
 
+    def index_of(self, run_id: RunId) -> int:
+        """Return which executor of the pool a run's calls go to; a branch's go to its root's."""
+        return int(root_of(run_id)[-8:], 16) % len(self._pool)
+
     def _of(self, run_id: RunId) -> _Executor:
-        root = run_id.partition(".")[0]
-        return self._pool[int(root[-8:], 16) % len(self._pool)]
+        return self._pool[self.index_of(run_id)]
 
     async def executor_for(self, run_id: RunId) -> ExecutorId:
         """Return the incarnation that will carry out the run's calls."""

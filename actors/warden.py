@@ -13,6 +13,7 @@ from typing import NamedTuple
 from airside.actors.layer import Layer, LayerConfig
 from airside.actors.pulse import PulseReader, Reading, StallWatch, Where, boot_s, kill, lives
 from airside.actors.settings import Settings
+from airside.actors.strays import sweep
 
 HOLDING_CPU_S = 0.1
 """A thread that waits for the interpreter's lock wakes up every 5 ms, which adds up to far less in `stall_s`."""
@@ -88,12 +89,9 @@ class Warden(Layer):
         stalls: dict[str, Stall] = {}
         dead: list[str] = []
         for key, where in wanted:
-            if not lives(where):
-                dead.append(key)
-                continue
-            ward = self._ward(key, where)
+            ward = self._ward(key, where) if lives(where) else None
             if ward is None:
-                if await kill(where, DEATH_S):
+                if await self.kill(where):
                     dead.append(key)
                 continue
             ward.pulse.extend(stamp_s + self.config.settings.lease_s if stamp_s else 0.0)
@@ -125,5 +123,12 @@ class Warden(Layer):
             return None
 
     async def kill(self, where: tuple[int, ...]) -> bool:
-        """End a process of this node; return whether it is certainly dead."""
-        return where[0] != os.getpid() and await kill(Where(*where), DEATH_S)
+        """End a process of this node and what it started; return whether all of it is certainly dead."""
+        if where[0] == os.getpid():
+            return False
+        return await kill(Where(*where), DEATH_S) and await sweep(Where(*where), DEATH_S)
+
+    async def end(self) -> None:
+        """End all that is looked after: the stack is shut down."""
+        for _, where in list(self._wards):
+            await self.kill(where)

@@ -8,7 +8,6 @@ that nobody who hears of the death is faster.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -162,7 +161,7 @@ class Watching(Layer):
             below = [RunId(row[0]) for row in await self._journal.remote.insist("rows", "unfinished_below", [run_id])]
             bodies = await self._bodies([run_id, *below])
             await self._stop_tools([run_id, *below])
-        for run in (run_id, *below):
+        for run in (*below, run_id):  # the run last: were it ended already, nobody would come back for a branch
             append = ending(bodies[run], placed.condemned, secrets.token_hex(4))
             last = bodies[run][-1].encode() if append is None else append.entries[-1].body
             if append is not None and (await self._journal.append(append)).verdict != "ok":
@@ -172,10 +171,19 @@ class Watching(Layer):
                 self._finish(run_id, placed.tenant, last)
 
     async def _stop_tools(self, run_ids: list[RunId]) -> None:
-        """Have the calls of runs stopped that no runtime has any more, before it is said that they have ended."""
-        with contextlib.suppress(LayerUnavailable, TimeoutError):  # an executor that is gone has no calls
+        """Have the calls of a run and its branches stopped that no runtime has any more, before these are ended.
+
+        Raises `LayerUnavailable` if an executor that may act does not say that it has stopped them.
+        """
+        try:
             async with asyncio.timeout(STOPPING_S):
                 await asyncio.gather(*(self._tools.release(run_id) for run_id in run_ids))
+        except LayerUnavailable:
+            return  # it is gone, and has no calls
+        except TimeoutError:
+            executor = str(self._tools.index_of(run_ids[0]))
+            if self._fleet.has_executor(executor):
+                raise LayerUnavailable(f"executor {executor} has not stopped its calls") from None
 
     # Putting down what idles.
 

@@ -320,4 +320,6 @@ class Gate:
 
 
 def _timeout_ms(request: GateRequest, spec: ToolSpec) -> int:
-    return min(spec.timeout_ms, request.remaining.tool_ms)
+    """Return how long a call may take: no longer than its run may, which is counted in whole seconds."""
+    left = request.remaining
+    return min(spec.timeout_ms, left.tool_ms, (left.max_seconds + 1) * 1000)

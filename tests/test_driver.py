@@ -150,7 +150,7 @@ async def test_a_kill_that_nobody_confirmed_is_repeated_until_the_process_is_dea
     fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
     fleet.open(CONFIG.settings, note, set)
     nodes = fleet.nodes = Nodes(False, False, False, True)  # type: ignore[assignment]
-    seat = Seat(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6)))
+    seat = Seat(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
     fleet._sit(seat)
     assert not await fleet.kill(seat) and not await fleet.kill(seat)  # ordered twice, it is repeated once
     await asyncio.wait_for(lost.wait(), 5)

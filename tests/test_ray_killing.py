@@ -74,6 +74,27 @@ def test_no_process_of_a_tool_outlives_the_executor(stack: Stack, tmp_path: Path
     assert len(innermost(tmp_path)) == CALLS  # none was sent again
 
 
+@pytest.mark.parametrize(("route", "layer"), [("caller", "executor"), ("leaver", "runtime")])
+def test_a_program_that_a_tool_or_an_agent_left_running_ends_with_its_process(
+    stack: Stack, tmp_path: Path, route: str, layer: str
+) -> None:
+    assert submit(stack, route, tool="leave", place=tmp_path).result(timeout=BOUND_S).ok
+    (left,) = until(lambda: processes(tmp_path), "it to begin")
+    assert alive(left)
+    sigkill(stack, layer)
+    until(lambda: not alive(left), "it to end")
+
+
+def test_a_program_that_was_left_running_ends_with_the_stack(local_ray: None, tmp_path: Path) -> None:
+    state, place = tmp_path / "state", tmp_path / "place"
+    place.mkdir()
+    with airside.start(create_app(tmp_path), stack="leaving", state_dir=state, executors=1) as stack:
+        assert submit(stack, "caller", tool="leave", place=place).result(timeout=BOUND_S).ok
+        (left,) = until(lambda: processes(place), "it to begin")
+        stack.shutdown()
+    assert not alive(left)
+
+
 def test_a_kill_after_the_drivers_death_leaves_no_process(stack: Stack, tmp_path: Path) -> None:
     handles = calling(stack, tmp_path, 2)
     sigkill(stack, "driver")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,18 @@ from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.topology import SingleAgent
 from airside.tools.tool import tool
 from tests.apps import unruly
+
+LEFT = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+open(sys.argv[1] + "/left-%d" % os.getpid(), "w").close()
+time.sleep(1e6)
+"""
 
 
 def stubborn(view: View) -> Any:
@@ -38,6 +52,17 @@ def disarming(view: View) -> Any:
     re.match("(a+)+$", "a" * 64 + "b")
 
 
+def leave(place: str) -> None:
+    """Start a program that forks twice, has a session of its own, and heeds no SIGTERM."""
+    subprocess.Popen([sys.executable, "-c", LEFT, place])
+
+
+def leaver(view: View) -> Any:
+    """Start such a program from an agent."""
+    leave(view.inputs()["place"])
+    return Finish(answer=1)
+
+
 def caller(view: View) -> Action | Finish:
     """Call the tool that the inputs name, once."""
     inputs = view.inputs()
@@ -46,7 +71,7 @@ def caller(view: View) -> Action | Finish:
 
 def create_app(work: str | Path) -> App:
     """Return the app; `narrow` is a tenant that has one run at work at a time."""
-    agents = {agent.__name__: agent for agent in (stubborn, disarming, caller)}
+    agents = {agent.__name__: agent for agent in (stubborn, disarming, caller, leaver)}
     people = {"ana": Principal()}
     unending = [
         tool(effect="write", process=True, timeout=600)(each.function) for each in (unruly.daemon, unruly.disguised)
@@ -54,7 +79,7 @@ def create_app(work: str | Path) -> App:
     return App(
         agents=agents,
         routes={name: SingleAgent(name) for name in agents},
-        tools=unending,
+        tools=[*unending, tool(effect="write")(leave)],
         policy="version: killing-1\nrules: [{id: all, outcome: allow}]\n",
         directory=Directory(
             tenants={"acme": Tenant(principals=people), "narrow": Tenant(principals=people, concurrency=1)}
