@@ -21,7 +21,7 @@ from airside.stack.local import LocalJournal
 from airside.stack.ports import ExecuteRequest
 from airside.stack.switches import SwitchThrown
 from airside.tools.dispatch import Dispatcher
-from airside.tools.tool import Tool, ToolContext, tool
+from airside.tools.tool import NOT_DONE, Tool, ToolContext, tool
 from tests.helpers import KEY
 
 RUNS = [RunId("run_" + str(i) * 24) for i in (1, 2)]
@@ -64,7 +64,16 @@ class EffectsMachine(RuleBasedStateMachine):
             """Have an effect once a key."""
             return 1
 
-        return [once, keyed]
+        def became(context: ToolContext) -> Any:
+            return self.done[context.idempotency_key] or NOT_DONE
+
+        @tool(effect="external", reconcile=became)
+        async def asked(context: ToolContext) -> int:
+            """Have an effect, whatever the key; it can be asked."""
+            self.done[context.idempotency_key] += 1
+            return self.done[context.idempotency_key]
+
+        return [once, keyed, asked]
 
     @initialize()
     def begin(self) -> None:
@@ -108,7 +117,7 @@ class EffectsMachine(RuleBasedStateMachine):
         step=st.integers(1, 2),
         epoch=st.integers(1, 3),
         attempt=st.sampled_from([1, 1, 2, 3, MAX_ATTEMPTS + 1]),
-        name=st.sampled_from(["once", "keyed"]),
+        name=st.sampled_from(["once", "keyed", "asked"]),
         behind=st.sampled_from([0, 0, 0, 1]),
         behind_gate=st.sampled_from([0, 0, 0, 1]),
     )
@@ -153,9 +162,11 @@ class EffectsMachine(RuleBasedStateMachine):
         """Return what a grant that passes comes to, and note it."""
         self.burnt.add(grant.nonce)
         self.epochs[grant.run_id] = grant.epoch
+        if grant.tool != "keyed" and self.is_away:
+            return "tool_unavailable"
+        if grant.tool == "asked" and grant.key not in self.claimed and grant.attempt > self.withdrawn[grant.key]:
+            self.claimed[grant.key] = grant.attempt
         if grant.tool == "once":
-            if self.is_away:
-                return "tool_unavailable"
             if grant.key in self.claimed or grant.attempt <= self.withdrawn[grant.key]:
                 return "tool_in_doubt"
             self.claimed[grant.key] = grant.attempt
@@ -236,7 +247,8 @@ class EffectsMachine(RuleBasedStateMachine):
         """What must hold."""
         assert all(times == 1 for times in self.by_nonce.values())
         assert all(times == 1 for times in self.done.values())
-        assert set(self.done) <= set(self.claimed) and self.refusals == self.expected_refusals
+        known = set(self.claimed) | {key for key, attempt in self.withdrawn.items() if attempt}
+        assert set(+self.done) <= known and self.refusals == self.expected_refusals
 
 
 TestEffects = EffectsMachine.TestCase

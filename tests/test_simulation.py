@@ -62,13 +62,14 @@ def test_a_planted_second_send_does_nothing_twice_but_for_want_of_claims(
     # The table and the map of outstanding work hold the function itself.
     monkeypatch.setattr("airside.stack.machine._OUTSTANDING", _with(resend))
     if not claims:
-        monkeypatch.setattr(Dispatcher, "_unclaimed", unclaimed)
+        monkeypatch.setattr(Dispatcher, "_claimed", unclaimed)
     found = [text for seed in range(60) for text in play(seed).violations]
     assert any("happened 2 times" in text for text in found) is not claims
 
 
-async def unclaimed(self: Dispatcher, grant: object) -> None:
+async def unclaimed(self: Dispatcher, grant: object) -> bool:
     """Let a call start whose key may be used up."""
+    return False
 
 
 def _with(recover: object) -> object:

@@ -105,7 +105,8 @@ class Dispatcher:
         self.active += 1
         began = self._now_us()
         try:
-            result = await self._unclaimed(grant) or await self._run(grant, request)
+            again = await self._claimed(grant)
+            result = again if isinstance(again, ToolResult) else await self._run(grant, request, again=again)
         finally:
             self.active -= 1
         took_us = max(0, self._now_us() - began)
@@ -229,20 +230,25 @@ class Dispatcher:
         _remember(self._arguments, grant.key, grant.arguments_sha256)
         _remember(self._epochs, grant.run_id, grant.epoch)
 
-    async def _unclaimed(self, grant: Grant) -> ToolResult | None:
-        """Claim the key of a call that must not be sent twice; return why it cannot be, None if the call may start."""
-        spec = self._tools[grant.tool].spec
-        if self._journal is None or spec.effect == "read" or spec.repeatable:
-            return None
+    async def _claimed(self, grant: Grant) -> ToolResult | bool:
+        """Claim the key of a call whose tool does not dedupe; return why the call may not start.
+
+        A tool that can be asked what became of a key is let through with a key that was claimed before: True is
+        returned, and it is asked first.
+        """
+        found = self._tools[grant.tool]
+        asks = found.reconcile is not None and not grant.undo
+        if self._journal is None or found.spec.effect == "read" or (found.spec.repeatable and not asks):
+            return False
         try:
             is_ours = await claim(self._journal, grant, at_us=self._now_us())
         except LayerUnavailable as error:
             return _refusal(ReasonCode.TOOL_UNAVAILABLE, error.message)
-        if not is_ours:
+        if not is_ours and not asks:
             return _refusal(ReasonCode.TOOL_IN_DOUBT, f"{grant.key} was claimed before: it may have happened")
-        return None
+        return not is_ours
 
-    async def _run(self, grant: Grant, request: ExecuteRequest) -> ToolResult:
+    async def _run(self, grant: Grant, request: ExecuteRequest, *, again: bool) -> ToolResult:
         found = self._tools[grant.tool]
         if grant.undo:
             found = as_undo(found, request.output)
@@ -251,7 +257,7 @@ class Dispatcher:
             principal=grant.principal,
             run_id=grant.run_id,
             step=grant.step,
-            attempt=grant.attempt,
+            attempt=max(grant.attempt, 1 + again),
             idempotency_key=grant.key,
             approval_id=grant.approval_id,
             deadline_s=grant.timeout_ms / 1000,
