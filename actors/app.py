@@ -94,14 +94,24 @@ class CheckedApp:
 
 
 def _check_names(bundle: Bundle, tools: Mapping[str, Tool]) -> None:
-    """Raise `InvalidConfig` for a rule about a tool that does not exist: a misspelt deny denies nothing."""
+    """Raise `InvalidConfig` for a rule about a tool or argument that does not exist: a misspelt deny denies nothing."""
     for rule in bundle.rules:
         for pattern in rule.when.tool or ():
             if not any(fnmatch.fnmatchcase(name, pattern) for name in tools):
                 raise InvalidConfig(f"policy: rule {rule.id}: no tool is called {pattern!r}; there are {sorted(tools)}")
+        meant = [t for name, t in tools.items() if any(fnmatch.fnmatchcase(name, p) for p in rule.when.tool or ["*"])]
+        for test in rule.when.arguments or ():
+            if not any(_may_have(tool, test.path.partition(".")[0]) for tool in meant):
+                who = "no tool" if rule.when.tool is None else f"none of {sorted(tool.name for tool in meant)}"
+                raise InvalidConfig(f"policy: rule {rule.id}: {who} has an argument {test.path!r}")
         for name in (name for test in rule.when.origins or () for name in test.outside or test.within or ()):
             if name.startswith("tool:") and name.removeprefix("tool:") not in tools:
                 raise InvalidConfig(f"policy: rule {rule.id}: no tool for {name!r}; there are {sorted(tools)}")
+
+
+def _may_have(tool: Tool, argument: str) -> bool:
+    """Whether a tool has an argument, as far as its schema lists them."""
+    return argument in tool.spec.parameters.get("properties", {argument: None})
 
 
 def _check_callback(on_approval: object) -> None:
