@@ -62,7 +62,10 @@ def open_receipt(key: bytes, text: str) -> Receipt | None:
 
 
 class ApprovalRequested(Value, tag=True):
-    """A call waits for people."""
+    """A call waits for people, who decide about what stands here.
+
+    A runtime says so, which no receipt may rest on: `binding` is its claim, and `receipt_for` is bound to the rest.
+    """
 
     at_us: int
     approval_id: ApprovalId
@@ -250,20 +253,21 @@ def _count(
 
 
 def receipt_for(approval: Approval) -> Receipt:
-    """Return the unsealed receipt of an approved or edited approval."""
+    """Return the unsealed receipt of an approved or edited approval, bound to exactly what the people were shown."""
     request = approval.request
-    binding = request.binding
+    arguments = bytes(request.arguments)
     approvers = tuple((v.by, v.roles) for v in approval.votes if v.verdict == "approve")
     if approval.outcome == "edited":
         edit = approval.votes[-1]
         approvers = ((edit.by, edit.roles),)
-        binding = call_digest(
-            tenant=request.tenant,
-            run_id=request.run_id,
-            step=request.step,
-            tool=request.tool,
-            tool_version=request.tool_version,
-            policy_version=request.policy_version,
-            arguments=canonical(msgspec.json.decode(edit.arguments)),
-        )
+        arguments = canonical(msgspec.json.decode(edit.arguments))
+    binding = call_digest(
+        tenant=request.tenant,
+        run_id=request.run_id,
+        step=request.step,
+        tool=request.tool,
+        tool_version=request.tool_version,
+        policy_version=request.policy_version,
+        arguments=arguments,
+    )
     return Receipt(approval_id=request.approval_id, binding=binding, approvers=approvers)

@@ -223,7 +223,7 @@ class Gate:
             asks = binding if asked_before is None else digest(f"{binding}|{asked_before.approval_id}".encode())
             approval_id = approval_for(request.run_id, request.step, asks)
             edited = self._binding(request, identity, spec, given)
-            receipt = self._receipt(request.receipt, {binding, edited}, decision.approval)
+            receipt = self._receipt(request.receipt, {binding, edited}, decision.approval, identity)
             if receipt is not None:
                 approval_id = receipt.approval_id
                 decision = msgspec.structs.replace(decision, outcome="allow", approval=None)
@@ -280,15 +280,18 @@ class Gate:
             arguments=arguments,
         )
 
-    def _receipt(self, text: str, bindings: set[str], terms: ApprovalRule | None) -> Receipt | None:
-        """Return the receipt if enough of the right people approved exactly this call."""
+    def _receipt(
+        self, text: str, bindings: set[str], terms: ApprovalRule | None, requester: Identity
+    ) -> Receipt | None:
+        """Return the receipt if enough of the right people, and not the requester, approved exactly this call."""
         if not text or terms is None:
             return None
         receipt = open_receipt(self._key, text)
         if receipt is None or receipt.binding not in bindings:
             return None
-        suited = [by for by, roles in receipt.approvers if not set(roles).isdisjoint(terms.roles)]
-        return receipt if len(set(suited)) >= terms.quorum else None
+        suited = {by for by, roles in receipt.approvers if not set(roles).isdisjoint(terms.roles)}
+        # Approvals knows the requester from a runtime, the gate from Ingress's seal.
+        return receipt if len(suited - {requester.principal}) >= terms.quorum else None
 
     def _grant(
         self, request: GateRequest, identity: Identity, spec: ToolSpec, arguments_sha256: str, approval_id: str

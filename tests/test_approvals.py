@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from airside.stack.approvals import (
     ApprovalVoted,
     Receipt,
     VoteRefused,
+    call_digest,
     open_receipt,
     receipt_for,
     seal_receipt,
@@ -53,6 +57,20 @@ def asked(number: int = 1, *, quorum: int = 1, expires_us: int = 100, now: int =
         terms=ApprovalRule(roles=TERMS, quorum=quorum),
         expires_us=expires_us,
     )
+
+
+def digest_of(**other: Any) -> str:
+    """Return the digest of the call of `asked()`."""
+    call: dict[str, Any] = {
+        "tenant": TenantId("acme"),
+        "run_id": RUN,
+        "step": 1,
+        "tool": "pay",
+        "tool_version": "1",
+        "policy_version": "v1",
+        "arguments": b'{"amount":5}',
+    }
+    return call_digest(**call | other)
 
 
 def cast(book: ApprovalBook, name: str, verdict: str = "approve", *, number: int = 1, now: int = 1) -> str:
@@ -235,7 +253,7 @@ def test_the_receipt_of_an_approval_names_the_approvers_and_the_asked_call() -> 
     receipt = receipt_for(approval)
     assert receipt == Receipt(
         approval_id=ApprovalId("apr_1"),
-        binding="bound",
+        binding=digest_of(),
         approvers=(("bob", ("boss",)), ("eve", ("lead", "x"))),  # type: ignore[arg-type]
     )
     assert open_receipt(KEY, seal_receipt(KEY, receipt)) == receipt
@@ -249,7 +267,17 @@ def test_the_receipt_of_an_edit_names_the_editor_alone_and_the_edited_call() -> 
     approval = book.get(ApprovalId("apr_1"))
     assert approval is not None
     receipt = receipt_for(approval)
-    assert [by for by, _ in receipt.approvers] == ["eve"] and receipt.binding != "bound"
+    assert [by for by, _ in receipt.approvers] == ["eve"]
+    assert receipt.binding == digest_of(arguments=b'{"amount":4}') != digest_of()
+
+
+def test_a_receipt_is_bound_to_what_the_people_were_shown_whatever_the_request_claims() -> None:
+    """A runtime that shows one call and names the digest of another gets a receipt for the one it showed."""
+    elsewhere = msgspec.structs.replace(asked(), tenant=TenantId("acme"), binding=digest_of(tenant=TenantId("beta")))
+    book = ApprovalBook([elsewhere])
+    assert cast(book, "bob") == "approved"
+    approval = book.get(ApprovalId("apr_1"))
+    assert approval is not None and receipt_for(approval).binding == digest_of()
 
 
 def test_a_note_is_cut_and_told_to_the_run() -> None:

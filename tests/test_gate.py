@@ -314,6 +314,12 @@ def test_a_receipt_needs_enough_different_people_in_the_right_roles(quorum: int,
     assert (reply.decision.outcome == "allow") is enough and bool(reply.grant) is enough
 
 
+def test_the_requester_is_not_among_the_people_whoever_the_receipt_says_has_asked() -> None:
+    ann: Any = (identity().principal, ("boss",))
+    assert gate(ASK).decide(request(receipt=receipt(ann))).decision.outcome == "require_approval"
+    grant_of(gate(ASK).decide(request(receipt=receipt(ann, BOB))))
+
+
 def test_a_receipt_altered_in_any_byte_does_not_count() -> None:
     one, good = gate(ASK), from_text(receipt(BOB))
     for index in range(len(good)):
