@@ -104,6 +104,15 @@ class ToolExecutor(Layer):
 
         return await self.answer_each(batch, one)
 
+    async def answers(self, batch: list[bytes]) -> list[bytes]:
+        """Say of each grant of a batch what its call came to, null if it did not begin here."""
+        await self.ready()
+
+        async def one(item: bytes) -> bytes:
+            return encode_json(await self._dispatcher.answer_of(item))
+
+        return await self.answer_each(batch, one)
+
     async def _ask_whom_to_trust(self) -> None:
         """After a restart; if the gate does not answer, every grant is refused."""
         with contextlib.suppress(LayerUnavailable):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -38,6 +38,9 @@ FRESH_S = 0.2
 """How long an executor that answered is taken to be the same: a call granted to one that died meanwhile is in doubt,
 though it never began, if its tool must not be called twice.  Asking costs a millisecond, and a busy one is not asked.
 """
+
+_ASK_AGAIN_S = (0.05, 0.1, 0.2, 0.4)
+"""Pauses between questions for a lost answer: an executor that died is another one, or still none, after them."""
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.5
@@ -209,6 +212,13 @@ class _Executor:
     def __init__(self, settings: Settings, index: int) -> None:
         self.remote = Remote(settings, "executor", str(index))
         self.execute = self.remote.coalesced("execute", ExecuteReply, insist=False, json_reply=True)
+        self.answer: Callable[[bytes], Awaitable[ExecuteReply | None]] = self.remote.coalesced(
+            "answers",
+            ExecuteReply | None,  # type: ignore[arg-type]
+            insist=False,
+            encoder=bytes,
+            json_reply=True,
+        )
         self.release = self.remote.coalesced("release", bool, insist=False)
         self.incarnation: ExecutorId | None = None
         self.answered_s = 0.0
@@ -258,6 +268,17 @@ class RemoteTools:
         if reply.result.reason_code == "grant_invalid":
             executor.incarnation = None
         return reply
+
+    async def answer_of(self, run_id: RunId, grant: bytes) -> ExecuteReply | None:
+        """Return what a call came to whose answer was lost; None if its executor is gone, or knows of no such call."""
+        executor = self._of(run_id)
+        for pause in _ASK_AGAIN_S:
+            try:
+                return await executor.answer(grant)
+            except LayerUnavailable:
+                executor.incarnation = None
+                await asyncio.sleep(pause)
+        return None
 
     async def release(self, run_id: RunId) -> None:
         """Let the executor close what it holds for the run."""

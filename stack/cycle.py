@@ -386,14 +386,19 @@ class Cycle:
             arguments=bytes(i.gated.arguments),
             traceparent=self._traceparent,
         )
+        lost, reply = "", None
         try:
             reply = await self._layers.tools.execute(self.run_id, request)
         except LayerUnavailable as error:
+            lost = error.message
+            with contextlib.suppress(LayerUnavailable):
+                reply = await self._layers.tools.answer_of(self.run_id, self._grant)
+        if reply is None:
             return ev.ExecutionLost(
                 step=i.step,
                 attempt=i.attempt,
                 started=not await self._withdrawn(i),
-                error=error.message,
+                error=lost,
                 at_us=self._layers.now_us(),
                 cause=i.cause,
             )

@@ -100,6 +100,9 @@ class Tools(Protocol):
     async def execute(self, run_id: RunId, request: ExecuteRequest) -> ExecuteReply:
         """Carry out a call on the run's executor; raise `LayerUnavailable` if it died (the call may have run)."""
 
+    async def answer_of(self, run_id: RunId, grant: bytes) -> ExecuteReply | None:
+        """Return what a call came to whose answer was lost; None if nobody knows.  Starts nothing."""
+
     async def release(self, run_id: RunId) -> None:
         """Let the executor close what it holds for the run."""
 

@@ -51,12 +51,13 @@ def spent_of(tenant: TenantId, events: Sequence[ev.Event], *, is_over: bool) -> 
 
 
 class _Story:
-    """The reservations of a run's events so far; `_deciding` and `_calling` are the keys of those under way."""
+    """The reservations of a run's events so far, and those under way by step."""
 
     def __init__(self, tenant: TenantId, first: ev.Event) -> None:
         assert isinstance(first, ev.RunSubmitted)
         self._tenant, self._run_id, self._epoch = tenant, first.run_id, 0
-        self._deciding = self._calling = ""
+        self._deciding: dict[int, str] = {}
+        self._calling: dict[int, str] = {}
         self.found: dict[str, Spent] = {}
 
     def tell(self, event: ev.Event) -> None:
@@ -65,28 +66,24 @@ class _Story:
             case ev.RunActivated():
                 self._epoch = event.epoch
             case ev.SpendAsked():
-                self._close(self._deciding)
-                self._deciding = decision_key(self._run_id, event.step, event.epoch)
-                self._decision(self._deciding, event.at_us, event.price, event.wall_ms, is_open=True)
+                self._close(self._deciding, event.step)
+                key = self._deciding[event.step] = decision_key(self._run_id, event.step, event.epoch)
+                self._decision(key, event.at_us, event.price, event.wall_ms, is_open=True)
+            case ev.SpendRefused():
+                self.found.pop(self._deciding.pop(event.step, ""), None)
             case ev.StepDecided():
                 self._decided(event)
-            case ev.SpendRefused():
-                self.found.pop(self._deciding, None)
-                self._deciding = ""
             case ev.DecideFailed():
-                self._close(self._deciding)
-                self._deciding = ""
+                self._close(self._deciding, event.step)
             case ev.EffectIntended():
                 self._intended(event)
             case ev.ToolExecuted() | ev.ExecutionLost():
-                if self._calling and isinstance(event, ev.ToolExecuted):
-                    took = milliseconds(event.result.duration_us)
-                    self.found[self._calling] = self.found[self._calling]._replace(wall_ms=took)
-                self._close(self._calling)
-                self._calling = ""
+                key = self._close(self._calling, event.step)
+                if key and isinstance(event, ev.ToolExecuted):
+                    self.found[key] = self.found[key]._replace(wall_ms=milliseconds(event.result.duration_us))
 
     def _decided(self, event: ev.StepDecided) -> None:
-        spend, key, self._deciding = event.proposal.spend, self._deciding, ""
+        spend, key = event.proposal.spend, self._deciding.pop(event.step, "")
         if key:
             began_us = self.found[key].at_us
             self._decision(key, began_us, spend, milliseconds(event.at_us - began_us))
@@ -110,12 +107,14 @@ class _Story:
     def _intended(self, event: ev.EffectIntended) -> None:
         call = Spent(self._tenant, self._run_id, event.key, event.at_us, tool=event.tool, calls=1)
         self.found.setdefault(event.key, call._replace(cost_microusd=event.cost_microusd))
-        self._close(self._calling)
-        self._calling = wall_key(self._run_id, event.step, event.attempt) if event.wall_ms else ""
-        if self._calling:
-            time = Spent(self._tenant, self._run_id, self._calling, event.at_us, True, wall_ms=event.wall_ms)
-            self.found[self._calling] = time
+        self._close(self._calling, event.step)
+        if event.wall_ms:
+            key = self._calling[event.step] = wall_key(self._run_id, event.step, event.attempt)
+            self.found[key] = Spent(self._tenant, self._run_id, key, event.at_us, True, wall_ms=event.wall_ms)
 
-    def _close(self, key: str) -> None:
+    def _close(self, under_way: dict[int, str], step: int) -> str:
+        """Let what is under way in a step stand as it is; return its key, "" if nothing is."""
+        key = under_way.pop(step, "")
         if key:
             self.found[key] = self.found[key]._replace(is_open=False)
+        return key

@@ -32,6 +32,7 @@ from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.reasons import ReasonCode
 from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
+from airside.tools.answers import Answers
 from airside.tools.fair import FairSlots
 from airside.tools.launcher import Call
 from airside.tools.processes import InvalidArguments, InvalidOutput, Processes
@@ -78,6 +79,7 @@ class Dispatcher:
         self._key = seal_key
         self._now_us = now_us
         self._burnt: OrderedDict[bytes, int] = OrderedDict()
+        self._answers = Answers()
         self._arguments: OrderedDict[EffectKey, str] = OrderedDict()
         self._forgotten_us = 0
         self._at_work: dict[EffectKey, asyncio.Future[None]] = {}
@@ -103,14 +105,21 @@ class Dispatcher:
             return ExecuteReply(result=refusal)
         self.calls += 1
         self.active += 1
-        began = self._now_us()
+        began, answer = self._now_us(), self._answers.begin(grant.nonce)
         try:
             again = await self._claimed(grant)
             result = again if isinstance(again, ToolResult) else await self._run(grant, request, again=again)
+            took_us = max(0, self._now_us() - began)
+            answer.set_result(ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us)))
         finally:
             self.active -= 1
-        took_us = max(0, self._now_us() - began)
-        return ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us))
+            answer.cancel()  # if there is none
+        return answer.result()
+
+    async def answer_of(self, grant: bytes) -> ExecuteReply | None:
+        """Return what the call of a grant came to, once it is over; None if it did not begin here, or is forgotten."""
+        known = open_grant(self._key, grant)
+        return None if known is None else await self._answers.of(known.nonce)
 
     def _tell(self, grant: Grant | None, request: ExecuteRequest, refusal: ToolResult) -> None:
         self.refused += 1

@@ -28,6 +28,10 @@ class LocalTools:
         """Carry out a call."""
         return await self.dispatcher.execute(request)
 
+    async def answer_of(self, run_id: RunId, grant: bytes) -> ExecuteReply | None:
+        """Return what a call came to."""
+        return await self.dispatcher.answer_of(grant)
+
     async def release(self, run_id: RunId) -> None:
         """Close what the run holds."""
         await self.dispatcher.release(run_id)

@@ -172,6 +172,18 @@ class ToolsPort(Port):
 
         return await self._remote(work, retried=False)
 
+    async def answer_of(self, run_id: RunId, grant: bytes) -> ExecuteReply | None:
+        """Return what a call came to; the way there may be lost too."""
+        world = self._world
+
+        async def work() -> ExecuteReply | None:
+            if world.chance(10.0):
+                raise LayerUnavailable("the executor did not answer")
+            reply = await world.tools.answer_of(run_id, grant)
+            return reply and ExecuteReply(result=msgspec.structs.replace(reply.result, duration_us=0))
+
+        return await self._remote(work, retried=False)
+
     async def release(self, run_id: RunId) -> None:
         """Close what the run holds."""
         await self._remote(lambda: self._world.tools.release(run_id))
