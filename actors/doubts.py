@@ -12,7 +12,7 @@ from airside.actors.stubs import RemoteJournal
 from airside.stack import events as ev
 from airside.stack.doubts import Doubt, EffectSettled, decode_settled, doubts_of, settled_append, settled_stream
 from airside.stack.errors import InvalidInput, LayerUnavailable
-from airside.stack.ids import PrincipalId, RunId, TenantId, parse_run
+from airside.stack.ids import PrincipalId, RunId, TenantId, parse_run, root_of
 from airside.stack.messages import Delivery, Order
 from airside.stack.rollback import RollbackBook, rollback_stream
 
@@ -51,10 +51,12 @@ class DoubtDesk:
     async def settle(self, order: Order) -> int:
         """Say what became of a run's call in doubt, or of its undo; return 1 once it is durable.
 
-        Raises `InvalidInput` if the run is in doubt about nothing, or was settled before, and `LayerUnavailable` if
-        nobody took it in: then it may be ordered again.
+        Raises `InvalidInput` if the run is in doubt about nothing (or about another call than the one that is named, or
+        that it was in doubt about when this began), or was settled before, and `LayerUnavailable` if nobody took it in:
+        then it may be ordered again.
         """
         run_id = parse_run(order.target.partition(":")[0])
+        meant = order.target
         until = asyncio.get_running_loop().time() + _TAKEN_S
         while asyncio.get_running_loop().time() < until:
             events = _events(await self._bodies(run_id))
@@ -63,6 +65,9 @@ class DoubtDesk:
             doubts = doubts_of(events) if events else []
             if not doubts or doubts[0].until_us == 0:
                 return await self._record(order, await self._chosen(order, run_id, doubts))
+            if meant not in (run_id, doubts[0].key):
+                raise InvalidInput(f"{run_id} is in doubt about {doubts[0].key}, not {meant}")
+            meant = doubts[0].key  # somebody else may be faster, and the run go on to be in doubt about the next
             await self._bring(Delivery(run_id=run_id, event=ev.encode_event(_settled(order, doubts[0].step))))
             await asyncio.sleep(_LOOK_S)
         raise LayerUnavailable(f"{run_id} did not take it in within {_TAKEN_S:.0f} s: settle it again")
@@ -71,8 +76,9 @@ class DoubtDesk:
         """Return the doubt of an ended run that an order is about: one of its calls, or one of their undos."""
         events = _events(await self._bodies(run_id))
         tenant = events[0].identity.tenant if events and isinstance(events[0], ev.RunSubmitted) else TenantId("")
-        doubts = doubts + RollbackBook(await self._bodies(rollback_stream(run_id))).doubts(tenant, run_id)
-        meant = [doubt for doubt in doubts if order.target in (run_id, doubt.key)]
+        root = root_of(run_id)  # whose rollback has the undos of its branches too
+        doubts = doubts + RollbackBook(await self._bodies(rollback_stream(root))).doubts(tenant, root)
+        meant = [doubt for doubt in doubts if order.target in (doubt.run_id, doubt.key)]
         if not meant:
             raise InvalidInput(f"{order.target} is in doubt about nothing")
         unsettled = [doubt for doubt in meant if not await self._bodies(settled_stream(doubt.key))]
