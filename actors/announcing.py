@@ -77,12 +77,8 @@ class Announcer:
 
     async def _call(self, notice: Notice, function: OnApproval) -> None:
         """Call the app's function in its thread, one notice at a time."""
-        try:
-            told = msgspec.json.decode(notice.body())  # a copy: what the function does to it is its own affair
-            await asyncio.get_running_loop().run_in_executor(self._calling, function, told)
-        except Exception:
+        if not await asyncio.get_running_loop().run_in_executor(self._calling, _is_told, function, notice):
             self._counts["callback_failed"] += 1
-            logger.exception("on_approval failed for %s", notice.id, extra={"action": "on_approval_failed"})
 
     async def _deliver(self, notice: Notice, target: SplitResult) -> None:
         """Try until it is answered with a 2xx, or for the last time."""
@@ -111,6 +107,7 @@ class Announcer:
                 async with asyncio.timeout(ANSWER_S):
                     status = await asyncio.shield(sending)
             except TimeoutError:
+                sending.cancel()  # if all threads hang still, it is not sent when nobody waits for it any more
                 _break_off(connection)  # so that its thread comes back, whatever trickles in
                 return f"no answer in {ANSWER_S:.0f} s"
             except Exception as error:
@@ -120,6 +117,19 @@ class Announcer:
     def stats(self) -> dict[str, int]:
         """Return what became of the notices of this incarnation."""
         return {**self._counts, "waiting": len(self._tasks)}
+
+
+def _is_told(function: OnApproval, notice: Notice) -> bool:
+    """Call the app's function; return whether it went well.
+
+    Nothing it raises leaves its thread: `SystemExit` would end the layer's loop, `StopIteration` is lost in a future.
+    """
+    try:
+        function(msgspec.json.decode(notice.body()))  # a copy: what the function does to it is its own affair
+    except BaseException:
+        logger.exception("on_approval failed for %s", notice.id, extra={"action": "on_approval_failed"})
+        return False
+    return True
 
 
 def _connection(target: SplitResult) -> http.client.HTTPConnection:
