@@ -269,5 +269,6 @@ class Gate:
                 expires_us=self._now_us() + GRANT_LIFE_US,
                 issuer=self._issuer,
                 nonce=self._random(12),
+                version=request.version,
             ),
         )

@@ -174,7 +174,12 @@ class Dispatcher:
             if wrong:
                 return _refusal(reason, text)
         blocked = self.switches.blocking(
-            now_us=now, tenant=grant.tenant, principal=grant.principal, run_id=grant.run_id, tool=grant.tool
+            now_us=now,
+            tenant=grant.tenant,
+            principal=grant.principal,
+            version=grant.version,
+            run_id=grant.run_id,
+            tool=grant.tool,
         )
         if blocked is not None:
             return _refusal(ReasonCode.SWITCHED_OFF, str(blocked))
