@@ -220,7 +220,8 @@ class Driver(Watching):
         at_work = await self._fleet.adopt()
         for run, tenant, parent, epoch, _count in rows:
             if not parent:
-                placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch)
+                # Whether it or a branch asked for approval was noted in the driver before: it may have.
+                placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch, asked=True)
                 placed.durable.set()
                 seat, phase = at_work.get(run, ("", ""))
                 placed.seat = seat if self._fleet.seat(seat) is not None else ""  # it may have died just now
@@ -398,7 +399,9 @@ class Driver(Watching):
             event = ev.CancelRequested(by=by, why=order.why, at_us=now_us())
         else:
             event = ev.KillRequested(by=by, why=order.why, at_us=now_us())
-        placed = self._runs[run_id]
+        placed = self._runs.get(run_id)
+        if placed is None:
+            return  # it has ended just now
         placed.condemned = event
         await placed.durable.wait()
         self._spawn(self._bring(Delivery(run_id=run_id, event=ev.encode_event(event))))
