@@ -46,6 +46,8 @@ class Announcer:
 
     def __init__(self, target: SplitResult | None, secret: str, on_approval: OnApproval | None) -> None:
         self._target = target
+        # Made once: reading the system's certificates takes tens of milliseconds of the layer's loop.
+        self._tls = ssl.create_default_context() if target is not None and target.scheme == "https" else None
         self._secret = secret
         self._on_approval = on_approval
         self._posting = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
@@ -98,7 +100,7 @@ class Announcer:
     async def _attempt(self, target: SplitResult, headers: dict[str, str], body: bytes) -> str:
         """Send it once; return what is wrong, nothing if it arrived."""
         async with self._turns:
-            connection = _connection(target)
+            connection = _connection(target, self._tls)
             sending = asyncio.get_running_loop().run_in_executor(
                 self._posting, _post, connection, target, headers, body
             )
@@ -132,11 +134,10 @@ def _is_told(function: OnApproval, notice: Notice) -> bool:
     return True
 
 
-def _connection(target: SplitResult) -> http.client.HTTPConnection:
+def _connection(target: SplitResult, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
     assert target.hostname is not None
-    if target.scheme == "https":
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(target.hostname, target.port, timeout=ANSWER_S, context=context)
+    if tls is not None:
+        return http.client.HTTPSConnection(target.hostname, target.port, timeout=ANSWER_S, context=tls)
     return http.client.HTTPConnection(target.hostname, target.port, timeout=ANSWER_S)
 
 
