@@ -46,6 +46,8 @@ class Announcer:
 
     def __init__(self, target: SplitResult | None, secret: str, on_approval: OnApproval | None) -> None:
         self._target = target
+        # Made once: reading the system's certificates takes tens of milliseconds of the layer's loop.
+        self._tls = ssl.create_default_context() if target is not None and target.scheme == "https" else None
         self._secret = secret
         self._on_approval = on_approval
         self._posting = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
@@ -77,12 +79,8 @@ class Announcer:
 
     async def _call(self, notice: Notice, function: OnApproval) -> None:
         """Call the app's function in its thread, one notice at a time."""
-        try:
-            told = msgspec.json.decode(notice.body())  # a copy: what the function does to it is its own affair
-            await asyncio.get_running_loop().run_in_executor(self._calling, function, told)
-        except Exception:
+        if not await asyncio.get_running_loop().run_in_executor(self._calling, _is_told, function, notice):
             self._counts["callback_failed"] += 1
-            logger.exception("on_approval failed for %s", notice.id, extra={"action": "on_approval_failed"})
 
     async def _deliver(self, notice: Notice, target: SplitResult) -> None:
         """Try until it is answered with a 2xx, or for the last time."""
@@ -102,7 +100,7 @@ class Announcer:
     async def _attempt(self, target: SplitResult, headers: dict[str, str], body: bytes) -> str:
         """Send it once; return what is wrong, nothing if it arrived."""
         async with self._turns:
-            connection = _connection(target)
+            connection = _connection(target, self._tls)
             sending = asyncio.get_running_loop().run_in_executor(
                 self._posting, _post, connection, target, headers, body
             )
@@ -111,6 +109,7 @@ class Announcer:
                 async with asyncio.timeout(ANSWER_S):
                     status = await asyncio.shield(sending)
             except TimeoutError:
+                sending.cancel()  # if all threads hang still, it is not sent when nobody waits for it any more
                 _break_off(connection)  # so that its thread comes back, whatever trickles in
                 return f"no answer in {ANSWER_S:.0f} s"
             except Exception as error:
@@ -122,11 +121,23 @@ class Announcer:
         return {**self._counts, "waiting": len(self._tasks)}
 
 
-def _connection(target: SplitResult) -> http.client.HTTPConnection:
+def _is_told(function: OnApproval, notice: Notice) -> bool:
+    """Call the app's function; return whether it went well.
+
+    Nothing it raises leaves its thread: `SystemExit` would end the layer's loop, `StopIteration` is lost in a future.
+    """
+    try:
+        function(msgspec.json.decode(notice.body()))  # a copy: what the function does to it is its own affair
+    except BaseException:
+        logger.exception("on_approval failed for %s", notice.id, extra={"action": "on_approval_failed"})
+        return False
+    return True
+
+
+def _connection(target: SplitResult, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
     assert target.hostname is not None
-    if target.scheme == "https":
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(target.hostname, target.port, timeout=ANSWER_S, context=context)
+    if tls is not None:
+        return http.client.HTTPSConnection(target.hostname, target.port, timeout=ANSWER_S, context=tls)
     return http.client.HTTPConnection(target.hostname, target.port, timeout=ANSWER_S)
 
 

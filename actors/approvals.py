@@ -24,7 +24,7 @@ from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.events import ApprovalDecided, encode_event
 from airside.stack.gate import Proposed
 from airside.stack.identity import IdentityChecker, vote_subject
-from airside.stack.ids import ApprovalId, RunId, TenantId
+from airside.stack.ids import ApprovalId, RunId, TenantId, root_of
 from airside.stack.journaling import Append, Entry
 from airside.stack.local import decision_of
 from airside.stack.messages import Delivery, Vote, VoteReply
@@ -63,7 +63,9 @@ class Approvals(Layer):
         self._announcer = Announcer(self.config.settings.webhook_target(), self._webhook_secret, self._on_approval)
         if self._announcer.is_wanted:
             await self._announce_again()
-        self._deliveries = {asyncio.ensure_future(self._deliver(a)) for a in self._book.decided()}
+        self._deliveries: set[asyncio.Task[None]] = set()
+        for approval in self._book.decided():
+            self._after(approval)
         self._expiring = asyncio.ensure_future(self.forever(self._expire()))
 
     async def _announce_again(self) -> None:
@@ -151,8 +153,8 @@ class Approvals(Layer):
     async def withdraw(self, run_id: RunId) -> int:
         """Expire what a run that has ended still waits for; return how many."""
         await self.ready()
-        waiting = [a for a in self._book.pending() if a.request.run_id.partition(".")[0] == run_id]
         async with self._writing:
+            waiting = [a for a in self._book.pending() if root_of(a.request.run_id) == run_id]
             for approval in waiting:
                 await self._append(ApprovalExpired(at_us=now_us(), approval_id=approval.request.approval_id))
         return len(waiting)

@@ -479,11 +479,11 @@ class Stack:
 
 def _switch_target(target: dict[str, Any]) -> tuple[str, str]:
     """Return scope and target; raise `Misuse` unless exactly one that exists is named."""
-    if len(target) != 1 or not (target.keys() <= set(get_args(SwitchScope))) or not all(target.values()):
+    if len(target) != 1 or not target.keys() <= set(get_args(SwitchScope)) or not all(target.values()):
         raise Misuse(f"switch: say one of {', '.join(get_args(SwitchScope))}, not {sorted(target)}")
     ((scope, name),) = target.items()
-    if scope == "principal" and "/" not in name:
-        raise Misuse(f"switch: principal {name!r:.80}: say TENANT/PRINCIPAL")
+    if (scope == "principal" and "/" not in name) or (scope == "all" and name is not True):
+        raise Misuse(f"switch: {scope} {name!r:.80}: a principal is TENANT/PRINCIPAL, and all is everything")
     return scope, "" if scope == "all" else name
 
 

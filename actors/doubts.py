@@ -66,7 +66,7 @@ class DoubtDesk:
             if not doubts or doubts[0].until_us == 0:
                 return await self._record(order, await self._chosen(order, run_id, doubts))
             if meant not in (run_id, doubts[0].key):
-                raise InvalidInput(f"{run_id} is in doubt about {doubts[0].key}, no longer or not about {meant}")
+                raise InvalidInput(f"{run_id} is in doubt about {doubts[0].key}, not {meant}")
             meant = doubts[0].key  # somebody else may be faster, and the run go on to be in doubt about the next
             await self._bring(Delivery(run_id=run_id, event=ev.encode_event(_settled(order, doubts[0].step))))
             await asyncio.sleep(_LOOK_S)

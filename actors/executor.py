@@ -144,7 +144,10 @@ class ToolExecutor(Layer):
                     entries=entries,
                 )
                 try:
-                    await self._journal.append(append)
+                    reply = await self._journal.append(append)
+                    if reply.verdict != "ok":  # what was given up before was durable after all: these come after it
+                        append = msgspec.structs.replace(append, first_seq=reply.next_seq)
+                        await self._journal.append(append)
                 except LayerUnavailable:
                     logger.error("%d refusals are not on record", len(entries), extra={"action": "refusals_lost"})
                 else:

@@ -107,9 +107,10 @@ class Layer:
 
     async def collect(self, ticket: bytes) -> bytes:
         """Return the answer a ticket was given for, when it is there."""
-        answer: bytes = await asyncio.shield(self._pending[ticket])
-        self._pending.pop(ticket, None)
-        return answer
+        try:
+            return await asyncio.shield(self._pending[ticket])
+        finally:
+            self._pending.pop(ticket, None)
 
     async def health(self) -> dict[str, Any]:
         """Return who and how this is; answered by the control loop even when the layer is busy."""

@@ -84,11 +84,13 @@ class Rollbacks:
                 RollbackOrdered(at_us=now_us(), run_id=run_id, by=PrincipalId(order.by), why=order.why[:1000])
             )
             lines: list[UndoLine] = []
-            for call in rollback.calls:
-                stopped = bool(lines) and lines[-1].outcome not in ("undone", "nothing")
-                lines.append(line_of(call, "left") if stopped else await self._stand(rollback, call, sealed))
-            for each in {call.run_id for call in rollback.calls}:
-                await self._release(each)
+            try:
+                for call in rollback.calls:
+                    stopped = bool(lines) and lines[-1].outcome not in ("undone", "nothing")
+                    lines.append(line_of(call, "left") if stopped else await self._stand(rollback, call, sealed))
+            finally:
+                for each in {call.run_id for call in rollback.calls}:
+                    await self._release(each)
         return RollbackReport(run_id=run_id, calls=tuple(lines))
 
     async def _open(self, run_id: RunId) -> _Rollback:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 
 import msgspec
@@ -25,6 +26,7 @@ class Switchboard:
         self._policy = policy
         self._known: dict[str, Collection[str]] = {"tenant": tenants, "tool": tools}
         self._count = 0
+        self._writing = asyncio.Lock()
         self.switches = Switches()
 
     async def load(self) -> None:
@@ -35,11 +37,14 @@ class Switchboard:
     async def throw(self, order: Order) -> None:
         """Throw a switch; once this returns no new effect that it covers starts anywhere.
 
-        Raises `InvalidInput` for a target that does not exist: a switch with a slip of the pen in it protects nobody.
+        Raises `InvalidInput` for a target that does not exist, or an end that is over: a switch with a slip of the pen
+        in it protects nobody.
         Raises `LayerUnavailable` if a layer could not be told: the switch is durable then, and holds for every layer
         from its next start, but one may be at work that has not heard of it.
         """
         self._check(order.scope, order.target)
+        if order.action == "switch_off" and 0 != order.until_us <= now_us():
+            raise InvalidInput("switch: its end is over already: say how many seconds from now, or nothing")
         thrown = SwitchThrown(
             at_us=now_us(),
             scope=order.scope,
@@ -49,6 +54,11 @@ class Switchboard:
             why=order.why,
             until_us=order.until_us,
         )
+        async with self._writing:  # of two orders at once, both are thrown
+            await self._write(thrown)
+        await self._policy.insist("refresh")
+
+    async def _write(self, thrown: SwitchThrown) -> None:
         body = msgspec.json.encode(thrown)
         entry = Entry(type="SwitchThrown", step=0, at_us=thrown.at_us, cause=-1, body=body)
         reply = await self._journal.append(
@@ -59,7 +69,6 @@ class Switchboard:
             raise LayerUnavailable(f"journal: {reply.verdict}; the switch was not thrown, try again")
         self._count += 1
         self.switches.apply(thrown)
-        await self._policy.insist("refresh")
 
     def _check(self, scope: str, target: str) -> None:
         if scope == "run":

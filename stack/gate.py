@@ -318,6 +318,7 @@ class Gate:
                 expires_us=self._now_us() + GRANT_LIFE_US,
                 issuer=self._issuer,
                 nonce=self._random(12),
+                version=request.version,
             ),
         )
 

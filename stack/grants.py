@@ -23,6 +23,8 @@ class Grant(Value, array_like=True):
     `executor` and `issuer` are one incarnation each, of the executor and of the gate: the death of either voids the
     grant.  So what a gate had granted and not yet on record cannot be used beside what its successor grants.
 
+    `version` is the app's, so that a switch that covers it holds at the executor too.
+
     `undo`: it permits to take back the call of these arguments that returned `output_sha256`, and not to make it.
     """
 
@@ -45,6 +47,7 @@ class Grant(Value, array_like=True):
     nonce: bytes
     undo: bool = False
     output_sha256: str = ""
+    version: str = ""
 
 
 class GrantRefused(Value, tag=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from airside.stack.approvals import Approval, ApprovalVoted
 from airside.stack.canonical import canonical, digest
-from airside.stack.values import Value
+from airside.stack.values import Traced, Value
 
 
 class Notice(Value):
@@ -46,6 +46,7 @@ def notice_of(approval: Approval) -> Notice:
         "tool": asked.tool,
         "effect": asked.effect,
         "arguments": msgspec.json.decode(asked.arguments),
+        "origins": [_traced(each) for each in asked.origins],
         "requester": asked.requester,
         "request": asked.request_text,
         "rule": asked.rule,
@@ -59,6 +60,11 @@ def notice_of(approval: Approval) -> Notice:
     # A dot would be ambiguous in what is signed, and an approval of a branch has one.
     notice_id = "msg_" + digest(f"{asked.approval_id}|{kind}".encode())[:32]
     return Notice(id=notice_id, type=kind, at_us=approval.since_us, data=data)
+
+
+def _traced(value: Traced) -> dict[str, Any]:
+    traced: dict[str, Any] = msgspec.to_builtins(value)
+    return traced
 
 
 def _told(vote: ApprovalVoted) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from airside.stack.messages import Order
 from airside.stack.rollback import ROLLBACK_LIFE_US, Call, RollbackBook, calls_of, is_over, rollback_stream
 from airside.stack.switches import Switches
 from airside.stack.toolspec import ToolSpec
-from airside.stack.values import Identity, Value
+from airside.stack.values import Value
 
 
 class UndoRequest(Value, array_like=True):
@@ -97,7 +97,7 @@ class UndoGate:
         if problem:
             return UndoReply(error=problem)
         epoch = max(event.epoch for event in events if isinstance(event, ev.RunActivated)) + book.orders
-        grant = self._grant(request, first.identity, call, attempt=intended.attempt, epoch=epoch)
+        grant = self._grant(request, first, call, attempt=intended.attempt, epoch=epoch)
         return UndoReply(grant=grant, arguments=bytes(call.arguments), output=bytes(call.output))
 
     def _stale(self, order: Order | None, root: RunId) -> str:
@@ -126,13 +126,13 @@ class UndoGate:
         )
         return "" if blocked is None else str(blocked)
 
-    def _grant(self, request: UndoRequest, identity: Identity, call: Call, *, attempt: int, epoch: int) -> bytes:
+    def _grant(self, request: UndoRequest, run: ev.RunSubmitted, call: Call, *, attempt: int, epoch: int) -> bytes:
         key: EffectKey = undo_key(call.key)
         return mint(
             self._key,
             Grant(
-                tenant=identity.tenant,
-                principal=identity.principal,
+                tenant=run.identity.tenant,
+                principal=run.identity.principal,
                 run_id=call.run_id,
                 step=call.step,
                 attempt=attempt,
@@ -150,5 +150,6 @@ class UndoGate:
                 nonce=self._random(12),
                 undo=True,
                 output_sha256=digest(bytes(call.output)),
+                version=run.app_version,
             ),
         )

@@ -8,7 +8,6 @@ headers `webhook-id`, `webhook-timestamp` and `webhook-signature`, which is `v1,
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -24,6 +23,12 @@ TOLERANCE_S = 300
 """How old a message may be, or how far ahead its sender's clock: what libraries for Standard Webhooks take."""
 
 MAX_BODY_BYTES = 1024 * 1024
+
+_MIN_SECRET_BYTES = 24
+"""What Standard Webhooks asks for; an empty one, as where a setting is missing, would let anybody sign."""
+
+_MAX_TIME_DIGITS = 12
+"""Enough for thirty thousand years; whoever sends more wants to see what a huge number breaks."""
 
 
 def secret_text(random: bytes) -> str:
@@ -50,7 +55,7 @@ def verify_webhook(
     """
     given = {name.lower(): value for name, value in headers.items()}
     message_id, sent = given.get("webhook-id", ""), given.get("webhook-timestamp", "")
-    if not message_id or not (sent.isascii() and sent.isdigit()):
+    if not message_id or not (sent.isascii() and sent.isdigit() and len(sent) <= _MAX_TIME_DIGITS):
         raise InvalidInput("webhook: no webhook-id, or no webhook-timestamp that is a whole number of seconds")
     if abs(now_s - int(sent)) > tolerance_s:
         raise InvalidInput(f"webhook: it was sent at {sent}, more than {tolerance_s:.0f} s from now")
@@ -68,8 +73,10 @@ def verify_webhook(
 def _mark(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
     try:
         key = base64.b64decode(secret.strip().removeprefix(SECRET_PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:
         raise InvalidConfig(f"the webhook's secret is not {SECRET_PREFIX} and base64") from None
+    if len(key) < _MIN_SECRET_BYTES:
+        raise InvalidConfig(f"the webhook's secret has {len(key)} bytes: give the text of the stack's keys/webhook.key")
     signed = message_id.encode() + b"." + timestamp.encode() + b"." + body
     return base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 

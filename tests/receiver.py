@@ -21,6 +21,18 @@ class Receiver:
     answers: list[int] = field(default_factory=list)
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def take(self, headers: dict[str, str], body: bytes) -> None:
+        """Keep what was sent."""
+        with self.changed:
+            self.got.append((headers, body))
+            self.changed.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many requests came."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.got) >= count, timeout=30)
 
     def ids(self) -> list[str]:
         """Return the ids of what was sent, in order, repeats included."""
@@ -35,7 +47,7 @@ def a_receiver(*answers: int) -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            receiver.take({name.lower(): value for name, value in self.headers.items()}, body)
             status = receiver.answers.pop(0) if receiver.answers else 204
             if status == HANG:
                 receiver.over.wait(60)

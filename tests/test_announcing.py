@@ -21,7 +21,7 @@ from airside.stack.canonical import canonical
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
 from airside.stack.notices import Notice, notice_of
-from airside.stack.values import ApprovalRule
+from airside.stack.values import ApprovalRule, Traced
 from airside.stack.webhooks import secret_text, verify_webhook, webhook_target
 from tests.apps.notes import create_app
 from tests.helpers import RUN
@@ -50,6 +50,7 @@ def asked(number: int = 3) -> ApprovalRequested:
         terms=ApprovalRule(roles=("lead",), quorum=2),
         expires_us=1_700_000_100_000_000,
         request_text="Pay Kim",
+        origins=(Traced(path="to", part="authority", value="kim", origin="tool", detail="read_mail, step 1"),),
     )
 
 
@@ -64,13 +65,11 @@ def announcer(receiver: Receiver | None, on_approval: OnApproval | None = None) 
     return Announcer(target, SECRET, on_approval)
 
 
-async def until(look: Callable[[], Any], what: str) -> None:
-    """Let the loop turn until something is so."""
-    for _ in range(1000):
-        if look():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"waited for {what}")
+async def until(it: Announcer, look: Callable[[], Any], what: str) -> None:
+    """Wait until something is so, which only what is under way can bring about."""
+    while not look():
+        assert it._tasks, f"{what}: nothing is under way any more"
+        await asyncio.wait(it._tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +90,9 @@ def test_a_notice_says_who_wants_what_until_when_and_by_which_rule() -> None:
         "tool": "pay",
         "effect": "external",
         "arguments": {"to": "kim", "amount": 4},
+        "origins": [
+            {"path": "to", "part": "authority", "value": "kim", "origin": "tool", "detail": "read_mail, step 1"}
+        ],
         "requester": "ann",
         "request": "Pay Kim",
         "rule": "lead-pays",
@@ -130,7 +132,7 @@ async def test_a_receiver_can_verify_what_it_gets() -> None:
     with a_receiver() as receiver:
         it = announcer(receiver)
         it.announce(waiting())
-        await until(lambda: it.stats()["delivered"], "the delivery")
+        await until(it, lambda: it.stats()["delivered"], "the delivery")
         ((headers, body),) = receiver.got
     assert verify_webhook(SECRET, headers, body, time.time()) == waiting().message()
     assert headers["content-type"] == "application/json" and headers["webhook-id"] == waiting().id
@@ -140,7 +142,7 @@ async def test_a_receiver_that_fails_twice_gets_it_a_third_time_under_the_same_i
     with a_receiver(500, 429) as receiver:
         it = announcer(receiver)
         it.announce(waiting())
-        await until(lambda: it.stats()["delivered"], "the delivery")
+        await until(it, lambda: it.stats()["delivered"], "the delivery")
         assert receiver.ids() == [waiting().id] * 3
         for headers, body in receiver.got:
             assert verify_webhook(SECRET, headers, body, time.time())
@@ -152,9 +154,9 @@ async def test_a_receiver_that_hangs_holds_nothing_up_and_gets_it_again() -> Non
         began = time.monotonic()
         it.announce(waiting())
         assert time.monotonic() - began < 0.1, "announcing waits for nobody"
-        await until(lambda: receiver.got, "the first attempt")
+        await asyncio.to_thread(receiver.wait_for, 1)
         it.announce(waiting(4))
-        await until(lambda: it.stats()["delivered"] == 2, "both deliveries")
+        await until(it, lambda: it.stats()["delivered"] == 2, "both deliveries")
         assert receiver.ids() == [waiting().id, waiting(4).id, waiting().id]
 
 
@@ -162,7 +164,7 @@ async def test_a_redirect_is_not_followed(caplog: pytest.LogCaptureFixture) -> N
     with a_receiver(302, 301, 307, 308) as receiver:
         it = announcer(receiver)
         it.announce(waiting())
-        await until(lambda: it.stats()["given_up"], "it to be given up")
+        await until(it, lambda: it.stats()["given_up"], "it to be given up")
         assert len(receiver.got) == 4 and it.stats()["delivered"] == 0
     assert "which is not followed" in caplog.text and "is given up" in caplog.text
 
@@ -172,7 +174,7 @@ async def test_a_receiver_that_is_gone_is_given_up(monkeypatch: pytest.MonkeyPat
         pass
     it = announcer(receiver)
     it.announce(waiting())
-    await until(lambda: it.stats()["given_up"], "it to be given up")
+    await until(it, lambda: it.stats()["given_up"], "it to be given up")
     assert it.stats() == {"delivered": 0, "given_up": 1, "dropped": 0, "callback_failed": 0, "waiting": 0}
 
 
@@ -182,7 +184,7 @@ async def test_more_than_a_receiver_can_be_told_is_dropped_and_counted(monkeypat
         it = announcer(receiver)
         for number in range(5):
             it.announce(waiting(number))
-        await until(lambda: it.stats()["delivered"] == 2, "what was kept")
+        await until(it, lambda: it.stats()["delivered"] == 2, "what was kept")
         assert it.stats()["dropped"] == 3
 
 
@@ -201,10 +203,20 @@ async def test_the_apps_function_is_called_in_a_thread_and_its_errors_end_nothin
         it = announcer(receiver, on_approval)
         it.announce(waiting())
         it.announce(waiting(4))
-        await until(lambda: len(seen) == 2 and it.stats()["delivered"] == 2, "all")
+        await until(it, lambda: len(seen) == 2 and it.stats()["delivered"] == 2, "all")
         assert {json.loads(body)["data"]["step"] for _, body in receiver.got} == {3, 4}
     assert seen[1][0] == waiting(4).message() and seen[1][1].startswith("on-approval")
     assert it.stats()["callback_failed"] == 1 and "nobody is there" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), StopIteration()])
+async def test_a_function_that_wants_the_process_to_end_ends_nothing(error: BaseException) -> None:
+    def on_approval(notice: dict[str, Any]) -> None:
+        raise error
+
+    it = announcer(None, on_approval)
+    it.announce(waiting())
+    await until(it, lambda: it.stats()["callback_failed"] == 1, "the failure")
 
 
 async def test_a_function_that_hangs_holds_up_no_webhook() -> None:
@@ -217,9 +229,9 @@ async def test_a_function_that_hangs_holds_up_no_webhook() -> None:
         it = announcer(receiver, on_approval)
         for number in range(6):
             it.announce(waiting(number))
-        await until(lambda: it.stats()["delivered"] == 6, "the webhooks")
+        await until(it, lambda: it.stats()["delivered"] == 6, "the webhooks")
         over.set()
-        await until(lambda: it.stats()["waiting"] == 0, "the function")
+        await until(it, lambda: it.stats()["waiting"] == 0, "the function")
 
 
 def test_nobody_is_told_where_nobody_asked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,54 @@ async def test_who_may_not_vote_is_told_so_though_policy_does_not_answer(desk: A
     Others.policy_answers = False
     assert (await vote(desk, approval_id, "ann", "edit", canonical({"amount": 6}))).code == "self_approval"
     assert (await vote(desk, approval_id, "bob", "approve")).outcome == "approved"
+
+
+async def test_what_was_decided_before_a_restart_is_delivered_and_then_under_way_no_longer(
+    desk: Approvals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approval_id = await ask(desk)
+    assert (await vote(desk, approval_id, "bob", "approve")).outcome == "approved"
+    kept = journal_of(desk).kept
+
+    class Before(Journal):
+        async def insist(self, method: str, argument: Any) -> Any:
+            assert (method, argument) == ("rows", "approvals")
+            return [(body,) for body in kept.bodies(approval_id)]
+
+    monkeypatch.setattr(layer, "RemoteJournal", Before)
+    again = Approvals(desk.config)
+    await again.ready()
+    again._expiring.cancel()
+    delivered = len(Others.delivered)
+    await asyncio.gather(*again._deliveries)
+    assert len(Others.delivered) == delivered + 1 and (await again.stats())["undelivered"] == 0
+
+
+async def test_what_was_decided_while_a_run_ended_is_not_withdrawn_too(
+    desk: Approvals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approval_id = await ask(desk)
+    journal = journal_of(desk)
+    withdrawing: list[asyncio.Future[int]] = []
+
+    async def append(append: Append) -> AppendReply:
+        withdrawing.append(asyncio.ensure_future(desk.withdraw(RUN)))
+        await asyncio.sleep(0)  # the order to withdraw comes while the vote is on its way to the disk
+        return await journal.kept.append(append)
+
+    monkeypatch.setattr(journal, "append", append)
+    assert (await vote(desk, approval_id, "bob", "approve")).outcome == "approved"
+    assert await withdrawing[0] == 0 and len(journal.kept.bodies(approval_id)) == 2
+
+
+async def test_a_request_that_fails_leaves_nothing_to_collect(desk: Approvals) -> None:
+    """An item that is slow is answered with a ticket, also if it fails in the end."""
+    failing: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    ticket = desk._ticket(failing)
+    failing.set_exception(LayerUnavailable("journal: away"))
+    with pytest.raises(LayerUnavailable):
+        await desk.collect(ticket)
+    assert desk._pending == {}
 
 
 async def test_what_waits_is_listed_oldest_first(desk: Approvals) -> None:

@@ -105,6 +105,7 @@ ALTERED: dict[str, Any] = {
     "nonce": b"other",
     "undo": True,
     "output_sha256": "0",
+    "version": "v9",
 }
 
 
@@ -165,6 +166,28 @@ async def test_a_grant_that_does_not_fit_is_refused_and_nothing_is_started(
     result = await run(dispatcher, granted(pay.spec, **fields))
     assert (result.ok, str(result.reason_code), paid) == (False, reason, []) and says in result.error
     assert dispatcher.stats()["refused"] == 1
+
+
+@pytest.mark.parametrize(
+    ("scope", "target"),
+    [
+        ("all", ""),
+        ("tenant", "acme"),
+        ("principal", "acme/ann"),
+        ("run", RUN),
+        ("tool", "pay"),
+        ("version", "v1"),
+    ],
+)
+async def test_what_is_switched_off_is_refused_though_it_was_granted_before(scope: Any, target: str) -> None:
+    pay, paid = counter()
+    dispatcher, request = made(pay), granted(pay.spec, version="v1")
+    off = SwitchThrown(at_us=1, scope=scope, target=target, off=True, by=PrincipalId("op"), why="breach")
+    dispatcher.switches.apply(off)
+    refused = await run(dispatcher, request)
+    assert (refused.reason_code, paid) == ("switched_off", []) and "breach" in refused.error
+    dispatcher.switches.apply(msgspec.structs.replace(off, off=False))
+    assert (await run(dispatcher, request)).ok, "it was not used up"
 
 
 async def test_a_grant_does_not_cover_arguments_written_another_way() -> None:

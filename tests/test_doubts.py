@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from msgspec import Raw
 
+from airside.actors import doubts as desks
+from airside.actors.doubts import DoubtDesk
 from airside.stack import events as ev
 from airside.stack.doubts import Doubt, EffectSettled, decode_settled, doubts_of, settled_append, settled_stream
-from airside.stack.ids import EffectKey, PrincipalId, TenantId
+from airside.stack.errors import InvalidInput
+from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId, effect_key, undo_key
+from airside.stack.journaling import Append, AppendReply
 from airside.stack.local import LocalJournal
+from airside.stack.messages import Delivery, Order
 from airside.stack.reasons import ReasonCode
+from airside.stack.rollback import RollbackEvent, UndoEnded, UndoIntended, rollback_stream
 from airside.stack.values import Limits
 from tests.helpers import RUN, SECOND, Driven
 
@@ -89,3 +97,106 @@ async def test_what_is_found_out_is_said_once() -> None:
     assert [(await journal.append(each)).verdict for each in appends] == ["ok", "ok", "fenced"]
     (body,) = journal.bodies(settled_stream(key))
     assert decode_settled(body) == said and "op settled" in str(said) and "it happened" in str(said)
+
+
+# The driver's desk.
+
+
+class Journal:
+    """Streams, which a desk reads and writes as the journal's."""
+
+    def __init__(self, *events: ev.Event) -> None:
+        self.remote = self
+        self.kept = LocalJournal()
+        self.streams: dict[str, list[bytes]] = {RUN: [ev.encode_event(event) for event in events]}
+
+    async def append(self, append: Append) -> AppendReply:
+        """Keep entries."""
+        return await self.kept.append(append)
+
+    async def insist(self, method: str, streams: list[str]) -> dict[str, list[bytes]]:
+        """Return streams."""
+        assert method == "bodies"
+        return {stream: self.streams.get(stream) or self.kept.bodies(stream) for stream in streams}
+
+
+def order(target: str, *, happened: bool = True) -> Order:
+    """Return an operator's word on a call."""
+    return Order(action="settle", scope="run", target=target, by="op", why="", at_us=7, happened=happened)
+
+
+def desk(journal: Any, run: Driven) -> tuple[DoubtDesk, list[ev.Event]]:
+    """Return a desk for a run, and what it brings there."""
+    brought: list[ev.Event] = []
+
+    async def bring(delivery: Delivery) -> None:
+        brought.append(ev.decode_event(delivery.event))
+        run.handle(brought[-1])
+        journal.streams[RUN] = [ev.encode_event(event) for event in run.machine.events]
+
+    return DoubtDesk(journal, bring), brought
+
+
+def in_doubt_about_the_second() -> Driven:
+    """Return a run that was told of its first call, and is in doubt about its second."""
+    run = sent()
+    run.lost(started=True)
+    run.send(ev.DoubtSettled, by=PrincipalId("other"), happened=True)
+    run.propose(**ARGUMENTS)
+    run.gate(**GATED)
+    run.send(ev.EffectIntended, attempt=1, key=run.key, tool="pay", digest="d")
+    run.lost(started=True)
+    return run
+
+
+async def test_the_call_that_is_named_is_settled_and_no_other_that_the_run_is_in_doubt_about() -> None:
+    run = in_doubt_about_the_second()
+    journal = Journal(*run.machine.events)
+    it, brought = desk(journal, run)
+    first, second = effect_key(RUN, 1), run.key
+    with pytest.raises(InvalidInput, match=f"in doubt about {second}, not {first}"):
+        await it.settle(order(first))
+    assert brought == []
+    assert await it.settle(order(second, happened=False)) == 1
+    assert [(event.step, event.happened) for event in brought if isinstance(event, ev.DoubtSettled)] == [(2, False)]
+
+
+async def test_a_word_that_came_second_settles_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else was faster, and the run is in doubt about its next call by then."""
+    monkeypatch.setattr(desks, "_LOOK_S", 0)
+    run, later = sent(), in_doubt_about_the_second()
+    run.lost(started=True)
+    journal = Journal(*run.machine.events)
+    brought: list[Delivery] = []
+
+    async def bring(delivery: Delivery) -> None:
+        brought.append(delivery)
+        journal.streams[RUN] = [ev.encode_event(event) for event in later.machine.events]
+
+    it: Any = DoubtDesk(journal, bring)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="in doubt about"):
+        await it.settle(order(RUN))
+    assert len(brought) == 1
+
+
+async def test_the_undo_of_a_branchs_call_is_settled_by_its_key() -> None:
+    """It is the whole run that is rolled back, whose branch made the call."""
+    run = sent()
+    run.executed()
+    run.send(ev.KillRequested, by="op", why="")
+    run.end()
+    journal = Journal(*run.machine.events)
+    branch = RunId(f"{RUN}.1-0")
+    key = undo_key(effect_key(branch, 3))
+    undo: dict[str, Any] = {"at_us": 1, "run_id": branch, "step": 3, "key": key, "attempt": 1}
+    undone: list[RollbackEvent] = [
+        UndoIntended(**undo, tool="pay", arguments=Raw(b"{}"), digest="d"),
+        UndoEnded(**undo, outcome="in_doubt"),
+    ]
+    journal.streams[branch] = journal.streams[RUN]
+    journal.streams[rollback_stream(RUN)] = [msgspec.json.encode(event) for event in undone]
+    it, _ = desk(journal, run)
+    with pytest.raises(InvalidInput, match="in doubt about nothing"):
+        await it.settle(order(branch))
+    assert await it.settle(order(key)) == 1
+    assert decode_settled(journal.kept.bodies(settled_stream(key))[0]).happened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -9,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airside.actors.client import _switch_target
+from airside.actors.layer import now_us
+from airside.actors.switchboard import Switchboard
+from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
-from airside.stack.switches import Switches, SwitchThrown
+from airside.stack.journaling import Append, AppendReply
+from airside.stack.local import LocalJournal
+from airside.stack.messages import Order
+from airside.stack.switches import STREAM, Switches, SwitchThrown
 
 RUN = mint_run(lambda n: b"\1" * n)
 ANA = PrincipalId("ana")
@@ -89,3 +97,54 @@ def test_it_is_off_exactly_if_the_latest_event_of_a_covering_target_says_so(
     latest = {place: (off, until) for place, off, until in history}
     expected = any(off and (until == 0 or until > 5) for place, (off, until) in latest.items() if place in COVERING)
     assert (switches(*events).blocking(now_us=5, **CALL) is not None) == expected
+
+
+class Layers:
+    """The journal, which takes its turn, and Policy, which is told."""
+
+    def __init__(self) -> None:
+        self.remote = self
+        self.kept = LocalJournal()
+        self.told = 0
+
+    async def append(self, append: Append) -> AppendReply:
+        """Keep entries, once the loop has turned."""
+        await asyncio.sleep(0)
+        return await self.kept.append(append)
+
+    async def insist(self, method: str, *streams: Any) -> Any:
+        """Be told, or be read."""
+        self.told += method == "refresh"
+        return {STREAM: self.kept.bodies(STREAM)}
+
+
+def board(layers: Any) -> Switchboard:
+    """Return a switchboard of two tenants and a tool."""
+    return Switchboard(layers, layers, tenants=["acme", "beta"], tools=["pay"])
+
+
+def order(scope: Any, target: str = "", *, until_us: int = 0) -> Order:
+    """Return an order to switch something off."""
+    return Order(action="switch_off", scope=scope, target=target, by="op", why="", at_us=1, until_us=until_us)
+
+
+async def test_two_orders_at_once_are_both_thrown() -> None:
+    layers = Layers()
+    it = board(layers)
+    await asyncio.gather(it.throw(order("tenant", "acme")), it.throw(order("tool", "pay")))
+    assert [s.target for s in it.switches.off(1)] == ["acme", "pay"] and layers.told == 2
+    assert [s.target for s in Switches(layers.kept.bodies(STREAM)).off(1)] == ["acme", "pay"]
+
+
+async def test_one_whose_end_is_over_is_refused_instead_of_protecting_nobody() -> None:
+    layers = Layers()
+    it = board(layers)
+    with pytest.raises(InvalidInput, match="over already"):
+        await it.throw(order("all", until_us=now_us() - 5_000_000))
+    assert layers.kept.bodies(STREAM) == []
+
+
+def test_all_is_not_meant_by_who_names_something() -> None:
+    assert _switch_target({"all": True}) == ("all", "")
+    with pytest.raises(Misuse, match="all is everything"):
+        _switch_target({"all": "acme"})

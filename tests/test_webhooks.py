@@ -49,6 +49,8 @@ def test_what_was_sent_verifies_whatever_the_headers_case_and_beside_other_signa
         (headers(), BODY, SENT_S - 301, "more than 300 s"),
         (headers(webhook_timestamp="soon"), BODY, SENT_S, "no webhook-id, or"),
         (headers(webhook_timestamp="\u00b2"), BODY, SENT_S, "no webhook-id, or"),
+        (headers(webhook_timestamp="9" * 400), BODY, SENT_S, "no webhook-id, or"),
+        (headers(webhook_timestamp="9" * 5000), BODY, SENT_S, "no webhook-id, or"),
         (headers(webhook_id=""), BODY, SENT_S, "no webhook-id, or"),
         ({}, BODY, SENT_S, "no webhook-id, or"),
         (sign(secret_text(b"x" * 32), MESSAGE_ID, SENT_S, BODY), BODY, SENT_S, "another secret"),
@@ -64,6 +66,16 @@ def test_what_was_not_sent_so_does_not(given: dict[str, str], body: bytes, now_s
 def test_a_secret_that_is_none_is_said() -> None:
     with pytest.raises(InvalidConfig, match="base64"):
         verify_webhook("whsec_???", headers(), BODY, SENT_S)
+    with pytest.raises(InvalidConfig, match="base64"):
+        verify_webhook("whsec_\u00e9", headers(), BODY, SENT_S)
+
+
+@pytest.mark.parametrize("secret", ["", "\n", "whsec_", "whsec_c2hvcnQ="])
+def test_a_secret_that_is_missing_or_short_lets_nobody_in(secret: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"keys/webhook\.key"):
+        sign(secret, MESSAGE_ID, SENT_S, BODY)
+    with pytest.raises(InvalidConfig, match=r"keys/webhook\.key"):
+        verify_webhook(secret, headers(), BODY, SENT_S)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,12 @@ class Dispatcher:
         if grant.run_id in self._over and not grant.undo:
             return _refusal(ReasonCode.GRANT_STALE, "its run is over")
         blocked = self.switches.blocking(
-            now_us=self._now_us(), tenant=grant.tenant, principal=grant.principal, run_id=grant.run_id, tool=grant.tool
+            now_us=self._now_us(),
+            tenant=grant.tenant,
+            principal=grant.principal,
+            version=grant.version,
+            run_id=grant.run_id,
+            tool=grant.tool,
         )
         return None if blocked is None else _refusal(ReasonCode.SWITCHED_OFF, str(blocked))
 
