@@ -49,6 +49,7 @@ class App:
     def checked(self) -> CheckedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
         _check_callback(self.on_approval)
+        _check_kinds(self)
         agents = {name: _agent(name, agent) for name, agent in self.agents.items()}
         routes = dict(self.routes) or _only_route(agents)
         for name, topology in routes.items():
@@ -114,6 +115,18 @@ def _may_have(tool: Tool, argument: str) -> bool:
     return argument in tool.spec.parameters.get("properties", {argument: None})
 
 
+def _check_kinds(app: App) -> None:
+    """Raise `InvalidConfig` for what is of another kind than the field takes."""
+    for name, what in (("agents", "{name: agent}"), ("routes", "{name: topology}")):
+        if not isinstance(getattr(app, name), Mapping):
+            raise InvalidConfig(f"{name}: {getattr(app, name)!r:.80} is not a mapping: give App({name}={what})")
+    if isinstance(app.tools, str | Tool | Toolset) or not isinstance(app.tools, Sequence):
+        raise InvalidConfig(f"tools: {app.tools!r:.80} is not a list: give App(tools=[...])")
+    for name, topology in app.routes.items():
+        if not (hasattr(topology, "agents") and hasattr(topology, "next_step")):
+            raise InvalidConfig(f"route {name}: {topology!r:.80} is no topology: give SingleAgent(agent), say")
+
+
 def _check_callback(on_approval: object) -> None:
     """Raise `InvalidConfig` for what cannot be called in a thread."""
     if on_approval is not None and (not callable(on_approval) or inspect.iscoroutinefunction(on_approval)):
@@ -131,5 +144,6 @@ def _agent(name: str, agent: Agent | Callable[..., Any]) -> Agent:
 
 def _only_route(agents: Mapping[str, Agent]) -> dict[str, Topology]:
     if len(agents) != 1:
-        raise InvalidConfig(f"give App(routes=...): with {len(agents)} agents there is no default route")
+        example = f'{{"default": SingleAgent({next(iter(agents), "agent")!r})}}'
+        raise InvalidConfig(f"with {len(agents)} agents there is no default route: give App(routes=...), {example} say")
     return {"default": SingleAgent(next(iter(agents)))}

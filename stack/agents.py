@@ -106,11 +106,15 @@ class FunctionAgent:
 Decides = TypeVar("Decides", bound=Callable[..., Any])
 
 
-def priced(*, tokens: int = 0, cost_microusd: int = 0) -> Callable[[Decides], Decides]:
+def priced(*bare: object, tokens: int = 0, cost_microusd: int = 0) -> Callable[[Decides], Decides]:
     """Decorate an agent (a function, or a class with `decide`) with the most that one of its decisions can cost.
 
     `priced()` says that its decisions are free.  Raises `InvalidConfig` for what is not a whole number of at least 0.
     """
+    if bare:
+        raise InvalidConfig(
+            "priced: say the price: @priced(tokens=..., cost_microusd=...), or @priced() for a free one"
+        )
     for name, amount in (("tokens", tokens), ("cost_microusd", cost_microusd)):
         if type(amount) is not int or not 0 <= amount <= MOST:
             raise InvalidConfig(f"priced: {name}={amount!r:.40} is not a whole number of at least 0")

@@ -51,6 +51,10 @@ def load_yaml(source: str | Path, model: type[Model], *, name: str) -> Model:
     except (Exception, RecursionError) as error:
         # Explicit tags (`!!int x`) and absurd nesting break the YAML library in ways of its own.
         raise InvalidConfig(f"{where}: not plain YAML: {type(error).__name__}: {error}") from None
+    if isinstance(data, str) and data == text.strip():
+        raise InvalidConfig(
+            f"{where}: {data!r:.80} is text, not a mapping; for a file of that name give a pathlib.Path"
+        )
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -50,6 +50,34 @@ def test_a_rule_may_ask_for_an_argument_that_only_one_of_its_tools_has() -> None
     app(RULE % "tool: ['*'], arguments: [{path: to, op: eq, value: x}]").checked()
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"agents": [ReplayAgent()]}, "agents: "),
+        ({"routes": {"x": "a"}}, "route x: 'a' is no topology"),
+        ({"routes": ["a"]}, "routes: "),
+        ({"tools": pay}, "tools: "),
+        ({"agents": {"a": ReplayAgent(), "b": ReplayAgent()}}, "with 2 agents there is no default route"),
+        ({"policy": "policy.yaml"}, "give a pathlib.Path"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused_saying_what_to_give(fields: dict[str, Any], said: str) -> None:
+    given: dict[str, Any] = {
+        "agents": {"a": ReplayAgent()},
+        "tools": [pay],
+        "policy": RULE % "",
+        "directory": DIRECTORY,
+    }
+    with pytest.raises(InvalidConfig) as caught:
+        App(**(given | fields)).checked()
+    assert said in caught.value.message
+
+
+def test_a_bare_priced_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="say the price"):
+        priced(lambda view: None)
+
+
 def test_an_agents_price_is_a_spend_or_absent() -> None:
     class Odd:
         price = 5
