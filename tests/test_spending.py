@@ -188,6 +188,37 @@ def test_a_forged_identity_and_another_runs_reservation_are_refused() -> None:
         it.spending.settle(identity(), RUN, others, now_us=NOW)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [f"{RUN}:1", f"{RUN}:1/wall@1", "run_other:1/decide@1", f"{child_run(RUN, 1, 0)}:1/decide@1", f"{RUN}:1/decide@1 "],
+)
+def test_a_decision_is_reserved_under_a_key_of_its_own(key: str) -> None:
+    """Under another run's key it would deny that run its decision; under a call's, the call could be taken back."""
+    reply = gate().spend(request(wanted=Wanted(key=key, price=Spend(), wall_ms=1)))
+    assert reply.reason_code is ReasonCode.POLICY_ERROR and "not a decision of" in reply.detail
+
+
+def test_a_call_cannot_be_taken_back() -> None:
+    it = gate(Cap(unit="tool_calls", limit=1))
+    key = effect_key(RUN, 1)
+    it.spend(request(wanted=Wanted(key=key, price=Spend(), wall_ms=1)))
+    assert it.spending.reserve(identity(), RUN, key, spec(), now_us=NOW) is None
+    it.spend(request(settled=(Settled(key=key, used={}),)))
+    assert it.spending.stats()["tenant/acme"] == {"tool_calls": 1}
+    short = it.spending.reserve(identity(), RUN, effect_key(RUN, 2), spec(), now_us=NOW)
+    assert short is not None and short.unit == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("key", "unit"), [(f"{RUN}:1", "tokens"), (f"{RUN}:1/undo@1", "tokens"), (f"{RUN}:1/decide@1", "tool_calls")]
+)
+def test_only_decisions_and_times_are_settled_and_only_in_their_units(key: str, unit: str) -> None:
+    it = gate(Cap(unit=unit, limit=9))
+    reply = it.spend(request(settled=(Settled(key=key, used={unit: 5}),)))
+    assert reply.reason_code is ReasonCode.POLICY_ERROR
+    assert it.spending.stats()["tenant/acme"] == {unit: 0}
+
+
 def test_a_settlement_of_what_was_not_reserved_counts() -> None:
     """An agent that names no price spends before anybody can refuse."""
     it = gate(Cap(unit="tokens", limit=10))
