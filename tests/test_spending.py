@@ -27,7 +27,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import entry_of
 from airside.stack.spending import Spending
 from airside.stack.spent import Spent, spent_of
-from airside.stack.values import Limits, Spend
+from airside.stack.values import MOST, Finish, Limits, Outcome, Spend, Usage
 from tests.helpers import KEY, identity, spec
 from tests.test_gate import request as proposed
 from tests.test_machine import Walk
@@ -35,6 +35,9 @@ from tests.test_machine import Walk
 ACME = TenantId("acme")
 RUN = RunId("run_" + "0" * 24)
 NOW = 1_700_000_000_000_000
+ENDED = ev.RunEnded(
+    outcome=Outcome(status="stopped", reason_code=ReasonCode.MAX_TOKENS), usage=Usage(), at_us=NOW, cause=2
+)
 
 
 def told(number: int, seed: int) -> list[ev.Event]:
@@ -89,6 +92,25 @@ def test_the_journals_query_says_the_same_as_the_events(seeds: list[int]) -> Non
     wanted = [each for events in runs for each in spent_of(ACME, events, is_over=isinstance(events[-1], ev.RunEnded))]
     assert sorted(row for row in rows if row.key) == sorted(each for each in wanted if each.run_id not in over)
     assert summed([row for row in rows if not row.key]) == summed([each for each in wanted if each.run_id in over])
+
+
+def test_a_gate_begins_again_however_much_ended_runs_say_they_used() -> None:
+    """No agent can keep the gate from being rebuilt: sums stop at the most a cap can be."""
+    most = Spend(tokens=MOST, cost_microusd=MOST)
+    proposal = Finish(answer="x", spend=most)
+    with tempfile.TemporaryDirectory() as folder:
+        store = JournalStore(Path(folder), KEY)
+        for number in range(2):
+            events = told(number, 0)[:2]
+            events.append(ev.StepDecided(step=1, agent="a", proposal=proposal, at_us=NOW, cause=1))
+            events.append(ENDED)
+            write(store, events)
+        rows = [Spent(*row) for row in store.rows("spent", 0, 0, 0)]
+        store.close()
+    assert [row.key for row in rows] == [""]
+    spending = Spending((), {"acme": [Cap(unit="tokens", limit=MOST)]}, rows)
+    assert spending.stats()["tenant/acme"] == {"tokens": MOST}
+    assert spending.reserve_decision(identity(), RUN, decision(tokens=1), now_us=NOW) is not None
 
 
 def test_the_walks_have_every_kind_of_use() -> None:
