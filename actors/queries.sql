@@ -85,7 +85,8 @@ GROUP BY ALL ORDER BY min(e.at_us);
 -- name: spent
 -- What was reserved and used: of unfinished runs each call (once a key however often it was sent), each decision and
 -- each timed attempt, with its key and whether its use is not known yet; of ended ones summed up per tenant, tool and
--- the span of time (since the given month, day and minute began) they fall into.  `stack.spent.spent_of` says the
+-- the span of time (since the given month, day and minute began) they fall into, and no sum above the most a cap can be
+-- (2^53): more is no amount, and no gate could begin.  `stack.spent.spent_of` says the
 -- same of one run's events, and a test holds the two together.
 WITH calls AS (
     SELECT tenant, stream, stream || ':' || step AS key, min(at_us) AS at_us, false AS is_open,
@@ -130,7 +131,7 @@ times AS (
     SELECT tenant, stream, stream || ':' || step || '/wall@' || json_extract_string(body, '$.attempt') AS key, at_us,
            next_type IS NULL AS is_open, '' AS tool, 0 AS calls, 0 AS steps, 0 AS tokens, 0 AS cost,
            CASE WHEN next_type IS NOT DISTINCT FROM 'ToolExecuted'
-                THEN (CAST(json_extract(next_body, '$.result.duration_us') AS BIGINT) + 999) // 1000
+                THEN greatest(0, (CAST(json_extract(next_body, '$.result.duration_us') AS BIGINT) + 999) // 1000)
                 ELSE CAST(json_extract(body, '$.wall_ms') AS BIGINT) END AS wall_ms
     FROM executing WHERE type = 'EffectIntended' AND CAST(json_extract(body, '$.wall_ms') AS BIGINT) > 0),
 used AS (FROM calls UNION ALL FROM decisions UNION ALL FROM times),
@@ -139,7 +140,8 @@ SELECT tenant, stream, key, at_us, is_open, tool, calls, steps, tokens, cost, wa
 WHERE split_part(stream, '.', 1) IN (SELECT run_id FROM live)
 UNION ALL
 SELECT tenant, '', '', max(at_us), false, tool, CAST(sum(calls) AS BIGINT), CAST(sum(steps) AS BIGINT),
-       CAST(sum(tokens) AS BIGINT), CAST(sum(cost) AS BIGINT), CAST(sum(wall_ms) AS BIGINT) FROM used
+       CAST(least(sum(tokens), 9007199254740992) AS BIGINT), CAST(least(sum(cost), 9007199254740992) AS BIGINT),
+       CAST(least(sum(wall_ms), 9007199254740992) AS BIGINT) FROM used
 WHERE split_part(stream, '.', 1) NOT IN (SELECT run_id FROM live)
 GROUP BY tenant, tool, CASE WHEN at_us >= $3 THEN 3 WHEN at_us >= $2 THEN 2 WHEN at_us >= $1 THEN 1 ELSE 0 END;
 

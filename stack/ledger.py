@@ -174,7 +174,7 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
         self._held: dict[str, _Held] = {}
         self._by_account: dict[str, set[str]] = {}
-        self._below: dict[str, list[str]] = {}
+        self._below: dict[str, set[str]] = {}
         self._now_us = 0
 
     def open(self, name: str, caps: Iterable[Cap] | None = (), *, parent: str | None = None) -> None:
@@ -204,7 +204,7 @@ class Ledger:
         # Where there is no cap there is nothing to count.
         account.path = (account, *(each for each in above if each.spans is None or each.spans))
         if known is None and parent is not None:
-            self._below.setdefault(parent, []).append(name)
+            self._below.setdefault(parent, set()).add(name)
         self._accounts[name] = account
 
     def is_open(self, name: str) -> bool:
@@ -223,7 +223,8 @@ class Ledger:
 
         `settled` = it counts as used at once, for its price is known.  The same key again is the same use: what it has
         already, reserved or settled, is not taken twice, and a larger amount takes the difference.  Raise
-        `InvalidInput` for amounts that are none and an account that is not open.
+        `InvalidInput` for amounts that are none, an account that is not open, and a reservation of an earlier minute
+        that is to grow.
         """
         wanted, now = amounts_of(amounts), self._at(now_us)
         held = self._held.get(key)
@@ -237,9 +238,14 @@ class Ledger:
             held.sure = True
         had = held.amounts if held is not None else {}
         more = {unit: amount - had.get(unit, 0) for unit, amount in wanted.items() if amount > had.get(unit, 0)}
+        if held is not None and more and held.open and window_of("minute", held.at_us) != window_of("minute", now):
+            # It goes into the windows it was made in, and what is left of the present ones says nothing about those.
+            raise InvalidInput(f"budget: {key} was reserved in an earlier minute: reserve the rest under another key")
         short = self._shortage(account, more, now)
         if short is not None:
             return short
+        if held is not None and more and not held.open:
+            held.at_us = now
         if held is None:
             held = self._held[key] = _Held(account, {}, now, open=not settled)
             self._by_account.setdefault(account, set()).add(key)
@@ -307,7 +313,9 @@ class Ledger:
         for key in list(self._by_account.get(account, ())):
             self.settle(key)
             self._drop(key)
-        self._accounts.pop(account, None)
+        closed = self._accounts.pop(account, None)
+        if closed is not None and closed.parent is not None:
+            self._below.get(closed.parent, set()).discard(account)
 
     def used(self, account: str, unit: str, per: Per = "ever", *, now_us: int = 0) -> tuple[int, int]:
         """Return what is reserved and what is committed on an account, in the window of `now_us`."""

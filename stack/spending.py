@@ -12,6 +12,7 @@ settled when it is made; the same holds for the time that decisions and calls ta
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
@@ -30,6 +31,9 @@ DECISION_UNITS = frozenset({"steps", "tokens", "cost_microusd", "wall_ms"})
 """What decisions use: where a budget counts one of these, every decision is reserved."""
 
 _PRICED = frozenset({"tokens", "cost_microusd"})
+
+_RESERVED = re.compile(r"[0-9]+/(decide|wall)@[0-9]+")
+"""What follows the run in the key of a reservation; a call's key is counted, and never settled."""
 
 _ENDED_KEPT = 100_000
 """Ended runs whose late calls are told apart; what a run that ended before them asks for, the journal refuses."""
@@ -121,17 +125,27 @@ class Spending:
     def reserve_decision(
         self, identity: Identity, run_id: RunId, wanted: Wanted, *, now_us: int, share: Limits | None = None
     ) -> Shortage | None:
-        """Reserve what a decision can use on its run and all above, or say what is short."""
+        """Reserve what a decision can use on its run and all above, or say what is short.
+
+        Raise `InvalidInput` for a key that is not of a decision of this run.
+        """
+        if _kind(run_id, wanted.key) != "decide":
+            raise InvalidInput(f"budget: {wanted.key!r:.80} is not a decision of {run_id}")
         account = self._account(identity, run_id, share)
         return self.ledger.reserve(wanted.key, account, spent_by(wanted.price, wanted.wall_ms), now_us=now_us)
 
     def settle(
         self, identity: Identity, run_id: RunId, settled: Iterable[Settled], *, now_us: int, share: Limits | None = None
     ) -> None:
-        """Take in what a run used, reserved or not; raise `InvalidInput` for another run's."""
+        """Take in what a run used, reserved or not.
+
+        Raise `InvalidInput` for another run's, and for a call's: what that uses is known, and nothing of it comes back.
+        """
         for each in settled:
-            if not each.key.startswith(f"{run_id}:"):
+            if not _kind(run_id, each.key):
                 raise InvalidInput(f"budget: {each.key!r:.80} is not a reservation of {run_id}")
+            if not each.used.keys() <= DECISION_UNITS:
+                raise InvalidInput(f"budget: {each.key!r:.80} can use {sorted(DECISION_UNITS)}, nothing else")
             self.ledger.reserve(each.key, self._account(identity, run_id, share), {}, now_us=now_us)
             self.ledger.settle(each.key, each.used)
 
@@ -162,6 +176,13 @@ class Spending:
         self._ended[run_id] = None
         if len(self._ended) > _ENDED_KEPT:
             self._ended.popitem(last=False)
+
+
+def _kind(run_id: RunId, key: str) -> str:
+    """Return what a key of this run reserves, `decide` or `wall`; "" if it is none."""
+    owner, _, rest = key.partition(":")
+    found = _RESERVED.fullmatch(rest) if owner == run_id else None
+    return found[1] if found is not None else ""
 
 
 def _accounts(run_id: RunId) -> list[str]:

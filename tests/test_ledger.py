@@ -322,6 +322,34 @@ def test_counts_of_past_windows_are_dropped() -> None:
     assert len(ledger._accounts["org"].counts) <= 3
 
 
+def test_nothing_of_a_closed_account_is_kept() -> None:
+    ledger = small()
+    for run in range(10):
+        ledger.open(f"run/{run}", parent="org")
+        ledger.open(f"share/{run}", parent=f"run/{run}")
+        ledger.close(f"run/{run}")
+    assert not any(ledger._below.values()) and list(ledger._accounts) == ["org"]
+
+
+def test_what_is_added_to_a_settled_use_counts_in_the_window_it_is_added_in() -> None:
+    ledger = small(limit=1, per="minute")
+    for key in ("k", "l"):
+        ledger.reserve(key, "org", {}, now_us=1)
+        ledger.settle(key, {})
+    assert ledger.reserve("k", "org", {"tool_calls": 1}, now_us=60_000_001, settled=True) is None
+    assert ledger.reserve("l", "org", {"tool_calls": 1}, now_us=60_000_001, settled=True) is not None
+    assert ledger.used("org", "tool_calls", "minute", now_us=60_000_001) == (0, 1)
+
+
+def test_an_open_reservation_does_not_grow_in_a_later_window() -> None:
+    """It is counted in its own, where the room of the later one says nothing."""
+    ledger = small(limit=1, per="minute")
+    ledger.reserve("k", "org", {}, now_us=1)
+    with pytest.raises(InvalidInput, match="earlier minute"):
+        ledger.reserve("k", "org", {"tool_calls": 1}, now_us=60_000_001)
+    assert ledger.reserve("k", "org", {}, now_us=60_000_001) is None, "the same again takes nothing more"
+
+
 def test_a_broken_invariant_is_said() -> None:
     ledger = small()
     ledger.reserve("k", "org", {"tool_calls": 1}, now_us=1)

@@ -27,7 +27,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import entry_of
 from airside.stack.spending import Spending
 from airside.stack.spent import Spent, spent_of
-from airside.stack.values import Limits, Spend
+from airside.stack.values import MOST, Finish, Limits, Outcome, Spend, Usage
 from tests.helpers import KEY, identity, spec
 from tests.test_gate import request as proposed
 from tests.test_machine import Walk
@@ -35,6 +35,9 @@ from tests.test_machine import Walk
 ACME = TenantId("acme")
 RUN = RunId("run_" + "0" * 24)
 NOW = 1_700_000_000_000_000
+ENDED = ev.RunEnded(
+    outcome=Outcome(status="stopped", reason_code=ReasonCode.MAX_TOKENS), usage=Usage(), at_us=NOW, cause=2
+)
 
 
 def told(number: int, seed: int) -> list[ev.Event]:
@@ -89,6 +92,25 @@ def test_the_journals_query_says_the_same_as_the_events(seeds: list[int]) -> Non
     wanted = [each for events in runs for each in spent_of(ACME, events, is_over=isinstance(events[-1], ev.RunEnded))]
     assert sorted(row for row in rows if row.key) == sorted(each for each in wanted if each.run_id not in over)
     assert summed([row for row in rows if not row.key]) == summed([each for each in wanted if each.run_id in over])
+
+
+def test_a_gate_begins_again_however_much_ended_runs_say_they_used() -> None:
+    """No agent can keep the gate from being rebuilt: sums stop at the most a cap can be."""
+    most = Spend(tokens=MOST, cost_microusd=MOST)
+    proposal = Finish(answer="x", spend=most)
+    with tempfile.TemporaryDirectory() as folder:
+        store = JournalStore(Path(folder), KEY)
+        for number in range(2):
+            events = told(number, 0)[:2]
+            events.append(ev.StepDecided(step=1, agent="a", proposal=proposal, at_us=NOW, cause=1))
+            events.append(ENDED)
+            write(store, events)
+        rows = [Spent(*row) for row in store.rows("spent", 0, 0, 0)]
+        store.close()
+    assert [row.key for row in rows] == [""]
+    spending = Spending((), {"acme": [Cap(unit="tokens", limit=MOST)]}, rows)
+    assert spending.stats()["tenant/acme"] == {"tokens": MOST}
+    assert spending.reserve_decision(identity(), RUN, decision(tokens=1), now_us=NOW) is not None
 
 
 def test_the_walks_have_every_kind_of_use() -> None:
@@ -186,6 +208,37 @@ def test_a_forged_identity_and_another_runs_reservation_are_refused() -> None:
     assert it.spend(request(settled=others)).reason_code is ReasonCode.POLICY_ERROR
     with pytest.raises(InvalidInput, match="not a reservation of"):
         it.spending.settle(identity(), RUN, others, now_us=NOW)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [f"{RUN}:1", f"{RUN}:1/wall@1", "run_other:1/decide@1", f"{child_run(RUN, 1, 0)}:1/decide@1", f"{RUN}:1/decide@1 "],
+)
+def test_a_decision_is_reserved_under_a_key_of_its_own(key: str) -> None:
+    """Under another run's key it would deny that run its decision; under a call's, the call could be taken back."""
+    reply = gate().spend(request(wanted=Wanted(key=key, price=Spend(), wall_ms=1)))
+    assert reply.reason_code is ReasonCode.POLICY_ERROR and "not a decision of" in reply.detail
+
+
+def test_a_call_cannot_be_taken_back() -> None:
+    it = gate(Cap(unit="tool_calls", limit=1))
+    key = effect_key(RUN, 1)
+    it.spend(request(wanted=Wanted(key=key, price=Spend(), wall_ms=1)))
+    assert it.spending.reserve(identity(), RUN, key, spec(), now_us=NOW) is None
+    it.spend(request(settled=(Settled(key=key, used={}),)))
+    assert it.spending.stats()["tenant/acme"] == {"tool_calls": 1}
+    short = it.spending.reserve(identity(), RUN, effect_key(RUN, 2), spec(), now_us=NOW)
+    assert short is not None and short.unit == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("key", "unit"), [(f"{RUN}:1", "tokens"), (f"{RUN}:1/undo@1", "tokens"), (f"{RUN}:1/decide@1", "tool_calls")]
+)
+def test_only_decisions_and_times_are_settled_and_only_in_their_units(key: str, unit: str) -> None:
+    it = gate(Cap(unit=unit, limit=9))
+    reply = it.spend(request(settled=(Settled(key=key, used={unit: 5}),)))
+    assert reply.reason_code is ReasonCode.POLICY_ERROR
+    assert it.spending.stats()["tenant/acme"] == {unit: 0}
 
 
 def test_a_settlement_of_what_was_not_reserved_counts() -> None:
