@@ -746,6 +746,8 @@ def test_a_tool_must_say_its_effect(misuse: Callable[[], Any]) -> None:
         (typed, {"timeout": float("nan")}, "timeout nan"),
         (typed, {"timeout": 10**6}, "timeout 1000000"),
         (typed, {"timeout": True}, "timeout True"),
+        (typed, {"process": 4}, "process 4"),
+        (typed, {"timeout": "5"}, "timeout '5'"),
         (typed, {"cost_microusd": -1}, "cost_microusd -1"),
         (typed, {"cost_microusd": 1.5}, "cost_microusd 1.5"),
         (typed, {"cost_microusd": True}, "cost_microusd True"),

@@ -148,7 +148,7 @@ class Tool:
             content=_paths(name, content),
             trusted_output=trusted_output,
         )
-        limits = ProcessLimits() if process is True else process or None
+        limits = _checked_process(name, process)
         return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile, limits, undo=undo)
 
 
@@ -333,8 +333,14 @@ def _paths(name: str, content: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(content)))
 
 
+def _checked_process(name: str, process: ProcessLimits | bool) -> ProcessLimits | None:
+    if not isinstance(process, ProcessLimits | bool):
+        raise InvalidConfig(f"tool {name}: process {process!r:.80} is neither True nor a ProcessLimits(...)")
+    return ProcessLimits() if process is True else process or None
+
+
 def _milliseconds(name: str, seconds: float) -> int:
-    if isinstance(seconds, bool) or not 0.001 <= seconds <= 86_400:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0.001 <= seconds <= 86_400:
         raise InvalidConfig(f"tool {name}: timeout {seconds!r} is not between 0.001 and 86,400 seconds")
     return int(seconds * 1000)
 
