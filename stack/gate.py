@@ -145,7 +145,7 @@ class Gate:
         if blocked is not None:
             return SpendReply(reason_code=ReasonCode.SWITCHED_OFF, detail=str(blocked))
         if wanted.price is None and self.spending.must_be_priced(tenant):
-            text = f"the agent names no price, and runs of {tenant} share a budget"
+            text = f"the agent names no price, and runs of {tenant} share a budget: decorate it with @priced(...)"
             return SpendReply(reason_code=ReasonCode.PRICE_UNKNOWN, detail=text)
         short = self.spending.reserve_decision(identity, request.run_id, wanted, now_us=now, share=request.share)
         if short is not None:
@@ -253,7 +253,7 @@ class Gate:
     def _afford(self, request: GateRequest, identity: Identity, spec: ToolSpec, wall_ms: int) -> Decision | None:
         """Count the call on every budget it falls under; return the refusal if one of them has too little left."""
         if spec.cost_microusd is None and self.spending.must_be_priced(identity.tenant):
-            text = f"{spec.name} has no cost_microusd, and runs of {identity.tenant} share a budget"
+            text = f"{spec.name} has no cost_microusd (0 = free), and runs of {identity.tenant} share a budget"
             return self._evaluator.deny(ReasonCode.PRICE_UNKNOWN, text, rule="budget")
         short = self.spending.reserve(
             identity,
