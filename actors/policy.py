@@ -20,8 +20,9 @@ from airside.stack.gate import Gate, GateRequest, Proposed
 from airside.stack.ids import Buffered, RunId, mint_issuer
 from airside.stack.ledger import Per, window_of
 from airside.stack.messages import Order
-from airside.stack.metering import SpendRequest
+from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.policy import load_bundle
+from airside.stack.reasons import ReasonCode
 from airside.stack.sealing import unwrap
 from airside.stack.spending import Spending
 from airside.stack.spent import Spent
@@ -46,7 +47,7 @@ class Policy(Layer):
         """Compile the bundle and the tools' validators, void what was granted before, and count what was spent."""
         settings = self.config.settings
         self._decoder = msgspec.msgpack.Decoder(GateRequest)
-        self._spend_request = msgspec.msgpack.Decoder(SpendRequest).decode
+        self._spend_request = msgspec.msgpack.Decoder(SpendRequest)
         self._proposed = msgspec.msgpack.Decoder(Proposed).decode
         self._undo_request = msgspec.msgpack.Decoder(UndoRequest).decode
         self._encoder = msgspec.msgpack.Encoder()
@@ -103,7 +104,8 @@ class Policy(Layer):
         await self.ready()
         answers = []
         for item in batch:
-            reply = self._gate.decide(self._decoder.decode(item))
+            request = _decoded(self._decoder, item)
+            reply = self._gate.unreadable() if request is None else self._gate.decide(request)
             self._decisions[reply.decision.outcome] += 1
             answers.append(self._encoder.encode(reply))
         return answers
@@ -111,7 +113,9 @@ class Policy(Layer):
     async def spend(self, batch: list[bytes]) -> list[bytes]:
         """Reserve what each decision of a batch can cost, or say why it may not be made."""
         await self.ready()
-        return [self._encoder.encode(self._gate.spend(self._spend_request(item))) for item in batch]
+        requests = [_decoded(self._spend_request, item) for item in batch]
+        unreadable = SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail="not a request")
+        return [self._encoder.encode(unreadable if r is None else self._gate.spend(r)) for r in requests]
 
     async def check(self, batch: list[bytes]) -> list[bytes]:
         """Say of each proposal why it cannot be its tool's arguments, nothing if it can; decides nothing."""
@@ -143,6 +147,14 @@ class Policy(Layer):
         """Return the decisions made since this incarnation began, and what was used since the journal began."""
         used = self._gate.spending.stats() if self._started else {}
         return {**self._decisions, "used": used}
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[Any], item: bytes) -> Any:
+    """Return a request, None if it is none: its neighbours in the batch are decided all the same."""
+    try:
+        return decoder.decode(item)
+    except msgspec.MsgspecError:
+        return None
 
 
 control(Policy.stats)

@@ -54,10 +54,11 @@ class Account:
     async def reserve(self, i: do.Reserve, *, now_us: Callable[[], int]) -> ev.SpendReserved | ev.SpendRefused:
         """Have the gate set that aside."""
         wanted = Wanted(key=decision_key(self._run_id, i.step, self._epoch), price=i.price, wall_ms=i.wall_ms)
-        request = msgspec.structs.replace(self._request, wanted=wanted, settled=self.take())
+        request = msgspec.structs.replace(self._request, wanted=wanted, settled=self.untold)
         reason: ReasonCode | None
         try:
             reply = await self._policy.spend(request)
+            self.told(request.settled)
             reason, detail = reply.reason_code, reply.detail
         except LayerUnavailable as error:
             reason, detail = ReasonCode.POLICY_ERROR, error.message[:2000]
@@ -82,15 +83,20 @@ class Account:
             key = wall_key(self._run_id, gated.step, gated.attempt)
             self._settled += (Settled(key=key, used={"wall_ms": milliseconds(duration_us)}),)
 
-    def take(self) -> tuple[Settled, ...]:
-        """Return what is to be told with the next request, once."""
-        told, self._settled = self._settled, ()
-        return told
+    @property
+    def untold(self) -> tuple[Settled, ...]:
+        """What is to be told with every request until one is answered: settled twice is once."""
+        return self._settled
+
+    def told(self, settled: tuple[Settled, ...]) -> None:
+        """Note that the gate has answered a request that told of these."""
+        self._settled = tuple(each for each in self._settled if each not in settled)
 
     async def settle_up(self) -> None:
         """Tell what has not been told; where the gate does not answer, what was reserved counts in full."""
         if self._settled:
             try:
-                await self._policy.spend(msgspec.structs.replace(self._request, settled=self.take()))
+                await self._policy.spend(msgspec.structs.replace(self._request, settled=self._settled))
             except LayerUnavailable:
                 return
+            self._settled = ()

@@ -115,15 +115,22 @@ def priced(*bare: object, tokens: int = 0, cost_microusd: int = 0) -> Callable[[
         raise InvalidConfig(
             "priced: say the price: @priced(tokens=..., cost_microusd=...), or @priced() for a free one"
         )
-    for name, amount in (("tokens", tokens), ("cost_microusd", cost_microusd)):
-        if type(amount) is not int or not 0 <= amount <= MOST:
-            raise InvalidConfig(f"priced: {name}={amount!r:.40} is not a whole number of at least 0")
+    price = Spend(tokens=tokens, cost_microusd=cost_microusd)
+    _check(price, "priced")
 
     def decorate(agent: Decides) -> Decides:
-        agent.price = Spend(tokens=tokens, cost_microusd=cost_microusd)  # type: ignore[attr-defined]
+        agent.price = price  # type: ignore[attr-defined]
         return agent
 
     return decorate
+
+
+def _check(price: Spend, where: str) -> None:
+    # A `Spend` holds whatever it was made with; what is no count the journal can write, and never read again.
+    for name in Spend.__struct_fields__:
+        amount = getattr(price, name)
+        if type(amount) is not int or not 0 <= amount <= MOST:
+            raise InvalidConfig(f"{where}: {name}={amount!r:.40} is not a whole number of at least 0")
 
 
 def price_of(agent: object) -> Spend | None:
@@ -131,6 +138,8 @@ def price_of(agent: object) -> Spend | None:
     price = getattr(agent, "price", None)
     if price is not None and not isinstance(price, Spend):
         raise InvalidConfig(f"agent {agent!r:.80}: its price is {price!r:.80}; it must be a Spend, or absent")
+    if price is not None:
+        _check(price, f"agent {agent!r:.80}: its price")
     return price
 
 

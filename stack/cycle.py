@@ -295,10 +295,11 @@ class Cycle:
                 origins=self._tracer.trace(i.action.tool, i.action.arguments, s)
                 if traced is None or i.action.tool in traced
                 else (),
-                settled=self._account.take(),
+                settled=self._account.untold,
                 share=self._account.share,
             )
             reply = await self._layers.policy.decide(request)
+            self._account.told(request.settled)
         except LayerUnavailable as error:
             # A dead layer means no; in `resuming` the machine makes that "in doubt" rather than "denied".
             return self._gated(i, GateReply(decision=_unreachable(reason, error)), "")

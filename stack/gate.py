@@ -116,6 +116,10 @@ class Gate:
         """The bundle's version."""
         return self._evaluator.version
 
+    def unreadable(self) -> GateReply:
+        """Return the decision about what is no request: a deny."""
+        return GateReply(decision=self._evaluator.error("not a request"))
+
     def decide(self, request: GateRequest) -> GateReply:
         """Return the decision; anything unexpected is a deny with `policy_error`."""
         try:

@@ -190,9 +190,9 @@ class Ledger:
         if known is not None and (known.spans is not None or caps is None):
             return
         given = tuple(caps or ())
-        amounts_of({cap.unit: cap.limit for cap in given})
         spans: dict[str, tuple[Per, ...]] = {}
         for cap in given:
+            amounts_of({cap.unit: cap.limit})
             spans[cap.unit] = (*spans.get(cap.unit, ()), cap.per)
         account = known or _Account(name, parent, (), None)
         account.caps, account.spans = given, None if caps is None else spans
