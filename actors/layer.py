@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from airside.actors.settings import Settings
 
@@ -33,6 +35,8 @@ GRACE_S = 0.02
 BEAT_S = 0.2
 """How often a watched event loop shows that it turns: several times within the default `stall_s`, cheap when idle."""
 
+_BEGIN_AGAIN_S = 0.5
+
 TICKET = b"\xc1"
 """First byte of a ticket; MessagePack never begins with it, so an answer cannot be taken for one."""
 
@@ -46,6 +50,17 @@ class LayerConfig:
     seal_key: bytes = field(default=b"", repr=False)
 
 
+def _insist_on_begin(actor: Any) -> None:
+    """Have an actor begin: while Ray takes it for dead, or what it needs is away, it is asked again."""
+    while True:
+        try:
+            ray.get(actor.begin.remote())
+        except RayError:
+            time.sleep(_BEGIN_AGAIN_S)
+        else:
+            return
+
+
 class Layer:
     """Base of the actors."""
 
@@ -56,9 +71,10 @@ class Layer:
         self._born = time.time()
         self._node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         self._pending: dict[bytes, asyncio.Future[bytes]] = {}
-        # After a restart nobody may call for a while: the layer asks itself to begin.
+        # After a restart nobody may call for a while: the layer asks itself to begin, again if Ray loses that.
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-            ray.get_runtime_context().current_actor.begin.remote()
+            actor = ray.get_runtime_context().current_actor
+            threading.Thread(target=_insist_on_begin, args=(actor,), name="begin", daemon=True).start()
 
     async def ready(self) -> None:
         """Start once; a failed start is tried again at the next call."""
