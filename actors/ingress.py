@@ -77,14 +77,6 @@ class Ingress(Layer):
         check_bounds(list(request.labels), where="request.labels")
         return msgspec.structs.replace(request, request_id=request_for(identity.tenant, identity.principal, nonce))
 
-    async def identify(self, credential: str) -> tuple[bytes, str]:
-        """Return the encoded identity, and no refusal; or nothing, and the refusal's text."""
-        await self.ready()
-        try:
-            return encode(self._authenticator.identify(credential, int(time.time()))), ""
-        except AuthRefused as refusal:
-            return b"", refusal.message
-
     async def vote(self, credential: str, approval_id: str, verdict: str, arguments: bytes, note: str) -> VoteReply:
         """Pass a vote on, with the identity of whoever holds the credential."""
         await self.ready()

@@ -14,6 +14,7 @@ import pytest
 
 from airside.actors.pulse import Where
 from airside.actors.strays import strays, sweep
+from tests.apps.killing import LEFT
 from tests.on_ray import alive, until
 
 PROGRAM = """
@@ -28,19 +29,7 @@ place = Path(sys.argv[1])
 
 def leave(name):
     (place / f"{name}-{os.getpid()}").touch()
-
-CHILD = '''
-import os, signal, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if os.fork():
-    os._exit(0)
-os.setsid()
-if os.fork():
-    os._exit(0)
-open(sys.argv[1] + "/program-%d" % os.getpid(), "w").close()
-time.sleep(1e6)
-'''
-subprocess.Popen([sys.executable, "-c", CHILD, str(place)])
+subprocess.Popen([sys.executable, "-c", sys.argv[2], str(place)])
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -55,7 +44,7 @@ time.sleep(1e6)
 @pytest.fixture
 def left(tmp_path: Path) -> Iterator[tuple[Where, list[int]]]:
     """Yield where a killed process was, and what it left running."""
-    parent = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path), LEFT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     where = Where(*map(int, parent.stdout.readline().split()))
     until(lambda: len(list(tmp_path.iterdir())) == 2, "both to begin")
