@@ -64,12 +64,15 @@ class ToolExecutor(Layer):
             on_refusal=self._note,
             journal=self._journal.append,
         )
+        self._watched = asyncio.Event()
         self._beating = asyncio.ensure_future(self._keep_beating())
 
     async def _keep_beating(self) -> None:
         assert self._pulse is not None
         while True:
             self._pulse.turn()
+            if self._pulse.watched:
+                self._watched.set()
             await asyncio.sleep(BEAT_S)
 
     async def greet(self) -> tuple[str, Where]:
@@ -94,8 +97,12 @@ class ToolExecutor(Layer):
             self._thrown, self._dispatcher.switches = len(thrown), Switches(thrown)
 
     async def execute(self, batch: list[bytes]) -> list[bytes]:
-        """Carry out or refuse each call of a batch."""
+        """Carry out or refuse each call of a batch.
+
+        None begins before the node's Warden looks after this process: what a tool leaves running would outlive it.
+        """
         await self.ready()
+        await self._watched.wait()
         if self._dispatcher.issuer == NO_ISSUER:
             await self._ask_whom_to_trust()
 

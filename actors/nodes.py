@@ -106,12 +106,14 @@ class Nodes:
                     return
             else:
                 node.stamp_s, node.heard_s = seen.stamp_s, boot_s()
-                self._tell(seen)
+                self._tell(seen, node.node_id, watched)
             await asyncio.sleep(self._config.settings.heartbeat_s)
 
-    def _tell(self, seen: Seen) -> None:
+    def _tell(self, seen: Seen, node_id: str, asked: Mapping[str, Where]) -> None:
+        now = self._watcher.watched(node_id)
         for key in seen.dead:
-            self._watcher.died(key)
+            if now.get(key) == asked[key]:  # else another process has its place meanwhile
+                self._watcher.died(key)
         for key, stall in seen.stalls.items():
             self._watcher.stalled(key, Stall(*stall))
 

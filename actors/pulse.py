@@ -6,10 +6,10 @@ whether agents are entered and left, which run's code it is in, and whether othe
 signal makes the process write down where its loop's thread is, for that signal's handler needs no interpreter.  Both
 are anonymous files, gone with the process.
 
-The page also carries the process's lease, the one thing the Warden writes: until when it may live.  A thread of the
-process keeps a timer of the kernel's set to the lease's end, which sends SIGKILL.  So it ends itself where nobody can
-reach it, even when C code lets no thread set the timer anew; and the timer is no one that `signal.alarm` or `setitimer`
-sets, and its signal none that can be ignored.
+The page also carries what the Warden writes: that it looks after the process, and the process's lease, until when it
+may live.  A thread of the process keeps a timer of the kernel's set to the lease's end, which sends SIGKILL.  So it
+ends itself where nobody can reach it, even when C code lets no thread set the timer anew; and the timer is no one that
+`signal.alarm` or `setitimer` sets, and its signal none that can be ignored.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from airside.stack.ids import RunId
 _PAGE = struct.Struct("<QQ128p")
 _BEATS, _BEATS_AT = struct.Struct("<Q"), 192
 _LEASE, _LEASE_AT = struct.Struct("<d"), 256
+_WATCHED_AT = 320
 _KEEP_S = 0.1
 """How often a process's keeper beats and sets its timer: several times within the shortest useful lease."""
 
@@ -144,6 +145,11 @@ class PulseWriter:
                 deadline.set(_LEASE.unpack_from(self._page, _LEASE_AT)[0])
             time.sleep(_KEEP_S)
 
+    @property
+    def watched(self) -> bool:
+        """Whether a Warden has come to look after this process, and so will end what the process leaves behind."""
+        return self._page[_WATCHED_AT] != 0
+
     def turn(self) -> None:
         """Say that the loop turns."""
         self._turns += 1
@@ -183,6 +189,10 @@ class PulseReader:
     def beats(self) -> int:
         """Return how often a thread of the process that only counts got the interpreter."""
         return int(_BEATS.unpack_from(self._page, _BEATS_AT)[0])
+
+    def watch(self) -> None:
+        """Tell the process that it is looked after."""
+        self._page[_WATCHED_AT] = 1
 
     def extend(self, until_s: float) -> None:
         """Let the process live until `until_s` (as `boot_s` counts), if it may not live longer already."""

@@ -49,6 +49,7 @@ class Ward:
 
     def __init__(self, settings: Settings, where: Where) -> None:
         self.pulse = PulseReader(where)
+        self.pulse.watch()
         self._stall = StallWatch(stall_s=settings.stall_s, every_s=settings.heartbeat_s)
         self._cpu_s = 0.0
         self._beats = 0

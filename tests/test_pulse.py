@@ -211,6 +211,9 @@ def test_turning_and_leaving_are_counted() -> None:
     pulse.leave()
     pulse.enter(RunId("run_b"))
     assert PulseReader(pulse.where).read() == Reading(turns=1, left=1, inside="run_b")
+    assert not pulse.watched
+    PulseReader(pulse.where).watch()
+    assert pulse.watched
 
 
 # The watch.

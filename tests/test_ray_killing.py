@@ -85,6 +85,17 @@ def test_a_program_that_a_tool_or_an_agent_left_running_ends_with_its_process(
     until(lambda: not alive(left), "it to end")
 
 
+def test_an_executor_that_has_only_begun_leaves_no_program_either(stack: Stack, tmp_path: Path) -> None:
+    for number in range(5):
+        place = tmp_path / str(number)
+        place.mkdir()
+        sigkill(stack, "executor")
+        assert submit(stack, "caller", tool="leave", place=place).result(timeout=BOUND_S).ok
+        (left,) = until(lambda place=place: processes(place), "it to begin")  # type: ignore[misc]
+        sigkill(stack, "executor")
+        until(lambda left=left: not alive(left), "it to end", 10)  # type: ignore[misc]
+
+
 def test_a_program_that_was_left_running_ends_with_the_stack(local_ray: None, tmp_path: Path) -> None:
     state, place = tmp_path / "state", tmp_path / "place"
     place.mkdir()
