@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from airside.actors.announcing import OnApproval
 from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
+from airside.memory.rules import MemoryRules
 from airside.stack.agents import Agent, FunctionAgent, price_of
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import InvalidConfig
@@ -29,7 +30,8 @@ class App:
 
     `agents` are objects with `async decide(view)`, or functions `view -> proposal`.  `routes` default to the only
     agent, as `default`.  `policy` and `directory` are YAML files (a `Path`) or YAML text; a directory may also be
-    built in code.  There is no stack without a policy.  `memory` = recall before every decision.  `job_inputs` is a
+    built in code.  There is no stack without a policy.  `memory` = recall before every decision, by the
+    rules it gives (`True`: the default ones).  `job_inputs` is a
     Pydantic model of the further fields a line of a jobs file may have, which become the request's inputs.
     `on_approval` is a function that is called in a thread of the Approvals process, with the notice as a dictionary,
     when a call begins to wait for people and when it is decided; after a restart again.  What it raises is logged.
@@ -40,7 +42,7 @@ class App:
     policy: Path | str
     directory: Directory | Path | str
     routes: Mapping[str, Topology] = field(default_factory=dict)
-    memory: bool = False
+    memory: bool | MemoryRules = False
     embedder: Callable[[], Embedder] = SentenceTransformerEmbedder
     version: str = "1"
     job_inputs: type[BaseModel] | None = None
@@ -73,6 +75,7 @@ class App:
             traced=policy.traced(specs),
             metered=directory.metered(DECISION_UNITS),
             directory=directory,
+            memory=_memory_rules(self.memory),
         )
 
 
@@ -92,6 +95,7 @@ class CheckedApp:
     traced: frozenset[str]
     metered: frozenset[str]
     directory: Directory
+    memory: MemoryRules | None
 
 
 def _check_names(bundle: Bundle, tools: Mapping[str, Tool]) -> None:
@@ -125,6 +129,15 @@ def _check_kinds(app: App) -> None:
     for name, topology in app.routes.items():
         if not (hasattr(topology, "agents") and hasattr(topology, "next_step")):
             raise InvalidConfig(f"route {name}: {topology!r:.80} is no topology: give SingleAgent(agent), say")
+
+
+def _memory_rules(memory: object) -> MemoryRules | None:
+    """Return the rules of an app's memory, None without one; raise `InvalidConfig` for what is neither."""
+    if isinstance(memory, MemoryRules):
+        return memory.checked()
+    if not isinstance(memory, bool):
+        raise InvalidConfig(f"memory: {memory!r:.80} is neither True, False nor MemoryRules(...)")
+    return MemoryRules() if memory else None
 
 
 def _check_callback(on_approval: object) -> None:

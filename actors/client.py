@@ -24,7 +24,8 @@ from ray.util import list_named_actors
 from airside.actors.books import ORDER_PURPOSE
 from airside.actors.doubts import list_doubts
 from airside.actors.jobs import BadLine, Job
-from airside.actors.layer import TICKET, now_us
+from airside.actors.layer import now_us
+from airside.actors.memory_client import MemoryClient
 from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.progress import progress_of
 from airside.actors.results import PendingApproval, RunResult, ended, refused
@@ -38,7 +39,6 @@ from airside.stack.events import decode_event
 from airside.stack.ids import parse_run
 from airside.stack.keyring import KeyRing
 from airside.stack.messages import Order, Submission, Ticket, VoteReply
-from airside.stack.ports import Candidate, LearnReply
 from airside.stack.reasons import ReasonCode
 from airside.stack.rollback import RollbackReport
 from airside.stack.sealing import wrap
@@ -406,12 +406,12 @@ class Stack:
             raise InvalidInput(f"the journal has no run {run_id}")
         return tell([decode_event(body) for body in bodies])
 
-    def remember(self, candidate: Candidate) -> str:
-        """Offer memory a record, as its operator; return `stored` or the code of why it was not kept."""
-        answer = self._call("memory", "write_if_useful", [encode(candidate)])[0]
-        if answer.startswith(TICKET):
-            answer = self._call("memory", "collect", answer)
-        return msgspec.msgpack.decode(answer, type=LearnReply).code
+    # Memory.
+
+    @property
+    def memory(self) -> MemoryClient:
+        """The stack's memory, as its operator or a keeper: what is kept, who erases it, what it is exported to."""
+        return MemoryClient(self._call, self._key_ring)
 
     # Twins to await.
 

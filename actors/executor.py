@@ -14,7 +14,7 @@ import ray
 from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us
 from airside.actors.pulse import PulseWriter, Where
 from airside.actors.strays import mark_children
-from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
+from airside.actors.stubs import Remote, RemoteJournal, RemoteMemory, encode, encode_json
 from airside.stack.errors import LayerUnavailable
 from airside.stack.grants import GrantRefused
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantId, mint_executor
@@ -38,9 +38,10 @@ def _entry(refused: GrantRefused) -> Entry:
 class ToolExecutor(Layer):
     """Carries out granted calls; every (re)start is another incarnation, for which old grants are void."""
 
-    def __init__(self, config: LayerConfig, tools: Sequence[Tool | Toolset]) -> None:
+    def __init__(self, config: LayerConfig, tools: Sequence[Tool | Toolset], has_memory: bool) -> None:
         super().__init__(config)
         self._tools = tools
+        self._has_memory = has_memory
         self._pulse: PulseWriter | None = None
 
     async def start(self) -> None:
@@ -63,6 +64,7 @@ class ToolExecutor(Layer):
             now_us=now_us,
             on_refusal=self._note,
             journal=self._journal.append,
+            memory=RemoteMemory(self.config.settings) if self._has_memory else None,
         )
         self._watched = asyncio.Event()
         self._beating = asyncio.ensure_future(self._keep_beating())

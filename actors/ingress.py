@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.layer import Layer, LayerConfig, control
+from airside.actors.layer import Layer, LayerConfig, control, now_us
 from airside.actors.stubs import Remote, encode, encode_json
 from airside.stack.auth import Authenticator
 from airside.stack.canonical import check_bounds, parse_bounded
@@ -16,6 +16,7 @@ from airside.stack.directory import Directory
 from airside.stack.errors import AuthRefused, InvalidInput, LayerUnavailable
 from airside.stack.identity import run_subject, seal_identity, vote_subject
 from airside.stack.ids import ApprovalId, request_for, run_of
+from airside.stack.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_order
 from airside.stack.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
 from airside.stack.values import Identity, Request, decode_json
@@ -38,6 +39,7 @@ class Ingress(Layer):
         self._authenticator = Authenticator(self._directory, self._local_public_pem)
         self._submission = msgspec.msgpack.Decoder(Submission).decode
         self._admit = Remote(self.config.settings, "driver").coalesced("admit", Ticket)
+        self._memory = Remote(self.config.settings, "memory")
         self._vote = Remote(self.config.settings, "approvals").coalesced("vote", VoteReply)
 
     async def submit(self, batch: list[bytes]) -> list[bytes]:
@@ -98,6 +100,25 @@ class Ingress(Layer):
         )
         reply: VoteReply = await self._vote(vote)
         return reply
+
+    async def keep(self, credential: str, action: str, tenant: str, target: str) -> bytes:
+        """Pass an order about memory on, for a principal that holds the keeper's role in its tenant."""
+        await self.ready()
+        try:
+            identity: Identity = self._authenticator.identify(credential, int(time.time()))
+        except AuthRefused as refusal:
+            return encode(MemoryAnswer(problem=refusal.message))
+        if KEEPER not in identity.roles or identity.tenant != tenant or action not in KEEPERS_ACTIONS:
+            return encode(MemoryAnswer(problem=f"{identity.principal} may not {action!r:.40}: the role {KEEPER} may"))
+        order = MemoryOrder(
+            action=action,  # type: ignore[arg-type]
+            tenant=identity.tenant,
+            by=identity.principal,
+            at_us=now_us(),
+            target=target,
+        )
+        answer: bytes = await self._memory.call("order", seal_order(self.config.seal_key, order))
+        return answer
 
     async def stats(self) -> dict[str, Any]:
         """Return what was accepted and refused since this incarnation began."""

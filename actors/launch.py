@@ -178,8 +178,9 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
     app, version = checked.app, checked.app.version
     plain = LayerConfig(settings, state_dir)
     sealed = replace(plain, seal_key=keys.seal)
+    has_memory = checked.memory is not None
     runtime_app = RuntimeApp(
-        checked.agents, checked.routes, checked.specs, app.memory, version, checked.traced, checked.metered
+        checked.agents, checked.routes, checked.specs, has_memory, version, checked.traced, checked.metered
     )
 
     def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:
@@ -201,9 +202,11 @@ def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys
 
     made = [make(Journal, "journal", plain, keys.chain)]
     made.append(make(Policy, "policy", sealed, checked.bundle, checked.specs, checked.directory))
-    made += [make(ToolExecutor, "executor", sealed, app.tools, key=str(i)) for i in range(settings.executors)]
-    if app.memory:
-        made.append(make(Memory, "memory", plain, app.embedder))
+    made += [
+        make(ToolExecutor, "executor", sealed, app.tools, has_memory, key=str(i)) for i in range(settings.executors)
+    ]
+    if has_memory:
+        made.append(make(Memory, "memory", sealed, app.embedder, checked.memory))
     made.append(make(Approvals, "approvals", sealed, keys.webhook.decode(), app.on_approval))
     fleet = Fleet(plain, runtime_app)
     made.append(make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet))

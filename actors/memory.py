@@ -2,55 +2,147 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from airside.actors.layer import Layer, LayerConfig, control, now_us
+from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
 from airside.memory.embedder import Embedder
+from airside.memory.erasing import Erasure
+from airside.memory.rules import MemoryRules
 from airside.memory.service import MemoryService
-from airside.stack.ports import Candidate, LearnReply, RecallRequest
+from airside.stack.canonical import digest
+from airside.stack.errors import AirsideError, InvalidId
+from airside.stack.ids import TenantId, parse_tenant
+from airside.stack.memory_orders import MemoryAnswer, MemoryOrder, open_order
+from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.reasons import MemoryCode
+from airside.stack.warrants import Warrants
 
 
 class Memory(Layer):
-    """Recalls and learns."""
+    """Recalls, learns, and makes go."""
 
-    def __init__(self, config: LayerConfig, embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, config: LayerConfig, embedder: Callable[[], Embedder], rules: MemoryRules) -> None:
         super().__init__(config)
         self._embedder = embedder
+        self._rules = rules
 
     async def start(self) -> None:
-        """Make the service; the model is loaded when the first text needs it."""
+        """Open the tables, and erase what was ordered before; the model is loaded when the first text needs it."""
         self._recall = msgspec.msgpack.Decoder(RecallRequest).decode
         self._candidate = msgspec.msgpack.Decoder(Candidate).decode
         self._encode = msgspec.msgpack.Encoder().encode
-        self._service = MemoryService(self.config.state_dir / "memory", self._embedder, now_us)
+        self._warrants = Warrants(self.config.seal_key, now_us)
+        self._refused = 0
+        self._service = MemoryService(self.config.state_dir / "memory", self._embedder, now_us, self._rules)
+        await self._service.start()
+        self._sweeping = asyncio.ensure_future(self._keep_sweeping())
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(self._rules.sweep_s)
+            try:
+                await self._service.sweep()
+            except Exception:
+                # What has expired is not returned, swept or not.
+                logger.exception("memory was not swept", extra={"action": "sweep_failed"})
 
     async def retrieve(self, batch: list[bytes]) -> list[bytes]:
-        """Answer each query of a batch."""
-        await self.ready()
-
-        async def one(item: bytes) -> bytes:
-            return self._encode(await self._service.retrieve(self._recall(item)))
-
-        return await self.answer_each(batch, one)
-
-    async def write_if_useful(self, batch: list[bytes]) -> list[bytes]:
-        """Keep each candidate of a batch that is worth it."""
+        """Answer each query of a batch that has a warrant for its tenant."""
         await self.ready()
 
         async def one(item: bytes) -> bytes:
             try:
-                return self._encode(await self._service.write_if_useful(self._candidate(item)))
-            except Exception as error:
-                return self._encode(LearnReply(code=f"error: {type(error).__name__}: {error}"[:300]))
+                request = self._warrants.recall(self._recall(item))
+            except msgspec.DecodeError as error:
+                return self._encode(RecallReply(error=f"no request: {error}"[:300]))
+            if request is None:
+                self._unwarranted()
+                return self._encode(RecallReply(error="no warrant for this tenant"))
+            return self._encode(await self._service.retrieve(request))
 
         return await self.answer_each(batch, one)
 
+    async def write_if_useful(self, batch: list[bytes]) -> list[bytes]:
+        """Keep each candidate of a batch that has a warrant for its tenant and is worth it."""
+        await self.ready()
+
+        async def one(item: bytes) -> bytes:
+            try:
+                candidate = self._candidate(item)
+            except msgspec.DecodeError:
+                return self._encode(LearnReply(code=MemoryCode.INVALID))
+            if not self._warrants.learn(candidate):
+                self._unwarranted()
+                return self._encode(LearnReply(code=MemoryCode.UNWARRANTED))
+            return self._encode(await self._kept(candidate))
+
+        return await self.answer_each(batch, one)
+
+    def _unwarranted(self) -> None:
+        self._refused += 1
+        logger.warning("memory was asked without a warrant", extra={"action": "memory_unwarranted"})
+
+    async def _kept(self, candidate: Candidate) -> LearnReply:
+        try:
+            return await self._service.write_if_useful(candidate)
+        except InvalidId:
+            return LearnReply(code=MemoryCode.INVALID)
+        except Exception:
+            logger.exception("a candidate was not kept", extra={"action": "not_learned"})
+            return LearnReply(code=MemoryCode.MEMORY_UNAVAILABLE)
+
+    async def order(self, sealed: bytes) -> bytes:
+        """Carry out an order that Ingress or an operator sealed."""
+        await self.ready()
+        order = open_order(self.config.seal_key, sealed, now_us())
+        if order is None:
+            self._unwarranted()
+            return self._encode(MemoryAnswer(problem="the order's seal does not hold, or it is old"))
+        try:
+            data = self._encode(await self._carry_out(order, parse_tenant(order.tenant)))
+        except AirsideError as error:
+            return self._encode(MemoryAnswer(problem=error.message))
+        if order.action not in ("search", "records"):
+            target = digest(order.target.encode())[:12] if order.target else ""
+            logger.warning(
+                "%s: %s %s by %s", order.tenant, order.action, target, order.by, extra={"action": "memory_order"}
+            )
+        return self._encode(MemoryAnswer(data=data))
+
+    async def _carry_out(self, order: MemoryOrder, tenant: TenantId) -> Any:
+        service = self._service
+        match order.action:
+            case "remember":
+                assert order.candidate is not None
+                return await self._kept(msgspec.structs.replace(order.candidate, tenant=tenant))
+            case "search":
+                assert order.request is not None
+                return await service.retrieve(msgspec.structs.replace(order.request, tenant=tenant))
+            case "records":
+                return await service.records(tenant)
+            case "pin" | "unpin":
+                return await service.pin(tenant, order.target, pinned=order.action == "pin")
+            case "quarantine" | "release":
+                return await service.set_aside(tenant, order.target, aside=order.action == "quarantine")
+            case "erase_record" | "erase_subject" | "erase_tenant":
+                what: Any = order.action.removeprefix("erase_")
+                return await service.erase(Erasure(tenant=tenant, what=what, target=order.target))
+            case "export":
+                return await service.export(tenant)
+            case "import":
+                return await service.take_in(tenant, order.data, order.trust)
+            case "reembed":
+                return await service.reembed(tenant)
+            case "sweep":
+                return await service.sweep()
+
     async def stats(self) -> dict[str, Any]:
-        """Return the open tenants, their records, and cached queries."""
-        return dict(self._service.stats()) if self._started else {}
+        """Return the open tenants, their records and bytes, and cached queries."""
+        return {**self._service.stats(), "unwarranted": self._refused} if self._started else {}
 
 
 control(Memory.stats)

@@ -51,7 +51,8 @@ def started(exit_stack: ExitStack, name: str, tenant_count: int, **options: Any)
     stack = airside.start(ledger_app(tenant_count), stack=name, state_dir=folder, executors=1, **options)
     exit_stack.callback(stack.shutdown)
     for tenant in tenants(min(tenant_count, 20)):
-        stack.remember(Candidate(tenant=parse_tenant(tenant), text=NOTE, kind="fact", source="benchmark"))
+        note = Candidate(tenant=parse_tenant(tenant), text=NOTE, kind="fact", source="benchmark", trust="high")
+        stack.memory.remember(note)
     run(stack, tenant_count, 1)
     return stack
 

@@ -1,68 +1,69 @@
-"""The `Memory` port in one process: words instead of vectors, nothing on disk."""
+"""The `Memory` port in one process: hashed words instead of a model's vectors, nothing on disk, the same rules."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 
-from airside.memory.quality import objection
-from airside.stack.agents import Recalled
-from airside.stack.canonical import digest
+import numpy as np
+
+from airside.memory.calibration import GENERIC, load_calibration
+from airside.memory.embedder import Vectors
+from airside.memory.index import Bounds, Query, TenantIndex
+from airside.memory.planning import Drafted, Plan
+from airside.memory.quality import draft
+from airside.memory.rules import MemoryRules
+from airside.memory.text import MAX_QUERY_CHARACTERS, terms
 from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
-from airside.stack.values import CLEARANCES
+from airside.stack.reasons import MemoryCode
 
-_WORD = re.compile(r"\w+")
+
+class HashingEmbedder:
+    """Embeds a text as the counts of its hashed words: texts are as alike as their words are the same."""
+
+    name = "hashed-words"
+    dimension = 256
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one row of unit length per text, shape (len(texts), 256), float32."""
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            for term in terms(text) or [""]:
+                row[zlib.crc32(term.encode()) % self.dimension] += 1
+            row /= np.linalg.norm(row)
+        return vectors
 
 
 class LocalMemory:
-    """Scores by the share of the query's words a record has; keeps everything else of the contract."""
+    """Keeps everything of the contract but durability."""
 
-    def __init__(self, now_us: Callable[[], int]) -> None:
+    def __init__(self, now_us: Callable[[], int], rules: MemoryRules | None = None) -> None:
         self._now_us = now_us
-        self._records: dict[TenantId, list[Recalled]] = {}
+        self._rules = (rules or MemoryRules()).checked()
+        self._calibration = load_calibration(GENERIC)
+        self._embedder = HashingEmbedder()
+        self._tenants: dict[TenantId, TenantIndex] = {}
 
     async def retrieve(self, request: RecallRequest) -> RecallReply:
         """Return the best records of the tenant."""
-        words = set(_WORD.findall(request.query.lower()))
-        level, now = CLEARANCES.index(request.clearance), self._now_us()
-        found = []
-        for record in self._records.get(request.tenant, []):
-            if CLEARANCES.index(record.sensitivity) > level:
-                continue
-            if request.exclude_expired and record.expires_us <= now:
-                continue
-            score = len(words & set(_WORD.findall(record.text.lower()))) / max(1, len(words))
-            if score >= request.min_score:
-                found.append((score, record))
-        found.sort(key=lambda pair: -pair[0])
-        return RecallReply(records=tuple(_scored(record, score) for score, record in found[: request.top_k]))
+        index, query = self._tenants.get(request.tenant), request.query[:MAX_QUERY_CHARACTERS]
+        if index is None or not query.strip():
+            return RecallReply()
+        bounds = Bounds(request.top_k, request.min_score, request.clearance, self._now_us())
+        vector = self._embedder.embed([query])[0]
+        return RecallReply(records=index.search(Query.of(query, vector), bounds))
 
     async def write_if_useful(self, candidate: Candidate) -> LearnReply:
         """Keep a candidate that passes the quality gate and is new."""
-        code = objection(candidate)
-        if code is not None:
-            return LearnReply(code=code)
-        records = self._records.setdefault(candidate.tenant, [])
-        if any(r.text == candidate.text and r.expires_us > self._now_us() for r in records):
-            return LearnReply(code="duplicate")
-        now = self._now_us()
-        record_id = "mem_" + digest(f"{candidate.tenant}|{candidate.text}".encode())[:24]
-        records.append(
-            Recalled(
-                record_id=record_id,
-                text=candidate.text,
-                score=0.0,
-                source=candidate.source,
-                sensitivity=candidate.sensitivity,
-                kind=candidate.kind,
-                created_us=now,
-                expires_us=now + candidate.ttl_s * 1_000_000,
-            )
+        found = draft(candidate, self._rules, self._now_us())
+        if isinstance(found, MemoryCode):
+            return LearnReply(code=found)
+        index = self._tenants.setdefault(
+            candidate.tenant, TenantIndex(self._embedder.dimension, self._rules, self._calibration)
         )
-        return LearnReply(code="stored", record_id=record_id)
-
-
-def _scored(record: Recalled, score: float) -> Recalled:
-    fields = {name: getattr(record, name) for name in Recalled.__struct_fields__}
-    return Recalled(**{**fields, "score": score})
+        plan = Plan(index, candidate.tenant, self._rules.quota_of(candidate.tenant), self._now_us())
+        plan.take([Drafted(found, self._embedder.embed([found.text])[0])])
+        for record, vector in (*plan.changed.values(), *plan.added.values()):
+            index.put(record, vector)
+        return plan.replies[0]

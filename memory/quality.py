@@ -1,11 +1,23 @@
-"""What is worth keeping: a candidate passes, or is refused with a code."""
+"""What is worth keeping: a candidate becomes a draft of a record, or is refused with a code.
+
+Pure, and looks at the candidate alone; what it is beside the records there are, `planning` says.
+"""
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Literal
+from typing import NamedTuple
 
+from airside.memory.sensitive import personal_in, redacted, secret_in
+
+from airside.memory.records import FOREVER_US
+from airside.memory.rules import MAX_TTL_S, MemoryRules
+from airside.memory.text import normal
+from airside.stack.canonical import digest
 from airside.stack.ports import Candidate
+from airside.stack.reasons import MemoryCode
+from airside.stack.values import CLEARANCES, PERSONAL, TRUSTS
 
 MIN_WORDS = 4
 """Fewer words hold no fact that could be found again."""
@@ -13,25 +25,88 @@ MIN_WORDS = 4
 MAX_CHARACTERS = 8_000
 """About four windows of the embedder; what is longer is a document, and belongs in a store of documents."""
 
-MAX_TTL_S = 366 * 86_400
+MAX_NAME_CHARACTERS = 200
+"""Of a source, kind, subject or topic."""
 
-Code = Literal["stored", "too_short", "too_long", "no_content", "ttl_invalid", "duplicate"]
+FUTURE_US = 300 * 1_000_000
+"""By how much another machine's clock may be ahead; a later date would keep a record fresh for ever."""
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
-def objection(candidate: Candidate) -> Code | None:
-    """Return why a candidate is not worth keeping, or None."""
+class Draft(NamedTuple):
+    """What will be a record unless one like it is there: the candidate, its text as it is kept, and its times."""
+
+    candidate: Candidate
+    text: str
+    digest: str
+    labels: tuple[str, ...]
+    observed_us: int
+    expires_us: int
+
+
+def draft(candidate: Candidate, rules: MemoryRules, now_us: int) -> Draft | MemoryCode:
+    """Return the draft of a record, or why the candidate is not worth keeping."""
+    code = _fields(candidate, rules, now_us) or objection(candidate.text)
+    if code is not None:
+        return code
     text = candidate.text.strip()
+    labels: tuple[str, ...] = ()
+    if any(secret_in(each) for each in (text, candidate.source, candidate.subject, candidate.topic)):
+        return MemoryCode.SECRET
+    personal = personal_in(text)
+    if personal:
+        if rules.personal_data == "refuse":
+            return MemoryCode.PERSONAL_DATA
+        if rules.personal_data == "redact":
+            text = redacted(text, personal)
+        else:
+            labels = (PERSONAL,)
+    ttl_s = candidate.ttl_s if candidate.ttl_s is not None else rules.kinds[candidate.kind].ttl_s
+    return Draft(
+        candidate=candidate,
+        text=text,
+        digest=digest(normal(text).encode()),
+        labels=labels,
+        observed_us=candidate.observed_us or now_us,
+        expires_us=min(FOREVER_US - 1, now_us + ttl_s * 1_000_000),
+    )
+
+
+def _fields(candidate: Candidate, rules: MemoryRules, now_us: int) -> MemoryCode | None:
+    names = (candidate.source, candidate.kind, candidate.subject, candidate.topic)
+    shares = (candidate.importance, candidate.confidence)
+    if (
+        any(len(name) > MAX_NAME_CHARACTERS or not name.isprintable() for name in names)
+        or not (candidate.source and candidate.kind)
+        or not all(math.isfinite(share) and 0 <= share <= 1 for share in shares)
+        or candidate.sensitivity not in CLEARANCES
+        or candidate.trust not in TRUSTS
+    ):
+        return MemoryCode.INVALID
+    if candidate.ttl_s is None:
+        if candidate.kind not in rules.kinds:
+            return MemoryCode.TTL_INVALID
+    elif not 0 < candidate.ttl_s <= MAX_TTL_S:
+        return MemoryCode.TTL_INVALID
+    if not 0 <= candidate.observed_us <= now_us + FUTURE_US:
+        return MemoryCode.TIME_INVALID
+    return MemoryCode.LOW_CONFIDENCE if candidate.confidence < rules.min_confidence else None
+
+
+def objection(text: str) -> MemoryCode | None:
+    """Return why a text holds nothing worth keeping, or None."""
     if len(text) > MAX_CHARACTERS:
-        return "too_long"
-    words = _WORD.findall(text)
+        return MemoryCode.TOO_LONG
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return MemoryCode.INVALID  # half a character: nobody could write it down
+    words = _WORD.findall(normal(text))
     if not words:
-        return "no_content"
+        return MemoryCode.NO_CONTENT
     if len(words) < MIN_WORDS:
-        return "too_short"
-    if len({word.lower() for word in words}) * 5 < len(words):
-        return "no_content"  # the same few words over and over
-    if not 0 < candidate.ttl_s <= MAX_TTL_S:
-        return "ttl_invalid"
+        return MemoryCode.TOO_SHORT
+    if len(set(words)) * 5 < len(words):
+        return MemoryCode.NO_CONTENT  # the same few words over and over
     return None

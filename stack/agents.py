@@ -18,11 +18,16 @@ from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.state import StepRecord
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import BranchEnd, StageEnd
-from airside.stack.values import FREE, MOST, Action, Finish, Limits, Proposal, Request, Spend, Value
+from airside.stack.values import FREE, MOST, Action, Finish, Limits, Proposal, Request, Spend, Trust, Value
 
 
 class Recalled(Value, array_like=True):
-    """A memory record an agent is shown, with why it was chosen.  `score` is in [0, 1]; times are UTC microseconds."""
+    """A memory record an agent is shown, with why it was chosen.
+
+    `score` estimates the probability that the record is relevant, in [0, 1]; `cosine` and `bm25` are what it was
+    estimated from.  `rank` is what the records are ordered by: the score, less for what is old, unimportant or of a
+    source that is trusted little.  Times are UTC microseconds; `age_s` are seconds.
+    """
 
     record_id: str
     text: str
@@ -32,6 +37,14 @@ class Recalled(Value, array_like=True):
     kind: str
     created_us: int
     expires_us: int
+    cosine: float = 0.0
+    bm25: float = 0.0
+    rank: float = 0.0
+    age_s: float = 0.0
+    trust: Trust = "low"
+    importance: float = 0.5
+    subject: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,20 +28,14 @@ from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.instructions import Instructions
 from airside.stack.layers import Layers
-from airside.stack.learning import Learning
+from airside.stack.learning import Learning, as_text, labels_of
 from airside.stack.machine import RunMachine
-from airside.stack.ports import (
-    ExecuteRequest,
-    RecallRequest,
-)
+from airside.stack.ports import ExecuteRequest, RecallRequest, Warrant
 from airside.stack.provenance import Tracer
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import RunLog
 from airside.stack.topology import FanOut, Route, Visit
-from airside.stack.values import UNTRUSTED, Decision, Limits
-
-_LABELS = frozenset({"confidential", "restricted", UNTRUSTED})
-"""What marks a run that read a record of memory: two sensitivities, and that an outsider may have written it."""
+from airside.stack.values import Decision, Limits, ToolResult
 
 
 class Cycle:
@@ -61,7 +55,8 @@ class Cycle:
         self._remaining = machine.limits
         self._grant = b""
         self._reading = False
-        self._learning = Learning(layers.memory, machine.state, layers.now_us)
+        self._warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
+        self._learning = Learning(layers.memory, machine.state, self._warrant, layers.now_us)
         metered = submitted.identity.tenant in layers.metered
         self._account = Account(layers.policy, submitted, machine.state.epoch, metered=metered)
         self._inbox: deque[ev.Event] = deque()
@@ -191,7 +186,9 @@ class Cycle:
     async def _recall(self, i: do.Recall) -> ev.Event:
         identity = self.machine.state.submitted.identity
         assert self._layers.memory is not None
-        request = RecallRequest(tenant=identity.tenant, query=i.query, clearance=identity.clearance)
+        request = RecallRequest(
+            tenant=identity.tenant, query=i.query, clearance=identity.clearance, warrant=self._warrant
+        )
         try:
             reply = await self._layers.memory.retrieve(request)
             error = reply.error
@@ -205,7 +202,7 @@ class Cycle:
         return ev.MemoryRecalled(
             step=i.step,
             records=tuple((r.record_id, round(r.score, 4)) for r in reply.records),
-            labels=tuple(sorted({label for r in reply.records for label in (r.sensitivity, UNTRUSTED)} & _LABELS)),
+            labels=labels_of(reply.records),
             at_us=now,
             cause=i.cause,
         )
@@ -404,6 +401,7 @@ class Cycle:
                 cause=i.cause,
             )
         self._account.executed(i.gated, reply.result.duration_us)
+        self._keep_result(i, reply.result)
         return ev.ToolExecuted(
             step=i.step,
             attempt=i.attempt,
@@ -423,6 +421,13 @@ class Cycle:
             )
         except LayerUnavailable:
             return False
+
+    def _keep_result(self, i: do.Execute, result: ToolResult) -> None:
+        """Offer memory what a tool returned, if the tool says that it is worth keeping."""
+        spec = next((spec for spec in self._tools if spec.name == i.gated.tool), None)
+        if spec is not None and spec.memorable and result.ok:
+            learn = do.Learn(step=i.step, cause=i.cause, text=as_text(result.output), kind="result")
+            self._learning.begin(learn, from_outside=not spec.trusted_output)
 
     async def _learn(self, i: do.Learn) -> None:
         self._learning.begin(i)

@@ -5,7 +5,8 @@
     |   |-- AuthRefused
     |   `-- AdmissionRefused     with retry_after_s
     |-- Failed               a layer could not do its work
-    |   `-- LayerUnavailable     retryable: the actor is down or being restarted
+    |   |-- LayerUnavailable     retryable: the actor is down or being restarted
+    |   `-- MemoryFailed         a tenant's memory cannot be read or written; says which file
     |-- Misuse               the caller's input or configuration is wrong: says what, where and what to do
     |   |-- InvalidId
     |   |-- InvalidInput
@@ -66,6 +67,10 @@ class Failed(AirsideError):
 
 class LayerUnavailable(Failed):
     """An actor did not answer; it may be restarting.  Retryable."""
+
+
+class MemoryFailed(Failed):
+    """A tenant's memory cannot be read or written."""
 
 
 class Misuse(AirsideError):

@@ -323,6 +323,7 @@ class Gate:
                 issuer=self._issuer,
                 nonce=self._random(12),
                 version=request.version,
+                labels=request.labels,
             ),
         )
 

@@ -25,7 +25,8 @@ class Grant(Value, array_like=True):
 
     `version` is the app's, so that a switch that covers it holds at the executor too.
 
-    `undo`: it permits to take back the call of these arguments that returned `output_sha256`, and not to make it.
+    `labels` are what the run had taken in.  `undo`: it permits to take back the call of these arguments that returned
+    `output_sha256`, and not to make it.
     """
 
     tenant: TenantId
@@ -48,6 +49,7 @@ class Grant(Value, array_like=True):
     undo: bool = False
     output_sha256: str = ""
     version: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class GrantRefused(Value, tag=True):

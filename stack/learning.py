@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+
+import msgspec
+from msgspec import Raw
 
 from airside.stack import events as ev
 from airside.stack import instructions as do
-from airside.stack.ports import Candidate, Memory
+from airside.stack.agents import Recalled
+from airside.stack.ports import Candidate, Memory, Warrant
 from airside.stack.reasons import ReasonCode
 from airside.stack.state import RunState
-from airside.stack.values import CLEARANCES, Clearance
+from airside.stack.values import CLEARANCES, UNTRUSTED, Clearance, Trust
 
 
 class Learning:
     """One activation's candidates that are under way."""
 
-    def __init__(self, memory: Memory | None, state: RunState, now_us: Callable[[], int]) -> None:
+    def __init__(self, memory: Memory | None, state: RunState, warrant: Warrant, now_us: Callable[[], int]) -> None:
         self._memory = memory
         self._state = state
+        self._warrant = warrant
         self._now_us = now_us
         self._under_way: list[asyncio.Task[ev.MemoryLearned]] = []
 
-    def begin(self, i: do.Learn) -> None:
-        """Offer a candidate."""
+    def begin(self, i: do.Learn, *, from_outside: bool = False) -> None:
+        """Offer a candidate; one from outside, or of a run that read what an outsider wrote, is trusted little."""
         if self._memory is not None and i.text:
-            self._under_way.append(asyncio.ensure_future(self._learned(self._memory, i)))
+            trust: Trust = "low" if from_outside or UNTRUSTED in self._state.labels else "medium"
+            self._under_way.append(asyncio.ensure_future(self._learned(self._memory, i, trust)))
 
     async def next_learned(self) -> ev.MemoryLearned | None:
         """Wait for the oldest answer that is due, None if none is; a wait that is cancelled ends no learning."""
@@ -35,14 +41,16 @@ class Learning:
         self._under_way.pop(0)
         return learned
 
-    async def _learned(self, memory: Memory, i: do.Learn) -> ev.MemoryLearned:
+    async def _learned(self, memory: Memory, i: do.Learn, trust: Trust) -> ev.MemoryLearned:
         submitted = self._state.submitted
         candidate = Candidate(
             tenant=submitted.identity.tenant,
             text=i.text,
             kind=i.kind,
             source=f"{submitted.run_id}#{i.step}",
-            sensitivity=self._sensitivity(),
+            sensitivity=sensitivity_of(self._state.labels),
+            trust=trust,
+            warrant=self._warrant,
         )
         try:
             reply = await memory.write_if_useful(candidate)
@@ -52,6 +60,27 @@ class Learning:
             code, record_id = ReasonCode.MEMORY_UNAVAILABLE, ""
         return ev.MemoryLearned(step=i.step, record_id=record_id, code=code, at_us=self._now_us(), cause=i.cause)
 
-    def _sensitivity(self) -> Clearance:
-        """Return the highest sensitivity the run has read: what it learned is as sensitive as that."""
-        return next((level for level in reversed(CLEARANCES) if level in self._state.labels), "internal")
+
+def sensitivity_of(labels: Collection[str]) -> Clearance:
+    """Return the highest sensitivity a run has read: what it learned is as sensitive as that."""
+    return next((level for level in reversed(CLEARANCES) if level in labels), "internal")
+
+
+def labels_of(records: Iterable[Recalled]) -> tuple[str, ...]:
+    """Return the labels of a run that was shown records.
+
+    Their sensitivity where it is above everybody's, what they hold, and that an outsider may have written one, unless
+    all of them are an operator's.
+    """
+    found: set[str] = set()
+    for record in records:
+        found |= {record.sensitivity} & {"confidential", "restricted"} | set(record.labels)
+        if record.trust != "high":
+            found.add(UNTRUSTED)
+    return tuple(sorted(found))
+
+
+def as_text(output: Raw) -> str:
+    """Return a tool's output as the text memory is offered: a string as it is, anything else as its JSON."""
+    value = msgspec.json.decode(output)
+    return value if isinstance(value, str) else bytes(output).decode()

@@ -16,18 +16,35 @@ from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ExecutorId, RunId, TenantId
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.metering import SpendReply, SpendRequest
-from airside.stack.values import Clearance, ToolResult, Value
+from airside.stack.reasons import MemoryCode
+from airside.stack.values import Clearance, ToolResult, Trust, Value
+
+
+class Warrant(Value, array_like=True):
+    """By what right memory is asked: the identity of a run's owner with its proof, or the grant of a call."""
+
+    identity: bytes = b""
+    proof: str = ""
+    run_id: str = ""
+    grant: bytes = b""
+
+
+NO_WARRANT = Warrant()
+"""Good enough in one process; a Memory actor answers nothing to it."""
 
 
 class RecallRequest(Value, array_like=True):
-    """What memory is asked: at most `top_k` records of one tenant, at or above `min_score`, at or below `clearance`."""
+    """What memory is asked: at most `top_k` records of one tenant, at or above `min_score`, at or below `clearance`.
+
+    `min_score` is a probability; None is the one below which the calibration found hardly anything relevant.
+    """
 
     tenant: TenantId
     query: str
     clearance: Clearance
     top_k: int = 4
-    min_score: float = 0.3
-    exclude_expired: bool = True
+    min_score: float | None = None
+    warrant: Warrant = NO_WARRANT
 
 
 class RecallReply(Value, array_like=True):
@@ -38,21 +55,40 @@ class RecallReply(Value, array_like=True):
 
 
 class Candidate(Value, array_like=True):
-    """Something memory is offered.  `source` says where it comes from; `ttl_s` is how long it may stay."""
+    """Something memory is offered.
+
+    `source` says where it comes from and `trust` how far that is trusted.  `ttl_s` is how long it may stay (None: as
+    long as its kind does).  `subject` is whom or what it is about, which can be erased as one; of two records of one
+    subject and `topic` the newer is right.  `observed_us` is when it was so (0: now).  `confidence` and `importance`
+    are in [0, 1].
+    """
 
     tenant: TenantId
     text: str
     kind: str
     source: str
     sensitivity: Clearance = "internal"
-    ttl_s: int = 30 * 86_400
+    ttl_s: int | None = None
+    trust: Trust = "low"
+    subject: str = ""
+    topic: str = ""
+    importance: float = 0.5
+    confidence: float = 1.0
+    observed_us: int = 0
+    warrant: Warrant = NO_WARRANT
 
 
 class LearnReply(Value, array_like=True):
-    """What memory did with a candidate: `code` is `stored` or the reason it was not."""
+    """What memory did with a candidate: a `MemoryCode`, the record it became or met, and those it superseded."""
 
     code: str
     record_id: str = ""
+    superseded: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> bool:
+        """Whether memory now holds what the candidate says, durably."""
+        return self.code in (MemoryCode.STORED, MemoryCode.MERGED, MemoryCode.DUPLICATE)
 
 
 class ExecuteRequest(Value, array_like=True):

@@ -135,3 +135,34 @@ _STATUS: dict[ReasonCode, RunStatus] = {
         RunStatus.STOPPED,
     ),
 }
+
+
+class MemoryCode(StrEnum):
+    """What memory did with a candidate, and why."""
+
+    sentence: str
+
+    def __new__(cls, value: str, sentence: str) -> MemoryCode:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    STORED = "stored", "It is kept as a record of its own."
+    MERGED = "merged", "A record says nearly the same and now carries both sources."
+    DUPLICATE = "duplicate", "A record has this text already."
+    SUPERSEDED = "superseded", "A newer record says otherwise; it is kept for audit, and never recalled."
+    QUARANTINED = "quarantined", "It is kept for a person to look at, and never recalled."
+    INVALID = "invalid", "A field is not what it must be."
+    TOO_SHORT = "too_short", "It is too short to hold a fact."
+    TOO_LONG = "too_long", "It is a document, not a memory."
+    NO_CONTENT = "no_content", "It has no words, or the same few over and over."
+    LOW_CONFIDENCE = "low_confidence", "Whoever offers it hardly believes it."
+    TTL_INVALID = "ttl_invalid", "It has no end, or too late a one, and its kind has none."
+    TIME_INVALID = "time_invalid", "It says it was observed in the future."
+    SECRET = "secret", "It holds a password, key or token."
+    PERSONAL_DATA = "personal_data", "It holds personal data, which the rules refuse."
+    QUOTA_RECORDS = "quota_records", "The tenant may keep no more records."
+    QUOTA_BYTES = "quota_bytes", "The tenant may keep no more bytes."
+    UNWARRANTED = "unwarranted", "Whoever offers it has no right to the tenant's memory."
+    MEMORY_UNAVAILABLE = "memory_unavailable", "Memory could not be reached, or could not write."

@@ -32,7 +32,8 @@ class ToolSpec(Value):
     version, so that an undo written after the harm fits the calls that were made before.  `content` are the dotted
     paths (`*` for every item of a list) of arguments that only say something; all others carry authority: to whom,
     where, how much.
-    `trusted_output` says that no outsider writes what the tool returns.
+    `trusted_output` says that no outsider writes what the tool returns.  `memorable` = what it returns is offered to
+    memory; no part of the version either.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ToolSpec(Value):
     trusted_output: bool = False
     version: str = field(default="")
     undoable: bool = False
+    memorable: bool = False
 
     @classmethod
     def build(cls, **fields: Any) -> ToolSpec:
@@ -58,14 +60,14 @@ class ToolSpec(Value):
         schema = close_schema(fields.pop("parameters"))
         if schema.get("type") != "object":
             raise InvalidConfig(f"tool {name}: the schema's type is {schema.get('type')!r}; it must be 'object'")
-        undoable = fields.pop("undoable", False)
+        apart = {name: fields.pop(name, False) for name in ("undoable", "memorable")}
         for path in fields.get("content", ()):
             if not _exists(schema, path):
                 raise InvalidConfig(f"tool {name}: content {path!r:.80} is none of its arguments")
         risk = fields.pop("risk", None) or RISK_OF[fields["effect"]]
         identity = {**fields, "parameters": schema, "risk": risk}
         version = digest(canonical(identity))[:16]
-        return cls(parameters=schema, risk=risk, version=version, undoable=undoable, **fields)
+        return cls(parameters=schema, risk=risk, version=version, **apart, **fields)
 
 
 def close_schema(schema: Any) -> Any:

@@ -27,10 +27,16 @@ Part = Literal["authority", "content"]
 Origin = Literal["approved", "request", "configuration", "memory", "tool", "branch", "nowhere", "repeated"]
 Clearance = Literal["public", "internal", "confidential", "restricted"]
 CLEARANCES: tuple[Clearance, ...] = ("public", "internal", "confidential", "restricted")
+Trust = Literal["low", "medium", "high"]
+"""How far a memory's source is trusted: an outsider may have written it; an insider's run made it; an operator did."""
 
+TRUSTS: tuple[Trust, ...] = ("low", "medium", "high")
 
 UNTRUSTED = "untrusted"
 """The label of a run that took in what an outsider may have written: a tool's output, a memory, its own request."""
+
+PERSONAL = "personal_data"
+"""The label of a run that recalled personal data: an address, a number by which somebody is reached or paid."""
 
 
 class _ValueMeta(msgspec.StructMeta):

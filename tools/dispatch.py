@@ -28,12 +28,13 @@ from airside.stack.claims import MAX_ATTEMPTS, Appender, claim
 from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
 from airside.stack.grants import Grant, GrantRefused, open_grant
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, EffectKey, ExecutorId, IssuerId, RunId, TenantId
-from airside.stack.ports import ExecuteReply, ExecuteRequest
+from airside.stack.ports import ExecuteReply, ExecuteRequest, Memory
 from airside.stack.reasons import ReasonCode
 from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.answers import Answers
 from airside.tools.fair import FairSlots
+from airside.tools.keeping import keeper
 from airside.tools.launcher import Call
 from airside.tools.processes import InvalidArguments, InvalidOutput, Processes
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
@@ -69,12 +70,14 @@ class Dispatcher:
         issuer: IssuerId = NO_ISSUER,
         on_refusal: Callable[[GrantRefused, TenantId | None], None] = lambda refused, tenant: None,
         journal: Appender | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.executor_id = executor_id
         self.issuer = issuer
         self.switches = Switches()
         self._on_refusal = on_refusal
         self._journal = journal
+        self._memory = memory
         self._tools, self._toolsets = flatten(tools)
         self._key = seal_key
         self._now_us = now_us
@@ -276,6 +279,8 @@ class Dispatcher:
             approval_id=grant.approval_id,
             deadline_s=grant.timeout_ms / 1000,
             traceparent=request.traceparent,
+            labels=grant.labels,
+            keep=keeper(self._memory, request.grant) if found.process is None else None,
         )
         changes = found.spec.effect != "read"
         try:

@@ -291,7 +291,7 @@ def ended_of(child: _Child, code: int) -> Ended:
 
 def answer_of(found: Tool, call: Call) -> tuple[Answer, bytes]:
     """Call the tool, or ask it what became of its key; return what came of it as a kind and bytes."""
-    context = ToolContext(**call.context)
+    context = ToolContext(**{**call.context, "labels": tuple(call.context["labels"])})
     arguments: dict[str, Any] = {}
     if call.what == "undo":
         found = as_undo(found, call.output)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints, overload
 
@@ -17,6 +17,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
+from airside.stack.ports import Candidate, LearnReply
 from airside.stack.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, ToolSpec
 from airside.stack.values import EffectClass, Risk
 
@@ -35,9 +36,15 @@ class InDoubt(AirsideError):
     """Raise it in a tool to say: the call may or may not have happened."""
 
 
+Keep = Callable[[Candidate], Awaitable[LearnReply]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolContext:
     """What the executor gives a tool.  `deadline_s` is how long the call may take; `state` is the toolset's.
+
+    `labels` are what the run had taken in when the call was granted; `keep` offers the stack's memory a candidate (None
+    where there is no memory, or the tool has a process of its own).
 
     Use `idempotency_key` so that the same key never has its effect twice; every attempt of a call has the same one.
     """
@@ -52,6 +59,8 @@ class ToolContext:
     deadline_s: float
     traceparent: str = ""
     state: Any = None
+    labels: tuple[str, ...] = ()
+    keep: Keep | None = field(default=None, repr=False)
 
     @property
     def original_key(self) -> EffectKey:
@@ -126,6 +135,7 @@ class Tool:
         max_output_bytes: int = MAX_OUTPUT_BYTES,
         content: Iterable[str] = (),
         trusted_output: bool = False,
+        memorable: bool = False,
     ) -> Tool:
         """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
 
@@ -147,6 +157,7 @@ class Tool:
             undoable=_checked_undo(name, effect, undo),
             content=_paths(name, content),
             trusted_output=trusted_output,
+            memorable=memorable,
         )
         limits = _checked_process(name, process)
         return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile, limits, undo=undo)
@@ -182,6 +193,7 @@ def tool(
     max_output_bytes: int = ...,
     content: Iterable[str] = ...,
     trusted_output: bool = ...,
+    memorable: bool = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; its JSON Schema comes from the annotations, its description from the docstring.
@@ -192,6 +204,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     `ProcessLimits`); a function without it shares the executor's process and cannot be stopped while it does not yield.
     `content` names the arguments (dotted, `*` for every item) that only say something; every other carries authority,
     so that policy can ask where its value comes from.  `trusted_output` says that no outsider writes what it returns.
+    `memorable` offers what it returns to memory, which keeps what is worth it (trusted little, unless the former).
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
     if function is not None or "effect" not in options:

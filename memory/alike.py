@@ -1,0 +1,89 @@
+"""What two texts whose vectors are close are to each other: the same, two answers to one question, or neither.
+
+Closeness alone cannot tell: of pairs with a cosine of 0.9 or more one in twenty contradict each other, and "Ana's
+flight is at 9" is as close to "Ben's flight is at 9" as to "Ana's flight is at 7".  So the words that differ decide,
+and where they do not, both texts are kept: one too many is found by nobody's loss, one too few is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import SequenceMatcher
+from typing import Literal
+
+from airside.memory.text import STOP_WORDS, normal, stem
+
+Relation = Literal["same", "contradicts", "distinct"]
+
+_TOKEN = re.compile(r"[^\W_]+(?:[.,:/'\u2019-][^\W_]+)*|[%$\u20ac\u00a3]")
+_DENYING = """
+no not never none nothing nobody cannot can't don't doesn't didn't won't isn't aren't wasn't weren't shouldn't without
+stopped cancelled canceled
+"""
+_NEGATIONS = frozenset(_DENYING.split())
+_OPPOSITES = tuple(
+    frozenset(pair.split())
+    for pair in (
+        "on off", "yes no", "true false", "open closed", "enabled disabled", "active inactive", "paid unpaid",
+        "allowed forbidden", "approved rejected", "accepted declined", "married divorced", "online offline",
+    )
+)  # fmt: skip
+_STATING = """
+is are was were at to in on equals costs lives moved works starts begins ends arrives leaves opens closes due until from
+by has
+"""
+_STATES = frozenset(_STATING.split())
+"""After one of these a value that differs answers the same question; elsewhere it may be another matter's."""
+
+NEARLY = 0.95
+"""Cosine from which words that differ, and are neither numbers, names nor opposites, are another way to say it."""
+
+_TAIL = 1
+"""Words that may follow the value: "at 9 am"."""
+
+
+def relation(new: str, old: str, cosine: float) -> Relation:
+    """Return what `new` is to `old`, whose vectors have this cosine."""
+    ours, theirs = _TOKEN.findall(new), _TOKEN.findall(old)
+    ours_low, theirs_low = [t.casefold() for t in ours], [t.casefold() for t in theirs]
+    is_same = _content(ours_low) == _content(theirs_low)
+    if bool(_NEGATIONS & set(ours_low)) != bool(_NEGATIONS & set(theirs_low)):
+        return "contradicts" if is_same else "distinct"
+    if is_same:
+        return "same"
+    changes = [
+        (ours[i1:i2], theirs[j1:j2], ours_low[:i1], len(ours) - i2)
+        for tag, i1, i2, j1, j2 in SequenceMatcher(None, ours_low, theirs_low, autojunk=False).get_opcodes()
+        if tag != "equal"
+    ]
+    if len(changes) == 1 and _answers(*changes[0]):
+        return "contradicts"
+    told = {_form(t) for mine, other, _, _ in changes for t in (*mine, *other)} | {
+        "opposite" for mine, other, _, _ in changes if _opposed(mine, other)
+    }
+    return "same" if cosine >= NEARLY and told == {"word"} else "distinct"
+
+
+def _opposed(ours: list[str], theirs: list[str]) -> bool:
+    return frozenset(t.casefold() for t in (*ours, *theirs)) in _OPPOSITES
+
+
+def _answers(ours: list[str], theirs: list[str], before: list[str], after: int) -> bool:
+    """Whether two stretches that differ are two values for what stands before them."""
+    if len(ours) != len(theirs) or not ours or len(before) < 2 or after > _TAIL:
+        return False
+    if _opposed(ours, theirs):
+        return True
+    alike = all(_form(a) == _form(b) != "word" for a, b in zip(ours, theirs, strict=True))
+    return alike and before[-1] in _STATES
+
+
+def _form(token: str) -> str:
+    if any(c.isdigit() for c in token):
+        return "number"
+    return "name" if token[0].isupper() else "word"
+
+
+def _content(tokens: list[str]) -> list[str]:
+    """Return the stems that tell something, in order; a negation is told apart, and counts as nothing here."""
+    return [stem(normal(t)) for t in tokens if t not in STOP_WORDS and t not in _NEGATIONS]

@@ -1,0 +1,124 @@
+"""The embedder behind a queue: texts of many runs embedded together, questions first and remembered.
+
+It is loaded at first need, and it and its one thread are the slowest part of memory by far: 10 ms a text against a
+fraction of one for a search.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from airside.memory.embedder import Embedder, Vectors
+from airside.stack.errors import MemoryFailed
+from airside.stack.ids import TenantId
+
+MOST_AT_ONCE = 16
+"""Texts embedded together: more are hardly faster each, and a question would wait for all of them."""
+
+CACHED_QUERIES = 10_000
+"""Questions whose vectors are kept: a run asks the same at every step."""
+
+Waiting = tuple[str, "asyncio.Future[Vectors]"]
+
+
+class Embedding:
+    """Embeds texts; one thread works, and everything else is the event loop's."""
+
+    def __init__(self, make: Callable[[], Embedder]) -> None:
+        self._make = make
+        self._embedder: Embedder | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self._questions: list[Waiting] = []
+        self._texts: list[Waiting] = []
+        self._working: asyncio.Task[None] | None = None
+        self._asked: OrderedDict[tuple[TenantId, str], Vectors] = OrderedDict()
+
+    async def model(self) -> Embedder:
+        """Return the embedder, loaded; raise `MemoryFailed` if it cannot be."""
+        if self._embedder is None:
+            await self._on_thread(self._load)
+        assert self._embedder is not None
+        return self._embedder
+
+    def cached(self, tenant: TenantId, query: str) -> Vectors | None:
+        """Return a question's vector if this tenant asked it lately."""
+        vector = self._asked.get((tenant, query))
+        if vector is not None:
+            self._asked.move_to_end((tenant, query))
+        return vector
+
+    async def question(self, tenant: TenantId, query: str) -> Vectors:
+        """Return a question's vector, of unit length; raise `MemoryFailed` if the embedder fails."""
+        vector = self.cached(tenant, query)
+        if vector is None:
+            vector = await self._wait(self._questions, query)
+            self._asked[tenant, query] = vector
+            if len(self._asked) > CACHED_QUERIES:
+                self._asked.popitem(last=False)
+        return vector
+
+    async def texts(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector of unit length a text, shape (texts, dimension); raise `MemoryFailed` as `question`."""
+        return np.stack(await asyncio.gather(*(self._wait(self._texts, text) for text in texts)))
+
+    def forget(self, tenant: TenantId) -> None:
+        """Forget what a tenant asked."""
+        for key in [key for key in self._asked if key[0] == tenant]:
+            del self._asked[key]
+
+    @property
+    def size(self) -> int:
+        """Questions remembered."""
+        return len(self._asked)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _wait(self, queue: list[Waiting], text: str) -> Vectors:
+        future: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
+        queue.append((text, future))
+        if self._working is None or self._working.done():
+            self._working = asyncio.ensure_future(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        await asyncio.sleep(0)  # those who ask in this turn of the loop are answered together
+        while waiting := self._next():
+            try:
+                embedder = await self.model()
+                vectors = await self._on_thread(embedder.embed, [text for text, _ in waiting])
+                if vectors.shape != (len(waiting), embedder.dimension) or not np.isfinite(vectors).all():
+                    raise MemoryFailed(f"embedder {embedder.name} answered {vectors.shape}, or no finite numbers")
+            except Exception as error:
+                failed = error if isinstance(error, MemoryFailed) else MemoryFailed(_told(error))
+                for _, future in waiting:
+                    if not future.done():
+                        future.set_exception(failed)
+                continue
+            for (_, future), vector in zip(waiting, vectors, strict=True):
+                if not future.done():
+                    future.set_result(vector)
+
+    def _next(self) -> list[Waiting]:
+        queue = self._questions or self._texts
+        waiting = queue[:MOST_AT_ONCE]
+        del queue[:MOST_AT_ONCE]
+        return waiting
+
+    def _load(self) -> None:
+        if self._embedder is None:
+            self._embedder = self._make()
+
+    async def _on_thread(self, function: Callable[..., Vectors | None], *args: object) -> Vectors:
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        return found if found is not None else np.zeros((0, 0), dtype=np.float32)
+
+
+def _told(error: Exception) -> str:
+    return f"embedder: {type(error).__name__}: {error}"[:500]

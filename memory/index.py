@@ -1,0 +1,243 @@
+"""One tenant's records in RAM: exact hybrid search over arrays.
+
+An exact search of one tenant's slice costs a fraction of a millisecond at 10,000 records, a LanceDB query some 10.
+Whatever may not be returned is masked before anything is scored: no filter string is ever built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airside.memory.calibration import Calibration, Scores
+from airside.memory.embedder import Vectors
+from airside.memory.lexical import LexicalIndex
+from airside.memory.ranking import diverse, freshness, ranks
+from airside.memory.records import Record
+from airside.memory.rules import MemoryRules
+from airside.memory.text import named, terms
+from airside.stack.agents import Recalled
+from airside.stack.values import CLEARANCES, TRUSTS, Clearance
+
+POOL = 64
+"""Records of a question that are looked at closely: the most relevant ones."""
+
+_FIRST_ROOM = 16
+_SPARSE = 256
+_RECORD_BYTES = 1_200
+"""About what a record's values take in RAM beside its texts, postings and vector."""
+
+
+class Query(NamedTuple):
+    """A question: its vector, of unit length, its terms, and those of them that are names."""
+
+    vector: Vectors
+    terms: Sequence[str]
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, text: str, vector: Vectors) -> Query:
+        """Return a text's question."""
+        return cls(vector, terms(text), named(text))
+
+
+class Bounds(NamedTuple):
+    """What may be returned, and how much: `min_score` None = the calibration's gate."""
+
+    top_k: int
+    min_score: float | None
+    clearance: Clearance
+    now_us: int
+
+
+class TenantIndex:
+    """The records of one tenant that are not gone, by id; only those that are live and have a vector are found.
+
+    Invariants, see `check`: (1) a place is alive if and only if its record is the one under its id; (2) columns say
+    what the records do; (3) digests lead to records that are live.
+    """
+
+    def __init__(self, dimension: int, rules: MemoryRules, calibration: Calibration) -> None:
+        self._rules = rules
+        self._calibration = calibration
+        self._dimension = dimension
+        self.records: dict[str, Record] = {}
+        self._places: dict[str, int] = {}
+        self._rows: list[Record | None] = []
+        self._digests: dict[str, str] = {}
+        self._topics: dict[tuple[str, str], str] = {}
+        self._lexical = LexicalIndex()
+        self._vectors: Vectors = np.zeros((_FIRST_ROOM, self._dimension), dtype=np.float32)
+        self._expires: NDArray[np.int64] = np.zeros(_FIRST_ROOM, dtype=np.int64)
+        self._observed: NDArray[np.int64] = np.zeros(_FIRST_ROOM, dtype=np.int64)
+        self._level: NDArray[np.int8] = np.zeros(_FIRST_ROOM, dtype=np.int8)
+        self._weight: NDArray[np.float32] = np.zeros((_FIRST_ROOM, 3), dtype=np.float32)
+        self.text_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    # Changing.
+
+    def put(self, record: Record, vector: Vectors | None) -> None:
+        """Add a record or replace the one under its id; without a vector it is kept, and found by nobody."""
+        if record.record_id in self.records:
+            self.remove([record.record_id])
+        place = len(self._rows)
+        if place == len(self._vectors):
+            self._grow()
+        self._rows.append(record)
+        self._places[record.record_id] = place
+        self.records[record.record_id] = record
+        self.text_bytes += record.size_bytes
+        is_found = record.state == "live" and vector is not None
+        self._lexical.add(terms(record.text) if is_found else ())
+        self._vectors[place] = 0 if vector is None else vector
+        self._expires[place] = record.expires_us if is_found else 0
+        self._observed[place] = record.observed_us
+        self._level[place] = CLEARANCES.index(record.sensitivity)
+        half_life_s = self._rules.half_life_s(record.kind)
+        self._weight[place] = (half_life_s, record.importance, TRUSTS.index(record.trust))
+        if record.state == "live":
+            self._digests[record.digest] = record.record_id
+            if record.topic:
+                self._topics[record.subject, record.topic] = record.record_id
+
+    def _grow(self) -> None:
+        for name in ("_vectors", "_expires", "_observed", "_level", "_weight"):
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
+
+    def remove(self, record_ids: Iterable[str]) -> None:
+        """Forget records; at once nobody finds them."""
+        for record_id in record_ids:
+            record = self.records.pop(record_id, None)
+            if record is None:
+                continue
+            place = self._places.pop(record_id)
+            self._rows[place] = None
+            self._expires[place] = 0
+            self._vectors[place] = 0
+            self.text_bytes -= record.size_bytes
+            if self._digests.get(record.digest) == record_id:
+                del self._digests[record.digest]
+            if self._topics.get((record.subject, record.topic)) == record_id:
+                del self._topics[record.subject, record.topic]
+
+    @property
+    def sparse(self) -> bool:
+        """Whether most of it are places of records that are gone."""
+        return len(self._rows) > _SPARSE and len(self._rows) > 2 * len(self.records)
+
+    def rebuilt(self) -> TenantIndex:
+        """Return the same built anew: of what was removed nothing is left in it."""
+        fresh = TenantIndex(self._dimension, self._rules, self._calibration)
+        for record_id, record in self.records.items():
+            fresh.put(record, self.vector(record_id))
+        return fresh
+
+    # Reading.
+
+    def vector(self, record_id: str) -> Vectors | None:
+        """Return a record's vector, None if it has none yet."""
+        vector = self._vectors[self._places[record_id]]
+        return vector.copy() if vector.any() else None
+
+    def of_digest(self, digest: str, now_us: int) -> Record | None:
+        """Return the live record with a text."""
+        return self._current(self._digests.get(digest), now_us)
+
+    def of_topic(self, subject: str, topic: str, now_us: int) -> Record | None:
+        """Return what is held to be right about a subject's topic."""
+        return self._current(self._topics.get((subject, topic)), now_us) if topic else None
+
+    def _current(self, record_id: str | None, now_us: int) -> Record | None:
+        record = self.records.get(record_id) if record_id is not None else None
+        return record if record is not None and record.expires_us > now_us else None
+
+    def near(self, vector: Vectors, cosine: float, now_us: int, most: int) -> list[tuple[Record, float]]:
+        """Return the live records that are at least so like a vector, the likest first, with their cosines."""
+        count = len(self._rows)
+        if not count:
+            return []
+        cosines = self._vectors[:count] @ vector
+        places = np.flatnonzero((cosines >= cosine) & (self._expires[:count] > now_us))
+        best = places[np.argsort(-cosines[places], kind="stable")[:most]]
+        return [(row, float(cosines[place])) for place in best if (row := self._rows[int(place)]) is not None]
+
+    def search(self, query: Query, bounds: Bounds) -> tuple[Recalled, ...]:
+        """Return what is relevant, best first, and nothing that may not be returned."""
+        count = len(self._rows)
+        may = (self._expires[:count] > bounds.now_us) & (self._level[:count] <= CLEARANCES.index(bounds.clearance))
+        places = np.flatnonzero(may)
+        if not len(places) or bounds.top_k <= 0:
+            return ()
+        bm25, most = self._lexical.scores(query.terms)
+        # The whole product is faster than one of chosen rows, which would be copied first.
+        cosines, bm25 = (self._vectors[:count] @ query.vector)[places], bm25[places]
+        names = self._lexical.shares(query.names)[places]
+        relevance = self._calibration.relevance(Scores(cosines, bm25, most, names))
+        pool = _best(relevance, max(POOL, 2 * bounds.top_k))
+        best, middle = float(relevance[pool[0]]), float(np.median(relevance))
+        scores = self._calibration.probabilities(relevance[pool], best, middle)
+        gate = self._calibration.gate if bounds.min_score is None else bounds.min_score
+        passed = scores >= gate
+        pool, scores, places = pool[passed], scores[passed], places[pool[passed]]
+        ages_s = ((bounds.now_us - self._observed[places]) / 1e6).astype(np.float32)
+        half_life, importance, trust = self._weight[places].T
+        ordered = ranks(scores, freshness(ages_s, half_life), importance, trust, self._rules.weights)
+        chosen = diverse(ordered, self._vectors[places], bounds.top_k, self._rules.weights.diversity)
+        return tuple(
+            _recalled(self._rows[int(places[i])], scores[i], cosines[pool[i]], bm25[pool[i]], ordered[i], ages_s[i])
+            for i in chosen
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much RAM it takes."""
+        return self._vectors.nbytes + 3 * self.text_bytes + self._lexical.size_bytes + _RECORD_BYTES * len(self._rows)
+
+    def check(self) -> None:
+        """Raise `AssertionError` naming the invariant that does not hold."""
+        for place, record in enumerate(self._rows):
+            if record is None:
+                assert self._expires[place] == 0, "1: a place without a record is alive"
+                continue
+            assert self.records.get(record.record_id) is record and self._places[record.record_id] == place, "1"
+            assert self._level[place] == CLEARANCES.index(record.sensitivity), "2: level"
+            assert self._expires[place] in (0, record.expires_us), "2: end"
+            assert record.state == "live" or self._expires[place] == 0, "2: what is not live is found"
+        for found in (*self._digests.values(), *self._topics.values()):
+            assert self.records[found].state == "live", "3: a digest or topic of a record that is not live"
+
+
+def _best(scores: Vectors, most: int) -> NDArray[np.intp]:
+    """Return the places of the highest scores, the highest first."""
+    few = len(scores) <= most
+    chosen = np.arange(len(scores)) if few else np.argpartition(-scores, most)[:most]
+    return chosen[np.argsort(-scores[chosen], kind="stable")]
+
+
+def _recalled(record: Record | None, score: float, cosine: float, bm25: float, rank: float, age_s: float) -> Recalled:
+    assert record is not None
+    return Recalled(
+        record_id=record.record_id,
+        text=record.text,
+        score=float(score),
+        source="; ".join(record.sources),
+        sensitivity=record.sensitivity,
+        kind=record.kind,
+        created_us=record.created_us,
+        expires_us=record.expires_us,
+        cosine=float(cosine),
+        bm25=float(bm25),
+        rank=float(rank),
+        age_s=float(age_s),
+        trust=record.trust,
+        importance=record.importance,
+        subject=record.subject,
+        labels=record.labels,
+    )

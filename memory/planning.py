@@ -1,0 +1,208 @@
+"""What a group of drafts does to a tenant's records: which are added, merged, superseded, quarantined or refused.
+
+Pure: reads the index and changes nothing, so that a commit which fails has changed nothing either.  Drafts of one
+group see each other, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from airside.memory.alike import relation
+from airside.memory.embedder import Vectors
+from airside.memory.index import TenantIndex
+from airside.memory.quality import Draft
+from airside.memory.records import MAX_SOURCES, Record, State, mint_record
+from airside.memory.rules import Quota
+from airside.stack.ids import TenantId
+from airside.stack.ports import LearnReply
+from airside.stack.reasons import MemoryCode
+from airside.stack.values import CLEARANCES, TRUSTS
+
+NEAR = 0.8
+"""Cosine below which two texts are not compared word by word."""
+
+COMPARED = 8
+"""Records a draft is compared with, the likest ones."""
+
+LONGER = 1.1
+"""A record that is offered again lives longer only if that is a tenth more: a repeat need not cost a write."""
+
+
+class Drafted(NamedTuple):
+    """A draft and its vector."""
+
+    draft: Draft
+    vector: Vectors
+
+
+class Plan:
+    """What is to be written, by record id, and the answer to each draft."""
+
+    def __init__(self, index: TenantIndex, tenant: TenantId, quota: Quota, now_us: int) -> None:
+        self._index = index
+        self._tenant = tenant
+        self._quota = quota
+        self._now_us = now_us
+        self.added: dict[str, tuple[Record, Vectors | None]] = {}
+        self.changed: dict[str, tuple[Record, Vectors | None]] = {}
+        self.replies: list[LearnReply] = []
+        self._records = len(index)
+        self._bytes = index.text_bytes
+
+    def take(self, drafted: Sequence[Drafted]) -> None:
+        """Answer each draft."""
+        for each in drafted:
+            self.replies.append(self._one(*each))
+
+    def _one(self, draft: Draft, vector: Vectors) -> LearnReply:
+        known = self._of_digest(draft.digest)
+        if known is not None:
+            return self._met(known, draft, vector, MemoryCode.DUPLICATE)
+        older: dict[str, Record] = {}
+        topical = self._of_topic(draft.candidate.subject, draft.candidate.topic)
+        if topical is not None:
+            older[topical.record_id] = topical
+        for record, cosine in self._near(vector):
+            if not _comparable(draft, record):
+                continue
+            what = relation(draft.text, record.text, cosine)
+            if what == "same" and record.sensitivity == draft.candidate.sensitivity:
+                return self._met(record, draft, vector, MemoryCode.MERGED)
+            if what == "contradicts":
+                older[record.record_id] = record
+        return self._new(draft, vector, list(older.values()))
+
+    def _new(self, draft: Draft, vector: Vectors, others: list[Record]) -> LearnReply:
+        """Add a record beside those that say otherwise: the newer is right, unless it is trusted less."""
+        state: State = "live"
+        code, by = MemoryCode.STORED, ""
+        stronger = [r for r in others if TRUSTS.index(r.trust) > TRUSTS.index(draft.candidate.trust) or r.pinned]
+        newer = [r for r in others if r.observed_us > draft.observed_us]
+        if stronger:
+            state, code, by = "quarantined", MemoryCode.QUARANTINED, stronger[0].record_id
+        elif newer:
+            state, code, by = "superseded", MemoryCode.SUPERSEDED, newer[0].record_id
+        record = _record(draft, self._tenant, self._now_us, state, by)
+        full = self._full(record, vector)
+        if full is not None:
+            return LearnReply(code=full)
+        self.added[record.record_id] = (record, vector)
+        self._records += 1
+        self._bytes += record.size_bytes
+        if state != "live":
+            return LearnReply(code=code, record_id=record.record_id)
+        for other in others:
+            self._change(msgspec.structs.replace(other, state="superseded", superseded_by=record.record_id), None)
+        return LearnReply(code=code, record_id=record.record_id, superseded=tuple(r.record_id for r in others))
+
+    def _met(self, record: Record, draft: Draft, vector: Vectors, code: MemoryCode) -> LearnReply:
+        """Let a record that says the same carry both sources; the text is that of the source trusted more."""
+        c = draft.candidate
+        trusted = TRUSTS.index(c.trust) - TRUSTS.index(record.trust)
+        changes: dict[str, object] = {}
+        if c.source not in record.sources and len(record.sources) < MAX_SOURCES:
+            changes["sources"] = (*record.sources, c.source)
+        if not record.pinned and draft.expires_us - self._now_us > LONGER * (record.expires_us - self._now_us):
+            changes["expires_us"] = draft.expires_us
+        if trusted >= 0 and CLEARANCES.index(c.sensitivity) > CLEARANCES.index(record.sensitivity):
+            changes["sensitivity"] = c.sensitivity
+        if set(draft.labels) - set(record.labels):
+            changes["labels"] = tuple(sorted({*record.labels, *draft.labels}))
+        is_text = code is MemoryCode.MERGED and (trusted > 0 or (trusted == 0 and len(draft.text) > len(record.text)))
+        if is_text and not record.pinned:
+            changes |= {"text": draft.text, "digest": draft.digest}
+        if trusted > 0:
+            changes |= {"trust": c.trust}
+        if changes:
+            changes |= {"met": record.met + 1, "observed_us": max(record.observed_us, draft.observed_us)}
+            self._change(msgspec.structs.replace(record, **changes), vector if "text" in changes else None)
+        return LearnReply(code=code, record_id=record.record_id)
+
+    def _change(self, record: Record, vector: Vectors | None) -> None:
+        """Note a record's new state; with its old vector, unless another is given."""
+        if record.record_id in self.added:
+            old = self.added[record.record_id][1]
+            self.added[record.record_id] = (record, old if vector is None else vector)
+            return
+        before = self.changed.get(record.record_id)
+        old = before[1] if before is not None else self._index.vector(record.record_id)
+        self.changed[record.record_id] = (record, old if vector is None else vector)
+
+    def _full(self, record: Record, vector: Vectors) -> MemoryCode | None:
+        vectors = (self._records + 1) * vector.nbytes
+        if self._records + 1 > self._quota.records:
+            return MemoryCode.QUOTA_RECORDS
+        if self._bytes + record.size_bytes + vectors > self._quota.bytes:
+            return MemoryCode.QUOTA_BYTES
+        return None
+
+    # What is there, as this plan leaves it.
+
+    def _written(self) -> list[tuple[Record, Vectors | None]]:
+        return [*self.added.values(), *self.changed.values()]
+
+    def _of_digest(self, digest: str) -> Record | None:
+        mine = next((r for r, _ in self._written() if r.digest == digest and r.state == "live"), None)
+        return mine or self._unchanged(self._index.of_digest(digest, self._now_us))
+
+    def _of_topic(self, subject: str, topic: str) -> Record | None:
+        if not topic:
+            return None
+        key = (subject, topic)
+        mine = next((r for r, _ in self._written() if (r.subject, r.topic) == key and r.state == "live"), None)
+        return mine or self._unchanged(self._index.of_topic(subject, topic, self._now_us))
+
+    def _near(self, vector: Vectors) -> list[tuple[Record, float]]:
+        found = [
+            (record, float(np.dot(mine, vector)))
+            for record, mine in self._written()
+            if record.state == "live" and mine is not None
+        ]
+        for record, cosine in self._index.near(vector, NEAR, self._now_us, COMPARED):
+            if self._unchanged(record) is not None:
+                found.append((record, cosine))
+        near = sorted((pair for pair in found if pair[1] >= NEAR), key=lambda pair: -pair[1])
+        return near[:COMPARED]
+
+    def _unchanged(self, record: Record | None) -> Record | None:
+        return record if record is not None and record.record_id not in self.changed else None
+
+
+def _comparable(draft: Draft, record: Record) -> bool:
+    """Whether two texts may be about one matter, as far as their subjects and topics say."""
+    c = draft.candidate
+    return not (
+        (c.subject and record.subject and c.subject != record.subject)
+        or (c.topic and record.topic and c.topic != record.topic)
+    )
+
+
+def _record(draft: Draft, tenant: TenantId, now_us: int, state: State, superseded_by: str) -> Record:
+    c = draft.candidate
+    return Record(
+        record_id=mint_record(),
+        tenant=tenant,
+        text=draft.text,
+        kind=c.kind,
+        sources=(c.source,),
+        sensitivity=c.sensitivity,
+        trust=c.trust,
+        subject=c.subject,
+        topic=c.topic,
+        importance=c.importance,
+        confidence=c.confidence,
+        labels=draft.labels,
+        state=state,
+        superseded_by=superseded_by,
+        met=1,
+        digest=draft.digest,
+        created_us=now_us,
+        observed_us=draft.observed_us,
+        expires_us=draft.expires_us,
+        pinned=False,
+    )

@@ -1,0 +1,61 @@
+"""What of a text counts: one normal form, by which two texts are the same, and the terms by which it is found."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import Any
+
+MAX_QUERY_CHARACTERS = 2_000
+"""A longer query is cut: the embedder reads some 1,000 characters, and a request is not a document."""
+
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
+_APOSTROPHE = re.compile(r"['\u2019]")
+_SPACE = re.compile(r"\s+")
+
+_COMMON = """
+a an and are as at be been being but by can could did do does doing for from had has have having he her hers him his how
+i if in into is it its me my of on or our ours she should so than that the their them then there these they this those
+to too was we were what when where which who whom whose why will with would you your yours
+"""
+STOP_WORDS = frozenset(_COMMON.split())
+"""Words so common that they tell nothing about what a text is about."""
+
+
+def normal(text: str) -> str:
+    """Return a text's normal form: look-alikes of Unicode folded, invisible characters dropped, case and space even."""
+    folded = unicodedata.normalize("NFKC", text)
+    visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
+    return _SPACE.sub(" ", visible).strip().casefold()
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text, in order, normal."""
+    return _WORD.findall(normal(text))
+
+
+def terms(text: str) -> list[str]:
+    """Return the stems of a text's words that tell something, in order, repeated as they are."""
+    return [stem(word) for word in words(text) if word not in STOP_WORDS]
+
+
+def named(text: str) -> list[str]:
+    """Return the stems of what a text calls by name: words with digits, and those with a capital, but for the first."""
+    found = _WORD.findall(unicodedata.normalize("NFKC", text))
+    names = [word for at, word in enumerate(found) if (at and word[0].isupper()) or any(map(str.isdigit, word))]
+    return [stem(word.casefold()) for word in names if word.casefold() not in STOP_WORDS]
+
+
+@lru_cache(maxsize=50_000)
+def stem(word: str) -> str:
+    """Return a word's stem (Snowball's English stemmer; other languages' words mostly stay as they are)."""
+    stemmed: str = _stemmer().stemWord(_APOSTROPHE.split(word)[0])
+    return stemmed
+
+
+@lru_cache(maxsize=1)
+def _stemmer() -> Any:
+    import Stemmer
+
+    return Stemmer.Stemmer("english")

@@ -1,0 +1,68 @@
+"""`remember`: how an agent proposes a memory.  It is a tool: policy decides about it, and the run's log has it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import Field
+
+from airside.stack.learning import sensitivity_of
+from airside.stack.ports import Candidate, LearnReply, Memory, Warrant
+from airside.stack.reasons import MemoryCode
+from airside.stack.values import CLEARANCES, UNTRUSTED
+from airside.tools.tool import Keep, ToolContext, ToolError, tool
+
+Name = Annotated[str, Field(max_length=200)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def keeper(memory: Memory | None, grant: bytes) -> Keep | None:
+    """Return what offers memory a candidate by right of a grant; None without a memory."""
+    if memory is None:
+        return None
+
+    async def keep(candidate: Candidate) -> LearnReply:
+        return await memory.write_if_useful(msgspec.structs.replace(candidate, warrant=Warrant(grant=grant)))
+
+    return keep
+
+
+@tool(effect="write", idempotent=True, content=["text", "subject", "topic"], trusted_output=True)
+async def remember(
+    text: Annotated[str, Field(min_length=1, max_length=8_000)],
+    kind: Name = "fact",
+    subject: Name = "",
+    topic: Name = "",
+    importance: Share = 0.5,
+    confidence: Share = 1.0,
+    sensitivity: Literal["public", "internal", "confidential", "restricted"] = "internal",
+    ttl_s: Annotated[int, Field(ge=1)] | None = None,
+    *,
+    context: ToolContext,
+) -> dict[str, Any]:
+    """Keep one fact for later runs, as a sentence that stands by itself.
+
+    `subject` is whom or what it is about; of two records of one subject and `topic` the newer is right.  Returns what
+    memory did with it: `stored`, `merged`, `duplicate`, or the code of why it is not recalled.
+    """
+    if context.keep is None:
+        raise ToolError("this stack has no memory: App(memory=True)")
+    read = sensitivity_of(context.labels)
+    candidate = Candidate(
+        tenant=context.tenant,
+        text=text,
+        kind=kind,
+        source=f"{context.run_id}#{context.step}",
+        sensitivity=max(sensitivity, read, key=CLEARANCES.index),
+        ttl_s=ttl_s,
+        trust="low" if UNTRUSTED in context.labels else "medium",
+        subject=subject,
+        topic=topic,
+        importance=importance,
+        confidence=confidence,
+    )
+    reply = await context.keep(candidate)
+    if reply.code == MemoryCode.MEMORY_UNAVAILABLE:
+        raise ToolError(MemoryCode.MEMORY_UNAVAILABLE.sentence)
+    return {"code": reply.code, "record_id": reply.record_id, "superseded": list(reply.superseded)}
