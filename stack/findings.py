@@ -30,7 +30,7 @@ _TAG = re.compile(
     _FLAGS,
 )
 _LOCAL = r"[\w.+\-%!#$&*/=?^`{|}~']"
-_MAIL = re.compile(
+MAIL = re.compile(
     rf"(?<!{_LOCAL}){_LOCAL}++[@\uff20\ufe6b](?:[\w\-]++(?:[.\u3002\uff0e\uff61][\w\-]++)*|\[[^\]\s]{{1,60}}\])"
 )
 _DOMAIN = re.compile(
@@ -60,25 +60,26 @@ _V6 = re.compile(r"(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])", _F
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 _MONTH = r"(?:0?[1-9]|1[0-2])"
 _CLOCK = r"(?:[T ](?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?(?:Z|[+\-][01]\d:?[0-5]\d)?)?"
-_DATE = re.compile(
+DATE = re.compile(
     rf"(?<![\w.\-/])(?:(?:19|20)\d\d[\-/]{_MONTH}[\-/]{_DAY}{_CLOCK}|{_DAY}[./]{_MONTH}[./](?:19|20)\d\d"
     rf"|{_MONTH}/{_DAY}/(?:19|20)\d\d|(?:19|20)\d\d\s?[\-/\u2013]\s?(?:19|20)\d\d)(?![\w\-/]|\.\d)"
 )
 _AMOUNT = re.compile(
     r"(?<![\w.,\-/])(?:\d{1,3}(?:,\d{3}){1,4}(?:\.\d{1,2})?|\d{1,3}(?:\.\d{3}){1,4},\d{1,2}|\d{1,7}[.,]\d{1,2})(?![\w\-/]|[.,]\d)"
 )
-_IBAN = re.compile(r"\b[a-z]{2}\d{2}(?:[ \-]?[a-z0-9]{1,4}){2,12}\b", _FLAGS)
+# One character a turn: groups of one to four are divided in millions of ways before a text is given up.
+_IBAN = re.compile(r"\b[a-z]{2}\d{2}(?:[ \-]?[a-z0-9]){2,48}\b", _FLAGS)
 _IBAN_MIN, _IBAN_DIGITS = 15, 8
-_DIGITS = re.compile(r"(?<!\d)[+(]{0,2}\d(?:[ \u00a0\-./()_]{0,3}\d){7,63}")
+DIGITS = re.compile(r"(?<!\d)[+(]{0,2}\d(?:[ \u00a0\-./()_]{0,3}\d){7,63}")
 _TOKEN = re.compile(r"[A-Za-z0-9]{8,}")
 _TOKEN_DIGITS = 4
 _HEX = re.compile(r"\b(?:0x)?[0-9a-f]{16,}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", _FLAGS)
 _BASE58 = re.compile(r"[1-9A-HJ-NP-Za-km-z]{25,}")
-_INVISIBLE = (
+INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffc\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_HIDDEN_CHARACTER = re.compile(f"[{_INVISIBLE}]")
+_HIDDEN_CHARACTER = re.compile(f"[{INVISIBLE}]")
 _STYLE, _JOIN = "\ufe0f", "\u200d"
 _FILES = re.compile(
     r"pdf|txt|docx?|xlsx?|pptx?|od[ts]|[ct]sv|jsonl?|ya?ml|xml|html?|png|jpe?g|gif|svg|bmp|webp|mpe?g|avi|wav|log|ini|cfg"
@@ -152,7 +153,7 @@ def _each(text: str) -> Iterator[str]:
     if _counts(rest):
         yield from (match.group() for match in _SPOKEN.finditer(rest))
     yield from _domains(rest)
-    yield from _addresses(rest)
+    yield from (match.group() for match in ip_addresses(rest))
     yield from _identifiers(rest)
 
 
@@ -160,7 +161,7 @@ _LINKS = (
     (_LINK, frozenset("/\\")),
     (_SHARE, frozenset("\\")),
     (_URI, frozenset(":")),
-    (_MAIL, frozenset("@\uff20\ufe6b")),
+    (MAIL, frozenset("@\uff20\ufe6b")),
 )
 """Each with the characters one of which a match has: most texts have none, and are read faster."""
 
@@ -237,24 +238,25 @@ def _domain(match: re.Match[str]) -> str:
     return found
 
 
-def _addresses(text: str) -> Iterator[str]:
+def ip_addresses(text: str) -> Iterator[re.Match[str]]:
+    """Yield where IP addresses of either version stand in a text."""
     for pattern in (_V4, _V6):
         for match in pattern.finditer(text):
             try:
                 ipaddress.ip_address(match.group())
             except ValueError:
                 continue
-            yield match.group()
+            yield match
 
 
 def _identifiers(text: str) -> Iterator[str]:
-    rest = _AMOUNT.sub(_blank, _DATE.sub(_blank, text))
+    rest = _AMOUNT.sub(_blank, DATE.sub(_blank, text))
     for pattern, fits in (
         (_HEX, None),
         (_IBAN, _is_account),
         (_BASE58, _has_digit),
         (_TOKEN, _is_mixed),
-        (_DIGITS, None),
+        (DIGITS, None),
     ):
         for match in pattern.finditer(rest):
             if fits is None or fits(match.group()):

@@ -83,6 +83,12 @@ def test_a_text_that_is_not_read_to_its_end_is_a_finding_itself() -> None:
         assert findings(text) == [text.strip()]
 
 
+def test_what_only_begins_like_an_account_number_is_read_in_a_moment() -> None:
+    """Half a second a text with the old pattern, and a content of 32 KiB holds five hundred of them."""
+    text = "ab12" + "a" * 60 + "_"
+    assert findings(f"{text} " * 400) == [text.rstrip("_")]
+
+
 def test_hidden_characters_are_written_out_for_a_person() -> None:
     assert visible("pay\u200bpal \u202ex") == "pay\\u{200b}pal \\u{202e}x"
 
