@@ -25,7 +25,7 @@ from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import Tool, Toolset
 
 FIRST_LEASE_S = 30.0
-"""Added to an executor's first lease: it may be up long before the driver is, which renews it."""
+"""Added to an executor's first lease: it may be up long before the driver is.  The Warden's first one replaces it."""
 
 MAX_REFUSALS_WAITING = 10_000
 """Refusals that wait for the journal; more, which only a flood makes, are counted and not kept."""

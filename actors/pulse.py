@@ -190,14 +190,14 @@ class PulseReader:
         """Return how often a thread of the process that only counts got the interpreter."""
         return int(_BEATS.unpack_from(self._page, _BEATS_AT)[0])
 
-    def watch(self) -> None:
-        """Tell the process that it is looked after."""
-        self._page[_WATCHED_AT] = 1
-
     def extend(self, until_s: float) -> None:
-        """Let the process live until `until_s` (as `boot_s` counts), if it may not live longer already."""
-        if until_s > _LEASE.unpack_from(self._page, _LEASE_AT)[0]:
+        """Let the process live until `until_s` (as `boot_s` counts), if it may not live longer already.
+
+        The first time it is that and no longer: what the process gave itself was for the time until it is looked after.
+        """
+        if not self._page[_WATCHED_AT] or until_s > _LEASE.unpack_from(self._page, _LEASE_AT)[0]:
             _LEASE.pack_into(self._page, _LEASE_AT, until_s)
+        self._page[_WATCHED_AT] = 1
 
     def cpu_s(self) -> float:
         """Return the CPU seconds the event loop's thread has used; 0 if the process is gone."""

@@ -49,7 +49,6 @@ class Ward:
 
     def __init__(self, settings: Settings, where: Where) -> None:
         self.pulse = PulseReader(where)
-        self.pulse.watch()
         self._stall = StallWatch(stall_s=settings.stall_s, every_s=settings.heartbeat_s)
         self._cpu_s = 0.0
         self._beats = 0
@@ -95,7 +94,8 @@ class Warden(Layer):
                 if await self.kill(where):
                     dead.append(key)
                 continue
-            ward.pulse.extend(stamp_s + self.config.settings.lease_s if stamp_s else 0.0)
+            if stamp_s:
+                ward.pulse.extend(stamp_s + self.config.settings.lease_s)
             stall = ward.look(boot_s())
             if stall is not None:
                 stalls[key] = stall._replace(where=await ward.pulse.innermost())

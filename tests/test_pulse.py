@@ -128,6 +128,12 @@ def test_a_process_whose_lease_nobody_renews_ends_itself_whatever_it_does(code: 
         until(lambda: not lives(where), "its lease to end", bound_s=10)
 
 
+def test_the_first_lease_that_is_given_replaces_the_one_a_process_began_with() -> None:
+    with held("time.sleep(1e6)", lease_s=60) as where:
+        PulseReader(where).extend(boot_s() + 1)
+        until(lambda: not lives(where), "the given lease to end", bound_s=10)
+
+
 def test_a_lease_that_is_renewed_does_not_end_the_process_and_leaves_its_alarms_alone() -> None:
     code = "signal.signal(signal.SIGALRM, lambda *_: print('rang', flush=True)); signal.alarm(2); time.sleep(1e6)"
     with held(code, lease_s=1) as where:
@@ -212,7 +218,7 @@ def test_turning_and_leaving_are_counted() -> None:
     pulse.enter(RunId("run_b"))
     assert PulseReader(pulse.where).read() == Reading(turns=1, left=1, inside="run_b")
     assert not pulse.watched
-    PulseReader(pulse.where).watch()
+    PulseReader(pulse.where).extend(boot_s() + 60)
     assert pulse.watched
 
 
