@@ -27,8 +27,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 CHARACTERS_A_TOKEN = 32
 """Characters kept for each token a model reads: six times what English has, and 10 MB are not tokenized for 256."""
 
-_DEFAULT_WINDOW = 512
-"""Tokens that a model reads which does not say so."""
+_DEFAULT_WINDOW, _MAX_WINDOW = 512, 32_768
+"""Tokens that a model reads which does not say so, and the most that are believed: some say 10**30 for "any"."""
 
 _NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -44,7 +44,10 @@ class Embedder(Protocol):
     dimension: int
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return one row of unit length per text, shape (len(texts), dimension), float32."""
+        """Return one row of unit length per text, shape (len(texts), dimension), float32.
+
+        A text may be anything that is a `str`: empty, of many megabytes, with lone surrogates.
+        """
 
 
 class SentenceTransformerEmbedder:
@@ -64,7 +67,8 @@ class SentenceTransformerEmbedder:
         torch.set_num_threads(1)
         self._model: Any = SentenceTransformer(str(path), device="cpu")
         self.dimension = int(self._model.get_embedding_dimension())
-        self._max_characters = int(self._model.max_seq_length or _DEFAULT_WINDOW) * CHARACTERS_A_TOKEN
+        window = min(self._model.max_seq_length or _DEFAULT_WINDOW, _MAX_WINDOW)
+        self._max_characters = int(window) * CHARACTERS_A_TOKEN
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one unit vector per text; texts beyond the model's window are cut by it."""

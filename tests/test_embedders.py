@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import ipaddress
 import json
 import shutil
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from airside.actors.app import App
 from airside.memory import embedder as embedders
@@ -76,7 +82,7 @@ class Endpoint:
 
 
 @contextmanager
-def an_endpoint() -> Iterator[Endpoint]:
+def an_endpoint(tls: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
     """Run an endpoint on loopback."""
     endpoint = Endpoint()
 
@@ -101,7 +107,9 @@ def an_endpoint() -> Iterator[Endpoint]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    endpoint.url = f"http{'s' * (tls is not None)}://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -402,6 +410,36 @@ def test_an_answer_that_trickles_is_given_up(endpoint: Endpoint) -> None:
         endpoint.embedder(timeout_s=0.2).embed(["a"])
     over.set()
     assert time.monotonic() - began < PATIENCE_S
+
+
+def certificate(folder: Path) -> Path:
+    """Write a key and a certificate for 127.0.0.1 that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    kinds = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path = folder / "server.pem"
+    path.write_bytes(key.private_bytes(*kinds) + made.public_bytes(kinds[0]))
+    return path
+
+
+def test_over_https_the_server_must_prove_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem)
+    with an_endpoint(tls) as endpoint:
+        with pytest.raises(Failed, match="certificate does not hold"):
+            endpoint.embedder().embed(["a"])
+        assert endpoint.got == [] and endpoint.pauses == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        assert endpoint.embedder().embed(["a"]).shape == (1, DIMENSION)
 
 
 def answer(*embeddings: Any, **changed: Any) -> bytes:
