@@ -86,17 +86,33 @@ def webhook_target(url: str, *, insecure: bool) -> SplitResult:
 
     `insecure` also allows `http` to elsewhere: the signature holds there too, but whoever is on the way reads along.
     """
+    return sending_target(
+        url,
+        what="webhook",
+        credentials="the receiver checks the signature",
+        insecure=insecure,
+        exception="approval_webhook_insecure",
+    )
+
+
+def sending_target(url: str, *, what: str, credentials: str, insecure: bool, exception: str) -> SplitResult:
+    """Return where something is sent; raise `InvalidConfig` for a URL that is neither `https` nor loopback.
+
+    For the error: `what` is sent there, what stands for `credentials` in the URL, and which setting makes an
+    `exception` for plain `http`.
+    """
+    shown = f"{what} {url!r:.200}" if "@" not in url else what
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise InvalidConfig(f"webhook {url!r:.200}: {error}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise InvalidConfig(f"webhook {url!r:.200}: give an https:// URL")
+        raise InvalidConfig(f"{shown}: {error}") from None
     if parts.username is not None or parts.password is not None:
-        raise InvalidConfig("webhook: credentials in the URL are not sent; the receiver checks the signature")
+        raise InvalidConfig(f"{what}: credentials in the URL are not sent; {credentials}")
+    if parts.scheme not in ("http", "https") or not host:
+        raise InvalidConfig(f"{shown}: give an https:// URL")
     if parts.scheme == "http" and not insecure and not _is_loopback(host):
-        raise InvalidConfig(f"webhook {url!r:.200}: https only, but to loopback; see approval_webhook_insecure")
+        raise InvalidConfig(f"{shown}: https only, but to loopback; see {exception}")
     return parts
 
 

@@ -116,6 +116,15 @@ def test_and_nowhere_else(url: str, said: str) -> None:
         Settings(approval_webhook=url)
 
 
+@pytest.mark.parametrize(
+    "url", ["https://ann:secret@example.com/", "ftp://ann:secret@x/", "https://ann:secret@x:port/", "//ann:secret@"]
+)
+def test_what_is_wrong_with_a_url_is_said_without_the_password_in_it(url: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        webhook_target(url, insecure=False)
+    assert "secret" not in str(caught.value)
+
+
 def test_plain_http_to_elsewhere_has_to_be_asked_for() -> None:
     assert Settings(approval_webhook="http://example.com/", approval_webhook_insecure=True).webhook_target() is not None
     assert Settings().webhook_target() is None
