@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from airside.stack.memory_orders import MemoryAction, MemoryAnswer, MemoryOrder,
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.values import Clearance, Trust
 
+Kind = TypeVar("Kind")
 MAX_IMPORT_BYTES = 512 * 1024 * 1024
 
 
@@ -103,7 +104,7 @@ class MemoryClient:
         """Drop what has expired, of every tenant; return how many records that were."""
         return self._order("sweep", "all", int)
 
-    def _order(self, action: MemoryAction, tenant: str, kind: Any, *, token: str = "", **fields: Any) -> Any:
+    def _order(self, action: MemoryAction, tenant: str, kind: type[Kind], *, token: str = "", **fields: Any) -> Kind:
         if token:
             answer = self._call("ingress", "keep", token, action, tenant, fields.get("target", ""))
         else:

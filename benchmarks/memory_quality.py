@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory_quality [--data FILE]
 
-The set's format is in `benchmarks/data/README.md`.  Its groups are split in two; the hybrid's weights, probabilities and
-gate are fitted on either half and measured on the other, and both measurements are averaged by question.  Dense and
+The set's format is in `benchmarks/data/README.md`.  Its groups are split in two; the hybrid's weights, probabilities
+and gate are fitted on either half and measured on the other, and both measurements are averaged by question.  Dense and
 BM25 have nothing to fit.  The hybrid is searched as the Memory actor does, through the index with its ranking.
 """
 

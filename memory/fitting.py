@@ -140,8 +140,8 @@ def _minimum(loss: Callable[[Doubles], tuple[float, Doubles]], size: int) -> Dou
 
 
 def _gate(calibration: Calibration, asked: Sequence[Asked]) -> float:
-    """Return the highest hundredth that loses at most `GATE_LOSS` of the recall at 4."""
+    """Return the highest of some fine steps that loses at most `GATE_LOSS` of the recall at 4."""
     score = lambda each: scored(calibration, each)  # noqa: E731
     whole = recall(asked, score, 4)
-    gates = [g / 100 for g in range(1, 100) if recall(asked, score, 4, g / 100) >= (1 - GATE_LOSS) * whole]
+    gates = [g / 500 for g in range(1, 100) if recall(asked, score, 4, g / 500) >= (1 - GATE_LOSS) * whole]
     return max(gates, default=0.0)

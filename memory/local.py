@@ -14,6 +14,7 @@ from airside.memory.planning import Drafted, Plan
 from airside.memory.quality import draft
 from airside.memory.rules import MemoryRules
 from airside.memory.text import MAX_QUERY_CHARACTERS, terms
+from airside.stack.canonical import digest
 from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode
@@ -62,7 +63,10 @@ class LocalMemory:
         index = self._tenants.setdefault(
             candidate.tenant, TenantIndex(self._embedder.dimension, self._rules, self._calibration)
         )
-        plan = Plan(index, candidate.tenant, self._rules.quota_of(candidate.tenant), self._now_us())
+        # The same words at the same time are the same id: whoever replays a seed sees the same story.
+        record_id = "mem_" + digest(f"{candidate.tenant}|{self._now_us()}|{found.digest}".encode())[:24]
+        quota = self._rules.quota_of(candidate.tenant)
+        plan = Plan(index, candidate.tenant, quota, self._now_us(), lambda: record_id)
         plan.take([Drafted(found, self._embedder.embed([found.text])[0])])
         for record, vector in (*plan.changed.values(), *plan.added.values()):
             index.put(record, vector)

@@ -9,7 +9,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airside.memory.records import COLUMNS, Record, schema
+from airside.memory.records import Record
+from airside.memory.rows import COLUMNS, schema
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate

@@ -6,7 +6,7 @@ group see each other, in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -23,7 +23,7 @@ from airside.stack.ports import LearnReply
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import CLEARANCES, TRUSTS
 
-NEAR = 0.8
+NEAR = 0.7
 """Cosine below which two texts are not compared word by word."""
 
 COMPARED = 8
@@ -43,11 +43,19 @@ class Drafted(NamedTuple):
 class Plan:
     """What is to be written, by record id, and the answer to each draft."""
 
-    def __init__(self, index: TenantIndex, tenant: TenantId, quota: Quota, now_us: int) -> None:
+    def __init__(
+        self,
+        index: TenantIndex,
+        tenant: TenantId,
+        quota: Quota,
+        now_us: int,
+        mint: Callable[[], str] = mint_record,
+    ) -> None:
         self._index = index
         self._tenant = tenant
         self._quota = quota
         self._now_us = now_us
+        self._mint = mint
         self.added: dict[str, tuple[Record, Vectors | None]] = {}
         self.changed: dict[str, tuple[Record, Vectors | None]] = {}
         self.replies: list[LearnReply] = []
@@ -87,7 +95,7 @@ class Plan:
             state, code, by = "quarantined", MemoryCode.QUARANTINED, stronger[0].record_id
         elif newer:
             state, code, by = "superseded", MemoryCode.SUPERSEDED, newer[0].record_id
-        record = _record(draft, self._tenant, self._now_us, state, by)
+        record = _record(self._mint(), draft, self._tenant, self._now_us, state, by)
         full = self._full(record, vector)
         if full is not None:
             return LearnReply(code=full)
@@ -182,10 +190,10 @@ def _comparable(draft: Draft, record: Record) -> bool:
     )
 
 
-def _record(draft: Draft, tenant: TenantId, now_us: int, state: State, superseded_by: str) -> Record:
+def _record(record_id: str, draft: Draft, tenant: TenantId, now_us: int, state: State, superseded_by: str) -> Record:
     c = draft.candidate
     return Record(
-        record_id=mint_record(),
+        record_id=record_id,
         tenant=tenant,
         text=draft.text,
         kind=c.kind,

@@ -9,10 +9,9 @@ import math
 import re
 from typing import NamedTuple
 
-from airside.memory.sensitive import personal_in, redacted, secret_in
-
 from airside.memory.records import FOREVER_US
 from airside.memory.rules import MAX_TTL_S, MemoryRules
+from airside.memory.sensitive import personal_in, redacted, secret_in
 from airside.memory.text import normal
 from airside.stack.canonical import digest
 from airside.stack.ports import Candidate

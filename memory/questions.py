@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from airside.memory.calibration import Scores
+from airside.memory.calibration import Calibration, Scores
 from airside.memory.embedder import Embedder, Vectors
-from airside.memory.fitting import Asked
+from airside.memory.fitting import Asked, calibration_error, fit
 from airside.memory.lexical import LexicalIndex
 from airside.memory.text import named, terms
 from airside.stack.errors import InvalidInput
@@ -71,7 +71,7 @@ def read_questions(path: Path) -> dict[str, Group]:
         known = group.documents if isinstance(item, Document) else group.questions
         if item.id in known:
             raise InvalidInput(f"{path}, line {number}: {item.id!r} comes twice in group {item.group!r}")
-        known[item.id] = item  # type: ignore[assignment]
+        known[item.id] = item
     for name, group in groups.items():
         for question in group.questions.values():
             missing = set(question.relevant) - group.documents.keys()
@@ -102,6 +102,21 @@ def ask(group: Group, embedder: Embedder) -> Iterator[Asked]:
         bm25, most = lexical.scores(terms(question.text))
         scores = Scores(vectors @ vector, bm25, most, lexical.shares(named(question.text)))
         yield Asked(scores, np.isin(ids, question.relevant))
+
+
+def calibrated(path: Path, embedder: Embedder, name: str, *, relative: bool = False) -> Calibration:
+    """Return a calibration fitted on a whole set; its error is that of either half, fitted on the other."""
+    groups = read_questions(path)
+    asked = {group: list(ask(groups[group], embedder)) for group in groups}
+    whole = [each for group in asked.values() for each in group]
+    errors = 0.0
+    for fitted, reported in (split := halves(groups)), split[::-1]:
+        others = [each for group in reported for each in asked[group]]
+        half = fit([each for group in fitted for each in asked[group]], name, path.name, relative=relative)
+        errors += len(others) * calibration_error(half, others)
+    return msgspec.structs.replace(
+        fit(whole, name, path.name, relative=relative), error=round(errors / len(whole), 4), questions=len(whole)
+    )
 
 
 def halves(groups: dict[str, Group]) -> tuple[list[str], list[str]]:

@@ -52,7 +52,7 @@ class Weights:
     freshness: float = 0.03
     importance: float = 0.03
     trust: float = 0.1
-    diversity: float = 0.3
+    diversity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,8 @@ import numpy as np
 
 from airside.memory.embedder import Vectors
 from airside.memory.files import Durable, drop_torn_manifests
-from airside.memory.records import Record, as_rows, from_rows, schema
+from airside.memory.records import Record
+from airside.memory.rows import as_rows, from_rows, schema
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId, parse_tenant
 

@@ -1,4 +1,4 @@
-"""What people order memory to do.  Sealed with the stack's key: by an operator who holds it, or by Ingress for a keeper."""
+"""What people order memory to do, sealed with the stack's key: by an operator who holds it, by Ingress for a keeper."""
 
 from __future__ import annotations
 

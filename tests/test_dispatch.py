@@ -106,6 +106,7 @@ ALTERED: dict[str, Any] = {
     "undo": True,
     "output_sha256": "0",
     "version": "v9",
+    "labels": ("confidential",),
 }
 
 

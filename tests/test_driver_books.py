@@ -81,7 +81,7 @@ async def test_an_order_about_a_run_that_ends_at_that_moment_finds_it_ended(tmp_
 
 
 async def test_refusals_go_on_record_after_an_append_whose_answer_was_lost(tmp_path: Path) -> None:
-    it: Any = ToolExecutor(LayerConfig(Settings(state_dir=tmp_path), tmp_path), [])
+    it: Any = ToolExecutor(LayerConfig(Settings(state_dir=tmp_path), tmp_path), [], False)
     it._journal, it._told = Journal(), {}
     it._dispatcher = type("Dispatcher", (), {"executor_id": EXECUTOR})
     it._journal.losing = 1
