@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from airside.memory_cli import memory
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, Misuse
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ app.add_typer(switch, name="switch")
 app.add_typer(approvals, name="approvals")
 app.add_typer(doubts, name="doubts")
 app.add_typer(audit, name="audit")
+app.add_typer(memory, name="memory")
 app.add_typer(token, name="token")
 
 StateDir = Annotated[Path, typer.Option(envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")]

@@ -1,0 +1,141 @@
+"""`airside memory`: what operators and keepers do with a stack's memory."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from airside.stack.errors import Misuse
+
+memory = typer.Typer(no_args_is_help=True, help="What is kept of runs: search it, put it in order, erase it.")
+
+StateDir = Annotated[Path, typer.Option(envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")]
+Tenant = Annotated[str, typer.Option(help="whose memory")]
+Credential = Annotated[str, typer.Option("--token", help="a token or API key of a principal with role memory_keeper")]
+HERE = Path(".airside")
+
+
+@memory.command()
+def search(
+    query: str, tenant: Tenant, top_k: int = 4, min_score: float | None = None, state_dir: StateDir = HERE
+) -> None:
+    """Show what a run with every clearance would recall, best first, with why."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        for r in stack.memory.search(query, tenant=tenant, top_k=top_k, min_score=min_score):
+            typer.echo(f"{r.score:.2f}  {r.record_id}  {r.text}")
+            typer.echo(
+                f"      cosine {r.cosine:.2f}, bm25 {r.bm25:.1f}, rank {r.rank:.2f}; {r.kind}, {r.sensitivity}, "
+                f"trust {r.trust}, {r.age_s / 86_400:.1f} days old, until {_day(r.expires_us)}; {r.source}"
+            )
+
+
+@memory.command()
+def records(tenant: Tenant, token: Credential = "", state_dir: StateDir = HERE) -> None:
+    """List all that is kept, also what is superseded or quarantined."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        for r in stack.memory.records(tenant=tenant, token=token):
+            until = "pinned" if r.pinned else f"until {_day(r.expires_us)}"
+            typer.echo(f"{r.record_id}  {r.state}  {r.kind}  {r.sensitivity}  trust {r.trust}  {until}  {r.text}")
+
+
+@memory.command()
+def pin(record_id: str, tenant: Tenant, off: bool = False, token: Credential = "", state_dir: StateDir = HERE) -> None:
+    """Let a record stay for ever; with --off, as long as its kind does from now."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        _there_was(stack.memory.pin(record_id, tenant=tenant, pinned=not off, token=token), record_id)
+
+
+@memory.command()
+def quarantine(
+    record_id: str, tenant: Tenant, release: bool = False, token: Credential = "", state_dir: StateDir = HERE
+) -> None:
+    """Keep a record from being recalled; with --release, let it be again."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        _there_was(stack.memory.quarantine(record_id, tenant=tenant, release=release, token=token), record_id)
+
+
+@memory.command()
+def erase(
+    tenant: Tenant,
+    record: Annotated[str, typer.Option(help="one record, by id")] = "",
+    subject: Annotated[str, typer.Option(help="all about one subject")] = "",
+    all: Annotated[bool, typer.Option("--all", help="all of the tenant")] = False,
+    token: Credential = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Erase records, from results at once and from every file when this ends."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        receipt = stack.memory.erase(tenant=tenant, record=record, subject=subject, all=all, token=token)
+        typer.echo(f"{len(receipt.records)} records erased: {' '.join(receipt.records)}".rstrip(": "))
+
+
+@memory.command()
+def export(path: Path, tenant: Tenant, state_dir: StateDir = HERE) -> None:
+    """Write all that is kept to a Parquet file."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        typer.echo(f"{path}: {stack.memory.export(path, tenant=tenant)} bytes")
+
+
+@memory.command("import")
+def import_from(path: Path, tenant: Tenant, trust: str = "medium", state_dir: StateDir = HERE) -> None:
+    """Offer memory the live records of a file that export wrote."""
+    from airside.cli import attached
+    from airside.stack.values import TRUSTS
+
+    if trust not in TRUSTS:
+        raise Misuse(f"--trust {trust}: one of {', '.join(TRUSTS)}")
+    with attached(state_dir) as stack:
+        for code, count in sorted(stack.memory.import_from(path, tenant=tenant, trust=trust).items()):
+            typer.echo(f"{count} {code}")
+
+
+@memory.command()
+def sweep(state_dir: StateDir = HERE) -> None:
+    """Drop what has expired, of every tenant."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        typer.echo(f"{stack.memory.sweep()} records dropped")
+
+
+@memory.command()
+def calibrate(
+    data: Annotated[Path, typer.Option(help="questions whose answers are known, as JSONL: benchmarks/data/README.md")],
+    model: Annotated[
+        str, typer.Option(help="a sentence-transformers model, by name or path; default: the bundled")
+    ] = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Fit what an embedder's scores mean, for this state directory's stack; it holds from the next start."""
+    from airside.memory.calibration import save_calibration
+    from airside.memory.embedder import SentenceTransformerEmbedder
+    from airside.memory.questions import calibrated
+
+    embedder = SentenceTransformerEmbedder(model or None)
+    fitted = calibrated(data, embedder, embedder.name)
+    place = save_calibration(fitted, state_dir / "memory" / "calibrations")
+    typer.echo(f"{place}: {fitted.questions} questions, calibration error {fitted.error}, gate {fitted.gate}")
+
+
+def _there_was(is_there: bool, record_id: str) -> None:
+    if not is_there:
+        raise Misuse(f"no record {record_id}")
+
+
+def _day(at_us: int) -> str:
+    return "for ever" if at_us > 2**61 else datetime.fromtimestamp(at_us / 1e6, UTC).date().isoformat()
