@@ -442,7 +442,7 @@ class Cycle:
 
     async def _conclude(self, i: do.Conclude) -> ev.Event:
         while (learned := await self._learning.next_learned()) is not None:
-            self.feed(learned)
+            self.feed(msgspec.structs.replace(learned, step=i.step))  # of which step it is, its source says
         await self._account.settle_up()
         with contextlib.suppress(LayerUnavailable):
             await self._layers.tools.release(self.run_id)
