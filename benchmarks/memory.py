@@ -1,0 +1,184 @@
+"""What memory costs: embedding, retrieving and writing, beside LanceDB called directly and numpy alone.
+
+    python -m benchmarks.memory [--quick]
+
+Records are sentences of random words with random vectors; a search has its question's embedding in the cache, as a run
+has after its first step.  Contenders take turns, question by question, in one process, on one tenant at a time.
+`search_after_1000_writes_ratio` is the median search after 1,000 single, acknowledged writes by that before, at
+10,000 records.  `--quick` leaves out 100,000 records and 1,000 tenants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from airside.memory.embedder import SentenceTransformerEmbedder, Vectors
+from airside.memory.service import MemoryService
+from airside.stack.ids import TenantId
+from airside.stack.ports import Candidate, RecallRequest
+from benchmarks.measure import last_line, machine, memory_mib, percentile
+
+DIMENSION = 384
+QUESTIONS = 200
+WRITES = 1_000
+WORDS = [f"{a}{b}{c}" for a in ("ka", "lo", "mi", "nu", "re", "so") for b in ("ban", "del", "gom") for c in "aeiou"]
+
+
+class RandomEmbedder:
+    """Gives every text a random vector, always the same one; a model would be all that is measured."""
+
+    name, dimension = "random", DIMENSION
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one unit vector per text."""
+        made = np.stack([np.random.default_rng(abs(hash(text))).standard_normal(DIMENSION) for text in texts])
+        return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
+
+
+def percentiles(samples: Sequence[float]) -> dict[str, float]:
+    """Return the median and the 99th percentile."""
+    return {"p50": round(percentile(samples, 0.5), 4), "p99": round(percentile(samples, 0.99), 4)}
+
+
+def sentence(random_: random.Random) -> str:
+    """Return twelve words."""
+    return " ".join(random_.choices(WORDS, k=12))
+
+
+async def filled(service: MemoryService, tenant: TenantId, count: int, seed: int = 1) -> None:
+    """Let a tenant have so many records."""
+    chosen = random.Random(seed)
+    for at in range(0, count, 2_000):
+        texts = [sentence(chosen) for _ in range(min(2_000, count - at))]
+        await asyncio.gather(*(service.write_if_useful(fact(tenant, text)) for text in texts))
+
+
+def fact(tenant: TenantId, text: str) -> Candidate:
+    """Return a candidate."""
+    return Candidate(tenant=tenant, text=text, kind="fact", source="benchmark", trust="medium")
+
+
+async def timed(work: Callable[[], Awaitable[Any]]) -> float:
+    """Return how many milliseconds something takes."""
+    began = time.perf_counter()
+    await work()
+    return (time.perf_counter() - began) * 1000
+
+
+async def searches(service: MemoryService, folder: Path, tenant: TenantId, count: int) -> dict[str, Any]:
+    """Search one tenant, taking turns with LanceDB's own search of the table and with numpy."""
+    import lancedb
+
+    table = lancedb.connect(str(folder)).open_table(f"t_{tenant}")
+    vectors = np.stack(table.to_arrow()["vector"].to_numpy())
+    chosen = random.Random(2)
+    embedder = RandomEmbedder()
+    taken: dict[str, list[float]] = {"airside": [], "lancedb": [], "numpy": []}
+    for _ in range(QUESTIONS if count <= 10_000 else QUESTIONS // 4):
+        question = sentence(chosen)
+        request = RecallRequest(tenant=tenant, query=question, clearance="internal")
+        await service.retrieve(request)  # from now on its embedding is in the cache
+        vector = embedder.embed([question])[0]
+
+        async def ask(request: RecallRequest = request) -> None:
+            await service.retrieve(request)
+
+        async def lance(vector: Vectors = vector) -> None:
+            table.search(vector).limit(4).to_arrow()
+
+        async def plain(vector: Vectors = vector) -> None:
+            np.argpartition(-(vectors @ vector), 4)
+
+        for name, work in (("airside", ask), ("lancedb", lance), ("numpy", plain)):
+            taken[name].append(await timed(work))
+    return {name: percentiles(values) for name, values in taken.items()}
+
+
+async def singles(service: MemoryService, tenant: TenantId, count: int) -> dict[str, float]:
+    """Write one record after the other, each acknowledged before the next."""
+    chosen = random.Random(3)
+    taken = [await timed(lambda: service.write_if_useful(fact(tenant, sentence(chosen)))) for _ in range(count)]
+    return percentiles(taken)
+
+
+async def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
+    """Measure everything, printing a line a measurement; return the last line."""
+    service = MemoryService(folder, RandomEmbedder, lambda: time.time_ns() // 1000)
+    last: dict[str, Any] = {}
+    for count in (1_000, 10_000) if quick else (1_000, 10_000, 100_000):
+        tenant = TenantId(f"n{count}")
+        began = time.perf_counter()
+        await filled(service, tenant, count)
+        rate = count / (time.perf_counter() - began)
+        found = await searches(service, folder, tenant, count)
+        print(json.dumps({"records": count, "tenants": 1, "written_per_s": round(rate), "ms": found}), flush=True)
+        if count == 10_000:
+            last = {"retrieve_p50_ms_10k": found["airside"]["p50"], "retrieve_p99_ms_10k": found["airside"]["p99"]}
+            before_mib, before = memory_mib([os.getpid()]), found["airside"]["p50"]
+            writes = await singles(service, tenant, WRITES)
+            grown = (memory_mib([os.getpid()]) - before_mib) * 1024 / WRITES
+            after = (await searches(service, folder, tenant, count))["airside"]["p50"]
+            last |= {"writes_per_s": round(rate), "search_after_1000_writes_ratio": round(after / before, 3)}
+            last |= {"rss_kb_per_write": round(grown, 2)}
+            print(json.dumps({"single_writes": WRITES, "ms": writes}), flush=True)
+    for tenants in (100,) if quick else (100, 1_000):
+        names = [TenantId(f"m{tenants}-{i}") for i in range(tenants)]
+        began = time.perf_counter()
+        await asyncio.gather(*(filled(service, name, 20, i) for i, name in enumerate(names)))
+        rate = 20 * tenants / (time.perf_counter() - began)
+        taken = []
+        for name in names:
+            request = RecallRequest(tenant=name, query=sentence(random.Random(5)), clearance="internal")
+            await service.retrieve(request)
+            taken.append(await timed(lambda request=request: service.retrieve(request)))  # type: ignore[misc]
+        line = {"records": 20, "tenants": tenants, "written_per_s": round(rate), "ms": {"airside": percentiles(taken)}}
+        print(json.dumps(line), flush=True)
+    service.close()
+    return last
+
+
+def embedding() -> dict[str, Any]:
+    """Measure the default embedder: one text, and sixteen at once."""
+    embedder, chosen = SentenceTransformerEmbedder(), random.Random(4)
+    embedder.embed([sentence(chosen)])
+    found = {}
+    for count in (1, 16):
+        taken = []
+        for _ in range(20):
+            texts = [sentence(chosen) for _ in range(count)]
+            began = time.perf_counter()
+            embedder.embed(texts)
+            taken.append((time.perf_counter() - began) * 1000)
+        found[f"texts_{count}"] = percentiles(taken)
+    return {"embedder": embedder.name, "ms": found}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print the summary last."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only what takes a minute")
+    options = parser.parse_args(arguments)
+    print(json.dumps(machine()), flush=True)
+    print(json.dumps(embedding()), flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="airside-memory-"))
+    try:
+        last = asyncio.run(measure(folder, quick=options.quick))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    last_line(last)
+
+
+if __name__ == "__main__":
+    main()
