@@ -73,7 +73,7 @@ class MemoryRules:
     min_confidence: float = 0.3
     hot_bytes: int = 2 * 1024**3
     indexed_above: int = 200_000
-    sweep_s: float = 60.0
+    sweep_s: float = 300.0
 
     def checked(self) -> MemoryRules:
         """Return the rules; raise `InvalidConfig` naming the field that is not what it must be."""

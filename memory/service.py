@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from airside.memory.calibration import Calibration, load_calibration
-from airside.memory.embedder import Embedder
+from airside.memory.embedder import Embedder, checked_name
 from airside.memory.embedding import Embedding
 from airside.memory.erasing import Erasure, Orders, Receipt
 from airside.memory.index import Bounds, Query, TenantIndex
@@ -99,6 +99,9 @@ class MemoryService:
         vector = self._embedding.cached(request.tenant, query)
         if vector is None:
             vector = await self._embedding.question(request.tenant, query)
+            found = self._tenants.get(request.tenant) or await self._existing(request.tenant)
+            if found is None:
+                return ()  # it was erased meanwhile
         bounds = Bounds(min(request.top_k, MAX_TOP_K), request.min_score, request.clearance, self._now_us())
         records = found.index.search(Query.of(query, vector), bounds)
         for record in records:  # what comes back is checked, whoever may have mixed it up
@@ -123,11 +126,9 @@ class MemoryService:
 
     async def _write(self, tenant: TenantId, drafted: Draft) -> LearnReply:
         memory = await self._open(tenant)
-        memory.use()
         try:
             return await memory.write(drafted)
         finally:
-            memory.done()
             self._settle(memory)
 
     # Keeping.
@@ -213,12 +214,15 @@ class MemoryService:
     async def sweep(self) -> int:
         """Drop what has expired, of every tenant; return how many records that were."""
         await self.start()
+        assert self._database is not None
         count = 0
         for name in sorted(self._tables):
-            memory = await self._existing(tenant_of(name))
+            memory = self._tenants.get(tenant_of(name))
             if memory is not None:
                 count += await memory.sweep()
                 self._settle(memory)
+            else:  # neither its records nor the embedder need be loaded for that
+                count += await self._on_thread(self._database.drop_expired, name, self._now_us())
         return count
 
     def stats(self) -> dict[str, int]:
@@ -268,6 +272,7 @@ class MemoryService:
         assert self._database is not None
         model = await self._embedding.model()
         if self._calibration is None:
+            checked_name(model.name)
             self._calibration = load_calibration(model.name, self._folder / "calibrations")
         memory = TenantMemory(
             tenant,

@@ -155,6 +155,19 @@ class Database:
         except (OSError, RuntimeError, ValueError) as error:
             raise MemoryFailed(f"{folder} cannot be opened: {error}"[:500]) from None
 
+    def drop_expired(self, name: str, now_us: int) -> int:
+        """Drop what has expired from a table that is not open; return how many records that were."""
+        try:
+            table = self.connection.open_table(name)
+        except ValueError:
+            return 0  # it was dropped meanwhile
+        expired = f"expires_us <= {int(now_us)}"
+        count = int(table.count_rows(expired))
+        if count:
+            table.delete(expired)
+            table.optimize(cleanup_older_than=KEEP_VERSIONS)
+        return count
+
     def drop(self, name: str) -> None:
         """Remove a table and every file of it."""
         with contextlib.suppress(OSError, RuntimeError, ValueError):

@@ -7,7 +7,8 @@ written on the store's thread and shown to readers, on the event loop, only when
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -76,10 +77,20 @@ class TenantMemory:
     async def write(self, draft: Draft) -> LearnReply:
         """Keep a draft; it is on disk when this returns that it is kept."""
         future: asyncio.Future[LearnReply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((draft, future))
-        if self._committing is None or self._committing.done():
-            self._committing = asyncio.ensure_future(self._commit_all())
-        return await future
+        with self._used():
+            self._waiting.append((draft, future))
+            if self._committing is None or self._committing.done():
+                self._committing = asyncio.ensure_future(self._commit_all())
+            return await future
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
+        """Keep it open meanwhile: two of one tenant would not know of each other's changes."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
 
     async def _commit_all(self) -> None:
         await asyncio.sleep(0)  # those who write in this turn of the loop are one group
@@ -130,6 +141,10 @@ class TenantMemory:
 
     async def change(self, record_ids: Iterable[str], **fields: Any) -> list[str]:
         """Change fields of records there are; return whose."""
+        with self._used():
+            return await self._change(record_ids, fields)
+
+    async def _change(self, record_ids: Iterable[str], fields: dict[str, Any]) -> list[str]:
         async with self._changing:
             changed = {
                 i: (msgspec.structs.replace(self.index.records[i], **fields), self.index.vector(i))
@@ -150,6 +165,10 @@ class TenantMemory:
 
     async def erase(self, order: Erasure) -> tuple[str, ...]:
         """Erase what an order covers: at once for readers, and from disk when this returns."""
+        with self._used():
+            return await self._erase(order)
+
+    async def _erase(self, order: Erasure) -> tuple[str, ...]:
         async with self._changing:
             gone = [record_id for record_id, record in self.index.records.items() if order.covers(record)]
             self.index.remove(gone)
@@ -165,14 +184,19 @@ class TenantMemory:
         now_us = self._now_us()
         if not any(record.expires_us <= now_us for record in self.index.records.values()):
             return 0
-        async with self._changing:
-            gone = [i for i, record in self.index.records.items() if record.expires_us <= now_us]
-            self.index.remove(gone)
-            await self._safely(self._store.drop_expired, now_us)
+        with self._used():
+            async with self._changing:
+                gone = [i for i, record in self.index.records.items() if record.expires_us <= now_us]
+                self.index.remove(gone)
+                await self._safely(self._store.drop_expired, now_us)
         return len(gone)
 
     async def reembed(self) -> int:
         """Embed what has no vector of this embedder; return how many records that were."""
+        with self._used():
+            return await self._reembed()
+
+    async def _reembed(self) -> int:
         count = 0
         while not self.broken:
             missing = [i for i in self.index.records if self.index.vector(i) is None][:REEMBEDDED]
@@ -189,14 +213,6 @@ class TenantMemory:
                 await self._written({}, changed)
             count += len(changed)
         return count
-
-    def use(self) -> None:
-        """Keep it open until `done`."""
-        self._users += 1
-
-    def done(self) -> None:
-        """Undo one `use`."""
-        self._users -= 1
 
     @property
     def fragments(self) -> int:

@@ -282,6 +282,20 @@ async def test_what_expired_is_swept_and_not_returned_before(memory: MemoryServi
     assert await memory.sweep() == 1 and len(await memory.records(ACME)) == 1
 
 
+async def test_tenants_that_are_not_open_are_swept_too(tmp_path: Path, clock: Clock) -> None:
+    service = MemoryService(tmp_path, HashingEmbedder, clock)
+    await service.write_if_useful(fact("the customer was quite happy today", ttl_s=60))
+    await service.write_if_useful(fact("the supplier has moved to another town", ttl_s=600))
+    service.close()
+    clock.now += 61_000_000
+    again = MemoryService(tmp_path, Broken, clock)  # it is not needed
+    assert await again.sweep() == 1 and await again.sweep() == 0
+    again.close()
+    last = MemoryService(tmp_path, HashingEmbedder, clock)
+    assert len(await last.records(ACME)) == 1
+    last.close()
+
+
 # On disk.
 
 
