@@ -61,8 +61,8 @@ class MemoryRules:
 
     `kinds` gives every kind its end; a candidate of another kind must bring a `ttl_s`.  `personal_data` says what
     becomes of text with addresses, telephone or account numbers: labelled, redacted before it is kept, or refused.
-    `hot_bytes` is how much of the tenants' records is held in RAM at once; `indexed_above` the number of records
-    above which a tenant is searched through LanceDB's indexes, and not in RAM.
+    `hot_bytes` is how much of the tenants' records is held in RAM at once; `sweep_s` is the time between two sweeps of
+    what has expired.
     """
 
     kinds: Mapping[str, Kind] = field(default_factory=lambda: dict(KINDS))
@@ -72,7 +72,6 @@ class MemoryRules:
     weights: Weights = field(default_factory=Weights)
     min_confidence: float = 0.3
     hot_bytes: int = 2 * 1024**3
-    indexed_above: int = 200_000
     sweep_s: float = 300.0
 
     def checked(self) -> MemoryRules:
@@ -88,8 +87,8 @@ class MemoryRules:
         for tenant, quota in {"": self.quota, **self.quotas}.items():
             if quota.records < 0 or quota.bytes < 0:
                 raise InvalidConfig(f"memory: the quota of {tenant or 'all'} must not be negative")
-        if not (0 <= self.min_confidence <= 1 and self.hot_bytes > 0 and self.sweep_s > 0 and self.indexed_above > 0):
-            raise InvalidConfig("memory: min_confidence within 0 and 1; hot_bytes, sweep_s, indexed_above above 0")
+        if not (0 <= self.min_confidence <= 1 and self.hot_bytes > 0 and self.sweep_s > 0):
+            raise InvalidConfig("memory: min_confidence within 0 and 1; hot_bytes and sweep_s above 0")
         return self
 
     def quota_of(self, tenant: str) -> Quota:
