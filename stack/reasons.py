@@ -7,6 +7,7 @@ where each is raised, and a test reaches every one.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 
 class RunStatus(StrEnum):
@@ -21,16 +22,20 @@ class RunStatus(StrEnum):
     IN_DOUBT = "in_doubt"  # An effect may or may not have happened, and nobody could say.
 
 
-class ReasonCode(StrEnum):
-    """Why a run, a step or a call ended or was refused."""
+class _Code(StrEnum):
+    """A code with the sentence that a person is shown."""
 
     sentence: str
 
-    def __new__(cls, value: str, sentence: str) -> ReasonCode:
+    def __new__(cls, value: str, sentence: str) -> Self:
         member = str.__new__(cls, value)
         member._value_ = value
         member.sentence = sentence
         return member
+
+
+class ReasonCode(_Code):
+    """Why a run, a step or a call ended or was refused."""
 
     COMPLETED = "completed", "The run finished with an answer."
     ALLOWED = "allowed", "A policy rule allows the call."
@@ -137,16 +142,8 @@ _STATUS: dict[ReasonCode, RunStatus] = {
 }
 
 
-class MemoryCode(StrEnum):
+class MemoryCode(_Code):
     """What memory did with a candidate, and why."""
-
-    sentence: str
-
-    def __new__(cls, value: str, sentence: str) -> MemoryCode:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
 
     STORED = "stored", "It is kept as a record of its own."
     MERGED = "merged", "A record says nearly the same and now carries both sources."
