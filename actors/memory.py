@@ -75,10 +75,11 @@ class Memory(Layer):
                 candidate = self._candidate(item)
             except msgspec.DecodeError:
                 return self._encode(LearnReply(code=MemoryCode.INVALID))
-            if not self._warrants.learn(candidate):
+            allowed = self._warrants.learn(candidate)
+            if allowed is None:
                 self._unwarranted()
                 return self._encode(LearnReply(code=MemoryCode.UNWARRANTED))
-            return self._encode(await self._kept(candidate))
+            return self._encode(await self._kept(allowed))
 
         return await self.answer_each(batch, one)
 
@@ -124,10 +125,8 @@ class Memory(Layer):
                 return await service.retrieve(msgspec.structs.replace(order.request, tenant=tenant))
             case "records":
                 return await service.records(tenant)
-            case "pin" | "unpin":
-                return await service.pin(tenant, order.target, pinned=order.action == "pin")
-            case "quarantine" | "release":
-                return await service.set_aside(tenant, order.target, aside=order.action == "quarantine")
+            case "pin" | "unpin" | "quarantine" | "release":
+                return await service.change(tenant, order.target, order.action)
             case "erase_record" | "erase_subject" | "erase_tenant":
                 what: Any = order.action.removeprefix("erase_")
                 return await service.erase(Erasure(tenant=tenant, what=what, target=order.target))

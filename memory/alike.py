@@ -38,6 +38,9 @@ _STATES = frozenset(_STATING.split())
 NEARLY = 0.95
 """Cosine from which words that differ, and are neither numbers, names nor opposites, are another way to say it."""
 
+_LONG = 300
+"""Tokens from which texts are only the same or not: finding where they differ takes time with the square of them."""
+
 _TAIL = 1
 """Words that may follow the value: "at 9 am"."""
 
@@ -51,6 +54,8 @@ def relation(new: str, old: str, cosine: float) -> Relation:
         return "contradicts" if is_same else "distinct"
     if is_same:
         return "same"
+    if max(len(ours), len(theirs)) > _LONG:
+        return "distinct"
     changes = [
         (ours[i1:i2], theirs[j1:j2], ours_low[:i1], len(ours) - i2)
         for tag, i1, i2, j1, j2 in SequenceMatcher(None, ours_low, theirs_low, autojunk=False).get_opcodes()

@@ -23,6 +23,9 @@ MOST_AT_ONCE = 16
 CACHED_QUERIES = 10_000
 """Questions whose vectors are kept: a run asks the same at every step."""
 
+_UNEVEN = 0.02
+"""By how much a vector's length may differ from 1: half precision rounds."""
+
 Waiting = tuple[str, "asyncio.Future[Vectors]"]
 
 
@@ -93,14 +96,14 @@ class Embedding:
             try:
                 embedder = await self.model()
                 vectors = await self._on_thread(embedder.embed, [text for text, _ in waiting])
-                if vectors.shape != (len(waiting), embedder.dimension) or not np.isfinite(vectors).all():
-                    raise MemoryFailed(f"embedder {embedder.name} answered {vectors.shape}, or no finite numbers")
+                if vectors.shape != (len(waiting), embedder.dimension) or not _are_unit(vectors):
+                    raise MemoryFailed(f"embedder {embedder.name} answered {vectors.shape}, or no vectors of length 1")
             except Exception as error:
-                failed = error if isinstance(error, MemoryFailed) else MemoryFailed(_told(error))
-                for _, future in waiting:
-                    if not future.done():
-                        future.set_exception(failed)
+                _fail(waiting, error if isinstance(error, MemoryFailed) else MemoryFailed(_told(error)))
                 continue
+            except BaseException:  # the process ends
+                _fail([*waiting, *self._questions, *self._texts], MemoryFailed("memory was closed meanwhile"))
+                raise
             for (_, future), vector in zip(waiting, vectors, strict=True):
                 if not future.done():
                     future.set_result(vector)
@@ -118,6 +121,16 @@ class Embedding:
     async def _on_thread(self, function: Callable[..., Vectors | None], *args: object) -> Vectors:
         found = await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
         return found if found is not None else np.zeros((0, 0), dtype=np.float32)
+
+
+def _are_unit(vectors: Vectors) -> bool:
+    return bool((np.abs(np.linalg.norm(vectors, axis=1) - 1) < _UNEVEN).all())  # also false for what is no number
+
+
+def _fail(waiting: Sequence[Waiting], error: MemoryFailed) -> None:
+    for _, future in waiting:
+        if not future.done():
+            future.set_exception(error)
 
 
 def _told(error: Exception) -> str:

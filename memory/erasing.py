@@ -50,21 +50,27 @@ class Receipt(Value):
 
 
 class Orders:
-    """The orders that are not done."""
+    """The orders that are not done, the oldest first.  A tenant's are its memory's, under its lock."""
 
     def __init__(self, folder: Path) -> None:
+        """Read them; raise `MemoryFailed` for a file that is none."""
         self._folder = folder / "erasing"
         self._folder.mkdir(parents=True, exist_ok=True)
-
-    def open(self) -> dict[Path, Erasure]:
-        """Return them, the oldest first; raise `MemoryFailed` for a file that is none."""
-        found = {}
+        self._open: dict[TenantId, dict[Path, Erasure]] = {}
         for path in sorted(self._folder.glob("*.json")):
             try:
-                found[path] = msgspec.json.decode(path.read_bytes(), type=Erasure).checked()
+                order = msgspec.json.decode(path.read_bytes(), type=Erasure).checked()
             except (msgspec.DecodeError, InvalidInput) as error:
                 raise MemoryFailed(f"{path} is no order to erase: {error}") from None
-        return found
+            self._open.setdefault(order.tenant, {})[path] = order
+
+    def tenants(self) -> list[TenantId]:
+        """Return whose there are."""
+        return [tenant for tenant, orders in list(self._open.items()) if orders]
+
+    def of(self, tenant: TenantId) -> dict[Path, Erasure]:
+        """Return a tenant's."""
+        return dict(self._open.get(tenant, {}))
 
     def take(self, order: Erasure, now_us: int) -> Path:
         """Write an order down; it will be carried out from now on."""
@@ -73,8 +79,10 @@ class Orders:
             now_us += 1
             path = self._folder / f"{now_us:020d}-{order.tenant}.json"
         write_durably(path, msgspec.json.encode(order))
+        self._open.setdefault(order.tenant, {})[path] = order
         return path
 
-    def done(self, path: Path) -> None:
+    def done(self, path: Path, order: Erasure) -> None:
         """Strike an order off."""
         remove_durably(path)
+        self._open[order.tenant].pop(path, None)

@@ -8,10 +8,11 @@ right.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 _LAST_BYTES = b"LANC"
-"""What every whole manifest of the Lance format ends with."""
+"""What every whole manifest and data file of the Lance format ends with."""
 
 
 class Durable:
@@ -19,22 +20,23 @@ class Durable:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: set[str] = set()
+        self._known: dict[str, set[str]] = {}
 
     def sync(self) -> None:
-        """Bring every file that is new since the last time to disk, and the names of all of them."""
-        found: set[str] = set()
-        for root, _, names in os.walk(self._folder):
-            paths = {os.path.join(root, name) for name in names}
-            for path in paths - self._known:
-                _fsync(path)
-            if paths - self._known:
+        """Bring to disk every file that is new since the last time, and which names there are, and no longer are."""
+        found: dict[str, set[str]] = {}
+        for root, folders, names in os.walk(self._folder):
+            known = self._known.get(root, set())
+            there = {*folders, *names}
+            for name in there - known:
+                _fsync(os.path.join(root, name))
+            # The one file whose name stays while what it says changes; it is a hint that LanceDB can do without.
+            found[root] = {name for name in there if not name.endswith(".json")}
+            if found[root] != known:
                 _fsync(root)
-            found |= paths
         if not self._known:
             _fsync(self._folder.parent)
-        # The one file whose name stays while what it says changes; it is a hint that LanceDB can do without.
-        self._known = {path for path in found if not path.endswith(".json")}
+        self._known = found
 
 
 def _fsync(path: str | Path) -> None:
@@ -65,13 +67,48 @@ def remove_durably(path: Path) -> None:
     _fsync(path.parent)
 
 
+def remove_folder_durably(folder: Path) -> None:
+    """Remove a folder and all in it, so that it is gone after a crash too; raise `OSError` if it cannot be."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    _fsync(folder.parent)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a manifest or data file of the Lance format has its end."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell() < len(_LAST_BYTES):
+            return False
+        file.seek(-len(_LAST_BYTES), os.SEEK_END)
+        return file.read() == _LAST_BYTES
+
+
 def drop_torn_manifests(table: Path) -> list[str]:
     """Remove the manifests that a crash of the machine left unfinished; return their names."""
-    versions = table / "_versions"
-    torn = [path for path in versions.glob("*.manifest") if not path.read_bytes().endswith(_LAST_BYTES)]
-    for path in torn:
+    return _drop(table, [path for path in (table / "_versions").glob("*.manifest") if not is_whole(path)])
+
+
+def drop_torn_version(table: Path) -> bool:
+    """Remove the newest version if a crash of the machine left its data unfinished; return whether that was so.
+
+    Data is fsynced before it is acknowledged, so a file without its end that only the newest version has is of the
+    one commit which was under way.  Any other was whole once: that is for a person to look at.
+    """
+    # Names count down from the largest number there is, so that the newest sorts first.
+    manifests = sorted((table / "_versions").glob("*.manifest"))
+    if len(manifests) < 2:
+        return False
+    newest, before = (path.read_bytes() for path in manifests[:2])
+    torn = [path.name.encode() for path in (table / "data").glob("*.lance") if not is_whole(path)]
+    is_torn = any(name in newest and name not in before for name in torn)
+    return is_torn and bool(_drop(table, manifests[:1]))
+
+
+def _drop(table: Path, manifests: list[Path]) -> list[str]:
+    for path in manifests:
         path.unlink()
-    if torn:
-        (versions / "latest_version_hint.json").unlink(missing_ok=True)
-        _fsync(versions)
-    return sorted(path.name for path in torn)
+    if manifests:
+        (table / "_versions" / "latest_version_hint.json").unlink(missing_ok=True)
+        _fsync(table / "_versions")
+    return sorted(path.name for path in manifests)

@@ -7,6 +7,7 @@ Whatever may not be returned is masked before anything is scored: no filter stri
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ class TenantIndex:
     """The records of one tenant that are not gone, by id; only those that are live and have a vector are found.
 
     Invariants, see `check`: (1) a place is alive if and only if its record is the one under its id; (2) columns say
-    what the records do; (3) digests lead to records that are live.
+    what the records do; (3) topics lead to live records.
     """
 
     def __init__(self, dimension: int, rules: MemoryRules, calibration: Calibration) -> None:
@@ -67,8 +68,9 @@ class TenantIndex:
         self.records: dict[str, Record] = {}
         self._places: dict[str, int] = {}
         self._rows: list[Record | None] = []
-        self._digests: dict[str, str] = {}
+        self._digests: dict[tuple[str, str], str] = {}
         self._topics: dict[tuple[str, str], str] = {}
+        self._bare: dict[str, None] = {}
         self._lexical = LexicalIndex()
         self._vectors: Vectors = np.zeros((_FIRST_ROOM, self._dimension), dtype=np.float32)
         self._expires: NDArray[np.int64] = np.zeros(_FIRST_ROOM, dtype=np.int64)
@@ -92,6 +94,8 @@ class TenantIndex:
         self._rows.append(record)
         self._places[record.record_id] = place
         self.records[record.record_id] = record
+        if vector is None:
+            self._bare[record.record_id] = None
         self.text_bytes += record.size_bytes
         is_found = record.state == "live" and vector is not None
         self._lexical.add(terms(record.text) if is_found else ())
@@ -99,12 +103,13 @@ class TenantIndex:
         self._expires[place] = record.expires_us if is_found else 0
         self._observed[place] = record.observed_us
         self._level[place] = CLEARANCES.index(record.sensitivity)
-        half_life_s = self._rules.half_life_s(record.kind)
+        half_life_s = self._rules.kind_of(record.kind).half_life_s
         self._weight[place] = (half_life_s, record.importance, TRUSTS.index(record.trust))
-        if record.state == "live":
-            self._digests[record.digest] = record.record_id
-            if record.topic:
-                self._topics[record.subject, record.topic] = record.record_id
+        same = self.records.get(self._digests.get((record.subject, record.digest), ""))
+        if record.state == "live" or same is None or same.state != "live":
+            self._digests[record.subject, record.digest] = record.record_id
+        if record.state == "live" and record.topic:
+            self._topics[record.subject, record.topic] = record.record_id
 
     def _grow(self) -> None:
         for name in ("_vectors", "_expires", "_observed", "_level", "_weight"):
@@ -117,15 +122,21 @@ class TenantIndex:
             record = self.records.pop(record_id, None)
             if record is None:
                 continue
+            self._bare.pop(record_id, None)
             place = self._places.pop(record_id)
             self._rows[place] = None
             self._expires[place] = 0
             self._vectors[place] = 0
             self.text_bytes -= record.size_bytes
-            if self._digests.get(record.digest) == record_id:
-                del self._digests[record.digest]
+            if self._digests.get((record.subject, record.digest)) == record_id:
+                del self._digests[record.subject, record.digest]
             if self._topics.get((record.subject, record.topic)) == record_id:
                 del self._topics[record.subject, record.topic]
+
+    def hide(self, record_ids: Iterable[str]) -> None:
+        """Let nobody find records that are about to go."""
+        for record_id in record_ids:
+            self._expires[self._places[record_id]] = 0
 
     @property
     def sparse(self) -> bool:
@@ -143,12 +154,19 @@ class TenantIndex:
 
     def vector(self, record_id: str) -> Vectors | None:
         """Return a record's vector, None if it has none yet."""
-        vector = self._vectors[self._places[record_id]]
-        return vector.copy() if vector.any() else None
+        return None if record_id in self._bare else self._vectors[self._places[record_id]].copy()
 
-    def of_digest(self, digest: str, now_us: int) -> Record | None:
-        """Return the live record with a text."""
-        return self._current(self._digests.get(digest), now_us)
+    def pairs(self) -> list[tuple[Record, Vectors | None]]:
+        """Return every record and its vector."""
+        return [(record, self.vector(record_id)) for record_id, record in self.records.items()]
+
+    def unembedded(self, most: int) -> list[Record]:
+        """Return records that have no vector yet."""
+        return [self.records[record_id] for record_id in islice(self._bare, most)]
+
+    def of_digest(self, subject: str, digest: str, now_us: int) -> Record | None:
+        """Return the record that says a text about a subject, the live one if one is."""
+        return self._current(self._digests.get((subject, digest)), now_us)
 
     def of_topic(self, subject: str, topic: str, now_us: int) -> Record | None:
         """Return what is held to be right about a subject's topic."""
@@ -210,8 +228,7 @@ class TenantIndex:
             assert self._level[place] == CLEARANCES.index(record.sensitivity), "2: level"
             assert self._expires[place] in (0, record.expires_us), "2: end"
             assert record.state == "live" or self._expires[place] == 0, "2: what is not live is found"
-        for found in (*self._digests.values(), *self._topics.values()):
-            assert self.records[found].state == "live", "3: a digest or topic of a record that is not live"
+        assert all(self.records[found].state == "live" for found in self._topics.values()), "3"
 
 
 def _best(scores: Vectors, most: int) -> NDArray[np.intp]:

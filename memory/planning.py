@@ -68,8 +68,8 @@ class Plan:
             self.replies.append(self._one(*each))
 
     def _one(self, draft: Draft, vector: Vectors) -> LearnReply:
-        known = self._of_digest(draft.digest)
-        if known is not None:
+        known = self._of_digest(draft.candidate.subject, draft.digest)
+        if known is not None and known.state == "live":
             return self._met(known, draft, vector, MemoryCode.DUPLICATE)
         older: dict[str, Record] = {}
         topical = self._of_topic(draft.candidate.subject, draft.candidate.topic)
@@ -79,14 +79,17 @@ class Plan:
             if not _comparable(draft, record):
                 continue
             what = relation(draft.text, record.text, cosine)
-            if what == "same" and record.sensitivity == draft.candidate.sensitivity:
+            if what == "same" and _mergeable(draft, record):
                 return self._met(record, draft, vector, MemoryCode.MERGED)
             if what == "contradicts":
                 older[record.record_id] = record
-        return self._new(draft, vector, list(older.values()))
+        return self._new(draft, vector, list(older.values()), known)
 
-    def _new(self, draft: Draft, vector: Vectors, others: list[Record]) -> LearnReply:
-        """Add a record beside those that say otherwise: the newer is right, unless it is trusted less."""
+    def _new(self, draft: Draft, vector: Vectors, others: list[Record], known: Record | None) -> LearnReply:
+        """Add a record beside those that say otherwise: the newer is right, unless it is trusted less.
+
+        `known` says the same and is not live: what would be kept aside again is not kept twice.
+        """
         state: State = "live"
         code, by = MemoryCode.STORED, ""
         stronger = [r for r in others if TRUSTS.index(r.trust) > TRUSTS.index(draft.candidate.trust) or r.pinned]
@@ -95,6 +98,10 @@ class Plan:
             state, code, by = "quarantined", MemoryCode.QUARANTINED, stronger[0].record_id
         elif newer:
             state, code, by = "superseded", MemoryCode.SUPERSEDED, newer[0].record_id
+        if known is not None and _set_aside(known, draft):
+            state, code, by = "quarantined", MemoryCode.QUARANTINED, ""
+        if known is not None and state == known.state:
+            return LearnReply(code=code, record_id=known.record_id)
         record = _record(self._mint(), draft, self._tenant, self._now_us, state, by)
         full = self._full(record, vector)
         if full is not None:
@@ -109,9 +116,13 @@ class Plan:
         return LearnReply(code=code, record_id=record.record_id, superseded=tuple(r.record_id for r in others))
 
     def _met(self, record: Record, draft: Draft, vector: Vectors, code: MemoryCode) -> LearnReply:
-        """Let a record that says the same carry both sources; the text is that of the source trusted more."""
+        """Let a record that says the same carry both sources.
+
+        The text is that of the source trusted more, byte by byte: what a digest does not see is believed nobody.
+        """
         c = draft.candidate
         trusted = TRUSTS.index(c.trust) - TRUSTS.index(record.trust)
+        is_other = draft.text != record.text
         changes: dict[str, object] = {}
         if c.source not in record.sources and len(record.sources) < MAX_SOURCES:
             changes["sources"] = (*record.sources, c.source)
@@ -121,14 +132,19 @@ class Plan:
             changes["sensitivity"] = c.sensitivity
         if set(draft.labels) - set(record.labels):
             changes["labels"] = tuple(sorted({*record.labels, *draft.labels}))
-        is_text = code is MemoryCode.MERGED and (trusted > 0 or (trusted == 0 and len(draft.text) > len(record.text)))
-        if is_text and not record.pinned:
+        is_longer = code is MemoryCode.MERGED and trusted == 0 and len(draft.text) > len(record.text)
+        if is_other and not record.pinned and (trusted > 0 or is_longer):
             changes |= {"text": draft.text, "digest": draft.digest}
-        if trusted > 0:
+        if trusted > 0 and ("text" in changes or not is_other):
             changes |= {"trust": c.trust}
         if changes:
             changes |= {"met": record.met + 1, "observed_us": max(record.observed_us, draft.observed_us)}
-            self._change(msgspec.structs.replace(record, **changes), vector if "text" in changes else None)
+            changed = msgspec.structs.replace(record, **changes)
+            grown = changed.size_bytes - record.size_bytes
+            if grown > 0 and self._bytes + grown + self._records * vector.nbytes > self._quota.bytes:
+                return LearnReply(code=MemoryCode.QUOTA_BYTES)
+            self._bytes += grown
+            self._change(changed, vector if "text" in changes else None)
         return LearnReply(code=code, record_id=record.record_id)
 
     def _change(self, record: Record, vector: Vectors | None) -> None:
@@ -154,9 +170,10 @@ class Plan:
     def _written(self) -> list[tuple[Record, Vectors | None]]:
         return [*self.added.values(), *self.changed.values()]
 
-    def _of_digest(self, digest: str) -> Record | None:
-        mine = next((r for r, _ in self._written() if r.digest == digest and r.state == "live"), None)
-        return mine or self._unchanged(self._index.of_digest(digest, self._now_us))
+    def _of_digest(self, subject: str, digest: str) -> Record | None:
+        mine = [r for r, _ in self._written() if (r.subject, r.digest) == (subject, digest)]
+        there = self._unchanged(self._index.of_digest(subject, digest, self._now_us))
+        return next((r for r in mine if r.state == "live"), there or next(iter(mine), None))
 
     def _of_topic(self, subject: str, topic: str) -> Record | None:
         if not topic:
@@ -188,6 +205,18 @@ def _comparable(draft: Draft, record: Record) -> bool:
         (c.subject and record.subject and c.subject != record.subject)
         or (c.topic and record.topic and c.topic != record.topic)
     )
+
+
+def _mergeable(draft: Draft, record: Record) -> bool:
+    """Whether two texts may become one: who erases a subject must find what was said about it, and nothing else."""
+    c = draft.candidate
+    return record.subject == c.subject and record.sensitivity == c.sensitivity
+
+
+def _set_aside(known: Record, draft: Draft) -> bool:
+    """Whether a person put aside what a draft says: it stays so, unless somebody says it who is trusted more."""
+    more = TRUSTS.index(draft.candidate.trust) > TRUSTS.index(known.trust)
+    return known.state == "quarantined" and not known.superseded_by and not more
 
 
 def _record(record_id: str, draft: Draft, tenant: TenantId, now_us: int, state: State, superseded_by: str) -> Record:

@@ -50,7 +50,7 @@ class Record(Value):
     @property
     def size_bytes(self) -> int:
         """Bytes of its texts."""
-        return len(self.text.encode()) + sum(map(len, self.sources)) + len(self.subject) + len(self.topic)
+        return sum(len(text.encode()) for text in (self.text, *self.sources, self.subject, self.topic))
 
 
 def mint_record() -> str:

@@ -95,6 +95,6 @@ class MemoryRules:
         """Return what a tenant may keep."""
         return self.quotas.get(tenant, self.quota)
 
-    def half_life_s(self, kind: str) -> int:
-        """Return a kind's half-life; an unknown kind ages as events do."""
-        return self.kinds.get(kind, KINDS["event"]).half_life_s
+    def kind_of(self, kind: str) -> Kind:
+        """Return a kind's end and half-life; one that is no more in the rules ages as events do."""
+        return self.kinds.get(kind, KINDS["event"])

@@ -8,11 +8,12 @@ longest ago first, when they take more RAM than the rules allow.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from airside.memory.calibration import Calibration, load_calibration
 from airside.memory.embedder import Embedder, checked_name
@@ -27,13 +28,17 @@ from airside.memory.store import Database, TenantStore, table_name, tenant_of
 from airside.memory.tenant import TenantMemory
 from airside.memory.text import MAX_QUERY_CHARACTERS
 from airside.stack.agents import Recalled
-from airside.stack.errors import InvalidInput
-from airside.stack.ids import TenantId
+from airside.stack.errors import InvalidInput, MemoryFailed
+from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import Trust
 
 MAX_TOP_K = 100
+
+Change = Literal["pin", "unpin", "quarantine", "release"]
+
+logger = logging.getLogger(__name__)
 
 
 class MemoryService:
@@ -53,11 +58,10 @@ class MemoryService:
         self._calibration: Calibration | None = None
         self._database: Database | None = None
         self._orders: Orders | None = None
-        self._tables: set[str] = set()
         self._tenants: OrderedDict[TenantId, TenantMemory] = OrderedDict()
-        self._opening: dict[TenantId, asyncio.Future[TenantMemory]] = {}
+        self._sizes: dict[TenantId, int] = {}
+        self._hot_bytes = 0
         self._starting = asyncio.Lock()
-        self._reembedding: set[asyncio.Task[int]] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memory")
 
     async def start(self) -> None:
@@ -65,19 +69,18 @@ class MemoryService:
         async with self._starting:
             if self._database is not None:
                 return
-            database, orders, tables = await self._on_thread(self._open_database)
-            self._orders, self._tables = orders, tables
-            self._database = database
-            try:
-                for path, order in orders.open().items():
-                    await self._carry_out(path, order)
-            except BaseException:
-                self._database = None  # nothing is read before what had to go is gone
-                raise
+            self._orders = await self._on_thread(Orders, self._folder)
+            self._database = await self._on_thread(Database, self._folder)
+        await self._settle_orders()
 
-    def _open_database(self) -> tuple[Database, Orders, set[str]]:
-        database = Database(self._folder)
-        return database, Orders(self._folder), database.tables()
+    async def _settle_orders(self) -> None:
+        assert self._orders is not None
+        for tenant in self._orders.tenants():
+            try:
+                await self._memory(tenant).settle()
+            except Exception:
+                # It reads and writes nothing before that is done; the next sweep tries again.
+                logger.exception("%s: what was to be erased is not", tenant, extra={"action": "erase_failed"})
 
     # Reading.
 
@@ -92,27 +95,27 @@ class MemoryService:
         if request.min_score is not None and not 0 <= request.min_score <= 1:
             raise InvalidInput(f"min_score {request.min_score}: a probability, within 0 and 1")
         query = request.query[:MAX_QUERY_CHARACTERS].strip()
-        found = self._tenants.get(request.tenant) or await self._existing(request.tenant)
-        if found is None or not len(found.index) or not query:
+        memory = await self._existing(request.tenant)
+        if memory is None or not query:
             return ()
-        self._tenants.move_to_end(request.tenant)
+        index = await self._opened(memory)
+        if not len(index):
+            return ()
         vector = self._embedding.cached(request.tenant, query)
         if vector is None:
             vector = await self._embedding.question(request.tenant, query)
-            found = self._tenants.get(request.tenant) or await self._existing(request.tenant)
-            if found is None:
-                return ()  # it was erased meanwhile
+            index = await self._opened(memory)  # it may have changed meanwhile
         bounds = Bounds(min(request.top_k, MAX_TOP_K), request.min_score, request.clearance, self._now_us())
-        records = found.index.search(Query.of(query, vector), bounds)
+        records = index.search(Query.of(query, vector), bounds)
         for record in records:  # what comes back is checked, whoever may have mixed it up
-            if found.index.records[record.record_id].tenant != request.tenant:
+            if index.records[record.record_id].tenant != request.tenant:
                 raise InvalidInput(f"a record of another tenant under {request.tenant}: nothing is returned")
         return records
 
     async def records(self, tenant: TenantId) -> list[Record]:
         """Return all that is kept for a tenant, also what is never recalled: for audit, and for people to look at."""
-        found = await self._existing(tenant)
-        return list(found.index.records.values()) if found is not None else []
+        memory = await self._existing(tenant)
+        return list((await self._opened(memory)).records.values()) if memory is not None else []
 
     # Writing.
 
@@ -125,7 +128,8 @@ class MemoryService:
         return await self._write(candidate.tenant, found)
 
     async def _write(self, tenant: TenantId, drafted: Draft) -> LearnReply:
-        memory = await self._open(tenant)
+        await self.start()
+        memory = self._memory(tenant)
         try:
             return await memory.write(drafted)
         finally:
@@ -136,57 +140,33 @@ class MemoryService:
     async def erase(self, order: Erasure) -> Receipt:
         """Erase; nothing of it is in any result from now on, and in no file when this returns.
 
-        Raises `InvalidInput` for an order that names nothing.  A crash in between only delays it.
+        Raises `InvalidInput` for an order that names nothing.  A crash or an error in between only delays it.
         """
         order.checked()
-        table_name(order.tenant)
         await self.start()
-        assert self._orders is not None
-        path = await self._on_thread(self._orders.take, order, self._now_us())
-        return await self._carry_out(path, order)
-
-    async def _carry_out(self, path: Path, order: Erasure) -> Receipt:
-        assert self._database is not None and self._orders is not None
-        gone: tuple[str, ...] = ()
         self._embedding.forget(order.tenant)
-        if order.what == "tenant":
-            gone = await self._drop(order.tenant)
-        elif table_name(order.tenant) in self._tables:
-            memory = await self._load(order.tenant)
+        memory = self._memory(order.tenant)
+        try:
             gone = await memory.erase(order)
+        finally:
             self._settle(memory)
-        await self._on_thread(self._orders.done, path)
+        self._embedding.forget(order.tenant)  # what was asked meanwhile
         return Receipt(tenant=order.tenant, what=order.what, target=order.target, records=gone, at_us=self._now_us())
 
-    async def _drop(self, tenant: TenantId) -> tuple[str, ...]:
-        assert self._database is not None
-        name = table_name(tenant)
-        memory = self._tenants.get(tenant)
-        if memory is None and name in self._tables:
-            memory = await self._load(tenant)
-        gone: tuple[str, ...] = ()
-        if memory is not None:
-            gone = await memory.erase(Erasure(tenant=tenant, what="tenant"))
-            while memory.busy:  # what was offered meanwhile is written, and goes too
-                gone += await memory.erase(Erasure(tenant=tenant, what="tenant"))
-            self._tenants.pop(tenant, None)
-        self._tables.discard(name)
-        await self._on_thread(self._database.drop, name)
-        return gone
+    async def change(self, tenant: TenantId, record_id: str, what: Change) -> bool:
+        """Pin, unpin, quarantine or release a record; return whether there is one that this can be done to.
 
-    async def pin(self, tenant: TenantId, record_id: str, *, pinned: bool = True) -> bool:
-        """Let a record stay for ever, or end as its kind does from now; return whether there is one."""
+        A pinned record stays for ever, one that is unpinned as long as its kind does from now on.  Only what is live
+        can be quarantined, and only what is quarantined released.
+        """
         memory = await self._existing(tenant)
         if memory is None or not is_record_id(record_id):
             return False
-        return await memory.pin(record_id, pinned=pinned)
-
-    async def set_aside(self, tenant: TenantId, record_id: str, *, aside: bool = True) -> bool:
-        """Quarantine a record, or release it; return whether there is one."""
-        memory = await self._existing(tenant)
-        if memory is None or not is_record_id(record_id):
-            return False
-        return bool(await memory.change([record_id], state="quarantined" if aside else "live"))
+        doing = {"pin": memory.pin, "unpin": memory.unpin, "quarantine": memory.quarantine, "release": memory.release}
+        try:
+            return await doing[what](record_id)
+        finally:
+            self._settle(memory)
 
     async def export(self, tenant: TenantId) -> bytes:
         """Return all that is kept for a tenant, as a Parquet file."""
@@ -209,30 +189,41 @@ class MemoryService:
     async def reembed(self, tenant: TenantId) -> int:
         """Embed what another embedder embedded; return how many that were.  An opened tenant begins by itself."""
         memory = await self._existing(tenant)
-        return await memory.reembed() if memory is not None else 0
+        if memory is None:
+            return 0
+        try:
+            return await memory.reembed()
+        finally:
+            self._settle(memory)
 
     async def sweep(self) -> int:
-        """Drop what has expired, of every tenant; return how many records that were."""
+        """Drop what has expired, of every tenant; return how many records that were.
+
+        Raises `MemoryFailed` naming the tenants that could not be swept, after the others were.
+        """
         await self.start()
         assert self._database is not None
-        count = 0
-        for name in sorted(self._tables):
-            memory = self._tenants.get(tenant_of(name))
-            if memory is not None:
+        await self._settle_orders()
+        count, failed = 0, []
+        for name in sorted(self._database.names):
+            memory = self._memory(tenant_of(name))
+            try:
                 count += await memory.sweep()
-                self._settle(memory)
-            else:  # neither its records nor the embedder need be loaded for that
-                count += await self._on_thread(self._database.drop_expired, name, self._now_us())
+            except Exception as error:
+                failed.append(f"{memory.tenant} ({error})")
+            self._settle(memory)
+        if failed:
+            raise MemoryFailed(f"not swept: {', '.join(failed)}"[:1000])
         return count
 
     def stats(self) -> dict[str, int]:
         """Return the tenants there are and those open, their records and bytes in RAM, and the cached questions."""
-        indexes = [memory.index for memory in self._tenants.values()]
+        indexes = [memory.index for memory in self._tenants.values() if memory.index is not None]
         return {
-            "tables": len(self._tables),
+            "tables": len(self._database.names) if self._database is not None else 0,
             "tenants": len(indexes),
             "records": sum(map(len, indexes)),
-            "hot_bytes": sum(index.size_bytes for index in indexes),
+            "hot_bytes": self._hot_bytes,
             "cached_queries": self._embedding.size,
         }
 
@@ -251,62 +242,59 @@ class MemoryService:
     async def _existing(self, tenant: TenantId) -> TenantMemory | None:
         """Return a tenant's memory, None if nothing was ever kept for it."""
         await self.start()
-        return await self._open(tenant) if table_name(tenant) in self._tables else None
+        assert self._database is not None
+        return self._memory(tenant) if table_name(tenant) in self._database.names else None
 
-    async def _open(self, tenant: TenantId) -> TenantMemory:
-        await self.start()
-        return await self._load(tenant)
-
-    async def _load(self, tenant: TenantId) -> TenantMemory:
+    def _memory(self, tenant: TenantId) -> TenantMemory:
+        """Return the one memory of a tenant; raise `InvalidId` for what is no tenant's id."""
+        assert self._database is not None and self._orders is not None
         found = self._tenants.get(tenant)
-        if found is not None:
-            self._tenants.move_to_end(tenant)
-            return found
-        opening = self._opening.get(tenant)
-        if opening is None:
-            opening = self._opening[tenant] = asyncio.ensure_future(self._opened(tenant))
-            opening.add_done_callback(lambda _: self._opening.pop(tenant, None))
-        return await asyncio.shield(opening)
+        if found is None:
+            found = self._tenants[parse_tenant(tenant)] = TenantMemory(
+                tenant,
+                self._database,
+                self._orders,
+                self._rules,
+                self._made,
+                self._on_thread,
+                self._embedding.texts,
+                self._now_us,
+            )
+        return found
 
-    async def _opened(self, tenant: TenantId) -> TenantMemory:
+    async def _made(self, tenant: TenantId) -> tuple[TenantStore, TenantIndex]:
         assert self._database is not None
         model = await self._embedding.model()
         if self._calibration is None:
             checked_name(model.name)
             self._calibration = load_calibration(model.name, self._folder / "calibrations")
-        memory = TenantMemory(
-            tenant,
-            TenantStore(self._database, tenant, model.name, model.dimension),
-            TenantIndex(model.dimension, self._rules, self._calibration),
-            self._rules,
-            self._on_thread,
-            self._embedding.texts,
-            self._now_us,
-        )
-        await memory.load()
-        self._tables.add(table_name(tenant))
-        self._tenants[tenant] = memory
-        self._make_room(memory)
-        task = asyncio.ensure_future(memory.reembed())
-        self._reembedding.add(task)
-        task.add_done_callback(self._reembedding.discard)
-        return memory
+        store = TenantStore(self._database, tenant, model.name, model.dimension)
+        return store, TenantIndex(model.dimension, self._rules, self._calibration)
+
+    async def _opened(self, memory: TenantMemory) -> TenantIndex:
+        """Return a tenant's records, as those used last."""
+        self._tenants.move_to_end(memory.tenant)
+        if memory.index is not None:
+            return memory.index
+        index = await memory.opened()
+        self._settle(memory)
+        return index
 
     def _settle(self, memory: TenantMemory) -> None:
-        """After a change: what failed is loaded anew next time, and what grew makes room."""
-        if memory.broken and self._tenants.get(memory.tenant) is memory:
-            del self._tenants[memory.tenant]
-        self._make_room(memory)
-
-    def _make_room(self, kept: TenantMemory) -> None:
         """Close tenants until the open ones fit into RAM; never one that is written to, nor the one just used."""
-        room = self._rules.hot_bytes - sum(m.index.size_bytes for m in self._tenants.values())
-        for tenant, memory in list(self._tenants.items()):
-            if room >= 0:
-                return
-            if memory is not kept and not memory.busy:
-                room += memory.index.size_bytes
-                del self._tenants[tenant]
+        self._count(memory)
+        if self._hot_bytes <= self._rules.hot_bytes:
+            return
+        for other in list(self._tenants.values()):
+            if other is not memory and other.index is not None and not other.busy:
+                other.close()
+                self._count(other)
+                if self._hot_bytes <= self._rules.hot_bytes:
+                    return
+
+    def _count(self, memory: TenantMemory) -> None:
+        self._hot_bytes += memory.size_bytes - self._sizes.get(memory.tenant, 0)
+        self._sizes[memory.tenant] = memory.size_bytes
 
     async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

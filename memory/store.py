@@ -8,9 +8,8 @@ whole new version, and every older one is removed.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from airside.memory.embedder import Vectors
-from airside.memory.files import Durable, drop_torn_manifests
+from airside.memory.files import Durable, drop_torn_manifests, drop_torn_version, remove_folder_durably
 from airside.memory.records import Record
 from airside.memory.rows import as_rows, from_rows, schema
 from airside.stack.errors import MemoryFailed
@@ -30,11 +29,15 @@ OPTIMIZE_EVERY = 32
 KEEP_VERSIONS = timedelta(minutes=2)
 """Old versions stay this long; no other process reads them, and an operation of ours is over by then."""
 
+_ALL_VERSIONS = timedelta(days=36_500)
+
 CACHE_BYTES = 16 * 1024 * 1024
 """LanceDB's caches: unbounded they grew from 176 to 929 MB over 3,000 commits, and records are held in RAM anyway."""
 
-Pairs = Mapping[str, tuple[Record, Vectors | None]]
-"""Records by id, each with its vector; None: it waits to be embedded."""
+Pairs = Collection[tuple[Record, Vectors | None]]
+"""Records, each with its vector; None: it waits to be embedded."""
+
+_LANCE_ERRORS = (OSError, RuntimeError, ValueError)
 
 
 class TenantStore:
@@ -56,8 +59,7 @@ class TenantStore:
 
         Raises `MemoryFailed` for a table that cannot be read, or that holds another tenant's record.
         """
-        self._table = self._database.open(self._name, self._folder, schema(self._dimension))
-        rows = self._table.to_arrow()
+        rows = self._read()
         try:
             records, vectors, embedders = from_rows(rows)
         except (ValueError, KeyError) as error:
@@ -70,32 +72,41 @@ class TenantStore:
             for record, vector, embedder in zip(records, vectors, embedders, strict=True)
         ]
         if not fits:
-            self.rewrite({record.record_id: (record, vector) for record, vector in found})
+            self.rewrite(found)
         self._durable.sync()
         return found
+
+    def _read(self) -> Any:
+        try:
+            self._table = self._database.open(self._name, schema(self._dimension))
+            return self._table.to_arrow()
+        except _LANCE_ERRORS as error:
+            if not drop_torn_version(self._folder):
+                raise MemoryFailed(f"{self._folder} cannot be read: {error}"[:500]) from None
+        self._table = self._database.open(self._name, schema(self._dimension))
+        return self._table.to_arrow()
 
     def commit(self, added: Pairs, changed: Pairs) -> None:
         """Write records, all or none; they are on disk when this returns."""
         if changed:
             merge = self._table.merge_insert("record_id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(self._rows({**added, **changed}))
+            merge.execute(self._rows([*added, *changed]))
         else:
             self._table.add(self._rows(added))
         self._durable.sync()
         self._commits += 1
-        if self._commits % OPTIMIZE_EVERY == 0:
+        if self._commits >= OPTIMIZE_EVERY:
             self.tidy()
 
     def tidy(self) -> None:
-        """Compact, and remove old versions; housekeeping: if it fails, the next one does it."""
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
-            self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
-        self._durable.sync()
+        """Compact what was committed since the last time, and remove old versions."""
+        if self._commits:
+            _tidy(self._table, self._durable)
+            self._commits = 0
 
     def drop_expired(self, now_us: int) -> None:
         """Drop the records that have expired; their bytes go with the next rewriting or compaction."""
-        self._table.delete(f"expires_us <= {int(now_us)}")
-        self.tidy()
+        _drop_expired(self._table, self._durable, now_us)
 
     def rewrite(self, kept: Pairs) -> None:
         """Make the table hold these records and no byte of any other; both are so when this returns."""
@@ -109,11 +120,15 @@ class TenantStore:
             self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
         self._durable.sync()
 
+    def drop(self) -> None:
+        """Remove the table and every file of it; `load` makes it anew."""
+        self._database.drop(self._name)
+
     def _rows(self, pairs: Pairs) -> Any:
-        records = [record for record, _ in pairs.values()]
+        records = [record for record, _ in pairs]
         vectors = np.zeros((len(records), self._dimension), dtype=np.float32)
         embedders = []
-        for i, (_, vector) in enumerate(pairs.values()):
+        for i, (_, vector) in enumerate(pairs):
             embedders.append("" if vector is None else self._embedder)
             if vector is not None:
                 vectors[i] = vector
@@ -126,7 +141,7 @@ class TenantStore:
 
 
 class Database:
-    """The LanceDB database of a cell's memory."""
+    """The LanceDB database of a cell's memory; `names` are the tables there are."""
 
     def __init__(self, folder: Path) -> None:
         import lancedb
@@ -135,44 +150,66 @@ class Database:
         self.folder = folder
         session = lancedb.Session(index_cache_size_bytes=CACHE_BYTES, metadata_cache_size_bytes=CACHE_BYTES)
         self.connection = lancedb.connect(str(folder), session=session)
+        self.names = {path.name.removesuffix(".lance") for path in folder.glob("t_*.lance") if not _unmade(path)}
 
-    def tables(self) -> set[str]:
-        """Return the names of the tables there are; a table that never was committed to is none."""
-        return {
-            path.name.removesuffix(".lance")
-            for path in self.folder.glob("t_*.lance")
-            if any((path / "_versions").glob("*.manifest"))
-        }
+    def open(self, name: str, whole: Any) -> Any:
+        """Open a table, or make it; repair what a crash of the machine left of its newest version.
 
-    def open(self, name: str, folder: Path, whole: Any) -> Any:
-        """Open a table, or make it; repair what a crash of the machine left of its newest version."""
+        Raises `MemoryFailed` for one whose versions are gone while its data is there.
+        """
+        folder = self.folder / f"{name}.lance"
         drop_torn_manifests(folder)
-        if not any((folder / "_versions").glob("*.manifest")):
-            shutil.rmtree(folder, ignore_errors=True)  # it was being made
-            return self.connection.create_table(name, schema=whole)
-        try:
-            return self.connection.open_table(name)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise MemoryFailed(f"{folder} cannot be opened: {error}"[:500]) from None
+        if _unmade(folder):
+            remove_folder_durably(folder)
+            table = self.connection.create_table(name, schema=whole)
+        elif not any((folder / "_versions").glob("*.manifest")):
+            raise MemoryFailed(f"{folder} holds data and no version of it")
+        else:
+            table = self.connection.open_table(name)
+        self.names.add(name)
+        return table
 
     def drop_expired(self, name: str, now_us: int) -> int:
         """Drop what has expired from a table that is not open; return how many records that were."""
-        try:
-            table = self.connection.open_table(name)
-        except ValueError:
-            return 0  # it was dropped meanwhile
-        expired = f"expires_us <= {int(now_us)}"
-        count = int(table.count_rows(expired))
+        folder = self.folder / f"{name}.lance"
+        drop_torn_manifests(folder)
+        table = self.connection.open_table(name)
+        count = int(table.count_rows(_expired(now_us)))
         if count:
-            table.delete(expired)
-            table.optimize(cleanup_older_than=KEEP_VERSIONS)
+            durable = Durable(folder)
+            durable.sync()
+            _drop_expired(table, durable, now_us)
         return count
 
     def drop(self, name: str) -> None:
-        """Remove a table and every file of it."""
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
+        """Remove a table and every file of it; raise `OSError` if a file stays."""
+        with contextlib.suppress(*_LANCE_ERRORS):  # the files are what counts, and they go either way
             self.connection.drop_table(name, ignore_missing=True)
-        shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+        remove_folder_durably(self.folder / f"{name}.lance")
+        self.names.discard(name)
+
+
+def _unmade(folder: Path) -> bool:
+    """Whether a table was never committed to: it is not there, or was being made when the process died."""
+    return not any(folder.glob("_versions/*.manifest")) and not any(folder.glob("data/*"))
+
+
+def _expired(now_us: int) -> str:
+    return f"expires_us <= {int(now_us)}"
+
+
+def _drop_expired(table: Any, durable: Durable, now_us: int) -> None:
+    table.delete(_expired(now_us))
+    durable.sync()  # before the versions that still have what stays are removed
+    _tidy(table, durable)
+
+
+def _tidy(table: Any, durable: Durable) -> None:
+    """Compact, and remove old versions; housekeeping: if it fails, the next one does it."""
+    for age in (_ALL_VERSIONS, KEEP_VERSIONS):  # what is compacted is on disk before what it was made of is removed
+        with contextlib.suppress(*_LANCE_ERRORS):
+            table.optimize(cleanup_older_than=age)
+        durable.sync()
 
 
 def table_name(tenant: TenantId) -> str:

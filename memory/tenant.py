@@ -1,5 +1,8 @@
 """One tenant's memory: its records in RAM, its table on disk, and every change made in one order.
 
+There is one object a tenant for as long as the process lives; its records are loaded when they are needed, and let go
+to make room, or when a change failed: then only the disk can tell what is so.
+
 Changes come in groups: what is offered while one commit is under way goes into the next.  They are planned and
 written on the store's thread and shown to readers, on the event loop, only when they are on disk.
 """
@@ -8,19 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from airside.memory.embedder import Vectors
-from airside.memory.erasing import Erasure
+from airside.memory.erasing import Erasure, Orders
 from airside.memory.index import TenantIndex
 from airside.memory.planning import Drafted, Plan
 from airside.memory.quality import Draft
-from airside.memory.records import FOREVER_US, Record
+from airside.memory.records import FOREVER_US, Record, State
 from airside.memory.rules import MemoryRules
-from airside.memory.store import TenantStore
+from airside.memory.store import Database, Pairs, TenantStore, table_name
+from airside.memory.text import stem
+from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
 from airside.stack.ports import LearnReply
 
@@ -30,49 +37,127 @@ GROUP = 256
 REEMBEDDED = 64
 """Records embedded anew between two commits."""
 
-Result = TypeVar("Result")
 OnThread = Callable[..., Awaitable[Any]]
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
+Make = Callable[[TenantId], Awaitable[tuple[TenantStore, TenantIndex]]]
+
+logger = logging.getLogger(__name__)
 
 
 class TenantMemory:
-    """One tenant's memory, opened.  `broken` = a write failed: what is on disk is to be loaded anew."""
+    """One tenant's memory.  `index` is what readers see, None while nothing is loaded."""
 
     def __init__(
         self,
         tenant: TenantId,
-        store: TenantStore,
-        index: TenantIndex,
+        database: Database,
+        orders: Orders,
         rules: MemoryRules,
+        make: Make,
         on_thread: OnThread,
         embed: Embed,
         now_us: Callable[[], int],
     ) -> None:
         self.tenant = tenant
-        self.index = index
-        self.broken = False
-        self._store = store
+        self.index: TenantIndex | None = None
+        self._store: TenantStore | None = None
+        self._database = database
+        self._orders = orders
         self._rules = rules
+        self._make = make
         self._on_thread = on_thread
         self._embed = embed
         self._now_us = now_us
         self._waiting: list[tuple[Draft, asyncio.Future[LearnReply]]] = []
         self._committing: asyncio.Task[None] | None = None
+        self._reembedding: asyncio.Task[int] | None = None
         self._changing = asyncio.Lock()
         self._users = 0
 
     @property
+    def exists(self) -> bool:
+        """Whether anything was ever kept for it."""
+        return table_name(self.tenant) in self._database.names
+
+    @property
     def busy(self) -> bool:
-        """Whether something is being written, so that it must stay open."""
-        return bool(self._waiting) or self._users > 0 or self._changing.locked()
+        """Whether something is being changed, so that it must stay loaded."""
+        return self._users > 0 or self._changing.locked()
 
-    async def load(self) -> None:
-        """Read the table into RAM."""
-        await self._on_thread(self._load)
+    @property
+    def size_bytes(self) -> int:
+        """About how much RAM it takes."""
+        return self.index.size_bytes if self.index is not None else 0
 
-    def _load(self) -> None:
-        for record, vector in self._store.load():
-            self.index.put(record, vector)
+    # Loading.
+
+    async def opened(self) -> TenantIndex:
+        """Return its records, loaded; good until the caller waits for something.
+
+        Raises `MemoryFailed` if they cannot be read, or what was to be erased cannot be.
+        """
+        if self.index is not None:
+            return self.index
+        async with self._turn() as index:
+            return index
+
+    def close(self) -> None:
+        """Let the records go; they are loaded again when they are needed."""
+        self.index = self._store = None
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, *, make: bool = False) -> AsyncIterator[TenantIndex]:
+        """Change it, one after the other; `make` = also where nothing was ever kept."""
+        async with self._locked():
+            if self.index is None and self._orders.of(self.tenant):
+                await self._carry_out()  # nobody reads before what had to go is gone
+            if self.index is None and not make and not self.exists:
+                yield (await self._make(self.tenant))[1]
+                return
+            if self.index is None:
+                self._show(await self._read())
+            assert self.index is not None
+            yield self.index
+
+    @contextlib.asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        """Let nobody else change it meanwhile; after an error only the disk can tell what is so."""
+        with self._used():
+            async with self._changing:
+                try:
+                    yield
+                except BaseException:
+                    self.close()
+                    raise
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
+        """Keep it loaded meanwhile."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+
+    async def _read(self) -> TenantIndex:
+        self._store, index = await self._make(self.tenant)
+        for record, vector in await self._on_thread(self._store.load):
+            index.put(record, vector)
+        return index
+
+    def _show(self, index: TenantIndex) -> None:
+        self.index = index
+        if self._reembedding is None and index.unembedded(1):
+            self._reembedding = asyncio.ensure_future(self.reembed())
+            self._reembedding.add_done_callback(self._reembedded)
+
+    def _reembedded(self, task: asyncio.Task[int]) -> None:
+        self._reembedding = None
+        if not task.cancelled() and task.exception() is not None:
+            # What waits to be embedded is not recalled; the next loading tries again.
+            logger.warning("%s was not embedded anew: %s", self.tenant, task.exception())
+
+    # Writing.
 
     async def write(self, draft: Draft) -> LearnReply:
         """Keep a draft; it is on disk when this returns that it is kept."""
@@ -83,15 +168,6 @@ class TenantMemory:
                 self._committing = asyncio.ensure_future(self._commit_all())
             return await future
 
-    @contextlib.contextmanager
-    def _used(self) -> Iterator[None]:
-        """Keep it open meanwhile: two of one tenant would not know of each other's changes."""
-        self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
-
     async def _commit_all(self) -> None:
         await asyncio.sleep(0)  # those who write in this turn of the loop are one group
         while self._waiting:
@@ -99,10 +175,11 @@ class TenantMemory:
             try:
                 replies = await self._commit([draft for draft, _ in group])
             except Exception as error:
-                for _, future in group:
-                    if not future.done():
-                        future.set_exception(error)
+                _fail(group, error)
                 continue
+            except BaseException:  # the process ends
+                _fail([*group, *self._waiting], MemoryFailed("memory was closed before this was written"))
+                raise
             for (_, future), reply in zip(group, replies, strict=True):
                 if not future.done():
                     future.set_result(reply)
@@ -110,111 +187,154 @@ class TenantMemory:
     async def _commit(self, drafts: list[Draft]) -> list[LearnReply]:
         vectors = await self._embed([draft.text for draft in drafts])
         drafted = [Drafted(draft, vector) for draft, vector in zip(drafts, vectors, strict=True)]
-        async with self._changing:
-            plan = Plan(self.index, self.tenant, self._rules.quota_of(self.tenant), self._now_us())
+        async with self._turn(make=True) as index:
+            plan = Plan(index, self.tenant, self._rules.quota_of(self.tenant), self._now_us())
             await self._on_thread(plan.take, drafted)
-            await self._written(plan.added, plan.changed)
+            await self._written(index, plan.added.values(), plan.changed.values())
         return plan.replies
 
-    async def _written(
-        self,
-        added: Mapping[str, tuple[Record, Vectors | None]],
-        changed: Mapping[str, tuple[Record, Vectors | None]],
-    ) -> None:
-        """Commit, and show readers what was committed; the lock is held."""
+    async def _written(self, index: TenantIndex, added: Pairs, changed: Pairs) -> None:
+        """Commit, and show readers what was committed."""
         if not added and not changed:
             return
-        await self._safely(self._store.commit, added, changed)
-        for record, vector in (*changed.values(), *added.values()):
-            self.index.put(record, vector)
-        if self.index.sparse:
-            self.index = await self._on_thread(self.index.rebuilt)
-
-    async def _safely(self, function: Callable[..., Any], *args: Any) -> None:
-        try:
-            await self._on_thread(function, *args)
-        except BaseException:
-            self.broken = True  # it may be on disk or not: only the disk can tell
-            raise
+        assert self._store is not None
+        await self._on_thread(self._store.commit, added, changed)
+        for record, vector in (*changed, *added):
+            index.put(record, vector)
+        if index.sparse:
+            self.index = await self._on_thread(index.rebuilt)
 
     # Keeping.
 
-    async def change(self, record_ids: Iterable[str], **fields: Any) -> list[str]:
-        """Change fields of records there are; return whose."""
-        with self._used():
-            return await self._change(record_ids, fields)
+    async def pin(self, record_id: str) -> bool:
+        """Let a record stay for ever; return whether there is one that has not expired."""
+        return await self._change(record_id, lambda r: {} if r.pinned else {"pinned": True, "expires_us": FOREVER_US})
 
-    async def _change(self, record_ids: Iterable[str], fields: dict[str, Any]) -> list[str]:
-        async with self._changing:
-            changed = {
-                i: (msgspec.structs.replace(self.index.records[i], **fields), self.index.vector(i))
-                for i in record_ids
-                if i in self.index.records
-            }
-            await self._written({}, changed)
-        return list(changed)
+    async def unpin(self, record_id: str) -> bool:
+        """Let a pinned record stay as long as its kind does from now; return whether there is one."""
+        return await self._change(record_id, lambda r: {"pinned": False, "expires_us": self._end(r)}, pinned=True)
 
-    async def pin(self, record_id: str, *, pinned: bool) -> bool:
-        """Let a record stay for ever, or as long as its kind does from now; return whether there is one."""
-        record = self.index.records.get(record_id)
-        if record is None:
-            return False
-        kind = self._rules.kinds.get(record.kind)
-        ends_us = self._now_us() + (kind.ttl_s if kind is not None else 1) * 1_000_000
-        return bool(await self.change([record_id], pinned=pinned, expires_us=FOREVER_US if pinned else ends_us))
+    def _end(self, record: Record) -> int:
+        return self._now_us() + self._rules.kind_of(record.kind).ttl_s * 1_000_000
+
+    async def quarantine(self, record_id: str) -> bool:
+        """Put a live record aside; return whether there is one."""
+        return await self._change(record_id, lambda _: {"state": "quarantined"}, state="live")
+
+    async def release(self, record_id: str) -> bool:
+        """Let a quarantined record be recalled; return whether there is one."""
+        return await self._change(record_id, lambda _: {"state": "live", "superseded_by": ""}, state="quarantined")
+
+    async def _change(
+        self,
+        record_id: str,
+        fields: Callable[[Record], dict[str, Any]],
+        *,
+        state: State | None = None,
+        pinned: bool = False,
+    ) -> bool:
+        async with self._turn() as index:
+            record = index.records.get(record_id)
+            if record is None or record.expires_us <= self._now_us():
+                return False
+            if (state is not None and record.state != state) or (pinned and not record.pinned):
+                return False
+            changes = fields(record)
+            if changes:
+                pair = (msgspec.structs.replace(record, **changes), index.vector(record_id))
+                await self._written(index, [], [pair])
+        return True
 
     async def erase(self, order: Erasure) -> tuple[str, ...]:
-        """Erase what an order covers: at once for readers, and from disk when this returns."""
-        with self._used():
-            return await self._erase(order)
+        """Erase what an order covers: at once for readers, and from disk when this returns.
 
-    async def _erase(self, order: Erasure) -> tuple[str, ...]:
-        async with self._changing:
-            gone = [record_id for record_id, record in self.index.records.items() if order.covers(record)]
-            self.index.remove(gone)
-            await self._safely(self._rewrite)
-            self.index = await self._on_thread(self.index.rebuilt)
-        return tuple(gone)
+        What is offered meanwhile is offered after the order.  If it fails, nothing is read before it is carried out.
+        """
+        if self.index is not None:
+            self.index.hide([record_id for record_id, r in self.index.records.items() if order.covers(r)])
+        async with self._locked():
+            if not self.exists:
+                return ()
+            path = await self._on_thread(self._orders.take, order, self._now_us())
+            return (await self._carry_out())[path]
 
-    def _rewrite(self) -> None:
-        self._store.rewrite({i: (record, self.index.vector(i)) for i, record in self.index.records.items()})
+    async def settle(self) -> None:
+        """Carry out the orders that were not done."""
+        async with self._locked():
+            await self._carry_out()
+
+    async def _carry_out(self) -> dict[Path, tuple[str, ...]]:
+        """Carry out the orders there are, and return the ids of what went."""
+        orders = self._orders.of(self.tenant)
+        is_all = any(order.what == "tenant" for order in orders.values())
+        gone: dict[Path, tuple[str, ...]] = dict.fromkeys(orders, ())
+        index = await self._readable(must=not is_all) if self.exists else None
+        if index is not None:
+            for path, order in orders.items():
+                gone[path] = tuple(record_id for record_id, r in index.records.items() if order.covers(r))
+            index.remove(record_id for ids in gone.values() for record_id in ids)
+        if is_all:
+            self.close()
+            await self._on_thread(self._database.drop, table_name(self.tenant))
+        elif index is not None:
+            assert self._store is not None
+            await self._on_thread(self._store.rewrite, index.pairs())
+            self._show(await self._on_thread(index.rebuilt))
+        for path, order in orders.items():
+            await self._on_thread(self._orders.done, path, order)
+        stem.cache_clear()  # it knows words
+        return gone
+
+    async def _readable(self, *, must: bool) -> TenantIndex | None:
+        """Return the records; a table that goes as a whole need not be readable for that."""
+        try:
+            return self.index or await self._read()
+        except Exception:
+            if must:
+                raise
+            return None
 
     async def sweep(self) -> int:
-        """Drop what has expired; return how many records that were."""
+        """Drop what has expired, and compact what was written; return how many records expired.
+
+        What is not loaded is not loaded for that.
+        """
         now_us = self._now_us()
-        if not any(record.expires_us <= now_us for record in self.index.records.values()):
-            return 0
-        with self._used():
-            async with self._changing:
-                gone = [i for i, record in self.index.records.items() if record.expires_us <= now_us]
-                self.index.remove(gone)
-                await self._safely(self._store.drop_expired, now_us)
+        async with self._locked():
+            if self.index is None:
+                name = table_name(self.tenant)
+                return await self._on_thread(self._database.drop_expired, name, now_us) if self.exists else 0
+            assert self._store is not None
+            gone = [record_id for record_id, record in self.index.records.items() if record.expires_us <= now_us]
+            self.index.remove(gone)
+            if gone:
+                await self._on_thread(self._store.drop_expired, now_us)
+            await self._on_thread(self._store.tidy)
         return len(gone)
 
     async def reembed(self) -> int:
         """Embed what has no vector of this embedder; return how many records that were."""
-        with self._used():
-            return await self._reembed()
-
-    async def _reembed(self) -> int:
         count = 0
-        while not self.broken:
-            missing = [i for i in self.index.records if self.index.vector(i) is None][:REEMBEDDED]
-            if not missing:
-                break
-            texts = {i: self.index.records[i].text for i in missing}
-            vectors = await self._embed(list(texts.values()))
-            async with self._changing:
-                changed = {
-                    i: (self.index.records[i], vector)
-                    for (i, text), vector in zip(texts.items(), vectors, strict=True)
-                    if i in self.index.records and self.index.records[i].text == text
-                }
-                await self._written({}, changed)
-            count += len(changed)
+        with self._used():
+            while missing := (await self.opened()).unembedded(REEMBEDDED):
+                vectors = await self._embed([record.text for record in missing])
+                async with self._turn() as index:
+                    changed = [
+                        (index.records[old.record_id], vector)
+                        for old, vector in zip(missing, vectors, strict=True)
+                        if old.record_id in index.records and index.records[old.record_id].text == old.text
+                    ]
+                    await self._written(index, [], changed)
+                count += len(changed)
         return count
 
     @property
     def fragments(self) -> int:
-        """Pieces of its table on disk."""
-        return self._store.fragments
+        """Pieces of its table on disk, 0 while it is not loaded."""
+        return self._store.fragments if self._store is not None else 0
+
+
+def _fail(group: Sequence[tuple[Draft, asyncio.Future[LearnReply]]], error: Exception) -> None:
+    for _, future in group:
+        if not future.done():
+            future.set_exception(error)

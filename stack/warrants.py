@@ -14,8 +14,9 @@ from airside.stack.errors import InvalidId
 from airside.stack.grants import open_grant
 from airside.stack.identity import IdentityChecker, run_subject
 from airside.stack.ids import parse_run
+from airside.stack.learning import sensitivity_of
 from airside.stack.ports import Candidate, RecallRequest, Warrant
-from airside.stack.values import CLEARANCES, Clearance, Identity
+from airside.stack.values import CLEARANCES, UNTRUSTED, Clearance, Identity
 
 CALL_US = 3_600 * 1_000_000
 """How long after its grant's end a call may still offer something: it began before that."""
@@ -37,15 +38,27 @@ class Warrants:
         lower: Clearance = min(request.clearance, identity.clearance, key=CLEARANCES.index)
         return msgspec.structs.replace(request, clearance=lower)
 
-    def learn(self, candidate: Candidate) -> bool:
-        """Whether a candidate comes with a warrant for its tenant; none but an operator's is trusted fully."""
+    def learn(self, candidate: Candidate) -> Candidate | None:
+        """Return the candidate, as sensitive and as little trusted as the call that offers it; None without a warrant.
+
+        None but an operator's is trusted fully, and none is an undo's.
+        """
         if candidate.trust == "high":
-            return False
+            return None
         identity = self._identity(candidate.warrant)
         if identity is not None:
-            return identity.tenant == candidate.tenant
+            return candidate if identity.tenant == candidate.tenant else None
         grant = open_grant(self._key, candidate.warrant.grant)
-        return grant is not None and grant.tenant == candidate.tenant and self._now_us() < grant.expires_us + CALL_US
+        if grant is None or grant.undo or grant.tenant != candidate.tenant:
+            return None
+        if self._now_us() >= grant.expires_us + CALL_US:
+            return None
+        read = sensitivity_of(grant.labels)
+        return msgspec.structs.replace(
+            candidate,
+            sensitivity=max(candidate.sensitivity, read, key=CLEARANCES.index),
+            trust="low" if UNTRUSTED in grant.labels else candidate.trust,
+        )
 
     def _identity(self, warrant: Warrant) -> Identity | None:
         if not warrant.proof:

@@ -222,12 +222,25 @@ async def test_a_table_with_another_tenants_record_is_used_by_nobody(tmp_path: P
 async def test_pinned_records_stay_and_set_aside_ones_are_not_recalled(memory: MemoryService, clock: Clock) -> None:
     text = "the customer prefers deliveries on tuesday mornings"
     record_id = (await memory.write_if_useful(fact(text, ttl_s=60))).record_id
-    assert await memory.pin(ACME, record_id)
+    assert await memory.change(ACME, record_id, "pin")
     clock.now += 999 * DAY_US
     assert await found(memory, text) == [text]
-    assert await memory.set_aside(ACME, record_id) and await found(memory, text) == []
-    assert await memory.set_aside(ACME, record_id, aside=False) and await found(memory, text) == [text]
-    assert not await memory.pin(GLOBEX, record_id) and not await memory.pin(ACME, "mem_' OR 1=1")
+    assert await memory.change(ACME, record_id, "quarantine") and await found(memory, text) == []
+    assert await memory.change(ACME, record_id, "release") and await found(memory, text) == [text]
+    assert await memory.change(ACME, record_id, "unpin")
+    clock.now += 366 * DAY_US
+    assert await found(memory, text) == [] and not await memory.change(ACME, record_id, "pin")
+    assert not await memory.change(GLOBEX, record_id, "pin")
+    assert not await memory.change(ACME, "mem_' OR 1=1", "pin")
+
+
+async def test_only_what_is_put_aside_is_released_and_only_what_is_pinned_unpinned(memory: MemoryService) -> None:
+    old = await memory.write_if_useful(fact("the support plan of the customer is Gold", ttl_s=60))
+    new = await memory.write_if_useful(fact("the support plan of the customer is Silver"))
+    for record_id, what in ((old, "release"), (old, "quarantine"), (new, "release"), (new, "unpin")):
+        before = await memory.records(ACME)
+        assert not await memory.change(ACME, record_id.record_id, what)  # type: ignore[arg-type]
+        assert await memory.records(ACME) == before
 
 
 # What is gone is gone.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -10,7 +12,7 @@ from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import EffectKey, ExecutorId, IssuerId, PrincipalId, RunId, TenantId
 from airside.stack.memory_orders import MemoryOrder, open_order, seal_order
 from airside.stack.ports import Candidate, RecallRequest, Warrant
-from airside.stack.values import Identity
+from airside.stack.values import UNTRUSTED, Identity
 from airside.stack.warrants import Warrants
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -26,7 +28,7 @@ def of_identity(key: bytes = KEY, who: Identity = WHO, run: str = RUN) -> Warran
     return Warrant(identity=msgspec.msgpack.encode(who), proof=proof, run_id=run)
 
 
-def of_grant(key: bytes = KEY, tenant: TenantId = ACME, expires_us: int = NOW_US) -> Warrant:
+def of_grant(key: bytes = KEY, tenant: TenantId = ACME, expires_us: int = NOW_US, **fields: Any) -> Warrant:
     """Return the warrant of a granted call."""
     grant = Grant(
         tenant=tenant,
@@ -46,6 +48,7 @@ def of_grant(key: bytes = KEY, tenant: TenantId = ACME, expires_us: int = NOW_US
         expires_us=expires_us,
         issuer=IssuerId("iss"),
         nonce=b"n",
+        **fields,
     )
     return Warrant(grant=mint(key, grant))
 
@@ -91,7 +94,19 @@ def test_nobody_else_recalls(asked: RecallRequest) -> None:
 )
 def test_who_may_offer_what(warrant: Warrant, tenant: TenantId, trust: str, allowed: bool) -> None:
     candidate = Candidate(tenant=tenant, text="t", kind="fact", source="s", trust=trust, warrant=warrant)  # type: ignore[arg-type]
-    assert Warrants(KEY, lambda: NOW_US).learn(candidate) is allowed
+    assert Warrants(KEY, lambda: NOW_US).learn(candidate) == (candidate if allowed else None)
+
+
+def test_what_a_call_offers_is_as_sensitive_and_as_little_trusted_as_what_its_run_had_read() -> None:
+    warrant = of_grant(labels=("restricted", UNTRUSTED))
+    candidate = Candidate(tenant=ACME, text="t", kind="fact", source="s", sensitivity="public", warrant=warrant)
+    kept = Warrants(KEY, lambda: NOW_US).learn(candidate)
+    assert kept is not None and (kept.sensitivity, kept.trust) == ("restricted", "low")
+
+
+def test_an_undo_offers_nothing() -> None:
+    candidate = Candidate(tenant=ACME, text="t", kind="fact", source="s", warrant=of_grant(undo=True))
+    assert Warrants(KEY, lambda: NOW_US).learn(candidate) is None
 
 
 def test_an_order_is_good_for_a_while_and_under_its_seal_only() -> None:

@@ -1,0 +1,228 @@
+"""Any sequence of operations on memory, with failures of the disk and restarts in between, keeps its promises."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from airside.memory.erasing import Erasure
+from airside.memory.local import HashingEmbedder
+from airside.memory.rules import MemoryRules, Quota
+from airside.memory.service import MemoryService
+from airside.memory.store import TenantStore
+from airside.stack.ids import TenantId
+from airside.stack.ports import Candidate, RecallRequest
+from airside.stack.values import CLEARANCES
+
+TENANTS = (TenantId("acme"), TenantId("globex"))
+SUBJECTS = ("", "depot", "harbour")
+QUOTA = Quota(records=7, bytes=9_500)
+Result = TypeVar("Result")
+
+tenants = st.sampled_from(TENANTS)
+subjects = st.sampled_from(SUBJECTS)
+numbers = st.integers(0, 5)
+
+
+def text_of(tenant: TenantId, number: int) -> str:
+    """Return a text in which a word is nobody else's; two in turn contradict each other."""
+    return f"the {tenant}word{number // 2} of the depot is {number % 2} metres"
+
+
+def traces(text: str) -> tuple[bytes, bytes]:
+    """Return bytes of a text and of its vector that nothing else has."""
+    return text.encode(), HashingEmbedder().embed([text])[0].tobytes()
+
+
+class DiskFull(OSError):
+    """What the disk answers when a test says so."""
+
+
+class Store(TenantStore):
+    """A store whose next change fails when it should: before anything is written, or after all is."""
+
+    fails = ""
+
+    def commit(self, *args: Any) -> None:
+        """Write, or fail."""
+        self._failing(super().commit, *args)
+
+    def rewrite(self, *args: Any) -> None:
+        """Rewrite, or fail."""
+        self._failing(super().rewrite, *args)
+
+    def _failing(self, work: Any, *args: Any) -> None:
+        when, Store.fails = Store.fails, ""
+        if when == "before":
+            raise DiskFull("no space is left")
+        work(*args)
+        if when == "after":
+            raise DiskFull("no space is left")
+
+
+class Machine(RuleBasedStateMachine):
+    """Two tenants on one disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp(prefix="airside-machine-"))
+        self.now = 1_700_000_000_000_000
+        self.kept: dict[str, TenantId] = {}
+        self.gone: set[str] = set()
+        self.expired: set[str] = set()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the service."""
+        rules = MemoryRules(quota=QUOTA, hot_bytes=40_000)
+        self.service = MemoryService(self.folder, HashingEmbedder, lambda: self.now, rules)
+
+    def teardown(self) -> None:
+        """Remove everything."""
+        self.service.close()
+        self.runner.close()
+        Store.fails = ""
+        shutil.rmtree(self.folder)
+
+    def wait(self, work: Awaitable[Result]) -> Result:
+        """Wait for something."""
+
+        async def waited() -> Result:
+            return await work
+
+        return self.runner.run(waited())
+
+    def changed(self, work: Awaitable[Any]) -> Any:
+        """Do what may fail because the disk does."""
+        try:
+            return self.wait(work)
+        except DiskFull:
+            return None
+
+    def ids(self, tenant: TenantId) -> list[str]:
+        """Return a tenant's records."""
+        return sorted(record.record_id for record in self.wait(self.service.records(tenant)))
+
+    @rule(
+        tenant=tenants, number=numbers, subject=subjects, level=st.sampled_from(CLEARANCES),
+        trust=st.sampled_from(("low", "medium", "high")), ttl_s=st.sampled_from((30, 600)), old=st.booleans(),
+    )  # fmt: skip
+    def write(self, tenant: TenantId, number: int, subject: str, level: Any, trust: Any, ttl_s: int, old: bool) -> None:
+        """Offer a record."""
+        candidate = Candidate(
+            tenant=tenant, text=text_of(tenant, number), kind="fact", source=tenant, sensitivity=level, trust=trust,
+            subject=subject, ttl_s=ttl_s, observed_us=self.now - 5_000_000 if old else 0,
+        )  # fmt: skip
+        reply = self.changed(self.service.write_if_useful(candidate))
+        if reply is not None and reply.record_id:
+            self.kept[reply.record_id] = tenant
+
+    @rule(tenant=tenants, at=numbers, what=st.sampled_from(("pin", "unpin", "quarantine", "release")))
+    def change(self, tenant: TenantId, at: int, what: Any) -> None:
+        """Change a record."""
+        ids = self.ids(tenant)
+        if ids:
+            self.changed(self.service.change(tenant, ids[at % len(ids)], what))
+
+    @rule(tenant=tenants, what=st.sampled_from(("record", "subject", "tenant")), at=numbers, subject=subjects)
+    def erase(self, tenant: TenantId, what: Any, at: int, subject: str) -> None:
+        """Erase; what the receipt names is in no file, whatever happens from now on."""
+        records = self.wait(self.service.records(tenant))
+        ids = sorted(record.record_id for record in records)
+        target = {"record": ids[at % len(ids)] if ids else "none", "subject": subject, "tenant": ""}[what]
+        if what == "subject" and not subject:
+            return
+        order = Erasure(tenant=tenant, what=what, target=target)
+        receipt = self.changed(self.service.erase(order))
+        covered = {record.record_id for record in records if order.covers(record)}
+        self.gone |= covered
+        if receipt is not None:
+            assert set(receipt.records) == covered
+            self.nothing_is_left(tenant)
+
+    def nothing_is_left(self, tenant: TenantId) -> None:
+        """Check that no file has a byte of what no record says."""
+        there = {record.text for record in self.wait(self.service.records(tenant))}
+        files = [p.read_bytes() for p in (self.folder / f"t_{tenant}.lance").rglob("*") if p.is_file()]
+        for text in {text_of(tenant, number) for number in range(6)} - there:
+            assert not any(trace in data for data in files for trace in traces(text))
+
+    @rule(tenant=tenants, when=st.sampled_from(("before", "after")))
+    def fail(self, tenant: TenantId, when: str) -> None:
+        """Let the next change fail."""
+        Store.fails = when
+
+    @rule(seconds=st.sampled_from((10, 60)))
+    def pass_time(self, seconds: int) -> None:
+        """Let time go by."""
+        self.now += seconds * 1_000_000
+
+    @rule()
+    def sweep(self) -> None:
+        """Drop what has expired."""
+        self.wait(self.service.sweep())
+
+    @rule()
+    def restart(self) -> None:
+        """Begin again from what is on disk: it is what was shown."""
+        before = {tenant: self.wait(self.service.records(tenant)) for tenant in TENANTS}
+        self.service.close()
+        self.begin()
+        for tenant, records in before.items():
+            assert {r.record_id: r for r in self.wait(self.service.records(tenant))} == {
+                r.record_id: r for r in records
+            }
+
+    @invariant()
+    def promises_are_kept(self) -> None:
+        """Check what is there and what is returned."""
+        self.now += 1
+        for tenant in TENANTS:
+            records = {r.record_id: r for r in self.wait(self.service.records(tenant))}
+            live = [(r.subject, r.digest) for r in records.values() if r.state == "live" and r.expires_us > self.now]
+            assert len(set(live)) == len(live)
+            assert len(records) <= QUOTA.records and not self.gone & records.keys()
+            assert sum(r.size_bytes for r in records.values()) + len(records) * 256 * 4 <= QUOTA.bytes
+            for record_id, owner in self.kept.items():
+                if owner == tenant and record_id not in records:
+                    assert record_id in self.gone | self.expired
+            for level in CLEARANCES:
+                request = RecallRequest(tenant=tenant, query="depot metres", clearance=level, min_score=0.0, top_k=50)
+                for shown in self.wait(self.service.retrieve(request)).records:
+                    record = records[shown.record_id]
+                    assert record.tenant == tenant and record.state == "live" and record.expires_us > self.now
+                    assert CLEARANCES.index(record.sensitivity) <= CLEARANCES.index(level)
+                    assert f"{tenant}word" in shown.text and shown.source == tenant
+            self.expired |= {r.record_id for r in records.values() if r.expires_us <= self.now + 60_000_001}
+            memory = self.service._tenants.get(tenant)
+            if memory is not None and memory.index is not None:
+                memory.index.check()
+
+
+@pytest.fixture(autouse=True)
+def failing_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the service use the store that can fail."""
+    monkeypatch.setattr("airside.memory.service.TenantStore", Store)
+
+
+def test_no_sequence_of_operations_breaks_a_promise() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Machine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
+    )
+
+
+@pytest.mark.slow
+def test_no_long_sequence_of_operations_breaks_a_promise() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Machine, settings=settings(max_examples=400, stateful_step_count=50, deadline=None)
+    )
