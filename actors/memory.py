@@ -16,7 +16,7 @@ from airside.memory.service import MemoryService
 from airside.stack.canonical import digest
 from airside.stack.errors import AirsideError, InvalidId
 from airside.stack.ids import TenantId, parse_tenant
-from airside.stack.memory_orders import MemoryAnswer, MemoryOrder, open_order
+from airside.stack.memory_orders import ORDER_US, READING, MemoryAnswer, MemoryOrder, open_order
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode
 from airside.stack.warrants import Warrants
@@ -37,6 +37,7 @@ class Memory(Layer):
         self._encode = msgspec.msgpack.Encoder().encode
         self._warrants = Warrants(self.config.seal_key, now_us)
         self._refused = 0
+        self._carried: dict[bytes, tuple[int, asyncio.Future[bytes]]] = {}
         self._service = MemoryService(self.config.state_dir / "memory", self._embedder, now_us, self._rules)
         await self._service.start()
         self._sweeping = asyncio.ensure_future(self._keep_sweeping())
@@ -97,17 +98,26 @@ class Memory(Layer):
             return LearnReply(code=MemoryCode.MEMORY_UNAVAILABLE)
 
     async def order(self, sealed: bytes) -> bytes:
-        """Carry out an order that Ingress or an operator sealed."""
+        """Carry out an order that Ingress or an operator sealed; one that is sent again is answered as before."""
         await self.ready()
         order = open_order(self.config.seal_key, sealed, now_us())
         if order is None:
             self._unwarranted()
             return self._encode(MemoryAnswer(problem="the order's seal does not hold, or it is old"))
+        if order.action in READING:
+            return await self._answered(order)
+        for nonce in [n for n, (at_us, _) in self._carried.items() if at_us < now_us() - 2 * ORDER_US]:
+            del self._carried[nonce]
+        if order.nonce not in self._carried:
+            self._carried[order.nonce] = (order.at_us, asyncio.ensure_future(self._answered(order)))
+        return await asyncio.shield(self._carried[order.nonce][1])
+
+    async def _answered(self, order: MemoryOrder) -> bytes:
         try:
             data = self._encode(await self._carry_out(order, parse_tenant(order.tenant)))
         except AirsideError as error:
             return self._encode(MemoryAnswer(problem=error.message))
-        if order.action not in ("search", "records"):
+        if order.action not in READING:
             target = digest(order.target.encode())[:12] if order.target else ""
             logger.warning(
                 "%s: %s %s by %s", order.tenant, order.action, target, order.by, extra={"action": "memory_order"}

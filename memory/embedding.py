@@ -91,22 +91,27 @@ class Embedding:
         return await future
 
     async def _work(self) -> None:
-        await asyncio.sleep(0)  # those who ask in this turn of the loop are answered together
-        while waiting := self._next():
-            try:
-                embedder = await self.model()
-                vectors = await self._on_thread(embedder.embed, [text for text, _ in waiting])
-                if vectors.shape != (len(waiting), embedder.dimension) or not _are_unit(vectors):
-                    raise MemoryFailed(f"embedder {embedder.name} answered {vectors.shape}, or no vectors of length 1")
-            except Exception as error:
-                _fail(waiting, error if isinstance(error, MemoryFailed) else MemoryFailed(_told(error)))
-                continue
-            except BaseException:  # the process ends
-                _fail([*waiting, *self._questions, *self._texts], MemoryFailed("memory was closed meanwhile"))
-                raise
-            for (_, future), vector in zip(waiting, vectors, strict=True):
-                if not future.done():
-                    future.set_result(vector)
+        waiting: list[Waiting] = []
+        try:
+            await asyncio.sleep(0)  # those who ask in this turn of the loop are answered together
+            while waiting := self._next():
+                await self._answer(waiting)
+        except BaseException:  # the process ends
+            _fail([*waiting, *self._questions, *self._texts], MemoryFailed("memory was closed meanwhile"))
+            raise
+
+    async def _answer(self, waiting: list[Waiting]) -> None:
+        try:
+            embedder = await self.model()
+            vectors = await self._on_thread(embedder.embed, [text for text, _ in waiting])
+            if vectors.shape != (len(waiting), embedder.dimension) or not _are_unit(vectors):
+                raise MemoryFailed(f"embedder {embedder.name} answered {vectors.shape}, or no vectors of length 1")
+        except Exception as error:
+            _fail(waiting, error if isinstance(error, MemoryFailed) else MemoryFailed(_told(error)))
+            return
+        for (_, future), vector in zip(waiting, vectors, strict=True):
+            if not future.done():
+                future.set_result(vector)
 
     def _next(self) -> list[Waiting]:
         queue = self._questions or self._texts

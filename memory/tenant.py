@@ -169,20 +169,25 @@ class TenantMemory:
             return await future
 
     async def _commit_all(self) -> None:
-        await asyncio.sleep(0)  # those who write in this turn of the loop are one group
-        while self._waiting:
-            group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
-            try:
-                replies = await self._commit([draft for draft, _ in group])
-            except Exception as error:
-                _fail(group, error)
-                continue
-            except BaseException:  # the process ends
-                _fail([*group, *self._waiting], MemoryFailed("memory was closed before this was written"))
-                raise
-            for (_, future), reply in zip(group, replies, strict=True):
-                if not future.done():
-                    future.set_result(reply)
+        group: list[tuple[Draft, asyncio.Future[LearnReply]]] = []
+        try:
+            await asyncio.sleep(0)  # those who write in this turn of the loop are one group
+            while self._waiting:
+                group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+                await self._answer(group)
+        except BaseException:  # the process ends
+            _fail([*group, *self._waiting], MemoryFailed("memory was closed before this was written"))
+            raise
+
+    async def _answer(self, group: list[tuple[Draft, asyncio.Future[LearnReply]]]) -> None:
+        try:
+            replies = await self._commit([draft for draft, _ in group])
+        except Exception as error:
+            _fail(group, error)
+            return
+        for (_, future), reply in zip(group, replies, strict=True):
+            if not future.done():
+                future.set_result(reply)
 
     async def _commit(self, drafts: list[Draft]) -> list[LearnReply]:
         vectors = await self._embed([draft.text for draft in drafts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,9 @@ KEEPER = "memory_keeper"
 
 KEEPERS_ACTIONS = frozenset({"records", "pin", "unpin", "quarantine", "release", "erase_record", "erase_subject"})
 """What the role is enough for; everything else is an operator's."""
+
+READING = frozenset({"search", "records", "export"})
+"""Actions that change nothing."""
 
 ORDER_US = 300 * 1_000_000
 """How long an order is good for: it is carried out at once, and may not be found and used later."""
@@ -40,7 +44,10 @@ MemoryAction = Literal[
 
 
 class MemoryOrder(Value):
-    """An order about one tenant's memory; `target` is a record's id or a subject, `by` who gave it."""
+    """An order about one tenant's memory; `target` is a record's id or a subject, `by` who gave it.
+
+    `nonce` is of its seal: one that changes something is carried out once, whoever sends it again.
+    """
 
     action: MemoryAction
     tenant: str
@@ -51,6 +58,7 @@ class MemoryOrder(Value):
     request: RecallRequest | None = None
     data: bytes = b""
     trust: Trust = "medium"
+    nonce: bytes = b""
 
 
 class MemoryAnswer(Value):
@@ -62,7 +70,8 @@ class MemoryAnswer(Value):
 
 def seal_order(key: bytes, order: MemoryOrder) -> bytes:
     """Seal an order."""
-    return wrap(key, _PURPOSE, msgspec.msgpack.encode(order))
+    once = msgspec.structs.replace(order, nonce=secrets.token_bytes(16))
+    return wrap(key, _PURPOSE, msgspec.msgpack.encode(once))
 
 
 def open_order(key: bytes, data: bytes, now_us: int) -> MemoryOrder | None:
