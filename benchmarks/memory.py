@@ -2,10 +2,13 @@
 
     python -m benchmarks.memory [--quick]
 
-Records are sentences of random words with random vectors; a search has its question's embedding in the cache, as a run
-has after its first step.  Contenders take turns, question by question, in one process, on one tenant at a time.
-`search_after_1000_writes_ratio` is the median search after 1,000 single, acknowledged writes by that before, at
-10,000 records.  `--quick` leaves out 100,000 records and 1,000 tenants.
+Records are twelve words drawn from `benchmarks/data/memories.jsonl`, as often as they are there, with random vectors;
+a search has its question's embedding in the cache, as a run has after its first step.  Contenders take turns, question
+by question, in one process, on one tenant at a time; `airside_alone` are the same questions with nobody in between, as
+the actor gets them (a search through LanceDB leaves nothing in the CPU's caches), and what the last line has.
+`search_after_1000_writes_ratio` is the median search after 1,000 single, acknowledged writes by that before, at 10,000
+records; `rss_kb_per_write` is by how much the process has grown after 3,000 to a tenant of 1,000, what is held in RAM of
+each included.  `--quick` leaves out 100,000 records and 1,000 tenants.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,8 @@ from benchmarks.measure import last_line, machine, memory_mib, percentile
 DIMENSION = 384
 QUESTIONS = 200
 WRITES = 1_000
-WORDS = [f"{a}{b}{c}" for a in ("ka", "lo", "mi", "nu", "re", "so") for b in ("ban", "del", "gom") for c in "aeiou"]
+GROWTH_WRITES = 3_000
+CORPUS = Path(__file__).with_name("data") / "memories.jsonl"
 
 
 class RandomEmbedder:
@@ -47,27 +52,35 @@ class RandomEmbedder:
         return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
 
 
+@lru_cache
+def words() -> list[str]:
+    """Return all words of the corpus, repeated as they are."""
+    lines = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+    return [word for line in lines if line["type"] == "document" for word in line["text"].split()]
+
+
+def sentence(random_: random.Random) -> str:
+    """Return twelve words."""
+    return " ".join(random_.choices(words(), k=12))
+
+
 def percentiles(samples: Sequence[float]) -> dict[str, float]:
     """Return the median and the 99th percentile."""
     return {"p50": round(percentile(samples, 0.5), 4), "p99": round(percentile(samples, 0.99), 4)}
 
 
-def sentence(random_: random.Random) -> str:
-    """Return twelve words."""
-    return " ".join(random_.choices(WORDS, k=12))
-
-
-async def filled(service: MemoryService, tenant: TenantId, count: int, seed: int = 1) -> None:
-    """Let a tenant have so many records."""
-    chosen = random.Random(seed)
-    for at in range(0, count, 2_000):
-        texts = [sentence(chosen) for _ in range(min(2_000, count - at))]
-        await asyncio.gather(*(service.write_if_useful(fact(tenant, text)) for text in texts))
-
-
 def fact(tenant: TenantId, text: str) -> Candidate:
     """Return a candidate."""
     return Candidate(tenant=tenant, text=text, kind="fact", source="benchmark", trust="medium")
+
+
+async def filled(service: MemoryService, tenant: TenantId, count: int, seed: int = 1) -> float:
+    """Let a tenant have so many records; return how many were written a second."""
+    chosen, began = random.Random(seed), time.perf_counter()
+    for at in range(0, count, 2_000):
+        texts = [sentence(chosen) for _ in range(min(2_000, count - at))]
+        await asyncio.gather(*(service.write_if_useful(fact(tenant, text)) for text in texts))
+    return count / (time.perf_counter() - began)
 
 
 async def timed(work: Callable[[], Awaitable[Any]]) -> float:
@@ -86,7 +99,8 @@ async def searches(service: MemoryService, folder: Path, tenant: TenantId, count
     chosen = random.Random(2)
     embedder = RandomEmbedder()
     taken: dict[str, list[float]] = {"airside": [], "lancedb": [], "numpy": []}
-    for _ in range(QUESTIONS if count <= 10_000 else QUESTIONS // 4):
+    requests: list[RecallRequest] = []
+    for _ in range(QUESTIONS if count <= 20_000 else QUESTIONS // 4):
         question = sentence(chosen)
         request = RecallRequest(tenant=tenant, query=question, clearance="internal")
         await service.retrieve(request)  # from now on its embedding is in the cache
@@ -103,6 +117,8 @@ async def searches(service: MemoryService, folder: Path, tenant: TenantId, count
 
         for name, work in (("airside", ask), ("lancedb", lance), ("numpy", plain)):
             taken[name].append(await timed(work))
+        requests.append(request)
+    taken["airside_alone"] = [await timed(lambda r=request: service.retrieve(r)) for request in requests]  # type: ignore[misc]
     return {name: percentiles(values) for name, values in taken.items()}
 
 
@@ -113,40 +129,63 @@ async def singles(service: MemoryService, tenant: TenantId, count: int) -> dict[
     return percentiles(taken)
 
 
+async def one_tenant(service: MemoryService, folder: Path, count: int) -> dict[str, Any]:
+    """Measure a tenant of so many records; return the figures of the last line that come from it."""
+    tenant = TenantId(f"n{count}")
+    rate = round(await filled(service, tenant, count))
+    before = await searches(service, folder, tenant, count)
+    print(json.dumps({"records": count, "tenants": 1, "written_per_s": rate, "ms": before}), flush=True)
+    writes = await singles(service, tenant, WRITES)
+    fragments = len(list((folder / f"t_{tenant}.lance" / "data").iterdir()))
+    after = await searches(service, folder, tenant, count)
+    line = {"records": count, "single_writes": WRITES, "ms": writes, "fragments": fragments, "search_ms": after}
+    print(json.dumps(line), flush=True)
+    ratio = after["airside_alone"]["p50"] / before["airside_alone"]["p50"]
+    return {
+        "retrieve_p50_ms_10k": before["airside_alone"]["p50"],
+        "retrieve_p99_ms_10k": before["airside_alone"]["p99"],
+        "writes_per_s": rate,
+        "search_after_1000_writes_ratio": round(ratio, 3),
+    }
+
+
+async def growth(service: MemoryService) -> float:
+    """Return by how many KB the process grows a single write."""
+    tenant = TenantId("growing")
+    await filled(service, tenant, 1_000)
+    await singles(service, tenant, 100)  # what is loaded once is loaded
+    before = memory_mib([os.getpid()])
+    await singles(service, tenant, GROWTH_WRITES)
+    return (memory_mib([os.getpid()]) - before) * 1024 / GROWTH_WRITES
+
+
+async def many_tenants(service: MemoryService, count: int) -> None:
+    """Measure so many tenants of 20 records each, which are searched one after the other."""
+    names = [TenantId(f"m{count}-{i}") for i in range(count)]
+    began = time.perf_counter()
+    await asyncio.gather(*(filled(service, name, 20, i) for i, name in enumerate(names)))
+    rate = 20 * count / (time.perf_counter() - began)
+    taken = []
+    for name in names:
+        request = RecallRequest(tenant=name, query=sentence(random.Random(5)), clearance="internal")
+        await service.retrieve(request)
+        taken.append(await timed(lambda request=request: service.retrieve(request)))  # type: ignore[misc]
+    line = {"records": 20, "tenants": count, "written_per_s": round(rate), "ms": {"airside": percentiles(taken)}}
+    print(json.dumps(line), flush=True)
+
+
 async def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
     """Measure everything, printing a line a measurement; return the last line."""
     service = MemoryService(folder, RandomEmbedder, lambda: time.time_ns() // 1000)
+    grown = await growth(service)
     last: dict[str, Any] = {}
     for count in (1_000, 10_000) if quick else (1_000, 10_000, 100_000):
-        tenant = TenantId(f"n{count}")
-        began = time.perf_counter()
-        await filled(service, tenant, count)
-        rate = count / (time.perf_counter() - began)
-        found = await searches(service, folder, tenant, count)
-        print(json.dumps({"records": count, "tenants": 1, "written_per_s": round(rate), "ms": found}), flush=True)
-        if count == 10_000:
-            last = {"retrieve_p50_ms_10k": found["airside"]["p50"], "retrieve_p99_ms_10k": found["airside"]["p99"]}
-            before_mib, before = memory_mib([os.getpid()]), found["airside"]["p50"]
-            writes = await singles(service, tenant, WRITES)
-            grown = (memory_mib([os.getpid()]) - before_mib) * 1024 / WRITES
-            after = (await searches(service, folder, tenant, count))["airside"]["p50"]
-            last |= {"writes_per_s": round(rate), "search_after_1000_writes_ratio": round(after / before, 3)}
-            last |= {"rss_kb_per_write": round(grown, 2)}
-            print(json.dumps({"single_writes": WRITES, "ms": writes}), flush=True)
+        found = await one_tenant(service, folder, count)
+        last = found if count == 10_000 else last
     for tenants in (100,) if quick else (100, 1_000):
-        names = [TenantId(f"m{tenants}-{i}") for i in range(tenants)]
-        began = time.perf_counter()
-        await asyncio.gather(*(filled(service, name, 20, i) for i, name in enumerate(names)))
-        rate = 20 * tenants / (time.perf_counter() - began)
-        taken = []
-        for name in names:
-            request = RecallRequest(tenant=name, query=sentence(random.Random(5)), clearance="internal")
-            await service.retrieve(request)
-            taken.append(await timed(lambda request=request: service.retrieve(request)))  # type: ignore[misc]
-        line = {"records": 20, "tenants": tenants, "written_per_s": round(rate), "ms": {"airside": percentiles(taken)}}
-        print(json.dumps(line), flush=True)
+        await many_tenants(service, tenants)
     service.close()
-    return last
+    return {**last, "rss_kb_per_write": round(grown, 2)}
 
 
 def embedding() -> dict[str, Any]:
@@ -161,7 +200,8 @@ def embedding() -> dict[str, Any]:
             began = time.perf_counter()
             embedder.embed(texts)
             taken.append((time.perf_counter() - began) * 1000)
-        found[f"texts_{count}"] = percentiles(taken)
+        per_s = round(1000 * count / percentile(taken, 0.5))
+        found[f"texts_{count}"] = {**percentiles(taken), "per_s": per_s}
     return {"embedder": embedder.name, "ms": found}
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from airside.memory.embedder import Embedder, Vectors
+from airside.memory.index import Query
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
 
@@ -39,7 +40,7 @@ class Embedding:
         self._questions: list[Waiting] = []
         self._texts: list[Waiting] = []
         self._working: asyncio.Task[None] | None = None
-        self._asked: OrderedDict[tuple[TenantId, str], Vectors] = OrderedDict()
+        self._asked: OrderedDict[tuple[TenantId, str], Query] = OrderedDict()
 
     async def model(self) -> Embedder:
         """Return the embedder, loaded; raise `MemoryFailed` if it cannot be."""
@@ -48,22 +49,20 @@ class Embedding:
         assert self._embedder is not None
         return self._embedder
 
-    def cached(self, tenant: TenantId, query: str) -> Vectors | None:
-        """Return a question's vector if this tenant asked it lately."""
-        vector = self._asked.get((tenant, query))
-        if vector is not None:
-            self._asked.move_to_end((tenant, query))
-        return vector
+    def cached(self, tenant: TenantId, text: str) -> Query | None:
+        """Return a question that this tenant asked lately."""
+        query = self._asked.get((tenant, text))
+        if query is not None:
+            self._asked.move_to_end((tenant, text))
+        return query
 
-    async def question(self, tenant: TenantId, query: str) -> Vectors:
-        """Return a question's vector, of unit length; raise `MemoryFailed` if the embedder fails."""
-        vector = self.cached(tenant, query)
-        if vector is None:
-            vector = await self._wait(self._questions, query)
-            self._asked[tenant, query] = vector
-            if len(self._asked) > CACHED_QUERIES:
-                self._asked.popitem(last=False)
-        return vector
+    async def question(self, tenant: TenantId, text: str) -> Query:
+        """Return a question with its vector, of unit length; raise `MemoryFailed` if the embedder fails."""
+        query = Query.of(text, await self._wait(self._questions, text))
+        self._asked[tenant, text] = query
+        if len(self._asked) > CACHED_QUERIES:
+            self._asked.popitem(last=False)
+        return query
 
     async def texts(self, texts: Sequence[str]) -> Vectors:
         """Return one vector of unit length a text, shape (texts, dimension); raise `MemoryFailed` as `question`."""

@@ -26,6 +26,9 @@ from airside.stack.values import CLEARANCES, TRUSTS, Clearance
 POOL = 64
 """Records of a question that are looked at closely: the most relevant ones."""
 
+_SAMPLE = 1_024
+"""Of a question's records this many are looked at for what is usual: their middle, and what is high."""
+
 _FIRST_ROOM = 16
 _SPARSE = 256
 _RECORD_BYTES = 1_200
@@ -193,14 +196,17 @@ class TenantIndex:
         places = np.flatnonzero(may)
         if not len(places) or bounds.top_k <= 0:
             return ()
-        bm25, most = self._lexical.scores(query.terms)
+        bm25, most, names = self._lexical.scores(query.terms, query.names)
         # The whole product is faster than one of chosen rows, which would be copied first.
-        cosines, bm25 = (self._vectors[:count] @ query.vector)[places], bm25[places]
-        names = self._lexical.shares(query.names)[places]
+        cosines = self._vectors[:count] @ query.vector
+        if len(places) < count:  # what may not be returned does not count for the scores of what may
+            cosines, bm25, names = cosines[places], bm25[places], names[places]
         relevance = self._calibration.relevance(Scores(cosines, bm25, most, names))
-        pool = _best(relevance, max(POOL, 2 * bounds.top_k))
-        best, middle = float(relevance[pool[0]]), float(np.median(relevance))
-        scores = self._calibration.probabilities(relevance[pool], best, middle)
+        sample = np.sort(relevance[:: max(1, len(relevance) // _SAMPLE)])
+        pool = _best(relevance, sample, max(POOL, 2 * bounds.top_k))
+        scores = self._calibration.probabilities(
+            relevance[pool], float(relevance[pool[0]]), float(sample[len(sample) // 2])
+        )
         gate = self._calibration.gate if bounds.min_score is None else bounds.min_score
         passed = scores >= gate
         pool, scores, places = pool[passed], scores[passed], places[pool[passed]]
@@ -231,10 +237,18 @@ class TenantIndex:
         assert all(self.records[found].state == "live" for found in self._topics.values()), "3"
 
 
-def _best(scores: Vectors, most: int) -> NDArray[np.intp]:
-    """Return the places of the highest scores, the highest first."""
-    few = len(scores) <= most
-    chosen = np.arange(len(scores)) if few else np.argpartition(-scores, most)[:most]
+def _best(scores: Vectors, sample: Vectors, most: int) -> NDArray[np.intp]:
+    """Return the places of the highest scores, the highest first; `sample` is some of them in order."""
+    if len(scores) <= most:
+        chosen = np.arange(len(scores))
+    else:
+        # Most are far below the best: only those that a sample shows to be among the higher ones are looked at.
+        few = min(len(sample), 2 + 4 * most * len(sample) // len(scores))
+        chosen = np.flatnonzero(scores >= sample[-few])
+        if len(chosen) < most:
+            chosen = np.arange(len(scores))
+        if len(chosen) > most:
+            chosen = chosen[np.argpartition(-scores[chosen], most)[:most]]
     return chosen[np.argsort(-scores[chosen], kind="stable")]
 
 

@@ -7,9 +7,11 @@ Libraries that have it build the index anew for every change.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,20 @@ Floats = NDArray[np.float32]
 
 K1 = 1.2
 B = 0.75
+
+
+_NONE: tuple[array[int], array[float]] = (array("i"), array("f"))
+
+
+class Matches(NamedTuple):
+    """Every text's BM25 score, shape (texts,), the least upper bound of any text's, and its share of the names.
+
+    A text's share of the names, in [0, 1], is its BM25 score for them by the most a text could have.
+    """
+
+    bm25: Floats
+    most: float
+    names: Floats
 
 
 class LexicalIndex:
@@ -43,31 +59,36 @@ class LexicalIndex:
         self._lengths.append(len(terms))
         self._total += len(terms)
 
-    def scores(self, terms: Sequence[str]) -> tuple[Floats, float]:
-        """Return the BM25 score of every text, shape (texts,), and the least upper bound of any text's."""
+    def scores(self, terms: Collection[str], names: Collection[str] = ()) -> Matches:
+        """Return how well every text matches; `names` are those of the terms that count once more by themselves."""
         count = len(self._lengths)
-        scores = np.zeros(count, dtype=np.float32)
-        most = 0.0
-        if not count:
-            return scores, most
-        lengths = np.frombuffer(self._lengths, dtype=np.float32)
+        found: list[tuple[array[int], array[float]]] = []
+        weights, most = [], [0.0, 0.0]
+        chosen = set(names)
+        for term in {*terms, *chosen}:
+            texts, counts = self._postings.get(term, _NONE)
+            idf = math.log1p((count - len(texts) + 0.5) / (len(texts) + 0.5))
+            weight = (idf if term in terms else 0.0, idf if term in chosen else 0.0)
+            most = [most[0] + weight[0] * (K1 + 1), most[1] + weight[1] * (K1 + 1)]
+            if len(texts):
+                found.append((texts, counts))
+                weights.append(weight)
+        if not found:
+            return Matches(np.zeros(count, dtype=np.float32), most[0], np.zeros(count, dtype=np.float32))
+        texts_ = np.concatenate([np.frombuffer(texts, dtype=np.int32) for texts, _ in found])
+        counts_ = np.concatenate([np.frombuffer(counts, dtype=np.float32) for _, counts in found])
+        each = [len(texts) for texts, _ in found]
+        lengths = np.frombuffer(self._lengths, dtype=np.float32)[texts_]
         mean = max(1.0, self._total / count)
-        for term in set(terms):
-            found = self._postings.get(term)
-            frequency = len(found[0]) if found else 0
-            idf = float(np.log1p((count - frequency + 0.5) / (frequency + 0.5)))
-            most += idf * (K1 + 1)
-            if found is None:
-                continue
-            texts, counts = np.frombuffer(found[0], dtype=np.int32), np.frombuffer(found[1], dtype=np.float32)
-            weight = counts * (K1 + 1) / (counts + K1 * (1 - B + B * lengths[texts] / mean))
-            scores[texts] += np.float32(idf) * weight
-        return scores, most
-
-    def shares(self, terms: Sequence[str]) -> Floats:
-        """Return every text's score as a share of the most a text could have, in [0, 1], shape (texts,)."""
-        scores, most = self.scores(terms)
-        return scores / np.float32(most) if most > 0 else scores
+        weight_ = (
+            counts_ * np.float32(K1 + 1) / (counts_ + np.float32(K1 * (1 - B)) + lengths * np.float32(K1 * B / mean))
+        )
+        idfs, of_names = np.asarray(weights, dtype=np.float32).T
+        bm25 = np.bincount(texts_, weight_ * np.repeat(idfs, each), count).astype(np.float32)
+        if not of_names.any():
+            return Matches(bm25, most[0], np.zeros(count, dtype=np.float32))
+        share = np.bincount(texts_, weight_ * np.repeat(of_names / np.float32(most[1]), each), count)
+        return Matches(bm25, most[0], share.astype(np.float32))
 
     @property
     def size_bytes(self) -> int:

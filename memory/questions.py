@@ -99,9 +99,8 @@ def ask(group: Group, embedder: Embedder) -> Iterator[Asked]:
         lexical.add(terms(document.text))
     questions = list(group.questions.values())
     for question, vector in zip(questions, embedded((q.text for q in questions), embedder), strict=True):
-        bm25, most = lexical.scores(terms(question.text))
-        scores = Scores(vectors @ vector, bm25, most, lexical.shares(named(question.text)))
-        yield Asked(scores, np.isin(ids, question.relevant))
+        matches = lexical.scores(terms(question.text), named(question.text))
+        yield Asked(Scores(vectors @ vector, *matches), np.isin(ids, question.relevant))
 
 
 def calibrated(path: Path, embedder: Embedder, name: str, *, relative: bool = False) -> Calibration:

@@ -42,7 +42,7 @@ def diverse(ranked: Floats, vectors: Floats, top_k: int, diversity: float) -> li
     left = np.array(ranked, dtype=np.float64)
     closest = np.zeros(len(ranked), dtype=np.float64)
     for _ in range(min(top_k, len(ranked))):
-        penalty = np.clip((closest - ALIKE) / (1 - ALIKE), 0, 1)
+        penalty = np.minimum(np.maximum(closest - ALIKE, 0) / (1 - ALIKE), 1)
         best = int(np.argmax(left * (1 - diversity * penalty)))
         if left[best] < 0:
             break

@@ -19,7 +19,7 @@ from airside.memory.calibration import Calibration, load_calibration
 from airside.memory.embedder import Embedder, checked_name
 from airside.memory.embedding import Embedding
 from airside.memory.erasing import Erasure, Orders, Receipt
-from airside.memory.index import Bounds, Query, TenantIndex
+from airside.memory.index import Bounds, TenantIndex
 from airside.memory.parquet import read_parquet, write_parquet
 from airside.memory.quality import Draft, draft
 from airside.memory.records import Record, is_record_id
@@ -66,6 +66,8 @@ class MemoryService:
 
     async def start(self) -> None:
         """Open the database and carry out the orders to erase that were not done."""
+        if self._database is not None:
+            return
         async with self._starting:
             if self._database is not None:
                 return
@@ -94,19 +96,19 @@ class MemoryService:
     async def _search(self, request: RecallRequest) -> tuple[Recalled, ...]:
         if request.min_score is not None and not 0 <= request.min_score <= 1:
             raise InvalidInput(f"min_score {request.min_score}: a probability, within 0 and 1")
-        query = request.query[:MAX_QUERY_CHARACTERS].strip()
+        text = request.query[:MAX_QUERY_CHARACTERS].strip()
         memory = await self._existing(request.tenant)
-        if memory is None or not query:
+        if memory is None or not text:
             return ()
         index = await self._opened(memory)
         if not len(index):
             return ()
-        vector = self._embedding.cached(request.tenant, query)
-        if vector is None:
-            vector = await self._embedding.question(request.tenant, query)
+        query = self._embedding.cached(request.tenant, text)
+        if query is None:
+            query = await self._embedding.question(request.tenant, text)
             index = await self._opened(memory)  # it may have changed meanwhile
         bounds = Bounds(min(request.top_k, MAX_TOP_K), request.min_score, request.clearance, self._now_us())
-        records = index.search(Query.of(query, vector), bounds)
+        records = index.search(query, bounds)
         for record in records:  # what comes back is checked, whoever may have mixed it up
             if index.records[record.record_id].tenant != request.tenant:
                 raise InvalidInput(f"a record of another tenant under {request.tenant}: nothing is returned")

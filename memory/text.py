@@ -25,8 +25,10 @@ STOP_WORDS = frozenset(_COMMON.split())
 
 def normal(text: str) -> str:
     """Return a text's normal form: look-alikes of Unicode folded, invisible characters dropped, case and space even."""
-    folded = unicodedata.normalize("NFKC", text)
-    visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
+    visible = text
+    if not text.isascii():
+        folded = unicodedata.normalize("NFKC", text)
+        visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
     return _SPACE.sub(" ", visible).strip().casefold()
 
 
