@@ -7,8 +7,8 @@ a search has its question's embedding in the cache, as a run has after its first
 by question, in one process, on one tenant at a time; `airside_alone` are the same questions with nobody in between, as
 the actor gets them (a search through LanceDB leaves nothing in the CPU's caches), and what the last line has.
 `search_after_1000_writes_ratio` is the median search after 1,000 single, acknowledged writes by that before, at 10,000
-records; `rss_kb_per_write` is by how much the process has grown after 3,000 to a tenant of 1,000, what is held in RAM of
-each included.  `--quick` leaves out 100,000 records and 1,000 tenants.
+records; `rss_kb_per_write` is by how much the process has grown after 3,000 to a tenant of 1,000, what is held in RAM
+of each included.  `--quick` leaves out 100,000 records and 1,000 tenants.
 """
 
 from __future__ import annotations
