@@ -29,6 +29,9 @@ POOL = 64
 _SAMPLE = 1_024
 """Of a question's records this many are looked at for what is usual: their middle, and what is high."""
 
+_TOGETHER = 32
+"""Vectors compared with all records at once: for 100,000 records that takes 13 MB."""
+
 _FIRST_ROOM = 16
 _SPARSE = 256
 _RECORD_BYTES = 1_200
@@ -179,15 +182,20 @@ class TenantIndex:
         record = self.records.get(record_id) if record_id is not None else None
         return record if record is not None and record.expires_us > now_us else None
 
-    def near(self, vector: Vectors, cosine: float, now_us: int, most: int) -> list[tuple[Record, float]]:
-        """Return the live records that are at least so like a vector, the likest first, with their cosines."""
+    def near(self, vectors: Vectors, cosine: float, now_us: int, most: int) -> list[list[tuple[Record, float]]]:
+        """Return, for each vector, the live records that are at least so like it, the likest first, with their cosines.
+
+        `vectors` has the shape (questions, dimension).
+        """
         count = len(self._rows)
-        if not count:
-            return []
-        cosines = self._vectors[:count] @ vector
-        places = np.flatnonzero((cosines >= cosine) & (self._expires[:count] > now_us))
-        best = places[np.argsort(-cosines[places], kind="stable")[:most]]
-        return [(row, float(cosines[place])) for place in best if (row := self._rows[int(place)]) is not None]
+        is_live = self._expires[:count] > now_us
+        found: list[list[tuple[Record, float]]] = []
+        for at in range(0, len(vectors), _TOGETHER):  # a product of matrices reads the records once for all of them
+            for cosines in vectors[at : at + _TOGETHER] @ self._vectors[:count].T:
+                places = np.flatnonzero((cosines >= cosine) & is_live)
+                best = places[np.argsort(-cosines[places], kind="stable")[:most]]
+                found.append([(r, float(cosines[i])) for i in best if (r := self._rows[int(i)]) is not None])
+        return found
 
     def search(self, query: Query, bounds: Bounds) -> tuple[Recalled, ...]:
         """Return what is relevant, best first, and nothing that may not be returned."""

@@ -59,15 +59,23 @@ class Plan:
         self.added: dict[str, tuple[Record, Vectors | None]] = {}
         self.changed: dict[str, tuple[Record, Vectors | None]] = {}
         self.replies: list[LearnReply] = []
+        self._number = 0
+        self._carriers: dict[str, int] = {}
         self._records = len(index)
         self._bytes = index.text_bytes
 
     def take(self, drafted: Sequence[Drafted]) -> None:
         """Answer each draft."""
-        for each in drafted:
-            self.replies.append(self._one(*each))
+        if not drafted:
+            return
+        vectors = np.stack([vector for _, vector in drafted])
+        there = self._index.near(vectors, NEAR, self._now_us, COMPARED)
+        each_other = vectors @ vectors.T
+        for self._number, (draft, vector) in enumerate(drafted):
+            near = self._near(there[self._number], each_other[self._number])
+            self.replies.append(self._one(draft, vector, near))
 
-    def _one(self, draft: Draft, vector: Vectors) -> LearnReply:
+    def _one(self, draft: Draft, vector: Vectors, near: list[tuple[Record, float]]) -> LearnReply:
         known = self._of_digest(draft.candidate.subject, draft.digest)
         if known is not None and known.state == "live":
             return self._met(known, draft, vector, MemoryCode.DUPLICATE)
@@ -75,7 +83,7 @@ class Plan:
         topical = self._of_topic(draft.candidate.subject, draft.candidate.topic)
         if topical is not None:
             older[topical.record_id] = topical
-        for record, cosine in self._near(vector):
+        for record, cosine in near:
             if not _comparable(draft, record):
                 continue
             what = relation(draft.text, record.text, cosine)
@@ -107,6 +115,7 @@ class Plan:
         if full is not None:
             return LearnReply(code=full)
         self.added[record.record_id] = (record, vector)
+        self._carriers[record.record_id] = self._number
         self._records += 1
         self._bytes += record.size_bytes
         if state != "live":
@@ -148,7 +157,9 @@ class Plan:
         return LearnReply(code=code, record_id=record.record_id)
 
     def _change(self, record: Record, vector: Vectors | None) -> None:
-        """Note a record's new state; with its old vector, unless another is given."""
+        """Note a record's new state; with its old vector, unless it gets this draft's."""
+        if vector is not None:
+            self._carriers[record.record_id] = self._number
         if record.record_id in self.added:
             old = self.added[record.record_id][1]
             self.added[record.record_id] = (record, old if vector is None else vector)
@@ -182,17 +193,19 @@ class Plan:
         mine = next((r for r, _ in self._written() if (r.subject, r.topic) == key and r.state == "live"), None)
         return mine or self._unchanged(self._index.of_topic(subject, topic, self._now_us))
 
-    def _near(self, vector: Vectors) -> list[tuple[Record, float]]:
-        found = [
-            (record, float(np.dot(mine, vector)))
-            for record, mine in self._written()
-            if record.state == "live" and mine is not None
-        ]
-        for record, cosine in self._index.near(vector, NEAR, self._now_us, COMPARED):
-            if self._unchanged(record) is not None:
-                found.append((record, cosine))
-        near = sorted((pair for pair in found if pair[1] >= NEAR), key=lambda pair: -pair[1])
-        return near[:COMPARED]
+    def _near(self, there: list[tuple[Record, float]], each_other: Vectors) -> list[tuple[Record, float]]:
+        """Return the live records near a draft, of those there were and of those that carry another draft's vector."""
+        found = [(self._as_written(r), cosine) for r, cosine in there if r.record_id not in self._carriers]
+        for record_id, number in self._carriers.items():
+            if each_other[number] >= NEAR:
+                written = self.added.get(record_id) or self.changed[record_id]
+                found.append((written[0], float(each_other[number])))
+        near = [(record, cosine) for record, cosine in found if record.state == "live"]
+        return sorted(near, key=lambda pair: -pair[1])[:COMPARED]
+
+    def _as_written(self, record: Record) -> Record:
+        changed = self.changed.get(record.record_id)
+        return changed[0] if changed is not None else record
 
     def _unchanged(self, record: Record | None) -> Record | None:
         return record if record is not None and record.record_id not in self.changed else None
