@@ -26,6 +26,7 @@ Floats = NDArray[np.float32]
 
 GENERIC = "generic"
 SIGNALS = ("cosine", "bm25 stretched", "bm25 share", "bm25 log", "names")
+FEW = 32
 TERMS = ("bias", "relevance", "best", "middle")
 
 
@@ -46,7 +47,8 @@ class Calibration(Value):
 
     `relative` = the cosine counts in deviations above the mean of the question's records, and not by itself.  `gate` is
     the probability below which hardly anything relevant lies.  `error` is the expected calibration error (ten bins of
-    equal size; Naeini, Cooper and Hauskrecht, 2015) on `questions` it was not fitted on.
+    equal size; Naeini, Cooper and Hauskrecht, 2015) on `questions` it was not fitted on.  `usual` is the middle
+    relevance of the questions it was fitted on, on average.
     """
 
     embedder: str
@@ -56,6 +58,7 @@ class Calibration(Value):
     error: float
     questions: int
     fitted_on: str
+    usual: float
     relative: bool = False
 
     def relevance(self, scores: Scores) -> Floats:
@@ -70,6 +73,17 @@ class Calibration(Value):
             relevance += np.log1p(scores.bm25) * log
             relevance += scores.names * names
         return relevance
+
+    def middle(self, ordered: Floats) -> float:
+        """Return the middle relevance of a question's records, given in order.
+
+        A handful of records, of which one may be the answer, say little about what is usual: up to `FEW` are taken to
+        be as usual.
+        """
+        missing = max(0, FEW - len(ordered))
+        if missing:
+            ordered = np.sort(np.concatenate([ordered, np.full(missing, self.usual, dtype=np.float32)]))
+        return float(ordered[(len(ordered) - 1) // 2])
 
     def probabilities(self, relevance: Floats, best: float, middle: float) -> Floats:
         """Return the probability that each record is relevant, given the question's best and middle relevance."""

@@ -52,8 +52,11 @@ def fit(asked: Sequence[Asked], embedder: str, fitted_on: str, *, relative: bool
         error=1.0,
         questions=0,
         fitted_on=fitted_on,
+        usual=0.0,
         relative=relative,
     )
+    usual = float(np.mean([np.median(draft.relevance(each.scores)) for each in usable]))
+    draft = _replaced(draft, usual=usual)
     platt = _fit_platt(draft, usable)
     with_platt = _replaced(draft, platt=platt)
     return _replaced(with_platt, gate=_gate(with_platt, usable))
@@ -72,7 +75,7 @@ def recall(asked: Sequence[Asked], score: Callable[[Asked], Floats], k: int, gat
 def scored(calibration: Calibration, each: Asked) -> Floats:
     """Return the score of every record of a question."""
     relevance = calibration.relevance(each.scores)
-    return calibration.probabilities(relevance, float(relevance.max()), float(np.median(relevance)))
+    return calibration.probabilities(relevance, float(relevance.max()), calibration.middle(np.sort(relevance)))
 
 
 def calibration_error(calibration: Calibration, asked: Sequence[Asked]) -> float:
@@ -118,7 +121,7 @@ def _fit_platt(draft: Calibration, asked: Sequence[Asked]) -> tuple[float, ...]:
     for each in asked:
         relevance = draft.relevance(each.scores)
         best = np.argsort(-relevance, kind="stable")[:RETURNED]
-        fixed = np.broadcast_to([relevance.max(), np.median(relevance)], (len(best), 2))
+        fixed = np.broadcast_to([relevance.max(), draft.middle(np.sort(relevance))], (len(best), 2))
         rows.append(np.column_stack([np.ones(len(best)), relevance[best], fixed]))
         right.append(each.relevant[best])
     records, rights = np.concatenate(rows).astype(np.float64), np.concatenate(right).astype(np.float64)

@@ -212,9 +212,8 @@ class TenantIndex:
         relevance = self._calibration.relevance(Scores(cosines, bm25, most, names))
         sample = np.sort(relevance[:: max(1, len(relevance) // _SAMPLE)])
         pool = _best(relevance, sample, max(POOL, 2 * bounds.top_k))
-        scores = self._calibration.probabilities(
-            relevance[pool], float(relevance[pool[0]]), float(sample[len(sample) // 2])
-        )
+        best, middle = float(relevance[pool[0]]), self._calibration.middle(sample)
+        scores = self._calibration.probabilities(relevance[pool], best, middle)
         gate = self._calibration.gate if bounds.min_score is None else bounds.min_score
         passed = scores >= gate
         pool, scores, places = pool[passed], scores[passed], places[pool[passed]]

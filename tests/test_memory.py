@@ -486,3 +486,17 @@ def test_a_score_says_why() -> None:
     best = index.search(query, Bounds(1, 0.0, "internal", START_US + 5_000_000))[0]
     assert best.text.endswith("kettles") and 0 < best.rank <= best.score <= 1
     assert best.cosine > 0.5 and best.bm25 > 0 and best.age_s == 5 and best.trust == "medium"
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_scores_mean_the_same_in_a_store_of_one_record_as_in_a_larger_one(count: int) -> None:
+    facts = [f"depot {n} opens when the {word} has come" for n, word in enumerate((*WORDS, *"abcdefgh") * 3)]
+    index = index_of(["the courier called Merganser never delivers before nine", *facts][:count])
+    index._calibration = load_calibration("all-MiniLM-L6-v2")
+
+    def best(question: str) -> float:
+        query = Query.of(question, HashingEmbedder().embed([question])[0])
+        return max(r.score for r in index.search(query, Bounds(4, 0.0, "internal", START_US)))
+
+    assert best("when does the courier Merganser deliver") > 0.7
+    assert best("what is the weather on Mars") < 0.5
