@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from typing import Any
 
@@ -115,6 +116,7 @@ class Ingress(Layer):
             tenant=identity.tenant,
             by=identity.principal,
             at_us=now_us(),
+            nonce=secrets.token_bytes(16),
             target=target,
         )
         answer: bytes = await self._memory.call("order", seal_order(self.config.seal_key, order))

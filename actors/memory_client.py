@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,7 +110,9 @@ class MemoryClient:
             answer = self._call("ingress", "keep", token, action, tenant, fields.get("target", ""))
         else:
             by = f"operator-{getpass.getuser()}"
-            order = MemoryOrder(action=action, tenant=str(tenant), by=by, at_us=now_us(), **fields)
+            order = MemoryOrder(
+                action=action, tenant=str(tenant), by=by, at_us=now_us(), nonce=secrets.token_bytes(16), **fields
+            )
             answer = self._call("memory", "order", seal_order(self._keys().seal, order))
         told = msgspec.msgpack.decode(answer, type=MemoryAnswer)
         if told.problem:

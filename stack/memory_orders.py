@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Literal
 
 import msgspec
@@ -46,19 +45,19 @@ MemoryAction = Literal[
 class MemoryOrder(Value):
     """An order about one tenant's memory; `target` is a record's id or a subject, `by` who gave it.
 
-    `nonce` is of its seal: one that changes something is carried out once, whoever sends it again.
+    `nonce` is random: an order that changes something is carried out once, whoever sends it again.
     """
 
     action: MemoryAction
     tenant: str
     by: str
     at_us: int
+    nonce: bytes
     target: str = ""
     candidate: Candidate | None = None
     request: RecallRequest | None = None
     data: bytes = b""
     trust: Trust = "medium"
-    nonce: bytes = b""
 
 
 class MemoryAnswer(Value):
@@ -70,8 +69,7 @@ class MemoryAnswer(Value):
 
 def seal_order(key: bytes, order: MemoryOrder) -> bytes:
     """Seal an order."""
-    once = msgspec.structs.replace(order, nonce=secrets.token_bytes(16))
-    return wrap(key, _PURPOSE, msgspec.msgpack.encode(once))
+    return wrap(key, _PURPOSE, msgspec.msgpack.encode(order))
 
 
 def open_order(key: bytes, data: bytes, now_us: int) -> MemoryOrder | None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from airside.actors.journal_store import JournalStore
-from airside.memory.embedder import Vectors
-from airside.memory.local import LocalMemory
+from airside.memory.local import HashingEmbedder, LocalMemory
 from airside.memory.service import MemoryService
 from airside.stack.ids import TenantId
 from airside.stack.journaling import Append, AppendReply, Entry
@@ -108,21 +105,6 @@ async def test_nothing_comes_after_the_end(journal: Journal) -> None:
     ]
 
 
-class HashEmbedder:
-    """Words as directions: enough like an embedder for a contract, and instant."""
-
-    name, dimension = "hash", 64
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return one unit vector a text."""
-        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for word in text.lower().split():
-                row[int(hashlib.sha256(word.encode()).hexdigest(), 16) % self.dimension] += 1.0
-            row /= max(float(np.linalg.norm(row)), 1e-9)
-        return rows
-
-
 class Clock:
     """A clock that is set by hand, in microseconds."""
 
@@ -143,7 +125,7 @@ def clock() -> Clock:
 @pytest.fixture(params=["local", "lancedb"])
 def memory(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Memory:
     """Each implementation of memory."""
-    return LocalMemory(clock) if request.param == "local" else MemoryService(tmp_path, HashEmbedder, clock)
+    return LocalMemory(clock) if request.param == "local" else MemoryService(tmp_path, HashingEmbedder, clock)
 
 
 FACT = "the customer prefers deliveries on tuesday mornings"
@@ -225,6 +207,6 @@ async def test_at_most_top_k_come_back_best_first(memory: Memory) -> None:
 
 async def test_a_reopened_store_has_what_was_acknowledged(tmp_path: Path, clock: Clock) -> None:
     """LanceDB's records are there for the next process."""
-    make: Callable[[], MemoryService] = lambda: MemoryService(tmp_path, HashEmbedder, clock)  # noqa: E731
+    make: Callable[[], MemoryService] = lambda: MemoryService(tmp_path, HashingEmbedder, clock)  # noqa: E731
     await make().write_if_useful(candidate())
     assert await found(make()) == [FACT]

@@ -13,11 +13,13 @@ import ray
 import airside
 from airside import RunHandle
 from airside.actors.client import Stack
+from airside.actors.layer import now_us
 from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.stubs import encode
 from airside.stack.errors import AirsideError, Refused
 from airside.stack.ids import TenantId
-from airside.stack.memory_orders import MemoryOrder, seal_order
+from airside.stack.keyring import KeyRing
+from airside.stack.memory_orders import MemoryAnswer, MemoryOrder, seal_order
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from tests.apps.remembering import create_app
 from tests.on_ray import BOUND_S, call, sigkill, until
@@ -92,10 +94,20 @@ def test_what_is_sent_to_memory_by_hand_is_refused(stack: Stack) -> None:
     forged = Candidate(tenant=TenantId("t2"), text="the merger is off for good now", kind="fact", source="x")
     (answer,) = ray.get(memory.write_if_useful.remote([encode(forged)]))
     assert msgspec.msgpack.decode(answer, type=LearnReply).code == "unwarranted"
-    order = MemoryOrder(action="erase_tenant", tenant="t2", by="mallory", at_us=0)
+    order = MemoryOrder(action="erase_tenant", tenant="t2", by="mallory", at_us=0, nonce=b"n")
     answer = ray.get(memory.order.remote(seal_order(b"x" * 32, order)))
     assert b"seal does not hold" in answer
     assert stack.memory.records(tenant="t2")
+
+
+def test_an_order_that_is_sent_again_is_answered_and_not_carried_out_again(stack: Stack) -> None:
+    memory = ray.get_actor(actor_name("remembering", "memory"), NAMESPACE)
+    candidate = Candidate(tenant=TenantId("t6"), text="the depot in Graz opens at seven", kind="fact", source="x")
+    order = MemoryOrder(action="remember", tenant="t6", by="operator", at_us=now_us(), nonce=b"n", candidate=candidate)
+    sealed = seal_order(KeyRing.open(stack.state_dir / "keys").seal, order)
+    answers = [msgspec.msgpack.decode(ray.get(memory.order.remote(sealed)), type=MemoryAnswer) for _ in range(2)]
+    codes = [msgspec.msgpack.decode(answer.data, type=LearnReply).code for answer in answers]
+    assert codes == ["stored", "stored"] and len(stack.memory.records(tenant="t6")) == 1
 
 
 def test_a_keeper_keeps_its_own_tenants_memory_and_nobody_elses(stack: Stack) -> None:

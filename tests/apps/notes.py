@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from airside import (
@@ -25,8 +23,7 @@ from airside import (
     View,
     priced,
 )
-from airside.memory.embedder import Vectors
-from airside.stack.canonical import digest
+from airside.memory.local import HashingEmbedder
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.tools.tool import Tool, ToolContext, ToolError, tool
 from tests.apps.ledger import Ledger
@@ -49,22 +46,6 @@ class JobInputs(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     actions: list[dict[str, Any]] = []
-
-
-class HashEmbedder:
-    """Words hashed into 256 places, so that texts with the same words are alike; no model is loaded."""
-
-    name = "hash-256"
-    dimension = 256
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return one unit vector per text."""
-        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        for row, text in zip(vectors, texts, strict=True):
-            for word in text.lower().split():
-                row[int(digest(word.encode())[:8], 16) % self.dimension] += 1
-            row /= max(1e-9, float(np.linalg.norm(row)))
-        return vectors
 
 
 @priced(tokens=THOUGHT.tokens, cost_microusd=THOUGHT.cost_microusd)
@@ -185,7 +166,7 @@ def create_app(work: str | Path, memory: str = "") -> App:
             }
         ),
         memory=bool(memory),
-        embedder=HashEmbedder,
+        embedder=HashingEmbedder,
         job_inputs=JobInputs,
         version="notes-1",
     )
