@@ -30,6 +30,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import ray
+
 import airside
 from airside import App, ReplayAgent
 from airside.actors.client import Stack
@@ -195,6 +197,7 @@ def patiently(ask: Callable[[], Any]) -> Any:
 def a_stack() -> Iterator[Stack]:
     """Start a stack in a folder of its own; nothing is left of it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="airside-memory-kills-"))
+    ray.init(address="local", namespace="airside", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         stack = airside.start(create_app(), stack="memory-kills", state_dir=folder, mode="pooled", executors=1)
         try:
@@ -202,6 +205,7 @@ def a_stack() -> Iterator[Stack]:
         finally:
             stack.shutdown()
     finally:
+        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
