@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,12 +14,14 @@ from airside.memory.erasing import Erasure
 from airside.memory.rules import MemoryRules
 from airside.memory.service import MemoryService
 from airside.stack.canonical import digest
-from airside.stack.errors import AirsideError, InvalidId
+from airside.stack.errors import AirsideError, InvalidId, InvalidInput
 from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.memory_orders import ORDER_US, READING, MemoryAnswer, MemoryOrder, open_order
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode
 from airside.stack.warrants import Warrants
+
+Given = TypeVar("Given")
 
 
 class Memory(Layer):
@@ -98,7 +100,10 @@ class Memory(Layer):
             return LearnReply(code=MemoryCode.MEMORY_UNAVAILABLE)
 
     async def order(self, sealed: bytes) -> bytes:
-        """Carry out an order that Ingress or an operator sealed; one that is sent again is answered as before."""
+        """Carry out an order that Ingress or an operator sealed; one that is sent again is answered as before.
+
+        What was carried out is known until the process ends.
+        """
         await self.ready()
         order = open_order(self.config.seal_key, sealed, now_us())
         if order is None:
@@ -117,6 +122,9 @@ class Memory(Layer):
             data = self._encode(await self._carry_out(order, parse_tenant(order.tenant)))
         except AirsideError as error:
             return self._encode(MemoryAnswer(problem=error.message))
+        except OSError as error:
+            logger.exception("%s: %s was not carried out", order.tenant, order.action, extra={"action": "order_failed"})
+            return self._encode(MemoryAnswer(problem=f"the disk: {error}"))
         if order.action not in READING:
             target = digest(order.target.encode())[:12] if order.target else ""
             logger.warning(
@@ -128,18 +136,19 @@ class Memory(Layer):
         service = self._service
         match order.action:
             case "remember":
-                assert order.candidate is not None
-                return await self._kept(msgspec.structs.replace(order.candidate, tenant=tenant))
+                return await self._kept(msgspec.structs.replace(_given(order.candidate), tenant=tenant))
             case "search":
-                assert order.request is not None
-                return await service.retrieve(msgspec.structs.replace(order.request, tenant=tenant))
+                return await service.retrieve(msgspec.structs.replace(_given(order.request), tenant=tenant))
             case "records":
                 return await service.records(tenant)
             case "pin" | "unpin" | "quarantine" | "release":
                 return await service.change(tenant, order.target, order.action)
-            case "erase_record" | "erase_subject" | "erase_tenant":
-                what: Any = order.action.removeprefix("erase_")
-                return await service.erase(Erasure(tenant=tenant, what=what, target=order.target))
+            case "erase_record":
+                return await service.erase(Erasure(tenant=tenant, what="record", target=order.target))
+            case "erase_subject":
+                return await service.erase(Erasure(tenant=tenant, what="subject", target=order.target))
+            case "erase_tenant":
+                return await service.erase(Erasure(tenant=tenant, what="tenant", target=order.target))
             case "export":
                 return await service.export(tenant)
             case "import":
@@ -152,6 +161,12 @@ class Memory(Layer):
     async def stats(self) -> dict[str, Any]:
         """Return the open tenants, their records and bytes, and cached queries."""
         return {**self._service.stats(), "unwarranted": self._refused} if self._started else {}
+
+
+def _given(value: Given | None) -> Given:
+    if value is None:
+        raise InvalidInput("the order lacks its candidate or request")
+    return value
 
 
 control(Memory.stats)

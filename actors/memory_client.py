@@ -64,11 +64,11 @@ class MemoryClient:
         return self._order("records", tenant, list[Record], token=token)
 
     def pin(self, record_id: str, *, tenant: str, pinned: bool = True, token: str = "") -> bool:
-        """Let a record stay for ever, or end as its kind does from now; return whether there is one."""
+        """Let a record stay for ever, or a pinned one end as its kind does from now; return whether there is one."""
         return self._order("pin" if pinned else "unpin", tenant, bool, target=record_id, token=token)
 
     def quarantine(self, record_id: str, *, tenant: str, release: bool = False, token: str = "") -> bool:
-        """Keep a record from being recalled, or release it; return whether there is one."""
+        """Keep a live record from being recalled, or release a quarantined one; return whether there is one."""
         return self._order("release" if release else "quarantine", tenant, bool, target=record_id, token=token)
 
     def erase(self, *, tenant: str, record: str = "", subject: str = "", all: bool = False, token: str = "") -> Receipt:

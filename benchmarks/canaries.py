@@ -10,7 +10,8 @@ every record of memory is looked through for canaries.
 
 Last line: tenants; foreign canaries in `results` (what runs and operators were answered), `journal` (rows of another
 tenant), `spans` (of another tenant's run), `logs` (any line: a log is read by whoever operates all tenants) and
-`memory` (another tenant's table); how many own canaries were seen in results, journal and memory; kills; runs that
+`memory` (another tenant's table); how many own canaries were seen in results, journal and memory; how many rows, spans
+and lines were looked through; kills; runs that
 completed, of how many.
 """
 
@@ -196,11 +197,11 @@ def look_through(load: Load, collector: Collector, logs: Path) -> dict[str, Any]
         line for path in logs.rglob("*") if path.is_file() for line in path.read_text(errors="replace").splitlines()
     ]
     count("logs", [("", line) for line in lines], foreign, own)
-    print({"rows": len(rows), "spans": len(collector.spans), "log_lines": len(lines)}, flush=True)
     places = ("results", "journal", "spans", "logs", "memory")
     return {
         "foreign": {place: foreign[place] for place in places},
         "own": {place: own[place] for place in ("results", "journal", "memory")},
+        "read": {"rows": len(rows), "spans": len(collector.spans), "log_lines": len(lines)},
     }
 
 

@@ -21,6 +21,7 @@ import random
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -48,7 +49,7 @@ class RandomEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one unit vector per text."""
-        made = np.stack([np.random.default_rng(abs(hash(text))).standard_normal(DIMENSION) for text in texts])
+        made = np.stack([np.random.default_rng(zlib.crc32(text.encode())).standard_normal(DIMENSION) for text in texts])
         return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
 
 

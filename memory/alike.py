@@ -28,15 +28,15 @@ _OPPOSITES = tuple(
         "allowed forbidden", "approved rejected", "accepted declined", "married divorced", "online offline",
     )
 )  # fmt: skip
-_STATING = """
-is are was were at to in on equals costs lives moved works starts begins ends arrives leaves opens closes due until from
-by has
-"""
-_STATES = frozenset(_STATING.split())
-"""After one of these a value that differs answers the same question; elsewhere it may be another matter's."""
+_ARTICLES = frozenset(("a", "an", "the"))
+_NAMING = frozenset(("is", "are", "was", "were", "equals"))
+"""After one of these another name answers the same question: "the manager is Priya"; elsewhere both may be so."""
 
-NEARLY = 0.95
-"""Cosine from which words that differ, and are neither numbers, names nor opposites, are another way to say it."""
+_COUNTING = _NAMING | {
+    "at", "to", "in", "on", "by", "from", "until", "has", "due", "costs", "starts", "begins", "ends", "arrives",
+    "leaves", "opens", "closes",
+}  # fmt: skip
+"""After one of these another number does."""
 
 _LONG = 300
 """Tokens from which texts are only the same or not: finding where they differ takes time with the square of them."""
@@ -45,28 +45,23 @@ _TAIL = 1
 """Words that may follow the value: "at 9 am"."""
 
 
-def relation(new: str, old: str, cosine: float) -> Relation:
-    """Return what `new` is to `old`, whose vectors have this cosine."""
+def relation(new: str, old: str) -> Relation:
+    """Return what `new` is to `old`, whose vectors are close."""
     ours, theirs = _TOKEN.findall(new), _TOKEN.findall(old)
     ours_low, theirs_low = [t.casefold() for t in ours], [t.casefold() for t in theirs]
-    is_same = _content(ours_low) == _content(theirs_low)
-    if bool(_NEGATIONS & set(ours_low)) != bool(_NEGATIONS & set(theirs_low)):
-        return "contradicts" if is_same else "distinct"
-    if is_same:
+    if _stems(ours_low) == _stems(theirs_low):
         return "same"
-    if max(len(ours), len(theirs)) > _LONG:
+    denied = [sum(t in _NEGATIONS for t in tokens) for tokens in (ours_low, theirs_low)]
+    if sorted(denied) == [0, 1]:
+        return "contradicts" if _content(ours_low) == _content(theirs_low) else "distinct"
+    if denied[0] != denied[1] or max(len(ours), len(theirs)) > _LONG:
         return "distinct"
     changes = [
         (ours[i1:i2], theirs[j1:j2], ours_low[:i1], len(ours) - i2)
         for tag, i1, i2, j1, j2 in SequenceMatcher(None, ours_low, theirs_low, autojunk=False).get_opcodes()
         if tag != "equal"
     ]
-    if len(changes) == 1 and _answers(*changes[0]):
-        return "contradicts"
-    told = {_form(t) for mine, other, _, _ in changes for t in (*mine, *other)} | {
-        "opposite" for mine, other, _, _ in changes if _opposed(mine, other)
-    }
-    return "same" if cosine >= NEARLY and told == {"word"} else "distinct"
+    return "contradicts" if len(changes) == 1 and _answers(*changes[0]) else "distinct"
 
 
 def _opposed(ours: list[str], theirs: list[str]) -> bool:
@@ -79,14 +74,19 @@ def _answers(ours: list[str], theirs: list[str], before: list[str], after: int) 
         return False
     if _opposed(ours, theirs):
         return True
-    alike = all(_form(a) == _form(b) != "word" for a, b in zip(ours, theirs, strict=True))
-    return alike and before[-1] in _STATES
+    forms = {_form(t) for t in (*ours, *theirs)}
+    return (forms == {"number"} and before[-1] in _COUNTING) or (forms == {"name"} and before[-1] in _NAMING)
 
 
 def _form(token: str) -> str:
     if any(c.isdigit() for c in token):
         return "number"
     return "name" if token[0].isupper() else "word"
+
+
+def _stems(tokens: list[str]) -> list[str]:
+    """Return the stems of all but the articles, in order: who does what to whom hangs on the small words too."""
+    return [t if t in STOP_WORDS else stem(normal(t)) for t in tokens if t not in _ARTICLES]
 
 
 def _content(tokens: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ fraction of one for a search.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,13 +21,43 @@ from airside.stack.ids import TenantId
 MOST_AT_ONCE = 16
 """Texts embedded together: more are hardly faster each, and a question would wait for all of them."""
 
-CACHED_QUERIES = 10_000
-"""Questions whose vectors are kept: a run asks the same at every step."""
+CACHED_QUERIES = 256
+"""Questions of a tenant whose vectors are kept: a run asks the same at every step."""
+
+CACHED_TENANTS = 256
+"""Tenants whose questions are kept."""
 
 _UNEVEN = 0.02
 """By how much a vector's length may differ from 1: half precision rounds."""
 
 Waiting = tuple[str, "asyncio.Future[Vectors]"]
+
+
+_QUESTIONS, _TEXTS = 0, 1
+
+
+class Queue:
+    """Texts that wait, taken from one tenant after the other: nobody waits for all that another one asks."""
+
+    def __init__(self) -> None:
+        self._tenants: OrderedDict[TenantId, deque[Waiting]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._tenants.values()))
+
+    def put(self, tenant: TenantId, waiting: Waiting) -> None:
+        """Let a text wait."""
+        self._tenants.setdefault(tenant, deque()).append(waiting)
+
+    def take(self, most: int) -> list[Waiting]:
+        """Take the next ones."""
+        taken: list[Waiting] = []
+        while self._tenants and len(taken) < most:
+            tenant, queue = self._tenants.popitem(last=False)
+            taken.append(queue.popleft())
+            if queue:
+                self._tenants[tenant] = queue
+        return taken
 
 
 class Embedding:
@@ -37,10 +67,9 @@ class Embedding:
         self._make = make
         self._embedder: Embedder | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
-        self._questions: list[Waiting] = []
-        self._texts: list[Waiting] = []
+        self._queues = (Queue(), Queue())
         self._working: asyncio.Task[None] | None = None
-        self._asked: OrderedDict[tuple[TenantId, str], Query] = OrderedDict()
+        self._asked: OrderedDict[TenantId, OrderedDict[str, Query]] = OrderedDict()
 
     async def model(self) -> Embedder:
         """Return the embedder, loaded; raise `MemoryFailed` if it cannot be."""
@@ -51,40 +80,44 @@ class Embedding:
 
     def cached(self, tenant: TenantId, text: str) -> Query | None:
         """Return a question that this tenant asked lately."""
-        query = self._asked.get((tenant, text))
-        if query is not None:
-            self._asked.move_to_end((tenant, text))
+        asked = self._asked.get(tenant)
+        query = asked.get(text) if asked is not None else None
+        if asked is not None and query is not None:
+            asked.move_to_end(text)
+            self._asked.move_to_end(tenant)
         return query
 
     async def question(self, tenant: TenantId, text: str) -> Query:
         """Return a question with its vector, of unit length; raise `MemoryFailed` if the embedder fails."""
-        query = Query.of(text, await self._wait(self._questions, text))
-        self._asked[tenant, text] = query
-        if len(self._asked) > CACHED_QUERIES:
+        asked = self._asked.setdefault(tenant, OrderedDict())
+        query = Query.of(text, await self._wait(_QUESTIONS, tenant, text))
+        asked[text] = query  # in vain if what the tenant asked was forgotten meanwhile
+        if len(asked) > CACHED_QUERIES:
+            asked.popitem(last=False)
+        if len(self._asked) > CACHED_TENANTS:
             self._asked.popitem(last=False)
         return query
 
-    async def texts(self, texts: Sequence[str]) -> Vectors:
+    async def texts(self, tenant: TenantId, texts: Sequence[str]) -> Vectors:
         """Return one vector of unit length a text, shape (texts, dimension); raise `MemoryFailed` as `question`."""
-        return np.stack(await asyncio.gather(*(self._wait(self._texts, text) for text in texts)))
+        return np.stack(await asyncio.gather(*(self._wait(_TEXTS, tenant, text) for text in texts)))
 
     def forget(self, tenant: TenantId) -> None:
         """Forget what a tenant asked."""
-        for key in [key for key in self._asked if key[0] == tenant]:
-            del self._asked[key]
+        self._asked.pop(tenant, None)
 
     @property
     def size(self) -> int:
         """Questions remembered."""
-        return len(self._asked)
+        return sum(map(len, self._asked.values()))
 
     def close(self) -> None:
         """Let the thread end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _wait(self, queue: list[Waiting], text: str) -> Vectors:
+    async def _wait(self, kind: int, tenant: TenantId, text: str) -> Vectors:
         future: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
-        queue.append((text, future))
+        self._queues[kind].put(tenant, (text, future))
         if self._working is None or self._working.done():
             self._working = asyncio.ensure_future(self._work())
         return await future
@@ -93,10 +126,14 @@ class Embedding:
         waiting: list[Waiting] = []
         try:
             await asyncio.sleep(0)  # those who ask in this turn of the loop are answered together
-            while waiting := self._next():
-                await self._answer(waiting)
+            while any(self._queues):
+                for queue in self._queues:  # in turn, questions first: neither waits for more than one batch
+                    waiting = queue.take(MOST_AT_ONCE)
+                    if waiting:
+                        await self._answer(waiting)
         except BaseException:  # the process ends
-            _fail([*waiting, *self._questions, *self._texts], MemoryFailed("memory was closed meanwhile"))
+            left = [each for queue in self._queues for each in queue.take(len(queue))]
+            _fail([*waiting, *left], MemoryFailed("memory was closed meanwhile"))
             raise
 
     async def _answer(self, waiting: list[Waiting]) -> None:
@@ -111,12 +148,6 @@ class Embedding:
         for (_, future), vector in zip(waiting, vectors, strict=True):
             if not future.done():
                 future.set_result(vector)
-
-    def _next(self) -> list[Waiting]:
-        queue = self._questions or self._texts
-        waiting = queue[:MOST_AT_ONCE]
-        del queue[:MOST_AT_ONCE]
-        return waiting
 
     def _load(self) -> None:
         if self._embedder is None:

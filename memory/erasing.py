@@ -9,8 +9,9 @@ import msgspec
 
 from airside.memory.files import remove_durably, write_durably
 from airside.memory.records import Record
+from airside.memory.text import normal
 from airside.stack.errors import InvalidInput, MemoryFailed
-from airside.stack.ids import TenantId
+from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.values import Value
 
 What = Literal["record", "subject", "tenant"]
@@ -33,7 +34,11 @@ class Erasure(Value):
         """Whether a record goes."""
         if self.what == "tenant":
             return True
-        return self.target == (record.record_id if self.what == "record" else record.subject)
+        return self.target == record.record_id if self.what == "record" else self.is_about(record.subject)
+
+    def is_about(self, subject: str) -> bool:
+        """Whether everything about a subject goes, however it is written: texts are compared in their normal form."""
+        return self.what == "tenant" or (self.what == "subject" and normal(self.target) == normal(subject))
 
 
 class Receipt(Value):
@@ -53,23 +58,28 @@ class Orders:
     """The orders that are not done, the oldest first.  A tenant's are its memory's, under its lock."""
 
     def __init__(self, folder: Path) -> None:
-        """Read them; raise `MemoryFailed` for a file that is none."""
+        """Read them; one that was damaged shuts its tenant's memory."""
         self._folder = folder / "erasing"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._open: dict[TenantId, dict[Path, Erasure]] = {}
+        self._damaged: dict[TenantId, str] = {}
+        for path in self._folder.glob("*.new"):
+            path.unlink()  # it was never taken
         for path in sorted(self._folder.glob("*.json")):
             try:
                 order = msgspec.json.decode(path.read_bytes(), type=Erasure).checked()
+                self._open.setdefault(order.tenant, {})[path] = order
             except (msgspec.DecodeError, InvalidInput) as error:
-                raise MemoryFailed(f"{path} is no order to erase: {error}") from None
-            self._open.setdefault(order.tenant, {})[path] = order
+                self._damaged[parse_tenant(path.stem.partition("-")[2])] = f"{path} is no order to erase: {error}"
 
     def tenants(self) -> list[TenantId]:
         """Return whose there are."""
         return [tenant for tenant, orders in list(self._open.items()) if orders]
 
     def of(self, tenant: TenantId) -> dict[Path, Erasure]:
-        """Return a tenant's."""
+        """Return a tenant's; raise `MemoryFailed` if what it ordered cannot be told any more."""
+        if tenant in self._damaged:
+            raise MemoryFailed(self._damaged[tenant])
         return dict(self._open.get(tenant, {}))
 
     def take(self, order: Erasure, now_us: int) -> Path:

@@ -53,11 +53,15 @@ def _fsync(path: str | Path) -> None:
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a file's content; after a crash it is the old one or the new one."""
     new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     _fsync(path.parent)
 
 

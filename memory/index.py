@@ -1,14 +1,14 @@
 """One tenant's records in RAM: exact hybrid search over arrays.
 
 An exact search of one tenant's slice costs a fraction of a millisecond at 10,000 records, a LanceDB query some 10.
-Whatever may not be returned is masked before anything is scored: no filter string is ever built.
+Whatever may not be returned is left out before anything is ranked: no filter string is ever built.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,9 @@ from airside.memory.lexical import LexicalIndex
 from airside.memory.ranking import diverse, freshness, ranks
 from airside.memory.records import Record
 from airside.memory.rules import MemoryRules
-from airside.memory.text import named, terms
+from airside.memory.text import named, normal, terms
 from airside.stack.agents import Recalled
+from airside.stack.ports import Candidate
 from airside.stack.values import CLEARANCES, TRUSTS, Clearance
 
 POOL = 64
@@ -48,7 +49,7 @@ class Query(NamedTuple):
     @classmethod
     def of(cls, text: str, vector: Vectors) -> Query:
         """Return a text's question."""
-        return cls(vector, terms(text), named(text))
+        return cls(vector, tuple(dict.fromkeys(terms(text))), tuple(dict.fromkeys(named(text))))
 
 
 class Bounds(NamedTuple):
@@ -58,6 +59,31 @@ class Bounds(NamedTuple):
     min_score: float | None
     clearance: Clearance
     now_us: int
+
+
+class Topic(NamedTuple):
+    """What a record is about, as texts are compared, and how sensitive: of one there is one right answer."""
+
+    subject: str
+    topic: str
+    sensitivity: Clearance
+
+
+class Said(NamedTuple):
+    """What a record says, and about what: two that say the same are one."""
+
+    topic: Topic
+    digest: str
+
+
+def topic_of(record: Record | Candidate) -> Topic:
+    """Return what a record or candidate is about."""
+    return Topic(normal(record.subject), normal(record.topic), record.sensitivity)
+
+
+def said_by(record: Record) -> Said:
+    """Return what a record says."""
+    return Said(topic_of(record), record.digest)
 
 
 class TenantIndex:
@@ -74,8 +100,8 @@ class TenantIndex:
         self.records: dict[str, Record] = {}
         self._places: dict[str, int] = {}
         self._rows: list[Record | None] = []
-        self._digests: dict[tuple[str, str], str] = {}
-        self._topics: dict[tuple[str, str], str] = {}
+        self._said: dict[Said, dict[str, None]] = {}
+        self._topics: dict[Topic, dict[str, None]] = {}
         self._bare: dict[str, None] = {}
         self._lexical = LexicalIndex()
         self._vectors: Vectors = np.zeros((_FIRST_ROOM, self._dimension), dtype=np.float32)
@@ -111,11 +137,9 @@ class TenantIndex:
         self._level[place] = CLEARANCES.index(record.sensitivity)
         half_life_s = self._rules.kind_of(record.kind).half_life_s
         self._weight[place] = (half_life_s, record.importance, TRUSTS.index(record.trust))
-        same = self.records.get(self._digests.get((record.subject, record.digest), ""))
-        if record.state == "live" or same is None or same.state != "live":
-            self._digests[record.subject, record.digest] = record.record_id
+        self._said.setdefault(said_by(record), {})[record.record_id] = None
         if record.state == "live" and record.topic:
-            self._topics[record.subject, record.topic] = record.record_id
+            self._topics.setdefault(topic_of(record), {})[record.record_id] = None
 
     def _grow(self) -> None:
         for name in ("_vectors", "_expires", "_observed", "_level", "_weight"):
@@ -134,10 +158,8 @@ class TenantIndex:
             self._expires[place] = 0
             self._vectors[place] = 0
             self.text_bytes -= record.size_bytes
-            if self._digests.get((record.subject, record.digest)) == record_id:
-                del self._digests[record.subject, record.digest]
-            if self._topics.get((record.subject, record.topic)) == record_id:
-                del self._topics[record.subject, record.topic]
+            _strike(self._said, said_by(record), record_id)
+            _strike(self._topics, topic_of(record), record_id)
 
     def hide(self, record_ids: Iterable[str]) -> None:
         """Let nobody find records that are about to go."""
@@ -170,17 +192,16 @@ class TenantIndex:
         """Return records that have no vector yet."""
         return [self.records[record_id] for record_id in islice(self._bare, most)]
 
-    def of_digest(self, subject: str, digest: str, now_us: int) -> Record | None:
-        """Return the record that says a text about a subject, the live one if one is."""
-        return self._current(self._digests.get((subject, digest)), now_us)
+    def saying(self, said: Said, now_us: int) -> list[Record]:
+        """Return the records that say this, live or not, none of them expired."""
+        return self._current(self._said.get(said, {}), now_us)
 
-    def of_topic(self, subject: str, topic: str, now_us: int) -> Record | None:
-        """Return what is held to be right about a subject's topic."""
-        return self._current(self._topics.get((subject, topic)), now_us) if topic else None
+    def about(self, topic: Topic, now_us: int) -> list[Record]:
+        """Return the live records about a topic."""
+        return self._current(self._topics.get(topic, {}), now_us)
 
-    def _current(self, record_id: str | None, now_us: int) -> Record | None:
-        record = self.records.get(record_id) if record_id is not None else None
-        return record if record is not None and record.expires_us > now_us else None
+    def _current(self, record_ids: Iterable[str], now_us: int) -> list[Record]:
+        return [record for i in record_ids if (record := self.records[i]).expires_us > now_us]
 
     def near(self, vectors: Vectors, cosine: float, now_us: int, most: int) -> list[list[tuple[Record, float]]]:
         """Return, for each vector, the live records that are at least so like it, the likest first, with their cosines.
@@ -241,7 +262,15 @@ class TenantIndex:
             assert self._level[place] == CLEARANCES.index(record.sensitivity), "2: level"
             assert self._expires[place] in (0, record.expires_us), "2: end"
             assert record.state == "live" or self._expires[place] == 0, "2: what is not live is found"
-        assert all(self.records[found].state == "live" for found in self._topics.values()), "3"
+        for found in self._topics.values():
+            assert all(self.records[i].state == "live" for i in found), "3"
+
+
+def _strike(found: dict[Any, dict[str, None]], key: Said | Topic, record_id: str) -> None:
+    ids = found.get(key, {})
+    ids.pop(record_id, None)
+    if not ids:
+        found.pop(key, None)
 
 
 def _best(scores: Vectors, sample: Vectors, most: int) -> NDArray[np.intp]:

@@ -21,6 +21,9 @@ Floats = NDArray[np.float32]
 K1 = 1.2
 B = 0.75
 
+MAX_TERMS = 64
+"""Terms of a question that are looked up: a search takes time with their number and the records'."""
+
 
 _NONE: tuple[array[int], array[float]] = (array("i"), array("f"))
 
@@ -60,12 +63,18 @@ class LexicalIndex:
         self._total += len(terms)
 
     def scores(self, terms: Collection[str], names: Collection[str] = ()) -> Matches:
-        """Return how well every text matches; `names` are those of the terms that count once more by themselves."""
+        """Return how well every text matches; `names` are those of the terms that count once more by themselves.
+
+        Of a question with more than `MAX_TERMS` the rarest count.
+        """
         count = len(self._lengths)
         found: list[tuple[array[int], array[float]]] = []
         weights, most = [], [0.0, 0.0]
         chosen = set(names)
-        for term in {*terms, *chosen}:
+        asked = {*terms, *chosen}
+        if len(asked) > MAX_TERMS:
+            asked = set(sorted(asked, key=lambda term: (len(self._postings.get(term, _NONE)[0]), term))[:MAX_TERMS])
+        for term in asked:
             texts, counts = self._postings.get(term, _NONE)
             idf = math.log1p((count - len(texts) + 0.5) / (len(texts) + 0.5))
             weight = (idf if term in terms else 0.0, idf if term in chosen else 0.0)

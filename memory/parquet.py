@@ -32,12 +32,13 @@ def write_parquet(records: Sequence[Record]) -> bytes:
 def read_parquet(data: bytes, tenant: TenantId, trust: Trust, now_us: int) -> list[Candidate]:
     """Return the live records of a file as candidates for a tenant, none trusted more than `trust`; expired ones not.
 
-    Raises `InvalidInput` for a file that is not one `write_parquet` would write.
+    They are offered like any others: a candidate has one source, the first, and no pin.  Raises `InvalidInput` for a
+    file that is not one `write_parquet` would write.
     """
     try:
         rows = pq.read_table(io.BytesIO(data), columns=list(COLUMNS)).to_pylist()
         records = msgspec.convert(rows, list[Record])
-    except (pa.ArrowException, msgspec.ValidationError, OSError, KeyError) as error:
+    except (pa.ArrowException, ValueError, OSError, KeyError) as error:
         raise InvalidInput(f"import: no file of records: {error}"[:500]) from None
     return [
         Candidate(

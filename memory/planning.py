@@ -14,14 +14,14 @@ import numpy as np
 
 from airside.memory.alike import relation
 from airside.memory.embedder import Vectors
-from airside.memory.index import TenantIndex
+from airside.memory.index import Said, TenantIndex, said_by, topic_of
 from airside.memory.quality import Draft
 from airside.memory.records import MAX_SOURCES, Record, State, mint_record
 from airside.memory.rules import Quota
 from airside.stack.ids import TenantId
-from airside.stack.ports import LearnReply
+from airside.stack.ports import Candidate, LearnReply
 from airside.stack.reasons import MemoryCode
-from airside.stack.values import CLEARANCES, TRUSTS
+from airside.stack.values import CLEARANCES, TRUSTS, Clearance
 
 NEAR = 0.7
 """Cosine below which two texts are not compared word by word."""
@@ -76,17 +76,16 @@ class Plan:
             self.replies.append(self._one(draft, vector, near))
 
     def _one(self, draft: Draft, vector: Vectors, near: list[tuple[Record, float]]) -> LearnReply:
-        known = self._of_digest(draft.candidate.subject, draft.digest)
+        known = self._saying(Said(topic_of(draft.candidate), draft.digest))
         if known is not None and known.state == "live":
             return self._met(known, draft, vector, MemoryCode.DUPLICATE)
         older: dict[str, Record] = {}
-        topical = self._of_topic(draft.candidate.subject, draft.candidate.topic)
-        if topical is not None:
+        for topical in self._about(draft.candidate):
             older[topical.record_id] = topical
-        for record, cosine in near:
+        for record, _ in near:
             if not _comparable(draft, record):
                 continue
-            what = relation(draft.text, record.text, cosine)
+            what = relation(draft.text, record.text)
             if what == "same" and _mergeable(draft, record):
                 return self._met(record, draft, vector, MemoryCode.MERGED)
             if what == "contradicts":
@@ -94,14 +93,15 @@ class Plan:
         return self._new(draft, vector, list(older.values()), known)
 
     def _new(self, draft: Draft, vector: Vectors, others: list[Record], known: Record | None) -> LearnReply:
-        """Add a record beside those that say otherwise: the newer is right, unless it is trusted less.
+        """Add a record beside those that say otherwise: the newer of those that are trusted most is right.
 
         `known` says the same and is not live: what would be kept aside again is not kept twice.
         """
         state: State = "live"
         code, by = MemoryCode.STORED, ""
         stronger = [r for r in others if TRUSTS.index(r.trust) > TRUSTS.index(draft.candidate.trust) or r.pinned]
-        newer = [r for r in others if r.observed_us > draft.observed_us]
+        trusted = [r for r in others if TRUSTS.index(r.trust) >= TRUSTS.index(draft.candidate.trust)]
+        newer = [r for r in trusted if r.observed_us > draft.observed_us]
         if stronger:
             state, code, by = "quarantined", MemoryCode.QUARANTINED, stronger[0].record_id
         elif newer:
@@ -135,23 +135,26 @@ class Plan:
         changes: dict[str, object] = {}
         if c.source not in record.sources and len(record.sources) < MAX_SOURCES:
             changes["sources"] = (*record.sources, c.source)
-        if not record.pinned and draft.expires_us - self._now_us > LONGER * (record.expires_us - self._now_us):
+        is_longer_kept = draft.expires_us - self._now_us > LONGER * (record.expires_us - self._now_us)
+        if trusted >= 0 and is_longer_kept and not record.pinned:
             changes["expires_us"] = draft.expires_us
-        if trusted >= 0 and CLEARANCES.index(c.sensitivity) > CLEARANCES.index(record.sensitivity):
-            changes["sensitivity"] = c.sensitivity
         if set(draft.labels) - set(record.labels):
             changes["labels"] = tuple(sorted({*record.labels, *draft.labels}))
         is_longer = code is MemoryCode.MERGED and trusted == 0 and len(draft.text) > len(record.text)
         if is_other and not record.pinned and (trusted > 0 or is_longer):
             changes |= {"text": draft.text, "digest": draft.digest}
         if trusted > 0 and ("text" in changes or not is_other):
-            changes |= {"trust": c.trust}
+            changes |= {"trust": c.trust, "kind": c.kind, "importance": c.importance, "confidence": c.confidence}
+            changes |= {} if record.pinned else {"expires_us": draft.expires_us}
         if changes:
-            changes |= {"met": record.met + 1, "observed_us": max(record.observed_us, draft.observed_us)}
+            changes["met"] = record.met + 1
+            if trusted >= 0:
+                changes["observed_us"] = max(record.observed_us, draft.observed_us)
             changed = msgspec.structs.replace(record, **changes)
             grown = changed.size_bytes - record.size_bytes
             if grown > 0 and self._bytes + grown + self._records * vector.nbytes > self._quota.bytes:
-                return LearnReply(code=MemoryCode.QUOTA_BYTES)
+                is_there = code is MemoryCode.DUPLICATE  # but for one source more
+                return LearnReply(code=code if is_there else MemoryCode.QUOTA_BYTES, record_id=record.record_id)
             self._bytes += grown
             self._change(changed, vector if "text" in changes else None)
         return LearnReply(code=code, record_id=record.record_id)
@@ -181,17 +184,21 @@ class Plan:
     def _written(self) -> list[tuple[Record, Vectors | None]]:
         return [*self.added.values(), *self.changed.values()]
 
-    def _of_digest(self, subject: str, digest: str) -> Record | None:
-        mine = [r for r, _ in self._written() if (r.subject, r.digest) == (subject, digest)]
-        there = self._unchanged(self._index.of_digest(subject, digest, self._now_us))
-        return next((r for r in mine if r.state == "live"), there or next(iter(mine), None))
+    def _saying(self, said: Said) -> Record | None:
+        """Return the record that says this; a live one, else one that a person put aside, else any."""
+        mine = [r for r, _ in self._written() if r.digest == said.digest and said_by(r) == said]
+        there = [r for r in self._index.saying(said, self._now_us) if r.record_id not in self.changed]
+        order = {"live": 0, "quarantined": 1, "superseded": 2}
+        return min((*mine, *there), key=lambda r: (order[r.state], bool(r.superseded_by)), default=None)
 
-    def _of_topic(self, subject: str, topic: str) -> Record | None:
-        if not topic:
-            return None
-        key = (subject, topic)
-        mine = next((r for r, _ in self._written() if (r.subject, r.topic) == key and r.state == "live"), None)
-        return mine or self._unchanged(self._index.of_topic(subject, topic, self._now_us))
+    def _about(self, candidate: Candidate) -> list[Record]:
+        """Return the live records about a candidate's topic; whoever may not read them all cannot supersede them."""
+        if not candidate.topic:
+            return []
+        topics = [topic_of(candidate)._replace(sensitivity=level) for level in _levels(candidate)]
+        mine = [r for r, _ in self._written() if r.topic and r.state == "live" and topic_of(r) in topics]
+        there = [r for topic in topics for r in self._index.about(topic, self._now_us)]
+        return mine + [r for r in there if r.record_id not in self.changed]
 
     def _near(self, there: list[tuple[Record, float]], each_other: Vectors) -> list[tuple[Record, float]]:
         """Return the live records near a draft, of those there were and of those that carry another draft's vector."""
@@ -207,23 +214,27 @@ class Plan:
         changed = self.changed.get(record.record_id)
         return changed[0] if changed is not None else record
 
-    def _unchanged(self, record: Record | None) -> Record | None:
-        return record if record is not None and record.record_id not in self.changed else None
+
+def _levels(candidate: Candidate) -> tuple[Clearance, ...]:
+    return CLEARANCES[: CLEARANCES.index(candidate.sensitivity) + 1]
 
 
 def _comparable(draft: Draft, record: Record) -> bool:
-    """Whether two texts may be about one matter, as far as their subjects and topics say."""
-    c = draft.candidate
-    return not (
-        (c.subject and record.subject and c.subject != record.subject)
-        or (c.topic and record.topic and c.topic != record.topic)
+    """Whether two texts may be about one matter, as far as their subjects and topics say.
+
+    What is more sensitive than a draft is not compared with it: it would be superseded, or told of, by whoever may not
+    read it.
+    """
+    new, old = topic_of(draft.candidate), topic_of(record)
+    return record.sensitivity in _levels(draft.candidate) and not (
+        (new.subject and old.subject and new.subject != old.subject)
+        or (new.topic and old.topic and new.topic != old.topic)
     )
 
 
 def _mergeable(draft: Draft, record: Record) -> bool:
     """Whether two texts may become one: who erases a subject must find what was said about it, and nothing else."""
-    c = draft.candidate
-    return record.subject == c.subject and record.sensitivity == c.sensitivity
+    return topic_of(draft.candidate) == topic_of(record)
 
 
 def _set_aside(known: Record, draft: Draft) -> bool:

@@ -51,25 +51,35 @@ def draft(candidate: Candidate, rules: MemoryRules, now_us: int) -> Draft | Memo
         return code
     text = candidate.text.strip()
     labels: tuple[str, ...] = ()
-    if any(secret_in(each) for each in (text, candidate.source, candidate.subject, candidate.topic)):
+    names = (candidate.source, candidate.kind, candidate.subject, candidate.topic)
+    if any(map(secret_in, (text, *names))):
         return MemoryCode.SECRET
-    personal = personal_in(text)
-    if personal:
-        if rules.personal_data == "refuse":
+    personal, is_named = personal_in(text), any(map(personal_in, (candidate.subject, candidate.topic)))
+    if personal or is_named:
+        # A name that is redacted would be nobody's: what is about somebody could not be found, nor erased.
+        if rules.personal_data == "refuse" or (rules.personal_data == "redact" and is_named):
             return MemoryCode.PERSONAL_DATA
         if rules.personal_data == "redact":
             text = redacted(text, personal)
         else:
             labels = (PERSONAL,)
-    ttl_s = candidate.ttl_s if candidate.ttl_s is not None else rules.kinds[candidate.kind].ttl_s
     return Draft(
         candidate=candidate,
         text=text,
         digest=digest(normal(text).encode()),
         labels=labels,
-        observed_us=candidate.observed_us or now_us,
-        expires_us=min(FOREVER_US - 1, now_us + ttl_s * 1_000_000),
+        observed_us=min(candidate.observed_us or now_us, now_us),
+        expires_us=min(FOREVER_US - 1, now_us + _ttl_s(candidate, rules) * 1_000_000),
     )
+
+
+def _ttl_s(candidate: Candidate, rules: MemoryRules) -> int:
+    """Return how long it stays: nobody but an operator gets longer than the rules give its kind, or any."""
+    longest = max((kind.ttl_s for kind in rules.kinds.values()), default=MAX_TTL_S)
+    usual = rules.kinds[candidate.kind].ttl_s if candidate.kind in rules.kinds else longest
+    if candidate.ttl_s is None:
+        return usual
+    return candidate.ttl_s if candidate.trust == "high" else min(candidate.ttl_s, usual)
 
 
 def _fields(candidate: Candidate, rules: MemoryRules, now_us: int) -> MemoryCode | None:

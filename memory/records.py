@@ -22,8 +22,8 @@ _RECORD_ID = re.compile(r"mem_[0-9a-f]{24}")
 class Record(Value):
     """A record.  Only one that is `live` is ever recalled; the others are kept for audit until they expire.
 
-    `digest` is of the text's normal form.  `sources` are those of what was merged into it, `met` how often it was
-    offered.  Times are UTC microseconds.
+    `digest` is of the text's normal form.  `sources` are those of what was merged into it, `met` how often it
+    was offered and changed by it.  Times are UTC microseconds.
     """
 
     record_id: str
@@ -50,7 +50,7 @@ class Record(Value):
     @property
     def size_bytes(self) -> int:
         """Bytes of its texts."""
-        return sum(len(text.encode()) for text in (self.text, *self.sources, self.subject, self.topic))
+        return sum(len(text.encode()) for text in (self.text, *self.sources, self.kind, self.subject, self.topic))
 
 
 def mint_record() -> str:

@@ -146,13 +146,12 @@ class MemoryService:
         """
         order.checked()
         await self.start()
-        self._embedding.forget(order.tenant)
         memory = self._memory(order.tenant)
         try:
             gone = await memory.erase(order)
         finally:
+            self._embedding.forget(order.tenant)
             self._settle(memory)
-        self._embedding.forget(order.tenant)  # what was asked meanwhile
         return Receipt(tenant=order.tenant, what=order.what, target=order.target, records=gone, at_us=self._now_us())
 
     async def change(self, tenant: TenantId, record_id: str, what: Change) -> bool:
@@ -275,8 +274,8 @@ class MemoryService:
 
     async def _opened(self, memory: TenantMemory) -> TenantIndex:
         """Return a tenant's records, as those used last."""
-        self._tenants.move_to_end(memory.tenant)
         if memory.index is not None:
+            self._tenants.move_to_end(memory.tenant)
             return memory.index
         index = await memory.opened()
         self._settle(memory)
@@ -284,6 +283,7 @@ class MemoryService:
 
     def _settle(self, memory: TenantMemory) -> None:
         """Close tenants until the open ones fit into RAM; never one that is written to, nor the one just used."""
+        self._tenants.move_to_end(memory.tenant)
         self._count(memory)
         if self._hot_bytes <= self._rules.hot_bytes:
             return

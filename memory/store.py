@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import warnings
 from collections.abc import Collection
 from datetime import timedelta
@@ -21,7 +22,7 @@ from airside.memory.embedder import Vectors
 from airside.memory.files import Durable, drop_torn_manifests, drop_torn_version, remove_folder_durably
 from airside.memory.records import Record
 from airside.memory.rows import as_rows, from_rows, schema
-from airside.stack.errors import MemoryFailed
+from airside.stack.errors import InvalidId, MemoryFailed
 from airside.stack.ids import TenantId, parse_tenant
 
 OPTIMIZE_EVERY = 32
@@ -43,6 +44,8 @@ by 33.
 
 Pairs = Collection[tuple[Record, Vectors | None]]
 """Records, each with its vector; None: it waits to be embedded."""
+
+logger = logging.getLogger(__name__)
 
 _LANCE_ERRORS = (OSError, RuntimeError, ValueError)
 
@@ -117,6 +120,7 @@ class TenantStore:
     def drop_expired(self, now_us: int) -> None:
         """Drop the records that have expired; their bytes go with the next rewriting or compaction."""
         _drop_expired(self._table, self._durable, now_us)
+        self._commits, self._count = 0, int(self._table.count_rows())
 
     def rewrite(self, kept: Pairs) -> None:
         """Make the table hold these records and no byte of any other; both are so when this returns."""
@@ -160,7 +164,8 @@ class Database:
         self.folder = folder
         session = lancedb.Session(index_cache_size_bytes=CACHE_BYTES, metadata_cache_size_bytes=CACHE_BYTES)
         self.connection = lancedb.connect(str(folder), session=session)
-        self.names = {path.name.removesuffix(".lance") for path in folder.glob("t_*.lance") if not _unmade(path)}
+        found = (path.name.removesuffix(".lance") for path in folder.glob("t_*.lance") if not _unmade(path))
+        self.names = {name for name in found if _is_tenants(name)}
 
     def open(self, name: str, whole: Any) -> Any:
         """Open a table, or make it; repair what a crash of the machine left of its newest version.
@@ -217,8 +222,10 @@ def _drop_expired(table: Any, durable: Durable, now_us: int) -> None:
 def _tidy(table: Any, durable: Durable) -> None:
     """Compact, and remove old versions; housekeeping: if it fails, the next one does it."""
     for age in (_ALL_VERSIONS, _NO_VERSIONS):  # what is compacted is on disk before what it was made of is removed
-        with contextlib.suppress(*_LANCE_ERRORS):
+        try:
             _optimize(table, age)
+        except _LANCE_ERRORS as error:
+            logger.warning("a table was not compacted: %s", error, extra={"action": "compact_failed"})
         durable.sync()
 
 
@@ -239,6 +246,13 @@ def _give_memory_back() -> None:
 def table_name(tenant: TenantId) -> str:
     """Return the name of a tenant's table; raise `InvalidId` for what is no tenant's id."""
     return f"t_{parse_tenant(tenant)}"
+
+
+def _is_tenants(name: str) -> bool:
+    try:
+        return bool(tenant_of(name))
+    except InvalidId:
+        return False
 
 
 def tenant_of(table: str) -> TenantId:

@@ -14,34 +14,46 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from airside.memory.embedder import Vectors
 from airside.memory.erasing import Erasure, Orders
-from airside.memory.index import TenantIndex
+from airside.memory.index import TenantIndex, said_by, topic_of
 from airside.memory.planning import Drafted, Plan
 from airside.memory.quality import Draft
 from airside.memory.records import FOREVER_US, Record, State
 from airside.memory.rules import MemoryRules
 from airside.memory.store import Database, Pairs, TenantStore, table_name
-from airside.memory.text import stem
+from airside.memory.text import forget_words
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
 from airside.stack.ports import LearnReply
+from airside.stack.reasons import MemoryCode
 
 GROUP = 256
 """Candidates committed together at most."""
+
+YIELD_EVERY = 16
+"""Records shown to readers between two turns of the event loop: a long text takes a millisecond."""
 
 REEMBEDDED = 64
 """Records embedded anew between two commits."""
 
 OnThread = Callable[..., Awaitable[Any]]
-Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
+Embed = Callable[[TenantId, Sequence[str]], Awaitable[Vectors]]
 Make = Callable[[TenantId], Awaitable[tuple[TenantStore, TenantIndex]]]
 
 logger = logging.getLogger(__name__)
+
+
+class Offered(NamedTuple):
+    """A draft, its number, and who waits for what becomes of it."""
+
+    number: int
+    draft: Draft
+    answer: asyncio.Future[LearnReply]
 
 
 class TenantMemory:
@@ -68,7 +80,11 @@ class TenantMemory:
         self._on_thread = on_thread
         self._embed = embed
         self._now_us = now_us
-        self._waiting: list[tuple[Draft, asyncio.Future[LearnReply]]] = []
+        self._waiting: list[Offered] = []
+        self._offers = 0
+        self._erasing: list[Erasure] = []
+        self._erased: list[tuple[int, Erasure]] = []
+        self._receipts: dict[Path, tuple[str, ...] | None] = {}
         self._committing: asyncio.Task[None] | None = None
         self._reembedding: asyncio.Task[int] | None = None
         self._changing = asyncio.Lock()
@@ -141,15 +157,20 @@ class TenantMemory:
 
     async def _read(self) -> TenantIndex:
         self._store, index = await self._make(self.tenant)
-        for record, vector in await self._on_thread(self._store.load):
-            index.put(record, vector)
+        await self._on_thread(_fill, index, self._store)
         return index
 
     def _show(self, index: TenantIndex) -> None:
         self.index = index
+        self._hide(index)
         if self._reembedding is None and index.unembedded(1):
             self._reembedding = asyncio.ensure_future(self.reembed())
             self._reembedding.add_done_callback(self._reembedded)
+
+    def _hide(self, index: TenantIndex) -> None:
+        """Let nobody find what is being erased, whatever is written meanwhile."""
+        for order in self._erasing:
+            index.hide([record_id for record_id, record in index.records.items() if order.covers(record)])
 
     def _reembedded(self, task: asyncio.Task[int]) -> None:
         self._reembedding = None
@@ -163,13 +184,14 @@ class TenantMemory:
         """Keep a draft; it is on disk when this returns that it is kept."""
         future: asyncio.Future[LearnReply] = asyncio.get_running_loop().create_future()
         with self._used():
-            self._waiting.append((draft, future))
+            self._offers += 1
+            self._waiting.append(Offered(self._offers, draft, future))
             if self._committing is None or self._committing.done():
                 self._committing = asyncio.ensure_future(self._commit_all())
             return await future
 
     async def _commit_all(self) -> None:
-        group: list[tuple[Draft, asyncio.Future[LearnReply]]] = []
+        group: list[Offered] = []
         try:
             await asyncio.sleep(0)  # those who write in this turn of the loop are one group
             while self._waiting:
@@ -179,24 +201,33 @@ class TenantMemory:
             _fail([*group, *self._waiting], MemoryFailed("memory was closed before this was written"))
             raise
 
-    async def _answer(self, group: list[tuple[Draft, asyncio.Future[LearnReply]]]) -> None:
+    async def _answer(self, group: list[Offered]) -> None:
         try:
-            replies = await self._commit([draft for draft, _ in group])
+            replies = await self._commit(group)
         except Exception as error:
             _fail(group, error)
             return
-        for (_, future), reply in zip(group, replies, strict=True):
-            if not future.done():
-                future.set_result(reply)
+        for offered, reply in zip(group, replies, strict=True):
+            if not offered.answer.done():
+                offered.answer.set_result(reply)
 
-    async def _commit(self, drafts: list[Draft]) -> list[LearnReply]:
-        vectors = await self._embed([draft.text for draft in drafts])
-        drafted = [Drafted(draft, vector) for draft, vector in zip(drafts, vectors, strict=True)]
+    async def _commit(self, group: list[Offered]) -> list[LearnReply]:
+        vectors = await self._embed(self.tenant, [offered.draft.text for offered in group])
         async with self._turn(make=True) as index:
+            is_erased = [self._is_erased(offered) for offered in group]
+            pairs = zip(group, vectors, is_erased, strict=True)
+            drafted = [Drafted(offered.draft, vector) for offered, vector, is_gone in pairs if not is_gone]
             plan = Plan(index, self.tenant, self._rules.quota_of(self.tenant), self._now_us())
             await self._on_thread(plan.take, drafted)
             await self._written(index, plan.added.values(), plan.changed.values())
-        return plan.replies
+            self._erased = [(number, order) for number, order in self._erased if number > group[-1].number]
+        replies = iter(plan.replies)
+        return [LearnReply(code=MemoryCode.ERASED) if is_gone else next(replies) for is_gone in is_erased]
+
+    def _is_erased(self, offered: Offered) -> bool:
+        """Whether what a draft is about was ordered to be erased after it was offered."""
+        subject = offered.draft.candidate.subject
+        return any(offered.number <= number and order.is_about(subject) for number, order in self._erased)
 
     async def _written(self, index: TenantIndex, added: Pairs, changed: Pairs) -> None:
         """Commit, and show readers what was committed."""
@@ -204,10 +235,14 @@ class TenantMemory:
             return
         assert self._store is not None
         await self._on_thread(self._store.commit, added, changed)
-        for record, vector in (*changed, *added):
+        for number, (record, vector) in enumerate((*changed, *added)):
             index.put(record, vector)
+            if number % YIELD_EVERY == YIELD_EVERY - 1:
+                self._hide(index)
+                await asyncio.sleep(0)
+        self._hide(index)
         if index.sparse:
-            self.index = await self._on_thread(index.rebuilt)
+            self._show(await self._on_thread(index.rebuilt))
 
     # Keeping.
 
@@ -227,7 +262,7 @@ class TenantMemory:
         return await self._change(record_id, lambda _: {"state": "quarantined"}, state="live")
 
     async def release(self, record_id: str) -> bool:
-        """Let a quarantined record be recalled; return whether there is one."""
+        """Let a quarantined record be recalled; return whether there is one, and no live one in its place."""
         return await self._change(record_id, lambda _: {"state": "live", "superseded_by": ""}, state="quarantined")
 
     async def _change(
@@ -244,6 +279,8 @@ class TenantMemory:
                 return False
             if (state is not None and record.state != state) or (pinned and not record.pinned):
                 return False
+            if state == "quarantined" and _is_taken(index, record, self._now_us()):
+                return False
             changes = fields(record)
             if changes:
                 pair = (msgspec.structs.replace(record, **changes), index.vector(record_id))
@@ -253,24 +290,37 @@ class TenantMemory:
     async def erase(self, order: Erasure) -> tuple[str, ...]:
         """Erase what an order covers: at once for readers, and from disk when this returns.
 
-        What is offered meanwhile is offered after the order.  If it fails, nothing is read before it is carried out.
+        What was offered before and is not committed yet is not kept.  Raises `OSError` or `MemoryFailed`; once the
+        order is on disk, nothing is read before it is carried out.
         """
-        if self.index is not None:
-            self.index.hide([record_id for record_id, r in self.index.records.items() if order.covers(r)])
-        async with self._locked():
-            if not self.exists:
-                return ()
-            path = await self._on_thread(self._orders.take, order, self._now_us())
-            return (await self._carry_out())[path]
+        if not self.exists and not self.busy:
+            return ()
+        with self._used():
+            self._erasing.append(order)
+            if self._committing is not None and not self._committing.done():
+                self._erased.append((self._offers, order))
+            if self.index is not None:
+                self._hide(self.index)
+            try:
+                path = await self._on_thread(self._orders.take, order, self._now_us())
+                self._receipts[path] = None
+                async with self._locked():
+                    if self._receipts[path] is None:  # else another one's turn carried it out too
+                        await self._carry_out()
+                    return self._receipts.pop(path) or ()
+            finally:
+                self._erasing.remove(order)
 
     async def settle(self) -> None:
         """Carry out the orders that were not done."""
         async with self._locked():
             await self._carry_out()
 
-    async def _carry_out(self) -> dict[Path, tuple[str, ...]]:
-        """Carry out the orders there are, and return the ids of what went."""
+    async def _carry_out(self) -> None:
+        """Carry out the orders there are, all at once, and note for their receipts what went."""
         orders = self._orders.of(self.tenant)
+        if not orders:
+            return
         is_all = any(order.what == "tenant" for order in orders.values())
         gone: dict[Path, tuple[str, ...]] = dict.fromkeys(orders, ())
         index = await self._readable(must=not is_all) if self.exists else None
@@ -287,8 +337,8 @@ class TenantMemory:
             self._show(await self._on_thread(index.rebuilt))
         for path, order in orders.items():
             await self._on_thread(self._orders.done, path, order)
-        stem.cache_clear()  # it knows words
-        return gone
+        self._receipts |= {path: ids for path, ids in gone.items() if path in self._receipts}
+        forget_words()
 
     async def _readable(self, *, must: bool) -> TenantIndex | None:
         """Return the records; a table that goes as a whole need not be readable for that."""
@@ -314,6 +364,7 @@ class TenantMemory:
             self.index.remove(gone)
             if gone:
                 await self._on_thread(self._store.drop_expired, now_us)
+                self._show(await self._on_thread(self.index.rebuilt))
             await self._on_thread(self._store.tidy)
         return len(gone)
 
@@ -322,7 +373,7 @@ class TenantMemory:
         count = 0
         with self._used():
             while missing := (await self.opened()).unembedded(REEMBEDDED):
-                vectors = await self._embed([record.text for record in missing])
+                vectors = await self._embed(self.tenant, [record.text for record in missing])
                 async with self._turn() as index:
                     changed = [
                         (index.records[old.record_id], vector)
@@ -339,7 +390,18 @@ class TenantMemory:
         return self._store.fragments if self._store is not None else 0
 
 
-def _fail(group: Sequence[tuple[Draft, asyncio.Future[LearnReply]]], error: Exception) -> None:
-    for _, future in group:
-        if not future.done():
-            future.set_exception(error)
+def _fill(index: TenantIndex, store: TenantStore) -> None:
+    for record, vector in store.load():
+        index.put(record, vector)
+
+
+def _is_taken(index: TenantIndex, record: Record, now_us: int) -> bool:
+    """Whether another live record says the same, or is the one answer about the same topic."""
+    same = [*index.saying(said_by(record), now_us), *(index.about(topic_of(record), now_us) if record.topic else ())]
+    return any(other.state == "live" and other.record_id != record.record_id for other in same)
+
+
+def _fail(group: Sequence[Offered], error: Exception) -> None:
+    for offered in group:
+        if not offered.answer.done():
+            offered.answer.set_exception(error)

@@ -10,6 +10,9 @@ from typing import Any
 MAX_QUERY_CHARACTERS = 2_000
 """A longer query is cut: the embedder reads some 1,000 characters, and a request is not a document."""
 
+MAX_WORD = 64
+"""Characters of a word that count: longer ones are no words, and would be kept in RAM as such."""
+
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
 _APOSTROPHE = re.compile(r"['\u2019]")
 _SPACE = re.compile(r"\s+")
@@ -49,9 +52,18 @@ def named(text: str) -> list[str]:
     return [stem(word.casefold()) for word in names if word.casefold() not in STOP_WORDS]
 
 
-@lru_cache(maxsize=50_000)
 def stem(word: str) -> str:
     """Return a word's stem (Snowball's English stemmer; other languages' words mostly stay as they are)."""
+    return _stem(word[:MAX_WORD])
+
+
+def forget_words() -> None:
+    """Forget which words were stemmed."""
+    _stem.cache_clear()
+
+
+@lru_cache(maxsize=50_000)
+def _stem(word: str) -> str:
     stemmed: str = _stemmer().stemWord(_APOSTROPHE.split(word)[0])
     return stemmed
 

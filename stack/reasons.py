@@ -161,5 +161,6 @@ class MemoryCode(_Code):
     PERSONAL_DATA = "personal_data", "It holds personal data, which the rules refuse."
     QUOTA_RECORDS = "quota_records", "The tenant may keep no more records."
     QUOTA_BYTES = "quota_bytes", "The tenant may keep no more bytes."
+    ERASED = "erased", "While it waited, what it is about was ordered to be erased."
     UNWARRANTED = "unwarranted", "Whoever offers it has no right to the tenant's memory."
     MEMORY_UNAVAILABLE = "memory_unavailable", "Memory could not be reached, or could not write."

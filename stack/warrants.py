@@ -18,6 +18,9 @@ from airside.stack.learning import sensitivity_of
 from airside.stack.ports import Candidate, RecallRequest, Warrant
 from airside.stack.values import CLEARANCES, UNTRUSTED, Clearance, Identity
 
+REMEMBER = "remember"
+"""The tool by which an agent proposes a memory."""
+
 CALL_US = 3_600 * 1_000_000
 """How long after its grant's end a call may still offer something: it began before that."""
 
@@ -41,23 +44,28 @@ class Warrants:
     def learn(self, candidate: Candidate) -> Candidate | None:
         """Return the candidate, as sensitive and as little trusted as the call that offers it; None without a warrant.
 
-        None but an operator's is trusted fully, and none is an undo's.
+        None but an operator's is trusted fully, and none is an undo's.  Its source is the run, and what a tool offers
+        other than by the agent's own proposal is trusted little: policy decided about the tool, not about the text.
         """
         if candidate.trust == "high":
             return None
         identity = self._identity(candidate.warrant)
         if identity is not None:
-            return candidate if identity.tenant == candidate.tenant else None
+            if identity.tenant != candidate.tenant or not candidate.source.startswith(f"{candidate.warrant.run_id}#"):
+                return None
+            return candidate
         grant = open_grant(self._key, candidate.warrant.grant)
         if grant is None or grant.undo or grant.tenant != candidate.tenant:
             return None
         if self._now_us() >= grant.expires_us + CALL_US:
             return None
         read = sensitivity_of(grant.labels)
+        is_proposal = grant.tool == REMEMBER and UNTRUSTED not in grant.labels
         return msgspec.structs.replace(
             candidate,
+            source=f"{grant.run_id}#{grant.step}",
             sensitivity=max(candidate.sensitivity, read, key=CLEARANCES.index),
-            trust="low" if UNTRUSTED in grant.labels else candidate.trust,
+            trust=candidate.trust if is_proposal else "low",
         )
 
     def _identity(self, warrant: Warrant) -> Identity | None:

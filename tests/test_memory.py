@@ -113,22 +113,29 @@ async def test_nearly_the_same_is_merged_with_both_sources(memory: MemoryService
 
 
 @pytest.mark.parametrize(
-    ("new", "old", "cosine", "what"),
+    ("new", "old", "what"),
     [
-        ("Ana's flight to Rome is at 7", "Ana's flight to Rome is at 9", 0.97, "contradicts"),
-        ("Ana's flight to Rome is at 9", "Ben's flight to Rome is at 9", 0.97, "distinct"),
-        ("Ana does not like tea", "Ana likes tea", 0.9, "contradicts"),
-        ("invoice 17 is paid", "invoice 18 is paid", 0.98, "distinct"),
-        ("the alarm is enabled", "the alarm is disabled", 0.97, "contradicts"),
-        ("Ana is allergic to nuts", "Ana is allergic to milk", 0.9, "distinct"),
-        ("the price of 5 units is 10", "the price of 6 units is 10", 0.99, "distinct"),
-        ("deliveries come on Monday", "delivery comes on Monday", 0.97, "same"),
-        ("the big box is in the hall", "the large box is in the hall", 0.97, "same"),
-        ("the big box is in the hall", "the small box is in the hall", 0.9, "distinct"),
+        ("Ana's flight to Rome is at 7", "Ana's flight to Rome is at 9", "contradicts"),
+        ("Ana's flight to Rome is at 9", "Ben's flight to Rome is at 9", "distinct"),
+        ("Ana does not like tea", "Ana likes tea", "contradicts"),
+        ("invoice 17 is paid", "invoice 18 is paid", "distinct"),
+        ("the alarm is enabled", "the alarm is disabled", "contradicts"),
+        ("Ana is allergic to nuts", "Ana is allergic to milk", "distinct"),
+        ("the price of 5 units is 10", "the price of 6 units is 10", "distinct"),
+        ("deliveries come on Monday", "delivery comes on Monday", "same"),
+        ("the big box is in the hall", "the large box is in the hall", "distinct"),
+        ("Ana does not like tea but likes coffee", "Ana likes tea but does not like coffee", "distinct"),
+        ("the flight is from Rome to Oslo", "the flight is to Rome from Oslo", "distinct"),
+        ("I owe you 50 euros", "you owe me 50 euros", "distinct"),
+        ("we should pay invoice 17", "we did pay invoice 17", "distinct"),
+        ("the meeting is on monday", "the meeting is on tuesday", "distinct"),
+        ("we ship our parcels to France", "we ship our parcels to Germany", "distinct"),
+        ("the account manager is Ana", "the account manager is Ben", "contradicts"),
+        ("the big box is in the hall", "the small box is in the hall", "distinct"),
     ],
 )
-def test_what_two_texts_are_to_each_other(new: str, old: str, cosine: float, what: str) -> None:
-    assert relation(new, old, cosine) == what
+def test_what_two_texts_are_to_each_other(new: str, old: str, what: str) -> None:
+    assert relation(new, old) == what
 
 
 @pytest.mark.parametrize(

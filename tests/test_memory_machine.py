@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from airside.memory.erasing import Erasure
+from airside.memory.index import said_by
 from airside.memory.local import HashingEmbedder
 from airside.memory.rules import MemoryRules, Quota
 from airside.memory.service import MemoryService
@@ -153,7 +154,8 @@ class Machine(RuleBasedStateMachine):
     def nothing_is_left(self, tenant: TenantId) -> None:
         """Check that no file has a byte of what no record says."""
         there = {record.text for record in self.wait(self.service.records(tenant))}
-        files = [p.read_bytes() for p in (self.folder / f"t_{tenant}.lance").rglob("*") if p.is_file()]
+        files = [p.read_bytes() for p in self.folder.rglob("*") if p.is_file() and f"t_{tenant}" in str(p.parent)]
+        assert not list((self.folder / "erasing").iterdir())
         for text in {text_of(tenant, number) for number in range(6)} - there:
             assert not any(trace in data for data in files for trace in traces(text))
 
@@ -189,7 +191,7 @@ class Machine(RuleBasedStateMachine):
         self.now += 1
         for tenant in TENANTS:
             records = {r.record_id: r for r in self.wait(self.service.records(tenant))}
-            live = [(r.subject, r.digest) for r in records.values() if r.state == "live" and r.expires_us > self.now]
+            live = [said_by(r) for r in records.values() if r.state == "live" and r.expires_us > self.now]
             assert len(set(live)) == len(live)
             assert len(records) <= QUOTA.records and not self.gone & records.keys()
             assert sum(r.size_bytes for r in records.values()) + len(records) * 256 * 4 <= QUOTA.bytes

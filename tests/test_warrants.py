@@ -30,6 +30,7 @@ def of_identity(key: bytes = KEY, who: Identity = WHO, run: str = RUN) -> Warran
 
 def of_grant(key: bytes = KEY, tenant: TenantId = ACME, expires_us: int = NOW_US, **fields: Any) -> Warrant:
     """Return the warrant of a granted call."""
+    values: dict[str, Any] = {"tool": "remember", **fields}
     grant = Grant(
         tenant=tenant,
         principal=PrincipalId("ana"),
@@ -37,7 +38,6 @@ def of_grant(key: bytes = KEY, tenant: TenantId = ACME, expires_us: int = NOW_US
         step=1,
         attempt=1,
         epoch=1,
-        tool="remember",
         tool_version="v",
         arguments_sha256="",
         key=EffectKey(f"{RUN}:1"),
@@ -48,7 +48,7 @@ def of_grant(key: bytes = KEY, tenant: TenantId = ACME, expires_us: int = NOW_US
         expires_us=expires_us,
         issuer=IssuerId("iss"),
         nonce=b"n",
-        **fields,
+        **values,
     )
     return Warrant(grant=mint(key, grant))
 
@@ -93,19 +93,30 @@ def test_nobody_else_recalls(asked: RecallRequest) -> None:
     ],
 )
 def test_who_may_offer_what(warrant: Warrant, tenant: TenantId, trust: str, allowed: bool) -> None:
-    candidate = Candidate(tenant=tenant, text="t", kind="fact", source="s", trust=trust, warrant=warrant)  # type: ignore[arg-type]
+    candidate = Candidate(tenant=tenant, text="t", kind="fact", source=f"{RUN}#1", trust=trust, warrant=warrant)  # type: ignore[arg-type]
     assert Warrants(KEY, lambda: NOW_US).learn(candidate) == (candidate if allowed else None)
 
 
 def test_what_a_call_offers_is_as_sensitive_and_as_little_trusted_as_what_its_run_had_read() -> None:
     warrant = of_grant(labels=("restricted", UNTRUSTED))
-    candidate = Candidate(tenant=ACME, text="t", kind="fact", source="s", sensitivity="public", warrant=warrant)
+    candidate = Candidate(tenant=ACME, text="t", kind="fact", source=f"{RUN}#1", sensitivity="public", warrant=warrant)
     kept = Warrants(KEY, lambda: NOW_US).learn(candidate)
     assert kept is not None and (kept.sensitivity, kept.trust) == ("restricted", "low")
 
 
+def test_what_a_tool_offers_by_itself_is_trusted_little_and_comes_from_its_run() -> None:
+    candidate = Candidate(tenant=ACME, text="t", kind="fact", source="the board", trust="medium", warrant=of_grant())
+    kept = Warrants(KEY, lambda: NOW_US).learn(candidate)
+    assert kept is not None and (kept.source, kept.trust) == (f"{RUN}#1", "medium")
+    other = msgspec.structs.replace(candidate, warrant=of_grant(tool="read_page"))
+    kept = Warrants(KEY, lambda: NOW_US).learn(other)
+    assert kept is not None and kept.trust == "low"
+    forged = msgspec.structs.replace(candidate, warrant=of_identity())
+    assert Warrants(KEY, lambda: NOW_US).learn(forged) is None
+
+
 def test_an_undo_offers_nothing() -> None:
-    candidate = Candidate(tenant=ACME, text="t", kind="fact", source="s", warrant=of_grant(undo=True))
+    candidate = Candidate(tenant=ACME, text="t", kind="fact", source=f"{RUN}#1", warrant=of_grant(undo=True))
     assert Warrants(KEY, lambda: NOW_US).learn(candidate) is None
 
 
