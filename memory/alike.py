@@ -8,14 +8,14 @@ and where they do not, both texts are kept: one too many is found by nobody's lo
 from __future__ import annotations
 
 import re
-from difflib import SequenceMatcher
 from typing import Literal
 
 from airside.memory.text import STOP_WORDS, normal, stem
 
 Relation = Literal["same", "contradicts", "distinct"]
 
-_TOKEN = re.compile(r"[^\W_]+(?:[.,:/'\u2019-][^\W_]+)*|[%$\u20ac\u00a3]")
+_TOKEN = re.compile(r"[^\W_]+(?:[.,:/'\u2019-][^\W_]+)*|[^\w\s.,;:!?\"'()\u2018-\u201f]")
+"""Words and numbers, and every sign that is no punctuation: -5 is not 5, nor C++ C#."""
 _DENYING = """
 no not never none nothing nobody cannot can't don't doesn't didn't won't isn't aren't wasn't weren't shouldn't without
 stopped cancelled canceled
@@ -38,9 +38,6 @@ _COUNTING = _NAMING | {
 }  # fmt: skip
 """After one of these another number does."""
 
-_LONG = 300
-"""Tokens from which texts are only the same or not: finding where they differ takes time with the square of them."""
-
 _TAIL = 1
 """Words that may follow the value: "at 9 am"."""
 
@@ -54,14 +51,17 @@ def relation(new: str, old: str) -> Relation:
     denied = [sum(t in _NEGATIONS for t in tokens) for tokens in (ours_low, theirs_low)]
     if sorted(denied) == [0, 1]:
         return "contradicts" if _content(ours_low) == _content(theirs_low) else "distinct"
-    if denied[0] != denied[1] or max(len(ours), len(theirs)) > _LONG:
+    if denied[0] != denied[1]:
         return "distinct"
-    changes = [
-        (ours[i1:i2], theirs[j1:j2], ours_low[:i1], len(ours) - i2)
-        for tag, i1, i2, j1, j2 in SequenceMatcher(None, ours_low, theirs_low, autojunk=False).get_opcodes()
-        if tag != "equal"
-    ]
-    return "contradicts" if len(changes) == 1 and _answers(*changes[0]) else "distinct"
+    before, after = _shared(ours_low, theirs_low), _shared(ours_low[::-1], theirs_low[::-1])
+    after = min(after, len(ours) - before, len(theirs) - before)
+    mine, other = ours[before : len(ours) - after], theirs[before : len(theirs) - after]
+    return "contradicts" if _answers(mine, other, ours_low[:before], after) else "distinct"
+
+
+def _shared(ours: list[str], theirs: list[str]) -> int:
+    """Return how many tokens two texts begin with in common."""
+    return next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
 
 
 def _opposed(ours: list[str], theirs: list[str]) -> bool:
@@ -69,7 +69,7 @@ def _opposed(ours: list[str], theirs: list[str]) -> bool:
 
 
 def _answers(ours: list[str], theirs: list[str], before: list[str], after: int) -> bool:
-    """Whether two stretches that differ are two values for what stands before them."""
+    """Whether the one stretch in which two texts differ holds two values for what stands before it."""
     if len(ours) != len(theirs) or not ours or len(before) < 2 or after > _TAIL:
         return False
     if _opposed(ours, theirs):

@@ -37,7 +37,7 @@ def secret_in(text: str) -> str | None:
     return None
 
 
-_ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|([nrt\"/]))")
+_ESCAPED = re.compile(r"\\++(?:u([0-9a-fA-F]{4})|([nrt\"/]))")
 """What JSON makes of characters, also where JSON stands in JSON."""
 
 

@@ -27,6 +27,9 @@ CACHED_QUERIES = 256
 CACHED_TENANTS = 256
 """Tenants whose questions are kept."""
 
+EMBED_S = 60.0
+"""How long a batch may take; whoever waits is told then, and the embedder's thread goes on."""
+
 _UNEVEN = 0.02
 """By how much a vector's length may differ from 1: half precision rounds."""
 
@@ -139,8 +142,13 @@ class Embedding:
     async def _answer(self, waiting: list[Waiting]) -> None:
         try:
             embedder = await self.model()
-            vectors = await self._on_thread(embedder.embed, [text for text, _ in waiting])
-            if vectors.shape != (len(waiting), embedder.dimension) or not _are_unit(vectors):
+            async with asyncio.timeout(EMBED_S):
+                vectors = np.asarray(await self._on_thread(embedder.embed, [text for text, _ in waiting]))
+            if (
+                vectors.dtype.kind != "f"
+                or vectors.shape != (len(waiting), embedder.dimension)
+                or not _are_unit(vectors)
+            ):
                 raise MemoryFailed(f"embedder {embedder.name} answered {vectors.shape}, or no vectors of length 1")
         except Exception as error:
             _fail(waiting, error if isinstance(error, MemoryFailed) else MemoryFailed(_told(error)))
@@ -154,8 +162,16 @@ class Embedding:
             self._embedder = self._make()
 
     async def _on_thread(self, function: Callable[..., Vectors | None], *args: object) -> Vectors:
-        found = await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, _stopped, function, *args)
         return found if found is not None else np.zeros((0, 0), dtype=np.float32)
+
+
+def _stopped(function: Callable[..., Vectors | None], *args: object) -> Vectors | None:
+    """Call an embedder's function; one that wants to end the process fails, and no more."""
+    try:
+        return function(*args)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise MemoryFailed(_told(error)) from None
 
 
 def _are_unit(vectors: Vectors) -> bool:
@@ -168,5 +184,5 @@ def _fail(waiting: Sequence[Waiting], error: MemoryFailed) -> None:
             future.set_exception(error)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"embedder: {type(error).__name__}: {error}"[:500]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -26,6 +26,8 @@ class Erasure(Value):
 
     def checked(self) -> Erasure:
         """Return it; raise `InvalidInput` for an order that names nothing."""
+        if self.what not in get_args(What) or not isinstance(self.target, str):
+            raise InvalidInput(f"erase: {self.what!r:.40} {self.target!r:.80}: one of {get_args(What)}, and a text")
         if (self.what == "tenant") == bool(self.target):
             raise InvalidInput(f"erase: {self.what} {self.target!r:.80}: name the record or subject, none for a tenant")
         return self

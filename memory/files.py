@@ -7,9 +7,12 @@ right.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _LAST_BYTES = b"LANC"
 """What every whole manifest and data file of the Lance format ends with."""
@@ -113,6 +116,8 @@ def _drop(table: Path, manifests: list[Path]) -> list[str]:
     for path in manifests:
         path.unlink()
     if manifests:
+        names = [path.name for path in manifests]
+        logger.warning("%s: unfinished versions were taken back: %s", table.name, names, extra={"action": "taken_back"})
         (table / "_versions" / "latest_version_hint.json").unlink(missing_ok=True)
         _fsync(table / "_versions")
     return sorted(path.name for path in manifests)

@@ -106,6 +106,7 @@ class TenantIndex:
         self._lexical = LexicalIndex()
         self._vectors: Vectors = np.zeros((_FIRST_ROOM, self._dimension), dtype=np.float32)
         self._expires: NDArray[np.int64] = np.zeros(_FIRST_ROOM, dtype=np.int64)
+        self._counts: NDArray[np.int64] = np.zeros(_FIRST_ROOM, dtype=np.int64)
         self._observed: NDArray[np.int64] = np.zeros(_FIRST_ROOM, dtype=np.int64)
         self._level: NDArray[np.int8] = np.zeros(_FIRST_ROOM, dtype=np.int8)
         self._weight: NDArray[np.float32] = np.zeros((_FIRST_ROOM, 3), dtype=np.float32)
@@ -133,6 +134,9 @@ class TenantIndex:
         self._lexical.add(terms(record.text) if is_found else ())
         self._vectors[place] = 0 if vector is None else vector
         self._expires[place] = record.expires_us if is_found else 0
+        # What a person put aside is found by nobody, but what says the same is compared with it.
+        is_aside = record.state == "quarantined" and not record.superseded_by and vector is not None
+        self._counts[place] = record.expires_us if is_found or is_aside else 0
         self._observed[place] = record.observed_us
         self._level[place] = CLEARANCES.index(record.sensitivity)
         half_life_s = self._rules.kind_of(record.kind).half_life_s
@@ -142,7 +146,7 @@ class TenantIndex:
             self._topics.setdefault(topic_of(record), {})[record.record_id] = None
 
     def _grow(self) -> None:
-        for name in ("_vectors", "_expires", "_observed", "_level", "_weight"):
+        for name in ("_vectors", "_expires", "_counts", "_observed", "_level", "_weight"):
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
 
@@ -155,7 +159,7 @@ class TenantIndex:
             self._bare.pop(record_id, None)
             place = self._places.pop(record_id)
             self._rows[place] = None
-            self._expires[place] = 0
+            self._expires[place] = self._counts[place] = 0
             self._vectors[place] = 0
             self.text_bytes -= record.size_bytes
             _strike(self._said, said_by(record), record_id)
@@ -204,17 +208,19 @@ class TenantIndex:
         return [record for i in record_ids if (record := self.records[i]).expires_us > now_us]
 
     def near(self, vectors: Vectors, cosine: float, now_us: int, most: int) -> list[list[tuple[Record, float]]]:
-        """Return, for each vector, the live records that are at least so like it, the likest first, with their cosines.
+        """Return, for each vector, the records that are at least so like it, live or put aside, with their cosines.
 
-        `vectors` has the shape (questions, dimension).
+        `vectors` has the shape (questions, dimension).  They are the `most` likest of those trusted as far as each
+        other, so that many of one kind hide none of another.
         """
         count = len(self._rows)
-        is_live = self._expires[:count] > now_us
+        counts, trusts = self._counts[:count] > now_us, self._weight[:count, 2]
         found: list[list[tuple[Record, float]]] = []
         for at in range(0, len(vectors), _TOGETHER):  # a product of matrices reads the records once for all of them
             for cosines in vectors[at : at + _TOGETHER] @ self._vectors[:count].T:
-                places = np.flatnonzero((cosines >= cosine) & is_live)
-                best = places[np.argsort(-cosines[places], kind="stable")[:most]]
+                places = np.flatnonzero((cosines >= cosine) & counts)
+                places = places[np.argsort(-cosines[places], kind="stable")]
+                best = [place for level in range(len(TRUSTS)) for place in places[trusts[places] == level][:most]]
                 found.append([(r, float(cosines[i])) for i in best if (r := self._rows[int(i)]) is not None])
         return found
 

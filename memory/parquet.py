@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pyarrow as pa
@@ -15,6 +15,9 @@ from airside.stack.errors import InvalidInput
 from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate
 from airside.stack.values import TRUSTS, Trust
+
+MAX_ROWS = 200_000
+MAX_TEXT_BYTES = 256 * 1024 * 1024
 
 
 def write_parquet(records: Sequence[Record]) -> bytes:
@@ -29,6 +32,19 @@ def write_parquet(records: Sequence[Record]) -> bytes:
     return file.getvalue()
 
 
+def _records(file: pq.ParquetFile) -> Iterator[Record]:
+    """Yield a file's records; a few bytes of it may stand for many of them, so what they take is counted."""
+    if file.metadata.num_rows > MAX_ROWS:
+        raise ValueError(f"{file.metadata.num_rows} rows are more than {MAX_ROWS}")
+    size = 0
+    for batch in file.iter_batches(1_000, columns=list(COLUMNS)):
+        for record in msgspec.convert(batch.to_pylist(), list[Record]):
+            size += record.size_bytes
+            if size > MAX_TEXT_BYTES:
+                raise ValueError(f"the texts take more than {MAX_TEXT_BYTES} bytes")
+            yield record
+
+
 def read_parquet(data: bytes, tenant: TenantId, trust: Trust, now_us: int) -> list[Candidate]:
     """Return the live records of a file as candidates for a tenant, none trusted more than `trust`; expired ones not.
 
@@ -36,9 +52,8 @@ def read_parquet(data: bytes, tenant: TenantId, trust: Trust, now_us: int) -> li
     file that is not one `write_parquet` would write.
     """
     try:
-        rows = pq.read_table(io.BytesIO(data), columns=list(COLUMNS)).to_pylist()
-        records = msgspec.convert(rows, list[Record])
-    except (pa.ArrowException, ValueError, OSError, KeyError) as error:
+        records = list(_records(pq.ParquetFile(io.BytesIO(data))))
+    except (pa.ArrowException, ValueError, OverflowError, OSError, KeyError) as error:
         raise InvalidInput(f"import: no file of records: {error}"[:500]) from None
     return [
         Candidate(

@@ -14,6 +14,7 @@ import numpy as np
 
 from airside.memory.alike import relation
 from airside.memory.embedder import Vectors
+from airside.memory.folding import folded
 from airside.memory.index import Said, TenantIndex, said_by, topic_of
 from airside.memory.quality import Draft
 from airside.memory.records import MAX_SOURCES, Record, State, mint_record
@@ -27,7 +28,7 @@ NEAR = 0.7
 """Cosine below which two texts are not compared word by word."""
 
 COMPARED = 8
-"""Records a draft is compared with, the likest ones."""
+"""Records of each trust that a draft is compared with, the likest ones."""
 
 LONGER = 1.1
 """A record that is offered again lives longer only if that is a tenth more: a repeat need not cost a write."""
@@ -84,6 +85,10 @@ class Plan:
             older[topical.record_id] = topical
         for record, _ in near:
             if not _comparable(draft, record):
+                continue
+            if record.state == "quarantined":
+                is_again = relation(folded(draft.text), folded(record.text)) == "same"
+                known = record if is_again and known is None else known
                 continue
             what = relation(draft.text, record.text)
             if what == "same" and _mergeable(draft, record):
@@ -201,14 +206,18 @@ class Plan:
         return mine + [r for r in there if r.record_id not in self.changed]
 
     def _near(self, there: list[tuple[Record, float]], each_other: Vectors) -> list[tuple[Record, float]]:
-        """Return the live records near a draft, of those there were and of those that carry another draft's vector."""
+        """Return the records near a draft, of those there were and of those that carry another draft's vector."""
         found = [(self._as_written(r), cosine) for r, cosine in there if r.record_id not in self._carriers]
         for record_id, number in self._carriers.items():
             if each_other[number] >= NEAR:
                 written = self.added.get(record_id) or self.changed[record_id]
                 found.append((written[0], float(each_other[number])))
-        near = [(record, cosine) for record, cosine in found if record.state == "live"]
-        return sorted(near, key=lambda pair: -pair[1])[:COMPARED]
+        near = [
+            (r, cosine)
+            for r, cosine in found
+            if r.state == "live" or (r.state == "quarantined" and not r.superseded_by)
+        ]
+        return sorted(near, key=lambda pair: -pair[1])
 
     def _as_written(self, record: Record) -> Record:
         changed = self.changed.get(record.record_id)

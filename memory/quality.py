@@ -52,7 +52,7 @@ def draft(candidate: Candidate, rules: MemoryRules, now_us: int) -> Draft | Memo
     text = candidate.text.strip()
     labels: tuple[str, ...] = ()
     names = (candidate.source, candidate.kind, candidate.subject, candidate.topic)
-    if any(map(secret_in, (text, *names))):
+    if any(map(secret_in, (text, *names, candidate.subject + candidate.topic))):
         return MemoryCode.SECRET
     personal, is_named = personal_in(text), any(map(personal_in, (candidate.subject, candidate.topic)))
     if personal or is_named:
@@ -85,6 +85,9 @@ def _ttl_s(candidate: Candidate, rules: MemoryRules) -> int:
 def _fields(candidate: Candidate, rules: MemoryRules, now_us: int) -> MemoryCode | None:
     names = (candidate.source, candidate.kind, candidate.subject, candidate.topic)
     shares = (candidate.importance, candidate.confidence)
+    whole = (candidate.observed_us, 0 if candidate.ttl_s is None else candidate.ttl_s)
+    if not all(isinstance(each, str) for each in (candidate.text, *names)) or any(type(n) is not int for n in whole):
+        return MemoryCode.INVALID
     if (
         any(len(name) > MAX_NAME_CHARACTERS or not name.isprintable() for name in names)
         or not (candidate.source and candidate.kind)

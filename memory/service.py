@@ -171,8 +171,7 @@ class MemoryService:
 
     async def export(self, tenant: TenantId) -> bytes:
         """Return all that is kept for a tenant, as a Parquet file."""
-        data: bytes = await self._on_thread(write_parquet, await self.records(tenant))
-        return data
+        return await asyncio.to_thread(write_parquet, await self.records(tenant))
 
     async def take_in(self, tenant: TenantId, data: bytes, trust: Trust) -> dict[str, int]:
         """Offer every live record of a Parquet file as a candidate of this trust at most; return how many of each code.
@@ -180,7 +179,7 @@ class MemoryService:
         Raises `InvalidInput` for a file that is none, before anything is kept.
         """
         codes: dict[str, int] = {}
-        candidates = await self._on_thread(read_parquet, data, tenant, trust, self._now_us())
+        candidates = await asyncio.to_thread(read_parquet, data, tenant, trust, self._now_us())
         for at in range(0, len(candidates), 256):
             replies = await asyncio.gather(*(self.write_if_useful(each) for each in candidates[at : at + 256]))
             for reply in replies:

@@ -11,12 +11,13 @@ import contextlib
 import ctypes
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from airside.memory.embedder import Vectors
 from airside.memory.files import Durable, drop_torn_manifests, drop_torn_version, remove_folder_durably
@@ -70,7 +71,8 @@ class TenantStore:
 
         Raises `MemoryFailed` for a table that cannot be read, or that holds another tenant's record.
         """
-        rows = self._read()
+        self._database.make(self._name, schema(self._dimension))
+        self._table, rows = self._database.read(self._name)
         try:
             records, vectors, embedders = from_rows(rows)
         except (ValueError, KeyError) as error:
@@ -83,20 +85,11 @@ class TenantStore:
             for record, vector, embedder in zip(records, vectors, embedders, strict=True)
         ]
         if not fits:
-            self.rewrite(found)
+            self._database.rewrite(self._name, self._rows(found))
+            self.reopen()
         self._durable.sync()
         self._count = len(found)
         return found
-
-    def _read(self) -> Any:
-        try:
-            self._table = self._database.open(self._name, schema(self._dimension))
-            return self._table.to_arrow()
-        except _LANCE_ERRORS as error:
-            if not drop_torn_version(self._folder):
-                raise MemoryFailed(f"{self._folder} cannot be read: {error}"[:500]) from None
-        self._table = self._database.open(self._name, schema(self._dimension))
-        return self._table.to_arrow()
 
     def commit(self, added: Pairs, changed: Pairs) -> None:
         """Write records, all or none; they are on disk when this returns."""
@@ -122,20 +115,10 @@ class TenantStore:
         _drop_expired(self._table, self._durable, now_us)
         self._commits, self._count = 0, int(self._table.count_rows())
 
-    def rewrite(self, kept: Pairs) -> None:
-        """Make the table hold these records and no byte of any other; both are so when this returns."""
-        whole = schema(self._dimension)
-        self._table = self._database.connection.create_table(
-            self._name, data=self._rows(kept), schema=whole, mode="overwrite"
-        )
-        self._durable.sync()
-        _optimize(self._table, _NO_VERSIONS, delete_unverified=True)
-        self._durable.sync()
-        self._count = len(kept)
-
-    def drop(self) -> None:
-        """Remove the table and every file of it; `load` makes it anew."""
-        self._database.drop(self._name)
+    def reopen(self) -> None:
+        """Go on after the table was rewritten."""
+        self._table = self._database.connection.open_table(self._name)
+        self._commits, self._count = 0, int(self._table.count_rows())
 
     def _rows(self, pairs: Pairs) -> Any:
         records = [record for record, _ in pairs]
@@ -167,22 +150,32 @@ class Database:
         found = (path.name.removesuffix(".lance") for path in folder.glob("t_*.lance") if not _unmade(path))
         self.names = {name for name in found if _is_tenants(name)}
 
-    def open(self, name: str, whole: Any) -> Any:
-        """Open a table, or make it; repair what a crash of the machine left of its newest version.
-
-        Raises `MemoryFailed` for one whose versions are gone while its data is there.
-        """
+    def make(self, name: str, whole: Any) -> None:
+        """Make a table if there is none; raise `MemoryFailed` for one whose versions are gone while data is there."""
         folder = self.folder / f"{name}.lance"
         drop_torn_manifests(folder)
         if _unmade(folder):
             remove_folder_durably(folder)
-            table = self.connection.create_table(name, schema=whole)
+            self.connection.create_table(name, schema=whole)
         elif not any((folder / "_versions").glob("*.manifest")):
             raise MemoryFailed(f"{folder} holds data and no version of it")
-        else:
-            table = self.connection.open_table(name)
         self.names.add(name)
-        return table
+
+    def read(self, name: str) -> tuple[Any, Any]:
+        """Return a table and its rows; raise `MemoryFailed` for one that cannot be read.
+
+        A newest version whose data a crash of the machine left unfinished is taken back.
+        """
+        folder = self.folder / f"{name}.lance"
+        drop_torn_manifests(folder)
+        for is_last in (False, True):
+            try:
+                table = self.connection.open_table(name)
+                return table, table.to_arrow()
+            except _LANCE_ERRORS as error:
+                if is_last or not drop_torn_version(folder):
+                    raise MemoryFailed(f"{folder} cannot be read: {error}"[:500]) from None
+        raise AssertionError("not reached")
 
     def drop_expired(self, name: str, now_us: int) -> int:
         """Drop what has expired from a table that is not open; return how many records that were."""
@@ -196,12 +189,38 @@ class Database:
             _drop_expired(table, durable, now_us)
         return count
 
-    def drop(self, name: str) -> None:
-        """Remove a table and every file of it; raise `OSError` if a file stays."""
+    def without(self, name: str, covers: Callable[[Record], bool]) -> tuple[str, ...]:
+        """Erase the records that something covers from a table; return their ids.
+
+        Neither the embedder nor what is loaded is needed for it.  No byte of them is in a file when this returns.
+        """
+        _, rows = self.read(name)
+        covered = [covers(record) for record in from_rows(rows)[0]]
+        ids = rows["record_id"].to_pylist()
+        self.rewrite(name, rows.filter(pa.array([not is_covered for is_covered in covered], pa.bool_())))
+        return tuple(record_id for record_id, is_covered in zip(ids, covered, strict=True) if is_covered)
+
+    def rewrite(self, name: str, rows: Any) -> None:
+        """Make a table hold these rows and no byte of any other; both are so when this returns."""
+        durable = Durable(self.folder / f"{name}.lance")
+        table = self.connection.create_table(name, data=rows, schema=rows.schema, mode="overwrite")
+        durable.sync()
+        _optimize(table, _NO_VERSIONS, delete_unverified=True)
+        durable.sync()
+
+    def drop(self, name: str) -> tuple[str, ...]:
+        """Remove a table and every file of it; return the ids of its records, none if it cannot be read.
+
+        Raises `OSError` if a file stays.
+        """
+        ids: tuple[str, ...] = ()
         with contextlib.suppress(*_LANCE_ERRORS):  # the files are what counts, and they go either way
+            ids = tuple(self.connection.open_table(name).to_arrow()["record_id"].to_pylist())
+        with contextlib.suppress(*_LANCE_ERRORS):
             self.connection.drop_table(name, ignore_missing=True)
         remove_folder_durably(self.folder / f"{name}.lance")
         self.names.discard(name)
+        return ids
 
 
 def _unmade(folder: Path) -> bool:

@@ -301,15 +301,28 @@ class TenantMemory:
                 self._erased.append((self._offers, order))
             if self.index is not None:
                 self._hide(self.index)
+            # Whoever stops waiting for it does not stop it: an order that is half taken would cover what comes after.
+            erasing = asyncio.ensure_future(self._take(order))
             try:
-                path = await self._on_thread(self._orders.take, order, self._now_us())
-                self._receipts[path] = None
-                async with self._locked():
-                    if self._receipts[path] is None:  # else another one's turn carried it out too
-                        await self._carry_out()
-                    return self._receipts.pop(path) or ()
+                return await asyncio.shield(erasing)
             finally:
-                self._erasing.remove(order)
+                erasing.add_done_callback(lambda _: self._erasing.remove(order))
+
+    async def _take(self, order: Erasure) -> tuple[str, ...]:
+        try:
+            path = await self._on_thread(self._orders.take, order, self._now_us())
+        except OSError:
+            async with self._locked():
+                self.close()  # what was hidden is not covered by any order
+            raise
+        self._receipts[path] = None
+        try:
+            async with self._locked():
+                if self._receipts[path] is None:  # else another one's turn carried it out too
+                    await self._carry_out()
+                return self._receipts[path] or ()
+        finally:
+            del self._receipts[path]
 
     async def settle(self) -> None:
         """Carry out the orders that were not done."""
@@ -321,33 +334,25 @@ class TenantMemory:
         orders = self._orders.of(self.tenant)
         if not orders:
             return
-        is_all = any(order.what == "tenant" for order in orders.values())
+        name = table_name(self.tenant)
         gone: dict[Path, tuple[str, ...]] = dict.fromkeys(orders, ())
-        index = await self._readable(must=not is_all) if self.exists else None
-        if index is not None:
-            for path, order in orders.items():
-                gone[path] = tuple(record_id for record_id, r in index.records.items() if order.covers(r))
-            index.remove(record_id for ids in gone.values() for record_id in ids)
-        if is_all:
-            self.close()
-            await self._on_thread(self._database.drop, table_name(self.tenant))
-        elif index is not None:
-            assert self._store is not None
-            await self._on_thread(self._store.rewrite, index.pairs())
-            self._show(await self._on_thread(index.rebuilt))
         for path, order in orders.items():
+            if order.what == "tenant":
+                self.close()
+                gone[path] = await self._on_thread(self._database.drop, name)
+            elif self.exists:
+                gone[path] = await self._on_thread(self._database.without, name, order.covers)
+                await self._let_go(gone[path])
             await self._on_thread(self._orders.done, path, order)
         self._receipts |= {path: ids for path, ids in gone.items() if path in self._receipts}
         forget_words()
 
-    async def _readable(self, *, must: bool) -> TenantIndex | None:
-        """Return the records; a table that goes as a whole need not be readable for that."""
-        try:
-            return self.index or await self._read()
-        except Exception:
-            if must:
-                raise
-            return None
+    async def _let_go(self, record_ids: Sequence[str]) -> None:
+        """Take what is gone from disk out of what is loaded, so that nothing of it is left there."""
+        if self.index is not None and self._store is not None:
+            self.index.remove(record_ids)
+            await self._on_thread(self._store.reopen)
+            self._show(await self._on_thread(self.index.rebuilt))
 
     async def sweep(self) -> int:
         """Drop what has expired, and compact what was written; return how many records expired.

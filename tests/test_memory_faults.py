@@ -17,7 +17,7 @@ from airside.memory.local import HashingEmbedder
 from airside.memory.records import State
 from airside.memory.rules import MemoryRules, Quota
 from airside.memory.service import MemoryService
-from airside.memory.store import TenantStore
+from airside.memory.store import Database, TenantStore
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate
@@ -30,13 +30,13 @@ QUOKKA = "zanzibar quokka sesquipedalian whispers about periwinkle"
 
 
 async def failing_once(monkeypatch: pytest.MonkeyPatch, name: str, work: Any) -> None:
-    """Wait for something while the store's method of this name fails, and see it fail."""
+    """Wait for something while the method of this name of the store or database fails, and see it fail."""
     with monkeypatch.context() as patched:
 
         def fail(*_: Any) -> None:
             raise OSError("no space is left")
 
-        patched.setattr(TenantStore, name, fail)
+        patched.setattr(Database if name == "rewrite" else TenantStore, name, fail)
         with pytest.raises(OSError, match="no space"):
             await work
 
@@ -58,7 +58,6 @@ async def test_an_erase_that_failed_is_carried_out_before_anything_is_read(
 
 async def test_what_cannot_be_erased_is_not_read_either(memory: MemoryService, monkeypatch: pytest.MonkeyPatch) -> None:
     await memory.write_if_useful(fact(QUOKKA))
-    order = Erasure(tenant=ACME, what="subject", target="")
     order = Erasure(tenant=ACME, what="record", target=(await memory.records(ACME))[0].record_id)
     await failing_once(monkeypatch, "rewrite", memory.erase(order))
     await failing_once(monkeypatch, "rewrite", memory.records(ACME))

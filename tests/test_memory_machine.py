@@ -19,7 +19,7 @@ from airside.memory.index import said_by
 from airside.memory.local import HashingEmbedder
 from airside.memory.rules import MemoryRules, Quota
 from airside.memory.service import MemoryService
-from airside.memory.store import TenantStore
+from airside.memory.store import Database, TenantStore
 from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate, RecallRequest
 from airside.stack.values import CLEARANCES
@@ -48,26 +48,42 @@ class DiskFull(OSError):
     """What the disk answers when a test says so."""
 
 
-class Store(TenantStore):
-    """A store whose next change fails when it should: before anything is written, or after all is."""
+class Fails:
+    """When the next change of a table fails: before anything is written, or after all is."""
 
-    fails = ""
+    when = ""
+
+    @classmethod
+    def at(cls, work: Any, *args: Any) -> Any:
+        """Do something, or fail."""
+        when, cls.when = cls.when, ""
+        if when == "before":
+            raise DiskFull("no space is left")
+        done = work(*args)
+        if when == "after":
+            raise DiskFull("no space is left")
+        return done
+
+
+class Store(TenantStore):
+    """A store whose commits can fail."""
 
     def commit(self, *args: Any) -> None:
         """Write, or fail."""
-        self._failing(super().commit, *args)
+        Fails.at(super().commit, *args)
+
+
+class FailingDatabase(Database):
+    """A database whose rewritings and removals can fail."""
 
     def rewrite(self, *args: Any) -> None:
         """Rewrite, or fail."""
-        self._failing(super().rewrite, *args)
+        Fails.at(super().rewrite, *args)
 
-    def _failing(self, work: Any, *args: Any) -> None:
-        when, Store.fails = Store.fails, ""
-        if when == "before":
-            raise DiskFull("no space is left")
-        work(*args)
-        if when == "after":
-            raise DiskFull("no space is left")
+    def drop(self, *args: Any) -> tuple[str, ...]:
+        """Remove, or fail."""
+        ids: tuple[str, ...] = Fails.at(super().drop, *args)
+        return ids
 
 
 class Machine(RuleBasedStateMachine):
@@ -92,7 +108,7 @@ class Machine(RuleBasedStateMachine):
         """Remove everything."""
         self.service.close()
         self.runner.close()
-        Store.fails = ""
+        Fails.when = ""
         shutil.rmtree(self.folder)
 
     def wait(self, work: Awaitable[Result]) -> Result:
@@ -162,7 +178,7 @@ class Machine(RuleBasedStateMachine):
     @rule(tenant=tenants, when=st.sampled_from(("before", "after")))
     def fail(self, tenant: TenantId, when: str) -> None:
         """Let the next change fail."""
-        Store.fails = when
+        Fails.when = when
 
     @rule(seconds=st.sampled_from((10, 60)))
     def pass_time(self, seconds: int) -> None:
@@ -215,6 +231,7 @@ class Machine(RuleBasedStateMachine):
 def failing_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the service use the store that can fail."""
     monkeypatch.setattr("airside.memory.service.TenantStore", Store)
+    monkeypatch.setattr("airside.memory.service.Database", FailingDatabase)
 
 
 def test_no_sequence_of_operations_breaks_a_promise() -> None:
