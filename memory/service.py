@@ -197,16 +197,16 @@ class MemoryService:
             self._settle(memory)
 
     async def sweep(self) -> int:
-        """Drop what has expired, of every tenant; return how many records that were.
+        """Drop what has expired, of every tenant, and carry out what was ordered; return how many records expired.
 
         Raises `MemoryFailed` naming the tenants that could not be swept, after the others were.
         """
         await self.start()
         assert self._database is not None
-        await self._settle_orders()
+        assert self._orders is not None
         count, failed = 0, []
-        for name in sorted(self._database.names):
-            memory = self._memory(tenant_of(name))
+        for tenant in sorted({*map(tenant_of, self._database.names), *self._orders.tenants()}):
+            memory = self._memory(tenant)
             try:
                 count += await memory.sweep()
             except Exception as error:

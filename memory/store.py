@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import logging
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from airside.memory.embedder import Vectors
+from airside.memory.erasing import Erasure
 from airside.memory.files import Durable, drop_torn_manifests, drop_torn_version, remove_folder_durably
 from airside.memory.records import Record
 from airside.memory.rows import as_rows, from_rows, schema
@@ -189,16 +190,17 @@ class Database:
             _drop_expired(table, durable, now_us)
         return count
 
-    def without(self, name: str, covers: Callable[[Record], bool]) -> tuple[str, ...]:
-        """Erase the records that something covers from a table; return their ids.
+    def without(self, name: str, orders: Mapping[Path, Erasure]) -> dict[Path, tuple[str, ...]]:
+        """Erase what orders cover from a table; return the ids of what went by each.
 
         Neither the embedder nor what is loaded is needed for it.  No byte of them is in a file when this returns.
         """
         _, rows = self.read(name)
-        covered = [covers(record) for record in from_rows(rows)[0]]
-        ids = rows["record_id"].to_pylist()
-        self.rewrite(name, rows.filter(pa.array([not is_covered for is_covered in covered], pa.bool_())))
-        return tuple(record_id for record_id, is_covered in zip(ids, covered, strict=True) if is_covered)
+        records = from_rows(rows)[0]
+        gone = {path: tuple(r.record_id for r in records if order.covers(r)) for path, order in orders.items()}
+        all_gone = {record_id for ids in gone.values() for record_id in ids}
+        self.rewrite(name, rows.filter(pa.array([r.record_id not in all_gone for r in records], pa.bool_())))
+        return gone
 
     def rewrite(self, name: str, rows: Any) -> None:
         """Make a table hold these rows and no byte of any other; both are so when this returns."""

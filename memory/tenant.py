@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +57,14 @@ class Offered(NamedTuple):
     answer: asyncio.Future[LearnReply]
 
 
+@dataclass(slots=True, eq=False)
+class Asked:
+    """An order that somebody waits for, and what went by it, None while it is not carried out."""
+
+    order: Erasure
+    gone: tuple[str, ...] | None = None
+
+
 class TenantMemory:
     """One tenant's memory.  `index` is what readers see, None while nothing is loaded."""
 
@@ -82,9 +91,8 @@ class TenantMemory:
         self._now_us = now_us
         self._waiting: list[Offered] = []
         self._offers = 0
-        self._erasing: list[Erasure] = []
+        self._erasing: list[Asked] = []
         self._erased: list[tuple[int, Erasure]] = []
-        self._receipts: dict[Path, tuple[str, ...] | None] = {}
         self._committing: asyncio.Task[None] | None = None
         self._reembedding: asyncio.Task[int] | None = None
         self._changing = asyncio.Lock()
@@ -169,8 +177,8 @@ class TenantMemory:
 
     def _hide(self, index: TenantIndex) -> None:
         """Let nobody find what is being erased, whatever is written meanwhile."""
-        for order in self._erasing:
-            index.hide([record_id for record_id, record in index.records.items() if order.covers(record)])
+        for asked in self._erasing:
+            index.hide([record_id for record_id, record in index.records.items() if asked.order.covers(record)])
 
     def _reembedded(self, task: asyncio.Task[int]) -> None:
         self._reembedding = None
@@ -295,59 +303,55 @@ class TenantMemory:
         """
         if not self.exists and not self.busy:
             return ()
-        with self._used():
-            self._erasing.append(order)
-            if self._committing is not None and not self._committing.done():
-                self._erased.append((self._offers, order))
-            if self.index is not None:
-                self._hide(self.index)
-            # Whoever stops waiting for it does not stop it: an order that is half taken would cover what comes after.
-            erasing = asyncio.ensure_future(self._take(order))
-            try:
-                return await asyncio.shield(erasing)
-            finally:
-                erasing.add_done_callback(lambda _: self._erasing.remove(order))
+        asked = Asked(order)
+        self._erasing.append(asked)
+        if self._committing is not None and not self._committing.done():
+            self._erased.append((self._offers, order))
+        if self.index is not None:
+            self._hide(self.index)
+        # Whoever stops waiting for it does not stop it: an order that is half taken would cover what comes after.
+        return await asyncio.shield(asyncio.ensure_future(self._erase(asked)))
 
-    async def _take(self, order: Erasure) -> tuple[str, ...]:
-        try:
-            path = await self._on_thread(self._orders.take, order, self._now_us())
-        except OSError:
-            async with self._locked():
-                self.close()  # what was hidden is not covered by any order
-            raise
-        self._receipts[path] = None
+    async def _erase(self, asked: Asked) -> tuple[str, ...]:
         try:
             async with self._locked():
-                if self._receipts[path] is None:  # else another one's turn carried it out too
-                    await self._carry_out()
-                return self._receipts[path] or ()
+                if asked.gone is None:  # else another one's turn carried it out too
+                    taken = {}
+                    for each in self._erasing:
+                        if each.gone is None:
+                            taken[await self._on_thread(self._orders.take, each.order, self._now_us())] = each
+                    gone = await self._carry_out()
+                    for path, each in taken.items():
+                        each.gone = gone[path]
+            return asked.gone or ()
         finally:
-            del self._receipts[path]
+            self._erasing.remove(asked)
 
     async def settle(self) -> None:
         """Carry out the orders that were not done."""
         async with self._locked():
             await self._carry_out()
 
-    async def _carry_out(self) -> None:
-        """Carry out the orders there are, all at once, and note for their receipts what went."""
+    async def _carry_out(self) -> dict[Path, tuple[str, ...]]:
+        """Carry out the orders there are, and return the ids of what went by each."""
         orders = self._orders.of(self.tenant)
-        if not orders:
-            return
         name = table_name(self.tenant)
         gone: dict[Path, tuple[str, ...]] = dict.fromkeys(orders, ())
+        is_all = any(order.what == "tenant" for order in orders.values())
+        if is_all:
+            self.close()
+            ids = await self._on_thread(self._database.drop, name)
+            gone = {path: ids if order.what == "tenant" else () for path, order in orders.items()}
+        elif orders and self.exists:
+            gone = await self._on_thread(self._database.without, name, orders)
+            await self._let_go({record_id for ids in gone.values() for record_id in ids})
         for path, order in orders.items():
-            if order.what == "tenant":
-                self.close()
-                gone[path] = await self._on_thread(self._database.drop, name)
-            elif self.exists:
-                gone[path] = await self._on_thread(self._database.without, name, order.covers)
-                await self._let_go(gone[path])
             await self._on_thread(self._orders.done, path, order)
-        self._receipts |= {path: ids for path, ids in gone.items() if path in self._receipts}
-        forget_words()
+        if orders:
+            forget_words()
+        return gone
 
-    async def _let_go(self, record_ids: Sequence[str]) -> None:
+    async def _let_go(self, record_ids: set[str]) -> None:
         """Take what is gone from disk out of what is loaded, so that nothing of it is left there."""
         if self.index is not None and self._store is not None:
             self.index.remove(record_ids)
@@ -361,6 +365,8 @@ class TenantMemory:
         """
         now_us = self._now_us()
         async with self._locked():
+            if self._orders.of(self.tenant):
+                await self._carry_out()
             if self.index is None:
                 name = table_name(self.tenant)
                 return await self._on_thread(self._database.drop_expired, name, now_us) if self.exists else 0

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from airside.memory.alike import relation
+from airside.memory.embedding import Queue
 from airside.memory.erasing import Erasure
 from airside.memory.local import HashingEmbedder
 from airside.memory.records import State
 from airside.memory.rules import MemoryRules, Quota
 from airside.memory.service import MemoryService
 from airside.memory.store import Database, TenantStore
-from airside.stack.errors import MemoryFailed
+from airside.stack.errors import InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate
 from airside.stack.reasons import MemoryCode
@@ -198,6 +199,127 @@ async def test_who_waits_when_the_process_ends_is_told(tmp_path: Path, clock: Cl
         await asyncio.wait_for(writing, 10)
     released.set()
     service.close()
+
+
+async def test_what_waits_to_be_written_is_erased_too_and_shown_to_nobody_meanwhile(
+    tmp_path: Path, clock: Clock
+) -> None:
+    begun, released = threading.Event(), threading.Event()
+    released.set()
+
+    class Held(HashingEmbedder):
+        """Answers when it is let."""
+
+        def embed(self, texts: Any) -> Any:
+            """Wait, then answer."""
+            begun.set()
+            released.wait(10)
+            return super().embed(texts)
+
+    service = MemoryService(tmp_path, Held, clock)
+    await service.write_if_useful(fact("Ana lives in Lyon since the spring", subject="ana"))
+    begun.clear()
+    released.clear()
+    offered = [fact(f"Ana has parcel {n}x in hall {n}", subject=subject) for n, subject in enumerate(("Ana", "ben"))]
+    writing = [asyncio.ensure_future(service.write_if_useful(each)) for each in offered]
+    assert await asyncio.to_thread(begun.wait, 10)
+    receipt = await service.erase(Erasure(tenant=ACME, what="subject", target="ana"))
+    released.set()
+    assert [reply.code for reply in await asyncio.gather(*writing)] == [MemoryCode.ERASED, MemoryCode.STORED]
+    assert len(receipt.records) == 1
+    assert [record.subject for record in await service.records(ACME)] == ["ben"]
+    service.close()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_an_erase_that_nobody_waits_for_any_more_covers_nothing_that_comes_after(
+    memory: MemoryService, turns: int
+) -> None:
+    await memory.write_if_useful(fact(QUOKKA, subject="quokka"))
+    erasing = asyncio.ensure_future(memory.erase(Erasure(tenant=ACME, what="subject", target="quokka")))
+    for _ in range(turns):
+        await asyncio.to_thread(lambda: None)
+    erasing.cancel()
+    await asyncio.wait([erasing])
+    later = await memory.write_if_useful(fact("the quokka lives on an island", subject="quokka"))
+    await memory.sweep()
+    assert later.record_id in {record.record_id for record in await memory.records(ACME)} or not later.kept
+
+
+async def test_many_orders_at_once_are_one_rewriting(memory: MemoryService, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = [await memory.write_if_useful(fact(f"parcel {n}x of the lot lies in hall {n}")) for n in range(12)]
+    rewrite, count = Database.rewrite, []
+    monkeypatch.setattr(Database, "rewrite", lambda *args: (count.append(1), rewrite(*args)))
+    orders = [Erasure(tenant=ACME, what="record", target=reply.record_id) for reply in replies[:10]]
+    receipts = await asyncio.gather(*(memory.erase(order) for order in orders))
+    assert [receipt.records for receipt in receipts] == [(reply.record_id,) for reply in replies[:10]]
+    assert len(await memory.records(ACME)) == 2 and len(count) <= 3
+
+
+async def test_erasing_needs_no_embedder(tmp_path: Path, clock: Clock) -> None:
+    service = MemoryService(tmp_path, HashingEmbedder, clock)
+    await service.write_if_useful(fact(QUOKKA, subject="quokka"))
+    await service.write_if_useful(fact("our depot called Lyon opens early"))
+    service.close()
+
+    def broken() -> HashingEmbedder:
+        raise OSError("the model is gone")
+
+    again = MemoryService(tmp_path, broken, clock)
+    assert len((await again.erase(Erasure(tenant=ACME, what="subject", target="quokka"))).records) == 1
+    assert not holds(tmp_path, b"sesquipedalian") and holds(tmp_path, b"Lyon")
+    again.close()
+
+
+async def test_an_order_that_was_never_taken_leaves_nothing(
+    memory: MemoryService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await memory.write_if_useful(fact(QUOKKA, subject="quokka"))
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("no space is left")))
+        with pytest.raises(OSError, match="no space"):
+            await memory.erase(Erasure(tenant=ACME, what="subject", target="quokka"))
+    assert list((tmp_path / "memory" / "erasing").iterdir()) == []
+    assert await found(memory, QUOKKA) == [QUOKKA]
+
+
+async def test_a_damaged_order_shuts_its_tenant_and_no_other(tmp_path: Path, clock: Clock) -> None:
+    service = MemoryService(tmp_path, HashingEmbedder, clock)
+    for tenant in (ACME, GLOBEX):
+        await service.write_if_useful(fact(QUOKKA, tenant))
+    service.close()
+    (tmp_path / "erasing" / "00000000000000000001-acme.json").write_bytes(b"{")
+    (tmp_path / "erasing" / "00000000000000000002-globex.json.new").write_bytes(b"{")
+    (tmp_path / "t_no tenant.lance").mkdir()
+    again = MemoryService(tmp_path, HashingEmbedder, clock)
+    assert len(await again.records(GLOBEX)) == 1
+    with pytest.raises(MemoryFailed, match="no order to erase"):
+        await again.records(ACME)
+    with pytest.raises(MemoryFailed, match="acme"):
+        await again.sweep()
+    again.close()
+
+
+async def test_a_small_file_that_stands_for_many_records_is_refused(memory: MemoryService) -> None:
+    import io
+
+    import pyarrow.parquet as pq
+
+    await memory.write_if_useful(fact("the customer was quite happy today"))
+    table = pq.read_table(io.BytesIO(await memory.export(ACME)))
+    big = io.BytesIO()
+    pq.write_table(table.take([0] * 300_000), big)
+    assert len(big.getvalue()) < 1_000_000
+    with pytest.raises(InvalidInput, match="300000 rows"):
+        await memory.take_in(GLOBEX, big.getvalue(), "low")
+
+
+def test_nobody_waits_for_all_that_another_one_asks() -> None:
+    queue = Queue()
+    for number in range(40):
+        queue.put(ACME, (f"a{number}", asyncio.Future(loop=asyncio.new_event_loop())))
+    queue.put(GLOBEX, ("g", asyncio.Future(loop=asyncio.new_event_loop())))
+    assert [text for text, _ in queue.take(4)] == ["a0", "g", "a1", "a2"] and len(queue) == 37
 
 
 # What is merged, and what is not.
