@@ -39,6 +39,9 @@ GROUP = 256
 YIELD_EVERY = 16
 """Records shown to readers between two turns of the event loop: a long text takes a millisecond."""
 
+IDLE_S = 1.0
+"""After the last commit, when what they left in pieces is compacted."""
+
 REEMBEDDED = 64
 """Records embedded anew between two commits."""
 
@@ -95,6 +98,8 @@ class TenantMemory:
         self._erased: list[tuple[int, Erasure]] = []
         self._committing: asyncio.Task[None] | None = None
         self._reembedding: asyncio.Task[int] | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._tidying: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._users = 0
 
@@ -251,6 +256,18 @@ class TenantMemory:
         self._hide(index)
         if index.sparse:
             self._show(await self._on_thread(index.rebuilt))
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._begin_to_tidy)
+
+    def _begin_to_tidy(self) -> None:
+        if self._store is not None and self._store.is_ragged and not self.busy:
+            self._tidying = asyncio.ensure_future(self._tidy())
+
+    async def _tidy(self) -> None:
+        async with self._locked():
+            if self._store is not None:
+                await self._on_thread(self._store.tidy)
 
     # Keeping.
 
@@ -376,7 +393,8 @@ class TenantMemory:
             if gone:
                 await self._on_thread(self._store.drop_expired, now_us)
                 self._show(await self._on_thread(self.index.rebuilt))
-            await self._on_thread(self._store.tidy)
+            elif self._store.is_ragged:
+                await self._on_thread(self._store.tidy)
         return len(gone)
 
     async def reembed(self) -> int:
@@ -394,11 +412,6 @@ class TenantMemory:
                     await self._written(index, [], changed)
                 count += len(changed)
         return count
-
-    @property
-    def fragments(self) -> int:
-        """Pieces of its table on disk, 0 while it is not loaded."""
-        return self._store.fragments if self._store is not None else 0
 
 
 def _fill(index: TenantIndex, store: TenantStore) -> None:

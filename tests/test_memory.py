@@ -22,6 +22,7 @@ from airside.memory.local import HashingEmbedder
 from airside.memory.records import Record
 from airside.memory.rules import MemoryRules, Quota
 from airside.memory.service import MemoryService
+from airside.memory.store import TenantStore
 from airside.stack.errors import InvalidId, InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate, RecallRequest
@@ -350,6 +351,22 @@ async def test_what_was_acknowledged_is_there_again_and_writes_at_once_are_few_c
     assert after == before and kept <= after.keys()
     assert len({record.digest for record in after.values() if record.state == "live"}) == len(WORDS)
     again.close()
+
+
+async def test_a_tenant_that_is_not_written_to_for_a_moment_is_compacted(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airside.memory.tenant.IDLE_S", 0.0)
+    tidied = asyncio.Event()
+    tidy = TenantStore.tidy
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(TenantStore, "tidy", lambda store: (tidy(store), loop.call_soon_threadsafe(tidied.set)))
+    service = MemoryService(tmp_path, HashingEmbedder, clock)
+    for number in range(6):
+        await service.write_if_useful(fact(f"parcel {number}x of the lot lies in hall {number}"))
+    await asyncio.wait_for(tidied.wait(), 20)
+    assert len(await service.records(ACME)) == 6
+    service.close()
 
 
 WORDS = ("length", "height", "depth", "width", "distance", "perimeter", "diagonal", "radius")
