@@ -74,6 +74,7 @@ class MemoryClient:
     def erase(self, *, tenant: str, record: str = "", subject: str = "", all: bool = False, token: str = "") -> Receipt:
         """Erase one record, all about one subject, or all of a tenant.
 
+        A subject is compared without regard to case, space and composition.  What runs answered is kept under none.
         It is in no result from now on, and in no file, old version or cache when the receipt is there.  The journal
         keeps what runs said: it is the audit log.  Raises `InvalidInput` unless exactly one of the three is said.
         """
