@@ -217,11 +217,12 @@ class MemoryService:
         return count
 
     def stats(self) -> dict[str, int]:
-        """Return the tenants there are and those open, their records and bytes in RAM, and the cached questions."""
+        """Return the tenants there are, those open, and those being changed or compacted; what is held in RAM."""
         indexes = [memory.index for memory in self._tenants.values() if memory.index is not None]
         return {
             "tables": len(self._database.names) if self._database is not None else 0,
             "tenants": len(indexes),
+            "unsettled": sum(memory.unsettled for memory in self._tenants.values()),
             "records": sum(map(len, indexes)),
             "hot_bytes": self._hot_bytes,
             "cached_queries": self._embedding.size,

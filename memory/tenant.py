@@ -114,6 +114,11 @@ class TenantMemory:
         return self._users > 0 or self._changing.locked()
 
     @property
+    def unsettled(self) -> bool:
+        """Whether it is being changed, or waits to be compacted."""
+        return self.busy or (self._store is not None and self._store.is_ragged)
+
+    @property
     def size_bytes(self) -> int:
         """About how much RAM it takes."""
         return self.index.size_bytes if self.index is not None else 0
@@ -256,12 +261,17 @@ class TenantMemory:
         self._hide(index)
         if index.sparse:
             self._show(await self._on_thread(index.rebuilt))
+        self._tidy_later()
+
+    def _tidy_later(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
         self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._begin_to_tidy)
 
     def _begin_to_tidy(self) -> None:
-        if self._store is not None and self._store.is_ragged and not self.busy:
+        if self.busy:
+            self._tidy_later()
+        elif self._store is not None and self._store.is_ragged:
             self._tidying = asyncio.ensure_future(self._tidy())
 
     async def _tidy(self) -> None:
