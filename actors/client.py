@@ -411,6 +411,8 @@ class Stack:
     @property
     def memory(self) -> MemoryClient:
         """The stack's memory, as its operator or a keeper: what is kept, who erases it, what it is exported to."""
+        if actor_name(self.settings.stack, "memory") not in self._handles and "memory" not in self._actors():
+            raise Misuse("this stack has no memory: start it with App(memory=True)")
         return MemoryClient(self._call, self._key_ring)
 
     # Twins to await.

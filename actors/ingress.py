@@ -109,7 +109,11 @@ class Ingress(Layer):
             identity: Identity = self._authenticator.identify(credential, int(time.time()))
         except AuthRefused as refusal:
             return encode(MemoryAnswer(problem=refusal.message))
-        if KEEPER not in identity.roles or identity.tenant != tenant or action not in KEEPERS_ACTIONS:
+        if identity.tenant != tenant:
+            return encode(
+                MemoryAnswer(problem=f"{identity.principal} is of tenant {identity.tenant}, not of {tenant!r:.40}")
+            )
+        if KEEPER not in identity.roles or action not in KEEPERS_ACTIONS:
             return encode(MemoryAnswer(problem=f"{identity.principal} may not {action!r:.40}: the role {KEEPER} may"))
         order = MemoryOrder(
             action=action,  # type: ignore[arg-type]

@@ -38,7 +38,10 @@ class MemoryClient:
         self._keys = keys
 
     def remember(self, candidate: Candidate) -> LearnReply:
-        """Offer a record; `kept` says whether memory holds it now, and `code` why not."""
+        """Offer a record (`airside.stack.ports.Candidate`); `kept` says whether memory holds it now, `code` why not.
+
+        Say `trust="high"` for what you know; the default is that of a stranger's text.
+        """
         return self._order("remember", candidate.tenant, LearnReply, candidate=candidate)
 
     def search(
@@ -85,17 +88,19 @@ class MemoryClient:
 
     def export(self, path: str | Path, *, tenant: str) -> int:
         """Write all that is kept to a Parquet file; return its size in bytes."""
-        data = self._order("export", tenant, bytes)
-        return Path(path).write_bytes(data)
+        if Path(path).is_dir() or not Path(path).parent.is_dir():
+            raise InvalidInput(f"export: {path}: name a file in a folder that is there")
+        return Path(path).write_bytes(self._order("export", tenant, bytes))
 
     def import_from(self, path: str | Path, *, tenant: str, trust: Trust = "medium") -> dict[str, int]:
         """Offer the live records of a file that `export` wrote; return how many had which code.
 
-        None is trusted more than `trust`.  Raises `InvalidInput` for a file that is none, before anything is kept.
+        None is trusted more than `trust`.  Raises `InvalidInput` for a file that is not there or too large, and
+        `MemoryFailed` for one that `export` would not write, before anything is kept.
         """
         file = Path(path)
         if not file.is_file() or file.stat().st_size > MAX_IMPORT_BYTES:
-            raise InvalidInput(f"import: {file} is no file of at most {MAX_IMPORT_BYTES} bytes")
+            raise InvalidInput(f"import: {file} is no file, or larger than {MAX_IMPORT_BYTES // 2**20} MiB")
         return self._order("import", tenant, dict[str, int], data=file.read_bytes(), trust=trust)
 
     def reembed(self, *, tenant: str) -> int:
@@ -114,6 +119,10 @@ class MemoryClient:
             order = MemoryOrder(
                 action=action, tenant=str(tenant), by=by, at_us=now_us(), nonce=secrets.token_bytes(16), **fields
             )
+            try:
+                msgspec.msgpack.decode(msgspec.msgpack.encode(order), type=MemoryOrder)
+            except (msgspec.ValidationError, TypeError) as error:
+                raise InvalidInput(f"{action}: {error}") from None
             answer = self._call("memory", "order", seal_order(self._keys().seal, order))
         told = msgspec.msgpack.decode(answer, type=MemoryAnswer)
         if told.problem:

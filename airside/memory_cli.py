@@ -79,7 +79,11 @@ def erase(
 
     with attached(state_dir) as stack:
         receipt = stack.memory.erase(tenant=tenant, record=record, subject=subject, all=all, token=token)
-        typer.echo(f"{len(receipt.records)} records erased: {' '.join(receipt.records)}".rstrip(": "))
+        about = f"record {record}" if record else f"subject {subject}" if subject else "anything"
+        if receipt.records:
+            typer.echo(f"{len(receipt.records)} records erased: {' '.join(receipt.records)}")
+        else:
+            typer.echo(f"0 records erased: memory has nothing of tenant {tenant} about {about}")
 
 
 @memory.command()
@@ -134,7 +138,7 @@ def calibrate(
 
 def _there_was(is_there: bool, record_id: str) -> None:
     if not is_there:
-        raise Misuse(f"no record {record_id}")
+        raise Misuse(f"{record_id or 'no id'}: there is no such record, or it is not in the state for that")
 
 
 def _day(at_us: int) -> str:

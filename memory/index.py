@@ -53,7 +53,7 @@ class Query(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """What may be returned, and how much: `min_score` None = the calibration's gate."""
+    """What may be returned, and how much: `min_score` None = the rules', else the calibration's gate."""
 
     top_k: int
     min_score: float | None
@@ -241,7 +241,7 @@ class TenantIndex:
         pool = _best(relevance, sample, max(POOL, 2 * bounds.top_k))
         best, middle = float(relevance[pool[0]]), self._calibration.middle(sample)
         scores = self._calibration.probabilities(relevance[pool], best, middle)
-        gate = self._calibration.gate if bounds.min_score is None else bounds.min_score
+        gate = next(g for g in (bounds.min_score, self._rules.min_score, self._calibration.gate) if g is not None)
         passed = scores >= gate
         pool, scores, places = pool[passed], scores[passed], places[pool[passed]]
         ages_s = ((bounds.now_us - self._observed[places]) / 1e6).astype(np.float32)

@@ -54,7 +54,7 @@ def read_parquet(data: bytes, tenant: TenantId, trust: Trust, now_us: int) -> li
     try:
         records = list(_records(pq.ParquetFile(io.BytesIO(data))))
     except (pa.ArrowException, ValueError, OverflowError, OSError, KeyError) as error:
-        raise InvalidInput(f"import: no file of records: {error}"[:500]) from None
+        raise InvalidInput(f"no file of records: {error}"[:500]) from None
     return [
         Candidate(
             tenant=tenant,

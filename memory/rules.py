@@ -61,8 +61,9 @@ class MemoryRules:
 
     `kinds` gives every kind its end; a candidate of another kind must bring a `ttl_s`.  `personal_data` says what
     becomes of text with addresses, telephone or account numbers: labelled, redacted before it is kept, or refused.
-    `hot_bytes` is how much of the tenants' records is held in RAM at once; `sweep_s` is the time between two sweeps of
-    what has expired.
+    `min_score` is the probability below which nothing is recalled where nobody says another (None: the calibration's
+    gate, below which hardly anything relevant lies; it lets through much that is not).  `hot_bytes` is how much of the
+    tenants' records is held in RAM at once; `sweep_s` is the time between two sweeps of what has expired.
     """
 
     kinds: Mapping[str, Kind] = field(default_factory=lambda: dict(KINDS))
@@ -71,6 +72,7 @@ class MemoryRules:
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)
     min_confidence: float = 0.3
+    min_score: float | None = None
     hot_bytes: int = 2 * 1024**3
     sweep_s: float = 300.0
 
@@ -87,6 +89,8 @@ class MemoryRules:
         for tenant, quota in {"": self.quota, **self.quotas}.items():
             if quota.records < 0 or quota.bytes < 0:
                 raise InvalidConfig(f"memory: the quota of {tenant or 'all'} must not be negative")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise InvalidConfig(f"memory: min_score {self.min_score}: a probability, within 0 and 1, or None")
         if not (0 <= self.min_confidence <= 1 and self.hot_bytes > 0 and self.sweep_s > 0):
             raise InvalidConfig("memory: min_confidence within 0 and 1; hot_bytes and sweep_s above 0")
         return self

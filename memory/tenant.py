@@ -328,7 +328,7 @@ class TenantMemory:
         What was offered before and is not committed yet is not kept.  Raises `OSError` or `MemoryFailed`; once the
         order is on disk, nothing is read before it is carried out.
         """
-        if not self.exists and not self.busy:
+        if not self.exists and not self.busy and not self._orders.of(self.tenant):
             return ()
         asked = Asked(order)
         self._erasing.append(asked)

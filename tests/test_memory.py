@@ -334,6 +334,15 @@ async def test_a_manifest_that_a_crash_cut_short_is_repaired(tmp_path: Path, clo
     again.close()
 
 
+async def test_an_app_may_want_what_is_recalled_to_be_likelier(tmp_path: Path, clock: Clock) -> None:
+    service = MemoryService(tmp_path, HashingEmbedder, clock, MemoryRules(min_score=0.9999))
+    await service.write_if_useful(fact("the customer was quite happy today"))
+    request = RecallRequest(tenant=ACME, query="customer happy yesterday", clearance="internal")
+    assert (await service.retrieve(request)).records == ()
+    assert (await service.retrieve(msgspec.structs.replace(request, min_score=0.0))).records
+    service.close()
+
+
 async def test_what_was_acknowledged_is_there_again_and_writes_at_once_are_few_commits(
     tmp_path: Path, clock: Clock
 ) -> None:

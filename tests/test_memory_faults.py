@@ -57,6 +57,25 @@ async def test_an_erase_that_failed_is_carried_out_before_anything_is_read(
     assert not list((tmp_path / "memory" / "erasing").iterdir())
 
 
+async def test_the_next_order_settles_the_one_that_failed(
+    memory: MemoryService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await memory.write_if_useful(fact(QUOKKA))
+    drop = Database.drop
+
+    def fail(*args: Any) -> None:
+        drop(*args)
+        raise OSError("no space is left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "drop", fail)
+        with pytest.raises(OSError, match="no space"):
+            await memory.erase(Erasure(tenant=ACME, what="tenant"))
+    assert list((tmp_path / "memory" / "erasing").iterdir())
+    await memory.erase(Erasure(tenant=ACME, what="subject", target="quokka"))
+    assert not list((tmp_path / "memory" / "erasing").iterdir())
+
+
 async def test_what_cannot_be_erased_is_not_read_either(memory: MemoryService, monkeypatch: pytest.MonkeyPatch) -> None:
     await memory.write_if_useful(fact(QUOKKA))
     order = Erasure(tenant=ACME, what="record", target=(await memory.records(ACME))[0].record_id)

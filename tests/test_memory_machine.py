@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Awaitable
@@ -20,6 +21,7 @@ from airside.memory.local import HashingEmbedder
 from airside.memory.rules import MemoryRules, Quota
 from airside.memory.service import MemoryService
 from airside.memory.store import Database, TenantStore
+from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
 from airside.stack.ports import Candidate, RecallRequest
 from airside.stack.values import CLEARANCES
@@ -187,8 +189,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        """Drop what has expired."""
-        self.wait(self.service.sweep())
+        """Drop what has expired; an order that failed before may fail again."""
+        with contextlib.suppress(MemoryFailed):
+            self.wait(self.service.sweep())
 
     @rule()
     def restart(self) -> None:
