@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import msgspec
+import pyarrow as pa
 import pytest
 
 from airside.memory.erasing import Erasure
@@ -14,7 +16,7 @@ from airside.memory.rules import KINDS, MemoryRules
 from airside.memory.service import MemoryService
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import PERSONAL
-from tests.test_memory import ACME, DAY_US, START_US, Clock, clock, fact, found, memory
+from tests.test_memory import ACME, DAY_US, GLOBEX, START_US, Clock, clock, fact, found, memory
 
 __all__ = ["clock", "memory"]
 
@@ -140,3 +142,20 @@ async def test_what_a_record_is_about_is_personal_data_too(
 async def test_a_field_of_another_type_is_refused_alone(memory: MemoryService, field: str, value: Any) -> None:
     bad = msgspec.structs.replace(fact("the customer was quite happy today"), **{field: value})
     assert (await memory.write_if_useful(bad)).code == MemoryCode.INVALID
+
+
+async def test_the_same_record_id_in_two_tenants_is_two_records(tmp_path: Path, clock: Clock) -> None:
+    service = MemoryService(tmp_path, HashingEmbedder, clock)
+    kept = await service.write_if_useful(fact(PRIYA))
+    service.close()
+    planted = lancedb.connect(str(tmp_path))
+    rows = planted.open_table("t_acme").to_arrow()
+    column = rows.schema.get_field_index("tenant")
+    planted.create_table("t_globex", rows.set_column(column, rows.schema.field(column), pa.array(["globex"])))
+    again = MemoryService(tmp_path, HashingEmbedder, clock)
+    assert await again.change(GLOBEX, kept.record_id, "quarantine")
+    assert await found(again, PRIYA) == [PRIYA] and await found(again, PRIYA, GLOBEX) == []
+    assert await again.change(GLOBEX, kept.record_id, "release")
+    await again.erase(Erasure(tenant=ACME, what="record", target=kept.record_id))
+    assert await found(again, PRIYA) == [] and await found(again, PRIYA, GLOBEX) == [PRIYA]
+    again.close()
