@@ -162,11 +162,11 @@ class Embedding:
             self._embedder = self._make()
 
     async def _on_thread(self, function: Callable[..., Vectors | None], *args: object) -> Vectors:
-        found = await asyncio.get_running_loop().run_in_executor(self._thread, _stopped, function, *args)
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, _kept_from_ending, function, *args)
         return found if found is not None else np.zeros((0, 0), dtype=np.float32)
 
 
-def _stopped(function: Callable[..., Vectors | None], *args: object) -> Vectors | None:
+def _kept_from_ending(function: Callable[..., Vectors | None], *args: object) -> Vectors | None:
     """Call an embedder's function; one that wants to end the process fails, and no more."""
     try:
         return function(*args)

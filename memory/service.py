@@ -228,11 +228,6 @@ class MemoryService:
             "cached_queries": self._embedding.size,
         }
 
-    @property
-    def calibration(self) -> Calibration | None:
-        """What scores mean, None before the embedder is loaded."""
-        return self._calibration
-
     def close(self) -> None:
         """Let the threads end."""
         self._embedding.close()

@@ -30,6 +30,19 @@ __all__ = ["clock", "memory"]
 QUOKKA = "zanzibar quokka sesquipedalian whispers about periwinkle"
 
 
+class Held(HashingEmbedder):
+    """Says when it has begun, and answers when it is let."""
+
+    def __init__(self, begun: threading.Event, released: threading.Event) -> None:
+        self._begun, self._released = begun, released
+
+    def embed(self, texts: Any) -> Any:
+        """Wait, then answer."""
+        self._begun.set()
+        assert self._released.wait(10)
+        return super().embed(texts)
+
+
 async def failing_once(monkeypatch: pytest.MonkeyPatch, name: str, work: Any) -> None:
     """Wait for something while the method of this name of the store or database fails, and see it fail."""
     with monkeypatch.context() as patched:
@@ -199,17 +212,7 @@ async def test_data_that_was_acknowledged_and_is_damaged_is_not_taken_back(tmp_p
 
 async def test_who_waits_when_the_process_ends_is_told(tmp_path: Path, clock: Clock) -> None:
     begun, released = threading.Event(), threading.Event()
-
-    class Held(HashingEmbedder):
-        """Answers when it is let."""
-
-        def embed(self, texts: Any) -> Any:
-            """Wait, then answer."""
-            begun.set()
-            released.wait(10)
-            return super().embed(texts)
-
-    service = MemoryService(tmp_path, Held, clock)
+    service = MemoryService(tmp_path, lambda: Held(begun, released), clock)
     writing = asyncio.ensure_future(service.write_if_useful(fact(QUOKKA)))
     assert await asyncio.to_thread(begun.wait, 10)
     for task in asyncio.all_tasks() - {asyncio.current_task(), writing}:
@@ -225,17 +228,7 @@ async def test_what_waits_to_be_written_is_erased_too_and_shown_to_nobody_meanwh
 ) -> None:
     begun, released = threading.Event(), threading.Event()
     released.set()
-
-    class Held(HashingEmbedder):
-        """Answers when it is let."""
-
-        def embed(self, texts: Any) -> Any:
-            """Wait, then answer."""
-            begun.set()
-            released.wait(10)
-            return super().embed(texts)
-
-    service = MemoryService(tmp_path, Held, clock)
+    service = MemoryService(tmp_path, lambda: Held(begun, released), clock)
     await service.write_if_useful(fact("Ana lives in Lyon since the spring", subject="ana"))
     begun.clear()
     released.clear()
