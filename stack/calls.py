@@ -34,15 +34,15 @@ class CallHandlers(MachineBase):
     def _gating_gated(self, event: ev.ActionGated) -> Instructions:
         s, decision = self.state, event.decision
         s.gated = event
-        if decision.outcome == "require_approval":
-            ask = do.AskApproval(step=s.step, cause=self._cause(), gated=event, durable_first=True)
-            return self._become(Phase.AWAITING_APPROVAL, ask)
         if decision.reason_code in _OWN_BUDGET:
             return self._conclude(decision.reason_code, decision.detail)
-        if decision.outcome != "allow":
+        if decision.outcome == "deny":
             return self._refuse(decision.reason_code, decision.detail or decision.code or decision.rule)
         if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
             return self._conclude(ReasonCode.MAX_COST, f"{event.tool} costs {event.cost_microusd} micro-USD")
+        if decision.outcome == "require_approval":
+            ask = do.AskApproval(step=s.step, cause=self._cause(), gated=event, durable_first=True)
+            return self._become(Phase.AWAITING_APPROVAL, ask)
         return self._intend(event)
 
     def _resuming_gated(self, event: ev.ActionGated) -> Instructions:

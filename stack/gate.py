@@ -232,9 +232,13 @@ class Gate:
                 approval_id = receipt.approval_id
                 decision = msgspec.structs.replace(decision, outcome="allow", approval=None)
         grant, wall_ms = b"", 0
-        if decision.outcome == "allow":
+        if decision.outcome != "deny":
             wall_ms = _timeout_ms(request, spec) if self.spending.times(identity.tenant) else 0
-            decision = self._afford(request, identity, spec, wall_ms) or decision
+            # Nobody is asked about a call that there is no budget for; it counts when it is granted.
+            asks = decision.outcome == "require_approval"
+            refusal = self._unaffordable(request, identity, spec, wall_ms, count=not asks)
+            if refusal is not None:
+                decision, approval_id = refusal, None if asks else approval_id
         if decision.outcome == "allow":
             grant = self._grant(request, identity, spec, digest(arguments), approval_id or "")
         return GateReply(
@@ -249,26 +253,27 @@ class Gate:
             approval_id=approval_id,
             grant=grant,
             counted=self.spending.counts(identity.tenant, spec),
-            wall_ms=wall_ms,
+            wall_ms=wall_ms if grant else 0,
             trusted_output=spec.trusted_output,
             origins=origins,
         )
 
-    def _afford(self, request: GateRequest, identity: Identity, spec: ToolSpec, wall_ms: int) -> Decision | None:
-        """Count the call on every budget it falls under; return the refusal if one of them has too little left."""
+    def _unaffordable(
+        self, request: GateRequest, identity: Identity, spec: ToolSpec, wall_ms: int, *, count: bool
+    ) -> Decision | None:
+        """Return the refusal if a budget the call falls under has too little left; else count it there, if asked to."""
         if spec.cost_microusd is None and self.spending.must_be_priced(identity.tenant):
             text = f"{spec.name} has no cost_microusd (0 = free), and runs of {identity.tenant} share a budget"
             return self._evaluator.deny(ReasonCode.PRICE_UNKNOWN, text, rule="budget")
-        short = self.spending.reserve(
-            identity,
-            request.run_id,
-            effect_key(request.run_id, request.step),
-            spec,
-            now_us=self._now_us(),
-            share=request.share,
-            wall_key=wall_key(request.run_id, request.step, request.attempt) if wall_ms else "",
-            wall_ms=wall_ms,
-        )
+        key, now, share = effect_key(request.run_id, request.step), self._now_us(), request.share
+        run = request.run_id
+        if count:
+            wall = wall_key(run, request.step, request.attempt) if wall_ms else ""
+            short = self.spending.reserve(
+                identity, run, key, spec, now_us=now, share=share, wall_key=wall, wall_ms=wall_ms
+            )
+        else:
+            short = self.spending.shortage(identity, run, key, spec, now_us=now, share=share, wall_ms=wall_ms)
         if short is None:
             return None
         return self._evaluator.deny(reason_of_shortage(short), str(short), rule="budget")

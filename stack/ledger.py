@@ -258,6 +258,14 @@ class Ledger:
                     count.committed += amount
         return None
 
+    def shortage(self, key: str, account: str, amounts: Amounts, *, now_us: int) -> Shortage | None:
+        """Return what there is too little of at this moment for `reserve` with the same arguments; reserve nothing."""
+        held = self._held.get(key)
+        had = held.amounts if held is not None else {}
+        more = {unit: amount - had.get(unit, 0) for unit, amount in amounts_of(amounts).items()}
+        wanted = {unit: amount for unit, amount in more.items() if amount > 0}
+        return self._shortage(account, wanted, self._at(now_us))
+
     def settle(self, key: str, used: Amounts | None = None) -> dict[str, int]:
         """Commit what a reservation used (all of it if not said), and release the rest; settled twice is once.
 

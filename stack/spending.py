@@ -109,11 +109,7 @@ class Spending:
 
         With a `wall_key` the time it may take is reserved under that.
         """
-        account = self._account(identity, run_id, share)
-        price = self._prices.get(spec.name)
-        if price is None:
-            price = {"tool_calls": 1, f"tool:{spec.name}": 1, "cost_microusd": spec.cost_microusd or 0}
-            self._prices[spec.name] = price
+        account, price = self._account(identity, run_id, share), self._price(spec)
         short = self.ledger.reserve(wall_key, account, {"wall_ms": wall_ms}, now_us=now_us) if wall_key else None
         if short is not None:
             return short
@@ -121,6 +117,30 @@ class Spending:
         if short is not None and wall_key:
             self.ledger.release(wall_key)
         return short
+
+    def shortage(
+        self,
+        identity: Identity,
+        run_id: RunId,
+        key: EffectKey,
+        spec: ToolSpec,
+        *,
+        now_us: int,
+        share: Limits | None = None,
+        wall_ms: int = 0,
+    ) -> Shortage | None:
+        """Return what a call would be refused for at this moment; nothing is counted."""
+        account = self._account(identity, run_id, share)
+        short = self.ledger.shortage("", account, {"wall_ms": wall_ms}, now_us=now_us) if wall_ms else None
+        return short or self.ledger.shortage(key, account, self._price(spec), now_us=now_us)
+
+    def _price(self, spec: ToolSpec) -> dict[str, int]:
+        """Return what one call of a tool uses up, its time aside."""
+        price = self._prices.get(spec.name)
+        if price is None:
+            price = {"tool_calls": 1, f"tool:{spec.name}": 1, "cost_microusd": spec.cost_microusd or 0}
+            self._prices[spec.name] = price
+        return price
 
     def reserve_decision(
         self, identity: Identity, run_id: RunId, wanted: Wanted, *, now_us: int, share: Limits | None = None

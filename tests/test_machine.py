@@ -272,6 +272,12 @@ def test_max_cost_stops_before_a_tool_that_would_cross_it() -> None:
     only(other.gate(cost_microusd=4), do.Intend)
 
 
+def test_nobody_is_asked_about_a_tool_that_would_cross_max_cost() -> None:
+    run = started(max_cost_microusd=10)
+    run.propose(spend=Spend(cost_microusd=6))
+    assert concluded(run.gate("require_approval", cost_microusd=5)).reason_code == R.MAX_COST
+
+
 def test_max_output_ends_the_run_once_its_tools_returned_too_much() -> None:
     run = started(max_output_bytes=10)
     run.sent()
