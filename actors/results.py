@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -125,14 +127,16 @@ class PendingApproval:
     origins: tuple[Traced, ...] = ()
 
     def lines(self) -> list[str]:
-        """Return what a person must see: the call, then a line for each value and finding with where it comes from.
+        """Return what a person must see: the call, a line for each value and finding with where it comes from, content.
 
-        What no principal and no operator stands for is marked with `!!`.
+        What no principal and no operator stands for is marked with `!!`.  Content (a mail's text) follows under its
+        argument, every line of it behind a bar, at most `SHOWN_CHARACTERS` of each; what is left out is said.
         """
         who = f"{self.requester}@{self.tenant}"
+        expires = datetime.fromtimestamp(self.expires_us / 1e6, tz=UTC).isoformat(" ", "seconds")
         lines = [
             f"{self.approval_id}: {self.tool} ({self.effect}), asked by {who}, rule {self.rule}, "
-            f"needs {self.quorum} of {', '.join(self.roles)}, has {self.votes}",
+            f"needs {self.quorum} of {', '.join(self.roles)}, has {self.votes}, until {expires}",
             f"     the request: {visible(self.request)!r:.300}",
         ]
         for each in self.origins:
@@ -140,7 +144,14 @@ class PendingApproval:
             found = " says" if each.part == "content" else ""
             source = f"{each.origin} ({each.detail})" if each.detail else each.origin
             lines.append(f"  {mark}{each.path}{found}: {each.value!r}  <- {source}")
-        return [" ".join(visible(line).splitlines()) for line in lines]  # nobody's key may begin a line of its own
+        shown = [_one_line(line) for line in lines]  # nobody's key may begin a line of its own
+        traced = {each.path for each in self.origins if each.part == "authority"}
+        contents = [(path, text) for path, text in _texts(self.arguments, ()) if path not in traced]
+        for path, text in contents[:SHOWN_CONTENTS]:
+            shown += _content(path, text)
+        if len(contents) > SHOWN_CONTENTS:
+            shown.append(f"     ({len(contents) - SHOWN_CONTENTS} more arguments are not shown)")
+        return shown
 
     @classmethod
     def of(cls, body: bytes) -> PendingApproval:
@@ -163,3 +174,48 @@ class PendingApproval:
             request=asked.request_text,
             origins=asked.origins,
         )
+
+
+SHOWN_CONTENTS = 20
+SHOWN_CHARACTERS = 2_000
+_WIDTH = 100
+"""Columns of content in a line: a terminal that wrapped a longer one would begin a line without the bar."""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(visible(text).splitlines())
+
+
+def _texts(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield every value of the arguments that has no parts of its own, with its path, as text."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, str(index)))
+    else:
+        yield ".".join(path), value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _content(path: str, text: str) -> Iterator[str]:
+    """Yield the lines that show one argument's content."""
+    yield _one_line(f"     {path}, {len(text):,} characters:")
+    for line in text[:SHOWN_CHARACTERS].splitlines():
+        for part in _columns(visible(line.expandtabs())):
+            yield f"       | {part}"
+    if len(text) > SHOWN_CHARACTERS:
+        left = len(text) - SHOWN_CHARACTERS
+        yield f"       ({left:,} more characters are not shown; `airside approvals list` has all)"
+
+
+def _columns(line: str) -> Iterator[str]:
+    """Yield a line in parts of at most `_WIDTH` columns; wide characters (Chinese, Japanese) take two."""
+    part, width = "", 0
+    for character in line:
+        columns = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if width + columns > _WIDTH:
+            yield part
+            part, width = "", 0
+        part, width = part + character, width + columns
+    yield part

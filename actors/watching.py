@@ -85,7 +85,10 @@ class Watching(Layer):
         guilty = named if named in here else here[0] if len(here) == 1 and self._runs[here[0]].alone else None
         if guilty is not None:
             self._killed_runaways += 1
-            why = f"held the event loop for {stall.held_s:.1f} s at {stall.where or 'an unknown place'}"
+            why = (
+                f"held the event loop for {stall.held_s:.1f} s at {stall.where or 'an unknown place'}: "
+                "an agent that waits or computes must be `async` and await (asyncio.to_thread for code that blocks)"
+            )
             self._condemn(guilty, why)
         elif not named:
             for run_id in here:

@@ -72,7 +72,9 @@ class Limits(Value):
     max_handoffs: Count = 8
     max_depth: Annotated[int, Meta(ge=0, le=8)] = 3
     decide_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 60_000
-    tool_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 30_000
+    tool_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 86_400_000
+    """Longest any call may take.  A tool says itself how long it needs (30 s, if it does not); this can only lower it."""
+
     doubt_wait_s: Count = 0
 
     def lowered(self, named: dict[str, int]) -> Limits:

@@ -51,7 +51,7 @@ def gate(bundle: str, organisation: list[Cap], tenant: list[Cap], tool: ToolSpec
 def test_a_person_is_asked_exactly_where_the_call_could_be_granted_now(
     organisation: list[Cap], tenant: list[Cap], price: int | None, used: int, most: int
 ) -> None:
-    """A gate whose policy asks, asks where one whose policy allows grants, refuses where that refuses, counts nothing."""
+    """A gate whose policy asks does so where one whose policy allows grants, and refuses where that refuses."""
     tool = spec(cost_microusd=price)
     who = identity(limits=Limits(max_cost_microusd=most))
     asks, allows = gate(ASK, organisation, tenant, tool), gate(ALLOW, organisation, tenant, tool)

@@ -269,6 +269,7 @@ async def test_a_call_without_an_answer_by_its_deadline_has_timed_out() -> None:
     dispatcher = made(slow)
     result = await run(dispatcher, granted(slow.spec, timeout_ms=1))
     assert result.reason_code == "tool_timeout" and cancelled == [True] and dispatcher.stats()["active"] == 0
+    assert "did not answer in 0.001 s" in result.error and "it may take 30 s; its run had no longer" in result.error
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,8 @@ class Dispatcher:
             if not deadline.expired():
                 return _unexpected(error, changes)
             text = f"{found.name} did not answer in {context.deadline_s} s, or was stopped"
+            if grant.timeout_ms < found.spec.timeout_ms:
+                text += f" (it may take {found.spec.timeout_ms / 1000:g} s; its run had no longer)"
             if found.process is not None:
                 text += "; its process is dead"
             return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_TIMEOUT)

@@ -1,0 +1,69 @@
+"""What an approver is shown: every value, and the content too, which cannot pass for a line of the display."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airside.actors.results import SHOWN_CHARACTERS, SHOWN_CONTENTS, PendingApproval
+from airside.stack.values import Traced
+
+
+def approval(arguments: dict[str, Any], *authority: str) -> PendingApproval:
+    """Return an approval of a mail whose named arguments were traced to the request."""
+    return PendingApproval(
+        approval_id="apr_1",
+        tenant="acme",
+        requester="ana",
+        run_id="run_1",
+        tool="send_mail",
+        effect="external",
+        arguments=arguments,
+        rule="mails",
+        roles=("lead",),
+        quorum=1,
+        votes=0,
+        expires_us=1_764_400_000_000_000,
+        request="write to kim",
+        origins=tuple(Traced(path=path, value="x", part="authority", origin="request") for path in authority),
+    )
+
+
+def test_the_text_of_a_mail_is_shown_beside_whom_it_goes_to() -> None:
+    lines = approval({"to": ["kim@corp.example"], "body": "Dear Kim,\n\nyes."}, "to.0").lines()
+    assert lines[0].endswith("needs 1 of lead, has 0, until 2025-11-29 07:06:40+00:00")
+    assert lines[2:] == [
+        "     to.0: 'x'  <- request",
+        "     body, 15 characters:",
+        "       | Dear Kim,",
+        "       | ",
+        "       | yes.",
+    ]
+
+
+def test_what_is_left_out_of_a_long_text_is_said() -> None:
+    lines = approval({"body": "a" * (SHOWN_CHARACTERS + 5)}).lines()
+    assert "a" * 100 in lines[3] and lines[-1].startswith("       (5 more characters are not shown")
+    lines = approval({f"n{i}": i for i in range(SHOWN_CONTENTS + 3)}).lines()
+    assert lines[-1] == "     (3 more arguments are not shown)"
+
+
+@given(
+    texts=st.dictionaries(
+        st.text(min_size=1, max_size=8),
+        st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\n\r\t \u2028!"))),
+        max_size=4,
+    )
+)
+def test_no_content_and_no_key_begins_a_line_of_its_own(texts: dict[str, str]) -> None:
+    """Each line of content stands behind a bar, short enough for a terminal not to wrap it."""
+    lines = approval(texts).lines()
+    for line in lines[2:]:
+        assert line.startswith(("       | ", "     ")) and len(line.splitlines()) == 1
+        assert not line.startswith("  !!")
+        if line.startswith("       | "):
+            wide = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
+            assert wide <= 109
