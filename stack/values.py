@@ -73,7 +73,7 @@ class Limits(Value):
     max_depth: Annotated[int, Meta(ge=0, le=8)] = 3
     decide_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 60_000
     tool_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 86_400_000
-    """Longest any call may take: a tool says itself how long it needs (30 s, if it does not), and this only lowers it."""
+    """Longest any call may take: a tool says how long it needs (30 s, if it does not), and this only lowers it."""
 
     doubt_wait_s: Count = 0
 
