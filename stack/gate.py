@@ -235,10 +235,10 @@ class Gate:
         if decision.outcome != "deny":
             wall_ms = _timeout_ms(request, spec) if self.spending.times(identity.tenant) else 0
             # Nobody is asked about a call that there is no budget for; it counts when it is granted.
-            asks = decision.outcome == "require_approval"
-            refusal = self._unaffordable(request, identity, spec, wall_ms, count=not asks)
+            is_asking = decision.outcome == "require_approval"
+            refusal = self._unaffordable(request, identity, spec, wall_ms, count=not is_asking)
             if refusal is not None:
-                decision, approval_id = refusal, None if asks else approval_id
+                decision, approval_id = refusal, None if is_asking else approval_id
         if decision.outcome == "allow":
             grant = self._grant(request, identity, spec, digest(arguments), approval_id or "")
         return GateReply(
