@@ -31,6 +31,7 @@ from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
 from airside.stack.occurrence import Haystack, Json, wanted
+from airside.stack.paths import EVERY, Every, Parts, parse_path, show_path
 from airside.stack.state import RunState, StepRecord
 from airside.stack.toolspec import Place, ToolSpec
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
@@ -55,7 +56,7 @@ class Subject(NamedTuple):
         if len(text) > MAX_VALUE:  # two long values that begin alike must not pass for one
             mark = f"\u2026{digest(text.encode())[:16]}"
             text = text[: MAX_VALUE - len(mark)] + mark
-        return Traced(path=".".join(self.path), value=text, part=self.part, origin=origin, detail=detail)
+        return Traced(path=show_path(self.path), value=text, part=self.part, origin=origin, detail=detail)
 
 
 class Source(NamedTuple):
@@ -209,13 +210,11 @@ def _approved_values(spec: ToolSpec, gated: ActionGated) -> Iterator[tuple[Part 
     yield "content", [each.value for each in seen if each.part == "content"]
 
 
-def _patterns(spec: ToolSpec) -> list[list[str]]:
-    return [path.split(".") for path in spec.content]
+def _patterns(spec: ToolSpec) -> list[Parts]:
+    return [parse_path(path) for path in spec.content]
 
 
-def _leaves(
-    value: Json, path: Path, place: Place, patterns: list[list[str]] | None
-) -> Iterator[tuple[Path, Json, Part]]:
+def _leaves(value: Json, path: Path, place: Place, patterns: list[Parts] | None) -> Iterator[tuple[Path, Json, Part]]:
     """Yield the values without parts of their own, and the keys no schema names; `patterns` is None within content."""
     part: Part = "content" if patterns is None else "authority"
     if isinstance(value, dict) and (value or not path):
@@ -226,17 +225,17 @@ def _leaves(
             yield from _leaves(inner, (*path, key), place.key(key), below)
     elif isinstance(value, list) and value:
         for index, inner in enumerate(value):
-            yield from _leaves(inner, (*path, str(index)), place.item(), _below(patterns, "*"))
+            yield from _leaves(inner, (*path, str(index)), place.item(), _below(patterns, EVERY))
     else:
         yield path, value, part
 
 
-def _below(patterns: list[list[str]] | None, part: str) -> list[list[str]] | None:
+def _below(patterns: list[Parts] | None, part: str | Every) -> list[Parts] | None:
     """Return what is left of the patterns one level down; None once one of them is used up."""
     if patterns is None:
         return None
     left = [pattern[1:] for pattern in patterns if pattern[0] == part]
-    return None if [] in left else left
+    return None if () in left else left
 
 
 def _role(subject: Subject) -> Role:

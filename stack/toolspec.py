@@ -13,6 +13,7 @@ from msgspec import field
 
 from airside.stack.canonical import canonical, check_bounds, digest
 from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.paths import EVERY, parse_path
 from airside.stack.values import EffectClass, Risk, Value
 
 MAX_ARGUMENT_BYTES = 256 * 1024
@@ -62,7 +63,13 @@ class ToolSpec(Value):
             raise InvalidConfig(f"tool {name}: the schema's type is {schema.get('type')!r}; it must be 'object'")
         apart = {name: fields.pop(name, False) for name in ("undoable", "memorable")}
         for path in fields.get("content", ()):
-            if not _exists(schema, path):
+            try:
+                exists = _exists(schema, path)
+            except InvalidConfig as error:
+                raise InvalidConfig(
+                    f"tool {name}: content {path!r:.80} is none of its arguments: {error.message}"
+                ) from None
+            if not exists:
                 raise InvalidConfig(f"tool {name}: content {path!r:.80} is none of its arguments")
         risk = fields.pop("risk", None) or RISK_OF[fields["effect"]]
         identity = {**fields, "parameters": schema, "risk": risk}
@@ -163,14 +170,14 @@ def _alternatives(root: dict[str, Any], schemas: list[Any]) -> list[dict[str, An
 
 def _exists(schema: dict[str, Any], path: str) -> bool:
     """Whether a dotted path names an argument, or a part of one whose inside the schema leaves open."""
-    place, parts = Place(schema), path.split(".")
-    for depth, part in enumerate(parts):
-        if part == "*" and place.has_items:
+    place = Place(schema)
+    for depth, part in enumerate(parse_path(path)):
+        if part is EVERY and place.has_items:
             place = place.item()
-        elif place.is_named(part):
+        elif part is not EVERY and place.is_named(part):
             place = place.key(part)
         else:
-            return depth > 0 and part != "" and place.is_open("array" if part == "*" else "object")
+            return depth > 0 and place.is_open("array" if part is EVERY else "object")
     return True
 
 

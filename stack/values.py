@@ -209,8 +209,8 @@ class Decision(Value):
 class Traced(Value):
     """Where a value of a call's arguments comes from: the most trusted source that has it (`stack/provenance.py`).
 
-    `path` is the argument's, dotted; `value` at most 200 characters, hidden ones escaped; `detail` names the source
-    within the origin (`read_mail, step 3`).
+    `path` is the argument's, dotted (`stack/paths.py`); `value` at most 200 characters, hidden ones escaped; `detail`
+    names the source within the origin (`read_mail, step 3`).
     """
 
     path: str
