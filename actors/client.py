@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -21,29 +20,30 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util import list_named_actors
 
-from airside.actors.books import ORDER_PURPOSE
 from airside.actors.doubts import list_doubts
 from airside.actors.jobs import BadLine, Job
 from airside.actors.layer import now_us
 from airside.actors.memory_client import MemoryClient
 from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.orders import sealed_order, switch_target
 from airside.actors.progress import progress_of
 from airside.actors.results import PendingApproval, RunResult, ended, refused
 from airside.actors.settings import Settings
 from airside.actors.stopping import close_layers, end_actors
 from airside.actors.stubs import encode
 from airside.stack.auth import issue_token
+from airside.stack.canonical import write_bounded
 from airside.stack.doubts import Doubt
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Misuse, Refused
 from airside.stack.events import decode_event
 from airside.stack.ids import parse_run
 from airside.stack.keyring import KeyRing
-from airside.stack.messages import Order, Submission, Ticket, VoteReply
+from airside.stack.messages import Submission, Ticket, VoteReply
 from airside.stack.reasons import ReasonCode
 from airside.stack.rollback import RollbackReport
-from airside.stack.sealing import wrap
 from airside.stack.story import tell
-from airside.stack.switches import SwitchScope, SwitchThrown
+from airside.stack.switches import SwitchThrown
+from airside.stack.values import MAX_REQUEST_BYTES
 
 Answer = TypeVar("Answer")
 
@@ -287,7 +287,7 @@ class Stack:
         self, approval_id: str, arguments: dict[str, Any], *, token: str = "", principal: str = "", note: str = ""
     ) -> str:
         """Approve with other arguments: a new action, which is validated and gated again; as `approve`."""
-        return self._vote(approval_id, "edit", token, principal, note, msgspec.json.encode(arguments))
+        return self._vote(approval_id, "edit", token, principal, note, _written(arguments, "arguments"))
 
     def _vote(self, approval_id: str, verdict: str, token: str, principal: str, note: str, arguments: bytes) -> str:
         credential = token
@@ -336,7 +336,8 @@ class Stack:
 
         A run that waits goes on; of one that has ended it is put on record, and `in_doubt` lists it no longer.
         """
-        return self._order("settle", "run", run, why, happened=happened, output=msgspec.json.encode(output))
+        written = _written(output, "output")
+        return self._order("settle", "run", run, why, happened=happened, output=written)
 
     def switch_off(self, *, why: str = "", for_s: float = 0, **target: Any) -> None:
         """Throw a kill switch: give one of `tenant`, `principal` (`tenant/principal`), `tool`, `run`, `version`, `all`.
@@ -346,11 +347,11 @@ class Stack:
         layer could not be told.  Needs the stack's keys.
         """
         until_us = now_us() + int(for_s * 1e6) if for_s else 0
-        self._order("switch_off", *_switch_target(target), why, until_us=until_us)
+        self._order("switch_off", *switch_target(target), why, until_us=until_us)
 
     def switch_on(self, *, why: str = "", **target: Any) -> None:
         """Take a switch back; `target` as for `switch_off`."""
-        self._order("switch_on", *_switch_target(target), why)
+        self._order("switch_on", *switch_target(target), why)
 
     def switches(self) -> list[SwitchThrown]:
         """Return what is switched off, oldest first."""
@@ -363,16 +364,7 @@ class Stack:
         return int(reached)
 
     def _sealed_order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> bytes:
-        order = Order(
-            action=action,
-            scope=scope,
-            target=target,
-            by=f"operator-{getpass.getuser()}",
-            why=why,
-            at_us=now_us(),
-            **more,
-        )
-        return wrap(self._key_ring().seal, ORDER_PURPOSE, encode(order))
+        return sealed_order(self._key_ring().seal, action, scope, target, why, **more)
 
     def status(self) -> dict[str, Any]:
         """Return every layer's health and counts; a layer that does not answer is shown as down."""
@@ -479,14 +471,9 @@ class Stack:
         self.close()
 
 
-def _switch_target(target: dict[str, Any]) -> tuple[str, str]:
-    """Return scope and target; raise `Misuse` unless exactly one that exists is named."""
-    if len(target) != 1 or not target.keys() <= set(get_args(SwitchScope)) or not all(target.values()):
-        raise Misuse(f"switch: say one of {', '.join(get_args(SwitchScope))}, not {sorted(target)}")
-    ((scope, name),) = target.items()
-    if (scope == "principal" and "/" not in name) or (scope == "all" and name is not True):
-        raise Misuse(f"switch: {scope} {name!r:.80}: a principal is TENANT/PRINCIPAL, and all is everything")
-    return scope, "" if scope == "all" else name
+def _written(value: Any, where: str) -> bytes:
+    """Return a caller's value as JSON; raise `InvalidInput` for what is none."""
+    return write_bounded(value, max_bytes=MAX_REQUEST_BYTES, where=where)
 
 
 def _job(job: Job | BadLine | dict[str, Any]) -> Job | BadLine:

@@ -10,11 +10,13 @@ import msgspec
 
 from airside.actors.stubs import RemoteJournal
 from airside.stack import events as ev
+from airside.stack.canonical import parse_bounded
 from airside.stack.doubts import Doubt, EffectSettled, decode_settled, doubts_of, settled_append, settled_stream
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId, parse_run, root_of
 from airside.stack.messages import Delivery, Order
 from airside.stack.rollback import RollbackBook, rollback_stream
+from airside.stack.values import MAX_REQUEST_BYTES
 
 _TAKEN_S = 10.0
 """How long a run may take to put on record what it was told; it writes what is new within half a second."""
@@ -56,6 +58,7 @@ class DoubtDesk:
         then it may be ordered again.
         """
         run_id = parse_run(order.target.partition(":")[0])
+        parse_bounded(order.output, max_bytes=MAX_REQUEST_BYTES, where="output")
         meant = order.target
         until = asyncio.get_running_loop().time() + _TAKEN_S
         while asyncio.get_running_loop().time() < until:

@@ -20,10 +20,7 @@ from airside.stack.ids import ApprovalId, request_for, run_of
 from airside.stack.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_order
 from airside.stack.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
-from airside.stack.values import Identity, Request, decode_json
-
-MAX_REQUEST_BYTES = 2 * 2**20
-"""A request carries a text and inputs; larger data belongs in a store the tools read."""
+from airside.stack.values import MAX_REQUEST_BYTES, Identity, Request, decode_json
 
 
 class Ingress(Layer):

@@ -14,12 +14,12 @@ import jsonschema_rs
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from airside.stack.canonical import canonical, parse_bounded
+from airside.stack.canonical import parse_bounded, write_bounded
 from airside.stack.errors import InvalidInput
-from airside.stack.values import Limits, Request
+from airside.stack.values import MAX_REQUEST_BYTES, Limits, Request
 from airside.stack.yaml_source import explain
 
-MAX_LINE_BYTES = 2 * 2**20
+MAX_LINE_BYTES = MAX_REQUEST_BYTES
 
 
 class Job(BaseModel):
@@ -44,11 +44,11 @@ class Job(BaseModel):
         return self
 
     def to_request(self) -> Request:
-        """Return the request; raise `InvalidInput` naming a limit that does not exist or is not a count."""
+        """Return the request; raise `InvalidInput` naming what of the inputs is no JSON, or the limit that is none."""
         Limits().lowered(self.limits)
         return Request(
             text=self.request,
-            inputs=msgspec.Raw(canonical(self.inputs)),
+            inputs=msgspec.Raw(write_bounded(self.inputs, max_bytes=MAX_REQUEST_BYTES, where="inputs")),
             route=self.route,
             labels=tuple(self.labels),
             limits=self.limits,

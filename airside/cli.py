@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from airside.memory_cli import memory
+from airside.output import json_line
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, Misuse
 
 if TYPE_CHECKING:
@@ -284,7 +285,8 @@ def settle(
 ) -> None:
     """Say what became of a run's call in doubt: one that waits goes on, of one that has ended it is put on record."""
     with attached(state_dir) as stack:
-        typer.echo(f"settled {stack.settle(run_id, happened=happened, output=_json(output), why=why)}")
+        found = _json(output, "--output")
+        typer.echo(f"settled {stack.settle(run_id, happened=happened, output=found, why=why)}")
 
 
 @approvals.callback(invoke_without_command=True)
@@ -336,15 +338,15 @@ def edit(
 ) -> None:
     """Approve a call with other arguments; it is validated and gated again."""
     with attached(state_dir) as stack:
-        new = _json(arguments)
+        new = _json(arguments, "arguments")
         typer.echo(stack.edit(approval_id, new, token=credential, principal=principal, note=note))
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"not JSON: {error}") from None
+def _json(text: str, where: str) -> Any:
+    from airside.stack.canonical import parse_bounded
+    from airside.stack.values import MAX_REQUEST_BYTES
+
+    return parse_bounded(text.encode(errors="surrogatepass"), max_bytes=MAX_REQUEST_BYTES, where=where)
 
 
 @audit.command()
@@ -367,7 +369,7 @@ def query(sql: str, state_dir: StateDir = HERE) -> None:
 
     with open_audit(state_dir) as journal:
         for row in journal.query(sql).to_pylist():
-            typer.echo(json.dumps(row, default=lambda v: v.hex() if isinstance(v, bytes) else str(v)))
+            typer.echo(json_line(row))
 
 
 @audit.command()

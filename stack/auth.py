@@ -18,7 +18,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from airside.stack.canonical import parse_bounded
+from airside.stack.canonical import parse_bounded, write_bounded
 from airside.stack.directory import Directory, Principal, Tenant, lower
 from airside.stack.errors import AuthRefused, InvalidConfig, InvalidId, InvalidInput
 from airside.stack.ids import parse_principal, parse_tenant
@@ -218,12 +218,17 @@ def issue_token(
     kid: str = LOCAL_KEY_ID,
     claims: Mapping[str, Any] | None = None,
 ) -> str:
-    """Sign a token with the stack's local key, for use on the machine that has it."""
+    """Sign a token with the stack's local key, for use on the machine that has it.
+
+    Raises `InvalidInput` for a life that is no whole number of seconds from 1 on, and for claims that are no JSON;
+    they do not override what the token says by itself.
+    """
+    if type(ttl_s) is not int or not 1 <= ttl_s < _LAST_SECOND - now_s:
+        raise InvalidInput(f"token: a life of {ttl_s!r:.40} s: give a whole number of seconds, at least 1")
     key = serialization.load_pem_private_key(private_pem, password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise InvalidConfig("the issuer's key is not an Ed25519 key")
-    body = {
-        **(claims or {}),
+    said = {
         "iss": issuer,
         "aud": audience,
         "sub": parse_principal(principal),
@@ -231,4 +236,5 @@ def issue_token(
         "nbf": now_s,
         "exp": now_s + ttl_s,
     }
-    return jwt.encode(body, key, algorithm="EdDSA", headers={"kid": kid})
+    write_bounded(dict(claims or {}), max_bytes=MAX_TOKEN_BYTES, where="token claims")
+    return jwt.encode({**(claims or {}), **said}, key, algorithm="EdDSA", headers={"kid": kid})

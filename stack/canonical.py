@@ -1,14 +1,18 @@
 """One encoding for what is hashed, approved, granted and executed: canonical, bounded JSON.
 
 Canonical = UTF-8, keys sorted, no spaces, no NaN or infinity, no repeated key.  What passes `parse_bounded` and is
-written by `canonical` has one byte string and so one digest, whoever computes it.
+written by `canonical` has one byte string and so one digest, whoever computes it.  JSON from outside comes in through
+`parse_bounded` and a caller's own values through `write_bounded`, everywhere: what comes in is what was meant, or it
+is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from enum import Enum
 from typing import Any
 
 import orjson
@@ -24,7 +28,7 @@ MAX_DEPTH = 32
 MAX_NODES = 1_000_000
 """Values in one value; 10 MB of JSON have fewer, unless they are made to have many."""
 
-_SORTED = orjson.OPT_SORT_KEYS
+_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _ALLOWED_CONTROLS = frozenset("\t\n\r")
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
@@ -32,9 +36,38 @@ _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 def canonical(value: Json) -> bytes:
     """Encode canonically; raise `InvalidInput` for what JSON cannot hold."""
     try:
-        return orjson.dumps(value, option=_SORTED)
+        data = orjson.dumps(value, option=_CANONICAL)
     except (TypeError, orjson.JSONEncodeError) as error:
         raise InvalidInput(f"not a JSON value: {error}") from None
+    if b"null" in data:  # which orjson also writes for what is no finite number
+        _check_finite(value)
+    return data
+
+
+def _check_finite(value: Json) -> None:
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            left.extend(item.values())
+        elif isinstance(item, list | tuple):
+            left.extend(item)
+        elif isinstance(item, Enum):
+            left.append(item.value)
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise InvalidInput(f"not a JSON value: {item} is not a finite number")
+
+
+def write_bounded(value: Json, *, max_bytes: int, where: str) -> bytes:
+    """Encode a caller's value canonically; raise `InvalidInput` for what `parse_bounded` would not give back."""
+    check_bounds(value, where=where)
+    try:
+        data = canonical(value)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error.message}") from None
+    if len(data) > max_bytes:
+        raise InvalidInput(f"{where}: {len(data):,} bytes are over the bound of {max_bytes:,}")
+    return data
 
 
 def digest(data: bytes) -> str:
@@ -114,12 +147,18 @@ def _check_text(text: str, path: str) -> None:
             raise InvalidInput(f"{path}: a lone surrogate is not text")
 
 
+def as_text(said: str) -> str:
+    """Return what somebody said as text that can be encoded: what is no Unicode is shown by its escape."""
+    return said.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def parse_bounded(data: bytes, *, max_bytes: int, where: str) -> Json:
     """Parse JSON from outside; raise `InvalidInput` for size, depth, NaN, repeated keys or control characters."""
     if len(data) > max_bytes:
         raise InvalidInput(f"{where}: {len(data):,} bytes are over the bound of {max_bytes:,}")
     try:
-        value = json.loads(data, object_pairs_hook=_no_repeats, parse_constant=_no_constants)
+        # As text: of bytes, `json` would guess UTF-16 and UTF-32 as well.
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constants)
     except RecursionError:
         raise InvalidInput(f"{where}: nested too deep") from None
     except (ValueError, UnicodeDecodeError) as error:

@@ -21,7 +21,7 @@ from airside.stack.account import Account
 from airside.stack.agents import Recalled, View
 from airside.stack.approvals import ApprovalRequested, call_digest
 from airside.stack.asking import AgentLate, ask, checked, told
-from airside.stack.canonical import canonical
+from airside.stack.canonical import canonical, check_bounds, parse_bounded
 from airside.stack.claims import withdraw
 from airside.stack.errors import LayerUnavailable
 from airside.stack.gate import GateReply, GateRequest
@@ -34,8 +34,8 @@ from airside.stack.ports import ExecuteRequest, RecallRequest, Warrant
 from airside.stack.provenance import Tracer
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import RunLog
-from airside.stack.topology import FanOut, Route, Visit
-from airside.stack.values import Decision, Limits, ToolResult
+from airside.stack.topology import Done, FanOut, Route, Visit
+from airside.stack.values import MAX_REQUEST_BYTES, Decision, Limits, ToolResult
 
 
 class Cycle:
@@ -172,7 +172,7 @@ class Cycle:
         return ev.RoutePlanned(step=i.step, route=route, metered=metered, price=price, at_us=now, cause=i.cause)
 
     def _existing(self, route: Route) -> Route:
-        """Return a route whose names all exist; raise `LookupError` otherwise."""
+        """Return a route whose names all exist and whose values are JSON; raise `LookupError` or `InvalidInput`."""
         if isinstance(route, Visit):
             if route.agent not in self._layers.agents:
                 raise LookupError(f"no agent {route.agent!r}")
@@ -181,6 +181,10 @@ class Cycle:
             missing = [branch.route for branch in route.branches if branch.route not in self._layers.routes]
             if missing or not route.branches:
                 raise LookupError(f"no routes {missing}")
+            for branch in route.branches:
+                parse_bounded(bytes(branch.inputs), max_bytes=MAX_REQUEST_BYTES, where=f"inputs of {branch.route}")
+        elif isinstance(route, Done):
+            check_bounds(route.answer, where="answer")
         return route
 
     async def _recall(self, i: do.Recall) -> ev.Event:

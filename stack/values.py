@@ -21,6 +21,9 @@ Count = Annotated[int, Meta(ge=0, le=MOST)]
 
 NULL = Raw(b"null")
 
+MAX_REQUEST_BYTES = 2 * 2**20
+"""A request carries a text and inputs; larger data belongs in a store the tools read."""
+
 EffectClass = Literal["read", "write", "external", "irreversible"]
 Risk = Literal["low", "medium", "high"]
 Part = Literal["authority", "content"]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from airside.stack.auth import MAX_TOKEN_BYTES, Authenticator, hash_api_key, issue_token, new_api_key
 from airside.stack.directory import load_directory, lower
-from airside.stack.errors import AuthRefused, InvalidConfig, InvalidId
+from airside.stack.errors import AuthRefused, InvalidConfig, InvalidId, InvalidInput
 from airside.stack.identity import IdentityChecker, seal_identity
 from airside.stack.keyring import KeyRing
 from airside.stack.values import Limits
@@ -431,3 +431,17 @@ def test_half_a_pem_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
 
 def test_a_key_ring_does_not_show_its_keys(tmp_path: Path) -> None:
     assert repr(KeyRing.open(tmp_path)) == "KeyRing()"
+
+
+@pytest.mark.parametrize("ttl_s", [0, -5, 2.5, True, float("inf"), 2**41, "60"])
+def test_a_token_lives_for_a_whole_number_of_seconds(ttl_s: Any, tmp_path: Path) -> None:
+    pem = KeyRing.open(tmp_path).issuer_pem
+    with pytest.raises(InvalidInput, match="whole number of seconds"):
+        issue_token(pem, tenant="acme", principal="ana", now_s=0, ttl_s=ttl_s)
+
+
+@pytest.mark.parametrize("claims", [{"a": float("nan")}, {"a": {1}}, {1: 2}, {"a": "x" * 10_000}])
+def test_a_token_says_json_of_a_bounded_size(claims: Any, tmp_path: Path) -> None:
+    pem = KeyRing.open(tmp_path).issuer_pem
+    with pytest.raises(InvalidInput, match="token claims"):
+        issue_token(pem, tenant="acme", principal="ana", now_s=0, claims=claims)

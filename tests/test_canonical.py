@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.stack.canonical import MAX_DEPTH, canonical, check_bounds, digest, parse_bounded, parse_own
+from airside.stack.canonical import MAX_DEPTH, canonical, check_bounds, digest, parse_bounded, parse_own, write_bounded
 from airside.stack.errors import InvalidInput
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
@@ -64,10 +68,115 @@ def test_different_values_have_different_digests(one: Any, other: Any) -> None:
         assert one == other
 
 
-@pytest.mark.parametrize("value", [b"x", object(), {1: 2}, {1, 2}, 2**70, "\ud800"])
+@dataclass
+class Point:
+    """No JSON value, whatever its fields are."""
+
+    x: int = 1
+
+
+class Odd(Enum):
+    """An enumeration of a number that is none."""
+
+    NAN = math.nan
+
+
+NO_JSON = [b"x", object(), {1: 2}, {1, 2}, 2**70, "\ud800", math.nan, [{"a": (1, -math.inf)}], Odd.NAN]
+NO_JSON += [Point(), {"at": date(2026, 1, 1)}, {"at": datetime(2026, 1, 1)}]
+
+
+@pytest.mark.parametrize("value", NO_JSON)
 def test_what_json_cannot_hold_has_no_canonical_form(value: Any) -> None:
     with pytest.raises(InvalidInput, match="not a JSON value"):
         canonical(value)
+
+
+@pytest.mark.parametrize("value", NO_JSON)
+def test_a_callers_value_that_json_cannot_hold_is_refused_saying_where(value: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^x\.inputs"):
+        write_bounded({"inputs": value}, max_bytes=1000, where="x")
+
+
+def test_null_is_null_and_only_that() -> None:
+    assert canonical({"a": None, "b": "null", "c": [1.5, None]}) == b'{"a":null,"b":"null","c":[1.5,null]}'
+    assert write_bounded((1, None), max_bytes=8, where="x") == b"[1,null]"
+    with pytest.raises(InvalidInput, match="8 bytes are over the bound of 7"):
+        write_bounded((1, None), max_bytes=7, where="x")
+
+
+odd_numbers = st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, 2**64, -(2**63) - 1, 1e308, -0.0])
+odd_keys = texts | st.integers(0, 3) | st.sampled_from(["a", "\ud800", "\x00"]) | st.none()
+anything = st.recursive(
+    values | odd_numbers | st.text(max_size=4) | st.binary(max_size=3) | st.just(Point()) | st.dates(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(odd_keys, inner, max_size=3)
+        | st.frozensets(st.integers(0, 3), max_size=2)
+    ),
+    max_leaves=8,
+)
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as JSON has it: a tuple is a list."""
+    if isinstance(value, dict):
+        return {key: as_json(inner) for key, inner in value.items()}
+    return [as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+@settings(max_examples=400)
+@given(value=anything)
+def test_a_callers_value_comes_out_the_same_or_is_refused(value: Any) -> None:
+    try:
+        data = write_bounded(value, max_bytes=100_000, where="x")
+    except InvalidInput:
+        return
+    assert same(parse(data, 100_000), as_json(value))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal and of the same types: 1, 1.0 and True are three."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and one == other
+
+
+loose_numbers = st.sampled_from(
+    ["NaN", "-Infinity", "1e400", "1E5", "-0.0", "12345678901234567890123", "01", "1.", "0x1"]
+)
+loose = st.recursive(
+    st.sampled_from(["null", "true", '"a"', '"\\ud800"', '"\\u0000"', '"\x7f"', "1", "1.0"]) | loose_numbers,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: "[" + ",".join(items) + "]")
+        | st.lists(st.tuples(st.sampled_from(['"a"', '"b"', '"\\u0061"']), inner), max_size=3).map(
+            lambda pairs: "{" + ", ".join(f"{key} : {item}" for key, item in pairs) + "}"
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400)
+@given(text=loose)
+def test_json_from_outside_comes_out_the_same_or_is_refused(text: str) -> None:
+    try:
+        value = parse(text)
+    except InvalidInput:
+        return
+    pairs: list[int] = []
+    again = json.loads(
+        text, object_pairs_hook=lambda found: (pairs.append(len(found) - len(dict(found))), dict(found))[1]
+    )
+    assert not any(pairs) and same(value, again) and same(parse(canonical(value)), value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_json_is_utf_8(encoding: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^x: "):
+        parse('{"a": 1}'.encode(encoding))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from msgspec import Raw
 
 from airside.stack import events as ev
@@ -21,7 +22,7 @@ from airside.stack.machine import RunMachine
 from airside.stack.policy import load_bundle
 from airside.stack.reasons import ReasonCode
 from airside.stack.state import Phase
-from airside.stack.topology import FanOutFanIn, SingleAgent, Topology
+from airside.stack.topology import Branch, Done, FanOut, FanOutFanIn, Route, SingleAgent, Topology, TopologyState
 from airside.stack.values import Finish, Limits, Outcome, Request, Usage
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
@@ -201,3 +202,31 @@ async def test_a_cancel_in_a_step_is_told_as_the_owners() -> None:
     world = World(FunctionAgent(thinks))
     await world.run()
     assert world.phase is Phase.CANCELLED
+
+
+class Says(SingleAgent):
+    """A topology that answers by itself."""
+
+    def __init__(self, route: Route) -> None:
+        super().__init__("a")
+        self._route = route
+
+    def next_step(self, state: TopologyState) -> Route:
+        """Return what it was made with."""
+        return self._route
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Done(answer=float("nan")),
+        Done(answer={"a": {1, 2}}),
+        FanOut(branches=(Branch(route="x", text="t", inputs=Raw(b'{"a":1,"a":2}')),)),
+        FanOut(branches=(Branch(route="x", text="t", inputs=Raw(b"NaN")),)),
+    ],
+    ids=repr,
+)
+async def test_what_a_topology_says_must_be_json(route: Route) -> None:
+    world = World(ReplayAgent(), Says(route))
+    await world.run()
+    assert world.phase is Phase.FAILED

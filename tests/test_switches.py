@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.client import _switch_target
 from airside.actors.layer import now_us
+from airside.actors.orders import switch_target
 from airside.actors.switchboard import Switchboard
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
@@ -145,6 +145,6 @@ async def test_one_whose_end_is_over_is_refused_instead_of_protecting_nobody() -
 
 
 def test_all_is_not_meant_by_who_names_something() -> None:
-    assert _switch_target({"all": True}) == ("all", "")
+    assert switch_target({"all": True}) == ("all", "")
     with pytest.raises(Misuse, match="all is everything"):
-        _switch_target({"all": "acme"})
+        switch_target({"all": "acme"})
