@@ -17,7 +17,7 @@ from airside.memory.rules import MemoryRules
 from airside.stack.agents import Agent, FunctionAgent, price_of
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import InvalidConfig
-from airside.stack.policy import Bundle, load_bundle
+from airside.stack.policy import Bundle, Rule, load_bundle
 from airside.stack.spending import DECISION_UNITS
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import SingleAgent, Topology
@@ -109,9 +109,23 @@ def _check_names(bundle: Bundle, tools: Mapping[str, Tool]) -> None:
             if not any(_may_have(tool, test.path.partition(".")[0]) for tool in meant):
                 who = "no tool" if rule.when.tool is None else f"none of {sorted(tool.name for tool in meant)}"
                 raise InvalidConfig(f"policy: rule {rule.id}: {who} has an argument {test.path!r}")
-        for name in (name for test in rule.when.origins or () for name in test.outside or test.within or ()):
-            if name.startswith("tool:") and name.removeprefix("tool:") not in tools:
+        _check_origins(rule, tools)
+
+
+def _check_origins(rule: Rule, tools: Mapping[str, Tool]) -> None:
+    """Raise `InvalidConfig` for a rule about the output of a tool there is not, or that trusts what outsiders write."""
+    for test in rule.when.origins or ():
+        for name in test.outside or test.within or ():
+            tool = tools.get(name.removeprefix("tool:"))
+            if not name.startswith("tool:"):
+                continue
+            if tool is None:
                 raise InvalidConfig(f"policy: rule {rule.id}: no tool for {name!r}; there are {sorted(tools)}")
+            if test.trusts(rule.outcome) and not tool.spec.trusted_output:
+                raise InvalidConfig(
+                    f"policy: rule {rule.id} trusts {name!r}, but an outsider may write what {tool.name} returns: "
+                    "declare the tool with trusted_output=True if nobody can, or take it off the list"
+                )
 
 
 def _may_have(tool: Tool, argument: str) -> bool:

@@ -252,6 +252,19 @@ def _texts(value: Json, *, marked: bool) -> Iterator[str]:
             yield f"id {text}" if is_name else text
 
 
+def leaves(value: Json) -> Iterator[Json]:
+    """Yield the texts and numbers of a JSON value that have no parts of their own; keys are none."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif item is not None and not isinstance(item, bool):
+            yield item
+
+
 def _bounded(texts: Iterator[str]) -> Iterator[str]:
     room = _MAX_TEXT
     for text in texts:

@@ -97,7 +97,8 @@ class OriginTest(_Closed):
     """A condition on where the arguments' values come from (`stack/provenance.py`).
 
     `outside`: at least one value (`of: authority`, `content`, or `any`) has an origin that is not listed; `within`: all
-    have one that is.  `tool:NAME` lists the output of one tool.
+    have one that is.  `tool:NAME` lists what one tool returned: where a rule trusts it, only a whole value of a tool
+    that no outsider writes into; a word within a value may be planted.
     """
 
     of: Literal["authority", "content", "any"] = "any"
@@ -117,6 +118,11 @@ class OriginTest(_Closed):
         if (self.outside is None) == (self.within is None):
             raise ValueError("give either outside or within")
         return self
+
+
+    def trusts(self, outcome: str) -> bool:
+        """Whether the rule is milder because of what is listed, not stricter."""
+        return (self.within is not None) == (outcome == "allow")
 
 
 class RemainingTest(_Closed):
@@ -246,7 +252,7 @@ class Evaluator:
         self.version = bundle.version
         order = {"deny": 0, "require_approval": 1, "allow": 2}
         rules = sorted(bundle.rules, key=lambda rule: (order[rule.outcome], -_quorum(rule), rule.id))
-        compiled = [(rule.when.effect, self._decision(rule), _conditions(rule.when)) for rule in rules]
+        compiled = [(rule.when.effect, self._decision(rule), _conditions(rule)) for rule in rules]
         self._rules = {
             effect: [
                 (decision, conditions) for effects, decision, conditions in compiled if effect in (effects or [effect])
@@ -301,8 +307,9 @@ def _quorum(rule: Rule) -> int:
     return rule.approval.quorum if rule.approval else 0
 
 
-def _conditions(when: When) -> list[Condition]:
+def _conditions(rule: Rule) -> list[Condition]:
     """Compile the conditions, cheapest first; the effect's is the choice of the list the rule is in."""
+    when = rule.when
     found: list[Condition] = []
     if when.risk is not None:
         risks = frozenset(when.risk)
@@ -319,7 +326,7 @@ def _conditions(when: When) -> list[Condition]:
         found.append(lambda f: not labels.isdisjoint(f.labels))
     found += [_remaining_condition(test) for test in when.remaining or []]
     found += [_argument_condition(test) for test in when.arguments or []]
-    found += [_origin_condition(test) for test in when.origins or []]
+    found += [_origin_condition(test, test.trusts(rule.outcome)) for test in when.origins or []]
     if when.time is not None:
         found.append(_time_condition(when.time))
     return found
@@ -405,13 +412,14 @@ def _argument_condition(test: ArgumentTest) -> Condition:
     return holds
 
 
-def _origin_condition(test: OriginTest) -> Condition:
+def _origin_condition(test: OriginTest, trusts: bool) -> Condition:
     listed = frozenset(test.outside or test.within or ())
     parts = ("authority", "content") if test.of == "any" else (test.of,)
 
     def is_listed(traced: Traced) -> bool:
         if traced.origin == "tool" and f"tool:{traced.detail.partition(',')[0]}" in listed:
-            return True
+            # A name that a directory returns may hold a planted address: a part of a value vouches for nothing.
+            return traced.whole or not trusts or "tool" in listed
         return traced.origin in listed
 
     def all_within(facts: Facts) -> bool:

@@ -8,7 +8,8 @@ occurs in (`stack/occurrence.py`), in this order:
  2. request        the principal's own text and inputs; of a branch, those of the run it belongs to
  3. configuration  the caller's name, tenant and attributes; a default of the tool's schema; nothing at all ("", [])
  4. memory         a record that was recalled in this activation
- 5. tool           what a tool returned earlier, the first that did; a request labelled `untrusted` counts as one
+ 5. tool           what a tool returned earlier: a whole value of one that no outsider writes into, else the first
+                   that did; a request labelled `untrusted` counts as one
  6. branch         a branch's answer; in a branch, the text that somebody else wrote for it
  7. nowhere        an agent made it up, or put it together; what a tool only gave back of a call's arguments is that
 
@@ -30,7 +31,7 @@ from airside.stack.canonical import canonical, digest
 from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
-from airside.stack.occurrence import Haystack, Json, wanted
+from airside.stack.occurrence import Haystack, Json, leaves, wanted
 from airside.stack.paths import EVERY, Every, Parts, parse_path, show_path
 from airside.stack.state import RunState, StepRecord
 from airside.stack.toolspec import Place, ToolSpec
@@ -50,13 +51,14 @@ class Subject(NamedTuple):
     value: Json
     part: Part
 
-    def traced(self, origin: Origin, detail: str = "") -> Traced:
+    def traced(self, origin: Origin, detail: str = "", *, whole: bool = False) -> Traced:
         """Return it with its origin, as a person sees it."""
         text = visible(self.value if isinstance(self.value, str) else canonical(self.value).decode())
         if len(text) > MAX_VALUE:  # two long values that begin alike must not pass for one
             mark = f"\u2026{digest(text.encode())[:16]}"
             text = text[: MAX_VALUE - len(mark)] + mark
-        return Traced(path=show_path(self.path), value=text, part=self.part, origin=origin, detail=detail)
+        path = show_path(self.path)
+        return Traced(path=path, value=text, part=self.part, origin=origin, detail=detail, whole=whole)
 
 
 class Source(NamedTuple):
@@ -66,6 +68,15 @@ class Source(NamedTuple):
     detail: str
     hay: Haystack
     part: Part | None = None
+    whole: bool = False
+
+
+class Read(NamedTuple):
+    """A step of the history: what an agent said in it, what came back, and the values of it that a tool vouches for."""
+
+    said: Source
+    output: Source
+    vouched: Source | None
 
 
 def subjects(spec: ToolSpec, arguments: Mapping[str, Json]) -> Iterator[Subject]:
@@ -103,7 +114,7 @@ class Tracer:
         self._submitted = submitted
         self._specs = specs
         self._memories: dict[str, Source] = {}
-        self._read_steps: dict[int, tuple[Source, Source]] = {}
+        self._read_steps: dict[int, Read] = {}
         self._fixed: list[Source] = []
         self._inputs: Json = None
 
@@ -118,22 +129,27 @@ class Tracer:
         spec = next((spec for spec in self._specs if spec.name == tool), None)
         if spec is None:
             return ()
-        sources = [*self._approved(state), *self._told(), *self._memories.values(), *self._read(state.history)]
-        sources += [Source("branch", end.route, Haystack(end.answer)) for end in state.branches or ()]
-        sources += self._written()
+        reads = [self._reading(record) for record in state.history]
+        sources = [*self._approved(state), *self._told(), *self._memories.values()]
+        # What an agent said itself gains nothing by coming back from a tool.
+        vouched = [source for read in reads for source in (read.said, read.vouched) if source is not None]
+        rest = [*self._outsiders(), *(source for read in reads for source in (read.said, read.output))]
+        rest += [Source("branch", end.route, Haystack(end.answer)) for end in state.branches or ()]
+        rest += self._written()
+        groups = [sources, vouched if any(read.vouched for read in reads) else [], rest]
         before = next((each for each in state.history if _repeats(spec, arguments, each)), None)
         found: list[Traced] = []
         for subject in subjects(spec, arguments):
             if len(found) == MAX_TRACED:
                 break
-            origin = self._origin(subject, spec, arguments, sources)
+            origin = self._origin(subject, spec, arguments, groups)
             if before is not None and subject.part == "authority":
                 origin = subject.traced("repeated", f"{before.tool}, step {before.step}; {origin.origin} before")
             found.append(origin)
         return tuple(found)
 
     def _origin(
-        self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json], sources: Sequence[Source]
+        self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json], groups: Sequence[Sequence[Source]]
     ) -> Traced:
         if _is_default(spec, subject.path[0], arguments):
             return subject.traced("configuration", "default")
@@ -142,15 +158,11 @@ class Tracer:
         if isinstance(subject.value, bool) or subject.value is None:
             said = (subject.path[-1], subject.value) in _switches(self._inputs)
             return subject.traced("request", "inputs") if said else subject.traced("nowhere")
-        role, is_content, said_before = _role(subject), subject.part == "content", ""
-        for source in sources:
-            if source.part not in (None, subject.part) or (said_before and source.origin == "tool"):
-                continue
-            if source.hay.has(subject.value, role, parts=is_content):
-                if source.origin != "nowhere":
-                    return subject.traced(source.origin, source.detail)
-                said_before = source.detail
-        return subject.traced("nowhere", said_before)
+        for sources in groups:
+            found = _first(subject, sources)
+            if found is not None and found.origin != "nowhere":
+                return found
+        return found or subject.traced("nowhere")
 
     # The sources, most trusted first.
 
@@ -184,23 +196,40 @@ class Tracer:
     def _asked(self) -> Request:
         return self._submitted.asked or self._submitted.request
 
-    def _read(self, history: Sequence[StepRecord]) -> Iterator[Source]:
+    def _outsiders(self) -> Iterator[Source]:
         if UNTRUSTED in self._asked.labels:
             asked = self._asked
             yield Source("tool", "request labelled untrusted", Haystack(asked.text, msgspec.json.decode(asked.inputs)))
-        for record in history:
-            if record.step not in self._read_steps:
-                detail = f"{record.tool}, step {record.step}"
-                output = Haystack(msgspec.json.decode(record.result.output), record.result.error)
-                said = Source("nowhere", f"said in {detail}", Haystack(record.arguments))
-                self._read_steps[record.step] = said, Source("tool", detail, output)
-            # What an agent said itself gains nothing by coming back from a tool.
-            yield from self._read_steps[record.step]
+
+    def _reading(self, record: StepRecord) -> Read:
+        """Return what a step of the history says, read once."""
+        if record.step not in self._read_steps:
+            detail, value = f"{record.tool}, step {record.step}", msgspec.json.decode(record.result.output)
+            is_trusted = any(spec.name == record.tool and spec.trusted_output for spec in self._specs)
+            self._read_steps[record.step] = Read(
+                said=Source("nowhere", f"said in {detail}", Haystack(record.arguments)),
+                output=Source("tool", detail, Haystack(value, record.result.error)),
+                vouched=Source("tool", detail, Haystack(*leaves(value), whole=True), whole=True) if is_trusted else None,
+            )
+        return self._read_steps[record.step]
 
     def _written(self) -> Iterator[Source]:
         if self._submitted.asked is not None:
             request = self._submitted.request
             yield Source("branch", "text of this branch", Haystack(request.text, msgspec.json.decode(request.inputs)))
+
+
+def _first(subject: Subject, sources: Sequence[Source]) -> Traced | None:
+    """Return the first source that has a value; what an agent said before a tool did is from nowhere."""
+    role, is_content, said_before = _role(subject), subject.part == "content", ""
+    for source in sources:
+        if source.part not in (None, subject.part) or (said_before and source.origin == "tool"):
+            continue
+        if source.hay.has(subject.value, role, parts=is_content):
+            if source.origin != "nowhere":
+                return subject.traced(source.origin, source.detail, whole=source.whole)
+            said_before = source.detail
+    return subject.traced("nowhere", said_before) if said_before else None
 
 
 def _approved_values(spec: ToolSpec, gated: ActionGated) -> Iterator[tuple[Part | None, list[Json]]]:

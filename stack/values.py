@@ -213,7 +213,8 @@ class Traced(Value):
     """Where a value of a call's arguments comes from: the most trusted source that has it (`stack/provenance.py`).
 
     `path` is the argument's, dotted (`stack/paths.py`); `value` at most 200 characters, hidden ones escaped; `detail`
-    names the source within the origin (`read_mail, step 3`).
+    names the source within the origin (`read_mail, step 3`).  `whole` = it is all of one value that a tool without
+    outsiders in its output (`trusted_output`) returned, not a part of one.
     """
 
     path: str
@@ -221,6 +222,7 @@ class Traced(Value):
     part: Part
     origin: Origin
     detail: str = ""
+    whole: bool = False
 
 
 class Outcome(Value):

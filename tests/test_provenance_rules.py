@@ -36,16 +36,17 @@ BOB = "bob@corp.example"
 DIRECTORY = "tenants: {acme: {principals: {ann: {roles: [clerk]}}}}"
 
 
-def value(origin: str, part: str = "authority", detail: str = "") -> Traced:
+def value(origin: str, part: str = "authority", detail: str = "", *, whole: bool = False) -> Traced:
     """Return a traced value."""
-    return Traced(path="to", value="x", part=part, origin=origin, detail=detail)  # type: ignore[arg-type]
+    return Traced(path="to", value="x", part=part, origin=origin, detail=detail, whole=whole)  # type: ignore[arg-type]
 
 
-def outcome(origins: str, *traced: Traced) -> str:
-    """Return what a bundle that denies under this condition says of a call with these values."""
-    text = (
-        f"version: v1\nrules: [{{id: a, outcome: allow}}, {{id: d, outcome: deny, when: {{origins: [{origins}]}}}}]\n"
-    )
+def outcome(origins: str, *traced: Traced, rule: str = "deny") -> str:
+    """Return what a bundle that denies (or, with `rule`, allows only) under this condition says of these values."""
+    rules = f"{{id: a, outcome: allow}}, {{id: d, outcome: deny, when: {{origins: [{origins}]}}}}"
+    if rule == "allow":
+        rules = f"{{id: a, outcome: allow, when: {{origins: [{origins}]}}}}"
+    text = f"version: v1\nrules: [{rules}]\n"
     facts = Facts(
         tool=spec(), identity=identity(), arguments={}, labels=frozenset(), remaining=Limits(), now_us=0, origins=traced
     )
@@ -62,7 +63,10 @@ def outcome(origins: str, *traced: Traced) -> str:
         ("{outside: [request]}", [], "allow"),
         ("{of: authority, within: [tool, memory]}", [value("tool"), value("memory")], "deny"),
         ("{of: authority, within: [tool, memory]}", [value("tool"), value("request")], "allow"),
-        ("{outside: ['tool:read_mail']}", [value("tool", detail="read_mail, step 3")], "allow"),
+        ("{outside: ['tool:read_mail']}", [value("tool", detail="read_mail, step 3", whole=True)], "allow"),
+        ("{outside: ['tool:read_mail']}", [value("tool", detail="read_mail, step 3")], "deny"),
+        ("{outside: ['tool:read_mail', tool]}", [value("tool", detail="read_mail, step 3")], "allow"),
+        ("{within: ['tool:read_mail']}", [value("tool", detail="read_mail, step 3")], "deny"),
         ("{outside: ['tool:read_mail']}", [value("tool", detail="read_mails, step 3")], "deny"),
         ("{outside: ['tool:read_mail']}", [value("memory", detail="read_mail, step 3")], "deny"),
         ("{outside: [tool]}", [value("tool", detail="read_mail, step 3")], "allow"),
@@ -71,6 +75,18 @@ def outcome(origins: str, *traced: Traced) -> str:
 )
 def test_a_rule_asks_where_values_come_from(condition: str, traced: list[Traced], decided: str) -> None:
     assert outcome(condition, *traced) == decided
+
+
+@pytest.mark.parametrize(
+    ("condition", "traced", "decided"),
+    [
+        ("{within: ['tool:staff']}", value("tool", detail="staff, step 1", whole=True), "allow"),
+        ("{within: ['tool:staff']}", value("tool", detail="staff, step 1"), "deny"),
+        ("{outside: ['tool:web']}", value("tool", detail="web, step 1"), "deny"),
+    ],
+)
+def test_an_allow_trusts_only_whole_values_and_distrusts_any_part(condition: str, traced: Traced, decided: str) -> None:
+    assert outcome(condition, traced, rule="allow") == decided
 
 
 @pytest.mark.parametrize(
@@ -84,12 +100,28 @@ def test_a_condition_on_origins_that_names_none_is_refused(condition: str) -> No
 
 
 def test_a_rule_about_the_output_of_a_tool_that_does_not_exist_is_refused() -> None:
-    reads = tool(effect="read", name="read_mail")(lambda: None)
-    policy = "version: v1\nrules: [{id: a, outcome: allow, when: {origins: [{outside: ['tool:NAME']}]}}]\n"
+    reads = tool(effect="read", name="read_mail", trusted_output=True)(lambda: None)
+    policy = "version: v1\nrules: [{id: a, outcome: allow, when: {origins: [{within: ['tool:NAME']}]}}]\n"
     fields: dict[str, Any] = {"agents": {"a": lambda view: Finish()}, "tools": [reads], "directory": DIRECTORY}
     assert App(policy=policy.replace("NAME", "read_mail"), **fields).checked().traced == {"read_mail"}
     with pytest.raises(InvalidConfig, match="no tool for 'tool:read_mial'"):
         App(policy=policy.replace("NAME", "read_mial"), **fields).checked()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "listed", "is_trusted"),
+    [("allow", "within", True), ("deny", "outside", True), ("deny", "within", False), ("allow", "outside", False)],
+)
+def test_a_rule_that_trusts_what_outsiders_write_is_refused(outcome: str, listed: str, is_trusted: bool) -> None:
+    """A rule that is stricter because of such a tool may name it."""
+    reads = tool(effect="read", name="fetch")(lambda: None)
+    policy = f"version: v1\nrules: [{{id: a, outcome: {outcome}, when: {{origins: [{{{listed}: ['tool:fetch']}}]}}}}]\n"
+    app = App(agents={"a": lambda view: Finish()}, tools=[reads], directory=DIRECTORY, policy=policy)
+    if is_trusted:
+        with pytest.raises(InvalidConfig, match="rule a trusts 'tool:fetch'.*trusted_output=True"):
+            app.checked()
+    else:
+        assert app.checked().traced == {"fetch"}
 
 
 def test_only_tools_that_rules_may_ask_about_are_traced() -> None:
