@@ -119,7 +119,6 @@ class OriginTest(_Closed):
             raise ValueError("give either outside or within")
         return self
 
-
     def trusts(self, outcome: str) -> bool:
         """Whether the rule is milder because of what is listed, not stricter."""
         return (self.within is not None) == (outcome == "allow")

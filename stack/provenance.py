@@ -209,7 +209,9 @@ class Tracer:
             self._read_steps[record.step] = Read(
                 said=Source("nowhere", f"said in {detail}", Haystack(record.arguments)),
                 output=Source("tool", detail, Haystack(value, record.result.error)),
-                vouched=Source("tool", detail, Haystack(*leaves(value), whole=True), whole=True) if is_trusted else None,
+                vouched=Source("tool", detail, Haystack(*leaves(value), whole=True), whole=True)
+                if is_trusted
+                else None,
             )
         return self._read_steps[record.step]
 

@@ -91,7 +91,14 @@ def test_a_notice_says_who_wants_what_until_when_and_by_which_rule() -> None:
         "effect": "external",
         "arguments": {"to": "kim", "amount": 4},
         "origins": [
-            {"path": "to", "part": "authority", "value": "kim", "origin": "tool", "detail": "read_mail, step 1"}
+            {
+                "path": "to",
+                "part": "authority",
+                "value": "kim",
+                "origin": "tool",
+                "detail": "read_mail, step 1",
+                "whole": False,
+            }
         ],
         "requester": "ann",
         "request": "Pay Kim",
