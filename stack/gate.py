@@ -13,11 +13,12 @@ import msgspec
 from airside.stack.approvals import Receipt, call_digest, open_receipt
 from airside.stack.canonical import canonical, digest, parse_own
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
+from airside.stack.evaluator import Evaluator, Facts
 from airside.stack.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.identity import IdentityChecker, run_subject
 from airside.stack.ids import NO_ISSUER, ApprovalId, ExecutorId, IssuerId, Randomness, RunId, approval_for, effect_key
 from airside.stack.metering import Settled, SpendReply, SpendRequest, wall_key
-from airside.stack.policy import Bundle, Evaluator, Facts
+from airside.stack.policy import Bundle
 from airside.stack.provenance import complete
 from airside.stack.reasons import ReasonCode
 from airside.stack.spending import Spending, reason_of_shortage

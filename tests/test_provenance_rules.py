@@ -17,12 +17,13 @@ from airside.stack.approvals import Approval
 from airside.stack.canonical import canonical
 from airside.stack.cycle import Cycle
 from airside.stack.errors import InvalidConfig
+from airside.stack.evaluator import Evaluator, Facts
 from airside.stack.gate import Gate, GateReply, GateRequest
 from airside.stack.identity import run_subject, seal_identity
 from airside.stack.layers import Layers
 from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
 from airside.stack.machine import RunMachine
-from airside.stack.policy import Evaluator, Facts, load_bundle
+from airside.stack.policy import load_bundle
 from airside.stack.state import Phase
 from airside.stack.topology import SingleAgent
 from airside.stack.values import Action, Finish, Limits, Request, Traced

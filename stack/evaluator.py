@@ -1,0 +1,239 @@
+"""What a bundle decides: its rules, compiled to closures over the facts of one call.
+
+All of a rule's conditions must hold for it to match.  Among the rules that match, deny overrides, then
+require_approval (the largest quorum first, then by rule id), then allow.  Nothing matched is a deny, and so is any
+exception: a condition that cannot be evaluated denies (`policy_error`) rather than being skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from typing import Any, get_args
+from zoneinfo import ZoneInfo
+
+from airside.stack.names import matcher
+from airside.stack.paths import parse_path, select
+from airside.stack.policy import DAYS, ArgumentTest, Bundle, OriginTest, RemainingTest, Rule, TimeWindow, When
+from airside.stack.reasons import ReasonCode
+from airside.stack.toolspec import ToolSpec
+from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Traced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a decision may depend on."""
+
+    tool: ToolSpec
+    identity: Identity
+    arguments: dict[str, Any]
+    labels: frozenset[str]
+    remaining: Limits
+    now_us: int
+    origins: tuple[Traced, ...] = ()
+
+
+Condition = Callable[[Facts], bool]
+_EFFECTS: tuple[EffectClass, ...] = get_args(EffectClass)
+
+
+class Evaluator:
+    """A bundle, compiled: for each effect class, the rules that could match, each a list of closures over `Facts`."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.version = bundle.version
+        order = {"deny": 0, "require_approval": 1, "allow": 2}
+        rules = sorted(bundle.rules, key=lambda rule: (order[rule.outcome], -_quorum(rule), rule.id))
+        compiled = [(rule.when.effect, self._decision(rule), _conditions(rule)) for rule in rules]
+        self._rules = {
+            effect: [
+                (decision, conditions) for effects, decision, conditions in compiled if effect in (effects or [effect])
+            ]
+            for effect in _EFFECTS
+        }
+
+    def evaluate(self, facts: Facts) -> Decision:
+        """Return the decision; an exception anywhere is a deny with `policy_error`."""
+        try:
+            first: Decision | None = None
+            # Every rule is evaluated even when one has matched, so that an error denies wherever it stands.
+            for decision, conditions in self._rules[facts.tool.effect]:
+                for condition in conditions:
+                    if not condition(facts):
+                        break
+                else:
+                    first = first or decision
+        except Exception as error:
+            return self.error(f"{type(error).__name__}: {error}")
+        return first or self.deny(ReasonCode.POLICY_DENIED, "no rule allows it")
+
+    def deny(self, reason: ReasonCode, detail: str, rule: str = "default-deny") -> Decision:
+        """Return a deny that no rule of the bundle made."""
+        return Decision(
+            outcome="deny", reason_code=reason, rule=rule, policy_version=self.version, detail=detail[:2000]
+        )
+
+    def error(self, detail: str) -> Decision:
+        """Return the deny for a policy that could not be evaluated."""
+        return self.deny(ReasonCode.POLICY_ERROR, detail, rule="error")
+
+    def _decision(self, rule: Rule) -> Decision:
+        terms = rule.approval
+        approval = None
+        if terms is not None:
+            approval = ApprovalRule(
+                roles=tuple(terms.roles), quorum=terms.quorum, expires_after_s=terms.expires_after_s
+            )
+        return Decision(
+            outcome=rule.outcome,
+            reason_code=ReasonCode.POLICY_DENIED if rule.outcome == "deny" else ReasonCode.ALLOWED,
+            rule=rule.id,
+            code=rule.code,
+            policy_version=self.version,
+            detail=rule.description,
+            approval=approval,
+        )
+
+
+def _quorum(rule: Rule) -> int:
+    return rule.approval.quorum if rule.approval else 0
+
+
+def _conditions(rule: Rule) -> list[Condition]:
+    """Compile the conditions, cheapest first; the effect's is the choice of the list the rule is in."""
+    when = rule.when
+    found: list[Condition] = []
+    if when.risk is not None:
+        risks = frozenset(when.risk)
+        found.append(lambda f: f.tool.risk in risks)
+    found += _name_conditions(when)
+    if when.roles is not None:
+        roles = frozenset(when.roles)
+        found.append(lambda f: not roles.isdisjoint(f.identity.roles))
+    if when.scopes is not None:
+        scopes = frozenset(when.scopes)
+        found.append(lambda f: scopes.issubset(f.identity.scopes))
+    if when.labels is not None:
+        labels = frozenset(when.labels)
+        found.append(lambda f: not labels.isdisjoint(f.labels))
+    found += [_remaining_condition(test) for test in when.remaining or []]
+    found += [_argument_condition(test) for test in when.arguments or []]
+    found += [_origin_condition(test, test.trusts(rule.outcome)) for test in when.origins or []]
+    if when.time is not None:
+        found.append(_time_condition(when.time))
+    return found
+
+
+def _name_conditions(when: When) -> list[Condition]:
+    found: list[Condition] = []
+    if when.tool is not None:
+        tool = matcher(when.tool)
+        found.append(lambda f: tool(f.tool.name))
+    if when.tenant is not None:
+        tenant = matcher(when.tenant)
+        found.append(lambda f: tenant(f.identity.tenant))
+    if when.principal is not None:
+        principal = matcher(when.principal)
+        found.append(lambda f: principal(f.identity.principal))
+    return found
+
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": lambda a, b: _same(a, b),
+    "ne": lambda a, b: not _same(a, b),
+    "lt": lambda a, b: _number(a) < _number(b),
+    "le": lambda a, b: _number(a) <= _number(b),
+    "gt": lambda a, b: _number(a) > _number(b),
+    "ge": lambda a, b: _number(a) >= _number(b),
+    "in": lambda a, b: any(_same(a, item) for item in _collection(b)),
+    "not_in": lambda a, b: not any(_same(a, item) for item in _collection(b)),
+    "matches": lambda a, b: re.fullmatch(b, _string(a)) is not None,
+    "contains": lambda a, b: b in a if isinstance(a, str) else any(_same(item, b) for item in _collection(a)),
+    "starts_with": lambda a, b: _string(a).startswith(b),
+    "ends_with": lambda a, b: _string(a).endswith(b),
+}
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality that does not take true for 1."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r:.40} is not a number")
+    return value
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is not text")
+    return value
+
+
+def _collection(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r:.40} is not a list")
+    return value
+
+
+def _remaining_condition(test: RemainingTest) -> Condition:
+    compare = _COMPARE[test.op]
+    return lambda f: compare(getattr(f.remaining, test.unit), test.value)
+
+
+def _argument_condition(test: ArgumentTest) -> Condition:
+    parts = parse_path(test.path)
+    if test.op == "exists":
+        return lambda f: bool(select(f.arguments, parts)) == test.value
+    compare = _COMPARE[test.op]
+    if test.identity is None and len(parts) == 1 and isinstance(parts[0], str):
+        name, value = parts[0], test.value
+        return lambda f: name in f.arguments and bool(compare(f.arguments[name], value))
+
+    def holds(facts: Facts) -> bool:
+        operand = test.value if test.identity is None else _identity_fact(facts.identity, test.identity)
+        found = select(facts.arguments, parts)
+        return bool(found) and all(compare(value, operand) for value in found)
+
+    return holds
+
+
+def _origin_condition(test: OriginTest, trusts: bool) -> Condition:
+    listed = frozenset(test.outside or test.within or ())
+    parts = ("authority", "content") if test.of == "any" else (test.of,)
+
+    def is_listed(traced: Traced) -> bool:
+        if traced.origin == "tool" and f"tool:{traced.detail.partition(',')[0]}" in listed:
+            # A name that a directory returns may hold a planted address: a part of a value vouches for nothing.
+            return traced.whole or not trusts or "tool" in listed
+        return traced.origin in listed
+
+    def all_within(facts: Facts) -> bool:
+        return all(is_listed(traced) for traced in facts.origins if traced.part in parts)
+
+    return all_within if test.within is not None else lambda facts: not all_within(facts)
+
+
+def _identity_fact(identity: Identity, name: str) -> Any:
+    if name.startswith("attributes."):
+        return identity.attributes.get(name.removeprefix("attributes."), ())
+    return getattr(identity, name)
+
+
+def _time_condition(window: TimeWindow) -> Condition:
+    zone, days = ZoneInfo(window.zone), frozenset(DAYS.index(day) for day in window.days)
+    start, end = time.fromisoformat(window.start), time.fromisoformat(window.end)
+
+    def holds(facts: Facts) -> bool:
+        now = datetime.fromtimestamp(facts.now_us / 1e6, tz=UTC).astimezone(zone)
+        clock = now.time().replace(second=0, microsecond=0)
+        if start <= end:
+            return now.weekday() in days and start <= clock <= end
+        # Over midnight: the small hours belong to the day the window began on.
+        began = now.weekday() if clock >= start else (now.weekday() - 1) % 7
+        return began in days and (clock >= start or clock <= end)
+
+    return holds
