@@ -106,6 +106,11 @@ class Journal(Layer):
         found: list[tuple[Any, ...]] = self._store.rows(name, *parameters)
         return found
 
+    async def read(self, name: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a named query of ours that may take long: it holds no append up."""
+        await self.ready()
+        return await asyncio.to_thread(self._store.read, name, parameters)
+
     async def query(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[bytes, str]:
         """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong."""
         await self.ready()

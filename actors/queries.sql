@@ -183,3 +183,13 @@ ORDER BY stream, seq;
 -- Runs of a tenant (of all where it is '') with an undo that ended in doubt at some time.
 SELECT DISTINCT tenant, substr(stream, length('rollback/') + 1) FROM events
 WHERE type = 'UndoEnded' AND contains(body, '"outcome":"in_doubt"') AND ($1 = '' OR tenant = $1);
+
+-- name: beside
+-- What streams other than its own have of a run ($1; $2 is its root), and all kill switches: the root of a rollback
+-- also has what was found out about the undos of its branches.
+SELECT at_us, stream, type, body FROM events
+WHERE starts_with(stream, 'apr_' || $1 || '_') OR starts_with(stream, 'doubt/' || $1 || ':')
+   OR starts_with(stream, 'claim/' || $1 || ':') OR stream = 'rollback/' || $2 OR stream = 'switches'
+   OR (starts_with(stream, 'doubt/' || $1 || '.') AND contains(stream, '/undo'))
+   OR (type = 'GrantRefused' AND json_extract_string(body, '$.run_id') = $1)
+ORDER BY at_us, stream, seq;

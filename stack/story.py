@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from airside.stack import events as ev
+from airside.stack.findings import visible
 from airside.stack.topology import Done, FanOut, GiveUp, Visit
 from airside.stack.values import Action, Finish, Outcome
 
 _WIDTH = 160
 
 
-def tell(events: Sequence[ev.Event]) -> str:
-    """Return one line an event: number, time since the start, what happened, and the cause's number."""
+def tell(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = ()) -> str:
+    """Return one line an event: number, time since the start, what happened, and the cause's number.
+
+    `beside` is what other streams have of the run, as `(at_us, text)` in order: told where it happened, with a `~`.
+    """
     if not events:
         return "(nothing happened)"
     start = events[0].at_us
     began = datetime.fromtimestamp(start / 1e6, tz=UTC).isoformat(timespec="milliseconds")
     lines = [f"{getattr(events[0], 'run_id', 'run')} began {began}"]
+    waiting, now_us = deque(beside), start
     for number, event in enumerate(events):
+        now_us = max(now_us, event.at_us)  # the run's own order holds, whatever its clocks say
+        while waiting and waiting[0][0] < now_us:
+            lines.append(_line("~", start, *waiting.popleft()))
         cause = f"  <- #{event.cause}" if event.cause != ev.OUTSIDE else ""
-        text = " ".join(_TELL[type(event)](event).split())
-        clipped = text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
-        lines.append(f"#{number:<3} +{(event.at_us - start) / 1e6:8.3f}s  {clipped}{cause}")
+        lines.append(_line(f"#{number}", start, event.at_us, _TELL[type(event)](event)) + cause)
+    lines += [_line("~", start, *each) for each in waiting]
     return "\n".join(lines)
+
+
+def _line(mark: str, start_us: int, at_us: int, text: str) -> str:
+    told = shown(text)
+    clipped = told if len(told) <= _WIDTH else told[: _WIDTH - 3] + "..."
+    return f"{mark:<4} +{(at_us - start_us) / 1e6:8.3f}s  {clipped}"
+
+
+def shown(text: str) -> str:
+    """Return a text as one line that does nothing to a terminal and hides nothing."""
+    line = visible(" ".join(text.split()))
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in line)
 
 
 def _submitted(e: ev.RunSubmitted) -> str:
