@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import duckdb
+import msgspec
 import pyarrow as pa
 
-from airside.actors.journal_store import JournalStore
+from airside.actors.journal_reader import JOURNAL, JournalReader
 from airside.actors.launch import connect
-from airside.stack.errors import InvalidInput, Misuse
-from airside.stack.events import decode_event
-from airside.stack.ids import parse_run
-from airside.stack.keyring import KeyRing
-from airside.stack.story import tell
+from airside.actors.telling import story_of
+from airside.stack.errors import Misuse, Unreadable
+from airside.stack.keyring import read_chain_key
 
 
 class Audit(Protocol):
@@ -33,44 +33,60 @@ class Audit(Protocol):
 
 
 class JournalFile:
-    """A journal whose stack does not run."""
+    """The journal of a directory on which no stack runs: nothing in the directory is changed."""
 
-    def __init__(self, store: JournalStore) -> None:
-        self._store = store
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._reader = JournalReader.open(folder, b"")
+
+    def ask(self, method: str, *args: Any) -> Any:
+        """Answer as the journal's actor does to `read` and `bodies`; raise `Unreadable` for a damaged file."""
+        with self._readable():
+            return getattr(self._reader, method)(*args)
 
     def verify(self) -> list[str]:
-        """Return what is wrong with the chains and checkpoints."""
-        return self._store.verify()
+        """Return what is wrong with the chains and checkpoints; raise `Misuse` without the key they are made with."""
+        self._reader.chain_key = read_chain_key(self._folder / "keys")
+        return self._reader.verify()
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Answer one SELECT."""
-        return pa.ipc.open_stream(self._store.query(sql, parameters)).read_all()
+        return pa.ipc.open_stream(self._reader.query(sql, parameters)).read_all()
 
     def story(self, run_id: str) -> str:
         """Tell a run; raise `InvalidInput` if the journal has no such run."""
-        bodies = self._store.bodies([parse_run(run_id)])[run_id]
-        if not bodies:
-            raise InvalidInput(f"the journal has no run {run_id}")
-        return tell([decode_event(body) for body in bodies])
+        with self._readable():
+            return story_of(self.ask, run_id)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.release()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.Error, msgspec.MsgspecError) as error:
+            raise Unreadable(f"{self._folder / JOURNAL}: it is damaged, or no journal: {error}") from None
+
+
+def journal_file(state_dir: Path) -> JournalFile:
+    """Open the journal of a directory on which no stack runs.
+
+    Raises `Misuse` if there is none, and `Unreadable` if the file is no journal, is cut, or is in use.
+    """
+    if not (state_dir / JOURNAL).exists():
+        raise Misuse(f"{state_dir} has no journal")
+    return JournalFile(state_dir)
 
 
 @contextmanager
 def open_audit(state_dir: Path) -> Iterator[Audit]:
-    """Yield the journal of a state directory: through the stack if it runs, else from the file."""
-    if (state_dir / "stack.json").exists():
+    """Yield the journal of a state directory: through the stack that runs on it, else from the file itself."""
+    with contextlib.ExitStack() as opened:
+        journal: Audit
         try:
-            stack = connect(state_dir)
-        except Misuse:
-            pass  # it was killed and left its record behind
-        else:
-            with stack:
-                yield stack
-            return
-    if not (state_dir / "journal.duckdb").exists():
-        raise Misuse(f"{state_dir} has no journal")
-    try:
-        store = JournalStore(state_dir, KeyRing.open(state_dir / "keys").chain)
-    except duckdb.IOException as error:
-        raise Misuse(f"{state_dir / 'journal.duckdb'} is in use: {error}") from None
-    yield JournalFile(store)
-    store.release()
+            journal = opened.enter_context(connect(state_dir))
+        except Misuse:  # no stack runs on it; of a copy, whatever its record says
+            journal = opened.enter_context(contextlib.closing(journal_file(state_dir)))
+        yield journal

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -27,21 +27,21 @@ from airside.actors.memory_client import MemoryClient
 from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.orders import sealed_order, switch_target
 from airside.actors.progress import progress_of
+from airside.actors.record import remove_record
 from airside.actors.results import PendingApproval, RunResult, ended, refused
 from airside.actors.settings import Settings
 from airside.actors.stopping import close_layers, end_actors
 from airside.actors.stubs import encode
+from airside.actors.telling import story_of
 from airside.stack.auth import issue_token
 from airside.stack.canonical import write_bounded
 from airside.stack.doubts import Doubt
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Misuse, Refused
-from airside.stack.events import decode_event
 from airside.stack.ids import parse_run
 from airside.stack.keyring import KeyRing
 from airside.stack.messages import Submission, Ticket, VoteReply
 from airside.stack.reasons import ReasonCode
 from airside.stack.rollback import RollbackReport
-from airside.stack.story import tell
 from airside.stack.switches import SwitchThrown
 from airside.stack.values import MAX_REQUEST_BYTES
 
@@ -392,11 +392,8 @@ class Stack:
         return problems
 
     def story(self, run_id: str) -> str:
-        """Return a run as lines of text: what happened, and why."""
-        bodies = self._call("journal", "bodies", [parse_run(run_id)])[run_id]
-        if not bodies:
-            raise InvalidInput(f"the journal has no run {run_id}")
-        return tell([decode_event(body) for body in bodies])
+        """Return a run as lines of text: what happened, and why, and what other streams have of it (`~`)."""
+        return story_of(partial(self._call, "journal"), run_id)
 
     # Memory.
 
@@ -464,10 +461,7 @@ class Stack:
         if ray.is_initialized():
             close_layers(self._actors())
             end_actors(self._actors())
-        record = self.state_dir / "stack.json"
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(record.read_text(encoding="utf-8")).get("id") == self._record.get("id"):
-                record.unlink()  # another stack's record stays
+        remove_record(self.state_dir, self._record.get("id", ""))
         self.close()
 
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from airside.stack.errors import InvalidInput
+from airside.actors.journal_reader import JOURNAL, JournalReader, load_queries
 from airside.stack.events import RunEnded, RunSubmitted, decode_event
 from airside.stack.journaling import GENESIS, Append, AppendReply, Entry, Head, admit, link
-from airside.stack.sealing import is_sealed, seal
+from airside.stack.sealing import seal
 
-_QUERY = re.compile(r"^-- name: (\w+)\n((?:(?!^-- name: ).*\n?)*)", re.MULTILINE)
 _TEXT, _INT = pa.string(), pa.int64()
 _EVENTS = pa.schema(
     [
@@ -35,8 +32,6 @@ _EVENTS = pa.schema(
         ("mac", pa.binary()),
     ]
 )
-MAX_ROWS = 1_000_000
-"""Rows a query may return; more belongs in an export."""
 
 _CONFIG = {
     # A commit is a few hundred rows: handing it to other threads costs more than they save (a sixth of the CPU).
@@ -49,33 +44,18 @@ FOLD_BYTES = 16 * 2**20
 """A log smaller than this is left as it is."""
 
 
-def load_queries() -> dict[str, str]:
-    """Return the named queries of `queries.sql`."""
-    text = (files("airside.actors") / "queries.sql").read_text(encoding="utf-8")
-    return dict(_QUERY.findall(text))
-
-
-class JournalStore:
-    """All methods but `query` belong to the one writing thread."""
+class JournalStore(JournalReader):
+    """All methods but `query` and `read` belong to the one writing thread."""
 
     def __init__(self, folder: Path, chain_key: bytes) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._key = chain_key
-        self._sql = load_queries()
-        self._checkpoints = folder / "checkpoints.jsonl"
-        self.path = folder / "journal.duckdb"
-        self._db = duckdb.connect(str(self.path), config=_CONFIG)
-        self._db.execute(self._sql["schema"])
-        # Queries come from people: nothing but the database's own tables may be reached through them.
-        self._db.execute("SET enable_external_access = false; SET lock_configuration = true")
+        database = duckdb.connect(str(folder / JOURNAL), config=_CONFIG)
+        database.execute(load_queries()["schema"])
+        super().__init__(folder, database, chain_key)
         self._heads = {row[0]: Head(epoch=row[1], next_seq=row[2]) for row in self._rows("open_heads")}
         self._chain = {row[0]: (int(row[1]), bytes(row[2])) for row in self._rows("chain_heads")}
         self.appended = 0
         self.commits = 0
-
-    def _rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._db.execute(self._sql[name], list(parameters)).fetchall()
-        return found
 
     def commit(self, appends: Sequence[Append]) -> list[AppendReply]:
         """Take in a group of appends in one transaction, and answer each; on an error nothing is taken in."""
@@ -124,7 +104,7 @@ class JournalStore:
         rows = []
         for entry in fresh:
             number += 1
-            mac = link(self._key, mac, number, stream, seq, append.epoch, entry)
+            mac = link(self.chain_key, mac, number, stream, seq, append.epoch, entry)
             place = (tenant, number, stream, seq, append.epoch, entry.step, entry.cause, entry.at_us)
             rows.append((*place, entry.type, entry.body, mac))
             seq += 1
@@ -161,105 +141,17 @@ class JournalStore:
             schema = pa.schema([(n, pa.int64() if type(v) is int else pa.string()) for n, v in rows[0].items()])
             self._insert(table, pa.Table.from_pylist(rows, schema=schema))
 
-    # Reading.
-
-    def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
-        """Return the events of streams, oldest first."""
-        found: dict[str, list[str]] = {stream: [] for stream in streams}
-        for stream, body in self._rows("stream", list(streams)):
-            found[stream].append(body)
-        return found
-
-    def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Return the rows of a named query."""
-        return self._rows(name, *parameters)
-
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> bytes:
-        """Answer one SELECT as an Arrow IPC stream; raise `InvalidInput` for anything else."""
-        cursor = self._db.cursor()
-        try:
-            statements = cursor.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise InvalidInput("audit query: give exactly one SELECT; the journal is read-only")
-            table = cursor.sql(sql, params=list(parameters)).to_arrow_table()
-        except duckdb.Error as error:
-            raise InvalidInput(f"audit query: {error}") from None
-        finally:
-            cursor.close()
-        if table.num_rows > MAX_ROWS:
-            raise InvalidInput(f"audit query: {table.num_rows:,} rows are over the bound of {MAX_ROWS:,}; add a LIMIT")
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        return bytes(sink.getvalue())
-
-    def verify(self) -> list[str]:
-        """Return what is wrong with the chains and the checkpoints; nothing if the journal is whole."""
-        problems: list[str] = []
-        heads: dict[str, tuple[int, bytes]] = {}
-        links: dict[tuple[str, int], bytes] = {}
-        wanted = self._checkpointed(problems)
-        for (tenant,) in self._db.execute("SELECT DISTINCT tenant FROM events ORDER BY tenant").fetchall():
-            heads[tenant] = self._verify_chain(tenant, wanted.get(tenant, {}), links, problems)
-        for tenant, marks in wanted.items():
-            for number, mac in marks.items():
-                if links.get((tenant, number)) != mac:
-                    problems.append(f"tenant {tenant}: entry {number} is not what a checkpoint saw, or is missing")
-        for projection in ("runs", "outcomes"):
-            for (run,) in self._rows(f"false_{projection}"):
-                problems.append(f"{projection}: the row of {run} is not what the events say")
-        return problems
-
-    def _verify_chain(
-        self, tenant: str, marks: dict[int, bytes], links: dict[tuple[str, int], bytes], problems: list[str]
-    ) -> tuple[int, bytes]:
-        expected, mac = 0, GENESIS
-        cursor = self._db.cursor().execute(self._sql["chain"], [tenant])
-        while rows := cursor.fetchmany(10_000):
-            for number, stream, seq, epoch, stored, body, *columns in rows:
-                entry = Entry(body=body.encode(), **dict(zip(("type", "step", "at_us", "cause"), columns, strict=True)))
-                mac = link(self._key, mac, number, stream, seq, epoch, entry)
-                if number != expected or mac != bytes(stored):
-                    problems.append(f"tenant {tenant}: the chain breaks at entry {expected} ({stream}#{seq})")
-                    return expected, mac
-                if number in marks:
-                    links[(tenant, number)] = mac
-                expected += 1
-        return expected - 1, mac
-
     # Checkpoints: the chain's heads, sealed, in a file beside the database, so that a cut end shows.
 
     def checkpoint(self, at_us: int) -> None:
         """Append the present heads to the checkpoint file, durably."""
         heads = {tenant: [number, mac.hex()] for tenant, (number, mac) in sorted(self._chain.items())}
         body = json.dumps({"at_us": at_us, "heads": heads}, sort_keys=True)
-        mark = seal(self._key, "checkpoint", body.encode()).hex()
+        mark = seal(self.chain_key, "checkpoint", body.encode()).hex()
         with self._checkpoints.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"body": body, "seal": mark}) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-    def _checkpointed(self, problems: list[str]) -> dict[str, dict[int, bytes]]:
-        wanted: dict[str, dict[int, bytes]] = {}
-        if not self._checkpoints.exists():
-            return wanted
-        lines = self._checkpoints.read_text(encoding="utf-8").splitlines()
-        for i, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                body = record["body"]
-                sealed = is_sealed(self._key, "checkpoint", body.encode(), bytes.fromhex(record["seal"]))
-            except (ValueError, KeyError, TypeError):
-                # The last line may be cut by a crash in the middle of writing it.
-                if i < len(lines):
-                    problems.append(f"checkpoints.jsonl:{i}: not a checkpoint")
-                continue
-            if not sealed:
-                problems.append(f"checkpoints.jsonl:{i}: the seal does not hold")
-                continue
-            for tenant, (number, mac) in json.loads(body)["heads"].items():
-                wanted.setdefault(tenant, {})[number] = bytes.fromhex(mac)
-        return wanted
 
     def fold(self) -> bool:
         """Fold DuckDB's log into its file if it has grown; return whether it was done."""
@@ -271,10 +163,6 @@ class JournalStore:
         except duckdb.TransactionException:
             return False  # a query reads: another time
         return True
-
-    def release(self) -> None:
-        """Close the file as it is."""
-        self._db.close()
 
     def close(self) -> None:
         """Write a last checkpoint and close the file."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import secrets
@@ -30,6 +28,7 @@ from airside.actors.layer import LayerConfig, as_actor
 from airside.actors.memory import Memory
 from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.policy import Policy
+from airside.actors.record import read_record, write_record
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
@@ -80,7 +79,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     except BaseException:
         stack.shutdown()
         raise
-    (state_dir / "stack.json").write_text(json.dumps(record), encoding="utf-8")
+    write_record(state_dir, record)
     return stack
 
 
@@ -90,9 +89,12 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
     Raises `Misuse` if there is none.
     """
     folder = Path(state_dir).resolve()
-    record: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        record = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
+    try:
+        record = read_record(folder)
+    except Misuse:
+        if address is None:
+            raise
+        record = {}
     found = address or record.get("address")
     if found is None:
         raise Misuse(f"no stack is up in {folder}: start one (`airside up`), or name another state directory")

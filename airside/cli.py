@@ -1,7 +1,8 @@
 """The command line: `airside --help`.
 
 Commands find the stack by its state directory (`--state-dir`, or `AIRSIDE_STATE_DIR`; `.airside` by default).  Audit
-commands read the journal's file where no stack runs.  A misuse or a refusal is one line on stderr and exit code 2.
+commands read the journal's file where no stack runs.  Exit codes: 0; 1 where what was asked about is not as it should
+be, or could not be done or read; 2 for a misuse or a refusal, which is one line on stderr.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import typer
 
 from airside.memory_cli import memory
 from airside.output import json_line
-from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, Misuse
+from airside.stack.errors import AirsideError, Failed, InternalError, InvalidConfig, InvalidInput, Misuse, Unreadable
 
 if TYPE_CHECKING:
     from airside.actors.app import App
@@ -57,7 +58,7 @@ def main() -> None:
         app()
     except AirsideError as error:
         typer.echo(f"airside: {error.message}", err=True)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, Failed | InternalError) else 2)
     except OSError as error:
         typer.echo(f"airside: {error.filename or 'a file'}: {error.strerror}", err=True)
         sys.exit(2)
@@ -354,8 +355,12 @@ def verify(state_dir: StateDir = HERE) -> None:
     """Check every tenant's chain and the checkpoints; exit code 1 if anything is wrong."""
     from airside.actors.audit import open_audit
 
-    with open_audit(state_dir) as journal:
-        problems = journal.verify()
+    try:
+        with open_audit(state_dir) as journal:
+            problems = journal.verify()
+    except Unreadable:
+        typer.echo("the journal cannot be read")
+        raise
     for problem in problems:
         typer.echo(problem, err=True)
     typer.echo("the journal is not whole" if problems else "the journal is whole")

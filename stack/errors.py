@@ -6,7 +6,8 @@
     |   `-- AdmissionRefused     with retry_after_s
     |-- Failed               a layer could not do its work
     |   |-- LayerUnavailable     retryable: the actor is down or being restarted
-    |   `-- MemoryFailed         a tenant's memory cannot be read or written; says which file
+    |   |-- MemoryFailed         a tenant's memory cannot be read or written; says which file
+    |   `-- Unreadable           a journal's file cannot be opened or read; says which
     |-- Misuse               the caller's input or configuration is wrong: says what, where and what to do
     |   |-- InvalidId
     |   |-- InvalidInput
@@ -71,6 +72,10 @@ class LayerUnavailable(Failed):
 
 class MemoryFailed(Failed):
     """A tenant's memory cannot be read or written."""
+
+
+class Unreadable(Failed):
+    """A journal's file cannot be opened or read: it is in use, no journal, cut or damaged."""
 
 
 class Misuse(AirsideError):

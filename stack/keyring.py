@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from airside.stack.errors import InvalidConfig
 from airside.stack.webhooks import secret_text
 
+_KEY_BYTES = 32
+
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
@@ -31,8 +33,8 @@ class KeyRing:
         """Read the keys in `folder`, making what is missing; raise `InvalidConfig` if others could read them."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return cls(
-            seal=_file(folder / "seal.key", secrets.token_bytes(32)),
-            chain=_file(folder / "chain.key", secrets.token_bytes(32)),
+            seal=_file(folder / "seal.key", secrets.token_bytes(_KEY_BYTES)),
+            chain=_file(folder / "chain.key", secrets.token_bytes(_KEY_BYTES)),
             issuer_pem=_file(folder / "issuer.pem", _new_issuer()),
             webhook=_file(folder / "webhook.key", secret_text(secrets.token_bytes(32)).encode()),
         )
@@ -52,18 +54,30 @@ def _new_issuer() -> bytes:
     )
 
 
+def read_chain_key(folder: Path) -> bytes:
+    """Read the key that links the journal, making none; raise `InvalidConfig` if it is not there or not whole."""
+    path = folder / "chain.key"
+    if not path.is_file():
+        raise InvalidConfig(f"{path}: the key of the journal's chain is not there: copy keys/ with the journal")
+    return _read(path, _KEY_BYTES)
+
+
 def _file(path: Path, fresh: bytes) -> bytes:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        if path.stat().st_mode & 0o077:
-            raise InvalidConfig(f"{path}: others can read this key; run chmod 600 on it") from None
-        data = path.read_bytes()
-        if len(data) != len(fresh) and not data.endswith(b"-----END PRIVATE KEY-----\n"):
-            raise InvalidConfig(f"{path}: not a whole key; remove it and start again to make another") from None
-        return data
+        return _read(path, len(fresh))
     with os.fdopen(descriptor, "wb") as file:
         file.write(fresh)
         file.flush()
         os.fsync(file.fileno())
     return fresh
+
+
+def _read(path: Path, size: int) -> bytes:
+    if path.stat().st_mode & 0o077:
+        raise InvalidConfig(f"{path}: others can read this key; run chmod 600 on it")
+    data = path.read_bytes()
+    if len(data) != size and not data.endswith(b"-----END PRIVATE KEY-----\n"):
+        raise InvalidConfig(f"{path}: not a whole key; remove it and start again to make another")
+    return data

@@ -59,6 +59,8 @@ def test_a_run_that_ended_in_doubt_is_listed_until_it_is_put_on_record(stack: St
     (doubt,) = stack.in_doubt("acme")
     assert (doubt.key, doubt.until_us, doubt.arguments["to"]) == (key, 0, "ended")
     assert stack.settle(handle.run_id, happened=True, output={"found": 1}, why="in the bank's list") == 1
+    told = [line for line in stack.story(handle.run_id).splitlines() if "settled by" in line]
+    assert len(told) == 1 and "in the bank's list" in told[0] and '{"found":1}' in told[0]
     assert keys(stack) == []
     row = stack.query("SELECT tenant, type, body FROM events WHERE stream = ?", [f"doubt/{key}"]).to_pylist()
     said = json.loads(row[0]["body"])

@@ -80,6 +80,8 @@ def test_what_a_run_did_is_undone_latest_first_each_once_and_a_repeat_does_nothi
     handle = done(stack, *(call("put", title=name) for name in names), call("look", topic="x"))
     assert shelf.names() == names
     report = stack.rollback(handle.run_id, why="wrong shelf")
+    told = stack.story(handle.run_id)
+    assert "rollback ordered by operator-" in told and "wrong shelf" in told and "undone" in told
     assert report.is_complete and outcomes(report) == [(str(step), "undone") for step in (4, 3, 2, 1)]
     assert shelf.names() == [] and shelf.log("unput") == names[::-1] and shelf.log("put") == names
     assert [key for tool, _, key in shelf.ledger.rows() if tool == "unput"] == [

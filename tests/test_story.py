@@ -248,7 +248,9 @@ def test_a_branch_tells_its_own_undos_and_the_root_all() -> None:
         )
         for run in (RUN, BRANCH)
     ]
-    assert [sum("undone" in line for line in story(*undone, run=events("pay", run_id=run))) for run in (RUN, BRANCH)] == [
+    assert [
+        sum("undone" in line for line in story(*undone, run=events("pay", run_id=run))) for run in (RUN, BRANCH)
+    ] == [
         2,
         1,
     ]

@@ -1,0 +1,267 @@
+"""A state directory speaks for itself: neither its record nor its journal is that of the directory it was copied from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airside.actors.audit import journal_file
+from airside.actors.journal_store import JournalStore
+from airside.actors.launch import connect
+from airside.actors.record import is_recorded, read_record, remove_record, write_record
+from airside.cli import main
+from airside.stack.errors import AirsideError, Misuse, Unreadable
+from airside.stack.events import encode_event
+from airside.stack.journaling import Append
+from airside.stack.keyring import KeyRing
+from airside.stack.runlog import entry_of
+from tests.helpers import RUN, submitted
+
+
+def make_journal(folder: Path) -> JournalStore:
+    """Return the open journal of a directory, with a run of which there is one event."""
+    store = JournalStore(folder, KeyRing.open(folder / "keys").chain)
+    event = submitted()
+    store.commit([Append(tenant=event.identity.tenant, stream=RUN, epoch=0, first_seq=0, entries=(entry_of(event),))])
+    store.checkpoint(1)
+    return store
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose record names an address where something listens, its journal's file closed."""
+    folder = tmp_path / "live"
+    store = make_journal(folder)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        write_record(folder, {"id": "a", "stack": "default", "address": f"127.0.0.1:{server.getsockname()[1]}"})
+        store.release()
+        yield folder
+
+
+def copied(live: Path, name: str = "copy") -> Path:
+    """Return a copy of a directory, with all that `cp -a` keeps."""
+    return Path(shutil.copytree(live, live.parent / name, symlinks=True))
+
+
+def moved(live: Path) -> Path:
+    """Move the directory away."""
+    return live.rename(live.parent / "moved")
+
+
+def swapped(live: Path) -> Path:
+    """Move the directory away and put a copy in its place."""
+    copy, away = copied(live), live.parent / "away"
+    live.rename(away)
+    return copy.rename(live)
+
+
+def restored(live: Path) -> Path:
+    """Put another journal's file in the place of the directory's own."""
+    other = live.parent / "journal.other"
+    shutil.copy(live / "journal.duckdb", other)
+    other.replace(live / "journal.duckdb")
+    return live
+
+
+def linked(live: Path) -> Path:
+    """Return a directory whose files are the original's, by hard links."""
+    return Path(shutil.copytree(live, live.parent / "linked", copy_function=os.link))
+
+
+@pytest.mark.parametrize("change", [copied, moved, swapped, restored, linked])
+def test_no_stack_runs_on_a_directory_that_is_not_the_recorded_one(live: Path, change: Callable[[Path], Path]) -> None:
+    """Whatever is done to get another directory with the record in it, nobody is led to the stack of the first."""
+    folder = change(live)
+    with pytest.raises(Misuse, match="no stack runs on"):
+        read_record(folder)
+    with pytest.raises(Misuse, match="no stack runs on"):
+        connect(folder)
+
+
+def test_a_record_is_its_own_directorys_under_every_name(live: Path, tmp_path: Path) -> None:
+    """A symbolic link to a directory is the directory."""
+    (tmp_path / "link").symlink_to(live)
+    assert read_record(tmp_path / "link")["id"] == read_record(live)["id"] == "a"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\udcff"])
+def test_a_record_that_cannot_be_read_is_none(live: Path, text: str) -> None:
+    """A damaged record leads nowhere and raises nothing of its own."""
+    (live / "stack.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+    assert read_record(live) == {}
+    with pytest.raises(Misuse, match="no stack is up"):
+        connect(live)
+
+
+def test_a_record_without_a_directory_is_not_believed(live: Path) -> None:
+    """One that was written by hand, or before records named their directory, leads nowhere."""
+    (live / "stack.json").write_text(json.dumps({"id": "a", "address": "127.0.0.1:1"}), encoding="utf-8")
+    with pytest.raises(Misuse, match="no stack runs on"):
+        connect(live)
+
+
+def test_only_a_stacks_own_record_is_removed(live: Path) -> None:
+    """What another stack wrote since stays."""
+    remove_record(live, "b")
+    assert is_recorded(live, "a")
+    remove_record(live, "a")
+    assert not is_recorded(live, "a") and not (live / "stack.json").exists()
+
+
+# The commands on such a directory.
+
+
+def airside(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["airside", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+ORDERS = [
+    ["switch", "off", "all"],
+    ["switch", "on", "all"],
+    ["switch", "list"],
+    ["kill", "--all"],
+    ["rollback", RUN],
+    ["doubts", "settle", RUN, "--happened"],
+    ["doubts", "list"],
+    ["approvals", "list"],
+    ["approvals", "approve", "apr_x", "--as", "lea"],
+    ["status"],
+    ["memory", "sweep"],
+    ["memory", "erase", "--tenant", "acme", "--all"],
+]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+def test_an_order_for_a_copy_is_refused(
+    live: Path, order: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No command that takes a state directory reaches the stack of the directory it was copied from."""
+    assert airside(monkeypatch, *order, "--state-dir", str(copied(live))) == 2
+    assert "no stack runs on" in capsys.readouterr().err
+
+
+def test_a_copy_is_verified_itself_while_the_original_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is whole or not by its own file, to which nothing is done."""
+    store = make_journal(tmp_path / "live")
+    copy = copied(tmp_path / "live")
+    before = {path.name: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert airside(monkeypatch, "audit", "verify", "--state-dir", str(copy)) == 0
+    assert capsys.readouterr().out == "the journal is whole\n"
+    assert {path.name: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    (copy / "journal.duckdb").write_bytes(os.urandom(100_000))
+    assert airside(monkeypatch, "audit", "verify", "--state-dir", str(copy)) == 1
+    said = capsys.readouterr()
+    assert str(copy / "journal.duckdb") in said.err and "whole\n" not in said.out and store.verify() == []
+    store.release()
+
+
+def test_a_copy_without_its_keys_is_not_called_whole_and_gets_none(
+    live: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The chain can be checked with its key alone; questions need none."""
+    copy = copied(live)
+    shutil.rmtree(copy / "keys")
+    assert airside(monkeypatch, "audit", "verify", "--state-dir", str(copy)) == 2
+    assert "chain.key" in capsys.readouterr().err and not (copy / "keys").exists()
+    assert airside(monkeypatch, "audit", "story", RUN, "--state-dir", str(copy)) == 0
+    assert "submitted by ann@acme" in capsys.readouterr().out
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "nothing": lambda _: b"",
+    "noise": lambda whole: os.urandom(len(whole)),
+    "text": lambda _: b"not a database\n" * 1000,
+    "a cut header": lambda whole: whole[:100],
+    "half": lambda whole: whole[: len(whole) // 2],
+    "a cut end": lambda whole: whole[:-1000],
+    "zeros": lambda whole: bytes(len(whole)),
+}
+
+
+@pytest.mark.parametrize("command", [["verify"], ["query", "SELECT * FROM events"], ["story", RUN]], ids=" ".join)
+@pytest.mark.parametrize("damage", DAMAGE, ids=str)
+def test_a_file_that_is_no_whole_journal_is_said_and_exits_with_one(
+    live: Path,
+    damage: str,
+    command: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Noise, a cut file and an empty one are named, in one message, by every audit command."""
+    copy = copied(live)
+    path = copy / "journal.duckdb"
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    assert airside(monkeypatch, "audit", *command, "--state-dir", str(copy)) == 1
+    said = capsys.readouterr()
+    assert str(path) in said.err and said.out in ("", "the journal is not whole\n", "the journal cannot be read\n"), (
+        said
+    )
+
+
+def test_another_database_is_no_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A DuckDB file without the journal's tables does not verify."""
+    KeyRing.open(tmp_path / "keys")
+    duckdb.connect(str(tmp_path / "journal.duckdb")).execute("CREATE TABLE x (i INT)").close()
+    assert airside(monkeypatch, "audit", "verify", "--state-dir", str(tmp_path)) == 1
+    assert "events" in capsys.readouterr().err
+
+
+def test_a_journal_that_another_process_writes_is_in_use(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file is held and no stack answers for it, that is said, and it is not called whole."""
+
+    def held(*_: object, **__: object) -> None:
+        raise duckdb.IOException("IO Error: Could not set lock on file: Conflicting lock is held")
+
+    monkeypatch.setattr(duckdb, "connect", held)
+    with pytest.raises(Unreadable, match="another process has it open"):
+        journal_file(live)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a whole journal that nobody writes."""
+    folder = tmp_path_factory.mktemp("whole")
+    make_journal(folder).release()
+    return folder
+
+
+@settings(max_examples=40)
+@given(place=st.floats(0, 1), size=st.integers(1, 5000), fill=st.binary(min_size=1, max_size=8), cut=st.booleans())
+def test_no_damage_is_taken_for_a_whole_journal(whole: Path, place: float, size: int, fill: bytes, cut: bool) -> None:
+    """Wherever a file is cut or written over, it does not verify, or every event in it is the one that was written."""
+    data = bytearray((whole / "journal.duckdb").read_bytes())
+    at = int(place * (len(data) - 1))
+    data[at : len(data) if cut else at + size] = b"" if cut else (fill * size)[: min(size, len(data) - at)]
+    damaged = whole.parent / "damaged"
+    shutil.copytree(whole, damaged, dirs_exist_ok=True)
+    (damaged / "journal.duckdb").write_bytes(data)
+    try:
+        journal = journal_file(damaged)
+    except Unreadable:
+        return
+    try:
+        if not journal.verify():
+            bodies = [row["body"] for row in journal.query("SELECT body FROM events").to_pylist()]
+            assert bodies == [encode_event(submitted()).decode()]
+    except AirsideError:
+        pass  # said
+    finally:
+        journal.close()
