@@ -1,4 +1,4 @@
-"""A state directory speaks for itself: neither its record nor its journal is that of the directory it was copied from."""
+"""A state directory speaks for itself: its record and journal are not those of the one it was copied from."""
 
 from __future__ import annotations
 
