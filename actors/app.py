@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from airside.actors.announcing import OnApproval
+from airside.actors.pickling import check_picklable
 from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
 from airside.stack.agents import Agent, FunctionAgent, price_of
@@ -58,7 +59,7 @@ class App:
             missing = [agent for agent in topology.agents() if agent not in agents]
             if missing:
                 raise InvalidConfig(f"route {name}: no agent {missing[0]!r}; there are {sorted(agents)}")
-        tools, _ = flatten(self.tools)
+        tools, toolsets = flatten(self.tools)
         if not tools:
             raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
         policy = load_bundle(self.policy)
@@ -66,6 +67,7 @@ class App:
         bundle = self.policy.read_text(encoding="utf-8") if isinstance(self.policy, Path) else self.policy
         directory = self.directory if isinstance(self.directory, Directory) else load_directory(self.directory)
         specs = [tool.spec for tool in tools.values()]
+        check_picklable(_sent(self, agents, routes, tools, toolsets))
         return CheckedApp(
             app=self,
             agents=agents,
@@ -96,6 +98,30 @@ class CheckedApp:
     metered: frozenset[str]
     directory: Directory
     memory: MemoryRules | None
+
+
+def _sent(
+    app: App,
+    agents: Mapping[str, Agent],
+    routes: Mapping[str, Topology],
+    tools: Mapping[str, Tool],
+    toolsets: Mapping[str, Toolset],
+) -> Iterator[tuple[str, Any]]:
+    """Yield, with its name, everything of an app that is sent to other processes."""
+    for name, agent in agents.items():
+        yield f"agent {name}", agent.function if isinstance(agent, FunctionAgent) else agent
+    for name, topology in routes.items():
+        yield f"route {name}", topology
+    for name, tool in tools.items():
+        yield f"tool {name}", tool.function
+        yield f"tool {name}: reconcile", tool.reconcile
+        yield f"tool {name}: undo", tool.undo
+        yield f"tool {name}", tool
+    for name, toolset in toolsets.items():
+        yield f"toolset {name}: open", toolset.open
+        yield f"toolset {name}: close", toolset.close
+    yield "embedder", app.embedder
+    yield "on_approval", app.on_approval
 
 
 def _check_names(bundle: Bundle, tools: Mapping[str, Tool]) -> None:

@@ -100,7 +100,7 @@ class FunctionAgent:
     """
 
     def __init__(self, function: Callable[[View], Proposal | Awaitable[Proposal]]) -> None:
-        self._function = function
+        self.function = function
         self.price = price_of(function)
         self.waits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async call
@@ -109,11 +109,11 @@ class FunctionAgent:
     async def decide(self, view: View) -> Proposal:
         """Call the function."""
         if self.waits:
-            return await cast(Awaitable[Proposal], self._function(view))
-        return cast(Proposal, self._function(view))
+            return await cast(Awaitable[Proposal], self.function(view))
+        return cast(Proposal, self.function(view))
 
     def __repr__(self) -> str:
-        return f"FunctionAgent({getattr(self._function, '__name__', self._function)!s})"
+        return f"FunctionAgent({getattr(self.function, '__name__', self.function)!s})"
 
 
 Decides = TypeVar("Decides", bound=Callable[..., Any])
