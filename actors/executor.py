@@ -22,6 +22,7 @@ from airside.stack.journaling import Append, Entry
 from airside.stack.ports import ExecuteRequest
 from airside.stack.switches import Switches
 from airside.tools.dispatch import Dispatcher
+from airside.tools.output import mark_output
 from airside.tools.tool import Tool, Toolset
 
 FIRST_LEASE_S = 30.0
@@ -46,6 +47,8 @@ class ToolExecutor(Layer):
 
     async def start(self) -> None:
         """Take a new incarnation id.  Until a gate has made itself known, no grant is taken."""
+        if self.config.settings.show_output:
+            mark_output(self.config.settings.stack)
         self._pulse = self._pulse or PulseWriter(lease_s=self.config.settings.lease_s + FIRST_LEASE_S)
         mark_children(self._pulse.where)
         self._refused: list[tuple[GrantRefused, TenantId | None]] = []

@@ -43,6 +43,7 @@ from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import Topology
 from airside.stack.tracing import traceparent
 from airside.stack.values import Request
+from airside.tools.output import mark_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class TenantRuntime(Layer):
     async def start(self) -> None:
         """Connect the stubs and begin to beat."""
         settings = self.config.settings
+        if settings.show_output:
+            mark_output(settings.stack)
         self._pulse = self._pulse or PulseWriter(lease_s=settings.lease_s)  # a start that failed is tried again
         mark_children(self._pulse.where)
         self._journal = RemoteJournal(settings)

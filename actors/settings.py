@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     approval_webhook_insecure: bool = False
     """Whether it may be plain `http` to elsewhere, where others on the way can read it."""
 
+    show_output: bool = True
+    """Whether what agents and tools print is shown where the stack was started, within a bound a run."""
+
     task_events: bool = False
     """Ray's task events (its dashboard's timeline) cost 10-20 % of the throughput."""
 

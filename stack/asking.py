@@ -13,6 +13,7 @@ from airside.stack.agents import Agent, View
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import RunId
+from airside.stack.speaker import speaking
 from airside.stack.values import Action, Finish, Handoff, Proposal
 
 
@@ -99,7 +100,8 @@ async def ask(agent: Agent, view: View, seconds: float, pulse: Pulse) -> object:
 async def _guarded(agent: Agent, view: View, pulse: Pulse) -> object:
     """Let no exit, interrupt or foreign exception of an agent's leave its run."""
     try:
-        return await _Stretches(agent, view, pulse)
+        with speaking(view.agent, view.tenant, view.run_id):
+            return await _Stretches(agent, view, pulse)
     except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:
