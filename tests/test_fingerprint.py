@@ -1,0 +1,96 @@
+"""A notebook's cell that is run again changes what its names mean, and the stack that runs the old ones is told so."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import airside
+from airside.actors.fingerprint import Drift
+
+CELL = """
+import airside
+LIMIT = 5
+TABLE = {"a": [1, 2]}
+
+def helper():
+    return LIMIT
+
+def clerk(view):
+    return airside.Finish(answer=helper())
+
+@airside.tool(effect="read")
+def look() -> int:
+    "Look."
+    return len(TABLE)
+
+class Planner:
+    def __init__(self):
+        self.depth = 1
+    async def decide(self, view):
+        return airside.Finish(answer=self.depth)
+"""
+
+
+@pytest.fixture
+def notebook() -> Iterator[types.ModuleType]:
+    """Return a module that stands for a notebook's namespace, after its first cell."""
+    module = types.ModuleType("notebook")
+    module.__file__ = "/home/ana/notebook.ipynb"
+    sys.modules["notebook"] = module
+    run(module, CELL)
+    yield module
+    del sys.modules["notebook"]
+
+
+def run(module: types.ModuleType, cell: str) -> None:
+    """Run a cell in the notebook."""
+    exec(compile(cell, "cell", "exec"), module.__dict__)
+
+
+def drift(module: Any) -> Drift:
+    """Return what compares an app of this notebook."""
+    return Drift(
+        airside.App(
+            agents={"clerk": module.clerk, "planner": module.Planner()},
+            tools=[module.look],
+            policy="",
+            directory="",
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "changed"),
+    [
+        ("x = 1", []),
+        (CELL, []),
+        ("def clerk(view):\n    return airside.Finish(answer=2)", ["agent clerk"]),
+        ("LIMIT = 6", ["agent clerk"]),
+        ("def helper():\n    return 1", ["agent clerk"]),
+        ("TABLE['a'].append(3)", ["tool look"]),
+        ("@airside.tool(effect='read')\ndef look() -> int:\n    'Look.'\n    return 7", ["tool look"]),
+        ("@airside.tool(effect='write')\ndef look() -> int:\n    'Look.'\n    return len(TABLE)", ["tool look"]),
+        (
+            "class Planner:\n    def __init__(self):\n        self.depth = 1\n"
+            "    async def decide(self, view):\n        return airside.Finish(answer=0)",
+            ["agent planner"],
+        ),
+    ],
+)
+def test_what_a_cell_changes_is_named(notebook: Any, cell: str, changed: list[str]) -> None:
+    compared = drift(notebook)
+    assert compared.changed() == []
+    run(notebook, cell)
+    assert compared.changed() == changed
+
+
+def test_things_that_hold_each_other_and_large_ones_come_to_an_end(notebook: Any) -> None:
+    run(notebook, "TABLE['self'] = TABLE\nTABLE['big'] = list(range(10**6))")
+    compared = drift(notebook)
+    run(notebook, "TABLE['big'] = list(range(10**6))")
+    assert compared.changed() == ["tool look"]
