@@ -75,7 +75,7 @@ def tool_with(lock: Any) -> Any:
         ({"agent": Holder()}, "agent clerk .* connection .lock."),
         ({"agent": Holder().call}, "agent clerk .* connection .lock."),
         ({"tools": (look, tool_with(threading.Lock()))}, "tool count .* lock .lock."),
-        ({"on_approval": lambda notice, lock=threading.Lock(): None}, "on_approval .* "),
+        ({"on_approval": agent_with(threading.Lock())}, "on_approval .* inner.lock .lock."),
     ],
 )
 def test_the_variable_that_cannot_be_pickled_is_named_in_a_line(fields: dict[str, Any], says: str) -> None:
