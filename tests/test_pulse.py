@@ -30,7 +30,7 @@ from airside.actors.pulse import (
 from airside.actors.settings import Settings
 from airside.actors.warden import Warden
 from airside.stack.asking import ask
-from airside.stack.ids import RunId
+from airside.stack.ids import RunId, TenantId
 from tests.on_ray import until
 
 STALL_S, EVERY_S = 2.0, 0.2
@@ -194,6 +194,8 @@ class FakeView:
     """All that `ask` looks at."""
 
     run_id = RunId("run_x")
+    tenant = TenantId("acme")
+    agent = "clerk"
 
 
 @pytest.mark.parametrize("fails", [False, True])
