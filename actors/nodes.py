@@ -18,7 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from airside.actors.layer import LayerConfig, as_actor, logger
 from airside.actors.names import NAMESPACE, actor_name
-from airside.actors.pulse import Reading, Where, boot_s
+from airside.actors.pulse import Where, boot_s
+from airside.actors.stalls import Reading
 from airside.actors.warden import DEATH_S, Seen, Stall, Warden
 
 LOOK_FOR_NODES_S = 1.0

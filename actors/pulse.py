@@ -30,6 +30,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from airside.actors.stalls import Reading, Usage
 from airside.stack.ids import RunId
 
 _PAGE = struct.Struct("<QQ128p")
@@ -38,6 +39,9 @@ _LEASE, _LEASE_AT = struct.Struct("<d"), 256
 _WATCHED_AT = 320
 _KEEP_S = 0.1
 """How often a process's keeper beats and sets its timer: several times within the shortest useful lease."""
+
+FAVOURED = -10
+"""Niceness of what keeps processes alive: it takes next to no time, but it must have it."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _DUMP = signal.SIGUSR2
@@ -61,14 +65,6 @@ class Where(NamedTuple):
     native: int
     born: int
     page_inode: int
-
-
-class Reading(NamedTuple):
-    """What a pulse said: turns of the loop, times foreign code gave it back, the run whose code it is in ("": none)."""
-
-    turns: int
-    left: int
-    inside: str
 
 
 def boot_s() -> float:
@@ -138,6 +134,7 @@ class PulseWriter:
 
     def _keep(self, deadline: Deadline | None) -> None:
         beats = 0
+        favour(threading.get_native_id())  # a lease is not to end because the machine is busy
         while True:
             beats += 1
             _BEATS.pack_into(self._page, _BEATS_AT, beats)
@@ -199,13 +196,42 @@ class PulseReader:
             _LEASE.pack_into(self._page, _LEASE_AT, until_s)
         self._page[_WATCHED_AT] = 1
 
-    def cpu_s(self) -> float:
-        """Return the CPU seconds the event loop's thread has used; 0 if the process is gone."""
+    def usage(self) -> Usage:
+        """Return what the event loop's thread has used; nothing if the process is gone."""
+        return self._usage(self._where.native)
+
+    def usages(self) -> dict[int, Usage]:
+        """Return what every thread of the process has used, by the kernel's number."""
         try:
-            fields = _stat(f"{self._where.pid}/task/{self._where.native}")
+            threads = [int(name) for name in os.listdir(f"/proc/{self._where.pid}/task")]
         except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+            return {}
+        return {thread: self._usage(thread) for thread in threads}
+
+    def _usage(self, thread: int) -> Usage:
+        task = f"{self._where.pid}/task/{thread}"
+        try:
+            ran, waited, _ = Path(f"/proc/{task}/schedstat").read_text().split()
+            return Usage(int(ran) / 1e9, int(waited) / 1e9)
+        except (OSError, ValueError):  # gone, or a kernel that does not count waits
+            pass
+        try:
+            fields = _stat(task)
+        except OSError:
+            return Usage(0.0, 0.0)
+        return Usage((int(fields[11]) + int(fields[12])) / _TICKS, 0.0)
+
+    def is_ready(self, thread: int) -> bool:
+        """Whether a thread runs or waits for a CPU just now."""
+        try:
+            return _stat(f"{self._where.pid}/task/{thread}")[0] == "R"
+        except OSError:
+            return False
+
+    @property
+    def lease_until_s(self) -> float:
+        """Until when the process may live, as its page says, also after its death."""
+        return float(_LEASE.unpack_from(self._page, _LEASE_AT)[0])
 
     async def innermost(self) -> str:
         """Return the line of code the loop's thread is at ("" if the process is gone), even inside C code."""
@@ -218,6 +244,12 @@ class PulseReader:
         except OSError:
             return ""
         return innermost(dump.decode(errors="replace"), self._where.thread)
+
+
+def favour(thread: int) -> None:
+    """Let a thread of this process go before others, if this user may do that (root may)."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, thread, FAVOURED)
 
 
 def lives(where: Where) -> bool:
@@ -272,37 +304,3 @@ def innermost(dump: str, thread: int) -> str:
     if found is None:
         return ""
     return f"{found['file']}:{found['line']} in {found['function']}"
-
-
-class StallWatch:
-    """Tells a loop that one stretch of code holds from one that is merely busy; fed by samples, pure.
-
-    A loop is stalled if the same reading was seen for `stall_s`, at enough samples (one every `every_s`) that a
-    watcher which was itself held up proves nothing.  Where nobody can be named it gets `patience` times as long,
-    for all its runs suffer the kill.
-    """
-
-    def __init__(self, *, stall_s: float, every_s: float, patience: float = 3.0) -> None:
-        self._stall_s = stall_s
-        self._enough = max(2.0, stall_s / every_s / 2)
-        self._patience = patience
-        self._seen: Reading | None = None
-        self._since_s = 0.0
-        self._samples = 0
-
-    def sample(self, now_s: float, reading: Reading) -> bool:
-        """Take in a reading; return whether it is another than the one before."""
-        is_other = reading != self._seen
-        if is_other:
-            self._seen, self._since_s, self._samples = reading, now_s, 0
-        self._samples += 1
-        return is_other
-
-    def held_s(self, now_s: float) -> float:
-        """Return for how many seconds the reading has been the same."""
-        return 0.0 if self._seen is None else now_s - self._since_s
-
-    def stalled(self, now_s: float, *, named: bool = True) -> bool:
-        """Whether the loop is held; `named` = the run it is in can be blamed for it."""
-        patience = 1.0 if named and self._seen is not None and self._seen.inside else self._patience
-        return self.held_s(now_s) > self._stall_s * patience and self._samples > self._enough

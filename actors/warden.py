@@ -6,13 +6,14 @@ nor the process's help, so that what it kills is certainly dead.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from typing import NamedTuple
 
-from airside.actors.layer import Layer, LayerConfig
-from airside.actors.pulse import PulseReader, Reading, StallWatch, Where, boot_s, kill, lives
-from airside.actors.settings import Settings
+from airside.actors.layer import Layer, LayerConfig, logger
+from airside.actors.pulse import PulseReader, Where, boot_s, favour, kill, lives
+from airside.actors.stalls import Reading, StallWatch, Waiting
 from airside.actors.strays import sweep
 
 HOLDING_CPU_S = 0.1
@@ -37,36 +38,57 @@ class Stall(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a beat found: the node's clock, the loops that are held, and the processes that are dead."""
+    """What a beat found: the node's clock, the loops that are held, and the processes that are dead.
+
+    `lapsed` = those of the dead whose lease was over; `late_s` = how long ago the loop turned that was longest in
+    turning since the beat before, held ones left aside: what a machine is late when it has too much to carry.
+    """
 
     stamp_s: float
     stalls: dict[str, Stall]
     dead: list[str]
+    lapsed: list[str]
+    late_s: float
 
 
 class Ward:
     """One process the Warden looks after; raises `OSError` when made if it cannot be read."""
 
-    def __init__(self, settings: Settings, where: Where) -> None:
+    def __init__(self, where: Where, *, stall_s: float, every_s: float) -> None:
         self.pulse = PulseReader(where)
-        self._stall = StallWatch(stall_s=settings.stall_s, every_s=settings.heartbeat_s)
-        self._cpu_s = 0.0
+        self.stall: Stall | None = None
+        self.age_s = 0.0
+        self._thread = where.native
+        self._suspect_s = stall_s / 2
+        self._watch = StallWatch(stall_s=stall_s, every_s=every_s)
+        self._waiting = Waiting()
         self._beats = 0
 
-    def look(self, now_s: float) -> Stall | None:
-        """Take a sample; return who holds the loop, if it is held for too long.
+    def look(self, now_s: float) -> None:
+        """Take a sample, and note who holds the loop, if it is held for too long, or how long ago it turned.
 
         The run whose code the loop is in is named only if that code runs (it used the CPU) or sleeps (others get the
         interpreter).  Else some other thread keeps the interpreter's lock, or the whole process stands still, and
         naming it would end a run that is not to blame.
         """
-        reading, cpu_s, beats = self.pulse.read(), self.pulse.cpu_s(), self.pulse.beats()
-        if self._stall.sample(now_s, reading):
-            self._cpu_s, self._beats = cpu_s, beats
-        evident = cpu_s - self._cpu_s > HOLDING_CPU_S or beats - self._beats > HOLDING_BEATS
-        if not self._stall.stalled(now_s, named=evident):
-            return None
-        return Stall(reading.inside if evident else "", self._stall.held_s(now_s), "")
+        reading, beats = self.pulse.read(), self.pulse.beats()
+        if self._watch.sample(now_s, reading):
+            self._waiting, self._beats = Waiting(), beats
+        # All threads are looked at only once the loop is suspected: a process has dozens.
+        suspected = self._watch.counted_s(now_s) > self._suspect_s
+        used = self.pulse.usages() if suspected else {self._thread: self.pulse.usage()}
+        self._waiting.sample(now_s, used, self.pulse.is_ready)
+        ran_s = self._waiting.ran_s(self._thread)
+        evident = ran_s > HOLDING_CPU_S or beats - self._beats > HOLDING_BEATS
+        held = self._watch.stalled(
+            now_s,
+            named=evident,
+            ran_s=ran_s,
+            waited_s=self._waiting.of(self._thread),
+            longest_s=self._waiting.longest_s(),
+        )
+        self.stall = Stall(reading.inside if evident else "", self._watch.held_s(now_s), "") if held else None
+        self.age_s = 0.0 if held else self._watch.turn_age_s(now_s)
 
 
 class Warden(Layer):
@@ -75,6 +97,27 @@ class Warden(Layer):
     def __init__(self, config: LayerConfig) -> None:
         super().__init__(config)
         self._wards: dict[tuple[str, Where], Ward] = {}
+        self._late_s = 0.0
+
+    async def start(self) -> None:
+        """Begin to look, at a better priority than what is looked at."""
+        for thread in os.listdir("/proc/self/task"):
+            favour(int(thread))
+        self._looking = asyncio.ensure_future(self.forever(self._look_forever()))
+
+    async def _look_forever(self) -> None:
+        """Look at every process each heartbeat, whether or not the Driver asks."""
+        while True:
+            for ward in list(self._wards.values()):
+                self._look(ward)
+            await asyncio.sleep(self.config.settings.heartbeat_s)
+
+    def _look(self, ward: Ward) -> None:
+        try:
+            ward.look(boot_s())
+        except OSError as error:  # it lacks a file to look with: nobody is taken to be held
+            logger.warning("a process was not looked at: %s", error, extra={"action": "not_looked_at"})
+        self._late_s = max(self._late_s, ward.age_s)
 
     async def beat(self, stamp_s: float, watched: dict[str, tuple[int, ...]]) -> Seen:
         """Let the watched live on for the lease's length after `stamp_s`, and say how they are.
@@ -84,22 +127,29 @@ class Warden(Layer):
         """
         await self.ready()
         wanted = {(key, Where(*where)) for key, where in watched.items()}
+        known = dict(self._wards)
         for gone in self._wards.keys() - wanted:
             del self._wards[gone]
         stalls: dict[str, Stall] = {}
         dead: list[str] = []
+        lapsed: list[str] = []
         for key, where in wanted:
             ward = self._ward(key, where) if lives(where) else None
             if ward is None:
+                was = known.get((key, where))
+                ended = was is not None and was.pulse.lease_until_s <= boot_s()
                 if await self.kill(where):
                     dead.append(key)
+                    lapsed += [key] * ended
                 continue
             if stamp_s:
                 ward.pulse.extend(stamp_s + self.config.settings.lease_s)
-            stall = ward.look(boot_s())
-            if stall is not None:
-                stalls[key] = stall._replace(where=await ward.pulse.innermost())
-        return Seen(boot_s(), stalls, dead)
+            if ward.stall is not None:
+                self._look(ward)  # it may have gone on since
+            if ward.stall is not None:
+                stalls[key] = ward.stall._replace(where=await ward.pulse.innermost())
+        late_s, self._late_s = self._late_s, 0.0
+        return Seen(boot_s(), stalls, dead, lapsed, late_s)
 
     def _ward(self, key: str, where: Where) -> Ward | None:
         """Return who is looked after; None if it hides its pulse, or is gone just now: it must not go on.
@@ -108,12 +158,14 @@ class Warden(Layer):
         """
         found = self._wards.get((key, where))
         if found is None:
+            settings = self.config.settings
             try:
-                found = self._wards[key, where] = Ward(self.config.settings, where)
+                found = Ward(where, stall_s=settings.stall_s, every_s=settings.heartbeat_s)
             except (OSError, ValueError) as error:
                 if getattr(error, "errno", 0) in _OWN_WANT:
                     raise
                 return None
+            self._wards[key, where] = found
         return found
 
     async def read(self, where: tuple[int, ...]) -> Reading | None:

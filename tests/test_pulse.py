@@ -12,15 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from airside.actors.layer import LayerConfig
 from airside.actors.pulse import (
     PulseReader,
     PulseWriter,
-    Reading,
-    StallWatch,
     Where,
     boot_s,
     innermost,
@@ -28,12 +24,11 @@ from airside.actors.pulse import (
     lives,
 )
 from airside.actors.settings import Settings
+from airside.actors.stalls import Reading
 from airside.actors.warden import Warden
 from airside.stack.asking import ask
 from airside.stack.ids import RunId, TenantId
 from tests.on_ray import until
-
-STALL_S, EVERY_S = 2.0, 0.2
 
 HOLDER = """
 import os, re, signal, sys, time
@@ -222,47 +217,3 @@ def test_turning_and_leaving_are_counted() -> None:
     assert not pulse.watched
     PulseReader(pulse.where).extend(boot_s() + 60)
     assert pulse.watched
-
-
-# The watch.
-
-
-def watched(samples: list[tuple[float, Reading]]) -> tuple[StallWatch, float]:
-    """Return a watch that took the samples, and the time of the last one."""
-    watch = StallWatch(stall_s=STALL_S, every_s=EVERY_S)
-    for sample in samples:
-        watch.sample(*sample)
-    return watch, samples[-1][0]
-
-
-def test_a_run_that_holds_the_loop_is_blamed_once_it_did_for_long_enough() -> None:
-    watch, now = watched([(i * EVERY_S, Reading(7, 7, "run_a")) for i in range(11)])
-    assert not watch.stalled(now) and watch.stalled(now + 0.01)
-
-
-def test_a_loop_held_outside_any_agent_gets_longer() -> None:
-    watch, now = watched([(i * EVERY_S, Reading(7, 7, "")) for i in range(30)])
-    assert not watch.stalled(now) and watch.stalled(now + STALL_S)
-
-
-def test_a_long_turn_of_many_runs_is_nobodys_fault() -> None:
-    watch, now = watched([(i * EVERY_S, Reading(7, i, "run_a")) for i in range(100)])
-    assert not watch.stalled(now)
-
-
-def test_a_watcher_that_was_held_up_itself_proves_nothing() -> None:
-    watch, _ = watched([(0.0, Reading(7, 7, "run_a")), (60.0, Reading(7, 7, "run_a"))])
-    assert watch.held_s(60.0) == 60.0 and not watch.stalled(60.0)
-
-
-def test_nobody_is_blamed_before_the_first_sample() -> None:
-    watch = StallWatch(stall_s=STALL_S, every_s=EVERY_S)
-    assert not watch.stalled(1e9) and watch.held_s(1e9) == 0.0
-
-
-@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["", "run_a", "run_b"])), min_size=1, max_size=60))
-def test_who_is_blamed_was_in_every_sample_of_the_last_seconds(pairs: list[tuple[int, str]]) -> None:
-    samples = [(i * EVERY_S, Reading(turns, 0, inside)) for i, (turns, inside) in enumerate(pairs)]
-    watch, now = watched(samples)
-    recent = {reading for at, reading in samples if at >= now - STALL_S}
-    assert not watch.stalled(now + 0.01) or len(recent) == 1
