@@ -22,11 +22,18 @@ ORDER_PURPOSE = "order"
 ORDER_LIFE_US = 60 * 1_000_000
 """An operator's order is for now."""
 
-ALONE_AFTER, END_AFTER = 3, 6
-"""Deaths of the process a run worked in: after so many it gets one of its own, after so many it is ended.
+SUSPECT_AFTER = 3
+"""Deaths of the processes a run worked in after which the runs that were there are suspected, and kept apart.
 
-A run is not to blame for its neighbours' or an operator's doings, so it takes several to be suspected.
+Only those count that nobody gave the order for and no lost lease or node explains: a run is not to blame for its
+neighbours, for an operator, or for a machine.
 """
+
+END_AFTER = 3
+"""Deaths of processes of its own, where nobody else can be to blame, after which a run is ended."""
+
+BROKEN_AFTER = 6
+"""Activations that broke off for an error of the run's own after which it is ended."""
 
 RESULTS_KEPT = 20_000
 """Ended runs whose result is answered from memory; older ones are read from the journal."""
@@ -37,9 +44,9 @@ class Placed:
     """A run the driver has on its books.
 
     `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
-    admission is; `alone` = it is suspected of stalling its runtime, and gets one of its own; `condemned` = it is to
-    end so: no runtime takes it up any more; `asked` = it or a child may have waited for approval; `losses` =
-    processes that died under it.
+    admission is; `condemned` = it is to end so: no runtime takes it up any more; `asked` = it or a child may have
+    waited for approval.  `losses` = processes that died under it and others, `deaths` = those that were its alone,
+    `broken` = activations that failed by themselves.
     """
 
     tenant: TenantId
@@ -50,8 +57,9 @@ class Placed:
     in_doubt: bool = False
     asked: bool = False
     losses: int = 0
+    deaths: int = 0
+    broken: int = 0
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    alone: bool = False
     condemned: ev.KillRequested | ev.CancelRequested | None = None
     durable: asyncio.Event = field(default_factory=asyncio.Event)
 

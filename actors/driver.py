@@ -28,6 +28,7 @@ from airside.actors.books import (
 from airside.actors.doubts import DoubtDesk
 from airside.actors.fleet import Fleet
 from airside.actors.layer import LayerConfig, control, logger, now_us
+from airside.actors.pulse import boot_s
 from airside.actors.rollbacks import Rollbacks
 from airside.actors.stubs import Remote, RemoteJournal, RemoteTools, encode
 from airside.actors.switchboard import Switchboard
@@ -39,10 +40,16 @@ from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.identity import IdentityChecker
 from airside.stack.ids import PrincipalId, RunId, TenantId, root_of
 from airside.stack.journaling import Append
+from airside.stack.load import LoadLimit
 from airside.stack.messages import Activation, Admit, Delivery, Order, Report, Ticket
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import entry_of
 from airside.stack.state import Phase
+
+LATE_SHARE = 0.2
+"""Share of the lease by which processes may be late before there is too much at work: they live by being in time."""
+
+SHED = {"action": "load_shed"}
 
 STOP_S = 0.3
 """How long a run that was told to end may take before its process is looked at; one that yields takes milliseconds."""
@@ -83,7 +90,9 @@ class Driver(Watching):
         self._report_message = msgspec.msgpack.Decoder(Report).decode
         self._delivery_message = msgspec.msgpack.Decoder(Delivery).decode
         self._queue = AdmissionQueue(self._share, settings.cell_concurrency)
-        self._fleet.open(settings, self._seat_lost, self._busy)
+        self._load = LoadLimit(settings.cell_concurrency, late_s=settings.lease_s * LATE_SHARE)
+        self._queue.places = self._load.limit
+        self._fleet.open(settings, self._seat_lost, self._busy, self._is_late)
         self._spawn(self.forever(self._fleet.watch(self._blame)))  # first: what lives on needs its lease renewed
         await self._switchboard.load()
         await self._recover()
@@ -94,6 +103,16 @@ class Driver(Watching):
     def _share(self, tenant: TenantId) -> TenantShare:
         entry = self._directory.tenants.get(tenant)
         return entry.share() if entry is not None else TenantShare(concurrency=0, queue=0)
+
+    def _is_late(self, late_s: float) -> None:
+        """Take in how late the latest process is: what the machines cannot carry waits in the queue."""
+        if self._load.heard(boot_s(), late_s, self._queue.running):
+            if self._load.limit < self._queue.places:
+                logger.warning(
+                    "processes are %.1f s late: at most %d runs at once", late_s, self._load.limit, extra=SHED
+                )
+            self._queue.places = self._load.limit
+            self._work.set()
 
     # Admission.
 
@@ -190,7 +209,7 @@ class Driver(Watching):
             self._spawn(self._end_condemned(run_id))
 
     async def _place(self, run_id: RunId, placed: Placed) -> None:
-        seat = await self._fleet.seat_for(placed.tenant, alone=run_id if placed.alone else "")
+        seat = await self._fleet.seat_for(placed.tenant, self._suspects.group(run_id))
         if not placed.events:
             placed.events = [body.encode() for body in (await self._bodies([run_id]))[run_id]]
             placed.epoch = max(placed.epoch, latest_epoch(placed.events))
@@ -272,12 +291,13 @@ class Driver(Watching):
             self._queue.adopt(report.tenant, report.run_id)
         elif report.state in ("lost", "broken"):
             placed.seat, placed.events = "", []
-            placed.losses += report.state == "broken"
-            self._spawn(self._again(report.run_id, placed))
+            again = self._broken(report.run_id, placed) if report.state == "broken" else self._take_up(report.run_id)
+            self._spawn(again)
 
     def _finish(self, run_id: RunId, tenant: TenantId, ended: bytes) -> None:
         placed = self._runs.pop(run_id, None)
         self._deadlines.forget(run_id)
+        self._suspects.forget(run_id)
         if placed is not None and placed.asked:
             self._spawn(self._withdraw(run_id))
         self._queue.release(tenant, run_id, cost=ev.decode_event(ended).usage.steps)
@@ -446,6 +466,9 @@ class Driver(Watching):
             "tenants": self._queue.stats(),
             "runtimes": self._fleet.stats(),
             "killed_runaways": self._killed_runaways,
+            "places": self._load.limit,
+            "halvings": self._load.halvings,
+            "suspected": self._suspects.suspected(boot_s()),
             "pid": os.getpid(),
         }
 

@@ -31,6 +31,9 @@ from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, root_of
 from airside.stack.toolspec import ToolSpec
 
+MAKING_AT_ONCE = 4
+"""Runtimes that are being started at once: each takes half a second of a CPU, and what lives needs one too."""
+
 HOLD_S = 0.3
 """Code that keeps a loop for so long while its run is to be killed is not waited for."""
 
@@ -38,7 +41,8 @@ GREETING_S = 6.0
 """Longest a runtime that outlived the driver may take to say what it holds."""
 
 Blame = Callable[["Seat", Stall], None]
-Lost = Callable[[str], Awaitable[None]]
+Lost = Callable[[str, bool], Awaitable[None]]
+"""Told of a seat that is gone; with whether its death is explained, so that nothing that ran there is suspected."""
 
 
 class Post(NamedTuple):
@@ -49,7 +53,7 @@ class Post(NamedTuple):
 
 
 class Seat:
-    """One runtime process.  `dying` = an order to kill it was given."""
+    """One runtime process.  `dying` = an order to kill it was given; `excused` = its death would be explained."""
 
     def __init__(self, settings: Settings, key: str, handle: Any, post: Post) -> None:
         self.key = key
@@ -57,6 +61,7 @@ class Seat:
         self.handle = handle
         self.post = post
         self.dying = False
+        self.excused = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         remote = Remote(settings, "runtime", key)
         self._activate = remote.batched("activate")
@@ -89,9 +94,14 @@ class Fleet:
         self._seats: dict[str, Seat] = {}
         self._by_group: dict[str, Seat] = {}
 
-    def open(self, settings: Settings, lost: Lost, busy: Callable[[], set[str]]) -> None:
-        """Bind to the driver: `lost(key)` is called once for a dead seat; `busy()` are the seats with working runs."""
+    def open(self, settings: Settings, lost: Lost, busy: Callable[[], set[str]], late: Callable[[float], None]) -> None:
+        """Bind to the driver: `lost` is called once for a dead seat; `busy()` are the seats with working runs.
+
+        `late` is told after each beat how late the latest process of a node is.
+        """
         self._settings = settings
+        self.late = late
+        self._starts = asyncio.Semaphore(MAKING_AT_ONCE)
         self._lost = lost
         self._busy = busy
         self._making: dict[str, asyncio.Lock] = {}
@@ -116,9 +126,9 @@ class Fleet:
         """Return a live seat."""
         return self._seats.get(key)
 
-    async def seat_for(self, tenant: TenantId, alone: str = "") -> Seat:
-        """Return the tenant's runtime, making one if need be; `alone` asks for one that nobody shares."""
-        group = f"{tenant}~{alone}" if alone else self._group(tenant)
+    async def seat_for(self, tenant: TenantId, apart: str = "") -> Seat:
+        """Return the tenant's runtime, making one if need be; `apart` names a group of runs that has one to itself."""
+        group = apart or self._group(tenant)
         if group in self._by_group:
             return self._by_group[group]
         async with self._making.setdefault(group, asyncio.Lock()):
@@ -147,7 +157,7 @@ class Fleet:
                 idle = [seat for seat in self._seats.values() if seat.key not in busy]
                 if idle:
                     await self.put_down(idle[0])
-                    await self._lost(idle[0].key)
+                    await self._lost(idle[0].key, True)
                 else:
                     await asyncio.sleep(0.05)
             self._coming += 1
@@ -163,13 +173,14 @@ class Fleet:
             "enable_task_events": self._settings.task_events,
             "scheduling_strategy": "SPREAD",
         }
-        handle = as_actor(TenantRuntime).options(**options).remote(self._config, self._app)
-        try:
-            await handle.begin.remote()
-            return await self._greet(key, handle)
-        except (RayError, LayerUnavailable) as error:
-            ray.kill(handle, no_restart=True)
-            raise LayerUnavailable(f"runtime {key}: {type(error).__name__}: {error}"[:300]) from None
+        async with self._starts:
+            handle = as_actor(TenantRuntime).options(**options).remote(self._config, self._app)
+            try:
+                await handle.begin.remote()
+                return await self._greet(key, handle)
+            except (RayError, LayerUnavailable) as error:
+                ray.kill(handle, no_restart=True)
+                raise LayerUnavailable(f"runtime {key}: {type(error).__name__}: {error}"[:300]) from None
 
     async def _greet(self, key: str, handle: Any) -> Seat:
         """Return the seat of a runtime that has begun; raise `LayerUnavailable` if it does not answer or is gone."""
@@ -231,12 +242,13 @@ class Fleet:
         """Whether an executor may act: it has a lease."""
         return key in self._executors
 
-    def died(self, key: str) -> None:
-        """Take in that a process is dead, or that its lease is over."""
+    def died(self, key: str, excused: bool) -> None:
+        """Take in that a process is dead, or that its lease is over; `excused` = a lease or a node explains it."""
         kind, _, name = key.partition("/")
         if kind == "executor":
             self._executors.pop(name, None)
         elif (seat := self._seats.get(name)) is not None:
+            seat.excused = seat.excused or excused
             self._spawn(self._gone(seat))
 
     def stalled(self, key: str, stall: Stall) -> None:
@@ -291,7 +303,7 @@ class Fleet:
 
     async def _gone(self, seat: Seat) -> None:
         if self._forget(seat):
-            await self._lost(seat.key)
+            await self._lost(seat.key, seat.excused or seat.dying)
 
     def _forget(self, seat: Seat) -> bool:
         if self._by_group.get(seat.group) is seat:

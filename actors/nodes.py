@@ -37,8 +37,11 @@ class Watcher(Protocol):
     def stalled(self, key: str, stall: Stall) -> None:
         """Take in that a process's loop is held."""
 
-    def died(self, key: str) -> None:
-        """Take in that a process is certainly dead, or that its lease is over."""
+    def died(self, key: str, excused: bool) -> None:
+        """Take in that a process is certainly dead, or that its lease is over; `excused` = nobody in it did that."""
+
+    def late(self, late_s: float) -> None:
+        """Take in how late the latest process of a node is, or the watch itself."""
 
 
 class Node:
@@ -93,8 +96,9 @@ class Nodes:
 
     async def _keep(self, node: Node) -> None:
         """Renew a node's leases at every heartbeat until it is lost."""
-        lease_s = self._config.settings.lease_s
+        lease_s, heartbeat_s = self._config.settings.lease_s, self._config.settings.heartbeat_s
         while True:
+            began_s = boot_s()
             watched = self._watcher.watched(node.node_id)
             if node.stamp_s:  # this message can lengthen leases up to here, whenever it arrives
                 node.ends_s = max(node.ends_s, node.heard_s + lease_s)
@@ -108,13 +112,14 @@ class Nodes:
             else:
                 node.stamp_s, node.heard_s = seen.stamp_s, boot_s()
                 self._tell(seen, node.node_id, watched)
-            await asyncio.sleep(self._config.settings.heartbeat_s)
+                self._watcher.late(max(seen.late_s, boot_s() - began_s))
+            await asyncio.sleep(heartbeat_s)
 
     def _tell(self, seen: Seen, node_id: str, asked: Mapping[str, Where]) -> None:
         now = self._watcher.watched(node_id)
         for key in seen.dead:
             if now.get(key) == asked[key]:  # else another process has its place meanwhile
-                self._watcher.died(key)
+                self._watcher.died(key, key in seen.lapsed)
         for key, stall in seen.stalls.items():
             self._watcher.stalled(key, Stall(*stall))
 
@@ -123,7 +128,7 @@ class Nodes:
         held = list(self._watcher.watched(node.node_id))
         logger.warning("node %s is lost, with %s", node.node_id, held, extra={"action": "node_lost"})
         for key in held:
-            self._watcher.died(key)
+            self._watcher.died(key, excused=True)
         del self._nodes[node.node_id], self._keeping[node.node_id]
 
     def leased(self, node_id: str) -> None:

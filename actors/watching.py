@@ -12,9 +12,10 @@ import secrets
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from airside.actors.books import ALONE_AFTER, END_AFTER, Placed
+from airside.actors.books import BROKEN_AFTER, END_AFTER, SUSPECT_AFTER, Placed
 from airside.actors.fleet import Fleet, Seat
 from airside.actors.layer import Layer, LayerConfig, logger, now_us
+from airside.actors.pulse import boot_s
 from airside.actors.stubs import RemoteJournal, RemoteTools
 from airside.actors.warden import Stall
 from airside.stack import events as ev
@@ -23,6 +24,7 @@ from airside.stack.ending import ending
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, root_of
 from airside.stack.reasons import ReasonCode
+from airside.stack.suspects import Suspects
 
 _PAUSE_S = 0.1
 
@@ -45,6 +47,7 @@ class Watching(Layer):
         self._fleet = fleet
         self._runs: dict[RunId, Placed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._suspects = Suspects(lambda tenant: f"{tenant}~{secrets.token_hex(4)}")
         self._killed_runaways = 0
         self._ending = asyncio.Semaphore(ENDING_AT_ONCE)
 
@@ -77,12 +80,12 @@ class Watching(Layer):
     def _blame(self, seat: Seat, stall: Stall) -> None:
         """Condemn the run that holds a loop, whose process is killed next.
 
-        Where nobody can be named, each of the process's working runs is taken up in a process of its own, and the one
-        that stalls again is ended.  Where the name is that of a run which is over, a task it left behind is to blame.
+        Where nobody can be named, the process's working runs are parted, half and half, until one is alone in a
+        process that stalls.  Where the name is that of a run which is over, a task it left behind is to blame.
         """
-        here = [run for run, placed in self._runs.items() if placed.seat == seat.key and not placed.parked]
+        here = self._working_at(seat.key)
         named = root_of(RunId(stall.run_id))
-        guilty = named if named in here else here[0] if len(here) == 1 and self._runs[here[0]].alone else None
+        guilty = named if named in here else None if named else self._part(here)
         if guilty is not None:
             self._killed_runaways += 1
             why = (
@@ -90,9 +93,16 @@ class Watching(Layer):
                 "an agent that waits or computes must be `async` and await (asyncio.to_thread for code that blocks)"
             )
             self._condemn(guilty, why)
-        elif not named:
-            for run_id in here:
-                self._runs[run_id].alone = True
+
+    def _working_at(self, key: str) -> list[RunId]:
+        return [run for run, placed in self._runs.items() if placed.seat == key and not placed.parked]
+
+    def _part(self, here: list[RunId]) -> RunId | None:
+        """Keep runs apart from each other of which one did harm; return the one that must have, if that is known."""
+        here = [run_id for run_id in here if self._runs[run_id].condemned is None]
+        if not here:
+            return None
+        return self._suspects.part(self._runs[here[0]].tenant, here, now_s=boot_s())
 
     def _condemn(self, run_id: RunId, why: str) -> None:
         self._runs[run_id].condemned = ev.KillRequested(
@@ -125,22 +135,38 @@ class Watching(Layer):
 
     # After a loss.
 
-    async def _seat_lost(self, key: str) -> None:
-        """A runtime is gone: what worked there is taken up elsewhere, what waits for a person when it is decided."""
+    async def _seat_lost(self, key: str, excused: bool) -> None:
+        """A runtime is gone: what worked there is taken up elsewhere, what waits for a person when it is decided.
+
+        `excused` = its death is explained, so that no run that was there is suspected of it.
+        """
+        if not excused:
+            self._suspect(self._working_at(key))
         for run_id, placed in list(self._runs.items()):
             if placed.seat == key:
                 placed.seat, placed.events = "", []
                 if placed.condemned is not None:
                     self._spawn(self._end_condemned(run_id))
                 elif not placed.parked:
-                    placed.losses += 1
-                    self._spawn(self._again(run_id, placed))
+                    self._spawn(self._take_up(run_id))
 
-    async def _again(self, run_id: RunId, placed: Placed) -> None:
-        """Take a run up after a loss; one that is lost again and again is suspected, then ended."""
-        placed.alone = placed.alone or placed.losses >= ALONE_AFTER
-        if placed.losses >= END_AFTER:
-            self._condemn(run_id, f"the processes it ran in died {placed.losses} times")
+    def _suspect(self, here: list[RunId]) -> None:
+        """Take in that a process died of itself: after a few times who was there is kept apart, and at last ended."""
+        for run_id in here:
+            self._runs[run_id].losses += 1
+        if any(self._runs[run_id].losses >= SUSPECT_AFTER for run_id in here):
+            guilty = self._part(here)
+            if guilty is not None:
+                placed = self._runs[guilty]
+                placed.deaths += 1
+                if placed.deaths >= END_AFTER and placed.condemned is None:
+                    self._condemn(guilty, f"the processes it had to itself died {placed.deaths} times")
+
+    async def _broken(self, run_id: RunId, placed: Placed) -> None:
+        """Take a run up again whose activation failed of itself; after a few times it is ended."""
+        placed.broken += 1
+        if placed.broken >= BROKEN_AFTER and placed.condemned is None:
+            self._condemn(run_id, f"{placed.broken} activations of it failed")
         await self._take_up(run_id)
 
     async def _end_condemned(self, run_id: RunId) -> None:
@@ -209,4 +235,4 @@ class Watching(Layer):
         seat = self._fleet.seat(key)
         if seat is not None and self.config.settings.mode == "dedicated":
             await self._fleet.put_down(seat)
-            await self._seat_lost(key)
+            await self._seat_lost(key, excused=True)

@@ -64,12 +64,12 @@ class _Line:
 class AdmissionQueue:
     """Pure: `offer` on submission, `take` whenever something may start, `release` when a run ends.
 
-    `cell_concurrency` bounds all tenants together.
+    `places` bounds all tenants together; it may be changed at any time, and what runs goes on.
     """
 
-    def __init__(self, shares: Callable[[TenantId], TenantShare], cell_concurrency: int) -> None:
+    def __init__(self, shares: Callable[[TenantId], TenantShare], places: int) -> None:
         self._shares = shares
-        self._cell = cell_concurrency
+        self.places = places
         self._lines: dict[TenantId, _Line] = {}
         self._turns: list[tuple[float, int, TenantId]] = []
         self._entries = 0
@@ -96,7 +96,7 @@ class AdmissionQueue:
 
     def take(self) -> Iterator[tuple[TenantId, RunId]]:
         """Yield the runs that may start now, in the order of their turns; each counts as running from here."""
-        while self._turns and self.running < self._cell:
+        while self._turns and self.running < self.places:
             tag, _, tenant = heapq.heappop(self._turns)
             line, share = self._lines[tenant], self._shares(tenant)
             if tag != line.tag or not line.waiting or len(line.running) >= share.concurrency:

@@ -16,10 +16,12 @@ from airside.actors.layer import LayerConfig
 from airside.actors.pulse import Where
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
+from airside.actors.warden import Stall
 from airside.stack import events as ev
 from airside.stack.admission import AdmissionQueue, TenantShare
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.load import LEAST, LoadLimit
 from airside.stack.messages import Delivery, Order
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.values import Outcome, Usage
@@ -143,12 +145,13 @@ async def test_a_kill_that_nobody_confirmed_is_repeated_until_the_process_is_dea
 ) -> None:
     lost = asyncio.Event()
 
-    async def note(key: str) -> None:
+    async def note(key: str, excused: bool) -> None:
+        assert excused  # it was killed by order
         lost.set()
 
     monkeypatch.setattr("airside.actors.fleet.ray.kill", lambda handle, no_restart: None)
     fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
-    fleet.open(CONFIG.settings, note, set)
+    fleet.open(CONFIG.settings, note, set, lambda late_s: None)
     nodes = fleet.nodes = Nodes(False, False, False, True)  # type: ignore[assignment]
     seat = Seat(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
     fleet._sit(seat)
@@ -179,3 +182,80 @@ async def test_what_its_caller_gave_up_before_it_was_sent_is_not_sent() -> None:
     await asyncio.sleep(0)
     only.cancel()
     assert await coalescer.call(b"c") == b"c" and sent[-1] == [b"c"]
+
+
+class Parting(LoneDriver):
+    """A driver that notes whom it takes up, and condemns for real."""
+
+    def __init__(self, runs: int) -> None:
+        super().__init__()
+        self.taken: list[RunId] = []
+        self.runs = [RunId(f"run_{i:032x}") for i in range(runs)]
+        for run_id in self.runs:
+            self._runs[run_id] = Placed(tenant=TenantId("acme"), epoch=1, seat="acme/1")
+
+    async def _take_up(self, run_id: RunId) -> None:
+        self.taken.append(run_id)
+
+    async def lose(self, run_id: RunId, *, excused: bool) -> None:
+        """Let the process die that a run is in, with whoever is kept with it."""
+        group = self._suspects.group(run_id)
+        for run in self.runs:
+            if run in self._runs and self._suspects.group(run) == group:
+                self._runs[run].seat = "acme/1"
+        await self._seat_lost("acme/1", excused)
+        await asyncio.gather(*self._tasks)
+
+    def condemned(self) -> list[RunId]:
+        """Return who is to end."""
+        return [run for run in self.runs if run in self.ended_here or self._runs[run].condemned is not None]
+
+
+async def test_no_death_that_is_explained_is_ever_counted_against_a_run() -> None:
+    driver = Parting(4)
+    for _ in range(50):
+        await driver.lose(driver.runs[0], excused=True)
+    assert driver.condemned() == [] and driver._suspects.suspected(0) == 0 and len(driver.taken) == 200
+
+
+async def test_a_run_whose_processes_die_is_found_among_its_neighbours_and_none_of_these_is_ended() -> None:
+    driver, deaths = Parting(32), 0
+    guilty = driver.runs[21]
+    while guilty not in driver.condemned():
+        await driver.lose(guilty, excused=False)
+        deaths += 1
+        assert deaths <= 12
+    assert driver.condemned() == [guilty]
+
+
+async def test_a_run_whose_activations_fail_of_themselves_is_ended_after_a_few() -> None:
+    driver = Parting(2)
+    for _ in range(6):
+        await driver._broken(driver.runs[0], driver._runs[driver.runs[0]])
+    assert driver.condemned() == [driver.runs[0]]
+
+
+def stall(run_id: str = "") -> Stall:
+    """Return a loop that is held."""
+    return Stall(run_id, 3.0, "somewhere")
+
+
+async def test_a_stall_that_names_nobody_parts_the_runs_and_one_that_names_somebody_parts_nobody() -> None:
+    driver, seat = Parting(8), Seat(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
+    driver._blame(seat, stall("run_over_already"))
+    assert driver._suspects.suspected(0) == 0 and driver.condemned() == []
+    driver._blame(seat, stall(driver.runs[3]))
+    assert driver._suspects.suspected(0) == 0 and driver.condemned() == [driver.runs[3]]
+    driver._blame(seat, stall())
+    assert {driver._suspects.group(run) for run in driver.runs} != {""} and driver.condemned() == [driver.runs[3]]
+
+
+async def test_what_is_late_takes_up_no_more_runs_until_it_is_in_time() -> None:
+    driver = Parting(0)
+    driver._load = LoadLimit(2_000, late_s=2.0)
+    driver._queue.places = driver._load.limit
+    driver._is_late(9.0)
+    assert driver._queue.places == LEAST and driver._work.is_set()
+    for number in range(LEAST + 1):
+        assert driver._queue.offer(TenantId("acme"), RunId(f"run_{number}"), now_us=0) is None
+    assert len(list(driver._queue.take())) == LEAST  # the others wait
