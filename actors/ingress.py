@@ -17,6 +17,7 @@ from airside.stack.directory import Directory
 from airside.stack.errors import AuthRefused, InvalidInput, LayerUnavailable
 from airside.stack.identity import run_subject, seal_identity, vote_subject
 from airside.stack.ids import ApprovalId, request_for, run_of
+from airside.stack.labels import check_label
 from airside.stack.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_order
 from airside.stack.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
@@ -26,8 +27,15 @@ from airside.stack.values import MAX_REQUEST_BYTES, Identity, Request, decode_js
 class Ingress(Layer):
     """The only layer that makes identities."""
 
-    def __init__(self, config: LayerConfig, directory: Directory, local_public_pem: bytes) -> None:
+    def __init__(
+        self,
+        config: LayerConfig,
+        directory: Directory,
+        local_public_pem: bytes,
+        labels: frozenset[str] | None = None,
+    ) -> None:
         super().__init__(config)
+        self._labels = labels
         self._directory = directory
         self._local_public_pem = local_public_pem
         self._counts = {"accepted": 0, "refused": 0}
@@ -75,7 +83,9 @@ class Ingress(Layer):
         if not isinstance(inputs, dict):
             raise InvalidInput("request.inputs: must be an object")
         check_bounds(list(request.labels), where="request.labels")
-        return msgspec.structs.replace(request, request_id=request_for(identity.tenant, identity.principal, nonce))
+        labels = tuple(check_label(label, declared=self._labels) for label in request.labels)
+        request_id = request_for(identity.tenant, identity.principal, nonce)
+        return msgspec.structs.replace(request, request_id=request_id, labels=labels)
 
     async def vote(self, credential: str, approval_id: str, verdict: str, arguments: bytes, note: str) -> VoteReply:
         """Pass a vote on, with the identity of whoever holds the credential."""

@@ -10,17 +10,8 @@ import re
 import unicodedata
 
 from airside.stack.findings import INVISIBLE
+from airside.stack.spelling import LOOK_ALIKES
 
-_LOOK_ALIKES = dict(
-    zip(
-        "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0406\u0408\u0405"  # Cyrillic
-        "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb\u051b\u051d"
-        "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"  # Greek
-        "\u03bf\u03b1\u03bd\u03c1\u0131\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u2212\u3002\u2028\u2029",
-        "ABEKMHOPCTYXIJS" + "aeopcyxijsdhqw" + "ABEZHIKMNOPTYX" + 'oavpi\'\'\'"""""-.\n\n',
-        strict=True,
-    )
-)
 _KEPT = "\t\n"
 _UNSEEN = re.compile(f"[{INVISIBLE}]")
 _MAX_KNOWN = 20_000
@@ -56,7 +47,7 @@ def _bare(char: str) -> str:
     category = unicodedata.category(each)
     if category in ("Cc", "Cf") and each not in _KEPT:
         return ""
-    return "-" if category == "Pd" else _LOOK_ALIKES.get(each, each)
+    return "-" if category == "Pd" else LOOK_ALIKES.get(each, each)
 
 
 _FOLDING = _Folding()

@@ -1,21 +1,23 @@
 """What a bundle decides: its rules, compiled to closures over the facts of one call.
 
-All of a rule's conditions must hold for it to match.  Among the rules that match, deny overrides, then
-require_approval (the largest quorum first, then by rule id), then allow.  Nothing matched is a deny, and so is any
-exception: a condition that cannot be evaluated denies (`policy_error`) rather than being skipped.
+All of a rule's conditions must hold for it to match, each of them as the rule's outcome needs it: what forbids is met
+by one value that is as it says, what allows by all (`stack/comparing.py`).  Among the rules that match, deny
+overrides, then require_approval (the largest quorum first, then by rule id), then allow.  Nothing matched is a deny,
+and so is any exception: a condition that cannot be evaluated denies (`policy_error`) rather than being skipped.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
+from airside.stack.comparing import compile_test
+from airside.stack.labels import tidy_label
 from airside.stack.names import matcher
-from airside.stack.paths import parse_path, select
 from airside.stack.policy import DAYS, ArgumentTest, Bundle, OriginTest, RemainingTest, Rule, TimeWindow, When
 from airside.stack.reasons import ReasonCode
 from airside.stack.toolspec import ToolSpec
@@ -103,7 +105,7 @@ def _quorum(rule: Rule) -> int:
 
 def _conditions(rule: Rule) -> list[Condition]:
     """Compile the conditions, cheapest first; the effect's is the choice of the list the rule is in."""
-    when = rule.when
+    when, forbids = rule.when, rule.outcome != "allow"
     found: list[Condition] = []
     if when.risk is not None:
         risks = frozenset(when.risk)
@@ -116,11 +118,10 @@ def _conditions(rule: Rule) -> list[Condition]:
         scopes = frozenset(when.scopes)
         found.append(lambda f: scopes.issubset(f.identity.scopes))
     if when.labels is not None:
-        labels = frozenset(when.labels)
-        found.append(lambda f: not labels.isdisjoint(f.labels))
+        found.append(_label_condition(frozenset(when.labels), forbids))
     found += [_remaining_condition(test) for test in when.remaining or []]
-    found += [_argument_condition(test) for test in when.arguments or []]
-    found += [_origin_condition(test, test.trusts(rule.outcome)) for test in when.origins or []]
+    found += [_argument_condition(test, forbids) for test in when.arguments or []]
+    found += [_origin_condition(test, test.trusts(rule.outcome), forbids) for test in when.origins or []]
     if when.time is not None:
         found.append(_time_condition(when.time))
     return found
@@ -140,43 +141,19 @@ def _name_conditions(when: When) -> list[Condition]:
     return found
 
 
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": lambda a, b: _same(a, b),
-    "ne": lambda a, b: not _same(a, b),
-    "lt": lambda a, b: _number(a) < _number(b),
-    "le": lambda a, b: _number(a) <= _number(b),
-    "gt": lambda a, b: _number(a) > _number(b),
-    "ge": lambda a, b: _number(a) >= _number(b),
-    "in": lambda a, b: any(_same(a, item) for item in _collection(b)),
-    "not_in": lambda a, b: not any(_same(a, item) for item in _collection(b)),
-    "matches": lambda a, b: re.fullmatch(b, _string(a)) is not None,
-    "contains": lambda a, b: b in a if isinstance(a, str) else any(_same(item, b) for item in _collection(a)),
-    "starts_with": lambda a, b: _string(a).startswith(b),
-    "ends_with": lambda a, b: _string(a).endswith(b),
+_COMPARE: dict[str, Callable[[int, int], bool]] = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
 }
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Equality that does not take true for 1."""
-    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r:.40} is not a number")
-    return value
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is not text")
-    return value
-
-
-def _collection(value: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        raise TypeError(f"{value!r:.40} is not a list")
-    return value
+def _label_condition(labels: frozenset[str], forbids: bool) -> Condition:
+    if not forbids:
+        return lambda f: not labels.isdisjoint(f.labels)
+    # Runs that began before labels were tidied where they enter may hold others.
+    return lambda f: not labels.isdisjoint(f.labels) or any(tidy_label(each) in labels for each in f.labels)
 
 
 def _remaining_condition(test: RemainingTest) -> Condition:
@@ -184,25 +161,13 @@ def _remaining_condition(test: RemainingTest) -> Condition:
     return lambda f: compare(getattr(f.remaining, test.unit), test.value)
 
 
-def _argument_condition(test: ArgumentTest) -> Condition:
-    parts = parse_path(test.path)
-    if test.op == "exists":
-        return lambda f: bool(select(f.arguments, parts)) == test.value
-    compare = _COMPARE[test.op]
-    if test.identity is None and len(parts) == 1 and isinstance(parts[0], str):
-        name, value = parts[0], test.value
-        return lambda f: name in f.arguments and bool(compare(f.arguments[name], value))
-
-    def holds(facts: Facts) -> bool:
-        operand = test.value if test.identity is None else _identity_fact(facts.identity, test.identity)
-        found = select(facts.arguments, parts)
-        return bool(found) and all(compare(value, operand) for value in found)
-
-    return holds
+def _argument_condition(test: ArgumentTest, forbids: bool) -> Condition:
+    check = compile_test(test, forbids=forbids)
+    return lambda f: check(f.arguments, f.identity)
 
 
-def _origin_condition(test: OriginTest, trusts: bool) -> Condition:
-    listed = frozenset(test.outside or test.within or ())
+def _origin_condition(test: OriginTest, trusts: bool, forbids: bool) -> Condition:
+    listed, is_within = frozenset(test.outside or test.within or ()), test.within is not None
     parts = ("authority", "content") if test.of == "any" else (test.of,)
 
     def is_listed(traced: Traced) -> bool:
@@ -211,16 +176,12 @@ def _origin_condition(test: OriginTest, trusts: bool) -> Condition:
             return traced.whole or not trusts or "tool" in listed
         return traced.origin in listed
 
-    def all_within(facts: Facts) -> bool:
-        return all(is_listed(traced) for traced in facts.origins if traced.part in parts)
+    def meets(facts: Facts) -> Iterator[bool]:
+        return (is_listed(traced) is is_within for traced in facts.origins if traced.part in parts)
 
-    return all_within if test.within is not None else lambda facts: not all_within(facts)
-
-
-def _identity_fact(identity: Identity, name: str) -> Any:
-    if name.startswith("attributes."):
-        return identity.attributes.get(name.removeprefix("attributes."), ())
-    return getattr(identity, name)
+    if forbids:
+        return lambda facts: any(meets(facts))
+    return lambda facts: all(meets(facts)) and (is_within or any(meets(facts)))
 
 
 def _time_condition(window: TimeWindow) -> Condition:

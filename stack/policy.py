@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from airside.stack.canonical import check_bounds
+from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.labels import check_label
 from airside.stack.names import matcher
+from airside.stack.paths import parse_path
+from airside.stack.patterns import compile_pattern
+from airside.stack.spelling import is_plain, over_texts, plain
 from airside.stack.toolspec import ToolSpec
 from airside.stack.values import EffectClass, Origin, Risk
 from airside.stack.yaml_source import load_yaml
@@ -33,6 +37,7 @@ DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Strings = Annotated[list[str], Field(min_length=1)]
 
 
+_TEXT = ("matches", "starts_with", "ends_with")
 _OPERANDS: dict[str, tuple[type, ...]] = {
     "lt": (int, float),
     "le": (int, float),
@@ -40,57 +45,97 @@ _OPERANDS: dict[str, tuple[type, ...]] = {
     "ge": (int, float),
     "in": (list,),
     "not_in": (list,),
-    "matches": (str,),
-    "starts_with": (str,),
-    "ends_with": (str,),
+    **dict.fromkeys(_TEXT, (str,)),
     "exists": (bool,),
 }
+_CASELESS = ("eq", "ne", "in", "not_in", "contains", *_TEXT)
 
 
 def _check_operand(op: str, value: Any) -> None:
-    """Raise `ValueError` for a value the operator could only fail on."""
+    """Raise `ValueError` for a value the operator could only fail on, or that says nothing."""
     wanted = _OPERANDS.get(op)
     if wanted is not None and (type(value) not in wanted):
         raise ValueError(f"{op} takes {' or '.join(kind.__name__ for kind in wanted)}, not {value!r:.40}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{op} takes a finite number")
-    if op == "matches":
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"{value!r:.60} is not a regular expression: {error}") from None
+    try:
+        check_bounds(value, where="value")
+    except InvalidInput as error:
+        raise ValueError(f"{op} takes what an argument can be: {error.message}") from None
+    if wanted == (list,) and not value:
+        raise ValueError(f"{op} takes a list of at least one value: nothing is in an empty one")
+    if value == "" and op in ("contains", "starts_with", "ends_with"):
+        raise ValueError(f"{op} takes a text of at least one character: every text has the empty one")
+
+
+def _check_pattern(pattern: str, *, ignore_case: bool) -> None:
+    if not is_plain(pattern):
+        raise ValueError(
+            f"{pattern!r:.60} has characters that are not seen or have a plainer form: write {plain(pattern)!r:.60}, "
+            f"or \\u{{CODE}} for just that character"
+        )
+    try:
+        compile_pattern(pattern, ignore_case=ignore_case)
+    except InvalidConfig as error:
+        raise ValueError(error.message) from None
 
 
 class ArgumentTest(_Closed):
-    """A condition on the arguments.  `path` is dotted, `*` stands for every item of a list (all must satisfy).
+    """A condition on the arguments.  `path` is dotted, `*` stands for every item of a list (`stack/paths.py`).
 
-    Compare with `value`, or with a fact about the caller: `identity: principal`, `tenant` or `attributes.NAME`.
-    A path the arguments do not have satisfies only `exists: false`.
+    Compare with `value`, or with a fact about the caller: `identity: principal` or `tenant` (`eq`, `ne`), or
+    `attributes.NAME` (`in`, `not_in`).  `ignore_case` takes a and A for the same.  `matches` takes a regular expression
+    for the whole text, without look-around and back references (`stack/patterns.py`).  A path the arguments do not have
+    satisfies only `exists: false`; of several values, and of ways to write one, a rule that denies or asks needs one
+    that satisfies, and a rule that allows all (`stack/comparing.py`).
     """
 
-    path: Annotated[str, Field(pattern=r"^[A-Za-z0-9_*]+(\.[A-Za-z0-9_*]+)*$")]
+    path: str
     op: Operator
     value: Any = None
-    identity: Annotated[str, Field(pattern=r"^(principal|tenant|attributes\.[A-Za-z0-9_]+)$")] | None = None
+    identity: str | None = None
+    ignore_case: bool = False
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_one(cls, path: str) -> str:
+        try:
+            parse_path(path)
+        except InvalidConfig as error:
+            raise ValueError(error.message) from None
+        return path
+
+    @field_validator("identity")
+    @classmethod
+    def _identity_is_a_fact(cls, name: str | None) -> str | None:
+        if name not in (None, "principal", "tenant") and not (name or "").removeprefix("attributes.") != name:
+            raise ValueError(f"{name!r:.60} is none of principal, tenant and attributes.NAME")
+        return name
 
     @model_validator(mode="after")
     def _has_one_operand(self) -> ArgumentTest:
         given = self.model_fields_set
         if ("value" in given) == ("identity" in given):
             raise ValueError("give either value or identity")
-        if "value" in given:
-            _check_operand(self.op, self.value)
-        elif self.op not in ("eq", "ne", "in", "not_in"):
-            raise ValueError(f"{self.op} compares with a value, not with the identity")
+        if self.ignore_case and self.op not in _CASELESS:
+            raise ValueError(f"{self.op} compares no texts: ignore_case says nothing of it")
+        if self.identity is not None:
+            is_list = self.identity.startswith("attributes.")
+            if self.op not in (("in", "not_in") if is_list else ("eq", "ne")):
+                takes = "in or not_in, for an attribute is a list" if is_list else "eq or ne"
+                raise ValueError(f"{self.identity} is compared by {takes}; {self.op} is not")
+            return self
+        _check_operand(self.op, self.value)
+        if self.op == "matches":
+            _check_pattern(self.value, ignore_case=self.ignore_case)
         return self
 
 
 class OriginTest(_Closed):
     """A condition on where the arguments' values come from (`stack/provenance.py`).
 
-    `outside`: at least one value (`of: authority`, `content`, or `any`) has an origin that is not listed; `within`: all
-    have one that is.  `tool:NAME` lists what one tool returned: where a rule trusts it, only a whole value of a tool
-    that no outsider writes into; a word within a value may be planted.
+    `outside`: a value (`of: authority`, `content`, or `any`) has an origin that is not listed; `within`: one that is.
+    A rule that denies or asks needs one such value, a rule that allows needs all to be such.  `tool:NAME` lists what
+    one tool returned: where a rule trusts it, only a whole value of a tool that no outsider writes into; a word within
+    a value may be planted.
     """
 
     of: Literal["authority", "content", "any"] = "any"
@@ -142,6 +187,17 @@ class TimeWindow(_Closed):
         return name
 
 
+def _labels_are_tidy(labels: list[str]) -> list[str]:
+    for label in labels:
+        try:
+            tidy = check_label(label)
+        except InvalidInput as error:
+            raise ValueError(error.message) from None
+        if tidy != label:
+            raise ValueError(f"no run has the label {label!r:.60}: a label is written {tidy!r:.60}")
+    return labels
+
+
 class When(_Closed):
     """The conditions of a rule; one that is not given always holds.  Names may use `*` and `?`."""
 
@@ -151,7 +207,7 @@ class When(_Closed):
     principal: Strings | None = None
     roles: Strings | None = None
     scopes: Strings | None = None
-    labels: Strings | None = None
+    labels: Annotated[Strings, AfterValidator(_labels_are_tidy)] | None = None
     risk: Annotated[list[Risk], Field(min_length=1)] | None = None
     arguments: Annotated[list[ArgumentTest], Field(min_length=1)] | None = None
     origins: Annotated[list[OriginTest], Field(min_length=1)] | None = None
@@ -181,6 +237,16 @@ class Rule(_Closed):
     def _approval_fits(self) -> Rule:
         if (self.outcome == "require_approval") != (self.approval is not None):
             raise ValueError("outcome require_approval needs approval, and only that outcome has it")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Rule:
+        for index, test in enumerate(self.when.arguments or ()):
+            if self.outcome == "allow" and not is_plain(test.value):
+                raise ValueError(
+                    f"when.arguments.{index}: an allowed text is written plainly, so none is {test.value!r:.60}: write "
+                    f"{over_texts(plain, test.value)!r:.60}"
+                )
         return self
 
 

@@ -161,7 +161,7 @@ def test_an_operand_the_operator_cannot_take_is_refused_at_load(op: str, value: 
 
 @pytest.mark.parametrize(
     ("op", "value"),
-    [("exists", False), ("in", []), ("lt", 1), ("ge", 1.5), ("matches", "a+"), ("eq", None), ("contains", 5)],
+    [("exists", False), ("in", [None]), ("lt", 1), ("ge", 1.5), ("matches", "a+"), ("eq", None), ("contains", 5)],
 )
 def test_an_operand_the_operator_can_take_is_loaded(op: str, value: Any) -> None:
     Bundle(version="v", rules=[rule("a", "deny", {"arguments": [{"path": "n", "op": op, "value": value}]})])  # type: ignore[list-item]

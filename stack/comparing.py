@@ -1,0 +1,234 @@
+"""Tests of a call's arguments, compiled for the outcome of their rule, so that no spelling gets round a denial.
+
+A rule that forbids or asks (deny, require_approval) is met as soon as any value at its path meets the test in any way
+people may read it: as it is written, in its plain form, or by what it looks like (`stack/spelling.py`), white space of
+any kind being one space.  A list counts as each of its items, and an item that lacks the path is skipped.
+
+A rule that allows is met if every value at its path meets the test as it is written, and every text among them is
+written plainly.  One item that lacks the path is enough for no.
+
+What is negated (`ne`, `not_in`) is the other way round in both: to allow what is not Eve is to forbid Eve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from airside.stack.paths import EVERY, Every, Parts, index_of, parse_path, select
+from airside.stack.patterns import compile_pattern
+from airside.stack.policy import ArgumentTest
+from airside.stack.spelling import alike, caseless, is_plain, is_tidy, joined, over_texts, plain, unblanked
+from airside.stack.values import Identity
+
+Check = Callable[[dict[str, Any], Identity], bool]
+Compare = Callable[[Any, Any], bool]
+
+_POSITIVE = {"ne": "eq", "not_in": "in"}
+_EXACT = ("eq", "ne", "in", "not_in")
+_NO_READING = object()
+_NO_TEXT = (int, float, type(None))
+
+
+def compile_test(test: ArgumentTest, *, forbids: bool) -> Check:
+    """Return the check of a test whose rule forbids (or asks), or allows."""
+    parts = parse_path(test.path)
+    if test.op == "exists":
+        find, wanted = _select_any if forbids is test.value else select, bool(test.value)
+        return lambda arguments, _: bool(find(arguments, parts)) is wanted
+    negated = test.op in _POSITIVE
+    meets = _loosely(test) if forbids is not negated else _strictly(test)
+    operand = _operand(test)
+
+    def forbidden(arguments: dict[str, Any], identity: Identity) -> bool:
+        wanted = operand(identity)
+        return any(meets(value, wanted) is not negated for value in _select_any(arguments, parts))
+
+    def allowed(arguments: dict[str, Any], identity: Identity) -> bool:
+        found = select(arguments, parts)
+        if not found or not is_plain(found):
+            return False
+        wanted = operand(identity)
+        return all(meets(value, wanted) is not negated for value in found)
+
+    return forbidden if forbids else allowed
+
+
+def _operand(test: ArgumentTest) -> Callable[[Identity], Any]:
+    name, value = test.identity, test.value
+    if name is None:
+        return lambda _: value
+    if name.startswith("attributes."):
+        attribute = name.removeprefix("attributes.")
+        return lambda identity: identity.attributes.get(attribute, ())
+    return lambda identity: getattr(identity, name)
+
+
+def _strictly(test: ArgumentTest) -> Compare:
+    """Return whether a value meets a test (its positive) as both are written, but for case if that is nothing."""
+    compare, fold = OPERATORS[_POSITIVE.get(test.op, test.op)], test.ignore_case
+    if test.op == "matches":
+        fits = compile_pattern(test.value, ignore_case=fold)
+        return lambda value, _: fits(_string(value))
+    if not fold:
+        return lambda value, operand: is_plain(value) and compare(value, operand)
+    return lambda value, operand: (
+        is_plain(value) and compare(over_texts(caseless, value), over_texts(caseless, operand))
+    )
+
+
+def _loosely(test: ArgumentTest) -> Compare:
+    """Return whether a value, or an item of a list, meets a test (its positive) in any reading."""
+    op = _POSITIVE.get(test.op, test.op)
+    if op in ("lt", "le", "gt", "ge"):
+        return _of_any_item(OPERATORS[op])
+    of_one = _in_any_reading(op, test)
+    of_item = _in_any_reading("eq", test) if op == "contains" else None
+
+    def meets(value: Any, operand: Any) -> bool:
+        if not isinstance(value, list):
+            return of_one(value, operand)
+        if op in ("eq", "in") and of_one(value, operand):
+            return True
+        if of_item is not None and any(of_item(item, operand) for item in value):
+            return True
+        return any(
+            meets(item, operand)
+            for item in value
+            if of_item is None or isinstance(item, list) or _are_texts(item, operand)
+        )
+
+    return meets
+
+
+def _are_texts(value: Any, operand: Any) -> bool:
+    return isinstance(value, str) and isinstance(operand, str)
+
+
+def _of_any_item(compare: Compare) -> Compare:
+    def meets(value: Any, operand: Any) -> bool:
+        if isinstance(value, list):
+            return any(meets(item, operand) for item in value)
+        return compare(value, operand)
+
+    return meets
+
+
+def _in_any_reading(op: str, test: ArgumentTest) -> Compare:
+    """Return the comparison of a value that is no list, in every reading of it."""
+    compare = OPERATORS[op]
+    readings = _readings(op, test.ignore_case)
+    fixed = None if test.identity is not None else [_read(of_operand, test.value) for _, of_operand in readings]
+    if op == "matches":
+        fits = compile_pattern(test.value, ignore_case=test.ignore_case, across_lines=True)
+        compare, fixed = (lambda value, _: fits(_string(value))), [None] * len(readings)
+    one_operand = fixed is not None and all(operand == fixed[0] for operand in fixed)
+    as_written = readings[0][0]
+
+    def holds(value: Any, operand: Any) -> bool:
+        operands = fixed if fixed is not None else [_read(of_operand, operand) for _, of_operand in readings]
+        first = over_texts(as_written, value)
+        if compare(first, operands[0]):
+            return True
+        if isinstance(value, _NO_TEXT):
+            return False
+        if one_operand and isinstance(value, str) and is_tidy(value):
+            return False
+        others = zip(readings[1:], operands[1:], strict=True)
+        return any(
+            wanted is not _NO_READING and compare(over_texts(of_value, value), wanted)
+            for (of_value, _), wanted in others
+        )
+
+    return holds
+
+
+Reading = Callable[[str], str]
+
+
+def _readings(op: str, ignore_case: bool) -> Sequence[tuple[Reading, Reading]]:
+    """Return how a value is read, and how the operand beside it."""
+    fold = caseless if ignore_case else str
+    # At the ends of what is searched for, white space is part of it.
+    tidy = joined if op in _EXACT else unblanked
+    return (
+        (str if op == "matches" else fold, fold),
+        (lambda text: fold(joined(plain(text))), lambda text: fold(tidy(plain(text)))),
+        (lambda text: fold(joined(alike(plain(text)))), lambda text: fold(tidy(alike(plain(text))))),
+    )
+
+
+def _read(reading: Reading, operand: Any) -> Any:
+    """Return an operand as it is read; `_NO_READING` if nothing is left to look for."""
+    read = over_texts(reading, operand)
+    return _NO_READING if read == "" != operand else read
+
+
+def _select_any(value: Any, parts: Parts) -> list[Any]:
+    """Return every value at a path, whatever lists are on the way; what lacks it is skipped."""
+    if len(parts) == 1 and isinstance(value, dict) and parts[0] is not EVERY:
+        return [value[parts[0]]] if parts[0] in value else []
+    found = [value]
+    for part in parts:
+        found = [inner for item in found for inner in _step(item, part)]
+    return found
+
+
+def _step(item: Any, part: str | Every) -> Iterator[Any]:
+    if isinstance(item, list):
+        index = None if part is EVERY else index_of(part)
+        if part is EVERY:
+            yield from item
+        elif index is None:
+            for each in item:
+                yield from _step(each, part)
+        elif index < len(item):
+            yield item[index]
+    elif part is EVERY:
+        yield item
+    elif isinstance(item, dict) and part in item:
+        yield item[part]
+    elif part == "0":
+        yield item  # one, where a tool takes one or a list
+
+
+OPERATORS: dict[str, Compare] = {
+    "eq": lambda a, b: same(a, b),
+    "lt": lambda a, b: _number(a) < _number(b),
+    "le": lambda a, b: _number(a) <= _number(b),
+    "gt": lambda a, b: _number(a) > _number(b),
+    "ge": lambda a, b: _number(a) >= _number(b),
+    "in": lambda a, b: any(same(a, item) for item in _collection(b)),
+    "matches": lambda a, b: b(_string(a)),
+    "contains": lambda a, b: b in a if isinstance(a, str) else any(same(item, b) for item in _collection(a)),
+    "starts_with": lambda a, b: _string(a).startswith(b),
+    "ends_with": lambda a, b: _string(a).endswith(b),
+}
+"""The comparisons that are not negated."""
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two JSON values are equal; true is not 1, in a list or object neither."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(same(one, other) for one, other in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r:.40} is not a number")
+    return value
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is not text")
+    return value
+
+
+def _collection(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r:.40} is not a list")
+    return value
