@@ -1,57 +1,46 @@
 """`Stack`: a running stack, from a notebook, a script, or the command line.
 
-`asubmit` and `amap` are `submit` and `map` to await; a `RunHandle` can be awaited for its result.
+`asubmit` and `amap` are `submit` and `map` to await; a `RunHandle` can be awaited for its result.  Both kinds carry out
+the same steps (`airside.actors.steps`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
 import pyarrow as pa
 import ray
-from ray.exceptions import RayActorError, RayError
-from ray.util import list_named_actors
+from ray.exceptions import RayError
 
+from airside.actors.batch import Batch, collect
+from airside.actors.connection import Connection
+from airside.actors.desk import StackDesk
 from airside.actors.doubts import list_doubts
-from airside.actors.jobs import BadLine, Job
+from airside.actors.jobs import GivenJob, Job, check_timeout, job_of, jobs_of
 from airside.actors.layer import now_us
 from airside.actors.memory_client import MemoryClient
-from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.orders import sealed_order, switch_target
 from airside.actors.progress import progress_of
 from airside.actors.record import remove_record
-from airside.actors.results import PendingApproval, RunResult, ended, refused
-from airside.actors.settings import Settings
-from airside.actors.stopping import close_layers, end_actors
-from airside.actors.stubs import encode
-from airside.actors.telling import story_of
+from airside.actors.results import PendingApproval, RunResult, ended
+from airside.actors.steps import Steps, awaited, drive
+from airside.actors.waiting import Waiting
 from airside.stack.auth import issue_token
 from airside.stack.canonical import write_bounded
 from airside.stack.doubts import Doubt
-from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Misuse, Refused
+from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
 from airside.stack.ids import parse_run
 from airside.stack.keyring import KeyRing
-from airside.stack.messages import Submission, Ticket, VoteReply
+from airside.stack.messages import VoteReply
 from airside.stack.reasons import ReasonCode
 from airside.stack.rollback import RollbackReport
 from airside.stack.switches import SwitchThrown
 from airside.stack.values import MAX_REQUEST_BYTES
-
-Answer = TypeVar("Answer")
-
-_CHUNK = 500
-"""Submissions in one call to Ingress."""
-
-_POLL_S = 5.0
-"""Longest wait in one call to the driver; a run that ends answers at once."""
 
 
 class RunHandle:
@@ -69,8 +58,8 @@ class RunHandle:
             raise TimeoutError(f"{self.run_id} has not ended in {timeout} s")
         return results[0]
 
-    def __await__(self) -> Any:
-        return asyncio.to_thread(self.result).__await__()
+    def __await__(self) -> Generator[Any, Any, RunResult]:
+        return self._stack.awaited(self).__await__()
 
     def story(self) -> str:
         """Return the run so far, as lines of text."""
@@ -89,22 +78,21 @@ class Stack:
 
     def __init__(
         self,
-        settings: Settings,
+        connection: Connection,
         keys: KeyRing | None,
         state_dir: Path,
         *,
-        owns_ray: bool,
         stops: bool,
         record: dict[str, Any],
     ) -> None:
-        self.settings = settings
+        self.settings = connection.settings
         self.state_dir = state_dir
+        self._connection = connection
         self._keys = keys
-        self._owns_ray = owns_ray
         self._stops = stops
         self._record = record
-        self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
-        self._handles: dict[str, Any] = {}
+        self._desk = StackDesk(connection, lambda tenant, principal, ttl: self.token(tenant, principal, ttl_s=ttl))
+        self._waiting: dict[asyncio.AbstractEventLoop, Waiting] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -137,13 +125,6 @@ class Stack:
             claims=claims,
         )
 
-    def _own_token(self, tenant: str, principal: str) -> str:
-        """Return a token for local use, the same for as long as most of its life is left."""
-        made = self._tokens.get((tenant, principal))
-        if made is None or made[1] < time.monotonic():
-            made = self._tokens[tenant, principal] = (self.token(tenant, principal), time.monotonic() + 1800)
-        return made[0]
-
     def submit(
         self, request: str | Job, *, token: str = "", tenant: str = "", principal: str = "", **fields: Any
     ) -> RunHandle:
@@ -152,12 +133,18 @@ class Stack:
         Who asks is said by a `token`, or by `tenant` and `principal` where this process holds the stack's keys.
         `fields` are those of a `Job`: `route`, `limits`, `inputs`, `labels`, `job_id`.
         """
-        try:
-            who: dict[str, Any] = {"token": token, "tenant": tenant, "principal": principal}
-            job = request if isinstance(request, Job) else Job(request=request, **who, **fields)
-        except ValueError as error:
-            raise InvalidInput(f"job: {error}") from None
-        ticket = self._submit([job])[0]
+        return drive(self._submitted(request, {"token": token, "tenant": tenant, "principal": principal}, fields))
+
+    async def asubmit(
+        self, request: str | Job, *, token: str = "", tenant: str = "", principal: str = "", **fields: Any
+    ) -> RunHandle:
+        """As `submit`, to be awaited."""
+        who = {"token": token, "tenant": tenant, "principal": principal}
+        return await awaited(self._submitted(request, who, fields))
+
+    def _submitted(self, request: str | Job, who: dict[str, Any], fields: dict[str, Any]) -> Steps[RunHandle]:
+        job = job_of(request, who, fields)
+        (ticket,) = yield from self._desk.enter([job], None)
         if ticket.run_id:
             return RunHandle(self, ticket.run_id, job.job_id)
         reason = (ticket.reason_code or ReasonCode.INTERNAL_ERROR).value
@@ -167,100 +154,50 @@ class Stack:
             raise AuthRefused(ticket.message, reason=reason)
         raise Refused(ticket.message, reason=reason)
 
-    def map(
-        self, jobs: Iterable[Job | BadLine | dict[str, Any]], *, progress: bool = True, timeout: float | None = None
-    ) -> list[RunResult]:
+    def map(self, jobs: Iterable[GivenJob], *, progress: bool = True, timeout: float | None = None) -> list[RunResult]:
         """Run a batch and return its results in order; what is refused or malformed is a result too.
 
-        A full queue is waited for.  Raises `TimeoutError` if not all have ended after `timeout` seconds; the runs go
-        on, and their results can be had later.
+        A full queue is waited for.  Raises `BatchTimeout` (a `TimeoutError`) if not all have ended after `timeout`
+        seconds: it has the results there are and the ids of the runs that go on, whose results can be had later.
         """
-        batch = [_job(job) for job in jobs]
-        results: list[RunResult | None] = [None] * len(batch)
-        until = None if timeout is None else time.monotonic() + timeout
-        with progress_of(len(batch), show=progress) as advance:
-            handles = self._enter(batch, results, advance, until)
-            for i, result in self._as_ended(handles, until):
-                results[i] = result
-                advance(str(result.status))
-        missing = sum(result is None for result in results)
-        if missing:
-            raise TimeoutError(f"{missing} of {len(batch)} runs have not ended in {timeout} s")
-        return [result for result in results if result is not None]
+        return drive(self._mapped(jobs, progress=progress, timeout=timeout))
 
-    def _enter(
+    async def amap(
         self,
-        batch: list[Job | BadLine],
-        results: list[RunResult | None],
-        advance: Callable[[str], None],
-        until: float | None,
-    ) -> dict[str, tuple[int, str]]:
-        """Submit all that can be; return run id -> (place, job id)."""
-        handles: dict[str, tuple[int, str]] = {}
-        waiting: list[tuple[int, Job]] = []
-        for i, job in enumerate(batch):
-            if isinstance(job, BadLine):
-                results[i] = refused(Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=job.message), job.job_id)
-                advance("refused")
-            else:
-                waiting.append((i, job))
-        while waiting:
-            chunk, waiting = waiting[:_CHUNK], waiting[_CHUNK:]
-            pause = 0.0
-            for (i, job), ticket in zip(chunk, self._submit([job for _, job in chunk]), strict=True):
-                if ticket.run_id:
-                    handles[ticket.run_id] = (i, job.job_id)
-                elif ticket.reason_code is ReasonCode.ADMISSION_REJECTED:
-                    waiting.append((i, job))
-                    pause = max(pause, ticket.retry_after_s)
-                else:
-                    results[i] = refused(ticket, job.job_id)
-                    advance("refused")
-            if until is not None and time.monotonic() > until:
-                break
-            time.sleep(pause)
-        return handles
+        jobs: Iterable[GivenJob],
+        *,
+        progress: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - as `map` has it
+    ) -> list[RunResult]:
+        """As `map`, to be awaited."""
+        return await awaited(self._mapped(jobs, progress=progress, timeout=timeout))
 
-    def _submit(self, jobs: Sequence[Job]) -> list[Ticket]:
-        items: list[bytes] = []
-        tickets: dict[int, Ticket] = {}
-        places: list[int] = []
-        for i, job in enumerate(jobs):
-            try:
-                credential = job.token or self._own_token(job.tenant, job.principal)
-                body = msgspec.json.encode(job.to_request())
-            except InvalidInput as error:
-                tickets[i] = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
-            except Misuse as error:
-                tickets[i] = Ticket(reason_code=ReasonCode.AUTH_FAILED, message=error.message)
-            else:
-                nonce = secrets.token_bytes(16)
-                items.append(encode(Submission(credential=credential, request=body, nonce=nonce)))
-                places.append(i)
-        answers = self._call("ingress", "submit", items) if items else []
-        decoded = (msgspec.msgpack.decode(answer, type=Ticket) for answer in answers)
-        tickets |= dict(zip(places, decoded, strict=True))
-        return [tickets[i] for i in range(len(jobs))]
+    def _mapped(self, jobs: Iterable[GivenJob], *, progress: bool, timeout: float | None) -> Steps[list[RunResult]]:
+        check_timeout(timeout)
+        given = jobs_of(jobs)
+        with progress_of(len(given), show=progress) as advance:
+            return (yield from Batch(self._desk, given, timeout=timeout, advance=advance).steps())
 
     def results(self, handles: Iterable[RunHandle], *, timeout: float | None = None) -> list[RunResult]:
         """Wait for runs and return their results, in order; those that have not ended by then are left out."""
-        wanted = {handle.run_id: (i, handle.job_id) for i, handle in enumerate(handles)}
-        until = None if timeout is None else time.monotonic() + timeout
-        return [result for _, result in sorted(self._as_ended(wanted, until), key=lambda pair: pair[0])]
+        check_timeout(timeout)
+        wanted = [(handle.run_id, handle.job_id) for handle in handles]
+        return [result for result in drive(collect(self._desk, wanted, timeout=timeout)) if result is not None]
 
-    def _as_ended(self, wanted: dict[str, tuple[int, str]], until: float | None) -> Iterable[tuple[int, RunResult]]:
-        open_runs = dict(wanted)
-        while open_runs:
-            left = _POLL_S if until is None else min(_POLL_S, until - time.monotonic())
-            if left <= 0:
-                return
-            for run_id, body in self._call("driver", "wait", list(open_runs), left).items():
-                i, job_id = open_runs.pop(run_id)
-                yield i, ended(run_id, body, job_id, lambda run_id=run_id: self.story(run_id))  # type: ignore[misc]
+    async def awaited(self, handle: RunHandle) -> RunResult:
+        """Return a run's result when it has ended; waiting costs no thread, and is cancelled at once."""
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting.setdefault(loop, Waiting(self._desk.ended))
+        try:
+            body = await waiting.ended(handle.run_id)
+        finally:
+            if waiting.is_idle:
+                self._waiting.pop(loop, None)
+        return ended(handle.run_id, body, handle.job_id, handle.story)
 
     def ended(self, run_ids: Sequence[str]) -> set[str]:
         """Return which of these runs have ended; does not wait."""
-        return set(self._call("driver", "wait", list(run_ids), 0.0))
+        return set(drive(self._desk.ended(run_ids, 0.0, None)))
 
     def handle(self, run_id: str) -> RunHandle:
         """Return the handle of a run submitted earlier, from this process or another."""
@@ -368,7 +305,7 @@ class Stack:
 
     def status(self) -> dict[str, Any]:
         """Return every layer's health and counts; a layer that does not answer is shown as down."""
-        return {name: self._look(handle) for name, handle in sorted(self._actors().items())}
+        return {name: self._look(handle) for name, handle in sorted(self._connection.actors().items())}
 
     def _look(self, handle: Any) -> dict[str, Any]:
         try:
@@ -393,26 +330,16 @@ class Stack:
 
     def story(self, run_id: str) -> str:
         """Return a run as lines of text: what happened, and why, and what other streams have of it (`~`)."""
-        return story_of(partial(self._call, "journal"), run_id)
+        return self._desk.story(run_id)
 
     # Memory.
 
     @property
     def memory(self) -> MemoryClient:
         """The stack's memory, as its operator or a keeper: what is kept, who erases it, what it is exported to."""
-        if actor_name(self.settings.stack, "memory") not in self._handles and "memory" not in self._actors():
+        if not self._connection.has("memory"):
             raise Misuse("this stack has no memory: start it with App(memory=True)")
         return MemoryClient(self._call, self._key_ring)
-
-    # Twins to await.
-
-    async def asubmit(self, request: str | Job, **fields: Any) -> RunHandle:
-        """As `submit`."""
-        return await asyncio.to_thread(self.submit, request, **fields)
-
-    async def amap(self, jobs: Iterable[Job | BadLine | dict[str, Any]], **options: Any) -> list[RunResult]:
-        """As `map`."""
-        return await asyncio.to_thread(self.map, jobs, **options)
 
     # The connection.
 
@@ -423,57 +350,24 @@ class Stack:
 
     def _call(self, layer: str, method: str, *args: Any) -> Any:
         """Call a layer, waiting through its restart; only for calls that may be sent twice."""
-        if not ray.is_initialized():
-            raise Misuse("this stack is closed: start or connect to it again")
-        name = actor_name(self.settings.stack, layer)
-        until = time.monotonic() + self.settings.layer_patience_s
-        while True:
-            try:
-                if name not in self._handles:  # asked for once: Ray's control service may be away when it matters
-                    self._handles[name] = ray.get_actor(name, NAMESPACE)
-                return ray.get(getattr(self._handles[name], method).remote(*args))
-            except (RayActorError, ValueError) as error:
-                self._handles.pop(name, None)
-                if time.monotonic() > until:
-                    raise LayerUnavailable(f"{name}.{method}: {type(error).__name__}: {error}"[:300]) from None
-                time.sleep(0.1)
-            except RayError as error:
-                cause = getattr(error, "cause", None) or error
-                raise LayerUnavailable(f"{name}.{method}: {cause}"[:500]) from None
-
-    def _actors(self) -> dict[str, Any]:
-        prefix = actor_name(self.settings.stack, "")
-        found = {}
-        for entry in list_named_actors(all_namespaces=True):
-            if entry["namespace"] == NAMESPACE and entry["name"].startswith(prefix):
-                with contextlib.suppress(ValueError):
-                    found[entry["name"].removeprefix(prefix)] = ray.get_actor(entry["name"], NAMESPACE)
-        return found
+        return self._connection.ask(layer, method, *args)
 
     def close(self) -> None:
-        """Disconnect; the stack goes on."""
-        if self._owns_ray:
-            ray.shutdown()
-            self._owns_ray = False
+        """Disconnect; the stack goes on, unless it is on a Ray that ends with this process's use of it."""
+        if self._stops and self._connection.member.ends_ray:
+            self.shutdown()
+        else:
+            self._connection.close()
 
     def shutdown(self) -> None:
         """Stop the stack.  What is unfinished stays in the journal, and the next start takes it up."""
-        if ray.is_initialized():
-            close_layers(self._actors())
-            end_actors(self._actors())
-        remove_record(self.state_dir, self._record.get("id", ""))
-        self.close()
+        try:
+            self._connection.stop()
+            remove_record(self.state_dir, str(self._record.get("id", "")))
+        finally:
+            self._connection.close()
 
 
 def _written(value: Any, where: str) -> bytes:
     """Return a caller's value as JSON; raise `InvalidInput` for what is none."""
     return write_bounded(value, max_bytes=MAX_REQUEST_BYTES, where=where)
-
-
-def _job(job: Job | BadLine | dict[str, Any]) -> Job | BadLine:
-    if isinstance(job, Job | BadLine):
-        return job
-    try:
-        return Job(**job)
-    except ValueError as error:
-        return BadLine(line=0, job_id=str(job.get("job_id", "")), message=f"job: {error}")

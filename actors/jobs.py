@@ -6,7 +6,7 @@ Fields: `request` (text), `tenant` and `principal` (or `token`), and optionally 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +14,10 @@ import jsonschema_rs
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from airside.stack.canonical import parse_bounded, write_bounded
+from airside.stack.canonical import as_text, parse_bounded, write_bounded
 from airside.stack.errors import InvalidInput
 from airside.stack.values import MAX_REQUEST_BYTES, Limits, Request
-from airside.stack.yaml_source import explain
+from airside.stack.yaml_source import explain, explain_fields
 
 MAX_LINE_BYTES = MAX_REQUEST_BYTES
 
@@ -62,6 +62,52 @@ class BadLine(BaseModel):
     line: int
     job_id: str
     message: str
+
+
+GivenJob = Job | BadLine | Mapping[str, Any]
+
+
+def job_of(request: str | Job, who: dict[str, Any], fields: dict[str, Any]) -> Job:
+    """Return the job a caller describes; raise `InvalidInput` naming the field that is wrong."""
+    if isinstance(request, Job):
+        further = sorted(fields.keys() | {name for name, value in who.items() if value})
+        if further:
+            raise InvalidInput(f"job: a Job says {', '.join(further)} itself: give them to Job(...)")
+        return request
+    try:
+        return Job(request=request, **who, **fields)
+    except ValidationError as error:
+        raise InvalidInput(f"job: {_explained(error)}") from None
+
+
+def jobs_of(jobs: Iterable[GivenJob]) -> list[Job | BadLine]:
+    """Return a batch; what is no job has its place as a `BadLine`.  Raises `InvalidInput` for what is no batch."""
+    if isinstance(jobs, str | bytes | Mapping | Job) or not isinstance(jobs, Iterable):
+        raise InvalidInput(f"jobs: {jobs!r:.80} is no list of jobs: give [Job(...), ...], or read_jobs(path)")
+    return [_given(job, place) for place, job in enumerate(jobs)]
+
+
+def _given(job: object, place: int) -> Job | BadLine:
+    if isinstance(job, Job | BadLine):
+        return job
+    if not isinstance(job, Mapping) or not all(isinstance(name, str) for name in job):
+        message = f"jobs[{place}]: a job is a Job or a mapping of its fields, not {type(job).__name__} {job!r:.60}"
+        return BadLine(line=0, job_id="", message=as_text(message))
+    try:
+        return Job(**job)
+    except ValidationError as error:
+        job_id = str(job.get("job_id", ""))[:256]
+        return BadLine(line=0, job_id=as_text(job_id), message=f"jobs[{place}]: {_explained(error)}")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise `InvalidInput` for what is no time to wait."""
+    if timeout is not None and (not isinstance(timeout, int | float) or not timeout >= 0):
+        raise InvalidInput(f"timeout: {timeout!r:.40} is no number of seconds of at least 0, nor None")
+
+
+def _explained(error: ValidationError) -> str:
+    return "; ".join(as_text(line) for line in explain_fields(error, Job))
 
 
 Inputs = type[BaseModel] | dict[str, Any] | None

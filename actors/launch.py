@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import os
 import secrets
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._raylet import Config  # type: ignore[attr-defined]
+from pydantic import ValidationError
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from airside.actors.app import App, CheckedApp
 from airside.actors.approvals import Approvals
 from airside.actors.client import Stack
+from airside.actors.connection import Connection
 from airside.actors.driver import Driver
 from airside.actors.executor import ToolExecutor
 from airside.actors.fleet import Fleet
 from airside.actors.ingress import Ingress
+from airside.actors.joining import START_S, answers, is_same_ray, join, stacks_here
 from airside.actors.journal import Journal
-from airside.actors.layer import LayerConfig, as_actor
+from airside.actors.layer import LayerConfig, Whose, as_actor
 from airside.actors.memory import Memory
 from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.policy import Policy
@@ -33,136 +34,129 @@ from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
 from airside.stack.keyring import KeyRing
+from airside.stack.yaml_source import explain_fields
 
-INLINE_BYTES = 4 * 2**20
-"""What a Ray call carries up to this size travels in the call itself; larger arguments take the object store.
-
-Ray's own bound is 100 KiB, which a coalesced batch of a hundred steps exceeds: the detour cost a sixth of the
-throughput (`benchmarks.governed_steps`).
-"""
-
-CONNECT_S = 5.0
-"""Ray itself tries for minutes; what does not take a connection in this time is gone, or too far away to work with."""
-
-START_S = 120.0
-"""Longest a stack may take to start; a cold machine needs about 15 s."""
+_WHOSE_S = 5.0
+"""Longest a stack on this Ray is waited for to say whose it is."""
 
 
 def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     """Start a stack and return it; as a context manager it stops at the end of the block.
 
-    Without `address` it starts a Ray of its own on this machine.  With one (`"auto"` or `host:port`) it runs on that
-    cluster, detached: it outlives this process, and `connect` finds it again; then leaving the block leaves it
-    running, and `Stack.shutdown()` ends it.  `options` are the fields of `Settings` (`state_dir`, `mode`, ...).
+    Without `address` it starts a Ray of its own on this machine, or uses the one this process is in.  With one
+    (`"auto"` or `host:port`) it runs on that cluster, detached: it outlives this process, and `connect` finds it again;
+    then leaving the block leaves it running, and `Stack.shutdown()` ends it.  `options` are the fields of `Settings`
+    (`state_dir`, `mode`, ...).  Two stacks of a process share its Ray, each with a state directory of its own.
 
-    Raises `InvalidConfig` for an app that does not hold together, `Misuse` if the stack runs already, and
-    `LayerUnavailable` if a layer does not come up; then nothing is left running.
+    Raises `InvalidConfig` for an app that does not hold together, `Misuse` if the stack runs already or the process is
+    in another Ray, and `LayerUnavailable` if a layer does not come up; then nothing is left running.
     """
+    if not isinstance(app, App):
+        raise InvalidConfig(f"start: {app!r:.80} is no App: give start(App(agents=..., tools=...))")
     settings = _settings(options)
     checked = app.checked()
-    state_dir = settings.state_dir.resolve()
+    state_dir = settings.state_dir.expanduser().resolve()
     keys = KeyRing.open(state_dir / "keys")
-    owns_ray = _connect_ray(address, own=address is None)
+    member = join(address)
+    try:
+        settings = _free_name(settings, state_dir)
+    except BaseException:
+        member.leave()
+        raise
     record: dict[str, Any] = {
         "id": secrets.token_hex(8),
         "job_schema": app.job_inputs.model_json_schema() if app.job_inputs else None,
         "stack": settings.stack,
-        "address": ray.get_runtime_context().gcs_address,
+        "address": member.address,
         # A Ray of our own asks for its token, and others do not present it unless they are told to.
         "auth_mode": os.environ.get("RAY_AUTH_MODE", "token" if address is None else ""),
     }
-    if _exists(settings):
-        raise Misuse(f"stack {settings.stack!r} runs already: use airside.connect(), or shut it down first")
-    stack = Stack(settings, keys, state_dir, owns_ray=owns_ray, stops=owns_ray, record=record)
+    stack = Stack(Connection(settings, record["id"], member), keys, state_dir, stops=address is None, record=record)
     try:
-        _start_layers(checked, settings, state_dir, keys)
+        _start_layers(checked, LayerConfig(settings, state_dir, stack_id=record["id"]), keys)
+        write_record(state_dir, record)
     except BaseException:
         stack.shutdown()
         raise
-    write_record(state_dir, record)
     return stack
 
 
 def connect(state_dir: str | Path = ".airside", *, address: str | None = None, stack: str | None = None) -> Stack:
     """Attach to a stack that runs, from any process of its machine (or, with `address` and `stack`, of its cluster).
 
-    Raises `Misuse` if there is none.
+    Raises `Misuse` if there is none, or if this process is in another Ray than the stack.
     """
-    folder = Path(state_dir).resolve()
+    folder = Path(state_dir).expanduser().resolve()
     try:
         record = read_record(folder)
     except Misuse:
         if address is None:
             raise
         record = {}
+    if (stack or record.get("stack")) != record.get("stack") or (
+        address is not None and not is_same_ray(address, record.get("address", ""))
+    ):
+        record = {}  # that of another stack
     found = address or record.get("address")
     if found is None:
         raise Misuse(f"no stack is up in {folder}: start one (`airside up`), or name another state directory")
-    if not _answers(found):
+    if not answers(found):
         raise Misuse(f"the stack of {folder} is gone (nothing answers at {found}): start it again (`airside up`)")
     settings = _settings({"stack": stack or record.get("stack", "default"), "state_dir": folder})
-    owns_ray = _connect_ray(found, own=False, auth_mode=record.get("auth_mode", ""))
-    if not _exists(settings):
-        if owns_ray:
-            ray.shutdown()
-        raise Misuse(f"stack {settings.stack!r} does not run at {found}")
-    keys = KeyRing.open(folder / "keys") if (folder / "keys").is_dir() else None
-    return Stack(settings, keys, folder, owns_ray=owns_ray, stops=False, record=record)
-
-
-def _answers(address: str) -> bool:
-    """Whether anything listens at `host:port`; of what is no such address, Ray says what is wrong."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or ray.is_initialized():
-        return True
+    member = join(found, auth_mode=record.get("auth_mode", ""))
+    connection = Connection(settings, str(record.get("id", "")), member)
     try:
-        with socket.create_connection((host, int(port)), timeout=CONNECT_S):
-            return True
-    except OSError:
-        return False
+        if settings.stack not in stacks_here():
+            raise Misuse(f"stack {settings.stack!r} does not run at {found}")
+        connection.identify()
+        keys = KeyRing.open(folder / "keys") if (folder / "keys").is_dir() else None
+    except BaseException:
+        connection.close()
+        raise
+    return Stack(connection, keys, folder, stops=False, record=record)
 
 
 def _settings(options: dict[str, Any]) -> Settings:
     try:
         return Settings(**options)
-    except ValueError as error:
-        raise InvalidConfig(f"settings: {error}") from None
+    except ValidationError as error:
+        raise InvalidConfig("settings: " + "; ".join(explain_fields(error, Settings))) from None
 
 
-def _connect_ray(address: str | None, *, own: bool, auth_mode: str = "") -> bool:
-    """Connect this process to Ray; return whether it is ours to disconnect."""
-    if ray.is_initialized():
-        return False
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    if auth_mode and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = auth_mode
-        Config.initialize("")  # Ray read its environment when it was imported; this is how it does so again
-    local: dict[str, Any] = {}
-    if own:
-        local = {"num_cpus": os.cpu_count(), "include_dashboard": False}
-        local["_system_config"] = {"max_direct_call_object_size": INLINE_BYTES}
+def _whose(stack: str) -> Whose | None:
+    """Return of which stack the actors of a name are; None if there are none."""
     try:
-        ray.init(
-            address="local" if own else address,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **local,
-        )
-    except ConnectionError as error:
-        raise Misuse(f"no Ray cluster answers at {address}: {error}") from None
-    except Exception as error:  # Ray raises bare exceptions when its own processes do not come up
-        raise LayerUnavailable(f"Ray does not start: {error}") from None
-    return True
-
-
-def _exists(settings: Settings) -> bool:
-    try:
-        ray.get_actor(actor_name(settings.stack, "driver"), NAMESPACE)
+        driver = ray.get_actor(actor_name(stack, "driver"), NAMESPACE)
     except ValueError:
-        return False
-    return True
+        return None
+    try:
+        whose: Whose = ray.get(driver.whose.remote(), timeout=_WHOSE_S)
+    except (RayError, TimeoutError):
+        return Whose("", "a directory it does not say: it does not answer")
+    return whose
+
+
+def _free_name(settings: Settings, state_dir: Path) -> Settings:
+    """Return the settings with a name that no other stack on this Ray has; raise `Misuse` if this stack runs there.
+
+    Only a name that nobody gave is changed.
+    """
+    there = {name: whose for name in stacks_here() if (whose := _whose(name)) is not None}
+    for whose in there.values():
+        if whose.state_dir == str(state_dir):
+            raise Misuse(
+                f"the stack of {state_dir} runs already: use airside.connect({str(state_dir)!r}), or shut it down first"
+            )
+    other = there.get(settings.stack)
+    if other is None:
+        return settings
+    if "stack" not in settings.model_fields_set:
+        own = hashlib.sha256(str(state_dir).encode()).hexdigest()[:8]
+        return settings.model_copy(update={"stack": f"{settings.stack}-{own}"})
+    raise Misuse(
+        f"a stack called {settings.stack!r} runs already on this Ray, with its state in {other.state_dir}: "
+        "give start(stack=...) another name, or shut that one down"
+    )
 
 
 def _begin(actors: list[Any]) -> None:
@@ -176,9 +170,8 @@ def _begin(actors: list[Any]) -> None:
             time.sleep(0.1)
 
 
-def _start_layers(checked: CheckedApp, settings: Settings, state_dir: Path, keys: KeyRing) -> None:
-    app, version = checked.app, checked.app.version
-    plain = LayerConfig(settings, state_dir)
+def _start_layers(checked: CheckedApp, plain: LayerConfig, keys: KeyRing) -> None:
+    app, version, settings, state_dir = checked.app, checked.app.version, plain.settings, plain.state_dir
     sealed = replace(plain, seal_key=keys.seal)
     has_memory = checked.memory is not None
     runtime_app = RuntimeApp(

@@ -43,11 +43,23 @@ TICKET = b"\xc1"
 
 @dataclass(frozen=True, slots=True)
 class LayerConfig:
-    """What an actor is made with.  `seal_key` is empty for those that may not make or check seals."""
+    """What an actor is made with.  `seal_key` is empty for those that may not make or check seals.
+
+    `stack_id` is of one start of the stack: names come again, it does not.
+    """
 
     settings: Settings
     state_dir: Path
     seal_key: bytes = field(default=b"", repr=False)
+    stack_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Of which stack an actor is."""
+
+    stack_id: str
+    state_dir: str
 
 
 def _insist_on_begin(actor: Any) -> None:
@@ -128,6 +140,10 @@ class Layer:
         finally:
             self._pending.pop(ticket, None)
 
+    async def whose(self) -> Whose:
+        """Return of which stack this is, as a client must know before it asks for more."""
+        return Whose(self.config.stack_id, str(self.config.state_dir))
+
     async def health(self) -> dict[str, Any]:
         """Return who and how this is; answered by the control loop even when the layer is busy."""
         return {
@@ -154,7 +170,7 @@ def control(*methods: Callable[..., Any]) -> None:
         ray.method(concurrency_group=CONTROL)(method)
 
 
-control(Layer.health, Layer.stats)
+control(Layer.health, Layer.stats, Layer.whose)
 
 
 def as_actor(kind: type) -> Any:

@@ -56,6 +56,25 @@ class RunResult:
         return {**row, "status": str(self.status), "reason_code": str(self.reason_code), "answer": answer}
 
 
+class BatchTimeout(TimeoutError):
+    """A batch has not ended in time; what was submitted goes on.
+
+    `results` has the results there are, in the jobs' places, None elsewhere; `places` says which run is at which place
+    (`Stack.handle(run_id)` gets its result later); `unsubmitted` jobs were not taken in (or, if a layer did not answer,
+    perhaps not).
+    """
+
+    def __init__(
+        self, timeout_s: float, results: list[RunResult | None], places: dict[str, int], unsubmitted: int
+    ) -> None:
+        missing = sum(result is None for result in results)
+        text = f"{missing} of {len(results)} runs have not ended in {timeout_s:g} s"
+        super().__init__(f"{text}; {unsubmitted} jobs were not submitted" if unsubmitted else text)
+        self.results = results
+        self.places = places
+        self.unsubmitted = unsubmitted
+
+
 _STOOD_FOR = frozenset({"approved", "request", "configuration"})
 
 _COLUMNS = (

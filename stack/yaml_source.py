@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +72,22 @@ def explain(error: ValidationError, whole: str) -> list[str]:
         f"{'.'.join(map(str, e['loc'])) or whole}: {texts.get(e['type'], e['msg'])}"
         for e in error.errors(include_url=False)
     ]
+
+
+def explain_fields(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return one sentence a problem with a model's fields; of a field that does not exist, what may be meant."""
+    sentences = explain(error, model.__name__)
+    problems = error.errors(include_url=False)
+    return [
+        sentence + (meant(str(problem["loc"][0]), model.model_fields) if problem["type"] == "extra_forbidden" else "")
+        for sentence, problem in zip(sentences, problems, strict=True)
+    ]
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """Return what may be meant by a name that does not exist, as the end of a sentence."""
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.7)
+    return f" (do you mean {' or '.join(near)}?)" if near else f"; there are {', '.join(sorted(names))}"
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:

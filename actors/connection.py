@@ -1,0 +1,153 @@
+"""A client's connection to one stack: its layers, found by name and known to be that stack's."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.util import list_named_actors
+
+from airside.actors.joining import Membership
+from airside.actors.layer import Whose
+from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.settings import Settings
+from airside.actors.steps import Answer, Found, Pause, Steps, drive
+from airside.actors.stopping import close_layers, end_actors
+from airside.stack.errors import LayerUnavailable, Misuse
+
+_AGAIN_S = 0.1
+_SAY_WHOSE = ("driver", "journal", "policy", "approvals", "ingress")
+"""The layers that are believed: in a runtime and in an executor other people's code runs."""
+
+_LOOK_S = 5.0
+"""Longest a look at a layer takes, which a busy one answers beside its work."""
+
+
+class Connection:
+    """Made by `start` and `connect`; used by a `Stack` for all it asks.
+
+    Every layer is asked whose it is when it is first found and after it was lost: a name is no proof, since another
+    stack may have it by now.  Raises `Misuse` once it is closed, or if the process has left the stack's Ray.
+    """
+
+    def __init__(self, settings: Settings, stack_id: str, member: Membership) -> None:
+        self.settings = settings
+        self.member = member
+        self.stack_id = stack_id
+        self._known: dict[str, Any] = {}
+        self._closed = False
+
+    def check_open(self) -> None:
+        """Raise `Misuse` if nothing can be asked any more."""
+        if self._closed or not ray.is_initialized():
+            raise Misuse("this stack is closed: start or connect to it again")
+        if not self.member.is_current:
+            here = ray.get_runtime_context().gcs_address
+            raise Misuse(
+                f"this process has left the Ray of this stack ({self.member.address}) and is in that at {here}: "
+                "connect to the stack again"
+            )
+
+    def call(self, layer: str, method: str, *args: Any, within_s: float | None = None) -> Steps[Any]:
+        """Call a layer, waiting through its restart; only for calls that may be sent twice.
+
+        Raises `TimeoutError` if `within_s` is given and over before there is an answer.
+        """
+        name = actor_name(self.settings.stack, layer)
+        until = time.monotonic() + self.settings.layer_patience_s
+        ends = None if within_s is None else time.monotonic() + within_s
+        while True:
+            self.check_open()
+            left = None if ends is None else max(0.0, ends - time.monotonic())
+            try:
+                handle = yield from self._found(name, left)
+                return (yield Answer(getattr(handle, method).remote(*args), left))
+            except TimeoutError:
+                raise TimeoutError(f"{name}.{method}: no answer in {within_s:.1f} s") from None
+            except (RayActorError, ValueError) as error:
+                self._known.pop(name, None)
+                if ends is not None and time.monotonic() > ends:
+                    raise TimeoutError(f"{name}.{method}: no answer in {within_s:.1f} s") from None
+                if time.monotonic() > until:
+                    raise LayerUnavailable(f"{name}.{method}: {type(error).__name__}: {error}"[:300]) from None
+                yield Pause(_AGAIN_S)
+            except RayError as error:
+                cause = getattr(error, "cause", None) or error
+                raise LayerUnavailable(f"{name}.{method}: {cause}"[:500]) from None
+
+    def ask(self, layer: str, method: str, *args: Any) -> Any:
+        """Call a layer from this thread; as `call`."""
+        return drive(self.call(layer, method, *args))
+
+    def _found(self, name: str, within_s: float | None) -> Steps[Any]:
+        """Return a layer's handle, asked for once: Ray's control service may be away when it matters."""
+        if name not in self._known:
+            handle = yield Found(name)
+            self._check(name, (yield Answer(handle.whose.remote(), within_s)))
+            self._known[name] = handle
+        return self._known[name]
+
+    def _check(self, name: str, whose: Whose) -> None:
+        if self.stack_id and whose.stack_id != self.stack_id:
+            raise Misuse(
+                f"the stack is gone, and {name} is of another one, with its state in {whose.state_dir}: "
+                "connect to the one you mean"
+            )
+
+    def identify(self) -> None:
+        """Have the stack say whose it is; raise `Misuse` if it is another than is meant.
+
+        Raises `LayerUnavailable` if nobody knows whose it is and it does not answer.  One that is known already and
+        stands still may be connected to: every layer that answers is asked anyway.
+        """
+        try:
+            whose: Whose = drive(self.call("driver", "whose", within_s=_LOOK_S))
+            self.stack_id = whose.stack_id
+        except TimeoutError as error:
+            if not self.stack_id:
+                raise LayerUnavailable(f"the stack does not say whose it is: {error}") from None
+
+    def has(self, layer: str) -> bool:
+        """Whether the stack has a layer."""
+        return actor_name(self.settings.stack, layer) in self._known or layer in self.actors()
+
+    def actors(self) -> dict[str, Any]:
+        """Return the handles of the stack's actors by their names within it; none of another stack's."""
+        self.check_open()
+        prefix = actor_name(self.settings.stack, "")
+        found = {}
+        for entry in list_named_actors(all_namespaces=True):
+            name = entry["name"]
+            if entry["namespace"] == NAMESPACE and name.startswith(prefix):
+                with contextlib.suppress(ValueError):
+                    found[name.removeprefix(prefix)] = ray.get_actor(name, NAMESPACE)
+        return found if self._are_ours(found) else {}
+
+    def _are_ours(self, found: dict[str, Any]) -> bool:
+        """Whether the actors of our name are our stack's: a stack has its name as long as any of them is there."""
+        if not self.stack_id:
+            return True
+        asked = [found[layer].whose.remote() for layer in _SAY_WHOSE if layer in found]
+        ready, _ = ray.wait(asked, num_returns=1, timeout=_LOOK_S) if asked else ([], [])
+        for ref in ready:
+            with contextlib.suppress(RayError):
+                whose: Whose = ray.get(ref)
+                return whose.stack_id == self.stack_id
+        return True  # none answers: they stand still, and whoever stops them by this name means them
+
+    def stop(self) -> None:
+        """Stop the stack's actors; those of another stack stay."""
+        if self._closed or not self.member.is_current:
+            return
+        close_layers(self.actors())
+        end_actors(self.actors())
+
+    def close(self) -> None:
+        """Disconnect; safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._known.clear()
+            self.member.leave()

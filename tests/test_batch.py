@@ -1,0 +1,311 @@
+"""Batches without Ray: what is taken in when, what is waited for and how long, and what is there when time is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airside.actors.batch import Batch, collect
+from airside.actors.jobs import BadLine, Job, job_of, jobs_of
+from airside.actors.results import BatchTimeout, RunResult
+from airside.actors.steps import Pause, Steps, awaited
+from airside.actors.waiting import Waiting
+from airside.stack.errors import InvalidInput, LayerUnavailable
+from airside.stack.events import RunEnded
+from airside.stack.messages import Ticket
+from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.values import Outcome, Usage
+
+OUTCOME = Outcome(status="completed", reason_code=ReasonCode.COMPLETED)
+
+
+class Desk:
+    """A stack that takes so many jobs of a tenant a minute, and whose runs take a while; time is what is waited for."""
+
+    def __init__(self, *, a_minute: dict[str, int] | None = None, run_s: float = 1.0, answers: bool = True) -> None:
+        self.now_s = 0.0
+        self.entered: list[tuple[float, str]] = []
+        self.questions: list[float] = []
+        self._a_minute = a_minute or {}
+        self._run_s = run_s
+        self._answers = answers
+        self._ends: dict[str, float] = {}
+
+    def clock(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+    def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
+        """Take jobs in as far as the limits go."""
+        yield Pause(0.0)
+        return [self._take(job) for job in jobs]
+
+    def _take(self, job: Job) -> Ticket:
+        limit = self._a_minute.get(job.tenant, 1_000_000)
+        taken = sum(1 for at, tenant in self.entered if tenant == job.tenant and at > self.now_s - 60)
+        if taken >= limit:
+            return Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message="full", retry_after_s=60.0)
+        self.entered.append((self.now_s, job.tenant))
+        run_id = f"run_{len(self._ends):024x}"
+        self._ends[run_id] = self.now_s + self._run_s
+        return Ticket(run_id=run_id)  # type: ignore[arg-type]
+
+    def ended(self, run_ids: Sequence[str], wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
+        """Wait for the next end, in the time of this desk."""
+        self.questions.append(wait_s)
+        if not self._answers:
+            yield Pause(within_s or 0.0)
+            raise TimeoutError("no answer")
+        first = min(self._ends[run_id] for run_id in run_ids)
+        yield Pause(max(0.0, min(wait_s, first - self.now_s)))
+        done = [run_id for run_id in run_ids if self._ends[run_id] <= self.now_s]
+        return dict.fromkeys(done, msgspec.json.encode(RunEnded(at_us=0, cause=0, outcome=OUTCOME, usage=Usage())))
+
+    def story(self, run_id: str) -> str:
+        """Tell nothing."""
+        return ""
+
+    def drive(self, steps: Steps[Any]) -> Any:
+        """Carry steps out in the time of this desk."""
+        try:
+            need = next(steps)
+            while True:
+                assert isinstance(need, Pause)
+                self.now_s += need.seconds
+                need = steps.send(None)
+        except StopIteration as end:
+            return end.value
+
+
+def jobs(tenant: str, count: int) -> list[Job]:
+    """Return jobs of a tenant."""
+    return [Job(request="r", tenant=tenant, principal="ana", job_id=f"{tenant}{i}") for i in range(count)]
+
+
+def run(desk: Desk, batch: Sequence[Job | BadLine], timeout: float | None = None) -> list[RunResult]:
+    """Run a batch at a desk."""
+    done: list[RunResult] = desk.drive(Batch(desk, batch, timeout=timeout, clock=desk.clock).steps())
+    return done
+
+
+def test_a_batch_comes_back_when_its_time_is_over_with_what_there_is() -> None:
+    desk = Desk(a_minute={"slow": 2})
+    with pytest.raises(BatchTimeout, match="2 of 4 runs have not ended in 3 s; 2 jobs were not submitted") as caught:
+        run(desk, jobs("slow", 4), timeout=3)
+    assert desk.now_s == 3
+    assert [result is not None and result.ok for result in caught.value.results] == [True, True, False, False]
+
+
+def test_what_goes_on_after_the_time_is_named_by_run_and_place() -> None:
+    desk = Desk(run_s=10)
+    with pytest.raises(BatchTimeout) as caught:
+        run(desk, jobs("a", 2), timeout=3)
+    assert sorted(caught.value.places.values()) == [0, 1] and caught.value.unsubmitted == 0
+    assert desk.now_s == 3
+    desk.now_s = 20
+    later = desk.drive(collect(desk, [(run_id, "") for run_id in caught.value.places], timeout=0, clock=desk.clock))
+    assert [result.ok for result in later] == [True, True]
+
+
+def test_what_ended_while_others_were_taken_in_is_not_lost() -> None:
+    desk = Desk(run_s=0.0)
+    assert [result.ok for result in run(desk, jobs("a", 3), timeout=0)] == [True] * 3
+
+
+def test_a_tenant_whose_queue_is_full_holds_up_nobody_else() -> None:
+    desk = Desk(a_minute={"slow": 1})
+    mixed = [job for pair in zip(jobs("slow", 2), jobs("fast", 2), strict=True) for job in pair]
+    results = run(desk, mixed)
+    assert [result.job_id for result in results] == ["slow0", "fast0", "slow1", "fast1"]
+    assert [at for at, tenant in desk.entered if tenant == "fast"] == [0.0, 0.0]
+    assert [at for at, tenant in desk.entered if tenant == "slow"] == [0.0, 60.0]
+
+
+def test_a_layer_that_does_not_answer_does_not_hold_a_batch_beyond_its_time() -> None:
+    desk = Desk(answers=False)
+    with pytest.raises(BatchTimeout):
+        run(desk, jobs("a", 2), timeout=3)
+    assert desk.now_s < 10
+
+
+@given(
+    counts=st.dictionaries(st.sampled_from("abc"), st.integers(0, 5), min_size=1),
+    limits=st.dictionaries(st.sampled_from("abc"), st.integers(1, 3)),
+    run_s=st.floats(0, 20),
+    timeout=st.none() | st.floats(0, 200),
+)
+def test_every_job_has_its_result_in_its_place_or_is_named(
+    counts: dict[str, int], limits: dict[str, int], run_s: float, timeout: float | None
+) -> None:
+    desk = Desk(a_minute=limits, run_s=run_s)
+    batch: list[Job | BadLine] = [job for tenant, count in counts.items() for job in jobs(tenant, count)]
+    batch.insert(len(batch) // 2, BadLine(line=1, job_id="bad", message="no job"))
+    late = None
+    try:
+        results: list[RunResult | None] = list(run(desk, batch, timeout))
+    except BatchTimeout as error:
+        late, results = error, error.results
+    if late is not None:
+        assert timeout is not None and desk.now_s <= timeout + 1e-6
+        assert sum(r is None for r in results) == len(late.places) + late.unsubmitted
+        assert all(results[place] is None for place in late.places.values())
+    assert [r.job_id for r in results if r is not None] == [
+        job.job_id for job, r in zip(batch, results, strict=True) if r is not None
+    ]
+    assert len(desk.entered) == len(desk._ends) <= len(batch) - 1
+
+
+def test_a_handle_given_twice_has_its_result_twice() -> None:
+    desk = Desk(run_s=0.0)
+    desk.drive(desk.enter(jobs("a", 2), None))
+    one, two = desk._ends
+    found = desk.drive(collect(desk, [(two, "2"), (one, "1"), (two, "2")], timeout=None, clock=desk.clock))
+    assert [(r.run_id, r.job_id) for r in found] == [(two, "2"), (one, "1"), (two, "2")]
+
+
+# What callers give.
+
+
+@pytest.mark.parametrize("given", ["text", b"bytes", {"request": "r"}, 5, None, jobs("a", 1)[0]])
+def test_what_is_no_list_of_jobs_is_refused(given: Any) -> None:
+    with pytest.raises(InvalidInput, match="is no list of jobs"):
+        jobs_of(given)
+
+
+@pytest.mark.parametrize(
+    "given", ["text", b"bytes", 5, None, [], {1: 2}, {"request": "r"}, {"request": 5, "x": "\ud800"}]
+)
+def test_what_is_no_job_has_its_place_and_says_why(given: Any) -> None:
+    bad, good = jobs_of([given, {"request": "r", "tenant": "a", "principal": "b"}])
+    assert isinstance(bad, BadLine) and bad.message.startswith("jobs[0]: ") and isinstance(good, Job)
+    assert "pydantic" not in bad.message and "\n" not in bad.message
+    bad.message.encode()
+
+
+def test_a_misspelt_field_is_named_with_what_may_be_meant() -> None:
+    who = {"token": "", "tenant": "a", "principal": "b"}
+    with pytest.raises(InvalidInput, match=r"^job: imputs: unknown field \(do you mean inputs\?\)$"):
+        job_of("r", who, {"imputs": {}})
+    with pytest.raises(InvalidInput, match=r"^job: request: "):
+        job_of(7, who, {})  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="a Job says tenant itself"):
+        job_of(jobs("a", 1)[0], {"token": "", "tenant": "b", "principal": ""}, {})
+
+
+# Awaiting.
+
+
+class Driver:
+    """Answers questions when it is told that runs have ended."""
+
+    def __init__(self) -> None:
+        self.questions: list[list[str]] = []
+        self.asked: asyncio.Queue[int] = asyncio.Queue()
+        self.bodies: dict[str, bytes] = {}
+        self.changed = asyncio.Event()
+        self.broken = False
+
+    def ask(self, run_ids: Sequence[str], wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
+        """Wait until one of these has ended."""
+        self.questions.append(list(run_ids))
+        self.asked.put_nowait(len(self.questions))
+        while not (found := {run: self.bodies[run] for run in run_ids if run in self.bodies}):
+            yield Change(self.changed)
+            if self.broken:
+                raise LayerUnavailable("gone")
+        return found
+
+    def end(self, *runs: str) -> None:
+        """Let runs end."""
+        self.bodies |= dict.fromkeys(runs, b"ended")
+        self.changed.set()
+        self.changed.clear()
+
+
+class Change:
+    """Something has changed."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    def now(self) -> None:
+        """Not from a thread."""
+        raise AssertionError
+
+    async def later(self) -> None:
+        """Wait for it."""
+        await self._event.wait()
+
+
+async def test_many_who_wait_at_once_are_one_question() -> None:
+    driver = Driver()
+    waiting = Waiting(driver.ask)
+    runs = [f"r{i:03}" for i in range(200)]
+    tasks = [asyncio.ensure_future(waiting.ended(run)) for run in [*runs, *runs]]
+    await driver.asked.get()
+    assert driver.questions == [runs] and waiting.stats() == {"awaited": 200, "questions": 1}
+    driver.end(*runs)
+    assert await asyncio.gather(*tasks) == [b"ended"] * 400
+    assert waiting.is_idle and len(driver.questions) == 1
+
+
+async def test_who_is_cancelled_waits_no_longer_and_harms_no_other() -> None:
+    driver = Driver()
+    waiting = Waiting(driver.ask)
+    one, other = (asyncio.ensure_future(waiting.ended(run)) for run in ("a", "b"))
+    await driver.asked.get()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(waiting.ended("a"), 0)
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+    driver.end("b")
+    assert await other == b"ended" and waiting.is_idle
+
+
+async def test_who_comes_later_is_asked_for_beside_the_others() -> None:
+    driver = Driver()
+    waiting = Waiting(driver.ask)
+    first = asyncio.ensure_future(waiting.ended("a"))
+    await driver.asked.get()
+    second = asyncio.ensure_future(waiting.ended("b"))
+    await driver.asked.get()
+    driver.end("b")
+    assert await second == b"ended" and driver.questions == [["a"], ["b"]]
+    driver.end("a")
+    assert await first == b"ended"
+
+
+async def test_a_layer_that_is_gone_is_told_to_all_who_wait() -> None:
+    driver = Driver()
+    waiting = Waiting(driver.ask)
+    tasks = [asyncio.ensure_future(waiting.ended(run)) for run in ("a", "b")]
+    await driver.asked.get()
+    driver.broken = True
+    driver.end()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(error) for error in found] == [LayerUnavailable] * 2 and waiting.is_idle
+
+
+async def test_a_batch_that_is_cancelled_stops_at_once() -> None:
+    desk = Desk(run_s=3600)
+    task = asyncio.ensure_future(awaited(Batch(desk, jobs("a", 2), timeout=None).steps()))
+    for _ in range(10):  # until it waits for the runs
+        await asyncio.sleep(0)
+    assert desk.questions
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_the_statuses_of_a_batch_are_told_as_they_come() -> None:
+    desk, told = Desk(), []
+    batch = Batch(desk, [*jobs("a", 1), BadLine(line=1, job_id="", message="m")], timeout=None, advance=told.append)
+    desk.drive(batch.steps())
+    assert told == ["refused", str(RunStatus.COMPLETED)]
