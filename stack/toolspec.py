@@ -126,6 +126,11 @@ class Place:
         """Whether a schema describes the items of a list here."""
         return any("items" in schema or "prefixItems" in schema for schema in self._schemas)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The keys of an object that the schema itself names."""
+        return frozenset(key for schema in self._schemas for key in schema.get("properties", {}))
+
     def is_named(self, key: str) -> bool:
         """Whether the schema itself names this key of an object."""
         return any(key in schema.get("properties", {}) for schema in self._schemas)
@@ -191,7 +196,9 @@ class ArgumentValidator:
         except (ValueError, jsonschema_rs.ValidationError) as error:
             raise InvalidConfig(f"tool {spec.name}: not a valid JSON Schema: {error}") from None
         properties = spec.parameters.get("properties", {})
-        self._defaults = {name: p["default"] for name, p in properties.items() if "default" in p}
+        self._defaults = {
+            name: p["default"] for name, p in properties.items() if isinstance(p, dict) and "default" in p
+        }
 
     def complete(self, arguments: Any) -> bytes:
         """Return the canonical bytes of the complete arguments; raise `InvalidInput` naming tool, path and rule."""

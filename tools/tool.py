@@ -10,16 +10,14 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_type_hints, overload
+from typing import Any, overload
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-
-from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
+from airside.stack.errors import AirsideError, InvalidConfig
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.ports import Candidate, LearnReply
-from airside.stack.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, ToolSpec
+from airside.stack.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, ArgumentValidator, Place, ToolSpec
 from airside.stack.values import EffectClass, Risk
+from airside.tools.signature import Derived, Signature, derive, read_signature, refuse_generator
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -139,17 +137,18 @@ class Tool:
     ) -> Tool:
         """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
 
-        Raises `InvalidConfig` if the schema is not one of an object, or not valid, or `content` names what is none of
-        its arguments.
+        Raises `InvalidConfig` if the schema is not one of an object, or not valid, if `content` names what is none of
+        its arguments, or if the function would not get what was decided on.
         """
+        signature = read_signature(fn, _checked_name(name), ToolContext)
         spec = ToolSpec.build(
-            name=_checked_name(name),
+            name=name,
             description=description or inspect.getdoc(fn) or "",
             effect=_checked_effect(name, effect),
             risk=risk,
             parameters=dict(json_schema),
             scopes=tuple(scopes),
-            repeatable=idempotent or reconcile is not None,
+            repeatable=idempotent or _checked_reconcile(name, reconcile),
             timeout_ms=_milliseconds(name, timeout),
             cost_microusd=_microusd(name, cost_microusd),
             max_argument_bytes=max_argument_bytes,
@@ -159,8 +158,12 @@ class Tool:
             trusted_output=trusted_output,
             memorable=memorable,
         )
+        ArgumentValidator(spec)  # what is wrong with the schema is said now, and not when Policy starts
         limits = _checked_process(name, process)
-        return cls(spec, fn, lambda arguments: arguments, _context_parameter(fn), reconcile, limits, undo=undo)
+        if isinstance(json_schema, Derived):
+            return cls(spec, fn, json_schema.convert, signature.context, reconcile, limits, undo=undo)
+        _check_function(spec, signature)
+        return cls(spec, fn, lambda arguments: arguments, signature.context, reconcile, limits, undo=undo)
 
 
 class _NotDone:
@@ -211,10 +214,11 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         raise InvalidConfig("@tool needs to know what the tool does: @tool(effect='read' | 'write' | 'external' | ...)")
 
     def wrap(fn: Callable[..., Any]) -> Tool:
-        name = options.pop("name", None) or fn.__name__
-        schema, convert = _from_signature(fn, name)
-        made = Tool.from_schema(name, schema, fn, **options)
-        return replace(made, convert=convert)
+        name = options.get("name") or getattr(fn, "__name__", None)
+        if name is None:
+            raise InvalidConfig(f"@tool: {fn!r:.80} has no name of its own: give @tool(name=...)")
+        schema = derive(read_signature(fn, name, ToolContext), name)
+        return Tool.from_schema(name, schema, fn, **{key: value for key, value in options.items() if key != "name"})
 
     return wrap
 
@@ -255,48 +259,17 @@ def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str,
     return tools, toolsets
 
 
-def _from_signature(
-    fn: Callable[..., Any], name: str
-) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
-    """Return the JSON Schema of a function's parameters and the conversion of JSON into them."""
-    try:
-        hints = get_type_hints(fn, include_extras=True)
-    except NameError as error:
-        raise InvalidConfig(f"tool {name}: {error}") from None
-    fields: dict[str, Any] = {}
-    for parameter in inspect.signature(fn).parameters.values():
-        if hints.get(parameter.name) is ToolContext:
-            continue
-        by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        if not by_name or parameter.name not in hints or parameter.name.startswith("_"):
-            raise InvalidConfig(f"tool {name}: parameter {parameter.name} needs a type and a name of its own")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints[parameter.name], default)
-    try:
-        model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
-        adapter = TypeAdapter(model)
-        schema = adapter.json_schema()
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise InvalidConfig(f"tool {name}: {error.message}") from None
-    names = tuple(fields)
-
-    def convert(arguments: dict[str, Any]) -> dict[str, Any]:
-        try:
-            parsed = adapter.validate_python(arguments)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise InvalidInput(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        return {field_name: getattr(parsed, field_name) for field_name in names}
-
-    return schema, convert
-
-
-def _context_parameter(fn: Callable[..., Any]) -> str | None:
-    try:
-        hints = get_type_hints(fn)
-    except NameError as error:
-        raise InvalidConfig(f"tool {getattr(fn, '__name__', fn)}: {error}") from None
-    return next((parameter for parameter, hint in hints.items() if hint is ToolContext and parameter != "return"), None)
+def _check_function(spec: ToolSpec, signature: Signature) -> None:
+    """Raise `InvalidConfig` if what is decided on would not reach the function."""
+    context = signature.context
+    place = Place(spec.parameters)
+    if context is not None and place.is_named(context):
+        raise InvalidConfig(f"tool {spec.name}: {context!r} is an argument and the function's ToolContext: rename one")
+    missing = sorted(name for name in place.names if not signature.takes(name))
+    if missing:
+        raise InvalidConfig(
+            f"tool {spec.name}: its function takes no {missing[0]!r}, which is an argument of its schema"
+        )
 
 
 def _checked_name(name: str) -> str:
@@ -311,19 +284,30 @@ def _checked_effect(name: str, effect: str) -> str:
     return effect
 
 
+def _checked_reconcile(name: str, reconcile: Reconcile | None) -> bool:
+    if reconcile is not None:
+        refuse_generator(reconcile, f"tool {name}: reconcile")
+    return reconcile is not None
+
+
 def _checked_undo(name: str, effect: str, undo: Undo | None) -> bool:
     if undo is None:
         return False
     if effect == "read":
         raise InvalidConfig(f"tool {name}: there is nothing to undo in a read")
-    if not callable(undo) or len(_undo_parameters(undo)) != 3:
+    refuse_generator(undo, f"tool {name}: undo")
+    if len(_undo_parameters(undo)) != 3:
         raise InvalidConfig(f"tool {name}: undo {undo!r:.80} does not take (context, arguments, output)")
     return True
 
 
 def _undo_parameters(undo: Undo) -> list[str]:
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [name for name, parameter in inspect.signature(undo).parameters.items() if parameter.kind in by_name]
+    try:
+        parameters = inspect.signature(undo).parameters
+    except (TypeError, ValueError):
+        return []
+    return [name for name, parameter in parameters.items() if parameter.kind in by_name]
 
 
 def as_undo(found: Tool, output: bytes) -> Tool:
