@@ -295,9 +295,9 @@ def _checked_undo(name: str, effect: str, undo: Undo | None) -> bool:
         return False
     if effect == "read":
         raise InvalidConfig(f"tool {name}: there is nothing to undo in a read")
-    refuse_generator(undo, f"tool {name}: undo")
-    if len(_undo_parameters(undo)) != 3:
+    if not callable(undo) or len(_undo_parameters(undo)) != 3:
         raise InvalidConfig(f"tool {name}: undo {undo!r:.80} does not take (context, arguments, output)")
+    refuse_generator(undo, f"tool {name}: undo")
     return True
 
 
