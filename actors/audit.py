@@ -12,11 +12,15 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from airside.actors.doubts import list_doubts
 from airside.actors.journal_reader import JOURNAL, JournalReader
 from airside.actors.launch import connect
+from airside.actors.overview import list_runs, show_run
 from airside.actors.telling import story_of
+from airside.stack.doubts import Doubt
 from airside.stack.errors import Misuse, Unreadable
 from airside.stack.keyring import read_chain_key
+from airside.stack.overview import RunDetail, RunSummary
 
 
 class Audit(Protocol):
@@ -30,6 +34,15 @@ class Audit(Protocol):
 
     def story(self, run_id: str) -> str:
         """Tell a run."""
+
+    def runs(self, **filters: Any) -> list[RunSummary]:
+        """List runs, newest first."""
+
+    def inspect(self, run_id: str) -> RunDetail:
+        """Return one run with each of its steps and waits."""
+
+    def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
+        """Return the calls nobody can vouch for, oldest first."""
 
 
 class JournalFile:
@@ -57,6 +70,21 @@ class JournalFile:
         """Tell a run; raise `InvalidInput` if the journal has no such run."""
         with self._readable():
             return story_of(self.ask, run_id)
+
+    def runs(self, **filters: Any) -> list[RunSummary]:
+        """List runs, newest first, as `Stack.runs`."""
+        with self._readable():
+            return list_runs(self.ask, **filters)
+
+    def inspect(self, run_id: str) -> RunDetail:
+        """Return one run with each of its steps and waits."""
+        with self._readable():
+            return show_run(self.ask, run_id)
+
+    def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
+        """Return the calls nobody can vouch for, oldest first."""
+        with self._readable():
+            return list_doubts(self.ask, tenant)
 
     def close(self) -> None:
         """Close the file."""

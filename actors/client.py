@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from airside.actors.jobs import GivenJob, Job, check_timeout, job_of, jobs_of
 from airside.actors.layer import now_us
 from airside.actors.memory_client import MemoryClient
 from airside.actors.orders import sealed_order, switch_target
+from airside.actors.overview import list_runs, show_run
 from airside.actors.progress import progress_of
 from airside.actors.record import remove_record
 from airside.actors.results import PendingApproval, RunResult, ended
@@ -37,6 +39,7 @@ from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Mi
 from airside.stack.ids import parse_run
 from airside.stack.keyring import KeyRing
 from airside.stack.messages import VoteReply
+from airside.stack.overview import RunDetail, RunSummary
 from airside.stack.reasons import ReasonCode
 from airside.stack.rollback import RollbackReport
 from airside.stack.switches import SwitchThrown
@@ -255,7 +258,7 @@ class Stack:
 
     def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
         """Return the calls nobody can vouch for, oldest first: of runs that wait for a person, and of ended ones."""
-        return list_doubts(self._call, tenant)
+        return list_doubts(partial(self._call, "journal"), tenant)
 
     def rollback(self, run: str, *, why: str = "") -> RollbackReport:
         """Undo what an ended run and its branches did, latest first, by the tools' undos; return how each call stands.
@@ -331,6 +334,17 @@ class Stack:
     def story(self, run_id: str) -> str:
         """Return a run as lines of text: what happened, and why, and what other streams have of it (`~`)."""
         return self._desk.story(run_id)
+
+    def runs(self, **filters: Any) -> list[RunSummary]:
+        """Return runs, newest first: at most `limit` (100), of a `tenant`, `status` (`active`: not ended), `reason`.
+
+        `since` is a `datetime` or a `timedelta` before now; `branches=True` lists the branches of runs too.
+        """
+        return list_runs(partial(self._call, "journal"), **filters)
+
+    def inspect(self, run_id: str) -> RunDetail:
+        """Return one run with each of its steps and waits."""
+        return show_run(partial(self._call, "journal"), run_id)
 
     # Memory.
 

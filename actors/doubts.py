@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import msgspec
 
 from airside.actors.stubs import RemoteJournal
+from airside.actors.telling import Ask
 from airside.stack import events as ev
 from airside.stack.canonical import parse_bounded
 from airside.stack.doubts import Doubt, EffectSettled, decode_settled, doubts_of, settled_append, settled_stream
@@ -23,19 +23,16 @@ _TAKEN_S = 10.0
 
 _LOOK_S = 0.1
 
-Call = Callable[..., Any]
-"""`(layer, method, *arguments) -> answer`."""
 
-
-def list_doubts(call: Call, tenant: str | None) -> list[Doubt]:
+def list_doubts(ask: Ask, tenant: str | None) -> list[Doubt]:
     """Return what is in doubt and not settled, of one tenant or of all, oldest first."""
-    runs = [row[0] for row in call("journal", "rows", "doubtful", [tenant or ""])]
-    undone = call("journal", "rows", "doubtful_rollbacks", [tenant or ""])
-    bodies = call("journal", "bodies", [*runs, *(rollback_stream(run) for _, run in undone)])
+    runs = [row[0] for row in ask("read", "doubtful", [tenant or ""])]
+    undone = ask("read", "doubtful_rollbacks", [tenant or ""])
+    bodies = ask("bodies", [*runs, *(rollback_stream(run) for _, run in undone)])
     found = [doubt for run in runs for doubt in doubts_of(_events(bodies[run]))]
     for whose, run in undone:
         found += RollbackBook(bodies[rollback_stream(run)]).doubts(whose, run)
-    settled = call("journal", "bodies", [settled_stream(doubt.key) for doubt in found])
+    settled = ask("bodies", [settled_stream(doubt.key) for doubt in found])
     return sorted((d for d in found if not settled[settled_stream(d.key)]), key=lambda d: d.since_us)
 
 

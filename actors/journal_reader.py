@@ -23,6 +23,9 @@ _QUERY = re.compile(r"^-- name: (\w+)\n((?:(?!^-- name: ).*\n?)*)", re.MULTILINE
 MAX_ROWS = 1_000_000
 """Rows a query may return; more belongs in an export."""
 
+LOCKED: dict[str, str | bool | int | float | list[str]] = {"enable_external_access": False, "lock_configuration": True}
+"""Queries come from people: nothing but the database's own tables may be reached through them."""
+
 _DAMAGED = (duckdb.Error, duckdb.IOException, duckdb.FatalException, duckdb.InternalException)
 """What DuckDB raises of a file it cannot read; of a wrong query it raises other kinds."""
 
@@ -55,8 +58,6 @@ class JournalReader:
         self._checkpoints = folder / "checkpoints.jsonl"
         self.path = folder / JOURNAL
         self._db = database
-        # Queries come from people: nothing but the database's own tables may be reached through them.
-        self._db.execute("SET enable_external_access = false; SET lock_configuration = true")
 
     @classmethod
     def open(cls, folder: Path, chain_key: bytes) -> JournalReader:
@@ -66,7 +67,7 @@ class JournalReader:
         """
         path = folder / JOURNAL
         try:
-            database = duckdb.connect(str(path), read_only=True)
+            database = duckdb.connect(str(path), read_only=True, config=LOCKED)
             _check_length(path, database)
             return cls(folder, database, chain_key)
         except duckdb.Error as error:

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from airside.actors.journal_reader import JOURNAL, JournalReader, load_queries
+from airside.actors.journal_reader import JOURNAL, LOCKED, JournalReader, load_queries
 from airside.stack.events import RunEnded, RunSubmitted, decode_event
 from airside.stack.journaling import GENESIS, Append, AppendReply, Entry, Head, admit, link
 from airside.stack.sealing import seal
@@ -51,6 +51,8 @@ class JournalStore(JournalReader):
         folder.mkdir(parents=True, exist_ok=True)
         database = duckdb.connect(str(folder / JOURNAL), config=_CONFIG)
         database.execute(load_queries()["schema"])
+        for option, value in LOCKED.items():
+            database.execute(f"SET {option} = {str(value).lower()}")
         super().__init__(folder, database, chain_key)
         self._heads = {row[0]: Head(epoch=row[1], next_seq=row[2]) for row in self._rows("open_heads")}
         self._chain = {row[0]: (int(row[1]), bytes(row[2])) for row in self._rows("chain_heads")}

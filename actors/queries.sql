@@ -193,3 +193,14 @@ WHERE starts_with(stream, 'apr_' || $1 || '_') OR starts_with(stream, 'doubt/' |
    OR (starts_with(stream, 'doubt/' || $1 || '.') AND contains(stream, '/undo'))
    OR (type = 'GrantRefused' AND json_extract_string(body, '$.run_id') = $1)
 ORDER BY at_us, stream, seq;
+
+-- name: listed
+-- Runs, newest first, with how they ended if they have: of a tenant, a status (`active`: not ended) and a reason (of all
+-- where these are ''), submitted since a time; branches only if asked for; at most so many.
+SELECT r.run_id, r.tenant, r.principal, r.job_id, r.route, coalesce(r.parent, ''), r.submitted_us,
+       coalesce(o.status, 'active'), coalesce(o.reason_code, ''), coalesce(o.ended_us, 0), coalesce(o.steps, 0),
+       coalesce(o.tool_calls, 0), coalesce(o.tokens, 0), coalesce(o.cost_microusd, 0), coalesce(o.active_us, 0)
+FROM runs r LEFT JOIN outcomes o ON o.run_id = r.run_id
+WHERE ($1 = '' OR r.tenant = $1) AND ($2 = '' OR coalesce(o.status, 'active') = $2)
+  AND ($3 = '' OR o.reason_code = $3) AND r.submitted_us >= $4 AND ($5 OR coalesce(r.parent, '') = '')
+ORDER BY r.submitted_us DESC, r.run_id DESC LIMIT $6;

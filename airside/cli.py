@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from airside.doubts_cli import doubts
 from airside.memory_cli import memory
 from airside.output import json_line
+from airside.runs_cli import runs
 from airside.stack.errors import AirsideError, Failed, InternalError, InvalidConfig, InvalidInput, Misuse, Unreadable
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Governed LLM agent jobs on Ray."
 )
 switch = typer.Typer(no_args_is_help=True, help="Kill switches: what may not begin.")
-doubts = typer.Typer(no_args_is_help=True, help="Calls of which nobody knows whether they happened.")
 approvals = typer.Typer(help="What waits for people, each value with where it comes from.")
 audit = typer.Typer(no_args_is_help=True, help="The journal: check it, ask it, have a run told.")
 token = typer.Typer(no_args_is_help=True, help="Tokens for local use.")
@@ -41,6 +42,7 @@ app.add_typer(approvals, name="approvals")
 app.add_typer(doubts, name="doubts")
 app.add_typer(audit, name="audit")
 app.add_typer(memory, name="memory")
+app.add_typer(runs, name="runs")
 app.add_typer(token, name="token")
 
 StateDir = Annotated[Path, typer.Option(envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")]
@@ -264,16 +266,6 @@ def rollback(
     for line in report.calls:
         typer.echo(msgspec.json.encode(line).decode())
     raise typer.Exit(0 if report.is_complete else 1)
-
-
-@doubts.command("list")
-def doubts_list(tenant: str = "", state_dir: StateDir = HERE) -> None:
-    """List the calls nobody can vouch for, oldest first, one JSON object a line."""
-    import msgspec
-
-    with attached(state_dir) as stack:
-        for doubt in stack.in_doubt(tenant or None):
-            typer.echo(msgspec.json.encode(doubt).decode())
 
 
 @doubts.command()

@@ -17,6 +17,7 @@ from airside.stack import events as ev
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.journaling import Append, Entry
 from airside.stack.machine import RunMachine
+from airside.stack.reasons import ReasonCode
 from airside.stack.state import Phase
 from airside.stack.values import NULL, Value
 
@@ -26,6 +27,7 @@ class Doubt(Value):
 
     It may have happened since `since_us`.  Its run waits until `until_us` for somebody who says, or has ended (0).
     `undo`: it is the undo of a call that nobody can vouch for; the call itself happened.
+    `cause` is why nobody knows, as far as it is on record.
     """
 
     run_id: RunId
@@ -37,6 +39,7 @@ class Doubt(Value):
     since_us: int
     until_us: int = 0
     undo: bool = False
+    cause: str = ""
 
 
 class EffectSettled(Value, tag=True):
@@ -92,24 +95,48 @@ def doubts_of(events: Sequence[ev.Event]) -> list[Doubt]:
     machine = RunMachine(first)
     sent: dict[str, ev.EffectIntended] = {}
     gated: dict[str, ev.ActionGated] = {}
+    causes: dict[int, str] = {}
     until_us = 0
     for event in events[1:]:
         machine.handle(event)
+        causes |= _cause(event)
         if isinstance(event, ev.ActionGated):
             gated[event.digest] = event
         elif isinstance(event, ev.EffectIntended):
             sent.setdefault(event.key, event)
         if machine.state.phase is Phase.IN_DOUBT:  # each activation waits anew
+            causes.setdefault(machine.state.step, "the process that had sent it died before the answer came")
             until_us = event.at_us + machine.limits.doubt_wait_s * 1_000_000
     state = machine.state
     if state.phase is Phase.IN_DOUBT:
-        return [_doubt(first, intent, gated, until_us) for key, intent in sent.items() if key in state.unsettled]
+        return [
+            _doubt(first, intent, gated, until_us, causes[intent.step])
+            for key, intent in sent.items()
+            if key in state.unsettled
+        ]
     if not machine.is_over or state.outcome is None:
         return []
-    return [_doubt(first, sent[key], gated, 0) for key in state.outcome.in_doubt]
+    ended = f"the run ended ({state.outcome.reason_code}) while the call was under way"
+    keys = state.outcome.in_doubt
+    return [_doubt(first, sent[key], gated, 0, causes.get(sent[key].step, ended)) for key in keys]
 
 
-def _doubt(run: ev.RunSubmitted, intent: ev.EffectIntended, gated: dict[str, ev.ActionGated], until_us: int) -> Doubt:
+def _cause(event: ev.Event) -> dict[int, str]:
+    """Return why the call of a step is in doubt, if an event says."""
+    if isinstance(event, ev.ToolExecuted) and event.result.reason_code is ReasonCode.TOOL_IN_DOUBT:
+        return {event.step: event.result.error}
+    if isinstance(event, ev.ExecutionLost) and event.started:
+        return {event.step: f"the answer was lost: {event.error}"}
+    return {}
+
+
+def _doubt(
+    run: ev.RunSubmitted,
+    intent: ev.EffectIntended,
+    gated: dict[str, ev.ActionGated],
+    until_us: int,
+    cause: str,
+) -> Doubt:
     return Doubt(
         run_id=run.run_id,
         tenant=run.identity.tenant,
@@ -119,4 +146,5 @@ def _doubt(run: ev.RunSubmitted, intent: ev.EffectIntended, gated: dict[str, ev.
         key=intent.key,
         since_us=intent.at_us,
         until_us=until_us,
+        cause=cause,
     )

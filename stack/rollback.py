@@ -214,6 +214,7 @@ class RollbackBook:
                     key=attempt_key(ended.key, ended.attempt),
                     since_us=intended.at_us,
                     undo=True,
+                    cause=ended.detail,
                 )
             )
         return found

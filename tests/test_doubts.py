@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +13,8 @@ from msgspec import Raw
 
 from airside.actors import doubts as desks
 from airside.actors.doubts import DoubtDesk
+from airside.doubts_cli import told
+from airside.options import bounded
 from airside.stack import events as ev
 from airside.stack.doubts import Doubt, EffectSettled, decode_settled, doubts_of, settled_append, settled_stream
 from airside.stack.errors import InvalidInput
@@ -19,7 +24,7 @@ from airside.stack.local import LocalJournal
 from airside.stack.messages import Delivery, Order
 from airside.stack.reasons import ReasonCode
 from airside.stack.rollback import RollbackEvent, UndoEnded, UndoIntended, rollback_stream
-from airside.stack.values import Limits
+from airside.stack.values import Limits, ToolResult
 from tests.helpers import RUN, SECOND, Driven
 
 ARGUMENTS = {"to": "kim", "amount": 4}
@@ -65,6 +70,46 @@ def test_each_activation_waits_anew_and_the_doubt_is_as_old_as_it_was() -> None:
     run.send(ev.RunActivated, after_us=5 * SECOND, epoch=2, claim="c")
     (after,) = found(run)
     assert after.since_us == before.since_us and after.until_us == before.until_us + 5 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("befalls", "cause"),
+    [
+        (lambda run: run.lost(started=True), "the answer was lost: died"),
+        (
+            lambda run: run.executed(ToolResult(ok=False, error="502", reason_code=ReasonCode.TOOL_IN_DOUBT)),
+            "502",
+        ),
+        (lambda run: run.send(ev.RunActivated, epoch=2, claim="c"), "died before the answer came"),
+        (
+            lambda run: (
+                run.send(ev.KillRequested, by="op", why="x"),
+                run.end(),
+            ),
+            "the run ended (killed_by_operator) while the call was under way",
+        ),
+    ],
+)
+def test_why_a_call_is_in_doubt_is_said(befalls: Callable[[Driven], Any], cause: str) -> None:
+    """The tool's own words, the lost answer, the dead process, or the end that came first."""
+    run = sent()
+    befalls(run)
+    (doubt,) = found(run)
+    assert cause in doubt.cause
+    lines = told(doubt, Path("state"))
+    assert all(any(part in line for line in lines) for part in (cause, "pay", "to: kim", "amount: 4", "state/keys"))
+
+
+def test_long_arguments_are_cut_and_hidden_characters_shown() -> None:
+    """The list stays a list, whatever an agent wrote; how much was left out is said."""
+    run = sent()
+    run.lost(started=True)
+    doubt = msgspec.structs.replace(
+        found(run)[0], arguments={"text": "x" * 10**6, "to": "a\x1b[2J\nb"}, cause="c" * 5000
+    )
+    assert max(map(len, told(doubt, Path(".")))) < 1200 and "1,000,000 characters" in "".join(told(doubt, Path(".")))
+    assert "\x1b" not in "".join(told(doubt, Path(".")))
+    assert len(json.dumps(bounded(doubt.arguments))) < 1000
 
 
 def test_a_run_that_was_told_is_in_doubt_no_longer() -> None:

@@ -251,6 +251,9 @@ def check_audit(here: list[str], job_id: str) -> None:
     found = json.loads(rows.stdout.splitlines()[0])
     story = airside_cli("audit", "story", found["run_id"], *here)
     assert story.returncode == 0 and "ended: completed" in story.stdout
+    listed = airside_cli("runs", "--json", "--status", "completed", *here)
+    assert found["run_id"] in [json.loads(text)["run_id"] for text in listed.stdout.splitlines()], listed.stderr
+    assert airside_cli("runs", "show", found["run_id"], *here).stdout.startswith(f"{found['run_id']}: completed")
     verified = airside_cli("audit", "verify", *here)
     assert (verified.returncode, verified.stdout) == (0, "the journal is whole\n")
 

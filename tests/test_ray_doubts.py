@@ -136,6 +136,8 @@ def test_the_command_line_lists_and_settles(tmp_path: Path) -> None:
         assert airside_cli("run", str(jobs), "--out", str(tmp_path / "out.parquet"), *here).returncode == 1
         listed = json.loads(airside_cli("doubts", "list", "--tenant", "acme", *here).stdout)
         assert (listed["tool"], listed["arguments"]["to"], listed["until_us"]) == ("wire", "cli", 0)
+        assert listed["cause"] and str(owner.state / "keys") in listed["who_may_say"]
+        assert listed["cause"] in airside_cli("doubts", *here).stdout
         assert airside_cli("doubts", "list", "--tenant", "beta", *here).stdout == ""
         settled = airside_cli("doubts", "settle", listed["run_id"], "--not-happened", "--why", "asked", *here)
         assert (settled.returncode, settled.stdout) == (0, "settled 1\n")

@@ -136,7 +136,6 @@ ORDERS = [
     ["kill", "--all"],
     ["rollback", RUN],
     ["doubts", "settle", RUN, "--happened"],
-    ["doubts", "list"],
     ["approvals", "list"],
     ["approvals", "approve", "apr_x", "--as", "lea"],
     ["status"],

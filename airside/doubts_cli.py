@@ -1,0 +1,59 @@
+"""`airside doubts`: calls of which nobody knows whether they happened, with all that a person needs to find out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import typer
+
+from airside.options import HERE, OfTenant, StateDir, bounded, brief, clock, nothing_before, span
+from airside.output import json_line
+from airside.stack.doubts import Doubt
+
+doubts = typer.Typer(help="Calls of which nobody knows whether they happened, and why.")
+
+
+@doubts.callback(invoke_without_command=True)
+def doubts_show(context: typer.Context, tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
+    """Show them, oldest first: the call, since when and why it is in doubt, and how it is settled."""
+    if context.invoked_subcommand is not None:
+        return nothing_before(context)
+    found = _doubts(state_dir, tenant)
+    for doubt in found:
+        typer.echo("\n".join(told(doubt, state_dir)))
+    if not found:
+        typer.echo("nothing is in doubt", err=True)
+
+
+@doubts.command("list")
+def doubts_list(tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
+    """List them, oldest first, one JSON object a line; what is long in the arguments is cut."""
+    for doubt in _doubts(state_dir, tenant):
+        shown = {**msgspec.to_builtins(doubt), "arguments": bounded(doubt.arguments)}
+        typer.echo(json_line({**shown, "cause": brief(doubt.cause, 1000), "who_may_say": _who(state_dir)}))
+
+
+def _doubts(state_dir: Path, tenant: str) -> list[Doubt]:
+    from airside.actors.audit import open_audit
+
+    with open_audit(state_dir) as journal:
+        return journal.in_doubt(tenant or None)
+
+
+def _who(state_dir: Path) -> str:
+    return f"an operator: whoever can read {state_dir / 'keys'}"
+
+
+def told(doubt: Doubt, state_dir: Path) -> list[str]:
+    """Return a call in doubt as lines."""
+    age = span(int(datetime.now(UTC).timestamp() * 1e6) - doubt.since_us)
+    what = "the undo of " if doubt.undo else ""
+    waits = f"the run waits until {clock(doubt.until_us)}" if doubt.until_us else "the run has ended"
+    lines = [f"{doubt.key}: {what}{doubt.tool}, tenant {doubt.tenant}, in doubt since {clock(doubt.since_us)} ({age})"]
+    lines += [f"     {brief(name, 60)}: {brief(value, 200)}" for name, value in doubt.arguments.items()]
+    lines.append(f"     why: {brief(doubt.cause, 1000) or 'not on record'}")
+    lines.append(f"     {waits}; who may say: {_who(state_dir)}")
+    lines.append(f"     airside doubts settle {doubt.key} --happened (or --not-happened) --why ...")
+    return lines

@@ -1,0 +1,88 @@
+"""What the commands of several files share: the options they all have, and how values are shown."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from airside.output import json_line
+from airside.stack.errors import InvalidInput, Misuse
+from airside.stack.story import shown
+
+StateDir = Annotated[Path, typer.Option(envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")]
+OfTenant = Annotated[str, typer.Option("--tenant", help="of this tenant only")]
+AsJson = Annotated[bool, typer.Option("--json", help="as JSON, everything")]
+HERE = Path(".airside")
+
+_SPAN = re.compile(r"([0-9]{1,9})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def nothing_before(context: typer.Context) -> None:
+    """Raise `Misuse` for an option given before a subcommand, which has options of its own and would not see it."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            raise Misuse(f"{option}: give it after `{context.invoked_subcommand}`, not before")
+
+
+def since_of(text: str) -> datetime | timedelta | None:
+    """Parse `90s`, `30m`, `2h`, `7d`, or an ISO date or time (UTC if it names no zone)."""
+    if not text:
+        return None
+    span = _SPAN.fullmatch(text)
+    if span:
+        return timedelta(**{_UNITS[span[2]]: int(span[1])})
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(f"--since {text!r:.60}: write 30m, 2h, 7d, or 2026-01-31T09:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def clock(at_us: int) -> str:
+    """Return a time as people read it, in UTC."""
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def span(us: int) -> str:
+    """Return a length of time as people read it."""
+    seconds = us / 1e6
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f}{unit}"
+    return f"{seconds:.1f}s" if seconds >= 1 else f"{us / 1000:.0f}ms"
+
+
+def money(microusd: int) -> str:
+    """Return an amount in US dollars."""
+    return f"${microusd / 1e6:.4f}"
+
+
+def brief(value: Any, most: int = 80) -> str:
+    """Return a value as one short line: JSON, hidden characters escaped, with how much was left out."""
+    text = shown(value if isinstance(value, str) else json_line(value))
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def bounded(arguments: Any, most: int = 200) -> Any:
+    """Return arguments with what is long in them cut to a text that says so, for a list that stays readable."""
+    if isinstance(arguments, dict):
+        items = list(arguments.items())
+        kept = {str(name): bounded(value, most) for name, value in items[:50]}
+        return kept if len(items) <= 50 else {**kept, "...": f"{len(items) - 50} more"}
+    text = arguments if isinstance(arguments, str) else json_line(arguments)
+    return arguments if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Return rows as aligned lines under a head."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+    ]
