@@ -97,6 +97,8 @@ def join(address: str | None, *, auth_mode: str = "") -> Membership:
     A process can be in one Ray: an address of another is refused naming both.
     """
     global _now
+    if address is not None and not address.strip():
+        raise Misuse("address: it is empty: give host:port or 'auto', or leave it out for a Ray of this machine")
     with _lock:
         if ray.is_initialized():
             here = str(ray.get_runtime_context().gcs_address)
