@@ -95,11 +95,6 @@ def test_a_wrong_bundle_names_its_file_and_line(tmp_path: Path, body: str, line:
     assert f"{path}:{line}" in caught.value.message and says in caught.value.message
 
 
-def test_a_date_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(InvalidConfig):
-        load_bundle("version: 2025-99-99\nrules: [{id: a, outcome: deny}]\n")
-
-
 def test_ids_given_twice_are_named() -> None:
     with pytest.raises(InvalidConfig, match="rule ids given twice: a"):
         load_bundle(HEAD + "- {id: a, outcome: deny}\n- {id: a, outcome: allow}\n")
