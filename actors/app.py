@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from airside.actors.pickling import check_picklable
 from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
 from airside.stack.agents import Agent, FunctionAgent, price_of
-from airside.stack.directory import Directory, load_directory
-from airside.stack.errors import InvalidConfig
-from airside.stack.policy import Bundle, Rule, load_bundle
+from airside.stack.directory import Directory, read_directory
+from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.labels import check_label
+from airside.stack.policy import read_bundle
+from airside.stack.policy_check import check_directory, check_policy
 from airside.stack.spending import DECISION_UNITS
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import SingleAgent, Topology
@@ -36,6 +37,7 @@ class App:
     Pydantic model of the further fields a line of a jobs file may have, which become the request's inputs.
     `on_approval` is a function that is called in a thread of the Approvals process, with the notice as a dictionary,
     when a call begins to wait for people and when it is decided; after a restart again.  What it raises is logged.
+    `labels` are those that requests may have and rules ask for, beside the stack's own (`stack/labels.py`); None: any.
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]
@@ -48,6 +50,7 @@ class App:
     version: str = "1"
     job_inputs: type[BaseModel] | None = None
     on_approval: OnApproval | None = None
+    labels: Collection[str] | None = None
 
     def checked(self) -> CheckedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
@@ -62,11 +65,15 @@ class App:
         tools, toolsets = flatten(self.tools)
         if not tools:
             raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
-        policy = load_bundle(self.policy)
-        _check_names(policy, tools)
+        policy, rules_at = read_bundle(self.policy)
         bundle = self.policy.read_text(encoding="utf-8") if isinstance(self.policy, Path) else self.policy
-        directory = self.directory if isinstance(self.directory, Directory) else load_directory(self.directory)
+        directory, entries_at = (
+            (self.directory, None) if isinstance(self.directory, Directory) else read_directory(self.directory)
+        )
         specs = [tool.spec for tool in tools.values()]
+        labels = _labels(self.labels)
+        check_policy(policy, specs, directory, labels=labels, place=rules_at.at)
+        check_directory(directory, specs, place=entries_at.at if entries_at else lambda _: "directory")
         check_picklable(_sent(self, agents, routes, tools, toolsets))
         return CheckedApp(
             app=self,
@@ -78,6 +85,7 @@ class App:
             metered=directory.metered(DECISION_UNITS),
             directory=directory,
             memory=_memory_rules(self.memory),
+            labels=labels,
         )
 
 
@@ -98,6 +106,7 @@ class CheckedApp:
     metered: frozenset[str]
     directory: Directory
     memory: MemoryRules | None
+    labels: frozenset[str] | None
 
 
 def _sent(
@@ -124,39 +133,20 @@ def _sent(
     yield "on_approval", app.on_approval
 
 
-def _check_names(bundle: Bundle, tools: Mapping[str, Tool]) -> None:
-    """Raise `InvalidConfig` for a rule about a tool or argument that does not exist: a misspelt deny denies nothing."""
-    for rule in bundle.rules:
-        for pattern in rule.when.tool or ():
-            if not any(fnmatch.fnmatchcase(name, pattern) for name in tools):
-                raise InvalidConfig(f"policy: rule {rule.id}: no tool is called {pattern!r}; there are {sorted(tools)}")
-        meant = [t for name, t in tools.items() if any(fnmatch.fnmatchcase(name, p) for p in rule.when.tool or ["*"])]
-        for test in rule.when.arguments or ():
-            if not any(_may_have(tool, test.path.partition(".")[0]) for tool in meant):
-                who = "no tool" if rule.when.tool is None else f"none of {sorted(tool.name for tool in meant)}"
-                raise InvalidConfig(f"policy: rule {rule.id}: {who} has an argument {test.path!r}")
-        _check_origins(rule, tools)
-
-
-def _check_origins(rule: Rule, tools: Mapping[str, Tool]) -> None:
-    """Raise `InvalidConfig` for a rule about the output of a tool there is not, or that trusts what outsiders write."""
-    for test in rule.when.origins or ():
-        for name in test.outside or test.within or ():
-            tool = tools.get(name.removeprefix("tool:"))
-            if not name.startswith("tool:"):
-                continue
-            if tool is None:
-                raise InvalidConfig(f"policy: rule {rule.id}: no tool for {name!r}; there are {sorted(tools)}")
-            if test.trusts(rule.outcome) and not tool.spec.trusted_output:
-                raise InvalidConfig(
-                    f"policy: rule {rule.id} trusts {name!r}, but an outsider may write what {tool.name} returns: "
-                    "declare the tool with trusted_output=True if nobody can, or take it off the list"
-                )
-
-
-def _may_have(tool: Tool, argument: str) -> bool:
-    """Whether a tool has an argument, as far as its schema lists them."""
-    return argument in tool.spec.parameters.get("properties", {argument: None})
+def _labels(declared: object) -> frozenset[str] | None:
+    """Return the labels an app declares, tidy; None if it declares none."""
+    if declared is None:
+        return None
+    if isinstance(declared, str) or not isinstance(declared, Collection):
+        raise InvalidConfig(f"labels: {declared!r:.80} is not a list: give App(labels=[...])")
+    for label in declared:
+        try:
+            tidy = check_label(label) if isinstance(label, str) else ""
+        except InvalidInput as error:
+            raise InvalidConfig(f"labels: {error.message}") from None
+        if tidy != label:
+            raise InvalidConfig(f"labels: {label!r:.80} is none: " + (f"write {tidy!r}" if tidy else "a label is text"))
+    return frozenset(declared)
 
 
 def _check_kinds(app: App) -> None:

@@ -205,7 +205,7 @@ def _start_layers(checked: CheckedApp, plain: LayerConfig, keys: KeyRing) -> Non
     made.append(make(Approvals, "approvals", sealed, keys.webhook.decode(), app.on_approval))
     fleet = Fleet(plain, runtime_app)
     made.append(make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet))
-    made.append(make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem))
+    made.append(make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem, checked.labels))
     try:
         _begin(made)
     except GetTimeoutError:

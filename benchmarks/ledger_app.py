@@ -59,7 +59,7 @@ def tenants(count: int) -> list[str]:
 
 def ledger_app(tenant_count: int, *, memory: bool = True) -> App:
     """Return the app for so many tenants."""
-    who = {"clerk": Principal(roles=["clerk"], scopes=["ledger"])}
+    who = {"clerk": Principal(roles=["clerk"], scopes=["ledger"]), "head": Principal(roles=["lead"])}
     directory = Directory(tenants={name: Tenant(principals=who, concurrency=1000) for name in tenants(tenant_count)})
     return App(
         agents={"bookkeeper": bookkeeper}, tools=[balance, post], policy=policy(), directory=directory, memory=memory

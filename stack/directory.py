@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from airside.stack.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
 from airside.stack.deadlines import Deadlines
@@ -19,7 +19,7 @@ from airside.stack.errors import InvalidId
 from airside.stack.ids import SYSTEM_TENANT, parse_principal, parse_tenant
 from airside.stack.ledger import UNIT, Cap, Per
 from airside.stack.values import CLEARANCES, Clearance, Limits
-from airside.stack.yaml_source import load_yaml
+from airside.stack.yaml_source import Lines, read_yaml
 
 
 class _Closed(BaseModel):
@@ -97,6 +97,12 @@ class Tenant(_Closed):
 
     check_limits = field_validator("limits", mode="before")(_limits)
 
+    @model_validator(mode="after")
+    def _is_open_where_it_says_so(self) -> Tenant:
+        if not self.open and (self.open_roles or self.open_scopes):
+            raise ValueError("open_roles and open_scopes are of a tenant with open: true, and of no other")
+        return self
+
     def share(self) -> TenantShare:
         """Return what admission allows the tenant."""
         return TenantShare(
@@ -168,7 +174,12 @@ class Directory(_Closed):
 
 def load_directory(source: str | Path) -> Directory:
     """Load a directory from a file or YAML text; raise `InvalidConfig` naming the line of whatever is wrong."""
-    return load_yaml(source, Directory, name="directory")
+    return read_directory(source)[0]
+
+
+def read_directory(source: str | Path) -> tuple[Directory, Lines]:
+    """Load a directory as `load_directory`, and return where its entries stand."""
+    return read_yaml(source, Directory, name="directory")
 
 
 def lower(one: Clearance, other: Clearance) -> Clearance:

@@ -18,7 +18,7 @@ from airside.stack.patterns import compile_pattern
 from airside.stack.spelling import is_plain, over_texts, plain
 from airside.stack.toolspec import ToolSpec
 from airside.stack.values import EffectClass, Origin, Risk
-from airside.stack.yaml_source import load_yaml
+from airside.stack.yaml_source import Lines, read_yaml
 
 DEFAULT_POLICY = Path(__file__).parent / "policies" / "default.yaml"
 """The bundle that ships: reads and ordinary writes pass, what an outsider's text may have steered is asked about."""
@@ -168,6 +168,12 @@ class RemainingTest(_Closed):
     op: Literal["lt", "le", "gt", "ge"]
     value: Annotated[int, Field(ge=0)]
 
+    @model_validator(mode="after")
+    def _can_hold(self) -> RemainingTest:
+        if self.op == "lt" and self.value == 0:
+            raise ValueError(f"nothing is below 0: {self.unit} le 0 is what is used up")
+        return self
+
 
 class TimeWindow(_Closed):
     """A window of the week in a named time zone; `start` > `end` reaches over midnight."""
@@ -251,10 +257,15 @@ class Rule(_Closed):
 
 
 class Bundle(_Closed):
-    """A policy bundle.  `version` names it in every decision."""
+    """A policy bundle.  `version` names it in every decision.
+
+    `shared` = it is written for apps its author does not know: that nobody of an app's directory holds a role it asks
+    approval of is no mistake then, and a call that needs such an approval waits, and expires.
+    """
 
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     description: str = ""
+    shared: bool = False
     rules: Annotated[list[Rule], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -268,10 +279,10 @@ class Bundle(_Closed):
     def traced(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
         """Return the tools of whose calls some rule may ask where the values come from, or may ask a person."""
         asking = [rule.when for rule in self.rules if rule.approval is not None or rule.when.origins is not None]
-        return frozenset(spec.name for spec in specs if any(_may_match(when, spec) for when in asking))
+        return frozenset(spec.name for spec in specs if any(may_match(when, spec) for when in asking))
 
 
-def _may_match(when: When, spec: ToolSpec) -> bool:
+def may_match(when: When, spec: ToolSpec) -> bool:
     """Whether a rule with these conditions may be about a call of this tool."""
     return (
         (when.effect is None or spec.effect in when.effect)
@@ -282,4 +293,9 @@ def _may_match(when: When, spec: ToolSpec) -> bool:
 
 def load_bundle(source: str | Path) -> Bundle:
     """Load a bundle from a file or YAML text; raise `InvalidConfig` naming the line of whatever is wrong."""
-    return load_yaml(source, Bundle, name="policy")
+    return read_bundle(source)[0]
+
+
+def read_bundle(source: str | Path) -> tuple[Bundle, Lines]:
+    """Load a bundle as `load_bundle`, and return where its rules stand."""
+    return read_yaml(source, Bundle, name="policy")

@@ -6,12 +6,13 @@ defaults; the canonical bytes of the result are what is hashed, granted, approve
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jsonschema_rs
 from msgspec import field
 
-from airside.stack.canonical import canonical, check_bounds, digest
+from airside.stack.canonical import MAX_DEPTH, canonical, check_bounds, digest
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.paths import EVERY, parse_path
 from airside.stack.values import EffectClass, Risk, Value
@@ -109,10 +110,11 @@ class Place:
     `is_named(key)` tells the keys a schema gives from those a caller may choose.
     """
 
-    __slots__ = ("_root", "_schemas")
+    __slots__ = ("_given", "_root", "_schemas")
 
     def __init__(self, root: dict[str, Any], schemas: list[Any] | None = None) -> None:
         self._root = root
+        self._given = [root] if schemas is None else schemas
         self._schemas = _alternatives(root, [root] if schemas is None else schemas)
 
     def is_open(self, kind: str) -> bool:
@@ -120,6 +122,14 @@ class Place:
         described = any(set(schema) & _STRUCTURE for schema in self._schemas)
         kinds = [schema["type"] for schema in self._schemas if "type" in schema]
         return not described and (not kinds or any(kind == k or (isinstance(k, list) and kind in k) for k in kinds))
+
+    def may_hold(self, fits: Callable[[Mapping[str, Any]], bool]) -> bool:
+        """Whether a value may be here for which `fits` says yes to the keywords of each schema that must take it."""
+        return not self._given or any(_may_hold(self._root, schema, fits, MAX_DEPTH) for schema in self._given)
+
+    def anything(self) -> Place:
+        """Return a place within this one that no schema describes."""
+        return Place(self._root, [])
 
     @property
     def has_items(self) -> bool:
@@ -134,6 +144,17 @@ class Place:
     def is_named(self, key: str) -> bool:
         """Whether the schema itself names this key of an object."""
         return any(key in schema.get("properties", {}) for schema in self._schemas)
+
+    @property
+    def takes_others(self) -> bool:
+        """Whether an object here may have keys that the schema does not name."""
+        free = any(schema.get("additionalProperties", False) is not False for schema in self._schemas)
+        return free or any("patternProperties" in schema for schema in self._schemas)
+
+    @property
+    def is_undescribed(self) -> bool:
+        """Whether no schema at all is about this place."""
+        return not self._given
 
     def key(self, key: str) -> Place:
         """Return the place of an object's key."""
@@ -151,6 +172,28 @@ _STRUCTURE = frozenset({"properties", "items", "prefixItems"})
 _COMPOSED = ("anyOf", "oneOf", "allOf")
 _MAX_SCHEMAS = 1000
 """Parts of one schema that may describe one place: more than any tool has, and an end to references in a circle."""
+
+
+def _may_hold(root: Any, schema: Any, fits: Callable[[Mapping[str, Any]], bool], depth: int) -> bool:
+    if not isinstance(schema, dict) or depth == 0:
+        return schema is not False
+    ways = [schema[keyword] for keyword in ("anyOf", "oneOf") if isinstance(schema.get(keyword), list)]
+    parts = list(schema.get("allOf", ())) + ([_target(root, schema["$ref"])] if "$ref" in schema else [])
+    return (
+        fits(schema)
+        and all(any(_may_hold(root, each, fits, depth - 1) for each in way) for way in ways)
+        and all(_may_hold(root, each, fits, depth - 1) for each in parts)
+    )
+
+
+def _target(root: Any, reference: Any) -> Any:
+    """Return what a reference within the schema points to; a schema that takes anything, if it does to nothing."""
+    target = root
+    for part in reference.removeprefix("#").strip("/").split("/") if isinstance(reference, str) else ():
+        target = (
+            target.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(target, dict) and part else target
+        )
+    return target
 
 
 def _alternatives(root: dict[str, Any], schemas: list[Any]) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ def test_a_rule_that_trusts_what_outsiders_write_is_refused(outcome: str, listed
     policy = f"version: v1\nrules: [{{id: a, outcome: {outcome}, when: {{origins: [{{{listed}: ['tool:fetch']}}]}}}}]\n"
     app = App(agents={"a": lambda view: Finish()}, tools=[reads], directory=DIRECTORY, policy=policy)
     if is_trusted:
-        with pytest.raises(InvalidConfig, match=r"rule a trusts 'tool:fetch'.*trusted_output=True"):
+        with pytest.raises(InvalidConfig, match=r"rule a: trusts 'tool:fetch'.*trusted_output=True"):
             app.checked()
     else:
         assert app.checked().traced == {"fetch"}

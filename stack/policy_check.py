@@ -1,0 +1,212 @@
+"""What a policy and a directory name must exist: a misspelt deny denies nothing, a misspelt budget bounds nothing.
+
+Each name is looked for among the app's tools and their arguments, the directory's tenants, principals, roles, scopes
+and attributes, and the labels the app declares.  All problems are said at once, each with its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from airside.stack.directory import Budget, Directory, Principal, Tenant
+from airside.stack.errors import InvalidConfig
+from airside.stack.labels import SYSTEM_LABELS
+from airside.stack.names import matcher
+from airside.stack.policy import Bundle, OriginTest, Rule, When, may_match
+from airside.stack.possible import problem_with
+from airside.stack.toolspec import ToolSpec
+from airside.stack.yaml_source import Location, meant
+
+_MAX_PROBLEMS = 10
+_MAX_HINT = 300
+Place = Callable[[Location], str]
+"""Tells file and line of a place in what was loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that names what is not there, and where in the rule it stands."""
+
+    location: Location
+    text: str
+
+
+def check_policy(
+    bundle: Bundle,
+    specs: Sequence[ToolSpec],
+    directory: Directory,
+    *,
+    labels: Collection[str] | None = None,
+    place: Place = lambda _: "policy",
+) -> None:
+    """Raise `InvalidConfig` for every rule that names what does not exist, or asks for what can never be.
+
+    `labels` are those the app declares; None: it declares none, and requests may carry any.
+    """
+    tools = {spec.name: spec for spec in specs}
+    found = [
+        f"{place(('rules', index, *problem.location))}: rule {rule.id}: {problem.text}"
+        for index, rule in enumerate(bundle.rules)
+        for problem in (*_of_rule(rule, tools, directory, labels), *_of_approval(rule, tools, directory, bundle))
+    ]
+    _raise(found)
+
+
+def check_directory(directory: Directory, specs: Sequence[ToolSpec], *, place: Place = lambda _: "directory") -> None:
+    """Raise `InvalidConfig` for a budget of a tool there is not, and a tool whose scopes nobody can have."""
+    names = [spec.name for spec in specs]
+    found = []
+    for location, budget in _budgets(directory):
+        tool = budget.unit.removeprefix("tool:")
+        if tool != budget.unit and tool not in names:
+            text = _missing("no tool is called", tool, names)
+            found.append(f"{place((*location, 'unit'))}: {'.'.join(map(str, location))}: {text}")
+    people = list(_people(directory, None))
+    found += [
+        f"{place(('tenants',))}: nobody has all the scopes {sorted(spec.scopes)}, so nobody could call tool {spec.name}"
+        for spec in specs
+        if not any(set(spec.scopes) <= set(who.scopes) for who in people)
+    ]
+    _raise(found)
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        raise InvalidConfig("\n".join(problems[:_MAX_PROBLEMS]))
+
+
+def _budgets(directory: Directory) -> Iterator[tuple[Location, Budget]]:
+    for index, budget in enumerate(directory.budgets):
+        yield ("budgets", index), budget
+    for name, tenant in directory.tenants.items():
+        for index, budget in enumerate(tenant.budgets):
+            yield ("tenants", name, "budgets", index), budget
+
+
+def _of_rule(
+    rule: Rule, tools: Mapping[str, ToolSpec], directory: Directory, labels: Collection[str] | None
+) -> Iterator[Problem]:
+    yield from _of_tools(rule, tools)
+    yield from _of_people(rule, directory)
+    for index, label in enumerate(rule.when.labels or ()):
+        if labels is not None and label not in {*labels, *SYSTEM_LABELS}:
+            text = _missing("no run can have the label", label, [*labels, *SYSTEM_LABELS])
+            yield Problem(("when", "labels", index), text)
+
+
+# Tools, their arguments and what they return.
+
+
+def _of_tools(rule: Rule, tools: Mapping[str, ToolSpec]) -> Iterator[Problem]:
+    for index, pattern in enumerate(rule.when.tool or ()):
+        if not any(map(matcher([pattern]), tools)):
+            yield Problem(("when", "tool", index), _missing("no tool is called", pattern, tools))
+    named = [spec for name, spec in tools.items() if rule.when.tool is None or matcher(rule.when.tool)(name)]
+    meant = [spec for spec in named if may_match(rule.when, spec)]
+    if named and not meant and rule.when.tool is not None:
+        what = f"none of {sorted(spec.name for spec in named)} has this effect and risk"
+        yield Problem(("when", "effect" if rule.when.effect is not None else "risk"), what)
+    for index, test in enumerate(rule.when.arguments or ()):
+        problems = [problem_with(test, spec, forbids=rule.outcome != "allow") for spec in meant or named]
+        if problems and all(problems):
+            who = "no tool" if rule.when.tool is None else f"none of {sorted(spec.name for spec in meant or named)}"
+            # What comes nearest: a tool that has the argument says more than one that has not.
+            text = max(problems, key=lambda each: not each.startswith("has an argument"))
+            yield Problem(("when", "arguments", index), f"{who} {text}")
+    for index, origins in enumerate(rule.when.origins or ()):
+        for text in _of_origins(rule, origins, tools):
+            yield Problem(("when", "origins", index), text)
+
+
+def _of_origins(rule: Rule, test: OriginTest, tools: Mapping[str, ToolSpec]) -> Iterator[str]:
+    for name in test.outside or test.within or ():
+        if not name.startswith("tool:"):
+            continue
+        spec = tools.get(name.removeprefix("tool:"))
+        if spec is None:
+            yield _missing(f"no tool for {name!r}, none is called", name.removeprefix("tool:"), tools)
+        elif test.trusts(rule.outcome) and not spec.trusted_output:
+            yield (
+                f"trusts {name!r}, but an outsider may write what {spec.name} returns: "
+                "declare the tool with trusted_output=True if nobody can, or take it off the list"
+            )
+
+
+# Who asks, and who approves.
+
+
+def _people(directory: Directory, tenant: list[str] | None) -> Iterator[Principal]:
+    """Yield the principals of these tenants, and for an open tenant one with all that anybody of it may have."""
+    for entry in _tenants(directory, tenant):
+        yield from entry.principals.values()
+        if entry.open:
+            yield Principal(roles=entry.open_roles, scopes=entry.open_scopes)
+
+
+def _tenants(directory: Directory, patterns: list[str] | None) -> list[Tenant]:
+    return [entry for name, entry in directory.tenants.items() if patterns is None or matcher(patterns)(name)]
+
+
+def _of_people(rule: Rule, directory: Directory) -> Iterator[Problem]:
+    when = rule.when
+    for index, pattern in enumerate(when.tenant or ()):
+        if not any(map(matcher([pattern]), directory.tenants)):
+            yield Problem(("when", "tenant", index), _missing("no tenant is called", pattern, directory.tenants))
+    meant = _tenants(directory, when.tenant)
+    names = {name for entry in meant for name in entry.principals}
+    for index, pattern in enumerate(when.principal or ()):
+        if meant and not any(entry.open for entry in meant) and not any(map(matcher([pattern]), names)):
+            yield Problem(("when", "principal", index), _missing("no principal is called", pattern, names))
+    people = list(_people(directory, when.tenant))
+    yield from _of_grants(when, people)
+    for index, test in enumerate(when.arguments or ()):
+        name = (test.identity or "").removeprefix("attributes.")
+        known = {attribute for who in people for attribute in who.attributes}
+        if test.identity not in (None, "principal", "tenant") and name not in known:
+            yield Problem(("when", "arguments", index, "identity"), _missing("nobody has the attribute", name, known))
+
+
+def _of_grants(when: When, people: list[Principal]) -> Iterator[Problem]:
+    roles = {role for who in people for role in who.roles}
+    for index, role in enumerate(when.roles or ()):
+        if role not in roles:
+            yield Problem(("when", "roles", index), _missing("nobody holds the role", role, roles))
+    scopes = {scope for who in people for scope in who.scopes}
+    for index, scope in enumerate(when.scopes or ()):
+        if scope not in scopes:
+            yield Problem(("when", "scopes", index), _missing("nobody has the scope", scope, scopes))
+    wanted = set(when.scopes or ())
+    if wanted <= scopes and people and not any(wanted <= set(who.scopes) for who in people):
+        yield Problem(("when", "scopes"), f"nobody has all of {sorted(wanted)}")
+
+
+def _of_approval(rule: Rule, tools: Mapping[str, ToolSpec], directory: Directory, bundle: Bundle) -> Iterator[Problem]:
+    """Yield the roles that nobody holds who could approve a call the rule is about, and a quorum that no tenant has."""
+    if rule.approval is None or bundle.shared or not any(may_match(rule.when, spec) for spec in tools.values()):
+        return
+    tenants, wanted = _tenants(directory, rule.when.tenant), set(rule.approval.roles)
+    held = {role for who in _people(directory, rule.when.tenant) for role in who.roles}
+    for index, role in enumerate(rule.approval.roles):
+        if role not in held:
+            text = _missing("nobody who could approve holds the role", role, held)
+            yield Problem(("approval", "roles", index), text)
+    most = max((_approvers(entry, wanted) for entry in tenants), default=0)
+    if wanted <= held and most < rule.approval.quorum:
+        who = f"one of the roles {sorted(wanted)}"
+        text = f"{rule.approval.quorum} people must approve, and in no tenant more than {most} hold {who}"
+        yield Problem(("approval", "quorum"), text)
+
+
+def _approvers(entry: Tenant, roles: set[str]) -> float:
+    """Return how many people of a tenant can hold one of the roles."""
+    if entry.open and not roles.isdisjoint(entry.open_roles):
+        return float("inf")
+    return sum(not roles.isdisjoint(who.roles) for who in entry.principals.values())
+
+
+def _missing(what: str, name: str, known: Iterable[str]) -> str:
+    """Say that there is no such name, and which may be meant."""
+    names = sorted(known)
+    hint = meant(name, names) if names else "; there are none"
+    return f"{what} {name!r:.80}{hint if len(hint) <= _MAX_HINT else f'; there are {len(names):,} others'}"

@@ -1,0 +1,293 @@
+"""What can match nothing is refused before anything starts: with its line, and with what it may have meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import airside
+from airside import App, Finish, Tool
+from airside.stack.errors import InvalidConfig
+from airside.stack.policy import ArgumentTest, load_bundle
+from airside.stack.possible import problem_with
+from airside.stack.toolspec import ToolSpec
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["country", "to"],
+    "$defs": {"money": {"type": "object", "properties": {"cents": {"type": "integer", "minimum": 1, "maximum": 100}}}},
+    "properties": {
+        "country": {"enum": ["RU", "NO", "DE"]},
+        "day": {"type": "string", "minLength": 10, "maxLength": 10},
+        "to": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        "names": {"type": "array", "items": {"type": "string", "maxLength": 5}},
+        "order": {"$ref": "#/$defs/money"},
+        "lines": {"type": "array", "items": {"$ref": "#/$defs/money"}},
+        "user-id": {"type": "string", "pattern": "^u_[0-9]+$"},
+        "größe": {"type": ["number", "null"]},
+        "a.b": {"type": "boolean"},
+        "free": {"type": "object", "additionalProperties": True},
+        "many": {"type": "array"},
+        "extra": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "limit": {"type": "integer", "default": 5},
+    },
+}
+PAY = Tool.from_schema("pay", SCHEMA, lambda **arguments: 1, effect="write", scopes=["pay"])
+LOOK = Tool.from_schema(
+    "look", {"type": "object", "properties": {"q": {"type": "string"}}}, lambda q="": q, effect="read"
+)
+DIRECTORY = """\
+tenants:
+  acme:
+    principals:
+      ann: {roles: [clerk], scopes: [pay], attributes: {orders: [o1]}}
+      bob: {roles: [boss]}
+  open:
+    open: true
+    open_roles: [guest]
+    open_scopes: [look]
+"""
+
+
+def check(when: str, outcome: str = "deny", approval: str = "", directory: str = DIRECTORY, **fields: Any) -> None:
+    """Check an app whose second rule has these conditions, on line 5."""
+    rule = f"- id: big\n  outcome: {outcome}\n  when: {{{when}}}\n{approval}"
+    policy = f"version: v1\nrules:\n{rule}- {{id: rest, outcome: allow}}\n"
+    App(agents={"a": lambda view: Finish()}, tools=[PAY, LOOK], policy=policy, directory=directory, **fields).checked()
+
+
+def argument(path: str, op: str, value: str) -> str:
+    """Return a condition on an argument."""
+    return f"arguments: [{{path: '{path}', op: {op}, value: {value}}}]"
+
+
+WRONG = [
+    ("tool: [pey]", "no tool is called 'pey'; there are look, pay"),
+    ("tool: ['sen*']", "no tool is called 'sen*'"),
+    ("tool: [pay], effect: [read]", "none of ['pay'] has this effect and risk"),
+    ("tool: [pay], risk: [low]", "none of ['pay'] has this effect and risk"),
+    ("tenant: [acmee]", "no tenant is called 'acmee' (do you mean acme?)"),
+    ("tenant: ['x*']", "no tenant is called 'x*'"),
+    ("tenant: [acme], principal: [anne]", "no principal is called 'anne' (do you mean ann?)"),
+    ("roles: [clark]", "nobody holds the role 'clark' (do you mean clerk?)"),
+    ("tenant: [acme], roles: [guest]", "nobody holds the role 'guest'"),
+    ("scopes: [pays]", "nobody has the scope 'pays'"),
+    ("scopes: [pay, look]", "nobody has all of ['look', 'pay']"),
+    ("labels: [untrused]", "is nearly 'untrusted'"),
+    (
+        "arguments: [{path: user-id, op: in, identity: attributes.order}]",
+        "nobody has the attribute 'order' (do you mean orders?)",
+    ),
+    ("remaining: [{unit: max_steps, op: lt, value: 0}]", "nothing is below 0"),
+]
+WRONG_ARGUMENTS = [
+    ("cent", "eq", "5", "no tool has an argument 'cent'"),
+    ("order.cent", "eq", "5", "has an argument 'order.cent'"),
+    ("lines.*.cent", "gt", "5", "has an argument 'lines.*.cent'"),
+    ("country.name", "eq", "x", "has an argument 'country.name'"),
+    ("day.*.x", "eq", "x", "has an argument 'day.*.x'"),
+    ("country", "in", "[RU, false]", "can have a 'country' that is eq False"),
+    ("country", "in", "[RU, RO]", "can have a 'country' that is eq 'RO'"),
+    ("country", "eq", "ru", "can have a 'country' that is eq 'ru'"),
+    ("country", "ne", "XX", "can have a 'country' that is eq 'XX'"),
+    ("country", "matches", "'[a-z]+'", "can have a 'country' that is matches"),
+    ("country", "starts_with", "X", "can have a 'country' that is starts_with"),
+    ("day", "eq", "5", "can have a 'day' that is eq 5"),
+    ("day", "eq", "2026-12-2", "can have a 'day' that is eq '2026-12-2'"),
+    ("day", "gt", "5", "can have a 'day' that is gt 5"),
+    ("day", "contains", "2026-12-25x", "that is contains"),
+    ("names.*", "eq", "longer", "can have a 'names.*' that is eq 'longer'"),
+    ("names", "contains", "5", "that is contains 5"),
+    ("to", "eq", "5", "can have a 'to' that is eq 5"),
+    ("to.*", "in", "[eve, null]", "that is eq None"),
+    ("order.cents", "eq", "500", "can have a 'order.cents' that is eq 500"),
+    ("order.cents", "eq", "'5'", "can have a 'order.cents' that is eq '5'"),
+    ("order.cents", "eq", "1.5", "that is eq 1.5"),
+    ("order.cents", "gt", "100", "that is gt 100"),
+    ("lines.*.cents", "ge", "101", "that is ge 101"),
+    ("order.cents", "lt", "1", "that is lt 1"),
+    ("order.cents", "le", "0", "that is le 0"),
+    ("user-id", "eq", "u_x", "that is eq 'u_x'"),
+    ("größe", "eq", "x", "that is eq 'x'"),
+    (r"a\\.b", "eq", "1", "that is eq 1"),
+    ("a.b", "eq", "true", "has an argument 'a.b'"),
+    ("extra.x", "eq", "x", "that is eq 'x'"),
+    ("country", "exists", "false", "can be called without 'country'"),
+    ("limit", "exists", "false", "can be called without 'limit'"),
+]
+
+
+@pytest.mark.parametrize(("when", "said"), WRONG)
+def test_a_rule_about_a_name_that_nothing_has_is_refused_with_its_line(when: str, said: str) -> None:
+    """And with the name that was meant, if there is one like it."""
+    with pytest.raises(InvalidConfig) as caught:
+        check(when)
+    assert caught.value.message.startswith("policy:5: ") and said in caught.value.message
+
+
+@pytest.mark.parametrize(("path", "op", "value", "said"), WRONG_ARGUMENTS)
+def test_a_test_that_no_argument_can_meet_is_refused_with_its_line(path: str, op: str, value: str, said: str) -> None:
+    """By the type, the choices, the bounds and the lengths in the tool's schema."""
+    path = path.replace("\\\\", "\\")
+    with pytest.raises(InvalidConfig) as caught:
+        check(argument(path, op, value))
+    message = caught.value.message
+    assert message.startswith("policy:5: rule big: no tool ") and said.replace("\\\\", "\\\\") in message.replace(
+        "'a\\\\.b'", "x"
+    )
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "tool: ['p*']",
+        "principal: [zoe]",
+        "tenant: [acme], principal: ['a*']",
+        "roles: [clerk, guest]",
+        "scopes: [look]",
+        "labels: [vip, untrusted, restricted]",
+        argument("country", "in", "[RU, NO]"),
+        argument("day", "eq", "2026-12-25"),
+        argument("to", "eq", "eve"),
+        argument("to.*", "eq", "eve"),
+        argument("to", "contains", "eve"),
+        argument("names", "eq", "eve"),
+        argument("names", "eq", "[eve]"),
+        argument("order.cents", "eq", "100"),
+        argument("lines.cents", "ge", "100"),
+        argument("lines.0.cents", "gt", "99"),
+        argument("user-id", "eq", "u_1"),
+        argument("größe", "eq", "null"),
+        argument("größe", "lt", "-1.5"),
+        argument(r"a\.b", "eq", "true"),
+        argument("free.any.thing", "eq", "5"),
+        argument("many.*.x", "eq", "5"),
+        argument("many", "contains", "5"),
+        argument("extra.x", "gt", "5"),
+        argument("day", "exists", "false"),
+        "arguments: [{path: country, op: eq, value: ru, ignore_case: true}]",
+        "arguments: [{path: user-id, op: in, identity: attributes.orders}]",
+        "arguments: [{path: to, op: ne, identity: principal}]",
+    ],
+)
+def test_what_may_be_met_is_taken(when: str) -> None:
+    """As far as schema and directory leave it open."""
+    check(when)
+
+
+def test_one_of_several_tools_that_has_the_argument_is_enough() -> None:
+    """A rule without a tool is about whichever has it."""
+    check(argument("q", "eq", "x"))
+    with pytest.raises(InvalidConfig, match=r"none of \['pay'\] has an argument 'q'"):
+        check("tool: [pay], " + argument("q", "eq", "x"))
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ("{roles: [boss, chief]}", "policy:6: rule big: nobody who could approve holds the role 'chief'"),
+        ("{roles: [boss], quorum: 2}", "policy:6: rule big: 2 people must approve, and in no tenant more than 1"),
+        ("{roles: [boss, clerk], quorum: 3}", "in no tenant more than 2"),
+    ],
+)
+def test_an_approval_that_nobody_can_give_is_refused(terms: str, said: str) -> None:
+    """A call that asked for it could only expire."""
+    with pytest.raises(InvalidConfig) as caught:
+        check("tenant: [acme]", "require_approval", f"  approval: {terms}\n")
+    assert said in caught.value.message
+    check("", "require_approval", "  approval: {roles: [guest], quorum: 9}\n")
+    check("effect: [irreversible]", "require_approval", "  approval: {roles: [chief]}\n")
+
+
+def test_the_bundle_that_ships_is_taken_without_approvers() -> None:
+    """It is written for apps it does not know."""
+    app = App(agents={"a": lambda view: Finish()}, tools=[PAY], policy=airside.DEFAULT_POLICY, directory=DIRECTORY)
+    assert app.checked().specs[0].name == "pay" and load_bundle(airside.DEFAULT_POLICY).shared
+
+
+@pytest.mark.parametrize(
+    ("directory", "said"),
+    [
+        (
+            "budgets: [{unit: 'tool:pey', limit: 1}]\n" + DIRECTORY,
+            "directory:1: budgets.0: no tool is called 'pey'; there are look, pay",
+        ),
+        (
+            DIRECTORY + "    budgets:\n    - {unit: tokens, limit: 1}\n    - {unit: 'tool:look_up', limit: 1}\n",
+            "directory:12: tenants.open.budgets.1: no tool is called 'look_up'",
+        ),
+        (
+            DIRECTORY.replace("scopes: [pay]", "scopes: [paid]"),
+            "nobody has all the scopes ['pay'], so nobody could call",
+        ),
+    ],
+)
+def test_a_directory_that_names_what_no_tool_has_is_refused(directory: str, said: str) -> None:
+    """A budget of a misspelt tool bounds nothing."""
+    with pytest.raises(InvalidConfig) as caught:
+        check("", directory=directory)
+    assert said in caught.value.message
+
+
+def test_declared_labels_are_the_ones_rules_may_ask_for() -> None:
+    """Beside those of the stack."""
+    check("labels: [vip, untrusted]", labels=["vip"])
+    with pytest.raises(InvalidConfig, match=r"policy:5: rule big: no run can have the label 'vipp' \(do you mean vip"):
+        check("labels: [vipp]", labels=["vip"])
+    for wrong in (["VIP"], "vip", [5], ["untrused;"]):
+        with pytest.raises(InvalidConfig, match="labels: "):
+            check("", labels=wrong)
+
+
+def test_all_problems_are_said_at_once() -> None:
+    """Each with its rule."""
+    with pytest.raises(InvalidConfig) as caught:
+        check("tool: [pey], roles: [clark], tenant: [acmee]")
+    assert len(caught.value.message.splitlines()) == 3
+
+
+types = st.sampled_from(
+    [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}, {"enum": ["a", 1, True]}, {"const": None}, {}]
+)
+schemas = st.recursive(
+    types,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda each: {"anyOf": each}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda each: {"oneOf": each}),
+        inner.map(lambda each: {"allOf": [each]}),
+        inner.map(lambda each: {"type": "array", "items": each}),
+    ),
+    max_leaves=4,
+)
+scalars = st.sampled_from(["a", "b", 1, 2, True, False, None, 1.5])
+
+
+@given(schema=schemas, value=scalars, operand=scalars, shape=st.sampled_from(["itself", "listed"]))
+def test_a_test_that_some_argument_meets_is_never_refused(schema: Any, value: Any, operand: Any, shape: str) -> None:
+    """What is refused is met by no argument the schema takes."""
+    from airside.stack.comparing import compile_test
+    from airside.stack.toolspec import ArgumentValidator
+    from tests.helpers import identity
+
+    spec = ToolSpec.build(
+        name="t", effect="write", parameters={"type": "object", "properties": {"x": schema}, "required": ["x"]}
+    )
+    arguments = {"x": [value] if shape == "listed" else value}
+    try:
+        ArgumentValidator(spec).complete(arguments)
+    except airside.AirsideError:
+        return
+    for op in ("eq", "ne", "contains", "starts_with"):
+        if op == "starts_with" and not isinstance(operand, str):
+            continue
+        for forbids in (True, False):
+            test = ArgumentTest(path="x", op=op, value=operand)  # type: ignore[arg-type]
+            positive = test.model_copy(update={"op": "eq" if op == "ne" else op})
+            try:
+                met = compile_test(positive, forbids=forbids)(arguments, identity())
+            except TypeError:
+                met = False
+            assert not met or problem_with(test, spec, forbids=forbids) == ""
