@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from airside.actors.announcing import GIVEN_UP_S, Announcer, OnApproval
-from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.layer import Layer, LayerConfig, control, logger, now_us, steady_us
 from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
 from airside.stack.approvals import (
     Approval,
@@ -125,7 +125,7 @@ class Approvals(Layer):
     def _weigh(self, who: Identity, vote: Vote) -> ApprovalVoted | VoteRefused:
         arguments = msgspec.Raw(vote.arguments)
         return self._book.vote(
-            who, vote.approval_id, vote.verdict, now_us=now_us(), arguments=arguments, note=vote.note
+            who, vote.approval_id, vote.verdict, now_us=steady_us(), arguments=arguments, note=vote.note
         )
 
     async def _unfit(self, who: Identity, vote: Vote) -> VoteReply | None:
@@ -213,7 +213,7 @@ class Approvals(Layer):
             await asyncio.sleep(EXPIRY_CHECK_S)
             try:
                 async with self._writing:
-                    for event in self._book.due(now_us()):
+                    for event in self._book.due(steady_us()):
                         self._after(await self._append(event))
             except LayerUnavailable:
                 logger.warning("expiries wait for the journal", extra={"action": "expiry_waits"})

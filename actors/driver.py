@@ -27,7 +27,7 @@ from airside.actors.books import (
 )
 from airside.actors.doubts import DoubtDesk
 from airside.actors.fleet import Fleet
-from airside.actors.layer import LayerConfig, control, logger, now_us
+from airside.actors.layer import LayerConfig, control, logger, now_us, steady_us
 from airside.actors.pulse import boot_s
 from airside.actors.rollbacks import Rollbacks
 from airside.actors.stubs import Remote, RemoteJournal, RemoteTools, encode
@@ -145,12 +145,12 @@ class Driver(Watching):
         )
         if blocked is not None:
             return Ticket(reason_code=ReasonCode.SWITCHED_OFF, message=str(blocked))
-        wait_s = self._queue.offer(tenant, run_id, now_us=now_us())
+        wait_s = self._queue.offer(tenant, run_id, now_us=steady_us())
         if wait_s is not None:
             message = f"the queue of {tenant} is full, or it submits faster than it may"
             return Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message=message, retry_after_s=wait_s)
         placed = self._runs[run_id] = Placed(tenant=tenant, epoch=0)
-        self._deadlines.watch(run_id, tenant, event.at_us)
+        self._deadlines.watch(run_id, tenant, min(event.at_us, steady_us()))
         append = Append(tenant=tenant, stream=run_id, epoch=0, first_seq=0, entries=(entry_of(event),))
         while True:
             try:
@@ -246,7 +246,7 @@ class Driver(Watching):
                 placed = self._runs[RunId(run)] = Placed(tenant=TenantId(tenant), epoch=epoch, asked=epoch > 0)
                 placed.durable.set()
                 placed.events = unbegun.get(run, [])
-                self._deadlines.watch(RunId(run), TenantId(tenant), admitted_us)
+                self._deadlines.watch(RunId(run), TenantId(tenant), min(admitted_us, steady_us()))
                 seat, phase = at_work.get(run, ("", ""))
                 placed.seat = seat if self._fleet.seat(seat) is not None else ""  # it may have died just now
                 self._readmit(RunId(run), placed, phase)
@@ -258,7 +258,7 @@ class Driver(Watching):
             placed.parked = True
         elif placed.seat:
             self._queue.adopt(placed.tenant, run_id)
-        elif placed.epoch > 0 or self._queue.offer(placed.tenant, run_id, now_us=now_us()) is not None:
+        elif placed.epoch > 0 or self._queue.offer(placed.tenant, run_id, now_us=steady_us()) is not None:
             self._queue.adopt(placed.tenant, run_id)
             self._spawn(self._take_up(run_id))
 

@@ -22,6 +22,7 @@ import ray
 from ray.exceptions import RayError
 
 from airside.actors.settings import Settings
+from airside.stack.clocks import SteadyClock
 
 logger = logging.getLogger("airside")
 
@@ -162,6 +163,19 @@ class Layer:
 def now_us() -> int:
     """Return UTC microseconds."""
     return time.time_ns() // 1000
+
+
+def _running_us() -> int:
+    """Return microseconds since the machine booted, sleep included: a clock that nobody sets."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def _stepped(by_us: int) -> None:
+    logger.warning("the machine's clock was set by %.1f s", by_us / 1e6, extra={"action": "clock_set"})
+
+
+steady_us = SteadyClock(now_us, _running_us, _stepped)
+"""UTC microseconds for what counts by windows or ends at a time: a clock that was wrong for a moment moves nothing."""
 
 
 def control(*methods: Callable[..., Any]) -> None:

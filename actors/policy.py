@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from airside.actors.books import ORDER_PURPOSE
-from airside.actors.layer import Layer, LayerConfig, control, now_us
+from airside.actors.layer import Layer, LayerConfig, control, now_us, steady_us
 from airside.actors.stubs import Remote
 from airside.stack.directory import Directory
 from airside.stack.gate import Gate, GateRequest, Proposed
@@ -61,6 +61,7 @@ class Policy(Layer):
             tools=self._tools,
             seal_key=self.config.seal_key,
             now_us=now_us,
+            windows_us=steady_us,
             random=Buffered(),
             spending=await self._rebuilt(),
             issuer=self._issuer,
@@ -89,10 +90,10 @@ class Policy(Layer):
 
     async def _rebuilt(self) -> Spending:
         organisation, tenants = self._directory.caps()
-        now = now_us()
+        now = steady_us()
         spans = [window_of(per, now) for per in _SPANS]
-        rows = await self._journal.insist("rows", "spent", spans)
-        return Spending(organisation, tenants, (Spent(*row) for row in rows))
+        rows = await self._journal.insist("rows", "spent", [*spans, now])
+        return Spending(organisation, tenants, (Spent(*row) for row in rows), now)
 
     async def issuer(self) -> tuple[str, list[str]]:
         """Return the id of this incarnation, and the switches: what an executor that was restarted asks for."""

@@ -88,18 +88,28 @@ GROUP BY ALL ORDER BY min(e.at_us);
 -- the span of time (since the given month, day and minute began) they fall into, and no sum above the most a cap can be
 -- (2^53): more is no amount, and no gate could begin.  `stack.spent.spent_of` says the
 -- same of one run's events, and a test holds the two together.
-WITH calls AS (
+-- What is stamped later than $4 (now) was stamped by a clock that was ahead: it happened before the next entry of its
+-- tenant that was stamped by a right one, and counts then, or now.
+WITH ahead AS (SELECT tenant, min(number) AS number FROM events WHERE at_us > $4 GROUP BY tenant),
+after AS (
+    SELECT e.tenant, e.number, min(e.at_us) OVER (
+        PARTITION BY e.tenant ORDER BY e.number ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS latest_us
+    FROM events e JOIN ahead a ON e.tenant = a.tenant AND e.number >= a.number),
+dated AS (
+    SELECT e.* REPLACE (CASE WHEN e.at_us > $4 THEN least(a.latest_us, $4) ELSE e.at_us END AS at_us)
+    FROM events e LEFT JOIN after a ON e.tenant = a.tenant AND e.number = a.number),
+calls AS (
     SELECT tenant, stream, stream || ':' || step AS key, min(at_us) AS at_us, false AS is_open,
            any_value(json_extract_string(body, '$.tool')) AS tool, 1 AS calls, 0 AS steps, 0 AS tokens,
            any_value(coalesce(CAST(json_extract(body, '$.cost_microusd') AS BIGINT), 0)) AS cost, 0 AS wall_ms
-    FROM events WHERE type = 'EffectIntended' GROUP BY tenant, stream, step),
+    FROM dated WHERE type = 'EffectIntended' GROUP BY tenant, stream, step),
 paid AS (
     SELECT DISTINCT stream FROM events WHERE type = 'SpendAsked' OR
         (type = 'StepDecided' AND NOT contains(body, '"spend":{"tokens":0,"cost_microusd":0}'))),
 deciding AS (
     SELECT tenant, stream, step, epoch, at_us, type, body, lag(type) OVER w AS last_type, lead(type) OVER w AS next_type,
            lead(body) OVER w AS next_body, lead(at_us) OVER w AS next_us
-    FROM events SEMI JOIN paid USING (stream) WHERE type IN ('SpendAsked', 'SpendRefused', 'StepDecided', 'DecideFailed')
+    FROM dated SEMI JOIN paid USING (stream) WHERE type IN ('SpendAsked', 'SpendRefused', 'StepDecided', 'DecideFailed')
     WINDOW w AS (PARTITION BY stream, step ORDER BY seq)),
 priced AS (
     SELECT *, next_type IS NOT DISTINCT FROM 'StepDecided' AS made FROM deciding
@@ -125,7 +135,7 @@ timed AS (
     WHERE type = 'EffectIntended' AND coalesce(CAST(json_extract(body, '$.wall_ms') AS BIGINT), 0) > 0),
 executing AS (
     SELECT tenant, stream, step, at_us, type, body, lead(type) OVER w AS next_type, lead(body) OVER w AS next_body
-    FROM events SEMI JOIN timed USING (stream) WHERE type IN ('EffectIntended', 'ToolExecuted', 'ExecutionLost')
+    FROM dated SEMI JOIN timed USING (stream) WHERE type IN ('EffectIntended', 'ToolExecuted', 'ExecutionLost')
     WINDOW w AS (PARTITION BY stream, step ORDER BY seq)),
 times AS (
     SELECT tenant, stream, stream || ':' || step || '/wall@' || json_extract_string(body, '$.attempt') AS key, at_us,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 import ray
 
-from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us
+from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us, steady_us
 from airside.actors.pulse import PulseWriter, Where
 from airside.actors.strays import mark_children
 from airside.actors.stubs import (
@@ -90,7 +90,7 @@ class TenantRuntime(Layer):
             agents=self._app.agents,
             routes=self._app.routes,
             specs=self._app.specs,
-            now_us=now_us,
+            now_us=steady_us,
             spawn=self._spawn,
             traceparent=traceparent,
             pulse=self._pulse,

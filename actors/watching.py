@@ -14,7 +14,7 @@ from typing import Any
 
 from airside.actors.books import BROKEN_AFTER, END_AFTER, SUSPECT_AFTER, Placed
 from airside.actors.fleet import Fleet, Seat
-from airside.actors.layer import Layer, LayerConfig, logger, now_us
+from airside.actors.layer import Layer, LayerConfig, logger, now_us, steady_us
 from airside.actors.pulse import boot_s
 from airside.actors.stubs import RemoteJournal, RemoteTools
 from airside.actors.warden import Stall
@@ -114,7 +114,7 @@ class Watching(Layer):
     async def _end_late_forever(self) -> None:
         """Condemn what is past its deadline as soon as that is seen, and end it as an operator's kill would."""
         while True:
-            at_us = now_us()
+            at_us = steady_us()
             for run_id, deadline in self._deadlines.late(at_us):
                 placed = self._runs.get(run_id)
                 if placed is not None and placed.condemned is None:

@@ -158,7 +158,7 @@ def _too_early(line: _Line, share: TenantShare, now_us: int) -> float | None:
         line.burst = full
     else:
         line.burst = min(full, line.burst + max(0, now_us - line.burst_at_us) / _MINUTE_US * full)
-    line.burst_at_us = max(line.burst_at_us, now_us)
+    line.burst_at_us = now_us  # also if the clock went back: what it was ahead by brings nothing, and costs nothing
     if line.burst < 1.0:
         return (1.0 - line.burst) / full * 60.0
     line.burst -= 1.0

@@ -98,6 +98,7 @@ class Gate:
         random: Randomness,
         spending: Spending | None = None,
         issuer: IssuerId = NO_ISSUER,
+        windows_us: Callable[[], int] | None = None,
     ) -> None:
         self._evaluator = Evaluator(bundle)
         self._tools = {spec.name: (spec, ArgumentValidator(spec)) for spec in tools}
@@ -107,6 +108,7 @@ class Gate:
         self._key = seal_key
         self._identities = IdentityChecker(seal_key)
         self._now_us = now_us
+        self._windows_us = windows_us or now_us  # what budgets count by
         self._random = random
         self.spending = spending or Spending()
         self.switches = Switches()
@@ -152,7 +154,9 @@ class Gate:
         if wanted.price is None and self.spending.must_be_priced(tenant):
             text = f"the agent names no price, and runs of {tenant} share a budget: decorate it with @priced(...)"
             return SpendReply(reason_code=ReasonCode.PRICE_UNKNOWN, detail=text)
-        short = self.spending.reserve_decision(identity, request.run_id, wanted, now_us=now, share=request.share)
+        short = self.spending.reserve_decision(
+            identity, request.run_id, wanted, now_us=self._windows_us(), share=request.share
+        )
         if short is not None:
             return SpendReply(reason_code=reason_of_shortage(short), detail=str(short))
         return SpendReply()
@@ -173,7 +177,7 @@ class Gate:
         identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))
         if identity is None:
             return GateReply(decision=self._evaluator.error("the identity's seal does not hold for this run"))
-        self.spending.settle(identity, request.run_id, request.settled, now_us=self._now_us(), share=request.share)
+        self.spending.settle(identity, request.run_id, request.settled, now_us=self._windows_us(), share=request.share)
         blocked = self.switches.blocking(
             now_us=self._now_us(),
             tenant=identity.tenant,
@@ -266,7 +270,7 @@ class Gate:
         if spec.cost_microusd is None and self.spending.must_be_priced(identity.tenant):
             text = f"{spec.name} has no cost_microusd (0 = free), and runs of {identity.tenant} share a budget"
             return self._evaluator.deny(ReasonCode.PRICE_UNKNOWN, text, rule="budget")
-        key, now, share = effect_key(request.run_id, request.step), self._now_us(), request.share
+        key, now, share = effect_key(request.run_id, request.step), self._windows_us(), request.share
         run = request.run_id
         if count:
             wall = wall_key(run, request.step, request.attempt) if wall_ms else ""

@@ -12,7 +12,10 @@ Invariants, which `check` verifies:
  2. Of every account and unit, what is reserved is the sum of the reservations below it.
  3. No amount is below zero.
 
-The ledger is pure: time is an argument, and a clock that goes back does not open an earlier window again.
+The ledger is pure: time is an argument.  A clock that goes back opens an earlier window again, with all that was used
+in it before.  The windows ahead of it keep their counts until one after it is used, so that a clock that is put forward
+and back, however often, gives none of them twice; then they are dropped but for that one, so that a step back costs
+an account one window at most.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ _UNIT = re.compile(UNIT)
 _MOST = 2**53
 _EVER: tuple[Per, ...] = ("ever",)
 _MINUTE_US, _DAY_US = 60_000_000, 86_400_000_000
+JITTER_US = 1_000_000
+"""A clock that goes back by less has not been set."""
 
 
 class Cap(Value):
@@ -84,6 +89,23 @@ class _Account:
     spans: dict[str, tuple[Per, ...]] | None
     counts: dict[tuple[str, Per, int], _Count] = field(default_factory=dict)
     path: tuple[_Account, ...] = ()
+    back: dict[tuple[str, Per], int] = field(default_factory=dict)
+
+    def go_back(self, now_us: int) -> None:
+        """Take in that the clock went back: what is counted in windows ahead of the time may not come to pass."""
+        for unit, per, began_us in self.counts:
+            present_us = window_of(per, now_us)
+            if began_us > present_us:
+                self.back[unit, per] = present_us
+
+    def pass_by(self, unit: str, per: Per, now_us: int) -> None:
+        """Take in that a window is used; if it is after the one the clock went back to, drop those ahead of it."""
+        back_us, began_us = self.back.get((unit, per)), window_of(per, now_us)
+        if back_us is not None and began_us > back_us:
+            del self.back[unit, per]
+            for place in [p for p, count in self.counts.items() if p[:2] == (unit, per) and p[2] > began_us]:
+                if not self.counts[place].reserved:
+                    del self.counts[place]
 
     def count(self, unit: str, per: Per, at_us: int) -> _Count:
         """Return a window's count, making it if need be."""
@@ -162,20 +184,25 @@ def _short(account: str, cap: Cap, left: int, wanted: int, now_us: int) -> Short
 
 
 def _forget_past(counts: dict[tuple[str, Per, int], _Count], new: tuple[str, Per, int]) -> None:
-    """Drop the windows before a new one in which nothing is reserved any more: nobody will ask for them."""
-    for place in [p for p, count in counts.items() if p[:2] == new[:2] and p[2] < new[2] and not count.reserved]:
-        del counts[place]
+    """Drop the windows before a new one in which nothing is reserved any more: nobody will ask for them.
+
+    The latest is kept, in case the clock goes back.
+    """
+    past = sorted(p for p in counts if p[:2] == new[:2] and p[2] < new[2])
+    for place in past[:-1]:
+        if not counts[place].reserved:
+            del counts[place]
 
 
 class Ledger:
     """All budgets of a cell."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_us: int = 0) -> None:
         self._accounts: dict[str, _Account] = {}
         self._held: dict[str, _Held] = {}
         self._by_account: dict[str, set[str]] = {}
         self._below: dict[str, set[str]] = {}
-        self._now_us = 0
+        self._now_us = now_us
 
     def open(self, name: str, caps: Iterable[Cap] | None = (), *, parent: str | None = None) -> None:
         """Open an account; one that is open keeps what it has.  `caps` None: they follow with a later `open`.
@@ -251,6 +278,7 @@ class Ledger:
             self._by_account.setdefault(account, set()).add(key)
         for unit, amount in more.items():
             held.amounts[unit] = held.amounts.get(unit, 0) + amount
+            self._pass_by(account, unit, now)
             for count in self._counts(account, unit, held.at_us):
                 if held.open:
                     count.reserved += amount
@@ -327,7 +355,8 @@ class Ledger:
 
     def used(self, account: str, unit: str, per: Per = "ever", *, now_us: int = 0) -> tuple[int, int]:
         """Return what is reserved and what is committed on an account, in the window of `now_us`."""
-        count = self._accounts[account].counts.get((unit, per, window_of(per, self._at(now_us))), _Count())
+        window = window_of(per, max(self._now_us, now_us))
+        count = self._accounts[account].counts.get((unit, per, window), _Count())
         return count.reserved, count.committed
 
     def stats(self) -> dict[str, dict[str, int]]:
@@ -361,8 +390,18 @@ class Ledger:
                     raise InvariantBroken(f"ledger: 2: {name} reserves {count.reserved} {unit}, below it {below}")
 
     def _at(self, now_us: int) -> int:
+        """Take in what time it is; a little back is nothing, for clocks are read by several."""
+        if now_us < self._now_us - JITTER_US:
+            self._now_us = now_us
+            for account in self._accounts.values():
+                account.go_back(now_us)
         self._now_us = max(self._now_us, now_us)
         return self._now_us
+
+    def _pass_by(self, account: str, unit: str, now_us: int) -> None:
+        for each in self._path(account):
+            for back in [back for back in each.back if back[0] == unit]:
+                each.pass_by(*back, now_us)
 
     def _path(self, account: str) -> tuple[_Account, ...]:
         """Return the account and those above it; raise `InvalidInput` if it is not open."""

@@ -47,8 +47,9 @@ class Spending:
         organisation: Iterable[Cap] = (),
         tenants: Mapping[str, Iterable[Cap]] | None = None,
         spent: Iterable[Spent] = (),
+        now_us: int = 0,
     ) -> None:
-        self.ledger = Ledger()
+        self.ledger = Ledger(now_us)
         self._tenants = {name: tuple(caps) for name, caps in (tenants or {}).items()}
         self._prices: dict[str, dict[str, int]] = {}
         self._ended: OrderedDict[RunId, None] = OrderedDict()

@@ -35,6 +35,8 @@ from tests.test_machine import Walk
 ACME = TenantId("acme")
 RUN = RunId("run_" + "0" * 24)
 NOW = 1_700_000_000_000_000
+LATEST_US = 2**62
+MINUTE_US = 60_000_000
 ENDED = ev.RunEnded(
     outcome=Outcome(status="stopped", reason_code=ReasonCode.MAX_TOKENS), usage=Usage(), at_us=NOW, cause=2
 )
@@ -86,7 +88,7 @@ def test_the_journals_query_says_the_same_as_the_events(seeds: list[int]) -> Non
         store = JournalStore(Path(folder), KEY)
         for events in runs:
             write(store, events)
-        rows = [Spent(*row) for row in store.rows("spent", 0, 0, 0)]
+        rows = [Spent(*row) for row in store.rows("spent", 0, 0, 0, LATEST_US)]
         store.close()
     over = {events[0].run_id for events in runs if isinstance(events[-1], ev.RunEnded)}  # type: ignore[attr-defined]
     wanted = [each for events in runs for each in spent_of(ACME, events, is_over=isinstance(events[-1], ev.RunEnded))]
@@ -105,12 +107,34 @@ def test_a_gate_begins_again_however_much_ended_runs_say_they_used() -> None:
             events.append(ev.StepDecided(step=1, agent="a", proposal=proposal, at_us=NOW, cause=1))
             events.append(ENDED)
             write(store, events)
-        rows = [Spent(*row) for row in store.rows("spent", 0, 0, 0)]
+        rows = [Spent(*row) for row in store.rows("spent", 0, 0, 0, LATEST_US)]
         store.close()
     assert [row.key for row in rows] == [""]
     spending = Spending((), {"acme": [Cap(unit="tokens", limit=MOST)]}, rows)
     assert spending.stats()["tenant/acme"] == {"tokens": MOST}
     assert spending.reserve_decision(identity(), RUN, decision(tokens=1), now_us=NOW) is not None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-5, 600), min_size=1, max_size=12), st.integers(0, 3))
+def test_what_a_clock_that_was_ahead_stamped_counts_when_it_can_have_happened(minutes: list[int], later: int) -> None:
+    """Each counts no later than the next entry with a right stamp, and never later than now."""
+    stamps = [NOW + minute * MINUTE_US for minute in minutes] + [NOW - MINUTE_US * i for i in range(later)]
+    spend = Spend(tokens=1, cost_microusd=1)
+    with tempfile.TemporaryDirectory() as folder:
+        store = JournalStore(Path(folder), KEY)
+        for number, at_us in enumerate(stamps):
+            decided = ev.StepDecided(step=1, agent="a", proposal=Finish(answer="x", spend=spend), at_us=at_us, cause=1)
+            write(store, [*told(number, 0)[:2], decided])
+        rows = {row.run_id: row.at_us for row in (Spent(*row) for row in store.rows("spent", 0, 0, 0, NOW))}
+        store.close()
+    assert len(rows) == len(stamps)
+    for number, at_us in enumerate(stamps):
+        expected = at_us if at_us <= NOW else min([NOW, *(s for s in stamps[number:] if s <= NOW)])
+        # The runs' own first entries are of long ago, and right.
+        if at_us <= NOW or number == len(stamps) - 1:
+            assert rows[RunId(f"run_{number:024}")] == expected
+        assert rows[RunId(f"run_{number:024}")] <= NOW
 
 
 def test_the_walks_have_every_kind_of_use() -> None:

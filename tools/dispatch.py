@@ -27,7 +27,7 @@ from airside.stack.canonical import check_bounds, digest
 from airside.stack.claims import MAX_ATTEMPTS, Appender, claim
 from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
 from airside.stack.grants import Grant, GrantRefused, open_grant
-from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, EffectKey, ExecutorId, IssuerId, RunId, TenantId
+from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, EffectKey, ExecutorId, IssuerId, RunId, TenantId, mint_executor
 from airside.stack.ports import ExecuteReply, ExecuteRequest, Memory
 from airside.stack.reasons import ReasonCode
 from airside.stack.switches import Switches
@@ -38,6 +38,7 @@ from airside.tools.keeping import keeper
 from airside.tools.launcher import Call
 from airside.tools.processes import InvalidArguments, InvalidOutput, Processes
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
+from airside.tools.used import UsedGrants
 
 Kept = TypeVar("Kept", RunId, EffectKey)
 
@@ -81,10 +82,9 @@ class Dispatcher:
         self._tools, self._toolsets = flatten(tools)
         self._key = seal_key
         self._now_us = now_us
-        self._burnt: OrderedDict[bytes, int] = OrderedDict()
+        self._used = UsedGrants()
         self._answers = Answers()
         self._arguments: OrderedDict[EffectKey, str] = OrderedDict()
-        self._forgotten_us = 0
         self._at_work: dict[EffectKey, asyncio.Future[None]] = {}
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._over: OrderedDict[RunId, None] = OrderedDict()
@@ -174,19 +174,20 @@ class Dispatcher:
         if grant is None:
             return _refusal(ReasonCode.GRANT_INVALID, "the grant's seal does not hold")
         now = self._now_us()
+        if self._used.is_void(now):  # as another one it may begin anew: what was granted to this one is void
+            self.executor_id, self._used = mint_executor(), UsedGrants()
         known = self._tools.get(grant.tool)
         problems = (
             (grant.executor != self.executor_id, ReasonCode.GRANT_INVALID, "the grant is for another executor"),
             (grant.issuer != self.issuer, ReasonCode.GRANT_STALE, "an earlier incarnation of the gate issued it"),
-            # Should the clock have gone back, one that was forgotten as expired may have been used.
-            (grant.expires_us <= max(now, self._forgotten_us), ReasonCode.GRANT_INVALID, "the grant has expired"),
+            (self._used.has_expired(grant, now), ReasonCode.GRANT_INVALID, "the grant has expired"),
             (grant.epoch < self._epochs.get(grant.run_id, 0), ReasonCode.GRANT_STALE, "a newer activation exists"),
             (
                 grant.attempt > MAX_ATTEMPTS and not grant.undo,  # an undo's attempts have a stream each
                 ReasonCode.GRANT_INVALID,
                 f"there are {MAX_ATTEMPTS} attempts at most",
             ),
-            (grant.nonce in self._burnt, ReasonCode.GRANT_INVALID, "the grant was used before"),
+            (grant in self._used, ReasonCode.GRANT_INVALID, "the grant was used before"),
             (digest(request.arguments) != grant.arguments_sha256, ReasonCode.GRANT_INVALID, "other arguments"),
             (
                 self._arguments.get(grant.key, grant.arguments_sha256) != grant.arguments_sha256,
@@ -240,10 +241,7 @@ class Dispatcher:
             raise _Barred(barred)
 
     def _burn(self, grant: Grant, now: int) -> None:
-        self._burnt[grant.nonce] = grant.expires_us
-        # Grants live equally long, so the oldest is at the front.
-        while self._burnt and next(iter(self._burnt.values())) <= now:
-            self._forgotten_us = max(self._forgotten_us, self._burnt.popitem(last=False)[1])
+        self._used.add(grant, now)
         _remember(self._arguments, grant.key, grant.arguments_sha256)
         _remember(self._epochs, grant.run_id, grant.epoch)
 
