@@ -18,6 +18,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
+from airside.actors.app import App
 from airside.actors.batch import Batch, collect
 from airside.actors.connection import Connection
 from airside.actors.desk import StackDesk
@@ -27,6 +28,7 @@ from airside.actors.layer import now_us
 from airside.actors.memory_client import MemoryClient
 from airside.actors.orders import sealed_order, switch_target
 from airside.actors.overview import list_runs, show_run
+from airside.actors.own import Own
 from airside.actors.progress import progress_of
 from airside.actors.record import remove_record
 from airside.actors.results import PendingApproval, RunResult, ended
@@ -87,8 +89,10 @@ class Stack:
         *,
         stops: bool,
         record: dict[str, Any],
+        own: Own | None = None,
     ) -> None:
         self.settings = connection.settings
+        self._own = own
         self.state_dir = state_dir
         self._connection = connection
         self._keys = keys
@@ -146,6 +150,8 @@ class Stack:
         return await awaited(self._submitted(request, who, fields))
 
     def _submitted(self, request: str | Job, who: dict[str, Any], fields: dict[str, Any]) -> Steps[RunHandle]:
+        if self._own is not None:
+            self._own.warn_of_changes()
         job = job_of(request, who, fields)
         (ticket,) = yield from self._desk.enter([job], None)
         if ticket.run_id:
@@ -176,6 +182,8 @@ class Stack:
         return await awaited(self._mapped(jobs, progress=progress, timeout=timeout))
 
     def _mapped(self, jobs: Iterable[GivenJob], *, progress: bool, timeout: float | None) -> Steps[list[RunResult]]:
+        if self._own is not None:
+            self._own.warn_of_changes()
         check_timeout(timeout)
         given = jobs_of(jobs)
         with progress_of(len(given), show=progress) as advance:
@@ -366,6 +374,18 @@ class Stack:
         """Call a layer, waiting through its restart; only for calls that may be sent twice."""
         return self._connection.ask(layer, method, *args)
 
+    def reload(self, app: App) -> None:
+        """Run another app in this stack, whose agents, tools, policy and directory are the new ones from here on.
+
+        The layers are stopped and started again on the same state directory: what is unfinished is taken up by the new
+        app.  Raises `InvalidConfig` for an app that does not hold together, before anything is stopped, and
+        `LayerUnavailable` if it does not come up; then the one before runs again.  Only in the process that started it.
+        """
+        self._connection.check_open()
+        if self._own is None:
+            raise Misuse("reload: only the process that started a stack can; it was started by another one")
+        self._own.reload(app)
+
     def close(self) -> None:
         """Disconnect; the stack goes on, unless it is on a Ray that ends with this process's use of it."""
         if self._stops and self._connection.member.ends_ray:
@@ -376,6 +396,8 @@ class Stack:
     def shutdown(self) -> None:
         """Stop the stack.  What is unfinished stays in the journal, and the next start takes it up."""
         try:
+            if self._own is not None:
+                self._own.close()
             self._connection.stop()
             remove_record(self.state_dir, str(self._record.get("id", "")))
         finally:

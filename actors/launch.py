@@ -28,6 +28,7 @@ from airside.actors.journal import Journal
 from airside.actors.layer import LayerConfig, Whose, as_actor
 from airside.actors.memory import Memory
 from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.own import Own
 from airside.actors.policy import Policy
 from airside.actors.record import read_record, write_record
 from airside.actors.runtime import RuntimeApp
@@ -65,16 +66,23 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
         raise
     record: dict[str, Any] = {
         "id": secrets.token_hex(8),
-        "job_schema": app.job_inputs.model_json_schema() if app.job_inputs else None,
         "stack": settings.stack,
         "address": member.address,
         # A Ray of our own asks for its token, and others do not present it unless they are told to.
         "auth_mode": os.environ.get("RAY_AUTH_MODE", "token" if address is None else ""),
     }
-    stack = Stack(Connection(settings, record["id"], member), keys, state_dir, stops=address is None, record=record)
-    try:
-        _start_layers(checked, LayerConfig(settings, state_dir, stack_id=record["id"]), keys)
+    connection = Connection(settings, record["id"], member)
+    config = LayerConfig(settings, state_dir, stack_id=record["id"])
+
+    def run(ready: CheckedApp) -> None:
+        record["job_schema"] = ready.app.job_inputs.model_json_schema() if ready.app.job_inputs else None
+        _start_layers(ready, config, keys)
         write_record(state_dir, record)
+
+    own = Own(settings.stack, checked, run, connection.stop, output=settings.show_output)
+    stack = Stack(connection, keys, state_dir, stops=address is None, record=record, own=own)
+    try:
+        run(checked)
     except BaseException:
         stack.shutdown()
         raise
