@@ -16,6 +16,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from airside.stack.grants import Grant, GrantRefused, open_grant
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, EffectKey, ExecutorId, IssuerId, RunId, TenantId, mint_executor
 from airside.stack.ports import ExecuteReply, ExecuteRequest, Memory
 from airside.stack.reasons import ReasonCode
+from airside.stack.speaker import speaking
 from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.answers import Answers
@@ -290,7 +292,8 @@ class Dispatcher:
             await self._processes.open()  # a launcher's start is not the call's time
         try:
             async with self._deadline(grant.run_id, context.deadline_s) as deadline:
-                output = await self._attempt(grant, request, found, context, arguments)
+                with speaking(found.name, grant.tenant, grant.run_id):
+                    output = await self._attempt(grant, request, found, context, arguments)
         except TimeoutError as error:
             if not deadline.expired():
                 return _unexpected(error, changes)
@@ -422,7 +425,7 @@ class Dispatcher:
             self._end(key, over)
             self._slots.give_back(tenant)
             raise
-        future = self._threads.submit(_in_thread, function)
+        future = self._threads.submit(copy_context().run, _in_thread, function)
 
         def ended() -> None:
             self._end(key, over)

@@ -31,6 +31,9 @@ import orjson
 
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import AirsideError, InvalidInput
+from airside.stack.ids import RunId, TenantId
+from airside.stack.speaker import speaking
+from airside.tools.output import mark_like_parent
 from airside.tools.tool import NOT_DONE, InDoubt, ProcessLimits, Tool, ToolContext, ToolError, as_undo
 
 _CLONE_NEWPID, _CLONE_NEWUSER = 0x20000000, 0x10000000
@@ -216,7 +219,10 @@ class Launcher:
             os.dup2(2, 1)  # what it prints is a log, not an answer
             os.write(write, f"{os.readlink('/proc/self')}\n".encode())
             _limit(found.process or ProcessLimits(), call.context["deadline_s"])
-            kind, data = answer_of(found, call)
+            mark_like_parent()
+            with speaking(found.name, TenantId(call.context["tenant"]), RunId(call.context["run_id"])):
+                kind, data = answer_of(found, call)
+            sys.stdout.flush()  # what it printed would be lost with the process
             with open(write, "wb") as file:
                 file.write(kind.encode() + b"\n" + data)
         finally:

@@ -7,6 +7,7 @@ stack's own lines and Ray's have none.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 from collections import OrderedDict
@@ -22,6 +23,9 @@ MAX_CHARACTERS = 2_000
 """Characters of a line that are shown: Ray's log monitor passes over lines that are much longer."""
 
 _RUNS_KEPT = 1_000
+
+_MARK = "AIRSIDE_OUTPUT_MARK"
+"""Where a tool's process of its own finds the mark."""
 
 
 def mark_of(stack: str) -> str:
@@ -96,7 +100,14 @@ class MarkedStream(io.TextIOBase):
 
 def mark_output(stack: str) -> None:
     """Have what other people's code prints in this process from now on marked; once is enough."""
+    os.environ[_MARK] = mark_of(stack)
+    mark_like_parent()
+
+
+def mark_like_parent() -> None:
+    """Have what is printed in this process marked as in the one that started it, if it is there."""
+    mark = os.environ.get(_MARK, "")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if not isinstance(stream, MarkedStream):
-            setattr(sys, name, MarkedStream(stream, mark_of(stack)))
+        if mark and not isinstance(stream, MarkedStream):
+            setattr(sys, name, MarkedStream(stream, mark))
