@@ -19,7 +19,7 @@ from typing import Any
 
 from airside.stack.moments import days_in, minutes_in, moment
 from airside.stack.numerals import Numeral, Role, fits, names_currency, numerals, role_of
-from airside.stack.tokens import BREAK, is_grouped, stands_alone
+from airside.stack.tokens import BREAK, QUOTED, is_grouped, stands_alone
 
 Json = Any
 
@@ -38,24 +38,8 @@ _GROUPS = re.compile(r"[0-9][0-9 -]*")
 _NUMERIC = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
 _CHANNEL = re.compile(r"#[a-z][\w-]*", re.ASCII)
 _MAILS = re.compile(r"[^\s,;<>@]+@[^\s,;<>@]+(?:, ?[^\s,;<>@]+@[^\s,;<>@]+)+")
-_QUOTED = re.compile(
-    r"`([^`\x00]{1,4000})`|(?<!\w)\"(?=\S)([^\"\x00]{1,4000}?)(?<=\S)\"(?!\w)|[\u201c\u201e]([^\u201c\u201d\u201e\x00]{1,4000})"
-    r"[\u201c\u201d]|\u00ab([^\u00ab\u00bb\x00]{1,4000})\u00bb|(?<!\w)'(?=\S)([^'\x00]{1,4000}?)(?<=\S)'(?!\w)"
-)
 _EDGES = " .,;:!?*_\u00a0\u202f"
 """What may stand between a quotation mark and the value it encloses."""
-
-
-_AVOIDED = re.compile(
-    r"(?<![^\s(])(?:(?:\w+n['\u2019]t|not|never|nicht|keinesfalls)(?! (?:only|just|forget|hesitate|nur|vergessen)\b)"
-    r"|except|instead of|rather than|other than|statt|anstatt|au\u00dfer|sauf)"
-    r"(?: (?:to|on|in|for|with|at|via|from|by|the|a|any|it|this|that|them|anything|tell|send|pay|use|post|invite|mail"
-    r"|email|call|contact|share|include|copy|cc|forward|write|book|order|delete|cancel|channel|user|account|an|auf|mit"
-    r"|bei|den|dem|die|das|der|f\u00fcr|\u00e0|avec|sur|le|la))*"
-    r" (?:\"[^\"\x00]{1,200}\"|[^\s\x00]+(?: \d{2,4}\b)*)",
-    re.IGNORECASE,
-)
-"""What somebody says not to take."""
 
 
 class Haystack:
@@ -137,7 +121,7 @@ class Haystack:
         if parts or not self._quotes:
             return True
         if self._quoted is None:
-            self._quoted = [match.span(match.lastindex or 0) for match in _QUOTED.finditer(self._exact)]
+            self._quoted = [match.span(match.lastindex or 0) for match in QUOTED.finditer(self._exact)]
         return all(
             not self._exact[first:begin].strip(_EDGES) and not self._exact[end:last].strip(_EDGES)
             for first, last in self._quoted
@@ -187,11 +171,6 @@ class Haystack:
         return (wanted.day is None or wanted.day in self._days) and (
             wanted.minute is None or wanted.minute in self._minutes
         )
-
-
-def wanted(text: str) -> str:
-    """Return a request without the values it says not to take."""
-    return _AVOIDED.sub(BREAK, _SPACES.sub(" ", text))
 
 
 def fold(value: str) -> str:

@@ -29,9 +29,10 @@ import msgspec
 from airside.stack.agents import Recalled
 from airside.stack.canonical import canonical, digest
 from airside.stack.events import ActionGated, RunSubmitted
+from airside.stack.exclusions import wanted, wanted_inputs
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
-from airside.stack.occurrence import Haystack, Json, leaves, wanted
+from airside.stack.occurrence import Haystack, Json, leaves
 from airside.stack.paths import EVERY, Every, Parts, parse_path, show_path
 from airside.stack.state import RunState, StepRecord
 from airside.stack.toolspec import Place, ToolSpec
@@ -185,10 +186,13 @@ class Tracer:
             if UNTRUSTED not in asked.labels:
                 self._inputs = inputs
                 written = datetime.fromtimestamp(self._submitted.at_us / 1e6, UTC).date()
-                said: tuple[tuple[Part, str], ...] = (("authority", wanted(asked.text)), ("content", asked.text))
+                said: tuple[tuple[Part, str, Json], ...] = (
+                    ("authority", wanted(asked.text), wanted_inputs(inputs)),
+                    ("content", asked.text, inputs),
+                )
                 self._fixed[:0] = [
-                    Source("request", "", Haystack(text, inputs, quotes=True, written=written), part)
-                    for part, text in said
+                    Source("request", "", Haystack(text, given, quotes=True, written=written), part)
+                    for part, text, given in said
                 ]
         return self._fixed
 

@@ -11,6 +11,12 @@ import unicodedata
 BREAK = "\x00"
 """Between the texts of one source: no text has it (`check_bounds`), and no identifier goes on over it."""
 
+QUOTED = re.compile(
+    r"`([^`\x00]{1,4000})`|(?<!\w)\"(?=\S)([^\"\x00]{1,4000}?)(?<=\S)\"(?!\w)|[\u201c\u201e]([^\u201c\u201d\u201e\x00]{1,4000})"
+    r"[\u201c\u201d]|\u00ab([^\u00ab\u00bb\x00]{1,4000})\u00bb|(?<!\w)'(?=\S)([^'\x00]{1,4000}?)(?<=\S)'(?!\w)"
+)
+"""What stands in quotation marks, which is one value."""
+
 _JOINERS = frozenset("@.-+/:\\~#%&=?$")
 _JOINERS_BEFORE = _JOINERS | frozenset("'\u2019!*^`|{")
 """A mail address may have these in front of what looks like a whole one: `o'neil@corp.com` is not `neil@corp.com`."""

@@ -1,0 +1,126 @@
+"""What a request says not to take is no value of the principal's, in whatever language and voice it is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airside.stack.exclusions import wanted, wanted_inputs
+from airside.stack.languages import COMMON, CUES
+from airside.stack.occurrence import Haystack
+
+_SAID = yaml.safe_load(Path(__file__).with_name("said.yaml").read_text())
+SAID: dict[str, list[str]] = _SAID["said"]
+UNLISTED: list[str] = _SAID["unlisted"]
+ASKED: dict[str, str] = _SAID["asked"]
+VALUES = ("Eve", "eve@evil.example", "DE02120300000000202051", "EVE-17", '"Eve & Sons"')
+NEGATED = [(language, said) for language, each in SAID.items() for said in each]
+
+
+def takes(text: str, value: str) -> bool:
+    """Whether a value is one of a request's."""
+    return Haystack(wanted(text), quotes=True).has(value.strip('"'))
+
+
+@pytest.mark.parametrize(("language", "said"), NEGATED)
+def test_what_is_said_not_to_be_taken_is_not_the_requests(language: str, said: str) -> None:
+    for value in VALUES:
+        assert not takes(said.format(value), value), value
+
+
+@given(
+    st.sampled_from(NEGATED), st.sampled_from(VALUES), st.sampled_from(sorted(ASKED)), st.sampled_from(VALUES),
+    st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_a_sentence_excludes_whatever_stands_around_it(
+    negated: tuple[str, str], value: str, other: str, asked: str, is_first: bool, is_loud: bool
+) -> None:
+    """In another sentence before or after it, in any language, and in capitals."""
+    said = negated[1].format(value)
+    if value == asked:
+        return
+    said = said.upper().replace(value.upper(), value) if is_loud and negated[0] in ("en", "es", "fr", "ru") else said
+    more = ASKED[other].format(asked)
+    text = f"{said.rstrip('.')}.\n\n{more}" if is_first else f"{more.rstrip('.')}.\n\n{said}"
+    assert not takes(text, value)
+
+
+@pytest.mark.parametrize("said", UNLISTED)
+def test_a_sentence_in_a_language_that_is_not_listed_takes_nothing(said: str) -> None:
+    assert not takes(said.format("eve@evil.example"), "eve@evil.example")
+
+
+@pytest.mark.parametrize("language", sorted(ASKED))
+def test_what_is_asked_for_in_a_listed_language_is_the_requests(language: str) -> None:
+    for value in VALUES:
+        assert takes(ASKED[language].format(value), value), value
+
+
+def test_every_language_that_is_told_has_cues() -> None:
+    """English has its own, with a scope."""
+    assert COMMON.keys() - {"en"} == CUES.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "taken", "left"),
+    [
+        ("Send it to bob@x.com, not to eve@x.com.", ["bob@x.com"], ["eve@x.com"]),
+        ("Send it to bob@x.com and don't copy eve@x.com.", ["bob@x.com"], ["eve@x.com"]),
+        ("Pay bob@x.com instead of eve@x.com.", ["bob@x.com"], ["eve@x.com"]),
+        ("Instead of eve@x.com, ann@x.com and kim@x.com, pay bob@x.com.", ["bob@x.com"], ["eve@x.com", "kim@x.com"]),
+        ("Don't pay eve@x.com, amy@x.com or kim@x.com. Pay bob@x.com.", ["bob@x.com"], ["eve@x.com", "kim@x.com"]),
+        ("Do not call, mail, write to eve@x.com", [], ["eve@x.com"]),
+        ("Post it to eng, not to general, but to ops as well", ["eng", "ops"], ["general"]),
+        ("Pay bob@x.com 50 EUR; eve@x.com must not be paid.", ["bob@x.com", "50"], ["eve@x.com"]),
+        ("If the draft isn't ready, tell bob@x.com.", ["bob@x.com"], []),
+        ("I don't remember the room, so ask bob@x.com.", ["bob@x.com"], []),
+        ("Pay no more than 50 EUR to bob@x.com", ["50", "bob@x.com"], []),
+        ("Forward m-12 to bob@x.com and delete nothing.", ["m-12", "bob@x.com"], []),
+        ('Send "Do not disturb" to bob@x.com', ["bob@x.com", "Do not disturb"], []),
+        ("Refund order no. 5521 and No.5522 of bob@x.com", ["5521", "5522", "bob@x.com"], []),
+        ("Mail no-reply@x.com and do-not-reply@x.com", ["no-reply@x.com", "do-not-reply@x.com"], []),
+        ("Please:\n- pay bob@x.com\n- don't pay eve@x.com\n- mail amy@x.com", ["amy@x.com"], ["eve@x.com"]),
+        ("Not to be told:\n- eve@x.com\n- amy@x.com", [], ["eve@x.com", "amy@x.com"]),
+        ("Book it unless eve@x.com says no, and tell bob@x.com", [], []),
+        ("Book FL-20 for bob@x.com, if B-1 is not for the same day.", ["FL-20", "bob@x.com"], ["B-1"]),
+        ("Please mail bob@x.com, pero no a eve@x.com", [], ["eve@x.com"]),
+        ("Please mail the whole list of names to everybody in the team y nunca pagues a eve@x.com", [], ["eve@x.com"]),
+    ],
+)  # fmt: skip
+def test_the_scope_of_a_cue_ends_where_something_else_begins(text: str, taken: list[str], left: list[str]) -> None:
+    assert [each for each in taken if not takes(text, each)] == []
+    assert [each for each in left if takes(text, each)] == []
+
+
+@pytest.mark.parametrize(
+    ("inputs", "value", "is_taken"),
+    [
+        ({"to": "eve@x.com"}, "eve@x.com", True),
+        ({"exclude": ["eve@x.com"]}, "eve@x.com", False),
+        ({"notTo": "eve@x.com"}, "eve@x.com", False),
+        ({"mail": {"skip_users": {"a": "eve@x.com"}}}, "eve@x.com", False),
+        ({"note": "Please do not pay eve@x.com"}, "eve@x.com", False),
+        ({"no": "5521"}, "5521", True),
+        ({"payee": "Usimlipe Ltd"}, "Usimlipe Ltd", True),
+        ({"payee": "Banka Hrvatska dd Zagreb"}, "Banka Hrvatska dd Zagreb", True),
+        ([{"except": "eve@x.com", "to": "bob@x.com"}], "bob@x.com", True),
+    ],
+)
+def test_inputs_exclude_by_their_keys_and_in_their_sentences(inputs: Any, value: str, is_taken: bool) -> None:
+    assert Haystack(wanted_inputs(inputs)).has(value) == is_taken
+
+
+@given(st.text(max_size=300), st.sampled_from(["not", "no", "nicht", "\u4e0d", "except", "\n- "]))
+def test_any_text_is_read(text: str, more: str) -> None:
+    """What is left occurs in the text, in its order."""
+    left = wanted(f"{text} {more} {text}")
+    source = "".join(f"{text} {more} {text}".split())
+    at = 0
+    for char in "".join(left.split()).replace("\x00", ""):
+        at = source.index(char, at) + 1 if char in source[at:] else len(source) + 1
+    assert at <= len(source)
