@@ -17,8 +17,11 @@ from airside.stack.approvals import (
 )
 from airside.stack.events import ApprovalDecided
 from airside.stack.gate import Gate, GateReply, GateRequest
+from airside.stack.ids import RunId, TenantId
 from airside.stack.journaling import Append, AppendReply, Entry, Head, admit
+from airside.stack.lookups import Lookups, open_request
 from airside.stack.metering import SpendReply, SpendRequest
+from airside.stack.resources import Key, ResolveReply, Resource
 from airside.stack.values import NULL
 
 
@@ -51,18 +54,40 @@ class LocalJournal:
 
 
 class LocalPolicy:
-    """The gate, called directly."""
+    """The gate, called directly; without `lookups` no resource is known."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, lookups: Lookups | None = None) -> None:
         self._gate = gate
+        self._lookups = lookups
 
     async def decide(self, request: GateRequest) -> GateReply:
         """Decide about one call."""
-        return self._gate.decide(request)
+        wanted = None if self._lookups is None else self._gate.wanted(request)
+        if self._lookups is None or wanted is None:
+            return self._gate.decide(request)
+        return self._gate.decide(request, await self._lookups.answers(wanted))
 
     async def spend(self, request: SpendRequest) -> SpendReply:
         """Reserve what a decision can cost."""
         return self._gate.spend(request)
+
+
+class LocalResolvers:
+    """Resources in a table, by tenant, kind and id: what is not there is unknown."""
+
+    def __init__(self, seal_key: bytes, now_us: Callable[[], int], issuer: str = "") -> None:
+        self.known: dict[tuple[TenantId, Key], Resource] = {}
+        self._key = seal_key
+        self._now_us = now_us
+        self._issuer = issuer
+
+    async def resolve(self, run_id: RunId, request: bytes) -> ResolveReply:
+        """Answer a question of the gate's."""
+        asked = open_request(self._key, request)
+        if asked is None or asked.issuer != self._issuer or asked.expires_us <= self._now_us():
+            return ResolveReply(state="failed", detail="not a question of the present gate's")
+        resource = self.known.get((asked.tenant, (asked.kind, asked.id)))
+        return ResolveReply(state="found" if resource else "unknown", resource=resource)
 
 
 class LocalApprovals:

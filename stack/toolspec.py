@@ -36,6 +36,7 @@ class ToolSpec(Value):
     where, how much.
     `trusted_output` says that no outsider writes what the tool returns.  `memorable` = what it returns is offered to
     memory; no part of the version either.
+    `resources` are pairs of a kind and the path of an argument: what the call is about, which policy may ask about.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ToolSpec(Value):
     version: str = field(default="")
     undoable: bool = False
     memorable: bool = False
+    resources: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def build(cls, **fields: Any) -> ToolSpec:
@@ -72,6 +74,11 @@ class ToolSpec(Value):
                 ) from None
             if not exists:
                 raise InvalidConfig(f"tool {name}: content {path!r:.80} is none of its arguments")
+        for kind, path in fields.get("resources", ()):
+            if not _exists(schema, path):
+                raise InvalidConfig(f"tool {name}: resource {kind}: {path!r:.80} is none of its arguments")
+        if not fields.get("resources"):
+            fields.pop("resources", None)  # so that a tool without any keeps the version it had
         risk = fields.pop("risk", None) or RISK_OF[fields["effect"]]
         identity = {**fields, "parameters": schema, "risk": risk}
         version = digest(canonical(identity))[:16]

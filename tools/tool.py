@@ -15,6 +15,7 @@ from typing import Any, overload
 from airside.stack.errors import AirsideError, InvalidConfig
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.ports import Candidate, LearnReply
+from airside.stack.resources import Declared, checked_resources
 from airside.stack.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, ArgumentValidator, Place, ToolSpec
 from airside.stack.values import EffectClass, Risk
 from airside.tools.signature import Derived, Signature, derive, read_signature, refuse_generator
@@ -134,6 +135,7 @@ class Tool:
         content: Iterable[str] = (),
         trusted_output: bool = False,
         memorable: bool = False,
+        resource: Declared = (),
     ) -> Tool:
         """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
 
@@ -157,6 +159,7 @@ class Tool:
             content=_paths(name, content),
             trusted_output=trusted_output,
             memorable=memorable,
+            resources=checked_resources(name, resource),
         )
         ArgumentValidator(spec)  # what is wrong with the schema is said now, and not when Policy starts
         limits = _checked_process(name, process)
@@ -197,6 +200,7 @@ def tool(
     content: Iterable[str] = ...,
     trusted_output: bool = ...,
     memorable: bool = ...,
+    resource: Declared = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; its JSON Schema comes from the annotations, its description from the docstring.
@@ -208,6 +212,8 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     `content` names the arguments (dotted, `*` for every item) that only say something; every other carries authority,
     so that policy can ask where its value comes from.  `trusted_output` says that no outsider writes what it returns.
     `memorable` offers what it returns to memory, which keeps what is worth it (trusted little, unless the former).
+    `resource` names what the call is about, as a pair of a kind and an argument, or a list of pairs (paths as in
+    `content`): policy asks the app's resolver of the kind whose it is.
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
     if function is not None or "effect" not in options:

@@ -1,0 +1,234 @@
+"""Declaring and running resolvers: functions of the app's that say whose a resource is, in an executor.
+
+A resolver reads and changes nothing: it may be asked at any time, more than once, and about ids that do not exist.
+Whatever goes wrong in it is an answer, which is a no for the call that policy asks about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from airside.stack.canonical import check_bounds
+from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
+from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.lookups import late, open_request
+from airside.stack.policy import Bundle, ResourceTest
+from airside.stack.resources import (
+    MAX_RESOURCE_BYTES,
+    ResolveReply,
+    ResolveRequest,
+    ResolverTerms,
+    Resource,
+)
+from airside.stack.toolspec import ToolSpec
+
+DEFAULT_TIMEOUT_S = 2.0
+"""A look into a store; a call waits for it before it is decided on."""
+
+MAX_TIMEOUT_S = 60.0
+MAX_CACHE_S = 60.0
+"""A fact about ownership that is older is history."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolverContext:
+    """For whose call a resource is asked about, and how long the answer may take."""
+
+    tenant: TenantId
+    principal: PrincipalId
+    run_id: RunId
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """A resolver: its function, which only executors run, and its terms, which policy sees."""
+
+    function: Callable[..., Any]
+    terms: ResolverTerms
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function directly: for its own tests."""
+        return self.function(*args)
+
+
+def resolver(
+    *, timeout: float = DEFAULT_TIMEOUT_S, cache_s: float = 0.0, attributes: tuple[str, ...] | None = None
+) -> Callable[[Callable[..., Any]], Resolver]:
+    """Make a resolver of a function `(id, context)` that returns a `Resource`, or None for an id that is none.
+
+    `timeout` is in seconds; what is later is a no.  `cache_s` is how long an answer may be used again, for every run
+    and principal of the tenant: then it must say the same to all of them.  `attributes` are the names it always gives,
+    so that a rule that asks for another is refused when the app is checked.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Resolver:
+        name = getattr(function, "__name__", repr(function))
+        _check_function(name, function)
+        terms = ResolverTerms(
+            timeout_ms=_milliseconds(name, "timeout", timeout, 0.001, MAX_TIMEOUT_S),
+            cache_ms=_milliseconds(name, "cache_s", cache_s, 0, MAX_CACHE_S),
+            attributes=_names(name, attributes),
+        )
+        return Resolver(function, terms)
+
+    return wrap
+
+
+def as_resolver(kind: str, given: object) -> Resolver:
+    """Return what an app gives for a kind as a resolver; raise `InvalidConfig` for what cannot be one."""
+    if isinstance(given, Resolver):
+        return given
+    if not callable(given):
+        raise InvalidConfig(f"resolvers: {given!r:.80} of {kind!r:.80} is no function (id, context)")
+    return resolver()(given)
+
+
+def checked_resolvers(given: object, specs: Sequence[ToolSpec], bundle: Bundle) -> dict[str, Resolver]:
+    """Return an app's resolvers by kind, held against its tools and rules.
+
+    Raises `InvalidConfig` for a kind that is declared and not resolved or the other way round, and for a rule that can
+    match nothing: a kind no tool declares, a path no tool declares it at, an attribute its resolver does not give.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidConfig(f"resolvers: {given!r:.80} is not a mapping: give App(resolvers={{kind: function}})")
+    resolvers = {kind: as_resolver(kind, each) for kind, each in given.items()}
+    declared = {kind: spec.name for spec in specs for kind, _ in spec.resources}
+    for kind, tool in declared.items():
+        if kind not in resolvers:
+            raise InvalidConfig(f"tool {tool}: there is no resolver of {kind!r}: give App(resolvers={{{kind!r}: ...}})")
+    for kind in resolvers:
+        if kind not in declared:
+            raise InvalidConfig(f"resolvers: no tool declares a resource of the kind {kind!r:.80}")
+    for rule in bundle.rules:
+        meant = bundle.meant(rule, specs)
+        for test in rule.when.resource or ():
+            _check_test(test, meant, resolvers, f"policy: rule {rule.id}")
+    return resolvers
+
+
+def _check_test(test: ResourceTest, meant: Sequence[ToolSpec], resolvers: Mapping[str, Resolver], where: str) -> None:
+    if not any(test.asks(spec) for spec in meant):
+        at = "" if test.path is None else f" at {test.path!r}"
+        raise InvalidConfig(f"{where}: no tool it can be about declares a resource of the kind {test.kind!r}{at}")
+    known = resolvers[test.kind].terms.attributes
+    for name in test.attributes or {}:
+        if known is not None and name not in known:
+            raise InvalidConfig(f"{where}: the resolver of {test.kind!r} gives no attribute {name!r}, only {known}")
+
+
+Call = Callable[[partial[Any], TenantId], Awaitable[Any]]
+"""Calls a function where it can hold nobody up, tenants taking turns."""
+
+
+class ResolverPool:
+    """An executor's side of looking a resource up."""
+
+    def __init__(
+        self, resolvers: Mapping[str, Resolver], *, seal_key: bytes, now_us: Callable[[], int], call: Call
+    ) -> None:
+        self._resolvers = resolvers
+        self._key = seal_key
+        self._now_us = now_us
+        self._call = call
+
+    async def resolve(self, sealed: bytes, issuer: str) -> ResolveReply:
+        """Answer a question of the gate that is `issuer`; never raises."""
+        try:
+            request = open_request(self._key, sealed)
+        except msgspec.MsgspecError:
+            request = None
+        if request is None:
+            return _failed("the question's seal does not hold")
+        if request.issuer != issuer or request.expires_us <= self._now_us():
+            return _failed("the question is not the present gate's, or too old")
+        found = self._resolvers.get(request.kind)
+        if found is None:
+            return _failed(f"this executor has no resolver of {request.kind}")
+        return await self._answer(found, request)
+
+    async def _answer(self, found: Resolver, request: ResolveRequest) -> ResolveReply:
+        context = ResolverContext(
+            tenant=request.tenant,
+            principal=PrincipalId(request.principal),
+            run_id=request.run_id,
+            deadline_s=found.terms.timeout_ms / 1000,
+        )
+        try:
+            async with asyncio.timeout(context.deadline_s) as deadline:
+                answer = await self._call(partial(found.function, request.id, context), request.tenant)
+        except TimeoutError as error:
+            return ResolveReply(state="late", detail=late(found.terms)) if deadline.expired() else _broken(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return _failed("its resolver cancelled itself")
+        except BaseException as error:
+            return _broken(error)
+        if answer is None:
+            return ResolveReply(state="unknown")
+        try:
+            return ResolveReply(state="found", resource=_checked(answer, found.terms))
+        except Exception as error:
+            return _broken(error)
+
+
+def _checked(answer: Any, terms: ResolverTerms) -> Resource:
+    """Return a resolver's answer as a resource that holds nothing else; raise for what is none."""
+    plain = msgspec.to_builtins(answer)
+    check_bounds(plain, where="resource")
+    resource: Resource = msgspec.convert(plain, Resource)
+    size = len(msgspec.msgpack.encode(resource))
+    if size > MAX_RESOURCE_BYTES:
+        raise InvalidInput(f"the resource's {size:,} bytes are over the bound of {MAX_RESOURCE_BYTES:,}")
+    left_out = [name for name in terms.attributes or () if name not in resource.attributes]
+    if left_out:
+        raise InvalidInput(f"the resource has no attribute {left_out[0]!r}, which its resolver declares")
+    return resource
+
+
+def _broken(error: BaseException) -> ResolveReply:
+    text = error.message if isinstance(error, AirsideError) else f"{type(error).__name__}: {error}"
+    return _failed(f"its resolver broke: {text}")
+
+
+def _failed(text: str) -> ResolveReply:
+    return ResolveReply(state="failed", detail=text[:500])
+
+
+def _check_function(name: str, function: Callable[..., Any]) -> None:
+    called = getattr(function, "__call__", None)  # noqa: B004 - an object may have an async call
+    if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (function, called)):
+        raise InvalidConfig(f"resolver {name}: a generator gives no answer")
+    try:
+        inspect.signature(function).bind("id", "context")
+    except TypeError:
+        raise InvalidConfig(f"resolver {name} does not take (id, context)") from None
+    except ValueError:
+        return  # a builtin that does not say what it takes
+
+
+def _milliseconds(name: str, what: str, seconds: float, least: float, most: float) -> int:
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    if not is_number or not least <= seconds <= most:
+        raise InvalidConfig(f"resolver {name}: {what} {seconds!r} is not between {least:g} and {most:g} seconds")
+    return int(seconds * 1000)
+
+
+def _names(name: str, attributes: object) -> tuple[str, ...] | None:
+    if attributes is None:
+        return None
+    if isinstance(attributes, str) or not isinstance(attributes, tuple | list | set | frozenset):
+        raise InvalidConfig(f"resolver {name}: attributes {attributes!r:.80} is not a tuple of names")
+    if not all(isinstance(each, str) and each for each in attributes):
+        raise InvalidConfig(f"resolver {name}: attributes {attributes!r:.80} holds what is no name")
+    return tuple(sorted(set(attributes)))
