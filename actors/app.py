@@ -23,6 +23,7 @@ from airside.stack.policy_check import check_directory, check_policy
 from airside.stack.spending import DECISION_UNITS
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import SingleAgent, Topology
+from airside.tools.resolving import Resolver, checked_resolvers
 from airside.tools.tool import Tool, Toolset, flatten
 
 
@@ -38,6 +39,8 @@ class App:
     `on_approval` is a function that is called in a thread of the Approvals process, with the notice as a dictionary,
     when a call begins to wait for people and when it is decided; after a restart again.  What it raises is logged.
     `labels` are those that requests may have and rules ask for, beside the stack's own (`stack/labels.py`); None: any.
+    `resolvers` say, for each kind of resource that tools declare, whose a resource is and what rules may ask about it:
+    functions `(id, context)`, or what `resolver` of `airside.tools.resolving` makes of one.
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]
@@ -51,6 +54,7 @@ class App:
     job_inputs: type[BaseModel] | None = None
     on_approval: OnApproval | None = None
     labels: Collection[str] | None = None
+    resolvers: Mapping[str, Resolver | Callable[..., Any]] = field(default_factory=dict)
 
     def checked(self) -> CheckedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
@@ -74,7 +78,8 @@ class App:
         labels = _labels(self.labels)
         check_policy(policy, specs, directory, labels=labels, place=rules_at.at)
         check_directory(directory, specs, place=entries_at.at if entries_at else lambda _: "directory")
-        check_picklable(_sent(self, agents, routes, tools, toolsets))
+        resolvers = checked_resolvers(self.resolvers, specs, policy)
+        check_picklable(_sent(self, agents, routes, tools, toolsets, resolvers))
         return CheckedApp(
             app=self,
             agents=agents,
@@ -86,6 +91,7 @@ class App:
             directory=directory,
             memory=_memory_rules(self.memory),
             labels=labels,
+            resolvers=resolvers,
         )
 
 
@@ -107,6 +113,7 @@ class CheckedApp:
     directory: Directory
     memory: MemoryRules | None
     labels: frozenset[str] | None
+    resolvers: Mapping[str, Resolver]
 
 
 def _sent(
@@ -115,6 +122,7 @@ def _sent(
     routes: Mapping[str, Topology],
     tools: Mapping[str, Tool],
     toolsets: Mapping[str, Toolset],
+    resolvers: Mapping[str, Resolver],
 ) -> Iterator[tuple[str, Any]]:
     """Yield, with its name, everything of an app that is sent to other processes."""
     for name, agent in agents.items():
@@ -129,6 +137,8 @@ def _sent(
     for name, toolset in toolsets.items():
         yield f"toolset {name}: open", toolset.open
         yield f"toolset {name}: close", toolset.close
+    for kind, resolver in resolvers.items():
+        yield f"resolver of {kind}", resolver.function
     yield "embedder", app.embedder
     yield "on_approval", app.on_approval
 

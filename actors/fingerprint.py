@@ -16,6 +16,7 @@ from typing import Any
 
 from airside.actors.app import App
 from airside.stack.agents import FunctionAgent
+from airside.tools.resolving import Resolver
 from airside.tools.tool import Tool, flatten
 
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -32,7 +33,7 @@ class Drift:
         self._started = dict(_fingerprints(app))
 
     def changed(self) -> list[str]:
-        """Return the agents and tools (`agent clerk`, `tool pay`) that are defined otherwise now."""
+        """Return the agents, tools and resolvers (`agent clerk`, `tool pay`) that are defined otherwise now."""
         return [name for name, found in _fingerprints(self._app) if found != self._started.get(name)]
 
 
@@ -44,6 +45,8 @@ def _fingerprints(app: App) -> Iterator[tuple[str, str]]:
         yield f"tool {name}", _digest(tool)
     for name, toolset in toolsets.items():
         yield f"toolset {name}", _digest((toolset.open, toolset.close))
+    for kind, resolver in app.resolvers.items():
+        yield f"resolver of {kind}", _digest(resolver.function if isinstance(resolver, Resolver) else resolver)
 
 
 def _digest(part: Any) -> str:

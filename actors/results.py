@@ -15,6 +15,7 @@ from airside.stack.events import RunEnded
 from airside.stack.findings import visible
 from airside.stack.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
+from airside.stack.resources import ResourceFact
 from airside.stack.values import Traced
 
 
@@ -128,7 +129,10 @@ def refused(ticket: Ticket, job_id: str) -> RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingApproval:
-    """A call that waits for people.  `origins` say where the values of its arguments come from."""
+    """A call that waits for people.
+
+    `origins` say where the values of its arguments come from, `resources` what is known of what it is about.
+    """
 
     approval_id: str
     tenant: str
@@ -144,6 +148,7 @@ class PendingApproval:
     expires_us: int
     request: str
     origins: tuple[Traced, ...] = ()
+    resources: tuple[ResourceFact, ...] = ()
 
     def lines(self) -> list[str]:
         """Return what a person must see: the call, a line for each value and finding with where it comes from, content.
@@ -163,6 +168,7 @@ class PendingApproval:
             found = " says" if each.part == "content" else ""
             source = f"{each.origin} ({each.detail})" if each.detail else each.origin
             lines.append(f"  {mark}{each.path}{found}: {each.value!r}  <- {source}")
+        lines += [f"     about {each}" for each in self.resources]
         shown = [_one_line(line) for line in lines]  # nobody's key may begin a line of its own
         traced = {each.path for each in self.origins if each.part == "authority"}
         contents = [(path, text) for path, text in _texts(self.arguments, ()) if path not in traced]
@@ -192,6 +198,7 @@ class PendingApproval:
             expires_us=asked.expires_us,
             request=asked.request_text,
             origins=asked.origins,
+            resources=asked.resources,
         )
 
 

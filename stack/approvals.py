@@ -20,6 +20,7 @@ from msgspec import Raw
 from airside.stack.canonical import canonical, digest, parse_bounded
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
+from airside.stack.resources import ResourceFact
 from airside.stack.sealing import from_text, to_text, unwrap, wrap
 from airside.stack.toolspec import MAX_ARGUMENT_BYTES
 from airside.stack.values import NULL, ApprovalRule, Identity, Traced, Value
@@ -84,6 +85,7 @@ class ApprovalRequested(Value, tag=True):
     expires_us: int
     request_text: str = ""
     origins: tuple[Traced, ...] = ()
+    resources: tuple[ResourceFact, ...] = ()
 
 
 class ApprovalVoted(Value, tag=True):

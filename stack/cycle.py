@@ -325,6 +325,7 @@ class Cycle:
             wall_ms=reply.wall_ms,
             trusted_output=reply.trusted_output,
             origins=reply.origins,
+            resources=reply.resources,
             executor=ExecutorId(executor),
             at_us=self._layers.now_us(),
             cause=i.cause,
@@ -363,6 +364,7 @@ class Cycle:
                 expires_us=now + terms.expires_after_s * 1_000_000,
                 request_text=s.submitted.request.text[:2000],
                 origins=gated.origins,
+                resources=gated.resources,
             )
         )
 

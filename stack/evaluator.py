@@ -12,14 +12,26 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
 from airside.stack.comparing import compile_test
 from airside.stack.labels import tidy_label
 from airside.stack.names import matcher
-from airside.stack.policy import DAYS, ArgumentTest, Bundle, OriginTest, RemainingTest, Rule, TimeWindow, When
+from airside.stack.policy import (
+    DAYS,
+    ArgumentTest,
+    Bundle,
+    OriginTest,
+    RemainingTest,
+    ResourceTest,
+    Rule,
+    TimeWindow,
+    When,
+)
 from airside.stack.reasons import ReasonCode
+from airside.stack.resource_rules import compile_resource
+from airside.stack.resources import ResourceFact
 from airside.stack.toolspec import ToolSpec
 from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Traced
 
@@ -35,10 +47,24 @@ class Facts:
     remaining: Limits
     now_us: int
     origins: tuple[Traced, ...] = ()
+    resources: tuple[ResourceFact, ...] = ()
 
 
 Condition = Callable[[Facts], bool]
 _EFFECTS: tuple[EffectClass, ...] = get_args(EffectClass)
+
+
+class _Compiled(NamedTuple):
+    """A rule: all its conditions, those on resources last, and how many stand before these."""
+
+    decision: Decision
+    when: When
+    conditions: list[Condition]
+    plain: int
+
+    def may_match(self, facts: Facts) -> bool:
+        """Whether every condition holds that is not on resources."""
+        return all(condition(facts) for condition in self.conditions[: self.plain])
 
 
 class Evaluator:
@@ -48,12 +74,9 @@ class Evaluator:
         self.version = bundle.version
         order = {"deny": 0, "require_approval": 1, "allow": 2}
         rules = sorted(bundle.rules, key=lambda rule: (order[rule.outcome], -_quorum(rule), rule.id))
-        compiled = [(rule.when.effect, self._decision(rule), _conditions(rule)) for rule in rules]
+        compiled = [self._compiled(rule) for rule in rules]
         self._rules = {
-            effect: [
-                (decision, conditions) for effects, decision, conditions in compiled if effect in (effects or [effect])
-            ]
-            for effect in _EFFECTS
+            effect: [each for each in compiled if effect in (each.when.effect or [effect])] for effect in _EFFECTS
         }
 
     def evaluate(self, facts: Facts) -> Decision:
@@ -61,7 +84,7 @@ class Evaluator:
         try:
             first: Decision | None = None
             # Every rule is evaluated even when one has matched, so that an error denies wherever it stands.
-            for decision, conditions in self._rules[facts.tool.effect]:
+            for decision, _, conditions, _ in self._rules[facts.tool.effect]:
                 for condition in conditions:
                     if not condition(facts):
                         break
@@ -70,6 +93,23 @@ class Evaluator:
         except Exception as error:
             return self.error(f"{type(error).__name__}: {error}")
         return first or self.deny(ReasonCode.POLICY_DENIED, "no rule allows it")
+
+    def asked(self, facts: Facts) -> frozenset[tuple[str, str]]:
+        """Return the declared resources of a call that some rule asks about whose other conditions hold.
+
+        None, if the call is denied whatever they are, or some rule cannot be evaluated, which `evaluate` says.
+        """
+        asked: frozenset[tuple[str, str]] = frozenset()
+        try:
+            for rule in self._rules[facts.tool.effect]:
+                asks = rule.when.asks(facts.tool)
+                if asks and rule.may_match(facts):
+                    asked |= asks
+                elif rule.when.resource is None and rule.decision.outcome == "deny" and rule.may_match(facts):
+                    return frozenset()
+        except Exception:
+            return frozenset()
+        return asked
 
     def deny(self, reason: ReasonCode, detail: str, rule: str = "default-deny") -> Decision:
         """Return a deny that no rule of the bundle made."""
@@ -80,6 +120,11 @@ class Evaluator:
     def error(self, detail: str) -> Decision:
         """Return the deny for a policy that could not be evaluated."""
         return self.deny(ReasonCode.POLICY_ERROR, detail, rule="error")
+
+    def _compiled(self, rule: Rule) -> _Compiled:
+        plain = _conditions(rule)
+        about = [_resource_condition(test, rule.outcome != "allow") for test in rule.when.resource or ()]
+        return _Compiled(self._decision(rule), rule.when, plain + about, len(plain))
 
     def _decision(self, rule: Rule) -> Decision:
         terms = rule.approval
@@ -164,6 +209,11 @@ def _remaining_condition(test: RemainingTest) -> Condition:
 def _argument_condition(test: ArgumentTest, forbids: bool) -> Condition:
     check = compile_test(test, forbids=forbids)
     return lambda f: check(f.arguments, f.identity)
+
+
+def _resource_condition(test: ResourceTest, forbids: bool) -> Condition:
+    check = compile_resource(test, forbids=forbids)
+    return lambda f: check(f.resources, f.arguments, f.identity)
 
 
 def _origin_condition(test: OriginTest, trusts: bool, forbids: bool) -> Condition:

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId
 from airside.stack.reasons import ReasonCode
+from airside.stack.resources import ResourceFact
 from airside.stack.topology import Route
 from airside.stack.values import (
     NULL,
@@ -152,7 +153,8 @@ class DecideFailed(Event, tag=True):
 class ActionGated(Event, tag=True):
     """Policy decided about the exact call: `arguments` are validated, complete and canonical; `digest` is theirs.
 
-    `origins` say where its values come from, if policy may look at that or a person is asked.
+    `origins` say where its values come from, if policy may look at that or a person is asked; `resources` is what was
+    known of the resources that rules ask about.
     """
 
     step: int
@@ -172,6 +174,7 @@ class ActionGated(Event, tag=True):
     wall_ms: Count = 0
     trusted_output: bool = False
     origins: tuple[Traced, ...] = ()
+    resources: tuple[ResourceFact, ...] = ()
 
 
 class ApprovalDecided(Event, tag=True):

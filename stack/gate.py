@@ -6,7 +6,10 @@ The gate holds tool specs and the bundle, never tool code or agent code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,12 +24,28 @@ from airside.stack.metering import Settled, SpendReply, SpendRequest, wall_key
 from airside.stack.policy import Bundle
 from airside.stack.provenance import complete
 from airside.stack.reasons import ReasonCode
+from airside.stack.resources import (
+    MAX_RESOURCES,
+    Key,
+    Named,
+    OnChange,
+    ResolveReply,
+    ResourceFact,
+    Wanted,
+    facts_of,
+    keys_of,
+    named_by,
+)
 from airside.stack.spending import Spending, reason_of_shortage
 from airside.stack.switches import Switches
 from airside.stack.toolspec import ArgumentValidator, ToolSpec
 from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Risk, Traced, Value
 
 _MAX_MESSAGE_BYTES = 64 * 2**20
+
+_REASON_OF = {"unknown": ReasonCode.RESOURCE_UNKNOWN, "unavailable": ReasonCode.RESOURCE_UNAVAILABLE}
+
+NO_ANSWERS: Mapping[Key, ResolveReply] = MappingProxyType({})
 
 
 class GateRequest(Value, array_like=True):
@@ -59,7 +78,8 @@ class GateReply(Value, array_like=True):
 
     `counted` = it uses up a shared budget, so its intent must be durable before it leaves even if it is a read: a gate
     that is restarted counts from the journal.  `wall_ms` is the time that was reserved for it, 0 if nobody counts that.
-    `origins` are those of every value of the complete arguments.
+    `origins` are those of every value of the complete arguments; `resources` is what was known of those that rules ask
+    about.
     """
 
     decision: Decision
@@ -76,6 +96,17 @@ class GateReply(Value, array_like=True):
     wall_ms: int = 0
     trusted_output: bool = False
     origins: tuple[Traced, ...] = ()
+    resources: tuple[ResourceFact, ...] = ()
+
+
+class _Call(NamedTuple):
+    """A call that could be made: the canonical bytes of its arguments, complete and as given, and the facts."""
+
+    identity: Identity
+    spec: ToolSpec
+    arguments: bytes
+    given: bytes
+    facts: Facts
 
 
 class Proposed(Value, array_like=True):
@@ -99,12 +130,16 @@ class Gate:
         spending: Spending | None = None,
         issuer: IssuerId = NO_ISSUER,
         windows_us: Callable[[], int] | None = None,
+        on_change: OnChange | None = None,
     ) -> None:
         self._evaluator = Evaluator(bundle)
         self._tools = {spec.name: (spec, ArgumentValidator(spec)) for spec in tools}
         if not self._tools:
             raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
-        self._traced = bundle.traced([spec for spec, _ in self._tools.values()])
+        specs = [spec for spec, _ in self._tools.values()]
+        self._traced = bundle.traced(specs)
+        self._looked_up = bundle.looked_up(specs)
+        self._on_change = on_change
         self._key = seal_key
         self._identities = IdentityChecker(seal_key)
         self._now_us = now_us
@@ -123,10 +158,29 @@ class Gate:
         """Return the decision about what is no request: a deny."""
         return GateReply(decision=self._evaluator.error("not a request"))
 
-    def decide(self, request: GateRequest) -> GateReply:
-        """Return the decision; anything unexpected is a deny with `policy_error`."""
+    def wanted(self, request: GateRequest) -> Wanted | None:
+        """Return what must be looked up before `decide` can allow this call; None if nothing must."""
+        if request.tool not in self._looked_up:
+            return None
         try:
-            return self._decide(request)
+            identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))
+            call = None if identity is None else self._examined(request, identity)
+            if identity is None or not isinstance(call, _Call):
+                return None
+            keys = keys_of(self._named(call.facts))
+        except Exception:  # what is wrong `decide` says
+            return None
+        if not 0 < len(keys) <= MAX_RESOURCES:
+            return None
+        return Wanted(identity.tenant, identity.principal, request.run_id, keys)
+
+    def decide(self, request: GateRequest, answers: Mapping[Key, ResolveReply] = NO_ANSWERS) -> GateReply:
+        """Return the decision; anything unexpected is a deny with `policy_error`.
+
+        `answers` are what resolvers said of what is `wanted`; what no answer is there for cannot be allowed.
+        """
+        try:
+            return self._decide(request, answers)
         except Exception as error:
             return GateReply(decision=self._evaluator.error(f"{type(error).__name__}: {error}"))
 
@@ -173,11 +227,40 @@ class Gate:
             return error.message
         return ""
 
-    def _decide(self, request: GateRequest) -> GateReply:
+    def _decide(self, request: GateRequest, answers: Mapping[Key, ResolveReply]) -> GateReply:
         identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))
         if identity is None:
             return GateReply(decision=self._evaluator.error("the identity's seal does not hold for this run"))
         self.spending.settle(identity, request.run_id, request.settled, now_us=self._windows_us(), share=request.share)
+        call = self._examined(request, identity)
+        if isinstance(call, GateReply):
+            return call
+        if call.spec.name in self._looked_up:
+            named = self._named(call.facts)
+            call = call._replace(facts=replace(call.facts, resources=facts_of(named, answers, identity.tenant)))
+        decision = self._unresolved(call.facts.resources) or self._evaluator.evaluate(call.facts)
+        return self._reply(request, call, decision)
+
+    def _named(self, facts: Facts) -> list[Named]:
+        """Return the places of a call that name resources some rule that may match asks about."""
+        asked = self._evaluator.asked(facts)
+        if not asked:
+            return []
+        return [each for each in named_by(facts.tool, facts.arguments) if (each.kind, each.declared) in asked]
+
+    def _unresolved(self, resources: tuple[ResourceFact, ...]) -> Decision | None:
+        """Return the deny for a resource of which nobody knows what a rule asks, None if all are known."""
+        keys = {(each.kind, each.id) for each in resources}
+        if len(keys) > MAX_RESOURCES:
+            text = f"the call names {len(keys)} resources; rules can ask about {MAX_RESOURCES} of one call"
+            return self._evaluator.deny(ReasonCode.RESOURCE_UNAVAILABLE, text, rule="resource")
+        for each in resources:
+            if each.state in _REASON_OF:
+                return self._evaluator.deny(_REASON_OF[each.state], str(each), rule="resource")
+        return None
+
+    def _examined(self, request: GateRequest, identity: Identity) -> _Call | GateReply:
+        """Return the call that is asked for, or why there can be none, whatever the rules say."""
         blocked = self.switches.blocking(
             now_us=self._now_us(),
             tenant=identity.tenant,
@@ -209,22 +292,13 @@ class Gate:
             now_us=self._now_us(),
             origins=origins,
         )
-        decision = self._evaluator.evaluate(facts)
-        return self._reply(request, identity, spec, arguments, canonical(given), decision, origins)
+        return _Call(identity, spec, arguments, canonical(given), facts)
 
     def _no(self, reason: ReasonCode, detail: str) -> GateReply:
         return GateReply(decision=self._evaluator.deny(reason, detail, rule="validation"))
 
-    def _reply(
-        self,
-        request: GateRequest,
-        identity: Identity,
-        spec: ToolSpec,
-        arguments: bytes,
-        given: bytes,
-        decision: Decision,
-        origins: tuple[Traced, ...],
-    ) -> GateReply:
+    def _reply(self, request: GateRequest, call: _Call, decision: Decision) -> GateReply:
+        identity, spec, arguments, given, facts = call
         approval_id: ApprovalId | None = None
         if decision.outcome == "require_approval":
             binding = self._binding(request, identity, spec, arguments)
@@ -246,6 +320,9 @@ class Gate:
                 decision, approval_id = refusal, None if is_asking else approval_id
         if decision.outcome == "allow":
             grant = self._grant(request, identity, spec, digest(arguments), approval_id or "")
+            if self._on_change is not None and spec.resources and spec.effect != "read":
+                changed = keys_of(named_by(spec, facts.arguments))
+                self._on_change(identity.tenant, changed, _timeout_ms(request, spec))
         return GateReply(
             decision=decision,
             effect=spec.effect,
@@ -260,7 +337,8 @@ class Gate:
             counted=self.spending.counts(identity.tenant, spec),
             wall_ms=wall_ms if grant else 0,
             trusted_output=spec.trusted_output,
-            origins=origins,
+            origins=facts.origins,
+            resources=facts.resources,
         )
 
     def _unaffordable(

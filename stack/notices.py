@@ -12,7 +12,7 @@ import msgspec
 
 from airside.stack.approvals import Approval, ApprovalVoted
 from airside.stack.canonical import canonical, digest
-from airside.stack.values import Traced, Value
+from airside.stack.values import Value
 
 
 class Notice(Value):
@@ -46,7 +46,8 @@ def notice_of(approval: Approval) -> Notice:
         "tool": asked.tool,
         "effect": asked.effect,
         "arguments": msgspec.json.decode(asked.arguments),
-        "origins": [_traced(each) for each in asked.origins],
+        "origins": [_plain(each) for each in asked.origins],
+        "resources": [_plain(each) for each in asked.resources],
         "requester": asked.requester,
         "request": asked.request_text,
         "rule": asked.rule,
@@ -62,9 +63,9 @@ def notice_of(approval: Approval) -> Notice:
     return Notice(id=notice_id, type=kind, at_us=approval.since_us, data=data)
 
 
-def _traced(value: Traced) -> dict[str, Any]:
-    traced: dict[str, Any] = msgspec.to_builtins(value)
-    return traced
+def _plain(value: Value) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(value)
+    return plain
 
 
 def _told(vote: ApprovalVoted) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidConfig, InvalidInput
@@ -15,9 +15,10 @@ from airside.stack.labels import check_label
 from airside.stack.names import matcher
 from airside.stack.paths import parse_path
 from airside.stack.patterns import compile_pattern
+from airside.stack.resources import KIND
 from airside.stack.spelling import is_plain, over_texts, plain
 from airside.stack.toolspec import ToolSpec
-from airside.stack.values import EffectClass, Origin, Risk
+from airside.stack.values import Clearance, EffectClass, Origin, Risk
 from airside.stack.yaml_source import Lines, read_yaml
 
 DEFAULT_POLICY = Path(__file__).parent / "policies" / "default.yaml"
@@ -161,6 +162,49 @@ class OriginTest(_Closed):
         return (self.within is not None) == (outcome == "allow")
 
 
+Plain = bool | int | float | str | None
+
+
+class ResourceTest(_Closed):
+    """A condition on what the call is about: one kind of resource that its tool declares, perhaps at one declared path.
+
+    `owner`: the `principal` who asks, any `other` (or nobody), `nobody`, or names.  `tenant`: the caller's `own`, or
+    `shared` by all.  `sensitivity`: one that is listed, or one that the principal is `cleared` for, or is `above` that.
+    `attributes`: each the given value, or one of a list of values.  An unknown resource is refused before any rule.
+    """
+
+    kind: Annotated[str, Field(pattern=f"^{KIND.pattern}$")]
+    path: str | None = None
+    owner: Literal["principal", "other", "nobody"] | Strings | None = None
+    tenant: Literal["own", "shared"] | None = None
+    sensitivity: Literal["cleared", "above"] | Annotated[list[Clearance], Field(min_length=1)] | None = None
+    attributes: (
+        Annotated[dict[str, Plain | Annotated[list[Plain], Field(min_length=1)]], Field(min_length=1)] | None
+    ) = None
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_one(cls, path: str | None) -> str | None:
+        try:
+            parse_path(path or "*")
+        except InvalidConfig as error:
+            raise ValueError(error.message) from None
+        return path
+
+    @field_validator("attributes")
+    @classmethod
+    def _values_are_finite(cls, attributes: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            check_bounds(attributes, where="attributes")
+        except InvalidInput as error:
+            raise ValueError(error.message) from None
+        return attributes
+
+    def asks(self, spec: ToolSpec) -> list[tuple[str, str]]:
+        """Return which of the resources that a tool declares it asks about."""
+        return [pair for pair in spec.resources if pair[0] == self.kind and self.path in (None, pair[1])]
+
+
 class RemainingTest(_Closed):
     """A condition on what the run may still use."""
 
@@ -204,6 +248,11 @@ def _labels_are_tidy(labels: list[str]) -> list[str]:
     return labels
 
 
+def _listed(given: Any) -> Any:
+    """Take one condition for a list of one."""
+    return [given] if isinstance(given, dict) else given
+
+
 class When(_Closed):
     """The conditions of a rule; one that is not given always holds.  Names may use `*` and `?`."""
 
@@ -217,8 +266,13 @@ class When(_Closed):
     risk: Annotated[list[Risk], Field(min_length=1)] | None = None
     arguments: Annotated[list[ArgumentTest], Field(min_length=1)] | None = None
     origins: Annotated[list[OriginTest], Field(min_length=1)] | None = None
+    resource: Annotated[list[ResourceTest], Field(min_length=1), BeforeValidator(_listed)] | None = None
     remaining: Annotated[list[RemainingTest], Field(min_length=1)] | None = None
     time: TimeWindow | None = None
+
+    def asks(self, spec: ToolSpec) -> frozenset[tuple[str, str]]:
+        """Return which of the resources that a tool declares some condition asks about."""
+        return frozenset(pair for test in self.resource or () for pair in test.asks(spec))
 
 
 class ApprovalTerms(_Closed):
@@ -280,6 +334,15 @@ class Bundle(_Closed):
         """Return the tools of whose calls some rule may ask where the values come from, or may ask a person."""
         asking = [rule.when for rule in self.rules if rule.approval is not None or rule.when.origins is not None]
         return frozenset(spec.name for spec in specs if any(may_match(when, spec) for when in asking))
+
+    def meant(self, rule: Rule, specs: Iterable[ToolSpec]) -> list[ToolSpec]:
+        """Return the tools a rule may be about."""
+        return [spec for spec in specs if _may_match(rule.when, spec)]
+
+    def looked_up(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
+        """Return the tools of whose calls some rule may ask what is known of their resources."""
+        rules = [rule.when for rule in self.rules]
+        return frozenset(s.name for s in specs if any(_may_match(when, s) and when.asks(s) for when in rules))
 
 
 def may_match(when: When, spec: ToolSpec) -> bool:

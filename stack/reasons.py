@@ -63,6 +63,8 @@ class ReasonCode(_Code):
 
     POLICY_DENIED = "policy_denied", "A policy rule denies the call, or none allows it."
     POLICY_ERROR = "policy_error", "Policy could not be evaluated, which is a no."
+    RESOURCE_UNKNOWN = "resource_unknown", "Policy asks about a resource that this tenant does not have."
+    RESOURCE_UNAVAILABLE = "resource_unavailable", "What policy asks about a resource could not be found out in time."
     APPROVAL_REJECTED = "approval_rejected", "A person with the right role rejected the call."
     APPROVAL_EXPIRED = "approval_expired", "Nobody decided in time, which is a no."
 
@@ -128,6 +130,8 @@ _STATUS: dict[ReasonCode, RunStatus] = {
             _R.UNKNOWN_ROUTE_MODE,
             _R.POLICY_DENIED,
             _R.POLICY_ERROR,
+            _R.RESOURCE_UNKNOWN,
+            _R.RESOURCE_UNAVAILABLE,
             _R.APPROVAL_REJECTED,
             _R.APPROVAL_EXPIRED,
         ]

@@ -13,6 +13,8 @@ from airside.stack.topology import Done, FanOut, GiveUp, Visit
 from airside.stack.values import Action, Finish, Outcome
 
 _WIDTH = 160
+_SHOWN = 3
+"""Resources of one call that its line names."""
 
 
 def tell(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = ()) -> str:
@@ -90,7 +92,14 @@ def _gated(e: ev.ActionGated) -> str:
     d = e.decision
     why = f" because {d.detail}" if d.detail else ""
     code = d.code or (d.reason_code if d.outcome == "deny" else "")
-    return f"step {e.step} gate: {d.outcome} by rule {d.rule} of {d.policy_version}{f' [{code}]' if code else ''}{why}"
+    code = f" [{code}]" if code else ""
+    return f"step {e.step} gate: {d.outcome} by rule {d.rule} of {d.policy_version}{code}{_about(e)}{why}"
+
+
+def _about(e: ev.ActionGated) -> str:
+    shown = [each.brief() for each in e.resources[:_SHOWN]]
+    more = [f"{len(e.resources) - _SHOWN} more"] if len(e.resources) > _SHOWN else []
+    return f", about {', '.join([*shown, *more])}" if shown else ""
 
 
 def _approval(e: ev.ApprovalDecided) -> str:

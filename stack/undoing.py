@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import msgspec
+
 from airside.stack import events as ev
 from airside.stack.canonical import digest
 from airside.stack.doubts import EffectSettled, decode_settled, settled_stream
 from airside.stack.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.ids import EffectKey, ExecutorId, IssuerId, Randomness, RunId, effect_key, root_of, undo_key
 from airside.stack.messages import Order
+from airside.stack.resources import OnChange, keys_of, named_by
 from airside.stack.rollback import ROLLBACK_LIFE_US, Call, RollbackBook, calls_of, is_over, rollback_stream
 from airside.stack.switches import Switches
 from airside.stack.toolspec import ToolSpec
@@ -60,6 +63,7 @@ class UndoGate:
         random: Randomness,
         issuer: IssuerId,
         policy_version: str,
+        on_change: OnChange | None = None,
     ) -> None:
         self._tools = {spec.name: spec for spec in tools}
         self._key = seal_key
@@ -67,6 +71,7 @@ class UndoGate:
         self._random = random
         self._issuer = issuer
         self._policy_version = policy_version
+        self._on_change = on_change
 
     def decide(self, request: UndoRequest, order: Order | None, bodies: Bodies, switches: Switches) -> UndoReply:
         """Return the grant, or why there is none; whatever is unexpected is a no."""
@@ -98,6 +103,10 @@ class UndoGate:
             return UndoReply(error=problem)
         epoch = max(event.epoch for event in events if isinstance(event, ev.RunActivated)) + book.orders
         grant = self._grant(request, first, call, attempt=intended.attempt, epoch=epoch)
+        spec = self._tools[call.tool]
+        if self._on_change is not None and spec.resources:
+            changed = keys_of(named_by(spec, msgspec.json.decode(call.arguments)))
+            self._on_change(first.identity.tenant, changed, spec.timeout_ms)
         return UndoReply(grant=grant, arguments=bytes(call.arguments), output=bytes(call.output))
 
     def _stale(self, order: Order | None, root: RunId) -> str:

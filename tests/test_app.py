@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from airside import App, ReplayAgent, Spend, View, priced, tool
 from airside.stack.errors import InvalidConfig
+from airside.tools.resolving import resolver
 
 DIRECTORY = "tenants: {acme: {principals: {ann: {}}}}"
 RULE = "version: v1\nrules: [{id: big, outcome: deny, when: {%s}}, {id: rest, outcome: allow}]\n"
@@ -48,6 +50,49 @@ def test_a_rule_about_what_does_not_exist_is_refused(when: str, said: str) -> No
 def test_a_rule_may_ask_for_an_argument_that_only_one_of_its_tools_has() -> None:
     app(RULE % "arguments: [{path: cents, op: gt, value: 5}]").checked()
     app(RULE % "tool: ['*'], arguments: [{path: to, op: eq, value: x}]").checked()
+
+
+@tool(effect="write", resource=("order", "order_id"))
+def cancel(order_id: str) -> str:
+    """Cancel."""
+    return order_id
+
+
+def nobody(id: Any, context: Any) -> None:
+    """Know of nothing."""
+
+
+@pytest.mark.parametrize(
+    ("resolvers", "when", "said"),
+    [
+        ({}, "", "tool cancel: there is no resolver of 'order'"),
+        ({"order": nobody, "oder": nobody}, "", "no tool declares a resource of the kind 'oder'"),
+        ({"order": 5}, "", "resolvers: 5 of 'order' is no function"),
+        ([nobody], "", "is not a mapping"),
+        ({"order": nobody}, "resource: {kind: oder}", "rule big: no tool it can be about declares"),
+        ({"order": nobody}, "tool: [pay], resource: {kind: order}", "rule big: no tool it can be about declares"),
+        ({"order": nobody}, "effect: [read], resource: {kind: order}", "rule big: no tool it can be about declares"),
+        ({"order": nobody}, "resource: {kind: order, path: id}", "of the kind 'order' at 'id'"),
+        (
+            {"order": resolver(attributes=("status",))(nobody)},
+            "resource: {kind: order, attributes: {state: open}}",
+            "gives no attribute 'state', only ('status',)",
+        ),
+    ],
+)
+def test_kinds_of_resources_that_do_not_fit_together_are_refused(resolvers: Any, when: str, said: str) -> None:
+    """A kind without a resolver, a resolver without a kind, and a rule that can match nothing."""
+    policy = RULE % when if when else "version: v1\nrules: [{id: rest, outcome: allow}]\n"
+    with pytest.raises(InvalidConfig) as caught:
+        replace(app(policy), tools=[pay, cancel], resolvers=resolvers).checked()
+    assert said in caught.value.message
+
+
+def test_kinds_of_resources_that_fit_together_are_taken() -> None:
+    """A rule may ask for what a resolver does not declare if that declares nothing."""
+    policy = RULE % "resource: {kind: order, path: order_id, owner: other, attributes: {state: open}}"
+    checked = replace(app(policy), tools=[pay, cancel], resolvers={"order": nobody}).checked()
+    assert list(checked.resolvers) == ["order"]
 
 
 @pytest.mark.parametrize(

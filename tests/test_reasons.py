@@ -32,12 +32,14 @@ from airside.stack.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.ids import ExecutorId, PrincipalId, RequestId, RunId, child_run
 from airside.stack.layers import Layers
 from airside.stack.ledger import Cap
-from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
+from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy, LocalResolvers
+from airside.stack.lookups import Lookups
 from airside.stack.machine import RunMachine
 from airside.stack.messages import Admit, Submission, Ticket
 from airside.stack.policy import Bundle, load_bundle
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import ReasonCode, RunStatus, reason_of, status_of
+from airside.stack.resources import ResolverTerms
 from airside.stack.spending import Spending
 from airside.stack.switches import SwitchThrown
 from airside.stack.topology import FanOutFanIn, Handoffs, SingleAgent, Topology
@@ -52,6 +54,7 @@ R = ReasonCode
 Way = Callable[[], Coroutine[Any, Any, ReasonCode]]
 
 ALLOW = "version: v1\nrules: [{id: all, outcome: allow}]\n"
+OWN = "version: v1\nrules: [{id: own, outcome: allow, when: {resource: {kind: page, owner: principal}}}]\n"
 ASK = """
 version: v1
 rules: [{id: ask, outcome: require_approval, approval: {roles: [boss], expires_after_s: 1}}]
@@ -73,7 +76,7 @@ def lose(amount: int) -> int:
     raise ConnectionError("reset")
 
 
-@tool(effect="read")
+@tool(effect="read", resource=("page", "amount"))
 def look(amount: int) -> str:
     """Look something up."""
     return "x" * amount
@@ -201,6 +204,14 @@ def local_ports(bundle: Bundle, spending: Spending | None = None) -> dict[str, A
         spending=spending,
     )
     return {"journal": LocalJournal(), "policy": LocalPolicy(gate), "tools": LocalTools(dispatcher), "memory": None}
+
+
+def with_lookups(bundle: Bundle) -> dict[str, Any]:
+    """Return the ports with resolvers that know of nothing."""
+    ports = local_ports(bundle)
+    terms = {"page": ResolverTerms(timeout_ms=1000, cache_ms=0)}
+    lookups = Lookups(LocalResolvers(KEY, lambda: 0), terms, seal_key=KEY, issuer="", now_us=lambda: 0)
+    return {**ports, "policy": LocalPolicy(ports["policy"]._gate, lookups)}
 
 
 def dispatcher() -> Dispatcher:
@@ -405,6 +416,8 @@ WAYS: dict[ReasonCode, Way] = {
     R.UNKNOWN_ROUTE_MODE: admitted("nowhere"),
     R.POLICY_DENIED: ends(calls("pay"), policy="version: v1\nrules: [{id: never, outcome: deny}]\n"),
     R.POLICY_ERROR: ends(calls("pay"), policy=BAD_NUMBER),
+    R.RESOURCE_UNKNOWN: ends(calls("look"), layers=with_lookups(load_bundle(OWN))),
+    R.RESOURCE_UNAVAILABLE: ends(calls("look"), policy=OWN),
     R.APPROVAL_REJECTED: decided("rejected"),
     R.APPROVAL_EXPIRED: decided("expired"),
     R.TOOL_UNKNOWN: ends(calls("nothing")),

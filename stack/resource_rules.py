@@ -1,0 +1,81 @@
+"""What a rule asks about resources, compiled for its outcome.
+
+A rule that forbids or asks is met as soon as one resource of the kind meets the test; one that allows is met if the
+call names at least one of the kind and all meet it.  What a test asks and no resolver said cannot be evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from airside.stack.names import matcher
+from airside.stack.policy import ResourceTest
+from airside.stack.resources import ResourceFact
+from airside.stack.values import CLEARANCES, Identity
+
+Arguments = dict[str, Any]
+Holds = Callable[[ResourceFact, Arguments, Identity], bool]
+Check = Callable[[tuple[ResourceFact, ...], Arguments, Identity], bool]
+
+
+def compile_resource(test: ResourceTest, *, forbids: bool) -> Check:
+    """Return the check of a test whose rule forbids (or asks), or allows."""
+    conditions = list(_conditions(test))
+
+    def met(fact: ResourceFact, arguments: Arguments, identity: Identity) -> bool:
+        if fact.state == "missing":
+            return False
+        if fact.state != "found":
+            raise LookupError(f"{fact}")
+        return all(holds(fact, arguments, identity) for holds in conditions)
+
+    def check(facts: tuple[ResourceFact, ...], arguments: Arguments, identity: Identity) -> bool:
+        of_kind = [fact for fact in facts if fact.kind == test.kind and test.path in (None, fact.declared)]
+        # Every one is looked at, so that what cannot be evaluated denies wherever it stands.
+        found = [met(fact, arguments, identity) for fact in of_kind]
+        return any(found) if forbids else bool(found) and all(found)
+
+    return check
+
+
+def _conditions(test: ResourceTest) -> Iterable[Holds]:
+    if test.owner is not None:
+        yield _owner(test.owner)
+    if test.tenant is not None:
+        shared = test.tenant == "shared"
+        yield lambda fact, arguments, identity: fact.shared is shared
+    if isinstance(test.sensitivity, str):
+        within = test.sensitivity == "cleared"
+        yield lambda fact, arguments, identity: _is_cleared(fact, identity) is within
+    elif test.sensitivity is not None:
+        listed = frozenset(test.sensitivity)
+        yield lambda fact, arguments, identity: fact.sensitivity in listed
+    for name, value in (test.attributes or {}).items():
+        yield _attribute(name, value if isinstance(value, list) else [value])
+
+
+def _owner(owner: str | list[str]) -> Holds:
+    if isinstance(owner, list):
+        is_one = matcher(owner)
+        return lambda fact, arguments, identity: fact.owner is not None and is_one(fact.owner)
+    if owner == "principal":
+        return lambda fact, arguments, identity: fact.owner == identity.principal
+    if owner == "other":
+        return lambda fact, arguments, identity: fact.owner != identity.principal
+    return lambda fact, arguments, identity: fact.owner is None
+
+
+def _attribute(name: str, values: list[Any]) -> Holds:
+    def holds(fact: ResourceFact, arguments: Arguments, identity: Identity) -> bool:
+        if name not in fact.attributes:
+            raise LookupError(f"{fact.kind} {fact.id!r:.60} has no attribute {name!r}, and a rule asks for it")
+        found = fact.attributes[name]
+        return any(found == value and isinstance(found, bool) == isinstance(value, bool) for value in values)
+
+    return holds
+
+
+def _is_cleared(fact: ResourceFact, identity: Identity) -> bool:
+    assert fact.sensitivity is not None
+    return CLEARANCES.index(fact.sensitivity) <= CLEARANCES.index(identity.clearance)

@@ -1,0 +1,365 @@
+"""Rules about resources: what each condition means, for which outcome, and that nothing unknown is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airside.stack.canonical import canonical
+from airside.stack.errors import InvalidConfig
+from airside.stack.gate import Gate, GateReply, GateRequest
+from airside.stack.identity import run_subject, seal_identity
+from airside.stack.ids import TenantId
+from airside.stack.local import LocalPolicy, LocalResolvers
+from airside.stack.lookups import Lookups
+from airside.stack.policy import load_bundle
+from airside.stack.resources import MAX_RESOURCES, SHARED, Key, ResolverTerms, Resource
+from airside.stack.toolspec import ToolSpec
+from airside.stack.values import Identity, Limits
+from tests.helpers import EXECUTOR, KEY, RUN, identity
+from tests.simulation.clock import ManualLoop
+
+ACME, GLOBEX = TenantId("acme"), TenantId("globex")
+ANY_ID = {"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]}
+OPEN = {
+    "type": "object",
+    "properties": {
+        "order_id": {"default": None},
+        "ids": {},
+        "lines": {},
+        "order": {},
+        "customer_id": {"type": "string"},
+        "amount": {"type": "integer"},
+    },
+}
+DECLARED = (("order", "order_id"), ("order", "ids.*"), ("order", "lines.*.id"), ("order", "order.id"))
+
+
+def spec(name: str = "change", effect: str = "write", *more: tuple[str, str]) -> ToolSpec:
+    """Return a tool that names orders in every way there is."""
+    return ToolSpec.build(name=name, effect=effect, parameters=OPEN, resources=DECLARED + more)
+
+
+class World:
+    """A gate over some rules, and the resources that are known."""
+
+    def __init__(self, *rules: str, tools: tuple[ToolSpec, ...] = (), cache_ms: int = 0) -> None:
+        self.loop = ManualLoop()
+        self.resolvers = LocalResolvers(KEY, self.loop.now_us)
+        terms = {kind: ResolverTerms(timeout_ms=100, cache_ms=cache_ms) for kind in ("order", "customer")}
+        self.lookups = Lookups(self.resolvers, terms, seal_key=KEY, issuer="", now_us=self.loop.now_us)
+        numbers = iter(range(10_000))
+        self.gate = Gate(
+            bundle=load_bundle("version: v1\nrules:\n" + "".join(f"- {rule}\n" for rule in rules)),
+            tools=tools or (spec(), spec("look", "read"), spec("both", "write", ("customer", "customer_id"))),
+            seal_key=KEY,
+            now_us=self.loop.now_us,
+            random=lambda n: next(numbers).to_bytes(n, "big"),
+            on_change=self.lookups.changed,
+        )
+        self.policy = LocalPolicy(self.gate, self.lookups)
+        for order_id, owner in (("mine", "ann"), ("mine2", "ann"), ("theirs", "bob"), ("nobodys", None), (7, "ann")):
+            self.know(("order", order_id), owner=owner, attributes={"status": "open", "total": 5, "locked": False})
+        self.know(("order", "7"), owner="bob")
+        self.know(("order", "shared"), tenant=SHARED)
+        self.know(("order", "foreign"), tenant=GLOBEX, owner="ann")
+        self.know(("customer", "c1"), owner="ann")
+
+    def know(self, key: Key, **fields: Any) -> None:
+        """Let acme's resolvers say something of a resource."""
+        self.resolvers.known[(ACME, key)] = Resource(**({"tenant": ACME} | fields))
+
+    def ask(self, arguments: dict[str, Any], tool: str = "change", who: Identity | None = None) -> GateReply:
+        """Return the decision about ann's call."""
+        who = who or identity()
+        request = GateRequest(
+            identity=msgspec.msgpack.encode(who),
+            proof=seal_identity(KEY, who, run_subject(RUN)),
+            run_id=RUN,
+            step=1,
+            attempt=1,
+            epoch=1,
+            tool=tool,
+            arguments=canonical(arguments),
+            labels=(),
+            remaining=Limits(),
+            executor=EXECUTOR,
+        )
+        return self.loop.run_until_complete(self.policy.decide(request))
+
+    def says(self, arguments: dict[str, Any], **fields: Any) -> str:
+        """Return the outcome, or the reason of a deny that no rule made."""
+        reply = self.ask(arguments, **fields)
+        assert bool(reply.grant) == (reply.decision.outcome == "allow")
+        made = reply.decision.rule not in ("default-deny", "resource", "error")
+        return reply.decision.outcome if made else str(reply.decision.reason_code)
+
+
+OWN = "{id: own, outcome: allow, when: {resource: {kind: order, owner: principal}}}"
+ALL = "{id: all, outcome: allow}"
+
+
+def rule(outcome: str, resource: str, more: str = "") -> str:
+    """Return a rule on one resource."""
+    approval = ", approval: {roles: [boss]}" if outcome == "require_approval" else ""
+    return f"{{id: r, outcome: {outcome}{approval}, when: {{resource: {resource}{more}}}}}"
+
+
+# What is allowed.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"order_id": "mine"}, "allow"),
+        ({"order_id": 7}, "allow"),
+        ({"ids": ["mine", "mine2", "mine", 7]}, "allow"),
+        ({"lines": [{"id": "mine"}, {"id": 7}], "order": {"id": "mine2"}}, "allow"),
+        ({"order_id": "theirs"}, "policy_denied"),
+        ({"order_id": "nobodys"}, "policy_denied"),
+        ({"order_id": "shared"}, "policy_denied"),
+        ({"order_id": "7"}, "policy_denied"),
+        ({"ids": ["mine", "theirs"]}, "policy_denied"),
+        ({"order_id": "mine", "ids": ["theirs"]}, "policy_denied"),
+        ({"lines": [{"id": "mine"}, {}]}, "policy_denied"),
+        ({"lines": [{"id": "mine"}, {"id": None}]}, "policy_denied"),
+        ({}, "policy_denied"),
+        ({"order_id": None}, "policy_denied"),
+        ({"ids": []}, "policy_denied"),
+        ({"order_id": "nowhere"}, "resource_unknown"),
+        ({"order_id": "foreign"}, "resource_unknown"),
+        ({"order_id": "m\u0456ne"}, "resource_unknown"),
+        ({"order_id": "mine "}, "resource_unknown"),
+        ({"order_id": "Mine"}, "resource_unknown"),
+        ({"order_id": ""}, "resource_unknown"),
+        ({"order_id": True}, "resource_unknown"),
+        ({"order_id": 7.0}, "resource_unknown"),
+        ({"order_id": ["mine"]}, "resource_unknown"),
+        ({"order_id": {"id": "mine"}}, "resource_unknown"),
+        ({"order": "mine"}, "resource_unknown"),
+        ({"order": [{"id": "mine"}]}, "resource_unknown"),
+        ({"ids": ["mine", "nowhere"]}, "resource_unknown"),
+        ({"ids": list(range(MAX_RESOURCES + 1))}, "resource_unavailable"),
+    ],
+)
+def test_ones_own_resources_and_no_others_are_allowed(arguments: dict[str, Any], says: str) -> None:
+    """At least one is named, and all that are named are the principal's."""
+    assert World(OWN).says(arguments) == says
+
+
+def test_what_nobody_could_say_is_denied_with_why() -> None:
+    """The detail names the resource, where the call names it, and what went wrong."""
+    world = World(OWN, tools=(spec("change", "write", ("ticket", "customer_id")),))
+    world.resolvers._key = b"x" * 32
+    decided = world.ask({"order_id": "mine"}).decision
+    assert (decided.reason_code, decided.rule) == ("resource_unavailable", "resource")
+    assert "order 'mine' (order_id): unavailable, not a question" in decided.detail
+
+
+def test_another_tenants_resource_and_none_at_all_get_the_same_answer() -> None:
+    """Nobody learns what another tenant has."""
+    world = World(OWN)
+    foreign, nothing = (world.ask({"order_id": each}) for each in ("foreign", "nothing"))
+    for part in ("decision", "resources"):
+        told = msgspec.json.encode(getattr(foreign, part)).replace(b"foreign", b"nothing")
+        assert told == msgspec.json.encode(getattr(nothing, part))
+
+
+# What is denied or asked about.
+
+
+@pytest.mark.parametrize("outcome", ["deny", "require_approval"])
+@pytest.mark.parametrize(
+    ("arguments", "is_met"),
+    [
+        ({"order_id": "theirs"}, True),
+        ({"order_id": "nobodys"}, True),
+        ({"ids": ["mine", "theirs"]}, True),
+        ({"order_id": "mine"}, False),
+        ({}, False),
+        ({"lines": [{}]}, False),
+    ],
+)
+def test_one_resource_is_enough_to_deny_or_to_ask(outcome: str, arguments: dict[str, Any], is_met: bool) -> None:
+    """The others of the call do not matter, and a call that names none is not met."""
+    assert World(rule(outcome, "{kind: order, owner: other}"), ALL).says(arguments) == (outcome if is_met else "allow")
+
+
+def test_an_unknown_resource_is_denied_wherever_a_rule_that_may_match_asks() -> None:
+    """Also where another rule would have allowed the call."""
+    world = World(rule("deny", "{kind: order, owner: other}"), ALL)
+    assert world.says({"order_id": "nowhere"}) == "resource_unknown"
+
+
+@pytest.mark.parametrize("more", ["tenant: [globex]", "roles: [boss]", "tool: [look]", "effect: [read]", "labels: [x]"])
+def test_where_no_rule_that_may_match_asks_nobody_is_asked(more: str) -> None:
+    """A rule about other tenants, roles, tools or labels does not look into this call's resources."""
+    world = World(rule("deny", "{kind: order, owner: other}", f", {more}"), ALL)
+    assert world.says({"order_id": "nowhere"}) == "allow" and world.lookups.counts["asked"] == 0
+
+
+def test_nobody_is_asked_about_a_call_that_is_denied_anyway() -> None:
+    """By a rule without resources, by its schema, or because the tool does not exist."""
+    world = World("{id: never, outcome: deny, when: {tool: [change]}}", OWN)
+    assert world.says({"order_id": "nowhere"}) == "deny"
+    assert world.says({"order_id": "mine", "amount": "much"}, tool="look") != "allow"
+    assert world.says({"order_id": "mine"}, tool="nothing") != "allow"
+    assert world.lookups.counts["asked"] == 0
+
+
+def test_a_call_of_a_tool_without_resources_needs_no_answer() -> None:
+    """The gate decides at once."""
+    plain = ToolSpec.build(name="plain", effect="write", parameters=OPEN)
+    world = World(OWN, ALL, tools=(plain, spec()))
+    assert world.says({"order_id": "theirs"}, tool="plain") == "allow" and world.lookups.counts["asked"] == 0
+
+
+# The conditions.
+
+
+@pytest.mark.parametrize(
+    ("resource", "order", "is_met"),
+    [
+        ("{kind: order}", "theirs", True),
+        ("{kind: customer}", "mine", False),
+        ("{kind: order, owner: principal}", "mine", True),
+        ("{kind: order, owner: other}", "mine", False),
+        ("{kind: order, owner: nobody}", "nobodys", True),
+        ("{kind: order, owner: nobody}", "mine", False),
+        ("{kind: order, owner: [bob, carl]}", "theirs", True),
+        ("{kind: order, owner: ['b*']}", "theirs", True),
+        ("{kind: order, owner: ['*']}", "nobodys", False),
+        ("{kind: order, tenant: own}", "mine", True),
+        ("{kind: order, tenant: own}", "shared", False),
+        ("{kind: order, tenant: shared}", "shared", True),
+        ("{kind: order, sensitivity: [internal, public]}", "mine", True),
+        ("{kind: order, sensitivity: [restricted]}", "mine", False),
+        ("{kind: order, sensitivity: cleared}", "mine", True),
+        ("{kind: order, sensitivity: above}", "mine", False),
+        ("{kind: order, attributes: {status: open}}", "mine", True),
+        ("{kind: order, attributes: {status: [shut, open]}}", "mine", True),
+        ("{kind: order, attributes: {status: shut}}", "mine", False),
+        ("{kind: order, attributes: {locked: false, total: 5}}", "mine", True),
+        ("{kind: order, attributes: {locked: 0}}", "mine", False),
+        ("{kind: order, path: order_id, owner: principal}", "mine", True),
+        ("{kind: order, path: ids.*, owner: principal}", "mine", False),
+        ("[{kind: order, owner: principal}, {kind: order, attributes: {status: open}}]", "mine", True),
+        ("[{kind: order, owner: principal}, {kind: customer}]", "mine", False),
+    ],
+)
+def test_a_condition_means_what_it_says(resource: str, order: Any, is_met: bool) -> None:
+    """For a rule that allows and for one that denies."""
+    assert World(rule("allow", resource)).says({"order_id": order}) == ("allow" if is_met else "policy_denied")
+    assert World(rule("deny", resource), ALL).says({"order_id": order}) == ("deny" if is_met else "allow")
+
+
+def test_a_clearance_is_the_principals() -> None:
+    """What is above it can be told from what is not."""
+    world = World(rule("deny", "{kind: order, sensitivity: above}"), ALL)
+    world.know(("order", "secret"), sensitivity="confidential")
+    assert world.says({"order_id": "secret"}, who=identity(clearance="internal")) == "deny"
+    assert world.says({"order_id": "secret"}, who=identity(clearance="restricted")) == "allow"
+
+
+def test_an_attribute_that_was_not_said_cannot_be_asked_for() -> None:
+    """It is no value of any kind: the call is denied, by a rule of any outcome."""
+    for outcome in ("allow", "deny"):
+        world = World(rule(outcome, "{kind: order, attributes: {colour: red}}"), ALL)
+        decided = world.ask({"order_id": "mine"}).decision
+        assert decided.reason_code == "policy_error" and "colour" in decided.detail
+
+
+def test_each_path_may_have_a_rule_of_its_own() -> None:
+    """What the other path names is not asked about."""
+    pair = (("order", "order_id"), ("order", "customer_id"))
+    tool = ToolSpec.build(name="move", effect="write", parameters=OPEN, resources=pair)
+    world = World(rule("allow", "{kind: order, path: order_id, owner: principal}"), tools=(tool,))
+    assert world.says({"order_id": "mine", "customer_id": "nowhere"}, tool="move") == "allow"
+    assert world.says({"order_id": "nowhere", "customer_id": "mine"}, tool="move") == "resource_unknown"
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "order",
+        "{}",
+        "[]",
+        "{owner: principal}",
+        "{kind: order, owner: ann}",
+        "{kind: order, owner: []}",
+        "{kind: order, tenant: acme}",
+        "{kind: order, sensitivity: [secret]}",
+        "{kind: order, sensitivity: []}",
+        "{kind: order, attributes: {}}",
+        "{kind: order, attributes: {a: []}}",
+        "{kind: order, attributes: {a: .nan}}",
+        "{kind: 'or der'}",
+        "{kind: order, path: 'a..b'}",
+        "{kind: order, id: mine}",
+    ],
+)
+def test_a_condition_that_is_none_is_refused_with_its_line(resource: str) -> None:
+    """When the bundle is loaded."""
+    with pytest.raises(InvalidConfig, match=r"policy:3"):
+        World(rule("allow", resource))
+
+
+# What is told.
+
+
+def test_the_reply_says_what_was_known_of_what_rules_ask_about() -> None:
+    """And of nothing else."""
+    reply = World(OWN).ask({"order_id": "mine", "customer_id": "c1"}, tool="both")
+    assert [(each.kind, each.id, each.owner) for each in reply.resources] == [("order", "mine", "ann")]
+    assert str(reply.resources[0]) == (
+        "order 'mine' (order_id): owner ann, internal, status='open', total=5, locked=False"
+    )
+
+
+def test_what_a_write_may_change_is_asked_about_anew_and_a_read_changes_nothing() -> None:
+    """By every decision after the grant."""
+    world = World(OWN, cache_ms=60_000)
+    world.ask({"order_id": "mine"}, tool="look"), world.ask({"order_id": "mine"}, tool="look")
+    assert world.lookups.counts["asked"] == 1
+    assert world.says({"order_id": "mine"}) == "allow"
+    world.know(("order", "mine"), owner="bob")
+    assert world.says({"order_id": "mine"}, tool="look") == "policy_denied"
+
+
+# Whatever the arguments are.
+
+KNOWN = ["mine", "mine2", 7, "theirs", "nobodys", "shared", "foreign", "7"]
+IDS = st.sampled_from([*KNOWN, "nowhere", 7.0, True, None, "", "m\u0456ne", "MINE"])
+VALUES = st.recursive(
+    IDS, lambda inner: st.lists(inner, max_size=3) | st.fixed_dictionaries({"id": inner}), max_leaves=6
+)
+ARGUMENTS = st.fixed_dictionaries(
+    {}, optional={"order_id": VALUES, "ids": VALUES, "lines": VALUES, "order": VALUES, "amount": st.integers(0, 9)}
+)
+MINE = {"mine", "mine2", 7}
+
+
+def leaves(value: Any) -> list[Any]:
+    """Return everything in a value that has no parts."""
+    if isinstance(value, dict):
+        return [leaf for inner in value.values() for leaf in leaves(inner)]
+    if isinstance(value, list):
+        return [leaf for inner in value for leaf in leaves(inner)]
+    return [value]
+
+
+@settings(max_examples=300, deadline=None)
+@given(ARGUMENTS)
+def test_no_call_on_a_resource_of_another_owner_passes_a_policy_for_ones_own(arguments: dict[str, Any]) -> None:
+    """Whatever the shapes: lists, objects, repetitions, numbers and texts, look-alikes, nothing at all."""
+    reply = World(OWN).ask(arguments)
+    if reply.decision.outcome != "allow":
+        return
+    named = [leaf for name, value in arguments.items() if name != "amount" for leaf in leaves(value)]
+    present = [leaf for leaf in named if leaf is not None]
+    assert present and all(any(leaf == own and type(leaf) is type(own) for own in MINE) for leaf in present)
+    assert [each.owner for each in reply.resources] == ["ann"] * len(reply.resources) and reply.resources
