@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from airside.stack.asking import told
 from airside.stack.grants import GRANT_LIFE_US
 from airside.stack.ids import TenantId
 from airside.stack.ports import Resolvers
@@ -116,7 +117,7 @@ class Lookups:
         try:
             return await self._resolvers.resolve(wanted.run_id, seal_request(self._seal_key, request))
         except Exception as error:
-            return ResolveReply(state="failed", detail=f"{type(error).__name__}: {error}"[:500])
+            return ResolveReply(state="failed", detail=told(error)[:500])
 
     def _keep(self, place: tuple[TenantId, Key], began_us: int, cache_ms: int, reply: ResolveReply) -> None:
         if began_us < max(self._nothing_kept_until_us, self._changing.get(place, 0)):

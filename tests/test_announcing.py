@@ -90,6 +90,7 @@ def test_a_notice_says_who_wants_what_until_when_and_by_which_rule() -> None:
         "tool": "pay",
         "effect": "external",
         "arguments": {"to": "kim", "amount": 4},
+        "resources": [],
         "origins": [
             {
                 "path": "to",

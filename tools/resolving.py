@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
+from airside.stack.asking import told
 from airside.stack.canonical import check_bounds
-from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
+from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.lookups import late, open_request
 from airside.stack.policy import Bundle, ResourceTest
@@ -197,8 +198,7 @@ def _checked(answer: Any, terms: ResolverTerms) -> Resource:
 
 
 def _broken(error: BaseException) -> ResolveReply:
-    text = error.message if isinstance(error, AirsideError) else f"{type(error).__name__}: {error}"
-    return _failed(f"its resolver broke: {text}")
+    return _failed(f"its resolver broke: {told(error)}")
 
 
 def _failed(text: str) -> ResolveReply:
