@@ -337,12 +337,12 @@ class Bundle(_Closed):
 
     def meant(self, rule: Rule, specs: Iterable[ToolSpec]) -> list[ToolSpec]:
         """Return the tools a rule may be about."""
-        return [spec for spec in specs if _may_match(rule.when, spec)]
+        return [spec for spec in specs if may_match(rule.when, spec)]
 
     def looked_up(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
         """Return the tools of whose calls some rule may ask what is known of their resources."""
         rules = [rule.when for rule in self.rules]
-        return frozenset(s.name for s in specs if any(_may_match(when, s) and when.asks(s) for when in rules))
+        return frozenset(s.name for s in specs if any(may_match(when, s) and when.asks(s) for when in rules))
 
 
 def may_match(when: When, spec: ToolSpec) -> bool:
