@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from airside.actors.jobs import BadLine, Job
-from airside.actors.results import BatchTimeout, RunResult, ended, refused
+from airside.actors.results import BatchInterrupted, BatchTimeout, RunResult, ended, refused
 from airside.actors.steps import Pause, Steps
 from airside.stack.messages import Ticket
 from airside.stack.reasons import ReasonCode
@@ -65,7 +65,10 @@ class Batch:
                 self._waiting[place] = job
 
     def steps(self) -> Steps[list[RunResult]]:
-        """Run the batch and return its results in order; raise `BatchTimeout` when the time is over."""
+        """Run the batch and return its results in order.
+
+        Raises `BatchTimeout` when the time is over, and `BatchInterrupted` when somebody interrupts it.
+        """
         try:
             while self._waiting or self._open:
                 due = self._due()
@@ -77,6 +80,8 @@ class Batch:
                     yield from self._wait()
         except TimeoutError:
             pass  # a layer did not answer by then: what has ended is asked for once more
+        except KeyboardInterrupt:
+            raise BatchInterrupted(self._results, dict(self._open), len(self._waiting)) from None
         if self._waiting or self._open:
             yield from self._look_last()
         if any(result is None for result in self._results):

@@ -35,7 +35,7 @@ from airside.actors.results import PendingApproval, RunResult, ended
 from airside.actors.steps import Steps, awaited, drive
 from airside.actors.waiting import Waiting
 from airside.stack.auth import issue_token
-from airside.stack.canonical import write_bounded
+from airside.stack.canonical import as_text, write_bounded
 from airside.stack.doubts import Doubt
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
 from airside.stack.ids import parse_run
@@ -46,6 +46,8 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.rollback import RollbackReport
 from airside.stack.switches import SwitchThrown
 from airside.stack.values import MAX_REQUEST_BYTES
+
+LONGEST_SWITCH_S = 100 * 366 * 86_400
 
 
 class RunHandle:
@@ -238,7 +240,7 @@ class Stack:
         return self._vote(approval_id, "edit", token, principal, note, _written(arguments, "arguments"))
 
     def _vote(self, approval_id: str, verdict: str, token: str, principal: str, note: str, arguments: bytes) -> str:
-        credential = token
+        credential, approval_id, note = token, as_text(approval_id), as_text(note)
         if not token and not principal:
             raise Misuse("say who votes: a principal (`--as`) or a token")
         if not credential:
@@ -294,6 +296,8 @@ class Stack:
         for `for_s` seconds or (0) until `switch_on`.  What is at work goes on: `kill` ends it.  Raises `Misuse` if a
         layer could not be told.  Needs the stack's keys.
         """
+        if not 0 <= for_s <= LONGEST_SWITCH_S:
+            raise Misuse(f"switch: {for_s!r:.40} s: give seconds, from 0 (until it is switched on) to a hundred years")
         until_us = now_us() + int(for_s * 1e6) if for_s else 0
         self._order("switch_off", *switch_target(target), why, until_us=until_us)
 

@@ -159,7 +159,6 @@ def read_jobs(path: Path, inputs: Inputs = None) -> Iterator[Job | BadLine]:
     """Read a jobs file line by line; empty lines are passed over.  Raises `InvalidInput` if it cannot be opened."""
     try:
         with path.open("rb") as file:
-            file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)  # what some editors put first
             yield from parse_lines(file, inputs)
     except OSError as error:
         raise InvalidInput(f"{path}: {error.strerror}") from None
@@ -168,5 +167,7 @@ def read_jobs(path: Path, inputs: Inputs = None) -> Iterator[Job | BadLine]:
 def parse_lines(lines: Iterable[bytes], inputs: Inputs = None) -> Iterator[Job | BadLine]:
     """Parse lines, numbered from 1."""
     for number, line in enumerate(lines, 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")  # what some editors put first
         if line.strip():
             yield parse_job(line.strip(), number, inputs)

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from airside.stack.canonical import as_text
 from airside.stack.errors import InvalidInput, Unreadable
 from airside.stack.journaling import GENESIS, Entry, link
 from airside.stack.sealing import is_sealed
@@ -106,6 +107,8 @@ class JournalReader:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> bytes:
         """Answer one SELECT as an Arrow IPC stream; raise `InvalidInput` for anything else."""
+        if as_text(sql) != sql:
+            raise InvalidInput(f"audit query: it has characters that are no text: {as_text(sql)[:200]}")
         cursor = self._db.cursor()
         try:
             statements = cursor.extract_statements(sql)

@@ -121,7 +121,7 @@ class MemoryClient:
             )
             try:
                 msgspec.msgpack.decode(msgspec.msgpack.encode(order), type=MemoryOrder)
-            except (msgspec.ValidationError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise InvalidInput(f"{action}: {error}") from None
             answer = self._call("memory", "order", seal_order(self._keys().seal, order))
         told = msgspec.msgpack.decode(answer, type=MemoryAnswer)

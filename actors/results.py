@@ -52,7 +52,7 @@ class RunResult:
 
     def row(self) -> dict[str, Any]:
         """Return the result as a row of a table; the answer as JSON."""
-        row = {name: getattr(self, name) for name in _COLUMNS}
+        row = {name: getattr(self, name) for name in COLUMNS}
         answer = msgspec.json.encode(self.answer).decode()
         return {**row, "status": str(self.status), "reason_code": str(self.reason_code), "answer": answer}
 
@@ -76,21 +76,36 @@ class BatchTimeout(TimeoutError):
         self.unsubmitted = unsubmitted
 
 
+class BatchInterrupted(KeyboardInterrupt):
+    """Somebody interrupted a batch; what was submitted goes on.  The fields are those of `BatchTimeout`."""
+
+    def __init__(self, results: list[RunResult | None], places: dict[str, int], unsubmitted: int) -> None:
+        there = sum(result is not None for result in results)
+        super().__init__(
+            f"{there} of {len(results)} jobs have ended; {len(places)} runs go on: `Stack.handle(run_id)` gets the "
+            f"result of one, `airside runs --active` lists them; {unsubmitted} jobs were not submitted"
+        )
+        self.results = results
+        self.places = places
+        self.unsubmitted = unsubmitted
+
+
 _STOOD_FOR = frozenset({"approved", "request", "configuration"})
 
-_COLUMNS = (
-    "job_id",
-    "run_id",
-    "status",
-    "reason_code",
-    "detail",
-    "answer",
-    "steps",
-    "tool_calls",
-    "tokens",
-    "cost_microusd",
-    "seconds",
-)
+COLUMNS: dict[str, type] = {
+    "job_id": str,
+    "run_id": str,
+    "status": str,
+    "reason_code": str,
+    "detail": str,
+    "answer": str,
+    "steps": int,
+    "tool_calls": int,
+    "tokens": int,
+    "cost_microusd": int,
+    "seconds": float,
+}
+"""What a row of a table of results has."""
 
 
 def ended(run_id: str, body: bytes, job_id: str, tell: Callable[[], str]) -> RunResult:

@@ -14,17 +14,21 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from airside.doubts_cli import doubts
 from airside.memory_cli import memory
+from airside.options import HERE, AppArgs, AppName, Mode, StateDir
 from airside.output import json_line
+from airside.run_cli import run
 from airside.runs_cli import runs
-from airside.stack.errors import AirsideError, Failed, InternalError, InvalidConfig, InvalidInput, Misuse, Unreadable
+from airside.stack.canonical import as_text
+from airside.stack.errors import AirsideError, Failed, InternalError, InvalidConfig, Misuse, Unreadable
 
 if TYPE_CHECKING:
     from airside.actors.app import App
@@ -44,26 +48,29 @@ app.add_typer(audit, name="audit")
 app.add_typer(memory, name="memory")
 app.add_typer(runs, name="runs")
 app.add_typer(token, name="token")
+app.command()(run)
 
-StateDir = Annotated[Path, typer.Option(envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")]
-AppName = Annotated[str, typer.Option("--app", help="MODULE, or MODULE:NAME; NAME is an App or makes one")]
-AppArgs = Annotated[list[str] | None, typer.Option("--app-arg", help="NAME=VALUE for what makes the app; repeatable")]
-Mode = Annotated[str, typer.Option(envvar="AIRSIDE_MODE", help="dedicated or pooled")]
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]
 Credential = Annotated[str, typer.Option("--token", help="a token or API key of whoever decides")]
-HERE = Path(".airside")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the console script's entry."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be no Unicode
     try:
-        app()
+        app(arguments)
     except AirsideError as error:
-        typer.echo(f"airside: {error.message}", err=True)
+        _say(error.message)
         sys.exit(1 if isinstance(error, Failed | InternalError) else 2)
     except OSError as error:
-        typer.echo(f"airside: {error.filename or 'a file'}: {error.strerror}", err=True)
+        _say(f"{error.filename or 'a file'}: {error.strerror or error}")
         sys.exit(2)
+
+
+def _say(problem: str) -> None:
+    typer.echo(f"airside: {as_text(problem)}", err=True)
 
 
 def load_app(name: str, arguments: list[str]) -> App:
@@ -74,8 +81,12 @@ def load_app(name: str, arguments: list[str]) -> App:
     sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, TypeError, ValueError) as error:
+    except ImportError as error:
         raise InvalidConfig(f"--app {name}: {error}") from None
+    except AirsideError:
+        raise
+    except Exception as error:
+        raise InvalidConfig(f"--app {name}: {_told(error)}") from None
     found = getattr(module, attribute, None) if attribute else _conventional(module)
     if attribute and found is None:
         raise InvalidConfig(f"--app {name}: {module_name} has no {attribute!r}")
@@ -87,11 +98,23 @@ def load_app(name: str, arguments: list[str]) -> App:
         given[key] = value
     try:
         made = found(**given) if callable(found) else found
-    except TypeError as error:
-        raise InvalidConfig(f"--app {name}: {error}") from None
+    except AirsideError:
+        raise
+    except Exception as error:
+        raise InvalidConfig(f"--app {name}: {_told(error)}") from None
     if not isinstance(made, App):
         raise InvalidConfig(f"--app {name}: there is no App and nothing that makes one (`app` or `create_app`)")
     return made
+
+
+def _told(error: Exception) -> str:
+    """Return what an app's own code raised, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame for frame in frames if frame.filename not in (__file__, importlib.__file__) and "<" not in frame.filename
+    ]
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _conventional(module: Any) -> Any:
@@ -149,53 +172,6 @@ def up(
 
 
 @app.command()
-def run(
-    jobs: Annotated[Path, typer.Argument(help="a file with one job (JSON) a line")],
-    out: Annotated[Path, typer.Option(help="where the results go, as Parquet")],
-    app_name: AppName = "",
-    app_arg: AppArgs = None,
-    state_dir: StateDir = HERE,
-    mode: Mode = "dedicated",
-) -> None:
-    """Run a batch: on a stack of its own with --app, else on the one that runs in --state-dir.
-
-    Exit code 0 if every job completed, 1 if some did not; the results say which and why.
-    """
-    import airside
-    from airside.actors.jobs import read_jobs
-
-    made = load_app(app_name, app_arg or []) if app_name else None
-    if not jobs.is_file():
-        raise InvalidInput(f"{jobs}: there is no such file")
-    if out.is_dir():
-        raise InvalidInput(f"--out {out}: that is a folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
-    with stack:
-        results = stack.map(read_jobs(jobs, made.job_inputs if made else stack.job_schema))
-        problems = stack.verify()
-    write_parquet(out, [result.row() for result in results])
-    for result in results:
-        if not result.ok:
-            typer.echo(f"{result.job_id}: {result.status} [{result.reason_code}] {result.detail}", err=True)
-    done = sum(result.ok for result in results)
-    figures = {"jobs": len(results), "completed": done, "audit_ok": not problems, "out": str(out)}
-    typer.echo(json.dumps(figures))
-    raise typer.Exit(0 if done == len(results) and not problems else 1)
-
-
-def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows to a Parquet file, whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    pq.write_table(pa.Table.from_pylist(rows), part)
-    part.replace(path)
-
-
-@app.command()
 def status(state_dir: StateDir = HERE) -> None:
     """Show every layer's health and counts, as JSON."""
     with attached(state_dir) as stack:
@@ -217,6 +193,17 @@ def kill(
         typer.echo(f"killed {stack.kill(run=run_id, tenant=tenant, all=everything, why=why)}")
 
 
+def _switched(scope: str, target: str) -> dict[str, Any]:
+    """Return what a switch is about; raise `Misuse` for a scope there is not, or a target that means nothing there."""
+    from airside.stack.switches import SwitchScope
+
+    if scope not in get_args(SwitchScope):
+        raise Misuse(f"switch: {scope!r:.80}: say one of {', '.join(get_args(SwitchScope))}")
+    if scope == "all" and target:
+        raise Misuse(f"switch: all is everything: it has no target {target!r:.80}")
+    return {scope: target or scope == "all"}
+
+
 @switch.command()
 def off(
     scope: Annotated[str, typer.Argument(help="all, tenant, principal (as TENANT/PRINCIPAL), run, tool, or version")],
@@ -227,7 +214,7 @@ def off(
 ) -> None:
     """Admit no run and start no effect of these from here on; what is at work goes on (`airside kill` ends it)."""
     with attached(state_dir) as stack:
-        stack.switch_off(why=why, for_s=for_s, **{scope: target or scope == "all"})
+        stack.switch_off(why=why, for_s=for_s, **_switched(scope, target))
 
 
 @switch.command()
@@ -239,7 +226,7 @@ def on(
 ) -> None:
     """Take a switch back."""
     with attached(state_dir) as stack:
-        stack.switch_on(why=why, **{scope: target or scope == "all"})
+        stack.switch_on(why=why, **_switched(scope, target))
 
 
 @switch.command("list")
@@ -336,6 +323,7 @@ def edit(
 
 
 def _json(text: str, where: str) -> Any:
+    """Parse an argument that is JSON."""
     from airside.stack.canonical import parse_bounded
     from airside.stack.values import MAX_REQUEST_BYTES
 

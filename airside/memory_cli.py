@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
+from airside.options import HERE, StateDir, path_of
 from airside.stack.errors import Misuse
 
 memory = typer.Typer(no_args_is_help=True, help="What is kept of runs: search it, put it in order, erase it.")
 
-StateDir = Annotated[Path, typer.Option(envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")]
+ParquetFile = Annotated[Path, typer.Argument(parser=path_of, help="a Parquet file")]
 Tenant = Annotated[str, typer.Option(help="whose memory")]
 Credential = Annotated[str, typer.Option("--token", help="a token or API key of a principal with role memory_keeper")]
-HERE = Path(".airside")
 
 
 @memory.command()
@@ -87,7 +87,7 @@ def erase(
 
 
 @memory.command()
-def export(path: Path, tenant: Tenant, state_dir: StateDir = HERE) -> None:
+def export(path: ParquetFile, tenant: Tenant, state_dir: StateDir = HERE) -> None:
     """Write all that is kept to a Parquet file."""
     from airside.cli import attached
 
@@ -96,7 +96,7 @@ def export(path: Path, tenant: Tenant, state_dir: StateDir = HERE) -> None:
 
 
 @memory.command("import")
-def import_from(path: Path, tenant: Tenant, trust: str = "medium", state_dir: StateDir = HERE) -> None:
+def import_from(path: ParquetFile, tenant: Tenant, trust: str = "medium", state_dir: StateDir = HERE) -> None:
     """Offer memory the live records of a file that export wrote."""
     from airside.cli import attached
     from airside.stack.values import TRUSTS
@@ -119,7 +119,10 @@ def sweep(state_dir: StateDir = HERE) -> None:
 
 @memory.command()
 def calibrate(
-    data: Annotated[Path, typer.Option(help="questions whose answers are known, as JSONL: benchmarks/data/README.md")],
+    data: Annotated[
+        Path,
+        typer.Option(parser=path_of, help="questions whose answers are known, as JSONL: benchmarks/data/README.md"),
+    ],
     model: Annotated[
         str, typer.Option(help="a sentence-transformers model, by name or path; default: the bundled")
     ] = "",

@@ -13,7 +13,23 @@ from airside.output import json_line
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.story import shown
 
-StateDir = Annotated[Path, typer.Option(envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")]
+
+def path_of(text: str | Path) -> Path:
+    """Return the path somebody means, `~` expanded; raise `InvalidInput` for what is none."""
+    try:
+        if "\0" in str(text) or not str(text):
+            raise InvalidInput(f"{str(text)!r:.80} is no path")
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidInput(f"{str(text)!r:.80}: {error}") from None
+
+
+StateDir = Annotated[
+    Path, typer.Option(parser=path_of, envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")
+]
+AppName = Annotated[str, typer.Option("--app", help="MODULE, or MODULE:NAME; NAME is an App or makes one")]
+AppArgs = Annotated[list[str] | None, typer.Option("--app-arg", help="NAME=VALUE for what makes the app; repeatable")]
+Mode = Annotated[str, typer.Option(envvar="AIRSIDE_MODE", help="dedicated or pooled")]
 OfTenant = Annotated[str, typer.Option("--tenant", help="of this tenant only")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, everything")]
 HERE = Path(".airside")

@@ -232,7 +232,7 @@ class TimeWindow(_Closed):
     def _zone_exists(cls, name: str) -> str:
         try:
             ZoneInfo(name)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OSError) as error:  # the name of a folder of zones is none
             raise ValueError(f"no time zone {name!r}: {error}") from None
         return name
 

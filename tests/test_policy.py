@@ -63,6 +63,7 @@ def allows(when: dict[str, Any], **fields: Any) -> bool:
         ("- id: a\n  outcome: deny\n  outcome: allow\n", 5, "'outcome' is given twice"),
         ("- id: a\n  outcome: deny\n  when:\n    arguments:\n    - {path: n, op: equals, value: 1}\n", 7, "op"),
         ("- id: a\n  outcome: deny\n  when:\n    time:\n      zone: Mars/Base\n", 7, "no time zone 'Mars/Base'"),
+        ("- id: a\n  outcome: deny\n  when:\n    time:\n      zone: Europe\n", 7, "no time zone 'Europe'"),
         ("- id: a\n  outcome: deny\n  when:\n    time: {start: '24:00'}\n", 6, "start"),
         ("- id: a\n  outcome: deny\n  when:\n    time: {days: [monday]}\n", 6, "days"),
         ("- id: a\n  outcome: deny\n  when: {effect: [reads]}\n", 5, "effect"),

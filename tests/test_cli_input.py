@@ -1,0 +1,406 @@
+"""The command line without Ray: whatever is typed, it answers with words and an exit code, never with a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+import airside
+from airside import cli
+from airside.actors import audit, jobs
+from airside.actors.client import Stack
+from airside.actors.journal_store import JournalStore
+from airside.actors.orders import sealed_order
+from airside.actors.results import BatchInterrupted, RunResult
+from airside.actors.settings import Settings
+from airside.actors.steps import Pause, Steps, drive
+from airside.memory import embedder
+from airside.stack.errors import LayerUnavailable, Misuse
+from airside.stack.keyring import KeyRing
+from airside.stack.memory_orders import MemoryAnswer
+from airside.stack.messages import VoteReply
+from airside.stack.reasons import ReasonCode, RunStatus
+
+RUN = "run_" + "0" * 24
+COMMAND = typer.main.get_command(cli.app)
+
+
+class Layers:
+    """A connection to layers that know of nothing: what they are sent can be sent, and they say no."""
+
+    member = SimpleNamespace(ends_ray=False)
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(state_dir=folder)
+        self.calls: list[tuple[str, str]] = []
+
+    def call(self, layer: str, method: str, *args: Any, within_s: float | None = None) -> Steps[Any]:
+        """Answer."""
+        yield Pause(0.0)
+        pickle.dumps(args)
+        self.calls.append((layer, method))
+        match layer, method:
+            case "driver", "order":
+                return 0, "no live run of that"
+            case "driver", "rollback":
+                return b"", "no such run"
+            case "driver", "switches":
+                return []
+            case "approvals", "pending":
+                return []
+            case "ingress", "vote":
+                return VoteReply(ok=False, code="unknown", message="no approval of that id waits")
+            case _ if layer == "memory" or method == "keep":
+                return msgspec.msgpack.encode(MemoryAnswer(problem="nothing is known"))
+        raise LayerUnavailable(f"{layer}.{method} is away")
+
+    def ask(self, layer: str, method: str, *args: Any) -> Any:
+        """As `call`, from this thread."""
+        return drive(self.call(layer, method, *args))
+
+    def has(self, layer: str) -> bool:
+        """Whether there is such a layer."""
+        return True
+
+    def actors(self) -> dict[str, Any]:
+        """Return none."""
+        return {}
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class World:
+    """A state directory whose stack is made of `Layers`, and a batch whose results a test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.layers = Layers(folder)
+        keys = KeyRing.open(folder / "keys")
+        self.stack = Stack(self.layers, keys, folder, stops=False, record={})  # type: ignore[arg-type]
+        self.batch: list[Any] = []
+        self.outcome: Any = None
+        self.stack.map = self._map  # type: ignore[method-assign]
+        self.stack.verify = lambda: []  # type: ignore[method-assign]
+
+    def _map(self, given: Any, **_: Any) -> list[RunResult]:
+        self.batch = jobs.jobs_of(given)
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return [result(job.job_id) for job in self.batch]
+
+
+def result(job_id: str) -> RunResult:
+    """Return the result of a run that completed."""
+    return RunResult(run_id=RUN, job_id=job_id, status=RunStatus.COMPLETED, reason_code=ReasonCode.COMPLETED, answer=1)
+
+
+class Embedder:
+    """Embeds nothing."""
+
+    name = "none"
+
+    def __init__(self, model: str | None) -> None:
+        """Take any model."""
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory with a journal and nothing in it."""
+    folder = tmp_path_factory.mktemp("journal")
+    JournalStore(folder, KeyRing.open(folder / "keys").chain).close()
+    return folder
+
+
+@pytest.fixture
+def world(journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Its stack, to which every command attaches; none can be started."""
+    world = World(journal)
+
+    def no_start(*_: Any, **__: Any) -> Stack:
+        raise Misuse("nothing is started here")
+
+    def nobody(*_: Any, **__: Any) -> Stack:
+        raise Misuse("no stack is up")
+
+    monkeypatch.setattr(airside, "connect", lambda *_, **__: world.stack, raising=False)
+    monkeypatch.setattr(airside, "start", no_start, raising=False)
+    monkeypatch.setattr(audit, "connect", nobody)
+    monkeypatch.setattr(cli, "app", COMMAND)  # made once: that takes longer than any command here
+    monkeypatch.setattr(embedder, "SentenceTransformerEmbedder", Embedder)
+    monkeypatch.setitem(sys.modules, "airside.demo.run", SimpleNamespace(run_demo=lambda *_, **__: 0))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AIRSIDE_STATE_DIR", str(journal))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return world
+
+
+def airside_says(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run a command; return its exit code, and what it says on stdout and stderr."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    code = ended.value.code
+    return (code if isinstance(code, int) else 0 if code is None else 1), out, err
+
+
+def commands() -> Iterator[tuple[list[str], Any]]:
+    """Return every command with its words."""
+
+    def walk(command: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, [*words, name])
+        if not hasattr(command, "commands") or command.invoke_without_command:
+            yield words, command
+
+    return walk(COMMAND, [])
+
+
+PLAIN = {
+    "scope": "tenant",
+    "sql": "SELECT 1",
+    "arguments": "{}",
+    "run_id": RUN,
+    "ttl": "60",
+    "approval_id": f"apr_{RUN}_1_{'0' * 12}",
+}
+ODD = [
+    "",
+    " ",
+    "-",
+    "--",
+    "\udcff",
+    "a\udcffb",
+    "\x00",
+    "é" * 300,
+    "x" * 5000,
+    "~",
+    "~nobody_at_all",
+    "inf",
+    "-inf",
+    "nan",
+]
+ODD += [
+    "-1",
+    "0",
+    "1e400",
+    "9" * 40,
+    "null",
+    "NaN",
+    '{"a":1,"a":2}',
+    '{"a":NaN}',
+    "[" * 5000,
+    "{",
+    "/dev/null",
+    "/",
+    "../..",
+    "%s{}",
+]
+ODD += [
+    "why",
+    "for_s",
+    "run",
+    "all",
+    "self",
+    "\n",
+    "\u202e",
+    "'; DROP TABLE events; --",
+    "tests.no_such_module",
+    ":",
+    "a:b:c",
+]
+
+
+def lines() -> Iterator[tuple[str, list[str], str]]:
+    """Return every command with each of its values odd in every way, the others plain."""
+    for words, command in commands():
+        valued = [p for p in command.params if not getattr(p, "is_flag", False)]
+        needed = [p for p in command.params if p.required]
+        for odd in valued:
+            for value in ODD:
+                line = list(words)
+                for parameter in needed:
+                    if parameter is odd:
+                        continue
+                    if getattr(parameter, "is_flag", False):
+                        line.append(parameter.opts[0])
+                    elif parameter.param_type_name == "option":
+                        line += [parameter.opts[0], PLAIN.get(parameter.name, "plain")]
+                line += [odd.opts[0], value] if odd.param_type_name == "option" else []
+                rest = [p for p in valued if p.param_type_name == "argument" and (p.required or p is odd)]
+                line += ["--", *(value if p is odd else PLAIN.get(p.name, "plain") for p in rest)] if rest else []
+                yield " ".join(words), line, value
+
+
+def every_command() -> list[str]:
+    """Return the words of every command."""
+    return sorted({name for name, _, _ in lines()})
+
+
+@pytest.mark.parametrize("command", every_command())
+def test_whatever_is_typed_is_answered_in_words(command: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, line, _ in lines():
+        if name != command:
+            continue
+        code, out, err = airside_says(capsys, *line)
+        assert code in (0, 1, 2), (line, err)
+        assert "Traceback" not in err and (code == 0 or out + err), (line, out, err)
+        (out + err).encode()
+
+
+@pytest.mark.parametrize("name", ["AIRSIDE_STATE_DIR", "AIRSIDE_MODE"])
+def test_whatever_the_environment_says_is_answered_in_words(
+    name: str, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in (v for v in ODD if "\x00" not in v):
+        monkeypatch.setenv(name, value)
+        code, _, err = airside_says(capsys, "up", "--app", "tests.apps.notes")
+        assert code == 2 and "Traceback" not in err
+
+
+def test_a_kill_goes_out_whatever_its_reason_is_written_in(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = airside_says(capsys, "kill", "--all", "--why", os.fsdecode(b"caf\xe9"))
+    assert ("driver", "order") in world.layers.calls and (code, "no live run" in err) == (2, True), (out, err)
+    assert b"caf\\udce9" in sealed_order(b"k" * 32, "kill", "all", "", os.fsdecode(b"caf\xe9"))
+
+
+@pytest.mark.parametrize("for_s", ["inf", "-inf", "nan", "-1", "1e300"])
+def test_a_switch_is_off_for_a_time_there_is(for_s: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = airside_says(capsys, "switch", "off", "all", "--for", for_s)
+    assert code == 2 and "give seconds" in err and not world.layers.calls
+
+
+def test_a_home_directory_is_meant_by_a_tilde(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text(JOB)
+    code, out, err = airside_says(capsys, "run", "~/jobs.jsonl", "--out", "~/made/out.parquet")
+    assert code == 0, err
+    assert json.loads(out)["out"] == str(tmp_path / "made" / "out.parquet")
+    assert pq.read_table(tmp_path / "made" / "out.parquet").num_rows == 1
+    code, _, err = airside_says(capsys, "token", "issue", "acme", "ana", "--state-dir", "~/nothing")
+    assert code == 2 and str(tmp_path / "nothing") in err
+
+
+@pytest.mark.parametrize("ttl", ["0", "-5"])
+def test_a_token_has_a_life(ttl: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = airside_says(capsys, "token", "issue", "acme", "ana", "--ttl", ttl)
+    assert code == 2 and "whole number of seconds" in err and not out
+
+
+@pytest.mark.parametrize("arguments", ['{"a":1,"a":2}', '{"a":NaN}', "[1]x", "\udcff"])
+def test_arguments_that_are_no_json_change_nothing(
+    arguments: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    approval = PLAIN["approval_id"]
+    code, _, err = airside_says(capsys, "approvals", "edit", approval, arguments, "--token", "ask_x")
+    assert code == 2 and err.startswith("airside: arguments") and not world.layers.calls
+    code, _, err = airside_says(capsys, "doubts", "settle", RUN, "--happened", "--output", arguments)
+    assert code == 2 and err.startswith("airside: --output") and not world.layers.calls
+
+
+# A batch: where it comes from, and where its results go.
+
+JOB = '{"job_id": "one", "request": "r", "tenant": "acme", "principal": "ana"}\n'
+
+
+def test_jobs_come_from_stdin_and_from_pipes(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").write_bytes(b"\xef\xbb\xbf" + JOB.encode() * 2)
+    with (tmp_path / "in").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        code, out, err = airside_says(capsys, "run", "-", "--out", "a.parquet")
+    assert (code, json.loads(out)["jobs"]) == (0, 2), err
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(JOB,))
+    writer.start()
+    code, out, err = airside_says(capsys, "run", "pipe", "--out", "b.parquet")
+    writer.join()
+    assert (code, json.loads(out)["jobs"]) == (0, 1), err
+
+
+def test_only_a_regular_file_is_replaced_and_that_is_known_before_the_batch(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "jobs").write_text(JOB)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for out, said in (
+        ("/dev/null", "no regular file"),
+        ("pipe", "no regular file"),
+        ("link", "no regular file"),
+        ("folder", "a folder"),
+        ("jobs", "the jobs file"),
+        ("jobs/out", "File exists"),
+        ("x" * 300, "File name too long"),
+    ):
+        code, _, err = airside_says(capsys, "run", "jobs", "--out", out)
+        assert code == 2 and said in err, (out, err)
+    assert world.batch == [] and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "jobs", "link", "pipe"]
+
+
+def test_what_was_there_stays_until_the_results_are_whole(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "jobs").write_text(JOB)
+    (tmp_path / "real").write_text("before")
+    (tmp_path / "real").chmod(0o640)
+    (tmp_path / "link").symlink_to("real")
+    world.outcome = LayerUnavailable("gone")
+    code, _, _ = airside_says(capsys, "run", "jobs", "--out", "link")
+    assert code == 1 and (tmp_path / "real").read_text() == "before"
+    world.outcome = None
+    code, _, err = airside_says(capsys, "run", "jobs", "--out", "link")
+    assert code == 0, err
+    assert (tmp_path / "link").is_symlink() and pq.read_table(tmp_path / "real").num_rows == 1
+    assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs", "link", "real"]
+
+
+def test_an_interrupted_batch_says_what_goes_on_and_keeps_what_there_is(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "jobs").write_text(JOB * 4)
+    world.outcome = BatchInterrupted([result("one"), None, None, None], {RUN: 1, RUN + ".1-0": 2}, 1)
+    code, out, err = airside_says(capsys, "run", "jobs", "--out", "out.parquet")
+    assert code == 130 and not out
+    for said in ("1 of 4 jobs have ended", "2 runs go on", "airside runs --active", "1 were not submitted"):
+        assert said in err
+    assert pq.read_table(tmp_path / "out.parquet").column("job_id").to_pylist() == ["one"]
+
+
+BROKEN = {
+    "raises": "def create_app():\n    return 1 / 0\n",
+    "syntax": "def create_app(:\n",
+    "imports": "import no_such_module_at_all\n",
+    "names": "create_app = undefined_name\n",
+    "nothing": "x = 1\n",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_an_app_that_cannot_be_made_is_one_line(
+    kind: str, world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / f"broken_{kind}.py").write_text(BROKEN[kind])
+    code, _, err = airside_says(capsys, "up", "--app", f"broken_{kind}")
+    assert code == 2 and err.startswith(f"airside: --app broken_{kind}: ") and len(err.splitlines()) == 1
+
+
+def test_an_interrupted_batch_is_an_interrupt_that_names_its_runs() -> None:
+    with pytest.raises(KeyboardInterrupt, match="0 of 1 jobs have ended; 1 runs go on"):
+        raise BatchInterrupted([None], {RUN: 0}, 0)
