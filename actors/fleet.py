@@ -26,7 +26,7 @@ from airside.actors.pulse import Where, boot_s
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.actors.stubs import Remote
-from airside.actors.warden import Stall
+from airside.actors.warden import GOING_S, Stall
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, root_of
 from airside.stack.toolspec import ToolSpec
@@ -36,6 +36,9 @@ MAKING_AT_ONCE = 4
 
 HOLD_S = 0.3
 """Code that keeps a loop for so long while its run is to be killed is not waited for."""
+
+KILLED_S = 0.1
+"""How long Ray's kill, which takes 30 ms if it arrives, is waited for before the Warden's."""
 
 GREETING_S = 6.0
 """Longest a runtime that outlived the driver may take to say what it holds."""
@@ -312,7 +315,7 @@ class Fleet:
             seat.gone.set_result(None)
         return self._seats.pop(seat.key, None) is not None
 
-    async def kill(self, seat: Seat) -> bool:
+    async def kill(self, seat: Seat, going_s: float = KILLED_S) -> bool:
         """End a runtime's process, by Ray and by its node's Warden; return whether it is certainly dead.
 
         If that cannot be known (its node does not answer), it is reported lost when its lease is over.
@@ -322,7 +325,7 @@ class Fleet:
             del self._by_group[seat.group]  # nothing new goes there
         # Should Ray's control service stand still, its kill does too: the Warden's needs nobody.
         self._spawn(asyncio.to_thread(ray.kill, seat.handle, no_restart=True))
-        is_dead = await self.nodes.kill(seat.post.node_id, seat.post.where)
+        is_dead = await self.nodes.kill(seat.post.node_id, seat.post.where, going_s)
         if is_dead:
             await self._gone(seat)
         elif not was_dying:
@@ -349,7 +352,7 @@ class Fleet:
         with contextlib.suppress(RayError, TimeoutError):
             async with asyncio.timeout(GREETING_S):
                 await seat.handle.drain.remote()
-        await self.kill(seat)
+        await self.kill(seat, GOING_S)
 
     async def close(self) -> None:
         """End all runtimes."""

@@ -142,17 +142,20 @@ class Nodes:
         found = await self._ask(node_id, "read", where)
         return None if found is None else Reading(*found)
 
-    async def kill(self, node_id: str, where: Where) -> bool:
-        """End a process through its node's Warden; return whether it is certainly dead."""
-        return bool(await self._ask(node_id, "kill", where))
+    async def kill(self, node_id: str, where: Where, going_s: float = 0.0) -> bool:
+        """End a process through its node's Warden; return whether it is certainly dead.
 
-    async def _ask(self, node_id: str, method: str, where: Where) -> Any:
+        One that was told to go may do so by itself for `going_s`.
+        """
+        return bool(await self._ask(node_id, "kill", where, going_s))
+
+    async def _ask(self, node_id: str, method: str, where: Where, *args: Any) -> Any:
         node = self._nodes.get(node_id)
         if node is None:
             return None
         with contextlib.suppress(RayError, TimeoutError):
             async with asyncio.timeout(DEATH_S + 1):
-                return await getattr(node.handle, method).remote(where)
+                return await getattr(node.handle, method).remote(where, *args)
         return None
 
     def stats(self) -> dict[str, float]:

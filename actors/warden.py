@@ -25,6 +25,10 @@ HOLDING_BEATS = 3
 DEATH_S = 2.0
 """Longest wait for a process to be gone after SIGKILL: one with much memory takes a while to be taken down."""
 
+GOING_S = 1.5
+"""Longest wait for a process that Ray was told to end, where nothing is urgent."""
+
+_LOOK_S = 0.01
 
 _OWN_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -175,13 +179,20 @@ class Warden(Layer):
         except OSError:
             return None
 
-    async def kill(self, where: tuple[int, ...]) -> bool:
-        """End a process of this node and what it started; return whether all of it is certainly dead."""
+    async def kill(self, where: tuple[int, ...], going_s: float = 0.0) -> bool:
+        """End a process of this node and what it started; return whether all of it is certainly dead.
+
+        One that Ray was told to end may go by itself for `going_s`: of one that is killed before it went, Ray tells
+        whoever uses the stack that a worker died.
+        """
         if where[0] == os.getpid():
             return False
+        for _ in range(round(going_s / _LOOK_S)):
+            if not lives(Where(*where)):
+                break
+            await asyncio.sleep(_LOOK_S)
         return await kill(Where(*where), DEATH_S) and await sweep(Where(*where), DEATH_S)
 
     async def end(self) -> None:
-        """End all that is looked after: the stack is shut down."""
-        for _, where in list(self._wards):
-            await self.kill(where)
+        """End all that is looked after: the stack is shut down, and everybody was told to go."""
+        await asyncio.gather(*(self.kill(where, GOING_S) for _, where in list(self._wards)))
