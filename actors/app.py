@@ -20,6 +20,7 @@ from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.labels import check_label
 from airside.stack.policy import read_bundle
 from airside.stack.policy_check import check_directory, check_policy
+from airside.stack.pricing import unpriced
 from airside.stack.spending import DECISION_UNITS
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import SingleAgent, Topology
@@ -92,6 +93,7 @@ class App:
             memory=_memory_rules(self.memory),
             labels=labels,
             resolvers=resolvers,
+            warnings=unpriced(directory, specs, agents),
         )
 
 
@@ -100,7 +102,7 @@ class CheckedApp:
     """An app that holds together.
 
     `traced` are the tools of whose calls policy may ask where the values come from; `metered` the tenants whose runs
-    share a budget of what decisions use.
+    share a budget of what decisions use; `warnings` say what is known now to be refused later.
     """
 
     app: App
@@ -114,6 +116,7 @@ class CheckedApp:
     memory: MemoryRules | None
     labels: frozenset[str] | None
     resolvers: Mapping[str, Resolver]
+    warnings: tuple[str, ...] = ()
 
 
 def _sent(

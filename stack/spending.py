@@ -30,7 +30,8 @@ ORG = "org"
 DECISION_UNITS = frozenset({"steps", "tokens", "cost_microusd", "wall_ms"})
 """What decisions use: where a budget counts one of these, every decision is reserved."""
 
-_PRICED = frozenset({"tokens", "cost_microusd"})
+PRICED = frozenset({"tokens", "cost_microusd"})
+"""What nothing without a price may be bought from."""
 
 _RESERVED = re.compile(r"[0-9]+/(decide|wall)@[0-9]+")
 """What follows the run in the key of a reservation; a call's key is counted, and never settled."""
@@ -172,7 +173,7 @@ class Spending:
 
     def must_be_priced(self, tenant: TenantId) -> bool:
         """Whether runs share a budget that nothing without a price may be bought from."""
-        return not self._units(tenant).isdisjoint(_PRICED)
+        return not self._units(tenant).isdisjoint(PRICED)
 
     def times(self, tenant: TenantId) -> bool:
         """Whether runs share a budget of time."""

@@ -1,0 +1,42 @@
+"""What is known at the start to be refused later: what has no price, where runs share a budget of what things cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from airside.stack.agents import price_of
+from airside.stack.directory import Directory
+from airside.stack.spending import PRICED
+from airside.stack.toolspec import ToolSpec
+
+_NAMED = 10
+
+
+def unpriced(directory: Directory, specs: Sequence[ToolSpec], agents: Mapping[str, object]) -> tuple[str, ...]:
+    """Return a sentence for the tools, and one for the agents, without a price that some tenants' budgets ask for.
+
+    Every call of such a tool, and every decision of such an agent, is refused there as `price_unknown`.
+    """
+    tenants = sorted(directory.metered(PRICED))
+    tools = sorted(spec.name for spec in specs if spec.cost_microusd is None)
+    free_agents = sorted(name for name, agent in agents.items() if price_of(agent) is None)
+    if not tenants:
+        return ()
+    where = f"runs of {_names('tenant', tenants)} share a budget of cost or tokens"
+    found = []
+    if tools:
+        found.append(
+            f"{_names('tool', tools)} cannot be called: {where}, and without cost_microusd (0 = free) every call is "
+            "refused as price_unknown"
+        )
+    if free_agents:
+        found.append(
+            f"{_names('agent', free_agents)} cannot decide: {where}, and without @priced(...) every decision is "
+            "refused as price_unknown"
+        )
+    return tuple(found)
+
+
+def _names(kind: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
