@@ -118,6 +118,16 @@ class Stack:
         schema: dict[str, Any] | None = self._record.get("job_schema")
         return schema
 
+    @property
+    def stack_id(self) -> str:
+        """Which start of a stack this is."""
+        return str(self._record.get("id", ""))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was known at the start to be refused later, and why."""
+        return tuple(self._record.get("warnings", ()))
+
     def __repr__(self) -> str:
         return f"Stack({self.settings.stack}, {self.state_dir})"
 
@@ -403,7 +413,7 @@ class Stack:
             if self._own is not None:
                 self._own.close()
             self._connection.stop()
-            remove_record(self.state_dir, str(self._record.get("id", "")))
+            remove_record(self.state_dir, self.stack_id)
         finally:
             self._connection.close()
 

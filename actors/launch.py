@@ -25,7 +25,8 @@ from airside.actors.fleet import Fleet
 from airside.actors.ingress import Ingress
 from airside.actors.joining import START_S, answers, is_same_ray, join, stacks_here
 from airside.actors.journal import Journal
-from airside.actors.layer import LayerConfig, Whose, as_actor
+from airside.actors.layer import LayerConfig, Whose, as_actor, logger
+from airside.actors.logs import link_logs
 from airside.actors.memory import Memory
 from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.own import Own
@@ -76,8 +77,12 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
 
     def run(ready: CheckedApp) -> None:
         record["job_schema"] = ready.app.job_inputs.model_json_schema() if ready.app.job_inputs else None
+        record["warnings"] = ready.warnings
+        for warning in ready.warnings:
+            logger.warning(warning, extra={"action": "app_warning"})
         _start_layers(ready, config, keys)
         write_record(state_dir, record)
+        link_logs(state_dir)
 
     own = Own(settings.stack, checked, run, connection.stop, output=settings.show_output)
     stack = Stack(connection, keys, state_dir, stops=address is None, record=record, own=own)

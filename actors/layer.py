@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from airside.actors.logs import log_folder, log_to_stderr
 from airside.actors.settings import Settings
 from airside.stack.clocks import SteadyClock
 
@@ -67,7 +68,7 @@ def _insist_on_begin(actor: Any) -> None:
     """Have an actor begin: while Ray takes it for dead, or what it needs is away, it is asked again."""
     while True:
         try:
-            ray.get(actor.begin.remote())
+            actor.begin.remote().future().result()  # `ray.get` would warn of a blocked loop: this thread has none
         except RayError:
             time.sleep(_BEGIN_AGAIN_S)
         else:
@@ -86,6 +87,7 @@ class Layer:
         self._pending: dict[bytes, asyncio.Future[bytes]] = {}
         # After a restart nobody may call for a while: the layer asks itself to begin, again if Ray loses that.
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+            log_to_stderr(logger)
             actor = ray.get_runtime_context().current_actor
             threading.Thread(target=_insist_on_begin, args=(actor,), name="begin", daemon=True).start()
 
@@ -153,6 +155,7 @@ class Layer:
             "node": self._node,
             "ready": self._started,
             "up_s": time.time() - self._born,
+            "logs": log_folder(),
         }
 
     async def stats(self) -> dict[str, Any]:

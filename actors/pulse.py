@@ -125,7 +125,7 @@ class PulseWriter:
         faulthandler.register(_DUMP, file=dump_fd, all_threads=True, chain=False)
         pid = os.getpid()
         thread, inode = (threading.get_ident(), threading.get_native_id()), os.fstat(page_fd).st_ino
-        self.where = Where(pid, page_fd, dump_fd, *thread, _born(pid), inode)
+        self.where = Where(pid, page_fd, dump_fd, *thread, born(pid), inode)
         deadline = Deadline() if lease_s else None
         if deadline is not None:
             _LEASE.pack_into(self._page, _LEASE_AT, boot_s() + lease_s)
@@ -258,7 +258,7 @@ def lives(where: Where) -> bool:
     Raises `OSError` if that cannot be told, for want of a file say: then nobody may take it for dead.
     """
     try:
-        return _born(where.pid) == where.born
+        return born(where.pid) == where.born
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -289,7 +289,7 @@ def _stat(path: str) -> list[str]:
     return Path(f"/proc/{path}/stat").read_text().rpartition(")")[2].split()
 
 
-def _born(pid: int) -> int:
+def born(pid: int) -> int:
     """Return when a process started, in the kernel's ticks; raise `OSError` if there is none or it is a zombie."""
     fields = _stat(str(pid))
     if fields[0] in "ZX":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from airside.actors.journal_reader import JOURNAL
+from airside.actors.pulse import born
 from airside.stack.errors import Misuse
 
 _NAME = "stack.json"
@@ -47,9 +48,25 @@ def remove_record(folder: Path, record_id: str) -> None:
             (folder / _NAME).unlink()
 
 
+def keep(folder: Path, record_id: str) -> None:
+    """Note that this process keeps the stack up, and ends when its record is removed."""
+    record = _read(folder)
+    if record.get("id") == record_id:
+        write_record(folder, {**record, "keeper": [os.getpid(), born(os.getpid())]})
+
+
+def kept_by(record: dict[str, Any]) -> int:
+    """Return the process that keeps a stack up, 0 if there is none (any more)."""
+    match record.get("keeper"):
+        case [int(pid), int(since)]:
+            with contextlib.suppress(OSError):
+                return pid if born(pid) == since else 0
+    return 0
+
+
 def is_recorded(folder: Path, record_id: str) -> bool:
-    """Whether the record of a directory is still this stack's."""
-    return _read(folder).get("id") == record_id
+    """Whether the record of a directory is still this stack's; so it is taken to be where the directory is away."""
+    return not folder.is_dir() or _read(folder).get("id") == record_id
 
 
 def _read(folder: Path) -> dict[str, Any]:

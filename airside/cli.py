@@ -11,9 +11,7 @@ import contextlib
 import importlib
 import json
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from airside.doubts_cli import doubts
+from airside.logs_cli import logs
 from airside.memory_cli import memory
-from airside.options import HERE, AppArgs, AppName, Mode, StateDir
+from airside.options import HERE, StateDir
 from airside.output import json_line
 from airside.run_cli import run
 from airside.runs_cli import runs
 from airside.stack.canonical import as_text
 from airside.stack.errors import AirsideError, Failed, InternalError, InvalidConfig, Misuse, Unreadable
+from airside.stack_cli import down, up
+from airside.status_cli import status
 
 if TYPE_CHECKING:
     from airside.actors.app import App
@@ -48,7 +49,8 @@ app.add_typer(audit, name="audit")
 app.add_typer(memory, name="memory")
 app.add_typer(runs, name="runs")
 app.add_typer(token, name="token")
-app.command()(run)
+for command in (run, up, down, status, logs):
+    app.command()(command)
 
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]
 Credential = Annotated[str, typer.Option("--token", help="a token or API key of whoever decides")]
@@ -146,38 +148,6 @@ def demo(
     from airside.demo.run import run_demo
 
     raise typer.Exit(run_demo(state_dir, yes=yes))
-
-
-@app.command()
-def up(
-    app_name: AppName,
-    app_arg: AppArgs = None,
-    state_dir: StateDir = HERE,
-    mode: Mode = "dedicated",
-) -> None:
-    """Start a stack and keep it running until Ctrl-C or SIGTERM; other processes attach to it."""
-    import airside
-
-    stop = threading.Event()
-    at_terminal = sys.stderr.isatty()
-    if at_terminal:
-        typer.echo("starting ...", err=True)
-    with airside.start(load_app(app_name, app_arg or []), state_dir=state_dir, mode=mode):
-        for number in (signal.SIGINT, signal.SIGTERM):  # after the start: Ray sets handlers of its own
-            signal.signal(number, lambda *_: stop.set())
-        typer.echo(f"up; state in {state_dir.resolve()}")
-        stop.wait()
-    if at_terminal:
-        typer.echo("stopped", err=True)
-
-
-@app.command()
-def status(state_dir: StateDir = HERE) -> None:
-    """Show every layer's health and counts, as JSON."""
-    with attached(state_dir) as stack:
-        found = stack.status()
-    typer.echo(json.dumps(found, indent=1, default=str))
-    raise typer.Exit(1 if any("down" in layer for layer in found.values()) else 0)
 
 
 @app.command()

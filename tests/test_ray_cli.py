@@ -223,10 +223,14 @@ def test_approvals_are_listed_and_decided_by_command(owner: Owner, tmp_path: Pat
 
 
 def test_status_shows_every_layer(owner: Owner) -> None:
-    done = airside_cli("status", env={"AIRSIDE_STATE_DIR": str(owner.state)})
+    done = airside_cli("status", "--json", env={"AIRSIDE_STATE_DIR": str(owner.state)})
     shown = json.loads(done.stdout)
     assert done.returncode == 0 and {"driver", "journal", "policy", "executor/0"} <= set(shown)
     assert all(layer["ready"] for layer in shown.values())
+    screen = airside_cli("status", "--state-dir", str(owner.state))
+    assert screen.returncode == 0 and len(screen.stdout) < 3000 and "waiting for people: 0" in screen.stdout
+    files = airside_cli("logs", "driver", "--state-dir", str(owner.state)).stdout.splitlines()
+    assert Path(files[1].split()[-1]).is_file() and str(shown["driver"]["pid"]) in files[1]
 
 
 def test_killing_nothing_is_said(owner: Owner) -> None:
@@ -296,3 +300,29 @@ def test_a_token_proves_who_it_was_issued_for(state: Path) -> None:
     done = airside_cli("token", "issue", "acme", "ana", "--ttl", "60", "--role", "x", "--state-dir", str(state))
     assert done.returncode == 0 and done.stdout.count(".") == 2
     assert misused("token", "issue", "Not A Tenant", "ana", "--state-dir", str(state)).startswith("airside: ")
+
+
+def test_down_stops_a_stack_and_whoever_keeps_it_up_in_silence(owner: Owner) -> None:
+    """From another terminal, in good order; its logs are found afterwards."""
+    here = ["--state-dir", str(owner.state)]
+    done = airside_cli("down", *here)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+    out, err = owner.process.communicate(timeout=BOUND_S)
+    assert (owner.process.returncode, out, err) == (0, "", "")
+    assert "no stack is up" in misused("down", *here)
+    assert "Driver" in airside_cli("logs", "driver", "--tail", "50", *here).stdout
+
+
+def test_a_stack_on_a_ray_that_runs_is_left_up_and_stopped(tmp_path: Path, local_ray: None) -> None:
+    """`up --address --detach` returns, other commands find it, and `down` ends it and not that Ray."""
+    import ray
+
+    here, joined = ["--state-dir", str(tmp_path)], {"RAY_AUTH_MODE": "token"}
+    app = ["--app", "tests.apps.notes", "--app-arg", f"work={tmp_path}"]
+    address = ray.get_runtime_context().gcs_address
+    up = airside_cli("up", *app, *here, "--address", address, "--detach", env=joined)
+    assert up.returncode == 0 and up.stdout.startswith("up; ") and not up.stderr, up.stderr
+    assert airside_cli("status", *here).returncode == 0
+    down = airside_cli("down", *here)
+    assert (down.returncode, down.stdout, down.stderr) == (0, "stopped\n", "")
+    assert ray.is_initialized() and "no stack is up" in misused("status", *here)
