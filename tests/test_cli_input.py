@@ -79,6 +79,9 @@ class Layers:
         """Return none."""
         return {}
 
+    def stop(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 

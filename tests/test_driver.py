@@ -134,7 +134,7 @@ class Nodes:
         self._answers = iter(answers)
         self.killed = 0
 
-    async def kill(self, node_id: str, where: Where, going_s: float) -> bool:
+    async def kill(self, node_id: str, where: Where, going_s: float = 0.0) -> bool:
         """Say whether it is dead."""
         self.killed += 1
         return next(self._answers)

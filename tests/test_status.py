@@ -240,6 +240,7 @@ def test_an_app_says_it_when_it_is_checked(tmp_path: Path) -> None:
     made = create_app(tmp_path)
     assert made.checked().warnings == ()
     fields = {name: getattr(made, name) for name in ("agents", "tools", "routes", "policy")}
-    poor = App(**fields, directory="tenants: {acme: {budgets: [{unit: cost_microusd, limit: 5}]}}")
+    budgets = "tenants: {acme: {open: true, open_roles: [lead], budgets: [{unit: cost_microusd, limit: 5}]}}"
+    poor = App(**fields, directory=budgets)
     (tools, agents) = poor.checked().warnings
     assert "cannot be called" in tools and "acme" in tools and "@priced" in agents
