@@ -34,6 +34,7 @@ from airside.actors.policy import Policy
 from airside.actors.record import read_record, write_record
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
+from airside.stack.auth import Authenticator
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
 from airside.stack.keyring import KeyRing
 from airside.stack.yaml_source import explain_fields
@@ -185,6 +186,7 @@ def _begin(actors: list[Any]) -> None:
 
 def _start_layers(checked: CheckedApp, plain: LayerConfig, keys: KeyRing) -> None:
     app, version, settings, state_dir = checked.app, checked.app.version, plain.settings, plain.state_dir
+    Authenticator(checked.directory, keys.issuer_public_pem)  # what is wrong with the keys is said now, not by an actor
     sealed = replace(plain, seal_key=keys.seal)
     has_memory = checked.memory is not None
     runtime_app = RuntimeApp(

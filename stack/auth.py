@@ -1,7 +1,9 @@
 """Who is asking: Ed25519 JWTs and API keys, checked against what the server pinned.
 
 Nothing in a token chooses how it is checked: algorithm, issuer, audience and key ids are the directory's.  The size
-is capped before anything is parsed, repeated claims are refused, and `exp` and `nbf` must be there as whole numbers.
+is capped before anything is parsed, repeated claims are refused, and `exp` and `nbf` must be there as whole numbers;
+`iat`, if it is there, is not in the future.  A token may be used until it expires, as often as its holder likes: `jti`
+is not remembered.
 PyJWT checks the signature; what it leaves open (a repeated claim, an audience list, `exp` as text) is closed here.
 """
 
@@ -16,20 +18,18 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from airside.stack.canonical import parse_bounded, write_bounded
-from airside.stack.directory import Directory, Principal, Tenant, lower
+from airside.stack.directory import LOCAL_KEY_ID, Directory, Principal, Tenant, lower
 from airside.stack.errors import AuthRefused, InvalidConfig, InvalidId, InvalidInput
 from airside.stack.ids import parse_principal, parse_tenant
+from airside.stack.public_keys import public_key
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import CLEARANCES, Identity
 
 MAX_TOKEN_BYTES = 8 * 1024
 """Larger than any honest token, small enough to parse without thought."""
-
-LOCAL_KEY_ID = "local"
-"""The key id of the stack's own issuer, whose private key lies in its state directory."""
 
 LOCAL_ISSUER, LOCAL_AUDIENCE = "airside-local", "airside"
 
@@ -41,6 +41,7 @@ _REQUIRED: tuple[tuple[str, type], ...] = (
     ("exp", int),
     ("nbf", int),
 )
+_OPTIONAL: tuple[tuple[str, type], ...] = (("iat", int), ("jti", str))
 _LEEWAY_S = 5
 _LAST_SECOND = 2**40
 _REMEMBERED = 4096
@@ -59,9 +60,12 @@ class Authenticator:
 
     def __init__(self, directory: Directory, local_public_pem: bytes) -> None:
         self._directory = directory
-        self._keys = {LOCAL_KEY_ID: _public(local_public_pem, LOCAL_KEY_ID)}
-        for kid, key in directory.keys.items():
-            self._keys[kid] = _public(key.public_pem.encode(), kid)
+        local = public_key(local_public_pem)
+        self._keys = {kid: public_key(key.public_pem) for kid, key in directory.keys.items()}
+        for kid, key in self._keys.items():
+            if key == local:
+                raise InvalidConfig(f"directory: keys.{kid}: this is the stack's own key: leave it out, it is pinned")
+        self._keys[LOCAL_KEY_ID] = local
         self._api_keys = {
             digest: (tenant, principal)
             for tenant, entry in directory.tenants.items()
@@ -122,15 +126,22 @@ class Authenticator:
         for name, kind in _REQUIRED:
             if type(claims.get(name)) is not kind:
                 raise refuse(ReasonCode.AUTH_CLAIM_MISSING, f"{name} must be {kind.__name__}")
-        if max(claims["exp"], claims["nbf"]) >= _LAST_SECOND or min(claims["exp"], claims["nbf"]) < 0:
-            raise refuse(ReasonCode.AUTH_CLAIM_MISSING, "exp and nbf must be seconds since 1970")
+        for name, kind in _OPTIONAL:
+            if name in claims and type(claims[name]) is not kind:
+                raise refuse(ReasonCode.AUTH_CLAIM_MISSING, f"{name} must be {kind.__name__}, or left out")
+        times = [claims[name] for name in ("exp", "nbf", "iat") if name in claims]
+        if max(times) >= _LAST_SECOND or min(times) < 0:
+            raise refuse(ReasonCode.AUTH_CLAIM_MISSING, "exp, nbf and iat must be seconds since 1970")
+        begins = max(claims["nbf"], claims.get("iat", 0))
         pinned = (LOCAL_ISSUER, LOCAL_AUDIENCE) if local else (self._directory.issuer, self._directory.audience)
         if (claims["iss"], claims["aud"]) != pinned:
             raise refuse(ReasonCode.AUTH_UNTRUSTED, "issuer or audience is not the pinned one")
         if claims["exp"] + _LEEWAY_S <= now_s:
             raise refuse(ReasonCode.AUTH_EXPIRED, f"{now_s - claims['exp']} s ago")
-        if claims["nbf"] - _LEEWAY_S > now_s:
-            raise refuse(ReasonCode.AUTH_NOT_YET_VALID, f"for another {claims['nbf'] - now_s} s")
+        if begins - _LEEWAY_S > now_s:
+            raise refuse(ReasonCode.AUTH_NOT_YET_VALID, f"for another {begins - now_s} s")
+        if claims["exp"] <= begins:
+            raise refuse(ReasonCode.AUTH_CLAIM_MISSING, "exp must be after nbf and iat, or the token is never valid")
 
     def _by_claims(self, claims: dict[str, Any]) -> Identity:
         try:
@@ -184,16 +195,6 @@ def _part(text: str, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise refuse(ReasonCode.AUTH_MALFORMED, f"the {name} is not an object")
     return value
-
-
-def _public(pem: bytes, kid: str) -> Ed25519PublicKey:
-    try:
-        key = serialization.load_pem_public_key(pem)
-    except ValueError as error:
-        raise InvalidConfig(f"directory: keys.{kid}: not a PEM public key: {error}") from None
-    if not isinstance(key, Ed25519PublicKey):
-        raise InvalidConfig(f"directory: keys.{kid}: {type(key).__name__} is not an Ed25519 key")
-    return key
 
 
 def hash_api_key(key: str) -> str:

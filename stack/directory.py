@@ -15,11 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from airside.stack.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
 from airside.stack.deadlines import Deadlines
-from airside.stack.errors import InvalidId
+from airside.stack.errors import InvalidConfig, InvalidId
 from airside.stack.ids import SYSTEM_TENANT, parse_principal, parse_tenant
+from airside.stack.labels import tidy_label
 from airside.stack.ledger import UNIT, Cap, Per
+from airside.stack.public_keys import public_key
 from airside.stack.values import CLEARANCES, Clearance, Limits
 from airside.stack.yaml_source import Lines, read_yaml
+
+LOCAL_KEY_ID = "local"
+"""The key id of the stack's own issuer, whose private key lies in its state directory."""
 
 
 class _Closed(BaseModel):
@@ -119,9 +124,18 @@ class Tenant(_Closed):
 
 
 class IssuerKey(_Closed):
-    """A key tokens may be signed with: Ed25519, as the PEM of the public key."""
+    """A key tokens may be signed with: Ed25519, as the PEM of the public key (`stack/public_keys.py`)."""
 
     public_pem: str
+
+    @field_validator("public_pem")
+    @classmethod
+    def _is_one_key(cls, pem: str) -> str:
+        try:
+            public_key(pem)
+        except InvalidConfig as error:
+            raise ValueError(error.message) from None
+        return pem
 
 
 class Directory(_Closed):
@@ -153,6 +167,32 @@ class Directory(_Closed):
         except InvalidId as error:
             raise ValueError(error.message) from None
         return tenants
+
+    @field_validator("keys")
+    @classmethod
+    def _keys_are_apart(cls, keys: dict[str, IssuerKey]) -> dict[str, IssuerKey]:
+        seen: dict[bytes, str] = {}
+        for kid, key in keys.items():
+            if tidy_label(kid) == LOCAL_KEY_ID:
+                raise ValueError(f"{kid!r} is the id of the stack's own key: call this one something else")
+            raw = public_key(key.public_pem).public_bytes_raw()
+            if raw in seen:
+                raise ValueError(f"{kid!r} and {seen[raw]!r} are the same key: what one may sign the other may")
+            seen[raw] = kid
+        return keys
+
+    @model_validator(mode="after")
+    def _api_keys_are_of_one(self) -> Directory:
+        holders: dict[str, str] = {}
+        for name, tenant in self.tenants.items():
+            for principal, who in tenant.principals.items():
+                for digest in who.api_keys:
+                    holder = f"{principal} of {name}"
+                    if holders.setdefault(digest, holder) != holder:
+                        raise ValueError(
+                            f"one API key of two principals: {holders[digest]} and {holder}: {digest:.20}..."
+                        )
+        return self
 
     def metered(self, units: frozenset[str]) -> frozenset[str]:
         """Return the tenants whose runs share a budget of one of these units."""

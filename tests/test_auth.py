@@ -116,7 +116,20 @@ def test_the_stacks_own_tokens_are_good_and_claims_do_not_override_the_fixed_one
         issue_token(pem_of(generate_private_key(SECP256R1())), tenant="acme", principal="ann", now_s=NOW)
 
 
+def test_a_token_that_ends_before_it_begins_is_never_valid() -> None:
+    for claims in ({"iat": NOW + 3, "exp": NOW + 2}, {"iat": NOW, "exp": NOW}, {"nbf": NOW + 2, "exp": NOW + 1}):
+        assert refused(token(**claims)) == "auth_claim_missing", claims
+    AUTH.identify(token(iat=NOW, exp=NOW + 1, jti="one"), NOW)
+
+
+def test_a_token_may_be_used_until_it_expires() -> None:
+    """As a batch does: its id is not remembered."""
+    text = token(jti="once")
+    assert AUTH.identify(text, NOW) == AUTH.identify(text, NOW + 1)
+
+
 def test_the_clock_may_differ_by_five_seconds_and_no_more() -> None:
+    AUTH.identify(token(iat=NOW + 5), NOW)
     AUTH.identify(token(exp=NOW - 4), NOW)
     assert refused(token(exp=NOW - 5)) == "auth_expired"
     AUTH.identify(token(nbf=NOW + 5), NOW)
@@ -137,6 +150,14 @@ def test_the_clock_may_differ_by_five_seconds_and_no_more() -> None:
         ("nbf", "0", "auth_claim_missing"),
         ("nbf", 0.5, "auth_claim_missing"),
         ("nbf", False, "auth_claim_missing"),
+        ("iat", str(NOW), "auth_claim_missing"),
+        ("iat", NOW + 0.5, "auth_claim_missing"),
+        ("iat", True, "auth_claim_missing"),
+        ("iat", -1, "auth_claim_missing"),
+        ("iat", 2**40, "auth_claim_missing"),
+        ("iat", NOW + 6, "auth_not_yet_valid"),
+        ("iat", NOW + 1000, "auth_not_yet_valid"),
+        ("jti", 5, "auth_claim_missing"),
         ("sub", 5, "auth_claim_missing"),
         ("sub", "a b", "auth_claim_missing"),
         ("sub", "", "auth_claim_missing"),
@@ -357,12 +378,92 @@ def test_limits_whose_names_are_not_text_are_refused_with_their_line(limits: str
         load_directory(f"tenants:\n  acme:\n    limits: {limits}\n")
 
 
-def test_a_key_of_another_kind_is_refused_by_name() -> None:
-    wrong = public_of(generate_private_key(SECP256R1())).decode()
-    for pem, says in ((wrong, "is not an Ed25519 key"), ("nonsense", "not a PEM public key")):
-        directory = load_directory(f"keys: {{k1: {{public_pem: {json.dumps(pem)}}}}}\ntenants: {{acme: {{}}}}\n")
-        with pytest.raises(InvalidConfig, match=f"keys.k1: .*{says}"):
-            Authenticator(directory, public_of(SIGNER))
+def keys_file(**pems: str) -> str:
+    """Return a directory with these keys, the first on line 2."""
+    lines = "".join(f"  {kid}: {{public_pem: {json.dumps(pem)}}}\n" for kid, pem in pems.items())
+    return f"keys:\n{lines}{DIRECTORY}"
+
+
+def pem_of_point(y: int, sign: int = 0) -> str:
+    """Return the PEM of an Ed25519 key whose point is written so."""
+    raw = (y | sign << 255).to_bytes(32, "little")
+    der = bytes.fromhex("302a300506032b6570032100") + raw
+    return f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(der).decode()}\n-----END PUBLIC KEY-----\n"
+
+
+PRIME = 2**255 - 19
+PUBLIC, PUBLIC_2 = public_of(SIGNER).decode(), public_of(OTHER).decode()
+EIGHTH = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+WRONG_KEYS = {
+    "another kind": (public_of(generate_private_key(SECP256R1())).decode(), "is not an Ed25519 key"),
+    "nonsense": ("nonsense", "not a PEM public key"),
+    "nothing": ("", "not a PEM public key"),
+    "two": (PUBLIC_2 + PUBLIC, "several PEM blocks"),
+    "a text before": ("# of the bank\n" + PUBLIC, "nothing else"),
+    "a private key": (pem_of(OTHER).decode(), "this is a private key"),
+    "a private key beside": (PUBLIC + pem_of(OTHER).decode(), "this is a private key"),
+    "half": (PUBLIC[:60] + "\n-----END PUBLIC KEY-----\n", "not a PEM public key"),
+    "no point": (pem_of_point(2), "no point of the curve"),
+    **{
+        f"small {index}": (pem_of_point(y, sign), "anybody can sign")
+        for index, (y, sign) in enumerate(
+            (y, sign) for y in (0, 1, PRIME - 1, EIGHTH, PRIME - EIGHTH) for sign in (0, 1)
+        )
+    },
+    **{f"not canonical {n}": (pem_of_point(PRIME + n), "canonical") for n in (0, 1, 3, 18)},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_KEYS)
+def test_a_key_that_binds_nobody_is_refused_at_load_with_its_line(wrong: str) -> None:
+    pem, says = WRONG_KEYS[wrong]
+    with pytest.raises(InvalidConfig) as caught:
+        load_directory(keys_file(good=PUBLIC, k1=pem))
+    assert caught.value.message.startswith("directory:3: keys.k1.public_pem: ") and says in caught.value.message
+
+
+def test_the_points_of_small_order_are_those_of_the_curve() -> None:
+    """Eight times each of them is nothing, by the curve's own addition."""
+    d = -121665 * pow(121666, -1, PRIME) % PRIME
+
+    def doubled(x: int, y: int) -> tuple[int, int]:
+        k = d * x * x * y * y % PRIME
+        return 2 * x * y * pow(1 + k, -1, PRIME) % PRIME, (y * y + x * x) * pow(1 - k, -1, PRIME) % PRIME
+
+    for y in (0, 1, PRIME - 1, EIGHTH, PRIME - EIGHTH):
+        square = (y * y - 1) * pow(d * y * y + 1, -1, PRIME) % PRIME
+        root = pow(square, (PRIME + 3) // 8, PRIME)
+        x = root if root * root % PRIME == square else root * pow(2, (PRIME - 1) // 4, PRIME) % PRIME
+        assert x * x % PRIME == square
+        assert doubled(*doubled(*doubled(x, y))) == (0, 1)
+
+
+@pytest.mark.parametrize("kid", ["local", "LOCAL", "' local'"])
+def test_no_key_of_a_directory_takes_the_place_of_the_stacks_own(kid: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"directory:1: keys: .*the stack's own key"):
+        load_directory(keys_file(**{kid: PUBLIC_2}))
+
+
+def test_one_key_under_two_ids_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match=r"directory:1: keys: .*'b' and 'a' are the same key"):
+        load_directory(keys_file(a=PUBLIC_2, b=PUBLIC_2.replace("\n", "\r\n")))
+    with pytest.raises(InvalidConfig, match=r"keys\.mine: this is the stack's own key"):
+        Authenticator(load_directory(keys_file(mine=PUBLIC)), public_of(SIGNER))
+
+
+def test_one_api_key_of_two_principals_is_refused() -> None:
+    key = hash_api_key(API_KEY)
+    with pytest.raises(InvalidConfig, match="one API key of two principals: ann of a and bob of b"):
+        load_directory(
+            f"tenants:\n  a: {{principals: {{ann: {{api_keys: ['{key}']}}}}}}\n"
+            f"  b: {{principals: {{bob: {{api_keys: ['{key}']}}}}}}\n"
+        )
+
+
+def test_open_roles_of_a_tenant_that_is_not_open_are_refused() -> None:
+    for field in ("open_roles", "open_scopes"):
+        with pytest.raises(InvalidConfig, match=r"directory:2: tenants.a: .*open: true"):
+            load_directory(f"tenants:\n  a: {{{field}: [guest]}}\n")
 
 
 def test_a_pinned_key_of_another_issuer_signs_under_its_own_id() -> None:
