@@ -22,7 +22,7 @@ import typer
 from airside.doubts_cli import doubts
 from airside.logs_cli import logs
 from airside.memory_cli import memory
-from airside.options import HERE, StateDir
+from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before
 from airside.output import json_line
 from airside.run_cli import run
 from airside.runs_cli import runs
@@ -54,6 +54,12 @@ for command in (run, up, down, status, logs):
 
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]
 Credential = Annotated[str, typer.Option("--token", help="a token or API key of whoever decides")]
+Note = Annotated[str, typer.Option(help="why, for the journal and whoever asked")]
+ApprovalArgument = Annotated[str, typer.Argument(help="the approval's id, as `airside approvals` shows it")]
+SwitchScopeText = Annotated[
+    str, typer.Argument(help="all, tenant, principal (as TENANT/PRINCIPAL), run, tool, or version")
+]
+SwitchTarget = Annotated[str, typer.Argument(help="which; nothing for all")]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -155,7 +161,7 @@ def kill(
     run_id: Annotated[str, typer.Option("--run", help="a run's id")] = "",
     tenant: Annotated[str, typer.Option(help="all runs of a tenant")] = "",
     everything: Annotated[bool, typer.Option("--all", help="all runs")] = False,
-    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    why: Why = "",
     state_dir: StateDir = HERE,
 ) -> None:
     """End runs, whatever they are doing."""
@@ -176,9 +182,9 @@ def _switched(scope: str, target: str) -> dict[str, Any]:
 
 @switch.command()
 def off(
-    scope: Annotated[str, typer.Argument(help="all, tenant, principal (as TENANT/PRINCIPAL), run, tool, or version")],
-    target: Annotated[str, typer.Argument(help="which; nothing for all")] = "",
-    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    scope: SwitchScopeText,
+    target: SwitchTarget = "",
+    why: Why = "",
     for_s: Annotated[float, typer.Option("--for", help="seconds; without it until it is switched on")] = 0,
     state_dir: StateDir = HERE,
 ) -> None:
@@ -189,9 +195,9 @@ def off(
 
 @switch.command()
 def on(
-    scope: str,
-    target: Annotated[str, typer.Argument()] = "",
-    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    scope: SwitchScopeText,
+    target: SwitchTarget = "",
+    why: Why = "",
     state_dir: StateDir = HERE,
 ) -> None:
     """Take a switch back."""
@@ -211,8 +217,8 @@ def switch_list(state_dir: StateDir = HERE) -> None:
 
 @app.command()
 def rollback(
-    run_id: str,
-    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    run_id: RunArgument,
+    why: Why = "",
     state_dir: StateDir = HERE,
 ) -> None:
     """Undo what an ended run did, latest first; one JSON object a call, exit code 1 if something is left."""
@@ -230,7 +236,7 @@ def settle(
     run_id: Annotated[str, typer.Argument(help="a run's id; or one of the keys listed, if there are several")],
     happened: Annotated[bool, typer.Option("--happened/--not-happened", help="what you found out")],
     output: Annotated[str, typer.Option(help="the call's result, as JSON")] = "null",
-    why: Annotated[str, typer.Option(help="kept in the journal")] = "",
+    why: Why = "",
     state_dir: StateDir = HERE,
 ) -> None:
     """Say what became of a run's call in doubt: one that waits goes on, of one that has ended it is put on record."""
@@ -240,16 +246,17 @@ def settle(
 
 
 @approvals.callback(invoke_without_command=True)
-def approvals_show(context: typer.Context, tenant: str = "", state_dir: StateDir = HERE) -> None:
+def approvals_show(context: typer.Context, tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
     """Show what waits, oldest first: the call, and a line for each value with where it comes from."""
-    if context.invoked_subcommand is None:
-        with attached(state_dir) as stack:
-            for approval in stack.approvals(tenant or None):
-                typer.echo("\n".join(approval.lines()))
+    if context.invoked_subcommand is not None:
+        return nothing_before(context)
+    with attached(state_dir) as stack:
+        for approval in stack.approvals(tenant or None):
+            typer.echo("\n".join(approval.lines()))
 
 
 @approvals.command("list")
-def approvals_list(tenant: str = "", state_dir: StateDir = HERE) -> None:
+def approvals_list(tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
     """List what waits, oldest first, one JSON object a line."""
     import msgspec
 
@@ -261,7 +268,11 @@ def approvals_list(tenant: str = "", state_dir: StateDir = HERE) -> None:
 
 @approvals.command()
 def approve(
-    approval_id: str, principal: As = "", credential: Credential = "", note: str = "", state_dir: StateDir = HERE
+    approval_id: ApprovalArgument,
+    principal: As = "",
+    credential: Credential = "",
+    note: Note = "",
+    state_dir: StateDir = HERE,
 ) -> None:
     """Approve a call."""
     with attached(state_dir) as stack:
@@ -270,7 +281,11 @@ def approve(
 
 @approvals.command()
 def reject(
-    approval_id: str, principal: As = "", credential: Credential = "", note: str = "", state_dir: StateDir = HERE
+    approval_id: ApprovalArgument,
+    principal: As = "",
+    credential: Credential = "",
+    note: Note = "",
+    state_dir: StateDir = HERE,
 ) -> None:
     """Reject a call."""
     with attached(state_dir) as stack:
@@ -279,11 +294,11 @@ def reject(
 
 @approvals.command()
 def edit(
-    approval_id: str,
+    approval_id: ApprovalArgument,
     arguments: Annotated[str, typer.Argument(help="the new arguments, a JSON object")],
     principal: As = "",
     credential: Credential = "",
-    note: str = "",
+    note: Note = "",
     state_dir: StateDir = HERE,
 ) -> None:
     """Approve a call with other arguments; it is validated and gated again."""
@@ -318,7 +333,9 @@ def verify(state_dir: StateDir = HERE) -> None:
 
 
 @audit.command()
-def query(sql: str, state_dir: StateDir = HERE) -> None:
+def query(
+    sql: Annotated[str, typer.Argument(help="one SELECT, over events, runs and outcomes")], state_dir: StateDir = HERE
+) -> None:
     """Answer one SELECT over `events`, `runs` and `outcomes`, one JSON object a row."""
     from airside.actors.audit import open_audit
 
@@ -328,7 +345,7 @@ def query(sql: str, state_dir: StateDir = HERE) -> None:
 
 
 @audit.command()
-def story(run_id: str, state_dir: StateDir = HERE) -> None:
+def story(run_id: RunArgument, state_dir: StateDir = HERE) -> None:
     """Tell a run: what happened, and why."""
     from airside.actors.audit import open_audit
 
@@ -338,8 +355,8 @@ def story(run_id: str, state_dir: StateDir = HERE) -> None:
 
 @token.command()
 def issue(
-    tenant: str,
-    principal: str,
+    tenant: Annotated[str, typer.Argument(help="whose principal it is for")],
+    principal: Annotated[str, typer.Argument(help="whom it proves its holder to be")],
     ttl: Annotated[int, typer.Option(help="seconds it is good for")] = 3600,
     role: Annotated[list[str] | None, typer.Option(help="for a tenant that is open; repeatable")] = None,
     scope: Annotated[list[str] | None, typer.Option(help="for a tenant that is open; repeatable")] = None,

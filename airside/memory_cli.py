@@ -15,12 +15,17 @@ memory = typer.Typer(no_args_is_help=True, help="What is kept of runs: search it
 
 ParquetFile = Annotated[Path, typer.Argument(parser=path_of, help="a Parquet file")]
 Tenant = Annotated[str, typer.Option(help="whose memory")]
+RecordArgument = Annotated[str, typer.Argument(help="the record's id, as `airside memory records` shows it")]
 Credential = Annotated[str, typer.Option("--token", help="a token or API key of a principal with role memory_keeper")]
 
 
 @memory.command()
 def search(
-    query: str, tenant: Tenant, top_k: int = 4, min_score: float | None = None, state_dir: StateDir = HERE
+    query: Annotated[str, typer.Argument(help="what a run would ask for")],
+    tenant: Tenant,
+    top_k: Annotated[int, typer.Option(help="how many records at most")] = 4,
+    min_score: Annotated[float | None, typer.Option(help="the least probability of being relevant")] = None,
+    state_dir: StateDir = HERE,
 ) -> None:
     """Show what a run with every clearance would recall, best first, with why."""
     from airside.cli import attached
@@ -46,7 +51,13 @@ def records(tenant: Tenant, token: Credential = "", state_dir: StateDir = HERE) 
 
 
 @memory.command()
-def pin(record_id: str, tenant: Tenant, off: bool = False, token: Credential = "", state_dir: StateDir = HERE) -> None:
+def pin(
+    record_id: RecordArgument,
+    tenant: Tenant,
+    off: Annotated[bool, typer.Option("--off", help="as long as its kind does, from now")] = False,
+    token: Credential = "",
+    state_dir: StateDir = HERE,
+) -> None:
     """Let a record stay for ever; with --off, as long as its kind does from now."""
     from airside.cli import attached
 
@@ -56,7 +67,11 @@ def pin(record_id: str, tenant: Tenant, off: bool = False, token: Credential = "
 
 @memory.command()
 def quarantine(
-    record_id: str, tenant: Tenant, release: bool = False, token: Credential = "", state_dir: StateDir = HERE
+    record_id: RecordArgument,
+    tenant: Tenant,
+    release: Annotated[bool, typer.Option("--release", help="let it be recalled again")] = False,
+    token: Credential = "",
+    state_dir: StateDir = HERE,
 ) -> None:
     """Keep a record from being recalled; with --release, let it be again."""
     from airside.cli import attached
@@ -96,7 +111,12 @@ def export(path: ParquetFile, tenant: Tenant, state_dir: StateDir = HERE) -> Non
 
 
 @memory.command("import")
-def import_from(path: ParquetFile, tenant: Tenant, trust: str = "medium", state_dir: StateDir = HERE) -> None:
+def import_from(
+    path: ParquetFile,
+    tenant: Tenant,
+    trust: Annotated[str, typer.Option(help="low, medium or high: how far they are believed")] = "medium",
+    state_dir: StateDir = HERE,
+) -> None:
     """Offer memory the live records of a file that export wrote."""
     from airside.cli import attached
     from airside.stack.values import TRUSTS

@@ -30,6 +30,8 @@ StateDir = Annotated[
 AppName = Annotated[str, typer.Option("--app", help="MODULE, or MODULE:NAME; NAME is an App or makes one")]
 AppArgs = Annotated[list[str] | None, typer.Option("--app-arg", help="NAME=VALUE for what makes the app; repeatable")]
 Mode = Annotated[str, typer.Option(envvar="AIRSIDE_MODE", help="dedicated or pooled")]
+Why = Annotated[str, typer.Option(help="kept in the journal")]
+RunArgument = Annotated[str, typer.Argument(help="the run's id")]
 OfTenant = Annotated[str, typer.Option("--tenant", help="of this tenant only")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, everything")]
 HERE = Path(".airside")

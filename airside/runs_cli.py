@@ -7,7 +7,20 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from airside.options import HERE, AsJson, OfTenant, StateDir, brief, clock, money, nothing_before, since_of, span, table
+from airside.options import (
+    HERE,
+    AsJson,
+    OfTenant,
+    RunArgument,
+    StateDir,
+    brief,
+    clock,
+    money,
+    nothing_before,
+    since_of,
+    span,
+    table,
+)
 from airside.output import json_line
 from airside.stack.overview import ACTIVE, RunDetail, RunStep, RunSummary
 
@@ -65,7 +78,7 @@ def _row(run: RunSummary) -> list[str]:
 
 @runs.command()
 def show(
-    run_id: Annotated[str, typer.Argument(help="the run's id, or a branch's")],
+    run_id: RunArgument,
     as_json: AsJson = False,
     state_dir: StateDir = HERE,
 ) -> None:

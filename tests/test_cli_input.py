@@ -407,3 +407,24 @@ def test_an_app_that_cannot_be_made_is_one_line(
 def test_an_interrupted_batch_is_an_interrupt_that_names_its_runs() -> None:
     with pytest.raises(KeyboardInterrupt, match="0 of 1 jobs have ended; 1 runs go on"):
         raise BatchInterrupted([None], {RUN: 0}, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), list(commands()), ids=lambda each: " ".join(each) if isinstance(each, list) else ""
+)
+def test_every_command_says_what_it_does_and_what_each_of_its_arguments_is(words: list[str], command: Any) -> None:
+    """In `--help`: nobody has to guess what a word or an option means."""
+    assert command.help and command.help.strip().endswith("."), words
+    silent = [parameter.name for parameter in command.params if not getattr(parameter, "help", "")]
+    assert not silent, f"airside {' '.join(words)}: {silent}"
+
+
+@pytest.mark.parametrize("group", ["runs", "doubts", "approvals"])
+def test_an_option_that_a_subcommand_would_not_see_is_refused(
+    group: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A state directory given before `list` is no other one's: it is said where it belongs."""
+    inner = "show" if group == "runs" else "list"
+    line = [group, "--state-dir", str(world.folder), inner, *([RUN] if group == "runs" else [])]
+    code, _, err = airside_says(capsys, *line)
+    assert code == 2 and f"--state-dir: give it after `{inner}`" in err
