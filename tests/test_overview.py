@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from airside.actors.audit import JournalFile, journal_file
 from airside.actors.journal_store import JournalStore
 from airside.actors.overview import list_runs
 from airside.actors.telling import story_of
-from airside.cli import main
 from airside.stack import events as ev
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.events import decode_event
@@ -28,6 +27,7 @@ from airside.stack.overview import RunDetail, detail_of
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.topology import Done
 from airside.stack.values import Spend, ToolResult
+from tests.commands import airside
 from tests.helpers import RUN, Driven
 from tests.simulate import play
 
@@ -57,9 +57,10 @@ def _tenant(entries: list[Any]) -> TenantId:
 
 
 @pytest.fixture(scope="module")
-def journal(folder: Path) -> JournalFile:
+def journal(folder: Path) -> Iterator[JournalFile]:
     """That journal, read from its file."""
-    return journal_file(folder)
+    with closing(journal_file(folder)) as opened:
+        yield opened
 
 
 def runs_of(journal: JournalFile) -> dict[str, list[ev.Event]]:
@@ -210,14 +211,6 @@ def test_events_of_another_version_do_not_stop_the_list(tmp_path: Path) -> None:
 
 
 # By command.
-
-
-def airside(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["airside", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 def test_the_commands_list_and_show(

@@ -218,6 +218,8 @@ def test_approvals_are_listed_and_decided_by_command(owner: Owner, tmp_path: Pat
         "cli-edit": "completed",
         "cli-kill": "killed_by_operator",
     }
+    story = airside_cli("audit", "story", waits["cli-edit"]["run_id"], *here).stdout
+    assert "approval asked: pay" in story and "vote: lea (lead) edits to" in story, story
     amounts = [owner.ledger.amounts(name) for name in rows]
     assert amounts == [[9], [], [1], []] and batch.returncode == 1
 

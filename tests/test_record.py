@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,12 +18,12 @@ from airside.actors.audit import journal_file
 from airside.actors.journal_store import JournalStore
 from airside.actors.launch import connect
 from airside.actors.record import is_recorded, read_record, remove_record, write_record
-from airside.cli import main
 from airside.stack.errors import AirsideError, Misuse, Unreadable
 from airside.stack.events import encode_event
 from airside.stack.journaling import Append
 from airside.stack.keyring import KeyRing
 from airside.stack.runlog import entry_of
+from tests.commands import airside
 from tests.helpers import RUN, submitted
 
 
@@ -119,14 +118,6 @@ def test_only_a_stacks_own_record_is_removed(live: Path) -> None:
 
 
 # The commands on such a directory.
-
-
-def airside(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["airside", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 ORDERS = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from airside.actors.app import App
 from airside.actors.logs import LINK, log_files
 from airside.actors.pulse import born
 from airside.actors.record import is_recorded, keep, kept_by, read_record, write_record
-from airside.cli import main
 from airside.options import bounded, brief, span
 from airside.stack.agents import priced
 from airside.stack.directory import load_directory
@@ -24,6 +22,7 @@ from airside.stack.pricing import unpriced
 from airside.stack.spending import Spending
 from airside.status_cli import EXPECTED, screen
 from tests.apps.notes import create_app
+from tests.commands import airside
 from tests.helpers import spec
 
 COUNTS = st.integers(0, 10**6)
@@ -142,14 +141,6 @@ def test_every_layers_log_is_found_by_its_process(tmp_path: Path) -> None:
     found = log_files(tmp_path, {1: "executor/1"})
     assert [(f.layer, f.pid, f.is_live) for f in found] == [("driver", 2, False), ("executor/1", 1, True)]
     assert found[1].path == live and found[1].size == live.stat().st_size
-
-
-def airside(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["airside", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 def test_the_logs_of_a_stack_that_is_gone_are_found(
