@@ -65,6 +65,7 @@ def runs_list(
         typer.echo(f"the newest {limit}; there may be more: --limit, --since", err=True)
 
 
+_SHOWN_ARGUMENTS = 12
 _HEAD = ["RUN", "SUBMITTED", "WHO", "JOB", "STATUS", "WHY OR WHERE", "STEPS", "COST", "ACTIVE"]
 
 
@@ -129,8 +130,17 @@ def _step(step: RunStep) -> list[str]:
     parts.append(f"took {span(step.took_us)}" if step.took_us else "")
     parts.append(money(step.cost_microusd) if step.cost_microusd else "")
     action = step.action or "(nothing yet)"
-    lines = [f"  step {step.step}  {step.agent}: {action} {brief(step.arguments, 200)}"]
+    lines = [f"  step {step.step}  {step.agent}: {action} {_arguments(step.arguments)}"]
     lines.append("      " + ", ".join(part for part in parts if part))
     if step.detail:
         lines.append(f"      {brief(step.detail, 200)}")
     return [line for line in lines if line.strip()]
+
+
+def _arguments(arguments: Any) -> str:
+    """Return arguments in brief, each of them to be seen: whom and how much, whatever the text beside it."""
+    if not isinstance(arguments, dict):
+        return brief(arguments, 200)
+    shown = [f"{brief(name, 40)}={brief(value, 60)}" for name, value in list(arguments.items())[:_SHOWN_ARGUMENTS]]
+    more = len(arguments) - len(shown)
+    return ", ".join(shown) + (f", and {more} more" if more else "")

@@ -17,6 +17,7 @@ from airside.actors.audit import JournalFile, journal_file
 from airside.actors.journal_store import JournalStore
 from airside.actors.overview import list_runs
 from airside.actors.telling import story_of
+from airside.runs_cli import told
 from airside.stack import events as ev
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.events import decode_event
@@ -169,6 +170,17 @@ def test_a_step_says_what_was_proposed_decided_and_done() -> None:
     assert (step.cost_microusd, step.tokens, step.attempts) == (5, 7, 1) and step.decided_us > 0
     assert (last.action, last.arguments, last.outcome) == ("finish", "paid", "ok")
     assert (found.run.status, found.answer, found.run.steps) == ("completed", "paid", 2)
+
+
+def test_every_argument_of_a_step_is_to_be_seen() -> None:
+    """Whom a mail goes to is shown beside however long a text, and each line stays a line."""
+
+    def strides(run: Driven) -> None:
+        run.propose(body="x" * 100_000 + "\n\x1b[2J", to="kim", **{f"n{n}": n for n in range(50)})
+
+    text = "\n".join(told(driven(strides)))
+    assert "to=kim" in text and "characters)" in text and "and 40 more" in text and "\x1b" not in text
+    assert max(map(len, text.splitlines())) < 1500
 
 
 def test_what_a_run_waits_for_is_said_while_it_does() -> None:
