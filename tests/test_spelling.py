@@ -289,3 +289,22 @@ def test_a_rule_about_a_label_no_run_has_is_refused_with_its_line(label: str) ->
 def test_the_stacks_own_labels_can_be_asked_for(label: str) -> None:
     """As they are written."""
     load_bundle(f"version: v1\nrules: [{{id: a, outcome: deny, when: {{labels: [{label}]}}}}]\n")
+
+
+def test_ingress_passes_labels_on_tidy_and_refuses_what_nearly_is_one() -> None:
+    """A request that an outsider wrote is `untrusted` however its sender spells it."""
+    from pathlib import Path
+
+    from airside.actors.ingress import Ingress
+    from airside.actors.layer import LayerConfig
+    from airside.actors.settings import Settings
+    from airside.stack.directory import load_directory
+
+    directory = load_directory("tenants: {acme: {principals: {ann: {}}}}")
+    config = LayerConfig(Settings(), Path("unused"), seal_key=b"k" * 32)
+    ingress = Ingress(config, directory, b"", frozenset({"vip"}))
+    data = b'{"text": "x", "labels": ["Untrusted", "untrusted ", "VIP"]}'
+    assert ingress._request(data, identity(), b"n").labels == ("untrusted", "untrusted", "vip")
+    for wrong in ("untrused", "other", '\\"untrusted\\"'):
+        with pytest.raises(InvalidInput, match="label"):
+            ingress._request(f'{{"text": "x", "labels": ["{wrong}"]}}'.encode(), identity(), b"n")
