@@ -19,6 +19,7 @@ from urllib.parse import SplitResult
 import msgspec
 
 from airside.actors.layer import logger, now_us
+from airside.stack.errors import text_of
 from airside.stack.notices import Notice
 from airside.stack.webhooks import sign
 
@@ -113,7 +114,7 @@ class Announcer:
                 _break_off(connection)  # so that its thread comes back, whatever trickles in
                 return f"no answer in {ANSWER_S:.0f} s"
             except Exception as error:
-                return f"{type(error).__name__}: {error}"
+                return text_of(error, 500)
         return "" if 200 <= status < 300 else f"status {status}" + ", which is not followed" * (300 <= status < 400)
 
     def stats(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ import msgspec
 
 from airside.actors.announcing import GIVEN_UP_S, Announcer, OnApproval
 from airside.actors.layer import Layer, LayerConfig, control, logger, now_us, steady_us
+from airside.actors.serving import ListMethod
 from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
 from airside.stack.approvals import (
     Approval,
@@ -51,8 +52,12 @@ class Approvals(Layer):
         self._driver = Remote(self.config.settings, "driver")
         self._check = Remote(self.config.settings, "policy").coalesced("check", str)
         self._identities = IdentityChecker(self.config.seal_key)
-        self._request = msgspec.json.Decoder(ApprovalRequested).decode
-        self._vote = msgspec.msgpack.Decoder(Vote).decode
+        self._request = ListMethod(
+            name="request", decode=msgspec.json.Decoder(ApprovalRequested).decode, encode=encode_json
+        )
+        self._vote = ListMethod(
+            name="vote", decode=msgspec.msgpack.Decoder(Vote).decode, unreadable=_not_counted, failed=_not_counted
+        )
         self._writing = asyncio.Lock()
         rows = await self._journal.remote.insist("rows", "approvals")
         events = [decode_approval_event(row[0]) for row in rows]
@@ -84,27 +89,26 @@ class Approvals(Layer):
         """Register approvals durably; answer the decision of those that have one, else nil."""
         await self.ready()
 
-        async def one(item: bytes) -> bytes:
-            wanted = self._request(item)
-            async with self._writing:
-                approval = self._book.get(wanted.approval_id) or await self._append(wanted)
-            return encode_json(decision_of(approval, self.config.seal_key, now_us()))
+        return await self.answer_each(self._request, batch, self._requested)
 
-        return await self.answer_each(batch, one)
+    async def _requested(self, wanted: ApprovalRequested) -> ApprovalDecided | None:
+        async with self._writing:
+            approval = self._book.get(wanted.approval_id) or await self._append(wanted)
+        return decision_of(approval, self.config.seal_key, now_us())
 
     async def vote(self, batch: list[bytes]) -> list[bytes]:
         """Count votes, or say why they do not count."""
         await self.ready()
 
-        async def one(item: bytes) -> bytes:
-            try:
-                return encode(await self._count(self._vote(item)))
-            except LayerUnavailable as error:
-                return encode(VoteReply(ok=False, code="unavailable", message=f"{error.message}: vote again"))
-            except AirsideError as error:
-                return encode(VoteReply(ok=False, code="invalid", message=error.message))
+        return await self.answer_each(self._vote, batch, self._voted)
 
-        return await self.answer_each(batch, one)
+    async def _voted(self, vote: Vote) -> VoteReply:
+        try:
+            return await self._count(vote)
+        except LayerUnavailable as error:
+            return VoteReply(ok=False, code="unavailable", message=f"{error.message}: vote again")
+        except AirsideError as error:
+            return VoteReply(ok=False, code="invalid", message=error.message)
 
     async def _count(self, vote: Vote) -> VoteReply:
         subject = vote_subject(vote.approval_id, vote.verdict, vote.arguments)
@@ -203,7 +207,11 @@ class Approvals(Layer):
         delivery = encode(Delivery(run_id=approval.request.run_id, event=encode_event(decided)))
         while True:
             try:
-                await self._driver.insist("deliver", [delivery])
+                (taken,) = await self._driver.insist("deliver", [delivery])
+                if taken is not True:
+                    logger.error(
+                        "%s cannot be delivered", approval.request.approval_id, extra={"action": "undeliverable"}
+                    )
                 return
             except LayerUnavailable:
                 logger.warning("the driver does not answer", extra={"action": "approval_undelivered"})
@@ -227,6 +235,10 @@ class Approvals(Layer):
             "undelivered": len(self._deliveries),
             "notices": self._announcer.stats(),
         }
+
+
+def _not_counted(why: str) -> VoteReply:
+    return VoteReply(ok=False, code="unavailable", message=f"it is not known to have been counted: {why}")
 
 
 control(Approvals.stats)

@@ -88,6 +88,11 @@ def judge(admit: Admit, identities: IdentityChecker, routes: frozenset[str], ver
     )
 
 
+def not_admitted(why: str) -> Ticket:
+    """Return the refusal of what could not be read or handled."""
+    return Ticket(reason_code=ReasonCode.INTERNAL_ERROR, message=f"it may have been admitted: {why}")
+
+
 def is_meant(order: Order, run_id: RunId, tenant: TenantId) -> bool:
     """Whether an operator\'s order is for this run."""
     if order.scope == "all":

@@ -16,7 +16,7 @@ from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.settings import Settings
 from airside.actors.steps import Answer, Found, Pause, Steps, drive
 from airside.actors.stopping import close_layers, end_actors
-from airside.stack.errors import LayerUnavailable, Misuse
+from airside.stack.errors import LayerUnavailable, Misuse, text_of
 
 _AGAIN_S = 0.1
 _SAY_WHOSE = ("driver", "journal", "policy", "approvals", "ingress")
@@ -72,11 +72,11 @@ class Connection:
                 if ends is not None and time.monotonic() > ends:
                     raise TimeoutError(f"{name}.{method}: no answer in {within_s:.1f} s") from None
                 if time.monotonic() > until:
-                    raise LayerUnavailable(f"{name}.{method}: {type(error).__name__}: {error}"[:300]) from None
+                    raise LayerUnavailable(f"{name}.{method}: {text_of(error, 300)}") from None
                 yield Pause(_AGAIN_S)
             except RayError as error:
                 cause = getattr(error, "cause", None) or error
-                raise LayerUnavailable(f"{name}.{method}: {cause}"[:500]) from None
+                raise LayerUnavailable(f"{name}.{method}: {text_of(cause, 500)}") from None
 
     def ask(self, layer: str, method: str, *args: Any) -> Any:
         """Call a layer from this thread; as `call`."""

@@ -23,6 +23,7 @@ from airside.actors.books import (
     is_meant,
     judge,
     latest_epoch,
+    not_admitted,
     open_order,
 )
 from airside.actors.doubts import DoubtDesk
@@ -30,13 +31,14 @@ from airside.actors.fleet import Fleet
 from airside.actors.layer import LayerConfig, control, logger, now_us, steady_us
 from airside.actors.pulse import boot_s
 from airside.actors.rollbacks import Rollbacks
+from airside.actors.serving import ListMethod, as_it_is
 from airside.actors.stubs import Remote, RemoteJournal, RemoteTools, encode
 from airside.actors.switchboard import Switchboard
 from airside.actors.watching import Watching
 from airside.stack import events as ev
 from airside.stack.admission import AdmissionQueue, TenantShare
 from airside.stack.directory import Directory
-from airside.stack.errors import AirsideError, LayerUnavailable
+from airside.stack.errors import AirsideError, ItemFailed, LayerUnavailable
 from airside.stack.identity import IdentityChecker
 from airside.stack.ids import PrincipalId, RunId, TenantId, root_of
 from airside.stack.journaling import Append
@@ -53,6 +55,10 @@ SHED = {"action": "load_shed"}
 
 STOP_S = 0.3
 """How long a run that was told to end may take before its process is looked at; one that yields takes milliseconds."""
+
+
+APPEND_AGAIN_S = 0.5
+"""Between attempts to make one admission durable, if the journal answers that it cannot."""
 
 
 class Driver(Watching):
@@ -86,9 +92,12 @@ class Driver(Watching):
             settings, self._journal, policy, is_live=self._runs.__contains__, specs=self._fleet.specs
         )
         self._identities = IdentityChecker(self.config.seal_key)
-        self._admit_message = msgspec.msgpack.Decoder(Admit).decode
-        self._report_message = msgspec.msgpack.Decoder(Report).decode
-        self._delivery_message = msgspec.msgpack.Decoder(Delivery).decode
+        decoder = msgspec.msgpack.Decoder
+        self._admit = ListMethod(
+            name="admit", decode=decoder(Admit).decode, unreadable=not_admitted, failed=not_admitted
+        )
+        self._report = ListMethod[Report, bool](name="report", decode=decoder(Report).decode)
+        self._deliver = ListMethod[Delivery, bool](name="deliver", decode=decoder(Delivery).decode, encode=as_it_is)
         self._queue = AdmissionQueue(self._share, settings.cell_concurrency)
         self._load = LoadLimit(settings.cell_concurrency, late_s=settings.lease_s * LATE_SHARE)
         self._queue.places = self._load.limit
@@ -119,19 +128,13 @@ class Driver(Watching):
     async def admit(self, batch: list[bytes]) -> list[bytes]:
         """Admit requests durably, or refuse them; one ticket each."""
         await self.ready()
-        tickets: list[Ticket] = []
-        appends: list[tuple[int, ev.RunSubmitted]] = []
-        for item in batch:
-            verdict = judge(self._admit_message(item), self._identities, self._routes, self._version)
-            if isinstance(verdict, ev.RunSubmitted):
-                appends.append((len(tickets), verdict))
-                tickets.append(Ticket(run_id=verdict.run_id))
-            else:
-                tickets.append(verdict)
-        outcomes = await asyncio.gather(*(self._enter(event) for _, event in appends))
-        for (i, _), refused in zip(appends, outcomes, strict=True):
-            tickets[i] = refused or tickets[i]
-        return [encode(ticket) for ticket in tickets]
+        return await self._admit.all_later(batch, self._admitted)
+
+    async def _admitted(self, admit: Admit) -> Ticket:
+        verdict = judge(admit, self._identities, self._routes, self._version)
+        if isinstance(verdict, Ticket):
+            return verdict
+        return await self._enter(verdict) or Ticket(run_id=verdict.run_id)
 
     async def _enter(self, event: ev.RunSubmitted) -> Ticket | None:
         """Queue a run and make its admission durable; return the refusal if there is one."""
@@ -145,13 +148,13 @@ class Driver(Watching):
         )
         if blocked is not None:
             return Ticket(reason_code=ReasonCode.SWITCHED_OFF, message=str(blocked))
+        append = Append(tenant=tenant, stream=run_id, epoch=0, first_seq=0, entries=(entry_of(event),))
         wait_s = self._queue.offer(tenant, run_id, now_us=steady_us())
         if wait_s is not None:
             message = f"the queue of {tenant} is full, or it submits faster than it may"
             return Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message=message, retry_after_s=wait_s)
         placed = self._runs[run_id] = Placed(tenant=tenant, epoch=0)
         self._deadlines.watch(run_id, tenant, min(event.at_us, steady_us()))
-        append = Append(tenant=tenant, stream=run_id, epoch=0, first_seq=0, entries=(entry_of(event),))
         while True:
             try:
                 reply = await self._journal.append(append)
@@ -159,6 +162,7 @@ class Driver(Watching):
             except LayerUnavailable:
                 # It may be durable all the same: nobody is told anything until that is known.
                 logger.warning("the admission of %s waits for the journal", run_id, extra={"action": "admission_waits"})
+                await asyncio.sleep(APPEND_AGAIN_S)
         if reply.verdict == "ok":
             placed.events = [entry.body for entry in append.entries]
         placed.durable.set()  # fenced: it was admitted before this driver began, and is read from the journal
@@ -200,8 +204,10 @@ class Driver(Watching):
             while run_id in self._runs and placed.condemned is None and self._fleet.seat(placed.seat) is None:
                 try:
                     await self._place(run_id, placed)
-                except LayerUnavailable as error:
+                except (LayerUnavailable, ItemFailed) as error:
                     logger.warning("%s is placed again: %s", run_id, error, extra={"action": "placing_failed"})
+                    if isinstance(error, ItemFailed):
+                        self._count_broken(run_id, placed)
                     placed.seat = ""
                     await asyncio.sleep(pause)
                     pause = min(1.0, pause * 2)
@@ -267,11 +273,13 @@ class Driver(Watching):
     async def report(self, batch: list[bytes]) -> list[bytes]:
         """Take in how runs stand."""
         await self.ready()
-        for item in batch:
-            self._reported(self._report_message(item))
-        return [encode(True)] * len(batch)
+        return self._report.all(batch, self._reported)
 
-    def _reported(self, report: Report) -> None:
+    def _reported(self, report: Report) -> bool:
+        self._take_in(report)
+        return True
+
+    def _take_in(self, report: Report) -> None:
         placed = self._runs.get(report.run_id)
         root = self._runs.get(RunId(report.run_id.partition(".")[0]))
         if root is not None and report.state == "parked":
@@ -295,12 +303,13 @@ class Driver(Watching):
             self._spawn(again)
 
     def _finish(self, run_id: RunId, tenant: TenantId, ended: bytes) -> None:
+        steps = ev.decode_event(ended).usage.steps  # first: what is no end changes nothing
         placed = self._runs.pop(run_id, None)
         self._deadlines.forget(run_id)
         self._suspects.forget(run_id)
         if placed is not None and placed.asked:
             self._spawn(self._withdraw(run_id))
-        self._queue.release(tenant, run_id, cost=ev.decode_event(ended).usage.steps)
+        self._queue.release(tenant, run_id, cost=steps)
         if run_id == root_of(run_id):
             self._spawn(self._close_account(run_id))
         self._ended[run_id] = ended
@@ -347,13 +356,14 @@ class Driver(Watching):
 
     # From outside: decisions of people, orders of operators.
 
-    async def deliver(self, batch: list[bytes]) -> int:
+    async def deliver(self, batch: list[bytes]) -> list[bool]:
         """Bring events to runs, wherever they are; one that is nowhere is taken up first."""
         await self.ready()
-        for item in batch:
-            message = self._delivery_message(item)
-            await self._bring(message)
-        return len(batch)
+        return await self._deliver.all_later(batch, self._delivered)
+
+    async def _delivered(self, message: Delivery) -> bool:
+        await self._bring(message)
+        return True
 
     async def _bring(self, message: Delivery) -> None:
         """Bring an event to a run, or to a child in its root's runtime; one that no runtime has is taken up first."""

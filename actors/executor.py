@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,14 +14,17 @@ import ray
 
 from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us
 from airside.actors.pulse import PulseWriter, Where
+from airside.actors.serving import ListMethod
 from airside.actors.strays import mark_children
-from airside.actors.stubs import Remote, RemoteJournal, RemoteMemory, encode, encode_json
+from airside.actors.stubs import Remote, RemoteJournal, RemoteMemory, encode_json
 from airside.stack.errors import LayerUnavailable
 from airside.stack.grants import GrantRefused
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantId, mint_executor
 from airside.stack.journaling import Append, Entry
-from airside.stack.ports import ExecuteRequest
+from airside.stack.ports import ExecuteReply, ExecuteRequest
+from airside.stack.reasons import ReasonCode
 from airside.stack.switches import Switches
+from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.output import mark_output
 from airside.tools.tool import Tool, Toolset
@@ -58,8 +62,7 @@ class ToolExecutor(Layer):
         self._telling: asyncio.Task[None] | None = None
         self._journal = RemoteJournal(self.config.settings)
         self._policy = Remote(self.config.settings, "policy")
-        self._request = msgspec.msgpack.Decoder(ExecuteRequest).decode
-        self._run_id = msgspec.msgpack.Decoder(str).decode
+        self._methods()
         self._dispatcher = Dispatcher(
             self._tools,
             seal_key=self.config.seal_key,
@@ -71,6 +74,18 @@ class ToolExecutor(Layer):
         )
         self._watched = asyncio.Event()
         self._beating = asyncio.ensure_future(self._keep_beating())
+
+    def _methods(self) -> None:
+        """Say how each list method reads and answers: what is no request starts nothing, what broke is in doubt."""
+        self._execute = ListMethod(
+            name="execute",
+            decode=msgspec.msgpack.Decoder(ExecuteRequest).decode,
+            encode=encode_json,
+            unreadable=partial(_no, ReasonCode.GRANT_INVALID),
+            failed=partial(_no, ReasonCode.TOOL_IN_DOUBT),
+        )
+        self._answers = ListMethod[bytes, ExecuteReply | None](name="answers", decode=_grant, encode=encode_json)
+        self._release = ListMethod[str, bool](name="release", decode=msgspec.msgpack.Decoder(str).decode)
 
     async def _keep_beating(self) -> None:
         assert self._pulse is not None
@@ -110,20 +125,12 @@ class ToolExecutor(Layer):
         await self._watched.wait()
         if self._dispatcher.issuer == NO_ISSUER:
             await self._ask_whom_to_trust()
-
-        async def one(item: bytes) -> bytes:
-            return encode_json(await self._dispatcher.execute(self._request(item)))
-
-        return await self.answer_each(batch, one)
+        return await self.answer_each(self._execute, batch, self._dispatcher.execute)
 
     async def answers(self, batch: list[bytes]) -> list[bytes]:
         """Say of each grant of a batch what its call came to, null if it did not begin here."""
         await self.ready()
-
-        async def one(item: bytes) -> bytes:
-            return encode_json(await self._dispatcher.answer_of(item))
-
-        return await self.answer_each(batch, one)
+        return await self.answer_each(self._answers, batch, self._dispatcher.answer_of)
 
     async def _ask_whom_to_trust(self) -> None:
         """After a restart; if the gate does not answer, every grant is refused."""
@@ -168,16 +175,25 @@ class ToolExecutor(Layer):
     async def release(self, batch: list[bytes]) -> list[bytes]:
         """Close what some runs hold."""
         await self.ready()
+        return await self.answer_each(self._release, batch, self._released)
 
-        async def one(item: bytes) -> bytes:
-            await self._dispatcher.release(RunId(self._run_id(item)))
-            return encode(True)
-
-        return await self.answer_each(batch, one)
+    async def _released(self, run_id: str) -> bool:
+        await self._dispatcher.release(RunId(run_id))
+        return True
 
     async def stats(self) -> dict[str, Any]:
         """Return the calls of this incarnation."""
         return {**self._dispatcher.stats(), "refusals_dropped": self._dropped} if self._started else {}
+
+
+def _no(reason: ReasonCode, why: str) -> ExecuteReply:
+    return ExecuteReply(result=ToolResult(ok=False, error=why, reason_code=reason))
+
+
+def _grant(item: bytes) -> bytes:
+    if not isinstance(item, bytes):
+        raise TypeError(f"a grant is bytes, not {type(item).__name__}")
+    return item
 
 
 control(ToolExecutor.stats)

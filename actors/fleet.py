@@ -27,7 +27,7 @@ from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.actors.stubs import Remote
 from airside.actors.warden import GOING_S, Stall
-from airside.stack.errors import LayerUnavailable
+from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.ids import RunId, TenantId, root_of
 from airside.stack.toolspec import ToolSpec
 
@@ -183,7 +183,7 @@ class Fleet:
                 return await self._greet(key, handle)
             except (RayError, LayerUnavailable) as error:
                 ray.kill(handle, no_restart=True)
-                raise LayerUnavailable(f"runtime {key}: {type(error).__name__}: {error}"[:300]) from None
+                raise LayerUnavailable(f"runtime {key}: {text_of(error, 300)}") from None
 
     async def _greet(self, key: str, handle: Any) -> Seat:
         """Return the seat of a runtime that has begun; raise `LayerUnavailable` if it does not answer or is gone."""

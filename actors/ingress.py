@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from airside.actors.layer import Layer, LayerConfig, control, now_us
+from airside.actors.serving import ListMethod
 from airside.actors.stubs import Remote, encode, encode_json
 from airside.stack.auth import Authenticator
 from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.directory import Directory
-from airside.stack.errors import AuthRefused, InvalidInput, LayerUnavailable
+from airside.stack.errors import AuthRefused, InvalidInput, ItemFailed, LayerUnavailable
 from airside.stack.identity import run_subject, seal_identity, vote_subject
 from airside.stack.ids import ApprovalId, request_for, run_of
 from airside.stack.labels import check_label
@@ -43,7 +44,12 @@ class Ingress(Layer):
     async def start(self) -> None:
         """Load the pinned keys."""
         self._authenticator = Authenticator(self._directory, self._local_public_pem)
-        self._submission = msgspec.msgpack.Decoder(Submission).decode
+        self._submit = ListMethod(
+            name="submit",
+            decode=msgspec.msgpack.Decoder(Submission).decode,
+            unreadable=partial(_refused, ReasonCode.REQUEST_INVALID),
+            failed=partial(_refused, ReasonCode.INTERNAL_ERROR),
+        )
         self._admit = Remote(self.config.settings, "driver").coalesced("admit", Ticket)
         self._memory = Remote(self.config.settings, "memory")
         self._vote = Remote(self.config.settings, "approvals").coalesced("vote", VoteReply)
@@ -51,10 +57,9 @@ class Ingress(Layer):
     async def submit(self, batch: list[bytes]) -> list[bytes]:
         """Answer each submission with a run's id or a refusal; one that is invalid harms no other."""
         await self.ready()
-        tickets = await asyncio.gather(*(self._submit(self._submission(item)) for item in batch))
-        return [encode(ticket) for ticket in tickets]
+        return await self._submit.all_later(batch, self._submitted)
 
-    async def _submit(self, submission: Submission) -> Ticket:
+    async def _submitted(self, submission: Submission) -> Ticket:
         try:
             identity = self._authenticator.identify(submission.credential, int(time.time()))
             request = self._request(submission.request, identity, submission.nonce)
@@ -69,10 +74,8 @@ class Ingress(Layer):
             ticket = Ticket(reason_code=reason_of(refusal.reason), message=refusal.message)
         except InvalidInput as error:
             ticket = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
-        except LayerUnavailable as error:
-            ticket = Ticket(
-                reason_code=ReasonCode.INTERNAL_ERROR, message=f"it may have been admitted: {error.message}"
-            )
+        except (LayerUnavailable, ItemFailed) as error:
+            ticket = _refused(ReasonCode.INTERNAL_ERROR, error.message)
         self._counts["accepted" if ticket.run_id else "refused"] += 1
         return ticket
 
@@ -136,6 +139,11 @@ class Ingress(Layer):
     async def stats(self) -> dict[str, Any]:
         """Return what was accepted and refused since this incarnation began."""
         return dict(self._counts)
+
+
+def _refused(reason: ReasonCode, why: str) -> Ticket:
+    maybe = "it may have been admitted: " if reason is ReasonCode.INTERNAL_ERROR else ""
+    return Ticket(reason_code=reason, message=f"{maybe}{why}")
 
 
 control(Ingress.stats)

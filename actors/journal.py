@@ -11,7 +11,9 @@ import msgspec
 
 from airside.actors.journal_store import JournalStore
 from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.serving import ListMethod
 from airside.actors.telemetry import Telemetry
+from airside.stack.errors import text_of
 from airside.stack.journaling import Append, AppendReply
 
 CHECKPOINT_S = 5.0
@@ -22,15 +24,19 @@ LIGHT = 1000
 """Events between two checkpoints up to which the log is folded: folding holds up whoever appends meanwhile."""
 
 
+MAX_DETAIL_CHARS = 500
+
+
 class Journal(Layer):
     """The single writer of the journal's file."""
 
     def __init__(self, config: LayerConfig, chain_key: bytes) -> None:
         super().__init__(config)
         self._chain_key = chain_key
-        self._decode = msgspec.msgpack.Decoder(Append).decode
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._waiting: list[tuple[list[Append], asyncio.Future[list[bytes]]]] = []
+        self._append = ListMethod(
+            name="append", decode=msgspec.msgpack.Decoder(Append).decode, unreadable=_error, failed=_error
+        )
+        self._waiting: list[tuple[list[Append], asyncio.Future[list[AppendReply]]]] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._committing: asyncio.Task[None] | None = None
         self._checkpointing: asyncio.Task[None] | None = None
@@ -45,11 +51,16 @@ class Journal(Layer):
     async def append(self, batch: list[bytes]) -> list[bytes]:
         """Make a batch of appends durable, in one commit with whatever else waits."""
         await self.ready()
-        future: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(([self._decode(item) for item in batch], future))
+        read = [self._append.read(item) for item in batch]
+        appends = [append for append, _ in read if append is not None]
+        if not appends:
+            return [refusal for _, refusal in read]
+        future: asyncio.Future[list[AppendReply]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((appends, future))
         if self._committing is None:
             self._committing = asyncio.ensure_future(self._commit_all())
-        return await future
+        replies = iter(await future)
+        return [refusal if append is None else self._append.answer(next(replies)) for append, refusal in read]
 
     async def _commit_all(self) -> None:
         try:
@@ -59,21 +70,18 @@ class Journal(Layer):
         finally:
             self._committing = None
 
-    async def _commit(self, group: list[tuple[list[Append], asyncio.Future[list[bytes]]]]) -> None:
+    async def _commit(self, group: list[tuple[list[Append], asyncio.Future[list[AppendReply]]]]) -> None:
         appends = [append for batch, _ in group for append in batch]
-        try:
-            replies = await self._on_writer(self._store.commit, appends)
-        except Exception as error:
-            logger.exception("the journal could not commit", extra={"action": "commit_failed"})
-            replies = [AppendReply(verdict="error", detail=f"{type(error).__name__}: {error}"[:500])] * len(appends)
-        else:
-            self._telemetry.take([a for a, reply in zip(appends, replies, strict=True) if reply.verdict == "ok"])
+        replies = await self._on_writer(_committed, self._store, appends)
         start = 0
         for batch, future in group:
-            answers = [self._encode(reply) for reply in replies[start : start + len(batch)]]
-            start += len(batch)
             if not future.done():
-                future.set_result(answers)
+                future.set_result(replies[start : start + len(batch)])
+            start += len(batch)
+        try:
+            self._telemetry.take([a for a, reply in zip(appends, replies, strict=True) if reply.verdict == "ok"])
+        except Exception:
+            logger.exception("spans were not written", extra={"action": "telemetry_failed"})
 
     async def _checkpoints(self) -> None:
         while True:
@@ -117,7 +125,7 @@ class Journal(Layer):
         try:
             return await asyncio.to_thread(self._store.query, sql, parameters), ""
         except Exception as error:
-            return b"", str(error)
+            return b"", text_of(error)
 
     async def verify(self) -> list[str]:
         """Return what is wrong with the chains; nothing if the journal is whole."""
@@ -142,6 +150,21 @@ class Journal(Layer):
         if not self._started:
             return {}
         return {"appended": self._store.appended, "commits": self._store.commits, "waiting": len(self._waiting)}
+
+
+def _committed(store: JournalStore, appends: list[Append]) -> list[AppendReply]:
+    """Commit appends together; if that fails each by itself, so that what cannot be written harms no other."""
+    try:
+        return store.commit(appends)
+    except Exception as error:
+        logger.exception("the journal could not commit", extra={"action": "commit_failed"})
+        if len(appends) == 1:
+            return [_error(text_of(error, MAX_DETAIL_CHARS))]
+    return [reply for append in appends for reply in _committed(store, [append])]
+
+
+def _error(detail: str) -> AppendReply:
+    return AppendReply(verdict="error", detail=detail)
 
 
 control(Journal.health, Journal.stats)

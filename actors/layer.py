@@ -16,12 +16,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError
 
 from airside.actors.logs import log_folder, log_to_stderr
+from airside.actors.serving import TICKET, ListMethod
 from airside.actors.settings import Settings
 from airside.stack.clocks import SteadyClock
 
@@ -39,8 +40,8 @@ BEAT_S = 0.2
 
 _BEGIN_AGAIN_S = 0.5
 
-TICKET = b"\xc1"
-"""First byte of a ticket; MessagePack never begins with it, so an answer cannot be taken for one."""
+Item = TypeVar("Item")
+Reply = TypeVar("Reply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +122,17 @@ class Layer:
             logger.exception("%s cannot go on", type(self).__name__, extra={"action": "layer_failed"})
             os._exit(1)
 
-    async def answer_each(self, batch: Sequence[bytes], handle: Callable[[bytes], Awaitable[bytes]]) -> list[bytes]:
-        """Answer a batch item by item, concurrently; `handle` never raises.
+    async def answer_each(
+        self, method: ListMethod[Item, Reply], batch: Sequence[bytes], handle: Callable[[Item], Awaitable[Reply]]
+    ) -> list[bytes]:
+        """Answer a batch item by item, concurrently.
 
         What is not done within `GRACE_S` is answered with a ticket for `collect`, so that a slow item neither holds
         back its neighbours' answers nor occupies one of the caller's two places.
         """
-        tasks = [asyncio.ensure_future(handle(item)) for item in batch]
+        if not batch:
+            return []
+        tasks = [asyncio.ensure_future(method.one_later(item, handle)) for item in batch]
         await asyncio.wait(tasks, timeout=GRACE_S)
         return [task.result() if task.done() else self._ticket(task) for task in tasks]
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.serving import ListMethod
 from airside.memory.embedder import Embedder
 from airside.memory.erasing import Erasure
 from airside.memory.rules import MemoryRules
@@ -34,8 +35,18 @@ class Memory(Layer):
 
     async def start(self) -> None:
         """Open the tables, and erase what was ordered before; the model is loaded when the first text needs it."""
-        self._recall = msgspec.msgpack.Decoder(RecallRequest).decode
-        self._candidate = msgspec.msgpack.Decoder(Candidate).decode
+        self._recall = ListMethod(
+            name="retrieve",
+            decode=msgspec.msgpack.Decoder(RecallRequest).decode,
+            unreadable=_no_recall,
+            failed=_no_recall,
+        )
+        self._learn = ListMethod(
+            name="write_if_useful",
+            decode=msgspec.msgpack.Decoder(Candidate).decode,
+            unreadable=lambda why: LearnReply(code=MemoryCode.INVALID),
+            failed=lambda why: LearnReply(code=MemoryCode.MEMORY_UNAVAILABLE),
+        )
         self._encode = msgspec.msgpack.Encoder().encode
         self._warrants = Warrants(self.config.seal_key, now_us)
         self._refused = 0
@@ -57,34 +68,27 @@ class Memory(Layer):
         """Answer each query of a batch that has a warrant for its tenant."""
         await self.ready()
 
-        async def one(item: bytes) -> bytes:
-            try:
-                request = self._warrants.recall(self._recall(item))
-            except msgspec.DecodeError as error:
-                return self._encode(RecallReply(error=f"no request: {error}"[:300]))
-            if request is None:
-                self._unwarranted()
-                return self._encode(RecallReply(error="no warrant for this tenant"))
-            return self._encode(await self._service.retrieve(request))
+        return await self.answer_each(self._recall, batch, self._recalled)
 
-        return await self.answer_each(batch, one)
+    async def _recalled(self, asked: RecallRequest) -> RecallReply:
+        request = self._warrants.recall(asked)
+        if request is None:
+            self._unwarranted()
+            return RecallReply(error="no warrant for this tenant")
+        return await self._service.retrieve(request)
 
     async def write_if_useful(self, batch: list[bytes]) -> list[bytes]:
         """Keep each candidate of a batch that has a warrant for its tenant and is worth it."""
         await self.ready()
 
-        async def one(item: bytes) -> bytes:
-            try:
-                candidate = self._candidate(item)
-            except msgspec.DecodeError:
-                return self._encode(LearnReply(code=MemoryCode.INVALID))
-            allowed = self._warrants.learn(candidate)
-            if allowed is None:
-                self._unwarranted()
-                return self._encode(LearnReply(code=MemoryCode.UNWARRANTED))
-            return self._encode(await self._kept(allowed))
+        return await self.answer_each(self._learn, batch, self._learned)
 
-        return await self.answer_each(batch, one)
+    async def _learned(self, candidate: Candidate) -> LearnReply:
+        allowed = self._warrants.learn(candidate)
+        if allowed is None:
+            self._unwarranted()
+            return LearnReply(code=MemoryCode.UNWARRANTED)
+        return await self._kept(allowed)
 
     def _unwarranted(self) -> None:
         self._refused += 1
@@ -161,6 +165,10 @@ class Memory(Layer):
     async def stats(self) -> dict[str, Any]:
         """Return the open tenants, their records and bytes, and cached queries."""
         return {**self._service.stats(), "unwarranted": self._refused} if self._started else {}
+
+
+def _no_recall(why: str) -> RecallReply:
+    return RecallReply(error=why)
 
 
 def _given(value: Given | None) -> Given:

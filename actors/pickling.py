@@ -10,7 +10,7 @@ from typing import Any
 from ray import cloudpickle
 from ray.util import inspect_serializability
 
-from airside.stack.errors import InvalidConfig
+from airside.stack.errors import InvalidConfig, text_of
 
 _DEPTH = 6
 """How far a variable is followed through functions and objects to the one that cannot be pickled."""
@@ -23,7 +23,7 @@ def check_picklable(parts: Iterable[tuple[str, Any]]) -> None:
             cloudpickle.dumps(part)
         except Exception as error:
             held = _held_by(part)
-            why = f"{held}, which cannot be pickled" if held else f"{type(error).__name__}: {error}"[:300]
+            why = f"{held}, which cannot be pickled" if held else text_of(error, 300)
             raise InvalidConfig(
                 f"{name} cannot be sent to the process that runs it: it holds {why}. "
                 "Make that inside the function, or in a Toolset's open"

@@ -14,9 +14,10 @@ import msgspec
 
 from airside.actors.books import ORDER_PURPOSE
 from airside.actors.layer import Layer, LayerConfig, control, now_us, steady_us
+from airside.actors.serving import ListMethod
 from airside.actors.stubs import Remote
 from airside.stack.directory import Directory
-from airside.stack.gate import Gate, GateRequest, Proposed
+from airside.stack.gate import Gate, GateReply, GateRequest, Proposed
 from airside.stack.ids import Buffered, RunId, mint_issuer
 from airside.stack.ledger import Per, window_of
 from airside.stack.messages import Order
@@ -28,7 +29,7 @@ from airside.stack.spending import Spending
 from airside.stack.spent import Spent
 from airside.stack.switches import STREAM, Switches
 from airside.stack.toolspec import ToolSpec
-from airside.stack.undoing import UndoGate, UndoRequest, streams_for
+from airside.stack.undoing import UndoGate, UndoReply, UndoRequest, streams_for
 
 _SPANS: tuple[Per, ...] = ("month", "day", "minute")
 
@@ -46,11 +47,7 @@ class Policy(Layer):
     async def start(self) -> None:
         """Compile the bundle and the tools' validators, void what was granted before, and count what was spent."""
         settings = self.config.settings
-        self._decoder = msgspec.msgpack.Decoder(GateRequest)
-        self._spend_request = msgspec.msgpack.Decoder(SpendRequest)
-        self._proposed = msgspec.msgpack.Decoder(Proposed).decode
-        self._undo_request = msgspec.msgpack.Decoder(UndoRequest).decode
-        self._encoder = msgspec.msgpack.Encoder()
+        self._methods()
         self._issuer = mint_issuer()
         self._executors = [Remote(settings, "executor", str(index)) for index in range(settings.executors)]
         self._journal = Remote(settings, "journal")
@@ -75,6 +72,19 @@ class Policy(Layer):
             issuer=self._issuer,
             policy_version=self._gate.policy_version,
         )
+
+    def _methods(self) -> None:
+        """Say how each list method reads and answers: whatever goes wrong with an item is a no."""
+        decoder = msgspec.msgpack.Decoder
+        deny, refuse = self._deny, _no_spend
+        self._decide = ListMethod(name="decide", decode=decoder(GateRequest).decode, unreadable=deny, failed=deny)
+        self._spend = ListMethod(name="spend", decode=decoder(SpendRequest).decode, unreadable=refuse, failed=refuse)
+        self._check = ListMethod(name="check", decode=decoder(Proposed).decode, unreadable=str, failed=str)
+        self._undo = ListMethod(name="undo", decode=decoder(UndoRequest).decode, unreadable=_no_undo, failed=_no_undo)
+        self._close = ListMethod[str, bool](name="close", decode=decoder(str).decode)
+
+    def _deny(self, why: str) -> GateReply:
+        return self._gate.unreadable(why)
 
     async def _tell_executors(self) -> None:
         """Tell every executor whose grants it is to take, and what is switched off."""
@@ -103,46 +113,42 @@ class Policy(Layer):
     async def decide(self, batch: list[bytes]) -> list[bytes]:
         """Decide about each call of a batch."""
         await self.ready()
-        answers = []
-        for item in batch:
-            request = _decoded(self._decoder, item)
-            reply = self._gate.unreadable() if request is None else self._gate.decide(request)
-            self._decisions[reply.decision.outcome] += 1
-            answers.append(self._encoder.encode(reply))
-        return answers
+        return self._decide.all(batch, self._decided)
+
+    def _decided(self, request: GateRequest) -> GateReply:
+        reply = self._gate.decide(request)
+        self._decisions[reply.decision.outcome] += 1
+        return reply
 
     async def spend(self, batch: list[bytes]) -> list[bytes]:
         """Reserve what each decision of a batch can cost, or say why it may not be made."""
         await self.ready()
-        requests = [_decoded(self._spend_request, item) for item in batch]
-        unreadable = SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail="not a request")
-        return [self._encoder.encode(unreadable if r is None else self._gate.spend(r)) for r in requests]
+        return self._spend.all(batch, self._gate.spend)
 
     async def check(self, batch: list[bytes]) -> list[bytes]:
         """Say of each proposal why it cannot be its tool's arguments, nothing if it can; decides nothing."""
         await self.ready()
-        return [self._encoder.encode(self._gate.check(self._proposed(item))) for item in batch]
+        return self._check.all(batch, self._gate.check)
 
     async def undo(self, batch: list[bytes]) -> list[bytes]:
         """Grant the undo of each call of a batch, or say why not: on a sealed order, by what the journal says."""
         await self.ready()
-        requests = [self._undo_request(item) for item in batch]
-        streams = {stream for request in requests for stream in streams_for(request)}
-        bodies = await self._journal.insist("bodies", sorted(streams))
-        answers = []
-        for request in requests:
-            body = unwrap(self.config.seal_key, ORDER_PURPOSE, request.order)
-            order = None if body is None else msgspec.msgpack.decode(body, type=Order)
-            reply = self._undo_gate.decide(request, order, bodies, self._gate.switches)
-            answers.append(self._encoder.encode(reply))
-        return answers
+        return await self.answer_each(self._undo, batch, self._undone)
+
+    async def _undone(self, request: UndoRequest) -> UndoReply:
+        bodies = await self._journal.insist("bodies", streams_for(request))
+        body = unwrap(self.config.seal_key, ORDER_PURPOSE, request.order)
+        order = None if body is None else msgspec.msgpack.decode(body, type=Order)
+        return self._undo_gate.decide(request, order, bodies, self._gate.switches)
 
     async def close(self, batch: list[bytes]) -> list[bytes]:
         """Forget runs that have ended; what they used stays counted on their tenants."""
         await self.ready()
-        for item in batch:
-            self._gate.spending.close(RunId(msgspec.msgpack.decode(item, type=str)))
-        return [b""] * len(batch)
+        return self._close.all(batch, self._closed)
+
+    def _closed(self, run_id: str) -> bool:
+        self._gate.spending.close(RunId(run_id))
+        return True
 
     async def stats(self) -> dict[str, Any]:
         """Return the decisions made since this incarnation began, and what was used since the journal began."""
@@ -150,12 +156,12 @@ class Policy(Layer):
         return {**self._decisions, "used": used}
 
 
-def _decoded(decoder: msgspec.msgpack.Decoder[Any], item: bytes) -> Any:
-    """Return a request, None if it is none: its neighbours in the batch are decided all the same."""
-    try:
-        return decoder.decode(item)
-    except msgspec.MsgspecError:
-        return None
+def _no_spend(why: str) -> SpendReply:
+    return SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail=why)
+
+
+def _no_undo(why: str) -> UndoReply:
+    return UndoReply(error=why)
 
 
 control(Policy.stats)

@@ -16,6 +16,7 @@ import ray
 
 from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us, steady_us
 from airside.actors.pulse import PulseWriter, Where
+from airside.actors.serving import ListMethod, as_it_is
 from airside.actors.strays import mark_children
 from airside.actors.stubs import (
     Remote,
@@ -30,7 +31,7 @@ from airside.stack import instructions as do
 from airside.stack.agents import Agent
 from airside.stack.cycle import Cycle
 from airside.stack.ending import ending
-from airside.stack.errors import Fenced, LayerUnavailable
+from airside.stack.errors import Fenced, ItemFailed, LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
 from airside.stack.instructions import Instructions
 from airside.stack.journaling import Append
@@ -78,8 +79,12 @@ class TenantRuntime(Layer):
         self._pulse = self._pulse or PulseWriter(lease_s=settings.lease_s)  # a start that failed is tried again
         mark_children(self._pulse.where)
         self._journal = RemoteJournal(settings)
-        self._activation = msgspec.msgpack.Decoder(Activation).decode
-        self._delivery = msgspec.msgpack.Decoder(Delivery).decode
+        self._activate = ListMethod[Activation, bool](
+            name="activate", decode=msgspec.msgpack.Decoder(Activation).decode, encode=as_it_is
+        )
+        self._deliver = ListMethod[Delivery, bool](
+            name="deliver", decode=msgspec.msgpack.Decoder(Delivery).decode, encode=as_it_is
+        )
         self._report = Remote(settings, "driver").coalesced("report", bool)
         self._layers = Layers(
             journal=self._journal,
@@ -115,18 +120,16 @@ class TenantRuntime(Layer):
     async def activate(self, batch: list[bytes]) -> list[bool]:
         """Take runs up; one that is here already under this epoch or a newer one stays as it is."""
         await self.ready()
-        for item in batch:
-            activation = self._activation(item)
-            try:
-                self._take_up([ev.decode_event(body) for body in activation.events])
-            except Exception:
-                # One run that cannot be replayed is no reason to leave its neighbours lying.
-                logger.exception("%s cannot be taken up", activation.run_id, extra={"action": "replay_failed"})
-                tenant = TenantId("")
-                self._keep(
-                    asyncio.ensure_future(self._tell(Report(run_id=activation.run_id, tenant=tenant, state="broken")))
-                )
-        return [True] * len(batch)
+        return self._activate.all(batch, self._activated)
+
+    def _activated(self, activation: Activation) -> bool:
+        try:
+            self._take_up([ev.decode_event(body) for body in activation.events])
+        except Exception:
+            logger.exception("%s cannot be taken up", activation.run_id, extra={"action": "replay_failed"})
+            broken = Report(run_id=activation.run_id, tenant=TenantId(""), state="broken")
+            self._keep(asyncio.ensure_future(self._tell(broken)))
+        return True
 
     def _take_up(self, events: list[ev.Event]) -> Cycle:
         """Start a run's cycle from its durable events, the last of which activates it."""
@@ -149,14 +152,13 @@ class TenantRuntime(Layer):
     async def deliver(self, batch: list[bytes]) -> list[bool]:
         """Bring events in from outside; False for a run that is not here."""
         await self.ready()
-        answers = []
-        for item in batch:
-            delivery = self._delivery(item)
-            cycle = self._cycles.get(delivery.run_id)
-            if cycle is not None:
-                self._bring(cycle, ev.decode_event(delivery.event))
-            answers.append(cycle is not None)
-        return answers
+        return self._deliver.all(batch, self._delivered)
+
+    def _delivered(self, delivery: Delivery) -> bool:
+        cycle = self._cycles.get(delivery.run_id)
+        if cycle is not None:
+            self._bring(cycle, ev.decode_event(delivery.event))
+        return cycle is not None
 
     def _bring(self, cycle: Cycle, event: ev.Event) -> None:
         if self._cycles.get(cycle.run_id) is not cycle:
@@ -216,9 +218,9 @@ class TenantRuntime(Layer):
     async def _tell(self, report: Report) -> None:
         try:
             await self._report(report)
-        except LayerUnavailable:
+        except (LayerUnavailable, ItemFailed):
             # A restarted driver reads what it missed from the journal.
-            logger.warning("the driver does not answer", extra={"action": "report_lost"})
+            logger.warning("the driver did not take a report", extra={"action": "report_lost"})
 
     def _forget(self, run_id: RunId, cycle: Cycle) -> None:
         if self._cycles.get(run_id) is cycle:

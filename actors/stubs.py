@@ -16,11 +16,11 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from airside.actors.batching import Coalescer
-from airside.actors.layer import TICKET
 from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.serving import TICKET, not_refused
 from airside.actors.settings import Settings
 from airside.stack.approvals import ApprovalRequested
-from airside.stack.errors import LayerUnavailable
+from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.events import ApprovalDecided
 from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ExecutorId, RunId, root_of
@@ -73,15 +73,18 @@ class Remote:
             raise LayerUnavailable(f"{self.name}.{method}: {type(error).__name__}") from None
         except RayError as error:
             cause = getattr(error, "cause", None) or error
-            raise LayerUnavailable(f"{self.name}.{method}: {type(cause).__name__}: {cause}"[:500]) from None
+            raise LayerUnavailable(f"{self.name}.{method}: {text_of(cause, 500)}") from None
 
     async def insist(self, method: str, *args: Any) -> Any:
         """Call until it is answered, for at most `layer_patience_s`; only for what may be sent twice."""
+        return await self._patiently(self.call, method, *args)
+
+    async def _patiently(self, call: Callable[..., Any], *args: Any) -> Any:
         until = time.monotonic() + self._settings.layer_patience_s
         pause = _FIRST_PAUSE_S
         while True:
             try:
-                return await self.call(method, *args)
+                return await call(*args)
             except LayerUnavailable:
                 if time.monotonic() + pause > until:
                     raise
@@ -97,7 +100,10 @@ class Remote:
         encoder: Callable[[Any], bytes] = encode,
         json_reply: bool = False,
     ) -> Callable[[Any], Any]:
-        """Return a coroutine function for single items, which sends them in batches and decodes the answers."""
+        """Return a coroutine function for single items, which sends them in batches and decodes the answers.
+
+        It raises `LayerUnavailable`, and `ItemFailed` for an item the layer refused without an answer of its own.
+        """
         decode = (msgspec.json.Decoder(reply) if json_reply else msgspec.msgpack.Decoder(reply)).decode
         settings, send_one = self._settings, self.insist if insist else self.call
 
@@ -107,16 +113,22 @@ class Remote:
 
         coalescer = Coalescer(send, max_batch=settings.max_batch, in_flight=_in_flight(settings))
 
-        async def call(item: Any) -> Reply:
+        async def once(data: bytes) -> Reply:
             while True:
-                answer = await coalescer.call(encoder(item))
+                answer = not_refused(await coalescer.call(data))
                 if not answer.startswith(TICKET):
                     return decode(answer)
                 try:
-                    return decode(await self.call("collect", answer))
+                    answer = await self.call("collect", answer)
                 except LayerUnavailable:
                     if not insist:
                         raise  # else: it died with the ticket, and is asked anew
+                else:
+                    return decode(not_refused(answer))
+
+        async def call(item: Any) -> Reply:
+            data = encoder(item)
+            return await (self._patiently(once, data) if insist else once(data))
 
         return call
 
@@ -128,7 +140,12 @@ class Remote:
             return answers
 
         settings = self._settings
-        return Coalescer(send, max_batch=settings.max_batch, in_flight=_in_flight(settings)).call
+        coalescer = Coalescer(send, max_batch=settings.max_batch, in_flight=_in_flight(settings))
+
+        async def call(item: bytes) -> Any:
+            return not_refused(await coalescer.call(item))
+
+        return call
 
 
 def _in_flight(settings: Settings) -> int:

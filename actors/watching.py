@@ -164,10 +164,13 @@ class Watching(Layer):
 
     async def _broken(self, run_id: RunId, placed: Placed) -> None:
         """Take a run up again whose activation failed of itself; after a few times it is ended."""
+        self._count_broken(run_id, placed)
+        await self._take_up(run_id)
+
+    def _count_broken(self, run_id: RunId, placed: Placed) -> None:
         placed.broken += 1
         if placed.broken >= BROKEN_AFTER and placed.condemned is None:
             self._condemn(run_id, f"{placed.broken} activations of it failed")
-        await self._take_up(run_id)
 
     async def _end_condemned(self, run_id: RunId) -> None:
         """End a condemned run once no runtime has it, and its children with it."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from airside.memory.embedder import Embedder, Vectors
 from airside.memory.index import Query
-from airside.stack.errors import MemoryFailed
+from airside.stack.errors import MemoryFailed, text_of
 from airside.stack.ids import TenantId
 
 MOST_AT_ONCE = 16
@@ -185,4 +185,4 @@ def _fail(waiting: Sequence[Waiting], error: MemoryFailed) -> None:
 
 
 def _told(error: BaseException) -> str:
-    return f"embedder: {type(error).__name__}: {error}"[:500]
+    return f"embedder: {text_of(error, 500)}"

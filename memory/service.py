@@ -28,7 +28,7 @@ from airside.memory.store import Database, TenantStore, table_name, tenant_of
 from airside.memory.tenant import TenantMemory
 from airside.memory.text import MAX_QUERY_CHARACTERS
 from airside.stack.agents import Recalled
-from airside.stack.errors import InvalidInput, MemoryFailed
+from airside.stack.errors import InvalidInput, MemoryFailed, text_of
 from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode
@@ -91,7 +91,7 @@ class MemoryService:
         try:
             return RecallReply(records=await self._search(request))
         except Exception as error:
-            return RecallReply(error=f"{type(error).__name__}: {error}"[:500])
+            return RecallReply(error=text_of(error, 500))
 
     async def _search(self, request: RecallRequest) -> tuple[Recalled, ...]:
         if request.min_score is not None and not 0 <= request.min_score <= 1:
@@ -210,7 +210,7 @@ class MemoryService:
             try:
                 count += await memory.sweep()
             except Exception as error:
-                failed.append(f"{memory.tenant} ({error})")
+                failed.append(f"{memory.tenant} ({text_of(error, 300)})")
             self._settle(memory)
         if failed:
             raise MemoryFailed(f"not swept: {', '.join(failed)}"[:1000])

@@ -11,10 +11,13 @@ import msgspec
 
 from airside.stack.agents import Agent, View
 from airside.stack.canonical import check_bounds
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import InvalidInput, plain, text_of
 from airside.stack.ids import RunId
 from airside.stack.speaker import speaking
 from airside.stack.values import Action, Finish, Handoff, Proposal
+
+MAX_ERROR_CHARS = 1_500
+"""Of what an agent raised; the place where it did comes after it."""
 
 
 class AgentLate(Exception):
@@ -113,13 +116,9 @@ async def _guarded(agent: Agent, view: View, pulse: Pulse) -> object:
 
 def told(error: BaseException) -> str:
     """Return an exception of an agent's as text, whatever its own methods do."""
-    try:
-        text = str(error)
-    except Exception as worse:
-        text = f"its text cannot be had ({type(worse).__name__})"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}".encode(errors="replace").decode()
+    return text_of(error, MAX_ERROR_CHARS) + plain(place)
 
 
 def checked(proposal: object) -> Action | Finish | Handoff:

@@ -23,7 +23,7 @@ from airside.stack.approvals import ApprovalRequested, call_digest
 from airside.stack.asking import AgentLate, ask, checked, told
 from airside.stack.canonical import canonical, check_bounds, parse_bounded
 from airside.stack.claims import withdraw
-from airside.stack.errors import LayerUnavailable
+from airside.stack.errors import LayerUnavailable, plain, text_of
 from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.instructions import Instructions
@@ -145,7 +145,7 @@ class Cycle:
             self._in_step = False
 
     def _layer_failed(self, instruction: do.Instruction, error: Exception) -> ev.Event:
-        text = f"{type(instruction).__name__}: {type(error).__name__}: {error}"[:2000]
+        text = f"{type(instruction).__name__}: {text_of(error, 2000)}"
         return ev.LayerFailed(step=instruction.step, error=text, at_us=self._layers.now_us(), cause=instruction.cause)
 
     # One method per instruction.
@@ -165,7 +165,8 @@ class Cycle:
         except Exception as error:
             known = isinstance(error, LookupError)
             reason = ReasonCode.UNKNOWN_ROUTE_MODE if known else ReasonCode.INTERNAL_ERROR
-            return ev.RouteFailed(step=i.step, reason_code=reason, error=str(error), at_us=now, cause=i.cause)
+            text = plain(error, 2000) if known else text_of(error, 2000)
+            return ev.RouteFailed(step=i.step, reason_code=reason, error=text, at_us=now, cause=i.cause)
         metered, price = False, None
         if isinstance(route, Visit):
             metered, price = self._account.terms(self._layers.agents[route.agent])

@@ -6,6 +6,7 @@
     |   `-- AdmissionRefused     with retry_after_s
     |-- Failed               a layer could not do its work
     |   |-- LayerUnavailable     retryable: the actor is down or being restarted
+    |   |-- ItemFailed           a layer that is up could not read, handle or answer this one item
     |   |-- MemoryFailed         a tenant's memory cannot be read or written; says which file
     |   `-- Unreadable           a journal's file cannot be opened or read; says which
     |-- Misuse               the caller's input or configuration is wrong: says what, where and what to do
@@ -19,23 +20,63 @@
 
 Inside the stack a denial is a value (`Decision`), never an exception; errors are for the edges.  Every error is
 built from one message and keyword details, and pickles through `__reduce__` here, so that it survives a Ray call.
+
+What other people's code raises becomes text through `text_of` alone: its own methods may raise, and what they return
+may be of any length, or no text that can be encoded.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+MAX_TEXT_CHARS = 4_000
+"""Of an error, as journaled and shown: a sentence and some context, not a dump."""
+
+
+def plain(value: object, limit: int | None = None) -> str:
+    """Return anything as text that can be encoded, whatever its own methods do; a lone surrogate is escaped."""
+    try:
+        text = str.__str__(str(value))[:limit]
+    except BaseException as worse:
+        text = f"its text cannot be had ({_name(worse)})"
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def text_of(error: BaseException, limit: int = MAX_TEXT_CHARS) -> str:
+    """Return an error as text, at most `limit` characters of it, which can be encoded; never raises.
+
+    One of ours is its message; any other begins with its type.
+    """
+    if issubclass(type(error), AirsideError):
+        message = plain(error.__dict__.get("message", ""), limit)
+        if message:
+            return message[:limit]
+    text = plain(error, limit)
+    return (f"{_name(error)}: {text}" if text else _name(error))[:limit]
+
+
+def _name(error: BaseException) -> str:
+    return plain(type.__dict__["__name__"].__get__(type(error)))
+
 
 class AirsideError(Exception):
-    """Base of everything Airside raises on purpose."""
+    """Base of everything Airside raises on purpose.
 
-    def __init__(self, message: str, **details: Any) -> None:
-        super().__init__(message)
-        self.message = message
+    The message may be anything that says what is wrong, an exception too: what is kept of it is its text.
+    """
+
+    def __init__(self, message: object = "", *more: object, **details: Any) -> None:
+        parts = [_said(part) for part in (message, *more) if part is not None]
+        self.message = " ".join(part for part in parts if part)
+        super().__init__(self.message)
         self.details = details
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.details)
+
+
+def _said(part: object) -> str:
+    return text_of(part) if isinstance(part, BaseException) else plain(part)
 
 
 def _rebuild(kind: type[AirsideError], message: str, details: dict[str, Any]) -> AirsideError:
@@ -68,6 +109,10 @@ class Failed(AirsideError):
 
 class LayerUnavailable(Failed):
     """An actor did not answer; it may be restarting.  Retryable."""
+
+
+class ItemFailed(Failed):
+    """A layer that is up could not read, handle or answer one item.  Sent again it fails again."""
 
 
 class MemoryFailed(Failed):

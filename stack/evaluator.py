@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
 from airside.stack.comparing import compile_test
+from airside.stack.errors import text_of
 from airside.stack.labels import tidy_label
 from airside.stack.names import matcher
 from airside.stack.policy import (
@@ -91,7 +92,7 @@ class Evaluator:
                 else:
                     first = first or decision
         except Exception as error:
-            return self.error(f"{type(error).__name__}: {error}")
+            return self.error(text_of(error))
         return first or self.deny(ReasonCode.POLICY_DENIED, "no rule allows it")
 
     def asked(self, facts: Facts) -> frozenset[tuple[str, str]]:

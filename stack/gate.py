@@ -15,7 +15,7 @@ import msgspec
 
 from airside.stack.approvals import Receipt, call_digest, open_receipt
 from airside.stack.canonical import canonical, digest, parse_own
-from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
+from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
 from airside.stack.evaluator import Evaluator, Facts
 from airside.stack.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.identity import IdentityChecker, run_subject
@@ -154,9 +154,9 @@ class Gate:
         """The bundle's version."""
         return self._evaluator.version
 
-    def unreadable(self) -> GateReply:
-        """Return the decision about what is no request: a deny."""
-        return GateReply(decision=self._evaluator.error("not a request"))
+    def unreadable(self, why: str = "not a request") -> GateReply:
+        """Return the decision about what is no request, or cannot be answered: a deny."""
+        return GateReply(decision=self._evaluator.error(why))
 
     def wanted(self, request: GateRequest) -> Wanted | None:
         """Return what must be looked up before `decide` can allow this call; None if nothing must."""
@@ -182,14 +182,14 @@ class Gate:
         try:
             return self._decide(request, answers)
         except Exception as error:
-            return GateReply(decision=self._evaluator.error(f"{type(error).__name__}: {error}"))
+            return GateReply(decision=self._evaluator.error(text_of(error)))
 
     def spend(self, request: SpendRequest) -> SpendReply:
         """Reserve what a decision can cost, or say why it may not be made; anything unexpected is a no."""
         try:
             return self._spend(request)
         except Exception as error:
-            return SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail=f"{type(error).__name__}: {error}"[:2000])
+            return SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail=text_of(error, 2000))
 
     def _spend(self, request: SpendRequest) -> SpendReply:
         identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))

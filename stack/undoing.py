@@ -13,6 +13,7 @@ import msgspec
 from airside.stack import events as ev
 from airside.stack.canonical import digest
 from airside.stack.doubts import EffectSettled, decode_settled, settled_stream
+from airside.stack.errors import text_of
 from airside.stack.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.ids import EffectKey, ExecutorId, IssuerId, Randomness, RunId, effect_key, root_of, undo_key
 from airside.stack.messages import Order
@@ -78,7 +79,7 @@ class UndoGate:
         try:
             return self._decide(request, order, bodies, switches)
         except Exception as error:
-            return UndoReply(error=f"{type(error).__name__}: {error}"[:2000])
+            return UndoReply(error=text_of(error, 2000))
 
     def _decide(self, request: UndoRequest, order: Order | None, bodies: Bodies, switches: Switches) -> UndoReply:
         stale = self._stale(order, root_of(request.run_id))

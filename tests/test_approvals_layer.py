@@ -13,6 +13,7 @@ import pytest
 from airside.actors import approvals as layer
 from airside.actors.approvals import Approvals
 from airside.actors.layer import LayerConfig, now_us
+from airside.actors.serving import not_refused
 from airside.actors.settings import Settings
 from airside.stack.approvals import ApprovalRequested
 from airside.stack.canonical import canonical
@@ -66,10 +67,10 @@ class Others:
     def __init__(self, settings: Settings, name: str) -> None:
         pass
 
-    async def insist(self, method: str, batch: list[bytes]) -> int:
+    async def insist(self, method: str, batch: list[bytes]) -> list[bool]:
         """Take deliveries."""
         Others.delivered += batch
-        return len(batch)
+        return [True] * len(batch)
 
     def coalesced(self, method: str, reply: type[Any]) -> Callable[[Proposed], Any]:
         """Return Policy's `check`."""
@@ -114,7 +115,8 @@ async def ask(desk: Approvals, number: int = 1, *, life_us: int = 60_000_000, qu
         terms=ApprovalRule(roles=("boss",), quorum=quorum),
         expires_us=now_us() + life_us,
     )
-    await desk.request([msgspec.json.encode(wanted)])
+    (answer,) = await desk.request([msgspec.json.encode(wanted)])
+    not_refused(answer)
     return approval_id
 
 

@@ -26,7 +26,7 @@ import orjson
 
 from airside.stack.canonical import check_bounds, digest
 from airside.stack.claims import MAX_ATTEMPTS, Appender, claim
-from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
+from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.grants import Grant, GrantRefused, open_grant
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, EffectKey, ExecutorId, IssuerId, RunId, TenantId, mint_executor
 from airside.stack.ports import ExecuteReply, ExecuteRequest, Memory
@@ -312,7 +312,7 @@ class Dispatcher:
             self._tell(grant, request, barred.refusal)
             return barred.refusal
         except ToolError as error:
-            return ToolResult(ok=False, error=error.message[:4000], reason_code=ReasonCode.TOOL_FAILED)
+            return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_FAILED)
         except InvalidArguments as error:
             return _unfit(error, grant.attempt, changes)
         except InvalidOutput as error:
@@ -351,8 +351,8 @@ class Dispatcher:
                 state = await self._state(self._toolsets[found.toolset], context)
             except Exception as error:
                 if context.attempt > 1:
-                    raise InDoubt(f"toolset {found.toolset}: {type(error).__name__}: {error}") from None
-                raise ToolError(f"toolset {found.toolset}: {type(error).__name__}: {error}") from None
+                    raise InDoubt(f"toolset {found.toolset}: {text_of(error)}") from None
+                raise ToolError(f"toolset {found.toolset}: {text_of(error)}") from None
             context = replace(context, state=state)
         if context.attempt > 1 and found.reconcile is not None:
             done = await self._reconciled(found, found.reconcile, context)
@@ -371,7 +371,7 @@ class Dispatcher:
                 return await self._processes.run(found, context, Call(tool=found.name, what="reconcile"))
             return await self._call(partial(reconcile, context), context.tenant)
         except Exception as error:
-            raise InDoubt(f"reconcile: {type(error).__name__}: {error}") from None
+            raise InDoubt(f"reconcile: {text_of(error)}") from None
 
     async def _in_process(self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext) -> Any:
         """Run a tool in a process of its own, tenants taking turns for it."""
@@ -449,25 +449,23 @@ def _in_thread(function: partial[Any]) -> Any:
     except Exception as error:
         if not isinstance(error, StopIteration):
             raise
-        raise RuntimeError(f"StopIteration: {error}") from error
+        raise RuntimeError(text_of(error)) from None
     except BaseException as error:
-        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        raise RuntimeError(text_of(error)) from None
 
 
 def _unexpected(error: BaseException, changes: bool) -> ToolResult:
     """Return the result of a call that broke: what it changed is not known, if it changes anything."""
-    text = error.message if isinstance(error, AirsideError) else f"{type(error).__name__}: {error}"
     in_doubt = changes or isinstance(error, InDoubt)
     reason = ReasonCode.TOOL_IN_DOUBT if in_doubt else ReasonCode.TOOL_FAILED
-    return ToolResult(ok=False, error=text[:4000], reason_code=reason)
+    return ToolResult(ok=False, error=text_of(error), reason_code=reason)
 
 
 def _unfit(error: Exception, attempt: int, changes: bool) -> ToolResult:
     """Return the result of a call whose arguments the tool's types do not take: of a first attempt, a certain no."""
     if attempt > 1:
         return _unexpected(error, changes)
-    text = error.message if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
-    return ToolResult(ok=False, error=text[:4000], reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
+    return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
 
 
 def _remember(kept: OrderedDict[Kept, Any], of: Kept, what: Any) -> None:
@@ -490,8 +488,8 @@ def normalise(output: Any, max_bytes: int) -> ToolResult:
     try:
         check_bounds(output, where="output")
         data = orjson.dumps(output)
-    except (InvalidInput, TypeError) as error:
-        return ToolResult(ok=False, error=f"output: {error}", reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
+    except Exception as error:  # a value may be of a class whose own methods raise
+        return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
     if len(data) > max_bytes:
         text = f"output of {len(data):,} bytes is over the bound of {max_bytes:,}"
         return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)

@@ -30,7 +30,7 @@ import msgspec
 import orjson
 
 from airside.stack.canonical import check_bounds
-from airside.stack.errors import AirsideError, InvalidInput
+from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
 from airside.stack.speaker import speaking
 from airside.tools.output import mark_like_parent
@@ -161,13 +161,13 @@ class Launcher:
         try:
             read, write = os.pipe()
         except OSError as error:
-            self._send(Ended(call.call_id, "not_started", f"no process could be started: {error}".encode()))
+            self._send(Ended(call.call_id, "not_started", f"no process could be started: {text_of(error)}".encode()))
             return
         try:
             pid = self._fork(call, read, write)
         except OSError as error:
             os.close(read)
-            self._send(Ended(call.call_id, "not_started", f"no process could be started: {error}".encode()))
+            self._send(Ended(call.call_id, "not_started", f"no process could be started: {text_of(error)}".encode()))
             return
         finally:
             os.close(write)
@@ -194,7 +194,7 @@ class Launcher:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             os.close(read)
-            self._send(Ended(call.call_id, "died", f"its process was ended at once: {error}".encode()))
+            self._send(Ended(call.call_id, "died", f"its process was ended at once: {text_of(error)}".encode()))
             return
         os.set_blocking(read, False)
         child = _Child(call, limits, pid, pidfd, read)
@@ -325,13 +325,12 @@ def answer_of(found: Tool, call: Call) -> tuple[Answer, bytes]:
     try:
         check_bounds(output, where="output")
         return "ok", orjson.dumps(output)
-    except (InvalidInput, TypeError) as error:
+    except Exception as error:
         return "unfit", _text(error)
 
 
 def _text(error: BaseException) -> bytes:
-    text = error.message if isinstance(error, AirsideError) else f"{type(error).__name__}: {error}"
-    return text[:4000].encode(errors="replace")
+    return text_of(error).encode()
 
 
 def _awaited(answer: Any) -> Any:
@@ -407,7 +406,7 @@ def main() -> None:
     try:
         _enter_namespace()
     except OSError as error:
-        body = msgspec.msgpack.encode(Ended(-1, "no_namespaces", str(error).encode()))
+        body = msgspec.msgpack.encode(Ended(-1, "no_namespaces", text_of(error).encode()))
         sock.sendall(len(body).to_bytes(4) + body)
         sys.exit(1)
     size = int.from_bytes(sock.recv(4, socket.MSG_WAITALL))
