@@ -45,6 +45,12 @@ class Approvals(Layer):
         super().__init__(config)
         self._webhook_secret = webhook_secret
         self._on_approval = on_approval
+        self._request = ListMethod(
+            name="request", decode=msgspec.json.Decoder(ApprovalRequested).decode, encode=encode_json
+        )
+        self._vote = ListMethod(
+            name="vote", decode=msgspec.msgpack.Decoder(Vote).decode, unreadable=_not_counted, failed=_not_counted
+        )
 
     async def start(self) -> None:
         """Rebuild the book from the journal, and announce again what waits or was decided just before."""
@@ -52,12 +58,6 @@ class Approvals(Layer):
         self._driver = Remote(self.config.settings, "driver")
         self._check = Remote(self.config.settings, "policy").coalesced("check", str)
         self._identities = IdentityChecker(self.config.seal_key)
-        self._request = ListMethod(
-            name="request", decode=msgspec.json.Decoder(ApprovalRequested).decode, encode=encode_json
-        )
-        self._vote = ListMethod(
-            name="vote", decode=msgspec.msgpack.Decoder(Vote).decode, unreadable=_not_counted, failed=_not_counted
-        )
         self._writing = asyncio.Lock()
         rows = await self._journal.remote.insist("rows", "approvals")
         events = [decode_approval_event(row[0]) for row in rows]

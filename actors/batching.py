@@ -64,6 +64,10 @@ class Coalescer:
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()  # else its caller would wait for ever
+            raise
         except Exception as error:
             for _, future in batch:
                 if not future.done():

@@ -75,6 +75,14 @@ class Driver(Watching):
         self._ended: OrderedDict[RunId, bytes] = OrderedDict()
         self._changed: asyncio.Event = asyncio.Event()
         self._work: asyncio.Event = asyncio.Event()
+        decoder = msgspec.msgpack.Decoder
+        self._admit = ListMethod(
+            name="admit", decode=decoder(Admit).decode, unreadable=not_admitted, failed=not_admitted
+        )
+        self._report: ListMethod[Report, bool] = ListMethod(name="report", decode=decoder(Report).decode)
+        self._deliver: ListMethod[Delivery, bool] = ListMethod(
+            name="deliver", decode=decoder(Delivery).decode, encode=as_it_is
+        )
 
     async def start(self) -> None:
         """Rebuild the books from the journal, then begin to admit and to watch."""
@@ -92,12 +100,6 @@ class Driver(Watching):
             settings, self._journal, policy, is_live=self._runs.__contains__, specs=self._fleet.specs
         )
         self._identities = IdentityChecker(self.config.seal_key)
-        decoder = msgspec.msgpack.Decoder
-        self._admit = ListMethod(
-            name="admit", decode=decoder(Admit).decode, unreadable=not_admitted, failed=not_admitted
-        )
-        self._report = ListMethod[Report, bool](name="report", decode=decoder(Report).decode)
-        self._deliver = ListMethod[Delivery, bool](name="deliver", decode=decoder(Delivery).decode, encode=as_it_is)
         self._queue = AdmissionQueue(self._share, settings.cell_concurrency)
         self._load = LoadLimit(settings.cell_concurrency, late_s=settings.lease_s * LATE_SHARE)
         self._queue.places = self._load.limit

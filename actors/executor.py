@@ -48,6 +48,7 @@ class ToolExecutor(Layer):
         self._tools = tools
         self._has_memory = has_memory
         self._pulse: PulseWriter | None = None
+        self._methods()
 
     async def start(self) -> None:
         """Take a new incarnation id.  Until a gate has made itself known, no grant is taken."""
@@ -62,7 +63,6 @@ class ToolExecutor(Layer):
         self._telling: asyncio.Task[None] | None = None
         self._journal = RemoteJournal(self.config.settings)
         self._policy = Remote(self.config.settings, "policy")
-        self._methods()
         self._dispatcher = Dispatcher(
             self._tools,
             seal_key=self.config.seal_key,
@@ -84,8 +84,10 @@ class ToolExecutor(Layer):
             unreadable=partial(_no, ReasonCode.GRANT_INVALID),
             failed=partial(_no, ReasonCode.TOOL_IN_DOUBT),
         )
-        self._answers = ListMethod[bytes, ExecuteReply | None](name="answers", decode=_grant, encode=encode_json)
-        self._release = ListMethod[str, bool](name="release", decode=msgspec.msgpack.Decoder(str).decode)
+        self._answers: ListMethod[bytes, ExecuteReply | None] = ListMethod(
+            name="answers", decode=_grant, encode=encode_json
+        )
+        self._release: ListMethod[str, bool] = ListMethod(name="release", decode=msgspec.msgpack.Decoder(str).decode)
 
     async def _keep_beating(self) -> None:
         assert self._pulse is not None

@@ -40,16 +40,16 @@ class Ingress(Layer):
         self._directory = directory
         self._local_public_pem = local_public_pem
         self._counts = {"accepted": 0, "refused": 0}
-
-    async def start(self) -> None:
-        """Load the pinned keys."""
-        self._authenticator = Authenticator(self._directory, self._local_public_pem)
         self._submit = ListMethod(
             name="submit",
             decode=msgspec.msgpack.Decoder(Submission).decode,
             unreadable=partial(_refused, ReasonCode.REQUEST_INVALID),
             failed=partial(_refused, ReasonCode.INTERNAL_ERROR),
         )
+
+    async def start(self) -> None:
+        """Load the pinned keys."""
+        self._authenticator = Authenticator(self._directory, self._local_public_pem)
         self._admit = Remote(self.config.settings, "driver").coalesced("admit", Ticket)
         self._memory = Remote(self.config.settings, "memory")
         self._vote = Remote(self.config.settings, "approvals").coalesced("vote", VoteReply)

@@ -156,7 +156,7 @@ def _committed(store: JournalStore, appends: list[Append]) -> list[AppendReply]:
     """Commit appends together; if that fails each by itself, so that what cannot be written harms no other."""
     try:
         return store.commit(appends)
-    except Exception as error:
+    except BaseException as error:  # whatever it is, it must not leave those who wait without an answer
         logger.exception("the journal could not commit", extra={"action": "commit_failed"})
         if len(appends) == 1:
             return [_error(text_of(error, MAX_DETAIL_CHARS))]

@@ -32,9 +32,6 @@ class Memory(Layer):
         super().__init__(config)
         self._embedder = embedder
         self._rules = rules
-
-    async def start(self) -> None:
-        """Open the tables, and erase what was ordered before; the model is loaded when the first text needs it."""
         self._recall = ListMethod(
             name="retrieve",
             decode=msgspec.msgpack.Decoder(RecallRequest).decode,
@@ -47,6 +44,9 @@ class Memory(Layer):
             unreadable=lambda why: LearnReply(code=MemoryCode.INVALID),
             failed=lambda why: LearnReply(code=MemoryCode.MEMORY_UNAVAILABLE),
         )
+
+    async def start(self) -> None:
+        """Open the tables, and erase what was ordered before; the model is loaded when the first text needs it."""
         self._encode = msgspec.msgpack.Encoder().encode
         self._warrants = Warrants(self.config.seal_key, now_us)
         self._refused = 0

@@ -43,11 +43,11 @@ class Policy(Layer):
         self._tools = tools
         self._directory = directory
         self._decisions = {"allow": 0, "deny": 0, "require_approval": 0}
+        self._methods()
 
     async def start(self) -> None:
         """Compile the bundle and the tools' validators, void what was granted before, and count what was spent."""
         settings = self.config.settings
-        self._methods()
         self._issuer = mint_issuer()
         self._executors = [Remote(settings, "executor", str(index)) for index in range(settings.executors)]
         self._journal = Remote(settings, "journal")
@@ -81,7 +81,7 @@ class Policy(Layer):
         self._spend = ListMethod(name="spend", decode=decoder(SpendRequest).decode, unreadable=refuse, failed=refuse)
         self._check = ListMethod(name="check", decode=decoder(Proposed).decode, unreadable=str, failed=str)
         self._undo = ListMethod(name="undo", decode=decoder(UndoRequest).decode, unreadable=_no_undo, failed=_no_undo)
-        self._close = ListMethod[str, bool](name="close", decode=decoder(str).decode)
+        self._close: ListMethod[str, bool] = ListMethod(name="close", decode=decoder(str).decode)
 
     def _deny(self, why: str) -> GateReply:
         return self._gate.unreadable(why)

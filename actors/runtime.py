@@ -70,6 +70,12 @@ class TenantRuntime(Layer):
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[Any]] = set()
         self._pulse: PulseWriter | None = None
+        self._activate: ListMethod[Activation, bool] = ListMethod(
+            name="activate", decode=msgspec.msgpack.Decoder(Activation).decode, encode=as_it_is
+        )
+        self._deliver: ListMethod[Delivery, bool] = ListMethod(
+            name="deliver", decode=msgspec.msgpack.Decoder(Delivery).decode, encode=as_it_is
+        )
 
     async def start(self) -> None:
         """Connect the stubs and begin to beat."""
@@ -79,12 +85,6 @@ class TenantRuntime(Layer):
         self._pulse = self._pulse or PulseWriter(lease_s=settings.lease_s)  # a start that failed is tried again
         mark_children(self._pulse.where)
         self._journal = RemoteJournal(settings)
-        self._activate = ListMethod[Activation, bool](
-            name="activate", decode=msgspec.msgpack.Decoder(Activation).decode, encode=as_it_is
-        )
-        self._deliver = ListMethod[Delivery, bool](
-            name="deliver", decode=msgspec.msgpack.Decoder(Delivery).decode, encode=as_it_is
-        )
         self._report = Remote(settings, "driver").coalesced("report", bool)
         self._layers = Layers(
             journal=self._journal,

@@ -72,7 +72,7 @@ class ListMethod(Generic[Item, Reply]):
             return refusal
         try:
             reply = handle(item)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # it awaits nothing, so nobody cancels it
             return self._refusal(self.failed, "handled", error)
         return self.answer(reply)
 
