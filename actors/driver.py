@@ -18,12 +18,14 @@ from typing import Any
 import msgspec
 
 from airside.actors.books import (
+    ADMIT,
+    DELIVER,
+    REPORT,
     RESULTS_KEPT,
     Placed,
     is_meant,
     judge,
     latest_epoch,
-    not_admitted,
     open_order,
 )
 from airside.actors.doubts import DoubtDesk
@@ -31,7 +33,6 @@ from airside.actors.fleet import Fleet
 from airside.actors.layer import LayerConfig, control, logger, now_us, steady_us
 from airside.actors.pulse import boot_s
 from airside.actors.rollbacks import Rollbacks
-from airside.actors.serving import ListMethod, as_it_is
 from airside.actors.stubs import Remote, RemoteJournal, RemoteTools, encode
 from airside.actors.switchboard import Switchboard
 from airside.actors.watching import Watching
@@ -75,14 +76,6 @@ class Driver(Watching):
         self._ended: OrderedDict[RunId, bytes] = OrderedDict()
         self._changed: asyncio.Event = asyncio.Event()
         self._work: asyncio.Event = asyncio.Event()
-        decoder = msgspec.msgpack.Decoder
-        self._admit = ListMethod(
-            name="admit", decode=decoder(Admit).decode, unreadable=not_admitted, failed=not_admitted
-        )
-        self._report: ListMethod[Report, bool] = ListMethod(name="report", decode=decoder(Report).decode)
-        self._deliver: ListMethod[Delivery, bool] = ListMethod(
-            name="deliver", decode=decoder(Delivery).decode, encode=as_it_is
-        )
 
     async def start(self) -> None:
         """Rebuild the books from the journal, then begin to admit and to watch."""
@@ -130,7 +123,7 @@ class Driver(Watching):
     async def admit(self, batch: list[bytes]) -> list[bytes]:
         """Admit requests durably, or refuse them; one ticket each."""
         await self.ready()
-        return await self._admit.all_later(batch, self._admitted)
+        return await ADMIT.all_later(batch, self._admitted)
 
     async def _admitted(self, admit: Admit) -> Ticket:
         verdict = judge(admit, self._identities, self._routes, self._version)
@@ -275,7 +268,7 @@ class Driver(Watching):
     async def report(self, batch: list[bytes]) -> list[bytes]:
         """Take in how runs stand."""
         await self.ready()
-        return self._report.all(batch, self._reported)
+        return REPORT.all(batch, self._reported)
 
     def _reported(self, report: Report) -> bool:
         self._take_in(report)
@@ -361,7 +354,7 @@ class Driver(Watching):
     async def deliver(self, batch: list[bytes]) -> list[bool]:
         """Bring events to runs, wherever they are; one that is nowhere is taken up first."""
         await self.ready()
-        return await self._deliver.all_later(batch, self._delivered)
+        return await DELIVER.all_later(batch, self._delivered)
 
     async def _delivered(self, message: Delivery) -> bool:
         await self._bring(message)
