@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from airside.actors.announcing import OnApproval
+from airside.actors.jobs import schema_of
 from airside.actors.pickling import check_picklable
 from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
@@ -94,6 +95,7 @@ class App:
             labels=labels,
             resolvers=resolvers,
             warnings=unpriced(directory, specs, agents),
+            job_schema=schema_of(self.job_inputs),
         )
 
 
@@ -102,7 +104,8 @@ class CheckedApp:
     """An app that holds together.
 
     `traced` are the tools of whose calls policy may ask where the values come from; `metered` the tenants whose runs
-    share a budget of what decisions use; `warnings` say what is known now to be refused later.
+    share a budget of what decisions use; `warnings` say what is known now to be refused later.  `job_schema` is that of
+    `job_inputs`.
     """
 
     app: App
@@ -116,6 +119,7 @@ class CheckedApp:
     memory: MemoryRules | None
     labels: frozenset[str] | None
     resolvers: Mapping[str, Resolver]
+    job_schema: dict[str, Any] | None
     warnings: tuple[str, ...] = ()
 
 

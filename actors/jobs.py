@@ -7,17 +7,23 @@ Fields: `request` (text), `tenant` and `principal` (or `token`), and optionally 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import jsonschema_rs
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.errors import PydanticUserError
 
-from airside.stack.canonical import as_text, parse_bounded, write_bounded
-from airside.stack.errors import InvalidInput
+from airside.stack.canonical import as_text, canonical, parse_bounded, write_bounded
+from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.explaining import problems
+from airside.stack.judging import Judge
+from airside.stack.schemas import read_schema
+from airside.stack.toolspec import defaults_of
 from airside.stack.values import MAX_REQUEST_BYTES, Limits, Request
 from airside.stack.yaml_source import explain, explain_fields
+from airside.tools.signature import ZonelessTimes
 
 MAX_LINE_BYTES = MAX_REQUEST_BYTES
 
@@ -143,15 +149,30 @@ def _job(raw: dict[str, Any], inputs: Inputs) -> Job:
     return job.model_copy(update={"inputs": {**job.inputs, **further}})
 
 
+def schema_of(model: type[BaseModel] | None) -> dict[str, Any] | None:
+    """Return the JSON Schema of an app's `job_inputs`; raise `InvalidConfig` for a model without one."""
+    if model is None:
+        return None
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise InvalidConfig(f"job_inputs: {model!r:.80} is not a Pydantic model")
+    try:
+        written = model.model_json_schema(schema_generator=ZonelessTimes)
+    except PydanticUserError as error:
+        raise InvalidConfig(f"job_inputs: {error.message}") from None
+    return read_schema(written, "job_inputs")
+
+
+@lru_cache(maxsize=8)
+def _judge(schema: bytes) -> tuple[Judge, dict[str, Any]]:
+    read = read_schema(msgspec.json.decode(schema), "job_inputs")
+    return Judge(read, closed=False), defaults_of(read)
+
+
 def _by_schema(further: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    defaults = {name: given["default"] for name, given in schema["properties"].items() if "default" in given}
+    judge, defaults = _judge(canonical(schema))
     full = {**defaults, **further}
-    problems = [
-        f"{'.'.join(map(str, error.instance_path)) or 'job'}: {error.message[:200]}"
-        for error in jsonschema_rs.validator_for(schema).iter_errors(full)
-    ]
-    if problems:
-        raise InvalidInput("; ".join(problems[:5]))
+    if wrong := problems(judge, full, whole="job"):
+        raise InvalidInput("; ".join(wrong))
     return full
 
 

@@ -77,7 +77,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     config = LayerConfig(settings, state_dir, stack_id=record["id"])
 
     def run(ready: CheckedApp) -> None:
-        record["job_schema"] = ready.app.job_inputs.model_json_schema() if ready.app.job_inputs else None
+        record["job_schema"] = ready.job_schema
         record["warnings"] = ready.warnings
         for warning in ready.warnings:
             logger.warning(warning, extra={"action": "app_warning"})

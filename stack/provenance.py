@@ -35,7 +35,7 @@ from airside.stack.numerals import Role, role_of
 from airside.stack.occurrence import Haystack, Json, leaves
 from airside.stack.paths import EVERY, Every, Parts, parse_path, show_path
 from airside.stack.state import RunState, StepRecord
-from airside.stack.toolspec import Place, ToolSpec
+from airside.stack.toolspec import Place, ToolSpec, defaults_of, required_of
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
 
 MAX_VALUE = 200
@@ -280,13 +280,13 @@ def _role(subject: Subject) -> Role:
 
 
 def _is_default(spec: ToolSpec, name: str, arguments: Mapping[str, Json]) -> bool:
-    argument = spec.parameters.get("properties", {}).get(name, {})
-    return "default" in argument and canonical(argument["default"]) == canonical(arguments.get(name))
+    defaults = defaults_of(spec.parameters)
+    return name in defaults and canonical(defaults[name]) == canonical(arguments.get(name))
 
 
 def _is_choice(spec: ToolSpec, subject: Subject) -> bool:
     """Whether an empty value says something: a filter that must be given, and is not, takes in everything."""
-    is_asked_for = len(subject.path) == 1 and subject.path[0] in spec.parameters.get("required", ())
+    is_asked_for = len(subject.path) == 1 and subject.path[0] in required_of(spec.parameters)
     return is_asked_for and spec.effect == "irreversible"
 
 
@@ -304,9 +304,7 @@ def _repeats(spec: ToolSpec, arguments: Mapping[str, Json], before: StepRecord) 
 
 def _said(spec: ToolSpec, arguments: Mapping[str, Json], parts: tuple[Part, ...]) -> dict[str, list[Json]]:
     """Return the values of each argument, with the schema's defaults."""
-    defaults = {
-        name: each["default"] for name, each in spec.parameters.get("properties", {}).items() if "default" in each
-    }
+    defaults = defaults_of(spec.parameters)
     found: dict[str, list[Json]] = {}
     for path, value, part in _leaves({**defaults, **arguments}, (), Place(spec.parameters), _patterns(spec)):
         if part in parts and path:

@@ -1,20 +1,23 @@
 """What the gate knows of a tool: data alone, so that Policy never imports anybody's code.
 
-Arguments are validated against a JSON Schema that admits nothing it does not name, and completed with the schema's
-defaults; the canonical bytes of the result are what is hashed, granted, approved and executed.
+Arguments are validated against a JSON Schema whose objects admit nothing it does not name (`stack/judging.py`), and
+completed with its defaults; the canonical bytes of the result are what is hashed, granted, approved and executed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
-import jsonschema_rs
 from msgspec import field
 
 from airside.stack.canonical import MAX_DEPTH, canonical, check_bounds, digest
 from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.explaining import problems
+from airside.stack.judging import Judge, TooMuch
 from airside.stack.paths import EVERY, parse_path
+from airside.stack.schemas import at, pattern_of, read_schema, steps_of, subschemas
 from airside.stack.values import EffectClass, Risk, Value
 
 MAX_ARGUMENT_BYTES = 256 * 1024
@@ -59,11 +62,11 @@ class ToolSpec(Value):
 
     @classmethod
     def build(cls, **fields: Any) -> ToolSpec:
-        """Close the schema, default the risk, and derive the version from everything that matters to a decision."""
+        """Read and close the schema, default the risk, and derive the version from all that matters to a decision."""
         name = fields["name"]
-        schema = close_schema(fields.pop("parameters"))
-        if schema.get("type") != "object":
-            raise InvalidConfig(f"tool {name}: the schema's type is {schema.get('type')!r}; it must be 'object'")
+        judge = Judge(_of_arguments(read_schema(fields.pop("parameters"), f"tool {name}"), name))
+        _check_defaults(judge, name)
+        schema = judge.schema
         apart = {name: fields.pop(name, False) for name in ("undoable", "memorable")}
         for path in fields.get("content", ()):
             try:
@@ -85,30 +88,81 @@ class ToolSpec(Value):
         return cls(parameters=schema, risk=risk, version=version, **apart, **fields)
 
 
-def close_schema(schema: Any) -> Any:
-    """Return the schema with every object that names its properties refusing any other."""
-    if isinstance(schema, list):
-        return [close_schema(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {key: _close_keyword(key, value) for key, value in schema.items()}
-    kinds = closed.get("type", [])
-    is_object = kinds == "object" or "object" in kinds or "properties" in closed
-    if is_object and "additionalProperties" not in closed:
-        closed["additionalProperties"] = False
-    return closed
+def _of_arguments(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the schema as one of an object, with a root that is only a reference replaced by what it names."""
+    while "$ref" in schema and not schema.keys() & _BESIDES:
+        target = at(schema, steps_of(schema["$ref"]))
+        if not isinstance(target, dict):
+            raise InvalidConfig(f"tool {name}: the schema is {target}; it must be one of an object")
+        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+    kinds = [part["type"] for part in certain_parts(schema) if "type" in part]
+    for kind in kinds:
+        if "object" not in (kind if isinstance(kind, list) else [kind]):
+            raise InvalidConfig(f"tool {name}: the schema's type is {kind!r}; it must be 'object'")
+    parts = _alternatives(schema, [schema])
+    if not any(part.get("type") == "object" or part.keys() & _OF_OBJECTS for part in parts):
+        raise InvalidConfig(f"tool {name}: the schema's type is None; it must be 'object'")
+    return {**schema, "type": "object"}
 
 
-_MAPS_OF_SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
-_VALUES = frozenset({"default", "const", "enum", "examples", "required"})
+_OF_OBJECTS = frozenset(
+    {"properties", "patternProperties", "additionalProperties", "unevaluatedProperties", "required"}
+)
+_BESIDES = (
+    _OF_OBJECTS
+    | {"allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas", "dependentRequired"}
+    | {
+        "propertyNames",
+        "minProperties",
+        "maxProperties",
+        "enum",
+        "const",
+    }
+)
+"""What a reference at the root may not have beside it, to be replaced by what it names."""
 
 
-def _close_keyword(keyword: str, value: Any) -> Any:
-    if keyword in _VALUES:
-        return value
-    if keyword in _MAPS_OF_SCHEMAS and isinstance(value, dict):
-        return {name: close_schema(inner) for name, inner in value.items()}
-    return close_schema(value)
+def _check_defaults(judge: Judge, name: str) -> None:
+    """Raise `InvalidConfig` for a default that the schema beside it refuses: every call that leaves it out would be."""
+    for node in judge.graph.nodes:
+        if "default" not in node.schema:
+            continue
+        default, where = node.schema["default"], f"tool {name}: the default at {node.pointer}"
+        try:
+            check_bounds(default, where=where)
+            wrong = problems(judge, default, node)
+        except InvalidInput as error:
+            raise InvalidConfig(error.message) from None
+        if wrong:
+            raise InvalidConfig(f"{where} is refused by its own schema: {wrong[0]}")
+
+
+def certain_parts(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parts of a schema that describe its value whatever it is: itself, and by `allOf` and references."""
+    found: list[dict[str, Any]] = []
+    todo: list[Any] = [schema]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, dict):
+            found.append(part)
+            todo += part.get("allOf", ())
+            todo += [at(schema, steps_of(part["$ref"]))] if "$ref" in part else []
+    return found
+
+
+def defaults_of(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults of arguments, by name."""
+    return {
+        name: each["default"]
+        for part in certain_parts(parameters)
+        for name, each in part.get("properties", {}).items()
+        if isinstance(each, dict) and "default" in each
+    }
+
+
+def required_of(parameters: dict[str, Any]) -> frozenset[str]:
+    """Return the arguments that must be given."""
+    return frozenset(name for part in certain_parts(parameters) for name in part.get("required", ()))
 
 
 class Place:
@@ -148,15 +202,22 @@ class Place:
         """The keys of an object that the schema itself names."""
         return frozenset(key for schema in self._schemas for key in schema.get("properties", {}))
 
-    def is_named(self, key: str) -> bool:
-        """Whether the schema itself names this key of an object."""
-        return any(key in schema.get("properties", {}) for schema in self._schemas)
+    @property
+    def is_free(self) -> bool:
+        """Whether no schema says anything of the keys an object may have."""
+        return not any(schema.keys() & (_OTHERS | {"properties"}) for schema in self._schemas)
 
     @property
     def takes_others(self) -> bool:
-        """Whether an object here may have keys that the schema does not name."""
-        free = any(schema.get("additionalProperties", False) is not False for schema in self._schemas)
-        return free or any("patternProperties" in schema for schema in self._schemas)
+        """Whether an object may have keys that no schema names."""
+        others = ((each, schema[each]) for schema in self._schemas for each in _OTHERS & schema.keys())
+        return self.is_free or any(
+            value if each == "patternProperties" else value is not False for each, value in others
+        )
+
+    def is_named(self, key: str) -> bool:
+        """Whether the schema itself names this key of an object."""
+        return any(key in schema.get("properties", {}) for schema in self._schemas)
 
     @property
     def is_undescribed(self) -> bool:
@@ -166,6 +227,8 @@ class Place:
     def key(self, key: str) -> Place:
         """Return the place of an object's key."""
         found = [schema["properties"][key] for schema in self._schemas if key in schema.get("properties", {})]
+        for schema in self._schemas:
+            found += [each for pattern, each in schema.get("patternProperties", {}).items() if _matches(pattern)(key)]
         free = [s["additionalProperties"] for s in self._schemas if isinstance(s.get("additionalProperties"), dict)]
         return Place(self._root, found or free)
 
@@ -175,32 +238,25 @@ class Place:
         return Place(self._root, found + [each for s in self._schemas for each in s.get("prefixItems", [])])
 
 
+_OTHERS = frozenset({"additionalProperties", "unevaluatedProperties", "patternProperties"})
 _STRUCTURE = frozenset({"properties", "items", "prefixItems"})
-_COMPOSED = ("anyOf", "oneOf", "allOf")
+_COMPOSED = frozenset({"anyOf", "oneOf", "allOf", "then", "else", "dependentSchemas"})
 _MAX_SCHEMAS = 1000
 """Parts of one schema that may describe one place: more than any tool has, and an end to references in a circle."""
+
+_matches = lru_cache(maxsize=1000)(pattern_of)
 
 
 def _may_hold(root: Any, schema: Any, fits: Callable[[Mapping[str, Any]], bool], depth: int) -> bool:
     if not isinstance(schema, dict) or depth == 0:
         return schema is not False
     ways = [schema[keyword] for keyword in ("anyOf", "oneOf") if isinstance(schema.get(keyword), list)]
-    parts = list(schema.get("allOf", ())) + ([_target(root, schema["$ref"])] if "$ref" in schema else [])
+    parts = list(schema.get("allOf", ())) + ([at(root, steps_of(schema["$ref"]))] if "$ref" in schema else [])
     return (
         fits(schema)
         and all(any(_may_hold(root, each, fits, depth - 1) for each in way) for way in ways)
         and all(_may_hold(root, each, fits, depth - 1) for each in parts)
     )
-
-
-def _target(root: Any, reference: Any) -> Any:
-    """Return what a reference within the schema points to; a schema that takes anything, if it does to nothing."""
-    target = root
-    for part in reference.removeprefix("#").strip("/").split("/") if isinstance(reference, str) else ():
-        target = (
-            target.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(target, dict) and part else target
-        )
-    return target
 
 
 def _alternatives(root: dict[str, Any], schemas: list[Any]) -> list[dict[str, Any]]:
@@ -212,14 +268,9 @@ def _alternatives(root: dict[str, Any], schemas: list[Any]) -> list[dict[str, An
         if not isinstance(schema, dict) or any(schema is each for each in found):
             continue
         found.append(schema)
-        for keyword in _COMPOSED:
-            todo += schema.get(keyword, [])
-        reference = schema.get("$ref", "")
-        if isinstance(reference, str) and reference.startswith("#/"):
-            target: Any = root
-            for part in reference[2:].split("/"):
-                target = target.get(part, {}) if isinstance(target, dict) else {}
-            todo.append(target)
+        todo += [inner for keyword, _, inner in subschemas(schema) if keyword in _COMPOSED]
+        if "$ref" in schema:
+            todo.append(at(root, steps_of(schema["$ref"])))
     return found
 
 
@@ -241,14 +292,8 @@ class ArgumentValidator:
 
     def __init__(self, spec: ToolSpec) -> None:
         self._spec = spec
-        try:
-            self._validator = jsonschema_rs.validator_for(spec.parameters, validate_formats=True)
-        except (ValueError, jsonschema_rs.ValidationError) as error:
-            raise InvalidConfig(f"tool {spec.name}: not a valid JSON Schema: {error}") from None
-        properties = spec.parameters.get("properties", {})
-        self._defaults = {
-            name: p["default"] for name, p in properties.items() if isinstance(p, dict) and "default" in p
-        }
+        self._judge = Judge(spec.parameters)
+        self._defaults = defaults_of(spec.parameters)
 
     def complete(self, arguments: Any) -> bytes:
         """Return the canonical bytes of the complete arguments; raise `InvalidInput` naming tool, path and rule."""
@@ -263,16 +308,13 @@ class ArgumentValidator:
                 f"{name}{_largest(full)}: arguments of {len(data):,} bytes are over the bound of "
                 f"{self._spec.max_argument_bytes:,}"
             )
-        if not self._validator.is_valid(full):
-            raise InvalidInput(f"{name}: {self._explain(full)}")
+        try:
+            accepted = self._judge.accepts(full)
+        except TooMuch:
+            raise InvalidInput(f"{name}: to check the arguments against the schema takes too long") from None
+        if not accepted:
+            raise InvalidInput(f"{name}: {'; '.join(problems(self._judge, full))}")
         return data
-
-    def _explain(self, arguments: dict[str, Any]) -> str:
-        problems = []
-        for error in self._validator.iter_errors(arguments):
-            place = ".".join(str(part) for part in error.instance_path) or "(arguments)"
-            problems.append(f"{place}: {error.message[:200]}")
-        return "; ".join(problems[:5])
 
 
 def _largest(arguments: dict[str, Any]) -> str:

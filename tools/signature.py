@@ -189,8 +189,8 @@ class _Argument:
         return value
 
 
-class _Generator(GenerateJsonSchema):
-    """Describe types by what they take: times without a zone too, and objects with all their properties."""
+class ZonelessTimes(GenerateJsonSchema):
+    """Describe types by what they take: a time without a zone is one to Python, and what models write."""
 
     def datetime_schema(self, schema: Any) -> JsonSchemaValue:
         zoned = schema.get("tz_constraint") not in (None, "naive")
@@ -199,6 +199,10 @@ class _Generator(GenerateJsonSchema):
     def time_schema(self, schema: Any) -> JsonSchemaValue:
         zoned = schema.get("tz_constraint") not in (None, "naive")
         return super().time_schema(schema) if zoned else {"type": "string", "format": "iso-time"}
+
+
+class _Generator(ZonelessTimes):
+    """Describe types as a whole too: of two that both fit, what only the other has must not get lost."""
 
     def model_schema(self, schema: Any) -> JsonSchemaValue:
         return _whole(super().model_schema(schema))
@@ -211,7 +215,6 @@ class _Generator(GenerateJsonSchema):
 
 
 def _whole(schema: JsonSchemaValue) -> JsonSchemaValue:
-    """A type is described as a whole: of two that both fit, what only the other has must not get lost."""
     return {"additionalProperties": False, **schema} if "properties" in schema else schema
 
 

@@ -16,7 +16,8 @@ from airside.stack.errors import AirsideError, InvalidConfig
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.ports import Candidate, LearnReply
 from airside.stack.resources import Declared, checked_resources
-from airside.stack.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, ArgumentValidator, Place, ToolSpec
+from airside.stack.schemas import read_schema
+from airside.stack.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, Place, ToolSpec, certain_parts
 from airside.stack.values import EffectClass, Risk
 from airside.tools.signature import Derived, Signature, derive, read_signature, refuse_generator
 
@@ -148,7 +149,7 @@ class Tool:
             description=description or inspect.getdoc(fn) or "",
             effect=_checked_effect(name, effect),
             risk=risk,
-            parameters=dict(json_schema),
+            parameters=_reaching(read_schema(json_schema, f"tool {name}"), signature),
             scopes=tuple(scopes),
             repeatable=idempotent or _checked_reconcile(name, reconcile),
             timeout_ms=_milliseconds(name, timeout),
@@ -161,7 +162,6 @@ class Tool:
             memorable=memorable,
             resources=checked_resources(name, resource),
         )
-        ArgumentValidator(spec)  # what is wrong with the schema is said now, and not when Policy starts
         limits = _checked_process(name, process)
         if isinstance(json_schema, Derived):
             return cls(spec, fn, json_schema.convert, signature.context, reconcile, limits, undo=undo)
@@ -265,12 +265,24 @@ def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str,
     return tools, toolsets
 
 
+def _reaching(schema: dict[str, Any], signature: Signature) -> dict[str, Any]:
+    """Return the schema without arguments that it leaves open and that would not reach the function."""
+    place = Place(schema)
+    if place.is_free and not signature.takes_any and any("type" in part for part in certain_parts(schema)):
+        return {**schema, "additionalProperties": False}
+    if place.takes_others and signature.context is not None:
+        return {**schema, "allOf": [*schema.get("allOf", []), {"propertyNames": {"not": {"const": signature.context}}}]}
+    return schema
+
+
 def _check_function(spec: ToolSpec, signature: Signature) -> None:
     """Raise `InvalidConfig` if what is decided on would not reach the function."""
     context = signature.context
     place = Place(spec.parameters)
     if context is not None and place.is_named(context):
         raise InvalidConfig(f"tool {spec.name}: {context!r} is an argument and the function's ToolContext: rename one")
+    if place.takes_others and not signature.takes_any:
+        raise InvalidConfig(f"tool {spec.name}: its schema takes arguments of any name, its function none by **")
     missing = sorted(name for name in place.names if not signature.takes(name))
     if missing:
         raise InvalidConfig(
