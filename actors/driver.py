@@ -470,6 +470,7 @@ class Driver(Watching):
             "in_doubt": [run for run, placed in self._runs.items() if placed.in_doubt],
             "tenants": self._queue.stats(),
             "runtimes": self._fleet.stats(),
+            "runtimes_made": self._fleet.made,
             "killed_runaways": self._killed_runaways,
             "places": self._load.limit,
             "halvings": self._load.halvings,

@@ -109,6 +109,7 @@ class Fleet:
         self._busy = busy
         self._making: dict[str, asyncio.Lock] = {}
         self._room = asyncio.Lock()
+        self.made = 0
         self._coming = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._executors: dict[str, Post] = {}
@@ -176,6 +177,7 @@ class Fleet:
             "enable_task_events": self._settings.task_events,
             "scheduling_strategy": "SPREAD",
         }
+        self.made += 1
         async with self._starts:
             handle = as_actor(TenantRuntime).options(**options).remote(self._config, self._app)
             try:
