@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import traceback
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -14,6 +15,7 @@ from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidInput, plain, text_of
 from airside.stack.ids import RunId
 from airside.stack.speaker import speaking
+from airside.stack.toolspec import MAX_OUTPUT_BYTES, ToolSpec
 from airside.stack.values import Action, Finish, Handoff, Proposal
 
 MAX_ERROR_CHARS = 1_500
@@ -78,6 +80,17 @@ class _Stretches(Awaitable[object]):
                 thrown = error
 
 
+class _Begun:
+    """An agent that was called, and has given something to await."""
+
+    def __init__(self, answer: Awaitable[Any]) -> None:
+        self._answer = answer
+
+    async def decide(self, view: View) -> Any:
+        """Wait for it."""
+        return await self._answer
+
+
 async def ask(agent: Agent, view: View, seconds: float, pulse: Pulse) -> object:
     """Return what the agent proposes; raise `AgentLate`, or what it raised as an ordinary exception.
 
@@ -85,7 +98,10 @@ async def ask(agent: Agent, view: View, seconds: float, pulse: Pulse) -> object:
     neither a kill nor the deadline waits for it.
     """
     if not getattr(agent, "waits", True):
-        return await _guarded(agent, view, pulse)
+        answer = await _guarded(agent, view, pulse)
+        if not inspect.isawaitable(answer):
+            return answer
+        agent = _Begun(answer)  # a plain function that gives a coroutine, as a decorator may make of an async one
     task = asyncio.ensure_future(_guarded(agent, view, pulse))
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -121,8 +137,11 @@ def told(error: BaseException) -> str:
     return text_of(error, MAX_ERROR_CHARS) + plain(place)
 
 
-def checked(proposal: object) -> Action | Finish | Handoff:
-    """Return a proposal that is one of the three and holds only JSON; raise `InvalidInput` otherwise."""
+def checked(proposal: object, tools: Sequence[ToolSpec] = ()) -> Action | Finish | Handoff:
+    """Return a proposal that is one of the three and holds only JSON within bounds; raise `InvalidInput` otherwise.
+
+    It may be as long as a tool's output (`MAX_OUTPUT_BYTES`) or, where one of `tools` takes longer arguments, as those.
+    """
     if isinstance(proposal, Action):
         if not isinstance(proposal.tool, str) or not isinstance(proposal.arguments, dict):
             raise InvalidInput("Action: tool must be text and arguments an object")
@@ -135,9 +154,15 @@ def checked(proposal: object) -> Action | Finish | Handoff:
         raise InvalidInput(f"an agent returns Action, Finish or Handoff, not {type(proposal).__name__}")
     where = type(proposal).__name__
     check_bounds(content, where=where)
+    most = MAX_OUTPUT_BYTES
+    if isinstance(proposal, Action):
+        most = max((most, *(spec.max_argument_bytes for spec in tools if spec.name == proposal.tool)))
     try:
         # A copy that the agent holds no part of, and that the journal can certainly give back.
-        copy: Action | Finish | Handoff = msgspec.json.decode(msgspec.json.encode(proposal), type=Proposal)
+        data = msgspec.json.encode(proposal)
+        if len(data) > most:
+            raise InvalidInput(f"{where}: {len(data):,} bytes are over the bound of {most:,}")
+        copy: Action | Finish | Handoff = msgspec.json.decode(data, type=Proposal)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"{where}: {error}") from None
     return copy

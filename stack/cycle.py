@@ -231,7 +231,7 @@ class Cycle:
             answer = await ask(self._layers.agents[i.agent], self._view(i), seconds, self._layers.pulse)
             reason = ReasonCode.AGENT_INVALID_ACTION
             self._layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
-            proposal = checked(answer)
+            proposal = checked(answer, self._layers.specs)
         except AgentLate:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
         except Exception as failure:

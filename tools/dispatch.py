@@ -396,7 +396,7 @@ class Dispatcher:
         return self._states[key]
 
     async def _call(self, function: partial[Any], tenant: TenantId, grant: Grant | None = None) -> Any:
-        """Await a coroutine function; run a plain one in a thread, tenants taking turns for one.
+        """Await a coroutine function; run a plain one in a thread, tenants taking turns for one, and await what it gives.
 
         What a grant is for starts only if it still may, and is known to be at work under its key.
         """
@@ -427,13 +427,30 @@ class Dispatcher:
             raise
         future = self._threads.submit(copy_context().run, _in_thread, function)
 
+        is_waited_for = True
+
         def ended() -> None:
-            self._end(key, over)
             self._slots.give_back(tenant)
+            answer = None if future.cancelled() or future.exception() is not None else future.result()
+            if not (is_waited_for and inspect.isawaitable(answer)):  # else the call goes on until that is done
+                self._end(key, over)
+            if not is_waited_for and inspect.iscoroutine(answer):
+                answer.close()
 
         # The thread may outlive this call, which a deadline ends: it is over when the thread is.
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))
-        return await asyncio.wrap_future(future)
+        try:
+            answer = await asyncio.wrap_future(future)
+        except BaseException:
+            is_waited_for = False
+            raise
+        if not inspect.isawaitable(answer):
+            return answer
+        # A decorator round a coroutine function, `lambda **k: client.pay(**k)`, an object that is called.
+        try:
+            return await answer
+        finally:
+            self._end(key, over)
 
     def _end(self, key: EffectKey | None, over: asyncio.Future[None]) -> None:
         if not over.done():
