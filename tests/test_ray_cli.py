@@ -193,9 +193,8 @@ def test_approvals_are_listed_and_decided_by_command(owner: Owner, tmp_path: Pat
     batch = submit_by_cli(owner, tmp_path, *(paying(name) for name in ("cli-yes", "cli-no", "cli-edit", "cli-kill")))
     waits = listed(owner, 4)
     approval = {name: waits[name]["approval_id"] for name in waits}
-    assert {"path": "to", "value": "cli-yes", "part": "authority", "origin": "request", "detail": ""} in waits[
-        "cli-yes"
-    ]["origins"]
+    (to,) = (origin for origin in waits["cli-yes"]["origins"] if origin["path"] == "to")
+    assert (to["value"], to["part"], to["origin"], to["detail"]) == ("cli-yes", "authority", "request", "")
     shown = airside_cli("approvals", "--tenant", "acme", *here)
     assert shown.returncode == 0 and "     to: 'cli-yes'  <- request" in shown.stdout.splitlines(), shown.stderr
     assert airside_cli("approvals", "approve", approval["cli-yes"], "--as", "ana", *here).returncode == 2

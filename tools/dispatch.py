@@ -396,7 +396,7 @@ class Dispatcher:
         return self._states[key]
 
     async def _call(self, function: partial[Any], tenant: TenantId, grant: Grant | None = None) -> Any:
-        """Await a coroutine function; run a plain one in a thread, tenants taking turns for one, and await what it gives.
+        """Await a coroutine function; run a plain one in a thread, tenants taking turns, and await what it gives.
 
         What a grant is for starts only if it still may, and is known to be at work under its key.
         """
