@@ -23,8 +23,9 @@ from airside.stack.ports import ExecuteRequest
 from airside.stack.sealing import SEAL_BYTES, wrap
 from airside.stack.switches import Switches, SwitchThrown
 from airside.stack.values import ToolResult
-from airside.tools.dispatch import _THREADS, Dispatcher, normalise
+from airside.tools.dispatch import _THREADS, Dispatcher
 from airside.tools.local import LocalTools
+from airside.tools.outcomes import normalise
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError, Toolset, flatten, tool
 from tests.helpers import EXECUTOR, KEY, RUN, SECOND, grant_for, granted
 

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 import orjson
 
-from airside.stack.canonical import check_bounds, digest
+from airside.stack.canonical import digest
 from airside.stack.claims import MAX_ATTEMPTS, Appender, claim
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.grants import Grant, GrantRefused, open_grant
@@ -38,6 +38,7 @@ from airside.tools.answers import Answers
 from airside.tools.fair import FairSlots
 from airside.tools.keeping import keeper
 from airside.tools.launcher import Call
+from airside.tools.outcomes import normalise, refuse, unexpected, unfit
 from airside.tools.processes import InvalidArguments, InvalidOutput, Processes
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
 from airside.tools.used import UsedGrants
@@ -105,7 +106,7 @@ class Dispatcher:
         grant = open_grant(self._key, request.grant)
         refusal = self._objection(grant, request)
         if refusal is not None or grant is None:
-            refusal = refusal or _refusal(ReasonCode.GRANT_INVALID, "not a grant")
+            refusal = refusal or refuse(ReasonCode.GRANT_INVALID, "not a grant")
             self._tell(grant, request, refusal)
             return ExecuteReply(result=refusal)
         self.calls += 1
@@ -174,7 +175,7 @@ class Dispatcher:
     def _objection(self, grant: Grant | None, request: ExecuteRequest) -> ToolResult | None:
         """Return why the call may not start, or None; a grant that passes is used up."""
         if grant is None:
-            return _refusal(ReasonCode.GRANT_INVALID, "the grant's seal does not hold")
+            return refuse(ReasonCode.GRANT_INVALID, "the grant's seal does not hold")
         now = self._now_us()
         if self._used.is_void(now):  # as another one it may begin anew: what was granted to this one is void
             self.executor_id, self._used = mint_executor(), UsedGrants()
@@ -215,7 +216,7 @@ class Dispatcher:
         )
         for wrong, reason, text in problems:
             if wrong:
-                return _refusal(reason, text)
+                return refuse(reason, text)
         barred = self._barred(grant)
         if barred is not None:
             return barred
@@ -225,7 +226,7 @@ class Dispatcher:
     def _barred(self, grant: Grant) -> ToolResult | None:
         """Return why no call of this grant may start now: looked at when it comes, and again where it starts."""
         if grant.run_id in self._over and not grant.undo:
-            return _refusal(ReasonCode.GRANT_STALE, "its run is over")
+            return refuse(ReasonCode.GRANT_STALE, "its run is over")
         blocked = self.switches.blocking(
             now_us=self._now_us(),
             tenant=grant.tenant,
@@ -234,7 +235,7 @@ class Dispatcher:
             run_id=grant.run_id,
             tool=grant.tool,
         )
-        return None if blocked is None else _refusal(ReasonCode.SWITCHED_OFF, str(blocked))
+        return None if blocked is None else refuse(ReasonCode.SWITCHED_OFF, str(blocked))
 
     def _begin(self, grant: Grant) -> None:
         """Raise `_Barred` if a call may not start; whoever asks starts it before anything else can happen."""
@@ -260,9 +261,9 @@ class Dispatcher:
         try:
             is_ours = await claim(self._journal, grant, at_us=self._now_us())
         except LayerUnavailable as error:
-            return _refusal(ReasonCode.TOOL_UNAVAILABLE, error.message)
+            return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
         if not is_ours and not asks:
-            return _refusal(ReasonCode.TOOL_IN_DOUBT, f"{grant.key} was claimed before: it may have happened")
+            return refuse(ReasonCode.TOOL_IN_DOUBT, f"{grant.key} was claimed before: it may have happened")
         return not is_ours
 
     async def _run(self, grant: Grant, request: ExecuteRequest, *, again: bool) -> ToolResult:
@@ -287,7 +288,7 @@ class Dispatcher:
             # One that has a process of its own converts them there.
             arguments = {} if found.process else found.convert(orjson.loads(request.arguments))
         except Exception as error:
-            return _unfit(error, grant.attempt, changes)
+            return unfit(error, grant.attempt, changes)
         if found.process is not None:
             await self._processes.open()  # a launcher's start is not the call's time
         try:
@@ -296,7 +297,7 @@ class Dispatcher:
                     output = await self._attempt(grant, request, found, context, arguments)
         except TimeoutError as error:
             if not deadline.expired():
-                return _unexpected(error, changes)
+                return unexpected(error, changes)
             text = f"{found.name} did not answer in {context.deadline_s} s, or was stopped"
             if grant.timeout_ms < found.spec.timeout_ms:
                 text += f" (it may take {found.spec.timeout_ms / 1000:g} s; its run had no longer)"
@@ -307,18 +308,18 @@ class Dispatcher:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return _unexpected(RuntimeError("the tool cancelled itself"), changes)
+            return unexpected(RuntimeError("the tool cancelled itself"), changes)
         except _Barred as barred:
             self._tell(grant, request, barred.refusal)
             return barred.refusal
         except ToolError as error:
             return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_FAILED)
         except InvalidArguments as error:
-            return _unfit(error, grant.attempt, changes)
+            return unfit(error, grant.attempt, changes)
         except InvalidOutput as error:
             return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
         except BaseException as error:
-            return _unexpected(error, changes)
+            return unexpected(error, changes)
         return normalise(output, found.spec.max_output_bytes)
 
     @contextlib.asynccontextmanager
@@ -471,43 +472,9 @@ def _in_thread(function: partial[Any]) -> Any:
         raise RuntimeError(text_of(error)) from None
 
 
-def _unexpected(error: BaseException, changes: bool) -> ToolResult:
-    """Return the result of a call that broke: what it changed is not known, if it changes anything."""
-    in_doubt = changes or isinstance(error, InDoubt)
-    reason = ReasonCode.TOOL_IN_DOUBT if in_doubt else ReasonCode.TOOL_FAILED
-    return ToolResult(ok=False, error=text_of(error), reason_code=reason)
-
-
-def _unfit(error: Exception, attempt: int, changes: bool) -> ToolResult:
-    """Return the result of a call whose arguments the tool's types do not take: of a first attempt, a certain no."""
-    if attempt > 1:
-        return _unexpected(error, changes)
-    return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
-
-
 def _remember(kept: OrderedDict[Kept, Any], of: Kept, what: Any) -> None:
     """Keep something of a run or key, and forget that of the one nobody spoke of for longest."""
     kept[of] = what
     kept.move_to_end(of)
     if len(kept) > _KEPT:
         kept.popitem(last=False)
-
-
-def _refusal(reason: ReasonCode, text: str) -> ToolResult:
-    return ToolResult(ok=False, error=text, reason_code=reason)
-
-
-def normalise(output: Any, max_bytes: int) -> ToolResult:
-    """Return a tool's output as a result: JSON within bounds, or `tool_output_invalid`.
-
-    The call has happened either way, so an unfit output is a settled failure, not a doubt.
-    """
-    try:
-        check_bounds(output, where="output")
-        data = orjson.dumps(output)
-    except Exception as error:  # a value may be of a class whose own methods raise
-        return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
-    if len(data) > max_bytes:
-        text = f"output of {len(data):,} bytes is over the bound of {max_bytes:,}"
-        return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
-    return ToolResult(ok=True, output=msgspec.Raw(data))

@@ -1,0 +1,49 @@
+"""What a call came to, as a result: refused, broken, of unfit arguments, or an output in bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from airside.stack.canonical import check_bounds
+from airside.stack.errors import text_of
+from airside.stack.reasons import ReasonCode
+from airside.stack.values import ToolResult
+from airside.tools.tool import InDoubt
+
+
+def unexpected(error: BaseException, changes: bool) -> ToolResult:
+    """Return the result of a call that broke: what it changed is not known, if it changes anything."""
+    in_doubt = changes or isinstance(error, InDoubt)
+    reason = ReasonCode.TOOL_IN_DOUBT if in_doubt else ReasonCode.TOOL_FAILED
+    return ToolResult(ok=False, error=text_of(error), reason_code=reason)
+
+
+def unfit(error: Exception, attempt: int, changes: bool) -> ToolResult:
+    """Return the result of a call whose arguments the tool's types do not take: of a first attempt, a certain no."""
+    if attempt > 1:
+        return unexpected(error, changes)
+    return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
+
+
+def refuse(reason: ReasonCode, text: str) -> ToolResult:
+    """Return the result of a call that was not started."""
+    return ToolResult(ok=False, error=text, reason_code=reason)
+
+
+def normalise(output: Any, max_bytes: int) -> ToolResult:
+    """Return a tool's output as a result: JSON within bounds, or `tool_output_invalid`.
+
+    The call has happened either way, so an unfit output is a settled failure, not a doubt.
+    """
+    try:
+        check_bounds(output, where="output")
+        data = orjson.dumps(output)
+    except Exception as error:  # a value may be of a class whose own methods raise
+        return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
+    if len(data) > max_bytes:
+        text = f"output of {len(data):,} bytes is over the bound of {max_bytes:,}"
+        return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
+    return ToolResult(ok=True, output=msgspec.Raw(data))
