@@ -405,6 +405,8 @@ class Stack:
         if self._stops and self._connection.member.ends_ray:
             self.shutdown()
         else:
+            if self._own is not None:
+                self._own.close()
             self._connection.close()
 
     def shutdown(self) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable
 
 from ray._private.worker import global_worker
+from ray._raylet import GcsLogSubscriber  # type: ignore[attr-defined]
 from ray.exceptions import RpcError
 
 from airside.tools.output import mark_of
@@ -19,7 +20,8 @@ class Console:
     def __init__(self, stack: str) -> None:
         self._mark = mark_of(stack)
         self._over = threading.Event()
-        self._subscriber = global_worker.gcs_log_subscriber
+        # One of its own: what one subscriber polls no other gets, and a process may have several stacks.
+        self._subscriber = GcsLogSubscriber(worker_id=global_worker.worker_id, address=global_worker.gcs_client.address)
         self._thread = threading.Thread(target=self._follow, name="airside-console", daemon=True)
         self._thread.start()
 
