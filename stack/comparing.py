@@ -40,6 +40,12 @@ def compile_test(test: ArgumentTest, *, forbids: bool) -> Check:
     meets = _loosely(test) if forbids is not negated else _strictly(test)
     operand = _operand(test)
 
+    if forbids and len(parts) == 1 and parts[0] is not EVERY:  # nearly every test, and at every step
+        name = parts[0]
+        return lambda arguments, identity: (
+            name in arguments and meets(arguments[name], operand(identity)) is not negated
+        )
+
     def forbidden(arguments: dict[str, Any], identity: Identity) -> bool:
         wanted = operand(identity)
         return any(meets(value, wanted) is not negated for value in _select_any(arguments, parts))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice, pairwise
 from typing import Any
 
@@ -224,7 +224,17 @@ def _told(words: list[str], family: Sequence[str]) -> set[str]:
 
 
 def _is_of(word: str, language: str) -> bool:
+    return _is_short_of(word, language) if len(word) <= _KEPT_CHARACTERS else _is_any_of(word, language)
+
+
+def _is_any_of(word: str, language: str) -> bool:
     return word in _common(language) or (language != "en" and _cues(language).fullmatch(word) is not None)
+
+
+_KEPT_CHARACTERS = 32
+"""Characters of a word whose languages are kept: longer ones hardly come again."""
+
+_is_short_of = lru_cache(maxsize=16_384)(_is_any_of)
 
 
 @cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from airside.stack.tokens import continues, is_grouped, stands_alone
@@ -27,8 +28,16 @@ class Numeral(NamedTuple):
     mark: Mark
 
 
+_KEPT_CHARACTERS = 128
+"""Characters of a name whose role is kept: longer ones are no arguments that come again."""
+
+
 def role_of(name: str) -> Role:
     """Return what the argument of this name takes, as far as the name tells."""
+    return _role_of_short(name) if len(name) <= _KEPT_CHARACTERS else _role_of(name)
+
+
+def _role_of(name: str) -> Role:
     words = re.split(r"[^a-z\u00e9]+", _SPLIT.sub(" ", name).lower())
     for word in reversed(words):  # an order's total is a total
         for role, pattern in _ROLES.items():
@@ -37,6 +46,9 @@ def role_of(name: str) -> Role:
                 is_place = role == "name" and any(re.fullmatch(_PLACES, each) for each in words)
                 return "" if is_place else role
     return ""
+
+
+_role_of_short = lru_cache(maxsize=4096)(_role_of)
 
 
 def fits(mark: Mark, role: Role, *, money_named: bool) -> bool:

@@ -104,7 +104,10 @@ class Haystack:
         if not any(char.isalnum() for char in needle):
             return self._whole and needle in self._leaves
         if self._whole:
-            return needle in self._leaves or compact(needle) in {compact(leaf) for leaf in self._leaves} - {""}
+            if needle in self._leaves:
+                return True
+            core = compact(needle)
+            return core != "" and any(compact(leaf) == core for leaf in self._leaves)
         text = self._exact if is_exact(needle) else self._folded
         found = ((at, at + len(needle)) for at in _places(needle, text))
         is_number = _GROUPS.fullmatch(needle) is not None
@@ -194,9 +197,10 @@ def spaced(text: str) -> str:
 def compact(value: str) -> str:
     """Return an account or phone number without its spaces and hyphens; nothing for what is none."""
     core = value.replace(" ", "").replace("-", "")
-    digits = sum(char in "0123456789" for char in core)
-    fits = _SPACED_MIN <= len(core) <= _SPACED_MAX and digits >= _SPACED_DIGITS
-    return core if fits and _SPACED.fullmatch(core) else ""
+    # The cheapest first: nearly every value is none.
+    if not _SPACED_MIN <= len(core) <= _SPACED_MAX or _SPACED.fullmatch(core) is None:
+        return ""
+    return core if sum(char in "0123456789" for char in core) >= _SPACED_DIGITS else ""
 
 
 def decimal_of(value: Json) -> Decimal | None:

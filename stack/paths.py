@@ -109,5 +109,7 @@ def _character(code: str, text: str) -> str:
 def _shown(key: str) -> str:
     if not key:
         return _EMPTY_KEY
+    if key.isascii() and (key.isidentifier() or key.isdecimal()):
+        return key  # as nearly every one is: nothing in it to escape
     escaped = visible(key.replace("\\", "\\\\").replace(".", "\\.").replace("*", "\\*"))
     return "".join(char if char.isprintable() else f"\\u{{{ord(char):x}}}" for char in escaped)

@@ -80,10 +80,10 @@ class Read(NamedTuple):
     vouched: Source | None
 
 
-def subjects(spec: ToolSpec, arguments: Mapping[str, Json]) -> Iterator[Subject]:
+def subjects(spec: ToolSpec, arguments: Mapping[str, Json], place: Place | None = None) -> Iterator[Subject]:
     """Yield every value of the arguments that carries authority, and every finding in their content."""
     room = MAX_SCANNED
-    for path, value, part in _leaves(dict(arguments), (), Place(spec.parameters), _patterns(spec)):
+    for path, value, part in _leaves(dict(arguments), (), place or Place(spec.parameters), _patterns(spec)):
         if part == "authority":
             yield Subject(path, value, part)
         elif value is not None and not isinstance(value, bool):
@@ -117,6 +117,7 @@ class Tracer:
         self._memories: dict[str, Source] = {}
         self._read_steps: dict[int, Read] = {}
         self._fixed: list[Source] = []
+        self._places: dict[str, Place] = {}
         self._inputs: Json = None
 
     def remember(self, records: Sequence[Recalled]) -> None:
@@ -140,7 +141,9 @@ class Tracer:
         groups = [sources, vouched if any(read.vouched for read in reads) else [], rest]
         before = next((each for each in state.history if _repeats(spec, arguments, each)), None)
         found: list[Traced] = []
-        for subject in subjects(spec, arguments):
+        if tool not in self._places:
+            self._places[tool] = Place(spec.parameters)
+        for subject in subjects(spec, arguments, self._places[tool]):
             if len(found) == MAX_TRACED:
                 break
             origin = self._origin(subject, spec, arguments, groups)
@@ -159,8 +162,9 @@ class Tracer:
         if isinstance(subject.value, bool) or subject.value is None:
             said = (subject.path[-1], subject.value) in _switches(self._inputs)
             return subject.traced("request", "inputs") if said else subject.traced("nowhere")
+        role = _role(subject)
         for sources in groups:
-            found = _first(subject, sources)
+            found = _first(subject, role, sources)
             if found is not None and found.origin != "nowhere":
                 return found
         return found or subject.traced("nowhere")
@@ -225,9 +229,9 @@ class Tracer:
             yield Source("branch", "text of this branch", Haystack(request.text, msgspec.json.decode(request.inputs)))
 
 
-def _first(subject: Subject, sources: Sequence[Source]) -> Traced | None:
+def _first(subject: Subject, role: Role, sources: Sequence[Source]) -> Traced | None:
     """Return the first source that has a value; what an agent said before a tool did is from nowhere."""
-    role, is_content, said_before = _role(subject), subject.part == "content", ""
+    is_content, said_before = subject.part == "content", ""
     for source in sources:
         if source.part not in (None, subject.part) or (said_before and source.origin == "tool"):
             continue

@@ -171,10 +171,11 @@ class Place:
     `is_named(key)` tells the keys a schema gives from those a caller may choose.
     """
 
-    __slots__ = ("_given", "_root", "_schemas")
+    __slots__ = ("_given", "_keys", "_root", "_schemas")
 
     def __init__(self, root: dict[str, Any], schemas: list[Any] | None = None) -> None:
         self._root = root
+        self._keys: dict[str, Place] = {}
         self._given = [root] if schemas is None else schemas
         self._schemas = _alternatives(root, [root] if schemas is None else schemas)
 
@@ -225,7 +226,15 @@ class Place:
         return not self._given
 
     def key(self, key: str) -> Place:
-        """Return the place of an object's key."""
+        """Return the place of an object's key; of one that a schema names always the same."""
+        known = self._keys.get(key)
+        if known is None:
+            known = self._place_of(key)
+            if self.is_named(key):
+                self._keys[key] = known
+        return known
+
+    def _place_of(self, key: str) -> Place:
         found = [schema["properties"][key] for schema in self._schemas if key in schema.get("properties", {})]
         for schema in self._schemas:
             found += [each for pattern, each in schema.get("patternProperties", {}).items() if _matches(pattern)(key)]
