@@ -50,7 +50,7 @@ def _fingerprints(app: App) -> Iterator[tuple[str, str]]:
 
 
 def _digest(part: Any) -> str:
-    return hashlib.sha256("\n".join(_parts(_as_of_now(part), set())).encode(errors="replace")).hexdigest()
+    return hashlib.sha256("\n".join(_parts(_as_of_now(part), {})).encode(errors="replace")).hexdigest()
 
 
 def _as_of_now(part: Any) -> Any:
@@ -73,15 +73,18 @@ def _named(module: str, qualified_name: str) -> Any:
     return found
 
 
-def _parts(value: Any, seen: set[int]) -> Iterator[str]:
-    """Yield texts that differ where what the value does differs, as far as that can be told without running it."""
+def _parts(value: Any, seen: dict[int, Any]) -> Iterator[str]:
+    """Yield texts that differ where what the value does differs, as far as that can be told without running it.
+
+    `seen` holds what was looked at, so that no later object has the id of one that is gone.
+    """
     if isinstance(value, _PLAIN):
         yield f"{type(value).__name__} {value!r}"
         return
     if id(value) in seen:
         yield "again"
         return
-    seen.add(id(value))
+    seen[id(value)] = value
     if isinstance(value, types.FunctionType):
         yield from _of_function(value, seen)
     elif isinstance(value, types.MethodType):
@@ -109,7 +112,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
         yield f"{type(value).__qualname__} {id(value)}"
 
 
-def _of_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+def _of_function(function: types.FunctionType, seen: dict[int, Any]) -> Iterator[str]:
     if function.__code__.co_filename.startswith(_LIBRARIES):
         yield f"{function.__module__}.{function.__qualname__}"
         return
@@ -126,7 +129,7 @@ def _of_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
             yield from _parts(_as_of_now(function.__globals__[name]), seen)
 
 
-def _of_code(code: types.CodeType, seen: set[int]) -> Iterator[str]:
+def _of_code(code: types.CodeType, seen: dict[int, Any]) -> Iterator[str]:
     yield f"code {code.co_code.hex()} {code.co_names} {code.co_varnames}"
     yield from _parts(code.co_consts, seen)
 
@@ -136,7 +139,7 @@ def _names_in(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*(_names_in(each) for each in inner))
 
 
-def _of_collection(value: Any, seen: set[int]) -> Iterator[str]:
+def _of_collection(value: Any, seen: dict[int, Any]) -> Iterator[str]:
     yield f"{type(value).__name__} {len(value)}"
     if len(value) > _MAX_ITEMS:
         yield str(id(value))
@@ -151,7 +154,7 @@ def _of_collection(value: Any, seen: set[int]) -> Iterator[str]:
             yield from _parts(inner, seen)
 
 
-def _of_class(kind: type, seen: set[int]) -> Iterator[str]:
+def _of_class(kind: type, seen: dict[int, Any]) -> Iterator[str]:
     yield f"class {kind.__module__}.{kind.__qualname__}"
     if _is_own(sys.modules.get(kind.__module__)):
         for name, member in sorted(vars(kind).items()):

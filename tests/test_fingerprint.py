@@ -94,3 +94,18 @@ def test_things_that_hold_each_other_and_large_ones_come_to_an_end(notebook: Any
     compared = drift(notebook)
     run(notebook, "TABLE['big'] = list(range(10**6))")
     assert compared.changed() == ["tool look"]
+
+
+def test_the_defaults_of_every_function_on_the_way_count(notebook: Any) -> None:
+    """What is looked at is kept meanwhile: another object with the id of one that is gone is no repetition of it."""
+    names = "abcdefgh"
+    for name, following in zip(names, [*names[1:], ""], strict=True):
+        run(notebook, f"def {name}(limit=5):\n    return {(following + '() or ') if following else ''}limit")
+    run(notebook, "def clerk(view, more=1):\n    return airside.Finish(answer=a())")
+    compared = drift(notebook)
+    for name in names:
+        following = names[names.index(name) + 1 :][:1]
+        run(notebook, f"def {name}(limit=6):\n    return {(following + '() or ') if following else ''}limit")
+        assert compared.changed() == ["agent clerk"], name
+        run(notebook, f"def {name}(limit=5):\n    return {(following + '() or ') if following else ''}limit")
+        assert compared.changed() == [], name
