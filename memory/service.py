@@ -91,7 +91,7 @@ class MemoryService:
         try:
             return RecallReply(records=await self._search(request))
         except Exception as error:
-            return RecallReply(error=text_of(error, 500))
+            return RecallReply(error=f"{type(error).__name__}: {text_of(error, 400)}")
 
     async def _search(self, request: RecallRequest) -> tuple[Recalled, ...]:
         if request.min_score is not None and not 0 <= request.min_score <= 1:
