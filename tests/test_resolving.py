@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,14 +16,14 @@ from airside.stack.errors import InvalidConfig
 from airside.stack.ids import TenantId
 from airside.stack.lookups import seal_request
 from airside.stack.resources import MAX_RESOURCE_BYTES, SHARED, ResolveReply, ResolveRequest, Resource
-from airside.tools.resolving import Resolver, ResolverContext, ResolverPool, as_resolver, resolver
+from airside.tools.resolving import Resolver, ResolverContext, ResolverPool, ResolverThreads, as_resolver, resolver
 from tests.helpers import KEY, RUN
 
 ACME = TenantId("acme")
 ISSUER = "iss_1"
 
 
-async def call(function: partial[Any], tenant: TenantId) -> Any:
+async def call(function: partial[Any], tenant: TenantId, seconds: float) -> Any:
     """Call as an executor does, in this loop."""
     answer = function()
     return await answer if inspect.isawaitable(answer) else answer
@@ -191,6 +192,58 @@ async def test_what_is_no_question_of_the_present_gates_runs_nothing(question: b
 
     found = await reply(runs, question)
     assert found.state == "failed" and "AssertionError" not in found.detail
+
+
+# Threads.
+
+
+async def ask_in(threads: ResolverThreads, given: Any, tenant: TenantId = ACME, within: float = 60.0) -> ResolveReply:
+    """Return what a pool with these threads answers."""
+    made = {"order": resolver(timeout=within)(given)}
+    pool = ResolverPool(made, seal_key=KEY, now_us=lambda: 10, call=threads.call)
+    return await pool.resolve(sealed(tenant=tenant), ISSUER)
+
+
+async def test_a_resolver_that_blocks_holds_up_neither_the_loop_nor_other_tenants() -> None:
+    """A tenant whose resolvers hang has its own threads at most, and they are its own again when they end."""
+    threads, release = ResolverThreads(threads=3, per_tenant=2), threading.Event()
+
+    def hangs(id: Any, context: Any) -> None:
+        release.wait(60)
+
+    hanging = [asyncio.ensure_future(ask_in(threads, hangs)) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert (await ask_in(threads, says(None), TenantId("globex"))).state == "unknown"
+    assert (await ask_in(threads, says(None), within=0.001)).state == "late"
+    release.set()
+    assert [each.state for each in await asyncio.gather(*hanging)] == ["unknown"] * 5
+    assert (await ask_in(threads, says(None))).state == "unknown"
+
+
+async def test_a_coroutine_that_blocks_or_hangs_does_not_hold_the_executors_loop() -> None:
+    """It has a loop in its thread, which ends with its deadline."""
+    threads, ended = ResolverThreads(), threading.Event()
+
+    async def hangs(id: Any, context: Any) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+
+    assert (await ask_in(threads, hangs, within=0.01)).state == "late"
+    assert await asyncio.to_thread(ended.wait, 60)
+
+
+@pytest.mark.parametrize("error", [StopIteration(5), SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()])
+async def test_what_would_end_a_thread_is_an_answer(error: BaseException) -> None:
+    """And the thread goes on."""
+
+    def raises(id: Any, context: Any) -> None:
+        raise error
+
+    threads = ResolverThreads(threads=1)
+    assert (await ask_in(threads, raises)).state == "failed"
+    assert (await ask_in(threads, says(None))).state == "unknown"
 
 
 # Declaring.

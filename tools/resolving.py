@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from airside.stack.asking import told
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.lookups import late, open_request
+from airside.stack.lookups import TRANSIT_S, late, open_request
 from airside.stack.policy import Bundle, ResourceTest
 from airside.stack.resources import (
     MAX_RESOURCE_BYTES,
@@ -30,6 +31,7 @@ from airside.stack.resources import (
     Resource,
 )
 from airside.stack.toolspec import ToolSpec
+from airside.tools.fair import FairSlots
 
 DEFAULT_TIMEOUT_S = 2.0
 """A look into a store; a call waits for it before it is decided on."""
@@ -126,8 +128,73 @@ def _check_test(test: ResourceTest, meant: Sequence[ToolSpec], resolvers: Mappin
             raise InvalidConfig(f"{where}: the resolver of {test.kind!r} gives no attribute {name!r}, only {known}")
 
 
-Call = Callable[[partial[Any], TenantId], Awaitable[Any]]
-"""Calls a function where it can hold nobody up, tenants taking turns."""
+Call = Callable[[partial[Any], TenantId, float], Awaitable[Any]]
+"""Calls a function where it can hold nobody up, tenants taking turns; awaits what it returns for so many seconds."""
+
+THREADS = 32
+PER_TENANT = 8
+"""A thread that hangs cannot be stopped: a tenant whose resolvers hang has so many at most, and the others theirs."""
+
+
+class ResolverThreads:
+    """Calls resolvers in threads of their own, apart from tools', and coroutines in a loop of their own there."""
+
+    def __init__(self, threads: int = THREADS, per_tenant: int = PER_TENANT) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
+        self._slots = FairSlots(threads)
+        self._per_tenant = per_tenant
+        self._shares: dict[TenantId, _Share] = {}
+
+    async def call(self, function: partial[Any], tenant: TenantId, seconds: float) -> Any:
+        """Return what a resolver returns; the thread may outlive this call, and keeps its place until it ends."""
+        share = self._shares.setdefault(tenant, _Share(asyncio.Semaphore(self._per_tenant)))
+        share.users += 1
+        held = 0
+        try:
+            await share.places.acquire()
+            held += 1
+            await self._slots.take(tenant)
+            held += 1
+            future = self._pool.submit(_answer, function, seconds)
+        except BaseException:
+            self._let_go(tenant, share, held)
+            raise
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._let_go, tenant, share, held))
+        return await asyncio.wrap_future(future)
+
+    def _let_go(self, tenant: TenantId, share: _Share, held: int) -> None:
+        if held > 1:
+            self._slots.give_back(tenant)
+        if held:
+            share.places.release()
+        share.users -= 1
+        if not share.users:
+            del self._shares[tenant]
+
+
+@dataclass(slots=True)
+class _Share:
+    """One tenant's places, and how many calls have or await one."""
+
+    places: asyncio.Semaphore
+    users: int = 0
+
+
+def _answer(function: partial[Any], seconds: float) -> Any:
+    """Call it; what would end the thread, or what a future cannot carry, becomes an ordinary error."""
+    try:
+        answer = function()
+        return asyncio.run(_awaited(answer, seconds)) if inspect.isawaitable(answer) else answer
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            raise
+        raise RuntimeError(told(error)) from None
+
+
+async def _awaited(answer: Awaitable[Any], seconds: float) -> Any:
+    async with asyncio.timeout(seconds + TRANSIT_S):  # after its caller, who says that it is late
+        return await answer
 
 
 class ResolverPool:
@@ -165,7 +232,8 @@ class ResolverPool:
         )
         try:
             async with asyncio.timeout(context.deadline_s) as deadline:
-                answer = await self._call(partial(found.function, request.id, context), request.tenant)
+                function = partial(found.function, request.id, context)
+                answer = await self._call(function, request.tenant, context.deadline_s)
         except TimeoutError as error:
             return ResolveReply(state="late", detail=late(found.terms)) if deadline.expired() else _broken(error)
         except asyncio.CancelledError:
