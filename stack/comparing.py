@@ -21,53 +21,86 @@ from airside.stack.policy import ArgumentTest
 from airside.stack.spelling import alike, caseless, is_plain, is_tidy, joined, over_texts, plain, unblanked
 from airside.stack.values import Identity
 
-Check = Callable[[dict[str, Any], Identity], bool]
+Arguments = dict[str, Any]
+Check = Callable[[Arguments, Identity, Arguments], bool]
+"""Looks at a value, for a caller, beside the call's arguments: which are the value, but for a test of something else."""
+
 Compare = Callable[[Any, Any], bool]
 
 _POSITIVE = {"ne": "eq", "not_in": "in"}
 _EXACT = ("eq", "ne", "in", "not_in")
 _NO_READING = object()
+_NOTHING = object()
 _NO_TEXT = (int, float, type(None))
 
 
 def compile_test(test: ArgumentTest, *, forbids: bool) -> Check:
     """Return the check of a test whose rule forbids (or asks), or allows."""
     parts = parse_path(test.path)
-    if test.op == "exists":
-        find, wanted = _select_any if forbids is test.value else select, bool(test.value)
-        return lambda arguments, _: bool(find(arguments, parts)) is wanted
+    if test.op in ("exists", "absent"):
+        return _presence(parts, test.op == "exists" and test.value is not False, forbids)
     negated = test.op in _POSITIVE
     meets = _loosely(test) if forbids is not negated else _strictly(test)
     operand = _operand(test)
 
-    if forbids and len(parts) == 1 and parts[0] is not EVERY:  # nearly every test, and at every step
+    if forbids and test.other is None and len(parts) == 1 and parts[0] is not EVERY:  # nearly every test, at every step
         name = parts[0]
-        return lambda arguments, identity: (
-            name in arguments and meets(arguments[name], operand(identity)) is not negated
+        return lambda looked_at, identity, arguments: (
+            name in looked_at and meets(looked_at[name], operand(identity, arguments)) is not negated
         )
 
-    def forbidden(arguments: dict[str, Any], identity: Identity) -> bool:
-        wanted = operand(identity)
-        return any(meets(value, wanted) is not negated for value in _select_any(arguments, parts))
+    def forbidden(looked_at: Arguments, identity: Identity, arguments: Arguments) -> bool:
+        wanted, found = operand(identity, arguments), _select_any(looked_at, parts)
+        if wanted is _NOTHING:
+            return negated and bool(found)
+        return any(meets(value, wanted) is not negated for value in found)
 
-    def allowed(arguments: dict[str, Any], identity: Identity) -> bool:
-        found = select(arguments, parts)
+    def allowed(looked_at: Arguments, identity: Identity, arguments: Arguments) -> bool:
+        found = select(looked_at, parts)
         if not found or not is_plain(found):
             return False
-        wanted = operand(identity)
+        wanted = operand(identity, arguments)
+        if wanted is _NOTHING or (test.other is not None and not is_plain(wanted)):
+            return False
         return all(meets(value, wanted) is not negated for value in found)
 
     return forbidden if forbids else allowed
 
 
-def _operand(test: ArgumentTest) -> Callable[[Identity], Any]:
-    name, value = test.identity, test.value
+def _presence(parts: Parts, wanted: bool, forbids: bool) -> Check:
+    """Return the check of whether something is there; null is nothing."""
+
+    def anywhere(looked_at: Arguments, identity: Identity, arguments: Arguments) -> bool:
+        return any(value is not None for value in _select_any(looked_at, parts)) is wanted
+
+    def everywhere(looked_at: Arguments, identity: Identity, arguments: Arguments) -> bool:
+        found = select(looked_at, parts)
+        return (bool(found) and None not in found) is wanted
+
+    return anywhere if forbids is wanted else everywhere
+
+
+def _operand(test: ArgumentTest) -> Callable[[Identity, Arguments], Any]:
+    """Return what finds the value to compare with; it finds `_NOTHING` where the arguments have none."""
+    name, value = test.caller, test.value
+    if test.other is not None:
+        return _beside(parse_path(test.other))
     if name is None:
-        return lambda _: value
+        return lambda identity, arguments: value
     if name.startswith("attributes."):
         attribute = name.removeprefix("attributes.")
-        return lambda identity: identity.attributes.get(attribute, ())
-    return lambda identity: getattr(identity, name)
+        return lambda identity, arguments: identity.attributes.get(attribute, ())
+    return lambda identity, arguments: getattr(identity, name)
+
+
+def _beside(parts: Parts) -> Callable[[Identity, Arguments], Any]:
+    several = EVERY in parts
+
+    def find(identity: Identity, arguments: Arguments) -> Any:
+        found = [value for value in select(arguments, parts) if value is not None]
+        return _NOTHING if not found else found if several else found[0]
+
+    return find
 
 
 def _strictly(test: ArgumentTest) -> Compare:
@@ -124,7 +157,8 @@ def _in_any_reading(op: str, test: ArgumentTest) -> Compare:
     """Return the comparison of a value that is no list, in every reading of it."""
     compare = OPERATORS[op]
     readings = _readings(op, test.ignore_case)
-    fixed = None if test.identity is not None else [_read(of_operand, test.value) for _, of_operand in readings]
+    is_fixed = test.caller is None and test.other is None
+    fixed = None if not is_fixed else [_read(of_operand, test.value) for _, of_operand in readings]
     if op == "matches":
         fits = compile_pattern(test.value, ignore_case=test.ignore_case, across_lines=True)
         compare, fixed = (lambda value, _: fits(_string(value))), [None] * len(readings)

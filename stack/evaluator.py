@@ -209,7 +209,7 @@ def _remaining_condition(test: RemainingTest) -> Condition:
 
 def _argument_condition(test: ArgumentTest, forbids: bool) -> Condition:
     check = compile_test(test, forbids=forbids)
-    return lambda f: check(f.arguments, f.identity)
+    return lambda f: check(f.arguments, f.identity, f.arguments)
 
 
 def _resource_condition(test: ResourceTest, forbids: bool) -> Condition:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.labels import check_label
 from airside.stack.names import matcher
-from airside.stack.paths import parse_path
+from airside.stack.paths import EVERY, parse_path, show_path
 from airside.stack.patterns import compile_pattern
 from airside.stack.resources import KIND
 from airside.stack.spelling import is_plain, over_texts, plain
@@ -30,7 +39,20 @@ class _Closed(BaseModel):
 
 
 Operator = Literal[
-    "eq", "ne", "lt", "le", "gt", "ge", "in", "not_in", "matches", "contains", "starts_with", "ends_with", "exists"
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "in",
+    "not_in",
+    "matches",
+    "contains",
+    "starts_with",
+    "ends_with",
+    "exists",
+    "absent",
 ]
 Unit = Literal["max_cost_microusd", "max_tokens", "max_tool_calls", "max_steps", "max_seconds", "max_output_bytes"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -79,55 +101,99 @@ def _check_pattern(pattern: str, *, ignore_case: bool) -> None:
         raise ValueError(error.message) from None
 
 
-class ArgumentTest(_Closed):
-    """A condition on the arguments.  `path` is dotted, `*` stands for every item of a list (`stack/paths.py`).
+_CALLERS = ("principal", "tenant", "attributes")
 
-    Compare with `value`, or with a fact about the caller: `identity: principal` or `tenant` (`eq`, `ne`), or
-    `attributes.NAME` (`in`, `not_in`).  `ignore_case` takes a and A for the same.  `matches` takes a regular expression
-    for the whole text, without look-around and back references (`stack/patterns.py`).  A path the arguments do not have
-    satisfies only `exists: false`; of several values, and of ways to write one, a rule that denies or asks needs one
-    that satisfies, and a rule that allows all (`stack/comparing.py`).
+
+def _check_path(path: str | None) -> str | None:
+    try:
+        parse_path("*" if path is None else path)
+    except InvalidConfig as error:
+        raise ValueError(error.message) from None
+    return path
+
+
+class Comparison(_Closed):
+    """A comparison of what a rule looks at.
+
+    With `value`; with a fact about the caller, `identity: principal` or `tenant` (`eq`, `ne`), or `attributes.NAME`
+    (`in`, `not_in`); or, by `of`, with one of these or the value at a path of the call's arguments (`arguments.PATH`
+    where the path begins as a fact about the caller does).  `ignore_case` takes a and A for the same.  `matches` takes
+    a regular expression for the whole text, without look-around and back references (`stack/patterns.py`).  What is not
+    there, or null, is `absent` (`exists` with `value: false`) and satisfies nothing else.  Of several values, and of
+    ways to write one, a rule that denies or asks needs one that satisfies, and a rule that allows all
+    (`stack/comparing.py`).
     """
 
-    path: str
     op: Operator
     value: Any = None
     identity: str | None = None
+    of: str | None = None
     ignore_case: bool = False
 
-    @field_validator("path")
+    @property
+    def caller(self) -> str | None:
+        """The fact about the caller it compares with, None if it is with anything else."""
+        return self.of if self.of is not None and self.of.split(".")[0] in _CALLERS else self.identity
+
+    @property
+    def other(self) -> str | None:
+        """The path in the call's arguments of what it compares with, None if it is with anything else."""
+        return None if self.of is None or self.caller else self.of.removeprefix("arguments.")
+
+    @field_validator("of")
     @classmethod
-    def _path_is_one(cls, path: str) -> str:
-        try:
-            parse_path(path)
-        except InvalidConfig as error:
-            raise ValueError(error.message) from None
-        return path
+    def _of_is_a_path(cls, path: str | None) -> str | None:
+        return _check_path(path)
 
     @field_validator("identity")
     @classmethod
     def _identity_is_a_fact(cls, name: str | None) -> str | None:
-        if name not in (None, "principal", "tenant") and not (name or "").removeprefix("attributes.") != name:
-            raise ValueError(f"{name!r:.60} is none of principal, tenant and attributes.NAME")
-        return name
+        return name if name is None else _check_caller(name)
 
     @model_validator(mode="after")
-    def _has_one_operand(self) -> ArgumentTest:
-        given = self.model_fields_set
-        if ("value" in given) == ("identity" in given):
-            raise ValueError("give either value or identity")
+    def _has_one_operand(self) -> Self:
+        given = self.model_fields_set & {"value", "identity", "of"}
+        if self.op == "absent" and given:
+            raise ValueError("absent compares with nothing")
         if self.ignore_case and self.op not in _CASELESS:
             raise ValueError(f"{self.op} compares no texts: ignore_case says nothing of it")
-        if self.identity is not None:
-            is_list = self.identity.startswith("attributes.")
+        if self.op in ("exists", "absent") and not given:
+            return self
+        if len(given) != 1:
+            raise ValueError("give either value or identity, or of")
+        if self.caller is not None:
+            is_list = _check_caller(self.caller).startswith("attributes.")
             if self.op not in (("in", "not_in") if is_list else ("eq", "ne")):
                 takes = "in or not_in, for an attribute is a list" if is_list else "eq or ne"
-                raise ValueError(f"{self.identity} is compared by {takes}; {self.op} is not")
-            return self
-        _check_operand(self.op, self.value)
-        if self.op == "matches":
-            _check_pattern(self.value, ignore_case=self.ignore_case)
+                raise ValueError(f"{self.caller} is compared by {takes}; {self.op} is not")
+        elif self.other is not None:
+            if self.op in ("exists", "matches"):
+                raise ValueError(f"{self.op} takes a value, and none of the call's")
+            if EVERY in parse_path(self.other) and self.op not in ("in", "not_in"):
+                raise ValueError(f"{self.of} may be several values: they are compared with by in or not_in")
+        else:
+            _check_operand(self.op, self.value)
+            if self.op == "matches":
+                _check_pattern(self.value, ignore_case=self.ignore_case)
         return self
+
+
+def _check_caller(name: str) -> str:
+    if name not in ("principal", "tenant") and name.removeprefix("attributes.") in ("", name):
+        raise ValueError(f"{name!r:.60} is none of principal, tenant and attributes.NAME")
+    return name
+
+
+class ArgumentTest(Comparison):
+    """A condition on the arguments.  `path` is dotted, `*` stands for every item of a list (`stack/paths.py`)."""
+
+    path: str
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_one(cls, path: str) -> str:
+        _check_path(path)
+        return path
 
 
 class OriginTest(_Closed):
@@ -170,7 +236,8 @@ class ResourceTest(_Closed):
 
     `owner`: the `principal` who asks, any `other` (or nobody), `nobody`, or names.  `tenant`: the caller's `own`, or
     `shared` by all.  `sensitivity`: one that is listed, or one that the principal is `cleared` for, or is `above` that.
-    `attributes`: each the given value, or one of a list of values.  An unknown resource is refused before any rule.
+    `attributes`: each the given value, one of a list of values, or what satisfies a comparison.  An unknown resource is
+    refused before any rule.
     """
 
     kind: Annotated[str, Field(pattern=f"^{KIND.pattern}$")]
@@ -178,31 +245,39 @@ class ResourceTest(_Closed):
     owner: Literal["principal", "other", "nobody"] | Strings | None = None
     tenant: Literal["own", "shared"] | None = None
     sensitivity: Literal["cleared", "above"] | Annotated[list[Clearance], Field(min_length=1)] | None = None
-    attributes: (
-        Annotated[dict[str, Plain | Annotated[list[Plain], Field(min_length=1)]], Field(min_length=1)] | None
-    ) = None
+    attributes: Annotated[dict[str, Comparison | Plain | list[Plain]], Field(min_length=1)] | None = None
 
     @field_validator("path")
     @classmethod
     def _path_is_one(cls, path: str | None) -> str | None:
-        try:
-            parse_path(path or "*")
-        except InvalidConfig as error:
-            raise ValueError(error.message) from None
-        return path
+        return _check_path(path)
 
     @field_validator("attributes")
     @classmethod
-    def _values_are_finite(cls, attributes: dict[str, Any] | None) -> dict[str, Any] | None:
-        try:
-            check_bounds(attributes, where="attributes")
-        except InvalidInput as error:
-            raise ValueError(error.message) from None
+    def _are_comparisons(cls, attributes: dict[str, Any] | None) -> dict[str, Any] | None:
+        for name, given in (attributes or {}).items():
+            _attribute_test(name, given)
         return attributes
+
+    def comparisons(self) -> dict[str, ArgumentTest]:
+        """Return the tests of its attributes, each on an object that has that attribute alone."""
+        return {name: _attribute_test(name, given) for name, given in (self.attributes or {}).items()}
 
     def asks(self, spec: ToolSpec) -> list[tuple[str, str]]:
         """Return which of the resources that a tool declares it asks about."""
         return [pair for pair in spec.resources if pair[0] == self.kind and self.path in (None, pair[1])]
+
+
+def _attribute_test(name: str, given: Comparison | Plain | list[Plain]) -> ArgumentTest:
+    """Return the test of one attribute; raise `ValueError` for values nothing can be compared with."""
+    path = show_path((name,))
+    if isinstance(given, Comparison):
+        return ArgumentTest(path=path, **given.model_dump(exclude_unset=True))
+    op: Operator = "in" if isinstance(given, list) else "eq"
+    try:
+        return ArgumentTest(path=path, op=op, value=given)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {error.errors(include_url=False)[0]['msg']}") from None
 
 
 class RemainingTest(_Closed):

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema_rs
 
 from airside.stack.canonical import MAX_DEPTH
-from airside.stack.comparing import compile_test
+from airside.stack.comparing import Check, compile_test
 from airside.stack.paths import EVERY, Every, index_of, parse_path
 from airside.stack.policy import ArgumentTest
 from airside.stack.spelling import plain
@@ -31,23 +31,27 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "number": (int, float),
     "array": list,
     "object": dict,
+    "null": type(None),
 }
 
 
 def problem_with(test: ArgumentTest, spec: ToolSpec, *, forbids: bool) -> str:
     """Return why a test can never be met by the arguments of a tool, nothing if it may be."""
-    places = [Place(spec.parameters)]
-    for part in parse_path(test.path):
-        places = [inner for place in places for inner in _step(place, part, forbids=forbids)]
+    places = places_at(test.path, spec, forbids=forbids)
     if not places:
         return f"has an argument {test.path!r}"
-    if test.op == "exists":
-        return "" if test.value or not _is_always_there(test.path, spec) else f"can be called without {test.path!r}"
+    if test.op in ("exists", "absent"):
+        is_wanted = test.op == "exists" and test.value is not False
+        return "" if is_wanted or not _is_always_there(test.path, spec) else f"can be called without {test.path!r}"
     if forbids:
         places = [inner for place in places for inner in _looked_through(place)]
-    if test.identity is not None:
+    if test.caller is not None:
         fits = any(place.may_hold(_has_type("string")) for place in places)
-        return "" if fits else f"can have a text as {test.path!r}, which {test.identity} is"
+        return "" if fits else f"can have a text as {test.path!r}, which {test.caller} is"
+    if test.other is not None:
+        return (
+            "" if places_at(test.other, spec, forbids=False) else f"has an argument {test.other!r} beside {test.path!r}"
+        )
     for value in test.value if test.op in ("in", "not_in") else [test.value]:
         meets = [(place, _meets(test, test.op, value, forbids=forbids)) for place in places]
         if test.op == "contains":
@@ -55,6 +59,14 @@ def problem_with(test: ArgumentTest, spec: ToolSpec, *, forbids: bool) -> str:
         if not any(place.may_hold(fits) for place, fits in meets):
             return f"can have a {test.path!r} that is {_OF_ONE.get(test.op, test.op)} {value!r:.60}"
     return ""
+
+
+def places_at(path: str, spec: ToolSpec, *, forbids: bool) -> list[Place]:
+    """Return the places of a tool's arguments that a path may lead to; for what forbids, lists are looked through."""
+    places = [Place(spec.parameters)]
+    for part in parse_path(path):
+        places = [inner for place in places for inner in _step(place, part, forbids=forbids)]
+    return places
 
 
 def _step(place: Place, part: str | Every, *, forbids: bool) -> list[Place]:
@@ -110,6 +122,8 @@ def _is_always_there(path: str, spec: ToolSpec) -> bool:
     if len(parts) != 1 or parts[0] is EVERY:
         return False
     described = given.get("properties", {}).get(parts[0])
+    if Place(given).key(parts[0]).may_hold(_has_type("null")):
+        return False
     return parts[0] in given.get("required", ()) or (isinstance(described, Mapping) and "default" in described)
 
 
@@ -157,9 +171,9 @@ def _meets(test: ArgumentTest, op: str, value: Any, *, forbids: bool) -> Callabl
     return fits
 
 
-def _safely(check: Callable[[dict[str, Any], Identity], bool], value: Any) -> bool:
+def _safely(check: Check, value: Any) -> bool:
     try:
-        return check({"x": value}, _NOBODY)
+        return check({"x": value}, _NOBODY, {})
     except TypeError:
         return False
 

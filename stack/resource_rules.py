@@ -7,21 +7,21 @@ call names at least one of the kind and all meet it.  What a test asks and no re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
+from airside.stack.comparing import Arguments, compile_test
+from airside.stack.comparing import Check as Comparing
 from airside.stack.names import matcher
 from airside.stack.policy import ResourceTest
 from airside.stack.resources import ResourceFact
 from airside.stack.values import CLEARANCES, Identity
 
-Arguments = dict[str, Any]
 Holds = Callable[[ResourceFact, Arguments, Identity], bool]
 Check = Callable[[tuple[ResourceFact, ...], Arguments, Identity], bool]
 
 
 def compile_resource(test: ResourceTest, *, forbids: bool) -> Check:
     """Return the check of a test whose rule forbids (or asks), or allows."""
-    conditions = list(_conditions(test))
+    conditions = list(_conditions(test, forbids))
 
     def met(fact: ResourceFact, arguments: Arguments, identity: Identity) -> bool:
         if fact.state == "missing":
@@ -39,7 +39,7 @@ def compile_resource(test: ResourceTest, *, forbids: bool) -> Check:
     return check
 
 
-def _conditions(test: ResourceTest) -> Iterable[Holds]:
+def _conditions(test: ResourceTest, forbids: bool) -> Iterable[Holds]:
     if test.owner is not None:
         yield _owner(test.owner)
     if test.tenant is not None:
@@ -51,8 +51,8 @@ def _conditions(test: ResourceTest) -> Iterable[Holds]:
     elif test.sensitivity is not None:
         listed = frozenset(test.sensitivity)
         yield lambda fact, arguments, identity: fact.sensitivity in listed
-    for name, value in (test.attributes or {}).items():
-        yield _attribute(name, value if isinstance(value, list) else [value])
+    for name, comparison in test.comparisons().items():
+        yield _attribute(name, compile_test(comparison, forbids=forbids))
 
 
 def _owner(owner: str | list[str]) -> Holds:
@@ -66,12 +66,12 @@ def _owner(owner: str | list[str]) -> Holds:
     return lambda fact, arguments, identity: fact.owner is None
 
 
-def _attribute(name: str, values: list[Any]) -> Holds:
+def _attribute(name: str, check: Comparing) -> Holds:
     def holds(fact: ResourceFact, arguments: Arguments, identity: Identity) -> bool:
         if name not in fact.attributes:
             raise LookupError(f"{fact.kind} {fact.id!r:.60} has no attribute {name!r}, and a rule asks for it")
-        found = fact.attributes[name]
-        return any(found == value and isinstance(found, bool) == isinstance(value, bool) for value in values)
+        value = fact.attributes[name]
+        return check({name: list(value) if isinstance(value, tuple) else value}, identity, arguments)
 
     return holds
 
