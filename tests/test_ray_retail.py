@@ -57,22 +57,36 @@ def address_of(order_id: str) -> dict[str, Any]:
     return call("modify_pending_order_address", order_id=order_id, **place)
 
 
-def test_only_ones_own_orders_may_be_changed(local_ray: None, tmp_path: Path) -> None:
+def test_only_ones_own_orders_and_account_may_be_seen_and_changed(local_ray: None, tmp_path: Path) -> None:
     users = json.loads((OWN_DATA / "users.json").read_text())
     orders = json.loads((OWN_DATA / "orders.json").read_text())
     open_orders = {order["user_id"]: name for name, order in sorted(orders.items()) if order["status"] == "pending"}
-    (ann, mine), (_, theirs) = list(open_orders.items())[:2]
+    (ann, mine), (bob, theirs) = list(open_orders.items())[:2]
     app = create_app(work=tmp_path / "work", policy="own-orders")
     stack = airside.start(app, stack="retail", state_dir=tmp_path / "state", executors=1)
     try:
         jobs = [
             Job(request="r", tenant="store-0", principal=ann, inputs={"actions": [action]})
-            for action in (address_of(mine), address_of(theirs), call("get_order_details", order_id=theirs))
+            for action in (
+                address_of(mine),
+                call("get_order_details", order_id=mine),
+                call("get_user_details", user_id=ann),
+                call("list_all_product_types"),
+                address_of(theirs),
+                call("get_order_details", order_id=theirs),
+                call("get_user_details", user_id=bob),
+                call("get_order_details", order_id="#W0"),
+            )
         ]
-        own, other, looking = stack.map(jobs, progress=False, timeout=BOUND_S)
+        *own, change, look, account, nothing = stack.map(jobs, progress=False, timeout=BOUND_S)
+        told, refused = own[1].story(), look.story()
+        counts = stack.status()["policy"]["resources"]
         seen = pids(stack)
     finally:
         stack.shutdown()
-    assert mine in users[ann]["orders"] and own.ok and own.answer == {"calls": 1, "failed": []}
-    assert other.reason_code is ReasonCode.POLICY_DENIED and looking.ok
+    assert mine in users[ann]["orders"] and [each.answer for each in own] == [{"calls": 1, "failed": []}] * 4
+    assert {each.reason_code for each in (change, look, account)} == {ReasonCode.POLICY_DENIED}
+    assert nothing.reason_code is ReasonCode.RESOURCE_UNKNOWN
+    assert f"about order {mine!r} of {ann}" in told and f"about order {theirs!r} of {bob}" in refused
+    assert counts["asked"] >= 7 and counts["late"] == counts["failed"] == 0
     until(lambda: not any(map(alive, seen)), "the stack to end")

@@ -112,6 +112,14 @@ def open_run(base_file: Path, run_file: Path) -> sqlite3.Connection:
     return conn
 
 
+def find(file: Path, table: str, record_id: str) -> Record | None:
+    """Return a record of a run's file or the base, None if there is none."""
+    with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as conn:
+        row = conn.execute(f"SELECT body FROM {table} WHERE id = ?", (record_id,)).fetchone()
+    record: Record | None = None if row is None else json.loads(row[0])
+    return record
+
+
 def apply_once(conn: sqlite3.Connection, key: str, tool: str, change: Callable[[Store], JsonValue]) -> JsonValue:
     """Make the change under the key, or return what it returned before; if it raises, nothing is kept."""
     with _transaction(conn):
