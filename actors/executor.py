@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -23,10 +24,12 @@ from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantI
 from airside.stack.journaling import Append, Entry
 from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.reasons import ReasonCode
+from airside.stack.resources import ResolveReply
 from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.output import mark_output
+from airside.tools.resolving import Resolver, ResolverPool, ResolverThreads
 from airside.tools.tool import Tool, Toolset
 
 FIRST_LEASE_S = 30.0
@@ -43,8 +46,15 @@ def _entry(refused: GrantRefused) -> Entry:
 class ToolExecutor(Layer):
     """Carries out granted calls; every (re)start is another incarnation, for which old grants are void."""
 
-    def __init__(self, config: LayerConfig, tools: Sequence[Tool | Toolset], has_memory: bool) -> None:
+    def __init__(
+        self,
+        config: LayerConfig,
+        tools: Sequence[Tool | Toolset],
+        has_memory: bool,
+        resolvers: Mapping[str, Resolver] = MappingProxyType({}),
+    ) -> None:
         super().__init__(config)
+        self._resolvers = resolvers
         self._tools = tools
         self._has_memory = has_memory
         self._pulse: PulseWriter | None = None
@@ -72,6 +82,9 @@ class ToolExecutor(Layer):
             journal=self._journal.append,
             memory=RemoteMemory(self.config.settings) if self._has_memory else None,
         )
+        self._resolving = ResolverPool(
+            self._resolvers, seal_key=self.config.seal_key, now_us=now_us, call=ResolverThreads().call
+        )
         self._watched = asyncio.Event()
         self._beating = asyncio.ensure_future(self._keep_beating())
 
@@ -85,8 +98,9 @@ class ToolExecutor(Layer):
             failed=partial(_no, ReasonCode.TOOL_IN_DOUBT),
         )
         self._answers: ListMethod[bytes, ExecuteReply | None] = ListMethod(
-            name="answers", decode=_grant, encode=encode_json
+            name="answers", decode=_sealed, encode=encode_json
         )
+        self._resolve = ListMethod(name="resolve", decode=_sealed, unreadable=_unresolved, failed=_unresolved)
         self._release: ListMethod[str, bool] = ListMethod(name="release", decode=msgspec.msgpack.Decoder(str).decode)
 
     async def _keep_beating(self) -> None:
@@ -133,6 +147,17 @@ class ToolExecutor(Layer):
         """Say of each grant of a batch what its call came to, null if it did not begin here."""
         await self.ready()
         return await self.answer_each(self._answers, batch, self._dispatcher.answer_of)
+
+    async def resolve(self, batch: list[bytes]) -> list[bytes]:
+        """Say what the resource of each question of a batch is; begins nothing before `execute` would."""
+        await self.ready()
+        await self._watched.wait()
+        if self._dispatcher.issuer == NO_ISSUER:
+            await self._ask_whom_to_trust()
+        return await self.answer_each(self._resolve, batch, self._resolved)
+
+    async def _resolved(self, question: bytes) -> ResolveReply:
+        return await self._resolving.resolve(question, self._dispatcher.issuer)
 
     async def _ask_whom_to_trust(self) -> None:
         """After a restart; if the gate does not answer, every grant is refused."""
@@ -192,9 +217,13 @@ def _no(reason: ReasonCode, why: str) -> ExecuteReply:
     return ExecuteReply(result=ToolResult(ok=False, error=why, reason_code=reason))
 
 
-def _grant(item: bytes) -> bytes:
+def _unresolved(why: str) -> ResolveReply:
+    return ResolveReply(state="failed", detail=why)
+
+
+def _sealed(item: bytes) -> bytes:
     if not isinstance(item, bytes):
-        raise TypeError(f"a grant is bytes, not {type(item).__name__}")
+        raise TypeError(f"what is sealed is bytes, not {type(item).__name__}")
     return item
 
 

@@ -211,9 +211,11 @@ def _start_layers(checked: CheckedApp, plain: LayerConfig, keys: KeyRing) -> Non
         return as_actor(kind).options(**options).remote(*args)
 
     made = [make(Journal, "journal", plain, keys.chain)]
-    made.append(make(Policy, "policy", sealed, checked.bundle, checked.specs, checked.directory))
+    terms = {kind: resolver.terms for kind, resolver in checked.resolvers.items()}
+    made.append(make(Policy, "policy", sealed, checked.bundle, checked.specs, checked.directory, terms))
     made += [
-        make(ToolExecutor, "executor", sealed, app.tools, has_memory, key=str(i)) for i in range(settings.executors)
+        make(ToolExecutor, "executor", sealed, app.tools, has_memory, checked.resolvers, key=str(i))
+        for i in range(settings.executors)
     ]
     if has_memory:
         made.append(make(Memory, "memory", sealed, app.embedder, checked.memory))

@@ -130,11 +130,19 @@ class Layer:
         What is not done within `GRACE_S` is answered with a ticket for `collect`, so that a slow item neither holds
         back its neighbours' answers nor occupies one of the caller's two places.
         """
-        if not batch:
-            return []
-        tasks = [asyncio.ensure_future(method.one_later(item, handle)) for item in batch]
-        await asyncio.wait(tasks, timeout=GRACE_S)
-        return [task.result() if task.done() else self._ticket(task) for task in tasks]
+        return await self.answer_soon([asyncio.ensure_future(method.one_later(item, handle)) for item in batch])
+
+    async def answer_soon(self, answers: Sequence[Any]) -> list[Any]:
+        """Answer a batch of which some answers are there already, and tasks for the others; as in `answer_each`."""
+        tasks = [answer for answer in answers if isinstance(answer, asyncio.Future)]
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_S)
+        return [
+            (answer.result() if answer.done() else self._ticket(answer))
+            if isinstance(answer, asyncio.Future)
+            else answer
+            for answer in answers
+        ]
 
     def _ticket(self, task: asyncio.Future[bytes]) -> bytes:
         ticket = TICKET + secrets.token_bytes(12)

@@ -7,7 +7,8 @@ that no grant of the incarnation before, which may not be on record yet, is used
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -15,15 +16,17 @@ import msgspec
 from airside.actors.books import ORDER_PURPOSE
 from airside.actors.layer import Layer, LayerConfig, control, now_us, steady_us
 from airside.actors.serving import ListMethod
-from airside.actors.stubs import Remote
+from airside.actors.stubs import Remote, RemoteResolvers
 from airside.stack.directory import Directory
 from airside.stack.gate import Gate, GateReply, GateRequest, Proposed
 from airside.stack.ids import Buffered, RunId, mint_issuer
 from airside.stack.ledger import Per, window_of
+from airside.stack.lookups import Lookups
 from airside.stack.messages import Order
 from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.policy import load_bundle
 from airside.stack.reasons import ReasonCode
+from airside.stack.resources import ResolverTerms, Wanted
 from airside.stack.sealing import unwrap
 from airside.stack.spending import Spending
 from airside.stack.spent import Spent
@@ -37,8 +40,16 @@ _SPANS: tuple[Per, ...] = ("month", "day", "minute")
 class Policy(Layer):
     """Decides about calls."""
 
-    def __init__(self, config: LayerConfig, bundle_yaml: str, tools: Sequence[ToolSpec], directory: Directory) -> None:
+    def __init__(
+        self,
+        config: LayerConfig,
+        bundle_yaml: str,
+        tools: Sequence[ToolSpec],
+        directory: Directory,
+        resolvers: Mapping[str, ResolverTerms] = MappingProxyType({}),
+    ) -> None:
         super().__init__(config)
+        self._resolvers = resolvers
         self._bundle_yaml = bundle_yaml
         self._tools = tools
         self._directory = directory
@@ -53,6 +64,15 @@ class Policy(Layer):
         self._journal = Remote(settings, "journal")
         self._telling = asyncio.Lock()
         await self._tell_executors()
+        self._lookups = Lookups(
+            RemoteResolvers(settings),
+            self._resolvers,
+            seal_key=self.config.seal_key,
+            issuer=self._issuer,
+            now_us=now_us,
+        )
+        keeps = any(terms.cache_ms for terms in self._resolvers.values())
+        on_change = self._lookups.changed if keeps else None
         self._gate = Gate(
             bundle=load_bundle(self._bundle_yaml),
             tools=self._tools,
@@ -62,6 +82,7 @@ class Policy(Layer):
             random=Buffered(),
             spending=await self._rebuilt(),
             issuer=self._issuer,
+            on_change=on_change,
         )
         self._gate.switches = Switches(self._thrown)
         self._undo_gate = UndoGate(
@@ -71,6 +92,7 @@ class Policy(Layer):
             random=Buffered(),
             issuer=self._issuer,
             policy_version=self._gate.policy_version,
+            on_change=on_change,
         )
 
     def _methods(self) -> None:
@@ -113,10 +135,17 @@ class Policy(Layer):
     async def decide(self, batch: list[bytes]) -> list[bytes]:
         """Decide about each call of a batch."""
         await self.ready()
-        return self._decide.all(batch, self._decided)
+        return await self.answer_soon([self._decide.begin(item, self._decided) for item in batch])
 
-    def _decided(self, request: GateRequest) -> GateReply:
-        reply = self._gate.decide(request)
+    def _decided(self, request: GateRequest) -> GateReply | Awaitable[GateReply]:
+        wanted = self._gate.wanted(request)
+        return self._counted(self._gate.decide(request)) if wanted is None else self._when_known(request, wanted)
+
+    async def _when_known(self, request: GateRequest, wanted: Wanted) -> GateReply:
+        """Decide about a call when it is known what resources it is about."""
+        return self._counted(self._gate.decide(request, await self._lookups.answers(wanted)))
+
+    def _counted(self, reply: GateReply) -> GateReply:
         self._decisions[reply.decision.outcome] += 1
         return reply
 
@@ -153,7 +182,7 @@ class Policy(Layer):
     async def stats(self) -> dict[str, Any]:
         """Return the decisions made since this incarnation began, and what was used since the journal began."""
         used = self._gate.spending.stats() if self._started else {}
-        return {**self._decisions, "used": used}
+        return {**self._decisions, "used": used, "resources": dict(self._lookups.counts) if self._started else {}}
 
 
 def _no_spend(why: str) -> SpendReply:

@@ -76,13 +76,31 @@ class ListMethod(Generic[Item, Reply]):
             return self._refusal(self.failed, "handled", error)
         return self.answer(reply)
 
+    def begin(self, data: bytes, handle: Callable[[Item], Reply | Awaitable[Reply]]) -> Any:
+        """Return the answer to one item, or a task for it if `handle` returns what must be awaited; never raises."""
+        item, refusal = self.read(data)
+        if item is None:
+            return refusal
+        try:
+            reply = handle(item)
+        except Exception as error:
+            return self._refusal(self.failed, "handled", error)
+        return asyncio.ensure_future(self._awaited(reply)) if isinstance(reply, Awaitable) else self.answer(reply)
+
     async def one_later(self, data: bytes, handle: Callable[[Item], Awaitable[Reply]]) -> Any:
         """Return the answer to one item; raises nothing but the cancellation of its task."""
         item, refusal = self.read(data)
         if item is None:
             return refusal
         try:
-            reply = await handle(item)
+            waits = handle(item)
+        except Exception as error:
+            return self._refusal(self.failed, "handled", error)
+        return await self._awaited(waits)
+
+    async def _awaited(self, waits: Awaitable[Reply]) -> Any:
+        try:
+            reply = await waits
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):

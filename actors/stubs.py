@@ -27,6 +27,7 @@ from airside.stack.ids import ExecutorId, RunId, root_of
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
+from airside.stack.resources import ResolveReply
 
 encode = msgspec.msgpack.Encoder().encode
 encode_json = msgspec.json.Encoder().encode
@@ -256,6 +257,31 @@ class _Executor:
         return self.incarnation
 
 
+class RemoteResolvers:
+    """The `Resolvers` port over the pool: a run's executor is asked, and another one if that does not answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pool: list[Callable[[bytes], Awaitable[ResolveReply]]] = [
+            Remote(settings, "executor", str(i)).coalesced("resolve", ResolveReply, insist=False, encoder=bytes)
+            for i in range(settings.executors)
+        ]
+
+    async def resolve(self, run_id: RunId, request: bytes) -> ResolveReply:
+        """Answer a question; raise `LayerUnavailable` if no executor does."""
+        first = executor_of(run_id, len(self._pool))
+        for ask in self._pool[first:] + self._pool[:first]:
+            try:
+                return await ask(request)
+            except LayerUnavailable as error:
+                away = error
+        raise away
+
+
+def executor_of(run_id: RunId, executors: int) -> int:
+    """Return which executor of the pool a run's calls go to; a branch's go to its root's."""
+    return int(root_of(run_id)[-8:], 16) % executors
+
+
 class RemoteTools:
     """The `Tools` port over the pool.  A run's calls all go to one executor, which may hold its toolsets' state."""
 
@@ -264,7 +290,7 @@ class RemoteTools:
 
     def index_of(self, run_id: RunId) -> int:
         """Return which executor of the pool a run's calls go to; a branch's go to its root's."""
-        return int(root_of(run_id)[-8:], 16) % len(self._pool)
+        return executor_of(run_id, len(self._pool))
 
     def _of(self, run_id: RunId) -> _Executor:
         return self._pool[self.index_of(run_id)]

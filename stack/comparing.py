@@ -23,7 +23,7 @@ from airside.stack.values import Identity
 
 Arguments = dict[str, Any]
 Check = Callable[[Arguments, Identity, Arguments], bool]
-"""Looks at a value, for a caller, beside the call's arguments: which are the value, but for a test of something else."""
+"""Looks at a value for a caller, beside the call's arguments (which are the value, unless something else is tested)."""
 
 Compare = Callable[[Any, Any], bool]
 

@@ -13,8 +13,8 @@ from airside.stack.directory import Budget, Directory, Principal, Tenant
 from airside.stack.errors import InvalidConfig
 from airside.stack.labels import SYSTEM_LABELS
 from airside.stack.names import matcher
-from airside.stack.policy import Bundle, OriginTest, Rule, When, may_match
-from airside.stack.possible import problem_with
+from airside.stack.policy import ArgumentTest, Bundle, OriginTest, Rule, When, may_match
+from airside.stack.possible import names, places_at, problem_with
 from airside.stack.toolspec import ToolSpec
 from airside.stack.yaml_source import Location, meant
 
@@ -114,9 +114,25 @@ def _of_tools(rule: Rule, tools: Mapping[str, ToolSpec]) -> Iterator[Problem]:
             # What comes nearest: a tool that has the argument says more than one that has not.
             text = max(problems, key=lambda each: not each.startswith("has an argument"))
             yield Problem(("when", "arguments", index), f"{who} {text}")
+    compared = [*(rule.when.arguments or ()), *(c for t in rule.when.resource or () for c in t.comparisons().values())]
+    for test in compared:
+        yield from _of_operand(test, meant or named)
     for index, origins in enumerate(rule.when.origins or ()):
         for text in _of_origins(rule, origins, tools):
             yield Problem(("when", "origins", index), text)
+
+
+def _of_operand(test: ArgumentTest, specs: Sequence[ToolSpec]) -> Iterator[Problem]:
+    """Yield what is wrong with what a test compares with: nothing is there, or its name has two meanings."""
+    if test.of is None or not specs:
+        return
+    if test.other is not None and not any(places_at(test.other, spec, forbids=False) for spec in specs):
+        yield Problem(("when",), f"no tool it can be about has an argument {test.other!r} to compare with")
+    first = test.of.split(".")[0]
+    both = next((spec.name for spec in specs if test.caller is not None and names(spec, first)), None)
+    if both is not None:
+        text = f"of: {test.of} is the caller's, but {both} has an argument {first!r}"
+        yield Problem(("when",), f"{text}: write identity: {test.of}, or of: arguments.{test.of}")
 
 
 def _of_origins(rule: Rule, test: OriginTest, tools: Mapping[str, ToolSpec]) -> Iterator[str]:
@@ -161,10 +177,11 @@ def _of_people(rule: Rule, directory: Directory) -> Iterator[Problem]:
     people = list(_people(directory, when.tenant))
     yield from _of_grants(when, people)
     for index, test in enumerate(when.arguments or ()):
-        name = (test.identity or "").removeprefix("attributes.")
+        name = (test.caller or "").removeprefix("attributes.")
         known = {attribute for who in people for attribute in who.attributes}
-        if test.identity not in (None, "principal", "tenant") and name not in known:
-            yield Problem(("when", "arguments", index, "identity"), _missing("nobody has the attribute", name, known))
+        if test.caller not in (None, "principal", "tenant") and name not in known:
+            where = "identity" if test.of is None else "of"
+            yield Problem(("when", "arguments", index, where), _missing("nobody has the attribute", name, known))
 
 
 def _of_grants(when: When, people: list[Principal]) -> Iterator[Problem]:

@@ -49,9 +49,7 @@ def problem_with(test: ArgumentTest, spec: ToolSpec, *, forbids: bool) -> str:
         fits = any(place.may_hold(_has_type("string")) for place in places)
         return "" if fits else f"can have a text as {test.path!r}, which {test.caller} is"
     if test.other is not None:
-        return (
-            "" if places_at(test.other, spec, forbids=False) else f"has an argument {test.other!r} beside {test.path!r}"
-        )
+        return ""  # whether there is anything to compare with is another question
     for value in test.value if test.op in ("in", "not_in") else [test.value]:
         meets = [(place, _meets(test, test.op, value, forbids=forbids)) for place in places]
         if test.op == "contains":
@@ -59,6 +57,11 @@ def problem_with(test: ArgumentTest, spec: ToolSpec, *, forbids: bool) -> str:
         if not any(place.may_hold(fits) for place, fits in meets):
             return f"can have a {test.path!r} that is {_OF_ONE.get(test.op, test.op)} {value!r:.60}"
     return ""
+
+
+def names(spec: ToolSpec, argument: str) -> bool:
+    """Whether a tool's own schema names an argument so."""
+    return Place(spec.parameters).is_named(argument)
 
 
 def places_at(path: str, spec: ToolSpec, *, forbids: bool) -> list[Place]:

@@ -88,6 +88,29 @@ def test_kinds_of_resources_that_do_not_fit_together_are_refused(resolvers: Any,
     assert said in caught.value.message
 
 
+@tool(effect="write")
+def forward(tenant: str, to: str) -> str:
+    """Forward."""
+    return tenant + to
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("arguments: [{path: to, op: eq, of: from}]", "has an argument 'from' to compare with"),
+        ("arguments: [{path: to, op: in, of: attributes.friends}]", "nobody has the attribute 'friends'"),
+        ("arguments: [{path: to, op: eq, of: tenant}]", "write identity: tenant, or of: arguments.tenant"),
+        ("arguments: [{path: tenant, op: absent}]", "can be called without 'tenant'"),
+        ("resource: {kind: order, attributes: {state: {op: eq, of: from}}}", "has an argument 'from' to compare with"),
+    ],
+)
+def test_a_comparison_with_what_is_not_there_is_refused(when: str, said: str) -> None:
+    """Or with a name that means two things."""
+    with pytest.raises(InvalidConfig) as caught:
+        replace(app(RULE % when), tools=[forward, cancel], resolvers={"order": nobody}).checked()
+    assert said in caught.value.message
+
+
 def test_kinds_of_resources_that_fit_together_are_taken() -> None:
     """A rule may ask for what a resolver does not declare if that declares nothing."""
     policy = RULE % "resource: {kind: order, path: order_id, owner: other, attributes: {state: open}}"

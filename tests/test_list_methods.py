@@ -41,6 +41,7 @@ from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.policy import load_bundle
 from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode, ReasonCode
+from airside.stack.resources import ResolveReply
 from airside.stack.undoing import UndoReply, UndoRequest
 from airside.stack.values import ApprovalRule, Decision, ToolResult
 from tests.helpers import KEY, RUN, spec
@@ -219,6 +220,15 @@ CASES: dict[tuple[type[Layer], str], Case] = {
         ExecuteReply | None,  # type: ignore[arg-type]
         encode=bytes,
         in_json=True,
+        takes_any_bytes=True,
+    ),
+    (ToolExecutor, "resolve"): Case(
+        lambda n: bytes([n]),
+        "_resolved",
+        ResolveReply(state="unknown"),
+        ResolveReply,
+        lambda reply: reply.state == "failed",
+        encode=bytes,
         takes_any_bytes=True,
     ),
     (ToolExecutor, "release"): Case(lambda n: f"run_{n}", "_released", True, bool),
