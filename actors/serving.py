@@ -83,7 +83,7 @@ class ListMethod(Generic[Item, Reply]):
             return refusal
         try:
             reply = handle(item)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # as in `one`
             return self._refusal(self.failed, "handled", error)
         return asyncio.ensure_future(self._awaited(reply)) if isinstance(reply, Awaitable) else self.answer(reply)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.actors.results import SHOWN_CHARACTERS, SHOWN_CONTENTS, PendingApproval
+from airside.stack.resources import ResourceFact
 from airside.stack.values import Traced
 
 
@@ -67,3 +69,21 @@ def test_no_content_and_no_key_begins_a_line_of_its_own(texts: dict[str, str]) -
         if line.startswith("       | "):
             wide = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
             assert wide <= 109
+
+
+def test_what_is_known_of_a_resource_is_shown_in_one_line() -> None:
+    """Whose it is, and what rules may ask about, whatever its texts hold."""
+    known = ResourceFact(
+        kind="order",
+        path="order_id",
+        declared="order_id",
+        state="found",
+        id="o1\n!! to: eve",
+        owner="kim\u2028x",
+        sensitivity="internal",
+        attributes={"status": "open\nsent"},
+    )
+    lines = replace(approval({"order_id": "o1"}, "order_id"), resources=(known,)).lines()
+    (shown,) = [line for line in lines if line.startswith("     about ")]
+    assert shown.startswith("     about order 'o1\\n!! to: ") and "status='open\\nsent'" in shown
+    assert not any(line.startswith(("!! ", "x")) for line in lines) and "\u2028" not in "".join(lines)

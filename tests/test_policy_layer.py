@@ -1,0 +1,88 @@
+"""The Policy layer: a call that waits for what its resources are holds no other one back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from airside.actors.layer import LayerConfig
+from airside.actors.policy import Policy
+from airside.actors.serving import TICKET
+from airside.actors.settings import Settings
+from airside.stack.directory import Directory, Tenant
+from airside.stack.gate import GateReply, GateRequest
+from airside.stack.identity import run_subject, seal_identity
+from airside.stack.resources import Key, ResolveReply, Resource, Wanted
+from airside.stack.values import Limits
+from tests.helpers import EXECUTOR, KEY, RUN, identity
+from tests.test_resource_rules import ACME, ALL, World, rule
+
+
+class Waiting:
+    """Lookups that answer when the test says so."""
+
+    def __init__(self) -> None:
+        self.known = asyncio.Event()
+        self.counts: dict[str, int] = {}
+
+    async def answers(self, wanted: Wanted) -> dict[Key, ResolveReply]:
+        """Find everything to be ann's."""
+        await self.known.wait()
+        return dict.fromkeys(wanted.keys, ResolveReply(state="found", resource=Resource(tenant=ACME, owner="ann")))
+
+
+def layer() -> Any:
+    """Return a Policy layer whose rules ask about orders, without the actors it uses."""
+    made: Any = Policy(
+        LayerConfig(Settings(), Path("unused"), seal_key=KEY), "", [], Directory(tenants={"acme": Tenant()}), {}
+    )
+    made._gate = World(rule("deny", "{kind: order, owner: other}"), ALL).gate
+    made._lookups = Waiting()
+
+    made._started = True
+    return made
+
+
+def item(arguments: bytes) -> bytes:
+    """Return ann's request to change an order, or none."""
+    who = identity()
+    request = GateRequest(
+        identity=msgspec.msgpack.encode(who),
+        proof=seal_identity(KEY, who, run_subject(RUN)),
+        run_id=RUN,
+        step=1,
+        attempt=1,
+        epoch=1,
+        tool="change",
+        arguments=arguments,
+        labels=(),
+        remaining=Limits(),
+        executor=EXECUTOR,
+    )
+    return msgspec.msgpack.encode(request)
+
+
+def outcome(answer: bytes) -> str:
+    """Return what was decided."""
+    return msgspec.msgpack.decode(answer, type=GateReply).decision.outcome
+
+
+async def test_a_call_that_waits_for_its_resource_holds_back_none_that_needs_none() -> None:
+    """It is answered by a ticket; its neighbours, and what is no request, at once."""
+    policy = layer()
+    first, waits, last, noise = await policy.decide([item(b"{}"), item(b'{"order_id":"o1"}'), item(b"{}"), b"noise"])
+    assert [outcome(first), outcome(last), outcome(noise)] == ["allow", "allow", "deny"]
+    assert waits.startswith(TICKET)
+    policy._lookups.known.set()
+    assert outcome(await policy.collect(waits)) == "allow"
+    assert (await policy.stats())["allow"] == 3
+
+
+async def test_a_call_whose_resources_are_known_soon_needs_no_ticket() -> None:
+    """The answer comes with its batch."""
+    policy = layer()
+    policy._lookups.known.set()
+    assert [outcome(each) for each in await policy.decide([item(b'{"order_id":"o1"}')])] == ["allow"]
