@@ -37,7 +37,8 @@ class CallHandlers(MachineBase):
         if decision.reason_code in _OWN_BUDGET:
             return self._conclude(decision.reason_code, decision.detail)
         if decision.outcome == "deny":
-            return self._refuse(decision.reason_code, decision.detail or decision.code or decision.rule)
+            told = decision.detail or decision.code or decision.rule
+            return self._refuse(decision.reason_code, told, apart=decision.steered)
         if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
             return self._conclude(ReasonCode.MAX_COST, f"{event.tool} costs {event.cost_microusd} micro-USD")
         if decision.outcome == "require_approval":
@@ -80,7 +81,8 @@ class CallHandlers(MachineBase):
             return []
         who = ", ".join(event.by)
         if event.outcome == "rejected":
-            return self._refuse(ReasonCode.APPROVAL_REJECTED, f"rejected by {who}: {event.note}")
+            told = f"rejected by {who}: {event.note}" if event.note else f"rejected by {who}"
+            return self._refuse(ReasonCode.APPROVAL_REJECTED, told, apart=event.apart)
         if event.outcome == "expired":
             return self._refuse(ReasonCode.APPROVAL_EXPIRED, "nobody decided in time")
         s.receipt = event.receipt

@@ -2,8 +2,9 @@
 
 All of a rule's conditions must hold for it to match, each of them as the rule's outcome needs it: what forbids is met
 by one value that is as it says, what allows by all (`stack/comparing.py`).  Among the rules that match, deny
-overrides, then require_approval (the largest quorum first, then by rule id), then allow.  Nothing matched is a deny,
-and so is any exception: a condition that cannot be evaluated denies (`policy_error`) rather than being skipped.
+overrides (one that asks where values come from after the others), then require_approval (the largest quorum first,
+then by rule id), then allow.  Nothing matched is a deny, and so is any exception: a condition that cannot be evaluated
+denies (`policy_error`) rather than being skipped.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Evaluator:
     def __init__(self, bundle: Bundle) -> None:
         self.version = bundle.version
         order = {"deny": 0, "require_approval": 1, "allow": 2}
-        rules = sorted(bundle.rules, key=lambda rule: (order[rule.outcome], -_quorum(rule), rule.id))
+        rules = sorted(bundle.rules, key=lambda r: (order[r.outcome], -_quorum(r), _is_steered(r), r.id))
         compiled = [self._compiled(rule) for rule in rules]
         self._rules = {
             effect: [each for each in compiled if effect in (each.when.effect or [effect])] for effect in _EFFECTS
@@ -142,7 +143,13 @@ class Evaluator:
             policy_version=self.version,
             detail=rule.description,
             approval=approval,
+            steered=_is_steered(rule),
         )
+
+
+def _is_steered(rule: Rule) -> bool:
+    """Whether a rule denies for where a value comes from."""
+    return rule.outcome == "deny" and rule.when.origins is not None
 
 
 def _quorum(rule: Rule) -> int:

@@ -178,7 +178,10 @@ class ActionGated(Event, tag=True):
 
 
 class ApprovalDecided(Event, tag=True):
-    """People decided.  For `edited`, `arguments` are the new ones, which are gated again as a new action."""
+    """People decided.  For `edited`, `arguments` are the new ones, which are gated again as a new action.
+
+    `apart` = a rejection counts by `Limits.max_rejections`; one from before there was that bound is a refusal.
+    """
 
     step: int
     approval_id: ApprovalId
@@ -187,6 +190,7 @@ class ApprovalDecided(Event, tag=True):
     arguments: Raw = NULL
     receipt: str = ""
     note: str = ""
+    apart: bool = False
 
 
 class EffectIntended(Event, tag=True):

@@ -31,6 +31,7 @@ def _rules(state: RunState) -> list[tuple[bool, str]]:
         (used.tool_calls <= limits.max_tool_calls, "1: more tool calls than the limit"),
         (used.cost_microusd <= limits.max_cost_microusd or over_paid, "1: more cost than the limit"),
         (used.tokens <= limits.max_tokens or over_paid, "1: more tokens than the limit"),
+        (used.rejections <= limits.rejections or over_paid, "1: more rejections than the limit"),
         (
             not executing
             or (

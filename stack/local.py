@@ -122,4 +122,5 @@ def decision_of(approval: Approval, key: bytes, now_us: int) -> ApprovalDecided 
         arguments=edit.arguments if edit else NULL,
         receipt=seal_receipt(key, receipt_for(approval)) if granted else "",
         note="; ".join(vote.note for vote in approval.votes if vote.note),
+        apart=approval.outcome == "rejected",
     )

@@ -65,6 +65,7 @@ class MachineBase:
             max_cost_microusd=max(0, limits.max_cost_microusd - used.cost_microusd),
             max_output_bytes=max(0, limits.max_output_bytes - used.output_bytes),
             max_handoffs=max(0, limits.max_handoffs - used.handoffs),
+            max_rejections=max(0, limits.rejections - used.rejections),
         )
 
     # Helpers: the only writers of phase, usage and outcome.
@@ -146,10 +147,14 @@ class MachineBase:
             StepRecord(step=s.step, agent=s.visit.agent, tool=s.action.tool, arguments=arguments or {}, result=result)
         )
 
-    def _refuse(self, reason: ReasonCode, detail: str) -> Instructions:
-        """Tell the agent about a refusal, or end the run if it has been told often enough."""
-        self._use(refusals=1)
-        if self.state.usage.refusals > self.limits.max_refusals:
+    def _refuse(self, reason: ReasonCode, detail: str, *, apart: bool = False) -> Instructions:
+        """Tell the agent about a refusal, or end the run if it has been told often enough.
+
+        `apart` = it is a rejection, which is counted by itself.
+        """
+        used = self.state.usage
+        self._use(**{"rejections" if apart else "refusals": 1})
+        if used.rejections > self.limits.rejections if apart else used.refusals > self.limits.max_refusals:
             return self._conclude(reason, detail)
         self._record(ToolResult(ok=False, error=detail, reason_code=reason))
         return self._plan()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, dataclass_transform
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import PrincipalId, RequestId, TenantId
@@ -55,13 +55,20 @@ class Value(Struct, metaclass=_ValueMeta, frozen=True):
     """Base of the values: immutable, named fields, unknown fields refused on decoding."""
 
 
+MAX_REJECTIONS = 10
+"""Unless a limit says otherwise.  A person who says no to one call has not said no to the job, and neither has a rule
+that refuses a value for being nobody's word; but nobody is to be asked, or tried out, for ever."""
+
+
 class Limits(Value):
     """What one run may use.  Checked by `RunMachine` before the step that would cross them.
 
     `max_seconds` counts active time only: a run that waits for a person does not spend it.  `max_repeats` is how
     often the same action with the same arguments may come.  `max_refusals` is how many refusals (a denied call, an
-    unknown tool, arguments that break the schema, a rejected approval) the agent is told about before the next one
-    ends the run; at 0 the first one does.  `doubt_wait_s` is how long a run in doubt waits for a person.
+    unknown tool, arguments that break the schema, an approval that expired) the agent is told about before the next one
+    ends the run; at 0 the first one does.  `max_rejections` is the same of calls that a person rejected, or that were
+    denied for where a value comes from; unset, it is `MAX_REJECTIONS`.  `doubt_wait_s` is how long a run in doubt waits
+    for a person.
     """
 
     max_steps: Count = 25
@@ -79,6 +86,13 @@ class Limits(Value):
     """Longest any call may take: a tool says how long it needs (30 s, if it does not), and this only lowers it."""
 
     doubt_wait_s: Count = 0
+    max_rejections: Count | UnsetType = UNSET
+    """Not encoded where nobody gave it: identities that were sealed before there was this bound keep their seal."""
+
+    @property
+    def rejections(self) -> int:
+        """How many rejections the agent is told about."""
+        return MAX_REJECTIONS if self.max_rejections is UNSET else self.max_rejections
 
     def lowered(self, named: dict[str, int]) -> Limits:
         """Return these limits with the named ones lowered; raise `InvalidInput` for a name or amount that is none.
@@ -90,7 +104,8 @@ class Limits(Value):
                 raise InvalidInput(f"limits: there is no limit {name!r:.60}")
             if amount < 0 or type(amount) is not int:
                 raise InvalidInput(f"limits.{name}: {amount!r:.40} is not a whole number of at least 0")
-        smaller = {name: min(amount, getattr(self, name)) for name, amount in named.items()}
+        most = msgspec.structs.replace(self, max_rejections=self.rejections)
+        smaller = {name: min(amount, getattr(most, name)) for name, amount in named.items()}
         return decode_json(msgspec.json.encode(msgspec.structs.replace(self, **smaller)), Limits, where="limits")  # type: ignore[no-any-return]
 
 
@@ -118,6 +133,7 @@ class Usage(Struct, kw_only=True, forbid_unknown_fields=True):
     handoffs: int = 0
     refusals: int = 0
     active_us: int = 0
+    rejections: int = 0
 
 
 class Identity(Value):
@@ -198,7 +214,10 @@ class ApprovalRule(Value):
 
 
 class Decision(Value):
-    """Policy's answer for one call; names the rule, its own code and the bundle's version."""
+    """Policy's answer for one call; names the rule, its own code and the bundle's version.
+
+    `steered` = it is denied for where a value comes from, and for nothing else.
+    """
 
     outcome: Literal["allow", "deny", "require_approval"]
     reason_code: ReasonCode
@@ -207,6 +226,7 @@ class Decision(Value):
     policy_version: str
     detail: str = ""
     approval: ApprovalRule | None = None
+    steered: bool = False
 
 
 class Traced(Value):

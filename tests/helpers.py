@@ -188,7 +188,8 @@ class Driven:
 
     def approval(self, outcome: str, **fields: Any) -> Instructions:
         """Answer AskApproval."""
-        fields = {"approval_id": self.state.gated.approval_id, "by": (PrincipalId("bob"),)} | fields
+        apart = outcome == "rejected"
+        fields = {"approval_id": self.state.gated.approval_id, "by": (PrincipalId("bob"),), "apart": apart} | fields
         return self.send(ev.ApprovalDecided, outcome=outcome, **fields)
 
     def child_ended(self, branch: int, *, reason: ReasonCode = ReasonCode.COMPLETED, **fields: Any) -> Instructions:

@@ -372,11 +372,10 @@ def test_an_edited_call_is_gated_again_with_the_new_arguments() -> None:
     assert gate.action.arguments == {"amount": 4} and gate.action.tool == "pay"
 
 
-@pytest.mark.parametrize(("outcome", "reason"), [("rejected", R.APPROVAL_REJECTED), ("expired", R.APPROVAL_EXPIRED)])
-def test_a_rejected_or_expired_call_is_a_refusal_the_agent_is_told_of(outcome: str, reason: ReasonCode) -> None:
+def test_an_expired_call_is_a_refusal_the_agent_is_told_of() -> None:
     run = waiting()
-    only(run.approval(outcome, note="too dear"), do.Plan)
-    assert run.state.history[0].result.reason_code == reason and run.state.usage.refusals == 1
+    only(run.approval("expired"), do.Plan)
+    assert run.state.history[0].result.reason_code == R.APPROVAL_EXPIRED and run.state.usage.refusals == 1
 
 
 def test_the_decision_of_another_approval_changes_nothing() -> None:
@@ -953,6 +952,7 @@ def some_limits(luck: random.Random) -> Limits:
         max_output_bytes=luck.randint(0, 60),
         max_repeats=luck.randint(1, 4),
         max_refusals=luck.randint(0, 3),
+        max_rejections=luck.randint(0, 3),
         max_handoffs=luck.randint(0, 3),
         max_depth=luck.randint(0, 2),
     )
@@ -1054,8 +1054,12 @@ class Walk:
         return self.run.send(ev.StepDecided, agent="a", proposal=proposal, after_us=after)
 
     def on_gate(self, i: do.Gate, after: int) -> Any:
+        decided = decision(self.luck.choice(["allow"] * 6 + ["deny", "require_approval", "require_approval"]))
+        if decided.outcome == "deny":
+            decided = msgspec.structs.replace(decided, steered=self.luck.random() < 0.3)
         return self.run.gate(
-            self.luck.choice(["allow"] * 6 + ["deny", "require_approval", "require_approval"]),
+            decided.outcome,
+            decision=decided,
             effect=self.luck.choice(["read", "write", "irreversible"]),
             repeatable=self.luck.random() < 0.5,
             cost_microusd=self.luck.randint(0, 10),

@@ -196,6 +196,8 @@ def test_what_a_run_waits_for_is_said_while_it_does() -> None:
     def decided(run: Driven) -> None:
         strides(run)
         run.approval("rejected", note="not him")
+        run.finish("not paid")
+        run.send(ev.RoutePlanned, route=Done(answer="not paid"))
         run.end()
 
     found = driven(decided)

@@ -185,7 +185,8 @@ def listed(owner: Owner, wanted: int) -> dict[str, dict[str, Any]]:
 
 def paying(name: str) -> str:
     """Return a line whose run waits for an approval; without an app there are no fields beyond a job's own."""
-    return line(name, actions=None, inputs={"actions": [call("pay", to=name, amount=9)]})
+    inputs = {"actions": [call("pay", to=name, amount=9)]}
+    return line(name, actions=None, inputs=inputs, limits={"max_rejections": 0})
 
 
 def test_approvals_are_listed_and_decided_by_command(owner: Owner, tmp_path: Path) -> None:

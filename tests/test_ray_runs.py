@@ -175,12 +175,22 @@ def waiting_ids(stack: Stack, run_id: str) -> list[str]:
 
 
 def test_a_rejected_call_does_not_happen(stack: Stack) -> None:
-    handle = submit(stack, call("pay", to="rejected", amount=7))
+    handle = submit(stack, call("pay", to="rejected", amount=7), call("pay", to="rejected", amount=8))
+    approval = waiting(stack, handle.run_id)
+    assert stack.reject(approval.approval_id, principal="lea", note="too dear") == "rejected"
+    again = until(lambda: [i for i in waiting_ids(stack, handle.run_id) if i != approval.approval_id], "the next call")
+    assert stack.approve(again[0], principal="lea") == "approved"
+    assert handle.result(timeout=BOUND_S).answer == {"calls": 2, "failed": [0]}
+    assert ledger_of(stack).amounts("rejected") == [8]
+
+
+def test_a_run_that_may_not_be_rejected_ends_with_what_the_person_said(stack: Stack) -> None:
+    handle = submit(stack, call("pay", to="rejected", amount=9), limits={"max_rejections": 0})
     approval = waiting(stack, handle.run_id)
     assert stack.reject(approval.approval_id, principal="lea", note="too dear") == "rejected"
     result = handle.result(timeout=BOUND_S)
     assert result.reason_code is ReasonCode.APPROVAL_REJECTED and "too dear" in result.detail
-    assert ledger_of(stack).amounts("rejected") == []
+    assert ledger_of(stack).amounts("rejected") == [8]
 
 
 def test_edited_arguments_are_what_the_tool_gets(stack: Stack) -> None:

@@ -267,7 +267,7 @@ def decided(verdict: str) -> Way:
     """A person says so, or nobody does."""
 
     async def way() -> ReasonCode:
-        world = await World(calls("pay"), policy=ASK).run()
+        world = await World(calls("pay"), policy=ASK, limits=Limits(max_rejections=0)).run()
         book = world.approvals.book
         if verdict == "expired":
             event: Any = book.due(10**12)[0]

@@ -83,7 +83,8 @@ def spinner(view: View) -> Action:
 def demo_app(folder: Path, mail_port: int) -> App:
     """Return the app; the CRM's files lie in `folder`, mail goes to the server on `mail_port`."""
     staff = {"sam": Principal(roles=["sales"]), "lea": Principal(roles=["lead"])}
-    small = {"max_cost_microusd": 100_000, "max_steps": 30}
+    # Of a rejection these agents are not told: they have no other way than the one that was rejected.
+    small = {"max_cost_microusd": 100_000, "max_steps": 30, "max_rejections": 0}
     tenants = ("acme", "globex", "initech", "umbrella", "hooli")
     return App(
         agents={

@@ -21,6 +21,9 @@ rules:
   - {id: works, outcome: allow, when: {tool: [note, pay, book, fat]}}
   - {id: no-large, outcome: deny, when: {tool: [pay], arguments: [{path: n, op: gt, value: 90}]}}
   - {id: never, outcome: deny, when: {tool: [forbidden]}}
+  - id: not-theirs
+    outcome: deny
+    when: {tool: [note], arguments: [{path: n, op: gt, value: 80}], origins: [{within: [request]}]}
   - id: one
     outcome: require_approval
     when: {tool: [mail]}
@@ -134,6 +137,7 @@ _SMALL: dict[str, tuple[int, ...]] = {
     "max_cost_microusd": (0, 5, 12, 30),
     "max_output_bytes": (10, 60, 200),
     "max_repeats": (1, 2),
+    "max_rejections": (0, 1),
     "max_handoffs": (0, 1, 2),
     "max_depth": (0, 1, 2),
     "decide_ms": (1, 30, 200),
