@@ -40,7 +40,7 @@ NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs
 IN_PLACE = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "$ref"})
 """Keywords whose schemas describe the very value that the schema around them describes."""
 
-_REMARKS = frozenset(
+REMARKS = frozenset(
     {"title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly"}
     | {"$defs", "definitions", "$schema", "$id", "$anchor"}
 )
@@ -180,7 +180,7 @@ class _Reader:
             kinds = given["type"] if isinstance(given["type"], list) else [given["type"]]
             given["type"] = [*kinds, *(["null"] if "null" not in kinds else [])]
         elif nullable and place:
-            outside = {key: given.pop(key) for key in [*given] if key in _REMARKS}
+            outside = {key: given.pop(key) for key in [*given] if key in REMARKS}
             inner = self._translated(given, (*place, "anyOf", "0"))
             return {**self._translated(outside, place), "anyOf": [inner, {"type": "null"}]}
         return self._translated(given, place)
@@ -217,7 +217,7 @@ class _Reader:
         for keyword in ("$recursiveAnchor", "$vocabulary"):
             given.pop(keyword, None)
         followed = [given.pop(each) for each in ("$ref", "$dynamicRef", "$recursiveRef") if each in given]
-        if followed and self._draft <= 7 and given.keys() - _REMARKS - {"nullable"}:
+        if followed and self._draft <= 7 and given.keys() - REMARKS - {"nullable"}:
             raise self._wrong(
                 place, f"in draft {self._draft}, what stands beside a $ref is ignored: put both into allOf"
             )

@@ -17,7 +17,7 @@ from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.explaining import problems
 from airside.stack.judging import Judge, TooMuch
 from airside.stack.paths import EVERY, parse_path
-from airside.stack.schemas import at, pattern_of, read_schema, steps_of, subschemas
+from airside.stack.schemas import REMARKS, at, pattern_of, read_schema, steps_of, subschemas
 from airside.stack.values import EffectClass, Risk, Value
 
 MAX_ARGUMENT_BYTES = 256 * 1024
@@ -92,9 +92,13 @@ def _of_arguments(schema: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the schema as one of an object, with a root that is only a reference replaced by what it names."""
     while "$ref" in schema and not schema.keys() & _BESIDES:
         target = at(schema, steps_of(schema["$ref"]))
-        if not isinstance(target, dict):
-            raise InvalidConfig(f"tool {name}: the schema is {target}; it must be one of an object")
-        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+        if target is False:
+            raise InvalidConfig(f"tool {name}: the schema takes nothing; it must be 'object'")
+        target = {} if target is True else target
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        if any(target[key] != beside[key] for key in (target.keys() & beside.keys()) - REMARKS):
+            break  # both hold, which the reference itself says
+        schema = {**target, **beside}
     kinds = [part["type"] for part in certain_parts(schema) if "type" in part]
     for kind in kinds:
         if "object" not in (kind if isinstance(kind, list) else [kind]):

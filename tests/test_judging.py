@@ -214,6 +214,14 @@ def test_a_tool_takes_what_a_plain_validator_takes_whose_objects_are_closed(
         assert takes(schema, value) == (plainly(schema, value) and plainly(closed, value)), (closed, value)
 
 
+@pytest.mark.parametrize(
+    ("target", "taken"), [(True, True), (False, False), ({"required": ["a"]}, False), ({"type": "integer"}, False)]
+)
+def test_a_reference_at_the_root_may_be_to_anything_or_to_nothing(target: Any, taken: bool) -> None:
+    """What stands beside it says that it is an object, and takes nothing from what the reference says."""
+    assert takes({"$ref": "#/$defs/d", "type": "object", "$defs": {"d": target}}, {}) is taken
+
+
 @pytest.fixture(params=[schema_nodes.MAX_WEIGHT, -1], ids=["compiled", "interpreted"])
 def weight(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Judge with compiled validators where that is bounded, or without any."""

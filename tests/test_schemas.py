@@ -273,7 +273,7 @@ def test_what_says_the_same_in_other_words_is_taken(schema: dict[str, Any], good
         (obj(a={"propertyNames": {"pattern": "(?<=x)y"}}), "linear time"),
         ({"$ref": "#"}, "circle"),
         (obj(a={"anyOf": [TEXT, {"$ref": "#/properties/a"}]}), "#/properties/a.* circle"),
-        ({"$ref": "#/$defs/x", "$defs": {"x": True}}, "it must be one of an object"),
+        ({"$ref": "#/$defs/x", "$defs": {"x": True}}, "it must be 'object'"),
         ({"$ref": "#/$defs/x", "$defs": {"x": TEXT}}, "it must be 'object'"),
         ({"allOf": [{"type": "array"}], "type": "object"}, "it must be 'object'"),
         ({"anyOf": [TEXT, WHOLE]}, "it must be 'object'"),
