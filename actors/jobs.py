@@ -21,7 +21,7 @@ from airside.stack.explaining import problems
 from airside.stack.judging import Judge
 from airside.stack.schemas import read_schema
 from airside.stack.toolspec import defaults_of
-from airside.stack.values import MAX_REQUEST_BYTES, Limits, Request
+from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Limits, Request
 from airside.stack.yaml_source import explain, explain_fields
 from airside.tools.signature import ZonelessTimes
 
@@ -33,7 +33,7 @@ class Job(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    request: Annotated[str, Field(max_length=65_536)]
+    request: Annotated[str, Field(max_length=MAX_REQUEST_CHARS)]
     tenant: str = ""
     principal: str = ""
     token: str = Field(default="", repr=False)

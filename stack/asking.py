@@ -121,7 +121,12 @@ async def _guarded(agent: Agent, view: View, pulse: Pulse) -> object:
     try:
         with speaking(view.agent, view.tenant, view.run_id):
             return await _Stretches(agent, view, pulse)
-    except (Exception, asyncio.CancelledError):
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise InvalidInput("the agent cancelled itself") from None  # nobody asked for it: it is an error of its own
+    except Exception:
         raise
     except BaseException as error:
         pulse.enter(view.run_id)

@@ -21,9 +21,9 @@ from airside.stack.account import Account
 from airside.stack.agents import Recalled, View
 from airside.stack.approvals import ApprovalRequested, call_digest
 from airside.stack.asking import AgentLate, ask, checked, told
-from airside.stack.canonical import canonical, check_bounds, parse_bounded
+from airside.stack.canonical import canonical
 from airside.stack.claims import withdraw
-from airside.stack.errors import LayerUnavailable, plain, text_of
+from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.instructions import Instructions
@@ -33,9 +33,10 @@ from airside.stack.machine import RunMachine
 from airside.stack.ports import ExecuteRequest, RecallRequest, Warrant
 from airside.stack.provenance import Tracer
 from airside.stack.reasons import ReasonCode
+from airside.stack.routing import Names, NoRoute, next_route
 from airside.stack.runlog import RunLog
-from airside.stack.topology import Done, FanOut, Route, Visit
-from airside.stack.values import MAX_REQUEST_BYTES, Decision, Limits, ToolResult
+from airside.stack.topology import Route, Visit
+from airside.stack.values import Decision, Limits, ToolResult
 
 
 class Cycle:
@@ -153,40 +154,19 @@ class Cycle:
     async def _plan(self, i: do.Plan) -> ev.Event:
         now = self._layers.now_us()
         topology = self._layers.routes.get(self.machine.state.submitted.request.route)
-        try:
-            if topology is None:
-                raise LookupError(f"no route {self.machine.state.submitted.request.route!r}")
-            self._layers.pulse.enter(self.run_id)
-            try:
-                route = topology.next_step(self.machine.topology_state())
-            finally:
-                self._layers.pulse.leave()
-            route = self._existing(route)
-        except Exception as error:
-            known = isinstance(error, LookupError)
-            reason = ReasonCode.UNKNOWN_ROUTE_MODE if known else ReasonCode.INTERNAL_ERROR
-            text = plain(error, 2000) if known else text_of(error, 2000)
-            return ev.RouteFailed(step=i.step, reason_code=reason, error=text, at_us=now, cause=i.cause)
+        if topology is None:
+            name = self.machine.state.submitted.request.route
+            route: Route | NoRoute = NoRoute(ReasonCode.UNKNOWN_ROUTE_MODE, f"no route {name!r}")
+        else:
+            names = Names(self._layers.agents, self._layers.routes, self._layers.memory is not None)
+            state = self.machine.topology_state()
+            route = next_route(topology, state, names, self.run_id, self._layers.pulse)
+        if isinstance(route, NoRoute):
+            return ev.RouteFailed(step=i.step, reason_code=route.reason, error=route.error, at_us=now, cause=i.cause)
         metered, price = False, None
         if isinstance(route, Visit):
             metered, price = self._account.terms(self._layers.agents[route.agent])
         return ev.RoutePlanned(step=i.step, route=route, metered=metered, price=price, at_us=now, cause=i.cause)
-
-    def _existing(self, route: Route) -> Route:
-        """Return a route whose names all exist and whose values are JSON; raise `LookupError` or `InvalidInput`."""
-        if isinstance(route, Visit):
-            if route.agent not in self._layers.agents:
-                raise LookupError(f"no agent {route.agent!r}")
-            return route if self._layers.memory is not None else msgspec.structs.replace(route, query=None)
-        if isinstance(route, FanOut):
-            missing = [branch.route for branch in route.branches if branch.route not in self._layers.routes]
-            if missing or not route.branches:
-                raise LookupError(f"no routes {missing}")
-            for branch in route.branches:
-                parse_bounded(bytes(branch.inputs), max_bytes=MAX_REQUEST_BYTES, where=f"inputs of {branch.route}")
-        elif isinstance(route, Done):
-            check_bounds(route.answer, where="answer")
-        return route
 
     async def _recall(self, i: do.Recall) -> ev.Event:
         identity = self.machine.state.submitted.identity

@@ -3,6 +3,7 @@
 `next_step(state) -> Route` is pure: the same state gives the same route.  A route is a visit to an agent (with the
 query memory is asked), a fan-out into child runs, or the end.  A topology names agents; whether they exist is the
 runtime's to check, and a name that does not exist ends the run with `unknown_route_mode`.
+What a route holds is bounded before it is journaled (`stack/routing.py`).
 """
 
 from __future__ import annotations

@@ -24,6 +24,9 @@ NULL = Raw(b"null")
 MAX_REQUEST_BYTES = 2 * 2**20
 """A request carries a text and inputs; larger data belongs in a store the tools read."""
 
+MAX_REQUEST_CHARS = 65_536
+"""Of a request's text, and of what a topology has a branch or memory asked."""
+
 EffectClass = Literal["read", "write", "external", "irreversible"]
 Risk = Literal["low", "medium", "high"]
 Part = Literal["authority", "content"]
@@ -156,7 +159,7 @@ class Identity(Value):
 class Request(Value):
     """What a principal asks for: `text` for the agent, `inputs` (a JSON object) for its tools and tests."""
 
-    text: Annotated[str, Meta(max_length=65_536)]
+    text: Annotated[str, Meta(max_length=MAX_REQUEST_CHARS)]
     inputs: Raw = Raw(b"{}")
     route: Annotated[str, Meta(max_length=128)] = "default"
     labels: tuple[str, ...] = ()
