@@ -229,10 +229,14 @@ def _origin_condition(test: OriginTest, trusts: bool, forbids: bool) -> Conditio
     parts = ("authority", "content") if test.of == "any" else (test.of,)
 
     def is_listed(traced: Traced) -> bool:
-        if traced.origin == "tool" and f"tool:{traced.detail.partition(',')[0]}" in listed:
-            # A name that a directory returns may hold a planted address: a part of a value vouches for nothing.
-            return traced.whole or not trusts or "tool" in listed
-        return traced.origin in listed
+        if traced.origin in listed:
+            return True
+        # What a run made, or the request names, a tool returned all the same.
+        if traced.origin not in ("tool", "created", "named"):
+            return False
+        # A name that a directory returns may hold a planted address: a part of a value vouches for nothing.
+        is_by_name = f"tool:{traced.detail.partition(',')[0]}" in listed
+        return "tool" in listed or (is_by_name and (traced.whole or not trusts))
 
     def meets(facts: Facts) -> Iterator[bool]:
         return (is_listed(traced) is is_within for traced in facts.origins if traced.part in parts)

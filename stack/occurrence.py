@@ -56,6 +56,7 @@ class Haystack:
         "_leaves",
         "_minutes",
         "_numerals",
+        "_quotations",
         "_quoted",
         "_quotes",
         "_whole",
@@ -72,6 +73,7 @@ class Haystack:
         self._leaves = {fold(text) for text in texts} if whole else set()
         self._numerals: list[Numeral] | None = None
         self._quoted: list[tuple[int, int]] | None = None
+        self._quotations: set[str] | None = None
         self._days: set[date] | None = None
         self._minutes: set[int] | None = None
 
@@ -98,6 +100,13 @@ class Haystack:
         ):
             return False
         return self._has_text(value, parts) or (not self._whole and self._is_meant(value, parts))
+
+    def quotes(self, value: str) -> bool:
+        """Whether a folded text is all of what stands in one pair of quotation marks."""
+        if self._quotations is None:
+            found = (match.group(match.lastindex or 0) for match in QUOTED.finditer(self._exact))
+            self._quotations = {fold(each.strip(_EDGES)) for each in found}
+        return value.strip(_EDGES) in self._quotations and any(char.isalnum() for char in value)
 
     def _has_text(self, value: str, parts: bool) -> bool:
         needle = fold(value)

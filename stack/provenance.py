@@ -7,11 +7,12 @@ occurs in (`stack/occurrence.py`), in this order:
  1. approved       what people approved in this run: the same value in the complete arguments of an approved call
  2. request        the principal's own text and inputs; of a branch, those of the run it belongs to
  3. configuration  the caller's name, tenant and attributes; a default of the tool's schema; nothing at all ("", [])
- 4. memory         a record that was recalled in this activation
- 5. tool           what a tool returned earlier: a whole value of one that no outsider writes into, else the first
+ 4. created, named what this run made itself, or the request names by its title (`stack/records.py`)
+ 5. memory         a record that was recalled in this activation
+ 6. tool           what a tool returned earlier: a whole value of one that no outsider writes into, else the first
                    that did; a request labelled `untrusted` counts as one
- 6. branch         a branch's answer; in a branch, the text that somebody else wrote for it
- 7. nowhere        an agent made it up, or put it together; what a tool only gave back of a call's arguments is that
+ 7. branch         a branch's answer; in a branch, the text that somebody else wrote for it
+ 8. nowhere        an agent made it up, or put it together; what a tool only gave back of a call's arguments is that
 
 An effect is asked for once: a call that says what an earlier one of the run said is `repeated`, wherever its values are
 from.  A runtime traces, for it has the texts; the gate adds what was left out as `nowhere` (or as a default).
@@ -32,8 +33,9 @@ from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.exclusions import wanted, wanted_inputs
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
-from airside.stack.occurrence import Haystack, Json, leaves
+from airside.stack.occurrence import Haystack, Json, fold, leaves
 from airside.stack.paths import EVERY, Every, Parts, parse_path, show_path
+from airside.stack.records import Records, is_file_name
 from airside.stack.state import RunState, StepRecord
 from airside.stack.toolspec import Place, ToolSpec, defaults_of, required_of
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
@@ -116,9 +118,13 @@ class Tracer:
         self._specs = specs
         self._memories: dict[str, Source] = {}
         self._read_steps: dict[int, Read] = {}
+        self._reads: list[Read] = []
+        self._records = Records(self._was_said, self._was_seen)
         self._fixed: list[Source] = []
         self._places: dict[str, Place] = {}
         self._inputs: Json = None
+        self._named: Haystack | None = None
+        self._leaves: frozenset[str] = frozenset()
 
     def remember(self, records: Sequence[Recalled]) -> None:
         """Keep what memory answered: an agent that has seen a record may use it later."""
@@ -131,14 +137,14 @@ class Tracer:
         spec = next((spec for spec in self._specs if spec.name == tool), None)
         if spec is None:
             return ()
-        reads = [self._reading(record) for record in state.history]
-        sources = [*self._approved(state), *self._told(), *self._memories.values()]
+        reads = self._reads = [self._reading(record, at) for at, record in enumerate(state.history)]
+        told = [*self._approved(state), *self._told()]
         # What an agent said itself gains nothing by coming back from a tool.
         vouched = [source for read in reads for source in (read.said, read.vouched) if source is not None]
         rest = [*self._outsiders(), *(source for read in reads for source in (read.said, read.output))]
         rest += [Source("branch", end.route, Haystack(end.answer)) for end in state.branches or ()]
         rest += self._written()
-        groups = [sources, vouched if any(read.vouched for read in reads) else [], rest]
+        groups = [told, list(self._memories.values()), vouched if any(read.vouched for read in reads) else [], rest]
         before = next((each for each in state.history if _repeats(spec, arguments, each)), None)
         found: list[Traced] = []
         if tool not in self._places:
@@ -163,11 +169,39 @@ class Tracer:
             said = (subject.path[-1], subject.value) in _switches(self._inputs)
             return subject.traced("request", "inputs") if said else subject.traced("nowhere")
         role = _role(subject)
-        for sources in groups:
-            found = _first(subject, role, sources)
+        told, *others = groups
+        found = _first(subject, role, told) or self._recorded(subject, spec.name)
+        for sources in others:
             if found is not None and found.origin != "nowhere":
                 return found
+            found = _first(subject, role, sources)
         return found or subject.traced("nowhere")
+
+    def _recorded(self, subject: Subject, tool: str) -> Traced | None:
+        """Return what a record says of an id: that this run made what it stands for, or that the request names it."""
+        origin: Origin = "created"
+        if subject.part == "content":
+            known = self._records.created_in_content(str(subject.value))
+        else:
+            known = self._records.created(subject.value, subject.path, tool)
+            if known is None:
+                origin, known = "named", self._records.named(subject.value, subject.path, tool, self._is_title)
+        return None if known is None else subject.traced(origin, known.detail, whole=known.whole)
+
+    def _is_title(self, title: str) -> bool:
+        """Whether the request has a title in quotation marks, as a file's name, or as a value of its inputs."""
+        if self._named is None:
+            return False
+        by_name = is_file_name(title) and self._named.has(title)
+        return by_name or title in self._leaves or self._named.quotes(title)
+
+    def _was_said(self, value: str, at: int) -> bool:
+        return any(read.said.hay.has(value) for read in self._reads[: at + 1])
+
+    def _was_seen(self, value: str, at: int) -> bool:
+        if self._was_said(value, at) or any(read.output.hay.has(value) for read in self._reads[:at]):
+            return True
+        return any(memory.hay.has(value) for memory in self._memories.values())
 
     # The sources, most trusted first.
 
@@ -198,6 +232,8 @@ class Tracer:
                     Source("request", "", Haystack(text, given, quotes=True, written=written), part)
                     for part, text, given in said
                 ]
+                self._named = self._fixed[0].hay
+                self._leaves = frozenset(fold(each.strip()) for each in leaves(said[0][2]) if isinstance(each, str))
         return self._fixed
 
     @property
@@ -209,11 +245,14 @@ class Tracer:
             asked = self._asked
             yield Source("tool", "request labelled untrusted", Haystack(asked.text, msgspec.json.decode(asked.inputs)))
 
-    def _reading(self, record: StepRecord) -> Read:
+    def _reading(self, record: StepRecord, at: int) -> Read:
         """Return what a step of the history says, read once."""
         if record.step not in self._read_steps:
             detail, value = f"{record.tool}, step {record.step}", msgspec.json.decode(record.result.output)
-            is_trusted = any(spec.name == record.tool and spec.trusted_output for spec in self._specs)
+            spec = next((spec for spec in self._specs if spec.name == record.tool), None)
+            is_trusted = spec is not None and spec.trusted_output
+            if record.result.ok:
+                self._records.take(spec, at, detail, value)
             self._read_steps[record.step] = Read(
                 said=Source("nowhere", f"said in {detail}", Haystack(record.arguments)),
                 output=Source("tool", detail, Haystack(value, record.result.error)),

@@ -30,7 +30,9 @@ MAX_REQUEST_CHARS = 65_536
 EffectClass = Literal["read", "write", "external", "irreversible"]
 Risk = Literal["low", "medium", "high"]
 Part = Literal["authority", "content"]
-Origin = Literal["approved", "request", "configuration", "memory", "tool", "branch", "nowhere", "repeated"]
+Origin = Literal[
+    "approved", "request", "configuration", "created", "named", "memory", "tool", "branch", "nowhere", "repeated"
+]
 Clearance = Literal["public", "internal", "confidential", "restricted"]
 CLEARANCES: tuple[Clearance, ...] = ("public", "internal", "confidential", "restricted")
 Trust = Literal["low", "medium", "high"]

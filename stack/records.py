@@ -1,0 +1,286 @@
+"""Ids that nobody needs to be asked about: of a record the request names by its title, and of what a run made itself.
+
+Both are told from the structure of a tool's output, which a text within it cannot change:
+
+ - named    `{"id": 51, "title": "Dress run"}` in what a read of low risk returned, if the request has that title in
+            quotation marks, as a file's name, or as all of a value of its inputs; and no other record of the kind that
+            was seen has it
+ - created  the id that a tool which makes something gave back of it, if it stood nowhere before
+
+An id is taken for an argument of the record's own kind (`event_id`, or `id` of `move_event`): a mail's id opens no
+file.  People and accounts name themselves, so that no title stands for one.  What an agent said before is no record's
+word: a tool that echoes `id` and `title` vouches for neither.  Whatever is unclear is neither named nor created.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from airside.stack.occurrence import fold
+from airside.stack.toolspec import ToolSpec
+
+Json = Any
+Path = tuple[str, ...]
+Id = str | int
+
+MAX_RECORDS = 2000
+"""Records of one run that are kept; once there are more, nobody can say that a title is one record's, and none is."""
+
+_WORDS = re.compile(r"[a-z0-9]+")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_IDS = frozenset({"id", "uid", "uuid", "guid"})
+_TITLES = frozenset({"title", "name", "filename", "subject", "headline", "heading"})
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_PARTICLES = _set("by for from with in of to on at and or as into via per")
+_OF_ANY_KIND = _set(
+    "info detail details metadata list all result item data content history recent my new old current record entry row"
+    " page first last next one single object value output response this the target source selected own day today"
+)
+"""Words of names that say nothing of a kind."""
+
+_MAKING = _set(
+    "create add new make upload book reserve schedule plan post save draft copy register open write compose insert"
+    " generate order send submit duplicate clone"
+)
+_VERBS = _MAKING | _set(
+    "get read find search list show fetch look lookup load view check query browse count update change set edit move"
+    " rename delete remove cancel close share lend invite append note mail reschedule burn put do run mark assign"
+    " archive publish download export import attach forward reply tell notify approve reject confirm start stop"
+    " complete"
+)
+_NOUNS_TOO = frozenset({"book", "post", "order", "mail", "note", "plan", "draft", "copy", "page", "list"})
+"""Verbs that are a kind where they stand last and another verb stands before."""
+
+_SAME_KIND = {"document": "file", "doc": "file", "email": "mail", "message": "mail", "msg": "mail"} | {
+    "appointment": "event",
+    "meeting": "event",
+}
+_SELF_NAMED = _set(
+    "user member person people contact customer client employee account recipient sender owner payee iban card vendor"
+    " supplier beneficiary guest participant attendee channel group team to cc bcc url link address phone number"
+    " author driver agent buyer seller tenant patient student"
+)
+"""Kinds whose records choose what they are called, or are no records: any of them may have the title of another."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:#\-]{0,127}", re.ASCII)
+_ENDING = re.compile(r"[^\s/\\]+\.[A-Za-z][A-Za-z0-9]{0,7}", re.ASCII)
+
+
+class Known(NamedTuple):
+    """Where an id was returned, and of which kinds it is.  `whole` = no outsider writes what was returned."""
+
+    kinds: frozenset[str]
+    at: int
+    detail: str
+    whole: bool
+
+
+class _Record(NamedTuple):
+    """A record of an output: its ids, what it is called, its kinds; `usable` = an id of it may count."""
+
+    ids: frozenset[str]
+    titles: frozenset[str]
+    known: Known
+    usable: bool
+
+
+Before = Callable[[str, int], bool]
+"""Whether a value stood anywhere before a call of this position in the history returned."""
+
+
+class Records:
+    """The records of one run, in the order of its steps.
+
+    `was_said` says whether the agent said a value before a call returned, `was_seen` whether anybody did.
+    """
+
+    def __init__(self, was_said: Before, was_seen: Before) -> None:
+        self._was_said = was_said
+        self._was_seen = was_seen
+        self._by_id: dict[str, list[_Record]] = {}
+        self._by_title: dict[str, list[_Record]] = {}
+        self._created: dict[str, list[Known]] = {}
+        self._count = 0
+
+    def take(self, spec: ToolSpec | None, at: int, detail: str, output: Json) -> None:
+        """Take in what the call at this position of the history returned."""
+        if spec is None:
+            return
+        if spec.effect != "read" and _makes(spec.name):
+            for made, kinds in _made(spec, output):
+                self._created.setdefault(str(made), []).append(Known(kinds, at, detail, spec.trusted_output))
+        is_looked_up = spec.effect == "read" and spec.risk == "low"
+        for item, container, is_inner in _objects(output, "", False):
+            if self._count > MAX_RECORDS:
+                return
+            ids, kinds = own_ids(item, spec, container)
+            titles = _titles_of(item, kinds) if ids else frozenset()
+            if titles:
+                known = Known(kinds, at, detail, spec.trusted_output)
+                record = _Record(frozenset(map(str, ids)), titles, known, is_looked_up and not is_inner)
+                self._count += 1
+                for each in record.ids:
+                    self._by_id.setdefault(each, []).append(record)
+                for title in titles:
+                    self._by_title.setdefault(title, []).append(record)
+
+    def created(self, value: Json, path: Path, tool: str) -> Known | None:
+        """Return what says that this run made what `value` is the id of."""
+        found = self._created.get(str(value), ()) if self._created and _is_id(value) else ()
+        heads = heads_of(path, tool) if found else frozenset()
+        return next((each for each in found if each.kinds & heads and not self._was_seen(str(value), each.at)), None)
+
+    def created_in_content(self, text: str) -> Known | None:
+        """Return what says that a text is the id of something this run made, of whatever kind."""
+        return next((each for each in self._created.get(text, ()) if not self._was_seen(text, each.at)), None)
+
+    def named(self, value: Json, path: Path, tool: str, is_named: Callable[[str], bool]) -> Known | None:
+        """Return what says that `value` is the id of the one record with a title for which `is_named` says yes."""
+        found = self._by_id.get(str(value), ()) if self._by_id and _is_id(value) else ()
+        if not found or self._count > MAX_RECORDS:
+            return None
+        heads = heads_of(path, tool) - _SELF_NAMED
+        for record in found:
+            is_called_so = record.usable and any(is_named(t) and self._is_only(record, t) for t in record.titles)
+            if is_called_so and record.known.kinds & heads and not self._was_said(str(value), record.known.at):
+                return record.known
+        return None
+
+    def _is_only(self, record: _Record, title: str) -> bool:
+        others = (each for each in self._by_title[title] if each.known.kinds & record.known.kinds)
+        return all(each.ids == record.ids for each in others)
+
+
+def is_file_name(title: str) -> bool:
+    """Whether a title is a file's name, which a request need not quote."""
+    return _ENDING.fullmatch(title) is not None
+
+
+def own_ids(item: Mapping[str, Json], spec: ToolSpec, container: str) -> tuple[list[Id], frozenset[str]]:
+    """Return the ids of a record itself, none where that is unclear, and its kinds."""
+    kinds = {*_heads(container), *_tool_nouns(spec.name)[-1:]}
+    bare = [item[key] for key in item if set(_words(key)) <= _IDS and _words(key) and _is_id(item[key])]
+    if bare:
+        return bare, frozenset(kinds)
+    compound = [(head, item[key]) for key in item for head in _id_heads(key) if _is_id(item[key])]
+    own = [each for each in compound if each[0] in kinds] or (compound if len(compound) == 1 else [])
+    if len(own) != 1:
+        return [], frozenset(kinds)
+    return [own[0][1]], frozenset({*kinds, own[0][0]})
+
+
+def heads_of(path: Path, tool: str) -> frozenset[str]:
+    """Return the kinds whose ids an argument takes: by its own name, else by those around it, else by its tool's."""
+    for name in reversed([each for each in path if not each.isdigit()]):
+        found = _heads(name)
+        if found:
+            return frozenset(found)
+    return frozenset(_tool_nouns(tool))
+
+
+def _objects(value: Json, container: str, is_inner: bool) -> Iterator[tuple[dict[str, Json], str, bool]]:
+    """Yield the objects of an output with the key they stand under, and whether that is within a record."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _objects(each, container, is_inner)
+    elif isinstance(value, dict):
+        yield value, container, is_inner
+        has_id = any(_IDS & set(_words(key)) for key in value)
+        for key, inner in value.items():
+            if isinstance(inner, dict | list):
+                yield from _objects(inner, key, is_inner or has_id)
+
+
+def _made(spec: ToolSpec, output: Json) -> Iterator[tuple[Id, frozenset[str]]]:
+    """Yield the id of what a tool made: all it returned, or the id of the one object it returned."""
+    if _is_id(output):
+        if any(char.isdigit() for char in str(output)):  # "done" is no id
+            yield output, frozenset(_tool_nouns(spec.name)[-1:])
+        return
+    if not isinstance(output, dict):
+        return
+    ids, kinds = own_ids(output, spec, "")
+    if not ids:
+        inner = [own_ids(each, spec, key) for key, each in output.items() if isinstance(each, dict)]
+        with_ids = [each for each in inner if each[0]]
+        ids, kinds = with_ids[0] if len(with_ids) == 1 else ([], kinds)
+    yield from ((each, kinds) for each in ids)
+
+
+def _titles_of(item: Mapping[str, Json], kinds: frozenset[str]) -> frozenset[str]:
+    return frozenset(
+        fold(text.strip())
+        for key, text in item.items()
+        if isinstance(text, str) and text.strip() and len(text) <= 300 and _is_title(key, kinds)
+    )
+
+
+def _is_title(key: str, kinds: frozenset[str]) -> bool:
+    """Whether a key says what the record itself is called: `title`, or `event_title` of an event."""
+    words = _words(key)
+    return bool(words) and words[-1] in _TITLES and all(_kind(word) in {*kinds, "file"} for word in words[:-1])
+
+
+# Names.
+
+
+def _is_id(value: Json) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (isinstance(value, str) and _ID.fullmatch(value) is not None)
+
+
+@lru_cache(maxsize=4096)
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(_WORDS.findall(_CAMEL.sub(" ", name[:128]).lower()))
+
+
+def _kind(word: str) -> str:
+    """Return a word in the singular, and one of those that mean the same."""
+    one = word
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        one = word[:-3] + "y" if word.endswith("ies") else word[:-1]
+    return _SAME_KIND.get(one, one)
+
+
+def _nouns(words: Sequence[str]) -> list[str]:
+    """Return the words before a particle that may be a kind."""
+    end = next((at for at, word in enumerate(words) if at and word in _PARTICLES), len(words))
+    kinds = [_kind(word) for word in words[:end] if word not in _IDS and word != "ids"]
+    return [kind for kind in kinds if kind not in _OF_ANY_KIND]
+
+
+def _heads(name: str) -> list[str]:
+    """Return the kind that a key or an argument is of, if its name tells."""
+    return _nouns(_words(name))[-1:]
+
+
+def _id_heads(key: str) -> list[str]:
+    """Return the kind of a key such as `file_id`."""
+    words = _words(key)
+    return _nouns(words[:-1])[-1:] if len(words) > 1 and words[-1] in _IDS else []
+
+
+@lru_cache(maxsize=4096)
+def _tool_nouns(tool: str) -> tuple[str, ...]:
+    """Return the kinds that a tool's name has: `file` of `search_files_by_filename`, or of `files.search`."""
+    for segment in reversed(tool.split(".")):
+        words = _nouns(_words(segment))
+        nouns = tuple(w for at, w in enumerate(words) if w not in _VERBS or (at and w in _NOUNS_TOO))
+        if nouns:
+            return nouns
+    return ()
+
+
+def _makes(tool: str) -> bool:
+    """Whether the first verb of a tool's name is one of making."""
+    verbs = (word for word in _words(tool.rpartition(".")[2]) if word in _VERBS)
+    return next(verbs, "") in _MAKING
