@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from airside.actors.announcing import OnApproval
-from airside.actors.jobs import schema_of
+from airside.actors.job_inputs import schema_of
+from airside.actors.jobs import OWN_FIELDS
 from airside.actors.pickling import check_picklable
 from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
@@ -81,6 +82,7 @@ class App:
         check_policy(policy, specs, directory, labels=labels, place=rules_at.at)
         check_directory(directory, specs, place=entries_at.at if entries_at else lambda _: "directory")
         resolvers = checked_resolvers(self.resolvers, specs, policy)
+        job_schema = schema_of(self.job_inputs, OWN_FIELDS)
         check_picklable(_sent(self, agents, routes, tools, toolsets, resolvers))
         return CheckedApp(
             app=self,
@@ -95,7 +97,7 @@ class App:
             labels=labels,
             resolvers=resolvers,
             warnings=unpriced(directory, specs, agents),
-            job_schema=schema_of(self.job_inputs),
+            job_schema=job_schema,
         )
 
 
@@ -147,6 +149,7 @@ def _sent(
     for kind, resolver in resolvers.items():
         yield f"resolver of {kind}", resolver.function
     yield "embedder", app.embedder
+    yield "job_inputs", app.job_inputs
     yield "on_approval", app.on_approval
 
 

@@ -23,6 +23,7 @@ from airside.actors.batch import Batch, collect
 from airside.actors.connection import Connection
 from airside.actors.desk import StackDesk
 from airside.actors.doubts import list_doubts
+from airside.actors.job_inputs import Fields, JobInputs, Reading
 from airside.actors.jobs import GivenJob, Job, check_timeout, job_of, jobs_of
 from airside.actors.layer import now_us
 from airside.actors.memory_client import MemoryClient
@@ -37,7 +38,7 @@ from airside.actors.waiting import Waiting
 from airside.stack.auth import issue_token
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.doubts import Doubt
-from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
+from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Misuse, Refused
 from airside.stack.ids import parse_run
 from airside.stack.keyring import KeyRing
 from airside.stack.messages import VoteReply
@@ -48,6 +49,9 @@ from airside.stack.switches import SwitchThrown
 from airside.stack.values import MAX_REQUEST_BYTES
 
 LONGEST_SWITCH_S = 100 * 366 * 86_400
+
+LONGEST_READING_S = 60.0
+"""How long an app's model may take for the further fields of some jobs: its validators are the app's code."""
 
 
 class RunHandle:
@@ -117,6 +121,23 @@ class Stack:
         """The JSON Schema of the further fields the app's jobs may have, which become part of their inputs."""
         schema: dict[str, Any] | None = self._record.get("job_schema")
         return schema
+
+    @property
+    def job_inputs(self) -> JobInputs | None:
+        """What reads those fields, for `read_jobs`: the app's model, where the stack runs; None if there are none."""
+        if "intake" not in self._connection.actors():
+            return None
+        fields: Fields = self._call("intake", "fields")
+        return JobInputs(fields, self._read_inputs)
+
+    def _read_inputs(self, given: Sequence[bytes]) -> list[Reading]:
+        try:
+            readings: list[Reading] = drive(
+                self._connection.call("intake", "read", list(given), within_s=LONGEST_READING_S)
+            )
+        except TimeoutError as error:
+            raise LayerUnavailable(f"job_inputs: {error}") from None
+        return readings
 
     @property
     def stack_id(self) -> str:

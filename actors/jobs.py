@@ -7,25 +7,23 @@ Fields: `request` (text), `tenant` and `principal` (or `token`), and optionally 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.errors import PydanticUserError
 
+from airside.actors.job_inputs import NO_INPUTS, JobInputs, inputs_of
 from airside.stack.canonical import as_text, canonical, parse_bounded, write_bounded
-from airside.stack.errors import InvalidConfig, InvalidInput
-from airside.stack.explaining import problems
-from airside.stack.judging import Judge
-from airside.stack.schemas import read_schema
-from airside.stack.toolspec import defaults_of
+from airside.stack.errors import InvalidInput
 from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Limits, Request
 from airside.stack.yaml_source import explain, explain_fields
-from airside.tools.signature import ZonelessTimes
 
 MAX_LINE_BYTES = MAX_REQUEST_BYTES
+
+_LINES = 200
+_BYTES = 4 * MAX_LINE_BYTES
+"""Of the further fields that are read at once: where another process reads them, that is one call."""
 
 
 class Job(BaseModel):
@@ -60,6 +58,10 @@ class Job(BaseModel):
             limits=self.limits,
             job_id=self.job_id,
         )
+
+
+OWN_FIELDS = frozenset(Job.model_fields)
+"""What a job says itself; an app's further fields have other names."""
 
 
 class BadLine(BaseModel):
@@ -116,64 +118,76 @@ def _explained(error: ValidationError) -> str:
     return "; ".join(as_text(line) for line in explain_fields(error, Job))
 
 
-Inputs = type[BaseModel] | dict[str, Any] | None
-"""What further fields a line may have: an app's model, or that model's JSON Schema where only it is known."""
+Inputs = type[BaseModel] | JobInputs | None
+"""What further fields a line may have: an app's model, or what else reads them (`Stack.job_inputs`)."""
+
+
+class _Line(NamedTuple):
+    """A line that may be a job: its own fields, and the further ones, as JSON."""
+
+    number: int
+    job_id: str
+    own: dict[str, Any]
+    further: bytes
 
 
 def parse_job(data: bytes, line: int, inputs: Inputs = None) -> Job | BadLine:
     """Parse one line."""
-    job_id = f"line-{line}"
+    (job,) = _jobs([(line, data)], _reader(inputs))
+    return job
+
+
+def _reader(inputs: Inputs) -> JobInputs:
+    if inputs is None:
+        return NO_INPUTS
+    return inputs if isinstance(inputs, JobInputs) else inputs_of(inputs)
+
+
+def _jobs(lines: Iterable[tuple[int, bytes]], inputs: JobInputs) -> Iterator[Job | BadLine]:
+    """Yield what each of some lines is, in order; their further fields are read together."""
+    split = [_split(data, number, inputs) for number, data in lines]
+    whole = [each for each in split if isinstance(each, _Line)]
+    readings = iter(inputs.read([each.further for each in whole]) if whole else [])
+    for each in split:
+        if isinstance(each, BadLine):
+            yield each
+            continue
+        reading = next(readings)
+        if reading.problem:
+            yield _bad(each.number, each.job_id, reading.problem)
+        else:
+            yield _joined(each, msgspec.json.decode(reading.inputs))
+
+
+def _split(data: bytes, number: int, inputs: JobInputs) -> _Line | BadLine:
+    job_id = f"line-{number}"
     try:
-        raw = parse_bounded(data, max_bytes=MAX_LINE_BYTES, where=f"line {line}")
+        raw = parse_bounded(data, max_bytes=MAX_LINE_BYTES, where=f"line {number}")
         if not isinstance(raw, dict):
-            raise InvalidInput(f"line {line}: a job is an object, not {type(raw).__name__}")
+            raise InvalidInput(f"line {number}: a job is an object, not {type(raw).__name__}")
         job_id = str(raw.get("job_id") or job_id)[:256]
-        return _job({"job_id": job_id, **raw}, inputs)
+        inside = raw.get("inputs")  # the same fields given there are the same fields
+        given = {**inside, **raw} if isinstance(inside, dict) else raw
+        further = {name: value for name, value in given.items() if inputs.fields.has(name, OWN_FIELDS)}
+        own = {name: value for name, value in raw.items() if name not in further}
+        if isinstance(inside, dict):
+            own["inputs"] = {name: value for name, value in inside.items() if name not in further}
+        return _Line(number, job_id, {"job_id": job_id, **own}, canonical(further))
     except InvalidInput as error:
-        where = "" if error.message.startswith(f"line {line}") else f"line {line}: "
-        return BadLine(line=line, job_id=job_id, message=where + error.message)
+        return _bad(number, job_id, error.message)
+
+
+def _joined(line: _Line, further: dict[str, Any]) -> Job | BadLine:
+    try:
+        job = Job.model_validate(line.own)
     except ValidationError as error:
-        return BadLine(line=line, job_id=job_id, message=f"line {line}: " + "; ".join(explain(error, "job")))
-
-
-def _job(raw: dict[str, Any], inputs: Inputs) -> Job:
-    names = set(inputs.model_fields if isinstance(inputs, type) else (inputs or {}).get("properties", ()))
-    inside = raw.get("inputs")  # the same fields given there are the same fields
-    given = {**inside, **raw} if isinstance(inside, dict) else raw
-    further = {name: value for name, value in given.items() if name in names}
-    if isinstance(inputs, type):
-        further = inputs.model_validate(further).model_dump(mode="json")
-    elif inputs is not None:
-        further = _by_schema(further, inputs)
-    job = Job.model_validate({name: value for name, value in raw.items() if name not in names})
+        return _bad(line.number, line.job_id, "; ".join(explain(error, "job")))
     return job.model_copy(update={"inputs": {**job.inputs, **further}})
 
 
-def schema_of(model: type[BaseModel] | None) -> dict[str, Any] | None:
-    """Return the JSON Schema of an app's `job_inputs`; raise `InvalidConfig` for a model without one."""
-    if model is None:
-        return None
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise InvalidConfig(f"job_inputs: {model!r:.80} is not a Pydantic model")
-    try:
-        written = model.model_json_schema(schema_generator=ZonelessTimes)
-    except PydanticUserError as error:
-        raise InvalidConfig(f"job_inputs: {error.message}") from None
-    return read_schema(written, "job_inputs")
-
-
-@lru_cache(maxsize=8)
-def _judge(schema: bytes) -> tuple[Judge, dict[str, Any]]:
-    read = read_schema(msgspec.json.decode(schema), "job_inputs")
-    return Judge(read, closed=False), defaults_of(read)
-
-
-def _by_schema(further: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    judge, defaults = _judge(canonical(schema))
-    full = {**defaults, **further}
-    if wrong := problems(judge, full, whole="job"):
-        raise InvalidInput("; ".join(wrong))
-    return full
+def _bad(number: int, job_id: str, problem: str) -> BadLine:
+    where = "" if problem.startswith(f"line {number}") else f"line {number}: "
+    return BadLine(line=number, job_id=job_id, message=where + problem)
 
 
 def read_jobs(path: Path, inputs: Inputs = None) -> Iterator[Job | BadLine]:
@@ -187,8 +201,14 @@ def read_jobs(path: Path, inputs: Inputs = None) -> Iterator[Job | BadLine]:
 
 def parse_lines(lines: Iterable[bytes], inputs: Inputs = None) -> Iterator[Job | BadLine]:
     """Parse lines, numbered from 1."""
+    reader = _reader(inputs)
+    some: list[tuple[int, bytes]] = []
     for number, line in enumerate(lines, 1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")  # what some editors put first
         if line.strip():
-            yield parse_job(line.strip(), number, inputs)
+            some.append((number, line.strip()))
+        if len(some) >= _LINES or sum(len(data) for _, data in some) > _BYTES:
+            yield from _jobs(some, reader)
+            some = []
+    yield from _jobs(some, reader)

@@ -23,6 +23,7 @@ from airside.actors.driver import Driver
 from airside.actors.executor import ToolExecutor
 from airside.actors.fleet import Fleet
 from airside.actors.ingress import Ingress
+from airside.actors.intake import Intake
 from airside.actors.joining import START_S, answers, is_same_ray, join, stacks_here
 from airside.actors.journal import Journal
 from airside.actors.layer import LayerConfig, Whose, as_actor, logger
@@ -220,6 +221,8 @@ def _start_layers(checked: CheckedApp, plain: LayerConfig, keys: KeyRing) -> Non
     if has_memory:
         made.append(make(Memory, "memory", sealed, app.embedder, checked.memory))
     made.append(make(Approvals, "approvals", sealed, keys.webhook.decode(), app.on_approval))
+    if app.job_inputs is not None:
+        made.append(make(Intake, "intake", plain, app.job_inputs))
     fleet = Fleet(plain, runtime_app)
     made.append(make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet))
     made.append(make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem, checked.labels))

@@ -92,6 +92,7 @@ _KINDS = {
     "Approvals": "approvals",
     "Driver": "driver",
     "Ingress": "ingress",
+    "Intake": "intake",
     "TenantRuntime": "runtime",
     "Warden": "warden",
 }

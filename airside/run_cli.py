@@ -47,7 +47,7 @@ def run(
         stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
         with stack:
             try:
-                results = stack.map(parse_lines(lines, made.job_inputs if made else stack.job_schema))
+                results = stack.map(parse_lines(lines, stack.job_inputs))
             except BatchInterrupted as stop:
                 there = [result for result in stop.results if result is not None]
                 target.write([result.row() for result in there])

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from airside.actors.jobs import parse_lines
 from airside.stack.errors import Misuse
 from tests.apps.ledger import Ledger
+from tests.apps.notes import JobInputs
 from tests.on_ray import BOUND_S, ROOT, Owner, until
 
 pytestmark = pytest.mark.ray
@@ -59,6 +61,29 @@ print(json.dumps([h.result(timeout=60).ok for h in handles]))
     assert [answer(process) for process in both] == [[True] * 5] * 2
     assert owner.ledger.texts("left") == [f"left {i}" for i in range(5)]
     assert owner.ledger.texts("right") == [f"right {i}" for i in range(5)]
+
+
+def test_further_fields_of_jobs_are_read_by_the_apps_model_where_the_stack_runs(owner: Owner) -> None:
+    """A client that has not the app comes to the same jobs, and the same words, as one that has."""
+    lines = [
+        json.dumps({"request": "r", "tenant": "acme", "principal": "ana", **fields}).encode()
+        for fields in (
+            {},
+            {"actions": [{"tool": "look"}]},
+            {"actions": [{"args": {}}]},
+            {"actions": 5},
+            {"inputs": {"actions": [{"tool": "look"}], "more": 1}},
+            {"colour": "red"},
+        )
+    ]
+    body = """
+from airside.actors.jobs import parse_lines
+jobs = parse_lines([line.encode() for line in json.loads(sys.argv[2])], stack.job_inputs)
+print(json.dumps([job.model_dump_json() for job in jobs]))
+"""
+    there = answer(client(owner, body, json.dumps([line.decode() for line in lines])))
+    assert there == [job.model_dump_json() for job in parse_lines(lines, JobInputs)]
+    assert "an action names its tool" in there[2] and '"args":{}' in there[1]
 
 
 def test_what_a_killed_client_submitted_goes_on_and_another_gets_its_results(owner: Owner) -> None:

@@ -15,7 +15,6 @@ import pytest
 from pydantic import AwareDatetime, BaseModel, Field
 from typing_extensions import TypedDict
 
-from airside.actors.jobs import BadLine, Job, parse_job, schema_of
 from airside.stack import judging
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.explaining import problems
@@ -525,35 +524,3 @@ def test_a_function_of_any_name_never_gets_one_in_place_of_its_context() -> None
     with pytest.raises(InvalidConfig, match=r"none by \*\*"):
         of({"additionalProperties": True}, lambda a: a)
     assert "Additional" in taken(of({}, lambda a=1: a), {"a": 1})
-
-
-# Jobs.
-
-
-class Fields(BaseModel):
-    when: datetime
-    order: str = Field(pattern="^o-[0-9]+$")
-
-
-def test_a_line_is_checked_by_the_schema_of_its_model_as_by_the_model() -> None:
-    schema = schema_of(Fields)
-    line = {"request": "r", "tenant": "t", "principal": "p", "when": "2026-12-24T18:00:00", "order": "o-1"}
-    assert isinstance(parse_job(json.dumps(line).encode(), 1, schema), Job)
-    wrong = parse_job(json.dumps({**line, "order": "x"}).encode(), 1, schema)
-    assert isinstance(wrong, BadLine)
-    assert "order: " in wrong.message
-
-
-def test_job_inputs_without_a_schema_are_refused_when_the_app_is_checked() -> None:
-    class Opaque(BaseModel):
-        what: Callable[[], int]
-
-    class Backwards(BaseModel):
-        what: str = Field(json_schema_extra={"pattern": "(?<=x)y"})
-
-    with pytest.raises(InvalidConfig, match=r"^job_inputs: "):
-        schema_of(Opaque)
-    with pytest.raises(InvalidConfig, match=r"^job_inputs: .*linear"):
-        schema_of(Backwards)
-    with pytest.raises(InvalidConfig, match="not a Pydantic model"):
-        schema_of(dict)  # type: ignore[arg-type]

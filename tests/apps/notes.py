@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from airside import (
     Action,
@@ -46,6 +46,13 @@ class JobInputs(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     actions: list[dict[str, Any]] = []
+
+    @field_validator("actions")
+    @classmethod
+    def _calls_are_calls(cls, actions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not all("tool" in action for action in actions):
+            raise ValueError("an action names its tool")
+        return [{"args": {}, **action} for action in actions]
 
 
 @priced(tokens=THOUGHT.tokens, cost_microusd=THOUGHT.cost_microusd)

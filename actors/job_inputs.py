@@ -1,0 +1,116 @@
+"""An app's `job_inputs`: which further fields its jobs may have, and what becomes of them.
+
+The model reads them, wherever that is: in the process that has the app, or in the stack's Intake for one that has not
+(`actors/intake.py`).  Both call `read_inputs`, so that both come to the same bytes or the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+
+from airside.stack.canonical import write_bounded
+from airside.stack.errors import InvalidConfig, InvalidInput, plain, text_of
+from airside.stack.schemas import read_schema
+from airside.stack.values import MAX_REQUEST_BYTES
+from airside.stack.yaml_source import explain
+from airside.tools.signature import ZonelessTimes
+
+_MAX_PROBLEM_CHARS = 2_000
+
+
+class Fields(NamedTuple):
+    """The further fields' names, as jobs give them; `any` = a job may have others too, which the model takes."""
+
+    names: frozenset[str] = frozenset()
+    any: bool = False
+
+    def has(self, name: str, of_jobs: frozenset[str]) -> bool:
+        """Whether a field is one of these, and none of the jobs' own."""
+        return name in self.names or (self.any and name not in of_jobs)
+
+
+class Reading(NamedTuple):
+    """What became of one job's further fields: inputs, as JSON, or what is wrong with them."""
+
+    inputs: bytes
+    problem: str = ""
+
+
+class JobInputs(NamedTuple):
+    """Which further fields there are, and what reads them: several jobs', each as a JSON object."""
+
+    fields: Fields
+    read: Callable[[Sequence[bytes]], list[Reading]]
+
+
+NO_INPUTS = JobInputs(Fields(), lambda given: [Reading(b"{}") for _ in given])
+
+
+def inputs_of(model: type[BaseModel]) -> JobInputs:
+    """Return the reader of a model in this process."""
+    return JobInputs(fields_of(model), partial(read_inputs, model))
+
+
+def fields_of(model: type[BaseModel]) -> Fields:
+    """Return the names by which a model's fields are given."""
+    config = model.model_config
+    by_name = bool(config.get("populate_by_name") or config.get("validate_by_name"))
+    by_alias = config.get("validate_by_alias", True)
+    names: set[str] = set()
+    for name, field in model.model_fields.items():
+        aliases = _aliases(field)
+        names |= {name} if by_name or not aliases else set()
+        names |= aliases if by_alias else set()
+    return Fields(frozenset(names), config.get("extra") == "allow")
+
+
+def _aliases(field: FieldInfo) -> set[str]:
+    alias = field.validation_alias
+    found: set[str] = set()
+    for each in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+        first = each.path[0] if isinstance(each, AliasPath) else each
+        found |= {first} if isinstance(first, str) else set()
+    return found
+
+
+def read_inputs(model: type[BaseModel], given: Sequence[bytes]) -> list[Reading]:
+    """Have a model read the further fields of jobs; whatever its validators do, one job's trouble is its own."""
+    return [_read(model, data) for data in given]
+
+
+def _read(model: type[BaseModel], data: bytes) -> Reading:
+    try:
+        read = model.model_validate_json(data).model_dump(mode="json")
+        return Reading(write_bounded(read, max_bytes=MAX_REQUEST_BYTES, where="inputs"))
+    except ValidationError as error:
+        problem = "; ".join(explain(error, "job"))
+    except InvalidInput as error:
+        problem = error.message
+    except BaseException as error:  # a validator's own, an exit too: only `ValueError` and its like are the model's
+        problem = f"job_inputs: {text_of(error)}"
+    return Reading(b"", plain(problem, _MAX_PROBLEM_CHARS))
+
+
+def schema_of(model: type[BaseModel] | None, of_jobs: frozenset[str] = frozenset()) -> dict[str, Any] | None:
+    """Return the JSON Schema of an app's `job_inputs`; raise `InvalidConfig` for what cannot be one.
+
+    `of_jobs` are the names of a job's own fields, which no other may have.
+    """
+    if model is None:
+        return None
+    if not (isinstance(model, type) and issubclass(model, BaseModel)) or issubclass(model, RootModel):
+        raise InvalidConfig(f"job_inputs: {model!r:.80} is not a Pydantic model with fields")
+    twice = sorted(fields_of(model).names & of_jobs)
+    if twice:
+        raise InvalidConfig(f"job_inputs: {', '.join(twice)}: a job has a field of that name: call it something else")
+    try:
+        written = model.model_json_schema(schema_generator=ZonelessTimes)
+    except PydanticUserError as error:
+        raise InvalidConfig(f"job_inputs: {error.message}") from None
+    return read_schema(written, "job_inputs")

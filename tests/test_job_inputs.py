@@ -1,0 +1,249 @@
+"""The further fields of jobs come to the same bytes, or the same words, for whoever has the app and whoever has not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    computed_field,
+    field_validator,
+    model_validator,
+)
+from ray import cloudpickle
+
+from airside.actors.intake import Intake
+from airside.actors.job_inputs import JobInputs, fields_of, schema_of
+from airside.actors.jobs import OWN_FIELDS, BadLine, Job, parse_job, parse_lines
+from airside.actors.layer import LayerConfig
+from airside.actors.settings import Settings
+from airside.stack.errors import InvalidConfig
+
+OWN = {"request": "r", "tenant": "t", "principal": "p"}
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Everything(BaseModel):
+    """What a JSON Schema cannot say, or says otherwise."""
+
+    when: datetime
+    day: date = date(2026, 1, 31)
+    within: timedelta = timedelta(hours=2)
+    price: Decimal = Decimal("1.50")
+    colour: Colour = Colour.RED
+    order_id: str = Field(alias="orderId", pattern="^o-[0-9]+$")
+    count: Annotated[int, BeforeValidator(lambda v: 7 if v == "seven" else v)] = 1
+    name: Annotated[str, AfterValidator(str.title)] = "ann"
+    tags: set[str] = set()
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_eve(cls, name: str) -> str:
+        if name == "Eve":
+            raise ValueError("not her")
+        return name
+
+    @model_validator(mode="after")
+    def _counts(self) -> Everything:
+        if self.count > 9 and self.name.lower() == "ann":
+            raise ValueError("ann has nine at most")
+        return self
+
+    @computed_field
+    def twice(self) -> int:
+        """Return what is derived from another field."""
+        return 2 * self.count
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    day: date
+    pair: tuple[int, str] = (1, "a")
+
+
+class Choices(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    city: str = Field("", validation_alias=AliasChoices("town", AliasPath("address", "city")))
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["a", "b"] = "a"
+
+
+def raising(error: BaseException) -> type[BaseModel]:
+    """Return a model whose validator has a bug."""
+
+    def bug(value: str) -> str:
+        raise error
+
+    class Raising(BaseModel):
+        what: Annotated[str, AfterValidator(bug)]
+
+    return Raising
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def both(model: type[BaseModel], *lines: dict[str, Any]) -> list[Job | BadLine]:
+    """Return what becomes of lines, which must be the same with the model and by an intake that was sent it."""
+    intake = Intake(LayerConfig(Settings(), Path("unused")), cloudpickle.loads(cloudpickle.dumps(model)))
+    reader = JobInputs(asyncio.run(intake.fields()), lambda items: asyncio.run(intake.read(items)))
+    written = [json.dumps(OWN | line).encode() for line in lines]
+    here, there = list(parse_lines(written, model)), list(parse_lines(written, reader))
+    assert [each.model_dump_json() for each in here] == [each.model_dump_json() for each in there]
+    assert schema_of(model, OWN_FIELDS) is not None
+    return here
+
+
+def one(model: type[BaseModel], **line: Any) -> Any:
+    """Return the inputs of a job with these further fields, or what is wrong with them."""
+    (found,) = both(model, line)
+    return found.inputs if isinstance(found, Job) else found.message
+
+
+def test_fields_are_normalised_by_the_model() -> None:
+    """Dates, defaults, aliases, coercions and what is derived."""
+    assert one(Everything, when="2026-12-24T18:00:00+01:00", orderId="o-1", count="seven", name="bob", tags=["x"]) == {
+        "when": "2026-12-24T18:00:00+01:00",
+        "day": "2026-01-31",
+        "within": "PT2H",
+        "price": "1.50",
+        "colour": "red",
+        "order_id": "o-1",
+        "count": 7,
+        "name": "Bob",
+        "tags": ["x"],
+        "twice": 14,
+    }
+    assert one(Strict, day="2026-01-31") == {"day": "2026-01-31", "pair": [1, "a"]}
+    assert one(Choices, address={"city": "Rome"}) == one(Choices, town="Rome") == one(Choices, city="Rome")
+    assert one(Open, other=[1]) == {"kind": "a", "other": [1]}
+
+
+@pytest.mark.parametrize(
+    ("model", "line", "says"),
+    [
+        (Everything, {"when": "soon", "orderId": "o-1"}, "line 1: when: Input should be a valid datetime"),
+        (Everything, {"when": "2026-12-24T18:00:00Z"}, "line 1: orderId: required, and not there"),
+        (Everything, {"when": "2026-12-24T18:00:00Z", "orderId": "1"}, "orderId: String should match pattern"),
+        (Everything, {"when": "2026-12-24T18:00:00Z", "orderId": "o-1", "name": "eve"}, "name: Value error, not her"),
+        (Everything, {"when": "2026-12-24T18:00:00Z", "orderId": "o-1", "count": 10}, "job: Value error, ann has nine"),
+        (Everything, {"when": "2026-12-24T18:00:00Z", "order_id": "o-1"}, "orderId: required, and not there"),
+        (Strict, {"day": 5}, "line 1: day: Input should be a valid date"),
+        (Strict, {"day": "2026-01-31", "colour": "red"}, "line 1: colour: unknown field"),
+        (Open, {"kind": "c"}, "kind: Input should be 'a' or 'b'"),
+        (raising(TypeError("a bug")), {"what": "x"}, "line 1: job_inputs: TypeError: a bug"),
+        (raising(SystemExit(3)), {"what": "x"}, "line 1: job_inputs: SystemExit: 3"),
+        (raising(Unspeakable()), {"what": "x"}, "its text cannot be had"),
+        (raising(ValueError("x" * 100_000)), {"what": "x"}, "what: Value error, xxx"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_same_words(model: type[BaseModel], line: dict[str, Any], says: str) -> None:
+    """Whatever a validator raises, the line is a bad one, and says so in brief."""
+    message = one(model, **line)
+    assert says in message and len(message) < 2_100
+
+
+def test_the_same_field_in_inputs_is_the_same_field_and_other_inputs_stay() -> None:
+    """By whichever of its names it is given."""
+    found = one(Everything, when="2026-12-24T18:00:00Z", inputs={"orderId": "o-2", "more": 1})
+    assert (found["order_id"], found["more"], "orderId" in found) == ("o-2", 1, False)
+
+
+def test_one_bad_line_harms_no_other() -> None:
+    """Each has its place, though they are read together."""
+    found = both(Strict, {"day": "2026-01-31"}, {"day": 1}, {"day": "2026-02-01", "labels": 5}, {"day": "2026-02-02"})
+    assert [type(each) for each in found] == [Job, BadLine, BadLine, Job]
+    assert [each.line for each in found if isinstance(each, BadLine)] == [2, 3]
+
+
+def test_many_lines_are_read_a_few_at_a_time() -> None:
+    """A file of any length is not sent as one call."""
+    sizes: list[int] = []
+
+    def read(items: Any) -> Any:
+        sizes.append(len(items))
+        return asyncio.run(Intake(LayerConfig(Settings(), Path("unused")), Open).read(items))
+
+    lines = [json.dumps({**OWN, "n": i}).encode() for i in range(450)]
+    found = list(parse_lines(lines, JobInputs(fields_of(Open), read)))
+    assert [each.inputs["n"] for each in found if isinstance(each, Job)] == list(range(450))
+    assert sizes == [200, 200, 50]
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | st.sampled_from(["2026-01-31", "2026-12-24T18:00:00", "o-1", "seven", "PT1H", "red"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+names = st.sampled_from(["when", "day", "within", "price", "colour", "orderId", "order_id", "count", "name", "tags"])
+
+
+@given(st.dictionaries(names, values, max_size=6), st.sampled_from([Everything, Strict, Choices, Open]))
+def test_any_line_comes_to_the_same_on_both_ways(line: dict[str, Any], model: type[BaseModel]) -> None:
+    """Inputs and words."""
+    both(model, line)
+
+
+def test_models_that_cannot_be_read_are_refused_when_the_app_is_checked() -> None:
+    """Without a schema, without fields, or with fields that are a job's own."""
+
+    class Opaque(BaseModel):
+        what: Callable[[], int]
+
+    class Backwards(BaseModel):
+        what: str = Field(json_schema_extra={"pattern": "(?<=x)y"})
+
+    class Whole(RootModel[dict[str, int]]):
+        """A value, and no fields."""
+
+    class Routed(BaseModel):
+        path: str = Field(alias="route")
+
+    for model, says in [
+        (Opaque, "^job_inputs: "),
+        (Backwards, "^job_inputs: .*linear"),
+        (Whole, "not a Pydantic model with fields"),
+        (dict, "not a Pydantic model with fields"),
+        (Routed, "^job_inputs: route: a job has a field of that name"),
+    ]:
+        with pytest.raises(InvalidConfig, match=says):
+            schema_of(model, OWN_FIELDS)  # type: ignore[arg-type]
+
+
+def test_a_line_alone_is_read_as_in_a_file() -> None:
+    """`parse_job` and `parse_lines` are one parser."""
+    line = json.dumps({**OWN, "day": "2026-01-31"}).encode()
+    assert parse_job(line, 1, Strict) == next(parse_lines([line], Strict))
