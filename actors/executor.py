@@ -24,7 +24,6 @@ from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantI
 from airside.stack.journaling import Append, Entry
 from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.reasons import ReasonCode
-from airside.stack.resources import ResolveReply
 from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
@@ -100,7 +99,7 @@ class ToolExecutor(Layer):
         self._answers: ListMethod[bytes, ExecuteReply | None] = ListMethod(
             name="answers", decode=_sealed, encode=encode_json
         )
-        self._resolve = ListMethod(name="resolve", decode=_sealed, unreadable=_unresolved, failed=_unresolved)
+        self._resolve: ListMethod[bytes, bytes] = ListMethod(name="resolve", decode=_sealed)
         self._release: ListMethod[str, bool] = ListMethod(name="release", decode=msgspec.msgpack.Decoder(str).decode)
 
     async def _keep_beating(self) -> None:
@@ -156,8 +155,8 @@ class ToolExecutor(Layer):
             await self._ask_whom_to_trust()
         return await self.answer_each(self._resolve, batch, self._resolved)
 
-    async def _resolved(self, question: bytes) -> ResolveReply:
-        return await self._resolving.resolve(question, self._dispatcher.issuer)
+    async def _resolved(self, question: bytes) -> bytes:
+        return await self._resolving.answer(question, self._dispatcher.issuer)
 
     async def _ask_whom_to_trust(self) -> None:
         """After a restart; if the gate does not answer, every grant is refused."""
@@ -215,10 +214,6 @@ class ToolExecutor(Layer):
 
 def _no(reason: ReasonCode, why: str) -> ExecuteReply:
     return ExecuteReply(result=ToolResult(ok=False, error=why, reason_code=reason))
-
-
-def _unresolved(why: str) -> ResolveReply:
-    return ResolveReply(state="failed", detail=why)
 
 
 def _sealed(item: bytes) -> bytes:

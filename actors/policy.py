@@ -70,6 +70,10 @@ class Policy(Layer):
             seal_key=self.config.seal_key,
             issuer=self._issuer,
             now_us=now_us,
+            steady_us=steady_us,
+            at_work_ms=max(
+                (spec.timeout_ms for spec in self._tools if spec.resources and spec.effect != "read"), default=0
+            ),
         )
         keeps = any(terms.cache_ms for terms in self._resolvers.values())
         on_change = self._lookups.changed if keeps else None

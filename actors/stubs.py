@@ -27,7 +27,6 @@ from airside.stack.ids import ExecutorId, RunId, root_of
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
-from airside.stack.resources import ResolveReply
 
 encode = msgspec.msgpack.Encoder().encode
 encode_json = msgspec.json.Encoder().encode
@@ -261,12 +260,12 @@ class RemoteResolvers:
     """The `Resolvers` port over the pool: a run's executor is asked, and another one if that does not answer."""
 
     def __init__(self, settings: Settings) -> None:
-        self._pool: list[Callable[[bytes], Awaitable[ResolveReply]]] = [
-            Remote(settings, "executor", str(i)).coalesced("resolve", ResolveReply, insist=False, encoder=bytes)
+        self._pool: list[Callable[[bytes], Awaitable[bytes]]] = [
+            Remote(settings, "executor", str(i)).coalesced("resolve", bytes, insist=False, encoder=bytes)
             for i in range(settings.executors)
         ]
 
-    async def resolve(self, run_id: RunId, request: bytes) -> ResolveReply:
+    async def resolve(self, run_id: RunId, request: bytes) -> bytes:
         """Answer a question; raise `LayerUnavailable` if no executor does."""
         first = executor_of(run_id, len(self._pool))
         for ask in self._pool[first:] + self._pool[:first]:

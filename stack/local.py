@@ -19,7 +19,7 @@ from airside.stack.events import ApprovalDecided
 from airside.stack.gate import Gate, GateReply, GateRequest
 from airside.stack.ids import RunId, TenantId
 from airside.stack.journaling import Append, AppendReply, Entry, Head, admit
-from airside.stack.lookups import Lookups, open_request
+from airside.stack.lookups import Lookups, open_request, seal_reply
 from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.resources import Key, ResolveReply, Resource
 from airside.stack.values import NULL
@@ -81,8 +81,11 @@ class LocalResolvers:
         self._now_us = now_us
         self._issuer = issuer
 
-    async def resolve(self, run_id: RunId, request: bytes) -> ResolveReply:
+    async def resolve(self, run_id: RunId, request: bytes) -> bytes:
         """Answer a question of the gate's."""
+        return seal_reply(self._key, request, self._reply(request))
+
+    def _reply(self, request: bytes) -> ResolveReply:
         asked = open_request(self._key, request)
         if asked is None or asked.issuer != self._issuer or asked.expires_us <= self._now_us():
             return ResolveReply(state="failed", detail="not a question of the present gate's")

@@ -1,13 +1,17 @@
 """Looking resources up for the gate: the resolvers' answers, each within its deadline, and for how long they hold.
 
 An answer is kept for as long as its resolver says (nothing by default), per tenant, kind and id.  What a call that
-changes something was just granted for is not kept until that call can no longer be at work: an answer from before the
-change is never used after it, nor one from the middle.
+changes something was just granted for is not kept until that call can no longer be at work, whatever tenant asks and
+however the id is spelled: an answer from before the change is never used after it, nor one from the middle.
+
+Question and answer are sealed, the answer with what was asked: one that was made for another question, or by anybody
+who may not hold the key, is none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
@@ -17,8 +21,16 @@ from airside.stack.asking import told
 from airside.stack.grants import GRANT_LIFE_US
 from airside.stack.ids import TenantId
 from airside.stack.ports import Resolvers
-from airside.stack.resources import Key, ResolveReply, ResolveRequest, ResolverTerms, Wanted
+from airside.stack.resources import (
+    MAX_RESOURCE_BYTES,
+    Key,
+    ResolveReply,
+    ResolveRequest,
+    ResolverTerms,
+    Wanted,
+)
 from airside.stack.sealing import unwrap, wrap
+from airside.stack.spelling import alike, caseless, joined, plain
 
 MAX_KEPT = 10_000
 """Answers, and changes under way, that are remembered; one that is forgotten early costs a question more."""
@@ -29,7 +41,11 @@ TRANSIT_S = 0.5
 REQUEST_LIFE_US = 60_000_000
 """How long after its sealing a question may be answered: longer than any clock of a cluster is off."""
 
+MAX_ANSWER_BYTES = MAX_RESOURCE_BYTES + 4096
+"""A sealed answer: the resource, or what went wrong in at most 500 characters, and what is around it."""
+
 _PURPOSE = "resolve"
+_ANSWER = "resolved"
 
 
 def seal_request(key: bytes, request: ResolveRequest) -> bytes:
@@ -43,8 +59,34 @@ def open_request(key: bytes, sealed: bytes) -> ResolveRequest | None:
     return None if body is None else msgspec.msgpack.decode(body, type=ResolveRequest)
 
 
+def seal_reply(key: bytes, question: bytes, reply: ResolveReply) -> bytes:
+    """Seal the answer to exactly one sealed question; only executors do."""
+    return wrap(key, _ANSWER, hashlib.sha256(question).digest() + msgspec.msgpack.encode(reply))
+
+
+def open_reply(key: bytes, question: bytes, answer: bytes) -> ResolveReply | None:
+    """Return the reply if the answer's seal holds and it answers this question, else None."""
+    body = unwrap(key, _ANSWER, answer) if len(answer) <= MAX_ANSWER_BYTES else None
+    if body is None or body[:32] != hashlib.sha256(question).digest():
+        return None
+    return msgspec.msgpack.decode(body[32:], type=ResolveReply)
+
+
+Spelled = tuple[str, str]
+"""A kind, and an id as the most forgiving store would read it."""
+
+
+def _spelled(key: Key) -> Spelled:
+    kind, given = key
+    return kind, caseless(joined(alike(plain(str(given)))))
+
+
 class Lookups:
-    """Asks resolvers, all that a call needs at once, and keeps their answers."""
+    """Asks resolvers, all that a call needs at once, and keeps their answers.
+
+    `steady_us` is what is kept is counted by; it is never set back.  `at_work_ms` is how long a call that was granted
+    before these lookups began may still be at work: before that, nothing is kept.
+    """
 
     def __init__(
         self,
@@ -54,15 +96,19 @@ class Lookups:
         seal_key: bytes,
         issuer: str,
         now_us: Callable[[], int],
+        steady_us: Callable[[], int] | None = None,
+        at_work_ms: int = 0,
     ) -> None:
         self._resolvers = resolvers
         self._terms = terms
         self._seal_key = seal_key
         self._issuer = issuer
         self._now_us = now_us
+        self._steady_us = steady_us or now_us
         self._kept: OrderedDict[tuple[TenantId, Key], tuple[int, ResolveReply]] = OrderedDict()
-        self._changing: OrderedDict[tuple[TenantId, Key], int] = OrderedDict()
-        self._nothing_kept_until_us = 0
+        self._kept_of: dict[Spelled, set[tuple[TenantId, Key]]] = {}
+        self._changing: OrderedDict[Spelled, int] = OrderedDict()
+        self._nothing_kept_until_us = self._steady_us() + at_work_ms * 1000 if at_work_ms else 0
         self._tasks: set[asyncio.Task[ResolveReply]] = set()
         self.counts = {"asked": 0, "kept": 0, "late": 0, "failed": 0}
 
@@ -71,29 +117,30 @@ class Lookups:
         keys = list(wanted.keys)
         return dict(zip(keys, await asyncio.gather(*(self._answer(wanted, key) for key in keys)), strict=True))
 
-    def changed(self, tenant: TenantId, keys: Iterable[Key], timeout_ms: int) -> None:
+    def changed(self, keys: Iterable[Key], timeout_ms: int) -> None:
         """Forget what a call that was just granted may change, and keep nothing of it while that may be at work."""
-        until = self._now_us() + GRANT_LIFE_US + timeout_ms * 1000
+        until = self._steady_us() + GRANT_LIFE_US + timeout_ms * 1000
         for key in keys:
-            self._kept.pop((tenant, key), None)
-            place = (tenant, key)
-            self._changing[place] = max(until, self._changing.pop(place, 0))
+            spelled = _spelled(key)
+            for place in self._kept_of.pop(spelled, ()):
+                del self._kept[place]
+            self._changing[spelled] = max(until, self._changing.pop(spelled, 0))
             if len(self._changing) > MAX_KEPT:
                 _, forgotten_us = self._changing.popitem(last=False)
                 self._nothing_kept_until_us = max(self._nothing_kept_until_us, forgotten_us)
 
     async def _answer(self, wanted: Wanted, key: Key) -> ResolveReply:
         kept = self._kept.get((wanted.tenant, key))
-        if kept is not None and self._now_us() < kept[0]:
+        if kept is not None and self._steady_us() < kept[0]:
             self.counts["kept"] += 1
             return kept[1]
         terms = self._terms.get(key[0])
         if terms is None:
             return ResolveReply(state="failed", detail=f"there is no resolver of {key[0]}")
         self.counts["asked"] += 1
-        began = self._now_us()
+        began = self._steady_us()
         # A task of its own, which is left to end by itself: what is on its way to an executor is not called back.
-        task = asyncio.ensure_future(self._ask(wanted, key, began))
+        task = asyncio.ensure_future(self._ask(wanted, key))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         done, _ = await asyncio.wait({task}, timeout=terms.timeout_ms / 1000 + TRANSIT_S)
@@ -104,7 +151,7 @@ class Lookups:
             self._keep((wanted.tenant, key), began, terms.cache_ms, reply)
         return reply
 
-    async def _ask(self, wanted: Wanted, key: Key, now_us: int) -> ResolveReply:
+    async def _ask(self, wanted: Wanted, key: Key) -> ResolveReply:
         request = ResolveRequest(
             issuer=self._issuer,
             tenant=wanted.tenant,
@@ -112,21 +159,33 @@ class Lookups:
             run_id=wanted.run_id,
             kind=key[0],
             id=key[1],
-            expires_us=now_us + REQUEST_LIFE_US,
+            expires_us=self._now_us() + REQUEST_LIFE_US,
         )
         try:
-            return await self._resolvers.resolve(wanted.run_id, seal_request(self._seal_key, request))
+            question = seal_request(self._seal_key, request)
+            answer = await self._resolvers.resolve(wanted.run_id, question)
+            reply = open_reply(self._seal_key, question, answer)
         except Exception as error:
             return ResolveReply(state="failed", detail=told(error)[:500])
+        return reply or ResolveReply(state="failed", detail="what came back is no sealed answer to the question")
 
     def _keep(self, place: tuple[TenantId, Key], began_us: int, cache_ms: int, reply: ResolveReply) -> None:
-        if began_us < max(self._nothing_kept_until_us, self._changing.get(place, 0)):
+        spelled = _spelled(place[1])
+        if began_us < max(self._nothing_kept_until_us, self._changing.get(spelled, 0)):
             return
-        self._changing.pop(place, None)
+        self._changing.pop(spelled, None)
         self._kept[place] = (began_us + cache_ms * 1000, reply)
         self._kept.move_to_end(place)
+        self._kept_of.setdefault(spelled, set()).add(place)
         if len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
+            self._drop(self._kept.popitem(last=False)[0])
+
+    def _drop(self, place: tuple[TenantId, Key]) -> None:
+        spelled = _spelled(place[1])
+        left = self._kept_of[spelled]
+        left.discard(place)
+        if not left:
+            del self._kept_of[spelled]
 
 
 def late(terms: ResolverTerms) -> str:

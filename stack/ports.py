@@ -17,7 +17,6 @@ from airside.stack.ids import ExecutorId, RunId, TenantId
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.reasons import MemoryCode
-from airside.stack.resources import ResolveReply
 from airside.stack.values import Clearance, ToolResult, Trust, Value
 
 
@@ -147,10 +146,11 @@ class Tools(Protocol):
 class Resolvers(Protocol):
     """Says what resources are.  Guarantee: a read, within the resolver's deadline.  Idempotent.
 
-    What is no question of the present gate's, or is too old, is answered `failed`, and nobody's code is run.
+    Question and answer are sealed (`stack/lookups.py`).  What is no question of the present gate's, or is too old, is
+    answered `failed`, and nobody's code is run.
     """
 
-    async def resolve(self, run_id: RunId, request: bytes) -> ResolveReply:
+    async def resolve(self, run_id: RunId, request: bytes) -> bytes:
         """Answer a question that the gate sealed; whatever goes wrong in a resolver is an answer too."""
 
 

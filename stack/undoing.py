@@ -107,7 +107,7 @@ class UndoGate:
         spec = self._tools[call.tool]
         if self._on_change is not None and spec.resources:
             changed = keys_of(named_by(spec, msgspec.json.decode(call.arguments)))
-            self._on_change(first.identity.tenant, changed, spec.timeout_ms)
+            self._on_change(changed, spec.timeout_ms)
         return UndoReply(grant=grant, arguments=bytes(call.arguments), output=bytes(call.output))
 
     def _stale(self, order: Order | None, root: RunId) -> str:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
 
+from airside.actors.executor import ToolExecutor
 from airside.actors.journal_store import JournalStore
+from airside.actors.layer import LayerConfig
+from airside.actors.serving import TICKET, not_refused
+from airside.actors.settings import Settings
 from airside.memory.local import HashingEmbedder, LocalMemory
 from airside.memory.service import MemoryService
-from airside.stack.ids import TenantId
+from airside.stack.ids import RunId, TenantId
 from airside.stack.journaling import Append, AppendReply, Entry
-from airside.stack.local import LocalJournal
-from airside.stack.ports import Candidate, Journal, Memory, RecallRequest
+from airside.stack.local import LocalJournal, LocalResolvers
+from airside.stack.lookups import open_reply, seal_request
+from airside.stack.ports import Candidate, Journal, Memory, RecallRequest, Resolvers
+from airside.stack.resources import ResolveReply, ResolveRequest, Resource, ResourceId
 from airside.stack.values import Clearance
+from airside.tools.resolving import ResolverContext, ResolverPool, ResolverThreads, as_resolver
+from tests.helpers import KEY, RUN
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 
@@ -210,3 +222,103 @@ async def test_a_reopened_store_has_what_was_acknowledged(tmp_path: Path, clock:
     make: Callable[[], MemoryService] = lambda: MemoryService(tmp_path, HashingEmbedder, clock)  # noqa: E731
     await make().write_if_useful(candidate())
     assert await found(make()) == [FACT]
+
+
+# Resolvers.
+
+ISSUER = "iss_1"
+ORDERS = {(ACME, "o1"): "ann", (ACME, 7): "ann", (ACME, "7"): "bob", (GLOBEX, "o1"): "eve"}
+
+
+def order(order_id: ResourceId, context: ResolverContext) -> Resource | None:
+    """Say whose an order is."""
+    owner = ORDERS.get((context.tenant, order_id))
+    return None if owner is None else Resource(tenant=context.tenant, owner=owner)
+
+
+class ExecutorResolvers:
+    """An executor's list method as its stub calls it, without the actors between."""
+
+    def __init__(self, folder: Path) -> None:
+        self._layer: Any = ToolExecutor(LayerConfig(Settings(state_dir=folder), folder, seal_key=KEY), [], False)
+        self._layer._started = True
+        self._layer._watched = asyncio.Event()
+        self._layer._watched.set()
+        self._layer._dispatcher = SimpleNamespace(issuer=ISSUER)
+        made = {"order": as_resolver("order", order)}
+        self._layer._resolving = ResolverPool(made, seal_key=KEY, now_us=lambda: 10, call=ResolverThreads().call)
+
+    async def resolve(self, run_id: RunId, request: bytes) -> bytes:
+        """Send a batch of one."""
+        (answer,) = await self._layer.resolve([request])
+        if answer.startswith(TICKET):
+            answer = await self._layer.collect(answer)
+        return msgspec.msgpack.decode(not_refused(answer), type=bytes)
+
+
+@pytest.fixture(params=["local", "executor"])
+async def resolvers(request: pytest.FixtureRequest, tmp_path: Path) -> Resolvers:
+    """Each implementation of the resolvers."""
+    if request.param == "executor":
+        return ExecutorResolvers(tmp_path)
+    local = LocalResolvers(KEY, lambda: 10, ISSUER)
+    local.known = {
+        (tenant, ("order", each)): Resource(tenant=tenant, owner=owner) for (tenant, each), owner in ORDERS.items()
+    }
+    return local
+
+
+def question(key: bytes = KEY, **fields: Any) -> bytes:
+    """Return ann's question about order o1."""
+    given = {"issuer": ISSUER, "tenant": ACME, "principal": "ann", "run_id": RUN, "kind": "order", "id": "o1"}
+    return seal_request(key, ResolveRequest(**({"expires_us": 100} | given | fields)))
+
+
+async def said(resolvers: Resolvers, asked: bytes) -> ResolveReply:
+    """Return what the sealed answer to a question says."""
+    reply = open_reply(KEY, asked, await resolvers.resolve(RUN, asked))
+    assert reply is not None
+    return reply
+
+
+async def test_a_resource_is_found_with_its_owner_by_its_id_and_its_type(resolvers: Resolvers) -> None:
+    """A number and its text are two."""
+    owners = [(await said(resolvers, question(id=each))).resource for each in ("o1", 7, "7")]
+    assert owners == [Resource(tenant=ACME, owner=who) for who in ("ann", "ann", "bob")]
+    assert (await said(resolvers, question(id="o2"))) == ResolveReply(state="unknown")
+
+
+async def test_who_is_asked_about_is_the_tenant_of_the_question(resolvers: Resolvers) -> None:
+    """One id is another resource for another tenant."""
+    found = (await said(resolvers, question(tenant=GLOBEX))).resource
+    assert found == Resource(tenant=GLOBEX, owner="eve")
+    assert (await said(resolvers, question(tenant=GLOBEX, id=7))).state == "unknown"
+
+
+async def test_an_answer_is_of_its_own_question_alone(resolvers: Resolvers) -> None:
+    """It opens for no other, and not under another key."""
+    mine, other = question(), question(id=7)
+    answer = await resolvers.resolve(RUN, mine)
+    assert open_reply(KEY, mine, answer) is not None
+    assert open_reply(KEY, other, answer) is open_reply(b"x" * 32, mine, answer) is None
+
+
+async def test_the_same_question_again_has_the_same_answer(resolvers: Resolvers) -> None:
+    """A stub may send it twice."""
+    assert await resolvers.resolve(RUN, question()) == await resolvers.resolve(RUN, question())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [question(b"x" * 32), question(issuer="iss_0"), question(issuer=""), question(expires_us=10), b"", b"x" * 100],
+    ids=["seal", "issuer", "no issuer", "age", "empty", "noise"],
+)
+async def test_what_is_no_question_of_the_present_gates_is_told_nothing(resolvers: Resolvers, asked: bytes) -> None:
+    """Forged, of an earlier gate, or too old."""
+    reply = await said(resolvers, asked)
+    assert (reply.state, reply.resource) == ("failed", None)
+
+
+async def test_a_kind_that_nobody_resolves_is_found_nowhere(resolvers: Resolvers) -> None:
+    """Whatever its id."""
+    assert (await said(resolvers, question(kind="customer"))).state in ("unknown", "failed")

@@ -41,7 +41,6 @@ from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.policy import load_bundle
 from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode, ReasonCode
-from airside.stack.resources import ResolveReply
 from airside.stack.undoing import UndoReply, UndoRequest
 from airside.stack.values import ApprovalRule, Decision, ToolResult
 from tests.helpers import KEY, RUN, spec
@@ -225,9 +224,8 @@ CASES: dict[tuple[type[Layer], str], Case] = {
     (ToolExecutor, "resolve"): Case(
         lambda n: bytes([n]),
         "_resolved",
-        ResolveReply(state="unknown"),
-        ResolveReply,
-        lambda reply: reply.state == "failed",
+        b"sealed",
+        bytes,
         encode=bytes,
         takes_any_bytes=True,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -13,9 +14,17 @@ from hypothesis import strategies as st
 from airside.stack.errors import LayerUnavailable
 from airside.stack.grants import GRANT_LIFE_US
 from airside.stack.ids import RunId, TenantId
-from airside.stack.local import LocalResolvers
-from airside.stack.lookups import REQUEST_LIFE_US, TRANSIT_S, Lookups, open_request, seal_request
+from airside.stack.lookups import (
+    MAX_ANSWER_BYTES,
+    REQUEST_LIFE_US,
+    TRANSIT_S,
+    Lookups,
+    open_reply,
+    open_request,
+    seal_reply,
+)
 from airside.stack.resources import Key, ResolveReply, ResolveRequest, ResolverTerms, Resource, Wanted
+from airside.stack.sealing import wrap
 from tests.helpers import KEY, RUN
 from tests.simulation.clock import ManualLoop
 
@@ -32,17 +41,28 @@ class Asked:
         self.questions: list[ResolveRequest] = []
         self._answer = answer
 
-    async def resolve(self, run_id: RunId, request: bytes) -> ResolveReply:
+    async def resolve(self, run_id: RunId, request: bytes) -> bytes:
         """Answer a question."""
         asked = open_request(KEY, request)
         assert asked is not None and asked.run_id == run_id
         self.questions.append(asked)
-        return await self._answer(asked)
+        return seal_reply(KEY, request, await self._answer(asked))
 
 
 async def finds(request: ResolveRequest) -> ResolveReply:
     """Find everything."""
     return MINE
+
+
+class Says:
+    """A port whose answer is what a test makes of the question."""
+
+    def __init__(self, answer: Callable[[bytes], Any]) -> None:
+        self._answer = answer
+
+    async def resolve(self, run_id: RunId, request: bytes) -> Any:
+        """Answer a question, with anything."""
+        return self._answer(request)
 
 
 class Bench:
@@ -54,15 +74,19 @@ class Bench:
         *,
         timeout_ms: int = 100,
         cache_ms: int = 0,
+        at_work_ms: int = 0,
     ) -> None:
         self.loop = ManualLoop()
+        self.set_back_us = 0
         self.port = Asked(answer)
         self.lookups = Lookups(
             self.port,
             {"order": ResolverTerms(timeout_ms=timeout_ms, cache_ms=cache_ms)},
             seal_key=KEY,
             issuer="iss_1",
-            now_us=self.loop.now_us,
+            now_us=lambda: self.loop.now_us() - self.set_back_us,
+            steady_us=self.loop.now_us,
+            at_work_ms=at_work_ms,
         )
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -171,7 +195,7 @@ def test_what_a_granted_call_may_change_is_forgotten_and_not_kept_while_it_may_b
     """Until its grant is over and its timeout after that; other resources are kept as ever."""
     bench = Bench(cache_ms=60_000)
     bench.ask(O1, O2)
-    bench.lookups.changed(ACME, [O1], 5_000)
+    bench.lookups.changed([O1], 5_000)
     bench.ask(O1, O2), bench.ask(O1, O2)
     assert [each.id for each in bench.port.questions[2:]] == ["o1", "o1"]
     bench.wait(GRANT_LIFE_US / 1e6 + 5.1)
@@ -193,7 +217,7 @@ def test_an_answer_that_was_on_its_way_when_the_change_was_granted_is_not_kept()
     async def play() -> None:
         asking = asyncio.ensure_future(bench.lookups.answers(Wanted(ACME, "ann", RUN, frozenset({O1}))))
         await asyncio.sleep(0.01)
-        bench.lookups.changed(ACME, [O1], 1)
+        bench.lookups.changed([O1], 1)
         await asyncio.sleep(GRANT_LIFE_US / 1e6 + 1)
         release.set()
         await asking
@@ -222,7 +246,7 @@ def test_no_answer_from_before_a_change_is_used_after_it(moves: list[tuple[str, 
             bench.wait(50.0 * n)
         elif move == "change":
             granted.add(n)
-            bench.lookups.changed(ACME, [("order", n)], 1000)
+            bench.lookups.changed([("order", n)], 1000)
         else:
             found = bench.ask(("order", n))[("order", n)].resource
             assert found is not None and found.attributes == {"version": version[n]}
@@ -232,7 +256,7 @@ def test_too_many_changes_to_remember_keep_everything_from_being_kept(monkeypatc
     """What is forgotten early costs a question more, never a wrong answer."""
     monkeypatch.setattr("airside.stack.lookups.MAX_KEPT", 2)
     bench = Bench(cache_ms=60_000)
-    bench.lookups.changed(ACME, [("order", n) for n in range(3)], 1)
+    bench.lookups.changed([("order", n) for n in range(3)], 1)
     bench.ask(O1), bench.ask(O1)
     assert len(bench.port.questions) == 2
 
@@ -246,30 +270,87 @@ def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(bench.port.questions) == 4
 
 
-def question(**fields: Any) -> bytes:
-    """Return ann's question about order o1."""
-    given_fields = {
-        "issuer": "iss_1",
-        "tenant": ACME,
-        "principal": "ann",
-        "run_id": RUN,
-        "kind": "order",
-        "id": "o1",
-        "expires_us": 100,
+@pytest.mark.parametrize("other", ["O1", " o1\t", "\uff4f1", "o\u200b1"])
+def test_a_change_is_seen_however_its_id_is_spelled(other: str) -> None:
+    """A store that takes two spellings for one order changes it under either."""
+    bench = Bench(cache_ms=60_000)
+    bench.ask(O1)
+    bench.lookups.changed([("order", other)], 1)
+    bench.ask(O1), bench.ask(O1)
+    assert len(bench.port.questions) == 3
+
+
+def test_a_change_of_a_number_is_one_of_its_text() -> None:
+    """They are two ids to a rule, and may be one row."""
+    bench = Bench(cache_ms=60_000)
+    bench.ask(("order", "7"))
+    bench.lookups.changed([("order", 7)], 1)
+    bench.ask(("order", "7"))
+    assert len(bench.port.questions) == 2
+
+
+def test_a_change_by_one_tenant_is_seen_by_all() -> None:
+    """What they share is kept for each of them, and forgotten for all."""
+    bench = Bench(cache_ms=60_000)
+    bench.ask(O1, tenant=GLOBEX), bench.ask(O1)
+    bench.lookups.changed([O1], 1)
+    bench.ask(O1, tenant=GLOBEX), bench.ask(O1, tenant=GLOBEX)
+    assert len(bench.port.questions) == 4
+
+
+def test_nothing_is_kept_while_a_call_from_before_may_be_at_work() -> None:
+    """A gate that begins again does not know what the one before it granted."""
+    bench = Bench(cache_ms=60_000, at_work_ms=30_000)
+    bench.ask(O1), bench.ask(O1), bench.wait(31)
+    bench.ask(O1), bench.ask(O1)
+    assert len(bench.port.questions) == 3
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_for_longer() -> None:
+    """What is kept is counted by a clock that nobody sets."""
+    bench = Bench(cache_ms=1000)
+    bench.ask(O1)
+    bench.set_back_us = 3_600_000_000
+    bench.wait(1.1), bench.ask(O1)
+    assert len(bench.port.questions) == 2
+
+
+def test_what_is_kept_is_dropped_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left of an answer that made room or was changed."""
+    monkeypatch.setattr("airside.stack.lookups.MAX_KEPT", 2)
+    bench = Bench(cache_ms=60_000)
+    bench.ask(("order", "A")), bench.ask(("order", "a")), bench.ask(("order", "b"))
+    assert bench.lookups._kept_of == {
+        ("order", "a"): {(ACME, ("order", "a"))},
+        ("order", "b"): {(ACME, ("order", "b"))},
     }
-    key = fields.pop("key", KEY)
-    return seal_request(key, ResolveRequest(**(given_fields | fields)))
+    bench.lookups.changed([("order", "a"), ("order", "b"), ("order", "c")], 1)
+    assert not bench.lookups._kept_of and not bench.lookups._kept
 
 
-@pytest.mark.parametrize(
-    "sealed",
-    [question(key=b"x" * 32), question(issuer="iss_0"), question(expires_us=10), b"", b"x" * 100],
-    ids=["seal", "issuer", "age", "empty", "noise"],
-)
-async def test_local_resolvers_answer_the_present_gate_alone(sealed: bytes) -> None:
-    """Whatever else asks is told nothing."""
-    local = LocalResolvers(KEY, lambda: 10, "iss_1")
-    local.known[(ACME, O1)] = Resource(tenant=ACME)
-    assert (await local.resolve(RUN, sealed)).state == "failed"
-    assert (await local.resolve(RUN, question())).state == "found"
-    assert (await local.resolve(RUN, question(id="o2"))).state == "unknown"
+# The seal of an answer.
+
+FORGED = {
+    "another key": lambda question: seal_reply(b"x" * 32, question, MINE),
+    "another question": lambda question: seal_reply(KEY, question + b"x", MINE),
+    "no seal": lambda question: b"",
+    "noise": lambda question: b"x" * 200,
+    "the question itself": lambda question: question,
+    "another shape": lambda question: wrap(KEY, "resolved", hashlib.sha256(question).digest() + b"\x05"),
+    "too much": lambda question: seal_reply(KEY, question, ResolveReply(state="failed", detail="x" * MAX_ANSWER_BYTES)),
+    "no bytes": lambda question: MINE,
+    "nothing": lambda question: None,
+}
+
+
+@pytest.mark.parametrize("made", FORGED.values(), ids=FORGED)
+def test_what_is_no_sealed_answer_to_the_question_is_none(made: Callable[[bytes], Any]) -> None:
+    """Whoever gave it: nothing is allowed on it, and nothing kept."""
+    bench = Bench(cache_ms=60_000)
+    bench.lookups._resolvers = Says(made)
+    assert bench.ask(O1)[O1].state == "failed" and not bench.lookups._kept
+
+
+def test_an_answer_opens_for_its_own_question() -> None:
+    """And holds what was said."""
+    assert open_reply(KEY, b"q", seal_reply(KEY, b"q", MINE)) == MINE

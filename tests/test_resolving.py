@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import math
 import threading
@@ -218,6 +219,27 @@ async def test_a_resolver_that_blocks_holds_up_neither_the_loop_nor_other_tenant
     release.set()
     assert [each.state for each in await asyncio.gather(*hanging)] == ["unknown"] * 5
     assert (await ask_in(threads, says(None))).state == "unknown"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_a_resolver_says_is_read_in_its_thread(waits: bool) -> None:
+    """An answer that is huge, or runs code when it is looked at, does not hold the executor's loop."""
+    read_in: list[str] = []
+
+    @dataclasses.dataclass
+    class Row:
+        tenant: str = "acme"
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "tenant":
+                read_in.append(threading.current_thread().name)
+            return super().__getattribute__(name)
+
+    async def later(id: Any, context: Any) -> Any:
+        return Row()
+
+    found = await ask_in(ResolverThreads(), later if waits else says(Row()))
+    assert found.state == "found" and read_in and all(name.startswith("resolver") for name in read_in)
 
 
 async def test_a_coroutine_that_blocks_or_hangs_does_not_hold_the_executors_loop() -> None:

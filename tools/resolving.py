@@ -21,14 +21,14 @@ from airside.stack.asking import told
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.lookups import TRANSIT_S, late, open_request
-from airside.stack.policy import Bundle, ResourceTest
+from airside.stack.lookups import TRANSIT_S, late, open_request, seal_reply
 from airside.stack.resources import (
     MAX_RESOURCE_BYTES,
     ResolveReply,
     ResolveRequest,
     ResolverTerms,
     Resource,
+    ResourceId,
 )
 from airside.stack.toolspec import ToolSpec
 from airside.tools.fair import FairSlots
@@ -95,11 +95,10 @@ def as_resolver(kind: str, given: object) -> Resolver:
     return resolver()(given)
 
 
-def checked_resolvers(given: object, specs: Sequence[ToolSpec], bundle: Bundle) -> dict[str, Resolver]:
-    """Return an app's resolvers by kind, held against its tools and rules.
+def checked_resolvers(given: object, specs: Sequence[ToolSpec]) -> dict[str, Resolver]:
+    """Return an app's resolvers by kind, held against its tools.
 
-    Raises `InvalidConfig` for a kind that is declared and not resolved or the other way round, and for a rule that can
-    match nothing: a kind no tool declares, a path no tool declares it at, an attribute its resolver does not give.
+    Raises `InvalidConfig` for a kind that is declared and not resolved or the other way round.
     """
     if not isinstance(given, Mapping):
         raise InvalidConfig(f"resolvers: {given!r:.80} is not a mapping: give App(resolvers={{kind: function}})")
@@ -111,24 +110,10 @@ def checked_resolvers(given: object, specs: Sequence[ToolSpec], bundle: Bundle) 
     for kind in resolvers:
         if kind not in declared:
             raise InvalidConfig(f"resolvers: no tool declares a resource of the kind {kind!r:.80}")
-    for rule in bundle.rules:
-        meant = bundle.meant(rule, specs)
-        for test in rule.when.resource or ():
-            _check_test(test, meant, resolvers, f"policy: rule {rule.id}")
     return resolvers
 
 
-def _check_test(test: ResourceTest, meant: Sequence[ToolSpec], resolvers: Mapping[str, Resolver], where: str) -> None:
-    if not any(test.asks(spec) for spec in meant):
-        at = "" if test.path is None else f" at {test.path!r}"
-        raise InvalidConfig(f"{where}: no tool it can be about declares a resource of the kind {test.kind!r}{at}")
-    known = resolvers[test.kind].terms.attributes
-    for name in test.attributes or {}:
-        if known is not None and name not in known:
-            raise InvalidConfig(f"{where}: the resolver of {test.kind!r} gives no attribute {name!r}, only {known}")
-
-
-Call = Callable[[partial[Any], TenantId, float], Awaitable[Any]]
+Call = Callable[[partial[Any], TenantId, float], Awaitable[ResolveReply]]
 """Calls a function where it can hold nobody up, tenants taking turns; awaits what it returns for so many seconds."""
 
 THREADS = 32
@@ -208,6 +193,10 @@ class ResolverPool:
         self._now_us = now_us
         self._call = call
 
+    async def answer(self, sealed: bytes, issuer: str) -> bytes:
+        """Return the sealed answer to a question of the gate that is `issuer`; never raises."""
+        return seal_reply(self._key, sealed, await self.resolve(sealed, issuer))
+
     async def resolve(self, sealed: bytes, issuer: str) -> ResolveReply:
         """Answer a question of the gate that is `issuer`; never raises."""
         try:
@@ -232,8 +221,8 @@ class ResolverPool:
         )
         try:
             async with asyncio.timeout(context.deadline_s) as deadline:
-                function = partial(found.function, request.id, context)
-                answer = await self._call(function, request.tenant, context.deadline_s)
+                look = partial(_look, found, request.id, context)
+                return await self._call(look, request.tenant, context.deadline_s)
         except TimeoutError as error:
             return ResolveReply(state="late", detail=late(found.terms)) if deadline.expired() else _broken(error)
         except asyncio.CancelledError:
@@ -243,12 +232,22 @@ class ResolverPool:
             return _failed("its resolver cancelled itself")
         except BaseException as error:
             return _broken(error)
-        if answer is None:
-            return ResolveReply(state="unknown")
-        try:
-            return ResolveReply(state="found", resource=_checked(answer, found.terms))
-        except Exception as error:
-            return _broken(error)
+
+
+def _look(found: Resolver, id: ResourceId, context: ResolverContext) -> ResolveReply | Awaitable[ResolveReply]:
+    """Call a resolver and read what it says, in its own thread: a huge answer holds up nobody either."""
+    answer = found.function(id, context)
+    return _look_later(answer, found.terms) if inspect.isawaitable(answer) else _read(answer, found.terms)
+
+
+async def _look_later(answer: Awaitable[Any], terms: ResolverTerms) -> ResolveReply:
+    return _read(await answer, terms)
+
+
+def _read(answer: Any, terms: ResolverTerms) -> ResolveReply:
+    if answer is None:
+        return ResolveReply(state="unknown")
+    return ResolveReply(state="found", resource=_checked(answer, terms))
 
 
 def _checked(answer: Any, terms: ResolverTerms) -> Resource:
