@@ -38,9 +38,18 @@ def call_digest(
     tool_version: str,
     policy_version: str,
     arguments: bytes,
+    resources: tuple[ResourceFact, ...] = (),
+    edited: bool = False,
 ) -> str:
-    """Return the digest an approval is bound to: the exact call, the tool's schema, and the policy that asked."""
-    return digest(canonical([tenant, run_id, step, tool, tool_version, policy_version, digest(arguments)]))
+    """Return the digest an approval is bound to: the exact call, the tool's schema, and the policy that asked.
+
+    What people were shown of the call's resources is part of it, so that they are asked again when that is so no more.
+    Who edited a call was shown another one's: that digest says so, and fits no call that was only approved.
+    """
+    parts: list[object] = [tenant, run_id, step, tool, tool_version, policy_version, digest(arguments)]
+    if resources:
+        parts.append("edited" if edited else digest(canonical(msgspec.to_builtins(resources))))
+    return digest(canonical(parts))
 
 
 class Receipt(Value, array_like=True):
@@ -271,5 +280,7 @@ def receipt_for(approval: Approval) -> Receipt:
         tool_version=request.tool_version,
         policy_version=request.policy_version,
         arguments=arguments,
+        resources=request.resources,
+        edited=approval.outcome == "edited",
     )
     return Receipt(approval_id=request.approval_id, binding=binding, approvers=approvers)

@@ -325,6 +325,7 @@ class Cycle:
             tool_version=gated.tool_version,
             policy_version=gated.decision.policy_version,
             arguments=bytes(gated.arguments),
+            resources=gated.resources,
         )
         return await self._layers.approvals.request(
             ApprovalRequested(

@@ -235,9 +235,14 @@ class Gate:
         call = self._examined(request, identity)
         if isinstance(call, GateReply):
             return call
-        if call.spec.name in self._looked_up:
-            named = self._named(call.facts)
-            call = call._replace(facts=replace(call.facts, resources=facts_of(named, answers, identity.tenant)))
+        if call.spec.name not in self._looked_up:
+            return self._reply(request, call, self._evaluator.evaluate(call.facts))
+        named = self._named(call.facts)
+        if (count := len(keys_of(named))) > MAX_RESOURCES:  # of which nothing is said either
+            text = f"the call names {count:,} resources; rules can ask about {MAX_RESOURCES} of one call"
+            deny = self._evaluator.deny(ReasonCode.RESOURCE_UNAVAILABLE, text, rule="resource")
+            return self._reply(request, call, deny)
+        call = call._replace(facts=replace(call.facts, resources=facts_of(named, answers, identity.tenant)))
         decision = self._unresolved(call.facts.resources) or self._evaluator.evaluate(call.facts)
         return self._reply(request, call, decision)
 
@@ -250,10 +255,6 @@ class Gate:
 
     def _unresolved(self, resources: tuple[ResourceFact, ...]) -> Decision | None:
         """Return the deny for a resource of which nobody knows what a rule asks, None if all are known."""
-        keys = {(each.kind, each.id) for each in resources}
-        if len(keys) > MAX_RESOURCES:
-            text = f"the call names {len(keys)} resources; rules can ask about {MAX_RESOURCES} of one call"
-            return self._evaluator.deny(ReasonCode.RESOURCE_UNAVAILABLE, text, rule="resource")
         for each in resources:
             if each.state in _REASON_OF:
                 return self._evaluator.deny(_REASON_OF[each.state], str(each), rule="resource")
@@ -301,11 +302,11 @@ class Gate:
         identity, spec, arguments, given, facts = call
         approval_id: ApprovalId | None = None
         if decision.outcome == "require_approval":
-            binding = self._binding(request, identity, spec, arguments)
+            binding = self._binding(request, call, arguments)
             asked_before = open_receipt(self._key, request.receipt) if request.receipt else None
             asks = binding if asked_before is None else digest(f"{binding}|{asked_before.approval_id}".encode())
             approval_id = approval_for(request.run_id, request.step, asks)
-            edited = self._binding(request, identity, spec, given)
+            edited = self._binding(request, call, given, edited=True)
             receipt = self._receipt(request.receipt, {binding, edited}, decision.approval, identity)
             if receipt is not None:
                 approval_id = receipt.approval_id
@@ -322,7 +323,7 @@ class Gate:
             grant = self._grant(request, identity, spec, digest(arguments), approval_id or "")
             if self._on_change is not None and spec.resources and spec.effect != "read":
                 changed = keys_of(named_by(spec, facts.arguments))
-                self._on_change(identity.tenant, changed, _timeout_ms(request, spec))
+                self._on_change(changed, _timeout_ms(request, spec))
         return GateReply(
             decision=decision,
             effect=spec.effect,
@@ -361,15 +362,17 @@ class Gate:
             return None
         return self._evaluator.deny(reason_of_shortage(short), str(short), rule="budget")
 
-    def _binding(self, request: GateRequest, identity: Identity, spec: ToolSpec, arguments: bytes) -> str:
+    def _binding(self, request: GateRequest, call: _Call, arguments: bytes, *, edited: bool = False) -> str:
         return call_digest(
-            tenant=identity.tenant,
+            tenant=call.identity.tenant,
             run_id=request.run_id,
             step=request.step,
-            tool=spec.name,
-            tool_version=spec.version,
+            tool=call.spec.name,
+            tool_version=call.spec.version,
             policy_version=self.policy_version,
             arguments=arguments,
+            resources=call.facts.resources,
+            edited=edited,
         )
 
     def _receipt(

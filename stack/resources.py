@@ -41,7 +41,7 @@ Declared = tuple[str, str] | Sequence[tuple[str, str]]
 Key = tuple[str, ResourceId]
 """A kind and an id."""
 
-OnChange = Callable[[TenantId, Iterable[Key], int], None]
+OnChange = Callable[[Iterable[Key], int], None]
 """Is told which resources a call that was granted may change, and how many milliseconds it may take."""
 
 
@@ -80,16 +80,21 @@ class ResourceFact(Value):
         """Return which it is and whose, without what rules may ask beyond that."""
         if self.state != "found":
             return f"{self.kind} {self.id!r:.60} ({self.state})"
-        return f"{self.kind} {self.id!r:.60} of {self.owner or 'nobody'}"
+        return f"{self.kind} {self.id!r:.60} of {'nobody' if self.owner is None else repr(self.owner)}"
 
     def __str__(self) -> str:
         named = "none is named" if self.id is None else repr(self.id)
         text = f"{self.kind} {named:.200} ({self.path:.100})"
         if self.state != "found":
             return f"{text}: {self.state}{f', {self.detail}' if self.detail else ''}"
-        owner = "nobody's" if self.owner is None else f"owner {self.owner}"
-        shown = [f"{name}={value!r:.100}" for name, value in self.attributes.items()]
+        owner = "nobody's" if self.owner is None else f"owner {self.owner!r}"
+        shown = [f"{_as_name(name)}={value!r:.100}" for name, value in self.attributes.items()]
         return ", ".join([f"{text}: {owner}", *["shared"] * self.shared, str(self.sensitivity), *shown])
+
+
+def _as_name(name: str) -> str:
+    """Return an attribute's name, quoted where it could be read as more than a name."""
+    return name if KIND.fullmatch(name) else repr(name)
 
 
 class ResolverTerms(Value):
@@ -166,11 +171,16 @@ def _is_pair(value: object) -> bool:
 
 
 def named_by(spec: HasResources, arguments: Mapping[str, Any]) -> tuple[Named, ...]:
-    """Return every place of the complete arguments that names a resource.
+    """Return what the complete arguments name, of each declared path: the first place of each resource.
 
-    An argument that is not there, or null, names none; in a list (`*`) an item without one is `missing`.
+    An argument that is not there, or null, names none; in a list (`*`) an item without one is `missing`.  A call may
+    name one resource a hundred thousand times; what is known of it is said once.
     """
-    return tuple(named for kind, path in spec.resources for named in _named(kind, path, arguments))
+    found: dict[tuple[str, str, ResourceId | None, bool], Named] = {}
+    for kind, path in spec.resources:
+        for named in _named(kind, path, arguments):
+            found.setdefault((kind, path, named.id, named.missing), named)
+    return tuple(found.values())
 
 
 def keys_of(named: Iterable[Named]) -> frozenset[Key]:

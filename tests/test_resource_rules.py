@@ -9,6 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airside.stack.approvals import (
+    ApprovalBook,
+    ApprovalRequested,
+    ApprovalVoted,
+    decode_approval_event,
+    receipt_for,
+    seal_receipt,
+)
 from airside.stack.canonical import canonical
 from airside.stack.errors import InvalidConfig
 from airside.stack.gate import Gate, GateReply, GateRequest
@@ -82,7 +90,9 @@ class World:
         """Let acme's resolvers say something of a resource."""
         self.resolvers.known[(ACME, key)] = Resource(**({"tenant": ACME} | fields))
 
-    def ask(self, arguments: dict[str, Any], tool: str = "change", who: Identity | None = None) -> GateReply:
+    def ask(
+        self, arguments: dict[str, Any], tool: str = "change", who: Identity | None = None, receipt: str = ""
+    ) -> GateReply:
         """Return the decision about ann's call."""
         who = who or identity()
         request = GateRequest(
@@ -97,6 +107,7 @@ class World:
             labels=(),
             remaining=Limits(),
             executor=EXECUTOR,
+            receipt=receipt,
         )
         return self.loop.run_until_complete(self.policy.decide(request))
 
@@ -166,7 +177,7 @@ def test_what_nobody_could_say_is_denied_with_why() -> None:
     world.resolvers._key = b"x" * 32
     decided = world.ask({"order_id": "mine"}).decision
     assert (decided.reason_code, decided.rule) == ("resource_unavailable", "resource")
-    assert "order 'mine' (order_id): unavailable, not a question" in decided.detail
+    assert "order 'mine' (order_id): unavailable, what came back is no sealed" in decided.detail
 
 
 def test_another_tenants_resource_and_none_at_all_get_the_same_answer() -> None:
@@ -395,6 +406,12 @@ def test_a_call_that_names_no_resource_can_have_a_rule() -> None:
         ("{path: order_id, op: in, of: attributes.orders}", {"order_id": "o2"}, False, False),
         ("{path: order_id, op: not_in, of: attributes.orders}", {"order_id": "o2"}, True, True),
         ("{path: order_id, op: in, of: arguments.ids}", {"order_id": "a", "ids": ["a"]}, True, True),
+        ("{path: order_id, op: in, of: lines.*.id}", {"order_id": "a", "lines": [{"id": "a"}, {}]}, False, True),
+        ("{path: order_id, op: in, of: lines.*.id}", {"order_id": "a", "lines": [{"id": "a"}, 5]}, False, True),
+        ("{path: order_id, op: in, of: lines.*.id}", {"order_id": "a", "lines": [{"id": "b"}, {}]}, False, False),
+        ("{path: order_id, op: not_in, of: lines.*.id}", {"order_id": "a", "lines": [{"id": "b"}, {}]}, False, True),
+        ("{path: order_id, op: eq, of: order.id}", {"order_id": "a", "order": [{"id": "b"}, {"id": "a"}]}, False, True),
+        ("{path: order_id, op: eq, of: order.id}", {"order_id": "A\u200b", "order": {"id": "A"}}, False, True),
     ],
 )
 def test_an_argument_is_compared_with_another_or_with_the_caller(
@@ -444,7 +461,107 @@ def test_the_reply_says_what_was_known_of_what_rules_ask_about() -> None:
     reply = World(OWN).ask({"order_id": "mine", "customer_id": "c1"}, tool="both")
     assert [(each.kind, each.id, each.owner) for each in reply.resources] == [("order", "mine", "ann")]
     shown = str(reply.resources[0])
-    assert shown.startswith("order 'mine' (order_id): owner ann, internal, status='open', total=5, locked=False")
+    assert shown.startswith("order 'mine' (order_id): owner 'ann', internal, status='open', total=5, locked=False")
+
+
+@pytest.mark.parametrize("many", [["mine"] * 5_000, ["mine", None, True] * 2_000])
+def test_what_is_known_is_said_once_however_often_a_call_names_it(many: list[Any]) -> None:
+    """A reply does not grow by what an agent repeats."""
+    reply = World(rule("deny", "{kind: order, owner: other}"), ALL).ask({"ids": many})
+    assert len(reply.resources) == len(set(many))
+
+
+def test_of_too_many_resources_nothing_is_said() -> None:
+    """The call is denied, and what it names is in its arguments."""
+    reply = World(OWN).ask({"ids": list(range(10_000))})
+    assert reply.decision.reason_code == "resource_unavailable" and "10,000" in reply.decision.detail
+    assert reply.resources == ()
+
+
+# What people approve.
+
+
+ASK = "{id: ask, outcome: require_approval, approval: {roles: [boss]}, when: {resource: {kind: order}}}"
+
+
+def approved(world: World, reply: GateReply, *edited: dict[str, Any], **shown: Any) -> str:
+    """Return the sealed receipt of a boss's yes, or edit, to what a runtime shows of a reply."""
+    identity_ = identity()
+    assert reply.approval_id is not None and reply.decision.approval is not None
+    fields = {"resources": reply.resources} | shown
+    request = ApprovalRequested(
+        at_us=1,
+        approval_id=reply.approval_id,
+        tenant=identity_.tenant,
+        requester=identity_.principal,
+        run_id=RUN,
+        step=1,
+        tool="change",
+        tool_version=reply.tool_version,
+        policy_version="v1",
+        rule="ask",
+        effect="write",
+        arguments=msgspec.Raw(reply.arguments),
+        binding="",
+        terms=reply.decision.approval,
+        expires_us=2,
+        **fields,
+    )
+    # As a journal gives it back.
+    book = ApprovalBook([decode_approval_event(msgspec.json.encode(request))])
+    boss = identity(principal="bob", roles=("boss",))
+    arguments = msgspec.Raw(canonical(edited[0])) if edited else None
+    vote = book.vote(boss, reply.approval_id, "edit" if edited else "approve", now_us=1, arguments=arguments)
+    assert isinstance(vote, ApprovalVoted)
+    return seal_receipt(KEY, receipt_for(book.apply(vote)))
+
+
+def test_an_approval_is_of_what_people_were_shown_of_the_resource() -> None:
+    """They are asked again, about what is so now, if that is so no more when the call is made."""
+    world = World(ASK)
+    asked = world.ask({"order_id": "mine"})
+    receipt = approved(world, asked)
+    assert world.ask({"order_id": "mine"}, receipt=receipt).grant
+    for changed in ({"owner": "bob"}, {"attributes": ATTRIBUTES | {"total": 5000}}, {"sensitivity": "restricted"}):
+        world.know(("order", "mine"), **({"owner": "ann", "attributes": ATTRIBUTES} | changed))
+        again = world.ask({"order_id": "mine"}, receipt=receipt)
+        assert again.decision.outcome == "require_approval" and not again.grant
+        assert again.approval_id not in (None, asked.approval_id)
+        assert world.ask({"order_id": "mine"}, receipt=approved(world, again)).grant
+
+
+def test_the_order_in_which_a_resolver_gives_attributes_is_no_change() -> None:
+    """Nor is anything else that means the same."""
+    world = World(ASK)
+    receipt = approved(world, world.ask({"order_id": "mine"}))
+    world.know(("order", "mine"), owner="ann", attributes=dict(reversed(ATTRIBUTES.items())))
+    assert world.ask({"order_id": "mine"}, receipt=receipt).grant
+
+
+@pytest.mark.parametrize("shown", ["nothing", "another owner", "another order"])
+def test_an_approval_of_what_is_not_so_is_none(shown: str) -> None:
+    """A runtime that shows people something else gets a receipt for that."""
+    world = World(ASK)
+    reply = world.ask({"order_id": "mine"})
+    other = {
+        "nothing": (),
+        "another owner": tuple(msgspec.structs.replace(each, owner="bob") for each in reply.resources),
+        "another order": world.ask({"order_id": "theirs"}).resources,
+    }
+    assert not world.ask({"order_id": "mine"}, receipt=approved(world, reply, resources=other[shown])).grant
+
+
+def test_who_edits_a_call_answers_for_what_it_is_about_and_rules_hold_of_it() -> None:
+    """The edited call's resources are asked about anew; a rule that denies is not overruled."""
+    world = World(ASK, rule("deny", "{kind: order, owner: [carl]}"))
+    world.know(("order", "carls"), owner="carl")
+    reply = world.ask({"order_id": "theirs"})
+    for to, says in (("mine", "allow"), ("theirs", "allow"), ("carls", "deny"), ("nowhere", "resource_unknown")):
+        edited = {"order_id": to}
+        assert world.says(edited, receipt=approved(world, reply, edited)) == says
+    # It is no approval of another call, nor of the call as it was.
+    receipt = approved(world, reply, {"order_id": "mine"})
+    assert [world.says({"order_id": each}, receipt=receipt) for each in ("mine2", "theirs")] == ["require_approval"] * 2
 
 
 def test_what_a_write_may_change_is_asked_about_anew_and_a_read_changes_nothing() -> None:
