@@ -133,9 +133,12 @@ class Layer:
         return await self.answer_soon([asyncio.ensure_future(method.one_later(item, handle)) for item in batch])
 
     async def answer_soon(self, answers: Sequence[Any]) -> list[Any]:
-        """Answer a batch of which some answers are there already, and tasks for the others; as in `answer_each`."""
+        """Answer a batch of which some answers are there already, and tasks for the others; as in `answer_each`.
+
+        What is there waits for no task.
+        """
         tasks = [answer for answer in answers if isinstance(answer, asyncio.Future)]
-        if tasks:
+        if tasks and len(tasks) == len(answers):
             await asyncio.wait(tasks, timeout=GRACE_S)
         return [
             (answer.result() if answer.done() else self._ticket(answer))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from airside.actors.layer import LayerConfig
 from airside.actors.policy import Policy
@@ -19,6 +20,7 @@ from airside.stack.resources import Key, ResolveReply, Resource, Wanted
 from airside.stack.values import Limits
 from tests.helpers import EXECUTOR, KEY, RUN, identity
 from tests.test_resource_rules import ACME, ALL, World, rule
+from tests.test_switches import switches, thrown
 
 
 class Waiting:
@@ -27,9 +29,11 @@ class Waiting:
     def __init__(self) -> None:
         self.known = asyncio.Event()
         self.counts: dict[str, int] = {}
+        self.asked = 0
 
     async def answers(self, wanted: Wanted) -> dict[Key, ResolveReply]:
         """Find everything to be ann's."""
+        self.asked += 1
         await self.known.wait()
         return dict.fromkeys(wanted.keys, ResolveReply(state="found", resource=Resource(tenant=ACME, owner="ann")))
 
@@ -70,8 +74,11 @@ def outcome(answer: bytes) -> str:
     return msgspec.msgpack.decode(answer, type=GateReply).decision.outcome
 
 
-async def test_a_call_that_waits_for_its_resource_holds_back_none_that_needs_none() -> None:
-    """It is answered by a ticket; its neighbours, and what is no request, at once."""
+async def test_a_call_that_waits_for_its_resource_holds_back_none_that_needs_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is answered by a ticket; its neighbours, and what is no request, at once: no timer is set for them."""
+    monkeypatch.setattr("airside.actors.layer.GRACE_S", 3600)
     policy = layer()
     first, waits, last, noise = await policy.decide([item(b"{}"), item(b'{"order_id":"o1"}'), item(b"{}"), b"noise"])
     assert [outcome(first), outcome(last), outcome(noise)] == ["allow", "allow", "deny"]
@@ -79,6 +86,30 @@ async def test_a_call_that_waits_for_its_resource_holds_back_none_that_needs_non
     policy._lookups.known.set()
     assert outcome(await policy.collect(waits)) == "allow"
     assert (await policy.stats())["allow"] == 3
+
+
+async def test_a_kill_switch_that_is_thrown_while_a_call_waits_stops_it() -> None:
+    """The call is decided on by what is so when its resources are known."""
+    policy = layer()
+    neighbour, waits = await policy.decide([item(b"{}"), item(b'{"order_id":"o1"}')])
+    assert outcome(neighbour) == "allow" and waits.startswith(TICKET)
+    policy._gate.switches = switches(thrown("tenant", "acme"))
+    policy._lookups.known.set()
+    decided = msgspec.msgpack.decode(await policy.collect(waits), type=GateReply)
+    assert decided.decision.reason_code == "switched_off" and not decided.grant
+    asked = policy._lookups.asked
+    assert outcome((await policy.decide([item(b'{"order_id":"o1"}')]))[0]) == "deny" and policy._lookups.asked == asked
+
+
+async def test_what_breaks_while_a_call_waits_is_a_no() -> None:
+    """Whatever it is, and only that call's."""
+    policy = layer()
+
+    async def breaks(wanted: Wanted) -> dict[Key, ResolveReply]:
+        raise RuntimeError("odd")
+
+    policy._lookups.answers = breaks
+    assert [outcome(each) for each in await policy.decide([item(b'{"order_id":"o1"}')])] == ["deny"]
 
 
 async def test_a_call_whose_resources_are_known_soon_needs_no_ticket() -> None:
