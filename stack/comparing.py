@@ -13,6 +13,7 @@ What is negated (`ne`, `not_in`) is the other way round in both: to allow what i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from airside.stack.paths import EVERY, Every, Parts, index_of, parse_path, select
@@ -41,7 +42,7 @@ def compile_test(test: ArgumentTest, *, forbids: bool) -> Check:
         return _presence(parts, test.op == "exists" and test.value is not False, forbids)
     negated = test.op in _POSITIVE
     meets = _loosely(test) if forbids is not negated else _strictly(test)
-    operand = _operand(test)
+    operand = _operand(test, loosely=forbids and not negated)
 
     if forbids and test.other is None and len(parts) == 1 and parts[0] is not EVERY:  # nearly every test, at every step
         name = parts[0]
@@ -53,6 +54,8 @@ def compile_test(test: ArgumentTest, *, forbids: bool) -> Check:
         wanted, found = operand(identity, arguments), _select_any(looked_at, parts)
         if wanted is _NOTHING:
             return negated and bool(found)
+        if isinstance(wanted, _Any):
+            return any(meets(value, each) for value in found for each in wanted.values)
         return any(meets(value, wanted) is not negated for value in found)
 
     def allowed(looked_at: Arguments, identity: Identity, arguments: Arguments) -> bool:
@@ -80,11 +83,11 @@ def _presence(parts: Parts, wanted: bool, forbids: bool) -> Check:
     return anywhere if forbids is wanted else everywhere
 
 
-def _operand(test: ArgumentTest) -> Callable[[Identity, Arguments], Any]:
+def _operand(test: ArgumentTest, *, loosely: bool) -> Callable[[Identity, Arguments], Any]:
     """Return what finds the value to compare with; it finds `_NOTHING` where the arguments have none."""
     name, value = test.caller, test.value
     if test.other is not None:
-        return _beside(parse_path(test.other))
+        return _beside_loosely(parse_path(test.other)) if loosely else _beside(parse_path(test.other))
     if name is None:
         return lambda identity, arguments: value
     if name.startswith("attributes."):
@@ -99,6 +102,26 @@ def _beside(parts: Parts) -> Callable[[Identity, Arguments], Any]:
     def find(identity: Identity, arguments: Arguments) -> Any:
         found = [value for value in select(arguments, parts) if value is not None]
         return _NOTHING if not found else found if several else found[0]
+
+    return find
+
+
+@dataclass(frozen=True, slots=True)
+class _Any:
+    """Several values to compare with, of which any will do."""
+
+    values: tuple[Any, ...]
+
+
+def _beside_loosely(parts: Parts) -> Callable[[Identity, Arguments], Any]:
+    """Return what finds every value a path may lead to: an item that lacks it hides none of the others'."""
+    several = EVERY in parts
+
+    def find(identity: Identity, arguments: Arguments) -> Any:
+        found = [value for value in _select_any(arguments, parts) if value is not None]
+        if not found:
+            return _NOTHING
+        return found if several else _Any(tuple(found))
 
     return find
 
