@@ -79,9 +79,10 @@ class App:
         )
         specs = [tool.spec for tool in tools.values()]
         labels = _labels(self.labels)
-        check_policy(policy, specs, directory, labels=labels, place=rules_at.at)
+        resolvers = checked_resolvers(self.resolvers, specs)
+        terms = {kind: resolver.terms for kind, resolver in resolvers.items()}
+        check_policy(policy, specs, directory, labels=labels, resolvers=terms, place=rules_at.at)
         check_directory(directory, specs, place=entries_at.at if entries_at else lambda _: "directory")
-        resolvers = checked_resolvers(self.resolvers, specs, policy)
         job_schema = schema_of(self.job_inputs, OWN_FIELDS)
         check_picklable(_sent(self, agents, routes, tools, toolsets, resolvers))
         return CheckedApp(

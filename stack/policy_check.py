@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from airside.stack.directory import Budget, Directory, Principal, Tenant
 from airside.stack.errors import InvalidConfig
@@ -15,6 +16,7 @@ from airside.stack.labels import SYSTEM_LABELS
 from airside.stack.names import matcher
 from airside.stack.policy import ArgumentTest, Bundle, OriginTest, Rule, When, may_match
 from airside.stack.possible import names, places_at, problem_with
+from airside.stack.resources import ResolverTerms
 from airside.stack.toolspec import ToolSpec
 from airside.stack.yaml_source import Location, meant
 
@@ -38,17 +40,23 @@ def check_policy(
     directory: Directory,
     *,
     labels: Collection[str] | None = None,
+    resolvers: Mapping[str, ResolverTerms] = MappingProxyType({}),
     place: Place = lambda _: "policy",
 ) -> None:
     """Raise `InvalidConfig` for every rule that names what does not exist, or asks for what can never be.
 
-    `labels` are those the app declares; None: it declares none, and requests may carry any.
+    `labels` are those the app declares; None: it declares none, and requests may carry any.  `resolvers` are the terms
+    of the app's resolvers, by kind.
     """
     tools = {spec.name: spec for spec in specs}
     found = [
         f"{place(('rules', index, *problem.location))}: rule {rule.id}: {problem.text}"
         for index, rule in enumerate(bundle.rules)
-        for problem in (*_of_rule(rule, tools, directory, labels), *_of_approval(rule, tools, directory, bundle))
+        for problem in (
+            *_of_rule(rule, tools, directory, labels),
+            *_of_resources(rule, bundle.meant(rule, specs), resolvers),
+            *_of_approval(rule, tools, directory, bundle),
+        )
     ]
     _raise(found)
 
@@ -114,25 +122,55 @@ def _of_tools(rule: Rule, tools: Mapping[str, ToolSpec]) -> Iterator[Problem]:
             # What comes nearest: a tool that has the argument says more than one that has not.
             text = max(problems, key=lambda each: not each.startswith("has an argument"))
             yield Problem(("when", "arguments", index), f"{who} {text}")
-    compared = [*(rule.when.arguments or ()), *(c for t in rule.when.resource or () for c in t.comparisons().values())]
-    for test in compared:
-        yield from _of_operand(test, meant or named)
+    for location, test in _comparisons(rule.when):
+        for text in _of_operand(test, meant or named):
+            yield Problem((*location, "of"), text)
     for index, origins in enumerate(rule.when.origins or ()):
         for text in _of_origins(rule, origins, tools):
             yield Problem(("when", "origins", index), text)
 
 
-def _of_operand(test: ArgumentTest, specs: Sequence[ToolSpec]) -> Iterator[Problem]:
+def _of_resources(rule: Rule, meant: Sequence[ToolSpec], resolvers: Mapping[str, ResolverTerms]) -> Iterator[Problem]:
+    """Yield a kind that no tool declares where the rule looks, and attributes that its resolver does not give."""
+    for index, test in enumerate(rule.when.resource or ()):
+        where = ("when", "resource", index)
+        kinds = {kind for spec in meant for kind, _ in spec.resources}
+        if test.kind not in kinds:
+            text = _missing("no tool it can be about declares a resource of the kind", test.kind, kinds)
+            yield Problem((*where, "kind"), text)
+        elif not any(test.asks(spec) for spec in meant):
+            paths = {path for spec in meant for kind, path in spec.resources if kind == test.kind}
+            text = _missing(
+                f"no tool it can be about declares a resource of the kind {test.kind!r} at", test.path or "", paths
+            )
+            yield Problem((*where, "path"), text)
+        known = resolvers[test.kind].attributes if test.kind in resolvers else None
+        for name in test.attributes or {}:
+            if known is not None and name not in known:
+                text = _missing(f"the resolver of {test.kind!r} gives no attribute", name, known)
+                yield Problem((*where, "attributes", name), text)
+
+
+def _comparisons(when: When) -> Iterator[tuple[Location, ArgumentTest]]:
+    """Yield every comparison of a rule, of arguments and of what resources have, and where it stands."""
+    for index, test in enumerate(when.arguments or ()):
+        yield ("when", "arguments", index), test
+    for index, resource in enumerate(when.resource or ()):
+        for name, test in resource.comparisons().items():
+            yield ("when", "resource", index, "attributes", name), test
+
+
+def _of_operand(test: ArgumentTest, specs: Sequence[ToolSpec]) -> Iterator[str]:
     """Yield what is wrong with what a test compares with: nothing is there, or its name has two meanings."""
     if test.of is None or not specs:
         return
     if test.other is not None and not any(places_at(test.other, spec, forbids=False) for spec in specs):
-        yield Problem(("when",), f"no tool it can be about has an argument {test.other!r} to compare with")
+        yield f"no tool it can be about has an argument {test.other!r} to compare with"
     first = test.of.split(".")[0]
     both = next((spec.name for spec in specs if test.caller is not None and names(spec, first)), None)
     if both is not None:
         text = f"of: {test.of} is the caller's, but {both} has an argument {first!r}"
-        yield Problem(("when",), f"{text}: write identity: {test.of}, or of: arguments.{test.of}")
+        yield f"{text}: write identity: {test.of}, or of: arguments.{test.of}"
 
 
 def _of_origins(rule: Rule, test: OriginTest, tools: Mapping[str, ToolSpec]) -> Iterator[str]:
@@ -176,12 +214,12 @@ def _of_people(rule: Rule, directory: Directory) -> Iterator[Problem]:
             yield Problem(("when", "principal", index), _missing("no principal is called", pattern, names))
     people = list(_people(directory, when.tenant))
     yield from _of_grants(when, people)
-    for index, test in enumerate(when.arguments or ()):
+    known = {attribute for who in people for attribute in who.attributes}
+    for location, test in _comparisons(when):
         name = (test.caller or "").removeprefix("attributes.")
-        known = {attribute for who in people for attribute in who.attributes}
         if test.caller not in (None, "principal", "tenant") and name not in known:
             where = "identity" if test.of is None else "of"
-            yield Problem(("when", "arguments", index, where), _missing("nobody has the attribute", name, known))
+            yield Problem((*location, where), _missing("nobody has the attribute", name, known))
 
 
 def _of_grants(when: When, people: list[Principal]) -> Iterator[Problem]:

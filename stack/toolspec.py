@@ -16,7 +16,7 @@ from airside.stack.canonical import MAX_DEPTH, canonical, check_bounds, digest
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.explaining import problems
 from airside.stack.judging import Judge, TooMuch
-from airside.stack.paths import EVERY, parse_path
+from airside.stack.paths import EVERY, Parts, parse_path
 from airside.stack.schemas import REMARKS, at, pattern_of, read_schema, steps_of, subschemas
 from airside.stack.values import EffectClass, Risk, Value
 
@@ -80,6 +80,9 @@ class ToolSpec(Value):
         for kind, path in fields.get("resources", ()):
             if not _exists(schema, path):
                 raise InvalidConfig(f"tool {name}: resource {kind}: {path!r:.80} is none of its arguments")
+            if not _may_be_id(Place(schema), parse_path(path)):
+                text = f"{path!r:.80} is never an id, which is a text or a whole number"
+                raise InvalidConfig(f"tool {name}: resource {kind}: {text}")
         if not fields.get("resources"):
             fields.pop("resources", None)  # so that a tool without any keeps the version it had
         risk = fields.pop("risk", None) or RISK_OF[fields["effect"]]
@@ -298,6 +301,28 @@ def _exists(schema: dict[str, Any], path: str) -> bool:
         else:
             return depth > 0 and place.is_open("array" if part is EVERY else "object")
     return True
+
+
+def _may_be_id(place: Place, parts: Parts) -> bool:
+    """Whether a path that exists may lead to what can be an id; a `*` at what is no list stands for that itself."""
+    if not parts:
+        return place.may_hold(_takes_ids)
+    part, rest = parts[0], parts[1:]
+    if part is EVERY:
+        return (place.has_items and _may_be_id(place.item(), rest)) or place.is_open("array") or _may_be_id(place, rest)
+    return place.is_open("object") or (place.is_named(part) and _may_be_id(place.key(part), rest))
+
+
+def _takes_ids(schema: Mapping[str, Any]) -> bool:
+    """Whether the keywords of one schema leave room for a text or a whole number."""
+    choices = [schema["const"]] if "const" in schema else schema.get("enum")
+    if choices is not None:
+        return any(isinstance(choice, str | int) and not isinstance(choice, bool) for choice in choices)
+    given = schema.get("type", "string")
+    return not _ID_TYPES.isdisjoint([given] if isinstance(given, str) else given)
+
+
+_ID_TYPES = frozenset({"string", "integer", "number"})
 
 
 class ArgumentValidator:

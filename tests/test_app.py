@@ -76,7 +76,7 @@ def nobody(id: Any, context: Any) -> None:
         (
             {"order": resolver(attributes=("status",))(nobody)},
             "resource: {kind: order, attributes: {state: open}}",
-            "gives no attribute 'state', only ('status',)",
+            "policy:2: rule big: the resolver of 'order' gives no attribute 'state' (do you mean status?)",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from airside.stack.errors import InvalidConfig
 from airside.stack.policy import ArgumentTest, load_bundle
 from airside.stack.possible import problem_with
 from airside.stack.toolspec import ToolSpec
+from airside.tools.resolving import resolver
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -291,3 +292,115 @@ def test_a_test_that_some_argument_meets_is_never_refused(schema: Any, value: An
             except TypeError:
                 met = False
             assert not met or problem_with(test, spec, forbids=forbids) == ""
+
+
+# Resources.
+
+REFUND = Tool.from_schema(
+    "refund",
+    {"type": "object", "properties": {"order_id": {"type": "string"}, "lines": {"type": "array", "items": {}}}},
+    lambda **arguments: 1,
+    effect="write",
+    resource=[("order", "order_id"), ("line", "lines.*")],
+)
+RESOURCE_RULE = """\
+version: v1
+rules:
+- id: own
+  outcome: allow
+  when:
+    effect: [EFFECT]
+    resource:
+    - kind: order
+      owner: principal
+    - kind: KIND
+      path: PATH
+      attributes:
+        total: {op: le, value: 5}
+        NAME:
+          op: in
+          of: OPERAND
+"""
+
+
+def nobody(id: Any, context: Any) -> None:
+    """Know of nothing."""
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "said"),
+    [
+        ("EFFECT", "read", "policy:8: rule own: no tool it can be about declares a resource of the kind 'order'"),
+        ("KIND", "lime", "policy:10: rule own: no tool it can be about declares a resource of the kind 'lime' (do you"),
+        ("PATH", "order_id", "policy:11: rule own: no tool it can be about declares a resource of the kind 'line' at"),
+        ("NAME", "shop", "policy:14: rule own: the resolver of 'line' gives no attribute 'shop' (do you mean shops?)"),
+        ("OPERAND", "attributes.order", "policy:16: rule own: nobody has the attribute 'order'"),
+        ("OPERAND", "oder_id", "policy:16: rule own: no tool it can be about has an argument 'oder_id' to compare"),
+    ],
+)
+def test_what_a_rule_says_of_resources_and_nothing_can_match_is_refused_with_its_line(
+    name: str, to: str, said: str
+) -> None:
+    """A kind, a path, an attribute, and what that is compared with."""
+    rule = RESOURCE_RULE.replace(name, to)
+    usual = {"EFFECT": "write", "KIND": "line", "PATH": "lines.*", "NAME": "shops", "OPERAND": "attributes.orders"}
+    for each, value in usual.items():
+        rule = rule.replace(each, value)
+    app = App(
+        agents={"a": lambda view: Finish()},
+        tools=[REFUND, LOOK],
+        policy=rule,
+        directory=DIRECTORY.replace(", scopes: [pay]", ""),
+        resolvers={"order": nobody, "line": resolver(attributes=("total", "shops"))(nobody)},
+    )
+    with pytest.raises(InvalidConfig) as caught:
+        app.checked()
+    assert said in caught.value.message
+
+
+NEVER_IDS: list[Any] = [
+    {"type": "boolean"},
+    {"type": "null"},
+    {"type": "object"},
+    {"type": "array", "items": {"type": "string"}},
+    {"enum": [True, None, 1.5]},
+    {"const": False},
+    {"anyOf": [{"type": "null"}, {"type": "boolean"}]},
+    {"allOf": [{"type": ["string", "null"]}, {"type": ["boolean", "null"]}]},
+    {"$ref": "#/$defs/flag"},
+    False,
+]
+MAYBE_IDS: list[Any] = [
+    {},
+    True,
+    {"type": "string"},
+    {"type": ["integer", "null"]},
+    {"type": "number"},
+    {"enum": ["a", None]},
+    {"const": 7},
+    {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
+]
+
+
+def named_at(schema: Any, path: str) -> ToolSpec:
+    """Return a tool that names orders at a path to what has a schema."""
+    properties = {"id": schema, "ids": {"type": "array", "items": schema}, "order": {"properties": {"id": schema}}}
+    parameters = {"type": "object", "properties": properties, "$defs": {"flag": {"type": "boolean"}}}
+    return ToolSpec.build(name="refund", effect="write", parameters=parameters, resources=(("order", path),))
+
+
+@pytest.mark.parametrize("path", ["id", "ids.*", "order.id"])
+def test_what_can_never_be_an_id_is_refused_when_it_is_declared(path: str) -> None:
+    """Every call would be of an unknown resource; what may be an id is taken."""
+    for schema in NEVER_IDS:
+        with pytest.raises(InvalidConfig, match=r"tool refund: resource order: '.+' is never an id"):
+            named_at(schema, path)
+    for schema in MAYBE_IDS:
+        assert named_at(schema, path).resources
+
+
+def test_a_list_of_ids_may_stand_where_one_may_and_the_other_way_round() -> None:
+    """A star stands for what is no list itself."""
+    either = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}
+    assert named_at(either, "id.*").resources and named_at({"type": "string"}, "id").resources
+    assert named_at({"type": "array"}, "id.*").resources and named_at({"type": "object"}, "id.number").resources
