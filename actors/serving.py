@@ -18,10 +18,12 @@ from airside.stack.errors import ItemFailed, LayerUnavailable, text_of
 
 logger = logging.getLogger("airside")
 
-TICKET = b"\xc1t"
-REFUSED = b"\xc1!"
-AWAY = b"\xc1?"
-"""First bytes of what is no answer; neither JSON nor MessagePack begins with 0xC1, so no answer is taken for one."""
+NO_ANSWER = b"\xc1"
+"""First byte of what is no answer; neither JSON nor MessagePack begins with it, so no answer is taken for one."""
+
+TICKET = NO_ANSWER + b"t"
+REFUSED = NO_ANSWER + b"!"
+AWAY = NO_ANSWER + b"?"
 
 MAX_REFUSAL_CHARS = 500
 

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayError
 
 from airside.actors.batching import Coalescer
 from airside.actors.names import NAMESPACE, actor_name
-from airside.actors.serving import TICKET, not_refused
+from airside.actors.serving import NO_ANSWER, TICKET, not_refused
 from airside.actors.settings import Settings
 from airside.stack.approvals import ApprovalRequested
 from airside.stack.errors import LayerUnavailable, text_of
@@ -113,22 +113,32 @@ class Remote:
 
         coalescer = Coalescer(send, max_batch=settings.max_batch, in_flight=_in_flight(settings))
 
-        async def once(data: bytes) -> Reply:
+        async def settled(data: bytes, answer: bytes | None) -> Reply:
             while True:
-                answer = not_refused(await coalescer.call(data))
+                answer = not_refused(await coalescer.call(data) if answer is None else answer)
                 if not answer.startswith(TICKET):
                     return decode(answer)
                 try:
                     answer = await self.call("collect", answer)
                 except LayerUnavailable:
                     if not insist:
-                        raise  # else: it died with the ticket, and is asked anew
+                        raise
+                    answer = None  # it died with the ticket, and is asked anew
                 else:
                     return decode(not_refused(answer))
 
         async def call(item: Any) -> Reply:
             data = encoder(item)
-            return await (self._patiently(once, data) if insist else once(data))
+            answer: bytes = await coalescer.call(data)
+            if not answer.startswith(NO_ANSWER):
+                return decode(answer)  # nearly always; every further coroutine is paid for by every step
+            try:
+                return await settled(data, answer)
+            except LayerUnavailable:
+                if not insist:
+                    raise
+            reply: Reply = await self._patiently(settled, data, None)
+            return reply
 
         return call
 

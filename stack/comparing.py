@@ -44,11 +44,20 @@ def compile_test(test: ArgumentTest, *, forbids: bool) -> Check:
     meets = _loosely(test) if forbids is not negated else _strictly(test)
     operand = _operand(test, loosely=forbids and not negated)
 
-    if forbids and test.other is None and len(parts) == 1 and parts[0] is not EVERY:  # nearly every test, at every step
-        name = parts[0]
-        return lambda looked_at, identity, arguments: (
-            name in looked_at and meets(looked_at[name], operand(identity, arguments)) is not negated
-        )
+    if (
+        forbids and test.other is None and len(parts) == 1 and parts[0] is not EVERY
+    ):  # nearly every test, and at every step
+        name, texts = parts[0], _texts(test)
+
+        def forbidden_at(looked_at: Arguments, identity: Identity, arguments: Arguments) -> bool:
+            if name not in looked_at:
+                return False
+            value = looked_at[name]
+            if texts is not None and isinstance(value, str) and is_tidy(value):
+                return (value in texts) is not negated  # what the readings below would come to
+            return meets(value, operand(identity, arguments)) is not negated
+
+        return forbidden_at
 
     def forbidden(looked_at: Arguments, identity: Identity, arguments: Arguments) -> bool:
         wanted, found = operand(identity, arguments), _select_any(looked_at, parts)
@@ -68,6 +77,15 @@ def compile_test(test: ArgumentTest, *, forbids: bool) -> Check:
         return all(meets(value, wanted) is not negated for value in found)
 
     return forbidden if forbids else allowed
+
+
+def _texts(test: ArgumentTest) -> frozenset[str] | None:
+    """Return which texts meet a test (its positive) by being written so, if all read as they are written."""
+    if test.op not in _EXACT or test.caller is not None or test.other is not None or test.ignore_case:
+        return None
+    wanted = test.value if _POSITIVE.get(test.op, test.op) == "in" else [test.value]
+    texts = [each for each in wanted if isinstance(each, str)]
+    return frozenset(texts) if all(is_tidy(each) for each in texts) else None
 
 
 def _presence(parts: Parts, wanted: bool, forbids: bool) -> Check:
@@ -261,7 +279,7 @@ OPERATORS: dict[str, Compare] = {
     "le": lambda a, b: _number(a) <= _number(b),
     "gt": lambda a, b: _number(a) > _number(b),
     "ge": lambda a, b: _number(a) >= _number(b),
-    "in": lambda a, b: any(same(a, item) for item in _collection(b)),
+    "in": lambda a, b: a in _collection(b) if isinstance(a, str) else any(same(a, item) for item in _collection(b)),
     "matches": lambda a, b: b(_string(a)),
     "contains": lambda a, b: b in a if isinstance(a, str) else any(same(item, b) for item in _collection(a)),
     "starts_with": lambda a, b: _string(a).startswith(b),
@@ -272,6 +290,8 @@ OPERATORS: dict[str, Compare] = {
 
 def same(a: Any, b: Any) -> bool:
     """Whether two JSON values are equal; true is not 1, in a list or object neither."""
+    if isinstance(a, str):
+        return bool(a == b)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(same(one, other) for one, other in zip(a, b, strict=True))
     if isinstance(a, dict) and isinstance(b, dict):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import islice, pairwise
@@ -179,14 +180,15 @@ def _languages(masked: str) -> frozenset[str] | None:
     found: set[str] = set()
     words = list(_WORD.findall(text))
     unknown = False
-    for script, family in _FAMILIES:
+    is_ascii = text.isascii()  # as nearly all are, and then of no other script
+    for script, family in () if is_ascii else _FAMILIES:
         own = [word for word in words if script.search(word)]
         if own:
             told = _told(own, family) or {each for each in family if each in _BY_SCRIPT}
             found |= told
             unknown = unknown or not told
     # A name is written with a capital wherever it stands; the first word of a sentence may be one.
-    is_other = any(char.isalpha() and not _LATIN.match(char) for char in text)
+    is_other = not is_ascii and any(char.isalpha() and not _LATIN.match(char) for char in text)
     begins = [
         word
         for at, word in enumerate(words)
@@ -199,42 +201,46 @@ def _languages(masked: str) -> frozenset[str] | None:
         told = _told(latin, _OTHERS)
         found |= told
         unknown = unknown or not told
-    foreign = [c for c in text if c.isalpha() and not _LATIN.match(c) and not _UNSPACED_LETTER.match(c)]
+    letters = [] if is_ascii else [c for c in text if c.isalpha()]
+    foreign = [c for c in letters if not _LATIN.match(c) and not _UNSPACED_LETTER.match(c)]
     unknown = unknown or any(not any(script.match(c) for script, _ in _FAMILIES) for c in foreign if c != "\u00aa")
     return None if unknown else frozenset(found)
 
 
-def _told(words: list[str], family: Sequence[str]) -> set[str]:
+def _told(words: list[str], family: tuple[str, ...]) -> set[str]:
     """Return the languages of a family that these words are in."""
-    known = {language: [_is_of(word, language) for word in words] for language in family}
-    counts = {language: sum(each) for language, each in known.items()}
+    spoken = [_spoken(word, family) for word in words]
+    counts = Counter(language for each in spoken for language in each)
     leader = max(family, key=lambda language: counts[language])
     best = counts[leader]
     # Words of two letters are words of many languages.
     is_short = (
-        leader == "en" and len(words) == 2 and any(len(w) > 2 for w, of in zip(words, known["en"], strict=True) if of)
+        leader == "en"
+        and len(words) == 2
+        and any(len(w) > 2 for w, of in zip(words, spoken, strict=True) if "en" in of)
     )
     if best < max(_SURE * len(words), min(2 - is_short, len(words))):
         return set()
     told = {language for language, count in counts.items() if count >= max(1, _CLOSE * best)}
     for at in range(len(words) - _WINDOW + 1):
-        here = {language: sum(known[language][at : at + _WINDOW]) for language in family}
+        here = Counter(language for each in spoken[at : at + _WINDOW] for language in each)
         told |= {language for language, count in here.items() if count >= 2 and count > here[leader]}
     return told
 
 
-def _is_of(word: str, language: str) -> bool:
-    return _is_short_of(word, language) if len(word) <= _KEPT_CHARACTERS else _is_any_of(word, language)
+def _spoken(word: str, family: tuple[str, ...]) -> tuple[str, ...]:
+    return _spoken_short(word, family) if len(word) <= _KEPT_CHARACTERS else _spoken_any(word, family)
 
 
-def _is_any_of(word: str, language: str) -> bool:
-    return word in _common(language) or (language != "en" and _cues(language).fullmatch(word) is not None)
+def _spoken_any(word: str, family: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the languages of a family a word is of."""
+    return tuple(each for each in family if word in _common(each) or (each != "en" and _cues(each).fullmatch(word)))
 
 
 _KEPT_CHARACTERS = 32
 """Characters of a word whose languages are kept: longer ones hardly come again."""
 
-_is_short_of = lru_cache(maxsize=16_384)(_is_any_of)
+_spoken_short = lru_cache(maxsize=16_384)(_spoken_any)
 
 
 @cache

@@ -61,12 +61,12 @@ def problem_with(test: ArgumentTest, spec: ToolSpec, *, forbids: bool) -> str:
 
 def names(spec: ToolSpec, argument: str) -> bool:
     """Whether a tool's own schema names an argument so."""
-    return Place(spec.parameters).is_named(argument)
+    return spec.place.is_named(argument)
 
 
 def places_at(path: str, spec: ToolSpec, *, forbids: bool) -> list[Place]:
     """Return the places of a tool's arguments that a path may lead to; for what forbids, lists are looked through."""
-    places = [Place(spec.parameters)]
+    places = [spec.place]
     for part in parse_path(path):
         places = [inner for place in places for inner in _step(place, part, forbids=forbids)]
     return places

@@ -34,10 +34,10 @@ from airside.stack.exclusions import wanted, wanted_inputs
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
 from airside.stack.occurrence import Haystack, Json, fold, leaves
-from airside.stack.paths import EVERY, Every, Parts, parse_path, show_path
+from airside.stack.paths import EVERY, Every, Parts, show_path
 from airside.stack.records import Records, is_file_name
 from airside.stack.state import RunState, StepRecord
-from airside.stack.toolspec import Place, ToolSpec, defaults_of, required_of
+from airside.stack.toolspec import Place, ToolSpec
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
 
 MAX_VALUE = 200
@@ -82,10 +82,10 @@ class Read(NamedTuple):
     vouched: Source | None
 
 
-def subjects(spec: ToolSpec, arguments: Mapping[str, Json], place: Place | None = None) -> Iterator[Subject]:
+def subjects(spec: ToolSpec, arguments: Mapping[str, Json]) -> Iterator[Subject]:
     """Yield every value of the arguments that carries authority, and every finding in their content."""
     room = MAX_SCANNED
-    for path, value, part in _leaves(dict(arguments), (), place or Place(spec.parameters), _patterns(spec)):
+    for path, value, part in _leaves(dict(arguments), (), spec.place, spec.content_paths):
         if part == "authority":
             yield Subject(path, value, part)
         elif value is not None and not isinstance(value, bool):
@@ -121,7 +121,6 @@ class Tracer:
         self._reads: list[Read] = []
         self._records = Records(self._was_said, self._was_seen)
         self._fixed: list[Source] = []
-        self._places: dict[str, Place] = {}
         self._inputs: Json = None
         self._named: Haystack | None = None
         self._leaves: frozenset[str] = frozenset()
@@ -147,9 +146,7 @@ class Tracer:
         groups = [told, list(self._memories.values()), vouched if any(read.vouched for read in reads) else [], rest]
         before = next((each for each in state.history if _repeats(spec, arguments, each)), None)
         found: list[Traced] = []
-        if tool not in self._places:
-            self._places[tool] = Place(spec.parameters)
-        for subject in subjects(spec, arguments, self._places[tool]):
+        for subject in subjects(spec, arguments):
             if len(found) == MAX_TRACED:
                 break
             origin = self._origin(subject, spec, arguments, groups)
@@ -288,10 +285,6 @@ def _approved_values(spec: ToolSpec, gated: ActionGated) -> Iterator[tuple[Part 
     yield "content", [each.value for each in seen if each.part == "content"]
 
 
-def _patterns(spec: ToolSpec) -> list[Parts]:
-    return [parse_path(path) for path in spec.content]
-
-
 def _leaves(value: Json, path: Path, place: Place, patterns: list[Parts] | None) -> Iterator[tuple[Path, Json, Part]]:
     """Yield the values without parts of their own, and the keys no schema names; `patterns` is None within content."""
     part: Part = "content" if patterns is None else "authority"
@@ -323,13 +316,12 @@ def _role(subject: Subject) -> Role:
 
 
 def _is_default(spec: ToolSpec, name: str, arguments: Mapping[str, Json]) -> bool:
-    defaults = defaults_of(spec.parameters)
-    return name in defaults and canonical(defaults[name]) == canonical(arguments.get(name))
+    return name in spec.defaults and canonical(spec.defaults[name]) == canonical(arguments.get(name))
 
 
 def _is_choice(spec: ToolSpec, subject: Subject) -> bool:
     """Whether an empty value says something: a filter that must be given, and is not, takes in everything."""
-    is_asked_for = len(subject.path) == 1 and subject.path[0] in required_of(spec.parameters)
+    is_asked_for = len(subject.path) == 1 and subject.path[0] in spec.required
     return is_asked_for and spec.effect == "irreversible"
 
 
@@ -347,9 +339,8 @@ def _repeats(spec: ToolSpec, arguments: Mapping[str, Json], before: StepRecord) 
 
 def _said(spec: ToolSpec, arguments: Mapping[str, Json], parts: tuple[Part, ...]) -> dict[str, list[Json]]:
     """Return the values of each argument, with the schema's defaults."""
-    defaults = defaults_of(spec.parameters)
     found: dict[str, list[Json]] = {}
-    for path, value, part in _leaves({**defaults, **arguments}, (), Place(spec.parameters), _patterns(spec)):
+    for path, value, part in _leaves({**spec.defaults, **arguments}, (), spec.place, spec.content_paths):
         if part in parts and path:
             found.setdefault(path[0], []).append(value)
     return found

@@ -7,7 +7,7 @@ completed with its defaults; the canonical bytes of the result are what is hashe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from msgspec import field
@@ -28,7 +28,7 @@ MAX_OUTPUT_BYTES = 1024 * 1024
 RISK_OF: dict[str, Risk] = {"read": "low", "write": "medium", "external": "high", "irreversible": "high"}
 
 
-class ToolSpec(Value):
+class ToolSpec(Value, dict=True):  # for what is looked up at every step, and is no part of its value
     """A tool as policy and agents see it.
 
     `repeatable` tools may be sent again under the same idempotency key after a crash: they are idempotent, or can be
@@ -89,6 +89,26 @@ class ToolSpec(Value):
         identity = {**fields, "parameters": schema, "risk": risk}
         version = digest(canonical(identity))[:16]
         return cls(parameters=schema, risk=risk, version=version, **apart, **fields)
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of arguments, by name."""
+        return defaults_of(self.parameters)
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        """The arguments that must be given."""
+        return frozenset(name for part in certain_parts(self.parameters) for name in part.get("required", ()))
+
+    @cached_property
+    def place(self) -> Place:
+        """The place of the arguments as a whole."""
+        return Place(self.parameters)
+
+    @cached_property
+    def content_paths(self) -> list[Parts]:
+        """The parts of the paths of `content`."""
+        return [parse_path(path) for path in self.content]
 
 
 def _of_arguments(schema: dict[str, Any], name: str) -> dict[str, Any]:
@@ -167,22 +187,18 @@ def defaults_of(parameters: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def required_of(parameters: dict[str, Any]) -> frozenset[str]:
-    """Return the arguments that must be given."""
-    return frozenset(name for part in certain_parts(parameters) for name in part.get("required", ()))
-
-
 class Place:
     """A place in a tool's arguments, with the parts of the schema that describe it (under `anyOf`, several).
 
     `is_named(key)` tells the keys a schema gives from those a caller may choose.
     """
 
-    __slots__ = ("_given", "_keys", "_root", "_schemas")
+    __slots__ = ("_given", "_item", "_keys", "_root", "_schemas")
 
     def __init__(self, root: dict[str, Any], schemas: list[Any] | None = None) -> None:
         self._root = root
         self._keys: dict[str, Place] = {}
+        self._item: Place | None = None
         self._given = [root] if schemas is None else schemas
         self._schemas = _alternatives(root, [root] if schemas is None else schemas)
 
@@ -250,8 +266,11 @@ class Place:
 
     def item(self) -> Place:
         """Return the place of a list's items."""
-        found = [s["items"] for s in self._schemas if "items" in s]
-        return Place(self._root, found + [each for s in self._schemas for each in s.get("prefixItems", [])])
+        if self._item is None:
+            found = [s["items"] for s in self._schemas if "items" in s]
+            found += [each for s in self._schemas for each in s.get("prefixItems", [])]
+            self._item = Place(self._root, found)
+        return self._item
 
 
 _OTHERS = frozenset({"additionalProperties", "unevaluatedProperties", "patternProperties"})
@@ -331,7 +350,7 @@ class ArgumentValidator:
     def __init__(self, spec: ToolSpec) -> None:
         self._spec = spec
         self._judge = Judge(spec.parameters)
-        self._defaults = defaults_of(spec.parameters)
+        self._defaults = spec.defaults
 
     def complete(self, arguments: Any) -> bytes:
         """Return the canonical bytes of the complete arguments; raise `InvalidInput` naming tool, path and rule."""

@@ -278,7 +278,7 @@ def _reaching(schema: dict[str, Any], signature: Signature) -> dict[str, Any]:
 def _check_function(spec: ToolSpec, signature: Signature) -> None:
     """Raise `InvalidConfig` if what is decided on would not reach the function."""
     context = signature.context
-    place = Place(spec.parameters)
+    place = spec.place
     if context is not None and place.is_named(context):
         raise InvalidConfig(f"tool {spec.name}: {context!r} is an argument and the function's ToolContext: rename one")
     if place.takes_others and not signature.takes_any:
