@@ -17,6 +17,7 @@ from airside.actors.pickling import check_picklable
 from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
 from airside.stack.agents import Agent, FunctionAgent, price_of
+from airside.stack.calling import explained
 from airside.stack.directory import Directory, read_directory
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.labels import check_label
@@ -30,6 +31,7 @@ from airside.tools.resolving import Resolver, checked_resolvers
 from airside.tools.tool import Tool, Toolset, flatten
 
 
+@explained()
 @dataclass(frozen=True, kw_only=True)
 class App:
     """What a stack runs.

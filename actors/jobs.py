@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from airside.actors.job_inputs import NO_INPUTS, JobInputs, inputs_of
 from airside.stack.canonical import as_text, canonical, parse_bounded, write_bounded
 from airside.stack.errors import InvalidInput
+from airside.stack.models import Explained
 from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Limits, Request
 from airside.stack.yaml_source import explain, explain_fields
 
@@ -26,10 +27,11 @@ _BYTES = 4 * MAX_LINE_BYTES
 """Of the further fields that are read at once: where another process reads them, that is one call."""
 
 
-class Job(BaseModel):
+class Job(BaseModel, metaclass=Explained):
     """One job of a batch: who asks for what."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    how: ClassVar[str] = "Job(request=..., tenant=..., principal=..., inputs={...})"
 
     request: Annotated[str, Field(max_length=MAX_REQUEST_CHARS)]
     tenant: str = ""
@@ -83,7 +85,7 @@ def job_of(request: str | Job, who: dict[str, Any], fields: dict[str, Any]) -> J
             raise InvalidInput(f"job: a Job says {', '.join(further)} itself: give them to Job(...)")
         return request
     try:
-        return Job(request=request, **who, **fields)
+        return Job.model_validate({"request": request, **who, **fields})
     except ValidationError as error:
         raise InvalidInput(f"job: {_explained(error)}") from None
 
@@ -102,7 +104,7 @@ def _given(job: object, place: int) -> Job | BadLine:
         message = f"jobs[{place}]: a job is a Job or a mapping of its fields, not {type(job).__name__} {job!r:.60}"
         return BadLine(line=0, job_id="", message=as_text(message))
     try:
-        return Job(**job)
+        return Job.model_validate(dict(job))
     except ValidationError as error:
         job_id = str(job.get("job_id", ""))[:256]
         return BadLine(line=0, job_id=as_text(job_id), message=f"jobs[{place}]: {_explained(error)}")

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from dataclasses import replace
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from airside.actors.record import read_record, write_record
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.stack.auth import Authenticator
+from airside.stack.calling import explained, shown
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
 from airside.stack.keyring import KeyRing
 from airside.stack.yaml_source import explain_fields
@@ -44,6 +46,14 @@ _WHOSE_S = 5.0
 """Longest a stack on this Ray is waited for to say whose it is."""
 
 
+_OF_START = Signature(
+    [Parameter("app", Parameter.POSITIONAL_OR_KEYWORD)]
+    + [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in ("address", *Settings.model_fields)]
+)
+"""What `start` may be given: its own arguments, and settings."""
+
+
+@explained("start", how="start(app, state_dir=...)", signature=_OF_START)
 def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     """Start a stack and return it; as a context manager it stops at the end of the block.
 
@@ -56,7 +66,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     in another Ray, and `LayerUnavailable` if a layer does not come up; then nothing is left running.
     """
     if not isinstance(app, App):
-        raise InvalidConfig(f"start: {app!r:.80} is no App: give start(App(agents=..., tools=...))")
+        raise InvalidConfig(f"start: {shown(app)} is no App: give start(App(agents=..., tools=...))")
     settings = _settings(options)
     checked = app.checked()
     state_dir = settings.state_dir.expanduser().resolve()
@@ -96,6 +106,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     return stack
 
 
+@explained("connect", how="connect(state_dir)")
 def connect(state_dir: str | Path = ".airside", *, address: str | None = None, stack: str | None = None) -> Stack:
     """Attach to a stack that runs, from any process of its machine (or, with `address` and `stack`, of its cluster).
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
+from airside.stack.calling import explained
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.state import StepRecord
@@ -92,6 +93,7 @@ class Agent(Protocol):
         """Return one `Action`, `Finish` or `Handoff`.  Anything else, or an exception, ends the run."""
 
 
+@explained()
 class FunctionAgent:
     """An agent made of a function `view -> proposal`, async or not.
 
@@ -119,6 +121,7 @@ class FunctionAgent:
 Decides = TypeVar("Decides", bound=Callable[..., Any])
 
 
+@explained(how="@priced(tokens=..., cost_microusd=...)")
 def priced(*bare: object, tokens: int = 0, cost_microusd: int = 0) -> Callable[[Decides], Decides]:
     """Decorate an agent (a function, or a class with `decide`) with the most that one of its decisions can cost.
 
@@ -156,6 +159,7 @@ def price_of(agent: object) -> Spend | None:
     return price
 
 
+@explained()
 class ReplayAgent:
     """Plays a recorded list of calls, one a step, then finishes: for tests, load and regression.
 

@@ -19,6 +19,7 @@ from airside.stack.errors import InvalidConfig, InvalidId
 from airside.stack.ids import SYSTEM_TENANT, parse_principal, parse_tenant
 from airside.stack.labels import tidy_label
 from airside.stack.ledger import UNIT, Cap, Per
+from airside.stack.models import Explained
 from airside.stack.public_keys import public_key
 from airside.stack.values import CLEARANCES, Clearance, Limits
 from airside.stack.yaml_source import Lines, read_yaml
@@ -27,7 +28,7 @@ LOCAL_KEY_ID = "local"
 """The key id of the stack's own issuer, whose private key lies in its state directory."""
 
 
-class _Closed(BaseModel):
+class _Closed(BaseModel, metaclass=Explained):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 

@@ -12,7 +12,8 @@
     |-- Misuse               the caller's input or configuration is wrong: says what, where and what to do
     |   |-- InvalidId
     |   |-- InvalidInput
-    |   `-- InvalidConfig
+    |   |-- InvalidConfig
+    |   `-- WrongCall            an argument that does not exist, is missing or has no name; both of the above
     `-- InternalError        a promise of ours is broken: report this
         |-- IllegalTransition
         |-- InvariantBroken
@@ -137,6 +138,10 @@ class InvalidInput(Misuse):
 
 class InvalidConfig(Misuse):
     """A policy bundle, a directory or a setting that breaks its contract."""
+
+
+class WrongCall(InvalidConfig, InvalidInput, TypeError):
+    """A call of ours with an argument that does not exist, is missing, or has no name."""
 
 
 class InternalError(AirsideError):

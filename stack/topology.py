@@ -12,18 +12,19 @@ from typing import Any, Protocol
 
 from msgspec import Raw
 
+from airside.stack.calling import explained
 from airside.stack.errors import InvalidConfig
-from airside.stack.values import NULL, Request, Value
+from airside.stack.values import NULL, Request, Spoken, Value
 
 
-class Visit(Value, tag="visit"):
+class Visit(Spoken, tag="visit"):
     """Let `agent` decide the next step; `query` is what memory is asked first, None to leave memory alone."""
 
     agent: str
     query: str | None = None
 
 
-class Branch(Value):
+class Branch(Spoken):
     """One child of a fan-out: a route of the app, a text, and inputs (the parent's when None)."""
 
     route: str
@@ -31,19 +32,19 @@ class Branch(Value):
     inputs: Raw = NULL
 
 
-class FanOut(Value, tag="fan_out"):
+class FanOut(Spoken, tag="fan_out"):
     """Start these branches as runs of their own; each gets an equal share of what the parent has left."""
 
     branches: tuple[Branch, ...]
 
 
-class Done(Value, tag="done"):
+class Done(Spoken, tag="done"):
     """The run is finished with this answer."""
 
     answer: Any = None
 
 
-class GiveUp(Value, tag="give_up"):
+class GiveUp(Spoken, tag="give_up"):
     """The run cannot go on because a branch failed."""
 
     detail: str = ""
@@ -87,6 +88,7 @@ class Topology(Protocol):
         """Return the names of the agents it may visit, so that a missing one is found at start."""
 
 
+@explained()
 class SingleAgent:
     """One agent until it finishes."""
 
@@ -104,6 +106,7 @@ class SingleAgent:
         return (self.agent,)
 
 
+@explained(how="Pipeline('first agent', 'second agent')")
 class Pipeline:
     """Agents one after the other; each sees the answers of those before it.  The last one's answer is the run's."""
 
@@ -124,6 +127,7 @@ class Pipeline:
         return self.stages
 
 
+@explained()
 class Handoffs:
     """Control starts at `entry` and goes where the holder hands it (at most `Limits.max_handoffs` times).
 
@@ -148,6 +152,7 @@ class Handoffs:
         return self.members
 
 
+@explained()
 class FanOutFanIn:
     """Branches run side by side as runs of their own; then `join`, if given, makes one answer of theirs.
 

@@ -6,11 +6,13 @@ decoding one with every field's type checked costs about a microsecond.  Units a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, dataclass_transform
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any, Literal, dataclass_transform
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from airside.stack.calling import wrong_call
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import PrincipalId, RequestId, TenantId
 from airside.stack.reasons import ReasonCode
@@ -65,7 +67,28 @@ MAX_REJECTIONS = 10
 that refuses a value for being nobody's word; but nobody is to be asked, or tried out, for ever."""
 
 
-class Limits(Value):
+class _SpokenMeta(_ValueMeta):
+    """Have a wrong call say what is wrong, for the values that people make themselves."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, /, *args: Any, **fields: Any) -> Any:
+            """Make a value."""
+            try:
+                return super().__call__(*args, **fields)
+            except TypeError:
+                wrong = wrong_call(cls.__name__, inspect.signature(cls), args, fields)
+                if wrong is None:
+                    raise
+                raise wrong from None
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Spoken(Value, metaclass=_SpokenMeta, frozen=True):
+    """Base of the values that people make: what agents and topologies return, and limits."""
+
+
+class Limits(Spoken):
     """What one run may use.  Checked by `RunMachine` before the step that would cross them.
 
     `max_seconds` counts active time only: a run that waits for a person does not spend it.  `max_repeats` is how
@@ -114,7 +137,7 @@ class Limits(Value):
         return decode_json(msgspec.json.encode(msgspec.structs.replace(self, **smaller)), Limits, where="limits")  # type: ignore[no-any-return]
 
 
-class Spend(Value):
+class Spend(Spoken):
     """What one decision cost: model tokens, and money in millionths of a US dollar."""
 
     tokens: Count = 0
@@ -170,7 +193,7 @@ class Request(Value):
     request_id: RequestId = RequestId("")
 
 
-class Action(Value, tag="action"):
+class Action(Spoken, tag="action"):
     """A proposal to call a tool.  Nothing has been checked yet."""
 
     tool: str
@@ -178,14 +201,14 @@ class Action(Value, tag="action"):
     spend: Spend = FREE
 
 
-class Finish(Value, tag="finish"):
+class Finish(Spoken, tag="finish"):
     """A proposal to end this agent's part with an answer (any JSON value)."""
 
     answer: Any = None
     spend: Spend = FREE
 
 
-class Handoff(Value, tag="handoff"):
+class Handoff(Spoken, tag="handoff"):
     """A proposal to pass control to another agent, with a message for it."""
 
     agent: str

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
+from airside.stack.calling import explained, wrong_call
 from airside.stack.errors import AirsideError, InvalidConfig
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.ports import Candidate, LearnReply
@@ -72,6 +73,7 @@ Reconcile = Callable[[ToolContext], Any]
 Undo = Callable[[ToolContext, dict[str, Any], Any], Any]
 
 
+@explained()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLimits:
     """What the process of one call may use: so many processes in all, and so much address space (0: any)."""
@@ -115,6 +117,7 @@ class Tool:
         return f"Tool({self.spec.name}, {self.spec.effect}, {self.spec.version})"
 
     @classmethod
+    @explained("Tool.from_schema", how="Tool.from_schema(name, json_schema, fn, effect='read')")
     def from_schema(
         cls,
         name: str,
@@ -179,6 +182,17 @@ class _NotDone:
 NOT_DONE = _NotDone()
 
 
+_OF_TOOL = inspect.Signature(
+    [inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, default=None)]
+    + [
+        parameter.replace(default=None)
+        for parameter in inspect.signature(Tool.from_schema).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+)
+"""What `@tool` may be given; that `effect` is missing is said with more words."""
+
+
 @overload
 def tool(function: Callable[..., Any], /) -> Tool: ...
 @overload
@@ -216,6 +230,9 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     `content`): policy asks the app's resolver of the kind whose it is.
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
+    wrong = wrong_call("@tool", _OF_TOOL, (), options, how="@tool(effect='read')")
+    if function is None and wrong is not None:
+        raise wrong
     if function is not None or "effect" not in options:
         raise InvalidConfig("@tool needs to know what the tool does: @tool(effect='read' | 'write' | 'external' | ...)")
 
@@ -229,6 +246,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return wrap
 
 
+@explained(how="Toolset(name, tools=[...], open=...)")
 @dataclass(frozen=True, slots=True)
 class Toolset:
     """Tools that share a state per run: `open(context)` makes it at the run's first call, `close(state)` ends it.

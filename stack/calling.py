@@ -1,0 +1,134 @@
+"""Calls that do not fit what is called: said in one way, whatever it is that people call.
+
+`explained` is for functions and classes; `stack/values.py` and `stack/models.py` have it for those that are made by
+other libraries.  A call that fits costs one frame more.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import Parameter, Signature
+from typing import Any, TypeVar
+
+from airside.stack.errors import WrongCall, plain
+
+Called = TypeVar("Called", bound=Callable[..., Any])
+
+_PLACED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+_CLOSE = 0.6
+
+
+def explained(what: str = "", *, how: str = "", signature: Signature | None = None) -> Callable[[Called], Called]:
+    """Have wrong calls of a function or a class raise `WrongCall`, which says what is wrong and how to write it.
+
+    `what` is what people call it, its own name if empty; `how` a call as it should be, made of its signature if empty.
+    With a `signature` calls are held to that one: of a function that takes any name and passes it on.
+    """
+
+    def decorate(called: Called) -> Called:
+        name = what or called.__name__
+        if isinstance(called, type):
+            called.__init__ = _wrapped(called.__init__, name, how, signature)  # type: ignore[misc]
+            return called
+        return _wrapped(called, name, how, signature)  # type: ignore[return-value]
+
+    return decorate
+
+
+def _wrapped(function: Callable[..., Any], what: str, how: str, signature: Signature | None) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def later(*args: Any, **named: Any) -> Any:
+            try:
+                begun = function(*args, **named)
+            except TypeError as error:
+                raise _wrong(function, what, how, args, named) or error from None
+            return await begun
+
+        return later
+
+    @functools.wraps(function)
+    def now(*args: Any, **named: Any) -> Any:
+        if signature is not None and (wrong := wrong_call(what, signature, args, named, how=how)) is not None:
+            raise wrong
+        try:
+            return function(*args, **named)
+        except TypeError:
+            wrong = _wrong(function, what, how, args, named)
+            if wrong is None:
+                raise
+            raise wrong from None
+
+    return now
+
+
+def _wrong(
+    function: Callable[..., Any], what: str, how: str, args: Sequence[Any], named: Mapping[str, Any]
+) -> WrongCall | None:
+    signature = inspect.signature(function)
+    own = next(iter(signature.parameters), "") in ("self", "cls")
+    return wrong_call(what, signature, args[1:] if own else args, named, how=how)
+
+
+def wrong_call(
+    what: str, signature: Signature, args: Sequence[Any], named: Mapping[str, Any], *, how: str = ""
+) -> WrongCall | None:
+    """Return what is wrong with a call, None if it fits."""
+    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    kinds = {p.kind for p in parameters}
+    placed = [p.name for p in parameters if p.kind in _PLACED]
+    names = [p.name for p in parameters if p.kind in _NAMED]
+    over = () if Parameter.VAR_POSITIONAL in kinds else args[len(placed) :]
+    unknown = [] if Parameter.VAR_KEYWORD in kinds else [name for name in named if name not in names]
+    filled = {*placed[: len(args)], *named}
+    near = {name: close for name in unknown for close in meant(name, [n for n in names if n not in filled])[:1]}
+    required = [p.name for p in parameters if p.default is Parameter.empty and p.kind in (*_PLACED, *_NAMED)]
+    missing = [name for name in required if name not in filled and name not in near.values()]
+    problems = [f"{shown(value)} has no name: {_bare(placed)}" for value in over[:1]]
+    problems += [f"{name} is given twice" for name in placed[: len(args)] if name in named and name in names]
+    problems += [
+        f"no argument {name!r:.60}" + (f" (do you mean {near[name]}?)" if name in near else "") for name in unknown
+    ]
+    if missing and not over:
+        problems.append(f"{', '.join(missing)}: required, and not given")
+    if not problems:
+        return None
+    parts = dict.fromkeys((*required, *near.values()), "...")
+    free = [name for name in names if name not in placed and name not in named]
+    parts |= {name: shown(value) for name, value in zip(free, over, strict=False)}
+    return WrongCall(said(what, problems, names, how or written(what, parts, placed)))
+
+
+def said(what: str, problems: Iterable[str], names: Iterable[str], how: str) -> str:
+    """Return what is wrong with a call, as every such error says it."""
+    there = ", ".join(names)
+    return f"{what}: {'; '.join(problems)}" + (f"; there are {there}" if there else "") + f": write {how}"
+
+
+def meant(name: str, names: Iterable[str]) -> list[str]:
+    """Return the names that may be meant by one that does not exist, the nearest first."""
+    return difflib.get_close_matches(name, list(names), n=2, cutoff=_CLOSE)
+
+
+def _bare(placed: Sequence[str]) -> str:
+    return f"only {', '.join(placed)} may stand without" if placed else "give every argument by its name"
+
+
+def written(what: str, given: Mapping[str, str], placed: Sequence[str] = ()) -> str:
+    """Return a call as it should be; `placed` are the arguments that may stand without their names."""
+    parts = [name if name in placed else f"{name}={value}" for name, value in given.items()]
+    return f"{what}({', '.join(parts)})"
+
+
+def shown(value: Any) -> str:
+    """Return a value as short text, whatever its own `__repr__` does."""
+    try:
+        text = repr(value)
+    except BaseException:
+        text = type(value).__name__
+    return plain(text, 40)

@@ -1,0 +1,193 @@
+"""A call that does not fit says what is wrong, which names there are, what may be meant, and how to write it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray import cloudpickle
+
+import airside
+from airside.actors.client import Stack
+from airside.memory.rules import MemoryRules
+from airside.stack.calling import explained
+from airside.stack.directory import Budget, Directory, Principal, Tenant
+from airside.stack.errors import InvalidConfig, InvalidInput, WrongCall
+from airside.stack.topology import Branch, Done, FanOut, GiveUp, Visit
+from airside.tools.tool import ProcessLimits
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "Action": airside.Action,
+    "Finish": airside.Finish,
+    "Handoff": airside.Handoff,
+    "Spend": airside.Spend,
+    "Limits": airside.Limits,
+    "Visit": Visit,
+    "Branch": Branch,
+    "FanOut": FanOut,
+    "Done": Done,
+    "GiveUp": GiveUp,
+    "App": airside.App,
+    "Job": airside.Job,
+    "Directory": Directory,
+    "Tenant": Tenant,
+    "Principal": Principal,
+    "Budget": Budget,
+    "MemoryRules": MemoryRules,
+    "ProcessLimits": ProcessLimits,
+    "FunctionAgent": airside.FunctionAgent,
+    "ReplayAgent": airside.ReplayAgent,
+    "SingleAgent": airside.SingleAgent,
+    "Pipeline": airside.Pipeline,
+    "Handoffs": airside.Handoffs,
+    "FanOutFanIn": airside.FanOutFanIn,
+    "Toolset": airside.Toolset,
+    "Tool.from_schema": airside.Tool.from_schema,
+    "@tool": airside.tool,
+    "start": airside.start,
+    "connect": airside.connect,
+    "priced": airside.priced,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_name_that_does_not_exist_is_a_typed_error_whatever_is_called(name: str) -> None:
+    """It says whose the name is not, and how the call is written; whoever caught `TypeError` still does."""
+    with pytest.raises(WrongCall) as caught:
+        CALLS[name](colour="red")
+    message = caught.value.message
+    assert message.startswith(f"{name}: ") and "colour" in message and ": write " in message
+    assert isinstance(caught.value, TypeError) and isinstance(caught.value, InvalidInput | InvalidConfig)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert pickle.loads(pickle.dumps(caught.value)).message == message
+
+
+APP = airside.App(agents={}, tools=[], policy="", directory="")
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: airside.Action("look"),
+            r"^Action: 'look' has no name: give every argument by its name; there are tool, arguments, spend: "
+            r"write Action\(tool='look'\)$",
+        ),
+        (lambda: airside.Action("look", {"a": 1}), r"write Action\(tool='look', arguments={'a': 1}\)$"),
+        (
+            lambda: airside.Action(tool="look", args={}),
+            r"no argument 'args' \(do you mean arguments\?\); there are tool",
+        ),
+        (
+            lambda: airside.Action(tol="look"),
+            r"^Action: no argument 'tol' \(do you mean tool\?\); there are [^:]*: write",
+        ),
+        (lambda: airside.Action(), r"^Action: tool: required, and not given; .*: write Action\(tool=\.\.\.\)$"),
+        (lambda: airside.Finish("done"), r"write Finish\(answer='done'\)"),
+        (lambda: airside.Handoff(agnt="desk"), r"'agnt' \(do you mean agent\?\); .*write Handoff\(agent=\.\.\.\)"),
+        (lambda: airside.Job("pay"), r"^Job: 'pay' has no name: .*write Job\(request=\.\.\., tenant=\.\.\., principal"),
+        (
+            lambda: airside.Job(request="r", tenant="t", principal="p", imputs={}),
+            r"^Job: imputs: unknown field \(do you mean inputs.*there are request, tenant, .*write Job\(request=",
+        ),
+        (lambda: airside.Job(request=5, tenant="t", principal="p"), r"^Job: request: Input should be a valid string"),
+        (lambda: airside.Job(request="r"), "give tenant and principal, or a token"),
+        (lambda: airside.Limits(max_step=3), r"do you mean max_steps\?"),
+        (lambda: airside.App(agent={}), r"no argument 'agent' \(do you mean agents\?\); tools, policy, directory: req"),
+        (lambda: airside.App(), r"agents, tools, policy, directory: required.*write App\(agents=\.\.\., tools="),
+        (
+            lambda: airside.tool(efect="read"),
+            r"^@tool: no argument 'efect' \(do you mean effect\?\).*write @tool\(effec",
+        ),
+        (lambda: airside.tool(effect="read", timeot=3), r"do you mean timeout\?"),
+        (lambda: airside.Tool.from_schema("x", {}, print, effct="read"), r"'effct' \(do you mean effect\?\)"),
+        (lambda: airside.start(), r"^start: app: required"),
+        (
+            lambda: airside.start(APP, stat_dir="x"),
+            r"^start: no argument 'stat_dir' \(do you mean state_dir\?\); there a",
+        ),
+        (lambda: airside.start(APP, adress="auto"), r"do you mean address\?"),
+        (lambda: airside.start(APP, "x"), r"^start: 'x' has no name: only app may stand without"),
+        (lambda: airside.connect(stack_dir="x"), r"do you mean state_dir\?"),
+        (
+            lambda: Tenant(principal={}),
+            r"^Tenant: principal: unknown field \(do you mean principals\?\).*Tenant\(princip",
+        ),
+        (lambda: Directory(tenants={"a": {"colour": 1}}), r"^Directory: tenants\.a\.colour: unknown field"),
+        (lambda: airside.FunctionAgent(), r"write FunctionAgent\(function\)"),
+        (lambda: airside.FunctionAgent(print, 3), "3 has no name: only function may stand without"),
+        (lambda: airside.Pipeline(stages=["a"]), "write Pipeline\\('first agent', 'second agent'\\)"),
+        (lambda: airside.Handoffs("a", entry="b"), "entry is given twice"),
+        (lambda: airside.priced(token=3), r"do you mean tokens\?.*write @priced\(tokens"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_is_meant(call: Callable[[], Any], says: str) -> None:
+    """In one sentence of one form."""
+    with pytest.raises(WrongCall, match=says):
+        call()
+
+
+def test_methods_of_a_stack_say_it_too() -> None:
+    """Before anything is asked of it; also those that are awaited."""
+    stack = Stack.__new__(Stack)
+    with pytest.raises(WrongCall, match=r"^Stack\.submit: request: required"):
+        stack.submit(tenant="acme")  # type: ignore[call-arg]
+    with pytest.raises(WrongCall, match=r"^Stack\.map: no argument 'timout' \(do you mean timeout\?\)"):
+        stack.map([], timout=3)  # type: ignore[call-arg]
+    with pytest.raises(WrongCall, match=r"^Stack\.amap: no argument 'timout'"):
+        asyncio.run(stack.amap([], timout=3))  # type: ignore[call-arg]
+    assert asyncio.iscoroutinefunction(Stack.asubmit)
+
+
+def test_an_error_within_a_call_that_fits_is_left_alone() -> None:
+    """A `TypeError` of the code that is called is no wrong call."""
+
+    @explained()
+    def called(a: int) -> int:
+        raise TypeError("inside")
+
+    @explained("later")
+    async def later(a: int) -> int:
+        raise TypeError("inside")
+
+    with pytest.raises(TypeError, match=r"^inside$"):
+        called(1)
+    with pytest.raises(TypeError, match=r"^inside$"):
+        asyncio.run(later(1))
+    with pytest.raises(WrongCall, match=r"^later: a: required"):
+        asyncio.run(later())  # type: ignore[call-arg]
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@given(st.text(max_size=200) | st.sampled_from(["self", "cls", "\ud800", "x" * 10_000]), st.sampled_from(sorted(CALLS)))
+def test_any_name_and_any_value_can_be_said(name: str, called: str) -> None:
+    """The message is bounded, and can be encoded."""
+    with pytest.raises(airside.AirsideError) as caught:
+        CALLS[called](Unspeakable(), **{name: Unspeakable()})
+    assert len(caught.value.message.encode()) < 3_000
+
+
+def test_values_are_made_copied_and_sent_as_before() -> None:
+    """What says it stands in nobody's way."""
+    action = airside.Action(tool="look", arguments={"a": 1})
+    for again in (
+        copy.copy(action),
+        pickle.loads(pickle.dumps(action)),
+        cloudpickle.loads(cloudpickle.dumps(action)),
+        msgspec.structs.replace(action),
+        msgspec.json.decode(msgspec.json.encode(action), type=airside.Action),
+    ):
+        assert again == action
+    job = airside.Job(request="r", tenant="t", principal="p")
+    assert pickle.loads(pickle.dumps(job)) == job == airside.Job.model_validate(job.model_dump())
