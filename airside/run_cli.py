@@ -35,7 +35,13 @@ def run(
 ) -> None:
     """Run a batch: on a stack of its own with --app, else on the one that runs in --state-dir.
 
+    JOBS is a file, a pipe, or - for what comes on stdin: `make-jobs | airside run - --out results.parquet`.
+
     Exit code 0 if every job completed, 1 if some did not, 130 after Ctrl-C; the results say which and why.
+
+    Ctrl-C ends the command, not the runs: --out has the results there are.  On a stack that is up the runs go on
+    (`airside runs --active` lists them, `airside runs show RUN` says how one ended, `airside kill` ends them); of a
+    stack of its own they are in the journal, and go on when one is started on --state-dir (`airside up`).
     """
     import airside
     from airside.actors.jobs import parse_lines

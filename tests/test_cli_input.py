@@ -318,6 +318,17 @@ def test_arguments_that_are_no_json_change_nothing(
 JOB = '{"job_id": "one", "request": "r", "tenant": "acme", "principal": "ana"}\n'
 
 
+def test_the_help_says_where_jobs_come_from_and_what_an_interrupt_leaves(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What goes on, and how to get at it."""
+    code, out, _ = airside_says(capsys, "run", "--help")
+    said = " ".join(out.replace("│", " ").split())
+    assert code == 0
+    for words in ("a pipe, or - for what comes on stdin", "Ctrl-C ends the command, not the runs", "runs --active"):
+        assert words in said, said
+
+
 def test_jobs_come_from_stdin_and_from_pipes(
     world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
