@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import inspect
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import SplitResult
@@ -128,11 +129,17 @@ def _is_told(function: OnApproval, notice: Notice) -> bool:
     Nothing it raises leaves its thread: `SystemExit` would end the layer's loop, `StopIteration` is lost in a future.
     """
     try:
-        function(msgspec.json.decode(notice.body()))  # a copy: what the function does to it is its own affair
+        answer: object = function(msgspec.json.decode(notice.body()))  # a copy: what is done to it is its own affair
+        if inspect.isawaitable(answer):  # `lambda notice: client.post(notice)`
+            asyncio.run(_come_to(answer))
     except BaseException:
         logger.exception("on_approval failed for %s", notice.id, extra={"action": "on_approval_failed"})
         return False
     return True
+
+
+async def _come_to(answer: Awaitable[object]) -> None:
+    await answer
 
 
 def _connection(target: SplitResult, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:

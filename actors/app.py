@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from airside.stack.spending import DECISION_UNITS
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import SingleAgent, Topology
 from airside.tools.resolving import Resolver, checked_resolvers
+from airside.tools.signature import refuse_async, refuse_generator
 from airside.tools.tool import Tool, Toolset, flatten
 
 
@@ -86,7 +86,9 @@ class App:
         check_policy(policy, specs, directory, labels=labels, resolvers=terms, place=rules_at.at)
         check_directory(directory, specs, place=entries_at.at if entries_at else lambda _: "directory")
         job_schema = schema_of(self.job_inputs, OWN_FIELDS)
-        check_picklable(_sent(self, agents, routes, tools, toolsets, resolvers))
+        sent = list(_sent(self, agents, routes, tools, toolsets, resolvers))
+        _check_code(sent)
+        check_picklable(sent)
         return CheckedApp(
             app=self,
             agents=agents,
@@ -156,6 +158,16 @@ def _sent(
     yield "on_approval", app.on_approval
 
 
+def _check_code(parts: Iterable[tuple[str, Any]]) -> None:
+    """Raise `InvalidConfig` for a generator, which nobody takes anything from, and for a topology that waits."""
+    for name, part in parts:
+        for code in (part, getattr(part, "decide", None), getattr(part, "next_step", None)):
+            if callable(code):
+                refuse_generator(code, name)
+        if hasattr(part, "next_step"):
+            refuse_async(part.next_step, name)
+
+
 def _labels(declared: object) -> frozenset[str] | None:
     """Return the labels an app declares, tidy; None if it declares none."""
     if declared is None:
@@ -195,8 +207,11 @@ def _memory_rules(memory: object) -> MemoryRules | None:
 
 def _check_callback(on_approval: object) -> None:
     """Raise `InvalidConfig` for what cannot be called in a thread."""
-    if on_approval is not None and (not callable(on_approval) or inspect.iscoroutinefunction(on_approval)):
+    if on_approval is None:
+        return
+    if not callable(on_approval):
         raise InvalidConfig(f"on_approval: {on_approval!r:.80} is not a plain function")
+    refuse_async(on_approval, "on_approval")
 
 
 def _agent(name: str, agent: Agent | Callable[..., Any]) -> Agent:

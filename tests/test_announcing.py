@@ -227,6 +227,23 @@ async def test_a_function_that_wants_the_process_to_end_ends_nothing(error: Base
     await until(it, lambda: it.stats()["callback_failed"] == 1, "the failure")
 
 
+async def test_a_function_that_gives_something_to_await_has_it_awaited() -> None:
+    """In its own thread; what that raises is logged as its own errors are."""
+    seen: list[int] = []
+
+    async def post(notice: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+        seen.append(notice["data"]["step"])
+        if len(seen) == 2:
+            raise LookupError("nobody is there")
+
+    it = announcer(None, lambda notice: post(notice))
+    for number in (3, 4):
+        it.announce(waiting(number))
+    await until(it, lambda: it.stats()["callback_failed"] == 1, "both")
+    assert sorted(seen) == [3, 4]
+
+
 async def test_a_function_that_hangs_holds_up_no_webhook() -> None:
     over = threading.Event()
 

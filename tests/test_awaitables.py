@@ -7,14 +7,20 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
+from airside.actors.app import App
 from airside.stack.agents import FunctionAgent, View
 from airside.stack.asking import checked
-from airside.stack.errors import InvalidInput
+from airside.stack.canonical import digest
+from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.ids import effect_key, undo_key
 from airside.stack.toolspec import MAX_OUTPUT_BYTES
+from airside.stack.topology import Done
 from airside.stack.values import Action, Finish, Handoff
-from tests.helpers import spec
+from airside.tools.tool import NOT_DONE, ToolContext, Toolset, tool
+from tests.helpers import RUN, spec
 from tests.test_cycle import World
 from tests.test_dispatch import granted, made, run, tool_that
 
@@ -104,3 +110,175 @@ async def test_a_proposal_is_bounded_like_an_output(proposal: Any) -> None:
 def test_a_tool_that_takes_longer_arguments_gets_them() -> None:
     proposal = Action(tool="pay", arguments={"note": "x" * MAX_OUTPUT_BYTES})
     assert checked(proposal, [spec(max_argument_bytes=2 * MAX_OUTPUT_BYTES)]) == proposal
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+@pytest.mark.parametrize("function", [*FORMS, lambda: "done"])
+async def test_a_reconcile_that_gives_something_to_await_is_awaited(function: Any, in_threads: bool) -> None:
+    """What it comes to is the call's result, and the tool is not called again."""
+    called: list[int] = []
+    tool = tool_that(lambda: called.append(1), effect="write", reconcile=lambda context: function())
+    result = await run(made(tool, in_threads=in_threads), granted(tool.spec, attempt=2))
+    assert result.ok and result.value() == "done" and called == []
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_reconcile_that_comes_to_not_done_has_the_tool_called(in_threads: bool) -> None:
+    """Awaited, not taken for an answer."""
+
+    async def nothing(context: ToolContext) -> Any:
+        return await _soon(NOT_DONE)
+
+    for reconcile in (nothing, decorated(nothing), lambda context: nothing(context), functools.partial(nothing)):
+        tool = tool_that(lambda: "called", effect="write", reconcile=reconcile)
+        result = await run(made(tool, in_threads=in_threads), granted(tool.spec, attempt=2))
+        assert result.ok and result.value() == "called"
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+@pytest.mark.parametrize("function", [*FORMS, lambda: "done"])
+async def test_an_undo_that_gives_something_to_await_is_awaited(function: Any, in_threads: bool) -> None:
+    """It is over when that is."""
+    tool = tool_that(lambda: 7, effect="write", undo=lambda context, arguments, output: function())
+    request = granted(tool.spec, undo=True, output_sha256=digest(b"7"), key=undo_key(effect_key(RUN, 1)))
+    result = await run(made(tool, in_threads=in_threads), msgspec.structs.replace(request, output=b"7"))
+    assert result.ok and result.value() == "done", result
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+@pytest.mark.parametrize("function", [*FORMS, lambda: "done"])
+async def test_a_toolset_whose_open_and_close_give_something_to_await_has_them_awaited(
+    function: Any, in_threads: bool
+) -> None:
+    """The state is what `open` comes to, and the run is let go when `close` is done."""
+    closed: list[Any] = []
+
+    async def noted(state: Any) -> None:
+        await _soon(None)
+        closed.append(state)
+
+    @tool(effect="read")
+    def look(context: ToolContext) -> str:
+        return str(context.state)
+
+    for close in (noted, decorated(noted), lambda state: noted(state), functools.partial(noted)):
+        closed.clear()
+        session = Toolset("session", (look,), open=lambda context: function(), close=close)
+        dispatcher = made(session, in_threads=in_threads)
+        result = await run(dispatcher, granted(look.spec))
+        await dispatcher.release(RUN)
+        assert result.ok and result.value() == "done" and closed == ["done"]
+
+
+def yields(*given: Any, **named: Any) -> Any:
+    """Yield."""
+    yield 1
+
+
+async def yields_later(*given: Any, **named: Any) -> Any:
+    """Yield, asynchronously."""
+    yield 1
+
+
+class Yields:
+    """An object whose methods yield."""
+
+    def __call__(self, *given: Any) -> Any:
+        """Yield."""
+        yield 1
+
+    def decide(self, view: View) -> Any:
+        """Yield."""
+        yield Finish()
+
+    def next_step(self, state: Any) -> Any:
+        """Yield."""
+        yield Done()
+
+    def agents(self) -> tuple[str, ...]:
+        """Visit nobody."""
+        return ()
+
+
+class Waits:
+    """A topology that waits."""
+
+    agents = Yields.agents
+
+    async def next_step(self, state: Any) -> Any:
+        """Wait."""
+        return await _soon(Done())
+
+
+@tool(effect="read")
+def look() -> int:
+    """Look."""
+    return 1
+
+
+GENERATORS = [yields, yields_later, functools.partial(yields), Yields().__call__]
+
+
+def checked_app(**parts: Any) -> None:
+    """Check an app that is whole but for these parts."""
+    whole: dict[str, Any] = {
+        "agents": {"a": FunctionAgent(lambda view: Finish())},
+        "tools": [look],
+        "policy": "version: v1\nrules: [{id: all, outcome: allow}]\n",
+        "directory": "tenants: {acme: {principals: {ann: {}}}}",
+    }
+    App(**(whole | parts)).checked()
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize(
+    ("where", "parts"),
+    [
+        ("agent a", lambda g: {"agents": {"a": g}}),
+        ("agent a", lambda g: {"agents": {"a": FunctionAgent(g)}}),
+        ("toolset s: open", lambda g: {"tools": [Toolset("s", (look,), open=g)]}),
+        ("toolset s: close", lambda g: {"tools": [Toolset("s", (look,), open=print, close=g)]}),
+        ("embedder", lambda g: {"embedder": g}),
+        ("on_approval", lambda g: {"on_approval": g}),
+        ("tool t", lambda g: {"tools": [tool_that(g)]}),
+        ("tool t: reconcile", lambda g: {"tools": [tool_that(print, "write", reconcile=g)]}),
+    ],
+)
+def test_a_generator_is_refused_wherever_code_is_taken(generator: Any, where: str, parts: Callable[..., Any]) -> None:
+    """Nobody would take what it yields: it is said when the app is checked, and where."""
+    with pytest.raises(InvalidConfig, match=rf"^{where}: .*generator"):
+        checked_app(**parts(generator))
+
+
+def test_an_undo_that_yields_is_refused() -> None:
+    """As every other code is."""
+
+    def undo(context: Any, arguments: Any, output: Any) -> Any:
+        yield 1
+
+    with pytest.raises(InvalidConfig, match=r"^tool t: undo: .*generator"):
+        tool_that(print, "write", undo=undo)
+
+
+@pytest.mark.parametrize(
+    ("where", "parts"),
+    [
+        ("agent a: .*generator", {"agents": {"a": Yields()}}),
+        ("route default: .*generator", {"routes": {"default": Yields()}}),
+        ("route default: .*async", {"routes": {"default": Waits()}}),
+        ("on_approval: .*generator", {"on_approval": Yields()}),
+    ],
+)
+def test_so_is_an_object_whose_methods_yield_or_wait_where_nobody_waits(where: str, parts: dict[str, Any]) -> None:
+    """A topology is asked on the loop that other runs share, and answers at once."""
+    with pytest.raises(InvalidConfig, match=rf"^{where}"):
+        checked_app(**parts)
+
+
+def test_what_only_looks_like_a_generator_is_taken() -> None:
+    """A function that returns one it has used up, a class, a method."""
+
+    def sums(view: View) -> Finish:
+        return Finish(answer=sum(n for n in (1, 2)))
+
+    checked_app(agents={"a": sums}, tools=[Toolset("s", (look,), open=dict, close=print)])

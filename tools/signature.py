@@ -84,13 +84,23 @@ def refuse_generator(fn: Callable[..., Any], where: str) -> None:
     """Raise `InvalidConfig` for what cannot be called, and for a generator: nobody would take what it yields."""
     if not callable(fn):
         raise InvalidConfig(f"{where}: {fn!r:.80} cannot be called")
+    inner = _code_of(fn)
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise InvalidConfig(f"{where}: {fn!r:.80} is a generator; return what it comes to, a list say")
+
+
+def refuse_async(fn: Callable[..., Any], where: str) -> None:
+    """Raise `InvalidConfig` for what waits, where nobody waits for it."""
+    if inspect.iscoroutinefunction(_code_of(fn)):
+        raise InvalidConfig(f"{where}: {fn!r:.80} is not a plain function: it is async, and nobody waits for it")
+
+
+def _code_of(fn: Callable[..., Any]) -> Any:
+    """Return the function that a call of something runs."""
     inner: Any = fn
     while isinstance(inner, functools.partial):
         inner = inner.func
-    if not (inspect.isroutine(inner) or inspect.isclass(inner)):
-        inner = type(inner).__call__
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise InvalidConfig(f"{where}: {fn!r:.80} is a generator; return a list of what it yields")
+    return inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner).__call__
 
 
 class Derived(dict[str, Any]):
