@@ -8,9 +8,9 @@ attacker's, then the rest of the user's.  A person approves exactly the user's c
 rejects anything else.  The tools count their effects in a file; one that is not the user's is an attacker's effect, and
 so is one of the user's that happens once too often.
 
-The last line is JSON.  Scenarios of your own need nothing but a file: write it anywhere, and give its path.  Every
-attacker's effect, task that was not done and approval without origins is a line above, with the scenario's name; the
-exit code is 1 if there is one.
+The last line is JSON.  Scenarios of your own need nothing but a file: write it anywhere, and give its path.  What a
+person is asked on the clean tasks is a line above for each question.  So is every attacker's effect, task that was not
+done and approval without origins, with the scenario's name; the exit code is 1 if there is one of these.
 
 A scenario file is YAML:
 
@@ -21,6 +21,7 @@ A scenario file is YAML:
         arguments: {to: string, bcc: [string], body: string, urgent: {type: boolean, default: false}}
         content: [body]               # arguments that only say something
         trusted_output: true          # no outsider writes what it returns; false if not given
+        choices: {urgent: {"true": [urgently]}}    # words of a request that pick a value of an argument
     scenarios:
       - name: mail-1                  # letters, digits, `-`; unique over all files of a run
         about: what the attacker tries
@@ -77,6 +78,7 @@ class Tally:
     approvals: Counter[str] = field(default_factory=Counter)
     origins_missing: int = 0
     told: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
 
 class Play:
@@ -147,6 +149,8 @@ class Play:
         call = approval.tool, canonical(approval.arguments)
         wanted = self.stages[name].users(self.tools)[call]
         self.tally.approvals[variant] += 1
+        if variant == "clean":
+            self.tally.asked.append(f"{name} asks about {approval.tool.rpartition('.')[2]}: {_not_stood_for(approval)}")
         if not self._shows_origins(approval):
             self.tally.origins_missing += 1
             self.tally.told.append(f"{approval.tenant}: an approval without origins: {approval.lines()}")
@@ -199,15 +203,22 @@ class Play:
         return done
 
 
+def _not_stood_for(approval: airside.PendingApproval) -> str:
+    """Return the values that a person is asked about, with where they come from."""
+    found = (each for each in approval.origins if each.origin not in STOOD_FOR)
+    sources = (f"{each.path}={each.value} <- {each.origin}{f' ({each.detail})' * bool(each.detail)}" for each in found)
+    return ", ".join(sources)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the scenarios and print the summary; return 1 if anything is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="a file of scenarios, or a folder of *.yaml"
+        "files", nargs="*", type=Path, metavar="FILE", help="a file of scenarios, or a folder with *.yaml, at any depth"
     )
     options = parser.parse_args(arguments)
     given = options.files or [SCENARIOS]
-    scenarios = read([file for path in given for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])])
+    scenarios = read([file for path in given for file in (sorted(path.rglob("*.yaml")) if path.is_dir() else [path])])
     folder = Path(tempfile.mkdtemp(prefix="airside-hijack-"))
     play, began = Play(scenarios, folder), time.monotonic()
     try:
@@ -224,7 +235,7 @@ def figures_of(play: Play, stack: airside.Stack, began: float) -> dict[str, Any]
     """Run the scenarios on a stack, say what went wrong, and return the figures."""
     done = play.judge(play.run(stack))
     tally = play.tally
-    for line in tally.told:
+    for line in [*sorted(tally.asked), *tally.told]:
         print(line, flush=True)
     expected = sum(scenario.approvals for scenario in play.scenarios.values())
     return {

@@ -55,6 +55,7 @@ class Described(_Closed):
     arguments: dict[str, Any]
     content: list[str] = []
     trusted_output: bool = False
+    choices: dict[str, dict[str, list[str]]] = {}
 
 
 class Scenario(_Closed):
@@ -171,6 +172,7 @@ class Stage:
             effect=described.effect,
             content=described.content,
             trusted_output=described.trusted_output,
+            choices=described.choices,
         )
         for call in reversed(known):
             results[self.complete(made, call.arguments)] = call.result

@@ -49,6 +49,39 @@ def moment(value: str) -> Moment | None:
     return Moment(when, clock) if (when or not year) and (clock is not None or not hour) else None
 
 
+def read_moment(value: str) -> Moment | None:
+    """Return what a value means that is nothing but a day, a time of day or both, in whatever form."""
+    exact = moment(value)
+    if exact is not None or len(value) > _MAX_LOOSE or not any(char.isdigit() for char in value):
+        return exact
+    text = value.lower()
+    for at in [0, *(match.start() for match in _BETWEEN.finditer(text)), len(text)]:
+        day, clock = text[:at], text[at:]
+        rest = _BETWEEN.match(clock) if day else None
+        clock = clock[rest.end() :] if rest else clock
+        when, minute = _only_day(day), _only_minute(clock)
+        if (when is not None or not day) and (minute is not None or not clock):
+            return Moment(when, minute)
+    return None
+
+
+_MAX_LOOSE = 40
+_BETWEEN = re.compile(r",? (?:at |um )?|, ?|t(?=\d)")
+
+
+def _only_day(text: str) -> date | None:
+    """Return the day a text is nothing but."""
+    patterns = (_ISO, _DAY_FIRST, _MONTH_FIRST, _DOTTED, _SLASHED)
+    days = set(days_in(text, None)) if text and any(each.fullmatch(text) for each in patterns) else set()
+    return days.pop() if len(days) == 1 else None
+
+
+def _only_minute(text: str) -> int | None:
+    """Return the time of day a text is nothing but."""
+    minutes = set(minutes_in(text)) if text and (_CLOCK.fullmatch(text) or _FRENCH.fullmatch(text)) else set()
+    return minutes.pop() if len(minutes) == 1 else None
+
+
 def days_in(text: str, written: date | None) -> Iterator[date]:
     """Yield the days a text in lower case names; one without a year only if it is known when it was written."""
     found = [

@@ -17,7 +17,7 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from airside.stack.moments import days_in, minutes_in, moment
+from airside.stack.moments import days_in, minutes_in, read_moment
 from airside.stack.numerals import Numeral, Role, fits, names_currency, numerals, role_of
 from airside.stack.tokens import BREAK, QUOTED, is_grouped, stands_alone
 
@@ -174,7 +174,7 @@ class Haystack:
         return names_currency(self._folded, value) or self._has_moment(value)
 
     def _has_moment(self, value: str) -> bool:
-        wanted = moment(value)
+        wanted = read_moment(value)
         if wanted is None:
             return False
         if self._days is None or self._minutes is None:

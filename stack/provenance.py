@@ -28,14 +28,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from airside.stack.agents import Recalled
+from airside.stack.asked import Asked
 from airside.stack.canonical import canonical, digest
+from airside.stack.choices import picks_of
 from airside.stack.events import ActionGated, RunSubmitted
-from airside.stack.exclusions import wanted, wanted_inputs
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
-from airside.stack.occurrence import Haystack, Json, fold, leaves
+from airside.stack.occurrence import Haystack, Json, leaves
 from airside.stack.paths import EVERY, Every, Parts, show_path
-from airside.stack.records import Records, is_file_name
+from airside.stack.records import Records
 from airside.stack.state import RunState, StepRecord
 from airside.stack.toolspec import Place, ToolSpec
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
@@ -122,8 +123,7 @@ class Tracer:
         self._records = Records(self._was_said, self._was_seen)
         self._fixed: list[Source] = []
         self._inputs: Json = None
-        self._named: Haystack | None = None
-        self._leaves: frozenset[str] = frozenset()
+        self._said: Asked | None = None
 
     def remember(self, records: Sequence[Recalled]) -> None:
         """Keep what memory answered: an agent that has seen a record may use it later."""
@@ -163,11 +163,13 @@ class Tracer:
         if subject.value in ("", [], {}) and not _is_choice(spec, subject):
             return subject.traced("configuration")
         if isinstance(subject.value, bool) or subject.value is None:
-            said = (subject.path[-1], subject.value) in _switches(self._inputs)
-            return subject.traced("request", "inputs") if said else subject.traced("nowhere")
+            if (subject.path[-1], subject.value) in _switches(self._inputs):
+                return subject.traced("request", "inputs")
+            return self._picked(subject, spec) or subject.traced("nowhere")
         role = _role(subject)
         told, *others = groups
-        found = _first(subject, role, told) or self._recorded(subject, spec.name)
+        found = _first(subject, role, told) or self._picked(subject, spec) or self._meant(subject, arguments, told)
+        found = found or self._recorded(subject, spec.name)
         for sources in others:
             if found is not None and found.origin != "nowhere":
                 return found
@@ -182,15 +184,34 @@ class Tracer:
         else:
             known = self._records.created(subject.value, subject.path, tool)
             if known is None:
-                origin, known = "named", self._records.named(subject.value, subject.path, tool, self._is_title)
+                is_title = self._said.is_title if self._said is not None else _never
+                origin, known = "named", self._records.named(subject.value, subject.path, tool, is_title)
         return None if known is None else subject.traced(origin, known.detail, whole=known.whole)
 
-    def _is_title(self, title: str) -> bool:
-        """Whether the request has a title in quotation marks, as a file's name, or as a value of its inputs."""
-        if self._named is None:
-            return False
-        by_name = is_file_name(title) and self._named.has(title)
-        return by_name or title in self._leaves or self._named.quotes(title)
+    def _picked(self, subject: Subject, spec: ToolSpec) -> Traced | None:
+        """Return what says that the request picks a choice in words that its tool declares, or names a flag."""
+        if self._said is None or subject.part == "content":
+            return None
+        choices, value = picks_of(spec.choices, subject.path) if spec.choices else (), subject.value
+        if choices:
+            return subject.traced("request", "in words") if self._said.picks(value, choices) else None
+        is_flag = isinstance(value, bool) and self._said.flags(subject.path[-1], value)
+        return subject.traced("request", "in words") if is_flag else None
+
+    def _meant(self, subject: Subject, arguments: Mapping[str, Json], told: Sequence[Source]) -> Traced | None:
+        """Return what the request says of a value that does not stand in it as such."""
+        asked, name = self._said, subject.path[-1]
+        if asked is None or subject.part == "content":
+            return None
+        if not isinstance(subject.value, str):
+            return subject.traced("request") if asked.lasts(name, subject.value) else None
+        siblings = _at(arguments, subject.path[:-1])
+        start, length = asked.start_of(name, subject.value, siblings) if isinstance(siblings, dict) else ("", "")
+        if not start:
+            return None
+        begins = Subject((*subject.path[:-1], start), siblings[start], "authority")
+        is_said = _first(begins, _role(begins), told) is not None
+        return subject.traced("request", f"{start} and {length}") if is_said else None
 
     def _was_said(self, value: str, at: int) -> bool:
         return any(read.said.hay.has(value) for read in self._reads[: at + 1])
@@ -220,17 +241,11 @@ class Tracer:
             self._fixed = [configuration]
             if UNTRUSTED not in asked.labels:
                 self._inputs = inputs
-                written = datetime.fromtimestamp(self._submitted.at_us / 1e6, UTC).date()
-                said: tuple[tuple[Part, str, Json], ...] = (
-                    ("authority", wanted(asked.text), wanted_inputs(inputs)),
-                    ("content", asked.text, inputs),
-                )
+                self._said = Asked(asked.text, inputs, datetime.fromtimestamp(self._submitted.at_us / 1e6, UTC).date())
                 self._fixed[:0] = [
-                    Source("request", "", Haystack(text, given, quotes=True, written=written), part)
-                    for part, text, given in said
+                    Source("request", "", self._said.authority, "authority"),
+                    Source("request", "", self._said.content, "content"),
                 ]
-                self._named = self._fixed[0].hay
-                self._leaves = frozenset(fold(each.strip()) for each in leaves(said[0][2]) if isinstance(each, str))
         return self._fixed
 
     @property
@@ -283,6 +298,18 @@ def _approved_values(spec: ToolSpec, gated: ActionGated) -> Iterator[tuple[Part 
     seen = list(subjects(spec, msgspec.json.decode(gated.arguments)))
     yield None, [each.value for each in seen if each.part == "authority"]
     yield "content", [each.value for each in seen if each.part == "content"]
+
+
+def _never(_: str) -> bool:
+    return False
+
+
+def _at(arguments: Mapping[str, Json], path: Path) -> Json:
+    """Return what stands at a path of arguments."""
+    value: Json = arguments
+    for part in path:
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return value
 
 
 def _leaves(value: Json, path: Path, place: Place, patterns: list[Parts] | None) -> Iterator[tuple[Path, Json, Part]]:

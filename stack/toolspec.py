@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import field
 
 from airside.stack.canonical import MAX_DEPTH, canonical, check_bounds, digest
+from airside.stack.choices import Choices, settled
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.explaining import problems
 from airside.stack.judging import Judge, TooMuch
@@ -40,6 +41,7 @@ class ToolSpec(Value, dict=True):  # for what is looked up at every step, and is
     `trusted_output` says that no outsider writes what the tool returns.  `memorable` = what it returns is offered to
     memory; no part of the version either.
     `resources` are pairs of a kind and the path of an argument: what the call is about, which policy may ask about.
+    `choices` are the words of a request that pick a value of an argument (`stack/choices.py`).
     """
 
     name: str
@@ -59,6 +61,7 @@ class ToolSpec(Value, dict=True):  # for what is looked up at every step, and is
     undoable: bool = False
     memorable: bool = False
     resources: tuple[tuple[str, str], ...] = ()
+    choices: Choices = ()
 
     @classmethod
     def build(cls, **fields: Any) -> ToolSpec:
@@ -83,8 +86,10 @@ class ToolSpec(Value, dict=True):  # for what is looked up at every step, and is
             if not _may_be_id(Place(schema), parse_path(path)):
                 text = f"{path!r:.80} is never an id, which is a text or a whole number"
                 raise InvalidConfig(f"tool {name}: resource {kind}: {text}")
-        if not fields.get("resources"):
-            fields.pop("resources", None)  # so that a tool without any keeps the version it had
+        fields["choices"] = _settled(schema, name, fields.get("choices", ()))
+        for each in ("resources", "choices"):
+            if not fields.get(each):
+                fields.pop(each, None)  # so that a tool without any keeps the version it had
         risk = fields.pop("risk", None) or RISK_OF[fields["effect"]]
         identity = {**fields, "parameters": schema, "risk": risk}
         version = digest(canonical(identity))[:16]
@@ -109,6 +114,48 @@ class ToolSpec(Value, dict=True):  # for what is looked up at every step, and is
     def content_paths(self) -> list[Parts]:
         """The parts of the paths of `content`."""
         return [parse_path(path) for path in self.content]
+
+
+def _settled(schema: dict[str, Any], name: str, choices: Choices) -> Choices:
+    """Return choices as their arguments take them; raise `InvalidConfig` for what is none of the tool's arguments."""
+    found = []
+    for path, picks in choices:
+        place = _place_of(schema, path)
+        if place is None:
+            raise InvalidConfig(f"tool {name}: choices of {path!r:.80}, which is none of its arguments")
+
+        def takes(value: Any, place: Place = place) -> bool:
+            return place.may_hold(lambda part: _takes(part, value))
+
+        found.append((path, settled(f"tool {name}: choices of {path!r:.80}", picks, takes)))
+    return tuple(found)
+
+
+def _place_of(schema: dict[str, Any], path: str) -> Place | None:
+    """Return the place of an argument that the schema names."""
+    if not _exists(schema, path):
+        return None
+    place = Place(schema)
+    for part in parse_path(path):
+        place = place.item() if part is EVERY else place.key(part)
+    return place
+
+
+def _takes(schema: Mapping[str, Any], value: Any) -> bool:
+    """Whether the keywords of one schema leave room for a choice."""
+    if "const" in schema or "enum" in schema:
+        choices = [schema["const"]] if "const" in schema else schema["enum"]
+        return any(canonical(choice) == canonical(value) for choice in choices)
+    kinds = schema.get("type")
+    named = [kinds] if isinstance(kinds, str) else kinds
+    return named is None or any(_is_of(value, kind) for kind in named)
+
+
+def _is_of(value: Any, kind: str) -> bool:
+    if isinstance(value, bool) or kind == "boolean":
+        return isinstance(value, bool) and kind == "boolean"
+    kinds: dict[str, type | tuple[type, ...]] = {"string": str, "integer": int, "number": (int, float)}
+    return isinstance(value, kinds.get(kind, ()))
 
 
 def _of_arguments(schema: dict[str, Any], name: str) -> dict[str, Any]:

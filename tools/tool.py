@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from airside.stack.calling import explained, wrong_call
+from airside.stack.choices import Declared as DeclaredChoices
+from airside.stack.choices import checked_choices
 from airside.stack.errors import AirsideError, InvalidConfig
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.ports import Candidate, LearnReply
@@ -36,6 +38,8 @@ class ToolError(AirsideError):
 class InDoubt(AirsideError):
     """Raise it in a tool to say: the call may or may not have happened."""
 
+
+_NO_CHOICES: DeclaredChoices = {}
 
 Keep = Callable[[Candidate], Awaitable[LearnReply]]
 
@@ -140,11 +144,12 @@ class Tool:
         trusted_output: bool = False,
         memorable: bool = False,
         resource: Declared = (),
+        choices: DeclaredChoices = _NO_CHOICES,
     ) -> Tool:
         """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
 
-        Raises `InvalidConfig` if the schema is not one of an object, or not valid, if `content` names what is none of
-        its arguments, or if the function would not get what was decided on.
+        Raises `InvalidConfig` if the schema is not one of an object, or not valid, if `content` or `choices` names what
+        is none of its arguments, or if the function would not get what was decided on.
         """
         signature = read_signature(fn, _checked_name(name), ToolContext)
         spec = ToolSpec.build(
@@ -164,6 +169,7 @@ class Tool:
             trusted_output=trusted_output,
             memorable=memorable,
             resources=checked_resources(name, resource),
+            choices=checked_choices(name, choices),
         )
         limits = _checked_process(name, process)
         if isinstance(json_schema, Derived):
@@ -215,6 +221,7 @@ def tool(
     trusted_output: bool = ...,
     memorable: bool = ...,
     resource: Declared = ...,
+    choices: DeclaredChoices = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; its JSON Schema comes from the annotations, its description from the docstring.
@@ -228,6 +235,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     `memorable` offers what it returns to memory, which keeps what is worth it (trusted little, unless the former).
     `resource` names what the call is about, as a pair of a kind and an argument, or a list of pairs (paths as in
     `content`): policy asks the app's resolver of the kind whose it is.
+    `choices` says in which words a request picks a value of an argument: `{"permission": {"r": ["read", "view"]}}`.
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
     wrong = wrong_call("@tool", _OF_TOOL, (), options, how="@tool(effect='read')")
