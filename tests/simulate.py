@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
 import msgspec
 
 from airside.stack.events import decode_event
 from airside.stack.story import tell
 from tests.simulation.checks import check_all
+from tests.simulation.plan import Plan, make_plan
 from tests.simulation.world import World
 
 
@@ -32,9 +35,9 @@ class Played:
     world: World
 
 
-def play(seed: int) -> Played:
+def play(seed: int, make: Callable[[Random], Plan] = make_plan) -> Played:
     """Play one seed to its end and check it."""
-    world = World(seed)
+    world = World(seed, make=make)
     world.run()
     check_all(world)
     return Played(

@@ -87,6 +87,6 @@ def test_only_ones_own_orders_and_account_may_be_seen_and_changed(local_ray: Non
     assert mine in users[ann]["orders"] and [each.answer for each in own] == [{"calls": 1, "failed": []}] * 4
     assert {each.reason_code for each in (change, look, account)} == {ReasonCode.POLICY_DENIED}
     assert nothing.reason_code is ReasonCode.RESOURCE_UNKNOWN
-    assert f"about order {mine!r} of {ann}" in told and f"about order {theirs!r} of {bob}" in refused
+    assert f"about order {mine!r} of {ann!r}" in told and f"about order {theirs!r} of {bob!r}" in refused
     assert counts["asked"] >= 7 and counts["late"] == counts["failed"] == 0
     until(lambda: not any(map(alive, seen)), "the stack to end")

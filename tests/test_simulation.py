@@ -6,15 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 
+import msgspec
 import pytest
 
 from airside.stack.calls import MAX_SENDS
 from airside.stack.instructions import Instructions
+from airside.stack.lookups import Lookups
 from airside.stack.machine import RunMachine
+from airside.stack.resources import Key, ResolveReply
+from airside.stack.sealing import unwrap
 from airside.stack.state import Phase
 from airside.tools.dispatch import Dispatcher
 from tests.simulate import main, play
+from tests.simulation.plan import ON_THINGS, plan_on_things
 
 CHUNKS = [range(first, first + 10) for first in range(0, 40, 10)]
 
@@ -24,6 +30,14 @@ def test_every_promise_holds_whatever_crashes(seeds: range) -> None:
     """No seed breaks a promise: effects at most once, governed before they happen, nothing acknowledged lost."""
     broken = {seed: played.violations for seed in seeds if (played := play(seed)).violations}
     assert broken == {}
+
+
+def test_nothing_is_granted_on_what_somebody_else_has_by_now() -> None:
+    """Things change hands while decisions wait, answers are kept, late, wrong and mixed up, and layers die."""
+    played = [play(seed, plan_on_things) for seed in range(30)]
+    assert {one.seed: one.violations for one in played if one.violations} == {}
+    assert all(sum(one.world.granted[tool] for one in played) > 20 for tool in ON_THINGS if tool != "give")
+    assert sum(one.crashes for one in played) > 20
 
 
 @pytest.mark.parametrize("seed", [3, 17])
@@ -87,6 +101,41 @@ def test_a_planted_early_send_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airside.stack.runlog.RunLog.durable", at_once)
     found = [text for seed in range(20) for text in play(seed).violations]
     assert any("without a durable intent" in text for text in found)
+
+
+def on_things(text: str, seeds: int = 60) -> bool:
+    """Whether some seed breaks a promise about things in these words."""
+    return any(text in said for seed in range(seeds) for said in play(seed, plan_on_things).violations)
+
+
+def test_a_planted_deaf_cache_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lookups that hear of no change decide on an owner of before."""
+    monkeypatch.setattr(Lookups, "changed", lambda *_: None)
+    assert on_things("from before it was asked for")
+
+
+def test_a_planted_cache_that_forgets_for_one_moment_only_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer from between the grant and the change may not be kept."""
+    changed = Lookups.changed
+
+    def forget(lookups: Lookups, keys: Iterable[Key], timeout_ms: int) -> None:
+        changed(lookups, keys, timeout_ms)
+        lookups._changing.clear()
+
+    monkeypatch.setattr(Lookups, "changed", forget)
+    assert on_things("from before it was asked for")
+
+
+def test_a_planted_answer_to_another_question_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that does not look what an answer answers is told of another thing, or another tenant's."""
+
+    def trusting(key: bytes, question: bytes, answer: bytes) -> ResolveReply:
+        body = unwrap(key, "resolved", answer)
+        assert body is not None
+        return msgspec.msgpack.decode(body[32:], type=ResolveReply)
+
+    monkeypatch.setattr("airside.stack.lookups.open_reply", trusting)
+    assert on_things("from before it was asked for")
 
 
 def test_the_last_line_is_the_summary(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from airside.stack.events import decode_event
 from airside.stack.ids import RunId
 from airside.stack.values import EffectClass, Spend
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, ToolError
-from tests.simulation.plan import QUORUM
+from tests.simulation.plan import ON_THINGS, QUORUM
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -31,6 +31,10 @@ KINDS: dict[str, tuple[EffectClass, bool, bool, int]] = {
     "wipe": ("irreversible", False, False, 0),
     "fat": ("write", True, False, 0),
     "forbidden": ("write", False, False, 0),
+    "take": ("write", True, False, 0),
+    "lend": ("external", True, False, 0),
+    "peek": ("read", False, False, 0),
+    "give": ("write", True, False, 0),
 }
 
 
@@ -57,6 +61,8 @@ class Ledger:
         self._world.note(f"EFFECT {tool}({n}) key {key} attempt {context.attempt}, number {self.counts[key]}")
         if self.counts[key] > 1:
             self._world.violation(f"{key}: {tool} happened {self.counts[key]} times")
+        if tool == "give":
+            self._world.things.give(context.tenant, n)
         self.done[key] = {"tool": tool, "n": n}
         return self.done[key]
 
@@ -119,6 +125,7 @@ def _make(world: World, name: str) -> Tool:
         cost_microusd=cost,
         reconcile=reconcile if reconciles else None,
         max_output_bytes=2000,
+        resource=("thing", "n") if name in ON_THINGS else (),
     )
 
 

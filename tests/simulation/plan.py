@@ -17,8 +17,13 @@ from airside.stack.values import Identity, Limits, Request
 POLICY = """
 version: VERSION
 rules:
-  - {id: reads, outcome: allow, when: {effect: [read]}}
-  - {id: works, outcome: allow, when: {tool: [note, pay, book, fat]}}
+  - {id: reads, outcome: allow, when: {tool: [look]}}
+  - {id: works, outcome: allow, when: {tool: [note, pay, book, fat, give]}}
+  - {id: own, outcome: allow, when: {tool: [take, peek], resource: {kind: thing, owner: principal}}}
+  - id: lend
+    outcome: require_approval
+    when: {tool: [lend], resource: {kind: thing, owner: principal}}
+    approval: {roles: [approver], expires_after_s: 20}
   - {id: no-large, outcome: deny, when: {tool: [pay], arguments: [{path: n, op: gt, value: 90}]}}
   - {id: never, outcome: deny, when: {tool: [forbidden]}}
   - id: not-theirs
@@ -34,10 +39,14 @@ rules:
     approval: {roles: [approver], quorum: 2, expires_after_s: 40}
 """
 BUNDLES: list[Bundle] = [load_bundle(POLICY.replace("VERSION", version)) for version in ("v1", "v2")]
-QUORUM = {"mail": 1, "wipe": 2}
+QUORUM = {"mail": 1, "wipe": 2, "lend": 1}
 
-TOOLS = ("look", "note", "pay", "book", "mail", "wipe", "fat", "forbidden", "nosuch")
-WEIGHTS = (4, 5, 5, 5, 4, 4, 1, 1, 1)
+TOOLS = ("look", "note", "pay", "book", "mail", "wipe", "fat", "forbidden", "nosuch", "take", "lend", "peek", "give")
+WEIGHTS = (4, 5, 5, 5, 4, 4, 1, 1, 1, 5, 2, 5, 5)
+ON_THINGS = ("take", "lend", "peek", "give")
+"""Tools that say which thing they are about."""
+
+MAX_THING = 4
 AGENTS = ("a", "b", "c")
 ROUTES = ("single", "single", "spender", "pipe", "hand", "fan", "join", "deep", "rounds")
 ODD_ROUTES = ("raiser", "garbage", "hanger", "canceller", "circle", "nowhere", "slow")
@@ -82,6 +91,36 @@ def make_plan(rng: Random) -> Plan:
     )
 
 
+def plan_on_things(rng: Random) -> Plan:
+    """Generate a plan whose runs give away what others are about to use, while gates, executors and runtimes die."""
+    tenants = (TenantId("tenant0"), TenantId("tenant1"))
+    runs = []
+    for number in range(8):
+        inputs = {agent: _on_things(rng) for agent in AGENTS}
+        runs.append(
+            RunPlan(
+                run_id=mint_run(rng.randbytes),
+                identity=Identity(
+                    principal=PrincipalId(rng.choice(("ann", "abe"))),
+                    tenant=tenants[number % 2],
+                    roles=("clerk",),
+                    scopes=("work",),
+                ),
+                request=Request(text="", inputs=Raw(json.dumps(inputs).encode()), route=rng.choice(("single", "pipe"))),
+                limits=Limits(max_refusals=10),
+                start_s=rng.random() * 0.1,
+            )
+        )
+    kinds = ("policy", "executor", "runtime", "partition")
+    crashes = {point: rng.choice(kinds) for point in rng.sample(range(1, 400), rng.choice((0, 2, 5)))}
+    return Plan(tenants=tenants, runs=tuple(runs), crashes=crashes, faults=rng.choice((0.0, 0.02)))
+
+
+def _on_things(rng: Random) -> list[dict[str, Any]]:
+    tools = rng.choices(("take", "peek", "give", "lend"), (3, 3, 4, 1), k=8)
+    return [{"tool": tool, "args": {"n": rng.choice((0, 2, 2, rng.randint(0, MAX_THING)))}} for tool in tools]
+
+
 def _budget(rng: Random) -> tuple[Cap, ...]:
     return (
         Cap(unit="tool_calls", limit=rng.choice((0, 2, 5, 9))),
@@ -123,7 +162,7 @@ def make_actions(rng: Random) -> list[dict[str, Any]]:
             actions.append(actions[-1])
             continue
         tool = rng.choices(TOOLS, WEIGHTS)[0]
-        good = {"n": rng.randint(0, 99)}
+        good = {"n": rng.randint(0, MAX_THING if tool in ON_THINGS else 99)}
         bad = rng.choice(({"n": "1"}, {}, {"n": 1, "z": 2}, {"n": True}, {"n": -1}))
         actions.append({"tool": tool, "args": bad if rng.random() < 0.06 else good})
     return actions

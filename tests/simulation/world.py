@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from airside.stack import events as ev
 from airside.stack.gate import Gate
 from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import NO_ISSUER, IssuerId, RunId, TenantId, mint_executor, root_of
-from airside.stack.local import LocalPolicy
+from airside.stack.lookups import Lookups
 from airside.stack.spending import Spending
 from airside.stack.spent import Spent, spent_of
 from airside.tools.dispatch import Dispatcher
@@ -25,6 +26,7 @@ from tests.simulation.people import SEAL, People, SimApprovals
 from tests.simulation.plan import BUNDLES, Plan, make_plan
 from tests.simulation.ports import SimJournal
 from tests.simulation.runtime import Driver, Runtime
+from tests.simulation.things import SimPolicy, SimResolvers, Things
 
 LONGEST_S = 3_600.0
 """Nothing a run may wait for takes an hour: what has not ended by then never will."""
@@ -36,9 +38,9 @@ _OWNER: contextvars.ContextVar[Owner] = contextvars.ContextVar("owner", default=
 class World:
     """Everything of one seed."""
 
-    def __init__(self, seed: int, plan: Plan | None = None) -> None:
+    def __init__(self, seed: int, plan: Plan | None = None, *, make: Callable[[Random], Plan] = make_plan) -> None:
         self.rng = Random(seed)
-        self.plan = plan or make_plan(self.rng)
+        self.plan = plan or make(self.rng)
         self.loop = ManualLoop()
         self.loop.set_task_factory(_make_task)
         self.loop.set_exception_handler(lambda loop, context: None)
@@ -58,6 +60,9 @@ class World:
         self.gates = 0
         self.issuer = NO_ISSUER
         self.tools = LocalTools(self._dispatcher)
+        self.things = Things(self)
+        self.granted: Counter[str] = Counter()
+        self.resolvers = SimResolvers(self)
         self.policy = self._policy()
         self.memory = LocalMemory(self.now_us)
         self.approvals = SimApprovals(self)
@@ -204,12 +209,20 @@ class World:
             journal=self.journal.append,
         )
 
-    def _policy(self) -> LocalPolicy:
+    def _policy(self) -> SimPolicy:
         """Make a gate as the actor does: the executor is fenced first, then the journal says what was spent."""
         bundle = BUNDLES[1 if self.rng.random() < 0.2 else 0]
         self.gates += 1
         self.issuer = IssuerId(f"iss_{self.gates}")
         self.tools.dispatcher.issuer = self.issuer
+        lookups = Lookups(
+            self.resolvers,
+            {"thing": self.resolvers.resolver.terms},
+            seal_key=SEAL,
+            issuer=self.issuer,
+            now_us=self.now_us,
+            at_work_ms=max(spec.timeout_ms for spec in self.specs) if self.gates > 1 else 0,
+        )
         gate = Gate(
             bundle=bundle,
             tools=self.specs,
@@ -218,8 +231,9 @@ class World:
             random=self.rng.randbytes,
             spending=Spending((), self.plan.budgets, self._spent()),
             issuer=self.issuer,
+            on_change=lookups.changed,
         )
-        return LocalPolicy(gate)
+        return SimPolicy(self, gate, lookups)
 
     def _spent(self) -> Iterator[Spent]:
         for stream, entries in self.journal.local.streams.items():
