@@ -105,10 +105,11 @@ class Remote:
         It raises `LayerUnavailable`, and `ItemFailed` for an item the layer refused without an answer of its own.
         """
         decode = (msgspec.json.Decoder(reply) if json_reply else msgspec.msgpack.Decoder(reply)).decode
-        settings, send_one = self._settings, self.insist if insist else self.call
+        settings = self._settings
 
         async def send(batch: list[bytes]) -> Sequence[bytes]:
-            answers: Sequence[bytes] = await send_one(method, batch)
+            # Sent once: what is sent again is each item by itself, so that none goes on which nobody waits for.
+            answers: Sequence[bytes] = await self.call(method, batch)
             return answers
 
         coalescer = Coalescer(send, max_batch=settings.max_batch, in_flight=_in_flight(settings))
