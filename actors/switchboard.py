@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from airside.actors.layer import now_us
+from airside.actors.layer import logger, now_us
 from airside.actors.stubs import Remote, RemoteJournal
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import SYSTEM_TENANT, PrincipalId, parse_run
@@ -15,16 +15,35 @@ from airside.stack.journaling import Append, Entry
 from airside.stack.messages import Order
 from airside.stack.switches import STREAM, Switches, SwitchThrown
 
+PATIENCE_S = 20.0
+"""Longest an order waits until a switch is confirmed: a layer that is held is killed after 10 s, and back soon."""
+
+
+def _note(task: asyncio.Future[None]) -> None:
+    """Log how it went on with a switch that nobody waits for any more."""
+    error = None if task.cancelled() else task.exception()
+    if error is None:
+        logger.warning("a switch that was late is thrown everywhere", extra={"action": "switch_late"})
+    else:
+        logger.error("a switch was not confirmed: %s", error, extra={"action": "switch_unconfirmed"})
+
 
 class Switchboard:
     """The single writer of the stream of switches."""
 
     def __init__(
-        self, journal: RemoteJournal, policy: Remote, *, tenants: Collection[str], tools: Collection[str]
+        self,
+        journal: RemoteJournal,
+        policy: Remote,
+        *,
+        tenants: Collection[str],
+        tools: Collection[str],
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._journal = journal
         self._policy = policy
         self._known: dict[str, Collection[str]] = {"tenant": tenants, "tool": tools}
+        self._patience_s = patience_s
         self._count = 0
         self._writing = asyncio.Lock()
         self.switches = Switches()
@@ -39,8 +58,8 @@ class Switchboard:
 
         Raises `InvalidInput` for a target that does not exist, or an end that is over: a switch with a slip of the pen
         in it protects nobody.
-        Raises `LayerUnavailable` if a layer could not be told: the switch is durable then, and holds for every layer
-        from its next start, but one may be at work that has not heard of it.
+        Raises `LayerUnavailable` if a layer could not be told, or has not confirmed it in time; it says whether the
+        switch is durable, and so holds for every layer from its next start.  It is gone on with.
         """
         self._check(order.scope, order.target)
         if order.action == "switch_off" and 0 != order.until_us <= now_us():
@@ -54,8 +73,22 @@ class Switchboard:
             why=order.why,
             until_us=order.until_us,
         )
+        durable = asyncio.Event()
+        throwing = asyncio.ensure_future(self._carry_out(thrown, durable))
+        if throwing not in (await asyncio.wait({throwing}, timeout=self._patience_s))[0]:
+            throwing.add_done_callback(_note)
+            raise LayerUnavailable(
+                f"{thrown}: on record, so it holds for every layer from its next start; but the gate, which tells the "
+                f"executors, has not confirmed it in {self._patience_s:.0f} s, and is told again"
+                if durable.is_set()
+                else f"{thrown}: the journal has not confirmed it in {self._patience_s:.0f} s; it may be on record yet"
+            )
+        throwing.result()
+
+    async def _carry_out(self, thrown: SwitchThrown, durable: asyncio.Event) -> None:
         async with self._writing:  # of two orders at once, both are thrown
             await self._write(thrown)
+        durable.set()
         await self._policy.insist("refresh")
 
     async def _write(self, thrown: SwitchThrown) -> None:

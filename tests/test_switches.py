@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airside.actors.layer import now_us
 from airside.actors.orders import switch_target
 from airside.actors.switchboard import Switchboard
-from airside.stack.errors import InvalidInput, Misuse
+from airside.stack.errors import InvalidInput, LayerUnavailable, Misuse
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.local import LocalJournal
@@ -148,3 +148,38 @@ def test_all_is_not_meant_by_who_names_something() -> None:
     assert switch_target({"all": True}) == ("all", "")
     with pytest.raises(Misuse, match="all is everything"):
         switch_target({"all": "acme"})
+
+
+class Silent(Layers):
+    """A journal or a gate that does not answer until it is let."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.go_on = asyncio.Event()
+
+    async def append(self, append: Append) -> AppendReply:
+        """Keep entries, when it may."""
+        if self.what == "journal":
+            await self.go_on.wait()
+        return await super().append(append)
+
+    async def insist(self, method: str, *streams: Any) -> Any:
+        """Be told, when it may."""
+        if self.what == "gate" and method == "refresh":
+            await self.go_on.wait()
+        return await super().insist(method, *streams)
+
+
+@pytest.mark.parametrize(("what", "says"), [("journal", "the journal has not"), ("gate", "on record, so it holds")])
+async def test_a_switch_that_a_layer_does_not_confirm_says_what_is_not_known_and_is_gone_on_with(
+    what: str, says: str
+) -> None:
+    layers = Silent(what)
+    it = Switchboard(layers, layers, tenants=["acme"], tools=["pay"], patience_s=0.01)  # type: ignore[arg-type]
+    with pytest.raises(LayerUnavailable, match=says):
+        await it.throw(order("tool", "pay"))
+    layers.go_on.set()
+    while not layers.told:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0)
+    assert [s.target for s in it.switches.off(1)] == ["pay"]
