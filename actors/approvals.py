@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from airside.actors.announcing import GIVEN_UP_S, Announcer, OnApproval
-from airside.actors.layer import Layer, LayerConfig, control, logger, now_us, steady_us
+from airside.actors.layer import LayerConfig, control, logger, now_us, steady_us
 from airside.actors.serving import ListMethod
 from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
+from airside.actors.watched import WatchedLayer
 from airside.stack.approvals import (
     Approval,
     ApprovalBook,
@@ -38,7 +39,7 @@ CHECK_S = 10.0
 """How long an edit waits for Policy to look at it: longer than Policy takes to be restarted, and a person waits."""
 
 
-class Approvals(Layer):
+class Approvals(WatchedLayer):
     """One command at a time: an event is durable before the book takes it in, so two approvers cannot both win."""
 
     def __init__(self, config: LayerConfig, webhook_secret: str = "", on_approval: OnApproval | None = None) -> None:

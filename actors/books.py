@@ -33,6 +33,9 @@ neighbours, for an operator, or for a machine.
 END_AFTER = 3
 """Deaths of processes of its own, where nobody else can be to blame, after which a run is ended."""
 
+HELD_AFTER = 2
+"""Layers that a run's requests held after which it is ended: once may be chance, and the request is sent again."""
+
 BROKEN_AFTER = 6
 """Activations that broke off for an error of the run's own after which it is ended."""
 
@@ -47,7 +50,7 @@ class Placed:
     `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
     admission is; `condemned` = it is to end so: no runtime takes it up any more; `asked` = it or a child may have
     waited for approval.  `losses` = processes that died under it and others, `deaths` = those that were its alone,
-    `broken` = activations that failed by themselves.
+    `broken` = activations that failed by themselves, `held` = layers that its requests held.
     """
 
     tenant: TenantId
@@ -60,6 +63,7 @@ class Placed:
     losses: int = 0
     deaths: int = 0
     broken: int = 0
+    held: int = 0
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
     condemned: ev.KillRequested | ev.CancelRequested | None = None
     durable: asyncio.Event = field(default_factory=asyncio.Event)

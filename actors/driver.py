@@ -74,7 +74,6 @@ class Driver(Watching):
         self._routes = frozenset(routes)
         self._version = version
         self._ended: OrderedDict[RunId, bytes] = OrderedDict()
-        self._changed: asyncio.Event = asyncio.Event()
         self._work: asyncio.Event = asyncio.Event()
 
     async def start(self) -> None:
@@ -96,7 +95,7 @@ class Driver(Watching):
         self._queue = AdmissionQueue(self._share, settings.cell_concurrency)
         self._load = LoadLimit(settings.cell_concurrency, late_s=settings.lease_s * LATE_SHARE)
         self._queue.places = self._load.limit
-        self._fleet.open(settings, self._seat_lost, self._busy, self._is_late)
+        self._fleet.open(settings, self._seat_lost, self._busy, self._is_late, self._layer_held)
         self._spawn(self.forever(self._fleet.watch(self._blame)))  # first: what lives on needs its lease renewed
         await self._switchboard.load()
         await self._recover()
@@ -127,6 +126,7 @@ class Driver(Watching):
 
     async def _admitted(self, admit: Admit) -> Ticket:
         verdict = judge(admit, self._identities, self._routes, self._version)
+        self.pulse.leave()
         if isinstance(verdict, Ticket):
             return verdict
         return await self._enter(verdict) or Ticket(run_id=verdict.run_id)
@@ -219,6 +219,7 @@ class Driver(Watching):
                 self._finish(run_id, placed.tenant, placed.events[-1])  # its runtime died before it could say so
                 return
         await self._claim(run_id, placed)
+        self.pulse.leave()
         placed.seat, placed.parked, placed.in_doubt = seat.key, False, False
         await seat.activate(encode(Activation(run_id=run_id, events=tuple(placed.events))))
         if self._fleet.seat(seat.key) is None:
@@ -272,6 +273,7 @@ class Driver(Watching):
 
     def _reported(self, report: Report) -> bool:
         self._take_in(report)
+        self.pulse.leave()
         return True
 
     def _take_in(self, report: Report) -> None:
@@ -358,6 +360,7 @@ class Driver(Watching):
 
     async def _delivered(self, message: Delivery) -> bool:
         await self._bring(message)
+        self.pulse.leave()
         return True
 
     async def _bring(self, message: Delivery) -> None:
@@ -440,8 +443,7 @@ class Driver(Watching):
         if placed is None:
             return  # it ended just now
         placed.condemned = event
-        await placed.durable.wait()
-        self._spawn(self._bring(Delivery(run_id=run_id, event=ev.encode_event(event))))
+        self._spawn(self._tell_to_end(placed, Delivery(run_id=run_id, event=ev.encode_event(event))))
         if not await self._ends_within(run_id, STOP_S):
             seat = self._fleet.seat(placed.seat)
             if seat is not None and await self._fleet.holds(seat, run_id):
@@ -449,12 +451,9 @@ class Driver(Watching):
             if not await self._ends_within(run_id, self.config.settings.lease_s):
                 raise LayerUnavailable(f"{run_id} has not ended yet; it will, for nothing takes it up again")
 
-    async def _ends_within(self, run_id: RunId, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while run_id in self._runs:
-                    await self._changed.wait()
-        return run_id not in self._runs
+    async def _tell_to_end(self, placed: Placed, order: Delivery) -> None:
+        await placed.durable.wait()  # which the journal may keep waiting for: then it ends after that
+        await self._bring(order)
 
     async def health(self) -> dict[str, Any]:
         """Return who and how this is."""
@@ -472,6 +471,7 @@ class Driver(Watching):
             "runtimes": self._fleet.stats(),
             "runtimes_made": self._fleet.made,
             "killed_runaways": self._killed_runaways,
+            "layers_held": list(self._layers_held),
             "places": self._load.limit,
             "halvings": self._load.halvings,
             "suspected": self._suspects.suspected(boot_s()),

@@ -97,13 +97,21 @@ class Fleet:
         self._seats: dict[str, Seat] = {}
         self._by_group: dict[str, Seat] = {}
 
-    def open(self, settings: Settings, lost: Lost, busy: Callable[[], set[str]], late: Callable[[float], None]) -> None:
+    def open(
+        self,
+        settings: Settings,
+        lost: Lost,
+        busy: Callable[[], set[str]],
+        late: Callable[[float], None],
+        layer_held: Callable[[str, Stall], None],
+    ) -> None:
         """Bind to the driver: `lost` is called once for a dead seat; `busy()` are the seats with working runs.
 
-        `late` is told after each beat how late the latest process of a node is.
+        `late` is told after each beat how late a node's latest process is, `layer_held` of a layer that was killed.
         """
         self._settings = settings
         self.late = late
+        self.layer_held = layer_held
         self._starts = asyncio.Semaphore(MAKING_AT_ONCE)
         self._lost = lost
         self._busy = busy

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.layer import Layer, LayerConfig, control, now_us
+from airside.actors.layer import LayerConfig, control, now_us
 from airside.actors.serving import ListMethod
 from airside.actors.stubs import Remote, encode, encode_json
+from airside.actors.watched import WatchedLayer
 from airside.stack.auth import Authenticator
 from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.directory import Directory
@@ -25,7 +26,7 @@ from airside.stack.reasons import ReasonCode, reason_of
 from airside.stack.values import MAX_REQUEST_BYTES, Identity, Request, decode_json
 
 
-class Ingress(Layer):
+class Ingress(WatchedLayer):
     """The only layer that makes identities."""
 
     def __init__(
@@ -76,6 +77,7 @@ class Ingress(Layer):
             ticket = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
         except (LayerUnavailable, ItemFailed) as error:
             ticket = _refused(ReasonCode.INTERNAL_ERROR, error.message)
+        self.pulse.leave()
         self._counts["accepted" if ticket.run_id else "refused"] += 1
         return ticket
 

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from airside.actors.journal_store import JournalStore
-from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.layer import LayerConfig, control, logger, now_us
 from airside.actors.serving import ListMethod
 from airside.actors.telemetry import Telemetry
+from airside.actors.watched import WatchedLayer
 from airside.stack.errors import text_of
 from airside.stack.journaling import Append, AppendReply
 
@@ -27,7 +28,7 @@ LIGHT = 1000
 MAX_DETAIL_CHARS = 500
 
 
-class Journal(Layer):
+class Journal(WatchedLayer):
     """The single writer of the journal's file."""
 
     def __init__(self, config: LayerConfig, chain_key: bytes) -> None:
@@ -56,6 +57,7 @@ class Journal(Layer):
         if not appends:
             return [refusal for _, refusal in read]
         future: asyncio.Future[list[AppendReply]] = asyncio.get_running_loop().create_future()
+        self.pulse.leave()
         self._waiting.append((appends, future))
         if self._committing is None:
             self._committing = asyncio.ensure_future(self._commit_all())

@@ -24,6 +24,7 @@ from ray.exceptions import RayError
 from airside.actors.logs import log_folder, log_to_stderr
 from airside.actors.serving import TICKET, ListMethod
 from airside.actors.settings import Settings
+from airside.stack.asking import UNWATCHED, Pulse
 from airside.stack.clocks import SteadyClock
 
 logger = logging.getLogger("airside")
@@ -79,6 +80,8 @@ def _insist_on_begin(actor: Any) -> None:
 class Layer:
     """Base of the actors."""
 
+    pulse: Pulse = UNWATCHED
+
     def __init__(self, config: LayerConfig) -> None:
         self.config = config
         self._started = False
@@ -104,10 +107,14 @@ class Layer:
                 gc.freeze()
                 gc.set_threshold(20_000, 20, 50)
                 await self.start()
+                self.begun()
                 self._started = True
 
     async def start(self) -> None:
         """Open what the layer needs."""
+
+    def begun(self) -> None:
+        """Take in that it has opened it."""
 
     async def begin(self) -> int:
         """Start if need be; return the process id.  Launch calls it to know that the layer works."""
@@ -138,6 +145,8 @@ class Layer:
         What is there waits for no task.
         """
         tasks = [answer for answer in answers if isinstance(answer, asyncio.Future)]
+        for task in tasks:
+            task.add_done_callback(self._worked)
         if tasks and len(tasks) == len(answers):
             await asyncio.wait(tasks, timeout=GRACE_S)
         return [
@@ -146,6 +155,9 @@ class Layer:
             else answer
             for answer in answers
         ]
+
+    def _worked(self, _: object) -> None:
+        self.pulse.leave()  # a loop with much to do is not one that is held
 
     def _ticket(self, task: asyncio.Future[bytes]) -> bytes:
         ticket = TICKET + secrets.token_bytes(12)

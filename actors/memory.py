@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from airside.actors.layer import Layer, LayerConfig, control, logger, now_us
+from airside.actors.layer import LayerConfig, control, logger, now_us
 from airside.actors.serving import ListMethod
+from airside.actors.watched import WatchedLayer
 from airside.memory.embedder import Embedder
 from airside.memory.erasing import Erasure
 from airside.memory.rules import MemoryRules
@@ -25,7 +26,7 @@ from airside.stack.warrants import Warrants
 Given = TypeVar("Given")
 
 
-class Memory(Layer):
+class Memory(WatchedLayer):
     """Recalls, learns, and makes go."""
 
     def __init__(self, config: LayerConfig, embedder: Callable[[], Embedder], rules: MemoryRules) -> None:

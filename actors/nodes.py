@@ -40,6 +40,9 @@ class Watcher(Protocol):
     def died(self, key: str, excused: bool) -> None:
         """Take in that a process is certainly dead, or that its lease is over; `excused` = nobody in it did that."""
 
+    def layer_held(self, layer: str, stall: Stall) -> None:
+        """Take in that a layer was killed because its loop was held."""
+
     def late(self, late_s: float) -> None:
         """Take in how late the latest process of a node is, or the watch itself."""
 
@@ -122,6 +125,8 @@ class Nodes:
                 self._watcher.died(key, key in seen.lapsed)
         for key, stall in seen.stalls.items():
             self._watcher.stalled(key, Stall(*stall))
+        for layer, run_id, held_s, where in seen.held:
+            self._watcher.layer_held(layer, Stall(run_id, held_s, where))
 
     def _lose(self, node: Node) -> None:
         """Give up a node whose leases are over; should Ray know it alive, it is found again with new processes only."""

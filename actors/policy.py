@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from airside.actors.books import ORDER_PURPOSE
-from airside.actors.layer import Layer, LayerConfig, control, now_us, steady_us
+from airside.actors.layer import LayerConfig, control, now_us, steady_us
 from airside.actors.serving import ListMethod
 from airside.actors.stubs import Remote, RemoteResolvers
+from airside.actors.watched import NOBODY, WatchedLayer, inside
 from airside.stack.directory import Directory
 from airside.stack.gate import Gate, GateReply, GateRequest, Proposed
 from airside.stack.ids import Buffered, RunId, mint_issuer
@@ -37,7 +38,7 @@ from airside.stack.undoing import UndoGate, UndoReply, UndoRequest, streams_for
 _SPANS: tuple[Per, ...] = ("month", "day", "minute")
 
 
-class Policy(Layer):
+class Policy(WatchedLayer):
     """Decides about calls."""
 
     def __init__(
@@ -142,12 +143,16 @@ class Policy(Layer):
         return await self.answer_soon([self._decide.begin(item, self._decided) for item in batch])
 
     def _decided(self, request: GateRequest) -> GateReply | Awaitable[GateReply]:
+        return inside(self.pulse, request.run_id, self._decided_or_asked, request)
+
+    def _decided_or_asked(self, request: GateRequest) -> GateReply | Awaitable[GateReply]:
         wanted = self._gate.wanted(request)
         return self._counted(self._gate.decide(request)) if wanted is None else self._when_known(request, wanted)
 
     async def _when_known(self, request: GateRequest, wanted: Wanted) -> GateReply:
         """Decide about a call when it is known what resources it is about."""
-        return self._counted(self._gate.decide(request, await self._lookups.answers(wanted)))
+        answers = await self._lookups.answers(wanted)
+        return self._counted(inside(self.pulse, request.run_id, self._gate.decide, request, answers))
 
     def _counted(self, reply: GateReply) -> GateReply:
         self._decisions[reply.decision.outcome] += 1
@@ -156,12 +161,18 @@ class Policy(Layer):
     async def spend(self, batch: list[bytes]) -> list[bytes]:
         """Reserve what each decision of a batch can cost, or say why it may not be made."""
         await self.ready()
-        return self._spend.all(batch, self._gate.spend)
+        return self._spend.all(batch, self._spent)
+
+    def _spent(self, request: SpendRequest) -> SpendReply:
+        return inside(self.pulse, request.run_id, self._gate.spend, request)
 
     async def check(self, batch: list[bytes]) -> list[bytes]:
         """Say of each proposal why it cannot be its tool's arguments, nothing if it can; decides nothing."""
         await self.ready()
-        return self._check.all(batch, self._gate.check)
+        return self._check.all(batch, self._checked)
+
+    def _checked(self, proposed: Proposed) -> str:
+        return inside(self.pulse, NOBODY, self._gate.check, proposed)
 
     async def undo(self, batch: list[bytes]) -> list[bytes]:
         """Grant the undo of each call of a batch, or say why not: on a sealed order, by what the journal says."""
@@ -172,7 +183,7 @@ class Policy(Layer):
         bodies = await self._journal.insist("bodies", streams_for(request))
         body = unwrap(self.config.seal_key, ORDER_PURPOSE, request.order)
         order = None if body is None else msgspec.msgpack.decode(body, type=Order)
-        return self._undo_gate.decide(request, order, bodies, self._gate.switches)
+        return inside(self.pulse, request.run_id, self._undo_gate.decide, request, order, bodies, self._gate.switches)
 
     async def close(self, batch: list[bytes]) -> list[bytes]:
         """Forget runs that have ended; what they used stays counted on their tenants."""

@@ -235,6 +235,10 @@ class PulseReader:
 
     async def innermost(self) -> str:
         """Return the line of code the loop's thread is at ("" if the process is gone), even inside C code."""
+        return next(iter(await self.frames()), "")
+
+    async def frames(self) -> list[str]:
+        """Return the lines of code the loop's thread is in, innermost first; none if the process is gone."""
         path = Path(f"/proc/{self._where.pid}/fd/{self._where.dump_fd}")
         try:
             before = path.stat().st_size  # noqa: ASYNC240 - memory, not disk
@@ -242,8 +246,8 @@ class PulseReader:
             await asyncio.sleep(_DUMP_WAIT_S)
             dump = path.read_bytes()[before:]  # noqa: ASYNC240 - memory, not disk
         except OSError:
-            return ""
-        return innermost(dump.decode(errors="replace"), self._where.thread)
+            return []
+        return frames(dump.decode(errors="replace"), self._where.thread)
 
 
 def favour(thread: int) -> None:
@@ -297,10 +301,8 @@ def born(pid: int) -> int:
     return int(fields[19])
 
 
-def innermost(dump: str, thread: int) -> str:
-    """Return the innermost frame of a thread in what `faulthandler` wrote, as `file:line in function`."""
+def frames(dump: str, thread: int) -> list[str]:
+    """Return the frames of a thread in what `faulthandler` wrote, innermost first, as `file:line in function`."""
     _, _, rest = dump.partition(f"0x{thread:016x}")
-    found = _FRAME.search(rest.partition("\n\n")[0])
-    if found is None:
-        return ""
-    return f"{found['file']}:{found['line']} in {found['function']}"
+    found = _FRAME.finditer(rest.partition("\n\n")[0])
+    return [f"{frame['file']}:{frame['line']} in {frame['function']}" for frame in found]

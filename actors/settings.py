@@ -46,6 +46,13 @@ class Settings(BaseSettings):
     It is longer than a garbage collection or a large JSON takes; with a heartbeat it is a second.
     """
 
+    layer_stall_s: Annotated[float, Field(gt=0)] = 10.0
+    """A layer (the gate, the journal, ...) whose event loop one thing holds for so long is killed; Ray restarts it.
+
+    It is much longer than `stall_s`, for everybody waits for its restart.  The Driver gets at most half of `lease_s`:
+    nobody renews leases while it is held.
+    """
+
     lease_s: Annotated[float, Field(ge=1)] = 10.0
     """A process that acts (a runtime, an executor) ends itself when its lease was not renewed for so long.
 

@@ -76,13 +76,15 @@ class StallWatch:
     """Says whether a loop is held; fed by samples, one every `every_s`.
 
     A loop is held if the same reading was seen for `stall_s`, the time not counted in which it could not run.  Where
-    nobody can be named it gets `patience` times as long, for all its runs suffer the kill.
+    nobody can be named it gets `patience` times as long, for all its runs suffer the kill.  A loop that is `ours` needs
+    no name, for nobody is blamed: it gets that only where the code it is in may not be what holds it.
     """
 
-    def __init__(self, *, stall_s: float, every_s: float, patience: float = 3.0) -> None:
+    def __init__(self, *, stall_s: float, every_s: float, patience: float = 3.0, ours: bool = False) -> None:
         self._stall_s = stall_s
         self._longest_s = LATE_BEATS * every_s
         self._patience = patience
+        self._ours = ours
         self._seen: Reading | None = None
         self._since_s = self._sampled_s = 0.0
         self._turned_s = 0.0
@@ -124,6 +126,7 @@ class StallWatch:
         that waited longest waited `longest_s`.
         """
         counted_s = self.counted_s(now_s)
-        bound_s = self._stall_s * (1.0 if named and self._seen is not None and self._seen.inside else self._patience)
+        can_tell = named and self._seen is not None and (self._ours or self._seen.inside != "")
+        bound_s = self._stall_s * (1.0 if can_tell else self._patience)
         idle_s = counted_s - waited_s
         return ran_s > bound_s or min(idle_s, counted_s - longest_s) > bound_s or idle_s > bound_s * SURE

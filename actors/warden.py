@@ -1,7 +1,8 @@
 """Warden: one a node.  Reads the pulses of its node's processes, extends their leases, kills, and sees them dead.
 
-It decides nothing: the Driver says whom to watch and until when they may live.  It needs neither Ray's control service
-nor the process's help, so that what it kills is certainly dead.
+Of runtimes and executors it decides nothing: the Driver says whom to watch and until when they may live.  The layers
+show themselves, and one whose loop is held it ends by itself.  It needs neither Ray's control service nor the process's
+help, so that what it kills is certainly dead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from airside.actors.pulse import PulseReader, Where, boot_s, favour, kill, lives
 from airside.actors.stalls import Reading, StallWatch, Waiting
 from airside.actors.strays import sweep
 
+SHORT_S = 0.8
+"""The patience that the two bounds below are for; for a longer one they are longer in proportion."""
+
 HOLDING_CPU_S = 0.1
 """A thread that waits for the interpreter's lock wakes up every 5 ms, which adds up to far less in `stall_s`."""
 
@@ -24,6 +28,9 @@ HOLDING_BEATS = 3
 
 DEATH_S = 2.0
 """Longest wait for a process to be gone after SIGKILL: one with much memory takes a while to be taken down."""
+
+FRAMES = 12
+"""Frames of a held layer's stack that are logged: the method is among them."""
 
 GOING_S = 1.5
 """Longest wait for a process that Ray was told to end, where nothing is urgent."""
@@ -41,11 +48,28 @@ class Stall(NamedTuple):
     where: str
 
 
+class Bounds(NamedTuple):
+    """For how long a layer's loop may be held, and for how long if another thread keeps the interpreter's lock."""
+
+    held_s: float
+    locked_s: float
+
+
+class Held(NamedTuple):
+    """A layer that was killed because its loop was held, and what is known of that."""
+
+    layer: str
+    run_id: str
+    held_s: float
+    where: str
+
+
 class Seen(NamedTuple):
     """What a beat found: the node's clock, the loops that are held, and the processes that are dead.
 
     `lapsed` = those of the dead whose lease was over; `late_s` = how long ago the loop turned that was longest in
-    turning since the beat before, held ones left aside: what a machine is late when it has too much to carry.
+    turning since the beat before, held ones left aside: what a machine is late when it has too much to carry.  `held` =
+    the layers that were killed since then.
     """
 
     stamp_s: float
@@ -53,18 +77,26 @@ class Seen(NamedTuple):
     dead: list[str]
     lapsed: list[str]
     late_s: float
+    held: list[Held]
 
 
 class Ward:
-    """One process the Warden looks after; raises `OSError` when made if it cannot be read."""
+    """One process the Warden looks after; raises `OSError` when made if it cannot be read.
 
-    def __init__(self, where: Where, *, stall_s: float, every_s: float) -> None:
+    `ours` = all code of its loop is ours, so that it is held whether or not a run is named.
+    """
+
+    def __init__(
+        self, where: Where, *, stall_s: float, every_s: float, patience: float = 3.0, ours: bool = False
+    ) -> None:
+        self.where = where
         self.pulse = PulseReader(where)
         self.stall: Stall | None = None
         self.age_s = 0.0
         self._thread = where.native
         self._suspect_s = stall_s / 2
-        self._watch = StallWatch(stall_s=stall_s, every_s=every_s)
+        self._longer = max(1.0, stall_s / SHORT_S)
+        self._watch = StallWatch(stall_s=stall_s, every_s=every_s, patience=patience, ours=ours)
         self._waiting = Waiting()
         self._beats = 0
 
@@ -83,7 +115,7 @@ class Ward:
         used = self.pulse.usages() if suspected else {self._thread: self.pulse.usage()}
         self._waiting.sample(now_s, used, self.pulse.is_ready)
         ran_s = self._waiting.ran_s(self._thread)
-        evident = ran_s > HOLDING_CPU_S or beats - self._beats > HOLDING_BEATS
+        evident = ran_s > HOLDING_CPU_S * self._longer or beats - self._beats > HOLDING_BEATS * self._longer
         held = self._watch.stalled(
             now_s,
             named=evident,
@@ -101,6 +133,9 @@ class Warden(Layer):
     def __init__(self, config: LayerConfig) -> None:
         super().__init__(config)
         self._wards: dict[tuple[str, Where], Ward] = {}
+        self._layers: dict[str, Ward] = {}
+        self._held: list[Held] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._late_s = 0.0
 
     async def start(self) -> None:
@@ -114,7 +149,54 @@ class Warden(Layer):
         while True:
             for ward in list(self._wards.values()):
                 self._look(ward)
+            for layer, ward in list(self._layers.items()):
+                self._look_at_layer(layer, ward)
             await asyncio.sleep(self.config.settings.heartbeat_s)
+
+    # Layers: looked after without anybody's order, for those who could give one may be what is held.
+
+    async def look_after(self, layer: str, where: tuple[int, ...], bounds: tuple[float, float]) -> bool:
+        """Look after a layer of this node from now on; return whether that can be done."""
+        await self.ready()
+        place, known, (held_s, locked_s) = Where(*where), self._layers.get(layer), bounds
+        if known is None or known.where != place:
+            every_s, patience = self.config.settings.heartbeat_s, locked_s / held_s
+            try:
+                ward = Ward(place, stall_s=held_s, every_s=every_s, patience=patience, ours=True)
+            except (OSError, ValueError):
+                return False
+            self._layers[layer] = ward
+        return True
+
+    def _look_at_layer(self, layer: str, ward: Ward) -> None:
+        try:
+            if not lives(ward.where):
+                del self._layers[layer]
+                return
+            ward.look(boot_s())
+        except OSError as error:  # as in `_look`
+            logger.warning("%s was not looked at: %s", layer, error, extra={"action": "not_looked_at"})
+            return
+        if ward.stall is not None:
+            del self._layers[layer]
+            task = asyncio.ensure_future(self._end_layer(layer, ward, ward.stall))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _end_layer(self, layer: str, ward: Ward, stall: Stall) -> None:
+        """Kill a layer whose loop is held; Ray restarts it, and who waits for it goes on waiting."""
+        frames = await ward.pulse.frames()
+        logger.error(
+            "%s is held for %.1f s by %s and is killed; it is at %s",
+            layer,
+            stall.held_s,
+            stall.run_id or "nobody known",
+            " < ".join(frames[:FRAMES]),
+            extra={"action": "layer_held"},
+        )
+        self._held.append(Held(layer, stall.run_id, stall.held_s, next(iter(frames), "")))
+        if not await self.kill(ward.where):
+            logger.error("%s is not known to be dead", layer, extra={"action": "layer_not_killed"})
 
     def _look(self, ward: Ward) -> None:
         try:
@@ -153,7 +235,8 @@ class Warden(Layer):
             if ward.stall is not None:
                 stalls[key] = ward.stall._replace(where=await ward.pulse.innermost())
         late_s, self._late_s = self._late_s, 0.0
-        return Seen(boot_s(), stalls, dead, lapsed, late_s)
+        held, self._held = self._held, []
+        return Seen(boot_s(), stalls, dead, lapsed, late_s, held)
 
     def _ward(self, key: str, where: Where) -> Ward | None:
         """Return who is looked after; None if it hides its pulse, or is gone just now: it must not go on.

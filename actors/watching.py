@@ -8,16 +8,21 @@ that nobody who hears of the death is faster.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import time
+from collections import deque
 from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from airside.actors.books import BROKEN_AFTER, END_AFTER, SUSPECT_AFTER, Placed
+from airside.actors.books import BROKEN_AFTER, END_AFTER, HELD_AFTER, SUSPECT_AFTER, Placed
 from airside.actors.fleet import Fleet, Seat
-from airside.actors.layer import Layer, LayerConfig, logger, now_us, steady_us
+from airside.actors.layer import LayerConfig, logger, now_us, steady_us
 from airside.actors.pulse import boot_s
 from airside.actors.stubs import RemoteJournal, RemoteTools
-from airside.actors.warden import Stall
+from airside.actors.warden import Bounds, Stall
+from airside.actors.watched import WatchedLayer
 from airside.stack import events as ev
 from airside.stack.deadlines import Deadlines
 from airside.stack.ending import ending
@@ -31,11 +36,14 @@ _PAUSE_S = 0.1
 ENDING_AT_ONCE = 16
 """Late runs that are being ended at once, so that a queue whose time is over leaves the journal to others too."""
 
+HELD_SHOWN = 16
+"""Layers that were held of which the driver still tells."""
+
 STOPPING_S = 4.0
 """Longest wait for an executor to stop a run's calls: it takes a fraction of a second, if it can."""
 
 
-class Watching(Layer):
+class Watching(WatchedLayer):
     """What `Driver` is made on."""
 
     _journal: RemoteJournal
@@ -47,8 +55,10 @@ class Watching(Layer):
         self._fleet = fleet
         self._runs: dict[RunId, Placed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._changed: asyncio.Event = asyncio.Event()
         self._suspects = Suspects(lambda tenant: f"{tenant}~{secrets.token_hex(4)}")
         self._killed_runaways = 0
+        self._layers_held: deque[str] = deque(maxlen=HELD_SHOWN)
         self._ending = asyncio.Semaphore(ENDING_AT_ONCE)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -64,6 +74,13 @@ class Watching(Layer):
 
     async def _stop(self, run_id: RunId, event: ev.KillRequested | ev.CancelRequested) -> None:
         """End a live run, and return when it has ended: `Driver`'s."""
+
+    async def _ends_within(self, run_id: RunId, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while run_id in self._runs:
+                    await self._changed.wait()
+        return run_id not in self._runs
 
     async def _bodies(self, run_ids: list[RunId]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = await self._journal.remote.insist("bodies", run_ids)
@@ -104,10 +121,35 @@ class Watching(Layer):
             return None
         return self._suspects.part(self._runs[here[0]].tenant, here, now_s=boot_s())
 
-    def _condemn(self, run_id: RunId, why: str) -> None:
-        self._runs[run_id].condemned = ev.KillRequested(
-            by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us()
+    def bounds(self) -> Bounds:
+        """Return for how long the driver's own loop may be held: leases must outlast that and its restart."""
+        most_s = min(self.config.settings.layer_stall_s, self.config.settings.lease_s / 2)
+        return Bounds(most_s, most_s)
+
+    def _layer_held(self, layer: str, stall: Stall) -> None:
+        """Take in that a layer was killed because its loop was held; a run whose requests did that again is ended."""
+        who, where = stall.run_id or "nobody known", stall.where or "an unknown place"
+        logger.error(
+            "%s was held for %.1f s by %s at %s, and is restarted",
+            *(layer, stall.held_s, who, where),
+            extra={"action": "layer_held"},
         )
+        since = datetime.fromtimestamp(time.time() - stall.held_s, UTC).isoformat(timespec="seconds")
+        self._layers_held.append(f"{layer}: about {stall.held_s:.1f} s from {since} by {who} at {where}")
+        run_id = root_of(RunId(stall.run_id))
+        placed = self._runs.get(run_id)
+        if placed is None:
+            return
+        placed.held += 1
+        if placed.held >= HELD_AFTER and placed.condemned is None:
+            self._killed_runaways += 1
+            why = f"its request held {layer} for {stall.held_s:.1f} s at {where}, the second time"
+            self._spawn(self._end_late(run_id, self._condemn(run_id, why)))
+
+    def _condemn(self, run_id: RunId, why: str) -> ev.KillRequested:
+        event = ev.KillRequested(by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us())
+        self._runs[run_id].condemned = event
+        return event
 
     # Deadlines.
 

@@ -17,6 +17,9 @@ EXPECTED = ("approvals", "driver", "executor/0", "ingress", "journal", "policy")
 _SHOWN = 5
 """Tenants, switches and the like that the screen shows of each kind; how many more there are is said."""
 
+_HELD = 3
+"""Layers that were held of which the screen tells: the latest."""
+
 
 def status(as_json: AsJson = False, state_dir: StateDir = HERE) -> None:
     """Show the layers, runs, what waits for people, switches and spend; exit code 1 if a layer is down."""
@@ -57,6 +60,7 @@ def screen(layers: dict[str, dict[str, Any]], whole: dict[str, Any]) -> list[str
     driver = layers["driver"]
     if "down" not in driver:
         lines += _runs(driver, layers["approvals"])
+        lines += [f"was held, and restarted: {brief(line, 250)}" for line in driver.get("layers_held", ())[-_HELD:]]
     lines += _switches(whole["switches"])
     lines += _spend(layers["policy"].get("used") or {})
     lines += [f"warning: {brief(warning, 300)}" for warning in whole["warnings"]]

@@ -94,7 +94,10 @@ class ReasonCode(_Code):
 
     CANCELLED = "cancelled", "The run's owner withdrew it."
     KILLED_BY_OPERATOR = "killed_by_operator", "An operator killed it."
-    KILLED_RUNAWAY = "killed_runaway", "It stopped yielding, and the driver killed the process it ran in."
+    KILLED_RUNAWAY = (
+        "killed_runaway",
+        "It held a process that others need, or cost several their lives: the driver ended it.",
+    )
 
     AGENT_ERROR = "agent_error", "The agent's code raised an error."
     AGENT_TIMEOUT = "agent_timeout", "The agent did not decide before its deadline."

@@ -20,6 +20,7 @@ from airside.actors.warden import Stall
 from airside.stack import events as ev
 from airside.stack.admission import AdmissionQueue, TenantShare
 from airside.stack.directory import Directory, Principal, Tenant
+from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.load import LEAST, LoadLimit
 from airside.stack.messages import Delivery, Order
@@ -151,7 +152,7 @@ async def test_a_kill_that_nobody_confirmed_is_repeated_until_the_process_is_dea
 
     monkeypatch.setattr("airside.actors.fleet.ray.kill", lambda handle, no_restart: None)
     fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
-    fleet.open(CONFIG.settings, note, set, lambda late_s: None)
+    fleet.open(CONFIG.settings, note, set, lambda late_s: None, lambda layer, stall: None)
     nodes = fleet.nodes = Nodes(False, False, False, True)  # type: ignore[assignment]
     seat = Seat(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
     fleet._sit(seat)
@@ -259,3 +260,30 @@ async def test_what_is_late_takes_up_no_more_runs_until_it_is_in_time() -> None:
     for number in range(LEAST + 1):
         assert driver._queue.offer(TenantId("acme"), RunId(f"run_{number}"), now_us=0) is None
     assert len(list(driver._queue.take())) == LEAST  # the others wait
+
+
+async def test_a_run_whose_request_held_a_layer_twice_is_ended_and_nobody_for_a_layer_that_names_nobody() -> None:
+    driver = Parting(2)
+    guilty, other = driver.runs
+    ended: list[RunId] = []
+
+    async def end(run_id: RunId, event: Any) -> None:
+        ended.append(run_id)
+        assert "held policy" in event.why and "the second time" in event.why
+
+    driver._end_late = end  # type: ignore[method-assign, assignment]
+    for stalled in (stall(), stall(guilty), stall(other), stall("run_over_already"), stall()):
+        driver._layer_held("policy", stalled)
+    assert driver.condemned() == []
+    driver._layer_held("policy", stall(f"{guilty}.1-0"))  # a branch is its root's
+    await asyncio.gather(*driver._tasks)
+    assert driver.condemned() == ended == [guilty]
+
+
+async def test_a_kill_whose_run_the_journal_has_not_confirmed_yet_says_so_instead_of_waiting() -> None:
+    driver = LoneDriver()
+    driver.config = LayerConfig(Settings(lease_s=1), Path("unused"), seal_key=KEY)
+    driver._runs[RUN] = Placed(tenant=TenantId("acme"), epoch=0)
+    with pytest.raises(LayerUnavailable, match="has not ended yet; it will"):
+        await driver._obey(ORDER, RUN)
+    assert driver._runs[RUN].condemned is not None

@@ -19,7 +19,7 @@ from airside.actors.pulse import (
     PulseWriter,
     Where,
     boot_s,
-    innermost,
+    frames,
     kill,
     lives,
 )
@@ -108,6 +108,46 @@ async def test_a_process_that_hides_its_pulse_is_dead_before_it_is_called_so(tmp
         assert (await warden.beat(0.0, {"a": tuple(where)})).dead == ["a"] and not lives(where)
 
 
+@pytest.mark.parametrize("code", ["while True: pass", "time.sleep(1e6)", "re.compile('(a+)+$').match('a' * 64 + 'b')"])
+async def test_a_layer_whose_loop_is_held_is_killed_and_named_by_a_warden_that_nobody_calls(
+    code: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with held(code) as where:
+        warden = Warden(LayerConfig(Settings(heartbeat_s=0.02), tmp_path))
+        assert await warden.look_after("policy", tuple(where), (0.3, 30.0))
+        await asyncio.to_thread(until, lambda: not lives(where), "it to be dead")
+        await asyncio.gather(*warden._ending)
+    (found,) = (await warden.beat(0.0, {})).held
+    assert (found.layer, found.run_id) == ("policy", "run_guilty") and found.where.endswith("in hold")
+    assert "policy is held" in caplog.text and "in hold < <string>" in caplog.text
+    assert (await warden.beat(0.0, {})).held == []  # it is told once
+
+
+async def test_a_layer_from_whose_loop_a_thread_keeps_the_interpreter_gets_longer_and_nobody_is_named(
+    tmp_path: Path,
+) -> None:
+    lock = "import threading; threading.Thread(target=re.compile('(a+)+$').match, args=('a' * 64 + 'b',)).start()"
+    with held(f"pulse.leave(); {lock}\n    while True: pulse.turn(); time.sleep(0.01)") as where:
+        warden = Warden(LayerConfig(Settings(heartbeat_s=0.02), tmp_path))
+        assert await warden.look_after("journal", tuple(where), (0.3, 1.2))
+        await asyncio.to_thread(until, lambda: not lives(where), "it to be dead")
+        await asyncio.gather(*warden._ending)
+    (found,) = (await warden.beat(0.0, {})).held
+    assert (found.layer, found.run_id) == ("journal", "") and found.held_s >= 1.2
+
+
+async def test_a_layer_that_turns_is_left_alone_and_one_that_died_is_looked_after_no_more(tmp_path: Path) -> None:
+    turning = "i = 0\n    while True: i += 1; pulse.turn(); time.sleep(0.01)"
+    with held(turning) as where:
+        warden = Warden(LayerConfig(Settings(heartbeat_s=0.02), tmp_path))
+        assert await warden.look_after("policy", tuple(where), (0.3, 0.3))
+        until_s = boot_s() + 1.0
+        await asyncio.to_thread(until, lambda: boot_s() > until_s, "three times its bound to pass")
+        assert lives(where) and warden._layers.keys() == {"policy"}
+    await asyncio.to_thread(until, lambda: not warden._layers, "it to be forgotten")
+    assert (await warden.beat(0.0, {})).held == [] and not await warden.look_after("policy", tuple(where), (0.3, 0.3))
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -144,7 +184,7 @@ def test_a_lease_that_is_renewed_does_not_end_the_process_and_leaves_its_alarms_
 
 
 def test_a_dump_without_the_thread_says_nothing() -> None:
-    assert innermost("Fatal\n", 7) == "" and innermost("Thread 0x0000000000000007 (most recent call first):\n", 7) == ""
+    assert frames("Fatal\n", 7) == frames("Thread 0x0000000000000007 (most recent call first):\n", 7) == []
 
 
 class Steps:

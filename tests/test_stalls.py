@@ -41,6 +41,15 @@ def test_a_loop_held_outside_any_agent_gets_longer() -> None:
     assert not watch.stalled(now) and watch.stalled(now + STALL_S)
 
 
+@given(named=st.booleans(), inside=st.sampled_from(["", "run_a"]), beats=st.integers(0, 60))
+def test_a_loop_that_is_ours_needs_no_name_but_evidence(named: bool, inside: str, beats: int) -> None:
+    watch = StallWatch(stall_s=STALL_S, every_s=EVERY_S, ours=True)
+    for beat in range(beats + 1):
+        watch.sample(beat * EVERY_S, Reading(7, 7, inside))
+    held_s, bound_s = beats * EVERY_S, STALL_S if named else 3 * STALL_S
+    assert watch.stalled(held_s + 1e-6, named=named) == (held_s + 1e-6 > bound_s)
+
+
 def test_a_long_turn_of_many_runs_is_nobodys_fault() -> None:
     watch, now = watched([(i * EVERY_S, Reading(7, i, "run_a")) for i in range(100)])
     assert not watch.stalled(now)

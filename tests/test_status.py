@@ -36,6 +36,7 @@ def layers_of(tenants: int, runtimes: int = 1, **down: str) -> dict[str, dict[st
     found |= {f"runtime/tenant-{n}/abcdef": {**health, "runs": 3, "working": 2} for n in range(runtimes)}
     load = {f"tenant-{n}": {"running": n % 7, "waiting": n, "estimate": 2.0} for n in range(tenants)}
     found["driver"] |= {"live": 9, "parked": 2, "in_doubt": ["run_x"], "tenants": load, "runtimes": list(found)}
+    found["driver"] |= {"layers_held": [f"policy: about 10.{n} s by run_x at gate.py:{n} in decide" for n in range(9)]}
     found["policy"] |= {"used": {f"tenant/tenant-{n}": {"cost_microusd a day": n} for n in range(tenants)}}
     found["approvals"] |= {"pending": 4}
     return found | {name.replace("_", "/"): {"down": why} for name, why in down.items()}
@@ -60,6 +61,7 @@ def test_the_screen_says_what_an_operator_asks_first() -> None:
         "12345",
         "9 live: 3 at work, 3 queued, 2 parked, 1 in doubt; waiting for people: 4",
         "switched off: tool pay",
+        "was held, and restarted: policy: about 10.8 s by run_x at gate.py:8 in decide",
         "tenant tenant-2: 2 at work, 2 queued",
         "spent of budgets, tenant/tenant-2: 2 cost_microusd a day",
         "warning: tool pay cannot be called",
