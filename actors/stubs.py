@@ -130,10 +130,10 @@ class Remote:
 
         async def call(item: Any) -> Reply:
             data = encoder(item)
-            answer: bytes = await coalescer.call(data)
-            if not answer.startswith(NO_ANSWER):
-                return decode(answer)  # nearly always; every further coroutine is paid for by every step
             try:
+                answer: bytes = await coalescer.call(data)
+                if not answer.startswith(NO_ANSWER):
+                    return decode(answer)  # nearly always; every further coroutine is paid for by every step
                 return await settled(data, answer)
             except LayerUnavailable:
                 if not insist:
