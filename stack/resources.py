@@ -27,6 +27,9 @@ MAX_ID_CHARACTERS = 512
 MAX_RESOURCE_BYTES = 8192
 """What a resolver may say of one resource: facts to decide on, not the resource itself."""
 
+SHOWN_ATTRIBUTES = 20
+"""Attributes of one resource that a person is shown; what is left out is said."""
+
 SHARED = TenantId("*")
 """The tenant of a resource that all tenants use; no tenant can be called so."""
 
@@ -88,7 +91,10 @@ class ResourceFact(Value):
         if self.state != "found":
             return f"{text}: {self.state}{f', {self.detail}' if self.detail else ''}"
         owner = "nobody's" if self.owner is None else f"owner {self.owner!r}"
-        shown = [f"{_as_name(name)}={value!r:.100}" for name, value in self.attributes.items()]
+        first = list(self.attributes.items())[:SHOWN_ATTRIBUTES]
+        shown = [f"{_as_name(name):.100}={value!r:.100}" for name, value in first]
+        if (left := len(self.attributes) - len(first)) > 0:
+            shown.append(f"and {left:,} attributes that are not shown")
         return ", ".join([f"{text}: {owner}", *["shared"] * self.shared, str(self.sensitivity), *shown])
 
 

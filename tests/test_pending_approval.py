@@ -87,3 +87,23 @@ def test_what_is_known_of_a_resource_is_shown_in_one_line() -> None:
     (shown,) = [line for line in lines if line.startswith("     about ")]
     assert shown.startswith("     about order 'o1\\n!! to: ") and "status='open\\nsent'" in shown
     assert not any(line.startswith(("!! ", "x")) for line in lines) and "\u2028" not in "".join(lines)
+
+
+def test_what_is_shown_of_a_resource_is_bounded_and_no_text_of_it_passes_for_another_part() -> None:
+    """An owner or an attribute may be named by an outsider; what is left out is said."""
+    known = ResourceFact(
+        kind="order",
+        path="order_id",
+        declared="order_id",
+        state="found",
+        id="o1",
+        owner="eve, restricted, status='paid'",
+        sensitivity="internal",
+        attributes={"x='1', total": 5} | {f"name{n}": "y" * 1000 for n in range(500)},
+    )
+    shown = str(known)
+    assert shown.startswith(
+        "order 'o1' (order_id): owner \"eve, restricted, status='paid'\", internal, \"x='1', total\"=5,"
+    )
+    assert shown.endswith("and 481 attributes that are not shown") and len(shown) < 3000
+    assert known.brief() == "order 'o1' of \"eve, restricted, status='paid'\""
