@@ -1,7 +1,7 @@
 """The part of a run's machine that is about one call: gate, approval, intent, execution, doubt.
 
 A call that was sent and not answered may have happened.  A tool that can be asked again under the same key is
-(`resuming`); any other goes to `in_doubt`, and is never sent twice.
+(`resuming`), unless it held the event loop it ran on; any other goes to `in_doubt`, and is never sent twice.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class CallHandlers(MachineBase):
         if result.reason_code in _NOT_STARTED:
             return self._not_started(result.error)
         if result.reason_code in _MAYBE and s.gated.effect != "read":
-            return self._recover()
+            s.ambiguous = True
+            return self._doubt() if result.held else self._recover()
         s.unsettled.pop(self._key(), None)
         self._take_in(result)
         self._use(output_bytes=len(bytes(result.output)))

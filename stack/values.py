@@ -220,13 +220,17 @@ Proposal = Action | Finish | Handoff
 
 
 class ToolResult(Value):
-    """A call's outcome, normalised: `output` is JSON when `ok`, `error` a sentence when not."""
+    """A call's outcome, normalised: `output` is JSON when `ok`, `error` a sentence when not.
+
+    `held`: the call held the event loop it ran on until its time was over, so it is not sent again by itself.
+    """
 
     ok: bool
     output: Raw = NULL
     error: str = ""
     reason_code: ReasonCode = ReasonCode.COMPLETED
     duration_us: int = 0
+    held: bool = False
 
     def value(self) -> Any:
         """Decode the output."""

@@ -23,9 +23,10 @@ from airside.stack.ports import ExecuteRequest
 from airside.stack.sealing import SEAL_BYTES, wrap
 from airside.stack.switches import Switches, SwitchThrown
 from airside.stack.values import ToolResult
-from airside.tools.dispatch import _THREADS, Dispatcher
+from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
 from airside.tools.outcomes import normalise
+from airside.tools.running import THREADS
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError, Toolset, flatten, tool
 from tests.helpers import EXECUTOR, KEY, RUN, SECOND, grant_for, granted
 
@@ -73,7 +74,7 @@ async def test_a_grant_is_used_at_most_once() -> None:
     results = await asyncio.gather(*[run(dispatcher, request) for _ in range(5)])
     assert [r.ok for r in results].count(True) == 1 and len(paid) == 1
     assert {r.reason_code for r in results if not r.ok} == {"grant_invalid"}
-    assert dispatcher.stats() == {"calls": 1, "refused": 4, "active": 0, "states": 0}
+    assert dispatcher.stats() == {"calls": 1, "refused": 4, "active": 0, "states": 0, "loops": 0, "held_loops": 0}
 
 
 async def test_a_key_that_was_used_takes_no_other_arguments() -> None:
@@ -227,7 +228,7 @@ async def test_a_restarted_executor_voids_every_outstanding_grant() -> None:
 # What a tool answers.
 
 
-async def test_plain_functions_run_in_threads_and_coroutines_on_the_loop() -> None:
+async def test_no_tools_code_runs_on_the_executors_loop() -> None:
     seen: dict[str, int] = {}
 
     def plain() -> str:
@@ -242,7 +243,7 @@ async def test_plain_functions_run_in_threads_and_coroutines_on_the_loop() -> No
     dispatcher = made(*tools, in_threads=True)
     for number, each in enumerate(tools):
         assert (await run(dispatcher, granted(each.spec, nonce=bytes([number])))).value() == each.name[0]
-    assert seen["coroutine"] == threading.get_ident() != seen["plain"]
+    assert len({threading.get_ident(), *seen.values()}) == 3
 
 
 async def test_a_slow_plain_tool_does_not_hold_up_another() -> None:
@@ -629,16 +630,16 @@ async def test_a_call_that_waits_for_a_thread_does_not_start_once_its_run_is_ove
 ) -> None:
     pay, paid = counter()
     dispatcher = made(pay, in_threads=True)
-    for _ in range(_THREADS):
-        await dispatcher._slots.take(TenantId("globex"))
+    for _ in range(THREADS):
+        await dispatcher._runner.slots.take(TenantId("globex"))
     call = asyncio.ensure_future(run(dispatcher, granted(pay.spec)))
-    while not dispatcher._slots.waiting:  # noqa: ASYNC110 - it has no event
+    while not dispatcher._runner.slots.waiting:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0)
     if by == "release":
         await dispatcher.release(RUN)
     else:
         dispatcher.switches.apply(switched_off())
-    dispatcher._slots.give_back(TenantId("globex"))
+    dispatcher._runner.slots.give_back(TenantId("globex"))
     assert (await call).reason_code == reason and paid == []
     dispatcher.switches = Switches()
     other = granted(pay.spec, run_id="run_" + "1" * 24, nonce=b"another")
@@ -692,7 +693,7 @@ async def test_release_forgets_a_state_that_failed_to_open() -> None:
     dispatcher = made(Toolset("s", (pay,), refuse))
     await run(dispatcher, granted(pay.spec))
     await dispatcher.release(RUN)
-    assert not dispatcher._opening
+    assert not dispatcher._states._opening
 
 
 # Declaring tools.

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -28,18 +25,21 @@ from airside.stack.canonical import digest
 from airside.stack.claims import MAX_ATTEMPTS, Appender, claim
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.grants import Grant, GrantRefused, open_grant
-from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, EffectKey, ExecutorId, IssuerId, RunId, TenantId, mint_executor
+from airside.stack.ids import NO_ISSUER, EffectKey, ExecutorId, IssuerId, RunId, TenantId, mint_executor
 from airside.stack.ports import ExecuteReply, ExecuteRequest, Memory
 from airside.stack.reasons import ReasonCode
 from airside.stack.speaker import speaking
 from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.answers import Answers
-from airside.tools.fair import FairSlots
+from airside.tools.jobs import Job
 from airside.tools.keeping import keeper
 from airside.tools.launcher import Call
+from airside.tools.loops import Held, HeldUp, NotBegun
 from airside.tools.outcomes import normalise, refuse, unexpected, unfit
 from airside.tools.processes import InvalidArguments, InvalidOutput, Processes
+from airside.tools.running import Runner
+from airside.tools.states import State, States
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
 from airside.tools.used import UsedGrants
 
@@ -47,9 +47,6 @@ Kept = TypeVar("Kept", RunId, EffectKey)
 
 _KEPT = 100_000
 """Runs whose latest epoch or end, and keys whose arguments, an executor remembers; older grants have long expired."""
-
-_THREADS = 32
-"""Plain functions run in threads, so that a slow one does not hold up the others; for a free one tenants take turns."""
 
 
 class _Barred(Exception):
@@ -82,21 +79,18 @@ class Dispatcher:
         self._on_refusal = on_refusal
         self._journal = journal
         self._memory = memory
-        self._tools, self._toolsets = flatten(tools)
+        self._tools, toolsets = flatten(tools)
         self._key = seal_key
         self._now_us = now_us
         self._used = UsedGrants()
         self._answers = Answers()
         self._arguments: OrderedDict[EffectKey, str] = OrderedDict()
-        self._at_work: dict[EffectKey, asyncio.Future[None]] = {}
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._over: OrderedDict[RunId, None] = OrderedDict()
-        self._states: dict[tuple[str, RunId], Any] = {}
-        self._opening: dict[tuple[str, RunId], asyncio.Lock] = {}
         self._processes = Processes(self._tools)
         self._deadlines: dict[RunId, dict[asyncio.Timeout, asyncio.Future[None]]] = {}
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tool") if in_threads else None
-        self._slots = FairSlots(_THREADS)
+        self._runner = Runner(in_threads=in_threads)
+        self._states = States(toolsets, self._runner)
         self.calls = 0
         self.refused = 0
         self.active = 0
@@ -147,7 +141,8 @@ class Dispatcher:
         """Stop the calls of a run that is over, and close the states it holds.
 
         A call in a process of its own is dead when this returns, one that awaits has been cancelled; a plain function
-        in this process cannot be stopped, only no longer waited for.  None begins after this, whatever was granted.
+        in this process, or one that holds its event loop, cannot be stopped, only no longer waited for.  None begins
+        after this, whatever was granted.
         """
         _remember(self._over, run_id, None)
         stopping = dict(self._deadlines.get(run_id, {}))
@@ -156,21 +151,17 @@ class Dispatcher:
                 deadline.reschedule(asyncio.get_running_loop().time())
         if stopping:
             await asyncio.wait(stopping.values())
-        for key in [key for key, lock in self._opening.items() if key[1] == run_id and not lock.locked()]:
-            del self._opening[key]
-        for name, held_run in [key for key in self._states if key[1] == run_id]:
-            state = self._states.pop((name, held_run))
-            # A state that cannot be closed is the toolset's problem, not the finished run's.
-            with contextlib.suppress(Exception):
-                await self._call(partial(self._toolsets[name].close, state), SYSTEM_TENANT)
+        await self._states.release(run_id)
 
     def close(self) -> None:
-        """End the processes of tools."""
+        """End the processes and event loops of tools."""
         self._processes.close()
+        self._runner.loops.close()
 
     def stats(self) -> dict[str, int]:
         """Return counts since this incarnation began."""
-        return {"calls": self.calls, "refused": self.refused, "active": self.active, "states": len(self._states)}
+        own = {"calls": self.calls, "refused": self.refused, "active": self.active, "states": len(self._states)}
+        return {**own, **self._runner.loops.stats()}
 
     def _objection(self, grant: Grant | None, request: ExecuteRequest) -> ToolResult | None:
         """Return why the call may not start, or None; a grant that passes is used up."""
@@ -284,17 +275,12 @@ class Dispatcher:
             keep=keeper(self._memory, request.grant) if found.process is None else None,
         )
         changes = found.spec.effect != "read"
-        try:
-            # One that has a process of its own converts them there.
-            arguments = {} if found.process else found.convert(orjson.loads(request.arguments))
-        except Exception as error:
-            return unfit(error, grant.attempt, changes)
         if found.process is not None:
             await self._processes.open()  # a launcher's start is not the call's time
         try:
             async with self._deadline(grant.run_id, context.deadline_s) as deadline:
                 with speaking(found.name, grant.tenant, grant.run_id):
-                    output = await self._attempt(grant, request, found, context, arguments)
+                    return await self._attempt(grant, request, found, context)
         except TimeoutError as error:
             if not deadline.expired():
                 return unexpected(error, changes)
@@ -304,6 +290,13 @@ class Dispatcher:
             if found.process is not None:
                 text += "; its process is dead"
             return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_TIMEOUT)
+        except (Held, HeldUp) as error:
+            if not deadline.expired():
+                raise asyncio.CancelledError from None
+            timed_out = refuse(ReasonCode.TOOL_TIMEOUT, error.message)
+            return msgspec.structs.replace(timed_out, held=isinstance(error, Held))
+        except NotBegun as error:
+            return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -320,7 +313,6 @@ class Dispatcher:
             return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
         except BaseException as error:
             return unexpected(error, changes)
-        return normalise(output, found.spec.max_output_bytes)
 
     @contextlib.asynccontextmanager
     async def _deadline(self, run_id: RunId, seconds: float) -> AsyncIterator[asyncio.Timeout]:
@@ -337,139 +329,83 @@ class Dispatcher:
                 del self._deadlines[run_id]
             over.set_result(None)
 
-    async def _attempt(
-        self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext, arguments: dict[str, Any]
-    ) -> Any:
+    async def _attempt(self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext) -> ToolResult:
         """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool.
 
         An earlier attempt may still be at work here (a thread cannot be stopped): it is waited for first.
         """
-        earlier = self._at_work.get(context.idempotency_key) if context.attempt > 1 else None
-        if earlier is not None:
-            await asyncio.wait([earlier])
+        if context.attempt > 1:
+            await self._runner.wait_for(context.idempotency_key)
+        state: State | None = None
         if found.toolset is not None:
             try:
-                state = await self._state(self._toolsets[found.toolset], context)
+                state = await self._states.of(found.toolset, context)
+            except (Held, HeldUp, NotBegun):
+                raise
             except Exception as error:
                 if context.attempt > 1:
                     raise InDoubt(f"toolset {found.toolset}: {text_of(error)}") from None
                 raise ToolError(f"toolset {found.toolset}: {text_of(error)}") from None
-            context = replace(context, state=state)
+            context = replace(context, state=state.value)
         if context.attempt > 1 and found.reconcile is not None:
-            done = await self._reconciled(found, found.reconcile, context)
-            if done is not NOT_DONE:
+            done = await self._reconciled(found, found.reconcile, context, state)
+            if done is not None:
                 return done
         if found.process is not None:
-            return await self._in_process(grant, request, found, context)
-        if found.context_parameter is not None:
-            arguments = {**arguments, found.context_parameter: context}
-        return await self._call(partial(found.function, **arguments), context.tenant, grant)
+            return self._finish(found, await self._in_process(grant, request, found, context))
 
-    async def _reconciled(self, found: Tool, reconcile: Reconcile, context: ToolContext) -> Any:
-        """Ask the tool; one that cannot say leaves the call in doubt, whatever it raises."""
+        def convert() -> dict[str, Any]:
+            arguments = found.convert(orjson.loads(request.arguments))
+            return arguments if found.context_parameter is None else {**arguments, found.context_parameter: context}
+
+        job = Job(
+            name=found.name,
+            tenant=context.tenant,
+            run_id=context.run_id,
+            function=found.function,
+            convert=convert,
+            begin=partial(self._begin, grant),
+            finish=partial(self._finish, found),
+        )
+        result: ToolResult = await self._runner.call(job, key=grant.key, place=state)
+        return result
+
+    def _finish(self, found: Tool, output: Any) -> ToolResult:
+        return normalise(output, found.spec.max_output_bytes)
+
+    async def _reconciled(
+        self, found: Tool, reconcile: Reconcile, context: ToolContext, state: State | None
+    ) -> ToolResult | None:
+        """Ask the tool, None if it was not done; one that cannot say leaves the call in doubt, whatever it raises."""
+
+        def finish(answer: Any) -> ToolResult | None:
+            return None if answer is NOT_DONE else self._finish(found, answer)
+
         try:
             if found.process is not None:
-                return await self._processes.run(found, context, Call(tool=found.name, what="reconcile"))
-            return await self._call(partial(reconcile, context), context.tenant)
+                return finish(await self._processes.run(found, context, Call(tool=found.name, what="reconcile")))
+            job = Job(
+                name=f"reconcile of {found.name}",
+                tenant=context.tenant,
+                run_id=context.run_id,
+                function=partial(reconcile, context),
+                finish=finish,
+            )
+            answer: ToolResult | None = await self._runner.call(job, place=state)
+        except (Held, HeldUp, NotBegun):
+            raise
         except Exception as error:
             raise InDoubt(f"reconcile: {text_of(error)}") from None
+        return answer
 
     async def _in_process(self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext) -> Any:
         """Run a tool in a process of its own, tenants taking turns for it."""
-        over = asyncio.get_running_loop().create_future()
-        self._at_work[grant.key] = over
         call = Call(
             tool=found.name, what="undo" if grant.undo else "call", arguments=request.arguments, output=request.output
         )
-        try:
-            async with self._slots.place(context.tenant):
+        with self._runner.at_work(grant.key):
+            async with self._runner.slots.place(context.tenant):
                 return await self._processes.run(found, context, call, begin=partial(self._begin, grant))
-        finally:
-            self._end(grant.key, over)
-
-    async def _state(self, toolset: Toolset, context: ToolContext) -> Any:
-        key = (toolset.name, context.run_id)
-        if key not in self._states:
-            async with self._opening.setdefault(key, asyncio.Lock()):
-                if key not in self._states:
-                    self._states[key] = await self._call(partial(toolset.open, context), context.tenant)
-            self._opening.pop(key, None)
-        return self._states[key]
-
-    async def _call(self, function: partial[Any], tenant: TenantId, grant: Grant | None = None) -> Any:
-        """Await a coroutine function; run a plain one in a thread, tenants taking turns, and await what it gives.
-
-        What a grant is for starts only if it still may, and is known to be at work under its key.
-        """
-        key = None if grant is None else grant.key
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-        if key is not None:
-            self._at_work[key] = over
-        if self._threads is None or inspect.iscoroutinefunction(function.func):
-            try:
-                if grant is not None:
-                    self._begin(grant)
-                answer = function()
-                return await answer if inspect.isawaitable(answer) else answer
-            finally:
-                self._end(key, over)
-        try:
-            await self._slots.take(tenant)
-        except BaseException:
-            self._end(key, over)
-            raise
-        try:
-            if grant is not None:
-                self._begin(grant)
-        except _Barred:
-            self._end(key, over)
-            self._slots.give_back(tenant)
-            raise
-        future = self._threads.submit(copy_context().run, _in_thread, function)
-
-        is_waited_for = True
-
-        def ended() -> None:
-            self._slots.give_back(tenant)
-            answer = None if future.cancelled() or future.exception() is not None else future.result()
-            if not (is_waited_for and inspect.isawaitable(answer)):  # else the call goes on until that is done
-                self._end(key, over)
-            if not is_waited_for and inspect.iscoroutine(answer):
-                answer.close()
-
-        # The thread may outlive this call, which a deadline ends: it is over when the thread is.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))
-        try:
-            answer = await asyncio.wrap_future(future)
-        except BaseException:
-            is_waited_for = False
-            raise
-        if not inspect.isawaitable(answer):
-            return answer
-        # A decorator round a coroutine function, `lambda **k: client.pay(**k)`, an object that is called.
-        try:
-            return await answer
-        finally:
-            self._end(key, over)
-
-    def _end(self, key: EffectKey | None, over: asyncio.Future[None]) -> None:
-        if not over.done():
-            over.set_result(None)
-        if key is not None and self._at_work.get(key) is over:
-            del self._at_work[key]
-
-
-def _in_thread(function: partial[Any]) -> Any:
-    """Call it; what would end the thread or the loop, or what a future cannot carry, becomes an ordinary error."""
-    try:
-        return function()
-    except Exception as error:
-        if not isinstance(error, StopIteration):
-            raise
-        raise RuntimeError(text_of(error)) from None
-    except BaseException as error:
-        raise RuntimeError(text_of(error)) from None
 
 
 def _remember(kept: OrderedDict[Kept, Any], of: Kept, what: Any) -> None:

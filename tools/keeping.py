@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -21,9 +22,14 @@ def keeper(memory: Memory | None, grant: bytes) -> Keep | None:
     """Return what offers memory a candidate by right of a grant; None without a memory."""
     if memory is None:
         return None
+    home = asyncio.get_running_loop()
 
     async def keep(candidate: Candidate) -> LearnReply:
-        return await memory.write_if_useful(msgspec.structs.replace(candidate, warrant=Warrant(grant=grant)))
+        """Be awaited on any loop: memory is reached on the executor's."""
+        writing = memory.write_if_useful(msgspec.structs.replace(candidate, warrant=Warrant(grant=grant)))
+        if asyncio.get_running_loop() is home:
+            return await writing
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(writing, home))
 
     return keep
 

@@ -1,4 +1,8 @@
-"""What a call came to, as a result: refused, broken, of unfit arguments, or an output in bounds."""
+"""What a call came to, as a result: refused, broken, of unfit arguments, or an output in bounds.
+
+The text of an error and the JSON of an output are made by methods of the tool's own, which may raise or never return:
+so that is done where the tool's code runs, under its deadline, and only plain values leave there.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,26 @@ import msgspec
 import orjson
 
 from airside.stack.canonical import check_bounds
-from airside.stack.errors import text_of
+from airside.stack.errors import AirsideError, text_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import ToolResult
-from airside.tools.tool import InDoubt
+from airside.tools.tool import InDoubt, ToolError
+
+_OTHER_LOOP = ("different event loop", "different loop", "Event loop is closed")
+_HINT = " (each tenant's coroutines have an event loop of their own: make clients and locks in a Toolset's open)"
+
+
+class Broke(AirsideError):
+    """A tool raised something that says nothing about what it changed; its text is all that is kept of it."""
+
+
+def plainly(error: BaseException) -> AirsideError:
+    """Return what a tool raised as an error of ours that holds nothing but its text."""
+    text = text_of(error)
+    for kind in (ToolError, InDoubt):
+        if issubclass(type(error), kind):
+            return kind(text)
+    return Broke(text + _HINT if any(words in text for words in _OTHER_LOOP) else text)
 
 
 def unexpected(error: BaseException, changes: bool) -> ToolResult:
