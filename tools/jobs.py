@@ -21,7 +21,7 @@ class Awaits:
     answer: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class Job:
     """One call.  `name` is what it is called in errors.
 

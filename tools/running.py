@@ -88,24 +88,36 @@ class Runner:
             self._end(key, over)
             raise
         loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
         future: Future[Any] = threads.submit(copy_context().run, job.in_thread)
-        is_waited_for = True
 
         def ended() -> None:
             self.slots.give_back(job.tenant)
-            answer = None if future.cancelled() or future.exception() is not None else future.result()
-            if not (is_waited_for and isinstance(answer, Awaits)):  # else the call goes on until that is done
-                self._end(key, over)
-            if not is_waited_for and isinstance(answer, Awaits) and inspect.iscoroutine(answer.answer):
-                answer.answer.close()
+            if done.cancelled():
+                self._let_go(future, key, over)
+            else:
+                done.set_result(None)
 
         # The thread may outlive this call, which a deadline ends: it is over when the thread is.
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))
         try:
-            return await asyncio.wrap_future(future)
-        except BaseException:
-            is_waited_for = False
+            await done
+        except asyncio.CancelledError:
+            if done.cancelled():
+                future.cancel()
+            else:
+                self._let_go(future, key, over)
             raise
+        if future.exception() is not None or not isinstance(future.result(), Awaits):
+            self._end(key, over)
+        return future.result()
+
+    def _let_go(self, future: Future[Any], key: EffectKey | None, over: asyncio.Future[None]) -> None:
+        """End a call that nobody waits for: what it gave to await is not begun."""
+        answer = None if future.cancelled() or future.exception() is not None else future.result()
+        if isinstance(answer, Awaits) and inspect.iscoroutine(answer.answer):
+            answer.answer.close()
+        self._end(key, over)
 
     def _begin(self, key: EffectKey | None) -> asyncio.Future[None]:
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -149,7 +149,11 @@ class ToolLoop:
         self._inbox.append((work, work.ticket))
         if not self._is_woken:
             self._is_woken = True
-            self._loop.call_soon_threadsafe(self._take)
+            self._home.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._is_woken = False
+        self._loop.call_soon_threadsafe(self._take)
 
     def drop(self, work: Work) -> None:
         """Let go of a work that is not to begin here."""
@@ -180,7 +184,6 @@ class ToolLoop:
 
     def _ended(self) -> None:
         """Tell those who wait of the works that ended."""
-        self._is_told = False
         while self._outbox:
             work = self._outbox.popleft()
             self.works.discard(work)
@@ -213,7 +216,6 @@ class ToolLoop:
         self.is_asked = False
 
     def _take(self) -> None:
-        self._is_woken = False
         while self._inbox:
             work, ticket = self._inbox.popleft()
             self._loop.create_task(self._carry(work, ticket), context=work.context)
@@ -231,8 +233,12 @@ class ToolLoop:
         self._outbox.append(work)
         if not self._is_told:
             self._is_told = True
-            with contextlib.suppress(RuntimeError):  # the executor's loop is closed
-                self._home.call_soon_threadsafe(self._ended)
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._is_told = False
+        with contextlib.suppress(RuntimeError):  # the executor's loop is closed
+            self._home.call_soon_threadsafe(self._ended)
 
     def _stop(self, work: Work) -> None:
         work.heard = True
