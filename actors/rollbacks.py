@@ -39,6 +39,7 @@ from airside.stack.rollback import (
     judged,
     line_of,
     rollback_stream,
+    tried_again,
 )
 from airside.stack.toolspec import ToolSpec
 from airside.stack.tracing import traceparent
@@ -138,7 +139,7 @@ class Rollbacks:
         return line_of(call, ended.outcome, ended.detail)
 
     async def _undo(self, rollback: _Rollback, call: Call, sealed: bytes) -> UndoEnded:
-        """Undo a call; one that did not begin, or that may be sent twice (and held no loop), is tried a few times."""
+        """Undo a call; what did not begin, or may be sent twice, is tried a few times."""
         outcome: Undoing = "failed"
         detail = ""
         first = rollback.book.attempts(call) + 1
@@ -147,7 +148,7 @@ class Rollbacks:
             result = await self._send(call, sealed)
             verdict, detail = judged(result), result.error
             outcome = "failed" if verdict == "again" else verdict
-            if verdict != "again" and (verdict != "in_doubt" or result.held or not call.repeatable):
+            if not tried_again(result, repeatable=call.repeatable):
                 break
         return await rollback.end(call, attempt, outcome, detail)
 

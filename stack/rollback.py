@@ -268,3 +268,9 @@ def judged(result: ToolResult) -> Undoing | Literal["again"]:
     if result.reason_code in _NOT_STARTED:
         return "again"
     return "in_doubt" if result.reason_code in _MAYBE else "failed"
+
+
+def tried_again(result: ToolResult, *, repeatable: bool) -> bool:
+    """Return whether an undo is sent again by itself: it did not begin, or it may be sent twice and held no loop."""
+    verdict = judged(result)
+    return verdict == "again" or (verdict == "in_doubt" and repeatable and not result.held)

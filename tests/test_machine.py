@@ -576,6 +576,14 @@ def test_a_write_that_timed_out_or_does_not_know_is_in_doubt_and_a_read_has_just
     assert other.state.history[0].result.reason_code == reason
 
 
+def test_a_call_that_held_its_event_loop_is_not_sent_again_though_its_tool_could_be() -> None:
+    run = started()
+    run.sent(repeatable=True)
+    held = ToolResult(ok=False, error="pay held its event loop at x.py:1", reason_code=R.TOOL_TIMEOUT, held=True)
+    assert only(run.executed(held), do.AwaitDoubt)
+    assert run.phase == "in_doubt" and run.state.sends == 1
+
+
 @pytest.mark.parametrize("outcome", ["deny", "require_approval"])
 def test_a_refusal_while_resuming_means_in_doubt_and_not_that_nothing_happened(outcome: str) -> None:
     run = started(max_refusals=5)

@@ -33,6 +33,7 @@ from airside.stack.rollback import (
     in_reverse,
     judged,
     rollback_stream,
+    tried_again,
 )
 from airside.stack.switches import Switches, SwitchThrown
 from airside.stack.undoing import UndoGate, UndoReply, UndoRequest, streams_for
@@ -249,6 +250,24 @@ def test_an_undo_in_doubt_is_something_to_find_out_until_it_is_tried_again() -> 
 def test_what_a_result_says_of_an_undo(reason: ReasonCode, verdict: str) -> None:
     assert judged(ToolResult(ok=False, reason_code=reason)) == verdict
     assert judged(ToolResult(ok=True)) == "undone"
+
+
+@pytest.mark.parametrize(
+    ("reason", "repeatable", "held", "again"),
+    [
+        (ReasonCode.TOOL_UNAVAILABLE, False, False, True),
+        (ReasonCode.TOOL_TIMEOUT, True, False, True),
+        (ReasonCode.TOOL_TIMEOUT, False, False, False),
+        (ReasonCode.TOOL_TIMEOUT, True, True, False),
+        (ReasonCode.TOOL_FAILED, True, False, False),
+    ],
+)
+def test_an_undo_that_held_its_event_loop_is_not_sent_again(
+    reason: ReasonCode, repeatable: bool, held: bool, again: bool
+) -> None:
+    """What did not begin is; what may have happened is if its tool dedupes, and it held nothing."""
+    result = ToolResult(ok=False, reason_code=reason, held=held)
+    assert tried_again(result, repeatable=repeatable) is again
 
 
 # What is granted.
