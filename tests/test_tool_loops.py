@@ -6,10 +6,10 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydantic import BeforeValidator
 
 from airside.stack.ids import RunId, TenantId
 from airside.stack.ports import Candidate, LearnReply
@@ -24,7 +24,6 @@ from airside.tools.tool import NOT_DONE, Tool, ToolContext, Toolset, tool
 from tests.helpers import EXECUTOR, KEY, RUN, SECOND, granted
 
 OTHER = TenantId("globex")
-HOME = threading.get_ident
 
 
 class Bench:
@@ -147,25 +146,22 @@ def in_the_text_of_an_error(bench: Bench) -> list[Tool | Toolset]:
 def in_the_output(bench: Bench) -> list[Tool | Toolset]:
     """Block where an output is looked through."""
 
-    class Slow(dict):  # type: ignore[type-arg]
-        def items(self) -> Any:
+    class Slow:
+        @property
+        def __class__(self) -> Any:  # type: ignore[override]
             bench.block()
-            return super().items()
+            return dict
 
-    return [bench.tool(lambda: Slow(a=1))]
+    return [bench.tool(lambda: [Slow()])]
 
 
 def in_a_conversion(bench: Bench) -> list[Tool | Toolset]:
     """Block where arguments are converted."""
-    from typing import Annotated
 
-    def slow(value: Any) -> Any:
-        return bench.block() and value
+    async def hold() -> None: ...
 
-    async def hold(n: Annotated[int, BeforeValidator(slow)] = 1) -> None: ...
-
-    hold.__annotations__["n"] = Annotated[int, BeforeValidator(slow)]
-    return [tool(effect="write")(hold)]
+    made = tool(effect="write")(hold)
+    return [replace(made, convert=lambda arguments: bench.block() and arguments)]
 
 
 def in_opening_a_toolset(bench: Bench) -> list[Tool | Toolset]:
@@ -206,7 +202,7 @@ async def test_wherever_a_tool_blocks_the_calls_of_others_go_on(bench: Bench, wa
     tools, note = way(bench), noting(bench)
     dispatcher = bench.made(*tools, note)
     hold = dispatcher._tools["hold"]
-    call = await bench.held(dispatcher, hold, timeout_ms=1000, attempt=2)
+    call = await bench.held(dispatcher, hold, timeout_ms=500, attempt=2)
     assert [(await bench.run(dispatcher, note, tenant=OTHER)).ok for _ in range(3)] == [True] * 3
     assert bench.calls.count("note") == 3 and not call.done()
     result = await call
@@ -256,9 +252,6 @@ async def test_a_neighbour_that_was_under_way_ends_when_the_loop_turns_again(ben
         begun.set()
         await asyncio.sleep(0)
         return "done"
-
-    async def first() -> None:
-        await asyncio.gather(*[asyncio.create_task(waits()) for _ in range(1)])
 
     neighbour = tool(effect="write")(waits)
     dispatcher = bench.made(bench.hold, neighbour)
@@ -547,7 +540,7 @@ async def test_a_coroutine_has_its_calls_context_and_reaches_memory_on_the_execu
     async def keeps(context: ToolContext) -> str:
         seen["tool"], seen["speaker"] = threading.get_ident(), speaker()
         assert context.keep is not None
-        return (await context.keep(Candidate(tenant=context.tenant, text="a fact", source="x"))).record_id
+        return (await context.keep(Candidate(tenant=context.tenant, text="a fact", kind="fact", source="x"))).record_id
 
     keep = tool(effect="write")(keeps)
     dispatcher = bench.made(keep, memory=Memory())

@@ -293,7 +293,8 @@ class Dispatcher:
         except (Held, HeldUp) as error:
             if not deadline.expired():
                 raise asyncio.CancelledError from None
-            timed_out = refuse(ReasonCode.TOOL_TIMEOUT, error.message)
+            named = error.message if error.message.startswith(found.name) else f"{found.name}: {error.message}"
+            timed_out = refuse(ReasonCode.TOOL_TIMEOUT, named)
             return msgspec.structs.replace(timed_out, held=isinstance(error, Held))
         except NotBegun as error:
             return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
@@ -367,6 +368,8 @@ class Dispatcher:
             begin=partial(self._begin, grant),
             finish=partial(self._finish, found),
         )
+        if found.toolset is None:
+            job.advice += ", or give it process=True"
         result: ToolResult = await self._runner.call(job, key=grant.key, place=state)
         return result
 

@@ -23,7 +23,7 @@ class Awaits:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Job:
-    """One call.  `name` is what it is called in errors.
+    """One call.  `name` is what it is called in errors, `advice` what to do about it if it holds an event loop.
 
     `convert` makes its arguments and `finish` takes what it returns: both run the tool's own methods.  `begin` raises
     if it may not start, and is asked when nothing can come between that and the start.
@@ -38,6 +38,7 @@ class Job:
     function: Callable[..., Any]
     convert: Callable[[], dict[str, Any]] = dict
     begin: Callable[[], None] = lambda: None
+    advice: str = "make it a plain def"
     finish: Callable[[Any], Any] = lambda answer: answer
 
     @property

@@ -146,7 +146,7 @@ class ToolLoops:
         if holder is None or holder.stopping or holder.is_over:
             self._lose(loop, work.job.tenant if holder is None else holder.job.tenant, _because(holder, where))
         if holder is work:
-            raise Held(f"{work.job.name} held its event loop at {where}: make it a plain def, or give it process=True")
+            raise Held(f"{work.job.name} held its event loop at {where}: {work.job.advice}")
         raise HeldUp(f"{work.job.name} did not answer in its time{_because(holder, where)}")
 
     def _pass_over(self, loop: ToolLoop, tenant: TenantId) -> None:
@@ -222,7 +222,8 @@ class ToolLoops:
         """End the loops that nobody needs any more."""
         idle = [loop for loop in self._all if not (loop.works or loop.states or loop.is_held)]
         used = set(self._present.values())
-        kept = sorted((loop for loop in idle if loop in used), key=lambda loop: loop.idle_since_s)[-KEPT_IDLE:]
+        last = sorted((loop for loop in idle if loop in used), key=lambda loop: -loop.idle_since_s)
+        kept = last[:KEPT_IDLE]
         for loop in idle:
             if loop not in used or (loop not in kept and now_s - loop.idle_since_s >= IDLE_S):
                 self._forget(loop)
