@@ -23,7 +23,8 @@ _NOT_STARTED = frozenset(
     {ReasonCode.SWITCHED_OFF, ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE, ReasonCode.TOOL_UNAVAILABLE}
 )
 _OWN_BUDGET = frozenset({ReasonCode.MAX_COST, ReasonCode.MAX_TOOL_CALLS})
-_MAYBE = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
+MAYBE = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
+"""A call that changes something and came to this may have happened."""
 
 
 class CallHandlers(MachineBase):
@@ -96,7 +97,7 @@ class CallHandlers(MachineBase):
         assert s.gated is not None
         if s.gated.effect != "read":
             s.unsettled[event.key] = s.step
-        s.sends += 1
+        s.sends, s.why = s.sends + 1, ""
         if s.charged is None:
             s.charged = s.gated.cost_microusd
             self._use(tool_calls=1, cost_microusd=s.charged)
@@ -115,8 +116,8 @@ class CallHandlers(MachineBase):
         assert s.gated is not None
         if result.reason_code in _NOT_STARTED:
             return self._not_started(result.error)
-        if result.reason_code in _MAYBE and s.gated.effect != "read":
-            s.ambiguous = True
+        if result.reason_code in MAYBE and s.gated.effect != "read":
+            s.ambiguous, s.why = True, result.error
             return self._doubt() if result.held else self._recover()
         s.unsettled.pop(self._key(), None)
         self._take_in(result)
@@ -133,6 +134,7 @@ class CallHandlers(MachineBase):
         self._record(result)
 
     def _executing_lost(self, event: ev.ExecutionLost) -> Instructions:
+        self.state.why = event.error
         return self._recover() if event.started else self._not_started(event.error)
 
     def _not_started(self, error: str) -> Instructions:
@@ -178,4 +180,5 @@ class CallHandlers(MachineBase):
         return self._plan()
 
     def _doubt_expired(self, event: ev.DoubtExpired) -> Instructions:
-        return self._conclude(ReasonCode.TOOL_IN_DOUBT, f"{', '.join(self.state.unsettled)}: nobody could say")
+        why = f" ({self.state.why})" if self.state.why else ""
+        return self._conclude(ReasonCode.TOOL_IN_DOUBT, f"{', '.join(self.state.unsettled)}: nobody could say{why}")

@@ -14,10 +14,10 @@ import msgspec
 from msgspec import Raw
 
 from airside.stack import events as ev
+from airside.stack.calls import MAYBE
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.journaling import Append, Entry
 from airside.stack.machine import RunMachine
-from airside.stack.reasons import ReasonCode
 from airside.stack.state import Phase
 from airside.stack.values import NULL, Value
 
@@ -123,7 +123,7 @@ def doubts_of(events: Sequence[ev.Event]) -> list[Doubt]:
 
 def _cause(event: ev.Event) -> dict[int, str]:
     """Return why the call of a step is in doubt, if an event says."""
-    if isinstance(event, ev.ToolExecuted) and event.result.reason_code is ReasonCode.TOOL_IN_DOUBT:
+    if isinstance(event, ev.ToolExecuted) and event.result.reason_code in MAYBE:
         return {event.step: event.result.error}
     if isinstance(event, ev.ExecutionLost) and event.started:
         return {event.step: f"the answer was lost: {event.error}"}

@@ -65,8 +65,8 @@ class RunState:
     """Mutable, and written by `RunMachine` alone.
 
     `reserved` is what is set aside for the decision that an agent is asked for; lost, it counts as spent.
-    `ambiguous` says that an earlier attempt of the present call may have happened; `charged` is what the present call
-    was counted and paid for as, None before; `unsettled` are the keys of calls
+    `ambiguous` says that an earlier attempt of the present call may have happened, and `why` nobody knows, if anybody
+    said; `charged` is what the present call was counted and paid for as, None before; `unsettled` are the keys of calls
     that were intended and whose outcome is not known; `approved` are the calls that people approved, by step.
     """
 
@@ -94,6 +94,7 @@ class RunState:
     gated: ActionGated | None = None
     allowed: tuple[int, int] | None = None
     ambiguous: bool = False
+    why: str = ""
     charged: int | None = None
     unsettled: dict[str, int] = field(default_factory=dict)
     approved: dict[int, ActionGated] = field(default_factory=dict)

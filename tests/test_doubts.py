@@ -80,6 +80,10 @@ def test_each_activation_waits_anew_and_the_doubt_is_as_old_as_it_was() -> None:
             lambda run: run.executed(ToolResult(ok=False, error="502", reason_code=ReasonCode.TOOL_IN_DOUBT)),
             "502",
         ),
+        (
+            lambda run: run.executed(ToolResult(ok=False, error="late", reason_code=ReasonCode.TOOL_TIMEOUT)),
+            "late",
+        ),
         (lambda run: run.send(ev.RunActivated, epoch=2, claim="c"), "died before the answer came"),
         (
             lambda run: (

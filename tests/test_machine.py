@@ -582,6 +582,7 @@ def test_a_call_that_held_its_event_loop_is_not_sent_again_though_its_tool_could
     held = ToolResult(ok=False, error="pay held its event loop at x.py:1", reason_code=R.TOOL_TIMEOUT, held=True)
     assert only(run.executed(held), do.AwaitDoubt)
     assert run.phase == "in_doubt" and run.state.sends == 1
+    assert "nobody could say (pay held its event loop at x.py:1)" in concluded(run.send(ev.DoubtExpired)).detail
 
 
 @pytest.mark.parametrize("outcome", ["deny", "require_approval"])

@@ -255,7 +255,7 @@ def test_what_a_result_says_of_an_undo(reason: ReasonCode, verdict: str) -> None
 @pytest.mark.parametrize(
     ("reason", "repeatable", "held", "again"),
     [
-        (ReasonCode.TOOL_UNAVAILABLE, False, False, True),
+        (ReasonCode.GRANT_STALE, False, False, True),
         (ReasonCode.TOOL_TIMEOUT, True, False, True),
         (ReasonCode.TOOL_TIMEOUT, False, False, False),
         (ReasonCode.TOOL_TIMEOUT, True, True, False),

@@ -1,4 +1,4 @@
-"""An app of agents that hold their runtime's event loop, each in another way, and of one that does not."""
+"""An app of agents that hold their runtime's event loop, each in another way, of one whose tool does, and of others."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ def worker(view: View) -> Action | Finish:
     return Action(tool="note", arguments={"text": f"{view.request.text} {done}"}) if done < 5 else Finish(answer=done)
 
 
+def holder(view: View) -> Action:
+    """Call the tool that blocks."""
+    return Action(tool="hold", arguments={})
+
+
 def create_app(work: str | Path) -> App:
     """Return the app; notes are counted in `work`."""
     ledger = Ledger(Path(work) / "ledger.sqlite")
@@ -62,11 +67,17 @@ def create_app(work: str | Path) -> App:
         await asyncio.to_thread(ledger.once, context.idempotency_key, "note", text)
         return text
 
-    agents = {agent.__name__: agent for agent in (spin, doze, backtrack, spin_later, lock_from_a_thread, worker)}
+    @tool(effect="write", idempotent=True, timeout=4)
+    async def hold() -> None:
+        """Block in `async def`, for good."""
+        threading.Event().wait()
+
+    everybody = (spin, doze, backtrack, spin_later, lock_from_a_thread, worker, holder)
+    agents = {agent.__name__: agent for agent in everybody}
     return App(
         agents=agents,
         routes={name: SingleAgent(name) for name in agents},
-        tools=[note],
+        tools=[note, hold],
         policy="version: held-1\nrules: [{id: all, outcome: allow}]\n",
-        directory=Directory(tenants={"acme": Tenant(principals={"ana": Principal()})}),
+        directory=Directory(tenants={name: Tenant(principals={"ana": Principal()}) for name in ("acme", "globex")}),
     )
