@@ -6,6 +6,7 @@ title.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from typing import Any
@@ -16,9 +17,17 @@ from airside.stack.durations import ends, length_of, lengths_in, start_beside, u
 from airside.stack.exclusions import wanted, wanted_inputs
 from airside.stack.moments import read_moment
 from airside.stack.occurrence import Haystack, decimal_of, fold, leaves
-from airside.stack.records import is_file_name
+from airside.stack.records import Whom, is_file_name
+from airside.stack.tokens import QUOTED, parted
 
 Json = Any
+
+_LINKS = re.compile(
+    r"(?<!\w)(?:links?|urls?|(?:web ?)?(?:sites?|pages?|address(?:es)?)|articles?|posts?|forms?|videos?"
+    r"|adressen?|liens?)(?!\w)"
+)
+_WITHIN = re.compile(r"[\w,;'\u2019\u201d\")] \Z")
+"""Before a word that does not begin a sentence."""
 
 
 class Asked:
@@ -31,12 +40,30 @@ class Asked:
         self._leaves = frozenset(fold(each.strip()) for each in leaves(given) if isinstance(each, str))
         self._prose = prose_of(kept)
         self._all = prose_of(text)
+        self._kept = QUOTED.sub(" \x00 ", parted(kept))
         self._written = written
 
     def is_title(self, title: str) -> bool:
         """Whether it has a folded title in quotation marks, as a file's name, or as a value of its inputs."""
         by_name = is_file_name(title) and self.authority.has(title)
         return by_name or title in self._leaves or self.authority.quotes(title)
+
+    def names(self, whom: Whom) -> bool:
+        """Whether it speaks of links, and has this sender or place by name.
+
+        Anybody may call himself `News`: a name is an address, is quoted or has a capital within a sentence; a place
+        has its kind beside it (`channel spring`).
+        """
+        if _LINKS.search(self._prose) is None:
+            return False
+        kind, name = whom
+        if name in self._leaves or self.authority.quotes(name) or ("@" in name and self.authority.has(name)):
+            return True
+        if kind != "sender":
+            forms = f"{kind} {name}", f"{name} {kind}"
+            return f"#{name}" in self._prose.split() or any(self.authority.has(each) for each in forms)
+        found = re.finditer(rf"(?<![\w@.\-/]){re.escape(name)}(?![\w@\-/])", self._kept, re.IGNORECASE)
+        return any(match.group()[0].isupper() and _WITHIN.search(self._kept, 0, match.start()) for match in found)
 
     def lasts(self, name: str, value: Json) -> bool:
         """Whether a number is the one length it says, in the unit that the argument's name says."""

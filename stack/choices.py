@@ -19,7 +19,7 @@ import msgspec
 from airside.stack.canonical import canonical
 from airside.stack.errors import InvalidConfig
 from airside.stack.paths import EVERY, parse_path
-from airside.stack.tokens import QUOTED
+from airside.stack.tokens import QUOTED, parted
 
 Json = Any
 Picks = tuple[tuple[str, tuple[str, ...]], ...]
@@ -164,4 +164,4 @@ def says_flag(name: str, kept: str, text: str) -> bool | None:
 
 def prose_of(text: str) -> str:
     """Return a text in lower case without what stands in quotation marks."""
-    return QUOTED.sub(" \x00 ", " ".join(text.split())).lower()
+    return QUOTED.sub(" \x00 ", " ".join(parted(text).split())).lower()

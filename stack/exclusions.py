@@ -17,7 +17,7 @@ from itertools import islice, pairwise
 from typing import Any
 
 from airside.stack.languages import COMMON, CUES, INFLECTED, UNSPACED
-from airside.stack.tokens import BREAK, QUOTED
+from airside.stack.tokens import BREAK, QUOTED, parted
 
 Json = Any
 Span = tuple[int, int]
@@ -29,7 +29,7 @@ _I = re.IGNORECASE
 def wanted(text: str, *, is_prose: bool = True) -> str:
     """Return a text without what it says not to take; of prose, without what is in no known language either."""
     kept = []
-    for sentence in _sentences(text):
+    for sentence in _sentences(parted(text)):
         masked = _masked(sentence)
         kept.append(_without(sentence, _dropped(masked, is_prose)))
     return _SPACES.sub(" ", "".join(kept))

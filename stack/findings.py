@@ -81,13 +81,13 @@ INVISIBLE = (
 )
 _HIDDEN_CHARACTER = re.compile(f"[{INVISIBLE}]")
 _STYLE, _JOIN = "\ufe0f", "\u200d"
-_FILES = re.compile(
+FILES = re.compile(
     r"pdf|txt|docx?|xlsx?|pptx?|od[ts]|[ct]sv|jsonl?|ya?ml|xml|html?|png|jpe?g|gif|svg|bmp|webp|mpe?g|avi|wav|log|ini|cfg"
     r"|conf|toml|lock|bak|tmp|tar|gz|bz|rar|iso|[jt]sx?|css|[ch]pp|java|cs|go|rb|sql|exe|dll|eml|ics|parquet|ipynb|tex|rtf"
 )
 """Endings of file names that are no top-level domains; one that is both (zip, mov, md, py) is a domain."""
 
-_COMMON = re.compile(
+COMMON = re.compile(
     r"com|net|org|edu|gov|mil|int|info|biz|name|pro|app|dev|xyz|top|site|online|shop|store|club|live|link|click|page|cloud"
     r"|tech|space|website|work|email|bank|pay|finance|money|support|help|zip|mov"
 )
@@ -229,11 +229,11 @@ def _domain(match: re.Match[str]) -> str:
     if not before:
         return ""
     found = ".".join(labels) + (match["rest"] if len(".".join(labels)) == len(match["host"]) else "")
-    if "/" in found or found.lower().startswith("www.") or _COMMON.fullmatch(last.lower()):
+    if "/" in found or found.lower().startswith("www.") or COMMON.fullmatch(last.lower()):
         return found
     # "the end.Then": a blank is missing after a sentence.
     sentence = last[0].isupper() and last[1:].islower() and len(last) > 2
-    if _FILES.fullmatch(last.lower()) or (sentence and (len(before) == 1 or _FILES.fullmatch(before[-1].lower()))):
+    if FILES.fullmatch(last.lower()) or (sentence and (len(before) == 1 or FILES.fullmatch(before[-1].lower()))):
         return ""
     return found
 

@@ -27,6 +27,8 @@ _CLOCK = re.compile(
 )
 _FRENCH = re.compile(r"(?<![\w.:\-+/])(\d{1,2}) ?h ?(\d\d)(?!\w)", re.ASCII | re.IGNORECASE)
 _SPAN = re.compile(r"(?<![\w.:\-+/])(\d{1,2}):(\d\d) ?[\-\u2013] ?(\d{1,2}):(\d\d)(?![\w\-:])", re.ASCII)
+_NAMED = re.compile(r"(?<![\w\-])(?:at |until |from |to |and |um )(?:(noon|midday)|midnight)(?![\w\-])", re.ASCII)
+_NOON = 12 * 60
 _MOMENT = re.compile(r"(?:(\d{4})-(\d\d)-(\d\d))?(?:(?<=\d)[T ](?=\d))?(?:(\d\d):(\d\d)(?::00)?)?", re.ASCII)
 _MAX_MOMENTS = 500
 
@@ -112,6 +114,7 @@ def minutes_in(text: str) -> Iterator[int]:
         found = _minute(hour, minute or "00", (half or "").replace(".", ""))
         if found is not None:
             yield found
+    yield from (_NOON if match[1] else 0 for match in _NAMED.finditer(text))
     ends = [match.groups() for match in _SPAN.finditer(text)]
     pairs = [*(match.groups() for match in _FRENCH.finditer(text)), *(e[:2] for e in ends), *(e[2:] for e in ends)]
     for hour, minute in pairs:

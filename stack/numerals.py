@@ -8,7 +8,7 @@ none, and neither is what has marks in odd places (`1,23,4`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -73,6 +73,75 @@ def numerals(text: str) -> Iterator[Numeral]:
         if found is not None:
             yield found
     yield from _spoken(text)
+
+
+def amounts(text: str, found: Sequence[Numeral]) -> list[Numeral]:
+    """Return the numbers of a text with those marked as money that are said in one breath with money.
+
+    `12, 18 and 25 EUR`, and `$50 to Ann and 20 to Bob`: what a number that nothing marks is followed by tells whether
+    it is said of the same thing.
+    """
+    ordered = sorted(found, key=lambda each: each.begin)
+    if not any(each.mark == "money" for each in ordered):
+        return ordered
+    for group in _listed(text, ordered):
+        members = [ordered[at] for at in group]
+        if any(each.mark == "money" for each in members) and all(_is_bare(text, each) for each in members):
+            for at in group:
+                ordered[at] = ordered[at]._replace(mark="money")
+    for at, each in enumerate(ordered):
+        others = (*ordered[max(0, at - _NEAR) : at], *ordered[at + 1 : at + 1 + _NEAR])
+        if each.mark != "money" and _is_bare(text, each) and any(_is_parallel(text, each, other) for other in others):
+            ordered[at] = each._replace(mark="money")
+    return ordered
+
+
+_COMMA = re.compile(r" ?, ?")
+_OR = re.compile(r" ?(?:&|\+|,? ?(?:and|or|und|oder|et|ou)) ?")
+_ENDED = re.compile(
+    r" ?(?:$|[.,;:!?)\x00]|(?:to|for|from|on|by|at|in|an|f\u00fcr|\u00e0|pour|respectively|and|or|each)(?!\w))"
+)
+_OF_WHAT = re.compile(r" (?:to|for|on|an|auf|f\u00fcr|\u00e0|pour) (?![0-9])")
+_AND = re.compile(
+    r"(?:[,;]|(?<!\w)(?:and|then|or|plus|und|oder|et|ou)|(?<!\w)[-*\u2022])(?: (?:also|then|another))?"
+    r"(?: (?:send|pay|give|transfer|wire|credit|refund|add))? \Z"
+)
+_FROM = re.compile(r"(?<!\w)(?:from|between|at|by|than|until|under|over|about|in|on|of) \Z")
+_STOP = re.compile(r"[.!?] |\x00")
+_APART, _NEAR = 200, 8
+"""Characters and numbers between two numbers that may be said of the same thing."""
+
+
+def _is_bare(text: str, each: Numeral) -> bool:
+    """Whether nothing marks a number as anything but money."""
+    is_measure = each.mark == "word" and text[each.begin : each.begin + 1].isdigit()
+    return each.mark in ("", "word", "money") and not is_measure and text[each.end - 1] != "%"
+
+
+def _listed(text: str, ordered: Sequence[Numeral]) -> Iterator[list[int]]:
+    """Yield the numbers that are one list with an `and` or `or`, after which nothing else is counted."""
+    group, has_or = [0], False
+    for at in range(1, len(ordered) + 1):
+        gap = text[ordered[at - 1].end : ordered[at].begin] if at < len(ordered) else "-"
+        if _OR.fullmatch(gap) or (_COMMA.fullmatch(gap) and not has_or):
+            has_or = has_or or _COMMA.fullmatch(gap) is None
+            group.append(at)
+            continue
+        if has_or and _ENDED.match(text, ordered[at - 1].end):
+            yield group
+        group, has_or = [at], False
+
+
+def _is_parallel(text: str, each: Numeral, money: Numeral) -> bool:
+    """Whether a number is said as an amount is: `and 20 to Bob` after, or `20 to Bob` before `and $50 to Ann`."""
+    first, last = sorted((each, money), key=lambda one: one.begin)
+    what = _OF_WHAT.match(text, each.end)
+    if money.mark != "money" or what is None or not text.startswith(what.group(), money.end):
+        return False
+    if last.begin - first.end > _APART or _STOP.search(text, first.end, last.begin):
+        return False
+    is_joined = _AND.search(text, max(0, last.begin - 30), last.begin) is not None
+    return is_joined and _FROM.search(text, max(0, each.begin - 10), each.begin) is None
 
 
 # Numbers in digits.

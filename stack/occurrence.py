@@ -18,8 +18,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from airside.stack.moments import days_in, minutes_in, read_moment
-from airside.stack.numerals import Numeral, Role, fits, names_currency, numerals, role_of
-from airside.stack.tokens import BREAK, QUOTED, is_grouped, stands_alone
+from airside.stack.numerals import Numeral, Role, amounts, fits, names_currency, numerals, role_of
+from airside.stack.tokens import BREAK, QUOTED, is_grouped, parted, stands_alone
 
 Json = Any
 
@@ -64,7 +64,11 @@ class Haystack:
     )
 
     def __init__(self, *values: Json, whole: bool = False, quotes: bool = False, written: date | None = None) -> None:
-        texts = [spaced(text) for value in values for text in _bounded(_texts(value, marked=not whole))]
+        texts = [
+            spaced(text if whole else parted(text))
+            for value in values
+            for text in _bounded(_texts(value, marked=not whole))
+        ]
         self._exact = BREAK.join(texts)
         self._folded = _lower(self._exact)
         self._whole = whole
@@ -100,6 +104,17 @@ class Haystack:
         ):
             return False
         return self._has_text(value, parts) or (not self._whole and self._is_meant(value, parts))
+
+    def numbers(self) -> Iterator[tuple[Decimal, bool]]:
+        """Yield the numbers that name nothing and are no dates, with whether each is a percentage."""
+        for each in self._read_numerals():
+            if each.mark in ("", "money", "word"):
+                yield each.value, self._folded[each.end - 1] == "%"
+
+    def _read_numerals(self) -> list[Numeral]:
+        if self._numerals is None:
+            self._numerals = amounts(self._folded, list(itertools.islice(numerals(self._folded), _MAX_PLACES)))
+        return self._numerals
 
     def quotes(self, value: str) -> bool:
         """Whether a folded text is all of what stands in one pair of quotation marks."""
@@ -156,15 +171,14 @@ class Haystack:
     def _has_number(self, value: Decimal | None, role: Role, parts: bool, *, words: bool = True) -> bool:
         if self._whole:
             return any(Decimal(leaf) == value for leaf in self._leaves if _NUMERIC.fullmatch(leaf))
-        if self._numerals is None:
-            self._numerals = list(itertools.islice(numerals(self._folded), _MAX_PLACES))
-        money_named = role == "money" and any(each.mark == "money" for each in self._numerals)
+        known = self._read_numerals()
+        money_named = role == "money" and any(each.mark == "money" for each in known)
         return any(
             each.value == value
             and (words or each.mark != "word")
             and fits(each.mark, role, money_named=money_named)
             and self._counts(each.begin, each.end, parts)
-            for each in self._numerals
+            for each in known
         )
 
     def _is_meant(self, value: str, parts: bool) -> bool:

@@ -28,13 +28,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from airside.stack.agents import Recalled
+from airside.stack.arithmetic import Operand, worked_out
 from airside.stack.asked import Asked
 from airside.stack.canonical import canonical, digest
 from airside.stack.choices import picks_of
 from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
-from airside.stack.occurrence import Haystack, Json, leaves
+from airside.stack.occurrence import Haystack, Json, decimal_of, leaves
 from airside.stack.paths import EVERY, Every, Parts, show_path
 from airside.stack.records import Records
 from airside.stack.state import RunState, StepRecord
@@ -174,19 +175,20 @@ class Tracer:
             if found is not None and found.origin != "nowhere":
                 return found
             found = _first(subject, role, sources)
-        return found or subject.traced("nowhere")
+        return found or subject.traced("nowhere", self._worked_out(subject, role))
 
     def _recorded(self, subject: Subject, tool: str) -> Traced | None:
-        """Return what a record says of an id: that this run made what it stands for, or that the request names it."""
-        origin: Origin = "created"
+        """Return what a record says of a value: that this run made what it names, or that the request names it."""
+        records, value, said = self._records, subject.value, self._said
         if subject.part == "content":
-            known = self._records.created_in_content(str(subject.value))
+            made, named = records.created_in_content(str(value)), None
         else:
-            known = self._records.created(subject.value, subject.path, tool)
-            if known is None:
-                is_title = self._said.is_title if self._said is not None else _never
-                origin, known = "named", self._records.named(subject.value, subject.path, tool, is_title)
-        return None if known is None else subject.traced(origin, known.detail, whole=known.whole)
+            made = records.created(value, subject.path, tool)
+            named = records.named(value, subject.path, tool, said.is_title) if said is not None and not made else None
+        if made is None and named is None and said is not None:
+            named = records.linked(value, said.names)
+        known = made or named
+        return known and subject.traced("created" if made else "named", known.detail, whole=known.whole)
 
     def _picked(self, subject: Subject, spec: ToolSpec) -> Traced | None:
         """Return what says that the request picks a choice in words that its tool declares, or names a flag."""
@@ -212,6 +214,16 @@ class Tracer:
         begins = Subject((*subject.path[:-1], start), siblings[start], "authority")
         is_said = _first(begins, _role(begins), told) is not None
         return subject.traced("request", f"{start} and {length}") if is_said else None
+
+    def _worked_out(self, subject: Subject, role: Role) -> str:
+        """Return how an amount that stands nowhere may have been computed, and of whose numbers."""
+        if subject.part == "content" or role == "name" or not _is_number(subject.value):
+            return ""
+        value = decimal_of(subject.value)
+        asked = [("request", self._said.authority)] if self._said is not None else []
+        sources = [*asked, *((read.output.detail, read.output.hay) for read in self._reads)]
+        known = (Operand(number, whose, is_share) for whose, hay in sources for number, is_share in hay.numbers())
+        return worked_out(value, known) if value is not None else ""
 
     def _was_said(self, value: str, at: int) -> bool:
         return any(read.said.hay.has(value) for read in self._reads[: at + 1])
@@ -300,8 +312,8 @@ def _approved_values(spec: ToolSpec, gated: ActionGated) -> Iterator[tuple[Part 
     yield "content", [each.value for each in seen if each.part == "content"]
 
 
-def _never(_: str) -> bool:
-    return False
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and value.replace(".", "", 1).isdecimal())
 
 
 def _at(arguments: Mapping[str, Json], path: Path) -> Json:

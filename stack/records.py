@@ -1,10 +1,13 @@
-"""Ids that nobody needs to be asked about: of a record the request names by its title, and of what a run made itself.
+"""What nobody needs to be asked about: the id of a record the request names or the run made, the link of a sender.
 
-Both are told from the structure of a tool's output, which a text within it cannot change:
+All are told from the structure of a tool's output, which a text within it cannot change:
 
  - named    `{"id": 51, "title": "Dress run"}` in what a read of low risk returned, if the request has that title in
             quotation marks, as a file's name, or as all of a value of its inputs; and no other record of the kind that
             was seen has it
+ - named    if the request speaks of a link, one that is all of a value of `{"sender": "Ottilie", "link": ...}`, if it
+            has this sender and no other whose records were seen; where nothing says who sent it, the one link of the
+            one place (`channel spring`) that it has
  - created  the id that a tool which makes something gave back of it, if it stood nowhere before
 
 An id is taken for an argument of the record's own kind (`event_id`, or `id` of `move_event`): a mail's id opens no
@@ -19,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from airside.stack.findings import findings
 from airside.stack.occurrence import fold
 from airside.stack.toolspec import ToolSpec
 
@@ -92,6 +96,25 @@ class _Record(NamedTuple):
     usable: bool
 
 
+class Whom(NamedTuple):
+    """Who sent a record, or what place it stands in: what is said of it (`channel`) and its folded name."""
+
+    kind: str
+    name: str
+
+
+class _Link(NamedTuple):
+    """A link that is all of a value of a record, and who sent the record, or where it stands."""
+
+    link: str
+    whom: Whom
+    known: Known
+
+
+_SENDERS = frozenset({"sender", "from", "author", "by"})
+_POSTS = frozenset({"channel", "place", "room", "wall", "board", "folder", "site", "calendar", "thread"})
+_LINK = re.compile(r"(?:https?://)?[\w\-]+(?:\.[\w\-]+)+(?::\d+)?(?:[/?#][^\s<>\"'\u0000]*)?", re.ASCII)
+
 Before = Callable[[str, int], bool]
 """Whether a value stood anywhere before a call of this position in the history returned."""
 
@@ -108,6 +131,9 @@ class Records:
         self._by_id: dict[str, list[_Record]] = {}
         self._by_title: dict[str, list[_Record]] = {}
         self._created: dict[str, list[Known]] = {}
+        self._links: dict[str, list[_Link]] = {}
+        self._senders: set[Whom] = set()
+        self._posts: dict[Whom, set[str]] = {}
         self._count = 0
 
     def take(self, spec: ToolSpec | None, at: int, detail: str, output: Json) -> None:
@@ -121,6 +147,7 @@ class Records:
         for item, container, is_inner in _objects(output, "", False):
             if self._count > MAX_RECORDS:
                 return
+            self._take_links(item, Known(frozenset(), at, detail, spec.trusted_output), is_looked_up and not is_inner)
             ids, kinds = own_ids(item, spec, container)
             titles = _titles_of(item, kinds) if ids else frozenset()
             if titles:
@@ -131,6 +158,33 @@ class Records:
                     self._by_id.setdefault(each, []).append(record)
                 for title in titles:
                     self._by_title.setdefault(title, []).append(record)
+
+    def _take_links(self, item: Mapping[str, Json], known: Known, is_usable: bool) -> None:
+        senders, places = _whole(item, _SENDERS), _whole(item, _POSTS)
+        self._senders |= senders
+        found = {fold(each.strip()) for each in item.values() if isinstance(each, str) and _is_link(each.strip())}
+        if senders or not found:
+            whom = senders if len(senders) == 1 else set()
+        else:
+            whom = places if len(places) == 1 else set()
+            for each in whom:
+                self._posts.setdefault(each, set()).update(found)
+        self._count += len(found)
+        for each in whom if is_usable else ():
+            for link in found:
+                self._links.setdefault(link, []).append(_Link(link, each, known))
+
+    def linked(self, value: Json, is_said: Callable[[Whom], bool]) -> Known | None:
+        """Return what says that a link is of the one sender, or the one place, for which `is_said` says yes."""
+        found = self._links.get(fold(value.strip()), ()) if self._links and isinstance(value, str) else ()
+        if not found or self._count > MAX_RECORDS:
+            return None
+        senders, places = ({each for each in known if is_said(each)} for known in (self._senders, self._posts))
+        for each in found:
+            is_one = {each.whom} == senders or ({each.whom} == places and self._posts[each.whom] == {each.link})
+            if is_one and not self._was_said(each.link, each.known.at):
+                return each.known
+        return None
 
     def created(self, value: Json, path: Path, tool: str) -> Known | None:
         """Return what says that this run made what `value` is the id of."""
@@ -193,10 +247,26 @@ def _objects(value: Json, container: str, is_inner: bool) -> Iterator[tuple[dict
             yield from _objects(each, container, is_inner)
     elif isinstance(value, dict):
         yield value, container, is_inner
-        has_id = any(_IDS & set(_words(key)) for key in value)
+        has_id = any((_IDS | _SENDERS) & set(_words(key)) for key in value)
         for key, inner in value.items():
             if isinstance(inner, dict | list):
                 yield from _objects(inner, key, is_inner or has_id)
+
+
+def _whole(item: Mapping[str, Json], names: frozenset[str]) -> set[Whom]:
+    """Return what keys say of who sent something, or where it stands."""
+    found = (({*_words(key)[-1:]} & names, each) for key, each in item.items() if isinstance(each, str))
+    return {
+        Whom("sender" if kind in _SENDERS else kind, fold(each.strip()))
+        for kinds, each in found
+        for kind in kinds
+        if len(each.strip()) > 1
+    }
+
+
+def _is_link(text: str) -> bool:
+    """Whether a text is a link and nothing else."""
+    return len(text) <= 2000 and _LINK.fullmatch(text) is not None and findings(text) == [text]
 
 
 def _made(spec: ToolSpec, output: Json) -> Iterator[tuple[Id, frozenset[str]]]:

@@ -5,8 +5,11 @@ Whatever is unclear goes on: a value beside it is then no whole token, and count
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
+
+from airside.stack.findings import COMMON, FILES
 
 BREAK = "\x00"
 """Between the texts of one source: no text has it (`check_bounds`), and no identifier goes on over it."""
@@ -17,6 +20,11 @@ QUOTED = re.compile(
 )
 """What stands in quotation marks, which is one value."""
 
+_RUN_ON = re.compile(r"\.(?=(?P<word>[A-Z][a-z]{2,}|[IA])(?:['\u2019][a-z]{1,4})?[\s,;:])")
+_NAME_BEFORE = re.compile(r"[\w\-]\.(?P<ending>[a-z]{2,24})\Z")
+_TESTING = frozenset({"example", "test", "invalid", "local"})
+_BEFORE_DOT = 64
+
 _JOINERS = frozenset("@.-+/:\\~#%&=?$")
 _JOINERS_BEFORE = _JOINERS | frozenset("'\u2019!*^`|{")
 """A mail address may have these in front of what looks like a whole one: `o'neil@corp.com` is not `neil@corp.com`."""
@@ -25,6 +33,28 @@ _MAX_JOINERS = 8
 _GROUP = re.compile(r"[0-9]{3}[ \u00a0\u202f][0-9]{3}")
 _COUNTED = re.compile(r"(?<![^\W\d_])(?:no|nr|num)\Z")
 """Before a dot: `no.5521` is number 5521, and not the end of a host."""
+
+
+def parted(text: str) -> str:
+    """Return a text with a space where a sentence ends with the name of a host or a file, and the next one begins.
+
+    `www.corp.example.Then` is a host and a word: nobody writes the end of a host with a capital, unless it may be one
+    (`corp.com.Shop`).  What is quoted is left as it is.
+    """
+    ends = [match.end() for match in _RUN_ON.finditer(text) if _ends_a_name(text, match)]
+    if not ends:
+        return text
+    quoted = [match.span() for match in QUOTED.finditer(text)]
+    at = [0, *(end for end in ends if not any(first < end < last for first, last in quoted)), len(text)]
+    return " ".join(text[begin:end] for begin, end in itertools.pairwise(at))
+
+
+def _ends_a_name(text: str, dot: re.Match[str]) -> bool:
+    name = _NAME_BEFORE.search(text, max(0, dot.start() - _BEFORE_DOT), dot.start())
+    if name is None or COMMON.fullmatch(dot["word"].lower()):
+        return False
+    ending = name["ending"]
+    return len(ending) == 2 or ending in _TESTING or (COMMON.fullmatch(ending) or FILES.fullmatch(ending)) is not None
 
 
 def stands_alone(text: str, begin: int, end: int) -> bool:

@@ -82,3 +82,8 @@ def test_a_day_without_a_year_is_the_next_one(day: date, form: str) -> None:
 def test_a_value_that_is_no_moment_means_none(value: str) -> None:
     found = moment(value)
     assert found is None or value[:2].isdigit()
+
+
+def test_noon_and_midnight_are_times() -> None:
+    assert list(minutes_in("from noon to midnight")) == [720, 0]
+    assert list(minutes_in("the noon news and at midnight-blue")) == []

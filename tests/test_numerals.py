@@ -108,3 +108,56 @@ def test_a_key_of_the_inputs_marks_its_number() -> None:
     hay = Haystack({"invoice": 2231, "orders": {"order_id": "17"}, "amount": 480, "n": 5})
     assert not any(hay.has(value, "money") for value in (2231, "2231", 17, "17"))
     assert hay.has(2231, "name") and hay.has("17", "name") and hay.has(480, "money") and hay.has(5, "money")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$50 to Ann and 20 to Bob", 20),
+        ("$50 to Ann, 20 to Bob and 30 to Cy", 30),
+        ("pay 20 to Bob and then $50 to Ann", 20),
+        ("sixty euros to Ann and forty to Bob", 40),
+        ("- 50 EUR for rent\n- 20 for water", 20),
+        ("pay $50 to Ann, and also transfer 20 to Bob", 20),
+        ("12, 18 and 25 EUR to Ann, Bob and Cy", 18),
+        ("80 or 95 dollars", 80),
+        ("50 EUR f\u00fcr Ann und 20 f\u00fcr Bob", 20),
+    ],
+)
+def test_an_amount_beside_one_that_is_marked_is_one(text: str, value: int) -> None:
+    assert Haystack(text).has(value, "money")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$50 to Ann for 12 chairs", 12),
+        ("$50 to Ann and 12 chairs to Bob", 12),
+        ("$50 and 12 chairs", 12),
+        ("order 12, 480 EUR in all", 12),
+        ("$50 to Ann, invoice 2231 to Bob", 2231),
+        ("$50 to Ann, 2 to 3 times", 2),
+        ("move it from 5 to 7, and $50 to Ann", 5),
+        ("$50 to Ann. Move 20 to Bob", 20),
+        ("$50 to Ann and 20% to Bob", 20),
+        ("$50 to Ann and #20 to Bob", 20),
+        ("$50 to Ann at 20 to Bob", 20),
+        ("$50 to Ann and 20 for Bob", 20),
+        ("$50 to Ann on 3 May and 4 June to Bob", 4),
+        ("$50 to Ann and 20h to Bob", 20),
+        ("$5 to 10 people", 10),
+        ("credit $50 to Ann, room 20 to Bob", 20),
+    ],
+)
+def test_a_number_that_is_not_said_as_the_amount_beside_it_is_none(text: str, value: int) -> None:
+    assert not Haystack(text).has(value, "money")
+
+
+def test_amounts_beside_money_are_found_in_a_text_of_many_numbers_too() -> None:
+    """Nothing is compared with everything."""
+    assert not Haystack("$1 to a " + "and 2 of it " * 8000).has(2, "money")
+
+
+@given(st.integers(2, 99), st.sampled_from(["people", "chairs", "x", "pages", "of them", "percent"]))
+def test_what_is_counted_beside_an_amount_is_no_amount(number: int, what: str) -> None:
+    assert not Haystack(f"pay $500 to Ann and take {number} {what} to Bob").has(number, "money")

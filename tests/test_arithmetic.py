@@ -1,0 +1,89 @@
+"""How a computed amount may have been worked out: shown with whose each number is, and never instead of a question."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from airside.stack.arithmetic import MAX_WAYS, Operand, worked_out
+from airside.stack.provenance import Tracer
+from airside.stack.state import RunState, StepRecord
+from airside.stack.toolspec import ToolSpec
+from airside.stack.values import ToolResult, Traced
+from tests.helpers import submitted
+
+NUMBER = {"type": ["number", "string"]}
+PAY = ToolSpec.build(
+    name="pay",
+    effect="external",
+    parameters={"type": "object", "properties": {"amount": NUMBER, "account_id": NUMBER, "note": {"type": "string"}}},
+    content=("note",),
+)
+
+
+def traced(request: str, output: Any, **arguments: Any) -> Traced:
+    run = submitted(text=request)
+    result = ToolResult(ok=True, output=Raw(json.dumps(output).encode()))
+    step = StepRecord(step=1, agent="a", tool="read_bill", arguments={}, result=result)
+    return Tracer(run, [PAY]).trace("pay", arguments, RunState(submitted=run, history=[step]))[0]
+
+
+@pytest.mark.parametrize(
+    ("request_text", "output", "amount", "detail"),
+    [
+        ("Pay for 3 of them.", {"price": 12.5}, 37.5, "37.5 = 12.5 (read_bill, step 1) x 3 (request)"),
+        ("Pay for 3 of them.", {"price": 12.5}, "37.50", "37.5 = 12.5 (read_bill, step 1) x 3 (request)"),
+        ("Share 100 EUR among 3.", {}, 33.33, "33.33 = 100 (request) / 3 (request)"),
+        ("Pay 10% of it.", {"total": 730}, 73, "73 = 10 % (request) of 730 (read_bill, step 1)"),
+        ("Pay it with 7 EUR more.", {"total": 50}, 57, "57 = 50 (read_bill, step 1) + 7 (request)"),
+        ("Pay it less 7 EUR.", {"total": 50}, 43, "43 = 50 (read_bill, step 1) - 7 (request)"),
+        ("Pay it.", {"total": 50}, 43, ""),
+        ("Pay invoice 7.", {"total": 50}, 43, ""),
+    ],
+)
+def test_an_amount_that_stands_nowhere_is_shown_with_how_it_may_be_had(
+    request_text: str, output: Any, amount: Any, detail: str
+) -> None:
+    found = traced(request_text, output, amount=amount)
+    assert (found.origin, found.detail) == ("nowhere", detail)
+
+
+def test_no_id_and_no_text_is_worked_out_and_what_stands_somewhere_is_not() -> None:
+    assert traced("Pay for 3.", {"price": 12.5}, account_id=37.5).detail == ""
+    assert traced("Pay for 3.", {"price": 12.5}, amount="about 37.5").detail == ""
+    assert traced("Pay for 3 or 37.5.", {"price": 12.5}, amount=37.5).origin == "request"
+    assert traced("Pay for 3.", {"prices": [12.5, 37.5]}, amount=37.5).origin == "tool"
+
+
+def test_a_request_labelled_untrusted_is_not_called_the_requests() -> None:
+    run = submitted(text="Pay for 3 of 12.5 EUR.", labels=("untrusted",))
+    found = Tracer(run, [PAY]).trace("pay", {"amount": 37.5}, RunState(submitted=run))[0]
+    assert (found.origin, found.detail) == ("nowhere", "")
+
+
+def test_what_can_be_had_in_many_ways_is_not_explained() -> None:
+    many = [Operand(Decimal(each), "request") for each in range(1, 20)]
+    assert worked_out(Decimal(20), many) == ""
+    assert worked_out(Decimal(-3), many) == worked_out(Decimal(0), many) == worked_out(Decimal(3), []) == ""
+
+
+POSITIVE = st.decimals(min_value="0.01", max_value=9999, places=2)
+
+
+@given(st.lists(POSITIVE, max_size=8), POSITIVE)
+def test_what_is_told_is_true(numbers: list[Decimal], value: Decimal) -> None:
+    """Each way is of numbers that were given, and makes the value to the cent."""
+    text = worked_out(value, [Operand(each, "somebody") for each in numbers])
+    ways = text.partition(" = ")[2].split(" or ") if text else []
+    assert len(ways) <= MAX_WAYS
+    for way in ways:
+        one, sign, other = way.replace(" (somebody)", "").split(" ")
+        left, right = Decimal(one), Decimal(other)
+        made = {"+": left + right, "-": left - right, "x": left * right, "/": left / right}[sign]
+        assert {left, right} <= set(numbers) and abs(made - value) <= Decimal("0.005")
