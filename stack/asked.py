@@ -36,7 +36,9 @@ class Asked:
     def __init__(self, text: str, inputs: Json, written: date) -> None:
         given, kept = wanted_inputs(inputs), wanted(text)
         self.authority = Haystack(kept, given, quotes=True, written=written)
-        self.content = Haystack(text, inputs, quotes=True, written=written)
+        self.content = [Haystack(text, inputs, quotes=True, written=written)]
+        if parted(text) != text:  # a link that was copied with the word after it
+            self.content.append(Haystack(text, quotes=True, verbatim=True))
         self._leaves = frozenset(fold(each.strip()) for each in leaves(given) if isinstance(each, str))
         self._prose = prose_of(kept)
         self._all = prose_of(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from airside.stack.numerals import MONTH, MONTHS
@@ -53,8 +54,13 @@ def moment(value: str) -> Moment | None:
 
 def read_moment(value: str) -> Moment | None:
     """Return what a value means that is nothing but a day, a time of day or both, in whatever form."""
+    return _read_short(value) if len(value) <= _MAX_LOOSE else None
+
+
+@lru_cache(maxsize=1024)  # one value is looked for in every text
+def _read_short(value: str) -> Moment | None:
     exact = moment(value)
-    if exact is not None or len(value) > _MAX_LOOSE or not any(char.isdigit() for char in value):
+    if exact is not None or not any(char.isdigit() for char in value):
         return exact
     text = value.lower()
     for at in [0, *(match.start() for match in _BETWEEN.finditer(text)), len(text)]:

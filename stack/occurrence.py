@@ -46,7 +46,7 @@ class Haystack:
     """The texts and numbers of one source.  `whole` = a value must equal one of them, not merely occur in one.
 
     `quotes` = what stands in quotation marks is one value, and no part of it occurs.  `written` is the day a text was
-    written, for days without a year.
+    written, for days without a year.  `verbatim` = a sentence without a blank before it stays joined.
     """
 
     __slots__ = (
@@ -63,9 +63,16 @@ class Haystack:
         "_written",
     )
 
-    def __init__(self, *values: Json, whole: bool = False, quotes: bool = False, written: date | None = None) -> None:
+    def __init__(
+        self,
+        *values: Json,
+        whole: bool = False,
+        quotes: bool = False,
+        written: date | None = None,
+        verbatim: bool = False,
+    ) -> None:
         texts = [
-            spaced(text if whole else parted(text))
+            spaced(text if whole or verbatim else parted(text))
             for value in values
             for text in _bounded(_texts(value, marked=not whole))
         ]

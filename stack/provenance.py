@@ -256,7 +256,7 @@ class Tracer:
                 self._said = Asked(asked.text, inputs, datetime.fromtimestamp(self._submitted.at_us / 1e6, UTC).date())
                 self._fixed[:0] = [
                     Source("request", "", self._said.authority, "authority"),
-                    Source("request", "", self._said.content, "content"),
+                    *(Source("request", "", hay, "content") for hay in self._said.content),
                 ]
         return self._fixed
 

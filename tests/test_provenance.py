@@ -499,3 +499,16 @@ def test_no_part_of_a_longer_value_is_vouched_for(value: str, before: str, after
     longer = before + value + after
     told = vouched(value, read(1, {"name": longer}, "staff"))
     assert not told[2] or fold(longer) == fold(value) or compact(fold(longer)) == compact(fold(value))
+
+
+def test_what_is_copied_of_a_sentence_without_a_blank_is_the_requests_and_what_it_is_made_of_is_not() -> None:
+    """A reader opens all of `www.corp.example.Now`, which may be somebody else's."""
+    request = {"text": "Tell Ann to read www.corp.example.Then she may go."}
+    said = {"message": {"text": "Read www.corp.example.Then go. See www.corp.example and www.corp.example.Now"}}
+    run = submitted(**request)
+    found = Tracer(run, [MAIL]).trace("send_mail", said, RunState(submitted=run))
+    assert {each.value: each.origin for each in found if each.part == "content"} == {
+        "www.corp.example.Then": "request",
+        "www.corp.example": "request",
+        "www.corp.example.Now": "nowhere",
+    }
