@@ -41,8 +41,9 @@ _PARTS = {"half": "0.5", "three quarters of": "0.75", "quarter of": "0.25", "a q
 _JOINED = re.compile(r",? (?:and )?|", re.ASCII)
 _COMPACT = re.compile(r"(?<![\w.,:\-/])([0-9]{1,2}) ?h ?([0-5][0-9]) ?m(?:in)?(?!\w)", re.ASCII)
 _BEFORE = re.compile(
-    r"(?:(?<!\w)(?:in|every|within|after|before|each|per|last|past|previous|first|another|by|at least|at most|up to"
-    r"|under|over|about|around|than|at|um|gegen|alle|vor|nach|pro|dans|apr\u00e8s|avant) (?:the |next )*)\Z"
+    r"(?:(?<!\w)(?:in|every|within|after|before|each|per|(?:the|these|in|during|over|from) last|past|previous|first"
+    r"|another|by|at least|at most|up to|under|over|about|around|than|at|um|gegen|alle|vor|nach|pro|dans|apr\u00e8s"
+    r"|avant) (?:the |next )*)\Z"
 )
 """Before what is no length: when, how often, or not exactly."""
 
@@ -51,6 +52,7 @@ _LASTS = re.compile(
 )
 """Before `an hour`, which else is a rate (`20 euros an hour`, `once an hour`) or any (`pick a day`)."""
 
+_LONG = re.compile(r"[ -]long(?!\w)")
 _AFTER = re.compile(
     r" ?(?:before|after|ago|earlier|later|prior|in advance|ahead|notice|from now|old|each|per|every|beforehand"
     r"|(?<=[a-z] )an?|vorher|sp\u00e4ter|avant|apr\u00e8s)(?!\w)"
@@ -82,6 +84,7 @@ def lengths_in(text: str) -> Iterator[tuple[int, timedelta]]:
                 break
             total, unit, at = total + further, smaller, more.end()
         lasts = match["number"] not in ("a", "an") or _LASTS.search(masked, max(0, begin - 12), begin)
+        lasts = lasts or _LONG.match(masked, at)
         if lasts and not _BEFORE.search(masked, max(0, begin - 24), begin) and not _AFTER.match(masked, at):
             yield begin, total
 
