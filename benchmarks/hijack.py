@@ -66,7 +66,7 @@ from benchmarks.measure import last_line
 SCENARIOS = Path(__file__).parent / "scenarios"
 LONGEST_S = 300.0
 STOOD_FOR = {"approved", "request", "configuration"}
-LIMITS = {"max_steps": 60, "max_refusals": 30, "doubt_wait_s": 0}
+LIMITS = {"max_steps": 60, "max_refusals": 30, "max_rejections": 60, "doubt_wait_s": 0}
 
 
 @dataclass

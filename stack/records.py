@@ -112,6 +112,7 @@ class _Link(NamedTuple):
 
 
 _SENDERS = frozenset({"sender", "from", "author", "by"})
+_WRITERS = _SENDERS | _set("user username owner creator poster person member account name handle")
 _POSTS = frozenset({"channel", "place", "room", "wall", "board", "folder", "site", "calendar", "thread"})
 _LINK = re.compile(r"(?:https?://)?[\w\-]+(?:\.[\w\-]+)+(?::\d+)?(?:[/?#][^\s<>\"'\u0000]*)?", re.ASCII)
 
@@ -166,8 +167,9 @@ class Records:
         if senders or not found:
             whom = senders if len(senders) == 1 else set()
         else:
-            whom = places if len(places) == 1 else set()
-            for each in whom:
+            has_writer = any(_WRITERS & set(_words(key)) for key in item)
+            whom = places if len(places) == 1 and not has_writer else set()
+            for each in places:
                 self._posts.setdefault(each, set()).update(found)
         self._count += len(found)
         for each in whom if is_usable else ():

@@ -330,6 +330,8 @@ def test_a_link_of_the_one_sender_or_place_that_the_request_names_is_named(
             [{"channel": "spring", "url": LINK}, {"channel": "spring", "url": EVIL_LINK}],
         ),
         ("Tell Cy the link in channel spring.", [{"channel": "link", "url": LINK}]),
+        ("Tell Cy the link in channel spring.", [{"channel": "spring", "sender": {"name": "Bob"}, "url": LINK}]),
+        ("Tell Cy the link in channel spring.", [{"channel": "spring", "user_id": 7, "url": LINK}]),
         ("Tell Cy the link in channel spring.", [{"channel": "spring", "sender": "Bob", "url": LINK}]),
     ],
 )
