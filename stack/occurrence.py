@@ -50,11 +50,10 @@ class Haystack:
     """
 
     __slots__ = (
-        "_days",
         "_exact",
         "_folded",
         "_leaves",
-        "_minutes",
+        "_moments",
         "_numerals",
         "_quotations",
         "_quoted",
@@ -85,8 +84,7 @@ class Haystack:
         self._numerals: list[Numeral] | None = None
         self._quoted: list[tuple[int, int]] | None = None
         self._quotations: set[str] | None = None
-        self._days: set[date] | None = None
-        self._minutes: set[int] | None = None
+        self._moments: dict[bool, tuple[set[date], set[int]]] = {}
 
     def has(self, value: Json, role: Role = "", *, parts: bool = False) -> bool:
         """Whether a text or a number occurs; booleans and null never do.
@@ -192,18 +190,23 @@ class Haystack:
         """Whether a text says it in other words: a currency's sign, a day or time, addresses one by one."""
         if _MAILS.fullmatch(value):
             return all(self._has_text(each.strip(), parts) for each in value.split(","))
-        return names_currency(self._folded, value) or self._has_moment(value)
+        return names_currency(self._folded, value) or self._has_moment(value, parts)
 
-    def _has_moment(self, value: str) -> bool:
+    def _has_moment(self, value: str, parts: bool) -> bool:
         wanted = read_moment(value)
         if wanted is None:
             return False
-        if self._days is None or self._minutes is None:
-            self._days = set(days_in(self._folded, self._written))
-            self._minutes = set(minutes_in(self._folded))
-        return (wanted.day is None or wanted.day in self._days) and (
-            wanted.minute is None or wanted.minute in self._minutes
-        )
+        if parts not in self._moments:
+            text = self._folded if parts or not self._quotes else _lower(QUOTED.sub(_timely, self._exact))
+            self._moments[parts] = set(days_in(text, self._written)), set(minutes_in(text))
+        days, minutes = self._moments[parts]
+        return (wanted.day is None or wanted.day in days) and (wanted.minute is None or wanted.minute in minutes)
+
+
+def _timely(quoted: re.Match[str]) -> str:
+    """Return what is quoted if it is a day or time and nothing else: no part of a phrase is one."""
+    text = quoted[quoted.lastindex or 0].strip(_EDGES)
+    return f" {text} " if read_moment(text) is not None else BREAK
 
 
 def fold(value: str) -> str:

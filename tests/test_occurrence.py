@@ -193,6 +193,12 @@ def test_a_word_of_a_quoted_phrase_is_not_the_phrase(token: str, more: str, form
     assert hay.has(phrase) and (not hay.has(token) or token.lower() in ("run", "now"))
 
 
+def test_a_time_within_a_quoted_phrase_is_not_the_phrase() -> None:
+    hay = Haystack('Write "lunch at 7 pm on 2026-06-03" for "9:30" at 8:15', quotes=True)
+    assert hay.has("09:30") and hay.has("08:15") and hay.has("19:00", parts=True)
+    assert not hay.has("19:00") and not hay.has("2026-06-03")
+
+
 def test_a_channel_may_have_its_hash_or_not() -> None:
     assert Haystack("post to ops-alerts").has("#ops-alerts") and Haystack("post to #ops").has("ops")
     assert not Haystack("post to ops-alerts").has("#ops") and not Haystack("tell channel").has("@channel")
