@@ -95,7 +95,7 @@ class Approvals(WatchedLayer):
     async def _requested(self, wanted: ApprovalRequested) -> ApprovalDecided | None:
         async with self._writing:
             approval = self._book.get(wanted.approval_id) or await self._append(wanted)
-        return decision_of(approval, self.config.seal_key, now_us())
+        return decision_of(approval, self.config.seal_key, steady_us())
 
     async def vote(self, batch: list[bytes]) -> list[bytes]:
         """Count votes, or say why they do not count."""
@@ -161,7 +161,7 @@ class Approvals(WatchedLayer):
         async with self._writing:
             waiting = [a for a in self._book.pending() if root_of(a.request.run_id) == run_id]
             for approval in waiting:
-                await self._append(ApprovalExpired(at_us=now_us(), approval_id=approval.request.approval_id))
+                await self._append(ApprovalExpired(at_us=steady_us(), approval_id=approval.request.approval_id))
         return len(waiting)
 
     async def _append(self, event: ApprovalEvent) -> Approval:
@@ -203,7 +203,7 @@ class Approvals(WatchedLayer):
 
     async def _deliver(self, approval: Approval) -> None:
         """Tell the run, through the Driver, until the Driver has taken it."""
-        decided: ApprovalDecided | None = decision_of(approval, self.config.seal_key, now_us())
+        decided: ApprovalDecided | None = decision_of(approval, self.config.seal_key, steady_us())
         assert decided is not None
         delivery = encode(Delivery(run_id=approval.request.run_id, event=encode_event(decided)))
         while True:

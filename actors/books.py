@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from airside.actors.layer import now_us
+from airside.actors.layer import steady_us
 from airside.actors.serving import ListMethod, as_it_is
 from airside.stack import events as ev
 from airside.stack.errors import InvalidInput
@@ -89,7 +89,7 @@ def judge(admit: Admit, identities: IdentityChecker, routes: frozenset[str], ver
         request=request,
         limits=limits,
         app_version=version,
-        at_us=now_us(),
+        at_us=steady_us(),
     )
 
 

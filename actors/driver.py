@@ -139,7 +139,7 @@ class Driver(Watching):
             await known.durable.wait()  # it was admitted before, and the answer got lost
             return None
         blocked = self._switchboard.switches.blocking(
-            now_us=now_us(), tenant=tenant, principal=event.identity.principal, version=event.app_version
+            now_us=steady_us(), tenant=tenant, principal=event.identity.principal, version=event.app_version
         )
         if blocked is not None:
             return Ticket(reason_code=ReasonCode.SWITCHED_OFF, message=str(blocked))
@@ -227,7 +227,7 @@ class Driver(Watching):
         placed.events = []
 
     async def _claim(self, run_id: RunId, placed: Placed) -> None:
-        activated = ev.RunActivated(epoch=placed.epoch + 1, claim=secrets.token_hex(4), at_us=now_us())
+        activated = ev.RunActivated(epoch=placed.epoch + 1, claim=secrets.token_hex(4), at_us=steady_us())
         try:
             await self._append(run_id, placed, placed.epoch + 1, activated)
         except LayerUnavailable:
@@ -432,9 +432,9 @@ class Driver(Watching):
         by = PrincipalId(order.by)
         event: ev.KillRequested | ev.CancelRequested
         if order.action == "cancel":
-            event = ev.CancelRequested(by=by, why=order.why, at_us=now_us())
+            event = ev.CancelRequested(by=by, why=order.why, at_us=steady_us())
         else:
-            event = ev.KillRequested(by=by, why=order.why, at_us=now_us())
+            event = ev.KillRequested(by=by, why=order.why, at_us=steady_us())
         await self._stop(run_id, event)
 
     async def _stop(self, run_id: RunId, event: ev.KillRequested | ev.CancelRequested) -> None:
@@ -481,7 +481,7 @@ class Driver(Watching):
     async def switches(self) -> list[bytes]:
         """Return what is switched off, oldest first, as JSON."""
         await self.ready()
-        return [msgspec.json.encode(switch) for switch in self._switchboard.switches.off(now_us())]
+        return [msgspec.json.encode(switch) for switch in self._switchboard.switches.off(steady_us())]
 
     async def live(self) -> list[tuple[str, str, str, bool]]:
         """Return the live runs: id, tenant, runtime, whether it waits for a person."""

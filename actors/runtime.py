@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 import ray
 
-from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us, steady_us
+from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, steady_us
 from airside.actors.pulse import PulseWriter, Where
 from airside.actors.serving import ListMethod, as_it_is
 from airside.actors.strays import mark_children
@@ -234,7 +234,7 @@ class TenantRuntime(Layer):
 
         async def expire() -> None:
             await asyncio.sleep(seconds)
-            self._bring(cycle, ev.DoubtExpired(step=step, at_us=now_us()))
+            self._bring(cycle, ev.DoubtExpired(step=step, at_us=steady_us()))
 
         self._keep(asyncio.ensure_future(expire()))
 
@@ -273,7 +273,7 @@ class TenantRuntime(Layer):
         """Return the events that were made durable, none if somebody else was faster."""
         epoch = max((e.epoch for e in events if isinstance(e, ev.RunActivated)), default=0) + 1
         fresh: list[ev.Event] = [] if events else [self._child_submitted(parent, spawn, branch, run_id)]
-        fresh.append(ev.RunActivated(epoch=epoch, claim=secrets.token_hex(4), at_us=now_us()))
+        fresh.append(ev.RunActivated(epoch=epoch, claim=secrets.token_hex(4), at_us=steady_us()))
         submitted = parent.machine.state.submitted
         append = Append(
             tenant=submitted.identity.tenant,
@@ -305,7 +305,7 @@ class TenantRuntime(Layer):
             parent=parent.run_id,
             depth=above.depth + 1,
             asked=above.asked or above.request,
-            at_us=now_us(),
+            at_us=steady_us(),
         )
 
     def _answer_parent(self, child: RunMachine) -> None:
@@ -317,7 +317,7 @@ class TenantRuntime(Layer):
 
     def _tell_parent(self, parent: Cycle, step: int, branch: int, run_id: RunId, ended: ev.RunEnded) -> None:
         event = ev.ChildEnded(
-            step=step, branch=branch, run_id=run_id, outcome=ended.outcome, usage=ended.usage, at_us=now_us()
+            step=step, branch=branch, run_id=run_id, outcome=ended.outcome, usage=ended.usage, at_us=steady_us()
         )
         self._bring(parent, event)
 
@@ -350,7 +350,7 @@ class TenantRuntime(Layer):
         await self.ready()
         for cycle in list(self._cycles.values()):
             if cycle.machine.state.phase is Phase.AWAITING_APPROVAL:
-                self._bring(cycle, ev.RunSuspended(why="the runtime is put down", at_us=now_us()))
+                self._bring(cycle, ev.RunSuspended(why="the runtime is put down", at_us=steady_us()))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for cycle in [c for c in self._cycles.values() if c.machine.state.phase is Phase.SUSPENDED]:
             await cycle.log.durable()
@@ -369,7 +369,7 @@ class TenantRuntime(Layer):
 
 def _withdrawn(parent: RunId) -> ev.CancelRequested:
     """Return what a child is told when its parent is over."""
-    return ev.CancelRequested(by=PrincipalId("driver"), why=f"its parent {parent} ended", at_us=now_us())
+    return ev.CancelRequested(by=PrincipalId("driver"), why=f"its parent {parent} ended", at_us=steady_us())
 
 
 control(TenantRuntime.stats, TenantRuntime.greet, TenantRuntime.runs)

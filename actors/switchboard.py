@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from airside.actors.layer import logger, now_us
+from airside.actors.layer import logger, now_us, steady_us
 from airside.actors.stubs import Remote, RemoteJournal
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import SYSTEM_TENANT, PrincipalId, parse_run
@@ -62,7 +62,7 @@ class Switchboard:
         switch is durable, and so holds for every layer from its next start.  It is gone on with.
         """
         self._check(order.scope, order.target)
-        if order.action == "switch_off" and 0 != order.until_us <= now_us():
+        if order.action == "switch_off" and 0 != order.until_us <= steady_us():
             raise InvalidInput("switch: its end is over already: say how many seconds from now, or nothing")
         thrown = SwitchThrown(
             at_us=now_us(),

@@ -18,7 +18,7 @@ from typing import Any
 
 from airside.actors.books import BROKEN_AFTER, END_AFTER, HELD_AFTER, SUSPECT_AFTER, Placed
 from airside.actors.fleet import Fleet, Seat
-from airside.actors.layer import LayerConfig, logger, now_us, steady_us
+from airside.actors.layer import LayerConfig, logger, steady_us
 from airside.actors.pulse import boot_s
 from airside.actors.stubs import RemoteJournal, RemoteTools
 from airside.actors.warden import Bounds, Stall
@@ -147,7 +147,7 @@ class Watching(WatchedLayer):
             self._spawn(self._end_late(run_id, self._condemn(run_id, why)))
 
     def _condemn(self, run_id: RunId, why: str) -> ev.KillRequested:
-        event = ev.KillRequested(by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=now_us())
+        event = ev.KillRequested(by="driver", why=why, reason_code=ReasonCode.KILLED_RUNAWAY, at_us=steady_us())
         self._runs[run_id].condemned = event
         return event
 

@@ -143,7 +143,7 @@ class Gate:
         self._key = seal_key
         self._identities = IdentityChecker(seal_key)
         self._now_us = now_us
-        self._windows_us = windows_us or now_us  # what budgets count by
+        self._windows_us = windows_us or now_us  # what budgets count by, and what ends a switch
         self._random = random
         self.spending = spending or Spending()
         self.switches = Switches()
@@ -263,7 +263,7 @@ class Gate:
     def _examined(self, request: GateRequest, identity: Identity) -> _Call | GateReply:
         """Return the call that is asked for, or why there can be none, whatever the rules say."""
         blocked = self.switches.blocking(
-            now_us=self._now_us(),
+            now_us=self._windows_us(),
             tenant=identity.tenant,
             principal=identity.principal,
             version=request.version,
