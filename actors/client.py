@@ -229,8 +229,11 @@ class Stack:
             return (yield from Batch(self._desk, given, timeout=timeout, advance=advance).steps())
 
     @explained("Stack.results")
-    def results(self, handles: Iterable[RunHandle], *, timeout: float | None = None) -> list[RunResult]:
-        """Wait for runs and return their results, in order; those that have not ended by then are left out."""
+    def results(self, handles: Iterable[RunHandle | RunSummary], *, timeout: float | None = None) -> list[RunResult]:
+        """Wait for runs and return their results, in order; those that have not ended by then are left out.
+
+        What a process that died had submitted is got by `results(stack.runs(since=...), timeout=0)`.
+        """
         check_timeout(timeout)
         wanted = [(handle.run_id, handle.job_id) for handle in handles]
         return [result for result in drive(collect(self._desk, wanted, timeout=timeout)) if result is not None]

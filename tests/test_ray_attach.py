@@ -88,7 +88,8 @@ print(json.dumps([job.model_dump_json() for job in jobs]))
 
 def test_what_a_killed_client_submitted_goes_on_and_another_gets_its_results(owner: Owner) -> None:
     body = """
-ids = [submit(stack, *[call("note", text=f"orphan {i}-{j}", pace_ms=100) for j in range(3)]).run_id for i in range(4)]
+calls = [[call("note", text=f"orphan {i}-{j}", pace_ms=100) for j in range(3)] for i in range(4)]
+ids = [submit(stack, *each, job_id=f"orphan-{i}").run_id for i, each in enumerate(calls)]
 paying = submit(stack, call("pay", to="orphan", amount=2)).run_id
 print(json.dumps([*ids, paying]), flush=True)
 threading.Event().wait(60)
@@ -102,9 +103,13 @@ threading.Event().wait(60)
 *ids, paying = json.loads(sys.argv[2])
 done = [stack.handle(run_id).result(timeout=60).ok for run_id in ids]
 outcome = stack.approve(waiting(stack, paying).approval_id, principal="lea")
-print(json.dumps([done, outcome, stack.handle(paying).result(timeout=60).ok, stack.verify()]))
+paid = stack.handle(paying).result(timeout=60).ok
+mine = [run for run in stack.runs(tenant="acme", limit=100) if run.job_id.startswith("orphan-")]
+jobs = [[result.job_id, result.status] for result in stack.results(mine, timeout=0)]
+print(json.dumps([done, outcome, paid, stack.verify(), jobs]))
 """
-    assert answer(client(owner, body, json.dumps(ids))) == [[True] * 4, "approved", True, []]
+    jobs = [[f"orphan-{i}", "completed"] for i in (3, 2, 1, 0)]
+    assert answer(client(owner, body, json.dumps(ids))) == [[True] * 4, "approved", True, [], jobs]
     assert owner.ledger.texts("orphan ") == sorted(f"orphan {i}-{j}" for i in range(4) for j in range(3))
     assert owner.ledger.amounts("orphan") == [2]
 
