@@ -62,6 +62,8 @@ def _checked(route: object) -> Route:
         check_bounds(route.answer, where="Done: answer")
     elif isinstance(route, Visit):
         _check_text(route.query, "Visit: query")
+        if type(route) is Visit and type(route.agent) is str and type(route.query) in (str, type(None)):
+            return route  # nothing of it can change, and it is what every step begins with
     elif isinstance(route, GiveUp):
         _check_text(route.detail, "GiveUp: detail")
     elif isinstance(route, FanOut):
