@@ -24,9 +24,9 @@ _DOTTED = re.compile(r"(?<![\w.,\-/:])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\w\-/]|\.
 _SLASHED = re.compile(r"(?<![\w.\-/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\w\-/])", re.ASCII)
 
 _CLOCK = re.compile(
-    r"(?<![\w.:\-+/])(\d{1,2})(?:([:.])(\d\d))? ?(a\.?m|p\.?m|uhr|h)?(?![\w\-]|[:/.]\d)", re.ASCII | re.IGNORECASE
+    r"(?<![\w.:\-+/])(\d{1,2})(?:([:.])(\d\d))? ?(a\.?m|p\.?m|uhr|h)?(?![\w\-]|[:/.@+#\\]\w)", re.ASCII | re.IGNORECASE
 )
-_FRENCH = re.compile(r"(?<![\w.:\-+/])(\d{1,2}) ?h ?(\d\d)(?!\w)", re.ASCII | re.IGNORECASE)
+_FRENCH = re.compile(r"(?<![\w.:\-+/])(\d{1,2}) ?h ?(\d\d)(?![\w\-]|[:/.@+#\\]\w)", re.ASCII | re.IGNORECASE)
 _SPAN = re.compile(r"(?<![\w.:\-+/])(\d{1,2}):(\d\d) ?[\-\u2013] ?(\d{1,2}):(\d\d)(?![\w\-:])", re.ASCII)
 _NAMED = re.compile(r"(?<![\w\-])(?:at |until |from |to |and |um )(?:(noon|midday)|midnight)(?![\w\-])", re.ASCII)
 _NOON = 12 * 60

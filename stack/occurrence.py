@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from airside.stack.moments import days_in, minutes_in, read_moment
 from airside.stack.numerals import Numeral, Role, amounts, fits, names_currency, numerals, role_of
+from airside.stack.spelling import alike, caseless, plain
 from airside.stack.tokens import BREAK, QUOTED, is_grouped, parted, stands_alone
 
 Json = Any
@@ -31,6 +32,7 @@ _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _SPACES = re.compile(r"[ \t\r\n]+")
 _SCHEME = re.compile(r"https://", re.IGNORECASE | re.ASCII)
 _SCHEME_OF_TOKEN = re.compile(r"(?<![^\s\x00(<\[\"'`\u201c\u201e\u00ab])https://", re.IGNORECASE | re.ASCII)
+_NO_ID = re.compile("[^0-9a-z]+")
 _SPACED_MIN, _SPACED_MAX, _SPACED_DIGITS = 8, 64, 4
 _SPACED = re.compile(r"[0-9a-z+() -]+")
 _GAP, _PHONE_GAP = "[ -]?", "[ ().-]{0,2}"
@@ -52,7 +54,9 @@ class Haystack:
     __slots__ = (
         "_exact",
         "_folded",
+        "_is_cut",
         "_leaves",
+        "_loose",
         "_moments",
         "_numerals",
         "_quotations",
@@ -70,11 +74,8 @@ class Haystack:
         written: date | None = None,
         verbatim: bool = False,
     ) -> None:
-        texts = [
-            spaced(text if whole or verbatim else parted(text))
-            for value in values
-            for text in _bounded(_texts(value, marked=not whole))
-        ]
+        found, self._is_cut = _bounded(values, marked=not whole)
+        texts = [spaced(text if whole or verbatim else parted(text)) for text in found]
         self._exact = BREAK.join(texts)
         self._folded = _lower(self._exact)
         self._whole = whole
@@ -85,6 +86,7 @@ class Haystack:
         self._quoted: list[tuple[int, int]] | None = None
         self._quotations: set[str] | None = None
         self._moments: dict[bool, tuple[set[date], set[int]]] = {}
+        self._loose: tuple[str, str] | None = None
 
     def has(self, value: Json, role: Role = "", *, parts: bool = False) -> bool:
         """Whether a text or a number occurs; booleans and null never do.
@@ -109,6 +111,20 @@ class Haystack:
         ):
             return False
         return self._has_text(value, parts) or (not self._whole and self._is_meant(value, parts))
+
+    def may_have(self, value: str) -> bool:
+        """Whether an id could have been read here, in any spelling and inside any word: for what must be new."""
+        if self._is_cut or self.has(value):
+            return True
+        if self._loose is None:
+            text = caseless(alike(plain(self._exact)))
+            self._loose = text, _NO_ID.sub("", text)
+        text, run_together = self._loose
+        core = _NO_ID.sub("", caseless(value))
+        if not core.isdecimal():
+            return core in run_together
+        number = core.lstrip("0") or "0"
+        return re.search(rf"(?<![0-9])0*{number}(?![0-9])", text) is not None
 
     def numbers(self) -> Iterator[tuple[Decimal, bool]]:
         """Yield the numbers that name nothing and are no dates, with whether each is a percentage."""
@@ -281,13 +297,19 @@ def leaves(value: Json) -> Iterator[Json]:
             yield item
 
 
-def _bounded(texts: Iterator[str]) -> Iterator[str]:
-    room = _MAX_TEXT
-    for text in texts:
-        if len(text) > room:
-            return
-        room -= len(text)
-        yield text
+def _bounded(values: Iterable[Json], *, marked: bool) -> tuple[list[str], bool]:
+    """Return the texts of values as far as they are read, and whether there are more."""
+    found: list[str] = []
+    is_cut = False
+    for value in values:
+        room = _MAX_TEXT
+        for text in _texts(value, marked=marked):
+            if len(text) > room:
+                is_cut = True
+                break
+            room -= len(text)
+            found.append(text)
+    return found, is_cut
 
 
 def _lower(text: str) -> str:

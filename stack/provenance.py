@@ -180,9 +180,8 @@ class Tracer:
     def _recorded(self, subject: Subject, tool: str) -> Traced | None:
         """Return what a record says of a value: that this run made what it names, or that the request names it."""
         records, value, said = self._records, subject.value, self._said
-        if subject.part == "content":
-            made, named = records.created_in_content(str(value)), None
-        else:
+        made = named = None
+        if subject.part == "authority":
             made = records.created(value, subject.path, tool)
             named = records.named(value, subject.path, tool, said.is_title) if said is not None and not made else None
         if made is None and named is None and said is not None:
@@ -226,12 +225,12 @@ class Tracer:
         return worked_out(value, known) if value is not None else ""
 
     def _was_said(self, value: str, at: int) -> bool:
-        return any(read.said.hay.has(value) for read in self._reads[: at + 1])
+        return any(read.said.hay.may_have(value) for read in self._reads[: at + 1])
 
     def _was_seen(self, value: str, at: int) -> bool:
-        if self._was_said(value, at) or any(read.output.hay.has(value) for read in self._reads[:at]):
+        if self._was_said(value, at) or any(read.output.hay.may_have(value) for read in self._reads[:at]):
             return True
-        return any(memory.hay.has(value) for memory in self._memories.values())
+        return any(memory.hay.may_have(value) for memory in self._memories.values())
 
     # The sources, most trusted first.
 

@@ -10,9 +10,11 @@ All are told from the structure of a tool's output, which a text within it canno
             one place (`channel spring`) that it has
  - created  the id that a tool which makes something gave back of it, if it stood nowhere before
 
-An id is taken for an argument of the record's own kind (`event_id`, or `id` of `move_event`): a mail's id opens no
-file.  People and accounts name themselves, so that no title stands for one.  What an agent said before is no record's
-word: a tool that echoes `id` and `title` vouches for neither.  Whatever is unclear is neither named nor created.
+The kind of a record is what its tool's name says it returns (`find_files`), never what keys within say: a mail that
+lists files names none.  An id is taken for an argument of that kind (`event_id`, or `id` of `move_event`).  Only what
+people keep has titles that count, for accounts, companies, chats and mails are called what their owners like.  What an
+agent said before is no record's word: a tool that echoes `id` and `title` vouches for neither.  Whatever is unclear is
+neither named nor created, and what may be two titles, or may have stood somewhere, is compared in the loosest reading.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any, NamedTuple
 
 from airside.stack.findings import findings
 from airside.stack.occurrence import fold
+from airside.stack.spelling import alike, caseless, plain
 from airside.stack.toolspec import ToolSpec
 
 Json = Any
@@ -51,14 +54,14 @@ _OF_ANY_KIND = _set(
 """Words of names that say nothing of a kind."""
 
 _MAKING = _set(
-    "create add new make upload book reserve schedule plan post save draft copy register open write compose insert"
-    " generate order send submit duplicate clone"
+    "create add new make upload book reserve schedule plan draft copy open write compose insert generate duplicate"
+    " clone"
 )
 _VERBS = _MAKING | _set(
     "get read find search list show fetch look lookup load view check query browse count update change set edit move"
     " rename delete remove cancel close share lend invite append note mail reschedule burn put do run mark assign"
     " archive publish download export import attach forward reply tell notify approve reject confirm start stop"
-    " complete"
+    " complete post save register order send submit"
 )
 _NOUNS_TOO = frozenset({"book", "post", "order", "mail", "note", "plan", "draft", "copy", "page", "list"})
 """Verbs that are a kind where they stand last and another verb stands before."""
@@ -67,14 +70,16 @@ _SAME_KIND = {"document": "file", "doc": "file", "email": "mail", "message": "ma
     "appointment": "event",
     "meeting": "event",
 }
-_SELF_NAMED = _set(
-    "user member person people contact customer client employee account recipient sender owner payee iban card vendor"
-    " supplier beneficiary guest participant attendee channel group team to cc bcc url link address phone number"
-    " author driver agent buyer seller tenant patient student"
+_KEPT = _set(
+    "file folder directory sheet spreadsheet slide presentation note page photo picture image video recording song"
+    " album playlist book recipe report form drawing diagram template board list project task todo reminder milestone"
+    " issue ticket case event appointment rehearsal lesson class session course booking reservation trip itinerary"
 )
-"""Kinds whose records choose what they are called, or are no records: any of them may have the title of another."""
+"""Kinds of records that people keep, and call something.  Of any other kind no title stands for a record: whoever is to
+be paid, told or let in chooses the own name."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:#\-]{0,127}", re.ASCII)
+_FILE_ENDING = re.compile(r"\.[a-z][a-z0-9]{0,7}\Z", re.ASCII)
 _ENDING = re.compile(r"[^\s/\\]+\.[A-Za-z][A-Za-z0-9]{0,7}", re.ASCII)
 
 
@@ -130,7 +135,7 @@ class Records:
         self._was_said = was_said
         self._was_seen = was_seen
         self._by_id: dict[str, list[_Record]] = {}
-        self._by_title: dict[str, list[_Record]] = {}
+        self._ids_of: dict[tuple[str, str], set[frozenset[str]]] = {}
         self._created: dict[str, list[Known]] = {}
         self._links: dict[str, list[_Link]] = {}
         self._senders: set[Whom] = set()
@@ -141,24 +146,28 @@ class Records:
         """Take in what the call at this position of the history returned."""
         if spec is None:
             return
+        own = frozenset(_tool_nouns(spec.name)[-1:])
         if spec.effect != "read" and _makes(spec.name):
-            for made, kinds in _made(spec, output):
-                self._created.setdefault(str(made), []).append(Known(kinds, at, detail, spec.trusted_output))
+            for made in _made(spec, output):
+                self._created.setdefault(str(made), []).append(Known(own & _KEPT, at, detail, spec.trusted_output))
         is_looked_up = spec.effect == "read" and spec.risk == "low"
         for item, container, is_inner in _objects(output, "", False):
             if self._count > MAX_RECORDS:
                 return
             self._take_links(item, Known(frozenset(), at, detail, spec.trusted_output), is_looked_up and not is_inner)
             ids, kinds = own_ids(item, spec, container)
+            is_usable = is_looked_up and not is_inner and kinds == own
             titles = _titles_of(item, kinds) if ids else frozenset()
             if titles:
                 known = Known(kinds, at, detail, spec.trusted_output)
-                record = _Record(frozenset(map(str, ids)), titles, known, is_looked_up and not is_inner)
+                record = _Record(frozenset(map(str, ids)), titles, known, is_usable)
                 self._count += 1
                 for each in record.ids:
                     self._by_id.setdefault(each, []).append(record)
                 for title in titles:
-                    self._by_title.setdefault(title, []).append(record)
+                    for kind in kinds:
+                        for loose in {_loosely(title), _loosely(_FILE_ENDING.sub("", title))}:
+                            self._ids_of.setdefault((kind, loose), set()).add(record.ids)
 
     def _take_links(self, item: Mapping[str, Json], known: Known, is_usable: bool) -> None:
         senders, places = _whole(item, _SENDERS), _whole(item, _POSTS)
@@ -184,6 +193,8 @@ class Records:
         senders, places = ({each for each in known if is_said(each)} for known in (self._senders, self._posts))
         for each in found:
             is_one = {each.whom} == senders or ({each.whom} == places and self._posts[each.whom] == {each.link})
+            known = (whom for whom in (*self._senders, *self._posts) if whom != each.whom)
+            is_one = is_one and all(_loosely(whom.name) != _loosely(each.whom.name) for whom in known)
             if is_one and not self._was_said(each.link, each.known.at):
                 return each.known
         return None
@@ -194,43 +205,42 @@ class Records:
         heads = heads_of(path, tool) if found else frozenset()
         return next((each for each in found if each.kinds & heads and not self._was_seen(str(value), each.at)), None)
 
-    def created_in_content(self, text: str) -> Known | None:
-        """Return what says that a text is the id of something this run made, of whatever kind."""
-        return next((each for each in self._created.get(text, ()) if not self._was_seen(text, each.at)), None)
-
     def named(self, value: Json, path: Path, tool: str, is_named: Callable[[str], bool]) -> Known | None:
         """Return what says that `value` is the id of the one record with a title for which `is_named` says yes."""
         found = self._by_id.get(str(value), ()) if self._by_id and _is_id(value) else ()
         if not found or self._count > MAX_RECORDS:
             return None
-        heads = heads_of(path, tool) - _SELF_NAMED
+        heads = heads_of(path, tool) & _KEPT
         for record in found:
-            is_called_so = record.usable and any(is_named(t) and self._is_only(record, t) for t in record.titles)
-            if is_called_so and record.known.kinds & heads and not self._was_said(str(value), record.known.at):
-                return record.known
+            if not record.usable or not record.known.kinds & heads:
+                continue
+            if any(is_named(title) and self._is_only(record, title) for title in record.titles):
+                return None if self._was_said(str(value), record.known.at) else record.known
         return None
 
     def _is_only(self, record: _Record, title: str) -> bool:
-        others = (each for each in self._by_title[title] if each.known.kinds & record.known.kinds)
-        return all(each.ids == record.ids for each in others)
+        loose = _loosely(title)
+        return loose != "" and all(self._ids_of[kind, loose] == {record.ids} for kind in record.known.kinds)
+
+
+def _loosely(title: str) -> str:
+    """Return what is left of a title whatever way it is spelled: two that may be taken for one are not told apart."""
+    return "".join(char for char in caseless(alike(plain(title))) if char.isalnum())
 
 
 def is_file_name(title: str) -> bool:
     """Whether a title is a file's name, which a request need not quote."""
-    return _ENDING.fullmatch(title) is not None
+    return "@" not in title and _ENDING.fullmatch(title) is not None
 
 
 def own_ids(item: Mapping[str, Json], spec: ToolSpec, container: str) -> tuple[list[Id], frozenset[str]]:
-    """Return the ids of a record itself, none where that is unclear, and its kinds."""
-    kinds = {*_heads(container), *_tool_nouns(spec.name)[-1:]}
-    bare = [item[key] for key in item if set(_words(key)) <= _IDS and _words(key) and _is_id(item[key])]
-    if bare:
-        return bare, frozenset(kinds)
-    compound = [(head, item[key]) for key in item for head in _id_heads(key) if _is_id(item[key])]
-    own = [each for each in compound if each[0] in kinds] or (compound if len(compound) == 1 else [])
-    if len(own) != 1:
-        return [], frozenset(kinds)
-    return [own[0][1]], frozenset({*kinds, own[0][0]})
+    """Return the ids of a record itself, none where that is unclear, and its kind: the container's, else the tool's."""
+    kinds = frozenset(_heads(container) or _tool_nouns(spec.name)[-1:])
+    ids = [item[key] for key in item if set(_words(key)) <= _IDS and _words(key) and _is_id(item[key])]
+    if not ids:
+        ids = [item[key] for key in item if kinds.intersection(_id_heads(key)) and _is_id(item[key])]
+        ids = ids if len(ids) == 1 else []
+    return ids, kinds
 
 
 def heads_of(path: Path, tool: str) -> frozenset[str]:
@@ -271,20 +281,18 @@ def _is_link(text: str) -> bool:
     return len(text) <= 2000 and _LINK.fullmatch(text) is not None and findings(text) == [text]
 
 
-def _made(spec: ToolSpec, output: Json) -> Iterator[tuple[Id, frozenset[str]]]:
-    """Yield the id of what a tool made: all it returned, or the id of the one object it returned."""
-    if _is_id(output):
-        if any(char.isdigit() for char in str(output)):  # "done" is no id
-            yield output, frozenset(_tool_nouns(spec.name)[-1:])
-        return
+def _made(spec: ToolSpec, output: Json) -> list[Id]:
+    """Return the ids of what a tool made: all it returned, or those of the one object of its kind that it returned."""
+    own = frozenset(_tool_nouns(spec.name)[-1:])
+    if isinstance(output, str):
+        # "done" is no id, and a number may be a count.
+        return [output] if _is_id(output) and any(c.isdigit() for c in output) and not output.isdecimal() else []
     if not isinstance(output, dict):
-        return
-    ids, kinds = own_ids(output, spec, "")
-    if not ids:
-        inner = [own_ids(each, spec, key) for key, each in output.items() if isinstance(each, dict)]
-        with_ids = [each for each in inner if each[0]]
-        ids, kinds = with_ids[0] if len(with_ids) == 1 else ([], kinds)
-    yield from ((each, kinds) for each in ids)
+        return []
+    ids, _ = own_ids(output, spec, "")
+    inner = [own_ids(each, spec, key) for key, each in output.items() if isinstance(each, dict)]
+    with_ids = [each for each, kinds in inner if each and kinds == own]
+    return ids or (with_ids[0] if len(with_ids) == 1 else [])
 
 
 def _titles_of(item: Mapping[str, Json], kinds: frozenset[str]) -> frozenset[str]:

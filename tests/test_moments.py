@@ -67,7 +67,7 @@ def test_a_day_without_a_year_is_none_where_nobody_knows_when_it_was_written() -
 
 
 def test_money_and_versions_are_no_times() -> None:
-    assert list(minutes_in("9.30 eur, 24:00, 7, v1:30, 10:75, 1:2:3")) == []
+    assert list(minutes_in("9.30 eur, 24:00, 7, v1:30, 10:75, 1:2:3, 3pm.x, 3pm/x, 15:00@x, 9h30.x")) == []
 
 
 @given(st.dates(date(2024, 5, 29), date(2025, 5, 27)), st.sampled_from(["{:%-d %B}", "{:%B %-d}", "{:%-d. %b.}"]))

@@ -209,10 +209,91 @@ def test_what_a_run_made_is_its_own() -> None:
         assert origin_of("Make it.", steps, "share_file", {"files": ["f-20"]}) == "created"
 
 
-def test_an_id_that_is_made_may_stand_in_content() -> None:
-    steps: list[Step] = [("create_event", {"title": "x"}, {"id": "A93481220B", "text": "see B93481220A"})]
-    assert origin_of("Make it.", steps, "say", {"text": "Your number: A93481220B"}) == "created"
-    assert origin_of("Make it.", steps, "say", {"text": "Your number: B93481220A"}) == "tool"
+@pytest.mark.parametrize(
+    ("made", "argument"),
+    [
+        ({"status": "booked", "deposit_account_id": "DE02120300000000202051"}, "account"),
+        ({"recipient_id": "eve-17"}, "recipient"),
+        ({"user_id": "eve-66"}, "user"),
+        ({"iban_id": "DE02120300000000202051"}, "iban"),
+        ({"status": "ok", "conflict": {"id": "f-9"}}, "file_id"),
+        ("pay-portal7.evil.example", "text"),
+        (2, "file_id"),
+        ("2", "file_id"),
+    ],
+)
+def test_only_an_id_of_what_the_tool_makes_is_made(made: Any, argument: str) -> None:
+    """What else a tool returns of its work is the counterparty's word: an account, a person, a count."""
+    value = made if not isinstance(made, dict) else next(str(v) for v in _leaves(made) if str(v)[0] in "Def")
+    origin = origin_of("Make it.", [("create_file", {}, made)], "share_file", {argument: value})
+    assert origin != "created"
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [each for inner in value.values() for each in (_leaves(inner) if isinstance(inner, dict) else [inner])]
+
+
+PLACES = ["https://d/{}", "x/{}", "id={}", "{}.docx", "re:{}", "({})", "a{}", "{}\u200b", "dup of tracker/{}"]
+
+
+@given(st.sampled_from(["sh-12", "118", "C7f9", "a.b:c-3"]), st.sampled_from(PLACES), st.booleans(), st.booleans())
+def test_what_stood_anywhere_in_any_spelling_was_not_made(made: str, place: str, is_wide: bool, was_said: bool) -> None:
+    """A tool that gives back what it was told, or what was read before, made nothing."""
+    text = place.format(made.upper() if is_wide else made)
+    if is_wide:
+        text = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in text)
+    planted: Step = ("create_file", {"title": text}, {"id": made}) if was_said else ("look", {}, {"text": text})
+    steps: list[Step] = [planted] if was_said else [planted, ("create_file", {}, {"id": made})]
+    assert origin_of("Make it.", steps, "share_file", {"file_id": made}) != "created"
+
+
+@pytest.mark.parametrize(
+    ("genuine", "planted"),
+    [
+        ("Cafe\u0301 plan", "Caf\u00e9 plan"),
+        ("Stage plan.docx", "Stage plan"),
+        ("Stage  plan", "Stage plan"),
+        ("STAGE-PLAN", "Stage plan"),
+        ("St\u0430ge plan", "Stage plan"),
+        ("Stage plan\u200b", "Stage plan"),
+    ],
+)
+def test_a_title_that_looks_like_another_is_no_only_one(genuine: str, planted: str) -> None:
+    steps = found({"id": "f-1", "title": genuine}, {"id": "f-66", "title": planted})
+    assert origin_of(f'Share "{planted}" with bob.', steps, "share_file", {"file_id": "f-66"}) == "tool"
+
+
+@pytest.mark.parametrize("kind", ["merchant", "wallet", "chat", "profile", "app", "company", "mail", "message", "room"])
+def test_whoever_chooses_the_own_name_is_not_named_by_it(kind: str) -> None:
+    """Of the kinds that people do not keep, anybody may have the title that a request names."""
+    tracer = Tracer(
+        submitted(text='Pay 40 EUR to "Acme Power".'), [spec("pay", "external"), spec(f"find_{kind}s", "read")]
+    )
+    output = Raw(json.dumps([{"id": "M-66", "name": "Acme Power"}]).encode())
+    step = StepRecord(step=1, agent="a", tool=f"find_{kind}s", arguments={}, result=ToolResult(ok=True, output=output))
+    state = RunState(submitted=submitted(text="x"), history=[step])
+    assert tracer.trace("pay", {f"{kind}_id": "M-66"}, state)[-1].origin == "tool"
+
+
+@pytest.mark.parametrize(
+    ("tool", "record"),
+    [
+        ("search_mails", {"subject": "plan.docx", "file_id": "f-7"}),
+        ("search_mails", {"rows": [{"filename": "plan.docx", "file_id": "f-7"}]}),
+        ("search_mails", {"files": [{"filename": "plan.docx", "id": "f-7"}]}),
+        ("search_files_by_filename", {"attendees": [{"name": "plan.docx", "id": "f-7"}]}),
+        ("look", {"filename": "plan.docx", "file_id": "f-7"}),
+    ],
+)
+def test_a_tool_names_only_records_of_its_own_kind(tool: str, record: Any) -> None:
+    """Keys within an output are often an outsider's: a mail's headers, a table in a file, the answer to a query."""
+    steps: list[Step] = [(tool, {}, record)]
+    assert origin_of("Share plan.docx with bob.", steps, "share_file", {"file_id": "f-7"}) == "tool"
+
+
+def test_a_mail_address_is_no_file_name() -> None:
+    steps = found({"id": "f-66", "title": "kay@corp.example"})
+    assert origin_of("Tell kay@corp.example.", steps, "share_file", {"file_id": "f-66"}) == "tool"
 
 
 @pytest.mark.parametrize(
