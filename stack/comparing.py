@@ -235,7 +235,8 @@ def _readings(op: str, ignore_case: bool) -> Sequence[tuple[Reading, Reading]]:
     return (
         (str if op == "matches" else fold, fold),
         (lambda text: fold(joined(plain(text))), lambda text: fold(tidy(plain(text)))),
-        (lambda text: fold(joined(alike(plain(text)))), lambda text: fold(tidy(alike(plain(text))))),
+        # Alike again: the small letter of one under a dot is a letter and a dot.
+        (lambda text: joined(alike(fold(alike(plain(text))))), lambda text: tidy(alike(fold(alike(plain(text)))))),
     )
 
 

@@ -5,9 +5,9 @@ All are told from the structure of a tool's output, which a text within it canno
  - named    `{"id": 51, "title": "Dress run"}` in what a read of low risk returned, if the request has that title in
             quotation marks, as a file's name, or as all of a value of its inputs; and no other record of the kind that
             was seen has it
- - named    if the request speaks of a link, one that is all of a value of `{"sender": "Ottilie", "link": ...}`, if it
-            has this sender and no other whose records were seen; where nothing says who sent it, the one link of the
-            one place (`channel spring`) that it has
+ - named    if the request speaks of a link, the one that is all of a value of `{"sender": "Ottilie", "link": "..."}`,
+            if it has this sender and no other, and nothing else that was seen is of that name; where nothing says who sent
+            it, the one link of the one place (`channel spring`) that it has
  - created  the id that a tool which makes something gave back of it, if it stood nowhere before
 
 The kind of a record is what its tool's name says it returns (`find_files`), never what keys within say: a mail that
@@ -116,6 +116,13 @@ class _Link(NamedTuple):
     known: Known
 
 
+class _Sent(NamedTuple):
+    """What is known of one sender or place: the links, and the tools that returned records of that name."""
+
+    links: set[str]
+    tools: set[str]
+
+
 _SENDERS = frozenset({"sender", "from", "author", "by"})
 _WRITERS = _SENDERS | _set("user username owner creator poster person member account name handle")
 _POSTS = frozenset({"channel", "place", "room", "wall", "board", "folder", "site", "calendar", "thread"})
@@ -138,8 +145,7 @@ class Records:
         self._ids_of: dict[tuple[str, str], set[frozenset[str]]] = {}
         self._created: dict[str, list[Known]] = {}
         self._links: dict[str, list[_Link]] = {}
-        self._senders: set[Whom] = set()
-        self._posts: dict[Whom, set[str]] = {}
+        self._sent: dict[Whom, _Sent] = {}
         self._count = 0
 
     def take(self, spec: ToolSpec | None, at: int, detail: str, output: Json) -> None:
@@ -154,7 +160,8 @@ class Records:
         for item, container, is_inner in _objects(output, "", False):
             if self._count > MAX_RECORDS:
                 return
-            self._take_links(item, Known(frozenset(), at, detail, spec.trusted_output), is_looked_up and not is_inner)
+            seen = Known(frozenset(), at, detail, spec.trusted_output)
+            self._take_links(item, spec.name, seen, is_looked_up and not is_inner)
             ids, kinds = own_ids(item, spec, container)
             is_usable = is_looked_up and not is_inner and kinds == own
             titles = _titles_of(item, kinds) if ids else frozenset()
@@ -169,34 +176,36 @@ class Records:
                         for loose in {_loosely(title), _loosely(_FILE_ENDING.sub("", title))}:
                             self._ids_of.setdefault((kind, loose), set()).add(record.ids)
 
-    def _take_links(self, item: Mapping[str, Json], known: Known, is_usable: bool) -> None:
+    def _take_links(self, item: Mapping[str, Json], tool: str, known: Known, is_usable: bool) -> None:
         senders, places = _whole(item, _SENDERS), _whole(item, _POSTS)
-        self._senders |= senders
         found = {fold(each.strip()) for each in item.values() if isinstance(each, str) and _is_link(each.strip())}
-        if senders or not found:
-            whom = senders if len(senders) == 1 else set()
-        else:
-            has_writer = any(_WRITERS & set(_words(key)) for key in item)
-            whom = places if len(places) == 1 and not has_writer else set()
-            for each in places:
-                self._posts.setdefault(each, set()).update(found)
+        if not senders and (not found or any(_WRITERS & set(_words(key)) for key in item)):
+            places = set()
+        whom = senders or places
+        for each in whom:
+            sent = self._sent.setdefault(each, _Sent(set(), set()))
+            sent.links.update(found)
+            sent.tools.add(tool)
         self._count += len(found)
-        for each in whom if is_usable else ():
+        for each in whom if is_usable and len(whom) == 1 else ():
             for link in found:
                 self._links.setdefault(link, []).append(_Link(link, each, known))
 
     def linked(self, value: Json, is_said: Callable[[Whom], bool]) -> Known | None:
-        """Return what says that a link is of the one sender, or the one place, for which `is_said` says yes."""
+        """Return what says that a link is the one link of the one sender, or place, for which `is_said` says yes.
+
+        Anybody may call himself so elsewhere: records of that name, in any spelling, must be of one tool.
+        """
         found = self._links.get(fold(value.strip()), ()) if self._links and isinstance(value, str) else ()
         if not found or self._count > MAX_RECORDS:
             return None
-        senders, places = ({each for each in known if is_said(each)} for known in (self._senders, self._posts))
         for each in found:
-            is_one = {each.whom} == senders or ({each.whom} == places and self._posts[each.whom] == {each.link})
-            known = (whom for whom in (*self._senders, *self._posts) if whom != each.whom)
-            is_one = is_one and all(_loosely(whom.name) != _loosely(each.whom.name) for whom in known)
-            if is_one and not self._was_said(each.link, each.known.at):
-                return each.known
+            alike_named = [whom for whom in self._sent if _loosely(whom.name) == _loosely(each.whom.name)]
+            of_kind = [whom for whom in self._sent if (whom.kind == "sender") is (each.whom.kind == "sender")]
+            sent = self._sent[each.whom]
+            is_one = alike_named == [each.whom] and sent.links == {each.link} and len(sent.tools) == 1
+            if is_one and [whom for whom in of_kind if is_said(whom)] == [each.whom]:
+                return None if self._was_said(each.link, each.known.at) else each.known
         return None
 
     def created(self, value: Json, path: Path, tool: str) -> Known | None:

@@ -396,6 +396,10 @@ def test_a_link_of_the_one_sender_or_place_that_the_request_names_is_named(
         ("Tell Cy the link Ann sent.", [{"sender": "Ann", "from": "bob@corp.example", "link": LINK}]),
         ("Tell Cy the link Ann sent.", [{"text": "Ann", "link": LINK}]),
         ("Tell Cy the link Ann sent.", ['{"sender": "Ann", "link": "' + LINK + '"}']),
+        # Somebody else of that name, or a second link.
+        ("Tell Cy the link Ann sent.", [ANN, {"sender": "Ann", "link": EVIL_LINK}]),
+        ("Tell Cy the link Ann sent.", [ANN, {"author": "\u0391nn", "text": "hi"}]),
+        ("Tell Cy the link Ann sent.", [ANN, {"text": "hi", "comments": [{"author": "ANN\u200b", "link": EVIL_LINK}]}]),
         # Two are named, or none, or it is not about a link.
         ("Tell Bob the link Ann sent.", [ANN, BOB]),
         ("Tell Cy the link.", [ANN]),
@@ -431,3 +435,10 @@ def test_no_text_within_a_message_makes_a_link_of_the_sender(text: str) -> None:
     """Unless all that the named sender wrote in a field is the link."""
     records = [{"sender": "Bob", "text": text}, {"sender": "Ann", "text": f"{text} {EVIL_LINK} it is", "link": LINK}]
     assert told("Tell Cy the link Ann sent.", *records, link=EVIL_LINK) in ("tool", "nowhere")
+
+
+def test_a_page_that_calls_its_author_so_is_not_the_sender() -> None:
+    """Anybody may call himself so elsewhere: then it is unclear whose link either is."""
+    page: Step = ("search_mails", {}, {"comments": [{"author": "Ann", "website": EVIL_LINK}]})
+    for link in (LINK, EVIL_LINK):
+        assert told("Tell Cy the link Ann sent.", ANN, link=link, before=(page,)) == "tool"

@@ -308,3 +308,11 @@ def test_ingress_passes_labels_on_tidy_and_refuses_what_nearly_is_one() -> None:
     for wrong in ("untrused", "other", '\\"untrusted\\"'):
         with pytest.raises(InvalidInput, match="label"):
             ingress._request(f'{{"text": "x", "labels": ["{wrong}"]}}'.encode(), identity(), b"n")
+
+
+@pytest.mark.parametrize(
+    "text", ["evil", "EVIL", "ev\u0130l", "ev\u0131l", "\u0415VIL", "\uff25vil", "evi\u0307l", "e\u200bvil"]
+)
+@pytest.mark.parametrize("op", ["eq", "contains", "starts_with"])
+def test_no_letter_of_another_case_gets_past_a_rule_that_ignores_it(text: str, op: str) -> None:
+    assert decide({"to": text}, deny(path="to", op=op, value="evil", ignore_case=True), ALLOW) == "deny"
