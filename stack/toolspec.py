@@ -98,7 +98,12 @@ class ToolSpec(Value, dict=True):  # for what is looked up at every step, and is
     @cached_property
     def defaults(self) -> dict[str, Any]:
         """The defaults of arguments, by name."""
-        return defaults_of(self.parameters)
+        return {
+            name: each["default"]
+            for part in certain_parts(self.parameters)
+            for name, each in part.get("properties", {}).items()
+            if isinstance(each, dict) and "default" in each
+        }
 
     @cached_property
     def required(self) -> frozenset[str]:
@@ -222,16 +227,6 @@ def certain_parts(schema: dict[str, Any]) -> list[dict[str, Any]]:
             todo += part.get("allOf", ())
             todo += [at(schema, steps_of(part["$ref"]))] if "$ref" in part else []
     return found
-
-
-def defaults_of(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the defaults of arguments, by name."""
-    return {
-        name: each["default"]
-        for part in certain_parts(parameters)
-        for name, each in part.get("properties", {}).items()
-        if isinstance(each, dict) and "default" in each
-    }
 
 
 class Place:
