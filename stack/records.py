@@ -6,8 +6,8 @@ All are told from the structure of a tool's output, which a text within it canno
             quotation marks, as a file's name, or as all of a value of its inputs; and no other record of the kind that
             was seen has it
  - named    if the request speaks of a link, the one that is all of a value of `{"sender": "Ottilie", "link": "..."}`,
-            if it has this sender and no other, and nothing else that was seen is of that name; where nothing says who sent
-            it, the one link of the one place (`channel spring`) that it has
+            if it has this sender and no other, and nothing else that was seen is of that name; where nothing says who
+            sent it, the one link of the one place (`channel spring`) that it has
  - created  the id that a tool which makes something gave back of it, if it stood nowhere before
 
 The kind of a record is what its tool's name says it returns (`find_files`), never what keys within say: a mail that
