@@ -7,14 +7,14 @@ The model reads them, wherever that is: in the process that has the app, or in t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, RootModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
-from airside.stack.canonical import write_bounded
+from airside.stack.canonical import parse_bounded, write_bounded
 from airside.stack.errors import InvalidConfig, InvalidInput, plain, text_of
 from airside.stack.schemas import read_schema
 from airside.stack.values import MAX_REQUEST_BYTES
@@ -86,7 +86,8 @@ def read_inputs(model: type[BaseModel], given: Sequence[bytes]) -> list[Reading]
 
 def _read(model: type[BaseModel], data: bytes) -> Reading:
     try:
-        read = model.model_validate_json(data).model_dump(mode="json")
+        parse_bounded(data, max_bytes=MAX_REQUEST_BYTES, where="inputs")  # the model's own parser takes more
+        (read,) = _writer(model).dump_python([model.model_validate_json(data)], mode="json")
         return Reading(write_bounded(read, max_bytes=MAX_REQUEST_BYTES, where="inputs"))
     except ValidationError as error:
         problem = "; ".join(explain(error, "job"))
@@ -95,6 +96,15 @@ def _read(model: type[BaseModel], data: bytes) -> Reading:
     except BaseException as error:  # a validator's own, an exit too: only `ValueError` and its like are the model's
         problem = f"job_inputs: {text_of(error)}"
     return Reading(b"", plain(problem, _MAX_PROBLEM_CHARS))
+
+
+@lru_cache(maxsize=16)
+def _writer(model: type[BaseModel]) -> TypeAdapter[list[BaseModel]]:
+    """Return what writes models as JSON values: a number that is none stays what it is, to be refused, and is no null.
+
+    A model alone writes by its own settings, which say null; within a list, by those of the list.
+    """
+    return TypeAdapter(list[model], config=ConfigDict(ser_json_inf_nan="constants"))  # type: ignore[valid-type]
 
 
 def schema_of(model: type[BaseModel] | None, of_jobs: frozenset[str] = frozenset()) -> dict[str, Any] | None:

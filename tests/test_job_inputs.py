@@ -30,7 +30,7 @@ from pydantic import (
 from ray import cloudpickle
 
 from airside.actors.intake import Intake
-from airside.actors.job_inputs import JobInputs, fields_of, schema_of
+from airside.actors.job_inputs import JobInputs, Reading, fields_of, read_inputs, schema_of
 from airside.actors.jobs import OWN_FIELDS, BadLine, Job, parse_job, parse_lines
 from airside.actors.layer import LayerConfig
 from airside.actors.settings import Settings
@@ -175,6 +175,44 @@ def test_the_same_field_in_inputs_is_the_same_field_and_other_inputs_stay() -> N
     """By whichever of its names it is given."""
     found = one(Everything, when="2026-12-24T18:00:00Z", inputs={"orderId": "o-2", "more": 1})
     assert (found["order_id"], found["more"], "orderId" in found) == ("o-2", 1, False)
+
+
+@pytest.mark.parametrize("value", ["o-1", "o-2"])
+def test_a_field_that_is_given_twice_is_refused(value: str) -> None:
+    """In a line, in inputs and beside it, and where the model's reader is sent the fields by another process."""
+    message = one(Everything, when="2026-12-24T18:00:00Z", orderId="o-1", inputs={"orderId": value})
+    assert message == "line 1: the field 'orderId' is given twice: in inputs and beside it"
+    (reading,) = read_inputs(Everything, [b'{"when": "2026-12-24T18:00:00Z", "orderId": "o-1", "orderId": "o-2"}'])
+    assert reading == Reading(b"", "inputs: the key 'orderId' is given twice")
+
+
+@pytest.mark.parametrize(
+    "given", [b'{"what": NaN}', b'{"what": Infinity}', b"\xff", b"[" * 100_000, b'{"what": "\x01"}']
+)
+def test_the_model_is_given_only_what_the_stack_takes_from_elsewhere(given: bytes) -> None:
+    """Whatever the model's own parser would make of it."""
+    (reading,) = read_inputs(Open, [given])
+    assert reading.inputs == b"" and reading.problem.startswith("inputs")
+
+
+NUMBERS = [float("nan"), float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("kind", [float, int, Any, float | None, float | str, object])
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: {"a": [x]}, lambda x: (1, x)])
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_number_that_is_none_is_refused_and_becomes_no_null(kind: Any, number: float, wrap: Any) -> None:
+    """Also one that a validator gives in place of what was there, whatever its field is declared as."""
+
+    def odd(value: Any) -> Any:
+        return wrap(number)
+
+    class Odd(BaseModel):
+        what: Annotated[kind, AfterValidator(odd)]
+
+    message = one(Odd, what=1)
+    assert isinstance(message, str) and "is not a finite number" in message
 
 
 def test_one_bad_line_harms_no_other() -> None:
