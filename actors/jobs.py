@@ -93,7 +93,10 @@ def job_of(request: str | Job, who: dict[str, Any], fields: dict[str, Any]) -> J
 def jobs_of(jobs: Iterable[GivenJob]) -> list[Job | BadLine]:
     """Return a batch; what is no job has its place as a `BadLine`.  Raises `InvalidInput` for what is no batch."""
     if isinstance(jobs, str | bytes | Mapping | Job) or not isinstance(jobs, Iterable):
-        raise InvalidInput(f"jobs: {jobs!r:.80} is no list of jobs: give [Job(...), ...], or read_jobs(path)")
+        raise InvalidInput(
+            f"jobs: what is given, of type {type(jobs).__name__}, is no list of jobs: give [Job(...), ...], or "
+            "read_jobs(path)"
+        )
     return [_given(job, place) for place, job in enumerate(jobs)]
 
 
@@ -101,13 +104,21 @@ def _given(job: object, place: int) -> Job | BadLine:
     if isinstance(job, Job | BadLine):
         return job
     if not isinstance(job, Mapping) or not all(isinstance(name, str) for name in job):
-        message = f"jobs[{place}]: a job is a Job or a mapping of its fields, not {type(job).__name__} {job!r:.60}"
+        message = f"jobs[{place}]: a job is a Job or a mapping of its fields by name, not {_kind(job)}"
         return BadLine(line=0, job_id="", message=as_text(message))
     try:
         return Job.model_validate(dict(job))
     except ValidationError as error:
         job_id = str(job.get("job_id", ""))[:256]
         return BadLine(line=0, job_id=as_text(job_id), message=f"jobs[{place}]: {_explained(error)}")
+
+
+def _kind(job: object) -> str:
+    """Return of which type something is, without what it holds: a token may be in it."""
+    if not isinstance(job, Mapping):
+        return type(job).__name__
+    odd = next(type(name).__name__ for name in job if not isinstance(name, str))
+    return f"{type(job).__name__} with a name of type {odd}"
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -170,6 +181,9 @@ def _split(data: bytes, number: int, inputs: JobInputs) -> _Line | BadLine:
         job_id = str(raw.get("job_id") or job_id)[:256]
         inside = raw.get("inputs")  # the same fields given there are the same fields
         given = {**inside, **raw} if isinstance(inside, dict) else raw
+        for name in inside if isinstance(inside, dict) else ():
+            if name in raw and inputs.fields.has(name, OWN_FIELDS):
+                raise InvalidInput(f"line {number}: the field {name!r:.60} is given twice: in inputs and beside it")
         further = {name: value for name, value in given.items() if inputs.fields.has(name, OWN_FIELDS)}
         own = {name: value for name, value in raw.items() if name not in further}
         if isinstance(inside, dict):

@@ -37,7 +37,7 @@ from airside.actors.record import read_record, write_record
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.stack.auth import Authenticator
-from airside.stack.calling import explained, shown
+from airside.stack.calling import explained
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
 from airside.stack.keyring import KeyRing
 from airside.stack.yaml_source import explain_fields
@@ -66,7 +66,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     in another Ray, and `LayerUnavailable` if a layer does not come up; then nothing is left running.
     """
     if not isinstance(app, App):
-        raise InvalidConfig(f"start: {shown(app)} is no App: give start(App(agents=..., tools=...))")
+        raise InvalidConfig(f"start: {type(app).__name__:.40} is no App: give start(App(agents=..., tools=...))")
     settings = _settings(options)
     checked = app.checked()
     state_dir = settings.state_dir.expanduser().resolve()

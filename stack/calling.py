@@ -78,7 +78,7 @@ def _wrong(
 def wrong_call(
     what: str, signature: Signature, args: Sequence[Any], named: Mapping[str, Any], *, how: str = ""
 ) -> WrongCall | None:
-    """Return what is wrong with a call, None if it fits."""
+    """Return what is wrong with a call, None if it fits: names and types, never a value, which may be a secret."""
     parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
     kinds = {p.kind for p in parameters}
     placed = [p.name for p in parameters if p.kind in _PLACED]
@@ -89,7 +89,7 @@ def wrong_call(
     near = {name: close for name in unknown for close in meant(name, [n for n in names if n not in filled])[:1]}
     required = [p.name for p in parameters if p.default is Parameter.empty and p.kind in (*_PLACED, *_NAMED)]
     missing = [name for name in required if name not in filled and name not in near.values()]
-    problems = [f"{shown(value)} has no name: {_bare(placed)}" for value in over[:1]]
+    problems = [f"a value of type {_type(value)} has no name: {_bare(placed)}" for value in over[:1]]
     problems += [f"{name} is given twice" for name in placed[: len(args)] if name in named and name in names]
     problems += [
         f"no argument {name!r:.60}" + (f" (do you mean {near[name]}?)" if name in near else "") for name in unknown
@@ -100,7 +100,7 @@ def wrong_call(
         return None
     parts = dict.fromkeys((*required, *near.values()), "...")
     free = [name for name in names if name not in placed and name not in named]
-    parts |= {name: shown(value) for name, value in zip(free, over, strict=False)}
+    parts |= dict.fromkeys(free[: len(over)], "...")
     return WrongCall(said(what, problems, names, how or written(what, parts, placed)))
 
 
@@ -125,10 +125,5 @@ def written(what: str, given: Mapping[str, str], placed: Sequence[str] = ()) -> 
     return f"{what}({', '.join(parts)})"
 
 
-def shown(value: Any) -> str:
-    """Return a value as short text, whatever its own `__repr__` does."""
-    try:
-        text = repr(value)
-    except BaseException:
-        text = type(value).__name__
-    return plain(text, 40)
+def _type(value: object) -> str:
+    return plain(type(value).__name__, 40)

@@ -16,6 +16,7 @@ from ray import cloudpickle
 
 import airside
 from airside.actors.client import Stack
+from airside.actors.jobs import BadLine, jobs_of
 from airside.memory.rules import MemoryRules
 from airside.stack.calling import explained
 from airside.stack.directory import Budget, Directory, Principal, Tenant
@@ -77,10 +78,10 @@ APP = airside.App(agents={}, tools=[], policy="", directory="")
     [
         (
             lambda: airside.Action("look"),
-            r"^Action: 'look' has no name: give every argument by its name; there are tool, arguments, spend: "
-            r"write Action\(tool='look'\)$",
+            r"^Action: a value of type str has no name: give every argument by its name; "
+            r"there are tool, arguments, spend: write Action\(tool=\.\.\.\)$",
         ),
-        (lambda: airside.Action("look", {"a": 1}), r"write Action\(tool='look', arguments={'a': 1}\)$"),
+        (lambda: airside.Action("look", {"a": 1}), r"write Action\(tool=\.\.\., arguments=\.\.\.\)$"),
         (
             lambda: airside.Action(tool="look", args={}),
             r"no argument 'args' \(do you mean arguments\?\); there are tool",
@@ -90,9 +91,12 @@ APP = airside.App(agents={}, tools=[], policy="", directory="")
             r"^Action: no argument 'tol' \(do you mean tool\?\); there are [^:]*: write",
         ),
         (lambda: airside.Action(), r"^Action: tool: required, and not given; .*: write Action\(tool=\.\.\.\)$"),
-        (lambda: airside.Finish("done"), r"write Finish\(answer='done'\)"),
+        (lambda: airside.Finish("done"), r"write Finish\(answer=\.\.\.\)"),
         (lambda: airside.Handoff(agnt="desk"), r"'agnt' \(do you mean agent\?\); .*write Handoff\(agent=\.\.\.\)"),
-        (lambda: airside.Job("pay"), r"^Job: 'pay' has no name: .*write Job\(request=\.\.\., tenant=\.\.\., principal"),
+        (
+            lambda: airside.Job("pay"),
+            r"^Job: a value of type str has no name: .*write Job\(request=\.\.\., tenant=\.\.\., principal",
+        ),
         (
             lambda: airside.Job(request="r", tenant="t", principal="p", imputs={}),
             r"^Job: imputs: unknown field \(do you mean inputs.*there are request, tenant, .*write Job\(request=",
@@ -114,7 +118,7 @@ APP = airside.App(agents={}, tools=[], policy="", directory="")
             r"^start: no argument 'stat_dir' \(do you mean state_dir\?\); there a",
         ),
         (lambda: airside.start(APP, adress="auto"), r"do you mean address\?"),
-        (lambda: airside.start(APP, "x"), r"^start: 'x' has no name: only app may stand without"),
+        (lambda: airside.start(APP, "x"), r"^start: a value of type str has no name: only app may stand without"),
         (lambda: airside.connect(stack_dir="x"), r"do you mean state_dir\?"),
         (
             lambda: Tenant(principal={}),
@@ -122,7 +126,7 @@ APP = airside.App(agents={}, tools=[], policy="", directory="")
         ),
         (lambda: Directory(tenants={"a": {"colour": 1}}), r"^Directory: tenants\.a\.colour: unknown field"),
         (lambda: airside.FunctionAgent(), r"write FunctionAgent\(function\)"),
-        (lambda: airside.FunctionAgent(print, 3), "3 has no name: only function may stand without"),
+        (lambda: airside.FunctionAgent(print, 3), "a value of type int has no name: only function may stand without"),
         (lambda: airside.Pipeline(stages=["a"]), "write Pipeline\\('first agent', 'second agent'\\)"),
         (lambda: airside.Handoffs("a", entry="b"), "entry is given twice"),
         (lambda: airside.priced(token=3), r"do you mean tokens\?.*write @priced\(tokens"),
@@ -132,6 +136,37 @@ def test_what_is_wrong_is_said_with_what_is_meant(call: Callable[[], Any], says:
     """In one sentence of one form."""
     with pytest.raises(WrongCall, match=says):
         call()
+
+
+SECRET = "tk-0123456789"
+
+
+@given(
+    st.sampled_from([SECRET, [SECRET], {"token": SECRET}, (SECRET,), {SECRET}, b"tk-0123456789"]),
+    st.sampled_from([*sorted(CALLS), "submit", "map"]),
+    st.integers(2, 9),
+)
+def test_no_value_is_said(value: Any, called: str, many: int) -> None:
+    """A value given by position may be a token: only its type is said."""
+    stack = Stack.__new__(Stack)
+    methods: dict[str, Callable[..., Any]] = {"submit": stack.submit, "map": stack.map}
+    with pytest.raises((airside.AirsideError, TypeError)) as caught:
+        (CALLS | methods)[called](*[value] * many, colour=value)
+    assert SECRET not in f"{caught.value} {caught.value!r}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [SECRET, {"request": "r", "token": SECRET}, b"tk-0123456789", 5, airside.Job(request="r", token=SECRET)],
+)
+def test_of_what_is_no_batch_only_the_type_is_said(given: Any) -> None:
+    """And of what is no job in one."""
+    with pytest.raises(InvalidInput, match=rf"of type {type(given).__name__}, is no list of jobs") as caught:
+        jobs_of(given)
+    assert SECRET not in str(caught.value)
+    for odd in ([SECRET], {1: SECRET}, SECRET):
+        (bad,) = jobs_of([odd])  # type: ignore[list-item]
+        assert isinstance(bad, BadLine) and SECRET not in bad.message and type(odd).__name__ in bad.message
 
 
 def test_methods_of_a_stack_say_it_too() -> None:
