@@ -147,9 +147,17 @@ class Evaluator:
         )
 
 
+_GIVEN = frozenset({"origins", "tool", "effect", "risk", "labels", "tenant", "principal", "roles", "scopes"})
+"""Conditions by which an agent learns nothing but where a value comes from, however often it tries."""
+
+
 def _is_steered(rule: Rule) -> bool:
-    """Whether a rule denies for where a value comes from."""
-    return rule.outcome == "deny" and rule.when.origins is not None
+    """Whether a rule denies for where a value comes from, and for nothing else that an agent could feel its way along.
+
+    By a rule that also compares an argument, a resource, what is left or the time it could find out the bound.
+    """
+    given = {name for name in When.model_fields if getattr(rule.when, name) is not None}
+    return rule.outcome == "deny" and "origins" in given and given <= _GIVEN
 
 
 def _quorum(rule: Rule) -> int:

@@ -17,6 +17,7 @@ from airside.stack.ids import PrincipalId
 from airside.stack.machine import RunMachine
 from airside.stack.policy import load_bundle
 from airside.stack.reasons import ReasonCode
+from airside.stack.resources import ResourceFact
 from airside.stack.values import MAX_REJECTIONS, Action, Finish, Identity, Limits, Traced
 from tests.helpers import KEY, Driven, concluded, decision, identity, only, spec
 from tests.test_reasons import ASK, World
@@ -137,6 +138,40 @@ def test_a_denial_is_steered_only_if_no_rule_denies_the_call_whatever_its_values
     assert denied(STEERED, origin="request") == ("a", False)
     asking = STEERED.replace("outcome: deny", "outcome: require_approval, approval: {roles: [boss]}")
     assert denied(asking, origin="tool") == ("b", False)
+
+
+@pytest.mark.parametrize(
+    ("more", "steered"),
+    [
+        ("tool: [pay], effect: [write], risk: [low, medium, high]", True),
+        ("tenant: [acme], principal: [ann], roles: [clerk]", True),
+        ("labels: [seen]", True),
+        ("arguments: [{path: amount, op: gt, value: 500}]", False),
+        ("tool: [pay], arguments: [{path: note, op: exists}]", False),
+        ("remaining: [{unit: max_tool_calls, op: gt, value: 3}]", False),
+        ("time: {zone: UTC}", False),
+        ("resource: {kind: order, owner: other}", False),
+    ],
+)
+def test_a_denial_is_steered_only_if_nothing_else_of_it_can_be_tried_out(more: str, steered: bool) -> None:
+    """A bound on an amount is not to be found by trying amounts, one denial after the other."""
+    written = f"{{id: b, outcome: deny, when: {{origins: [{{of: any, outside: [request]}}], {more}}}}}"
+    bundle = load_bundle(f"version: v1\nrules: [{written}]\n")
+    evaluator = Evaluator(bundle)
+    facts = Facts(
+        tool=spec(resources=(("order", "note"),)),
+        identity=identity(roles=("clerk",)),
+        arguments={"amount": 700, "note": "x"},
+        labels=frozenset({"seen"}),
+        remaining=Limits(),
+        now_us=0,
+        origins=(Traced(path="to", value="x", part="authority", origin="tool"),),
+        resources=(
+            ResourceFact(kind="order", path="note", declared="note", state="found", id="x", sensitivity="public"),
+        ),
+    )
+    found = evaluator.evaluate(facts)
+    assert (found.rule, found.outcome, found.steered) == ("b", "deny", steered)
 
 
 # What was journaled before there was this bound.
