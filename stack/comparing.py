@@ -7,7 +7,8 @@ any kind being one space.  A list counts as each of its items, and an item that 
 A rule that allows is met if every value at its path meets the test as it is written, and every text among them is
 written plainly.  One item that lacks the path is enough for no.
 
-What is negated (`ne`, `not_in`) is the other way round in both: to allow what is not Eve is to forbid Eve.
+What is negated (`ne`, `not_in`) is the other way round in both: to allow what is not Eve is to forbid Eve.  Null and
+objects, which may hold Eve, are allowed by neither.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def compile_test(test: ArgumentTest, *, forbids: bool) -> Check:
 
     def allowed(looked_at: Arguments, identity: Identity, arguments: Arguments) -> bool:
         found = select(looked_at, parts)
-        if not found or not is_plain(found):
+        if not found or not is_plain(found) or (negated and any(map(_says_nothing, found))):
             return False
         wanted = operand(identity, arguments)
         if wanted is _NOTHING or (test.other is not None and not is_plain(wanted)):
@@ -77,6 +78,13 @@ def compile_test(test: ArgumentTest, *, forbids: bool) -> Check:
         return all(meets(value, wanted) is not negated for value in found)
 
     return forbidden if forbids else allowed
+
+
+def _says_nothing(value: Any) -> bool:
+    """Whether a value is null or an object, or has one in a list: that it is not Eve is no reason to allow it."""
+    if isinstance(value, list):
+        return any(map(_says_nothing, value))
+    return value is None or isinstance(value, dict)
 
 
 def _texts(test: ArgumentTest) -> frozenset[str] | None:

@@ -140,6 +140,35 @@ def test_to_allow_all_but_one_is_to_forbid_that_one(path: str, spelling: str, sh
         assert decide({"to": value}, allow(path=path, **test)) == "deny"
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["café eve", "x", "bob", "", "café\u00a0eve"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "to", "0"]), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+def holds_nothing_sure(value: Any) -> bool:
+    """Whether null, an object or what is forbidden is in a value."""
+    if isinstance(value, list):
+        return any(map(holds_nothing_sure, value))
+    return value is None or isinstance(value, dict) or (isinstance(value, str) and "eve" in value)
+
+
+@given(value=VALUES, path=st.sampled_from(["to", "to.*", "to.0", "to.a"]))
+def test_to_allow_all_but_one_is_to_allow_neither_null_nor_an_object(value: Any, path: str) -> None:
+    """Nor a list that has one: what is not there, or has parts that nobody compares, is no other value."""
+    looked_at = value.get("a", None) if path == "to.a" and isinstance(value, dict) else value
+    for test in ({"op": "ne", "value": "café eve"}, {"op": "not_in", "value": ["café eve", "y"]}):
+        told = decide({"to": value}, allow(path=path, **test))
+        if path != "to.0" and holds_nothing_sure(looked_at):
+            assert told == "deny"
+        elif path == "to":
+            assert told == "allow"
+        # To forbid all but one is as before: whatever is not that one is forbidden.
+        if value is None or isinstance(value, dict):
+            assert decide({"to": value}, deny(path="to", **test), ALLOW) == "deny"
+
+
 @pytest.mark.parametrize(
     ("arguments", "path", "outcome"),
     [
