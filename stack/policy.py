@@ -234,10 +234,11 @@ Plain = bool | int | float | str | None
 class ResourceTest(_Closed):
     """A condition on what the call is about: one kind of resource that its tool declares, perhaps at one declared path.
 
-    `owner`: the `principal` who asks, any `other` (or nobody), `nobody`, or names.  `tenant`: the caller's `own`, or
-    `shared` by all.  `sensitivity`: one that is listed, or one that the principal is `cleared` for, or is `above` that.
-    `attributes`: each the given value, one of a list of values, or what satisfies a comparison.  An unknown resource is
-    refused before any rule.
+    `owner`: the `principal` who asks, any `other` (or nobody), `nobody`, or names; a rule that allows takes no resource
+    that tenants share for the principal's, for it may be owned by one of that name in another tenant.  `tenant`: the
+    caller's `own`, or `shared` by all.  `sensitivity`: one that is listed, or one that the principal is `cleared` for,
+    or is `above` that.  `attributes`: each the given value, one of a list of values, or what satisfies a comparison.
+    An unknown resource is refused before any rule.
     """
 
     kind: Annotated[str, Field(pattern=f"^{KIND.pattern}$")]

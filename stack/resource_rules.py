@@ -2,6 +2,9 @@
 
 A rule that forbids or asks is met as soon as one resource of the kind meets the test; one that allows is met if the
 call names at least one of the kind and all meet it.  What a test asks and no resolver said cannot be evaluated.
+
+A principal's name is one tenant's.  Of a resource that all tenants share, one of that name may be another tenant's: it
+is not the principal's for a rule that allows, and may be an other's for a rule that forbids or asks.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Callable, Iterable
 from airside.stack.comparing import Arguments, compile_test
 from airside.stack.comparing import Check as Comparing
 from airside.stack.names import matcher
-from airside.stack.policy import ResourceTest
+from airside.stack.policy import ArgumentTest, ResourceTest
 from airside.stack.resources import ResourceFact
 from airside.stack.values import CLEARANCES, Identity
 
@@ -41,7 +44,7 @@ def compile_resource(test: ResourceTest, *, forbids: bool) -> Check:
 
 def _conditions(test: ResourceTest, forbids: bool) -> Iterable[Holds]:
     if test.owner is not None:
-        yield _owner(test.owner)
+        yield _owner(test.owner, forbids)
     if test.tenant is not None:
         shared = test.tenant == "shared"
         yield lambda fact, arguments, identity: fact.shared is shared
@@ -52,25 +55,31 @@ def _conditions(test: ResourceTest, forbids: bool) -> Iterable[Holds]:
         listed = frozenset(test.sensitivity)
         yield lambda fact, arguments, identity: fact.sensitivity in listed
     for name, comparison in test.comparisons().items():
-        yield _attribute(name, compile_test(comparison, forbids=forbids))
+        yield _attribute(name, comparison, forbids)
 
 
-def _owner(owner: str | list[str]) -> Holds:
+def _owner(owner: str | list[str], forbids: bool) -> Holds:
     if isinstance(owner, list):
         is_one = matcher(owner)
         return lambda fact, arguments, identity: fact.owner is not None and is_one(fact.owner)
     if owner == "principal":
-        return lambda fact, arguments, identity: fact.owner == identity.principal
+        return lambda fact, arguments, identity: fact.owner == identity.principal and (forbids or not fact.shared)
     if owner == "other":
-        return lambda fact, arguments, identity: fact.owner != identity.principal
+        return lambda fact, arguments, identity: fact.owner != identity.principal or (forbids and fact.shared)
     return lambda fact, arguments, identity: fact.owner is None
 
 
-def _attribute(name: str, check: Comparing) -> Holds:
+def _attribute(name: str, test: ArgumentTest, forbids: bool) -> Holds:
+    check: Comparing = compile_test(test, forbids=forbids)
+    # Who a shared resource calls by the caller's name nobody can tell: an allow is not met by it, and anything else is.
+    is_unsure = test.caller == "principal" and (test.op == "eq") is not forbids
+
     def holds(fact: ResourceFact, arguments: Arguments, identity: Identity) -> bool:
         if name not in fact.attributes:
             raise LookupError(f"{fact.kind} {fact.id!r:.60} has no attribute {name!r}, and a rule asks for it")
         value = fact.attributes[name]
+        if is_unsure and fact.shared:
+            return forbids
         return check({name: list(value) if isinstance(value, tuple) else value}, identity, arguments)
 
     return holds

@@ -250,7 +250,10 @@ def _walk(
     if part is EVERY:
         # A tool may take one, or a list of them: what is no list stands for itself.
         if not isinstance(value, list):
-            yield from _walk(value, place, rest, in_list=in_list)
+            if isinstance(value, Mapping) and not _is_one(value, rest):
+                yield place, {}, False
+            else:
+                yield from _walk(value, place, rest, in_list=True)
             return
         for index, item in enumerate(value):
             yield from _walk(item, (*place, str(index)), rest, in_list=True)
@@ -264,3 +267,8 @@ def _walk(
         yield place, {}, False
         return
     yield from _walk(inner, (*place, part), rest, in_list=in_list)
+
+
+def _is_one(value: Mapping[str, Any], rest: Parts) -> bool:
+    """Whether an object where a list is declared can only be one item of it, and no list in another shape."""
+    return (not rest or rest[0] is EVERY or rest[0] in value) and all(index_of(key) is None for key in value)

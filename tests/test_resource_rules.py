@@ -163,6 +163,15 @@ def rule(outcome: str, resource: str, more: str = "") -> str:
         ({"order": "mine"}, "resource_unknown"),
         ({"order": [{"id": "mine"}]}, "resource_unknown"),
         ({"ids": ["mine", "nowhere"]}, "resource_unknown"),
+        ({"lines": {"id": "mine"}}, "allow"),
+        ({"order_id": "mine", "lines": {"id": "theirs"}}, "policy_denied"),
+        ({"order_id": "mine", "lines": {"id": None}}, "policy_denied"),
+        ({"order_id": "mine", "lines": {}}, "resource_unknown"),
+        ({"order_id": "mine", "lines": {"0": {"id": "theirs"}}}, "resource_unknown"),
+        ({"order_id": "mine", "lines": {"first": {"id": "theirs"}}}, "resource_unknown"),
+        ({"order_id": "mine", "lines": {"id": "mine", "0": {"id": "theirs"}}}, "resource_unknown"),
+        ({"order_id": "mine", "lines": [{"0": {"id": "theirs"}}]}, "policy_denied"),
+        ({"order_id": "mine", "ids": {"0": "theirs"}}, "resource_unknown"),
         ({"ids": list(range(MAX_RESOURCES + 1))}, "resource_unavailable"),
     ],
 )
@@ -284,6 +293,35 @@ def test_a_condition_means_what_it_says(resource: str, order: Any, is_met: bool)
     """For a rule that allows and for one that denies."""
     assert World(rule("allow", resource)).says({"order_id": order}) == ("allow" if is_met else "policy_denied")
     assert World(rule("deny", resource), ALL).says({"order_id": order}) == ("deny" if is_met else "allow")
+
+
+@pytest.mark.parametrize(
+    ("resource", "allows", "denies"),
+    [
+        ("{kind: order, owner: principal}", False, True),
+        ("{kind: order, owner: other}", False, True),
+        ("{kind: order, owner: [ann]}", True, True),
+        ("{kind: order, owner: nobody}", False, False),
+        ("{kind: order, attributes: {seller: {op: eq, identity: principal}}}", False, True),
+        ("{kind: order, attributes: {seller: {op: ne, identity: principal}}}", False, True),
+        ("{kind: order, attributes: {seller: {op: eq, of: principal}}}", False, True),
+        ("{kind: order, attributes: {seller: {op: eq, value: ann}}}", True, True),
+    ],
+)
+def test_a_shared_resource_is_nobodys_for_its_owners_name_alone(resource: str, allows: bool, denies: bool) -> None:
+    """An ann of another tenant may own it: no rule allows for it, and rules that deny take it for either."""
+    for outcome, more, is_met in (("allow", (), allows), ("deny", (ALL,), denies)):
+        world = World(rule(outcome, resource), *more)
+        world.know(("order", "everybodys"), tenant=SHARED, owner="ann", attributes=ATTRIBUTES)
+        assert (world.says({"order_id": "everybodys"}) == outcome) is is_met
+
+
+@pytest.mark.parametrize("tenant", [ACME, GLOBEX])
+def test_in_no_tenant_is_a_shared_resource_ones_own(tenant: TenantId) -> None:
+    """Whoever has the name."""
+    world = World(OWN)
+    world.resolvers.known[(tenant, ("order", "everybodys"))] = Resource(tenant=SHARED, owner="ann")
+    assert world.says({"order_id": "everybodys"}, who=identity(tenant=tenant)) == "policy_denied"
 
 
 def test_a_clearance_is_the_principals() -> None:

@@ -84,6 +84,7 @@ def test_an_argument_that_is_not_there_or_null_names_none(arguments: dict[str, A
         ({"lines": [{"id": "o1"}, {}]}, "lines.*.id", "lines.1.id"),
         ({"lines": [{"id": "o1"}, {"id": None}]}, "lines.*.id", "lines.1.id"),
         ({"lines": [{"id": "o1"}, None]}, "lines.*.id", "lines.1"),
+        ({"lines": {"id": None}}, "lines.*.id", "lines.id"),
     ],
 )
 def test_an_item_that_names_none_is_missing(arguments: dict[str, Any], path: str, place: str) -> None:
