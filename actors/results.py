@@ -146,7 +146,8 @@ def refused(ticket: Ticket, job_id: str) -> RunResult:
 class PendingApproval:
     """A call that waits for people.
 
-    `origins` say where the values of its arguments come from, `resources` what is known of what it is about.
+    `origins` say where the values of its arguments come from, `resources` what is known of what it is about, and
+    `rejected_before` which calls of its tool people rejected in the same run.
     """
 
     approval_id: str
@@ -164,6 +165,7 @@ class PendingApproval:
     request: str
     origins: tuple[Traced, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
+    rejected_before: str = ""
 
     def lines(self) -> list[str]:
         """Return what a person must see: the call, a line for each value and finding with where it comes from, content.
@@ -178,6 +180,7 @@ class PendingApproval:
             f"needs {self.quorum} of {', '.join(self.roles)}, has {self.votes}, until {expires}",
             f"     the request: {visible(self.request)!r:.300}",
         ]
+        lines += [f"  !! {self.rejected_before}"] if self.rejected_before else []
         for each in self.origins:
             mark = "   " if each.origin in _STOOD_FOR else "!! "
             found = " says" if each.part == "content" else ""
@@ -214,6 +217,7 @@ class PendingApproval:
             request=asked.request_text,
             origins=asked.origins,
             resources=asked.resources,
+            rejected_before=asked.rejected_before,
         )
 
 

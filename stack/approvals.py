@@ -75,6 +75,7 @@ class ApprovalRequested(Value, tag=True):
     """A call waits for people, who decide about what stands here.
 
     A runtime says so, which no receipt may rest on: `binding` is its claim, and `receipt_for` is bound to the rest.
+    `rejected_before` is a sentence on the calls of this tool that people rejected in this run, empty if none.
     """
 
     at_us: int
@@ -95,6 +96,7 @@ class ApprovalRequested(Value, tag=True):
     request_text: str = ""
     origins: tuple[Traced, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
+    rejected_before: str = ""
 
 
 class ApprovalVoted(Value, tag=True):

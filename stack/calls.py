@@ -40,6 +40,8 @@ class CallHandlers(MachineBase):
         if decision.outcome == "deny":
             told = decision.detail or decision.code or decision.rule
             return self._refuse(decision.reason_code, told, apart=decision.steered)
+        if why := s.rejected.against(event, s.action):
+            return self._refuse(ReasonCode.APPROVAL_REJECTED, why, apart=True)
         if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
             return self._conclude(ReasonCode.MAX_COST, f"{event.tool} costs {event.cost_microusd} micro-USD")
         if decision.outcome == "require_approval":
@@ -80,6 +82,7 @@ class CallHandlers(MachineBase):
         assert s.action is not None and s.gated is not None
         if event.approval_id != s.gated.approval_id:
             return []
+        s.rejected.take(s.gated, s.action, event)
         who = ", ".join(event.by)
         if event.outcome == "rejected":
             told = f"rejected by {who}: {event.note}" if event.note else f"rejected by {who}"

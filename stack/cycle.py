@@ -347,6 +347,7 @@ class Cycle:
                 request_text=s.submitted.request.text[:2000],
                 origins=gated.origins,
                 resources=gated.resources,
+                rejected_before=s.rejected.told(gated.tool),
             )
         )
 

@@ -44,6 +44,12 @@ def _rules(state: RunState) -> list[tuple[bool, str]]:
         (all(value >= 0 for value in _counts(used)), "4: a count below zero"),
         (concluded == (state.outcome is not None), "5: outcome and phase disagree"),
         (all(a < b for a, b in pairwise(steps)), "6: history out of order"),
+        (
+            state.phase is not Phase.AWAITING_APPROVAL
+            or gated is None
+            or not state.rejected.against(gated, state.action),
+            "7: asking about a call that was rejected",
+        ),
     ]
 
 

@@ -115,15 +115,16 @@ def decision_of(approval: Approval, key: bytes, now_us: int) -> ApprovalDecided 
     if not approval.outcome:
         return None
     edit = approval.votes[-1] if approval.outcome == "edited" else None
+    said = approval.votes[-1:] if approval.outcome == "rejected" else approval.votes  # who rejects decides alone
     granted = approval.outcome in ("approved", "edited")
     return ApprovalDecided(
         at_us=now_us,
         step=approval.request.step,
         approval_id=approval.request.approval_id,
         outcome=approval.outcome,
-        by=tuple(vote.by for vote in approval.votes),
+        by=tuple(vote.by for vote in said),
         arguments=edit.arguments if edit else NULL,
         receipt=seal_receipt(key, receipt_for(approval)) if granted else "",
-        note="; ".join(vote.note for vote in approval.votes if vote.note),
+        note="; ".join(vote.note for vote in said if vote.note),
         apart=approval.outcome == "rejected",
     )

@@ -25,6 +25,7 @@ Invariants, checked by `check()` after every event in tests:
  4. Labels only grow, and so do the epoch and the step; no count in `usage` is below zero.
  5. Exactly the phases from `concluding` on have an outcome, and the outcome never changes.
  6. The history's steps rise strictly.
+ 7. Nobody is asked about a call that somebody rejected in this run.
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ def notice_of(approval: Approval) -> Notice:
         "quorum": asked.terms.quorum,
         "expires_us": asked.expires_us,
     }
+    if asked.rejected_before:
+        data["rejected_before"] = asked.rejected_before
     if approval.outcome:
         data["outcome"] = approval.outcome
         data["votes"] = [_told(vote) for vote in approval.votes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -11,6 +11,8 @@ from airside.stack import events as ev
 from airside.stack.errors import AirsideError
 from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.machine import RunMachine
+from airside.stack.reasons import ReasonCode
+from airside.stack.rejections import refused_again
 from airside.stack.state import Phase
 from airside.stack.topology import Done, FanOut, GiveUp, Visit
 from airside.stack.values import Action, Finish, Value
@@ -183,10 +185,11 @@ def _ended(detail: RunDetail, ended: ev.RunEnded) -> RunDetail:
 class _Steps:
     """Folds a run's events into its steps."""
 
-    def __init__(self, events: Iterable[ev.Event]) -> None:
+    def __init__(self, events: Sequence[ev.Event]) -> None:
         self._steps: dict[int, dict[str, Any]] = {}
         self._asked_us: dict[int, int] = {}
-        for event in events:
+        self._refused = refused_again(events)
+        for self._place, event in enumerate(events):
             step = getattr(event, "step", 0)
             take = _TAKE.get(type(event))
             if take is not None and step:
@@ -233,6 +236,8 @@ class _Steps:
             found["arguments"] = msgspec.json.decode(event.arguments)
         if decision.outcome == "deny":
             found |= {"outcome": str(decision.reason_code), "detail": decision.detail}
+        if why := self._refused.get(self._place):
+            found |= {"outcome": str(ReasonCode.APPROVAL_REJECTED), "detail": why}
 
     def approved(self, found: dict[str, Any], event: ev.ApprovalDecided) -> None:
         """People decided."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from airside.stack.events import ActionGated, ChildEnded, RunSubmitted
+from airside.stack.rejections import Rejections
 from airside.stack.topology import BranchEnd, FanOut, StageEnd, Visit
 from airside.stack.values import Action, Outcome, Spend, ToolResult, Usage, Value
 
@@ -67,7 +68,8 @@ class RunState:
     `reserved` is what is set aside for the decision that an agent is asked for; lost, it counts as spent.
     `ambiguous` says that an earlier attempt of the present call may have happened, and `why` nobody knows, if anybody
     said; `charged` is what the present call was counted and paid for as, None before; `unsettled` are the keys of calls
-    that were intended and whose outcome is not known; `approved` are the calls that people approved, by step.
+    that were intended and whose outcome is not known; `approved` are the calls that people approved, by step, and
+    `rejected` those that they said no to.
     """
 
     submitted: RunSubmitted
@@ -98,6 +100,7 @@ class RunState:
     charged: int | None = None
     unsettled: dict[str, int] = field(default_factory=dict)
     approved: dict[int, ActionGated] = field(default_factory=dict)
+    rejected: Rejections = field(default_factory=Rejections)
     fan_out: FanOut | None = None
     children: dict[int, ChildEnded] = field(default_factory=dict)
     branches: tuple[BranchEnd, ...] | None = None

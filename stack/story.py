@@ -9,6 +9,7 @@ from typing import Any
 
 from airside.stack import events as ev
 from airside.stack.findings import visible
+from airside.stack.rejections import refused_again
 from airside.stack.topology import Done, FanOut, GiveUp, Visit
 from airside.stack.values import Action, Finish, Outcome
 
@@ -28,12 +29,14 @@ def tell(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = ()) -> 
     began = datetime.fromtimestamp(start / 1e6, tz=UTC).isoformat(timespec="milliseconds")
     lines = [f"{getattr(events[0], 'run_id', 'run')} began {began}"]
     waiting, now_us = deque(beside), start
+    refused = refused_again(events)
     for number, event in enumerate(events):
         now_us = max(now_us, event.at_us)  # the run's own order holds, whatever its clocks say
         while waiting and waiting[0][0] < now_us:
             lines.append(_line("~", start, *waiting.popleft()))
         cause = f"  <- #{event.cause}" if event.cause != ev.OUTSIDE else ""
-        lines.append(_line(f"#{number}", start, event.at_us, _TELL[type(event)](event)) + cause)
+        again = (refused[number],) if number in refused else ()
+        lines.append(_line(f"#{number}", start, event.at_us, _TELL[type(event)](event, *again)) + cause)
     lines += [_line("~", start, *each) for each in waiting]
     return "\n".join(lines)
 
@@ -88,12 +91,13 @@ def _arguments(arguments: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value!r:.40}" for name, value in arguments.items())
 
 
-def _gated(e: ev.ActionGated) -> str:
+def _gated(e: ev.ActionGated, refused: str = "") -> str:
     d = e.decision
     why = f" because {d.detail}" if d.detail else ""
     code = d.code or (d.reason_code if d.outcome == "deny" else "")
     code = f" [{code}]" if code else ""
-    return f"step {e.step} gate: {d.outcome} by rule {d.rule} of {d.policy_version}{code}{_about(e)}{why}"
+    again = f", which {refused}: nobody is asked" if refused else ""
+    return f"step {e.step} gate: {d.outcome} by rule {d.rule} of {d.policy_version}{code}{again}{_about(e)}{why}"
 
 
 def _about(e: ev.ActionGated) -> str:
@@ -126,7 +130,7 @@ def _outcome(o: Outcome) -> str:
     return f"{o.status} [{o.reason_code}] {o.detail or o.reason_code.sentence}{doubt}"
 
 
-_TELL: dict[type[ev.Event], Callable[[Any], str]] = {
+_TELL: dict[type[ev.Event], Callable[..., str]] = {
     ev.RunSubmitted: _submitted,
     ev.RunActivated: lambda e: f"activated, epoch {e.epoch}",
     ev.RoutePlanned: _planned,

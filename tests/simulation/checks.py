@@ -28,6 +28,7 @@ def check_all(world: World) -> None:
         _ended_once(world, run_id, events)
         _effects(world, run_id, events)
         _replays(world, run_id, events)
+    _asked_once(world)
     _budgets(world)
     for run in world.plan.runs:
         if run.run_id not in world.driver.submitted:
@@ -41,6 +42,19 @@ def _acknowledged(world: World) -> None:
         kept = tuple(stream[append.first_seq : append.first_seq + len(append.entries)])
         if kept != append.entries:
             world.violation(f"{append.stream}: what was acknowledged at {append.first_seq} is not there")
+
+
+def _asked_once(world: World) -> None:
+    """Nobody was asked about a call that somebody had rejected at an earlier step of its run."""
+    rejected: dict[tuple[str, str, bytes], int] = {}
+    approvals = sorted(world.approvals.recorded(), key=lambda approval: approval.request.step)
+    for approval in approvals:
+        asked = approval.request
+        call = (asked.run_id, asked.tool, bytes(asked.arguments))
+        if rejected.get(call, asked.step) < asked.step:
+            world.violation(f"{asked.approval_id}: it was rejected at step {rejected[call]}, and was asked about again")
+        if approval.outcome == "rejected":
+            rejected.setdefault(call, asked.step)
 
 
 def _budgets(world: World) -> None:

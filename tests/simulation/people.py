@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from airside.stack.approvals import (
+    Approval,
     ApprovalBook,
     ApprovalEvent,
     ApprovalRequested,
@@ -46,6 +47,11 @@ class SimApprovals:
         bodies = [body for name in self._ids for body in self._world.journal.local.bodies(name)]
         self.local = LocalApprovals(SEAL, self._world.now_us)
         self.local.book = ApprovalBook(decode_approval_event(body) for body in bodies)
+
+    def recorded(self) -> list[Approval]:
+        """Return every approval there was, as what is durable says it stands."""
+        books = [ApprovalBook(map(decode_approval_event, self._world.journal.local.bodies(name))) for name in self._ids]
+        return [found for book, name in zip(books, self._ids, strict=True) if (found := book.get(name)) is not None]
 
     def approvers(self, approval_id: str) -> set[str]:
         """Return who approved, by what is durable; for an edit, who edited."""
