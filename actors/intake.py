@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from airside.actors.job_inputs import Fields, Reading, fields_of, read_inputs
-from airside.actors.layer import Layer, LayerConfig
+from airside.actors.layer import LayerConfig
+from airside.actors.watched import NOBODY, WatchedLayer, inside
 
 
-class Intake(Layer):
-    """The model of an app's `job_inputs`."""
+class Intake(WatchedLayer):
+    """The model of an app's `job_inputs`; a validator that never comes back holds it, and has it restarted."""
 
     def __init__(self, config: LayerConfig, model: type[BaseModel]) -> None:
         super().__init__(config)
@@ -29,4 +30,8 @@ class Intake(Layer):
     async def read(self, given: Sequence[bytes]) -> list[Reading]:
         """Return what becomes of each job's further fields, given as JSON objects."""
         await self.ready()
-        return read_inputs(self._model, given)
+        return [self._read(each) for each in given]
+
+    def _read(self, given: bytes) -> Reading:
+        (reading,) = inside(self.pulse, NOBODY, read_inputs, self._model, [given])
+        return reading

@@ -6,6 +6,7 @@ The model reads them, wherever that is: in the process that has the app, or in t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -123,4 +124,35 @@ def schema_of(model: type[BaseModel] | None, of_jobs: frozenset[str] = frozenset
         written = model.model_json_schema(schema_generator=ZonelessTimes)
     except PydanticUserError as error:
         raise InvalidConfig(f"job_inputs: {error.message}") from None
+    if _may_backtrack(model.__pydantic_core_schema__):
+        raise InvalidConfig(
+            "job_inputs: a pattern of Python's `re` may take for ever over one text: "
+            "leave out regex_engine='python-re', and give patterns as text"
+        )
     return read_schema(written, "job_inputs")
+
+
+_OF_PEOPLE = frozenset({"cls", "default", "expected", "metadata", "function"})
+"""What of a core schema is the app's own objects, and no schema."""
+
+_BY_NAME = frozenset({"fields", "choices"})
+"""What has schemas under names that people choose, which may be any of those above."""
+
+
+def _may_backtrack(schema: Any) -> bool:
+    """Whether anything in a model's core schema has its patterns read by Python's `re`, as a compiled one is."""
+    if isinstance(schema, re.Pattern):
+        return True
+    if isinstance(schema, list | tuple):
+        return any(map(_may_backtrack, schema))
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("regex_engine") == "python-re":
+        return True
+    return any(
+        any(map(_may_backtrack, inner.values()))
+        if name in _BY_NAME and isinstance(inner, dict)
+        else _may_backtrack(inner)
+        for name, inner in schema.items()
+        if name not in _OF_PEOPLE
+    )

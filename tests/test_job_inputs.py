@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -28,13 +29,16 @@ from pydantic import (
     model_validator,
 )
 from ray import cloudpickle
+from typing_extensions import TypedDict
 
 from airside.actors.intake import Intake
 from airside.actors.job_inputs import JobInputs, Reading, fields_of, read_inputs, schema_of
 from airside.actors.jobs import OWN_FIELDS, BadLine, Job, parse_job, parse_lines
 from airside.actors.layer import LayerConfig
 from airside.actors.settings import Settings
+from airside.actors.watched import WatchedLayer
 from airside.stack.errors import InvalidConfig
+from airside.stack.ids import RunId
 
 OWN = {"request": "r", "tenant": "t", "principal": "p"}
 
@@ -279,6 +283,103 @@ def test_models_that_cannot_be_read_are_refused_when_the_app_is_checked() -> Non
     ]:
         with pytest.raises(InvalidConfig, match=says):
             schema_of(model, OWN_FIELDS)  # type: ignore[arg-type]
+
+
+ENDLESS = "^(a+)+$"
+
+
+class Backtracking(BaseModel):
+    model_config = ConfigDict(regex_engine="python-re")
+
+    what: str = Field("", pattern=ENDLESS)
+
+
+class Row(TypedDict):
+    __pydantic_config__ = ConfigDict(regex_engine="python-re")  # type: ignore[misc]
+
+    what: Annotated[str, Field(pattern=ENDLESS)]
+
+
+class Tree(BaseModel):
+    below: list[Tree] = []
+    leaf: Backtracking | None = None
+
+
+class OfRow(BaseModel):
+    rows: dict[str, tuple[Row, ...]] = {}
+
+
+class Compiled(BaseModel):
+    what: Annotated[str, Field(pattern=re.compile(ENDLESS))] = ""
+
+
+class Misnamed(BaseModel):
+    metadata: Backtracking | None = None
+
+
+class Dog(BaseModel):
+    kind: Literal["default"]
+    default: Annotated[str, Field(pattern=re.compile(ENDLESS))]
+
+
+class Cat(BaseModel):
+    kind: Literal["cls"]
+
+
+class Chosen(BaseModel):
+    pet: Annotated[Dog | Cat, Field(discriminator="kind")] | None = None
+
+
+class InASubclass(Backtracking):
+    """Which has its settings."""
+
+
+@pytest.mark.parametrize("model", [Backtracking, Tree, OfRow, Compiled, Misnamed, Chosen, InASubclass])
+def test_a_pattern_that_may_backtrack_for_ever_is_refused_when_the_app_is_checked(model: type[BaseModel]) -> None:
+    """However deep it stands, and whether by a setting or by being compiled."""
+    with pytest.raises(InvalidConfig, match=r"job_inputs: a pattern of Python's `re`"):
+        schema_of(model, OWN_FIELDS)
+
+
+class Words(BaseModel):
+    regex_engine: str = "python-re"
+    what: dict[str, str] = {"regex_engine": "python-re"}
+    kind: Literal["regex_engine"] = Field("regex_engine", json_schema_extra={"regex_engine": "python-re"})
+    linear: str = Field("", pattern=ENDLESS)
+
+
+def test_what_only_looks_like_such_a_setting_is_a_field_like_any_other() -> None:
+    assert one(Words) == {**Words().model_dump()}
+
+
+async def test_the_intakes_pulse_counts_each_job_that_a_model_has_read() -> None:
+    """So that many jobs are no hold, and one whose validator never comes back is."""
+    counts: list[int] = []
+
+    class Pulse:
+        left = 0
+
+        def enter(self, run_id: RunId) -> None:
+            """A job is read."""
+
+        def leave(self) -> None:
+            """It was."""
+            self.left += 1
+
+    class Noting(BaseModel):
+        what: int
+
+        @field_validator("what")
+        @classmethod
+        def _note(cls, what: int) -> int:
+            counts.append(pulse.left)
+            return what
+
+    intake = Intake(LayerConfig(Settings(), Path("unused")), Noting)
+    pulse = intake.pulse = Pulse()
+    readings = await intake.read([b'{"what":1}', b'{"what":"x"}', b'{"what":3}'])
+    assert isinstance(intake, WatchedLayer) and counts == [0, 2]
+    assert [bool(each.problem) for each in readings] == [False, True, False] and pulse.left == 3
 
 
 def test_a_line_alone_is_read_as_in_a_file() -> None:
