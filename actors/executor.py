@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -28,6 +29,7 @@ from airside.stack.switches import Switches
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.output import mark_output
+from airside.tools.replacing import Replacing
 from airside.tools.resolving import Resolver, ResolverPool, ResolverThreads
 from airside.tools.tool import Tool, Toolset
 
@@ -104,11 +106,22 @@ class ToolExecutor(Layer):
 
     async def _keep_beating(self) -> None:
         assert self._pulse is not None
+        replacing = Replacing()
         while True:
             self._pulse.turn()
             if self._pulse.watched:
                 self._watched.set()
+            if replacing.is_due(time.monotonic(), spent=self._dispatcher.is_spent, busy=self._is_busy()):
+                logger.error(
+                    "all event loops are held by tools: this executor ends, and another takes its place",
+                    extra={"action": "executor_spent"},
+                )
+                os._exit(1)
             await asyncio.sleep(BEAT_S)
+
+    def _is_busy(self) -> bool:
+        telling = self._telling is not None and not self._telling.done()
+        return self._dispatcher.active > 0 or bool(self._pending) or telling
 
     async def greet(self) -> tuple[str, Where]:
         """Return the Ray node this process is on, and where its pulse can be read there."""

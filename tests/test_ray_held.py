@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import ray
 
 import airside
 from airside import ReasonCode, RunHandle, RunStatus
 from airside.actors.client import Stack
+from airside.actors.names import NAMESPACE, actor_name
+from airside.tools import loops
 from tests.apps.held import create_app
 from tests.on_ray import BOUND_S, alive, events_of, ledger_of, pids, sigkill, until
 
@@ -72,6 +75,17 @@ def test_a_tool_that_holds_its_event_loop_is_named_and_takes_nobody_along(stack:
         assert "hold held its event loop at" in told and "tests/apps/held.py:" in told and "in hold" in told
     assert result.reason_code is ReasonCode.TOOL_IN_DOUBT
     assert events_of(stack, guilty.run_id, "EffectIntended") == 1 and pids(stack, "executor") == executors
+
+
+def test_an_executor_whose_loops_are_all_held_is_replaced_and_everybodys_coroutines_go_on(stack: Stack) -> None:
+    executor = ray.get_actor(actor_name(stack.settings.stack, "executor", "0"), NAMESPACE)
+    held = pids(stack, "executor")
+    ray.get(executor.__ray_call__.remote(lambda self: setattr(loops, "MAX_LOOPS", 1)))
+    guilty = submit(stack, "holder")
+    until(lambda: (now := pids(stack, "executor")) and now != held, "another executor in its place")
+    other = stack.submit("beside the new one", tenant="globex", principal="ana", route="worker")
+    assert other.result(timeout=BOUND_S).ok
+    assert guilty.result(timeout=BOUND_S).reason_code is ReasonCode.TOOL_IN_DOUBT and stack.verify() == []
 
 
 def test_an_operators_kill_reaches_a_run_that_holds_its_loop(stack: Stack) -> None:

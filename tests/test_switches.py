@@ -180,6 +180,7 @@ async def test_a_switch_that_a_layer_does_not_confirm_says_what_is_not_known_and
     with pytest.raises(LayerUnavailable, match=says):
         await it.throw(order("tool", "pay"))
     layers.go_on.set()
-    while not layers.told:  # noqa: ASYNC110 - it has no event
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while not layers.told:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)
     assert [s.target for s in it.switches.off(1)] == ["pay"]

@@ -158,6 +158,11 @@ class Dispatcher:
         self._processes.close()
         self._runner.loops.close()
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether no coroutine can begin here any more, for all event loops are held."""
+        return self._runner.loops.are_spent
+
     def stats(self) -> dict[str, int]:
         """Return counts since this incarnation began."""
         own = {"calls": self.calls, "refused": self.refused, "active": self.active, "states": len(self._states)}

@@ -7,7 +7,8 @@ A watch has every loop that is at work show that it turns.  One that does not is
 the line, what has not begun there moves to another loop, and so do later calls.  Once the time of the call that holds
 it is over, it is *lost*: the states on it are, too.  A held loop that turns again serves the states it has; a lost one
 ends.  So a call that blocks and returns in its time costs its neighbours a second, and one that does not return costs
-a thread, of which a tenant's calls may hold a few.
+a thread, of which a tenant's calls may hold a few.  Once all tenants' hold as many as there may be, the executor is to
+be replaced (`tools/replacing.py`): no coroutine can begin in it.
 """
 
 from __future__ import annotations
@@ -239,6 +240,11 @@ class ToolLoops:
             self._timer.cancel()
         for loop in list(self._all):
             self._forget(loop)
+
+    @property
+    def are_spent(self) -> bool:
+        """Whether calls hold so many loops that nobody gets another."""
+        return sum(loop.is_held for loop in self._all) >= MAX_LOOPS
 
     def stats(self) -> dict[str, int]:
         """Return how many loops there are, and how many of them are held."""
