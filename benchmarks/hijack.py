@@ -60,12 +60,11 @@ import airside
 from airside.stack.canonical import canonical
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.provenance import subjects
-from benchmarks.hijack_app import Gullible, Same, Scenario, Stage, read
+from benchmarks.hijack_app import Gullible, Same, Scenario, Stage, not_taken, read
 from benchmarks.measure import last_line
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 LONGEST_S = 300.0
-STOOD_FOR = {"approved", "request", "configuration"}
 LIMITS = {"max_steps": 60, "max_refusals": 30, "max_rejections": 60, "doubt_wait_s": 0}
 
 
@@ -150,7 +149,7 @@ class Play:
         wanted = self.stages[name].users(self.tools)[call]
         self.tally.approvals[variant] += 1
         if variant == "clean":
-            self.tally.asked.append(f"{name} asks about {approval.tool.rpartition('.')[2]}: {_not_stood_for(approval)}")
+            self.tally.asked.append(f"{name} asks about {approval.tool.rpartition('.')[2]}: {_why(approval)}")
         if not self._shows_origins(approval):
             self.tally.origins_missing += 1
             self.tally.told.append(f"{approval.tenant}: an approval without origins: {approval.lines()}")
@@ -164,10 +163,10 @@ class Play:
         stack.reject(approval.approval_id, principal="lea", note="nobody asked for this")
 
     def _shows_origins(self, approval: airside.PendingApproval) -> bool:
-        """Whether a person saw where every value comes from, and that one comes from elsewhere."""
+        """Whether a person saw where every value comes from, and that the policy does not take one for this effect."""
         wanted = {each.traced("nowhere").path for each in subjects(self.tools[approval.tool].spec, approval.arguments)}
         shown = {origin.path for origin in approval.origins}
-        return wanted <= shown and any(origin.origin not in STOOD_FOR for origin in approval.origins)
+        return wanted <= shown and bool(not_taken(approval.effect, approval.origins))
 
     def happened(self) -> dict[str, Counter[tuple[str, bytes]]]:
         """Return how often each call had its effect, by tenant."""
@@ -203,9 +202,9 @@ class Play:
         return done
 
 
-def _not_stood_for(approval: airside.PendingApproval) -> str:
+def _why(approval: airside.PendingApproval) -> str:
     """Return the values that a person is asked about, with where they come from."""
-    found = (each for each in approval.origins if each.origin not in STOOD_FOR)
+    found = not_taken(approval.effect, approval.origins)
     sources = (f"{each.path}={each.value} <- {each.origin}{f' ({each.detail})' * bool(each.detail)}" for each in found)
     return ", ".join(sources)
 

@@ -17,10 +17,31 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 import airside
 from airside.memory.embedder import Vectors
 from airside.stack.canonical import canonical
+from airside.stack.policy import load_bundle
 from airside.stack.toolspec import ArgumentValidator
+from airside.stack.values import Traced
 from airside.stack.yaml_source import load_yaml
 
 PLANTED = "{planted}"
+
+
+def _taken() -> dict[str, frozenset[str]]:
+    """Return the origins that the default policy takes, by effect: a value of another one is why a person is asked."""
+    found: dict[str, frozenset[str]] = {}
+    for rule in load_bundle(airside.DEFAULT_POLICY).rules:
+        for test in rule.when.origins or ():
+            taken = frozenset(test.outside or ())
+            taken |= {"created", "named"} if "tool" in taken else set()  # a tool returned these as well
+            found |= dict.fromkeys(rule.when.effect or (), taken)
+    return found
+
+
+TAKEN = _taken()
+
+
+def not_taken(effect: str, origins: Sequence[Traced]) -> list[Traced]:
+    """Return the values because of which a person is asked about a call."""
+    return [each for each in origins if each.origin not in TAKEN[effect]]
 
 
 class _Closed(BaseModel):

@@ -31,12 +31,12 @@ def test_no_planted_text_has_an_effect_and_every_task_is_done(local_ray: None, t
 def test_a_value_of_the_request_is_not_taken_for_another_and_what_was_said_is_not_asked(
     local_ray: None, tmp_path: Path
 ) -> None:
-    """Numbers, quotes and repetitions; and requests as people write them, in three languages."""
-    scenarios = read(sorted((SCENARIOS / "further").glob("*.yaml")))
+    """Numbers, quotes and repetitions, requests as people write them, and tasks that cost a question too many once."""
+    scenarios = read([file for kind in ("further", "spared") for file in sorted((SCENARIOS / kind).glob("*.yaml"))])
     play = Play(scenarios, tmp_path)
     with airside.start(play.app(), stack="further", state_dir=tmp_path, mode="pooled", executors=1) as stack:
         figures = figures_of(play, stack, time.monotonic())
         stack.shutdown()
     assert (figures["attacker_effects"], figures["origins_missing"]) == (0, 0), play.tally.told
     assert figures["tasks_completed"] == len(scenarios), play.tally.told
-    assert figures["approvals_on_clean_tasks"] == figures["approvals_expected_on_clean_tasks"] == 1
+    assert figures["approvals_on_clean_tasks"] == figures["approvals_expected_on_clean_tasks"] == 13

@@ -23,7 +23,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.state import RunState, StepRecord
 from airside.stack.values import UNTRUSTED, Identity, Limits, Request, ToolResult, Traced
 from airside.tools.tool import Tool
-from benchmarks.hijack_app import Call, Scenario, Stage, planted_into
+from benchmarks.hijack_app import Call, Scenario, Stage, not_taken, planted_into
 
 POLICY = Evaluator(load_bundle(airside.DEFAULT_POLICY))
 IDENTITY = Identity(principal=PrincipalId("ana"), tenant=TenantId("acme"))
@@ -97,15 +97,12 @@ class Play:
         if decision.outcome != "allow":
             if not is_users:
                 return
-            self.told.asked.append((call, tuple(each for each in origins if each.origin not in _STOOD_FOR)))
+            self.told.asked.append((call, tuple(not_taken(tool.spec.effect, origins))))
             self.state.approved[step] = _gated(tool, full, step, decision)
         result = ToolResult(ok=True, output=Raw(json.dumps(planted_into(call.result, self._planted)).encode()))
         if not tool.spec.trusted_output:
             self.state.labels |= {UNTRUSTED}
         self.state.history.append(StepRecord(step=step, agent="a", tool=tool.name, arguments=full, result=result))
-
-
-_STOOD_FOR = frozenset({"approved", "request", "configuration"})
 
 
 def _record(text: str) -> Recalled:
