@@ -36,7 +36,7 @@ from airside.actors.results import PendingApproval, RunResult, ended
 from airside.actors.steps import Steps, awaited, drive
 from airside.actors.waiting import Waiting
 from airside.stack.auth import issue_token
-from airside.stack.calling import explained
+from airside.stack.calling import explained_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.doubts import Doubt
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Misuse, Refused
@@ -55,6 +55,7 @@ LONGEST_READING_S = 60.0
 """How long an app's model may take for the further fields of some jobs: its validators are the app's code."""
 
 
+@explained_methods
 class RunHandle:
     """A submitted run."""
 
@@ -85,6 +86,7 @@ class RunHandle:
         return f"RunHandle({self.run_id})"
 
 
+@explained_methods
 class Stack:
     """A running stack.  Made by `airside.start` and `airside.connect`."""
 
@@ -155,7 +157,6 @@ class Stack:
 
     # Jobs.
 
-    @explained("Stack.token")
     def token(self, tenant: str, principal: str, *, ttl_s: int = 3600, **claims: Any) -> str:
         """Sign a token with the stack's local key; raise `Misuse` where this process may not read that key."""
         return issue_token(
@@ -167,7 +168,6 @@ class Stack:
             claims=claims,
         )
 
-    @explained("Stack.submit")
     def submit(
         self, request: str | Job, *, token: str = "", tenant: str = "", principal: str = "", **fields: Any
     ) -> RunHandle:
@@ -178,7 +178,6 @@ class Stack:
         """
         return drive(self._submitted(request, {"token": token, "tenant": tenant, "principal": principal}, fields))
 
-    @explained("Stack.asubmit")
     async def asubmit(
         self, request: str | Job, *, token: str = "", tenant: str = "", principal: str = "", **fields: Any
     ) -> RunHandle:
@@ -200,7 +199,6 @@ class Stack:
             raise AuthRefused(ticket.message, reason=reason)
         raise Refused(ticket.message, reason=reason)
 
-    @explained("Stack.map")
     def map(self, jobs: Iterable[GivenJob], *, progress: bool = True, timeout: float | None = None) -> list[RunResult]:
         """Run a batch and return its results in order; what is refused or malformed is a result too.
 
@@ -209,7 +207,6 @@ class Stack:
         """
         return drive(self._mapped(jobs, progress=progress, timeout=timeout))
 
-    @explained("Stack.amap")
     async def amap(
         self,
         jobs: Iterable[GivenJob],
@@ -228,7 +225,6 @@ class Stack:
         with progress_of(len(given), show=progress) as advance:
             return (yield from Batch(self._desk, given, timeout=timeout, advance=advance).steps())
 
-    @explained("Stack.results")
     def results(self, handles: Iterable[RunHandle | RunSummary], *, timeout: float | None = None) -> list[RunResult]:
         """Wait for runs and return their results, in order; those that have not ended by then are left out.
 
@@ -253,19 +249,16 @@ class Stack:
         """Return which of these runs have ended; does not wait."""
         return set(drive(self._desk.ended(run_ids, 0.0, None)))
 
-    @explained("Stack.handle")
     def handle(self, run_id: str) -> RunHandle:
         """Return the handle of a run submitted earlier, from this process or another."""
         return RunHandle(self, parse_run(run_id))
 
     # People.
 
-    @explained("Stack.approvals")
     def approvals(self, tenant: str | None = None) -> list[PendingApproval]:
         """Return what waits for people, oldest first."""
         return [PendingApproval.of(body) for body in self._call("approvals", "pending", tenant)]
 
-    @explained("Stack.approve")
     def approve(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
         """Approve as whoever holds `token` (or, with the stack's keys, as `principal` of the approval's tenant).
 
@@ -273,12 +266,10 @@ class Stack:
         """
         return self._vote(approval_id, "approve", token, principal, note, b"")
 
-    @explained("Stack.reject")
     def reject(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
         """Reject; as `approve`."""
         return self._vote(approval_id, "reject", token, principal, note, b"")
 
-    @explained("Stack.edit")
     def edit(
         self, approval_id: str, arguments: dict[str, Any], *, token: str = "", principal: str = "", note: str = ""
     ) -> str:
@@ -301,7 +292,6 @@ class Stack:
 
     # Operators.
 
-    @explained("Stack.kill")
     def kill(self, *, run: str = "", tenant: str = "", all: bool = False, why: str = "") -> int:
         """End a run, a tenant's runs, or all, whatever they are doing; return how many.  Needs the stack's keys."""
         if bool(run) + bool(tenant) + all != 1:
@@ -309,17 +299,14 @@ class Stack:
         scope, target = ("all", "") if all else ("tenant", tenant) if tenant else ("run", run)
         return self._order("kill", scope, target, why)
 
-    @explained("Stack.cancel")
     def cancel(self, run: str, why: str = "") -> int:
         """Withdraw a run."""
         return self._order("cancel", "run", run, why)
 
-    @explained("Stack.in_doubt")
     def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
         """Return the calls nobody can vouch for, oldest first: of runs that wait for a person, and of ended ones."""
         return list_doubts(partial(self._call, "journal"), tenant)
 
-    @explained("Stack.rollback")
     def rollback(self, run: str, *, why: str = "") -> RollbackReport:
         """Undo what an ended run and its branches did, latest first, by the tools' undos; return how each call stands.
 
@@ -331,7 +318,6 @@ class Stack:
             raise Misuse(f"rollback: {problem}")
         return msgspec.msgpack.decode(report, type=RollbackReport)
 
-    @explained("Stack.settle")
     def settle(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
         """Say what became of the call a run (or a branch) is in doubt about; of several, name the key.
 
@@ -340,7 +326,6 @@ class Stack:
         written = _written(output, "output")
         return self._order("settle", "run", run, why, happened=happened, output=written)
 
-    @explained("Stack.switch_off")
     def switch_off(self, *, why: str = "", for_s: float = 0, **target: Any) -> None:
         """Throw a kill switch: give one of `tenant`, `principal` (`tenant/principal`), `tool`, `run`, `version`, `all`.
 
@@ -353,7 +338,6 @@ class Stack:
         until_us = now_us() + int(for_s * 1e6) if for_s else 0
         self._order("switch_off", *switch_target(target), why, until_us=until_us)
 
-    @explained("Stack.switch_on")
     def switch_on(self, *, why: str = "", **target: Any) -> None:
         """Take a switch back; `target` as for `switch_off`."""
         self._order("switch_on", *switch_target(target), why)

@@ -67,9 +67,10 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     """
     if not isinstance(app, App):
         raise InvalidConfig(f"start: {type(app).__name__:.40} is no App: give start(App(agents=..., tools=...))")
+    _check_text("start", address=address)
     settings = _settings(options)
     checked = app.checked()
-    state_dir = settings.state_dir.expanduser().resolve()
+    state_dir = _folder("start", settings.state_dir)
     keys = KeyRing.open(state_dir / "keys")
     member = join(address)
     try:
@@ -110,9 +111,11 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
 def connect(state_dir: str | Path = ".airside", *, address: str | None = None, stack: str | None = None) -> Stack:
     """Attach to a stack that runs, from any process of its machine (or, with `address` and `stack`, of its cluster).
 
-    Raises `Misuse` if there is none, or if this process is in another Ray than the stack.
+    Raises `Misuse` if there is none, or if this process is in another Ray than the stack, `InvalidConfig` for what is
+    no folder, address or name.
     """
-    folder = Path(state_dir).expanduser().resolve()
+    _check_text("connect", address=address, stack=stack)
+    folder = _folder("connect", state_dir)
     try:
         record = read_record(folder)
     except Misuse:
@@ -140,6 +143,23 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
         connection.close()
         raise
     return Stack(connection, keys, folder, stops=False, record=record)
+
+
+def _check_text(what: str, **given: object) -> None:
+    """Raise `InvalidConfig` for what should be a text, where it is given, and is none."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise InvalidConfig(f"{what}: {name} is a text, not of type {type(value).__name__:.40}")
+
+
+def _folder(what: str, given: object) -> Path:
+    """Return the folder that is meant, whole; raise `InvalidConfig` for what names none."""
+    if not isinstance(given, str | os.PathLike):
+        raise InvalidConfig(f"{what}: state_dir is a path, not of type {type(given).__name__:.40}")
+    try:
+        return Path(given).expanduser().resolve()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise InvalidConfig(f"{what}: state_dir: {error}") from None
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -14,6 +14,7 @@ from airside.actors.layer import now_us
 from airside.memory.erasing import Receipt
 from airside.memory.records import Record
 from airside.stack.agents import Recalled
+from airside.stack.calling import explained_methods
 from airside.stack.errors import InvalidInput, MemoryFailed, Refused
 from airside.stack.ids import parse_tenant
 from airside.stack.keyring import KeyRing
@@ -25,6 +26,7 @@ Kind = TypeVar("Kind")
 MAX_IMPORT_BYTES = 512 * 1024 * 1024
 
 
+@explained_methods
 class MemoryClient:
     """Made by `Stack.memory`.
 

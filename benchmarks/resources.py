@@ -14,21 +14,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 import airside
 from airside import App, Job, ReplayAgent
 from airside.actors.client import Stack
-from airside.stack.gate import Gate, GateRequest
-from airside.stack.identity import run_subject, seal_identity
-from airside.stack.ids import Buffered, PrincipalId, TenantId, mint_executor, mint_run
+from airside.stack.gate import Gate
+from airside.stack.ids import Buffered, PrincipalId, TenantId
 from airside.stack.policy import load_bundle
 from airside.stack.resources import Key, ResolveReply, Resource
 from airside.stack.toolspec import ToolSpec
-from airside.stack.values import Identity, Limits
+from airside.stack.values import Identity
 from airside.tools.resolving import ResolverContext, resolver
 from benchmarks.measure import last_line, machine, median
-from benchmarks.seals import microseconds
+from benchmarks.seals import microseconds, requested
 
 PLAIN = "version: v1\nrules: [{id: reads, outcome: allow, when: {effect: [read]}}]\n"
 OWN = """
@@ -67,7 +64,7 @@ def anas(order_id: Any, context: ResolverContext) -> Resource:
 def gate_us() -> dict[str, float]:
     """Return the microseconds of a decision, of each kind."""
     who = Identity(principal=PrincipalId("ana"), tenant=TenantId("acme"))
-    key, run_id = b"k" * 32, mint_run()
+    key = b"k" * 32
     answers: dict[Key, ResolveReply] = {
         ("order", "o-1"): ResolveReply(state="found", resource=Resource(tenant=who.tenant, owner="ana"))
     }
@@ -80,19 +77,7 @@ def gate_us() -> dict[str, float]:
             now_us=lambda: 0,
             random=Buffered(),
         )
-        request = GateRequest(
-            identity=msgspec.msgpack.encode(who),
-            proof=seal_identity(key, who, run_subject(run_id)),
-            run_id=run_id,
-            step=1,
-            attempt=1,
-            epoch=1,
-            tool=spec.name,
-            arguments=b'{"order_id":"o-1"}',
-            labels=(),
-            remaining=Limits(),
-            executor=mint_executor(Buffered()),
-        )
+        request = requested(who, key, spec.name, b'{"order_id":"o-1"}')
 
         def decide() -> None:
             wanted = gate.wanted(request)

@@ -61,11 +61,29 @@ def batched(private: Ed25519PrivateKey) -> dict[str, float]:
     }
 
 
+def requested(who: Identity, key: bytes, tool: str, arguments: bytes) -> GateRequest:
+    """Return the request of a run's first call, as the gate is sent it."""
+    run_id = mint_run()
+    return GateRequest(
+        identity=msgspec.msgpack.encode(who),
+        proof=seal_identity(key, who, run_subject(run_id)),
+        run_id=run_id,
+        step=1,
+        attempt=1,
+        epoch=1,
+        tool=tool,
+        arguments=arguments,
+        labels=(),
+        remaining=Limits(),
+        executor=mint_executor(),
+    )
+
+
 def gate_us() -> float:
     """Return what one decision of the gate costs."""
     schema = {"type": "object", "properties": {"to": {"type": "string"}, "cents": {"type": "integer"}}}
     spec = ToolSpec.build(name="pay", effect="external", parameters=schema)
-    key, who, run_id = secrets.token_bytes(32), Identity(principal=PrincipalId("a"), tenant=TenantId("t")), mint_run()
+    key, who = secrets.token_bytes(32), Identity(principal=PrincipalId("a"), tenant=TenantId("t"))
     gate = Gate(
         bundle=load_bundle(POLICY),
         tools=[spec],
@@ -74,19 +92,7 @@ def gate_us() -> float:
         random=Buffered(),
         issuer=mint_issuer(),
     )
-    request = GateRequest(
-        identity=msgspec.msgpack.encode(who),
-        proof=seal_identity(key, who, run_subject(run_id)),
-        run_id=run_id,
-        step=1,
-        attempt=1,
-        epoch=1,
-        tool="pay",
-        arguments=b'{"cents":500,"to":"kim"}',
-        labels=(),
-        remaining=Limits(),
-        executor=mint_executor(),
-    )
+    request = requested(who, key, "pay", b'{"cents":500,"to":"kim"}')
     assert gate.decide(request).grant
     return microseconds(lambda: gate.decide(request))
 

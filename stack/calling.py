@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from airside.stack.errors import WrongCall, plain
 
 Called = TypeVar("Called", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
 
 _PLACED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-_CLOSE = 0.6
 
 
 def explained(what: str = "", *, how: str = "", signature: Signature | None = None) -> Callable[[Called], Called]:
@@ -37,6 +37,14 @@ def explained(what: str = "", *, how: str = "", signature: Signature | None = No
         return _wrapped(called, name, how, signature)  # type: ignore[return-value]
 
     return decorate
+
+
+def explained_methods(cls: Class) -> Class:
+    """Have wrong calls of every public method of a class raise `WrongCall`, as `explained` does."""
+    for name, method in list(vars(cls).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(cls, name, _wrapped(method, f"{cls.__name__}.{name}", "", None))
+    return cls
 
 
 def _wrapped(function: Callable[..., Any], what: str, how: str, signature: Signature | None) -> Callable[..., Any]:
@@ -86,7 +94,7 @@ def wrong_call(
     over = () if Parameter.VAR_POSITIONAL in kinds else args[len(placed) :]
     unknown = [] if Parameter.VAR_KEYWORD in kinds else [name for name in named if name not in names]
     filled = {*placed[: len(args)], *named}
-    near = {name: close for name in unknown for close in meant(name, [n for n in names if n not in filled])[:1]}
+    near = {name: close for name in unknown for close in close_names(name, [n for n in names if n not in filled])[:1]}
     required = [p.name for p in parameters if p.default is Parameter.empty and p.kind in (*_PLACED, *_NAMED)]
     missing = [name for name in required if name not in filled and name not in near.values()]
     problems = [f"a value of type {_type(value)} has no name: {_bare(placed)}" for value in over[:1]]
@@ -101,25 +109,25 @@ def wrong_call(
     parts = dict.fromkeys((*required, *near.values()), "...")
     free = [name for name in names if name not in placed and name not in named]
     parts |= dict.fromkeys(free[: len(over)], "...")
-    return WrongCall(said(what, problems, names, how or written(what, parts, placed)))
+    return WrongCall(wrong_call_text(what, problems, names, how or example_call(what, parts, placed)))
 
 
-def said(what: str, problems: Iterable[str], names: Iterable[str], how: str) -> str:
+def wrong_call_text(what: str, problems: Iterable[str], names: Iterable[str], how: str) -> str:
     """Return what is wrong with a call, as every such error says it."""
     there = ", ".join(names)
     return f"{what}: {'; '.join(problems)}" + (f"; there are {there}" if there else "") + f": write {how}"
 
 
-def meant(name: str, names: Iterable[str]) -> list[str]:
-    """Return the names that may be meant by one that does not exist, the nearest first."""
-    return difflib.get_close_matches(name, list(names), n=2, cutoff=_CLOSE)
+def close_names(name: str, names: Iterable[str], *, alike: float = 0.6) -> list[str]:
+    """Return the names that may be meant by one that does not exist, the nearest first; `alike` in [0, 1]."""
+    return difflib.get_close_matches(name, list(names), n=2, cutoff=alike)
 
 
 def _bare(placed: Sequence[str]) -> str:
     return f"only {', '.join(placed)} may stand without" if placed else "give every argument by its name"
 
 
-def written(what: str, given: Mapping[str, str], placed: Sequence[str] = ()) -> str:
+def example_call(what: str, given: Mapping[str, str], placed: Sequence[str] = ()) -> str:
     """Return a call as it should be; `placed` are the arguments that may stand without their names."""
     parts = [name if name in placed else f"{name}={value}" for name, value in given.items()]
     return f"{what}({', '.join(parts)})"

@@ -84,8 +84,8 @@ def _spelled(key: Key) -> Spelled:
 class Lookups:
     """Asks resolvers, all that a call needs at once, and keeps their answers.
 
-    `steady_us` is what is kept is counted by; it is never set back.  `at_work_ms` is how long a call that was granted
-    before these lookups began may still be at work: before that, nothing is kept.
+    `steady_us` is the clock by which answers grow old: one that is never set back.  `at_work_ms` is how long a call
+    that was granted before these lookups began may still be at work: before that, nothing is kept.
     """
 
     def __init__(

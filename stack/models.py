@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from airside.stack.calling import meant, said, written, wrong_call
+from airside.stack.calling import close_names, example_call, wrong_call, wrong_call_text
 from airside.stack.errors import WrongCall, plain
 from airside.stack.yaml_source import explain
 
@@ -44,12 +44,12 @@ class Explained(ModelMetaclass):
 
 def _wrong(error: ValidationError, model: type[BaseModel], how: str) -> WrongCall:
     sentences = []
-    shown = {name: "..." for name, field in model.model_fields.items() if field.is_required()}
+    parts = {name: "..." for name, field in model.model_fields.items() if field.is_required()}
     for sentence, problem in zip(explain(error, "its fields"), error.errors(include_url=False), strict=True):
         place = problem["loc"]
         own = problem["type"] == "extra_forbidden" and len(place) == 1
-        near = meant(str(place[0]), model.model_fields) if own else []
-        shown |= dict.fromkeys(near[:1], "...")
+        near = close_names(str(place[0]), model.model_fields) if own else []
+        parts |= dict.fromkeys(near[:1], "...")
         sentences.append(plain(sentence, _MAX_CHARS) + (f" (do you mean {' or '.join(near)}?)" if near else ""))
-    how = how or written(model.__name__, shown)
-    return WrongCall(said(model.__name__, sentences[:_MAX_PROBLEMS], model.model_fields, how))
+    how = how or example_call(model.__name__, parts)
+    return WrongCall(wrong_call_text(model.__name__, sentences[:_MAX_PROBLEMS], model.model_fields, how))

@@ -18,7 +18,7 @@ from airside.stack.policy import ArgumentTest, Bundle, OriginTest, Rule, When, m
 from airside.stack.possible import names, places_at, problem_with
 from airside.stack.resources import ResolverTerms
 from airside.stack.toolspec import ToolSpec
-from airside.stack.yaml_source import Location, meant
+from airside.stack.yaml_source import Location, name_hint
 
 _MAX_PROBLEMS = 10
 _MAX_HINT = 300
@@ -263,5 +263,5 @@ def _approvers(entry: Tenant, roles: set[str]) -> float:
 def _missing(what: str, name: str, known: Iterable[str]) -> str:
     """Say that there is no such name, and which may be meant."""
     names = sorted(known)
-    hint = meant(name, names) if names else "; there are none"
+    hint = name_hint(name, names) if names else "; there are none"
     return f"{what} {name!r:.80}{hint if len(hint) <= _MAX_HINT else f'; there are {len(names):,} others'}"

@@ -17,7 +17,7 @@ from airside.stack.ids import ExecutorId, RunId, TenantId
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.metering import SpendReply, SpendRequest
 from airside.stack.reasons import MemoryCode
-from airside.stack.values import Clearance, ToolResult, Trust, Value
+from airside.stack.values import Clearance, Spoken, ToolResult, Trust, Value
 
 
 class Warrant(Value, array_like=True):
@@ -54,7 +54,7 @@ class RecallReply(Value, array_like=True):
     error: str = ""
 
 
-class Candidate(Value, array_like=True):
+class Candidate(Spoken, array_like=True):
     """Something memory is offered.
 
     `source` says where it comes from and `trust` how far that is trusted.  `ttl_s` is how long it may stay (None: as

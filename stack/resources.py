@@ -16,7 +16,7 @@ from msgspec import Meta
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import RunId, TenantId
 from airside.stack.paths import EVERY, Parts, index_of, parse_path, show_path
-from airside.stack.values import Clearance, Value
+from airside.stack.values import Clearance, Spoken, Value
 
 MAX_RESOURCES = 64
 """Resources that are looked up for one call: each is a read, and its facts are journaled with the decision."""
@@ -48,7 +48,7 @@ OnChange = Callable[[Iterable[Key], int], None]
 """Is told which resources a call that was granted may change, and how many milliseconds it may take."""
 
 
-class Resource(Value):
+class Resource(Spoken):
     """What a resolver says of one resource: whose it is, and what rules may ask about.
 
     `tenant` is the tenant it belongs to, or `SHARED`; another tenant's is unknown to whoever asks.  `owner` is the

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from airside.stack.calling import wrong_call
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import InvalidInput, WrongCall
 from airside.stack.ids import PrincipalId, RequestId, TenantId
 from airside.stack.reasons import ReasonCode
 
@@ -88,7 +88,22 @@ class Spoken(Value, metaclass=_SpokenMeta, frozen=True):
     """Base of the values that people make: what agents and topologies return, and limits."""
 
 
-class Limits(Spoken):
+class _CheckedMeta(_SpokenMeta):
+    """Refuse what is of a wrong type or size when it is made, and not where it is used first."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, /, *args: Any, **fields: Any) -> Any:
+            """Make a value, and check it; what is decoded is checked by that."""
+            made = super().__call__(*args, **fields)
+            try:
+                msgspec.convert(fields, cls)
+            except msgspec.ValidationError as error:
+                raise WrongCall(f"{cls.__name__}: {error}") from None
+            return made
+
+
+class Limits(Spoken, metaclass=_CheckedMeta):
     """What one run may use.  Checked by `RunMachine` before the step that would cross them.
 
     `max_seconds` counts active time only: a run that waits for a person does not spend it.  `max_repeats` is how

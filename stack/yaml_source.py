@@ -7,7 +7,6 @@ there by mistake: anchors, aliases, merge keys, other tags than the core's, numb
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ from yaml.reader import Reader
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
+from airside.stack.calling import close_names
 from airside.stack.errors import InvalidConfig
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -156,14 +156,15 @@ def explain_fields(error: ValidationError, model: type[BaseModel]) -> list[str]:
     sentences = explain(error, model.__name__)
     problems = error.errors(include_url=False)
     return [
-        sentence + (meant(str(problem["loc"][0]), model.model_fields) if problem["type"] == "extra_forbidden" else "")
+        sentence
+        + (name_hint(str(problem["loc"][0]), model.model_fields) if problem["type"] == "extra_forbidden" else "")
         for sentence, problem in zip(sentences, problems, strict=True)
     ]
 
 
-def meant(name: str, names: Iterable[str]) -> str:
+def name_hint(name: str, names: Iterable[str]) -> str:
     """Return what may be meant by a name that does not exist, as the end of a sentence."""
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.7)
+    near = close_names(name, names, alike=0.7)  # more than in a call, where all names are said beside it
     return f" (do you mean {' or '.join(near)}?)" if near else f"; there are {', '.join(sorted(names))}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +18,15 @@ from ray import cloudpickle
 import airside
 from airside.actors.client import Stack
 from airside.actors.jobs import BadLine, jobs_of
+from airside.actors.memory_client import MemoryClient
 from airside.memory.rules import MemoryRules
 from airside.stack.calling import explained
 from airside.stack.directory import Budget, Directory, Principal, Tenant
 from airside.stack.errors import InvalidConfig, InvalidInput, WrongCall
+from airside.stack.ports import Candidate
+from airside.stack.resources import Resource
 from airside.stack.topology import Branch, Done, FanOut, GiveUp, Visit
+from airside.tools.resolving import resolver
 from airside.tools.tool import ProcessLimits
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -55,6 +60,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "start": airside.start,
     "connect": airside.connect,
     "priced": airside.priced,
+    "Resource": Resource,
+    "@resolver": resolver,
+    "Candidate": Candidate,
 }
 
 
@@ -129,6 +137,11 @@ APP = airside.App(agents={}, tools=[], policy="", directory="")
         (lambda: airside.FunctionAgent(print, 3), "a value of type int has no name: only function may stand without"),
         (lambda: airside.Pipeline(stages=["a"]), "write Pipeline\\('first agent', 'second agent'\\)"),
         (lambda: airside.Handoffs("a", entry="b"), "entry is given twice"),
+        (lambda: Resource(tenant="acme", ownr="ana"), r"^Resource: no argument 'ownr' \(do you mean owner\?\)"),
+        (lambda: Resource(), r"^Resource: tenant: required, and not given; .*: write Resource\(tenant=\.\.\.\)$"),
+        (lambda: resolver(timout=3), r"^@resolver: no argument 'timout' \(do you mean timeout\?\)"),
+        (lambda: resolver(print), r"^@resolver: a value of type \S+ has no name: give every argument by its name"),
+        (lambda: Candidate(tenant="acme", txt="x"), r"^Candidate: no argument 'txt' \(do you mean text\?\)"),
         (lambda: airside.priced(token=3), r"do you mean tokens\?.*write @priced\(tokens"),
     ],
 )
@@ -167,6 +180,46 @@ def test_of_what_is_no_batch_only_the_type_is_said(given: Any) -> None:
     for odd in ([SECRET], {1: SECRET}, SECRET):
         (bad,) = jobs_of([odd])  # type: ignore[list-item]
         assert isinstance(bad, BadLine) and SECRET not in bad.message and type(odd).__name__ in bad.message
+
+
+@pytest.mark.parametrize("wrong", ["x", -1, 2.5, True, None, [1]])
+@pytest.mark.parametrize("name", ["max_steps", "max_repeats", "max_rejections"])
+def test_a_limit_that_is_no_amount_is_refused_when_it_is_given(name: str, wrong: Any) -> None:
+    with pytest.raises(WrongCall, match=rf"^Limits: Expected `int`.* - at `\$\.{name}`$"):
+        airside.Limits(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: airside.connect(5), r"^connect: state_dir is a path, not of type int$"),
+        (lambda: airside.connect(None), r"^connect: state_dir is a path, not of type NoneType$"),
+        (lambda: airside.connect(b"here"), r"^connect: state_dir is a path, not of type bytes$"),
+        (lambda: airside.connect("a\0b"), r"^connect: state_dir: .*null"),
+        (lambda: airside.connect("~nobody-is-called-so/x"), r"^connect: state_dir: .*home"),
+        (lambda: airside.connect(address=5), r"^connect: address is a text, not of type int$"),
+        (lambda: airside.connect(stack=5), r"^connect: stack is a text, not of type int$"),
+        (lambda: airside.start(APP, address=5), r"^start: address is a text, not of type int$"),
+    ],
+)
+def test_what_is_no_folder_address_or_name_is_a_typed_error(call: Callable[[], Any], says: str) -> None:
+    """Before anything is started or asked."""
+    with pytest.raises(InvalidConfig, match=says):
+        call()
+
+
+def _called(method: Callable[..., Any], *args: Any) -> Any:
+    answer = method(*args)
+    return asyncio.run(answer) if inspect.iscoroutine(answer) else answer
+
+
+@pytest.mark.parametrize("kind", [Stack, airside.RunHandle, MemoryClient])
+def test_every_method_that_people_call_says_it(kind: type) -> None:
+    methods = [name for name, method in vars(kind).items() if inspect.isfunction(method) and name[0] != "_"]
+    for name in methods:
+        with pytest.raises(WrongCall, match=rf"^{kind.__name__}\.{name}: a value of type int has no name"):
+            _called(getattr(kind, name), kind.__new__(kind), *range(9))
+    assert len(methods) >= 3
 
 
 def test_methods_of_a_stack_say_it_too() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from airside.stack.asking import told
+from airside.stack.calling import explained
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId
@@ -63,6 +64,7 @@ class Resolver:
         return self.function(*args)
 
 
+@explained("@resolver")
 def resolver(
     *, timeout: float = DEFAULT_TIMEOUT_S, cache_s: float = 0.0, attributes: tuple[str, ...] | None = None
 ) -> Callable[[Callable[..., Any]], Resolver]:
