@@ -18,6 +18,7 @@ from tests.on_ray import BOUND_S, a_stack, call, events_of, pids, submit, until
 pytestmark = pytest.mark.ray
 
 STALL_S = 2.0
+LAYERS = ["policy", "journal", "approvals", "ingress", "intake", "memory", "driver", "executor/0"]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def restarted(stack: Stack, layer: str, held: int) -> None:
     until(lambda: held not in (now := pids(stack, layer)) and now, f"{layer} to be another process")
 
 
-@pytest.mark.parametrize("layer", ["policy", "journal", "approvals", "ingress", "memory", "driver", "executor/0"])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_that_is_held_is_named_and_restarted_and_runs_go_on(stack: Stack, layer: str) -> None:
     held = hold(stack, layer)
     result = submit(stack, call("note", text=f"beside {layer}")).result(timeout=BOUND_S)
