@@ -9,15 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from airside.stack.canonical import canonical
-from airside.stack.choices import Picks, prose_of, says_flag
-from airside.stack.durations import ends, length_of, lengths_in, start_beside, unit_of
+from airside.stack.choices import Picks, may_deny, prose_of, says_choice, says_flag, says_manner
+from airside.stack.durations import ends, start_beside, unit_of
 from airside.stack.exclusions import wanted, wanted_inputs
 from airside.stack.moments import read_moment
-from airside.stack.occurrence import Haystack, decimal_of, fold, leaves
-from airside.stack.records import Whom, is_file_name
+from airside.stack.numerals import role_of
+from airside.stack.occurrence import Haystack, decimal_of, fold
+from airside.stack.orders import Clause, Orders
+from airside.stack.records import Whom
+from airside.stack.titles import calls_by_quoting, calls_in_inputs, is_called_file, key_words, keyed
 from airside.stack.tokens import QUOTED, parted
 
 Json = Any
@@ -29,6 +33,10 @@ _LINKS = re.compile(
 _WITHIN = re.compile(r"[\w,;'\u2019\u201d\")] \Z")
 """Before a word that does not begin a sentence."""
 
+_SENDING = frozenset(
+    {"sender", "from", "author", "by", "name", "who", "person", "contact", "user", "member", "colleague"}
+)
+
 
 class Asked:
     """A principal's request; `written` is the day it was, for days without a year."""
@@ -39,16 +47,28 @@ class Asked:
         self.content = [Haystack(text, inputs, quotes=True, written=written)]
         if parted(text) != text:  # a link that was copied with the word after it
             self.content.append(Haystack(text, quotes=True, verbatim=True))
-        self._leaves = frozenset(fold(each.strip()) for each in leaves(given) if isinstance(each, str))
+        self._text, self._kept_text, self._written = text, kept, written
+        self._given = given
         self._prose = prose_of(kept)
         self._all = prose_of(text)
         self._kept = QUOTED.sub(" \x00 ", parted(kept))
-        self._written = written
 
-    def is_title(self, title: str) -> bool:
-        """Whether it has a folded title in quotation marks, as a file's name, or as a value of its inputs."""
-        by_name = is_file_name(title) and self.authority.has(title)
-        return by_name or title in self._leaves or self.authority.quotes(title)
+    @cached_property
+    def orders(self) -> Orders:
+        """What it orders."""
+        return Orders(self._text, self._written)
+
+    @cached_property
+    def _clauses(self) -> tuple[Clause, ...]:
+        return Orders(self._kept_text, self._written).clauses
+
+    def is_title(self, title: str, kinds: frozenset[str]) -> bool:
+        """Whether it calls a record of these kinds so: quoted, as a file's name, or in its inputs."""
+        return (
+            is_called_file(self.authority, title)
+            or calls_in_inputs(self._given, title, kinds)
+            or (self.authority.quotes(title) and calls_by_quoting(self._clauses, title, kinds))
+        )
 
     def names(self, whom: Whom) -> bool:
         """Whether it speaks of links, and has this sender or place by name.
@@ -59,7 +79,7 @@ class Asked:
         if _LINKS.search(self._prose) is None:
             return False
         kind, name = whom
-        if name in self._leaves or self.authority.quotes(name) or ("@" in name and self.authority.has(name)):
+        if self._gives(whom) or self.authority.quotes(name) or ("@" in name and self.authority.has(name)):
             return True
         if kind != "sender":
             forms = f"{kind} {name}", f"{name} {kind}"
@@ -67,26 +87,53 @@ class Asked:
         found = re.finditer(rf"(?<![\w@.\-/]){re.escape(name)}(?![\w@\-/])", self._kept, re.IGNORECASE)
         return any(match.group()[0].isupper() and _WITHIN.search(self._kept, 0, match.start()) for match in found)
 
-    def lasts(self, name: str, value: Json) -> bool:
-        """Whether a number is the one length it says, in the unit that the argument's name says."""
-        unit = unit_of(name)
-        lengths = set() if unit is None else {length for _, length in lengths_in(self._prose)}
-        return unit is not None and len(lengths) == 1 and decimal_of(value) == decimal_of(lengths.pop() / unit)
+    def _gives(self, whom: Whom) -> bool:
+        """Whether its inputs have this name under a key that says a sender, or this kind of place."""
+        kinds = _SENDING if whom.kind == "sender" else {whom.kind}
+        found = (key for key, text in keyed(self._given, "") if fold(text.strip()) == whom.name)
+        return any(not kinds.isdisjoint(key_words(key)[-1:]) for key in found)
 
-    def start_of(self, name: str, value: Json, siblings: Mapping[str, Json]) -> tuple[str, str]:
-        """Return the argument with the start of which `value` is the end by the length it says, and that; else none."""
+    # The orders that say something which does not stand there as such: of one of them a call must be (`Orders.serve`).
+
+    def lasts(self, name: str, value: Json) -> list[Clause]:
+        """Return the orders of which a number is the length, in the unit that the argument's name says."""
+        unit, number = unit_of(name), decimal_of(value)
+        if unit is None or number is None:
+            return []
+        lengths = ((each, self.orders.length(each)) for each in self.orders.plain())
+        return [each for each, length in lengths if length is not None and decimal_of(length / unit) == number]
+
+    def start_of(self, name: str, value: Json, siblings: Mapping[str, Json]) -> tuple[str, str, list[Clause]]:
+        """Return the argument with whose start `value` is the end, by what length, and the order that says so."""
         start_name = start_beside(name, siblings) if isinstance(value, str) else ""
         start, end = (read_moment(siblings[start_name]), read_moment(value)) if start_name else (None, None)
         if start is None or end is None:
-            return "", ""
-        length = length_of(self._prose, start, self._written)
-        return (start_name, str(length).removesuffix(":00")) if length and ends(start, length, end) else ("", "")
+            return "", "", []
+        role = role_of(start_name)
+        for each in self.orders.plain():
+            length = self.orders.length(each)
+            if length and ends(start, length, end) and self.orders.begins(each, siblings[start_name], role):
+                return start_name, str(length).removesuffix(":00"), [each]
+        return "", "", []
 
-    def picks(self, value: Json, choices: Picks) -> bool:
-        """Whether it has words of this one of the choices, and of no other."""
-        found = [choice for choice, words in choices if any(self.authority.has(word) for word in words)]
-        return found == [canonical(value).decode()]
+    def picks(self, name: str, value: Json, choices: Picks) -> list[Clause]:
+        """Return the orders that say this one of the choices, if the request has no word of another."""
+        words = dict(choices).get(canonical(value).decode(), ())
+        if any(self.authority.has(word) for choice, those in choices for word in those if those is not words):
+            return []
+        plain = self.orders.plain()
+        found = [each for each in plain if any(says_choice(word, name, each.prose, each.granted) for word in words)]
+        return found + [
+            each
+            for each in self.orders.clauses
+            if each.kind == "order" and each.is_first and not each.excludes and "?" not in each.said
+            if any(says_manner(word, each.prose) for word in words)
+        ]
 
-    def flags(self, name: str, value: bool) -> bool:
-        """Whether it asks for a flag of this name to be set so."""
-        return says_flag(name, self._prose, self._all) is value
+    def flags(self, name: str, value: bool) -> list[Clause]:
+        """Return the orders that ask for a flag of this name to be set so, if nothing says otherwise."""
+        said = [(each, says_flag(name, each.prose, each.said)) for each in self.orders.clauses]
+        if any(flag is (not value) for _, flag in said) or (value and may_deny(name, self._all)):
+            return []
+        asked = {each.at for each in self.orders.plain(excluding=not value)}
+        return [each for each, flag in said if flag is value and each.at in asked]

@@ -2,9 +2,11 @@
 
     @tool(effect="external", choices={"permission": {"r": ["read", "view"], "rw": ["edit"]}})
 
-A request picks a choice if it has words of that one and of no other.  A boolean of which nothing is declared is said
-by its own name where a sentence asks for it: `make it public`, `set up a recurring payment`, `it must not be urgent`.
-Where the name only describes something (`the public calendar`), or may do so, it says nothing.
+An order picks a choice if it says a word of that one as a choice (`read-only`, `with edit access`, `so that she can
+view it`, `tell him urgently`), and the request has no word of another.  The verb of an order is none (`edit a.docx`).
+A boolean of which nothing is declared is said by its own name where an order asks for it: `make it public`, `set up a
+recurring payment`; or that it must not be: `it is not recurring`.  Where the name only describes something (`the public
+calendar`), or may do so, it says nothing.  What an order is says `stack/orders.py`.
 """
 
 from __future__ import annotations
@@ -104,62 +106,137 @@ def _fits(pattern: str, path: tuple[str, ...]) -> bool:
     )
 
 
-# Flags.
+# Words.
 
+_V = "[\u01c2\x00]"
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NAME_WORDS = re.compile(r"[a-z0-9]+")
-_AUXILIARY = frozenset({"is", "be", "as", "make", "set", "mark", "should", "flag", "enable", "enabled"})
 _MAX_NAME = 64
-
-_SET = "make|making|mark|marking|set|keep|leave|turn|switch|declare"
-_BRING = (
-    "set up|setup|create|make|schedule|enter|send|add|start|arrange|plan|order|book|open|post|write|establish|initiate"
-    "|publish|need|want|prepare|register|file|give me"
-)
-_DETERMINERS = "the this that these those my our his her their your any all"
-_DETERMINED = "".join(rf"(?<!\b{word} )" for word in _DETERMINERS.split())
 _CLOSED = (
-    r"(?=\s*(?:$|[.,;:!?)\x00]"
-    r"|(?:and|or|but|so|then|for|to|with|by|in|on|at|from|until|as|if|when|once|please|now|again)(?!\w)))"
+    r"(?=\s*(?:\Z|[.,;:!)]"
+    r"|(?:and|but|so|then|for|to|with|in|on|at|from|until|once|please|now|again|over|of)(?!\w)))"
 )
+_NO_NOUN = "an?|of|on|in|at|for|to|with|about|being|by|from|as|into|and|or|more|less|not|very|going|is|are|be"
+_WORD = rf"(?!(?:{_NO_NOUN})\b)[a-z][\w\-]*"
+_WHAT = (
+    rf"(?:it|them|this|these|those|(?:the|this|that|my|our|all) (?:{_WORD} ){{0,2}}?{_WORD}(?: {_V}+)?"
+    rf"|{_WORD} {_V}+|{_V}+)"
+)
+"""What is to be so: `it`, `the page`, `file a.pdf`."""
+
+
+def _name_words(name: str) -> list[str]:
+    return _NAME_WORDS.findall(_CAMEL.sub(" ", name[:_MAX_NAME]).lower())
+
+
+# Choices.
+
+_OF_A_CHOICE = "access|permissions?|rights?|privileges?|priority|level|mode|role|only"
+_NOT_A_THING = r"(?!(?:her|his|their|my|your|our|its)\b)"
+_THING = rf"(?:it|them|this|that|{_NOT_A_THING}(?:the |this |that )?(?:{_WORD} )?(?:{_WORD}|{_V}+))"
+_MANNER = r"(?:[a-z]+ly|aloud)"
+_WHOM = rf"(?:her|him|them|me|us|it|everyone|everybody|{_V}+|(?!wh|how|if|that)[a-z]+)"
+
+
+def says_choice(word: str, name: str, prose: str, granted: Iterable[str]) -> bool:
+    """Whether an order says a word as a choice: beside what says that it is one, or as what somebody is let do.
+
+    `name` is the argument's, `prose` the order from its verb on, `granted` what it says that somebody may do.
+    """
+    own = re.escape(word)
+    if any(re.fullmatch(rf"{own}(?: {_THING})?\W*", each) for each in granted):
+        return True
+    return _choice_pattern(word, " ".join(_name_words(name))).search(prose) is not None
 
 
 @lru_cache(maxsize=1024)
-def _patterns(name: str) -> tuple[re.Pattern[str], re.Pattern[str]] | None:
-    """Return what asks for a flag of this name, and what asks for none."""
-    words = _NAME_WORDS.findall(_CAMEL.sub(" ", name[:_MAX_NAME]).lower())
+def _choice_pattern(word: str, name: str) -> re.Pattern[str]:
+    own = re.escape(word)
+    kinds = f"{_OF_A_CHOICE}|{re.escape(name)}" if name else _OF_A_CHOICE
+    marked = rf"|(?<=[ ,])(?<!\bto ){own}{_CLOSED}" if re.search(rf"\b(?:{kinds})\b", word) else ""
+    return re.compile(
+        rf"(?<!\bto )(?<!\bof )(?<!\bon )(?<!\babout )(?<=[ ,]){own}[ \-](?:{kinds}){_CLOSED}"
+        rf"|(?<=[ ,])(?:{kinds})(?: to| of| ?[:=]| as| is)? {own}(?: {_THING})?{_CLOSED}{marked}"
+        rf"|(?<=[ ,])as (?:an? |the )?{own}{_CLOSED}"
+        rf"|\A(?:let {_WHOM}|(?:allow|permit|enable) {_WHOM} to) {own}(?: {_THING})?{_CLOSED}"
+    )
+
+
+def says_manner(word: str, prose: str) -> bool:
+    """Whether a word says how an order is to be carried out: `tell bob urgently`."""
+    if re.fullmatch(_MANNER, word) is None:
+        return False
+    return (
+        re.match(rf"[a-z]+(?: {_WHOM})?(?: {_MANNER}(?:,| and| but)?)*? {re.escape(word)}(?![\w\-])", prose) is not None
+    )
+
+
+# Flags.
+
+_AUXILIARY = frozenset({"is", "be", "as", "make", "set", "mark", "should", "flag", "enable", "enabled"})
+_SET = "make|mark|set|keep|leave|turn|switch|declare|flag"
+_BRING = (
+    "set up|setup|create|make|schedule|enter|send|add|start|arrange|plan|order|book|open|post|write|establish|initiate"
+    "|publish|prepare|register|file|give"
+)
+_MADE = (
+    "payment|transfer|transaction|donation|order|subscription|event|meeting|appointment|call|session|reminder|alert|task"
+    "|to-?do|job|shift|booking|reservation|invoice|ticket|issue|case|message|mail|e-?mail|notice|note|post|page|file"
+    "|folder|document|sheet|draft|copy|link|channel|group|list|board|calendar|entry|item|repository|repo|album|playlist"
+    "|form|poll|survey"
+)
+"""What an adjective before it is a flag of, not a part of its name (`a public holiday`)."""
+
+
+@lru_cache(maxsize=1024)
+def _patterns(name: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]] | None:
+    """Return what asks for a flag of this name, what asks for none, and what may do so."""
+    words = _name_words(name)
     while len(words) > 1 and words[0] in _AUXILIARY:
         words.pop(0)
     if not words or len("".join(words)) < 3:
         return None
-    own = rf"(?<![\w\-])(?:{'[ -]'.join(words)})(?![\w\-])"
+    bare = "[ -]".join(words)
+    own = rf"(?<![\w\-])(?:{bare})(?![\w\-])"
+    made = rf"(?:an?|one) (?:new )?{{}} (?:{_MADE})(?:{_CLOSED}|(?= (?:{_V}|named|called|titled|lasting|starting)))"
     yes = (
-        rf"\b(?:{_SET})\b(?: (?:[^\s.,;:!?\x00]|[.:](?=\w))+){{1,5}}? {_DETERMINED}{own}{_CLOSED}"
-        rf"|\b(?:{_BRING}) (?:(?:me|us|him|her|them) )?(?:an?|one) (?:new )?{own} \w"
-        rf"|\b(?:should|must|shall|to|please|may|can|will|it) be (?:\w+ly )?{own}{_CLOSED}"
-        rf"|\b(?:it|them|this) (?:as )?{own}{_CLOSED}"
-        rf"|[,;(] {own}(?=\s*(?:[.,;)]|$))"
-        rf"|{own} ?[:=] ?(?:yes|true|on)\b"
-        rf"|(?:^|[.;!?,:] ?|\b(?:and|then|please|also) ){own} (?:them|him|her|me|us|everyone|everybody)\b"
+        rf"\A(?:{_SET}) {_WHAT} (?:(?:as|to be) )?{own}{_CLOSED}"
+        rf"|\A(?:set|turn|switch) {own} (?:to )?(?:true|yes|on)\b"
+        rf"|\A(?:{_BRING}) (?:(?:me|us) )?{made.format(own)}"
+        rf"|\A[a-z]+ (?:it|them|this|{_V}+)(?: as)? {own}{_CLOSED}"
+        rf"|, {own}\W*\Z"
+        rf"|(?:\A|[,;(] ?){own} ?[:=] ?(?:yes|true|on)\b"
+        rf"|\A{own} (?:them|him|her|me|us|everyone|everybody)\b"
+        rf"|\A\W*(?:it|this|they) (?:must|shall|has to) be (?:an? )?{own}{_CLOSED}"
     )
     no = (
-        r"(?:\b(?:it|this) is not|(?<!\bis )(?<!\bare )(?<!\bwas )(?<!\bwere )\b(?:not|never))"
-        rf"(?: (?:be|being|make (?:it|them|this)|to be|an?))? {own}{_CLOSED}"
-        rf"|(?<![\w\-])non-?{'[ -]'.join(words)}(?![\w\-])|{own} ?[:=] ?(?:no|false|off)\b"
+        rf"\A\W*(?:it|this|they) (?:is|are|must|shall)(?: not|n['\u2019]t)(?: be)?(?: an?)? {own}{_CLOSED}"
+        rf"|\A\W*(?:please )?(?:do not|don['\u2019]?t|never) (?:{_SET}) {_WHAT} (?:(?:as|to be) )?{own}{_CLOSED}"
+        rf"|\b(?:{_BRING}) (?:(?:me|us) )?{made.format(rf'non-?{bare}')}|{own} ?[:=] ?(?:no|false|off)\b"
     )
-    return re.compile(yes), re.compile(no)
+    loosely_no = (
+        rf"(?:\bnot|n['\u2019]t|\bnever|\bno longer)(?: [\w'\u2019\-]+){{0,5}} {own}"
+        rf"|(?<![\w\-])non-?{bare}(?![\w\-])|{own} ?[:=] ?(?:no|false|off)\b"
+    )
+    return re.compile(yes), re.compile(no), re.compile(loosely_no)
 
 
-def says_flag(name: str, kept: str, text: str) -> bool | None:
-    """Return what a request says of the flag of this name; None if it does not say, or both.
+def says_flag(name: str, prose: str, said: str) -> bool | None:
+    """Return what an order says of the flag of this name; None if it does not say, or both.
 
-    `kept` is its prose without what it says not to take, `text` all of it; both in lower case.
+    `prose` is the order from its verb on, its values masked; `said` has them.
     """
     patterns = _patterns(name)
     if patterns is None:
         return None
-    yes, no = patterns[0].search(kept) is not None, patterns[1].search(text) is not None
+    yes, no = patterns[0].search(prose) is not None, any(patterns[1].search(each) for each in (prose, said))
     return yes if yes != no else None
+
+
+def may_deny(name: str, text: str) -> bool:
+    """Whether a text in lower case may say anywhere that a flag is not to be set."""
+    patterns = _patterns(name)
+    return patterns is not None and patterns[2].search(text) is not None
 
 
 def prose_of(text: str) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from airside.stack.moments import Moment, days_in, minutes_in, read_moment
+from airside.stack.moments import Moment, read_moment
 
 _DAY_S = 86_400
 _SECONDS = {"minute": 60, "hour": 3600, "day": _DAY_S, "night": _DAY_S, "week": 7 * _DAY_S}
@@ -58,7 +58,6 @@ _AFTER = re.compile(
     r"|(?<=[a-z] )an?|vorher|sp\u00e4ter|avant|apr\u00e8s)(?!\w)"
 )
 _STARTS_ALONE = re.compile(r"[\w.,:\-/$\u20ac]\Z")
-_SENTENCES = re.compile(r"(?<=[.!?])\s|\x00|\n")
 
 _WORDS_OF = re.compile(r"[a-z]+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -67,11 +66,19 @@ _ENDS = "end ends ending until till finish finishes stop to checkout out return 
 _START, _END = frozenset(_STARTS.split()), frozenset(_ENDS.split())
 
 
-def lengths_in(text: str) -> Iterator[tuple[int, timedelta]]:
-    """Yield where a text in lower case says how long something lasts, and that."""
+class Length(NamedTuple):
+    """Where a text says how long something lasts, and that."""
+
+    begin: int
+    end: int
+    lasts: timedelta
+
+
+def lengths_in(text: str) -> Iterator[Length]:
+    """Yield the lengths of a text in lower case."""
     at = 0
     for compact in _COMPACT.finditer(text):
-        yield compact.start(), timedelta(hours=int(compact[1]), minutes=int(compact[2]))
+        yield Length(*compact.span(), timedelta(hours=int(compact[1]), minutes=int(compact[2])))
     masked = _COMPACT.sub(lambda found: " " * len(found.group()), text)
     while match := _PIECE.search(masked, at):
         begin, at = match.start(), match.end()
@@ -86,7 +93,7 @@ def lengths_in(text: str) -> Iterator[tuple[int, timedelta]]:
         lasts = match["number"] not in ("a", "an") or _LASTS.search(masked, max(0, begin - 12), begin)
         lasts = lasts or _LONG.match(masked, at)
         if lasts and not _BEFORE.search(masked, max(0, begin - 24), begin) and not _AFTER.match(masked, at):
-            yield begin, total
+            yield Length(begin, at, total)
 
 
 def _worth(match: re.Match[str]) -> tuple[timedelta, str]:
@@ -100,18 +107,47 @@ def _worth(match: re.Match[str]) -> tuple[timedelta, str]:
     return timedelta(seconds=float(number * _SECONDS[unit])), unit
 
 
-def length_of(text: str, start: Moment, written: date | None) -> timedelta | None:
-    """Return how long what begins at `start` lasts: the one length of the sentences that name it, or of the text."""
-    sentences = [each for each in _SENTENCES.split(text) if each]
-    near = {length for each in sentences if _names(each, start, written) for _, length in lengths_in(each)}
-    found = near or {length for each in sentences for _, length in lengths_in(each)}
-    return found.pop() if len(found) == 1 else None
+def lengths_of(said: str) -> set[timedelta] | None:
+    """Return how long an order in lower case says that it lasts; None if a length in it may be of something else."""
+    found = list(lengths_in(said))
+    if found and _OF_ELSE.search(said):
+        return None
+    is_own = all(
+        _is_own(said[max(0, each.begin - _NEAR) : each.begin], said[each.end : each.end + _NEAR]) for each in found
+    )
+    return {each.lasts for each in found} if is_own else None
 
 
-def _names(text: str, start: Moment, written: date | None) -> bool:
-    if start.minute is not None:
-        return start.minute in set(minutes_in(text))
-    return start.day in set(days_in(text, written))
+def _is_own(before: str, after: str) -> bool:
+    """Whether what stands around a length says it of all that is ordered."""
+    if _BESIDES.search(before):
+        return False
+    if _SAID_OF_ALL.search(before) or _LONG.match(after):
+        return _LONG.match(after) is not None or _VERB_AFTER.match(after) is not None
+    if _BESIDE_BEFORE.search(before):
+        return _BESIDE_AFTER.match(after) is not None
+    is_at_the_verb = _VERB_BEFORE.fullmatch(before) is not None and _VERB_AFTER.match(after) is not None
+    return is_at_the_verb or (_NOUN_BEFORE.fullmatch(before) is not None and _NOUN_AFTER.match(after) is not None)
+
+
+_NEAR = 80
+_BESIDES = re.compile(r"\bwith (?!\S*[@\d\x00])|, (?!lasting|starting|beginning)[a-z]+ing\b")
+"""Before a length that may be of what comes with it: `with a coach for 2 hours`."""
+
+_SAID_OF_ALL = re.compile(
+    r"(?<!\w)(?:for|lasting|(?:it|this|that|which) (?:lasts?|takes?|(?:will|must|is to) (?:last|take|be))"
+    r"|(?:duration|length)(?: of| is| ?[:=])?) (?:the next )?\Z"
+)
+_BESIDE_BEFORE, _BESIDE_AFTER = re.compile(r"(?:\A|,)\s*\Z"), re.compile(r"\s*(?:[.,;!]|\Z)")
+_VERB_BEFORE = re.compile(r"\W*(?:[a-z]+,? ){1,2}(?:it )?")
+_VERB_AFTER = re.compile(r"\s*(?:[.,;!]|\Z|(?:at|in|from|with|on|for|and|starting|beginning|today|tomorrow)\b)")
+_NOUN_BEFORE = re.compile(r"\W*(?:[a-z]+,? ){1,3}(?:(?:an?|the|my|our|one) (?:new )?)?")
+_NOUN_AFTER = re.compile(r"[ -](?!before|after|notice|advance)[a-z]")
+_OF_ELSE = re.compile(
+    r"\b(?:breaks?|pauses?|notice|buffer|delay|rest|warranty|guarantee|travel|drive|walk|flight|parking|warning|timeout"
+    r"|trial|deadline|reminder|too long|own)\b"
+)
+"""In an order in which a length may be that of a part of it."""
 
 
 def ends(start: Moment, length: timedelta, end: Moment) -> bool:
@@ -146,11 +182,26 @@ def start_beside(name: str, siblings: Mapping[str, Any]) -> str:
 
 
 def unit_of(name: str) -> timedelta | None:
-    """Return the unit in which an argument of this name says how long something lasts (`duration_minutes`)."""
-    units = [
-        unit for unit in _UNITS if _words(name) & {unit, f"{unit}s", *(("min", "mins") if unit == "minute" else ())}
-    ]
-    return timedelta(seconds=_SECONDS[units[0]]) if len(units) == 1 else None
+    """Return the unit in which an argument says how long something lasts, if all of its name says so.
+
+    `duration_minutes`, `nights`, `length_of_stay_in_days`; but neither `min_amount` nor `hour`, which is one of a day.
+    """
+    words = _words(name)
+    units = [unit for unit in _UNITS if words & _NAMES_OF[unit]]
+    is_length = bool(words & _OF_LENGTH) or not words <= _SINGULAR
+    if len(units) != 1 or not is_length or not words <= (_NAMES_OF[units[0]] | _OF_LENGTH | _BESIDE_LENGTH):
+        return None
+    spelled = _WORDS_OF.findall(_CAMEL.sub(" ", name[:128]).lower())
+    if "min" in words and spelled[-1] != "min":  # the least
+        return None
+    return timedelta(seconds=_SECONDS[units[0]])
+
+
+_NAMES_OF = {unit: {unit, f"{unit}s", *(("min", "mins") if unit == "minute" else ())} for unit in _UNITS}
+_OF_LENGTH = frozenset({"duration", "length", "long"})
+_KINDS = "stay meeting event booking reservation appointment call session trip slot rental visit lesson shift"
+_BESIDE_LENGTH = frozenset(f"in of the how for total number num count n {_KINDS}".split())
+_SINGULAR = frozenset({*_UNITS, *_BESIDE_LENGTH, "min"})
 
 
 def _words(name: str) -> set[str]:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from airside.stack.languages import COMMON, CUES, INFLECTED, UNSPACED
 from airside.stack.tokens import BREAK, QUOTED, parted
@@ -43,6 +43,26 @@ def wanted_inputs(value: Json) -> Json:
         return [wanted_inputs(inner) for inner in value]
     # A name of two words is no sentence.
     return wanted(value, is_prose=False) if isinstance(value, str) and value.count(" ") >= 2 else value
+
+
+class Sentence(NamedTuple):
+    """A sentence; `masked` is as long, with blanks of a kind (`VALUE`) for what is quoted and what is no word."""
+
+    text: str
+    masked: str
+    is_english: bool
+    excludes: bool
+
+
+def sentences_of(text: str) -> Iterator[Sentence]:
+    """Yield a text's sentences, each on one line; `excludes` = it says not to do something, or may."""
+    for each in _sentences(parted(text)):
+        sentence = " ".join(each.split())
+        if sentence:
+            masked = _masked(sentence)
+            languages = _languages(masked)
+            is_english = languages is not None and (not languages or "en" in languages)
+            yield Sentence(sentence, masked, is_english, _has_cue(sentence))
 
 
 _KEY = re.compile(
@@ -134,21 +154,21 @@ _IDIOMS = re.compile(
 _CHUNK = re.compile(r"[^\s\u3000-\u303f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _NO_WORD = re.compile(r"[@/\\_=#\d]|\w\.\w|(?<!\w)(?:do-not|no|non|not)-[a-z]", _I | re.ASCII)
 _TRAILING = ".,;:!?)]}\"'\u2019\u201d\u00bb"
-_VALUE = "\u01c2"
+VALUE = "\u01c2"
 """What a value, and an idiom, is masked with: a letter that no request has."""
 
 
 def _masked(text: str) -> str:
     """Return a text of the same length in which what is quoted, what is no word, and idioms are blanks of a kind."""
     for pattern in (QUOTED, _IDIOMS):
-        text = pattern.sub(lambda match: _VALUE * len(match.group()), text)
+        text = pattern.sub(lambda match: VALUE * len(match.group()), text)
     return _CHUNK.sub(_mask_chunk, text)
 
 
 def _mask_chunk(match: re.Match[str]) -> str:
     chunk = match.group()
     core = chunk.rstrip(_TRAILING)
-    return _VALUE * len(core) + chunk[len(core) :] if _NO_WORD.search(core) else chunk
+    return VALUE * len(core) + chunk[len(core) :] if _NO_WORD.search(core) else chunk
 
 
 _MARKS = re.compile("[\u0591-\u05bd\u05bf-\u05c7\u064b-\u0652\u0670\u0640\u200b\u200d-\u200f\u2060\ufeff\u00ad]")
@@ -176,7 +196,7 @@ _SURE, _CLOSE, _WINDOW = 0.34, 0.5, 4
 
 def _languages(masked: str) -> frozenset[str] | None:
     """Return the languages a sentence may be in, none for one without words, None for one that is in no known one."""
-    text = _MARKS.sub("", unicodedata.normalize("NFKC", masked)).replace(_VALUE, " ")
+    text = _MARKS.sub("", unicodedata.normalize("NFKC", masked)).replace(VALUE, " ")
     found: set[str] = set()
     words = list(_WORD.findall(text))
     unknown = False

@@ -21,6 +21,7 @@ Occurrence does not understand: a value of the request that is used in another r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -32,12 +33,14 @@ from airside.stack.arithmetic import Operand, worked_out
 from airside.stack.asked import Asked
 from airside.stack.canonical import canonical, digest
 from airside.stack.choices import picks_of
+from airside.stack.durations import start_beside, unit_of
 from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
 from airside.stack.occurrence import Haystack, Json, decimal_of, leaves
+from airside.stack.orders import Given
 from airside.stack.paths import EVERY, Every, Parts, show_path
-from airside.stack.records import Records
+from airside.stack.records import Known, Records, heads_of
 from airside.stack.state import RunState, StepRecord
 from airside.stack.toolspec import Place, ToolSpec
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
@@ -166,10 +169,11 @@ class Tracer:
         if isinstance(subject.value, bool) or subject.value is None:
             if (subject.path[-1], subject.value) in _switches(self._inputs):
                 return subject.traced("request", "inputs")
-            return self._picked(subject, spec) or subject.traced("nowhere")
+            return self._picked(subject, spec, arguments) or subject.traced("nowhere")
         role = _role(subject)
         told, *others = groups
-        found = _first(subject, role, told) or self._picked(subject, spec) or self._meant(subject, arguments, told)
+        found = _first(subject, role, told) or self._picked(subject, spec, arguments)
+        found = found or self._meant(subject, spec, arguments)
         found = found or self._recorded(subject, spec.name)
         for sources in others:
             if found is not None and found.origin != "nowhere":
@@ -183,36 +187,48 @@ class Tracer:
         made = named = None
         if subject.part == "authority":
             made = records.created(value, subject.path, tool)
-            named = records.named(value, subject.path, tool, said.is_title) if said is not None and not made else None
+            named = self._called(subject, tool) if said is not None and not made else None
         if made is None and named is None and said is not None:
             named = records.linked(value, said.names)
         known = made or named
         return known and subject.traced("created" if made else "named", known.detail, whole=known.whole)
 
-    def _picked(self, subject: Subject, spec: ToolSpec) -> Traced | None:
-        """Return what says that the request picks a choice in words that its tool declares, or names a flag."""
-        if self._said is None or subject.part == "content":
+    def _called(self, subject: Subject, tool: str) -> Known | None:
+        """Return what says that a value is the id of the one record that the request calls by its title."""
+        said, kinds = self._said, heads_of(subject.path, tool)
+        if said is None:
             return None
-        choices, value = picks_of(spec.choices, subject.path) if spec.choices else (), subject.value
-        if choices:
-            return subject.traced("request", "in words") if self._said.picks(value, choices) else None
-        is_flag = isinstance(value, bool) and self._said.flags(subject.path[-1], value)
-        return subject.traced("request", "in words") if is_flag else None
+        return self._records.named(subject.value, subject.path, tool, lambda title: said.is_title(title, kinds))
 
-    def _meant(self, subject: Subject, arguments: Mapping[str, Json], told: Sequence[Source]) -> Traced | None:
+    def _picked(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> Traced | None:
+        """Return what says that the request picks a choice in words that its tool declares, or names a flag."""
+        said, value = self._said, subject.value
+        if said is None or subject.part == "content":
+            return None
+        choices = picks_of(spec.choices, subject.path) if spec.choices else ()
+        name = next((part for part in reversed(subject.path) if not part.isdigit()), "")
+        if choices:
+            found = said.picks(name, value, choices)
+        else:
+            found = said.flags(name, value) if isinstance(value, bool) else []
+        is_said = found and said.orders.serve(found, _beside(subject, spec, arguments))
+        return subject.traced("request", "in words") if is_said else None
+
+    def _meant(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> Traced | None:
         """Return what the request says of a value that does not stand in it as such."""
-        asked, name = self._said, subject.path[-1]
-        if asked is None or subject.part == "content":
+        said, name = self._said, subject.path[-1]
+        if said is None or subject.part == "content":
             return None
         if not isinstance(subject.value, str):
-            return subject.traced("request") if asked.lasts(name, subject.value) else None
-        siblings = _at(arguments, subject.path[:-1])
-        start, length = asked.start_of(name, subject.value, siblings) if isinstance(siblings, dict) else ("", "")
-        if not start:
-            return None
-        begins = Subject((*subject.path[:-1], start), siblings[start], "authority")
-        is_said = _first(begins, _role(begins), told) is not None
-        return subject.traced("request", f"{start} and {length}") if is_said else None
+            found, detail = said.lasts(name, subject.value), ""
+        else:
+            siblings = _at(arguments, subject.path[:-1])
+            start, length, found = (
+                said.start_of(name, subject.value, siblings) if isinstance(siblings, dict) else ("", "", [])
+            )
+            detail = f"{start} and {length}"
+        is_said = found and said.orders.serve(found, _beside(subject, spec, arguments))
+        return subject.traced("request", detail) if is_said else None
 
     def _worked_out(self, subject: Subject, role: Role) -> str:
         """Return how an amount that stands nowhere may have been computed, and of whose numbers."""
@@ -355,6 +371,21 @@ def _role(subject: Subject) -> Role:
 
 def _is_default(spec: ToolSpec, name: str, arguments: Mapping[str, Json]) -> bool:
     return name in spec.defaults and canonical(spec.defaults[name]) == canonical(arguments.get(name))
+
+
+def _beside(subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> list[Given]:
+    """Return the other values of a call by which it is told what order it is of."""
+    found = []
+    for each in itertools.islice(subjects(spec, arguments), MAX_TRACED):
+        is_bare = isinstance(each.value, bool) or each.value in (None, "", [], {})
+        if each.part == "content" or each.path == subject.path or is_bare or picks_of(spec.choices, each.path):
+            continue
+        if not _is_default(spec, each.path[0], arguments):
+            siblings = _at(arguments, each.path[:-1])
+            name = each.path[-1]
+            is_end = isinstance(siblings, dict) and start_beside(name, siblings) != ""
+            found.append(Given(each.value, _role(each), is_end or unit_of(name) is not None))
+    return found
 
 
 def _is_choice(spec: ToolSpec, subject: Subject) -> bool:

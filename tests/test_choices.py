@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import airside
-from airside.stack.choices import prose_of, says_flag
 from airside.stack.errors import InvalidConfig
-from airside.stack.exclusions import wanted
 from airside.stack.provenance import Tracer
 from airside.stack.state import RunState
 from airside.stack.toolspec import ToolSpec
@@ -67,7 +65,7 @@ def origins(text: str, arguments: dict[str, Any], spec: ToolSpec = SHARE, **more
         ("She must not edit it.", {"permission": "r"}, False),
         ("Share 'How to edit' so that she can view it.", {"permission": "r"}, True),
         ("Share 'How to edit'.", {"permission": "rw"}, False),
-        ("Share the preview with the editor, read-only.", {"permission": "r"}, False),
+        ("Share the preview with the editor, read-only.", {"permission": "r"}, True),
         ("Share edit.example with her.", {"permission": "rw"}, False),
         ("Tell her urgently.", {"level": 3}, True),
         ("Tell her urgently.", {"level": 1}, False),
@@ -76,8 +74,9 @@ def origins(text: str, arguments: dict[str, Any], spec: ToolSpec = SHARE, **more
         ("Tell her quietly.", {"mute": False}, False),
         ("Tell her aloud.", {"mute": False}, True),
         ("Mute it and make it mute.", {"mute": True}, False),
-        ("She may write to it.", {"grants": [{"mode": "w"}]}, True),
-        ("She may write to it.", {"grants": [{"mode": "x"}]}, False),
+        ("Let her write to it.", {"grants": [{"mode": "w"}]}, True),
+        ("Let her write to it.", {"grants": [{"mode": "x"}]}, False),
+        ("She may write to it.", {"grants": [{"mode": "w"}]}, False),
     ],
 )
 def test_a_request_picks_a_choice_by_its_words_and_no_other(
@@ -124,7 +123,11 @@ def test_choices_that_can_pick_nothing_are_refused_when_the_tool_is_declared(cho
 
 
 def flag(name: str, text: str) -> bool | None:
-    return says_flag(name, prose_of(wanted(text)), prose_of(text))
+    """Return what a request says of a flag, to a tool that takes nothing else."""
+    schema = {"type": "object", "properties": {name: {"type": "boolean"}}}
+    spec = ToolSpec.build(name="share", effect="external", parameters=schema)
+    said = [value for value in (True, False) if origins(text, {name: value}, spec) == ["request"]]
+    return said[0] if len(said) == 1 else None
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def flag(name: str, text: str) -> bool | None:
     [
         ("public", "Publish plan.pdf and make it public.", True),
         ("public", "Make plan.pdf public, please.", True),
-        ("isPublic", "The page should be public from Monday.", True),
+        ("isPublic", "It must be public from Monday.", True),
         ("recurring", "Set up a recurring payment of 20 to bob.", True),
         ("recurring", "Create a new recurring task.", True),
         ("recurring", "Send 20 to bob, recurring.", True),
@@ -146,6 +149,7 @@ def flag(name: str, text: str) -> bool | None:
         ("recurring", "Create a non-recurring task.", False),
         ("public", "Do not make it public.", False),
         ("public", "Share plan.pdf, public: no", False),
+        ("public", "The page should be public from Monday.", None),
         # It describes something, or may.
         ("public", "Share the public roadmap with kim.", None),
         ("public", "Share everything public with kim.", None),

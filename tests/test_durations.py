@@ -81,7 +81,7 @@ def origins(text: str, **arguments: Any) -> dict[str, str]:
     ],
 )
 def test_a_length_is_what_something_lasts_and_not_when_or_how_often(text: str, minutes: list[int]) -> None:
-    assert [length // timedelta(minutes=1) for _, length in lengths_in(text)] == minutes
+    assert [each.lasts // timedelta(minutes=1) for each in lengths_in(text)] == minutes
 
 
 @pytest.mark.parametrize(
