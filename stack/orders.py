@@ -74,7 +74,7 @@ _FRAGMENT = re.compile(
     rf"|november|december)\b|{VALUE}++)\W*+)+\Z"
 )
 _MARKS = re.compile(
-    r"[?()\u2013\u2014]|\s-\s|\b(?:whether|if|unless|why|who|whom|whose|what|whatever|which|how|where|when|whenever"
+    r"[?()>\u2013\u2014]|\s-\s|\b(?:whether|if|unless|why|who|whom|whose|what|whatever|which|how|where|when|whenever"
     r"|while|because|since|although|though|about|regarding|concerning|used|was|were|had|been|did|may|might|should|could"
     r"|would|ought|want(?:s|ed|ing)?|wish(?:es|ed)?|hop(?:es?|ed|ing)|thinks?|thought|believes?|says?|said|saying|that"
     r"|eye|find out|check(?:s|ing)?|verify|verifies|verifying|make sure|ensure|confirm|monitor|watch|wonder(?:s|ing)?"
@@ -105,7 +105,12 @@ _GRANTED = re.compile(
 
 _POINTS = re.compile(r"\b(?:it|its|them|they)\b|\b(?:this|these|those)(?= (?:as|to|with|for|be)\b|[.,;!]|\s*\Z)")
 _SAYS_TEXT = re.compile(rf"\b(?:{'|'.join(_SAYS.split())}|write|send|post|reply|note|mail|email|message)\b")
-_FOLLOWS = re.compile(r"\bfollow\w*\W*\Z")
+_FOLLOWS = re.compile(
+    r"\bfollow\w*\W*\Z|\b(?:below|here(?: is|['\u2019]s)|forwarded|wrote|writes|reads|translate|proofread|pasted?"
+    r"|transcript|this (?:mail|e-?mail|message|text|letter|note|thread))\b"
+)
+"""What comes after such a sentence may be somebody else's words."""
+
 _JOINED = re.compile(
     r"(?<!\S)(\S+) (?:and|or|plus|&|as well as) (\S+)|\b(?:and|or|plus|too|another|each|both)\b|&|\bas well\b"
 )
@@ -253,7 +258,7 @@ def _clauses(text: str) -> tuple[Clause, ...]:
 
 def _dictates(lower: str) -> bool:
     """Whether what comes after a sentence is what it says to say: `Tell bob this:`."""
-    return _FOLLOWS.search(lower[-40:]) is not None or (lower.endswith(":") and _SAYS_TEXT.search(lower) is not None)
+    return _FOLLOWS.search(lower) is not None or (lower.endswith(":") and _SAYS_TEXT.search(lower) is not None)
 
 
 def _read_sentence(sentence: Sentence, done: list[Clause], is_dictated: bool) -> None:
