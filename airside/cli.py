@@ -111,7 +111,9 @@ def load_app(name: str, arguments: list[str]) -> App:
     except Exception as error:
         raise InvalidConfig(f"--app {name}: {_told(error)}") from None
     if not isinstance(made, App):
-        raise InvalidConfig(f"--app {name}: there is no App and nothing that makes one (`app` or `create_app`)")
+        raise InvalidConfig(
+            f"--app {name}: that gives {type(made).__name__}, not an App, nor a function that makes one"
+        )
     return made
 
 
@@ -191,6 +193,7 @@ def off(
     """Admit no run and start no effect of these from here on; what is at work goes on (`airside kill` ends it)."""
     with attached(state_dir) as stack:
         stack.switch_off(why=why, for_s=for_s, **_switched(scope, target))
+    typer.echo(f"off: {scope} {target}".rstrip() + (f", for {for_s:g} s" if for_s else ""))
 
 
 @switch.command()
@@ -203,6 +206,7 @@ def on(
     """Take a switch back."""
     with attached(state_dir) as stack:
         stack.switch_on(why=why, **_switched(scope, target))
+    typer.echo(f"on: {scope} {target}".rstrip())
 
 
 @switch.command("list")
@@ -251,8 +255,8 @@ def approvals_show(context: typer.Context, tenant: OfTenant = "", state_dir: Sta
     if context.invoked_subcommand is not None:
         return nothing_before(context)
     with attached(state_dir) as stack:
-        for approval in stack.approvals(tenant or None):
-            typer.echo("\n".join(approval.lines()))
+        waiting = stack.approvals(tenant or None)
+    typer.echo("\n".join(line for approval in waiting for line in approval.lines()) or "nothing waits for people")
 
 
 @approvals.command("list")

@@ -55,5 +55,7 @@ def told(doubt: Doubt, state_dir: Path) -> list[str]:
     lines += [f"     {brief(name, 60)}: {brief(value, 200)}" for name, value in doubt.arguments.items()]
     lines.append(f"     why: {brief(doubt.cause, 1000) or 'not on record'}")
     lines.append(f"     {waits}; who may say: {_who(state_dir)}")
-    lines.append(f"     airside doubts settle {doubt.key} --happened (or --not-happened) --why ...")
+    lines.append(
+        f"     airside doubts settle {doubt.key} --happened (or --not-happened) --why ... --state-dir {state_dir}"
+    )
     return lines

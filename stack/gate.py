@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from airside.stack.approvals import Receipt, call_digest, open_receipt
+from airside.stack.calling import close_names
 from airside.stack.canonical import canonical, digest, parse_own
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
 from airside.stack.evaluator import Evaluator, Facts
@@ -274,7 +275,11 @@ class Gate:
             return GateReply(decision=self._evaluator.deny(ReasonCode.SWITCHED_OFF, str(blocked), rule="switch"))
         known = self._tools.get(request.tool)
         if known is None or not set(known[0].scopes) <= set(identity.scopes):
-            return self._no(ReasonCode.TOOL_UNKNOWN, f"{request.tool!r:.100} is not a tool {identity.principal} has")
+            own = [spec.name for spec, _ in self._tools.values() if set(spec.scopes) <= set(identity.scopes)]
+            meant = f"; do you mean {' or '.join(near)}?" if (near := close_names(request.tool, own)) else ""
+            return self._no(
+                ReasonCode.TOOL_UNKNOWN, f"{request.tool!r:.100} is not a tool {identity.principal} has{meant}"
+            )
         spec, validator = known
         try:
             # A wide bound here, so that it is the validator that refuses and names the argument.
