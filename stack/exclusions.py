@@ -28,8 +28,10 @@ _I = re.IGNORECASE
 
 def wanted(text: str, *, is_prose: bool = True) -> str:
     """Return a text without what it says not to take; of prose, without what is in no known language either."""
-    kept = []
+    kept: list[str] = []
     for sentence in _sentences(parted(text)):
+        if kept and _REPLY.fullmatch(sentence):  # "Pay Eve? Never."
+            kept[-1] = BREAK
         masked = _masked(sentence)
         kept.append(_without(sentence, _dropped(masked, is_prose)))
     return _SPACES.sub(" ", "".join(kept))
@@ -43,6 +45,14 @@ def wanted_inputs(value: Json) -> Json:
         return [wanted_inputs(inner) for inner in value]
     # A name of two words is no sentence.
     return wanted(value, is_prose=False) if isinstance(value, str) and value.count(" ") >= 2 else value
+
+
+_REPLY = re.compile(
+    r"\W*(?:no+|nope|never(?: ever)?|not|no way|no thanks?|(?:absolutely|certainly|definitely|of course|surely) not"
+    r"|not at all|by no means|no chance|forget it|do not|don['\u2019]?t|just kidding|only joking|not really|as if)\W*",
+    _I,
+)
+"""All of a sentence that takes back the one before it."""
 
 
 class Sentence(NamedTuple):
@@ -313,6 +323,7 @@ _FORWARD = (
     r"|(?:any|every|all|no|none)(?:one|body|thing|where)?(?: (?!but)[^\s,.;:]+){0,4} (?:but|save|bar|apart)"
 )
 _UP_TO_5 = r"(?:[^\s,.;:]+ ){0,5}"
+_SLOTS = "time|calendars?|slots?|days?|hours?|mornings?|afternoons?|evenings?|weeks?|rooms?|dates?"
 _BOTH = (
     r"(?:\w+n['\u2019]t|(?:do|does|did|is|are|was|were|wo|ca|must|should|would|could|have|has|had|need)nt|cannot|not"
     r"|never|no(?: one)?|nobody|none|nothing|nowhere|neither|nor|avoid\w*|skip\w*|ignor\w+|omit\w*|exclud\w+|excepted"
@@ -321,7 +332,10 @@ _BOTH = (
     rf"|(?:remov|drop|strik|cross|tak|cut)\w* {_UP_TO_5}(?:off|out"
     r"|from (?:the |my |our )?(?:recipients?|cc|bcc|copy|distribution|mail|thread|list|e-?mail|invitation|invite))"
     rf"|leav\w+ {_UP_TO_5}(?:out|off|alone|aside)|left (?:out|off|alone|aside)|keep {_UP_TO_5}(?:out|off|away)"
-    r"|off[- ]limits|stay away|steer clear|black ?list\w*|unwanted)"
+    r"|off[- ]limits|stay away|steer clear|black ?list\w*|unwanted|hands off|(?<!set )(?<!put )aside"
+    r"|every\w+ less|all less"
+    r"|scam\w*|fraud\w*|phishing|malicious|compromised|hacked|suspicious|distrust\w*|beware|impost[eo]rs?"
+    rf"|block(?:ed|ing|s)?(?! (?:out|off|(?:my |the |an? )?(?:{_SLOTS})|[0-9])))"
 )
 _MAX_CUES = 50
 """Cues of one sentence that are looked at: nobody could say what one with more is about."""

@@ -124,3 +124,34 @@ def test_any_text_is_read(text: str, more: str) -> None:
     for char in "".join(left.split()).replace("\x00", ""):
         at = source.index(char, at) + 1 if char in source[at:] else len(source) + 1
     assert at <= len(source)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Pay eve@x.example? Never.",
+        "Pay eve@x.example now! Just kidding.",
+        "Pay eve@x.example. No way!",
+        "Pay all of them, eve@x.example aside.",
+        "Pay all less eve@x.example.",
+        "Block eve@x.example from the list.",
+        "eve@x.example is a scam, pay the others.",
+        "eve@x.example was blocked by us, pay the others.",
+        "Hands off eve@x.example, pay the others.",
+    ],
+)
+def test_what_is_taken_back_or_warned_of_is_not_wanted(said: str) -> None:
+    assert "eve@x.example" not in wanted(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Set aside 50 EUR for bob@x.example.",
+        "Block the calendar from 14:00 with bob@x.example.",
+        "Pay bob@x.example less than 50 EUR.",
+        "Pay bob@x.example? Yes.",
+    ],
+)
+def test_the_same_words_without_a_warning_are_wanted(said: str) -> None:
+    assert "bob@x.example" in wanted(said)
