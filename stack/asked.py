@@ -6,7 +6,6 @@ title.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
@@ -18,24 +17,12 @@ from airside.stack.durations import ends, start_beside, unit_of
 from airside.stack.exclusions import wanted, wanted_inputs
 from airside.stack.moments import read_moment
 from airside.stack.numerals import role_of
-from airside.stack.occurrence import Haystack, decimal_of, fold
+from airside.stack.occurrence import Haystack, decimal_of
 from airside.stack.orders import Clause, Orders
-from airside.stack.records import Whom
-from airside.stack.titles import calls_by_quoting, calls_in_inputs, is_called_file, key_words, keyed
+from airside.stack.titles import calls_by_quoting, calls_in_inputs, is_called_file, is_to_be_made
 from airside.stack.tokens import QUOTED, parted
 
 Json = Any
-
-_LINKS = re.compile(
-    r"(?<!\w)(?:links?|urls?|(?:web ?)?(?:sites?|pages?|address(?:es)?)|articles?|posts?|forms?|videos?"
-    r"|adressen?|liens?)(?!\w)"
-)
-_WITHIN = re.compile(r"[\w,;'\u2019\u201d\")] \Z")
-"""Before a word that does not begin a sentence."""
-
-_SENDING = frozenset(
-    {"sender", "from", "author", "by", "name", "who", "person", "contact", "user", "member", "colleague"}
-)
 
 
 class Asked:
@@ -64,34 +51,12 @@ class Asked:
 
     def is_title(self, title: str, kinds: frozenset[str]) -> bool:
         """Whether it calls a record of these kinds so: quoted, as a file's name, or in its inputs."""
-        return (
-            is_called_file(self.authority, title)
-            or calls_in_inputs(self._given, title, kinds)
-            or (self.authority.quotes(title) and calls_by_quoting(self._clauses, title, kinds))
-        )
-
-    def names(self, whom: Whom) -> bool:
-        """Whether it speaks of links, and has this sender or place by name.
-
-        Anybody may call himself `News`: a name is an address, is quoted or has a capital within a sentence; a place
-        has its kind beside it (`channel spring`).
-        """
-        if _LINKS.search(self._prose) is None:
-            return False
-        kind, name = whom
-        if self._gives(whom) or self.authority.quotes(name) or ("@" in name and self.authority.has(name)):
+        if calls_in_inputs(self._given, title, kinds):
             return True
-        if kind != "sender":
-            forms = f"{kind} {name}", f"{name} {kind}"
-            return f"#{name}" in self._prose.split() or any(self.authority.has(each) for each in forms)
-        found = re.finditer(rf"(?<![\w@.\-/]){re.escape(name)}(?![\w@\-/])", self._kept, re.IGNORECASE)
-        return any(match.group()[0].isupper() and _WITHIN.search(self._kept, 0, match.start()) for match in found)
-
-    def _gives(self, whom: Whom) -> bool:
-        """Whether its inputs have this name under a key that says a sender, or this kind of place."""
-        kinds = _SENDING if whom.kind == "sender" else {whom.kind}
-        found = (key for key, text in keyed(self._given, "") if fold(text.strip()) == whom.name)
-        return any(not kinds.isdisjoint(key_words(key)[-1:]) for key in found)
+        is_called = is_called_file(self.authority, title) or (
+            self.authority.quotes(title) and calls_by_quoting(self._clauses, title, kinds)
+        )
+        return is_called and not is_to_be_made(self._clauses, title)
 
     # The orders that say something which does not stand there as such: of one of them a call must be (`Orders.serve`).
 

@@ -101,10 +101,10 @@ _OR = re.compile(r" ?(?:&|\+|,? ?(?:and|or|und|oder|et|ou)) ?")
 _ENDED = re.compile(
     r" ?(?:$|[.,;:!?)\x00]|(?:to|for|from|on|by|at|in|an|f\u00fcr|\u00e0|pour|respectively|and|or|each)(?!\w))"
 )
-_OF_WHAT = re.compile(r" (?:to|for|on|an|auf|f\u00fcr|\u00e0|pour) (?![0-9])")
+_OF_WHAT = re.compile(r" (?:to|an|\u00e0) (?![0-9])")
 _AND = re.compile(
     r"(?:[,;]|(?<!\w)(?:and|then|or|plus|und|oder|et|ou)|(?<!\w)[-*\u2022])(?: (?:also|then|another))?"
-    r"(?: (?:send|pay|give|transfer|wire|credit|refund|add))? \Z"
+    r"(?: (?:send|pay|give|transfer|wire|credit|refund))? \Z"
 )
 _FROM = re.compile(r"(?<!\w)(?:from|between|at|by|than|until|under|over|about|in|on|of) \Z")
 _STOP = re.compile(r"[.!?] |\x00")

@@ -188,8 +188,6 @@ class Tracer:
         if subject.part == "authority":
             made = records.created(value, subject.path, tool)
             named = self._called(subject, tool) if said is not None and not made else None
-        if made is None and named is None and said is not None:
-            named = records.linked(value, said.names)
         known = made or named
         return known and subject.traced("created" if made else "named", known.detail, whole=known.whole)
 

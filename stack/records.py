@@ -1,13 +1,10 @@
-"""What nobody needs to be asked about: the id of a record the request names or the run made, the link of a sender.
+"""Ids that nobody needs to be asked about: of a record the request names by its title, and of what the run made itself.
 
-All are told from the structure of a tool's output, which a text within it cannot change:
+Both are told from the structure of a tool's output, which a text within it cannot change:
 
  - named    `{"id": 51, "title": "Dress run"}` in what a read of low risk returned, if the request has that title in
             quotation marks, as a file's name, or as all of a value of its inputs; and no other record of the kind that
             was seen has it
- - named    if the request speaks of a link, the one that is all of a value of `{"sender": "Ottilie", "link": "..."}`,
-            if it has this sender and no other, and nothing else that was seen is of that name; where nothing says who
-            sent it, the one link of the one place (`channel spring`) that it has
  - created  the id that a tool which makes something gave back of it, if it stood nowhere before
 
 The kind of a record is what its tool's name says it returns (`find_files`), never what keys within say: a mail that
@@ -24,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from airside.stack.findings import findings
+from airside.stack.findings import FILES
 from airside.stack.occurrence import fold
 from airside.stack.spelling import alike, caseless, plain
 from airside.stack.toolspec import ToolSpec
@@ -63,6 +60,7 @@ _VERBS = _MAKING | _set(
     " archive publish download export import attach forward reply tell notify approve reject confirm start stop"
     " complete post save register order send submit"
 )
+_LOOKING = frozenset({"find", "search", "list", "browse", "query"})
 _NOUNS_TOO = frozenset({"book", "post", "order", "mail", "note", "plan", "draft", "copy", "page", "list"})
 """Verbs that are a kind where they stand last and another verb stands before."""
 
@@ -78,9 +76,16 @@ _KEPT = _set(
 """Kinds of records that people keep, and call something.  Of any other kind no title stands for a record: whoever is to
 be paid, told or let in chooses the own name."""
 
+_SENDERS = frozenset({"sender", "from", "author", "by"})
+_WITHIN = _set(
+    "row rows line lines cell cells entry entries response responses reply replies answer answers comment comments"
+    " content contents text body attachment attachments field fields column columns value values member members item"
+    " items"
+)
+"""Words of a tool's name that say it returns what stands within records, which others may have written."""
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:#\-]{0,127}", re.ASCII)
 _FILE_ENDING = re.compile(r"\.[a-z][a-z0-9]{0,7}\Z", re.ASCII)
-_ENDING = re.compile(r"[^\s/\\]+\.[A-Za-z][A-Za-z0-9]{0,7}", re.ASCII)
 
 
 class Known(NamedTuple):
@@ -101,33 +106,6 @@ class _Record(NamedTuple):
     usable: bool
 
 
-class Whom(NamedTuple):
-    """Who sent a record, or what place it stands in: what is said of it (`channel`) and its folded name."""
-
-    kind: str
-    name: str
-
-
-class _Link(NamedTuple):
-    """A link that is all of a value of a record, and who sent the record, or where it stands."""
-
-    link: str
-    whom: Whom
-    known: Known
-
-
-class _Sent(NamedTuple):
-    """What is known of one sender or place: the links, and the tools that returned records of that name."""
-
-    links: set[str]
-    tools: set[str]
-
-
-_SENDERS = frozenset({"sender", "from", "author", "by"})
-_WRITERS = _SENDERS | _set("user username owner creator poster person member account name handle")
-_POSTS = frozenset({"channel", "place", "room", "wall", "board", "folder", "site", "calendar", "thread"})
-_LINK = re.compile(r"(?:https?://)?[\w\-]+(?:\.[\w\-]+)+(?::\d+)?(?:[/?#][^\s<>\"'\u0000]*)?", re.ASCII)
-
 Before = Callable[[str, int], bool]
 """Whether a value stood anywhere before a call of this position in the history returned."""
 
@@ -144,8 +122,6 @@ class Records:
         self._by_id: dict[str, list[_Record]] = {}
         self._ids_of: dict[tuple[str, str], set[frozenset[str]]] = {}
         self._created: dict[str, list[Known]] = {}
-        self._links: dict[str, list[_Link]] = {}
-        self._sent: dict[Whom, _Sent] = {}
         self._count = 0
 
     def take(self, spec: ToolSpec | None, at: int, detail: str, output: Json) -> None:
@@ -157,14 +133,13 @@ class Records:
             for made in _made(spec, output):
                 self._created.setdefault(str(made), []).append(Known(own & _KEPT, at, detail, spec.trusted_output))
         is_looked_up = spec.effect == "read" and spec.risk == "low"
+        is_many = _returns_many(spec.name)
         for item, container, is_inner in _objects(output, "", False):
             if self._count > MAX_RECORDS:
                 return
-            seen = Known(frozenset(), at, detail, spec.trusted_output)
-            self._take_links(item, spec.name, seen, is_looked_up and not is_inner)
             ids, kinds = own_ids(item, spec, container)
-            is_usable = is_looked_up and not is_inner and kinds == own
-            titles = _titles_of(item, kinds) if ids else frozenset()
+            is_usable = is_looked_up and not is_inner and kinds == own and (is_many or item is output)
+            titles = _titles_of(item, kinds)
             if titles:
                 known = Known(kinds, at, detail, spec.trusted_output)
                 record = _Record(frozenset(map(str, ids)), titles, known, is_usable)
@@ -175,38 +150,6 @@ class Records:
                     for kind in kinds:
                         for loose in {_loosely(title), _loosely(_FILE_ENDING.sub("", title))}:
                             self._ids_of.setdefault((kind, loose), set()).add(record.ids)
-
-    def _take_links(self, item: Mapping[str, Json], tool: str, known: Known, is_usable: bool) -> None:
-        senders, places = _whole(item, _SENDERS), _whole(item, _POSTS)
-        found = {fold(each.strip()) for each in item.values() if isinstance(each, str) and _is_link(each.strip())}
-        if not senders and (not found or any(_WRITERS & set(_words(key)) for key in item)):
-            places = set()
-        whom = senders or places
-        for each in whom:
-            sent = self._sent.setdefault(each, _Sent(set(), set()))
-            sent.links.update(found)
-            sent.tools.add(tool)
-        self._count += len(found)
-        for each in whom if is_usable and len(whom) == 1 else ():
-            for link in found:
-                self._links.setdefault(link, []).append(_Link(link, each, known))
-
-    def linked(self, value: Json, is_said: Callable[[Whom], bool]) -> Known | None:
-        """Return what says that a link is the one link of the one sender, or place, for which `is_said` says yes.
-
-        Anybody may call himself so elsewhere: records of that name, in any spelling, must be of one tool.
-        """
-        found = self._links.get(fold(value.strip()), ()) if self._links and isinstance(value, str) else ()
-        if not found or self._count > MAX_RECORDS:
-            return None
-        for each in found:
-            alike_named = [whom for whom in self._sent if _loosely(whom.name) == _loosely(each.whom.name)]
-            of_kind = [whom for whom in self._sent if (whom.kind == "sender") is (each.whom.kind == "sender")]
-            sent = self._sent[each.whom]
-            is_one = alike_named == [each.whom] and sent.links == {each.link} and len(sent.tools) == 1
-            if is_one and [whom for whom in of_kind if is_said(whom)] == [each.whom]:
-                return None if self._was_said(each.link, each.known.at) else each.known
-        return None
 
     def created(self, value: Json, path: Path, tool: str) -> Known | None:
         """Return what says that this run made what `value` is the id of."""
@@ -239,7 +182,9 @@ def _loosely(title: str) -> str:
 
 def is_file_name(title: str) -> bool:
     """Whether a title is a file's name, which a request need not quote."""
-    return "@" not in title and _ENDING.fullmatch(title) is not None
+    stem, _, ending = title.rpartition(".")
+    is_file = FILES.fullmatch(ending.lower()) is not None or ending.lower() in ("md", "py", "zip", "mov")
+    return is_file and len(stem) > 2 and "@" not in title and not title.lower().startswith("www.") and " " not in title
 
 
 def own_ids(item: Mapping[str, Json], spec: ToolSpec, container: str) -> tuple[list[Id], frozenset[str]]:
@@ -270,24 +215,9 @@ def _objects(value: Json, container: str, is_inner: bool) -> Iterator[tuple[dict
         yield value, container, is_inner
         has_id = any((_IDS | _SENDERS) & set(_words(key)) for key in value)
         for key, inner in value.items():
-            if isinstance(inner, dict | list):
-                yield from _objects(inner, key, is_inner or has_id)
-
-
-def _whole(item: Mapping[str, Json], names: frozenset[str]) -> set[Whom]:
-    """Return what keys say of who sent something, or where it stands."""
-    found = (({*_words(key)[-1:]} & names, each) for key, each in item.items() if isinstance(each, str))
-    return {
-        Whom("sender" if kind in _SENDERS else kind, fold(each.strip()))
-        for kinds, each in found
-        for kind in kinds
-        if len(each.strip()) > 1
-    }
-
-
-def _is_link(text: str) -> bool:
-    """Whether a text is a link and nothing else."""
-    return len(text) <= 2000 and _LINK.fullmatch(text) is not None and findings(text) == [text]
+            if isinstance(inner, dict | list):  # under an id, a record is of the kind of what is around it
+                is_key = any(char.isdigit() for char in key)
+                yield from _objects(inner, container if is_key else key, is_inner or has_id)
 
 
 def _made(spec: ToolSpec, output: Json) -> list[Id]:
@@ -362,11 +292,20 @@ def _id_heads(key: str) -> list[str]:
 def _tool_nouns(tool: str) -> tuple[str, ...]:
     """Return the kinds that a tool's name has: `file` of `search_files_by_filename`, or of `files.search`."""
     for segment in reversed(tool.split(".")):
+        if _WITHIN & set(_words(segment)):
+            return ()
         words = _nouns(_words(segment))
         nouns = tuple(w for at, w in enumerate(words) if w not in _VERBS or (at and w in _NOUNS_TOO))
         if nouns:
             return nouns
     return ()
+
+
+def _returns_many(tool: str) -> bool:
+    """Whether a tool's name says that it returns records: one that reads a sheet returns what stands in it."""
+    words = _words(tool.rpartition(".")[2])
+    plural = any(word != _kind(word) and _kind(word) in _KEPT for word in words)
+    return plural or not _LOOKING.isdisjoint(words[:1])
 
 
 def _makes(tool: str) -> bool:

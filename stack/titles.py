@@ -26,6 +26,13 @@ _WRITING = (
     "send|post|mail|e-?mail|message|dm|leave|add|note|create|compose|draft|write|insert|append|paste|type|put|make"
     "|comment"
 )
+_MAKES = re.compile(
+    r"(?<![\w@.\-])(?:create|make|write|save|export|draft|compose|generate|schedule|set up|setup|rename|duplicate"
+    r"|upload|produce|prepare|organi[sz]e|arrange|plan an?|book an?|(?:an?|the) new|call it|name it)(?![\w@.\-])",
+    re.IGNORECASE,
+)
+"""What is made, or gets a name, is none of the records that there are: one of that title is somebody else's."""
+
 _SAYING = (
     "tell|say|saying|says|said|reply|respond|answer|announce|inform|remind|ask|text|shout|explain|warn|know|wish|greet"
     "|thank|congratulate|get|gets|receive|receives|hear|sign|quote|words?|wording"
@@ -55,6 +62,11 @@ _TEXTS = frozenset({"mail", "note", "comment", "reply", "post", "text", "subject
 _READS_SUBJECT = re.compile(
     r"(?<!\w)(?:mail|e-?mail|message|thread|one)s? (?:with|of) (?:the )?subject[ :]*\Z", re.IGNORECASE
 )
+
+
+def is_to_be_made(clauses: tuple[Clause, ...], title: str) -> bool:
+    """Whether a folded title stands in a clause that has something made."""
+    return any(_MAKES.search(each.said) and Haystack(each.text, quotes=True).has(title) for each in clauses)
 
 
 def calls_by_quoting(clauses: tuple[Clause, ...], title: str, kinds: frozenset[str]) -> bool:
@@ -108,6 +120,8 @@ def _is_called(key: str, kinds: frozenset[str]) -> bool:
         return False
     own = kinds | _OF_ANY_KIND
     if words[-1] in _TITLES:
+        if len(words) == 1 and words[0] not in ("title", "filename"):  # a person's name, the subject of what is sent
+            return False
         return all(heads_of((word,), "") & own for word in words[:-1])
     return words[-1] not in ("id", "uid", "uuid", "guid") and len(words) == 1 and bool(heads_of((key,), "") & own)
 
@@ -119,4 +133,4 @@ def key_words(key: str) -> list[str]:
 
 def is_called_file(authority: Haystack, title: str) -> bool:
     """Whether a folded title is a file's name that a request has; a mail address is none."""
-    return "@" not in title and is_file_name(title) and authority.has(title)
+    return is_file_name(title) and authority.has(title)

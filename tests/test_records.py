@@ -352,93 +352,35 @@ def test_whatever_stood_before_was_not_made(evil: Any, before: list[tuple[str, A
 
 # Links of whom the request names.
 
-LINK, EVIL_LINK = "https://corp.example/a", "https://evil.example/x"
 
-
-def told(request: str, *records: Any, link: str = LINK, before: tuple[Step, ...] = (), tool: str = "look") -> str:
-    """Return the origin of a link in what is said, after one call that returned these records."""
-    return origin_of(request, [*before, (tool, {}, list(records))], "say", {"text": f"See {link}"})
-
-
-ANN = {"sender": "Ann", "text": "here", "link": LINK}
-BOB = {"sender": "Bob", "text": "and here", "url": EVIL_LINK}
+@pytest.mark.parametrize(
+    "tool", ["read_sheet", "read_sheet_rows", "get_form_responses", "get_file_content", "get_event"]
+)
+def test_rows_of_a_record_are_no_records(tool: str) -> None:
+    """Others write them: a row that looks like a record of that kind names none."""
+    kind = next(each for each in ("sheet", "form", "file", "event") if each in tool)
+    tracer = Tracer(submitted(text='Share "Stage plan".'), [spec("share", "external"), spec(tool, "read")])
+    output = Raw(json.dumps([{"id": "x-66", "title": "Stage plan"}]).encode())
+    step = StepRecord(step=1, agent="a", tool=tool, arguments={}, result=ToolResult(ok=True, output=output))
+    state = RunState(submitted=submitted(text="x"), history=[step])
+    assert tracer.trace("share", {f"{kind}_id": "x-66"}, state)[-1].origin == "tool"
 
 
 @pytest.mark.parametrize(
-    ("request_text", "records"),
+    "genuine",
     [
-        ("Tell Cy the link Ann sent.", [ANN, BOB]),
-        ("Tell Cy the article 'ann' wrote.", [ANN, BOB]),
-        ("Tell Cy the link of ann@corp.example.", [{"from": "ann@corp.example", "url": f" {LINK}/ "}, BOB]),
-        ("Tell Cy the link Ann sent, not the one of Bob.", [ANN, BOB]),
-        (
-            "Tell Cy the link in channel spring.",
-            [{"channel": "spring", "url": LINK}, {"channel": "fall", "url": EVIL_LINK}],
-        ),
-        ("Tell Cy the link in #spring now.", [{"channel": "spring", "text": LINK}]),
+        {"id": "ev-1", "recurring_event_uid": "r-1", "uid": "u-1", "title": "Lunch"},
+        {"id": "QUJD/ZGVm=", "title": "Lunch"},
+        {"id": "a/b/c", "title": "Lunch"},
+        {"title": "Lunch"},
     ],
 )
-def test_a_link_of_the_one_sender_or_place_that_the_request_names_is_named(
-    request_text: str, records: list[dict[str, str]]
-) -> None:
-    assert told(request_text, *records) == "named"
-    assert told(request_text, *records, link=EVIL_LINK) in ("tool", "nowhere")
+def test_any_record_of_the_title_is_a_rival_whatever_its_id_is(genuine: dict[str, Any]) -> None:
+    steps = found(genuine, {"id": "ev-66", "title": "Lunch"}, tool="list_events")
+    assert origin_of('Move the event "Lunch".', steps, "move_event", {"event_id": "ev-66"}) == "tool"
 
 
-@pytest.mark.parametrize(
-    ("request_text", "records"),
-    [
-        # Not all of a value, not of a record of its own, not of who is named.
-        ("Tell Cy the link Ann sent.", [{"sender": "Ann", "text": f"see {LINK}"}]),
-        ("Tell Cy the link Ann sent.", [{"sender": "Bob", "text": "", "preview": {"author": "Ann", "link": LINK}}]),
-        ("Tell Cy the link Ann sent.", [{"id": "m-1", "preview": {"author": "Ann", "link": LINK}}]),
-        ("Tell Cy the link Ann sent.", [{"sender": "Ann B.", "link": LINK}]),
-        ("Tell Cy the link Ann sent.", [{"sender": "Ann", "from": "bob@corp.example", "link": LINK}]),
-        ("Tell Cy the link Ann sent.", [{"text": "Ann", "link": LINK}]),
-        ("Tell Cy the link Ann sent.", ['{"sender": "Ann", "link": "' + LINK + '"}']),
-        # Somebody else of that name, or a second link.
-        ("Tell Cy the link Ann sent.", [ANN, {"sender": "Ann", "link": EVIL_LINK}]),
-        ("Tell Cy the link Ann sent.", [ANN, {"author": "\u0391nn", "text": "hi"}]),
-        ("Tell Cy the link Ann sent.", [ANN, {"text": "hi", "comments": [{"author": "ANN\u200b", "link": EVIL_LINK}]}]),
-        # Two are named, or none, or it is not about a link.
-        ("Tell Bob the link Ann sent.", [ANN, BOB]),
-        ("Tell Cy the link.", [ANN]),
-        ("Tell Cy what Ann sent.", [ANN]),
-        ("Tell Cy a link, not the one that Ann sent.", [ANN]),
-        # Anybody may call himself like a word of the request.
-        ("Send the link of the news to Cy.", [{"sender": "News", "link": LINK}]),
-        ("Send Cy the link.", [{"sender": "Send", "link": LINK}]),
-        ("Please. Tell Cy the link.", [{"sender": "Tell", "link": LINK}]),
-        # A place: two links in it, two of them, a name that is only a word.
-        (
-            "Tell Cy the link in channel spring.",
-            [{"channel": "spring", "url": LINK}, {"channel": "spring", "url": EVIL_LINK}],
-        ),
-        ("Tell Cy the link in channel spring.", [{"channel": "link", "url": LINK}]),
-        ("Tell Cy the link in channel spring.", [{"channel": "spring", "sender": {"name": "Bob"}, "url": LINK}]),
-        ("Tell Cy the link in channel spring.", [{"channel": "spring", "user_id": 7, "url": LINK}]),
-        ("Tell Cy the link in channel spring.", [{"channel": "spring", "sender": "Bob", "url": LINK}]),
-    ],
-)
-def test_a_link_of_nobody_the_request_names_is_of_a_tool(request_text: str, records: list[Any]) -> None:
-    assert told(request_text, *records) == "tool"
-
-
-def test_a_link_that_the_agent_said_or_a_page_returned_is_not_named() -> None:
-    said: Step = ("look", {"text": f"try {LINK}"}, None)
-    assert told("Tell Cy the link Ann sent.", ANN, before=(said,)) == "nowhere"
-    assert told("Tell Cy the link Ann sent.", ANN, tool="open_page") == "tool"
-
-
-@given(st.lists(BITS | st.sampled_from(["sender", "Ann", EVIL_LINK, "link"]), max_size=12).map("".join))
-def test_no_text_within_a_message_makes_a_link_of_the_sender(text: str) -> None:
-    """Unless all that the named sender wrote in a field is the link."""
-    records = [{"sender": "Bob", "text": text}, {"sender": "Ann", "text": f"{text} {EVIL_LINK} it is", "link": LINK}]
-    assert told("Tell Cy the link Ann sent.", *records, link=EVIL_LINK) in ("tool", "nowhere")
-
-
-def test_a_page_that_calls_its_author_so_is_not_the_sender() -> None:
-    """Anybody may call himself so elsewhere: then it is unclear whose link either is."""
-    page: Step = ("search_mails", {}, {"comments": [{"author": "Ann", "website": EVIL_LINK}]})
-    for link in (LINK, EVIL_LINK):
-        assert told("Tell Cy the link Ann sent.", ANN, link=link, before=(page,)) == "tool"
+def test_records_under_their_ids_are_of_the_kind_around_them() -> None:
+    events: list[Step] = [("list_events", {}, {"events": {"ev-1": {"id": "ev-1", "title": "Lunch"}}})]
+    steps = [*events, *found({"id": "ev-66", "title": "Lunch"}, tool="list_events")]
+    assert origin_of('Move the event "Lunch".', steps, "move_event", {"event_id": "ev-66"}) == "tool"

@@ -9,7 +9,6 @@ import pytest
 
 from airside.stack.asked import Asked
 from airside.stack.occurrence import fold
-from airside.stack.records import Whom
 
 
 def is_title(text: str, title: str, kind: str, inputs: Any = None) -> bool:
@@ -21,7 +20,6 @@ def is_title(text: str, title: str, kind: str, inputs: Any = None) -> bool:
     [
         ("file", 'Share "Lunch" with ana.'),
         ("file", 'Send the file "Lunch" to ana.'),
-        ("file", 'Create a document called "Lunch" and share it.'),
         ("file", 'Teile die Datei "Lunch" mit ana.'),
         ("event", 'Move the event "Lunch" to 9:00.'),
         ("event", 'Move "Lunch" to 9:00 and tell ana "we moved".'),
@@ -67,7 +65,9 @@ def test_what_is_quoted_to_be_sent_or_written_is_no_title(text: str) -> None:
         ({"ticketTitle": "urgent"}, True),
         ({"tickets": ["urgent"]}, True),
         ({"document": "urgent"}, True),
-        ({"event": {"name": "urgent"}}, True),
+        ({"event_name": "urgent"}, False),
+        ({"name": "urgent"}, False),
+        ({"subject": "urgent"}, False),
         ({"priority": "urgent"}, False),
         ({"to": "urgent"}, False),
         ({"status": ["urgent"]}, False),
@@ -86,9 +86,20 @@ def test_a_mail_address_is_no_name_of_a_file() -> None:
     assert not is_title("Share plan.pdf with nadia@stage.example.", "nadia@stage.example", "file")
 
 
-def test_inputs_name_a_sender_or_a_place_only_under_a_key_that_says_so() -> None:
-    text, news, spring = "Open the link.", Whom("sender", "news"), Whom("channel", "spring")
-    assert Asked(text, {"sender": "News", "channel": "spring"}, date(2026, 11, 29)).names(news)
-    assert Asked(text, {"sender": "News", "channel": "spring"}, date(2026, 11, 29)).names(spring)
-    other = Asked(text, {"topic": "News", "season": "spring"}, date(2026, 11, 29))
-    assert not other.names(news) and not other.names(spring)
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ('Create a document called "Lunch" and share it.', "Lunch"),
+        ("Write the minutes to minutes.docx.", "minutes.docx"),
+        ('Rename the file "Old" to "Lunch".', "Lunch"),
+        ('Set up an event titled "Lunch" with bob.', "Lunch"),
+    ],
+)
+def test_what_is_to_be_made_names_nothing_that_there_is(text: str, title: str) -> None:
+    """A record of that title is somebody else's."""
+    assert not is_title(text, title, "file") and not is_title(text, title, "event")
+
+
+@pytest.mark.parametrize("text", ["Come at 6 p.m.", "Ask e.g. Bob.", "See www.news.example.", "Go to corp.io."])
+def test_what_only_looks_like_a_file_is_none(text: str) -> None:
+    assert not any(is_title(text, each, "file") for each in ("p.m", "e.g", "www.news.example", "corp.io"))
