@@ -110,10 +110,10 @@ def load_app(name: str, arguments: list[str]) -> App:
         raise
     except Exception as error:
         raise InvalidConfig(f"--app {name}: {_told(error)}") from None
+    if made is None:
+        raise InvalidConfig(f"--app {name}: there is no App and nothing that makes one (`app` or `create_app`)")
     if not isinstance(made, App):
-        raise InvalidConfig(
-            f"--app {name}: that gives {type(made).__name__}, not an App, nor a function that makes one"
-        )
+        raise InvalidConfig(f"--app {name}: that is a {type(made).__name__}, and no App nor a function that makes one")
     return made
 
 
