@@ -36,6 +36,10 @@ CONTROL = "ctl"
 GRACE_S = 0.02
 """How long a batch waits for its slowest item: about what a second Ray call for it would cost several times over."""
 
+LONGEST_GRACE_S = 0.2
+FEW_TICKETS = 4
+"""How long a large batch is waited for while some of it gets done, and of how many items left it is not."""
+
 BEAT_S = 0.2
 """How often a watched event loop shows that it turns: several times within the default `stall_s`, cheap when idle."""
 
@@ -74,6 +78,21 @@ def _insist_on_begin(actor: Any) -> None:
         except RayError:
             time.sleep(_BEGIN_AGAIN_S)
         else:
+            return
+
+
+async def _done_soon(tasks: Sequence[asyncio.Future[bytes]]) -> None:
+    """Return when a batch is done, or what is left of it is little, or none of it was done within `GRACE_S`.
+
+    Each ticket is a call of its own to collect it: a large batch that is merely busy is waited for, a slow item is not.
+    """
+    await asyncio.sleep(0)  # every item has begun: to begin a large batch takes longer than the grace
+    clock = asyncio.get_running_loop().time
+    until = clock() + LONGEST_GRACE_S
+    left = set(tasks)
+    while left:
+        done, left = await asyncio.wait(left, timeout=GRACE_S)
+        if not done or len(left) <= FEW_TICKETS or clock() > until:
             return
 
 
@@ -134,7 +153,7 @@ class Layer:
     ) -> list[bytes]:
         """Answer a batch item by item, concurrently.
 
-        What is not done within `GRACE_S` is answered with a ticket for `collect`, so that a slow item neither holds
+        What is not done soon (`_done_soon`) is answered with a ticket for `collect`, so that a slow item neither holds
         back its neighbours' answers nor occupies one of the caller's two places.
         """
         return await self.answer_soon([asyncio.ensure_future(method.one_later(item, handle)) for item in batch])
@@ -148,7 +167,7 @@ class Layer:
         for task in tasks:
             task.add_done_callback(self._worked)
         if tasks and len(tasks) == len(answers):
-            await asyncio.wait(tasks, timeout=GRACE_S)
+            await _done_soon(tasks)
         return [
             (answer.result() if answer.done() else self._ticket(answer))
             if isinstance(answer, asyncio.Future)
