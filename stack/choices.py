@@ -138,6 +138,12 @@ _MANNER = r"(?:[a-z]+ly|aloud)"
 _WHOM = rf"(?:her|him|them|me|us|it|everyone|everybody|{_V}+|(?!wh|how|if|that)[a-z]+)"
 
 
+def words_saying(name: str, value: Json, choices: Picks) -> frozenset[str]:
+    """Return the words of what a request says to set so: those of a choice, else of a flag's name."""
+    said = dict(choices).get(canonical(value).decode(), ()) if choices else _name_words(name)
+    return frozenset(part for each in said for part in re.split(r"[ \-]", each))
+
+
 def says_choice(word: str, name: str, prose: str, granted: Iterable[str]) -> bool:
     """Whether an order says a word as a choice: beside what says that it is one, or as what somebody is let do.
 

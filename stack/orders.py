@@ -7,6 +7,7 @@ NAME), draws no contrast and excludes nothing.  `it` brings in the order before 
 A call is an order's if the order has all of its values that the request has, no other order has them too, and nothing
 in the order is left over that could be another call's: an address, a file, a second amount, an `and`.  A call with
 values that the request does not have in so many words (the id of what it names) is an order's if it is the only one.
+Something must bind the two: what the order calls the thing by, or a word of the tool's name (`stack/bonds.py`).
 Whatever is unclear is no order's: a person is asked.
 """
 
@@ -18,9 +19,10 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from airside.stack.bonds import is_about, may_do, names_thing
 from airside.stack.durations import lengths_in, lengths_of
 from airside.stack.exclusions import VALUE, Sentence, sentences_of
-from airside.stack.moments import days_in, minutes_in
+from airside.stack.moments import days_in, minutes_in, read_moment
 from airside.stack.numerals import Role
 from airside.stack.occurrence import Haystack, fold
 from airside.stack.records import is_file_name
@@ -122,11 +124,27 @@ MAX_TEXT, MAX_CLAUSES = 16 * 1024, 200
 
 
 class Given(NamedTuple):
-    """A value of a call; `is_derived` = its argument takes what may follow from others, such as an end."""
+    """A value of a call; `is_derived` = its argument takes what may follow from others, such as an end.
+
+    `is_record` = it is the id of the one record that the request calls by a title.
+    """
 
     value: Json
     role: Role
     is_derived: bool = False
+    is_record: bool = False
+
+
+class Call(NamedTuple):
+    """A call for which a word of the request is wanted: its tool, its other values, and what the word sets.
+
+    `said` are the words that set it; `is_length` = it is how long something lasts.
+    """
+
+    tool: str
+    given: Sequence[Given]
+    said: Collection[str] = ()
+    is_length: bool = False
 
 
 class Clause(NamedTuple):
@@ -168,7 +186,7 @@ class Orders:
         """Whether an order has a start, or goes on about one that has it; another verb's length is of another thing."""
         return self._hay(clause.chain if clause.kind == "more" else {clause.at}).has(start, role)
 
-    def serve(self, lenders: Collection[Clause], call: Sequence[Given]) -> bool:
+    def serve(self, lenders: Collection[Clause], call: Call) -> bool:
         """Whether one of these is the order that a call is about."""
         return any(self._serves(each, call) for each in lenders)
 
@@ -192,13 +210,15 @@ class Orders:
         texts = [self.clauses[at].text for at in sorted(clauses)]
         return Haystack(*texts, quotes=True, written=self._written)
 
-    def _serves(self, clause: Clause, call: Sequence[Given]) -> bool:
-        told = [each for each in call if self._all.has(each.value, each.role)]
+    def _serves(self, clause: Clause, call: Call) -> bool:
+        told = [each for each in call.given if self._all.has(each.value, each.role)]
         own = self._hay(clause.chain)
         if not all(own.has(each.value, each.role) for each in told) or not self._is_alone(clause, told, own):
             return False
+        if not self._is_bound(clause, call, told):
+            return False
         others = [each for each in self.clauses if each.at not in clause.chain]
-        untold = [each for each in call if each not in told and not each.is_derived]
+        untold = [each for each in call.given if each not in told and not each.is_derived]
         if any(_named(str(each.value)) for each in untold):  # another file, another address
             return False
         if not told or untold:
@@ -207,6 +227,24 @@ class Orders:
             return not rest and (named <= 1 or bool(told))
         rivals = (each for each in others if each.kind == "order")
         return not any(all(self._hay({each.at}).has(g.value, g.role) for g in told) for each in rivals)
+
+    def _is_bound(self, clause: Clause, call: Call, told: Sequence[Given]) -> bool:
+        """Whether it is this call's thing that an order speaks of.
+
+        A name, a word or a number of the order may be in any call: beside one, the order must do what the tool does.
+        """
+        chain = [self.clauses[at] for at in sorted(clause.chain)]
+        called = {fold(name) for each in chain for name in _named(each.text)}
+        if any(names_thing(each.value) or fold(str(each.value)) in called for each in told):
+            return True
+        if any(each.is_record for each in call.given) and called:
+            return True
+        if call.is_length and any(isinstance(each.value, str) and read_moment(each.value) for each in told):
+            return True  # a length makes an end of the very start that is given
+        said = {*call.said, *(word for each in told for word in fold(str(each.value)).split())}
+        if any(is_about(call.tool, _VERBS, each.prose, said, is_order=each.kind != "more") for each in chain):
+            return True
+        return bool(told) and any(may_do(call.tool, _VERBS, each.prose) for each in chain if each.kind != "more")
 
     def _is_alone(self, clause: Clause, told: Sequence[Given], own: Haystack) -> bool:
         """Whether nothing in an order is left over that could be another call's."""

@@ -32,13 +32,13 @@ from airside.stack.agents import Recalled
 from airside.stack.arithmetic import Operand, worked_out
 from airside.stack.asked import Asked
 from airside.stack.canonical import canonical, digest
-from airside.stack.choices import picks_of
+from airside.stack.choices import picks_of, words_saying
 from airside.stack.durations import start_beside, unit_of
 from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
 from airside.stack.occurrence import Haystack, Json, decimal_of, leaves
-from airside.stack.orders import Given
+from airside.stack.orders import Call, Given
 from airside.stack.paths import EVERY, Every, Parts, show_path
 from airside.stack.records import Known, Records, heads_of
 from airside.stack.state import RunState, StepRecord
@@ -209,7 +209,10 @@ class Tracer:
             found = said.picks(name, value, choices)
         else:
             found = said.flags(name, value) if isinstance(value, bool) else []
-        is_said = found and said.orders.serve(found, _beside(subject, spec, arguments))
+        if not found:
+            return None
+        words = words_saying(name, value, choices)
+        is_said = said.orders.serve(found, Call(spec.name, self._beside(subject, spec, arguments), words))
         return subject.traced("request", "in words") if is_said else None
 
     def _meant(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> Traced | None:
@@ -225,8 +228,25 @@ class Tracer:
                 said.start_of(name, subject.value, siblings) if isinstance(siblings, dict) else ("", "", [])
             )
             detail = f"{start} and {length}"
-        is_said = found and said.orders.serve(found, _beside(subject, spec, arguments))
+        is_said = found and said.orders.serve(
+            found, Call(spec.name, self._beside(subject, spec, arguments), is_length=True)
+        )
         return subject.traced("request", detail) if is_said else None
+
+    def _beside(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> list[Given]:
+        """Return the other values of a call by which it is told what order it is of."""
+        found = []
+        for each in itertools.islice(subjects(spec, arguments), MAX_TRACED):
+            is_bare = isinstance(each.value, bool) or each.value in (None, "", [], {})
+            if each.part == "content" or each.path == subject.path or is_bare or picks_of(spec.choices, each.path):
+                continue
+            if not _is_default(spec, each.path[0], arguments):
+                siblings = _at(arguments, each.path[:-1])
+                name = each.path[-1]
+                is_end = isinstance(siblings, dict) and start_beside(name, siblings) != ""
+                is_record = self._called(each, spec.name) is not None
+                found.append(Given(each.value, _role(each), is_end or unit_of(name) is not None, is_record))
+        return found
 
     def _worked_out(self, subject: Subject, role: Role) -> str:
         """Return how an amount that stands nowhere may have been computed, and of whose numbers."""
@@ -369,21 +389,6 @@ def _role(subject: Subject) -> Role:
 
 def _is_default(spec: ToolSpec, name: str, arguments: Mapping[str, Json]) -> bool:
     return name in spec.defaults and canonical(spec.defaults[name]) == canonical(arguments.get(name))
-
-
-def _beside(subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> list[Given]:
-    """Return the other values of a call by which it is told what order it is of."""
-    found = []
-    for each in itertools.islice(subjects(spec, arguments), MAX_TRACED):
-        is_bare = isinstance(each.value, bool) or each.value in (None, "", [], {})
-        if each.part == "content" or each.path == subject.path or is_bare or picks_of(spec.choices, each.path):
-            continue
-        if not _is_default(spec, each.path[0], arguments):
-            siblings = _at(arguments, each.path[:-1])
-            name = each.path[-1]
-            is_end = isinstance(siblings, dict) and start_beside(name, siblings) != ""
-            found.append(Given(each.value, _role(each), is_end or unit_of(name) is not None))
-    return found
 
 
 def _is_choice(spec: ToolSpec, subject: Subject) -> bool:

@@ -48,7 +48,7 @@ SHARE = share(
 
 def origins(text: str, arguments: dict[str, Any], spec: ToolSpec = SHARE, **more: Any) -> list[str]:
     run = submitted(text=text, **more)
-    return [each.origin for each in Tracer(run, [spec]).trace("share", arguments, RunState(submitted=run))]
+    return [each.origin for each in Tracer(run, [spec]).trace(spec.name, arguments, RunState(submitted=run))]
 
 
 @pytest.mark.parametrize(
@@ -60,22 +60,23 @@ def origins(text: str, arguments: dict[str, Any], spec: ToolSpec = SHARE, **more
         ("Share it so that she can change it.", {"permission": "rw"}, True),
         ("Share it so that she can view and edit it.", {"permission": "rw"}, False),
         ("Share it so that she can view and edit it.", {"permission": "r"}, False),
-        ("Let her view it. She must not edit it.", {"permission": "r"}, True),
-        ("Let her view it. She must not edit it.", {"permission": "rw"}, False),
+        ("Share it and let her view it. She must not edit it.", {"permission": "r"}, True),
+        ("Share it and let her view it. She must not edit it.", {"permission": "rw"}, False),
         ("She must not edit it.", {"permission": "r"}, False),
         ("Share 'How to edit' so that she can view it.", {"permission": "r"}, True),
         ("Share 'How to edit'.", {"permission": "rw"}, False),
         ("Share the preview with the editor, read-only.", {"permission": "r"}, True),
         ("Share edit.example with her.", {"permission": "rw"}, False),
-        ("Tell her urgently.", {"level": 3}, True),
-        ("Tell her urgently.", {"level": 1}, False),
-        ("Tell her urgently.", {"level": 4}, False),
-        ("Tell her quietly.", {"mute": True}, True),
-        ("Tell her quietly.", {"mute": False}, False),
-        ("Tell her aloud.", {"mute": False}, True),
+        ("Share it urgently.", {"level": 3}, True),
+        ("Share it urgently.", {"level": 1}, False),
+        ("Share it urgently.", {"level": 4}, False),
+        ("Tell her urgently.", {"level": 3}, False),
+        ("Share it quietly.", {"mute": True}, True),
+        ("Share it quietly.", {"mute": False}, False),
+        ("Share it aloud.", {"mute": False}, True),
         ("Mute it and make it mute.", {"mute": True}, False),
-        ("Let her write to it.", {"grants": [{"mode": "w"}]}, True),
-        ("Let her write to it.", {"grants": [{"mode": "x"}]}, False),
+        ("Share it and let her write to it.", {"grants": [{"mode": "w"}]}, True),
+        ("Share it and let her write to it.", {"grants": [{"mode": "x"}]}, False),
         ("She may write to it.", {"grants": [{"mode": "w"}]}, False),
     ],
 )
@@ -122,10 +123,10 @@ def test_choices_that_can_pick_nothing_are_refused_when_the_tool_is_declared(cho
     assert said in str(caught.value)
 
 
-def flag(name: str, text: str) -> bool | None:
+def flag(name: str, text: str, tool: str = "share") -> bool | None:
     """Return what a request says of a flag, to a tool that takes nothing else."""
     schema = {"type": "object", "properties": {name: {"type": "boolean"}}}
-    spec = ToolSpec.build(name="share", effect="external", parameters=schema)
+    spec = ToolSpec.build(name=tool, effect="external", parameters=schema)
     said = [value for value in (True, False) if origins(text, {name: value}, spec) == ["request"]]
     return said[0] if len(said) == 1 else None
 
@@ -133,21 +134,16 @@ def flag(name: str, text: str) -> bool | None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("public", "Publish plan.pdf and make it public.", True),
-        ("public", "Make plan.pdf public, please.", True),
-        ("isPublic", "It must be public from Monday.", True),
-        ("recurring", "Set up a recurring payment of 20 to bob.", True),
-        ("recurring", "Create a new recurring task.", True),
-        ("recurring", "Send 20 to bob, recurring.", True),
-        ("is_urgent", "Mark the mail as urgent.", True),
-        ("all_day", "Create an all-day event on Monday.", True),
-        ("all_day", "Make it all day.", True),
+        ("public", "Share plan.pdf and make it public.", True),
+        ("public", "Share plan.pdf. Make plan.pdf public, please.", None),
+        ("isPublic", "Share it. It must be public from Monday.", True),
+        ("recurring", "Share it, recurring.", True),
+        ("all_day", "Share the event. Make it all day.", True),
         ("notify", "Share it and notify them.", True),
-        ("public", "public: yes", True),
-        ("recurring", "It must not be recurring.", False),
-        ("recurring", "Schedule it. It is not recurring.", False),
-        ("recurring", "Create a non-recurring task.", False),
-        ("public", "Do not make it public.", False),
+        ("public", "Share it, public: yes", True),
+        ("recurring", "Share it. It must not be recurring.", False),
+        ("recurring", "Share it. It is not recurring.", False),
+        ("public", "Share plan.pdf. Do not make it public.", False),
         ("public", "Share plan.pdf, public: no", False),
         ("public", "The page should be public from Monday.", None),
         # It describes something, or may.
@@ -173,12 +169,28 @@ def test_a_flag_is_said_where_a_sentence_asks_for_it(name: str, text: str, said:
     assert flag(name, text) is said
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "tool", "said"),
+    [
+        ("recurring", "Set up a recurring payment of 20 to bob.", "schedule_transaction", True),
+        ("recurring", "Create a new recurring task.", "add_task", True),
+        ("recurring", "Create a non-recurring task.", "add_task", False),
+        ("recurring", "Send the payment of 20 to bob, recurring.", "payments.send", True),
+        ("is_urgent", "Mark the mail as urgent.", "send_email", True),
+        ("all_day", "Create an all-day event on Monday.", "calendar_event_create", True),
+        ("all_day", "Make the event all day.", "updateEvent", True),
+    ],
+)
+def test_a_flag_is_said_of_what_the_tool_is_for(name: str, text: str, tool: str, said: bool) -> None:
+    assert flag(name, text, tool) is said and flag(name, text, "update_drive") is None
+
+
 @given(st.lists(st.sampled_from(["the", "public", "files", "of", "my", "page", "share", "kim"]), max_size=10))
 def test_no_words_about_public_things_set_a_flag(words: list[str]) -> None:
     assert flag("public", " ".join(words)) is None
 
 
 def test_a_flag_of_the_request_is_traced_to_it() -> None:
-    assert origins("Create an all-day event.", {"all_day": True}) == ["request"]
-    assert origins("Create an all-day event.", {"all_day": False}) == ["nowhere"]
-    assert origins("Create an all-day event.", {"free": {"all_day": True}}) == ["nowhere", "request"]
+    assert origins("Share it, all-day.", {"all_day": True}) == ["request"]
+    assert origins("Share it, all-day.", {"all_day": False}) == ["nowhere"]
+    assert origins("Share it, all-day.", {"free": {"all_day": True}}) == ["nowhere", "request"]

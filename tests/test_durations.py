@@ -163,11 +163,12 @@ def test_a_length_makes_an_end_of_the_start_beside_it(text: str, arguments: dict
 @pytest.mark.parametrize(
     ("text", "arguments", "is_said"),
     [
-        ("Call for an hour and a half.", {"duration_minutes": 90}, True),
-        ("Call for an hour and a half.", {"hours": 1.5}, True),
-        ("Call for an hour and a half.", {"duration_minutes": 60}, False),
-        ("Call for an hour and a half.", {"amount": 90}, False),
-        ("Stay a week.", {"nights": 7}, True),
+        ("Book it for an hour and a half.", {"duration_minutes": 90}, True),
+        ("Call for an hour and a half.", {"duration_minutes": 90}, False),
+        ("Book it for an hour and a half.", {"hours": 1.5}, True),
+        ("Book it for an hour and a half.", {"duration_minutes": 60}, False),
+        ("Book it for an hour and a half.", {"amount": 90}, False),
+        ("Book it for a week.", {"nights": 7}, True),
         ("Call in an hour.", {"duration_minutes": 60}, False),
         ("For an hour or 2 hours.", {"duration_minutes": 60}, False),
     ],
