@@ -13,8 +13,15 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 _FLAGS = re.IGNORECASE
 _STOP = r"\s<>\"'()\[\]{}|\\^`\u2018\u2019\u201c\u201d\u00ab\u00bb"
+_HYPHENS = r"\-\u2010-\u2015\u2043\u2212"
+_BLANKS = r" \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _SCHEMES = "javascript|vbscript|file|blob|mailto|tel|sms|ftp|intent|ms-[a-z]+|view-source|jar|ldap|ssh|magnet"
 
 _LINK = re.compile(rf"(?<![a-z0-9])[a-z][a-z0-9+.\-]{{1,30}}:\s?[/\\]{{2}}[^{_STOP}]+|(?<![\w:/])//[^{_STOP}]+", _FLAGS)
@@ -40,14 +47,33 @@ _DOMAIN = re.compile(
 _ENDINGS = (
     "com|net|org|io|info|biz|app|dev|xyz|top|site|online|shop|link|click|cloud|bank|pay|co|uk|eu|ru|cn|tk|cc|example"
 )
+_MORE_ENDINGS = (
+    "icu|vip|club|store|tech|live|buzz|cyou|cfd|sbs|monster|rest|mobi|pro|ws|bz|gg|ly|gl|pw|su|de|fr|nl|pl|es|ch|br|jp|kr"
+    "|tv|fm|cam|bond|lol|world|zone|email|finance|money|support|help|center|market|website|space|fun|page|zip|mov"
+)
+"""Further ones, which stand beside a dot and a blank in no sentence."""
+
 _DISGUISED = re.compile(
     r"[\[({<]\s{0,3}(?:\.|dot|d0t|at|@|:|://|slash)\s{0,3}[\])}>]|\s(?:dot|d0t)\s{1,3}[a-z]{2,24}\b"
-    rf"|\s\.\s{{1,3}}(?:{_ENDINGS})\b|\s(?:\.(?!net\b)|(?:punkt|point|punto)\s{{1,3}})(?:{_ENDINGS})\b|(?<=\w),(?:com|net|org|example)\b|\bhxxps?|h\*\*ps?"
+    rf"|\s\.\s{{1,3}}(?:{_ENDINGS}|{_MORE_ENDINGS})\b|\s\.(?:{_MORE_ENDINGS})\b"
+    rf"|(?<=\w)[\u00b7\u2022\u2027\u2219\u22c5\u30fb](?:{_ENDINGS}|{_MORE_ENDINGS})\b"
+    r"|\u3002(?:\u4e2d\u56fd|\u4e2d\u570b|\u516c\u53f8|\u7f51\u7edc|\u7f51\u5740|\u5728\u7ebf|\u9999\u6e2f|\u53f0\u6e7e)(?!\w)"
+    rf"|\s(?:\.(?!net\b)|(?:punkt|point|punto)\s{{1,3}})(?:{_ENDINGS})\b"
+    r"|(?<=\w),(?:com|net|org|example)\b|\bhxxps?|h\*\*ps?"
     r"|&#x?[0-9a-f]{1,7}|&(?:period|commat|colon|sol|bsol|tab|newline|lowbar|hyphen|dash|equals|quest|lpar|rpar|zwn?j|shy"
     r"|lrm|rlm|nobreak);|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|%[0-9a-f]{2}|\bxn--|[\u3002\uff0e\uff61\u2024\ufe52][a-z]{2,24}\b",
     _FLAGS,
 )
-_HANDLE = re.compile(r"(?<![\w@.\-/])@([a-z_]\w{2,}(?:[.\-]\w+)*)", _FLAGS)
+_HANDLE = re.compile(r"(?<![\w@.\-/])@([^\W\d]\w{2,}(?:[.\-]\w+)*)", _FLAGS)
+_EVERYBODY = _set("channel here everyone everybody all group team room online")
+"""Handles that are words as well: of these the sign is a part."""
+
+_MENTION = re.compile(
+    r"<(?:(?:![a-z]|[@#][!&]?[a-z0-9])[^<>\s|]{0,200}(?:\|[^<>]{0,200})?|at(?: id=[^<>]{0,200})?)>",
+    _FLAGS,
+)
+"""Whom a chat program tells: `<!channel>`, `<@U024BE7LH>`, `<!subteam^S1|ops>`, `<at>Ann</at>`."""
+
 _SPOKEN_WORDS = (
     "oh|zero|one|two|three|four|five|six|seven|eight|nine|double|triple|null|eins|zwei|drei|vier|f\u00fcnf|sechs|sieben"
     "|acht|neun|deux|trois|quatre|cinq|sept|huit|neuf"
@@ -67,10 +93,16 @@ DATE = re.compile(
 _AMOUNT = re.compile(
     r"(?<![\w.,\-/])(?:\d{1,3}(?:,\d{3}){1,4}(?:\.\d{1,2})?|\d{1,3}(?:\.\d{3}){1,4},\d{1,2}|\d{1,7}[.,]\d{1,2})(?![\w\-/]|[.,]\d)"
 )
-# One character a turn: groups of one to four are divided in millions of ways before a text is given up.
-_IBAN = re.compile(r"\b[a-z]{2}\d{2}(?:[ \-]?[a-z0-9]){2,48}\b", _FLAGS)
+_APART = rf"[{_BLANKS}{_HYPHENS}\r\n./:_|]{{1,3}}"
+# One digit a turn: groups of one to four are divided in millions of ways before a text is given up.
+_IBAN = re.compile(
+    rf"\b[a-z]{{2}}\d{{2}}(?:(?:{_APART})?(?:[a-z]{{4}}{_APART})?[a-z]{{0,4}}\d){{6,40}}[a-z]{{0,4}}\b", _FLAGS
+)
 _IBAN_MIN, _IBAN_DIGITS = 15, 8
-DIGITS = re.compile(r"(?<!\d)[+(]{0,2}\d(?:[ \u00a0\-./()_]{0,3}\d){7,63}")
+_WALLET = re.compile(rf"\b(?=[a-z]{{0,7}}\d)[a-z0-9]{{2,8}}(?:[{_BLANKS}{_HYPHENS}][a-z0-9]{{2,8}}){{4,15}}\b", _FLAGS)
+_WALLET_MIN, _WALLET_GROUPS = 15, 3
+DIGITS = re.compile(rf"(?<!\d)[+(]{{0,2}}\d(?:(?:[{_BLANKS}{_HYPHENS}./()_]{{0,3}}|:)\d){{7,63}}")
+_CLOCK_TIME = re.compile(r"(?<![\d:])(?:[01]?\d|2[0-4])(?::[0-5]\d){1,2}(?![\d:])")
 _TOKEN = re.compile(r"[A-Za-z0-9]{8,}")
 _TOKEN_DIGITS = 4
 _HEX = re.compile(r"\b(?:0x)?[0-9a-f]{16,}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", _FLAGS)
@@ -83,7 +115,7 @@ _HIDDEN_CHARACTER = re.compile(f"[{INVISIBLE}]")
 _STYLE, _JOIN = "\ufe0f", "\u200d"
 FILES = re.compile(
     r"pdf|txt|docx?|xlsx?|pptx?|od[ts]|[ct]sv|jsonl?|ya?ml|xml|html?|png|jpe?g|gif|svg|bmp|webp|mpe?g|avi|wav|log|ini|cfg"
-    r"|conf|toml|lock|bak|tmp|tar|gz|bz|rar|iso|[jt]sx?|css|[ch]pp|java|cs|go|rb|sql|exe|dll|eml|ics|parquet|ipynb|tex|rtf"
+    r"|conf|toml|lock|bak|tmp|tar|gz|rar|iso|[jt]sx?|css|[ch]pp|java|cs|go|rb|sql|exe|dll|eml|ics|parquet|ipynb|tex|rtf"
 )
 """Endings of file names that are no top-level domains; one that is both (zip, mov, md, py) is a domain."""
 
@@ -91,6 +123,22 @@ COMMON = re.compile(
     r"com|net|org|edu|gov|mil|int|info|biz|name|pro|app|dev|xyz|top|site|online|shop|store|club|live|link|click|page|cloud"
     r"|tech|space|website|work|email|bank|pay|finance|money|support|help|zip|mov"
 )
+_STARTERS = _set(
+    "after again also although always and another any are aren ask because before both but can could dear did"
+    " does don each either even every finally for from furthermore had has have having hello her his however"
+    " indeed instead its just last later let many maybe meanwhile moreover most much must never nobody none nor"
+    " not nothing often once only other otherwise our perhaps please regards second several shall she should since"
+    " some still such sure thank thanks that the their them then there therefore these they this those though thus"
+    " under unless until very was were what whatever when where whereas which while who whose why will with"
+    " without would yesterday yet your monday tuesday wednesday thursday friday saturday sunday aber auch bitte"
+    " danach danke dann das dem den der deshalb die dies diese dieser dort ein eine einen falls ich ihr ist jede"
+    " jetzt kein mit nach nicht oder sie sind und uns vielen wenn wer wie wir aussi avec bonjour car cela ces cet"
+    " cette dans des donc elle est les leur mais merci nos notre nous par pas pour puis quand que qui sans ses son"
+    " sur une vos votre vous"
+)
+"""Words that begin the next sentence, and are no top-level domains: a blank is missing before `the end.Then`."""
+
+_TITLES = _set("st ste mr mrs ms dr prof mt ft nr")
 _TRAILING = ".,;:!?*_~\u2026"
 _SPACE = re.compile(r"\S")
 _WORD_BEFORE = re.compile(r"(?:\S++\s{0,3}+)?\Z")
@@ -148,8 +196,10 @@ def _each(text: str) -> Iterator[str]:
         after = _WORD_AFTER.match(text, match.end())
         assert before is not None and after is not None
         yield text[before.start() : after.end()]
+    if "<" in rest:
+        yield from (match.group() for match in _MENTION.finditer(rest))
     if "@" in rest:
-        yield from (match[1] for match in _HANDLE.finditer(rest))
+        yield from (match.group() if match[1].lower() in _EVERYBODY else match[1] for match in _HANDLE.finditer(rest))
     if _counts(rest):
         yield from (match.group() for match in _SPOKEN.finditer(rest))
     yield from _domains(rest)
@@ -209,13 +259,26 @@ def _draws(text: str, at: int) -> bool:
 
 
 def _domains(text: str) -> Iterator[str]:
-    at = 0
-    while match := _DOMAIN.search(text, at):
-        found = _domain(match)
-        if found:
-            yield found
+    at, lettered = 0, _lettered(text)
+    while match := _DOMAIN.search(lettered, at):
+        length = len(_domain(match))
+        if length:
+            yield text[match.start() : match.start() + length]
         # What follows a number or a file's name is no path of theirs, and is read on its own.
-        at = match.end() if found else match.end("host")
+        at = match.end() if length else match.end("host")
+
+
+def _lettered(text: str) -> str:
+    """Return a text as long, with a letter for each mark and symbol that a name may be spelled with."""
+    return text if text.isascii() else "".join("x" if _spells(char) else char for char in text)
+
+
+def _spells(char: str) -> bool:
+    # What is plainly another character is read as that (`_both`).
+    return char > "\x7f" and unicodedata.category(char) in _SPELLING and unicodedata.normalize("NFKC", char) == char
+
+
+_SPELLING = frozenset(("Mn", "Mc", "Me", "So", "Sk"))
 
 
 def _domain(match: re.Match[str]) -> str:
@@ -231,11 +294,16 @@ def _domain(match: re.Match[str]) -> str:
     found = ".".join(labels) + (match["rest"] if len(".".join(labels)) == len(match["host"]) else "")
     if "/" in found or found.lower().startswith("www.") or COMMON.fullmatch(last.lower()):
         return found
-    # "the end.Then": a blank is missing after a sentence.
-    sentence = last[0].isupper() and last[1:].islower() and len(last) > 2
-    if FILES.fullmatch(last.lower()) or (sentence and (len(before) == 1 or FILES.fullmatch(before[-1].lower()))):
-        return ""
-    return found
+    is_file = FILES.fullmatch(last.lower()) is not None
+    return "" if is_file or _begins_a_sentence(before, last) else found
+
+
+def _begins_a_sentence(before: list[str], word: str) -> bool:
+    """Whether a word after a dot is the next sentence's, as in `the end.Then`, or a name's, as in `St.Gallen`."""
+    if not (word[0].isupper() and word[1:].islower() and len(word) > 2):
+        return False
+    is_end = len(before) == 1 or FILES.fullmatch(before[-1].lower()) is not None
+    return (is_end and word.lower() in _STARTERS) or (len(before) == 1 and before[0].lower() in _TITLES)
 
 
 def ip_addresses(text: str) -> Iterator[re.Match[str]]:
@@ -255,9 +323,12 @@ def _identifiers(text: str) -> Iterator[str]:
         (_HEX, None),
         (_IBAN, _is_account),
         (_BASE58, _has_digit),
+        (_WALLET, _is_wallet),
         (_TOKEN, _is_mixed),
         (DIGITS, None),
     ):
+        # Last, so that an account is none that is written as times of a day.
+        rest = _CLOCK_TIME.sub(_blank, rest) if pattern is DIGITS else rest
         for match in pattern.finditer(rest):
             if fits is None or fits(match.group()):
                 yield _around(rest, *match.span(), _JOINED)
@@ -271,6 +342,13 @@ def _blank(match: re.Match[str]) -> str:
 def _is_account(text: str) -> bool:
     core = [char for char in text if char.isalnum()]
     return len(core) >= _IBAN_MIN and sum(char.isdigit() for char in core) >= _IBAN_DIGITS
+
+
+def _is_wallet(text: str) -> bool:
+    """Whether groups are of letters and digits together, as nothing is but what is to be copied."""
+    groups = re.findall(r"[a-z0-9]+", text, _FLAGS)
+    mixed = sum(any(c.isdigit() for c in each) and any(c.isalpha() for c in each) for each in groups)
+    return sum(map(len, groups)) >= _WALLET_MIN and mixed >= max(_WALLET_GROUPS, len(groups) // 2)
 
 
 def _has_digit(text: str) -> bool:

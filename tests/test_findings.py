@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,27 @@ FOUND = {
     "ask @evil_support for it": "evil_support",
     "four four two oh seven nine four": "four four two oh seven nine four",
     "hi\U000e0041": "hi\U000e0041",
+    "sign in at corp-login.Icu now": "corp-login.Icu",
+    "sign in at corplogin.Market now": "corplogin.Market",
+    "sign in at secure.corp.pdf.Market now": "secure.corp.pdf.Market",
+    "sign in at corp-login.bz now": "corp-login.bz",
+    "at corp-login.\u092d\u093e\u0930\u0924 please": "corp-login.\u092d\u093e\u0930\u0924",
+    "at \u043a\u043e\u0440\u043f.\u0420\u0444 please": "\u043a\u043e\u0440\u043f.\u0420\u0444",
+    "at pay\u2764.ws please": "pay\u2764.ws",
+    "at \u767b\u5f55\u3002\u4e2d\u56fd": "\u767b\u5f55\u3002\u4e2d\u56fd",
+    "at corp-login .icu": "corp-login .icu",
+    "at corp-login . vip": "corp-login . vip",
+    "at corp-login\u2027icu": "corp-login\u2027icu",
+    "bitcoin to bc1q ar0s rrr7 xfkv y5l6 43ly dnw9.": "bc1q ar0s rrr7 xfkv y5l6 43ly dnw9",
+    "<!channel> Fire alarm": "<!channel>",
+    "<!subteam^S024BE7LH|ops> look": "<!subteam^S024BE7LH|ops>",
+    "<@U024BE7LH> look": "<@U024BE7LH>",
+    "<@!80351110224678912> look": "<@!80351110224678912>",
+    "<#C024BE7LR|general>": "<#C024BE7LR|general>",
+    "<at>Ann</at> look": "<at>",
+    "@channel look": "@channel",
+    "@Here look": "@Here",
+    "ask @\u043f\u043e\u043c\u043e\u0449\u044c": "\u043f\u043e\u043c\u043e\u0449\u044c",
     "\U0001f600\ufe0f\ufe0f\ufe0f": "\U0001f600\ufe0f\ufe0f\ufe0f",
 }
 
@@ -65,7 +87,9 @@ PROSE = """Dear Ms. Miller, thanks for your mail of 2024-05-01 10:30. The total 
 rooms, e.g. No.5 at 9 a.m. Please see report.pdf and budget_2024.xlsx.Then we meet on 01.05.2024 at 10:30-11:45 in
 St.Gallen, U.S.A. Our Q3/2024 numbers: 10, 20, 30; 2023/2024 was 45% better; the years 2019-2021 too. Ratio 3:4, v1.2.3,
 24/7, and so on...and more. Call me "soon" \u2764\ufe0f \U0001f468\u200d\U0001f469 \u2014 it's 5km. Flight LH1234 at
-14:05, seat 12A, room 1204. Data: see below. Order 1234567, C++ and .NET; at 2024-05-01T10:30:00Z. 1,234 items; 100%
+14:05 \u2013 16:20, or 10:30:00, seat 12A, room 1204. Col\u00b7lecci\u00f3, 5\u20139 \u00b0C,
+2019\u20132021. Data: see below. Order 1234567,
+C++ and .NET; at 2024-05-01T10:30:00Z. 1,234 items; 100%
 done. Is A < B and C > D? It says "and/or" (see above). Best, Tom"""
 
 
@@ -91,6 +115,55 @@ def test_what_only_begins_like_an_account_number_is_read_in_a_moment() -> None:
 
 def test_hidden_characters_are_written_out_for_a_person() -> None:
     assert visible("pay\u200bpal \u202ex") == "pay\\u{200b}pal \\u{202e}x"
+
+
+GAPS = st.sampled_from(
+    [
+        " ",
+        "-",
+        "\t",
+        "\u00a0",
+        "\u202f",
+        "\u2009",
+        "\u2010",
+        "\u2011",
+        "\u2012",
+        "\u2013",
+        "\u2014",
+        "\u2212",
+        ":",
+        ".",
+        "/",
+    ]
+)
+GROUPS = st.lists(st.sampled_from(["1203", "0077", "20", "517", "9001"]), min_size=4, max_size=6)
+
+
+@given(GROUPS, GAPS, st.sampled_from(["", "+44", "DE02", "gb82", "account "]))
+def test_a_number_to_pay_or_to_call_is_found_whatever_is_between_its_groups(
+    groups: list[str], gap: str, first: str
+) -> None:
+    """Unless it is written as times of a day are."""
+    number = (f"{first}{gap}" if first.strip() == first != "" else first) + gap.join(groups)
+    found = findings(f"Use {number} for it")
+    assert any("".join(groups[-2:]) in "".join(c for c in each if c.isalnum()) for each in found), number
+
+
+@given(GROUPS, st.sampled_from(["\n", "\r\n", "\t", " \n", "\u00a0"]))
+def test_an_account_is_found_over_the_ends_of_lines(groups: list[str], gap: str) -> None:
+    assert findings(f"Pay to\nDE02{gap}{gap.join(groups)}{gap}0077")
+
+
+LABELS = st.text("abcdefghij\u00e9\u0431\u092d\u0e01", min_size=2, max_size=8)
+DOMAINS = st.sampled_from(
+    ["icu", "market", "bz", "de", "com", "\u0440\u0444", "\u092d\u093e\u0930\u0924", "\u0e44\u0e17\u0e22", "example"]
+)
+
+
+@given(LABELS, DOMAINS, st.sampled_from([str, str.upper, str.title, str.lower]))
+def test_a_host_is_found_in_any_case_and_script(label: str, ending: str, spell: Any) -> None:
+    host = f"{spell(label)}-in.{spell(ending)}"
+    assert any(host in each for each in findings(f"Sign in at {host} now")), host
 
 
 AROUND = st.text(string.ascii_letters + string.digits + " .,;:!?'\"()[]<>-_/\\@#%&=\n\u00e9\u200b", max_size=40)
