@@ -17,6 +17,7 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from airside.stack.findings import FILES
 from airside.stack.moments import days_in, minutes_in, read_moment
 from airside.stack.numerals import Numeral, Role, amounts, fits, names_currency, numerals, role_of
 from airside.stack.spelling import alike, caseless, plain
@@ -32,6 +33,14 @@ _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _SPACES = re.compile(r"[ \t\r\n]+")
 _SCHEME = re.compile(r"https://", re.IGNORECASE | re.ASCII)
 _SCHEME_OF_TOKEN = re.compile(r"(?<![^\s\x00(<\[\"'`\u201c\u201e\u00ab])https://", re.IGNORECASE | re.ASCII)
+_HOST = re.compile(
+    r"(?:(?:[\w\-]{1,63}\.)+(?P<ending>[^\W\d_]{2,24}|xn--[\w\-]{1,59})|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|localhost(?=:[0-9]))"
+    r"(?![\w\-\\%&=+~$]|\.\w|[^\s/?#]*@)",
+    re.IGNORECASE,
+)
+_FILES_TOO = re.compile(r"md|py|zip|mov|rs|sh", re.IGNORECASE)
+"""Top-level domains that are endings of files first."""
+
 _NO_ID = re.compile("[^0-9a-z]+")
 _SPACED_MIN, _SPACED_MAX, _SPACED_DIGITS = 8, 64, 4
 _SPACED = re.compile(r"[0-9a-z+() -]+")
@@ -148,6 +157,8 @@ class Haystack:
         needle = fold(value)
         if not any(char.isalnum() for char in needle):
             return self._whole and needle in self._leaves
+        if len(needle) == 1 and needle.isalpha() and self._quotes and not parts:
+            return self._has_letter(value)
         if self._whole:
             if needle in self._leaves:
                 return True
@@ -163,6 +174,18 @@ class Haystack:
             return True
         # Most chat programs write a channel either way.
         return _CHANNEL.fullmatch(needle) is not None and self._has_text(needle[1:], parts)
+
+    def _has_letter(self, letter: str) -> bool:
+        """Whether one letter is meant: quoted, all of a text, or a capital that is no word (`seat C`, `plan A`)."""
+        if self.quotes(fold(letter)) or letter in self._exact.split(BREAK):
+            return True
+        if not letter.isupper() or letter == "I":
+            return False
+        found = ((at, at + 1) for at in _places(letter, self._exact))
+        return any(
+            stands_alone(self._exact, *span) and self._counts(*span, False) and _is_within(self._exact, span[0])
+            for span in found
+        )
 
     def _counts(self, begin: int, end: int, parts: bool) -> bool:
         """Whether what stands there is all of what it is quoted in."""
@@ -219,6 +242,11 @@ class Haystack:
         return (wanted.day is None or wanted.day in days) and (wanted.minute is None or wanted.minute in minutes)
 
 
+def _is_within(text: str, at: int) -> bool:
+    """Whether a word comes before in the same sentence: at its beginning, `A` is no name."""
+    return at > 1 and text[at - 1] == " " and text[at - 2].isalnum()
+
+
 def _timely(quoted: re.Match[str]) -> str:
     """Return what is quoted if it is a day or time and nothing else: no part of a phrase is one."""
     text = quoted[quoted.lastindex or 0].strip(_EDGES)
@@ -226,11 +254,24 @@ def _timely(quoted: re.Match[str]) -> str:
 
 
 def fold(value: str) -> str:
-    """Return a value as it is looked for: without `https://`, ASCII in lower case unless it is a path."""
+    """Return a value as it is looked for: a host without `https://`, ASCII in lower case unless it is a path."""
     text = _SPACES.sub(" ", value)
     if _SCHEME.match(text):
-        text = text[len("https://") :].rstrip("/")
+        text = _SCHEME.sub(_unless_host, text, count=1).rstrip("/")
     return text if is_exact(text) else _lower(text)
+
+
+def _unless_host(scheme: re.Match[str]) -> str:
+    """Return nothing before a host, which is one with `https://` or without it; of any other word that makes a link.
+
+    A file's name is such a word (`https://invoice.zip`).
+    """
+    host = _HOST.match(scheme.string, scheme.end())
+    if host is None:
+        return scheme.group()
+    ending, is_www = host["ending"] or "", host.group().lower().startswith("www.")
+    is_file = not is_www and (FILES.fullmatch(ending.lower()) or _FILES_TOO.fullmatch(ending)) is not None
+    return scheme.group() if is_file else ""
 
 
 def is_exact(value: str) -> bool:
@@ -239,8 +280,8 @@ def is_exact(value: str) -> bool:
 
 
 def spaced(text: str) -> str:
-    """Return a text with runs of white space as one space, and its tokens without `https://`."""
-    return _SCHEME_OF_TOKEN.sub("", _SPACES.sub(" ", text))
+    """Return a text with runs of white space as one space, and its hosts without `https://`."""
+    return _SCHEME_OF_TOKEN.sub(_unless_host, _SPACES.sub(" ", text))
 
 
 def compact(value: str) -> str:

@@ -44,6 +44,13 @@ PRESENT: list[tuple[Any, Any]] = [
     ("USD", "$500"),
     ("555-123-4567", "call (555) 123-4567"),
     ("+15551234567", "call +1 555.123.4567, now"),
+    ("https://localhost", "open https://localhost/ now"),
+    ("https://localhost:3000/a", "open localhost:3000/a"),
+    ("https://10.0.0.7", "the printer at 10.0.0.7"),
+    ("https://invoice.zip", "download <https://invoice.zip>"),
+    ("https://www.invoice.zip", "look at www.invoice.zip"),
+    ("https://b\u00fccher.example", "look at b\u00fccher.example"),
+    ("https://bob@corp.example/a", "open https://bob@corp.example/a"),
     ("EUR", "twelve euros"),
     ("a@x.com, b@x.com", "to a@x.com and b@x.com"),
 ]
@@ -82,6 +89,19 @@ ABSENT: list[tuple[Any, Any]] = [
     ("\u212aing", "King"),
     ("status", "\uff53tatus"),
     ("paypal", "p\u0430ypal"),
+    ("https://report", "write the report"),
+    ("HTTPS://report/", "write the report"),
+    ("https://localhost", "start localhost"),
+    ("https://invoice.zip", "save invoice.zip"),
+    ("https://readme.md/", "read readme.md"),
+    ("https://fees/draft.pdf", "publish fees/draft.pdf"),
+    ("https://bob@corp.example", "tell bob@corp.example"),
+    ("https://corp.example:80@evil.example", "see corp.example"),
+    ("https://C1", "reserve C1"),
+    ("https://1200.50", "pay 1200.50"),
+    ("http://corp.com", "see corp.com"),
+    ("//corp.com", "see corp.com"),
+    ("ftp://corp.com", "see https://corp.com"),
     ("/", "this / that"),
     ("*", "a * b"),
     ("", "anything"),
@@ -117,6 +137,27 @@ def test_a_whole_haystack_holds_its_values_and_no_parts_of_them() -> None:
 def test_a_text_too_long_to_be_looked_at_holds_nothing() -> None:
     assert not Haystack("x " * 200_000 + "needle").has("needle")
     assert Haystack("needle", "x " * 200_000).has("needle")
+
+
+WORDS = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
+ENDINGS = st.sampled_from(["", ".zip", ".md", ".pdf", ".docx", ".py", ".Mov", "/a.txt", "/", "@corp.example", ":x"])
+
+
+@given(WORDS, ENDINGS, st.sampled_from(["https://", "HTTPS://", "http://", "ftp://", "//", "file:///", "mailto:"]))
+def test_a_scheme_before_a_word_or_a_files_name_makes_a_link_that_is_not_there(
+    word: str, ending: str, scheme: str
+) -> None:
+    """Unless the text has it as a link."""
+    hay = Haystack(f"Take {word}{ending} now", word, quotes=True)
+    assert not hay.has(f"{scheme}{word}{ending}") and not hay.has(f"{scheme}{word}")
+    assert Haystack(f"Open {scheme}{word}/a now").has(f"{scheme}{word}/a")
+    assert not Haystack(f"{word}{ending}", word, whole=True).has(f"{scheme}{word}{ending}".rstrip("/"))
+
+
+@given(WORDS, st.sampled_from(["com", "example", "co.uk", "org/a", "io:8443"]))
+def test_a_host_is_one_with_https_and_without_it(word: str, ending: str) -> None:
+    host = f"x{word}.{ending}"
+    assert Haystack(f"See {host}, please").has(f"https://{host}") and Haystack(f"(https://{host})").has(host)
 
 
 TOKEN = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
@@ -197,6 +238,27 @@ def test_a_time_within_a_quoted_phrase_is_not_the_phrase() -> None:
     hay = Haystack('Write "lunch at 7 pm on 2026-06-03" for "9:30" at 8:15', quotes=True)
     assert hay.has("09:30") and hay.has("08:15") and hay.has("19:00", parts=True)
     assert not hay.has("19:00") and not hay.has("2026-06-03")
+
+
+@pytest.mark.parametrize(
+    ("letter", "text", "is_meant"),
+    [
+        ("C", "reserve seat C", True),
+        ("A", "take plan A, please", True),
+        ("b", 'set the grade to "b"', True),
+        ("x", {"drive": "x"}, True),
+        ("a", "send a mail", False),
+        ("A", "send a mail. A reply is due", False),
+        ("A", "A mail", False),
+        ("I", "what I said", False),
+        ("s", "Ann's mail", False),
+        ("y", "Ann y Bob", False),
+        ("c", "reserve seat C", False),
+    ],
+)
+def test_one_letter_of_a_request_occurs_only_where_it_is_meant(letter: str, text: Any, is_meant: bool) -> None:
+    assert Haystack(text, quotes=True).has(letter) is is_meant
+    assert is_meant or Haystack(text, quotes=True).has(letter, parts=True) or letter in "sc"
 
 
 def test_a_channel_may_have_its_hash_or_not() -> None:
