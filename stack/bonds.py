@@ -44,6 +44,12 @@ _STOP = _set(
 _LIGHT = _set("make set do keep turn put leave let get switch mark use run")
 """Verbs that say nothing of what is done."""
 
+_SETTING = _set(
+    "set reset unset update change edit modify replace overwrite patch put save configure assign rename rewrite clear"
+    " delete remove purge wipe drop empty revoke"
+)
+_SECRET = _set("password passwd pwd passphrase passcode pin secret token credential credentials apikey")
+
 _GROUPS = (
     "event meeting appointment call session",
     "payment transfer transaction",
@@ -85,11 +91,27 @@ def may_do(tool: str, verbs: frozenset[str], prose: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def sets(tool: str) -> bool:
+    """Whether a tool's name says that it gives what there is another value, or takes it away."""
+    return not _SETTING.isdisjoint(_words(tool))
+
+
+@lru_cache(maxsize=4096)
+def locks(name: str) -> bool:
+    """Whether an argument's name says that it is what keeps others out."""
+    return not _SECRET.isdisjoint(_words(name))
+
+
+def _words(name: str) -> list[str]:
+    return _WORD.findall(_CAMEL.sub(" ", name[:128]).lower())
+
+
+@lru_cache(maxsize=4096)
 def _parts(tool: str, verbs: frozenset[str]) -> tuple[str, str | None]:
     """Return the verb of a tool's name and the kind of thing that it is for; `drive.update` has both."""
     verb, noun = "", None
     for segment in reversed(tool.split(".")):
-        words = [word for word in _WORD.findall(_CAMEL.sub(" ", segment[:128]).lower()) if word != "v"]
+        words = [word for word in _words(segment) if word != "v"]
         if not verb and words and words[0] in verbs:
             verb, *words = words
         elif not verb and words and words[-1] in verbs:

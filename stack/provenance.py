@@ -6,7 +6,8 @@ occurs in (`stack/occurrence.py`), in this order:
 
  1. approved       what people approved in this run: the same value in the complete arguments of an approved call
  2. request        the principal's own text and inputs; of a branch, those of the run it belongs to
- 3. configuration  the caller's name, tenant and attributes; a default of the tool's schema; nothing at all ("", [])
+ 3. configuration  the caller's name, tenant and attributes; a default of the tool's schema; nothing at all ("", []),
+                   but where that says something: a password that is set to nothing
  4. created, named what this run made itself, or the request names by its title (`stack/records.py`)
  5. memory         a record that was recalled in this activation
  6. tool           what a tool returned earlier: a whole value of one that no outsider writes into, else the first
@@ -31,6 +32,7 @@ import msgspec
 from airside.stack.agents import Recalled
 from airside.stack.arithmetic import Operand, worked_out
 from airside.stack.asked import Asked
+from airside.stack.bonds import locks, sets
 from airside.stack.canonical import canonical, digest
 from airside.stack.choices import picks_of, words_saying
 from airside.stack.durations import start_beside, unit_of
@@ -164,8 +166,9 @@ class Tracer:
     ) -> Traced:
         if _is_default(spec, subject.path[0], arguments):
             return subject.traced("configuration", "default")
-        if subject.value in ("", [], {}) and not _is_choice(spec, subject):
-            return subject.traced("configuration")
+        if subject.value in ("", [], {}):
+            is_said = _is_choice(spec, subject)
+            return subject.traced("nowhere", "empty") if is_said else subject.traced("configuration")
         if isinstance(subject.value, bool) or subject.value is None:
             if (subject.path[-1], subject.value) in _switches(self._inputs):
                 return subject.traced("request", "inputs")
@@ -392,9 +395,15 @@ def _is_default(spec: ToolSpec, name: str, arguments: Mapping[str, Json]) -> boo
 
 
 def _is_choice(spec: ToolSpec, subject: Subject) -> bool:
-    """Whether an empty value says something: a filter that must be given, and is not, takes in everything."""
+    """Whether an empty value says something: a filter that is empty takes in everything, a password lets in everybody.
+
+    It does wherever a tool changes what there is (`update_profile`), whether or not the argument must be given, and
+    where what keeps others out is empty.  To send to an empty list of people is to send to nobody.
+    """
+    if spec.effect == "read" or subject.part == "content":
+        return False
     is_asked_for = len(subject.path) == 1 and subject.path[0] in spec.required
-    return is_asked_for and spec.effect == "irreversible"
+    return sets(spec.name) or any(map(locks, subject.path)) or (is_asked_for and spec.effect == "irreversible")
 
 
 def _repeats(spec: ToolSpec, arguments: Mapping[str, Json], before: StepRecord) -> bool:

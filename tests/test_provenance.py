@@ -320,6 +320,36 @@ def test_nothing_where_something_must_be_given_is_a_choice_of_what_cannot_be_tak
     assert [origin(spec) for spec in (PAY, external, optional)] == ["nowhere", "configuration", "configuration"]
 
 
+@given(
+    st.sampled_from(
+        ["update_profile", "set_password", "resetAccess", "users.edit", "delete_files", "team_members_replace"]
+    ),
+    st.sampled_from(["write", "external", "irreversible"]),
+    st.sampled_from(["", " ", "\t", "a", "i", [], {}, [""], {"b": ""}]),
+    st.booleans(),
+)
+def test_what_is_changed_to_nothing_or_a_letter_is_somebodys_choice(
+    tool: str, effect: Any, value: Any, is_required: bool
+) -> None:
+    """Wherever it stands, and whether or not it must be given; a default of the schema is the operator's."""
+    schema = {"type": "object", "properties": {"x": {}, "y": {"default": value}}, "required": ["x"] * is_required}
+    spec = ToolSpec.build(name=tool, effect=effect, parameters=schema)
+    run = submitted(text="I read a mail to b")
+    found = Tracer(run, [spec]).trace(tool, {"x": value, "y": value}, RunState(submitted=run))
+    assert {each.origin for each in found if each.path[0] == "x"} == {"nowhere"}
+    assert {each.origin for each in found if each.path[0] == "y"} == {"configuration"}
+
+
+@pytest.mark.parametrize(("name", "is_asked"), [("password", True), ("newPin", True), ("cc", False), ("note", False)])
+def test_an_empty_password_is_a_choice_and_nobody_is_no_recipient(name: str, is_asked: bool) -> None:
+    run = submitted(text="x")
+    for effect, origin in (("read", "configuration"), ("write", "nowhere"), ("external", "nowhere")):
+        parameters = {"type": "object", "properties": {name: {"type": "string"}}}
+        spec = ToolSpec.build(name="create_user", effect=effect, parameters=parameters)
+        (found,) = Tracer(run, [spec]).trace("create_user", {name: ""}, RunState(submitted=run))
+        assert found.origin == (origin if is_asked else "configuration")
+
+
 def test_numbers_and_quotes_of_a_request_keep_their_meaning() -> None:
     request = {"text": 'Pay invoice 2231 of 480 EUR, subject "for Nina Holm".'}
     assert traced(request, {"amount": 480})["amount"][0] == "request"
