@@ -18,7 +18,7 @@ from airside.stack.exclusions import wanted, wanted_inputs
 from airside.stack.moments import read_moment
 from airside.stack.numerals import role_of
 from airside.stack.occurrence import Haystack, decimal_of
-from airside.stack.orders import Clause, Orders
+from airside.stack.orders import Call, Clause, Orders
 from airside.stack.titles import calls_by_quoting, calls_in_inputs, is_called_file, is_to_be_made
 from airside.stack.tokens import QUOTED, parted
 
@@ -67,6 +67,13 @@ class Asked:
             return []
         lengths = ((each, self.orders.length(each)) for each in self.orders.plain())
         return [each for each, length in lengths if length is not None and decimal_of(length / unit) == number]
+
+    def may_last(self, name: str, value: Json, call: Call) -> bool:
+        """Whether a number that stands in the request may be given where an argument says how long something lasts."""
+        if unit_of(name) is None:
+            return True
+        role = role_of(name)
+        return Haystack(self._given).has(value, role) or self.orders.may_last(value, role, call)
 
     def start_of(self, name: str, value: Json, siblings: Mapping[str, Json]) -> tuple[str, str, list[Clause]]:
         """Return the argument with whose start `value` is the end, by what length, and the order that says so."""

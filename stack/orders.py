@@ -190,6 +190,16 @@ class Orders:
         """Whether one of these is the order that a call is about."""
         return any(self._serves(each, call) for each in lenders)
 
+    def may_last(self, number: Json, role: Role, call: Call) -> bool:
+        """Whether a number of the request may be how long what a call is about lasts.
+
+        It may if the call has anything else of the request, or what has the number is about what the tool is for.
+        """
+        if any(self._all.has(each.value, each.role) for each in call.given):
+            return True
+        having = (each for each in self.clauses if self._hay({each.at}).has(number, role))
+        return any(self._is_of(each, call, call.said) for each in having)
+
     def length(self, clause: Clause) -> timedelta | None:
         """Return how long an order says that it lasts; None if it says none, two, or another might be meant."""
         found = lengths_of(clause.said)
@@ -242,9 +252,14 @@ class Orders:
         if call.is_length and any(isinstance(each.value, str) and read_moment(each.value) for each in told):
             return True  # a length makes an end of the very start that is given
         said = {*call.said, *(word for each in told for word in fold(str(each.value)).split())}
-        if any(is_about(call.tool, _VERBS, each.prose, said, is_order=each.kind != "more") for each in chain):
+        return any(self._is_of(each, call, said, is_told=bool(told)) for each in chain)
+
+    def _is_of(self, clause: Clause, call: Call, said: Collection[str], *, is_told: bool = False) -> bool:
+        """Whether a clause is about what a tool is for or, if a call has a value of it, does what the tool does."""
+        is_order = clause.kind in ("order", "read")
+        if is_about(call.tool, _VERBS, clause.prose, said, is_order=is_order):
             return True
-        return bool(told) and any(may_do(call.tool, _VERBS, each.prose) for each in chain if each.kind != "more")
+        return is_told and is_order and may_do(call.tool, _VERBS, clause.prose)
 
     def _is_alone(self, clause: Clause, told: Sequence[Given], own: Haystack) -> bool:
         """Whether nothing in an order is left over that could be another call's."""

@@ -175,7 +175,7 @@ class Tracer:
             return self._picked(subject, spec, arguments) or subject.traced("nowhere")
         role = _role(subject)
         told, *others = groups
-        found = _first(subject, role, told) or self._picked(subject, spec, arguments)
+        found = self._asked_for(subject, role, told, spec, arguments) or self._picked(subject, spec, arguments)
         found = found or self._meant(subject, spec, arguments)
         found = found or self._recorded(subject, spec.name)
         for sources in others:
@@ -183,6 +183,18 @@ class Tracer:
                 return found
             found = _first(subject, role, sources)
         return found or subject.traced("nowhere", self._worked_out(subject, role))
+
+    def _asked_for(
+        self, subject: Subject, role: Role, told: Sequence[Source], spec: ToolSpec, arguments: Mapping[str, Json]
+    ) -> Traced | None:
+        """Return what people or operators stand for; a length of the request only where it is of what the call is."""
+        found, said, name = _first(subject, role, told), self._said, subject.path[-1]
+        if found is None or found.origin != "request" or said is None or unit_of(name) is None:
+            return found
+        if subject.part == "content" or not _is_number(subject.value):
+            return found
+        is_its = said.may_last(name, subject.value, Call(spec.name, self._beside(subject, spec, arguments)))
+        return found if is_its else None
 
     def _recorded(self, subject: Subject, tool: str) -> Traced | None:
         """Return what a record says of a value: that this run made what it names, or that the request names it."""

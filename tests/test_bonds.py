@@ -93,6 +93,17 @@ def test_a_word_or_a_number_of_the_request_binds_no_other_tool() -> None:
     assert origin(urgent, "send_notice", "level", user="bob", level="p1") == "request"
 
 
+@pytest.mark.parametrize("days", ["3 days", "three days", "a week", "another 3 days", "3-day stay"])
+def test_a_length_is_no_other_tools_whether_or_not_its_number_stands_in_the_request(days: str) -> None:
+    number = 7 if "week" in days else 3
+    text = f"Read box props and book me a hotel for {days}."
+    assert origin(text, "block_me", "duration_days", duration_days=number) == "nowhere"
+    assert origin(text, "set_lock", "duration_days", duration_days=number, body="x") == "nowhere"
+    assert number == 7 or origin(text, "find_hotel", "duration_days", duration_days=number) == "request"
+    assert origin(f"Set a timer for {days}.", "block_me", "duration_days", duration_days=number) == "nowhere"
+    assert number == 7 or origin("Set a timer for 3 days", "start_timer", "duration_days", duration_days=3) == "request"
+
+
 @pytest.mark.parametrize("name", ["C1", "G-20", "FL-20871", "b9"])
 def test_a_code_is_what_one_thing_is_called_by(name: str) -> None:
     assert names_thing(name) and origin(f"Make {name} public.", "update_drive", "public", name=name, public=True) == (
