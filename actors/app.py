@@ -16,6 +16,7 @@ from airside.actors.pickling import check_picklable
 from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
 from airside.stack.agents import Agent, FunctionAgent, price_of
+from airside.stack.approvers import unanswered
 from airside.stack.calling import explained
 from airside.stack.directory import Directory, read_directory
 from airside.stack.errors import InvalidConfig, InvalidInput
@@ -101,7 +102,7 @@ class App:
             memory=_memory_rules(self.memory),
             labels=labels,
             resolvers=resolvers,
-            warnings=unpriced(directory, specs, agents),
+            warnings=(*unpriced(directory, specs, agents), *unanswered(policy, directory, specs)),
             job_schema=job_schema,
         )
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from airside.stack.directory import Budget, Directory, Principal, Tenant
+from airside.stack.approvers import people_of, tenants_of, too_few
+from airside.stack.directory import Budget, Directory, Principal
 from airside.stack.errors import InvalidConfig
 from airside.stack.labels import SYSTEM_LABELS
 from airside.stack.names import matcher
@@ -192,14 +193,8 @@ def _of_origins(rule: Rule, test: OriginTest, tools: Mapping[str, ToolSpec]) -> 
 
 def _people(directory: Directory, tenant: list[str] | None) -> Iterator[Principal]:
     """Yield the principals of these tenants, and for an open tenant one with all that anybody of it may have."""
-    for entry in _tenants(directory, tenant):
-        yield from entry.principals.values()
-        if entry.open:
-            yield Principal(roles=entry.open_roles, scopes=entry.open_scopes)
-
-
-def _tenants(directory: Directory, patterns: list[str] | None) -> list[Tenant]:
-    return [entry for name, entry in directory.tenants.items() if patterns is None or matcher(patterns)(name)]
+    for entry in tenants_of(directory, tenant).values():
+        yield from (who for _, who in people_of(entry))
 
 
 def _of_people(rule: Rule, directory: Directory) -> Iterator[Problem]:
@@ -207,7 +202,7 @@ def _of_people(rule: Rule, directory: Directory) -> Iterator[Problem]:
     for index, pattern in enumerate(when.tenant or ()):
         if not any(map(matcher([pattern]), directory.tenants)):
             yield Problem(("when", "tenant", index), _missing("no tenant is called", pattern, directory.tenants))
-    meant = _tenants(directory, when.tenant)
+    meant = tenants_of(directory, when.tenant).values()
     names = {name for entry in meant for name in entry.principals}
     for index, pattern in enumerate(when.principal or ()):
         if meant and not any(entry.open for entry in meant) and not any(map(matcher([pattern]), names)):
@@ -240,24 +235,17 @@ def _of_approval(rule: Rule, tools: Mapping[str, ToolSpec], directory: Directory
     """Yield the roles that nobody holds who could approve a call the rule is about, and a quorum that no tenant has."""
     if rule.approval is None or bundle.shared or not any(may_match(rule.when, spec) for spec in tools.values()):
         return
-    tenants, wanted = _tenants(directory, rule.when.tenant), set(rule.approval.roles)
+    wanted = set(rule.approval.roles)
     held = {role for who in _people(directory, rule.when.tenant) for role in who.roles}
     for index, role in enumerate(rule.approval.roles):
         if role not in held:
             text = _missing("nobody who could approve holds the role", role, held)
             yield Problem(("approval", "roles", index), text)
-    most = max((_approvers(entry, wanted) for entry in tenants), default=0)
-    if wanted <= held and most < rule.approval.quorum:
-        who = f"one of the roles {sorted(wanted)}"
+    most = too_few(rule, list(tools.values()), tenants_of(directory, rule.when.tenant))
+    if wanted <= held and most is not None:
+        who = f"one of the roles {sorted(wanted)} beside whoever asks"
         text = f"{rule.approval.quorum} people must approve, and in no tenant more than {most} hold {who}"
         yield Problem(("approval", "quorum"), text)
-
-
-def _approvers(entry: Tenant, roles: set[str]) -> float:
-    """Return how many people of a tenant can hold one of the roles."""
-    if entry.open and not roles.isdisjoint(entry.open_roles):
-        return float("inf")
-    return sum(not roles.isdisjoint(who.roles) for who in entry.principals.values())
 
 
 def _missing(what: str, name: str, known: Iterable[str]) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from airside.stack.agents import price_of
+from airside.stack.approvers import named
 from airside.stack.directory import Directory
 from airside.stack.spending import PRICED
 from airside.stack.toolspec import ToolSpec
-
-_NAMED = 10
 
 
 def unpriced(directory: Directory, specs: Sequence[ToolSpec], agents: Mapping[str, object]) -> tuple[str, ...]:
@@ -22,21 +21,16 @@ def unpriced(directory: Directory, specs: Sequence[ToolSpec], agents: Mapping[st
     free_agents = sorted(name for name, agent in agents.items() if price_of(agent) is None)
     if not tenants:
         return ()
-    where = f"runs of {_names('tenant', tenants)} share a budget of cost or tokens"
+    where = f"runs of {named('tenant', tenants)} share a budget of cost or tokens"
     found = []
     if tools:
         found.append(
-            f"{_names('tool', tools)} cannot be called: {where}, and without cost_microusd (0 = free) every call is "
+            f"{named('tool', tools)} cannot be called: {where}, and without cost_microusd (0 = free) every call is "
             "refused as price_unknown"
         )
     if free_agents:
         found.append(
-            f"{_names('agent', free_agents)} cannot decide: {where}, and without @priced(...) every decision is "
+            f"{named('agent', free_agents)} cannot decide: {where}, and without @priced(...) every decision is "
             "refused as price_unknown"
         )
     return tuple(found)
-
-
-def _names(kind: str, names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"

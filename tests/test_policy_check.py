@@ -191,22 +191,57 @@ def test_one_of_several_tools_that_has_the_argument_is_enough() -> None:
     [
         ("{roles: [boss, chief]}", "policy:6: rule big: nobody who could approve holds the role 'chief'"),
         ("{roles: [boss], quorum: 2}", "policy:6: rule big: 2 people must approve, and in no tenant more than 1"),
-        ("{roles: [boss, clerk], quorum: 3}", "in no tenant more than 2"),
+        ("{roles: [boss, clerk], quorum: 3}", "in no tenant more than 1"),
+        ("{roles: [clerk]}", "more than 0 hold one of the roles ['clerk'] beside whoever asks"),
     ],
 )
 def test_an_approval_that_nobody_can_give_is_refused(terms: str, said: str) -> None:
     """A call that asked for it could only expire."""
     with pytest.raises(InvalidConfig) as caught:
-        check("tenant: [acme]", "require_approval", f"  approval: {terms}\n")
+        check("tool: [pay], tenant: [acme]", "require_approval", f"  approval: {terms}\n")
     assert said in caught.value.message
     check("", "require_approval", "  approval: {roles: [guest], quorum: 9}\n")
     check("effect: [irreversible]", "require_approval", "  approval: {roles: [chief]}\n")
 
 
-def test_the_bundle_that_ships_is_taken_without_approvers() -> None:
-    """It is written for apps it does not know."""
-    app = App(agents={"a": lambda view: Finish()}, tools=[PAY], policy=airside.DEFAULT_POLICY, directory=DIRECTORY)
-    assert app.checked().specs[0].name == "pay" and load_bundle(airside.DEFAULT_POLICY).shared
+def warned(directory: str, policy: Any = airside.DEFAULT_POLICY, tools: Any = (PAY,)) -> tuple[str, ...]:
+    """Return what an app is warned of."""
+    return App(agents={"a": lambda view: Finish()}, tools=tools, policy=policy, directory=directory).checked().warnings
+
+
+def test_the_bundle_that_ships_warns_of_an_app_without_approvers() -> None:
+    """It is written for apps it does not know: the tenants are named whose calls could only wait and expire."""
+    (said,) = warned(DIRECTORY)
+    assert load_bundle(airside.DEFAULT_POLICY).shared
+    assert "rule steered-writes can be approved by nobody in tenant acme" in said and "'approver'" in said
+    assert warned(DIRECTORY.replace("boss", "approver")) == ()
+    assert warned(DIRECTORY, tools=[PAY, LOOK]) == (said,), "nobody is asked about a read of low risk"
+
+
+@pytest.mark.parametrize(
+    ("acme", "rule", "is_warned"),
+    [
+        ("principals: {ann: {roles: [lead]}}", "roles: [lead]", True),
+        ("principals: {ann: {roles: [lead]}, bob: {}}", "roles: [lead]", False),
+        ("principals: {ann: {roles: [lead]}, bob: {roles: [lead]}}", "roles: [lead], quorum: 2", True),
+        ("principals: {ann: {roles: [lead]}, bob: {roles: [lead]}, kim: {}}", "roles: [lead], quorum: 2", False),
+        ("principals: {ann: {roles: [lead]}, bob: {roles: [boss]}, kim: {}}", "roles: [lead, boss], quorum: 2", False),
+        ("principals: {ann: {roles: [lead]}}, open: true", "roles: [lead]", False),
+        ("principals: {ann: {}}, open: true, open_roles: [lead]", "roles: [lead], quorum: 9", False),
+        ("principals: {ann: {}}, open: true, open_roles: [clerk]", "roles: [lead]", True),
+        ("principals: {}", "roles: [lead]", False),
+    ],
+)
+def test_a_tenant_in_which_nobody_could_approve_is_warned_of(acme: str, rule: str, is_warned: bool) -> None:
+    """Nobody approves what they asked for themselves; where nobody can ask, nobody need answer."""
+    asking = f"{{id: ask, outcome: require_approval, approval: {{{rule}}}}}"
+    policy = f"version: v1\nrules: [{asking}, {{id: rest, outcome: allow}}]"
+    beta = "principals: {a: {roles: [lead]}, b: {roles: [lead]}, c: {roles: [boss]}}"
+    found = warned(
+        f"tenants: {{acme: {{{acme}}}, beta: {{{beta}, open: true, open_roles: [lead, boss]}}}}", policy, [LOOK]
+    )
+    assert [text for text in found if "rule ask can be approved by nobody in tenant acme:" in text] == list(found)
+    assert bool(found) is is_warned
 
 
 @pytest.mark.parametrize(
