@@ -24,13 +24,14 @@ from airside.actors.connection import Connection
 from airside.actors.desk import StackDesk
 from airside.actors.doubts import list_doubts
 from airside.actors.job_inputs import Fields, JobInputs, Reading
-from airside.actors.jobs import GivenJob, Job, check_timeout, job_of, jobs_of
+from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, job_of, jobs_of
 from airside.actors.layer import now_us
 from airside.actors.memory_client import MemoryClient
 from airside.actors.orders import sealed_order, switch_target
 from airside.actors.overview import list_runs, show_run
 from airside.actors.own import Own
 from airside.actors.progress import progress_of
+from airside.actors.reading import read_given, read_jobs_inputs
 from airside.actors.record import remove_record
 from airside.actors.results import PendingApproval, RunResult, ended
 from airside.actors.steps import Steps, awaited, drive
@@ -39,7 +40,7 @@ from airside.stack.auth import issue_token
 from airside.stack.calling import explained_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.doubts import Doubt
-from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Misuse, Refused
+from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
 from airside.stack.ids import parse_run
 from airside.stack.keyring import KeyRing
 from airside.stack.messages import VoteReply
@@ -50,9 +51,6 @@ from airside.stack.switches import SwitchThrown
 from airside.stack.values import MAX_REQUEST_BYTES
 
 LONGEST_SWITCH_S = 100 * 366 * 86_400
-
-LONGEST_READING_S = 60.0
-"""How long an app's model may take for the further fields of some jobs: its validators are the app's code."""
 
 
 @explained_methods
@@ -134,13 +132,13 @@ class Stack:
         return JobInputs(fields, self._read_inputs)
 
     def _read_inputs(self, given: Sequence[bytes]) -> list[Reading]:
-        try:
-            readings: list[Reading] = drive(
-                self._connection.call("intake", "read", list(given), within_s=LONGEST_READING_S)
-            )
-        except TimeoutError as error:
-            raise LayerUnavailable(f"job_inputs: {error}") from None
-        return readings
+        return drive(read_given(self._connection, given))
+
+    def _with_inputs(self, jobs: Sequence[Job | BadLine]) -> Steps[list[Job | BadLine]]:
+        """Return jobs with their inputs as the app's model, if it has one, reads them."""
+        if self.job_schema is None:
+            return list(jobs)
+        return (yield from read_jobs_inputs(self._connection, jobs))
 
     @property
     def stack_id(self) -> str:
@@ -174,7 +172,8 @@ class Stack:
         """Submit one job and return its handle; raise `AuthRefused`, `AdmissionRefused` or `Refused`.
 
         Who asks is said by a `token`, or by `tenant` and `principal` where this process holds the stack's keys.
-        `fields` are those of a `Job`: `route`, `limits`, `inputs`, `labels`, `job_id`.
+        `fields` are those of a `Job`: `route`, `limits`, `inputs`, `labels`, `job_id`.  `inputs` are read by the app's
+        `job_inputs`, as those of jobs files are.
         """
         return drive(self._submitted(request, {"token": token, "tenant": tenant, "principal": principal}, fields))
 
@@ -188,7 +187,9 @@ class Stack:
     def _submitted(self, request: str | Job, who: dict[str, Any], fields: dict[str, Any]) -> Steps[RunHandle]:
         if self._own is not None:
             self._own.warn_of_changes()
-        job = job_of(request, who, fields)
+        (job,) = yield from self._with_inputs([job_of(request, who, fields)])
+        if isinstance(job, BadLine):
+            raise InvalidInput(job.message.replace("jobs[0]", "job", 1))
         (ticket,) = yield from self._desk.enter([job], None)
         if ticket.run_id:
             return RunHandle(self, ticket.run_id, job.job_id)
@@ -221,7 +222,7 @@ class Stack:
         if self._own is not None:
             self._own.warn_of_changes()
         check_timeout(timeout)
-        given = jobs_of(jobs)
+        given = yield from self._with_inputs(jobs_of(jobs))
         with progress_of(len(given), show=progress) as advance:
             return (yield from Batch(self._desk, given, timeout=timeout, advance=advance).steps())
 

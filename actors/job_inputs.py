@@ -7,7 +7,7 @@ The model reads them, wherever that is: in the process that has the app, or in t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -26,14 +26,23 @@ _MAX_PROBLEM_CHARS = 2_000
 
 
 class Fields(NamedTuple):
-    """The further fields' names, as jobs give them; `any` = a job may have others too, which the model takes."""
+    """The further fields' names, as jobs give them; `any` = a job may have others too, which the model takes.
+
+    `closed` = the model takes no others, and whatever else stands in inputs is its to refuse.
+    """
 
     names: frozenset[str] = frozenset()
     any: bool = False
+    closed: bool = False
 
     def has(self, name: str, of_jobs: frozenset[str]) -> bool:
         """Whether a field is one of these, and none of the jobs' own."""
         return name in self.names or (self.any and name not in of_jobs)
+
+    def parted(self, inputs: Mapping[str, Any], of_jobs: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what of a job's inputs the model reads, and what stays as it is."""
+        read = {name: value for name, value in inputs.items() if self.closed or self.has(name, of_jobs)}
+        return read, {name: value for name, value in inputs.items() if name not in read}
 
 
 class Reading(NamedTuple):
@@ -68,7 +77,8 @@ def fields_of(model: type[BaseModel]) -> Fields:
         aliases = _aliases(field)
         names |= {name} if by_name or not aliases else set()
         names |= aliases if by_alias else set()
-    return Fields(frozenset(names), config.get("extra") == "allow")
+    extra = config.get("extra")
+    return Fields(frozenset(names), any=extra == "allow", closed=extra == "forbid")
 
 
 def _aliases(field: FieldInfo) -> set[str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from airside.actors.job_inputs import NO_INPUTS, JobInputs, inputs_of
-from airside.stack.canonical import as_text, canonical, parse_bounded, write_bounded
+from airside.actors.job_inputs import NO_INPUTS, Fields, JobInputs, inputs_of
+from airside.stack.canonical import as_text, canonical, digest, parse_bounded, write_bounded
 from airside.stack.errors import InvalidInput
 from airside.stack.models import Explained
 from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Limits, Request
@@ -42,6 +42,8 @@ class Job(BaseModel, metaclass=Explained):
     labels: list[str] = []
     limits: dict[str, int] = {}
     inputs: dict[str, Any] = {}
+    _read: tuple[Fields, str] | None = PrivateAttr(default=None)
+    """By a model with which fields its inputs were read, and the digest of what that made of them."""
 
     @model_validator(mode="after")
     def _somebody_asks(self) -> Job:
@@ -49,12 +51,26 @@ class Job(BaseModel, metaclass=Explained):
             raise ValueError("give tenant and principal, or a token")
         return self
 
+    def with_read(self, inputs: dict[str, Any], fields: Fields) -> Job:
+        """Return the job with inputs that an app's model has read; raise `InvalidInput` for what is no JSON."""
+        job = self.model_copy(update={"inputs": inputs})
+        job._read = (fields, digest(canonical(inputs))) if fields != Fields() else None
+        return job
+
+    def is_read_as(self, fields: Fields) -> bool:
+        """Whether its inputs, as they are, were read by a model with these fields."""
+        return self._read is not None and self._read == (fields, digest(self.inputs_written()))
+
+    def inputs_written(self) -> bytes:
+        """Return the inputs as JSON; raise `InvalidInput` naming what is none."""
+        return write_bounded(self.inputs, max_bytes=MAX_REQUEST_BYTES, where="inputs")
+
     def to_request(self) -> Request:
         """Return the request; raise `InvalidInput` naming what of the inputs is no JSON, or the limit that is none."""
         Limits().lowered(self.limits)
         return Request(
             text=self.request,
-            inputs=msgspec.Raw(write_bounded(self.inputs, max_bytes=MAX_REQUEST_BYTES, where="inputs")),
+            inputs=msgspec.Raw(self.inputs_written()),
             route=self.route,
             labels=tuple(self.labels),
             limits=self.limits,
@@ -169,7 +185,7 @@ def _jobs(lines: Iterable[tuple[int, bytes]], inputs: JobInputs) -> Iterator[Job
         if reading.problem:
             yield _bad(each.number, each.job_id, reading.problem)
         else:
-            yield _joined(each, msgspec.json.decode(reading.inputs))
+            yield _joined(each, msgspec.json.decode(reading.inputs), inputs.fields)
 
 
 def _split(data: bytes, number: int, inputs: JobInputs) -> _Line | BadLine:
@@ -179,26 +195,26 @@ def _split(data: bytes, number: int, inputs: JobInputs) -> _Line | BadLine:
         if not isinstance(raw, dict):
             raise InvalidInput(f"line {number}: a job is an object, not {type(raw).__name__}")
         job_id = str(raw.get("job_id") or job_id)[:256]
-        inside = raw.get("inputs")  # the same fields given there are the same fields
-        given = {**inside, **raw} if isinstance(inside, dict) else raw
-        for name in inside if isinstance(inside, dict) else ():
-            if name in raw and inputs.fields.has(name, OWN_FIELDS):
-                raise InvalidInput(f"line {number}: the field {name!r:.60} is given twice: in inputs and beside it")
-        further = {name: value for name, value in given.items() if inputs.fields.has(name, OWN_FIELDS)}
+        further = {name: value for name, value in raw.items() if inputs.fields.has(name, OWN_FIELDS)}
         own = {name: value for name, value in raw.items() if name not in further}
-        if isinstance(inside, dict):
-            own["inputs"] = {name: value for name, value in inside.items() if name not in further}
+        inside = raw.get("inputs")
+        if isinstance(inside, dict):  # the same fields given there are the same fields
+            within, own["inputs"] = inputs.fields.parted(inside, OWN_FIELDS)
+            twice = next((name for name in within if name in further), None)
+            if twice is not None:
+                raise InvalidInput(f"line {number}: the field {twice!r:.60} is given twice: in inputs and beside it")
+            further |= within
         return _Line(number, job_id, {"job_id": job_id, **own}, canonical(further))
     except InvalidInput as error:
         return _bad(number, job_id, error.message)
 
 
-def _joined(line: _Line, further: dict[str, Any]) -> Job | BadLine:
+def _joined(line: _Line, further: dict[str, Any], fields: Fields) -> Job | BadLine:
     try:
         job = Job.model_validate(line.own)
     except ValidationError as error:
         return _bad(line.number, line.job_id, "; ".join(explain(error, "job")))
-    return job.model_copy(update={"inputs": {**job.inputs, **further}})
+    return job.with_read({**job.inputs, **further}, fields)
 
 
 def _bad(number: int, job_id: str, problem: str) -> BadLine:

@@ -35,7 +35,9 @@ from airside.actors.intake import Intake
 from airside.actors.job_inputs import JobInputs, Reading, fields_of, read_inputs, schema_of
 from airside.actors.jobs import OWN_FIELDS, BadLine, Job, parse_job, parse_lines
 from airside.actors.layer import LayerConfig
+from airside.actors.reading import read_jobs_inputs
 from airside.actors.settings import Settings
+from airside.actors.steps import Steps, drive
 from airside.actors.watched import WatchedLayer
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import RunId
@@ -386,3 +388,82 @@ def test_a_line_alone_is_read_as_in_a_file() -> None:
     """`parse_job` and `parse_lines` are one parser."""
     line = json.dumps({**OWN, "day": "2026-01-31"}).encode()
     assert parse_job(line, 1, Strict) == next(parse_lines([line], Strict))
+
+
+class Stacked:
+    """A connection to a stack whose app has this model; it counts the calls."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.intake = Intake(LayerConfig(Settings(), Path("unused")), model)
+        self.called: list[str] = []
+
+    def call(self, layer: str, method: str, *args: Any, within_s: float | None = None) -> Steps[Any]:
+        """Call the intake."""
+        assert layer == "intake"
+        self.called.append(method)
+        return asyncio.run(getattr(self.intake, method)(*args))
+        yield
+
+    def read(self, *jobs: Job | BadLine) -> list[Job | BadLine]:
+        """Return what becomes of jobs that a program submits."""
+        return drive(read_jobs_inputs(self, jobs))  # type: ignore[arg-type]
+
+
+@given(st.lists(st.dictionaries(names, values, max_size=6), max_size=3), st.sampled_from([Everything, Strict, Open]))
+def test_what_a_program_submits_comes_to_the_same_as_a_line(
+    given: list[dict[str, Any]], model: type[BaseModel]
+) -> None:
+    """The same inputs, or the same words; and no model reads what one has read."""
+    lines = [json.dumps(OWN | {"inputs": inputs}).encode() for inputs in given]
+    expected = list(parse_lines(lines, model))
+    stack = Stacked(model)
+    found = stack.read(*(Job(**OWN, inputs=inputs) for inputs in given))
+    for here, there in zip(expected, found, strict=True):
+        assert type(here) is type(there)
+        if isinstance(here, Job) and isinstance(there, Job):
+            assert here.inputs == there.inputs
+        elif isinstance(here, BadLine) and isinstance(there, BadLine) and ": inputs: " in there.message:
+            assert here.message.split(": ", 1)[1] == there.message.split(": inputs: ", 1)[1]
+    stack.called.clear()
+    assert stack.read(*expected) == expected and stack.read(*found) == found and "read" not in stack.called
+
+
+def test_inputs_that_are_other_than_what_was_read_are_read_again() -> None:
+    """Whichever model read them, and whatever became of the job since."""
+    (job,) = Stacked(Strict).read(Job(**OWN, inputs={"day": "2026-01-31"}))
+    assert isinstance(job, Job) and job.inputs == {"day": "2026-01-31", "pair": [1, "a"]}
+    again = cloudpickle.loads(cloudpickle.dumps(job))
+    stack = Stacked(Strict)
+    assert stack.read(again) == [job] and stack.called == ["fields"]
+    changed = job.model_copy(update={"inputs": {"day": 5}})
+    job.inputs["pair"] = 7
+    for wrong in stack.read(changed, job):
+        assert isinstance(wrong, BadLine)
+    (other,) = Stacked(Everything).read(again)
+    assert isinstance(other, BadLine) and "jobs[0]: inputs: when: required, and not there" in other.message
+
+
+def test_a_job_whose_inputs_are_wrong_harms_no_other_and_bad_lines_stay() -> None:
+    """Each has its place; what is no JSON is said as ever."""
+    bad = BadLine(line=3, job_id="b", message="line 3: no")
+    found = Stacked(Strict).read(
+        bad,
+        Job(**OWN, inputs={"day": "2026-01-31"}),
+        Job(**OWN, job_id="j", inputs={"day": "2026-01-31", "colour": "red"}),
+        Job(**OWN, inputs={"day": float("nan")}),
+        Job(**OWN),
+    )
+    assert found[0] is bad and isinstance(found[1], Job)
+    assert [each.message for each in found[2:] if isinstance(each, BadLine)] == [
+        "jobs[2]: inputs: colour: unknown field",
+        "jobs[3]: inputs.day: nan is not a finite number",
+        "jobs[4]: inputs: day: required, and not there",
+    ]
+
+
+def test_jobs_of_a_program_are_read_a_few_at_a_time() -> None:
+    """A batch of any length is not sent as one call."""
+    stack = Stacked(Open)
+    found = stack.read(*(Job(**OWN, inputs={"n": i}) for i in range(450)))
+    assert [each.inputs for each in found if isinstance(each, Job)] == [{"kind": "a", "n": i} for i in range(450)]
+    assert stack.called == ["fields", "read", "read", "read"]

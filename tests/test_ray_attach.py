@@ -86,6 +86,31 @@ print(json.dumps([job.model_dump_json() for job in jobs]))
     assert "an action names its tool" in there[2] and '"args":{}' in there[1]
 
 
+def test_what_a_program_submits_is_read_by_the_apps_model_too(owner: Owner) -> None:
+    """By every way of submitting: what is wrong is said, and nothing of it is submitted."""
+    body = """
+import asyncio
+from airside.stack.errors import Misuse
+who = {"tenant": "acme", "principal": "ana"}
+wrong = {"actions": [{"args": {}}]}
+before = len(stack.runs(limit=1000))
+said = []
+for submit_one in (stack.submit, lambda *a, **k: asyncio.run(stack.asubmit(*a, **k))):
+    try:
+        submit_one("r", inputs=wrong, **who)
+    except Misuse as error:
+        said.append(error.message)
+batch = [airside.Job(request="r", inputs=wrong, **who), {"request": "r", "inputs": {"colour": "red"}, **who}]
+said += [result.detail for result in stack.map(batch, progress=False)]
+right = stack.submit("r", inputs={"actions": [{"tool": "look", "args": {"topic": "t"}}]}, **who).result(timeout=60)
+print(json.dumps([said, right.ok, len(stack.runs(limit=1000)) - before]))
+"""
+    said, right, runs = answer(client(owner, body))
+    assert [text.split(": ", 1)[0] for text in said] == ["job", "job", "jobs[0]", "jobs[1]"]
+    assert all("an action names its tool" in text for text in said[:3]) and "colour: unknown field" in said[3]
+    assert right and runs == 1
+
+
 def test_what_a_killed_client_submitted_goes_on_and_another_gets_its_results(owner: Owner) -> None:
     body = """
 calls = [[call("note", text=f"orphan {i}-{j}", pace_ms=100) for j in range(3)] for i in range(4)]

@@ -46,6 +46,7 @@ class JobInputs(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     actions: list[dict[str, Any]] = []
+    answer: str = ""
 
     @field_validator("actions")
     @classmethod
