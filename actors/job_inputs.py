@@ -19,7 +19,7 @@ from airside.stack.canonical import parse_bounded, write_bounded
 from airside.stack.errors import InvalidConfig, InvalidInput, plain, text_of
 from airside.stack.schemas import read_schema
 from airside.stack.values import MAX_REQUEST_BYTES
-from airside.stack.yaml_source import explain
+from airside.stack.yaml_source import explain_fields
 from airside.tools.signature import ZonelessTimes
 
 _MAX_PROBLEM_CHARS = 2_000
@@ -101,7 +101,7 @@ def _read(model: type[BaseModel], data: bytes) -> Reading:
         (read,) = _writer(model).dump_python([model.model_validate_json(data)], mode="json")
         return Reading(write_bounded(read, max_bytes=MAX_REQUEST_BYTES, where="inputs"))
     except ValidationError as error:
-        problem = "; ".join(explain(error, "job"))
+        problem = "; ".join(explain_fields(error, "job", fields_of(model).names))
     except InvalidInput as error:
         problem = error.message
     except BaseException as error:  # a validator's own, an exit too: only `ValueError` and its like are the model's

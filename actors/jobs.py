@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from airside.actors.job_inputs import NO_INPUTS, Fields, JobInputs, inputs_of
+from airside.actors.job_inputs import NO_INPUTS, Fields, JobInputs, Reading, inputs_of
 from airside.stack.canonical import as_text, canonical, digest, parse_bounded, write_bounded
 from airside.stack.errors import InvalidInput
+from airside.stack.labels import check_label
 from airside.stack.models import Explained
 from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Limits, Request
-from airside.stack.yaml_source import explain, explain_fields
+from airside.stack.yaml_source import explain_fields
 
 MAX_LINE_BYTES = MAX_REQUEST_BYTES
 
@@ -45,6 +46,25 @@ class Job(BaseModel, metaclass=Explained):
     _read: tuple[Fields, str] | None = PrivateAttr(default=None)
     """By a model with which fields its inputs were read, and the digest of what that made of them."""
 
+    @field_validator("limits")
+    @classmethod
+    def _limits_are_limits(cls, limits: dict[str, int]) -> dict[str, int]:
+        try:
+            Limits().lowered(limits)
+        except InvalidInput as error:
+            raise ValueError(error.message.removeprefix("limits: ")) from None
+        return limits
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_labels(cls, labels: list[str]) -> list[str]:
+        try:
+            for label in labels:
+                check_label(label)
+        except InvalidInput as error:
+            raise ValueError(error.message) from None
+        return labels
+
     @model_validator(mode="after")
     def _somebody_asks(self) -> Job:
         if not self.token and not (self.tenant and self.principal):
@@ -66,8 +86,7 @@ class Job(BaseModel, metaclass=Explained):
         return write_bounded(self.inputs, max_bytes=MAX_REQUEST_BYTES, where="inputs")
 
     def to_request(self) -> Request:
-        """Return the request; raise `InvalidInput` naming what of the inputs is no JSON, or the limit that is none."""
-        Limits().lowered(self.limits)
+        """Return the request; raise `InvalidInput` naming what of the inputs is no JSON."""
         return Request(
             text=self.request,
             inputs=msgspec.Raw(self.inputs_written()),
@@ -144,7 +163,7 @@ def check_timeout(timeout: float | None) -> None:
 
 
 def _explained(error: ValidationError) -> str:
-    return "; ".join(as_text(line) for line in explain_fields(error, Job))
+    return "; ".join(as_text(line) for line in explain_fields(error, "job", OWN_FIELDS))
 
 
 Inputs = type[BaseModel] | JobInputs | None
@@ -181,11 +200,7 @@ def _jobs(lines: Iterable[tuple[int, bytes]], inputs: JobInputs) -> Iterator[Job
         if isinstance(each, BadLine):
             yield each
             continue
-        reading = next(readings)
-        if reading.problem:
-            yield _bad(each.number, each.job_id, reading.problem)
-        else:
-            yield _joined(each, msgspec.json.decode(reading.inputs), inputs.fields)
+        yield _joined(each, next(readings), inputs.fields)
 
 
 def _split(data: bytes, number: int, inputs: JobInputs) -> _Line | BadLine:
@@ -209,12 +224,18 @@ def _split(data: bytes, number: int, inputs: JobInputs) -> _Line | BadLine:
         return _bad(number, job_id, error.message)
 
 
-def _joined(line: _Line, further: dict[str, Any], fields: Fields) -> Job | BadLine:
+def _joined(line: _Line, reading: Reading, fields: Fields) -> Job | BadLine:
+    """Return the job of a line; of one that is none all that is wrong is said, a name that is misspelt too."""
+    problems = [reading.problem] if reading.problem else []
+    job = None
     try:
         job = Job.model_validate(line.own)
     except ValidationError as error:
-        return _bad(line.number, line.job_id, "; ".join(explain(error, "job")))
-    return job.with_read({**job.inputs, **further}, fields)
+        others = msgspec.json.decode(line.further)
+        problems += explain_fields(error, "job", OWN_FIELDS | fields.names, others)
+    if job is None or problems:
+        return _bad(line.number, line.job_id, as_text("; ".join(problems)))
+    return job.with_read({**job.inputs, **msgspec.json.decode(reading.inputs)}, fields)
 
 
 def _bad(number: int, job_id: str, problem: str) -> BadLine:
@@ -232,8 +253,9 @@ def read_jobs(path: Path, inputs: Inputs = None) -> Iterator[Job | BadLine]:
 
 
 def parse_lines(lines: Iterable[bytes], inputs: Inputs = None) -> Iterator[Job | BadLine]:
-    """Parse lines, numbered from 1."""
+    """Parse lines, numbered from 1; one with the `job_id` of another is a bad one."""
     reader = _reader(inputs)
+    seen: dict[str, int] = {}
     some: list[tuple[int, bytes]] = []
     for number, line in enumerate(lines, 1):
         if number == 1:
@@ -241,6 +263,21 @@ def parse_lines(lines: Iterable[bytes], inputs: Inputs = None) -> Iterator[Job |
         if line.strip():
             some.append((number, line.strip()))
         if len(some) >= _LINES or sum(len(data) for _, data in some) > _BYTES:
-            yield from _jobs(some, reader)
+            yield from _only_once(some, _jobs(some, reader), seen)
             some = []
-    yield from _jobs(some, reader)
+    yield from _only_once(some, _jobs(some, reader), seen)
+
+
+def _only_once(
+    lines: Iterable[tuple[int, bytes]], jobs: Iterable[Job | BadLine], seen: dict[str, int]
+) -> Iterator[Job | BadLine]:
+    """Yield what lines are, but for one whose job another line is already; `seen` are those, and their lines.
+
+    Results are told apart by it, and a line that stands twice is not meant to happen twice.
+    """
+    for (number, _), job in zip(lines, jobs, strict=True):
+        if isinstance(job, Job) and seen.setdefault(job.job_id, number) != number:
+            first = seen[job.job_id]
+            yield _bad(number, job.job_id, f"job_id: {job.job_id!r:.80} is that of line {first}: give each its own")
+        else:
+            yield job

@@ -166,7 +166,9 @@ def _settings(options: dict[str, Any]) -> Settings:
     try:
         return Settings(**options)
     except ValidationError as error:
-        raise InvalidConfig("settings: " + "; ".join(explain_fields(error, Settings))) from None
+        raise InvalidConfig(
+            "settings: " + "; ".join(explain_fields(error, "Settings", Settings.model_fields))
+        ) from None
 
 
 def _whose(stack: str) -> Whose | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, dataclass_transform
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from airside.stack.calling import wrong_call
+from airside.stack.calling import close_names, wrong_call
 from airside.stack.errors import InvalidInput, WrongCall
 from airside.stack.ids import PrincipalId, RequestId, TenantId
 from airside.stack.reasons import ReasonCode
@@ -144,7 +144,13 @@ class Limits(Spoken, metaclass=_CheckedMeta):
         """
         for name, amount in named.items():
             if name not in self.__struct_fields__:
-                raise InvalidInput(f"limits: there is no limit {name!r:.60}")
+                near = close_names(name, self.__struct_fields__, alike=0.7)
+                hint = (
+                    f" (do you mean {' or '.join(near)}?)"
+                    if near
+                    else f"; there are {', '.join(self.__struct_fields__)}"
+                )
+                raise InvalidInput(f"limits: there is no limit {name!r:.60}{hint}")
             if amount < 0 or type(amount) is not int:
                 raise InvalidInput(f"limits.{name}: {amount!r:.40} is not a whole number of at least 0")
         most = msgspec.structs.replace(self, max_rejections=self.rejections)

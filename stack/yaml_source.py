@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -39,6 +39,8 @@ _BREAKS = re.compile("[\u0085\u2028\u2029]")
 """Line breaks for YAML 1.1 and for this parser, but not for whoever reads the file: a comment would end there."""
 
 _MAX_PROBLEMS = 10
+_ALIKE = 0.7
+"""How alike a name that may be meant is: more than in a call, where all names are said beside it."""
 
 
 class _Problem(yaml.YAMLError):
@@ -151,20 +153,32 @@ def explain(error: ValidationError, whole: str) -> list[str]:
     ]
 
 
-def explain_fields(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return one sentence a problem with a model's fields; of a field that does not exist, what may be meant."""
-    sentences = explain(error, model.__name__)
-    problems = error.errors(include_url=False)
+def explain_fields(error: ValidationError, whole: str, names: Iterable[str], others: Iterable[str] = ()) -> list[str]:
+    """Return one sentence a problem with fields (or `whole`).
+
+    Of a field that does not exist it says which of `names` may be meant, of one that is missing which of the `others`,
+    that are there as well, may be meant for it.
+    """
+    known, more = list(names), list(others)
     return [
-        sentence
-        + (name_hint(str(problem["loc"][0]), model.model_fields) if problem["type"] == "extra_forbidden" else "")
-        for sentence, problem in zip(sentences, problems, strict=True)
+        sentence + _hint(problem, known, more)
+        for sentence, problem in zip(explain(error, whole), error.errors(include_url=False), strict=True)
     ]
+
+
+def _hint(problem: Mapping[str, Any], names: list[str], others: list[str]) -> str:
+    if len(problem["loc"]) != 1:
+        return ""
+    name = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        return name_hint(name, names)
+    near = close_names(name, others, alike=_ALIKE) if problem["type"] == "missing" else []
+    return f" (is {near[0]} meant for it?)" if near else ""
 
 
 def name_hint(name: str, names: Iterable[str]) -> str:
     """Return what may be meant by a name that does not exist, as the end of a sentence."""
-    near = close_names(name, names, alike=0.7)  # more than in a call, where all names are said beside it
+    near = close_names(name, names, alike=_ALIKE)
     return f" (do you mean {' or '.join(near)}?)" if near else f"; there are {', '.join(sorted(names))}"
 
 

@@ -31,6 +31,7 @@ from pydantic import (
 from ray import cloudpickle
 from typing_extensions import TypedDict
 
+from airside.actors import jobs
 from airside.actors.intake import Intake
 from airside.actors.job_inputs import JobInputs, Reading, fields_of, read_inputs, schema_of
 from airside.actors.jobs import OWN_FIELDS, BadLine, Job, parse_job, parse_lines
@@ -39,7 +40,7 @@ from airside.actors.reading import read_jobs_inputs
 from airside.actors.settings import Settings
 from airside.actors.steps import Steps, drive
 from airside.actors.watched import WatchedLayer
-from airside.stack.errors import InvalidConfig
+from airside.stack.errors import InvalidConfig, WrongCall
 from airside.stack.ids import RunId
 
 OWN = {"request": "r", "tenant": "t", "principal": "p"}
@@ -226,6 +227,63 @@ def test_one_bad_line_harms_no_other() -> None:
     found = both(Strict, {"day": "2026-01-31"}, {"day": 1}, {"day": "2026-02-01", "labels": 5}, {"day": "2026-02-02"})
     assert [type(each) for each in found] == [Job, BadLine, BadLine, Job]
     assert [each.line for each in found if isinstance(each, BadLine)] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("model", "line", "says"),
+    [
+        (
+            Everything,
+            {"orderId": "o-1", "wehn": "soon"},
+            ["when: required, and not", "wehn: unknown", "(do you mean when?)"],
+        ),
+        (Everything, {"principle": "p"}, ["when: required", "principle: unknown field (do you mean principal"]),
+        (Strict, {"dya": 1}, ["day: required", "dya: unknown field"]),
+        (Strict, {"inputs": {"dya": 1}}, ["day: required", "dya: unknown field"]),
+        (Strict, {"day": 5, "labels": 5}, ["day: Input should be", "labels: "]),
+        (Open, {"request": None, "requst": "r"}, ["request: required, and not there (is requst meant for it?)"]),
+        (Open, {"kind": "c", "limits": {"max_stepz": 5}}, ["kind: ", "no limit 'max_stepz' (do you mean max_steps?)"]),
+        (Open, {"labels": ["untrused"]}, ["labels: ", "is nearly 'untrusted'"]),
+    ],
+)
+def test_all_that_is_wrong_with_a_line_is_said(model: type[BaseModel], line: dict[str, Any], says: list[str]) -> None:
+    """A name that is misspelt is said beside the field that is missing for it."""
+    given = {name: value for name, value in (OWN | line).items() if value is not None}
+    (found,) = parse_lines([json.dumps(given).encode()], model)
+    assert isinstance(found, BadLine)
+    assert all(said in found.message for said in says), found.message
+
+
+@given(st.lists(st.sampled_from(["a", "b", "line-2", "line-3", ""]), max_size=6), st.sampled_from([1, 200]))
+def test_no_two_lines_are_one_job(job_ids: list[str], at_once: int) -> None:
+    """Later ones are bad lines that name the first, however many are read at once; what is no job harms none."""
+    lines = [json.dumps(OWN | ({"job_id": job_id} if job_id else {})).encode() for job_id in job_ids]
+    wrong = json.dumps({"job_id": "a"}).encode()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jobs, "_LINES", at_once)
+        _, *found = parse_lines([wrong, *lines])
+    first: dict[str, int] = {}
+    for number, (job_id, each) in enumerate(zip(job_ids, found, strict=True), 2):
+        name = job_id or f"line-{number}"
+        if first.setdefault(name, number) == number:
+            assert isinstance(each, Job) and each.job_id == name
+        else:
+            said = f"line {number}: job_id: {name!r} is that of line {first[name]}: give each its own"
+            assert isinstance(each, BadLine) and each.message == said and each.job_id == name
+
+
+def test_a_job_says_when_it_is_made_what_it_can_never_have() -> None:
+    """A limit that there is not, an amount that is none, a label that nobody can give."""
+    for fields, says in [
+        ({"limits": {"max_stepz": 5}}, r"limits: .*no limit 'max_stepz' \(do you mean max_steps\?\)"),
+        ({"limits": {"colour": 5}}, "no limit 'colour'; there are max_steps, "),
+        ({"limits": {"max_steps": -1}}, "not a whole number of at least 0"),
+        ({"limits": {"max_steps": True}}, "limits.max_steps: "),
+        ({"labels": ["untrused"]}, "is nearly 'untrusted'"),
+        ({"labels": ["a\nb!"]}, "a label is 1 to"),
+    ]:
+        with pytest.raises(WrongCall, match=says):
+            Job(**OWN, **fields)
 
 
 def test_many_lines_are_read_a_few_at_a_time() -> None:
@@ -455,7 +513,7 @@ def test_a_job_whose_inputs_are_wrong_harms_no_other_and_bad_lines_stay() -> Non
     )
     assert found[0] is bad and isinstance(found[1], Job)
     assert [each.message for each in found[2:] if isinstance(each, BadLine)] == [
-        "jobs[2]: inputs: colour: unknown field",
+        "jobs[2]: inputs: colour: unknown field; there are day, pair",
         "jobs[3]: inputs.day: nan is not a finite number",
         "jobs[4]: inputs: day: required, and not there",
     ]
