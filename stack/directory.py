@@ -7,13 +7,15 @@ as `open_roles` and `open_scopes` go.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from airside.stack.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
+from airside.stack.calling import close_names
 from airside.stack.deadlines import Deadlines
 from airside.stack.errors import InvalidConfig, InvalidId
 from airside.stack.ids import SYSTEM_TENANT, parse_principal, parse_tenant
@@ -21,6 +23,7 @@ from airside.stack.labels import tidy_label
 from airside.stack.ledger import UNIT, Cap, Per
 from airside.stack.models import Explained
 from airside.stack.public_keys import public_key
+from airside.stack.sentences import name_hint, wrong_at
 from airside.stack.values import CLEARANCES, Clearance, Limits
 from airside.stack.yaml_source import Lines, read_yaml
 
@@ -28,22 +31,63 @@ LOCAL_KEY_ID = "local"
 """The key id of the stack's own issuer, whose private key lies in its state directory."""
 
 
+_BOUND = re.compile(r"([<>]=) ([0-9]+)")
+
+
 class _Closed(BaseModel, metaclass=Explained):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def _limits(value: Any) -> Any:
-    unknown = ["not a mapping"]
-    if isinstance(value, dict):
-        unknown = sorted(str(name) for name in value if name not in Limits.__struct_fields__)
-    if unknown:
-        raise ValueError(f"unknown limits: {', '.join(unknown)}")
-    try:
-        msgspec.convert(value, Limits)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
+def _limits(value: dict[str, int]) -> dict[str, int]:
+    for name, amount in value.items():
+        if name not in Limits.__struct_fields__:
+            raise wrong_at((name,), f"there is no such limit{name_hint(name, Limits.__struct_fields__)}")
+        try:
+            msgspec.convert({name: amount}, Limits)
+        except msgspec.ValidationError as error:
+            bound = _BOUND.search(str(error))
+            most = {">=": "at least", "<=": "at most"}[bound[1]] + f" {int(bound[2]):,}" if bound else "another amount"
+            raise wrong_at((name,), f"{most} is needed") from None
     return value
 
+
+def _api_key(digest: str) -> str:
+    if re.fullmatch("sha256:[0-9a-f]{64}", digest) is None:
+        raise ValueError("not the digest of a key: write sha256: and what `printf %s KEY | sha256sum` prints")
+    return digest
+
+
+def _unit(unit: str) -> str:
+    if re.fullmatch(UNIT, unit) is None:
+        units = "cost_microusd, tokens, steps, tool_calls, wall_ms, or tool:NAME for the calls of one tool"
+        raise ValueError(f"there is no such unit{_near(unit)}: write {units}")
+    return unit
+
+
+def _near(unit: str) -> str:
+    near = close_names(unit, ("cost_microusd", "tokens", "steps", "tool_calls", "wall_ms"), alike=0.5)
+    return f" (do you mean {' or '.join(near)}?)" if near else ""
+
+
+def _tenant(name: str) -> str:
+    try:
+        if parse_tenant(name) == SYSTEM_TENANT:
+            raise ValueError("that is the stack's own name: call the tenant something else")
+    except InvalidId as error:
+        raise ValueError(error.message) from None
+    return name
+
+
+def _principal(name: str) -> str:
+    try:
+        parse_principal(name)
+    except InvalidId as error:
+        raise ValueError(error.message) from None
+    return name
+
+
+TenantName = Annotated[str, AfterValidator(_tenant)]
+PrincipalName = Annotated[str, AfterValidator(_principal)]
 
 LimitFields = dict[str, int]
 """Any of the fields of `Limits`."""
@@ -60,9 +104,9 @@ class Principal(_Closed):
     clearance: Clearance = "internal"
     attributes: dict[str, list[str]] = {}
     limits: LimitFields = {}
-    api_keys: list[Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]] = []
+    api_keys: list[Annotated[str, AfterValidator(_api_key)]] = []
 
-    check_limits = field_validator("limits", mode="before")(_limits)
+    check_limits = field_validator("limits")(_limits)
 
 
 class Budget(_Closed):
@@ -72,7 +116,7 @@ class Budget(_Closed):
     tool) or `wall_ms` (milliseconds that decisions and calls take).
     """
 
-    unit: Annotated[str, Field(pattern=f"^({UNIT})$")]
+    unit: Annotated[str, AfterValidator(_unit)]
     limit: Annotated[int, Field(ge=0, le=2**53)]
     per: Per = "ever"
 
@@ -99,9 +143,9 @@ class Tenant(_Closed):
     open: bool = False
     open_roles: list[str] = []
     open_scopes: list[str] = []
-    principals: dict[str, Principal] = {}
+    principals: dict[PrincipalName, Principal] = {}
 
-    check_limits = field_validator("limits", mode="before")(_limits)
+    check_limits = field_validator("limits")(_limits)
 
     @model_validator(mode="after")
     def _is_open_where_it_says_so(self) -> Tenant:
@@ -154,20 +198,7 @@ class Directory(_Closed):
     deadline_s: DeadlineSeconds = None
     """The deadline of every tenant's runs; a tenant's own can only be shorter."""
 
-    tenants: Annotated[dict[str, Tenant], Field(min_length=1)]
-
-    @field_validator("tenants")
-    @classmethod
-    def _ids_are_ids(cls, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
-        try:
-            for name, tenant in tenants.items():
-                if parse_tenant(name) == SYSTEM_TENANT:
-                    raise InvalidId(f"{name!r} is the stack's own name: call the tenant something else")
-                for principal in tenant.principals:
-                    parse_principal(principal)
-        except InvalidId as error:
-            raise ValueError(error.message) from None
-        return tenants
+    tenants: Annotated[dict[TenantName, Tenant], Field(min_length=1)]
 
     @field_validator("keys")
     @classmethod
@@ -175,10 +206,11 @@ class Directory(_Closed):
         seen: dict[bytes, str] = {}
         for kid, key in keys.items():
             if tidy_label(kid) == LOCAL_KEY_ID:
-                raise ValueError(f"{kid!r} is the id of the stack's own key: call this one something else")
+                raise wrong_at((kid,), "that is the id of the stack's own key: call this one something else")
             raw = public_key(key.public_pem).public_bytes_raw()
             if raw in seen:
-                raise ValueError(f"{kid!r} and {seen[raw]!r} are the same key: what one may sign the other may")
+                text = f"that is the same key as {seen[raw]!r}, and what one may sign the other may: leave one out"
+                raise wrong_at((kid,), text)
             seen[raw] = kid
         return keys
 
@@ -187,12 +219,11 @@ class Directory(_Closed):
         holders: dict[str, str] = {}
         for name, tenant in self.tenants.items():
             for principal, who in tenant.principals.items():
-                for digest in who.api_keys:
+                for index, digest in enumerate(who.api_keys):
                     holder = f"{principal} of {name}"
                     if holders.setdefault(digest, holder) != holder:
-                        raise ValueError(
-                            f"one API key of two principals: {holders[digest]} and {holder}: {digest:.20}..."
-                        )
+                        text = f"one API key of two principals: {holders[digest]} and {holder}: {digest:.20}..."
+                        raise wrong_at(("tenants", name, "principals", principal, "api_keys", index), text)
         return self
 
     def metered(self, units: frozenset[str]) -> frozenset[str]:

@@ -18,8 +18,8 @@ from airside.stack.names import matcher
 from airside.stack.policy import ArgumentTest, Bundle, OriginTest, Rule, When, may_match
 from airside.stack.possible import names, places_at, problem_with
 from airside.stack.resources import ResolverTerms
+from airside.stack.sentences import Location, name_hint
 from airside.stack.toolspec import ToolSpec
-from airside.stack.yaml_source import Location, name_hint
 
 _MAX_PROBLEMS = 10
 _MAX_HINT = 300

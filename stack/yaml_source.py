@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -22,11 +23,11 @@ from yaml.reader import Reader
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
-from airside.stack.calling import close_names
 from airside.stack.errors import InvalidConfig
+from airside.stack.sentences import Location, hint, names_at, place_of, sentence
+from airside.stack.yaml_problems import explain_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
-Location = tuple[int | str, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _NULL = re.compile(r"null|Null|NULL|~|")
@@ -39,8 +40,6 @@ _BREAKS = re.compile("[\u0085\u2028\u2029]")
 """Line breaks for YAML 1.1 and for this parser, but not for whoever reads the file: a comment would end there."""
 
 _MAX_PROBLEMS = 10
-_ALIKE = 0.7
-"""How alike a name that may be meant is: more than in a call, where all names are said beside it."""
 
 
 class _Problem(yaml.YAMLError):
@@ -125,9 +124,8 @@ def read_yaml(source: str | Path, model: type[Model], *, name: str) -> tuple[Mod
         root = _CoreLoader(text).get_single_node()
         data = None if root is None else _value(root, "")
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InvalidConfig(f"{where}{line}: {getattr(error, 'problem', None) or error}") from None
+        line, said = explain_yaml(error, text)
+        raise InvalidConfig(f"{where}:{line}: {said}" if line else f"{where}: {said}") from None
     except (Exception, RecursionError) as error:
         # Absurd nesting breaks the YAML library in ways of its own.
         raise InvalidConfig(f"{where}: not plain YAML: {type(error).__name__}: {error}") from None
@@ -139,18 +137,12 @@ def read_yaml(source: str | Path, model: type[Model], *, name: str) -> tuple[Mod
     try:
         return model.model_validate(data), lines
     except ValidationError as error:
-        places = [lines.at(e["loc"]) for e in error.errors(include_url=False)]
-        problems = [f"{place}: {text}" for place, text in zip(places, explain(error, "document"), strict=True)]
-        raise InvalidConfig("\n".join(problems[:_MAX_PROBLEMS])) from None
+        raise InvalidConfig("\n".join(islice(_explained(error, model, lines), _MAX_PROBLEMS))) from None
 
 
 def explain(error: ValidationError, whole: str) -> list[str]:
     """Return one sentence a problem: the field (or `whole`), and what is wrong with it."""
-    texts = {"extra_forbidden": "unknown field", "missing": "required, and not there"}
-    return [
-        f"{'.'.join(map(str, e['loc'])) or whole}: {texts.get(e['type'], e['msg'])}"
-        for e in error.errors(include_url=False)
-    ]
+    return [f"{place_of(e['loc']) or whole}: {sentence(e)}" for e in error.errors(include_url=False)]
 
 
 def explain_fields(error: ValidationError, whole: str, names: Iterable[str], others: Iterable[str] = ()) -> list[str]:
@@ -161,25 +153,16 @@ def explain_fields(error: ValidationError, whole: str, names: Iterable[str], oth
     """
     known, more = list(names), list(others)
     return [
-        sentence + _hint(problem, known, more)
-        for sentence, problem in zip(explain(error, whole), error.errors(include_url=False), strict=True)
+        said + (hint(problem, known, more) if len(problem["loc"]) == 1 else "")
+        for said, problem in zip(explain(error, whole), error.errors(include_url=False), strict=True)
     ]
 
 
-def _hint(problem: Mapping[str, Any], names: list[str], others: list[str]) -> str:
-    if len(problem["loc"]) != 1:
-        return ""
-    name = str(problem["loc"][0])
-    if problem["type"] == "extra_forbidden":
-        return name_hint(name, names)
-    near = close_names(name, others, alike=_ALIKE) if problem["type"] == "missing" else []
-    return f" (is {near[0]} meant for it?)" if near else ""
-
-
-def name_hint(name: str, names: Iterable[str]) -> str:
-    """Return what may be meant by a name that does not exist, as the end of a sentence."""
-    near = close_names(name, names, alike=_ALIKE)
-    return f" (do you mean {' or '.join(near)}?)" if near else f"; there are {', '.join(sorted(names))}"
+def _explained(error: ValidationError, model: type[BaseModel], lines: Lines) -> Iterator[str]:
+    """Yield a sentence a problem of a document: its line, its key, what is wrong, and which name may be meant."""
+    for said, problem in zip(explain(error, "document"), error.errors(include_url=False), strict=True):
+        place = problem["loc"]
+        yield f"{lines.at(place)}: {said}" + (hint(problem, names_at(model, place)) if place else "")
 
 
 def _text(source: str | Path, where: str) -> str:

@@ -109,7 +109,7 @@ APP = airside.App(agents={}, tools=[], policy="", directory="")
             lambda: airside.Job(request="r", tenant="t", principal="p", imputs={}),
             r"^Job: imputs: unknown field \(do you mean inputs.*there are request, tenant, .*write Job\(request=",
         ),
-        (lambda: airside.Job(request=5, tenant="t", principal="p"), r"^Job: request: Input should be a valid string"),
+        (lambda: airside.Job(request=5, tenant="t", principal="p"), r"^Job: request: text is needed, not a number"),
         (lambda: airside.Job(request="r"), "give tenant and principal, or a token"),
         (lambda: airside.Limits(max_step=3), r"do you mean max_steps\?"),
         (lambda: airside.App(agent={}), r"no argument 'agent' \(do you mean agents\?\); tools, policy, directory: req"),

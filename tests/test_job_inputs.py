@@ -159,17 +159,17 @@ def test_fields_are_normalised_by_the_model() -> None:
     [
         (Everything, {"when": "soon", "orderId": "o-1"}, "line 1: when: Input should be a valid datetime"),
         (Everything, {"when": "2026-12-24T18:00:00Z"}, "line 1: orderId: required, and not there"),
-        (Everything, {"when": "2026-12-24T18:00:00Z", "orderId": "1"}, "orderId: String should match pattern"),
-        (Everything, {"when": "2026-12-24T18:00:00Z", "orderId": "o-1", "name": "eve"}, "name: Value error, not her"),
-        (Everything, {"when": "2026-12-24T18:00:00Z", "orderId": "o-1", "count": 10}, "job: Value error, ann has nine"),
+        (Everything, {"when": "2026-12-24T18:00:00Z", "orderId": "1"}, "orderId: the text must have the form ^o-"),
+        (Everything, {"when": "2026-12-24T18:00:00Z", "orderId": "o-1", "name": "eve"}, "name: not her"),
+        (Everything, {"when": "2026-12-24T18:00:00Z", "orderId": "o-1", "count": 10}, "job: ann has nine"),
         (Everything, {"when": "2026-12-24T18:00:00Z", "order_id": "o-1"}, "orderId: required, and not there"),
         (Strict, {"day": 5}, "line 1: day: Input should be a valid date"),
         (Strict, {"day": "2026-01-31", "colour": "red"}, "line 1: colour: unknown field"),
-        (Open, {"kind": "c"}, "kind: Input should be 'a' or 'b'"),
+        (Open, {"kind": "c"}, "kind: it must be 'a' or 'b'"),
         (raising(TypeError("a bug")), {"what": "x"}, "line 1: job_inputs: TypeError: a bug"),
         (raising(SystemExit(3)), {"what": "x"}, "line 1: job_inputs: SystemExit: 3"),
         (raising(Unspeakable()), {"what": "x"}, "its text cannot be had"),
-        (raising(ValueError("x" * 100_000)), {"what": "x"}, "what: Value error, xxx"),
+        (raising(ValueError("x" * 100_000)), {"what": "x"}, "what: xxx"),
     ],
 )
 def test_what_is_wrong_is_said_in_the_same_words(model: type[BaseModel], line: dict[str, Any], says: str) -> None:

@@ -68,11 +68,15 @@ def allows(when: dict[str, Any], **fields: Any) -> bool:
         ("- id: a\n  outcome: deny\n  when:\n    time: {days: [monday]}\n", 6, "days"),
         ("- id: a\n  outcome: deny\n  when: {effect: [reads]}\n", 5, "effect"),
         ("- id: a\n  outcome: deny\n  when: {tool: []}\n", 5, "tool"),
-        ("- id: a\n  outcome: deny\n  when: {tool: pay}\n", 5, "valid list"),
+        ("- id: a\n  outcome: deny\n  when: {tool: pay}\n", 5, "a list is needed"),
         ("- id: a\n  outcome: permit\n", 4, "outcome"),
         ("- id: a b\n  outcome: deny\n", 3, "id"),
         ("- id: a\n  outcome: deny\n  when:\n    remaining: [{unit: money, op: lt, value: 1}]\n", 6, "unit"),
-        ("- id: a\n  outcome: deny\n  when:\n    remaining: [{unit: max_steps, op: lt, value: 1.5}]\n", 6, "integer"),
+        (
+            "- id: a\n  outcome: deny\n  when:\n    remaining: [{unit: max_steps, op: lt, value: 1.5}]\n",
+            6,
+            "whole number",
+        ),
         ("- id: a\n  outcome: deny\n  when:\n    arguments: [{path: n, op: eq}]\n", 6, "either value or identity"),
         ("- id: a\n  outcome: deny\n  when:\n    arguments: [{path: a..b, op: eq, value: 1}]\n", 6, "path"),
         (

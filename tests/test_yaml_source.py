@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from airside.stack.directory import load_directory
 from airside.stack.errors import InvalidConfig
 from airside.stack.yaml_source import load_yaml, read_yaml
 
@@ -170,3 +172,120 @@ def test_lines_tell_where_a_place_stands() -> None:
     assert lines.at(("value", "a", 1, "c")) == "file:4"
     assert lines.at(("value", "a", 0, "nothing")) == "file:3"
     assert lines.at(()) == "file:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("a:\n\tb: 1\n", 2, "b: a tab stands before the text: indent by spaces"),
+        ("a:\n  b: {c: {}\n", 3, "{ of line 2 is open at the end of the file: write } before"),
+        ("a:\n  b: [c, d}\n", 2, "b: [ of line 2 is open at }: write ] before"),
+        ("a:\n   b:\n     c: 1\n    d: 1\n", 4, "d: indented as nothing above it"),
+        ("a: b: c\n", 1, "a: a second `name:` in one line"),
+        ("a: 'b\nc: d\n", 1, "a: the quote that begins here is not closed"),
+        ("a:\n  b: 1\n  c\n", 3, "there is no `: ` after the name: write name: value"),
+        ("a: @b\n", 1, "a: a text that begins with @ stands in quotes"),
+        ("a: 1\n---\nb: 2\n", 2, "one document is read"),
+        ("a: {b: 1, : }\n", 1, "a: there is nothing before :"),
+        ('a: "\\q"\n', 1, "a: no escape is written \\q: write \\\\q, or single quotes"),
+        ("a: 1\nb: \x00\n", 2, "the character U+0000 is not read: write an escape in double quotes"),
+    ],
+)
+def test_what_is_no_yaml_is_said_with_its_line_its_key_and_what_to_do(text: str, line: int, says: str) -> None:
+    """In the words of whoever writes it, not the parser's."""
+    with pytest.raises(InvalidConfig) as caught:
+        load_yaml(text, Anything, name="file")
+    assert caught.value.message.startswith(f"file:{line}: ") and says in caught.value.message
+
+
+class Inner(BaseModel):
+    """What stands deeper."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    number: Annotated[int, Field(ge=1, le=5)] = 1
+    share: float = 0.5
+    text: Annotated[str, Field(min_length=2, max_length=4, pattern="^[a-z]+$")] = "ab"
+    flag: bool = False
+    names: Annotated[list[str], Field(max_length=2)] = []
+    choice: Literal["one", "two"] = "one"
+
+
+class Outer(BaseModel):
+    """What has others in every way."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    one: Inner | None = None
+    many: list[Inner] = []
+    named: dict[str, Annotated[Inner, Field(description="x")]] = {}
+
+
+@pytest.mark.parametrize(
+    ("inner", "says"),
+    [
+        ("number: x", "number: a whole number is needed, not text"),
+        ("number: '3'", "number: a whole number is needed, not text: write it without quotes"),
+        ("number: 1.5", "number: a whole number is needed, not a number with a fraction"),
+        ("number: true", "number: a whole number is needed, not true or false"),
+        ("number: 0", "number: at least 1 is needed"),
+        ("number: 6", "number: at most 5 is taken"),
+        ("share: x", "share: a number is needed, not text"),
+        ("text: 5", "text: text is needed, not a number: write it in quotes"),
+        ("text: [a]", "text: text is needed, not a list"),
+        ("text: a", "text: at least 2 characters are needed"),
+        ("text: abcde", "text: at most 4 characters are taken"),
+        ("text: AB", "text: the text must have the form ^[a-z]+$"),
+        ("flag: yes", "flag: true or false is needed, not text"),
+        ("names: x", "names: a list is needed, not text: write [a, b]"),
+        ("names: [a, 5]", "names.1: text is needed, not a number"),
+        ("names: [a, b, c]", "names: at most 2 may be there"),
+        ("names: {a: b}", "names: a list is needed, not a mapping"),
+        ("choice: three", "choice: it must be 'one' or 'two'"),
+        ("nubmer: 5", "nubmer: unknown field (do you mean number?)"),
+        ("zzz: 5", "zzz: unknown field; there are choice, flag, names, number, share, text"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("before", "place"),
+    [("one:\n  ", "one."), ("many:\n-\n  ", "many.0."), ("named:\n  x:\n    ", "named.x.")],
+)
+def test_what_a_model_refuses_is_said_in_plain_words(before: str, place: str, inner: str, says: str) -> None:
+    """Where, what is needed, of what kind what is there is, and how to write it; never what is there."""
+    line = before.count("\n") + 1
+    with pytest.raises(InvalidConfig) as caught:
+        load_yaml(f"{before}{inner}\n", Outer, name="file")
+    (said,) = [text for text in caught.value.message.split("\n") if says in text] or [caught.value.message]
+    assert said.startswith(f"file:{line}: {place}{says}")
+
+
+PYDANTICS = (
+    "Input should",
+    "String should",
+    "Value error",
+    "Expected `",
+    "block end",
+    "valid dictionary",
+    "errors.pydantic",
+)
+lives = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats(-2, 2) | st.text("ab:,{}[]'\"- ", max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "acme", "roles"]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+fields = st.sampled_from(
+    ["tenants", "budgets", "keys", "deadline_s", "principals", "roles", "limits", "open", "unit", "acme", "api_keys"]
+)
+
+
+@given(st.recursive(lives, lambda inner: st.dictionaries(fields, inner, max_size=4), max_leaves=12))
+def test_no_library_speaks_to_whoever_writes_a_directory(data: Any) -> None:
+    """Every line of an error names the file, the line and the place."""
+    try:
+        load_directory(json.dumps(data, indent=1))
+    except InvalidConfig as error:
+        for line in error.message.split("\n"):
+            assert re.match(r"directory(:[0-9]+)?: ", line), line
+            assert not any(text in line for text in PYDANTICS), line
