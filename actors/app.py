@@ -17,6 +17,7 @@ from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
 from airside.stack.agents import Agent, FunctionAgent, price_of
 from airside.stack.approvers import unanswered
+from airside.stack.asking import code_of
 from airside.stack.calling import explained
 from airside.stack.directory import Directory, read_directory
 from airside.stack.errors import InvalidConfig, InvalidInput
@@ -28,7 +29,7 @@ from airside.stack.spending import DECISION_UNITS
 from airside.stack.toolspec import ToolSpec
 from airside.stack.topology import SingleAgent, Topology
 from airside.tools.resolving import Resolver, checked_resolvers
-from airside.tools.signature import refuse_async, refuse_generator
+from airside.tools.signature import refuse_async, refuse_generator, refuse_misfit
 from airside.tools.tool import Tool, Toolset, flatten
 
 
@@ -89,6 +90,7 @@ class App:
         job_schema = schema_of(self.job_inputs, OWN_FIELDS)
         sent = list(_sent(self, agents, routes, tools, toolsets, resolvers))
         _check_code(sent)
+        _check_calls(self, agents, routes, tools, toolsets)
         check_picklable(sent)
         return CheckedApp(
             app=self,
@@ -167,6 +169,35 @@ def _check_code(parts: Iterable[tuple[str, Any]]) -> None:
                 refuse_generator(code, name)
         if hasattr(part, "next_step"):
             refuse_async(part.next_step, name)
+
+
+def _check_calls(
+    app: App,
+    agents: Mapping[str, Agent],
+    routes: Mapping[str, Topology],
+    tools: Mapping[str, Tool],
+    toolsets: Mapping[str, Toolset],
+) -> None:
+    """Raise `InvalidConfig` for what does not take what it is going to be called with."""
+    for name, agent in agents.items():
+        if isinstance(agent, type):
+            raise InvalidConfig(
+                f"agent {name}: {agent.__name__} is a class: give an object of it, {agent.__name__}() say"
+            )
+        refuse_misfit(code_of(agent), f"agent {name}", "view")
+    for name, topology in routes.items():
+        if isinstance(topology, type):
+            raise InvalidConfig(f"route {name}: {topology.__name__} is a class: give an object of it")
+        refuse_misfit(topology.next_step, f"route {name}: next_step", "state")
+    for name, tool in tools.items():
+        if tool.reconcile is not None:
+            refuse_misfit(tool.reconcile, f"tool {name}: reconcile", "context")
+    for name, toolset in toolsets.items():
+        refuse_misfit(toolset.open, f"toolset {name}: open", "context")
+        refuse_misfit(toolset.close, f"toolset {name}: close", "state")
+    refuse_misfit(app.embedder, "embedder")
+    if app.on_approval is not None:
+        refuse_misfit(app.on_approval, "on_approval", "notice")
 
 
 def _labels(declared: object) -> frozenset[str] | None:

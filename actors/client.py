@@ -25,6 +25,7 @@ from airside.actors.desk import StackDesk
 from airside.actors.doubts import list_doubts
 from airside.actors.job_inputs import Fields, JobInputs, Reading
 from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, job_of, jobs_of
+from airside.actors.known import check_known
 from airside.actors.layer import now_us
 from airside.actors.memory_client import MemoryClient
 from airside.actors.orders import sealed_order, switch_target
@@ -105,7 +106,7 @@ class Stack:
         self._keys = keys
         self._stops = stops
         self._record = record
-        self._desk = StackDesk(connection, lambda tenant, principal, ttl: self.token(tenant, principal, ttl_s=ttl))
+        self._desk = StackDesk(connection, self._signed)
         self._waiting: dict[asyncio.AbstractEventLoop, Waiting] = {}
 
     def __enter__(self) -> Self:
@@ -136,9 +137,15 @@ class Stack:
 
     def _with_inputs(self, jobs: Sequence[Job | BadLine]) -> Steps[list[Job | BadLine]]:
         """Return jobs with their inputs as the app's model, if it has one, reads them."""
-        if self.job_schema is None:
+        if not self._has_inputs():
             return list(jobs)
         return (yield from read_jobs_inputs(self._connection, jobs))
+
+    def _has_inputs(self) -> bool:
+        """Whether the app has `job_inputs`; of a stack without a record here, its layers say so."""
+        if "job_schema" in self._record:
+            return self.job_schema is not None
+        return self._connection.has("intake")
 
     @property
     def stack_id(self) -> str:
@@ -156,7 +163,16 @@ class Stack:
     # Jobs.
 
     def token(self, tenant: str, principal: str, *, ttl_s: int = 3600, **claims: Any) -> str:
-        """Sign a token with the stack's local key; raise `Misuse` where this process may not read that key."""
+        """Sign a token with the stack's local key, for somebody the directory has.
+
+        Raises `AuthRefused` for whom it has not, `Misuse` where this process may not read that key.
+        """
+        roles, scopes = claims.get("roles", ()), claims.get("scopes", ())
+        check_known(self.state_dir, tenant, principal, roles=roles, scopes=scopes)
+        return self._signed(tenant, principal, ttl_s, **claims)
+
+    def _signed(self, tenant: str, principal: str, ttl_s: int = 3600, **claims: Any) -> str:
+        """Sign a token for whoever is looked up when it is presented, as every job's and vote's is."""
         return issue_token(
             self._key_ring().issuer_pem,
             tenant=tenant,
@@ -285,7 +301,7 @@ class Stack:
             found = next((a for a in self.approvals() if a.approval_id == approval_id), None)
             if found is None:
                 raise Refused(f"no approval {approval_id} waits", reason="unknown")
-            credential = self.token(found.tenant, principal)
+            credential = self._signed(found.tenant, principal)
         reply: VoteReply = self._call("ingress", "vote", credential, approval_id, verdict, arguments, note)
         if not reply.ok:
             raise Refused(reply.message, reason=reply.code)

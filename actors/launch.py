@@ -27,6 +27,7 @@ from airside.actors.ingress import Ingress
 from airside.actors.intake import Intake
 from airside.actors.joining import START_S, answers, is_same_ray, join, stacks_here
 from airside.actors.journal import Journal
+from airside.actors.known import write_people
 from airside.actors.layer import LayerConfig, Whose, as_actor, logger
 from airside.actors.logs import link_logs
 from airside.actors.memory import Memory
@@ -94,6 +95,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
         for warning in ready.warnings:
             logger.warning(warning, extra={"action": "app_warning"})
         _start_layers(ready, config, keys)
+        write_people(state_dir, ready.directory)
         write_record(state_dir, record)
         link_logs(state_dir)
 

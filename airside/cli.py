@@ -22,7 +22,7 @@ import typer
 from airside.doubts_cli import doubts
 from airside.logs_cli import logs
 from airside.memory_cli import memory
-from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before
+from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before, say_none
 from airside.output import json_line
 from airside.run_cli import run
 from airside.runs_cli import runs
@@ -215,8 +215,10 @@ def switch_list(state_dir: StateDir = HERE) -> None:
     import msgspec
 
     with attached(state_dir) as stack:
-        for thrown in stack.switches():
-            typer.echo(msgspec.json.encode(thrown).decode())
+        off_now = stack.switches()
+    for thrown in off_now:
+        typer.echo(msgspec.json.encode(thrown).decode())
+    say_none(off_now, "nothing is switched off")
 
 
 @app.command()
@@ -232,6 +234,7 @@ def rollback(
         report = stack.rollback(run_id, why=why)
     for line in report.calls:
         typer.echo(msgspec.json.encode(line).decode())
+    say_none(report.calls, f"{run_id} called nothing that changes something: there is nothing to undo")
     raise typer.Exit(0 if report.is_complete else 1)
 
 
@@ -265,9 +268,11 @@ def approvals_list(tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
     import msgspec
 
     with attached(state_dir) as stack:
-        for approval in stack.approvals(tenant or None):
+        waiting = stack.approvals(tenant or None)
+        for approval in waiting:
             fields = {name: getattr(approval, name) for name in approval.__slots__}
             typer.echo(json.dumps(msgspec.to_builtins(fields)))
+    say_none(waiting, "nothing waits for people")
 
 
 @approvals.command()
@@ -344,8 +349,10 @@ def query(
     from airside.actors.audit import open_audit
 
     with open_audit(state_dir) as journal:
-        for row in journal.query(sql).to_pylist():
-            typer.echo(json_line(row))
+        rows = journal.query(sql).to_pylist()
+    for row in rows:
+        typer.echo(json_line(row))
+    say_none(rows, "no rows")
 
 
 @audit.command()
@@ -366,14 +373,16 @@ def issue(
     scope: Annotated[list[str] | None, typer.Option(help="for a tenant that is open; repeatable")] = None,
     state_dir: StateDir = HERE,
 ) -> None:
-    """Sign a token with the stack's local key."""
+    """Sign a token with the stack's local key, for somebody the directory of the latest start has."""
     import time
 
+    from airside.actors.known import check_known
     from airside.stack.auth import issue_token
     from airside.stack.keyring import KeyRing
 
     if not (state_dir / "keys").is_dir():
         raise Misuse(f"{state_dir} has no keys: start a stack there first")
+    check_known(state_dir, tenant, principal, roles=role or (), scopes=scope or ())
     keys = KeyRing.open(state_dir / "keys")
     claims = {"roles": role or [], "scopes": scope or []}
     now_s = int(time.time())

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from airside.options import HERE, OfTenant, StateDir, bounded, brief, clock, nothing_before, span
+from airside.options import HERE, OfTenant, StateDir, bounded, brief, clock, nothing_before, say_none, span
 from airside.output import json_line
 from airside.stack.doubts import Doubt
 
@@ -23,16 +23,17 @@ def doubts_show(context: typer.Context, tenant: OfTenant = "", state_dir: StateD
     found = _doubts(state_dir, tenant)
     for doubt in found:
         typer.echo("\n".join(told(doubt, state_dir)))
-    if not found:
-        typer.echo("nothing is in doubt", err=True)
+    say_none(found, "nothing is in doubt")
 
 
 @doubts.command("list")
 def doubts_list(tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
     """List them, oldest first, one JSON object a line; what is long in the arguments is cut."""
-    for doubt in _doubts(state_dir, tenant):
+    found = _doubts(state_dir, tenant)
+    for doubt in found:
         shown = {**msgspec.to_builtins(doubt), "arguments": bounded(doubt.arguments)}
         typer.echo(json_line({**shown, "cause": brief(doubt.cause, 1000), "who_may_say": _who(state_dir)}))
+    say_none(found, "nothing is in doubt")
 
 
 def _doubts(state_dir: Path, tenant: str) -> list[Doubt]:

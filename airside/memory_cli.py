@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from airside.options import HERE, StateDir, path_of
+from airside.options import HERE, StateDir, path_of, say_none
 from airside.stack.errors import Misuse
 
 memory = typer.Typer(no_args_is_help=True, help="What is kept of runs: search it, put it in order, erase it.")
@@ -31,12 +31,14 @@ def search(
     from airside.cli import attached
 
     with attached(state_dir) as stack:
-        for r in stack.memory.search(query, tenant=tenant, top_k=top_k, min_score=min_score):
+        found = stack.memory.search(query, tenant=tenant, top_k=top_k, min_score=min_score)
+        for r in found:
             typer.echo(f"{r.score:.2f}  {r.record_id}  {r.text}")
             typer.echo(
                 f"      cosine {r.cosine:.2f}, bm25 {r.bm25:.1f}, rank {r.rank:.2f}; {r.kind}, {r.sensitivity}, "
                 f"trust {r.trust}, {r.age_s / 86_400:.1f} days old, until {_day(r.expires_us)}; {r.source}"
             )
+    say_none(found, f"a run of {tenant} would recall nothing")
 
 
 @memory.command()
@@ -45,9 +47,11 @@ def records(tenant: Tenant, token: Credential = "", state_dir: StateDir = HERE) 
     from airside.cli import attached
 
     with attached(state_dir) as stack:
-        for r in stack.memory.records(tenant=tenant, token=token):
+        kept = stack.memory.records(tenant=tenant, token=token)
+        for r in kept:
             until = "pinned" if r.pinned else f"until {_day(r.expires_us)}"
             typer.echo(f"{r.record_id}  {r.state}  {r.kind}  {r.sensitivity}  trust {r.trust}  {until}  {r.text}")
+    say_none(kept, f"memory has nothing of tenant {tenant}")
 
 
 @memory.command()
@@ -106,6 +110,8 @@ def export(path: ParquetFile, tenant: Tenant, state_dir: StateDir = HERE) -> Non
     """Write all that is kept to a Parquet file."""
     from airside.cli import attached
 
+    if path.suffix.lower() not in ("", ".parquet"):
+        raise Misuse(f"{path}: what is written is Parquet: give a name that ends with .parquet")
     with attached(state_dir) as stack:
         typer.echo(f"{path}: {stack.memory.export(path, tenant=tenant)} bytes")
 

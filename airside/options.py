@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sized
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +48,12 @@ def nothing_before(context: typer.Context) -> None:
         if source is not None and source.name == "COMMANDLINE":
             option = "--" + name.replace("_", "-")
             raise Misuse(f"{option}: give it after `{context.invoked_subcommand}`, not before")
+
+
+def say_none(found: Sized, what: str) -> None:
+    """Say that there is nothing to list, beside what is read by programs: an empty list is no silence."""
+    if not found:
+        typer.echo(what, err=True)
 
 
 def since_of(text: str) -> datetime | timedelta | None:

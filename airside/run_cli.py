@@ -21,13 +21,17 @@ from airside.stack.errors import InvalidInput
 if TYPE_CHECKING:
     from airside.actors.results import RunResult
 
+PARQUET = ".parquet"
+ENDINGS = (PARQUET, ".csv", ".jsonl")
+"""How results can be written, by the end of the file's name; Parquet, if it has none."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
 def run(
     jobs: Annotated[Path, typer.Argument(parser=path_of, help="a file with one job (JSON) a line; - for stdin")],
-    out: Annotated[Path, typer.Option(parser=path_of, help="where the results go, as Parquet")],
+    out: Annotated[Path, typer.Option(parser=path_of, help="where the results go: .parquet, .csv or .jsonl")],
     app_name: AppName = "",
     app_arg: AppArgs = None,
     state_dir: StateDir = HERE,
@@ -112,6 +116,7 @@ class Target:
 
     path: Path
     part: Path
+    ending: str
 
     @classmethod
     @contextlib.contextmanager
@@ -121,6 +126,9 @@ class Target:
         Only a regular file is replaced: a device, a pipe or a folder is not, and the jobs file is not.
         """
         path = out.resolve()
+        ending = (out.suffix or path.suffix).lower() or PARQUET
+        if ending not in ENDINGS:
+            raise InvalidInput(f"--out {out}: results are written as what the name ends with: {', '.join(ENDINGS)}")
         try:
             if path.exists():
                 _check_replaceable(out, path, jobs)
@@ -131,21 +139,29 @@ class Target:
         os.close(handle)
         part = Path(name)
         try:
-            yield cls(path, part)
+            yield cls(path, part, ending)
         finally:
             part.unlink(missing_ok=True)
 
     def write(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows as Parquet, whole or not at all."""
+        """Write rows as what the name ends with, whole or not at all."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
+        from pyarrow import csv, parquet
 
         from airside.actors.results import COLUMNS
 
         kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
         schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
         with self.part.open("wb") as file:  # by a name that is no Unicode, Arrow opens nothing
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+            match self.ending:
+                case ".parquet":
+                    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+                case ".csv":
+                    csv.write_csv(pa.Table.from_pylist(rows, schema=schema), file)
+                case _:
+                    file.writelines(
+                        f"{json_line({name: row.get(name) for name in COLUMNS})}\n".encode() for row in rows
+                    )
         mask = os.umask(0)
         os.umask(mask)
         self.part.chmod(stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0o666 & ~mask)

@@ -17,6 +17,7 @@ from airside.options import (
     clock,
     money,
     nothing_before,
+    say_none,
     since_of,
     span,
     table,
@@ -59,8 +60,7 @@ def runs_list(
             typer.echo(json_line(msgspec.to_builtins(run)))
     elif found:
         typer.echo("\n".join(table(_HEAD, [_row(run) for run in found])))
-    else:
-        typer.echo("no runs", err=True)
+    say_none(found, "no runs")
     if len(found) == limit:
         typer.echo(f"the newest {limit}; there may be more: --limit, --since", err=True)
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import traceback
 from collections.abc import Awaitable, Generator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from airside.stack.agents import Agent, View
+from airside.stack.agents import Agent, FunctionAgent, View
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidInput, plain, text_of
 from airside.stack.ids import RunId
+from airside.stack.places import place_of
 from airside.stack.speaker import speaking
 from airside.stack.toolspec import MAX_OUTPUT_BYTES, ToolSpec
 from airside.stack.values import Action, Finish, Handoff, Proposal
 
 MAX_ERROR_CHARS = 1_500
 """Of what an agent raised; the place where it did comes after it."""
+
+MAX_PLACE_CHARS = 400
 
 
 class AgentLate(Exception):
@@ -130,16 +132,26 @@ async def _guarded(agent: Agent, view: View, pulse: Pulse) -> object:
         raise
     except BaseException as error:
         pulse.enter(view.run_id)
-        text = told(error)
+        text = told(error, code_of(agent))
         pulse.leave()
-        raise RuntimeError(text) from None
+        raise Told(text) from None
 
 
-def told(error: BaseException) -> str:
-    """Return an exception of an agent's as text, whatever its own methods do."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return text_of(error, MAX_ERROR_CHARS) + plain(place)
+class Told(RuntimeError):
+    """What people's code raised that is no ordinary exception, an exit say: its text is told already."""
+
+
+def told(error: BaseException, code: object = None) -> str:
+    """Return an exception of people's code as text, with the place of theirs; `code` is what was called."""
+    if isinstance(error, Told):
+        return plain(error.args[0])
+    place = place_of(error, code)
+    return text_of(error, MAX_ERROR_CHARS) + (f" ({plain(place, MAX_PLACE_CHARS)})" if place else "")
+
+
+def code_of(agent: Any) -> Any:
+    """Return what of an agent is called to decide."""
+    return agent.function if isinstance(agent, FunctionAgent) else getattr(agent, "decide", agent)
 
 
 def checked(proposal: object, tools: Sequence[ToolSpec] = ()) -> Action | Finish | Handoff:

@@ -20,7 +20,7 @@ from airside.stack import instructions as do
 from airside.stack.account import Account
 from airside.stack.agents import Recalled, View
 from airside.stack.approvals import ApprovalRequested, call_digest
-from airside.stack.asking import AgentLate, ask, checked, told
+from airside.stack.asking import AgentLate, ask, checked, code_of, told
 from airside.stack.canonical import canonical
 from airside.stack.claims import withdraw
 from airside.stack.errors import LayerUnavailable, text_of
@@ -216,7 +216,7 @@ class Cycle:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
         except Exception as failure:
             self._layers.pulse.enter(self.run_id)
-            error = told(failure)
+            error = told(failure, code_of(self._layers.agents[i.agent]))
             self._layers.pulse.leave()
         else:
             self._layers.pulse.leave()

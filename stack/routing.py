@@ -50,7 +50,7 @@ def next_route(topology: Topology, state: TopologyState, names: Names, run_id: R
     except InvalidInput as error:
         return NoRoute(ReasonCode.INTERNAL_ERROR, text_of(error, _MAX_ERROR_CHARS))
     except BaseException as error:  # an exit or an interrupt, too: the process is other runs' as well
-        return NoRoute(ReasonCode.INTERNAL_ERROR, told(error)[:_MAX_ERROR_CHARS])
+        return NoRoute(ReasonCode.INTERNAL_ERROR, told(error, topology.next_step)[:_MAX_ERROR_CHARS])
     finally:
         pulse.leave()
 

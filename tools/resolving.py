@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from airside.stack.asking import told
+from airside.stack.asking import Told, told
 from airside.stack.calling import explained
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidConfig, InvalidInput
@@ -176,7 +176,7 @@ def _answer(function: partial[Any], seconds: float) -> Any:
     except BaseException as error:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
             raise
-        raise RuntimeError(told(error)) from None
+        raise Told(told(error)) from None
 
 
 async def _awaited(answer: Awaitable[Any], seconds: float) -> Any:
@@ -226,14 +226,14 @@ class ResolverPool:
                 look = partial(_look, found, request.id, context)
                 return await self._call(look, request.tenant, context.deadline_s)
         except TimeoutError as error:
-            return ResolveReply(state="late", detail=late(found.terms)) if deadline.expired() else _broken(error)
+            return ResolveReply(state="late", detail=late(found.terms)) if deadline.expired() else _broken(error, found)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             return _failed("its resolver cancelled itself")
         except BaseException as error:
-            return _broken(error)
+            return _broken(error, found)
 
 
 def _look(found: Resolver, id: ResourceId, context: ResolverContext) -> ResolveReply | Awaitable[ResolveReply]:
@@ -266,8 +266,8 @@ def _checked(answer: Any, terms: ResolverTerms) -> Resource:
     return resource
 
 
-def _broken(error: BaseException) -> ResolveReply:
-    return _failed(f"its resolver broke: {told(error)}")
+def _broken(error: BaseException, resolver: Resolver) -> ResolveReply:
+    return _failed(f"its resolver broke: {told(error, resolver.function)}")
 
 
 def _failed(text: str) -> ResolveReply:

@@ -20,10 +20,11 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from airside.stack.canonical import check_bounds
-from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.errors import InvalidConfig, InvalidInput, plain
 
 Convert = Callable[[dict[str, Any]], dict[str, Any]]
 _NO_DEFAULT = inspect.Parameter.empty
+_MAX_SIGNATURE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,19 @@ def refuse_async(fn: Callable[..., Any], where: str) -> None:
     """Raise `InvalidConfig` for what waits, where nobody waits for it."""
     if inspect.iscoroutinefunction(_code_of(fn)):
         raise InvalidConfig(f"{where}: {fn!r:.80} is not a plain function: it is async, and nobody waits for it")
+
+
+def refuse_misfit(fn: Callable[..., Any], where: str, *given: str) -> None:
+    """Raise `InvalidConfig` for what cannot be called as it will be: with `given`, without their names."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return  # a builtin that does not say what it takes
+    try:
+        signature.bind(*given)
+    except TypeError:
+        taken, wanted = plain(signature, _MAX_SIGNATURE), f"({', '.join(given)})"
+        raise InvalidConfig(f"{where}: it takes {taken}, and is called with {wanted}: give what takes that") from None
 
 
 def _code_of(fn: Callable[..., Any]) -> Any:

@@ -32,7 +32,7 @@ Decide = Callable[[PendingApproval], bool]
 
 def run_demo(state_dir: Path, *, yes: bool) -> int:
     """Run the demo; return 0 if every run ended as it should."""
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     if not yes and not sys.stdin.isatty():
         console.print("There is no terminal to ask for approvals: run `airside demo --yes` to give them all.")
         return 2
@@ -87,7 +87,7 @@ def show(console: Console, results: list[RunResult], mailbox: Mailbox) -> None:
         table.add_column(name, overflow="fold")
     for r in results:
         cost = f"{r.cost_microusd / 1e6:.4f}"
-        table.add_row(r.job_id, r.run_id[:12], str(r.status), str(r.reason_code), str(r.steps), cost, r.detail)
+        table.add_row(r.job_id, r.run_id, str(r.status), str(r.reason_code), str(r.steps), cost, r.detail)
     console.print(table)
     console.print(f"Mail that arrived ({len(mailbox.messages)}):")
     for message in mailbox.messages:
