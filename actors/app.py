@@ -186,8 +186,6 @@ def _check_calls(
             )
         refuse_misfit(code_of(agent), f"agent {name}", "view")
     for name, topology in routes.items():
-        if isinstance(topology, type):
-            raise InvalidConfig(f"route {name}: {topology.__name__} is a class: give an object of it")
         refuse_misfit(topology.next_step, f"route {name}: next_step", "state")
     for name, tool in tools.items():
         if tool.reconcile is not None:
@@ -226,6 +224,8 @@ def _check_kinds(app: App) -> None:
     for name, topology in app.routes.items():
         if not (hasattr(topology, "agents") and hasattr(topology, "next_step")):
             raise InvalidConfig(f"route {name}: {topology!r:.80} is no topology: give SingleAgent(agent), say")
+        if isinstance(topology, type):
+            raise InvalidConfig(f"route {name}: {topology.__name__} is a class: give an object of it")
 
 
 def _memory_rules(memory: object) -> MemoryRules | None:

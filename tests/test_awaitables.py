@@ -282,3 +282,69 @@ def test_what_only_looks_like_a_generator_is_taken() -> None:
         return Finish(answer=sum(n for n in (1, 2)))
 
     checked_app(agents={"a": sums}, tools=[Toolset("s", (look,), open=dict, close=print)])
+
+
+class NoView:
+    """An agent that decides on nothing."""
+
+    async def decide(self) -> Finish:
+        """Finish."""
+        return Finish()
+
+
+class Misfit:
+    """A topology that takes no state."""
+
+    def next_step(self) -> Any:
+        """Do nothing."""
+
+    def agents(self) -> tuple[str, ...]:
+        """Visit a."""
+        return ("a",)
+
+
+def nothing() -> Any:
+    """Take nothing."""
+
+
+def two(one: Any, other: Any) -> Any:
+    """Take two."""
+
+
+def by_name(*, view: Any) -> Any:
+    """Take it by its name."""
+
+
+@pytest.mark.parametrize(
+    ("where", "parts"),
+    [
+        (r"agent a: it takes \(\) -> 'Any', and is called with \(view\)", {"agents": {"a": nothing}}),
+        (r"agent a: it takes \(one", {"agents": {"a": two}}),
+        (r"agent a: it takes \(\*, view", {"agents": {"a": by_name}}),
+        (r"agent a: it takes \(one", {"agents": {"a": FunctionAgent(two)}}),
+        (r"agent a: it takes \(\)", {"agents": {"a": NoView()}}),
+        (r"agent a: NoView is a class: give an object of it", {"agents": {"a": NoView}}),
+        (r"route default: next_step: .*\(state\)", {"routes": {"default": Misfit()}}),
+        (r"route default: Misfit is a class", {"routes": {"default": Misfit}}),
+        (r"toolset s: open: .*\(context\)", {"tools": [Toolset("s", (look,), open=nothing)]}),
+        (r"toolset s: close: .*\(state\)", {"tools": [Toolset("s", (look,), open=dict, close=nothing)]}),
+        (r"tool t: reconcile: .*\(context\)", {"tools": [tool_that(print, "write", reconcile=two)]}),
+        (r"embedder: .*called with \(\)", {"embedder": two}),
+        (r"on_approval: .*\(notice\)", {"on_approval": nothing}),
+    ],
+)
+def test_what_does_not_take_what_it_is_called_with_is_refused(where: str, parts: dict[str, Any]) -> None:
+    """Before anything starts, and wherever code is taken: the first call would have failed."""
+    with pytest.raises(InvalidConfig, match=rf"^{where}"):
+        checked_app(**parts)
+
+
+def test_what_takes_it_in_any_way_is_taken() -> None:
+    """With defaults, with any arguments, bound beforehand, as a method."""
+    for agent in (
+        lambda view, more=1: Finish(),
+        lambda *given: Finish(),
+        functools.partial(two, 1),
+        FunctionAgent(lambda view: Finish()).decide,
+    ):
+        checked_app(agents={"a": agent})

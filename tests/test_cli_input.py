@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pickle
@@ -23,12 +24,14 @@ from airside import cli
 from airside.actors import audit, jobs
 from airside.actors.client import Stack
 from airside.actors.journal_store import JournalStore
+from airside.actors.known import write_people
 from airside.actors.orders import sealed_order
-from airside.actors.results import BatchInterrupted, RunResult
+from airside.actors.results import COLUMNS, BatchInterrupted, RunResult
 from airside.actors.settings import Settings
 from airside.actors.steps import Pause, Steps, drive
 from airside.memory import embedder
-from airside.stack.errors import LayerUnavailable, Misuse
+from airside.stack.directory import load_directory
+from airside.stack.errors import AirsideError, LayerUnavailable, Misuse
 from airside.stack.keyring import KeyRing
 from airside.stack.memory_orders import MemoryAnswer
 from airside.stack.messages import VoteReply
@@ -439,3 +442,92 @@ def test_an_option_that_a_subcommand_would_not_see_is_refused(
     line = [group, "--state-dir", str(world.folder), inner, *([RUN] if group == "runs" else [])]
     code, _, err = airside_says(capsys, *line)
     assert code == 2 and f"--state-dir: give it after `{inner}`" in err
+
+
+PEOPLE = """
+tenants:
+  acme: {principals: {ana: {}, lea: {}}}
+  fair: {open: true, open_roles: [guest], principals: {bob: {roles: [boss]}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["acme", "ana"], ""),
+        (["fair", "anybody"], ""),
+        (["fair", "anybody", "--role", "guest"], ""),
+        (["acmee", "ana"], "no tenant is called 'acmee' (do you mean acme?)"),
+        (["acme", "anna"], "acme has no principal 'anna', and takes none that is not listed (do you mean ana?)"),
+        (["acme", "zoe"], "acme has no principal 'zoe', and takes none that is not listed; there are ana, lea"),
+        (["ACME", "ana"], "is not a tenant id"),
+        (["acme", "a b"], "is not a principal id"),
+        (["acme", "ana", "--role", "boss"], "ana is listed: its roles and scopes are those of the directory"),
+        (["fair", "bob", "--scope", "x"], "bob is listed"),
+        (["fair", "anybody", "--role", "boss"], "fair gives nobody by token the role 'boss'; there are guest"),
+        (["fair", "anybody", "--scope", "x"], "the scope 'x'; there are none"),
+    ],
+)
+def test_a_token_is_signed_for_nobody_whom_the_directory_has_not(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Nor with roles it could not give; by the command and by a program, where the stack is down too."""
+    KeyRing.open(tmp_path / "keys")
+    write_people(tmp_path, load_directory(PEOPLE))
+    code, out, err = airside_says(capsys, "token", "issue", *words, "--state-dir", str(tmp_path))
+    assert (code, bool(out)) == ((2, False) if said else (0, True)) and said in err
+    stack = Stack(Layers(tmp_path), KeyRing.open(tmp_path / "keys"), tmp_path, stops=False, record={})  # type: ignore[arg-type]
+    claims = {f"{words[2][2:]}s": [words[3]]} if len(words) > 2 else {}
+    if said:
+        with pytest.raises(AirsideError) as caught:
+            stack.token(*words[:2], **claims)
+        assert said in caught.value.message
+    else:
+        assert stack.token(*words[:2], **claims).count(".") == 2
+
+
+@pytest.mark.parametrize("ending", ["parquet", "PARQUET", "csv", "jsonl", ""])
+def test_results_are_written_as_what_the_name_ends_with(
+    ending: str, world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "jobs").write_text(JOB * 2)
+    out = tmp_path / ("out" + (f".{ending}" if ending else ""))
+    code, _, err = airside_says(capsys, "run", "jobs", "--out", out.name)
+    assert code == 0, err
+    if ending == "csv":
+        rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    elif ending == "jsonl":
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    else:
+        rows = pq.read_table(out).to_pylist()
+    assert [row["run_id"] for row in rows] == [RUN, RUN] and set(rows[0]) == set(COLUMNS)
+
+
+@pytest.mark.parametrize("name", ["out.xlsx", "out.json", "out.parqet", "out.parquet.gz"])
+def test_a_file_that_is_named_as_what_it_is_not_is_refused_before_the_batch(
+    name: str, world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Also one that memory is exported to."""
+    (tmp_path / "jobs").write_text(JOB)
+    code, _, err = airside_says(capsys, "run", "jobs", "--out", name)
+    assert code == 2 and ".parquet, .csv, .jsonl" in err and world.batch == []
+    code, _, err = airside_says(capsys, "memory", "export", name, "--tenant", "acme")
+    assert code == 2 and "ends with .parquet" in err and not world.layers.calls
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["switch", "list"], "nothing is switched off"),
+        (["approvals", "list"], "nothing waits for people"),
+        (["doubts", "list"], "nothing is in doubt"),
+        (["doubts"], "nothing is in doubt"),
+        (["runs", "--json"], "no runs"),
+        (["audit", "query", "SELECT * FROM runs"], "no rows"),
+    ],
+)
+def test_an_empty_list_is_no_silence(
+    words: list[str], said: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside what programs read, which is empty."""
+    assert airside_says(capsys, *words) == (0, "", f"{said}\n")
