@@ -299,8 +299,9 @@ def test_a_journal_that_was_tampered_with_does_not_verify(state: Path, tmp_path:
 
 
 def test_a_token_proves_who_it_was_issued_for(state: Path) -> None:
-    done = airside_cli("token", "issue", "acme", "ana", "--ttl", "60", "--role", "x", "--state-dir", str(state))
+    done = airside_cli("token", "issue", "acme", "ana", "--ttl", "60", "--state-dir", str(state))
     assert done.returncode == 0 and done.stdout.count(".") == 2
+    assert "do you mean ana?" in misused("token", "issue", "acme", "anna", "--state-dir", str(state))
     assert misused("token", "issue", "Not A Tenant", "ana", "--state-dir", str(state)).startswith("airside: ")
 
 
