@@ -101,7 +101,7 @@ _IBAN = re.compile(
 _IBAN_MIN, _IBAN_DIGITS = 15, 8
 _WALLET = re.compile(rf"\b(?=[a-z]{{0,7}}\d)[a-z0-9]{{2,8}}(?:[{_BLANKS}{_HYPHENS}][a-z0-9]{{2,8}}){{4,15}}\b", _FLAGS)
 _WALLET_MIN, _WALLET_GROUPS = 15, 3
-DIGITS = re.compile(rf"(?<!\d)[+(]{{0,2}}\d(?:(?:[{_BLANKS}{_HYPHENS}./()_]{{0,3}}|:)\d){{7,63}}")
+DIGITS = re.compile(rf"(?<!\d)[+(]{{0,2}}\d(?:(?:[{_BLANKS}{_HYPHENS}./()_]{{0,3}}|[:*#~\u00b7\u2022])\d){{7,63}}")
 _CLOCK_TIME = re.compile(r"(?<![\d:])(?:[01]?\d|2[0-4])(?::[0-5]\d){1,2}(?![\d:])")
 _TOKEN = re.compile(r"[A-Za-z0-9]{8,}")
 _TOKEN_DIGITS = 4
