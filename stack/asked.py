@@ -72,8 +72,7 @@ class Asked:
         """Whether a number that stands in the request may be given where an argument says how long something lasts."""
         if unit_of(name) is None:
             return True
-        role = role_of(name)
-        return Haystack(self._given).has(value, role) or self.orders.may_last(value, role, call)
+        return Haystack(self._given).has(value, role_of(name)) or self.orders.may_last(call)
 
     def start_of(self, name: str, value: Json, siblings: Mapping[str, Json]) -> tuple[str, str, list[Clause]]:
         """Return the argument with whose start `value` is the end, by what length, and the order that says so."""

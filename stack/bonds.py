@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection
 from functools import lru_cache
 
+from airside.stack.exclusions import VALUE
 from airside.stack.moments import read_moment
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -44,6 +45,8 @@ _STOP = _set(
 _LIGHT = _set("make set do keep turn put leave let get switch mark use run")
 """Verbs that say nothing of what is done."""
 
+_UNITS = _set("second minute hour day night week month year duration length time")
+
 _SETTING = _set(
     "set reset unset update change edit modify replace overwrite patch put save configure assign rename rewrite clear"
     " delete remove purge wipe drop empty revoke"
@@ -59,9 +62,13 @@ _GROUPS = (
     "task todo",
     "page webpage",
 )
-_VERB_GROUPS = ("book reserve hire rent", "tell notify inform message mail email send dm", "share lend")
+_VERB_GROUPS = (
+    _set("book reserve hire rent"),
+    _set("tell notify inform message mail email send dm"),
+    _set("pay transfer wire send remit"),
+    _set("share lend"),
+)
 _KIND = {word: group.split()[0] for group in _GROUPS for word in group.split()}
-_DOING = {word: group.split()[0] for group in _VERB_GROUPS for word in group.split()}
 
 
 def names_thing(value: object) -> bool:
@@ -69,25 +76,46 @@ def names_thing(value: object) -> bool:
     return isinstance(value, str) and _CODE.fullmatch(value) is not None and read_moment(value) is None
 
 
-def is_about(tool: str, verbs: frozenset[str], prose: str, said: Collection[str], *, is_order: bool) -> bool:
+def is_about(
+    tool: str,
+    verbs: frozenset[str],
+    prose: str,
+    said: Collection[str],
+    values: Collection[str] = (),
+    *,
+    is_order: bool,
+) -> bool:
     """Whether what an order is about is what a tool is for; `said` are the words of what it is to be.
 
-    `prose` begins with the verb of an order and has its values masked; `verbs` are those that an order may begin with.
+    `prose` begins with the verb of an order and has its values masked; `verbs` are those that an order may begin with;
+    `values` are words of the call's other values.  A tool that is called like what is said (`set_public`) is for any
+    thing, and so for none.
     """
     verb, noun = _parts(tool, verbs)
     if noun is None:
         return is_order and _is_same_verb(verb, prose)
+    if noun in _UNITS or noun in map(_kind, said):
+        return False
+    said = {*said, *values}
     tokens = _TOKEN.findall(prose)
     return any(
-        _kind(token) == noun and _ends(tokens, at, said) and not _is_beside(tokens[:at])
-        for at, token in enumerate(tokens)
-        if at or not is_order
+        _kind(tokens[at]) == noun and _ends(tokens, at, said)
+        for at in range(1 if is_order else 0, _object_ends(tokens))
     )
 
 
 def may_do(tool: str, verbs: frozenset[str], prose: str) -> bool:
     """Whether an order's verb is the one of a tool."""
     return _is_same_verb(_parts(tool, verbs)[0], prose)
+
+
+def mentions(tool: str, verbs: frozenset[str], prose: str) -> bool:
+    """Whether a text has the noun of a tool's name anywhere or, if there is none, the verb."""
+    verb, noun = _parts(tool, verbs)
+    tokens = _TOKEN.findall(prose)
+    if noun is None:
+        return any(_is_same_verb(verb, token) for token in tokens)
+    return noun not in _UNITS and noun in map(_kind, tokens)
 
 
 @lru_cache(maxsize=4096)
@@ -134,22 +162,20 @@ def _kind(word: str) -> str:
 def _ends(tokens: list[str], at: int, said: Collection[str]) -> bool:
     """Whether the word there is the thing itself, and not what kind of thing it is: `the team calendar`."""
     following = tokens[at + 1] if at + 1 < len(tokens) else "."
-    if not following[0].isalpha() or not following.isascii() or following in _CLOSES:
+    if not following[0].isalpha() or following[0] == VALUE or following in _CLOSES:
         return True
     parts = following.removeprefix("non-").split("-")
     return all(part in said for part in parts)
 
 
-def _is_beside(before: list[str]) -> bool:
-    """Whether what comes after these is whom or what for, and not what the order is about."""
-    first = 2 if before[:1] and before[0] in _PHRASAL and before[1:2] and before[1] in _PARTICLES else 1
-    return not _PREPOSITIONS.isdisjoint(before[first:])
+def _object_ends(tokens: list[str]) -> int:
+    """Return where whom or what for begins: nothing that comes then is what the order is about."""
+    first = 2 if tokens[:1] and tokens[0] in _PHRASAL and tokens[1:2] and tokens[1] in _PARTICLES else 1
+    return next((at for at in range(first, len(tokens)) if tokens[at] in _PREPOSITIONS), len(tokens))
 
 
 def _is_same_verb(verb: str, prose: str) -> bool:
     begins = _WORD.match(prose)
-    return begins is not None and verb not in _LIGHT and _done(begins.group()) == _done(verb)
-
-
-def _done(verb: str) -> str:
-    return _DOING.get(verb, verb)
+    if begins is None or verb in _LIGHT:
+        return False
+    return begins.group() == verb or any({begins.group(), verb} <= group for group in _VERB_GROUPS)

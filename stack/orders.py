@@ -19,7 +19,7 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from airside.stack.bonds import is_about, may_do, names_thing
+from airside.stack.bonds import is_about, may_do, mentions, names_thing
 from airside.stack.durations import lengths_in, lengths_of
 from airside.stack.exclusions import VALUE, Sentence, sentences_of
 from airside.stack.moments import days_in, minutes_in, read_moment
@@ -190,15 +190,14 @@ class Orders:
         """Whether one of these is the order that a call is about."""
         return any(self._serves(each, call) for each in lenders)
 
-    def may_last(self, number: Json, role: Role, call: Call) -> bool:
+    def may_last(self, call: Call) -> bool:
         """Whether a number of the request may be how long what a call is about lasts.
 
-        It may if the call has anything else of the request, or what has the number is about what the tool is for.
+        It may if the call has anything else of the request, or the request speaks of what the tool is for.
         """
         if any(self._all.has(each.value, each.role) for each in call.given):
             return True
-        having = (each for each in self.clauses if self._hay({each.at}).has(number, role))
-        return any(self._is_of(each, call, call.said) for each in having)
+        return any(mentions(call.tool, _VERBS, each.prose) for each in self.clauses if not each.excludes)
 
     def length(self, clause: Clause) -> timedelta | None:
         """Return how long an order says that it lasts; None if it says none, two, or another might be meant."""
@@ -251,13 +250,13 @@ class Orders:
             return True
         if call.is_length and any(isinstance(each.value, str) and read_moment(each.value) for each in told):
             return True  # a length makes an end of the very start that is given
-        said = {*call.said, *(word for each in told for word in fold(str(each.value)).split())}
-        return any(self._is_of(each, call, said, is_told=bool(told)) for each in chain)
+        words = {word for each in told for word in fold(str(each.value)).split()}
+        return any(self._is_of(each, call, words, is_told=bool(told)) for each in chain)
 
-    def _is_of(self, clause: Clause, call: Call, said: Collection[str], *, is_told: bool = False) -> bool:
+    def _is_of(self, clause: Clause, call: Call, values: Collection[str], *, is_told: bool = False) -> bool:
         """Whether a clause is about what a tool is for or, if a call has a value of it, does what the tool does."""
         is_order = clause.kind in ("order", "read")
-        if is_about(call.tool, _VERBS, clause.prose, said, is_order=is_order):
+        if is_about(call.tool, _VERBS, clause.prose, call.said, values, is_order=is_order):
             return True
         return is_told and is_order and may_do(call.tool, _VERBS, clause.prose)
 

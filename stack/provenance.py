@@ -189,9 +189,9 @@ class Tracer:
     ) -> Traced | None:
         """Return what people or operators stand for; a length of the request only where it is of what the call is."""
         found, said, name = _first(subject, role, told), self._said, subject.path[-1]
-        if found is None or found.origin != "request" or said is None or unit_of(name) is None:
+        if found is None or found.origin != "request" or said is None or subject.part == "content":
             return found
-        if subject.part == "content" or not _is_number(subject.value):
+        if not _is_number(subject.value) or unit_of(name) is None:
             return found
         is_its = said.may_last(name, subject.value, Call(spec.name, self._beside(subject, spec, arguments)))
         return found if is_its else None

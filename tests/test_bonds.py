@@ -65,8 +65,11 @@ def test_what_is_said_of_the_thing_that_a_tool_is_for_is_the_requests(text: str,
         ("Make the calendar of the team public.", "update_team"),
         ("Make the calendar in the drive public.", "update_drive"),
         ("Make the drive's calendar public.", "update_drive"),
+        ("Make the drive \u00dcbersicht public.", "update_drive"),
         ("Update the drive and make the calendar public.", "update_drive"),
         ("Make the calendar public.", "update"),
+        ("Make the calendar public.", "set_public"),
+        ("Make the calendar public.", "make_public"),
         ("Make the calendar public.", "make"),
         ("Make the calendar public.", "kalender_teilen"),
         ("Make it public.", "update_it"),
@@ -98,6 +101,7 @@ def test_a_length_is_no_other_tools_whether_or_not_its_number_stands_in_the_requ
     number = 7 if "week" in days else 3
     text = f"Read box props and book me a hotel for {days}."
     assert origin(text, "block_me", "duration_days", duration_days=number) == "nowhere"
+    assert origin(text, "freeze_days", "duration_days", duration_days=number) == "nowhere"
     assert origin(text, "set_lock", "duration_days", duration_days=number, body="x") == "nowhere"
     assert number == 7 or origin(text, "find_hotel", "duration_days", duration_days=number) == "request"
     assert origin(f"Set a timer for {days}.", "block_me", "duration_days", duration_days=number) == "nowhere"
