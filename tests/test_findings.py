@@ -117,25 +117,7 @@ def test_hidden_characters_are_written_out_for_a_person() -> None:
     assert visible("pay\u200bpal \u202ex") == "pay\\u{200b}pal \\u{202e}x"
 
 
-GAPS = st.sampled_from(
-    [
-        " ",
-        "-",
-        "\t",
-        "\u00a0",
-        "\u202f",
-        "\u2009",
-        "\u2010",
-        "\u2011",
-        "\u2012",
-        "\u2013",
-        "\u2014",
-        "\u2212",
-        ":",
-        ".",
-        "/",
-    ]
-)
+GAPS = st.sampled_from(" -\t:./*~\u00a0\u00b7\u2009\u2010\u2011\u2012\u2013\u2014\u202f\u2212")
 GROUPS = st.lists(st.sampled_from(["1203", "0077", "20", "517", "9001"]), min_size=4, max_size=6)
 
 
