@@ -38,7 +38,7 @@ _HOST = re.compile(
     r"(?![\w\-\\%&=+~$]|\.\w|[^\s/?#]*@)",
     re.IGNORECASE,
 )
-_FILES_TOO = re.compile(r"md|py|zip|mov|rs|sh", re.IGNORECASE)
+_FILES_TOO = re.compile(r"md|py|zip|mov|rs|sh|ps|tf|cab", re.IGNORECASE)
 """Top-level domains that are endings of files first."""
 
 _NO_ID = re.compile("[^0-9a-z]+")
