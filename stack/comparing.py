@@ -2,7 +2,9 @@
 
 A rule that forbids or asks (deny, require_approval) is met as soon as any value at its path meets the test in any way
 people may read it: as it is written, in its plain form, or by what it looks like (`stack/spelling.py`), white space of
-any kind being one space.  A list counts as each of its items, and an item that lacks the path is skipped.
+any kind being one space.  A list counts as each of its items, and an item that lacks the path is skipped.  `*` stands
+for the items of a list, for an object that is there in place of a list of them, and for each of its values: some tools
+take rows in a list, some one row, some rows by their names.
 
 A rule that allows is met if every value at its path meets the test as it is written, and every text among them is
 written plainly.  One item that lacks the path is enough for no.
@@ -255,7 +257,7 @@ def _read(reading: Reading, operand: Any) -> Any:
 
 
 def _select_any(value: Any, parts: Parts) -> list[Any]:
-    """Return every value at a path, whatever lists are on the way; what lacks it is skipped."""
+    """Return every value at a path, whatever lists and objects of rows are on the way; what lacks it is skipped."""
     if len(parts) == 1 and isinstance(value, dict) and parts[0] is not EVERY:
         return [value[parts[0]]] if parts[0] in value else []
     found = [value]
@@ -276,6 +278,8 @@ def _step(item: Any, part: str | Every) -> Iterator[Any]:
             yield item[index]
     elif part is EVERY:
         yield item
+        if isinstance(item, dict):
+            yield from item.values()
     elif isinstance(item, dict) and part in item:
         yield item[part]
     elif part == "0":

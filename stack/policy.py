@@ -185,7 +185,10 @@ def _check_caller(name: str) -> str:
 
 
 class ArgumentTest(Comparison):
-    """A condition on the arguments.  `path` is dotted, `*` stands for every item of a list (`stack/paths.py`)."""
+    """A condition on the arguments.  `path` is dotted, `*` stands for every item of a list (`stack/paths.py`).
+
+    To what forbids or asks it also stands for an object, and for every value of one (`stack/comparing.py`).
+    """
 
     path: str
 

@@ -73,10 +73,10 @@ def places_at(path: str, spec: ToolSpec, *, forbids: bool) -> list[Place]:
 
 
 def _step(place: Place, part: str | Every, *, forbids: bool) -> list[Place]:
-    """Return the places a part of a path may lead to; for what forbids, lists are looked through."""
+    """Return the places a part of a path may lead to; for what forbids, lists and objects are looked through."""
     items = _items(place)
     if part is EVERY:
-        return [*items, place]
+        return [*items, place, *(_values(place) if forbids else [])]
     below = _keys(place, part)
     if index_of(part) is not None:
         return [*below, *items, *([place] if forbids and part == "0" else [])]
@@ -94,6 +94,11 @@ def _keys(place: Place, key: str) -> list[Place]:
     return [*described, *([place.anything()] if is_open else [])]
 
 
+def _values(place: Place) -> list[Place]:
+    """Return the places of all an object may have: what its schema names, and what a caller may name."""
+    return [inner for key in (*sorted(place.names), _UNNAMED) for inner in _keys(place, key)]
+
+
 def _items(place: Place) -> list[Place]:
     """Return the places of a list's items, none where no list can be."""
     described = [place.item()] if place.has_items else []
@@ -109,6 +114,9 @@ def _looked_through(place: Place) -> list[Place]:
         found += latest
     return found
 
+
+_UNNAMED = "\x00"
+"""A key that no schema names: no arguments have one."""
 
 _KEYWORDS_OF_KEYS = frozenset({"properties", "additionalProperties", "patternProperties"})
 _KEYWORDS_OF_ITEMS = frozenset({"items", "prefixItems"})

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 import airside
 from airside import App, Finish, Tool
+from airside.stack.comparing import compile_test
 from airside.stack.errors import InvalidConfig
 from airside.stack.policy import ArgumentTest, load_bundle
 from airside.stack.possible import problem_with
 from airside.stack.toolspec import ToolSpec
+from airside.stack.values import Identity
 from airside.tools.resolving import resolver
 
+NOBODY = Identity(principal="nobody", tenant="nobody")  # type: ignore[arg-type]
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["country", "to"],
@@ -439,3 +442,50 @@ def test_a_list_of_ids_may_stand_where_one_may_and_the_other_way_round() -> None
     either = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}
     assert named_at(either, "id.*").resources and named_at({"type": "string"}, "id").resources
     assert named_at({"type": "array"}, "id.*").resources and named_at({"type": "object"}, "id.number").resources
+
+
+ROWS: dict[str, Any] = {
+    "type": "object",
+    "$defs": {"row": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+    "properties": {
+        "listed": {"type": "array", "items": {"$ref": "#/$defs/row"}},
+        "one": {"$ref": "#/$defs/row"},
+        "named": {"type": "object", "additionalProperties": {"$ref": "#/$defs/row"}},
+        "known": {"type": "object", "properties": {"a": {"$ref": "#/$defs/row"}}},
+        "spelt": {"type": "object", "patternProperties": {"^r[0-9]$": {"$ref": "#/$defs/row"}}},
+        "text": {"type": "string"},
+    },
+}
+SEND = Tool.from_schema("send", ROWS, lambda **arguments: 1, effect="write")
+
+
+@pytest.mark.parametrize("name", ["listed", "one", "named", "known", "spelt"])
+def test_a_denial_of_rows_may_be_met_in_every_form_they_can_have(name: str) -> None:
+    """A list of them, one alone, and rows under names, whoever names them; not in what never holds one."""
+    test = ArgumentTest(path=f"{name}.*.n", op="gt", value=5)
+    assert problem_with(test, SEND.spec, forbids=True) == ""
+    assert "has an argument" in problem_with(ArgumentTest(path="text.*.n", op="gt", value=5), SEND.spec, forbids=True)
+    if name != "spelt":
+        misspelt = problem_with(ArgumentTest(path=f"{name}.*.m", op="gt", value=5), SEND.spec, forbids=True)
+        assert misspelt
+
+
+def wrapped(value: Any, how: str) -> Any:
+    """Return rows of which the value is one."""
+    return {"list": [{"n": 0}, value], "one": value, "named": {"x": {"n": 0}, "y": value}, "deep": [[value]]}[how]
+
+
+HOW = st.sampled_from(["list", "one", "named", "deep"])
+
+
+@given(st.lists(HOW, min_size=1, max_size=3), st.integers(1, 9))
+def test_no_form_of_rows_gets_round_a_denial(how: list[str], wanted: int) -> None:
+    """However rows are given at each `*`, one that a rule forbids is found; to allow, they must be lists or one."""
+    arguments: Any = {"n": wanted}
+    for each in reversed(how):
+        arguments = {"rows": wrapped(arguments, each)}
+    path = "rows.*." * len(how) + "n"
+    test = ArgumentTest(path=path, op="eq", value=wanted)
+    assert compile_test(test, forbids=True)(arguments, NOBODY, arguments)
+    allowed = compile_test(test, forbids=False)(arguments, NOBODY, arguments)
+    assert allowed is (set(how) == {"one"})
