@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from airside.actors.layer import steady_us
 from airside.actors.stubs import RemoteJournal
 from airside.actors.telling import Ask
 from airside.stack import events as ev
@@ -60,7 +61,7 @@ class DoubtDesk:
         until = asyncio.get_running_loop().time() + _TAKEN_S
         while asyncio.get_running_loop().time() < until:
             events = _events(await self._bodies(run_id))
-            if any(isinstance(e, ev.DoubtSettled) and (e.by, e.at_us) == (order.by, order.at_us) for e in events):
+            if any(isinstance(e, ev.DoubtSettled) and _is_of(e, order) for e in events):
                 return 1
             doubts = doubts_of(events) if events else []
             if not doubts or doubts[0].until_us == 0:
@@ -116,5 +117,11 @@ def _settled(order: Order, step: int) -> ev.DoubtSettled:
         by=PrincipalId(order.by),
         happened=order.happened,
         output=msgspec.Raw(order.output),
-        at_us=order.at_us,
+        ordered_us=order.at_us,
+        at_us=steady_us(),
     )
+
+
+def _is_of(event: ev.DoubtSettled, order: Order) -> bool:
+    """Whether an event is what an order came to; those from before orders were named have its time as their own."""
+    return (event.by, event.ordered_us or event.at_us) == (order.by, order.at_us)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import ray
 
-from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us
+from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us, steady_us
 from airside.actors.pulse import PulseWriter, Where
 from airside.actors.serving import ListMethod
 from airside.actors.strays import mark_children
@@ -38,6 +38,11 @@ FIRST_LEASE_S = 30.0
 
 MAX_REFUSALS_WAITING = 10_000
 """Refusals that wait for the journal; more, which only a flood makes, are counted and not kept."""
+
+
+def _running_us() -> int:
+    """Return microseconds by a clock that nobody sets."""
+    return time.monotonic_ns() // 1000
 
 
 def _entry(refused: GrantRefused) -> Entry:
@@ -79,12 +84,15 @@ class ToolExecutor(Layer):
             seal_key=self.config.seal_key,
             executor_id=mint_executor(os.urandom),
             now_us=now_us,
+            steady_us=steady_us,
+            running_us=_running_us,
             on_refusal=self._note,
             journal=self._journal.append,
             memory=RemoteMemory(self.config.settings) if self._has_memory else None,
         )
+        self._threads = ResolverThreads()
         self._resolving = ResolverPool(
-            self._resolvers, seal_key=self.config.seal_key, now_us=now_us, call=ResolverThreads().call
+            self._resolvers, seal_key=self.config.seal_key, now_us=now_us, call=self._threads.call
         )
         self._watched = asyncio.Event()
         self._beating = asyncio.ensure_future(self._keep_beating())
@@ -111,9 +119,10 @@ class ToolExecutor(Layer):
             self._pulse.turn()
             if self._pulse.watched:
                 self._watched.set()
-            if replacing.is_due(time.monotonic(), spent=self._dispatcher.is_spent, busy=self._is_busy()):
+            spent = self._dispatcher.is_spent or self._threads.are_spent
+            if replacing.is_due(time.monotonic(), spent=spent, busy=self._is_busy()):
                 logger.error(
-                    "all event loops are held by tools: this executor ends, and another takes its place",
+                    "all event loops are held by tools or resolvers: this executor ends, and another takes its place",
                     extra={"action": "executor_spent"},
                 )
                 os._exit(1)

@@ -180,6 +180,8 @@ class ActionGated(Event, tag=True):
 class ApprovalDecided(Event, tag=True):
     """People decided.  For `edited`, `arguments` are the new ones, which are gated again as a new action.
 
+    `by` are those whose votes decided; of what expired, nobody.
+
     `apart` = a rejection counts by `Limits.max_rejections`; one from before there was that bound is a refusal.
     """
 
@@ -223,12 +225,16 @@ class ExecutionLost(Event, tag=True):
 
 
 class DoubtSettled(Event, tag=True):
-    """A person found out: the effect happened (with this result), or it did not (and is not tried again)."""
+    """A person found out: the effect happened (with this result), or it did not (and is not tried again).
+
+    `ordered_us` is when that person's clock says it was ordered, by which one order is known that comes twice.
+    """
 
     step: int
     by: PrincipalId
     happened: bool
     output: Raw = NULL
+    ordered_us: int = 0
 
 
 class DoubtExpired(Event, tag=True):

@@ -12,6 +12,7 @@ from airside.stack.approvals import (
     ApprovalBook,
     ApprovalEvent,
     ApprovalRequested,
+    ApprovalVoted,
     receipt_for,
     seal_receipt,
 )
@@ -110,12 +111,19 @@ class LocalApprovals:
         return decision_of(self.book.apply(event), self._key, self._now_us())
 
 
+def _deciding(approval: Approval) -> tuple[ApprovalVoted, ...]:
+    """Return the votes that decided: who rejects or edits does so alone, and what expired nobody decided."""
+    if approval.outcome == "expired":
+        return ()
+    return approval.votes if approval.outcome == "approved" else approval.votes[-1:]
+
+
 def decision_of(approval: Approval, key: bytes, now_us: int) -> ApprovalDecided | None:
     """Return the event a run is told of a decided approval, with its sealed receipt; None while it waits."""
     if not approval.outcome:
         return None
     edit = approval.votes[-1] if approval.outcome == "edited" else None
-    said = approval.votes[-1:] if approval.outcome == "rejected" else approval.votes  # who rejects decides alone
+    said = _deciding(approval)
     granted = approval.outcome in ("approved", "edited")
     return ApprovalDecided(
         at_us=now_us,

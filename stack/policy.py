@@ -119,7 +119,8 @@ class Comparison(_Closed):
     (`in`, `not_in`); or, by `of`, with one of these or the value at a path of the call's arguments (`arguments.PATH`
     where the path begins as a fact about the caller does).  `ignore_case` takes a and A for the same.  `matches` takes
     a regular expression for the whole text, without look-around and back references (`stack/patterns.py`).  What is not
-    there, or null, is `absent` (`exists` with `value: false`) and satisfies nothing else.  Of several values, and of
+    there, or null, is `absent` (`exists` with `value: false`) and satisfies nothing else; but a null that is there
+    satisfies what names it, `eq` null and `in` with null in the list.  Of several values, and of
     ways to write one, a rule that denies or asks needs one that satisfies, and a rule that allows all
     (`stack/comparing.py`).
     """

@@ -195,6 +195,10 @@ class ApprovalsMachine(RuleBasedStateMachine):
             decided = decision_of(approval, KEY, self.now)
             assert (decided is not None) is bool(model.outcome)
             assert decided is None or bool(decided.receipt) is (model.outcome in ("approved", "edited"))
+            decisive = {"approve": ("approved",), "reject": ("rejected",), "edit": ("edited",)}
+            assert decided is None or list(decided.by) == [
+                vote.by for vote in approval.votes if model.outcome in decisive[vote.verdict]
+            ], "who decided, and nobody who did not"
         open_ids = [i for i, model in self.models.items() if not model.outcome]
         assert [a.request.approval_id for a in self.book.pending(TenantId("acme"))] == open_ids
         assert self.book.pending(TenantId("globex")) == []

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.stack.admission import AdmissionQueue, TenantShare
 from airside.stack.clocks import SETTLED_US, STEP_US, SteadyClock
-from airside.stack.ids import RunId, TenantId
+from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.ledger import Cap, Ledger, Per, window_of
+from airside.stack.switches import Switches, SwitchThrown
 from airside.tools.dispatch import Dispatcher
+from airside.tools.tool import tool
 from tests.helpers import EXECUTOR, KEY
 from tests.test_dispatch import counter, granted, run
 
@@ -106,6 +109,58 @@ def test_a_rate_is_never_used_up_for_longer_than_it_takes_to_fill(steps: list[tu
             offer(now)
     wait_s = offer(now)
     assert wait_s is None or (0 < wait_s <= 30 and offer(now + int(wait_s * SECOND) + 1) is None)
+
+
+@pytest.mark.parametrize("set_by", [-400 * DAY, -HOUR, HOUR, 400 * DAY])
+async def test_a_clock_that_is_set_while_a_call_is_at_work_makes_it_neither_longer_nor_shorter(set_by: int) -> None:
+    """What it took is on its bill: it is measured by a clock that nobody sets."""
+    clock, running = [NOW], [5]
+
+    @tool(effect="write")
+    def pay() -> None:
+        """Pay, for three seconds in which the clock is set."""
+        clock[0] += set_by
+        running[0] += 3 * SECOND
+
+    dispatcher = Dispatcher(
+        [pay],
+        seal_key=KEY,
+        executor_id=EXECUTOR,
+        now_us=lambda: clock[0],
+        running_us=lambda: running[0],
+        in_threads=False,
+    )
+    result = await run(dispatcher, granted(pay.spec, executor=EXECUTOR, expires_us=NOW + 120 * SECOND))
+    assert result.ok and result.duration_us == 3 * SECOND
+
+
+@pytest.mark.parametrize("ahead_us", [0, DAY])
+async def test_a_clock_that_is_ahead_ends_no_switch_before_its_time(ahead_us: int) -> None:
+    """An executor looks at the time that budgets count by, as the gate does."""
+    (pay, paid), steady = counter(), [NOW]
+    dispatcher = Dispatcher(
+        [pay],
+        seal_key=KEY,
+        executor_id=EXECUTOR,
+        now_us=lambda: steady[0] + ahead_us,
+        steady_us=lambda: steady[0],
+        in_threads=False,
+    )
+    dispatcher.switches = Switches(
+        [
+            msgspec.json.encode(
+                SwitchThrown(at_us=NOW, scope="all", target="", off=True, by=PrincipalId("op"), until_us=NOW + MINUTE)
+            )
+        ]
+    )
+
+    async def refused(nonce: bytes) -> bool:
+        life = NOW + 2 * DAY
+        return not (await run(dispatcher, granted(pay.spec, executor=EXECUTOR, expires_us=life, nonce=nonce))).ok
+
+    assert await refused(b"one") and paid == []
+    steady[0] += MINUTE
+    assert not await refused(b"two") and paid == [1]
 
 
 async def test_an_executor_whose_clock_was_ahead_for_long_takes_grants_again() -> None:

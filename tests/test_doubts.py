@@ -210,6 +210,21 @@ async def test_the_call_that_is_named_is_settled_and_no_other_that_the_run_is_in
     assert [(event.step, event.happened) for event in brought if isinstance(event, ev.DoubtSettled)] == [(2, False)]
 
 
+async def test_what_a_person_says_has_the_stacks_time_and_is_taken_once_however_often_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever that person's clock says, by which the order is known again; so is one from before it was."""
+    monkeypatch.setattr(desks, "steady_us", lambda: 90 * SECOND)
+    run = in_doubt_about_the_second()
+    it, brought = desk(Journal(*run.machine.events), run)
+    assert await it.settle(order(RUN)) == 1 and await it.settle(order(RUN)) == 1
+    (settled,) = brought
+    assert isinstance(settled, ev.DoubtSettled) and (settled.at_us, settled.ordered_us) == (90 * SECOND, 7)
+    before = msgspec.structs.replace(settled, at_us=7, ordered_us=0)
+    older = Journal(*[*run.machine.events[:-1], before])
+    assert await desk(older, run)[0].settle(order(RUN)) == 1
+
+
 async def test_a_word_that_came_second_settles_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else was faster, and the run is in doubt about its next call by then."""
     monkeypatch.setattr(desks, "_LOOK_S", 0)

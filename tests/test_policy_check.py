@@ -489,3 +489,35 @@ def test_no_form_of_rows_gets_round_a_denial(how: list[str], wanted: int) -> Non
     assert compile_test(test, forbids=True)(arguments, NOBODY, arguments)
     allowed = compile_test(test, forbids=False)(arguments, NOBODY, arguments)
     assert allowed is (set(how) == {"one"})
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "met_by"),
+    [
+        ("eq", None, {"null"}),
+        ("in", ["a", None], {"null", "a"}),
+        ("ne", None, {"a", "b"}),
+        ("not_in", ["a", None], {"b"}),
+        ("eq", "a", {"a"}),
+        ("in", ["a"], {"a"}),
+    ],
+)
+@pytest.mark.parametrize("forbids", [False, True])
+def test_null_is_met_by_a_null_that_is_there_and_by_nothing_else(
+    op: Any, value: Any, met_by: set[str], forbids: bool
+) -> None:
+    """It is a value that a rule can name, to allow as to deny; what is not there is none."""
+    check = compile_test(ArgumentTest(path="x", op=op, value=value), forbids=forbids)
+    given: dict[str, Any] = {"null": {"x": None}, "a": {"x": "a"}, "b": {"x": "b"}, "absent": {}}
+    assert {name for name, arguments in given.items() if check(arguments, NOBODY, arguments)} == met_by
+
+
+@pytest.mark.parametrize(("op", "value", "forbidden"), [("ne", "a", {"null", "b"}), ("not_in", ["a"], {"null", "b"})])
+def test_a_null_that_no_rule_names_is_other_than_what_it_names_to_a_denial_alone(
+    op: Any, value: Any, forbidden: set[str]
+) -> None:
+    """To allow what is not Eve, null says too little."""
+    given: dict[str, Any] = {"null": {"x": None}, "a": {"x": "a"}, "b": {"x": "b"}, "absent": {}}
+    for forbids, met_by in ((True, forbidden), (False, {"b"})):
+        check = compile_test(ArgumentTest(path="x", op=op, value=value), forbids=forbids)
+        assert {name for name, arguments in given.items() if check(arguments, NOBODY, arguments)} == met_by

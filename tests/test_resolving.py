@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airside.stack.errors import InvalidConfig
-from airside.stack.ids import TenantId
+from airside.stack.ids import RunId, TenantId
 from airside.stack.lookups import seal_request
 from airside.stack.resources import MAX_RESOURCE_BYTES, SHARED, ResolveReply, ResolveRequest, Resource
 from airside.tools.resolving import Resolver, ResolverContext, ResolverPool, ResolverThreads, as_resolver, resolver
@@ -24,7 +24,7 @@ ACME = TenantId("acme")
 ISSUER = "iss_1"
 
 
-async def call(function: partial[Any], tenant: TenantId, seconds: float) -> Any:
+async def call(function: partial[Any], tenant: TenantId, run_id: RunId) -> Any:
     """Call as an executor does, in this loop."""
     answer = function()
     return await answer if inspect.isawaitable(answer) else answer
@@ -242,18 +242,70 @@ async def test_what_a_resolver_says_is_read_in_its_thread(waits: bool) -> None:
     assert found.state == "found" and read_in and all(name.startswith("resolver") for name in read_in)
 
 
-async def test_a_coroutine_that_blocks_or_hangs_does_not_hold_the_executors_loop() -> None:
-    """It has a loop in its thread, which ends with its deadline."""
-    threads, ended = ResolverThreads(), threading.Event()
+async def test_a_tenants_coroutines_share_a_loop_that_outlives_a_question() -> None:
+    """So a client that an app keeps is never one of a loop that has ended; tenants have loops of their own."""
+    threads, loops = ResolverThreads(), []
+
+    async def looks(id: Any, context: Any) -> None:
+        loops.append(asyncio.get_running_loop())
+
+    given = lambda id, context: looks(id, context)  # noqa: E731 - a plain function that gives a coroutine
+    for tenant in (ACME, ACME, TenantId("globex"), ACME):
+        for each in (looks, given):
+            assert (await ask_in(threads, each, tenant)).state == "unknown"
+    acme, globex = loops[0], loops[4]
+    assert loops == [acme] * 4 + [globex] * 2 + [acme] * 2 and acme is not globex and not acme.is_closed()
+
+
+async def test_a_coroutine_that_blocks_its_loop_is_late_and_named_and_holds_up_no_other_tenant() -> None:
+    """Its own tenant's next question has another loop."""
+    threads, release, begun = ResolverThreads(), threading.Event(), threading.Event()
+
+    async def blocks(id: Any, context: Any) -> None:
+        begun.set()
+        release.wait(60)
+
+    async def looks(id: Any, context: Any) -> None:
+        await asyncio.sleep(0)
+
+    hanging = asyncio.ensure_future(ask_in(threads, blocks, within=0.05))
+    await asyncio.to_thread(begun.wait, 60)
+    assert (await hanging).state == "late"
+    assert (await ask_in(threads, looks, TenantId("globex"))).state == "unknown"
+    assert (await ask_in(threads, looks)).state == "unknown"
+    release.set()
+
+
+async def test_an_error_of_a_coroutine_names_its_line() -> None:
+    """As that of a plain function."""
+
+    async def fails(id: Any, context: Any) -> None:
+        raise KeyError("order")
+
+    def fails_too(id: Any, context: Any) -> None:
+        raise KeyError("order")
+
+    for each in (fails, fails_too):
+        found = await ask_in(ResolverThreads(), each)
+        assert found.state == "failed" and f"{__file__}:" in found.detail and f"in {each.__name__}" in found.detail
+
+
+async def test_a_coroutine_that_hangs_holds_nobody_and_ends_with_the_question() -> None:
+    """It is cancelled on its loop; one whose time is over before it began does not begin."""
+    threads, begun, ended = ResolverThreads(), threading.Event(), threading.Event()
 
     async def hangs(id: Any, context: Any) -> None:
+        begun.set()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
             ended.set()
 
-    assert (await ask_in(threads, hangs, within=0.01)).state == "late"
+    asking = asyncio.ensure_future(ask_in(threads, hangs))
+    assert await asyncio.to_thread(begun.wait, 60)
+    asking.cancel()
     assert await asyncio.to_thread(ended.wait, 60)
+    assert (await ask_in(threads, hangs, within=0.001)).state == "late"
 
 
 @pytest.mark.parametrize("error", [StopIteration(5), SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()])

@@ -67,6 +67,8 @@ class Dispatcher:
         seal_key: bytes,
         executor_id: ExecutorId,
         now_us: Callable[[], int],
+        steady_us: Callable[[], int] | None = None,
+        running_us: Callable[[], int] | None = None,
         in_threads: bool = True,
         issuer: IssuerId = NO_ISSUER,
         on_refusal: Callable[[GrantRefused, TenantId | None], None] = lambda refused, tenant: None,
@@ -82,6 +84,8 @@ class Dispatcher:
         self._tools, toolsets = flatten(tools)
         self._key = seal_key
         self._now_us = now_us
+        self._steady_us = steady_us or now_us  # what ends a switch
+        self._running_us = running_us or now_us  # how long calls take: by a clock that nobody sets
         self._used = UsedGrants()
         self._answers = Answers()
         self._arguments: OrderedDict[EffectKey, str] = OrderedDict()
@@ -105,11 +109,11 @@ class Dispatcher:
             return ExecuteReply(result=refusal)
         self.calls += 1
         self.active += 1
-        began, answer = self._now_us(), self._answers.begin(grant.nonce)
+        began, answer = self._running_us(), self._answers.begin(grant.nonce)
         try:
             again = await self._claimed(grant)
             result = again if isinstance(again, ToolResult) else await self._run(grant, request, again=again)
-            took_us = max(0, self._now_us() - began)
+            took_us = max(0, self._running_us() - began)
             answer.set_result(ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us)))
         finally:
             self.active -= 1
@@ -224,7 +228,7 @@ class Dispatcher:
         if grant.run_id in self._over and not grant.undo:
             return refuse(ReasonCode.GRANT_STALE, "its run is over")
         blocked = self.switches.blocking(
-            now_us=self._now_us(),
+            now_us=self._steady_us(),
             tenant=grant.tenant,
             principal=grant.principal,
             version=grant.version,

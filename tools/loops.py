@@ -59,9 +59,10 @@ class NotBegun(AirsideError):
 
 
 class ToolLoops:
-    """The loops of one executor, used on its own loop."""
+    """The loops of one executor, used on its own loop; `kind` says of what, in their threads' names."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "tools") -> None:
+        self._kind = kind
         self._present: dict[TenantId, ToolLoop] = {}
         self._all: list[ToolLoop] = []
         self._made = 0
@@ -105,7 +106,7 @@ class ToolLoops:
         free = [loop for loop in self._all if not loop.is_held]
         if len(free) < MAX_LOOPS:
             self._made += 1
-            made = ToolLoop(f"{tenant}-{self._made}", tenant, asyncio.get_running_loop())
+            made = ToolLoop(f"{self._kind}-{tenant}-{self._made}", tenant, asyncio.get_running_loop())
             self._all.append(made)
         else:
             made = free[zlib.crc32(tenant.encode()) % len(free)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from airside.stack.calling import explained
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.lookups import TRANSIT_S, late, open_request, seal_reply
+from airside.stack.lookups import late, open_request, seal_reply
 from airside.stack.resources import (
     MAX_RESOURCE_BYTES,
     ResolveReply,
@@ -33,6 +33,8 @@ from airside.stack.resources import (
 )
 from airside.stack.toolspec import ToolSpec
 from airside.tools.fair import FairSlots
+from airside.tools.jobs import Awaits, Job
+from airside.tools.loops import NotBegun, ToolLoops
 
 DEFAULT_TIMEOUT_S = 2.0
 """A look into a store; a call waits for it before it is decided on."""
@@ -115,8 +117,8 @@ def checked_resolvers(given: object, specs: Sequence[ToolSpec]) -> dict[str, Res
     return resolvers
 
 
-Call = Callable[[partial[Any], TenantId, float], Awaitable[ResolveReply]]
-"""Calls a function where it can hold nobody up, tenants taking turns; awaits what it returns for so many seconds."""
+Call = Callable[[partial[Any], TenantId, RunId], Awaitable[ResolveReply]]
+"""Calls a function for a run where it can hold nobody up, tenants taking turns, and awaits what it returns."""
 
 THREADS = 32
 PER_TENANT = 8
@@ -124,16 +126,29 @@ PER_TENANT = 8
 
 
 class ResolverThreads:
-    """Calls resolvers in threads of their own, apart from tools', and coroutines in a loop of their own there."""
+    """Calls resolvers in threads of their own, apart from tools', and runs coroutines on a tenant's event loop.
+
+    That is the same loop for every question, so that a client which an app keeps is not one of a loop that has ended.
+    """
 
     def __init__(self, threads: int = THREADS, per_tenant: int = PER_TENANT) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
         self._slots = FairSlots(threads)
         self._per_tenant = per_tenant
         self._shares: dict[TenantId, _Share] = {}
+        self._loops = ToolLoops("resolvers")
 
-    async def call(self, function: partial[Any], tenant: TenantId, seconds: float) -> Any:
+    @property
+    def are_spent(self) -> bool:
+        """Whether resolvers hold so many event loops that no coroutine of anybody's can begin."""
+        return self._loops.are_spent
+
+    async def call(self, function: partial[Any], tenant: TenantId, run_id: RunId) -> Any:
         """Return what a resolver returns; the thread may outlive this call, and keeps its place until it ends."""
+        answer = await self._in_thread(function, tenant)
+        return await self._on_loop(answer, tenant, run_id) if isinstance(answer, Awaits) else answer
+
+    async def _in_thread(self, function: partial[Any], tenant: TenantId) -> Any:
         share = self._shares.setdefault(tenant, _Share(asyncio.Semaphore(self._per_tenant)))
         share.users += 1
         held = 0
@@ -142,13 +157,31 @@ class ResolverThreads:
             held += 1
             await self._slots.take(tenant)
             held += 1
-            future = self._pool.submit(_answer, function, seconds)
+            future = self._pool.submit(_answer, function)
         except BaseException:
             self._let_go(tenant, share, held)
             raise
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._let_go, tenant, share, held))
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(_dismiss)
+            raise
+
+    async def _on_loop(self, given: Awaits, tenant: TenantId, run_id: RunId) -> Any:
+        """Return what a coroutine comes to; whoever is cancelled does not wait until that has ended."""
+        job = Job(name="a resolver", tenant=tenant, run_id=run_id, function=partial(_carried, given.answer))
+        running = asyncio.ensure_future(self._loops.run(job, over=lambda: None))
+        running.add_done_callback(partial(_heard, given))
+        try:
+            answer = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            running.cancel()
+            raise
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     def _let_go(self, tenant: TenantId, share: _Share, held: int) -> None:
         if held > 1:
@@ -168,20 +201,40 @@ class _Share:
     users: int = 0
 
 
-def _answer(function: partial[Any], seconds: float) -> Any:
+def _answer(function: partial[Any]) -> Any:
     """Call it; what would end the thread, or what a future cannot carry, becomes an ordinary error."""
     try:
         answer = function()
-        return asyncio.run(_awaited(answer, seconds)) if inspect.isawaitable(answer) else answer
     except BaseException as error:
-        if isinstance(error, Exception) and not isinstance(error, StopIteration):
-            raise
-        raise Told(told(error)) from None
+        raise _ordinary(error) from None
+    return Awaits(answer) if inspect.isawaitable(answer) else answer
 
 
-async def _awaited(answer: Awaitable[Any], seconds: float) -> Any:
-    async with asyncio.timeout(seconds + TRANSIT_S):  # after its caller, who says that it is late
+async def _carried(answer: Awaitable[Any]) -> Any:
+    """Return what an awaitable comes to, or what it raised: with its place, which a job's error has not."""
+    try:
         return await answer
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return _ordinary(error)
+
+
+def _ordinary(error: BaseException) -> Exception:
+    is_ordinary = isinstance(error, Exception) and not isinstance(error, StopIteration)
+    return error if is_ordinary else Told(told(error))  # type: ignore[return-value]
+
+
+def _heard(given: Awaits, running: asyncio.Future[Any]) -> None:
+    """Take what nobody may wait for any more; what was not begun will not be."""
+    if not running.cancelled() and isinstance(running.exception(), NotBegun):
+        given.answer.close()
+
+
+def _dismiss(future: Future[Any]) -> None:
+    """Begin nothing of what a resolver gave when nobody waited any more."""
+    if not future.cancelled() and future.exception() is None and isinstance(future.result(), Awaits):
+        future.result().answer.close()
 
 
 class ResolverPool:
@@ -224,7 +277,7 @@ class ResolverPool:
         try:
             async with asyncio.timeout(context.deadline_s) as deadline:
                 look = partial(_look, found, request.id, context)
-                return await self._call(look, request.tenant, context.deadline_s)
+                return await self._call(look, request.tenant, request.run_id)
         except TimeoutError as error:
             return ResolveReply(state="late", detail=late(found.terms)) if deadline.expired() else _broken(error, found)
         except asyncio.CancelledError:
@@ -236,14 +289,26 @@ class ResolverPool:
             return _broken(error, found)
 
 
-def _look(found: Resolver, id: ResourceId, context: ResolverContext) -> ResolveReply | Awaitable[ResolveReply]:
-    """Call a resolver and read what it says, in its own thread: a huge answer holds up nobody either."""
+def _look(found: Resolver, id: ResourceId, context: ResolverContext) -> ResolveReply | _Later:
+    """Call a resolver and read what it says, where it runs: a huge answer holds up nobody either."""
     answer = found.function(id, context)
-    return _look_later(answer, found.terms) if inspect.isawaitable(answer) else _read(answer, found.terms)
+    return _Later(answer, found.terms) if inspect.isawaitable(answer) else _read(answer, found.terms)
 
 
-async def _look_later(answer: Awaitable[Any], terms: ResolverTerms) -> ResolveReply:
-    return _read(await answer, terms)
+class _Later(Awaitable[ResolveReply]):
+    """What a resolver says that gave something to await."""
+
+    def __init__(self, answer: Awaitable[Any], terms: ResolverTerms) -> None:
+        self._answer = answer
+        self._terms = terms
+
+    def __await__(self) -> Generator[Any, Any, ResolveReply]:
+        return _read((yield from self._answer.__await__()), self._terms)
+
+    def close(self) -> None:
+        """Let it be: it was not begun, and will not be."""
+        if inspect.iscoroutine(self._answer):
+            self._answer.close()
 
 
 def _read(answer: Any, terms: ResolverTerms) -> ResolveReply:

@@ -136,7 +136,7 @@ class ToolLoop:
         self._to_end = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._loop.set_task_factory(_make_task)
-        self.thread = threading.Thread(target=self._run, name=f"tools-{name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
     # On the executor's loop.
