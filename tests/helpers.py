@@ -11,7 +11,9 @@ from msgspec import Raw
 from airside.stack import events as ev
 from airside.stack import instructions as do
 from airside.stack.canonical import digest
+from airside.stack.gate import GateRequest
 from airside.stack.grants import Grant, mint
+from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId, effect_key
 from airside.stack.instructions import Instructions
 from airside.stack.invariants import check_growth
@@ -254,6 +256,25 @@ def grant_for(tool: ToolSpec, arguments: bytes = b"{}", /, **fields: Any) -> Gra
         "nonce": b"nonce-000001",
     }
     return Grant(**(given | fields))
+
+
+def gate_request(tool: str, arguments: bytes = b"{}", *, who: Identity | None = None, **fields: Any) -> GateRequest:
+    """Return what a runtime asks the gate about a call of somebody's (ann's, if nobody is named)."""
+    who = who or identity()
+    given: dict[str, Any] = {
+        "identity": msgspec.msgpack.encode(who),
+        "proof": seal_identity(KEY, who, run_subject(RUN)),
+        "run_id": RUN,
+        "step": 1,
+        "attempt": 1,
+        "epoch": 1,
+        "tool": tool,
+        "arguments": arguments,
+        "labels": (),
+        "remaining": Limits(),
+        "executor": EXECUTOR,
+    }
+    return GateRequest(**(given | fields))
 
 
 def granted(tool: ToolSpec, arguments: bytes = b"{}", /, **fields: Any) -> ExecuteRequest:

@@ -21,7 +21,7 @@ from airside.stack.policy import load_bundle
 from airside.stack.sealing import from_text, to_text
 from airside.stack.toolspec import ToolSpec
 from airside.stack.values import Identity, Limits
-from tests.helpers import EXECUTOR, KEY, RUN, identity, spec
+from tests.helpers import EXECUTOR, KEY, RUN, gate_request, identity, spec
 
 NOW = 1_000_000
 ALLOW = "version: v1\nrules: [{id: all, outcome: allow}]\n"
@@ -50,22 +50,9 @@ def request(
     arguments: Any = None, *, who: Identity | None = None, raw: bytes | None = None, **fields: Any
 ) -> GateRequest:
     """Return ann's request to pay 5."""
-    who = who or identity()
     data = raw if raw is not None else canonical({"amount": 5} if arguments is None else arguments)
-    given = {
-        "identity": msgspec.msgpack.encode(who),
-        "proof": seal_identity(KEY, who, run_subject(RUN)),
-        "run_id": RUN,
-        "step": 3,
-        "attempt": 2,
-        "epoch": 7,
-        "tool": "pay",
-        "arguments": data,
-        "labels": (),
-        "remaining": Limits(tool_ms=9_000),
-        "executor": EXECUTOR,
-    }
-    return GateRequest(**(given | fields))
+    given = {"tool": "pay", "step": 3, "attempt": 2, "epoch": 7, "remaining": Limits(tool_ms=9_000)} | fields
+    return gate_request(given.pop("tool"), data, who=who, **given)
 
 
 def grant_of(reply: GateReply) -> Grant:

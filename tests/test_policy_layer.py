@@ -14,11 +14,9 @@ from airside.actors.policy import Policy
 from airside.actors.serving import TICKET
 from airside.actors.settings import Settings
 from airside.stack.directory import Directory, Tenant
-from airside.stack.gate import GateReply, GateRequest
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.gate import GateReply
 from airside.stack.resources import Key, ResolveReply, Resource, Wanted
-from airside.stack.values import Limits
-from tests.helpers import EXECUTOR, KEY, RUN, identity
+from tests.helpers import KEY, gate_request
 from tests.test_resource_rules import ACME, ALL, World, rule
 from tests.test_switches import switches, thrown
 
@@ -52,21 +50,7 @@ def layer() -> Any:
 
 def item(arguments: bytes) -> bytes:
     """Return ann's request to change an order, or none."""
-    who = identity()
-    request = GateRequest(
-        identity=msgspec.msgpack.encode(who),
-        proof=seal_identity(KEY, who, run_subject(RUN)),
-        run_id=RUN,
-        step=1,
-        attempt=1,
-        epoch=1,
-        tool="change",
-        arguments=arguments,
-        labels=(),
-        remaining=Limits(),
-        executor=EXECUTOR,
-    )
-    return msgspec.msgpack.encode(request)
+    return msgspec.msgpack.encode(gate_request("change", arguments))
 
 
 def outcome(answer: bytes) -> str:

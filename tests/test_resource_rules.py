@@ -19,16 +19,15 @@ from airside.stack.approvals import (
 )
 from airside.stack.canonical import canonical
 from airside.stack.errors import InvalidConfig
-from airside.stack.gate import Gate, GateReply, GateRequest
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.gate import Gate, GateReply
 from airside.stack.ids import TenantId
 from airside.stack.local import LocalPolicy, LocalResolvers
 from airside.stack.lookups import Lookups
 from airside.stack.policy import load_bundle
 from airside.stack.resources import MAX_RESOURCES, SHARED, Key, ResolverTerms, Resource
 from airside.stack.toolspec import ToolSpec
-from airside.stack.values import Identity, Limits
-from tests.helpers import EXECUTOR, KEY, RUN, identity
+from airside.stack.values import Identity
+from tests.helpers import KEY, RUN, gate_request, identity
 from tests.simulation.clock import ManualLoop
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
@@ -94,21 +93,7 @@ class World:
         self, arguments: dict[str, Any], tool: str = "change", who: Identity | None = None, receipt: str = ""
     ) -> GateReply:
         """Return the decision about ann's call."""
-        who = who or identity()
-        request = GateRequest(
-            identity=msgspec.msgpack.encode(who),
-            proof=seal_identity(KEY, who, run_subject(RUN)),
-            run_id=RUN,
-            step=1,
-            attempt=1,
-            epoch=1,
-            tool=tool,
-            arguments=canonical(arguments),
-            labels=(),
-            remaining=Limits(),
-            executor=EXECUTOR,
-            receipt=receipt,
-        )
+        request = gate_request(tool, canonical(arguments), who=who, receipt=receipt)
         return self.loop.run_until_complete(self.policy.decide(request))
 
     def says(self, arguments: dict[str, Any], **fields: Any) -> str:
