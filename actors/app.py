@@ -98,7 +98,6 @@ class App:
             routes=routes,
             specs=specs,
             bundle=bundle,
-            traced=policy.traced(specs),
             metered=directory.metered(DECISION_UNITS),
             directory=directory,
             memory=_memory_rules(self.memory),
@@ -113,9 +112,8 @@ class App:
 class CheckedApp:
     """An app that holds together.
 
-    `traced` are the tools of whose calls policy may ask where the values come from; `metered` the tenants whose runs
-    share a budget of what decisions use; `warnings` say what is known now to be refused later.  `job_schema` is that of
-    `job_inputs`.
+    `metered` are the tenants whose runs share a budget of what decisions use; `warnings` say what is known now to be
+    refused later.  `job_schema` is that of `job_inputs`.
     """
 
     app: App
@@ -123,7 +121,6 @@ class CheckedApp:
     routes: Mapping[str, Topology]
     specs: Sequence[ToolSpec]
     bundle: str
-    traced: frozenset[str]
     metered: frozenset[str]
     directory: Directory
     memory: MemoryRules | None

@@ -226,7 +226,7 @@ def _start_layers(checked: CheckedApp, plain: LayerConfig, keys: KeyRing) -> Non
     sealed = replace(plain, seal_key=keys.seal)
     has_memory = checked.memory is not None
     runtime_app = RuntimeApp(
-        checked.agents, checked.routes, checked.specs, has_memory, version, checked.traced, checked.metered
+        checked.agents, checked.routes, checked.specs, has_memory, version, checked.bundle, checked.metered
     )
 
     def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:

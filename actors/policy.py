@@ -155,7 +155,8 @@ class Policy(WatchedLayer):
         return self._counted(inside(self.pulse, request.run_id, self._gate.decide, request, answers))
 
     def _counted(self, reply: GateReply) -> GateReply:
-        self._decisions[reply.decision.outcome] += 1
+        if not reply.untraced:
+            self._decisions[reply.decision.outcome] += 1
         return reply
 
     async def spend(self, batch: list[bytes]) -> list[bytes]:

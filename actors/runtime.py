@@ -32,12 +32,14 @@ from airside.stack.agents import Agent
 from airside.stack.cycle import Cycle
 from airside.stack.ending import ending
 from airside.stack.errors import Fenced, ItemFailed, LayerUnavailable
+from airside.stack.foresight import Foresight
 from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
 from airside.stack.instructions import Instructions
 from airside.stack.journaling import Append
 from airside.stack.layers import Layers
 from airside.stack.machine import RunMachine
 from airside.stack.messages import Activation, Delivery, Report
+from airside.stack.policy import load_bundle
 from airside.stack.runlog import entry_of
 from airside.stack.state import Phase
 from airside.stack.toolspec import ToolSpec
@@ -56,7 +58,7 @@ class RuntimeApp:
     specs: Sequence[ToolSpec]
     memory: bool
     version: str
-    traced: frozenset[str] | None = None
+    bundle: str | None = None
     metered: frozenset[str] = frozenset()
 
 
@@ -79,7 +81,7 @@ class TenantRuntime(Layer):
 
     async def start(self) -> None:
         """Connect the stubs and begin to beat."""
-        settings = self.config.settings
+        settings, bundle = self.config.settings, self._app.bundle
         if settings.show_output:
             mark_output(settings.stack)
         self._pulse = self._pulse or PulseWriter(lease_s=settings.lease_s)  # a start that failed is tried again
@@ -99,7 +101,7 @@ class TenantRuntime(Layer):
             spawn=self._spawn,
             traceparent=traceparent,
             pulse=self._pulse,
-            traced=self._app.traced,
+            foresight=Foresight(load_bundle(bundle), self._app.specs) if bundle is not None else None,
             metered=self._app.metered,
         )
         self._beating = asyncio.ensure_future(self._keep_beating())

@@ -17,6 +17,7 @@ from airside.actors.layer import now_us
 from airside.memory.local import LocalMemory
 from airside.stack.cycle import Cycle
 from airside.stack.events import RunActivated, RunSubmitted
+from airside.stack.foresight import Foresight
 from airside.stack.gate import Gate
 from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import Buffered, mint_executor, mint_run, parse_principal, parse_tenant
@@ -75,6 +76,7 @@ def layers(app: CheckedApp, folder: Path, key: bytes) -> Layers:
         specs=app.specs,
         now_us=now_us,
         spawn=no_children,
+        foresight=Foresight(load_bundle(app.bundle), app.specs),
     )
 
 

@@ -36,7 +36,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.routing import Names, NoRoute, next_route
 from airside.stack.runlog import RunLog
 from airside.stack.topology import Route, Visit
-from airside.stack.values import Decision, Limits, ToolResult
+from airside.stack.values import Decision, Limits, ToolResult, Traced
 
 
 class Cycle:
@@ -255,7 +255,7 @@ class Cycle:
         )
 
     async def _gate(self, i: do.Gate) -> ev.Event:
-        s, traced = self.machine.state, self._layers.traced
+        s, remaining = self.machine.state, self.machine.remaining()
         reason = ReasonCode.TOOL_UNAVAILABLE
         try:
             executor = await self._layers.tools.executor_for(self.run_id)
@@ -270,23 +270,42 @@ class Cycle:
                 tool=i.action.tool,
                 arguments=canonical(i.action.arguments),
                 labels=tuple(sorted(s.labels)),
-                remaining=self.machine.remaining(),
+                remaining=remaining,
                 executor=executor,
                 receipt=i.receipt,
                 version=s.submitted.app_version,
-                origins=self._tracer.trace(i.action.tool, i.action.arguments, s)
-                if traced is None or i.action.tool in traced
-                else (),
-                settled=self._account.untold,
+                origins=self._origins(i) if self._is_asked(i, remaining) else None,
                 share=self._account.share,
             )
-            reply = await self._layers.policy.decide(request)
-            self._account.told(request.settled)
+            reply = await self._decided(request)
+            if reply.untraced:
+                reply = await self._decided(msgspec.structs.replace(request, origins=self._origins(i)))
         except LayerUnavailable as error:
             # A dead layer means no; in `resuming` the machine makes that "in doubt" rather than "denied".
             return self._gated(i, GateReply(decision=_unreachable(reason, error)), "")
         self._grant = reply.grant
         return self._gated(i, reply, executor)
+
+    async def _decided(self, request: GateRequest) -> GateReply:
+        request = msgspec.structs.replace(request, settled=self._account.untold)
+        reply = await self._layers.policy.decide(request)
+        self._account.told(request.settled)
+        return reply
+
+    def _is_asked(self, i: do.Gate, remaining: Limits) -> bool:
+        """Whether policy is expected to ask where the values of a call come from."""
+        s, foresight = self.machine.state, self._layers.foresight
+        return foresight is None or foresight.expects(
+            i.action.tool,
+            i.action.arguments,
+            identity=s.submitted.identity,
+            labels=s.labels,
+            remaining=remaining,
+            now_us=self._layers.now_us(),
+        )
+
+    def _origins(self, i: do.Gate) -> tuple[Traced, ...]:
+        return self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state)
 
     def _gated(self, i: do.Gate, reply: GateReply, executor: str) -> ev.ActionGated:
         return ev.ActionGated(

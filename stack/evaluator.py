@@ -38,9 +38,13 @@ from airside.stack.toolspec import ToolSpec
 from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Traced
 
 
+class Untraced(Exception):
+    """Nobody traced the values of a call that a rule asks about."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a decision may depend on."""
+    """What a decision may depend on; `origins` is None for a call that was not traced."""
 
     tool: ToolSpec
     identity: Identity
@@ -48,7 +52,7 @@ class Facts:
     labels: frozenset[str]
     remaining: Limits
     now_us: int
-    origins: tuple[Traced, ...] = ()
+    origins: tuple[Traced, ...] | None = ()
     resources: tuple[ResourceFact, ...] = ()
 
 
@@ -82,7 +86,10 @@ class Evaluator:
         }
 
     def evaluate(self, facts: Facts) -> Decision:
-        """Return the decision; an exception anywhere is a deny with `policy_error`."""
+        """Return the decision; an exception anywhere is a deny with `policy_error`.
+
+        Raises `Untraced` if a rule asks for the origins of a call without, or a person is to be shown them.
+        """
         try:
             first: Decision | None = None
             # Every rule is evaluated even when one has matched, so that an error denies wherever it stands.
@@ -92,14 +99,19 @@ class Evaluator:
                         break
                 else:
                     first = first or decision
+        except Untraced:
+            raise
         except Exception as error:
             return self.error(text_of(error))
+        if facts.origins is None and first is not None and first.approval is not None:
+            raise Untraced
         return first or self.deny(ReasonCode.POLICY_DENIED, "no rule allows it")
 
     def asked(self, facts: Facts) -> frozenset[tuple[str, str]]:
         """Return the declared resources of a call that some rule asks about whose other conditions hold.
 
         None, if the call is denied whatever they are, or some rule cannot be evaluated, which `evaluate` says.
+        Raises `Untraced` if a rule asks for the origins of a call without.
         """
         asked: frozenset[tuple[str, str]] = frozenset()
         try:
@@ -109,6 +121,8 @@ class Evaluator:
                     asked |= asks
                 elif rule.when.resource is None and rule.decision.outcome == "deny" and rule.may_match(facts):
                     return frozenset()
+        except Untraced:
+            raise
         except Exception:
             return frozenset()
         return asked
@@ -124,7 +138,7 @@ class Evaluator:
         return self.deny(ReasonCode.POLICY_ERROR, detail, rule="error")
 
     def _compiled(self, rule: Rule) -> _Compiled:
-        plain = _conditions(rule)
+        plain = conditions_of(rule)
         about = [_resource_condition(test, rule.outcome != "allow") for test in rule.when.resource or ()]
         return _Compiled(self._decision(rule), rule.when, plain + about, len(plain))
 
@@ -164,8 +178,11 @@ def _quorum(rule: Rule) -> int:
     return rule.approval.quorum if rule.approval else 0
 
 
-def _conditions(rule: Rule) -> list[Condition]:
-    """Compile the conditions, cheapest first; the effect's is the choice of the list the rule is in."""
+def conditions_of(rule: Rule, *, origins: bool = True) -> list[Condition]:
+    """Compile the conditions but those on resources, cheapest first; the effect's is the list the rule is in.
+
+    `origins` = those on origins, too.
+    """
     when, forbids = rule.when, rule.outcome != "allow"
     found: list[Condition] = []
     if when.risk is not None:
@@ -182,7 +199,8 @@ def _conditions(rule: Rule) -> list[Condition]:
         found.append(_label_condition(frozenset(when.labels), forbids))
     found += [_remaining_condition(test) for test in when.remaining or []]
     found += [_argument_condition(test, forbids) for test in when.arguments or []]
-    found += [_origin_condition(test, test.trusts(rule.outcome), forbids) for test in when.origins or []]
+    if origins:
+        found += [_origin_condition(test, test.trusts(rule.outcome), forbids) for test in when.origins or []]
     if when.time is not None:
         found.append(_time_condition(when.time))
     return found
@@ -247,6 +265,8 @@ def _origin_condition(test: OriginTest, trusts: bool, forbids: bool) -> Conditio
         return "tool" in listed or (is_by_name and (traced.whole or not trusts))
 
     def meets(facts: Facts) -> Iterator[bool]:
+        if facts.origins is None:
+            raise Untraced
         return (is_listed(traced) is is_within for traced in facts.origins if traced.part in parts)
 
     if forbids:

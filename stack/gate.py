@@ -17,7 +17,7 @@ from airside.stack.approvals import Receipt, call_digest, open_receipt
 from airside.stack.calling import close_names
 from airside.stack.canonical import canonical, digest, parse_own
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
-from airside.stack.evaluator import Evaluator, Facts
+from airside.stack.evaluator import Evaluator, Facts, Untraced
 from airside.stack.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.identity import IdentityChecker, run_subject
 from airside.stack.ids import NO_ISSUER, ApprovalId, ExecutorId, IssuerId, Randomness, RunId, approval_for, effect_key
@@ -52,8 +52,8 @@ NO_ANSWERS: Mapping[Key, ResolveReply] = MappingProxyType({})
 class GateRequest(Value, array_like=True):
     """A proposed call with its context.  `arguments` is the JSON the agent gave; `identity` its owner's, encoded.
 
-    `origins` say where the values of the arguments come from, as the runtime traced them; `settled` and `share` are as
-    in `SpendRequest`.
+    `origins` say where the values of the arguments come from, as the runtime traced them, None if it did not; `settled`
+    and `share` are as in `SpendRequest`.
     """
 
     identity: bytes
@@ -69,7 +69,7 @@ class GateRequest(Value, array_like=True):
     executor: ExecutorId
     receipt: str = ""
     version: str = ""
-    origins: tuple[Traced, ...] = ()
+    origins: tuple[Traced, ...] | None = ()
     settled: tuple[Settled, ...] = ()
     share: Limits | None = None
 
@@ -79,8 +79,9 @@ class GateReply(Value, array_like=True):
 
     `counted` = it uses up a shared budget, so its intent must be durable before it leaves even if it is a read: a gate
     that is restarted counts from the journal.  `wall_ms` is the time that was reserved for it, 0 if nobody counts that.
-    `origins` are those of every value of the complete arguments; `resources` is what was known of those that rules ask
-    about.
+    `origins` are those of every value of the complete arguments, if the call was traced; `resources` is what was known
+    of those that rules ask about.  `untraced` = nothing is decided: a rule asks for origins that the request lacks, or
+    a person is to be shown them.
     """
 
     decision: Decision
@@ -98,6 +99,7 @@ class GateReply(Value, array_like=True):
     trusted_output: bool = False
     origins: tuple[Traced, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
+    untraced: bool = False
 
 
 class _Call(NamedTuple):
@@ -182,6 +184,8 @@ class Gate:
         """
         try:
             return self._decide(request, answers)
+        except Untraced:
+            return GateReply(decision=self._evaluator.error("nobody traced what the call says"), untraced=True)
         except Exception as error:
             return GateReply(decision=self._evaluator.error(text_of(error)))
 
@@ -288,7 +292,9 @@ class Gate:
         except InvalidInput as error:
             return self._no(ReasonCode.TOOL_INVALID_ARGUMENTS, error.message)
         full = msgspec.json.decode(arguments)
-        origins = complete(spec, given, full, request.origins) if spec.name in self._traced else ()
+        origins: tuple[Traced, ...] | None = ()
+        if spec.name in self._traced:
+            origins = None if request.origins is None else complete(spec, given, full, request.origins)
         facts = Facts(
             tool=spec,
             identity=identity,
@@ -343,7 +349,7 @@ class Gate:
             counted=self.spending.counts(identity.tenant, spec),
             wall_ms=wall_ms if grant else 0,
             trusted_output=spec.trusted_output,
-            origins=facts.origins,
+            origins=facts.origins or (),
             resources=facts.resources,
         )
 

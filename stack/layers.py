@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from airside.stack import instructions as do
 from airside.stack.agents import Agent
 from airside.stack.asking import UNWATCHED, Pulse
+from airside.stack.foresight import Foresight
 from airside.stack.ids import RunId
 from airside.stack.ports import Approvals, Journal, Memory, Policy, Tools
 from airside.stack.toolspec import ToolSpec
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Layers:
     """Everything a cycle uses.  `memory` is None for an app without memory.
 
-    `traced` are the tools of whose calls policy may ask where the values come from; None means of all.  `metered` are
-    the tenants whose runs share a budget of what decisions use.
+    `foresight` tells of which calls policy asks where the values come from; without, all are traced.  `metered` are the
+    tenants whose runs share a budget of what decisions use.
     """
 
     journal: Journal
@@ -38,5 +39,5 @@ class Layers:
     spawn: Callable[[Cycle, do.SpawnChildren], Awaitable[None]]
     traceparent: Callable[[RunId], str] = lambda run_id: ""
     pulse: Pulse = UNWATCHED
-    traced: frozenset[str] | None = None
+    foresight: Foresight | None = None
     metered: frozenset[str] = frozenset()

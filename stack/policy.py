@@ -373,6 +373,11 @@ class Rule(_Closed):
     when: When = When()
     approval: ApprovalTerms | None = None
 
+    @property
+    def shows_origins(self) -> bool:
+        """Whether it asks where the values of a call come from, or a person, who is shown that."""
+        return self.approval is not None or self.when.origins is not None
+
     @model_validator(mode="after")
     def _approval_fits(self) -> Rule:
         if (self.outcome == "require_approval") != (self.approval is not None):
@@ -412,7 +417,7 @@ class Bundle(_Closed):
 
     def traced(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
         """Return the tools of whose calls some rule may ask where the values come from, or may ask a person."""
-        asking = [rule.when for rule in self.rules if rule.approval is not None or rule.when.origins is not None]
+        asking = [rule.when for rule in self.rules if rule.shows_origins]
         return frozenset(spec.name for spec in specs if any(may_match(when, spec) for when in asking))
 
     def meant(self, rule: Rule, specs: Iterable[ToolSpec]) -> list[ToolSpec]:

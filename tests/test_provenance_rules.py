@@ -18,12 +18,13 @@ from airside.stack.canonical import canonical
 from airside.stack.cycle import Cycle
 from airside.stack.errors import InvalidConfig
 from airside.stack.evaluator import Evaluator, Facts
+from airside.stack.foresight import Foresight
 from airside.stack.gate import Gate, GateReply, GateRequest
 from airside.stack.identity import run_subject, seal_identity
 from airside.stack.layers import Layers
 from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
 from airside.stack.machine import RunMachine
-from airside.stack.policy import load_bundle
+from airside.stack.policy import Bundle, load_bundle
 from airside.stack.state import Phase
 from airside.stack.topology import SingleAgent
 from airside.stack.values import Action, Finish, Limits, Request, Traced
@@ -105,7 +106,8 @@ def test_a_rule_about_the_output_of_a_tool_that_does_not_exist_is_refused() -> N
     reads = tool(effect="read", name="read_mail", trusted_output=True)(lambda: None)
     policy = "version: v1\nrules: [{id: a, outcome: allow, when: {origins: [{within: ['tool:NAME']}]}}]\n"
     fields: dict[str, Any] = {"agents": {"a": lambda view: Finish()}, "tools": [reads], "directory": DIRECTORY}
-    assert App(policy=policy.replace("NAME", "read_mail"), **fields).checked().traced == {"read_mail"}
+    app = App(policy=policy.replace("NAME", "read_mail"), **fields).checked()
+    assert load_bundle(app.bundle).traced(app.specs) == {"read_mail"}
     with pytest.raises(InvalidConfig, match="no tool for 'tool:read_mial'"):
         App(policy=policy.replace("NAME", "read_mial"), **fields).checked()
 
@@ -123,7 +125,7 @@ def test_a_rule_that_trusts_what_outsiders_write_is_refused(outcome: str, listed
         with pytest.raises(InvalidConfig, match=r"rule a: trusts 'tool:fetch'.*trusted_output=True"):
             app.checked()
     else:
-        assert app.checked().traced == {"fetch"}
+        assert load_bundle(policy).traced(app.checked().specs) == {"fetch"}
 
 
 def test_only_tools_that_rules_may_ask_about_are_traced() -> None:
@@ -281,8 +283,11 @@ def mail_tools(sent: list[str]) -> list[Tool]:
     return [read_mail, send_mail]
 
 
-async def run(to: str, traced: frozenset[str] | None) -> tuple[Cycle, list[str], LocalApprovals]:
-    """Run the clerk under the default bundle, for somebody who asked to write to bob."""
+async def run(to: str, expected: Bundle | None) -> tuple[Cycle, list[str], LocalApprovals]:
+    """Run the clerk under the default bundle, for somebody who asked to write to bob.
+
+    The runtime traces what it expects to be asked about by `expected`, without a bundle all.
+    """
     sent: list[str] = []
     count = iter(range(100))
     tools = mail_tools(sent)
@@ -307,7 +312,7 @@ async def run(to: str, traced: frozenset[str] | None) -> tuple[Cycle, list[str],
         specs=[t.spec for t in tools],
         now_us=lambda: 0,
         spawn=lambda cycle, spawn: None,  # type: ignore[arg-type, return-value]
-        traced=traced,
+        foresight=Foresight(expected, [t.spec for t in tools]) if expected is not None else None,
     )
     submitted = ev.RunSubmitted(
         at_us=0,
@@ -325,13 +330,16 @@ async def run(to: str, traced: frozenset[str] | None) -> tuple[Cycle, list[str],
     return cycle, sent, approvals
 
 
-@pytest.mark.parametrize("traced", [None, frozenset({"send_mail"})])
-async def test_a_run_does_what_was_asked_and_waits_for_a_person_with_what_was_not(
-    traced: frozenset[str] | None,
-) -> None:
-    cycle, sent, _ = await run(BOB, traced)
+BLIND = load_bundle("version: v1\nrules: [{id: all, outcome: allow}]\n")
+"""By which a runtime expects no question, so that the gate sends calls back to be traced."""
+
+
+@pytest.mark.parametrize("expected", [None, DEFAULT, BLIND])
+async def test_a_run_does_what_was_asked_and_waits_for_a_person_with_what_was_not(expected: Bundle | None) -> None:
+    """Whatever a runtime expects to be asked about, a call is decided on by where its values come from."""
+    cycle, sent, _ = await run(BOB, expected)
     assert (cycle.machine.state.phase, sent) == (Phase.COMPLETED, [BOB])
-    cycle, sent, approvals = await run("eve@evil.example", traced)
+    cycle, sent, approvals = await run("eve@evil.example", expected)
     assert (cycle.machine.state.phase, sent) == (Phase.AWAITING_APPROVAL, [])
     (waiting,) = approvals.book.pending()
     assert [(each.value, each.origin, each.detail) for each in waiting.request.origins] == [
@@ -341,13 +349,8 @@ async def test_a_run_does_what_was_asked_and_waits_for_a_person_with_what_was_no
     assert gated[0].origins == () and gated[-1].origins == waiting.request.origins
 
 
-async def test_a_runtime_that_does_not_trace_gains_nothing_by_it() -> None:
-    cycle, sent, _ = await run("eve@evil.example", frozenset())
-    assert (cycle.machine.state.phase, sent) == (Phase.AWAITING_APPROVAL, [])
-
-
 async def test_a_person_sees_each_value_with_where_it_comes_from() -> None:
-    _, _, approvals = await run("eve@evil.example", None)
+    _, _, approvals = await run("eve@evil.example", expected=None)
     (waiting,) = approvals.book.pending()
     lines = PendingApproval.of(msgspec.json.encode(waiting)).lines()
     assert "send_mail (external), asked by ann@acme, rule steered-effects" in lines[0]
