@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 from airside.stack.ids import RunId, TenantId
 
@@ -19,11 +17,21 @@ def speaker() -> Speaker | None:
     return _SPEAKER.get()
 
 
-@contextmanager
-def speaking(name: str, tenant: TenantId, run_id: RunId) -> Iterator[None]:
+class _Speaking:
+    """A block of somebody's."""
+
+    __slots__ = ("_speaker", "_token")
+
+    def __init__(self, speaker: Speaker) -> None:
+        self._speaker = speaker
+
+    def __enter__(self) -> None:
+        self._token: Token[Speaker | None] = _SPEAKER.set(self._speaker)
+
+    def __exit__(self, *_: object) -> None:
+        _SPEAKER.reset(self._token)
+
+
+def speaking(name: str, tenant: TenantId, run_id: RunId) -> _Speaking:
     """Say whose code runs within the block; tasks and threads that copy the context inherit it."""
-    token = _SPEAKER.set((name, tenant, run_id))
-    try:
-        yield
-    finally:
-        _SPEAKER.reset(token)
+    return _Speaking((name, tenant, run_id))

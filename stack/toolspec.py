@@ -29,7 +29,7 @@ MAX_OUTPUT_BYTES = 1024 * 1024
 RISK_OF: dict[str, Risk] = {"read": "low", "write": "medium", "external": "high", "irreversible": "high"}
 
 
-class ToolSpec(Value, dict=True):  # for what is looked up at every step, and is no part of its value
+class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every step, and is no part of its value
     """A tool as policy and agents see it.
 
     `repeatable` tools may be sent again under the same idempotency key after a crash: they are idempotent, or can be

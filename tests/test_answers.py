@@ -59,13 +59,32 @@ async def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch, most: s
     kept = Answers()
     for number in range(10):
         result = ToolResult(ok=True, output=Raw(b"x" * 10))
-        kept.begin(b"%d" % number).set_result(ExecuteReply(result=result))
-        await asyncio.sleep(0)
+        kept.begin(b"%d" % number)
+        kept.end(b"%d" % number, ExecuteReply(result=result))
     known = [number for number in range(10) if await kept.of(b"%d" % number) is not None]
     assert known == [7, 8, 9]
 
 
 async def test_a_call_that_broke_off_has_none() -> None:
     kept = Answers()
-    kept.begin(b"n").cancel()
-    assert await kept.of(b"n") is None
+    kept.begin(b"n")
+    asked = asyncio.ensure_future(kept.of(b"n"))
+    await asyncio.sleep(0)
+    kept.end(b"n", None)
+    assert await asked is None and await kept.of(b"n") is None
+
+
+async def test_who_waits_for_an_answer_that_is_forgotten_meanwhile_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask, and though one of them gave up waiting."""
+    monkeypatch.setattr(answers, "MAX_ANSWERS", 1)
+    kept, reply = Answers(), ExecuteReply(result=ToolResult(ok=True))
+    kept.begin(b"old")
+    first, second = (asyncio.ensure_future(kept.of(b"old")) for _ in range(2))
+    await asyncio.sleep(0)
+    for nonce in (b"new", b"newer"):
+        kept.begin(nonce)
+        kept.end(nonce, reply)
+    first.cancel()
+    await asyncio.sleep(0)
+    kept.end(b"old", reply)
+    assert await second == reply and await kept.of(b"old") is None

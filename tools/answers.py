@@ -13,36 +13,43 @@ MAX_BYTES = 32 * 2**20
 
 
 class Answers:
-    """The answers of one incarnation, by the nonce of the grant.  A nonce is used once, so each has one answer."""
+    """The answers of one incarnation, by the nonce of the grant.  A nonce is used once, so each has one answer.
+
+    Hardly one is ever asked for, so a future is made only by who waits.
+    """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, asyncio.Future[ExecuteReply]] = OrderedDict()
+        self._kept: OrderedDict[bytes, ExecuteReply | None] = OrderedDict()
+        self._waiting: dict[bytes, asyncio.Future[ExecuteReply | None]] = {}
         self._bytes = 0
 
-    def begin(self, nonce: bytes) -> asyncio.Future[ExecuteReply]:
-        """Return where a call's answer is put once there is one."""
-        self._kept[nonce] = future = asyncio.get_running_loop().create_future()
-        future.add_done_callback(self._done)
-        return future
+    def begin(self, nonce: bytes) -> None:
+        """Know a call as at work."""
+        self._kept[nonce] = None
 
-    def _done(self, future: asyncio.Future[ExecuteReply]) -> None:
-        self._bytes += _size(future)
+    def end(self, nonce: bytes, reply: ExecuteReply | None) -> None:
+        """Tell those who wait what a call came to, and keep it; None for one that broke off."""
+        waiting = self._waiting.pop(nonce, None)
+        if waiting is not None:
+            waiting.set_result(reply)
+        if reply is None:
+            self._kept.pop(nonce, None)
+        elif nonce in self._kept:  # else it was forgotten while it was at work
+            self._kept[nonce] = reply
+            self._bytes += _size(reply)
         while self._kept and (self._bytes > MAX_BYTES or len(self._kept) > MAX_ANSWERS):
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= _size(oldest)
-            if not oldest.done():
-                oldest.remove_done_callback(self._done)  # it still gets its answer, and nobody can ask for it
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
 
     async def of(self, nonce: bytes) -> ExecuteReply | None:
         """Return the answer of a call, waiting for it if it is at work; None if it is not known here."""
-        future = self._kept.get(nonce)
-        if future is None:
-            return None
-        await asyncio.wait([future])
-        return None if future.cancelled() or future.exception() else future.result()
+        reply = self._kept.get(nonce)
+        if reply is not None or nonce not in self._kept:
+            return reply
+        waiting = self._waiting.get(nonce)
+        if waiting is None:
+            waiting = self._waiting[nonce] = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(waiting)
 
 
-def _size(future: asyncio.Future[ExecuteReply]) -> int:
-    if not future.done() or future.cancelled() or future.exception():
-        return 0
-    return len(bytes(future.result().result.output))
+def _size(reply: ExecuteReply | None) -> int:
+    return 0 if reply is None else len(bytes(reply.result.output))

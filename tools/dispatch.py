@@ -11,9 +11,8 @@ start any more.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -92,7 +91,7 @@ class Dispatcher:
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._over: OrderedDict[RunId, None] = OrderedDict()
         self._processes = Processes(self._tools)
-        self._deadlines: dict[RunId, dict[asyncio.Timeout, asyncio.Future[None]]] = {}
+        self._deadlines: dict[RunId, dict[asyncio.Timeout, asyncio.Event]] = {}
         self._runner = Runner(in_threads=in_threads)
         self._states = States(toolsets, self._runner)
         self.calls = 0
@@ -109,16 +108,17 @@ class Dispatcher:
             return ExecuteReply(result=refusal)
         self.calls += 1
         self.active += 1
-        began, answer = self._running_us(), self._answers.begin(grant.nonce)
+        began, reply = self._running_us(), None
+        self._answers.begin(grant.nonce)
         try:
             again = await self._claimed(grant)
             result = again if isinstance(again, ToolResult) else await self._run(grant, request, again=again)
             took_us = max(0, self._running_us() - began)
-            answer.set_result(ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us)))
+            reply = ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us))
+            return reply
         finally:
             self.active -= 1
-            answer.cancel()  # if there is none
-        return answer.result()
+            self._answers.end(grant.nonce, reply)
 
     async def answer_of(self, grant: bytes) -> ExecuteReply | None:
         """Return what the call of a grant came to, once it is over; None if it did not begin here, or is forgotten."""
@@ -154,7 +154,7 @@ class Dispatcher:
             if not deadline.expired():
                 deadline.reschedule(asyncio.get_running_loop().time())
         if stopping:
-            await asyncio.wait(stopping.values())
+            await asyncio.gather(*(over.wait() for over in stopping.values()))
         await self._states.release(run_id)
 
     def close(self) -> None:
@@ -286,10 +286,9 @@ class Dispatcher:
         changes = found.spec.effect != "read"
         if found.process is not None:
             await self._processes.open()  # a launcher's start is not the call's time
+        deadline = asyncio.timeout(context.deadline_s)
         try:
-            async with self._deadline(grant.run_id, context.deadline_s) as deadline:
-                with speaking(found.name, grant.tenant, grant.run_id):
-                    return await self._attempt(grant, request, found, context)
+            return await self._in_time(deadline, grant, request, found, context)
         except TimeoutError as error:
             if not deadline.expired():
                 return unexpected(error, changes)
@@ -324,20 +323,22 @@ class Dispatcher:
         except BaseException as error:
             return unexpected(error, changes)
 
-    @contextlib.asynccontextmanager
-    async def _deadline(self, run_id: RunId, seconds: float) -> AsyncIterator[asyncio.Timeout]:
-        """Give a call its deadline, which `release` brings forward."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        at_work = self._deadlines.setdefault(run_id, {})
+    async def _in_time(
+        self, deadline: asyncio.Timeout, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext
+    ) -> ToolResult:
+        """Call a tool under its deadline, which `release` brings forward."""
+        over = asyncio.Event()
+        at_work = self._deadlines.setdefault(grant.run_id, {})
         try:
-            async with asyncio.timeout(seconds) as deadline:
+            async with deadline:
                 at_work[deadline] = over
-                yield deadline
+                with speaking(found.name, grant.tenant, grant.run_id):
+                    return await self._attempt(grant, request, found, context)
         finally:
             at_work.pop(deadline, None)
-            if not at_work and self._deadlines.get(run_id) is at_work:
-                del self._deadlines[run_id]
-            over.set_result(None)
+            if not at_work and self._deadlines.get(grant.run_id) is at_work:
+                del self._deadlines[grant.run_id]
+            over.set()
 
     async def _attempt(self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext) -> ToolResult:
         """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool.

@@ -31,7 +31,7 @@ class Runner:
 
     def __init__(self, *, in_threads: bool) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tool") if in_threads else None
-        self._at_work: dict[EffectKey, asyncio.Future[None]] = {}
+        self._at_work: dict[EffectKey, asyncio.Event] = {}
         self.slots = FairSlots(THREADS)
         self.loops = ToolLoops()
 
@@ -39,7 +39,7 @@ class Runner:
         """Return once nothing is at work here under a key."""
         earlier = self._at_work.get(key)
         if earlier is not None:
-            await asyncio.wait([earlier])
+            await earlier.wait()
 
     @contextmanager
     def at_work(self, key: EffectKey) -> Iterator[None]:
@@ -72,7 +72,7 @@ class Runner:
         except NotBegun as error:
             raise Broke(error.message) from None  # its plain part was called
 
-    async def _on_loop(self, job: Job, key: EffectKey | None, over: asyncio.Future[None], place: Place | None) -> Any:
+    async def _on_loop(self, job: Job, key: EffectKey | None, over: asyncio.Event, place: Place | None) -> Any:
         try:
             return await self.loops.run(job, over=partial(self._end, key, over), place=place)
         except NotBegun:
@@ -80,7 +80,7 @@ class Runner:
             raise
 
     async def _in_thread(
-        self, threads: ThreadPoolExecutor, job: Job, key: EffectKey | None, over: asyncio.Future[None]
+        self, threads: ThreadPoolExecutor, job: Job, key: EffectKey | None, over: asyncio.Event
     ) -> Any:
         try:
             await self.slots.take(job.tenant)
@@ -112,21 +112,20 @@ class Runner:
             self._end(key, over)
         return future.result()
 
-    def _let_go(self, future: Future[Any], key: EffectKey | None, over: asyncio.Future[None]) -> None:
+    def _let_go(self, future: Future[Any], key: EffectKey | None, over: asyncio.Event) -> None:
         """End a call that nobody waits for: what it gave to await is not begun."""
         answer = None if future.cancelled() or future.exception() is not None else future.result()
         if isinstance(answer, Awaits) and inspect.iscoroutine(answer.answer):
             answer.answer.close()
         self._end(key, over)
 
-    def _begin(self, key: EffectKey | None) -> asyncio.Future[None]:
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def _begin(self, key: EffectKey | None) -> asyncio.Event:
+        over = asyncio.Event()
         if key is not None:
             self._at_work[key] = over
         return over
 
-    def _end(self, key: EffectKey | None, over: asyncio.Future[None]) -> None:
-        if not over.done():
-            over.set_result(None)
+    def _end(self, key: EffectKey | None, over: asyncio.Event) -> None:
+        over.set()
         if key is not None and self._at_work.get(key) is over:
             del self._at_work[key]
