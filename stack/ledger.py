@@ -203,6 +203,7 @@ class Ledger:
         self._by_account: dict[str, set[str]] = {}
         self._below: dict[str, set[str]] = {}
         self._now_us = now_us
+        self._went_back = False
 
     def open(self, name: str, caps: Iterable[Cap] | None = (), *, parent: str | None = None) -> None:
         """Open an account; one that is open keeps what it has.  `caps` None: they follow with a later `open`.
@@ -278,7 +279,8 @@ class Ledger:
             self._by_account.setdefault(account, set()).add(key)
         for unit, amount in more.items():
             held.amounts[unit] = held.amounts.get(unit, 0) + amount
-            self._pass_by(account, unit, now)
+            if self._went_back:
+                self._pass_by(account, unit, now)
             for count in self._counts(account, unit, held.at_us):
                 if held.open:
                     count.reserved += amount
@@ -392,7 +394,7 @@ class Ledger:
     def _at(self, now_us: int) -> int:
         """Take in what time it is; a little back is nothing, for clocks are read by several."""
         if now_us < self._now_us - JITTER_US:
-            self._now_us = now_us
+            self._now_us, self._went_back = now_us, True
             for account in self._accounts.values():
                 account.go_back(now_us)
         self._now_us = max(self._now_us, now_us)

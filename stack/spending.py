@@ -53,6 +53,7 @@ class Spending:
         self.ledger = Ledger(now_us)
         self._tenants = {name: tuple(caps) for name, caps in (tenants or {}).items()}
         self._prices: dict[str, dict[str, int]] = {}
+        self._units: dict[str, frozenset[str]] = {}
         self._ended: OrderedDict[RunId, None] = OrderedDict()
         self._organisation = tuple(organisation)
         self.ledger.open(ORG, self._organisation)
@@ -173,19 +174,27 @@ class Spending:
 
     def must_be_priced(self, tenant: TenantId) -> bool:
         """Whether runs share a budget that nothing without a price may be bought from."""
-        return not self._units(tenant).isdisjoint(PRICED)
+        return not self._counted(tenant).isdisjoint(PRICED)
 
     def times(self, tenant: TenantId) -> bool:
         """Whether runs share a budget of time."""
-        return "wall_ms" in self._units(tenant)
+        return "wall_ms" in self._counted(tenant)
 
     def counts(self, tenant: TenantId, spec: ToolSpec) -> bool:
         """Whether a call of this tool uses up anything that runs share."""
+        counted = self._counted(tenant)
+        if not counted:
+            return False
         used = {"tool_calls", f"tool:{spec.name}", "wall_ms"} | ({"cost_microusd"} if spec.cost_microusd else set())
-        return not self._units(tenant).isdisjoint(used)
+        return not counted.isdisjoint(used)
 
-    def _units(self, tenant: TenantId) -> set[str]:
-        return {cap.unit for cap in (*self._organisation, *self._tenants.get(tenant, ()))}
+    def _counted(self, tenant: TenantId) -> frozenset[str]:
+        """Return the units of which runs of a tenant share a budget."""
+        units = self._units.get(tenant)
+        if units is None:
+            units = frozenset(cap.unit for cap in (*self._organisation, *self._tenants.get(tenant, ())))
+            self._units[tenant] = units
+        return units
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return what the organisation and the tenants with budgets have used, per unit."""
@@ -209,6 +218,8 @@ def _kind(run_id: RunId, key: str) -> str:
 
 def _accounts(run_id: RunId) -> list[str]:
     """Return the accounts of a run: its root's, and the share of each branch down to it."""
+    if "." not in run_id:
+        return [f"run/{run_id}"]
     root, *below = run_id.split(".")
     return [f"run/{root}", *(f"share/{'.'.join([root, *below[: n + 1]])}" for n in range(len(below)))]
 
