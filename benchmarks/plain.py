@@ -1,8 +1,12 @@
-"""The governed loop in one process without Ray: the same cycle, gate, dispatcher and DuckDB journal."""
+"""The governed loop in one process without Ray: the same cycle, gate, dispatcher and DuckDB journal.
+
+The last line that it prints is one JSON object: what a step costs in counts (`benchmarks/step_costs.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import tempfile
 import time
@@ -31,6 +35,7 @@ from airside.stack.values import Identity, Limits, Request
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
 from benchmarks.ledger_app import TEXT, ledger_app, tenants
+from benchmarks.step_costs import step_costs
 
 
 class GroupJournal:
@@ -127,3 +132,4 @@ def run_plain(tenant_count: int, runs: int, steps: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     print(run_plain(20, 10, 8))
+    print(json.dumps(step_costs()))
