@@ -7,6 +7,8 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
+from airside.stack.forms import in_form
+
 MAX_QUERY_CHARACTERS = 2_000
 """A longer query is cut: the embedder reads some 1,000 characters, and a request is not a document."""
 
@@ -30,7 +32,7 @@ def normal(text: str) -> str:
     """Return a text's normal form: look-alikes of Unicode folded, invisible characters dropped, case and space even."""
     visible = text
     if not text.isascii():
-        folded = unicodedata.normalize("NFKC", text)
+        folded = in_form("NFKC", text)
         visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
     return _SPACE.sub(" ", visible).strip().casefold()
 
@@ -47,7 +49,7 @@ def terms(text: str) -> list[str]:
 
 def named(text: str) -> list[str]:
     """Return the stems of what a text calls by name: words with digits, and those with a capital, but for the first."""
-    found = _WORD.findall(unicodedata.normalize("NFKC", text))
+    found = _WORD.findall(in_form("NFKC", text))
     names = [word for at, word in enumerate(found) if (at and word[0].isupper()) or any(map(str.isdigit, word))]
     return [stem(word.casefold()) for word in names if word.casefold() not in STOP_WORDS]
 

@@ -9,13 +9,13 @@ to the end of the sentence, or to where something else begins (`but to`), and ba
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
+from airside.stack.forms import in_form
 from airside.stack.languages import COMMON, CUES, INFLECTED, UNSPACED
 from airside.stack.tokens import BREAK, QUOTED, parted
 
@@ -37,14 +37,26 @@ def wanted(text: str, *, is_prose: bool = True) -> str:
     return _SPACES.sub(" ", "".join(kept))
 
 
+MAX_INPUTS = 128 * 1024
+"""Characters of sentences in inputs that are read: what is beyond is not taken."""
+
+
 def wanted_inputs(value: Json) -> Json:
     """Return inputs without what stands under a key that says so (`exclude`), and without what their texts exclude."""
-    if isinstance(value, dict):
-        return {key: wanted_inputs(inner) for key, inner in value.items() if not _KEY.search(_spelt(key))}
-    if isinstance(value, list):
-        return [wanted_inputs(inner) for inner in value]
-    # A name of two words is no sentence.
-    return wanted(value, is_prose=False) if isinstance(value, str) and value.count(" ") >= 2 else value
+    read = 0
+
+    def kept(value: Json) -> Json:
+        nonlocal read
+        if isinstance(value, dict):
+            return {key: kept(inner) for key, inner in value.items() if not _KEY.search(_spelt(key))}
+        if isinstance(value, list):
+            return [kept(inner) for inner in value]
+        if not isinstance(value, str) or value.count(" ") < 2:  # a name of two words is no sentence
+            return value
+        read += len(value)
+        return wanted(value, is_prose=False) if read <= MAX_INPUTS else ""
+
+    return kept(value)
 
 
 _REPLY = re.compile(
@@ -206,7 +218,7 @@ _SURE, _CLOSE, _WINDOW = 0.34, 0.5, 4
 
 def _languages(masked: str) -> frozenset[str] | None:
     """Return the languages a sentence may be in, none for one without words, None for one that is in no known one."""
-    text = _MARKS.sub("", unicodedata.normalize("NFKC", masked)).replace(VALUE, " ")
+    text = _MARKS.sub("", in_form("NFKC", masked)).replace(VALUE, " ")
     found: set[str] = set()
     words = list(_WORD.findall(text))
     unknown = False
@@ -293,7 +305,7 @@ _ANYWHERE = re.compile(UNSPACED)
 
 def _has_foreign_cue(masked: str, languages: frozenset[str]) -> bool:
     """Whether a sentence has a cue of one of its languages, but for English."""
-    text = _MARKS.sub("", unicodedata.normalize("NFKC", masked)).lower()
+    text = _MARKS.sub("", in_form("NFKC", masked)).lower()
     if any(_cues(each).search(text) or _inflected(each).search(text) for each in languages - {"en"}):
         return True
     return _UNSPACED_LETTER.search(text) is not None and _ANYWHERE.search(text) is not None
@@ -311,7 +323,10 @@ def _dropped(masked: str, is_prose: bool) -> list[Span]:
     if (languages is None and is_prose) or _has_foreign_cue(masked, languages or frozenset()):
         return [(0, len(masked))]
     cues = list(islice(_CUE.finditer(masked), _MAX_CUES))
-    return [_scope(masked, cue) for cue in cues] if len(cues) < _MAX_CUES else [(0, len(masked))]
+    if len(cues) == _MAX_CUES or (cues and len(masked) > _MAX_ABOUT):
+        return [(0, len(masked))]
+    edges = [edge.end() for edge in _EDGE.finditer(masked)] if cues else []
+    return [_scope(masked, cue, edges) for cue in cues]
 
 
 # English.
@@ -337,8 +352,8 @@ _BOTH = (
     r"|scam\w*|fraud\w*|phishing|malicious|compromised|hacked|suspicious|distrust\w*|beware|impost[eo]rs?"
     rf"|block(?:ed|ing|s)?(?! (?:out|off|(?:my |the |an? )?(?:{_SLOTS})|[0-9])))"
 )
-_MAX_CUES = 50
-"""Cues of one sentence that are looked at: nobody could say what one with more is about."""
+_MAX_CUES, _MAX_ABOUT = 20, 4_000
+"""Cues and characters of one sentence that are looked at: nobody could say what one with more is about."""
 
 _CUE = re.compile(rf"(?<![\w'\u2019-])(?:(?P<forward>{_FORWARD})|{_BOTH})(?![\w'\u2019-])", _I)
 _EDGE = re.compile(
@@ -353,7 +368,7 @@ _ORDERS = (
     " summarise summarize upload print publish buy"
 )
 _ORDER = re.compile(
-    rf"\W*(?:(?:and|then|so|also|now) )*(?:{'|'.join(_ORDERS.split())})\b(?! (?:or|and|nor)\b|\W*[,;])", _I
+    rf"\W*(?:(?:and|then|so|also|now) ){{0,4}}(?:{'|'.join(_ORDERS.split())})\b(?! (?:or|and|nor)\b|\W*[,;])", _I
 )
 _SUBORDINATE = re.compile(
     r"\W*(?:if|unless|when|in case|since|as|because|although|though|while|whereas|once|whenever)\b"
@@ -375,16 +390,13 @@ _HELPS = re.compile(r"(?!do)\w+n['\u2019]?t|cannot", _I)
 _OF_A_PART = re.compile(
     r"\s+(?:(?:to|in|on|for|at|via|from|with|by|into|the|a|an)\s+(?!(?:be|get|have|receive|do)\b)|[A-Z0-9\u01c2\"'\u201c@#])"
 )
+_INSTEAD = re.compile(r"\W*(?:but|while|whereas)\b", _I)
 _JOINED = re.compile(r"(?:\band|\bbut|\bor|\bso|;)\s", _I)
 
 
-def _scope(masked: str, cue: re.Match[str]) -> Span:
-    """Return what a cue of an English sentence is about."""
-    edges = [
-        0,
-        *(edge.end() for edge in _EDGE.finditer(masked) if not cue.start() < edge.end() <= cue.end()),
-        len(masked),
-    ]
+def _scope(masked: str, cue: re.Match[str], ends: Sequence[int]) -> Span:
+    """Return what a cue of an English sentence is about; `ends` is where its parts end."""
+    edges = [0, *(at for at in ends if not cue.start() < at <= cue.end()), len(masked)]
     own = max(at for at in edges if at <= cue.start())
     return _begin(masked, cue, own, edges), _end(masked, cue, own, edges)
 
@@ -410,28 +422,43 @@ def _begin(masked: str, cue: re.Match[str], own: int, edges: Sequence[int]) -> i
         return 0
     if cue["forward"] or (cue.group().lower() == "not" and not is_helped and _OF_A_PART.match(masked, cue.end())):
         return cue.start()
-    for told in _REPORTED.finditer(before):
-        return own + told.end()
-    for joined in reversed(list(_JOINED.finditer(before))):
-        last = before[joined.end() :]
-        if _BARE.fullmatch(last) or _ORDER.match(last) or (_TOLD.match(last) and not _NAMED.search(last)):
-            return own + joined.start()
+    told = _reported(before)
+    if told >= 0:
+        return own + told
+    joints = [joined.span() for joined in _JOINED.finditer(before)]
+    if joints and _BARE.fullmatch(before, joints[-1][1]):  # if the last is not, those before it are not either
+        return own + joints[-1][0]
+    for first, last in reversed(joints):
+        if _ORDER.match(before, last) or (_TOLD.match(before, last) and not _NAMED.search(before, last)):
+            return own + first
     if _is_bare(before) and (not is_helped or _TOLD.search(before)):
         return cue.start()
     if _CONDITION.match(before):
         return own
     # The subject may stand before a comma, but not before another thing that is to be done.
     for begin in reversed([at for at in edges if at <= own]):
-        if masked[max(0, begin - 1) : begin] == ";" or re.match(r"\W*(?:but|while|whereas)\b", masked[begin:], _I):
+        if masked[max(0, begin - 1) : begin] == ";" or _INSTEAD.match(masked, begin):
             return begin
     return 0
 
 
-_REPORTED = re.compile(
-    r"\b(?:tell|write|reply|answer|inform|let|say|notify|remind|message|mail|email|e-mail|text|ping|respond|explain|confirm)\b"
-    r"[^,;:]*?\w[^,;:]*? (?=(?:that|because|saying|why|how|what|when)\s)",
+_REPORTS = re.compile(
+    r"\b(?:tell|write|reply|answer|inform|let|say|notify|remind|message|mail|email|e-mail|text|ping|respond|explain|confirm)\b",
     _I,
 )
+_SAID = re.compile(r" (?=(?:that|because|saying|why|how|what|when)\s)", _I)
+
+
+def _reported(before: str) -> int:
+    """Return where that begins which somebody is told: after `tell bob that`; nothing (-1) if nobody is."""
+    told = _REPORTS.search(before)
+    if told is not None:
+        for said in _SAID.finditer(before, told.end()):
+            if re.search(r"\w", before[told.end() : said.start()]):
+                return said.end()
+    return -1
+
+
 _OBJECT = re.compile(r"\b(?:him|her|them|there|these|those|any of)\b", _I)
 
 

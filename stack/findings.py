@@ -14,6 +14,9 @@ import unicodedata
 from collections.abc import Iterator
 
 
+from airside.stack.forms import in_form
+
+
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
@@ -171,11 +174,11 @@ def _both(text: str) -> Iterator[str]:
     """Yield what stands in a text, and what a reader or a browser makes of its wide, circled and raised characters."""
     raw = list(itertools.islice(_each(text), MAX_FINDINGS))
     yield from raw
-    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    plain = text if text.isascii() else in_form("NFKC", text)
     if len(plain) > 2 * MAX_SCANNED:
         yield text
     elif plain != text:
-        known = {unicodedata.normalize("NFKC", found) for found in raw}
+        known = {in_form("NFKC", found) for found in raw}
         yield from (found for found in _each(plain) if found not in known)
 
 

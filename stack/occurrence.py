@@ -15,13 +15,14 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from typing import Any
 
 from airside.stack.findings import FILES
 from airside.stack.moments import days_in, minutes_in, read_moment
 from airside.stack.numerals import Numeral, Role, amounts, fits, names_currency, numerals, role_of
 from airside.stack.spelling import alike, caseless, plain
-from airside.stack.tokens import BREAK, QUOTED, is_grouped, parted, stands_alone
+from airside.stack.tokens import BREAK, QUOTED, around, is_grouped, parted, stands_alone
 
 Json = Any
 
@@ -45,6 +46,7 @@ _NO_ID = re.compile("[^0-9a-z]+")
 _SPACED_MIN, _SPACED_MAX, _SPACED_DIGITS = 8, 64, 4
 _SPACED = re.compile(r"[0-9a-z+() -]+")
 _GAP, _PHONE_GAP = "[ -]?", "[ ().-]{0,2}"
+_GAPS = {_GAP: " -", _PHONE_GAP: " ().-"}
 _GROUPS = re.compile(r"[0-9][0-9 -]*")
 _NUMERIC = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
 _CHANNEL = re.compile(r"#[a-z][\w-]*", re.ASCII)
@@ -61,8 +63,12 @@ class Haystack:
     """
 
     __slots__ = (
+        "_by_value",
+        "_cores",
+        "_decimals",
         "_exact",
         "_folded",
+        "_has_money",
         "_is_cut",
         "_leaves",
         "_loose",
@@ -71,6 +77,7 @@ class Haystack:
         "_quotations",
         "_quoted",
         "_quotes",
+        "_tight",
         "_whole",
         "_written",
     )
@@ -91,11 +98,16 @@ class Haystack:
         self._quotes = quotes
         self._written = written
         self._leaves = {fold(text) for text in texts} if whole else set()
+        self._cores: set[str] | None = None
+        self._decimals: set[Decimal] | None = None
         self._numerals: list[Numeral] | None = None
+        self._by_value: dict[Decimal, list[Numeral]] | None = None
+        self._has_money = False
         self._quoted: list[tuple[int, int]] | None = None
         self._quotations: set[str] | None = None
         self._moments: dict[bool, tuple[set[date], set[int]]] = {}
         self._loose: tuple[str, str] | None = None
+        self._tight: dict[str, _Tight] = {}
 
     def has(self, value: Json, role: Role = "", *, parts: bool = False) -> bool:
         """Whether a text or a number occurs; booleans and null never do.
@@ -163,7 +175,9 @@ class Haystack:
             if needle in self._leaves:
                 return True
             core = compact(needle)
-            return core != "" and any(compact(leaf) == core for leaf in self._leaves)
+            if self._cores is None:
+                self._cores = {compact(leaf) for leaf in self._leaves}
+            return core != "" and core in self._cores
         text = self._exact if is_exact(needle) else self._folded
         found = ((at, at + len(needle)) for at in _places(needle, text))
         is_number = _GROUPS.fullmatch(needle) is not None
@@ -193,11 +207,11 @@ class Haystack:
             return True
         if self._quoted is None:
             self._quoted = [match.span(match.lastindex or 0) for match in QUOTED.finditer(self._exact)]
-        return all(
-            not self._exact[first:begin].strip(_EDGES) and not self._exact[end:last].strip(_EDGES)
-            for first, last in self._quoted
-            if first <= begin and end <= last
-        )
+        quoted = around(self._quoted, begin)
+        if quoted is None or end > quoted[1]:
+            return True
+        first, last = quoted
+        return not self._exact[first:begin].strip(_EDGES) and not self._exact[end:last].strip(_EDGES)
 
     def _spaced(self, needle: str, parts: bool) -> bool:
         """Whether an account or phone number occurs with spaces or hyphens between its characters."""
@@ -205,24 +219,41 @@ class Haystack:
         if not core:
             return False
         text, gap = self._folded, _PHONE_GAP if core.removeprefix("+").isdigit() else _GAP
-        for match in re.finditer(gap.join(map(re.escape, core)), text):
+        pattern = gap.join(map(re.escape, core))
+        for at in self._tightly(core, gap):
+            match = re.compile(pattern).match(text, at)
+            if match is None:
+                continue
             before, after = text[max(0, match.start() - 3) : match.start()], text[match.end() : match.end() + 3]
             longer = re.search(rf"[0-9]{gap}\Z", before) or re.match(rf"{gap}[0-9]", after)
             if longer is None and stands_alone(text, *match.span()) and self._counts(*match.span(), parts):
                 return True
         return False
 
+    def _tightly(self, core: str, gap: str) -> Iterator[int]:
+        """Yield where a text may begin that has gaps between its characters."""
+        if gap not in self._tight:
+            self._tight[gap] = _Tight(self._folded, frozenset(_GAPS[gap]))
+        tight = self._tight[gap]
+        yield from (tight.places[at] for at in _places(core, tight.text))
+
     def _has_number(self, value: Decimal | None, role: Role, parts: bool, *, words: bool = True) -> bool:
+        if value is None:
+            return False
         if self._whole:
-            return any(Decimal(leaf) == value for leaf in self._leaves if _NUMERIC.fullmatch(leaf))
-        known = self._read_numerals()
-        money_named = role == "money" and any(each.mark == "money" for each in known)
+            if self._decimals is None:
+                self._decimals = {Decimal(leaf) for leaf in self._leaves if _NUMERIC.fullmatch(leaf)}
+            return value in self._decimals
+        if self._by_value is None:
+            self._by_value = {}
+            for each in self._read_numerals():
+                self._by_value.setdefault(each.value, []).append(each)
+                self._has_money = self._has_money or each.mark == "money"
         return any(
-            each.value == value
-            and (words or each.mark != "word")
-            and fits(each.mark, role, money_named=money_named)
+            (words or each.mark != "word")
+            and fits(each.mark, role, money_named=role == "money" and self._has_money)
             and self._counts(each.begin, each.end, parts)
-            for each in known
+            for each in self._by_value.get(value, ())
         )
 
     def _is_meant(self, value: str, parts: bool) -> bool:
@@ -245,6 +276,18 @@ class Haystack:
 def _is_within(text: str, at: int) -> bool:
     """Whether a word comes before in the same sentence: at its beginning, `A` is no name."""
     return at > 1 and text[at - 1] == " " and text[at - 2].isalnum()
+
+
+class _Tight:
+    """A text without what may stand between the characters of a number, and where each of the others stands in it."""
+
+    def __init__(self, text: str, gaps: frozenset[str]) -> None:
+        self._full, self._gaps = text, gaps
+        self.text = text.translate(dict.fromkeys(map(ord, gaps)))
+
+    @cached_property
+    def places(self) -> list[int]:
+        return [at for at, char in enumerate(self._full) if char not in self._gaps]
 
 
 def _timely(quoted: re.Match[str]) -> str:

@@ -64,7 +64,7 @@ _TAIL = re.compile(r",? ?\b(?:once|after|before|as soon as)\b[^;]*")
 """When it is to be done, which is no part of what."""
 
 _MORE = re.compile(
-    r"\W*(?:(?:it|this|they) (?:is|are|must|shall|has to|lasts?|takes?|will last)\b"
+    r"\W*+(?:(?:it|this|they) (?:is|are|must|shall|has to|lasts?|takes?|will last)\b"
     r"|(?:please )?(?:do not|don['\u2019]?t|never) |[a-z_ ]{1,40} ?[:=] ?(?:yes|no|true|false|on|off)\W*\Z)"
 )
 """What goes on about the order before."""

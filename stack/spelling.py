@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airside.stack.findings import INVISIBLE
+from airside.stack.forms import in_form
 
 LOOK_ALIKES = dict(
     zip(
@@ -36,8 +37,8 @@ def plain(text: str) -> str:
     if text.isascii():
         return text.replace("\x7f", "")
     # Twice: what is not seen may have stood between a letter and its accent, or be what a form is made of.
-    composed = unicodedata.normalize("NFKC", text)
-    return unicodedata.normalize("NFKC", _UNSEEN.sub("", composed))
+    composed = in_form("NFKC", text)
+    return in_form("NFKC", _UNSEEN.sub("", composed))
 
 
 def alike(text: str) -> str:
@@ -45,7 +46,7 @@ def alike(text: str) -> str:
     if text.isascii():
         return text
     # Apart, so that a letter under an accent is seen too.
-    seen = plain(unicodedata.normalize("NFD", text).translate(_ALIKE))
+    seen = plain(in_form("NFD", text).translate(_ALIKE))
     return plain("".join(char for char in seen if unicodedata.category(char) not in ("Mn", "Me")))
 
 
@@ -66,7 +67,7 @@ def unblanked(text: str) -> str:
 
 def caseless(text: str) -> str:
     """Return a text in which case is nothing."""
-    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text.casefold())
+    return text.lower() if text.isascii() else in_form("NFKC", text.casefold())
 
 
 def is_plain(value: Any) -> bool:

@@ -55,7 +55,7 @@ _AS_TEXT = re.compile(
     re.IGNORECASE,
 )
 _NOUN_AFTER = re.compile(r"\s*([\w\-]+)")
-_NOUN = re.compile(r"([\w\-]+)[ :]*\Z")
+_NOUN = re.compile(r"(?<![\w\-])([\w\-]+)[ :]*\Z")
 _TEXTS = frozenset({"mail", "note", "comment", "reply", "post", "text", "subject", "answer"})
 """Kinds of what is quoted when one is sent or made: `send the message "Hello"`."""
 

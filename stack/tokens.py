@@ -5,9 +5,11 @@ Whatever is unclear goes on: a value beside it is then no whole token, and count
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from airside.stack.findings import COMMON, FILES
 
@@ -45,7 +47,7 @@ def parted(text: str) -> str:
     if not ends:
         return text
     quoted = [match.span() for match in QUOTED.finditer(text)]
-    at = [0, *(end for end in ends if not any(first < end < last for first, last in quoted)), len(text)]
+    at = [0, *(end for end in ends if (span := around(quoted, end)) is None or end == span[0]), len(text)]
     return " ".join(text[begin:end] for begin, end in itertools.pairwise(at))
 
 
@@ -55,6 +57,12 @@ def _ends_a_name(text: str, dot: re.Match[str]) -> bool:
         return False
     ending = name["ending"]
     return len(ending) == 2 or ending in _TESTING or (COMMON.fullmatch(ending) or FILES.fullmatch(ending)) is not None
+
+
+def around(spans: Sequence[tuple[int, int]], at: int) -> tuple[int, int] | None:
+    """Return the one of these spans, which are in order and apart, in which a place is."""
+    last = bisect.bisect_right(spans, at, key=lambda span: span[0]) - 1
+    return spans[last] if last >= 0 and at < spans[last][1] else None
 
 
 def stands_alone(text: str, begin: int, end: int) -> bool:
