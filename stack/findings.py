@@ -13,7 +13,6 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-
 from airside.stack.forms import in_form
 
 
