@@ -220,10 +220,10 @@ CUES: dict[str, str] = {
     r"|distint[oa]s?|otr[oa]s? que|ignor\w+|descart\w+",
     "pt": r"não|nao|nem|nunca|jamais|ninguém|nenhum\w*|nada|ex[ce]eto|exceptuando|salvo|menos|sem|em vez"
     r"|ao invés|em lugar|evit\w+|exclu\w+|omit\w+|pul[ea]\w*|tampouco|proib\w+|fora|senão|exceção"
-    r"|ignor\w+|à parte|além",
+    r"|ignor\w+|à parte|além|mãos|deix[ae]\w*",
     "it": r"non|né|mai|nessun\w*|niente|nulla|tranne|eccett\w+|salvo|senza|invece|anziché|piuttosto"
     r"|evit\w+|esclu\w+|salt[ai]\w*|meno|fuorché|viet\w+|nemmeno|neanche|neppure|al posto|ignor\w+"
-    r"|ometti|eccezione|a parte",
+    r"|ometti|eccezione|a parte|giù le mani|lascia\w*|via da",
     "nl": r"niet|nie|moenie|behalwe|sonder|geen|nooit|nimmer|niemand|niets|behalve|uitgezonderd|zonder"
     r"|in plaats|vermijd\w*|noch|buiten|uitgesloten|sluit|verboden|overslaan|oversla|sla|weglaten"
     r"|negeer|uitzondering|anders dan|dan wel|laat",
@@ -244,7 +244,7 @@ CUES: dict[str, str] = {
     "sk": r"nie|ani|nikdy|nik\w+|žiadn\w+|okrem|bez|namiesto|vyhn\w*|vynech\w*|vylú[čc]\w*|zák\w+"
     r"|výnimk\w+|nesm\w+",
     "ro": r"nu|fără|excepția|exceptând|în loc|niciodată|nimeni|nimănui|nimic|afară|evit\w+|omit\w+"
-    r"|exclu\w+|decât|nici|niciun\w*|interzis\w*|ignor\w+|n-\w+",
+    r"|exclu\w+|decât|nici|niciun\w*|interzis\w*|ignor\w+|n-\w+|mâinile|las[aă]\w*",
     "hu": r"ne|nem|sem|se|soha|senki\w*|semmi\w*|kivéve|nélkül|helyett|kerül\w*|mellőz\w*|tilos"
     r"|kihagy\w*|hagyd|\w+kívül|kizár\w*|nincs\w*|eltekintve",
     "hr": r"ne|ni|niti|nikad\w*|nik\w+|nemoj\w*|osim|bez|umjesto|umesto|mimo|izbjeg\w+|izbeg\w+"
@@ -274,7 +274,7 @@ CUES: dict[str, str] = {
     r"|ممنوع\w*|پرهیز|مبادا|الا|سوای|م[\w]{1,4}",
     "ur": r"نہ|نہیں|مت|سوائے|سوا|بغیر|بنا|علاوہ|بجائے|گریز|چھوڑ\w*|منع|کبھی|ہرگز|نا",
     "he": r"[ושכ]?(?:לא|אל|אין|בלי|מבלי|ללא|חוץ|מלבד|פרט|זולת|למעט|במקום|אסור|בלעדי|אינ\w*|איש|אף)"
-    r"|הימנע\w*|להימנע|לעולם|דלג\w*|התעלם\w*|מנע\w*|תימנע\w*|החרג\w*|להוציא|לבד|שום",
+    r"|הימנע\w*|להימנע|לעולם|דלג\w*|התעלם\w*|מנע\w*|תימנע\w*|החרג\w*|להוציא|לבד|שום|ידי(?:ים|ך|כם)|עזוב\w*",
     "hi": r"मत|नहीं|नही|न|ना|बिना|सिवा\w*|छोड़\w*|छोड़\w*|अलावा|बजाय|मना|वर्जित|निषेध|कभी|बगैर|टाल\S*"
     r"|बच\S*|रहित|सिवाय",
     "mr": r"नको\S*|नका|नाही\S*|नये|शिवाय|वगळ\S*|ऐवजी|न|विना|टाळ\S*",

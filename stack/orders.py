@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple
 
 from airside.stack.bonds import is_about, may_do, mentions, names_thing
 from airside.stack.durations import lengths_in, lengths_of
-from airside.stack.exclusions import VALUE, Sentence, sentences_of
+from airside.stack.exclusions import Sentence, sentences_of
+from airside.stack.masking import VALUE
 from airside.stack.moments import days_in, minutes_in, read_moment
 from airside.stack.numerals import Role
 from airside.stack.occurrence import Haystack, fold

@@ -144,6 +144,112 @@ def test_what_is_taken_back_or_warned_of_is_not_wanted(said: str) -> None:
     assert "eve@x.example" not in wanted(said)
 
 
+@pytest.mark.parametrize("mark", [":", ",", " -", " \u2013"])
+@pytest.mark.parametrize("topic", ["As for {}", "{}", "Regarding {}", "When it comes to {}", "And as to {}"])
+@pytest.mark.parametrize("said", _SAID["topic"])
+def test_what_is_said_of_what_stands_before_it_is_not_wanted(topic: str, mark: str, said: str) -> None:
+    for value in ("Eve", "eve@x.example"):
+        assert not takes(f"{topic.format(value)}{mark} {said}", value)
+
+
+def test_what_is_said_of_a_topic_leaves_the_sentences_beside_it() -> None:
+    assert takes("Pay bob@x.com 50 EUR. As for eve@x.com: hands off. Then tell ann@x.com.", "bob@x.com")
+    assert takes("Share plan.pdf with bob@x.com, public: no", "plan.pdf")
+    assert takes("Pay bob@x.com 50 EUR, no more.", "bob@x.com")
+
+
+@pytest.mark.parametrize("reply", _SAID["replies"])
+def test_a_sentence_that_only_says_no_takes_back_the_one_before(reply: str) -> None:
+    assert not takes(f"Pay eve@x.com? {reply}", "eve@x.com")
+    assert takes(f"Pay bob@x.com. Pay eve@x.com? {reply} Tell ann@x.com.", "bob@x.com")
+
+
+SPELLINGS = {
+    "not": [
+        "n0t",
+        "N0T",
+        "n07",
+        "n*t",
+        "nooot",
+        "NOTTT",
+        "n o t",
+        "N.O.T.",
+        "n-o-t",
+        "n_o_t",
+        "_not_",
+        "**not**",
+        "*not*",
+    ],
+    "never": ["n3ver", "nev3r", "NEVERRR", "never3", "n e v e r", "n\u00e9ver", "__never__"],
+    "don't": [
+        "d0n't",
+        "d0nt",
+        "don\u00b4t",
+        "don`t",
+        "don\u2032t",
+        "don\u02bct",
+        "don t",
+        "do'nt",
+        "donot",
+        "dnt",
+        "do nto",
+    ],
+}
+
+
+@st.composite
+def disguised(draw: st.DrawFn) -> str:
+    """A word that excludes, in which letters are other characters that look so, are wide, or have something within."""
+    word = draw(st.sampled_from(["not", "never", "nothing", "without", "avoid", "except", "exclude", "skip", "ignore"]))
+    form = draw(st.sampled_from(["digits", "wide", "bold", "unseen", "spelt", "long"]))
+    at = draw(st.integers(0, len(word) - 1))
+    if form == "digits":
+        table = {"o": "0", "i": "1", "l": "1", "e": "3", "a": "@", "s": "5", "t": "7"}
+        changed = [table.get(char, char) if draw(st.booleans()) else char for char in word]
+        return "".join(changed) if any(map(str.isalpha, changed[:2])) and len(word) > 3 else word
+    if form in ("wide", "bold"):
+        return "".join(chr(ord(char) + (0xFEE0 if form == "wide" else 0x1D3B9)) for char in word)
+    if form == "unseen":
+        return word[: at + 1] + draw(st.sampled_from("\u200b\u00ad\u2060\ufeff")) + word[at + 1 :]
+    return draw(st.sampled_from(" .-_")).join(word) if form == "spelt" else word[:at] + word[at] * 4 + word[at + 1 :]
+
+
+@given(disguised(), st.sampled_from(VALUES))
+def test_a_word_excludes_however_it_is_written(word: str, value: str) -> None:
+    for said in (f"Please {word} pay {value}", f"Pay bob, {word} {value}"):
+        assert not takes(said, value), said
+
+
+@pytest.mark.parametrize(("word", "form"), [(word, form) for word, forms in SPELLINGS.items() for form in forms])
+def test_a_word_excludes_in_the_usual_disguises(word: str, form: str) -> None:
+    said = f"{form} pay {{}}" if word == "never" else f"Do {form} pay {{}}" if word == "not" else f"{form} pay {{}}"
+    for value in VALUES:
+        assert not takes(said.format(value), value), value
+
+
+@pytest.mark.parametrize("said", _SAID["otherwise"])
+def test_other_ways_to_say_so_exclude(said: str) -> None:
+    for value in ("eve@x.example", "EVE-17"):
+        assert not takes(said.format(value), value), value
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Pay {} from NO9386011117947.",
+        "Set it to not_started for {}.",
+        "Mail it from do-not-reply@y.com to {}.",
+        "Tell {} it is 5th in row N3 of hall A1.",
+        "An {} in Saal B4, bitte.",
+        "Book it for {} at 10:00, seat 53, gate 1455.",
+        "Mail {} the report. No rush. Don't forget. Thank you.",
+        "Pay {} 1,400 EUR for the 3rd of 7 parts.",
+    ],
+)
+def test_what_only_looks_like_such_a_word_excludes_nothing(said: str) -> None:
+    assert takes(said.format("bob@x.com"), "bob@x.com")
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -25,7 +25,8 @@ from airside.stack.tokens import parted
 from tests.backtracking import tried
 
 READERS = (
-    "choices durations exclusions findings forms moments numerals occurrence orders records spelling titles tokens"
+    "choices durations english exclusions findings forms masking moments numerals occurrence orders records spelling"
+    " titles tokens"
 )
 CHARACTERS = [
     "a",
