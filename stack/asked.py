@@ -14,6 +14,7 @@ from typing import Any
 from airside.stack.canonical import canonical
 from airside.stack.choices import Picks, may_deny, prose_of, says_choice, says_flag, says_manner
 from airside.stack.durations import ends, start_beside, unit_of
+from airside.stack.effort import spend
 from airside.stack.exclusions import wanted, wanted_inputs
 from airside.stack.moments import read_moment
 from airside.stack.numerals import role_of
@@ -23,6 +24,9 @@ from airside.stack.titles import calls_by_quoting, calls_in_inputs, is_called_fi
 from airside.stack.tokens import QUOTED, parted
 
 Json = Any
+
+_EVERY_CLAUSE = 20
+"""How often a look at every clause of a request looks through its text."""
 
 
 class Asked:
@@ -62,6 +66,7 @@ class Asked:
 
     def lasts(self, name: str, value: Json) -> list[Clause]:
         """Return the orders of which a number is the length, in the unit that the argument's name says."""
+        spend(_EVERY_CLAUSE * len(self._text))
         unit, number = unit_of(name), decimal_of(value)
         if unit is None or number is None:
             return []
@@ -76,6 +81,7 @@ class Asked:
 
     def start_of(self, name: str, value: Json, siblings: Mapping[str, Json]) -> tuple[str, str, list[Clause]]:
         """Return the argument with whose start `value` is the end, by what length, and the order that says so."""
+        spend(_EVERY_CLAUSE * len(self._text))
         start_name = start_beside(name, siblings) if isinstance(value, str) else ""
         start, end = (read_moment(siblings[start_name]), read_moment(value)) if start_name else (None, None)
         if start is None or end is None:
@@ -89,6 +95,7 @@ class Asked:
 
     def picks(self, name: str, value: Json, choices: Picks) -> list[Clause]:
         """Return the orders that say this one of the choices, if the request has no word of another."""
+        spend(_EVERY_CLAUSE * len(self._text))
         words = dict(choices).get(canonical(value).decode(), ())
         if any(self.authority.has(word) for choice, those in choices for word in those if those is not words):
             return []
@@ -103,6 +110,7 @@ class Asked:
 
     def flags(self, name: str, value: bool) -> list[Clause]:
         """Return the orders that ask for a flag of this name to be set so, if nothing says otherwise."""
+        spend(_EVERY_CLAUSE * len(self._text))
         said = [(each, says_flag(name, each.prose, each.said)) for each in self.orders.clauses]
         if any(flag is (not value) for _, flag in said) or (value and may_deny(name, self._all)):
             return []

@@ -18,6 +18,7 @@ from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any
 
+from airside.stack.effort import spend
 from airside.stack.findings import FILES
 from airside.stack.moments import days_in, minutes_in, read_moment
 from airside.stack.numerals import Numeral, Role, amounts, fits, names_currency, numerals, role_of
@@ -29,6 +30,9 @@ Json = Any
 _MAX_PLACES = 10_000
 _MAX_TEXT = 256 * 1024
 """Characters of one source, and places and numbers in it, that are looked at: what is beyond does not occur."""
+
+_ONE_LOOK, _ONE_PLACE = 2_000, 200
+"""Characters that a look into a text, and one at a place in it, count for besides those of the text."""
 
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _SPACES = re.compile(r"[ \t\r\n]+")
@@ -116,6 +120,7 @@ class Haystack:
         """
         if isinstance(value, bool) or value is None:
             return False
+        spend(_ONE_LOOK if self._whole else _ONE_LOOK + len(self._exact))
         if not isinstance(value, str):
             return self._has_number(decimal_of(value), role, parts)
         if value != value.strip() and not self._whole:
@@ -141,6 +146,7 @@ class Haystack:
             text = caseless(alike(plain(self._exact)))
             self._loose = text, _NO_ID.sub("", text)
         text, run_together = self._loose
+        spend(2 * len(run_together))
         core = _NO_ID.sub("", caseless(value))
         if not core.isdecimal():
             return core in run_together
@@ -150,6 +156,7 @@ class Haystack:
     def numbers(self) -> Iterator[tuple[Decimal, bool]]:
         """Yield the numbers that name nothing and are no dates, with whether each is a percentage."""
         for each in self._read_numerals():
+            spend(_ONE_PLACE)
             if each.mark in ("", "money", "word"):
                 yield each.value, self._folded[each.end - 1] == "%"
 
@@ -249,6 +256,7 @@ class Haystack:
             for each in self._read_numerals():
                 self._by_value.setdefault(each.value, []).append(each)
                 self._has_money = self._has_money or each.mark == "money"
+        spend(_ONE_PLACE * len(self._by_value.get(value, ())))
         return any(
             (words or each.mark != "word")
             and fits(each.mark, role, money_named=role == "money" and self._has_money)
@@ -406,5 +414,6 @@ def _places(needle: str, text: str) -> Iterator[int]:
     for _ in range(_MAX_PLACES):
         if at < 0:
             return
+        spend(_ONE_PLACE)
         yield at
         at = text.find(needle, at + 1)

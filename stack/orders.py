@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from airside.stack.bonds import is_about, may_do, mentions, names_thing
 from airside.stack.durations import lengths_in, lengths_of
+from airside.stack.effort import spend
 from airside.stack.exclusions import Sentence, sentences_of
 from airside.stack.masking import VALUE
 from airside.stack.moments import days_in, minutes_in, read_moment
@@ -120,6 +121,9 @@ _JOINED = re.compile(
 _EDGES = ".,;:!?()[]{}\"'`\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019"
 
 
+_ONE_CLAUSE = 5_000
+"""Characters that a look into a clause counts for: it is looked at in many ways."""
+
 MAX_TEXT, MAX_CLAUSES = 16 * 1024, 200
 """Characters and clauses of a request that are looked at: in a longer one nobody could say what each word is about."""
 
@@ -214,10 +218,12 @@ class Orders:
         return [each for each in self.clauses if any(True for _ in lengths_in(each.said))]
 
     def _has_time(self, said: str) -> bool:
+        spend(_ONE_CLAUSE)
         return bool(set(minutes_in(said)) or set(days_in(said, self._written)))
 
     def _hay(self, clauses: Collection[int]) -> Haystack:
         texts = [self.clauses[at].text for at in sorted(clauses)]
+        spend(_ONE_CLAUSE * len(texts))
         return Haystack(*texts, quotes=True, written=self._written)
 
     def _serves(self, clause: Clause, call: Call) -> bool:

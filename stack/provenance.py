@@ -36,6 +36,7 @@ from airside.stack.bonds import locks, sets
 from airside.stack.canonical import canonical, digest
 from airside.stack.choices import picks_of, words_saying
 from airside.stack.durations import start_beside, unit_of
+from airside.stack.effort import EffortOver, limited, spend
 from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
@@ -46,6 +47,17 @@ from airside.stack.records import Known, Records, heads_of
 from airside.stack.state import RunState, StepRecord
 from airside.stack.toolspec import Place, ToolSpec
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
+
+MAX_EFFORT = 200_000_000
+"""Characters that are looked through for the values of one call: a hundred values in two megabytes of what was read."""
+
+_ONE_VALUE = 500
+"""Characters that one value counts for which is compared with those of an earlier call."""
+
+MAX_EXPLAINED = 10
+"""Values of one call for which it is tried how they were worked out."""
+
+_GIVEN_UP = "not looked for: the call has too many values for all that was read"
 
 MAX_VALUE = 200
 MAX_TRACED = 200
@@ -128,7 +140,9 @@ class Tracer:
         self._reads: list[Read] = []
         self._records = Records(self._was_said, self._was_seen)
         self._fixed: list[Source] = []
-        self._inputs: Json = None
+        self._switches: frozenset[tuple[str, Any]] = frozenset()
+        self._subjects: list[Subject] = []
+        self._explained = 0
         self._said: Asked | None = None
 
     def remember(self, records: Sequence[Recalled]) -> None:
@@ -150,16 +164,31 @@ class Tracer:
         rest += [Source("branch", end.route, Haystack(end.answer)) for end in state.branches or ()]
         rest += self._written()
         groups = [told, list(self._memories.values()), vouched if any(read.vouched for read in reads) else [], rest]
-        before = next((each for each in state.history if _repeats(spec, arguments, each)), None)
-        found: list[Traced] = []
-        for subject in subjects(spec, arguments):
-            if len(found) == MAX_TRACED:
-                break
+        self._subjects = list(itertools.islice(subjects(spec, arguments), MAX_TRACED))
+        self._explained = 0
+        with limited(MAX_EFFORT):
+            try:
+                before = next((each for each in state.history if _repeats(spec, arguments, each)), None)
+            except EffortOver:  # it may be one again
+                return tuple(subject.traced("nowhere", _GIVEN_UP) for subject in self._subjects)
+            return tuple(self._found(subject, spec, arguments, groups, before) for subject in self._subjects)
+
+    def _found(
+        self,
+        subject: Subject,
+        spec: ToolSpec,
+        arguments: Mapping[str, Json],
+        groups: Sequence[Sequence[Source]],
+        before: StepRecord | None,
+    ) -> Traced:
+        """Return where a value is from, and nowhere if it is not looked for any more."""
+        try:
             origin = self._origin(subject, spec, arguments, groups)
-            if before is not None and subject.part == "authority":
-                origin = subject.traced("repeated", f"{before.tool}, step {before.step}; {origin.origin} before")
-            found.append(origin)
-        return tuple(found)
+        except EffortOver:
+            origin = subject.traced("nowhere", _GIVEN_UP)
+        if before is not None and subject.part == "authority":
+            return subject.traced("repeated", f"{before.tool}, step {before.step}; {origin.origin} before")
+        return origin
 
     def _origin(
         self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json], groups: Sequence[Sequence[Source]]
@@ -170,7 +199,7 @@ class Tracer:
             is_said = _is_choice(spec, subject)
             return subject.traced("nowhere", "empty") if is_said else subject.traced("configuration")
         if isinstance(subject.value, bool) or subject.value is None:
-            if (subject.path[-1], subject.value) in _switches(self._inputs):
+            if (subject.path[-1], subject.value) in self._switches:
                 return subject.traced("request", "inputs")
             return self._picked(subject, spec, arguments) or subject.traced("nowhere")
         role = _role(subject)
@@ -251,7 +280,7 @@ class Tracer:
     def _beside(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> list[Given]:
         """Return the other values of a call by which it is told what order it is of."""
         found = []
-        for each in itertools.islice(subjects(spec, arguments), MAX_TRACED):
+        for each in self._subjects:
             is_bare = isinstance(each.value, bool) or each.value in (None, "", [], {})
             if each.part == "content" or each.path == subject.path or is_bare or picks_of(spec.choices, each.path):
                 continue
@@ -266,6 +295,9 @@ class Tracer:
     def _worked_out(self, subject: Subject, role: Role) -> str:
         """Return how an amount that stands nowhere may have been computed, and of whose numbers."""
         if subject.part == "content" or role == "name" or not _is_number(subject.value):
+            return ""
+        self._explained += 1
+        if self._explained > MAX_EXPLAINED:
             return ""
         value = decimal_of(subject.value)
         asked = [("request", self._said.authority)] if self._said is not None else []
@@ -300,7 +332,7 @@ class Tracer:
             configuration = Source("configuration", "identity", Haystack(*names, whole=True))
             self._fixed = [configuration]
             if UNTRUSTED not in asked.labels:
-                self._inputs = inputs
+                self._switches = frozenset(_switches(inputs))
                 self._said = Asked(asked.text, inputs, datetime.fromtimestamp(self._submitted.at_us / 1e6, UTC).date())
                 self._fixed[:0] = [
                     Source("request", "", self._said.authority, "authority"),
@@ -441,8 +473,9 @@ def _said(spec: ToolSpec, arguments: Mapping[str, Json], parts: tuple[Part, ...]
 
 def _within(values: list[Json], others: list[Json]) -> bool:
     """Whether all of these are among those, however they are written."""
-    known = Haystack(*others, whole=True)
-    return all(any(canonical(value) == canonical(other) for other in others) or known.has(value) for value in values)
+    spend(_ONE_VALUE * (len(values) + len(others)))
+    known, same = Haystack(*others, whole=True), set(map(canonical, others))
+    return all(canonical(value) in same or known.has(value) for value in values)
 
 
 def _switches(value: Json) -> Iterator[tuple[str, Any]]:

@@ -12,12 +12,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from airside.stack.effort import spend
 from airside.stack.occurrence import Haystack, fold
 from airside.stack.orders import Clause
 from airside.stack.records import heads_of, is_file_name
 from airside.stack.tokens import QUOTED
 
 Json = Any
+
+_ONE_TITLE, _ONE_INPUT = 3_000, 500
+"""Characters that a look at what is quoted, and at a text of inputs, count for besides its own."""
 
 _TITLES = frozenset({"title", "name", "filename", "subject", "headline", "heading"})
 _OF_ANY_KIND = frozenset({"file", "filename", "record"})
@@ -73,6 +77,7 @@ def calls_by_quoting(clauses: tuple[Clause, ...], title: str, kinds: frozenset[s
     """Whether a folded text is quoted as the title of a record of these kinds."""
     for clause in clauses:
         for match in QUOTED.finditer(clause.text):
+            spend(len(clause.text) + _ONE_TITLE)
             hay = Haystack(match.group(), quotes=True)
             if hay.quotes(title) and _is_title(clause.text[: match.start()], clause.text[match.end() :], kinds):
                 return True
@@ -99,7 +104,11 @@ def _is_title(before: str, after: str, kinds: frozenset[str]) -> bool:
 
 def calls_in_inputs(inputs: Json, title: str, kinds: frozenset[str]) -> bool:
     """Whether a folded text is a value of inputs under a key that says what a record of these kinds is called."""
-    return any(fold(text.strip()) == title and _is_called(key, kinds) for key, text in keyed(inputs, ""))
+    for key, text in keyed(inputs, ""):
+        spend(len(text) + _ONE_INPUT)
+        if fold(text.strip()) == title and _is_called(key, kinds):
+            return True
+    return False
 
 
 def keyed(value: Json, key: str) -> Iterator[tuple[str, str]]:
