@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection
 from functools import lru_cache
 
-from airside.stack.exclusions import VALUE
+from airside.stack.masking import VALUE
 from airside.stack.moments import read_moment
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
