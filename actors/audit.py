@@ -13,7 +13,9 @@ import msgspec
 import pyarrow as pa
 
 from airside.actors.doubts import list_doubts
-from airside.actors.journal_reader import JOURNAL, JournalReader
+from airside.actors.journal_carry import BEFORE
+from airside.actors.journal_log import JOURNAL
+from airside.actors.journal_reader import JournalReader
 from airside.actors.launch import connect
 from airside.actors.overview import list_runs, show_run
 from airside.actors.telling import story_of
@@ -103,7 +105,7 @@ def journal_file(state_dir: Path) -> JournalFile:
 
     Raises `Misuse` if there is none, and `Unreadable` if the file is no journal, is cut, or is in use.
     """
-    if not (state_dir / JOURNAL).exists():
+    if not (state_dir / JOURNAL).exists() and not (state_dir / BEFORE).exists():
         raise Misuse(f"{state_dir} has no journal")
     return JournalFile(state_dir)
 

@@ -1,35 +1,36 @@
-"""Journal: takes everything that waits, writes it in one transaction, answers all."""
+"""Journal: takes everything that waits, writes it to the log in one transaction, answers all.
+
+Nothing but appends is done on the writing thread: whoever asks reads beside it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 
+from airside.actors.journal_log import JOURNAL
 from airside.actors.journal_store import JournalStore
 from airside.actors.layer import LayerConfig, control, logger, now_us
 from airside.actors.serving import ListMethod
 from airside.actors.telemetry import Telemetry
 from airside.actors.watched import WatchedLayer
-from airside.stack.errors import text_of
+from airside.stack.errors import Behind, NotWritten, SyncFailed, Unreadable, text_of
 from airside.stack.journaling import Append, AppendReply
 
 CHECKPOINT_S = 5.0
 """Seconds between sealed checkpoints while there is news: how much of a cut end could go unseen."""
 
 
-LIGHT = 1000
-"""Events between two checkpoints up to which the log is folded: folding holds up whoever appends meanwhile."""
-
-
 MAX_DETAIL_CHARS = 500
 
 
 class Journal(WatchedLayer):
-    """The single writer of the journal's file."""
+    """The single writer of the journal's log."""
 
     def __init__(self, config: LayerConfig, chain_key: bytes) -> None:
         super().__init__(config)
@@ -44,8 +45,9 @@ class Journal(WatchedLayer):
         self._checkpointed = 0
 
     async def start(self) -> None:
-        """Open the file; what a crash left in its log is replayed by DuckDB."""
+        """Open the log, and have its projection follow it."""
         self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key)
+        self._store.start_feeding()
         self._telemetry = Telemetry.from_environment()
         self._checkpointing = asyncio.ensure_future(self.forever(self._checkpoints()))
 
@@ -88,12 +90,15 @@ class Journal(WatchedLayer):
     async def _checkpoints(self) -> None:
         while True:
             await asyncio.sleep(CHECKPOINT_S)
-            news = self._store.appended - self._checkpointed
-            if news:
-                self._checkpointed = self._store.appended
+            appended = self._store.appended
+            if appended == self._checkpointed:
+                continue
+            try:
                 await self._on_writer(self._store.checkpoint, now_us())
-            if news < LIGHT and self._committing is None:
-                await self._on_writer(self._store.fold)
+            except OSError:
+                logger.exception("no checkpoint was written", extra={"action": "checkpoint_failed"})
+            else:
+                self._checkpointed = appended
 
     async def _on_writer(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._writer, function, *args)
@@ -103,40 +108,37 @@ class Journal(WatchedLayer):
     async def bodies(self, streams: list[str]) -> dict[str, list[str]]:
         """Return the events of streams as JSON, oldest first."""
         await self.ready()
-        found: dict[str, list[str]] = await self._on_writer(self._store.bodies, streams)
-        return found
+        return await asyncio.to_thread(self._store.bodies, streams)
 
     async def rows(self, name: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a named query of ours."""
-        await self.ready()
-        found: list[tuple[Any, ...]] = await self._on_writer(self._named, name, parameters)
-        return found
-
-    def _named(self, name: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._store.rows(name, *parameters)
-        return found
+        return await self.read(name, parameters)
 
     async def read(self, name: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a named query of ours that may take long: it holds no append up."""
+        """Return the rows of a named query of ours."""
         await self.ready()
         return await asyncio.to_thread(self._store.read, name, parameters)
 
     async def query(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[bytes, str]:
-        """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong."""
+        """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong with it.
+
+        Raises `Behind` or `Unreadable` if it is not the question that is wrong.
+        """
         await self.ready()
         try:
             return await asyncio.to_thread(self._store.query, sql, parameters), ""
+        except (Behind, Unreadable):
+            raise
         except Exception as error:
             return b"", text_of(error)
 
     async def verify(self) -> list[str]:
         """Return what is wrong with the chains; nothing if the journal is whole."""
         await self.ready()
-        problems: list[str] = await self._on_writer(self._store.verify)
-        return problems
+        return await asyncio.to_thread(self._store.verify)
 
     async def stop(self) -> None:
-        """Write a last checkpoint and close the file."""
+        """Write a last checkpoint and close the files."""
         if self._started:
             if self._checkpointing is not None:
                 self._checkpointing.cancel()
@@ -144,20 +146,28 @@ class Journal(WatchedLayer):
             self._telemetry.close()
 
     async def health(self) -> dict[str, Any]:
-        """Return who and how this is, and where the file lies."""
-        return {**await super().health(), "path": str(self.config.state_dir / "journal.duckdb")}
+        """Return who and how this is, and where the log lies."""
+        return {**await super().health(), "path": str(self.config.state_dir / JOURNAL)}
 
     async def stats(self) -> dict[str, Any]:
-        """Return events appended and commits made since this incarnation began."""
+        """Return events appended and commits made by this incarnation, and how far the projection is behind."""
         if not self._started:
             return {}
-        return {"appended": self._store.appended, "commits": self._store.commits, "waiting": len(self._waiting)}
+        store, waiting = self._store, len(self._waiting)
+        return {"appended": store.appended, "commits": store.commits, "waiting": waiting, "behind": store.behind}
 
 
 def _committed(store: JournalStore, appends: list[Append]) -> list[AppendReply]:
     """Commit appends together; if that fails each by itself, so that what cannot be written harms no other."""
     try:
         return store.commit(appends)
+    except SyncFailed:
+        # What is durable only a process that reads the file anew can tell; nobody is answered until then.
+        logger.exception("the journal's disk failed: its process ends", extra={"action": "sync_failed"})
+        os._exit(1)
+    except NotWritten as error:
+        logger.error("the journal cannot write: %s", error, extra={"action": "not_written"})
+        return [AppendReply(verdict="later", detail=text_of(error, MAX_DETAIL_CHARS))] * len(appends)
     except BaseException as error:  # whatever it is, it must not leave those who wait without an answer
         logger.exception("the journal could not commit", extra={"action": "commit_failed"})
         if len(appends) == 1:

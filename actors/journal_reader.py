@@ -1,126 +1,103 @@
-"""Reading the journal's file: by the one who writes it, or, where no stack runs, by anybody, who changes nothing."""
+"""Reading a journal: by the one who writes it, or by anybody, who changes nothing in its folder."""
 
 from __future__ import annotations
 
-import json
-import re
+import contextlib
+import shutil
+import tempfile
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+from duckdb import DuckDBPyConnection as Database
 
+from airside.actors.journal_carry import BEFORE, make_log
+from airside.actors.journal_log import JOURNAL, LogReader, is_written
+from airside.actors.journal_projection import PROJECTION, QUERIES, Projection
+from airside.actors.journal_verify import problems_of
 from airside.stack.canonical import as_text
 from airside.stack.errors import InvalidInput, Unreadable
-from airside.stack.journaling import GENESIS, Entry, link
-from airside.stack.sealing import is_sealed
-
-JOURNAL = "journal.duckdb"
-
-_QUERY = re.compile(r"^-- name: (\w+)\n((?:(?!^-- name: ).*\n?)*)", re.MULTILINE)
 
 MAX_ROWS = 1_000_000
 """Rows a query may return; more belongs in an export."""
 
-LOCKED: dict[str, str | bool | int | float | list[str]] = {"enable_external_access": False, "lock_configuration": True}
-"""Queries come from people: nothing but the database's own tables may be reached through them."""
-
-_DAMAGED = (duckdb.Error, duckdb.IOException, duckdb.FatalException, duckdb.InternalException)
-"""What DuckDB raises of a file it cannot read; of a wrong query it raises other kinds."""
-
-
-def load_queries() -> dict[str, str]:
-    """Return the named queries of `queries.sql`."""
-    text = (files("airside.actors") / "queries.sql").read_text(encoding="utf-8")
-    return dict(_QUERY.findall(text))
-
-
-_HEADERS_BYTES = 3 * 4096
-"""What a DuckDB file begins with, before its blocks."""
-
-
-def _check_length(path: Path, database: duckdb.DuckDBPyConnection) -> None:
-    """Raise `Unreadable` if the file's end is cut: DuckDB itself sees it only where it reads there."""
-    found = database.execute("SELECT block_size, total_blocks FROM pragma_database_size()").fetchall()
-    whole = _HEADERS_BYTES + sum(size * count for size, count in found)
-    length = path.stat().st_size
-    if length < whole:
-        raise Unreadable(f"{path}: it is cut: {length:,} of {whole:,} bytes are there")
+_COPIES = 3
+"""How often a log that a crash left is copied to be read, should a stack be started on it meanwhile."""
 
 
 class JournalReader:
-    """A journal's file as it can be read; `query` and `read` from any thread."""
+    """A journal as it can be read; from any thread."""
 
-    def __init__(self, folder: Path, database: duckdb.DuckDBPyConnection, chain_key: bytes) -> None:
+    def __init__(
+        self, folder: Path, log: LogReader, projection: Projection, chain_key: bytes, aside: Path | None = None
+    ) -> None:
         self.chain_key = chain_key
-        self._sql = load_queries()
-        self._checkpoints = folder / "checkpoints.jsonl"
         self.path = folder / JOURNAL
-        self._db = database
+        self._folder = folder
+        self._reader = log
+        self._projection = projection
+        self._aside = aside
 
     @classmethod
     def open(cls, folder: Path, chain_key: bytes) -> JournalReader:
-        """Open a file that nobody writes, changing nothing in its folder; raise `Unreadable` saying why it cannot be.
+        """Open the journal of a folder, changing nothing there; raise `Unreadable` saying why it cannot be.
 
-        What DuckDB's log beside it holds is read too, as far as it is whole.
+        A log that is being written is read beside its writer.  What a crash or a copy left of one, and a journal of
+        before there was a log, is read as a copy in the system's folder for temporary files.
         """
-        path = folder / JOURNAL
+        aside = Path(tempfile.mkdtemp(prefix="airside-"))
         try:
-            database = duckdb.connect(str(path), read_only=True, config=LOCKED)
-            _check_length(path, database)
-            return cls(folder, database, chain_key)
-        except duckdb.Error as error:
-            text = str(error)
-            if "Could not set lock" in text:
-                raise Unreadable(f"{path}: another process has it open: is its stack up? ({text})") from None
-            raise Unreadable(f"{path}: this is no whole journal: {text}") from None
+            log = _log_of(folder, aside)
+            return cls(folder, log, Projection(folder / PROJECTION, log, aside=aside), chain_key, aside)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
 
     def release(self) -> None:
-        """Close the file as it is."""
-        self._db.close()
+        """Close the files as they are."""
+        self._projection.close()
+        self._reader.close()
+        if self._aside is not None:
+            shutil.rmtree(self._aside, ignore_errors=True)
 
-    def _rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._db.execute(self._sql[name], list(parameters)).fetchall()
-        return found
+    def last(self) -> int:
+        """Return the position of the latest entry."""
+        return self._reader.last()
 
     def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
-        """Return the events of streams, oldest first."""
-        found: dict[str, list[str]] = {stream: [] for stream in streams}
-        for stream, body in self._rows("stream", list(streams)):
-            found[stream].append(body)
-        return found
+        """Return the events of streams, oldest first: from the log, whatever the projection is like."""
+        return self._reader.bodies(streams)
 
     def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Return the rows of a named query."""
-        return self._rows(name, *parameters)
+        """Return the rows of a named query over all that is durable; raise `Behind` if that cannot be had."""
+        return self.read(name, parameters)
 
     def read(self, name: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a named query; on a connection of its own, which holds no writer up."""
-        cursor = self._db.cursor()
-        try:
-            found: list[tuple[Any, ...]] = cursor.execute(self._sql[name], list(parameters)).fetchall()
-        finally:
-            cursor.close()
-        return found
+        """As `rows`, with the parameters in a list."""
+        return self._projection.ask(
+            self.last(), lambda database: database.execute(QUERIES[name], list(parameters)).fetchall()
+        )
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> bytes:
-        """Answer one SELECT as an Arrow IPC stream; raise `InvalidInput` for anything else."""
+        """Answer one SELECT over all that is durable as an Arrow IPC stream.
+
+        Raises `InvalidInput` for anything else, and `Behind` or `Unreadable` if it cannot be answered.
+        """
         if as_text(sql) != sql:
             raise InvalidInput(f"audit query: it has characters that are no text: {as_text(sql)[:200]}")
-        cursor = self._db.cursor()
-        try:
-            statements = cursor.extract_statements(sql)
+
+        def answer(database: Database) -> pa.Table:
+            statements = database.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise InvalidInput("audit query: give exactly one SELECT; the journal is read-only")
-            table = cursor.sql(sql, params=list(parameters)).to_arrow_table()
+            return database.sql(sql, params=list(parameters)).to_arrow_table()
+
+        try:
+            table = self._projection.ask(self.last(), answer)
         except duckdb.Error as error:
-            if type(error) in _DAMAGED:
-                raise Unreadable(f"{self.path}: it is damaged: {error}") from None
             raise InvalidInput(f"audit query: {error}") from None
-        finally:
-            cursor.close()
         if table.num_rows > MAX_ROWS:
             raise InvalidInput(f"audit query: {table.num_rows:,} rows are over the bound of {MAX_ROWS:,}; add a LIMIT")
         sink = pa.BufferOutputStream()
@@ -129,63 +106,48 @@ class JournalReader:
         return bytes(sink.getvalue())
 
     def verify(self) -> list[str]:
-        """Return what is wrong with the chains and the checkpoints; nothing if the journal is whole."""
-        problems: list[str] = []
-        try:
-            self._verify(problems)
-        except duckdb.Error as error:  # a block that is damaged, a table that is missing
-            problems.append(f"{self.path}: the file cannot be read: {error}")
-        return problems
+        """Return what is wrong with the chains, the checkpoints and the projection; nothing if the journal is whole."""
+        return problems_of(self._folder, self.chain_key, self._reader, self._projection)
 
-    def _verify(self, problems: list[str]) -> None:
-        heads: dict[str, tuple[int, bytes]] = {}
-        links: dict[tuple[str, int], bytes] = {}
-        wanted = self._checkpointed(problems)
-        for (tenant,) in self._db.execute("SELECT DISTINCT tenant FROM events ORDER BY tenant").fetchall():
-            heads[tenant] = self._verify_chain(tenant, wanted.get(tenant, {}), links, problems)
-        for tenant, marks in wanted.items():
-            for number, mac in marks.items():
-                if links.get((tenant, number)) != mac:
-                    problems.append(f"tenant {tenant}: entry {number} is not what a checkpoint saw, or is missing")
-        for projection in ("runs", "outcomes"):
-            for (run,) in self._rows(f"false_{projection}"):
-                problems.append(f"{projection}: the row of {run} is not what the events say")
 
-    def _verify_chain(
-        self, tenant: str, marks: dict[int, bytes], links: dict[tuple[str, int], bytes], problems: list[str]
-    ) -> tuple[int, bytes]:
-        expected, mac = 0, GENESIS
-        cursor = self._db.cursor().execute(self._sql["chain"], [tenant])
-        while rows := cursor.fetchmany(10_000):
-            for number, stream, seq, epoch, stored, body, *columns in rows:
-                entry = Entry(body=body.encode(), **dict(zip(("type", "step", "at_us", "cause"), columns, strict=True)))
-                mac = link(self.chain_key, mac, number, stream, seq, epoch, entry)
-                if number != expected or mac != bytes(stored):
-                    problems.append(f"tenant {tenant}: the chain breaks at entry {expected} ({stream}#{seq})")
-                    return expected, mac
-                if number in marks:
-                    links[(tenant, number)] = mac
-                expected += 1
-        return expected - 1, mac
+def _log_of(folder: Path, aside: Path) -> LogReader:
+    path = folder / JOURNAL
+    if not path.exists() and (folder / BEFORE).exists():
+        make_log(folder / BEFORE, aside / JOURNAL)
+        return LogReader(aside / JOURNAL, still=True)
+    for _ in range(_COPIES):
+        if is_written(folder):
+            return LogReader(path)
+        if not _has_wal(path):
+            return LogReader(path, still=True)
+        if _copied(path, aside / JOURNAL):
+            return LogReader(aside / JOURNAL)
+    raise Unreadable(f"{path}: it is being written: is a stack up there? Ask again")
 
-    def _checkpointed(self, problems: list[str]) -> dict[str, dict[int, bytes]]:
-        wanted: dict[str, dict[int, bytes]] = {}
-        if not self._checkpoints.exists():
-            return wanted
-        lines = self._checkpoints.read_text(encoding="utf-8").splitlines()
-        for i, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                body = record["body"]
-                sealed = is_sealed(self.chain_key, "checkpoint", body.encode(), bytes.fromhex(record["seal"]))
-            except (ValueError, KeyError, TypeError):
-                # The last line may be cut by a crash in the middle of writing it.
-                if i < len(lines):
-                    problems.append(f"checkpoints.jsonl:{i}: not a checkpoint")
-                continue
-            if not sealed:
-                problems.append(f"checkpoints.jsonl:{i}: the seal does not hold")
-                continue
-            for tenant, (number, mac) in json.loads(body)["heads"].items():
-                wanted.setdefault(tenant, {})[number] = bytes.fromhex(mac)
-        return wanted
+
+def _has_wal(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return _wal(path).stat().st_size > 0
+    return False
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _copied(path: Path, target: Path) -> bool:
+    """Copy a log that nobody writes, with what it has in its write-ahead log; return whether nobody wrote meanwhile."""
+    before = _looks(path)
+    shutil.copyfile(path, target)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copyfile(_wal(path), _wal(target))
+    return before == _looks(path) and not is_written(path.parent)
+
+
+def _looks(path: Path) -> list[tuple[int, int]]:
+    found = []
+    for each in (path, _wal(path)):
+        with contextlib.suppress(FileNotFoundError):
+            status = each.stat()
+            found.append((status.st_size, status.st_mtime_ns))
+    return found

@@ -1,204 +1,227 @@
-"""The journal's file: DuckDB, written by one thread in group commits, chained per tenant, readable by SELECT alone."""
+"""The journal's store: appends are admitted against the log and durable there; queries are asked of its projection."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import duckdb
-import pyarrow as pa
-
-from airside.actors.journal_reader import JOURNAL, LOCKED, JournalReader, load_queries
-from airside.stack.events import RunEnded, RunSubmitted, decode_event
+from airside.actors.journal_carry import carry_over
+from airside.actors.journal_checkpoints import write_checkpoint
+from airside.actors.journal_log import JOURNAL, Log, LogReader, Row, WriterLock
+from airside.actors.journal_projection import PROJECTION, Projection
+from airside.actors.journal_reader import JournalReader
+from airside.actors.layer import logger
+from airside.stack.errors import Behind, text_of
+from airside.stack.events import decode_event
 from airside.stack.journaling import GENESIS, Append, AppendReply, Entry, Head, admit, link
-from airside.stack.sealing import seal
 
-_TEXT, _INT = pa.string(), pa.int64()
-_EVENTS = pa.schema(
-    [
-        ("tenant", _TEXT),
-        ("number", _INT),
-        ("stream", _TEXT),
-        ("seq", _INT),
-        ("epoch", _INT),
-        ("step", _INT),
-        ("cause", _INT),
-        ("at_us", _INT),
-        ("type", _TEXT),
-        ("body", _TEXT),
-        ("mac", pa.binary()),
-    ]
-)
+FEED_S = 0.5
+"""How long entries gather before the projection takes them in: a commit of DuckDB's costs about as much for one entry
+as for a thousand."""
 
-_CONFIG = {
-    # A commit is a few hundred rows: handing it to other threads costs more than they save (a sixth of the CPU).
-    "threads": 1,
-    # By itself DuckDB folds its log into the file at every 16 MiB, in the middle of a commit: half of a busy journal's
-    # CPU.  `fold` does it when nobody waits; opening replays what a crash left, 256 MiB in 0.6 s.
-    "wal_autocheckpoint": "256MB",
-}
-FOLD_BYTES = 16 * 2**20
-"""A log smaller than this is left as it is."""
+LONGEST_PAUSE_S = 30.0
+"""Between two tries of a projection that takes nothing in."""
+
+_HEADS = 100_000
+"""How many streams' heads are kept; then they are looked up again."""
+
+_LONGEST = 2**63
+_MAX_BODY_BYTES = 512 * 2**20
+"""Of an entry: half of what SQLite can hold; what makes events bounds them far below."""
+
+_PROJECTED = frozenset({"RunSubmitted", "RunEnded"})
+"""Events of which the projection reads more than the columns."""
 
 
 class JournalStore(JournalReader):
-    """All methods but `query` and `read` belong to the one writing thread."""
+    """A journal open for appending; `commit`, `checkpoint` and `close` belong to one thread."""
 
     def __init__(self, folder: Path, chain_key: bytes) -> None:
+        """Open or make it; raise `Misuse` if another process has it, and `Unreadable` if it is no whole journal."""
         folder.mkdir(parents=True, exist_ok=True)
-        database = duckdb.connect(str(folder / JOURNAL), config=_CONFIG)
-        database.execute(load_queries()["schema"])
-        for option, value in LOCKED.items():
-            database.execute(f"SET {option} = {str(value).lower()}")
-        super().__init__(folder, database, chain_key)
-        self._heads = {row[0]: Head(epoch=row[1], next_seq=row[2]) for row in self._rows("open_heads")}
-        self._chain = {row[0]: (int(row[1]), bytes(row[2])) for row in self._rows("chain_heads")}
+        self._lock = WriterLock(folder)
+        try:
+            carry_over(folder)
+            self._log = Log(folder)
+            log = LogReader(folder / JOURNAL)
+            self._chain = self._log.chains()
+        except BaseException:
+            self._lock.release()
+            raise
+        super().__init__(folder, log, Projection(folder / PROJECTION, log), chain_key)
+        self._heads: dict[str, Head] = {}
+        self._feeder: Feeder | None = None
         self.appended = 0
         self.commits = 0
 
     def commit(self, appends: Sequence[Append]) -> list[AppendReply]:
-        """Take in a group of appends in one transaction, and answer each; on an error nothing is taken in."""
-        self._look_up({append.stream for append in appends} - self._heads.keys())
+        """Take in a group of appends in one transaction, and answer each; on an error nothing is taken in.
+
+        One that can never be written is answered so, and harms no other.  Raises `NotWritten` and `SyncFailed` as the
+        log does.
+        """
         heads: dict[str, Head] = {}
         chain: dict[str, tuple[int, bytes]] = {}
         replies: list[AppendReply] = []
-        rows: list[tuple[Any, ...]] = []
+        rows: list[Row] = []
 
         def stored(stream: str, first: int, count: int) -> list[bytes]:
-            """Return what a stream has at a place, in the file and in this very group."""
-            found = [body.encode() for (body,) in self._rows("place", stream, first, first + count)]
-            return found + [row[9] for row in rows if row[2] == stream and first <= row[3] < first + count]
+            """Return what a stream has at a place, in the log and in this very group."""
+            here = [row[9].encode() for row in rows if row[2] == stream and first <= row[3] < first + count]
+            return self._log.place(stream, first, count) + here
 
         for append in appends:
-            head = heads.get(append.stream) or self._heads.get(append.stream, Head())
+            stream = append.stream
+            try:
+                bodies = texts_of(append)
+            except (ValueError, TypeError, AttributeError) as error:
+                replies.append(AppendReply(verdict="error", detail=f"it cannot be journaled: {text_of(error, 300)}"))
+                continue
+            head = heads.get(stream) or self._heads.get(stream) or self._log.head(stream)
             reply, fresh, after = admit(head, append, stored)
             if fresh:
-                rows += self._link(append, fresh, after, chain)
-            heads[append.stream] = after
+                rows += self._link(append, fresh, bodies, after, chain)
+            heads[stream] = after
             replies.append(reply)
         if rows:
-            self._write(rows, {stream for stream in heads if stream not in self._heads})
+            self._log.append(rows)
             self.commits += 1
             self.appended += len(rows)
-        self._heads.update(heads)
+            if self._feeder is not None:
+                self._feeder.note()
+        self._keep(heads)
         self._chain.update(chain)
-        for stream in [stream for stream, head in heads.items() if head.ended]:
-            del self._heads[stream]  # looked up again if anybody still writes to it
         return replies
 
-    def _look_up(self, unknown: set[str]) -> None:
-        if not unknown:
-            return
-        known = [row[0] for row in self._rows("known_streams", sorted(unknown))]
-        if known:
-            for stream, epoch, next_seq, ended in self._rows("known_heads", known):
-                self._heads[stream] = Head(epoch=epoch, next_seq=next_seq, ended=ended)
+    def _keep(self, heads: dict[str, Head]) -> None:
+        if len(self._heads) > _HEADS:
+            self._heads.clear()
+        self._heads.update(heads)
+        for stream in [stream for stream, head in heads.items() if head.ended or not head.next_seq]:
+            del self._heads[stream]  # looked up again if anybody still writes to it
 
     def _link(
-        self, append: Append, fresh: tuple[Entry, ...], after: Head, chain: dict[str, tuple[int, bytes]]
-    ) -> list[tuple[Any, ...]]:
+        self,
+        append: Append,
+        fresh: tuple[Entry, ...],
+        bodies: Sequence[str],
+        after: Head,
+        chain: dict[str, tuple[int, bytes]],
+    ) -> list[Row]:
         tenant, stream = append.tenant, append.stream
         number, mac = chain.get(tenant) or self._chain.get(tenant, (-1, GENESIS))
         seq = after.next_seq - len(fresh)
-        rows = []
-        for entry in fresh:
+        rows: list[Row] = []
+        for entry, body in zip(fresh, bodies, strict=True):
             number += 1
             mac = link(self.chain_key, mac, number, stream, seq, append.epoch, entry)
             place = (tenant, number, stream, seq, append.epoch, entry.step, entry.cause, entry.at_us)
-            rows.append((*place, entry.type, entry.body, mac))
+            rows.append((*place, entry.type, body, mac))
             seq += 1
         chain[tenant] = (number, mac)
         return rows
 
-    def _write(self, rows: list[tuple[Any, ...]], new_streams: set[str]) -> None:
-        columns = list(zip(*rows, strict=True))
-        columns[9] = tuple(body.decode() for body in columns[9])
-        arrays = [pa.array(c, type=f.type) for c, f in zip(columns, _EVENTS, strict=True)]
-        submitted = [
-            _run_row(body) for kind, body in zip(columns[8], columns[9], strict=True) if kind == "RunSubmitted"
-        ]
-        ended = [_outcome_row(row) for row in rows if row[8] == "RunEnded"]
-        self._db.execute("BEGIN")
-        try:
-            self._insert("events", pa.Table.from_arrays(arrays, schema=_EVENTS))
-            self._insert("streams", pa.table({"stream": pa.array(sorted(new_streams), pa.string())}))
-            self._insert_rows("runs", submitted)
-            self._insert_rows("outcomes", ended)
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-
-    def _insert(self, table: str, data: pa.Table) -> None:
-        if data.num_rows:
-            self._db.register("incoming", data)
-            self._db.execute(f"INSERT INTO {table} SELECT * FROM incoming")  # noqa: S608 - a table's name of ours
-            self._db.unregister("incoming")
-
-    def _insert_rows(self, table: str, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            schema = pa.schema([(n, pa.int64() if type(v) is int else pa.string()) for n, v in rows[0].items()])
-            self._insert(table, pa.Table.from_pylist(rows, schema=schema))
-
-    # Checkpoints: the chain's heads, sealed, in a file beside the database, so that a cut end shows.
+    def last(self) -> int:
+        """Return the position of the latest entry."""
+        return self._log.last
 
     def checkpoint(self, at_us: int) -> None:
-        """Append the present heads to the checkpoint file, durably."""
-        heads = {tenant: [number, mac.hex()] for tenant, (number, mac) in sorted(self._chain.items())}
-        body = json.dumps({"at_us": at_us, "heads": heads}, sort_keys=True)
-        mark = seal(self.chain_key, "checkpoint", body.encode()).hex()
-        with self._checkpoints.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"body": body, "seal": mark}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Append the present heads to the file of checkpoints, durably."""
+        write_checkpoint(self._folder, self.chain_key, at_us, self._chain)
 
-    def fold(self) -> bool:
-        """Fold DuckDB's log into its file if it has grown; return whether it was done."""
-        log = self.path.with_name(self.path.name + ".wal")
-        if not log.exists() or log.stat().st_size < FOLD_BYTES:
-            return False
-        try:
-            self._db.execute("CHECKPOINT")
-        except duckdb.TransactionException:
-            return False  # a query reads: another time
-        return True
+    # The projection follows.
+
+    def start_feeding(self) -> None:
+        """Have the projection follow the log, from a thread of its own, until the store is closed."""
+        self._feeder = Feeder([self._log.fold, self.catch_up, self._projection.fold])
+        self._feeder.note()
+
+    def catch_up(self) -> None:
+        """Have the projection take in what is durable now; raise `Behind` if it cannot."""
+        self._projection.catch_up(self.last())
+
+    @property
+    def behind(self) -> int:
+        """How many entries the projection has not taken in."""
+        return self.last() - self._projection.position
 
     def close(self) -> None:
-        """Write a last checkpoint and close the file."""
+        """Write a last checkpoint, have the projection take in what is left, and close the files."""
         if self._chain:
-            self.checkpoint(int(self._db.execute("SELECT coalesce(max(at_us), 0) FROM events").fetchall()[0][0]))
+            self.checkpoint(self._reader.latest_us())
+        with contextlib.suppress(Behind):  # its next opening tries again, and says so
+            self.catch_up()
         self.release()
 
-
-def _run_row(body: bytes) -> dict[str, Any]:
-    event: RunSubmitted = decode_event(body)
-    return {
-        "run_id": event.run_id,
-        "tenant": event.identity.tenant,
-        "principal": event.identity.principal,
-        "parent": event.parent or "",
-        "job_id": event.request.job_id,
-        "route": event.request.route,
-        "submitted_us": event.at_us,
-    }
+    def release(self) -> None:
+        """Close the files as they are."""
+        self._projection.end()
+        if self._feeder is not None:
+            self._feeder.stop()
+        super().release()
+        self._log.close()
+        self._lock.release()
 
 
-def _outcome_row(row: tuple[Any, ...]) -> dict[str, Any]:
-    event: RunEnded = decode_event(row[9])
-    usage = event.usage
-    return {
-        "run_id": row[2],
-        "tenant": row[0],
-        "status": str(event.outcome.status),
-        "reason_code": str(event.outcome.reason_code),
-        "ended_us": event.at_us,
-        "steps": usage.steps,
-        "tool_calls": usage.tool_calls,
-        "tokens": usage.tokens,
-        "cost_microusd": usage.cost_microusd,
-        "active_us": usage.active_us,
-        "body": row[9].decode(),
-    }
+class Feeder:
+    """Does some work soon after each note, in a thread of its own; what fails is logged and tried again."""
+
+    def __init__(self, work: Sequence[Callable[[], object]]) -> None:
+        self._work = work
+        self._news = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+        self._thread.start()
+
+    def note(self) -> None:
+        """Say that there is something to do."""
+        self._news.set()
+
+    def stop(self) -> None:
+        """End the thread, and return when it has."""
+        self._ended.set()
+        self._news.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            self._news.wait()
+            if self._ended.wait(min(FEED_S * 2**failures, LONGEST_PAUSE_S)):
+                return
+            self._news.clear()
+            failures = failures + 1 if self._fails() else 0
+
+    def _fails(self) -> bool:
+        failed = False
+        for work in self._work:
+            try:
+                work()
+            except Exception:
+                logger.exception("the journal's projection does not follow", extra={"action": "feed_failed"})
+                self._news.set()
+                failed = True
+        return failed
+
+
+def texts_of(append: Append) -> list[str]:
+    """Return an append's bodies as texts; raise `ValueError` if one of its entries can never be written or read."""
+    for number in (append.epoch, append.first_seq):
+        _check_number(number)
+    bodies = []
+    for entry in append.entries:
+        for number in (entry.step, entry.at_us, entry.cause):
+            _check_number(number)
+        if len(entry.body) > _MAX_BODY_BYTES:
+            raise ValueError(f"an entry of {len(entry.body):,} bytes is over the bound of {_MAX_BODY_BYTES:,}")
+        if entry.type in _PROJECTED and type(decode_event(entry.body)).__name__ != entry.type:
+            raise ValueError(f"an entry called {entry.type} is another event")
+        bodies.append(entry.body.decode())
+    return bodies
+
+
+def _check_number(number: int) -> None:
+    if not -_LONGEST <= number < _LONGEST:
+        raise ValueError(f"{number} is no number of 64 bits")

@@ -221,7 +221,7 @@ def _begin(actors: list[Any]) -> None:
 
 
 def _start_layers(checked: CheckedApp, plain: LayerConfig, keys: KeyRing) -> None:
-    app, version, settings, state_dir = checked.app, checked.app.version, plain.settings, plain.state_dir
+    app, version, settings = checked.app, checked.app.version, plain.settings
     Authenticator(checked.directory, keys.issuer_public_pem)  # what is wrong with the keys is said now, not by an actor
     sealed = replace(plain, seal_key=keys.seal)
     has_memory = checked.memory is not None
@@ -267,6 +267,6 @@ def _start_layers(checked: CheckedApp, plain: LayerConfig, keys: KeyRing) -> Non
         raise LayerUnavailable(f"the stack did not start in {START_S:.0f} s") from None
     except (RayActorError, RayError) as error:
         cause = getattr(error, "cause", None) or error
-        if "Could not set lock" in str(cause):
-            raise Misuse(f"another process has {state_dir / 'journal.duckdb'} open: is a stack up there?") from None
+        if type(cause) is Misuse:  # another process has the journal open
+            raise cause from None
         raise LayerUnavailable(f"a layer did not start: {type(cause).__name__}: {cause}") from None

@@ -1,5 +1,5 @@
 -- name: schema
--- Everything is insert-only.  `events` is the source of truth; the other tables are projections of it, written in the same transaction.
+-- The projection of the log, insert-only but `projected`, which says up to which entry of which log it is.
 CREATE TABLE IF NOT EXISTS events (
     tenant VARCHAR NOT NULL, number BIGINT NOT NULL,      -- the tenant's chain
     stream VARCHAR NOT NULL, seq BIGINT NOT NULL,         -- the run's or approval's own order
@@ -13,24 +13,8 @@ CREATE TABLE IF NOT EXISTS outcomes (
     ended_us BIGINT NOT NULL, steps BIGINT NOT NULL, tool_calls BIGINT NOT NULL, tokens BIGINT NOT NULL,
     cost_microusd BIGINT NOT NULL, active_us BIGINT NOT NULL, body VARCHAR NOT NULL);
 CREATE TABLE IF NOT EXISTS streams (stream VARCHAR NOT NULL);
-
--- name: open_heads
--- Where every stream stands that has not ended; the ended ones are looked up when somebody writes to them.
-SELECT stream, max(epoch), max(seq) + 1, false FROM events
-WHERE stream NOT IN (SELECT run_id FROM outcomes) AND NOT starts_with(stream, 'claim/') GROUP BY stream;
-
--- name: known_heads
--- Where the named streams stand.
-SELECT stream, max(epoch), max(seq) + 1, bool_or(type IN ('RunEnded', 'EffectClaimed')) FROM events
-WHERE stream IN (SELECT unnest(?)) GROUP BY stream;
-
--- name: known_streams
--- Which of the named streams exist.
-SELECT stream FROM streams WHERE stream IN (SELECT unnest(?));
-
--- name: chain_heads
--- The last link of every tenant's chain.
-SELECT tenant, max(number), arg_max(mac, number) FROM events GROUP BY tenant;
+CREATE TABLE IF NOT EXISTS projected (
+    log VARCHAR NOT NULL, format VARCHAR NOT NULL, position BIGINT NOT NULL, mac BLOB NOT NULL);
 
 -- name: false_runs
 -- Rows of the projection `runs` that are not what the events say.
@@ -55,13 +39,13 @@ WHERE (o.run_id, o.tenant, o.ended_us, o.body) IS DISTINCT FROM (e.stream, e.ten
    OR o.cost_microusd IS DISTINCT FROM CAST(json_extract(e.body, '$.usage.cost_microusd') AS BIGINT)
    OR o.active_us IS DISTINCT FROM CAST(json_extract(e.body, '$.usage.active_us') AS BIGINT);
 
+-- name: tenants
+-- Whose events there are.
+SELECT DISTINCT tenant FROM events ORDER BY tenant;
+
 -- name: chain
 -- One tenant's chain, in order.
-SELECT number, stream, seq, epoch, mac, body, type, step, at_us, cause FROM events WHERE tenant = ? ORDER BY number;
-
--- name: place
--- What a stream has at some places, in order.
-SELECT body FROM events WHERE stream = ? AND seq >= ? AND seq < ? ORDER BY seq;
+SELECT * FROM events WHERE tenant = ? ORDER BY number;
 
 -- name: branches
 -- The branches (and theirs) of a run, ended or not.
@@ -70,10 +54,6 @@ SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') ORDER BY run_id;
 -- name: unfinished_below
 -- The unfinished children (and theirs) of a run: its id, a dot, and what follows.
 SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') AND run_id NOT IN (SELECT run_id FROM outcomes);
-
--- name: stream
--- The events of some streams, in order.
-SELECT stream, body FROM events WHERE stream IN (SELECT unnest(?)) ORDER BY stream, seq;
 
 -- name: unfinished
 -- Runs that were admitted and have not ended, oldest first; `submitted_us` is their admission.

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from airside.actors.journal_reader import JOURNAL
+from airside.actors.journal_log import JOURNAL
 from airside.actors.pulse import born
 from airside.stack.errors import Misuse
 

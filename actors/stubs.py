@@ -172,9 +172,9 @@ class RemoteJournal:
         self._append = self.remote.coalesced("append", AppendReply)
 
     async def append(self, append: Append) -> AppendReply:
-        """Make entries durable."""
+        """Make entries durable; raise `LayerUnavailable` if they cannot be for now."""
         reply: AppendReply = await self._append(append)
-        if reply.verdict == "error":
+        if reply.verdict == "later":
             raise LayerUnavailable(f"journal: {reply.detail}")
         return reply
 

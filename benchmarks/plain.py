@@ -1,4 +1,4 @@
-"""The governed loop in one process without Ray: the same cycle, gate, dispatcher and DuckDB journal.
+"""The governed loop in one process without Ray: the same cycle, gate, dispatcher and journal.
 
 The last line that it prints is one JSON object: what a step costs in counts (`benchmarks/step_costs.py`).
 """
@@ -43,6 +43,7 @@ class GroupJournal:
 
     def __init__(self, folder: Path) -> None:
         self._store = JournalStore(folder, secrets.token_bytes(32))
+        self._store.start_feeding()
         self._waiting: list[tuple[Append, asyncio.Future[AppendReply]]] = []
         self._task: asyncio.Task[None] | None = None
 

@@ -8,7 +8,10 @@
     |   |-- LayerUnavailable     retryable: the actor is down or being restarted
     |   |-- ItemFailed           a layer that is up could not read, handle or answer this one item
     |   |-- MemoryFailed         a tenant's memory cannot be read or written; says which file
-    |   `-- Unreadable           a journal's file cannot be opened or read; says which
+    |   |-- Unreadable           a journal's file cannot be opened or read; says which
+    |   |-- NotWritten           the journal can write nothing now; tried again it may
+    |   |-- SyncFailed           the journal's disk failed: its process must end, and the next one reads what is durable
+    |   `-- Behind               the journal's projection lacks entries of the log: queries would miss them
     |-- Misuse               the caller's input or configuration is wrong: says what, where and what to do
     |   |-- InvalidId
     |   |-- InvalidInput
@@ -122,6 +125,18 @@ class MemoryFailed(Failed):
 
 class Unreadable(Failed):
     """A journal's file cannot be opened or read: it is in use, no journal, cut or damaged."""
+
+
+class NotWritten(Failed):
+    """The journal's file cannot be written now: its disk is full, or somebody else writes to it."""
+
+
+class SyncFailed(Failed):
+    """A write of the journal's failed in a way that leaves open what is durable."""
+
+
+class Behind(Failed):
+    """The journal's projection cannot take in what the log has."""
 
 
 class Misuse(AirsideError):

@@ -45,9 +45,12 @@ class Append(Value, array_like=True):
 
 
 class AppendReply(Value, array_like=True):
-    """What became of an append; `epoch` and `next_seq` are the stream's."""
+    """What became of an append; `epoch` and `next_seq` are the stream's.
 
-    verdict: Literal["ok", "fenced", "gap", "error"]
+    `later` = it could not be written now, and may be sent again; `error` = it never can be.
+    """
+
+    verdict: Literal["ok", "fenced", "gap", "later", "error"]
     epoch: int = 0
     next_seq: int = 0
     detail: str = ""

@@ -62,7 +62,7 @@ def test_a_whole_journal_verifies_and_reopens(store: JournalStore, tmp_path: Pat
 def test_tampering_shows(store: JournalStore, tmp_path: Path, tampering: str) -> None:
     """An altered, removed, cut or reordered row is found, by the chain or by a checkpoint."""
     store.release()
-    with duckdb.connect(str(tmp_path / "journal.duckdb")) as database:
+    with duckdb.connect(str(tmp_path / "journal.sqlite")) as database:
         database.execute(tampering)
     assert JournalStore(tmp_path, KEY).verify() != []
 

@@ -97,7 +97,7 @@ def show(console: Console, results: list[RunResult], mailbox: Mailbox) -> None:
 def next_steps(console: Console, state_dir: Path, sent: RunResult) -> None:
     """Say where the journal lies and what to try next."""
     option = f"--state-dir {state_dir}"
-    console.print(f"\nThe journal: {state_dir / 'journal.duckdb'}\nTry next:")
+    console.print(f"\nThe journal: {state_dir / 'journal.sqlite'}\nTry next:")
     for command in (
         f"airside audit story {sent.run_id} {option}",
         f"airside audit verify {option}",
