@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ import duckdb
 
 from airside.actors.journal_log import CHUNK_ROWS, JOURNAL, Row, insert_rows, make_schema, sync_folder
 from airside.actors.journal_projection import LOCKED, check_length, is_held
-from airside.actors.layer import logger
 from airside.stack.errors import Misuse, Unreadable
+
+logger = logging.getLogger("airside")
 
 BEFORE = "journal.duckdb"
 """What a journal was called when DuckDB was all of it."""

@@ -27,11 +27,12 @@ JOURNAL = "journal.sqlite"
 _LOCK = "journal.lock"
 _WAL, _SHARED = "-wal", "-shm"
 
+_MAGIC = b"SQLite format 3\0"
 FORMAT = 1
 _APPLICATION = int.from_bytes(b"Airs", "big")
 """By which other programs, and we, tell the file's kind."""
 
-FOLD_BYTES = 16 * 2**20
+FOLD_BYTES = 32 * 2**20
 """Of SQLite's write-ahead log: once it is longer, what it holds is moved into the file, and it is begun anew."""
 
 CHUNK_ROWS, CHUNK_BYTES = 10_000, 16 * 2**20
@@ -96,36 +97,41 @@ class LogReader:
     Raises `Unreadable` for what is no log, is cut or damaged, or was written meanwhile though it should be still.
     """
 
-    def __init__(self, path: Path, *, still: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, still: bool = False, copy_of: Path | None = None) -> None:
+        self.path = copy_of or path
+        """Which file is meant where one is spoken of."""
+        self._file = path
         self._uri = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if still else "")
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         self._seen = _look(path) if still else None
-        if still:
-            _check_length(path)
         with self.reading() as database:
-            _check_kind(path, database)
+            _check_kind(self.path, database)
             ((self.log,),) = database.execute(_SQL["about"]).fetchall()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection of the caller's own; what SQLite finds wrong is `Unreadable`."""
+    def reading(self, *, tolerant: bool = False) -> Iterator[sqlite3.Connection]:
+        """Yield a connection of the caller's own; what SQLite finds wrong is `Unreadable`.
+
+        A tolerant one gives what is no text as what can be read of it, so that its link tells, and whose it is.
+        """
         try:
-            database = self._idle.pop() if self._idle else self._connect()
+            try:
+                database = self._idle.pop()
+            except IndexError:
+                database = self._connect()
+            database.text_factory = _readable if tolerant else str
             try:
                 yield database
             finally:
                 self._put_back(database)
         except sqlite3.Error as error:
             raise Unreadable(f"{self.path}: it is damaged, or no journal: {error}") from None
-        if self._seen is not None and _look(self.path) != self._seen:
+        if self._seen is not None and _look(self._file) != self._seen:
             raise Unreadable(f"{self.path}: it was written while it was read: is a stack up there? Ask again")
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._uri, uri=True, isolation_level=None, check_same_thread=False)
-        # A text that was damaged is to be found by its link, not to stop whoever reads on the way there.
-        database.text_factory = lambda data: data.decode("utf-8", "replace")
         for pragma in ("query_only = ON", "trusted_schema = OFF", "cell_size_check = ON", f"busy_timeout = {_BUSY_MS}"):
             database.execute(f"PRAGMA {pragma}")
         return database
@@ -164,10 +170,10 @@ class LogReader:
         with self.reading() as database:
             return {name: [body for (body,) in database.execute(_SQL["stream"], (name,))] for name in streams}
 
-    def chunks(self, after: int, until: int) -> Iterator[list[Row]]:
+    def chunks(self, after: int, until: int, *, tolerant: bool = False) -> Iterator[list[Row]]:
         """Yield the entries after a position until another, in order, a bounded number at a time."""
         while after < until:
-            with self.reading() as database:
+            with self.reading(tolerant=tolerant) as database:
                 rows = _first(database.execute(_SQL["entries"], (after, until)))
             if not rows:
                 return
@@ -182,6 +188,10 @@ class LogReader:
         if objects != _own_objects():
             found.append("its tables and indexes are not the ones that were made")
         return [f"{self.path}: {text}" for text in found]
+
+
+def _readable(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _first(cursor: sqlite3.Cursor) -> list[Row]:
@@ -207,14 +217,21 @@ def _look(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _check_length(path: Path) -> None:
-    """Raise `Unreadable` if the file's end is cut: SQLite itself sees it only where it reads there."""
-    with path.open("rb") as file:
-        header = file.read(100)
+def check_header(path: Path, *, still: bool) -> None:
+    """Raise `Unreadable` if the file is no database, though its write-ahead log may hide that, or its end is cut.
+
+    SQLite itself sees a cut only where it reads there; a file that is not still may be shorter than its header says.
+    Never for the process that writes: to close the file there would drop SQLite's locks on it.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+            length = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise Unreadable(f"{path}: it cannot be read: {error}") from None
     size = int.from_bytes(header[16:18], "big")
     whole = (65_536 if size == 1 else size) * int.from_bytes(header[28:32], "big")
-    length = path.stat().st_size
-    if len(header) < 100 or length < whole:
+    if not header.startswith(_MAGIC) or (still and length < whole):
         raise Unreadable(f"{path}: it is cut, or no journal: {length:,} of {whole:,} bytes are there")
 
 

@@ -7,6 +7,7 @@ another version or of another log.  Nothing is lost with it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import threading
 import zlib
@@ -15,15 +16,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
-import msgspec
 import pyarrow as pa
 from duckdb import DuckDBPyConnection as Database
 
 from airside.actors.journal_log import LogReader, Row
-from airside.actors.layer import logger
+from airside.actors.journal_rows import table_row
 from airside.actors.named_sql import load_sql
 from airside.stack.errors import Behind, Unreadable, text_of
-from airside.stack.events import RunEnded, RunSubmitted, decode_event
+
+logger = logging.getLogger("airside")
 
 PROJECTION = Path("projection") / "journal.duckdb"
 """In a folder of its own that only its user may enter: DuckDB makes files that others may read."""
@@ -117,8 +118,8 @@ class Projection:
                 break
 
     def _take_in(self, database: Database, rows: Sequence[Row]) -> None:
-        submitted = [_told(_run_row, row) for row in rows if row[9] == "RunSubmitted"]
-        ended = [_told(_outcome_row, row) for row in rows if row[9] == "RunEnded"]
+        submitted = [_made_of(row) for row in rows if row[9] == "RunSubmitted"]
+        ended = [_made_of(row) for row in rows if row[9] == "RunEnded"]
         streams = [row[3] for row in rows if row[4] == 0]
         columns = list(zip(*rows, strict=True))[1:]
         events = [pa.array(column, type=field.type) for column, field in zip(columns, _EVENTS, strict=True)]
@@ -275,6 +276,7 @@ def _locked(database: Database) -> Database:
 
 
 def is_held(error: BaseException) -> bool:
+    """Whether DuckDB says that another process has the file."""
     return "Could not set lock" in str(error)
 
 
@@ -304,41 +306,10 @@ def _insert_rows(database: Database, table: str, rows: list[dict[str, Any]]) -> 
         _insert(database, table, pa.Table.from_pylist(rows, schema=schema))
 
 
-def _told(make: Callable[[Row], dict[str, Any]], row: Row) -> dict[str, Any]:
+def _made_of(row: Row) -> dict[str, Any]:
     try:
-        return make(row)
-    except (msgspec.MsgspecError, ValueError, AttributeError) as error:
+        return table_row(row[9], row[1], row[3], row[10])
+    except (ValueError, TypeError, AttributeError) as error:
         raise Unreadable(
             f"entry {row[0]} ({row[3]}#{row[4]}) is damaged: {error}: run `airside audit verify`"
         ) from None
-
-
-def _run_row(row: Row) -> dict[str, Any]:
-    event: RunSubmitted = decode_event(row[10])
-    return {
-        "run_id": event.run_id,
-        "tenant": event.identity.tenant,
-        "principal": event.identity.principal,
-        "parent": event.parent or "",
-        "job_id": event.request.job_id,
-        "route": event.request.route,
-        "submitted_us": event.at_us,
-    }
-
-
-def _outcome_row(row: Row) -> dict[str, Any]:
-    event: RunEnded = decode_event(row[10])
-    usage = event.usage
-    return {
-        "run_id": row[3],
-        "tenant": row[1],
-        "status": str(event.outcome.status),
-        "reason_code": str(event.outcome.reason_code),
-        "ended_us": event.at_us,
-        "steps": usage.steps,
-        "tool_calls": usage.tool_calls,
-        "tokens": usage.tokens,
-        "cost_microusd": usage.cost_microusd,
-        "active_us": usage.active_us,
-        "body": row[10],
-    }

@@ -14,7 +14,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection as Database
 
 from airside.actors.journal_carry import BEFORE, make_log
-from airside.actors.journal_log import JOURNAL, LogReader, is_written
+from airside.actors.journal_log import JOURNAL, LogReader, check_header, is_written
 from airside.actors.journal_projection import PROJECTION, QUERIES, Projection
 from airside.actors.journal_verify import problems_of
 from airside.stack.canonical import as_text
@@ -114,14 +114,15 @@ def _log_of(folder: Path, aside: Path) -> LogReader:
     path = folder / JOURNAL
     if not path.exists() and (folder / BEFORE).exists():
         make_log(folder / BEFORE, aside / JOURNAL)
-        return LogReader(aside / JOURNAL, still=True)
+        return LogReader(aside / JOURNAL, still=True, copy_of=folder / BEFORE)
     for _ in range(_COPIES):
-        if is_written(folder):
-            return LogReader(path)
-        if not _has_wal(path):
-            return LogReader(path, still=True)
+        is_live = is_written(folder)
+        is_still = not is_live and not _has_wal(path)
+        check_header(path, still=is_still)
+        if is_live or is_still:
+            return LogReader(path, still=is_still)
         if _copied(path, aside / JOURNAL):
-            return LogReader(aside / JOURNAL)
+            return LogReader(aside / JOURNAL, copy_of=path)
     raise Unreadable(f"{path}: it is being written: is a stack up there? Ask again")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ from airside.actors.journal_checkpoints import write_checkpoint
 from airside.actors.journal_log import JOURNAL, Log, LogReader, Row, WriterLock
 from airside.actors.journal_projection import PROJECTION, Projection
 from airside.actors.journal_reader import JournalReader
-from airside.actors.layer import logger
+from airside.actors.journal_rows import TABLES, table_row
 from airside.stack.errors import Behind, text_of
-from airside.stack.events import decode_event
 from airside.stack.journaling import GENESIS, Append, AppendReply, Entry, Head, admit, link
+
+logger = logging.getLogger("airside")
 
 FEED_S = 0.5
 """How long entries gather before the projection takes them in: a commit of DuckDB's costs about as much for one entry
@@ -30,9 +32,6 @@ _HEADS = 100_000
 _LONGEST = 2**63
 _MAX_BODY_BYTES = 512 * 2**20
 """Of an entry: half of what SQLite can hold; what makes events bounds them far below."""
-
-_PROJECTED = frozenset({"RunSubmitted", "RunEnded"})
-"""Events of which the projection reads more than the columns."""
 
 
 class JournalStore(JournalReader):
@@ -216,9 +215,11 @@ def texts_of(append: Append) -> list[str]:
             _check_number(number)
         if len(entry.body) > _MAX_BODY_BYTES:
             raise ValueError(f"an entry of {len(entry.body):,} bytes is over the bound of {_MAX_BODY_BYTES:,}")
-        if entry.type in _PROJECTED and type(decode_event(entry.body)).__name__ != entry.type:
-            raise ValueError(f"an entry called {entry.type} is another event")
-        bodies.append(entry.body.decode())
+        body = entry.body.decode()
+        if entry.type in TABLES:
+            for value in table_row(entry.type, append.tenant, append.stream, body).values():
+                value.encode() if isinstance(value, str) else _check_number(value)
+        bodies.append(body)
     return bodies
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
 
+from airside.actors.journal_log import JOURNAL
+from airside.actors.journal_projection import PROJECTION
 from airside.actors.journal_store import JournalStore
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import TenantId
@@ -46,25 +50,71 @@ def test_a_whole_journal_verifies_and_reopens(store: JournalStore, tmp_path: Pat
     assert len(again.bodies(["run_a"])["run_a"]) == 6
 
 
+ALTERATIONS = [
+    "UPDATE {} SET body = '{}' WHERE number = 1 AND tenant = 'acme'",
+    "UPDATE {} SET step = 7 WHERE number = 1 AND tenant = 'acme'",
+    "UPDATE {} SET type = 'Other' WHERE number = 4 AND tenant = 'acme'",
+    "UPDATE {} SET at_us = 0 WHERE number = 0 AND tenant = 'globex'",
+    "DELETE FROM {} WHERE number = 2 AND tenant = 'acme'",
+    "DELETE FROM {} WHERE number >= 2 AND tenant = 'acme'",
+    "DELETE FROM {} WHERE tenant = 'globex'",
+    "UPDATE {} SET number = 5 - number WHERE tenant = 'acme'",
+    "DELETE FROM {}",
+]
+
+
+def alter_log(folder: Path, *statements: str) -> None:
+    """Change a log that nobody has open, as anybody can who may write the file."""
+    with closing(sqlite3.connect(folder / JOURNAL)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
 @pytest.mark.parametrize(
-    "tampering",
+    "statement",
     [
-        "UPDATE events SET body = '{}' WHERE number = 1 AND tenant = 'acme'",
-        "UPDATE events SET step = 7 WHERE number = 1 AND tenant = 'acme'",
-        "UPDATE events SET type = 'Other' WHERE number = 4 AND tenant = 'acme'",
-        "UPDATE events SET at_us = 0 WHERE number = 0 AND tenant = 'globex'",
-        "DELETE FROM events WHERE number = 2 AND tenant = 'acme'",
-        "DELETE FROM events WHERE number >= 2 AND tenant = 'acme'",
-        "DELETE FROM events WHERE tenant = 'globex'",
-        "UPDATE events SET number = 5 - number WHERE tenant = 'acme'",
+        *(statement.replace("{}", "entries", 1) for statement in ALTERATIONS),
+        "UPDATE streams SET name = 'run_c' WHERE name = 'run_a'",
+        "DELETE FROM streams WHERE name = 'run_b'",
+        "UPDATE entries SET stream = stream + 1 WHERE stream = 2",
+        "UPDATE entries SET body = x'ff00' WHERE position = 2",
+        "UPDATE entries SET mac = 5 WHERE position = 2",
+        "CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM entries WHERE position < NEW.position; END",
+        "CREATE VIEW events AS SELECT * FROM entries",
+        "DROP INDEX by_stream",
     ],
 )
-def test_tampering_shows(store: JournalStore, tmp_path: Path, tampering: str) -> None:
-    """An altered, removed, cut or reordered row is found, by the chain or by a checkpoint."""
-    store.release()
-    with duckdb.connect(str(tmp_path / "journal.sqlite")) as database:
-        database.execute(tampering)
-    assert JournalStore(tmp_path, KEY).verify() != []
+def test_tampering_shows(store: JournalStore, tmp_path: Path, statement: str) -> None:
+    """An altered, removed, cut or reordered row of the log is found, and so is what does not belong in it."""
+    store.close()
+    alter_log(tmp_path, statement)
+    again = JournalStore(tmp_path, KEY)
+    assert again.verify() != []
+    again.release()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *(statement.replace("{}", "events", 1) for statement in ALTERATIONS),
+        "INSERT INTO events SELECT * REPLACE (9 AS number) FROM events LIMIT 1",
+        "INSERT INTO outcomes VALUES ('run_a', 'acme', 'completed', 'completed', 1, 1, 1, 1, 1, 1, '{}')",
+        "INSERT INTO runs VALUES ('run_a', 'acme', 'ann', '', '', 'default', 1)",
+    ],
+)
+def test_a_false_projection_shows(store: JournalStore, tmp_path: Path, statement: str) -> None:
+    """What queries would be answered from is checked as well; made again from the log it is right."""
+    store.close()
+    with duckdb.connect(str(tmp_path / PROJECTION)) as database:
+        database.execute(statement)
+    again = JournalStore(tmp_path, KEY)
+    problems = again.verify()
+    assert problems and "remove the folder" in problems[-1]
+    again.release()
+    (tmp_path / PROJECTION).unlink()
+    made_again = JournalStore(tmp_path, KEY)
+    assert made_again.verify() == []
+    made_again.close()
 
 
 def test_a_forged_checkpoint_shows(store: JournalStore, tmp_path: Path) -> None:
@@ -112,13 +162,31 @@ def test_a_query_answers_as_arrow(store: JournalStore) -> None:
     assert pa.ipc.open_stream(hostile).read_all().to_pylist() == [{"n": 0}]
 
 
-def test_a_group_that_cannot_be_written_leaves_nothing_behind(
-    store: JournalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_group_that_cannot_be_written_leaves_nothing_behind(store: JournalStore, tmp_path: Path) -> None:
     """A failed commit is no commit: the same append goes in afterwards."""
-    with monkeypatch.context() as patch:
-        patch.setattr(JournalStore, "_insert_rows", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-        with pytest.raises(OSError, match="disk full"):
+    with closing(sqlite3.connect(tmp_path / JOURNAL)) as other:
+        other.execute("CREATE TRIGGER t BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'not now'); END")
+        with pytest.raises(sqlite3.Error, match="not now"):
             store.commit([note("run_a", 5, 1), note("run_c", 0, 1)])
+        other.execute("DROP TRIGGER t")
     assert [r.verdict for r in store.commit([note("run_a", 5, 1), note("run_c", 0, 1)])] == ["ok", "ok"]
     assert store.verify() == []
+
+
+UNWRITABLE = {
+    "a body that is no text": Entry(type="Note", step=1, at_us=1, cause=0, body=b"\xff"),
+    "a number over 64 bits": Entry(type="Note", step=2**63, at_us=1, cause=0, body=b"{}"),
+    "an end that is none": Entry(type="RunEnded", step=1, at_us=1, cause=0, body=b"{}"),
+    "an admission that is another event": Entry(
+        type="RunSubmitted", step=1, at_us=1, cause=0, body=b'{"type":"RunActivated","epoch":1,"at_us":1,"cause":-1}'
+    ),
+}
+
+
+@pytest.mark.parametrize("entry", UNWRITABLE.values(), ids=UNWRITABLE.keys())
+def test_what_can_never_be_written_is_an_error_and_harms_no_other(store: JournalStore, entry: Entry) -> None:
+    """It is answered so, once; its neighbours in the group go in, and every query is answered."""
+    bad = Append(tenant=TenantId("acme"), stream="run_c", epoch=0, first_seq=0, entries=(entry,))
+    replies = store.commit([note("run_a", 5, 1), bad, note("run_b", 2, 1, "globex")])
+    assert [reply.verdict for reply in replies] == ["ok", "error", "ok"] and replies[1].detail
+    assert store.verify() == [] and store.rows("unfinished") == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from airside.actors.journal_log import JOURNAL
+from airside.actors.journal_projection import PROJECTION
 from airside.stack.auth import issue_token
 from airside.stack.keyring import KeyRing
 from tests.on_ray import BOUND_S, ROOT, Owner, airside_cli, call, until
@@ -278,21 +282,26 @@ def test_the_audit_of_a_stack_that_does_not_run(state: Path) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        "UPDATE events SET body = replace(body, 'completed', 'cancelled') WHERE type = 'RunEnded'",
-        "DELETE FROM events WHERE type = 'ActionGated'",
-        "DELETE FROM events WHERE number = (SELECT max(number) FROM events WHERE tenant = 'acme') AND tenant = 'acme'",
-        "DELETE FROM events",
-        "UPDATE events SET tenant = 'beta' WHERE tenant = 'acme'",
-        "UPDATE events SET at_us = at_us + 1000000",
+        "UPDATE entries SET body = replace(body, 'completed', 'cancelled') WHERE type = 'RunEnded'",
+        "DELETE FROM entries WHERE type = 'ActionGated'",
+        "DELETE FROM entries WHERE position = (SELECT max(position) FROM entries WHERE tenant = 'acme')",
+        "DELETE FROM entries",
+        "UPDATE entries SET tenant = 'beta' WHERE tenant = 'acme'",
+        "UPDATE entries SET at_us = at_us + 1000000",
         "UPDATE outcomes SET status = 'completed', reason_code = 'completed'",
     ],
 )
 def test_a_journal_that_was_tampered_with_does_not_verify(state: Path, tmp_path: Path, sql: str) -> None:
-    for name in ("journal.duckdb", "checkpoints.jsonl"):
+    for name in (JOURNAL, "checkpoints.jsonl"):
         shutil.copy(state / name, tmp_path / name)
-    shutil.copytree(state / "keys", tmp_path / "keys")
-    with duckdb.connect(str(tmp_path / "journal.duckdb")) as database:
-        database.execute(sql)
+    for name in ("keys", "projection"):
+        shutil.copytree(state / name, tmp_path / name)
+    if "entries" in sql:
+        with closing(sqlite3.connect(tmp_path / JOURNAL)) as log, log:
+            log.execute(sql)
+    else:
+        with duckdb.connect(str(tmp_path / PROJECTION)) as database:
+            database.execute(sql)
     done = airside_cli("audit", "verify", "--state-dir", str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "the journal is not whole\n"), done.stderr
     assert done.stderr.strip()

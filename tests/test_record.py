@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.actors.audit import journal_file
+from airside.actors.journal_log import JOURNAL
 from airside.actors.journal_store import JournalStore
 from airside.actors.launch import connect
 from airside.actors.record import is_recorded, read_record, remove_record, write_record
 from airside.stack.errors import AirsideError, Misuse, Unreadable
 from airside.stack.events import encode_event
-from airside.stack.journaling import Append
+from airside.stack.journaling import Append, Entry
 from airside.stack.keyring import KeyRing
 from airside.stack.runlog import entry_of
 from tests.commands import airside
@@ -67,8 +69,8 @@ def swapped(live: Path) -> Path:
 def restored(live: Path) -> Path:
     """Put another journal's file in the place of the directory's own."""
     other = live.parent / "journal.other"
-    shutil.copy(live / "journal.duckdb", other)
-    other.replace(live / "journal.duckdb")
+    shutil.copy(live / JOURNAL, other)
+    other.replace(live / JOURNAL)
     return live
 
 
@@ -154,10 +156,10 @@ def test_a_copy_is_verified_itself_while_the_original_is_written(
     assert airside(monkeypatch, "audit", "verify", "--state-dir", str(copy)) == 0
     assert capsys.readouterr().out == "the journal is whole\n"
     assert {path.name: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
-    (copy / "journal.duckdb").write_bytes(os.urandom(100_000))
+    (copy / JOURNAL).write_bytes(os.urandom(100_000))
     assert airside(monkeypatch, "audit", "verify", "--state-dir", str(copy)) == 1
     said = capsys.readouterr()
-    assert str(copy / "journal.duckdb") in said.err and "whole\n" not in said.out and store.verify() == []
+    assert str(copy / JOURNAL) in said.err and "whole\n" not in said.out and store.verify() == []
     store.release()
 
 
@@ -195,7 +197,7 @@ def test_a_file_that_is_no_whole_journal_is_said_and_exits_with_one(
 ) -> None:
     """Noise, a cut file and an empty one are named, in one message, by every audit command."""
     copy = copied(live)
-    path = copy / "journal.duckdb"
+    path = copy / JOURNAL
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     assert airside(monkeypatch, "audit", *command, "--state-dir", str(copy)) == 1
     said = capsys.readouterr()
@@ -204,25 +206,30 @@ def test_a_file_that_is_no_whole_journal_is_said_and_exits_with_one(
     )
 
 
+@pytest.mark.parametrize("name", [JOURNAL, "journal.duckdb"])
 def test_another_database_is_no_journal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A DuckDB file without the journal's tables does not verify."""
+    """A database without the journal's tables does not verify."""
     KeyRing.open(tmp_path / "keys")
-    duckdb.connect(str(tmp_path / "journal.duckdb")).execute("CREATE TABLE x (i INT)").close()
+    made = sqlite3.connect(tmp_path / name) if name == JOURNAL else duckdb.connect(str(tmp_path / name))
+    made.execute("CREATE TABLE x (i INT)")
+    made.close()
     assert airside(monkeypatch, "audit", "verify", "--state-dir", str(tmp_path)) == 1
-    assert "events" in capsys.readouterr().err
+    assert str(tmp_path / name) in capsys.readouterr().err
 
 
-def test_a_journal_that_another_process_writes_is_in_use(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a file is held and no stack answers for it, that is said, and it is not called whole."""
-
-    def held(*_: object, **__: object) -> None:
-        raise duckdb.IOException("IO Error: Could not set lock on file: Conflicting lock is held")
-
-    monkeypatch.setattr(duckdb, "connect", held)
-    with pytest.raises(Unreadable, match="another process has it open"):
-        journal_file(live)
+def test_a_journal_that_is_written_is_read_beside_its_writer(tmp_path: Path) -> None:
+    """Where no stack answers for a log that is held, it is read as it is at each question, and its writer goes on."""
+    store = make_journal(tmp_path)
+    journal = journal_file(tmp_path)
+    count = "SELECT count(*) AS n FROM events"
+    assert journal.verify() == [] and journal.query(count).to_pylist() == [{"n": 1}]
+    note = Entry(type="Note", step=1, at_us=2, cause=0, body=b"{}")
+    store.commit([Append(tenant=submitted().identity.tenant, stream=RUN, epoch=0, first_seq=1, entries=(note,))])
+    assert journal.verify() == [] and journal.query(count).to_pylist() == [{"n": 2}]
+    journal.close()
+    store.close()
 
 
 @pytest.fixture(scope="module")
@@ -237,12 +244,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(place=st.floats(0, 1), size=st.integers(1, 5000), fill=st.binary(min_size=1, max_size=8), cut=st.booleans())
 def test_no_damage_is_taken_for_a_whole_journal(whole: Path, place: float, size: int, fill: bytes, cut: bool) -> None:
     """Wherever a file is cut or written over, it does not verify, or every event in it is the one that was written."""
-    data = bytearray((whole / "journal.duckdb").read_bytes())
+    data = bytearray((whole / JOURNAL).read_bytes())
     at = int(place * (len(data) - 1))
     data[at : len(data) if cut else at + size] = b"" if cut else (fill * size)[: min(size, len(data) - at)]
     damaged = whole.parent / "damaged"
     shutil.copytree(whole, damaged, dirs_exist_ok=True)
-    (damaged / "journal.duckdb").write_bytes(data)
+    (damaged / JOURNAL).write_bytes(data)
     try:
         journal = journal_file(damaged)
     except Unreadable:
