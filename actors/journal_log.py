@@ -85,7 +85,9 @@ class WriterLock:
 
     def release(self) -> None:
         """Let another process write."""
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 # Reading.
@@ -257,7 +259,6 @@ class Log:
         try:
             self._db = _opened(self.path)
             self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0)
-            _check_kind(self.path, self._db)
             found = self._db.execute(_SQL["last"]).fetchone()
         except sqlite3.Error as error:
             raise Unreadable(f"{self.path}: this is no whole journal: {error}") from None
@@ -380,19 +381,25 @@ def _opened(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)  # SQLite gives what it makes beside it the same
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "wal_autocheckpoint = 0",  # by itself it would be done in the middle of a commit: see `fold`
-        "trusted_schema = OFF",
-        "cell_size_check = ON",
-        "cache_size = -16000",
-        f"busy_timeout = {_BUSY_MS}",
-    ):
-        database.execute(f"PRAGMA {pragma}")
-    if not database.execute(_SQL["schema_objects"]).fetchall():
-        make_schema(database)
-        sync_folder(path.parent)
+    try:
+        if database.execute(_SQL["schema_objects"]).fetchall():
+            _check_kind(path, database)
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "wal_autocheckpoint = 0",  # by itself it would be done in the middle of a commit: see `fold`
+            "trusted_schema = OFF",
+            "cell_size_check = ON",
+            "cache_size = -16000",
+            f"busy_timeout = {_BUSY_MS}",
+        ):
+            database.execute(f"PRAGMA {pragma}")
+        if not database.execute(_SQL["schema_objects"]).fetchall():
+            make_schema(database)
+            sync_folder(path.parent)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 

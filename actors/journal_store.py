@@ -40,15 +40,15 @@ class JournalStore(JournalReader):
     def __init__(self, folder: Path, chain_key: bytes) -> None:
         """Open or make it; raise `Misuse` if another process has it, and `Unreadable` if it is no whole journal."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = WriterLock(folder)
-        try:
+        with contextlib.ExitStack() as opened:
+            self._lock = WriterLock(folder)
+            opened.callback(self._lock.release)
             carry_over(folder)
             self._log = Log(folder)
-            log = LogReader(folder / JOURNAL)
+            opened.callback(self._log.close)
             self._chain = self._log.chains()
-        except BaseException:
-            self._lock.release()
-            raise
+            log = LogReader(folder / JOURNAL)
+            opened.pop_all()
         super().__init__(folder, log, Projection(folder / PROJECTION, log), chain_key)
         self._heads: dict[str, Head] = {}
         self._feeder: Feeder | None = None

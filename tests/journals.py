@@ -1,4 +1,4 @@
-"""What the tests of the journal share: appends, copies as a crash leaves them, and a process that appends until killed."""
+"""What the tests of the journal share: appends, what a crash leaves, a process to be killed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def append_until_killed(folder: Path, seed: int) -> None:
         group = []
         for stream in random.sample(sorted(lengths), random.randint(1, 5)):
             count = random.randint(1, 20)
-            group.append(note(stream, lengths[stream], count, f"tenant{stream[-1]}", fill="x" * random.randint(0, 3000)))
+            group.append(
+                note(stream, lengths[stream], count, f"tenant{stream[-1]}", fill="x" * random.randint(0, 3000))
+            )
             lengths[stream] += count
         assert {reply.verdict for reply in store.commit(group)} == {"ok"}
         if random.random() < 0.1:

@@ -1,4 +1,4 @@
-"""Whatever is appended, and however often the journal's process dies on the way, the journal is what was acknowledged."""
+"""Whatever is appended, and however often the process dies on the way, the journal is what was acknowledged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from airside.actors import journal_projection
 from airside.actors.audit import journal_file
@@ -187,7 +187,6 @@ class JournalMachine(RuleBasedStateMachine):
                 path.unlink()
         self.live_again(left)
 
-    @precondition(lambda self: any(self.known.values()))
     @rule()
     def look(self) -> None:
         """The journal is whole and its tables are those of a projection made anew, for others too who read it."""
@@ -196,8 +195,9 @@ class JournalMachine(RuleBasedStateMachine):
         tables = tables_of(self.store)
         fresh = Projection(self.place / "fresh" / "p.duckdb", self.store._reader)
         for name in TABLES:
-            assert fresh.ask(self.store.last(), lambda db, n=name: db.execute(f"FROM {n} ORDER BY ALL").fetchall()) == (
-                tables[name]
+            assert (
+                fresh.ask(self.store.last(), lambda db, n=name: db.execute(f"FROM {n} ORDER BY ALL").fetchall())
+                == (tables[name])
             )
         fresh.close()
         shutil.rmtree(self.place / "fresh")
@@ -218,9 +218,7 @@ class JournalMachine(RuleBasedStateMachine):
             shutil.rmtree(self.place)
 
 
-FEW = settings(
-    max_examples=12, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+FEW = settings(max_examples=12, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MANY = settings(FEW, max_examples=400, stateful_step_count=30)
 
 
