@@ -22,7 +22,7 @@ from airside.stack.approvals import (
     VoteRefused,
     decode_approval_event,
 )
-from airside.stack.errors import AirsideError, LayerUnavailable
+from airside.stack.errors import AirsideError, ItemFailed, LayerUnavailable
 from airside.stack.events import ApprovalDecided, encode_event
 from airside.stack.gate import Proposed
 from airside.stack.identity import IdentityChecker, vote_subject
@@ -174,6 +174,8 @@ class Approvals(WatchedLayer):
         reply = await self._journal.append(
             Append(tenant=tenant, stream=event.approval_id, epoch=0, first_seq=seq, entries=(entry,))
         )
+        if reply.verdict == "error":
+            raise ItemFailed(f"journal: {event.approval_id}: {reply.detail}")
         if reply.verdict != "ok":
             await self._read_again(event.approval_id)
             raise LayerUnavailable(f"journal: {reply.verdict} for {event.approval_id}")

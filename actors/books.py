@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from airside.actors.layer import steady_us
+from airside.actors.layer import logger, steady_us
 from airside.actors.serving import ListMethod, as_it_is
 from airside.stack import events as ev
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.identity import IdentityChecker, run_subject
 from airside.stack.ids import RunId, TenantId, run_of
+from airside.stack.journaling import Append, AppendReply
 from airside.stack.messages import Admit, Delivery, Order, Report, Ticket
+from airside.stack.ports import Journal
 from airside.stack.reasons import ReasonCode
 from airside.stack.sealing import unwrap
 from airside.stack.values import Request
@@ -39,6 +41,9 @@ HELD_AFTER = 2
 BROKEN_AFTER = 6
 """Activations that broke off for an error of the run's own after which it is ended."""
 
+APPEND_AGAIN_S = 0.5
+"""Between attempts to make one admission durable, if the journal answers that it cannot."""
+
 RESULTS_KEPT = 20_000
 """Ended runs whose result is answered from memory; older ones are read from the journal."""
 
@@ -48,9 +53,9 @@ class Placed:
     """A run the driver has on its books.
 
     `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
-    admission is; `condemned` = it is to end so: no runtime takes it up any more; `asked` = it or a child may have
-    waited for approval.  `losses` = processes that died under it and others, `deaths` = those that were its alone,
-    `broken` = activations that failed by themselves, `held` = layers that its requests held.
+    admission is, or has its `refusal`; `condemned` = it is to end so: no runtime takes it up any more; `asked` = it or
+    a child may have waited for approval.  `losses` = processes that died under it and others, `deaths` = those that
+    were its alone, `broken` = activations that failed by themselves, `held` = layers that its requests held.
     """
 
     tenant: TenantId
@@ -67,6 +72,21 @@ class Placed:
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
     condemned: ev.KillRequested | ev.CancelRequested | None = None
     durable: asyncio.Event = field(default_factory=asyncio.Event)
+    refusal: Ticket | None = None
+
+
+async def made_durable(journal: Journal, append: Append) -> AppendReply:
+    """Make an admission durable, however long the journal is away.
+
+    It may be durable though no answer came: nobody is told anything until that is known.
+    """
+    while True:
+        try:
+            return await journal.append(append)
+        except LayerUnavailable:
+            run_id = append.stream
+            logger.warning("the admission of %s waits for the journal", run_id, extra={"action": "admission_waits"})
+            await asyncio.sleep(APPEND_AGAIN_S)
 
 
 def judge(admit: Admit, identities: IdentityChecker, routes: frozenset[str], version: str) -> ev.RunSubmitted | Ticket:

@@ -105,6 +105,8 @@ class DoubtDesk:
             note=order.why[:1000],
         )
         reply = await self._journal.append(settled_append(settled, doubt.tenant))
+        if reply.verdict == "error":
+            raise InvalidInput(f"the settlement of {doubt.key} {reply.detail}")
         if reply.verdict != "ok":
             before = decode_settled((await self._bodies(settled_stream(doubt.key)))[0])
             raise InvalidInput(f"{before}; what is on record stays")

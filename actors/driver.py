@@ -26,6 +26,7 @@ from airside.actors.books import (
     is_meant,
     judge,
     latest_epoch,
+    made_durable,
     open_order,
 )
 from airside.actors.doubts import DoubtDesk
@@ -56,10 +57,6 @@ SHED = {"action": "load_shed"}
 
 STOP_S = 0.3
 """How long a run that was told to end may take before its process is looked at; one that yields takes milliseconds."""
-
-
-APPEND_AGAIN_S = 0.5
-"""Between attempts to make one admission durable, if the journal answers that it cannot."""
 
 
 class Driver(Watching):
@@ -137,7 +134,7 @@ class Driver(Watching):
         known = self._runs.get(run_id)
         if known is not None:
             await known.durable.wait()  # it was admitted before, and the answer got lost
-            return None
+            return known.refusal
         blocked = self._switchboard.switches.blocking(
             now_us=steady_us(), tenant=tenant, principal=event.identity.principal, version=event.app_version
         )
@@ -150,19 +147,18 @@ class Driver(Watching):
             return Ticket(reason_code=ReasonCode.ADMISSION_REJECTED, message=message, retry_after_s=wait_s)
         placed = self._runs[run_id] = Placed(tenant=tenant, epoch=0)
         self._deadlines.watch(run_id, tenant, min(event.at_us, steady_us()))
-        while True:
-            try:
-                reply = await self._journal.append(append)
-                break
-            except LayerUnavailable:
-                # It may be durable all the same: nobody is told anything until that is known.
-                logger.warning("the admission of %s waits for the journal", run_id, extra={"action": "admission_waits"})
-                await asyncio.sleep(APPEND_AGAIN_S)
+        reply = await made_durable(self._journal, append)
+        if reply.verdict == "error":
+            message = f"the request {reply.detail}"
+            placed.refusal = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=message)
+            del self._runs[run_id]
+            self._deadlines.forget(run_id)
+            self._queue.release(tenant, run_id)
         if reply.verdict == "ok":
             placed.events = [entry.body for entry in append.entries]
         placed.durable.set()  # fenced: it was admitted before this driver began, and is read from the journal
         self._work.set()
-        return None
+        return placed.refusal
 
     async def _append(self, run_id: RunId, placed: Placed, epoch: int, *events: ev.Event) -> None:
         """Make events of a run durable under an epoch; raise `LayerUnavailable` if the journal takes them not."""

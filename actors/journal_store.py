@@ -76,7 +76,7 @@ class JournalStore(JournalReader):
             try:
                 bodies = texts_of(append)
             except (ValueError, TypeError, AttributeError) as error:
-                replies.append(AppendReply(verdict="error", detail=f"it cannot be journaled: {text_of(error, 300)}"))
+                replies.append(AppendReply(verdict="error", detail=f"can never be journaled: {text_of(error, 300)}"))
                 continue
             head = heads.get(stream) or self._heads.get(stream) or self._log.head(stream)
             reply, fresh, after = admit(head, append, stored)

@@ -110,11 +110,11 @@ class Journal(Protocol):
     """Durable, ordered, fenced.
 
     Guarantee: `ok` means that every entry survives the death of any process.  Appends to one stream must not overlap.
-    Idempotent: the same append again is `ok` and writes nothing.
+    Idempotent: the same append again is `ok` and writes nothing.  What can never be written is `error`.
     """
 
     async def append(self, append: Append) -> AppendReply:
-        """Make entries durable."""
+        """Make entries durable; raise `LayerUnavailable` if they cannot be for now."""
 
 
 class Policy(Protocol):

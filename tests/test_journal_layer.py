@@ -1,0 +1,186 @@
+"""The journal's actor without Ray: what may be sent again, what never need be, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pytest
+
+from airside.actors import journal as journal_module
+from airside.actors.journal import Journal
+from airside.actors.journal_log import Log
+from airside.actors.journal_projection import Projection
+from airside.actors.layer import LayerConfig
+from airside.actors.settings import Settings
+from airside.actors.stubs import RemoteJournal
+from airside.stack.errors import Behind, InternalError, LayerUnavailable, NotWritten, SyncFailed
+from airside.stack.ids import TenantId
+from airside.stack.journaling import Append, AppendReply, Entry
+from airside.stack.messages import Ticket
+from airside.stack.reasons import ReasonCode
+from airside.stack.runlog import RunLog
+from airside.stack.switches import Switches
+from tests.helpers import RUN, submitted
+from tests.journals import KEY, note
+from tests.test_driver_books import driver
+
+BAD = Append(
+    tenant=TenantId("acme"),
+    stream="run_b",
+    epoch=0,
+    first_seq=0,
+    entries=(Entry(type="Note", step=1, at_us=1, cause=0, body=b"\xff"),),
+)
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    """A journal that has begun."""
+    made = Journal(LayerConfig(Settings(state_dir=tmp_path), tmp_path), KEY)
+    await made.ready()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def remote(journal: Journal) -> RemoteJournal:
+    """Its stub, which calls it in this process."""
+    made = RemoteJournal(Settings(layer_patience_s=0.01))
+
+    async def call(method: str, *args: Any) -> Any:
+        return await getattr(journal, method)(*args)
+
+    made.remote.call = call  # type: ignore[method-assign]
+    return made
+
+
+def refuse(error: Exception) -> Any:
+    """Return what raises in place of a method."""
+
+    def raising(*_: Any) -> Any:
+        raise error
+
+    return raising
+
+
+async def test_what_was_acknowledged_is_seen_by_every_question(journal: Journal, remote: RemoteJournal) -> None:
+    """At once, of the streams and of the tables."""
+    replies = await asyncio.gather(*(remote.append(note(f"run_{n}", 0, 2)) for n in range(20)))
+    assert {reply.verdict for reply in replies} == {"ok"}
+    found = await journal.bodies(["run_3"])
+    assert len(found["run_3"]) == 2
+    assert len(await journal.rows("unfinished")) == len(await journal.read("listed", ["", "", "", 0, True, 99])) == 20
+    data, problem = await journal.query("SELECT count(*) AS n FROM events")
+    assert pa.ipc.open_stream(data).read_all().to_pylist() == [{"n": 40}] and problem == ""
+    assert await journal.verify() == []
+    assert (await journal.stats())["behind"] == 0 and (await journal.health())["path"].endswith("journal.sqlite")
+
+
+async def test_what_can_never_be_written_ends_its_run_and_is_not_sent_again(remote: RemoteJournal) -> None:
+    """It comes back as an error that is no layer's being away; its neighbours go in."""
+    good, bad = await asyncio.gather(remote.append(note("run_a", 0, 2)), remote.append(BAD))
+    assert (good.verdict, bad.verdict) == ("ok", "error") and "can never be journaled" in bad.detail
+    log = RunLog(remote, TenantId("acme"), RUN, 0, durable=0)
+    log._kept.append(BAD.entries[0])
+    with pytest.raises(InternalError, match="can never be journaled"):
+        await log.durable()
+
+
+async def test_what_cannot_be_written_now_is_sent_again(
+    journal: Journal, remote: RemoteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is a layer that is away for a while, and says so."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "append", refuse(NotWritten("journal.sqlite: the disk is full")))
+        with pytest.raises(LayerUnavailable, match="the disk is full"):
+            await remote.append(note("run_a", 0, 2))
+    assert (await remote.append(note("run_a", 0, 2))).verdict == "ok"
+
+
+async def test_a_journal_whose_disk_failed_answers_nobody(
+    journal: Journal, remote: RemoteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process ends: only the next one knows what is durable."""
+
+    class Ended(BaseException):
+        """The process is gone."""
+
+    def leave(code: int) -> None:
+        assert code == 1
+        raise Ended
+
+    monkeypatch.setattr(Log, "append", refuse(SyncFailed("the disk failed")))
+    monkeypatch.setattr(journal_module.os, "_exit", leave)
+    with pytest.raises(Ended):
+        journal_module._committed(journal._store, [note("run_a", 0, 2)])
+
+
+async def test_a_query_that_cannot_be_answered_in_full_is_no_wrong_query(
+    journal: Journal, remote: RemoteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks learns that the projection is behind; appends go on."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Projection, "_take_in", refuse(duckdb.IOException("No space left on device")))
+        assert (await remote.append(note("run_a", 0, 2))).verdict == "ok"
+        for ask in (journal.query("FROM events"), journal.rows("unfinished"), journal.read("unfinished")):
+            with pytest.raises(Behind, match="No space left"):
+                await ask
+    assert (await journal.query("SELECT wrong FROM events"))[1].startswith("audit query: ")
+    assert len(await journal.rows("unfinished")) == 1
+
+
+async def test_a_checkpoint_that_cannot_be_written_is_tried_again(
+    journal: Journal, remote: RemoteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk does not end the journal's process over and over."""
+    tried, written = asyncio.Event(), asyncio.Event()
+    loop, checkpoint = asyncio.get_running_loop(), journal._store.checkpoint
+    assert journal._checkpointing is not None
+    journal._checkpointing.cancel()
+    await remote.append(note("run_a", 0, 2))
+
+    def fails_once(at_us: int) -> None:
+        if not tried.is_set():
+            loop.call_soon_threadsafe(tried.set)
+            raise OSError(28, "No space left on device")
+        checkpoint(at_us)
+        loop.call_soon_threadsafe(written.set)
+
+    monkeypatch.setattr(journal_module, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(journal._store, "checkpoint", fails_once)
+    journal._checkpointing = asyncio.ensure_future(journal._checkpoints())
+    await asyncio.wait_for(written.wait(), 60)
+    assert tried.is_set() and not journal._checkpointing.done() and await journal.verify() == []
+
+
+async def test_an_admission_that_can_never_be_written_is_refused(tmp_path: Path) -> None:
+    """The driver forgets it, and says so to whoever sends it again meanwhile."""
+    it = driver(tmp_path)
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    class Refusing:
+        """A journal that answers late, and never takes it in."""
+
+        async def append(self, append: Append) -> AppendReply:
+            """Refuse."""
+            asked.set()
+            await answer.wait()
+            return AppendReply(verdict="error", detail="can never be journaled: it is too large")
+
+    it._journal, it._switchboard = Refusing(), SimpleNamespace(switches=Switches([]))
+    event = msgspec.structs.replace(submitted(), at_us=1)
+    first = asyncio.ensure_future(it._enter(event))
+    await asyncio.wait_for(asked.wait(), 60)
+    again = asyncio.ensure_future(it._enter(event))
+    await asyncio.sleep(0)
+    answer.set()
+    refusals: list[Ticket] = list(await asyncio.gather(first, again))
+    assert {refusal.reason_code for refusal in refusals} == {ReasonCode.REQUEST_INVALID}
+    assert "too large" in refusals[0].message and RUN not in it._runs and it._queue.running == 0
