@@ -20,6 +20,7 @@ from airside.actors.journal_projection import Projection
 from airside.actors.layer import LayerConfig
 from airside.actors.settings import Settings
 from airside.actors.stubs import RemoteJournal
+from airside.stack.admission import AdmissionQueue
 from airside.stack.errors import Behind, InternalError, LayerUnavailable, NotWritten, SyncFailed
 from airside.stack.ids import TenantId
 from airside.stack.journaling import Append, AppendReply, Entry
@@ -175,6 +176,7 @@ async def test_an_admission_that_can_never_be_written_is_refused(tmp_path: Path)
             return AppendReply(verdict="error", detail="can never be journaled: it is too large")
 
     it._journal, it._switchboard = Refusing(), SimpleNamespace(switches=Switches([]))
+    it._queue = AdmissionQueue(it._share, 10)
     event = msgspec.structs.replace(submitted(), at_us=1)
     first = asyncio.ensure_future(it._enter(event))
     await asyncio.wait_for(asked.wait(), 60)
@@ -183,4 +185,4 @@ async def test_an_admission_that_can_never_be_written_is_refused(tmp_path: Path)
     answer.set()
     refusals: list[Ticket] = list(await asyncio.gather(first, again))
     assert {refusal.reason_code for refusal in refusals} == {ReasonCode.REQUEST_INVALID}
-    assert "too large" in refusals[0].message and RUN not in it._runs and it._queue.running == 0
+    assert "too large" in refusals[0].message and RUN not in it._runs and list(it._queue.take()) == []
