@@ -9,18 +9,20 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from airside.actors.journal_log import JOURNAL
-from airside.actors.journal_store import JournalStore
 from airside.actors.layer import LayerConfig, control, logger, now_us
 from airside.actors.serving import ListMethod
 from airside.actors.telemetry import Telemetry
 from airside.actors.watched import WatchedLayer
 from airside.stack.errors import Behind, NotWritten, SyncFailed, Unreadable, text_of
 from airside.stack.journaling import Append, AppendReply
+
+if TYPE_CHECKING:
+    from airside.actors.journal_store import JournalStore
 
 CHECKPOINT_S = 5.0
 """Seconds between sealed checkpoints while there is news: how much of a cut end could go unseen."""
@@ -46,6 +48,9 @@ class Journal(WatchedLayer):
 
     async def start(self) -> None:
         """Open the log, and have its projection follow it."""
+        # Here, so that DuckDB is loaded where there is a journal, and not by everybody who starts or finds a stack.
+        from airside.actors.journal_store import JournalStore
+
         self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key)
         self._store.start_feeding()
         self._telemetry = Telemetry.from_environment()
