@@ -9,8 +9,10 @@ import msgspec
 
 from airside.actors.announcing import GIVEN_UP_S, Announcer, OnApproval
 from airside.actors.layer import LayerConfig, control, logger, now_us, steady_us
-from airside.actors.serving import ListMethod
-from airside.actors.stubs import Remote, RemoteJournal, encode, encode_json
+from airside.actors.rpc.methods import CHECK, DELIVER, PENDING, REQUEST_APPROVAL, VOTE, WITHDRAW
+from airside.actors.rpc.remote import Remote
+from airside.actors.rpc.serving import serves
+from airside.actors.stubs import RemoteJournal
 from airside.actors.watched import WatchedLayer
 from airside.stack.approvals import (
     Approval,
@@ -26,7 +28,7 @@ from airside.stack.errors import AirsideError, ItemFailed, LayerUnavailable
 from airside.stack.events import ApprovalDecided, encode_event
 from airside.stack.gate import Proposed
 from airside.stack.identity import IdentityChecker, vote_subject
-from airside.stack.ids import ApprovalId, RunId, TenantId, root_of
+from airside.stack.ids import ApprovalId, TenantId, root_of
 from airside.stack.journaling import Append, Entry
 from airside.stack.local import decision_of
 from airside.stack.messages import Delivery, Vote, VoteReply
@@ -39,6 +41,10 @@ CHECK_S = 10.0
 """How long an edit waits for Policy to look at it: longer than Policy takes to be restarted, and a person waits."""
 
 
+def _not_counted(_: object, why: str) -> VoteReply:
+    return VoteReply(ok=False, code="unavailable", message=f"it is not known to have been counted: {why}")
+
+
 class Approvals(WatchedLayer):
     """One command at a time: an event is durable before the book takes it in, so two approvers cannot both win."""
 
@@ -46,21 +52,15 @@ class Approvals(WatchedLayer):
         super().__init__(config)
         self._webhook_secret = webhook_secret
         self._on_approval = on_approval
-        self._request = ListMethod(
-            name="request", decode=msgspec.json.Decoder(ApprovalRequested).decode, encode=encode_json
-        )
-        self._vote = ListMethod(
-            name="vote", decode=msgspec.msgpack.Decoder(Vote).decode, unreadable=_not_counted, failed=_not_counted
-        )
 
     async def start(self) -> None:
         """Rebuild the book from the journal, and announce again what waits or was decided just before."""
         self._journal = RemoteJournal(self.config.settings)
         self._driver = Remote(self.config.settings, "driver")
-        self._check = Remote(self.config.settings, "policy").coalesced("check", str)
+        self._policy = Remote(self.config.settings, "policy")
         self._identities = IdentityChecker(self.config.seal_key)
         self._writing = asyncio.Lock()
-        rows = await self._journal.remote.insist("rows", "approvals")
+        rows = await self._journal.rows("approvals")
         events = [decode_approval_event(row[0]) for row in rows]
         self._book = ApprovalBook(events)
         self._lengths: dict[ApprovalId, int] = {}
@@ -77,7 +77,7 @@ class Approvals(WatchedLayer):
     async def _announce_again(self) -> None:
         """Announce what waits, and what was decided so lately that its notice may not have arrived."""
         since_us = now_us() - int(GIVEN_UP_S * 1_000_000)
-        rows = await self._journal.remote.insist("rows", "decided_since", [since_us])
+        rows = await self._journal.rows("decided_since", since_us)
         lately = ApprovalBook(decode_approval_event(row[0]) for row in rows)
         for approval in (*self._book.pending(), *lately.decided()):
             self._announce(approval)
@@ -86,24 +86,16 @@ class Approvals(WatchedLayer):
         if self._announcer.is_wanted:
             self._announcer.announce(notice_of(approval))
 
-    async def request(self, batch: list[bytes]) -> list[bytes]:
-        """Register approvals durably; answer the decision of those that have one, else nil."""
-        await self.ready()
-
-        return await self.answer_each(self._request, batch, self._requested)
-
-    async def _requested(self, wanted: ApprovalRequested) -> ApprovalDecided | None:
+    @serves(REQUEST_APPROVAL)
+    async def request(self, wanted: ApprovalRequested) -> ApprovalDecided | None:
+        """Register an approval durably; answer its decision if it has one, else nil."""
         async with self._writing:
             approval = self._book.get(wanted.approval_id) or await self._append(wanted)
         return decision_of(approval, self.config.seal_key, steady_us())
 
-    async def vote(self, batch: list[bytes]) -> list[bytes]:
-        """Count votes, or say why they do not count."""
-        await self.ready()
-
-        return await self.answer_each(self._vote, batch, self._voted)
-
-    async def _voted(self, vote: Vote) -> VoteReply:
+    @serves(VOTE, unreadable=_not_counted, failed=_not_counted)
+    async def vote(self, vote: Vote) -> VoteReply:
+        """Count a vote, or say why it does not count."""
         try:
             return await self._count(vote)
         except LayerUnavailable as error:
@@ -144,20 +136,21 @@ class Approvals(WatchedLayer):
         assert approval is not None
         try:
             async with asyncio.timeout(CHECK_S):
-                problem = await self._check(Proposed(tool=approval.request.tool, arguments=vote.arguments))
+                problem = await self._policy.call(CHECK, Proposed(tool=approval.request.tool, arguments=vote.arguments))
         except (LayerUnavailable, TimeoutError):
             message = "policy does not answer, so nobody can say whether the tool takes these arguments: vote again"
             return VoteReply(ok=False, code="unavailable", message=message)
         return VoteReply(ok=False, code="invalid", message=f"edited arguments: {problem}") if problem else None
 
-    async def pending(self, tenant: TenantId | None = None) -> list[bytes]:
+    @serves(PENDING)
+    def pending(self, tenant: str | None) -> list[bytes]:
         """Return what waits (of one tenant, or of all), oldest first, as JSON."""
-        await self.ready()
-        return [msgspec.json.encode(approval) for approval in self._book.pending(tenant)]
+        waiting = self._book.pending(None if tenant is None else TenantId(tenant))
+        return [msgspec.json.encode(approval) for approval in waiting]
 
-    async def withdraw(self, run_id: RunId) -> int:
+    @serves(WITHDRAW)
+    async def withdraw(self, run_id: str) -> int:
         """Expire what a run that has ended still waits for; return how many."""
-        await self.ready()
         async with self._writing:
             waiting = [a for a in self._book.pending() if root_of(a.request.run_id) == run_id]
             for approval in waiting:
@@ -187,7 +180,7 @@ class Approvals(WatchedLayer):
 
     async def _read_again(self, approval_id: ApprovalId) -> None:
         """Take in what the journal has: an append whose answer never came, which was durable all the same."""
-        bodies = (await self._journal.remote.insist("bodies", [approval_id]))[approval_id]
+        bodies = (await self._journal.bodies([approval_id]))[approval_id]
         self._book.forget(approval_id)
         self._lengths[approval_id] = len(bodies)
         for body in bodies:
@@ -207,14 +200,13 @@ class Approvals(WatchedLayer):
         """Tell the run, through the Driver, until the Driver has taken it."""
         decided: ApprovalDecided | None = decision_of(approval, self.config.seal_key, steady_us())
         assert decided is not None
-        delivery = encode(Delivery(run_id=approval.request.run_id, event=encode_event(decided)))
+        delivery = Delivery(run_id=approval.request.run_id, event=encode_event(decided))
         while True:
             try:
-                (taken,) = await self._driver.insist("deliver", [delivery])
-                if taken is not True:
-                    logger.error(
-                        "%s cannot be delivered", approval.request.approval_id, extra={"action": "undeliverable"}
-                    )
+                await self._driver.call(DELIVER, delivery)
+                return
+            except ItemFailed:
+                logger.error("%s cannot be delivered", approval.request.approval_id, extra={"action": "undeliverable"})
                 return
             except LayerUnavailable:
                 logger.warning("the driver does not answer", extra={"action": "approval_undelivered"})
@@ -238,10 +230,6 @@ class Approvals(WatchedLayer):
             "undelivered": len(self._deliveries),
             "notices": self._announcer.stats(),
         }
-
-
-def _not_counted(why: str) -> VoteReply:
-    return VoteReply(ok=False, code="unavailable", message=f"it is not known to have been counted: {why}")
 
 
 control(Approvals.stats)

@@ -54,10 +54,15 @@ class JournalFile:
         self._folder = folder
         self._reader = JournalReader.open(folder, b"")
 
-    def ask(self, method: str, *args: Any) -> Any:
-        """Answer as the journal's actor does to `read` and `bodies`; raise `Unreadable` for a damaged file."""
+    def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
+        """Return the events of streams as JSON, oldest first; raise `Unreadable` for a damaged file."""
         with self._readable():
-            return getattr(self._reader, method)(*args)
+            return self._reader.bodies(list(streams))
+
+    def read(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a named query; raise `Unreadable` for a damaged file."""
+        with self._readable():
+            return self._reader.read(name, parameters)
 
     def verify(self) -> list[str]:
         """Return what is wrong with the chains and checkpoints; raise `Misuse` without the key they are made with."""
@@ -71,22 +76,22 @@ class JournalFile:
     def story(self, run_id: str) -> str:
         """Tell a run; raise `InvalidInput` if the journal has no such run."""
         with self._readable():
-            return story_of(self.ask, run_id)
+            return story_of(self, run_id)
 
     def runs(self, **filters: Any) -> list[RunSummary]:
         """List runs, newest first, as `Stack.runs`."""
         with self._readable():
-            return list_runs(self.ask, **filters)
+            return list_runs(self, **filters)
 
     def inspect(self, run_id: str) -> RunDetail:
         """Return one run with each of its steps and waits."""
         with self._readable():
-            return show_run(self.ask, run_id)
+            return show_run(self, run_id)
 
     def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
         """Return the calls nobody can vouch for, oldest first."""
         with self._readable():
-            return list_doubts(self.ask, tenant)
+            return list_doubts(self, tenant)
 
     def close(self) -> None:
         """Close the file."""

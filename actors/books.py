@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from airside.actors.layer import logger, steady_us
-from airside.actors.serving import ListMethod, as_it_is
 from airside.stack import events as ev
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.identity import IdentityChecker, run_subject
 from airside.stack.ids import RunId, TenantId, run_of
 from airside.stack.journaling import Append, AppendReply
-from airside.stack.messages import Admit, Delivery, Order, Report, Ticket
+from airside.stack.messages import Admit, Order, Ticket
 from airside.stack.ports import Journal
 from airside.stack.reasons import ReasonCode
 from airside.stack.sealing import unwrap
@@ -113,14 +112,9 @@ def judge(admit: Admit, identities: IdentityChecker, routes: frozenset[str], ver
     )
 
 
-def _not_admitted(why: str) -> Ticket:
+def not_admitted(_: object, why: str) -> Ticket:
+    """Return the refusal of a request that went wrong."""
     return Ticket(reason_code=ReasonCode.INTERNAL_ERROR, message=f"it may have been admitted: {why}")
-
-
-_decoder = msgspec.msgpack.Decoder
-ADMIT = ListMethod(name="admit", decode=_decoder(Admit).decode, unreadable=_not_admitted, failed=_not_admitted)
-REPORT: ListMethod[Report, bool] = ListMethod(name="report", decode=_decoder(Report).decode)
-DELIVER: ListMethod[Delivery, bool] = ListMethod(name="deliver", decode=_decoder(Delivery).decode, encode=as_it_is)
 
 
 def is_meant(order: Order, run_id: RunId, tenant: TenantId) -> bool:

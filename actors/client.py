@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,10 +19,10 @@ from ray.exceptions import RayError
 
 from airside.actors.app import App
 from airside.actors.batch import Batch, collect
-from airside.actors.connection import Connection
+from airside.actors.connection import Connection, LiveJournal
 from airside.actors.desk import StackDesk
 from airside.actors.doubts import list_doubts
-from airside.actors.job_inputs import Fields, JobInputs, Reading
+from airside.actors.job_inputs import JobInputs, Reading
 from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, job_of, jobs_of
 from airside.actors.known import check_known
 from airside.actors.layer import now_us
@@ -35,6 +34,18 @@ from airside.actors.progress import progress_of
 from airside.actors.reading import read_given, read_jobs_inputs
 from airside.actors.record import remove_record
 from airside.actors.results import PendingApproval, RunResult, ended
+from airside.actors.rpc.methods import (
+    GIVE_VOTE,
+    INPUT_FIELDS,
+    ORDER,
+    PENDING,
+    QUERY,
+    ROLL_BACK,
+    SWITCHES,
+    VERIFY,
+    GivenVote,
+    Sql,
+)
 from airside.actors.steps import Steps, awaited, drive
 from airside.actors.waiting import Waiting
 from airside.stack.auth import issue_token
@@ -44,7 +55,6 @@ from airside.stack.doubts import Doubt
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
 from airside.stack.ids import parse_run
 from airside.stack.keyring import KeyRing
-from airside.stack.messages import VoteReply
 from airside.stack.overview import RunDetail, RunSummary
 from airside.stack.reasons import ReasonCode
 from airside.stack.rollback import RollbackReport
@@ -129,8 +139,7 @@ class Stack:
         """What reads those fields, for `read_jobs`: the app's model, where the stack runs; None if there are none."""
         if "intake" not in self._connection.actors():
             return None
-        fields: Fields = self._call("intake", "fields")
-        return JobInputs(fields, self._read_inputs)
+        return JobInputs(self._connection.ask(INPUT_FIELDS, None), self._read_inputs)
 
     def _read_inputs(self, given: Sequence[bytes]) -> list[Reading]:
         return drive(read_given(self._connection, given))
@@ -274,7 +283,7 @@ class Stack:
 
     def approvals(self, tenant: str | None = None) -> list[PendingApproval]:
         """Return what waits for people, oldest first."""
-        return [PendingApproval.of(body) for body in self._call("approvals", "pending", tenant)]
+        return [PendingApproval.of(body) for body in self._connection.ask(PENDING, tenant)]
 
     def approve(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
         """Approve as whoever holds `token` (or, with the stack's keys, as `principal` of the approval's tenant).
@@ -302,7 +311,8 @@ class Stack:
             if found is None:
                 raise Refused(f"no approval {approval_id} waits", reason="unknown")
             credential = self._signed(found.tenant, principal)
-        reply: VoteReply = self._call("ingress", "vote", credential, approval_id, verdict, arguments, note)
+        vote = GivenVote(credential, approval_id, verdict, arguments, note)
+        reply = self._connection.ask(GIVE_VOTE, vote)
         if not reply.ok:
             raise Refused(reply.message, reason=reply.code)
         return reply.outcome
@@ -322,7 +332,7 @@ class Stack:
 
     def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
         """Return the calls nobody can vouch for, oldest first: of runs that wait for a person, and of ended ones."""
-        return list_doubts(partial(self._call, "journal"), tenant)
+        return list_doubts(LiveJournal(self._connection), tenant)
 
     def rollback(self, run: str, *, why: str = "") -> RollbackReport:
         """Undo what an ended run and its branches did, latest first, by the tools' undos; return how each call stands.
@@ -330,7 +340,7 @@ class Stack:
         It stops at the first call that could not be undone; ordered again it goes on there, and does nothing twice.
         Raises `Misuse` for a run that has not ended.  Needs the stack's keys.
         """
-        report, problem = self._call("driver", "rollback", self._sealed_order("rollback", "run", run, why))
+        report, problem = self._connection.ask(ROLL_BACK, self._sealed_order("rollback", "run", run, why))
         if problem:
             raise Misuse(f"rollback: {problem}")
         return msgspec.msgpack.decode(report, type=RollbackReport)
@@ -361,10 +371,10 @@ class Stack:
 
     def switches(self) -> list[SwitchThrown]:
         """Return what is switched off, oldest first."""
-        return [msgspec.json.decode(body, type=SwitchThrown) for body in self._call("driver", "switches")]
+        return [msgspec.json.decode(body, type=SwitchThrown) for body in self._connection.ask(SWITCHES, None)]
 
     def _order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> int:
-        reached, problem = self._call("driver", "order", self._sealed_order(action, scope, target, why, **more))
+        reached, problem = self._connection.ask(ORDER, self._sealed_order(action, scope, target, why, **more))
         if problem:
             raise Misuse(f"{action}: {problem}")
         return int(reached)
@@ -387,15 +397,14 @@ class Stack:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Answer one SELECT over the tables `events`, `runs` and `outcomes`; raise `InvalidInput` for anything else."""
-        data, problem = self._call("journal", "query", sql, list(parameters))
+        data, problem = self._connection.ask(QUERY, Sql(sql, tuple(parameters)))
         if problem:
             raise InvalidInput(problem)
         return pa.ipc.open_stream(data).read_all()
 
     def verify(self) -> list[str]:
         """Check the journal's chains and checkpoints; return what is wrong, nothing if it is whole."""
-        problems: list[str] = self._call("journal", "verify")
-        return problems
+        return self._connection.ask(VERIFY, None)
 
     def story(self, run_id: str) -> str:
         """Return a run as lines of text: what happened, and why, and what other streams have of it (`~`)."""
@@ -406,11 +415,11 @@ class Stack:
 
         `since` is a `datetime` or a `timedelta` before now; `branches=True` lists the branches of runs too.
         """
-        return list_runs(partial(self._call, "journal"), **filters)
+        return list_runs(LiveJournal(self._connection), **filters)
 
     def inspect(self, run_id: str) -> RunDetail:
         """Return one run with each of its steps and waits."""
-        return show_run(partial(self._call, "journal"), run_id)
+        return show_run(LiveJournal(self._connection), run_id)
 
     # Memory.
 
@@ -419,7 +428,7 @@ class Stack:
         """The stack's memory, as its operator or a keeper: what is kept, who erases it, what it is exported to."""
         if not self._connection.has("memory"):
             raise Misuse("this stack has no memory: start it with App(memory=True)")
-        return MemoryClient(self._call, self._key_ring)
+        return MemoryClient(self._connection, self._key_ring)
 
     # The connection.
 
@@ -427,10 +436,6 @@ class Stack:
         if self._keys is None:
             raise Misuse(f"this process cannot read the stack's keys in {self.state_dir / 'keys'}: give a token")
         return self._keys
-
-    def _call(self, layer: str, method: str, *args: Any) -> Any:
-        """Call a layer, waiting through its restart; only for calls that may be sent twice."""
-        return self._connection.ask(layer, method, *args)
 
     def reload(self, app: App) -> None:
         """Run another app in this stack, whose agents, tools, policy and directory are the new ones from here on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -13,10 +14,12 @@ from ray.util import list_named_actors
 from airside.actors.joining import Membership
 from airside.actors.layer import Whose
 from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.rpc.methods import BODIES, ROWS, Method, NamedQuery, Reply, Request, Rows
+from airside.actors.rpc.serving import not_refused
 from airside.actors.settings import Settings
 from airside.actors.steps import Answer, Found, Pause, Steps, drive
 from airside.actors.stopping import close_layers, end_actors
-from airside.stack.errors import LayerUnavailable, Misuse, text_of
+from airside.stack.errors import InvalidInput, LayerUnavailable, Misuse, text_of
 
 _AGAIN_S = 0.1
 _SAY_WHOSE = ("driver", "journal", "policy", "approvals", "ingress")
@@ -51,8 +54,30 @@ class Connection:
                 "connect to the stack again"
             )
 
-    def call(self, layer: str, method: str, *args: Any, within_s: float | None = None) -> Steps[Any]:
-        """Call a layer, waiting through its restart; only for calls that may be sent twice.
+    def call(self, method: Method[Request, Reply], request: Request, *, within_s: float | None = None) -> Steps[Reply]:
+        """Return the reply to a request; as `call_each`."""
+        (reply,) = yield from self.call_each(method, [request], within_s=within_s)
+        return reply
+
+    def call_each(
+        self, method: Method[Request, Reply], requests: Sequence[Request], *, within_s: float | None = None
+    ) -> Steps[list[Reply]]:
+        """Send requests in one call, waiting through a restart of their layer, and return their replies.
+
+        Raises `InvalidInput` for what cannot be sent, `LayerUnavailable`, `TimeoutError` if `within_s` is given and
+        over before there is an answer, and `ItemFailed` for a request the layer refused without an answer of its own.
+        """
+        assert method.retry, f"{method} may not be sent twice"
+        batch = encoded(method, requests)
+        answers = yield from self._over_ray(method.layer, "serve", method.number, batch, True, within_s=within_s)
+        return [method.reply.decode(not_refused(answer)) for answer in answers]
+
+    def ask(self, method: Method[Request, Reply], request: Request) -> Reply:
+        """Return the reply to a request, waiting in this thread."""
+        return drive(self.call(method, request))
+
+    def _over_ray(self, layer: str, method: str, *args: Any, within_s: float | None = None) -> Steps[Any]:
+        """Call a Ray method of a layer's actor, waiting through its restart.
 
         Raises `TimeoutError` if `within_s` is given and over before there is an answer.
         """
@@ -78,10 +103,6 @@ class Connection:
                 cause = getattr(error, "cause", None) or error
                 raise LayerUnavailable(f"{name}.{method}: {text_of(cause, 500)}") from None
 
-    def ask(self, layer: str, method: str, *args: Any) -> Any:
-        """Call a layer from this thread; as `call`."""
-        return drive(self.call(layer, method, *args))
-
     def _found(self, name: str, within_s: float | None) -> Steps[Any]:
         """Return a layer's handle, asked for once: Ray's control service may be away when it matters."""
         if name not in self._known:
@@ -104,7 +125,7 @@ class Connection:
         stands still may be connected to: every layer that answers is asked anyway.
         """
         try:
-            whose: Whose = drive(self.call("driver", "whose", within_s=_LOOK_S))
+            whose: Whose = drive(self._over_ray("driver", "whose", within_s=_LOOK_S))
             self.stack_id = whose.stack_id
         except TimeoutError as error:
             if not self.stack_id:
@@ -151,3 +172,26 @@ class Connection:
             self._closed = True
             self._known.clear()
             self.member.leave()
+
+
+def encoded(method: Method[Request, Any], requests: Sequence[Request]) -> list[bytes]:
+    """Return requests as they travel; raise `InvalidInput` for what cannot be sent."""
+    try:
+        return [method.request.encode(request) for request in requests]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"{method}: what was given cannot be sent: {text_of(error, 300)}") from None
+
+
+class LiveJournal:
+    """`Journaled`, of a stack that is up."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
+        """Return the events of streams as JSON, oldest first."""
+        return self._connection.ask(BODIES, list(streams))
+
+    def read(self, name: str, *parameters: Any) -> Rows:
+        """Return the rows of a named query."""
+        return self._connection.ask(ROWS, NamedQuery(name, parameters))

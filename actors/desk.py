@@ -5,14 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import msgspec
 
-from airside.actors.connection import Connection
+from airside.actors.connection import Connection, LiveJournal
 from airside.actors.jobs import Job
+from airside.actors.rpc.methods import SUBMIT, WAIT, Wait
 from airside.actors.steps import Steps
-from airside.actors.stubs import encode
 from airside.actors.telling import story_of
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.messages import Submission, Ticket
@@ -40,7 +39,7 @@ class StackDesk:
 
     def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
         """Submit jobs; return what became of each."""
-        items: list[bytes] = []
+        items: list[Submission] = []
         tickets: dict[int, Ticket] = {}
         places: list[int] = []
         for i, job in enumerate(jobs):
@@ -53,21 +52,17 @@ class StackDesk:
                 tickets[i] = Ticket(reason_code=ReasonCode.AUTH_FAILED, message=error.message)
             else:
                 nonce = secrets.token_bytes(16)
-                items.append(encode(Submission(credential=credential, request=body, nonce=nonce)))
+                items.append(Submission(credential=credential, request=body, nonce=nonce))
                 places.append(i)
         if items:
-            answers = yield from self._connection.call("ingress", "submit", items, within_s=within_s)
-            decoded = (msgspec.msgpack.decode(answer, type=Ticket) for answer in answers)
-            tickets |= dict(zip(places, decoded, strict=True))
+            answers = yield from self._connection.call_each(SUBMIT, items, within_s=within_s)
+            tickets |= dict(zip(places, answers, strict=True))
         return [tickets[i] for i in range(len(jobs))]
 
     def ended(self, run_ids: Sequence[str], wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
         """Return the `RunEnded` of those that have ended, as soon as there is one or the wait is over."""
-        found: dict[str, bytes] = yield from self._connection.call(
-            "driver", "wait", list(run_ids), wait_s, within_s=within_s
-        )
-        return found
+        return (yield from self._connection.call(WAIT, Wait(list(run_ids), wait_s), within_s=within_s))
 
     def story(self, run_id: str) -> str:
         """Return a run as lines of text; raise `InvalidInput` if the journal has no such run."""
-        return story_of(partial(self._connection.ask, "journal"), run_id)
+        return story_of(LiveJournal(self._connection), run_id)

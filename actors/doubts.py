@@ -9,7 +9,7 @@ import msgspec
 
 from airside.actors.layer import steady_us
 from airside.actors.stubs import RemoteJournal
-from airside.actors.telling import Ask
+from airside.actors.telling import Journaled
 from airside.stack import events as ev
 from airside.stack.canonical import parse_bounded
 from airside.stack.doubts import Doubt, EffectSettled, decode_settled, doubts_of, settled_append, settled_stream
@@ -25,15 +25,15 @@ _TAKEN_S = 10.0
 _LOOK_S = 0.1
 
 
-def list_doubts(ask: Ask, tenant: str | None) -> list[Doubt]:
+def list_doubts(journal: Journaled, tenant: str | None) -> list[Doubt]:
     """Return what is in doubt and not settled, of one tenant or of all, oldest first."""
-    runs = [row[0] for row in ask("read", "doubtful", [tenant or ""])]
-    undone = ask("read", "doubtful_rollbacks", [tenant or ""])
-    bodies = ask("bodies", [*runs, *(rollback_stream(run) for _, run in undone)])
+    runs = [row[0] for row in journal.read("doubtful", tenant or "")]
+    undone = journal.read("doubtful_rollbacks", tenant or "")
+    bodies = journal.bodies([*runs, *(rollback_stream(run) for _, run in undone)])
     found = [doubt for run in runs for doubt in doubts_of(_events(bodies[run]))]
     for whose, run in undone:
         found += RollbackBook(bodies[rollback_stream(run)]).doubts(whose, run)
-    settled = ask("bodies", [settled_stream(doubt.key) for doubt in found])
+    settled = journal.bodies([settled_stream(doubt.key) for doubt in found])
     return sorted((d for d in found if not settled[settled_stream(d.key)]), key=lambda d: d.since_us)
 
 
@@ -89,8 +89,7 @@ class DoubtDesk:
         return (unsettled or meant)[0]
 
     async def _bodies(self, stream: str) -> list[str]:
-        found: dict[str, list[str]] = await self._journal.remote.insist("bodies", [stream])
-        return found[stream]
+        return (await self._journal.bodies([stream]))[stream]
 
     async def _record(self, order: Order, doubt: Doubt) -> int:
         """Put on record what became of a call whose run has ended."""

@@ -18,15 +18,13 @@ from typing import Any
 import msgspec
 
 from airside.actors.books import (
-    ADMIT,
-    DELIVER,
-    REPORT,
     RESULTS_KEPT,
     Placed,
     is_meant,
     judge,
     latest_epoch,
     made_durable,
+    not_admitted,
     open_order,
 )
 from airside.actors.doubts import DoubtDesk
@@ -34,7 +32,22 @@ from airside.actors.fleet import Fleet
 from airside.actors.layer import LayerConfig, control, logger, now_us, steady_us
 from airside.actors.pulse import boot_s
 from airside.actors.rollbacks import Rollbacks
-from airside.actors.stubs import Remote, RemoteJournal, RemoteTools, encode
+from airside.actors.rpc.methods import (
+    ADMIT,
+    CLOSE,
+    DELIVER,
+    LIVE,
+    ORDER,
+    REPORT,
+    ROLL_BACK,
+    SWITCHES,
+    WAIT,
+    WITHDRAW,
+    Wait,
+)
+from airside.actors.rpc.remote import Remote
+from airside.actors.rpc.serving import serves
+from airside.actors.stubs import RemoteJournal, RemoteTools, encode
 from airside.actors.switchboard import Switchboard
 from airside.actors.watching import Watching
 from airside.stack import events as ev
@@ -80,7 +93,7 @@ class Driver(Watching):
         self._tools = RemoteTools(settings)
         self._approvals = Remote(settings, "approvals")
         policy = Remote(settings, "policy")
-        self._policy_close = policy.batched("close")
+        self._policy = policy
         self._switchboard = Switchboard(
             self._journal, policy, tenants=self._directory.tenants.keys(), tools=self._fleet.tools
         )
@@ -116,12 +129,9 @@ class Driver(Watching):
 
     # Admission.
 
-    async def admit(self, batch: list[bytes]) -> list[bytes]:
-        """Admit requests durably, or refuse them; one ticket each."""
-        await self.ready()
-        return await ADMIT.all_later(batch, self._admitted)
-
-    async def _admitted(self, admit: Admit) -> Ticket:
+    @serves(ADMIT, unreadable=not_admitted, failed=not_admitted)
+    async def admit(self, admit: Admit) -> Ticket:
+        """Admit a request durably, or refuse it."""
         verdict = judge(admit, self._identities, self._routes, self._version)
         self.pulse.leave()
         if isinstance(verdict, Ticket):
@@ -217,7 +227,7 @@ class Driver(Watching):
         await self._claim(run_id, placed)
         self.pulse.leave()
         placed.seat, placed.parked, placed.in_doubt = seat.key, False, False
-        await seat.activate(encode(Activation(run_id=run_id, events=tuple(placed.events))))
+        await seat.activate(Activation(run_id=run_id, events=tuple(placed.events)))
         if self._fleet.seat(seat.key) is None:
             raise LayerUnavailable(f"runtime {seat.key} is gone")
         placed.events = []
@@ -231,12 +241,11 @@ class Driver(Watching):
             raise
 
     async def _bodies(self, run_ids: list[RunId]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = await self._journal.remote.insist("bodies", run_ids)
-        return found
+        return await self._journal.bodies(run_ids)
 
     async def _recover(self) -> None:
         """After a restart of this driver: what is unfinished, and which runtimes still work on it."""
-        rows = await self._journal.remote.insist("rows", "unfinished")
+        rows = await self._journal.rows("unfinished")
         at_work, unbegun = await self._fleet.adopt(), await self._unbegun(rows)
         for run, tenant, parent, epoch, admitted_us in rows:
             if not parent:
@@ -262,14 +271,10 @@ class Driver(Watching):
 
     # What runtimes report.
 
-    async def report(self, batch: list[bytes]) -> list[bytes]:
-        """Take in how runs stand."""
-        await self.ready()
-        return REPORT.all(batch, self._reported)
-
-    def _reported(self, report: Report) -> bool:
+    @serves(REPORT)
+    def report(self, report: Report) -> bool:
+        """Take in how a run stands."""
         self._take_in(report)
-        self.pulse.leave()
         return True
 
     def _take_in(self, report: Report) -> None:
@@ -314,20 +319,20 @@ class Driver(Watching):
 
     async def _close_account(self, run_id: RunId) -> None:
         with contextlib.suppress(LayerUnavailable):  # a restarted gate opens no account of a run that has ended
-            await self._policy_close(encode(run_id))
+            await self._policy.call(CLOSE, run_id)
 
     async def _withdraw(self, run_id: RunId) -> None:
         """Take what an ended run waited for off the list people see."""
         try:
-            await self._approvals.insist("withdraw", run_id)
+            await self._approvals.call(WITHDRAW, run_id)
         except LayerUnavailable:
             logger.warning("the approvals of %s stay listed", run_id, extra={"action": "withdraw_failed"})
 
-    async def wait(self, run_ids: list[RunId], timeout_s: float) -> dict[str, bytes]:
+    @serves(WAIT)
+    async def wait(self, wanted: Wait) -> dict[str, bytes]:
         """Return the `RunEnded` of those that have ended, as soon as there is one or the time is over."""
-        await self.ready()
         loop = asyncio.get_running_loop()
-        until = loop.time() + timeout_s
+        run_ids, until = [RunId(run) for run in wanted.run_ids], loop.time() + wanted.timeout_s
         found = await self._results(run_ids, look_in_journal=True)
         while not found and loop.time() < until:
             changed = self._changed
@@ -343,20 +348,16 @@ class Driver(Watching):
         found: dict[str, bytes] = {run_id: self._ended[run_id] for run_id in run_ids if run_id in self._ended}
         unknown = [run_id for run_id in run_ids if run_id not in found and run_id not in self._runs]
         if unknown and look_in_journal:
-            rows = await self._journal.remote.insist("rows", "outcomes", [unknown])
+            rows = await self._journal.rows("outcomes", unknown)
             found |= {row[0]: row[1].encode() for row in rows}
         return found
 
     # From outside: decisions of people, orders of operators.
 
-    async def deliver(self, batch: list[bytes]) -> list[bool]:
-        """Bring events to runs, wherever they are; one that is nowhere is taken up first."""
-        await self.ready()
-        return await DELIVER.all_later(batch, self._delivered)
-
-    async def _delivered(self, message: Delivery) -> bool:
+    @serves(DELIVER)
+    async def deliver(self, message: Delivery) -> bool:
+        """Bring an event to a run, wherever it is; one that is nowhere is taken up first."""
         await self._bring(message)
-        self.pulse.leave()
         return True
 
     async def _bring(self, message: Delivery) -> None:
@@ -370,7 +371,7 @@ class Driver(Watching):
                     self._queue.adopt(placed.tenant, root)
                 arriving = placed.placing.locked()
                 try:
-                    if await seat.deliver(encode(message)) or message.run_id != root:
+                    if await seat.deliver(message) or message.run_id != root:
                         return  # a child that is not there yet asks for its decision when it is
                     if not arriving and placed.seat == seat.key:
                         placed.seat = ""  # it left the runtime, and its end is on the way; or it is lost
@@ -385,9 +386,9 @@ class Driver(Watching):
                 continue
             await asyncio.sleep(0.05)
 
+    @serves(ORDER)
     async def order(self, sealed: bytes) -> tuple[int, str]:
         """Carry out an operator's order; return how many runs it reached, or what is wrong with it."""
-        await self.ready()
         order, problem = open_order(self.config.seal_key, sealed, now_us())
         if order is None:
             return 0, problem
@@ -398,7 +399,7 @@ class Driver(Watching):
                 return 0, error.message
             return 0, ""
         if order.action == "rollback":
-            return 0, "an order to roll back is given to `rollback`"
+            return 0, "an order to roll back is given to `roll_back`"
         if order.action == "settle":
             try:
                 return await self._doubts.settle(order), ""
@@ -413,9 +414,9 @@ class Driver(Watching):
             return 0, f"{len(failed)} of {len(targets)} runs were not reached: {failed[0]}"
         return len(targets), ""
 
-    async def rollback(self, sealed: bytes) -> tuple[bytes, str]:
+    @serves(ROLL_BACK)
+    async def roll_back(self, sealed: bytes) -> tuple[bytes, str]:
         """Take back what an ended run did; return the encoded report, or what is wrong."""
-        await self.ready()
         order, problem = open_order(self.config.seal_key, sealed, now_us())
         if order is None or order.action != "rollback":
             return b"", problem or f"{order} is no order to roll back"
@@ -474,14 +475,14 @@ class Driver(Watching):
             "pid": os.getpid(),
         }
 
-    async def switches(self) -> list[bytes]:
+    @serves(SWITCHES)
+    def switches(self, _: None) -> list[bytes]:
         """Return what is switched off, oldest first, as JSON."""
-        await self.ready()
         return [msgspec.json.encode(switch) for switch in self._switchboard.switches.off(steady_us())]
 
-    async def live(self) -> list[tuple[str, str, str, bool]]:
+    @serves(LIVE)
+    def live(self, _: None) -> list[tuple[str, str, str, bool]]:
         """Return the live runs: id, tenant, runtime, whether it waits for a person."""
-        await self.ready()
         return [(run, p.tenant, p.seat, p.parked) for run, p in self._runs.items()]
 
     async def shut(self) -> None:

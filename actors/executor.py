@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -16,9 +15,11 @@ import ray
 
 from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us, steady_us
 from airside.actors.pulse import PulseWriter, Where
-from airside.actors.serving import ListMethod
+from airside.actors.rpc.methods import ANSWER_OF, EXECUTE, GREET, INCARNATION, ISSUER, RELEASE, RESOLVE, TRUST, Trust
+from airside.actors.rpc.remote import Remote
+from airside.actors.rpc.serving import No, serves
 from airside.actors.strays import mark_children
-from airside.actors.stubs import Remote, RemoteJournal, RemoteMemory, encode_json
+from airside.actors.stubs import RemoteJournal, RemoteMemory, encode_json
 from airside.stack.errors import LayerUnavailable
 from airside.stack.grants import GrantRefused
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantId, mint_executor
@@ -49,6 +50,13 @@ def _entry(refused: GrantRefused) -> Entry:
     return Entry(type="GrantRefused", step=refused.step, at_us=refused.at_us, cause=-1, body=encode_json(refused))
 
 
+def _no(reason: ReasonCode) -> No:
+    def refuse(_: object, why: str) -> ExecuteReply:
+        return ExecuteReply(result=ToolResult(ok=False, error=why, reason_code=reason))
+
+    return refuse
+
+
 class ToolExecutor(Layer):
     """Carries out granted calls; every (re)start is another incarnation, for which old grants are void."""
 
@@ -64,7 +72,6 @@ class ToolExecutor(Layer):
         self._tools = tools
         self._has_memory = has_memory
         self._pulse: PulseWriter | None = None
-        self._methods()
 
     async def start(self) -> None:
         """Take a new incarnation id.  Until a gate has made itself known, no grant is taken."""
@@ -97,21 +104,6 @@ class ToolExecutor(Layer):
         self._watched = asyncio.Event()
         self._beating = asyncio.ensure_future(self._keep_beating())
 
-    def _methods(self) -> None:
-        """Say how each list method reads and answers: what is no request starts nothing, what broke is in doubt."""
-        self._execute = ListMethod(
-            name="execute",
-            decode=msgspec.msgpack.Decoder(ExecuteRequest).decode,
-            encode=encode_json,
-            unreadable=partial(_no, ReasonCode.GRANT_INVALID),
-            failed=partial(_no, ReasonCode.TOOL_IN_DOUBT),
-        )
-        self._answers: ListMethod[bytes, ExecuteReply | None] = ListMethod(
-            name="answers", decode=_sealed, encode=encode_json
-        )
-        self._resolve: ListMethod[bytes, bytes] = ListMethod(name="resolve", decode=_sealed)
-        self._release: ListMethod[str, bool] = ListMethod(name="release", decode=msgspec.msgpack.Decoder(str).decode)
-
     async def _keep_beating(self) -> None:
         assert self._pulse is not None
         replacing = Replacing()
@@ -132,61 +124,66 @@ class ToolExecutor(Layer):
         telling = self._telling is not None and not self._telling.done()
         return self._dispatcher.active > 0 or bool(self._pending) or telling
 
-    async def greet(self) -> tuple[str, Where]:
+    @serves(GREET)
+    def greet(self, _: None) -> tuple[str, Where]:
         """Return the Ray node this process is on, and where its pulse can be read there."""
-        await self.ready()
         assert self._pulse is not None
         return str(ray.get_runtime_context().get_node_id()), self._pulse.where
 
-    async def incarnation(self) -> str:
+    @serves(INCARNATION)
+    def incarnation(self, _: None) -> str:
         """Return the id grants must name."""
-        await self.ready()
         return self._dispatcher.executor_id
 
-    async def trust(self, issuer: str, thrown: list[str]) -> None:
+    @serves(TRUST)
+    def trust(self, told: Trust) -> None:
         """Take grants of this incarnation of the gate, no longer those of another, and none that is switched off."""
-        await self.ready()
-        self._dispatcher.issuer = IssuerId(issuer)
-        self._heed(thrown)
+        self._dispatcher.issuer = IssuerId(told.issuer)
+        self._heed(told.switches)
 
     def _heed(self, thrown: list[str]) -> None:
         if len(thrown) >= self._thrown:  # the stream only grows: a shorter one is an older reading
             self._thrown, self._dispatcher.switches = len(thrown), Switches(thrown)
 
-    async def execute(self, batch: list[bytes]) -> list[bytes]:
-        """Carry out or refuse each call of a batch.
+    @serves(EXECUTE, unreadable=_no(ReasonCode.GRANT_INVALID), failed=_no(ReasonCode.TOOL_IN_DOUBT))
+    def execute(self, request: ExecuteRequest) -> Awaitable[ExecuteReply]:
+        """Carry out or refuse a call: what is no request starts nothing, what broke is in doubt.
 
         None begins before the node's Warden looks after this process: what a tool leaves running would outlive it.
         """
-        await self.ready()
+        return self._dispatcher.execute(request) if self._may_begin else self._execute_later(request)
+
+    @property
+    def _may_begin(self) -> bool:
+        return self._watched.is_set() and self._dispatcher.issuer != NO_ISSUER
+
+    async def _execute_later(self, request: ExecuteRequest) -> ExecuteReply:
+        await self._begin()
+        return await self._dispatcher.execute(request)
+
+    async def _begin(self) -> None:
         await self._watched.wait()
         if self._dispatcher.issuer == NO_ISSUER:
             await self._ask_whom_to_trust()
-        return await self.answer_each(self._execute, batch, self._dispatcher.execute)
 
-    async def answers(self, batch: list[bytes]) -> list[bytes]:
-        """Say of each grant of a batch what its call came to, null if it did not begin here."""
-        await self.ready()
-        return await self.answer_each(self._answers, batch, self._dispatcher.answer_of)
+    @serves(ANSWER_OF)
+    async def answer_of(self, grant: bytes) -> ExecuteReply | None:
+        """Say what the call of a grant came to, null if it did not begin here."""
+        return await self._dispatcher.answer_of(grant)
 
-    async def resolve(self, batch: list[bytes]) -> list[bytes]:
-        """Say what the resource of each question of a batch is; begins nothing before `execute` would."""
-        await self.ready()
-        await self._watched.wait()
-        if self._dispatcher.issuer == NO_ISSUER:
-            await self._ask_whom_to_trust()
-        return await self.answer_each(self._resolve, batch, self._resolved)
-
-    async def _resolved(self, question: bytes) -> bytes:
+    @serves(RESOLVE)
+    async def resolve(self, question: bytes) -> bytes:
+        """Say what the resource of a question is; begins nothing before `execute` would."""
+        await self._begin()
         return await self._resolving.answer(question, self._dispatcher.issuer)
 
     async def _ask_whom_to_trust(self) -> None:
         """After a restart; if the gate does not answer, every grant is refused."""
         with contextlib.suppress(LayerUnavailable):
-            issuer, thrown = await self._policy.call("issuer")
-            self._heed(thrown)
+            told = await self._policy.call(ISSUER, None)
+            self._heed(told.switches)
             if self._dispatcher.issuer == NO_ISSUER:  # else the gate was faster
-                self._dispatcher.issuer = IssuerId(issuer)
+                self._dispatcher.issuer = IssuerId(told.issuer)
 
     # Refusals, journaled in a stream of this incarnation's own.
 
@@ -220,28 +217,15 @@ class ToolExecutor(Layer):
                 else:
                     self._told[tenant] = append.first_seq + len(entries)
 
-    async def release(self, batch: list[bytes]) -> list[bytes]:
-        """Close what some runs hold."""
-        await self.ready()
-        return await self.answer_each(self._release, batch, self._released)
-
-    async def _released(self, run_id: str) -> bool:
+    @serves(RELEASE)
+    async def release(self, run_id: str) -> bool:
+        """Close what a run holds."""
         await self._dispatcher.release(RunId(run_id))
         return True
 
     async def stats(self) -> dict[str, Any]:
         """Return the calls of this incarnation."""
         return {**self._dispatcher.stats(), "refusals_dropped": self._dropped} if self._started else {}
-
-
-def _no(reason: ReasonCode, why: str) -> ExecuteReply:
-    return ExecuteReply(result=ToolResult(ok=False, error=why, reason_code=reason))
-
-
-def _sealed(item: bytes) -> bytes:
-    if not isinstance(item, bytes):
-        raise TypeError(f"what is sealed is bytes, not {type(item).__name__}")
-    return item
 
 
 control(ToolExecutor.stats)

@@ -23,12 +23,14 @@ from airside.actors.layer import LayerConfig, as_actor, logger
 from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.nodes import MARGIN_S, Nodes
 from airside.actors.pulse import Where, boot_s
+from airside.actors.rpc.methods import ACTIVATE, BRING, GREET
+from airside.actors.rpc.remote import Remote
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
-from airside.actors.stubs import Remote
 from airside.actors.warden import GOING_S, Stall
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.ids import RunId, TenantId, root_of
+from airside.stack.messages import Activation, Delivery
 from airside.stack.toolspec import ToolSpec
 
 MAKING_AT_ONCE = 4
@@ -66,17 +68,15 @@ class Seat:
         self.dying = False
         self.excused = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        remote = Remote(settings, "runtime", key)
-        self._activate = remote.batched("activate")
-        self._deliver = remote.batched("deliver")
+        self._remote = Remote(settings, "runtime", key)
 
-    async def activate(self, activation: bytes) -> None:
+    async def activate(self, activation: Activation) -> None:
         """Hand a run over; raise `LayerUnavailable` if the process is dead."""
-        await self._unless_gone(self._activate(activation))
+        await self._unless_gone(self._remote.call(ACTIVATE, activation))
 
-    async def deliver(self, delivery: bytes) -> bool:
+    async def deliver(self, delivery: Delivery) -> bool:
         """Bring an event; False if the run is not here."""
-        return bool(await self._unless_gone(self._deliver(delivery)))
+        return bool(await self._unless_gone(self._remote.call(BRING, delivery)))
 
     async def _unless_gone(self, call: Coroutine[Any, Any, Any]) -> Any:
         """Await a call; Ray may tell of its process's death long after the Warden saw it."""
@@ -307,7 +307,7 @@ class Fleet:
     async def _find_executor(self, key: str) -> None:
         try:
             async with asyncio.timeout(GREETING_S):
-                node_id, where = await Remote(self._settings, "executor", key).call("greet")
+                node_id, where = await Remote(self._settings, "executor", key).call(GREET, None)
             self._executors[key] = Post(node_id, Where(*where))
         except (LayerUnavailable, TimeoutError):
             pass  # it is being restarted, and is asked again

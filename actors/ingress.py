@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from functools import partial
 from typing import Any
 
 import msgspec
 
 from airside.actors.layer import LayerConfig, control, now_us
-from airside.actors.serving import ListMethod
-from airside.actors.stubs import Remote, encode, encode_json
+from airside.actors.rpc.methods import ADMIT, GIVE_VOTE, KEEP, MEMORY_ORDER, SUBMIT, VOTE, GivenVote, Keeping
+from airside.actors.rpc.remote import Remote
+from airside.actors.rpc.serving import No, serves
+from airside.actors.stubs import encode, encode_json
 from airside.actors.watched import WatchedLayer
 from airside.stack.auth import Authenticator
 from airside.stack.canonical import check_bounds, parse_bounded
@@ -24,6 +25,10 @@ from airside.stack.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, M
 from airside.stack.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
 from airside.stack.values import MAX_REQUEST_BYTES, Identity, Request, decode_json
+
+
+def _no(reason: ReasonCode) -> No:
+    return lambda _, why: _refused(reason, why)
 
 
 class Ingress(WatchedLayer):
@@ -41,35 +46,27 @@ class Ingress(WatchedLayer):
         self._directory = directory
         self._local_public_pem = local_public_pem
         self._counts = {"accepted": 0, "refused": 0}
-        self._submit = ListMethod(
-            name="submit",
-            decode=msgspec.msgpack.Decoder(Submission).decode,
-            unreadable=partial(_refused, ReasonCode.REQUEST_INVALID),
-            failed=partial(_refused, ReasonCode.INTERNAL_ERROR),
-        )
 
     async def start(self) -> None:
         """Load the pinned keys."""
         self._authenticator = Authenticator(self._directory, self._local_public_pem)
-        self._admit = Remote(self.config.settings, "driver").coalesced("admit", Ticket)
+        self._driver = Remote(self.config.settings, "driver")
         self._memory = Remote(self.config.settings, "memory")
-        self._vote = Remote(self.config.settings, "approvals").coalesced("vote", VoteReply)
+        self._approvals = Remote(self.config.settings, "approvals")
 
-    async def submit(self, batch: list[bytes]) -> list[bytes]:
-        """Answer each submission with a run's id or a refusal; one that is invalid harms no other."""
-        await self.ready()
-        return await self._submit.all_later(batch, self._submitted)
-
-    async def _submitted(self, submission: Submission) -> Ticket:
+    @serves(SUBMIT, unreadable=_no(ReasonCode.REQUEST_INVALID), failed=_no(ReasonCode.INTERNAL_ERROR))
+    async def submit(self, submission: Submission) -> Ticket:
+        """Answer a submission with a run's id or a refusal."""
         try:
             identity = self._authenticator.identify(submission.credential, int(time.time()))
             request = self._request(submission.request, identity, submission.nonce)
-            ticket: Ticket = await self._admit(
+            ticket = await self._driver.call(
+                ADMIT,
                 Admit(
                     identity=encode(identity),
                     proof=seal_identity(self.config.seal_key, identity, run_subject(run_of(request.request_id))),
                     request=encode_json(request),
-                )
+                ),
             )
         except AuthRefused as refusal:
             ticket = Ticket(reason_code=reason_of(refusal.reason), message=refusal.message)
@@ -77,7 +74,6 @@ class Ingress(WatchedLayer):
             ticket = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
         except (LayerUnavailable, ItemFailed) as error:
             ticket = _refused(ReasonCode.INTERNAL_ERROR, error.message)
-        self.pulse.leave()
         self._counts["accepted" if ticket.run_id else "refused"] += 1
         return ticket
 
@@ -92,33 +88,32 @@ class Ingress(WatchedLayer):
         request_id = request_for(identity.tenant, identity.principal, nonce)
         return msgspec.structs.replace(request, request_id=request_id, labels=labels)
 
-    async def vote(self, credential: str, approval_id: str, verdict: str, arguments: bytes, note: str) -> VoteReply:
+    @serves(GIVE_VOTE)
+    async def give_vote(self, given: GivenVote) -> VoteReply:
         """Pass a vote on, with the identity of whoever holds the credential."""
-        await self.ready()
+        verdict, approval_id = given.verdict, ApprovalId(given.approval_id)
         try:
-            identity: Identity = self._authenticator.identify(credential, int(time.time()))
+            identity: Identity = self._authenticator.identify(given.credential, int(time.time()))
         except AuthRefused as refusal:
             return VoteReply(ok=False, code=refusal.reason, message=refusal.message)
         if verdict not in ("approve", "reject", "edit"):
             return VoteReply(ok=False, code="invalid", message=f"{verdict!r:.40} is not approve, reject or edit")
         vote = Vote(
             identity=encode(identity),
-            proof=seal_identity(
-                self.config.seal_key, identity, vote_subject(ApprovalId(approval_id), verdict, arguments)
-            ),
-            approval_id=ApprovalId(approval_id),
+            proof=seal_identity(self.config.seal_key, identity, vote_subject(approval_id, verdict, given.arguments)),
+            approval_id=approval_id,
             verdict=verdict,  # type: ignore[arg-type]
-            arguments=arguments,
-            note=note,
+            arguments=given.arguments,
+            note=given.note,
         )
-        reply: VoteReply = await self._vote(vote)
-        return reply
+        return await self._approvals.call(VOTE, vote)
 
-    async def keep(self, credential: str, action: str, tenant: str, target: str) -> bytes:
+    @serves(KEEP)
+    async def keep(self, wanted: Keeping) -> bytes:
         """Pass an order about memory on, for a principal that holds the keeper's role in its tenant."""
-        await self.ready()
+        action, tenant = wanted.action, wanted.tenant
         try:
-            identity: Identity = self._authenticator.identify(credential, int(time.time()))
+            identity: Identity = self._authenticator.identify(wanted.credential, int(time.time()))
         except AuthRefused as refusal:
             return encode(MemoryAnswer(problem=refusal.message))
         if identity.tenant != tenant:
@@ -133,10 +128,9 @@ class Ingress(WatchedLayer):
             by=identity.principal,
             at_us=now_us(),
             nonce=secrets.token_bytes(16),
-            target=target,
+            target=wanted.target,
         )
-        answer: bytes = await self._memory.call("order", seal_order(self.config.seal_key, order))
-        return answer
+        return await self._memory.call(MEMORY_ORDER, seal_order(self.config.seal_key, order))
 
     async def stats(self) -> dict[str, Any]:
         """Return what was accepted and refused since this incarnation began."""

@@ -6,12 +6,12 @@ is shown nothing of a job but those fields.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import BaseModel
 
 from airside.actors.job_inputs import Fields, Reading, fields_of, read_inputs
 from airside.actors.layer import LayerConfig
+from airside.actors.rpc.methods import INPUT_FIELDS, READ_INPUTS
+from airside.actors.rpc.serving import serves
 from airside.actors.watched import NOBODY, WatchedLayer, inside
 
 
@@ -22,14 +22,14 @@ class Intake(WatchedLayer):
         super().__init__(config)
         self._model = model
 
-    async def fields(self) -> Fields:
+    @serves(INPUT_FIELDS)
+    def fields(self, _: None) -> Fields:
         """Return which further fields a job may have."""
-        await self.ready()
         return fields_of(self._model)
 
-    async def read(self, given: Sequence[bytes]) -> list[Reading]:
+    @serves(READ_INPUTS)
+    def read(self, given: list[bytes]) -> list[Reading]:
         """Return what becomes of each job's further fields, given as JSON objects."""
-        await self.ready()
         return [self._read(each) for each in given]
 
     def _read(self, given: bytes) -> Reading:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from airside.actors.journal_log import JOURNAL
 from airside.actors.layer import LayerConfig, control, logger, now_us
-from airside.actors.serving import ListMethod
+from airside.actors.rpc.methods import APPEND, BODIES, QUERY, ROWS, VERIFY, NamedQuery, Rows, Sql
+from airside.actors.rpc.serving import serves
 from airside.actors.telemetry import Telemetry
 from airside.actors.watched import WatchedLayer
 from airside.stack.errors import Behind, NotWritten, SyncFailed, Unreadable, text_of
@@ -31,16 +30,17 @@ CHECKPOINT_S = 5.0
 MAX_DETAIL_CHARS = 500
 
 
+def _error(_: object, detail: str) -> AppendReply:
+    return AppendReply(verdict="error", detail=detail)
+
+
 class Journal(WatchedLayer):
     """The single writer of the journal's log."""
 
     def __init__(self, config: LayerConfig, chain_key: bytes) -> None:
         super().__init__(config)
         self._chain_key = chain_key
-        self._append = ListMethod(
-            name="append", decode=msgspec.msgpack.Decoder(Append).decode, unreadable=_error, failed=_error
-        )
-        self._waiting: list[tuple[list[Append], asyncio.Future[list[AppendReply]]]] = []
+        self._waiting: list[tuple[Append, asyncio.Future[AppendReply]]] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._committing: asyncio.Task[None] | None = None
         self._checkpointing: asyncio.Task[None] | None = None
@@ -56,20 +56,14 @@ class Journal(WatchedLayer):
         self._telemetry = Telemetry.from_environment()
         self._checkpointing = asyncio.ensure_future(self.forever(self._checkpoints()))
 
-    async def append(self, batch: list[bytes]) -> list[bytes]:
-        """Make a batch of appends durable, in one commit with whatever else waits."""
-        await self.ready()
-        read = [self._append.read(item) for item in batch]
-        appends = [append for append, _ in read if append is not None]
-        if not appends:
-            return [refusal for _, refusal in read]
-        future: asyncio.Future[list[AppendReply]] = asyncio.get_running_loop().create_future()
-        self.pulse.leave()
-        self._waiting.append((appends, future))
+    @serves(APPEND, unreadable=_error, failed=_error)
+    def append(self, append: Append) -> asyncio.Future[AppendReply]:
+        """Make an append durable, in one commit with whatever else waits."""
+        future: asyncio.Future[AppendReply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((append, future))
         if self._committing is None:
             self._committing = asyncio.ensure_future(self._commit_all())
-        replies = iter(await future)
-        return [refusal if append is None else self._append.answer(next(replies)) for append, refusal in read]
+        return future
 
     async def _commit_all(self) -> None:
         try:
@@ -79,14 +73,12 @@ class Journal(WatchedLayer):
         finally:
             self._committing = None
 
-    async def _commit(self, group: list[tuple[list[Append], asyncio.Future[list[AppendReply]]]]) -> None:
-        appends = [append for batch, _ in group for append in batch]
+    async def _commit(self, group: list[tuple[Append, asyncio.Future[AppendReply]]]) -> None:
+        appends = [append for append, _ in group]
         replies = await self._on_writer(_committed, self._store, appends)
-        start = 0
-        for batch, future in group:
+        for (_, future), reply in zip(group, replies, strict=True):
             if not future.done():
-                future.set_result(replies[start : start + len(batch)])
-            start += len(batch)
+                future.set_result(reply)
         try:
             self._telemetry.take([a for a, reply in zip(appends, replies, strict=True) if reply.verdict == "ok"])
         except Exception:
@@ -110,36 +102,32 @@ class Journal(WatchedLayer):
 
     # Reading.
 
+    @serves(BODIES)
     async def bodies(self, streams: list[str]) -> dict[str, list[str]]:
         """Return the events of streams as JSON, oldest first."""
-        await self.ready()
         return await asyncio.to_thread(self._store.bodies, streams)
 
-    async def rows(self, name: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    @serves(ROWS)
+    async def rows(self, query: NamedQuery) -> Rows:
         """Return the rows of a named query of ours."""
-        return await self.read(name, parameters)
+        return await asyncio.to_thread(self._store.read, query.name, query.parameters)
 
-    async def read(self, name: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a named query of ours."""
-        await self.ready()
-        return await asyncio.to_thread(self._store.read, name, parameters)
-
-    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[bytes, str]:
+    @serves(QUERY)
+    async def query(self, asked: Sql) -> tuple[bytes, str]:
         """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong with it.
 
         Raises `Behind` or `Unreadable` if it is not the question that is wrong.
         """
-        await self.ready()
         try:
-            return await asyncio.to_thread(self._store.query, sql, parameters), ""
+            return await asyncio.to_thread(self._store.query, asked.sql, asked.parameters), ""
         except (Behind, Unreadable):
             raise
         except Exception as error:
             return b"", text_of(error)
 
-    async def verify(self) -> list[str]:
+    @serves(VERIFY)
+    async def verify(self, _: None) -> list[str]:
         """Return what is wrong with the chains; nothing if the journal is whole."""
-        await self.ready()
         return await asyncio.to_thread(self._store.verify)
 
     async def stop(self) -> None:
@@ -176,12 +164,8 @@ def _committed(store: JournalStore, appends: list[Append]) -> list[AppendReply]:
     except BaseException as error:  # whatever it is, it must not leave those who wait without an answer
         logger.exception("the journal could not commit", extra={"action": "commit_failed"})
         if len(appends) == 1:
-            return [_error(text_of(error, MAX_DETAIL_CHARS))]
+            return [_error(None, text_of(error, MAX_DETAIL_CHARS))]
     return [reply for append in appends for reply in _committed(store, [append])]
-
-
-def _error(detail: str) -> AppendReply:
-    return AppendReply(verdict="error", detail=detail)
 
 
 control(Journal.health, Journal.stats)

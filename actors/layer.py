@@ -16,13 +16,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
 from airside.actors.logs import log_folder, log_to_stderr
-from airside.actors.serving import TICKET, ListMethod
+from airside.actors.rpc.serving import TICKET, services_of
+from airside.actors.rpc.transport import Address, Listener, sockets_folder
 from airside.actors.settings import Settings
 from airside.stack.asking import UNWATCHED, Pulse
 from airside.stack.clocks import SteadyClock
@@ -40,13 +41,13 @@ LONGEST_GRACE_S = 0.2
 FEW_TICKETS = 4
 """How long a large batch is waited for while some of it gets done, and of how many items left it is not."""
 
+TICKET_LIFE_S = 60.0
+"""How long an answer that is there waits to be collected."""
+
 BEAT_S = 0.2
 """How often a watched event loop shows that it turns: several times within the default `stall_s`, cheap when idle."""
 
 _BEGIN_AGAIN_S = 0.5
-
-Item = TypeVar("Item")
-Reply = TypeVar("Reply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,9 @@ class Layer:
         self._born = time.time()
         self._node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         self._pending: dict[bytes, asyncio.Future[bytes]] = {}
+        self.services = services_of(self)
+        self._listening: asyncio.Future[Address] | None = None
+        self._address: Address | None = None
         # After a restart nobody may call for a while: the layer asks itself to begin, again if Ray loses that.
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
             log_to_stderr(logger)
@@ -148,40 +152,50 @@ class Layer:
             logger.exception("%s cannot go on", type(self).__name__, extra={"action": "layer_failed"})
             os._exit(1)
 
-    async def answer_each(
-        self, method: ListMethod[Item, Reply], batch: Sequence[bytes], handle: Callable[[Item], Awaitable[Reply]]
-    ) -> list[bytes]:
-        """Answer a batch item by item, concurrently.
+    async def address(self) -> Address:
+        """Return where this process is asked; the first call starts the layer."""
+        await self.ready()
+        if self._address is None:
+            if self._listening is None:
+                self._listening = asyncio.ensure_future(self._listen())
+            self._address = await asyncio.shield(self._listening)
+        return self._address
 
-        What is not done soon (`_done_soon`) is answered with a ticket for `collect`, so that a slow item neither holds
-        back its neighbours' answers nor occupies one of the caller's two places.
+    async def _listen(self) -> Address:
+        if self.config.settings.transport == "ray":
+            return Address(self._node, os.getpid(), "", b"")
+        listener = self._listener = Listener(self.services)
+        path, secret = await listener.listen(sockets_folder(self.config.stack_id))
+        return Address(self._node, os.getpid(), path, secret)
+
+    async def serve(self, number: int, batch: Sequence[bytes], whole: bool = False) -> list[bytes]:
+        """Answer requests of one method that came in one Ray call, each by itself.
+
+        What is not done soon (`_done_soon`) is answered with a ticket for `collect`, so that a slow request neither
+        holds back its neighbours' answers nor occupies one of the caller's two places; with `whole` it is waited for.
         """
-        return await self.answer_soon([asyncio.ensure_future(method.one_later(item, handle)) for item in batch])
+        await self.ready()
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[bytes]] = []
+        for data in batch:
+            answer: asyncio.Future[bytes] = loop.create_future()
+            self.services[number].handle(data, answer.set_result)
+            answers.append(answer)
+        if whole:
+            await asyncio.wait(answers)
+        elif not any(answer.done() for answer in answers):
+            await _done_soon(answers)
+        return [answer.result() if answer.done() else self._ticket(answer) for answer in answers]
 
-    async def answer_soon(self, answers: Sequence[Any]) -> list[Any]:
-        """Answer a batch of which some answers are there already, and tasks for the others; as in `answer_each`.
-
-        What is there waits for no task.
-        """
-        tasks = [answer for answer in answers if isinstance(answer, asyncio.Future)]
-        for task in tasks:
-            task.add_done_callback(self._worked)
-        if tasks and len(tasks) == len(answers):
-            await _done_soon(tasks)
-        return [
-            (answer.result() if answer.done() else self._ticket(answer))
-            if isinstance(answer, asyncio.Future)
-            else answer
-            for answer in answers
-        ]
-
-    def _worked(self, _: object) -> None:
-        self.pulse.leave()  # a loop with much to do is not one that is held
-
-    def _ticket(self, task: asyncio.Future[bytes]) -> bytes:
+    def _ticket(self, answer: asyncio.Future[bytes]) -> bytes:
         ticket = TICKET + secrets.token_bytes(12)
-        self._pending[ticket] = task
+        self._pending[ticket] = answer
+        answer.add_done_callback(lambda _: self._forget_later(ticket))
         return ticket
+
+    def _forget_later(self, ticket: bytes) -> None:
+        """Whoever was to collect it may have died."""
+        asyncio.get_running_loop().call_later(TICKET_LIFE_S, self._pending.pop, ticket, None)
 
     async def collect(self, ticket: bytes) -> bytes:
         """Return the answer a ticket was given for, when it is there."""

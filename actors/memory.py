@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from airside.actors.layer import LayerConfig, control, logger, now_us
-from airside.actors.serving import ListMethod
+from airside.actors.rpc.methods import MEMORY_ORDER, RETRIEVE, WRITE_IF_USEFUL
+from airside.actors.rpc.serving import serves
 from airside.actors.watched import WatchedLayer
 from airside.memory.embedder import Embedder
 from airside.memory.erasing import Erasure
@@ -26,6 +27,18 @@ from airside.stack.warrants import Warrants
 Given = TypeVar("Given")
 
 
+def _no_recall(_: object, why: str) -> RecallReply:
+    return RecallReply(error=why)
+
+
+def _invalid(_: object, why: str) -> LearnReply:
+    return LearnReply(code=MemoryCode.INVALID)
+
+
+def _unavailable(_: object, why: str) -> LearnReply:
+    return LearnReply(code=MemoryCode.MEMORY_UNAVAILABLE)
+
+
 class Memory(WatchedLayer):
     """Recalls, learns, and makes go."""
 
@@ -33,18 +46,6 @@ class Memory(WatchedLayer):
         super().__init__(config)
         self._embedder = embedder
         self._rules = rules
-        self._recall = ListMethod(
-            name="retrieve",
-            decode=msgspec.msgpack.Decoder(RecallRequest).decode,
-            unreadable=_no_recall,
-            failed=_no_recall,
-        )
-        self._learn = ListMethod(
-            name="write_if_useful",
-            decode=msgspec.msgpack.Decoder(Candidate).decode,
-            unreadable=lambda why: LearnReply(code=MemoryCode.INVALID),
-            failed=lambda why: LearnReply(code=MemoryCode.MEMORY_UNAVAILABLE),
-        )
 
     async def start(self) -> None:
         """Open the tables, and erase what was ordered before; the model is loaded when the first text needs it."""
@@ -65,26 +66,18 @@ class Memory(WatchedLayer):
                 # What has expired is not returned, swept or not.
                 logger.exception("memory was not swept", extra={"action": "sweep_failed"})
 
-    async def retrieve(self, batch: list[bytes]) -> list[bytes]:
-        """Answer each query of a batch that has a warrant for its tenant."""
-        await self.ready()
-
-        return await self.answer_each(self._recall, batch, self._recalled)
-
-    async def _recalled(self, asked: RecallRequest) -> RecallReply:
+    @serves(RETRIEVE, unreadable=_no_recall, failed=_no_recall)
+    async def retrieve(self, asked: RecallRequest) -> RecallReply:
+        """Answer a query that has a warrant for its tenant."""
         request = self._warrants.recall(asked)
         if request is None:
             self._unwarranted()
             return RecallReply(error="no warrant for this tenant")
         return await self._service.retrieve(request)
 
-    async def write_if_useful(self, batch: list[bytes]) -> list[bytes]:
-        """Keep each candidate of a batch that has a warrant for its tenant and is worth it."""
-        await self.ready()
-
-        return await self.answer_each(self._learn, batch, self._learned)
-
-    async def _learned(self, candidate: Candidate) -> LearnReply:
+    @serves(WRITE_IF_USEFUL, unreadable=_invalid, failed=_unavailable)
+    async def write_if_useful(self, candidate: Candidate) -> LearnReply:
+        """Keep a candidate that has a warrant for its tenant and is worth it."""
         allowed = self._warrants.learn(candidate)
         if allowed is None:
             self._unwarranted()
@@ -104,12 +97,12 @@ class Memory(WatchedLayer):
             logger.exception("a candidate was not kept", extra={"action": "not_learned"})
             return LearnReply(code=MemoryCode.MEMORY_UNAVAILABLE)
 
+    @serves(MEMORY_ORDER)
     async def order(self, sealed: bytes) -> bytes:
         """Carry out an order that Ingress or an operator sealed; one that is sent again is answered as before.
 
         What was carried out is known until the process ends.
         """
-        await self.ready()
         order = open_order(self.config.seal_key, sealed, now_us())
         if order is None:
             self._unwarranted()
@@ -166,10 +159,6 @@ class Memory(WatchedLayer):
     async def stats(self) -> dict[str, Any]:
         """Return the open tenants, their records and bytes, and cached queries."""
         return {**self._service.stats(), "unwarranted": self._refused} if self._started else {}
-
-
-def _no_recall(why: str) -> RecallReply:
-    return RecallReply(error=why)
 
 
 def _given(value: Given | None) -> Given:

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from airside.actors.connection import Connection
 from airside.actors.layer import now_us
+from airside.actors.rpc.methods import KEEP, MEMORY_ORDER, Keeping
 from airside.memory.erasing import Receipt
 from airside.memory.records import Record
 from airside.stack.agents import Recalled
@@ -35,8 +37,8 @@ class MemoryClient:
     do, `MemoryFailed` if memory could not, and `LayerUnavailable` if it cannot be reached.
     """
 
-    def __init__(self, call: Callable[..., Any], keys: Callable[[], KeyRing]) -> None:
-        self._call = call
+    def __init__(self, connection: Connection, keys: Callable[[], KeyRing]) -> None:
+        self._connection = connection
         self._keys = keys
 
     def remember(self, candidate: Candidate) -> LearnReply:
@@ -115,7 +117,7 @@ class MemoryClient:
 
     def _order(self, action: MemoryAction, tenant: str, kind: type[Kind], *, token: str = "", **fields: Any) -> Kind:
         if token:
-            answer = self._call("ingress", "keep", token, action, tenant, fields.get("target", ""))
+            answer = self._connection.ask(KEEP, Keeping(token, action, str(tenant), fields.get("target", "")))
         else:
             by = f"operator-{getpass.getuser()}"
             order = MemoryOrder(
@@ -125,7 +127,7 @@ class MemoryClient:
                 msgspec.msgpack.decode(msgspec.msgpack.encode(order), type=MemoryOrder)
             except (ValueError, TypeError, OverflowError) as error:
                 raise InvalidInput(f"{action}: {error}") from None
-            answer = self._call("memory", "order", seal_order(self._keys().seal, order))
+            answer = self._connection.ask(MEMORY_ORDER, seal_order(self._keys().seal, order))
         told = msgspec.msgpack.decode(answer, type=MemoryAnswer)
         if told.problem:
             raise (Refused if token else MemoryFailed)(f"{action}: {told.problem}")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from airside.actors.telling import Ask
+from airside.actors.telling import Journaled
 from airside.stack.errors import InvalidInput
 from airside.stack.events import decode_event
 from airside.stack.ids import parse_run, parse_tenant
@@ -18,7 +18,7 @@ MAX_LISTED = 1000
 
 
 def list_runs(
-    ask: Ask,
+    journal: Journaled,
     *,
     tenant: str = "",
     status: str = "",
@@ -36,10 +36,10 @@ def list_runs(
         raise InvalidInput(f"runs: there is no reason {reason!r:.60}; there are {', '.join(reasons)}")
     if type(limit) is not int or not 1 <= limit <= MAX_LISTED:
         raise InvalidInput(f"runs: the limit {limit!r:.40} is not a whole number from 1 to {MAX_LISTED}")
-    rows = ask("read", "listed", [tenant, status, reason, _since_us(since), branches, limit])
+    rows = journal.read("listed", tenant, status, reason, _since_us(since), branches, limit)
     found = [msgspec.convert(dict(zip(_COLUMNS, row, strict=True)), RunSummary) for row in rows]
     open_runs = [run.run_id for run in found if run.status == ACTIVE]
-    bodies = ask("bodies", open_runs) if open_runs else {}
+    bodies = journal.bodies(open_runs) if open_runs else {}
     return [
         msgspec.structs.replace(run, phase=stand_of([decode_event(body) for body in bodies[run.run_id]])[0])
         if bodies.get(run.run_id)
@@ -68,10 +68,10 @@ def _since_us(since: datetime | timedelta | None) -> int:
     return int((since if since.tzinfo else since.replace(tzinfo=UTC)).timestamp() * 1_000_000)
 
 
-def show_run(ask: Ask, run_id: str) -> RunDetail:
+def show_run(journal: Journaled, run_id: str) -> RunDetail:
     """Return one run, step by step; raise `InvalidInput` if the journal has no such run."""
     run = parse_run(run_id)
-    bodies = ask("bodies", [run])[run]
+    bodies = journal.bodies([run])[run]
     if not bodies:
         raise InvalidInput(f"the journal has no run {run}")
     return detail_of([decode_event(body) for body in bodies])

@@ -15,8 +15,10 @@ import msgspec
 
 from airside.actors.books import ORDER_PURPOSE
 from airside.actors.layer import LayerConfig, control, now_us, steady_us
-from airside.actors.serving import ListMethod
-from airside.actors.stubs import Remote, RemoteResolvers
+from airside.actors.rpc.methods import CHECK, CLOSE, DECIDE, ISSUER, REFRESH, SPEND, TRUST, UNDO, Trust
+from airside.actors.rpc.remote import Remote
+from airside.actors.rpc.serving import serves
+from airside.actors.stubs import RemoteJournal, RemoteResolvers
 from airside.actors.watched import NOBODY, WatchedLayer, inside
 from airside.stack.directory import Directory
 from airside.stack.gate import Gate, GateReply, GateRequest, Proposed
@@ -38,6 +40,26 @@ from airside.stack.undoing import UndoGate, UndoReply, UndoRequest, streams_for
 _SPANS: tuple[Per, ...] = ("month", "day", "minute")
 
 
+# Whatever goes wrong with a request is a no.
+
+
+def _deny(layer: Any, why: str) -> GateReply:
+    reply: GateReply = layer._gate.unreadable(why)
+    return reply
+
+
+def _no_spend(_: object, why: str) -> SpendReply:
+    return SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail=why)
+
+
+def _no_undo(_: object, why: str) -> UndoReply:
+    return UndoReply(error=why)
+
+
+def _problem(_: object, why: str) -> str:
+    return why
+
+
 class Policy(WatchedLayer):
     """Decides about calls."""
 
@@ -55,14 +77,13 @@ class Policy(WatchedLayer):
         self._tools = tools
         self._directory = directory
         self._decisions = {"allow": 0, "deny": 0, "require_approval": 0}
-        self._methods()
 
     async def start(self) -> None:
         """Compile the bundle and the tools' validators, void what was granted before, and count what was spent."""
         settings = self.config.settings
         self._issuer = mint_issuer()
         self._executors = [Remote(settings, "executor", str(index)) for index in range(settings.executors)]
-        self._journal = Remote(settings, "journal")
+        self._journal = RemoteJournal(settings)
         self._telling = asyncio.Lock()
         await self._tell_executors()
         self._lookups = Lookups(
@@ -100,28 +121,16 @@ class Policy(WatchedLayer):
             on_change=on_change,
         )
 
-    def _methods(self) -> None:
-        """Say how each list method reads and answers: whatever goes wrong with an item is a no."""
-        decoder = msgspec.msgpack.Decoder
-        deny, refuse = self._deny, _no_spend
-        self._decide = ListMethod(name="decide", decode=decoder(GateRequest).decode, unreadable=deny, failed=deny)
-        self._spend = ListMethod(name="spend", decode=decoder(SpendRequest).decode, unreadable=refuse, failed=refuse)
-        self._check = ListMethod(name="check", decode=decoder(Proposed).decode, unreadable=str, failed=str)
-        self._undo = ListMethod(name="undo", decode=decoder(UndoRequest).decode, unreadable=_no_undo, failed=_no_undo)
-        self._close: ListMethod[str, bool] = ListMethod(name="close", decode=decoder(str).decode)
-
-    def _deny(self, why: str) -> GateReply:
-        return self._gate.unreadable(why)
-
     async def _tell_executors(self) -> None:
         """Tell every executor whose grants it is to take, and what is switched off."""
         async with self._telling:  # so that an older reading never overtakes a newer one
-            self._thrown = (await self._journal.insist("bodies", [STREAM]))[STREAM]
-            await asyncio.gather(*(each.insist("trust", self._issuer, self._thrown) for each in self._executors))
+            self._thrown = (await self._journal.bodies([STREAM]))[STREAM]
+            told = Trust(self._issuer, self._thrown)
+            await asyncio.gather(*(each.call(TRUST, told) for each in self._executors))
 
-    async def refresh(self) -> None:
+    @serves(REFRESH)
+    async def refresh(self, _: None) -> None:
         """Read the switches again; return when the gate and every executor have them."""
-        await self.ready()
         await self._tell_executors()
         self._gate.switches = Switches(self._thrown)
 
@@ -129,20 +138,17 @@ class Policy(WatchedLayer):
         organisation, tenants = self._directory.caps()
         now = steady_us()
         spans = [window_of(per, now) for per in _SPANS]
-        rows = await self._journal.insist("rows", "spent", [*spans, now])
+        rows = await self._journal.rows("spent", *spans, now)
         return Spending(organisation, tenants, (Spent(*row) for row in rows), now)
 
-    async def issuer(self) -> tuple[str, list[str]]:
+    @serves(ISSUER)
+    def issuer(self, _: None) -> Trust:
         """Return the id of this incarnation, and the switches: what an executor that was restarted asks for."""
-        await self.ready()
-        return self._issuer, self._thrown
+        return Trust(self._issuer, self._thrown)
 
-    async def decide(self, batch: list[bytes]) -> list[bytes]:
-        """Decide about each call of a batch."""
-        await self.ready()
-        return await self.answer_soon([self._decide.begin(item, self._decided) for item in batch])
-
-    def _decided(self, request: GateRequest) -> GateReply | Awaitable[GateReply]:
+    @serves(DECIDE, unreadable=_deny, failed=_deny)
+    def decide(self, request: GateRequest) -> GateReply | Awaitable[GateReply]:
+        """Decide about a call."""
         return inside(self.pulse, request.run_id, self._decided_or_asked, request)
 
     def _decided_or_asked(self, request: GateRequest) -> GateReply | Awaitable[GateReply]:
@@ -159,39 +165,27 @@ class Policy(WatchedLayer):
             self._decisions[reply.decision.outcome] += 1
         return reply
 
-    async def spend(self, batch: list[bytes]) -> list[bytes]:
-        """Reserve what each decision of a batch can cost, or say why it may not be made."""
-        await self.ready()
-        return self._spend.all(batch, self._spent)
-
-    def _spent(self, request: SpendRequest) -> SpendReply:
+    @serves(SPEND, unreadable=_no_spend, failed=_no_spend)
+    def spend(self, request: SpendRequest) -> SpendReply:
+        """Reserve what a decision can cost, or say why it may not be made."""
         return inside(self.pulse, request.run_id, self._gate.spend, request)
 
-    async def check(self, batch: list[bytes]) -> list[bytes]:
-        """Say of each proposal why it cannot be its tool's arguments, nothing if it can; decides nothing."""
-        await self.ready()
-        return self._check.all(batch, self._checked)
-
-    def _checked(self, proposed: Proposed) -> str:
+    @serves(CHECK, unreadable=_problem, failed=_problem)
+    def check(self, proposed: Proposed) -> str:
+        """Say why a proposal cannot be its tool's arguments, nothing if it can; decides nothing."""
         return inside(self.pulse, NOBODY, self._gate.check, proposed)
 
-    async def undo(self, batch: list[bytes]) -> list[bytes]:
-        """Grant the undo of each call of a batch, or say why not: on a sealed order, by what the journal says."""
-        await self.ready()
-        return await self.answer_each(self._undo, batch, self._undone)
-
-    async def _undone(self, request: UndoRequest) -> UndoReply:
-        bodies = await self._journal.insist("bodies", streams_for(request))
+    @serves(UNDO, unreadable=_no_undo, failed=_no_undo)
+    async def undo(self, request: UndoRequest) -> UndoReply:
+        """Grant the undo of a call, or say why not: on a sealed order, by what the journal says."""
+        bodies = await self._journal.bodies(streams_for(request))
         body = unwrap(self.config.seal_key, ORDER_PURPOSE, request.order)
         order = None if body is None else msgspec.msgpack.decode(body, type=Order)
         return inside(self.pulse, request.run_id, self._undo_gate.decide, request, order, bodies, self._gate.switches)
 
-    async def close(self, batch: list[bytes]) -> list[bytes]:
-        """Forget runs that have ended; what they used stays counted on their tenants."""
-        await self.ready()
-        return self._close.all(batch, self._closed)
-
-    def _closed(self, run_id: str) -> bool:
+    @serves(CLOSE)
+    def close(self, run_id: str) -> bool:
+        """Forget a run that has ended; what it used stays counted on its tenant."""
         self._gate.spending.close(RunId(run_id))
         return True
 
@@ -199,14 +193,6 @@ class Policy(WatchedLayer):
         """Return the decisions made since this incarnation began, and what was used since the journal began."""
         used = self._gate.spending.stats() if self._started else {}
         return {**self._decisions, "used": used, "resources": dict(self._lookups.counts) if self._started else {}}
-
-
-def _no_spend(why: str) -> SpendReply:
-    return SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail=why)
-
-
-def _no_undo(why: str) -> UndoReply:
-    return UndoReply(error=why)
 
 
 control(Policy.stats)

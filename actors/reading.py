@@ -9,6 +9,7 @@ import msgspec
 from airside.actors.connection import Connection
 from airside.actors.job_inputs import Fields, Reading
 from airside.actors.jobs import OWN_FIELDS, BadLine, Job
+from airside.actors.rpc.methods import INPUT_FIELDS, READ_INPUTS
 from airside.actors.steps import Steps
 from airside.stack.canonical import as_text, canonical
 from airside.stack.errors import InvalidInput, LayerUnavailable
@@ -27,7 +28,7 @@ def read_jobs_inputs(connection: Connection, jobs: Sequence[Job | BadLine]) -> S
     Jobs that a model with the same fields has read already, as those of a jobs file, stay as they are.
     """
     found = list(jobs)
-    fields: Fields = yield from connection.call("intake", "fields")
+    fields = yield from connection.call(INPUT_FIELDS, None)
     further: dict[int, bytes] = {}
     for place, job in enumerate(jobs):
         if isinstance(job, Job):
@@ -47,7 +48,7 @@ def read_jobs_inputs(connection: Connection, jobs: Sequence[Job | BadLine]) -> S
 def read_given(connection: Connection, given: Sequence[bytes]) -> Steps[list[Reading]]:
     """Have the stack's Intake read the further fields of some jobs."""
     try:
-        readings: list[Reading] = yield from connection.call("intake", "read", list(given), within_s=LONGEST_READING_S)
+        readings = yield from connection.call(READ_INPUTS, list(given), within_s=LONGEST_READING_S)
     except TimeoutError as error:
         raise LayerUnavailable(f"job_inputs: {error}") from None
     return readings

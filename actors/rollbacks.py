@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from airside.actors.layer import now_us
+from airside.actors.rpc.methods import UNDO
+from airside.actors.rpc.remote import Remote
 from airside.actors.settings import Settings
-from airside.actors.stubs import Remote, RemoteJournal, RemoteTools
+from airside.actors.stubs import RemoteJournal, RemoteTools
 from airside.stack import events as ev
 from airside.stack.claims import attempt_key
 from airside.stack.doubts import EffectSettled, decode_settled, settled_stream
@@ -43,7 +45,7 @@ from airside.stack.rollback import (
 )
 from airside.stack.toolspec import ToolSpec
 from airside.stack.tracing import traceparent
-from airside.stack.undoing import UndoReply, UndoRequest
+from airside.stack.undoing import UndoRequest
 from airside.stack.values import ToolResult
 
 Settled = dict[str, EffectSettled]
@@ -63,7 +65,7 @@ class Rollbacks:
     ) -> None:
         self._journal = journal
         self._tools = RemoteTools(settings)
-        self._grant = policy.coalesced("undo", UndoReply)
+        self._policy = policy
         self._is_live = is_live
         self._undoable = {spec.name for spec in specs if spec.undoable}
         self._locks: dict[RunId, asyncio.Lock] = {}
@@ -95,7 +97,7 @@ class Rollbacks:
         return RollbackReport(run_id=run_id, calls=tuple(lines))
 
     async def _open(self, run_id: RunId) -> _Rollback:
-        branches = [row[0] for row in await self._journal.remote.insist("rows", "branches", [run_id])]
+        branches = [row[0] for row in await self._journal.rows("branches", run_id)]
         bodies = await self._bodies([run_id, *branches, rollback_stream(run_id)])
         book = RollbackBook(bodies.pop(rollback_stream(run_id)))
         runs = {run: [ev.decode_event(body) for body in entries] for run, entries in bodies.items()}
@@ -112,7 +114,7 @@ class Rollbacks:
         return {each.key: each for each in said}
 
     async def _bodies(self, streams: list[str]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = await self._journal.remote.insist("bodies", streams)
+        found = await self._journal.bodies(streams)
         return found
 
     async def _stand(self, rollback: _Rollback, call: Call, sealed: bytes) -> UndoLine:
@@ -155,21 +157,20 @@ class Rollbacks:
     async def _send(self, call: Call, sealed: bytes) -> ToolResult:
         try:
             executor = await self._tools.executor_for(call.run_id)
-            reply: UndoReply = await self._grant(
-                UndoRequest(order=sealed, run_id=call.run_id, step=call.step, executor=executor)
-            )
+            request = UndoRequest(order=sealed, run_id=call.run_id, step=call.step, executor=executor)
+            reply = await self._policy.call(UNDO, request)
         except LayerUnavailable as error:
             return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_UNAVAILABLE)
         if reply.error:
             return ToolResult(ok=False, error=reply.error, reason_code=ReasonCode.POLICY_DENIED)
-        request = ExecuteRequest(
+        undo = ExecuteRequest(
             grant=reply.grant,
             arguments=reply.arguments,
             output=reply.output,
             traceparent=traceparent(call.run_id),
         )
         try:
-            return (await self._tools.execute(call.run_id, request)).result
+            return (await self._tools.execute(call.run_id, undo)).result
         except LayerUnavailable as error:
             return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_IN_DOUBT)
 

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import msgspec
 import ray
 
 from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, steady_us
 from airside.actors.pulse import PulseWriter, Where
-from airside.actors.serving import ListMethod, as_it_is
+from airside.actors.rpc.methods import ACTIVATE, BRING, REPORT
+from airside.actors.rpc.remote import Remote
+from airside.actors.rpc.serving import serves
 from airside.actors.strays import mark_children
 from airside.actors.stubs import (
-    Remote,
     RemoteApprovals,
     RemoteJournal,
     RemoteMemory,
@@ -72,12 +72,6 @@ class TenantRuntime(Layer):
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[Any]] = set()
         self._pulse: PulseWriter | None = None
-        self._activate: ListMethod[Activation, bool] = ListMethod(
-            name="activate", decode=msgspec.msgpack.Decoder(Activation).decode, encode=as_it_is
-        )
-        self._deliver: ListMethod[Delivery, bool] = ListMethod(
-            name="deliver", decode=msgspec.msgpack.Decoder(Delivery).decode, encode=as_it_is
-        )
 
     async def start(self) -> None:
         """Connect the stubs and begin to beat."""
@@ -87,7 +81,7 @@ class TenantRuntime(Layer):
         self._pulse = self._pulse or PulseWriter(lease_s=settings.lease_s)  # a start that failed is tried again
         mark_children(self._pulse.where)
         self._journal = RemoteJournal(settings)
-        self._report = Remote(settings, "driver").coalesced("report", bool)
+        self._driver = Remote(settings, "driver")
         self._layers = Layers(
             journal=self._journal,
             policy=RemotePolicy(settings),
@@ -119,12 +113,9 @@ class TenantRuntime(Layer):
         assert self._pulse is not None
         return str(ray.get_runtime_context().get_node_id()), self._pulse.where
 
-    async def activate(self, batch: list[bytes]) -> list[bool]:
-        """Take runs up; one that is here already under this epoch or a newer one stays as it is."""
-        await self.ready()
-        return self._activate.all(batch, self._activated)
-
-    def _activated(self, activation: Activation) -> bool:
+    @serves(ACTIVATE)
+    def activate(self, activation: Activation) -> bool:
+        """Take a run up; one that is here already under this epoch or a newer one stays as it is."""
         try:
             self._take_up([ev.decode_event(body) for body in activation.events])
         except Exception:
@@ -151,12 +142,9 @@ class TenantRuntime(Layer):
     def _start(self, cycle: Cycle, instructions: Instructions) -> None:
         self._tasks[cycle.run_id] = asyncio.create_task(self._guard(cycle, instructions), name=cycle.run_id)
 
-    async def deliver(self, batch: list[bytes]) -> list[bool]:
-        """Bring events in from outside; False for a run that is not here."""
-        await self.ready()
-        return self._deliver.all(batch, self._delivered)
-
-    def _delivered(self, delivery: Delivery) -> bool:
+    @serves(BRING)
+    def bring(self, delivery: Delivery) -> bool:
+        """Bring an event in from outside; False for a run that is not here."""
         cycle = self._cycles.get(delivery.run_id)
         if cycle is not None:
             self._bring(cycle, ev.decode_event(delivery.event))
@@ -219,7 +207,7 @@ class TenantRuntime(Layer):
 
     async def _tell(self, report: Report) -> None:
         try:
-            await self._report(report)
+            await self._driver.call(REPORT, report)
         except (LayerUnavailable, ItemFailed):
             # A restarted driver reads what it missed from the journal.
             logger.warning("the driver did not take a report", extra={"action": "report_lost"})
@@ -245,7 +233,7 @@ class TenantRuntime(Layer):
     async def _spawn(self, parent: Cycle, spawn: do.SpawnChildren) -> None:
         """Start the branches that have not run yet; those that ended already are answered from the journal."""
         ids = [child_run(parent.run_id, spawn.step, branch) for branch in range(len(spawn.branches))]
-        known = await self._journal.remote.insist("bodies", ids)
+        known = await self._journal.bodies(ids)
         for branch, run_id in enumerate(ids):
             if run_id in self._cycles:
                 continue
@@ -331,9 +319,9 @@ class TenantRuntime(Layer):
 
     async def _end_orphans(self, parent: RunId) -> None:
         """End the children that a crash left unfinished and that nobody will take up, now that their parent is over."""
-        for (run,) in await self._journal.remote.insist("rows", "unfinished_below", [parent]):
+        for (run,) in await self._journal.rows("unfinished_below", parent):
             if RunId(run) not in self._cycles:
-                bodies = (await self._journal.remote.insist("bodies", [run]))[run]
+                bodies = (await self._journal.bodies([run]))[run]
                 append = ending(bodies, _withdrawn(parent), secrets.token_hex(4))
                 if append is not None:
                     await self._journal.append(append)

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     layer_patience_s: Annotated[float, Field(gt=0)] = 60.0
     """How long a caller waits for a layer that is being restarted (a journal re-opens in 2-3 s)."""
 
+    transport: Literal["sockets", "ray"] = "sockets"
+    """How layers of one node ask each other: over unix sockets, or like those of different nodes over Ray's calls."""
+
     max_batch: Annotated[int, Field(ge=1)] = 512
     """Items a Ray call carries at most; 1 gives one call per item, which `benchmarks` compares with."""
 

@@ -8,7 +8,9 @@ from collections.abc import Collection
 import msgspec
 
 from airside.actors.layer import logger, now_us, steady_us
-from airside.actors.stubs import Remote, RemoteJournal
+from airside.actors.rpc.methods import REFRESH
+from airside.actors.rpc.remote import Remote
+from airside.actors.stubs import RemoteJournal
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import SYSTEM_TENANT, PrincipalId, parse_run
 from airside.stack.journaling import Append, Entry
@@ -50,7 +52,7 @@ class Switchboard:
 
     async def load(self) -> None:
         """Read what was thrown before."""
-        bodies = (await self._journal.remote.insist("bodies", [STREAM]))[STREAM]
+        bodies = (await self._journal.bodies([STREAM]))[STREAM]
         self._count, self.switches = len(bodies), Switches(bodies)
 
     async def throw(self, order: Order) -> None:
@@ -89,7 +91,7 @@ class Switchboard:
         async with self._writing:  # of two orders at once, both are thrown
             await self._write(thrown)
         durable.set()
-        await self._policy.insist("refresh")
+        await self._policy.call(REFRESH, None)
 
     async def _write(self, thrown: SwitchThrown) -> None:
         body = msgspec.json.encode(thrown)

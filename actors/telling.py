@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from airside.stack.beside import Beside, told_beside
 from airside.stack.errors import InvalidInput
@@ -11,16 +11,23 @@ from airside.stack.events import decode_event
 from airside.stack.ids import parse_run, root_of
 from airside.stack.story import tell
 
-Ask = Callable[..., Any]
-"""`(method, *arguments) -> answer`, of the journal's `read` and `bodies`."""
+
+class Journaled(Protocol):
+    """What can be read of a journal."""
+
+    def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
+        """Return the events of streams as JSON, oldest first."""
+
+    def read(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a named query."""
 
 
-def story_of(ask: Ask, run_id: str) -> str:
+def story_of(journal: Journaled, run_id: str) -> str:
     """Tell a run, with what other streams have of it; raise `InvalidInput` if the journal has no such run."""
     run = parse_run(run_id)
-    bodies = ask("bodies", [run])[run]
+    bodies = journal.bodies([run])[run]
     if not bodies:
         raise InvalidInput(f"the journal has no run {run}")
     events = [decode_event(body) for body in bodies]
-    beside = (Beside(at_us=at, stream=s, type=t, body=b) for at, s, t, b in ask("read", "beside", [run, root_of(run)]))
-    return tell(events, told_beside(events, beside))
+    rows = journal.read("beside", run, root_of(run))
+    return tell(events, told_beside(events, (Beside(at_us=at, stream=s, type=t, body=b) for at, s, t, b in rows)))

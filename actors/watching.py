@@ -83,7 +83,7 @@ class Watching(WatchedLayer):
         return run_id not in self._runs
 
     async def _bodies(self, run_ids: list[RunId]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = await self._journal.remote.insist("bodies", run_ids)
+        found = await self._journal.bodies(run_ids)
         return found
 
     async def _unbegun(self, rows: Sequence[Sequence[Any]]) -> dict[str, list[bytes]]:
@@ -232,7 +232,7 @@ class Watching(WatchedLayer):
         below: list[RunId] = []
         bodies = {str(run_id): [body.decode() for body in placed.events]}
         if placed.epoch or not placed.events:  # one that never began has neither branches nor calls
-            below = [RunId(row[0]) for row in await self._journal.remote.insist("rows", "unfinished_below", [run_id])]
+            below = [RunId(row[0]) for row in await self._journal.rows("unfinished_below", run_id)]
             bodies = await self._bodies([run_id, *below])
             await self._stop_tools([run_id, *below])
         for run in (*below, run_id):  # the run last: were it ended already, nobody would come back for a branch

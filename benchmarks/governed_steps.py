@@ -7,7 +7,7 @@ grant, a durable append before every write, execution, a result.  The variants t
 Ray, so that the machine's other work falls on all of them:
 
  pooled, dedicated   the stack as it is
- naive_*             the same stack with `max_batch=1`: every item is a Ray call of its own
+ naive_*             the same stack over Ray's calls with `max_batch=1`: every item is one of its own
  plain               the same cycle, gate, dispatcher and journal file in one process, no Ray (an upper bound)
 
 Ratios are medians over rounds of coalesced / naive on the same workload, as rates.  A sample's memory is the
@@ -93,7 +93,7 @@ def compare(rounds: int) -> dict[str, Any]:
     with ExitStack() as at_end:
         pair = {
             "pooled": started(at_end, "pooled", LARGE[0], mode="pooled"),
-            "naive_pooled": started(at_end, "naive-pooled", LARGE[0], mode="pooled", max_batch=1),
+            "naive_pooled": started(at_end, "naive-pooled", LARGE[0], mode="pooled", max_batch=1, transport="ray"),
         }
         measure(samples, pair, "200x5", LARGE, rounds)
         measure(samples, pair, "20x10", SMALL, rounds)
@@ -101,7 +101,7 @@ def compare(rounds: int) -> dict[str, Any]:
     with ExitStack() as at_end:
         pair = {
             "dedicated": started(at_end, "dedicated", SMALL[0]),
-            "naive_dedicated": started(at_end, "naive-dedicated", SMALL[0], max_batch=1),
+            "naive_dedicated": started(at_end, "naive-dedicated", SMALL[0], max_batch=1, transport="ray"),
         }
         measure(samples, pair, "20x10", SMALL, rounds)
     with ExitStack() as at_end:

@@ -55,6 +55,7 @@ import airside  # noqa: E402
 import benchmarks.namespaces as namespaces  # noqa: E402
 from airside import Action, App, Finish, View, tool  # noqa: E402
 from airside.actors.client import RunHandle, Stack  # noqa: E402
+from airside.actors.rpc.methods import LIVE  # noqa: E402
 from airside.stack.directory import Directory, Principal, Tenant  # noqa: E402
 from airside.stack.topology import SingleAgent  # noqa: E402
 from airside.tools.tool import ToolContext  # noqa: E402
@@ -158,7 +159,7 @@ class Load:
         status = self.stack.status()
         places = {name.removeprefix("runtime/"): layer.get("node", "") for name, layer in status.items()}
         runs: dict[str, list[str]] = {}
-        for run_id, _, seat, _ in self.stack._call("driver", "live"):
+        for run_id, _, seat, _ in self.stack._connection.ask(LIVE, None):
             node = places.get(seat, "")
             if node and node != head:
                 runs.setdefault(node, []).append(run_id)

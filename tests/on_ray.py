@@ -17,6 +17,8 @@ import airside
 from airside.actors.client import RunHandle, Stack
 from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.results import PendingApproval
+from airside.actors.rpc.methods import LIVE, Method, Reply, Request
+from tests import on_wire
 from tests.apps.ledger import Ledger
 from tests.apps.notes import create_app
 
@@ -100,14 +102,25 @@ def waiting(stack: Stack, run_id: str, *, bound_s: float = BOUND_S) -> PendingAp
     return until(look, f"an approval of {run_id}", bound_s)[0]
 
 
-def parked(stack: Stack, run_id: str) -> None:
-    """Wait until the driver knows that a run waits for a person."""
+def told(stack: Stack, layer: str, method: Method[Request, Reply], *requests: Request) -> Reply:
+    """Send requests straight to a layer's actor, as any code on the cluster can; return the reply to the last."""
+    return all_told(stack, layer, method, *requests)[-1]
+
+
+def all_told(stack: Stack, layer: str, method: Method[Request, Reply], *requests: Request) -> list[Reply]:
+    """As `told`, in one batch; return every reply."""
     import ray
 
-    driver = ray.get_actor(actor_name(stack.settings.stack, "driver"), NAMESPACE)
+    actor = ray.get_actor(actor_name(stack.settings.stack, layer), NAMESPACE)
+    batch = [method.request.encode(request) for request in requests]
+    return [on_wire.replied(method, answer) for answer in ray.get(actor.serve.remote(method.number, batch, True))]
+
+
+def parked(stack: Stack, run_id: str) -> None:
+    """Wait until the driver knows that a run waits for a person."""
 
     def look() -> bool:
-        return any(run == run_id and waits for run, _, _, waits in ray.get(driver.live.remote()))
+        return any(run == run_id and waits for run, _, _, waits in told(stack, "driver", LIVE, None))
 
     until(look, f"{run_id} to be parked")
 

@@ -1,16 +1,44 @@
-"""How a layer answers a batch: a ticket for what is slow, and none for what is merely many."""
+"""How a layer answers a batch that came over Ray: a ticket for what is slow, and none for what is merely many."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
-from airside.actors.layer import GRACE_S
-from airside.actors.serving import TICKET, ListMethod
-from tests.test_policy_layer import layer
+import pytest
 
-ECHO: ListMethod[bytes, bytes] = ListMethod(name="echo", decode=bytes, encode=bytes)
+from airside.actors import layer as layers
+from airside.actors.layer import GRACE_S, Layer, LayerConfig
+from airside.actors.rpc.methods import RESOLVE
+from airside.actors.rpc.serving import TICKET, serves
+from airside.actors.settings import Settings
+from airside.stack.errors import LayerUnavailable
+from tests import on_wire
+
 MANY = 60
+
+Handler = Callable[[bytes], Awaitable[bytes]]
+
+
+class Asked(Layer):
+    """A layer that answers as the test says."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__(LayerConfig(Settings(), Path("unused")))
+        self._handler = handler
+        self._started = True
+
+    @serves(RESOLVE)
+    def resolve(self, question: bytes) -> Awaitable[bytes]:
+        """Answer."""
+        return self._handler(question)
+
+
+async def sent(layer: Layer, *batch: bytes) -> list[bytes]:
+    """Send a batch and return its answers, tickets among them."""
+    return await on_wire.answers(layer, RESOLVE, [RESOLVE.request.encode(item) for item in batch], whole=False)
 
 
 async def test_a_batch_that_takes_longer_to_begin_than_the_grace_gets_no_tickets() -> None:
@@ -25,7 +53,7 @@ async def test_a_batch_that_takes_longer_to_begin_than_the_grace_gets_no_tickets
         return bytes(await answer)
 
     batch = [b"%d" % at for at in range(MANY)]
-    assert await layer().answer_each(ECHO, batch, handle) == batch
+    assert [on_wire.replied(RESOLVE, answer) for answer in await sent(Asked(handle), *batch)] == batch
 
 
 async def test_what_is_slow_is_answered_by_a_ticket_and_its_neighbours_are_answered() -> None:
@@ -34,8 +62,38 @@ async def test_what_is_slow_is_answered_by_a_ticket_and_its_neighbours_are_answe
     async def handle(item: bytes) -> bytes:
         return bytes(await slow) if item == b"slow" else item
 
-    it = layer()
-    first, ticket, last = await it.answer_each(ECHO, [b"1", b"slow", b"2"], handle)
-    assert (first, last) == (b"1", b"2") and ticket.startswith(TICKET)
+    it = Asked(handle)
+    first, ticket, last = await sent(it, b"1", b"slow", b"2")
+    assert [on_wire.replied(RESOLVE, answer) for answer in (first, last)] == [b"1", b"2"]
+    assert ticket.startswith(TICKET)
     slow.set_result(b"late")
-    assert await it.collect(ticket) == b"late"
+    assert on_wire.replied(RESOLVE, await it.collect(ticket)) == b"late"
+
+
+async def test_a_ticket_is_collected_once_also_for_what_fails_in_the_end() -> None:
+    slow = asyncio.get_running_loop().create_future()
+
+    async def handle(item: bytes) -> bytes:
+        return bytes(await slow)
+
+    it = Asked(handle)
+    (ticket,) = await sent(it, b"slow")
+    slow.set_exception(LayerUnavailable("journal: away"))
+    with pytest.raises(LayerUnavailable, match="away"):
+        on_wire.replied(RESOLVE, await it.collect(ticket))
+    assert it._pending == {}
+
+
+async def test_a_ticket_that_nobody_collects_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "TICKET_LIFE_S", 0.0)
+    slow = asyncio.get_running_loop().create_future()
+
+    async def handle(item: bytes) -> bytes:
+        return bytes(await slow)
+
+    it = Asked(handle)
+    await sent(it, b"slow")
+    slow.set_result(b"late")
+    async with asyncio.timeout(60):
+        while it._pending:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,20 @@ import pytest
 from airside.actors import approvals as layer
 from airside.actors.approvals import Approvals
 from airside.actors.layer import LayerConfig, now_us
-from airside.actors.serving import not_refused
+from airside.actors.rpc.methods import CHECK, DELIVER, REQUEST_APPROVAL, VOTE, Method
 from airside.actors.settings import Settings
 from airside.stack.approvals import ApprovalRequested
 from airside.stack.canonical import canonical
 from airside.stack.errors import LayerUnavailable
-from airside.stack.gate import Gate, Proposed
+from airside.stack.gate import Gate
 from airside.stack.identity import seal_identity, vote_subject
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
 from airside.stack.journaling import Append, AppendReply
 from airside.stack.local import LocalJournal
-from airside.stack.messages import Vote, VoteReply
+from airside.stack.messages import Delivery, Vote, VoteReply
 from airside.stack.policy import load_bundle
 from airside.stack.values import ApprovalRule, Identity
+from tests import on_wire
 from tests.helpers import KEY, RUN, spec
 
 GATE = Gate(
@@ -41,7 +42,6 @@ class Journal:
     """A journal that takes an append in and loses the answer, as often as `losing` says."""
 
     def __init__(self, settings: Settings) -> None:
-        self.remote = self
         self.kept = LocalJournal()
         self.losing = 0
 
@@ -53,34 +53,33 @@ class Journal:
             raise LayerUnavailable("journal: RayActorError")
         return reply
 
-    async def insist(self, method: str, argument: Any) -> Any:
-        """Answer what the layer reads."""
-        return [] if method == "rows" else {stream: self.kept.bodies(stream) for stream in argument}
+    async def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Answer that there was nothing before."""
+        return []
+
+    async def bodies(self, streams: list[str]) -> dict[str, list[bytes]]:
+        """Return streams."""
+        return {stream: self.kept.bodies(stream) for stream in streams}
 
 
 class Others:
     """The other layers: a driver that takes everything, a policy that answers with `GATE` or not at all."""
 
-    delivered: list[bytes]
+    delivered: list[Delivery]
     policy_answers: bool
 
     def __init__(self, settings: Settings, name: str) -> None:
         pass
 
-    async def insist(self, method: str, batch: list[bytes]) -> list[bool]:
-        """Take deliveries."""
-        Others.delivered += batch
-        return [True] * len(batch)
-
-    def coalesced(self, method: str, reply: type[Any]) -> Callable[[Proposed], Any]:
-        """Return Policy's `check`."""
-
-        async def check(proposed: Proposed) -> str:
-            if not Others.policy_answers:
-                raise LayerUnavailable("policy: there is no such actor")
-            return GATE.check(proposed)
-
-        return check
+    async def call(self, method: Method[Any, Any], request: Any) -> Any:
+        """Take a delivery, or check a proposal."""
+        if method is DELIVER:
+            Others.delivered.append(request)
+            return True
+        assert method is CHECK
+        if not Others.policy_answers:
+            raise LayerUnavailable("policy: there is no such actor")
+        return GATE.check(request)
 
 
 @pytest.fixture
@@ -115,8 +114,7 @@ async def ask(desk: Approvals, number: int = 1, *, life_us: int = 60_000_000, qu
         terms=ApprovalRule(roles=("boss",), quorum=quorum),
         expires_us=now_us() + life_us,
     )
-    (answer,) = await desk.request([msgspec.json.encode(wanted)])
-    not_refused(answer)
+    await on_wire.ask(desk, REQUEST_APPROVAL, wanted)
     return approval_id
 
 
@@ -130,8 +128,7 @@ async def vote(desk: Approvals, approval_id: ApprovalId, who: str, verdict: Any,
         verdict=verdict,
         arguments=arguments,
     )
-    answers = await desk.vote([msgspec.msgpack.encode(given)])
-    return msgspec.msgpack.decode(answers[0], type=VoteReply)
+    return await on_wire.ask(desk, VOTE, given)
 
 
 def journal_of(desk: Approvals) -> Journal:
@@ -200,8 +197,8 @@ async def test_what_was_decided_before_a_restart_is_delivered_and_then_under_way
     kept = journal_of(desk).kept
 
     class Before(Journal):
-        async def insist(self, method: str, argument: Any) -> Any:
-            assert (method, argument) == ("rows", "approvals")
+        async def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
+            assert name == "approvals"
             return [(body,) for body in kept.bodies(approval_id)]
 
     monkeypatch.setattr(layer, "RemoteJournal", Before)
@@ -228,16 +225,6 @@ async def test_what_was_decided_while_a_run_ended_is_not_withdrawn_too(
     monkeypatch.setattr(journal, "append", append)
     assert (await vote(desk, approval_id, "bob", "approve")).outcome == "approved"
     assert await withdrawing[0] == 0 and len(journal.kept.bodies(approval_id)) == 2
-
-
-async def test_a_request_that_fails_leaves_nothing_to_collect(desk: Approvals) -> None:
-    """An item that is slow is answered with a ticket, also if it fails in the end."""
-    failing: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    ticket = desk._ticket(failing)
-    failing.set_exception(LayerUnavailable("journal: away"))
-    with pytest.raises(LayerUnavailable):
-        await desk.collect(ticket)
-    assert desk._pending == {}
 
 
 async def test_what_waits_is_listed_oldest_first(desk: Approvals) -> None:

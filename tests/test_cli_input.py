@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pickle
 import stat
 import sys
 import threading
@@ -23,10 +22,12 @@ import airside
 from airside import cli
 from airside.actors import audit, jobs
 from airside.actors.client import Stack
+from airside.actors.connection import encoded
 from airside.actors.journal_store import JournalStore
 from airside.actors.known import write_people
 from airside.actors.orders import sealed_order
 from airside.actors.results import COLUMNS, BatchInterrupted, RunResult
+from airside.actors.rpc.methods import GIVE_VOTE, KEEP, MEMORY_ORDER, ORDER, PENDING, ROLL_BACK, SWITCHES, Method
 from airside.actors.settings import Settings
 from airside.actors.steps import Pause, Steps, drive
 from airside.memory import embedder
@@ -50,29 +51,26 @@ class Layers:
         self.settings = Settings(state_dir=folder)
         self.calls: list[tuple[str, str]] = []
 
-    def call(self, layer: str, method: str, *args: Any, within_s: float | None = None) -> Steps[Any]:
+    def call(self, method: Method[Any, Any], request: Any, *, within_s: float | None = None) -> Steps[Any]:
         """Answer."""
         yield Pause(0.0)
-        pickle.dumps(args)
-        self.calls.append((layer, method))
-        match layer, method:
-            case "driver", "order":
-                return 0, "no live run of that"
-            case "driver", "rollback":
-                return b"", "no such run"
-            case "driver", "switches":
-                return []
-            case "approvals", "pending":
-                return []
-            case "ingress", "vote":
-                return VoteReply(ok=False, code="unknown", message="no approval of that id waits")
-            case _ if layer == "memory" or method == "keep":
-                return msgspec.msgpack.encode(MemoryAnswer(problem="nothing is known"))
-        raise LayerUnavailable(f"{layer}.{method} is away")
+        encoded(method, [request])
+        self.calls.append((method.layer, method.name))
+        if method is ORDER:
+            return 0, "no live run of that"
+        if method is ROLL_BACK:
+            return b"", "no such run"
+        if method in (SWITCHES, PENDING):
+            return []
+        if method is GIVE_VOTE:
+            return VoteReply(ok=False, code="unknown", message="no approval of that id waits")
+        if method in (MEMORY_ORDER, KEEP):
+            return msgspec.msgpack.encode(MemoryAnswer(problem="nothing is known"))
+        raise LayerUnavailable(f"{method} is away")
 
-    def ask(self, layer: str, method: str, *args: Any) -> Any:
+    def ask(self, method: Method[Any, Any], request: Any) -> Any:
         """As `call`, from this thread."""
-        return drive(self.call(layer, method, *args))
+        return drive(self.call(method, request))
 
     def has(self, layer: str) -> bool:
         """Whether there is such a layer."""

@@ -9,13 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
 from airside.actors.executor import ToolExecutor
 from airside.actors.journal_store import JournalStore
 from airside.actors.layer import LayerConfig
-from airside.actors.serving import TICKET, not_refused
+from airside.actors.rpc.methods import RESOLVE
 from airside.actors.settings import Settings
 from airside.memory.local import HashingEmbedder, LocalMemory
 from airside.memory.service import MemoryService
@@ -27,6 +26,7 @@ from airside.stack.ports import Candidate, Journal, Memory, RecallRequest, Resol
 from airside.stack.resources import ResolveReply, ResolveRequest, Resource, ResourceId
 from airside.stack.values import Clearance
 from airside.tools.resolving import ResolverContext, ResolverPool, ResolverThreads, as_resolver
+from tests import on_wire
 from tests.helpers import KEY, RUN
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
@@ -250,10 +250,7 @@ class ExecutorResolvers:
 
     async def resolve(self, run_id: RunId, request: bytes) -> bytes:
         """Send a batch of one."""
-        (answer,) = await self._layer.resolve([request])
-        if answer.startswith(TICKET):
-            answer = await self._layer.collect(answer)
-        return msgspec.msgpack.decode(not_refused(answer), type=bytes)
+        return await on_wire.ask(self._layer, RESOLVE, request)
 
 
 @pytest.fixture(params=["local", "executor"])

@@ -155,7 +155,6 @@ class Journal:
     """Streams, which a desk reads and writes as the journal's."""
 
     def __init__(self, *events: ev.Event) -> None:
-        self.remote = self
         self.kept = LocalJournal()
         self.streams: dict[str, list[bytes]] = {RUN: [ev.encode_event(event) for event in events]}
 
@@ -163,9 +162,8 @@ class Journal:
         """Keep entries."""
         return await self.kept.append(append)
 
-    async def insist(self, method: str, streams: list[str]) -> dict[str, list[bytes]]:
+    async def bodies(self, streams: list[str]) -> dict[str, list[bytes]]:
         """Return streams."""
-        assert method == "bodies"
         return {stream: self.streams.get(stream) or self.kept.bodies(stream) for stream in streams}
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from airside.actors.batching import Coalescer
 from airside.actors.books import Placed
 from airside.actors.driver import Driver
 from airside.actors.fleet import Fleet, Post, Seat
 from airside.actors.layer import LayerConfig
 from airside.actors.pulse import Where
+from airside.actors.rpc.coalescer import Coalescer
+from airside.actors.rpc.methods import WITHDRAW, Method
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.actors.warden import Stall
@@ -46,7 +47,7 @@ class Runtime:
         self._arrives = arrives
         self.delivered = 0
 
-    async def deliver(self, delivery: bytes) -> bool:
+    async def deliver(self, delivery: Delivery) -> bool:
         """Say whether the run is here."""
         self.delivered += 1
         if self.delivered == self._arrives:
@@ -55,7 +56,7 @@ class Runtime:
 
 
 class Lone:
-    """A fleet of one seat, and a remote layer that answers nothing but `rows`."""
+    """A fleet of one seat, a journal that answers nothing but `rows`, and a layer that is told."""
 
     def __init__(self) -> None:
         self.runtime: Runtime | None = None
@@ -69,10 +70,13 @@ class Lone:
         """Return what the one runtime holds."""
         return {RUN: ("acme/1", "awaiting_approval")}
 
-    async def insist(self, method: str, *args: Any) -> Any:
+    async def rows(self, name: str) -> list[tuple[Any, ...]]:
         """Answer a query for unfinished runs."""
-        self.asked.append((method, *args))
         return [(RUN, "acme", "", 1, 5)]
+
+    async def call(self, method: Method[Any, Any], request: Any) -> None:
+        """Be told."""
+        self.asked.append((method, request))
 
 
 class LoneDriver(Driver):
@@ -83,7 +87,7 @@ class LoneDriver(Driver):
         super().__init__(
             CONFIG, Directory(tenants={"acme": Tenant(principals={"ana": Principal()})}), ["default"], "1", self.lone
         )  # type: ignore[arg-type]
-        self._journal = type("Journal", (), {"remote": self.lone})  # type: ignore[assignment]
+        self._journal = self.lone  # type: ignore[assignment]
         self._approvals = self.lone  # type: ignore[assignment]
         self._queue = AdmissionQueue(lambda tenant: TenantShare(), 10)
         self.ended_here: list[RunId] = []
@@ -125,7 +129,7 @@ async def test_what_a_run_asked_people_for_before_the_driver_restarted_is_withdr
     await driver._recover()
     driver._finish(RUN, TenantId("acme"), ev.encode_event(ENDED))
     await asyncio.gather(*driver._tasks)
-    assert ("withdraw", RUN) in driver.lone.asked
+    assert (WITHDRAW, RUN) in driver.lone.asked
 
 
 class Nodes:

@@ -37,11 +37,13 @@ from airside.actors.job_inputs import JobInputs, Reading, fields_of, read_inputs
 from airside.actors.jobs import OWN_FIELDS, BadLine, Job, parse_job, parse_lines
 from airside.actors.layer import LayerConfig
 from airside.actors.reading import read_jobs_inputs
+from airside.actors.rpc.methods import Method
 from airside.actors.settings import Settings
 from airside.actors.steps import Steps, drive
 from airside.actors.watched import WatchedLayer
 from airside.stack.errors import InvalidConfig, WrongCall
 from airside.stack.ids import RunId
+from tests import on_wire
 
 OWN = {"request": "r", "tenant": "t", "principal": "p"}
 
@@ -121,7 +123,7 @@ class Unspeakable(Exception):
 def both(model: type[BaseModel], *lines: dict[str, Any]) -> list[Job | BadLine]:
     """Return what becomes of lines, which must be the same with the model and by an intake that was sent it."""
     intake = Intake(LayerConfig(Settings(), Path("unused")), cloudpickle.loads(cloudpickle.dumps(model)))
-    reader = JobInputs(asyncio.run(intake.fields()), lambda items: asyncio.run(intake.read(items)))
+    reader = JobInputs(intake.fields(None), intake.read)
     written = [json.dumps(OWN | line).encode() for line in lines]
     here, there = list(parse_lines(written, model)), list(parse_lines(written, reader))
     assert [each.model_dump_json() for each in here] == [each.model_dump_json() for each in there]
@@ -292,7 +294,8 @@ def test_many_lines_are_read_a_few_at_a_time() -> None:
 
     def read(items: Any) -> Any:
         sizes.append(len(items))
-        return asyncio.run(Intake(LayerConfig(Settings(), Path("unused")), Open).read(items))
+        found: list[Reading] = Intake(LayerConfig(Settings(), Path("unused")), Open).read(items)
+        return found
 
     lines = [json.dumps({**OWN, "n": i}).encode() for i in range(450)]
     found = list(parse_lines(lines, JobInputs(fields_of(Open), read)))
@@ -437,7 +440,7 @@ async def test_the_intakes_pulse_counts_each_job_that_a_model_has_read() -> None
 
     intake = Intake(LayerConfig(Settings(), Path("unused")), Noting)
     pulse = intake.pulse = Pulse()
-    readings = await intake.read([b'{"what":1}', b'{"what":"x"}', b'{"what":3}'])
+    readings = intake.read([b'{"what":1}', b'{"what":"x"}', b'{"what":3}'])
     assert isinstance(intake, WatchedLayer) and counts == [0, 2]
     assert [bool(each.problem) for each in readings] == [False, True, False] and pulse.left == 3
 
@@ -453,13 +456,13 @@ class Stacked:
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.intake = Intake(LayerConfig(Settings(), Path("unused")), model)
+        self.intake._started = True
         self.called: list[str] = []
 
-    def call(self, layer: str, method: str, *args: Any, within_s: float | None = None) -> Steps[Any]:
+    def call(self, method: Method[Any, Any], request: Any, *, within_s: float | None = None) -> Steps[Any]:
         """Call the intake."""
-        assert layer == "intake"
-        self.called.append(method)
-        return asyncio.run(getattr(self.intake, method)(*args))
+        self.called.append(method.name)
+        return asyncio.run(on_wire.ask(self.intake, method, request))
         yield
 
     def read(self, *jobs: Job | BadLine) -> list[Job | BadLine]:

@@ -67,7 +67,7 @@ def journal(folder: Path) -> Iterator[JournalFile]:
 def runs_of(journal: JournalFile) -> dict[str, list[ev.Event]]:
     """Return every run with its events."""
     ids = [row["run_id"] for row in journal.query("SELECT run_id FROM runs").to_pylist()]
-    return {run: [decode_event(body) for body in bodies] for run, bodies in journal.ask("bodies", ids).items()}
+    return {run: [decode_event(body) for body in bodies] for run, bodies in journal.bodies(ids).items()}
 
 
 def test_every_run_can_be_shown_at_every_moment(journal: JournalFile) -> None:
@@ -273,5 +273,5 @@ def test_what_can_match_nothing_is_a_misuse(
 def test_the_whole_story_of_a_world_can_be_told(journal: JournalFile) -> None:
     """No run of any world lacks a story."""
     for run in runs_of(journal):
-        assert story_of(journal.ask, run).startswith(run)
-    assert list_runs(journal.ask, limit=1)[0].run_id.startswith(RunId("run_"))
+        assert story_of(journal, run).startswith(run)
+    assert list_runs(journal, limit=1)[0].run_id.startswith(RunId("run_"))

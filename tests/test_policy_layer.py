@@ -11,11 +11,13 @@ import pytest
 
 from airside.actors.layer import LayerConfig
 from airside.actors.policy import Policy
-from airside.actors.serving import TICKET
+from airside.actors.rpc.methods import DECIDE
+from airside.actors.rpc.serving import TICKET
 from airside.actors.settings import Settings
 from airside.stack.directory import Directory, Tenant
 from airside.stack.gate import GateReply
 from airside.stack.resources import Key, ResolveReply, Resource, Wanted
+from tests import on_wire
 from tests.helpers import KEY, gate_request
 from tests.test_resource_rules import ACME, ALL, World, rule
 from tests.test_switches import switches, thrown
@@ -53,6 +55,11 @@ def item(arguments: bytes) -> bytes:
     return msgspec.msgpack.encode(gate_request("change", arguments))
 
 
+async def decide(policy: Any, *items: bytes) -> list[bytes]:
+    """Send requests in one batch."""
+    return await on_wire.answers(policy, DECIDE, items, whole=False)
+
+
 def outcome(answer: bytes) -> str:
     """Return what was decided."""
     return msgspec.msgpack.decode(answer, type=GateReply).decision.outcome
@@ -64,7 +71,7 @@ async def test_a_call_that_waits_for_its_resource_holds_back_none_that_needs_non
     """It is answered by a ticket; its neighbours, and what is no request, at once: no timer is set for them."""
     monkeypatch.setattr("airside.actors.layer.GRACE_S", 3600)
     policy = layer()
-    first, waits, last, noise = await policy.decide([item(b"{}"), item(b'{"order_id":"o1"}'), item(b"{}"), b"noise"])
+    first, waits, last, noise = await decide(policy, item(b"{}"), item(b'{"order_id":"o1"}'), item(b"{}"), b"noise")
     assert [outcome(first), outcome(last), outcome(noise)] == ["allow", "allow", "deny"]
     assert waits.startswith(TICKET)
     policy._lookups.known.set()
@@ -75,14 +82,14 @@ async def test_a_call_that_waits_for_its_resource_holds_back_none_that_needs_non
 async def test_a_kill_switch_that_is_thrown_while_a_call_waits_stops_it() -> None:
     """The call is decided on by what is so when its resources are known."""
     policy = layer()
-    neighbour, waits = await policy.decide([item(b"{}"), item(b'{"order_id":"o1"}')])
+    neighbour, waits = await decide(policy, item(b"{}"), item(b'{"order_id":"o1"}'))
     assert outcome(neighbour) == "allow" and waits.startswith(TICKET)
     policy._gate.switches = switches(thrown("tenant", "acme"))
     policy._lookups.known.set()
     decided = msgspec.msgpack.decode(await policy.collect(waits), type=GateReply)
     assert decided.decision.reason_code == "switched_off" and not decided.grant
     asked = policy._lookups.asked
-    assert outcome((await policy.decide([item(b'{"order_id":"o1"}')]))[0]) == "deny" and policy._lookups.asked == asked
+    assert outcome((await decide(policy, item(b'{"order_id":"o1"}')))[0]) == "deny" and policy._lookups.asked == asked
 
 
 async def test_what_breaks_while_a_call_waits_is_a_no() -> None:
@@ -93,11 +100,11 @@ async def test_what_breaks_while_a_call_waits_is_a_no() -> None:
         raise RuntimeError("odd")
 
     policy._lookups.answers = breaks
-    assert [outcome(each) for each in await policy.decide([item(b'{"order_id":"o1"}')])] == ["deny"]
+    assert [outcome(each) for each in await decide(policy, item(b'{"order_id":"o1"}'))] == ["deny"]
 
 
 async def test_a_call_whose_resources_are_known_soon_needs_no_ticket() -> None:
     """The answer comes with its batch."""
     policy = layer()
     policy._lookups.known.set()
-    assert [outcome(each) for each in await policy.decide([item(b'{"order_id":"o1"}')])] == ["allow"]
+    assert [outcome(each) for each in await decide(policy, item(b'{"order_id":"o1"}'))] == ["allow"]

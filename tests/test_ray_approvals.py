@@ -11,19 +11,18 @@ from typing import Any
 
 import msgspec
 import pytest
-import ray
 
 from airside import PendingApproval, ReasonCode, RunHandle, RunStatus
 from airside.actors.client import Stack
 from airside.actors.layer import now_us
-from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.rpc.methods import VOTE
 from airside.stack.canonical import canonical, digest
 from airside.stack.errors import AirsideError, Refused
 from airside.stack.identity import seal_identity, vote_subject
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
 from airside.stack.messages import Vote, VoteReply
 from airside.stack.values import Identity
-from tests.on_ray import BOUND_S, a_stack, call, ledger_of, parked, pids, sigkill, submit, until, waiting
+from tests.on_ray import BOUND_S, a_stack, call, ledger_of, parked, pids, sigkill, submit, told, until, waiting
 
 pytestmark = pytest.mark.ray
 
@@ -72,23 +71,21 @@ def at_once(*votes: Callable[[], str]) -> list[str]:
         return [future.result() for future in [pool.submit(said, vote) for vote in votes]]
 
 
-def sealed(stack: Stack, approval_id: str, *, bound_to: str = "", who: Identity = LEA) -> bytes:
+def sealed(stack: Stack, approval_id: str, *, bound_to: str = "", who: Identity = LEA) -> Vote:
     """Return a vote as Ingress passes it on; its proof is bound to `bound_to`, or to the approval itself."""
     key = (stack.state_dir / "keys" / "seal.key").read_bytes()
     subject = vote_subject(ApprovalId(bound_to or approval_id), "approve", b"")
-    vote = Vote(
+    return Vote(
         identity=msgspec.msgpack.encode(who),
         proof=seal_identity(key, who, subject),
         approval_id=ApprovalId(approval_id),
         verdict="approve",
     )
-    return msgspec.msgpack.encode(vote)
 
 
-def present(stack: Stack, vote: bytes) -> VoteReply:
+def present(stack: Stack, vote: Vote) -> VoteReply:
     """Bring a vote straight to Approvals, past Ingress, as any code on the cluster can."""
-    actor = ray.get_actor(actor_name(stack.settings.stack, "approvals"), NAMESPACE)
-    return msgspec.msgpack.decode(ray.get(actor.vote.remote([vote]))[0], type=VoteReply)
+    return told(stack, "approvals", VOTE, vote)
 
 
 def hold_down(stack: Stack, layer: str, until_us: int) -> None:
@@ -187,9 +184,8 @@ def test_a_proof_made_for_another_approval_proves_nothing(stack: Stack) -> None:
     reply = present(stack, sealed(stack, one.approval_id, bound_to=two.approval_id))
     assert (reply.ok, reply.code) == (False, "unknown") and "seal" in reply.message
     forged = msgspec.structs.replace(LEA, principal=PrincipalId("leo"))
-    vote = msgspec.msgpack.decode(sealed(stack, one.approval_id), type=Vote)
-    renamed = msgspec.structs.replace(vote, identity=msgspec.msgpack.encode(forged))
-    assert present(stack, msgspec.msgpack.encode(renamed)).code == "unknown"
+    renamed = msgspec.structs.replace(sealed(stack, one.approval_id), identity=msgspec.msgpack.encode(forged))
+    assert present(stack, renamed).code == "unknown"
     assert stack.ended([mine.run_id, other.run_id]) == set()
     for handle, approval in ((mine, one), (other, two)):
         assert stack.reject(approval.approval_id, principal="lea") == "rejected"

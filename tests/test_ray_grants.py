@@ -13,15 +13,16 @@ import ray
 
 from airside.actors.client import Stack
 from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.rpc.methods import DECIDE, EXECUTE, INCARNATION
 from airside.stack.canonical import canonical
 from airside.stack.gate import GateReply, GateRequest
 from airside.stack.grants import Grant, mint, open_grant
 from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import ExecutorId, PrincipalId, RunId, TenantId, mint_run
-from airside.stack.ports import ExecuteReply, ExecuteRequest
+from airside.stack.ports import ExecuteRequest
 from airside.stack.sealing import SEAL_BYTES
 from airside.stack.values import Identity, Limits
-from tests.on_ray import BOUND_S, a_stack, ledger_of, sigkill, until
+from tests.on_ray import BOUND_S, a_stack, all_told, ledger_of, sigkill, told, until
 
 pytestmark = pytest.mark.ray
 
@@ -47,7 +48,7 @@ def ask(stack: Stack, text: str, **fields: Any) -> GateReply:
     """Ask the gate, by its handle, for a call of `note` in a run of its own."""
     who = Identity(principal=PrincipalId("ana"), tenant=TenantId("acme"))
     run_id = mint_run()
-    executor = ExecutorId(ray.get(actor(stack, "executor/0").incarnation.remote()))
+    executor = ExecutorId(told(stack, "executor/0", INCARNATION, None))
     request = GateRequest(
         **{
             "identity": msgspec.msgpack.encode(who),
@@ -64,8 +65,7 @@ def ask(stack: Stack, text: str, **fields: Any) -> GateReply:
         }
         | fields
     )
-    answers = ray.get(actor(stack, "policy").decide.remote([msgspec.msgpack.encode(request)]))
-    return msgspec.msgpack.decode(answers[0], type=GateReply)
+    return told(stack, "policy", DECIDE, request)
 
 
 def granted(stack: Stack, text: str) -> GateReply:
@@ -77,8 +77,7 @@ def granted(stack: Stack, text: str) -> GateReply:
 
 def send(stack: Stack, *requests: ExecuteRequest) -> list[str]:
     """Send calls straight to the executor; return their reason codes."""
-    answers = ray.get(actor(stack, "executor/0").execute.remote([msgspec.msgpack.encode(r) for r in requests]))
-    return [str(msgspec.json.decode(a, type=ExecuteReply).result.reason_code) for a in answers]
+    return [str(reply.result.reason_code) for reply in all_told(stack, "executor/0", EXECUTE, *requests)]
 
 
 def journaled(stack: Stack) -> int:
@@ -185,7 +184,7 @@ def test_a_restarted_executor_takes_no_grant_of_its_predecessors_and_learns_who_
 
     def back() -> bool:
         try:
-            return bool(ray.get(actor(stack, "executor/0").incarnation.remote()))
+            return bool(told(stack, "executor/0", INCARNATION, None))
         except (ray.exceptions.RayError, ValueError):
             return False
 

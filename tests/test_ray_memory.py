@@ -8,21 +8,19 @@ from typing import Any
 
 import msgspec
 import pytest
-import ray
 
 import airside
 from airside import RunHandle
 from airside.actors.client import Stack
 from airside.actors.layer import now_us
-from airside.actors.names import NAMESPACE, actor_name
-from airside.actors.stubs import encode
+from airside.actors.rpc.methods import MEMORY_ORDER, RETRIEVE, WRITE_IF_USEFUL
 from airside.stack.errors import AirsideError, Refused
 from airside.stack.ids import TenantId
 from airside.stack.keyring import KeyRing
 from airside.stack.memory_orders import MemoryAnswer, MemoryOrder, seal_order
 from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from tests.apps.remembering import create_app
-from tests.on_ray import BOUND_S, call, sigkill, until
+from tests.on_ray import BOUND_S, call, sigkill, told, until
 
 pytestmark = pytest.mark.ray
 
@@ -87,25 +85,20 @@ def test_a_run_that_recalls_what_is_confidential_carries_the_label(stack: Stack)
 
 
 def test_what_is_sent_to_memory_by_hand_is_refused(stack: Stack) -> None:
-    memory = ray.get_actor(actor_name("remembering", "memory"), NAMESPACE)
     request = RecallRequest(tenant=TenantId("t2"), query="merger", clearance="restricted")
-    (answer,) = ray.get(memory.retrieve.remote([encode(request)]))
-    assert msgspec.msgpack.decode(answer, type=RecallReply) == RecallReply(error="no warrant for this tenant")
+    assert told(stack, "memory", RETRIEVE, request) == RecallReply(error="no warrant for this tenant")
     forged = Candidate(tenant=TenantId("t2"), text="the merger is off for good now", kind="fact", source="x")
-    (answer,) = ray.get(memory.write_if_useful.remote([encode(forged)]))
-    assert msgspec.msgpack.decode(answer, type=LearnReply).code == "unwarranted"
+    assert told(stack, "memory", WRITE_IF_USEFUL, forged).code == "unwarranted"
     order = MemoryOrder(action="erase_tenant", tenant="t2", by="mallory", at_us=0, nonce=b"n")
-    answer = ray.get(memory.order.remote(seal_order(b"x" * 32, order)))
-    assert b"seal does not hold" in answer
+    assert b"seal does not hold" in told(stack, "memory", MEMORY_ORDER, seal_order(b"x" * 32, order))
     assert stack.memory.records(tenant="t2")
 
 
 def test_an_order_that_is_sent_again_is_answered_and_not_carried_out_again(stack: Stack) -> None:
-    memory = ray.get_actor(actor_name("remembering", "memory"), NAMESPACE)
     candidate = Candidate(tenant=TenantId("t6"), text="the depot in Graz opens at seven", kind="fact", source="x")
     order = MemoryOrder(action="remember", tenant="t6", by="operator", at_us=now_us(), nonce=b"n", candidate=candidate)
     sealed = seal_order(KeyRing.open(stack.state_dir / "keys").seal, order)
-    answers = [msgspec.msgpack.decode(ray.get(memory.order.remote(sealed)), type=MemoryAnswer) for _ in range(2)]
+    answers = [msgspec.msgpack.decode(told(stack, "memory", MEMORY_ORDER, sealed), type=MemoryAnswer) for _ in range(2)]
     codes = [msgspec.msgpack.decode(answer.data, type=LearnReply).code for answer in answers]
     assert codes == ["stored", "stored"] and len(stack.memory.records(tenant="t6")) == 1
 

@@ -19,14 +19,15 @@ from airside.actors.books import ORDER_PURPOSE
 from airside.actors.client import Stack
 from airside.actors.layer import now_us
 from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.rpc.methods import INCARNATION, ORDER, ROLL_BACK, UNDO
 from airside.stack.errors import Misuse
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.messages import Order
 from airside.stack.rollback import RollbackReport
 from airside.stack.sealing import wrap
-from airside.stack.undoing import UndoReply, UndoRequest
+from airside.stack.undoing import UndoRequest
 from tests.apps.shelf import Shelf, create_app
-from tests.on_ray import AIRSIDE, BOUND_S, ROOT, airside_cli, call, events_of, sigkill, submit, until
+from tests.on_ray import AIRSIDE, BOUND_S, ROOT, airside_cli, call, events_of, sigkill, submit, told, until
 
 pytestmark = pytest.mark.ray
 
@@ -268,17 +269,16 @@ def order(run_id: str, *, action: Any = "rollback", age_us: int = 0, key: bytes)
 def test_nothing_is_undone_without_an_order_and_an_intent_on_record(stack: Stack, shelf: Shelf) -> None:
     handle = done(stack, call("put", title="kept"))
     key = (stack.state_dir / "keys" / "seal.key").read_bytes()
-    driver, policy = actor(stack, "driver"), actor(stack, "policy")
     for sealed, said in (
         (order(handle.run_id, key=b"k" * 32), "seal does not hold"),
         (order(handle.run_id, key=key, age_us=61_000_000), "too old"),
         (order(handle.run_id, key=key, action="kill"), "no order to roll back"),
     ):
-        report, problem = ray.get(driver.rollback.remote(sealed))
+        report, problem = told(stack, "driver", ROLL_BACK, sealed)
         assert report == b"" and said in problem
-    assert ray.get(driver.order.remote(order(handle.run_id, key=key)))[0] == 0
+    assert told(stack, "driver", ORDER, order(handle.run_id, key=key))[0] == 0
 
-    executor = ExecutorId(ray.get(actor(stack, "executor/0").incarnation.remote()))
+    executor = ExecutorId(told(stack, "executor/0", INCARNATION, None))
     for sealed, step, said in (
         (order(handle.run_id, key=b"k" * 32), 1, "seal does not hold"),
         (order("run_" + "0" * 24, key=key), 1, "not to roll"),
@@ -286,8 +286,7 @@ def test_nothing_is_undone_without_an_order_and_an_intent_on_record(stack: Stack
         (order(handle.run_id, key=key), 1, "on record as intended"),
     ):
         request = UndoRequest(order=sealed, run_id=RunId(handle.run_id), step=step, executor=executor)
-        (answer,) = ray.get(policy.undo.remote([msgspec.msgpack.encode(request)]))
-        reply = msgspec.msgpack.decode(answer, type=UndoReply)
+        reply = told(stack, "policy", UNDO, request)
         assert reply.grant == b"" and said in reply.error
     assert shelf.log("unput") == [] and shelf.names() == ["kept"]
     assert stack.rollback(handle.run_id).is_complete

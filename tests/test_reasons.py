@@ -16,6 +16,7 @@ from airside.actors.driver import Driver
 from airside.actors.fleet import Fleet
 from airside.actors.ingress import Ingress
 from airside.actors.layer import LayerConfig
+from airside.actors.rpc.methods import ADMIT, SUBMIT
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.actors.switchboard import Switchboard
@@ -47,6 +48,7 @@ from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Reque
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
 from airside.tools.tool import Tool, ToolError, tool
+from tests import on_wire
 from tests.helpers import EXECUTOR, KEY, RUN, granted, identity
 from tests.test_auth import DIRECTORY, NOW, OTHER, SIGNER, pem_of, public_of, token
 
@@ -340,7 +342,7 @@ async def invalid_request() -> ReasonCode:
     ingress = Ingress(CONFIG, load_directory(DIRECTORY), public_of(SIGNER))
     credential = issue_token(pem_of(SIGNER), tenant="acme", principal="ann", now_s=int(time.time()))
     item = msgspec.msgpack.encode(Submission(credential=credential, request=b'{"text": 5}', nonce=b"n"))
-    return reason_in(await ingress.submit([item]))
+    return reason_in(await on_wire.answers(ingress, SUBMIT, [item]))
 
 
 class LoneDriver(Driver):
@@ -366,7 +368,7 @@ def admitted(route: str) -> Way:
         admit = Admit(
             identity=msgspec.msgpack.encode(who), proof=seal_identity(KEY, who, run_subject(RUN)), request=request
         )
-        return reason_in(await driver.admit([msgspec.msgpack.encode(admit)]))
+        return reason_in(await on_wire.answers(driver, ADMIT, [msgspec.msgpack.encode(admit)]))
 
     return way
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from airside.actors.layer import now_us
 from airside.actors.orders import switch_target
+from airside.actors.rpc.methods import REFRESH, Method
 from airside.actors.switchboard import Switchboard
 from airside.stack.errors import InvalidInput, LayerUnavailable, Misuse
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
@@ -103,7 +104,6 @@ class Layers:
     """The journal, which takes its turn, and Policy, which is told."""
 
     def __init__(self) -> None:
-        self.remote = self
         self.kept = LocalJournal()
         self.told = 0
 
@@ -112,10 +112,14 @@ class Layers:
         await asyncio.sleep(0)
         return await self.kept.append(append)
 
-    async def insist(self, method: str, *streams: Any) -> Any:
-        """Be told, or be read."""
-        self.told += method == "refresh"
-        return {STREAM: self.kept.bodies(STREAM)}
+    async def bodies(self, streams: list[str]) -> dict[str, list[bytes]]:
+        """Be read."""
+        return {stream: self.kept.bodies(stream) for stream in streams}
+
+    async def call(self, method: Method[None, None], request: None) -> None:
+        """Be told."""
+        assert method is REFRESH
+        self.told += 1
 
 
 def board(layers: Any) -> Switchboard:
@@ -164,11 +168,11 @@ class Silent(Layers):
             await self.go_on.wait()
         return await super().append(append)
 
-    async def insist(self, method: str, *streams: Any) -> Any:
+    async def call(self, method: Method[None, None], request: None) -> None:
         """Be told, when it may."""
-        if self.what == "gate" and method == "refresh":
+        if self.what == "gate":
             await self.go_on.wait()
-        return await super().insist(method, *streams)
+        await super().call(method, request)
 
 
 @pytest.mark.parametrize(("what", "says"), [("journal", "the journal has not"), ("gate", "on record, so it holds")])

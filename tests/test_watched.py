@@ -1,9 +1,8 @@
-"""What a layer's pulse says of the items it works through, and what is sent again to a layer that died."""
+"""What a layer's pulse says of the items it works through."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,17 +16,17 @@ from airside.actors.driver import Driver
 from airside.actors.fleet import Fleet
 from airside.actors.layer import LayerConfig
 from airside.actors.policy import Policy
+from airside.actors.rpc.methods import CHECK, DECIDE, SPEND
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
-from airside.actors.stubs import Remote
 from airside.actors.watched import WatchedLayer
-from airside.stack.errors import LayerUnavailable
 from airside.stack.gate import Proposed
 from airside.stack.ids import RunId
 from airside.stack.metering import SpendReply, SpendRequest
+from tests import on_wire
 from tests.helpers import KEY, RUN
 from tests.test_gate import request
-from tests.test_list_methods import ALLOWED, DIRECTORY, GATE
+from tests.test_remote_methods import ALLOWED, DIRECTORY, GATE
 
 CONFIG = LayerConfig(Settings(), Path("unused"), seal_key=KEY)
 
@@ -76,7 +75,8 @@ async def test_the_gates_pulse_names_the_run_whose_item_it_is_at_and_nobody_afte
         "check": Proposed(tool="pay", arguments=b"{}"),
     }
     item = msgspec.msgpack.encode(items.get(way) or request())
-    await getattr(policy, way.split()[0])([item] * 3)
+    method = {"decide": DECIDE, "spend": SPEND, "check": CHECK}[way.split()[0]]
+    await on_wire.answers(policy, method, [item] * 3)
     assert at == ["" if way == "check" else RUN] * 3
     assert pulse.inside == "" and pulse.left >= 3
 
@@ -87,41 +87,3 @@ def test_the_driver_may_be_held_for_half_a_lease_at_most(layer_stall_s: float, l
     driver = Driver(config, DIRECTORY, [], "1", Fleet(config, RuntimeApp({}, {}, [], False, "1")))
     assert max(driver.bounds()) == min(layer_stall_s, lease_s / 2)
     assert WatchedLayer(config).bounds().held_s == layer_stall_s
-
-
-class Dying(Remote):
-    """A layer that dies of some items, and answers the others."""
-
-    def __init__(self, deadly: set[bytes], dies: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(Settings(), "policy")
-        self._deadly = deadly
-        self._dies = dies
-        self.sent: list[list[bytes]] = []
-
-    async def call(self, method: str, *args: Any) -> Any:
-        """Answer a batch, or die of it."""
-        (batch,) = args
-        self.sent.append(batch)
-        if self._deadly & set(batch):
-            await self._dies()
-            raise LayerUnavailable("it died")
-        return [msgspec.msgpack.encode(item.decode()) for item in batch]
-
-
-async def test_what_nobody_waits_for_any_more_is_not_sent_to_a_layer_that_died_of_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("airside.actors.stubs._FIRST_PAUSE_S", 0.0)
-    deaths: list[int] = []
-
-    async def die() -> None:
-        deaths.append(1)
-        if len(deaths) == 2:
-            guilty.cancel()
-
-    remote = Dying({b"deadly"}, die)
-    call = remote.coalesced("decide", str, encoder=lambda item: item)
-    guilty, *others = (asyncio.ensure_future(call(item)) for item in (b"deadly", b"a", b"b"))
-    assert await asyncio.gather(*others) == ["a", "b"]
-    assert guilty.cancelled() and len(deaths) == 2
-    assert remote.sent[0] == [b"deadly", b"a", b"b"] and remote.sent[-1] == [b"a", b"b"]

@@ -1,0 +1,196 @@
+"""The table of remote methods: which layer serves each, what it takes and answers, whether it may be sent twice.
+
+A caller writes `await policy.call(DECIDE, request)`, the layer `@serves(DECIDE)` over the method that handles one
+request.  A name is on the wire nowhere else, so that an editor's "find references" of a method shows both ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
+
+import msgspec
+
+from airside.actors.job_inputs import Fields, Reading
+from airside.actors.pulse import Where
+from airside.stack.approvals import ApprovalRequested
+from airside.stack.events import ApprovalDecided
+from airside.stack.gate import GateReply, GateRequest, Proposed
+from airside.stack.journaling import Append, AppendReply
+from airside.stack.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
+from airside.stack.metering import SpendReply, SpendRequest
+from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
+from airside.stack.undoing import UndoReply, UndoRequest
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+METHODS: list[Method[Any, Any]] = []
+"""Every method, in the order of its number on the wire."""
+
+
+class Codec(NamedTuple):
+    """How one end of a method writes and reads its values."""
+
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+
+
+class Method(Generic[Request, Reply]):
+    """One remote method.  Its types are given as `Method[Request, Reply](layer, name)`.
+
+    `retry` says whether a request may be sent twice: then a caller waits through a restart of the layer.  `json` and
+    `json_reply` are for messages that carry JSON as it is (`Raw`), which MessagePack cannot embed.
+    """
+
+    def __init__(
+        self, layer: str, name: str, *, retry: bool = True, json: bool = False, json_reply: bool = False
+    ) -> None:
+        self.layer = layer
+        self.name = name
+        self.retry = retry
+        self.number = len(METHODS)
+        self._json = json
+        self._json_reply = json_reply
+        METHODS.append(self)
+
+    def __repr__(self) -> str:
+        return f"{self.layer}.{self.name}"
+
+    def __reduce__(self) -> tuple[Callable[[int], Method[Any, Any]], tuple[int]]:
+        return _method, (self.number,)  # a layer's class travels with its marks
+
+    @property
+    def types(self) -> tuple[Any, Any]:
+        """Return the types of the request and the reply."""
+        request, reply = get_args(self.__orig_class__)  # type: ignore[attr-defined]  # set by `Method[...]()`
+        return request, reply
+
+    @cached_property
+    def request(self) -> Codec:
+        """How requests travel."""
+        return _codec(self.types[0], json=self._json)
+
+    @cached_property
+    def reply(self) -> Codec:
+        """How replies travel."""
+        return _codec(self.types[1], json=self._json_reply)
+
+
+def _method(number: int) -> Method[Any, Any]:
+    return METHODS[number]
+
+
+def _codec(kind: Any, *, json: bool) -> Codec:
+    if json:
+        return Codec(msgspec.json.Encoder().encode, msgspec.json.Decoder(kind).decode)
+    return Codec(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(kind).decode)
+
+
+Rows = list[tuple[Any, ...]]
+
+
+class NamedQuery(msgspec.Struct, array_like=True, frozen=True):
+    """One of the journal's own queries (`queries.sql`), with its parameters."""
+
+    name: str
+    parameters: tuple[Any, ...] = ()
+
+
+class Trust(msgspec.Struct, array_like=True, frozen=True):
+    """Whose grants an executor is to take: the gate's present incarnation; and the switches, as the journal has them.
+
+    Also the gate's answer to an executor that asks.
+    """
+
+    issuer: str
+    switches: list[str]
+
+
+class Sql(msgspec.Struct, array_like=True, frozen=True):
+    """One SELECT, with its parameters."""
+
+    sql: str
+    parameters: tuple[Any, ...] = ()
+
+
+class Wait(msgspec.Struct, array_like=True, frozen=True):
+    """Runs of which the ends are wanted, and for how many seconds the first may be waited for."""
+
+    run_ids: list[str]
+    timeout_s: float
+
+
+class GivenVote(msgspec.Struct, array_like=True, frozen=True):
+    """A person's vote on an approval, with the person's credential; `arguments` are those of an edit, as JSON."""
+
+    credential: str
+    approval_id: str
+    verdict: str
+    arguments: bytes = b""
+    note: str = ""
+
+
+class Keeping(msgspec.Struct, array_like=True, frozen=True):
+    """What a keeper of a tenant's memory wants done, with the keeper's credential."""
+
+    credential: str
+    action: str
+    tenant: str
+    target: str = ""
+
+
+SUBMIT = Method[Submission, Ticket]("ingress", "submit")
+GIVE_VOTE = Method[GivenVote, VoteReply]("ingress", "give_vote")
+KEEP = Method[Keeping, bytes]("ingress", "keep")
+
+READ_INPUTS = Method[list[bytes], list[Reading]]("intake", "read")
+INPUT_FIELDS = Method[None, Fields]("intake", "fields")
+
+ADMIT = Method[Admit, Ticket]("driver", "admit")
+REPORT = Method[Report, bool]("driver", "report")
+DELIVER = Method[Delivery, bool]("driver", "deliver")
+WAIT = Method[Wait, dict[str, bytes]]("driver", "wait")
+ORDER = Method[bytes, tuple[int, str]]("driver", "order")
+ROLL_BACK = Method[bytes, tuple[bytes, str]]("driver", "roll_back")
+LIVE = Method[None, list[tuple[str, str, str, bool]]]("driver", "live")
+SWITCHES = Method[None, list[bytes]]("driver", "switches")
+
+ACTIVATE = Method[Activation, bool]("runtime", "activate", retry=False)
+BRING = Method[Delivery, bool]("runtime", "bring", retry=False)
+
+DECIDE = Method[GateRequest, GateReply]("policy", "decide")
+SPEND = Method[SpendRequest, SpendReply]("policy", "spend")
+CHECK = Method[Proposed, str]("policy", "check")
+UNDO = Method[UndoRequest, UndoReply]("policy", "undo")
+CLOSE = Method[str, bool]("policy", "close", retry=False)
+ISSUER = Method[None, Trust]("policy", "issuer", retry=False)
+REFRESH = Method[None, None]("policy", "refresh")
+
+REQUEST_APPROVAL = Method[ApprovalRequested, ApprovalDecided | None]("approvals", "request", json=True, json_reply=True)
+VOTE = Method[Vote, VoteReply]("approvals", "vote")
+WITHDRAW = Method[str, int]("approvals", "withdraw")
+PENDING = Method[str | None, list[bytes]]("approvals", "pending")
+
+APPEND = Method[Append, AppendReply]("journal", "append")
+BODIES = Method[list[str], dict[str, list[str]]]("journal", "bodies")
+ROWS = Method[NamedQuery, Rows]("journal", "rows")
+QUERY = Method[Sql, tuple[bytes, str]]("journal", "query")
+VERIFY = Method[None, list[str]]("journal", "verify")
+
+RETRIEVE = Method[RecallRequest, RecallReply]("memory", "retrieve")
+WRITE_IF_USEFUL = Method[Candidate, LearnReply]("memory", "write_if_useful")
+MEMORY_ORDER = Method[bytes, bytes]("memory", "order")
+
+EXECUTE = Method[ExecuteRequest, ExecuteReply]("executor", "execute", retry=False, json_reply=True)
+ANSWER_OF = Method[bytes, ExecuteReply | None]("executor", "answer_of", retry=False, json_reply=True)
+RESOLVE = Method[bytes, bytes]("executor", "resolve", retry=False)
+RELEASE = Method[str, bool]("executor", "release", retry=False)
+INCARNATION = Method[None, str]("executor", "incarnation")
+TRUST = Method[Trust, None]("executor", "trust")
+GREET = Method[None, tuple[str, Where]]("executor", "greet", retry=False)
+
+WIRE = hashlib.sha256("\n".join(f"{method!r} {method.types}" for method in METHODS).encode()).digest()[:8]
+"""The version of the wire: two processes understand each other if they have the same table."""

@@ -1,0 +1,145 @@
+"""`Remote`: one layer's actor as a caller has it, by name, wherever it is and whichever incarnation it is.
+
+On the same node requests go over a socket to its process; to another node, or where there is no socket, over Ray's
+calls, many requests in one.  What may safely be sent twice is sent again, through a restart of the layer, until
+`layer_patience_s` is over; anything else raises `LayerUnavailable` at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.rpc.coalescer import Coalescer
+from airside.actors.rpc.methods import Method, Reply, Request
+from airside.actors.rpc.serving import NO_ANSWER, TICKET, not_refused
+from airside.actors.rpc.transport import Address, Channel
+from airside.actors.settings import Settings
+from airside.stack.errors import LayerUnavailable, text_of
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 0.5
+
+
+class Remote:
+    """One layer's actor.  Used on one event loop."""
+
+    def __init__(self, settings: Settings, layer: str, key: str = "") -> None:
+        self.name = actor_name(settings.stack, layer, key)
+        self._settings = settings
+        self._handle: Any = None
+        self._channel: Channel | None = None
+        self._is_far = settings.transport == "ray"
+        self._connecting: asyncio.Future[None] | None = None
+        self._coalescers: dict[int, Coalescer] = {}
+
+    async def call(self, method: Method[Request, Reply], request: Request) -> Reply:
+        """Return the reply to a request.
+
+        Raises `LayerUnavailable`, and `ItemFailed` for a request the layer refused without an answer of its own.
+        """
+        data = method.request.encode(request)
+        try:
+            reply: Reply = method.reply.decode(await self._ask(method, data))
+            return reply
+        except LayerUnavailable:
+            if not method.retry:
+                raise
+        return await self._patiently(method, data)
+
+    async def _patiently(self, method: Method[Request, Reply], data: bytes) -> Reply:
+        until = time.monotonic() + self._settings.layer_patience_s
+        pause = _FIRST_PAUSE_S
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            try:
+                reply: Reply = method.reply.decode(await self._ask(method, data))
+                return reply
+            except LayerUnavailable:
+                if time.monotonic() + pause > until:
+                    raise
+
+    async def _ask(self, method: Method[Any, Any], data: bytes) -> bytes:
+        """Return the encoded reply; raise what `call` does."""
+        channel = self._channel
+        if (channel is None or not channel.is_open) and not self._is_far:
+            await self._connect()
+            channel = self._channel
+        if self._is_far:
+            return await self._over_ray(method, data)
+        if channel is None:
+            raise LayerUnavailable(f"{self.name}: the connection was lost")
+        answer = await channel.ask(method.number, data)
+        return not_refused(answer) if answer.startswith(NO_ANSWER) else answer
+
+    async def _connect(self) -> None:
+        """Connect to the present process, or learn that it is far; once for everybody who waits for it."""
+        if self._connecting is None:
+            self._connecting = asyncio.ensure_future(self._find())
+            self._connecting.add_done_callback(self._found)
+        await asyncio.shield(self._connecting)
+
+    def _found(self, connecting: asyncio.Future[None]) -> None:
+        self._connecting = None
+        if not connecting.cancelled():
+            connecting.exception()  # whoever waited for it may have gone
+
+    async def _find(self) -> None:
+        address = Address(*await self.over_ray("address"))
+        self._is_far = not address.path or address.node_id != ray.get_runtime_context().get_node_id()
+        if not self._is_far:
+            self._channel = await self.open(address)
+
+    async def open(self, address: Address) -> Channel:
+        """Return a connection to the process at an address; raise `LayerUnavailable` if it is not there."""
+        return await Channel.open(self.name, address)
+
+    # Over Ray.
+
+    async def over_ray(self, name: str, *args: Any) -> Any:
+        """Call a Ray method of the actor once; raise `LayerUnavailable` if it is dead or dies."""
+        if self._handle is None:
+            try:
+                self._handle = await asyncio.to_thread(ray.get_actor, self.name, NAMESPACE)
+            except ValueError:
+                raise LayerUnavailable(f"{self.name}: there is no such actor") from None
+        try:
+            return await getattr(self._handle, name).remote(*args)
+        except RayActorError as error:
+            self._handle = None
+            self._is_far = self._settings.transport == "ray"  # its next process may be here
+            raise LayerUnavailable(f"{self.name}.{name}: {type(error).__name__}") from None
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise LayerUnavailable(f"{self.name}.{name}: {text_of(cause, 500)}") from None
+
+    async def _over_ray(self, method: Method[Any, Any], data: bytes) -> bytes:
+        """Send a request with whatever else waits, and return its answer."""
+        answer = not_refused(await self._coalescer(method.number).call(data))
+        if answer.startswith(TICKET):
+            answer = not_refused(await self.over_ray("collect", answer))
+        return answer
+
+    def _coalescer(self, number: int) -> Coalescer:
+        """Return the coalescer of a method.
+
+        A batch is sent once: what is sent again is each request by itself, so that none goes on which nobody waits for.
+        """
+        if number not in self._coalescers:
+
+            async def send(batch: list[bytes]) -> Sequence[bytes]:
+                answers: Sequence[bytes] = await self.over_ray("serve", number, batch)
+                return answers
+
+            settings = self._settings
+            # One item a call means that nobody waits for anybody: then calls are not held back either.
+            in_flight = settings.calls_in_flight if settings.max_batch > 1 else 1_000_000
+            self._coalescers[number] = Coalescer(send, max_batch=settings.max_batch, in_flight=in_flight)
+        return self._coalescers[number]
