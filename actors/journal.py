@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airside.actors.journal_log import JOURNAL
 from airside.actors.layer import LayerConfig, control, logger, now_us
@@ -17,7 +17,7 @@ from airside.actors.rpc.methods import APPEND, BODIES, QUERY, ROWS, VERIFY, Name
 from airside.actors.rpc.serving import serves
 from airside.actors.telemetry import Telemetry
 from airside.actors.watched import WatchedLayer
-from airside.stack.errors import Behind, NotWritten, SyncFailed, Unreadable, text_of
+from airside.stack.errors import Behind, LayerUnavailable, NotWritten, SyncFailed, Unreadable, text_of
 from airside.stack.journaling import Append, AppendReply
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ CHECKPOINT_S = 5.0
 
 
 MAX_DETAIL_CHARS = 500
+
+Answer = TypeVar("Answer")
 
 
 def _error(_: object, detail: str) -> AppendReply:
@@ -102,6 +104,13 @@ class Journal(WatchedLayer):
 
     # Reading.
 
+    async def _answered(self, read: Callable[..., Answer], *args: Any) -> Answer:
+        """Read beside the writer; raise `LayerUnavailable` if it is not the question that is wrong."""
+        try:
+            return await asyncio.to_thread(read, *args)
+        except (Behind, Unreadable) as error:
+            raise LayerUnavailable(f"journal: {error.message}") from None
+
     @serves(BODIES)
     async def bodies(self, streams: list[str]) -> dict[str, list[str]]:
         """Return the events of streams as JSON, oldest first."""
@@ -110,17 +119,14 @@ class Journal(WatchedLayer):
     @serves(ROWS)
     async def rows(self, query: NamedQuery) -> Rows:
         """Return the rows of a named query of ours."""
-        return await asyncio.to_thread(self._store.read, query.name, query.parameters)
+        return await self._answered(self._store.read, query.name, query.parameters)
 
     @serves(QUERY)
     async def query(self, asked: Sql) -> tuple[bytes, str]:
-        """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong with it.
-
-        Raises `Behind` or `Unreadable` if it is not the question that is wrong.
-        """
+        """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong with it."""
         try:
-            return await asyncio.to_thread(self._store.query, asked.sql, asked.parameters), ""
-        except (Behind, Unreadable):
+            return await self._answered(self._store.query, asked.sql, asked.parameters), ""
+        except LayerUnavailable:
             raise
         except Exception as error:
             return b"", text_of(error)

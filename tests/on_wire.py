@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from airside.actors.rpc.methods import Method, Reply, Request
+from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import NO_ANSWER, TICKET, not_refused
+from airside.actors.settings import Settings
 
 
 async def answers(layer: Any, method: Method[Any, Any], batch: Sequence[Any], *, whole: bool = True) -> list[bytes]:
@@ -26,3 +28,15 @@ async def ask(layer: Any, method: Method[Request, Reply], request: Request) -> R
     """Return the reply to one request."""
     (answer,) = await answers(layer, method, [method.request.encode(request)])
     return replied(method, answer)
+
+
+class Here(Remote):
+    """A remote whose layer is in this process."""
+
+    def __init__(self, layer: Any, settings: Settings) -> None:
+        super().__init__(settings, "layer")
+        self._layer = layer
+
+    async def _ask(self, method: Method[Any, Any], data: bytes) -> bytes:
+        (answer,) = await answers(self._layer, method, [data])
+        return not_refused(answer)

@@ -154,7 +154,7 @@ async def test_a_request_whose_append_was_durable_and_not_answered_waits_once(de
     with pytest.raises(LayerUnavailable):
         await ask(desk)
     approval_id = await ask(desk)
-    assert len(journal_of(desk).kept.bodies(approval_id)) == 1 and len(await desk.pending()) == 1
+    assert len(journal_of(desk).kept.bodies(approval_id)) == 1 and len(desk.pending(None)) == 1
     assert (await vote(desk, approval_id, "bob", "approve")).outcome == "approved"
 
 
@@ -168,7 +168,7 @@ async def test_an_edit_that_the_tool_cannot_take_is_refused_and_the_approval_wai
     ):
         reply = await vote(desk, approval_id, "bob", "edit", canonical(arguments))
         assert reply.code == "invalid" and said in reply.message and "pay" in reply.message
-    assert len(await desk.pending()) == 1 and len(journal_of(desk).kept.bodies(approval_id)) == 1
+    assert len(desk.pending(None)) == 1 and len(journal_of(desk).kept.bodies(approval_id)) == 1
     assert (await vote(desk, approval_id, "bob", "edit", canonical({"amount": 6}))).outcome == "edited"
 
 
@@ -177,7 +177,7 @@ async def test_an_edit_is_refused_while_policy_does_not_answer_and_counts_when_i
     Others.policy_answers = False
     reply = await vote(desk, approval_id, "bob", "edit", canonical({"amount": 6}))
     assert (reply.ok, reply.code) == (False, "unavailable") and "vote again" in reply.message
-    assert len(await desk.pending()) == 1
+    assert len(desk.pending(None)) == 1
     Others.policy_answers = True
     assert (await vote(desk, approval_id, "bob", "edit", canonical({"amount": 6}))).outcome == "edited"
 
@@ -230,4 +230,4 @@ async def test_what_was_decided_while_a_run_ended_is_not_withdrawn_too(
 async def test_what_waits_is_listed_oldest_first(desk: Approvals) -> None:
     ids = [await ask(desk, number) for number in (9, 2, 5)]
     await desk._read_again(ids[0])
-    assert [msgspec.json.decode(body)["request"]["approval_id"] for body in await desk.pending()] == ids
+    assert [msgspec.json.decode(body)["request"]["approval_id"] for body in desk.pending(None)] == ids

@@ -83,7 +83,7 @@ def test_a_copy_of_it_is_read_as_it_is(before: Path) -> None:
     with closing(journal_file(before)) as journal, closing(journal_file(before.parent / "new")) as truth:
         journal._reader.chain_key = KEY
         assert journal._reader.verify() == []
-        assert journal.ask("bodies", STREAMS) == truth.ask("bodies", STREAMS)
+        assert journal.bodies(STREAMS) == truth.bodies(STREAMS)
         sql = "FROM events ORDER BY ALL"
         assert journal.query(sql).equals(truth.query(sql))
     assert {path.name: path.read_bytes() for path in before.iterdir()} == files

@@ -33,7 +33,7 @@ def kill_one(folder: Path, seed: int, rounds: int) -> None:
                 if line.endswith("\n"):
                     acknowledged = json.loads(line)
         copy = journal_file(folder)
-        found = {stream: len(bodies) for stream, bodies in copy.ask("bodies", list(acknowledged)).items()}
+        found = {stream: len(bodies) for stream, bodies in copy.bodies(list(acknowledged)).items()}
         copy.close()
         store = JournalStore(folder, KEY)
         assert store.verify() == []

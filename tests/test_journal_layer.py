@@ -18,16 +18,18 @@ from airside.actors.journal import Journal
 from airside.actors.journal_log import Log
 from airside.actors.journal_projection import Projection
 from airside.actors.layer import LayerConfig
+from airside.actors.rpc.methods import Sql
 from airside.actors.settings import Settings
 from airside.actors.stubs import RemoteJournal
 from airside.stack.admission import AdmissionQueue
-from airside.stack.errors import Behind, InternalError, LayerUnavailable, NotWritten, SyncFailed
+from airside.stack.errors import InternalError, LayerUnavailable, NotWritten, SyncFailed
 from airside.stack.ids import TenantId
 from airside.stack.journaling import Append, AppendReply, Entry
 from airside.stack.messages import Ticket
 from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import RunLog
 from airside.stack.switches import Switches
+from tests import on_wire
 from tests.helpers import RUN, submitted
 from tests.journals import KEY, note
 from tests.test_driver_books import driver
@@ -53,12 +55,8 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 @pytest.fixture
 def remote(journal: Journal) -> RemoteJournal:
     """Its stub, which calls it in this process."""
-    made = RemoteJournal(Settings(layer_patience_s=0.01))
-
-    async def call(method: str, *args: Any) -> Any:
-        return await getattr(journal, method)(*args)
-
-    made.remote.call = call  # type: ignore[method-assign]
+    made = RemoteJournal(Settings())
+    made._remote = on_wire.Here(journal, Settings(layer_patience_s=0.01))
     return made
 
 
@@ -77,10 +75,10 @@ async def test_what_was_acknowledged_is_seen_by_every_question(journal: Journal,
     assert {reply.verdict for reply in replies} == {"ok"}
     found = await journal.bodies(["run_3"])
     assert len(found["run_3"]) == 2
-    assert len(await journal.rows("unfinished")) == len(await journal.read("listed", ["", "", "", 0, True, 99])) == 20
-    data, problem = await journal.query("SELECT count(*) AS n FROM events")
+    assert len(await remote.rows("unfinished")) == len(await remote.rows("listed", "", "", "", 0, True, 99)) == 20
+    data, problem = await journal.query(Sql("SELECT count(*) AS n FROM events"))
     assert pa.ipc.open_stream(data).read_all().to_pylist() == [{"n": 40}] and problem == ""
-    assert await journal.verify() == []
+    assert await journal.verify(None) == []
     assert (await journal.stats())["behind"] == 0 and (await journal.health())["path"].endswith("journal.sqlite")
 
 
@@ -130,11 +128,11 @@ async def test_a_query_that_cannot_be_answered_in_full_is_no_wrong_query(
     with monkeypatch.context() as patch:
         patch.setattr(Projection, "_take_in", refuse(duckdb.IOException("No space left on device")))
         assert (await remote.append(note("run_a", 0, 2))).verdict == "ok"
-        for ask in (journal.query("FROM events"), journal.rows("unfinished"), journal.read("unfinished")):
-            with pytest.raises(Behind, match="No space left"):
+        for ask in (journal.query(Sql("FROM events")), remote.rows("unfinished")):
+            with pytest.raises(LayerUnavailable, match="No space left"):
                 await ask
-    assert (await journal.query("SELECT wrong FROM events"))[1].startswith("audit query: ")
-    assert len(await journal.rows("unfinished")) == 1
+    assert (await journal.query(Sql("SELECT wrong FROM events")))[1].startswith("audit query: ")
+    assert len(await remote.rows("unfinished")) == 1
 
 
 async def test_a_checkpoint_that_cannot_be_written_is_tried_again(
@@ -158,7 +156,7 @@ async def test_a_checkpoint_that_cannot_be_written_is_tried_again(
     monkeypatch.setattr(journal._store, "checkpoint", fails_once)
     journal._checkpointing = asyncio.ensure_future(journal._checkpoints())
     await asyncio.wait_for(written.wait(), 60)
-    assert tried.is_set() and not journal._checkpointing.done() and await journal.verify() == []
+    assert tried.is_set() and not journal._checkpointing.done() and await journal.verify(None) == []
 
 
 async def test_an_admission_that_can_never_be_written_is_refused(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_copy_that_was_taken_while_the_log_was_written_opens(tmp_path: Path, s
         store.commit([note("run_a", 3 + n, 1)])
         copy = crashed(tmp_path, tmp_path.parent / f"copy{n}")
         journal = journal_file(copy)
-        assert len(journal.ask("bodies", ["run_a"])["run_a"]) == 4 + n
+        assert len(journal.bodies(["run_a"])["run_a"]) == 4 + n
         journal.close()
         started = JournalStore(copy, KEY)
         assert started.commit([note("run_a", 4 + n, 1)])[0].verdict == "ok" and started.verify() == []
@@ -228,7 +228,7 @@ def test_damage_anywhere_in_a_log_is_found(whole: Path, places: list[float], fil
             said = journal._reader.verify()
             if not said:
                 with closing(journal_file(whole)) as truth:
-                    assert journal.ask("bodies", names) == truth.ask("bodies", names)
+                    assert journal.bodies(names) == truth.bodies(names)
             journal.query("SELECT * FROM events")
     except Unreadable as error:
         said.append(error.message)

@@ -205,7 +205,7 @@ class JournalMachine(RuleBasedStateMachine):
         assert {row[0] for row in tables["outcomes"]} == self.ended
         left = self.left()
         copy = journal_file(left)
-        assert copy.ask("bodies", STREAMS) == self.known
+        assert copy.bodies(STREAMS) == self.known
         assert [tuple(r.values()) for r in copy.query("FROM events ORDER BY ALL").to_pylist()] == tables["events"]
         copy.close()
         shutil.rmtree(left)
