@@ -276,16 +276,18 @@ class Log:
 
     def head(self, stream: str) -> Head:
         """Return where a stream stands."""
-        number = self._number(stream)
-        if number is None:
-            return Head()
-        ((epoch, seq),) = self._db.execute(_SQL["stream_end"], (number,)).fetchall() or [(-1, -1)]
-        types = self._db.execute(_SQL["stream_types"], (number,))
-        return Head(epoch=epoch, next_seq=seq + 1, ended=any(kind in ENDED for (kind,) in types))
+        with self._telling():
+            number = self._number(stream)
+            if number is None:
+                return Head()
+            ((epoch, seq),) = self._db.execute(_SQL["stream_end"], (number,)).fetchall() or [(-1, -1)]
+            types = self._db.execute(_SQL["stream_types"], (number,))
+            return Head(epoch=epoch, next_seq=seq + 1, ended=any(kind in ENDED for (kind,) in types))
 
     def place(self, stream: str, first: int, count: int) -> list[bytes]:
         """Return the bodies a stream has at a place."""
-        found = self._db.execute(_SQL["place"], (self._number(stream), first, first + count))
+        with self._telling():
+            found = self._db.execute(_SQL["place"], (self._number(stream), first, first + count)).fetchall()
         return [body.encode() for (body,) in found]
 
     def _number(self, stream: str) -> int | None:
@@ -331,15 +333,23 @@ class Log:
             with contextlib.suppress(sqlite3.Error):  # SQLite rolls some back by itself
                 self._db.execute("ROLLBACK")
 
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, MemoryError) as error:
+            raise self._told(error) from error
+
     def _told(self, error: BaseException) -> BaseException:
-        """Return a failed write as what the caller is to do about it."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_IOERR:
+        """Return a failure as what the caller is to do about it."""
+        whole = getattr(error, "sqlite_errorcode", 0)
+        code = whole & 0xFF
+        if code == sqlite3.SQLITE_IOERR and whole not in _OF_READING:
             self._failed = True
             return SyncFailed(f"{self.path}: the disk failed: {error}")
         if code == sqlite3.SQLITE_FULL:
             return NotWritten(f"{self.path}: the disk is full: make room on it, and it goes on by itself")
-        if code in _NOT_NOW:
+        if code in _NOT_NOW or isinstance(error, MemoryError):
             return NotWritten(f"{self.path}: it cannot be written: {error}")
         return error
 
@@ -362,8 +372,12 @@ class Log:
         self._db.close()
 
 
+_OF_READING = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ})
+"""After these it is known what is durable: nothing was written."""
+
 _NOT_NOW = frozenset(
     {
+        sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
         sqlite3.SQLITE_READONLY,

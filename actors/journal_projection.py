@@ -27,7 +27,8 @@ from airside.stack.errors import Behind, Unreadable, text_of
 logger = logging.getLogger("airside")
 
 PROJECTION = Path("projection") / "journal.duckdb"
-"""In a folder of its own that only its user may enter: DuckDB makes files that others may read."""
+"""In a folder of its own that only its user may enter: DuckDB makes files that others may read.  One that is made again
+gets a number."""
 
 LOCKED: dict[str, str | bool | int | float | list[str]] = {"enable_external_access": False, "lock_configuration": True}
 """Queries come from people: nothing but the database's own tables may be reached through them."""
@@ -52,6 +53,9 @@ _HEADERS_BYTES = 3 * 4096
 
 _DAMAGED = (duckdb.Error, duckdb.IOException, duckdb.FatalException, duckdb.InternalException)
 """What DuckDB raises of a file it cannot read; of a wrong query it raises other kinds."""
+
+SOUND = "SELECT bit_xor(hash(t)) FROM {} t"
+"""Reads every block of a table."""
 
 _TEXT, _INT = pa.string(), pa.int64()
 _EVENTS = pa.schema(
@@ -88,6 +92,7 @@ class Projection:
         self._db: Database | None = None
         self._feeding = threading.Lock()
         self._ended = False
+        self._was_open = False
 
     def catch_up(self, until: int) -> None:
         """Take in the log's entries up to a position; raise `Behind` if they cannot be."""
@@ -103,7 +108,6 @@ class Projection:
                     self._mend(error)
                     self._feed(until)
             except Exception as error:
-                self._release()
                 raise Behind(
                     f"{self.path}: the tables that queries are asked of lack entries of the log after {self.position}, "
                     f"and cannot take them in: {text_of(error, 500)}"
@@ -150,7 +154,10 @@ class Projection:
             if not _is_damage(error):
                 raise
             with self._feeding:
-                self._mend(error)
+                try:
+                    self._mend(error)
+                except Exception as worse:
+                    raise Behind(f"{self.path}: it cannot be opened again: {text_of(worse, 500)}") from error
         try:
             return self._ask(until, work)
         except _DAMAGED as error:
@@ -173,11 +180,13 @@ class Projection:
 
     def _opened(self) -> Database:
         if self._aside is not None:
+            self.path = _latest(self.path)
             database = self._fitting(read_only=True)
             if database is not None and self.position == self._log.last():
                 return database
             self._move_aside(self._aside, database)
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = _latest(self.path)
         return self._fitting() or self._made()
 
     def _fitting(self, *, read_only: bool = False) -> Database | None:
@@ -190,7 +199,7 @@ class Projection:
                 ((log, kind, position, mac),) = database.execute("FROM projected").fetchall()
                 known = self._log.mac_at(position) if position else b""
                 if (log, kind, bytes(mac)) == (self._log.log, _FORMAT, known):
-                    self.position = position
+                    self.position, self._was_open = position, True
                     return _locked(database)
         except (duckdb.Error, Unreadable, ValueError) as error:
             if is_held(error) and not read_only:
@@ -201,7 +210,17 @@ class Projection:
         return None
 
     def _made(self) -> Database:
-        _remove(self.path)
+        """Return a new database.
+
+        It has a path that was never open: for one that a query still reads DuckDB would give the old tables again.
+        """
+        first, number = _named(self.path)
+        before = _files(self.path)
+        for old in before:
+            old.unlink(missing_ok=True)
+        if before or self._was_open:
+            self.path = first.with_name(f"{first.stem}.{number + 1}{first.suffix}")
+        self._was_open = True
         database = duckdb.connect(str(self.path), config=_CONFIG)
         database.execute(QUERIES["schema"])
         database.execute("INSERT INTO projected VALUES (?, ?, 0, ''::BLOB)", [self._log.log, _FORMAT])
@@ -219,14 +238,14 @@ class Projection:
 
     def _mend(self, error: BaseException) -> None:
         """Open the tables again, and make them again if they are damaged in truth, not only for one query."""
-        self._release()
+        self._db = None  # not closed: others may read it
         self._db = self._opened()
         try:
             for table in ("events", "runs", "outcomes", "streams", "projected"):
-                self._db.execute(f"SELECT bit_xor(hash(t)) FROM {table} t").fetchall()  # noqa: S608 - ours
+                self._db.execute(SOUND.format(table)).fetchall()
         except duckdb.Error:
             logger.warning("%s is made again: %s", self.path, error, extra={"action": "projection_made_again"})
-            self._release()
+            self._db = None
             if self._aside is not None:
                 self._move_aside(self._aside, None)
             self._db = self._made()
@@ -248,28 +267,40 @@ class Projection:
         self._ended = True
 
     def close(self) -> None:
-        """Close the database as it is."""
+        """Close the database as it is; whoever reads it still is cut off."""
         self.end()
         with self._feeding:
-            self._release()
-
-    def _release(self) -> None:
-        database, self._db = self._db, None
-        if database is not None:
-            with contextlib.suppress(duckdb.Error):
-                database.close()
+            database, self._db = self._db, None
+            if database is not None:
+                with contextlib.suppress(duckdb.Error):
+                    database.close()
 
 
 def _wal(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _wal(path).unlink(missing_ok=True)
+def _files(path: Path) -> list[Path]:
+    """Return what there is of a projection, however often it was made again: databases, and what is beside them."""
+    first, _ = _named(path)
+    return list(path.parent.glob(f"{first.stem}.*"))
+
+
+def _named(path: Path) -> tuple[Path, int]:
+    """Return the path of the first database, and how often it was made again: `journal.2.duckdb` was twice."""
+    stem, _, number = path.stem.partition(".")
+    return path.with_name(stem + path.suffix), int(number) if number.isdecimal() else 0
+
+
+def _latest(path: Path) -> Path:
+    """Return the database that was made last, or where the first one is to be."""
+    found = [each for each in _files(path) if each.suffix == path.suffix]
+    return max(found, key=lambda each: _named(each)[1], default=path)
 
 
 def _locked(database: Database) -> Database:
+    if database.execute("SELECT current_setting('lock_configuration')").fetchall() == [(True,)]:
+        return database  # somebody still reads what was opened before
     for option, value in LOCKED.items():
         database.execute(f"SET {option} = {str(value).lower()}")
     return database

@@ -82,6 +82,40 @@ def test_another_program_that_writes_holds_appends_up_and_loses_none(tmp_path: P
     assert store.commit([note("run_a", 3, 1)])[0].verdict == "ok"
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_IOERR_READ, NotWritten),
+        (sqlite3.SQLITE_CORRUPT, NotWritten),
+        (sqlite3.SQLITE_READONLY_DBMOVED, NotWritten),
+        (sqlite3.SQLITE_FULL, NotWritten),
+        (sqlite3.SQLITE_IOERR_WRITE, SyncFailed),
+        (sqlite3.SQLITE_IOERR_FSYNC, SyncFailed),
+        (sqlite3.SQLITE_IOERR_SHMMAP, SyncFailed),
+    ],
+)
+def test_what_is_wrong_with_the_file_ends_no_run(
+    store: JournalStore, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    """Whether it shows where a stream is looked up or where it is written: what was sent can be sent again."""
+    error = sqlite3.OperationalError("no")
+    error.sqlite_errorcode = code
+
+    def fails(*_: object) -> None:
+        raise error
+
+    for place in ("_number", "_undo"):
+        with monkeypatch.context() as patch:
+            patch.setattr(store._log, place, fails)
+            patch.setattr(journal_log, "insert_rows", fails)
+            if place == "_undo":
+                patch.setattr(store._log, "_undo", lambda: store._log._db.execute("ROLLBACK"))
+            with pytest.raises(kind):
+                store.commit([note("run_new", 0, 1)])
+        store._log._failed = False
+    assert store.commit([note("run_new", 0, 1)])[0].verdict == "ok"
+
+
 FAILS = """
 import resource, sys
 from pathlib import Path

@@ -175,16 +175,13 @@ class JournalMachine(RuleBasedStateMachine):
     def lose_the_projection(self, damage: str) -> None:
         """Die, and lose what was projected, or part of it."""
         left = self.left()
-        path = left / PROJECTION
-        wal = path.with_name(path.name + ".wal")
-        if damage == "log gone":
-            wal.unlink(missing_ok=True)
-        elif path.exists():
+        for path in (left / PROJECTION).parent.glob("*"):
             data = path.read_bytes()
             made = {"cut": data[: len(data) // 2], "noise": os.urandom(len(data)), "empty": b"", "another": b"x" * 9999}
-            path.write_bytes(made.get(damage, b""))
-            if damage == "gone":
+            if damage == "gone" or (damage == "log gone" and path.suffix == ".wal"):
                 path.unlink()
+            elif damage in made and path.suffix != ".wal":
+                path.write_bytes(made[damage])
         self.live_again(left)
 
     @rule()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import duckdb
 import pyarrow as pa
@@ -17,11 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.actors import journal_store, journal_verify
+from airside.actors import journal_projection, journal_store, journal_verify
 from airside.actors.audit import journal_file
 from airside.actors.journal_projection import PROJECTION, Projection
 from airside.actors.journal_store import Feeder, JournalStore
-from airside.stack.errors import Behind
+from airside.stack.errors import Behind, Unreadable
 from tests.journals import KEY, crashed, end, note, tables_of
 
 COUNT = "SELECT count(*) AS n FROM events"
@@ -91,14 +95,41 @@ def test_what_cannot_be_caught_up_is_said_and_never_answered_in_part(
     """Queries are refused with what lacks and why, appends go on, and later all is answered."""
     assert counted(store) == 6
     store.commit([note("run_b", 2, 1, "globex")])
-    with monkeypatch.context() as patch:
-        patch.setattr(Projection, "_take_in", refuse(error))
+    with monkeypatch.context() as patched:
+        patched.setattr(Projection, "_take_in", refuse(error))
         for ask in (lambda: counted(store), lambda: store.rows("unfinished"), lambda: store.read("outcomes", [["x"]])):
             with pytest.raises(Behind, match=f"lack entries of the log after 6.*{error}"):
                 ask()
         assert any(str(error) in problem for problem in store.verify())
         assert store.commit([note("run_b", 3, 1, "globex")])[0].verdict == "ok"
     assert counted(store) == 8 and store.verify() == []
+
+
+HOLDS = """
+import sys, duckdb
+held = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_projection_that_another_program_holds_stops_no_append(tmp_path: Path, store: JournalStore) -> None:
+    """Somebody looks into the file: queries are refused until he has gone, and it is not made again under his hands."""
+    store.close()
+    inode = (tmp_path / PROJECTION).stat().st_ino
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / PROJECTION)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdin is not None and other.stdout.readline() == "held\n"
+        again = JournalStore(tmp_path, KEY)
+        assert again.commit([note("run_b", 2, 1, "globex")])[0].verdict == "ok"
+        with pytest.raises(Behind, match="Could not set lock"):
+            again.rows("unfinished")
+        assert len(again.bodies(["run_b"])["run_b"]) == 3
+        other.stdin.write("\n")
+        other.stdin.flush()
+        other.wait(BOUND_S)
+    assert counted(again) == 7 and (tmp_path / PROJECTION).stat().st_ino == inode
+    again.close()
 
 
 def test_an_entry_of_the_log_that_is_damaged_is_named(tmp_path: Path, store: JournalStore) -> None:
@@ -228,7 +259,8 @@ def test_damage_anywhere_in_a_projection_is_mended(whole: Path, place: float, fi
     at = int(place * (len(data) - len(fill)))
     data[at : at + len(fill)] = fill
     folder = whole.parent / "damaged"
-    (folder / "projection").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "projection").mkdir(parents=True)
     (folder / "journal.sqlite").write_bytes((whole / "journal.sqlite").read_bytes())
     (folder / PROJECTION).write_bytes(data)
     sql = "SELECT stream, count(*) AS n, sum(seq) AS s, max(length(body)) AS l, max(mac) AS m FROM events GROUP BY ALL"
@@ -238,6 +270,37 @@ def test_damage_anywhere_in_a_projection_is_mended(whole: Path, place: float, fi
     with closing(JournalStore(folder, KEY)) as store:
         found = pa.ipc.open_stream(store.query(sql)).read_all().to_pylist()
         assert sorted(map(str, found)) == expected and store.verify() == []
+
+
+def test_what_is_made_again_is_new_though_a_query_still_reads_the_old(tmp_path: Path, store: JournalStore) -> None:
+    """However long somebody reads the damaged tables, the new ones have each event once."""
+    counted(store)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(database: duckdb.DuckDBPyConnection) -> int:
+        reading.set()
+        assert go_on.wait(BOUND_S)
+        return len(database.execute("FROM events").fetchall())
+
+    def fails(database: duckdb.DuckDBPyConnection) -> None:
+        raise duckdb.FatalException("the database has been invalidated")
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(store._projection.ask, store.last(), slow)
+        assert reading.wait(BOUND_S)
+        with patch.object(journal_projection, "SOUND", "SELECT * FROM {} WHERE nothing"), pytest.raises(Unreadable):
+            store._projection.ask(store.last(), fails)
+        assert store._projection.path.name == "journal.1.duckdb"
+        assert counted(store) == 6 and store.verify() == []
+        go_on.set()
+        assert asked.result(BOUND_S) == 6
+    store.commit([note("run_b", 2, 1, "globex")])
+    assert counted(store) == 7 and store.verify() == []
+    store.close()
+    assert [path.name for path in (tmp_path / "projection").iterdir()] == ["journal.1.duckdb"]
+    again = JournalStore(tmp_path, KEY)
+    assert counted(again) == 7 and again._projection.path.name == "journal.1.duckdb"
+    again.close()
 
 
 def test_a_wrong_query_makes_nothing_again(store: JournalStore) -> None:
