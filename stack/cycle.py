@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -52,7 +53,6 @@ class Cycle:
         self._tools = tuple(s for s in layers.specs if set(s.scopes) <= set(submitted.identity.scopes))
         self._traceparent = layers.traceparent(self.run_id)
         self._recalled: tuple[Recalled, ...] = ()
-        self._tracer = Tracer(submitted, layers.specs)
         self._remaining = machine.limits
         self._grant = b""
         self._reading = False
@@ -64,6 +64,10 @@ class Cycle:
         self._task: asyncio.Task[None] | None = None
         self._in_step = False
         self._interrupted = False
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        return Tracer(self.machine.state.submitted, self._layers.specs)
 
     async def advance(self, instructions: Instructions) -> None:
         """Carry out instructions until the run waits for somebody or is over.
@@ -183,7 +187,8 @@ class Cycle:
         if error:
             return ev.RecallFailed(step=i.step, error=error, at_us=now, cause=i.cause)
         self._recalled = reply.records
-        self._tracer.remember(reply.records)
+        if reply.records:
+            self._tracer.remember(reply.records)
         return ev.MemoryRecalled(
             step=i.step,
             records=tuple((r.record_id, round(r.score, 4)) for r in reply.records),

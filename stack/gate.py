@@ -322,7 +322,7 @@ class Gate:
             if receipt is not None:
                 approval_id = receipt.approval_id
                 decision = msgspec.structs.replace(decision, outcome="allow", approval=None)
-        grant, wall_ms = b"", 0
+        grant, wall_ms, sha256 = b"", 0, digest(arguments)
         if decision.outcome != "deny":
             wall_ms = _timeout_ms(request, spec) if self.spending.times(identity.tenant) else 0
             # Nobody is asked about a call that there is no budget for; it counts when it is granted.
@@ -331,7 +331,7 @@ class Gate:
             if refusal is not None:
                 decision, approval_id = refusal, None if is_asking else approval_id
         if decision.outcome == "allow":
-            grant = self._grant(request, identity, spec, digest(arguments), approval_id or "")
+            grant = self._grant(request, identity, spec, sha256, approval_id or "")
             if self._on_change is not None and spec.resources and spec.effect != "read":
                 changed = keys_of(named_by(spec, facts.arguments))
                 self._on_change(changed, _timeout_ms(request, spec))
@@ -343,7 +343,7 @@ class Gate:
             repeatable=spec.repeatable,
             cost_microusd=spec.cost_microusd or 0,
             arguments=arguments,
-            digest=digest(arguments),
+            digest=sha256,
             approval_id=approval_id,
             grant=grant,
             counted=self.spending.counts(identity.tenant, spec),

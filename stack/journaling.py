@@ -90,7 +90,7 @@ def admit(head: Head, append: Append, stored: Stored) -> tuple[AppendReply, tupl
     after = Head(
         epoch=append.epoch,
         next_seq=head.next_seq + len(append.entries),
-        ended=head.ended or any(entry.type in ENDED for entry in append.entries),
+        ended=head.ended or not ENDED.isdisjoint([entry.type for entry in append.entries]),
     )
     return AppendReply(verdict="ok", epoch=after.epoch, next_seq=after.next_seq), append.entries, after
 

@@ -18,21 +18,17 @@ from airside.stack.values import FREE, NULL, Limits, Outcome, Spend, ToolResult,
 
 
 class MachineBase:
-    """State and helpers; the handlers are in `calls` and `machine`."""
+    """State and helpers; the handlers are in `calls` and `machine`.  `limits` are the run's."""
 
-    __slots__ = ("events", "state")
+    __slots__ = ("events", "limits", "state")
 
     def __init__(self, submitted: ev.RunSubmitted) -> None:
         labels = frozenset(submitted.request.labels)
         self.state = RunState(submitted=submitted, labels=labels, last_us=submitted.at_us)
         self.events: list[ev.Event] = [submitted]
+        self.limits = submitted.limits
 
     # What the shell and agents may look at.
-
-    @property
-    def limits(self) -> Limits:
-        """The run's limits."""
-        return self.state.submitted.limits
 
     @property
     def is_over(self) -> bool:
