@@ -170,7 +170,7 @@ def play(steps: int, policy: str = "") -> dict[str, float]:
         "gate_requests": gate.requests / steps,
         "gate_bytes": round(gate.sent_bytes / steps, 1),
         "texts_indexed": calls[Haystack.__init__.__code__] / steps,
-        "texts_searched": calls[Haystack.has.__code__] / steps,
+        "texts_searched": calls[Haystack.holds.__code__] / steps,
         "calls": round(calls.total() / steps, 1),
     }
 

@@ -60,6 +60,11 @@ def fits(mark: Mark, role: Role, *, money_named: bool) -> bool:
     return role == "" or mark not in ("name", "place", "date")
 
 
+def is_currency(code: str) -> bool:
+    """Whether a currency of this code is known by a sign or a word."""
+    return code.lower() in _SIGNS_OF
+
+
 def names_currency(text: str, code: str) -> bool:
     """Whether a text in lower case means the currency of this code by a sign or a word."""
     signs = _SIGNS_OF.get(code.lower())

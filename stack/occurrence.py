@@ -20,8 +20,8 @@ from typing import Any
 
 from airside.stack.effort import spend
 from airside.stack.findings import FILES
-from airside.stack.moments import days_in, minutes_in, read_moment
-from airside.stack.numerals import Numeral, Role, amounts, fits, names_currency, numerals, role_of
+from airside.stack.moments import Moment, days_in, minutes_in, read_moment
+from airside.stack.numerals import Numeral, Role, amounts, fits, is_currency, names_currency, numerals, role_of
 from airside.stack.spelling import alike, caseless, plain
 from airside.stack.tokens import BREAK, QUOTED, around, is_grouped, parted, stands_alone
 
@@ -57,6 +57,78 @@ _CHANNEL = re.compile(r"#[a-z][\w-]*", re.ASCII)
 _MAILS = re.compile(r"[^\s,;<>@]+@[^\s,;<>@]+(?:, ?[^\s,;<>@]+@[^\s,;<>@]+)+")
 _EDGES = " .,;:!?*_\u00a0\u202f"
 """What may stand between a quotation mark and the value it encloses."""
+
+
+class Sought:
+    """A value that is looked for, read once for however many texts: booleans and null never occur.
+
+    `role` is what it is used as.  `parts` = it may be a part of what is quoted.
+    """
+
+    def __init__(self, value: Json, role: Role = "", *, parts: bool = False) -> None:
+        self.role = role
+        self.parts = parts
+        self.never = value is None or isinstance(value, bool)
+        self.is_text = isinstance(value, str)
+        self.value: str = value if isinstance(value, str) else ""
+        is_written = isinstance(value, str) and _NUMERIC.fullmatch(value) is not None
+        self.number = Decimal(value) if is_written else None if self.is_text or self.never else decimal_of(value)
+        self.needle = fold(self.value)
+        self.is_exact = is_exact(self.needle)
+        self.is_word = any(char.isalnum() for char in self.needle)
+
+    @cached_property
+    def is_ragged(self) -> bool:
+        """Whether there is white space at its ends."""
+        return self.value != self.value.strip()
+
+    @cached_property
+    def amounts(self) -> list[Decimal]:
+        """The numbers in what is an amount, and is written with more than its number."""
+        return list(numbers_in(_lower(self.value))) if self.role in ("money", "quantity") else []
+
+    @cached_property
+    def is_letter(self) -> bool:
+        return len(self.needle) == 1 and self.needle.isalpha()
+
+    @cached_property
+    def core(self) -> str:
+        """An account or phone number without its gaps; nothing for what is none."""
+        return compact(self.needle)
+
+    @cached_property
+    def is_group(self) -> bool:
+        """Whether it may be a group of a longer number."""
+        return _GROUPS.fullmatch(self.needle) is not None
+
+    @cached_property
+    def bare(self) -> Sought | None:
+        """A channel without its mark, for most chat programs write it either way."""
+        if _CHANNEL.fullmatch(self.needle) is None:
+            return None
+        return Sought(self.needle[1:], self.role, parts=self.parts)
+
+    @cached_property
+    def mails(self) -> list[Sought]:
+        """The addresses of a list of some."""
+        if _MAILS.fullmatch(self.value) is None:
+            return []
+        return [Sought(each.strip(), self.role, parts=self.parts) for each in self.value.split(",")]
+
+    @cached_property
+    def is_currency(self) -> bool:
+        return is_currency(self.value)
+
+    @cached_property
+    def moment(self) -> Moment | None:
+        """The day or time that it is."""
+        return read_moment(self.value)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether it occurs only as it is written: neither a number nor anything that has other ways to be said."""
+        has_ways = self.core or self.is_letter or self.bare or self.mails or self.is_currency or self.moment
+        return self.is_text and self.is_word and self.number is None and not self.amounts and not has_ways
 
 
 class Haystack:
@@ -114,29 +186,34 @@ class Haystack:
         self._tight: dict[str, _Tight] = {}
 
     def has(self, value: Json, role: Role = "", *, parts: bool = False) -> bool:
-        """Whether a text or a number occurs; booleans and null never do.
+        """Whether a text or a number occurs (`Sought`)."""
+        return self.holds(Sought(value, role, parts=parts))
 
-        `role` is what the value is used as.  `parts` = it may be a part of what is quoted.
-        """
-        if isinstance(value, bool) or value is None:
+    def holds(self, sought: Sought) -> bool:
+        """Whether what is looked for occurs."""
+        if sought.never:
             return False
         spend(_ONE_LOOK if self._whole else _ONE_LOOK + len(self._exact))
-        if not isinstance(value, str):
-            return self._has_number(decimal_of(value), role, parts)
-        if value != value.strip() and not self._whole:
+        if not sought.is_text:
+            return self._has_number(sought.number, sought)
+        if sought.is_ragged and not self._whole:
             return False
-        if _NUMERIC.fullmatch(value):
-            number, is_name = Decimal(value), role in ("", "name")
-            # Nobody writes "invoice two" for invoice 2.
-            if self._has_number(number, role, parts, words=not is_name):
-                return True
-            if role:
-                return is_name and self._spaced(fold(value), parts)
-        elif role in ("money", "quantity") and not all(
-            self._has_number(number, role, parts) for number in numbers_in(_lower(value))
+        if (
+            sought.is_plain
+            and not self._whole
+            and sought.needle not in (self._exact if sought.is_exact else self._folded)
         ):
+            return False  # as nearly always
+        if sought.number is not None:
+            is_name = sought.role in ("", "name")
+            # Nobody writes "invoice two" for invoice 2.
+            if self._has_number(sought.number, sought, words=not is_name):
+                return True
+            if sought.role:
+                return is_name and self._spaced(sought)
+        elif not all(self._has_number(number, sought) for number in sought.amounts):
             return False
-        return self._has_text(value, parts) or (not self._whole and self._is_meant(value, parts))
+        return self._has_text(sought) or (not self._whole and self._is_meant(sought))
 
     def may_have(self, value: str) -> bool:
         """Whether an id could have been read here, in any spelling and inside any word: for what must be new."""
@@ -172,29 +249,28 @@ class Haystack:
             self._quotations = {fold(each.strip(_EDGES)) for each in found}
         return value.strip(_EDGES) in self._quotations and any(char.isalnum() for char in value)
 
-    def _has_text(self, value: str, parts: bool) -> bool:
-        needle = fold(value)
-        if not any(char.isalnum() for char in needle):
+    def _has_text(self, sought: Sought) -> bool:
+        needle, parts = sought.needle, sought.parts
+        if not sought.is_word:
             return self._whole and needle in self._leaves
-        if len(needle) == 1 and needle.isalpha() and self._quotes and not parts:
-            return self._has_letter(value)
+        if sought.is_letter and self._quotes and not parts:
+            return self._has_letter(sought.value)
         if self._whole:
             if needle in self._leaves:
                 return True
-            core = compact(needle)
             if self._cores is None:
                 self._cores = {compact(leaf) for leaf in self._leaves}
-            return core != "" and core in self._cores
-        text = self._exact if is_exact(needle) else self._folded
+            return sought.core != "" and sought.core in self._cores
+        text = self._exact if sought.is_exact else self._folded
         found = ((at, at + len(needle)) for at in _places(needle, text))
-        is_number = _GROUPS.fullmatch(needle) is not None
-        if self._spaced(needle, parts) or any(
-            stands_alone(text, *span) and not (is_number and is_grouped(text, *span)) and self._counts(*span, parts)
+        if self._spaced(sought) or any(
+            stands_alone(text, *span)
+            and not (sought.is_group and is_grouped(text, *span))
+            and self._counts(*span, parts)
             for span in found
         ):
             return True
-        # Most chat programs write a channel either way.
-        return _CHANNEL.fullmatch(needle) is not None and self._has_text(needle[1:], parts)
+        return sought.bare is not None and self._has_text(sought.bare)
 
     def _has_letter(self, letter: str) -> bool:
         """Whether one letter is meant: quoted, all of a text, or a capital that is no word (`seat C`, `plan A`)."""
@@ -220,9 +296,9 @@ class Haystack:
         first, last = quoted
         return not self._exact[first:begin].strip(_EDGES) and not self._exact[end:last].strip(_EDGES)
 
-    def _spaced(self, needle: str, parts: bool) -> bool:
+    def _spaced(self, sought: Sought) -> bool:
         """Whether an account or phone number occurs with spaces or hyphens between its characters."""
-        core = compact(needle)
+        core, parts = sought.core, sought.parts
         if not core:
             return False
         text, gap = self._folded, _PHONE_GAP if core.removeprefix("+").isdigit() else _GAP
@@ -244,7 +320,8 @@ class Haystack:
         tight = self._tight[gap]
         yield from (tight.places[at] for at in _places(core, tight.text))
 
-    def _has_number(self, value: Decimal | None, role: Role, parts: bool, *, words: bool = True) -> bool:
+    def _has_number(self, value: Decimal | None, sought: Sought, *, words: bool = True) -> bool:
+        role, parts = sought.role, sought.parts
         if value is None:
             return False
         if self._whole:
@@ -256,22 +333,25 @@ class Haystack:
             for each in self._read_numerals():
                 self._by_value.setdefault(each.value, []).append(each)
                 self._has_money = self._has_money or each.mark == "money"
-        spend(_ONE_PLACE * len(self._by_value.get(value, ())))
+        found = self._by_value.get(value)
+        if found is None:
+            return False
+        spend(_ONE_PLACE * len(found))
         return any(
             (words or each.mark != "word")
             and fits(each.mark, role, money_named=role == "money" and self._has_money)
             and self._counts(each.begin, each.end, parts)
-            for each in self._by_value.get(value, ())
+            for each in found
         )
 
-    def _is_meant(self, value: str, parts: bool) -> bool:
+    def _is_meant(self, sought: Sought) -> bool:
         """Whether a text says it in other words: a currency's sign, a day or time, addresses one by one."""
-        if _MAILS.fullmatch(value):
-            return all(self._has_text(each.strip(), parts) for each in value.split(","))
-        return names_currency(self._folded, value) or self._has_moment(value, parts)
+        if sought.mails:
+            return all(map(self._has_text, sought.mails))
+        return (sought.is_currency and names_currency(self._folded, sought.value)) or self._has_moment(sought)
 
-    def _has_moment(self, value: str, parts: bool) -> bool:
-        wanted = read_moment(value)
+    def _has_moment(self, sought: Sought) -> bool:
+        wanted, parts = sought.moment, sought.parts
         if wanted is None:
             return False
         if parts not in self._moments:

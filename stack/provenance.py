@@ -36,23 +36,22 @@ from airside.stack.bonds import locks, sets
 from airside.stack.canonical import canonical, digest
 from airside.stack.choices import picks_of, words_saying
 from airside.stack.durations import start_beside, unit_of
-from airside.stack.effort import EffortOver, limited, spend
+from airside.stack.effort import EffortOver, limited
 from airside.stack.events import ActionGated, RunSubmitted
 from airside.stack.findings import MAX_SCANNED, findings, visible
 from airside.stack.numerals import Role, role_of
-from airside.stack.occurrence import Haystack, Json, decimal_of, leaves
+from airside.stack.occurrence import Haystack, Json, Sought, decimal_of, leaves
 from airside.stack.orders import Call, Given
-from airside.stack.paths import EVERY, Every, Parts, show_path
+from airside.stack.paths import show_path
 from airside.stack.records import Known, Records, heads_of
+from airside.stack.repeats import Repeats
 from airside.stack.state import RunState, StepRecord
-from airside.stack.toolspec import Place, ToolSpec
+from airside.stack.toolspec import ToolSpec
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
+from airside.stack.walking import walked
 
 MAX_EFFORT = 200_000_000
 """Characters that are looked through for the values of one call: a hundred values in two megabytes of what was read."""
-
-_ONE_VALUE = 500
-"""Characters that one value counts for which is compared with those of an earlier call."""
 
 MAX_EXPLAINED = 10
 """Values of one call for which it is tried how they were worked out."""
@@ -104,7 +103,7 @@ class Read(NamedTuple):
 def subjects(spec: ToolSpec, arguments: Mapping[str, Json]) -> Iterator[Subject]:
     """Yield every value of the arguments that carries authority, and every finding in their content."""
     room = MAX_SCANNED
-    for path, value, part in _leaves(dict(arguments), (), spec.place, spec.content_paths):
+    for path, value, part in walked(dict(arguments), (), spec.place, spec.content_paths):
         if part == "authority":
             yield Subject(path, value, part)
         elif value is not None and not isinstance(value, bool):
@@ -135,7 +134,9 @@ class Tracer:
     def __init__(self, submitted: RunSubmitted, specs: Sequence[ToolSpec]) -> None:
         self._submitted = submitted
         self._specs = specs
+        self._recalled: dict[str, Recalled] = {}
         self._memories: dict[str, Source] = {}
+        self._repeats = Repeats()
         self._read_steps: dict[int, Read] = {}
         self._reads: list[Read] = []
         self._records = Records(self._was_said, self._was_seen)
@@ -148,27 +149,30 @@ class Tracer:
     def remember(self, records: Sequence[Recalled]) -> None:
         """Keep what memory answered: an agent that has seen a record may use it later."""
         for record in records:
-            source = Source("memory", f"{record.record_id} of {record.source}", Haystack(record.text))
-            self._memories.setdefault(record.record_id, source)
+            self._recalled.setdefault(record.record_id, record)
 
     def trace(self, tool: str, arguments: Mapping[str, Json], state: RunState) -> tuple[Traced, ...]:
         """Return the origins of a proposed call's values; nothing for a tool that does not exist."""
         spec = next((spec for spec in self._specs if spec.name == tool), None)
         if spec is None:
             return ()
-        reads = self._reads = [self._reading(record, at) for at, record in enumerate(state.history)]
+        known = self._read_steps
+        reads = self._reads = [
+            known.get(record.step) or self._reading(record, at) for at, record in enumerate(state.history)
+        ]
         told = [*self._approved(state), *self._told()]
         # What an agent said itself gains nothing by coming back from a tool.
         vouched = [source for read in reads for source in (read.said, read.vouched) if source is not None]
-        rest = [*self._outsiders(), *(source for read in reads for source in (read.said, read.output))]
+        is_vouched = len(vouched) > len(reads)
+        rest = [*self._outsiders(), *[source for read in reads for source in (read.said, read.output)]]
         rest += [Source("branch", end.route, Haystack(end.answer)) for end in state.branches or ()]
         rest += self._written()
-        groups = [told, list(self._memories.values()), vouched if any(read.vouched for read in reads) else [], rest]
+        groups = [told, self._remembered(), vouched if is_vouched else [], rest]
         self._subjects = list(itertools.islice(subjects(spec, arguments), MAX_TRACED))
         self._explained = 0
         with limited(MAX_EFFORT):
             try:
-                before = next((each for each in state.history if _repeats(spec, arguments, each)), None)
+                before = self._repeats.of(spec, arguments, state.history)
             except EffortOver:  # it may be one again
                 return tuple(subject.traced("nowhere", _GIVEN_UP) for subject in self._subjects)
             return tuple(self._found(subject, spec, arguments, groups, before) for subject in self._subjects)
@@ -305,6 +309,14 @@ class Tracer:
         known = (Operand(number, whose, is_share) for whose, hay in sources for number, is_share in hay.numbers())
         return worked_out(value, known) if value is not None else ""
 
+    def _remembered(self) -> list[Source]:
+        """Return what memory answered, each text read when a call is traced that may have a value of it."""
+        for record_id, record in self._recalled.items():
+            if record_id not in self._memories:
+                detail = f"{record_id} of {record.source}"
+                self._memories[record_id] = Source("memory", detail, Haystack(record.text))
+        return list(self._memories.values())
+
     def _was_said(self, value: str, at: int) -> bool:
         return any(read.said.hay.may_have(value) for read in self._reads[: at + 1])
 
@@ -351,20 +363,18 @@ class Tracer:
 
     def _reading(self, record: StepRecord, at: int) -> Read:
         """Return what a step of the history says, read once."""
-        if record.step not in self._read_steps:
-            detail, value = f"{record.tool}, step {record.step}", msgspec.json.decode(record.result.output)
-            spec = next((spec for spec in self._specs if spec.name == record.tool), None)
-            is_trusted = spec is not None and spec.trusted_output
-            if record.result.ok:
-                self._records.take(spec, at, detail, value)
-            self._read_steps[record.step] = Read(
-                said=Source("nowhere", f"said in {detail}", Haystack(record.arguments)),
-                output=Source("tool", detail, Haystack(value, record.result.error)),
-                vouched=Source("tool", detail, Haystack(*leaves(value), whole=True), whole=True)
-                if is_trusted
-                else None,
-            )
-        return self._read_steps[record.step]
+        detail, value = f"{record.tool}, step {record.step}", msgspec.json.decode(record.result.output)
+        spec = next((spec for spec in self._specs if spec.name == record.tool), None)
+        is_trusted = spec is not None and spec.trusted_output
+        if record.result.ok:
+            self._records.take(spec, at, detail, value)
+        vouched = Haystack(*leaves(value), whole=True) if is_trusted else None
+        read = self._read_steps[record.step] = Read(
+            said=Source("nowhere", f"said in {detail}", Haystack(record.arguments)),
+            output=Source("tool", detail, Haystack(value, record.result.error)),
+            vouched=None if vouched is None else Source("tool", detail, vouched, whole=True),
+        )
+        return read
 
     def _written(self) -> Iterator[Source]:
         if self._submitted.asked is not None:
@@ -374,11 +384,12 @@ class Tracer:
 
 def _first(subject: Subject, role: Role, sources: Sequence[Source]) -> Traced | None:
     """Return the first source that has a value; what an agent said before a tool did is from nowhere."""
-    is_content, said_before = subject.part == "content", ""
+    part, said_before = subject.part, ""
+    sought = Sought(subject.value, role, parts=part == "content")
     for source in sources:
-        if source.part not in (None, subject.part) or (said_before and source.origin == "tool"):
+        if (source.part is not None and source.part != part) or (said_before and source.origin == "tool"):
             continue
-        if source.hay.has(subject.value, role, parts=is_content):
+        if source.hay.holds(sought):
             if source.origin != "nowhere":
                 return subject.traced(source.origin, source.detail, whole=source.whole)
             said_before = source.detail
@@ -404,30 +415,6 @@ def _at(arguments: Mapping[str, Json], path: Path) -> Json:
     return value
 
 
-def _leaves(value: Json, path: Path, place: Place, patterns: list[Parts] | None) -> Iterator[tuple[Path, Json, Part]]:
-    """Yield the values without parts of their own, and the keys no schema names; `patterns` is None within content."""
-    part: Part = "content" if patterns is None else "authority"
-    if isinstance(value, dict) and (value or not path):
-        for key, inner in value.items():
-            below = _below(patterns, key)
-            if not place.is_named(key) and (patterns is None or below == []):
-                yield (*path, key), key, part
-            yield from _leaves(inner, (*path, key), place.key(key), below)
-    elif isinstance(value, list) and value:
-        for index, inner in enumerate(value):
-            yield from _leaves(inner, (*path, str(index)), place.item(), _below(patterns, EVERY))
-    else:
-        yield path, value, part
-
-
-def _below(patterns: list[Parts] | None, part: str | Every) -> list[Parts] | None:
-    """Return what is left of the patterns one level down; None once one of them is used up."""
-    if patterns is None:
-        return None
-    left = [pattern[1:] for pattern in patterns if pattern[0] == part]
-    return None if () in left else left
-
-
 def _role(subject: Subject) -> Role:
     """Return what a value is used as; what content points to may be anything."""
     names = [part for part in subject.path if not part.isdigit()]
@@ -448,34 +435,6 @@ def _is_choice(spec: ToolSpec, subject: Subject) -> bool:
         return False
     is_asked_for = len(subject.path) == 1 and subject.path[0] in spec.required
     return sets(spec.name) or any(map(locks, subject.path)) or (is_asked_for and spec.effect == "irreversible")
-
-
-def _repeats(spec: ToolSpec, arguments: Mapping[str, Json], before: StepRecord) -> bool:
-    """Whether a call has the effect of an earlier one again.
-
-    What cannot be taken back counts as the same whatever its content says, for a reference is easily varied.
-    """
-    if before.tool != spec.name or not before.result.ok or spec.effect not in ("external", "irreversible"):
-        return False
-    parts: tuple[Part, ...] = ("authority",) if spec.effect == "irreversible" else ("authority", "content")
-    now, then = _said(spec, arguments, parts), _said(spec, before.arguments, parts)
-    return now.keys() <= then.keys() and all(_within(values, then[name]) for name, values in now.items())
-
-
-def _said(spec: ToolSpec, arguments: Mapping[str, Json], parts: tuple[Part, ...]) -> dict[str, list[Json]]:
-    """Return the values of each argument, with the schema's defaults."""
-    found: dict[str, list[Json]] = {}
-    for path, value, part in _leaves({**spec.defaults, **arguments}, (), spec.place, spec.content_paths):
-        if part in parts and path:
-            found.setdefault(path[0], []).append(value)
-    return found
-
-
-def _within(values: list[Json], others: list[Json]) -> bool:
-    """Whether all of these are among those, however they are written."""
-    spend(_ONE_VALUE * (len(values) + len(others)))
-    known, same = Haystack(*others, whole=True), set(map(canonical, others))
-    return all(canonical(value) in same or known.has(value) for value in values)
 
 
 def _switches(value: Json) -> Iterator[tuple[str, Any]]:
