@@ -6,7 +6,8 @@ not explained, for one of them would look like a reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -41,24 +42,49 @@ def worked_out(value: Decimal, operands: Iterable[Operand]) -> str:
 
 def _ways(value: Decimal, known: dict[Decimal, Operand]) -> Iterator[str]:
     """Yield ways once each; the first operand of a sum or product is the greater."""
+    ordered, places = sorted(known), {number: place for place, number in enumerate(known)}
     for one in known.values():
-        for other in known.values():
-            if one.is_percent and one != other and not other.is_percent:
-                if _is_cents(other.value * one.value / 100, value):
-                    yield f"{_plain(one.value)} % ({one.whose}) of {_shown(other)}"
-                continue
-            if one.is_percent or other.is_percent:
-                continue
-            is_first = one.value >= other.value
-            if is_first and one.value + other.value == value:
-                yield f"{_shown(one)} + {_shown(other)}"
-            if one.value - other.value == value:
-                yield f"{_shown(one)} - {_shown(other)}"
-            if 1 not in (one.value, other.value):
-                if is_first and one.value * other.value == value:
-                    yield f"{_shown(one)} x {_shown(other)}"
-                if one != other and _is_cents(one.value / other.value, value):
-                    yield f"{_shown(one)} / {_shown(other)}"
+        near = {number for low, high in _near(value, one) for number in _within(ordered, low, high)}
+        for number in sorted(near, key=places.__getitem__):
+            yield from _ways_of_two(value, one, known[number])
+
+
+def _near(value: Decimal, one: Operand) -> Iterator[tuple[Decimal, Decimal]]:
+    """Yield between which numbers an operand lies that may make the value together with one.
+
+    So that each is tried with a few, and not with all: a tool may have returned hundreds of numbers.
+    """
+    low, high = value - _CENT, value + _CENT
+    if one.is_percent:
+        yield low * 100 / one.value, high * 100 / one.value
+        return
+    yield low - one.value, high - one.value
+    yield one.value - high, one.value - low
+    yield low / one.value, high / one.value
+    yield one.value / high, one.value / low if low > 0 else Decimal("Infinity")
+
+
+def _within(ordered: Sequence[Decimal], low: Decimal, high: Decimal) -> Sequence[Decimal]:
+    return ordered[bisect_left(ordered, low) : bisect_right(ordered, high)]
+
+
+def _ways_of_two(value: Decimal, one: Operand, other: Operand) -> Iterator[str]:
+    if one.is_percent and one != other and not other.is_percent:
+        if _is_cents(other.value * one.value / 100, value):
+            yield f"{_plain(one.value)} % ({one.whose}) of {_shown(other)}"
+        return
+    if one.is_percent or other.is_percent:
+        return
+    is_first = one.value >= other.value
+    if is_first and one.value + other.value == value:
+        yield f"{_shown(one)} + {_shown(other)}"
+    if one.value - other.value == value:
+        yield f"{_shown(one)} - {_shown(other)}"
+    if 1 not in (one.value, other.value):
+        if is_first and one.value * other.value == value:
+            yield f"{_shown(one)} x {_shown(other)}"
+        if one != other and _is_cents(one.value / other.value, value):
+            yield f"{_shown(one)} / {_shown(other)}"
 
 
 def _is_cents(exact: Decimal, value: Decimal) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from airside.stack import arithmetic
 from airside.stack.arithmetic import MAX_WAYS, Operand, worked_out
 from airside.stack.provenance import Tracer
 from airside.stack.state import RunState, StepRecord
@@ -87,3 +88,47 @@ def test_what_is_told_is_true(numbers: list[Decimal], value: Decimal) -> None:
         left, right = Decimal(one), Decimal(other)
         made = {"+": left + right, "-": left - right, "x": left * right, "/": left / right}[sign]
         assert {left, right} <= set(numbers) and abs(made - value) <= Decimal("0.005")
+
+
+AMOUNTS = st.one_of(
+    st.integers(1, 40).map(Decimal),
+    st.decimals("0.01", "20", places=2),
+    st.sampled_from([Decimal("0.001"), Decimal("33.333"), Decimal(10**12), Decimal("999999999.99")]),
+)
+
+
+@given(
+    value=AMOUNTS,
+    operands=st.lists(st.builds(Operand, AMOUNTS, st.sampled_from("ab"), st.booleans()), max_size=12),
+    pick=st.tuples(st.integers(0, 11), st.integers(0, 11), st.sampled_from("+-x/%=")),
+)
+def test_no_way_is_missed_for_not_trying_every_two(
+    value: Decimal, operands: list[Operand], pick: tuple[int, int, str]
+) -> None:
+    """What is told is what trying each with each would tell, in the same order."""
+    first, second, how = pick
+    if operands and how != "=":  # else nearly no two make it
+        a, b = operands[first % len(operands)].value, operands[second % len(operands)].value
+        made = {"+": a + b, "-": a - b, "x": a * b, "/": a / b, "%": a * b / 100}[how]
+        value = made.quantize(Decimal("0.01")) if how in "/%" else made
+    known: dict[Decimal, Operand] = {}
+    for each in operands:
+        known.setdefault(each.value, each)
+    every = [way for a in known.values() for b in known.values() for way in arithmetic._ways_of_two(value, a, b)]
+    if value > 0:
+        assert list(arithmetic._ways(value, known)) == every
+
+
+def test_each_number_is_tried_with_a_few() -> None:
+    """Of hundreds of numbers that a tool returned, that is, not with all."""
+    tried = []
+    numbers = [Operand(Decimal(each) + Decimal("0.01"), "list, step 1") for each in range(1, arithmetic.MAX_OPERANDS)]
+
+    def counted(value: Decimal, one: Operand, other: Operand) -> list[str]:
+        tried.append((one, other))
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arithmetic, "_ways_of_two", counted)
+        assert worked_out(Decimal("5000.37"), numbers) == ""
+    assert len(tried) <= 4 * len(numbers)
