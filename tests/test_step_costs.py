@@ -44,6 +44,15 @@ def test_a_step_that_no_rule_asks_the_origins_of_reads_no_text_for_them(costs: d
 def test_a_traced_step_reads_each_text_once(costs: dict[str, dict[str, float]]) -> None:
     """What was said and what came back of each step, and the request and its caller once a run."""
     assert costs["traced"]["texts_indexed"] <= 2 + 2 / STEPS
+    assert costs["traced"]["calls"] <= 900
+
+
+def test_a_traced_step_looks_into_each_text_that_was_read_once_for_each_value() -> None:
+    """A look costs little beside the rest of the step, so that a long run is not dear."""
+    play(1, ASKS_ORIGINS)
+    short, long = play(12, ASKS_ORIGINS), play(48, ASKS_ORIGINS)
+    assert long["texts_searched"] <= 70
+    assert long["calls"] - short["calls"] <= 7.5 * (long["texts_searched"] - short["texts_searched"])
 
 
 @pytest.mark.parametrize("policy", ["", ASKS_ORIGINS])
