@@ -73,6 +73,17 @@ class Bench:
         await asyncio.to_thread(self.entered.acquire)
         return call
 
+    def end(self, dispatcher: Dispatcher) -> None:
+        """Have the time of the call that began first be over, whatever the clock says."""
+        first = next(iter(dispatcher._deadlines[RUN]))
+        first.reschedule(asyncio.get_running_loop().time())
+
+    async def overdue(self, dispatcher: Dispatcher, what: Tool | None = None, **fields: Any) -> ToolResult:
+        """Return the result of a call that holds its loop until its time is over."""
+        call = await self.held(dispatcher, what, **fields)
+        self.end(dispatcher)
+        return await call
+
     async def close(self) -> None:
         """Let everything go."""
         self.go_on.set()
@@ -201,9 +212,10 @@ async def test_wherever_a_tool_blocks_the_calls_of_others_go_on(bench: Bench, wa
     tools, note = way(bench), noting(bench)
     dispatcher = bench.made(*tools, note)
     hold = dispatcher._tools["hold"]
-    call = await bench.held(dispatcher, hold, timeout_ms=500, attempt=2)
+    call = await bench.held(dispatcher, hold, attempt=2)
     assert [(await bench.run(dispatcher, note, tenant=OTHER)).ok for _ in range(3)] == [True] * 3
     assert bench.calls.count("note") == 3 and not call.done()
+    bench.end(dispatcher)
     result = await call
     assert (result.ok, result.reason_code) == (False, "tool_timeout")
     assert "hold" in result.error and "test_tool_loops.py:" in result.error
@@ -213,7 +225,7 @@ async def test_wherever_a_tool_blocks_the_calls_of_others_go_on(bench: Bench, wa
 @pytest.mark.parametrize("effect", ["read", "write"])
 async def test_the_call_that_held_its_loop_is_named_with_its_line_and_marked(bench: Bench, effect: str) -> None:
     hold = bench.tool(bench.block, effect=effect)
-    result = await (await bench.held(bench.made(hold), hold, timeout_ms=100))
+    result = await bench.overdue(bench.made(hold), hold)
     line = inspect.getsourcelines(Bench.block)[1] + 4
     assert f"hold held its event loop at {__file__}:{line} in block: make it a plain def" in result.error
     assert (result.reason_code, result.held) == ("tool_timeout", True)
@@ -273,8 +285,9 @@ async def test_a_neighbour_under_way_whose_time_is_over_says_who_held_its_loop(b
 
     neighbour = tool(effect="write")(waits)
     dispatcher = bench.made(bench.hold, neighbour)
-    call = bench.run(dispatcher, neighbour, timeout_ms=300)
+    call = bench.run(dispatcher, neighbour)
     holding = await bench.held(dispatcher, run_id="run_" + "7" * 24)
+    bench.end(dispatcher)
     result = await call
     assert (result.reason_code, result.held) == ("tool_timeout", False)
     assert "waits did not answer in its time: its event loop was held by hold of run_777" in result.error
@@ -291,7 +304,7 @@ async def test_after_some_held_loops_a_tenants_coroutines_are_refused_until_one_
     note, plain = noting(bench), Tool.from_schema("plain", {"type": "object"}, lambda: 1, effect="write")
     dispatcher = bench.made(bench.hold, note, plain)
     for _ in range(2):
-        assert (await (await bench.held(dispatcher, timeout_ms=50))).held
+        assert (await bench.overdue(dispatcher)).held
     refused = await bench.run(dispatcher, note)
     assert refused.reason_code == "tool_unavailable" and "2 event loops are held by calls of acme" in refused.error
     assert (await bench.run(dispatcher, plain)).ok and (await bench.run(dispatcher, note, tenant=OTHER)).ok
@@ -379,7 +392,7 @@ async def test_a_state_stays_on_its_loop_and_is_opened_anew_once_that_is_lost(be
     session = Session(bench)
     dispatcher = bench.made(session.toolset)
     assert [(await bench.run(dispatcher, session.use)).value() for _ in range(2)] == [1, 1]
-    result = await (await bench.held(dispatcher, session.block, timeout_ms=50))
+    result = await bench.overdue(dispatcher, session.block)
     assert result.held and "block" in result.error
     assert (await bench.run(dispatcher, session.use)).value() == 2
     bench.go_on.set()
@@ -403,8 +416,10 @@ async def test_a_call_that_waits_for_its_state_was_not_begun_when_the_loop_is_lo
     session = Session(bench)
     dispatcher = bench.made(session.toolset)
     assert (await bench.run(dispatcher, session.use)).ok
-    holding = await bench.held(dispatcher, session.block, timeout_ms=500)
+    holding = await bench.held(dispatcher, session.block)
     waiting = bench.run(dispatcher, session.use)
+    await until(lambda: len(dispatcher._runner.loops._all[0].works) == 2)
+    bench.end(dispatcher)
     assert (await holding).held
     result = await waiting
     assert result.reason_code == "tool_unavailable" and "its event loop was held by block of run_" in result.error
@@ -466,7 +481,10 @@ async def test_a_coroutine_that_does_not_heed_its_end_is_over_and_its_key_is_at_
 
     slow = tool(effect="write")(deaf)
     dispatcher = bench.made(slow)
-    result = await bench.run(dispatcher, slow, timeout_ms=50, key="k")
+    call = bench.run(dispatcher, slow, key="k")
+    await until(lambda: bool(bench.calls))
+    bench.end(dispatcher)
+    result = await call
     assert (result.reason_code, result.held) == ("tool_timeout", False) and heard.is_set()
     again = bench.run(dispatcher, slow, key="k", attempt=2)
     loop = dispatcher._runner.loops._all[0]._loop
@@ -589,7 +607,7 @@ async def test_no_more_loops_than_the_bound_are_held_by_all_tenants_together(
     monkeypatch.setattr(loops, "MAX_LOOPS", 2)
     dispatcher = bench.made(bench.hold)
     for tenant in ("t1", "t2"):
-        assert (await (await bench.held(dispatcher, tenant=tenant, timeout_ms=50))).held
+        assert (await bench.overdue(dispatcher, tenant=tenant)).held
     refused = await bench.run(dispatcher, bench.hold, tenant="t3")
     assert refused.reason_code == "tool_unavailable" and "t3 gets one when one returns" in refused.error
     assert dispatcher.is_spent, "another executor is to take this one's place"
