@@ -63,8 +63,12 @@ class GroupJournal:
                 future.set_result(reply)
         self._task = None
 
+    def close(self) -> None:
+        """Close the files, before their folder goes."""
+        self._store.release()
 
-def layers(app: CheckedApp, folder: Path, key: bytes) -> Layers:
+
+def layers(app: CheckedApp, journal: GroupJournal, key: bytes) -> Layers:
     """Return the layers of an app, all in this process."""
     gate = Gate(bundle=load_bundle(app.bundle), tools=app.specs, seal_key=key, now_us=now_us, random=Buffered())
 
@@ -72,7 +76,7 @@ def layers(app: CheckedApp, folder: Path, key: bytes) -> Layers:
         raise AssertionError("the load app does not fan out")
 
     return Layers(
-        journal=GroupJournal(folder),
+        journal=journal,
         policy=LocalPolicy(gate),
         tools=LocalTools(lambda: Dispatcher(app.app.tools, seal_key=key, executor_id=mint_executor(), now_us=now_us)),
         approvals=LocalApprovals(key, now_us),
@@ -116,9 +120,13 @@ def run_plain(tenant_count: int, runs: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
 
         async def everything() -> None:
-            made = layers(ledger_app(tenant_count).checked(), Path(folder), key)
+            journal = GroupJournal(Path(folder))
+            made = layers(ledger_app(tenant_count).checked(), journal, key)
             names = [tenant for _ in range(runs) for tenant in tenants(tenant_count)]
-            await asyncio.gather(*(one_run(made, name, key, steps) for name in names))
+            try:
+                await asyncio.gather(*(one_run(made, name, key, steps) for name in names))
+            finally:
+                journal.close()
 
         began, cpu = time.monotonic(), time.process_time()
         asyncio.run(everything())
