@@ -39,7 +39,7 @@ from airside import App, ReplayAgent, tool
 from airside.actors.client import Stack
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.tools.tool import NOT_DONE, Tool, ToolContext
-from benchmarks.measure import last_line, machine
+from benchmarks.measure import last_line, machine, result_file
 
 TOOLS = ("charge", "book", "put", "mail")
 LAYERS = ("executor", "runtime", "journal", "policy", "driver")
@@ -242,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("crash_effects.json"))
+    parser.add_argument("--out", type=Path, default=result_file("crash_effects"))
     options = parser.parse_args()
     world, rng, folder = World(), Random(options.first), Path(tempfile.mkdtemp(prefix="airside-effects-"))
     http = http_server(world, rng)

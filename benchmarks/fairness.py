@@ -33,7 +33,7 @@ import airside
 from airside import Action, App, Finish, View, tool
 from airside.actors.client import Stack
 from airside.stack.directory import Directory, Principal, Tenant
-from benchmarks.measure import last_line, machine, median, percentile
+from benchmarks.measure import last_line, machine, median, percentile, result_file
 
 VICTIMS = [f"victim-{i}" for i in range(8)]
 FLOOD = "flood"
@@ -150,7 +150,7 @@ def main() -> None:
     """Measure, write the raw figures, and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("fairness.json"))
+    parser.add_argument("--out", type=Path, default=result_file("fairness"))
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="airside-fairness-"))
     found: dict[str, Any] = {"machine": machine(), "alone": [], "flooded": [], "shares": []}

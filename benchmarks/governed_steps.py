@@ -1,6 +1,6 @@
 """Governed steps a second: coalesced and one Ray call per item, pooled and dedicated, beside the same loop without Ray.
 
-    python -m benchmarks.governed_steps [--rounds 3] [--out samples.json]
+    python -m benchmarks.governed_steps [--rounds 3] [--out samples.json] [--against COMMIT]
 
 Every step is real: recall (the query's embedding is cached), decide, policy of twenty rules, validation, a sealed
 grant, a durable append before every write, execution, a result.  The variants take turns within one process and one
@@ -32,8 +32,9 @@ from airside.actors.client import Stack
 from airside.actors.jobs import Job
 from airside.stack.ids import parse_tenant
 from airside.stack.ports import Candidate
+from benchmarks.against import against, ratios
 from benchmarks.ledger_app import TEXT, jobs, ledger_app, tenants
-from benchmarks.measure import cpu_seconds, last_line, machine, median, memory_mib, percentile, tree
+from benchmarks.measure import cpu_seconds, last_line, machine, median, memory_mib, percentile, result_file, tree
 from benchmarks.plain import run_plain
 
 STEPS = 8
@@ -153,8 +154,15 @@ def main() -> None:
     """Measure, write the raw samples, and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("governed_steps.json"))
+    parser.add_argument("--out", type=Path, default=result_file("governed_steps"))
+    parser.add_argument("--against", metavar="COMMIT", help="play this commit in turns with the present one, instead")
     options = parser.parse_args()
+    if options.against:
+        samples = against(options.against, options.rounds)
+        options.out.write_text(json.dumps({"machine": machine(), "samples": samples}, indent=1), encoding="utf-8")
+        print(f"raw samples: {options.out}")
+        last_line(ratios(samples))
+        return
     found = {"machine": machine(), "text": TEXT, **compare(options.rounds)}
     options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(f"raw samples: {options.out}")

@@ -35,7 +35,7 @@ from airside.actors.client import Stack
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.topology import SingleAgent
 from airside.tools.tool import ProcessLimits
-from benchmarks.measure import last_line, machine, percentile
+from benchmarks.measure import last_line, machine, percentile, result_file
 
 STALL_S = 0.8
 TOOL_S = 0.5
@@ -221,7 +221,7 @@ def main() -> None:
     """Play the rounds, write what was measured, and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("kill.json"))
+    parser.add_argument("--out", type=Path, default=result_file("kill"))
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="airside-kill-"))
     played = []

@@ -78,6 +78,13 @@ def median(samples: Sequence[float]) -> float:
     return statistics.median(samples)
 
 
+def result_file(name: str) -> Path:
+    """Return where a benchmark's raw figures go by default; the folder is git's to ignore."""
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{name}.json"
+
+
 def last_line(figures: dict[str, Any]) -> None:
     """Print the figures as the one JSON object that ends the output."""
     print(json.dumps(figures), flush=True)

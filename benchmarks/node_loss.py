@@ -59,7 +59,7 @@ from airside.actors.rpc.methods import LIVE  # noqa: E402
 from airside.stack.directory import Directory, Principal, Tenant  # noqa: E402
 from airside.stack.topology import SingleAgent  # noqa: E402
 from airside.tools.tool import ToolContext  # noqa: E402
-from benchmarks.measure import last_line, machine  # noqa: E402
+from benchmarks.measure import last_line, machine, result_file  # noqa: E402
 
 LEASE_S = 2.0
 """Shorter than the tuned cluster takes a node for dead."""
@@ -370,7 +370,7 @@ def main() -> None:
     """Play one case, or each in a process of its own, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=(*CASES, "inside"))
-    parser.add_argument("--out", type=Path, default=Path("node_loss.json"))
+    parser.add_argument("--out", type=Path, default=result_file("node_loss"))
     options = parser.parse_args()
     if options.case == "inside":
         last_line(inside())
