@@ -217,6 +217,7 @@ class Layer:
             "ready": self._started,
             "up_s": time.time() - self._born,
             "logs": log_folder(),
+            "asked": {each.method.name: each.asked for each in self.services.values() if each.asked},
         }
 
     async def stats(self) -> dict[str, Any]:

@@ -66,9 +66,11 @@ class Service:
         self._terms = terms
         self._decode, self._encode = terms.method.request.decode, terms.method.reply.encode
         self._tasks: set[asyncio.Future[Any]] = set()
+        self.asked = 0
 
     def handle(self, data: bytes, answer: Answer) -> None:
         """Handle one request and give its answer, now or later; never raises."""
+        self.asked += 1
         try:
             request = self._decode(data)
         except Exception as error:
