@@ -1,7 +1,7 @@
 """What a governed step costs in messages between processes, and what its entries cost in commits.
 
-They are counts, not times: a slow machine only makes batches larger.  `tests/test_step_costs.py` holds what a step costs
-within a process.
+They are counts, not times: a slow machine only makes batches larger.  `tests/test_step_costs.py` holds what a step
+costs within a process.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ def test_a_step_is_so_many_messages_and_a_run_so_many_more(local_ray: None, tmp_
     runs, steps = TENANTS * RUNS, TENANTS * RUNS * STEPS
     assert spent["policy.decide"] == spent["executor.execute"] == steps
     assert spent["memory.retrieve"] == steps + runs  # the answer is a step of the agent's, too
-    assert (
-        spent["ingress.submit"] == spent["driver.admit"] == spent["runtime.activate"] == spent["driver.report"] == runs
-    )
+    for once_a_run in ("ingress.submit", "driver.admit", "runtime.activate", "driver.report"):
+        assert spent[once_a_run] == runs
     assert spent["policy.spend"] == 0, "nothing here has a price that is asked for"
     # A write is intended durably before it is carried out; else a run's entries travel when it waits, and at its end.
     assert spent["journal.append"] <= steps / 2 + 4 * runs
