@@ -228,7 +228,8 @@ class Projection:
         return _locked(database)
 
     def _move_aside(self, folder: Path, database: Database | None) -> None:
-        target = folder / self.path.name
+        target = folder / "projection" / self.path.name  # apart from the log, which may be copied there too
+        target.parent.mkdir(exist_ok=True)
         if database is not None:
             database.close()
             for name in (self.path.name, _wal(self.path).name):
