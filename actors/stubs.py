@@ -27,6 +27,7 @@ from airside.actors.rpc.methods import (
     Rows,
 )
 from airside.actors.rpc.remote import Remote
+from airside.actors.rpc.transport import Channel
 from airside.actors.settings import Settings
 from airside.stack.approvals import ApprovalRequested
 from airside.stack.errors import LayerUnavailable
@@ -42,8 +43,9 @@ encode_json = msgspec.json.Encoder().encode
 """For messages that carry JSON as it is (`Raw`), which MessagePack cannot embed."""
 
 FRESH_S = 0.2
-"""How long an executor that answered is taken to be the same: a call granted to one that died meanwhile is in doubt,
-though it never began, if its tool must not be called twice.  Asking costs a millisecond, and a busy one is not asked.
+"""How long an executor that answered over Ray is taken to be the same: a call granted to one that died meanwhile is in
+doubt, though it never began, if its tool must not be called twice.  Asking costs a millisecond, and a busy one is not
+asked.  One that is connected is the same as long as the connection is.
 """
 
 _ASK_AGAIN_S = (0.05, 0.1, 0.2, 0.4)
@@ -120,11 +122,16 @@ class _Executor:
         self.remote = Remote(settings, "executor", str(index))
         self.incarnation: ExecutorId | None = None
         self.answered_s = 0.0
+        self._channel: Channel | None = None
         self.lock = asyncio.Lock()
 
     @property
     def _is_fresh(self) -> bool:
-        return self.incarnation is not None and time.monotonic() - self.answered_s < FRESH_S
+        if self.incarnation is None:
+            return False
+        if self._channel is not None:
+            return self.remote.channel is self._channel
+        return time.monotonic() - self.answered_s < FRESH_S
 
     async def known(self) -> ExecutorId:
         """Return the present incarnation, asking (and waiting through a restart) unless it has just answered."""
@@ -132,7 +139,7 @@ class _Executor:
             async with self.lock:
                 if not self._is_fresh:
                     self.incarnation = ExecutorId(await self.remote.call(INCARNATION, None))
-                    self.answered_s = time.monotonic()
+                    self.answered_s, self._channel = time.monotonic(), self.remote.channel
         assert self.incarnation is not None
         return self.incarnation
 

@@ -17,14 +17,16 @@ from hypothesis import strategies as st
 
 from airside.actors.layer import Layer, LayerConfig
 from airside.actors.rpc import remote, transport
-from airside.actors.rpc.methods import EXECUTE, RELEASE, WITHDRAW
+from airside.actors.rpc.methods import EXECUTE, INCARNATION, RELEASE, WITHDRAW
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
 from airside.actors.rpc.transport import MAX_FRAME_BYTES, Address, Channel, Listener
 from airside.actors.settings import Settings
+from airside.actors.stubs import RemoteTools
 from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.values import ToolResult
+from tests.helpers import RUN
 
 Handler = Callable[[str], Awaitable[int]]
 
@@ -48,6 +50,12 @@ class Asked(Layer):
         """What may be sent twice."""
         self.asked[text] += 1
         return await self.handler(text)
+
+    @serves(INCARNATION)
+    def incarnation(self, _: None) -> str:
+        """Say which process this is."""
+        self.asked["incarnation"] += 1
+        return f"exe {self.asked['restarts']}"
 
     @serves(EXECUTE)
     async def execute(self, request: ExecuteRequest) -> ExecuteReply:
@@ -141,6 +149,22 @@ async def test_what_may_be_sent_twice_survives_a_restart_and_what_may_not_is_una
     )
     assert isinstance(answers[0], LayerUnavailable) and answers[1] == 3
     assert process.layer.asked["pay"] <= 1
+
+
+async def test_an_executor_is_the_same_as_long_as_its_connection_is(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked once; after its death nobody takes its grants for good, however fast it is back."""
+    tools = RemoteTools(Settings(executors=1))
+    monkeypatch.setattr(tools._pool[0], "remote", Caller(process))
+    assert [await tools.executor_for(RUN) for _ in range(3)] == ["exe 0"] * 3
+    assert process.layer.asked["incarnation"] == 1
+    process.die()
+    process.layer.asked["restarts"] += 1
+    await process.start()
+    while tools._pool[0].remote.channel is not None:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0)
+    assert await tools.executor_for(RUN) == "exe 1"
 
 
 async def test_what_nobody_waits_for_any_more_is_not_sent_to_a_layer_that_died_of_it(process: Process) -> None:

@@ -53,6 +53,11 @@ class Remote:
                 raise
         return await self._patiently(method, data)
 
+    @property
+    def channel(self) -> Channel | None:
+        """The connection to the present process; None if there is none, or it is asked over Ray."""
+        return self._channel if self._channel is not None and self._channel.is_open else None
+
     async def _patiently(self, method: Method[Request, Reply], data: bytes) -> Reply:
         until = time.monotonic() + self._settings.layer_patience_s
         pause = _FIRST_PAUSE_S
