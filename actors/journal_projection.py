@@ -284,7 +284,8 @@ def _wal(path: Path) -> Path:
 def _files(path: Path) -> list[Path]:
     """Return what there is of a projection, however often it was made again: databases, and what is beside them."""
     first, _ = _named(path)
-    return list(path.parent.glob(f"{first.stem}.*"))
+    ours = (first.suffix, f"{first.suffix}.wal")
+    return [each for each in path.parent.glob(f"{first.stem}.*") if each.name.endswith(ours)]
 
 
 def _named(path: Path) -> tuple[Path, int]:
