@@ -207,21 +207,22 @@ class Tracer:
                 return subject.traced("request", "inputs")
             return self._picked(subject, spec, arguments) or subject.traced("nowhere")
         role = _role(subject)
+        sought = Sought(subject.value, role, parts=subject.part == "content")
         told, *others = groups
-        found = self._asked_for(subject, role, told, spec, arguments) or self._picked(subject, spec, arguments)
+        found = self._asked_for(subject, sought, told, spec, arguments) or self._picked(subject, spec, arguments)
         found = found or self._meant(subject, spec, arguments)
         found = found or self._recorded(subject, spec.name)
         for sources in others:
             if found is not None and found.origin != "nowhere":
                 return found
-            found = _first(subject, role, sources)
+            found = _first(subject, sought, sources) if sources else None
         return found or subject.traced("nowhere", self._worked_out(subject, role))
 
     def _asked_for(
-        self, subject: Subject, role: Role, told: Sequence[Source], spec: ToolSpec, arguments: Mapping[str, Json]
+        self, subject: Subject, sought: Sought, told: Sequence[Source], spec: ToolSpec, arguments: Mapping[str, Json]
     ) -> Traced | None:
         """Return what people or operators stand for; a length of the request only where it is of what the call is."""
-        found, said, name = _first(subject, role, told), self._said, subject.path[-1]
+        found, said, name = _first(subject, sought, told), self._said, subject.path[-1]
         if found is None or found.origin != "request" or said is None or subject.part == "content":
             return found
         if not _is_number(subject.value) or unit_of(name) is None:
@@ -382,10 +383,9 @@ class Tracer:
             yield Source("branch", "text of this branch", Haystack(request.text, msgspec.json.decode(request.inputs)))
 
 
-def _first(subject: Subject, role: Role, sources: Sequence[Source]) -> Traced | None:
+def _first(subject: Subject, sought: Sought, sources: Sequence[Source]) -> Traced | None:
     """Return the first source that has a value; what an agent said before a tool did is from nowhere."""
     part, said_before = subject.part, ""
-    sought = Sought(subject.value, role, parts=part == "content")
     for source in sources:
         if (source.part is not None and source.part != part) or (said_before and source.origin == "tool"):
             continue
