@@ -164,8 +164,8 @@ class Layer:
     async def _listen(self) -> Address:
         if self.config.settings.transport == "ray":
             return Address(self._node, os.getpid(), "", b"")
-        listener = self._listener = Listener(self.services)
-        path, secret = await listener.listen(sockets_folder(self.config.stack_id))
+        listener = self._listener = Listener(self.services, self._kept_answer)
+        path, secret = await listener.listen(lambda: sockets_folder(self.config.stack_id))
         return Address(self._node, os.getpid(), path, secret)
 
     async def serve(self, number: int, batch: Sequence[bytes], whole: bool = False) -> list[bytes]:
@@ -181,11 +181,16 @@ class Layer:
             answer: asyncio.Future[bytes] = loop.create_future()
             self.services[number].handle(data, answer.set_result)
             answers.append(answer)
-        if whole:
+        if whole and answers:
             await asyncio.wait(answers)
         elif not any(answer.done() for answer in answers):
             await _done_soon(answers)
         return [answer.result() if answer.done() else self._ticket(answer) for answer in answers]
+
+    def _kept_answer(self, answer: bytes) -> bytes:
+        kept: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        kept.set_result(answer)
+        return self._ticket(kept)
 
     def _ticket(self, answer: asyncio.Future[bytes]) -> bytes:
         ticket = TICKET + secrets.token_bytes(12)

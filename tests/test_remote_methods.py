@@ -309,7 +309,7 @@ async def send(layer: Layer, method: Method[Any, Any], way: str, *items: Any) ->
         return [outcome(method, answer) for answer in await on_wire.answers(layer, method, items)]
     listener = Listener(layer.services)
     with tempfile.TemporaryDirectory() as folder:
-        path, secret = await listener.listen(Path(folder) / "stack")
+        path, secret = await listener.listen(lambda: Path(folder) / "stack")
         channel = await Channel.open("layer", Address("", os.getpid(), path, secret))
         answers = await asyncio.gather(*(channel.ask(method.number, item) for item in items), return_exceptions=True)
         channel.close()

@@ -6,9 +6,11 @@ import asyncio
 import os
 import socket
 import struct
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -76,8 +78,8 @@ class Process:
 
     async def start(self) -> Address:
         """Listen at a new address."""
-        self.listener = Listener(self.layer.services)
-        self.address = Address("", os.getpid(), *await self.listener.listen(self.folder))
+        self.listener = Listener(self.layer.services, self.layer._kept_answer)
+        self.address = Address("", os.getpid(), *await self.listener.listen(lambda: self.folder))
         return self.address
 
     def die(self) -> None:
@@ -92,11 +94,30 @@ class Caller(Remote):
     def __init__(self, process: Process) -> None:
         super().__init__(Settings(layer_patience_s=60), "approvals")
         self._process = process
+        self.over: list[str] = []
+
+    async def over_ray(self, name: str, *args: Any) -> Any:
+        """Call the layer as Ray would."""
+        self.over.append(name)
+        if name == "address":
+            return self._process.address
+        return await getattr(self._process.layer, name)(*args)
 
     async def _find(self) -> None:
         if self._process.address is None:
             raise LayerUnavailable("it is not there")
         self._channel = await self.open(self._process.address)
+
+
+class Reached(Caller):
+    """A remote that finds the process as it does by Ray."""
+
+    async def _find(self) -> None:
+        await Remote._find(self)
+
+    def node_id(self) -> str:
+        """Return the test's node."""
+        return ""
 
 
 @pytest.fixture
@@ -201,15 +222,77 @@ async def test_a_method_the_layer_does_not_serve_is_refused_and_the_connection_g
     assert await caller.call(WITHDRAW, "ab") == 2
 
 
-async def test_a_request_too_long_for_a_frame_is_refused_before_it_is_sent(
+async def test_what_is_too_long_for_a_frame_goes_over_ray_and_is_carried_out_once(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A request does at once, an answer by a ticket: it is there, and nothing is asked twice for it."""
     caller = Caller(process)
-    await caller.call(WITHDRAW, "x")
-    monkeypatch.setattr(transport, "MAX_FRAME_BYTES", 100)
-    with pytest.raises(ItemFailed, match="too long"):
-        await caller.call(WITHDRAW, "x" * 100)
+    await caller.call(EXECUTE, write("connected"))
+    monkeypatch.setattr(transport, "MAX_FRAME_BYTES", 2_000)
+    process.layer.output = msgspec.Raw(b'"' + b"y" * 3_000 + b'"')
+    assert len((await caller.call(EXECUTE, write("pay"))).result.output) == 3_002
+    assert caller.over == ["collect"] and process.layer.asked["pay"] == 1
+    assert await caller.call(WITHDRAW, "x" * 3_000) == 3_000
+    assert caller.over == ["collect", "serve"]
+
+
+async def test_a_process_that_answers_but_cannot_be_connected_to_is_asked_over_ray(process: Process) -> None:
+    """Somebody may have taken its socket away."""
+    assert process.address is not None
+    os.unlink(process.address.path)
+    caller = Reached(process)
     assert await caller.call(WITHDRAW, "ab") == 2
+    assert caller.over == ["address", "serve"]
+
+
+async def test_a_connection_ends_with_its_process_though_a_child_of_it_has_the_socket(process: Process) -> None:
+    """The caller watches the process itself: a child that it forked keeps the socket open."""
+    assert process.address is not None
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(1e6)")
+    channel = await Channel.open("layer", process.address)
+    channel._watch(other.pid)
+    asked = asyncio.ensure_future(channel.ask(WITHDRAW.number, WITHDRAW.request.encode("slow")))
+    process.layer.handler = lambda text: asyncio.get_running_loop().create_future()
+    other.kill()
+    with pytest.raises(LayerUnavailable, match="lost"):
+        await asked
+    await other.wait()
+
+
+async def test_more_callers_than_the_bound_are_shut_out(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller = Caller(process)
+    await caller.call(WITHDRAW, "a")
+    monkeypatch.setattr(transport, "MAX_PEERS", 1)
+    peer = raw(process)
+    assert await ends(peer)
+    peer.close()
+    assert await caller.call(WITHDRAW, "ab") == 2
+
+
+async def test_what_is_kept_of_unfinished_frames_is_bounded(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "SMALL_BYTES", 100)
+    monkeypatch.setattr(transport, "MAX_UNFINISHED_BYTES", 1_000)
+    peer = raw(process)
+    hello(peer, process)
+    peer.sendall(struct.pack("<I", 1 << 20) + b"x" * 2_000)
+    assert await ends(peer)
+    peer.close()
+    assert await Caller(process).call(WITHDRAW, "ab") == 2
+
+
+@pytest.mark.parametrize("error", [GeneratorExit(), type("Panic", (BaseException,), {})("rust")])
+async def test_whatever_a_handler_raises_its_caller_is_answered_and_its_neighbours_too(
+    process: Process, error: BaseException
+) -> None:
+    async def handle(text: str) -> int:
+        if text == "bad":
+            raise error
+        return len(text)
+
+    process.layer.handler = handle
+    caller = Caller(process)
+    answers = await asyncio.gather(caller.call(WITHDRAW, "bad"), caller.call(WITHDRAW, "ab"), return_exceptions=True)
+    assert isinstance(answers[0], ItemFailed) and answers[1] == 2
 
 
 async def test_a_caller_that_does_not_read_is_not_read_from_and_harms_no_other(process: Process) -> None:
@@ -359,7 +442,12 @@ async def test_where_no_socket_can_be_the_address_says_so(tmp_path: Path) -> Non
     foreign.mkdir()
     foreign.chmod(0o777)
     for folder in (deep, foreign / "stack", tmp_path / "no" / "such" / "folder"):
-        assert await Listener({}).listen(folder) == ("", b"")
+        assert await Listener({}).listen(lambda folder=folder: folder) == ("", b"")  # type: ignore[misc]
+
+    def nowhere() -> Path:
+        raise FileNotFoundError("no usable temporary directory")
+
+    assert await Listener({}).listen(nowhere) == ("", b"")
 
 
 async def test_sockets_are_where_only_their_user_looks_and_those_of_dead_processes_are_taken_away(
@@ -368,7 +456,7 @@ async def test_sockets_are_where_only_their_user_looks_and_those_of_dead_process
     left = process.folder / "999999999-abcd"
     left.touch()
     again = Listener({})
-    await again.listen(process.folder)
+    await again.listen(lambda: process.folder)
     assert not left.exists() and len(list(process.folder.iterdir())) == 2
     assert process.folder.stat().st_mode & 0o077 == 0
     again.close()

@@ -8,6 +8,7 @@ calls, many requests in one.  What may safely be sent twice is sent again, throu
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from airside.actors.rpc.serving import NO_ANSWER, TICKET, not_refused
 from airside.actors.rpc.transport import Address, Channel
 from airside.actors.settings import Settings
 from airside.stack.errors import LayerUnavailable, text_of
+
+logger = logging.getLogger("airside")
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.5
@@ -77,11 +80,14 @@ class Remote:
         if (channel is None or not channel.is_open) and not self._is_far:
             await self._connect()
             channel = self._channel
-        if self._is_far:
-            return await self._over_ray(method, data)
-        if channel is None:
+        if self._is_far or not Channel.takes(data):
+            answer = await self._coalescer(method.number).call(data)
+        elif channel is None:
             raise LayerUnavailable(f"{self.name}: the connection was lost")
-        answer = await channel.ask(method.number, data)
+        else:
+            answer = await channel.ask(method.number, data)
+        if answer.startswith(TICKET):  # it is not there yet, or too long for a frame
+            answer = await self.over_ray("collect", answer)
         return not_refused(answer) if answer.startswith(NO_ANSWER) else answer
 
     async def _connect(self) -> None:
@@ -98,9 +104,18 @@ class Remote:
 
     async def _find(self) -> None:
         address = Address(*await self.over_ray("address"))
-        self._is_far = not address.path or address.node_id != ray.get_runtime_context().get_node_id()
+        self._is_far = not address.path or address.node_id != self.node_id()
         if not self._is_far:
-            self._channel = await self.open(address)
+            try:
+                self._channel = await self.open(address)
+            except LayerUnavailable as error:
+                # It answered over Ray just now, so it is there; if it has died since, Ray's next call says so.
+                logger.warning("%s is asked over Ray: %s", self.name, error.message, extra={"action": "no_socket"})
+                self._is_far = True
+
+    def node_id(self) -> str:
+        """Return the node this process is on."""
+        return str(ray.get_runtime_context().get_node_id())
 
     async def open(self, address: Address) -> Channel:
         """Return a connection to the process at an address; raise `LayerUnavailable` if it is not there."""
@@ -124,13 +139,6 @@ class Remote:
         except RayError as error:
             cause = getattr(error, "cause", None) or error
             raise LayerUnavailable(f"{self.name}.{name}: {text_of(cause, 500)}") from None
-
-    async def _over_ray(self, method: Method[Any, Any], data: bytes) -> bytes:
-        """Send a request with whatever else waits, and return its answer."""
-        answer = not_refused(await self._coalescer(method.number).call(data))
-        if answer.startswith(TICKET):
-            answer = not_refused(await self.over_ray("collect", answer))
-        return answer
 
     def _coalescer(self, number: int) -> Coalescer:
         """Return the coalescer of a method.

@@ -78,7 +78,7 @@ class Service:
             return
         try:
             reply = getattr(self._layer, self._name)(request)
-        except (Exception, asyncio.CancelledError) as error:  # it awaits nothing, so nobody cancels it
+        except BaseException as error:  # whatever it is, none may leave a caller without an answer
             answer(self._refusal(self._terms.failed, "handled", error))
             return
         if not isinstance(reply, Awaitable):
@@ -94,7 +94,7 @@ class Service:
         self._layer.pulse.leave()
         try:
             reply = task.result()
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             answer(self._refusal(self._terms.failed, "handled", error))
         else:
             answer(self._encoded(reply))

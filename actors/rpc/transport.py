@@ -23,13 +23,13 @@ import secrets
 import socket
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from airside.actors.rpc.methods import WIRE
 from airside.actors.rpc.serving import REFUSED, Service
-from airside.stack.errors import ItemFailed, LayerUnavailable
+from airside.stack.errors import LayerUnavailable
 
 logger = logging.getLogger("airside")
 
@@ -38,6 +38,12 @@ MAX_FRAME_BYTES = 1 << 28
 
 GREETING_BYTES = 128
 """Longest greeting: before it is known who that is, nothing is kept for him."""
+
+MAX_PEERS = 4_096
+MAX_UNFINISHED_BYTES = 1 << 30
+"""How many connections a process takes, and how much it keeps of the frames of all of them that are not whole yet."""
+
+SMALL_BYTES = 1 << 20
 
 GREETING_S = 5.0
 """Longest a peer may take to greet."""
@@ -60,6 +66,17 @@ class Address(NamedTuple):
     pid: int
     path: str
     secret: bytes
+
+    def __repr__(self) -> str:
+        return f"Address({self.path or self.node_id}, pid {self.pid})"
+
+
+Keep = Callable[[bytes], bytes]
+"""Keeps an answer too long for a frame and returns a ticket, by which it is collected over Ray."""
+
+
+def _refused(answer: bytes) -> bytes:
+    return REFUSED + b"the answer is too long"
 
 
 def _hello(secret: bytes) -> bytes:
@@ -94,7 +111,11 @@ class _Frames(asyncio.Protocol):
         if self._buffer:
             self._buffer += data
             size = len(self._buffer)
-            if size < _LENGTH.size or size < _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0] <= self.longest:
+            if size < _LENGTH.size:
+                return
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length <= self.longest and size < _LENGTH.size + length:
+                self.unfinished()
                 return  # of a long frame not even the copy below is made for each piece
             data = bytes(self._buffer)
             self._buffer.clear()
@@ -113,6 +134,10 @@ class _Frames(asyncio.Protocol):
             at = until
         if at < end:
             self._buffer += data[at:]
+            self.unfinished()
+
+    def unfinished(self) -> None:
+        """Take note that part of a frame is kept until the rest is there."""
 
     def frame(self, frame: bytes) -> None:
         """Take one frame in."""
@@ -160,6 +185,7 @@ class Channel(_Frames):
         self._asked: dict[int, asyncio.Future[bytes]] = {}
         self._unsent: list[tuple[int, int, bytes]] = []
         self._number = 0
+        self._process = -1
         self.is_open = False
 
     @classmethod
@@ -181,14 +207,25 @@ class Channel(_Frames):
                 channel.transport.abort()
             raise LayerUnavailable(f"{name}: no connection: {error}") from None
         channel.is_open = True
+        channel._watch(address.pid)
         return channel
+
+    def _watch(self, pid: int) -> None:
+        """End the connection when its process does: a child that it forked would keep the socket open."""
+        self._unwatch()
+        with contextlib.suppress(OSError):
+            self._process = os.pidfd_open(pid)
+            self._loop.add_reader(self._process, self.close)
+
+    @staticmethod
+    def takes(data: bytes) -> bool:
+        """Whether a request is short enough for a frame."""
+        return len(data) <= MAX_FRAME_BYTES - _REQUEST.size
 
     async def ask(self, method: int, data: bytes) -> bytes:
         """Return the answer to a request; raise `LayerUnavailable` if the connection ends before it is there."""
         if not self.is_open:
             raise LayerUnavailable(f"{self.name}: the connection was lost")
-        if len(data) > MAX_FRAME_BYTES - _REQUEST.size:
-            raise ItemFailed(f"{self.name}: a request of {len(data)} bytes is too long")
         number = self._number = (self._number + 1) & 0xFFFFFFFF
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._asked[number] = future
@@ -200,8 +237,9 @@ class Channel(_Frames):
         """Return what was asked; what its caller gave up meanwhile is not sent."""
         parts: list[bytes] = []
         for number, method, data in self._unsent:
-            if self._asked[number].done():
-                del self._asked[number]
+            asked = self._asked.get(number)
+            if asked is None or asked.done():
+                self._asked.pop(number, None)
             else:
                 parts.append(_REQUEST.pack(5 + len(data), number, method))
                 parts.append(data)
@@ -225,6 +263,7 @@ class Channel(_Frames):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell everybody who waits."""
         self.is_open = False
+        self._unwatch()
         if not self.greeted.done():
             self.greeted.set_exception(ConnectionError(f"the connection ended: {error}"))
         for future in self._asked.values():
@@ -232,6 +271,12 @@ class Channel(_Frames):
                 future.set_exception(LayerUnavailable(f"{self.name}: the connection was lost"))
         self._asked.clear()
         self._unsent.clear()
+
+    def _unwatch(self) -> None:
+        if self._process >= 0:
+            self._loop.remove_reader(self._process)
+            os.close(self._process)
+            self._process = -1
 
     def close(self) -> None:
         """End the connection."""
@@ -246,11 +291,12 @@ class _Peer(_Frames):
     had asked.
     """
 
-    def __init__(self, services: Mapping[int, Service], secret: bytes, peers: set[_Peer]) -> None:
+    def __init__(self, services: Mapping[int, Service], secret: bytes, peers: set[_Peer], keep: Keep) -> None:
         super().__init__()
         self._services = services
         self._hello = _hello(secret)
         self._peers = peers
+        self._keep = keep
         self._is_known = False
         self._unsent: list[bytes] = []
         self._late = self._loop.call_later(GREETING_S, self._too_late)
@@ -261,6 +307,13 @@ class _Peer(_Frames):
         self._peers.add(self)
         if not _is_ours(transport):
             self.abort("it is of another user")
+        elif len(self._peers) > MAX_PEERS:
+            self.abort("there are too many")
+
+    def unfinished(self) -> None:
+        """Keep no more of all peers' unfinished frames than the bound."""
+        if len(self._buffer) > SMALL_BYTES and sum(len(each._buffer) for each in self._peers) > MAX_UNFINISHED_BYTES:
+            self.abort("what is kept of unfinished frames is too much")
 
     def _too_late(self) -> None:
         self.abort("it did not greet")
@@ -301,7 +354,7 @@ class _Peer(_Frames):
         if self.transport is None:
             return
         if len(answer) > MAX_FRAME_BYTES - _LENGTH.size:
-            answer = REFUSED + b"the answer is too long"
+            answer = self._keep(answer)
         self._unsent.append(_ANSWER.pack(_LENGTH.size + len(answer), number) + answer)
         self._soon()
 
@@ -340,23 +393,28 @@ def _own_folder(path: Path) -> None:
 class Listener:
     """A layer's end: takes connections at a path of its own, in a folder that only its user can look into."""
 
-    def __init__(self, services: Mapping[int, Service]) -> None:
+    def __init__(self, services: Mapping[int, Service], keep: Keep = _refused) -> None:
         self._services = services
+        self._keep = keep
         self._secret = secrets.token_bytes(32)
         self._peers: set[_Peer] = set()
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
 
-    async def listen(self, folder: Path) -> tuple[str, bytes]:
-        """Begin to listen; return the path and the secret, or an empty path if it cannot be."""
-        path = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
+    async def listen(self, folder: Callable[[], Path]) -> tuple[str, bytes]:
+        """Begin to listen in a folder; return the path and the secret, or an empty path if it cannot be."""
         try:
+            path = (own := folder()) / f"{os.getpid()}-{secrets.token_hex(4)}"
             if len(os.fsencode(path)) > _MAX_PATH:
                 raise OSError(f"{path} is too long for a socket")
-            _own_folder(folder.parent)
-            _own_folder(folder)
-            _sweep(folder)
-            self._server = await asyncio.get_running_loop().create_unix_server(self._peer, str(path))
+            _own_folder(own.parent)
+            _own_folder(own)
+            for each in own.parent.iterdir():
+                _sweep(each)
+                if each != own:
+                    with contextlib.suppress(OSError):
+                        each.rmdir()  # of a stack of before, if nothing is left in it
+            self._server = await asyncio.get_running_loop().create_unix_server(self._peer, str(path), backlog=MAX_PEERS)
         except OSError as error:
             logger.warning("no socket, Ray's calls are used: %s", error, extra={"action": "no_socket"})
             return "", b""
@@ -364,7 +422,7 @@ class Listener:
         return str(path), self._secret
 
     def _peer(self) -> _Peer:
-        return _Peer(self._services, self._secret, self._peers)
+        return _Peer(self._services, self._secret, self._peers, self._keep)
 
     def close(self) -> None:
         """Stop listening, and end every connection."""
@@ -379,7 +437,7 @@ class Listener:
 
 def _sweep(folder: Path) -> None:
     """Take away what processes that are dead left."""
-    for path in folder.iterdir():
+    for path in folder.iterdir() if folder.is_dir() else ():
         pid = path.name.partition("-")[0]
         with contextlib.suppress(OSError):
             if not (pid.isdigit() and Path("/proc", pid).exists()):
