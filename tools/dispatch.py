@@ -281,7 +281,7 @@ class Dispatcher:
             deadline_s=grant.timeout_ms / 1000,
             traceparent=request.traceparent,
             labels=grant.labels,
-            keep=keeper(self._memory, request.grant) if found.process is None else None,
+            keep=keeper(self._memory, request.grant) if found.context_parameter and found.process is None else None,
         )
         changes = found.spec.effect != "read"
         if found.process is not None:
