@@ -11,7 +11,16 @@ from pathlib import Path
 
 import duckdb
 
-from airside.actors.journal_log import CHUNK_ROWS, JOURNAL, Row, insert_rows, make_schema, sync_folder
+from airside.actors.journal_log import (
+    CHUNK_ROWS,
+    JOURNAL,
+    UNDOING,
+    Row,
+    check_alone,
+    insert_rows,
+    make_schema,
+    sync_folder,
+)
 from airside.actors.journal_projection import LOCKED, check_length, is_held
 from airside.stack.errors import Misuse, Unreadable
 
@@ -28,21 +37,25 @@ def carry_over(folder: Path) -> None:
 
     The log is there whole or not at all: a crash on the way leaves the journal as it was, and the next start begins
     again.  Raises `Unreadable` if that journal cannot be read, and `Misuse` if it has entries that a log beside it has
-    not.
+    not, or what belongs to another log lies there.
     """
     before, log = folder / BEFORE, folder / JOURNAL
     part = folder / f"{JOURNAL}.part"
     part.unlink(missing_ok=True)
     if not before.exists():
         return
-    if log.exists() and log.stat().st_size:
-        if not _is_contained(before, log):
-            raise Misuse(f"{before} has entries that {log} has not: move the one away that is not the journal")
-    else:
+    if not log.exists() or not log.stat().st_size:
+        check_alone(log)
+        log.with_name(log.name + UNDOING).unlink(missing_ok=True)
         make_log(before, part)
         part.replace(log)
         sync_folder(folder)
         logger.info("%s was carried over into %s", before, log, extra={"action": "journal_carried_over"})
+    if not _is_contained(before, log):
+        raise Misuse(
+            f"{before} has entries that {log} has not: move the one away that is not the journal, with all that is "
+            f"beside it under its name: {log.name}-wal and {log.name}-shm belong to {log.name}"
+        )
     for path in (before, before.with_name(f"{BEFORE}.wal")):
         with contextlib.suppress(FileNotFoundError):
             path.replace(path.with_name(path.name + _DONE))

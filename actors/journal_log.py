@@ -25,7 +25,7 @@ from airside.stack.journaling import ENDED, Head
 
 JOURNAL = "journal.sqlite"
 _LOCK = "journal.lock"
-_WAL, _SHARED = "-wal", "-shm"
+_WAL, _SHARED, UNDOING = "-wal", "-shm", "-journal"
 
 _MAGIC = b"SQLite format 3\0"
 FORMAT = 1
@@ -34,6 +34,8 @@ _APPLICATION = int.from_bytes(b"Airs", "big")
 
 FOLD_BYTES = 32 * 2**20
 """Of SQLite's write-ahead log: once it is longer, what it holds is moved into the file, and it is begun anew."""
+
+FULL = "the disk is full: make room on it, and it goes on by itself"
 
 CHUNK_ROWS, CHUNK_BYTES = 10_000, 16 * 2**20
 """Entries read at a time at most: long reads would keep the write-ahead log from being begun anew."""
@@ -128,7 +130,7 @@ class LogReader:
             finally:
                 self._put_back(database)
         except sqlite3.Error as error:
-            raise Unreadable(f"{self.path}: it is damaged, or no journal: {error}") from None
+            raise Unreadable(_said(self.path, error, "it is damaged, or no journal")) from None
         if self._seen is not None and _look(self._file) != self._seen:
             raise Unreadable(f"{self.path}: it was written while it was read: is a stack up there? Ask again")
 
@@ -154,6 +156,12 @@ class LogReader:
         with self.reading() as database:
             ((position, _),) = database.execute(_SQL["last"]).fetchall()
         return int(position)
+
+    def ends(self) -> tuple[int, dict[str, int]]:
+        """Return the position of the latest entry, and where it is noted that each tenant's chain ends, as of then."""
+        with self.reading(tolerant=True) as database:
+            found = database.execute(_SQL["chain_ends"]).fetchall()
+        return int(found[0][0]), {tenant: position for _, tenant, position in found if tenant is not None}
 
     def mac_at(self, position: int) -> bytes:
         """Return the link of the entry at a position, empty if there is none."""
@@ -190,6 +198,16 @@ class LogReader:
         if objects != _own_objects():
             found.append("its tables and indexes are not the ones that were made")
         return [f"{self.path}: {text}" for text in found]
+
+
+def _said(path: Path, error: sqlite3.Error, otherwise: str) -> str:
+    return f"{path}: {FULL}" if _is_full(error) else f"{path}: {otherwise}: {error}"
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether there is no room: for the file, or for the index beside it, of which nothing need last."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
 
 
 def _readable(data: bytes) -> str:
@@ -237,6 +255,24 @@ def check_header(path: Path, *, still: bool) -> None:
         raise Unreadable(f"{path}: it is cut, or no journal: {length:,} of {whole:,} bytes are there")
 
 
+def check_alone(path: Path) -> None:
+    """Raise `Misuse` if there is no log, but what one left beside it: entries that were acknowledged, or a half write.
+
+    It goes with the file that was moved or removed.  SQLite would drop it, or take it for that of a log put there.
+    """
+    if path.exists() and path.stat().st_size:
+        return
+    ends = (_WAL,) if path.exists() else (_WAL, UNDOING)  # an empty one's half write is its own: a crash made it
+    left = [path.with_name(path.name + end) for end in ends]
+    found = [each.name for each in left if each.exists() and each.stat().st_size]
+    if found:
+        names = ", ".join(path.name + end for end in ("", _WAL, _SHARED))
+        raise Misuse(
+            f"{path} is not there, or empty, but {' and '.join(found)} of it is: {names} belong together: put it back, "
+            "or move them all away"
+        )
+
+
 def _check_kind(path: Path, database: sqlite3.Connection) -> None:
     found = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
     if found[0] != _APPLICATION:
@@ -255,13 +291,13 @@ class Log:
         self.path = folder / JOURNAL
         self._changing = threading.Lock()
         """Held by whoever appends, and while the write-ahead log is begun anew."""
-        self._failed = False
+        self._failed = self._closed = False
         try:
             self._db = _opened(self.path)
             self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0)
             found = self._db.execute(_SQL["last"]).fetchone()
         except sqlite3.Error as error:
-            raise Unreadable(f"{self.path}: this is no whole journal: {error}") from None
+            raise Unreadable(_said(self.path, error, "this is no whole journal")) from None
         self.last: int = found[0]
         """The position of the latest entry."""
         self._streams: int = found[1]
@@ -270,9 +306,10 @@ class Log:
     def chains(self) -> dict[str, tuple[int, bytes]]:
         """Return the last link of every tenant's chain, with its number."""
         found = self._db.execute(_SQL["chain_heads"]).fetchall()
-        if any(number is None for _, number, _ in found):
+        ends = [position for _, _, _, position in found]
+        if max(ends, default=0) != self.last or any(number is None for _, number, _, _ in found):
             found = self._db.execute(_SQL["chain_heads_by_reading"]).fetchall()
-        return {tenant: (number, bytes(mac)) for tenant, number, mac in found}
+        return {tenant: (number, bytes(mac)) for tenant, number, mac, _ in found}
 
     def head(self, stream: str) -> Head:
         """Return where a stream stands."""
@@ -344,11 +381,18 @@ class Log:
         """Return a failure as what the caller is to do about it."""
         whole = getattr(error, "sqlite_errorcode", 0)
         code = whole & 0xFF
+        if self._closed:
+            return NotWritten(f"{self.path}: it is closed: the next process takes it in")
+        if _is_full(error):
+            return NotWritten(f"{self.path}: {FULL}")
         if code == sqlite3.SQLITE_IOERR and whole not in _OF_READING:
             self._failed = True
             return SyncFailed(f"{self.path}: the disk failed: {error}")
-        if code == sqlite3.SQLITE_FULL:
-            return NotWritten(f"{self.path}: the disk is full: make room on it, and it goes on by itself")
+        if whole in _OF_TAKEN_PLACES:
+            self._failed = True
+            return SyncFailed(
+                f"{self.path}: another program has written to it: only reading it anew tells what: {error}"
+            )
         if code in _NOT_NOW or isinstance(error, MemoryError):
             return NotWritten(f"{self.path}: it cannot be written: {error}")
         return error
@@ -368,12 +412,18 @@ class Log:
 
     def close(self) -> None:
         """Close the file; SQLite moves its write-ahead log into it."""
+        self._closed = True
         self._side.close()
         self._db.close()
 
 
 _OF_READING = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ})
 """After these it is known what is durable: nothing was written."""
+
+_OF_TAKEN_PLACES = frozenset(
+    {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID, sqlite3.SQLITE_CONSTRAINT_UNIQUE}
+)
+"""An entry or a stream is where the next one was to be: what is kept of the file in memory is not what it holds."""
 
 _NOT_NOW = frozenset(
     {
@@ -392,6 +442,7 @@ _NOT_NOW = frozenset(
 
 def _opened(path: Path) -> sqlite3.Connection:
     """Return the writing connection, to a new log if there is none."""
+    check_alone(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)  # SQLite gives what it makes beside it the same
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

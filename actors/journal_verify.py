@@ -66,11 +66,13 @@ def problems_of(folder: Path, key: bytes, log: LogReader, projection: Projection
     wanted = read_checkpoints(folder, key, problems)
     chains = Chains(key, wanted)
     try:
-        until = log.last()
+        until, noted = log.ends()
+        ends: dict[str, int] = {}
         for rows in log.chunks(0, until, tolerant=True):
             chains.take(row[1:] for row in rows)
+            ends.update((row[1], row[0]) for row in rows)
         chains.end()
-        problems += chains.problems + log.faults()
+        problems += chains.problems + _problems_of_ends(noted, ends) + log.faults()
     except Unreadable as error:
         return [*problems, *chains.problems, error.message]
     try:
@@ -78,6 +80,15 @@ def problems_of(folder: Path, key: bytes, log: LogReader, projection: Projection
     except (Behind, Unreadable, duckdb.Error) as error:
         problems.append(f"projection: {error}")
     return problems
+
+
+def _problems_of_ends(noted: Mapping[str, int], ends: Mapping[str, int]) -> list[str]:
+    """Return whose chain does not end where that is noted: the next process would go on from there."""
+    wrong = [tenant for tenant in {**noted, **ends} if noted.get(tenant) != ends.get(tenant)]
+    return [
+        f"tenant {tenant}: the chain ends at position {ends.get(tenant)}, and is noted to end at {noted.get(tenant)}"
+        for tenant in sorted(wrong, key=str)
+    ]
 
 
 def _problems_of_tables(database: Database, key: bytes, log: Chains, until: int) -> list[str]:

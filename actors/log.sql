@@ -35,11 +35,16 @@ SELECT at_us FROM entries ORDER BY position DESC LIMIT 1;
 
 -- name: chain_heads
 -- The last link of every tenant's chain; without a number where the entry is not there.
-SELECT c.tenant, e.number, e.mac FROM chains c LEFT JOIN entries e ON e.position = c.position AND e.tenant = c.tenant;
+SELECT c.tenant, e.number, e.mac, c.position
+FROM chains c LEFT JOIN entries e ON e.position = c.position AND e.tenant = c.tenant;
 
 -- name: chain_heads_by_reading
 -- The same from the entries alone.
-SELECT tenant, max(number), mac FROM entries GROUP BY tenant;
+SELECT tenant, max(number), mac, position FROM entries GROUP BY tenant;
+
+-- name: chain_ends
+-- The position of the latest entry, beside where each tenant's chain is noted to end; one row at least.
+SELECT (SELECT coalesce(max(position), 0) FROM entries), c.tenant, c.position FROM (SELECT 1) LEFT JOIN chains c;
 
 -- name: stream_id
 -- The number of a stream.

@@ -18,7 +18,7 @@ from airside.actors.journal_checkpoints import CHECKPOINTS
 from airside.actors.journal_log import JOURNAL
 from airside.actors.journal_store import JournalStore
 from airside.stack.errors import Misuse, Unreadable
-from tests.journals import KEY, end, note, tables_of
+from tests.journals import KEY, WAL, end, note, tables_of
 
 AS_IT_WAS = """
 CREATE TABLE events (
@@ -126,6 +126,37 @@ def test_two_journals_are_not_mixed(before: Path) -> None:
     with pytest.raises(Misuse, match=r"journal\.duckdb has entries that .* has not"):
         JournalStore(before, KEY)
     assert (before / BEFORE).read_bytes() == kept
+
+
+@pytest.mark.parametrize("log", ["absent", "empty", "absent and nothing to carry over"])
+def test_what_another_log_left_is_not_taken_for_its_own(before: Path, log: str) -> None:
+    """A write-ahead log without its log is refused, with the names of what belongs together, and is not dropped."""
+    other = JournalStore(before.parent / "other", KEY)
+    other.commit([note("run_z", 0, 40, fill="x" * 3000)])
+    left = shutil.copy(before.parent / "other" / WAL, before / WAL)
+    other.release()
+    kept = left.read_bytes()
+    if log == "empty":
+        (before / JOURNAL).touch()
+    if log.endswith("carry over"):
+        (before / BEFORE).rename(before.parent / "away")
+    with pytest.raises(Misuse, match=r"journal\.sqlite, journal\.sqlite-wal, journal\.sqlite-shm belong together"):
+        JournalStore(before, KEY)
+    assert left.read_bytes() == kept and (before / BEFORE).exists() != log.endswith("carry over")
+    left.unlink()
+    if not log.endswith("carry over"):
+        with closing(JournalStore(before, KEY)) as store:
+            as_new(before, store)
+
+
+def test_a_half_write_of_another_log_is_not_undone_in_this_one(before: Path) -> None:
+    """It is refused beside no log, and goes with an empty one, whose making a crash cut short."""
+    (before / f"{JOURNAL}-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + b"x" * 5000)
+    with pytest.raises(Misuse, match="belong together"):
+        JournalStore(before, KEY)
+    (before / JOURNAL).touch()
+    with closing(JournalStore(before, KEY)) as store:
+        as_new(before, store)
 
 
 @pytest.mark.parametrize("damage", ["noise", "cut", "another"])

@@ -89,6 +89,9 @@ def test_another_program_that_writes_holds_appends_up_and_loses_none(tmp_path: P
         (sqlite3.SQLITE_CORRUPT, NotWritten),
         (sqlite3.SQLITE_READONLY_DBMOVED, NotWritten),
         (sqlite3.SQLITE_FULL, NotWritten),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, NotWritten),
+        (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, SyncFailed),
+        (sqlite3.SQLITE_CONSTRAINT_UNIQUE, SyncFailed),
         (sqlite3.SQLITE_IOERR_WRITE, SyncFailed),
         (sqlite3.SQLITE_IOERR_FSYNC, SyncFailed),
         (sqlite3.SQLITE_IOERR_SHMMAP, SyncFailed),
@@ -114,6 +117,49 @@ def test_what_is_wrong_with_the_file_ends_no_run(
                 store.commit([note("run_new", 0, 1)])
         store._log._failed = False
     assert store.commit([note("run_new", 0, 1)])[0].verdict == "ok"
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE])
+def test_a_log_that_finds_no_room_is_not_called_damaged(
+    tmp_path: Path, store: JournalStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Neither when it is opened nor when it is read: it is said that the disk is full."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+
+    def fails(*_: object) -> None:
+        raise error
+
+    with pytest.raises(Unreadable, match="the disk is full"), store._reader.reading():
+        fails()
+    store.release()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_log, "_opened", fails)
+        with pytest.raises(Unreadable, match="the disk is full"):
+            JournalStore(tmp_path, KEY)
+    with closing(JournalStore(tmp_path, KEY)) as again:
+        assert again.commit([note("run_a", 3, 1)])[0].verdict == "ok"
+
+
+def test_what_comes_after_the_end_can_be_sent_again(tmp_path: Path, store: JournalStore) -> None:
+    """To the next process: a log that is closed is no reason why a run, a claim or an admission could never be."""
+    store.commit([note("run_b", 0, 1)])
+    store.close()
+    sent = [note("run_a", 3, 1), note("run_b", 1, 1), note("run_new", 0, 1), note("run_a", 0, 3)]
+    assert {reply.verdict for reply in _committed(store, sent)} == {"later"}
+    with closing(JournalStore(tmp_path, KEY)) as again:
+        assert {reply.verdict for reply in _committed(again, sent)} == {"ok"} and again.verify() == []
+
+
+def test_a_log_that_another_program_wrote_to_ends_the_process(tmp_path: Path, store: JournalStore) -> None:
+    """Where the next entry was to be there is one: nothing can be appended before the file is read anew."""
+    with closing(sqlite3.connect(tmp_path / JOURNAL)) as other, other:
+        columns = "tenant, number, stream, seq + 50, epoch, step, cause, at_us, type, body, mac"
+        other.execute(f"INSERT INTO entries SELECT position + 1, {columns} FROM entries ORDER BY position DESC LIMIT 1")
+    with pytest.raises(SyncFailed, match="another program has written to it"):
+        store.commit([note("run_a", 3, 1)])
+    with pytest.raises(SyncFailed):
+        store.commit([note("run_b", 0, 1)])
 
 
 FAILS = """

@@ -82,6 +82,12 @@ def alter_log(folder: Path, *statements: str) -> None:
         "CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM entries WHERE position < NEW.position; END",
         "CREATE VIEW events AS SELECT * FROM entries",
         "DROP INDEX by_stream",
+        "UPDATE chains SET position = position - 1 WHERE tenant = 'acme'",
+        "UPDATE chains SET position = position - 1 WHERE tenant = 'globex'",
+        "UPDATE chains SET position = 99 WHERE tenant = 'globex'",
+        "DELETE FROM chains WHERE tenant = 'globex'",
+        "DELETE FROM chains",
+        "INSERT INTO chains VALUES ('initech', 1)",
     ],
 )
 def test_tampering_shows(store: JournalStore, tmp_path: Path, statement: str) -> None:
@@ -91,6 +97,26 @@ def test_tampering_shows(store: JournalStore, tmp_path: Path, statement: str) ->
     again = JournalStore(tmp_path, KEY)
     assert again.verify() != []
     again.release()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE chains SET position = position - 2",
+        "UPDATE chains SET position = position - 2 WHERE tenant = 'acme'",
+        "UPDATE chains SET position = 99 WHERE tenant = 'globex'",
+        "DELETE FROM chains",
+        "DELETE FROM chains WHERE tenant = 'acme'",
+    ],
+)
+def test_chains_go_on_where_they_end(store: JournalStore, tmp_path: Path, statement: str) -> None:
+    """Where that is noted wrongly, the entries themselves say it, and the next appends break no chain."""
+    store.close()
+    alter_log(tmp_path, statement)
+    again = JournalStore(tmp_path, KEY)
+    replies = again.commit([note("run_a", 5, 1), note("run_b", 2, 1, "globex")])
+    assert [reply.verdict for reply in replies] == ["ok", "ok"] and again.verify() == []
+    again.close()
 
 
 @pytest.mark.parametrize(
