@@ -7,6 +7,7 @@ another version or of another log.  Nothing is lost with it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import shutil
 import threading
@@ -120,6 +121,8 @@ class Projection:
             self._take_in(self._db, rows)
             if self._ended:
                 break
+        if self.position < until:
+            raise Behind("it is being closed" if self._ended else f"the log has no entry {self.position + 1:,}")
 
     def _take_in(self, database: Database, rows: Sequence[Row]) -> None:
         submitted = [_made_of(row) for row in rows if row[9] == "RunSubmitted"]
@@ -172,6 +175,10 @@ class Projection:
             raise Behind(f"{self.path}: it is being opened again: ask again")
         cursor = database.cursor()
         try:
+            # Of these very tables: another thread may have put others in their place since they were caught up.
+            ((position,),) = cursor.execute("SELECT position FROM projected").fetchall()
+            if position < until:
+                raise Behind(f"{self.path}: it is being made again: ask again")
             return work(cursor)
         finally:
             cursor.close()
@@ -213,13 +220,13 @@ class Projection:
         """Return a new database.
 
         It has a path that was never open: for one that a query still reads DuckDB would give the old tables again.
+        What cannot be removed of the old ones is in its way as little.
         """
-        first, number = _named(self.path)
         before = _files(self.path)
         for old in before:
-            old.unlink(missing_ok=True)
+            _remove(old)
         if before or self._was_open:
-            self.path = first.with_name(f"{first.stem}.{number + 1}{first.suffix}")
+            self.path = _unused(self.path)
         self._was_open = True
         database = duckdb.connect(str(self.path), config=_CONFIG)
         database.execute(QUERIES["schema"])
@@ -292,6 +299,26 @@ def _named(path: Path) -> tuple[Path, int]:
     """Return the path of the first database, and how often it was made again: `journal.2.duckdb` was twice."""
     stem, _, number = path.stem.partition(".")
     return path.with_name(stem + path.suffix), int(number) if number.isdecimal() else 0
+
+
+def _unused(path: Path) -> Path:
+    """Return the path of the next database, of which nothing is there: DuckDB would take it for the new one's."""
+    first, number = _named(path)
+    left = {each.name for each in _files(path)}
+    for after in itertools.count(number + 1):
+        name = f"{first.stem}.{after}{first.suffix}"
+        if not any(each.startswith(name) for each in left):
+            return first.with_name(name)
+    raise AssertionError("there is no end of numbers")
+
+
+def _remove(path: Path) -> None:
+    """Remove a database's file or folder (where DuckDB puts what finds no room in memory), as far as can be."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _latest(path: Path) -> Path:

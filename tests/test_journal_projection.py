@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.actors import journal_projection, journal_store, journal_verify
+from airside.actors import journal_log, journal_projection, journal_store, journal_verify
 from airside.actors.audit import journal_file
 from airside.actors.journal_projection import PROJECTION, Projection
 from airside.actors.journal_store import Feeder, JournalStore
@@ -301,6 +301,53 @@ def test_what_is_made_again_is_new_though_a_query_still_reads_the_old(tmp_path: 
     again = JournalStore(tmp_path, KEY)
     assert counted(again) == 7 and again._projection.path.name == "journal.1.duckdb"
     again.close()
+
+
+def test_what_was_asked_when_it_ended_is_not_answered_in_part(
+    store: JournalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query that waits for entries to be taken in hears that they were not."""
+    monkeypatch.setattr(journal_log, "CHUNK_ROWS", 2)
+    store._projection.end()
+    with pytest.raises(Behind, match="it is being closed"):
+        counted(store)
+
+
+def test_a_query_is_not_asked_of_tables_that_were_made_meanwhile(store: JournalStore) -> None:
+    """Another thread found the old ones damaged after this one had caught them up: the new ones are empty yet."""
+    projection, catch_up = store._projection, store._projection.catch_up
+
+    def overtaken(until: int) -> None:
+        catch_up(until)
+        with projection._feeding:
+            projection._db = projection._made()
+
+    with patch.object(projection, "catch_up", overtaken), pytest.raises(Behind, match="it is being made again"):
+        counted(store)
+    assert counted(store) == 6 and store.verify() == []
+
+
+@pytest.mark.parametrize(
+    "left", ["journal.duckdb.tmp", "journal.1.duckdb.tmp", "journal.3.duckdb", "journal.7.duckdb.wal"]
+)
+@pytest.mark.parametrize("stays", [False, True])
+def test_what_is_left_beside_it_is_not_in_its_way(
+    tmp_path: Path, store: JournalStore, monkeypatch: pytest.MonkeyPatch, left: str, stays: bool
+) -> None:
+    """Whether a file or a folder, and whether or not it can be removed: queries are answered from tables made again."""
+    store.close()
+    folder = tmp_path / "projection"
+    (folder / left).mkdir()
+    (folder / left / "spilled").write_bytes(b"x")
+    (tmp_path / PROJECTION).write_bytes(b"damaged" * 1000)
+    if stays:
+        monkeypatch.setattr(shutil, "rmtree", refuse(PermissionError("not yours")))
+    again = JournalStore(tmp_path, KEY)
+    assert counted(again) == 6 and again.verify() == []
+    again.close()
+    assert (folder / left).exists() == stays and not (tmp_path / PROJECTION).exists()
+    with closing(JournalStore(tmp_path, KEY)) as third:
+        assert counted(third) == 6
 
 
 def test_a_wrong_query_makes_nothing_again(store: JournalStore) -> None:
