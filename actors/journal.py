@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CHECKPOINT_S = 5.0
 """Seconds between sealed checkpoints while there is news: how much of a cut end could go unseen."""
 
+ASKERS = 2
+"""Queries of people, and checks, that are answered at a time: they may take long, and have threads of their own so that
+what recovery, rollbacks and undo read waits for none of them."""
 
 MAX_DETAIL_CHARS = 500
 
@@ -44,6 +47,7 @@ class Journal(WatchedLayer):
         self._chain_key = chain_key
         self._waiting: list[tuple[Append, asyncio.Future[AppendReply]]] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ask")
         self._committing: asyncio.Task[None] | None = None
         self._checkpointing: asyncio.Task[None] | None = None
         self._checkpointed = 0
@@ -104,10 +108,10 @@ class Journal(WatchedLayer):
 
     # Reading.
 
-    async def _answered(self, read: Callable[..., Answer], *args: Any) -> Answer:
+    async def _answered(self, pool: ThreadPoolExecutor | None, read: Callable[..., Answer], *args: Any) -> Answer:
         """Read beside the writer; raise `LayerUnavailable` if it is not the question that is wrong."""
         try:
-            return await asyncio.to_thread(read, *args)
+            return await asyncio.get_running_loop().run_in_executor(pool, read, *args)
         except (Behind, Unreadable) as error:
             raise LayerUnavailable(f"journal: {error.message}") from None
 
@@ -119,13 +123,13 @@ class Journal(WatchedLayer):
     @serves(ROWS)
     async def rows(self, query: NamedQuery) -> Rows:
         """Return the rows of a named query of ours."""
-        return await self._answered(self._store.read, query.name, query.parameters)
+        return await self._answered(None, self._store.read, query.name, query.parameters)
 
     @serves(QUERY)
     async def query(self, asked: Sql) -> tuple[bytes, str]:
         """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong with it."""
         try:
-            return await self._answered(self._store.query, asked.sql, asked.parameters), ""
+            return await self._answered(self._askers, self._store.query, asked.sql, asked.parameters), ""
         except LayerUnavailable:
             raise
         except Exception as error:
@@ -134,7 +138,7 @@ class Journal(WatchedLayer):
     @serves(VERIFY)
     async def verify(self, _: None) -> list[str]:
         """Return what is wrong with the chains; nothing if the journal is whole."""
-        return await asyncio.to_thread(self._store.verify)
+        return await self._answered(self._askers, self._store.verify)
 
     async def stop(self) -> None:
         """Write a last checkpoint and close the files."""
@@ -162,7 +166,7 @@ def _committed(store: JournalStore, appends: list[Append]) -> list[AppendReply]:
         return store.commit(appends)
     except SyncFailed:
         # What is durable only a process that reads the file anew can tell; nobody is answered until then.
-        logger.exception("the journal's disk failed: its process ends", extra={"action": "sync_failed"})
+        logger.exception("the journal's log failed: its process ends", extra={"action": "sync_failed"})
         os._exit(1)
     except NotWritten as error:
         logger.error("the journal cannot write: %s", error, extra={"action": "not_written"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,37 @@ async def test_a_query_that_cannot_be_answered_in_full_is_no_wrong_query(
                 await ask
     assert (await journal.query(Sql("SELECT wrong FROM events")))[1].startswith("audit query: ")
     assert len(await remote.rows("unfinished")) == 1
+
+
+async def test_long_queries_and_checks_hold_up_nothing_that_layers_read(
+    journal: Journal, remote: RemoteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: they wait for each other, and recovery for none of them."""
+    working, go_on = threading.Semaphore(0), threading.Event()
+
+    def long(*_: Any) -> Any:
+        working.release()
+        assert go_on.wait(60)
+        return []
+
+    monkeypatch.setattr(journal._store, "query", long)
+    monkeypatch.setattr(journal._store, "verify", long)
+    asked = [asyncio.ensure_future(journal.query(Sql("FROM events"))) for _ in range(100)]
+    asked += [asyncio.ensure_future(journal.verify(None)) for _ in range(100)]
+    await asyncio.to_thread(working.acquire)
+    assert (await remote.append(note("run_a", 0, 2))).verdict == "ok"
+    read = await asyncio.wait_for(asyncio.gather(remote.rows("unfinished"), journal.bodies(["run_a"])), 60)
+    assert len(read[0]) == 1 and len(read[1]["run_a"]) == 2 and not any(each.done() for each in asked)
+    go_on.set()
+    await asyncio.gather(*asked)
+
+
+async def test_what_is_sent_to_a_journal_that_stops_is_sent_again(journal: Journal) -> None:
+    """It could have been written, and the next process takes it in."""
+    await journal.stop()
+    reply = await journal.append(note("run_a", 0, 2))
+    assert reply.verdict == "later" and "closed" in reply.detail
+    journal._started = False
 
 
 async def test_a_checkpoint_that_cannot_be_written_is_tried_again(
