@@ -13,7 +13,7 @@ from airside.actors.journal_checkpoints import write_checkpoint
 from airside.actors.journal_log import JOURNAL, Log, LogReader, Row, WriterLock
 from airside.actors.journal_projection import PROJECTION, Projection
 from airside.actors.journal_reader import JournalReader
-from airside.actors.journal_rows import TABLES, table_row
+from airside.actors.journal_rows import check_entry
 from airside.stack.errors import Behind, text_of
 from airside.stack.journaling import GENESIS, Append, AppendReply, Entry, Head, admit, link
 
@@ -75,7 +75,7 @@ class JournalStore(JournalReader):
             stream = append.stream
             try:
                 bodies = texts_of(append)
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 replies.append(AppendReply(verdict="error", detail=f"can never be journaled: {text_of(error, 300)}"))
                 continue
             head = heads.get(stream) or self._heads.get(stream) or self._log.head(stream)
@@ -156,6 +156,8 @@ class JournalStore(JournalReader):
 
     def release(self) -> None:
         """Close the files as they are."""
+        if self._feeder is not None:
+            self._feeder.end()
         self._projection.end()
         if self._feeder is not None:
             self._feeder.stop()
@@ -178,10 +180,14 @@ class Feeder:
         """Say that there is something to do."""
         self._news.set()
 
-    def stop(self) -> None:
-        """End the thread, and return when it has."""
+    def end(self) -> None:
+        """Have the thread end after what it does now; what fails from here on is no news."""
         self._ended.set()
         self._news.set()
+
+    def stop(self) -> None:
+        """End the thread, and return when it has."""
+        self.end()
         self._thread.join()
 
     def _run(self) -> None:
@@ -199,6 +205,8 @@ class Feeder:
             try:
                 work()
             except Exception:
+                if self._ended.is_set():
+                    return True
                 logger.exception("the journal's projection does not follow", extra={"action": "feed_failed"})
                 self._news.set()
                 failed = True
@@ -210,15 +218,14 @@ def texts_of(append: Append) -> list[str]:
     for number in (append.epoch, append.first_seq):
         _check_number(number)
     bodies = []
-    for entry in append.entries:
+    for index, entry in enumerate(append.entries):
         for number in (entry.step, entry.at_us, entry.cause):
             _check_number(number)
         if len(entry.body) > _MAX_BODY_BYTES:
             raise ValueError(f"an entry of {len(entry.body):,} bytes is over the bound of {_MAX_BODY_BYTES:,}")
         body = entry.body.decode()
-        if entry.type in TABLES:
-            for value in table_row(entry.type, append.tenant, append.stream, body).values():
-                value.encode() if isinstance(value, str) else _check_number(value)
+        for value in check_entry(append, index, body).values():
+            value.encode() if isinstance(value, str) else _check_number(value)
         bodies.append(body)
     return bodies
 

@@ -70,6 +70,8 @@ GROUP BY ALL ORDER BY min(e.at_us);
 -- same of one run's events, and a test holds the two together.
 -- What is stamped later than $4 (now) was stamped by a clock that was ahead: it happened before the next entry of its
 -- tenant that was stamped by a right one, and counts then, or now.
+-- What cannot be read (TRY) counts nothing, no amount is over the most a cap can be, and what is journaled of a run under
+-- another tenant is summed up there: a runtime writes what it likes, and must not be able to keep the gate from beginning.
 WITH ahead AS (SELECT tenant, min(number) AS number FROM events WHERE at_us > $4 GROUP BY tenant),
 after AS (
     SELECT e.tenant, e.number, min(e.at_us) OVER (
@@ -80,8 +82,8 @@ dated AS (
     FROM events e LEFT JOIN after a ON e.tenant = a.tenant AND e.number = a.number),
 calls AS (
     SELECT tenant, stream, stream || ':' || step AS key, min(at_us) AS at_us, false AS is_open,
-           any_value(json_extract_string(body, '$.tool')) AS tool, 1 AS calls, 0 AS steps, 0 AS tokens,
-           any_value(coalesce(CAST(json_extract(body, '$.cost_microusd') AS BIGINT), 0)) AS cost, 0 AS wall_ms
+           any_value(TRY(json_extract_string(body, '$.tool'))) AS tool, 1 AS calls, 0 AS steps, 0 AS tokens,
+           any_value(TRY(CAST(json_extract(body, '$.cost_microusd') AS BIGINT))) AS cost, 0 AS wall_ms
     FROM dated WHERE type = 'EffectIntended' GROUP BY tenant, stream, step),
 paid AS (
     SELECT DISTINCT stream FROM events WHERE type = 'SpendAsked' OR
@@ -97,42 +99,47 @@ priced AS (
 decisions AS (
     SELECT tenant, stream, stream || ':' || step || '/decide@' || epoch AS key, at_us, next_type IS NULL AS is_open,
            '' AS tool, 0 AS calls, 1 AS steps,
-           CAST(coalesce(CASE WHEN made THEN json_extract(next_body, '$.proposal.spend.tokens')
-                ELSE json_extract(body, '$.price.tokens') END, 0) AS BIGINT) AS tokens,
-           CAST(coalesce(CASE WHEN made THEN json_extract(next_body, '$.proposal.spend.cost_microusd')
-                ELSE json_extract(body, '$.price.cost_microusd') END, 0) AS BIGINT) AS cost,
-           CASE WHEN made THEN greatest(0, (next_us - at_us + 999) // 1000)
-                ELSE CAST(json_extract(body, '$.wall_ms') AS BIGINT) END AS wall_ms
+           TRY(CAST(CASE WHEN made THEN json_extract(next_body, '$.proposal.spend.tokens')
+                ELSE json_extract(body, '$.price.tokens') END AS BIGINT)) AS tokens,
+           TRY(CAST(CASE WHEN made THEN json_extract(next_body, '$.proposal.spend.cost_microusd')
+                ELSE json_extract(body, '$.price.cost_microusd') END AS BIGINT)) AS cost,
+           TRY(CASE WHEN made THEN (next_us - at_us + 999) // 1000
+                ELSE CAST(json_extract(body, '$.wall_ms') AS BIGINT) END) AS wall_ms
     FROM priced
     UNION ALL
     SELECT tenant, stream, stream || ':' || step || '/decide@' || epoch, at_us, false, '', 0, 1,
-           CAST(json_extract(body, '$.proposal.spend.tokens') AS BIGINT),
-           CAST(json_extract(body, '$.proposal.spend.cost_microusd') AS BIGINT), 0
+           TRY(CAST(json_extract(body, '$.proposal.spend.tokens') AS BIGINT)),
+           TRY(CAST(json_extract(body, '$.proposal.spend.cost_microusd') AS BIGINT)), 0
     FROM deciding WHERE type = 'StepDecided' AND last_type IS DISTINCT FROM 'SpendAsked'
         AND NOT contains(body, '"spend":{"tokens":0,"cost_microusd":0}')),
 timed AS (
     SELECT DISTINCT stream FROM events
-    WHERE type = 'EffectIntended' AND coalesce(CAST(json_extract(body, '$.wall_ms') AS BIGINT), 0) > 0),
+    WHERE type = 'EffectIntended' AND TRY(CAST(json_extract(body, '$.wall_ms') AS BIGINT)) > 0),
 executing AS (
     SELECT tenant, stream, step, at_us, type, body, lead(type) OVER w AS next_type, lead(body) OVER w AS next_body
     FROM dated SEMI JOIN timed USING (stream) WHERE type IN ('EffectIntended', 'ToolExecuted', 'ExecutionLost')
     WINDOW w AS (PARTITION BY stream, step ORDER BY seq)),
 times AS (
-    SELECT tenant, stream, stream || ':' || step || '/wall@' || json_extract_string(body, '$.attempt') AS key, at_us,
+    SELECT tenant, stream, at_us,
+           stream || ':' || step || '/wall@' || coalesce(TRY(json_extract_string(body, '$.attempt')), '') AS key,
            next_type IS NULL AS is_open, '' AS tool, 0 AS calls, 0 AS steps, 0 AS tokens, 0 AS cost,
-           CASE WHEN next_type IS NOT DISTINCT FROM 'ToolExecuted'
-                THEN greatest(0, (CAST(json_extract(next_body, '$.result.duration_us') AS BIGINT) + 999) // 1000)
-                ELSE CAST(json_extract(body, '$.wall_ms') AS BIGINT) END AS wall_ms
-    FROM executing WHERE type = 'EffectIntended' AND CAST(json_extract(body, '$.wall_ms') AS BIGINT) > 0),
-used AS (FROM calls UNION ALL FROM decisions UNION ALL FROM times),
-live AS (SELECT run_id FROM runs WHERE run_id NOT IN (SELECT run_id FROM outcomes))
+           TRY(CASE WHEN next_type IS NOT DISTINCT FROM 'ToolExecuted'
+                THEN (CAST(json_extract(next_body, '$.result.duration_us') AS BIGINT) + 999) // 1000
+                ELSE CAST(json_extract(body, '$.wall_ms') AS BIGINT) END) AS wall_ms
+    FROM executing WHERE type = 'EffectIntended' AND TRY(CAST(json_extract(body, '$.wall_ms') AS BIGINT)) > 0),
+found AS (FROM calls UNION ALL FROM decisions UNION ALL BY NAME FROM times),
+used AS (
+    SELECT * REPLACE (coalesce(tool, '') AS tool, greatest(0, least(coalesce(tokens, 0), 9007199254740992)) AS tokens,
+                      greatest(0, least(coalesce(cost, 0), 9007199254740992)) AS cost,
+                      greatest(0, least(coalesce(wall_ms, 0), 9007199254740992)) AS wall_ms) FROM found),
+live AS (SELECT tenant, run_id FROM runs WHERE run_id NOT IN (SELECT run_id FROM outcomes))
 SELECT tenant, stream, key, at_us, is_open, tool, calls, steps, tokens, cost, wall_ms FROM used
-WHERE split_part(stream, '.', 1) IN (SELECT run_id FROM live)
+WHERE (tenant, split_part(stream, '.', 1)) IN (SELECT (tenant, run_id) FROM live)
 UNION ALL
 SELECT tenant, '', '', max(at_us), false, tool, CAST(sum(calls) AS BIGINT), CAST(sum(steps) AS BIGINT),
        CAST(least(sum(tokens), 9007199254740992) AS BIGINT), CAST(least(sum(cost), 9007199254740992) AS BIGINT),
        CAST(least(sum(wall_ms), 9007199254740992) AS BIGINT) FROM used
-WHERE split_part(stream, '.', 1) NOT IN (SELECT run_id FROM live)
+WHERE (tenant, split_part(stream, '.', 1)) NOT IN (SELECT (tenant, run_id) FROM live)
 GROUP BY tenant, tool, CASE WHEN at_us >= $3 THEN 3 WHEN at_us >= $2 THEN 2 WHEN at_us >= $1 THEN 1 ELSE 0 END;
 
 -- name: outcomes
@@ -144,16 +151,17 @@ FROM outcomes o JOIN runs r ON r.run_id = o.run_id WHERE o.run_id IN (SELECT unn
 -- The events of approvals that a live run has not taken the answer of in.
 SELECT body FROM events
 WHERE type IN ('ApprovalRequested', 'ApprovalVoted', 'ApprovalExpired')
-  AND stream NOT IN (SELECT json_extract_string(body, '$.approval_id') FROM events WHERE type = 'ApprovalDecided')
+  AND stream NOT IN (SELECT TRY(json_extract_string(body, '$.approval_id')) AS id FROM events
+                     WHERE type = 'ApprovalDecided' AND id IS NOT NULL)
   AND stream NOT IN (SELECT stream FROM events WHERE type = 'ApprovalRequested'
-                     AND json_extract_string(body, '$.run_id') IN (SELECT run_id FROM outcomes))
+                     AND TRY(json_extract_string(body, '$.run_id')) IN (SELECT run_id FROM outcomes))
 ORDER BY stream, seq;
 
 -- name: doubtful
 -- Runs of a tenant (of all where it is '') that may be in doubt: those whose outcome names a key that nobody settled,
 -- and unfinished ones whose latest entry can leave a run in doubt.  What is so their events tell.
 WITH ended AS (
-    SELECT run_id, unnest(CAST(json_extract(body, '$.outcome.in_doubt') AS VARCHAR[])) AS key FROM outcomes
+    SELECT run_id, unnest(TRY(CAST(json_extract(body, '$.outcome.in_doubt') AS VARCHAR[]))) AS key FROM outcomes
     WHERE contains(body, '"in_doubt":["') AND ($1 = '' OR tenant = $1))
 SELECT DISTINCT run_id FROM ended WHERE 'doubt/' || key NOT IN (SELECT stream FROM streams)
 UNION ALL
@@ -166,7 +174,8 @@ HAVING bool_or(e.type = 'EffectIntended')
 -- name: decided_since
 -- All events of the approvals that somebody voted on, or that expired, since a time.
 SELECT body FROM events
-WHERE stream IN (SELECT stream FROM events WHERE type IN ('ApprovalVoted', 'ApprovalExpired') AND at_us >= ?)
+WHERE type IN ('ApprovalRequested', 'ApprovalVoted', 'ApprovalExpired')
+  AND stream IN (SELECT stream FROM events WHERE type IN ('ApprovalVoted', 'ApprovalExpired') AND at_us >= ?)
 ORDER BY stream, seq;
 
 -- name: doubtful_rollbacks
@@ -181,7 +190,7 @@ SELECT at_us, stream, type, body FROM events
 WHERE starts_with(stream, 'apr_' || $1 || '_') OR starts_with(stream, 'doubt/' || $1 || ':')
    OR starts_with(stream, 'claim/' || $1 || ':') OR stream = 'rollback/' || $2 OR stream = 'switches'
    OR (starts_with(stream, 'doubt/' || $1 || '.') AND contains(stream, '/undo'))
-   OR (type = 'GrantRefused' AND json_extract_string(body, '$.run_id') = $1)
+   OR (type = 'GrantRefused' AND TRY(json_extract_string(body, '$.run_id')) = $1)
 ORDER BY at_us, stream, seq;
 
 -- name: listed

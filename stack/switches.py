@@ -43,13 +43,18 @@ class SwitchThrown(Value, tag=True):
 _decoder = msgspec.json.Decoder(SwitchThrown)
 
 
+def decode_thrown(data: bytes | str) -> SwitchThrown:
+    """Decode a journaled switch."""
+    return _decoder.decode(data)
+
+
 class Switches:
     """What is off."""
 
     def __init__(self, bodies: Iterable[bytes | str] = ()) -> None:
         self._off: dict[tuple[str, str], SwitchThrown] = {}
         for body in bodies:
-            self.apply(_decoder.decode(body))
+            self.apply(decode_thrown(body))
 
     def apply(self, thrown: SwitchThrown) -> None:
         """Take a durable event in; the latest about a target holds."""

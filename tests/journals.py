@@ -13,17 +13,18 @@ import msgspec
 
 from airside.actors.journal_log import JOURNAL
 from airside.actors.journal_store import JournalStore
+from airside.stack.events import RunEnded, encode_event
 from airside.stack.ids import RunId, TenantId
 from airside.stack.journaling import Append, Entry
+from airside.stack.reasons import ReasonCode
 from airside.stack.runlog import entry_of
+from airside.stack.values import Outcome, Usage
 from tests.helpers import identity, submitted
 
 KEY = b"k" * 32
 WAL = f"{JOURNAL}-wal"
-ENDED = (
-    b'{"type":"RunEnded","at_us":1,"cause":-1,"outcome":{"status":"completed","reason_code":"completed","answer":null,'
-    b'"detail":"","in_doubt":[]},"usage":{"steps":0,"tool_calls":0,"tokens":0,"cost_microusd":0,"output_bytes":0,'
-    b'"handoffs":0,"refusals":0,"active_us":0}}'
+ENDED = encode_event(
+    RunEnded(outcome=Outcome(status="completed", reason_code=ReasonCode.COMPLETED), usage=Usage(), at_us=1)
 )
 TABLES = ("events", "runs", "outcomes", "streams")
 

@@ -28,6 +28,7 @@ from airside.stack.values import Clearance
 from airside.tools.resolving import ResolverContext, ResolverPool, ResolverThreads, as_resolver
 from tests import on_wire
 from tests.helpers import KEY, RUN
+from tests.journals import ENDED
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 
@@ -62,13 +63,6 @@ def append(epoch: int, first: int, *bodies: str, stream: str = "run_a") -> Appen
         for b in bodies
     )
     return Append(tenant=ACME, stream=stream, epoch=epoch, first_seq=first, entries=entries)
-
-
-ENDED = (
-    b'{"type":"RunEnded","at_us":1,"cause":-1,"outcome":{"status":"completed","reason_code":"completed","answer":null,'
-    b'"detail":"","in_doubt":[]},"usage":{"steps":0,"tool_calls":0,"tokens":0,"cost_microusd":0,"output_bytes":0,'
-    b'"handoffs":0,"refusals":0,"active_us":0}}'
-)
 
 
 async def verdicts(journal: Journal, *appends: Append) -> list[str]:
