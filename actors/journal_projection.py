@@ -291,7 +291,7 @@ def _wal(path: Path) -> Path:
 def _files(path: Path) -> list[Path]:
     """Return what there is of a projection, however often it was made again: databases, and what is beside them."""
     first, _ = _named(path)
-    ours = (first.suffix, f"{first.suffix}.wal")
+    ours = (first.suffix, f"{first.suffix}.wal", f"{first.suffix}.tmp")
     return [each for each in path.parent.glob(f"{first.stem}.*") if each.name.endswith(ours)]
 
 
