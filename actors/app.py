@@ -9,25 +9,25 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from airside.actors.announcing import OnApproval
+from airside.actors.approvals.announcing import OnApproval
 from airside.actors.job_inputs import schema_of
 from airside.actors.jobs import OWN_FIELDS
 from airside.actors.pickling import check_picklable
-from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
+from airside.memory.embedders.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
-from airside.stack.agents import Agent, FunctionAgent, price_of
-from airside.stack.approvers import unanswered
-from airside.stack.asking import code_of
+from airside.stack.budget.spending import DECISION_UNITS
 from airside.stack.calling import explained
+from airside.stack.contracts.labels import check_label
+from airside.stack.cycle.asking import code_of
 from airside.stack.directory import Directory, read_directory
 from airside.stack.errors import InvalidConfig, InvalidInput
-from airside.stack.labels import check_label
-from airside.stack.policy import read_bundle
-from airside.stack.policy_check import check_directory, check_policy
-from airside.stack.pricing import unpriced
-from airside.stack.spending import DECISION_UNITS
-from airside.stack.toolspec import ToolSpec
-from airside.stack.topology import SingleAgent, Topology
+from airside.stack.policy.approvers import unanswered
+from airside.stack.policy.bundle import read_bundle
+from airside.stack.policy.policy_check import check_directory, check_policy
+from airside.stack.policy.pricing import unpriced
+from airside.stack.run.agents import Agent, FunctionAgent, price_of
+from airside.stack.run.topology import SingleAgent, Topology
+from airside.stack.schema.toolspec import ToolSpec
 from airside.tools.resolving import Resolver, checked_resolvers
 from airside.tools.signature import refuse_async, refuse_generator, refuse_misfit
 from airside.tools.tool import Tool, Toolset, flatten
@@ -45,9 +45,9 @@ class App:
     Pydantic model of the further fields a line of a jobs file may have, which become the request's inputs.
     `on_approval` is a function that is called in a thread of the Approvals process, with the notice as a dictionary,
     when a call begins to wait for people and when it is decided; after a restart again.  What it raises is logged.
-    `labels` are those that requests may have and rules ask for, beside the stack's own (`stack/labels.py`); None: any.
-    `resolvers` say, for each kind of resource that tools declare, whose a resource is and what rules may ask about it:
-    functions `(id, context)`, or what `resolver` of `airside.tools.resolving` makes of one.
+    `labels` are those that requests may have and rules ask for, beside the stack's own (`stack/contracts/labels.py`);
+    None: any. `resolvers` say, for each kind of resource that tools declare, whose a resource is and what rules may ask
+    about it: functions `(id, context)`, or what `resolver` of `airside.tools.resolving` makes of one.
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]

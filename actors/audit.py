@@ -12,17 +12,17 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from airside.actors.doubts import list_doubts
-from airside.actors.journal_carry import BEFORE
-from airside.actors.journal_log import JOURNAL
-from airside.actors.journal_reader import JournalReader
+from airside.actors.driver.doubts import list_doubts
+from airside.actors.journal.carry import BEFORE
+from airside.actors.journal.log import JOURNAL
+from airside.actors.journal.overview import list_runs, show_run
+from airside.actors.journal.reader import JournalReader
+from airside.actors.journal.telling import story_of
 from airside.actors.launch import connect
-from airside.actors.overview import list_runs, show_run
-from airside.actors.telling import story_of
-from airside.stack.doubts import Doubt
 from airside.stack.errors import Misuse, Unreadable
-from airside.stack.keyring import read_chain_key
-from airside.stack.overview import RunDetail, RunSummary
+from airside.stack.operations.overview import RunDetail, RunSummary
+from airside.stack.recovery.doubts import Doubt
+from airside.stack.security.keyring import read_chain_key
 
 
 class Audit(Protocol):

@@ -13,25 +13,25 @@ from typing import Any
 import msgspec
 import ray
 
-from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us, steady_us
-from airside.actors.pulse import PulseWriter, Where
+from airside.actors.process.pulse import PulseWriter, Where
+from airside.actors.process.strays import mark_children
+from airside.actors.rpc.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us, steady_us
 from airside.actors.rpc.methods import ANSWER_OF, EXECUTE, GREET, INCARNATION, ISSUER, RELEASE, RESOLVE, TRUST, Trust
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import No, serves
-from airside.actors.strays import mark_children
-from airside.actors.stubs import RemoteJournal, RemoteMemory, encode_json
+from airside.actors.rpc.stubs import RemoteJournal, RemoteMemory, encode_json
+from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.errors import LayerUnavailable
-from airside.stack.grants import GrantRefused
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantId, mint_executor
-from airside.stack.journaling import Append, Entry
-from airside.stack.ports import ExecuteReply, ExecuteRequest
+from airside.stack.journal.journaling import Append, Entry
+from airside.stack.policy.switches import Switches
 from airside.stack.reasons import ReasonCode
-from airside.stack.switches import Switches
+from airside.stack.security.grants import GrantRefused
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
-from airside.tools.output import mark_output
-from airside.tools.replacing import Replacing
 from airside.tools.resolving import Resolver, ResolverPool, ResolverThreads
+from airside.tools.runners.output import mark_output
+from airside.tools.runners.replacing import Replacing
 from airside.tools.tool import Tool, Toolset
 
 FIRST_LEASE_S = 30.0

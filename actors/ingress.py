@@ -8,22 +8,22 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.layer import LayerConfig, control, now_us
+from airside.actors.rpc.layer import LayerConfig, control, now_us
 from airside.actors.rpc.methods import ADMIT, GIVE_VOTE, KEEP, MEMORY_ORDER, SUBMIT, VOTE, GivenVote, Keeping
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import No, serves
-from airside.actors.stubs import encode, encode_json
-from airside.actors.watched import WatchedLayer
-from airside.stack.auth import Authenticator
+from airside.actors.rpc.stubs import encode, encode_json
+from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.canonical import check_bounds, parse_bounded
+from airside.stack.contracts.labels import check_label
 from airside.stack.directory import Directory
 from airside.stack.errors import AuthRefused, InvalidInput, ItemFailed, LayerUnavailable
-from airside.stack.identity import run_subject, seal_identity, vote_subject
 from airside.stack.ids import ApprovalId, request_for, run_of
-from airside.stack.labels import check_label
-from airside.stack.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_order
-from airside.stack.messages import Admit, Submission, Ticket, Vote, VoteReply
+from airside.stack.operations.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
+from airside.stack.security.auth import Authenticator
+from airside.stack.security.identity import run_subject, seal_identity, vote_subject
+from airside.stack.security.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_order
 from airside.stack.values import MAX_REQUEST_BYTES, Identity, Request, decode_json
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from airside.actors.job_inputs import Fields, Reading, fields_of, read_inputs
-from airside.actors.layer import LayerConfig
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import INPUT_FIELDS, READ_INPUTS
 from airside.actors.rpc.serving import serves
-from airside.actors.watched import NOBODY, WatchedLayer, inside
+from airside.actors.wardens.watched import NOBODY, WatchedLayer, inside
 
 
 class Intake(WatchedLayer):

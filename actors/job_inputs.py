@@ -17,9 +17,9 @@ from pydantic.fields import FieldInfo
 
 from airside.stack.canonical import parse_bounded, write_bounded
 from airside.stack.errors import InvalidConfig, InvalidInput, plain, text_of
-from airside.stack.schemas import read_schema
+from airside.stack.input.yaml_source import explain_fields
+from airside.stack.schema.schemas import read_schema
 from airside.stack.values import MAX_REQUEST_BYTES
-from airside.stack.yaml_source import explain_fields
 from airside.tools.signature import ZonelessTimes
 
 _MAX_PROBLEM_CHARS = 2_000

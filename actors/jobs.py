@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from airside.actors.job_inputs import NO_INPUTS, Fields, JobInputs, Reading, inputs_of
 from airside.stack.canonical import as_text, canonical, digest, parse_bounded, write_bounded
+from airside.stack.contracts.labels import check_label
 from airside.stack.errors import InvalidInput
-from airside.stack.labels import check_label
-from airside.stack.models import Explained
+from airside.stack.input.models import Explained
+from airside.stack.input.yaml_source import explain_fields
 from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Limits, Request
-from airside.stack.yaml_source import explain_fields
 
 MAX_LINE_BYTES = MAX_REQUEST_BYTES
 

@@ -17,31 +17,31 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from airside.actors.app import App, CheckedApp
-from airside.actors.approvals import Approvals
-from airside.actors.client import Stack
-from airside.actors.connection import Connection
-from airside.actors.driver import Driver
+from airside.actors.approvals.approvals import Approvals
+from airside.actors.client.client import Stack
+from airside.actors.client.connection import Connection
+from airside.actors.client.joining import START_S, answers, is_same_ray, join, stacks_here
+from airside.actors.client.known import write_people
+from airside.actors.client.own import Own
+from airside.actors.client.record import read_record, write_record
+from airside.actors.driver.driver import Driver
+from airside.actors.driver.fleet import Fleet
 from airside.actors.executor import ToolExecutor
-from airside.actors.fleet import Fleet
 from airside.actors.ingress import Ingress
 from airside.actors.intake import Intake
-from airside.actors.joining import START_S, answers, is_same_ray, join, stacks_here
-from airside.actors.journal import Journal
-from airside.actors.known import write_people
-from airside.actors.layer import LayerConfig, Whose, as_actor, logger
-from airside.actors.logs import link_logs
+from airside.actors.journal.journal import Journal
 from airside.actors.memory import Memory
-from airside.actors.names import NAMESPACE, actor_name
-from airside.actors.own import Own
 from airside.actors.policy import Policy
-from airside.actors.record import read_record, write_record
+from airside.actors.process.logs import link_logs
+from airside.actors.rpc.layer import LayerConfig, Whose, as_actor, logger
+from airside.actors.rpc.names import NAMESPACE, actor_name
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
-from airside.stack.auth import Authenticator
 from airside.stack.calling import explained
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
-from airside.stack.keyring import KeyRing
-from airside.stack.yaml_source import explain_fields
+from airside.stack.input.yaml_source import explain_fields
+from airside.stack.security.auth import Authenticator
+from airside.stack.security.keyring import KeyRing
 
 _WHOSE_S = 5.0
 """Longest a stack on this Ray is waited for to say whose it is."""

@@ -8,21 +8,21 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from airside.actors.layer import LayerConfig, control, logger, now_us
+from airside.actors.rpc.layer import LayerConfig, control, logger, now_us
 from airside.actors.rpc.methods import MEMORY_ORDER, RETRIEVE, WRITE_IF_USEFUL
 from airside.actors.rpc.serving import serves
-from airside.actors.watched import WatchedLayer
-from airside.memory.embedder import Embedder
-from airside.memory.erasing import Erasure
+from airside.actors.wardens.watched import WatchedLayer
+from airside.memory.embedders.embedder import Embedder
 from airside.memory.rules import MemoryRules
 from airside.memory.service import MemoryService
+from airside.memory.storage.erasing import Erasure
 from airside.stack.canonical import digest
+from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.errors import AirsideError, InvalidId, InvalidInput
 from airside.stack.ids import TenantId, parse_tenant
-from airside.stack.memory_orders import ORDER_US, READING, MemoryAnswer, MemoryOrder, open_order
-from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode
-from airside.stack.warrants import Warrants
+from airside.stack.security.memory_orders import ORDER_US, READING, MemoryAnswer, MemoryOrder, open_order
+from airside.stack.security.warrants import Warrants
 
 Given = TypeVar("Given")
 

@@ -13,29 +13,29 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.books import ORDER_PURPOSE
-from airside.actors.layer import LayerConfig, control, now_us, steady_us
+from airside.actors.rpc.layer import LayerConfig, control, now_us, steady_us
 from airside.actors.rpc.methods import CHECK, CLOSE, DECIDE, ISSUER, REFRESH, SPEND, TRUST, UNDO, Trust
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
-from airside.actors.stubs import RemoteJournal, RemoteResolvers
-from airside.actors.watched import NOBODY, WatchedLayer, inside
+from airside.actors.rpc.stubs import RemoteJournal, RemoteResolvers
+from airside.actors.wardens.watched import NOBODY, WatchedLayer, inside
+from airside.stack.budget.ledger import Per, window_of
+from airside.stack.budget.spending import Spending
+from airside.stack.budget.spent import Spent
+from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
+from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.directory import Directory
-from airside.stack.gate import Gate, GateReply, GateRequest, Proposed
 from airside.stack.ids import Buffered, RunId, mint_issuer
-from airside.stack.ledger import Per, window_of
-from airside.stack.lookups import Lookups
-from airside.stack.messages import Order
-from airside.stack.metering import SpendReply, SpendRequest
-from airside.stack.policy import load_bundle
+from airside.stack.operations.messages import ORDER_PURPOSE, Order
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
+from airside.stack.policy.lookups import Lookups
+from airside.stack.policy.switches import STREAM, Switches
 from airside.stack.reasons import ReasonCode
+from airside.stack.recovery.undoing import UndoGate, UndoReply, UndoRequest, streams_for
 from airside.stack.resources import ResolverTerms, Wanted
-from airside.stack.sealing import unwrap
-from airside.stack.spending import Spending
-from airside.stack.spent import Spent
-from airside.stack.switches import STREAM, Switches
-from airside.stack.toolspec import ToolSpec
-from airside.stack.undoing import UndoGate, UndoReply, UndoRequest, streams_for
+from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.security.sealing import unwrap
 
 _SPANS: tuple[Per, ...] = ("month", "day", "minute")
 

@@ -13,40 +13,34 @@ from typing import Any, Literal
 
 import ray
 
-from airside.actors.layer import BEAT_S, Layer, LayerConfig, control, logger, steady_us
-from airside.actors.pulse import PulseWriter, Where
+from airside.actors.process.pulse import PulseWriter, Where
+from airside.actors.process.strays import mark_children
+from airside.actors.rpc.layer import BEAT_S, Layer, LayerConfig, control, logger, steady_us
 from airside.actors.rpc.methods import ACTIVATE, BRING, REPORT
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
-from airside.actors.strays import mark_children
-from airside.actors.stubs import (
-    RemoteApprovals,
-    RemoteJournal,
-    RemoteMemory,
-    RemotePolicy,
-    RemoteTools,
-)
-from airside.stack import events as ev
-from airside.stack import instructions as do
-from airside.stack.agents import Agent
-from airside.stack.cycle import Cycle
-from airside.stack.ending import ending
+from airside.actors.rpc.stubs import RemoteApprovals, RemoteJournal, RemoteMemory, RemotePolicy, RemoteTools
+from airside.stack.cycle.cycle import Cycle
+from airside.stack.cycle.ending import ending
+from airside.stack.cycle.layers import Layers
+from airside.stack.cycle.runlog import entry_of
 from airside.stack.errors import Fenced, ItemFailed, LayerUnavailable
-from airside.stack.foresight import Foresight
 from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
-from airside.stack.instructions import Instructions
-from airside.stack.journaling import Append
-from airside.stack.layers import Layers
-from airside.stack.machine import RunMachine
-from airside.stack.messages import Activation, Delivery, Report
-from airside.stack.policy import load_bundle
-from airside.stack.runlog import entry_of
-from airside.stack.state import Phase
-from airside.stack.toolspec import ToolSpec
-from airside.stack.topology import Topology
-from airside.stack.tracing import traceparent
+from airside.stack.journal.journaling import Append
+from airside.stack.operations.messages import Activation, Delivery, Report
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.foresight import Foresight
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.agents import Agent
+from airside.stack.run.instructions import Instructions
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.state import Phase
+from airside.stack.run.topology import Topology
+from airside.stack.run.tracing import traceparent
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Request
-from airside.tools.output import mark_output
+from airside.tools.runners.output import mark_output
 
 
 @dataclass(frozen=True, slots=True)

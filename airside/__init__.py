@@ -19,29 +19,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airside.actors.app import App
-    from airside.actors.client import RunHandle, Stack
+    from airside.actors.client.client import RunHandle, Stack
+    from airside.actors.client.results import PendingApproval, RunResult
     from airside.actors.jobs import Job
     from airside.actors.launch import connect, start
-    from airside.actors.results import PendingApproval, RunResult
-    from airside.stack.agents import FunctionAgent, ReplayAgent, View, priced
     from airside.stack.errors import AirsideError
-    from airside.stack.policy import DEFAULT_POLICY
+    from airside.stack.policy.bundle import DEFAULT_POLICY
     from airside.stack.reasons import ReasonCode, RunStatus
-    from airside.stack.topology import FanOutFanIn, Handoffs, Pipeline, SingleAgent
+    from airside.stack.run.agents import FunctionAgent, ReplayAgent, View, priced
+    from airside.stack.run.topology import FanOutFanIn, Handoffs, Pipeline, SingleAgent
     from airside.stack.values import Action, Finish, Handoff, Limits, Spend
     from airside.tools.tool import Tool, ToolContext, ToolError, Toolset, tool
 
 _HOME = {
     "airside.actors.app": ["App"],
-    "airside.actors.client": ["RunHandle", "Stack"],
+    "airside.actors.client.client": ["RunHandle", "Stack"],
     "airside.actors.jobs": ["Job"],
     "airside.actors.launch": ["connect", "start"],
-    "airside.actors.results": ["PendingApproval", "RunResult"],
-    "airside.stack.agents": ["FunctionAgent", "ReplayAgent", "View", "priced"],
+    "airside.actors.client.results": ["PendingApproval", "RunResult"],
+    "airside.stack.run.agents": ["FunctionAgent", "ReplayAgent", "View", "priced"],
     "airside.stack.errors": ["AirsideError"],
-    "airside.stack.policy": ["DEFAULT_POLICY"],
+    "airside.stack.policy.bundle": ["DEFAULT_POLICY"],
     "airside.stack.reasons": ["ReasonCode", "RunStatus"],
-    "airside.stack.topology": ["FanOutFanIn", "Handoffs", "Pipeline", "SingleAgent"],
+    "airside.stack.run.topology": ["FanOutFanIn", "Handoffs", "Pipeline", "SingleAgent"],
     "airside.stack.values": ["Action", "Finish", "Handoff", "Limits", "Spend"],
     "airside.tools.tool": ["Tool", "ToolContext", "ToolError", "Toolset", "tool"],
 }

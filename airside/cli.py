@@ -33,7 +33,7 @@ from airside.status_cli import status
 
 if TYPE_CHECKING:
     from airside.actors.app import App
-    from airside.actors.client import Stack
+    from airside.actors.client.client import Stack
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Governed LLM agent jobs on Ray."
@@ -173,7 +173,7 @@ def kill(
 
 def _switched(scope: str, target: str) -> dict[str, Any]:
     """Return what a switch is about; raise `Misuse` for a scope there is not, or a target that means nothing there."""
-    from airside.stack.switches import SwitchScope
+    from airside.stack.policy.switches import SwitchScope
 
     if scope not in get_args(SwitchScope):
         raise Misuse(f"switch: {scope!r:.80}: say one of {', '.join(get_args(SwitchScope))}")
@@ -376,9 +376,9 @@ def issue(
     """Sign a token with the stack's local key, for somebody the directory of the latest start has."""
     import time
 
-    from airside.actors.known import check_known
-    from airside.stack.auth import issue_token
-    from airside.stack.keyring import KeyRing
+    from airside.actors.client.known import check_known
+    from airside.stack.security.auth import issue_token
+    from airside.stack.security.keyring import KeyRing
 
     if not (state_dir / "keys").is_dir():
         raise Misuse(f"{state_dir} has no keys: start a stack there first")

@@ -10,7 +10,7 @@ import typer
 
 from airside.options import HERE, OfTenant, StateDir, bounded, brief, clock, nothing_before, say_none, span
 from airside.output import json_line
-from airside.stack.doubts import Doubt
+from airside.stack.recovery.doubts import Doubt
 
 doubts = typer.Typer(help="Calls of which nobody knows whether they happened, and why.")
 

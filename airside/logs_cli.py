@@ -12,7 +12,7 @@ from airside.options import HERE, StateDir, table
 from airside.stack.errors import InvalidInput, Misuse
 
 if TYPE_CHECKING:
-    from airside.actors.logs import LogFile
+    from airside.actors.process.logs import LogFile
 
 _FOLLOW_S = 0.3
 _PIECE_BYTES = 1 << 20
@@ -51,7 +51,7 @@ def logs(
 
 def _found(state_dir: Path) -> tuple[list[Path], dict[int, str]]:
     """Return the folders that hold logs of a state directory's stack, and its live processes by pid."""
-    from airside.actors.logs import LINK
+    from airside.actors.process.logs import LINK
     from airside.cli import attached
 
     try:
@@ -68,7 +68,7 @@ def _found(state_dir: Path) -> tuple[list[Path], dict[int, str]]:
 
 
 def _of(folder: Path, live: dict[int, str]) -> list[LogFile]:
-    from airside.actors.logs import log_files
+    from airside.actors.process.logs import log_files
 
     return log_files(folder, live)
 

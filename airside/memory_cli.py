@@ -155,9 +155,9 @@ def calibrate(
     state_dir: StateDir = HERE,
 ) -> None:
     """Fit what an embedder's scores mean, for this state directory's stack; it holds from the next start."""
-    from airside.memory.calibration import save_calibration
-    from airside.memory.embedder import SentenceTransformerEmbedder
-    from airside.memory.questions import calibrated
+    from airside.memory.embedders.embedder import SentenceTransformerEmbedder
+    from airside.memory.evaluation.questions import calibrated
+    from airside.memory.search.calibration import save_calibration
 
     embedder = SentenceTransformerEmbedder(model or None)
     fitted = calibrated(data, embedder, embedder.name)

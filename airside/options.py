@@ -12,7 +12,7 @@ import typer
 
 from airside.output import json_line
 from airside.stack.errors import InvalidInput, Misuse
-from airside.stack.story import shown
+from airside.stack.run.story import shown
 
 
 def path_of(text: str | Path) -> Path:

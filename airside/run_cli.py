@@ -19,7 +19,7 @@ from airside.output import json_line
 from airside.stack.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from airside.actors.results import RunResult
+    from airside.actors.client.results import RunResult
 
 PARQUET = ".parquet"
 ENDINGS = (PARQUET, ".csv", ".jsonl")
@@ -48,8 +48,8 @@ def run(
     stack of its own they are in the journal, and go on when one is started on --state-dir (`airside up`).
     """
     import airside
+    from airside.actors.client.results import BatchInterrupted
     from airside.actors.jobs import parse_lines
-    from airside.actors.results import BatchInterrupted
     from airside.cli import load_app
 
     made = load_app(app_name, app_arg or []) if app_name else None
@@ -148,7 +148,7 @@ class Target:
         import pyarrow as pa
         from pyarrow import csv, parquet
 
-        from airside.actors.results import COLUMNS
+        from airside.actors.client.results import COLUMNS
 
         kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
         schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])

@@ -23,7 +23,7 @@ from airside.options import (
     table,
 )
 from airside.output import json_line
-from airside.stack.overview import ACTIVE, RunDetail, RunStep, RunSummary
+from airside.stack.operations.overview import ACTIVE, RunDetail, RunStep, RunSummary
 
 runs = typer.Typer(help="Which runs there are, newest first; and `show RUN`, step by step.")
 

@@ -28,12 +28,12 @@ from typing import Any
 
 import airside
 from airside.actors.app import App
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.actors.jobs import read_jobs
-from airside.actors.stubs import RemoteJournal
+from airside.actors.rpc.stubs import RemoteJournal
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import TenantId
-from airside.stack.journaling import Append, Entry
+from airside.stack.journal.journaling import Append, Entry
 from benchmarks.measure import last_line
 from examples.retail.__main__ import UNGOVERNED, count, states_ok
 from examples.retail.app import OWN_DATA, create_app, run_file

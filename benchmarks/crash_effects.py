@@ -36,7 +36,7 @@ from aiosmtpd.controller import Controller
 
 import airside
 from airside import App, ReplayAgent, tool
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.tools.tool import NOT_DONE, Tool, ToolContext
 from benchmarks.measure import last_line, machine, result_file

@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
-from airside.memory.onnx_embedder import OnnxEmbedder
+from airside.memory.embedders.embedder import Embedder, SentenceTransformerEmbedder
+from airside.memory.embedders.onnx_embedder import OnnxEmbedder
 from benchmarks.measure import last_line, machine, median
 
 ROUNDS = 9

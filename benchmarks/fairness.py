@@ -31,7 +31,7 @@ from typing import Any
 
 import airside
 from airside import Action, App, Finish, View, tool
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.directory import Directory, Principal, Tenant
 from benchmarks.measure import last_line, machine, median, percentile, result_file
 

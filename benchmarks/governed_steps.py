@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import airside
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.actors.jobs import Job
+from airside.stack.contracts.memory import Candidate
 from airside.stack.ids import parse_tenant
-from airside.stack.ports import Candidate
 from benchmarks.against import against, ratios
 from benchmarks.ledger_app import TEXT, jobs, ledger_app, tenants
 from benchmarks.measure import cpu_seconds, last_line, machine, median, memory_mib, percentile, result_file, tree

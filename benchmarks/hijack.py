@@ -59,7 +59,7 @@ from typing import Any
 import airside
 from airside.stack.canonical import canonical
 from airside.stack.directory import Directory, Principal, Tenant
-from airside.stack.provenance import subjects
+from airside.stack.provenance.tracer import subjects
 from benchmarks.hijack_app import Gullible, Same, Scenario, Stage, not_taken, read
 from benchmarks.measure import last_line
 

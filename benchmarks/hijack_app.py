@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 import airside
-from airside.memory.embedder import Vectors
+from airside.memory.embedders.embedder import Vectors
 from airside.stack.canonical import canonical
-from airside.stack.policy import load_bundle
-from airside.stack.toolspec import ArgumentValidator
+from airside.stack.input.yaml_source import load_yaml
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.schema.toolspec import ArgumentValidator
 from airside.stack.values import Traced
-from airside.stack.yaml_source import load_yaml
 
 PLANTED = "{planted}"
 

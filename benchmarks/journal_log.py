@@ -20,9 +20,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from airside.actors.journal_store import JournalStore
+from airside.actors.journal.store import JournalStore
 from airside.stack.ids import TenantId
-from airside.stack.journaling import Append, Entry
+from airside.stack.journal.journaling import Append, Entry
 from benchmarks.measure import last_line, machine, percentile
 
 SIZES = (1, 30, 1000)

@@ -30,10 +30,10 @@ from typing import Any
 import lancedb
 import numpy as np
 
-from airside.memory.embedder import SentenceTransformerEmbedder, Vectors
+from airside.memory.embedders.embedder import SentenceTransformerEmbedder, Vectors
 from airside.memory.service import MemoryService
+from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.ids import TenantId
-from airside.stack.ports import Candidate, RecallRequest
 from benchmarks.measure import last_line, machine, memory_mib, percentile
 
 DIMENSION = 384

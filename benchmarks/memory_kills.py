@@ -34,14 +34,14 @@ import ray
 
 import airside
 from airside import App, ReplayAgent
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.memory.local import HashingEmbedder
 from airside.memory.rules import MemoryRules
-from airside.memory.store import OPTIMIZE_EVERY
+from airside.memory.storage.store import OPTIMIZE_EVERY
+from airside.stack.contracts.memory import Candidate
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.errors import AirsideError
 from airside.stack.ids import TenantId
-from airside.stack.ports import Candidate
 from airside.tools.keeping import remember
 from benchmarks.measure import last_line, machine
 

@@ -20,13 +20,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from airside.memory.calibration import Calibration
-from airside.memory.embedder import Embedder, SentenceTransformerEmbedder
-from airside.memory.fitting import Asked, calibration_error, fit
-from airside.memory.index import Bounds, Query, TenantIndex
-from airside.memory.questions import Group, ask, embedded, halves, read_questions
+from airside.memory.embedders.embedder import Embedder, SentenceTransformerEmbedder
+from airside.memory.evaluation.fitting import Asked, calibration_error, fit
+from airside.memory.evaluation.questions import Group, ask, embedded, halves, read_questions
 from airside.memory.records import Record
 from airside.memory.rules import MemoryRules
+from airside.memory.search.calibration import Calibration
+from airside.memory.search.index import Bounds, Query, TenantIndex
 from airside.stack.ids import parse_tenant
 from benchmarks.measure import machine
 

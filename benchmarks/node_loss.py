@@ -54,10 +54,10 @@ from typing import Any  # noqa: E402
 import airside  # noqa: E402
 import benchmarks.namespaces as namespaces  # noqa: E402
 from airside import Action, App, Finish, View, tool  # noqa: E402
-from airside.actors.client import RunHandle, Stack  # noqa: E402
+from airside.actors.client.client import RunHandle, Stack  # noqa: E402
 from airside.actors.rpc.methods import LIVE  # noqa: E402
 from airside.stack.directory import Directory, Principal, Tenant  # noqa: E402
-from airside.stack.topology import SingleAgent  # noqa: E402
+from airside.stack.run.topology import SingleAgent  # noqa: E402
 from airside.tools.tool import ToolContext  # noqa: E402
 from benchmarks.measure import last_line, machine, result_file  # noqa: E402
 

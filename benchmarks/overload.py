@@ -33,9 +33,9 @@ from typing import Any
 
 import airside
 from airside import Action, App, Finish, RunHandle, View, tool
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.directory import Directory, Principal, Tenant
-from airside.stack.topology import SingleAgent
+from airside.stack.run.topology import SingleAgent
 from benchmarks.measure import last_line, machine, median
 
 TIMES = 4

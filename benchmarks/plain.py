@@ -16,21 +16,21 @@ from typing import Any
 import msgspec
 
 from airside.actors.app import CheckedApp
-from airside.actors.journal_store import JournalStore
-from airside.actors.layer import now_us
+from airside.actors.journal.store import JournalStore
+from airside.actors.rpc.layer import now_us
 from airside.memory.local import LocalMemory
-from airside.stack.cycle import Cycle
-from airside.stack.events import RunActivated, RunSubmitted
-from airside.stack.foresight import Foresight
-from airside.stack.gate import Gate
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.cycle.cycle import Cycle
+from airside.stack.cycle.layers import Layers
+from airside.stack.cycle.local import LocalApprovals, LocalPolicy
+from airside.stack.cycle.runlog import entry_of
 from airside.stack.ids import Buffered, mint_executor, mint_run, parse_principal, parse_tenant
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.layers import Layers
-from airside.stack.local import LocalApprovals, LocalPolicy
-from airside.stack.machine import RunMachine
-from airside.stack.policy import load_bundle
-from airside.stack.runlog import entry_of
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.foresight import Foresight
+from airside.stack.policy.gate import Gate
+from airside.stack.run.events import RunActivated, RunSubmitted
+from airside.stack.run.machine import RunMachine
+from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Identity, Limits, Request
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools

@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 from msgspec import Raw
 
-from airside.stack import events as ev
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.provenance import Tracer, complete
-from airside.stack.state import RunState, StepRecord
+from airside.stack.provenance.tracer import Tracer, complete
+from airside.stack.run import events as ev
+from airside.stack.run.state import RunState, StepRecord
 from airside.stack.values import Identity, Limits, Request, ToolResult
 from airside.tools.tool import tool
 from benchmarks.measure import last_line

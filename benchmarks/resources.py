@@ -16,12 +16,12 @@ from typing import Any
 
 import airside
 from airside import App, Job, ReplayAgent
-from airside.actors.client import Stack
-from airside.stack.gate import Gate
+from airside.actors.client.client import Stack
 from airside.stack.ids import Buffered, PrincipalId, TenantId
-from airside.stack.policy import load_bundle
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
 from airside.stack.resources import Key, ResolveReply, Resource
-from airside.stack.toolspec import ToolSpec
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Identity
 from airside.tools.resolving import ResolverContext, resolver
 from benchmarks.measure import last_line, machine, median

@@ -19,12 +19,13 @@ from collections.abc import Callable
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from airside.stack.gate import Gate, GateRequest
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.contracts.gate import GateRequest
 from airside.stack.ids import Buffered, PrincipalId, TenantId, mint_executor, mint_issuer, mint_run
-from airside.stack.policy import load_bundle
-from airside.stack.sealing import is_sealed, seal
-from airside.stack.toolspec import ToolSpec
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
+from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.security.identity import run_subject, seal_identity
+from airside.stack.security.sealing import is_sealed, seal
 from airside.stack.values import Identity, Limits
 from benchmarks.measure import last_line, machine, median
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from airside.memory.embedder import Vectors
+from airside.memory.embedders.embedder import Vectors
 from benchmarks.measure import last_line, machine, median
 
 DIMENSION, CENTRES, QUESTIONS, FOUND, NEAREST = 384, 500, 30, 64, 10

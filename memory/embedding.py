@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from airside.memory.embedder import Embedder, Vectors
-from airside.memory.index import Query
+from airside.memory.embedders.embedder import Embedder, Vectors
+from airside.memory.search.index import Query
 from airside.stack.errors import MemoryFailed, text_of
 from airside.stack.ids import TenantId
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from airside.memory.calibration import GENERIC, load_calibration
-from airside.memory.embedder import Vectors
-from airside.memory.index import Bounds, Query, TenantIndex
-from airside.memory.planning import Drafted, Plan
-from airside.memory.quality import draft
+from airside.memory.embedders.embedder import Vectors
 from airside.memory.rules import MemoryRules
+from airside.memory.search.calibration import GENERIC, load_calibration
+from airside.memory.search.index import Bounds, Query, TenantIndex
 from airside.memory.text import MAX_QUERY_CHARACTERS, terms
+from airside.memory.writing.planning import Drafted, Plan
+from airside.memory.writing.quality import draft
 from airside.stack.canonical import digest
+from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.ids import TenantId
-from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode
 
 

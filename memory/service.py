@@ -15,22 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from airside.memory.calibration import Calibration, load_calibration
-from airside.memory.embedder import Embedder, checked_name
+from airside.memory.embedders.embedder import Embedder, checked_name
 from airside.memory.embedding import Embedding
-from airside.memory.erasing import Erasure, Orders, Receipt
-from airside.memory.index import Bounds, TenantIndex
-from airside.memory.parquet import read_parquet, write_parquet
-from airside.memory.quality import Draft, draft
 from airside.memory.records import Record, is_record_id
 from airside.memory.rules import MemoryRules
-from airside.memory.store import Database, TenantStore, table_name, tenant_of
+from airside.memory.search.calibration import Calibration, load_calibration
+from airside.memory.search.index import Bounds, TenantIndex
+from airside.memory.storage.erasing import Erasure, Orders, Receipt
+from airside.memory.storage.parquet import read_parquet, write_parquet
+from airside.memory.storage.store import Database, TenantStore, table_name, tenant_of
 from airside.memory.tenant import TenantMemory
 from airside.memory.text import MAX_QUERY_CHARACTERS
-from airside.stack.agents import Recalled
+from airside.memory.writing.quality import Draft, draft
+from airside.stack.contracts.memory import Candidate, LearnReply, Recalled, RecallReply, RecallRequest
 from airside.stack.errors import InvalidInput, MemoryFailed, text_of
 from airside.stack.ids import TenantId, parse_tenant
-from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import Trust
 

@@ -19,18 +19,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from airside.memory.embedder import Vectors
-from airside.memory.erasing import Erasure, Orders
-from airside.memory.index import TenantIndex, said_by, topic_of
-from airside.memory.planning import Drafted, Plan
-from airside.memory.quality import Draft
+from airside.memory.embedders.embedder import Vectors
 from airside.memory.records import FOREVER_US, Record, State
 from airside.memory.rules import MemoryRules
-from airside.memory.store import Database, Pairs, TenantStore, table_name
+from airside.memory.search.index import TenantIndex, said_by, topic_of
+from airside.memory.storage.erasing import Erasure, Orders
+from airside.memory.storage.store import Database, Pairs, TenantStore, table_name
 from airside.memory.text import forget_words
+from airside.memory.writing.planning import Drafted, Plan
+from airside.memory.writing.quality import Draft
+from airside.stack.contracts.memory import LearnReply
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
-from airside.stack.ports import LearnReply
 from airside.stack.reasons import MemoryCode
 
 GROUP = 256

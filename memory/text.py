@@ -7,7 +7,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
-from airside.stack.forms import in_form
+from airside.stack.text.forms import in_form
 
 MAX_QUERY_CHARACTERS = 2_000
 """A longer query is cut: the embedder reads some 1,000 characters, and a request is not a document."""

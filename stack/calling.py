@@ -1,7 +1,7 @@
 """Calls that do not fit what is called: said in one way, whatever it is that people call.
 
-`explained` is for functions and classes; `stack/values.py` and `stack/models.py` have it for those that are made by
-other libraries.  A call that fits costs one frame more.
+`explained` is for functions and classes; `stack/values.py` and `stack/input/models.py` have it for those that are made
+by other libraries.  A call that fits costs one frame more.
 """
 
 from __future__ import annotations

@@ -14,18 +14,18 @@ from typing import Annotated
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from airside.stack.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
+from airside.stack.budget.ledger import UNIT, Cap, Per
 from airside.stack.calling import close_names
-from airside.stack.deadlines import Deadlines
+from airside.stack.contracts.labels import tidy_label
 from airside.stack.errors import InvalidConfig, InvalidId
 from airside.stack.ids import SYSTEM_TENANT, parse_principal, parse_tenant
-from airside.stack.labels import tidy_label
-from airside.stack.ledger import UNIT, Cap, Per
-from airside.stack.models import Explained
-from airside.stack.public_keys import public_key
-from airside.stack.sentences import name_hint, wrong_at
+from airside.stack.input.models import Explained
+from airside.stack.input.public_keys import public_key
+from airside.stack.input.sentences import name_hint, wrong_at
+from airside.stack.input.yaml_source import Lines, read_yaml
+from airside.stack.scheduling.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
+from airside.stack.scheduling.deadlines import Deadlines
 from airside.stack.values import CLEARANCES, Clearance, Limits
-from airside.stack.yaml_source import Lines, read_yaml
 
 LOCAL_KEY_ID = "local"
 """The key id of the stack's own issuer, whose private key lies in its state directory."""
@@ -93,7 +93,8 @@ LimitFields = dict[str, int]
 """Any of the fields of `Limits`."""
 
 DeadlineSeconds = Annotated[int, Field(ge=1)] | None
-"""The longest a run may take from its admission to its end, the queue and people included (`stack/deadlines.py`)."""
+"""The longest a run may take from its admission to its end, the queue and people included
+(`stack/scheduling/deadlines.py`)."""
 
 
 class Principal(_Closed):
@@ -169,7 +170,7 @@ class Tenant(_Closed):
 
 
 class IssuerKey(_Closed):
-    """A key tokens may be signed with: Ed25519, as the PEM of the public key (`stack/public_keys.py`)."""
+    """A key tokens may be signed with: Ed25519, as the PEM of the public key (`stack/input/public_keys.py`)."""
 
     public_pem: str
 

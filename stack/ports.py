@@ -9,101 +9,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from airside.stack.agents import Recalled
-from airside.stack.approvals import ApprovalRequested
-from airside.stack.events import ApprovalDecided
-from airside.stack.gate import GateReply, GateRequest
-from airside.stack.ids import ExecutorId, RunId, TenantId
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.metering import SpendReply, SpendRequest
-from airside.stack.reasons import MemoryCode
-from airside.stack.values import Clearance, Spoken, ToolResult, Trust, Value
-
-
-class Warrant(Value, array_like=True):
-    """By what right memory is asked: the identity of a run's owner with its proof, or the grant of a call."""
-
-    identity: bytes = b""
-    proof: str = ""
-    run_id: str = ""
-    grant: bytes = b""
-
-
-NO_WARRANT = Warrant()
-"""Good enough in one process; a Memory actor answers nothing to it."""
-
-
-class RecallRequest(Value, array_like=True):
-    """What memory is asked: at most `top_k` records of one tenant, at or above `min_score`, at or below `clearance`.
-
-    `min_score` is a probability; None is the one below which the calibration found hardly anything relevant.
-    """
-
-    tenant: TenantId
-    query: str
-    clearance: Clearance
-    top_k: int = 4
-    min_score: float | None = None
-    warrant: Warrant = NO_WARRANT
-
-
-class RecallReply(Value, array_like=True):
-    """What memory found, best first; or why it could not look."""
-
-    records: tuple[Recalled, ...] = ()
-    error: str = ""
-
-
-class Candidate(Spoken, array_like=True):
-    """Something memory is offered.
-
-    `source` says where it comes from and `trust` how far that is trusted.  `ttl_s` is how long it may stay (None: as
-    long as its kind does).  `subject` is whom or what it is about, which can be erased as one; of two records of one
-    subject and `topic` the newer is right.  `observed_us` is when it was so (0: now).  `confidence` and `importance`
-    are in [0, 1].
-    """
-
-    tenant: TenantId
-    text: str
-    kind: str
-    source: str
-    sensitivity: Clearance = "internal"
-    ttl_s: int | None = None
-    trust: Trust = "low"
-    subject: str = ""
-    topic: str = ""
-    importance: float = 0.5
-    confidence: float = 1.0
-    observed_us: int = 0
-    warrant: Warrant = NO_WARRANT
-
-
-class LearnReply(Value, array_like=True):
-    """What memory did with a candidate: a `MemoryCode`, the record it became or met, and those it superseded."""
-
-    code: str
-    record_id: str = ""
-    superseded: tuple[str, ...] = ()
-
-    @property
-    def kept(self) -> bool:
-        """Whether memory now holds what the candidate says, durably."""
-        return self.code in (MemoryCode.STORED, MemoryCode.MERGED, MemoryCode.DUPLICATE)
-
-
-class ExecuteRequest(Value, array_like=True):
-    """A granted call.  `traceparent` is the run's W3C trace context; `output` is what a call to undo returned."""
-
-    grant: bytes
-    arguments: bytes
-    traceparent: str = ""
-    output: bytes = b"null"
-
-
-class ExecuteReply(Value, array_like=True):
-    """What became of it.  A refusal before anything started has the reason `grant_invalid` or `grant_stale`."""
-
-    result: ToolResult
+from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.metering import SpendReply, SpendRequest
+from airside.stack.ids import ExecutorId, RunId
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.run.events import ApprovalDecided
 
 
 class Journal(Protocol):
@@ -146,8 +59,8 @@ class Tools(Protocol):
 class Resolvers(Protocol):
     """Says what resources are.  Guarantee: a read, within the resolver's deadline.  Idempotent.
 
-    Question and answer are sealed (`stack/lookups.py`).  What is no question of the present gate's, or is too old, is
-    answered `failed`, and nobody's code is run.
+    Question and answer are sealed (`stack/policy/lookups.py`).  What is no question of the present gate's, or is too
+    old, is answered `failed`, and nobody's code is run.
     """
 
     async def resolve(self, run_id: RunId, request: bytes) -> bytes:

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import RunId, TenantId
-from airside.stack.paths import EVERY, Parts, index_of, parse_path, show_path
+from airside.stack.schema.paths import EVERY, Parts, index_of, parse_path, show_path
 from airside.stack.values import Clearance, Spoken, Value
 
 MAX_RESOURCES = 64

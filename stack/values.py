@@ -287,11 +287,12 @@ class Decision(Value):
 
 
 class Traced(Value):
-    """Where a value of a call's arguments comes from: the most trusted source that has it (`stack/provenance.py`).
+    """Where a value of a call's arguments comes from: the most trusted source that has it
+    (`stack/provenance/tracer.py`).
 
-    `path` is the argument's, dotted (`stack/paths.py`); `value` at most 200 characters, hidden ones escaped; `detail`
-    names the source within the origin (`read_mail, step 3`).  `whole` = it is all of one value that a tool without
-    outsiders in its output (`trusted_output`) returned, not a part of one.
+    `path` is the argument's, dotted (`stack/schema/paths.py`); `value` at most 200 characters, hidden ones escaped;
+    `detail` names the source within the origin (`read_mail, step 3`).  `whole` = it is all of one value that a tool
+    without outsiders in its output (`trusted_output`) returned, not a part of one.
     """
 
     path: str

@@ -8,21 +8,21 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from airside.stack import events as ev
-from airside.stack import instructions as do
 from airside.stack.canonical import digest
-from airside.stack.gate import GateRequest
-from airside.stack.grants import Grant, mint
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.contracts.execution import ExecuteRequest
+from airside.stack.contracts.gate import GateRequest
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId, effect_key
-from airside.stack.instructions import Instructions
-from airside.stack.invariants import check_growth
-from airside.stack.machine import RunMachine
-from airside.stack.ports import ExecuteRequest
 from airside.stack.reasons import ReasonCode, status_of
-from airside.stack.state import Phase
-from airside.stack.toolspec import ToolSpec
-from airside.stack.topology import Branch, FanOut, Visit
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.instructions import Instructions
+from airside.stack.run.invariants import check_growth
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.state import Phase
+from airside.stack.run.topology import Branch, FanOut, Visit
+from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.security.grants import Grant, mint
+from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Action, Decision, Finish, Identity, Limits, Outcome, Request, Spend, ToolResult, Usage
 
 KEY = b"k" * 32

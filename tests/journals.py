@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.journal_log import JOURNAL
-from airside.actors.journal_store import JournalStore
-from airside.stack.events import RunEnded, encode_event
+from airside.actors.journal.log import JOURNAL
+from airside.actors.journal.store import JournalStore
+from airside.stack.cycle.runlog import entry_of
 from airside.stack.ids import RunId, TenantId
-from airside.stack.journaling import Append, Entry
+from airside.stack.journal.journaling import Append, Entry
 from airside.stack.reasons import ReasonCode
-from airside.stack.runlog import entry_of
+from airside.stack.run.events import RunEnded, encode_event
 from airside.stack.values import Outcome, Usage
 from tests.helpers import identity, submitted
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import airside
-from airside.actors.client import RunHandle, Stack
-from airside.actors.names import NAMESPACE, actor_name
-from airside.actors.results import PendingApproval
+from airside.actors.client.client import RunHandle, Stack
+from airside.actors.client.results import PendingApproval
 from airside.actors.rpc.methods import LIVE, Method, Reply, Request
+from airside.actors.rpc.names import NAMESPACE, actor_name
 from tests import on_wire
 from tests.apps.ledger import Ledger
 from tests.apps.notes import create_app

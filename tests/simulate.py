@@ -15,8 +15,8 @@ from random import Random
 
 import msgspec
 
-from airside.stack.events import decode_event
-from airside.stack.story import tell
+from airside.stack.run.events import decode_event
+from airside.stack.run.story import tell
 from tests.simulation.checks import check_all
 from tests.simulation.plan import Plan, make_plan
 from tests.simulation.world import World

@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from airside.stack import events as ev
-from airside.stack import instructions as do
-from airside.stack.account import Account
-from airside.stack.agents import price_of
+from airside.stack.budget.ledger import Cap, Ledger
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.contracts.metering import Settled, SpendReply, SpendRequest, decision_key
+from airside.stack.cycle.account import Account
 from airside.stack.errors import InvalidConfig, InvalidInput, LayerUnavailable
-from airside.stack.gate import GateReply, GateRequest
-from airside.stack.ledger import Cap, Ledger
-from airside.stack.metering import Settled, SpendReply, SpendRequest, decision_key
 from airside.stack.reasons import ReasonCode
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.agents import price_of
 from airside.stack.values import Finish, Spend
 from tests.helpers import RUN, submitted
 

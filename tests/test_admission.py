@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from airside.stack.admission import FIRST_ESTIMATE, AdmissionQueue, TenantShare
 from airside.stack.ids import RunId, TenantId
+from airside.stack.scheduling.admission import FIRST_ESTIMATE, AdmissionQueue, TenantShare
 
 TENANTS = ["a", "b", "c"]
 SHARES = {"a": TenantShare(concurrency=1, queue=3), "b": TenantShare(concurrency=2, queue=5), "c": TenantShare(queue=4)}

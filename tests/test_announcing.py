@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from airside.actors import announcing
-from airside.actors.announcing import Announcer, OnApproval
-from airside.stack.approvals import Approval, ApprovalBook, ApprovalExpired, ApprovalRequested, ApprovalVoted
+from airside.actors.approvals import announcing
+from airside.actors.approvals.announcing import Announcer, OnApproval
+from airside.stack.approvals.book import Approval, ApprovalBook, ApprovalExpired, ApprovalRequested, ApprovalVoted
+from airside.stack.approvals.notices import Notice, notice_of
 from airside.stack.canonical import canonical
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
-from airside.stack.notices import Notice, notice_of
 from airside.stack.values import ApprovalRule, Traced
 from airside.stack.webhooks import secret_text, verify_webhook, webhook_target
 from tests.apps.notes import create_app

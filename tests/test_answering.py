@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from airside.actors import layer as layers
-from airside.actors.layer import GRACE_S, Layer, LayerConfig
+from airside.actors.rpc import layer as layers
+from airside.actors.rpc.layer import GRACE_S, Layer, LayerConfig
 from airside.actors.rpc.methods import RESOLVE
 from airside.actors.rpc.serving import TICKET, serves
 from airside.actors.settings import Settings

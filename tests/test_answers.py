@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from msgspec import Raw
 
-from airside.stack.ports import ExecuteReply
+from airside.stack.contracts.execution import ExecuteReply
 from airside.stack.values import ToolResult
 from airside.tools import answers
 from airside.tools.answers import Answers

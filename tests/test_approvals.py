@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from msgspec import Raw
 
-from airside.stack.approvals import (
+from airside.stack.approvals.book import (
     ApprovalBook,
     ApprovalEvent,
     ApprovalExpired,
@@ -24,8 +24,8 @@ from airside.stack.approvals import (
     receipt_for,
     seal_receipt,
 )
+from airside.stack.cycle.local import LocalApprovals, decision_of
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
-from airside.stack.local import LocalApprovals, decision_of
 from airside.stack.values import ApprovalRule, Identity
 from tests.helpers import KEY, RUN, through_journal
 

@@ -10,21 +10,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from airside.actors import approvals as layer
-from airside.actors.approvals import Approvals
-from airside.actors.layer import LayerConfig, now_us
+from airside.actors.approvals import approvals as layer
+from airside.actors.approvals.approvals import Approvals
+from airside.actors.rpc.layer import LayerConfig, now_us
 from airside.actors.rpc.methods import CHECK, DELIVER, REQUEST_APPROVAL, VOTE, Method
 from airside.actors.settings import Settings
-from airside.stack.approvals import ApprovalRequested
+from airside.stack.approvals.book import ApprovalRequested
 from airside.stack.canonical import canonical
+from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import LayerUnavailable
-from airside.stack.gate import Gate
-from airside.stack.identity import seal_identity, vote_subject
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.local import LocalJournal
-from airside.stack.messages import Delivery, Vote, VoteReply
-from airside.stack.policy import load_bundle
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.operations.messages import Delivery, Vote, VoteReply
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
+from airside.stack.security.identity import seal_identity, vote_subject
 from airside.stack.values import ApprovalRule, Identity
 from tests import on_wire
 from tests.helpers import KEY, RUN, spec

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from airside.stack import arithmetic
-from airside.stack.arithmetic import MAX_WAYS, Operand, worked_out
-from airside.stack.provenance import Tracer
-from airside.stack.state import RunState, StepRecord
-from airside.stack.toolspec import ToolSpec
+from airside.stack.provenance import arithmetic
+from airside.stack.provenance.arithmetic import MAX_WAYS, Operand, worked_out
+from airside.stack.provenance.tracer import Tracer
+from airside.stack.run.state import RunState, StepRecord
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import ToolResult, Traced
 from tests.helpers import submitted
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.gate import Gate
+from airside.stack.budget.ledger import Cap
+from airside.stack.budget.spending import Spending
 from airside.stack.ids import effect_key
-from airside.stack.ledger import Cap
-from airside.stack.policy import load_bundle
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
 from airside.stack.reasons import ReasonCode
-from airside.stack.spending import Spending
-from airside.stack.toolspec import ToolSpec
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Limits
 from tests.helpers import KEY, RUN, identity, spec
 from tests.test_gate import ALLOW, ASK, NOW, request

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from airside.stack.auth import MAX_TOKEN_BYTES, Authenticator, hash_api_key, issue_token, new_api_key
 from airside.stack.directory import load_directory, lower
 from airside.stack.errors import AuthRefused, InvalidConfig, InvalidId, InvalidInput
-from airside.stack.identity import IdentityChecker, seal_identity
-from airside.stack.keyring import KeyRing
+from airside.stack.security.auth import MAX_TOKEN_BYTES, Authenticator, hash_api_key, issue_token, new_api_key
+from airside.stack.security.identity import IdentityChecker, seal_identity
+from airside.stack.security.keyring import KeyRing
 from airside.stack.values import Limits
 from tests.helpers import KEY
 

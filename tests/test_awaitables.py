@@ -11,13 +11,13 @@ import msgspec
 import pytest
 
 from airside.actors.app import App
-from airside.stack.agents import FunctionAgent, View
-from airside.stack.asking import checked
 from airside.stack.canonical import digest
+from airside.stack.cycle.asking import checked
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import effect_key, undo_key
-from airside.stack.toolspec import MAX_OUTPUT_BYTES
-from airside.stack.topology import Done
+from airside.stack.run.agents import FunctionAgent, View
+from airside.stack.run.topology import Done
+from airside.stack.schema.toolspec import MAX_OUTPUT_BYTES
 from airside.stack.values import Action, Finish, Handoff
 from airside.tools.tool import NOT_DONE, ToolContext, Toolset, tool
 from tests.helpers import RUN, spec

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.batch import Batch, collect
+from airside.actors.client.batch import Batch, collect
+from airside.actors.client.results import BatchTimeout, RunResult
+from airside.actors.client.steps import Pause, Steps, awaited
+from airside.actors.client.waiting import Waiting
 from airside.actors.jobs import BadLine, Job, job_of, jobs_of
-from airside.actors.results import BatchTimeout, RunResult
-from airside.actors.steps import Pause, Steps, awaited
-from airside.actors.waiting import Waiting
 from airside.stack.errors import InvalidInput, LayerUnavailable
-from airside.stack.events import RunEnded
-from airside.stack.messages import Ticket
+from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.run.events import RunEnded
 from airside.stack.values import Outcome, Usage
 
 OUTCOME = Outcome(status="completed", reason_code=ReasonCode.COMPLETED)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.bonds import is_about, names_thing
-from airside.stack.provenance import Tracer
-from airside.stack.state import RunState
-from airside.stack.toolspec import ToolSpec
+from airside.stack.provenance.bonds import is_about, names_thing
+from airside.stack.provenance.tracer import Tracer
+from airside.stack.run.state import RunState
+from airside.stack.schema.toolspec import ToolSpec
 from tests.helpers import submitted
 
 TEXT = {"type": "string"}

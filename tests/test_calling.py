@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from ray import cloudpickle
 
 import airside
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
+from airside.actors.client.memory_client import MemoryClient
 from airside.actors.jobs import BadLine, jobs_of
-from airside.actors.memory_client import MemoryClient
 from airside.memory.rules import MemoryRules
 from airside.stack.calling import explained
+from airside.stack.contracts.memory import Candidate
 from airside.stack.directory import Budget, Directory, Principal, Tenant
 from airside.stack.errors import InvalidConfig, InvalidInput, WrongCall
-from airside.stack.ports import Candidate
 from airside.stack.resources import Resource
-from airside.stack.topology import Branch, Done, FanOut, GiveUp, Visit
+from airside.stack.run.topology import Branch, Done, FanOut, GiveUp, Visit
 from airside.tools.resolving import resolver
 from airside.tools.tool import ProcessLimits
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import airside
 from airside.stack.errors import InvalidConfig
-from airside.stack.provenance import Tracer
-from airside.stack.state import RunState
-from airside.stack.toolspec import ToolSpec
+from airside.stack.provenance.tracer import Tracer
+from airside.stack.run.state import RunState
+from airside.stack.schema.toolspec import ToolSpec
 from tests.helpers import submitted
 
 SCHEMA = {

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.claims import attempt_key, claim, withdraw
+from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import LayerUnavailable
-from airside.stack.grants import Grant
 from airside.stack.ids import TenantId, undo_key
-from airside.stack.journaling import Append, AppendReply, Entry
-from airside.stack.local import LocalJournal
+from airside.stack.journal.claims import attempt_key, claim, withdraw
+from airside.stack.journal.journaling import Append, AppendReply, Entry
+from airside.stack.security.grants import Grant
 from tests.helpers import grant_for, spec
 
 PAY = spec()

@@ -21,22 +21,22 @@ import typer
 import airside
 from airside import cli
 from airside.actors import audit, jobs
-from airside.actors.client import Stack
-from airside.actors.connection import encoded
-from airside.actors.journal_store import JournalStore
-from airside.actors.known import write_people
-from airside.actors.orders import sealed_order
-from airside.actors.results import COLUMNS, BatchInterrupted, RunResult
+from airside.actors.client.client import Stack
+from airside.actors.client.connection import encoded
+from airside.actors.client.known import write_people
+from airside.actors.client.results import COLUMNS, BatchInterrupted, RunResult
+from airside.actors.client.steps import Pause, Steps, drive
+from airside.actors.driver.orders import sealed_order
+from airside.actors.journal.store import JournalStore
 from airside.actors.rpc.methods import GIVE_VOTE, KEEP, MEMORY_ORDER, ORDER, PENDING, ROLL_BACK, SWITCHES, Method
 from airside.actors.settings import Settings
-from airside.actors.steps import Pause, Steps, drive
-from airside.memory import embedder
+from airside.memory.embedders import embedder
 from airside.stack.directory import load_directory
 from airside.stack.errors import AirsideError, LayerUnavailable, Misuse
-from airside.stack.keyring import KeyRing
-from airside.stack.memory_orders import MemoryAnswer
-from airside.stack.messages import VoteReply
+from airside.stack.operations.messages import VoteReply
 from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.security.keyring import KeyRing
+from airside.stack.security.memory_orders import MemoryAnswer
 
 RUN = "run_" + "0" * 24
 COMMAND = typer.main.get_command(cli.app)

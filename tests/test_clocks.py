@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.admission import AdmissionQueue, TenantShare
-from airside.stack.clocks import SETTLED_US, STEP_US, SteadyClock
+from airside.stack.budget.ledger import Cap, Ledger, Per, window_of
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.ledger import Cap, Ledger, Per, window_of
-from airside.stack.switches import Switches, SwitchThrown
+from airside.stack.policy.switches import Switches, SwitchThrown
+from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
+from airside.stack.scheduling.clocks import SETTLED_US, STEP_US, SteadyClock
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import tool
 from tests.helpers import EXECUTOR, KEY

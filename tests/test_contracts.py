@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from airside.actors.executor import ToolExecutor
-from airside.actors.journal_store import JournalStore
-from airside.actors.layer import LayerConfig
+from airside.actors.journal.store import JournalStore
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import RESOLVE
 from airside.actors.settings import Settings
 from airside.memory.local import HashingEmbedder, LocalMemory
 from airside.memory.service import MemoryService
+from airside.stack.contracts.memory import Candidate, RecallRequest
+from airside.stack.cycle.local import LocalJournal, LocalResolvers
 from airside.stack.ids import RunId, TenantId
-from airside.stack.journaling import Append, AppendReply, Entry
-from airside.stack.local import LocalJournal, LocalResolvers
-from airside.stack.lookups import open_reply, seal_request
-from airside.stack.ports import Candidate, Journal, Memory, RecallRequest, Resolvers
+from airside.stack.journal.journaling import Append, AppendReply, Entry
+from airside.stack.policy.lookups import open_reply, seal_request
+from airside.stack.ports import Journal, Memory, Resolvers
 from airside.stack.resources import ResolveReply, ResolveRequest, Resource, ResourceId
 from airside.stack.values import Clearance
 from airside.tools.resolving import ResolverContext, ResolverPool, ResolverThreads, as_resolver

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from airside.stack import events as ev
-from airside.stack import instructions as do
-from airside.stack.agents import FunctionAgent, ReplayAgent
-from airside.stack.cycle import Cycle
-from airside.stack.gate import Gate
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.cycle.cycle import Cycle
+from airside.stack.cycle.layers import Layers
+from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy
 from airside.stack.ids import PrincipalId, RunId, child_run
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.layers import Layers
-from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
-from airside.stack.machine import RunMachine
-from airside.stack.policy import load_bundle
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
 from airside.stack.reasons import ReasonCode
-from airside.stack.state import Phase
-from airside.stack.topology import Branch, Done, FanOut, FanOutFanIn, Route, SingleAgent, Topology, TopologyState
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.agents import FunctionAgent, ReplayAgent
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.state import Phase
+from airside.stack.run.topology import Branch, Done, FanOut, FanOutFanIn, Route, SingleAgent, Topology, TopologyState
+from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Finish, Limits, Outcome, Request, Usage
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools

@@ -7,10 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from airside.stack.deadlines import _STALE, Deadline, Deadlines, Late
 from airside.stack.directory import load_directory
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import RunId, TenantId
+from airside.stack.scheduling.deadlines import _STALE, Deadline, Deadlines, Late
 
 A, B, C = TenantId("a"), TenantId("b"), TenantId("c")
 SECOND = 1_000_000

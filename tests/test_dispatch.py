@@ -14,19 +14,19 @@ from msgspec import Raw
 from pydantic import BeforeValidator
 
 from airside.stack.canonical import MAX_DEPTH, digest
-from airside.stack.claims import MAX_ATTEMPTS
+from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.errors import InvalidConfig
-from airside.stack.grants import Grant, GrantRefused, mint, open_grant
 from airside.stack.ids import ExecutorId, PrincipalId, RunId, TenantId
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.ports import ExecuteRequest
-from airside.stack.sealing import SEAL_BYTES, wrap
-from airside.stack.switches import Switches, SwitchThrown
+from airside.stack.journal.claims import MAX_ATTEMPTS
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.policy.switches import Switches, SwitchThrown
+from airside.stack.security.grants import Grant, GrantRefused, mint, open_grant
+from airside.stack.security.sealing import SEAL_BYTES, wrap
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
-from airside.tools.outcomes import normalise
-from airside.tools.running import THREADS
+from airside.tools.runners.outcomes import normalise
+from airside.tools.runners.running import THREADS
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError, Toolset, flatten, tool
 from tests.helpers import EXECUTOR, KEY, RUN, SECOND, grant_for, granted
 
@@ -783,7 +783,7 @@ def test_parameters_that_cannot_be_given_by_name_are_refused(function: Any) -> N
 
 @pytest.mark.parametrize("schema", [{"type": "array"}, {}, {"type": "object", "properties": 5}, {"type": "nothing"}])
 def test_a_schema_that_is_not_one_of_an_object_is_refused(schema: dict[str, Any]) -> None:
-    from airside.stack.toolspec import ArgumentValidator
+    from airside.stack.schema.toolspec import ArgumentValidator
 
     with pytest.raises((InvalidConfig, AttributeError)) as caught:
         ArgumentValidator(Tool.from_schema("t", schema, typed, effect="read").spec)

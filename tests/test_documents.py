@@ -85,7 +85,7 @@ def test_the_readmes_example_compiles_and_its_names_exist() -> None:
 def test_the_readmes_policy_and_directory_load() -> None:
     """The YAML of the example is a bundle and a directory."""
     from airside.stack.directory import load_directory
-    from airside.stack.policy import load_bundle
+    from airside.stack.policy.bundle import load_bundle
 
     texts = {
         node.targets[0].id: ast.literal_eval(node.value)

@@ -11,19 +11,26 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from airside.actors import doubts as desks
-from airside.actors.doubts import DoubtDesk
+from airside.actors.driver import doubts as desks
+from airside.actors.driver.doubts import DoubtDesk
 from airside.doubts_cli import told
 from airside.options import bounded
-from airside.stack import events as ev
-from airside.stack.doubts import Doubt, EffectSettled, decode_settled, doubts_of, settled_append, settled_stream
+from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId, effect_key, undo_key
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.local import LocalJournal
-from airside.stack.messages import Delivery, Order
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.operations.messages import Delivery, Order
 from airside.stack.reasons import ReasonCode
-from airside.stack.rollback import RollbackEvent, UndoEnded, UndoIntended, rollback_stream
+from airside.stack.recovery.doubts import (
+    Doubt,
+    EffectSettled,
+    decode_settled,
+    doubts_of,
+    settled_append,
+    settled_stream,
+)
+from airside.stack.recovery.rollback import RollbackEvent, UndoEnded, UndoIntended, rollback_stream
+from airside.stack.run import events as ev
 from airside.stack.values import Limits, ToolResult
 from tests.helpers import RUN, SECOND, Driven
 

@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 
-from airside.actors.books import Placed
-from airside.actors.driver import Driver
-from airside.actors.fleet import Fleet, Post, Seat
-from airside.actors.layer import LayerConfig
-from airside.actors.pulse import Where
+from airside.actors.driver.books import Placed
+from airside.actors.driver.driver import Driver
+from airside.actors.driver.fleet import Fleet, Post, Seat
+from airside.actors.process.pulse import Where
 from airside.actors.rpc.coalescer import Coalescer
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import WITHDRAW, Method
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
-from airside.actors.warden import Stall
-from airside.stack import events as ev
-from airside.stack.admission import AdmissionQueue, TenantShare
+from airside.actors.wardens.warden import Stall
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.load import LEAST, LoadLimit
-from airside.stack.messages import Delivery, Order
+from airside.stack.operations.messages import Delivery, Order
 from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.run import events as ev
+from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
+from airside.stack.scheduling.load import LEAST, LoadLimit
 from airside.stack.values import Outcome, Usage
 from tests.helpers import KEY, RUN
 
@@ -154,7 +154,7 @@ async def test_a_kill_that_nobody_confirmed_is_repeated_until_the_process_is_dea
         assert excused  # it was killed by order
         lost.set()
 
-    monkeypatch.setattr("airside.actors.fleet.ray.kill", lambda handle, no_restart: None)
+    monkeypatch.setattr("airside.actors.driver.fleet.ray.kill", lambda handle, no_restart: None)
     fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
     fleet.open(CONFIG.settings, note, set, lambda late_s: None, lambda layer, stall: None)
     nodes = fleet.nodes = Nodes(False, False, False, True)  # type: ignore[assignment]

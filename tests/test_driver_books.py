@@ -7,17 +7,17 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.driver import Driver
+from airside.actors.driver.driver import Driver
 from airside.actors.executor import ToolExecutor
-from airside.actors.layer import LayerConfig
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.settings import Settings
+from airside.stack.cycle.local import LocalJournal
 from airside.stack.directory import load_directory
 from airside.stack.errors import LayerUnavailable
-from airside.stack.grants import GrantRefused
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.local import LocalJournal
-from airside.stack.messages import Order
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.operations.messages import Order
 from airside.stack.reasons import ReasonCode
+from airside.stack.security.grants import GrantRefused
 from tests.helpers import EXECUTOR, RUN
 
 

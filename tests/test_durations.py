@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.durations import lengths_in, start_beside
-from airside.stack.moments import Moment, read_moment
-from airside.stack.provenance import Tracer
-from airside.stack.state import RunState
-from airside.stack.toolspec import ToolSpec
+from airside.stack.provenance.tracer import Tracer
+from airside.stack.run.state import RunState
+from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.text.durations import lengths_in, start_beside
+from airside.stack.text.moments import Moment, read_moment
 from tests.helpers import submitted
 
 TEXT = {"type": "string"}

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from airside.stack.canonical import digest
-from airside.stack.claims import MAX_ATTEMPTS, withdraw
+from airside.stack.contracts.execution import ExecuteRequest
+from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import LayerUnavailable
-from airside.stack.grants import GRANT_LIFE_US, Grant, GrantRefused, mint
 from airside.stack.ids import ExecutorId, IssuerId, PrincipalId, RunId, TenantId, effect_key
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.local import LocalJournal
-from airside.stack.ports import ExecuteRequest
-from airside.stack.switches import SwitchThrown
+from airside.stack.journal.claims import MAX_ATTEMPTS, withdraw
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.policy.switches import SwitchThrown
+from airside.stack.security.grants import GRANT_LIFE_US, Grant, GrantRefused, mint
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, tool
 from tests.helpers import KEY

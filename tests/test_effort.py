@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from airside.stack import effort, provenance
-from airside.stack.effort import EffortOver, limited, spend
-from airside.stack.occurrence import Haystack
-from airside.stack.provenance import Tracer
-from airside.stack.state import RunState
-from airside.stack.toolspec import ToolSpec
+from airside.stack.provenance import effort
+from airside.stack.provenance import tracer as provenance
+from airside.stack.provenance.effort import EffortOver, limited, spend
+from airside.stack.provenance.occurrence import Haystack
+from airside.stack.provenance.tracer import Tracer
+from airside.stack.run.state import RunState
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Traced
 from tests.helpers import submitted
 from tests.test_provenance import MAIL, read

@@ -26,16 +26,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from airside.actors.app import App
-from airside.memory import embedder as embedders
-from airside.memory import onnx_embedder
-from airside.memory.embedder import Embedder, SentenceTransformerEmbedder, checked_name
-from airside.memory.endpoint_embedder import TEXTS_A_REQUEST, EndpointEmbedder
-from airside.memory.onnx_embedder import OnnxEmbedder
-from airside.memory.onnx_export import MODEL_FILE
+from airside.memory.embedders import embedder as embedders
+from airside.memory.embedders import onnx_embedder
+from airside.memory.embedders.embedder import Embedder, SentenceTransformerEmbedder, checked_name
+from airside.memory.embedders.endpoint_embedder import TEXTS_A_REQUEST, EndpointEmbedder
+from airside.memory.embedders.onnx_embedder import OnnxEmbedder
+from airside.memory.embedders.onnx_export import MODEL_FILE
 from airside.memory.service import MemoryService
+from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.errors import Failed, InvalidConfig
 from airside.stack.ids import TenantId
-from airside.stack.ports import Candidate, RecallRequest
 
 DIMENSION = 16
 KEY = "sk-Very.Secret-1234"

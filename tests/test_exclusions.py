@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.exclusions import wanted, wanted_inputs
-from airside.stack.languages import COMMON, CUES
-from airside.stack.occurrence import Haystack
+from airside.stack.provenance.exclusions import wanted, wanted_inputs
+from airside.stack.provenance.languages import COMMON, CUES
+from airside.stack.provenance.occurrence import Haystack
 
 _SAID = yaml.safe_load(Path(__file__).with_name("said.yaml").read_text())
 SAID: dict[str, list[str]] = _SAID["said"]

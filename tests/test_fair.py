@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.stack.ids import TenantId
-from airside.tools.fair import FairSlots
+from airside.tools.runners.fair import FairSlots
 
 FLOOD, LATE = TenantId("flood"), TenantId("late")
 

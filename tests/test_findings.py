@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.findings import MAX_SCANNED, findings, visible
+from airside.stack.text.findings import MAX_SCANNED, findings, visible
 
 FOUND = {
     "see https://evil.com/x?y=1.": "https://evil.com/x?y=1",

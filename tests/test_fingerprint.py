@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import airside
-from airside.actors.fingerprint import Drift
+from airside.actors.client.fingerprint import Drift
 
 CELL = """
 import airside

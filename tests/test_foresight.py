@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.stack.canonical import canonical
-from airside.stack.foresight import Foresight
-from airside.stack.gate import Gate, GateReply, GateRequest
-from airside.stack.identity import run_subject, seal_identity
-from airside.stack.policy import Bundle, load_bundle
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.policy.bundle import Bundle, load_bundle
+from airside.stack.policy.foresight import Foresight
+from airside.stack.policy.gate import Gate
+from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Limits, Traced
 from tests.helpers import EXECUTOR, KEY, RUN, identity, spec
 

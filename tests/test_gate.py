@@ -9,17 +9,25 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from airside.stack.approvals import ApprovalBook, ApprovalRequested, Receipt, call_digest, receipt_for, seal_receipt
+from airside.stack.approvals.book import (
+    ApprovalBook,
+    ApprovalRequested,
+    Receipt,
+    call_digest,
+    receipt_for,
+    seal_receipt,
+)
 from airside.stack.canonical import canonical, digest
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.cycle.local import decision_of
 from airside.stack.errors import InvalidConfig
-from airside.stack.gate import Gate, GateReply, GateRequest
-from airside.stack.grants import GRANT_LIFE_US, Grant, open_grant
-from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import NO_ISSUER, ApprovalId, PrincipalId, effect_key
-from airside.stack.local import decision_of
-from airside.stack.policy import load_bundle
-from airside.stack.sealing import from_text, to_text
-from airside.stack.toolspec import ToolSpec
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
+from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.security.grants import GRANT_LIFE_US, Grant, open_grant
+from airside.stack.security.identity import run_subject, seal_identity
+from airside.stack.security.sealing import from_text, to_text
 from airside.stack.values import Identity, Limits
 from tests.helpers import EXECUTOR, KEY, RUN, gate_request, identity, spec
 
@@ -318,7 +326,7 @@ def test_a_receipt_sealed_with_another_key_or_for_another_purpose_does_not_count
     one = gate(ASK)
     wrong_key = receipt(BOB, key=b"j" * 32)
     body = from_text(receipt(BOB))[32:]
-    from airside.stack.sealing import wrap
+    from airside.stack.security.sealing import wrap
 
     wrong_purpose = to_text(wrap(KEY, "grant", body))
     for text in (wrong_key, wrong_purpose, "???"):

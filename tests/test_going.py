@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from airside.actors.layer import LayerConfig
-from airside.actors.pulse import Where, born
+from airside.actors.process.pulse import Where, born
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.settings import Settings
-from airside.actors.warden import Warden
+from airside.actors.wardens.warden import Warden
 
 ENDS_WITH_ITS_INPUT = "import sys; sys.stdin.read(); sys.exit(7)"
 

@@ -32,15 +32,15 @@ from ray import cloudpickle
 from typing_extensions import TypedDict
 
 from airside.actors import jobs
+from airside.actors.client.reading import read_jobs_inputs
+from airside.actors.client.steps import Steps, drive
 from airside.actors.intake import Intake
 from airside.actors.job_inputs import JobInputs, Reading, fields_of, read_inputs, schema_of
 from airside.actors.jobs import OWN_FIELDS, BadLine, Job, parse_job, parse_lines
-from airside.actors.layer import LayerConfig
-from airside.actors.reading import read_jobs_inputs
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import Method
 from airside.actors.settings import Settings
-from airside.actors.steps import Steps, drive
-from airside.actors.watched import WatchedLayer
+from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.errors import InvalidConfig, WrongCall
 from airside.stack.ids import RunId
 from tests import on_wire

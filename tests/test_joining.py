@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airside.actors import joining
+from airside.actors.client import joining
 from airside.stack.errors import LayerUnavailable, Misuse
 
 

@@ -15,20 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from airside.actors import journal_store
-from airside.actors.journal_projection import QUERIES
-from airside.actors.journal_rows import LOOKED_INTO
-from airside.actors.journal_store import JournalStore
-from airside.stack import events as ev
-from airside.stack.approvals import ApprovalBook, ApprovalExpired, ApprovalRequested, ApprovalVoted
-from airside.stack.approvals import decode_approval_event as approval_event
-from airside.stack.grants import GrantRefused
+from airside.actors.journal import store as journal_store
+from airside.actors.journal.projection import QUERIES
+from airside.actors.journal.rows import LOOKED_INTO
+from airside.actors.journal.store import JournalStore
+from airside.stack.approvals.book import ApprovalBook, ApprovalExpired, ApprovalRequested, ApprovalVoted
+from airside.stack.approvals.book import decode_approval_event as approval_event
+from airside.stack.budget.spending import Spending
+from airside.stack.budget.spent import Spent
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId
-from airside.stack.journaling import Append, Entry
+from airside.stack.journal.journaling import Append, Entry
+from airside.stack.policy.switches import STREAM, Switches, SwitchThrown
 from airside.stack.reasons import ReasonCode
-from airside.stack.spending import Spending
-from airside.stack.spent import Spent
-from airside.stack.switches import STREAM, Switches, SwitchThrown
+from airside.stack.run import events as ev
+from airside.stack.security.grants import GrantRefused
 from airside.stack.values import MOST, ApprovalRule, Finish, Outcome, Spend, ToolResult, Usage
 from tests.helpers import submitted
 from tests.journals import KEY, note

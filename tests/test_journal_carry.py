@@ -11,12 +11,12 @@ from typing import Any
 import duckdb
 import pytest
 
-from airside.actors import journal_carry
 from airside.actors.audit import journal_file
-from airside.actors.journal_carry import BEFORE
-from airside.actors.journal_checkpoints import CHECKPOINTS
-from airside.actors.journal_log import JOURNAL
-from airside.actors.journal_store import JournalStore
+from airside.actors.journal import carry as journal_carry
+from airside.actors.journal.carry import BEFORE
+from airside.actors.journal.checkpoints import CHECKPOINTS
+from airside.actors.journal.log import JOURNAL
+from airside.actors.journal.store import JournalStore
 from airside.stack.errors import Misuse, Unreadable
 from tests.journals import KEY, WAL, end, note, tables_of
 

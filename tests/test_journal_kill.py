@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from airside.actors.audit import journal_file
-from airside.actors.journal_store import JournalStore
+from airside.actors.journal.store import JournalStore
 from tests.journals import KEY
 
 ROOT = Path(__file__).parents[1]

@@ -14,22 +14,22 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from airside.actors import journal as journal_module
-from airside.actors.journal import Journal
-from airside.actors.journal_log import Log
-from airside.actors.journal_projection import Projection
-from airside.actors.layer import LayerConfig
+from airside.actors.journal import journal as journal_module
+from airside.actors.journal.journal import Journal
+from airside.actors.journal.log import Log
+from airside.actors.journal.projection import Projection
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import Sql
+from airside.actors.rpc.stubs import RemoteJournal
 from airside.actors.settings import Settings
-from airside.actors.stubs import RemoteJournal
-from airside.stack.admission import AdmissionQueue
+from airside.stack.cycle.runlog import RunLog
 from airside.stack.errors import InternalError, LayerUnavailable, NotWritten, SyncFailed
 from airside.stack.ids import TenantId
-from airside.stack.journaling import Append, AppendReply, Entry
-from airside.stack.messages import Ticket
+from airside.stack.journal.journaling import Append, AppendReply, Entry
+from airside.stack.operations.messages import Ticket
+from airside.stack.policy.switches import Switches
 from airside.stack.reasons import ReasonCode
-from airside.stack.runlog import RunLog
-from airside.stack.switches import Switches
+from airside.stack.scheduling.admission import AdmissionQueue
 from tests import on_wire
 from tests.helpers import RUN, submitted
 from tests.journals import KEY, note

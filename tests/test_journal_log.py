@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.actors import journal_log
 from airside.actors.audit import journal_file
-from airside.actors.journal import _committed
-from airside.actors.journal_checkpoints import CHECKPOINTS
-from airside.actors.journal_log import JOURNAL, is_written
-from airside.actors.journal_store import JournalStore
+from airside.actors.journal import log as journal_log
+from airside.actors.journal.checkpoints import CHECKPOINTS
+from airside.actors.journal.journal import _committed
+from airside.actors.journal.log import JOURNAL, is_written
+from airside.actors.journal.store import JournalStore
 from airside.stack.errors import Behind, Misuse, NotWritten, SyncFailed, Unreadable
 from tests.journals import KEY, WAL, crashed, note, tables_of
 
@@ -165,8 +165,8 @@ def test_a_log_that_another_program_wrote_to_ends_the_process(tmp_path: Path, st
 FAILS = """
 import resource, sys
 from pathlib import Path
-from airside.actors.journal import _committed
-from airside.actors.journal_store import JournalStore
+from airside.actors.journal.journal import _committed
+from airside.actors.journal.store import JournalStore
 from tests.journals import KEY, WAL, note
 
 store = JournalStore(Path(sys.argv[1]), KEY)

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from airside.actors import journal_projection
 from airside.actors.audit import journal_file
-from airside.actors.journal_projection import PROJECTION, Projection
-from airside.actors.journal_store import JournalStore
-from airside.stack.journaling import Append
+from airside.actors.journal import projection as journal_projection
+from airside.actors.journal.projection import PROJECTION, Projection
+from airside.actors.journal.store import JournalStore
+from airside.stack.journal.journaling import Append
 from tests.journals import KEY, TABLES, WAL, crashed, end, note, tables_of
 
 STREAMS = [f"run_{n}" for n in range(4)] + ["apr_0"]
@@ -105,7 +105,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule()
     def fold(self) -> None:
         """Move the write-ahead log into the file, whatever its length."""
-        with patch("airside.actors.journal_log.FOLD_BYTES", 0):
+        with patch("airside.actors.journal.log.FOLD_BYTES", 0):
             self.store._log.fold()
 
     @rule()

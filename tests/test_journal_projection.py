@@ -21,10 +21,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.actors import journal_log, journal_projection, journal_store, journal_verify
 from airside.actors.audit import journal_file
-from airside.actors.journal_projection import PROJECTION, Projection
-from airside.actors.journal_store import Feeder, JournalStore
+from airside.actors.journal import log as journal_log
+from airside.actors.journal import projection as journal_projection
+from airside.actors.journal import store as journal_store
+from airside.actors.journal import verify as journal_verify
+from airside.actors.journal.projection import PROJECTION, Projection
+from airside.actors.journal.store import Feeder, JournalStore
 from airside.stack.errors import Behind, Unreadable
 from tests.journals import KEY, crashed, end, note, tables_of
 

@@ -11,12 +11,12 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from airside.actors.journal_log import JOURNAL
-from airside.actors.journal_projection import PROJECTION
-from airside.actors.journal_store import JournalStore
+from airside.actors.journal.log import JOURNAL
+from airside.actors.journal.projection import PROJECTION
+from airside.actors.journal.store import JournalStore
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import TenantId
-from airside.stack.journaling import Append, Entry
+from airside.stack.journal.journaling import Append, Entry
 
 KEY = b"k" * 32
 

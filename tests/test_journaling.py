@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.stack.events import RunActivated
+from airside.stack.cycle.local import LocalJournal
+from airside.stack.cycle.runlog import entry_of
 from airside.stack.ids import TenantId
-from airside.stack.journaling import ENDED, GENESIS, Append, Entry, Head, Stored, admit, link
-from airside.stack.local import LocalJournal
-from airside.stack.runlog import entry_of
+from airside.stack.journal.journaling import ENDED, GENESIS, Append, Entry, Head, Stored, admit, link
+from airside.stack.run.events import RunActivated
 
 
 def entry(number: int, kind: str = "Planned", writer: str = "") -> Entry:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from airside.stack import schema_nodes
 from airside.stack.canonical import canonical
 from airside.stack.errors import InvalidConfig, InvalidInput
-from airside.stack.explaining import problems
-from airside.stack.judging import Judge
-from airside.stack.schemas import read_schema
-from airside.stack.toolspec import ArgumentValidator
+from airside.stack.schema import schema_nodes
+from airside.stack.schema.explaining import problems
+from airside.stack.schema.judging import Judge
+from airside.stack.schema.schemas import read_schema
+from airside.stack.schema.toolspec import ArgumentValidator
 from airside.tools.tool import Tool
 
 KEYS = ("a", "b", "c", "d", "e")

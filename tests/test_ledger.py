@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+from airside.stack.budget.ledger import Cap, Ledger, Shortage, amounts_of, window_of
 from airside.stack.errors import InvalidInput, InvariantBroken
-from airside.stack.ledger import Cap, Ledger, Shortage, amounts_of, window_of
 
 UNITS = ("cost_microusd", "tokens", "tool_calls", "tool:send", "steps", "wall_ms")
 ORG_CAPS = (Cap(unit="cost_microusd", limit=60), Cap(unit="tool_calls", limit=9, per="day"))

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack import events as ev
-from airside.stack.approvals import ApprovalVoted
+from airside.stack.approvals.book import ApprovalVoted
 from airside.stack.errors import InvalidInput
-from airside.stack.events import decode_event, encode_event
 from airside.stack.ids import ApprovalId, PrincipalId
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
-from airside.stack.topology import Branch
+from airside.stack.run import events as ev
+from airside.stack.run.events import decode_event, encode_event
+from airside.stack.run.topology import Branch
 from airside.stack.values import Action, Limits, Request, Spend, ToolResult, decode_json
 from tests.helpers import submitted
 

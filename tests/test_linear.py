@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from airside.stack.durations import lengths_in, lengths_of
-from airside.stack.exclusions import wanted, wanted_inputs
-from airside.stack.findings import findings
-from airside.stack.forms import in_form
-from airside.stack.moments import days_in, minutes_in
-from airside.stack.occurrence import Haystack
-from airside.stack.orders import Orders
-from airside.stack.spelling import alike
-from airside.stack.tokens import parted
+from airside.stack.provenance.exclusions import wanted, wanted_inputs
+from airside.stack.provenance.occurrence import Haystack
+from airside.stack.provenance.orders import Orders
+from airside.stack.text.durations import lengths_in, lengths_of
+from airside.stack.text.findings import findings
+from airside.stack.text.forms import in_form
+from airside.stack.text.moments import days_in, minutes_in
+from airside.stack.text.spelling import alike
+from airside.stack.text.tokens import parted
 from tests.backtracking import tried
 
 READERS = (

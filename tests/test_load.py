@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.load import FIRST, HALVED_S, LEAST, LoadLimit
+from airside.stack.scheduling.load import FIRST, HALVED_S, LEAST, LoadLimit
 
 MOST, LATE_S = 2_000, 2.0
 

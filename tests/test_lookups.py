@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.stack.errors import LayerUnavailable
-from airside.stack.grants import GRANT_LIFE_US
 from airside.stack.ids import RunId, TenantId
-from airside.stack.lookups import (
+from airside.stack.policy.lookups import (
     MAX_ANSWER_BYTES,
     REQUEST_LIFE_US,
     TRANSIT_S,
@@ -24,7 +23,8 @@ from airside.stack.lookups import (
     seal_reply,
 )
 from airside.stack.resources import Key, ResolveReply, ResolveRequest, ResolverTerms, Resource, Wanted
-from airside.stack.sealing import wrap
+from airside.stack.security.grants import GRANT_LIFE_US
+from airside.stack.security.sealing import wrap
 from tests.helpers import KEY, RUN
 from tests.simulation.clock import ManualLoop
 
@@ -254,7 +254,7 @@ def test_no_answer_from_before_a_change_is_used_after_it(moves: list[tuple[str, 
 
 def test_too_many_changes_to_remember_keep_everything_from_being_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is forgotten early costs a question more, never a wrong answer."""
-    monkeypatch.setattr("airside.stack.lookups.MAX_KEPT", 2)
+    monkeypatch.setattr("airside.stack.policy.lookups.MAX_KEPT", 2)
     bench = Bench(cache_ms=60_000)
     bench.lookups.changed([("order", n) for n in range(3)], 1)
     bench.ask(O1), bench.ask(O1)
@@ -263,7 +263,7 @@ def test_too_many_changes_to_remember_keep_everything_from_being_kept(monkeypatc
 
 def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest makes room."""
-    monkeypatch.setattr("airside.stack.lookups.MAX_KEPT", 2)
+    monkeypatch.setattr("airside.stack.policy.lookups.MAX_KEPT", 2)
     bench = Bench(cache_ms=60_000)
     for n in (0, 1, 2, 0):
         bench.ask(("order", n))
@@ -317,7 +317,7 @@ def test_a_clock_that_is_set_back_keeps_nothing_for_longer() -> None:
 
 def test_what_is_kept_is_dropped_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left of an answer that made room or was changed."""
-    monkeypatch.setattr("airside.stack.lookups.MAX_KEPT", 2)
+    monkeypatch.setattr("airside.stack.policy.lookups.MAX_KEPT", 2)
     bench = Bench(cache_ms=60_000)
     bench.ask(("order", "A")), bench.ask(("order", "a")), bench.ask(("order", "b"))
     assert bench.lookups._kept_of == {

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from airside.stack import events as ev
-from airside.stack import instructions as do
-from airside.stack.calls import MAX_SENDS
 from airside.stack.errors import IllegalTransition, InvariantBroken
 from airside.stack.ids import ApprovalId, EffectKey, PrincipalId, RunId
-from airside.stack.invariants import check_growth
-from airside.stack.machine import _OUTSTANDING, _TABLE, RunMachine
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
-from airside.stack.state import OVER, Phase, RunState
-from airside.stack.topology import Branch, Done, FanOut, GiveUp, Visit
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.calls import MAX_SENDS
+from airside.stack.run.invariants import check_growth
+from airside.stack.run.machine import _OUTSTANDING, _TABLE, RunMachine
+from airside.stack.run.state import OVER, Phase, RunState
+from airside.stack.run.topology import Branch, Done, FanOut, GiveUp, Visit
 from airside.stack.values import FREE, NULL, Action, Finish, Handoff, Limits, Outcome, Spend, ToolResult, Usage
 from tests.helpers import Driven, concluded, decision, only, submitted, through_journal
 
@@ -904,7 +904,7 @@ def test_the_story_tells_every_event_with_its_cause() -> None:
 
 @pytest.mark.parametrize("proposal", [Action(tool="pay", arguments={"n": 2**70}), Finish(answer=2**70)])
 def test_a_number_wider_than_64_bits_does_not_break_the_machine(proposal: Any) -> None:
-    from airside.stack.asking import checked
+    from airside.stack.cycle.asking import checked
     from airside.stack.errors import InvalidInput
 
     run = started()

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.console import show
+from airside.actors.process.console import show
+from airside.stack.cycle.speaker import speaking
 from airside.stack.ids import RunId, TenantId
-from airside.stack.speaker import speaking
-from airside.tools.output import MAX_CHARACTERS, MAX_LINES, MarkedStream, mark_of
+from airside.tools.runners.output import MAX_CHARACTERS, MAX_LINES, MarkedStream, mark_of
 
 MARK = mark_of("default")
 ACME = TenantId("acme")

@@ -14,18 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.memory.alike import relation
-from airside.memory.calibration import load_calibration
-from airside.memory.erasing import Erasure
-from airside.memory.index import Bounds, Query, TenantIndex
 from airside.memory.local import HashingEmbedder
 from airside.memory.records import Record
 from airside.memory.rules import MemoryRules, Quota
+from airside.memory.search.calibration import load_calibration
+from airside.memory.search.index import Bounds, Query, TenantIndex
 from airside.memory.service import MemoryService
-from airside.memory.store import TenantStore
+from airside.memory.storage.erasing import Erasure
+from airside.memory.storage.store import TenantStore
+from airside.memory.writing.alike import relation
+from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.errors import InvalidId, InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId
-from airside.stack.ports import Candidate, RecallRequest
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import CLEARANCES, PERSONAL
 

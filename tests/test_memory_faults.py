@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from airside.memory.alike import relation
 from airside.memory.embedding import Queue
-from airside.memory.erasing import Erasure
 from airside.memory.local import HashingEmbedder
 from airside.memory.records import State
 from airside.memory.rules import MemoryRules, Quota
 from airside.memory.service import MemoryService
-from airside.memory.store import Database, TenantStore
+from airside.memory.storage.erasing import Erasure
+from airside.memory.storage.store import Database, TenantStore
+from airside.memory.writing.alike import relation
+from airside.stack.contracts.memory import Candidate
 from airside.stack.errors import InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId
-from airside.stack.ports import Candidate
 from airside.stack.reasons import MemoryCode
 from tests.test_memory import ACME, GLOBEX, Clock, clock, fact, found, holds, memory
 

@@ -15,15 +15,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from airside.memory.erasing import Erasure
-from airside.memory.index import said_by
 from airside.memory.local import HashingEmbedder
 from airside.memory.rules import MemoryRules, Quota
+from airside.memory.search.index import said_by
 from airside.memory.service import MemoryService
-from airside.memory.store import Database, TenantStore
+from airside.memory.storage.erasing import Erasure
+from airside.memory.storage.store import Database, TenantStore
+from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
-from airside.stack.ports import Candidate, RecallRequest
 from airside.stack.values import CLEARANCES
 
 TENANTS = (TenantId("acme"), TenantId("globex"))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.moments import days_in, minutes_in, moment
-from airside.stack.occurrence import Haystack
+from airside.stack.provenance.occurrence import Haystack
+from airside.stack.text.moments import days_in, minutes_in, moment
 
 WRITTEN = date(2024, 5, 29)
 DAYS = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.numerals import numerals, role_of
-from airside.stack.occurrence import Haystack
+from airside.stack.provenance.occurrence import Haystack
+from airside.stack.text.numerals import numerals, role_of
 
 READ = {
     "12,50 \u20ac": "12.50",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.exclusions import wanted
-from airside.stack.occurrence import Haystack, numbers_in
+from airside.stack.provenance.exclusions import wanted
+from airside.stack.provenance.occurrence import Haystack, numbers_in
 
 PRESENT: list[tuple[Any, Any]] = [
     ("alice@corp.com", "Write to alice@corp.com."),

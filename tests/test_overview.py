@@ -14,19 +14,19 @@ import pytest
 from msgspec import Raw
 
 from airside.actors.audit import JournalFile, journal_file
-from airside.actors.journal_store import JournalStore
-from airside.actors.overview import list_runs
-from airside.actors.telling import story_of
+from airside.actors.journal.overview import list_runs
+from airside.actors.journal.store import JournalStore
+from airside.actors.journal.telling import story_of
 from airside.runs_cli import told
-from airside.stack import events as ev
 from airside.stack.errors import InvalidInput, Misuse
-from airside.stack.events import decode_event
 from airside.stack.ids import RunId, TenantId, root_of
-from airside.stack.journaling import Append
-from airside.stack.keyring import KeyRing
-from airside.stack.overview import RunDetail, detail_of
+from airside.stack.journal.journaling import Append
+from airside.stack.operations.overview import RunDetail, detail_of
 from airside.stack.reasons import ReasonCode, RunStatus
-from airside.stack.topology import Done
+from airside.stack.run import events as ev
+from airside.stack.run.events import decode_event
+from airside.stack.run.topology import Done
+from airside.stack.security.keyring import KeyRing
 from airside.stack.values import Spend, ToolResult
 from tests.commands import airside
 from tests.helpers import RUN, Driven

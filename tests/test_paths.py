@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.stack.errors import InvalidConfig
-from airside.stack.paths import EVERY, Parts, parse_path, select, show_path
-from airside.stack.provenance import complete, subjects
-from airside.stack.toolspec import ToolSpec
+from airside.stack.provenance.tracer import complete, subjects
+from airside.stack.schema.paths import EVERY, Parts, parse_path, select, show_path
+from airside.stack.schema.toolspec import ToolSpec
 
 keys = st.text(max_size=6) | st.sampled_from(
     ["a.b", "*", "\\", "\\.", "\\e", "", "größe", "$filter", "user-id", "\u200b"]

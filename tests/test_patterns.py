@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from airside.stack.errors import InvalidConfig
-from airside.stack.names import matcher
-from airside.stack.patterns import compile_pattern
-from airside.stack.policy import load_bundle
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.text.names import matcher
+from airside.stack.text.patterns import compile_pattern
 
 BACKTRACKING = [
     r"([a-z0-9._-]+)+@corp\.example",

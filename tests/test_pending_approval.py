@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.results import SHOWN_CHARACTERS, SHOWN_CONTENTS, PendingApproval
+from airside.actors.client.results import SHOWN_CHARACTERS, SHOWN_CONTENTS, PendingApproval
 from airside.stack.resources import ResourceFact
 from airside.stack.values import Traced
 

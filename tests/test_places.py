@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from airside.stack import places
-from airside.stack.agents import FunctionAgent
-from airside.stack.asking import told
-from airside.stack.topology import SingleAgent
+from airside.stack.input import places
+from airside.stack.input.places import told
+from airside.stack.run.agents import FunctionAgent
+from airside.stack.run.topology import SingleAgent
 from airside.stack.values import Action
 from tests.test_cycle import World
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.stack.errors import InvalidConfig
-from airside.stack.evaluator import Evaluator, Facts
-from airside.stack.policy import Bundle, load_bundle
+from airside.stack.policy.bundle import Bundle, load_bundle
+from airside.stack.policy.evaluator import Evaluator, Facts
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import Decision, Limits
 from tests.helpers import identity, spec

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from airside.actors.layer import LayerConfig
 from airside.actors.policy import Policy
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import DECIDE
 from airside.actors.rpc.serving import TICKET
 from airside.actors.settings import Settings
+from airside.stack.contracts.gate import GateReply
 from airside.stack.directory import Directory, Tenant
-from airside.stack.gate import GateReply
 from airside.stack.resources import Key, ResolveReply, Resource, Wanted
 from tests import on_wire
 from tests.helpers import KEY, gate_request
@@ -69,7 +69,7 @@ async def test_a_call_that_waits_for_its_resource_holds_back_none_that_needs_non
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is answered by a ticket; its neighbours, and what is no request, at once: no timer is set for them."""
-    monkeypatch.setattr("airside.actors.layer.GRACE_S", 3600)
+    monkeypatch.setattr("airside.actors.rpc.layer.GRACE_S", 3600)
     policy = layer()
     first, waits, last, noise = await decide(policy, item(b"{}"), item(b'{"order_id":"o1"}'), item(b"{}"), b"noise")
     assert [outcome(first), outcome(last), outcome(noise)] == ["allow", "allow", "deny"]

@@ -53,7 +53,7 @@ def processes(place: Path) -> list[int]:
 def launchers() -> list[int]:
     """Return the launchers this process started."""
     children = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-    return [pid for pid in children if b"airside.tools.launcher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in children if b"airside.tools.runners.launcher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def launcher() -> tuple[int, int]:
@@ -137,7 +137,7 @@ async def test_an_answer_that_is_none_leaves_doubt(
 async def test_a_launcher_that_does_not_say_that_a_call_is_dead_is_killed_with_all_its_calls(
     dispatcher: Dispatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airside.tools.processes.DEATH_S", 0.2)
+    monkeypatch.setattr("airside.tools.runners.processes.DEATH_S", 0.2)
     call = asyncio.ensure_future(run(dispatcher, unruly.daemon, tmp_path))
     await asyncio.to_thread(until, lambda: len(processes(tmp_path)) == 2, "the tool to begin")
     _, inner = launcher()

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from airside.stack import events as ev
-from airside.stack.agents import Recalled
 from airside.stack.canonical import canonical
+from airside.stack.contracts.memory import Recalled
 from airside.stack.errors import InvalidConfig
-from airside.stack.occurrence import compact, fold
-from airside.stack.provenance import MAX_TRACED, MAX_VALUE, Tracer, complete, subjects
+from airside.stack.provenance.occurrence import compact, fold
+from airside.stack.provenance.tracer import MAX_TRACED, MAX_VALUE, Tracer, complete, subjects
 from airside.stack.reasons import ReasonCode
-from airside.stack.state import RunState, StepRecord
-from airside.stack.toolspec import ToolSpec
-from airside.stack.topology import BranchEnd, Done
+from airside.stack.run import events as ev
+from airside.stack.run.state import RunState, StepRecord
+from airside.stack.run.topology import BranchEnd, Done
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Outcome, Request, ToolResult, Traced, Usage
 from airside.tools.tool import Tool, tool
 from tests.helpers import RUN, Driven, decision, identity, submitted

@@ -10,23 +10,24 @@ import pytest
 
 import airside
 from airside.actors.app import App
-from airside.actors.results import PendingApproval
-from airside.stack import events as ev
-from airside.stack.agents import FunctionAgent
-from airside.stack.approvals import Approval
+from airside.actors.client.results import PendingApproval
+from airside.stack.approvals.book import Approval
 from airside.stack.canonical import canonical
-from airside.stack.cycle import Cycle
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.cycle.cycle import Cycle
+from airside.stack.cycle.layers import Layers
+from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy
 from airside.stack.errors import InvalidConfig
-from airside.stack.evaluator import Evaluator, Facts
-from airside.stack.foresight import Foresight
-from airside.stack.gate import Gate, GateReply, GateRequest
-from airside.stack.identity import run_subject, seal_identity
-from airside.stack.layers import Layers
-from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy
-from airside.stack.machine import RunMachine
-from airside.stack.policy import Bundle, load_bundle
-from airside.stack.state import Phase
-from airside.stack.topology import SingleAgent
+from airside.stack.policy.bundle import Bundle, load_bundle
+from airside.stack.policy.evaluator import Evaluator, Facts
+from airside.stack.policy.foresight import Foresight
+from airside.stack.policy.gate import Gate
+from airside.stack.run import events as ev
+from airside.stack.run.agents import FunctionAgent
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.state import Phase
+from airside.stack.run.topology import SingleAgent
+from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Action, Finish, Limits, Request, Traced
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools

@@ -13,26 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from airside.actors.layer import LayerConfig
-from airside.actors.pulse import (
-    PulseReader,
-    PulseWriter,
-    Where,
-    boot_s,
-    frames,
-    kill,
-    lives,
-)
+from airside.actors.process.pulse import PulseReader, PulseWriter, Where, boot_s, frames, kill, lives
+from airside.actors.process.stalls import Reading
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.settings import Settings
-from airside.actors.stalls import Reading
-from airside.actors.warden import Warden
-from airside.stack.asking import ask
+from airside.actors.wardens.warden import Warden
+from airside.stack.cycle.asking import ask
 from airside.stack.ids import RunId, TenantId
 from tests.on_ray import until
 
 HOLDER = """
 import os, re, signal, sys, time
-from airside.actors.pulse import PulseWriter
+from airside.actors.process.pulse import PulseWriter
 
 def hold():
     {code}
@@ -96,7 +88,7 @@ def test_who_cannot_look_takes_nobody_for_dead(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.EMFILE, path)
 
     with held("time.sleep(1e6)") as where:
-        monkeypatch.setattr("airside.actors.pulse._stat", no_file_left)
+        monkeypatch.setattr("airside.actors.process.pulse._stat", no_file_left)
         with pytest.raises(OSError, match="Errno 24"):
             lives(where)
 

@@ -13,14 +13,14 @@ import msgspec
 import pytest
 
 from airside import PendingApproval, ReasonCode, RunHandle, RunStatus
-from airside.actors.client import Stack
-from airside.actors.layer import now_us
+from airside.actors.client.client import Stack
+from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import VOTE
 from airside.stack.canonical import canonical, digest
 from airside.stack.errors import AirsideError, Refused
-from airside.stack.identity import seal_identity, vote_subject
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
-from airside.stack.messages import Vote, VoteReply
+from airside.stack.operations.messages import Vote, VoteReply
+from airside.stack.security.identity import seal_identity, vote_subject
 from airside.stack.values import Identity
 from tests.on_ray import BOUND_S, a_stack, call, ledger_of, parked, pids, sigkill, submit, told, until, waiting
 

@@ -12,7 +12,7 @@ import pytest
 
 import airside
 from airside import RunHandle
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.directory import Budget
 from tests.apps.shop import create_app
 from tests.on_ray import BOUND_S, call, ledger_of, sigkill, until

@@ -17,10 +17,10 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from airside.actors.journal_log import JOURNAL
-from airside.actors.journal_projection import PROJECTION
-from airside.stack.auth import issue_token
-from airside.stack.keyring import KeyRing
+from airside.actors.journal.log import JOURNAL
+from airside.actors.journal.projection import PROJECTION
+from airside.stack.security.auth import issue_token
+from airside.stack.security.keyring import KeyRing
 from tests.on_ray import BOUND_S, ROOT, Owner, airside_cli, call, until
 
 pytestmark = pytest.mark.ray

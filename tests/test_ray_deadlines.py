@@ -15,7 +15,7 @@ import pytest
 
 import airside
 from airside import ReasonCode, RunHandle, RunResult, RunStatus
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.directory import Directory, Tenant
 from tests.apps.notes import PEOPLE, create_app
 from tests.on_ray import BOUND_S, alive, call, events_of, ledger_of, parked, pids, sigkill, submit, until, waiting

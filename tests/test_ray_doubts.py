@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from airside import ReasonCode, RunHandle, RunStatus
-from airside.actors.client import Stack
-from airside.actors.layer import now_us
+from airside.actors.client.client import Stack
+from airside.actors.rpc.layer import now_us
 from airside.stack.errors import Misuse
 from tests.on_ray import BOUND_S, Owner, a_stack, airside_cli, call, in_doubt, ledger_of, sigkill, submit, until
 

@@ -11,16 +11,16 @@ import msgspec
 import pytest
 import ray
 
-from airside.actors.client import Stack
-from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.client.client import Stack
 from airside.actors.rpc.methods import DECIDE, EXECUTE, INCARNATION
+from airside.actors.rpc.names import NAMESPACE, actor_name
 from airside.stack.canonical import canonical
-from airside.stack.gate import GateReply, GateRequest
-from airside.stack.grants import Grant, mint, open_grant
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.contracts.execution import ExecuteRequest
+from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.ids import ExecutorId, PrincipalId, RunId, TenantId, mint_run
-from airside.stack.ports import ExecuteRequest
-from airside.stack.sealing import SEAL_BYTES
+from airside.stack.security.grants import Grant, mint, open_grant
+from airside.stack.security.identity import run_subject, seal_identity
+from airside.stack.security.sealing import SEAL_BYTES
 from airside.stack.values import Identity, Limits
 from tests.on_ray import BOUND_S, a_stack, all_told, ledger_of, sigkill, told, until
 

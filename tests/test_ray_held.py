@@ -10,9 +10,9 @@ import ray
 
 import airside
 from airside import ReasonCode, RunHandle, RunStatus
-from airside.actors.client import Stack
-from airside.actors.names import NAMESPACE, actor_name
-from airside.tools import loops
+from airside.actors.client.client import Stack
+from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.tools.runners import loops
 from tests.apps.held import create_app
 from tests.on_ray import BOUND_S, alive, events_of, ledger_of, pids, sigkill, until
 

@@ -11,7 +11,7 @@ import pytest
 
 import airside
 from airside import ReasonCode, RunHandle, RunStatus
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.errors import AirsideError, Misuse
 from tests.apps.killing import create_app
 from tests.on_ray import BOUND_S, alive, events_of, sigkill, until

@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import RayError
 
 from airside import ReasonCode
-from airside.actors.client import Stack
-from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.client.client import Stack
+from airside.actors.rpc.names import NAMESPACE, actor_name
 from tests.on_ray import BOUND_S, a_stack, call, events_of, pids, submit, until
 
 pytestmark = pytest.mark.ray
@@ -115,7 +115,7 @@ def _poison(stack: Stack) -> None:
     """Let the gate that is there now, or comes up next, never come back from a request that speaks of poison."""
 
     def poison(self: Any) -> None:
-        from airside.stack.gate import Gate
+        from airside.stack.policy.gate import Gate
 
         decide = Gate.decide
 

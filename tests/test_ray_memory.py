@@ -11,14 +11,14 @@ import pytest
 
 import airside
 from airside import RunHandle
-from airside.actors.client import Stack
-from airside.actors.layer import now_us
+from airside.actors.client.client import Stack
+from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import MEMORY_ORDER, RETRIEVE, WRITE_IF_USEFUL
+from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.errors import AirsideError, Refused
 from airside.stack.ids import TenantId
-from airside.stack.keyring import KeyRing
-from airside.stack.memory_orders import MemoryAnswer, MemoryOrder, seal_order
-from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.security.keyring import KeyRing
+from airside.stack.security.memory_orders import MemoryAnswer, MemoryOrder, seal_order
 from tests.apps.remembering import create_app
 from tests.on_ray import BOUND_S, call, sigkill, told, until
 

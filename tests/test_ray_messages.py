@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import airside
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from benchmarks.ledger_app import jobs, ledger_app
 
 pytestmark = pytest.mark.ray

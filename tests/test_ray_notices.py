@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import airside
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.webhooks import verify_webhook
 from tests.apps.notes import create_app
 from tests.on_ray import BOUND_S, call, ledger_of, sigkill, submit, until, waiting

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import airside
-from airside.actors.client import Stack
-from airside.actors.joining import stacks_here
+from airside.actors.client.client import Stack
+from airside.actors.client.joining import stacks_here
 from airside.stack.errors import Misuse
 from tests.apps.notes import create_app
 from tests.on_ray import BOUND_S, ROOT, a_stack, call, submit, waiting
@@ -151,7 +151,7 @@ import json, sys
 from pathlib import Path
 import ray
 import airside
-from airside.actors.joining import stacks_here
+from airside.actors.client.joining import stacks_here
 from airside.stack.errors import Misuse
 from tests.apps.notes import create_app
 from tests.on_ray import call, ledger_of, submit

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airside import ReasonCode, RunHandle, RunStatus
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.errors import LayerUnavailable, Refused
 from tests.on_ray import (
     BOUND_S,

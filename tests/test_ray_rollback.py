@@ -15,17 +15,16 @@ import ray
 
 import airside
 from airside import RunHandle, RunStatus
-from airside.actors.books import ORDER_PURPOSE
-from airside.actors.client import Stack
-from airside.actors.layer import now_us
-from airside.actors.names import NAMESPACE, actor_name
+from airside.actors.client.client import Stack
+from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import INCARNATION, ORDER, ROLL_BACK, UNDO
+from airside.actors.rpc.names import NAMESPACE, actor_name
 from airside.stack.errors import Misuse
 from airside.stack.ids import ExecutorId, RunId
-from airside.stack.messages import Order
-from airside.stack.rollback import RollbackReport
-from airside.stack.sealing import wrap
-from airside.stack.undoing import UndoRequest
+from airside.stack.operations.messages import ORDER_PURPOSE, Order
+from airside.stack.recovery.rollback import RollbackReport
+from airside.stack.recovery.undoing import UndoRequest
+from airside.stack.security.sealing import wrap
 from tests.apps.shelf import Shelf, create_app
 from tests.on_ray import AIRSIDE, BOUND_S, ROOT, airside_cli, call, events_of, sigkill, submit, told, until
 

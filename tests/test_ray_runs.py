@@ -10,7 +10,7 @@ import pytest
 
 import airside
 from airside import Job, ReasonCode, RunStatus
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.errors import InvalidInput, Misuse, Refused
 from airside.stack.values import Limits
 from tests.on_ray import BOUND_S, a_stack, call, events_of, in_doubt, ledger_of, submit, until, waiting

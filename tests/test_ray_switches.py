@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airside import ReasonCode
-from airside.actors.client import Stack
+from airside.actors.client.client import Stack
 from airside.stack.errors import Misuse, Refused
 from tests.on_ray import BOUND_S, Owner, a_stack, airside_cli, call, ledger_of, parked, sigkill, submit, until, waiting
 

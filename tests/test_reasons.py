@@ -12,38 +12,39 @@ from typing import Any
 import msgspec
 import pytest
 
-from airside.actors.driver import Driver
-from airside.actors.fleet import Fleet
+from airside.actors.driver.driver import Driver
+from airside.actors.driver.fleet import Fleet
+from airside.actors.driver.switchboard import Switchboard
 from airside.actors.ingress import Ingress
-from airside.actors.layer import LayerConfig
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import ADMIT, SUBMIT
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
-from airside.actors.switchboard import Switchboard
-from airside.stack import events as ev
-from airside.stack import instructions as do
-from airside.stack.admission import AdmissionQueue, TenantShare
-from airside.stack.agents import FunctionAgent, View, priced
-from airside.stack.auth import Authenticator, issue_token
-from airside.stack.cycle import Cycle
+from airside.stack.budget.ledger import Cap
+from airside.stack.budget.spending import Spending
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.cycle.cycle import Cycle
+from airside.stack.cycle.layers import Layers
+from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy, LocalResolvers
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import AuthRefused, LayerUnavailable
-from airside.stack.gate import Gate, GateReply, GateRequest
-from airside.stack.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.ids import ExecutorId, PrincipalId, RequestId, RunId, child_run
-from airside.stack.layers import Layers
-from airside.stack.ledger import Cap
-from airside.stack.local import LocalApprovals, LocalJournal, LocalPolicy, LocalResolvers
-from airside.stack.lookups import Lookups
-from airside.stack.machine import RunMachine
-from airside.stack.messages import Admit, Submission, Ticket
-from airside.stack.policy import Bundle, load_bundle
-from airside.stack.ports import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.operations.messages import Admit, Submission, Ticket
+from airside.stack.policy.bundle import Bundle, load_bundle
+from airside.stack.policy.gate import Gate
+from airside.stack.policy.lookups import Lookups
+from airside.stack.policy.switches import SwitchThrown
 from airside.stack.reasons import ReasonCode, RunStatus, reason_of, status_of
 from airside.stack.resources import ResolverTerms
-from airside.stack.spending import Spending
-from airside.stack.switches import SwitchThrown
-from airside.stack.topology import FanOutFanIn, Handoffs, SingleAgent, Topology
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.agents import FunctionAgent, View, priced
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.topology import FanOutFanIn, Handoffs, SingleAgent, Topology
+from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
+from airside.stack.security.auth import Authenticator, issue_token
+from airside.stack.security.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.actors.audit import journal_file
-from airside.actors.journal_log import JOURNAL
-from airside.actors.journal_store import JournalStore
+from airside.actors.client.record import is_recorded, read_record, remove_record, write_record
+from airside.actors.journal.log import JOURNAL
+from airside.actors.journal.store import JournalStore
 from airside.actors.launch import connect
-from airside.actors.record import is_recorded, read_record, remove_record, write_record
+from airside.stack.cycle.runlog import entry_of
 from airside.stack.errors import AirsideError, Misuse, Unreadable
-from airside.stack.events import encode_event
-from airside.stack.journaling import Append, Entry
-from airside.stack.keyring import KeyRing
-from airside.stack.runlog import entry_of
+from airside.stack.journal.journaling import Append, Entry
+from airside.stack.run.events import encode_event
+from airside.stack.security.keyring import KeyRing
 from tests.commands import airside
 from tests.helpers import RUN, submitted
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from airside.stack.agents import Recalled
-from airside.stack.provenance import Tracer
-from airside.stack.state import RunState, StepRecord
-from airside.stack.toolspec import ToolSpec
+from airside.stack.contracts.memory import Recalled
+from airside.stack.provenance.tracer import Tracer
+from airside.stack.run.state import RunState, StepRecord
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import EffectClass, ToolResult
 from tests.helpers import submitted
 

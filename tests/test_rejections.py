@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.results import PendingApproval
-from airside.stack import events as ev
-from airside.stack import instructions as do
-from airside.stack.agents import View
-from airside.stack.approvals import ApprovalBook, ApprovalRequested, ApprovalVoted
-from airside.stack.evaluator import Evaluator, Facts
-from airside.stack.events import decode_event, encode_event
-from airside.stack.identity import IdentityChecker, seal_identity
+from airside.actors.client.results import PendingApproval
+from airside.stack.approvals.book import ApprovalBook, ApprovalRequested, ApprovalVoted
+from airside.stack.approvals.notices import notice_of
+from airside.stack.cycle.local import decision_of
 from airside.stack.ids import ApprovalId, PrincipalId
-from airside.stack.local import decision_of
-from airside.stack.machine import RunMachine
-from airside.stack.notices import notice_of
-from airside.stack.overview import detail_of
-from airside.stack.policy import load_bundle
+from airside.stack.operations.overview import detail_of
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.evaluator import Evaluator, Facts
 from airside.stack.reasons import ReasonCode
 from airside.stack.resources import ResourceFact
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.agents import View
+from airside.stack.run.events import decode_event, encode_event
+from airside.stack.run.machine import RunMachine
+from airside.stack.security.identity import IdentityChecker, seal_identity
 from airside.stack.values import MAX_REJECTIONS, Action, ApprovalRule, Finish, Identity, Limits, Traced
 from tests.helpers import KEY, RUN, Driven, concluded, decision, identity, only, spec
 from tests.test_reasons import ASK, World

@@ -20,36 +20,38 @@ import pytest
 from pydantic import BaseModel
 
 import airside.actors
-from airside.actors.approvals import Approvals
-from airside.actors.driver import Driver
+from airside.actors.approvals.approvals import Approvals
+from airside.actors.driver.driver import Driver
 from airside.actors.executor import ToolExecutor
 from airside.actors.ingress import Ingress
 from airside.actors.intake import Intake
 from airside.actors.job_inputs import Fields, Reading
-from airside.actors.journal import Journal
-from airside.actors.layer import Layer, LayerConfig
+from airside.actors.journal.journal import Journal
 from airside.actors.memory import Memory
 from airside.actors.policy import Policy
-from airside.actors.pulse import Where
+from airside.actors.process.pulse import Where
 from airside.actors.rpc import methods as m
+from airside.actors.rpc.layer import Layer, LayerConfig
 from airside.actors.rpc.methods import METHODS, GivenVote, Keeping, Method, NamedQuery, Sql, Trust, Wait
 from airside.actors.rpc.transport import Address, Channel, Listener
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.memory.local import HashingEmbedder
 from airside.memory.rules import MemoryRules
-from airside.stack.approvals import ApprovalRequested
+from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
+from airside.stack.contracts.gate import GateReply, Proposed
+from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.errors import ItemFailed, LayerUnavailable
-from airside.stack.gate import Gate, GateReply, Proposed
 from airside.stack.ids import ApprovalId, ExecutorId, PrincipalId, RunId, TenantId
-from airside.stack.journaling import Append, AppendReply, Entry
-from airside.stack.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
-from airside.stack.metering import SpendReply, SpendRequest
-from airside.stack.policy import load_bundle
-from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
+from airside.stack.journal.journaling import Append, AppendReply, Entry
+from airside.stack.operations.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
 from airside.stack.reasons import MemoryCode, ReasonCode
-from airside.stack.undoing import UndoReply, UndoRequest
+from airside.stack.recovery.undoing import UndoReply, UndoRequest
 from airside.stack.values import ApprovalRule, Decision, ToolResult
 from tests import on_wire
 from tests.helpers import KEY, RUN, spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.tools.replacing import QUIET_LOOKS, SPENT_S, Replacing
+from airside.tools.runners.replacing import QUIET_LOOKS, SPENT_S, Replacing
 
 
 def test_it_is_due_once_nothing_is_under_way_at_two_looks() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import RunId, TenantId
-from airside.stack.lookups import seal_request
+from airside.stack.policy.lookups import seal_request
 from airside.stack.resources import MAX_RESOURCE_BYTES, SHARED, ResolveReply, ResolveRequest, Resource
 from airside.tools.resolving import Resolver, ResolverContext, ResolverPool, ResolverThreads, as_resolver, resolver
 from tests.helpers import KEY, RUN

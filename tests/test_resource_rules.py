@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.stack.approvals import (
+from airside.stack.approvals.book import (
     ApprovalBook,
     ApprovalRequested,
     ApprovalVoted,
@@ -18,14 +18,15 @@ from airside.stack.approvals import (
     seal_receipt,
 )
 from airside.stack.canonical import canonical
+from airside.stack.contracts.gate import GateReply
+from airside.stack.cycle.local import LocalPolicy, LocalResolvers
 from airside.stack.errors import InvalidConfig
-from airside.stack.gate import Gate, GateReply
 from airside.stack.ids import TenantId
-from airside.stack.local import LocalPolicy, LocalResolvers
-from airside.stack.lookups import Lookups
-from airside.stack.policy import load_bundle
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
+from airside.stack.policy.lookups import Lookups
 from airside.stack.resources import MAX_RESOURCES, SHARED, Key, ResolverTerms, Resource
-from airside.stack.toolspec import ToolSpec
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Identity
 from tests.helpers import KEY, RUN, gate_request, identity
 from tests.simulation.clock import ManualLoop

@@ -20,7 +20,7 @@ from airside.stack.resources import (
     keys_of,
     named_by,
 )
-from airside.stack.toolspec import ToolSpec
+from airside.stack.schema.toolspec import ToolSpec
 
 ACME = TenantId("acme")
 

@@ -10,18 +10,17 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from airside.stack import events as ev
 from airside.stack.canonical import canonical, digest
-from airside.stack.claims import attempt_key
-from airside.stack.doubts import EffectSettled, settled_append, settled_stream
+from airside.stack.contracts.execution import ExecuteRequest
+from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import InvalidConfig, InvalidInput
-from airside.stack.grants import Grant, mint, open_grant
 from airside.stack.ids import EffectKey, IssuerId, PrincipalId, RunId, TenantId, undo_key
-from airside.stack.local import LocalJournal
-from airside.stack.messages import Order
-from airside.stack.ports import ExecuteRequest
+from airside.stack.journal.claims import attempt_key
+from airside.stack.operations.messages import Order
+from airside.stack.policy.switches import Switches, SwitchThrown
 from airside.stack.reasons import ReasonCode
-from airside.stack.rollback import (
+from airside.stack.recovery.doubts import EffectSettled, settled_append, settled_stream
+from airside.stack.recovery.rollback import (
     ROLLBACK_LIFE_US,
     Call,
     RollbackBook,
@@ -35,8 +34,9 @@ from airside.stack.rollback import (
     rollback_stream,
     tried_again,
 )
-from airside.stack.switches import Switches, SwitchThrown
-from airside.stack.undoing import UndoGate, UndoReply, UndoRequest, streams_for
+from airside.stack.recovery.undoing import UndoGate, UndoReply, UndoRequest, streams_for
+from airside.stack.run import events as ev
+from airside.stack.security.grants import Grant, mint, open_grant
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import Tool, ToolContext, ToolError, Toolset, flatten, tool

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from airside.stack import events as ev
-from airside.stack.agents import FunctionAgent, ReplayAgent
-from airside.stack.machine import RunMachine
-from airside.stack.routing import MAX_BRANCHES, MAX_FAN_OUT_BYTES
-from airside.stack.toolspec import MAX_OUTPUT_BYTES
-from airside.stack.topology import Branch, Done, FanOut, GiveUp, SingleAgent, Visit
+from airside.stack.cycle.routing import MAX_BRANCHES, MAX_FAN_OUT_BYTES
+from airside.stack.run import events as ev
+from airside.stack.run.agents import FunctionAgent, ReplayAgent
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.topology import Branch, Done, FanOut, GiveUp, SingleAgent, Visit
+from airside.stack.schema.toolspec import MAX_OUTPUT_BYTES
 from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Finish
 from tests.helpers import RUN
 from tests.test_cycle import World

@@ -15,13 +15,13 @@ import pytest
 from pydantic import AwareDatetime, BaseModel, Field
 from typing_extensions import TypedDict
 
-from airside.stack import judging
 from airside.stack.errors import InvalidConfig, InvalidInput
-from airside.stack.explaining import problems
-from airside.stack.judging import Check, Judge
-from airside.stack.provenance import subjects
-from airside.stack.schemas import read_schema, validator_of
-from airside.stack.toolspec import ArgumentValidator
+from airside.stack.provenance.tracer import subjects
+from airside.stack.schema import judging
+from airside.stack.schema.explaining import problems
+from airside.stack.schema.judging import Check, Judge
+from airside.stack.schema.schemas import read_schema, validator_of
+from airside.stack.schema.toolspec import ArgumentValidator
 from airside.tools.tool import Tool, ToolContext, tool
 
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}

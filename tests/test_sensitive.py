@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.memory.sensitive import Found, personal_in, redacted, secret_in
+from airside.memory.privacy.sensitive import Found, personal_in, redacted, secret_in
 
 # Put together from parts, so that no scanner of repositories takes them for keys that somebody lost.
 AWS = "AKIA" + "IOSFODNN7EXAMPLE"

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from airside.stack.canonical import canonical
 from airside.stack.errors import InvalidConfig
-from airside.stack.toolspec import ArgumentValidator
+from airside.stack.schema.toolspec import ArgumentValidator
 from airside.tools.tool import Tool, ToolContext, tool
 
 NAMES = [

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from airside.stack.calls import MAX_SENDS
-from airside.stack.instructions import Instructions
-from airside.stack.lookups import Lookups
-from airside.stack.machine import RunMachine
+from airside.stack.policy.lookups import Lookups
 from airside.stack.resources import Key, ResolveReply
-from airside.stack.sealing import unwrap
-from airside.stack.state import Phase
+from airside.stack.run.calls import MAX_SENDS
+from airside.stack.run.instructions import Instructions
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.state import Phase
+from airside.stack.security.sealing import unwrap
 from airside.tools.dispatch import Dispatcher
 from tests.simulate import main, play
 from tests.simulation.plan import ON_THINGS, plan_on_things
@@ -74,7 +74,7 @@ def test_a_planted_second_send_does_nothing_twice_but_for_want_of_claims(
 
     monkeypatch.setattr(RunMachine, "_recover", resend)
     # The table and the map of outstanding work hold the function itself.
-    monkeypatch.setattr("airside.stack.machine._OUTSTANDING", _with(resend))
+    monkeypatch.setattr("airside.stack.run.machine._OUTSTANDING", _with(resend))
     if not claims:
         monkeypatch.setattr(Dispatcher, "_claimed", unclaimed)
     found = [text for seed in range(60) for text in play(seed).violations]
@@ -87,7 +87,7 @@ async def unclaimed(self: Dispatcher, grant: object) -> bool:
 
 
 def _with(recover: object) -> object:
-    from airside.stack.machine import _OUTSTANDING
+    from airside.stack.run.machine import _OUTSTANDING
 
     return {**_OUTSTANDING, Phase.EXECUTING: recover}
 
@@ -98,7 +98,7 @@ def test_a_planted_early_send_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(log: object) -> None:
         log.flush()  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("airside.stack.runlog.RunLog.durable", at_once)
+    monkeypatch.setattr("airside.stack.cycle.runlog.RunLog.durable", at_once)
     found = [text for seed in range(20) for text in play(seed).violations]
     assert any("without a durable intent" in text for text in found)
 
@@ -134,7 +134,7 @@ def test_a_planted_answer_to_another_question_is_found(monkeypatch: pytest.Monke
         assert body is not None
         return msgspec.msgpack.decode(body[32:], type=ResolveReply)
 
-    monkeypatch.setattr("airside.stack.lookups.open_reply", trusting)
+    monkeypatch.setattr("airside.stack.policy.lookups.open_reply", trusting)
     assert on_things("from before it was asked for")
 
 

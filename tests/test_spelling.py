@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airside.stack.contracts.labels import SYSTEM_LABELS, check_label
 from airside.stack.errors import InvalidConfig, InvalidInput
-from airside.stack.evaluator import Evaluator, Facts
-from airside.stack.labels import SYSTEM_LABELS, check_label
-from airside.stack.policy import Bundle, load_bundle
+from airside.stack.policy.bundle import Bundle, load_bundle
+from airside.stack.policy.evaluator import Evaluator, Facts
 from airside.stack.reasons import ReasonCode
-from airside.stack.spelling import alike, caseless, is_plain, joined, plain
+from airside.stack.text.spelling import alike, caseless, is_plain, joined, plain
 from airside.stack.values import Limits, Traced
 from tests.helpers import identity, spec
 
@@ -325,7 +325,7 @@ def test_ingress_passes_labels_on_tidy_and_refuses_what_nearly_is_one() -> None:
     from pathlib import Path
 
     from airside.actors.ingress import Ingress
-    from airside.actors.layer import LayerConfig
+    from airside.actors.rpc.layer import LayerConfig
     from airside.actors.settings import Settings
     from airside.stack.directory import load_directory
 

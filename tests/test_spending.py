@@ -13,20 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.actors.journal_store import JournalStore
-from airside.stack import events as ev
+from airside.actors.journal.store import JournalStore
+from airside.stack.budget.ledger import Cap
+from airside.stack.budget.spending import Spending
+from airside.stack.budget.spent import Spent, spent_of
+from airside.stack.contracts.metering import Settled, SpendRequest, Wanted, decision_key, wall_key
+from airside.stack.cycle.runlog import entry_of
 from airside.stack.errors import InvalidInput
-from airside.stack.gate import Gate
-from airside.stack.identity import run_subject, seal_identity
 from airside.stack.ids import EffectKey, IssuerId, RunId, TenantId, child_run, effect_key
-from airside.stack.journaling import Append
-from airside.stack.ledger import Cap
-from airside.stack.metering import Settled, SpendRequest, Wanted, decision_key, wall_key
-from airside.stack.policy import load_bundle
+from airside.stack.journal.journaling import Append
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
 from airside.stack.reasons import ReasonCode
-from airside.stack.runlog import entry_of
-from airside.stack.spending import Spending
-from airside.stack.spent import Spent, spent_of
+from airside.stack.run import events as ev
+from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import MOST, Finish, Limits, Outcome, Spend, Usage
 from tests.helpers import KEY, identity, spec
 from tests.test_gate import request as proposed

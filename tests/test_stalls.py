@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.pulse import Where, boot_s
-from airside.actors.stalls import SURE, Reading, StallWatch, Usage, Waiting
-from airside.actors.warden import Ward
+from airside.actors.process.pulse import Where, boot_s
+from airside.actors.process.stalls import SURE, Reading, StallWatch, Usage, Waiting
+from airside.actors.wardens.warden import Ward
 from tests.on_ray import until
 
 STALL_S, EVERY_S = 2.0, 0.2
@@ -157,7 +157,7 @@ def test_threads_that_wait_beside_a_loop_that_sleeps_put_its_end_off_within_a_bo
 
 STARVED = """
 import os, time
-from airside.actors.pulse import PulseWriter
+from airside.actors.process.pulse import PulseWriter
 
 os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 os.nice({nice})

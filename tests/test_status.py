@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.actors.app import App
-from airside.actors.logs import LINK, log_files
-from airside.actors.pulse import born
-from airside.actors.record import is_recorded, keep, kept_by, read_record, write_record
+from airside.actors.client.record import is_recorded, keep, kept_by, read_record, write_record
+from airside.actors.process.logs import LINK, log_files
+from airside.actors.process.pulse import born
 from airside.options import bounded, brief, span
-from airside.stack.agents import priced
+from airside.stack.budget.spending import Spending
 from airside.stack.directory import load_directory
-from airside.stack.pricing import unpriced
-from airside.stack.spending import Spending
+from airside.stack.policy.pricing import unpriced
+from airside.stack.run.agents import priced
 from airside.status_cli import EXPECTED, screen
 from tests.apps.notes import create_app
 from tests.commands import airside

@@ -12,25 +12,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from airside.actors import approvals as approvals_layer
-from airside.actors import layer
-from airside.actors.approvals import Approvals
-from airside.actors.books import Placed, judge
-from airside.actors.layer import LayerConfig, steady_us
+from airside.actors.approvals import approvals as approvals_layer
+from airside.actors.approvals.approvals import Approvals
+from airside.actors.driver.books import Placed, judge
+from airside.actors.rpc import layer
+from airside.actors.rpc.layer import LayerConfig, steady_us
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
-from airside.stack import events as ev
-from airside.stack.admission import AdmissionQueue, TenantShare
-from airside.stack.clocks import SETTLED_US
-from airside.stack.deadlines import Deadlines
-from airside.stack.gate import Gate
-from airside.stack.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.ids import PrincipalId, RequestId, RunId, TenantId, run_of
-from airside.stack.journaling import AppendReply
-from airside.stack.messages import Admit, Order
-from airside.stack.policy import load_bundle
-from airside.stack.switches import SwitchThrown
-from airside.stack.topology import FanOutFanIn
+from airside.stack.journal.journaling import AppendReply
+from airside.stack.operations.messages import Admit, Order
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
+from airside.stack.policy.switches import SwitchThrown
+from airside.stack.run import events as ev
+from airside.stack.run.topology import FanOutFanIn
+from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
+from airside.stack.scheduling.clocks import SETTLED_US
+from airside.stack.scheduling.deadlines import Deadlines
+from airside.stack.security.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.values import Outcome, Request, Usage
 from tests.helpers import KEY, RUN, identity, spec
 from tests.test_approvals_layer import Journal, Others, ask, vote

@@ -8,12 +8,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from airside.stack import approvals as apr
-from airside.stack import events as ev
-from airside.stack.beside import Beside, told_beside
-from airside.stack.claims import AttemptWithdrawn, EffectClaimed
-from airside.stack.doubts import EffectSettled
-from airside.stack.grants import GrantRefused
+from airside.stack.approvals import book as apr
 from airside.stack.ids import (
     ApprovalId,
     EffectKey,
@@ -26,10 +21,15 @@ from airside.stack.ids import (
     effect_key,
     undo_key,
 )
+from airside.stack.journal.claims import AttemptWithdrawn, EffectClaimed
+from airside.stack.policy.switches import SwitchThrown
 from airside.stack.reasons import ReasonCode
-from airside.stack.rollback import RollbackOrdered, UndoEnded, UndoIntended
-from airside.stack.story import tell
-from airside.stack.switches import SwitchThrown
+from airside.stack.recovery.beside import Beside, told_beside
+from airside.stack.recovery.doubts import EffectSettled
+from airside.stack.recovery.rollback import RollbackOrdered, UndoEnded, UndoIntended
+from airside.stack.run import events as ev
+from airside.stack.run.story import tell
+from airside.stack.security.grants import GrantRefused
 from airside.stack.values import Action, ApprovalRule, Outcome, Usage
 from tests.helpers import EXECUTOR, RUN, submitted
 

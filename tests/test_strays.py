@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from airside.actors.pulse import Where
-from airside.actors.strays import strays, sweep
+from airside.actors.process.pulse import Where
+from airside.actors.process.strays import strays, sweep
 from tests.apps.killing import LEFT
 from tests.on_ray import alive, until
 
 PROGRAM = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from airside.actors.pulse import PulseWriter
-from airside.actors.strays import mark_children
+from airside.actors.process.pulse import PulseWriter
+from airside.actors.process.strays import mark_children
 
 pulse = PulseWriter()
 mark_children(pulse.where)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.stack.ids import RunId, TenantId
-from airside.stack.suspects import CLEARED_S, OF_A_TENANT, OF_ALL, Suspects
+from airside.stack.scheduling.suspects import CLEARED_S, OF_A_TENANT, OF_ALL, Suspects
 
 ACME = TenantId("acme")
 

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.layer import now_us
-from airside.actors.orders import switch_target
+from airside.actors.driver.orders import switch_target
+from airside.actors.driver.switchboard import Switchboard
+from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import REFRESH, Method
-from airside.actors.switchboard import Switchboard
+from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import InvalidInput, LayerUnavailable, Misuse
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.local import LocalJournal
-from airside.stack.messages import Order
-from airside.stack.switches import STREAM, Switches, SwitchThrown
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.operations.messages import Order
+from airside.stack.policy.switches import STREAM, Switches, SwitchThrown
 
 RUN = mint_run(lambda n: b"\1" * n)
 ANA = PrincipalId("ana")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from airside.stack.asked import Asked
-from airside.stack.occurrence import fold
+from airside.stack.provenance.asked import Asked
+from airside.stack.provenance.occurrence import fold
 
 
 def is_title(text: str, title: str, kind: str, inputs: Any = None) -> bool:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.exclusions import wanted
-from airside.stack.occurrence import Haystack
-from airside.stack.tokens import parted
+from airside.stack.provenance.exclusions import wanted
+from airside.stack.provenance.occurrence import Haystack
+from airside.stack.text.tokens import parted
 
 
 @pytest.mark.parametrize(

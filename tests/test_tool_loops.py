@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from airside.stack.contracts.memory import Candidate, LearnReply
+from airside.stack.cycle.speaker import speaker
 from airside.stack.ids import TenantId
-from airside.stack.ports import Candidate, LearnReply
+from airside.stack.policy.switches import Switches, SwitchThrown
 from airside.stack.reasons import MemoryCode
-from airside.stack.speaker import speaker
-from airside.stack.switches import Switches, SwitchThrown
 from airside.stack.values import ToolResult
-from airside.tools import loops, states, toolloop
 from airside.tools.dispatch import Dispatcher
+from airside.tools.runners import loops, states, toolloop
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, Toolset, tool
 from tests.helpers import EXECUTOR, KEY, RUN, SECOND, granted
 

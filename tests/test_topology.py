@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.stack.errors import InvalidConfig
-from airside.stack.topology import (
+from airside.stack.run.topology import (
     BranchEnd,
     Done,
     FanOut,

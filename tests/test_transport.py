@@ -17,16 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.actors.layer import Layer, LayerConfig
 from airside.actors.rpc import remote, transport
+from airside.actors.rpc.layer import Layer, LayerConfig
 from airside.actors.rpc.methods import EXECUTE, INCARNATION, RELEASE, WITHDRAW
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
+from airside.actors.rpc.stubs import RemoteTools
 from airside.actors.rpc.transport import MAX_FRAME_BYTES, Address, Channel, Listener
 from airside.actors.settings import Settings
-from airside.actors.stubs import RemoteTools
+from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.errors import ItemFailed, LayerUnavailable
-from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.stack.values import ToolResult
 from tests.helpers import RUN
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.asking import told
 from airside.stack.errors import MAX_TEXT_CHARS, AirsideError, plain, text_of
+from airside.stack.input.places import told
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import InDoubt, Tool, ToolError
 from tests.helpers import EXECUTOR, KEY, SECOND, granted

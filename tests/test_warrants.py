@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from airside.stack.grants import Grant, mint
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.contracts.memory import Candidate, RecallRequest, Warrant
 from airside.stack.ids import EffectKey, ExecutorId, IssuerId, PrincipalId, RunId, TenantId
-from airside.stack.memory_orders import MemoryOrder, open_order, seal_order
-from airside.stack.ports import Candidate, RecallRequest, Warrant
+from airside.stack.security.grants import Grant, mint
+from airside.stack.security.identity import run_subject, seal_identity
+from airside.stack.security.memory_orders import MemoryOrder, open_order, seal_order
+from airside.stack.security.warrants import Warrants
 from airside.stack.values import UNTRUSTED, Identity
-from airside.stack.warrants import Warrants
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 NOW_US = 1_700_000_000_000_000

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.driver import Driver
-from airside.actors.fleet import Fleet
-from airside.actors.layer import LayerConfig
+from airside.actors.driver.driver import Driver
+from airside.actors.driver.fleet import Fleet
 from airside.actors.policy import Policy
+from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import CHECK, DECIDE, SPEND
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
-from airside.actors.watched import WatchedLayer
-from airside.stack.gate import Proposed
+from airside.actors.wardens.watched import WatchedLayer
+from airside.stack.contracts.gate import Proposed
+from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.ids import RunId
-from airside.stack.metering import SpendReply, SpendRequest
 from tests import on_wire
 from tests.helpers import KEY, RUN
 from tests.test_gate import request

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from airside.stack.directory import load_directory
 from airside.stack.errors import InvalidConfig
-from airside.stack.yaml_source import load_yaml, read_yaml
+from airside.stack.input.yaml_source import load_yaml, read_yaml
 
 
 class Anything(BaseModel):

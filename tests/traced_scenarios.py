@@ -11,16 +11,16 @@ import msgspec
 from msgspec import Raw
 
 import airside
-from airside.stack import events as ev
-from airside.stack.agents import Recalled
 from airside.stack.canonical import canonical
-from airside.stack.evaluator import Evaluator, Facts
-from airside.stack.events import ActionGated
+from airside.stack.contracts.memory import Recalled
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.policy import load_bundle
-from airside.stack.provenance import Tracer, complete
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.evaluator import Evaluator, Facts
+from airside.stack.provenance.tracer import Tracer, complete
 from airside.stack.reasons import ReasonCode
-from airside.stack.state import RunState, StepRecord
+from airside.stack.run import events as ev
+from airside.stack.run.events import ActionGated
+from airside.stack.run.state import RunState, StepRecord
 from airside.stack.values import UNTRUSTED, Identity, Limits, Request, ToolResult, Traced
 from airside.tools.tool import Tool
 from benchmarks.hijack_app import Call, Scenario, Stage, not_taken, planted_into

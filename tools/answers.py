@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from airside.stack.ports import ExecuteReply
+from airside.stack.contracts.execution import ExecuteReply
 
 MAX_ANSWERS = 20_000
 MAX_BYTES = 32 * 2**20

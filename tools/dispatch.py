@@ -21,24 +21,25 @@ import msgspec
 import orjson
 
 from airside.stack.canonical import digest
-from airside.stack.claims import MAX_ATTEMPTS, Appender, claim
+from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
+from airside.stack.cycle.speaker import speaking
 from airside.stack.errors import LayerUnavailable, text_of
-from airside.stack.grants import Grant, GrantRefused, open_grant
 from airside.stack.ids import NO_ISSUER, EffectKey, ExecutorId, IssuerId, RunId, TenantId, mint_executor
-from airside.stack.ports import ExecuteReply, ExecuteRequest, Memory
+from airside.stack.journal.claims import MAX_ATTEMPTS, Appender, claim
+from airside.stack.policy.switches import Switches
+from airside.stack.ports import Memory
 from airside.stack.reasons import ReasonCode
-from airside.stack.speaker import speaking
-from airside.stack.switches import Switches
+from airside.stack.security.grants import Grant, GrantRefused, open_grant
 from airside.stack.values import ToolResult
 from airside.tools.answers import Answers
-from airside.tools.jobs import Job
 from airside.tools.keeping import keeper
-from airside.tools.launcher import Call
-from airside.tools.loops import Held, HeldUp, NotBegun
-from airside.tools.outcomes import normalise, refuse, unexpected, unfit
-from airside.tools.processes import InvalidArguments, InvalidOutput, Processes
-from airside.tools.running import Runner
-from airside.tools.states import State, States
+from airside.tools.runners.jobs import Job
+from airside.tools.runners.launcher import Call
+from airside.tools.runners.loops import Held, HeldUp, NotBegun
+from airside.tools.runners.outcomes import normalise, refuse, unexpected, unfit
+from airside.tools.runners.processes import InvalidArguments, InvalidOutput, Processes
+from airside.tools.runners.running import Runner
+from airside.tools.runners.states import State, States
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
 from airside.tools.used import UsedGrants
 

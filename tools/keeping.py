@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import Field
 
-from airside.stack.learning import sensitivity_of
-from airside.stack.ports import Candidate, LearnReply, Memory, Warrant
+from airside.stack.contracts.memory import Candidate, LearnReply, Warrant, sensitivity_of
+from airside.stack.ports import Memory
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import CLEARANCES, UNTRUSTED
 from airside.tools.tool import Keep, ToolContext, ToolError, tool

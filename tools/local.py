@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.ids import ExecutorId, RunId
-from airside.stack.ports import ExecuteReply, ExecuteRequest
 from airside.tools.dispatch import Dispatcher
 
 

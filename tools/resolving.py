@@ -17,12 +17,12 @@ from typing import Any
 
 import msgspec
 
-from airside.stack.asking import Told, told
 from airside.stack.calling import explained
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.lookups import late, open_request, seal_reply
+from airside.stack.input.places import Told, told
+from airside.stack.policy.lookups import late, open_request, seal_reply
 from airside.stack.resources import (
     MAX_RESOURCE_BYTES,
     ResolveReply,
@@ -31,10 +31,10 @@ from airside.stack.resources import (
     Resource,
     ResourceId,
 )
-from airside.stack.toolspec import ToolSpec
-from airside.tools.fair import FairSlots
-from airside.tools.jobs import Awaits, Job
-from airside.tools.loops import NotBegun, ToolLoops
+from airside.stack.schema.toolspec import ToolSpec
+from airside.tools.runners.fair import FairSlots
+from airside.tools.runners.jobs import Awaits, Job
+from airside.tools.runners.loops import NotBegun, ToolLoops
 
 DEFAULT_TIMEOUT_S = 2.0
 """A look into a store; a call waits for it before it is decided on."""

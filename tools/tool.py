@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from airside.stack.calling import explained, wrong_call
-from airside.stack.choices import Declared as DeclaredChoices
-from airside.stack.choices import checked_choices
+from airside.stack.contracts.memory import Candidate, LearnReply
 from airside.stack.errors import AirsideError, InvalidConfig
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
-from airside.stack.ports import Candidate, LearnReply
 from airside.stack.resources import Declared, checked_resources
-from airside.stack.schemas import read_schema
-from airside.stack.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, Place, ToolSpec, certain_parts
+from airside.stack.schema.choices import Declared as DeclaredChoices
+from airside.stack.schema.choices import checked_choices
+from airside.stack.schema.schemas import read_schema
+from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, Place, ToolSpec, certain_parts
 from airside.stack.values import EffectClass, Risk
 from airside.tools.signature import Derived, Signature, derive, read_signature, refuse_generator
 

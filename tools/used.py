@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from airside.stack.grants import GRANT_LIFE_US, Grant
+from airside.stack.security.grants import GRANT_LIFE_US, Grant
 
 
 class UsedGrants:

@@ -14,15 +14,16 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_args
 import msgspec
 
 from airside.actors.job_inputs import Fields, Reading
-from airside.actors.pulse import Where
-from airside.stack.approvals import ApprovalRequested
-from airside.stack.events import ApprovalDecided
-from airside.stack.gate import GateReply, GateRequest, Proposed
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
-from airside.stack.metering import SpendReply, SpendRequest
-from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
-from airside.stack.undoing import UndoReply, UndoRequest
+from airside.actors.process.pulse import Where
+from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
+from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
+from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.metering import SpendReply, SpendRequest
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.operations.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
+from airside.stack.recovery.undoing import UndoReply, UndoRequest
+from airside.stack.run.events import ApprovalDecided
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")

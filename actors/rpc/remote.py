@@ -16,9 +16,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from airside.actors.names import NAMESPACE, actor_name
 from airside.actors.rpc.coalescer import Coalescer
 from airside.actors.rpc.methods import Method, Reply, Request
+from airside.actors.rpc.names import NAMESPACE, actor_name
 from airside.actors.rpc.serving import NO_ANSWER, TICKET, not_refused
 from airside.actors.rpc.transport import Address, Channel
 from airside.actors.settings import Settings

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 import airside
-from airside.actors.client import RunHandle, Stack
-from airside.actors.results import PendingApproval, RunResult
+from airside.actors.client.client import RunHandle, Stack
+from airside.actors.client.results import PendingApproval, RunResult
 from airside.demo.app import REQUEST, demo_app, demo_jobs
 from airside.demo.mail import Mailbox
 

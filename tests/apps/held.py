@@ -10,7 +10,7 @@ from typing import Any
 
 from airside import Action, App, Finish, View
 from airside.stack.directory import Directory, Principal, Tenant
-from airside.stack.topology import SingleAgent
+from airside.stack.run.topology import SingleAgent
 from airside.tools.tool import ToolContext, tool
 from tests.apps.ledger import Ledger
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airside.stack.agents import Agent, FunctionAgent, ReplayAgent, View, priced
-from airside.stack.topology import (
+from airside.stack.run.agents import Agent, FunctionAgent, ReplayAgent, View, priced
+from airside.stack.run.topology import (
     Branch,
     Done,
     FanOut,

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from airside.stack.errors import AirsideError
-from airside.stack.events import RunEnded, decode_event, encode_event
 from airside.stack.ids import RunId
-from airside.stack.machine import RunMachine
 from airside.stack.reasons import ReasonCode
+from airside.stack.run.events import RunEnded, decode_event, encode_event
+from airside.stack.run.machine import RunMachine
 from tests.simulation.ledger import KINDS
 from tests.simulation.world import World
 

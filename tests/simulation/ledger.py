@@ -10,8 +10,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from airside.stack.canonical import canonical, digest
-from airside.stack.events import decode_event
 from airside.stack.ids import RunId
+from airside.stack.run.events import decode_event
 from airside.stack.values import EffectClass, Spend
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, ToolError
 from tests.simulation.plan import ON_THINGS, QUORUM

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw
 
-from airside.stack.approvals import (
+from airside.stack.approvals.book import (
     Approval,
     ApprovalBook,
     ApprovalEvent,
@@ -19,10 +19,10 @@ from airside.stack.approvals import (
     decode_approval_event,
 )
 from airside.stack.canonical import canonical
-from airside.stack.events import ApprovalDecided, DoubtSettled
+from airside.stack.cycle.local import LocalApprovals
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
-from airside.stack.journaling import Append, Entry
-from airside.stack.local import LocalApprovals
+from airside.stack.journal.journaling import Append, Entry
+from airside.stack.run.events import ApprovalDecided, DoubtSettled
 from airside.stack.values import Identity
 from tests.simulation.plan import RunPlan
 

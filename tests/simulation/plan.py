@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import Raw
 
+from airside.stack.budget.ledger import Cap
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
-from airside.stack.ledger import Cap
-from airside.stack.policy import Bundle, load_bundle
+from airside.stack.policy.bundle import Bundle, load_bundle
 from airside.stack.values import Identity, Limits, Request
 
 POLICY = """

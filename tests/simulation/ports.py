@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from airside.stack.approvals import ApprovalRequested
+from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.metering import SpendReply, SpendRequest
+from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import LayerUnavailable
-from airside.stack.events import ApprovalDecided
-from airside.stack.gate import GateReply, GateRequest
 from airside.stack.ids import ExecutorId, RunId
-from airside.stack.journaling import Append, AppendReply
-from airside.stack.local import LocalJournal
-from airside.stack.metering import SpendReply, SpendRequest
-from airside.stack.ports import Candidate, ExecuteReply, ExecuteRequest, LearnReply, RecallReply, RecallRequest
+from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.run.events import ApprovalDecided
 
 if TYPE_CHECKING:
     from tests.simulation.runtime import Runtime

@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from airside.stack import events as ev
-from airside.stack import instructions as do
-from airside.stack.cycle import Cycle
+from airside.stack.cycle.cycle import Cycle
+from airside.stack.cycle.layers import Layers
+from airside.stack.cycle.runlog import entry_of
 from airside.stack.errors import AirsideError, Fenced
 from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
-from airside.stack.instructions import Instructions
-from airside.stack.invariants import check_growth
-from airside.stack.journaling import Append
-from airside.stack.layers import Layers
-from airside.stack.machine import RunMachine
-from airside.stack.runlog import entry_of
-from airside.stack.state import Phase
+from airside.stack.journal.journaling import Append
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.instructions import Instructions
+from airside.stack.run.invariants import check_growth
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.state import Phase
 from airside.stack.values import NULL, Request
 from tests.simulation.agents import ROUTES, make_agents
 from tests.simulation.ports import ApprovalsPort, JournalPort, MemoryPort, PolicyPort, ToolsPort

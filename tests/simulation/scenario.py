@@ -20,12 +20,12 @@ from collections.abc import Callable
 
 from msgspec import Raw
 
-from airside.stack import events as ev
-from airside.stack.approvals import ApprovalRequested
-from airside.stack.events import decode_event
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.approvals.book import ApprovalRequested
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
-from airside.stack.story import tell
+from airside.stack.run import events as ev
+from airside.stack.run.events import decode_event
+from airside.stack.run.story import tell
+from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Identity, Limits, Request
 from tests.simulation.checks import check_all
 from tests.simulation.people import SEAL, People

@@ -12,11 +12,12 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.cycle.local import LocalPolicy
 from airside.stack.errors import LayerUnavailable
-from airside.stack.gate import Gate, GateReply, GateRequest
 from airside.stack.ids import RunId, TenantId
-from airside.stack.local import LocalPolicy
-from airside.stack.lookups import Lookups
+from airside.stack.policy.gate import Gate
+from airside.stack.policy.lookups import Lookups
 from airside.stack.resources import ResolveReply, Resource
 from airside.tools.resolving import Resolver, ResolverContext, ResolverPool, resolver
 from tests.simulation.people import SEAL

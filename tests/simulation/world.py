@@ -11,13 +11,13 @@ from random import Random
 from typing import Any
 
 from airside.memory.local import LocalMemory
-from airside.stack import events as ev
-from airside.stack.gate import Gate
-from airside.stack.identity import run_subject, seal_identity
+from airside.stack.budget.spending import Spending
+from airside.stack.budget.spent import Spent, spent_of
 from airside.stack.ids import NO_ISSUER, IssuerId, RunId, TenantId, mint_executor, root_of
-from airside.stack.lookups import Lookups
-from airside.stack.spending import Spending
-from airside.stack.spent import Spent, spent_of
+from airside.stack.policy.gate import Gate
+from airside.stack.policy.lookups import Lookups
+from airside.stack.run import events as ev
+from airside.stack.security.identity import run_subject, seal_identity
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
 from tests.simulation.clock import ManualLoop

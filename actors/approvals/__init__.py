@@ -1,0 +1,1 @@
+"""Approvals: the actor that holds what waits for people, and how it is announced."""

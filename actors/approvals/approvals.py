@@ -1,0 +1,235 @@
+"""Approvals: the book of what waits for people, durable in the journal, its decisions delivered until taken in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from airside.actors.approvals.announcing import GIVEN_UP_S, Announcer, OnApproval
+from airside.actors.rpc.layer import LayerConfig, control, logger, now_us, steady_us
+from airside.actors.rpc.methods import CHECK, DELIVER, PENDING, REQUEST_APPROVAL, VOTE, WITHDRAW
+from airside.actors.rpc.remote import Remote
+from airside.actors.rpc.serving import serves
+from airside.actors.rpc.stubs import RemoteJournal
+from airside.actors.wardens.watched import WatchedLayer
+from airside.stack.approvals.book import (
+    Approval,
+    ApprovalBook,
+    ApprovalEvent,
+    ApprovalExpired,
+    ApprovalRequested,
+    ApprovalVoted,
+    VoteRefused,
+    decode_approval_event,
+)
+from airside.stack.approvals.notices import notice_of
+from airside.stack.contracts.gate import Proposed
+from airside.stack.cycle.local import decision_of
+from airside.stack.errors import AirsideError, ItemFailed, LayerUnavailable
+from airside.stack.ids import ApprovalId, TenantId, root_of
+from airside.stack.journal.journaling import Append, Entry
+from airside.stack.operations.messages import Delivery, Vote, VoteReply
+from airside.stack.run.events import ApprovalDecided, encode_event
+from airside.stack.security.identity import IdentityChecker, vote_subject
+from airside.stack.values import Identity
+
+EXPIRY_CHECK_S = 0.25
+
+CHECK_S = 10.0
+"""How long an edit waits for Policy to look at it: longer than Policy takes to be restarted, and a person waits."""
+
+
+def _not_counted(_: object, why: str) -> VoteReply:
+    return VoteReply(ok=False, code="unavailable", message=f"it is not known to have been counted: {why}")
+
+
+class Approvals(WatchedLayer):
+    """One command at a time: an event is durable before the book takes it in, so two approvers cannot both win."""
+
+    def __init__(self, config: LayerConfig, webhook_secret: str = "", on_approval: OnApproval | None = None) -> None:
+        super().__init__(config)
+        self._webhook_secret = webhook_secret
+        self._on_approval = on_approval
+
+    async def start(self) -> None:
+        """Rebuild the book from the journal, and announce again what waits or was decided just before."""
+        self._journal = RemoteJournal(self.config.settings)
+        self._driver = Remote(self.config.settings, "driver")
+        self._policy = Remote(self.config.settings, "policy")
+        self._identities = IdentityChecker(self.config.seal_key)
+        self._writing = asyncio.Lock()
+        rows = await self._journal.rows("approvals")
+        events = [decode_approval_event(row[0]) for row in rows]
+        self._book = ApprovalBook(events)
+        self._lengths: dict[ApprovalId, int] = {}
+        for event in events:
+            self._lengths[event.approval_id] = self._lengths.get(event.approval_id, 0) + 1
+        self._announcer = Announcer(self.config.settings.webhook_target(), self._webhook_secret, self._on_approval)
+        if self._announcer.is_wanted:
+            await self._announce_again()
+        self._deliveries: set[asyncio.Task[None]] = set()
+        for approval in self._book.decided():
+            self._after(approval)
+        self._expiring = asyncio.ensure_future(self.forever(self._expire()))
+
+    async def _announce_again(self) -> None:
+        """Announce what waits, and what was decided so lately that its notice may not have arrived."""
+        since_us = now_us() - int(GIVEN_UP_S * 1_000_000)
+        rows = await self._journal.rows("decided_since", since_us)
+        lately = ApprovalBook(decode_approval_event(row[0]) for row in rows)
+        for approval in (*self._book.pending(), *lately.decided()):
+            self._announce(approval)
+
+    def _announce(self, approval: Approval) -> None:
+        if self._announcer.is_wanted:
+            self._announcer.announce(notice_of(approval))
+
+    @serves(REQUEST_APPROVAL)
+    async def request(self, wanted: ApprovalRequested) -> ApprovalDecided | None:
+        """Register an approval durably; answer its decision if it has one, else nil."""
+        async with self._writing:
+            approval = self._book.get(wanted.approval_id) or await self._append(wanted)
+        return decision_of(approval, self.config.seal_key, steady_us())
+
+    @serves(VOTE, unreadable=_not_counted, failed=_not_counted)
+    async def vote(self, vote: Vote) -> VoteReply:
+        """Count a vote, or say why it does not count."""
+        try:
+            return await self._count(vote)
+        except LayerUnavailable as error:
+            return VoteReply(ok=False, code="unavailable", message=f"{error.message}: vote again")
+        except AirsideError as error:
+            return VoteReply(ok=False, code="invalid", message=error.message)
+
+    async def _count(self, vote: Vote) -> VoteReply:
+        subject = vote_subject(vote.approval_id, vote.verdict, vote.arguments)
+        who = self._identities.check(vote.identity, vote.proof, subject)
+        if who is None:
+            return VoteReply(ok=False, code="unknown", message="the identity's seal does not hold")
+        objection = await self._unfit(who, vote)
+        if objection is not None:
+            return objection
+        async with self._writing:
+            event = self._weigh(who, vote)
+            if isinstance(event, VoteRefused):
+                return VoteReply(ok=False, code=event.code, message=event.message)
+            approval = await self._append(event)
+        self._after(approval)
+        return VoteReply(ok=True, outcome=approval.outcome)
+
+    def _weigh(self, who: Identity, vote: Vote) -> ApprovalVoted | VoteRefused:
+        arguments = msgspec.Raw(vote.arguments)
+        return self._book.vote(
+            who, vote.approval_id, vote.verdict, now_us=steady_us(), arguments=arguments, note=vote.note
+        )
+
+    async def _unfit(self, who: Identity, vote: Vote) -> VoteReply | None:
+        """Return why an edit cannot count: Policy says whether the tool could take the arguments at all.
+
+        The approval waits on: a slip in an edit ends no run.  Nobody else waits for Policy's answer meanwhile.
+        """
+        if vote.verdict != "edit" or isinstance(self._weigh(who, vote), VoteRefused):
+            return None  # who may not vote is told so where votes are counted
+        approval = self._book.get(vote.approval_id)
+        assert approval is not None
+        try:
+            async with asyncio.timeout(CHECK_S):
+                problem = await self._policy.call(CHECK, Proposed(tool=approval.request.tool, arguments=vote.arguments))
+        except (LayerUnavailable, TimeoutError):
+            message = "policy does not answer, so nobody can say whether the tool takes these arguments: vote again"
+            return VoteReply(ok=False, code="unavailable", message=message)
+        return VoteReply(ok=False, code="invalid", message=f"edited arguments: {problem}") if problem else None
+
+    @serves(PENDING)
+    def pending(self, tenant: str | None) -> list[bytes]:
+        """Return what waits (of one tenant, or of all), oldest first, as JSON."""
+        waiting = self._book.pending(None if tenant is None else TenantId(tenant))
+        return [msgspec.json.encode(approval) for approval in waiting]
+
+    @serves(WITHDRAW)
+    async def withdraw(self, run_id: str) -> int:
+        """Expire what a run that has ended still waits for; return how many."""
+        async with self._writing:
+            waiting = [a for a in self._book.pending() if root_of(a.request.run_id) == run_id]
+            for approval in waiting:
+                await self._append(ApprovalExpired(at_us=steady_us(), approval_id=approval.request.approval_id))
+        return len(waiting)
+
+    async def _append(self, event: ApprovalEvent) -> Approval:
+        """Make an event durable, then let the book take it in."""
+        known = self._book.get(event.approval_id)
+        tenant = event.tenant if isinstance(event, ApprovalRequested) else known.request.tenant if known else None
+        assert tenant is not None
+        seq = self._lengths.get(event.approval_id, 0)
+        entry = Entry(type=type(event).__name__, step=0, at_us=event.at_us, cause=-1, body=msgspec.json.encode(event))
+        reply = await self._journal.append(
+            Append(tenant=tenant, stream=event.approval_id, epoch=0, first_seq=seq, entries=(entry,))
+        )
+        if reply.verdict == "error":
+            raise ItemFailed(f"journal: {event.approval_id}: {reply.detail}")
+        if reply.verdict != "ok":
+            await self._read_again(event.approval_id)
+            raise LayerUnavailable(f"journal: {reply.verdict} for {event.approval_id}")
+        self._lengths[event.approval_id] = seq + 1
+        approval = self._book.apply(event)
+        if known is None or (approval.outcome and not known.outcome):
+            self._announce(approval)
+        return approval
+
+    async def _read_again(self, approval_id: ApprovalId) -> None:
+        """Take in what the journal has: an append whose answer never came, which was durable all the same."""
+        bodies = (await self._journal.bodies([approval_id]))[approval_id]
+        self._book.forget(approval_id)
+        self._lengths[approval_id] = len(bodies)
+        for body in bodies:
+            self._book.apply(decode_approval_event(body))
+        approval = self._book.get(approval_id)
+        if approval is not None:
+            self._announce(approval)
+            self._after(approval)
+
+    def _after(self, approval: Approval) -> None:
+        if approval.outcome:
+            task = asyncio.ensure_future(self._deliver(approval))
+            self._deliveries.add(task)
+            task.add_done_callback(self._deliveries.discard)
+
+    async def _deliver(self, approval: Approval) -> None:
+        """Tell the run, through the Driver, until the Driver has taken it."""
+        decided: ApprovalDecided | None = decision_of(approval, self.config.seal_key, steady_us())
+        assert decided is not None
+        delivery = Delivery(run_id=approval.request.run_id, event=encode_event(decided))
+        while True:
+            try:
+                await self._driver.call(DELIVER, delivery)
+                return
+            except ItemFailed:
+                logger.error("%s cannot be delivered", approval.request.approval_id, extra={"action": "undeliverable"})
+                return
+            except LayerUnavailable:
+                logger.warning("the driver does not answer", extra={"action": "approval_undelivered"})
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_CHECK_S)
+            try:
+                async with self._writing:
+                    for event in self._book.due(steady_us()):
+                        self._after(await self._append(event))
+            except LayerUnavailable:
+                logger.warning("expiries wait for the journal", extra={"action": "expiry_waits"})
+
+    async def stats(self) -> dict[str, Any]:
+        """Return how many wait and how many decisions are being delivered."""
+        if not self._started:
+            return {}
+        return {
+            "pending": len(self._book.pending()),
+            "undelivered": len(self._deliveries),
+            "notices": self._announcer.stats(),
+        }
+
+
+control(Approvals.stats)

@@ -1,0 +1,171 @@
+"""A batch of jobs: submitted as fast as they are taken in, and waited for, as steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from airside.actors.client.results import BatchInterrupted, BatchTimeout, RunResult, ended, refused
+from airside.actors.client.steps import Pause, Steps
+from airside.actors.jobs import BadLine, Job
+from airside.stack.operations.messages import Ticket
+from airside.stack.reasons import ReasonCode
+
+CHUNK = 500
+"""Submissions in one call to Ingress."""
+
+POLL_S = 5.0
+"""Longest wait in one call to the driver; a run that ends answers at once."""
+
+_LAST_LOOK_S = 2.0
+"""How long the last question, when the time is over, may take: what has ended by then is not to be lost."""
+
+
+class Desk(Protocol):
+    """What a batch asks of a stack."""
+
+    def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
+        """Submit jobs; return what became of each."""
+
+    def ended(self, run_ids: Sequence[str], wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
+        """Return the `RunEnded` of those that have ended, as soon as there is one or the wait is over."""
+
+    def story(self, run_id: str) -> str:
+        """Tell a run."""
+
+
+class Batch:
+    """One batch on its way.  Runs keep their places; what is refused has one too."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        jobs: Sequence[Job | BadLine],
+        *,
+        timeout: float | None,
+        advance: Callable[[str], None] = lambda status: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._desk = desk
+        self._clock = clock
+        self._timeout = timeout
+        self._until = None if timeout is None else clock() + timeout
+        self._advance = advance
+        self._results: list[RunResult | None] = [None] * len(jobs)
+        self._waiting: dict[int, Job] = {}
+        self._held: dict[str, float] = {}
+        """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
+        self._open: dict[str, int] = {}
+        self._job_ids = [job.job_id for job in jobs]
+        for place, job in enumerate(jobs):
+            if isinstance(job, BadLine):
+                self._refuse(place, Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=job.message))
+            else:
+                self._waiting[place] = job
+
+    def steps(self) -> Steps[list[RunResult]]:
+        """Run the batch and return its results in order.
+
+        Raises `BatchTimeout` when the time is over, and `BatchInterrupted` when somebody interrupts it.
+        """
+        try:
+            while self._waiting or self._open:
+                due = self._due()
+                if due:
+                    yield from self._enter(due)
+                if self._is_late:
+                    break
+                if not self._due():
+                    yield from self._wait()
+        except TimeoutError:
+            pass  # a layer did not answer by then: what has ended is asked for once more
+        except KeyboardInterrupt:
+            raise BatchInterrupted(self._results, dict(self._open), len(self._waiting)) from None
+        if self._waiting or self._open:
+            yield from self._look_last()
+        if any(result is None for result in self._results):
+            raise BatchTimeout(self._timeout or 0.0, self._results, dict(self._open), len(self._waiting))
+        return [result for result in self._results if result is not None]
+
+    @property
+    def _is_late(self) -> bool:
+        return self._until is not None and self._clock() >= self._until
+
+    def _left(self) -> float | None:
+        return None if self._until is None else max(0.0, self._until - self._clock())
+
+    def _due(self) -> list[int]:
+        now = self._clock()
+        due = (place for place, job in self._waiting.items() if self._held.get(job.tenant or job.token, now) <= now)
+        return [place for place, _ in zip(due, range(CHUNK), strict=False)]
+
+    def _enter(self, places: list[int]) -> Steps[None]:
+        tickets = yield from self._desk.enter([self._waiting[place] for place in places], self._left())
+        for place, ticket in zip(places, tickets, strict=True):
+            if ticket.run_id:
+                del self._waiting[place]
+                self._open[ticket.run_id] = place
+            elif ticket.reason_code is ReasonCode.ADMISSION_REJECTED:
+                job = self._waiting[place]
+                self._held[job.tenant or job.token] = self._clock() + ticket.retry_after_s
+            else:
+                del self._waiting[place]
+                self._refuse(place, ticket)
+
+    def _refuse(self, place: int, ticket: Ticket) -> None:
+        self._results[place] = refused(ticket, self._job_ids[place])
+        self._advance("refused")
+
+    def _wait(self) -> Steps[None]:
+        """Wait until a run ends, a job may be sent again, or the time is over."""
+        now = self._clock()
+        waits = [POLL_S] if self._until is None else [POLL_S, self._until - now]
+        waits += [self._held[job.tenant or job.token] - now for job in self._waiting.values()]
+        wait_s = max(0.0, min(waits))
+        if self._open:
+            yield from self._look(wait_s, None if self._until is None else self._until - now + _LAST_LOOK_S)
+        else:
+            yield Pause(wait_s)
+
+    def _look(self, wait_s: float, within_s: float | None) -> Steps[None]:
+        found = yield from self._desk.ended(list(self._open), wait_s, within_s)
+        for run_id, body in found.items():
+            place = self._open.pop(run_id)
+            result = ended(run_id, body, self._job_ids[place], lambda run_id=run_id: self._desk.story(run_id))  # type: ignore[misc]
+            self._results[place] = result
+            self._advance(str(result.status))
+
+    def _look_last(self) -> Steps[None]:
+        """Take what has ended by now."""
+        try:
+            while self._open:
+                before = len(self._open)
+                yield from self._look(0.0, _LAST_LOOK_S)
+                if len(self._open) == before:
+                    return
+        except TimeoutError:
+            return
+
+
+def collect(
+    desk: Desk, runs: Sequence[tuple[str, str]], *, timeout: float | None, clock: Callable[[], float] = time.monotonic
+) -> Steps[list[RunResult | None]]:
+    """Wait for runs (id, job id) and return their results in order; None for those that have not ended by then."""
+    until = None if timeout is None else clock() + timeout
+    bodies: dict[str, bytes] = {}
+    left = {run_id for run_id, _ in runs}
+    while left:
+        wait_s = POLL_S if until is None else max(0.0, min(POLL_S, until - clock()))
+        try:
+            found = yield from desk.ended(sorted(left), wait_s, None if until is None else wait_s + _LAST_LOOK_S)
+        except TimeoutError:
+            break
+        bodies |= found
+        left -= found.keys()
+        if not found and until is not None and clock() >= until:
+            break
+    return [
+        ended(run, bodies[run], job_id, lambda run=run: desk.story(run)) if run in bodies else None  # type: ignore[misc]
+        for run, job_id in runs
+    ]

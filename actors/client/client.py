@@ -1,0 +1,474 @@
+"""`Stack`: a running stack, from a notebook, a script, or the command line.
+
+`asubmit` and `amap` are `submit` and `map` to await; a `RunHandle` can be awaited for its result.  Both kinds carry out
+the same steps (`airside.actors.client.steps`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError
+
+from airside.actors.app import App
+from airside.actors.client.batch import Batch, collect
+from airside.actors.client.connection import Connection, LiveJournal
+from airside.actors.client.desk import StackDesk
+from airside.actors.client.known import check_known
+from airside.actors.client.memory_client import MemoryClient
+from airside.actors.client.own import Own
+from airside.actors.client.progress import progress_of
+from airside.actors.client.reading import read_given, read_jobs_inputs
+from airside.actors.client.record import remove_record
+from airside.actors.client.results import PendingApproval, RunResult, ended
+from airside.actors.client.steps import Steps, awaited, drive
+from airside.actors.client.waiting import Waiting
+from airside.actors.driver.doubts import list_doubts
+from airside.actors.driver.orders import sealed_order, switch_target
+from airside.actors.job_inputs import JobInputs, Reading
+from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, job_of, jobs_of
+from airside.actors.journal.overview import list_runs, show_run
+from airside.actors.rpc.layer import now_us
+from airside.actors.rpc.methods import (
+    GIVE_VOTE,
+    INPUT_FIELDS,
+    ORDER,
+    PENDING,
+    QUERY,
+    ROLL_BACK,
+    SWITCHES,
+    VERIFY,
+    GivenVote,
+    Sql,
+)
+from airside.stack.calling import explained_methods
+from airside.stack.canonical import as_text, write_bounded
+from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
+from airside.stack.ids import parse_run
+from airside.stack.operations.overview import RunDetail, RunSummary
+from airside.stack.policy.switches import SwitchThrown
+from airside.stack.reasons import ReasonCode
+from airside.stack.recovery.doubts import Doubt
+from airside.stack.recovery.rollback import RollbackReport
+from airside.stack.security.auth import issue_token
+from airside.stack.security.keyring import KeyRing
+from airside.stack.values import MAX_REQUEST_BYTES
+
+LONGEST_SWITCH_S = 100 * 366 * 86_400
+
+
+@explained_methods
+class RunHandle:
+    """A submitted run."""
+
+    def __init__(self, stack: Stack, run_id: str, job_id: str = "") -> None:
+        self._stack = stack
+        self.run_id = run_id
+        self.job_id = job_id
+
+    def result(self, timeout: float | None = None) -> RunResult:
+        """Wait until the run has ended, and return how; raise `TimeoutError` after `timeout` seconds."""
+        results = self._stack.results([self], timeout=timeout)
+        if not results:
+            raise TimeoutError(f"{self.run_id} has not ended in {timeout} s")
+        return results[0]
+
+    def __await__(self) -> Generator[Any, Any, RunResult]:
+        return self._stack.awaited(self).__await__()
+
+    def story(self) -> str:
+        """Return the run so far, as lines of text."""
+        return self._stack.story(self.run_id)
+
+    def cancel(self, why: str = "") -> None:
+        """Withdraw the run."""
+        self._stack.cancel(self.run_id, why)
+
+    def __repr__(self) -> str:
+        return f"RunHandle({self.run_id})"
+
+
+@explained_methods
+class Stack:
+    """A running stack.  Made by `airside.start` and `airside.connect`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        keys: KeyRing | None,
+        state_dir: Path,
+        *,
+        stops: bool,
+        record: dict[str, Any],
+        own: Own | None = None,
+    ) -> None:
+        self.settings = connection.settings
+        self._own = own
+        self.state_dir = state_dir
+        self._connection = connection
+        self._keys = keys
+        self._stops = stops
+        self._record = record
+        self._desk = StackDesk(connection, self._signed)
+        self._waiting: dict[asyncio.AbstractEventLoop, Waiting] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stops:
+            self.shutdown()
+        else:
+            self.close()
+
+    @property
+    def job_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the further fields the app's jobs may have, which become part of their inputs."""
+        schema: dict[str, Any] | None = self._record.get("job_schema")
+        return schema
+
+    @property
+    def job_inputs(self) -> JobInputs | None:
+        """What reads those fields, for `read_jobs`: the app's model, where the stack runs; None if there are none."""
+        if "intake" not in self._connection.actors():
+            return None
+        return JobInputs(self._connection.ask(INPUT_FIELDS, None), self._read_inputs)
+
+    def _read_inputs(self, given: Sequence[bytes]) -> list[Reading]:
+        return drive(read_given(self._connection, given))
+
+    def _with_inputs(self, jobs: Sequence[Job | BadLine]) -> Steps[list[Job | BadLine]]:
+        """Return jobs with their inputs as the app's model, if it has one, reads them."""
+        if not self._has_inputs():
+            return list(jobs)
+        return (yield from read_jobs_inputs(self._connection, jobs))
+
+    def _has_inputs(self) -> bool:
+        """Whether the app has `job_inputs`; of a stack without a record here, its layers say so."""
+        if "job_schema" in self._record:
+            return self.job_schema is not None
+        return self._connection.has("intake")
+
+    @property
+    def stack_id(self) -> str:
+        """Which start of a stack this is."""
+        return str(self._record.get("id", ""))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was known at the start to be refused later, and why."""
+        return tuple(self._record.get("warnings", ()))
+
+    def __repr__(self) -> str:
+        return f"Stack({self.settings.stack}, {self.state_dir})"
+
+    # Jobs.
+
+    def token(self, tenant: str, principal: str, *, ttl_s: int = 3600, **claims: Any) -> str:
+        """Sign a token with the stack's local key, for somebody the directory has.
+
+        Raises `AuthRefused` for whom it has not, `Misuse` where this process may not read that key.
+        """
+        roles, scopes = claims.get("roles", ()), claims.get("scopes", ())
+        check_known(self.state_dir, tenant, principal, roles=roles, scopes=scopes)
+        return self._signed(tenant, principal, ttl_s, **claims)
+
+    def _signed(self, tenant: str, principal: str, ttl_s: int = 3600, **claims: Any) -> str:
+        """Sign a token for whoever is looked up when it is presented, as every job's and vote's is."""
+        return issue_token(
+            self._key_ring().issuer_pem,
+            tenant=tenant,
+            principal=principal,
+            now_s=int(time.time()),
+            ttl_s=ttl_s,
+            claims=claims,
+        )
+
+    def submit(
+        self, request: str | Job, *, token: str = "", tenant: str = "", principal: str = "", **fields: Any
+    ) -> RunHandle:
+        """Submit one job and return its handle; raise `AuthRefused`, `AdmissionRefused` or `Refused`.
+
+        Who asks is said by a `token`, or by `tenant` and `principal` where this process holds the stack's keys.
+        `fields` are those of a `Job`: `route`, `limits`, `inputs`, `labels`, `job_id`.  `inputs` are read by the app's
+        `job_inputs`, as those of jobs files are.
+        """
+        return drive(self._submitted(request, {"token": token, "tenant": tenant, "principal": principal}, fields))
+
+    async def asubmit(
+        self, request: str | Job, *, token: str = "", tenant: str = "", principal: str = "", **fields: Any
+    ) -> RunHandle:
+        """As `submit`, to be awaited."""
+        who = {"token": token, "tenant": tenant, "principal": principal}
+        return await awaited(self._submitted(request, who, fields))
+
+    def _submitted(self, request: str | Job, who: dict[str, Any], fields: dict[str, Any]) -> Steps[RunHandle]:
+        if self._own is not None:
+            self._own.warn_of_changes()
+        (job,) = yield from self._with_inputs([job_of(request, who, fields)])
+        if isinstance(job, BadLine):
+            raise InvalidInput(job.message.replace("jobs[0]", "job", 1))
+        (ticket,) = yield from self._desk.enter([job], None)
+        if ticket.run_id:
+            return RunHandle(self, ticket.run_id, job.job_id)
+        reason = (ticket.reason_code or ReasonCode.INTERNAL_ERROR).value
+        if reason == ReasonCode.ADMISSION_REJECTED:
+            raise AdmissionRefused(ticket.message, reason=reason, retry_after_s=ticket.retry_after_s)
+        if reason.startswith("auth_") or reason in (ReasonCode.PRINCIPAL_UNKNOWN, ReasonCode.TENANT_UNKNOWN):
+            raise AuthRefused(ticket.message, reason=reason)
+        raise Refused(ticket.message, reason=reason)
+
+    def map(self, jobs: Iterable[GivenJob], *, progress: bool = True, timeout: float | None = None) -> list[RunResult]:
+        """Run a batch and return its results in order; what is refused or malformed is a result too.
+
+        A full queue is waited for.  Raises `BatchTimeout` (a `TimeoutError`) if not all have ended after `timeout`
+        seconds: it has the results there are and the ids of the runs that go on, whose results can be had later.
+        """
+        return drive(self._mapped(jobs, progress=progress, timeout=timeout))
+
+    async def amap(
+        self,
+        jobs: Iterable[GivenJob],
+        *,
+        progress: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - as `map` has it
+    ) -> list[RunResult]:
+        """As `map`, to be awaited."""
+        return await awaited(self._mapped(jobs, progress=progress, timeout=timeout))
+
+    def _mapped(self, jobs: Iterable[GivenJob], *, progress: bool, timeout: float | None) -> Steps[list[RunResult]]:
+        if self._own is not None:
+            self._own.warn_of_changes()
+        check_timeout(timeout)
+        given = yield from self._with_inputs(jobs_of(jobs))
+        with progress_of(len(given), show=progress) as advance:
+            return (yield from Batch(self._desk, given, timeout=timeout, advance=advance).steps())
+
+    def results(self, handles: Iterable[RunHandle | RunSummary], *, timeout: float | None = None) -> list[RunResult]:
+        """Wait for runs and return their results, in order; those that have not ended by then are left out.
+
+        What a process that died had submitted is got by `results(stack.runs(since=...), timeout=0)`.
+        """
+        check_timeout(timeout)
+        wanted = [(handle.run_id, handle.job_id) for handle in handles]
+        return [result for result in drive(collect(self._desk, wanted, timeout=timeout)) if result is not None]
+
+    async def awaited(self, handle: RunHandle) -> RunResult:
+        """Return a run's result when it has ended; waiting costs no thread, and is cancelled at once."""
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting.setdefault(loop, Waiting(self._desk.ended))
+        try:
+            body = await waiting.ended(handle.run_id)
+        finally:
+            if waiting.is_idle:
+                self._waiting.pop(loop, None)
+        return ended(handle.run_id, body, handle.job_id, handle.story)
+
+    def ended(self, run_ids: Sequence[str]) -> set[str]:
+        """Return which of these runs have ended; does not wait."""
+        return set(drive(self._desk.ended(run_ids, 0.0, None)))
+
+    def handle(self, run_id: str) -> RunHandle:
+        """Return the handle of a run submitted earlier, from this process or another."""
+        return RunHandle(self, parse_run(run_id))
+
+    # People.
+
+    def approvals(self, tenant: str | None = None) -> list[PendingApproval]:
+        """Return what waits for people, oldest first."""
+        return [PendingApproval.of(body) for body in self._connection.ask(PENDING, tenant)]
+
+    def approve(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
+        """Approve as whoever holds `token` (or, with the stack's keys, as `principal` of the approval's tenant).
+
+        Returns the approval's outcome, empty while more votes are needed; raises `Refused` if the vote does not count.
+        """
+        return self._vote(approval_id, "approve", token, principal, note, b"")
+
+    def reject(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
+        """Reject; as `approve`."""
+        return self._vote(approval_id, "reject", token, principal, note, b"")
+
+    def edit(
+        self, approval_id: str, arguments: dict[str, Any], *, token: str = "", principal: str = "", note: str = ""
+    ) -> str:
+        """Approve with other arguments: a new action, which is validated and gated again; as `approve`."""
+        return self._vote(approval_id, "edit", token, principal, note, _written(arguments, "arguments"))
+
+    def _vote(self, approval_id: str, verdict: str, token: str, principal: str, note: str, arguments: bytes) -> str:
+        credential, approval_id, note = token, as_text(approval_id), as_text(note)
+        if not token and not principal:
+            raise Misuse("say who votes: a principal (`--as`) or a token")
+        if not credential:
+            found = next((a for a in self.approvals() if a.approval_id == approval_id), None)
+            if found is None:
+                raise Refused(f"no approval {approval_id} waits", reason="unknown")
+            credential = self._signed(found.tenant, principal)
+        vote = GivenVote(credential, approval_id, verdict, arguments, note)
+        reply = self._connection.ask(GIVE_VOTE, vote)
+        if not reply.ok:
+            raise Refused(reply.message, reason=reply.code)
+        return reply.outcome
+
+    # Operators.
+
+    def kill(self, *, run: str = "", tenant: str = "", all: bool = False, why: str = "") -> int:
+        """End a run, a tenant's runs, or all, whatever they are doing; return how many.  Needs the stack's keys."""
+        if bool(run) + bool(tenant) + all != 1:
+            raise Misuse("kill: say exactly one of run, tenant and all")
+        scope, target = ("all", "") if all else ("tenant", tenant) if tenant else ("run", run)
+        return self._order("kill", scope, target, why)
+
+    def cancel(self, run: str, why: str = "") -> int:
+        """Withdraw a run."""
+        return self._order("cancel", "run", run, why)
+
+    def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
+        """Return the calls nobody can vouch for, oldest first: of runs that wait for a person, and of ended ones."""
+        return list_doubts(LiveJournal(self._connection), tenant)
+
+    def rollback(self, run: str, *, why: str = "") -> RollbackReport:
+        """Undo what an ended run and its branches did, latest first, by the tools' undos; return how each call stands.
+
+        It stops at the first call that could not be undone; ordered again it goes on there, and does nothing twice.
+        Raises `Misuse` for a run that has not ended.  Needs the stack's keys.
+        """
+        report, problem = self._connection.ask(ROLL_BACK, self._sealed_order("rollback", "run", run, why))
+        if problem:
+            raise Misuse(f"rollback: {problem}")
+        return msgspec.msgpack.decode(report, type=RollbackReport)
+
+    def settle(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
+        """Say what became of the call a run (or a branch) is in doubt about; of several, name the key.
+
+        A run that waits goes on; of one that has ended it is put on record, and `in_doubt` lists it no longer.
+        """
+        written = _written(output, "output")
+        return self._order("settle", "run", run, why, happened=happened, output=written)
+
+    def switch_off(self, *, why: str = "", for_s: float = 0, **target: Any) -> None:
+        """Throw a kill switch: give one of `tenant`, `principal` (`tenant/principal`), `tool`, `run`, `version`, `all`.
+
+        When it returns, no run it covers is admitted and no effect it covers starts anywhere, also after restarts,
+        for `for_s` seconds or (0) until `switch_on`.  What is at work goes on: `kill` ends it.  Raises `Misuse` if a
+        layer could not be told.  Needs the stack's keys.
+        """
+        if not 0 <= for_s <= LONGEST_SWITCH_S:
+            raise Misuse(f"switch: {for_s!r:.40} s: give seconds, from 0 (until it is switched on) to a hundred years")
+        until_us = now_us() + int(for_s * 1e6) if for_s else 0
+        self._order("switch_off", *switch_target(target), why, until_us=until_us)
+
+    def switch_on(self, *, why: str = "", **target: Any) -> None:
+        """Take a switch back; `target` as for `switch_off`."""
+        self._order("switch_on", *switch_target(target), why)
+
+    def switches(self) -> list[SwitchThrown]:
+        """Return what is switched off, oldest first."""
+        return [msgspec.json.decode(body, type=SwitchThrown) for body in self._connection.ask(SWITCHES, None)]
+
+    def _order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> int:
+        reached, problem = self._connection.ask(ORDER, self._sealed_order(action, scope, target, why, **more))
+        if problem:
+            raise Misuse(f"{action}: {problem}")
+        return int(reached)
+
+    def _sealed_order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> bytes:
+        return sealed_order(self._key_ring().seal, action, scope, target, why, **more)
+
+    def status(self) -> dict[str, Any]:
+        """Return every layer's health and counts; a layer that does not answer is shown as down."""
+        return {name: self._look(handle) for name, handle in sorted(self._connection.actors().items())}
+
+    def _look(self, handle: Any) -> dict[str, Any]:
+        try:
+            health, stats = ray.get([handle.health.remote(), handle.stats.remote()], timeout=5)
+        except (RayError, TimeoutError) as error:
+            return {"down": type(error).__name__}
+        return {**health, **stats}
+
+    # Audit.
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """Answer one SELECT over the tables `events`, `runs` and `outcomes`; raise `InvalidInput` for anything else."""
+        data, problem = self._connection.ask(QUERY, Sql(sql, tuple(parameters)))
+        if problem:
+            raise InvalidInput(problem)
+        return pa.ipc.open_stream(data).read_all()
+
+    def verify(self) -> list[str]:
+        """Check the journal's chains and checkpoints; return what is wrong, nothing if it is whole."""
+        return self._connection.ask(VERIFY, None)
+
+    def story(self, run_id: str) -> str:
+        """Return a run as lines of text: what happened, and why, and what other streams have of it (`~`)."""
+        return self._desk.story(run_id)
+
+    def runs(self, **filters: Any) -> list[RunSummary]:
+        """Return runs, newest first: at most `limit` (100), of a `tenant`, `status` (`active`: not ended), `reason`.
+
+        `since` is a `datetime` or a `timedelta` before now; `branches=True` lists the branches of runs too.
+        """
+        return list_runs(LiveJournal(self._connection), **filters)
+
+    def inspect(self, run_id: str) -> RunDetail:
+        """Return one run with each of its steps and waits."""
+        return show_run(LiveJournal(self._connection), run_id)
+
+    # Memory.
+
+    @property
+    def memory(self) -> MemoryClient:
+        """The stack's memory, as its operator or a keeper: what is kept, who erases it, what it is exported to."""
+        if not self._connection.has("memory"):
+            raise Misuse("this stack has no memory: start it with App(memory=True)")
+        return MemoryClient(self._connection, self._key_ring)
+
+    # The connection.
+
+    def _key_ring(self) -> KeyRing:
+        if self._keys is None:
+            raise Misuse(f"this process cannot read the stack's keys in {self.state_dir / 'keys'}: give a token")
+        return self._keys
+
+    def reload(self, app: App) -> None:
+        """Run another app in this stack, whose agents, tools, policy and directory are the new ones from here on.
+
+        The layers are stopped and started again on the same state directory: what is unfinished is taken up by the new
+        app.  Raises `InvalidConfig` for an app that does not hold together, before anything is stopped, and
+        `LayerUnavailable` if it does not come up; then the one before runs again.  Only in the process that started it.
+        """
+        self._connection.check_open()
+        if self._own is None:
+            raise Misuse("reload: only the process that started a stack can; it was started by another one")
+        self._own.reload(app)
+
+    def close(self) -> None:
+        """Disconnect; the stack goes on, unless it is on a Ray that ends with this process's use of it."""
+        if self._stops and self._connection.member.ends_ray:
+            self.shutdown()
+        else:
+            if self._own is not None:
+                self._own.close()
+            self._connection.close()
+
+    def shutdown(self) -> None:
+        """Stop the stack.  What is unfinished stays in the journal, and the next start takes it up."""
+        try:
+            if self._own is not None:
+                self._own.close()
+            self._connection.stop()
+            remove_record(self.state_dir, self.stack_id)
+        finally:
+            self._connection.close()
+
+
+def _written(value: Any, where: str) -> bytes:
+    """Return a caller's value as JSON; raise `InvalidInput` for what is none."""
+    return write_bounded(value, max_bytes=MAX_REQUEST_BYTES, where=where)

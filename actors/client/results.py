@@ -1,0 +1,266 @@
+"""What a caller gets back: a run's result, and an approval that waits."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from airside.stack.approvals.book import Approval
+from airside.stack.operations.messages import Ticket
+from airside.stack.reasons import ReasonCode, RunStatus, status_of
+from airside.stack.resources import ResourceFact
+from airside.stack.run.events import RunEnded
+from airside.stack.text.findings import visible
+from airside.stack.values import Traced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended.  `run_id` is empty for a request that was never admitted.  Money is in millionths of a dollar.
+
+    `seconds` is active time: what the run spent waiting for a person is not in it.
+    """
+
+    job_id: str = ""
+    run_id: str
+    status: RunStatus
+    reason_code: ReasonCode
+    detail: str = ""
+    answer: Any = None
+    steps: int = 0
+    tool_calls: int = 0
+    tokens: int = 0
+    cost_microusd: int = 0
+    seconds: float = 0.0
+    in_doubt: tuple[str, ...] = ()
+    retry_after_s: float = 0.0
+    tell: Callable[[], str] = field(default=lambda: "", repr=False, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run completed."""
+        return self.status is RunStatus.COMPLETED
+
+    def story(self) -> str:
+        """Return the run as lines of text: what happened, and why."""
+        return self.tell() or f"never admitted: [{self.reason_code}] {self.detail}"
+
+    def row(self) -> dict[str, Any]:
+        """Return the result as a row of a table; the answer as JSON."""
+        row = {name: getattr(self, name) for name in COLUMNS}
+        answer = msgspec.json.encode(self.answer).decode()
+        return {**row, "status": str(self.status), "reason_code": str(self.reason_code), "answer": answer}
+
+
+class BatchTimeout(TimeoutError):
+    """A batch has not ended in time; what was submitted goes on.
+
+    `results` has the results there are, in the jobs' places, None elsewhere; `places` says which run is at which place
+    (`Stack.handle(run_id)` gets its result later); `unsubmitted` jobs were not taken in (or, if a layer did not answer,
+    perhaps not).
+    """
+
+    def __init__(
+        self, timeout_s: float, results: list[RunResult | None], places: dict[str, int], unsubmitted: int
+    ) -> None:
+        missing = sum(result is None for result in results)
+        text = f"{missing} of {len(results)} runs have not ended in {timeout_s:g} s"
+        super().__init__(f"{text}; {unsubmitted} jobs were not submitted" if unsubmitted else text)
+        self.results = results
+        self.places = places
+        self.unsubmitted = unsubmitted
+
+
+class BatchInterrupted(KeyboardInterrupt):
+    """Somebody interrupted a batch; what was submitted goes on.  The fields are those of `BatchTimeout`."""
+
+    def __init__(self, results: list[RunResult | None], places: dict[str, int], unsubmitted: int) -> None:
+        there = sum(result is not None for result in results)
+        super().__init__(
+            f"{there} of {len(results)} jobs have ended; {len(places)} runs go on: `Stack.handle(run_id)` gets the "
+            f"result of one, `airside runs --active` lists them; {unsubmitted} jobs were not submitted"
+        )
+        self.results = results
+        self.places = places
+        self.unsubmitted = unsubmitted
+
+
+_STOOD_FOR = frozenset({"approved", "request", "configuration"})
+
+COLUMNS: dict[str, type] = {
+    "job_id": str,
+    "run_id": str,
+    "status": str,
+    "reason_code": str,
+    "detail": str,
+    "answer": str,
+    "steps": int,
+    "tool_calls": int,
+    "tokens": int,
+    "cost_microusd": int,
+    "seconds": float,
+}
+"""What a row of a table of results has."""
+
+
+def ended(run_id: str, body: bytes, job_id: str, tell: Callable[[], str]) -> RunResult:
+    """Return the result a `RunEnded` states."""
+    event = msgspec.json.decode(body, type=RunEnded)
+    outcome, usage = event.outcome, event.usage
+    return RunResult(
+        job_id=job_id,
+        run_id=run_id,
+        status=RunStatus(outcome.status),
+        reason_code=outcome.reason_code,
+        detail=outcome.detail,
+        answer=msgspec.json.decode(outcome.answer),
+        steps=usage.steps,
+        tool_calls=usage.tool_calls,
+        tokens=usage.tokens,
+        cost_microusd=usage.cost_microusd,
+        seconds=usage.active_us / 1e6,
+        in_doubt=outcome.in_doubt,
+        tell=tell,
+    )
+
+
+def refused(ticket: Ticket, job_id: str) -> RunResult:
+    """Return the result of a request that was not admitted."""
+    reason = ticket.reason_code or ReasonCode.INTERNAL_ERROR
+    return RunResult(
+        job_id=job_id,
+        run_id="",
+        status=status_of(reason),
+        reason_code=reason,
+        detail=ticket.message,
+        retry_after_s=ticket.retry_after_s,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingApproval:
+    """A call that waits for people.
+
+    `origins` say where the values of its arguments come from, `resources` what is known of what it is about, and
+    `rejected_before` which calls of its tool people rejected in the same run.
+    """
+
+    approval_id: str
+    tenant: str
+    requester: str
+    run_id: str
+    tool: str
+    effect: str
+    arguments: dict[str, Any]
+    rule: str
+    roles: tuple[str, ...]
+    quorum: int
+    votes: int
+    expires_us: int
+    request: str
+    origins: tuple[Traced, ...] = ()
+    resources: tuple[ResourceFact, ...] = ()
+    rejected_before: str = ""
+
+    def lines(self) -> list[str]:
+        """Return what a person must see: the call, a line for each value and finding with where it comes from, content.
+
+        What no principal and no operator stands for is marked with `!!`.  Content (a mail's text) follows under its
+        argument, every line of it behind a bar, at most `SHOWN_CHARACTERS` of each; what is left out is said.
+        """
+        who = f"{self.requester}@{self.tenant}"
+        expires = datetime.fromtimestamp(self.expires_us / 1e6, tz=UTC).isoformat(" ", "seconds")
+        lines = [
+            f"{self.approval_id}: {self.tool} ({self.effect}), asked by {who}, rule {self.rule}, "
+            f"needs {self.quorum} of {', '.join(self.roles)}, has {self.votes}, until {expires}",
+            f"     the request: {visible(self.request)!r:.300}",
+        ]
+        lines += [f"  !! {self.rejected_before}"] if self.rejected_before else []
+        for each in self.origins:
+            mark = "   " if each.origin in _STOOD_FOR else "!! "
+            found = " says" if each.part == "content" else ""
+            source = f"{each.origin} ({each.detail})" if each.detail else each.origin
+            lines.append(f"  {mark}{each.path}{found}: {each.value!r}  <- {source}")
+        lines += [f"     about {each}" for each in self.resources]
+        shown = [_one_line(line) for line in lines]  # nobody's key may begin a line of its own
+        traced = {each.path for each in self.origins if each.part == "authority"}
+        contents = [(path, text) for path, text in _texts(self.arguments, ()) if path not in traced]
+        for path, text in contents[:SHOWN_CONTENTS]:
+            shown += _content(path, text)
+        if len(contents) > SHOWN_CONTENTS:
+            shown.append(f"     ({len(contents) - SHOWN_CONTENTS} more arguments are not shown)")
+        return shown
+
+    @classmethod
+    def of(cls, body: bytes) -> PendingApproval:
+        """Read what Approvals answered."""
+        approval = msgspec.json.decode(body, type=Approval)
+        asked = approval.request
+        return cls(
+            approval_id=asked.approval_id,
+            tenant=asked.tenant,
+            requester=asked.requester,
+            run_id=asked.run_id,
+            tool=asked.tool,
+            effect=asked.effect,
+            arguments=msgspec.json.decode(asked.arguments),
+            rule=asked.rule,
+            roles=asked.terms.roles,
+            quorum=asked.terms.quorum,
+            votes=len(approval.votes),
+            expires_us=asked.expires_us,
+            request=asked.request_text,
+            origins=asked.origins,
+            resources=asked.resources,
+            rejected_before=asked.rejected_before,
+        )
+
+
+SHOWN_CONTENTS = 20
+SHOWN_CHARACTERS = 2_000
+_WIDTH = 100
+"""Columns of content in a line: a terminal that wrapped a longer one would begin a line without the bar."""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(visible(text).splitlines())
+
+
+def _texts(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield every value of the arguments that has no parts of its own, with its path, as text."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, str(index)))
+    else:
+        yield ".".join(path), value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _content(path: str, text: str) -> Iterator[str]:
+    """Yield the lines that show one argument's content."""
+    yield _one_line(f"     {path}, {len(text):,} characters:")
+    for line in text[:SHOWN_CHARACTERS].splitlines():
+        for part in _columns(visible(line.expandtabs())):
+            yield f"       | {part}"
+    if len(text) > SHOWN_CHARACTERS:
+        left = len(text) - SHOWN_CHARACTERS
+        yield f"       ({left:,} more characters are not shown; `airside approvals list` has all)"
+
+
+def _columns(line: str) -> Iterator[str]:
+    """Yield a line in parts of at most `_WIDTH` columns; wide characters (Chinese, Japanese) take two."""
+    part, width = "", 0
+    for character in line:
+        columns = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if width + columns > _WIDTH:
+            yield part
+            part, width = "", 0
+        part, width = part + character, width + columns
+    yield part

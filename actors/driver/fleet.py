@@ -1,0 +1,375 @@
+"""Fleet: the runtimes of a cell as the driver uses them: made on demand, watched, killed, put down when idle.
+
+Every runtime process is a seat with a key of its own (`group/suffix`); a group is a tenant, or a member of the pool.
+A runtime that died is never restarted under its old name: the driver makes another seat and takes its runs up there,
+but only when the old one is certainly dead: its node's Warden saw it so, or its lease is over.  Executors are watched
+too; those Ray restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import zlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+from ray.util import list_named_actors
+
+from airside.actors.driver.nodes import MARGIN_S, Nodes
+from airside.actors.process.pulse import Where, boot_s
+from airside.actors.rpc.layer import LayerConfig, as_actor, logger
+from airside.actors.rpc.methods import ACTIVATE, BRING, GREET
+from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.remote import Remote
+from airside.actors.runtime import RuntimeApp, TenantRuntime
+from airside.actors.settings import Settings
+from airside.actors.wardens.warden import GOING_S, Stall
+from airside.stack.errors import LayerUnavailable, text_of
+from airside.stack.ids import RunId, TenantId, root_of
+from airside.stack.operations.messages import Activation, Delivery
+from airside.stack.schema.toolspec import ToolSpec
+
+MAKING_AT_ONCE = 4
+"""Runtimes that are being started at once: each takes half a second of a CPU, and what lives needs one too."""
+
+HOLD_S = 0.3
+"""Code that keeps a loop for so long while its run is to be killed is not waited for."""
+
+KILLED_S = 0.1
+"""How long Ray's kill, which takes 30 ms if it arrives, is waited for before the Warden's."""
+
+GREETING_S = 6.0
+"""Longest a runtime that outlived the driver may take to say what it holds."""
+
+Blame = Callable[["Seat", Stall], None]
+Lost = Callable[[str, bool], Awaitable[None]]
+"""Told of a seat that is gone; with whether its death is explained, so that nothing that ran there is suspected."""
+
+
+class Post(NamedTuple):
+    """Where an executor is."""
+
+    node_id: str
+    where: Where
+
+
+class Seat:
+    """One runtime process.  `dying` = an order to kill it was given; `excused` = its death would be explained."""
+
+    def __init__(self, settings: Settings, key: str, handle: Any, post: Post) -> None:
+        self.key = key
+        self.group = key.partition("/")[0]
+        self.handle = handle
+        self.post = post
+        self.dying = False
+        self.excused = False
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._remote = Remote(settings, "runtime", key)
+
+    async def activate(self, activation: Activation) -> None:
+        """Hand a run over; raise `LayerUnavailable` if the process is dead."""
+        await self._unless_gone(self._remote.call(ACTIVATE, activation))
+
+    async def deliver(self, delivery: Delivery) -> bool:
+        """Bring an event; False if the run is not here."""
+        return bool(await self._unless_gone(self._remote.call(BRING, delivery)))
+
+    async def _unless_gone(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """Await a call; Ray may tell of its process's death long after the Warden saw it."""
+        task = asyncio.ensure_future(call)
+        await asyncio.wait({task, self.gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            raise LayerUnavailable(f"runtime {self.key} is gone")
+        return task.result()
+
+
+class Fleet:
+    """Made by launch without a connection, opened by the driver."""
+
+    def __init__(self, config: LayerConfig, app: RuntimeApp) -> None:
+        self._config = config
+        self._app = app
+        self._seats: dict[str, Seat] = {}
+        self._by_group: dict[str, Seat] = {}
+
+    def open(
+        self,
+        settings: Settings,
+        lost: Lost,
+        busy: Callable[[], set[str]],
+        late: Callable[[float], None],
+        layer_held: Callable[[str, Stall], None],
+    ) -> None:
+        """Bind to the driver: `lost` is called once for a dead seat; `busy()` are the seats with working runs.
+
+        `late` is told after each beat how late a node's latest process is, `layer_held` of a layer that was killed.
+        """
+        self._settings = settings
+        self.late = late
+        self.layer_held = layer_held
+        self._starts = asyncio.Semaphore(MAKING_AT_ONCE)
+        self._lost = lost
+        self._busy = busy
+        self._making: dict[str, asyncio.Lock] = {}
+        self._room = asyncio.Lock()
+        self.made = 0
+        self._coming = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._executors: dict[str, Post] = {}
+        self._greeting: set[str] = set()
+        self.nodes = Nodes(self._config, self)
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]:
+        """The app's tools."""
+        return self._app.specs
+
+    @property
+    def tools(self) -> list[str]:
+        """The names of the app's tools."""
+        return [spec.name for spec in self._app.specs]
+
+    def seat(self, key: str) -> Seat | None:
+        """Return a live seat."""
+        return self._seats.get(key)
+
+    async def seat_for(self, tenant: TenantId, apart: str = "") -> Seat:
+        """Return the tenant's runtime, making one if need be; `apart` names a group of runs that has one to itself."""
+        group = apart or self._group(tenant)
+        if group in self._by_group:
+            return self._by_group[group]
+        async with self._making.setdefault(group, asyncio.Lock()):
+            if group not in self._by_group:
+                await self._make_room()
+                try:
+                    self._sit(await self._make(f"{group}/{secrets.token_hex(3)}"))
+                finally:
+                    self._coming -= 1
+        return self._by_group[group]
+
+    def _group(self, tenant: TenantId) -> str:
+        if self._settings.mode == "dedicated":
+            return tenant
+        return f"pool-{zlib.crc32(tenant.encode()) % self._settings.pool_size}"
+
+    def _sit(self, seat: Seat) -> None:
+        self._seats[seat.key] = seat
+        self._by_group[seat.group] = seat
+
+    async def _make_room(self) -> None:
+        """Wait until there may be another runtime, putting idle ones down."""
+        async with self._room:
+            while len(self._seats) + self._coming >= self._settings.max_live_runtimes:
+                busy = self._busy()
+                idle = [seat for seat in self._seats.values() if seat.key not in busy]
+                if idle:
+                    await self.put_down(idle[0])
+                    await self._lost(idle[0].key, True)
+                else:
+                    await asyncio.sleep(0.05)
+            self._coming += 1
+
+    async def _make(self, key: str) -> Seat:
+        options = {
+            "name": actor_name(self._settings.stack, "runtime", key),
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "max_restarts": 0,
+            "num_cpus": 0,
+            "max_concurrency": 10_000,
+            "enable_task_events": self._settings.task_events,
+            "scheduling_strategy": "SPREAD",
+        }
+        self.made += 1
+        async with self._starts:
+            handle = as_actor(TenantRuntime).options(**options).remote(self._config, self._app)
+            try:
+                await handle.begin.remote()
+                return await self._greet(key, handle)
+            except (RayError, LayerUnavailable) as error:
+                ray.kill(handle, no_restart=True)
+                raise LayerUnavailable(f"runtime {key}: {text_of(error, 300)}") from None
+
+    async def _greet(self, key: str, handle: Any) -> Seat:
+        """Return the seat of a runtime that has begun; raise `LayerUnavailable` if it does not answer or is gone."""
+        try:
+            node_id, pulse = await handle.greet.remote()
+            self.nodes.leased(node_id)
+            return Seat(self._settings, key, handle, Post(node_id, Where(*pulse)))
+        except (RayError, TypeError, ValueError) as error:
+            raise LayerUnavailable(f"runtime {key}: {type(error).__name__}") from None
+
+    async def adopt(self) -> dict[str, tuple[str, str]]:
+        """Find the runtimes that outlived a restart of the driver; return run id -> (seat, phase) of what they hold.
+
+        One that does not say what it holds is killed: nobody would watch it.  If it is not known dead, this returns
+        only when the lease that the driver before may have given it is over.
+        """
+        prefix = actor_name(self._settings.stack, "runtime", "")
+        names = [
+            entry["name"]
+            for entry in list_named_actors(all_namespaces=True)
+            if entry["namespace"] == NAMESPACE and entry["name"].startswith(prefix)
+        ]
+        found = await asyncio.gather(*(self._adopt(name, name.removeprefix(prefix).lstrip("/")) for name in names))
+        return {run_id: place for held in found for run_id, place in held.items()}
+
+    async def _adopt(self, name: str, key: str) -> dict[str, tuple[str, str]]:
+        over_s = boot_s() + self._settings.lease_s + MARGIN_S
+        try:
+            handle = ray.get_actor(name, NAMESPACE)
+        except ValueError:
+            return {}  # it is dead already
+        try:
+            async with asyncio.timeout(GREETING_S):
+                seat = await self._greet(key, handle)
+                held = await handle.runs.remote()
+        except (LayerUnavailable, RayError, TimeoutError) as error:
+            logger.warning("runtime %s does not answer and is killed", key, extra={"action": "not_adopted"})
+            ray.kill(handle, no_restart=True)
+            if isinstance(error, TimeoutError):
+                await asyncio.sleep(over_s - boot_s())
+            return {}
+        self._sit(seat)
+        return {run_id: (key, phase) for run_id, phase in held}
+
+    # Watching.
+
+    async def watch(self, blame: Blame) -> None:
+        """Look after every process, for ever: the dead are reported lost, the held killed, once `blame` has heard."""
+        self._blame = blame
+        await asyncio.gather(self.nodes.watch(), self._find_executors())
+
+    def watched(self, node_id: str) -> dict[str, Where]:
+        """Return the processes of a node, by key."""
+        seats = {f"runtime/{seat.key}": seat.post for seat in self._seats.values()}
+        executors = {f"executor/{key}": post for key, post in self._executors.items()}
+        return {key: post.where for key, post in (seats | executors).items() if post.node_id == node_id}
+
+    def has_executor(self, key: str) -> bool:
+        """Whether an executor may act: it has a lease."""
+        return key in self._executors
+
+    def died(self, key: str, excused: bool) -> None:
+        """Take in that a process is dead, or that its lease is over; `excused` = a lease or a node explains it."""
+        kind, _, name = key.partition("/")
+        if kind == "executor":
+            self._executors.pop(name, None)
+        elif (seat := self._seats.get(name)) is not None:
+            seat.excused = seat.excused or excused
+            self._spawn(self._gone(seat))
+
+    def stalled(self, key: str, stall: Stall) -> None:
+        """Take in that a process's loop is held: it is killed, and of a runtime somebody is blamed."""
+        kind, _, name = key.partition("/")
+        if kind == "executor":
+            self._spawn(self._end_executor(name, stall))
+        elif (seat := self._seats.get(name)) is not None and not seat.dying:
+            self._spawn(self._end_held(seat, stall))
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end_held(self, seat: Seat, stall: Stall) -> None:
+        self._blame(seat, stall)
+        await self.kill(seat)
+
+    async def _end_executor(self, name: str, stall: Stall) -> None:
+        """Kill an executor whose loop a tool holds; Ray restarts it, and runs recover what they had sent to it."""
+        post = self._executors.pop(name, None)
+        if post is not None:
+            logger.error(
+                "executor %s is held for %.1f s at %s",
+                name,
+                stall.held_s,
+                stall.where,
+                extra={"action": "executor_held"},
+            )
+            await self.nodes.kill(post.node_id, post.where)
+
+    async def _find_executors(self) -> None:
+        """Find out where each executor is, again after each of its deaths, so that its lease is renewed."""
+        while True:
+            for index in range(self._settings.executors):
+                key = str(index)
+                if key not in self._executors and key not in self._greeting:
+                    self._greeting.add(key)
+                    self._spawn(self._find_executor(key))
+            await asyncio.sleep(self._settings.heartbeat_s)
+
+    async def _find_executor(self, key: str) -> None:
+        try:
+            async with asyncio.timeout(GREETING_S):
+                node_id, where = await Remote(self._settings, "executor", key).call(GREET, None)
+            self._executors[key] = Post(node_id, Where(*where))
+        except (LayerUnavailable, TimeoutError):
+            pass  # it is being restarted, and is asked again
+        finally:
+            self._greeting.discard(key)
+
+    async def _gone(self, seat: Seat) -> None:
+        if self._forget(seat):
+            await self._lost(seat.key, seat.excused or seat.dying)
+
+    def _forget(self, seat: Seat) -> bool:
+        if self._by_group.get(seat.group) is seat:
+            del self._by_group[seat.group]
+        if not seat.gone.done():
+            seat.gone.set_result(None)
+        return self._seats.pop(seat.key, None) is not None
+
+    async def kill(self, seat: Seat, going_s: float = KILLED_S) -> bool:
+        """End a runtime's process, by Ray and by its node's Warden; return whether it is certainly dead.
+
+        If that cannot be known (its node does not answer), it is reported lost when its lease is over.
+        """
+        was_dying, seat.dying = seat.dying, True
+        if self._by_group.get(seat.group) is seat:
+            del self._by_group[seat.group]  # nothing new goes there
+        # Should Ray's control service stand still, its kill does too: the Warden's needs nobody.
+        self._spawn(asyncio.to_thread(ray.kill, seat.handle, no_restart=True))
+        is_dead = await self.nodes.kill(seat.post.node_id, seat.post.where, going_s)
+        if is_dead:
+            await self._gone(seat)
+        elif not was_dying:
+            self._spawn(self._kill_again(seat))
+        return is_dead
+
+    async def _kill_again(self, seat: Seat) -> None:
+        """Repeat a kill that nobody confirmed: a seat that is dying is blamed no more, and has its lease renewed."""
+        while seat.key in self._seats:
+            await asyncio.sleep(self._settings.heartbeat_s)
+            if await self.nodes.kill(seat.post.node_id, seat.post.where):
+                await self._gone(seat)
+
+    async def holds(self, seat: Seat, run_id: RunId) -> bool:
+        """Whether a run's code has the loop of a runtime at two moments, and the loop did not turn in between."""
+        first = await self.nodes.read(*seat.post)
+        await asyncio.sleep(HOLD_S)
+        inside = "" if first is None else root_of(RunId(first.inside))
+        return inside == run_id and first == await self.nodes.read(*seat.post)
+
+    async def put_down(self, seat: Seat) -> None:
+        """Let an idle runtime suspend what waits, then end it."""
+        self._forget(seat)
+        with contextlib.suppress(RayError, TimeoutError):
+            async with asyncio.timeout(GREETING_S):
+                await seat.handle.drain.remote()
+        await self.kill(seat, GOING_S)
+
+    async def close(self) -> None:
+        """End all runtimes."""
+        for seat in list(self._seats.values()):
+            self._forget(seat)
+            ray.kill(seat.handle, no_restart=True)
+
+    def stats(self) -> list[str]:
+        """Return the live seats' keys."""
+        return sorted(self._seats)

@@ -1,0 +1,243 @@
+"""Rolling runs back: the driver's hand on undos.  Each is intended durably, granted by Policy, and sent to an executor.
+
+The rules of what is undone, in which order and how often are `stack/recovery/rollback.py`'s; here they meet the other
+layers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from airside.actors.rpc.layer import now_us
+from airside.actors.rpc.methods import UNDO
+from airside.actors.rpc.remote import Remote
+from airside.actors.rpc.stubs import RemoteJournal, RemoteTools
+from airside.actors.settings import Settings
+from airside.stack.contracts.execution import ExecuteRequest
+from airside.stack.errors import InvalidInput, LayerUnavailable
+from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId, parse_run, root_of, undo_key
+from airside.stack.journal.claims import attempt_key
+from airside.stack.journal.journaling import Append, Entry
+from airside.stack.operations.messages import Order
+from airside.stack.reasons import ReasonCode
+from airside.stack.recovery.doubts import EffectSettled, decode_settled, settled_stream
+from airside.stack.recovery.rollback import (
+    MAX_ATTEMPTS,
+    Call,
+    RollbackBook,
+    RollbackEvent,
+    RollbackOrdered,
+    RollbackReport,
+    UndoEnded,
+    Undoing,
+    UndoIntended,
+    UndoLine,
+    calls_of,
+    checked_over,
+    in_reverse,
+    judged,
+    line_of,
+    rollback_stream,
+    tried_again,
+)
+from airside.stack.recovery.undoing import UndoRequest
+from airside.stack.run import events as ev
+from airside.stack.run.tracing import traceparent
+from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.values import ToolResult
+
+Settled = dict[str, EffectSettled]
+
+
+class Rollbacks:
+    """Carries out orders to roll back, one at a time for each run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: RemoteJournal,
+        policy: Remote,
+        *,
+        is_live: Callable[[RunId], bool],
+        specs: Iterable[ToolSpec],
+    ) -> None:
+        self._journal = journal
+        self._tools = RemoteTools(settings)
+        self._policy = policy
+        self._is_live = is_live
+        self._undoable = {spec.name for spec in specs if spec.undoable}
+        self._locks: dict[RunId, asyncio.Lock] = {}
+
+    async def roll_back(self, order: Order, sealed: bytes) -> RollbackReport:
+        """Undo what an ended run and its branches did, as far as it goes; return how each call stands.
+
+        Raises `InvalidInput` for a run that cannot be rolled back, and `LayerUnavailable` if the journal does not
+        take it in: then it may be ordered again, and goes on where it was.
+        """
+        run_id = parse_run(order.target)
+        if run_id != root_of(run_id):
+            raise InvalidInput(f"{run_id} is a branch: roll the whole run {root_of(run_id)} back")
+        if self._is_live(run_id):
+            raise InvalidInput(f"{run_id} is live: kill it first, then roll it back")
+        async with self._locks.setdefault(run_id, asyncio.Lock()):
+            rollback = await self._open(run_id)
+            await rollback.append(
+                RollbackOrdered(at_us=now_us(), run_id=run_id, by=PrincipalId(order.by), why=order.why[:1000])
+            )
+            lines: list[UndoLine] = []
+            try:
+                for call in rollback.calls:
+                    stopped = bool(lines) and lines[-1].outcome not in ("undone", "nothing")
+                    lines.append(line_of(call, "left") if stopped else await self._stand(rollback, call, sealed))
+            finally:
+                for each in {call.run_id for call in rollback.calls}:
+                    await self._release(each)
+        return RollbackReport(run_id=run_id, calls=tuple(lines))
+
+    async def _open(self, run_id: RunId) -> _Rollback:
+        branches = [row[0] for row in await self._journal.rows("branches", run_id)]
+        bodies = await self._bodies([run_id, *branches, rollback_stream(run_id)])
+        book = RollbackBook(bodies.pop(rollback_stream(run_id)))
+        runs = {run: [ev.decode_event(body) for body in entries] for run, entries in bodies.items()}
+        checked_over(run_id, runs)
+        doubted = [EffectKey(key) for events in runs.values() for key in events[-1].outcome.in_doubt]
+        doubted += [attempt_key(ended.key, ended.attempt) for ended in book.in_doubt()]
+        settled = await self._settled(doubted)
+        calls = in_reverse(call for events in runs.values() for call in calls_of(events, settled))
+        return _Rollback(self._journal, runs[run_id][0].identity.tenant, run_id, book, calls, settled)
+
+    async def _settled(self, keys: list[EffectKey]) -> Settled:
+        found = await self._bodies([settled_stream(key) for key in keys]) if keys else {}
+        said = [decode_settled(entries[0]) for entries in found.values() if entries]
+        return {each.key: each for each in said}
+
+    async def _bodies(self, streams: list[str]) -> dict[str, list[str]]:
+        found = await self._journal.bodies(streams)
+        return found
+
+    async def _stand(self, rollback: _Rollback, call: Call, sealed: bytes) -> UndoLine:
+        """Return how a call stands, after trying to undo it if that is still to be done."""
+        if call.in_doubt:
+            return line_of(call, "in_doubt", "the call itself may or may not have happened: settle it first")
+        ended = rollback.book.ended(call)
+        lost = rollback.book.outstanding(call)
+        if lost is not None and not call.repeatable:
+            ended = await rollback.end(call, lost.attempt, "in_doubt", "the driver died while it was under way")
+        if ended is not None and ended.outcome == "in_doubt" and not call.repeatable:
+            said = rollback.settled.get(attempt_key(ended.key, ended.attempt))
+            if said is None:
+                return line_of(call, "in_doubt", f"{ended.detail}: settle it first")
+            if said.happened:
+                ended = await rollback.end(call, ended.attempt, "undone", str(said))
+        if ended is not None and ended.outcome == "undone":
+            return line_of(call, "undone", ended.detail)
+        if call.tool not in self._undoable:
+            if ended is None or ended.outcome != "nothing":
+                ended = await rollback.end(call, rollback.book.attempts(call), "nothing", "the tool has no undo")
+            return line_of(call, "nothing", ended.detail)
+        ended = await self._undo(rollback, call, sealed)
+        return line_of(call, ended.outcome, ended.detail)
+
+    async def _undo(self, rollback: _Rollback, call: Call, sealed: bytes) -> UndoEnded:
+        """Undo a call; what did not begin, or may be sent twice, is tried a few times."""
+        outcome: Undoing = "failed"
+        detail = ""
+        first = rollback.book.attempts(call) + 1
+        for attempt in range(first, first + MAX_ATTEMPTS):
+            await rollback.intend(call, attempt)
+            result = await self._send(call, sealed)
+            verdict, detail = judged(result), result.error
+            outcome = "failed" if verdict == "again" else verdict
+            if not tried_again(result, repeatable=call.repeatable):
+                break
+        return await rollback.end(call, attempt, outcome, detail)
+
+    async def _send(self, call: Call, sealed: bytes) -> ToolResult:
+        try:
+            executor = await self._tools.executor_for(call.run_id)
+            request = UndoRequest(order=sealed, run_id=call.run_id, step=call.step, executor=executor)
+            reply = await self._policy.call(UNDO, request)
+        except LayerUnavailable as error:
+            return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_UNAVAILABLE)
+        if reply.error:
+            return ToolResult(ok=False, error=reply.error, reason_code=ReasonCode.POLICY_DENIED)
+        undo = ExecuteRequest(
+            grant=reply.grant,
+            arguments=reply.arguments,
+            output=reply.output,
+            traceparent=traceparent(call.run_id),
+        )
+        try:
+            return (await self._tools.execute(call.run_id, undo)).result
+        except LayerUnavailable as error:
+            return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_IN_DOUBT)
+
+    async def _release(self, run_id: RunId) -> None:
+        try:
+            await self._tools.release(run_id)
+        except LayerUnavailable:
+            return  # the state went with the executor
+
+
+class _Rollback:
+    """The rollback of one run: what there is to undo, and the stream that says how far it is."""
+
+    def __init__(
+        self,
+        journal: RemoteJournal,
+        tenant: TenantId,
+        run_id: RunId,
+        book: RollbackBook,
+        calls: list[Call],
+        settled: Settled,
+    ) -> None:
+        self._journal = journal
+        self._tenant = tenant
+        self._run_id = run_id
+        self.book = book
+        self.calls = calls
+        self.settled = settled
+
+    async def append(self, event: RollbackEvent) -> None:
+        """Make an event durable, then take it in."""
+        body = msgspec.json.encode(event)
+        entry = Entry(type=type(event).__name__, step=0, at_us=event.at_us, cause=-1, body=body)
+        stream = rollback_stream(self._run_id)
+        reply = await self._journal.append(
+            Append(tenant=self._tenant, stream=stream, epoch=0, first_seq=self.book.length, entries=(entry,))
+        )
+        if reply.verdict != "ok":
+            raise LayerUnavailable(f"journal: {stream}: {reply.verdict}: order it again")
+        self.book.apply(event)
+
+    async def intend(self, call: Call, attempt: int) -> None:
+        """Put on record that an undo is about to be sent."""
+        await self.append(
+            UndoIntended(
+                at_us=now_us(),
+                run_id=call.run_id,
+                step=call.step,
+                key=undo_key(call.key),
+                attempt=attempt,
+                tool=call.tool,
+                arguments=call.arguments,
+                digest=call.digest,
+            )
+        )
+
+    async def end(self, call: Call, attempt: int, outcome: Undoing, detail: str) -> UndoEnded:
+        """Put on record what became of an undo."""
+        ended = UndoEnded(
+            at_us=now_us(),
+            run_id=call.run_id,
+            step=call.step,
+            key=undo_key(call.key),
+            attempt=attempt,
+            outcome=outcome,
+            detail=detail[:2000],
+        )
+        await self.append(ended)
+        return ended

@@ -1,0 +1,181 @@
+"""Journal: takes everything that waits, writes it to the log in one transaction, answers all.
+
+Nothing but appends is done on the writing thread: whoever asks reads beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airside.actors.journal.log import JOURNAL
+from airside.actors.journal.telemetry import Telemetry
+from airside.actors.rpc.layer import LayerConfig, control, logger, now_us
+from airside.actors.rpc.methods import APPEND, BODIES, QUERY, ROWS, VERIFY, NamedQuery, Rows, Sql
+from airside.actors.rpc.serving import serves
+from airside.actors.wardens.watched import WatchedLayer
+from airside.stack.errors import Behind, LayerUnavailable, NotWritten, SyncFailed, Unreadable, text_of
+from airside.stack.journal.journaling import Append, AppendReply
+
+if TYPE_CHECKING:
+    from airside.actors.journal.store import JournalStore
+
+CHECKPOINT_S = 5.0
+"""Seconds between sealed checkpoints while there is news: how much of a cut end could go unseen."""
+
+ASKERS = 2
+"""Queries of people, and checks, that are answered at a time: they may take long, and have threads of their own so that
+what recovery, rollbacks and undo read waits for none of them."""
+
+MAX_DETAIL_CHARS = 500
+
+Answer = TypeVar("Answer")
+
+
+def _error(_: object, detail: str) -> AppendReply:
+    return AppendReply(verdict="error", detail=detail)
+
+
+class Journal(WatchedLayer):
+    """The single writer of the journal's log."""
+
+    def __init__(self, config: LayerConfig, chain_key: bytes) -> None:
+        super().__init__(config)
+        self._chain_key = chain_key
+        self._waiting: list[tuple[Append, asyncio.Future[AppendReply]]] = []
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ask")
+        self._committing: asyncio.Task[None] | None = None
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._checkpointed = 0
+
+    async def start(self) -> None:
+        """Open the log, and have its projection follow it."""
+        # Here, so that DuckDB is loaded where there is a journal, and not by everybody who starts or finds a stack.
+        from airside.actors.journal.store import JournalStore
+
+        self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key)
+        self._store.start_feeding()
+        self._telemetry = Telemetry.from_environment()
+        self._checkpointing = asyncio.ensure_future(self.forever(self._checkpoints()))
+
+    @serves(APPEND, unreadable=_error, failed=_error)
+    def append(self, append: Append) -> asyncio.Future[AppendReply]:
+        """Make an append durable, in one commit with whatever else waits."""
+        future: asyncio.Future[AppendReply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((append, future))
+        if self._committing is None:
+            self._committing = asyncio.ensure_future(self._commit_all())
+        return future
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                await self._commit(group)
+        finally:
+            self._committing = None
+
+    async def _commit(self, group: list[tuple[Append, asyncio.Future[AppendReply]]]) -> None:
+        appends = [append for append, _ in group]
+        replies = await self._on_writer(_committed, self._store, appends)
+        for (_, future), reply in zip(group, replies, strict=True):
+            if not future.done():
+                future.set_result(reply)
+        try:
+            self._telemetry.take([a for a, reply in zip(appends, replies, strict=True) if reply.verdict == "ok"])
+        except Exception:
+            logger.exception("spans were not written", extra={"action": "telemetry_failed"})
+
+    async def _checkpoints(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_S)
+            appended = self._store.appended
+            if appended == self._checkpointed:
+                continue
+            try:
+                await self._on_writer(self._store.checkpoint, now_us())
+            except OSError:
+                logger.exception("no checkpoint was written", extra={"action": "checkpoint_failed"})
+            else:
+                self._checkpointed = appended
+
+    async def _on_writer(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *args)
+
+    # Reading.
+
+    async def _answered(self, pool: ThreadPoolExecutor | None, read: Callable[..., Answer], *args: Any) -> Answer:
+        """Read beside the writer; raise `LayerUnavailable` if it is not the question that is wrong."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, read, *args)
+        except (Behind, Unreadable) as error:
+            raise LayerUnavailable(f"journal: {error.message}") from None
+
+    @serves(BODIES)
+    async def bodies(self, streams: list[str]) -> dict[str, list[str]]:
+        """Return the events of streams as JSON, oldest first."""
+        return await asyncio.to_thread(self._store.bodies, streams)
+
+    @serves(ROWS)
+    async def rows(self, query: NamedQuery) -> Rows:
+        """Return the rows of a named query of ours."""
+        return await self._answered(None, self._store.read, query.name, query.parameters)
+
+    @serves(QUERY)
+    async def query(self, asked: Sql) -> tuple[bytes, str]:
+        """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong with it."""
+        try:
+            return await self._answered(self._askers, self._store.query, asked.sql, asked.parameters), ""
+        except LayerUnavailable:
+            raise
+        except Exception as error:
+            return b"", text_of(error)
+
+    @serves(VERIFY)
+    async def verify(self, _: None) -> list[str]:
+        """Return what is wrong with the chains; nothing if the journal is whole."""
+        return await self._answered(self._askers, self._store.verify)
+
+    async def stop(self) -> None:
+        """Write a last checkpoint and close the files."""
+        if self._started:
+            if self._checkpointing is not None:
+                self._checkpointing.cancel()
+            await self._on_writer(self._store.close)
+            self._telemetry.close()
+
+    async def health(self) -> dict[str, Any]:
+        """Return who and how this is, and where the log lies."""
+        return {**await super().health(), "path": str(self.config.state_dir / JOURNAL)}
+
+    async def stats(self) -> dict[str, Any]:
+        """Return events appended and commits made by this incarnation, and how far the projection is behind."""
+        if not self._started:
+            return {}
+        store, waiting = self._store, len(self._waiting)
+        return {"appended": store.appended, "commits": store.commits, "waiting": waiting, "behind": store.behind}
+
+
+def _committed(store: JournalStore, appends: list[Append]) -> list[AppendReply]:
+    """Commit appends together; if that fails each by itself, so that what cannot be written harms no other."""
+    try:
+        return store.commit(appends)
+    except SyncFailed:
+        # What is durable only a process that reads the file anew can tell; nobody is answered until then.
+        logger.exception("the journal's log failed: its process ends", extra={"action": "sync_failed"})
+        os._exit(1)
+    except NotWritten as error:
+        logger.error("the journal cannot write: %s", error, extra={"action": "not_written"})
+        return [AppendReply(verdict="later", detail=text_of(error, MAX_DETAIL_CHARS))] * len(appends)
+    except BaseException as error:  # whatever it is, it must not leave those who wait without an answer
+        logger.exception("the journal could not commit", extra={"action": "commit_failed"})
+        if len(appends) == 1:
+            return [_error(None, text_of(error, MAX_DETAIL_CHARS))]
+    return [reply for append in appends for reply in _committed(store, [append])]
+
+
+control(Journal.health, Journal.stats)

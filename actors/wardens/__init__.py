@@ -1,0 +1,1 @@
+"""Wardens, one a node: they read pulses, renew leases and kill; and the layers that they watch."""

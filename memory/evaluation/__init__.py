@@ -1,0 +1,1 @@
+"""Questions whose answers are known: what calibrations are fitted on and quality is measured with."""

@@ -1,0 +1,1 @@
+"""Keeping: which candidates become records, and what they do to those there are."""

@@ -1,0 +1,290 @@
+"""Approvals: what waits for people, who said what, and the sealed receipt that follows.
+
+`ApprovalBook` is pure: a command returns the event to make durable and, once it is, `apply` takes it in.  So an
+approval survives any process: the book is the fold of its events.
+
+Rules: the approver is another person than the requester, of the same tenant, and holds one of the asked roles; each
+person counts once; the first rejection decides; `quorum` approvals decide; an edit is one person's proposal of other
+arguments, which decides too (the edited call is a new action and is gated again, where a larger quorum asks anew);
+whoever comes later is told it is decided; at `expires_us` the answer is no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+from airside.stack.canonical import canonical, digest, parse_bounded
+from airside.stack.errors import InvalidInput
+from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
+from airside.stack.resources import ResourceFact
+from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES
+from airside.stack.security.sealing import from_text, to_text, unwrap, wrap
+from airside.stack.values import NULL, ApprovalRule, Identity, Traced, Value
+
+Verdict = Literal["approve", "reject", "edit"]
+_PURPOSE = "approval"
+
+
+def call_digest(
+    *,
+    tenant: TenantId,
+    run_id: RunId,
+    step: int,
+    tool: str,
+    tool_version: str,
+    policy_version: str,
+    arguments: bytes,
+    resources: tuple[ResourceFact, ...] = (),
+    edited: bool = False,
+) -> str:
+    """Return the digest an approval is bound to: the exact call, the tool's schema, and the policy that asked.
+
+    What people were shown of the call's resources is part of it, so that they are asked again when that is so no more.
+    Who edited a call was shown another one's: that digest says so, and fits no call that was only approved.
+    """
+    parts: list[object] = [tenant, run_id, step, tool, tool_version, policy_version, digest(arguments)]
+    if resources:
+        parts.append("edited" if edited else digest(canonical(msgspec.to_builtins(resources))))
+    return digest(canonical(parts))
+
+
+class Receipt(Value, array_like=True):
+    """Proof that these people, in these roles, approved exactly the call `binding` is the digest of."""
+
+    approval_id: ApprovalId
+    binding: str
+    approvers: tuple[tuple[PrincipalId, tuple[str, ...]], ...]
+
+
+def seal_receipt(key: bytes, receipt: Receipt) -> str:
+    """Seal a receipt; only Approvals calls this."""
+    return to_text(wrap(key, _PURPOSE, msgspec.msgpack.encode(receipt)))
+
+
+def open_receipt(key: bytes, text: str) -> Receipt | None:
+    """Return the receipt if its seal holds, else None."""
+    body = unwrap(key, _PURPOSE, from_text(text))
+    return None if body is None else msgspec.msgpack.decode(body, type=Receipt)
+
+
+class ApprovalRequested(Value, tag=True):
+    """A call waits for people, who decide about what stands here.
+
+    A runtime says so, which no receipt may rest on: `binding` is its claim, and `receipt_for` is bound to the rest.
+    `rejected_before` is a sentence on the calls of this tool that people rejected in this run, empty if none.
+    """
+
+    at_us: int
+    approval_id: ApprovalId
+    tenant: TenantId
+    requester: PrincipalId
+    run_id: RunId
+    step: int
+    tool: str
+    tool_version: str
+    policy_version: str
+    rule: str
+    effect: str
+    arguments: Raw
+    binding: str
+    terms: ApprovalRule
+    expires_us: int
+    request_text: str = ""
+    origins: tuple[Traced, ...] = ()
+    resources: tuple[ResourceFact, ...] = ()
+    rejected_before: str = ""
+
+
+class ApprovalVoted(Value, tag=True):
+    """One person said something."""
+
+    at_us: int
+    approval_id: ApprovalId
+    by: PrincipalId
+    roles: tuple[str, ...]
+    verdict: Verdict
+    arguments: Raw = NULL
+    note: str = ""
+
+
+class ApprovalExpired(Value, tag=True):
+    """Nobody decided in time."""
+
+    at_us: int
+    approval_id: ApprovalId
+
+
+ApprovalEvent = ApprovalRequested | ApprovalVoted | ApprovalExpired
+
+_event_decoder = msgspec.json.Decoder(ApprovalEvent)
+
+
+def decode_approval_event(data: bytes | str) -> ApprovalEvent:
+    """Decode a journaled approval event."""
+    event: ApprovalEvent = _event_decoder.decode(data)
+    return event
+
+
+class Approval(Value):
+    """An approval as it stands.  `outcome` is empty while it waits."""
+
+    request: ApprovalRequested
+    votes: tuple[ApprovalVoted, ...] = ()
+    outcome: Literal["", "approved", "rejected", "edited", "expired"] = ""
+    decided_us: int = 0
+
+    @property
+    def since_us(self) -> int:
+        """Since when it waits or, decided, is decided."""
+        return self.decided_us or self.request.at_us
+
+
+class VoteRefused(Value):
+    """Why a vote does not count."""
+
+    code: Literal["unknown", "self_approval", "wrong_role", "already_decided", "already_voted", "invalid"]
+    message: str
+
+
+class ApprovalBook:
+    """All approvals of a cell."""
+
+    def __init__(self, events: Iterable[ApprovalEvent] = ()) -> None:
+        self._known: dict[ApprovalId, Approval] = {}
+        for event in events:
+            # A runtime may write what it likes: a vote on what nobody asked for decides nothing, and stops nobody.
+            if isinstance(event, ApprovalRequested) or event.approval_id in self._known:
+                self.apply(event)
+
+    def get(self, approval_id: ApprovalId) -> Approval | None:
+        """Return one approval."""
+        return self._known.get(approval_id)
+
+    def forget(self, approval_id: ApprovalId) -> None:
+        """Drop a decided approval from memory once its run has taken the answer in."""
+        self._known.pop(approval_id, None)
+
+    def pending(self, tenant: TenantId | None = None) -> list[Approval]:
+        """Return what waits, oldest first."""
+        waiting = [a for a in self._known.values() if not a.outcome and tenant in (None, a.request.tenant)]
+        return sorted(waiting, key=lambda a: a.request.at_us)
+
+    def decided(self) -> list[Approval]:
+        """Return what is decided and not yet forgotten."""
+        return [a for a in self._known.values() if a.outcome]
+
+    def due(self, now_us: int) -> list[ApprovalExpired]:
+        """Return the expiries to make durable at `now_us`."""
+        return [
+            ApprovalExpired(at_us=now_us, approval_id=a.request.approval_id)
+            for a in self.pending()
+            if a.request.expires_us <= now_us
+        ]
+
+    def vote(
+        self,
+        who: Identity,
+        approval_id: ApprovalId,
+        verdict: Verdict,
+        *,
+        now_us: int,
+        arguments: Raw | None = None,
+        note: str = "",
+    ) -> ApprovalVoted | VoteRefused:
+        """Return the vote to make durable, or why it does not count."""
+        approval = self._known.get(approval_id)
+        if approval is None or approval.request.tenant != who.tenant:
+            return VoteRefused(code="unknown", message=f"no approval {approval_id} in tenant {who.tenant}")
+        refused = _objection(approval, who, now_us) or (_unfit(arguments) if verdict == "edit" else None)
+        if refused is not None:
+            return refused
+        return ApprovalVoted(
+            at_us=now_us,
+            approval_id=approval_id,
+            by=who.principal,
+            roles=who.roles,
+            verdict=verdict,
+            arguments=arguments if verdict == "edit" and arguments is not None else NULL,
+            note=note[:1000],
+        )
+
+    def apply(self, event: ApprovalEvent) -> Approval:
+        """Take in a durable event and return the approval as it now stands."""
+        if isinstance(event, ApprovalRequested):
+            return self._known.setdefault(event.approval_id, Approval(request=event))
+        approval = self._known[event.approval_id]
+        if approval.outcome:
+            return approval  # what was decided stays decided
+        if isinstance(event, ApprovalExpired):
+            changed = msgspec.structs.replace(approval, outcome="expired", decided_us=event.at_us)
+        else:
+            votes = (*approval.votes, event)
+            outcome = _count(approval, votes)
+            decided_us = event.at_us if outcome else 0
+            changed = msgspec.structs.replace(approval, votes=votes, outcome=outcome, decided_us=decided_us)
+        self._known[event.approval_id] = changed
+        return changed
+
+
+def _objection(approval: Approval, who: Identity, now_us: int) -> VoteRefused | None:
+    request = approval.request
+    if approval.outcome or request.expires_us <= now_us:
+        return VoteRefused(code="already_decided", message=f"it is already {approval.outcome or 'expired'}")
+    if who.principal == request.requester:
+        return VoteRefused(code="self_approval", message=f"{who.principal} asked for it and cannot approve it")
+    if set(who.roles).isdisjoint(request.terms.roles):
+        return VoteRefused(code="wrong_role", message=f"one of the roles {list(request.terms.roles)} is needed")
+    if any(vote.by == who.principal for vote in approval.votes):
+        return VoteRefused(code="already_voted", message=f"{who.principal} has voted")
+    return None
+
+
+def _unfit(arguments: Raw | None) -> VoteRefused | None:
+    """Return why edited arguments cannot be an action's; what they mean to the tool is the gate's to say."""
+    try:
+        edited = parse_bounded(bytes(arguments or b""), max_bytes=MAX_ARGUMENT_BYTES, where="edited arguments")
+        canonical(edited)
+    except InvalidInput as error:
+        return VoteRefused(code="invalid", message=error.message)
+    if not isinstance(edited, dict):
+        return VoteRefused(code="invalid", message="edited arguments: give an object")
+    return None
+
+
+def _count(
+    approval: Approval, votes: tuple[ApprovalVoted, ...]
+) -> Literal["", "approved", "rejected", "edited", "expired"]:
+    latest = votes[-1].verdict
+    if latest == "reject":
+        return "rejected"
+    if latest == "edit":
+        return "edited"
+    approvals = {vote.by for vote in votes if vote.verdict == "approve"}
+    return "approved" if len(approvals) >= approval.request.terms.quorum else ""
+
+
+def receipt_for(approval: Approval) -> Receipt:
+    """Return the unsealed receipt of an approved or edited approval, bound to exactly what the people were shown."""
+    request = approval.request
+    arguments = bytes(request.arguments)
+    approvers = tuple((v.by, v.roles) for v in approval.votes if v.verdict == "approve")
+    if approval.outcome == "edited":
+        edit = approval.votes[-1]
+        approvers = ((edit.by, edit.roles),)
+        arguments = canonical(msgspec.json.decode(edit.arguments))
+    binding = call_digest(
+        tenant=request.tenant,
+        run_id=request.run_id,
+        step=request.step,
+        tool=request.tool,
+        tool_version=request.tool_version,
+        policy_version=request.policy_version,
+        arguments=arguments,
+        resources=request.resources,
+        edited=approval.outcome == "edited",
+    )
+    return Receipt(approval_id=request.approval_id, binding=binding, approvers=approvers)

@@ -1,0 +1,497 @@
+"""`Cycle` carries one run's instructions out through the ports, and feeds what happened back into its machine.
+
+It is the shell of `RunMachine`, and the same code under Ray and under the simulator: it knows neither.  One task at a
+time advances a run.  `deliver` brings in what comes from outside (a decision, a kill, a child's end): it stops the
+step in flight, if there is one, so that a kill never waits for a tool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from airside.stack.approvals.book import ApprovalRequested, call_digest
+from airside.stack.canonical import canonical
+from airside.stack.contracts.execution import ExecuteRequest
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.contracts.memory import Recalled, RecallRequest, Warrant, labels_of
+from airside.stack.cycle.account import Account
+from airside.stack.cycle.asking import AgentLate, ask, checked, code_of
+from airside.stack.cycle.layers import Layers
+from airside.stack.cycle.learning import Learning, as_text
+from airside.stack.cycle.routing import Names, NoRoute, next_route
+from airside.stack.cycle.runlog import RunLog
+from airside.stack.errors import LayerUnavailable, text_of
+from airside.stack.ids import ApprovalId, ExecutorId
+from airside.stack.input.places import told
+from airside.stack.journal.claims import withdraw
+from airside.stack.provenance.tracer import Tracer
+from airside.stack.reasons import ReasonCode
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.agents import View
+from airside.stack.run.instructions import Instructions
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.topology import Route, Visit
+from airside.stack.values import Decision, Limits, ToolResult, Traced
+
+
+class Cycle:
+    """One activation of one run."""
+
+    def __init__(self, machine: RunMachine, layers: Layers, *, durable: int) -> None:
+        self.machine = machine
+        self._layers = layers
+        submitted = machine.state.submitted
+        self.run_id = submitted.run_id
+        self.log = RunLog(layers.journal, submitted.identity.tenant, self.run_id, machine.state.epoch, durable=durable)
+        self._identity = msgspec.msgpack.encode(submitted.identity)
+        self._tools = tuple(s for s in layers.specs if set(s.scopes) <= set(submitted.identity.scopes))
+        self._traceparent = layers.traceparent(self.run_id)
+        self._recalled: tuple[Recalled, ...] = ()
+        self._remaining = machine.limits
+        self._grant = b""
+        self._reading = False
+        self._warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
+        self._learning = Learning(layers.memory, machine.state, self._warrant, layers.now_us)
+        metered = submitted.identity.tenant in layers.metered
+        self._account = Account(layers.policy, submitted, machine.state.epoch, metered=metered)
+        self._inbox: deque[ev.Event] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._in_step = False
+        self._interrupted = False
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        return Tracer(self.machine.state.submitted, self._layers.specs)
+
+    async def advance(self, instructions: Instructions) -> None:
+        """Carry out instructions until the run waits for somebody or is over.
+
+        Raises `Fenced` if a newer activation exists, and `LayerUnavailable` if the journal is gone: then this
+        activation ends where it stands, and the next one takes the run up from what is durable.
+        """
+        self._task = asyncio.current_task()
+        todo = deque(instructions)
+        try:
+            while todo or self._inbox:
+                if self._inbox:
+                    event = self._inbox.popleft()
+                    if self.machine.accepts(event):
+                        before = self.machine.state.phase, self.machine.state.step
+                        follow = self.feed(event)
+                        if follow or before != (self.machine.state.phase, self.machine.state.step):
+                            todo = deque(follow)
+                    continue
+                if todo[0].durable_first:
+                    await self.log.durable()
+                    if self._inbox:
+                        continue
+                happened = await self._interruptible(todo.popleft())
+                if happened is not None:
+                    todo.extend(self.feed(happened))
+            if self.machine.is_over:
+                await self.log.durable()
+            else:
+                self.log.flush()
+        finally:
+            self._task = None
+
+    def post(self, event: ev.Event) -> None:
+        """Leave an event from outside for `advance`, which drops it if it means nothing in the run's phase by then.
+
+        A kill or a cancellation also stops the step in flight, so that it never waits for a tool or an agent.
+        """
+        self._inbox.append(event)
+        stops = isinstance(event, ev.KillRequested | ev.CancelRequested) and self.machine.state.outcome is None
+        if stops and self._in_step and self._task is not None:
+            self._interrupted = True
+            self._task.cancel()
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether something was posted that `advance` has not seen."""
+        return bool(self._inbox)
+
+    async def deliver(self, event: ev.Event) -> None:
+        """Post an event, and advance if nobody else does."""
+        self.post(event)
+        if self._task is None:
+            await self.advance([])
+
+    def feed(self, event: ev.Event) -> Instructions:
+        """Handle one event and log it."""
+        instructions = self.machine.handle(event)
+        self.log.record(event)
+        if isinstance(event, ev.ToolExecuted) and not self._reading:
+            self.log.flush()  # what changed something is on record as soon as may be; nobody waits for it
+        return instructions
+
+    async def _interruptible(self, instruction: do.Instruction) -> ev.Event | None:
+        """Perform one instruction; return None if `deliver` stopped it, the inbox then says what happens instead."""
+        self._in_step = True
+        try:
+            return await _PERFORM[type(instruction)](self, instruction)
+        except asyncio.CancelledError:
+            if not self._interrupted or self._task is None:
+                raise
+            self._interrupted = False
+            self._task.uncancel()
+            return None
+        except Exception as error:
+            if isinstance(error, LayerUnavailable) and isinstance(instruction, do.AskApproval):
+                raise  # it still waits: the next activation asks again
+            return self._layer_failed(instruction, error)
+        finally:
+            self._in_step = False
+
+    def _layer_failed(self, instruction: do.Instruction, error: Exception) -> ev.Event:
+        text = f"{type(instruction).__name__}: {text_of(error, 2000)}"
+        return ev.LayerFailed(step=instruction.step, error=text, at_us=self._layers.now_us(), cause=instruction.cause)
+
+    # One method per instruction.
+
+    async def _plan(self, i: do.Plan) -> ev.Event:
+        now = self._layers.now_us()
+        topology = self._layers.routes.get(self.machine.state.submitted.request.route)
+        if topology is None:
+            name = self.machine.state.submitted.request.route
+            route: Route | NoRoute = NoRoute(ReasonCode.UNKNOWN_ROUTE_MODE, f"no route {name!r}")
+        else:
+            names = Names(self._layers.agents, self._layers.routes, self._layers.memory is not None)
+            state = self.machine.topology_state()
+            route = next_route(topology, state, names, self.run_id, self._layers.pulse)
+        if isinstance(route, NoRoute):
+            return ev.RouteFailed(step=i.step, reason_code=route.reason, error=route.error, at_us=now, cause=i.cause)
+        metered, price = False, None
+        if isinstance(route, Visit):
+            metered, price = self._account.terms(self._layers.agents[route.agent])
+        return ev.RoutePlanned(step=i.step, route=route, metered=metered, price=price, at_us=now, cause=i.cause)
+
+    async def _recall(self, i: do.Recall) -> ev.Event:
+        identity = self.machine.state.submitted.identity
+        assert self._layers.memory is not None
+        request = RecallRequest(
+            tenant=identity.tenant, query=i.query, clearance=identity.clearance, warrant=self._warrant
+        )
+        try:
+            reply = await self._layers.memory.retrieve(request)
+            error = reply.error
+        except LayerUnavailable as failure:
+            error = failure.message
+        now = self._layers.now_us()
+        if error:
+            return ev.RecallFailed(step=i.step, error=error, at_us=now, cause=i.cause)
+        self._recalled = reply.records
+        if reply.records:
+            self._tracer.remember(reply.records)
+        return ev.MemoryRecalled(
+            step=i.step,
+            records=tuple((r.record_id, round(r.score, 4)) for r in reply.records),
+            labels=labels_of(reply.records),
+            at_us=now,
+            cause=i.cause,
+        )
+
+    async def _ask_spend(self, i: do.AskSpend) -> ev.Event:
+        wall_ms = int(self._seconds(self.machine.remaining()) * 1000)
+        return self._account.ask(i, wall_ms=wall_ms, now_us=self._layers.now_us())
+
+    async def _reserve(self, i: do.Reserve) -> ev.Event:
+        return await self._account.reserve(i, now_us=self._layers.now_us)
+
+    def _seconds(self, left: Limits) -> float:
+        """Return how long a decision may take."""
+        return min(left.decide_ms / 1000, left.max_seconds + 1)
+
+    async def _decide(self, i: do.Decide) -> ev.Event:
+        limits = self._remaining = self.machine.remaining()
+        seconds = self._seconds(limits)
+        reason = ReasonCode.AGENT_ERROR
+        try:
+            answer = await ask(self._layers.agents[i.agent], self._view(i), seconds, self._layers.pulse)
+            reason = ReasonCode.AGENT_INVALID_ACTION
+            self._layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
+            proposal = checked(answer, self._layers.specs)
+        except AgentLate:
+            reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
+        except Exception as failure:
+            self._layers.pulse.enter(self.run_id)
+            error = told(failure, code_of(self._layers.agents[i.agent]))
+            self._layers.pulse.leave()
+        else:
+            self._layers.pulse.leave()
+            decided = ev.StepDecided(
+                step=i.step, agent=i.agent, proposal=proposal, at_us=self._layers.now_us(), cause=i.cause
+            )
+            self._account.decided(decided)
+            return decided
+        return ev.DecideFailed(
+            step=i.step,
+            agent=i.agent,
+            reason_code=reason,
+            error=error[:2000],
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+    def _view(self, i: do.Decide) -> View:
+        s = self.machine.state
+        identity = s.submitted.identity
+        return View(
+            run_id=self.run_id,
+            tenant=identity.tenant,
+            principal=identity.principal,
+            agent=i.agent,
+            step=i.step,
+            request=s.submitted.request,
+            history=s.history,
+            finished=s.finished,
+            branches=s.branches or (),
+            message=s.message,
+            recalled=self._recalled,
+            remaining=self._remaining,
+            tools=self._tools,
+            labels=s.labels,
+        )
+
+    async def _gate(self, i: do.Gate) -> ev.Event:
+        s, remaining = self.machine.state, self.machine.remaining()
+        reason = ReasonCode.TOOL_UNAVAILABLE
+        try:
+            executor = await self._layers.tools.executor_for(self.run_id)
+            reason = ReasonCode.POLICY_ERROR
+            request = GateRequest(
+                identity=self._identity,
+                proof=s.submitted.sealed,
+                run_id=self.run_id,
+                step=i.step,
+                attempt=i.attempt,
+                epoch=s.epoch,
+                tool=i.action.tool,
+                arguments=canonical(i.action.arguments),
+                labels=tuple(sorted(s.labels)),
+                remaining=remaining,
+                executor=executor,
+                receipt=i.receipt,
+                version=s.submitted.app_version,
+                origins=self._origins(i) if self._is_asked(i, remaining) else None,
+                share=self._account.share,
+            )
+            reply = await self._decided(request)
+            if reply.untraced:
+                reply = await self._decided(msgspec.structs.replace(request, origins=self._origins(i)))
+        except LayerUnavailable as error:
+            # A dead layer means no; in `resuming` the machine makes that "in doubt" rather than "denied".
+            return self._gated(i, GateReply(decision=_unreachable(reason, error)), "")
+        self._grant = reply.grant
+        return self._gated(i, reply, executor)
+
+    async def _decided(self, request: GateRequest) -> GateReply:
+        request = msgspec.structs.replace(request, settled=self._account.untold)
+        reply = await self._layers.policy.decide(request)
+        self._account.told(request.settled)
+        return reply
+
+    def _is_asked(self, i: do.Gate, remaining: Limits) -> bool:
+        """Whether policy is expected to ask where the values of a call come from."""
+        s, foresight = self.machine.state, self._layers.foresight
+        return foresight is None or foresight.expects(
+            i.action.tool,
+            i.action.arguments,
+            identity=s.submitted.identity,
+            labels=s.labels,
+            remaining=remaining,
+            now_us=self._layers.now_us(),
+        )
+
+    def _origins(self, i: do.Gate) -> tuple[Traced, ...]:
+        return self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state)
+
+    def _gated(self, i: do.Gate, reply: GateReply, executor: str) -> ev.ActionGated:
+        return ev.ActionGated(
+            step=i.step,
+            attempt=i.attempt,
+            decision=reply.decision,
+            tool=i.action.tool,
+            tool_version=reply.tool_version,
+            effect=reply.effect,
+            risk=reply.risk,
+            repeatable=reply.repeatable,
+            cost_microusd=reply.cost_microusd,
+            arguments=msgspec.Raw(reply.arguments),
+            digest=reply.digest,
+            approval_id=reply.approval_id,
+            counted=reply.counted,
+            wall_ms=reply.wall_ms,
+            trusted_output=reply.trusted_output,
+            origins=reply.origins,
+            resources=reply.resources,
+            executor=ExecutorId(executor),
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+    async def _ask_approval(self, i: do.AskApproval) -> ev.Event | None:
+        s, gated, now = self.machine.state, i.gated, self._layers.now_us()
+        terms = gated.decision.approval
+        assert terms is not None and gated.approval_id is not None
+        identity = s.submitted.identity
+        binding = call_digest(
+            tenant=identity.tenant,
+            run_id=self.run_id,
+            step=i.step,
+            tool=gated.tool,
+            tool_version=gated.tool_version,
+            policy_version=gated.decision.policy_version,
+            arguments=bytes(gated.arguments),
+            resources=gated.resources,
+        )
+        return await self._layers.approvals.request(
+            ApprovalRequested(
+                at_us=now,
+                approval_id=ApprovalId(gated.approval_id),
+                tenant=identity.tenant,
+                requester=identity.principal,
+                run_id=self.run_id,
+                step=i.step,
+                tool=gated.tool,
+                tool_version=gated.tool_version,
+                policy_version=gated.decision.policy_version,
+                rule=gated.decision.rule,
+                effect=gated.effect,
+                arguments=gated.arguments,
+                binding=binding,
+                terms=terms,
+                expires_us=now + terms.expires_after_s * 1_000_000,
+                request_text=s.submitted.request.text[:2000],
+                origins=gated.origins,
+                resources=gated.resources,
+                rejected_before=s.rejected.told(gated.tool),
+            )
+        )
+
+    async def _intend(self, i: do.Intend) -> ev.Event:
+        return ev.EffectIntended(
+            step=i.step,
+            attempt=i.attempt,
+            key=i.key,
+            tool=i.tool,
+            digest=i.digest,
+            cost_microusd=i.cost_microusd,
+            wall_ms=i.wall_ms,
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+    async def _execute(self, i: do.Execute) -> ev.Event:
+        self._reading = not i.durable_first
+        if self._reading:
+            self.log.flush()  # a read's intent is written while the read runs
+        request = ExecuteRequest(
+            grant=self._grant,
+            arguments=bytes(i.gated.arguments),
+            traceparent=self._traceparent,
+        )
+        lost, reply = "", None
+        try:
+            reply = await self._layers.tools.execute(self.run_id, request)
+        except LayerUnavailable as error:
+            lost = error.message
+            with contextlib.suppress(LayerUnavailable):
+                reply = await self._layers.tools.answer_of(self.run_id, self._grant)
+        if reply is None:
+            return ev.ExecutionLost(
+                step=i.step,
+                attempt=i.attempt,
+                started=not await self._withdrawn(i),
+                error=lost,
+                at_us=self._layers.now_us(),
+                cause=i.cause,
+            )
+        self._account.executed(i.gated, reply.result.duration_us)
+        self._keep_result(i, reply.result)
+        return ev.ToolExecuted(
+            step=i.step,
+            attempt=i.attempt,
+            result=reply.result,
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+    async def _withdrawn(self, i: do.Execute) -> bool:
+        """Whether a call that was not answered never began, and cannot any more."""
+        if i.gated.effect == "read" or i.gated.repeatable:
+            return False  # it is sent again, whatever became of it
+        tenant = self.machine.state.submitted.identity.tenant
+        try:
+            return await withdraw(
+                self._layers.journal.append, tenant, i.key, i.attempt, step=i.step, at_us=self._layers.now_us()
+            )
+        except LayerUnavailable:
+            return False
+
+    def _keep_result(self, i: do.Execute, result: ToolResult) -> None:
+        """Offer memory what a tool returned, if the tool says that it is worth keeping."""
+        spec = next((spec for spec in self._tools if spec.name == i.gated.tool), None)
+        if spec is not None and spec.memorable and result.ok:
+            learn = do.Learn(step=i.step, cause=i.cause, text=as_text(result.output), kind="result")
+            self._learning.begin(learn, from_outside=not spec.trusted_output)
+
+    async def _learn(self, i: do.Learn) -> None:
+        self._learning.begin(i)
+
+    async def _spawn_children(self, i: do.SpawnChildren) -> None:
+        await self._layers.spawn(self, i)
+
+    async def _await_doubt(self, i: do.AwaitDoubt) -> ev.Event | None:
+        if i.seconds > 0:
+            return None  # the runtime keeps the time and delivers DoubtExpired
+        return ev.DoubtExpired(step=i.step, at_us=self._layers.now_us(), cause=i.cause)
+
+    async def _conclude(self, i: do.Conclude) -> ev.Event:
+        while (learned := await self._learning.next_learned()) is not None:
+            self.feed(msgspec.structs.replace(learned, step=i.step))  # of which step it is, its source says
+        await self._account.settle_up()
+        with contextlib.suppress(LayerUnavailable):
+            await self._layers.tools.release(self.run_id)
+        return ev.RunEnded(
+            outcome=i.outcome,
+            usage=self.machine.usage(),
+            at_us=self._layers.now_us(),
+            cause=i.cause,
+        )
+
+
+def _unreachable(reason: ReasonCode, error: LayerUnavailable) -> Decision:
+    return Decision(
+        outcome="deny",
+        reason_code=reason,
+        rule="unreachable",
+        policy_version="unknown",
+        detail=error.message[:2000],
+    )
+
+
+_Perform = Callable[[Cycle, Any], Awaitable[ev.Event | None]]
+_PERFORM: dict[type[do.Instruction], _Perform] = {
+    do.Plan: Cycle._plan,
+    do.Recall: Cycle._recall,
+    do.AskSpend: Cycle._ask_spend,
+    do.Reserve: Cycle._reserve,
+    do.Decide: Cycle._decide,
+    do.Gate: Cycle._gate,
+    do.AskApproval: Cycle._ask_approval,
+    do.Intend: Cycle._intend,
+    do.Execute: Cycle._execute,
+    do.Learn: Cycle._learn,
+    do.SpawnChildren: Cycle._spawn_children,
+    do.AwaitDoubt: Cycle._await_doubt,
+    do.Conclude: Cycle._conclude,
+}

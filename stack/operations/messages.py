@@ -1,0 +1,106 @@
+"""What travels between clients, Ingress, Driver, Approvals and runtimes, beyond the ports of a step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from airside.stack.approvals.book import Verdict
+from airside.stack.ids import ApprovalId, RunId, TenantId
+from airside.stack.policy.switches import SwitchScope
+from airside.stack.reasons import ReasonCode
+from airside.stack.values import Value
+
+
+class Submission(Value, array_like=True):
+    """What a client sends Ingress: a credential and a request (JSON, so that its bounds are checked on arrival).
+
+    `nonce` is the client's, random: the same submission sent again, whose answer got lost, is the same run.
+    """
+
+    credential: str
+    request: bytes
+    nonce: bytes
+
+
+class Admit(Value, array_like=True):
+    """What Ingress sends the Driver: an encoded identity with its proof, and the request as JSON."""
+
+    identity: bytes
+    proof: str
+    request: bytes
+
+
+class Ticket(Value, array_like=True):
+    """What became of a submission: a run, or a refusal."""
+
+    run_id: RunId = RunId("")
+    reason_code: ReasonCode | None = None
+    message: str = ""
+    retry_after_s: float = 0.0
+
+
+class Activation(Value, array_like=True):
+    """A run for a runtime to take up: its events as JSON, the last of which is the `RunActivated` of this epoch."""
+
+    run_id: RunId
+    events: tuple[bytes, ...]
+
+
+class Delivery(Value, array_like=True):
+    """An event from outside for a run, as JSON."""
+
+    run_id: RunId
+    event: bytes
+
+
+class Report(Value, array_like=True):
+    """What a runtime tells the Driver: a run ended (with its `RunEnded` as JSON), waits, works, or stopped early."""
+
+    run_id: RunId
+    tenant: TenantId
+    state: Literal["ended", "parked", "in_doubt", "working", "lost", "broken"]
+    ended: bytes = b""
+
+
+class Vote(Value, array_like=True):
+    """What Ingress sends Approvals: who (encoded identity and proof) says what about which approval."""
+
+    identity: bytes
+    proof: str
+    approval_id: ApprovalId
+    verdict: Verdict
+    arguments: bytes = b""
+    note: str = ""
+
+
+class VoteReply(Value, array_like=True):
+    """What became of a vote: `outcome` is the approval's after it (empty while it waits for more).
+
+    `code` says why it does not count; after `unavailable` the same vote may be given again.
+    """
+
+    ok: bool
+    outcome: str = ""
+    code: str = ""
+    message: str = ""
+
+
+class Order(Value, array_like=True):
+    """An operator's order, sealed with the stack's key: `run`, `tenant` or `all` is to be killed or cancelled.
+
+    `settle` says what became of a call in doubt (`target` is the run's id, or a key of it); `rollback` takes back what
+    an ended run did; `switch_off` and `switch_on` throw a kill switch of any scope.
+    """
+
+    action: Literal["kill", "cancel", "settle", "rollback", "switch_off", "switch_on"]
+    scope: SwitchScope
+    target: str
+    by: str
+    why: str
+    at_us: int
+    happened: bool = False
+    output: bytes = b"null"
+    until_us: int = 0
+
+
+ORDER_PURPOSE = "order"

@@ -1,0 +1,1 @@
+"""Policy: bundles and their rules, the gate that decides by them, and what is refused at load."""

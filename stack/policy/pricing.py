@@ -1,0 +1,36 @@
+"""What is known at the start to be refused later: what has no price, where runs share a budget of what things cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from airside.stack.budget.spending import PRICED
+from airside.stack.directory import Directory
+from airside.stack.policy.approvers import named
+from airside.stack.run.agents import price_of
+from airside.stack.schema.toolspec import ToolSpec
+
+
+def unpriced(directory: Directory, specs: Sequence[ToolSpec], agents: Mapping[str, object]) -> tuple[str, ...]:
+    """Return a sentence for the tools, and one for the agents, without a price that some tenants' budgets ask for.
+
+    Every call of such a tool, and every decision of such an agent, is refused there as `price_unknown`.
+    """
+    tenants = sorted(directory.metered(PRICED))
+    tools = sorted(spec.name for spec in specs if spec.cost_microusd is None)
+    free_agents = sorted(name for name, agent in agents.items() if price_of(agent) is None)
+    if not tenants:
+        return ()
+    where = f"runs of {named('tenant', tenants)} share a budget of cost or tokens"
+    found = []
+    if tools:
+        found.append(
+            f"{named('tool', tools)} cannot be called: {where}, and without cost_microusd (0 = free) every call is "
+            "refused as price_unknown"
+        )
+    if free_agents:
+        found.append(
+            f"{named('agent', free_agents)} cannot decide: {where}, and without @priced(...) every decision is "
+            "refused as price_unknown"
+        )
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""What is left to settle: calls in doubt, taking back what a run did, and what else is on record of it."""

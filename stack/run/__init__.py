@@ -1,0 +1,1 @@
+"""A run: its events and instructions, the machine that folds the ones and gives the others, and its telling."""

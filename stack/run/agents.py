@@ -1,0 +1,168 @@
+"""Agents: the only code of the cycle that proposes.  They see a `View` and return one proposal; they hold nothing.
+
+An agent is any object with `async decide(view)`.  It may be asked again for the same step after a crash, so it must
+draw what it decides on from the view, not from fields of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
+
+from airside.stack.calling import explained
+from airside.stack.contracts.memory import Recalled
+from airside.stack.errors import InvalidConfig
+from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.run.state import StepRecord
+from airside.stack.run.topology import BranchEnd, StageEnd
+from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.values import FREE, MOST, Action, Finish, Limits, Proposal, Request, Spend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What an agent decides on: its own tenant's, its own run's, and nothing else."""
+
+    run_id: RunId
+    tenant: TenantId
+    principal: PrincipalId
+    agent: str
+    step: int
+    request: Request
+    history: Sequence[StepRecord]
+    finished: tuple[StageEnd, ...]
+    branches: tuple[BranchEnd, ...]
+    message: Any
+    recalled: tuple[Recalled, ...]
+    remaining: Limits
+    tools: tuple[ToolSpec, ...]
+    labels: frozenset[str]
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the request's inputs."""
+        decoded: dict[str, Any] = msgspec.json.decode(self.request.inputs)
+        return decoded
+
+    def answer_of(self, agent: str) -> Any:
+        """Return the latest answer of an agent that finished before; None if it has not."""
+        return next((end.answer for end in reversed(self.finished) if end.agent == agent), None)
+
+    def own_history(self) -> list[StepRecord]:
+        """Return this agent's own calls, oldest first."""
+        return [record for record in self.history if record.agent == self.agent]
+
+
+class Agent(Protocol):
+    """Proposes the next step.
+
+    Its `price`, if it has that, is the most one decision can cost, which is reserved before it is asked; without one a
+    decision must be free.  One with `waits = False` says that its `decide` never awaits; any other is asked in a task
+    of its own.
+    """
+
+    async def decide(self, view: View) -> Proposal:
+        """Return one `Action`, `Finish` or `Handoff`.  Anything else, or an exception, ends the run."""
+
+
+@explained()
+class FunctionAgent:
+    """An agent made of a function `view -> proposal`, async or not.
+
+    A plain function runs on the runtime's event loop: it must be quick.  One that never returns is seen by the
+    driver, which kills the process and names the run.
+    """
+
+    def __init__(self, function: Callable[[View], Proposal | Awaitable[Proposal]]) -> None:
+        self.function = function
+        self.price = price_of(function)
+        self.waits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - an object with an async call
+        )
+
+    async def decide(self, view: View) -> Proposal:
+        """Call the function."""
+        if self.waits:
+            return await cast(Awaitable[Proposal], self.function(view))
+        return cast(Proposal, self.function(view))
+
+    def __repr__(self) -> str:
+        return f"FunctionAgent({getattr(self.function, '__name__', self.function)!s})"
+
+
+Decides = TypeVar("Decides", bound=Callable[..., Any])
+
+
+@explained(how="@priced(tokens=..., cost_microusd=...)")
+def priced(*bare: object, tokens: int = 0, cost_microusd: int = 0) -> Callable[[Decides], Decides]:
+    """Decorate an agent (a function, or a class with `decide`) with the most that one of its decisions can cost.
+
+    `priced()` says that its decisions are free.  Raises `InvalidConfig` for what is not a whole number of at least 0.
+    """
+    if bare:
+        raise InvalidConfig(
+            "priced: say the price: @priced(tokens=..., cost_microusd=...), or @priced() for a free one"
+        )
+    price = Spend(tokens=tokens, cost_microusd=cost_microusd)
+    _check(price, "priced")
+
+    def decorate(agent: Decides) -> Decides:
+        agent.price = price  # type: ignore[attr-defined]
+        return agent
+
+    return decorate
+
+
+def _check(price: Spend, where: str) -> None:
+    # A `Spend` holds whatever it was made with; what is no count the journal can write, and never read again.
+    for name in Spend.__struct_fields__:
+        amount = getattr(price, name)
+        if type(amount) is not int or not 0 <= amount <= MOST:
+            raise InvalidConfig(f"{where}: {name}={amount!r:.40} is not a whole number of at least 0")
+
+
+def price_of(agent: object) -> Spend | None:
+    """Return the price an agent names, None if it names none; raise `InvalidConfig` for what is no price."""
+    price = getattr(agent, "price", None)
+    if price is not None and not isinstance(price, Spend):
+        raise InvalidConfig(f"agent {agent!r:.80}: its price is {price!r:.80}; it must be a Spend, or absent")
+    if price is not None:
+        _check(price, f"agent {agent!r:.80}: its price")
+    return price
+
+
+@explained()
+class ReplayAgent:
+    """Plays a recorded list of calls, one a step, then finishes: for tests, load and regression.
+
+    The list is `actions` or, without it, `view.inputs()[key]`; an item is `{"tool": .., "args": {..}}`.  Its place in
+    the list is the length of the run's history, so a resumed run goes on where it was.  The answer counts the calls
+    and the ones that failed, unless `answer` makes another of the view.
+    """
+
+    def __init__(
+        self,
+        actions: Sequence[dict[str, Any]] | None = None,
+        *,
+        key: str = "actions",
+        answer: Callable[[View], Any] | None = None,
+    ) -> None:
+        self.waits = False
+        self.price = FREE
+        self._actions = actions
+        self._key = key
+        self._answer = answer
+
+    async def decide(self, view: View) -> Proposal:
+        """Return the next recorded call, or finish."""
+        actions = self._actions if self._actions is not None else view.inputs().get(self._key, [])
+        done = view.own_history()
+        if len(done) < len(actions):
+            item = actions[len(done)]
+            return Action(tool=item["tool"], arguments=item.get("args", {}))
+        if self._answer is not None:
+            return Finish(answer=self._answer(view))
+        return Finish(answer={"calls": len(done), "failed": [i for i, r in enumerate(done) if not r.result.ok]})

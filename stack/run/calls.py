@@ -1,0 +1,187 @@
+"""The part of a run's machine that is about one call: gate, approval, intent, execution, doubt.
+
+A call that was sent and not answered may have happened.  A tool that can be asked again under the same key is
+(`resuming`), unless it held the event loop it ran on; any other goes to `in_doubt`, and is never sent twice.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from airside.stack.reasons import ReasonCode
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.instructions import Instructions
+from airside.stack.run.machine_base import MachineBase
+from airside.stack.run.state import Phase
+from airside.stack.values import UNTRUSTED, Action, ToolResult
+
+MAX_SENDS = 4
+"""How often one call is sent: first, and again after an executor died.  More would hide a call that kills executors."""
+
+_NOT_STARTED = frozenset(
+    {ReasonCode.SWITCHED_OFF, ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE, ReasonCode.TOOL_UNAVAILABLE}
+)
+_OWN_BUDGET = frozenset({ReasonCode.MAX_COST, ReasonCode.MAX_TOOL_CALLS})
+MAYBE = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
+"""A call that changes something and came to this may have happened."""
+
+
+class CallHandlers(MachineBase):
+    """Handlers `_<phase>_<event>` of the phases of a call."""
+
+    __slots__ = ()
+
+    def _gating_gated(self, event: ev.ActionGated) -> Instructions:
+        s, decision = self.state, event.decision
+        s.gated = event
+        if decision.reason_code in _OWN_BUDGET:
+            return self._conclude(decision.reason_code, decision.detail)
+        if decision.outcome == "deny":
+            told = decision.detail or decision.code or decision.rule
+            return self._refuse(decision.reason_code, told, apart=decision.steered)
+        if why := s.rejected.against(event, s.action):
+            return self._refuse(ReasonCode.APPROVAL_REJECTED, why, apart=True)
+        if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
+            return self._conclude(ReasonCode.MAX_COST, f"{event.tool} costs {event.cost_microusd} micro-USD")
+        if decision.outcome == "require_approval":
+            ask = do.AskApproval(step=s.step, cause=self._cause(), gated=event, durable_first=True)
+            return self._become(Phase.AWAITING_APPROVAL, ask)
+        return self._intend(event)
+
+    def _resuming_gated(self, event: ev.ActionGated) -> Instructions:
+        if self._key() not in self.state.unsettled:
+            # Nothing can be in doubt about a read: it is a first call again, and counted and paid for as one.
+            self._refund()
+            self.state.ambiguous = False
+            return self._gating_gated(event)
+        if event.decision.outcome != "allow":
+            return self._doubt()
+        self.state.gated = event
+        return self._intend(event)
+
+    def _intend(self, gated: ev.ActionGated) -> Instructions:
+        s = self.state
+        s.allowed = (s.step, gated.attempt)
+        if gated.approval_id is not None:
+            s.approved[s.step] = gated
+        intend = do.Intend(
+            step=s.step,
+            cause=self._cause(),
+            attempt=gated.attempt,
+            key=self._key(),
+            tool=gated.tool,
+            digest=gated.digest,
+            cost_microusd=gated.cost_microusd,
+            wall_ms=gated.wall_ms,
+        )
+        return self._become(Phase.INTENDING, intend)
+
+    def _approval_decided(self, event: ev.ApprovalDecided) -> Instructions:
+        s = self.state
+        assert s.action is not None and s.gated is not None
+        if event.approval_id != s.gated.approval_id:
+            return []
+        s.rejected.take(s.gated, s.action, event)
+        who = ", ".join(event.by)
+        if event.outcome == "rejected":
+            told = f"rejected by {who}: {event.note}" if event.note else f"rejected by {who}"
+            return self._refuse(ReasonCode.APPROVAL_REJECTED, told, apart=event.apart)
+        if event.outcome == "expired":
+            return self._refuse(ReasonCode.APPROVAL_EXPIRED, "nobody decided in time")
+        s.receipt = event.receipt
+        if bytes(event.arguments) != b"null":
+            edited = msgspec.json.decode(event.arguments)
+            s.action = Action(tool=s.action.tool, arguments=edited, spend=s.action.spend)
+        return self._gate()
+
+    def _intending_intended(self, event: ev.EffectIntended) -> Instructions:
+        s = self.state
+        assert s.gated is not None
+        if s.gated.effect != "read":
+            s.unsettled[event.key] = s.step
+        s.sends, s.why = s.sends + 1, ""
+        if s.charged is None:
+            s.charged = s.gated.cost_microusd
+            self._use(tool_calls=1, cost_microusd=s.charged)
+        execute = do.Execute(
+            step=s.step,
+            cause=self._cause(),
+            gated=s.gated,
+            key=event.key,
+            attempt=event.attempt,
+            durable_first=s.gated.effect != "read" or s.gated.counted,
+        )
+        return self._become(Phase.EXECUTING, execute)
+
+    def _executing_executed(self, event: ev.ToolExecuted) -> Instructions:
+        s, result = self.state, event.result
+        assert s.gated is not None
+        if result.reason_code in _NOT_STARTED:
+            return self._not_started(result.error)
+        if result.reason_code in MAYBE and s.gated.effect != "read":
+            s.ambiguous, s.why = True, result.error
+            return self._doubt() if result.held else self._recover()
+        s.unsettled.pop(self._key(), None)
+        self._take_in(result)
+        self._use(output_bytes=len(bytes(result.output)))
+        if s.usage.output_bytes > self.limits.max_output_bytes:
+            return self._conclude(ReasonCode.MAX_OUTPUT, f"{s.usage.output_bytes} bytes returned")
+        return self._plan()
+
+    def _take_in(self, result: ToolResult) -> None:
+        """Record what a tool returned; an outsider may have written it, unless the tool says otherwise."""
+        gated = self.state.gated
+        if gated is None or not gated.trusted_output:
+            self.state.labels |= {UNTRUSTED}
+        self._record(result)
+
+    def _executing_lost(self, event: ev.ExecutionLost) -> Instructions:
+        self.state.why = event.error
+        return self._recover() if event.started else self._not_started(event.error)
+
+    def _not_started(self, error: str) -> Instructions:
+        s = self.state
+        assert s.gated is not None
+        if not s.ambiguous:
+            s.unsettled.pop(self._key(), None)
+            self._refund()
+        if s.sends < MAX_SENDS:
+            return self._gate(phase=Phase.RESUMING if s.ambiguous else Phase.GATING)
+        return self._doubt() if s.ambiguous else self._conclude(ReasonCode.TOOL_UNAVAILABLE, error)
+
+    def _refund(self) -> None:
+        """Take back what a call that certainly did not happen was counted as."""
+        if self.state.charged is not None:
+            self._use(tool_calls=-1, cost_microusd=-self.state.charged)
+            self.state.charged = None
+
+    def _recover(self) -> Instructions:
+        """Find out what became of a call that was sent and not answered."""
+        s = self.state
+        assert s.gated is not None
+        s.ambiguous = True
+        only_read = self._key() not in s.unsettled
+        if s.sends < MAX_SENDS and (s.gated.repeatable or only_read):
+            return self._gate(phase=Phase.RESUMING)
+        if only_read:
+            return self._stop_unsent(ReasonCode.TOOL_UNAVAILABLE, "the executor died every time")
+        return self._doubt()
+
+    def _doubt(self) -> Instructions:
+        s = self.state
+        wait = do.AwaitDoubt(step=s.step, cause=self._cause(), seconds=self.limits.doubt_wait_s, durable_first=True)
+        return self._become(Phase.IN_DOUBT, wait)
+
+    def _doubt_settled(self, event: ev.DoubtSettled) -> Instructions:
+        self.state.unsettled.pop(self._key(), None)
+        if event.happened:
+            self._take_in(ToolResult(ok=True, output=event.output))
+        else:
+            error = f"{event.by} found that it did not happen"
+            self._record(ToolResult(ok=False, error=error, reason_code=ReasonCode.TOOL_FAILED))
+        return self._plan()
+
+    def _doubt_expired(self, event: ev.DoubtExpired) -> Instructions:
+        why = f" ({self.state.why})" if self.state.why else ""
+        return self._conclude(ReasonCode.TOOL_IN_DOUBT, f"{', '.join(self.state.unsettled)}: nobody could say{why}")

@@ -1,0 +1,338 @@
+"""What happened to a run, in the past tense.  The journal is the list of these, and a run is their fold.
+
+`at_us` is UTC microseconds.  `cause` is the number of the event (in the same run) whose handling asked for what
+happened, so that `story()` can answer "why" from the log alone; -1 means that it came from outside the run.
+`step` ties an event to the step it belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId
+from airside.stack.reasons import ReasonCode
+from airside.stack.resources import ResourceFact
+from airside.stack.run.topology import Route
+from airside.stack.values import (
+    NULL,
+    Action,
+    Count,
+    Decision,
+    EffectClass,
+    Finish,
+    Handoff,
+    Identity,
+    Limits,
+    Outcome,
+    Request,
+    Risk,
+    Spend,
+    ToolResult,
+    Traced,
+    Usage,
+    Value,
+)
+
+OUTSIDE = -1
+
+
+class Event(Value):
+    """Base of all events."""
+
+    at_us: int
+    cause: int = OUTSIDE
+
+
+class RunSubmitted(Event, tag=True):
+    """Admitted: the request, who asked, and what it may use.  `sealed` is Ingress's proof of the identity.
+
+    A branch's request is written by a topology; `asked` is then what the principal asked, the request of its root.
+    """
+
+    run_id: RunId
+    identity: Identity
+    sealed: str
+    request: Request
+    limits: Limits
+    app_version: str
+    parent: RunId | None = None
+    depth: int = 0
+    asked: Request | None = None
+
+
+class RunActivated(Event, tag=True):
+    """The run is taken up under a new epoch; anything an older epoch still does is refused.
+
+    `claim` is random: of two who claim the same epoch in the same microsecond, the journal takes one in.
+    """
+
+    epoch: int
+    claim: str = ""
+
+
+class RoutePlanned(Event, tag=True, omit_defaults=True):
+    """The topology said where the run goes next.
+
+    `metered` = the agent's decision is reserved before it is asked; `price` is the most it can cost, if it says.
+    """
+
+    step: int
+    route: Route
+    metered: bool = False
+    price: Spend | None = None
+
+
+class RouteFailed(Event, tag=True):
+    """The topology asked for something that does not exist, or raised."""
+
+    step: int
+    reason_code: ReasonCode
+    error: str
+
+
+class MemoryRecalled(Event, tag=True):
+    """Memory answered.  Ids and scores only: what a record says stays in memory, where it can be erased."""
+
+    step: int
+    records: tuple[tuple[str, float], ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+class RecallFailed(Event, tag=True):
+    """Memory did not answer."""
+
+    step: int
+    error: str
+
+
+class SpendAsked(Event, tag=True):
+    """What one decision can cost is about to be reserved.  Durable before the gate is asked: a gate that is restarted
+    counts from the journal.
+    """
+
+    step: int
+    epoch: int
+    price: Spend | None
+    wall_ms: Count
+
+
+class SpendReserved(Event, tag=True):
+    """The gate set that aside; the agent may be asked."""
+
+    step: int
+
+
+class SpendRefused(Event, tag=True):
+    """There is too little left for the decision, or nobody knows what it costs."""
+
+    step: int
+    reason_code: ReasonCode
+    detail: str
+
+
+class StepDecided(Event, tag=True):
+    """The agent proposed its next step."""
+
+    step: int
+    agent: str
+    proposal: Action | Finish | Handoff
+
+
+class DecideFailed(Event, tag=True):
+    """The agent raised, was too slow, or proposed something invalid."""
+
+    step: int
+    agent: str
+    reason_code: ReasonCode
+    error: str
+
+
+class ActionGated(Event, tag=True):
+    """Policy decided about the exact call: `arguments` are validated, complete and canonical; `digest` is theirs.
+
+    `origins` say where its values come from, if policy may look at that or a person is asked; `resources` is what was
+    known of the resources that rules ask about.
+    """
+
+    step: int
+    attempt: int
+    decision: Decision
+    tool: str
+    tool_version: str = ""
+    effect: EffectClass = "irreversible"
+    risk: Risk = "high"
+    repeatable: bool = False
+    cost_microusd: int = 0
+    arguments: Raw = NULL
+    digest: str = ""
+    approval_id: ApprovalId | None = None
+    executor: ExecutorId = ExecutorId("")
+    counted: bool = False
+    wall_ms: Count = 0
+    trusted_output: bool = False
+    origins: tuple[Traced, ...] = ()
+    resources: tuple[ResourceFact, ...] = ()
+
+
+class ApprovalDecided(Event, tag=True):
+    """People decided.  For `edited`, `arguments` are the new ones, which are gated again as a new action.
+
+    `by` are those whose votes decided; of what expired, nobody.
+
+    `apart` = a rejection counts by `Limits.max_rejections`; one from before there was that bound is a refusal.
+    """
+
+    step: int
+    approval_id: ApprovalId
+    outcome: str
+    by: tuple[PrincipalId, ...] = ()
+    arguments: Raw = NULL
+    receipt: str = ""
+    note: str = ""
+    apart: bool = False
+
+
+class EffectIntended(Event, tag=True):
+    """The call is about to be sent.  Durable before it leaves, for every tool that changes something."""
+
+    step: int
+    attempt: int
+    key: EffectKey
+    tool: str
+    digest: str
+    cost_microusd: Count = 0
+    wall_ms: Count = 0
+
+
+class ToolExecuted(Event, tag=True):
+    """The call was carried out, or refused by the executor before anything started."""
+
+    step: int
+    attempt: int
+    result: ToolResult
+
+
+class ExecutionLost(Event, tag=True):
+    """Nobody knows what became of the call; `started` is False when it certainly never began."""
+
+    step: int
+    attempt: int
+    started: bool
+    error: str
+
+
+class DoubtSettled(Event, tag=True):
+    """A person found out: the effect happened (with this result), or it did not (and is not tried again).
+
+    `ordered_us` is when that person's clock says it was ordered, by which one order is known that comes twice.
+    """
+
+    step: int
+    by: PrincipalId
+    happened: bool
+    output: Raw = NULL
+    ordered_us: int = 0
+
+
+class DoubtExpired(Event, tag=True):
+    """Nobody found out in time."""
+
+    step: int
+
+
+class MemoryLearned(Event, tag=True):
+    """Memory took a candidate, or did not, and why."""
+
+    step: int
+    record_id: str
+    code: str
+
+
+class ChildEnded(Event, tag=True):
+    """A branch ended, and what it used is the parent's use too."""
+
+    step: int
+    branch: int
+    run_id: RunId
+    outcome: Outcome
+    usage: Usage
+
+
+class CancelRequested(Event, tag=True):
+    """The owner withdrew the run."""
+
+    by: PrincipalId
+    why: str = ""
+
+
+class KillRequested(Event, tag=True):
+    """An operator or the driver ends the run, whatever it is doing."""
+
+    by: str
+    why: str
+    reason_code: ReasonCode = ReasonCode.KILLED_BY_OPERATOR
+
+
+class RunSuspended(Event, tag=True):
+    """The runtime put the run down in good order; the next activation takes it up where it stands."""
+
+    why: str
+
+
+class LayerFailed(Event, tag=True):
+    """A layer broke its contract while carrying out an instruction."""
+
+    step: int
+    error: str
+
+
+class RunEnded(Event, tag=True):
+    """The end, once: what became of the run, why, and all it used."""
+
+    outcome: Outcome
+    usage: Usage
+
+
+AnyEvent = (
+    RunSubmitted
+    | RunActivated
+    | RoutePlanned
+    | RouteFailed
+    | MemoryRecalled
+    | RecallFailed
+    | SpendAsked
+    | SpendReserved
+    | SpendRefused
+    | StepDecided
+    | DecideFailed
+    | ActionGated
+    | ApprovalDecided
+    | EffectIntended
+    | ToolExecuted
+    | ExecutionLost
+    | DoubtSettled
+    | DoubtExpired
+    | MemoryLearned
+    | ChildEnded
+    | CancelRequested
+    | KillRequested
+    | RunSuspended
+    | LayerFailed
+    | RunEnded
+)
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AnyEvent)
+
+
+def encode_event(event: Event) -> bytes:
+    """Encode as the JSON the journal chains and keeps."""
+    return _encoder.encode(event)
+
+
+def decode_event(data: bytes | str) -> Any:
+    """Decode what `encode_event` wrote; every field's type is checked."""
+    return _decoder.decode(data)

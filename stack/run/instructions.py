@@ -1,0 +1,111 @@
+"""What a run wants done next, in the imperative.  The shell carries them out and feeds back what happened.
+
+`cause` is the number of the event whose handling asked for it.  `durable_first` is the write-ahead rule: the shell
+sends the instruction only after every event of the run so far is durable.
+"""
+
+from __future__ import annotations
+
+from airside.stack.ids import EffectKey
+from airside.stack.run.events import ActionGated
+from airside.stack.run.topology import Branch
+from airside.stack.values import Action, Limits, Outcome, Spend, Value
+
+
+class Instruction(Value):
+    """Base of all instructions."""
+
+    step: int
+    cause: int
+    durable_first: bool = False
+
+
+class Plan(Instruction):
+    """Ask the topology for the next route: answers `RoutePlanned` or `RouteFailed`."""
+
+
+class Recall(Instruction):
+    """Ask memory: answers `MemoryRecalled` or `RecallFailed`."""
+
+    query: str
+
+
+class AskSpend(Instruction):
+    """Record what is about to be reserved for a decision: answers `SpendAsked`."""
+
+    price: Spend | None
+
+
+class Reserve(Instruction):
+    """Have the gate set that aside: answers `SpendReserved` or `SpendRefused`."""
+
+    price: Spend | None
+    wall_ms: int
+
+
+class Decide(Instruction):
+    """Ask the agent: answers `StepDecided` or `DecideFailed`."""
+
+    agent: str
+
+
+class Gate(Instruction):
+    """Ask policy about a call: answers `ActionGated`.  `receipt` proves that people approved exactly this call."""
+
+    action: Action
+    attempt: int
+    receipt: str = ""
+
+
+class AskApproval(Instruction):
+    """Put the call before people.  The run then waits without holding anything; answers `ApprovalDecided`."""
+
+    gated: ActionGated
+
+
+class Intend(Instruction):
+    """Record that the call is about to be sent: answers `EffectIntended`."""
+
+    attempt: int
+    key: EffectKey
+    tool: str
+    digest: str
+    cost_microusd: int
+    wall_ms: int
+
+
+class Execute(Instruction):
+    """Send the call with its grant: answers `ToolExecuted` or `ExecutionLost`."""
+
+    gated: ActionGated
+    key: EffectKey
+    attempt: int
+
+
+class Learn(Instruction):
+    """Offer memory a candidate; nobody waits for the answer, `MemoryLearned`."""
+
+    text: str
+    kind: str
+
+
+class SpawnChildren(Instruction):
+    """Start the branches as child runs within `limits` each: answers one `ChildEnded` a branch."""
+
+    branches: tuple[Branch, ...]
+    limits: Limits
+
+
+class AwaitDoubt(Instruction):
+    """Wait so long for a person to find out: answers `DoubtSettled` or `DoubtExpired`."""
+
+    seconds: int
+
+
+class Conclude(Instruction):
+    """End the run: answers `RunEnded`."""
+
+    outcome: Outcome
+
+
+Instructions = list[Instruction]

@@ -1,0 +1,107 @@
+"""A run's state: what its events add up to.  Only `RunMachine` writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from airside.stack.run.events import ActionGated, ChildEnded, RunSubmitted
+from airside.stack.run.rejections import Rejections
+from airside.stack.run.topology import BranchEnd, FanOut, StageEnd, Visit
+from airside.stack.values import Action, Outcome, Spend, ToolResult, Usage, Value
+
+
+class Phase(StrEnum):
+    """Where a run stands.  The first group works, the second waits, the third is over."""
+
+    QUEUED = "queued"
+    PLANNING = "planning"
+    RECALLING = "recalling"
+    ASKING = "asking"
+    RESERVING = "reserving"
+    DECIDING = "deciding"
+    GATING = "gating"
+    INTENDING = "intending"
+    EXECUTING = "executing"
+    RESUMING = "resuming"
+    CONCLUDING = "concluding"
+
+    AWAITING_APPROVAL = "awaiting_approval"
+    AWAITING_CHILDREN = "awaiting_children"
+    IN_DOUBT = "in_doubt"
+    SUSPENDED = "suspended"
+
+    COMPLETED = "completed"
+    REFUSED = "refused"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    KILLED = "killed"
+    ENDED_IN_DOUBT = "ended_in_doubt"
+
+
+OVER = frozenset(
+    {Phase.COMPLETED, Phase.REFUSED, Phase.STOPPED, Phase.FAILED}
+    | {Phase.CANCELLED, Phase.KILLED, Phase.ENDED_IN_DOUBT}
+)
+PARKED = frozenset({Phase.AWAITING_APPROVAL, Phase.IN_DOUBT, Phase.SUSPENDED})
+"""A person is waited for: the run holds no worker, and its active time stands still."""
+
+TIMED = frozenset(set(Phase) - OVER - PARKED - {Phase.QUEUED, Phase.CONCLUDING})
+
+
+class StepRecord(Value):
+    """One call an agent made, and what came of it: the history an agent decides on."""
+
+    step: int
+    agent: str
+    tool: str
+    arguments: dict[str, Any]
+    result: ToolResult
+
+
+@dataclass(slots=True)
+class RunState:
+    """Mutable, and written by `RunMachine` alone.
+
+    `reserved` is what is set aside for the decision that an agent is asked for; lost, it counts as spent.
+    `ambiguous` says that an earlier attempt of the present call may have happened, and `why` nobody knows, if anybody
+    said; `charged` is what the present call was counted and paid for as, None before; `unsettled` are the keys of calls
+    that were intended and whose outcome is not known; `approved` are the calls that people approved, by step, and
+    `rejected` those that they said no to.
+    """
+
+    submitted: RunSubmitted
+    phase: Phase = Phase.QUEUED
+    resume_to: Phase = Phase.QUEUED
+    epoch: int = 0
+    step: int = 0
+    last_us: int = 0
+    usage: Usage = field(default_factory=Usage)
+    labels: frozenset[str] = frozenset()
+    visit: Visit | None = None
+    metered: bool = False
+    price: Spend | None = None
+    reserved: Spend | None = None
+    holder: str | None = None
+    message: Any = None
+    finished: tuple[StageEnd, ...] = ()
+    history: list[StepRecord] = field(default_factory=list)
+    repeats: dict[str, int] = field(default_factory=dict)
+    action: Action | None = None
+    attempt: int = 0
+    sends: int = 0
+    receipt: str = ""
+    gated: ActionGated | None = None
+    allowed: tuple[int, int] | None = None
+    ambiguous: bool = False
+    why: str = ""
+    charged: int | None = None
+    unsettled: dict[str, int] = field(default_factory=dict)
+    approved: dict[int, ActionGated] = field(default_factory=dict)
+    rejected: Rejections = field(default_factory=Rejections)
+    fan_out: FanOut | None = None
+    children: dict[int, ChildEnded] = field(default_factory=dict)
+    branches: tuple[BranchEnd, ...] | None = None
+    outcome: Outcome | None = None

@@ -1,0 +1,159 @@
+"""A run told as lines a person can read: what happened, why, and what asked for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airside.stack.run import events as ev
+from airside.stack.run.rejections import refused_again
+from airside.stack.run.topology import Done, FanOut, GiveUp, Visit
+from airside.stack.text.findings import visible
+from airside.stack.values import Action, Finish, Outcome
+
+_WIDTH = 160
+_SHOWN = 3
+"""Resources of one call that its line names."""
+
+
+def tell(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = ()) -> str:
+    """Return one line an event: number, time since the start, what happened, and the cause's number.
+
+    `beside` is what other streams have of the run, as `(at_us, text)` in order: told where it happened, with a `~`.
+    """
+    if not events:
+        return "(nothing happened)"
+    start = events[0].at_us
+    began = datetime.fromtimestamp(start / 1e6, tz=UTC).isoformat(timespec="milliseconds")
+    lines = [f"{getattr(events[0], 'run_id', 'run')} began {began}"]
+    waiting, now_us = deque(beside), start
+    refused = refused_again(events)
+    for number, event in enumerate(events):
+        now_us = max(now_us, event.at_us)  # the run's own order holds, whatever its clocks say
+        while waiting and waiting[0][0] < now_us:
+            lines.append(_line("~", start, *waiting.popleft()))
+        cause = f"  <- #{event.cause}" if event.cause != ev.OUTSIDE else ""
+        again = (refused[number],) if number in refused else ()
+        lines.append(_line(f"#{number}", start, event.at_us, _TELL[type(event)](event, *again)) + cause)
+    lines += [_line("~", start, *each) for each in waiting]
+    return "\n".join(lines)
+
+
+def _line(mark: str, start_us: int, at_us: int, text: str) -> str:
+    told = shown(text)
+    clipped = told if len(told) <= _WIDTH else told[: _WIDTH - 3] + "..."
+    return f"{mark:<4} +{(at_us - start_us) / 1e6:8.3f}s  {clipped}"
+
+
+def shown(text: str) -> str:
+    """Return a text as one line that does nothing to a terminal and hides nothing."""
+    line = visible(" ".join(text.split()))
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in line)
+
+
+def _submitted(e: ev.RunSubmitted) -> str:
+    who = f"{e.identity.principal}@{e.identity.tenant}"
+    return f"submitted by {who}, route {e.request.route}: {e.request.text!r:.80}"
+
+
+def _planned(e: ev.RoutePlanned) -> str:
+    match e.route:
+        case Visit():
+            return f"step {e.step} plan: {e.route.agent} is next"
+        case FanOut():
+            return f"step {e.step} plan: fan out into {[b.route for b in e.route.branches]}"
+        case Done():
+            return f"step {e.step} plan: done"
+        case GiveUp():
+            return f"step {e.step} plan: give up, {e.route.detail}"
+
+
+def _asked(e: ev.SpendAsked) -> str:
+    price = f"{e.price.cost_microusd} micro-USD, {e.price.tokens} tokens" if e.price else "no price is named"
+    return f"step {e.step} asks for a decision: {price}"
+
+
+def _decided(e: ev.StepDecided) -> str:
+    p = e.proposal
+    cost = f" (cost {p.spend.cost_microusd} micro-USD, {p.spend.tokens} tokens)" if p.spend.cost_microusd else ""
+    if isinstance(p, Action):
+        return f"step {e.step} {e.agent} proposes {p.tool}({_arguments(p.arguments)}){cost}"
+    if isinstance(p, Finish):
+        return f"step {e.step} {e.agent} finishes: {p.answer!r:.80}{cost}"
+    return f"step {e.step} {e.agent} hands over to {p.agent}{cost}"
+
+
+def _arguments(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r:.40}" for name, value in arguments.items())
+
+
+def _gated(e: ev.ActionGated, refused: str = "") -> str:
+    d = e.decision
+    why = f" because {d.detail}" if d.detail else ""
+    code = d.code or (d.reason_code if d.outcome == "deny" else "")
+    code = f" [{code}]" if code else ""
+    again = f", which {refused}: nobody is asked" if refused else ""
+    return f"step {e.step} gate: {d.outcome} by rule {d.rule} of {d.policy_version}{code}{again}{_about(e)}{why}"
+
+
+def _about(e: ev.ActionGated) -> str:
+    shown = [each.brief() for each in e.resources[:_SHOWN]]
+    more = [f"{len(e.resources) - _SHOWN} more"] if len(e.resources) > _SHOWN else []
+    return f", about {', '.join([*shown, *more])}" if shown else ""
+
+
+def _approval(e: ev.ApprovalDecided) -> str:
+    note = f": {e.note}" if e.note else ""
+    return f"step {e.step} approval: {e.outcome} by {', '.join(e.by) or 'nobody'}{note}"
+
+
+def _executed(e: ev.ToolExecuted) -> str:
+    r = e.result
+    what = f"ok, {bytes(r.output).decode()!s:.80}" if r.ok else f"[{r.reason_code}] {r.error}"
+    return f"step {e.step} result after {r.duration_us / 1000:.1f} ms: {what}"
+
+
+def _lost(e: ev.ExecutionLost) -> str:
+    return f"step {e.step} answer lost ({'it may have run' if e.started else 'it never ran'}): {e.error}"
+
+
+def _settled(e: ev.DoubtSettled) -> str:
+    return f"step {e.step} doubt settled by {e.by}: it {'happened' if e.happened else 'did not happen'}"
+
+
+def _outcome(o: Outcome) -> str:
+    doubt = f"; in doubt: {', '.join(o.in_doubt)}" if o.in_doubt else ""
+    return f"{o.status} [{o.reason_code}] {o.detail or o.reason_code.sentence}{doubt}"
+
+
+_TELL: dict[type[ev.Event], Callable[..., str]] = {
+    ev.RunSubmitted: _submitted,
+    ev.RunActivated: lambda e: f"activated, epoch {e.epoch}",
+    ev.RoutePlanned: _planned,
+    ev.RouteFailed: lambda e: f"step {e.step} plan failed: [{e.reason_code}] {e.error}",
+    ev.MemoryRecalled: lambda e: f"step {e.step} recall: {len(e.records)} records",
+    ev.RecallFailed: lambda e: f"step {e.step} recall failed: {e.error}",
+    ev.SpendAsked: _asked,
+    ev.SpendReserved: lambda e: f"step {e.step} set aside",
+    ev.SpendRefused: lambda e: f"step {e.step} spend refused: [{e.reason_code}] {e.detail}",
+    ev.StepDecided: _decided,
+    ev.DecideFailed: lambda e: f"step {e.step} {e.agent} failed to decide: [{e.reason_code}] {e.error}",
+    ev.ActionGated: _gated,
+    ev.ApprovalDecided: _approval,
+    ev.EffectIntended: lambda e: f"step {e.step} intends {e.tool}, key {e.key}",
+    ev.ToolExecuted: _executed,
+    ev.ExecutionLost: _lost,
+    ev.DoubtSettled: _settled,
+    ev.DoubtExpired: lambda e: f"step {e.step} doubt expired",
+    ev.MemoryLearned: lambda e: f"step {e.step} learn: {e.code} {e.record_id}",
+    ev.ChildEnded: lambda e: f"step {e.step} branch {e.branch} ({e.run_id}): {_outcome(e.outcome)}",
+    ev.CancelRequested: lambda e: f"cancelled by {e.by}: {e.why}",
+    ev.KillRequested: lambda e: f"killed by {e.by}: {e.why} [{e.reason_code}]",
+    ev.RunSuspended: lambda e: f"suspended: {e.why}",
+    ev.LayerFailed: lambda e: f"step {e.step} a layer failed: {e.error}",
+    ev.RunEnded: lambda e: f"ended: {_outcome(e.outcome)}",
+}

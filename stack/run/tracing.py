@@ -1,0 +1,145 @@
+"""A run as spans, derived from its events: one trace a run, one span a phase.  Pure: no OpenTelemetry here.
+
+The trace id is derived from the root run's id, so a tool that was given the run's `traceparent` joins the same trace.
+Names follow OpenTelemetry's GenAI semantic conventions where they exist (`invoke_agent`, `execute_tool`,
+`gen_ai.agent.name`, `gen_ai.tool.name`), and `airside.*` elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from airside.stack.ids import RunId
+from airside.stack.run import events as ev
+from airside.stack.values import Action, Value
+
+
+class SpanSpec(Value):
+    """One span: ids are hex as in W3C trace context, times UTC microseconds."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    start_us: int
+    end_us: int
+    attributes: dict[str, Any]
+    ok: bool = True
+    message: str = ""
+
+
+def trace_id(run_id: RunId) -> str:
+    """Return the trace of a run and of all its children: 32 hex digits."""
+    return hashlib.sha256(run_id.partition(".")[0].encode()).hexdigest()[:32]
+
+
+def span_id(run_id: RunId, number: int = -1) -> str:
+    """Return the span of a run (`number` -1) or of one of its events: 16 hex digits."""
+    return hashlib.sha256(f"{run_id}#{number}".encode()).hexdigest()[:16]
+
+
+def traceparent(run_id: RunId) -> str:
+    """Return the W3C trace context of a run's own span."""
+    return f"00-{trace_id(run_id)}-{span_id(run_id)}-01"
+
+
+_PHASES: dict[type[ev.Event], str] = {
+    ev.RoutePlanned: "plan",
+    ev.RouteFailed: "plan",
+    ev.MemoryRecalled: "recall",
+    ev.RecallFailed: "recall",
+    ev.SpendReserved: "reserve",
+    ev.SpendRefused: "reserve",
+    ev.StepDecided: "decide",
+    ev.DecideFailed: "decide",
+    ev.ActionGated: "gate",
+    ev.ApprovalDecided: "approve",
+    ev.ToolExecuted: "execute_tool",
+    ev.ExecutionLost: "execute_tool",
+    ev.MemoryLearned: "learn",
+}
+_FAILURES = (ev.RouteFailed, ev.RecallFailed, ev.SpendRefused, ev.DecideFailed, ev.ExecutionLost)
+
+
+def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
+    """Return the spans of a finished run, the run's own first."""
+    first, last = events[0], events[-1]
+    if not isinstance(first, ev.RunSubmitted) or not isinstance(last, ev.RunEnded):
+        return []
+    run_id, trace = first.run_id, trace_id(first.run_id)
+    spans = [_run_span(first, last, trace)]
+    tools = {event.step: event.tool for event in events if isinstance(event, ev.EffectIntended)}
+    for number, event in enumerate(events):
+        phase = _PHASES.get(type(event))
+        if phase is None:
+            continue
+        began = events[event.cause].at_us if 0 <= event.cause < number else events[number - 1].at_us
+        attributes = _attributes(event)
+        detail = tools.get(attributes["airside.step"], "") if phase == "execute_tool" else ""
+        if detail:
+            attributes["gen_ai.tool.name"] = detail
+        spans.append(
+            SpanSpec(
+                name=f"{phase} {detail}".strip(),
+                trace_id=trace,
+                span_id=span_id(run_id, number),
+                parent_id=span_id(run_id),
+                start_us=min(began, event.at_us),
+                end_us=event.at_us,
+                attributes=attributes,
+                ok=not isinstance(
+                    event, ev.RouteFailed | ev.RecallFailed | ev.DecideFailed | ev.SpendRefused | ev.ExecutionLost
+                ),
+            )
+        )
+    return spans
+
+
+def _run_span(first: ev.RunSubmitted, last: ev.RunEnded, trace: str) -> SpanSpec:
+    outcome = last.outcome
+    return SpanSpec(
+        name=f"invoke_agent {first.request.route}",
+        trace_id=trace,
+        span_id=span_id(first.run_id),
+        parent_id=span_id(first.parent) if first.parent else None,
+        start_us=first.at_us,
+        end_us=last.at_us,
+        attributes={
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.conversation.id": first.run_id,
+            "airside.tenant": first.identity.tenant,
+            "airside.principal": first.identity.principal,
+            "airside.route": first.request.route,
+            "airside.status": outcome.status,
+            "airside.reason_code": str(outcome.reason_code),
+            "airside.steps": last.usage.steps,
+            "airside.cost_microusd": last.usage.cost_microusd,
+            "airside.tokens": last.usage.tokens,
+        },
+        ok=outcome.status == "completed",
+        message=outcome.detail,
+    )
+
+
+def _attributes(event: ev.Event) -> dict[str, Any]:
+    found: dict[str, Any] = {"airside.step": getattr(event, "step", 0)}
+    if isinstance(event, ev.StepDecided):
+        found["gen_ai.agent.name"] = event.agent
+        if isinstance(event.proposal, Action):
+            found["gen_ai.tool.name"] = event.proposal.tool
+    elif isinstance(event, ev.ActionGated):
+        decision = event.decision
+        found["gen_ai.tool.name"] = event.tool
+        found["airside.decision"] = decision.outcome
+        found["airside.rule"] = decision.rule
+        found["airside.policy_version"] = decision.policy_version
+        found["airside.reason_code"] = str(decision.reason_code)
+    elif isinstance(event, ev.ToolExecuted):
+        found["gen_ai.operation.name"] = "execute_tool"
+        found["airside.ok"] = event.result.ok
+        found["airside.reason_code"] = str(event.result.reason_code)
+    elif isinstance(event, ev.MemoryRecalled):
+        found["airside.records"] = len(event.records)
+    return found

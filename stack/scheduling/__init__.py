@@ -1,0 +1,1 @@
+"""Who runs when: admission, load, deadlines, clocks, and who is kept apart."""

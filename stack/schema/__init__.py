@@ -1,0 +1,1 @@
+"""What a tool takes: its spec, JSON Schemas and the judging of values by them, and paths into arguments."""

@@ -1,0 +1,1 @@
+"""Who is asking and what for, as seals prove it: identities, grants, warrants, operators' orders to memory."""

@@ -1,0 +1,1 @@
+"""What stands in a text: tokens, numbers, days, addresses, and which texts people see as the same."""

@@ -1,0 +1,233 @@
+"""`Processes`: an executor's side of its launcher.  A call that is cancelled has no process left when that is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import cloudpickle
+import msgspec
+import orjson
+
+from airside.stack.errors import InvalidInput
+from airside.tools.runners.launcher import Call, Ended, Kill
+from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError
+
+DEATH_S = 3.0
+"""Longest wait for a killed call to be reported dead; the launcher takes milliseconds, unless it is gone itself."""
+
+
+START_S = 30.0
+"""Longest wait for a launcher to serve: it imports the app, which takes a second, on a busy machine several."""
+
+
+class ProcessDied(RuntimeError):
+    """The tool's process ended without an answer: killed, crashed, or over one of its limits."""
+
+
+class InvalidArguments(InvalidInput):
+    """The tool's types do not take the arguments; it was not called."""
+
+
+class InvalidOutput(InvalidInput):
+    """The tool was called, and returned what JSON or its bounds do not hold."""
+
+
+class _Line:
+    """A launcher and the calls it has.  `problem` is why it takes none, "" if it does, as soon as that is known."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, process: subprocess.Popen[bytes]):
+        self._reader = reader
+        self._writer = writer
+        self._process = process
+        self._last = 0
+        self._calls: dict[int, asyncio.Future[Ended]] = {}
+        self._inner = -1
+        self.is_over = False
+        self.problem: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.reading = asyncio.ensure_future(self._read())
+
+    async def run(self, call: Call) -> Ended:
+        """Have a call made; if the caller is cancelled, the call's processes are dead before that goes on."""
+        self._last += 1
+        call_id = self._last
+        ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = ended
+        try:
+            await self._send(msgspec.structs.replace(call, call_id=call_id))
+            return await asyncio.shield(ended)
+        except OSError:
+            return await ended  # the launcher is gone, and `_read` says so
+        except asyncio.CancelledError:
+            await self._see_dead(call_id, ended)
+            raise
+        finally:
+            self._calls.pop(call_id, None)
+
+    async def _see_dead(self, call_id: int, ended: asyncio.Future[Ended]) -> None:
+        """Have a call ended; a launcher that does not say it is dead is killed, which ends all it has."""
+        try:
+            async with asyncio.timeout(DEATH_S):
+                await self._send(Kill(call_id))
+                await asyncio.shield(ended)
+        except (OSError, TimeoutError):
+            self._kill()
+            await ended
+
+    def _kill(self) -> None:
+        if self._inner < 0:
+            self._process.kill()  # it has no calls yet, or says so no more; the inner one dies with it
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._inner, signal.SIGKILL)
+
+    def send_tools(self, tools: Mapping[str, Tool]) -> None:
+        """Give the launcher what it runs; what it imports for them is its own."""
+        body = cloudpickle.dumps(dict(tools))
+        self._writer.write(len(body).to_bytes(4) + body)
+
+    async def _send(self, message: Call | Kill) -> None:
+        body = msgspec.msgpack.encode(message)
+        self._writer.write(len(body).to_bytes(4) + body)
+        await self._writer.drain()
+
+    async def _read(self) -> None:
+        """Hand answers to their calls; when the launcher is gone, so are its calls' processes."""
+        decode = msgspec.msgpack.Decoder(Ended).decode
+        try:
+            while True:
+                size = int.from_bytes(await self._reader.readexactly(4))
+                ended = decode(await self._reader.readexactly(size))
+                if ended.kind == "no_namespaces":
+                    text = f"this machine lets its user make no PID namespace ({ended.data.decode()})"
+                    self.problem.set_result(text)
+                elif ended.kind == "ready":
+                    self._inner = os.pidfd_open(int(ended.data))
+                    self.problem.set_result("")
+                elif (future := self._calls.get(ended.call_id)) is not None and not future.done():
+                    future.set_result(ended)
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            self.is_over = True
+            self.close()
+            await asyncio.to_thread(self._wait)
+            if self._inner >= 0:
+                os.close(self._inner)
+                self._inner = -1
+            if not self.problem.done():
+                self.problem.set_result("the launcher of its process ended before it could serve")
+            for call_id, future in self._calls.items():
+                if not future.done():
+                    gone = b"the launcher of its process died, and its process with it"
+                    future.set_result(Ended(call_id, "died", gone))
+
+    def _wait(self) -> None:
+        """Wait until the launcher is gone: its inner process is only when everything it started is."""
+        if self._inner >= 0:
+            with selectors.DefaultSelector() as select:
+                select.register(self._inner, selectors.EVENT_READ)
+                select.select()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Let the launcher end, and with it everything it started."""
+        self._writer.close()
+
+
+class Processes:
+    """Starts the launcher at the first call, and another one should it die."""
+
+    def __init__(self, tools: Mapping[str, Tool]) -> None:
+        self._tools = {name: tool for name, tool in tools.items() if tool.process is not None}
+        self._line: _Line | None = None
+        self._starting = asyncio.Lock()
+
+    async def run(
+        self,
+        found: Tool,
+        context: ToolContext,
+        call: Call,
+        *,
+        begin: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Make a call of a tool in a process of its own and return its output.
+
+        `begin` is called where nothing can come between it and the start; what it raises is raised, and nothing starts.
+        Raises what the tool raised (`ToolError`, `InDoubt`, else `RuntimeError` with its text), `InvalidArguments`,
+        `InvalidOutput` and `ProcessDied`.  If the caller is cancelled, the process is seen dead before that goes on.
+        """
+        line, problem = await self.open()
+        if problem:
+            ended = Ended(0, "not_started", problem.encode())
+        else:
+            begin()
+            fields = asdict(context) | {"state": None}
+            ended = await line.run(
+                msgspec.structs.replace(call, context=fields, max_output_bytes=found.spec.max_output_bytes)
+            )
+        if ended.kind == "not_started" and context.attempt > 1:
+            raise InDoubt(ended.data.decode(errors="replace"))  # this attempt changed nothing; an earlier one may have
+        return _outcome(ended)
+
+    async def open(self) -> tuple[_Line, str]:
+        """Return a launcher, starting one if need be, and why it takes no calls ("": it does)."""
+        async with self._starting:
+            if self._line is None or self._line.is_over:
+                self._line = await self._start()
+        line = self._line
+        await asyncio.wait({line.problem}, timeout=START_S)
+        if not line.problem.done():
+            line.close()
+            return line, f"the launcher of its process did not begin to serve in {START_S} s"
+        return line, line.problem.result()
+
+    async def _start(self) -> _Line:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # The thread that starts it must live as long as the executor: it is the one that runs the event loop.
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 - it returns at once, and is this interpreter
+                [sys.executable, "-m", "airside.tools.runners.launcher", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        line = _Line(reader, writer, process)
+        line.send_tools(self._tools)
+        return line
+
+    def close(self) -> None:
+        """End the launcher, and with it everything it started."""
+        if self._line is not None:
+            self._line.close()
+
+
+def _outcome(ended: Ended) -> Any:
+    text = ended.data.decode(errors="replace") if ended.kind != "ok" else ""
+    match ended.kind:
+        case "ok":
+            return orjson.loads(ended.data)
+        case "not_done":
+            return NOT_DONE
+        case "tool_error" | "not_started":
+            raise ToolError(text)
+        case "in_doubt":
+            raise InDoubt(text)
+        case "invalid":
+            raise InvalidArguments(text)
+        case "unfit":
+            raise InvalidOutput(text)
+        case "died":
+            raise ProcessDied(text)
+        case _:
+            raise RuntimeError(text)
