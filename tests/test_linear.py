@@ -25,8 +25,9 @@ from airside.stack.text.tokens import parted
 from tests.backtracking import tried
 
 READERS = (
-    "choices durations english exclusions findings forms masking moments numerals occurrence orders records spelling"
-    " titles tokens"
+    "provenance.english provenance.exclusions provenance.masking provenance.occurrence provenance.orders"
+    " provenance.records provenance.titles schema.choices text.durations text.findings text.forms text.moments"
+    " text.numerals text.spelling text.tokens"
 )
 CHARACTERS = [
     "a",

@@ -233,7 +233,7 @@ UNREADABLE: list[Any] = [b"", b"\xc1\xff", b"\x93\x01\x02\x03", MESSAGE({"run_id
 def test_every_method_of_the_table_has_one_server_and_is_tested_here() -> None:
     """Its types are ones that travel, and only what names a grant, a run's claim or a question is never sent twice."""
     assert set(CASES) == set(METHODS)
-    for module in pkgutil.iter_modules(airside.actors.__path__, "airside.actors."):
+    for module in pkgutil.walk_packages(airside.actors.__path__, "airside.actors."):
         importlib.import_module(module.name)
     kinds = {Layer}
     while (more := kinds | {below for kind in kinds for below in kind.__subclasses__()}) != kinds:

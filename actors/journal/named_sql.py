@@ -10,4 +10,4 @@ _NAMED = re.compile(r"^-- name: (\w+)\n((?:(?!^-- name: ).*\n?)*)", re.MULTILINE
 
 def load_sql(name: str) -> dict[str, str]:
     """Return the statements of a file beside this one, by name."""
-    return dict(_NAMED.findall((files("airside.actors") / name).read_text(encoding="utf-8")))
+    return dict(_NAMED.findall((files("airside.actors.journal") / name).read_text(encoding="utf-8")))

@@ -32,7 +32,8 @@ _LIBRARIES = tuple(
 _END_S = 1.0
 """How long what tools left on a loop may take to end with it."""
 
-_OURS = os.path.dirname(os.path.realpath(__file__)) + os.sep
+_OURS = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
+"""The folder of `airside.tools`: whose frames are not a tool's."""
 
 
 @dataclass(eq=False, slots=True)
