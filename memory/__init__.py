@@ -1,8 +1,6 @@
 """Memory: what runs may recall and what is worth keeping.
 
-`service` joins everything.  Writing: `quality` (with `sensitive`, `credentials`, `folding`), `planning` (with `alike`),
-`tenant`, `store` and `files`; `erasing`, `parquet`.  Reading: `embedding`, `index`, `lexical`, `calibration`,
-`ranking`.  `rules` and `records` are the values; `questions` and `fitting` fit calibrations.  `embedder` is the
-contract and the default, `onnx_embedder` (with `onnx_export`) and `endpoint_embedder` are others; `local` is memory in
-one process.
+`service` joins everything, `tenant` is one tenant's.  Writing: `writing`, with what `privacy` says of a text, and
+`storage`.  Reading: `embedding`, and `search`, whose calibrations `evaluation` fits.  `embedders` has the contract, the
+default and others; `rules` and `records` are the values; `local` is memory in one process.
 """

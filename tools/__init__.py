@@ -1,1 +1,1 @@
-"""Tools: how they are declared (`tool`), and how a granted call is carried out (`dispatch`)."""
+"""Tools: how they are declared (`tool`), how a granted call is carried out (`dispatch`), what runs it (`runners`)."""
