@@ -104,3 +104,4 @@ class Order(Value, array_like=True):
 
 
 ORDER_PURPOSE = "order"
+"""What an operator's order is sealed for: the driver and the gate open it."""

@@ -3,7 +3,7 @@
 The machine's clock is set by others: ahead by an hour, and back when somebody notices.  What counts by it must not be
 put wrong for good by a moment of that.  So the time of day here goes on with a clock that nobody sets, from where it
 was, and follows the machine's only where that stays different for a while; and a step back that is followed costs who
-keeps windows one of them at most (`stack.ledger`).
+keeps windows one of them at most (`stack.budget.ledger`).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ They count from the admission, which is the run's first event in the journal: wh
 for somebody to settle a doubt is in it, for whoever asked waits all the while, and what was asked long ago may no
 longer be wanted.  So a run that never began ends by it too, and no restart begins it anew.  It is the operator's
 ceiling over all that `Limits` count, which is active time only; the smaller of the tenant's and that of all holds.
-A branch has none of its own, for it ends with its root.  The clock is the Driver's (`stack.clocks`): one that is
-set forward for good brings every deadline nearer, one that was wrong for a moment none.
+A branch has none of its own, for it ends with its root.  The clock is the Driver's (`stack.scheduling.clocks`): one
+that is set forward for good brings every deadline nearer, one that was wrong for a moment none.
 """
 
 from __future__ import annotations
