@@ -26,10 +26,12 @@ test: $(READY)  ## Run all tests but the slow ones
 test-slow: $(READY)  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
-check: $(READY)  ## Format, lint, strict types, and the tests that need no cluster
+lint: $(READY)  ## Format, lint, strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+check: lint  ## All of that, and the tests that need no cluster
 	$(BIN)/python -m pytest -q -m "not ray and not slow"
 
 wheel: $(READY)  ## Build the wheel into dist/
@@ -39,4 +41,4 @@ wheel: $(READY)  ## Build the wheel into dist/
 clean:  ## Remove what was built, and .venv
 	rm -rf $(VENV) dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-slow check wheel clean
+.PHONY: help setup demo test test-slow lint check wheel clean
