@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airside.actors.audit import journal_file
@@ -289,6 +289,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=40, deadline=None)
 @given(places=st.lists(st.floats(0, 1), min_size=1, max_size=3), fill=st.binary(min_size=1, max_size=600))
+@example(places=[0.009765625], fill=b'"\x80')
 def test_damage_anywhere_in_a_log_is_found(whole: Path, places: list[float], fill: bytes) -> None:
     """By whoever verifies; what is called whole has every entry as it was written."""
     data = bytearray((whole / JOURNAL).read_bytes())

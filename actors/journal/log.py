@@ -111,7 +111,10 @@ class LogReader:
         self._seen = _look(path) if still else None
         with self.reading() as database:
             _check_kind(self.path, database)
-            ((self.log,),) = database.execute(_SQL["about"]).fetchall()
+            about = database.execute(_SQL["about"]).fetchall()
+        if len(about) != 1:
+            raise Unreadable(f"{self.path}: it is damaged, or no journal: it does not say which log it is")
+        self.log = about[0][0]
 
     @contextlib.contextmanager
     def reading(self, *, tolerant: bool = False) -> Iterator[sqlite3.Connection]:
@@ -129,7 +132,7 @@ class LogReader:
                 yield database
             finally:
                 self._put_back(database)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # also of SQLite's own words about what is damaged
             raise Unreadable(_said(self.path, error, "it is damaged, or no journal")) from None
         if self._seen is not None and _look(self._file) != self._seen:
             raise Unreadable(f"{self.path}: it was written while it was read: is a stack up there? Ask again")
@@ -200,7 +203,7 @@ class LogReader:
         return [f"{self.path}: {text}" for text in found]
 
 
-def _said(path: Path, error: sqlite3.Error, otherwise: str) -> str:
+def _said(path: Path, error: Exception, otherwise: str) -> str:
     return f"{path}: {FULL}" if _is_full(error) else f"{path}: {otherwise}: {error}"
 
 
@@ -296,7 +299,7 @@ class Log:
             self._db = _opened(self.path)
             self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0)
             found = self._db.execute(_SQL["last"]).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise Unreadable(_said(self.path, error, "this is no whole journal")) from None
         self.last: int = found[0]
         """The position of the latest entry."""
