@@ -425,6 +425,9 @@ def test_frames_may_arrive_in_any_pieces(cuts: list[int], texts: list[str]) -> N
         def frame(self, frame: bytes) -> None:
             self.frames.append(frame)
 
+        def said(self) -> bytes:
+            return b""
+
     async def received() -> list[bytes]:
         kept, data = Kept(), b"".join(frame(text.encode()) for text in texts)
         kept.transport = type("Open", (), {"is_closing": lambda self: False})()

@@ -23,6 +23,7 @@ import secrets
 import socket
 import struct
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -90,7 +91,7 @@ def _is_ours(transport: asyncio.BaseTransport, pid: int = 0) -> bool:
     return bool(uid == os.getuid() and pid in (0, found))
 
 
-class _Frames(asyncio.Protocol):
+class _Frames(asyncio.Protocol, ABC):
     """One end of a connection: cuts what arrives into frames, and sends what was said in a turn at once."""
 
     def __init__(self) -> None:
@@ -139,9 +140,9 @@ class _Frames(asyncio.Protocol):
     def unfinished(self) -> None:
         """Take note that part of a frame is kept until the rest is there."""
 
+    @abstractmethod
     def frame(self, frame: bytes) -> None:
         """Take one frame in."""
-        raise NotImplementedError
 
     def abort(self, why: str) -> None:
         """End the connection at once."""
@@ -170,9 +171,9 @@ class _Frames(asyncio.Protocol):
             if data:
                 self.transport.write(data)
 
+    @abstractmethod
     def said(self) -> bytes:
         """Return the frames that wait to be sent."""
-        raise NotImplementedError
 
 
 class Channel(_Frames):
