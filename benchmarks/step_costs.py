@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.step_costs
 
 One run of the load benchmarks' app is played in memory, with a clock that is an argument and ids that are given, so
-that two plays count the same.  `tests/test_step_costs.py` holds the counts.
+that two plays count the same.  `tests/unit/stack/cycle/test_step_costs.py` holds the counts.
 """
 
 from __future__ import annotations

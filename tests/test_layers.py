@@ -175,3 +175,11 @@ def test_importing_airside_or_the_core_pulls_in_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_unit_tests_stand_where_what_they_test_stands() -> None:
+    """`tests/unit/stack/run` tests `stack/run`; a test at the top of `tests/` is about the repository."""
+    folders = {
+        path.parent.relative_to(ROOT / "tests" / "unit") for path in (ROOT / "tests" / "unit").rglob("test_*.py")
+    }
+    assert [str(folder) for folder in sorted(folders) if not (ROOT / folder).is_dir()] == []

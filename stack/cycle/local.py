@@ -1,6 +1,7 @@
 """The ports, in one process: for tests, the simulator, and trying an app out without a cluster.
 
-They keep the same contracts as the layers behind the actors; `tests/test_contracts.py` runs one suite over both.
+They keep the same contracts as the layers behind the actors: one suite, `tests/contract/test_contracts.py`, runs over
+both.
 """
 
 from __future__ import annotations
