@@ -47,7 +47,7 @@ class App:
     when a call begins to wait for people and when it is decided; after a restart again.  What it raises is logged.
     `labels` are those that requests may have and rules ask for, beside the stack's own (`stack/contracts/labels.py`);
     None: any. `resolvers` say, for each kind of resource that tools declare, whose a resource is and what rules may ask
-    about it: functions `(id, context)`, or what `resolver` of `airside.tools.resolving` makes of one.
+    about it: functions `(id, context)`, or what `resolver` of `airside.resources` makes of one.
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]

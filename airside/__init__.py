@@ -10,12 +10,16 @@
         print(stack.submit("...", tenant="acme", principal="ana").result().story())
 
 Importing it is light: Ray, torch, LanceDB and DuckDB are loaded when they are first needed.
+
+What fewer apps need has modules of its own: `airside.memory`, `airside.tools`, `airside.directory`,
+`airside.resources`, `airside.jobs`, `airside.webhooks`.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from airside.stack.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from airside.actors.app import App
@@ -45,8 +49,6 @@ _HOME = {
     "airside.stack.values": ["Action", "Finish", "Handoff", "Limits", "Spend"],
     "airside.tools.tool": ["Tool", "ToolContext", "ToolError", "Toolset", "tool"],
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-
 __all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
     "Action",
     "AirsideError",
@@ -80,13 +82,4 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
     "tool",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module 'airside' has no attribute {name!r}")
-    return getattr(importlib.import_module(module), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, _ = lazy_names(__name__, _HOME)

@@ -8,7 +8,7 @@ from typing import Any
 from airside import Action, App, Finish, Pipeline, SingleAgent, Spend, View, priced
 from airside.demo.crm import crm_tools
 from airside.demo.mail import mail_tool
-from airside.stack.directory import Directory, Principal, Tenant
+from airside.directory import Directory, Principal, Tenant
 
 REQUEST = "Prepare a commercial proposal, align risky points, and send the final version to the customer"
 THOUGHT = Spend(tokens=900, cost_microusd=1_200)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import airside
-from airside.actors.jobs import read_jobs
+from airside.jobs import read_jobs
 from examples.retail.app import OWN_DATA, create_app, run_file
 from examples.retail.store import build_base, state_hash
 

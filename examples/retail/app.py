@@ -16,9 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from airside import App, ReplayAgent, Tool, ToolContext, ToolError, Toolset
-from airside.stack.directory import Directory, Principal, Tenant
-from airside.stack.resources import Resource, ResourceId
-from airside.tools.resolving import Resolver, ResolverContext, resolver
+from airside.directory import Directory, Principal, Tenant
+from airside.resources import Resolver, ResolverContext, Resource, ResourceId, resolver
 from examples.retail import operations
 from examples.retail.store import BusinessError, JsonValue, Record, Store, apply_once, build_base, find, open_run
 
