@@ -1,4 +1,4 @@
-"""Checkpoints: the heads of every tenant's chain, sealed, in a file beside the log, so that a cut end shows."""
+"""Checkpoints: the heads of tenants' chains, sealed, in a file beside the log, so that a cut end shows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from airside.actors.journal.log import sync_folder
 from airside.stack.security.sealing import is_sealed, seal
 
 CHECKPOINTS = "checkpoints.jsonl"
@@ -20,12 +21,15 @@ def write_checkpoint(folder: Path, key: bytes, at_us: int, heads: Mapping[str, t
         sort_keys=True,
     )
     mark = seal(key, "checkpoint", body.encode()).hex()
+    is_new = not (folder / CHECKPOINTS).exists()
     descriptor = os.open(folder / CHECKPOINTS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
         _cut_torn_end(file)
         file.write(json.dumps({"body": body, "seal": mark}).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    if is_new:  # else a power cut could take the file, and with it the sight of a cut end
+        sync_folder(folder)
 
 
 def _cut_torn_end(file: BinaryIO) -> None:

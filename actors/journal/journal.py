@@ -57,9 +57,9 @@ class Journal(WatchedLayer):
         # Here, so that DuckDB is loaded where there is a journal, and not by everybody who starts or finds a stack.
         from airside.actors.journal.store import JournalStore
 
+        self._telemetry = Telemetry.from_environment()  # first: what fails here leaves no log open behind it
         self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key)
         self._store.start_feeding()
-        self._telemetry = Telemetry.from_environment()
         self._checkpointing = asyncio.ensure_future(self.forever(self._checkpoints()))
 
     @serves(APPEND, unreadable=_error, failed=_error)

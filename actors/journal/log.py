@@ -320,9 +320,10 @@ class Log:
             number = self._number(stream)
             if number is None:
                 return Head()
-            ((epoch, seq),) = self._db.execute(_SQL["stream_end"], (number,)).fetchall() or [(-1, -1)]
+            ((epoch, seq, tenant),) = self._db.execute(_SQL["stream_end"], (number,)).fetchall() or [(-1, -1, "")]
             types = self._db.execute(_SQL["stream_types"], (number,))
-            return Head(epoch=epoch, next_seq=seq + 1, ended=any(kind in ENDED for (kind,) in types))
+            ended = any(kind in ENDED for (kind,) in types)
+            return Head(epoch=epoch, next_seq=seq + 1, ended=ended, tenant=tenant)
 
     def place(self, stream: str, first: int, count: int) -> list[bytes]:
         """Return the bodies a stream has at a place."""

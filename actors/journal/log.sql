@@ -51,8 +51,8 @@ SELECT (SELECT coalesce(max(position), 0) FROM entries), c.tenant, c.position FR
 SELECT id FROM streams WHERE name = ?;
 
 -- name: stream_end
--- The epoch and the place of the latest entry of a stream.
-SELECT epoch, seq FROM entries WHERE stream = ? ORDER BY seq DESC LIMIT 1;
+-- The epoch and the place of the latest entry of a stream, and whose it is.
+SELECT epoch, seq, tenant FROM entries WHERE stream = ? ORDER BY seq DESC LIMIT 1;
 
 -- name: stream_types
 -- The types of a stream's entries, latest first.

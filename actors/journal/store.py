@@ -15,7 +15,7 @@ from airside.actors.journal.projection import PROJECTION, Projection
 from airside.actors.journal.reader import JournalReader
 from airside.actors.journal.rows import check_entry
 from airside.stack.errors import Behind, text_of
-from airside.stack.journal.journaling import GENESIS, Append, AppendReply, Entry, Head, admit, link
+from airside.stack.journal.journaling import Append, AppendReply, Entry, Head, admit, beginning, link
 
 logger = logging.getLogger("airside")
 
@@ -51,6 +51,7 @@ class JournalStore(JournalReader):
             opened.pop_all()
         super().__init__(folder, log, Projection(folder / PROJECTION, log), chain_key)
         self._heads: dict[str, Head] = {}
+        self._checkpointed: dict[str, tuple[int, bytes]] = {}
         self._feeder: Feeder | None = None
         self.appended = 0
         self.commits = 0
@@ -110,7 +111,7 @@ class JournalStore(JournalReader):
         chain: dict[str, tuple[int, bytes]],
     ) -> list[Row]:
         tenant, stream = append.tenant, append.stream
-        number, mac = chain.get(tenant) or self._chain.get(tenant, (-1, GENESIS))
+        number, mac = chain.get(tenant) or self._chain.get(tenant) or (-1, beginning(self.chain_key, tenant))
         seq = after.next_seq - len(fresh)
         rows: list[Row] = []
         for entry, body in zip(fresh, bodies, strict=True):
@@ -127,8 +128,11 @@ class JournalStore(JournalReader):
         return self._log.last
 
     def checkpoint(self, at_us: int) -> None:
-        """Append the present heads to the file of checkpoints, durably."""
-        write_checkpoint(self._folder, self.chain_key, at_us, self._chain)
+        """Append to the file of checkpoints, durably, the heads that no checkpoint of this process has seen."""
+        heads = {tenant: head for tenant, head in self._chain.items() if self._checkpointed.get(tenant) != head}
+        if heads:
+            write_checkpoint(self._folder, self.chain_key, at_us, heads)
+            self._checkpointed.update(heads)
 
     # The projection follows.
 
@@ -148,8 +152,7 @@ class JournalStore(JournalReader):
 
     def close(self) -> None:
         """Write a last checkpoint, have the projection take in what is left, and close the files."""
-        if self._chain:
-            self.checkpoint(self._reader.latest_us())
+        self.checkpoint(self._reader.latest_us())
         with contextlib.suppress(Behind):  # its next opening tries again, and says so
             self.catch_up()
         self.release()

@@ -12,7 +12,7 @@ from airside.actors.journal.checkpoints import read_checkpoints
 from airside.actors.journal.log import CHUNK_ROWS, LogReader, Row
 from airside.actors.journal.projection import QUERIES, Projection
 from airside.stack.errors import Behind, Unreadable
-from airside.stack.journal.journaling import GENESIS, Entry, link
+from airside.stack.journal.journaling import GENESIS, Entry, beginning, link
 
 Head = tuple[int, bytes]
 """The number of a chain's latest entry, and its link."""
@@ -35,10 +35,12 @@ class Chains:
         for tenant, number, stream, seq, epoch, step, cause, at_us, kind, body, stored in rows:
             if tenant in self._broken:
                 continue
-            last, mac = self.heads.get(tenant, (-1, GENESIS))
+            last, before = self.heads.get(tenant) or (-1, beginning(self._key, tenant))
             text = body.encode(errors="replace") if isinstance(body, str) else b""  # what is damaged may be anything
             entry = Entry(type=kind, step=step, at_us=at_us, cause=cause, body=text)
-            mac = link(self._key, mac, number, stream, seq, epoch, entry)
+            mac = link(self._key, before, number, stream, seq, epoch, entry)
+            if last < 0 and mac != stored:  # as chains began before
+                mac = link(self._key, GENESIS, number, stream, seq, epoch, entry)
             if number != last + 1 or mac != stored:
                 self._broken.add(tenant)
                 self.problems.append(

@@ -6,10 +6,11 @@ and the number of its first entry:
  * exactly the entries the stream already has there (a retry after a lost answer) are `ok`, and not written again;
  * other entries at a place that is taken are `fenced`: of two writers who claim one epoch, the first has it;
  * a number past the end is a `gap`: the writer lost something, which is an error of ours.
-Once a stream is ended nothing more is taken in.
+Once a stream is ended nothing more is taken in, and a stream is one tenant's: under another's name nothing is.
 
 The chain: each tenant's entries in order, each with a keyed BLAKE2b over the one before it and its own content, so
-that an altered, removed or reordered row breaks every link after it.
+that an altered, removed or reordered row breaks every link after it.  It begins with the tenant's name, so that no
+chain can be passed off as another tenant's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from airside.stack.ids import TenantId
 from airside.stack.values import Value
 
 GENESIS = b"\x00" * 32
+"""What chains began with before they began with `beginning`: journals have such chains."""
 
 
 class Entry(Value, array_like=True):
@@ -62,6 +64,7 @@ class Head(Value):
     epoch: int = -1
     next_seq: int = 0
     ended: bool = False
+    tenant: TenantId = TenantId("")
 
 
 ENDED = frozenset({"RunEnded", "EffectClaimed"})
@@ -74,6 +77,9 @@ Stored = Callable[[str, int, int], Sequence[bytes]]
 
 def admit(head: Head, append: Append, stored: Stored) -> tuple[AppendReply, tuple[Entry, ...], Head]:
     """Return the reply, the entries to write, and the stream's head afterwards."""
+    wrong = _misplaced(head, append)
+    if wrong:
+        return AppendReply(verdict="error", epoch=head.epoch, next_seq=head.next_seq, detail=wrong), (), head
     refused = AppendReply(verdict="fenced", epoch=head.epoch, next_seq=head.next_seq)
     if append.epoch < head.epoch:
         return refused, (), head
@@ -85,14 +91,29 @@ def admit(head: Head, append: Append, stored: Stored) -> tuple[AppendReply, tupl
         present = stored(append.stream, append.first_seq, len(append.entries))
         same = append.epoch == head.epoch and list(present) == [entry.body for entry in append.entries]
         return (AppendReply(verdict="ok", epoch=head.epoch, next_seq=head.next_seq) if same else refused), (), head
-    if head.ended and append.entries:
+    if head.ended:
         return refused, (), head
     after = Head(
         epoch=append.epoch,
         next_seq=head.next_seq + len(append.entries),
-        ended=head.ended or not ENDED.isdisjoint([entry.type for entry in append.entries]),
+        ended=not ENDED.isdisjoint([entry.type for entry in append.entries]),
+        tenant=append.tenant,
     )
     return AppendReply(verdict="ok", epoch=after.epoch, next_seq=after.next_seq), append.entries, after
+
+
+def _misplaced(head: Head, append: Append) -> str:
+    """Return why an append is nobody's to make; empty if it is somebody's."""
+    if not append.entries:
+        return f"{append.stream}: an append without entries"  # it would raise the epoch, and leave nothing that says so
+    if head.next_seq and head.tenant != append.tenant:
+        return f"{append.stream}: it is another tenant's stream, not {append.tenant}'s"
+    return ""
+
+
+def beginning(key: bytes, tenant: str) -> bytes:
+    """Return what comes before the first link of a tenant's chain: 32 bytes."""
+    return hashlib.blake2b(f"chain of {tenant}".encode(errors="surrogatepass"), key=key, digest_size=32).digest()
 
 
 def link(key: bytes, previous: bytes, number: int, stream: str, seq: int, epoch: int, entry: Entry) -> bytes:

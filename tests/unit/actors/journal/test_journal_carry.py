@@ -62,7 +62,7 @@ def as_new(folder: Path, store: JournalStore) -> None:
         assert store.bodies(STREAMS) == truth.bodies(STREAMS) and tables_of(store) == tables_of(truth)
     assert store.verify() == []
     replies = store.commit(
-        [note("run_b", 60, 1, "globex"), note("run_b", 0, 2, "globex"), note("claim/x", 0, 1, epoch=3)]
+        [note("run_b", 60, 1, "globex"), note("run_b", 0, 2, "globex"), note("claim/x", 0, 1, "globex", epoch=3)]
     )
     assert [reply.verdict for reply in replies] == ["ok", "ok", "fenced"]
     assert store.verify() == []

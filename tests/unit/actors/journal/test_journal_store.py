@@ -11,14 +11,18 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from airside.actors.journal.checkpoints import CHECKPOINTS
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.projection import PROJECTION
 from airside.actors.journal.store import JournalStore
+from airside.actors.journal.verify import Chains
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import TenantId
-from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.journaling import GENESIS, Append, Entry, link
 
 KEY = b"k" * 32
+TENANTS = ("entries", "chains")
+"""The log's tables that say whose something is."""
 
 
 def note(stream: str, first: int, count: int, tenant: str = "acme") -> Append:
@@ -97,6 +101,38 @@ def test_tampering_shows(store: JournalStore, tmp_path: Path, statement: str) ->
     again = JournalStore(tmp_path, KEY)
     assert again.verify() != []
     again.release()
+
+
+def test_a_chain_passed_off_as_another_tenants_shows(store: JournalStore, tmp_path: Path) -> None:
+    """Without any checkpoint: a chain begins with its tenant's name."""
+    store.close()
+    (tmp_path / CHECKPOINTS).unlink()
+    alter_log(tmp_path, *(f"UPDATE {table} SET tenant = 'initech' WHERE tenant = 'acme'" for table in TENANTS))
+    (tmp_path / PROJECTION).unlink()
+    again = JournalStore(tmp_path, KEY)
+    assert again.verify()[0] == "tenant initech: the chain breaks at entry 0 (run_a#0)"
+    again.release()
+
+
+def test_a_chain_from_before_chains_began_with_a_name_is_whole(store: JournalStore) -> None:
+    """Such a chain begins with zeros, and goes on as it was."""
+    append, chains = note("run_a", 0, 2), Chains(KEY, {})
+    mac, rows = GENESIS, []
+    for number, entry in enumerate(append.entries):
+        mac = link(KEY, mac, number, "run_a", number, 0, entry)
+        place = ("acme", number, "run_a", number, 0, entry.step, entry.cause, entry.at_us)
+        rows.append((*place, entry.type, entry.body.decode(), mac))
+    chains.take(rows)
+    assert chains.problems == [] and chains.heads == {"acme": (1, mac)}
+
+
+def test_a_checkpoint_tells_only_of_chains_that_went_on(store: JournalStore, tmp_path: Path) -> None:
+    """So that many tenants who do nothing cost nothing."""
+    store.checkpoint(100)
+    store.checkpoint(101)
+    lines = [json.loads(line)["body"] for line in (tmp_path / CHECKPOINTS).read_text().splitlines()]
+    assert [sorted(json.loads(body)["heads"]) for body in lines] == [["acme", "globex"], ["acme"]]
+    assert store.verify() == []
 
 
 @pytest.mark.parametrize(

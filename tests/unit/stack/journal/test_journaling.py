@@ -15,6 +15,8 @@ from airside.stack.ids import TenantId
 from airside.stack.journal.journaling import ENDED, GENESIS, Append, Entry, Head, Stored, admit, link
 from airside.stack.run.events import RunActivated
 
+ACME = TenantId("acme")
+
 
 def entry(number: int, kind: str = "Planned", writer: str = "") -> Entry:
     """Return an entry that tells its number, and who wrote it."""
@@ -28,7 +30,7 @@ def append(
     entries = [entry(first + i, writer=writer) for i in range(count)]
     if end:
         entries.append(entry(first + count, "RunEnded", writer))
-    return Append(tenant=TenantId("acme"), stream=stream, epoch=epoch, first_seq=first, entries=tuple(entries))
+    return Append(tenant=ACME, stream=stream, epoch=epoch, first_seq=first, entries=tuple(entries))
 
 
 def nothing(stream: str, first_seq: int, count: int) -> list[bytes]:
@@ -49,64 +51,64 @@ def holding(total: int) -> Stored:
 def test_a_first_append_writes_everything_and_sets_the_epoch() -> None:
     reply, fresh, head = admit(Head(), append(0, 3, epoch=4), nothing)
     assert (reply.verdict, reply.epoch, reply.next_seq, len(fresh)) == ("ok", 4, 3, 3)
-    assert head == Head(epoch=4, next_seq=3)
+    assert head == Head(tenant=ACME, epoch=4, next_seq=3)
 
 
-@pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 3), (1, 1), (1, 2), (2, 1), (2, 0)])
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 3), (1, 1), (1, 2), (2, 1)])
 def test_an_append_of_exactly_what_is_stored_is_ok_and_writes_nothing(first: int, count: int) -> None:
-    before = Head(epoch=1, next_seq=3)
+    before = Head(tenant=ACME, epoch=1, next_seq=3)
     reply, fresh, head = admit(before, append(first, count), holding(3))
     assert (reply.verdict, reply.epoch, reply.next_seq, fresh, head) == ("ok", 1, 3, (), before)
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 4), (1, 3), (2, 2), (2, 9)])
 def test_an_append_that_overlaps_and_adds_more_is_fenced(first: int, count: int) -> None:
-    before = Head(epoch=1, next_seq=3)
+    before = Head(tenant=ACME, epoch=1, next_seq=3)
     reply, fresh, head = admit(before, append(first, count), holding(3))
     assert (reply.verdict, reply.epoch, reply.next_seq, fresh, head) == ("fenced", 1, 3, (), before)
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 3), (2, 1)])
 def test_another_writers_entries_at_a_place_that_is_taken_are_fenced(first: int, count: int) -> None:
-    before = Head(epoch=1, next_seq=3)
+    before = Head(tenant=ACME, epoch=1, next_seq=3)
     reply, fresh, head = admit(before, append(first, count, writer="!"), holding(3))
     assert (reply.verdict, fresh, head) == ("fenced", (), before)
 
 
 def test_one_other_body_among_the_same_ones_is_fenced() -> None:
     mixed = (entry(0), entry(1, writer="!"), entry(2))
-    again = Append(tenant=TenantId("acme"), stream="run_1", epoch=1, first_seq=0, entries=mixed)
-    assert admit(Head(epoch=1, next_seq=3), again, holding(3))[0].verdict == "fenced"
+    again = Append(tenant=ACME, stream="run_1", epoch=1, first_seq=0, entries=mixed)
+    assert admit(Head(tenant=ACME, epoch=1, next_seq=3), again, holding(3))[0].verdict == "fenced"
 
 
 def test_of_two_who_claim_the_same_epoch_one_is_taken_in() -> None:
     def claim(who: str) -> Append:
         event = RunActivated(at_us=5, epoch=2, claim=who)
-        return Append(tenant=TenantId("acme"), stream="run_1", epoch=2, first_seq=3, entries=(entry_of(event),))
+        return Append(tenant=ACME, stream="run_1", epoch=2, first_seq=3, entries=(entry_of(event),))
 
-    reply, fresh, head = admit(Head(epoch=1, next_seq=3), claim("a"), nothing)
-    assert (reply.verdict, len(fresh), head) == ("ok", 1, Head(epoch=2, next_seq=4))
+    reply, fresh, head = admit(Head(tenant=ACME, epoch=1, next_seq=3), claim("a"), nothing)
+    assert (reply.verdict, len(fresh), head) == ("ok", 1, Head(tenant=ACME, epoch=2, next_seq=4))
     there = [entry.body for entry in fresh]
     assert admit(head, claim("a"), lambda stream, first, count: there)[0].verdict == "ok"
     assert admit(head, claim("b"), lambda stream, first, count: there)[0].verdict == "fenced"
 
 
 def test_an_append_past_the_end_is_a_gap() -> None:
-    before = Head(epoch=1, next_seq=3)
+    before = Head(tenant=ACME, epoch=1, next_seq=3)
     reply, fresh, head = admit(before, append(4), nothing)
     assert (reply.verdict, reply.next_seq, fresh, head) == ("gap", 3, (), before)
 
 
 def test_an_older_epoch_is_fenced_even_if_it_only_repeats() -> None:
-    before = Head(epoch=5, next_seq=3)
+    before = Head(tenant=ACME, epoch=5, next_seq=3)
     for first in (0, 2, 3, 4):
         reply, fresh, head = admit(before, append(first, epoch=4), holding(3))
         assert (reply.verdict, reply.epoch, fresh, head) == ("fenced", 5, (), before)
 
 
-@pytest.mark.parametrize(("first", "count"), [(0, 9), (2, 9), (0, 3), (2, 1), (0, 0)])
+@pytest.mark.parametrize(("first", "count"), [(0, 9), (2, 9), (0, 3), (2, 1)])
 def test_a_newer_epoch_must_begin_where_the_stream_ends(first: int, count: int) -> None:
-    before = Head(epoch=5, next_seq=3)
+    before = Head(tenant=ACME, epoch=5, next_seq=3)
     reply, fresh, head = admit(before, append(first, count, epoch=6), holding(3))
     assert (reply.verdict, reply.epoch, fresh, head) == ("fenced", 5, (), before)
     reply, fresh, head = admit(before, append(3, epoch=6), nothing)
@@ -166,6 +168,18 @@ async def test_retries_after_lost_answers_write_every_entry_once(data: st.DataOb
             assert (await journal.append(append(sent, count))).verdict == "ok"
         sent += count
     assert journal.bodies("run_1") == [str(n).encode() for n in range(total)]
+
+
+def test_a_stream_is_one_tenants_and_takes_nothing_under_anothers_name() -> None:
+    before = Head(tenant=TenantId("globex"), epoch=1, next_seq=3)
+    reply, fresh, after = admit(before, append(3, epoch=2), nothing)
+    assert (reply.verdict, fresh, after) == ("error", (), before) and "globex" not in reply.detail
+
+
+def test_an_append_without_entries_does_not_raise_an_epoch_that_nothing_tells_of() -> None:
+    before = Head(tenant=ACME, epoch=1, next_seq=3)
+    reply, fresh, after = admit(before, append(3, 0, epoch=9), nothing)
+    assert (reply.verdict, fresh, after) == ("error", (), before)
 
 
 async def test_streams_do_not_touch_each_other() -> None:
