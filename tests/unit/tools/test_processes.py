@@ -241,7 +241,7 @@ import asyncio, sys
 from pathlib import Path
 from airside.tools.dispatch import Dispatcher
 from tests.apps import unruly
-from tests import test_processes as t
+from tests.unit.tools import test_processes as t
 
 async def main():
     long = [t.tool(effect="read", process=True, timeout=60)(f.function) for f in (unruly.daemon, unruly.deaf)]
