@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +25,9 @@ REFUSED = NO_ANSWER + b"!"
 AWAY = NO_ANSWER + b"?"
 
 MAX_REFUSAL_CHARS = 500
+
+_LOG_EVERY_S = 1.0
+"""A method's refusals are logged at most so often."""
 
 Answer = Callable[[bytes], None]
 """Takes the encoded answer to one request, once."""
@@ -66,23 +70,30 @@ class Service:
         self._terms = terms
         self._decode, self._encode = terms.method.request.decode, terms.method.reply.encode
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._logged_s = -_LOG_EVERY_S
+        self._unlogged = 0
         self.asked = 0
 
     def handle(self, data: bytes, answer: Answer) -> None:
-        """Handle one request and give its answer, now or later; never raises."""
+        """Handle one request and give its answer, now or later; never raises.
+
+        The pulse is told after each one, refused or not: a loop with much to do is not one that is held.
+        """
         self.asked += 1
         try:
             request = self._decode(data)
         except Exception as error:
+            self._layer.pulse.leave()
             answer(self._refusal(self._terms.unreadable, "read", error))
             return
         try:
             reply = getattr(self._layer, self._name)(request)
         except BaseException as error:  # whatever it is, none may leave a caller without an answer
+            self._layer.pulse.leave()
             answer(self._refusal(self._terms.failed, "handled", error))
             return
         if not isinstance(reply, Awaitable):
-            self._layer.pulse.leave()  # a loop with much to do is not one that is held
+            self._layer.pulse.leave()
             answer(self._encoded(reply))
             return
         task = asyncio.ensure_future(reply)
@@ -109,13 +120,23 @@ class Service:
         if isinstance(error, LayerUnavailable):
             return AWAY + text_of(error, MAX_REFUSAL_CHARS).encode()
         text = f"{self.method.name}: the item could not be {what}: {text_of(error, MAX_REFUSAL_CHARS)}"
-        logger.error("%s", text, extra={"action": "item_refused"})
+        self._log(text)
         if make is not None:
             try:
                 return self._encode(make(self._layer, text))
             except Exception as worse:
                 text = f"{text}; and {text_of(worse, MAX_REFUSAL_CHARS)}"
         return REFUSED + text.encode()
+
+    def _log(self, text: str) -> None:
+        """Log a refusal, unless one of this method was logged just now: a flood of garbage must not fill the log."""
+        now_s = time.monotonic()
+        if now_s - self._logged_s < _LOG_EVERY_S:
+            self._unlogged += 1
+            return
+        more = f" ({self._unlogged} others were not logged)" if self._unlogged else ""
+        self._logged_s, self._unlogged = now_s, 0
+        logger.error("%s%s", text, more, extra={"action": "item_refused"})
 
 
 def services_of(layer: Any) -> dict[int, Service]:

@@ -12,7 +12,7 @@ import pytest
 from airside.actors.rpc import layer as layers
 from airside.actors.rpc.layer import GRACE_S, Layer, LayerConfig
 from airside.actors.rpc.methods import RESOLVE
-from airside.actors.rpc.serving import TICKET, serves
+from airside.actors.rpc.serving import REFUSED, TICKET, serves
 from airside.actors.settings import Settings
 from airside.stack.errors import LayerUnavailable
 from tests import on_wire
@@ -97,3 +97,19 @@ async def test_a_ticket_that_nobody_collects_is_dropped(monkeypatch: pytest.Monk
     async with asyncio.timeout(60):
         while it._pending:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0)
+
+
+async def test_a_flood_of_what_cannot_be_handled_is_answered_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """And after each item the pulse is told, so that a busy loop is not taken for a held one."""
+
+    class Counted(Asked):
+        def resolve(self, question: bytes) -> Awaitable[bytes]:
+            raise ValueError("no")
+
+        resolve = serves(RESOLVE)(resolve)
+
+    it, left = Counted(lambda item: asyncio.sleep(0, item)), []
+    it.pulse.leave = lambda: left.append(1)  # type: ignore[method-assign]
+    answers = await sent(it, *[b"x"] * MANY)
+    assert all(answer.startswith(REFUSED) for answer in answers) and len(left) >= MANY
+    assert len([record for record in caplog.records if getattr(record, "action", "") == "item_refused"]) == 1
