@@ -23,7 +23,7 @@ from typing import Any
 from airside.stack.errors import AirsideError
 from airside.stack.ids import TenantId
 from airside.tools.runners.jobs import Job
-from airside.tools.runners.toolloop import Place, ToolLoop, Work
+from airside.tools.runners.toolloop import Exchange, Place, ToolLoop, Work
 
 logger = logging.getLogger("airside")
 
@@ -66,6 +66,7 @@ class ToolLoops:
         self._present: dict[TenantId, ToolLoop] = {}
         self._all: list[ToolLoop] = []
         self._made = 0
+        self._exchange: Exchange | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looks_often = False
 
@@ -106,7 +107,8 @@ class ToolLoops:
         free = [loop for loop in self._all if not loop.is_held]
         if len(free) < MAX_LOOPS:
             self._made += 1
-            made = ToolLoop(f"{self._kind}-{tenant}-{self._made}", tenant, asyncio.get_running_loop())
+            self._exchange = self._exchange or Exchange(asyncio.get_running_loop())
+            made = ToolLoop(f"{self._kind}-{tenant}-{self._made}", tenant, self._exchange)
             self._all.append(made)
         else:
             made = free[zlib.crc32(tenant.encode()) % len(free)]

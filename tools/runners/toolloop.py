@@ -1,7 +1,8 @@
 """`ToolLoop`: one event loop in a thread of its own, for coroutines of tools; and the `Work` that is handed to it.
 
-Work goes over in batches: what is handed over while the loop has not turned yet wakes it once, and so does what comes
-back.  Whoever takes a work's ticket has it: the loop to begin it, or the executor to give it to another, or to nobody.
+Work goes over in batches: what is handed over in a turn of the executor's loop wakes each loop once, and what comes
+back from all of them while it has not turned wakes it once.  Whoever takes a work's ticket has it: the loop to begin
+it, or the executor to give it to another, or to nobody.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from airside.stack.ids import TenantId
+from airside.tools.runners.event_loop import ToolEventLoop, only_waits
 from airside.tools.runners.jobs import Job
 from airside.tools.runners.outcomes import Broke
 
@@ -113,6 +115,45 @@ def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) 
     return task
 
 
+class Exchange:
+    """What goes over between the executor's loop and all of its tool loops, one wake-up a batch."""
+
+    def __init__(self, home: asyncio.AbstractEventLoop) -> None:
+        self.home = home
+        self._to_wake: list[ToolLoop] = []
+        self._ended: deque[Work] = deque()
+        self._is_told = False
+
+    def wake(self, loop: ToolLoop) -> None:
+        """Wake a loop at the end of this turn, on the executor's loop."""
+        if not self._to_wake:
+            self.home.call_soon(self._wake)
+        self._to_wake.append(loop)
+
+    def _wake(self) -> None:
+        loops, self._to_wake = self._to_wake, []
+        for loop in loops:
+            loop.wake()
+
+    def tell(self, work: Work) -> None:
+        """Have it known that a work ended, on a tool loop's thread."""
+        self._ended.append(work)
+        if not self._is_told:
+            self._is_told = True
+            with contextlib.suppress(RuntimeError):  # the executor's loop is closed
+                self.home.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        """Tell those who wait of the works that ended."""
+        self._is_told = False  # before the first is taken: what comes from now on may be in vain for this turn
+        now_s = self.home.time()
+        while self._ended:
+            work = self._ended.popleft()
+            if work.loop is not None:
+                work.loop.ended(work, now_s)
+            work.settle()
+
+
 class ToolLoop:
     """One loop and its thread, and what the executor knows of it.
 
@@ -120,7 +161,7 @@ class ToolLoop:
     tenant whose call holds it, if `is_held`; `states` are the places on it.
     """
 
-    def __init__(self, name: str, tenant: TenantId, home: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, name: str, tenant: TenantId, exchange: Exchange) -> None:
         self.tenant = tenant
         self.works: set[Work] = set()
         self.states = 0
@@ -129,13 +170,12 @@ class ToolLoop:
         self.is_held = False
         self.held_by = tenant
         self.is_lost = False
-        self.idle_since_s = home.time()
-        self._home = home
+        self.idle_since_s = exchange.home.time()
+        self._exchange = exchange
         self._inbox: deque[tuple[Work, threading.Lock]] = deque()
-        self._outbox: deque[Work] = deque()
-        self._is_woken = self._is_told = False
+        self._is_woken = False
         self._to_end = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
+        self._loop = ToolEventLoop()
         self._loop.set_task_factory(_make_task)
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
@@ -150,16 +190,18 @@ class ToolLoop:
         self._inbox.append((work, work.ticket))
         if not self._is_woken:
             self._is_woken = True
-            self._home.call_soon(self._wake)
+            self._exchange.wake(self)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have it take what was handed over."""
         self._is_woken = False
-        self._loop.call_soon_threadsafe(self._take)
+        with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+            self._loop.call_soon_threadsafe(self._take)
 
     def drop(self, work: Work) -> None:
         """Let go of a work that is not to begin here."""
         self.works.discard(work)
-        self.idle_since_s = self._home.time()
+        self.idle_since_s = self._exchange.home.time()
 
     def stop(self, work: Work) -> None:
         """Have a work that began cancelled."""
@@ -179,17 +221,14 @@ class ToolLoop:
         """Return whose code has the loop's thread now, and where; no place if the loop only waits."""
         task = asyncio.current_task(self._loop)
         frame = sys._current_frames().get(self.thread.ident or 0)
-        if task is None and frame is not None and os.path.basename(frame.f_code.co_filename) == "selectors.py":
+        if task is None and frame is not None and only_waits(frame):
             return None, ""
         return getattr(task, "work", None), _place(frame)
 
-    def _ended(self) -> None:
-        """Tell those who wait of the works that ended."""
-        while self._outbox:
-            work = self._outbox.popleft()
-            self.works.discard(work)
-            work.settle()
-        self.idle_since_s = self._home.time()
+    def ended(self, work: Work, now_s: float) -> None:
+        """Know a work as over, at a time of the executor's loop."""
+        self.works.discard(work)
+        self.idle_since_s = now_s
 
     # On the loop's own thread.
 
@@ -231,15 +270,7 @@ class ToolLoop:
             work.error = cancelled if work.stopping else Broke("the tool cancelled itself")
         except BaseException as error:
             work.error = error.with_traceback(None)  # whose frames hold the tool's own values
-        self._outbox.append(work)
-        if not self._is_told:
-            self._is_told = True
-            self._loop.call_soon(self._tell)
-
-    def _tell(self) -> None:
-        self._is_told = False
-        with contextlib.suppress(RuntimeError):  # the executor's loop is closed
-            self._home.call_soon_threadsafe(self._ended)
+        self._exchange.tell(work)
 
     def _stop(self, work: Work) -> None:
         work.heard = True

@@ -593,8 +593,8 @@ async def test_what_is_handed_over_in_one_turn_wakes_the_loop_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wakes: list[int] = []
-    wake = toolloop.ToolLoop._wake
-    monkeypatch.setattr(toolloop.ToolLoop, "_wake", lambda loop: (wakes.append(len(loop._inbox)), wake(loop)))
+    wake = toolloop.ToolLoop.wake
+    monkeypatch.setattr(toolloop.ToolLoop, "wake", lambda loop: (wakes.append(len(loop._inbox)), wake(loop)))
     note = noting(bench)
     dispatcher = bench.made(note)
     assert all(result.ok for result in await asyncio.gather(*[bench.run(dispatcher, note) for _ in range(20)]))
