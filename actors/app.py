@@ -38,7 +38,7 @@ from airside.tools.tool import Tool, Toolset, flatten
 class App:
     """What a stack runs.
 
-    `agents` are objects with `async decide(view)`, or functions `view -> proposal`.  `routes` default to the only
+    `agents` are objects with `decide(view)`, or functions `view -> proposal`.  `routes` default to the only
     agent, as `default`.  `policy` and `directory` are YAML files (a `Path`) or YAML text; a directory may also be
     built in code.  There is no stack without a policy.  `memory` = recall before every decision, by the
     rules it gives (`True`: the default ones).  `job_inputs` is a

@@ -47,7 +47,8 @@ UNWATCHED: Pulse = NoPulse()
 
 
 async def _decision(agent: Agent, view: View) -> object:
-    return await agent.decide(view)
+    answer: Any = agent.decide(view)
+    return await answer if inspect.isawaitable(answer) else answer  # `decide` may be a plain function
 
 
 class _Stretches(Awaitable[object]):

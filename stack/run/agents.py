@@ -1,7 +1,7 @@
 """Agents: the only code of the cycle that proposes.  They see a `View` and return one proposal; they hold nothing.
 
-An agent is any object with `async decide(view)`.  It may be asked again for the same step after a crash, so it must
-draw what it decides on from the view, not from fields of its own.
+An agent is any object with `decide(view)`, async or not.  It may be asked again for the same step after a crash, so it
+must draw what it decides on from the view, not from fields of its own.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Agent(Protocol):
     of its own.
     """
 
-    async def decide(self, view: View) -> Proposal:
-        """Return one `Action`, `Finish` or `Handoff`.  Anything else, or an exception, ends the run."""
+    def decide(self, view: View) -> Proposal | Awaitable[Proposal]:
+        """Return one `Action`, `Finish` or `Handoff`, or something to await for it.  Anything else, or an exception, ends the run."""
 
 
 @explained()

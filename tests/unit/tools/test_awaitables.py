@@ -89,6 +89,21 @@ async def test_an_agent_that_gives_something_to_await_is_awaited(agent: Callable
     assert world.phase == "completed"
 
 
+class PlainlyDeciding:
+    """An agent whose `decide` is a plain method."""
+
+    def decide(self, view: View) -> Finish:
+        """Finish."""
+        return Finish(answer=view.agent)
+
+
+async def test_an_object_may_decide_by_a_plain_method() -> None:
+    world = World(PlainlyDeciding())
+    await world.run()
+    assert world.phase == "completed"
+    checked_app(agents={"a": PlainlyDeciding()})
+
+
 @pytest.mark.parametrize(
     "proposal",
     [
