@@ -65,7 +65,10 @@ class Agent(Protocol):
     """
 
     def decide(self, view: View) -> Proposal | Awaitable[Proposal]:
-        """Return one `Action`, `Finish` or `Handoff`, or something to await for it.  Anything else, or an exception, ends the run."""
+        """Return one `Action`, `Finish` or `Handoff`, or something to await for it.
+
+        Anything else, or an exception, ends the run.
+        """
 
 
 @explained()
