@@ -27,7 +27,7 @@ from airside.stack.journal.journaling import Append, Entry
 from airside.stack.policy.switches import Switches
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import GrantRefused
-from airside.stack.values import ToolResult
+from airside.stack.values import ToolResult, tag_of
 from airside.tools.dispatch import Dispatcher
 from airside.tools.resolving import Resolver, ResolverPool, ResolverThreads
 from airside.tools.runners.output import mark_output
@@ -47,7 +47,7 @@ def _running_us() -> int:
 
 
 def _entry(refused: GrantRefused) -> Entry:
-    return Entry(type="GrantRefused", step=refused.step, at_us=refused.at_us, cause=-1, body=encode_json(refused))
+    return Entry(type=tag_of(refused), step=refused.step, at_us=refused.at_us, cause=-1, body=encode_json(refused))
 
 
 def _no(reason: ReasonCode) -> No:

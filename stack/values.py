@@ -66,6 +66,13 @@ class Value(Struct, metaclass=_ValueMeta, frozen=True):
     """Base of the values: immutable, named fields, unknown fields refused on decoding."""
 
 
+def tag_of(event: Value | type[Value]) -> str:
+    """Return what journals call an event or a kind of events: it stays, whatever the class is called later."""
+    tag = event.__struct_config__.tag
+    assert isinstance(tag, str)
+    return tag
+
+
 MAX_REJECTIONS = 10
 """Unless a limit says otherwise.  A person who says no to one call has not said no to the job, and neither has a rule
 that refuses a value for being nobody's word; but nobody is to be asked, or tried out, for ever."""

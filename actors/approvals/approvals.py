@@ -33,7 +33,7 @@ from airside.stack.journal.journaling import Append, Entry
 from airside.stack.operations.messages import Delivery, Vote, VoteReply
 from airside.stack.run.events import ApprovalDecided, encode_event
 from airside.stack.security.identity import IdentityChecker, vote_subject
-from airside.stack.values import Identity
+from airside.stack.values import Identity, tag_of
 
 EXPIRY_CHECK_S = 0.25
 
@@ -163,7 +163,7 @@ class Approvals(WatchedLayer):
         tenant = event.tenant if isinstance(event, ApprovalRequested) else known.request.tenant if known else None
         assert tenant is not None
         seq = self._lengths.get(event.approval_id, 0)
-        entry = Entry(type=type(event).__name__, step=0, at_us=event.at_us, cause=-1, body=msgspec.json.encode(event))
+        entry = Entry(type=tag_of(event), step=0, at_us=event.at_us, cause=-1, body=msgspec.json.encode(event))
         reply = await self._journal.append(
             Append(tenant=tenant, stream=event.approval_id, epoch=0, first_seq=seq, entries=(entry,))
         )

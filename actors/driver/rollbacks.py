@@ -47,7 +47,7 @@ from airside.stack.recovery.undoing import UndoRequest
 from airside.stack.run import events as ev
 from airside.stack.run.tracing import traceparent
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.values import ToolResult
+from airside.stack.values import ToolResult, tag_of
 
 Settled = dict[str, EffectSettled]
 
@@ -204,7 +204,7 @@ class _Rollback:
     async def append(self, event: RollbackEvent) -> None:
         """Make an event durable, then take it in."""
         body = msgspec.json.encode(event)
-        entry = Entry(type=type(event).__name__, step=0, at_us=event.at_us, cause=-1, body=body)
+        entry = Entry(type=tag_of(event), step=0, at_us=event.at_us, cause=-1, body=body)
         stream = rollback_stream(self._run_id)
         reply = await self._journal.append(
             Append(tenant=self._tenant, stream=stream, epoch=0, first_seq=self.book.length, entries=(entry,))

@@ -16,6 +16,7 @@ from airside.stack.ids import SYSTEM_TENANT, PrincipalId, parse_run
 from airside.stack.journal.journaling import Append, Entry
 from airside.stack.operations.messages import Order
 from airside.stack.policy.switches import STREAM, Switches, SwitchThrown
+from airside.stack.values import tag_of
 
 PATIENCE_S = 20.0
 """Longest an order waits until a switch is confirmed: a layer that is held is killed after 10 s, and back soon."""
@@ -95,7 +96,7 @@ class Switchboard:
 
     async def _write(self, thrown: SwitchThrown) -> None:
         body = msgspec.json.encode(thrown)
-        entry = Entry(type="SwitchThrown", step=0, at_us=thrown.at_us, cause=-1, body=body)
+        entry = Entry(type=tag_of(thrown), step=0, at_us=thrown.at_us, cause=-1, body=body)
         reply = await self._journal.append(
             Append(tenant=SYSTEM_TENANT, stream=STREAM, epoch=0, first_seq=self._count, entries=(entry,))
         )

@@ -22,6 +22,7 @@ from airside.stack.run.events import (
     encode_event,
 )
 from airside.stack.security.grants import GrantRefused
+from airside.stack.values import tag_of
 
 TableRow = dict[str, str | int]
 
@@ -29,10 +30,10 @@ _RUNS = (RunSubmitted, SpendAsked, StepDecided, ApprovalDecided, EffectIntended,
 _APPROVALS = (ApprovalRequested, ApprovalVoted, ApprovalExpired)
 
 LOOKED_INTO: dict[str, Callable[[bytes], Any]] = {
-    **{kind.__name__: decode_event for kind in _RUNS},
-    **{kind.__name__: decode_approval_event for kind in _APPROVALS},
-    GrantRefused.__name__: msgspec.json.Decoder(GrantRefused).decode,
-    switches.SwitchThrown.__name__: switches.decode_thrown,
+    **{tag_of(kind): decode_event for kind in _RUNS},
+    **{tag_of(kind): decode_approval_event for kind in _APPROVALS},
+    tag_of(GrantRefused): msgspec.json.Decoder(GrantRefused).decode,
+    tag_of(switches.SwitchThrown): switches.decode_thrown,
 }
 """The kinds of events whose bodies the named queries look into, or whole layers begin with, and how they are read.
 
@@ -43,8 +44,8 @@ What is journaled cannot be taken back: one that is not what it is called would 
 def event_of(kind: str, stream: str, body: bytes) -> Any:
     """Return the event of an entry of a kind in `LOOKED_INTO`; raise `ValueError` if it is none, or not there."""
     event = LOOKED_INTO[kind](body)
-    if type(event).__name__ != kind:
-        raise ValueError(f"what is called {kind} is another event: {type(event).__name__}")
+    if tag_of(event) != kind:
+        raise ValueError(f"what is called {kind} is another event: {tag_of(event)}")
     if isinstance(event, _APPROVALS) and event.approval_id != stream:
         raise ValueError(f"it is about the approval {event.approval_id}")
     return event
@@ -54,17 +55,17 @@ def check_entry(append: Append, index: int, body: str) -> TableRow:
     """Raise `ValueError` if an entry is not what it is called; return the row that is made of it, if any is."""
     entry, tenant, stream = append.entries[index], append.tenant, append.stream
     kind = entry.type
-    if stream == switches.STREAM and kind != switches.SwitchThrown.__name__:
-        raise ValueError(f"the stream {stream} is of {switches.SwitchThrown.__name__} alone, not of {kind}")
+    if stream == switches.STREAM and kind != tag_of(switches.SwitchThrown):
+        raise ValueError(f"the stream {stream} is of {tag_of(switches.SwitchThrown)} alone, not of {kind}")
     if kind not in LOOKED_INTO:
         return {}
     event = event_of(kind, stream, entry.body)
     if kind not in TABLES:
         return {}
     row = TABLES[kind](event, tenant, stream, body)
-    if kind == RunSubmitted.__name__ and append.first_seq + index:
+    if kind == tag_of(RunSubmitted) and append.first_seq + index:
         raise ValueError("a run is submitted once, at the start of its stream")
-    if kind == RunEnded.__name__ and index != len(append.entries) - 1:
+    if kind == tag_of(RunEnded) and index != len(append.entries) - 1:
         raise ValueError("nothing comes after a run's end")
     # Checking compares the row with the entry, and reads the body with another program.
     if (event.at_us, row["run_id"], row["tenant"]) != (entry.at_us, stream, tenant):

@@ -12,6 +12,7 @@ from airside.stack.ids import RunId, TenantId
 from airside.stack.journal.journaling import Append, AppendReply, Entry
 from airside.stack.ports import Journal
 from airside.stack.run.events import Event, encode_event
+from airside.stack.values import tag_of
 
 
 class RunLog:
@@ -104,7 +105,7 @@ def _failure(run_id: RunId, epoch: int, reply: AppendReply) -> Exception | None:
 def entry_of(event: Event) -> Entry:
     """Return an event as the journal's entry."""
     return Entry(
-        type=type(event).__name__,
+        type=tag_of(event),
         step=getattr(event, "step", 0),
         at_us=event.at_us,
         cause=event.cause,

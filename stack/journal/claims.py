@@ -15,7 +15,7 @@ import msgspec
 from airside.stack.ids import EffectKey, ExecutorId, TenantId
 from airside.stack.journal.journaling import Append, AppendReply, Entry
 from airside.stack.security.grants import Grant
-from airside.stack.values import Value
+from airside.stack.values import Value, tag_of
 
 MAX_ATTEMPTS = 64
 """More are refused: a run's machine gates one call a few times, and every one has a place in the stream."""
@@ -83,4 +83,4 @@ async def _take(append: Appender, tenant: TenantId, key: EffectKey, attempt: int
 
 
 def _entry(event: EffectClaimed | AttemptWithdrawn, step: int, at_us: int) -> Entry:
-    return Entry(type=type(event).__name__, step=step, at_us=at_us, cause=-1, body=msgspec.json.encode(event))
+    return Entry(type=tag_of(event), step=step, at_us=at_us, cause=-1, body=msgspec.json.encode(event))

@@ -19,7 +19,7 @@ from airside.stack.recovery.doubts import EffectSettled
 from airside.stack.recovery.rollback import RollbackOrdered, UndoEnded, UndoIntended
 from airside.stack.run import events as ev
 from airside.stack.security.grants import GrantRefused
-from airside.stack.values import Action, Value
+from airside.stack.values import Action, Value, tag_of
 
 _NOTE = 80
 
@@ -77,17 +77,20 @@ def _expired(e: ApprovalExpired, _: Beside) -> str:
 
 
 _TOLD: dict[str, tuple[type, Callable[[Any, Beside], str]]] = {
-    "ApprovalRequested": (ApprovalRequested, _requested),
-    "ApprovalVoted": (ApprovalVoted, _voted),
-    "ApprovalExpired": (ApprovalExpired, _expired),
-    "EffectClaimed": (EffectClaimed, _claimed),
-    "AttemptWithdrawn": (AttemptWithdrawn, lambda e, entry: f"withdrawn: attempt {e.attempt} of {entry.stream[6:]}"),
-    "EffectSettled": (EffectSettled, _settled),
-    "RollbackOrdered": (RollbackOrdered, lambda e, _: f"rollback ordered by {e.by}{_note(e.why)}"),
-    "UndoIntended": (UndoIntended, _undo_intended),
-    "UndoEnded": (UndoEnded, _undo_ended),
-    "GrantRefused": (GrantRefused, _refused),
-    "SwitchThrown": (SwitchThrown, _thrown),
+    tag_of(ApprovalRequested): (ApprovalRequested, _requested),
+    tag_of(ApprovalVoted): (ApprovalVoted, _voted),
+    tag_of(ApprovalExpired): (ApprovalExpired, _expired),
+    tag_of(EffectClaimed): (EffectClaimed, _claimed),
+    tag_of(AttemptWithdrawn): (
+        AttemptWithdrawn,
+        lambda e, entry: f"withdrawn: attempt {e.attempt} of {entry.stream[6:]}",
+    ),
+    tag_of(EffectSettled): (EffectSettled, _settled),
+    tag_of(RollbackOrdered): (RollbackOrdered, lambda e, _: f"rollback ordered by {e.by}{_note(e.why)}"),
+    tag_of(UndoIntended): (UndoIntended, _undo_intended),
+    tag_of(UndoEnded): (UndoEnded, _undo_ended),
+    tag_of(GrantRefused): (GrantRefused, _refused),
+    tag_of(SwitchThrown): (SwitchThrown, _thrown),
 }
 
 
@@ -97,7 +100,7 @@ def told_beside(events: Sequence[ev.Event], entries: Iterable[Beside]) -> list[t
     assert isinstance(first, ev.RunSubmitted)
     ours, thrown = [], []
     for entry in entries:
-        if entry.type == "SwitchThrown":
+        if entry.type == tag_of(SwitchThrown):
             thrown.append(entry)
         elif entry.stream != f"rollback/{root_of(first.run_id)}" or _is_of(entry, first):
             ours.append(entry)

@@ -19,7 +19,7 @@ from airside.stack.run import events as ev
 from airside.stack.run.calls import MAYBE
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
-from airside.stack.values import NULL, Value
+from airside.stack.values import NULL, Value, tag_of
 
 
 class Doubt(Value):
@@ -76,7 +76,7 @@ def decode_settled(body: bytes | str) -> EffectSettled:
 def settled_append(settled: EffectSettled, tenant: TenantId) -> Append:
     """Return the append that puts a settlement on record; the same one again is the same entry, another is fenced."""
     entry = Entry(
-        type="EffectSettled",
+        type=tag_of(settled),
         step=settled.step,
         at_us=settled.at_us,
         cause=-1,

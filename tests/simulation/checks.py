@@ -12,6 +12,7 @@ from airside.stack.ids import RunId
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.events import RunEnded, decode_event, encode_event
 from airside.stack.run.machine import RunMachine
+from airside.stack.values import tag_of
 from tests.simulation.ledger import KINDS
 from tests.simulation.world import World
 
@@ -78,7 +79,7 @@ def _budgets(world: World) -> None:
 def _ended_once(world: World, run_id: RunId, events: list[Any]) -> None:
     ends = [event for event in events if isinstance(event, RunEnded)]
     if len(ends) != 1 or events[-1] is not ends[0]:
-        last = type(events[-1]).__name__ if events else "nothing"
+        last = tag_of(events[-1]) if events else "nothing"
         world.violation(f"{run_id}: {len(ends)} ends; the last event is {last}")
     elif not isinstance(ends[0].outcome.reason_code, ReasonCode):
         world.violation(f"{run_id}: ended for {ends[0].outcome.reason_code!r}")
@@ -106,7 +107,7 @@ def _vouched(events: list[Any]) -> tuple[dict[int, bool], set[int]]:
     settled: set[int] = set()
     changes: dict[int, bool] = {}
     for event in events:
-        kind = type(event).__name__
+        kind = tag_of(event)
         if kind == "EffectIntended":
             changes[event.step] = KINDS[event.tool][0] != "read"
         elif kind == "DoubtSettled":

@@ -23,7 +23,7 @@ from airside.stack.cycle.local import LocalApprovals
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
 from airside.stack.journal.journaling import Append, Entry
 from airside.stack.run.events import ApprovalDecided, DoubtSettled
-from airside.stack.values import Identity
+from airside.stack.values import Identity, tag_of
 from tests.simulation.plan import RunPlan
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class SimApprovals:
     async def _write(self, name: ApprovalId, event: ApprovalEvent) -> None:
         request = event if isinstance(event, ApprovalRequested) else self.local.book.get(name).request  # type: ignore[union-attr]
         body = msgspec.json.encode(event)
-        entry = Entry(type=type(event).__name__, step=request.step, at_us=event.at_us, cause=-1, body=body)
+        entry = Entry(type=tag_of(event), step=request.step, at_us=event.at_us, cause=-1, body=body)
         seq = len(self._world.journal.local.bodies(name))
         await self._world.journal.append(
             Append(tenant=request.tenant, stream=name, epoch=0, first_seq=seq, entries=(entry,))

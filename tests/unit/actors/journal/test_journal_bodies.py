@@ -29,7 +29,7 @@ from airside.stack.policy.switches import STREAM, Switches, SwitchThrown
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.security.grants import GrantRefused
-from airside.stack.values import MOST, ApprovalRule, Finish, Outcome, Spend, ToolResult, Usage
+from airside.stack.values import MOST, ApprovalRule, Finish, Outcome, Spend, ToolResult, Usage, tag_of
 from tests.helpers import submitted
 from tests.journals import KEY, note
 
@@ -76,7 +76,7 @@ SOUND: list[Any] = [
     ),
     SwitchThrown(at_us=1, scope="all", target="", off=True, by=PrincipalId("ann")),
 ]
-KINDS = {type(event).__name__: msgspec.json.encode(event) for event in SOUND}
+KINDS = {tag_of(event): msgspec.json.encode(event) for event in SOUND}
 STREAMS = {"RunSubmitted": RUN, "SwitchThrown": STREAM} | dict.fromkeys(
     ["ApprovalRequested", "ApprovalVoted", "ApprovalExpired"], APPROVAL
 )

@@ -30,7 +30,7 @@ from airside.stack.recovery.rollback import RollbackOrdered, UndoEnded, UndoInte
 from airside.stack.run import events as ev
 from airside.stack.run.story import tell
 from airside.stack.security.grants import GrantRefused
-from airside.stack.values import Action, ApprovalRule, Outcome, Usage
+from airside.stack.values import Action, ApprovalRule, Outcome, Usage, tag_of
 from tests.helpers import EXECUTOR, RUN, submitted
 
 KEY = effect_key(RUN, 1)
@@ -43,7 +43,7 @@ ENDED_US = 1_000_000
 def beside(stream: str, event: Any, at_us: int | None = None) -> Beside:
     """Return an event as an entry of another stream."""
     body = msgspec.json.encode(event).decode()
-    return Beside(at_us=event.at_us if at_us is None else at_us, stream=stream, type=type(event).__name__, body=body)
+    return Beside(at_us=event.at_us if at_us is None else at_us, stream=stream, type=tag_of(event), body=body)
 
 
 def thrown(at_us: int, scope: str, target: str = "", *, off: bool = True, until_us: int = 0) -> Beside:
