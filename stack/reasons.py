@@ -1,7 +1,7 @@
 """How a run, a step or a call ends: what became of it (`RunStatus`) and why (`ReasonCode`).
 
-Two enums, because they answer two questions.  Each member's sentence is what a person is shown; docs/reference/reason-codes.md says
-where each is raised, and a test reaches every one.
+Two enums, because they answer two questions.  Each member's sentence is what a person is shown;
+docs/reference/reason-codes.md says where each is raised, and a test reaches every one.
 """
 
 from __future__ import annotations
