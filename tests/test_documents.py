@@ -330,7 +330,7 @@ def test_the_tools_page_lists_what_a_tool_may_declare() -> None:
 
 def test_the_agents_page_names_what_a_view_has() -> None:
     """Every field an agent may look at is in the table."""
-    listed = set(re.findall(r"`(\w+)", section(DOCS / "guide" / "agents.md", "What an agent sees")))
+    listed = set(re.findall(r"`(\w+)", section(DOCS / "guide" / "agents.md", "The view")))
     assert {field.name for field in dataclasses.fields(airside.View)} <= listed
 
 
