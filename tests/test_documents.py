@@ -334,6 +334,13 @@ def test_the_agents_page_names_what_a_view_has() -> None:
     assert {field.name for field in dataclasses.fields(airside.View)} <= listed
 
 
+def test_the_page_of_public_names_lists_them_all() -> None:
+    """Every public module with all of its names, in order."""
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+) \|$", (DOCS / "reference" / "public-names.md").read_text("utf-8"), re.M)
+    listed = {module: re.findall(r"`(\w+)`", names) for module, names in rows}
+    assert listed == {module: sorted(importlib.import_module(module).__all__) for module in MODULES}
+
+
 def test_the_command_lines_page_is_what_the_commands_say() -> None:
     """Every command with every option, as `--help` has it; `AIRSIDE_REWRITE=1` writes it anew."""
     page = DOCS / "reference" / "cli.md"
