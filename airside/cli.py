@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from airside.doubts_cli import doubts
+from airside.in_doubt_cli import in_doubt
 from airside.logs_cli import logs
 from airside.memory_cli import memory
-from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before, say_none
+from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before, renamed, say_none
 from airside.output import json_line
 from airside.run_cli import run
 from airside.runs_cli import runs
@@ -44,7 +44,8 @@ audit = typer.Typer(no_args_is_help=True, help="The journal: check it, ask it, h
 token = typer.Typer(no_args_is_help=True, help="Tokens for local use.")
 app.add_typer(switch, name="switch")
 app.add_typer(approvals, name="approvals")
-app.add_typer(doubts, name="doubts")
+app.add_typer(in_doubt, name="in-doubt")
+app.add_typer(in_doubt, name="doubts", hidden=True)
 app.add_typer(audit, name="audit")
 app.add_typer(memory, name="memory")
 app.add_typer(runs, name="runs")
@@ -238,8 +239,10 @@ def rollback(
     raise typer.Exit(0 if report.is_complete else 1)
 
 
-@doubts.command()
-def settle(
+@in_doubt.command("settle", hidden=True)
+@in_doubt.command()
+def resolve(
+    context: typer.Context,
     run_id: Annotated[str, typer.Argument(help="a run's id; or one of the keys listed, if there are several")],
     happened: Annotated[bool, typer.Option("--happened/--not-happened", help="what you found out")],
     output: Annotated[str, typer.Option(help="the call's result, as JSON")] = "null",
@@ -247,9 +250,10 @@ def settle(
     state_dir: StateDir = HERE,
 ) -> None:
     """Say what became of a run's call in doubt: one that waits goes on, of one that has ended it is put on record."""
+    renamed(context, "settle", "resolve")
     with attached(state_dir) as stack:
         found = _json(output, "--output")
-        typer.echo(f"settled {stack.settle(run_id, happened=happened, output=found, why=why)}")
+        typer.echo(f"resolved {stack.resolve(run_id, happened=happened, output=found, why=why)}")
 
 
 @approvals.callback(invoke_without_command=True)

@@ -50,6 +50,12 @@ def nothing_before(context: typer.Context) -> None:
             raise Misuse(f"{option}: give it after `{context.invoked_subcommand}`, not before")
 
 
+def renamed(context: typer.Context, old: str, new: str) -> None:
+    """Say what a command is called now, beside what is read by programs, if it was given by its old name."""
+    if context.info_name == old:
+        typer.echo(f"airside: `{old}` is called `{new}` now; the old name goes with the next version", err=True)
+
+
 def say_none(found: Sized, what: str) -> None:
     """Say that there is nothing to list, beside what is read by programs: an empty list is no silence."""
     if not found:

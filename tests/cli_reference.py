@@ -22,7 +22,8 @@ def commands(command: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple
     if words and (not children or command.invoke_without_command):
         yield words, command
     for name, child in children.items():
-        yield from commands(child, (*words, name))
+        if not child.hidden:
+            yield from commands(child, (*words, name))
 
 
 def reference() -> str:

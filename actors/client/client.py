@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import warnings
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -345,13 +346,18 @@ class Stack:
             raise Misuse(f"rollback: {problem}")
         return msgspec.msgpack.decode(report, type=RollbackReport)
 
-    def settle(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
+    def resolve(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
         """Say what became of the call a run (or a branch) is in doubt about; of several, name the key.
 
         A run that waits goes on; of one that has ended it is put on record, and `in_doubt` lists it no longer.
         """
         written = _written(output, "output")
         return self._order("settle", "run", run, why, happened=happened, output=written)
+
+    def settle(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
+        """Do as `resolve`, by its old name, which goes with the next version."""
+        warnings.warn("Stack.settle is called Stack.resolve now", DeprecationWarning, stacklevel=3)
+        return self.resolve(run, happened=happened, output=output, why=why)
 
     def switch_off(self, *, why: str = "", for_s: float = 0, **target: Any) -> None:
         """Throw a kill switch: give one of `tenant`, `principal` (`tenant/principal`), `tool`, `run`, `version`, `all`.

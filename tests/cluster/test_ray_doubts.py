@@ -46,10 +46,10 @@ def test_a_run_that_waits_is_listed_until_somebody_says(stack: Stack) -> None:
     assert doubt.arguments == {"to": "listed", "amount": 7, "hang": True} and doubt.key == f"{handle.run_id}:1"
     assert began < doubt.since_us < now_us() < doubt.until_us <= now_us() + 60_000_000
     assert keys(stack, "beta") == [] and keys(stack, "acme") == [doubt.key]
-    assert stack.settle(handle.run_id, happened=True, output={"ok": 1}) == 1
+    assert stack.resolve(handle.run_id, happened=True, output={"ok": 1}) == 1
     assert handle.result(timeout=BOUND_S).ok and keys(stack) == []
     with pytest.raises(Misuse, match="in doubt about nothing"):
-        stack.settle(handle.run_id, happened=True)
+        stack.resolve(handle.run_id, happened=True)
 
 
 def test_a_run_that_ended_in_doubt_is_listed_until_it_is_put_on_record(stack: Stack) -> None:
@@ -58,7 +58,7 @@ def test_a_run_that_ended_in_doubt_is_listed_until_it_is_put_on_record(stack: St
     assert handle.result(timeout=BOUND_S).in_doubt == (key,)
     (doubt,) = stack.in_doubt("acme")
     assert (doubt.key, doubt.until_us, doubt.arguments["to"]) == (key, 0, "ended")
-    assert stack.settle(handle.run_id, happened=True, output={"found": 1}, why="in the bank's list") == 1
+    assert stack.resolve(handle.run_id, happened=True, output={"found": 1}, why="in the bank's list") == 1
     told = [line for line in stack.story(handle.run_id).splitlines() if "settled by" in line]
     assert len(told) == 1 and "in the bank's list" in told[0] and '{"found":1}' in told[0]
     assert keys(stack) == []
@@ -70,7 +70,7 @@ def test_a_run_that_ended_in_doubt_is_listed_until_it_is_put_on_record(stack: St
     result = handle.result(timeout=BOUND_S)
     assert (result.status, result.in_doubt) == (RunStatus.IN_DOUBT, (key,)), "the run ended as it ended"
     with pytest.raises(Misuse, match="it happened in the bank's list; what is on record stays"):
-        stack.settle(handle.run_id, happened=False)
+        stack.resolve(handle.run_id, happened=False)
     assert ledger_of(stack).amounts("ended") == [7] and stack.verify() == []
 
 
@@ -81,14 +81,14 @@ def test_a_run_that_was_killed_at_its_call_is_listed_too(stack: Stack) -> None:
     stack.kill(run=handle.run_id, why="by hand")
     assert handle.result(timeout=BOUND_S).reason_code is ReasonCode.KILLED_BY_OPERATOR
     assert keys(stack) == [f"{handle.run_id}:1"]
-    assert stack.settle(handle.run_id, happened=True) == 1 and keys(stack) == []
+    assert stack.resolve(handle.run_id, happened=True) == 1 and keys(stack) == []
 
 
 def test_a_branch_in_doubt_is_listed_and_settled_while_its_run_waits(stack: Stack) -> None:
     handle = wire(stack, "branch", WAITS, route="fan")
     (doubt,) = until(stack.in_doubt, "the branch's doubt")
     assert doubt.run_id == f"{handle.run_id}.1-1" and doubt.until_us > now_us()
-    assert stack.settle(doubt.run_id, happened=True, output={"to": "branch"}) == 1
+    assert stack.resolve(doubt.run_id, happened=True, output={"to": "branch"}) == 1
     result = handle.result(timeout=BOUND_S)
     assert result.ok and result.answer[1][1] is True and keys(stack) == []
 
@@ -98,7 +98,7 @@ def test_a_branch_that_ended_in_doubt_is_listed_and_settled(stack: Stack) -> Non
     assert handle.result(timeout=BOUND_S).answer[1][1] is False
     (doubt,) = stack.in_doubt()
     assert doubt.run_id == f"{handle.run_id}.1-1" and doubt.until_us == 0
-    assert stack.settle(doubt.run_id, happened=False, why="asked") == 1 and keys(stack) == []
+    assert stack.resolve(doubt.run_id, happened=False, why="asked") == 1 and keys(stack) == []
 
 
 @pytest.mark.parametrize("layer", ["driver", "journal", ""])
@@ -108,8 +108,8 @@ def test_the_list_and_what_settles_it_outlive(stack: Stack, layer: str) -> None:
     ended.result(timeout=BOUND_S)
     sigkill(stack, layer)
     assert set(keys(stack)) == {f"{waits.run_id}:1", f"{ended.run_id}:1"}
-    assert stack.settle(ended.run_id, happened=True) == 1
-    assert stack.settle(waits.run_id, happened=False) == 1
+    assert stack.resolve(ended.run_id, happened=True) == 1
+    assert stack.resolve(waits.run_id, happened=False) == 1
     assert waits.result(timeout=BOUND_S).answer == {"calls": 1, "failed": [0]}
     assert keys(stack) == [] and stack.verify() == []
 
@@ -117,7 +117,7 @@ def test_the_list_and_what_settles_it_outlive(stack: Stack, layer: str) -> None:
 def test_what_is_not_known_is_said(stack: Stack) -> None:
     for run, said in (("run_" + "0" * 24, "in doubt about nothing"), ("r1", "not a run id")):
         with pytest.raises(Misuse, match=said):
-            stack.settle(run, happened=True)
+            stack.resolve(run, happened=True)
 
 
 def test_the_command_line_lists_and_settles(tmp_path: Path) -> None:
@@ -134,13 +134,13 @@ def test_the_command_line_lists_and_settles(tmp_path: Path) -> None:
     with Owner(tmp_path) as owner:
         here = ("--state-dir", str(owner.state))
         assert airside_cli("run", str(jobs), "--out", str(tmp_path / "out.parquet"), *here).returncode == 1
-        listed = json.loads(airside_cli("doubts", "list", "--tenant", "acme", *here).stdout)
+        listed = json.loads(airside_cli("in-doubt", "list", "--tenant", "acme", *here).stdout)
         assert (listed["tool"], listed["arguments"]["to"], listed["until_us"]) == ("wire", "cli", 0)
         assert listed["cause"] and str(owner.state / "keys") in listed["who_may_say"]
-        assert listed["cause"] in airside_cli("doubts", *here).stdout
-        assert airside_cli("doubts", "list", "--tenant", "beta", *here).stdout == ""
-        settled = airside_cli("doubts", "settle", listed["run_id"], "--not-happened", "--why", "asked", *here)
-        assert (settled.returncode, settled.stdout) == (0, "settled 1\n")
-        assert airside_cli("doubts", "list", *here).stdout == ""
-        again = airside_cli("doubts", "settle", listed["run_id"], "--happened", *here)
+        assert listed["cause"] in airside_cli("in-doubt", *here).stdout
+        assert airside_cli("in-doubt", "list", "--tenant", "beta", *here).stdout == ""
+        settled = airside_cli("in-doubt", "resolve", listed["run_id"], "--not-happened", "--why", "asked", *here)
+        assert (settled.returncode, settled.stdout) == (0, "resolved 1\n")
+        assert airside_cli("in-doubt", "list", *here).stdout == ""
+        again = airside_cli("in-doubt", "resolve", listed["run_id"], "--happened", *here)
         assert again.returncode == 2 and "what is on record stays" in again.stderr

@@ -147,7 +147,7 @@ def test_a_tool_that_was_killed_in_the_middle_is_in_doubt_until_somebody_says(st
     sigkill(stack, "executor")
     in_doubt(stack, handle.run_id)
     assert stack.ended([handle.run_id]) == set()
-    assert stack.settle(handle.run_id, happened=True, output={"found": "in the bank's list"}) == 1
+    assert stack.resolve(handle.run_id, happened=True, output={"found": "in the bank's list"}) == 1
     result = handle.result(timeout=BOUND_S)
     assert result.ok and ledger_of(stack).amounts("halfway") == [1]
 
@@ -158,7 +158,7 @@ def test_a_doubt_outlives_the_driver_and_the_runtime(stack: Stack) -> None:
     in_doubt(stack, handle.run_id)
     sigkill(stack, "driver")
     sigkill(stack, "runtime")
-    assert stack.settle(handle.run_id, happened=False) == 1
+    assert stack.resolve(handle.run_id, happened=False) == 1
     result = handle.result(timeout=BOUND_S)
     assert result.answer == {"calls": 1, "failed": [0]} and ledger_of(stack).amounts("doubted") == [1]
 

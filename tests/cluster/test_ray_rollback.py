@@ -142,7 +142,7 @@ def test_the_first_that_is_not_undone_ends_it_and_says_what_is_left(
     if how == "break":
         (doubt,) = stack.in_doubt()
         assert doubt.undo and doubt.key == f"{handle.run_id}:2/undo" and doubt.arguments["title"] == f"{how} 1"
-        assert stack.settle(handle.run_id, happened=False, why="it is still there") == 1
+        assert stack.resolve(handle.run_id, happened=False, why="it is still there") == 1
         assert stack.in_doubt() == []
     assert stack.rollback(handle.run_id).is_complete
     assert shelf.log("unput") == [f"{how} 2", f"{how} 1", f"{how} 0"] and shelf.names() == []
@@ -166,9 +166,9 @@ def test_an_undo_whose_executor_dies_in_the_middle_is_in_doubt_until_somebody_sa
     assert shelf.log("unput") == [name], "it is not sent again"
     (doubt,) = stack.in_doubt("acme")
     assert (doubt.run_id, doubt.tool, doubt.undo, doubt.until_us) == (handle.run_id, "put", True, 0)
-    assert stack.settle(doubt.key, happened=happened) == 1 and stack.in_doubt() == []
+    assert stack.resolve(doubt.key, happened=happened) == 1 and stack.in_doubt() == []
     with pytest.raises(Misuse, match="what is on record stays"):
-        stack.settle(doubt.key, happened=not happened)
+        stack.resolve(doubt.key, happened=not happened)
     assert stack.rollback(handle.run_id).is_complete
     assert shelf.log("unput") == [name] * (1 if happened else 2) + [f"before {name}"]
 
@@ -192,7 +192,7 @@ def test_a_rollback_whose_driver_dies_goes_on_and_does_nothing_twice(stack: Stac
     sigkill(stack, "driver")
     assert outcomes(rollback.result(BOUND_S)) == [("3", "undone"), ("2", "in_doubt"), ("1", "left")]
     obstacle.unlink()
-    assert stack.settle(handle.run_id, happened=True) == 1
+    assert stack.resolve(handle.run_id, happened=True) == 1
     assert stack.rollback(handle.run_id).is_complete
     assert shelf.log("unput") == ["driver 2", "driver 1", "driver 0"]
 
@@ -233,7 +233,7 @@ def test_a_call_in_doubt_holds_the_rollback_until_somebody_says(stack: Stack, sh
     assert outcomes(report) == [("2", "in_doubt"), ("1", "left")] and "settle it first" in report.calls[0].detail
     assert shelf.log("unput") == []
     found = {"put": name, "under": f"{handle.run_id}:2"}
-    assert stack.settle(handle.run_id, happened=happened, output=found) == 1
+    assert stack.resolve(handle.run_id, happened=happened, output=found) == 1
     report = stack.rollback(handle.run_id)
     assert report.is_complete and len(report.calls) == 1 + happened
     assert shelf.log("unput") == [name] * happened + [f"sure {name}"]
@@ -247,7 +247,7 @@ def test_a_run_that_has_not_ended_is_killed_first(stack: Stack, shelf: Shelf) ->
     stack.kill(run=handle.run_id)
     handle.result(timeout=BOUND_S)
     assert outcomes(stack.rollback(handle.run_id)) == [("2", "in_doubt"), ("1", "left")]
-    stack.settle(handle.run_id, happened=True, output={"put": "at work", "under": f"{handle.run_id}:2"})
+    stack.resolve(handle.run_id, happened=True, output={"put": "at work", "under": f"{handle.run_id}:2"})
     assert stack.rollback(handle.run_id).is_complete and shelf.names() == []
     for run, said in (("run_" + "0" * 24, "has no run"), ("r1", "not a run id")):
         with pytest.raises(Misuse, match=said):

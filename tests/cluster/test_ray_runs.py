@@ -300,7 +300,7 @@ def test_a_spinning_agent_is_killed_and_its_neighbour_completes(stack: Stack) ->
 def test_a_call_in_doubt_goes_on_as_a_person_says(stack: Stack, happened: bool) -> None:
     handle = submit(stack, call("wire", to=f"doubt {happened}", amount=1, hang=True), limits=quick())
     in_doubt(stack, handle.run_id)
-    assert stack.settle(handle.run_id, happened=happened, output={"ok": 1}, why="asked the bank") == 1
+    assert stack.resolve(handle.run_id, happened=happened, output={"ok": 1}, why="asked the bank") == 1
     result = handle.result(timeout=BOUND_S)
     assert result.ok and result.answer == {"calls": 1, "failed": [] if happened else [0]}
     assert ledger_of(stack).amounts(f"doubt {happened}") == [1] and result.in_doubt == ()

@@ -310,7 +310,7 @@ def test_arguments_that_are_no_json_change_nothing(
     approval = PLAIN["approval_id"]
     code, _, err = airside_says(capsys, "approvals", "edit", approval, arguments, "--token", "ask_x")
     assert code == 2 and err.startswith("airside: arguments") and not world.layers.calls
-    code, _, err = airside_says(capsys, "doubts", "settle", RUN, "--happened", "--output", arguments)
+    code, _, err = airside_says(capsys, "in-doubt", "resolve", RUN, "--happened", "--output", arguments)
     assert code == 2 and err.startswith("airside: --output") and not world.layers.calls
 
 
@@ -431,7 +431,7 @@ def test_every_command_says_what_it_does_and_what_each_of_its_arguments_is(words
     assert not silent, f"airside {' '.join(words)}: {silent}"
 
 
-@pytest.mark.parametrize("group", ["runs", "doubts", "approvals"])
+@pytest.mark.parametrize("group", ["runs", "in-doubt", "approvals"])
 def test_an_option_that_a_subcommand_would_not_see_is_refused(
     group: str, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -440,6 +440,34 @@ def test_an_option_that_a_subcommand_would_not_see_is_refused(
     line = [group, "--state-dir", str(world.folder), inner, *([RUN] if group == "runs" else [])]
     code, _, err = airside_says(capsys, *line)
     assert code == 2 and f"--state-dir: give it after `{inner}`" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "renamed"),
+    [
+        (["doubts", "list"], ["`doubts` is called `in-doubt` now"]),
+        (["doubts"], ["`doubts` is called `in-doubt` now"]),
+        (
+            ["doubts", "settle", RUN, "--happened", "--output", "[1]x"],
+            ["`doubts` is called `in-doubt` now", "`settle` is called `resolve` now"],
+        ),
+        (["in-doubt", "settle", RUN, "--happened", "--output", "[1]x"], ["`settle` is called `resolve` now"]),
+        (["in-doubt", "resolve", RUN, "--happened", "--output", "[1]x"], []),
+    ],
+    ids=lambda each: " ".join(each[:2]),
+)
+def test_a_command_by_its_old_name_does_the_same_and_says_the_new_one(
+    words: list[str], renamed: list[str], world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside what programs read; in `--help` is the new one alone."""
+    _, out, err = airside_says(capsys, *words)
+    assert [line for line in err.splitlines() if "is called" in line] == [
+        f"airside: {each}; the old name goes with the next version" for each in renamed
+    ]
+    assert out == "" and not world.layers.calls
+    for line, new, old in ((["--help"], "in-doubt", "doubts"), (["in-doubt", "--help"], "resolve", "settle")):
+        shown = airside_says(capsys, *line)[1]
+        assert new in shown and old not in shown
 
 
 PEOPLE = """
@@ -518,8 +546,8 @@ def test_a_file_that_is_named_as_what_it_is_not_is_refused_before_the_batch(
     [
         (["switch", "list"], "nothing is switched off"),
         (["approvals", "list"], "nothing waits for people"),
-        (["doubts", "list"], "nothing is in doubt"),
-        (["doubts"], "nothing is in doubt"),
+        (["in-doubt", "list"], "nothing is in doubt"),
+        (["in-doubt"], "nothing is in doubt"),
         (["runs", "--json"], "no runs"),
         (["audit", "query", "SELECT * FROM runs"], "no rows"),
     ],

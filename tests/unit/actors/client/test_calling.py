@@ -7,7 +7,7 @@ import copy
 import inspect
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -279,3 +279,18 @@ def test_values_are_made_copied_and_sent_as_before() -> None:
         assert again == action
     job = airside.Job(request="r", tenant="t", principal="p")
     assert pickle.loads(pickle.dumps(job)) == job == airside.Job.model_validate(job.model_dump())
+
+
+def test_a_method_by_its_old_name_does_the_same_and_warns_of_the_new_one() -> None:
+    """For one version."""
+    orders: list[Any] = []
+
+    class Resolves:
+        def resolve(self, run: str, **said: Any) -> int:
+            orders.append((run, said))
+            return 1
+
+    with pytest.warns(DeprecationWarning, match=r"Stack\.settle is called Stack\.resolve now") as warned:
+        assert Stack.settle(cast("Stack", Resolves()), "run_x", happened=True, why="asked") == 1
+    assert orders == [("run_x", {"happened": True, "output": None, "why": "asked"})]
+    assert warned[0].filename == __file__

@@ -128,7 +128,7 @@ ORDERS = [
     ["switch", "list"],
     ["kill", "--all"],
     ["rollback", RUN],
-    ["doubts", "settle", RUN, "--happened"],
+    ["in-doubt", "resolve", RUN, "--happened"],
     ["approvals", "list"],
     ["approvals", "approve", "apr_x", "--as", "lea"],
     ["status"],

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from airside.actors.driver import doubts as desks
 from airside.actors.driver.doubts import DoubtDesk
-from airside.doubts_cli import told
+from airside.in_doubt_cli import lines_of
 from airside.options import bounded
 from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import InvalidInput
@@ -107,7 +107,7 @@ def test_why_a_call_is_in_doubt_is_said(befalls: Callable[[Driven], Any], cause:
     befalls(run)
     (doubt,) = found(run)
     assert cause in doubt.cause
-    lines = told(doubt, Path("state"))
+    lines = lines_of(doubt, Path("state"))
     assert all(any(part in line for line in lines) for part in (cause, "pay", "to: kim", "amount: 4", "state/keys"))
 
 
@@ -118,8 +118,10 @@ def test_long_arguments_are_cut_and_hidden_characters_shown() -> None:
     doubt = msgspec.structs.replace(
         found(run)[0], arguments={"text": "x" * 10**6, "to": "a\x1b[2J\nb"}, cause="c" * 5000
     )
-    assert max(map(len, told(doubt, Path(".")))) < 1200 and "1,000,000 characters" in "".join(told(doubt, Path(".")))
-    assert "\x1b" not in "".join(told(doubt, Path(".")))
+    assert max(map(len, lines_of(doubt, Path(".")))) < 1200 and "1,000,000 characters" in "".join(
+        lines_of(doubt, Path("."))
+    )
+    assert "\x1b" not in "".join(lines_of(doubt, Path(".")))
     assert len(json.dumps(bounded(doubt.arguments))) < 1000
 
 

@@ -1,4 +1,4 @@
-"""`airside doubts`: calls of which nobody knows whether they happened, with all that a person needs to find out."""
+"""`airside in-doubt`: calls of which nobody knows whether they happened, with all that a person needs to find out."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from pathlib import Path
 import msgspec
 import typer
 
-from airside.options import HERE, OfTenant, StateDir, bounded, brief, clock, nothing_before, say_none, span
+from airside.options import HERE, OfTenant, StateDir, bounded, brief, clock, nothing_before, renamed, say_none, span
 from airside.output import json_line
 from airside.stack.recovery.doubts import Doubt
 
-doubts = typer.Typer(help="Calls of which nobody knows whether they happened, and why.")
+in_doubt = typer.Typer(help="Calls of which nobody knows whether they happened, and why.")
 
 
-@doubts.callback(invoke_without_command=True)
-def doubts_show(context: typer.Context, tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
-    """Show them, oldest first: the call, since when and why it is in doubt, and how it is settled."""
+@in_doubt.callback(invoke_without_command=True)
+def in_doubt_show(context: typer.Context, tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
+    """Show them, oldest first: the call, since when and why it is in doubt, and how that is resolved."""
+    renamed(context, "doubts", "in-doubt")
     if context.invoked_subcommand is not None:
         return nothing_before(context)
-    found = _doubts(state_dir, tenant)
+    found = _listed(state_dir, tenant)
     for doubt in found:
-        typer.echo("\n".join(told(doubt, state_dir)))
+        typer.echo("\n".join(lines_of(doubt, state_dir)))
     say_none(found, "nothing is in doubt")
 
 
-@doubts.command("list")
-def doubts_list(tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
+@in_doubt.command("list")
+def in_doubt_list(tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
     """List them, oldest first, one JSON object a line; what is long in the arguments is cut."""
-    found = _doubts(state_dir, tenant)
+    found = _listed(state_dir, tenant)
     for doubt in found:
         shown = {**msgspec.to_builtins(doubt), "arguments": bounded(doubt.arguments)}
         typer.echo(json_line({**shown, "cause": brief(doubt.cause, 1000), "who_may_say": _who(state_dir)}))
     say_none(found, "nothing is in doubt")
 
 
-def _doubts(state_dir: Path, tenant: str) -> list[Doubt]:
+def _listed(state_dir: Path, tenant: str) -> list[Doubt]:
     from airside.actors.audit import open_audit
 
     with open_audit(state_dir) as journal:
@@ -47,7 +48,7 @@ def _who(state_dir: Path) -> str:
     return f"an operator: whoever can read {state_dir / 'keys'}"
 
 
-def told(doubt: Doubt, state_dir: Path) -> list[str]:
+def lines_of(doubt: Doubt, state_dir: Path) -> list[str]:
     """Return a call in doubt as lines."""
     age = span(int(datetime.now(UTC).timestamp() * 1e6) - doubt.since_us)
     what = "the undo of " if doubt.undo else ""
@@ -57,6 +58,6 @@ def told(doubt: Doubt, state_dir: Path) -> list[str]:
     lines.append(f"     why: {brief(doubt.cause, 1000) or 'not on record'}")
     lines.append(f"     {waits}; who may say: {_who(state_dir)}")
     lines.append(
-        f"     airside doubts settle {doubt.key} --happened (or --not-happened) --why ... --state-dir {state_dir}"
+        f"     airside in-doubt resolve {doubt.key} --happened (or --not-happened) --why ... --state-dir {state_dir}"
     )
     return lines
