@@ -33,6 +33,7 @@ from airside.stack.security.grants import Grant, GrantRefused, open_grant
 from airside.stack.values import ToolResult
 from airside.tools.answers import Answers
 from airside.tools.keeping import keeper
+from airside.tools.runners.deadlines import Deadline, Deadlines
 from airside.tools.runners.jobs import Job
 from airside.tools.runners.launcher import Call
 from airside.tools.runners.loops import Held, HeldUp, NotBegun
@@ -92,7 +93,8 @@ class Dispatcher:
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._over: OrderedDict[RunId, None] = OrderedDict()
         self._processes = Processes(self._tools)
-        self._deadlines: dict[RunId, dict[asyncio.Timeout, asyncio.Event]] = {}
+        self._times = Deadlines()
+        self._deadlines: dict[RunId, dict[Deadline, None]] = {}
         self._runner = Runner(in_threads=in_threads)
         self._states = States(toolsets, self._runner)
         self.calls = 0
@@ -150,12 +152,12 @@ class Dispatcher:
         after this, whatever was granted.
         """
         _remember(self._over, run_id, None)
-        stopping = dict(self._deadlines.get(run_id, {}))
+        stopping = list(self._deadlines.get(run_id, ()))
         for deadline in stopping:
             if not deadline.expired():
                 deadline.reschedule(asyncio.get_running_loop().time())
         if stopping:
-            await asyncio.gather(*(over.wait() for over in stopping.values()))
+            await asyncio.gather(*(deadline.over.wait() for deadline in stopping))
         await self._states.release(run_id)
 
     def close(self) -> None:
@@ -180,54 +182,52 @@ class Dispatcher:
         now = self._now_us()
         if self._used.is_void(now):  # as another one it may begin anew: what was granted to this one is void
             self.executor_id, self._used = mint_executor(), UsedGrants()
-        known = self._tools.get(grant.tool)
-        problems = (
-            (grant.executor != self.executor_id, ReasonCode.GRANT_INVALID, "the grant is for another executor"),
-            (grant.issuer != self.issuer, ReasonCode.GRANT_STALE, "an earlier incarnation of the gate issued it"),
-            (self._used.has_expired(grant, now), ReasonCode.GRANT_INVALID, "the grant has expired"),
-            (grant.epoch < self._epochs.get(grant.run_id, 0), ReasonCode.GRANT_STALE, "a newer activation exists"),
-            (
-                grant.attempt > MAX_ATTEMPTS and not grant.undo,  # an undo's attempts have a stream each
-                ReasonCode.GRANT_INVALID,
-                f"there are {MAX_ATTEMPTS} attempts at most",
-            ),
-            (grant in self._used, ReasonCode.GRANT_INVALID, "the grant was used before"),
-            (digest(request.arguments) != grant.arguments_sha256, ReasonCode.GRANT_INVALID, "other arguments"),
-            (
-                self._arguments.get(grant.key, grant.arguments_sha256) != grant.arguments_sha256,
-                ReasonCode.GRANT_INVALID,
-                f"{grant.key} was used with other arguments",
-            ),
-            (known is None, ReasonCode.GRANT_INVALID, f"this executor has no tool {grant.tool}"),
-            (
-                known is not None and known.spec.version != grant.tool_version,
-                ReasonCode.GRANT_INVALID,
-                "the tool's schema is another version",
-            ),
-            (
-                grant.undo and (known is None or known.undo is None),
-                ReasonCode.GRANT_INVALID,
-                f"{grant.tool} has no undo here",
-            ),
-            (
-                grant.undo and digest(request.output) != grant.output_sha256,
-                ReasonCode.GRANT_INVALID,
-                "another output",
-            ),
-        )
-        for wrong, reason, text in problems:
-            if wrong:
-                return refuse(reason, text)
+        wrong = self._unlike(grant, request, now)
+        if wrong is not None:
+            return refuse(*wrong)
         barred = self._barred(grant)
         if barred is not None:
             return barred
         self._burn(grant, now)
         return None
 
+    def _unlike(self, grant: Grant, request: ExecuteRequest, now: int) -> tuple[ReasonCode, str] | None:
+        """Return what a grant does not fit of what is asked, of this executor or of now; None if it fits."""
+        known, reason, undo = self._tools.get(grant.tool), ReasonCode.GRANT_INVALID, grant.undo
+        if grant.executor != self.executor_id:
+            text = "the grant is for another executor"
+        elif grant.issuer != self.issuer:
+            reason, text = ReasonCode.GRANT_STALE, "an earlier incarnation of the gate issued it"
+        elif self._used.has_expired(grant, now):
+            text = "the grant has expired"
+        elif grant.epoch < self._epochs.get(grant.run_id, 0):
+            reason, text = ReasonCode.GRANT_STALE, "a newer activation exists"
+        elif grant.attempt > MAX_ATTEMPTS and not undo:  # an undo's attempts have a stream each
+            text = f"there are {MAX_ATTEMPTS} attempts at most"
+        elif grant in self._used:
+            text = "the grant was used before"
+        elif digest(request.arguments) != grant.arguments_sha256:
+            text = "other arguments"
+        elif self._arguments.get(grant.key, grant.arguments_sha256) != grant.arguments_sha256:
+            text = f"{grant.key} was used with other arguments"
+        elif known is None:
+            text = f"this executor has no tool {grant.tool}"
+        elif known.spec.version != grant.tool_version:
+            text = "the tool's schema is another version"
+        elif undo and known.undo is None:
+            text = f"{grant.tool} has no undo here"
+        elif undo and digest(request.output) != grant.output_sha256:
+            text = "another output"
+        else:
+            return None
+        return reason, text
+
     def _barred(self, grant: Grant) -> ToolResult | None:
         """Return why no call of this grant may start now: looked at when it comes, and again where it starts."""
         if grant.run_id in self._over and not grant.undo:
             return refuse(ReasonCode.GRANT_STALE, "its run is over")
+        if not self.switches:
+            return None
         blocked = self.switches.blocking(
             now_us=self._steady_us(),
             tenant=grant.tenant,
@@ -287,7 +287,7 @@ class Dispatcher:
         changes = found.spec.effect != "read"
         if found.process is not None:
             await self._processes.open()  # a launcher's start is not the call's time
-        deadline = asyncio.timeout(context.deadline_s)
+        deadline = self._times.after(context.deadline_s)
         try:
             return await self._in_time(deadline, grant, request, found, context)
         except TimeoutError as error:
@@ -325,21 +325,18 @@ class Dispatcher:
             return unexpected(error, changes)
 
     async def _in_time(
-        self, deadline: asyncio.Timeout, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext
+        self, deadline: Deadline, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext
     ) -> ToolResult:
         """Call a tool under its deadline, which `release` brings forward."""
-        over = asyncio.Event()
         at_work = self._deadlines.setdefault(grant.run_id, {})
+        at_work[deadline] = None
         try:
-            async with deadline:
-                at_work[deadline] = over
-                with speaking(found.name, grant.tenant, grant.run_id):
-                    return await self._attempt(grant, request, found, context)
+            with deadline, speaking(found.name, grant.tenant, grant.run_id):
+                return await self._attempt(grant, request, found, context)
         finally:
-            at_work.pop(deadline, None)
+            del at_work[deadline]
             if not at_work and self._deadlines.get(grant.run_id) is at_work:
                 del self._deadlines[grant.run_id]
-            over.set()
 
     async def _attempt(self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext) -> ToolResult:
         """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool.

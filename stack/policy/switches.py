@@ -56,6 +56,10 @@ class Switches:
         for body in bodies:
             self.apply(decode_thrown(body))
 
+    def __bool__(self) -> bool:
+        """Whether anything was switched off and not on again: nearly always nothing is, and no time need be asked."""
+        return bool(self._off)
+
     def apply(self, thrown: SwitchThrown) -> None:
         """Take a durable event in; the latest about a target holds."""
         if thrown.off:
