@@ -233,6 +233,13 @@ class Action(Spoken, tag="action"):
     spend: Spend = FREE
 
 
+class ToolCall(Value):
+    """A call that was proposed beside another: its decision is paid for with the first one."""
+
+    tool: str
+    arguments: dict[str, Any] = {}
+
+
 class Finish(Spoken, tag="finish"):
     """A proposal to end this agent's part with an answer (any JSON value)."""
 
@@ -249,6 +256,9 @@ class Handoff(Spoken, tag="handoff"):
 
 
 Proposal = Action | Finish | Handoff
+
+MAX_CALLS = 64
+"""Calls that one decision may propose: more than models ask for at once, and few enough to be read in a story."""
 
 
 class ToolResult(Value):

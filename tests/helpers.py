@@ -23,7 +23,20 @@ from airside.stack.run.topology import Branch, FanOut, Visit
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.grants import Grant, mint
 from airside.stack.security.identity import run_subject, seal_identity
-from airside.stack.values import Action, Decision, Finish, Identity, Limits, Outcome, Request, Spend, ToolResult, Usage
+from airside.stack.values import (
+    FREE,
+    Action,
+    Decision,
+    Finish,
+    Identity,
+    Limits,
+    Outcome,
+    Request,
+    Spend,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 
 KEY = b"k" * 32
 RUN = RunId("run_" + "0" * 24)
@@ -138,9 +151,45 @@ class Driven:
         """Answer Plan with a fan-out."""
         return self.send(ev.RoutePlanned, route=FanOut(branches=(Branch(route="b", text="t"),) * branches))
 
-    def decide(self, proposal: Any) -> Instructions:
-        """Answer Decide."""
-        return self.send(ev.StepDecided, agent="a", proposal=proposal)
+    def decide(self, proposal: Any, *later: Action, reads: bool = False) -> Instructions:
+        """Answer Decide, with one proposal or several calls."""
+        calls = tuple(ToolCall(tool=each.tool, arguments=each.arguments) for each in later)
+        return self.send(ev.StepDecided, agent="a", proposal=proposal, later=calls, reads=reads)
+
+    def propose_all(self, count: int, *, reads: bool = False, spend: Spend = FREE) -> Instructions:
+        """Visit an agent, which proposes so many calls of `pay`, the first with what all cost."""
+        self.visit(price=spend if spend != FREE else None)
+        if spend != FREE:
+            self.reserve()
+        first, *later = [Action(tool="pay", arguments={"n": n}) for n in range(count)]
+        return self.decide(msgspec.structs.replace(first, spend=spend), *later, reads=reads)
+
+    def gate_read(self, step: int, outcome: str = "allow", **fields: Any) -> Instructions:
+        """Answer Gate of a read that is under way beside others."""
+        attempt = self.state.reading[step].attempt
+        return self.gate(outcome, **({"step": step, "attempt": attempt, "effect": "read"} | fields))
+
+    def send_read(self, step: int, **gate: Any) -> Instructions:
+        """Bring such a read to its tool."""
+        self.gate_read(step, **gate)
+        return self.intend_read(step)
+
+    def intend_read(self, step: int) -> Instructions:
+        """Answer Intend of such a read."""
+        attempt = self.state.reading[step].attempt
+        key = effect_key(RUN, step)
+        return self.send(ev.EffectIntended, step=step, attempt=attempt, key=key, tool="pay", digest="")
+
+    def read(self, step: int, result: ToolResult | None = None, **fields: Any) -> Instructions:
+        """Answer Execute of such a read."""
+        settled = result or ToolResult(ok=True, output=Raw(b'"fine"'))
+        attempt = self.state.reading[step].attempt
+        return self.send(ev.ToolExecuted, step=step, attempt=attempt, result=settled, **fields)
+
+    def lose_read(self, step: int) -> Instructions:
+        """Lose the answer of such a read."""
+        attempt = self.state.reading[step].attempt
+        return self.send(ev.ExecutionLost, step=step, attempt=attempt, started=True, error="died")
 
     def propose(self, *, spend: Spend | None = None, priced: bool = True, **arguments: Any) -> Instructions:
         """Visit an agent, which proposes a call of `pay`; what it spends is the price it names, if it is `priced`."""

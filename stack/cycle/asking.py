@@ -16,7 +16,7 @@ from airside.stack.ids import RunId
 from airside.stack.input.places import Told, told
 from airside.stack.run.agents import Agent, FunctionAgent, View
 from airside.stack.schema.toolspec import MAX_OUTPUT_BYTES, ToolSpec
-from airside.stack.values import Action, Finish, Handoff, Proposal
+from airside.stack.values import MAX_CALLS, Action, Finish, Handoff, Proposal, Spend, ToolCall
 
 
 class AgentLate(Exception):
@@ -138,7 +138,45 @@ def code_of(agent: Any) -> Any:
     return agent.function if isinstance(agent, FunctionAgent) else getattr(agent, "decide", agent)
 
 
-def checked(proposal: object, tools: Sequence[ToolSpec] = ()) -> Action | Finish | Handoff:
+def decided_on(answer: object, tools: Sequence[ToolSpec] = ()) -> tuple[Proposal, tuple[ToolCall, ...]]:
+    """Return what an agent proposes: one proposal, or the first of several calls and those after it.
+
+    The first has what all of them cost.  Raises `InvalidInput` for what is no proposal, or has no calls, or too many.
+    """
+    if not isinstance(answer, list | tuple):
+        return checked(answer, tools), ()
+    if not 0 < len(answer) <= MAX_CALLS:
+        raise InvalidInput(f"an agent returned {len(answer)} calls: give 1 to {MAX_CALLS}, or a Finish")
+    wrong = next((type(each).__name__ for each in answer if not isinstance(each, Action)), None)
+    if wrong is not None:
+        raise InvalidInput(f"several proposals are several Action, and one of them is {wrong}: return that alone")
+    actions = [checked(each, tools) for each in answer]
+    size = sum(len(msgspec.json.encode(each)) for each in actions)
+    if size > max(longest(each, tools) for each in actions):
+        raise InvalidInput(f"{len(actions)} calls: {size:,} bytes are over the bound of one proposal; propose fewer")
+    spent = [each.spend for each in actions]
+    spend = Spend(tokens=sum(each.tokens for each in spent), cost_microusd=sum(each.cost_microusd for each in spent))
+    first, *later = [each for each in actions if isinstance(each, Action)]
+    calls = tuple(ToolCall(tool=each.tool, arguments=each.arguments) for each in later)
+    return msgspec.structs.replace(first, spend=spend), calls
+
+
+def only_reads(proposal: Proposal, later: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> bool:
+    """Whether a decision proposes several calls, of tools that are all declared to change nothing."""
+    if not later or not isinstance(proposal, Action):
+        return False
+    reads = {spec.name for spec in tools if spec.effect == "read"}
+    return {proposal.tool, *(call.tool for call in later)} <= reads
+
+
+def longest(proposal: Proposal, tools: Sequence[ToolSpec]) -> int:
+    """Return how many bytes a proposal may have."""
+    if not isinstance(proposal, Action):
+        return MAX_OUTPUT_BYTES
+    return max((MAX_OUTPUT_BYTES, *(spec.max_argument_bytes for spec in tools if spec.name == proposal.tool)))
+
+
+def checked(proposal: object, tools: Sequence[ToolSpec] = ()) -> Proposal:
     """Return a proposal that is one of the three and holds only JSON within bounds; raise `InvalidInput` otherwise.
 
     It may be as long as a tool's output (`MAX_OUTPUT_BYTES`) or, where one of `tools` takes longer arguments, as those.
@@ -152,18 +190,16 @@ def checked(proposal: object, tools: Sequence[ToolSpec] = ()) -> Action | Finish
     elif isinstance(proposal, Handoff):
         content = [proposal.agent, proposal.message]
     else:
-        raise InvalidInput(f"an agent returns Action, Finish or Handoff, not {type(proposal).__name__}")
+        raise InvalidInput(f"an agent returns Action (or several), Finish or Handoff, not {type(proposal).__name__}")
     where = type(proposal).__name__
     check_bounds(content, where=where)
-    most = MAX_OUTPUT_BYTES
-    if isinstance(proposal, Action):
-        most = max((most, *(spec.max_argument_bytes for spec in tools if spec.name == proposal.tool)))
+    most = longest(proposal, tools)
     try:
         # A copy that the agent holds no part of, and that the journal can certainly give back.
         data = msgspec.json.encode(proposal)
         if len(data) > most:
             raise InvalidInput(f"{where}: {len(data):,} bytes are over the bound of {most:,}")
-        copy: Action | Finish | Handoff = msgspec.json.decode(data, type=Proposal)
+        copy: Proposal = msgspec.json.decode(data, type=Proposal)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"{where}: {error}") from None
     return copy

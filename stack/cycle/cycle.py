@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -22,11 +22,12 @@ from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Recalled, RecallRequest, Warrant, labels_of
 from airside.stack.cycle.account import Account
-from airside.stack.cycle.asking import AgentLate, ask, checked, code_of
+from airside.stack.cycle.asking import AgentLate, ask, code_of, decided_on, only_reads
 from airside.stack.cycle.layers import Layers
 from airside.stack.cycle.learning import Learning, as_text
 from airside.stack.cycle.routing import Names, NoRoute, next_route
 from airside.stack.cycle.runlog import RunLog
+from airside.stack.cycle.side_by_side import side_by_side
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.input.places import told
@@ -56,7 +57,7 @@ class Cycle:
         self._traceparent = layers.traceparent(self.run_id)
         self._recalled: tuple[Recalled, ...] = ()
         self._remaining = machine.limits
-        self._grant = b""
+        self._grants: dict[int, bytes] = {}
         self._reading = False
         self._warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
         self._learning = Learning(layers.memory, machine.state, self._warrant, layers.now_us)
@@ -88,6 +89,9 @@ class Cycle:
                         follow = self.feed(event)
                         if follow or before != (self.machine.state.phase, self.machine.state.step):
                             todo = deque(follow)
+                    continue
+                if self.machine.state.reading:
+                    todo = deque(await self._read_at_once(todo))
                     continue
                 if todo[0].durable_first:
                     await self.log.durable()
@@ -150,6 +154,27 @@ class Cycle:
             return self._layer_failed(instruction, error)
         finally:
             self._in_step = False
+
+    async def _read_at_once(self, instructions: Iterable[do.Instruction]) -> Instructions:
+        """Carry out several reads; return what follows, nothing if `deliver` stopped them."""
+        self._in_step = True
+        try:
+            return await side_by_side(self, instructions)
+        except asyncio.CancelledError:
+            if not self._interrupted or self._task is None:
+                raise
+            self._interrupted = False
+            self._task.uncancel()
+            return []
+        finally:
+            self._in_step = False
+
+    async def perform(self, instruction: do.Instruction) -> ev.Event | None:
+        """Carry out one instruction and return what happened; a layer that breaks its contract is an event too."""
+        try:
+            return await _PERFORM[type(instruction)](self, instruction)
+        except Exception as error:
+            return self._layer_failed(instruction, error)
 
     def _layer_failed(self, instruction: do.Instruction, error: Exception) -> ev.Event:
         text = f"{type(instruction).__name__}: {text_of(error, 2000)}"
@@ -218,7 +243,7 @@ class Cycle:
             answer = await ask(self._layers.agents[i.agent], self._view(i), seconds, self._layers.pulse)
             reason = ReasonCode.AGENT_INVALID_ACTION
             self._layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
-            proposal = checked(answer, self._layers.specs)
+            proposal, later = decided_on(answer, self._layers.specs)
         except AgentLate:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
         except Exception as failure:
@@ -228,7 +253,13 @@ class Cycle:
         else:
             self._layers.pulse.leave()
             decided = ev.StepDecided(
-                step=i.step, agent=i.agent, proposal=proposal, at_us=self._layers.now_us(), cause=i.cause
+                step=i.step,
+                agent=i.agent,
+                proposal=proposal,
+                later=later,
+                reads=only_reads(proposal, later, self._layers.specs),
+                at_us=self._layers.now_us(),
+                cause=i.cause,
             )
             self._account.decided(decided)
             return decided
@@ -276,7 +307,7 @@ class Cycle:
                 epoch=s.epoch,
                 tool=i.action.tool,
                 arguments=canonical(i.action.arguments),
-                labels=tuple(sorted(s.labels)),
+                labels=tuple(sorted(s.seen)),
                 remaining=remaining,
                 executor=executor,
                 receipt=i.receipt,
@@ -290,7 +321,8 @@ class Cycle:
         except LayerUnavailable as error:
             # A dead layer means no; in `resuming` the machine makes that "in doubt" rather than "denied".
             return self._gated(i, GateReply(decision=_unreachable(reason, error)), "")
-        self._grant = reply.grant
+        if reply.grant:
+            self._grants[i.step] = reply.grant
         return self._gated(i, reply, executor)
 
     async def _decided(self, request: GateRequest) -> GateReply:
@@ -306,7 +338,7 @@ class Cycle:
             i.action.tool,
             i.action.arguments,
             identity=s.submitted.identity,
-            labels=s.labels,
+            labels=s.seen,
             remaining=remaining,
             now_us=self._layers.now_us(),
         )
@@ -394,8 +426,9 @@ class Cycle:
         self._reading = not i.durable_first
         if self._reading:
             self.log.flush()  # a read's intent is written while the read runs
+        grant = self._grants.pop(i.step)
         request = ExecuteRequest(
-            grant=self._grant,
+            grant=grant,
             arguments=bytes(i.gated.arguments),
             traceparent=self._traceparent,
         )
@@ -405,7 +438,7 @@ class Cycle:
         except LayerUnavailable as error:
             lost = error.message
             with contextlib.suppress(LayerUnavailable):
-                reply = await self._layers.tools.answer_of(self.run_id, self._grant)
+                reply = await self._layers.tools.answer_of(self.run_id, grant)
         if reply is None:
             return ev.ExecutionLost(
                 step=i.step,

@@ -65,11 +65,16 @@ class RunLog:
             if self._writing is done:
                 self._writing = None  # cancelled on the way
 
-    async def durable(self) -> None:
-        """Return when everything recorded so far is durable; raise `Fenced` if superseded, `LayerUnavailable`."""
+    async def durable(self, *, may_stop: bool = False) -> None:
+        """Return when everything recorded so far is durable; raise `Fenced` if superseded, `LayerUnavailable`.
+
+        `may_stop` = whoever waits may be cancelled meanwhile, which ends no write.
+        """
         while self._failure is None and (self._kept or self._writing is not None):
             if self._writing is not None:
                 await asyncio.shield(self._writing)
+            elif may_stop:
+                self.flush()
             else:
                 await self._write_now()
         if self._failure is not None:

@@ -14,6 +14,7 @@ from airside.stack.run import events as ev
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.rejections import refused_again
 from airside.stack.run.state import Phase
+from airside.stack.run.story import never_gated
 from airside.stack.run.topology import Done, FanOut, GiveUp, Visit
 from airside.stack.values import Action, Finish, Value
 
@@ -189,6 +190,7 @@ class _Steps:
         self._steps: dict[int, dict[str, Any]] = {}
         self._asked_us: dict[int, int] = {}
         self._refused = refused_again(events)
+        self._left = never_gated(events)
         for self._place, event in enumerate(events):
             step = getattr(event, "step", 0)
             take = _TAKE.get(type(event))
@@ -221,9 +223,14 @@ class _Steps:
         proposal = event.proposal
         found |= {"agent": event.agent, "decided_us": max(0, event.at_us - self._asked_us.get(event.step, event.at_us))}
         found |= {"cost_microusd": proposal.spend.cost_microusd, "tokens": proposal.spend.tokens}
+        for step, call in event.calls.items():
+            its = self._steps.setdefault(step, {"step": step, "began_us": event.at_us, "agent": event.agent})
+            its |= {"action": call.tool, "arguments": call.arguments}
+            if step in self._left:
+                its["detail"] = "never gated: the run ended before it was its turn"
         if isinstance(proposal, Action):
-            found |= {"action": proposal.tool, "arguments": proposal.arguments}
-        elif isinstance(proposal, Finish):
+            return
+        if isinstance(proposal, Finish):
             found |= {"action": "finish", "arguments": proposal.answer, "outcome": "ok"}
         else:
             found |= {"action": "handoff", "arguments": proposal.agent, "outcome": "ok"}

@@ -152,13 +152,16 @@ class Tracer:
             self._recalled.setdefault(record.record_id, record)
 
     def trace(self, tool: str, arguments: Mapping[str, Json], state: RunState) -> tuple[Traced, ...]:
-        """Return the origins of a proposed call's values; nothing for a tool that does not exist."""
+        """Return the origins of a proposed call's values; nothing for a tool that does not exist.
+
+        Its agent had seen nothing of the other calls of the same decision: they vouch for nothing, but count as said.
+        """
         spec = next((spec for spec in self._specs if spec.name == tool), None)
         if spec is None:
             return ()
         known = self._read_steps
         reads = self._reads = [
-            known.get(record.step) or self._reading(record, at) for at, record in enumerate(state.history)
+            known.get(record.step) or self._reading(record, at) for at, record in enumerate(_seen(state))
         ]
         told = [*self._approved(state), *self._told()]
         # What an agent said itself gains nothing by coming back from a tool.
@@ -330,6 +333,8 @@ class Tracer:
 
     def _approved(self, state: RunState) -> Iterator[Source]:
         for step, gated in state.approved.items():
+            if state.base <= step != state.step:
+                continue
             spec = next((spec for spec in self._specs if spec.name == gated.tool), None)
             if spec is not None:
                 detail = f"{gated.tool}, step {step}"
@@ -381,6 +386,14 @@ class Tracer:
         if self._submitted.asked is not None:
             request = self._submitted.request
             yield Source("branch", "text of this branch", Haystack(request.text, msgspec.json.decode(request.inputs)))
+
+
+def _seen(state: RunState) -> Sequence[StepRecord]:
+    """Return the calls an agent had seen when it made the present decision."""
+    history = state.history
+    if not history or history[-1].step < state.base:
+        return history
+    return [record for record in history if record.step < state.base]
 
 
 def _first(subject: Subject, sought: Sought, sources: Sequence[Source]) -> Traced | None:

@@ -19,7 +19,7 @@ from airside.stack.recovery.doubts import EffectSettled
 from airside.stack.recovery.rollback import RollbackOrdered, UndoEnded, UndoIntended
 from airside.stack.run import events as ev
 from airside.stack.security.grants import GrantRefused
-from airside.stack.values import Action, Value, tag_of
+from airside.stack.values import Value, tag_of
 
 _NOTE = 80
 
@@ -127,7 +127,7 @@ def _is_of(entry: Beside, run: ev.RunSubmitted) -> bool:
 def _touching(events: Sequence[ev.Event], run: ev.RunSubmitted, entries: Sequence[Beside]) -> Iterator[Beside]:
     """Yield the switches that cover the run, or a tool it proposed, and were off at some time while it lived."""
     who, root = run.identity, root_of(run.run_id)
-    tools = {e.proposal.tool for e in events if isinstance(e, ev.StepDecided) and isinstance(e.proposal, Action)}
+    tools = {call.tool for event in events if isinstance(event, ev.StepDecided) for call in event.calls.values()}
     places = {("all", ""), ("tenant", who.tenant), ("principal", f"{who.tenant}/{who.principal}"), ("run", root)}
     places |= {("version", run.app_version), *(("tool", tool) for tool in tools)}
     ended_us = events[-1].at_us if isinstance(events[-1], ev.RunEnded) else None

@@ -56,6 +56,10 @@ class View:
         return [record for record in self.history if record.agent == self.agent]
 
 
+Decided = Proposal | Sequence[Action]
+"""What an agent decides: one proposal, or several calls."""
+
+
 class Agent(Protocol):
     """Proposes the next step.
 
@@ -64,10 +68,12 @@ class Agent(Protocol):
     of its own.
     """
 
-    def decide(self, view: View) -> Proposal | Awaitable[Proposal]:
-        """Return one `Action`, `Finish` or `Handoff`, or something to await for it.
+    def decide(self, view: View) -> Decided | Awaitable[Decided]:
+        """Return one `Action`, `Finish` or `Handoff`, or several `Action`, or something to await for that.
 
-        Anything else, or an exception, ends the run.
+        Several calls (a list or a tuple) are gated each by itself, at once if they only read and else in their order,
+        and the agent is asked again when all have a result, be it that they were refused.  None of them may rest on
+        what another returns.  Anything else, or an exception, ends the run.
         """
 
 
@@ -79,18 +85,18 @@ class FunctionAgent:
     driver, which kills the process and names the run.
     """
 
-    def __init__(self, function: Callable[[View], Proposal | Awaitable[Proposal]]) -> None:
+    def __init__(self, function: Callable[[View], Decided | Awaitable[Decided]]) -> None:
         self.function = function
         self.price = price_of(function)
         self.waits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async call
         )
 
-    async def decide(self, view: View) -> Proposal:
+    async def decide(self, view: View) -> Decided:
         """Call the function."""
         if self.waits:
-            return await cast(Awaitable[Proposal], self.function(view))
-        return cast(Proposal, self.function(view))
+            return await cast(Awaitable[Decided], self.function(view))
+        return cast(Decided, self.function(view))
 
     def __repr__(self) -> str:
         return f"FunctionAgent({getattr(self.function, '__name__', self.function)!s})"
@@ -139,16 +145,17 @@ def price_of(agent: object) -> Spend | None:
 
 @explained()
 class ReplayAgent:
-    """Plays a recorded list of calls, one a step, then finishes: for tests, load and regression.
+    """Plays a recorded list of calls, one a decision, then finishes: for tests, load and regression.
 
-    The list is `actions` or, without it, `view.inputs()[key]`; an item is `{"tool": .., "args": {..}}`.  Its place in
-    the list is the length of the run's history, so a resumed run goes on where it was.  The answer counts the calls
+    The list is `actions` or, without it, `view.inputs()[key]`; an item is `{"tool": .., "args": {..}}`, or a list of
+    these, which are proposed together.  Its place in the list is that of the calls in the run's history, so a resumed
+    run goes on where it was.  The answer counts the calls
     and the ones that failed, unless `answer` makes another of the view.
     """
 
     def __init__(
         self,
-        actions: Sequence[dict[str, Any]] | None = None,
+        actions: Sequence[dict[str, Any] | list[dict[str, Any]]] | None = None,
         *,
         key: str = "actions",
         answer: Callable[[View], Any] | None = None,
@@ -159,13 +166,20 @@ class ReplayAgent:
         self._key = key
         self._answer = answer
 
-    async def decide(self, view: View) -> Proposal:
-        """Return the next recorded call, or finish."""
+    async def decide(self, view: View) -> Decided:
+        """Return the next recorded call, or those that come together, or finish."""
         actions = self._actions if self._actions is not None else view.inputs().get(self._key, [])
         done = view.own_history()
-        if len(done) < len(actions):
-            item = actions[len(done)]
-            return Action(tool=item["tool"], arguments=item.get("args", {}))
+        left = len(done)
+        for item in actions:
+            if left <= 0:
+                several = [Action(tool=each["tool"], arguments=each.get("args", {})) for each in _several(item)]
+                return several if isinstance(item, list) else several[0]
+            left -= len(_several(item))
         if self._answer is not None:
             return Finish(answer=self._answer(view))
         return Finish(answer={"calls": len(done), "failed": [i for i, r in enumerate(done) if not r.result.ok]})
+
+
+def _several(item: dict[str, Any] | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return item if isinstance(item, list) else [item]

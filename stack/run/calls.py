@@ -14,17 +14,22 @@ from airside.stack.run import instructions as do
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.machine_base import MachineBase
 from airside.stack.run.state import Phase
-from airside.stack.values import UNTRUSTED, Action, ToolResult
+from airside.stack.values import UNTRUSTED, Action, Decision, ToolResult
 
 MAX_SENDS = 4
 """How often one call is sent: first, and again after an executor died.  More would hide a call that kills executors."""
 
-_NOT_STARTED = frozenset(
+NOT_STARTED = frozenset(
     {ReasonCode.SWITCHED_OFF, ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE, ReasonCode.TOOL_UNAVAILABLE}
 )
-_OWN_BUDGET = frozenset({ReasonCode.MAX_COST, ReasonCode.MAX_TOOL_CALLS})
+OWN_BUDGET = frozenset({ReasonCode.MAX_COST, ReasonCode.MAX_TOOL_CALLS})
 MAYBE = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
 """A call that changes something and came to this may have happened."""
+
+
+def reason_told(decision: Decision) -> str:
+    """Return what an agent is told of a denial."""
+    return decision.detail or decision.code or decision.rule
 
 
 class CallHandlers(MachineBase):
@@ -35,11 +40,10 @@ class CallHandlers(MachineBase):
     def _gating_gated(self, event: ev.ActionGated) -> Instructions:
         s, decision = self.state, event.decision
         s.gated = event
-        if decision.reason_code in _OWN_BUDGET:
+        if decision.reason_code in OWN_BUDGET:
             return self._conclude(decision.reason_code, decision.detail)
         if decision.outcome == "deny":
-            told = decision.detail or decision.code or decision.rule
-            return self._refuse(decision.reason_code, told, apart=decision.steered)
+            return self._refuse(decision.reason_code, reason_told(decision), apart=decision.steered)
         if why := s.rejected.against(event, s.action):
             return self._refuse(ReasonCode.APPROVAL_REJECTED, why, apart=True)
         if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
@@ -117,7 +121,7 @@ class CallHandlers(MachineBase):
     def _executing_executed(self, event: ev.ToolExecuted) -> Instructions:
         s, result = self.state, event.result
         assert s.gated is not None
-        if result.reason_code in _NOT_STARTED:
+        if result.reason_code in NOT_STARTED:
             return self._not_started(result.error)
         if result.reason_code in MAYBE and s.gated.effect != "read":
             s.ambiguous, s.why = True, result.error
@@ -127,14 +131,16 @@ class CallHandlers(MachineBase):
         self._use(output_bytes=len(bytes(result.output)))
         if s.usage.output_bytes > self.limits.max_output_bytes:
             return self._conclude(ReasonCode.MAX_OUTPUT, f"{s.usage.output_bytes} bytes returned")
-        return self._plan()
+        return self._next()
 
     def _take_in(self, result: ToolResult) -> None:
         """Record what a tool returned; an outsider may have written it, unless the tool says otherwise."""
-        gated = self.state.gated
+        self._mark(self.state.gated)
+        self._record(result)
+
+    def _mark(self, gated: ev.ActionGated | None) -> None:
         if gated is None or not gated.trusted_output:
             self.state.labels |= {UNTRUSTED}
-        self._record(result)
 
     def _executing_lost(self, event: ev.ExecutionLost) -> Instructions:
         self.state.why = event.error
@@ -180,7 +186,7 @@ class CallHandlers(MachineBase):
         else:
             error = f"{event.by} found that it did not happen"
             self._record(ToolResult(ok=False, error=error, reason_code=ReasonCode.TOOL_FAILED))
-        return self._plan()
+        return self._next()
 
     def _doubt_expired(self, event: ev.DoubtExpired) -> Instructions:
         why = f" ({self.state.why})" if self.state.why else ""

@@ -30,6 +30,7 @@ from airside.stack.values import (
     Request,
     Risk,
     Spend,
+    ToolCall,
     ToolResult,
     Traced,
     Usage,
@@ -133,12 +134,26 @@ class SpendRefused(Event, tag=True):
     detail: str
 
 
-class StepDecided(Event, tag=True):
-    """The agent proposed its next step."""
+class StepDecided(Event, tag=True, omit_defaults=True):
+    """The agent proposed its next step.
+
+    Of several calls the first is `proposal`, with what the decision cost; `later` are the others, each under the step
+    after the one before.  `reads` = all of them are declared to change nothing, so they may be under way at once.
+    """
 
     step: int
     agent: str
     proposal: Action | Finish | Handoff
+    later: tuple[ToolCall, ...] = ()
+    reads: bool = False
+
+    @property
+    def calls(self) -> dict[int, Action]:
+        """The calls that were proposed, by step."""
+        if not isinstance(self.proposal, Action):
+            return {}
+        actions = [Action(tool=call.tool, arguments=call.arguments) for call in self.later]
+        return dict(enumerate((self.proposal, *actions), self.step))
 
 
 class DecideFailed(Event, tag=True):

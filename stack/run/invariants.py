@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from airside.stack.errors import InvariantBroken
 from airside.stack.ids import effect_key
-from airside.stack.run.state import OVER, Phase, RunState
+from airside.stack.run.state import OVER, OpenCall, Phase, RunState
 from airside.stack.values import Usage
 
 
@@ -50,7 +50,17 @@ def _rules(state: RunState) -> list[tuple[bool, str]]:
             or not state.rejected.against(gated, state.action),
             "7: asking about a call that was rejected",
         ),
+        ((state.phase is Phase.READING) == bool(state.reading), "8: reads under way in another phase"),
+        (all(map(_may_be_under_way, state.reading.values())), "8: what is under way at once is no allowed read"),
     ]
+
+
+def _may_be_under_way(call: OpenCall) -> bool:
+    gated = call.gated
+    if gated is None:
+        return not call.sent
+    is_same = (gated.step, gated.attempt) == (call.step, call.attempt)
+    return is_same and gated.decision.outcome == "allow" and gated.effect == "read"
 
 
 def _counts(used: Usage) -> list[int]:

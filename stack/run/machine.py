@@ -8,7 +8,9 @@
                                                                              v
                                                                           in_doubt
 
-A decision that costs something comes after `asking` and `reserving`.  The rules:
+A decision that costs something comes after `asking` and `reserving`.  One that proposes several calls has a step for
+each; they are gated one after the other, whatever became of those before, or all at once (`reading`) if they only
+read, and the agent is asked again when each has its result.  The rules:
  * `handle(event)` returns the instructions the shell must carry out, and the shell feeds back what happened.  An
    event the present phase has no row for is `IllegalTransition`, and leaves the state as it was.
  * A run is the fold of its events.  After a crash the journal's events are handled again (instructions dropped), and
@@ -26,6 +28,7 @@ Invariants, checked by `check()` after every event in tests:
  5. Exactly the phases from `concluding` on have an outcome, and the outcome never changes.
  6. The history's steps rise strictly.
  7. Nobody is asked about a call that somebody rejected in this run.
+ 8. Calls that are under way at once are allowed reads; there are some exactly in `reading`.
 """
 
 from __future__ import annotations
@@ -41,16 +44,16 @@ from airside.stack.errors import IllegalTransition
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
-from airside.stack.run.calls import CallHandlers
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.invariants import check_invariants
-from airside.stack.run.state import OVER, TIMED, Phase
+from airside.stack.run.reads import ReadHandlers
+from airside.stack.run.state import OVER, TIMED, OpenCall, Phase
 from airside.stack.run.story import tell
 from airside.stack.run.topology import BranchEnd, Done, FanOut, GiveUp, StageEnd
 from airside.stack.values import FREE, Action, Finish, Handoff, Limits, Spend
 
 
-class RunMachine(CallHandlers):
+class RunMachine(ReadHandlers):
     """One run.  Built from its `RunSubmitted`; everything after goes through `handle`."""
 
     __slots__ = ()
@@ -72,7 +75,7 @@ class RunMachine(CallHandlers):
         state = self.state
         handler = _TABLE.get((state.phase, type(event)))
         step = getattr(event, "step", None)
-        if handler is None or (step is not None and step != state.step):
+        if handler is None or ((state.reading or step != state.step) and not self._is_due(event, step)):
             raise IllegalTransition(
                 f"{type(event).__name__}(step={step}) in phase {state.phase} at step {state.step}\n{self.story()}"
             )
@@ -87,8 +90,12 @@ class RunMachine(CallHandlers):
 
     def accepts(self, event: ev.Event) -> bool:
         """Whether `event`, which comes from outside the run, means anything in the present phase."""
-        step = getattr(event, "step", self.state.step)
-        return step == self.state.step and (self.state.phase, type(event)) in _TABLE
+        return self._is_due(event, getattr(event, "step", None)) and (self.state.phase, type(event)) in _TABLE
+
+    def _is_due(self, event: ev.Event, step: int | None) -> bool:
+        if step is None:
+            return True
+        return self._reads(event, step) if self.state.reading else step == self.state.step
 
     def story(self) -> str:
         """Return the run as lines of text, each with the event that caused it."""
@@ -218,7 +225,7 @@ class RunMachine(CallHandlers):
             return self._plan(proposal.spend)
         if isinstance(proposal, Handoff):
             return self._hand_over(proposal)
-        return self._propose(proposal, event.agent)
+        return self._propose(event)
 
     def _overspent(self) -> tuple[ReasonCode, str] | None:
         """Return the limit a decision (or a branch's last one) that was already paid for went over."""
@@ -248,16 +255,26 @@ class RunMachine(CallHandlers):
         self.state.holder, self.state.message = handoff.agent, handoff.message
         return self._plan(handoff.spend)
 
-    def _propose(self, action: Action, agent: str) -> Instructions:
+    def _propose(self, event: ev.StepDecided) -> Instructions:
         s = self.state
-        s.action = action
-        same = digest(canonical([agent, action.tool, action.arguments]))
-        s.repeats[same] = s.repeats.get(same, 0) + 1
-        if s.repeats[same] > self.limits.max_repeats:
-            return self._conclude(ReasonCode.LOOP_DETECTED, f"{action.tool} came {s.repeats[same]} times")
-        if s.usage.tool_calls >= self.limits.max_tool_calls:
-            return self._conclude(ReasonCode.MAX_TOOL_CALLS, f"{s.usage.tool_calls} calls used")
-        return self._gate()
+        calls = event.calls
+        s.base, s.last, s.seen = s.step, s.step + len(calls) - 1, s.labels
+        for action in calls.values():
+            same = digest(canonical([event.agent, action.tool, action.arguments]))
+            s.repeats[same] = s.repeats.get(same, 0) + 1
+            if s.repeats[same] > self.limits.max_repeats:
+                return self._conclude(ReasonCode.LOOP_DETECTED, f"{action.tool} came {s.repeats[same]} times")
+        if s.usage.tool_calls + len(calls) > self.limits.max_tool_calls:
+            more = f", and {len(calls)} are proposed" if len(calls) > 1 else ""
+            return self._conclude(ReasonCode.MAX_TOOL_CALLS, f"{s.usage.tool_calls} calls used{more}")
+        if len(calls) == 1:
+            s.action = calls[s.step]
+            return self._gate()
+        s.later = [OpenCall(step=step, action=action) for step, action in calls.items()]
+        if not event.reads:
+            return self._next()
+        reads, s.later = s.later, []
+        return self._read_all(reads)
 
     def _deciding_failed(self, event: ev.DecideFailed) -> Instructions:
         return self._conclude(event.reason_code, event.error)
@@ -355,6 +372,10 @@ _TABLE: dict[tuple[Phase, type[ev.Event]], _Handler] = {
     (Phase.DECIDING, ev.DecideFailed): RunMachine._deciding_failed,
     (Phase.GATING, ev.ActionGated): RunMachine._gating_gated,
     (Phase.RESUMING, ev.ActionGated): RunMachine._resuming_gated,
+    (Phase.READING, ev.ActionGated): RunMachine._reading_gated,
+    (Phase.READING, ev.EffectIntended): RunMachine._reading_intended,
+    (Phase.READING, ev.ToolExecuted): RunMachine._reading_executed,
+    (Phase.READING, ev.ExecutionLost): RunMachine._reading_lost,
     (Phase.AWAITING_APPROVAL, ev.ApprovalDecided): RunMachine._approval_decided,
     (Phase.INTENDING, ev.EffectIntended): RunMachine._intending_intended,
     (Phase.EXECUTING, ev.ToolExecuted): RunMachine._executing_executed,
@@ -382,6 +403,7 @@ _OUTSTANDING: dict[Phase, Callable[[RunMachine], Instructions]] = {
     Phase.RESERVING: RunMachine._recall,
     Phase.DECIDING: RunMachine._recall,
     Phase.GATING: RunMachine._gate_again,
+    Phase.READING: RunMachine._read_again,
     Phase.INTENDING: RunMachine._gate_again,
     Phase.EXECUTING: RunMachine._recover,
     Phase.RESUMING: RunMachine._gate_again,

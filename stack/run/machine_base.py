@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from airside.stack.run import instructions as do
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.state import OVER, PARKED, TIMED, Phase, RunState, StepRecord
 from airside.stack.run.topology import TopologyState
-from airside.stack.values import FREE, NULL, Limits, Outcome, Spend, ToolResult, Usage
+from airside.stack.values import FREE, NULL, Action, Limits, Outcome, Spend, ToolResult, Usage
 
 
 class MachineBase:
@@ -91,10 +92,24 @@ class MachineBase:
     def _plan(self, paid: Spend = FREE) -> Instructions:
         """Begin the next step; what was just paid for is durable first, so that a crash never pays twice."""
         s = self.state
-        s.step += 1
+        s.step = max(s.step, s.last) + 1
+        self._clear_call()
+        return self._become(Phase.PLANNING, do.Plan(step=s.step, cause=self._cause(), durable_first=paid != FREE))
+
+    def _clear_call(self) -> None:
+        s = self.state
         s.action, s.gated, s.allowed, s.receipt = None, None, None, ""
         s.attempt, s.sends, s.ambiguous, s.charged = 0, 0, False, None
-        return self._become(Phase.PLANNING, do.Plan(step=s.step, cause=self._cause(), durable_first=paid != FREE))
+
+    def _next(self) -> Instructions:
+        """Begin the decision's next call, or the next step if there is none."""
+        s = self.state
+        if not s.later:
+            return self._plan()
+        call = s.later.pop(0)
+        self._clear_call()
+        s.step, s.action, s.attempt, s.sends = call.step, call.action, call.attempt, call.sends
+        return self._gate()
 
     def _gate(self, *, phase: Phase = Phase.GATING) -> Instructions:
         s = self.state
@@ -119,6 +134,7 @@ class MachineBase:
     def _conclude(self, reason: ReasonCode, detail: str = "", answer: Any = None) -> Instructions:
         s = self.state
         self._take_reserved()
+        s.reading = {}
         s.outcome = Outcome(
             status=status_of(reason),
             reason_code=reason,
@@ -137,23 +153,37 @@ class MachineBase:
 
     def _record(self, result: ToolResult) -> None:
         s = self.state
-        assert s.action is not None and s.visit is not None
-        arguments = msgspec.json.decode(s.gated.arguments) if s.gated and s.gated.digest else s.action.arguments
-        s.history.append(
-            StepRecord(step=s.step, agent=s.visit.agent, tool=s.action.tool, arguments=arguments or {}, result=result)
+        assert s.action is not None
+        self._keep(s.step, s.action, s.gated, result)
+
+    def _keep(self, step: int, action: Action, gated: ev.ActionGated | None, result: ToolResult) -> None:
+        """Put a call's result into the history, at its step's place."""
+        s = self.state
+        assert s.visit is not None
+        arguments = msgspec.json.decode(gated.arguments) if gated and gated.digest else action.arguments
+        record = StepRecord(
+            step=step, agent=s.visit.agent, tool=action.tool, arguments=arguments or {}, result=result
         )
+        if s.history and s.history[-1].step > step:  # reads that were under way at once come back in any order
+            insort(s.history, record, key=lambda each: each.step)
+        else:
+            s.history.append(record)
 
     def _refuse(self, reason: ReasonCode, detail: str, *, apart: bool = False) -> Instructions:
         """Tell the agent about a refusal, or end the run if it has been told often enough.
 
         `apart` = it is a rejection, which is counted by itself.
         """
-        used = self.state.usage
-        self._use(**{"rejections" if apart else "refusals": 1})
-        if used.rejections > self.limits.rejections if apart else used.refusals > self.limits.max_refusals:
+        if self._is_refused_too_often(apart=apart):
             return self._conclude(reason, detail)
         self._record(ToolResult(ok=False, error=detail, reason_code=reason))
-        return self._plan()
+        return self._next()
 
-    def _key(self) -> EffectKey:
-        return effect_key(self.state.submitted.run_id, self.state.step)
+    def _is_refused_too_often(self, *, apart: bool) -> bool:
+        """Count a refusal, and say whether the agent has been told of enough of them."""
+        used = self.state.usage
+        self._use(**{"rejections" if apart else "refusals": 1})
+        return used.rejections > self.limits.rejections if apart else used.refusals > self.limits.max_refusals
+
+    def _key(self, step: int = 0) -> EffectKey:
+        return effect_key(self.state.submitted.run_id, step or self.state.step)

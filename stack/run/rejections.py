@@ -70,15 +70,15 @@ def _call(gated: ev.ActionGated, action: Action | None) -> Call:
 def refused_again(events: Sequence[ev.Event]) -> dict[int, str]:
     """Return, by their place among a run's events, the gate's decisions that nobody was asked about, and why."""
     known, refused = Rejections(), {}
-    action: Action | None = None
+    actions: dict[int, Action] = {}
     gated: ev.ActionGated | None = None
     for place, event in enumerate(events):
         if isinstance(event, ev.StepDecided):
-            action = event.proposal if isinstance(event.proposal, Action) else None
+            actions = event.calls
         elif isinstance(event, ev.ActionGated):
             gated = event
-            if why := known.against(event, action):
+            if why := known.against(event, actions.get(event.step)):
                 refused[place] = why
         elif isinstance(event, ev.ApprovalDecided) and gated is not None and event.approval_id == gated.approval_id:
-            known.take(gated, action, event)
+            known.take(gated, actions.get(event.step), event)
     return refused

@@ -22,6 +22,7 @@ class Phase(StrEnum):
     RESERVING = "reserving"
     DECIDING = "deciding"
     GATING = "gating"
+    READING = "reading"
     INTENDING = "intending"
     EXECUTING = "executing"
     RESUMING = "resuming"
@@ -62,6 +63,21 @@ class StepRecord(Value):
 
 
 @dataclass(slots=True)
+class OpenCall:
+    """A call of a decision that proposed several: one that is still to come, or a read that is under way.
+
+    `gated` is the decision a read under way was allowed by; `sent` says that its intent is on record.
+    """
+
+    step: int
+    action: Action
+    attempt: int = 0
+    sends: int = 0
+    gated: ActionGated | None = None
+    sent: bool = False
+
+
+@dataclass(slots=True)
 class RunState:
     """Mutable, and written by `RunMachine` alone.
 
@@ -70,6 +86,9 @@ class RunState:
     said; `charged` is what the present call was counted and paid for as, None before; `unsettled` are the keys of calls
     that were intended and whose outcome is not known; `approved` are the calls that people approved, by step, and
     `rejected` those that they said no to.
+
+    `base` and `last` are the first and the last step of the present decision's calls, `seen` the labels it was made
+    under; `later` are those that are still to come, and `reading` the reads that are under way at once, by step.
     """
 
     submitted: RunSubmitted
@@ -89,6 +108,11 @@ class RunState:
     finished: tuple[StageEnd, ...] = ()
     history: list[StepRecord] = field(default_factory=list)
     repeats: dict[str, int] = field(default_factory=dict)
+    base: int = 0
+    last: int = 0
+    seen: frozenset[str] = frozenset()
+    later: list[OpenCall] = field(default_factory=list)
+    reading: dict[int, OpenCall] = field(default_factory=dict)
     action: Action | None = None
     attempt: int = 0
     sends: int = 0

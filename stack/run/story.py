@@ -29,16 +29,31 @@ def tell(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = ()) -> 
     began = datetime.fromtimestamp(start / 1e6, tz=UTC).isoformat(timespec="milliseconds")
     lines = [f"{getattr(events[0], 'run_id', 'run')} began {began}"]
     waiting, now_us = deque(beside), start
-    refused = refused_again(events)
+    refused, left = refused_again(events), never_gated(events)
     for number, event in enumerate(events):
         now_us = max(now_us, event.at_us)  # the run's own order holds, whatever its clocks say
         while waiting and waiting[0][0] < now_us:
             lines.append(_line("~", start, *waiting.popleft()))
         cause = f"  <- #{event.cause}" if event.cause != ev.OUTSIDE else ""
-        again = (refused[number],) if number in refused else ()
-        lines.append(_line(f"#{number}", start, event.at_us, _TELL[type(event)](event, *again)) + cause)
+        more = (refused[number],) if number in refused else ()
+        if left and isinstance(event, ev.RunEnded):
+            more = ("; never gated: " + ", ".join(f"step {step} {call.tool}" for step, call in left.items()),)
+        lines.append(_line(f"#{number}", start, event.at_us, _TELL[type(event)](event, *more)) + cause)
     lines += [_line("~", start, *each) for each in waiting]
     return "\n".join(lines)
+
+
+def never_gated(events: Sequence[ev.Event]) -> dict[int, Action]:
+    """Return, by step, the calls of an ended run that were proposed together with others and not come to."""
+    if not isinstance(events[-1], ev.RunEnded):
+        return {}
+    calls: dict[int, Action] = {}
+    for event in events:
+        if isinstance(event, ev.StepDecided):
+            calls = event.calls if event.later else {}
+        elif isinstance(event, ev.ActionGated):
+            calls.pop(event.step, None)
+    return calls
 
 
 def _line(mark: str, start_us: int, at_us: int, text: str) -> str:
@@ -80,6 +95,10 @@ def _asked(e: ev.SpendAsked) -> str:
 def _decided(e: ev.StepDecided) -> str:
     p = e.proposal
     cost = f" (cost {p.spend.cost_microusd} micro-USD, {p.spend.tokens} tokens)" if p.spend.cost_microusd else ""
+    if e.later:
+        how = "to read at once" if e.reads else "in this order"
+        calls = ", ".join(f"{call.tool}({_arguments(call.arguments)})" for call in e.calls.values())
+        return f"step {e.step} {e.agent} proposes {len(e.later) + 1} calls {how}{cost}: {calls}"
     if isinstance(p, Action):
         return f"step {e.step} {e.agent} proposes {p.tool}({_arguments(p.arguments)}){cost}"
     if isinstance(p, Finish):
@@ -155,5 +174,5 @@ _TELL: dict[type[ev.Event], Callable[..., str]] = {
     ev.KillRequested: lambda e: f"killed by {e.by}: {e.why} [{e.reason_code}]",
     ev.RunSuspended: lambda e: f"suspended: {e.why}",
     ev.LayerFailed: lambda e: f"step {e.step} a layer failed: {e.error}",
-    ev.RunEnded: lambda e: f"ended: {_outcome(e.outcome)}",
+    ev.RunEnded: lambda e, left="": f"ended: {_outcome(e.outcome)}{left}",
 }

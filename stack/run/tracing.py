@@ -127,7 +127,9 @@ def _attributes(event: ev.Event) -> dict[str, Any]:
     found: dict[str, Any] = {"airside.step": getattr(event, "step", 0)}
     if isinstance(event, ev.StepDecided):
         found["gen_ai.agent.name"] = event.agent
-        if isinstance(event.proposal, Action):
+        if event.later:
+            found["airside.tools"] = [call.tool for call in event.calls.values()]
+        elif isinstance(event.proposal, Action):
             found["gen_ai.tool.name"] = event.proposal.tool
     elif isinstance(event, ev.ActionGated):
         decision = event.decision

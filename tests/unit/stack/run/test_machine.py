@@ -13,17 +13,29 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from airside.stack.errors import IllegalTransition, InvariantBroken
-from airside.stack.ids import ApprovalId, EffectKey, PrincipalId, RunId
+from airside.stack.ids import ApprovalId, EffectKey, PrincipalId, RunId, effect_key
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
 from airside.stack.run.calls import MAX_SENDS
 from airside.stack.run.invariants import check_growth
 from airside.stack.run.machine import _OUTSTANDING, _TABLE, RunMachine
-from airside.stack.run.state import OVER, Phase, RunState
+from airside.stack.run.state import OVER, OpenCall, Phase, RunState
 from airside.stack.run.topology import Branch, Done, FanOut, GiveUp, Visit
-from airside.stack.values import FREE, NULL, Action, Finish, Handoff, Limits, Outcome, Spend, ToolResult, Usage
-from tests.helpers import Driven, concluded, decision, only, submitted, through_journal
+from airside.stack.values import (
+    FREE,
+    NULL,
+    Action,
+    Finish,
+    Handoff,
+    Limits,
+    Outcome,
+    Spend,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from tests.helpers import RUN, Driven, concluded, decision, only, submitted, through_journal
 
 R = ReasonCode
 OK = Outcome(status="completed", reason_code=R.COMPLETED)
@@ -501,6 +513,14 @@ def test_a_branch_the_fan_out_does_not_have_is_not_counted() -> None:
 # Recovery.
 
 
+def one_of_two_reads(run: Driven) -> None:
+    """Bring a run to where the second of two reads is back."""
+    run.propose_all(2, reads=True)
+    second = run.state.step + 1
+    run.send_read(second)
+    run.read(second)
+
+
 OUTSTANDING = {
     "planning": (lambda run: None, do.Plan),
     "recalling": (lambda run: run.visit(query="q"), do.Recall),
@@ -508,6 +528,7 @@ OUTSTANDING = {
     "reserving": (lambda run: (run.visit(price=Spend(tokens=1)), run.ask_spend()), do.AskSpend),
     "deciding": (lambda run: run.visit(), do.Decide),
     "gating": (lambda run: run.propose(), do.Gate),
+    "reading": (lambda run: one_of_two_reads(run), do.Gate),
     "intending": (lambda run: (run.propose(), run.gate()), do.Gate),
     "resuming": (lambda run: (run.sent(repeatable=True), run.lost(started=True)), do.Gate),
     "awaiting_approval": (lambda run: (run.propose(), run.gate("require_approval")), do.AskApproval),
@@ -835,6 +856,8 @@ def snapshot(state: RunState) -> RunState:
         repeats=dict(state.repeats),
         unsettled=dict(state.unsettled),
         children=dict(state.children),
+        later=list(map(dataclasses.replace, state.later)),
+        reading={step: dataclasses.replace(call) for step, call in state.reading.items()},
     )
 
 
@@ -866,6 +889,8 @@ def test_an_event_of_another_step_is_illegal_and_not_accepted(phase: str, away: 
     (run.sent if phase == "executing" else lambda: OUTSTANDING[phase][0](run))()
     assert run.phase == phase and run.state.step >= 2
     rows = [e for e in samples(run.state) if (run.state.phase, type(e)) in _TABLE and hasattr(e, "step")]
+    if phase == "reading":  # of its rows, a read waits for one at a time
+        rows = [event for event in rows if isinstance(event, ev.ActionGated | ev.LayerFailed)]
     assert rows
     for event in rows:
         assert run.machine.accepts(event)
@@ -932,6 +957,7 @@ def test_check_finds_each_kind_of_broken_state() -> None:
     assert broken(lambda s: s.unsettled.update(other=1)) == "3"
     assert broken(lambda s: setattr(s, "usage", Usage(tokens=-1))) == "4"
     assert broken(lambda s: setattr(s, "outcome", Outcome(status="x", reason_code=R.COMPLETED))) == "5"
+    assert broken(lambda s: s.reading.update({1: OpenCall(step=1, action=Action(tool="pay"))})) == "8"
 
 
 @pytest.mark.parametrize("before", [(frozenset({"x"}), 0, 0), (frozenset(), 5, 0), (frozenset(), 0, 5)])
@@ -998,7 +1024,7 @@ class Walk:
             self.todo = self.run.activate()
             assert self.todo
         else:
-            self.answer(self.todo[0])
+            self.answer(self.luck.choice(self.todo) if self.run.phase == "reading" else self.todo[0])
         self.seen.add((phase, type(self.run.machine.events[before])))
         if len(self.run.machine.events) > before + 1:
             self.seen.add((Phase.SUSPENDED, type(self.run.machine.events[before + 1])))
@@ -1009,7 +1035,7 @@ class Walk:
             [
                 (ev.KillRequested, {"by": "op", "why": ""}),
                 (ev.CancelRequested, {"by": PrincipalId("ann")}),
-                (ev.LayerFailed, {"error": "x"}),
+                (ev.LayerFailed, {"error": "x", "step": min(self.run.state.reading, default=self.run.state.step)}),
             ]
         )
         self.todo = self.run.send(kind, **fields) or self.todo
@@ -1018,7 +1044,10 @@ class Walk:
         """Answer an instruction; one that is still waited for stays outstanding."""
         after = self.luck.choice([0, 1000, 1000, 400_000, 3_000_000])
         new = getattr(self, "on_" + type(instruction).__name__.lower())(instruction, after)
-        self.todo = [*self.todo[1:], *new] if isinstance(instruction, do.Learn) else (new or self.todo)
+        if self.run.phase == "reading":
+            self.todo = [*(each for each in self.todo if each is not instruction), *new]
+        else:
+            self.todo = [*self.todo[1:], *new] if isinstance(instruction, do.Learn) else (new or self.todo)
 
     def rarely(self) -> bool:
         return self.luck.random() < 0.04
@@ -1060,16 +1089,25 @@ class Walk:
         finish = Finish(answer=self.luck.choice([None, "x", {"a": [1.5]}]), spend=spend)
         handoff = Handoff(agent=self.luck.choice("ab"), spend=spend)
         proposal = self.luck.choices([action, finish, handoff], weights=[8, 1, 1])[0]
-        return self.run.send(ev.StepDecided, agent="a", proposal=proposal, after_us=after)
+        later: tuple[ToolCall, ...] = ()
+        if proposal is action and self.luck.random() < 0.5:
+            arguments = [{"a": self.luck.randint(0, 9)} for _ in range(self.luck.randint(1, 4))]
+            later = tuple(ToolCall(tool="pay", arguments=each) for each in arguments)
+        reads = bool(later) and self.luck.random() < 0.6
+        fields = {"agent": "a", "proposal": proposal, "later": later, "reads": reads}
+        return self.run.send(ev.StepDecided, **fields, after_us=after)
 
     def on_gate(self, i: do.Gate, after: int) -> Any:
         decided = decision(self.luck.choice(["allow"] * 6 + ["deny", "require_approval", "require_approval"]))
         if decided.outcome == "deny":
             decided = msgspec.structs.replace(decided, steered=self.luck.random() < 0.3)
+        effects = ["read"] * (8 if self.run.phase == "reading" else 1) + ["write", "irreversible"]
         return self.run.gate(
             decided.outcome,
             decision=decided,
-            effect=self.luck.choice(["read", "write", "irreversible"]),
+            step=i.step,
+            attempt=i.attempt,
+            effect=self.luck.choice(effects),
             repeatable=self.luck.random() < 0.5,
             cost_microusd=self.luck.randint(0, 10),
             after_us=after,
@@ -1084,18 +1122,19 @@ class Walk:
         return self.run.approval(outcome, arguments=edited, receipt="r", after_us=after)
 
     def on_intend(self, i: do.Intend, after: int) -> Any:
-        event = ev.EffectIntended
-        return self.run.send(event, attempt=i.attempt, key=i.key, tool=i.tool, digest=i.digest, after_us=after)
+        fields = {"step": i.step, "attempt": i.attempt, "key": i.key, "tool": i.tool, "digest": i.digest}
+        return self.run.send(ev.EffectIntended, **fields, after_us=after)
 
     def on_execute(self, i: do.Execute, after: int) -> Any:
-        assert i.gated.decision.outcome == "allow" and i.key == self.run.key
+        assert i.gated.decision.outcome == "allow" and i.key == effect_key(RUN, i.step)
+        of_call = {"step": i.step, "attempt": i.attempt, "after_us": after}
         if self.luck.random() < 0.25:
-            return self.run.lost(started=self.luck.random() < 0.7)
+            return self.run.send(ev.ExecutionLost, started=self.luck.random() < 0.7, error="died", **of_call)
         reason = self.luck.choice(
             [R.COMPLETED] * 4 + [R.TOOL_FAILED, R.TOOL_TIMEOUT, R.TOOL_IN_DOUBT, R.GRANT_STALE, R.TOOL_UNAVAILABLE]
         )
         result = ToolResult(ok=reason is R.COMPLETED, output=Raw(b'{"a":1}'), reason_code=reason)
-        return self.run.executed(result, after_us=after)
+        return self.run.send(ev.ToolExecuted, result=result, **of_call)
 
     def on_spawnchildren(self, i: do.SpawnChildren, after: int) -> Any:
         branch = self.luck.randint(0, len(i.branches) - 1)
@@ -1125,6 +1164,7 @@ def assert_same(one: RunMachine, other: RunMachine) -> None:
     a, b = one.state, other.state
     assert (a.price, a.reserved) == (b.price, b.reserved)
     names = ("phase", "epoch", "step", "usage", "labels", "outcome", "unsettled", "repeats", "attempt", "sends")
+    names += ("base", "last", "seen", "later", "reading")
     for name in (*names, "ambiguous", "holder", "allowed", "receipt", "resume_to"):
         assert getattr(a, name) == getattr(b, name), name
     assert [(r.step, r.result.ok, r.arguments) for r in a.history] == [
