@@ -121,7 +121,8 @@ class _Account:
 class _Held:
     """A reservation, or what is left of it once settled (`open` False): a repeat of it costs nothing.
 
-    One that is not `sure` was read from the journal, which says that it was asked for, not that there was room.
+    One that is not `sure` was read from the journal, which says that it was asked for, not that there was room: an
+    intent may be written down after a gate was restarted, by a grant of the gate before.
     """
 
     account: str
@@ -328,8 +329,8 @@ class Ledger:
     def record(self, account: str, used: Amounts, *, at_us: int, key: str = "", settled: bool = True) -> None:
         """Count what happened in the past, whether or not there was room for it: how a ledger is rebuilt.
 
-        With a `key`, a later reservation under that key is the same use.  What is not `settled` may have been granted,
-        or not: it is held until it is, and granted when it is asked for again if all that is held then fits.
+        With a `key`, a later reservation under that key is the same use, and granted if all that is held then fits: it
+        was asked for, but who granted it may not have known what else was.  What is not `settled` is held until it is.
         """
         amounts = amounts_of(used)
         for unit, amount in amounts.items():
@@ -339,7 +340,7 @@ class Ledger:
                 else:
                     count.reserved += amount
         if key:
-            self._held[key] = _Held(account, amounts, at_us, open=not settled, sure=settled)
+            self._held[key] = _Held(account, amounts, at_us, open=not settled, sure=False)
             self._by_account.setdefault(account, set()).add(key)
 
     def close(self, account: str) -> None:

@@ -103,15 +103,17 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.open(name, self.caps[name], parent=run)
         return name
 
-    @rule(target=keys, run=runs, wanted=amounts)
-    def ask(self, run: str, wanted: dict[str, int]) -> str:
+    @rule(target=keys, run=runs, wanted=amounts, settled=st.booleans())
+    def ask(self, run: str, wanted: dict[str, int], settled: bool) -> str:
         """The journal says that a run asked; nobody knows whether there was room."""
         self.count += 1
         key = f"key-{self.count}"
         if self.ledger.is_open(run):
-            self.ledger.record(run, wanted, at_us=self.now, key=key, settled=False)
-            self.uses[key] = Use(run, dict(wanted), self.now)
-            self.uses[key].sure = False
+            self.ledger.record(run, wanted, at_us=self.now, key=key, settled=settled)
+            use = self.uses[key] = Use(run, dict(wanted), self.now)
+            use.sure = False
+            if settled:
+                use.settle(use.taken)
         return key
 
     @rule(target=keys, run=runs, wanted=amounts)
@@ -148,8 +150,10 @@ class LedgerMachine(RuleBasedStateMachine):
             for cap in self.caps[name]
         )
         assert (self.ledger.reserve(key, use.run, use.taken, now_us=self.now) is None) == fits
-        use.sure = True
-        if not fits:
+        use.sure = fits
+        if fits and use.state == "settled":
+            use.settle(use.taken)
+        if not fits and use.state == "open":
             del self.uses[key]
 
     @rule(key=keys, used=st.none() | amounts)
@@ -356,3 +360,13 @@ def test_a_broken_invariant_is_said() -> None:
     ledger._held.clear()
     with pytest.raises(InvariantBroken, match="ledger: 2"):
         ledger.check()
+
+
+def test_a_call_that_was_journaled_without_room_for_it_is_not_granted_again() -> None:
+    """It stays counted: it was meant to be sent, and only its executor knows that it was not."""
+    ledger = small(1)
+    ledger.record("org", {"tool_calls": 1}, at_us=0, key="sent")
+    ledger.record("org", {"tool_calls": 1}, at_us=0, key="stale")
+    for key in ("stale", "sent"):
+        assert ledger.reserve(key, "org", {"tool_calls": 1}, now_us=1, settled=True) is not None
+    assert ledger.used("org", "tool_calls") == (0, 2)
