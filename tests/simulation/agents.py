@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from airside.stack.run.agents import Agent, FunctionAgent, ReplayAgent, View, priced
+from airside.stack.run.agents import Agent, Decided, FunctionAgent, ReplayAgent, View, priced
 from airside.stack.run.topology import (
     Branch,
     Done,
@@ -65,16 +65,19 @@ def make_agents(world: World) -> Mapping[str, Agent]:
     """Return the agents by name.  They hold nothing between two steps."""
     replay = {name: ReplayAgent(key=name) for name in ("a", "b", "c")}
 
-    async def slow(view: View) -> Proposal:
+    async def slow(view: View) -> Decided:
         await asyncio.sleep(world.rng.random())
         return await replay["a"].decide(view)
 
     @priced(tokens=20, cost_microusd=4)
-    async def spender(view: View) -> Proposal:
+    async def spender(view: View) -> Decided:
         spend = Spend(tokens=world.rng.randint(0, 20), cost_microusd=4)
         world.ledger.spent.append((view.run_id, spend))
         await asyncio.sleep(world.rng.random() * 0.01)  # a process that dies meanwhile has spent it all the same
-        return msgspec.structs.replace(await replay["b"].decide(view), spend=spend)
+        decided = await replay["b"].decide(view)
+        if isinstance(decided, Sequence):
+            return [msgspec.structs.replace(decided[0], spend=spend), *decided[1:]]
+        return msgspec.structs.replace(decided, spend=spend)
 
     async def hander(view: View) -> Proposal:
         if view.step > 1 and view.own_history():
@@ -84,10 +87,10 @@ def make_agents(world: World) -> Mapping[str, Agent]:
         return Action(tool="note", arguments={"n": 1})
 
     async def garbage(view: View) -> Proposal:
-        bad = (None, {"tool": "pay"}, Action(tool="pay", arguments={"n": float("nan")}), Finish(answer={1, 2}))
+        bad = (None, [], [Action(tool="look"), Finish()], {"tool": "pay"}, Action(tool="pay", arguments={"n": float("nan")}), Finish(answer={1, 2}))
         return world.rng.choice(bad)  # type: ignore[return-value]
 
-    async def raiser(view: View) -> Proposal:
+    async def raiser(view: View) -> Decided:
         if view.own_history() or world.rng.random() < 0.5:
             raise ZeroDivisionError("raiser raised")
         return await replay["a"].decide(view)

@@ -10,7 +10,7 @@ import msgspec
 from airside.stack.errors import AirsideError
 from airside.stack.ids import RunId
 from airside.stack.reasons import ReasonCode
-from airside.stack.run.events import RunEnded, decode_event, encode_event
+from airside.stack.run.events import RoutePlanned, RunEnded, StepDecided, decode_event, encode_event
 from airside.stack.run.machine import RunMachine
 from airside.stack.values import tag_of
 from tests.simulation.ledger import KINDS
@@ -29,6 +29,7 @@ def check_all(world: World) -> None:
         _ended_once(world, run_id, events)
         _effects(world, run_id, events)
         _replays(world, run_id, events)
+        _told(world, run_id, events)
     _asked_once(world)
     _budgets(world)
     for run in world.plan.runs:
@@ -117,6 +118,23 @@ def _vouched(events: list[Any]) -> tuple[dict[int, bool], set[int]]:
             if event.result.ok or code is ReasonCode.TOOL_OUTPUT_INVALID:
                 vouched[event.step] = changes.get(event.step, False)
     return vouched, settled
+
+
+def _told(world: World, run_id: RunId, events: list[Any]) -> None:
+    """Whenever an agent is asked, each call that was proposed before has one result, in the order of the steps."""
+    if not events:
+        return
+    machine = RunMachine(events[0])
+    proposed: list[int] = []
+    for event in events[1:]:
+        if isinstance(event, RoutePlanned) and [record.step for record in machine.state.history] != proposed:
+            world.violation(f"{run_id}: step {event.step}: {proposed} were proposed, and other results told")
+        if isinstance(event, StepDecided):
+            proposed += event.calls
+        try:
+            machine.handle(event)
+        except AirsideError:
+            return  # `_replays` says so
 
 
 def _replays(world: World, run_id: RunId, events: list[Any]) -> None:

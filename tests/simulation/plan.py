@@ -116,9 +116,20 @@ def plan_on_things(rng: Random) -> Plan:
     return Plan(tenants=tenants, runs=tuple(runs), crashes=crashes, faults=rng.choice((0.0, 0.02)))
 
 
-def _on_things(rng: Random) -> list[dict[str, Any]]:
+def _on_things(rng: Random) -> list[Any]:
     tools = rng.choices(("take", "peek", "give", "lend"), (3, 3, 4, 1), k=8)
-    return [{"tool": tool, "args": {"n": rng.choice((0, 2, 2, rng.randint(0, MAX_THING)))}} for tool in tools]
+    calls = [{"tool": tool, "args": {"n": rng.choice((0, 2, 2, rng.randint(0, MAX_THING)))}} for tool in tools]
+    return _together(rng, calls)
+
+
+def _together(rng: Random, calls: list[dict[str, Any]]) -> list[Any]:
+    """Have some of the calls that follow each other be proposed in one decision."""
+    found: list[Any] = []
+    while calls:
+        count = rng.choice((1, 1, 1, 2, 3, 4)) if rng.random() < 0.5 else 1
+        several, calls = calls[:count], calls[count:]
+        found.append(several if count > 1 else several[0])
+    return found
 
 
 def _budget(rng: Random) -> tuple[Cap, ...]:
@@ -154,8 +165,8 @@ def _run(rng: Random, tenant: TenantId) -> RunPlan:
     )
 
 
-def make_actions(rng: Random) -> list[dict[str, Any]]:
-    """Generate what one agent will try: mostly valid, sometimes the same again."""
+def make_actions(rng: Random) -> list[Any]:
+    """Generate what one agent will try: mostly valid, sometimes the same again, some together, some reads at once."""
     actions: list[dict[str, Any]] = []
     for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4, 6))):
         if actions and rng.random() < 0.15:
@@ -165,7 +176,12 @@ def make_actions(rng: Random) -> list[dict[str, Any]]:
         good = {"n": rng.randint(0, MAX_THING if tool in ON_THINGS else 99)}
         bad = rng.choice(({"n": "1"}, {}, {"n": 1, "z": 2}, {"n": True}, {"n": -1}))
         actions.append({"tool": tool, "args": bad if rng.random() < 0.06 else good})
-    return actions
+    grouped = _together(rng, actions)
+    if rng.random() < 0.25:
+        tools = rng.choices(("look", "peek"), (5, 1), k=rng.randint(2, 6))
+        reads = [{"tool": tool, "args": {"n": rng.randint(0, MAX_THING)}} for tool in tools]
+        grouped.insert(rng.randint(0, len(grouped)), reads)
+    return grouped
 
 
 _SMALL: dict[str, tuple[int, ...]] = {

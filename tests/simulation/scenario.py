@@ -1,6 +1,6 @@
 """Whole runs as text: commands, a line `---`, and what must come of them.
 
-    submit ROUTE tool(n) tool(n) ... [limit=value ...]
+    submit ROUTE tool(n) tool(n)+tool(n) ... [limit=value ...]      what a plus joins is proposed together
     tick SECONDS | stabilise
     approve WHO | reject WHO | edit WHO N        decide about the oldest call that waits
     kill | cancel | settle yes | settle no       the latest run
@@ -17,6 +17,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Raw
 
@@ -35,6 +36,12 @@ from tests.simulation.world import LONGEST_S, World
 
 ACME = TenantId("acme")
 _CALL = re.compile(r"(\w+)\((-?\d+)\)")
+
+
+def _proposed(word: str) -> dict[str, Any] | list[dict[str, Any]]:
+    calls = [match.groups() for match in map(_CALL.fullmatch, word.split("+")) if match]
+    found = [{"tool": tool, "args": {"n": int(n)}} for tool, n in calls]
+    return found if len(found) > 1 else found[0]
 
 
 class Silent(People):
@@ -112,8 +119,7 @@ class Scenario(World):
         return stop
 
     def _submit(self, words: list[str]) -> None:
-        calls = [match.groups() for word in words if (match := _CALL.fullmatch(word))]
-        actions = [{"tool": tool, "args": {"n": int(n)}} for tool, n in calls]
+        actions = [_proposed(word) for word in words if _CALL.match(word)]
         limits = {name: int(value) for word in words if "=" in word for name, _, value in [word.partition("=")]}
         who = Identity(principal=PrincipalId("ann"), tenant=ACME, roles=("clerk",), scopes=("work",))
         inputs = json.dumps(dict.fromkeys("abc", actions))
