@@ -138,13 +138,11 @@ def code_of(agent: Any) -> Any:
     return agent.function if isinstance(agent, FunctionAgent) else getattr(agent, "decide", agent)
 
 
-def decided_on(answer: object, tools: Sequence[ToolSpec] = ()) -> tuple[Proposal, tuple[ToolCall, ...]]:
-    """Return what an agent proposes: one proposal, or the first of several calls and those after it.
+def several(answer: Sequence[object], tools: Sequence[ToolSpec] = ()) -> tuple[Proposal, tuple[ToolCall, ...]]:
+    """Return the first of several calls that an agent proposes, with what all of them cost, and those after it.
 
-    The first has what all of them cost.  Raises `InvalidInput` for what is no proposal, or has no calls, or too many.
+    Raises `InvalidInput` for what is no call, for none, and for too many.
     """
-    if not isinstance(answer, list | tuple):
-        return checked(answer, tools), ()
     if not 0 < len(answer) <= MAX_CALLS:
         raise InvalidInput(f"an agent returned {len(answer)} calls: give 1 to {MAX_CALLS}, or a Finish")
     wrong = next((type(each).__name__ for each in answer if not isinstance(each, Action)), None)
@@ -161,12 +159,10 @@ def decided_on(answer: object, tools: Sequence[ToolSpec] = ()) -> tuple[Proposal
     return msgspec.structs.replace(first, spend=spend), calls
 
 
-def only_reads(proposal: Proposal, later: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> bool:
-    """Whether a decision proposes several calls, of tools that are all declared to change nothing."""
-    if not later or not isinstance(proposal, Action):
-        return False
+def only_reads(calls: Sequence[Proposal | ToolCall], tools: Sequence[ToolSpec]) -> bool:
+    """Whether all of these are calls of tools that are declared to change nothing."""
     reads = {spec.name for spec in tools if spec.effect == "read"}
-    return {proposal.tool, *(call.tool for call in later)} <= reads
+    return all(isinstance(call, Action | ToolCall) and call.tool in reads for call in calls)
 
 
 def longest(proposal: Proposal, tools: Sequence[ToolSpec]) -> int:

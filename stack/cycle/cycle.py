@@ -22,7 +22,7 @@ from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Recalled, RecallRequest, Warrant, labels_of
 from airside.stack.cycle.account import Account
-from airside.stack.cycle.asking import AgentLate, ask, code_of, decided_on, only_reads
+from airside.stack.cycle.asking import AgentLate, ask, checked, code_of, only_reads, several
 from airside.stack.cycle.layers import Layers
 from airside.stack.cycle.learning import Learning, as_text
 from airside.stack.cycle.routing import Names, NoRoute, next_route
@@ -40,7 +40,7 @@ from airside.stack.run.agents import View
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.topology import Route, Visit
-from airside.stack.values import Decision, Limits, ToolResult, Traced
+from airside.stack.values import Decision, Limits, ToolCall, ToolResult, Traced
 
 
 class Cycle:
@@ -243,7 +243,11 @@ class Cycle:
             answer = await ask(self._layers.agents[i.agent], self._view(i), seconds, self._layers.pulse)
             reason = ReasonCode.AGENT_INVALID_ACTION
             self._layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
-            proposal, later = decided_on(answer, self._layers.specs)
+            later: tuple[ToolCall, ...] = ()
+            if isinstance(answer, list | tuple):
+                proposal, later = several(answer, self._layers.specs)
+            else:
+                proposal = checked(answer, self._layers.specs)
         except AgentLate:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
         except Exception as failure:
@@ -257,7 +261,7 @@ class Cycle:
                 agent=i.agent,
                 proposal=proposal,
                 later=later,
-                reads=only_reads(proposal, later, self._layers.specs),
+                reads=bool(later) and only_reads((proposal, *later), self._layers.specs),
                 at_us=self._layers.now_us(),
                 cause=i.cause,
             )

@@ -333,7 +333,7 @@ class Tracer:
 
     def _approved(self, state: RunState) -> Iterator[Source]:
         for step, gated in state.approved.items():
-            if state.base <= step != state.step:
+            if state.base <= step <= state.last and step != state.step:
                 continue
             spec = next((spec for spec in self._specs if spec.name == gated.tool), None)
             if spec is not None:
@@ -390,10 +390,9 @@ class Tracer:
 
 def _seen(state: RunState) -> Sequence[StepRecord]:
     """Return the calls an agent had seen when it made the present decision."""
-    history = state.history
-    if not history or history[-1].step < state.base:
-        return history
-    return [record for record in history if record.step < state.base]
+    if state.base == state.last:
+        return state.history
+    return [record for record in state.history if record.step < state.base]
 
 
 def _first(subject: Subject, sought: Sought, sources: Sequence[Source]) -> Traced | None:

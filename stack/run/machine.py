@@ -257,7 +257,8 @@ class RunMachine(ReadHandlers):
 
     def _propose(self, event: ev.StepDecided) -> Instructions:
         s = self.state
-        calls = event.calls
+        assert isinstance(event.proposal, Action)
+        calls = event.calls if event.later else {s.step: event.proposal}
         s.base, s.last, s.seen = s.step, s.step + len(calls) - 1, s.labels
         for action in calls.values():
             same = digest(canonical([event.agent, action.tool, action.arguments]))

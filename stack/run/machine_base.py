@@ -161,9 +161,7 @@ class MachineBase:
         s = self.state
         assert s.visit is not None
         arguments = msgspec.json.decode(gated.arguments) if gated and gated.digest else action.arguments
-        record = StepRecord(
-            step=step, agent=s.visit.agent, tool=action.tool, arguments=arguments or {}, result=result
-        )
+        record = StepRecord(step=step, agent=s.visit.agent, tool=action.tool, arguments=arguments or {}, result=result)
         if s.history and s.history[-1].step > step:  # reads that were under way at once come back in any order
             insort(s.history, record, key=lambda each: each.step)
         else:

@@ -62,7 +62,9 @@ class ReadHandlers(CallHandlers):
             told = reason_told(decision)
             if self._is_refused_too_often(apart=decision.steered):
                 return self._conclude(decision.reason_code, told)
-            self._keep(call.step, call.action, event, ToolResult(ok=False, error=told, reason_code=decision.reason_code))
+            self._keep(
+                call.step, call.action, event, ToolResult(ok=False, error=told, reason_code=decision.reason_code)
+            )
             return self._is_back(call)
         dear = s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd
         if decision.outcome != "allow" or event.effect != "read" or dear:

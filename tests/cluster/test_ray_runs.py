@@ -42,6 +42,25 @@ def test_a_run_goes_through_every_phase_and_says_what_it_used(stack: Stack) -> N
     assert row["answer"] == '{"seen":["topic 0","topic 1"]}' and row["status"] == "completed"
 
 
+@pytest.mark.parametrize("count", [1, 5, 50])
+def test_reads_of_one_decision_are_made_at_once_and_all_told(stack: Stack, count: int) -> None:
+    """They are one step of the agent's, and a call each."""
+    reads = [call("look", topic=f"t{n}") for n in range(count)]
+    result = submit(stack, inputs={"actions": [reads]}).result(timeout=BOUND_S)
+    assert result.answer == {"calls": count, "failed": []} and (result.steps, result.tool_calls) == (2, count)
+
+
+def test_calls_of_one_decision_are_each_governed_by_themselves(stack: Stack) -> None:
+    """One is denied, one waits for a person, and those after them happen all the same."""
+    calls = [call("note", text="of several"), call("forbidden", text="x"), call("pay", to="several", amount=4)]
+    inputs = {"actions": [[*calls, call("look", topic="t")]]}
+    handle = submit(stack, inputs=inputs, limits={"max_refusals": 1})
+    assert stack.approve(waiting(stack, handle.run_id).approval_id, principal="lea") == "approved"
+    result = handle.result(timeout=BOUND_S)
+    assert result.answer == {"calls": 4, "failed": [1]} and (result.steps, result.tool_calls) == (2, 3)
+    assert ledger_of(stack).amounts("several") == [4] and "of several" in ledger_of(stack).texts()
+
+
 def test_control_is_handed_from_one_agent_to_another(stack: Stack) -> None:
     result = submit(stack, route="desk").result(timeout=BOUND_S)
     assert result.answer == {"from": "front_desk"}

@@ -87,7 +87,14 @@ def make_agents(world: World) -> Mapping[str, Agent]:
         return Action(tool="note", arguments={"n": 1})
 
     async def garbage(view: View) -> Proposal:
-        bad = (None, [], [Action(tool="look"), Finish()], {"tool": "pay"}, Action(tool="pay", arguments={"n": float("nan")}), Finish(answer={1, 2}))
+        bad = (
+            None,
+            [],
+            [Action(tool="look"), Finish()],
+            {"tool": "pay"},
+            Action(tool="pay", arguments={"n": float("nan")}),
+            Finish(answer={1, 2}),
+        )
         return world.rng.choice(bad)  # type: ignore[return-value]
 
     async def raiser(view: View) -> Decided:

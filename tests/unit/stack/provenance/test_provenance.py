@@ -290,6 +290,24 @@ def test_a_repeated_call_tells_the_first_and_where_the_value_is_from() -> None:
     assert complete(PAY, {"to": [BOB]}, {"to": [BOB]}, [found]) == (found,)
 
 
+def test_calls_of_one_decision_vouch_for_nothing_in_each_other() -> None:
+    """The agent had seen none of their results: what an earlier one returned, or people approved of it, is no source."""
+    seen = read(1, ["seen@corp.example"])
+    beside = read(2, ["beside@corp.example"])
+    state = {"history": [seen, beside], "base": 2, "last": 3, "step": 3}
+    assert origin_of("seen@corp.example", {}, **state) == "tool"
+    assert origin_of("beside@corp.example", {}, **state) == "nowhere"
+    assert origin_of("beside@corp.example", {}, **state | {"base": 4, "last": 5, "step": 4}) == "tool"
+
+
+def test_the_same_effect_twice_in_one_decision_is_the_same_again() -> None:
+    run = submitted(text=f"to {BOB}")
+    history = [StepRecord(step=1, agent="a", tool="pay", arguments={"to": [BOB]}, result=ToolResult(ok=True))]
+    state = RunState(submitted=run, history=history, base=1, last=2, step=2)
+    (found,) = Tracer(run, [PAY]).trace("pay", {"to": [BOB]}, state)
+    assert found.origin == "repeated"
+
+
 def test_what_an_agent_said_gains_nothing_by_coming_back_from_a_tool() -> None:
     """A directory that answers `no eve@evil.example` does not vouch for it; what it was not asked for it does."""
     eve = "eve@evil.example"

@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from airside.stack.cycle.asking import decided_on, only_reads
+from airside.stack.cycle.asking import only_reads, several
 from airside.stack.errors import IllegalTransition, InvalidInput
 from airside.stack.ids import effect_key
+from airside.stack.operations.overview import detail_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
 from airside.stack.run.calls import MAX_SENDS
 from airside.stack.run.rejections import refused_again
+from airside.stack.run.tracing import spans_of
 from airside.stack.values import MAX_CALLS, Action, Finish, Limits, Spend, ToolResult
 from tests.helpers import RUN, Driven, concluded, decision, only, spec
 
@@ -47,10 +49,10 @@ def call(run: Driven, **gate: Any) -> Any:
 def test_several_actions_are_one_decision_paid_for_together() -> None:
     """A list or a tuple, whose costs are added up on the first call."""
     proposed = [Action(tool="a", spend=Spend(tokens=1)), Action(tool="b", spend=Spend(tokens=2, cost_microusd=9))]
-    first, later = decided_on(tuple(proposed))
+    first, later = several(tuple(proposed))
     assert first == Action(tool="a", spend=Spend(tokens=3, cost_microusd=9))
     assert [each.tool for each in later] == ["b"]
-    assert decided_on(proposed[:1]) == (proposed[0], ())
+    assert several(proposed[:1]) == (proposed[0], ())
 
 
 @pytest.mark.parametrize(
@@ -65,18 +67,18 @@ def test_several_actions_are_one_decision_paid_for_together() -> None:
 )
 def test_what_is_no_list_of_calls_is_refused_with_what_to_do(answer: Any, text: str) -> None:
     with pytest.raises(InvalidInput, match=text):
-        decided_on(answer)
+        several(answer)
 
 
 def test_calls_are_made_at_once_only_if_every_tool_is_declared_to_read() -> None:
     tools = [spec("look", effect="read"), spec("peek", effect="read"), spec("pay", effect="write")]
 
     def reads(*names: str) -> bool:
-        first, later = decided_on([Action(tool=name) for name in names])
-        return only_reads(first, later, tools)
+        first, later = several([Action(tool=name) for name in names])
+        return only_reads((first, *later), tools)
 
     assert reads("look", "peek")
-    assert not reads("look", "pay") and not reads("look", "unknown") and not reads("look")
+    assert not reads("look", "pay") and not reads("look", "unknown")
 
 
 # One after the other.
@@ -297,3 +299,43 @@ def test_an_event_that_a_read_does_not_wait_for_is_illegal(step: int) -> None:
     assert not run.machine.accepts(event)
     with pytest.raises(IllegalTransition):
         run.machine.handle(event)
+
+
+# What is told of it.
+
+
+def test_each_call_is_a_step_of_the_overview_and_one_that_was_not_come_to_says_so() -> None:
+    run = started(max_refusals=0)
+    run.propose_all(3)
+    call(run, tool="pay")
+    run.gate("deny")
+    run.end()
+    first, second, third = detail_of(run.machine.events).steps
+    assert [(each.step, each.agent, each.action) for each in (first, second, third)] == [
+        (1, "a", "pay"),
+        (2, "a", "pay"),
+        (3, "a", "pay"),
+    ]
+    assert (first.outcome, second.outcome, third.outcome) == ("ok", "policy_denied", "")
+    assert third.arguments == {"n": 2} and third.detail.startswith("never gated")
+
+
+@pytest.mark.parametrize(("reads", "how"), [(True, "to read at once"), (False, "in this order")])
+def test_the_story_has_all_calls_of_a_decision(reads: bool, how: str) -> None:
+    run = started()
+    run.propose_all(2, reads=reads)
+    assert f"proposes 2 calls {how}: pay(n=0), pay(n=1)" in run.machine.story()
+
+
+def test_the_span_of_a_decision_names_all_its_tools_and_each_call_has_its_own() -> None:
+    run = started()
+    run.propose_all(2, reads=True)
+    for step in (1, 2):
+        run.send_read(step)
+        run.read(step)
+    run.send(ev.KillRequested, by="op", why="x")
+    run.end()
+    spans = spans_of(run.machine.events)
+    (decided,) = [span for span in spans if span.name == "decide"]
+    assert decided.attributes["airside.tools"] == ["pay", "pay"]
+    assert [span.attributes["airside.step"] for span in spans if span.name == "execute_tool pay"] == [1, 2]
