@@ -145,10 +145,12 @@ class Meeting:
     """A read that returns when as many others have come as are expected: one after the other, none would."""
 
     def __init__(self, expected: int) -> None:
-        self.left, self.all_here, self.stopped = expected, asyncio.Event(), 0
+        self.left, self.all_here, self.all_but_one, self.stopped = expected, asyncio.Event(), asyncio.Event(), 0
 
     async def __call__(self, n: int) -> int:
         self.left -= 1
+        if self.left == 1:
+            self.all_but_one.set()
         if self.left == 0:
             self.all_here.set()
         try:
@@ -185,8 +187,7 @@ async def test_a_stop_stops_all_of_them_at_once(kind: Any) -> None:
     world = World([1, 2, 3], meeting)
 
     async def stop() -> None:
-        while meeting.left > 1:
-            await asyncio.sleep(0)
+        await meeting.all_but_one.wait()
         world.cycle.post(kind(at_us=0, by=PrincipalId("op"), why="x"))
 
     stopping = asyncio.ensure_future(stop())
@@ -261,8 +262,7 @@ async def test_an_activation_that_is_given_up_leaves_no_read_behind() -> None:
     meeting = Meeting(4)
     world = World([1, 2, 3], meeting)
     task = asyncio.ensure_future(world.cycle.advance(world.first))
-    while meeting.left > 1:
-        await asyncio.sleep(0)
+    await meeting.all_but_one.wait()
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled() and world.phase is Phase.READING

@@ -291,7 +291,7 @@ def test_a_repeated_call_tells_the_first_and_where_the_value_is_from() -> None:
 
 
 def test_calls_of_one_decision_vouch_for_nothing_in_each_other() -> None:
-    """The agent had seen none of their results: what an earlier one returned, or people approved of it, is no source."""
+    """The agent had seen none of their results: what an earlier one returned is no source."""
     seen = read(1, ["seen@corp.example"])
     beside = read(2, ["beside@corp.example"])
     state = {"history": [seen, beside], "base": 2, "last": 3, "step": 3}
