@@ -1,6 +1,6 @@
 """Governed steps a second: coalesced and one Ray call per item, pooled and dedicated, beside the same loop without Ray.
 
-    python -m benchmarks.governed_steps [--rounds 3] [--out samples.json] [--against COMMIT]
+    python -m benchmarks.governed_steps [--rounds 3] [--out samples.json] [--against COMMIT | --concurrent RUNS]
 
 Every step is real: recall (the query's embedding is cached), decide, policy of twenty rules, validation, a sealed
 grant, a durable append before every write, execution, a result.  The variants take turns within one process and one
@@ -12,7 +12,8 @@ Ray, so that the machine's other work falls on all of them:
 
 Ratios are medians over rounds of coalesced / naive on the same workload, as rates.  A sample's memory is the
 proportional set size of the stack's own processes.  Dedicated at 200 x 5 has no naive beside it: 200 processes do not
-fit, so 48 come and go, and what is measured is mostly that.  Not measured: agents and tools
+fit, so 48 come and go, and what is measured is mostly that.  With `--concurrent` it is measured instead how admission
+and memory bear so many live runs (`benchmarks/concurrent.py`).  Not measured: agents and tools
 that do work of their own, more than one node, memory with cold queries.
 """
 
@@ -32,6 +33,7 @@ from airside.actors.client.client import Stack
 from airside.actors.jobs import Job
 from airside.stack.contracts.memory import Candidate
 from airside.stack.ids import parse_tenant
+from benchmarks import concurrent
 from benchmarks.against import against, ratios
 from benchmarks.ledger_app import TEXT, jobs, ledger_app, tenants
 from benchmarks.measure import cpu_seconds, last_line, machine, median, memory_mib, percentile, result_file, tree
@@ -156,7 +158,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=result_file("governed_steps"))
     parser.add_argument("--against", metavar="COMMIT", help="play this commit in turns with the present one, instead")
+    parser.add_argument("--concurrent", type=int, metavar="RUNS", help="measure so many live runs, instead")
+    parser.add_argument("--waits", choices=("approval", "tool"), default="approval", help="what live runs wait for")
     options = parser.parse_args()
+    if options.concurrent:
+        rounds = []
+        for turn in range(options.rounds):
+            rounds.append(concurrent.sample(options.concurrent, options.waits))
+            print(f"round {turn + 1}: {json.dumps(rounds[-1])}", flush=True)
+        options.out.write_text(json.dumps({"machine": machine(), "samples": rounds}, indent=1), encoding="utf-8")
+        print(f"raw samples: {options.out}")
+        last_line(concurrent.summary(options.concurrent, rounds))
+        return
     if options.against:
         samples = against(options.against, options.rounds)
         options.out.write_text(json.dumps({"machine": machine(), "samples": samples}, indent=1), encoding="utf-8")
