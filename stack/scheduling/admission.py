@@ -15,7 +15,7 @@ after which trying again makes sense.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -53,7 +53,7 @@ class TenantShare(Value):
 class _Line:
     """One tenant's queue.  `tag` = virtual time of its next turn; `burst` = submissions it may make at once."""
 
-    waiting: deque[RunId] = field(default_factory=deque)
+    waiting: OrderedDict[RunId, None] = field(default_factory=OrderedDict)
     running: dict[RunId, float] = field(default_factory=dict)
     tag: float = 0.0
     estimate: float = FIRST_ESTIMATE
@@ -84,7 +84,7 @@ class AdmissionQueue:
         early_s = _too_early(line, share, now_us)
         if early_s is not None:
             return early_s
-        line.waiting.append(run_id)
+        line.waiting[run_id] = None
         if len(line.waiting) == 1:
             line.tag = max(line.tag, self._virtual)  # what it did not use while it was idle is gone
             self._enter(tenant, line)
@@ -101,7 +101,7 @@ class AdmissionQueue:
             line, share = self._lines[tenant], self._shares(tenant)
             if tag != line.tag or not line.waiting or len(line.running) >= share.concurrency:
                 continue  # an entry that no longer holds; `release` enters a tenant at its cap again
-            run_id = line.waiting.popleft()
+            run_id, _ = line.waiting.popitem(last=False)
             line.running[run_id] = line.estimate
             self._running_count += 1
             self._virtual = max(self._virtual, tag)
@@ -129,8 +129,8 @@ class AdmissionQueue:
                 line.tag = max(0.0, line.tag + (max(1.0, cost) - estimated) / self._shares(tenant).weight)
             if line.waiting:
                 self._enter(tenant, line)
-        elif run_id in line.waiting:
-            line.waiting.remove(run_id)
+        else:
+            line.waiting.pop(run_id, None)
 
     @property
     def running(self) -> int:
