@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from airside.actors.client.following import Following
 from airside.actors.client.results import BatchInterrupted, BatchTimeout, RunResult, ended, refused
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.jobs import BadLine, Job
+from airside.actors.rpc.methods import Ends, Wait
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode
 
@@ -28,7 +30,7 @@ class Desk(Protocol):
     def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
         """Submit jobs; return what became of each."""
 
-    def ended(self, run_ids: Sequence[str], wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
+    def wait(self, wanted: Wait, within_s: float | None) -> Steps[Ends]:
         """Return the `RunEnded` of those that have ended, as soon as there is one or the wait is over."""
 
     def story(self, run_id: str) -> str:
@@ -57,6 +59,7 @@ class Batch:
         self._held: dict[str, float] = {}
         """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
         self._open: dict[str, int] = {}
+        self._following = Following(desk.wait)
         self._job_ids = [job.job_id for job in jobs]
         for place, job in enumerate(jobs):
             if isinstance(job, BadLine):
@@ -106,6 +109,7 @@ class Batch:
             if ticket.run_id:
                 del self._waiting[place]
                 self._open[ticket.run_id] = place
+                self._following.add([ticket.run_id])
             elif ticket.reason_code is ReasonCode.ADMISSION_REJECTED:
                 job = self._waiting[place]
                 self._held[job.tenant or job.token] = self._clock() + ticket.retry_after_s
@@ -129,7 +133,7 @@ class Batch:
             yield Pause(wait_s)
 
     def _look(self, wait_s: float, within_s: float | None) -> Steps[None]:
-        found = yield from self._desk.ended(list(self._open), wait_s, within_s)
+        found = yield from self._following.next_ends(wait_s, within_s)
         for run_id, body in found.items():
             place = self._open.pop(run_id)
             result = ended(run_id, body, self._job_ids[place], lambda run_id=run_id: self._desk.story(run_id))  # type: ignore[misc]
@@ -155,10 +159,12 @@ def collect(
     until = None if timeout is None else clock() + timeout
     bodies: dict[str, bytes] = {}
     left = {run_id for run_id, _ in runs}
+    following = Following(desk.wait)
+    following.add(left)
     while left:
         wait_s = POLL_S if until is None else max(0.0, min(POLL_S, until - clock()))
         try:
-            found = yield from desk.ended(sorted(left), wait_s, None if until is None else wait_s + _LAST_LOOK_S)
+            found = yield from following.next_ends(wait_s, None if until is None else wait_s + _LAST_LOOK_S)
         except TimeoutError:
             break
         bodies |= found

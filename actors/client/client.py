@@ -48,6 +48,7 @@ from airside.actors.rpc.methods import (
     VERIFY,
     GivenVote,
     Sql,
+    Wait,
 )
 from airside.stack.calling import explained_methods
 from airside.stack.canonical import as_text, write_bounded
@@ -264,7 +265,7 @@ class Stack:
     async def awaited(self, handle: RunHandle) -> RunResult:
         """Return a run's result when it has ended; waiting costs no thread, and is cancelled at once."""
         loop = asyncio.get_running_loop()
-        waiting = self._waiting.setdefault(loop, Waiting(self._desk.ended))
+        waiting = self._waiting.setdefault(loop, Waiting(self._desk.wait))
         try:
             body = await waiting.ended(handle.run_id)
         finally:
@@ -274,7 +275,7 @@ class Stack:
 
     def ended(self, run_ids: Sequence[str]) -> set[str]:
         """Return which of these runs have ended; does not wait."""
-        return set(drive(self._desk.ended(run_ids, 0.0, None)))
+        return set(drive(self._desk.wait(Wait(list(run_ids), 0.0), None)).ends)
 
     def handle(self, run_id: str) -> RunHandle:
         """Return the handle of a run submitted earlier, from this process or another."""

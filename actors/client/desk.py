@@ -12,7 +12,7 @@ from airside.actors.client.connection import Connection, LiveJournal
 from airside.actors.client.steps import Steps
 from airside.actors.jobs import Job
 from airside.actors.journal.telling import story_of
-from airside.actors.rpc.methods import SUBMIT, WAIT, Wait
+from airside.actors.rpc.methods import SUBMIT, WAIT, Ends, Wait
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.operations.messages import Submission, Ticket
 from airside.stack.reasons import ReasonCode
@@ -59,9 +59,9 @@ class StackDesk:
             tickets |= dict(zip(places, answers, strict=True))
         return [tickets[i] for i in range(len(jobs))]
 
-    def ended(self, run_ids: Sequence[str], wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
+    def wait(self, wanted: Wait, within_s: float | None) -> Steps[Ends]:
         """Return the `RunEnded` of those that have ended, as soon as there is one or the wait is over."""
-        return (yield from self._connection.call(WAIT, Wait(list(run_ids), wait_s), within_s=within_s))
+        return (yield from self._connection.call(WAIT, wanted, within_s=within_s))
 
     def story(self, run_id: str) -> str:
         """Return a run as lines of text; raise `InvalidInput` if the journal has no such run."""

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
 
 from airside.actors.client.batch import POLL_S
-from airside.actors.client.steps import Steps, awaited
+from airside.actors.client.following import Ask, Following
+from airside.actors.client.steps import awaited
 
 _GATHER_S = 0.02
 """How long those who come at the same time are gathered into one question."""
-
-Ask = Callable[[Sequence[str], float, float | None], Steps[dict[str, bytes]]]
 
 
 class Waiting:
     """The awaited runs of one event loop.
 
-    Questions all end at the same moments, so that whoever came in between is asked for with the others from then on.
+    One question waits for all of them; another one, which does not wait, adds those who came meanwhile.
     """
 
     def __init__(self, ask: Ask) -> None:
-        self._ask = ask
+        self._following = Following(ask)
         self._futures: dict[str, set[asyncio.Future[bytes]]] = {}
         self._unasked: set[str] = set()
-        self._questions: set[asyncio.Task[None]] = set()
         self._gathering: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -34,13 +32,15 @@ class Waiting:
 
     def stats(self) -> dict[str, int]:
         """Return how many runs are awaited, and how many questions are under way."""
-        return {"awaited": len(self._futures), "questions": len(self._questions)}
+        return {"awaited": len(self._futures), "questions": int(self._waiting is not None)}
 
     async def ended(self, run_id: str) -> bytes:
         """Return the run's `RunEnded` when it is there."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         if run_id not in self._futures:
-            self._want({run_id})
+            self._unasked.add(run_id)
+            if self._gathering is None:
+                self._gathering = asyncio.ensure_future(self._gather())
         self._futures.setdefault(run_id, set()).add(future)
         try:
             return await future
@@ -50,28 +50,33 @@ class Waiting:
             if not waiters:
                 self._futures.pop(run_id, None)
 
-    def _want(self, run_ids: set[str]) -> None:
-        self._unasked |= run_ids
-        if self._gathering is None:
-            self._gathering = asyncio.ensure_future(self._gather())
-
     async def _gather(self) -> None:
+        """Have the driver asked for those who have come."""
         await asyncio.sleep(_GATHER_S)
         self._gathering = None
-        runs = sorted(self._unasked & self._futures.keys())
+        runs = self._unasked & self._futures.keys()
         self._unasked.clear()
-        if runs:
-            task = asyncio.ensure_future(self._question(runs))
-            self._questions.add(task)
-            task.add_done_callback(self._questions.discard)
+        self._following.add(runs)
+        if self._waiting is None:
+            self._waiting = asyncio.ensure_future(self._wait())
+        elif runs:
+            await self._ask(0.0)
 
-    async def _question(self, runs: list[str]) -> None:
-        now = asyncio.get_running_loop().time()
+    async def _wait(self) -> None:
         try:
-            found = await awaited(self._ask(runs, POLL_S - now % POLL_S, None))
+            while self._futures:
+                await self._ask(POLL_S)
+        finally:
+            self._waiting = None
+
+    async def _ask(self, wait_s: float) -> None:
+        """Put one question; whoever waits for a run is told of its end, and everybody of an error."""
+        try:
+            found = await awaited(self._following.next_ends(wait_s, None))
         except Exception as error:
-            for run_id in runs:
-                for future in self._futures.pop(run_id, set()):
+            futures, self._futures = self._futures, {}
+            for waiters in futures.values():
+                for future in waiters:
                     if not future.done():
                         future.set_exception(error)
             return
@@ -79,5 +84,3 @@ class Waiting:
             for future in self._futures.pop(run_id, set()):
                 if not future.done():
                     future.set_result(body)
-        if left := set(runs) & self._futures.keys():
-            self._want(left)

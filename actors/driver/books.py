@@ -10,6 +10,7 @@ import msgspec
 
 from airside.actors.rpc.layer import logger, steady_us
 from airside.stack.errors import InvalidInput, LayerUnavailable
+from airside.stack.flag import Flag
 from airside.stack.ids import RunId, TenantId, run_of
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.operations.messages import ORDER_PURPOSE, Admit, Order, Ticket
@@ -51,9 +52,10 @@ class Placed:
     """A run the driver has on its books.
 
     `events` are those to hand to a runtime (read from the journal again where empty); `durable` is set once its
-    admission is, or has its `refusal`; `condemned` = it is to end so: no runtime takes it up any more; `asked` = it or
-    a child may have waited for approval.  `losses` = processes that died under it and others, `deaths` = those that
-    were its alone, `broken` = activations that failed by themselves, `held` = layers that its requests held.
+    admission is, or has its `refusal`; `over` is set at its end; `condemned` = it is to end so: no runtime takes it up
+    any more; `asked` = it or a child may have waited for approval.  `losses` = processes that died under it and others,
+    `deaths` = those that were its alone, `broken` = activations that failed by themselves, `held` = layers that its
+    requests held.
     """
 
     tenant: TenantId
@@ -69,7 +71,8 @@ class Placed:
     held: int = 0
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
     condemned: ev.KillRequested | ev.CancelRequested | None = None
-    durable: asyncio.Event = field(default_factory=asyncio.Event)
+    durable: Flag = field(default_factory=Flag)
+    over: Flag = field(default_factory=Flag)
     refusal: Ticket | None = None
 
 

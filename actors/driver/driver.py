@@ -45,6 +45,7 @@ from airside.actors.rpc.methods import (
     SWITCHES,
     WAIT,
     WITHDRAW,
+    Ends,
     Wait,
 )
 from airside.actors.rpc.remote import Remote
@@ -61,6 +62,7 @@ from airside.stack.run import events as ev
 from airside.stack.run.state import Phase
 from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
 from airside.stack.scheduling.load import LoadLimit
+from airside.stack.scheduling.watches import Watch, Watches
 from airside.stack.security.identity import IdentityChecker
 
 LATE_SHARE = 0.2
@@ -84,6 +86,7 @@ class Driver(Watching):
         self._routes = frozenset(routes)
         self._version = version
         self._ended: OrderedDict[RunId, bytes] = OrderedDict()
+        self._watches = Watches()
         self._work: asyncio.Event = asyncio.Event()
 
     async def start(self) -> None:
@@ -162,6 +165,7 @@ class Driver(Watching):
             message = f"the request {reply.detail}"
             placed.refusal = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=message)
             del self._runs[run_id]
+            placed.over.set()
             self._deadlines.forget(run_id)
             self._queue.release(tenant, run_id)
         if reply.verdict == "ok":
@@ -305,17 +309,18 @@ class Driver(Watching):
         placed = self._runs.pop(run_id, None)
         self._deadlines.forget(run_id)
         self._suspects.forget(run_id)
-        if placed is not None and placed.asked:
-            self._spawn(self._withdraw(run_id))
+        if placed is not None:
+            placed.over.set()
+            if placed.asked:
+                self._spawn(self._withdraw(run_id))
         self._queue.release(tenant, run_id, cost=steps)
         if run_id == root_of(run_id):
             self._spawn(self._close_account(run_id))
         self._ended[run_id] = ended
         if len(self._ended) > RESULTS_KEPT:
             self._ended.popitem(last=False)
+        self._watches.ended(run_id, ended)
         self._work.set()
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     async def _close_account(self, run_id: RunId) -> None:
         with contextlib.suppress(LayerUnavailable):  # a restarted gate opens no account of a run that has ended
@@ -329,28 +334,36 @@ class Driver(Watching):
             logger.warning("the approvals of %s stay listed", run_id, extra={"action": "withdraw_failed"})
 
     @serves(WAIT)
-    async def wait(self, wanted: Wait) -> dict[str, bytes]:
-        """Return the `RunEnded` of those that have ended, as soon as there is one or the time is over."""
-        loop = asyncio.get_running_loop()
-        run_ids, until = [RunId(run) for run in wanted.run_ids], loop.time() + wanted.timeout_s
-        found = await self._results(run_ids, look_in_journal=True)
-        while not found and loop.time() < until:
-            changed = self._changed
-            try:
-                async with asyncio.timeout(until - loop.time()):
-                    await changed.wait()
-            except TimeoutError:
-                break
-            found = await self._results(run_ids, look_in_journal=False)
-        return found
+    async def wait(self, wanted: Wait) -> Ends:
+        """Return the `RunEnded` of those of a watch that have ended, as soon as there is one or the time is over."""
+        now_s = asyncio.get_running_loop().time()
+        begins = wanted.after is None
+        watch = (self._watches.begin if begins else self._watches.find)(wanted.watch, now_s)
+        if watch is None:
+            return Ends(known=False)
+        watch.arrived(wanted.after or 0)
+        try:
+            await self._look(watch, [RunId(run) for run in wanted.run_ids])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wanted.timeout_s):
+                    await watch.news.wait()
+            found, upto = watch.next_ends()
+        finally:
+            if not wanted.watch:
+                self._watches.drop(watch)
+        return Ends(found, upto)
 
-    async def _results(self, run_ids: list[RunId], *, look_in_journal: bool) -> dict[str, bytes]:
-        found: dict[str, bytes] = {run_id: self._ended[run_id] for run_id in run_ids if run_id in self._ended}
-        unknown = [run_id for run_id in run_ids if run_id not in found and run_id not in self._runs]
-        if unknown and look_in_journal:
-            rows = await self._journal.rows("outcomes", unknown)
-            found |= {row[0]: row[1].encode() for row in rows}
-        return found
+    async def _look(self, watch: Watch, run_ids: list[RunId]) -> None:
+        """Have runs watched; those that have ended already are told at once, from the journal if need be."""
+        self._watches.add(watch, run_ids)
+        for run_id in run_ids:
+            if run_id in self._ended:
+                self._watches.ended(run_id, self._ended[run_id])
+            elif run_id not in self._runs:
+                watch.unknown.add(run_id)
+        if watch.unknown and not watch.ends:
+            for run, body in await self._journal.rows("outcomes", list(watch.unknown)):
+                self._watches.ended(RunId(run), body.encode())
 
     # From outside: decisions of people, orders of operators.
 

@@ -55,7 +55,6 @@ class Watching(WatchedLayer):
         self._fleet = fleet
         self._runs: dict[RunId, Placed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._changed: asyncio.Event = asyncio.Event()
         self._suspects = Suspects(lambda tenant: f"{tenant}~{secrets.token_hex(4)}")
         self._killed_runaways = 0
         self._layers_held: deque[str] = deque(maxlen=HELD_SHOWN)
@@ -76,10 +75,11 @@ class Watching(WatchedLayer):
         """End a live run, and return when it has ended: `Driver`'s."""
 
     async def _ends_within(self, run_id: RunId, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while run_id in self._runs:
-                    await self._changed.wait()
+        placed = self._runs.get(run_id)
+        if placed is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await placed.over.wait()
         return run_id not in self._runs
 
     async def _bodies(self, run_ids: list[RunId]) -> dict[str, list[str]]:

@@ -118,10 +118,24 @@ class Sql(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Wait(msgspec.Struct, array_like=True, frozen=True):
-    """Runs of which the ends are wanted, and for how many seconds the first may be waited for."""
+    """Runs whose ends are wanted, and for how many seconds the next may be waited for.
+
+    A `watch` is kept under that name, so that the next question adds to its runs; without a name it is of this question
+    alone.  `after` = how many ends have arrived, as `Ends.upto` said; None begins a watch.
+    """
 
     run_ids: list[str]
     timeout_s: float
+    watch: str = ""
+    after: int | None = None
+
+
+class Ends(msgspec.Struct, array_like=True, frozen=True):
+    """The `RunEnded` of runs, and how many of the watch have arrived with them; a watch not `known` is begun anew."""
+
+    ends: dict[str, bytes] = {}
+    upto: int = 0
+    known: bool = True
 
 
 class GivenVote(msgspec.Struct, array_like=True, frozen=True):
@@ -153,7 +167,7 @@ INPUT_FIELDS = Method[None, Fields]("intake", "fields")
 ADMIT = Method[Admit, Ticket]("driver", "admit")
 REPORT = Method[Report, bool]("driver", "report")
 DELIVER = Method[Delivery, bool]("driver", "deliver")
-WAIT = Method[Wait, dict[str, bytes]]("driver", "wait")
+WAIT = Method[Wait, Ends]("driver", "wait")
 ORDER = Method[bytes, tuple[int, str]]("driver", "order")
 ROLL_BACK = Method[bytes, tuple[bytes, str]]("driver", "roll_back")
 LIVE = Method[None, list[tuple[str, str, str, bool]]]("driver", "live")

@@ -145,7 +145,7 @@ CASES: dict[Method[Any, Any], Case] = {
     ),
     m.REPORT: Case(lambda n: Report(run_id=RunId(f"run_{n}"), tenant=TenantId("acme"), state="parked"), "report", True),
     m.DELIVER: Case(lambda n: Delivery(run_id=RunId(f"run_{n}"), event=b"{}"), "_bring", None),
-    m.WAIT: Case(lambda n: Wait([f"run_{n}"], 1.0), "wait", {"run_1": b"{}"}),
+    m.WAIT: Case(lambda n: Wait([f"run_{n}"], 1.0), "wait", m.Ends({"run_1": b"{}"}, 1)),
     m.ORDER: Case(lambda n: bytes([n]), "order", (1, "")),
     m.ROLL_BACK: Case(lambda n: bytes([n]), "roll_back", (b"", "no")),
     m.LIVE: Case(lambda n: None, "live", [(RUN, "acme", "acme/1", True)], takes_anything=True),

@@ -16,10 +16,13 @@ from airside.actors.client.results import BatchTimeout, RunResult
 from airside.actors.client.steps import Pause, Steps, awaited
 from airside.actors.client.waiting import Waiting
 from airside.actors.jobs import BadLine, Job, job_of, jobs_of
+from airside.actors.rpc.methods import Ends, Wait
 from airside.stack.errors import InvalidInput, LayerUnavailable
+from airside.stack.ids import RunId
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.run.events import RunEnded
+from airside.stack.scheduling.watches import Watches
 from airside.stack.values import Outcome, Usage
 
 OUTCOME = Outcome(status="completed", reason_code=ReasonCode.COMPLETED)
@@ -31,7 +34,8 @@ class Desk:
     def __init__(self, *, a_minute: dict[str, int] | None = None, run_s: float = 1.0, answers: bool = True) -> None:
         self.now_s = 0.0
         self.entered: list[tuple[float, str]] = []
-        self.questions: list[float] = []
+        self.questions: list[Wait] = []
+        self._watches = Watches()
         self._a_minute = a_minute or {}
         self._run_s = run_s
         self._answers = answers
@@ -56,16 +60,22 @@ class Desk:
         self._ends[run_id] = self.now_s + self._run_s
         return Ticket(run_id=run_id)  # type: ignore[arg-type]
 
-    def ended(self, run_ids: Sequence[str], wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
+    def wait(self, wanted: Wait, within_s: float | None) -> Steps[Ends]:
         """Wait for the next end, in the time of this desk."""
-        self.questions.append(wait_s)
+        self.questions.append(wanted)
         if not self._answers:
             yield Pause(within_s or 0.0)
             raise TimeoutError("no answer")
-        first = min(self._ends[run_id] for run_id in run_ids)
-        yield Pause(max(0.0, min(wait_s, first - self.now_s)))
-        done = [run_id for run_id in run_ids if self._ends[run_id] <= self.now_s]
-        return dict.fromkeys(done, msgspec.json.encode(RunEnded(at_us=0, cause=0, outcome=OUTCOME, usage=Usage())))
+        watch = self._watches.begin(wanted.watch, 0.0)
+        watch.arrived(wanted.after or 0)
+        self._watches.add(watch, map(RunId, wanted.run_ids))
+        if not watch.ends and watch.run_ids:
+            first = min(self._ends[run_id] for run_id in watch.run_ids)
+            yield Pause(max(0.0, min(wanted.timeout_s, first - self.now_s)))
+        for run_id in [run_id for run_id in watch.run_ids if self._ends[run_id] <= self.now_s]:
+            body = msgspec.json.encode(RunEnded(at_us=0, cause=0, outcome=OUTCOME, usage=Usage()))
+            self._watches.ended(run_id, body)
+        return Ends(*watch.next_ends())
 
     def story(self, run_id: str) -> str:
         """Tell nothing."""
@@ -161,6 +171,36 @@ def test_every_job_has_its_result_in_its_place_or_is_named(
     assert len(desk.entered) == len(desk._ends) <= len(batch) - 1
 
 
+def test_a_run_is_told_of_once_however_often_a_batch_asks() -> None:
+    """A question is as long as what is new, not as all that is open."""
+    desk = Desk(a_minute={"slow": 1})
+    run(desk, [*jobs("fast", 50), *jobs("slow", 3)])
+    assert sum(len(question.run_ids) for question in desk.questions) == 53 and len(desk.questions) == 3
+
+
+def test_a_question_whose_answer_was_lost_is_answered_the_same_again() -> None:
+    watches = Watches()
+    watch = watches.begin("w", 0.0)
+    watches.add(watch, map(RunId, "abc"))
+    watches.ended(RunId("a"), b"1")
+    assert watch.next_ends() == watch.next_ends() == ({"a": b"1"}, 1)
+    watch.arrived(1)
+    watches.ended(RunId("b"), b"2")
+    assert watch.next_ends() == ({"b": b"2"}, 2) and watch.news.is_set()
+    watch.arrived(1)  # it came late
+    assert watch.next_ends() == ({"b": b"2"}, 2)
+
+
+def test_a_watch_that_nobody_asks_is_forgotten() -> None:
+    watches = Watches(kept_s=10.0)
+    watches.add(watches.begin("w", 0.0), map(RunId, "ab"))
+    watches.begin("v", 9.0)
+    assert len(watches) == 2
+    watches.begin("u", 12.0)
+    assert watches.find("w", 12.0) is None and watches.find("v", 12.0) is not None
+    watches.ended(RunId("a"), b"")
+
+
 def test_a_handle_given_twice_has_its_result_twice() -> None:
     desk = Desk(run_s=0.0)
     desk.drive(desk.enter(jobs("a", 2), None))
@@ -207,23 +247,40 @@ class Driver:
     def __init__(self) -> None:
         self.questions: list[list[str]] = []
         self.asked: asyncio.Queue[int] = asyncio.Queue()
-        self.bodies: dict[str, bytes] = {}
+        self.watches = Watches()
         self.changed = asyncio.Event()
         self.broken = False
 
-    def ask(self, run_ids: Sequence[str], wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
-        """Wait until one of these has ended."""
-        self.questions.append(list(run_ids))
+    def ask(self, wanted: Wait, within_s: float | None) -> Steps[Ends]:
+        """Wait until one of the watch's runs has ended."""
+        self.questions.append(wanted.run_ids)
         self.asked.put_nowait(len(self.questions))
-        while not (found := {run: self.bodies[run] for run in run_ids if run in self.bodies}):
+        if wanted.after is not None and self.watches.find(wanted.watch, 0.0) is None:
+            return Ends(known=False)
+        watch = self.watches.begin(wanted.watch, 0.0)
+        watch.arrived(wanted.after or 0)
+        self.watches.add(watch, map(RunId, wanted.run_ids))
+        while not watch.ends and wanted.timeout_s:
             yield Change(self.changed)
             if self.broken:
                 raise LayerUnavailable("gone")
-        return found
+            if self.watches.find(wanted.watch, 0.0) is not watch:
+                return Ends(known=False)
+        return Ends(*watch.next_ends())
 
     def end(self, *runs: str) -> None:
         """Let runs end."""
-        self.bodies |= dict.fromkeys(runs, b"ended")
+        for run in runs:
+            self.watches.ended(RunId(run), b"ended")
+        self.change()
+
+    def restart(self) -> None:
+        """Forget all watches."""
+        self.watches = Watches()
+        self.change()
+
+    def change(self) -> None:
+        """Have those who wait look again."""
         self.changed.set()
         self.changed.clear()
 
@@ -277,9 +334,25 @@ async def test_who_comes_later_is_asked_for_beside_the_others() -> None:
     second = asyncio.ensure_future(waiting.ended("b"))
     await driver.asked.get()
     driver.end("b")
-    assert await second == b"ended" and driver.questions == [["a"], ["b"]]
+    assert await second == b"ended" and driver.questions[:2] == [["a"], ["b"]]
     driver.end("a")
     assert await first == b"ended"
+    assert [run for question in driver.questions for run in question] == ["a", "b"]
+
+
+async def test_of_a_driver_that_knows_of_no_watch_all_that_is_awaited_is_asked_again() -> None:
+    driver = Driver()
+    waiting = Waiting(driver.ask)
+    tasks = [asyncio.ensure_future(waiting.ended(run)) for run in ("a", "b")]
+    await driver.asked.get()
+    driver.end("a")
+    assert await tasks[0] == b"ended"
+    await driver.asked.get()
+    driver.restart()
+    await driver.asked.get()
+    assert driver.questions == [["a", "b"], [], ["b"]]
+    driver.end("b")
+    assert await tasks[1] == b"ended"
 
 
 async def test_a_layer_that_is_gone_is_told_to_all_who_wait() -> None:
@@ -288,7 +361,7 @@ async def test_a_layer_that_is_gone_is_told_to_all_who_wait() -> None:
     tasks = [asyncio.ensure_future(waiting.ended(run)) for run in ("a", "b")]
     await driver.asked.get()
     driver.broken = True
-    driver.end()
+    driver.change()
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(error) for error in found] == [LayerUnavailable] * 2 and waiting.is_idle
 

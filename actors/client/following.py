@@ -1,0 +1,53 @@
+"""`Following`: the open runs of one waiter.  The driver is told of each once, and asked for what has ended since."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+
+from airside.actors.client.steps import Steps
+from airside.actors.rpc.methods import Ends, Wait
+
+Ask = Callable[[Wait, float | None], Steps[Ends]]
+
+
+class Following:
+    """Made on `ask`, which puts one question to the driver; of a driver that has been restarted all is asked anew."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._open: set[str] = set()
+        self._untold: set[str] = set()
+        self._watch = secrets.token_hex(8)
+        self._after: int | None = None
+
+    def _begin_anew(self) -> None:
+        self._watch, self._after, self._untold = secrets.token_hex(8), None, set(self._open)
+
+    def add(self, run_ids: Iterable[str]) -> None:
+        """Follow runs from the next question on."""
+        new = set(run_ids) - self._open
+        self._open |= new
+        self._untold |= new
+
+    def next_ends(self, wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
+        """Return the `RunEnded` of those that have ended, as soon as there is one or the wait is over.
+
+        Raises what `ask` does; then nothing is lost, and the next question is the same.
+        """
+        while True:
+            told, self._untold, watch = self._untold, set(), self._watch
+            try:
+                reply = yield from self._ask(Wait(sorted(told), wait_s, watch, self._after), within_s)
+            except BaseException:
+                self._untold |= told
+                raise
+            if watch != self._watch:
+                continue  # another question found the watch gone meanwhile, and began anew
+            if not reply.known:
+                self._begin_anew()
+                continue
+            self._after = max(self._after or 0, reply.upto)
+            found = {run_id: body for run_id, body in reply.ends.items() if run_id in self._open}
+            self._open -= found.keys()
+            return found
