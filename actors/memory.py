@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -67,13 +67,13 @@ class Memory(WatchedLayer):
                 logger.exception("memory was not swept", extra={"action": "sweep_failed"})
 
     @serves(RETRIEVE, unreadable=_no_recall, failed=_no_recall)
-    async def retrieve(self, asked: RecallRequest) -> RecallReply:
+    def retrieve(self, asked: RecallRequest) -> RecallReply | Awaitable[RecallReply]:
         """Answer a query that has a warrant for its tenant."""
         request = self._warrants.recall(asked)
         if request is None:
             self._unwarranted()
             return RecallReply(error="no warrant for this tenant")
-        return await self._service.retrieve(request)
+        return self._service.retrieve_at_once(request) or self._service.retrieve(request)
 
     @serves(WRITE_IF_USEFUL, unreadable=_invalid, failed=_unavailable)
     async def write_if_useful(self, candidate: Candidate) -> LearnReply:

@@ -20,7 +20,7 @@ from airside.memory.embedding import Embedding
 from airside.memory.records import Record, is_record_id
 from airside.memory.rules import MemoryRules
 from airside.memory.search.calibration import Calibration, load_calibration
-from airside.memory.search.index import Bounds, TenantIndex
+from airside.memory.search.index import Bounds, Query, TenantIndex
 from airside.memory.storage.erasing import Erasure, Orders, Receipt
 from airside.memory.storage.parquet import read_parquet, write_parquet
 from airside.memory.storage.store import Database, TenantStore, table_name, tenant_of
@@ -85,27 +85,40 @@ class MemoryService:
 
     # Reading.
 
+    def retrieve_at_once(self, request: RecallRequest) -> RecallReply | None:
+        """Return what is relevant, or the error in the reply; None if something must be opened or embedded first."""
+        memory = self._tenants.get(request.tenant)
+        if memory is None or memory.index is None:
+            return None
+        try:
+            text = _question_of(request)
+            query = self._embedding.cached(request.tenant, text)
+            if query is None:
+                return None
+            self._tenants.move_to_end(memory.tenant)
+            return RecallReply(records=self._search(memory.index, query, request))
+        except Exception as error:
+            return _unanswered(error)
+
     async def retrieve(self, request: RecallRequest) -> RecallReply:
         """Return what is relevant, or the error in the reply."""
         try:
-            return RecallReply(records=await self._search(request))
+            text = _question_of(request)
+            memory = await self._existing(request.tenant)
+            if memory is None or not text:
+                return RecallReply()
+            index = await self._opened(memory)
+            if not len(index):
+                return RecallReply()
+            query = self._embedding.cached(request.tenant, text)
+            if query is None:
+                query = await self._embedding.question(request.tenant, text)
+                index = await self._opened(memory)  # it may have changed meanwhile
+            return RecallReply(records=self._search(index, query, request))
         except Exception as error:
-            return RecallReply(error=f"{type(error).__name__}: {text_of(error, 400)}")
+            return _unanswered(error)
 
-    async def _search(self, request: RecallRequest) -> tuple[Recalled, ...]:
-        if request.min_score is not None and not 0 <= request.min_score <= 1:
-            raise InvalidInput(f"min_score {request.min_score}: a probability, within 0 and 1")
-        text = request.query[:MAX_QUERY_CHARACTERS].strip()
-        memory = await self._existing(request.tenant)
-        if memory is None or not text:
-            return ()
-        index = await self._opened(memory)
-        if not len(index):
-            return ()
-        query = self._embedding.cached(request.tenant, text)
-        if query is None:
-            query = await self._embedding.question(request.tenant, text)
-            index = await self._opened(memory)  # it may have changed meanwhile
+    def _search(self, index: TenantIndex, query: Query, request: RecallRequest) -> tuple[Recalled, ...]:
         bounds = Bounds(min(request.top_k, MAX_TOP_K), request.min_score, request.clearance, self._now_us())
         records = index.search(query, bounds)
         for record in records:  # what comes back is checked, whoever may have mixed it up
@@ -150,6 +163,8 @@ class MemoryService:
             gone = await memory.erase(order)
         finally:
             self._embedding.forget(order.tenant)
+            if memory.index is not None:
+                memory.index.forget_questions()
             self._settle(memory)
         return Receipt(tenant=order.tenant, what=order.what, target=order.target, records=gone, at_us=self._now_us())
 
@@ -294,3 +309,14 @@ class MemoryService:
 
     async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+def _question_of(request: RecallRequest) -> str:
+    """Return what a request asks; raise `InvalidInput` if it cannot be."""
+    if request.min_score is not None and not 0 <= request.min_score <= 1:
+        raise InvalidInput(f"min_score {request.min_score}: a probability, within 0 and 1")
+    return request.query[:MAX_QUERY_CHARACTERS].strip()
+
+
+def _unanswered(error: Exception) -> RecallReply:
+    return RecallReply(error=f"{type(error).__name__}: {text_of(error, 400)}")

@@ -32,6 +32,12 @@ _SAMPLE = 1_024
 _TOGETHER = 32
 """Vectors compared with all records at once: for 100,000 records that takes 13 MB."""
 
+KEPT_QUESTIONS = 64
+"""Questions of whom an index remembers what they found: a run asks the same at every step."""
+
+_FOUND_BYTES = 8_000
+"""About what one of them takes in RAM, with its question."""
+
 _FIRST_ROOM = 16
 _SPARSE = 256
 _RECORD_BYTES = 1_200
@@ -58,6 +64,22 @@ class Bounds(NamedTuple):
     min_score: float | None
     clearance: Clearance
     now_us: int
+
+
+class _Found(NamedTuple):
+    """What a question found above its gate, with all that does not change with time.
+
+    It holds as long as no record changes and none of those that might have been found expires: from `from_us`, when it
+    was looked for, until `until_us`.
+    """
+
+    query: Query
+    from_us: int
+    until_us: int
+    places: NDArray[np.intp]
+    scores: Vectors
+    cosines: Vectors
+    bm25: Vectors
 
 
 class Topic(NamedTuple):
@@ -109,6 +131,7 @@ class TenantIndex:
         self._observed: NDArray[np.int64] = np.zeros(_FIRST_ROOM, dtype=np.int64)
         self._level: NDArray[np.int8] = np.zeros(_FIRST_ROOM, dtype=np.int8)
         self._weight: NDArray[np.float32] = np.zeros((_FIRST_ROOM, 3), dtype=np.float32)
+        self._found: dict[tuple[int, int, float | None, Clearance], _Found] = {}
         self.text_bytes = 0
 
     def __len__(self) -> int:
@@ -118,6 +141,7 @@ class TenantIndex:
 
     def put(self, record: Record, vector: Vectors | None) -> None:
         """Add a record or replace the one under its id; without a vector it is kept, and found by nobody."""
+        self.forget_questions()
         if record.record_id in self.records:
             self.remove([record.record_id])
         place = len(self._rows)
@@ -151,6 +175,7 @@ class TenantIndex:
 
     def remove(self, record_ids: Iterable[str]) -> None:
         """Forget records; at once nobody finds them."""
+        self.forget_questions()
         for record_id in record_ids:
             record = self.records.pop(record_id, None)
             if record is None:
@@ -166,8 +191,13 @@ class TenantIndex:
 
     def hide(self, record_ids: Iterable[str]) -> None:
         """Let nobody find records that are about to go."""
+        self.forget_questions()
         for record_id in record_ids:
             self._expires[self._places[record_id]] = 0
+
+    def forget_questions(self) -> None:
+        """Forget what was asked, and what that found."""
+        self._found.clear()
 
     @property
     def sparse(self) -> bool:
@@ -225,11 +255,38 @@ class TenantIndex:
 
     def search(self, query: Query, bounds: Bounds) -> tuple[Recalled, ...]:
         """Return what is relevant, best first, and nothing that may not be returned."""
+        if bounds.top_k <= 0:
+            return ()
+        # By the question itself, which whoever asks again still has.  What is kept holds it: no other gets its id.
+        key = (id(query), bounds.top_k, bounds.min_score, bounds.clearance)
+        found = self._found.get(key)
+        if found is None or not found.from_us <= bounds.now_us < found.until_us:
+            found = self._look(query, bounds)
+            if found is None:
+                return ()
+            if len(self._found) >= KEPT_QUESTIONS:
+                del self._found[next(iter(self._found))]
+            self._found[key] = found
+        places, scores = found.places, found.scores
+        if not len(places):
+            return ()
+        ages_s = ((bounds.now_us - self._observed[places]) / 1e6).astype(np.float32)
+        half_life, importance, trust = self._weight[places].T
+        ordered = ranks(scores, freshness(ages_s, half_life), importance, trust, self._rules.weights)
+        chosen = diverse(ordered, self._vectors[places], bounds.top_k, self._rules.weights.diversity)
+        return tuple(
+            _recalled(self._rows[int(places[i])], scores[i], found.cosines[i], found.bm25[i], ordered[i], ages_s[i])
+            for i in chosen
+        )
+
+    def _look(self, query: Query, bounds: Bounds) -> _Found | None:
+        """Look through all records for what is relevant; None if there is none that may be returned."""
         count = len(self._rows)
         may = (self._expires[:count] > bounds.now_us) & (self._level[:count] <= CLEARANCES.index(bounds.clearance))
         places = np.flatnonzero(may)
-        if not len(places) or bounds.top_k <= 0:
-            return ()
+        if not len(places):
+            return None
+        until_us = int(self._expires[places].min())
         bm25, most, names = self._lexical.scores(query.terms, query.names)
         # The whole product is faster than one of chosen rows, which would be copied first.
         cosines = self._vectors[:count] @ query.vector
@@ -242,20 +299,14 @@ class TenantIndex:
         scores = self._calibration.probabilities(relevance[pool], best, middle)
         gate = next(g for g in (bounds.min_score, self._rules.min_score, self._calibration.gate) if g is not None)
         passed = scores >= gate
-        pool, scores, places = pool[passed], scores[passed], places[pool[passed]]
-        ages_s = ((bounds.now_us - self._observed[places]) / 1e6).astype(np.float32)
-        half_life, importance, trust = self._weight[places].T
-        ordered = ranks(scores, freshness(ages_s, half_life), importance, trust, self._rules.weights)
-        chosen = diverse(ordered, self._vectors[places], bounds.top_k, self._rules.weights.diversity)
-        return tuple(
-            _recalled(self._rows[int(places[i])], scores[i], cosines[pool[i]], bm25[pool[i]], ordered[i], ages_s[i])
-            for i in chosen
-        )
+        pool, scores = pool[passed], scores[passed]
+        return _Found(query, bounds.now_us, until_us, places[pool], scores, cosines[pool], bm25[pool])
 
     @property
     def size_bytes(self) -> int:
         """About how much RAM it takes."""
-        return self._vectors.nbytes + 3 * self.text_bytes + self._lexical.size_bytes + _RECORD_BYTES * len(self._rows)
+        kept = _RECORD_BYTES * len(self._rows) + _FOUND_BYTES * len(self._found)
+        return self._vectors.nbytes + 3 * self.text_bytes + self._lexical.size_bytes + kept
 
     def check(self) -> None:
         """Raise `AssertionError` naming the invariant that does not hold."""

@@ -38,15 +38,20 @@ def diverse(ranked: Floats, vectors: Floats, top_k: int, diversity: float) -> li
     lost `diversity` of its rank for being like one chosen before; being like begins at `ALIKE`, so that records about
     one matter which say different things lose nothing.
     """
-    chosen: list[int] = []
+    count = min(top_k, len(ranked))
+    if not count:
+        return []
+    chosen = [int(np.argmax(ranked))]  # like which none was chosen before
+    if count == 1:
+        return chosen
     left = np.array(ranked, dtype=np.float64)
     closest = np.zeros(len(ranked), dtype=np.float64)
-    for _ in range(min(top_k, len(ranked))):
+    while len(chosen) < count:
+        left[chosen[-1]] = -1.0
+        closest = np.maximum(closest, vectors @ vectors[chosen[-1]])
         penalty = np.minimum(np.maximum(closest - ALIKE, 0) / (1 - ALIKE), 1)
         best = int(np.argmax(left * (1 - diversity * penalty)))
         if left[best] < 0:
             break
         chosen.append(best)
-        left[best] = -1.0
-        closest = np.maximum(closest, vectors @ vectors[best])
     return chosen

@@ -15,7 +15,7 @@ from airside.stack.errors import InvalidId
 from airside.stack.ids import parse_run
 from airside.stack.security.grants import open_grant
 from airside.stack.security.identity import IdentityChecker, run_subject
-from airside.stack.values import CLEARANCES, UNTRUSTED, Clearance, Identity
+from airside.stack.values import CLEARANCES, UNTRUSTED, Identity
 
 REMEMBER = "remember"
 """The tool by which an agent proposes a memory."""
@@ -37,8 +37,9 @@ class Warrants:
         identity = self._identity(request.warrant)
         if identity is None or identity.tenant != request.tenant:
             return None
-        lower: Clearance = min(request.clearance, identity.clearance, key=CLEARANCES.index)
-        return msgspec.structs.replace(request, clearance=lower)
+        if CLEARANCES.index(request.clearance) <= CLEARANCES.index(identity.clearance):
+            return request
+        return msgspec.structs.replace(request, clearance=identity.clearance)
 
     def learn(self, candidate: Candidate) -> Candidate | None:
         """Return the candidate, as sensitive and as little trusted as the call that offers it; None without a warrant.
