@@ -353,6 +353,13 @@ def test_the_command_lines_page_is_what_the_commands_say() -> None:
     assert made.strip() == reference().strip(), "the commands have changed: AIRSIDE_REWRITE=1 writes the page anew"
 
 
+def test_the_command_lines_page_says_what_each_command_is_for() -> None:
+    """Every command stands in the table of what it is for, and no other."""
+    rows = re.findall(r"^\| [^|`]+ \| (`.+?) \| \[", section(DOCS / "reference" / "cli.md", "What each is for"), re.M)
+    shown = sorted(name for name, command in root().commands.items() if not command.hidden)
+    assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row)) == shown
+
+
 # Paths and links.
 
 
