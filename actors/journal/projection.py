@@ -12,7 +12,7 @@ import logging
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from duckdb import DuckDBPyConnection as Database
 from airside.actors.journal.log import LogReader, Row
 from airside.actors.journal.named_sql import load_sql
 from airside.actors.journal.rows import table_row
+from airside.actors.journal.tail import Tail
 from airside.stack.errors import Behind, Unreadable, text_of
 
 logger = logging.getLogger("airside")
@@ -81,14 +82,16 @@ Answer = TypeVar("Answer")
 class Projection:
     """The tables of a log; from any thread.  With `aside`, a folder, nothing at `path` is changed.
 
-    What fits the log is then read where it lies, anything else is copied or made in that folder.
+    What fits the log is then read where it lies, anything else is copied or made in that folder.  `tail` is what the
+    log's writer still has of it in memory.
     """
 
-    def __init__(self, path: Path, log: LogReader, *, aside: Path | None = None) -> None:
+    def __init__(self, path: Path, log: LogReader, *, aside: Path | None = None, tail: Tail | None = None) -> None:
         self.path = path
         self.position = 0
         """Up to which entry of the log it is."""
         self._log = log
+        self._tail = tail or Tail()
         self._aside = aside
         self._db: Database | None = None
         self._feeding = threading.Lock()
@@ -117,12 +120,21 @@ class Projection:
     def _feed(self, until: int) -> None:
         if self._db is None:
             self._db = self._opened()
-        for rows in self._log.chunks(self.position, until):
+        for rows in self._rows(until):
             self._take_in(self._db, rows)
             if self._ended:
                 break
         if self.position < until:
             raise Behind("it is being closed" if self._ended else f"the log has no entry {self.position + 1:,}")
+
+    def _rows(self, until: int) -> Iterator[Sequence[Row]]:
+        """Yield what is to be taken in, a bounded number at a time."""
+        while self.position < until:
+            rows = self._tail.rows(self.position, until) or next(self._log.chunks(self.position, until), [])
+            if not rows:
+                return
+            yield rows
+            self._tail.forget(self.position)
 
     def _take_in(self, database: Database, rows: Sequence[Row]) -> None:
         submitted = [_made_of(row) for row in rows if row[9] == "RunSubmitted"]

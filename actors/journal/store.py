@@ -14,6 +14,7 @@ from airside.actors.journal.log import JOURNAL, Log, LogReader, Row, WriterLock
 from airside.actors.journal.projection import PROJECTION, Projection
 from airside.actors.journal.reader import JournalReader
 from airside.actors.journal.rows import check_entry
+from airside.actors.journal.tail import Tail
 from airside.stack.errors import Behind, text_of
 from airside.stack.journal.journaling import Append, AppendReply, Entry, Head, admit, beginning, link
 
@@ -49,7 +50,8 @@ class JournalStore(JournalReader):
             self._chain = self._log.chains()
             log = LogReader(folder / JOURNAL)
             opened.pop_all()
-        super().__init__(folder, log, Projection(folder / PROJECTION, log), chain_key)
+        self._tail = Tail()
+        super().__init__(folder, log, Projection(folder / PROJECTION, log, tail=self._tail), chain_key)
         self._heads: dict[str, Head] = {}
         self._checkpointed: dict[str, tuple[int, bytes]] = {}
         self._feeder: Feeder | None = None
@@ -86,7 +88,9 @@ class JournalStore(JournalReader):
             heads[stream] = after
             replies.append(reply)
         if rows:
+            before = self._log.last
             self._log.append(rows)
+            self._tail.add(before, rows)
             self.commits += 1
             self.appended += len(rows)
             if self._feeder is not None:
@@ -218,21 +222,20 @@ class Feeder:
 
 def texts_of(append: Append) -> list[str]:
     """Return an append's bodies as texts; raise `ValueError` if one of its entries can never be written or read."""
-    for number in (append.epoch, append.first_seq):
-        _check_number(number)
+    _check_numbers(append.epoch, append.first_seq)
     bodies = []
     for index, entry in enumerate(append.entries):
-        for number in (entry.step, entry.at_us, entry.cause):
-            _check_number(number)
+        _check_numbers(entry.step, entry.at_us, entry.cause)
         if len(entry.body) > _MAX_BODY_BYTES:
             raise ValueError(f"an entry of {len(entry.body):,} bytes is over the bound of {_MAX_BODY_BYTES:,}")
         body = entry.body.decode()
         for value in check_entry(append, index, body).values():
-            value.encode() if isinstance(value, str) else _check_number(value)
+            value.encode() if isinstance(value, str) else _check_numbers(value)
         bodies.append(body)
     return bodies
 
 
-def _check_number(number: int) -> None:
-    if not -_LONGEST <= number < _LONGEST:
-        raise ValueError(f"{number} is no number of 64 bits")
+def _check_numbers(*numbers: int) -> None:
+    for number in numbers:
+        if not -_LONGEST <= number < _LONGEST:
+            raise ValueError(f"{number} is no number of 64 bits")
