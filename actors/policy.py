@@ -153,15 +153,17 @@ class Policy(WatchedLayer):
 
     def _decided_or_asked(self, request: GateRequest) -> GateReply | Awaitable[GateReply]:
         wanted = self._gate.wanted(request)
-        return self._counted(self._gate.decide(request)) if wanted is None else self._when_known(request, wanted)
+        if wanted is not None:
+            return self._when_known(request, wanted)
+        return self._counted(request, self._gate.decide(request))
 
     async def _when_known(self, request: GateRequest, wanted: Wanted) -> GateReply:
         """Decide about a call when it is known what resources it is about."""
         answers = await self._lookups.answers(wanted)
-        return self._counted(inside(self.pulse, request.run_id, self._gate.decide, request, answers))
+        return self._counted(request, inside(self.pulse, request.run_id, self._gate.decide, request, answers))
 
-    def _counted(self, reply: GateReply) -> GateReply:
-        if not reply.untraced:
+    def _counted(self, request: GateRequest, reply: GateReply) -> GateReply:
+        if not reply.untraced and not request.preview:
             self._decisions[reply.decision.outcome] += 1
         return reply
 

@@ -258,12 +258,18 @@ def resolve(
 
 @approvals.callback(invoke_without_command=True)
 def approvals_show(context: typer.Context, tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
-    """Show what waits, oldest first: the call, and a line for each value with where it comes from."""
+    """Show what waits, oldest first: the call, and a line for each value with where it comes from.
+
+    Calls like each other of one decision are one question: approve or reject all of them by its id, or each by its own.
+    """
+    from airside.actors.client.results import question_lines, questions
+
     if context.invoked_subcommand is not None:
         return nothing_before(context)
     with attached(state_dir) as stack:
         waiting = stack.approvals(tenant or None)
-    typer.echo("\n".join(line for approval in waiting for line in approval.lines()) or "nothing waits for people")
+    lines = [line for question in questions(waiting) for line in question_lines(question)]
+    typer.echo("\n".join(lines) or "nothing waits for people")
 
 
 @approvals.command("list")

@@ -20,6 +20,7 @@ PrincipalId = NewType("PrincipalId", str)
 RunId = NewType("RunId", str)
 RequestId = NewType("RequestId", str)
 ApprovalId = NewType("ApprovalId", str)
+GroupId = NewType("GroupId", str)
 ExecutorId = NewType("ExecutorId", str)
 IssuerId = NewType("IssuerId", str)
 EffectKey = NewType("EffectKey", str)
@@ -121,6 +122,11 @@ def child_run(parent: RunId, step: int, branch: int) -> RunId:
 def approval_for(run_id: RunId, step: int, digest: str) -> ApprovalId:
     """Derive an approval's id from the exact call it is for, so that asking twice asks for the same thing."""
     return ApprovalId(f"apr_{run_id}_{step}_{digest[:12]}")
+
+
+def group_for(run_id: RunId, step: int, digest: str) -> GroupId:
+    """Derive the id of a question about several calls from the approvals it is made of."""
+    return GroupId(f"grp_{run_id}_{step}_{digest[:12]}")
 
 
 def effect_key(run_id: RunId, step: int) -> EffectKey:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.approvals.book import Question
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
@@ -80,5 +80,8 @@ class Memory(Protocol):
 class Approvals(Protocol):
     """Puts calls before people."""
 
-    async def request(self, request: ApprovalRequested) -> ApprovalDecided | None:
-        """Register durably; return the decision if there is one already.  Idempotent by approval id."""
+    async def request(self, question: Question) -> ApprovalDecided | None:
+        """Register durably; return the decision about the call asked for if there is one already.
+
+        Idempotent by approval id.  What is new in a question is one group (`ApprovalBook.register`).
+        """

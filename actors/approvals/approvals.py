@@ -21,10 +21,11 @@ from airside.stack.approvals.book import (
     ApprovalExpired,
     ApprovalRequested,
     ApprovalVoted,
+    Question,
     VoteRefused,
     decode_approval_event,
 )
-from airside.stack.approvals.notices import notice_of
+from airside.stack.approvals.notices import notices_of
 from airside.stack.contracts.gate import Proposed
 from airside.stack.cycle.local import decision_of
 from airside.stack.errors import AirsideError, ItemFailed, LayerUnavailable
@@ -79,19 +80,33 @@ class Approvals(WatchedLayer):
         since_us = now_us() - int(GIVEN_UP_S * 1_000_000)
         rows = await self._journal.rows("decided_since", since_us)
         lately = ApprovalBook(decode_approval_event(row[0]) for row in rows)
-        for approval in (*self._book.pending(), *lately.decided()):
-            self._announce(approval)
+        self._announce(*self._book.pending(), *lately.decided())
 
-    def _announce(self, approval: Approval) -> None:
+    def _announce(self, *approvals: Approval) -> None:
+        """Tell of approvals as they stand; of the calls in one question, once."""
         if self._announcer.is_wanted:
-            self._announcer.announce(notice_of(approval))
+            for notice in notices_of(approvals):
+                self._announcer.announce(notice)
 
     @serves(REQUEST_APPROVAL)
-    async def request(self, wanted: ApprovalRequested) -> ApprovalDecided | None:
-        """Register an approval durably; answer its decision if it has one, else nil."""
+    async def request(self, question: Question) -> ApprovalDecided | None:
+        """Register what is new in a question durably; answer the decision about its call if there is one, else nil."""
         async with self._writing:
-            approval = self._book.get(wanted.approval_id) or await self._append(wanted)
+            await self._register(self._book.register(question, now_us=steady_us()))
+        approval = self._book.get(question.asked.approval_id)
+        assert approval is not None
         return decision_of(approval, self.config.seal_key, steady_us())
+
+    async def _register(self, events: list[ApprovalEvent]) -> None:
+        """Make events durable, then let the book take all of them in: nobody sees a part of a question."""
+        written: list[ApprovalEvent] = []
+        try:
+            for event in events:
+                await self._write(event)
+                written.append(event)
+        finally:
+            taken = [self._book.apply(event) for event in written]
+            self._announce(*taken)
 
     @serves(VOTE, unreadable=_not_counted, failed=_not_counted)
     async def vote(self, vote: Vote) -> VoteReply:
@@ -160,6 +175,14 @@ class Approvals(WatchedLayer):
     async def _append(self, event: ApprovalEvent) -> Approval:
         """Make an event durable, then let the book take it in."""
         known = self._book.get(event.approval_id)
+        await self._write(event)
+        approval = self._book.apply(event)
+        if approval.outcome and not (known and known.outcome):
+            self._announce(approval)
+        return approval
+
+    async def _write(self, event: ApprovalEvent) -> None:
+        known = self._book.get(event.approval_id)
         tenant = event.tenant if isinstance(event, ApprovalRequested) else known.request.tenant if known else None
         assert tenant is not None
         seq = self._lengths.get(event.approval_id, 0)
@@ -173,10 +196,6 @@ class Approvals(WatchedLayer):
             await self._read_again(event.approval_id)
             raise LayerUnavailable(f"journal: {reply.verdict} for {event.approval_id}")
         self._lengths[event.approval_id] = seq + 1
-        approval = self._book.apply(event)
-        if known is None or (approval.outcome and not known.outcome):
-            self._announce(approval)
-        return approval
 
     async def _read_again(self, approval_id: ApprovalId) -> None:
         """Take in what the journal has: an append whose answer never came, which was durable all the same."""

@@ -284,13 +284,14 @@ class Stack:
     # People.
 
     def approvals(self, tenant: str | None = None) -> list[PendingApproval]:
-        """Return what waits for people, oldest first."""
+        """Return what waits for people, oldest first; those with the same `group` are one question."""
         return [PendingApproval.of(body) for body in self._connection.ask(PENDING, tenant)]
 
     def approve(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
         """Approve as whoever holds `token` (or, with the stack's keys, as `principal` of the approval's tenant).
 
-        Returns the approval's outcome, empty while more votes are needed; raises `Refused` if the vote does not count.
+        The id may be a `group`'s: then it is a vote on each call of the group that waits.  Returns the outcome, empty
+        while more votes are needed; raises `Refused` if the vote does not count, on any of them.
         """
         return self._vote(approval_id, "approve", token, principal, note, b"")
 
@@ -308,16 +309,26 @@ class Stack:
         credential, approval_id, note = token, as_text(approval_id), as_text(note)
         if not token and not principal:
             raise Misuse("say who votes: a principal (`--as`) or a token")
-        if not credential:
-            found = next((a for a in self.approvals() if a.approval_id == approval_id), None)
-            if found is None:
+        ids = [approval_id]
+        if not credential or approval_id.startswith("grp_"):
+            found = [a for a in self.approvals() if approval_id in (a.approval_id, a.group)]
+            if not found:
                 raise Refused(f"no approval {approval_id} waits", reason="unknown")
-            credential = self._signed(found.tenant, principal)
-        vote = GivenVote(credential, approval_id, verdict, arguments, note)
-        reply = self._connection.ask(GIVE_VOTE, vote)
-        if not reply.ok:
-            raise Refused(reply.message, reason=reply.code)
-        return reply.outcome
+            if verdict == "edit" and approval_id == found[0].group:
+                raise Misuse(f"{approval_id} is a question about several calls: edit one of them, by its own id")
+            credential = credential or self._signed(found[0].tenant, principal)
+            ids = [a.approval_id for a in found]
+        replies = {
+            each: self._connection.ask(GIVE_VOTE, GivenVote(credential, each, verdict, arguments, note)) for each in ids
+        }
+        refused = {each: reply for each, reply in replies.items() if not reply.ok}
+        if refused:
+            said = "; ".join(
+                f"{each}: {reply.message}" if len(ids) > 1 else reply.message for each, reply in refused.items()
+            )
+            raise Refused(said, reason=next(iter(refused.values())).code)
+        outcomes = {reply.outcome for reply in replies.values()}
+        return outcomes.pop() if len(outcomes) == 1 else ""
 
     # Operators.
 

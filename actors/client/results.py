@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -147,7 +147,8 @@ class PendingApproval:
     """A call that waits for people.
 
     `origins` say where the values of its arguments come from, `resources` what is known of what it is about, and
-    `rejected_before` which calls of its tool people rejected in the same run.
+    `rejected_before` which calls of its tool people rejected in the same run.  `group` is the question it is put in
+    with calls like it of the same decision, empty for one alone: a vote on that is one on each of them.
     """
 
     approval_id: str
@@ -166,6 +167,7 @@ class PendingApproval:
     origins: tuple[Traced, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
     rejected_before: str = ""
+    group: str = ""
 
     def lines(self) -> list[str]:
         """Return what a person must see: the call, a line for each value and finding with where it comes from, content.
@@ -218,7 +220,26 @@ class PendingApproval:
             origins=asked.origins,
             resources=asked.resources,
             rejected_before=asked.rejected_before,
+            group=asked.group,
         )
+
+
+def questions(waiting: Iterable[PendingApproval]) -> list[list[PendingApproval]]:
+    """Return what waits as the questions people are asked: calls that are asked about together, and others alone."""
+    found: dict[str, list[PendingApproval]] = {}
+    for approval in waiting:
+        found.setdefault(approval.group or approval.approval_id, []).append(approval)
+    return list(found.values())
+
+
+def question_lines(question: Sequence[PendingApproval]) -> list[str]:
+    """Return what a person must see of a question: every call of it, and how to vote on all of them."""
+    lines = [line for approval in question for line in approval.lines()]
+    first = question[0]
+    if not first.group:
+        return lines
+    calls = f"{len(question)} call{'s' * (len(question) > 1)} of {first.tool} proposed together"
+    return [f"{first.group}: {calls}; vote on all by this id, or on each by its own", *lines]
 
 
 SHOWN_CONTENTS = 20

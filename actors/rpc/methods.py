@@ -15,7 +15,7 @@ import msgspec
 
 from airside.actors.job_inputs import Fields, Reading
 from airside.actors.process.pulse import Where
-from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.approvals.book import Question
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
@@ -184,7 +184,7 @@ CLOSE = Method[str, bool]("policy", "close", retry=False)
 ISSUER = Method[None, Trust]("policy", "issuer", retry=False)
 REFRESH = Method[None, None]("policy", "refresh")
 
-REQUEST_APPROVAL = Method[ApprovalRequested, ApprovalDecided | None]("approvals", "request", json=True, json_reply=True)
+REQUEST_APPROVAL = Method[Question, ApprovalDecided | None]("approvals", "request", json=True, json_reply=True)
 VOTE = Method[Vote, VoteReply]("approvals", "vote")
 WITHDRAW = Method[str, int]("approvals", "withdraw")
 PENDING = Method[str | None, list[bytes]]("approvals", "pending")

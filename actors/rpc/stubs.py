@@ -29,7 +29,7 @@ from airside.actors.rpc.methods import (
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.transport import Channel
 from airside.actors.settings import Settings
-from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.approvals.book import Question
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
@@ -111,9 +111,9 @@ class RemoteApprovals:
     def __init__(self, settings: Settings) -> None:
         self._remote = Remote(settings, "approvals")
 
-    async def request(self, request: ApprovalRequested) -> ApprovalDecided | None:
+    async def request(self, question: Question) -> ApprovalDecided | None:
         """Register durably; return the decision if there is one already."""
-        return await self._remote.call(REQUEST_APPROVAL, request)
+        return await self._remote.call(REQUEST_APPROVAL, question)
 
 
 class _Executor:

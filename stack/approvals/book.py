@@ -19,7 +19,7 @@ from msgspec import Raw
 
 from airside.stack.canonical import canonical, digest, parse_bounded
 from airside.stack.errors import InvalidInput
-from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
+from airside.stack.ids import ApprovalId, GroupId, PrincipalId, RunId, TenantId, group_for
 from airside.stack.resources import ResourceFact
 from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES
 from airside.stack.security.sealing import from_text, to_text, unwrap, wrap
@@ -71,11 +71,11 @@ def open_receipt(key: bytes, text: str) -> Receipt | None:
     return None if body is None else msgspec.msgpack.decode(body, type=Receipt)
 
 
-class ApprovalRequested(Value, tag=True):
-    """A call waits for people, who decide about what stands here.
+class ApprovalRequested(Value, tag=True, omit_defaults=True):
+    """A call waits for people, who decide about what stands here, and `receipt_for` is bound to it.
 
-    A runtime says so, which no receipt may rest on: `binding` is its claim, and `receipt_for` is bound to the rest.
     `rejected_before` is a sentence on the calls of this tool that people rejected in this run, empty if none.
+    `group` is the question that it is put in with others, empty if it is one of its own; Approvals says which.
     """
 
     at_us: int
@@ -90,13 +90,29 @@ class ApprovalRequested(Value, tag=True):
     rule: str
     effect: str
     arguments: Raw
-    binding: str
     terms: ApprovalRule
     expires_us: int
     request_text: str = ""
     origins: tuple[Traced, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
     rejected_before: str = ""
+    group: GroupId = GroupId("")
+    binding: str = ""
+    """What a runtime once claimed the approval to be bound to; nobody read it, and none is written any more."""
+
+
+class Question(Value):
+    """A call that waits for people, and calls like it that its agent proposed in the same decision.
+
+    Those are asked about with it, before it is their turn: each has an approval of its own, as if it were alone.
+    """
+
+    asked: ApprovalRequested
+    beside: tuple[ApprovalRequested, ...] = ()
+
+
+MAX_TOGETHER = 20
+"""Calls in one question: more than that nobody reads as one."""
 
 
 class ApprovalVoted(Value, tag=True):
@@ -155,6 +171,7 @@ class ApprovalBook:
 
     def __init__(self, events: Iterable[ApprovalEvent] = ()) -> None:
         self._known: dict[ApprovalId, Approval] = {}
+        self._of_step: dict[tuple[RunId, int], ApprovalId] = {}
         for event in events:
             # A runtime may write what it likes: a vote on what nobody asked for decides nothing, and stops nobody.
             if isinstance(event, ApprovalRequested) or event.approval_id in self._known:
@@ -166,7 +183,9 @@ class ApprovalBook:
 
     def forget(self, approval_id: ApprovalId) -> None:
         """Drop a decided approval from memory once its run has taken the answer in."""
-        self._known.pop(approval_id, None)
+        dropped = self._known.pop(approval_id, None)
+        if dropped is not None:
+            self._of_step.pop((dropped.request.run_id, dropped.request.step), None)
 
     def pending(self, tenant: TenantId | None = None) -> list[Approval]:
         """Return what waits, oldest first."""
@@ -184,6 +203,27 @@ class ApprovalBook:
             for a in self.pending()
             if a.request.expires_us <= now_us
         ]
+
+    def register(self, question: Question, *, now_us: int) -> list[ApprovalEvent]:
+        """Return what to make durable for a question, nothing if it was asked before.
+
+        What is new in it is one group, whose id says of what: nothing joins it later.  What was asked ahead about a
+        step, and is another call by now, is over.
+        """
+        new = [each for each in (question.asked, *question.beside) if each.approval_id not in self._known]
+        over = [known for each in new if (known := self._of_step.get((each.run_id, each.step)))]
+        group = GroupId("")
+        if len(new) > 1:
+            ids = digest("|".join(each.approval_id for each in new).encode())
+            group = group_for(new[0].run_id, new[0].step, ids)
+        new = [msgspec.structs.replace(each, group=group) for each in new]  # whatever a runtime wrote there
+        expired = [name for name in over if not self._known[name].outcome]
+        return [*(ApprovalExpired(at_us=now_us, approval_id=name) for name in expired), *new]
+
+    def group(self, group: GroupId) -> list[Approval]:
+        """Return the approvals of a group, in the order of their calls."""
+        found = [approval for approval in self._known.values() if group and approval.request.group == group]
+        return sorted(found, key=lambda approval: approval.request.step)
 
     def vote(
         self,
@@ -215,6 +255,8 @@ class ApprovalBook:
     def apply(self, event: ApprovalEvent) -> Approval:
         """Take in a durable event and return the approval as it now stands."""
         if isinstance(event, ApprovalRequested):
+            if event.group:
+                self._of_step[event.run_id, event.step] = event.approval_id
             return self._known.setdefault(event.approval_id, Approval(request=event))
         approval = self._known[event.approval_id]
         if approval.outcome:

@@ -5,12 +5,13 @@ A notice is derived from the approval alone, and so is its id: told again after 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
-from airside.stack.approvals.book import Approval, ApprovalVoted
+from airside.stack.approvals.book import Approval, ApprovalRequested, ApprovalVoted
 from airside.stack.canonical import canonical, digest
 from airside.stack.values import Value
 
@@ -33,21 +34,29 @@ class Notice(Value):
         return canonical(self.message())
 
 
-def notice_of(approval: Approval) -> Notice:
-    """Return what there is to say of an approval as it stands, and since when it does."""
+def notices_of(approvals: Iterable[Approval]) -> list[Notice]:
+    """Return what there is to say of approvals as they stand.
+
+    That calls wait which are asked about in one question is one notice; what was decided about each is one of its own.
+    """
+    questions: dict[str, list[Approval]] = {}
+    for each in approvals:
+        alone = not each.request.group or bool(each.outcome)
+        questions.setdefault(each.request.approval_id if alone else each.request.group, []).append(each)
+    return [notice_of(*together) for together in questions.values()]
+
+
+def notice_of(approval: Approval, *beside: Approval) -> Notice:
+    """Return what there is to say of an approval, or of all those of one question, as it stands and since when."""
     asked = approval.request
     kind: Literal["approval.requested", "approval.decided"]
     kind = "approval.decided" if approval.outcome else "approval.requested"
     data: dict[str, Any] = {
-        "approval_id": asked.approval_id,
         "tenant": asked.tenant,
         "run_id": asked.run_id,
-        "step": asked.step,
         "tool": asked.tool,
         "effect": asked.effect,
-        "arguments": msgspec.json.decode(asked.arguments),
-        "origins": [_plain(each) for each in asked.origins],
-        "resources": [_plain(each) for each in asked.resources],
+        **_call(asked),
         "requester": asked.requester,
         "request": asked.request_text,
         "rule": asked.rule,
@@ -57,12 +66,28 @@ def notice_of(approval: Approval) -> Notice:
     }
     if asked.rejected_before:
         data["rejected_before"] = asked.rejected_before
+    if asked.group:
+        data["group"] = asked.group
+    if asked.group and not approval.outcome:
+        data["calls"] = [_call(each.request) for each in (approval, *beside)]
     if approval.outcome:
         data["outcome"] = approval.outcome
         data["votes"] = [_told(vote) for vote in approval.votes]
     # A dot would be ambiguous in what is signed, and an approval of a branch has one.
-    notice_id = "msg_" + digest(f"{asked.approval_id}|{kind}".encode())[:32]
+    about = asked.approval_id if approval.outcome else asked.group or asked.approval_id
+    notice_id = "msg_" + digest(f"{about}|{kind}".encode())[:32]
     return Notice(id=notice_id, type=kind, at_us=approval.since_us, data=data)
+
+
+def _call(asked: ApprovalRequested) -> dict[str, Any]:
+    """Return what a person must see of one call."""
+    return {
+        "approval_id": asked.approval_id,
+        "step": asked.step,
+        "arguments": msgspec.json.decode(asked.arguments),
+        "origins": [_plain(each) for each in asked.origins],
+        "resources": [_plain(each) for each in asked.resources],
+    }
 
 
 def _plain(value: Value) -> dict[str, Any]:

@@ -12,7 +12,8 @@ class GateRequest(Value, array_like=True):
     """A proposed call with its context.  `arguments` is the JSON the agent gave; `identity` its owner's, encoded.
 
     `origins` say where the values of the arguments come from, as the runtime traced them, None if it did not; `settled`
-    and `share` are as in `SpendRequest`.
+    and `share` are as in `SpendRequest`.  `preview` = what would be decided is asked, before it is the call's turn:
+    nothing is granted, reserved or counted.
     """
 
     identity: bytes
@@ -31,6 +32,7 @@ class GateRequest(Value, array_like=True):
     origins: tuple[Traced, ...] | None = ()
     settled: tuple[Settled, ...] = ()
     share: Limits | None = None
+    preview: bool = False
 
 
 class GateReply(Value, array_like=True):

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 import msgspec
 
-from airside.stack.approvals.book import ApprovalRequested, call_digest
 from airside.stack.canonical import canonical
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
@@ -25,6 +24,7 @@ from airside.stack.cycle.account import Account
 from airside.stack.cycle.asking import AgentLate, ask, checked, code_of, only_reads, several
 from airside.stack.cycle.layers import Layers
 from airside.stack.cycle.learning import Learning, as_text
+from airside.stack.cycle.questions import question_about
 from airside.stack.cycle.routing import Names, NoRoute, next_route
 from airside.stack.cycle.runlog import RunLog
 from airside.stack.cycle.side_by_side import side_by_side
@@ -39,6 +39,7 @@ from airside.stack.run import instructions as do
 from airside.stack.run.agents import View
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.machine import RunMachine
+from airside.stack.run.state import OpenCall, StepRecord
 from airside.stack.run.topology import Route, Visit
 from airside.stack.values import Decision, Limits, ToolCall, ToolResult, Traced
 
@@ -48,7 +49,7 @@ class Cycle:
 
     def __init__(self, machine: RunMachine, layers: Layers, *, durable: int) -> None:
         self.machine = machine
-        self._layers = layers
+        self.layers = layers
         submitted = machine.state.submitted
         self.run_id = submitted.run_id
         self.log = RunLog(layers.journal, submitted.identity.tenant, self.run_id, machine.state.epoch, durable=durable)
@@ -58,6 +59,7 @@ class Cycle:
         self._recalled: tuple[Recalled, ...] = ()
         self._remaining = machine.limits
         self._grants: dict[int, bytes] = {}
+        self.asked_ahead: set[ApprovalId | None] = set()
         self._reading = False
         self._warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
         self._learning = Learning(layers.memory, machine.state, self._warrant, layers.now_us)
@@ -70,7 +72,7 @@ class Cycle:
 
     @cached_property
     def _tracer(self) -> Tracer:
-        return Tracer(self.machine.state.submitted, self._layers.specs)
+        return Tracer(self.machine.state.submitted, self.layers.specs)
 
     async def advance(self, instructions: Instructions) -> None:
         """Carry out instructions until the run waits for somebody or is over.
@@ -178,39 +180,39 @@ class Cycle:
 
     def _layer_failed(self, instruction: do.Instruction, error: Exception) -> ev.Event:
         text = f"{type(instruction).__name__}: {text_of(error, 2000)}"
-        return ev.LayerFailed(step=instruction.step, error=text, at_us=self._layers.now_us(), cause=instruction.cause)
+        return ev.LayerFailed(step=instruction.step, error=text, at_us=self.layers.now_us(), cause=instruction.cause)
 
     # One method per instruction.
 
     async def _plan(self, i: do.Plan) -> ev.Event:
-        now = self._layers.now_us()
-        topology = self._layers.routes.get(self.machine.state.submitted.request.route)
+        now = self.layers.now_us()
+        topology = self.layers.routes.get(self.machine.state.submitted.request.route)
         if topology is None:
             name = self.machine.state.submitted.request.route
             route: Route | NoRoute = NoRoute(ReasonCode.UNKNOWN_ROUTE_MODE, f"no route {name!r}")
         else:
-            names = Names(self._layers.agents, self._layers.routes, self._layers.memory is not None)
+            names = Names(self.layers.agents, self.layers.routes, self.layers.memory is not None)
             state = self.machine.topology_state()
-            route = next_route(topology, state, names, self.run_id, self._layers.pulse)
+            route = next_route(topology, state, names, self.run_id, self.layers.pulse)
         if isinstance(route, NoRoute):
             return ev.RouteFailed(step=i.step, reason_code=route.reason, error=route.error, at_us=now, cause=i.cause)
         metered, price = False, None
         if isinstance(route, Visit):
-            metered, price = self._account.terms(self._layers.agents[route.agent])
+            metered, price = self._account.terms(self.layers.agents[route.agent])
         return ev.RoutePlanned(step=i.step, route=route, metered=metered, price=price, at_us=now, cause=i.cause)
 
     async def _recall(self, i: do.Recall) -> ev.Event:
         identity = self.machine.state.submitted.identity
-        assert self._layers.memory is not None
+        assert self.layers.memory is not None
         request = RecallRequest(
             tenant=identity.tenant, query=i.query, clearance=identity.clearance, warrant=self._warrant
         )
         try:
-            reply = await self._layers.memory.retrieve(request)
+            reply = await self.layers.memory.retrieve(request)
             error = reply.error
         except LayerUnavailable as failure:
             error = failure.message
-        now = self._layers.now_us()
+        now = self.layers.now_us()
         if error:
             return ev.RecallFailed(step=i.step, error=error, at_us=now, cause=i.cause)
         self._recalled = reply.records
@@ -226,10 +228,10 @@ class Cycle:
 
     async def _ask_spend(self, i: do.AskSpend) -> ev.Event:
         wall_ms = int(self._seconds(self.machine.remaining()) * 1000)
-        return self._account.ask(i, wall_ms=wall_ms, now_us=self._layers.now_us())
+        return self._account.ask(i, wall_ms=wall_ms, now_us=self.layers.now_us())
 
     async def _reserve(self, i: do.Reserve) -> ev.Event:
-        return await self._account.reserve(i, now_us=self._layers.now_us)
+        return await self._account.reserve(i, now_us=self.layers.now_us)
 
     def _seconds(self, left: Limits) -> float:
         """Return how long a decision may take."""
@@ -240,29 +242,29 @@ class Cycle:
         seconds = self._seconds(limits)
         reason = ReasonCode.AGENT_ERROR
         try:
-            answer = await ask(self._layers.agents[i.agent], self._view(i), seconds, self._layers.pulse)
+            answer = await ask(self.layers.agents[i.agent], self._view(i), seconds, self.layers.pulse)
             reason = ReasonCode.AGENT_INVALID_ACTION
-            self._layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
+            self.layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
             later: tuple[ToolCall, ...] = ()
             if isinstance(answer, list | tuple):
-                proposal, later = several(answer, self._layers.specs)
+                proposal, later = several(answer, self.layers.specs)
             else:
-                proposal = checked(answer, self._layers.specs)
+                proposal = checked(answer, self.layers.specs)
         except AgentLate:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
         except Exception as failure:
-            self._layers.pulse.enter(self.run_id)
-            error = told(failure, code_of(self._layers.agents[i.agent]))
-            self._layers.pulse.leave()
+            self.layers.pulse.enter(self.run_id)
+            error = told(failure, code_of(self.layers.agents[i.agent]))
+            self.layers.pulse.leave()
         else:
-            self._layers.pulse.leave()
+            self.layers.pulse.leave()
             decided = ev.StepDecided(
                 step=i.step,
                 agent=i.agent,
                 proposal=proposal,
                 later=later,
-                reads=bool(later) and only_reads((proposal, *later), self._layers.specs),
-                at_us=self._layers.now_us(),
+                reads=bool(later) and only_reads((proposal, *later), self.layers.specs),
+                at_us=self.layers.now_us(),
                 cause=i.cause,
             )
             self._account.decided(decided)
@@ -272,7 +274,7 @@ class Cycle:
             agent=i.agent,
             reason_code=reason,
             error=error[:2000],
-            at_us=self._layers.now_us(),
+            at_us=self.layers.now_us(),
             cause=i.cause,
         )
 
@@ -297,28 +299,13 @@ class Cycle:
         )
 
     async def _gate(self, i: do.Gate) -> ev.Event:
-        s, remaining = self.machine.state, self.machine.remaining()
+        remaining = self.machine.remaining()
         reason = ReasonCode.TOOL_UNAVAILABLE
         try:
-            executor = await self._layers.tools.executor_for(self.run_id)
+            executor = await self.layers.tools.executor_for(self.run_id)
             reason = ReasonCode.POLICY_ERROR
-            request = GateRequest(
-                identity=self._identity,
-                proof=s.submitted.sealed,
-                run_id=self.run_id,
-                step=i.step,
-                attempt=i.attempt,
-                epoch=s.epoch,
-                tool=i.action.tool,
-                arguments=canonical(i.action.arguments),
-                labels=tuple(sorted(s.seen)),
-                remaining=remaining,
-                executor=executor,
-                receipt=i.receipt,
-                version=s.submitted.app_version,
-                origins=self._origins(i) if self._is_asked(i, remaining) else None,
-                share=self._account.share,
-            )
+            origins = self._origins(i) if self._is_asked(i, remaining) else None
+            request = self._request(i, remaining, executor, origins)
             reply = await self._decided(request)
             if reply.untraced:
                 reply = await self._decided(msgspec.structs.replace(request, origins=self._origins(i)))
@@ -329,22 +316,58 @@ class Cycle:
             self._grants[i.step] = reply.grant
         return self._gated(i, reply, executor)
 
+    def _request(
+        self,
+        i: do.Gate,
+        remaining: Limits,
+        executor: ExecutorId,
+        origins: tuple[Traced, ...] | None,
+        *,
+        preview: bool = False,
+    ) -> GateRequest:
+        s = self.machine.state
+        return GateRequest(
+            identity=self._identity,
+            proof=s.submitted.sealed,
+            run_id=self.run_id,
+            step=i.step,
+            attempt=i.attempt,
+            epoch=s.epoch,
+            tool=i.action.tool,
+            arguments=canonical(i.action.arguments),
+            labels=tuple(sorted(s.seen)),
+            remaining=remaining,
+            executor=executor,
+            receipt=i.receipt,
+            version=s.submitted.app_version,
+            origins=origins,
+            share=self._account.share,
+            preview=preview,
+        )
+
+    async def preview(self, call: OpenCall, ahead: Sequence[StepRecord]) -> ev.ActionGated:
+        """Return what the gate would say of a call that is still to come, after those `ahead` of it."""
+        i = do.Gate(step=call.step, cause=ev.OUTSIDE, action=call.action, attempt=call.attempt + 1)
+        origins = self._tracer.trace(call.action.tool, call.action.arguments, self.machine.state, ahead)
+        request = self._request(i, self.machine.remaining(), ExecutorId(""), origins, preview=True)
+        return self._gated(i, await self.layers.policy.decide(request), "")
+
     async def _decided(self, request: GateRequest) -> GateReply:
         request = msgspec.structs.replace(request, settled=self._account.untold)
-        reply = await self._layers.policy.decide(request)
+        reply = await self.layers.policy.decide(request)
         self._account.told(request.settled)
         return reply
 
     def _is_asked(self, i: do.Gate, remaining: Limits) -> bool:
         """Whether policy is expected to ask where the values of a call come from."""
-        s, foresight = self.machine.state, self._layers.foresight
+        s, foresight = self.machine.state, self.layers.foresight
         return foresight is None or foresight.expects(
             i.action.tool,
             i.action.arguments,
             identity=s.submitted.identity,
             labels=s.seen,
             remaining=remaining,
-            now_us=self._layers.now_us(),
+            now_us=self.layers.now_us(),
         )
 
     def _origins(self, i: do.Gate) -> tuple[Traced, ...]:
@@ -370,48 +393,12 @@ class Cycle:
             origins=reply.origins,
             resources=reply.resources,
             executor=ExecutorId(executor),
-            at_us=self._layers.now_us(),
+            at_us=self.layers.now_us(),
             cause=i.cause,
         )
 
     async def _ask_approval(self, i: do.AskApproval) -> ev.Event | None:
-        s, gated, now = self.machine.state, i.gated, self._layers.now_us()
-        terms = gated.decision.approval
-        assert terms is not None and gated.approval_id is not None
-        identity = s.submitted.identity
-        binding = call_digest(
-            tenant=identity.tenant,
-            run_id=self.run_id,
-            step=i.step,
-            tool=gated.tool,
-            tool_version=gated.tool_version,
-            policy_version=gated.decision.policy_version,
-            arguments=bytes(gated.arguments),
-            resources=gated.resources,
-        )
-        return await self._layers.approvals.request(
-            ApprovalRequested(
-                at_us=now,
-                approval_id=ApprovalId(gated.approval_id),
-                tenant=identity.tenant,
-                requester=identity.principal,
-                run_id=self.run_id,
-                step=i.step,
-                tool=gated.tool,
-                tool_version=gated.tool_version,
-                policy_version=gated.decision.policy_version,
-                rule=gated.decision.rule,
-                effect=gated.effect,
-                arguments=gated.arguments,
-                binding=binding,
-                terms=terms,
-                expires_us=now + terms.expires_after_s * 1_000_000,
-                request_text=s.submitted.request.text[:2000],
-                origins=gated.origins,
-                resources=gated.resources,
-                rejected_before=s.rejected.told(gated.tool),
-            )
-        )
+        return await self.layers.approvals.request(await question_about(self, i.gated))
 
     async def _intend(self, i: do.Intend) -> ev.Event:
         return ev.EffectIntended(
@@ -422,7 +409,7 @@ class Cycle:
             digest=i.digest,
             cost_microusd=i.cost_microusd,
             wall_ms=i.wall_ms,
-            at_us=self._layers.now_us(),
+            at_us=self.layers.now_us(),
             cause=i.cause,
         )
 
@@ -438,18 +425,18 @@ class Cycle:
         )
         lost, reply = "", None
         try:
-            reply = await self._layers.tools.execute(self.run_id, request)
+            reply = await self.layers.tools.execute(self.run_id, request)
         except LayerUnavailable as error:
             lost = error.message
             with contextlib.suppress(LayerUnavailable):
-                reply = await self._layers.tools.answer_of(self.run_id, grant)
+                reply = await self.layers.tools.answer_of(self.run_id, grant)
         if reply is None:
             return ev.ExecutionLost(
                 step=i.step,
                 attempt=i.attempt,
                 started=not await self._withdrawn(i),
                 error=lost,
-                at_us=self._layers.now_us(),
+                at_us=self.layers.now_us(),
                 cause=i.cause,
             )
         self._account.executed(i.gated, reply.result.duration_us)
@@ -458,7 +445,7 @@ class Cycle:
             step=i.step,
             attempt=i.attempt,
             result=reply.result,
-            at_us=self._layers.now_us(),
+            at_us=self.layers.now_us(),
             cause=i.cause,
         )
 
@@ -469,7 +456,7 @@ class Cycle:
         tenant = self.machine.state.submitted.identity.tenant
         try:
             return await withdraw(
-                self._layers.journal.append, tenant, i.key, i.attempt, step=i.step, at_us=self._layers.now_us()
+                self.layers.journal.append, tenant, i.key, i.attempt, step=i.step, at_us=self.layers.now_us()
             )
         except LayerUnavailable:
             return False
@@ -485,23 +472,23 @@ class Cycle:
         self._learning.begin(i)
 
     async def _spawn_children(self, i: do.SpawnChildren) -> None:
-        await self._layers.spawn(self, i)
+        await self.layers.spawn(self, i)
 
     async def _await_doubt(self, i: do.AwaitDoubt) -> ev.Event | None:
         if i.seconds > 0:
             return None  # the runtime keeps the time and delivers DoubtExpired
-        return ev.DoubtExpired(step=i.step, at_us=self._layers.now_us(), cause=i.cause)
+        return ev.DoubtExpired(step=i.step, at_us=self.layers.now_us(), cause=i.cause)
 
     async def _conclude(self, i: do.Conclude) -> ev.Event:
         while (learned := await self._learning.next_learned()) is not None:
             self.feed(msgspec.structs.replace(learned, step=i.step))  # of which step it is, its source says
         await self._account.settle_up()
         with contextlib.suppress(LayerUnavailable):
-            await self._layers.tools.release(self.run_id)
+            await self.layers.tools.release(self.run_id)
         return ev.RunEnded(
             outcome=i.outcome,
             usage=self.machine.usage(),
-            at_us=self._layers.now_us(),
+            at_us=self.layers.now_us(),
             cause=i.cause,
         )
 

@@ -12,8 +12,8 @@ from airside.stack.approvals.book import (
     Approval,
     ApprovalBook,
     ApprovalEvent,
-    ApprovalRequested,
     ApprovalVoted,
+    Question,
     receipt_for,
     seal_receipt,
 )
@@ -104,9 +104,13 @@ class LocalApprovals:
         self._key = seal_key
         self._now_us = now_us
 
-    async def request(self, request: ApprovalRequested) -> ApprovalDecided | None:
-        """Register an approval and return its decision if there is one."""
-        return decision_of(self.book.apply(request), self._key, self._now_us())
+    async def request(self, question: Question) -> ApprovalDecided | None:
+        """Register what is new in a question and return the decision about the call asked for if there is one."""
+        for event in self.book.register(question, now_us=self._now_us()):
+            self.book.apply(event)
+        approval = self.book.get(question.asked.approval_id)
+        assert approval is not None
+        return decision_of(approval, self._key, self._now_us())
 
     def apply(self, event: ApprovalEvent) -> ApprovalDecided | None:
         """Take in a vote or an expiry and return the decision it makes."""

@@ -268,10 +268,11 @@ class Gate:
             wall_ms = _timeout_ms(request, spec) if self.spending.times(identity.tenant) else 0
             # Nobody is asked about a call that there is no budget for; it counts when it is granted.
             is_asking = decision.outcome == "require_approval"
-            refusal = self._unaffordable(request, identity, spec, wall_ms, count=not is_asking)
+            counts = not is_asking and not request.preview
+            refusal = self._unaffordable(request, identity, spec, wall_ms, count=counts)
             if refusal is not None:
                 decision, approval_id = refusal, None if is_asking else approval_id
-        if decision.outcome == "allow":
+        if decision.outcome == "allow" and not request.preview:
             grant = self._grant(request, identity, spec, sha256, approval_id or "")
             if self._on_change is not None and spec.resources and spec.effect != "read":
                 changed = keys_of(named_by(spec, facts.arguments))

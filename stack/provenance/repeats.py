@@ -25,8 +25,14 @@ class Repeats:
     def __init__(self) -> None:
         self._then: dict[tuple[int, tuple[Part, ...]], dict[str, list[Json]]] = {}
 
-    def of(self, spec: ToolSpec, arguments: Mapping[str, Json], history: Sequence[StepRecord]) -> StepRecord | None:
-        """Return the earlier call that a call has the effect of again.
+    def of(
+        self,
+        spec: ToolSpec,
+        arguments: Mapping[str, Json],
+        history: Sequence[StepRecord],
+        ahead: Sequence[StepRecord] = (),
+    ) -> StepRecord | None:
+        """Return the earlier call that a call has the effect of again; `ahead` are some that will come before it.
 
         What cannot be taken back counts as the same whatever its content says, for a reference is easily varied.
         """
@@ -34,12 +40,14 @@ class Repeats:
             return None
         parts: tuple[Part, ...] = ("authority",) if spec.effect == "irreversible" else ("authority", "content")
         now = _said(spec, arguments, parts)
-        for before in history:
+        for before in (*history, *ahead):
             if before.tool != spec.name or not before.result.ok:
                 continue
             then = self._then.get((before.step, parts))
             if then is None:
-                then = self._then[before.step, parts] = _said(spec, before.arguments, parts)
+                then = _said(spec, before.arguments, parts)
+                if before not in ahead:  # it may be made with other arguments yet
+                    self._then[before.step, parts] = then
             if now.keys() <= then.keys() and all(_within(values, then[name]) for name, values in now.items()):
                 return before
         return None

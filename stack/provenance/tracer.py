@@ -151,10 +151,13 @@ class Tracer:
         for record in records:
             self._recalled.setdefault(record.record_id, record)
 
-    def trace(self, tool: str, arguments: Mapping[str, Json], state: RunState) -> tuple[Traced, ...]:
+    def trace(
+        self, tool: str, arguments: Mapping[str, Json], state: RunState, ahead: Sequence[StepRecord] = ()
+    ) -> tuple[Traced, ...]:
         """Return the origins of a proposed call's values; nothing for a tool that does not exist.
 
-        Its agent had seen nothing of the other calls of the same decision: they vouch for nothing, but count as said.
+        Its agent had seen nothing of the other calls of the same decision: they vouch for nothing, but an effect that
+        one of them had (or, `ahead`, will have had) is asked for again.
         """
         spec = next((spec for spec in self._specs if spec.name == tool), None)
         if spec is None:
@@ -175,7 +178,7 @@ class Tracer:
         self._explained = 0
         with limited(MAX_EFFORT):
             try:
-                before = self._repeats.of(spec, arguments, state.history)
+                before = self._repeats.of(spec, arguments, state.history, ahead)
             except EffortOver:  # it may be one again
                 return tuple(subject.traced("nowhere", _GIVEN_UP) for subject in self._subjects)
             return tuple(self._found(subject, spec, arguments, groups, before) for subject in self._subjects)

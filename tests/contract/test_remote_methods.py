@@ -38,7 +38,7 @@ from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.memory.local import HashingEmbedder
 from airside.memory.rules import MemoryRules
-from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.approvals.book import ApprovalRequested, Question
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, Proposed
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
@@ -90,9 +90,9 @@ class Case:
     """Whether two requests are the same, so that none can be poisoned by itself."""
 
 
-def approval(number: int) -> ApprovalRequested:
+def approval(number: int) -> Question:
     """Return what waits for people."""
-    return ApprovalRequested(
+    asked = ApprovalRequested(
         at_us=1,
         approval_id=ApprovalId(f"apr_{number}"),
         tenant=TenantId("acme"),
@@ -105,10 +105,10 @@ def approval(number: int) -> ApprovalRequested:
         rule="r",
         effect="write",
         arguments=msgspec.Raw(b"{}"),
-        binding="b",
         terms=ApprovalRule(roles=("boss",)),
         expires_us=2,
     )
+    return Question(asked=asked)
 
 
 def note(number: int) -> Append:

@@ -14,6 +14,7 @@ from airside.stack.approvals.book import (
     ApprovalEvent,
     ApprovalRequested,
     ApprovalVoted,
+    Question,
     Verdict,
     VoteRefused,
     decode_approval_event,
@@ -39,7 +40,7 @@ class SimApprovals:
     def __init__(self, world: World) -> None:
         self._world = world
         self._ids: dict[ApprovalId, None] = {}
-        self._locks: dict[ApprovalId, asyncio.Lock] = {}
+        self._writing = asyncio.Lock()
         self.local = LocalApprovals(SEAL, world.now_us)
 
     def restart(self) -> None:
@@ -60,23 +61,26 @@ class SimApprovals:
         votes = [e for e in events if isinstance(e, ApprovalVoted) and "approver" in e.roles]
         return {vote.by for vote in votes if vote.verdict in ("approve", "edit") and vote.by != asker}
 
-    async def request(self, request: ApprovalRequested) -> ApprovalDecided | None:
+    async def request(self, question: Question) -> ApprovalDecided | None:
         """Register durably, once; answer with the decision if there is one."""
-        name = request.approval_id
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            known = self.local.book.get(name) is not None
-            if not known:
-                self._ids[name] = None
-                await self._write(name, request)
-            answer = await self.local.request(request)
-        if not known:
-            self._world.note(f"approval {name} asked for")
-            self._world.people.asked(request)
+        async with self._writing:
+            new = self.local.book.register(question, now_us=self._world.now_us())
+            for event in new:
+                self._ids[event.approval_id] = None
+                await self._write(event.approval_id, event)
+            for event in new:
+                self.local.apply(event)  # whichever book there is by now
+            answer = await self.local.request(question)
+        for event in new:
+            if isinstance(event, ApprovalRequested):
+                ahead = f" with {event.group}" if event.group else ""
+                self._world.note(f"approval {event.approval_id} asked for{ahead}")
+                self._world.people.asked(event)
         return answer
 
     async def vote(self, who: Identity, name: ApprovalId, verdict: Verdict, arguments: Raw | None) -> None:
         """Take in one person's say."""
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._writing:
             now = self._world.now_us()
             vote = self.local.book.vote(who, name, verdict, now_us=now, arguments=arguments)
             self._world.note(f"{who.principal} says {verdict} to {name}: {getattr(vote, 'code', 'counted')}")
@@ -88,7 +92,7 @@ class SimApprovals:
         """Do what the driver asks for as time passes."""
         for expiry in self.local.book.due(self._world.now_us()):
             name = expiry.approval_id
-            async with self._locks.setdefault(name, asyncio.Lock()):
+            async with self._writing:
                 approval = self.local.book.get(name)
                 if approval is not None and not approval.outcome:
                     await self._write(name, expiry)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.approvals.book import Question
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
@@ -217,6 +217,6 @@ class MemoryPort(Port):
 class ApprovalsPort(Port):
     """Approvals."""
 
-    async def request(self, request: ApprovalRequested) -> ApprovalDecided | None:
+    async def request(self, question: Question) -> ApprovalDecided | None:
         """Register durably."""
-        return await self._remote(lambda: self._world.approvals.request(request))
+        return await self._remote(lambda: self._world.approvals.request(question))

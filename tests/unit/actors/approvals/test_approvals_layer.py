@@ -15,7 +15,7 @@ from airside.actors.approvals.approvals import Approvals
 from airside.actors.rpc.layer import LayerConfig, now_us
 from airside.actors.rpc.methods import CHECK, DELIVER, REQUEST_APPROVAL, VOTE, Method
 from airside.actors.settings import Settings
-from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.approvals.book import Approval, ApprovalRequested, Question
 from airside.stack.canonical import canonical
 from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import LayerUnavailable
@@ -94,12 +94,11 @@ async def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
     made._expiring.cancel()
 
 
-async def ask(desk: Approvals, number: int = 1, *, life_us: int = 60_000_000, quorum: int = 1) -> ApprovalId:
-    """Let a call wait; return the approval's id."""
-    approval_id = ApprovalId(f"apr_{RUN}_{number}_000000000000")
-    wanted = ApprovalRequested(
+def wanted(number: int, *, life_us: int = 60_000_000, quorum: int = 1, digest: str = "0" * 12) -> ApprovalRequested:
+    """Return a call that is to wait."""
+    return ApprovalRequested(
         at_us=now_us(),
-        approval_id=approval_id,
+        approval_id=ApprovalId(f"apr_{RUN}_{number}_{digest}"),
         tenant=TenantId("acme"),
         requester=PrincipalId("ann"),
         run_id=RUN,
@@ -110,12 +109,23 @@ async def ask(desk: Approvals, number: int = 1, *, life_us: int = 60_000_000, qu
         rule="r",
         effect="write",
         arguments=msgspec.Raw(canonical({"amount": 5})),
-        binding="b",
         terms=ApprovalRule(roles=("boss",), quorum=quorum),
         expires_us=now_us() + life_us,
     )
-    await on_wire.ask(desk, REQUEST_APPROVAL, wanted)
-    return approval_id
+
+
+async def ask(desk: Approvals, number: int = 1, **fields: Any) -> ApprovalId:
+    """Let a call wait; return the approval's id."""
+    asked = wanted(number, **fields)
+    await on_wire.ask(desk, REQUEST_APPROVAL, Question(asked=asked))
+    return asked.approval_id
+
+
+async def ask_together(desk: Approvals, *numbers: int) -> list[Approval]:
+    """Let calls wait in one question; return all that waits."""
+    first, *beside = map(wanted, numbers)
+    await on_wire.ask(desk, REQUEST_APPROVAL, Question(asked=first, beside=tuple(beside)))
+    return [msgspec.json.decode(body, type=Approval) for body in desk.pending(None)]
 
 
 async def vote(desk: Approvals, approval_id: ApprovalId, who: str, verdict: Any, arguments: bytes = b"") -> VoteReply:
@@ -231,3 +241,42 @@ async def test_what_waits_is_listed_oldest_first(desk: Approvals) -> None:
     ids = [await ask(desk, number) for number in (9, 2, 5)]
     await desk._read_again(ids[0])
     assert [msgspec.json.decode(body)["request"]["approval_id"] for body in desk.pending(None)] == ids
+
+
+async def test_calls_of_one_question_are_a_group_and_each_is_decided_by_itself(desk: Approvals) -> None:
+    first, second, third = await ask_together(desk, 1, 2, 3)
+    assert first.request.group == second.request.group == third.request.group != ""
+    assert (await vote(desk, second.request.approval_id, "bob", "reject")).outcome == "rejected"
+    assert (await vote(desk, first.request.approval_id, "bob", "approve")).outcome == "approved"
+    assert [a.request.step for a in desk._book.pending()] == [3]
+
+
+async def test_nothing_joins_a_question_that_was_asked(desk: Approvals) -> None:
+    """Whoever votes on a group votes on what he was shown: a call that comes later is a question of its own."""
+    group = (await ask_together(desk, 1, 2))[0].request.group
+    again = await ask_together(desk, 1, 2, 3)
+    assert [each.request.group for each in again] == [group, group, ""]
+    forged = msgspec.structs.replace(wanted(4), group=group)
+    await on_wire.ask(desk, REQUEST_APPROVAL, Question(asked=forged))
+    assert [each.request.step for each in desk._book.group(group)] == [1, 2]
+
+
+async def test_a_question_of_which_a_part_is_durable_is_completed_when_it_is_asked_again(desk: Approvals) -> None:
+    journal_of(desk).losing = 1
+    for _ in range(2):
+        with pytest.raises(LayerUnavailable):
+            await ask_together(desk, 1, 2)
+    assert [each.request.step for each in await ask_together(desk, 1, 2)] == [1, 2]
+
+
+async def test_what_was_asked_ahead_is_over_when_its_step_asks_about_another_call(desk: Approvals) -> None:
+    _, second = await ask_together(desk, 1, 2)
+    other = await ask(desk, 2, digest="1" * 12)
+    assert [each.request.approval_id for each in desk._book.pending()][-1] == other
+    over = desk._book.get(second.request.approval_id)
+    assert over is not None and over.outcome == "expired" and len(desk.pending(None)) == 2
+
+
+async def test_a_run_that_ends_takes_all_calls_of_its_questions_along(desk: Approvals) -> None:
+    await ask_together(desk, 1, 2, 3)
+    assert await desk.withdraw(RUN) == 3 and desk.pending(None) == []

@@ -17,6 +17,7 @@ from airside.stack.approvals.book import (
     ApprovalExpired,
     ApprovalRequested,
     ApprovalVoted,
+    Question,
     Receipt,
     VoteRefused,
     call_digest,
@@ -302,11 +303,11 @@ def test_forgetting_drops_an_approval_and_forgetting_twice_is_nothing() -> None:
 
 async def test_asking_again_for_what_is_decided_gives_the_decision_at_once() -> None:
     local = LocalApprovals(KEY, lambda: 1)
-    assert await local.request(asked()) is None
+    assert await local.request(Question(asked=asked())) is None
     said = local.book.vote(person("bob"), ApprovalId("apr_1"), "approve", now_us=1)
     assert isinstance(said, ApprovalVoted)
     first = local.apply(said)
-    assert first is not None and first.outcome == "approved" and await local.request(asked()) == first
+    assert first is not None and first.outcome == "approved" and await local.request(Question(asked=asked())) == first
 
 
 @pytest.mark.parametrize("late", ["approve", "expire"])

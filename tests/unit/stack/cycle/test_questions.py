@@ -1,0 +1,303 @@
+"""One question for the like calls of a decision: each is shown as it is, and nobody approves what he was not shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from msgspec import Raw
+
+from airside.stack.approvals.book import MAX_TOGETHER, Approval, ApprovalVoted, Verdict
+from airside.stack.budget.ledger import Cap
+from airside.stack.budget.spending import Spending
+from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.cycle.cycle import Cycle
+from airside.stack.cycle.layers import Layers
+from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy
+from airside.stack.errors import LayerUnavailable
+from airside.stack.ids import PrincipalId
+from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.gate import Gate
+from airside.stack.run import events as ev
+from airside.stack.run import instructions as do
+from airside.stack.run.agents import FunctionAgent, View
+from airside.stack.run.machine import RunMachine
+from airside.stack.run.state import Phase
+from airside.stack.run.topology import SingleAgent
+from airside.stack.security.identity import run_subject, seal_identity
+from airside.stack.values import Action, Finish, Limits, Request
+from airside.tools.dispatch import Dispatcher
+from airside.tools.local import LocalTools
+from airside.tools.tool import tool
+from tests.helpers import EXECUTOR, KEY, RUN, identity
+
+POLICY = """
+version: VERSION
+rules:
+  - {id: notes, outcome: allow, when: {tool: [note]}}
+  - {id: small, outcome: allow, when: {tool: [pay], arguments: [{path: amount, op: lt, value: 10}]}}
+  - id: lead
+    outcome: require_approval
+    when: {tool: [pay], arguments: [{path: amount, op: ge, value: 10}]}
+    approval: {roles: [lead]}
+  - id: two-leads
+    outcome: require_approval
+    when: {tool: [pay], arguments: [{path: amount, op: gt, value: 900}]}
+    approval: {roles: [lead], quorum: 2}
+  - {id: never, outcome: deny, when: {tool: [pay], arguments: [{path: amount, op: eq, value: 13}]}}
+"""
+
+
+class Policy(LocalPolicy):
+    """A gate that counts what it is asked, and is away for previews if a test says so."""
+
+    away = False
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(gate)
+        self.asked: Counter[str] = Counter()
+        self.previews: list[GateReply] = []
+
+    async def decide(self, request: GateRequest) -> GateReply:
+        self.asked["preview" if request.preview else "gate"] += 1
+        if request.preview and self.away:
+            raise LayerUnavailable("policy is away")
+        reply = await super().decide(request)
+        if request.preview:
+            self.previews.append(reply)
+        return reply
+
+
+class World:
+    """One run whose agent proposes some calls in one decision, and then says what became of them."""
+
+    def __init__(self, *proposed: Any, text: str = "go") -> None:
+        self.paid: list[tuple[str, int]] = []
+
+        def pay(to: str, amount: int) -> int:
+            self.paid.append((to, amount))
+            return amount
+
+        def note(text: str) -> str:
+            return text
+
+        self.tools = [tool(effect="external")(pay), tool(effect="write")(note)]
+        calls = [
+            Action(tool="note", arguments={"text": each})
+            if isinstance(each, str)
+            else Action(tool="pay", arguments={"to": each[0], "amount": each[1]})
+            for each in proposed
+        ]
+
+        def decide(view: View) -> Any:
+            return calls if not view.history else Finish(answer=[record.result.ok for record in view.history])
+
+        self.agent = FunctionAgent(decide)
+        self.spending = Spending((), {"acme": (Cap(unit="tool_calls", limit=100),)})
+        self.journal, self.approvals, self.text = LocalJournal(), LocalApprovals(KEY, lambda: 0), text
+        self.new_policy("v1")
+        who = identity()
+        submitted = ev.RunSubmitted(
+            at_us=0,
+            run_id=RUN,
+            identity=who,
+            sealed=seal_identity(KEY, who, run_subject(RUN)),
+            request=Request(text=text),
+            limits=Limits(max_refusals=5, max_tool_calls=64),
+            app_version="1",
+        )
+        self.machine = RunMachine(submitted)
+        self.take_up()
+
+    def new_policy(self, version: str) -> None:
+        """Restart the gate with another bundle."""
+        count = iter(range(10_000))
+        self.policy = Policy(
+            Gate(
+                bundle=load_bundle(POLICY.replace("VERSION", version)),
+                tools=[each.spec for each in self.tools],
+                seal_key=KEY,
+                now_us=lambda: 0,
+                random=lambda n: next(count).to_bytes(n, "big"),
+                spending=self.spending,
+            )
+        )
+
+    def take_up(self) -> None:
+        """Activate the run anew, from what its events say."""
+        machine = self.machine = RunMachine.replay(self.machine.events)
+        self.first = machine.handle(ev.RunActivated(at_us=0, epoch=machine.state.epoch + 1))
+        layers = Layers(
+            journal=self.journal,
+            policy=self.policy,
+            tools=LocalTools(
+                lambda: Dispatcher(self.tools, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
+            ),
+            approvals=self.approvals,
+            memory=None,
+            agents={"a": self.agent},
+            routes={"default": SingleAgent("a")},
+            specs=[each.spec for each in self.tools],
+            now_us=lambda: 0,
+            spawn=self._spawn,
+        )
+        self.cycle = Cycle(machine, layers, durable=len(self.journal.bodies(RUN)))
+        for event in machine.events[len(self.journal.bodies(RUN)) :]:
+            self.cycle.log.record(event)
+
+    async def _spawn(self, *_: Any) -> None:
+        raise AssertionError("there are no branches")
+
+    async def run(self) -> None:
+        """Advance until the run waits or is over."""
+        await self.cycle.advance(self.first)
+        await self.cycle.log.durable()
+
+    def waiting(self) -> list[Approval]:
+        """Return what waits, by step."""
+        return sorted(self.approvals.book.pending(), key=lambda approval: approval.request.step)
+
+    def vote(self, approval: Approval, verdict: Verdict, by: str = "lea", arguments: Raw = Raw(b"null")) -> Any:
+        """Take a vote in; return the decision it makes."""
+        return self.approvals.apply(
+            ApprovalVoted(
+                at_us=0,
+                approval_id=approval.request.approval_id,
+                by=PrincipalId(by),
+                roles=("lead",),
+                verdict=verdict,
+                arguments=arguments,
+            )
+        )
+
+    async def decide(self, *verdicts: Verdict) -> None:
+        """Vote on what waits, then tell the run what it waits for."""
+        decisions = [
+            self.vote(approval, verdict) for approval, verdict in zip(self.waiting(), verdicts, strict=True)
+        ]
+        await self.cycle.deliver(decisions[0])
+
+    @property
+    def answer(self) -> bytes:
+        """The answer of the run, which is over."""
+        assert self.machine.state.outcome is not None and self.machine.state.phase is Phase.COMPLETED
+        return bytes(self.machine.state.outcome.answer)
+
+
+def groups(waiting: list[Approval]) -> list[str]:
+    """Return the groups of some approvals."""
+    return [approval.request.group for approval in waiting]
+
+
+async def test_like_calls_are_one_question_and_wait_no_more_when_it_is_answered() -> None:
+    world = World(("kim", 20), ("lou", 30), "a note", ("max", 40))
+    await world.run()
+    waiting = world.waiting()
+    assert [each.request.step for each in waiting] == [1, 2, 4]
+    assert len(set(groups(waiting))) == 1 and groups(waiting)[0].startswith(f"grp_{RUN}_1_")
+    assert [bytes(each.request.arguments) for each in waiting] == [
+        b'{"amount":20,"to":"kim"}',
+        b'{"amount":30,"to":"lou"}',
+        b'{"amount":40,"to":"max"}',
+    ]
+    assert all(each.request.origins for each in waiting) and world.paid == []
+    await world.decide("approve", "approve", "approve")
+    assert world.answer == b"[true,true,true,true]" and world.paid == [("kim", 20), ("lou", 30), ("max", 40)]
+    assert world.policy.asked == {"gate": 7, "preview": 2}
+
+
+async def test_a_preview_grants_reserves_and_counts_nothing() -> None:
+    world = World(("kim", 20), ("lou", 30), ("max", 5))
+    await world.run()
+    assert [reply.decision.outcome for reply in world.policy.previews] == ["require_approval", "allow"]
+    assert not any(reply.grant or reply.wall_ms for reply in world.policy.previews)
+    assert world.spending.ledger.used("tenant/acme", "tool_calls") == (0, 0)
+    assert [type(event).__name__ for event in world.machine.events].count("ActionGated") == 1
+
+
+async def test_one_member_is_rejected_and_the_others_go_on() -> None:
+    world = World(("kim", 20), ("eve", 30), ("max", 40))
+    await world.run()
+    await world.decide("approve", "reject", "approve")
+    assert world.answer == b"[true,false,true]" and world.paid == [("kim", 20), ("max", 40)]
+
+
+async def test_what_is_denied_allowed_or_needs_more_people_is_no_part_of_the_question() -> None:
+    """Nor is the same call again, which is asked about, if at all, when it is its turn."""
+    world = World(("kim", 20), ("lou", 13), ("max", 5), ("zoe", 901), ("kim", 20), ("ann", 40))
+    await world.run()
+    assert [each.request.step for each in world.waiting()] == [1, 6]
+
+
+async def test_calls_that_are_not_decided_yet_are_waited_for_in_their_turn() -> None:
+    world = World(("kim", 20), ("lou", 30))
+    await world.run()
+    first, second = world.waiting()
+    await world.cycle.deliver(world.vote(first, "approve"))
+    assert world.machine.state.phase is Phase.AWAITING_APPROVAL and world.paid == [("kim", 20)]
+    assert world.waiting() == [second], "it is the question that was asked"
+    await world.cycle.deliver(world.vote(second, "approve"))
+    assert world.answer == b"[true,true]"
+
+
+async def test_a_changed_policy_asks_anew_about_what_was_approved_ahead() -> None:
+    world = World(("kim", 20), ("lou", 30))
+    await world.run()
+    first, second = world.waiting()
+    world.vote(second, "approve")
+    world.new_policy("v2")
+    world.take_up()
+    await world.run()
+    (again,) = [each for each in world.waiting() if each.request.policy_version == "v2"]
+    assert again.request.step == 2 and world.paid == []
+
+
+async def test_a_run_that_is_taken_up_again_asks_the_same_question() -> None:
+    world = World(("kim", 20), ("lou", 30))
+    await world.run()
+    before = world.waiting()
+    world.take_up()
+    await world.run()
+    assert world.waiting() == before
+    await world.decide("approve", "approve")
+    assert world.answer == b"[true,true]"
+
+
+async def test_an_edited_member_is_made_with_what_the_person_wrote() -> None:
+    world = World(("kim", 20), ("lou", 30))
+    await world.run()
+    first, second = world.waiting()
+    world.vote(second, "edit", arguments=Raw(b'{"to":"lou","amount":25}'))
+    await world.cycle.deliver(world.vote(first, "approve"))
+    assert world.answer == b"[true,true]" and world.paid == [("kim", 20), ("lou", 25)]
+
+
+async def test_an_effect_that_comes_twice_in_a_decision_is_shown_as_that() -> None:
+    world = World(("kim", 20), ("KIM", 20), text="pay 20 to kim")
+    await world.run()
+    first, second = world.waiting()
+    assert {each.origin for each in first.request.origins} == {"request"}
+    assert {each.origin for each in second.request.origins} == {"repeated"}
+
+
+async def test_a_policy_that_is_away_makes_it_one_question_after_the_other() -> None:
+    world = World(("kim", 20), ("lou", 30))
+    world.policy.away = True
+    await world.run()
+    assert [(each.request.step, each.request.group) for each in world.waiting()] == [(1, "")]
+
+
+async def test_no_question_has_more_calls_than_are_read() -> None:
+    world = World(*(("kim", 20 + n) for n in range(MAX_TOGETHER + 5)))
+    await world.run()
+    assert len(world.waiting()) == MAX_TOGETHER
+
+
+async def test_the_receipt_of_one_member_opens_no_other() -> None:
+    world = World(("kim", 20), ("eve", 500))
+    await world.run()
+    decided = world.vote(world.waiting()[0], "approve")
+    action = Action(tool="pay", arguments={"to": "eve", "amount": 500})
+    gate = do.Gate(step=2, cause=0, action=action, attempt=1, receipt=decided.receipt)
+    reply = await world.policy.decide(world.cycle._request(gate, world.machine.remaining(), EXECUTOR, ()))
+    assert reply.decision.outcome == "require_approval" and reply.grant == b""
