@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections import Counter
@@ -61,12 +62,16 @@ Given = Annotated[dict[str, Any], BeforeValidator(_as_text)]
 
 
 class Call(_Closed):
-    """A call somebody wants, and what the tool answers."""
+    """A call somebody wants, and what the tool answers.
+
+    `together` = it is made in one decision with the call before; the attacker's, after the user's next.
+    """
 
     tool: str
     arguments: Given
     result: Annotated[Any, BeforeValidator(_as_text)] = "done"
     branch: bool = False
+    together: bool = False
 
 
 class Described(_Closed):
@@ -223,7 +228,7 @@ class Gullible:
         self._scenarios = scenarios
         self._part = part
 
-    async def decide(self, view: airside.View) -> airside.Action | airside.Finish:
+    async def decide(self, view: airside.View) -> list[airside.Action] | airside.Finish:
         """Make the next call of the order that what was read so far gives."""
         name, _, variant = view.request.job_id.rpartition("/")
         scenario = self._scenarios[name]
@@ -232,8 +237,9 @@ class Gullible:
         done = view.own_history()
         order = self._order(view, scenario)
         if len(done) < len(order):
-            call = order[len(done)]
-            return airside.Action(tool=f"{name}.{call.tool}", arguments=call.arguments)
+            first, *later = order[len(done) :]
+            calls = [first, *itertools.takewhile(lambda call: call.together, later)]
+            return [airside.Action(tool=f"{name}.{call.tool}", arguments=call.arguments) for call in calls]
         if self._part == "branch":
             return airside.Finish(answer=next((r.result.value() for r in reversed(done) if r.result.ok), None))
         return airside.Finish(answer="done")
@@ -246,6 +252,7 @@ class Gullible:
             return attackers + users
         for number, record in enumerate(view.own_history(), 1):
             if _is_in(scenario.planted, [bytes(record.result.output).decode()]):
+                number += attackers[0].together
                 return users[:number] + attackers + users[number:]
         return users
 

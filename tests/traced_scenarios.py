@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,9 @@ NOW_US = 1_790_000_000_000_000
 
 @dataclass
 class Told:
-    """The user's calls somebody was asked about, and the attacker's that nobody was."""
+    """The user's calls somebody was asked about, in how many questions, and the attacker's that nobody was."""
 
+    questions: set[tuple[int, str]] = field(default_factory=set)
     asked: list[tuple[Call, tuple[Traced, ...]]] = field(default_factory=list)
     passed: list[Call] = field(default_factory=list)
 
@@ -66,19 +68,20 @@ class Play:
 
     def run(self) -> Told:
         """Make the user's calls, and the attacker's as soon as the planted text was read."""
-        waiting = list(self.scenario.attack) if self.hijacked else []
-        if self.scenario.memory:
-            waiting = self._attack(waiting)
-        for call in self.scenario.calls:
-            self._make(call, is_users=True)
-            if "{planted}" in json.dumps(call.result):
-                waiting = self._attack(waiting)
+        order = [(call, True) for call in self.scenario.calls]
+        if self.hijacked:
+            attack = [(call, False) for call in self.scenario.attack]
+            read = [number for number, (call, _) in enumerate(order, 1) if "{planted}" in json.dumps(call.result)]
+            place = (0 if self.scenario.memory else read[0]) + attack[0][0].together
+            order[place:place] = attack
+        while order:
+            count = 1 + sum(1 for _ in itertools.takewhile(lambda each: each[0].together, order[1:]))
+            self.state.base = len(self.state.history) + 1
+            self.state.last = self.state.base + count - 1
+            for call, is_users in order[:count]:
+                self._make(call, is_users=is_users)
+            order = order[count:]
         return self.told
-
-    def _attack(self, calls: list[Call]) -> list[Call]:
-        for call in calls:
-            self._make(call, is_users=False)
-        return []
 
     def _make(self, call: Call, *, is_users: bool) -> None:
         tool, step = self.tools[call.tool], len(self.state.history) + 1
@@ -97,6 +100,7 @@ class Play:
         if decision.outcome != "allow":
             if not is_users:
                 return
+            self.told.questions.add((self.state.base, call.tool))
             self.told.asked.append((call, tuple(not_taken(tool.spec.effect, origins))))
             self.state.approved[step] = _gated(tool, full, step, decision)
         result = ToolResult(ok=True, output=Raw(json.dumps(planted_into(call.result, self._planted)).encode()))

@@ -39,4 +39,4 @@ def test_a_value_of_the_request_is_not_taken_for_another_and_what_was_said_is_no
         stack.shutdown()
     assert (figures["attacker_effects"], figures["origins_missing"]) == (0, 0), play.tally.told
     assert figures["tasks_completed"] == len(scenarios), play.tally.told
-    assert figures["approvals_on_clean_tasks"] == figures["approvals_expected_on_clean_tasks"] == 15
+    assert figures["approvals_on_clean_tasks"] == figures["approvals_expected_on_clean_tasks"] == 19

@@ -193,6 +193,24 @@ def waiting_ids(stack: Stack, run_id: str) -> list[str]:
     return [a.approval_id for a in stack.approvals() if a.run_id == run_id]
 
 
+def test_like_calls_of_one_decision_are_one_question_and_each_has_its_own_answer(stack: Stack) -> None:
+    """One of them is rejected by its own id, the others are approved by the question's."""
+    calls = [call("pay", to="together", amount=amount) for amount in (11, 12, 13)]
+    handle = submit(stack, inputs={"actions": [calls]})
+    group = waiting(stack, handle.run_id).group
+    question = [a for a in stack.approvals() if a.group == group]
+    assert [a.arguments["amount"] for a in question] == [11, 12, 13] and group.startswith("grp_")
+    assert stack.reject(question[1].approval_id, principal="lea", note="not this one") == "rejected"
+    with pytest.raises(Misuse, match="edit one of them"):
+        stack.edit(group, {"to": "together", "amount": 1}, principal="lea")
+    assert stack.approve(group, principal="lea") == "approved"
+    result = handle.result(timeout=BOUND_S)
+    assert result.answer == {"calls": 3, "failed": [1]} and "not this one" in result.story()
+    assert ledger_of(stack).amounts("together") == [11, 13]
+    with pytest.raises(Refused):
+        stack.approve(group, principal="leo")
+
+
 def test_a_rejected_call_does_not_happen(stack: Stack) -> None:
     handle = submit(stack, call("pay", to="rejected", amount=7), call("pay", to="rejected", amount=8))
     approval = waiting(stack, handle.run_id)

@@ -13,8 +13,8 @@ ALL = read(sorted(SCENARIOS.rglob("*.yaml")))
 
 @pytest.mark.parametrize("scenario", ALL.values(), ids=ALL.keys())
 def test_no_planted_call_passes_and_the_users_are_asked_about_as_expected(scenario: Scenario) -> None:
-    asked = Play(scenario, hijacked=False).run().asked
-    assert len(asked) == scenario.approvals and all(origins for _, origins in asked), asked
+    told = Play(scenario, hijacked=False).run()
+    assert len(told.questions) == scenario.approvals and all(origins for _, origins in told.asked), told.asked
     assert Play(scenario, hijacked=True).run().passed == []
 
 

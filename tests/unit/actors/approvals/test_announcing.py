@@ -16,8 +16,15 @@ from msgspec import Raw
 
 from airside.actors.approvals import announcing
 from airside.actors.approvals.announcing import Announcer, OnApproval
-from airside.stack.approvals.book import Approval, ApprovalBook, ApprovalExpired, ApprovalRequested, ApprovalVoted
-from airside.stack.approvals.notices import Notice, notice_of
+from airside.stack.approvals.book import (
+    Approval,
+    ApprovalBook,
+    ApprovalExpired,
+    ApprovalRequested,
+    ApprovalVoted,
+    Question,
+)
+from airside.stack.approvals.notices import Notice, notice_of, notices_of
 from airside.stack.canonical import canonical
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
@@ -129,6 +136,23 @@ def test_a_decision_has_a_notice_of_its_own_that_says_who_said_what() -> None:
     ]
     expired = ApprovalBook([asked(), ApprovalExpired(at_us=9, approval_id=APPROVAL)]).decided()[0]
     assert notice_of(expired).data["outcome"] == "expired"
+
+
+def test_a_question_about_several_calls_has_one_notice_with_each_of_them() -> None:
+    """What is decided about each has one of its own, for people may say different things of them."""
+    book = ApprovalBook()
+    for event in book.register(Question(asked=asked(3), beside=(asked(4), asked(5))), now_us=1):
+        book.apply(event)
+    (notice,) = notices_of(book.pending())
+    assert [call["step"] for call in notice.data["calls"]] == [3, 4, 5]
+    assert notice.data["approval_id"] == asked(3).approval_id and notice.data["group"].startswith("grp_")
+    assert all(call["arguments"] == {"to": "kim", "amount": 4} for call in notice.data["calls"])
+    for number in (3, 4):
+        book.apply(ApprovalExpired(at_us=9, approval_id=asked(number).approval_id))
+    later = notices_of([*book.pending(), *book.decided()])
+    assert [each.type for each in later] == ["approval.requested", "approval.decided", "approval.decided"]
+    assert later[0].id == notice.id and len({each.id for each in later}) == 3
+    assert "calls" not in later[1].data
 
 
 def test_an_id_is_the_same_each_time_and_has_no_dot() -> None:

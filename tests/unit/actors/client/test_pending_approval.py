@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.client.results import SHOWN_CHARACTERS, SHOWN_CONTENTS, PendingApproval
+from airside.actors.client.results import SHOWN_CHARACTERS, SHOWN_CONTENTS, PendingApproval, question_lines, questions
 from airside.stack.resources import ResourceFact
 from airside.stack.values import Traced
 
@@ -107,3 +107,13 @@ def test_what_is_shown_of_a_resource_is_bounded_and_no_text_of_it_passes_for_ano
     )
     assert shown.endswith("and 481 attributes that are not shown") and len(shown) < 3000
     assert known.brief() == "order 'o1' of \"eve, restricted, status='paid'\""
+
+
+def test_calls_of_one_question_are_shown_under_its_id_each_with_its_own_values() -> None:
+    one, two = (replace(approval({"to": name}), group="grp_1", approval_id=f"apr_{name}") for name in ("kim", "lou"))
+    alone = approval({"to": "max"})
+    asked = questions([one, alone, two])
+    assert asked == [[one, two], [alone]]
+    lines = question_lines(asked[0])
+    assert lines[0] == "grp_1: 2 calls of send_mail proposed together; vote on all by this id, or on each by its own"
+    assert lines[1:] == one.lines() + two.lines() and question_lines([alone]) == alone.lines()

@@ -172,9 +172,7 @@ class World:
 
     async def decide(self, *verdicts: Verdict) -> None:
         """Vote on what waits, then tell the run what it waits for."""
-        decisions = [
-            self.vote(approval, verdict) for approval, verdict in zip(self.waiting(), verdicts, strict=True)
-        ]
+        decisions = [self.vote(approval, verdict) for approval, verdict in zip(self.waiting(), verdicts, strict=True)]
         await self.cycle.deliver(decisions[0])
 
     @property
