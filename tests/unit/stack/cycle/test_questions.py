@@ -25,7 +25,7 @@ from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
 from airside.stack.run.topology import SingleAgent
 from airside.stack.security.identity import run_subject, seal_identity
-from airside.stack.values import Action, Finish, Limits, Request
+from airside.stack.values import NULL, Action, Finish, Limits, Request
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
 from airside.tools.tool import tool
@@ -157,7 +157,7 @@ class World:
         """Return what waits, by step."""
         return sorted(self.approvals.book.pending(), key=lambda approval: approval.request.step)
 
-    def vote(self, approval: Approval, verdict: Verdict, by: str = "lea", arguments: Raw = Raw(b"null")) -> Any:
+    def vote(self, approval: Approval, verdict: Verdict, by: str = "lea", arguments: Raw = NULL) -> Any:
         """Take a vote in; return the decision it makes."""
         return self.approvals.apply(
             ApprovalVoted(
@@ -241,7 +241,7 @@ async def test_calls_that_are_not_decided_yet_are_waited_for_in_their_turn() -> 
 async def test_a_changed_policy_asks_anew_about_what_was_approved_ahead() -> None:
     world = World(("kim", 20), ("lou", 30))
     await world.run()
-    first, second = world.waiting()
+    _, second = world.waiting()
     world.vote(second, "approve")
     world.new_policy("v2")
     world.take_up()
