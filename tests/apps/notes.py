@@ -46,6 +46,7 @@ class JobInputs(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     actions: list[dict[str, Any]] = []
+    together: list[list[dict[str, Any]]] = []
     answer: str = ""
 
     @field_validator("actions")
@@ -154,9 +155,10 @@ def create_app(work: str | Path, memory: str = "") -> App:
     agents = (collect, write_up, front_desk, back_office, join, recaller, sleeper, spinner)
     ledger = Ledger(Path(work) / "ledger.sqlite")
     return App(
-        agents={"clerk": ReplayAgent()} | {agent.__name__: agent for agent in agents},
+        agents={"clerk": ReplayAgent(), "together": ReplayAgent(key="together")} | {agent.__name__: agent for agent in agents},
         routes={
             "default": SingleAgent("clerk"),
+            "together": SingleAgent("together"),
             "stages": Pipeline("collect", "write_up"),
             "desk": Handoffs("front_desk", ("back_office",)),
             "fan": FanOutFanIn(("one", "default"), join="join"),

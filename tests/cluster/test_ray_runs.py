@@ -46,18 +46,18 @@ def test_a_run_goes_through_every_phase_and_says_what_it_used(stack: Stack) -> N
 def test_reads_of_one_decision_are_made_at_once_and_all_told(stack: Stack, count: int) -> None:
     """They are one step of the agent's, and a call each."""
     reads = [call("look", topic=f"t{n}") for n in range(count)]
-    result = submit(stack, inputs={"actions": [reads]}).result(timeout=BOUND_S)
+    result = submit(stack, inputs={"together": [reads]}, route="together").result(timeout=BOUND_S)
     assert result.answer == {"calls": count, "failed": []} and (result.steps, result.tool_calls) == (2, count)
 
 
 def test_calls_of_one_decision_are_each_governed_by_themselves(stack: Stack) -> None:
-    """One is denied, one waits for a person, and those after them happen all the same."""
-    calls = [call("note", text="of several"), call("forbidden", text="x"), call("pay", to="several", amount=4)]
-    inputs = {"actions": [[*calls, call("look", topic="t")]]}
-    handle = submit(stack, inputs=inputs, limits={"max_refusals": 1})
+    """One fails, one waits for a person, and those after them happen all the same."""
+    calls = [call("note", text="of several"), call("fail", text="no"), call("pay", to="several", amount=4)]
+    inputs = {"together": [[*calls, call("look", topic="t")]]}
+    handle = submit(stack, inputs=inputs, route="together")
     assert stack.approve(waiting(stack, handle.run_id).approval_id, principal="lea") == "approved"
     result = handle.result(timeout=BOUND_S)
-    assert result.answer == {"calls": 4, "failed": [1]} and (result.steps, result.tool_calls) == (2, 3)
+    assert result.answer == {"calls": 4, "failed": [1]} and (result.steps, result.tool_calls) == (2, 4)
     assert ledger_of(stack).amounts("several") == [4] and "of several" in ledger_of(stack).texts()
 
 
@@ -196,7 +196,7 @@ def waiting_ids(stack: Stack, run_id: str) -> list[str]:
 def test_like_calls_of_one_decision_are_one_question_and_each_has_its_own_answer(stack: Stack) -> None:
     """One of them is rejected by its own id, the others are approved by the question's."""
     calls = [call("pay", to="together", amount=amount) for amount in (11, 12, 13)]
-    handle = submit(stack, inputs={"actions": [calls]})
+    handle = submit(stack, inputs={"together": [calls]}, route="together")
     group = waiting(stack, handle.run_id).group
     question = [a for a in stack.approvals() if a.group == group]
     assert [a.arguments["amount"] for a in question] == [11, 12, 13] and group.startswith("grp_")
