@@ -155,7 +155,8 @@ def create_app(work: str | Path, memory: str = "") -> App:
     agents = (collect, write_up, front_desk, back_office, join, recaller, sleeper, spinner)
     ledger = Ledger(Path(work) / "ledger.sqlite")
     return App(
-        agents={"clerk": ReplayAgent(), "together": ReplayAgent(key="together")} | {agent.__name__: agent for agent in agents},
+        agents={"clerk": ReplayAgent(), "together": ReplayAgent(key="together")}
+        | {agent.__name__: agent for agent in agents},
         routes={
             "default": SingleAgent("clerk"),
             "together": SingleAgent("together"),
