@@ -10,6 +10,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from types import CoroutineType
 from typing import Any, Generic, TypeVar
 
 from airside.actors.rpc.methods import Method, Reply, Request
@@ -55,18 +57,19 @@ class serves(Generic[Request, Reply]):
         self.failed = failed
 
     def __call__(self, handler: Callable[[Any, Request], Reply | Awaitable[Reply]]) -> Callable[[Any, Request], Any]:
-        """Mark a handler."""
+        """Mark a handler, as the last of its decorators: it is called as it is now, without what Ray wraps it in."""
         handler.serves = self  # type: ignore[attr-defined]
+        self.handler = handler
         return handler
 
 
 class Service:
     """One method of one layer at work."""
 
-    def __init__(self, layer: Any, name: str, terms: serves[Any, Any]) -> None:
+    def __init__(self, layer: Any, handler: Callable[[Any], Any], terms: serves[Any, Any]) -> None:
         self.method = terms.method
         self._layer = layer
-        self._name = name
+        self._handler = handler
         self._terms = terms
         self._decode, self._encode = terms.method.request.decode, terms.method.reply.encode
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -87,7 +90,7 @@ class Service:
             answer(self._refusal(self._terms.unreadable, "read", error))
             return
         try:
-            reply = getattr(self._layer, self._name)(request)
+            reply = self._handler(request)
         except BaseException as error:  # whatever it is, none may leave a caller without an answer
             self._layer.pulse.leave()
             answer(self._refusal(self._terms.failed, "handled", error))
@@ -96,7 +99,11 @@ class Service:
             self._layer.pulse.leave()
             answer(self._encoded(reply))
             return
-        task = asyncio.ensure_future(reply)
+        task: asyncio.Future[Any]
+        if isinstance(reply, CoroutineType):  # as nearly all are, of which this is the cheaper way
+            task = asyncio.get_running_loop().create_task(reply)
+        else:
+            task = asyncio.ensure_future(reply)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._finish(done, answer))
 
@@ -146,8 +153,17 @@ def services_of(layer: Any) -> dict[int, Service]:
         for name, member in vars(kind).items():
             terms = getattr(member, "serves", None)
             if isinstance(terms, serves):
-                found[terms.method.number] = Service(layer, name, terms)
+                found[terms.method.number] = Service(layer, _handler_of(layer, name, terms), terms)
     return found
+
+
+def _handler_of(layer: Any, name: str, terms: serves[Any, Any]) -> Callable[[Any], Any]:
+    """Return what handles requests: the method that was marked, or one that a kind of the layer has in its place.
+
+    Ray wraps the methods of actors in ones that look whether each call is traced, which costs a coroutine more.
+    """
+    is_marked = getattr(getattr(type(layer), name), "serves", None) is terms
+    return partial(terms.handler, layer) if is_marked else getattr(layer, name)
 
 
 def not_refused(answer: bytes) -> bytes:

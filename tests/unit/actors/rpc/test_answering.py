@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,3 +115,33 @@ async def test_a_flood_of_what_cannot_be_handled_is_answered_and_logged_once(cap
     answers = await sent(it, *[b"x"] * MANY)
     assert all(answer.startswith(REFUSED) for answer in answers) and len(left) >= MANY
     assert len([record for record in caplog.records if getattr(record, "action", "") == "item_refused"]) == 1
+
+
+async def test_a_handler_is_called_without_what_ray_wraps_it_in_and_as_a_kind_of_the_layer_has_it() -> None:
+    wrapped: list[str] = []
+
+    class Wrapped(Asked):
+        pass
+
+    def wrap(name: str, kind: type) -> None:
+        method = getattr(kind, name)
+
+        @functools.wraps(method)
+        def wrapper(*args: Any) -> Any:
+            wrapped.append(name)
+            return method(*args)
+
+        setattr(kind, name, wrapper)
+
+    class Other(Asked):
+        async def resolve(self, question: bytes) -> bytes:  # type: ignore[override]
+            return b"other"
+
+    async def handle(item: bytes) -> bytes:
+        return item
+
+    wrap("resolve", Wrapped)
+    for layer, said in ((Wrapped(handle), b"a"), (Other(handle), b"other")):
+        assert [on_wire.replied(RESOLVE, answer) for answer in await sent(layer, b"a")] == [said]
+    assert wrapped == []
+    assert await Wrapped(handle).resolve(b"a") == b"a" and wrapped == ["resolve"]
