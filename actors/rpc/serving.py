@@ -10,8 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
-from types import CoroutineType
+from types import CoroutineType, MethodType
 from typing import Any, Generic, TypeVar
 
 from airside.actors.rpc.methods import Method, Reply, Request
@@ -55,6 +54,7 @@ class serves(Generic[Request, Reply]):
         self.method = method
         self.unreadable = unreadable
         self.failed = failed
+        self.handler: Callable[..., Any] | None = None
 
     def __call__(self, handler: Callable[[Any, Request], Reply | Awaitable[Reply]]) -> Callable[[Any, Request], Any]:
         """Mark a handler, as the last of its decorators: it is called as it is now, without what Ray wraps it in."""
@@ -66,10 +66,10 @@ class serves(Generic[Request, Reply]):
 class Service:
     """One method of one layer at work."""
 
-    def __init__(self, layer: Any, handler: Callable[[Any], Any], terms: serves[Any, Any]) -> None:
+    def __init__(self, layer: Any, name: str, terms: serves[Any, Any]) -> None:
         self.method = terms.method
         self._layer = layer
-        self._handler = handler
+        self._name = name
         self._terms = terms
         self._decode, self._encode = terms.method.request.decode, terms.method.reply.encode
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -90,7 +90,7 @@ class Service:
             answer(self._refusal(self._terms.unreadable, "read", error))
             return
         try:
-            reply = self._handler(request)
+            reply = getattr(self._layer, self._name)(request)
         except BaseException as error:  # whatever it is, none may leave a caller without an answer
             self._layer.pulse.leave()
             answer(self._refusal(self._terms.failed, "handled", error))
@@ -147,23 +147,21 @@ class Service:
 
 
 def services_of(layer: Any) -> dict[int, Service]:
-    """Return what a layer serves, by the methods' numbers."""
+    """Return what a layer serves, by the methods' numbers.
+
+    Ray wraps the methods of actors in ones that look whether each call is traced, which costs a coroutine more: the
+    layer gets its handlers back as they were marked, but for what a kind of the layer has in the place of one.
+    """
     found: dict[int, Service] = {}
     for kind in reversed(type(layer).__mro__):
         for name, member in vars(kind).items():
             terms = getattr(member, "serves", None)
             if isinstance(terms, serves):
-                found[terms.method.number] = Service(layer, _handler_of(layer, name, terms), terms)
+                found[terms.method.number] = Service(layer, name, terms)
+                handler = terms.handler
+                if handler is not None and getattr(getattr(type(layer), name), "serves", None) is terms:
+                    setattr(layer, name, MethodType(handler, layer))
     return found
-
-
-def _handler_of(layer: Any, name: str, terms: serves[Any, Any]) -> Callable[[Any], Any]:
-    """Return what handles requests: the method that was marked, or one that a kind of the layer has in its place.
-
-    Ray wraps the methods of actors in ones that look whether each call is traced, which costs a coroutine more.
-    """
-    is_marked = getattr(getattr(type(layer), name), "serves", None) is terms
-    return partial(terms.handler, layer) if is_marked else getattr(layer, name)
 
 
 def not_refused(answer: bytes) -> bytes:
