@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from airside.actors.approvals.announcing import GIVEN_UP_S, Announcer, OnApproval
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us, steady_us
-from airside.actors.rpc.methods import CHECK, DELIVER, PENDING, REQUEST_APPROVAL, VOTE, WITHDRAW
+from airside.actors.rpc.methods import ASKED, CHECK, DELIVER, PENDING, REQUEST_APPROVAL, VOTE, WITHDRAW
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
 from airside.actors.rpc.stubs import RemoteJournal
@@ -29,7 +31,7 @@ from airside.stack.approvals.notices import notices_of
 from airside.stack.contracts.gate import Proposed
 from airside.stack.cycle.local import decision_of
 from airside.stack.errors import AirsideError, ItemFailed, LayerUnavailable
-from airside.stack.ids import ApprovalId, TenantId, root_of
+from airside.stack.ids import ApprovalId, GroupId, RunId, TenantId, root_of
 from airside.stack.journal.journaling import Append, Entry
 from airside.stack.operations.messages import Delivery, Vote, VoteReply
 from airside.stack.run.events import ApprovalDecided, encode_event
@@ -46,8 +48,20 @@ def _not_counted(_: object, why: str) -> VoteReply:
     return VoteReply(ok=False, code="unavailable", message=f"it is not known to have been counted: {why}")
 
 
+class _Turn:
+    """Whose turn it is to change a run's approvals; `users` have it or wait for it."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
 class Approvals(WatchedLayer):
-    """One command at a time: an event is durable before the book takes it in, so two approvers cannot both win."""
+    """One command at a time for each run: an event is durable before the book takes it in, so two approvers cannot both
+    win.  Nobody waits for another run's.
+    """
 
     def __init__(self, config: LayerConfig, webhook_secret: str = "", on_approval: OnApproval | None = None) -> None:
         super().__init__(config)
@@ -60,7 +74,7 @@ class Approvals(WatchedLayer):
         self._driver = Remote(self.config.settings, "driver")
         self._policy = Remote(self.config.settings, "policy")
         self._identities = IdentityChecker(self.config.seal_key)
-        self._writing = asyncio.Lock()
+        self._turns: dict[RunId, _Turn] = {}
         rows = await self._journal.rows("approvals")
         events = [decode_approval_event(row[0]) for row in rows]
         self._book = ApprovalBook(events)
@@ -91,7 +105,7 @@ class Approvals(WatchedLayer):
     @serves(REQUEST_APPROVAL)
     async def request(self, question: Question) -> ApprovalDecided | None:
         """Register what is new in a question durably; answer the decision about its call if there is one, else nil."""
-        async with self._writing:
+        async with self._alone(question.asked.run_id):
             await self._register(self._book.register(question, now_us=steady_us()))
         approval = self._book.get(question.asked.approval_id)
         assert approval is not None
@@ -126,7 +140,8 @@ class Approvals(WatchedLayer):
         objection = await self._unfit(who, vote)
         if objection is not None:
             return objection
-        async with self._writing:
+        known = self._book.get(vote.approval_id)
+        async with self._alone(known.request.run_id if known is not None else RunId("")):
             event = self._weigh(who, vote)
             if isinstance(event, VoteRefused):
                 return VoteReply(ok=False, code=event.code, message=event.message)
@@ -163,14 +178,38 @@ class Approvals(WatchedLayer):
         waiting = self._book.pending(None if tenant is None else TenantId(tenant))
         return [msgspec.json.encode(approval) for approval in waiting]
 
+    @serves(ASKED)
+    def asked(self, name: str) -> list[bytes]:
+        """Return what waits under the id of an approval or of a question, as JSON."""
+        one = self._book.get(ApprovalId(name))
+        named = self._book.group(GroupId(name)) if one is None else [one]
+        return [msgspec.json.encode(approval) for approval in named if not approval.outcome]
+
     @serves(WITHDRAW)
     async def withdraw(self, run_id: str) -> int:
         """Expire what a run that has ended still waits for; return how many."""
-        async with self._writing:
-            waiting = [a for a in self._book.pending() if root_of(a.request.run_id) == run_id]
+        root = RunId(run_id)
+        async with self._alone(root):
+            waiting = self._book.waiting_of(root)
             for approval in waiting:
                 await self._append(ApprovalExpired(at_us=steady_us(), approval_id=approval.request.approval_id))
+            for approval_id in self._book.run_ended(root):
+                self._lengths.pop(approval_id, None)
         return len(waiting)
+
+    @asynccontextmanager
+    async def _alone(self, run_id: RunId) -> AsyncIterator[None]:
+        """Let nobody else change the approvals of a run and its branches: what is weighed holds until it is durable."""
+        root = root_of(run_id)
+        turn = self._turns.setdefault(root, _Turn())
+        turn.users += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[root]
 
     async def _append(self, event: ApprovalEvent) -> Approval:
         """Make an event durable, then let the book take it in."""
@@ -234,18 +273,26 @@ class Approvals(WatchedLayer):
         while True:
             await asyncio.sleep(EXPIRY_CHECK_S)
             try:
-                async with self._writing:
-                    for event in self._book.due(steady_us()):
-                        self._after(await self._append(event))
+                for event in self._book.due(steady_us()):
+                    await self._end(event)
             except LayerUnavailable:
                 logger.warning("expiries wait for the journal", extra={"action": "expiry_waits"})
+
+    async def _end(self, event: ApprovalExpired) -> None:
+        """Have an approval expire that was due, unless it was decided meanwhile."""
+        due = self._book.get(event.approval_id)
+        if due is not None:
+            async with self._alone(due.request.run_id):
+                approval = self._book.get(event.approval_id)
+                if approval is not None and not approval.outcome:
+                    self._after(await self._append(event))
 
     async def stats(self) -> dict[str, Any]:
         """Return how many wait and how many decisions are being delivered."""
         if not self._started:
             return {}
         return {
-            "pending": len(self._book.pending()),
+            "pending": self._book.waiting,
             "undelivered": len(self._deliveries),
             "notices": self._announcer.stats(),
         }

@@ -38,6 +38,7 @@ from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, job_of, j
 from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import (
+    ASKED,
     GIVE_VOTE,
     INPUT_FIELDS,
     ORDER,
@@ -311,7 +312,7 @@ class Stack:
             raise Misuse("say who votes: a principal (`--as`) or a token")
         ids = [approval_id]
         if not credential or approval_id.startswith("grp_"):
-            found = [a for a in self.approvals() if approval_id in (a.approval_id, a.group)]
+            found = [PendingApproval.of(body) for body in self._connection.ask(ASKED, approval_id)]
             if not found:
                 raise Refused(f"no approval {approval_id} waits", reason="unknown")
             if verdict == "edit" and approval_id == found[0].group:

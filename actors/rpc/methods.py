@@ -188,6 +188,7 @@ REQUEST_APPROVAL = Method[Question, ApprovalDecided | None]("approvals", "reques
 VOTE = Method[Vote, VoteReply]("approvals", "vote")
 WITHDRAW = Method[str, int]("approvals", "withdraw")
 PENDING = Method[str | None, list[bytes]]("approvals", "pending")
+ASKED = Method[str, list[bytes]]("approvals", "asked")
 
 APPEND = Method[Append, AppendReply]("journal", "append")
 BODIES = Method[list[str], dict[str, list[str]]]("journal", "bodies")

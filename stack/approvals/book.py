@@ -11,15 +11,17 @@ whoever comes later is told it is decided; at `expires_us` the answer is no.
 
 from __future__ import annotations
 
+import heapq
+from collections import deque
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
 
 from airside.stack.canonical import canonical, digest, parse_bounded
 from airside.stack.errors import InvalidInput
-from airside.stack.ids import ApprovalId, GroupId, PrincipalId, RunId, TenantId, group_for
+from airside.stack.ids import ApprovalId, GroupId, PrincipalId, RunId, TenantId, group_for, root_of
 from airside.stack.resources import ResourceFact
 from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES
 from airside.stack.security.sealing import from_text, to_text, unwrap, wrap
@@ -166,11 +168,20 @@ class VoteRefused(Value):
     message: str
 
 
+ENDED_KEPT = 10_000
+"""Approvals of ended runs that are remembered, so that whoever votes late is told what became of them."""
+
+
 class ApprovalBook:
-    """All approvals of a cell."""
+    """All approvals of a cell.  What it is asked costs what it answers, however many wait, but for `pending`."""
 
     def __init__(self, events: Iterable[ApprovalEvent] = ()) -> None:
         self._known: dict[ApprovalId, Approval] = {}
+        self._waiting: dict[ApprovalId, None] = {}
+        self._of_run: dict[RunId, list[ApprovalId]] = {}
+        self._of_group: dict[GroupId, list[ApprovalId]] = {}
+        self._expiring: list[tuple[int, ApprovalId]] = []
+        self._ended: deque[ApprovalId] = deque()
         self._of_step: dict[tuple[RunId, int], ApprovalId] = {}
         for event in events:
             # A runtime may write what it likes: a vote on what nobody asked for decides nothing, and stops nobody.
@@ -184,13 +195,34 @@ class ApprovalBook:
     def forget(self, approval_id: ApprovalId) -> None:
         """Drop a decided approval from memory once its run has taken the answer in."""
         dropped = self._known.pop(approval_id, None)
+        self._waiting.pop(approval_id, None)
         if dropped is not None:
-            self._of_step.pop((dropped.request.run_id, dropped.request.step), None)
+            asked = dropped.request
+            self._of_step.pop((asked.run_id, asked.step), None)
+            _take_out(self._of_run, root_of(asked.run_id), approval_id)
+            _take_out(self._of_group, asked.group, approval_id)
+
+    def run_ended(self, root: RunId) -> list[ApprovalId]:
+        """Take in that a run and its branches have ended; return the approvals that are forgotten for theirs."""
+        self._ended.extend(self._of_run.pop(root, ()))
+        forgotten = [self._ended.popleft() for _ in range(len(self._ended) - ENDED_KEPT)]
+        for approval_id in forgotten:
+            self.forget(approval_id)
+        return forgotten
+
+    def waiting_of(self, root: RunId) -> list[Approval]:
+        """Return what a run and its branches wait for."""
+        return [self._known[each] for each in self._of_run.get(root, ()) if each in self._waiting]
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     def pending(self, tenant: TenantId | None = None) -> list[Approval]:
         """Return what waits, oldest first."""
-        waiting = [a for a in self._known.values() if not a.outcome and tenant in (None, a.request.tenant)]
-        return sorted(waiting, key=lambda a: a.request.at_us)
+        waiting = (self._known[each] for each in self._waiting)
+        return sorted((a for a in waiting if tenant in (None, a.request.tenant)), key=lambda a: a.request.at_us)
 
     def decided(self) -> list[Approval]:
         """Return what is decided and not yet forgotten."""
@@ -198,11 +230,14 @@ class ApprovalBook:
 
     def due(self, now_us: int) -> list[ApprovalExpired]:
         """Return the expiries to make durable at `now_us`."""
-        return [
-            ApprovalExpired(at_us=now_us, approval_id=a.request.approval_id)
-            for a in self.pending()
-            if a.request.expires_us <= now_us
-        ]
+        due: dict[ApprovalId, int] = {}
+        while self._expiring and self._expiring[0][0] <= now_us:
+            expires_us, approval_id = heapq.heappop(self._expiring)
+            if approval_id in self._waiting:
+                due[approval_id] = expires_us
+        for approval_id, expires_us in due.items():  # they are due until they are durable
+            heapq.heappush(self._expiring, (expires_us, approval_id))
+        return [ApprovalExpired(at_us=now_us, approval_id=approval_id) for approval_id in due]
 
     def register(self, question: Question, *, now_us: int) -> list[ApprovalEvent]:
         """Return what to make durable for a question, nothing if it was asked before.
@@ -222,7 +257,7 @@ class ApprovalBook:
 
     def group(self, group: GroupId) -> list[Approval]:
         """Return the approvals of a group, in the order of their calls."""
-        found = [approval for approval in self._known.values() if group and approval.request.group == group]
+        found = [self._known[each] for each in self._of_group.get(group, ())]
         return sorted(found, key=lambda approval: approval.request.step)
 
     def vote(
@@ -255,9 +290,7 @@ class ApprovalBook:
     def apply(self, event: ApprovalEvent) -> Approval:
         """Take in a durable event and return the approval as it now stands."""
         if isinstance(event, ApprovalRequested):
-            if event.group:
-                self._of_step[event.run_id, event.step] = event.approval_id
-            return self._known.setdefault(event.approval_id, Approval(request=event))
+            return self._known.get(event.approval_id) or self._take_in(event)
         approval = self._known[event.approval_id]
         if approval.outcome:
             return approval  # what was decided stays decided
@@ -269,7 +302,27 @@ class ApprovalBook:
             decided_us = event.at_us if outcome else 0
             changed = msgspec.structs.replace(approval, votes=votes, outcome=outcome, decided_us=decided_us)
         self._known[event.approval_id] = changed
+        if changed.outcome:
+            del self._waiting[event.approval_id]
         return changed
+
+    def _take_in(self, asked: ApprovalRequested) -> Approval:
+        approval = self._known[asked.approval_id] = Approval(request=asked)
+        self._waiting[asked.approval_id] = None
+        self._of_run.setdefault(root_of(asked.run_id), []).append(asked.approval_id)
+        if asked.group:
+            self._of_step[asked.run_id, asked.step] = asked.approval_id
+            self._of_group.setdefault(asked.group, []).append(asked.approval_id)
+        heapq.heappush(self._expiring, (asked.expires_us, asked.approval_id))
+        return approval
+
+
+def _take_out(lists: dict[Any, list[ApprovalId]], key: object, approval_id: ApprovalId) -> None:
+    left = [each for each in lists.get(key, ()) if each != approval_id]
+    if left:
+        lists[key] = left
+    else:
+        lists.pop(key, None)
 
 
 def _objection(approval: Approval, who: Identity, now_us: int) -> VoteRefused | None:

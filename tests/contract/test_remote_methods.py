@@ -183,6 +183,7 @@ CASES: dict[Method[Any, Any], Case] = {
     ),
     m.WITHDRAW: Case(lambda n: f"run_{n}", "withdraw", 0),
     m.PENDING: Case(lambda n: f"t{n}", "pending", [b"{}"]),
+    m.ASKED: Case(lambda n: f"apr_{n}", "asked", [b"{}"]),
     m.APPEND: Case(note, "_store.commit", AppendReply(verdict="ok"), lambda reply: reply.verdict == "error"),
     m.BODIES: Case(lambda n: [f"run_{n}"], "bodies", {"run_0": ["{}"]}),
     m.ROWS: Case(lambda n: NamedQuery(f"q{n}", (1, [RUN])), "rows", [("a", 1, None)]),
