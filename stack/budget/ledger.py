@@ -24,6 +24,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal
 
 from airside.stack.errors import InvalidInput, InvariantBroken
@@ -86,7 +88,7 @@ class _Account:
     name: str
     parent: str | None
     caps: tuple[Cap, ...]
-    spans: dict[str, tuple[Per, ...]] | None
+    spans: Mapping[str, tuple[Per, ...]] | None
     counts: dict[tuple[str, Per, int], _Count] = field(default_factory=dict)
     path: tuple[_Account, ...] = ()
     back: dict[tuple[str, Per], int] = field(default_factory=dict)
@@ -195,6 +197,19 @@ def _forget_past(counts: dict[tuple[str, Per, int], _Count], new: tuple[str, Per
             del counts[place]
 
 
+@lru_cache(maxsize=1024)
+def _spans_of(caps: tuple[Cap, ...]) -> Mapping[str, tuple[Per, ...]]:
+    """Return in which windows each unit is counted, one mapping for all accounts of the same caps.
+
+    Raise `InvalidInput` for a cap of no unit or amount.
+    """
+    spans: dict[str, tuple[Per, ...]] = {}
+    for cap in caps:
+        amounts_of({cap.unit: cap.limit})
+        spans[cap.unit] = (*spans.get(cap.unit, ()), cap.per)
+    return MappingProxyType(spans)
+
+
 class Ledger:
     """All budgets of a cell."""
 
@@ -219,10 +234,7 @@ class Ledger:
         if known is not None and (known.spans is not None or caps is None):
             return
         given = tuple(caps or ())
-        spans: dict[str, tuple[Per, ...]] = {}
-        for cap in given:
-            amounts_of({cap.unit: cap.limit})
-            spans[cap.unit] = (*spans.get(cap.unit, ()), cap.per)
+        spans = _spans_of(given)
         account = known or _Account(name, parent, (), None)
         account.caps, account.spans = given, None if caps is None else spans
         if known is not None:  # what was counted in case there is a cap, and has none

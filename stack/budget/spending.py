@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from airside.stack.budget.ledger import Cap, Ledger, Shortage
 from airside.stack.budget.spent import Spent
@@ -224,11 +225,14 @@ def _accounts(run_id: RunId) -> list[str]:
     return [f"run/{root}", *(f"share/{'.'.join([root, *below[: n + 1]])}" for n in range(len(below)))]
 
 
-def _caps(*limits: Limits | None) -> list[Cap]:
-    """Return the lowest of some limits as caps."""
+@lru_cache(maxsize=1024)
+def _caps(*limits: Limits | None) -> tuple[Cap, ...]:
+    """Return the lowest of some limits as caps, the same ones for the runs that have the same limits."""
     given = [each for each in limits if each is not None]
     names = {"tool_calls": "max_tool_calls", "cost_microusd": "max_cost_microusd", "tokens": "max_tokens"}
-    return [Cap(unit=unit, limit=min(getattr(each, name) for each in given)) for unit, name in names.items() if given]
+    return tuple(
+        Cap(unit=unit, limit=min(getattr(each, name) for each in given)) for unit, name in names.items() if given
+    )
 
 
 _OWN = {"tool_calls": ReasonCode.MAX_TOOL_CALLS, "tokens": ReasonCode.MAX_TOKENS}
