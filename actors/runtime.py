@@ -64,6 +64,9 @@ class TenantRuntime(Layer):
         self._app = app
         self._cycles: dict[RunId, Cycle] = {}
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
+        """Of the runs that are at work: one that waits has none."""
+
+        self._children: dict[RunId, set[RunId]] = {}
         self._others: set[asyncio.Task[Any]] = set()
         self._pulse: PulseWriter | None = None
 
@@ -98,8 +101,8 @@ class TenantRuntime(Layer):
         assert self._pulse is not None
         while True:
             self._pulse.turn()
-            for cycle in list(self._cycles.values()):
-                cycle.log.flush_if_idle()
+            for run_id in self._tasks:
+                self._cycles[run_id].log.flush_if_idle()
             await asyncio.sleep(BEAT_S)
 
     async def greet(self) -> tuple[str, Where]:
@@ -120,16 +123,23 @@ class TenantRuntime(Layer):
 
     def _take_up(self, events: list[ev.Event]) -> Cycle:
         """Start a run's cycle from its durable events, the last of which activates it."""
+        if isinstance(events[0], ev.RunSubmitted):
+            events = [self._layers.alike.shared(events[0]), *events[1:]]
         machine = RunMachine.replay(events[:-1])
         run_id, last = machine.state.submitted.run_id, events[-1]
         present = self._cycles.get(run_id)
         if present is not None and isinstance(last, ev.RunActivated):
             if present.machine.state.epoch >= last.epoch:
                 return present
-            self._tasks.pop(run_id).cancel()
+            task = self._tasks.pop(run_id, None)
+            if task is not None:
+                task.cancel()
         instructions = machine.handle(last)
         cycle = Cycle(machine, self._layers, durable=len(events))
         self._cycles[run_id] = cycle
+        parent = machine.state.submitted.parent
+        if parent is not None:
+            self._children.setdefault(parent, set()).add(run_id)
         self._start(cycle, instructions)
         return cycle
 
@@ -168,6 +178,7 @@ class TenantRuntime(Layer):
                 elif cycle.machine.state.phase is Phase.IN_DOUBT:
                     await self._tell(Report(run_id=run_id, tenant=tenant, state="in_doubt"))
                 if not cycle.has_mail:
+                    self._rest(cycle)
                     return
                 await self._tell(Report(run_id=run_id, tenant=tenant, state="working"))
                 await cycle.advance([])
@@ -178,6 +189,11 @@ class TenantRuntime(Layer):
             await self._lose(cycle, error)
         else:
             await self._end(cycle)
+
+    def _rest(self, cycle: Cycle) -> None:
+        """Hold no task for a run that waits."""
+        if self._cycles.get(cycle.run_id) is cycle:
+            self._tasks.pop(cycle.run_id, None)
 
     async def _end(self, cycle: Cycle) -> None:
         run_id, machine = cycle.run_id, cycle.machine
@@ -210,6 +226,14 @@ class TenantRuntime(Layer):
         if self._cycles.get(run_id) is cycle:
             self._cycles.pop(run_id, None)
             self._tasks.pop(run_id, None)
+            self._leave_parent(cycle)
+
+    def _leave_parent(self, cycle: Cycle) -> None:
+        parent = cycle.machine.state.submitted.parent
+        siblings = self._children.get(parent, set()) if parent is not None else set()
+        siblings.discard(cycle.run_id)
+        if parent is not None and not siblings:
+            self._children.pop(parent, None)
 
     def _time_doubt(self, cycle: Cycle) -> None:
         if cycle.machine.state.phase is not Phase.IN_DOUBT:
@@ -307,9 +331,8 @@ class TenantRuntime(Layer):
 
     def _stop_children(self, parent: RunId) -> None:
         """A run that ended early takes its children with it."""
-        for cycle in list(self._cycles.values()):
-            if cycle.machine.state.submitted.parent == parent:
-                self._bring(cycle, _withdrawn(parent))
+        for run_id in list(self._children.get(parent, ())):
+            self._bring(self._cycles[run_id], _withdrawn(parent))
 
     async def _end_orphans(self, parent: RunId) -> None:
         """End the children that a crash left unfinished and that nobody will take up, now that their parent is over."""

@@ -27,13 +27,15 @@ from airside.stack.values import FREE, Limits, Spend
 class Account:
     """One activation's.  `metered` = runs of its tenant share a budget of what decisions use."""
 
-    def __init__(self, policy: Policy, submitted: ev.RunSubmitted, epoch: int, *, metered: bool) -> None:
+    def __init__(
+        self, policy: Policy, submitted: ev.RunSubmitted, identity: bytes, epoch: int, *, metered: bool
+    ) -> None:
         self._policy = policy
         self._metered = metered
         self._epoch = epoch
         self._run_id = submitted.run_id
         self._request = SpendRequest(
-            identity=msgspec.msgpack.encode(submitted.identity),
+            identity=identity,
             proof=submitted.sealed,
             run_id=submitted.run_id,
             version=submitted.app_version,

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -53,10 +51,11 @@ class Cycle:
         submitted = machine.state.submitted
         self.run_id = submitted.run_id
         self.log = RunLog(layers.journal, submitted.identity.tenant, self.run_id, machine.state.epoch, durable=durable)
-        self._identity = msgspec.msgpack.encode(submitted.identity)
-        self._tools = tuple(s for s in layers.specs if set(s.scopes) <= set(submitted.identity.scopes))
-        self._traceparent = layers.traceparent(self.run_id)
+        known = layers.alike.known(submitted.identity)
+        self._identity, self._tools = known.encoded, known.tools
         self._recalled: tuple[Recalled, ...] = ()
+        self._remembered: tuple[Recalled, ...] = ()
+        self._present_tracer: Tracer | None = None
         self._remaining = machine.limits
         self._grants: dict[int, bytes] = {}
         self.asked_ahead: set[ApprovalId | None] = set()
@@ -64,15 +63,20 @@ class Cycle:
         self._warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
         self._learning = Learning(layers.memory, machine.state, self._warrant, layers.now_us)
         metered = submitted.identity.tenant in layers.metered
-        self._account = Account(layers.policy, submitted, machine.state.epoch, metered=metered)
-        self._inbox: deque[ev.Event] = deque()
+        self._account = Account(layers.policy, submitted, self._identity, machine.state.epoch, metered=metered)
+        self._inbox: list[ev.Event] = []  # nearly always empty, as a `deque` of 760 bytes would be
         self._task: asyncio.Task[None] | None = None
         self._in_step = False
         self._interrupted = False
 
-    @cached_property
+    @property
     def _tracer(self) -> Tracer:
-        return Tracer(self.machine.state.submitted, self.layers.specs)
+        """What traces values: made when it is needed, for it holds texts in pieces, and nothing that cannot be read."""
+        if self._present_tracer is None:
+            self._present_tracer = Tracer(self.machine.state.submitted, self.layers.specs)
+            if self._remembered:
+                self._present_tracer.remember(self._remembered)
+        return self._present_tracer
 
     async def advance(self, instructions: Instructions) -> None:
         """Carry out instructions until the run waits for somebody or is over.
@@ -81,31 +85,32 @@ class Cycle:
         activation ends where it stands, and the next one takes the run up from what is durable.
         """
         self._task = asyncio.current_task()
-        todo = deque(instructions)
+        todo = list(instructions)
         try:
             while todo or self._inbox:
                 if self._inbox:
-                    event = self._inbox.popleft()
+                    event = self._inbox.pop(0)
                     if self.machine.accepts(event):
                         before = self.machine.state.phase, self.machine.state.step
                         follow = self.feed(event)
                         if follow or before != (self.machine.state.phase, self.machine.state.step):
-                            todo = deque(follow)
+                            todo = list(follow)
                     continue
                 if self.machine.state.reading:
-                    todo = deque(await self._read_at_once(todo))
+                    todo = list(await self._read_at_once(todo))
                     continue
                 if todo[0].durable_first:
                     await self.log.durable()
                     if self._inbox:
                         continue
-                happened = await self._interruptible(todo.popleft())
+                happened = await self._interruptible(todo.pop(0))
                 if happened is not None:
                     todo.extend(self.feed(happened))
             if self.machine.is_over:
                 await self.log.durable()
             else:
                 self.log.flush()
+                self._present_tracer = None  # whoever is waited for may take days
         finally:
             self._task = None
 
@@ -217,7 +222,9 @@ class Cycle:
             return ev.RecallFailed(step=i.step, error=error, at_us=now, cause=i.cause)
         self._recalled = reply.records
         if reply.records:
-            self._tracer.remember(reply.records)
+            self._remembered += reply.records
+            if self._present_tracer is not None:
+                self._present_tracer.remember(reply.records)
         return ev.MemoryRecalled(
             step=i.step,
             records=tuple((r.record_id, round(r.score, 4)) for r in reply.records),
@@ -421,7 +428,7 @@ class Cycle:
         request = ExecuteRequest(
             grant=grant,
             arguments=bytes(i.gated.arguments),
-            traceparent=self._traceparent,
+            traceparent=self.layers.traceparent(self.run_id),
         )
         lost, reply = "", None
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airside.stack.cycle.alike import Alike
 from airside.stack.cycle.asking import UNWATCHED, Pulse
 from airside.stack.ids import RunId
 from airside.stack.policy.foresight import Foresight
@@ -41,3 +42,7 @@ class Layers:
     pulse: Pulse = UNWATCHED
     foresight: Foresight | None = None
     metered: frozenset[str] = frozenset()
+    alike: Alike = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alike", Alike(self.specs))

@@ -42,7 +42,7 @@ class Policy:
 def test_what_a_gate_was_told_while_it_was_away_is_told_again_and_then_no_more() -> None:
     """Otherwise the whole price stays held until the run has ended, and counts in full."""
     policy = Policy(away=1)
-    account = Account(policy, submitted(), 1, metered=True)
+    account = Account(policy, submitted(), b"", 1, metered=True)
     price = Spend(tokens=60)
     account.ask(do.AskSpend(step=0, cause=0, price=price), wall_ms=1, now_us=1)
     account.decided(ev.StepDecided(step=0, agent="a", proposal=Finish(spend=Spend(tokens=10)), at_us=2, cause=0))
