@@ -1,0 +1,187 @@
+"""A crowd of runs: one more costs as much beside ten thousand as beside a thousand.  Counted, not timed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from airside.stack.approvals.book import ApprovalBook, ApprovalExpired, ApprovalRequested
+from airside.stack.budget.ledger import Cap
+from airside.stack.budget.spending import Spending
+from airside.stack.ids import ApprovalId, EffectKey, PrincipalId, RunId, TenantId
+from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
+from airside.stack.scheduling.deadlines import Deadlines
+from airside.stack.scheduling.watches import Watches
+from airside.stack.values import NULL, ApprovalRule
+from tests.helpers import identity, spec
+
+FEW, MANY = 1_000, 10_000
+TENANT = TenantId("acme")
+SECOND = 1_000_000
+
+
+class Counted(str):
+    """An id that counts how often it is compared: what looks through a list in C runs no line of Python."""
+
+    compared = 0
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    def __lt__(self, other: str) -> bool:
+        Counted.compared += 1
+        return str.__lt__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def effort(work: Callable[[], object]) -> int:
+    """Return how many lines of Python some work runs, and ids it compares."""
+    count, compared = 0, Counted.compared
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count + Counted.compared - compared
+
+
+class Queue:
+    """Of a tenant at its cap, and of a cell that is full: everybody waits."""
+
+    def __init__(self) -> None:
+        self.queue = AdmissionQueue(lambda tenant: TenantShare(concurrency=4, queue=10**6), 10**6)
+
+    def enter(self, run_id: RunId) -> None:
+        """Offer a run, and let begin what may."""
+        assert self.queue.offer(TENANT, run_id, now_us=0) is None
+        list(self.queue.take())
+
+    def leave(self, run_id: RunId) -> None:
+        """Withdraw it; a branch, which never had a place, ends too."""
+        self.queue.release(TENANT, run_id)
+        self.queue.release(TENANT, RunId(Counted(f"{run_id}.1-1")), cost=3)
+
+
+class Due:
+    """The deadlines of a tenant's runs."""
+
+    def __init__(self) -> None:
+        self.deadlines = Deadlines(3600)
+
+    def enter(self, run_id: RunId) -> None:
+        """Watch a run, and look for late ones."""
+        self.deadlines.watch(run_id, TENANT, SECOND)
+        assert self.deadlines.late(SECOND) == []
+
+    def leave(self, run_id: RunId) -> None:
+        """Forget it."""
+        self.deadlines.forget(run_id)
+
+
+class Waiters:
+    """One batch, which waits for all, asked again and again."""
+
+    def __init__(self) -> None:
+        self.watches = Watches()
+        self.watch = self.watches.begin("batch", 0.0)
+
+    def enter(self, run_id: RunId) -> None:
+        """Ask for a run more."""
+        self.watches.add(self.watch, [run_id])
+        assert self.watch.next_ends() == ({}, self.watch.first)
+
+    def leave(self, run_id: RunId) -> None:
+        """Be told of its end."""
+        self.watches.ended(run_id, b"{}")
+        found, upto = self.watch.next_ends()
+        self.watch.arrived(upto)
+        assert list(found) == [run_id]
+
+
+class Book:
+    """Approvals, of which each run waits for one."""
+
+    def __init__(self) -> None:
+        self.book = ApprovalBook()
+
+    def enter(self, run_id: RunId) -> None:
+        """Ask for one, and look for what expires."""
+        self.book.apply(requested(run_id))
+        assert self.book.due(0) == [] and self.book.waiting > 0
+
+    def leave(self, run_id: RunId) -> None:
+        """Have it expire, for its run ends."""
+        (waiting,) = self.book.waiting_of(run_id)
+        self.book.apply(ApprovalExpired(at_us=1, approval_id=waiting.request.approval_id))
+        self.book.run_ended(run_id)
+
+
+def requested(run_id: RunId) -> ApprovalRequested:
+    """Return that a run waits for people."""
+    return ApprovalRequested(
+        at_us=0,
+        approval_id=ApprovalId(Counted(f"apr_{run_id}")),
+        tenant=TENANT,
+        requester=PrincipalId("ann"),
+        run_id=run_id,
+        step=1,
+        tool="pay",
+        tool_version="1",
+        policy_version="1",
+        rule="r",
+        effect="write",
+        arguments=NULL,
+        binding="",
+        terms=ApprovalRule(roles=("boss",)),
+        expires_us=3600 * SECOND,
+    )
+
+
+class Budget:
+    """The accounts of runs whose tenant has a budget of calls."""
+
+    def __init__(self) -> None:
+        self.spending = Spending(tenants={"acme": [Cap(unit="tool_calls", limit=10**9)]})
+
+    def enter(self, run_id: RunId) -> None:
+        """Count a call of a run."""
+        key = EffectKey(Counted(f"{run_id}:1"))
+        assert self.spending.reserve(identity(), run_id, key, spec(), now_us=0) is None
+
+    def leave(self, run_id: RunId) -> None:
+        """Close its account."""
+        self.spending.close(run_id)
+
+
+def run(number: int) -> RunId:
+    """Return a run's id, another object each time as those that come over the wire are."""
+    return RunId(Counted(f"run_{number:024x}"))
+
+
+@pytest.mark.parametrize("place", [Queue, Due, Waiters, Book, Budget])
+def test_a_run_more_costs_as_much_beside_many_as_beside_few(place: Callable[[], Any]) -> None:
+    """To take it in, and to let it go, wherever it stands."""
+    here, costs = place(), []
+    for number in range(MANY):
+        if number in (FEW, MANY - 2):
+            costs.append(
+                [effort(lambda n=number: here.enter(run(n))), effort(lambda n=number - 10: here.leave(run(n)))]
+            )
+        else:
+            here.enter(run(number))
+    (few_in, few_out), (many_in, many_out) = costs
+    assert many_in <= 1.2 * few_in and many_out <= 1.2 * few_out, costs
