@@ -150,8 +150,8 @@ class LedgerMachine(RuleBasedStateMachine):
             for cap in self.caps[name]
         )
         assert (self.ledger.reserve(key, use.run, use.taken, now_us=self.now) is None) == fits
-        use.sure = fits
-        if fits and use.state == "settled":
+        was_sure, use.sure = use.sure, fits
+        if fits and not was_sure and use.state == "settled":
             use.settle(use.taken)
         if not fits and use.state == "open":
             del self.uses[key]
