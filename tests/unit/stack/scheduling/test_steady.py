@@ -241,7 +241,7 @@ async def test_a_run_that_waits_for_its_branches_spends_no_more_than_it_takes(
     """Whatever a runtime makes of a run's events while the clock is wrong counts as the time that passed."""
     runtime = TenantRuntime(LayerConfig(Settings(state_dir=tmp_path), tmp_path), RuntimeApp({}, {}, [], False, "1"))
     world = World(None, FanOutFanIn(("x", "x")))
-    world.cycle._layers = replace(world.cycle._layers, now_us=steady_us)
+    world.cycle.layers = replace(world.cycle.layers, now_us=steady_us)
     world.cycle.machine.state.last_us = steady_us()
     await world.run()
     brought: list[ev.Event] = []
