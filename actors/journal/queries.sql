@@ -144,8 +144,7 @@ GROUP BY tenant, tool, CASE WHEN at_us >= $3 THEN 3 WHEN at_us >= $2 THEN 2 WHEN
 
 -- name: outcomes
 -- How some runs ended.
-SELECT o.run_id, o.body, r.job_id, r.submitted_us, o.ended_us
-FROM outcomes o JOIN runs r ON r.run_id = o.run_id WHERE o.run_id IN (SELECT unnest(?));
+SELECT run_id, body FROM outcomes WHERE run_id IN (SELECT unnest(?));
 
 -- name: approvals
 -- The events of approvals that a live run has not taken the answer of in.

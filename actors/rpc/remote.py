@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import ray
@@ -47,48 +47,50 @@ class Remote:
 
         Raises `LayerUnavailable`, and `ItemFailed` for a request the layer refused without an answer of its own.
         """
-        data = method.request.encode(request)
-        try:
-            reply: Reply = method.reply.decode(await self._ask(method, data))
-            return reply
-        except LayerUnavailable:
-            if not method.retry:
-                raise
-        return await self._patiently(method, data)
+        data, pause, until = method.request.encode(request), 0.0, 0.0
+        while True:
+            try:
+                answer = await self._ask(method, data)
+                if answer.startswith(NO_ANSWER):
+                    answer = await self._unmarked(answer)
+                reply: Reply = method.reply.decode(answer)
+                return reply
+            except LayerUnavailable:
+                now = time.monotonic()
+                if not method.retry or (pause and now + pause > until):
+                    raise
+            if not pause:
+                pause, until = _FIRST_PAUSE_S, now + self._settings.layer_patience_s
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     @property
     def channel(self) -> Channel | None:
         """The connection to the present process; None if there is none, or it is asked over Ray."""
         return self._channel if self._channel is not None and self._channel.is_open else None
 
-    async def _patiently(self, method: Method[Request, Reply], data: bytes) -> Reply:
-        until = time.monotonic() + self._settings.layer_patience_s
-        pause = _FIRST_PAUSE_S
-        while True:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
-            try:
-                reply: Reply = method.reply.decode(await self._ask(method, data))
-                return reply
-            except LayerUnavailable:
-                if time.monotonic() + pause > until:
-                    raise
-
-    async def _ask(self, method: Method[Any, Any], data: bytes) -> bytes:
-        """Return the encoded reply; raise what `call` does."""
+    def _ask(self, method: Method[Any, Any], data: bytes) -> Awaitable[bytes]:
+        """Send a request and return what the answer is awaited by; raise what `call` does, or let that."""
         channel = self._channel
-        if (channel is None or not channel.is_open) and not self._is_far:
+        if channel is not None and channel.is_open and not self._is_far and Channel.takes(data):
+            return channel.ask(method.number, data)  # as nearly always: a coroutine of our own would cost as much
+        return self._ask_far(method, data)
+
+    async def _ask_far(self, method: Method[Any, Any], data: bytes) -> bytes:
+        """Connect if need be, and send; over Ray what is for another node, or too long for a frame."""
+        if (self._channel is None or not self._channel.is_open) and not self._is_far:
             await self._connect()
-            channel = self._channel
         if self._is_far or not Channel.takes(data):
-            answer = await self._coalescer(method.number).call(data)
-        elif channel is None:
+            return await self._coalescer(method.number).call(data)
+        if self._channel is None:
             raise LayerUnavailable(f"{self.name}: the connection was lost")
-        else:
-            answer = await channel.ask(method.number, data)
+        return await self._channel.ask(method.number, data)
+
+    async def _unmarked(self, answer: bytes) -> bytes:
+        """Return the answer of which only a mark came; raise what `call` does."""
         if answer.startswith(TICKET):  # it is not there yet, or too long for a frame
             answer = await self.over_ray("collect", answer)
-        return not_refused(answer) if answer.startswith(NO_ANSWER) else answer
+        return not_refused(answer)
 
     async def _connect(self) -> None:
         """Connect to the present process, or learn that it is far; once for everybody who waits for it."""

@@ -223,16 +223,17 @@ class Channel(_Frames):
         """Whether a request is short enough for a frame."""
         return len(data) <= MAX_FRAME_BYTES - _REQUEST.size
 
-    async def ask(self, method: int, data: bytes) -> bytes:
-        """Return the answer to a request; raise `LayerUnavailable` if the connection ends before it is there."""
-        if not self.is_open:
-            raise LayerUnavailable(f"{self.name}: the connection was lost")
-        number = self._number = (self._number + 1) & 0xFFFFFFFF
+    def ask(self, method: int, data: bytes) -> asyncio.Future[bytes]:
+        """Ask, and return the answer to be; `LayerUnavailable` if the connection ends before it is there."""
         future: asyncio.Future[bytes] = self._loop.create_future()
+        if not self.is_open:
+            future.set_exception(LayerUnavailable(f"{self.name}: the connection was lost"))
+            return future
+        number = self._number = (self._number + 1) & 0xFFFFFFFF
         self._asked[number] = future
         self._unsent.append((number, method, data))
         self._soon()
-        return await future
+        return future
 
     def said(self) -> bytes:
         """Return what was asked; what its caller gave up meanwhile is not sent."""

@@ -55,9 +55,17 @@ def joined(text: str) -> str:
     return " ".join(text.split())
 
 
+_latest: tuple[str, bool] = ("", True)
+
+
 def is_tidy(text: str) -> bool:
     """Whether a text certainly reads as it is written, as nearly every one does."""
-    return text.isascii() and "\x7f" not in text and " ".join(text.split()) == text
+    global _latest
+    known, found = _latest
+    if text is not known:  # each rule of a policy asks about the same one
+        found = text.isascii() and "\x7f" not in text and " ".join(text.split()) == text
+        _latest = text, found
+    return found
 
 
 def unblanked(text: str) -> str:

@@ -11,16 +11,18 @@ import pytest
 from airside.actors.driver.books import Placed
 from airside.actors.driver.driver import Driver
 from airside.actors.driver.fleet import Fleet, Post, Seat
+from airside.actors.journal.store import JournalStore
 from airside.actors.process.pulse import Where
 from airside.actors.rpc.coalescer import Coalescer
 from airside.actors.rpc.layer import LayerConfig
-from airside.actors.rpc.methods import WITHDRAW, Method
+from airside.actors.rpc.methods import WITHDRAW, Method, Wait
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.actors.wardens.warden import Stall
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.journal.journaling import Append, Entry
 from airside.stack.operations.messages import Delivery, Order
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.run import events as ev
@@ -130,6 +132,23 @@ async def test_what_a_run_asked_people_for_before_the_driver_restarted_is_withdr
     driver._finish(RUN, TenantId("acme"), ev.encode_event(ENDED))
     await asyncio.gather(*driver._tasks)
     assert (WITHDRAW, RUN) in driver.lone.asked
+
+
+async def test_a_run_that_ended_before_the_driver_was_started_is_told_of_from_the_journal(tmp_path: Path) -> None:
+    """By what the journal's own query answers: who waits for it gets its end at once."""
+    store = JournalStore(tmp_path, KEY)
+    end = ev.encode_event(ENDED)
+    entry = Entry(type="RunEnded", step=0, at_us=1, cause=0, body=end)
+    (reply,) = store.commit([Append(tenant=TenantId("acme"), stream=RUN, epoch=0, first_seq=0, entries=(entry,))])
+    assert reply.verdict == "ok"
+    driver = LoneDriver()
+
+    async def rows(name: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return store.rows(name, *parameters)
+
+    driver.lone.rows = rows  # type: ignore[method-assign]
+    ends = await driver.wait(Wait([RUN], 0.0, "watch", None))
+    assert ends.ends == {RUN: end}
 
 
 class Nodes:
