@@ -171,14 +171,7 @@ class Driven:
 
     def send_read(self, step: int, **gate: Any) -> Instructions:
         """Bring such a read to its tool."""
-        self.gate_read(step, **gate)
-        return self.intend_read(step)
-
-    def intend_read(self, step: int) -> Instructions:
-        """Answer Intend of such a read."""
-        attempt = self.state.reading[step].attempt
-        key = effect_key(RUN, step)
-        return self.send(ev.EffectIntended, step=step, attempt=attempt, key=key, tool="pay", digest="")
+        return self.gate_read(step, **gate)
 
     def read(self, step: int, result: ToolResult | None = None, **fields: Any) -> Instructions:
         """Answer Execute of such a read."""
@@ -208,21 +201,16 @@ class Driven:
     def gate(self, outcome: str = "allow", **fields: Any) -> Instructions:
         """Answer Gate."""
         wanted = fields.pop("decision", None) or decision(outcome)
-        fields = {"tool": "pay", "effect": "write", "attempt": self.state.attempt} | fields
+        given = {"tool": "pay", "effect": "write", "attempt": self.state.attempt, "intent": wanted.outcome == "allow"}
+        fields = given | fields
         if outcome == "require_approval":
             fields.setdefault("approval_id", ApprovalId("apr_1"))
         return self.send(ev.ActionGated, decision=wanted, **fields)
 
-    def intend(self) -> Instructions:
-        """Answer Intend."""
-        attempt = self.state.gated.attempt
-        return self.send(ev.EffectIntended, attempt=attempt, key=self.key, tool="pay", digest="")
-
     def sent(self, **gate: Any) -> Instructions:
         """Propose a call and bring it to `executing`."""
         self.propose(n=self.state.step)
-        self.gate(**gate)
-        return self.intend()
+        return self.gate(**gate)
 
     def executed(self, result: ToolResult | None = None, **fields: Any) -> Instructions:
         """Answer Execute."""

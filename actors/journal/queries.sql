@@ -68,6 +68,7 @@ GROUP BY ALL ORDER BY min(e.at_us);
 -- the span of time (since the given month, day and minute began) they fall into, and no sum above the most a cap can be
 -- (2^53): more is no amount, and no gate could begin.  `stack.spent.spent_of` says the
 -- same of one run's events, and a test holds the two together.
+-- A call was about to be sent when its decision says so (`intent`) or, before format 2 of the journal, an event of its own.
 -- What is stamped later than $4 (now) was stamped by a clock that was ahead: it happened before the next entry of its
 -- tenant that was stamped by a right one, and counts then, or now.
 -- What cannot be read (TRY) counts nothing, no amount is over the most a cap can be, and what is journaled of a run under
@@ -80,11 +81,14 @@ after AS (
 dated AS (
     SELECT e.* REPLACE (CASE WHEN e.at_us > $4 THEN least(a.latest_us, $4) ELSE e.at_us END AS at_us)
     FROM events e LEFT JOIN after a ON e.tenant = a.tenant AND e.number = a.number),
+sent AS (
+    SELECT * FROM dated WHERE type = 'EffectIntended' OR
+        (type = 'ActionGated' AND contains(body, '"intent":true') AND TRY(CAST(json_extract(body, '$.intent') AS BOOLEAN)))),
 calls AS (
     SELECT tenant, stream, stream || ':' || step AS key, min(at_us) AS at_us, false AS is_open,
            any_value(TRY(json_extract_string(body, '$.tool'))) AS tool, 1 AS calls, 0 AS steps, 0 AS tokens,
            any_value(TRY(CAST(json_extract(body, '$.cost_microusd') AS BIGINT))) AS cost, 0 AS wall_ms
-    FROM dated WHERE type = 'EffectIntended' GROUP BY tenant, stream, step),
+    FROM sent GROUP BY tenant, stream, step),
 paid AS (
     SELECT DISTINCT stream FROM events WHERE type = 'SpendAsked' OR
         (type = 'StepDecided' AND NOT contains(body, '"spend":{"tokens":0,"cost_microusd":0}'))),
@@ -113,11 +117,10 @@ decisions AS (
     FROM deciding WHERE type = 'StepDecided' AND last_type IS DISTINCT FROM 'SpendAsked'
         AND NOT contains(body, '"spend":{"tokens":0,"cost_microusd":0}')),
 timed AS (
-    SELECT DISTINCT stream FROM events
-    WHERE type = 'EffectIntended' AND TRY(CAST(json_extract(body, '$.wall_ms') AS BIGINT)) > 0),
+    SELECT DISTINCT stream FROM sent WHERE TRY(CAST(json_extract(body, '$.wall_ms') AS BIGINT)) > 0),
 executing AS (
     SELECT tenant, stream, step, at_us, type, body, lead(type) OVER w AS next_type, lead(body) OVER w AS next_body
-    FROM dated SEMI JOIN timed USING (stream) WHERE type IN ('EffectIntended', 'ToolExecuted', 'ExecutionLost')
+    FROM (FROM sent UNION ALL FROM dated WHERE type IN ('ToolExecuted', 'ExecutionLost')) SEMI JOIN timed USING (stream)
     WINDOW w AS (PARTITION BY stream, step ORDER BY seq)),
 times AS (
     SELECT tenant, stream, at_us,
@@ -126,7 +129,7 @@ times AS (
            TRY(CASE WHEN next_type IS NOT DISTINCT FROM 'ToolExecuted'
                 THEN (CAST(json_extract(next_body, '$.result.duration_us') AS BIGINT) + 999) // 1000
                 ELSE CAST(json_extract(body, '$.wall_ms') AS BIGINT) END) AS wall_ms
-    FROM executing WHERE type = 'EffectIntended' AND TRY(CAST(json_extract(body, '$.wall_ms') AS BIGINT)) > 0),
+    FROM executing WHERE type IN ('EffectIntended', 'ActionGated') AND TRY(CAST(json_extract(body, '$.wall_ms') AS BIGINT)) > 0),
 found AS (FROM calls UNION ALL FROM decisions UNION ALL BY NAME FROM times),
 used AS (
     SELECT * REPLACE (coalesce(tool, '') AS tool, greatest(0, least(coalesce(tokens, 0), 9007199254740992)) AS tokens,
@@ -167,7 +170,7 @@ UNION ALL
 SELECT e.stream FROM events e JOIN runs r ON r.run_id = e.stream
 WHERE r.run_id NOT IN (SELECT run_id FROM outcomes) AND ($1 = '' OR r.tenant = $1)
 GROUP BY e.stream
-HAVING bool_or(e.type = 'EffectIntended')
+HAVING bool_or(e.type IN ('EffectIntended', 'ActionGated'))
    AND arg_max(e.type, e.seq) IN ('ToolExecuted', 'ExecutionLost', 'ActionGated', 'RunActivated', 'RunSuspended');
 
 -- name: decided_since

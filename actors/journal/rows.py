@@ -11,6 +11,7 @@ from airside.stack.approvals.book import ApprovalExpired, ApprovalRequested, App
 from airside.stack.journal.journaling import Append
 from airside.stack.policy import switches
 from airside.stack.run.events import (
+    ActionGated,
     ApprovalDecided,
     EffectIntended,
     RunEnded,
@@ -26,7 +27,7 @@ from airside.stack.values import tag_of
 
 TableRow = dict[str, str | int]
 
-_RUNS = (RunSubmitted, SpendAsked, StepDecided, ApprovalDecided, EffectIntended, ToolExecuted, RunEnded)
+_RUNS = (RunSubmitted, SpendAsked, StepDecided, ActionGated, ApprovalDecided, EffectIntended, ToolExecuted, RunEnded)
 _APPROVALS = (ApprovalRequested, ApprovalVoted, ApprovalExpired)
 
 LOOKED_INTO: dict[str, Callable[[bytes], Any]] = {

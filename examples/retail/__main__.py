@@ -18,21 +18,14 @@ from examples.retail.app import OWN_DATA, create_app, run_file
 from examples.retail.store import build_base, state_hash
 
 UNGOVERNED = """
-WITH sent AS (
-    SELECT stream, step, seq, json_extract_string(body, '$.attempt') AS attempt,
-           json_extract_string(body, '$.digest') AS digest FROM events WHERE type = 'EffectIntended'),
-allowed AS (
-    SELECT stream, step, seq, json_extract_string(body, '$.attempt') AS attempt,
-           json_extract_string(body, '$.digest') AS digest FROM events
+WITH allowed AS (
+    SELECT stream, step, seq, json_extract_string(body, '$.attempt') AS attempt FROM events
     WHERE type = 'ActionGated' AND json_extract_string(body, '$.decision.outcome') = 'allow')
-SELECT (SELECT count(*) FROM sent s WHERE NOT EXISTS (
-            SELECT 1 FROM allowed a WHERE a.stream = s.stream AND a.step = s.step AND a.attempt = s.attempt
-                                      AND a.digest = s.digest AND a.seq < s.seq))
-     + (SELECT count(*) FROM events e WHERE e.type = 'ToolExecuted' AND NOT EXISTS (
-            SELECT 1 FROM sent s WHERE s.stream = e.stream AND s.step = e.step AND s.seq < e.seq))
+SELECT count(*) FROM events e WHERE e.type = 'ToolExecuted' AND NOT EXISTS (
+    SELECT 1 FROM allowed a WHERE a.stream = e.stream AND a.step = e.step AND a.seq < e.seq
+                              AND a.attempt = json_extract_string(e.body, '$.attempt'))
 """
-"""Calls sent without a decision before them to allow exactly that attempt with those arguments, and results of calls
-that were never recorded as sent."""
+"""Results of calls without a decision before them to allow exactly that attempt."""
 
 CALLS = "SELECT count(DISTINCT (stream, step)) FROM events WHERE type = 'ToolExecuted'"
 ERRORS = """

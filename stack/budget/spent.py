@@ -8,6 +8,7 @@ from typing import NamedTuple
 from airside.stack.contracts.metering import decision_key, milliseconds, spent_by, wall_key
 from airside.stack.ids import RunId, TenantId
 from airside.stack.run import events as ev
+from airside.stack.run.intents import Intent, intent_of
 from airside.stack.values import FREE, Spend
 
 
@@ -75,8 +76,8 @@ class _Story:
                 self._decided(event)
             case ev.DecideFailed():
                 self._close(self._deciding, event.step)
-            case ev.EffectIntended():
-                self._intended(event)
+            case ev.ActionGated() | ev.EffectIntended():
+                self._intended(intent_of(self._run_id, event))
             case ev.ToolExecuted() | ev.ExecutionLost():
                 key = self._close(self._calling, event.step)
                 if key and isinstance(event, ev.ToolExecuted):
@@ -104,7 +105,9 @@ class _Story:
             wall_ms=used["wall_ms"],
         )
 
-    def _intended(self, event: ev.EffectIntended) -> None:
+    def _intended(self, event: Intent | None) -> None:
+        if event is None:
+            return
         call = Spent(self._tenant, self._run_id, event.key, event.at_us, tool=event.tool, calls=1)
         self.found.setdefault(event.key, call._replace(cost_microusd=event.cost_microusd))
         self._close(self._calling, event.step)

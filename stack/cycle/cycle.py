@@ -399,6 +399,7 @@ class Cycle:
             trusted_output=reply.trusted_output,
             origins=reply.origins,
             resources=reply.resources,
+            intent=reply.decision.outcome == "allow",
             executor=ExecutorId(executor),
             at_us=self.layers.now_us(),
             cause=i.cause,
@@ -407,23 +408,10 @@ class Cycle:
     async def _ask_approval(self, i: do.AskApproval) -> ev.Event | None:
         return await self.layers.approvals.request(await question_about(self, i.gated))
 
-    async def _intend(self, i: do.Intend) -> ev.Event:
-        return ev.EffectIntended(
-            step=i.step,
-            attempt=i.attempt,
-            key=i.key,
-            tool=i.tool,
-            digest=i.digest,
-            cost_microusd=i.cost_microusd,
-            wall_ms=i.wall_ms,
-            at_us=self.layers.now_us(),
-            cause=i.cause,
-        )
-
     async def _execute(self, i: do.Execute) -> ev.Event:
         self._reading = not i.durable_first
         if self._reading:
-            self.log.flush()  # a read's intent is written while the read runs
+            self.log.flush()  # what allows a read is written while the read runs
         grant = self._grants.pop(i.step)
         request = ExecuteRequest(
             grant=grant,
@@ -519,7 +507,6 @@ _PERFORM: dict[type[do.Instruction], _Perform] = {
     do.Decide: Cycle._decide,
     do.Gate: Cycle._gate,
     do.AskApproval: Cycle._ask_approval,
-    do.Intend: Cycle._intend,
     do.Execute: Cycle._execute,
     do.Learn: Cycle._learn,
     do.SpawnChildren: Cycle._spawn_children,

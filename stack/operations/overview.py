@@ -245,6 +245,8 @@ class _Steps:
             found |= {"outcome": str(decision.reason_code), "detail": decision.detail}
         if why := self._refused.get(self._place):
             found |= {"outcome": str(ReasonCode.APPROVAL_REJECTED), "detail": why}
+        if event.intent:
+            self.intended(found, event)
 
     def approved(self, found: dict[str, Any], event: ev.ApprovalDecided) -> None:
         """People decided."""
@@ -253,7 +255,7 @@ class _Steps:
         if event.outcome in ("rejected", "expired"):
             found["outcome"] = f"approval_{event.outcome}"
 
-    def intended(self, found: dict[str, Any], event: ev.EffectIntended) -> None:
+    def intended(self, found: dict[str, Any], event: ev.ActionGated | ev.EffectIntended) -> None:
         """The call is sent; every attempt of it is paid for once."""
         found["attempts"] = found.get("attempts", 0) + 1
         if found["attempts"] == 1:

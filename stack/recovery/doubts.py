@@ -17,6 +17,7 @@ from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.journal.journaling import Append, Entry
 from airside.stack.run import events as ev
 from airside.stack.run.calls import MAYBE
+from airside.stack.run.intents import Intent, intent_of
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
 from airside.stack.values import NULL, Value, tag_of
@@ -93,7 +94,7 @@ def doubts_of(events: Sequence[ev.Event]) -> list[Doubt]:
     first = events[0]
     assert isinstance(first, ev.RunSubmitted)
     machine = RunMachine(first)
-    sent: dict[str, ev.EffectIntended] = {}
+    sent: dict[str, Intent] = {}
     gated: dict[str, ev.ActionGated] = {}
     causes: dict[int, str] = {}
     until_us = 0
@@ -102,8 +103,8 @@ def doubts_of(events: Sequence[ev.Event]) -> list[Doubt]:
         causes |= _cause(event)
         if isinstance(event, ev.ActionGated):
             gated[event.digest] = event
-        elif isinstance(event, ev.EffectIntended):
-            sent.setdefault(event.key, event)
+        if (intent := intent_of(first.run_id, event)) is not None:
+            sent.setdefault(intent.key, intent)
         if machine.state.phase is Phase.IN_DOUBT:  # each activation waits anew
             causes.setdefault(machine.state.step, "the process that had sent it died before the answer came")
             until_us = event.at_us + machine.limits.doubt_wait_s * 1_000_000
@@ -132,7 +133,7 @@ def _cause(event: ev.Event) -> dict[int, str]:
 
 def _doubt(
     run: ev.RunSubmitted,
-    intent: ev.EffectIntended,
+    intent: Intent,
     gated: dict[str, ev.ActionGated],
     until_us: int,
     cause: str,

@@ -23,6 +23,7 @@ from airside.stack.journal.claims import attempt_key
 from airside.stack.reasons import ReasonCode
 from airside.stack.recovery.doubts import Doubt, EffectSettled
 from airside.stack.run import events as ev
+from airside.stack.run.intents import Intent, intent_of
 from airside.stack.values import EffectClass, ToolResult, Value
 
 Undoing = Literal["undone", "nothing", "failed", "in_doubt"]
@@ -106,20 +107,20 @@ def calls_of(events: Sequence[ev.Event], settled: Mapping[str, EffectSettled]) -
 
     A result that broke its bounds is a call that happened; one that failed changed nothing, which is a tool's promise.
     """
-    ended = events[-1]
-    assert isinstance(ended, ev.RunEnded)
+    first, ended = events[0], events[-1]
+    assert isinstance(first, ev.RunSubmitted) and isinstance(ended, ev.RunEnded)
     gated: dict[int, ev.ActionGated] = {}
-    sent: dict[int, tuple[ev.ActionGated, ev.EffectIntended]] = {}
+    sent: dict[int, tuple[ev.ActionGated, Intent]] = {}
     results: dict[int, tuple[int, ToolResult]] = {}
     for event in events:
         if isinstance(event, ev.ActionGated):
             gated[event.step] = event
-        elif isinstance(event, ev.EffectIntended):
-            sent[event.step] = gated[event.step], event
         elif isinstance(event, ev.ToolExecuted):
             results[event.step] = event.at_us, event.result
         elif isinstance(event, ev.DoubtSettled):
             results[event.step] = event.at_us, ToolResult(ok=event.happened, output=event.output)
+        if (intent := intent_of(first.run_id, event)) is not None:
+            sent[intent.step] = gated[intent.step], intent
     calls = []
     latest_us = 0
     for step, (gate, intent) in sorted(sent.items()):
@@ -137,7 +138,7 @@ def calls_of(events: Sequence[ev.Event], settled: Mapping[str, EffectSettled]) -
     return calls
 
 
-def _call(gate: ev.ActionGated, intent: ev.EffectIntended, result: ToolResult, at_us: int, *, in_doubt: bool) -> Call:
+def _call(gate: ev.ActionGated, intent: Intent, result: ToolResult, at_us: int, *, in_doubt: bool) -> Call:
     return Call(
         run_id=RunId(intent.key.rpartition(":")[0]),
         step=intent.step,

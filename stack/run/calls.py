@@ -1,4 +1,4 @@
-"""The part of a run's machine that is about one call: gate, approval, intent, execution, doubt.
+"""The part of a run's machine that is about one call: gate, approval, execution, doubt.
 
 A call that was sent and not answered may have happened.  A tool that can be asked again under the same key is
 (`resuming`), unless it held the event loop it ran on; any other goes to `in_doubt`, and is never sent twice.
@@ -51,7 +51,7 @@ class CallHandlers(MachineBase):
         if decision.outcome == "require_approval":
             ask = do.AskApproval(step=s.step, cause=self._cause(), gated=event, durable_first=True)
             return self._become(Phase.AWAITING_APPROVAL, ask)
-        return self._intend(event)
+        return self._send(event)
 
     def _resuming_gated(self, event: ev.ActionGated) -> Instructions:
         if self._key() not in self.state.unsettled:
@@ -62,24 +62,37 @@ class CallHandlers(MachineBase):
         if event.decision.outcome != "allow":
             return self._doubt()
         self.state.gated = event
-        return self._intend(event)
+        return self._send(event)
 
-    def _intend(self, gated: ev.ActionGated) -> Instructions:
+    def _send(self, gated: ev.ActionGated) -> Instructions:
+        """Have an allowed call carried out; one that a journal of before format 2 allows waits for its intent there."""
         s = self.state
         s.allowed = (s.step, gated.attempt)
         if gated.approval_id is not None:
             s.approved[s.step] = gated
-        intend = do.Intend(
+        return self._sent() if gated.intent else self._become(Phase.INTENDING)
+
+    def _intending_intended(self, event: ev.EffectIntended) -> Instructions:
+        return self._sent()
+
+    def _sent(self) -> Instructions:
+        s, key = self.state, self._key()
+        assert s.gated is not None
+        if s.gated.effect != "read":
+            s.unsettled[key] = s.step
+        s.sends, s.why = s.sends + 1, ""
+        if s.charged is None:
+            s.charged = s.gated.cost_microusd
+            self._use(tool_calls=1, cost_microusd=s.charged)
+        execute = do.Execute(
             step=s.step,
             cause=self._cause(),
-            attempt=gated.attempt,
-            key=self._key(),
-            tool=gated.tool,
-            digest=gated.digest,
-            cost_microusd=gated.cost_microusd,
-            wall_ms=gated.wall_ms,
+            gated=s.gated,
+            key=key,
+            attempt=s.gated.attempt,
+            durable_first=s.gated.effect != "read" or s.gated.counted,
         )
-        return self._become(Phase.INTENDING, intend)
+        return self._become(Phase.EXECUTING, execute)
 
     def _approval_decided(self, event: ev.ApprovalDecided) -> Instructions:
         s = self.state
@@ -98,25 +111,6 @@ class CallHandlers(MachineBase):
             edited = msgspec.json.decode(event.arguments)
             s.action = Action(tool=s.action.tool, arguments=edited, spend=s.action.spend)
         return self._gate()
-
-    def _intending_intended(self, event: ev.EffectIntended) -> Instructions:
-        s = self.state
-        assert s.gated is not None
-        if s.gated.effect != "read":
-            s.unsettled[event.key] = s.step
-        s.sends, s.why = s.sends + 1, ""
-        if s.charged is None:
-            s.charged = s.gated.cost_microusd
-            self._use(tool_calls=1, cost_microusd=s.charged)
-        execute = do.Execute(
-            step=s.step,
-            cause=self._cause(),
-            gated=s.gated,
-            key=event.key,
-            attempt=event.attempt,
-            durable_first=s.gated.effect != "read" or s.gated.counted,
-        )
-        return self._become(Phase.EXECUTING, execute)
 
     def _executing_executed(self, event: ev.ToolExecuted) -> Instructions:
         s, result = self.state, event.result

@@ -165,11 +165,12 @@ class DecideFailed(Event, tag=True):
     error: str
 
 
-class ActionGated(Event, tag=True):
+class ActionGated(Event, tag=True, omit_defaults=True):
     """Policy decided about the exact call: `arguments` are validated, complete and canonical; `digest` is theirs.
 
     `origins` say where its values come from, if policy may look at that or a person is asked; `resources` is what was
-    known of the resources that rules ask about.
+    known of the resources that rules ask about.  `intent` = it is allowed, and about to be sent: durable before it
+    leaves, for every tool that changes something.
     """
 
     step: int
@@ -190,6 +191,7 @@ class ActionGated(Event, tag=True):
     trusted_output: bool = False
     origins: tuple[Traced, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
+    intent: bool = False
 
 
 class ApprovalDecided(Event, tag=True):
@@ -211,7 +213,7 @@ class ApprovalDecided(Event, tag=True):
 
 
 class EffectIntended(Event, tag=True):
-    """The call is about to be sent.  Durable before it leaves, for every tool that changes something."""
+    """The call is about to be sent: what a journal of before format 2 says apart from `ActionGated`."""
 
     step: int
     attempt: int

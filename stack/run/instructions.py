@@ -63,17 +63,6 @@ class AskApproval(Instruction):
     gated: ActionGated
 
 
-class Intend(Instruction):
-    """Record that the call is about to be sent: answers `EffectIntended`."""
-
-    attempt: int
-    key: EffectKey
-    tool: str
-    digest: str
-    cost_microusd: int
-    wall_ms: int
-
-
 class Execute(Instruction):
     """Send the call with its grant: answers `ToolExecuted` or `ExecutionLost`."""
 

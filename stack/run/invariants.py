@@ -58,7 +58,7 @@ def _rules(state: RunState) -> list[tuple[bool, str]]:
 def _may_be_under_way(call: OpenCall) -> bool:
     gated = call.gated
     if gated is None:
-        return not call.sent
+        return True
     is_same = (gated.step, gated.attempt) == (call.step, call.attempt)
     return is_same and gated.decision.outcome == "allow" and gated.effect == "read"
 

@@ -1,12 +1,12 @@
 """`RunMachine`: one run as a table of phase x event -> handler.  Pure: no clock, no randomness, no I/O.
 
-    queued -> planning -> recalling -> deciding -> gating -> intending -> executing -> planning ... -> concluding
-                 |                                  |  ^                     |
-                 v                                  v  | (approved, edited)  v (outcome unknown)
-          awaiting_children                awaiting_approval            resuming -> intending
-                                                                             |
-                                                                             v
-                                                                          in_doubt
+    queued -> planning -> recalling -> deciding -> gating -> executing -> planning ... -> concluding
+                 |                                  |  ^         |
+                 v                                  v  |         v (outcome unknown)
+          awaiting_children             awaiting_approval    resuming -> executing
+                                      (approved, edited)         |
+                                                                 v
+                                                              in_doubt
 
 A decision that costs something comes after `asking` and `reserving`.  One that proposes several calls has a step for
 each; they are gated one after the other, whatever became of those before, or all at once (`reading`) if they only
@@ -16,6 +16,8 @@ read, and the agent is asked again when each has its result.  The rules:
  * A run is the fold of its events.  After a crash the journal's events are handled again (instructions dropped), and
    `RunActivated` asks again for whatever is outstanding.
  * Limits are checked before the step that would cross them.
+ * The decision that allows a call is the intent to send it: durable first, if the call changes something.  In a journal
+   of before format 2 the intent is an event of its own, for which a run waits in `intending`.
  * A call that was sent and not answered may have happened.  A tool that can be asked again under the same key is
    (`resuming`: there a refusal does not mean that nothing happened); any other goes to `in_doubt`, never twice.
  * Every run ends through `_conclude`, once.
@@ -374,7 +376,6 @@ _TABLE: dict[tuple[Phase, type[ev.Event]], _Handler] = {
     (Phase.GATING, ev.ActionGated): RunMachine._gating_gated,
     (Phase.RESUMING, ev.ActionGated): RunMachine._resuming_gated,
     (Phase.READING, ev.ActionGated): RunMachine._reading_gated,
-    (Phase.READING, ev.EffectIntended): RunMachine._reading_intended,
     (Phase.READING, ev.ToolExecuted): RunMachine._reading_executed,
     (Phase.READING, ev.ExecutionLost): RunMachine._reading_lost,
     (Phase.AWAITING_APPROVAL, ev.ApprovalDecided): RunMachine._approval_decided,

@@ -82,7 +82,7 @@ class MachineBase:
         """Whether nothing is in flight whose outcome would be lost by stopping here."""
         s = self.state
         if s.phase is Phase.EXECUTING:
-            return isinstance(event, ev.EffectIntended) and not s.ambiguous
+            return isinstance(event, ev.ActionGated | ev.EffectIntended) and not s.ambiguous
         return s.phase in TIMED and not s.ambiguous
 
     def _become(self, phase: Phase, *instructions: do.Instruction) -> Instructions:
@@ -147,7 +147,7 @@ class MachineBase:
         return self._become(Phase.CONCLUDING, conclude)
 
     def _stop_unsent(self, reason: ReasonCode, detail: str = "") -> Instructions:
-        """Conclude before the present call is sent: an intent that was just recorded has certainly not happened."""
+        """Conclude before the present call is sent: what was just allowed has certainly not happened."""
         self.state.unsettled.pop(effect_key(self.state.submitted.run_id, self.state.step), None)
         return self._conclude(reason, detail)
 

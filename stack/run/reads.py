@@ -17,14 +17,6 @@ from airside.stack.run.instructions import Instructions
 from airside.stack.run.state import OpenCall, Phase
 from airside.stack.values import FREE, ToolResult
 
-ANSWERED_BY: dict[type[ev.Event], tuple[bool, bool]] = {
-    ev.ActionGated: (False, False),
-    ev.EffectIntended: (True, False),
-    ev.ToolExecuted: (True, True),
-    ev.ExecutionLost: (True, True),
-}
-"""Which events a read under way waits for, by whether it is allowed and whether its intent is on record."""
-
 
 class ReadHandlers(CallHandlers):
     """Handlers `_reading_<event>` of the phase `reading`."""
@@ -36,7 +28,7 @@ class ReadHandlers(CallHandlers):
         call = self.state.reading.get(step)
         if call is None or isinstance(event, ev.LayerFailed):
             return call is not None
-        return ANSWERED_BY.get(type(event)) == (call.gated is not None, call.sent)
+        return isinstance(event, ev.ActionGated) is (call.gated is None)
 
     def _read_all(self, calls: list[OpenCall]) -> Instructions:
         self.state.reading = {call.step: call for call in calls}
@@ -71,29 +63,14 @@ class ReadHandlers(CallHandlers):
             return self._put_off(call)
         call.gated = event
         self._use(tool_calls=1, cost_microusd=event.cost_microusd)
-        intend = do.Intend(
-            step=call.step,
-            cause=self._cause(),
-            attempt=event.attempt,
-            key=self._key(call.step),
-            tool=event.tool,
-            digest=event.digest,
-            cost_microusd=event.cost_microusd,
-            wall_ms=event.wall_ms,
-        )
-        return [intend]
-
-    def _reading_intended(self, event: ev.EffectIntended) -> Instructions:
-        call = self.state.reading[event.step]
-        assert call.gated is not None
-        call.sent, call.sends = True, call.sends + 1
+        call.sends += 1
         execute = do.Execute(
             step=call.step,
             cause=self._cause(),
-            gated=call.gated,
-            key=event.key,
+            gated=event,
+            key=self._key(call.step),
             attempt=event.attempt,
-            durable_first=call.gated.counted,
+            durable_first=event.counted,
         )
         return [execute]
 
@@ -121,7 +98,7 @@ class ReadHandlers(CallHandlers):
     def _take_back(self, call: OpenCall) -> None:
         if call.gated is not None:
             self._use(tool_calls=-1, cost_microusd=-call.gated.cost_microusd)
-        call.gated, call.sent = None, False
+        call.gated = None
 
     def _is_back(self, call: OpenCall) -> Instructions:
         del self.state.reading[call.step]

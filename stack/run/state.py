@@ -66,7 +66,7 @@ class StepRecord(Value):
 class OpenCall:
     """A call of a decision that proposed several: one that is still to come, or a read that is under way.
 
-    `gated` is the decision a read under way was allowed by; `sent` says that its intent is on record.
+    `gated` is the decision a read under way was allowed by.
     """
 
     step: int
@@ -74,7 +74,6 @@ class OpenCall:
     attempt: int = 0
     sends: int = 0
     gated: ActionGated | None = None
-    sent: bool = False
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ def test_nobody_is_blamed_for_a_thread_that_somebody_else_left_in_the_way(stack:
 def test_a_tool_that_holds_its_event_loop_is_named_and_takes_nobody_along(stack: Stack) -> None:
     executors = pids(stack, "executor")
     guilty = submit(stack, "holder")
-    until(lambda: events_of(stack, guilty.run_id, "EffectIntended"), "its call")
+    until(lambda: events_of(stack, guilty.run_id, "ActionGated"), "its call")
     others = [stack.submit(f"beside a tool {i}", tenant="globex", principal="ana", route="worker") for i in range(3)]
     assert all(other.result(timeout=BOUND_S).ok for other in others)
     assert len(ledger_of(stack).texts("beside a tool")) == 15
@@ -74,7 +74,7 @@ def test_a_tool_that_holds_its_event_loop_is_named_and_takes_nobody_along(stack:
     for told in (result.detail, doubt.cause):
         assert "hold held its event loop at" in told and "tests/apps/held.py:" in told and "in hold" in told
     assert result.reason_code is ReasonCode.TOOL_IN_DOUBT
-    assert events_of(stack, guilty.run_id, "EffectIntended") == 1 and pids(stack, "executor") == executors
+    assert events_of(stack, guilty.run_id, "ActionGated") == 1 and pids(stack, "executor") == executors
 
 
 def test_an_executor_whose_loops_are_all_held_is_replaced_and_everybodys_coroutines_go_on(stack: Stack) -> None:

@@ -109,7 +109,7 @@ def _vouched(events: list[Any]) -> tuple[dict[int, bool], set[int]]:
     changes: dict[int, bool] = {}
     for event in events:
         kind = tag_of(event)
-        if kind == "EffectIntended":
+        if kind == "ActionGated" and event.intent:
             changes[event.step] = KINDS[event.tool][0] != "read"
         elif kind == "DoubtSettled":
             settled.add(event.step)

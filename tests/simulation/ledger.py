@@ -69,22 +69,17 @@ class Ledger:
     def _judge(self, tool: str, context: ToolContext, n: int) -> None:
         """Compare the effect with what the journal has at this moment."""
         world, run_id = self._world, context.run_id
-        allowed, intended = -1, -1
+        is_allowed = False
         arguments = digest(canonical({"n": n}))
-        for seq, entry in enumerate(world.journal.local.streams.get(run_id, [])):
-            if entry.step != context.step or entry.type not in ("ActionGated", "EffectIntended"):
+        for entry in world.journal.local.streams.get(run_id, []):
+            if entry.step != context.step or entry.type != "ActionGated":
                 continue
             event = decode_event(entry.body)
             if event.attempt != context.attempt or event.digest != arguments or event.tool != tool:
                 continue
-            if entry.type == "EffectIntended" and event.key == context.idempotency_key:
-                intended = seq
-            elif entry.type == "ActionGated" and event.decision.outcome == "allow":
-                allowed = seq
-        if allowed < 0:
+            is_allowed = is_allowed or (event.decision.outcome == "allow" and event.intent)
+        if not is_allowed:
             world.violation(f"{context.idempotency_key}: {tool} happened without a durable allow")
-        if intended < allowed or intended < 0:
-            world.violation(f"{context.idempotency_key}: {tool} happened without a durable intent")
         if world.tenant_of(run_id) != context.tenant:
             world.violation(f"{context.idempotency_key}: {tool} happened for the tenant {context.tenant}")
         if tool in QUORUM:

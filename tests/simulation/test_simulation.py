@@ -100,7 +100,7 @@ def test_a_planted_early_send_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("airside.stack.cycle.runlog.RunLog.durable", at_once)
     found = [text for seed in range(20) for text in play(seed).violations]
-    assert any("without a durable intent" in text for text in found)
+    assert any("without a durable allow" in text for text in found)
 
 
 def on_things(text: str, seeds: int = 60) -> bool:

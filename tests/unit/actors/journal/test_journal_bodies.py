@@ -30,7 +30,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.security.grants import GrantRefused
 from airside.stack.values import MOST, ApprovalRule, Finish, Outcome, Spend, ToolResult, Usage, tag_of
-from tests.helpers import submitted
+from tests.helpers import decision, submitted
 from tests.journals import KEY, note
 
 RUN, APPROVAL = RunId("run_live"), ApprovalId("apr_run_live_1")
@@ -42,6 +42,9 @@ SOUND: list[Any] = [
     ev.SpendAsked(step=1, epoch=0, price=Spend(tokens=MOST), wall_ms=5, at_us=1),
     ev.StepDecided(step=1, agent="a", proposal=Finish(answer="x", spend=Spend(tokens=7)), at_us=1),
     ev.ApprovalDecided(step=1, approval_id=APPROVAL, outcome="approved", at_us=1),
+    ev.ActionGated(
+        step=1, attempt=1, tool="pay", decision=decision(), wall_ms=3, cost_microusd=2, intent=True, at_us=1
+    ),
     ev.EffectIntended(
         step=1, attempt=1, key=EffectKey("k"), tool="pay", digest="", wall_ms=3, cost_microusd=2, at_us=1
     ),

@@ -26,6 +26,7 @@ from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
+from airside.stack.run.intents import intent_of
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import MOST, Finish, Limits, Outcome, Spend, Usage
 from tests.helpers import KEY, identity, spec
@@ -50,14 +51,24 @@ def told(number: int, seed: int) -> list[ev.Event]:
     for event in walk.run.machine.events:
         if isinstance(event, ev.RunSubmitted):
             event = msgspec.structs.replace(event, run_id=run_id)
+        if isinstance(event, ev.ActionGated | ev.EffectIntended):
+            event = msgspec.structs.replace(event, tool="pay", wall_ms=luck.choice([0, 50]), cost_microusd=3)
         if isinstance(event, ev.EffectIntended):
-            key = effect_key(run_id, event.step)
-            event = msgspec.structs.replace(event, key=key, tool="pay", wall_ms=luck.choice([0, 50]), cost_microusd=3)
+            event = msgspec.structs.replace(event, key=effect_key(run_id, event.step))
         if isinstance(event, ev.ToolExecuted):
             result = msgspec.structs.replace(event.result, duration_us=luck.randint(0, 60_000))
             event = msgspec.structs.replace(event, result=result)
         events.append(event)
-    return events
+    return events if luck.random() < 0.5 else [each for event in events for each in of_format_1(run_id, event)]
+
+
+def of_format_1(run_id: RunId, event: ev.Event) -> list[ev.Event]:
+    """Return what an older version journaled where there is an event: an intent was one of its own."""
+    intent = intent_of(run_id, event)
+    if intent is None or not isinstance(event, ev.ActionGated):
+        return [event]
+    values = intent._asdict()
+    return [msgspec.structs.replace(event, intent=False), ev.EffectIntended(cause=1, **values)]
 
 
 def write(store: JournalStore, events: list[ev.Event]) -> None:

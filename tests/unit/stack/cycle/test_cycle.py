@@ -137,7 +137,7 @@ async def test_a_kill_does_not_wait_for_an_agent_that_thinks() -> None:
 
 async def test_a_kill_between_the_intent_and_the_call_stops_the_call() -> None:
     world = World(ReplayAgent())
-    world.journal.before["EffectIntended"] = world.kill
+    world.journal.before["ActionGated"] = world.kill
     await world.run()
     assert world.phase is Phase.KILLED and world.paid == []
 

@@ -79,7 +79,7 @@ def test_every_run_can_be_shown_at_every_moment(journal: JournalFile) -> None:
             numbers = [step.step for step in found.steps]
             assert numbers == sorted(set(numbers)) and found.run.phase != "unknown"
             attempts = {step.step: step.attempts for step in found.steps if step.attempts}
-            intended = [e.step for e in part if isinstance(e, ev.EffectIntended)]
+            intended = [e.step for e in part if isinstance(e, ev.ActionGated) and e.intent]
             assert attempts == {step: intended.count(step) for step in intended}
             assert all(wait.until_us for wait in found.waits[:-1])
             waits = bool(found.waits[-1].until_us == 0)
@@ -157,7 +157,6 @@ def test_a_step_says_what_was_proposed_decided_and_done() -> None:
     def strides(run: Driven) -> None:
         run.propose(spend=Spend(cost_microusd=5, tokens=7), to="kim")
         run.gate(arguments=Raw(b'{"to":"kim","note":""}'))
-        run.intend()
         run.executed(ToolResult(ok=True, output=Raw(b"1"), duration_us=42))
         run.finish("paid")
         run.send(ev.RoutePlanned, route=Done(answer="paid"))

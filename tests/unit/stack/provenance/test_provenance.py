@@ -484,13 +484,11 @@ def test_a_call_that_people_approved_is_remembered_as_such() -> None:
     run.activate()
     run.propose(n=1)
     run.gate(approval_id=None)
-    run.intend()
     run.executed()
     run.propose(n=2)
     run.gate("require_approval")
     run.approval("approved")
     run.gate(approval_id="apr_1")
-    run.intend()
     assert list(run.state.approved) == [run.state.step]
 
 

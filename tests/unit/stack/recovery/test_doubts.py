@@ -44,7 +44,6 @@ def sent(wait_s: int = 60) -> Driven:
     run.activate()
     run.propose(**ARGUMENTS)
     run.gate(**GATED)
-    run.send(ev.EffectIntended, attempt=1, key=run.key, tool="pay", digest="d")
     return run
 
 
@@ -200,7 +199,6 @@ def in_doubt_about_the_second() -> Driven:
     run.send(ev.DoubtSettled, by=PrincipalId("other"), happened=True)
     run.propose(**ARGUMENTS)
     run.gate(**GATED)
-    run.send(ev.EffectIntended, attempt=1, key=run.key, tool="pay", digest="d")
     run.lost(started=True)
     return run
 

@@ -54,7 +54,6 @@ def called(run: Driven, result: ToolResult | None = None, **gate: Any) -> None:
     fields = {"tool_version": PAY.version, "arguments": Raw(arguments), "digest": digest(arguments)} | gate
     run.propose(amount=run.state.step)
     run.gate(**fields)
-    run.send(ev.EffectIntended, attempt=run.state.attempt, key=run.key, tool="pay", digest=fields["digest"])
     if result is not None:
         run.executed(result)
 
@@ -137,7 +136,6 @@ def test_a_call_that_was_sent_again_is_one_call_with_the_result_it_had_in_the_en
     run.lost(started=True)
     arguments = canonical({"amount": 1, "currency": "eur"})
     run.gate(repeatable=True, arguments=Raw(arguments), digest=digest(arguments))
-    run.send(ev.EffectIntended, attempt=2, key=run.key, tool="pay", digest=digest(arguments))
     run.executed(FINE)
     (call,) = calls_of(ended(run), {})
     assert (call.step, call.repeatable, bytes(call.output)) == (1, True, b'"fine"')

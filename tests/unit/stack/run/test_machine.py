@@ -60,12 +60,11 @@ def test_a_run_goes_through_the_phases_in_the_order_of_the_diagram() -> None:
         lambda: run.send(ev.MemoryRecalled, records=(("mem_1", 0.5),)),
         lambda: run.decide(Action(tool="pay", arguments={"n": 1})),
         run.gate,
-        run.intend,
         run.executed,
     ):
         seen.append(run.phase)
         go()
-    assert seen == ["queued", "planning", "recalling", "deciding", "gating", "intending", "executing"]
+    assert seen == ["queued", "planning", "recalling", "deciding", "gating", "executing"]
     assert run.phase == "planning" and run.state.step == 2
     run.finish({"done": True})
     learn, conclude = run.send(ev.RoutePlanned, route=Done(answer={"done": True}))
@@ -112,7 +111,6 @@ def test_the_history_holds_the_arguments_that_were_executed() -> None:
     run = started()
     run.propose(amount=1)
     run.gate(arguments=Raw(b'{"amount":1,"currency":"eur"}'), digest="d")
-    run.intend()
     run.executed()
     (record,) = run.state.history
     assert record.arguments == {"amount": 1, "currency": "eur"} and record.result.value() == "fine"
@@ -191,11 +189,10 @@ def test_overtime_does_not_stop_a_call_that_was_sent_before_its_answer_is_in() -
     assert run.state.history[0].result.ok
 
 
-def test_overtime_at_the_intent_stops_before_sending_and_leaves_nothing_in_doubt() -> None:
+def test_overtime_when_a_call_is_allowed_stops_before_sending_and_leaves_nothing_in_doubt() -> None:
     run = started(max_seconds=1)
     run.propose()
-    run.gate()
-    outcome = concluded(run.send(ev.EffectIntended, attempt=1, key=run.key, tool="pay", digest="", after_us=5_000_000))
+    outcome = concluded(run.gate(after_us=5_000_000))
     assert outcome.reason_code == R.MAX_SECONDS and outcome.in_doubt == ()
 
 
@@ -204,8 +201,7 @@ def test_overtime_does_not_stop_a_call_whose_fate_is_being_asked_for() -> None:
     run.sent(repeatable=True)
     only(run.send(ev.ExecutionLost, attempt=1, started=True, error="x", after_us=5_000_000), do.Gate)
     assert run.phase == "resuming"
-    run.gate(repeatable=True)
-    only(run.intend(), do.Execute)
+    only(run.gate(repeatable=True), do.Execute)
     assert concluded(run.executed()).reason_code == R.MAX_SECONDS
 
 
@@ -281,7 +277,7 @@ def test_max_cost_stops_before_a_tool_that_would_cross_it() -> None:
     assert concluded(run.gate(cost_microusd=5)).reason_code == R.MAX_COST
     other = started(max_cost_microusd=10)
     other.propose(spend=Spend(cost_microusd=6))
-    only(other.gate(cost_microusd=4), do.Intend)
+    only(other.gate(cost_microusd=4), do.Execute)
 
 
 def test_nobody_is_asked_about_a_tool_that_would_cross_max_cost() -> None:
@@ -375,7 +371,7 @@ def test_an_approved_call_is_gated_again_with_the_receipt() -> None:
     run = waiting()
     gate = only(run.approval("approved", receipt="sealed"), do.Gate)
     assert (gate.receipt, gate.action.arguments, gate.attempt) == ("sealed", {"amount": 5}, 2)
-    only(run.gate(), do.Intend)
+    only(run.gate(), do.Execute)
 
 
 def test_an_edited_call_is_gated_again_with_the_new_arguments() -> None:
@@ -400,7 +396,6 @@ def test_a_receipt_does_not_outlive_its_step() -> None:
     run = waiting()
     run.approval("approved", receipt="sealed")
     run.gate()
-    run.intend()
     run.executed()
     assert only(run.propose(amount=6), do.Gate).receipt == ""
 
@@ -420,7 +415,6 @@ def test_each_branch_gets_an_equal_share_of_what_is_left() -> None:
     run = started(max_steps=10, max_tool_calls=9, max_tokens=100, max_cost_microusd=50, max_output_bytes=31)
     run.propose(spend=Spend(tokens=1, cost_microusd=2))
     run.gate(decision=decision("allow"))
-    run.intend()
     run.executed(ToolResult(ok=True, output=Raw(b"1")))
     spawn = only(run.fan_out(3), do.SpawnChildren)
     share = spawn.limits
@@ -529,7 +523,7 @@ OUTSTANDING = {
     "deciding": (lambda run: run.visit(), do.Decide),
     "gating": (lambda run: run.propose(), do.Gate),
     "reading": (lambda run: one_of_two_reads(run), do.Gate),
-    "intending": (lambda run: (run.propose(), run.gate()), do.Gate),
+    "intending": (lambda run: (run.propose(), run.gate(intent=False)), do.Gate),
     "resuming": (lambda run: (run.sent(repeatable=True), run.lost(started=True)), do.Gate),
     "awaiting_approval": (lambda run: (run.propose(), run.gate("require_approval")), do.AskApproval),
     "awaiting_children": (lambda run: run.fan_out(2), do.SpawnChildren),
@@ -571,8 +565,7 @@ def test_a_repeatable_call_in_flight_at_a_crash_is_sent_again_under_the_same_key
     first = only(run.sent(repeatable=True, cost_microusd=7), do.Execute)
     only(run.activate(), do.Gate)
     assert run.phase == "resuming"
-    run.gate(repeatable=True, cost_microusd=7)
-    second = only(run.intend(), do.Execute)
+    second = only(run.gate(repeatable=True, cost_microusd=7), do.Execute)
     assert second.key == first.key and second.attempt == first.attempt + 1
     assert (run.state.usage.tool_calls, run.state.usage.cost_microusd) == (1, 7)
     run.executed()
@@ -638,8 +631,7 @@ def test_a_read_that_is_sent_again_is_counted_and_paid_for_once(crashes: int) ->
     run.sent(effect="read", cost_microusd=7)
     for _ in range(crashes):
         only(run.activate(), do.Gate)
-        only(run.gate(effect="read", cost_microusd=7), do.Intend)
-        only(run.intend(), do.Execute)
+        only(run.gate(effect="read", cost_microusd=7), do.Execute)
     assert (run.state.usage.tool_calls, run.state.usage.cost_microusd) == (1, 7)
     only(run.executed(), do.Plan)
 
@@ -682,10 +674,8 @@ def test_a_call_that_never_starts_is_sent_max_sends_times_and_then_fails() -> No
     run.propose()
     for _ in range(MAX_SENDS - 1):
         run.gate()
-        run.intend()
         only(run.lost(started=False), do.Gate)
     run.gate()
-    run.intend()
     outcome = concluded(run.lost(started=False))
     assert outcome.reason_code == R.TOOL_UNAVAILABLE and outcome.in_doubt == ()
 
@@ -696,10 +686,8 @@ def test_a_call_that_kills_its_executor_is_sent_max_sends_times(effect: str) -> 
     run.propose()
     for _ in range(MAX_SENDS - 1):
         run.gate(effect=effect, repeatable=True)
-        run.intend()
         only(run.lost(started=True), do.Gate)
     run.gate(effect=effect, repeatable=True)
-    run.intend()
     last = run.lost(started=True)
     if effect == "write":
         only(last, do.AwaitDoubt)
@@ -712,7 +700,6 @@ def test_a_resent_call_that_was_refused_before_it_started_stays_ambiguous() -> N
     run.sent(repeatable=True)
     run.lost(started=True)
     run.gate(repeatable=True)
-    run.intend()
     only(run.lost(started=False), do.Gate)
     assert run.phase == "resuming" and run.state.unsettled
 
@@ -994,11 +981,15 @@ def some_limits(luck: random.Random) -> Limits:
 
 
 class Walk:
-    """Answers the outstanding instruction with a random legal event, and lets things happen from outside."""
+    """Answers the outstanding instruction with a random legal event, and lets things happen from outside.
+
+    One that `is_old` journals its intents apart, as was done before format 2.
+    """
 
     def __init__(self, seed: int) -> None:
         self.luck = random.Random(seed)
         self.run = Driven(some_limits(self.luck), depth=self.luck.randint(0, 1))
+        self.is_old = self.luck.random() < 0.2
         self.todo: list[do.Instruction] = []
         self.seen: set[tuple[Phase, type[ev.Event]]] = set()
 
@@ -1023,6 +1014,10 @@ class Walk:
         elif phase is Phase.QUEUED or happens < 0.15:
             self.todo = self.run.activate()
             assert self.todo
+        elif phase is Phase.INTENDING:
+            gated = self.run.state.gated
+            fields = {"attempt": gated.attempt, "key": self.run.key, "tool": gated.tool, "digest": gated.digest}
+            self.todo = self.run.send(ev.EffectIntended, **fields)
         else:
             self.answer(self.luck.choice(self.todo) if self.run.phase == "reading" else self.todo[0])
         self.seen.add((phase, type(self.run.machine.events[before])))
@@ -1101,6 +1096,7 @@ class Walk:
         decided = decision(self.luck.choice(["allow"] * 6 + ["deny", "require_approval", "require_approval"]))
         if decided.outcome == "deny":
             decided = msgspec.structs.replace(decided, steered=self.luck.random() < 0.3)
+        is_old = self.is_old and self.run.phase != "reading"
         effects = ["read"] * (8 if self.run.phase == "reading" else 1) + ["write", "irreversible"]
         return self.run.gate(
             decided.outcome,
@@ -1108,6 +1104,7 @@ class Walk:
             step=i.step,
             attempt=i.attempt,
             effect=self.luck.choice(effects),
+            intent=decided.outcome == "allow" and not is_old,
             repeatable=self.luck.random() < 0.5,
             cost_microusd=self.luck.randint(0, 10),
             after_us=after,
@@ -1120,10 +1117,6 @@ class Walk:
             return []
         edited = Raw(b'{"a":0}') if outcome == "edited" else NULL
         return self.run.approval(outcome, arguments=edited, receipt="r", after_us=after)
-
-    def on_intend(self, i: do.Intend, after: int) -> Any:
-        fields = {"step": i.step, "attempt": i.attempt, "key": i.key, "tool": i.tool, "digest": i.digest}
-        return self.run.send(ev.EffectIntended, **fields, after_us=after)
 
     def on_execute(self, i: do.Execute, after: int) -> Any:
         assert i.gated.decision.outcome == "allow" and i.key == effect_key(RUN, i.step)

@@ -108,7 +108,7 @@ def test_a_rejected_call_that_a_rule_allows_by_now_needs_nobody() -> None:
     """What was rejected is that people be overruled, not what no person is needed for."""
     run = started()
     reject(run, 1)
-    only(again(run, 1, "allow"), do.Intend)  # type: ignore[arg-type]
+    only(again(run, 1, "allow"), do.Execute)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("outcome", ["expired", "approved"])
@@ -119,7 +119,6 @@ def test_what_nobody_rejected_may_be_asked_about_again(outcome: str) -> None:
     run.approval(outcome)
     if outcome == "approved":
         run.gate()
-        run.intend()
         run.executed()
     only(again(run, 1), do.AskApproval)  # type: ignore[arg-type]
 

@@ -39,7 +39,6 @@ def steps_of(run: Driven) -> list[int]:
 def call(run: Driven, **gate: Any) -> Any:
     """Bring the present call to its result."""
     run.gate(**gate)
-    run.intend()
     return run.executed()
 
 
@@ -107,11 +106,9 @@ def test_a_call_that_comes_to_nothing_does_not_stop_the_next_one(ending: str) ->
         following = run.approval(ending)
     elif ending == "failed":
         run.gate()
-        run.intend()
         following = run.failed(R.TOOL_FAILED)
     else:
         run.gate()
-        run.intend()
         run.lost(started=True)
         following = run.send(ev.DoubtSettled, by="bob", happened=False)
     assert only(following, do.Gate).step == 2
@@ -282,10 +279,7 @@ def test_a_read_that_kills_every_process_ends_its_run() -> None:
 def test_time_that_is_used_up_stops_reads_that_are_under_way() -> None:
     run = started(max_seconds=1)
     run.propose_all(2, reads=True)
-    run.gate_read(1)
-    key = effect_key(RUN, 1)
-    late = run.send(ev.EffectIntended, step=1, attempt=1, key=key, tool="pay", digest="", after_us=3_000_000)
-    assert concluded(late).reason_code == R.MAX_SECONDS
+    assert concluded(run.gate_read(1, after_us=3_000_000)).reason_code == R.MAX_SECONDS
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
