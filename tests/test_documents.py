@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import msgspec
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -22,6 +23,8 @@ import airside
 from airside.actors.jobs import Job, parse_job
 from airside.actors.settings import Settings
 from airside.directory import Directory, Principal, Tenant, load_directory
+from airside.stack.approvals.book import Approval
+from airside.stack.approvals.notices import notice_of
 from airside.stack.budget.ledger import UNIT
 from airside.stack.policy.bundle import When, load_bundle
 from airside.stack.reasons import ReasonCode, status_of
@@ -30,6 +33,7 @@ from airside.tools.tool import Tool
 from benchmarks.hijack_app import Book
 from tests.cli_reference import reference, root
 from tests.test_public_names import MODULES
+from tests.unit.stack.approvals.test_approvals import asked
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("stack", "memory", "tools", "actors", "airside", "examples", "benchmarks", "tests", "docs")
@@ -51,7 +55,7 @@ _ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (.+?) \| (.+) \|$", re.MULTILINE)
 _PLACE = re.compile(r"`([\w/]+\.py):(\w+)`")
 _BLOCK = re.compile(r"^```([a-z]*)(?: ([a-z]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SETTING = re.compile(r"^\| `(\w+)` \| (?:`([^`]+)`|([\w.]+)) \|", re.MULTILINE)
-_PLACEHOLDER = re.compile(r"\b(RUN|ID|RECORD)\b")
+_PLACEHOLDER = re.compile(r"\b(RUN|ID|GROUP|RECORD)\b")
 
 
 class Block(NamedTuple):
@@ -332,6 +336,17 @@ def test_the_agents_page_names_what_a_view_has() -> None:
     """Every field an agent may look at is in the table."""
     listed = set(re.findall(r"`(\w+)", section(DOCS / "guide" / "agents.md", "The view")))
     assert {field.name for field in dataclasses.fields(airside.View)} <= listed
+
+
+def test_the_webhooks_page_lists_what_a_notice_says() -> None:
+    """The table is the fields of every notice there can be."""
+    request = msgspec.structs.replace(asked(), group="grp_1", rejected_before="mail")
+    said = [
+        notice_of(Approval(request=request)),
+        notice_of(Approval(request=request, outcome="approved", decided_us=1)),
+    ]
+    cells = [line.split(" | ")[0] for line in section(DOCS / "operations" / "webhooks.md", "Data").splitlines()]
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == {f for each in said for f in each.data}
 
 
 def test_the_page_of_public_names_lists_them_all() -> None:
