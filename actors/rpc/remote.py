@@ -47,7 +47,8 @@ class Remote:
 
         Raises `LayerUnavailable`, and `ItemFailed` for a request the layer refused without an answer of its own.
         """
-        data, pause, until = method.request.encode(request), 0.0, 0.0
+        data = method.request.encode(request)
+        pause, until = _FIRST_PAUSE_S, -1.0
         while True:
             try:
                 answer = await self._ask(method, data)
@@ -57,10 +58,10 @@ class Remote:
                 return reply
             except LayerUnavailable:
                 now = time.monotonic()
-                if not method.retry or (pause and now + pause > until):
+                if not method.retry or 0 <= until < now + pause:
                     raise
-            if not pause:
-                pause, until = _FIRST_PAUSE_S, now + self._settings.layer_patience_s
+            if until < 0:
+                until = now + self._settings.layer_patience_s
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 

@@ -28,6 +28,7 @@ from airside.actors.settings import Settings
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.values import ToolResult
+from benchmarks.step_costs import counted_calls
 from tests.helpers import RUN
 
 Handler = Callable[[str], Awaitable[int]]
@@ -464,3 +465,12 @@ async def test_sockets_are_where_only_their_user_looks_and_those_of_dead_process
     assert process.folder.stat().st_mode & 0o077 == 0
     again.close()
     assert len(list(process.folder.iterdir())) == 1
+
+
+async def test_a_request_costs_so_many_function_calls(process: Process) -> None:
+    """At both ends together, in the package's own code: a step makes five."""
+    caller = Caller(process)
+    await caller.call(WITHDRAW, "x")
+    with counted_calls() as calls:
+        await asyncio.gather(*(caller.call(WITHDRAW, "x") for _ in range(200)))
+    assert calls.total() / 200 <= 17

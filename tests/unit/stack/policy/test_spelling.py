@@ -15,7 +15,7 @@ from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.policy.bundle import Bundle, load_bundle
 from airside.stack.policy.evaluator import Evaluator, Facts
 from airside.stack.reasons import ReasonCode
-from airside.stack.text.spelling import alike, caseless, is_plain, joined, plain
+from airside.stack.text.spelling import alike, caseless, is_plain, is_tidy, joined, plain
 from airside.stack.values import Limits, Traced
 from tests.helpers import identity, spec
 
@@ -345,3 +345,10 @@ def test_ingress_passes_labels_on_tidy_and_refuses_what_nearly_is_one() -> None:
 @pytest.mark.parametrize("op", ["eq", "contains", "starts_with"])
 def test_no_letter_of_another_case_gets_past_a_rule_that_ignores_it(text: str, op: str) -> None:
     assert decide({"to": text}, deny(path="to", op=op, value="evil", ignore_case=True), ALLOW) == "deny"
+
+
+@given(st.lists(st.sampled_from(["plain", " two", "a  b", "x\x7f", "\u0430", "", "a b", "tab\t"]), max_size=20))
+def test_a_text_is_tidy_or_not_whichever_was_looked_at_before(texts: list[str]) -> None:
+    """The latest answer is remembered, for each rule asks about the same text."""
+    tidy = {"plain", "", "a b"}
+    assert [is_tidy(text) for text in texts] == [text in tidy for text in texts]
