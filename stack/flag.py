@@ -1,6 +1,6 @@
 """`Flag`: an event that is set once and stays set, where thousands are held at once.
 
-`asyncio.Event` keeps a queue for those who wait, which takes 760 bytes with nobody in it.
+`asyncio.Event` keeps a queue for those who wait, which takes 760 bytes with nobody in it: here it is made by who waits.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import asyncio
 class Flag:
     """Used on one event loop."""
 
-    __slots__ = ("_is_set", "_waiting")
+    __slots__ = ("_event", "_is_set")
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiting: list[asyncio.Future[None]] | None = None
+        self._event: asyncio.Event | None = None
 
     def is_set(self) -> bool:
         """Whether it is set."""
@@ -24,21 +24,11 @@ class Flag:
     def set(self) -> None:
         """Set it, and wake everybody who waits."""
         self._is_set = True
-        waiting, self._waiting = self._waiting, None
-        for future in waiting or ():
-            if not future.done():  # else whoever waited was cancelled
-                future.set_result(None)
+        if self._event is not None:
+            self._event.set()
 
     async def wait(self) -> None:
         """Return once it is set."""
-        if self._is_set:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._waiting is None:
-            self._waiting = []
-        self._waiting.append(future)
-        try:
-            await future
-        finally:
-            if self._waiting is not None and future in self._waiting:
-                self._waiting.remove(future)
+        if not self._is_set:
+            self._event = self._event or asyncio.Event()
+            await self._event.wait()

@@ -10,7 +10,7 @@ import math
 from types import TracebackType
 from typing import Any
 
-from airside.tools.runners.ending import Ending
+from airside.stack.flag import Flag
 
 
 class Deadline:
@@ -28,7 +28,7 @@ class Deadline:
         self._is_expired = False
         self.at_s = at_s
         """By the loop's clock."""
-        self.over = Ending()
+        self.over = Flag()
 
     def expired(self) -> bool:
         """Whether its time was over before the block was left."""
@@ -47,7 +47,7 @@ class Deadline:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._deadlines.forget(self)
-        self.over.end()
+        self.over.set()
         assert self._task is not None
         # Should somebody else have cancelled it, too, then it is cancelled.
         if self._is_expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:

@@ -15,8 +15,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from airside.stack.flag import Flag
 from airside.stack.ids import EffectKey
-from airside.tools.runners.ending import Ending
 from airside.tools.runners.fair import FairSlots
 from airside.tools.runners.jobs import Awaits, Job
 from airside.tools.runners.loops import NotBegun, ToolLoops
@@ -32,7 +32,7 @@ class Runner:
 
     def __init__(self, *, in_threads: bool) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tool") if in_threads else None
-        self._at_work: dict[EffectKey, Ending] = {}
+        self._at_work: dict[EffectKey, Flag] = {}
         self.slots = FairSlots(THREADS)
         self.loops = ToolLoops()
 
@@ -73,14 +73,14 @@ class Runner:
         except NotBegun as error:
             raise Broke(error.message) from None  # its plain part was called
 
-    async def _on_loop(self, job: Job, key: EffectKey | None, over: Ending, place: Place | None) -> Any:
+    async def _on_loop(self, job: Job, key: EffectKey | None, over: Flag, place: Place | None) -> Any:
         try:
             return await self.loops.run(job, over=partial(self._end, key, over), place=place)
         except NotBegun:
             self._end(key, over)
             raise
 
-    async def _in_thread(self, threads: ThreadPoolExecutor, job: Job, key: EffectKey | None, over: Ending) -> Any:
+    async def _in_thread(self, threads: ThreadPoolExecutor, job: Job, key: EffectKey | None, over: Flag) -> Any:
         try:
             await self.slots.take(job.tenant)
         except BaseException:
@@ -111,20 +111,20 @@ class Runner:
             self._end(key, over)
         return future.result()
 
-    def _let_go(self, future: Future[Any], key: EffectKey | None, over: Ending) -> None:
+    def _let_go(self, future: Future[Any], key: EffectKey | None, over: Flag) -> None:
         """End a call that nobody waits for: what it gave to await is not begun."""
         answer = None if future.cancelled() or future.exception() is not None else future.result()
         if isinstance(answer, Awaits) and inspect.iscoroutine(answer.answer):
             answer.answer.close()
         self._end(key, over)
 
-    def _begin(self, key: EffectKey | None) -> Ending:
-        over = Ending()
+    def _begin(self, key: EffectKey | None) -> Flag:
+        over = Flag()
         if key is not None:
             self._at_work[key] = over
         return over
 
-    def _end(self, key: EffectKey | None, over: Ending) -> None:
-        over.end()
+    def _end(self, key: EffectKey | None, over: Flag) -> None:
+        over.set()
         if key is not None and self._at_work.get(key) is over:
             del self._at_work[key]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from airside.tools.runners.deadlines import Deadline, Deadlines
-from airside.tools.runners.ending import Ending
 
 
 class Bench:
@@ -57,9 +56,9 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 async def test_a_block_ends_when_its_time_is_over_and_not_before(bench: Bench) -> None:
     deadline, block = bench.begin(10)
     await bench.turn(9.5)
-    assert not block.done() and not deadline.expired() and not deadline.over.is_over
+    assert not block.done() and not deadline.expired() and not deadline.over.is_set()
     await bench.turn(0.5)
-    assert block.result() == "time is over" and deadline.expired() and deadline.over.is_over
+    assert block.result() == "time is over" and deadline.expired() and deadline.over.is_set()
 
 
 async def test_blocks_end_each_in_its_own_time_whatever_their_order(bench: Bench) -> None:
@@ -118,13 +117,3 @@ async def test_a_block_that_somebody_cancels_when_its_time_is_over_is_cancelled(
     block.cancel()
     await bench.turn()
     assert block.cancelled() and deadline.expired()
-
-
-async def test_who_waits_for_an_end_waits_no_longer_than_it_takes() -> None:
-    ending = Ending()
-    waits = [asyncio.ensure_future(ending.wait()) for _ in range(2)]
-    await asyncio.sleep(0)
-    assert not any(wait.done() for wait in waits)
-    ending.end()
-    await asyncio.gather(*waits)
-    await ending.wait()
