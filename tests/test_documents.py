@@ -151,6 +151,13 @@ def test_what_a_block_calls_on_a_stack_is_there(block: Block) -> None:
             assert of != "stack.memory" or hasattr(MemoryClient, node.attr), node.attr
 
 
+@pytest.mark.parametrize("page", [*TOP, *PAGES], ids=name_of)
+def test_what_a_page_says_of_a_stack_is_there(page: Path) -> None:
+    """`stack.X` and `Stack.X` in prose are public, as they are in code."""
+    named = set(re.findall(r"`[sS]tack\.(\w+)", page.read_text("utf-8"))) - {"json"}  # stack.json is a file
+    assert sorted(name for name in named if not hasattr(airside.Stack, name)) == []
+
+
 @pytest.mark.parametrize("block", blocks("yaml"), ids=name_of)
 def test_a_block_of_yaml_loads(block: Block) -> None:
     """A policy, some rules of one, a directory, or scenarios of attacks."""
