@@ -20,7 +20,7 @@ from airside.stack.journal.journaling import Append, AppendReply, Entry, Head, a
 
 logger = logging.getLogger("airside")
 
-FEED_S = 0.5
+FEED_S = 1.0
 """How long entries gather before the projection takes them in: a commit of DuckDB's costs about as much for one entry
 as for a thousand."""
 

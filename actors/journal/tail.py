@@ -14,7 +14,7 @@ from airside.actors.journal import log
 from airside.actors.journal.log import Row
 
 MAX_BYTES = 16 * 2**20
-"""Of bodies; what comes on top is let go, the oldest first.  The projection is half a second behind."""
+"""Of bodies; what comes on top is let go, the oldest first.  The projection is a second behind."""
 
 
 class _Batch(NamedTuple):
