@@ -56,7 +56,9 @@ for command in (run, up, down, status, logs):
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]
 Credential = Annotated[str, typer.Option("--token", help="a token or API key of whoever decides")]
 Note = Annotated[str, typer.Option(help="why, for the journal and whoever asked")]
-ApprovalArgument = Annotated[str, typer.Argument(help="the approval's id, as `airside approvals` shows it")]
+ApprovalArgument = Annotated[
+    str, typer.Argument(help="the id of an approval, or of a question about several, as `airside approvals` shows it")
+]
 SwitchScopeText = Annotated[
     str, typer.Argument(help="all, tenant, principal (as TENANT/PRINCIPAL), run, tool, or version")
 ]

@@ -242,10 +242,12 @@ class ApprovalBook:
     def register(self, question: Question, *, now_us: int) -> list[ApprovalEvent]:
         """Return what to make durable for a question, nothing if it was asked before.
 
-        What is new in it is one group, whose id says of what: nothing joins it later.  What was asked ahead about a
-        step, and is another call by now, is over.
+        What is new in it is one group, whose id says of what: nothing joins it later, and no call of another run is in
+        it.  What was asked ahead about a step, and is another call by now, is over.
         """
-        new = [each for each in (question.asked, *question.beside) if each.approval_id not in self._known]
+        first, whose = question.asked, (question.asked.tenant, question.asked.run_id)
+        like = [each for each in question.beside[: MAX_TOGETHER - 1] if (each.tenant, each.run_id) == whose]
+        new = [each for each in (first, *like) if each.approval_id not in self._known]
         over = [known for each in new if (known := self._of_step.get((each.run_id, each.step)))]
         group = GroupId("")
         if len(new) > 1:

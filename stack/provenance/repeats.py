@@ -40,13 +40,13 @@ class Repeats:
             return None
         parts: tuple[Part, ...] = ("authority",) if spec.effect == "irreversible" else ("authority", "content")
         now = _said(spec, arguments, parts)
-        for before in (*history, *ahead):
+        for number, before in enumerate((*history, *ahead)):
             if before.tool != spec.name or not before.result.ok:
                 continue
             then = self._then.get((before.step, parts))
             if then is None:
                 then = _said(spec, before.arguments, parts)
-                if before not in ahead:  # it may be made with other arguments yet
+                if number < len(history):  # the others may be made with other arguments yet
                     self._then[before.step, parts] = then
             if now.keys() <= then.keys() and all(_within(values, then[name]) for name, values in now.items()):
                 return before

@@ -35,8 +35,8 @@ class Beside(Value, array_like=True):
 
 def _requested(e: ApprovalRequested, _: Beside) -> str:
     asked = f"needs {e.terms.quorum} of {', '.join(e.terms.roles)}"
-    before = _note(e.rejected_before)
-    return f"step {e.step} approval asked: {e.tool}({_json(e.arguments)}), rule {e.rule}, {asked}{before}"
+    before, group = _note(e.rejected_before), f", in {e.group}" if e.group else ""
+    return f"step {e.step} approval asked: {e.tool}({_json(e.arguments)}), rule {e.rule}, {asked}{group}{before}"
 
 
 def _voted(e: ApprovalVoted, entry: Beside) -> str:

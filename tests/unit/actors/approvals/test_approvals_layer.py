@@ -19,7 +19,7 @@ from airside.stack.approvals.book import Approval, ApprovalRequested, Question
 from airside.stack.canonical import canonical
 from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import LayerUnavailable
-from airside.stack.ids import ApprovalId, PrincipalId, TenantId
+from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.operations.messages import Delivery, Vote, VoteReply
 from airside.stack.policy.bundle import load_bundle
@@ -259,6 +259,14 @@ async def test_nothing_joins_a_question_that_was_asked(desk: Approvals) -> None:
     forged = msgspec.structs.replace(wanted(4), group=group)
     await on_wire.ask(desk, REQUEST_APPROVAL, Question(asked=forged))
     assert [each.request.step for each in desk._book.group(group)] == [1, 2]
+
+
+async def test_no_call_of_another_run_is_in_a_question(desk: Approvals) -> None:
+    other = msgspec.structs.replace(wanted(2), run_id=RunId("run_" + "9" * 24))
+    elsewhere = msgspec.structs.replace(wanted(3), tenant=TenantId("beta"))
+    question = Question(asked=wanted(1), beside=(other, elsewhere, wanted(4)))
+    await on_wire.ask(desk, REQUEST_APPROVAL, question)
+    assert [each.request.step for each in desk._book.pending()] == [1, 4]
 
 
 async def test_a_question_of_which_a_part_is_durable_is_completed_when_it_is_asked_again(desk: Approvals) -> None:
