@@ -1,18 +1,15 @@
-"""Fleet: the runtimes of a cell as the driver uses them: made on demand, watched, killed, put down when idle.
+"""Fleet: the runtime processes of a cell as `Placement` has them: started, watched, killed, put down when idle.
 
 Every runtime process is a seat with a key of its own (`group/suffix`); a group is a tenant, or a member of the pool.
-A runtime that died is never restarted under its old name: the driver makes another seat and takes its runs up there,
-but only when the old one is certainly dead: its node's Warden saw it so, or its lease is over.  Executors are watched
-too; those Ray restarts.
+A runtime that died is never restarted under its old name.  `Placement` is told of its death only when it is certain:
+its node's Warden saw it so, or its lease is over.  Executors are watched too; those Ray restarts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -29,8 +26,9 @@ from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.actors.wardens.warden import GOING_S, Stall
 from airside.stack.errors import LayerUnavailable, text_of
-from airside.stack.ids import RunId, TenantId, root_of
+from airside.stack.ids import RunId, root_of
 from airside.stack.operations.messages import Activation, Delivery
+from airside.stack.scheduling import placement_events as on
 from airside.stack.schema.toolspec import ToolSpec
 
 MAKING_AT_ONCE = 4
@@ -45,10 +43,6 @@ KILLED_S = 0.1
 GREETING_S = 6.0
 """Longest a runtime that outlived the driver may take to say what it holds."""
 
-Blame = Callable[["Seat", Stall], None]
-Lost = Callable[[str, bool], Awaitable[None]]
-"""Told of a seat that is gone; with whether its death is explained, so that nothing that ran there is suspected."""
-
 
 class Post(NamedTuple):
     """Where an executor is."""
@@ -62,7 +56,6 @@ class Seat:
 
     def __init__(self, settings: Settings, key: str, handle: Any, post: Post) -> None:
         self.key = key
-        self.group = key.partition("/")[0]
         self.handle = handle
         self.post = post
         self.dying = False
@@ -95,30 +88,16 @@ class Fleet:
         self._config = config
         self._app = app
         self._seats: dict[str, Seat] = {}
-        self._by_group: dict[str, Seat] = {}
 
     def open(
-        self,
-        settings: Settings,
-        lost: Lost,
-        busy: Callable[[], set[str]],
-        late: Callable[[float], None],
-        layer_held: Callable[[str, Stall], None],
+        self, settings: Settings, happened: Callable[[on.PlacementEvent], None], now: Callable[[], on.Moment]
     ) -> None:
-        """Bind to the driver: `lost` is called once for a dead seat; `busy()` are the seats with working runs.
-
-        `late` is told after each beat how late a node's latest process is, `layer_held` of a layer that was killed.
-        """
+        """Bind to the driver, which is told of what happens to processes, with the moment."""
         self._settings = settings
-        self.late = late
-        self.layer_held = layer_held
+        self._happened = happened
+        self._now = now
         self._starts = asyncio.Semaphore(MAKING_AT_ONCE)
-        self._lost = lost
-        self._busy = busy
-        self._making: dict[str, asyncio.Lock] = {}
-        self._room = asyncio.Lock()
         self.made = 0
-        self._coming = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._executors: dict[str, Post] = {}
         self._greeting: set[str] = set()
@@ -138,41 +117,9 @@ class Fleet:
         """Return a live seat."""
         return self._seats.get(key)
 
-    async def seat_for(self, tenant: TenantId, apart: str = "") -> Seat:
-        """Return the tenant's runtime, making one if need be; `apart` names a group of runs that has one to itself."""
-        group = apart or self._group(tenant)
-        if group in self._by_group:
-            return self._by_group[group]
-        async with self._making.setdefault(group, asyncio.Lock()):
-            if group not in self._by_group:
-                await self._make_room()
-                try:
-                    self._sit(await self._make(f"{group}/{secrets.token_hex(3)}"))
-                finally:
-                    self._coming -= 1
-        return self._by_group[group]
-
-    def _group(self, tenant: TenantId) -> str:
-        if self._settings.mode == "dedicated":
-            return tenant
-        return f"pool-{zlib.crc32(tenant.encode()) % self._settings.pool_size}"
-
-    def _sit(self, seat: Seat) -> None:
-        self._seats[seat.key] = seat
-        self._by_group[seat.group] = seat
-
-    async def _make_room(self) -> None:
-        """Wait until there may be another runtime, putting idle ones down."""
-        async with self._room:
-            while len(self._seats) + self._coming >= self._settings.max_live_runtimes:
-                busy = self._busy()
-                idle = [seat for seat in self._seats.values() if seat.key not in busy]
-                if idle:
-                    await self.put_down(idle[0])
-                    await self._lost(idle[0].key, True)
-                else:
-                    await asyncio.sleep(0.05)
-            self._coming += 1
+    async def start(self, key: str) -> None:
+        """Start a runtime process; raise `LayerUnavailable` if it does not come up."""
+        self._seats[key] = await self._make(key)
 
     async def _make(self, key: str) -> Seat:
         options = {
@@ -204,8 +151,9 @@ class Fleet:
         except (RayError, TypeError, ValueError) as error:
             raise LayerUnavailable(f"runtime {key}: {type(error).__name__}") from None
 
-    async def adopt(self) -> dict[str, tuple[str, str]]:
-        """Find the runtimes that outlived a restart of the driver; return run id -> (seat, phase) of what they hold.
+    async def adopt(self) -> dict[str, tuple[str, int, on.Standing]]:
+        """Find the runtimes that outlived a restart of the driver; return run id -> (seat, epoch, standing) of what
+        they hold.
 
         One that does not say what it holds is killed: nobody would watch it.  If it is not known dead, this returns
         only when the lease that the driver before may have given it is over.
@@ -219,7 +167,7 @@ class Fleet:
         found = await asyncio.gather(*(self._adopt(name, name.removeprefix(prefix).lstrip("/")) for name in names))
         return {run_id: place for held in found for run_id, place in held.items()}
 
-    async def _adopt(self, name: str, key: str) -> dict[str, tuple[str, str]]:
+    async def _adopt(self, name: str, key: str) -> dict[str, tuple[str, int, on.Standing]]:
         over_s = boot_s() + self._settings.lease_s + MARGIN_S
         try:
             handle = ray.get_actor(name, NAMESPACE)
@@ -235,14 +183,13 @@ class Fleet:
             if isinstance(error, TimeoutError):
                 await asyncio.sleep(over_s - boot_s())
             return {}
-        self._sit(seat)
-        return {run_id: (key, phase) for run_id, phase in held}
+        self._seats[key] = seat
+        return {run_id: (key, epoch, standing) for run_id, epoch, standing in held}
 
     # Watching.
 
-    async def watch(self, blame: Blame) -> None:
-        """Look after every process, for ever: the dead are reported lost, the held killed, once `blame` has heard."""
-        self._blame = blame
+    async def watch(self) -> None:
+        """Look after every process, for ever: the driver is told of the dead and of the held."""
         await asyncio.gather(self.nodes.watch(), self._find_executors())
 
     def watched(self, node_id: str) -> dict[str, Where]:
@@ -262,24 +209,34 @@ class Fleet:
             self._executors.pop(name, None)
         elif (seat := self._seats.get(name)) is not None:
             seat.excused = seat.excused or excused
-            self._spawn(self._gone(seat))
+            self._gone(seat)
 
     def stalled(self, key: str, stall: Stall) -> None:
-        """Take in that a process's loop is held: it is killed, and of a runtime somebody is blamed."""
+        """Take in that a process's loop is held: an executor is killed, of a runtime the driver is told."""
         kind, _, name = key.partition("/")
         if kind == "executor":
             self._spawn(self._end_executor(name, stall))
-        elif (seat := self._seats.get(name)) is not None and not seat.dying:
-            self._spawn(self._end_held(seat, stall))
+        else:
+            self._happened(
+                on.ProcessStalled(
+                    at=self._now(), process=name, run_id=stall.run_id, held_s=stall.held_s, where=stall.where
+                )
+            )
+
+    def layer_held(self, layer: str, stall: Stall) -> None:
+        """Take in that a layer was killed because its loop was held."""
+        self._happened(
+            on.LayerStalled(at=self._now(), layer=layer, run_id=stall.run_id, held_s=stall.held_s, where=stall.where)
+        )
+
+    def late(self, late_s: float) -> None:
+        """Take in how late a node's latest process is."""
+        self._happened(on.LatenessMeasured(at=self._now(), late_s=late_s))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _end_held(self, seat: Seat, stall: Stall) -> None:
-        self._blame(seat, stall)
-        await self.kill(seat)
 
     async def _end_executor(self, name: str, stall: Stall) -> None:
         """Kill an executor whose loop a tool holds; Ray restarts it, and runs recover what they had sent to it."""
@@ -314,30 +271,30 @@ class Fleet:
         finally:
             self._greeting.discard(key)
 
-    async def _gone(self, seat: Seat) -> None:
+    def _gone(self, seat: Seat) -> None:
         if self._forget(seat):
-            await self._lost(seat.key, seat.excused or seat.dying)
+            excused = seat.excused or seat.dying
+            self._happened(on.ProcessDied(at=self._now(), process=seat.key, excused=excused))
 
     def _forget(self, seat: Seat) -> bool:
-        if self._by_group.get(seat.group) is seat:
-            del self._by_group[seat.group]
         if not seat.gone.done():
             seat.gone.set_result(None)
         return self._seats.pop(seat.key, None) is not None
 
-    async def kill(self, seat: Seat, going_s: float = KILLED_S) -> bool:
+    async def kill(self, key: str, going_s: float = KILLED_S) -> bool:
         """End a runtime's process, by Ray and by its node's Warden; return whether it is certainly dead.
 
-        If that cannot be known (its node does not answer), it is reported lost when its lease is over.
+        If that cannot be known (its node does not answer), it is reported dead when its lease is over.
         """
+        seat = self._seats.get(key)
+        if seat is None:
+            return True
         was_dying, seat.dying = seat.dying, True
-        if self._by_group.get(seat.group) is seat:
-            del self._by_group[seat.group]  # nothing new goes there
         # Should Ray's control service stand still, its kill does too: the Warden's needs nobody.
         self._spawn(asyncio.to_thread(ray.kill, seat.handle, no_restart=True))
         is_dead = await self.nodes.kill(seat.post.node_id, seat.post.where, going_s)
         if is_dead:
-            await self._gone(seat)
+            self._gone(seat)
         elif not was_dying:
             self._spawn(self._kill_again(seat))
         return is_dead
@@ -347,22 +304,28 @@ class Fleet:
         while seat.key in self._seats:
             await asyncio.sleep(self._settings.heartbeat_s)
             if await self.nodes.kill(seat.post.node_id, seat.post.where):
-                await self._gone(seat)
+                self._gone(seat)
 
-    async def holds(self, seat: Seat, run_id: RunId) -> bool:
+    async def holds(self, key: str, run_id: RunId) -> bool:
         """Whether a run's code has the loop of a runtime at two moments, and the loop did not turn in between."""
+        seat = self._seats.get(key)
+        if seat is None:
+            return False
         first = await self.nodes.read(*seat.post)
         await asyncio.sleep(HOLD_S)
         inside = "" if first is None else root_of(RunId(first.inside))
         return inside == run_id and first == await self.nodes.read(*seat.post)
 
-    async def put_down(self, seat: Seat) -> None:
+    async def put_down(self, key: str) -> None:
         """Let an idle runtime suspend what waits, then end it."""
-        self._forget(seat)
+        seat = self._seats.get(key)
+        if seat is None:
+            return
+        seat.excused = True  # should it die while it is drained, nobody is to blame
         with contextlib.suppress(RayError, TimeoutError):
             async with asyncio.timeout(GREETING_S):
                 await seat.handle.drain.remote()
-        await self.kill(seat, GOING_S)
+        await self.kill(key, GOING_S)
 
     async def close(self) -> None:
         """End all runtimes."""

@@ -70,6 +70,10 @@ class RemoteJournal:
         """Return the events of streams as JSON, oldest first."""
         return await self._remote.call(BODIES, list(streams))
 
+    async def unfinished_below(self, run_id: RunId) -> list[RunId]:
+        """Return the branches of a run, and theirs, that have not ended."""
+        return [RunId(row[0]) for row in await self.rows("unfinished_below", run_id)]
+
     async def rows(self, name: str, *parameters: Any) -> Rows:
         """Return the rows of a named query."""
         return await self._remote.call(ROWS, NamedQuery(name, parameters))

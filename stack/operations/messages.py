@@ -8,6 +8,7 @@ from airside.stack.approvals.book import Verdict
 from airside.stack.ids import ApprovalId, RunId, TenantId
 from airside.stack.policy.switches import SwitchScope
 from airside.stack.reasons import ReasonCode
+from airside.stack.scheduling.placement_events import RunStanding
 from airside.stack.values import Value
 
 
@@ -44,6 +45,7 @@ class Activation(Value, array_like=True):
 
     run_id: RunId
     events: tuple[bytes, ...]
+    epoch: int
 
 
 class Delivery(Value, array_like=True):
@@ -54,11 +56,15 @@ class Delivery(Value, array_like=True):
 
 
 class Report(Value, array_like=True):
-    """What a runtime tells the Driver: a run ended (with its `RunEnded` as JSON), waits, works, or stopped early."""
+    """What a runtime tells the Driver: a run ended (with its `RunEnded` as JSON), waits, works, or stopped early.
+
+    `epoch` is that of the activation which says so: what an older one says of a run that is elsewhere counts no more.
+    """
 
     run_id: RunId
     tenant: TenantId
-    state: Literal["ended", "parked", "in_doubt", "working", "lost", "broken"]
+    epoch: int
+    state: RunStanding
     ended: bytes = b""
 
 

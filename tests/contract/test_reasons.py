@@ -353,7 +353,7 @@ class LoneDriver(Driver):
         """Make what admission needs."""
         self._identities = IdentityChecker(self.config.seal_key)
         self._admit_message = msgspec.msgpack.Decoder(Admit).decode
-        self._queue = AdmissionQueue(lambda tenant: TenantShare(queue=0), 1)
+        self._placement.queue = AdmissionQueue(lambda tenant: TenantShare(queue=0), 1)
         self._switchboard = Switchboard(None, None, tenants=(), tools=())  # type: ignore[arg-type]
 
 

@@ -57,6 +57,7 @@ from tests import on_wire
 from tests.helpers import KEY, RUN, spec
 from tests.unit.stack.policy.test_gate import request
 
+ACME = TenantId("acme")
 GATE = Gate(
     bundle=load_bundle("version: v1\nrules: [{id: all, outcome: allow}]\n"),
     tools=[spec()],
@@ -143,14 +144,14 @@ CASES: dict[Method[Any, Any], Case] = {
     m.ADMIT: Case(
         lambda n: Admit(identity=b"", proof=str(n), request=b"{}"), "admit", Ticket(run_id=RUN), ticket_is_no
     ),
-    m.REPORT: Case(lambda n: Report(run_id=RunId(f"run_{n}"), tenant=TenantId("acme"), state="parked"), "report", True),
+    m.REPORT: Case(lambda n: Report(run_id=RunId(f"run_{n}"), tenant=ACME, epoch=1, state="parked"), "report", True),
     m.DELIVER: Case(lambda n: Delivery(run_id=RunId(f"run_{n}"), event=b"{}"), "_bring", None),
     m.WAIT: Case(lambda n: Wait([f"run_{n}"], 1.0), "wait", m.Ends({"run_1": b"{}"}, 1)),
     m.ORDER: Case(lambda n: bytes([n]), "order", (1, "")),
     m.ROLL_BACK: Case(lambda n: bytes([n]), "roll_back", (b"", "no")),
     m.LIVE: Case(lambda n: None, "live", [(RUN, "acme", "acme/1", True)], takes_anything=True),
     m.SWITCHES: Case(lambda n: None, "switches", [b"{}"], takes_anything=True),
-    m.ACTIVATE: Case(lambda n: Activation(run_id=RunId(f"run_{n}"), events=()), "activate", True),
+    m.ACTIVATE: Case(lambda n: Activation(run_id=RunId(f"run_{n}"), events=(), epoch=1), "activate", True),
     m.BRING: Case(lambda n: Delivery(run_id=RunId(f"run_{n}"), event=b"{}"), "bring", True),
     m.DECIDE: Case(
         lambda n: request(step=n),

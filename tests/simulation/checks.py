@@ -10,7 +10,15 @@ import msgspec
 from airside.stack.errors import AirsideError
 from airside.stack.ids import RunId
 from airside.stack.reasons import ReasonCode
-from airside.stack.run.events import RoutePlanned, RunEnded, StepDecided, decode_event, encode_event
+from airside.stack.run.events import (
+    ChildEnded,
+    RoutePlanned,
+    RunActivated,
+    RunEnded,
+    StepDecided,
+    decode_event,
+    encode_event,
+)
 from airside.stack.run.machine import RunMachine
 from airside.stack.values import tag_of
 from tests.simulation.ledger import KINDS
@@ -27,6 +35,7 @@ def check_all(world: World) -> None:
             world.violation(f"{run_id}: the journal cannot be read back: {error}")
             continue
         _ended_once(world, run_id, events)
+        _activated_and_told_once(world, run_id, events)
         _effects(world, run_id, events)
         _replays(world, run_id, events)
         _told(world, run_id, events)
@@ -86,6 +95,17 @@ def _ended_once(world: World, run_id: RunId, events: list[Any]) -> None:
         world.violation(f"{run_id}: ended for {ends[0].outcome.reason_code!r}")
     elif ends[0].outcome.reason_code is ReasonCode.INTERNAL_ERROR:
         world.violation(f"{run_id}: internal_error: {ends[0].outcome.detail}")
+
+
+def _activated_and_told_once(world: World, run_id: RunId, events: list[Any]) -> None:
+    """Each activation has an epoch of its own, newer than the one before; each branch's end is told once."""
+    epochs = [event.epoch for event in events if isinstance(event, RunActivated)]
+    if epochs != sorted(set(epochs)):
+        world.violation(f"{run_id}: it was activated under {epochs}")
+    told = Counter((event.step, event.branch) for event in events if isinstance(event, ChildEnded))
+    for (step, branch), times in told.items():
+        if times > 1:
+            world.violation(f"{run_id}: the end of branch {branch} of step {step} was told {times} times")
 
 
 def _effects(world: World, run_id: RunId, events: list[Any]) -> None:

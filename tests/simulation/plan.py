@@ -50,7 +50,10 @@ MAX_THING = 4
 AGENTS = ("a", "b", "c")
 ROUTES = ("single", "single", "spender", "pipe", "hand", "fan", "join", "deep", "rounds")
 ODD_ROUTES = ("raiser", "garbage", "hanger", "canceller", "circle", "nowhere", "slow")
-CRASHES = ("runtime", "runtime", "runtimes", "partition", "executor", "executor", "policy", "approvals", "journal")
+CRASHES = (
+    *("runtime", "runtime", "runtimes", "partition", "executor", "executor"),
+    *("policy", "approvals", "journal", "driver", "driver"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,7 @@ def plan_on_things(rng: Random) -> Plan:
                 start_s=rng.random() * 0.1,
             )
         )
-    kinds = ("policy", "executor", "runtime", "partition")
+    kinds = ("policy", "executor", "runtime", "partition", "driver")
     crashes = {point: rng.choice(kinds) for point in rng.sample(range(1, 400), rng.choice((0, 2, 5)))}
     return Plan(tenants=tenants, runs=tuple(runs), crashes=crashes, faults=rng.choice((0.0, 0.02)))
 

@@ -7,7 +7,7 @@ call is not, because only its key makes it repeatable.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -17,14 +17,15 @@ from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.contracts.metering import SpendReply, SpendRequest
+from airside.stack.cycle.claiming import Unfinished
 from airside.stack.cycle.local import LocalJournal
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.journal.journaling import Append, AppendReply
-from airside.stack.run.events import ApprovalDecided
+from airside.stack.run.events import ApprovalDecided, RunSubmitted, decode_event
 
 if TYPE_CHECKING:
-    from tests.simulation.runtime import Runtime
+    from tests.simulation.runtime import Process
     from tests.simulation.world import World
 
 T = TypeVar("T")
@@ -50,6 +51,10 @@ class SimJournal:
             if append.epoch < self._epochs.get(append.stream, -1):
                 self._world.violation(f"{append.stream}: epoch {append.epoch} wrote after a newer one")
             self._epochs[append.stream] = append.epoch
+            if had == 0 and append.entries[0].type == "RunSubmitted":
+                first = decode_event(append.entries[0].body)
+                assert isinstance(first, RunSubmitted)
+                self._world.driver.submitted.setdefault(first.run_id, first)
         self._world.point(f"journal {append.stream} has {has} ({reply.verdict})")
         return reply
 
@@ -74,11 +79,26 @@ class SimJournal:
         stream = self.local.streams.get(run_id)
         return bool(stream) and stream[-1].type == "RunEnded"
 
+    def unfinished_runs(self) -> list[Unfinished]:
+        """Return the runs and branches that were admitted and have not ended."""
+        runs = [
+            (s, self._epochs[run_id]) for run_id, s in self._world.driver.submitted.items() if run_id in self._epochs
+        ]
+        return [
+            Unfinished(s.run_id, s.identity.tenant, s.parent or "", epoch, s.at_us)
+            for s, epoch in runs
+            if not self.ended(s.run_id)
+        ]
+
+    def unfinished_below(self, run_id: RunId) -> list[RunId]:
+        """Return the branches of a run, and theirs, that have not ended."""
+        return [RunId(name) for name in self.local.streams if name.startswith(f"{run_id}.") and not self.ended(name)]
+
 
 class Port:
     """One runtime's side of a layer: what it sends travels on its own, and may arrive after the sender's death."""
 
-    def __init__(self, world: World, runtime: Runtime) -> None:
+    def __init__(self, world: World, runtime: Process) -> None:
         self._world = world
         self._runtime = runtime
 
@@ -115,7 +135,27 @@ class JournalPort(Port):
     async def append(self, append: Append) -> AppendReply:
         """Make entries durable."""
         world, runtime = self._world, self._runtime
-        return await self._remote(lambda: world.journal.append(append, lambda: not runtime.dead), retried=False)
+        reply = await self._remote(lambda: world.journal.append(append, lambda: not runtime.dead), retried=False)
+        if world.chance(0.1):
+            raise LayerUnavailable("the journal did not answer for as long as one waits")
+        return reply
+
+    async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
+        """Return the events of runs."""
+        local = self._world.journal.local
+        return await self._read(lambda: {name: [body.decode() for body in local.bodies(name)] for name in streams})
+
+    async def unfinished_below(self, run_id: RunId) -> list[RunId]:
+        """Return the branches that have not ended."""
+        return await self._read(lambda: self._world.journal.unfinished_below(run_id))
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        async def work() -> T:
+            if self._world.chance(0.5):
+                raise LayerUnavailable("the journal did not answer")
+            return read()
+
+        return await self._remote(work)
 
 
 class PolicyPort(Port):

@@ -149,7 +149,9 @@ class Scenario(World):
 
     def _settle(self, *, happened: bool) -> None:
         run_id = self.runs[-1]
-        step = self.driver.runtimes[ACME].cycles[run_id].machine.state.step
+        cycle = self.driver.cycle(run_id)
+        assert cycle is not None
+        step = cycle.machine.state.step
         self.driver.deliver(
             run_id, ev.DoubtSettled(step=step, by=PrincipalId("bob"), happened=happened, at_us=self.now_us())
         )

@@ -142,4 +142,4 @@ def test_the_last_line_is_the_summary(capsys: pytest.CaptureFixture[str]) -> Non
     """Scripts read the last line."""
     main(["--seeds", "2", "--brief"])
     last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert set(json.loads(last)) == {"seeds", "violations", "crashes", "effects"}
+    assert set(json.loads(last)) == {"seeds", "violations", "stuck", "crashes", "effects"}

@@ -17,22 +17,21 @@ from airside.stack.ids import NO_ISSUER, IssuerId, RunId, TenantId, mint_executo
 from airside.stack.policy.gate import Gate
 from airside.stack.policy.lookups import Lookups
 from airside.stack.run import events as ev
+from airside.stack.scheduling.placement_events import Moment
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.tools.dispatch import Dispatcher
 from airside.tools.local import LocalTools
 from tests.simulation.clock import ManualLoop
 from tests.simulation.ledger import Ledger, make_tools
+from tests.simulation.owners import OWNER, Mortal, make_task
 from tests.simulation.people import SEAL, People, SimApprovals
 from tests.simulation.plan import BUNDLES, Plan, make_plan
 from tests.simulation.ports import SimJournal
-from tests.simulation.runtime import Driver, Runtime
+from tests.simulation.runtime import Driver
 from tests.simulation.things import SimPolicy, SimResolvers, Things
 
 LONGEST_S = 3_600.0
 """Nothing a run may wait for takes an hour: what has not ended by then never will."""
-
-Owner = Any
-_OWNER: contextvars.ContextVar[Owner] = contextvars.ContextVar("owner", default=None)
 
 
 class World:
@@ -42,7 +41,7 @@ class World:
         self.rng = Random(seed)
         self.plan = plan or make(self.rng)
         self.loop = ManualLoop()
-        self.loop.set_task_factory(_make_task)
+        self.loop.set_task_factory(make_task)
         self.loop.set_exception_handler(lambda loop, context: None)
         self.now_us = self.loop.now_us
         self.log: list[str] = []
@@ -50,6 +49,7 @@ class World:
         self.points = 0
         self.crashes = 0
         self.closed = False
+        self._names = 0
         self._hash = hashlib.sha256()
         self._over: asyncio.Future[None] = self.loop.create_future()
         self.journal = SimJournal(self)
@@ -68,13 +68,14 @@ class World:
         self.approvals = SimApprovals(self)
         self.people = People(self)
         self.driver = Driver(self)
+        self.driver.boot()
 
     # What everything in the world uses.
 
-    def start(self, work: Coroutine[Any, Any, None], owner: Owner = None) -> None:
+    def start(self, work: Coroutine[Any, Any, None], owner: Mortal | None = None) -> None:
         """Run a task; with an owner, it and all tasks it starts die with the owner."""
         context = contextvars.copy_context()
-        context.run(_OWNER.set, owner)
+        context.run(OWNER.set, owner)
         self.loop.create_task(self._watched(work), context=context)
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
@@ -86,6 +87,15 @@ class World:
     def later(self, delay_s: float, act: Callable[[], Any]) -> None:
         """Do something when the clock is there."""
         self.loop.call_later(delay_s, act, context=contextvars.Context())
+
+    def moment(self) -> Moment:
+        """Return the present moment."""
+        return Moment(self.now_us(), self.loop.time())
+
+    def mint(self) -> str:
+        """Return a name that was never given."""
+        self._names += 1
+        return f"{self._names}"
 
     async def pause(self) -> None:
         """Take a random time: mostly milliseconds, now and then half a second."""
@@ -131,12 +141,12 @@ class World:
 
     def tenant_of(self, run_id: RunId) -> TenantId:
         """Return the tenant a run was submitted for."""
-        return self.driver.submitted[run_id].identity.tenant
+        return self.driver.submitted[root_of(run_id)].identity.tenant
 
     def executing(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start work that belongs to the present executor."""
         context = contextvars.copy_context()
-        context.run(_OWNER.set, None)
+        context.run(OWNER.set, None)
         task = self.loop.create_task(work, context=context)
         self.calls[task] = None
         task.add_done_callback(self._called)
@@ -244,20 +254,10 @@ class World:
             for spent in spent_of(self.tenant_of(run_id), [ev.decode_event(e.body) for e in entries], is_over=is_over):
                 yield spent._replace(key="") if is_over else spent
 
-    def crash_runtime(self, tenant: TenantId, *, partition: bool = False) -> None:
-        """Lose a runtime; in a partition the old one goes on for a while beside the new one."""
-        old = self.driver.runtimes.pop(tenant, None)
-        if old is None:
-            return
-        if partition:
-            self.later(self.rng.random() * 3, old.die)
-        else:
-            old.die()
-        self.later(self.rng.random() * 0.2, lambda: self._restart(tenant))
-
-    def _restart(self, tenant: TenantId) -> None:
-        if tenant not in self.driver.runtimes:
-            self.driver.restart(tenant)
+    def crash_runtime(self, key: str, *, lingers: bool = False) -> None:
+        """Lose a runtime process; it may go on for a while beside its successor, as if cut off."""
+        lingers_s = self.rng.random() * 3 if lingers else 0.0
+        self.driver.lose(key, excused=self.rng.random() < 0.7, lingers_s=lingers_s)
 
     def crash_executor(self) -> None:
         """Lose the executor and every call in flight."""
@@ -275,34 +275,23 @@ class World:
         self.journal.incarnation += 1
 
 
-def _one(world: World) -> None:
-    world.crash_runtime(world.rng.choice(world.plan.tenants))
+def _one(world: World, *, lingers: bool = False) -> None:
+    if world.driver.processes:
+        world.crash_runtime(world.rng.choice(list(world.driver.processes)), lingers=lingers)
 
 
 def _all(world: World) -> None:
-    for tenant in world.plan.tenants:
-        world.crash_runtime(tenant)
+    for key in list(world.driver.processes):
+        world.crash_runtime(key)
 
 
 _CRASHES: dict[str, Callable[[World], None]] = {
     "runtime": _one,
     "runtimes": _all,
-    "partition": lambda world: world.crash_runtime(world.rng.choice(world.plan.tenants), partition=True),
+    "partition": lambda world: _one(world, lingers=True),
+    "driver": lambda world: world.driver.crash(),
     "executor": World.crash_executor,
     "policy": World.restart_policy,
     "approvals": lambda world: world.approvals.restart(),
     "journal": World.crash_journal,
 }
-
-
-def _make_task(
-    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], context: contextvars.Context | None = None
-) -> asyncio.Task[Any]:
-    owner = _OWNER.get() if context is None else context.get(_OWNER)
-    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context)
-    if isinstance(owner, Runtime):
-        owner.tasks[task] = None
-        task.add_done_callback(lambda done: owner.tasks.pop(done, None) and None)
-        if owner.dead:
-            task.cancel()
-    return task

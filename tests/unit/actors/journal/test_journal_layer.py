@@ -29,11 +29,10 @@ from airside.stack.journal.journaling import Append, AppendReply, Entry
 from airside.stack.operations.messages import Ticket
 from airside.stack.policy.switches import Switches
 from airside.stack.reasons import ReasonCode
-from airside.stack.scheduling.admission import AdmissionQueue
 from tests import on_wire
 from tests.helpers import RUN, submitted
 from tests.journals import KEY, note
-from tests.unit.actors.driver.test_driver_books import driver
+from tests.unit.actors.driver.test_driver import LoneDriver
 
 BAD = Append(
     tenant=TenantId("acme"),
@@ -191,9 +190,9 @@ async def test_a_checkpoint_that_cannot_be_written_is_tried_again(
     assert tried.is_set() and not journal._checkpointing.done() and await journal.verify(None) == []
 
 
-async def test_an_admission_that_can_never_be_written_is_refused(tmp_path: Path) -> None:
+async def test_an_admission_that_can_never_be_written_is_refused() -> None:
     """The driver forgets it, and says so to whoever sends it again meanwhile."""
-    it = driver(tmp_path)
+    it: Any = LoneDriver()
     asked, answer = asyncio.Event(), asyncio.Event()
 
     class Refusing:
@@ -206,7 +205,6 @@ async def test_an_admission_that_can_never_be_written_is_refused(tmp_path: Path)
             return AppendReply(verdict="error", detail="can never be journaled: it is too large")
 
     it._journal, it._switchboard = Refusing(), SimpleNamespace(switches=Switches([]))
-    it._queue = AdmissionQueue(it._share, 10)
     event = msgspec.structs.replace(submitted(), at_us=1)
     first = asyncio.ensure_future(it._enter(event))
     await asyncio.wait_for(asked.wait(), 60)
@@ -215,4 +213,4 @@ async def test_an_admission_that_can_never_be_written_is_refused(tmp_path: Path)
     answer.set()
     refusals: list[Ticket] = list(await asyncio.gather(first, again))
     assert {refusal.reason_code for refusal in refusals} == {ReasonCode.REQUEST_INVALID}
-    assert "too large" in refusals[0].message and RUN not in it._runs and list(it._queue.take()) == []
+    assert "too large" in refusals[0].message and it.state() is None and list(it._placement.queue.take()) == []

@@ -14,22 +14,23 @@ import pytest
 
 from airside.actors.approvals import approvals as approvals_layer
 from airside.actors.approvals.approvals import Approvals
-from airside.actors.driver.books import Placed, judge
+from airside.actors.driver.books import judge
+from airside.actors.driver.driver import _moment
 from airside.actors.rpc import layer
 from airside.actors.rpc.layer import LayerConfig, steady_us
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
+from airside.stack.cycle.hosting import RunHost
 from airside.stack.ids import PrincipalId, RequestId, RunId, TenantId, run_of
-from airside.stack.journal.journaling import AppendReply
 from airside.stack.operations.messages import Admit, Order
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.policy.switches import SwitchThrown
 from airside.stack.run import events as ev
 from airside.stack.run.topology import FanOutFanIn
-from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
+from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling.clocks import SETTLED_US
-from airside.stack.scheduling.deadlines import Deadlines
+from airside.stack.scheduling.placement_state import PlacementState
 from airside.stack.security.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.values import Outcome, Request, Usage
 from tests.helpers import KEY, RUN, identity, spec
@@ -102,24 +103,9 @@ class Turns:
 # The driver.
 
 
-class Durable:
-    """A journal that takes everything, and a fleet without seats."""
-
-    remote = SimpleNamespace()
-
-    async def append(self, append: Any) -> AppendReply:
-        """Take it."""
-        return AppendReply(verdict="ok")
-
-
 def driver() -> LoneDriver:
     """Return a driver with a deadline of a minute, and a rate of two a minute."""
-    made = LoneDriver()
-    made._deadlines = Deadlines(60)
-    made._queue = AdmissionQueue(lambda tenant: TenantShare(rate_per_minute=2), 10)
-    made._journal = Durable()  # type: ignore[assignment]
-    made._switchboard = SimpleNamespace(switches=SimpleNamespace(blocking=lambda **_: None))  # type: ignore[assignment]
-    return made
+    return LoneDriver("tenants: {acme: {deadline_s: 60, rate_per_minute: 2, principals: {ana: {}}}}")
 
 
 def admission(number: int) -> ev.RunSubmitted:
@@ -140,29 +126,18 @@ def admission(number: int) -> ev.RunSubmitted:
 async def test_a_deadline_is_neither_nearer_nor_farther(machine: Machine, by_us: int) -> None:
     """A run admitted before or during the step ends a minute after its admission."""
     it = driver()
-    late: list[RunId] = []
-
-    async def end_late(run_id: RunId, kill: ev.KillRequested) -> None:
-        late.append(run_id)
-
-    it._end_late = end_late  # type: ignore[method-assign]
     await it._enter(admission(1))
     machine.wall += by_us
     machine.go_on(SECOND)
     await it._enter(admission(2))
-    looks = it._deadlines.late = Turns(it._deadlines.late)  # type: ignore[method-assign, assignment]
-    watching = asyncio.ensure_future(it._end_late_forever())
-    try:
-        await looks.more()
-        machine.go_on(SETTLED_US - 5 * SECOND)
-        await looks.more()
-        assert late == []
-        machine.wall -= by_us
-        machine.go_on(5 * SECOND)
-        await looks.more()
-        assert late == list(it._runs)
-    finally:
-        watching.cancel()
+    runs = [run for run, _ in it._placement.runs()]
+    machine.go_on(SETTLED_US - 5 * SECOND)
+    it._happened(on.Ticked(at=_moment()))
+    assert PlacementState.TERMINATING not in {it.state(run) for run in runs}
+    machine.wall -= by_us
+    machine.go_on(5 * SECOND)
+    it._happened(on.Ticked(at=_moment()))
+    assert {it.state(run) for run in runs} == {PlacementState.TERMINATING} and len(runs) == 2
 
 
 @FORTH_AND_BACK
@@ -191,10 +166,7 @@ async def test_what_the_driver_makes_has_the_steady_time(machine: Machine) -> No
     it._stop = stop  # type: ignore[method-assign, assignment]
     for action in ("kill", "cancel"):
         await it._obey(Order(action=action, scope="run", target=RUN, by="op", why="", at_us=machine.wall), RUN)  # type: ignore[arg-type]
-    it._runs[RUN] = Placed(tenant=ACME, epoch=1)
-    it._condemn(RUN, "stuck")
-    assert it._runs[RUN].condemned is not None
-    assert [*stopped, it._runs[RUN].condemned.at_us] == [steady] * 3
+    assert [*stopped, _moment().at_us] == [steady] * 3
 
 
 # Approvals.
@@ -236,16 +208,17 @@ async def test_an_approval_expires_in_its_own_time(machine: Machine, desk: Appro
 
 @FORTH_AND_BACK
 async def test_a_run_that_waits_for_its_branches_spends_no_more_than_it_takes(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_us: int
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, by_us: int
 ) -> None:
     """Whatever a runtime makes of a run's events while the clock is wrong counts as the time that passed."""
-    runtime = TenantRuntime(LayerConfig(Settings(state_dir=tmp_path), tmp_path), RuntimeApp({}, {}, [], False, "1"))
+    nobody: Any = None
+    host = RunHost(nobody, make=nobody, share=nobody, tell=nobody, log=nobody, now_us=steady_us, mint=nobody)
     world = World(None, FanOutFanIn(("x", "x")))
     world.cycle.layers = replace(world.cycle.layers, now_us=steady_us)
     world.cycle.machine.state.last_us = steady_us()
     await world.run()
     brought: list[ev.Event] = []
-    monkeypatch.setattr(runtime, "_bring", lambda cycle, event: brought.append(event))
+    monkeypatch.setattr(host, "_bring", lambda cycle, event: brought.append(event))
     machine.wall += by_us
     machine.go_on(SECOND)
     ended = ev.RunEnded(
@@ -254,9 +227,9 @@ async def test_a_run_that_waits_for_its_branches_spends_no_more_than_it_takes(
         usage=Usage(),  # type: ignore[arg-type]
     )
     for branch in (0, 1):
-        runtime._tell_parent(world.cycle, 1, branch, RunId(f"{RUN}.1-{branch}"), ended)
+        host._tell_parent(world.cycle, 1, branch, RunId(f"{RUN}.1-{branch}"), ended)
     (spawn,) = [world.cycle.machine.children()]
-    child = runtime._child_submitted(world.cycle, spawn, 0, RunId(f"{RUN}.1-0"))
+    child = host._child_submitted(world.cycle, spawn, 0, RunId(f"{RUN}.1-0"))
     assert [event.at_us for event in (*brought, child)] == [steady_us()] * 3
     for event in brought:
         await world.cycle.deliver(event)
@@ -275,7 +248,7 @@ async def test_a_runtime_gives_its_cycles_the_steady_time(
     runtime = TenantRuntime(config, RuntimeApp({}, {}, [], False, "1"))
     await runtime.start()
     try:
-        assert runtime._layers.now_us is steady_us
+        assert runtime._layers.now_us is runtime._host._now_us is steady_us
     finally:
         runtime._beating.cancel()
 
