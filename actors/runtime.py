@@ -145,6 +145,8 @@ class TenantRuntime(Layer):
 
     async def stats(self) -> dict[str, Any]:
         """Return how many runs are here, and how many are at work."""
+        if not self._started:
+            return {}
         return {"runs": len(self._host), "working": self._host.working}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -68,12 +69,16 @@ class Carrier:
             task.cancel()
 
     async def _answer(
-        self, work: Awaitable[on.PlacementEvent], what: str, failed: Callable[[Exception], on.PlacementEvent]
+        self,
+        work: Awaitable[on.PlacementEvent],
+        what: str,
+        failed: Callable[[Exception], on.PlacementEvent],
+        level: int = logging.WARNING,
     ) -> None:
         try:
             event = await work
         except (LayerUnavailable, ItemFailed) as error:
-            logger.warning("%s: %s", what, error, extra={"action": "placing_failed"})
+            logger.log(level, "%s: %s", what, error, extra={"action": "placing_failed"})
             event = failed(error)
         except Exception as error:
             logger.exception("%s", what, extra={"action": "placing_failed"})
@@ -142,6 +147,7 @@ class Carrier:
             deliver(),
             f"a message to {i.run_id} is sent again",
             lambda error: on.MessageFailed(at=self._now(), number=i.number, run_id=i.run_id, process=i.process),
+            logging.DEBUG,  # again and again, until its process answers or is known dead
         )
 
     async def _end_run(self, i: do.EndRun) -> None:

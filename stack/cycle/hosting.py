@@ -106,7 +106,7 @@ class RunHost:
         """
         return [
             Held(run_id, cycle.machine.state.epoch, self._waiting.get(run_id, "working"))
-            for run_id, cycle in self._cycles.items()
+            for run_id, cycle in list(self._cycles.items())
         ]
 
     def __len__(self) -> int:

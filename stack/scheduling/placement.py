@@ -136,7 +136,7 @@ class Placement:
 
     def runs(self) -> Iterator[tuple[RunId, RunEntry]]:
         """Yield the runs that have not ended, oldest first."""
-        return iter(self._runs.items())
+        return iter(list(self._runs.items()))
 
     def __len__(self) -> int:
         return len(self._runs)
