@@ -184,6 +184,10 @@ def make_actions(rng: Random) -> list[Any]:
         tools = rng.choices(("look", "peek"), (5, 1), k=rng.randint(2, 6))
         reads = [{"tool": tool, "args": {"n": rng.randint(0, MAX_THING)}} for tool in tools]
         grouped.insert(rng.randint(0, len(grouped)), reads)
+    if rng.random() < 0.15:  # people are asked about these in one question
+        tool = rng.choice(("mail", "mail", "wipe", "lend"))
+        like = [{"tool": tool, "args": {"n": rng.randint(0, MAX_THING)}} for _ in range(rng.randint(2, 4))]
+        grouped.insert(rng.randint(0, len(grouped)), like)
     return grouped
 
 
