@@ -89,9 +89,13 @@ class ToolLoops:
             await work.answer
         except asyncio.CancelledError:
             await self._stopped(work)
-        if work.error is not None:
-            raise work.error
-        return work.value
+        error, work.error = work.error, None
+        if error is None:
+            return work.value
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads here: it would hold itself
 
     def _of(self, tenant: TenantId) -> ToolLoop:
         """Return the loop of a tenant's next coroutine."""

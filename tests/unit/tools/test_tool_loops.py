@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ from airside.stack.reasons import MemoryCode
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.runners import loops, states, toolloop
+from airside.tools.runners.jobs import Job
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, Toolset, tool
 from tests.helpers import EXECUTOR, KEY, RUN, SECOND, granted
 
@@ -621,3 +623,20 @@ async def test_loops_that_were_never_used_cost_nothing(bench: Bench) -> None:
     assert (await bench.run(dispatcher, plain)).ok
     assert dispatcher.stats()["loops"] == 0
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("tools-")]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_a_call_was_made_of_goes_with_it(bench: Bench, fails: bool) -> None:
+    """Nothing of it is left for the garbage collector, which would take a fifth of an executor's time."""
+    note = bench.tool(lambda: 1 / 0 if fails else 1, "note", "read")
+    dispatcher = bench.made(note)
+    await bench.run(dispatcher, note)
+    gc.collect()
+    gc.disable()
+    try:
+        results = await asyncio.gather(*[bench.run(dispatcher, note) for _ in range(20)])
+        assert {result.ok for result in results} == {not fails}
+        left = [each for each in gc.get_objects() if isinstance(each, toolloop.Work | Job | ToolContext)]
+    finally:
+        gc.enable()
+    assert left == []
