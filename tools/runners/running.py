@@ -90,15 +90,16 @@ class Runner:
         done: asyncio.Future[None] = loop.create_future()
         future: Future[Any] = threads.submit(copy_context().run, job.in_thread)
 
-        def ended() -> None:
+        def ended(finished: Future[Any]) -> None:
             self.slots.give_back(job.tenant)
             if done.cancelled():
-                self._let_go(future, key, over)
+                self._let_go(finished, key, over)
             else:
                 done.set_result(None)
 
-        # The thread may outlive this call, which a deadline ends: it is over when the thread is.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))
+        # The thread may outlive this call, which a deadline ends: it is over when the thread is.  The future keeps what
+        # it calls, so nothing of that leads back to it, nor does what is raised: see `Work`.
+        future.add_done_callback(lambda finished: loop.call_soon_threadsafe(ended, finished))
         try:
             await done
         except asyncio.CancelledError:
@@ -107,9 +108,15 @@ class Runner:
             else:
                 self._let_go(future, key, over)
             raise
-        if future.exception() is not None or not isinstance(future.result(), Awaits):
+        error = future.exception()
+        if error is not None or not isinstance(future.result(), Awaits):
             self._end(key, over)
-        return future.result()
+        if error is None:
+            return future.result()
+        try:
+            raise error.with_traceback(None)  # whose frames hold the tool's own values
+        finally:
+            del future, error
 
     def _let_go(self, future: Future[Any], key: EffectKey | None, over: Flag) -> None:
         """End a call that nobody waits for: what it gave to await is not begun."""
