@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from airside.stack.budget.ledger import Cap
+from airside.stack.budget.spending import Spending
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.layers import Layers
@@ -66,7 +68,9 @@ class Journal(LocalJournal):
 class World:
     """One run whose agent proposes some reads at once, and finishes with what they returned."""
 
-    def __init__(self, numbers: Sequence[int], look: Callable[[int], Awaitable[Any]], **limits: int) -> None:
+    def __init__(
+        self, numbers: Sequence[int], look: Callable[[int], Awaitable[Any]], *, budget: int = 0, **limits: int
+    ) -> None:
         async def reading(n: int) -> Any:
             return await look(n)
 
@@ -79,6 +83,7 @@ class World:
             seal_key=KEY,
             now_us=lambda: 0,
             random=lambda n: next(count).to_bytes(n, "big"),
+            spending=Spending((), {"acme": (Cap(unit="tool_calls", limit=budget),)} if budget else {}),
         )
         self.policy = Policy(gate)
         self.tools = LocalTools(
@@ -245,6 +250,22 @@ async def test_a_read_whose_answer_is_lost_is_made_again_when_the_others_are_bac
     assert asked == [1, 2, 3, 2]
     assert bytes(world.outcome().answer) == b"[[1,1,true],[2,2,true],[3,3,true]]"
     assert world.cycle.machine.state.usage.tool_calls == 3
+
+
+async def test_reads_that_use_up_a_shared_budget_begin_when_that_is_on_record() -> None:
+    """A gate that is restarted counts from the journal; what is over the budget ends the run, and the reads with it."""
+
+    async def look(n: int) -> int:
+        written = [ev.decode_event(body) for body in world.journal.bodies(RUN)]
+        assert any(isinstance(event, ev.ActionGated) and event.step == n for event in written)
+        return n
+
+    world = World([1, 2, 3], look, budget=3)
+    await world.run()
+    assert bytes(world.outcome().answer) == b"[[1,1,true],[2,2,true],[3,3,true]]"
+    world = World([1, 2, 3], Meeting(3), budget=2)
+    await world.run()
+    assert world.outcome().reason_code is ReasonCode.BUDGET_EXHAUSTED
 
 
 async def test_a_layer_that_breaks_its_contract_ends_the_run_and_all_reads() -> None:
