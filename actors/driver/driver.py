@@ -14,7 +14,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -42,7 +42,7 @@ from airside.actors.rpc.serving import serves
 from airside.actors.rpc.stubs import RemoteJournal, RemoteTools, encode
 from airside.actors.wardens.warden import Bounds
 from airside.actors.wardens.watched import WatchedLayer
-from airside.stack.cycle.claiming import Unfinished, roots_of
+from airside.stack.cycle.claiming import SWEEP_S, Unfinished, roots_of
 from airside.stack.cycle.runlog import entry_of
 from airside.stack.directory import Directory
 from airside.stack.errors import AirsideError, LayerUnavailable
@@ -133,6 +133,7 @@ class Driver(WatchedLayer):
         await self._switchboard.load()
         await self._recover()
         self._carrier.spawn(self.forever(self._tick_forever()))
+        self._carrier.spawn(self.forever(self._sweep_forever()))
 
     def bounds(self) -> Bounds:
         """Return for how long the driver's own loop may be held: leases must outlast that and its restart."""
@@ -237,6 +238,21 @@ class Driver(WatchedLayer):
         at_work, unbegun = await self._fleet.adopt(), await self._unbegun(rows)
         for key in self._fleet.stats():
             self._happened(on.ProcessFound(at=_moment(), process=key))
+        self._find(rows, at_work, unbegun)
+
+    async def _sweep_forever(self) -> None:
+        """Find the branches that a process left, whose last entry arrived after somebody had looked for them."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            with contextlib.suppress(LayerUnavailable):
+                self._find([Unfinished(*row) for row in await self._journal.rows("orphans")], {}, {})
+
+    def _find(
+        self,
+        rows: Sequence[Unfinished],
+        at_work: Mapping[str, tuple[str, int, on.Standing]],
+        unbegun: Mapping[str, tuple[bytes, ...]],
+    ) -> None:
         for run in roots_of(rows):
             process, held_epoch, standing = at_work.get(run.run_id, ("", 0, "working"))
             self._happened(

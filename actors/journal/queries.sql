@@ -62,6 +62,14 @@ FROM runs r JOIN events e ON e.stream = r.run_id
 WHERE r.run_id NOT IN (SELECT run_id FROM outcomes)
 GROUP BY ALL ORDER BY min(e.at_us);
 
+-- name: orphans
+-- Branches that have not ended though their root has: what a process wrote last may arrive after that was looked at.
+SELECT r.run_id, r.tenant, r.parent, max(e.epoch), r.submitted_us
+FROM runs r JOIN events e ON e.stream = r.run_id
+WHERE r.parent <> '' AND r.run_id NOT IN (SELECT run_id FROM outcomes)
+  AND split_part(r.run_id, '.', 1) IN (SELECT run_id FROM outcomes)
+GROUP BY ALL;
+
 -- name: spent
 -- What was reserved and used: of unfinished runs each call (once a key however often it was sent), each decision and
 -- each timed attempt, with its key and whether its use is not known yet; of ended ones summed up per tenant, tool and

@@ -17,6 +17,9 @@ from airside.stack.run import events as ev
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling import placement_instructions as do
 
+SWEEP_S = 600.0
+"""Between two looks for branches that are left though their root has ended: it takes a crash at one moment for that."""
+
 
 class RunJournal(Protocol):
     """The journal, written and read.  Each method raises `LayerUnavailable` if it does not answer."""

@@ -196,6 +196,8 @@ class Placement:
         self.processes.find(e.process)
 
     def _run_found(self, e: on.RunFound) -> None:
+        if e.run_id in self._runs:
+            return
         # What it asked people for, if it ever began, was told to the driver before this one.
         entry = RunEntry(tenant=e.tenant, epoch=e.epoch, events=e.events, was_parked=e.epoch > 0)
         self._runs[e.run_id] = entry

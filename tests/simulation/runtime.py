@@ -7,17 +7,17 @@ answers that get lost, and with processes and drivers that die at any point.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from airside.stack.cycle.claiming import Claims, roots_of
+from airside.stack.cycle.claiming import SWEEP_S, Claims, Unfinished, roots_of
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.hosting import Held, RunHost
 from airside.stack.cycle.layers import Layers
 from airside.stack.cycle.runlog import entry_of
 from airside.stack.errors import AirsideError, LayerUnavailable
-from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.ids import PrincipalId, RunId, TenantId, root_of
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.run import events as ev
 from airside.stack.run.instructions import Instructions
@@ -236,6 +236,18 @@ class Incarnation(Mortal):
         for key in self._processes:
             self.happened(on.ProcessFound(at=world.moment(), process=key))
         at_work = {held.run_id: (p.key, held) for p in self._processes.values() for held in p.host.held()}
+        self._find(rows, at_work)
+        world.start(self._tick(), owner=self)
+        world.start(self._sweep(), owner=self)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            orphans = [run for run in self._world.journal.unfinished_runs() if run.parent]
+            self._find([run for run in orphans if self._world.journal.ended(root_of(run.run_id))], {})
+
+    def _find(self, rows: Sequence[Unfinished], at_work: Mapping[RunId, tuple[str, Held]]) -> None:
+        world = self._world
         for run in roots_of(rows):
             process, held = at_work.get(run.run_id, ("", Held(run.run_id, 0, "working")))
             self.happened(
@@ -250,7 +262,6 @@ class Incarnation(Mortal):
                     standing=held.standing,
                 )
             )
-        world.start(self._tick(), owner=self)
 
     async def _tick(self) -> None:
         while True:

@@ -23,7 +23,9 @@ from airside.stack.approvals.book import ApprovalBook, ApprovalExpired, Approval
 from airside.stack.approvals.book import decode_approval_event as approval_event
 from airside.stack.budget.spending import Spending
 from airside.stack.budget.spent import Spent
-from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId
+from airside.stack.cycle.claiming import Unfinished
+from airside.stack.cycle.runlog import entry_of
+from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId, child_run
 from airside.stack.journal.journaling import Append, Entry
 from airside.stack.policy.switches import STREAM, Switches, SwitchThrown
 from airside.stack.reasons import ReasonCode
@@ -31,7 +33,7 @@ from airside.stack.run import events as ev
 from airside.stack.security.grants import GrantRefused
 from airside.stack.values import MOST, ApprovalRule, Finish, Outcome, Spend, ToolResult, Usage, tag_of
 from tests.helpers import decision, submitted
-from tests.journals import KEY, note
+from tests.journals import KEY, end, note
 
 RUN, APPROVAL = RunId("run_live"), ApprovalId("apr_run_live_1")
 NOW = 1_700_000_000_000_000
@@ -109,6 +111,7 @@ def begin(store: JournalStore) -> ApprovalBook:
         "branches": [RUN],
         "unfinished_below": [RUN],
         "unfinished": [],
+        "orphans": [],
         "outcomes": [[RUN]],
         "doubtful": [""],
         "doubtful_rollbacks": [""],
@@ -126,6 +129,18 @@ def begin(store: JournalStore) -> ApprovalBook:
     }
     assert store.verify() == []
     return book
+
+
+def test_a_branch_is_an_orphan_once_its_root_has_ended_and_it_has_not(store: JournalStore) -> None:
+    branches = [child_run(RunId(RUN), 1, branch) for branch in range(2)]
+    for run_id, parent in [(RUN, None), *((branch, RUN) for branch in branches)]:
+        first = entry_of(msgspec.structs.replace(submitted(), run_id=RunId(run_id), parent=parent))
+        tenant = submitted().identity.tenant
+        store.commit([Append(tenant=tenant, stream=run_id, epoch=0, first_seq=0, entries=(first,))])
+    store.commit([end(branches[0], 1)])
+    assert store.rows("orphans") == []
+    store.commit([end(RUN, 1)])
+    assert [Unfinished(*row)[:4] for row in store.rows("orphans")] == [(branches[1], "acme", RUN, 0)]
 
 
 def test_every_kind_that_is_looked_into_is_tried() -> None:
