@@ -90,6 +90,7 @@ class Dispatcher:
         self._used = UsedGrants()
         self._answers = Answers()
         self._arguments: OrderedDict[EffectKey, str] = OrderedDict()
+        self._latest: OrderedDict[EffectKey, tuple[int, int]] = OrderedDict()
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._over: OrderedDict[RunId, None] = OrderedDict()
         self._processes = Processes(self._tools)
@@ -241,6 +242,9 @@ class Dispatcher:
     def _begin(self, grant: Grant) -> None:
         """Raise `_Barred` if a call may not start; whoever asks starts it before anything else can happen."""
         barred = self._barred(grant)
+        if barred is None and (grant.epoch, grant.attempt) < self._latest.get(grant.key, (0, 0)):
+            # That one asks what became of the key, and must not be told "nothing" just before this one starts.
+            barred = refuse(ReasonCode.GRANT_STALE, "a later attempt of it is here")
         if barred is not None:
             raise _Barred(barred)
 
@@ -248,6 +252,9 @@ class Dispatcher:
         self._used.add(grant, now)
         _remember(self._arguments, grant.key, grant.arguments_sha256)
         _remember(self._epochs, grant.run_id, grant.epoch)
+        if self._tools[grant.tool].reconcile is not None:
+            attempt = (grant.epoch, grant.attempt)
+            _remember(self._latest, grant.key, max(attempt, self._latest.get(grant.key, attempt)))
 
     async def _claimed(self, grant: Grant) -> ToolResult | bool:
         """Claim the key of a call whose tool does not dedupe; return why the call may not start.

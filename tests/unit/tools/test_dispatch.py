@@ -624,6 +624,27 @@ async def test_a_call_that_waits_for_its_claim_does_not_start_once_its_run_is_ov
     assert [refused.reason_code for refused in told] == [reason]
 
 
+@pytest.mark.parametrize("later", [{"attempt": 2}, {"attempt": 2, "epoch": 2}])
+async def test_an_attempt_that_waits_does_not_start_once_a_later_one_asks_what_became_of_the_key(
+    later: dict[str, int],
+) -> None:
+    """Each would be told that nothing had happened, and both happen."""
+    paid: list[int] = []
+
+    def pay() -> None:
+        paid.append(1)
+
+    paying = tool_that(pay, "write", reconcile=lambda context: "paid before" if paid else NOT_DONE)
+    journal = Slowly()
+    dispatcher = Dispatcher([paying], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: NOW, journal=journal)
+    first = asyncio.ensure_future(run(dispatcher, granted(paying.spec)))
+    await journal.asked.wait()
+    second = asyncio.ensure_future(run(dispatcher, granted(paying.spec, nonce=b"another", **later)))
+    await asyncio.sleep(0)
+    journal.go_on.set()
+    assert (await first).reason_code == "grant_stale" and (await second).ok and paid == [1]
+
+
 @pytest.mark.parametrize(("by", "reason"), [("release", "tool_timeout"), ("switch", "switched_off")])
 async def test_a_call_that_waits_for_a_thread_does_not_start_once_its_run_is_over_or_it_is_switched_off(
     by: str, reason: str
