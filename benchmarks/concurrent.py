@@ -181,9 +181,13 @@ class Crowd:
             found[kind] = found.get(kind, 0.0) + memory_mib([layer["pid"]]) * 1024
         return found
 
-    def cpu_s(self) -> float:
-        """Return the CPU time that the stack and its client have used."""
-        return time.process_time() + cpu_seconds([layer["pid"] for layer in self._stack.status().values()])
+    def cpu_s(self) -> dict[str, float]:
+        """Return the CPU time that each of the stack's processes has used, by layer, and its client."""
+        found = {"client": time.process_time()}
+        for name, layer in self._stack.status().items():
+            kind = name.partition("/")[0]
+            found[kind] = found.get(kind, 0.0) + cpu_seconds([layer["pid"]])
+        return found
 
 
 def _timed(do: Callable[[], None]) -> float:
@@ -192,18 +196,20 @@ def _timed(do: Callable[[], None]) -> float:
     return time.monotonic() - began
 
 
-def blocks(crowd: Crowd, live: int) -> dict[str, float]:
+def blocks(crowd: Crowd, live: int) -> dict[str, Any]:
     """Admit blocks beside so many live runs; return the rates, and the CPU time a run."""
     runs, before = BLOCK * BLOCKS, crowd.cpu_s()
     admitted_s = live_s = 0.0
     for _ in range(BLOCKS):
         took_s = _timed(lambda: crowd.admit(BLOCK))
         admitted_s, live_s = admitted_s + took_s, live_s + took_s + _timed(crowd.wait)
-    cpu_ms = (crowd.cpu_s() - before) * 1000 / runs
+    after = crowd.cpu_s()
+    by_layer = {layer: round((after[layer] - before[layer]) * 1000 / runs, 3) for layer in after}
     return {
         f"admitted_per_s_{live}": round(runs / admitted_s, 1),
         f"live_per_s_{live}": round(runs / live_s, 1),
-        f"cpu_ms_{live}": round(cpu_ms, 3),
+        f"cpu_ms_{live}": round(sum(by_layer.values()), 3),
+        f"cpu_by_layer_{live}": by_layer,
     }
 
 
@@ -246,9 +252,12 @@ def sample(most: int, waits: Waits) -> dict[str, Any]:
 def summary(most: int, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the figures of the last line."""
     names = [name for name, value in samples[0].items() if not isinstance(value, dict)]
-    layers = samples[0]["kb_by_layer"]
+    tables = [name for name, value in samples[0].items() if isinstance(value, dict)]
     return {
         "concurrent": most,
         **{name: median([each[name] for each in samples]) for name in names},
-        "kb_by_layer": {layer: median([each["kb_by_layer"].get(layer, 0.0) for each in samples]) for layer in layers},
+        **{
+            name: {key: median([each[name].get(key, 0.0) for each in samples]) for key in samples[0][name]}
+            for name in tables
+        },
     }
