@@ -98,8 +98,8 @@ class TenantRuntime(Layer):
         assert self._pulse is not None
         while True:
             self._pulse.turn()
-            for cycle in self._host.at_work():
-                cycle.log.flush_if_idle()
+            for log in list(self._layers.unwritten):
+                log.flush_if_idle()
             await asyncio.sleep(BEAT_S)
 
     async def greet(self) -> tuple[str, Where]:

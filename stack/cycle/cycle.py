@@ -50,7 +50,8 @@ class Cycle:
         self.layers = layers
         submitted = machine.state.submitted
         self.run_id = submitted.run_id
-        self.log = RunLog(layers.journal, submitted.identity.tenant, self.run_id, machine.state.epoch, durable=durable)
+        tenant, epoch = submitted.identity.tenant, machine.state.epoch
+        self.log = RunLog(layers.journal, tenant, self.run_id, epoch, durable=durable, unwritten=layers.unwritten)
         known = layers.alike.known(submitted.identity)
         self._identity, self._tools = known.encoded, known.tools
         self._recalled: tuple[Recalled, ...] = ()

@@ -112,10 +112,6 @@ class RunHost:
     def __len__(self) -> int:
         return len(self._cycles)
 
-    def at_work(self) -> Iterator[Cycle]:
-        """Yield the runs that are at work."""
-        return (self._cycles[run_id] for run_id in list(self._tasks))
-
     @property
     def working(self) -> int:
         """How many runs are at work."""
@@ -135,6 +131,7 @@ class RunHost:
             if present.machine.state.epoch >= last.epoch:
                 return present
             self._stop_task(run_id)
+            present.log.leave()
         instructions = machine.handle(last)
         cycle = self._make(machine, len(events))
         self._cycles[run_id] = cycle
@@ -255,6 +252,7 @@ class RunHost:
         if self._cycles.get(cycle.run_id) is cycle:
             self._cycles.pop(cycle.run_id, None)
             self._tasks.pop(cycle.run_id, None)
+            cycle.log.leave()
             self._told.pop(cycle.run_id, None)
             self._waiting.pop(cycle.run_id, None)
             self._leave_parent(cycle)

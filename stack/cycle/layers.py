@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from airside.stack.cycle.alike import Alike
 from airside.stack.cycle.asking import UNWATCHED, Pulse
+from airside.stack.cycle.runlog import RunLog
 from airside.stack.ids import RunId
 from airside.stack.policy.foresight import Foresight
 from airside.stack.ports import Approvals, Journal, Memory, Policy, Tools
@@ -43,6 +44,8 @@ class Layers:
     foresight: Foresight | None = None
     metered: frozenset[str] = frozenset()
     alike: Alike = field(init=False)
+    unwritten: set[RunLog] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alike", Alike(self.specs))
+        object.__setattr__(self, "unwritten", set())

@@ -16,14 +16,28 @@ from airside.stack.values import tag_of
 
 
 class RunLog:
-    """Writes one run's events under one epoch.  `durable` = how many the journal has already."""
+    """Writes one run's events under one epoch.
 
-    def __init__(self, journal: Journal, tenant: TenantId, run_id: RunId, epoch: int, *, durable: int) -> None:
+    `durable` = how many the journal has already; `unwritten` has the logs of a process that keep something, for thousands
+    of runs may wait for their tools.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        tenant: TenantId,
+        run_id: RunId,
+        epoch: int,
+        *,
+        durable: int,
+        unwritten: set[RunLog] | None = None,
+    ) -> None:
         self._journal = journal
         self._tenant = tenant
         self._run_id = run_id
         self._epoch = epoch
         self._next = durable
+        self._unwritten = set() if unwritten is None else unwritten
         self._kept: list[Entry] = []
         self._writing: asyncio.Future[None] | None = None
         self._once_more = False
@@ -38,7 +52,13 @@ class RunLog:
 
     def record(self, event: Event) -> None:
         """Keep an event for the next append."""
+        if not self._kept:
+            self._unwritten.add(self)
         self._kept.append(entry_of(event))
+
+    def leave(self) -> None:
+        """Write nothing more unasked: the activation is over."""
+        self._unwritten.discard(self)
 
     def flush(self) -> None:
         """Start writing what is kept, unless a write is in flight: then that one's successor takes it."""
@@ -83,6 +103,7 @@ class RunLog:
     async def _write(self) -> None:
         """Write what is kept.  A failure is final for this activation, and is raised to whoever asks for durability."""
         entries, self._kept = tuple(self._kept), []
+        self._unwritten.discard(self)
         append = Append(
             tenant=self._tenant, stream=self._run_id, epoch=self._epoch, first_seq=self._next, entries=entries
         )

@@ -156,3 +156,21 @@ async def _until(cycles: list[Cycle], phase: Phase) -> None:
 async def test_a_run_that_waits_holds_little(outcome: str, phase: Phase, most: int) -> None:
     """For people, or for a tool: what can be made again is not held, and what is alike is held once."""
     assert await bytes_a_run(outcome, phase) < most
+
+
+async def test_a_process_looks_at_the_runs_alone_that_have_something_to_write() -> None:
+    """Those that wait are not looked at, nor those that are over."""
+    made = layers("allow")
+    cycle, task = taken_up(made, 1)
+    await _until([cycle], Phase.EXECUTING)
+    assert made.unwritten == set()
+    cycle.log.record(ev.RunSuspended(at_us=1, why="x"))
+    assert made.unwritten == {cycle.log}
+    cycle.log.flush_if_idle()
+    cycle.log.flush_if_idle()
+    await _until([cycle], Phase.EXECUTING)
+    assert made.unwritten == set()
+    cycle.log.record(ev.RunSuspended(at_us=1, why="x"))
+    cycle.log.leave()
+    assert made.unwritten == set()
+    task.cancel()
