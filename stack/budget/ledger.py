@@ -374,8 +374,8 @@ class Ledger:
         count = self._accounts[account].counts.get((unit, per, window), _Count())
         return count.reserved, count.committed
 
-    def stats(self) -> dict[str, dict[str, int]]:
-        """Return, per account, what is reserved or committed of each unit that has a cap, in the present window."""
+    def stats(self, names: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Return, per open account of these, what is taken of each unit that has a cap, in the present window."""
         return {
             name: {
                 cap.unit if cap.per == "ever" else f"{cap.unit} a {cap.per}": sum(
@@ -383,7 +383,8 @@ class Ledger:
                 )
                 for cap in account.caps
             }
-            for name, account in self._accounts.items()
+            for name in names
+            if (account := self._accounts.get(name)) is not None
         }
 
     def check(self) -> None:

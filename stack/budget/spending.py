@@ -199,8 +199,7 @@ class Spending:
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return what the organisation and the tenants with budgets have used, per unit."""
-        shown = {ORG, *(f"tenant/{name}" for name in self._tenants)}
-        return {name: used for name, used in self.ledger.stats().items() if name in shown}
+        return self.ledger.stats([ORG, *(f"tenant/{name}" for name in self._tenants)])
 
     def close(self, run_id: RunId) -> None:
         """Forget a run that has ended; what it used stays counted on its tenant, and it gets no further account."""

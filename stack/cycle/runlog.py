@@ -18,8 +18,8 @@ from airside.stack.values import tag_of
 class RunLog:
     """Writes one run's events under one epoch.
 
-    `durable` = how many the journal has already; `unwritten` has the logs of a process that keep something, for thousands
-    of runs may wait for their tools.
+    `durable` = how many the journal has already; `unwritten` has the logs of a process that keep something, for of the
+    runs that are at work thousands may wait for their tools.
     """
 
     def __init__(

@@ -161,9 +161,10 @@ class Budget:
         self.spending = Spending(tenants={"acme": [Cap(unit="tool_calls", limit=10**9)]})
 
     def enter(self, run_id: RunId) -> None:
-        """Count a call of a run."""
+        """Count a call of a run, and tell what its tenant used."""
         key = EffectKey(Counted(f"{run_id}:1"))
         assert self.spending.reserve(identity(), run_id, key, spec(), now_us=0) is None
+        assert self.spending.stats()["tenant/acme"]["tool_calls"] > 0
 
     def leave(self, run_id: RunId) -> None:
         """Close its account."""
