@@ -48,6 +48,6 @@ def test_a_step_is_so_many_messages_and_a_run_so_many_more(local_ray: None, tmp_
     assert spent["policy.spend"] == 0, "nothing here has a price that is asked for"
     # What is intended is written before or while it is carried out, what came of it beside what comes next.
     assert spent["journal.append"] <= 2 * steps + 2 * runs
-    assert spent["appended"] == 6 * steps + 8 * runs
+    assert spent["appended"] == 5 * steps + 8 * runs
     assert spent["commits"] < spent["journal.append"]
     assert sum(spent[each] for each in spent if "." in each) <= 5 * steps + 12 * runs
