@@ -53,6 +53,11 @@ def is_late(result: RunResult, whose: str) -> bool:
     return f"the deadline of {whose} s from the admission" in result.detail
 
 
+def warm(stack: Stack) -> None:
+    """Have the runtime up, which may take longer to start than its runs may take in all."""
+    until(lambda: submit(stack, call("look", topic="t")).result(timeout=BOUND_S).ok, "a run in time")
+
+
 def took_s(stack: Stack, handle: RunHandle) -> float:
     """Return the seconds from a run's admission to its end, as journaled."""
     sql = "SELECT (ended_us - submitted_us) / 1e6 AS s FROM outcomes JOIN runs USING (run_id) WHERE run_id = ?"
@@ -68,6 +73,7 @@ def test_an_agent_that_never_decides_is_ended_also_where_it_holds_its_process(st
 
 def test_a_run_whose_process_stands_still_is_ended(local_ray: None, tmp_path: Path) -> None:
     with limited(tmp_path, "still") as stack:
+        warm(stack)
         handle = submit(stack, route="sleeper")
         runtimes = until(lambda: pids(stack, "runtime"), "its runtime")
         until(lambda: events_of(stack, handle.run_id, "RoutePlanned"), "its agent to be asked")
@@ -78,6 +84,7 @@ def test_a_run_whose_process_stands_still_is_ended(local_ray: None, tmp_path: Pa
 
 
 def test_a_tool_that_never_answers_is_ended_and_its_call_is_in_doubt(stack: Stack) -> None:
+    warm(stack)
     handle = submit(stack, call("wire", to="late", amount=1, hang=True))
     result = handle.result(timeout=BOUND_S)
     assert is_late(result, f"tenant acme, {SHORT_S}") and result.in_doubt == (f"{handle.run_id}:1",)
@@ -85,6 +92,7 @@ def test_a_tool_that_never_answers_is_ended_and_its_call_is_in_doubt(stack: Stac
 
 
 def test_branches_end_with_their_run(stack: Stack) -> None:
+    warm(stack)
     actions = [call("wire", to="late branch", amount=1, hang=True)]
     handle = submit(stack, route="plain_fan", inputs={"actions": actions})
     until(lambda: ledger_of(stack).amounts("late branch"), "the branch's call")
