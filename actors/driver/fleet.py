@@ -61,6 +61,7 @@ class Seat:
         self.dying = False
         self.excused = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.look: asyncio.Future[RunId | None] | None = None
         self._remote = Remote(settings, "runtime", key)
 
     async def activate(self, activation: Activation) -> None:
@@ -307,14 +308,24 @@ class Fleet:
                 self._gone(seat)
 
     async def holds(self, key: str, run_id: RunId) -> bool:
-        """Whether a run's code has the loop of a runtime at two moments, and the loop did not turn in between."""
+        """Whether a run's code has the loop of a runtime at two moments, and the loop did not turn in between.
+
+        One look tells of all runs that are asked about meanwhile: whoever ends a tenant asks about thousands.
+        """
         seat = self._seats.get(key)
         if seat is None:
             return False
+        if seat.look is None or seat.look.done():
+            seat.look = asyncio.ensure_future(self._holder(seat))
+        return await asyncio.shield(seat.look) == run_id
+
+    async def _holder(self, seat: Seat) -> RunId | None:
+        """Return whose code has the loop of a runtime and does not let it turn, None if it turns."""
         first = await self.nodes.read(*seat.post)
         await asyncio.sleep(HOLD_S)
-        inside = "" if first is None else root_of(RunId(first.inside))
-        return inside == run_id and first == await self.nodes.read(*seat.post)
+        if first is None or first != await self.nodes.read(*seat.post):
+            return None
+        return root_of(RunId(first.inside))
 
     async def put_down(self, key: str) -> None:
         """Let an idle runtime suspend what waits, then end it."""

@@ -14,6 +14,7 @@ from airside.actors.driver.driver import Driver, _moment
 from airside.actors.driver.fleet import Fleet, Post, Seat
 from airside.actors.journal.store import JournalStore
 from airside.actors.process.pulse import Where
+from airside.actors.process.stalls import Reading
 from airside.actors.rpc.coalescer import Coalescer
 from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import CLOSE, WITHDRAW, Method, Wait
@@ -302,6 +303,31 @@ class Nodes:
         """Say whether it is dead."""
         self.killed += 1
         return next(self._answers)
+
+
+class Pulses:
+    """Nodes whose Warden reads one pulse after the other."""
+
+    def __init__(self, *readings: Reading) -> None:
+        self.left = list(readings)
+
+    async def read(self, node_id: str, where: Where) -> Reading:
+        """Return the next one."""
+        return self.left.pop(0)
+
+
+async def test_one_look_at_a_process_tells_of_all_runs_that_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that holds the loop, and of a crowd beside it; a later question is another look."""
+    monkeypatch.setattr("airside.actors.driver.fleet.HOLD_S", 0)
+    fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
+    fleet.open(CONFIG.settings, lambda event: None, _moment)
+    held, turned = Reading(5, 0, RUN), Reading(6, 0, RUN)
+    pulses = fleet.nodes = Pulses(held, held, held, turned)  # type: ignore[assignment]
+    seat = Seat(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
+    fleet._seats[seat.key] = seat
+    others = [RunId(f"run_{number:024x}") for number in range(1, 100)]
+    assert await asyncio.gather(*(fleet.holds(seat.key, run) for run in [RUN, *others])) == [True] + [False] * 99
+    assert not await fleet.holds(seat.key, RUN) and pulses.left == []  # type: ignore[attr-defined]
 
 
 async def test_a_kill_that_nobody_confirmed_is_repeated_until_the_process_is_dead(
