@@ -14,8 +14,13 @@ from airside.stack.approvals.book import ApprovalBook, ApprovalExpired, Approval
 from airside.stack.budget.ledger import Cap
 from airside.stack.budget.spending import Spending
 from airside.stack.ids import ApprovalId, EffectKey, PrincipalId, RunId, TenantId
+from airside.stack.scheduling import placement_events as on
+from airside.stack.scheduling import placement_instructions as do
 from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
 from airside.stack.scheduling.deadlines import Deadlines
+from airside.stack.scheduling.load import LoadLimit
+from airside.stack.scheduling.placement import Placement, PlacementRules
+from airside.stack.scheduling.placement_state import PlacementState
 from airside.stack.scheduling.watches import Watches
 from airside.stack.values import NULL, ApprovalRule
 from tests.helpers import identity, spec
@@ -171,12 +176,46 @@ class Budget:
         self.spending.close(run_id)
 
 
+class Places:
+    """Runs that two processes have, and that all wait for people."""
+
+    def __init__(self) -> None:
+        rules = PlacementRules(pool_size=2, max_processes=2, idle_s=60.0, lease_s=10.0)
+        queue = AdmissionQueue(lambda tenant: TenantShare(), 10**6)
+        load, names = LoadLimit(10**6, late_s=1.0), iter(range(10))
+        self.placement = Placement(rules, queue, Deadlines(3600), load, mint=lambda: str(next(names)))
+
+    def handle(self, kind: type[on.PlacementEvent], **fields: Any) -> None:
+        """Let something happen, and carry out what is to be done."""
+        for each in self.placement.handle(kind(at=on.Moment(SECOND, 1.0), **fields)):
+            if isinstance(each, do.StartProcess):
+                self.handle(on.ProcessStarted, process=each.process)
+            elif isinstance(each, do.Claim):
+                self.handle(on.Claimed, run_id=each.run_id, epoch=each.epoch, events=each.events)
+            elif isinstance(each, do.Activate):
+                self.handle(on.Activated, run_id=each.run_id, epoch=each.epoch)
+
+    def enter(self, run_id: RunId) -> None:
+        """Admit a run, place it, and have it wait; time goes on."""
+        self.handle(on.Submitted, run_id=run_id, tenant=TENANT, admitted_us=SECOND)
+        self.handle(on.AdmissionRecorded, run_id=run_id, events=(b"{}",))
+        self.handle(on.RunReported, run_id=run_id, epoch=1, standing="parked")
+        entry = self.placement.get(run_id)
+        assert entry is not None and entry.state is PlacementState.PARKED
+        self.handle(on.Ticked)
+
+    def leave(self, run_id: RunId) -> None:
+        """Tell it that somebody decided, and have it end."""
+        self.handle(on.MessageArrived, number=1, run_id=run_id, event=b"{}")
+        self.handle(on.EndReported, run_id=run_id, tenant=TENANT, ended=b"{}", steps=3)
+
+
 def run(number: int) -> RunId:
     """Return a run's id, another object each time as those that come over the wire are."""
     return RunId(Counted(f"run_{number:024x}"))
 
 
-@pytest.mark.parametrize("place", [Queue, Due, Waiters, Book, Budget])
+@pytest.mark.parametrize("place", [Queue, Due, Waiters, Book, Budget, Places])
 def test_a_run_more_costs_as_much_beside_many_as_beside_few(place: Callable[[], Any]) -> None:
     """To take it in, and to let it go, wherever it stands."""
     here, costs = place(), []
