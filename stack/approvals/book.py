@@ -254,7 +254,9 @@ class ApprovalBook:
             ids = digest("|".join(each.approval_id for each in new).encode())
             group = group_for(new[0].run_id, new[0].step, ids)
         new = [msgspec.structs.replace(each, group=group) for each in new]  # whatever a runtime wrote there
-        expired = [name for name in over if not self._known[name].outcome]
+        open_ones = [self._known[name] for name in over if not self._known[name].outcome]
+        # A runtime may write any run's name: what another tenant's people are asked it does not end.
+        expired = [each.request.approval_id for each in open_ones if each.request.tenant == first.tenant]
         return [*(ApprovalExpired(at_us=now_us, approval_id=name) for name in expired), *new]
 
     def group(self, group: GroupId) -> list[Approval]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Generator, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import msgspec
@@ -143,6 +144,7 @@ def several(answer: Sequence[object], tools: Sequence[ToolSpec] = ()) -> tuple[P
 
     Raises `InvalidInput` for what is no call, for none, and for too many.
     """
+    answer = list(islice(answer, MAX_CALLS + 1))  # it may have methods of its own
     if not 0 < len(answer) <= MAX_CALLS:
         raise InvalidInput(f"an agent returned {len(answer)} calls: give 1 to {MAX_CALLS}, or a Finish")
     wrong = next((type(each).__name__ for each in answer if not isinstance(each, Action)), None)
@@ -156,7 +158,7 @@ def several(answer: Sequence[object], tools: Sequence[ToolSpec] = ()) -> tuple[P
     spend = Spend(tokens=sum(each.tokens for each in spent), cost_microusd=sum(each.cost_microusd for each in spent))
     first, *later = [each for each in actions if isinstance(each, Action)]
     calls = tuple(ToolCall(tool=each.tool, arguments=each.arguments) for each in later)
-    return msgspec.structs.replace(first, spend=spend), calls
+    return checked(msgspec.structs.replace(first, spend=spend), tools), calls
 
 
 def only_reads(calls: Sequence[Proposal | ToolCall], tools: Sequence[ToolSpec]) -> bool:

@@ -173,7 +173,7 @@ class Cycle:
                 raise
             self._interrupted = False
             self._task.uncancel()
-            return []
+            return self.machine.outstanding() if self.machine.state.outcome is not None else []
         finally:
             self._in_step = False
 
@@ -343,7 +343,7 @@ class Cycle:
             epoch=s.epoch,
             tool=i.action.tool,
             arguments=canonical(i.action.arguments),
-            labels=tuple(sorted(s.seen)),
+            labels=tuple(sorted(s.seen if s.reading else s.labels)),
             remaining=remaining,
             executor=executor,
             receipt=i.receipt,
@@ -373,7 +373,7 @@ class Cycle:
             i.action.tool,
             i.action.arguments,
             identity=s.submitted.identity,
-            labels=s.seen,
+            labels=s.seen if s.reading else s.labels,
             remaining=remaining,
             now_us=self.layers.now_us(),
         )

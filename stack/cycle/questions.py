@@ -47,6 +47,10 @@ async def _beside(cycle: Cycle, gated: ev.ActionGated) -> list[ev.ActionGated]:
         same = shown.decision.approval is not None and (shown.decision.approval.roles, shown.decision.approval.quorum)
         if same != (terms.roles, terms.quorum) or shown.approval_id is None or shown.digest in digests:
             continue
+        if any(each.origin == "repeated" for each in shown.origins):
+            alone = await cycle.preview(call, ())
+            if alone.decision.approval is None:
+                continue  # by itself nobody would be asked: those before it may come to nothing
         if not s.rejected.against(shown, call.action):
             digests.add(shown.digest)
             found.append(shown)

@@ -43,6 +43,8 @@ async def side_by_side(cycle: Cycle, instructions: Iterable[do.Instruction]) -> 
         return over.follow
     if failed:
         raise failed[0]
+    if any(read.cancelled() for read in reads):
+        raise asyncio.CancelledError
     return []
 
 

@@ -329,6 +329,10 @@ class RunMachine(ReadHandlers):
         self.state.outcome = event.outcome
         return self._become(_LAST_PHASE[RunStatus(event.outcome.status)])
 
+    def outstanding(self) -> Instructions:
+        """Return what is to be done at the end, again."""
+        return self._conclude_again()
+
     def _note(self, event: ev.Event) -> Instructions:
         """Keep as part of the story; nothing follows from it."""
         return []
