@@ -123,9 +123,9 @@ class TenantRuntime(Layer):
         return self._host.bring(delivery.run_id, ev.decode_event(delivery.event))
 
     async def _tell(
-        self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b""
+        self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b"", number: int = 0
     ) -> None:
-        report = Report(run_id=run_id, tenant=tenant, epoch=epoch, state=standing, ended=ended)
+        report = Report(run_id=run_id, tenant=tenant, epoch=epoch, state=standing, ended=ended, number=number)
         try:
             await self._driver.call(REPORT, report)
         except (LayerUnavailable, ItemFailed):

@@ -290,7 +290,9 @@ class Driver(WatchedLayer):
             self._happened(self._carrier.claims.ended(report.run_id, report.tenant, report.ended))
         else:
             self._happened(
-                on.RunReported(at=_moment(), run_id=report.run_id, epoch=report.epoch, standing=report.state)
+                on.RunReported(
+                    at=_moment(), run_id=report.run_id, epoch=report.epoch, standing=report.state, number=report.number
+                )
             )
 
     def _finish(self, run_id: RunId, ended: bytes) -> None:

@@ -45,9 +45,9 @@ class Told(Protocol):
     """Who hears how a run stands; it does not raise."""
 
     def __call__(
-        self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b""
+        self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b"", number: int = 0
     ) -> Awaitable[None]:
-        """Take it in; `ended` is the run's `RunEnded`."""
+        """Take it in; `ended` is the run's `RunEnded`, `number` grows with each report."""
 
 
 class Logged(Protocol):
@@ -89,6 +89,7 @@ class RunHost:
         self._others: set[asyncio.Task[Any]] = set()
         self._told: dict[RunId, set[RunId]] = {}
         self._waiting: dict[RunId, Standing] = {}
+        self._reports = 0
         self._beginning: dict[RunId, set[asyncio.Task[None]]] = {}
 
     def get(self, run_id: RunId) -> Cycle | None:
@@ -246,7 +247,8 @@ class RunHost:
 
     async def _report(self, cycle: Cycle, standing: RunStanding, ended: bytes = b"") -> None:
         s = cycle.machine.state
-        await self._tell(cycle.run_id, s.submitted.identity.tenant, s.epoch, standing, ended)
+        self._reports += 1
+        await self._tell(cycle.run_id, s.submitted.identity.tenant, s.epoch, standing, ended, self._reports)
 
     def _forget(self, cycle: Cycle) -> None:
         if self._cycles.get(cycle.run_id) is cycle:

@@ -59,6 +59,7 @@ class Report(Value, array_like=True):
     """What a runtime tells the Driver: a run ended (with its `RunEnded` as JSON), waits, works, or stopped early.
 
     `epoch` is that of the activation which says so: what an older one says of a run that is elsewhere counts no more.
+    `number` grows with each report of a process: one that is sent again and comes late counts no more, either.
     """
 
     run_id: RunId
@@ -66,6 +67,7 @@ class Report(Value, array_like=True):
     epoch: int
     state: RunStanding
     ended: bytes = b""
+    number: int = 0
 
 
 class Vote(Value, array_like=True):

@@ -239,7 +239,7 @@ class Placement:
         entry = self._answered(e.run_id, Operation.CLAIM)
         if entry is None:
             return
-        entry.epoch, entry.events = e.epoch, e.events
+        entry.epoch, entry.events, entry.reported = e.epoch, e.events, 0
         process = self.processes.get(entry.process)
         if entry.state is PlacementState.TERMINATING or process is None or process.state is not ProcessState.LIVE:
             self._leave(e.run_id, entry)
@@ -311,6 +311,10 @@ class Placement:
             return  # a branch, or an activation that is over
         if entry.operation not in (None, Operation.ACTIVATE):
             return
+        if e.number:
+            if e.number <= entry.reported:
+                return  # it was sent again, and something else may be so by now
+            entry.reported = e.number
         entry.operation = None  # who reports has taken it up
         if e.standing in _STANDING:
             self._stand(e.run_id, entry, _STANDING[e.standing])

@@ -207,11 +207,12 @@ class Ticked(PlacementEvent):
 
 
 class RunReported(PlacementEvent):
-    """How a run (or a branch of one) stands, as its process under this epoch says."""
+    """How a run (or a branch of one) stands, as its process under this epoch says; `number` grows (0: not counted)."""
 
     run_id: RunId
     epoch: int
     standing: Standing
+    number: int = 0
 
 
 class EndReported(PlacementEvent):

@@ -67,15 +67,17 @@ class RunEntry:
     """A run that has not ended.
 
     `events` are those to hand to a process (empty: to be read); `termination` = how it is to end; `is_told` = it was
-    told so since its process was last looked at; `was_parked` = it or a branch may have asked people for something.
-    `losses` = processes that died under it and others, `deaths` = those that were its alone, `broken` = activations
-    that failed by themselves, `stalls` = layers that its requests held.
+    told so since its process was last looked at; `was_parked` = it or a branch may have asked people for something;
+    `reported` = the number of this activation's last report.  `losses` = processes that died under it and others,
+    `deaths` = those that were its alone, `broken` = activations that failed by themselves, `stalls` = layers that its
+    requests held.
     """
 
     tenant: TenantId
     epoch: int = 0
     state: PlacementState = PlacementState.QUEUED
     operation: Operation | None = None
+    reported: int = 0
     events: tuple[bytes, ...] = ()
     process: str = ""
     termination: Termination | None = None

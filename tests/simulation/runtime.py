@@ -125,15 +125,15 @@ class Process(Mortal):
         return cycle
 
     async def _tell(
-        self, run_id: RunId, tenant: TenantId, epoch: int, standing: on.RunStanding, ended: bytes = b""
+        self, run_id: RunId, tenant: TenantId, epoch: int, standing: on.RunStanding, ended: bytes = b"", number: int = 0
     ) -> None:
         await self.world.pause()
         driver = self.world.driver
         twice = self.world.chance(2.0)
-        await driver.reported(run_id, tenant, epoch, standing, ended)
+        await driver.reported(run_id, tenant, epoch, standing, ended, number)
         if twice:
             await self.world.pause()
-            await driver.reported(run_id, tenant, epoch, standing, ended)
+            await driver.reported(run_id, tenant, epoch, standing, ended, number)
 
     def _log(self, run_id: RunId, error: Exception) -> None:
         self.world.note(f"{run_id}: its activation ended early: {type(error).__name__}: {error}")
@@ -408,7 +408,7 @@ class Driver:
             self._life.happened(on.ProcessDied(at=self._world.moment(), process=key, excused=excused))
 
     async def reported(
-        self, run_id: RunId, tenant: TenantId, epoch: int, standing: on.RunStanding, ended: bytes
+        self, run_id: RunId, tenant: TenantId, epoch: int, standing: on.RunStanding, ended: bytes, number: int
     ) -> None:
         """Take in what a process says of a run."""
         life, at = await self._present(), self._world.moment()
@@ -416,7 +416,7 @@ class Driver:
             steps = ev.decode_event(ended).usage.steps  # type: ignore[union-attr]
             life.happened(on.EndReported(at=at, run_id=run_id, tenant=tenant, ended=ended, steps=steps))
         else:
-            life.happened(on.RunReported(at=at, run_id=run_id, epoch=epoch, standing=standing))
+            life.happened(on.RunReported(at=at, run_id=run_id, epoch=epoch, standing=standing, number=number))
 
     def submit(self, submitted: ev.RunSubmitted) -> None:
         """Send a request until it is a run."""

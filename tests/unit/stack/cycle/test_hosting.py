@@ -75,7 +75,7 @@ class Hosted:
         return Cycle(machine, self.layers, durable=durable)
 
     async def tell(
-        self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b""
+        self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b"", number: int = 0
     ) -> None:
         """Hear how a run stands."""
         self.told.append((run_id, standing))

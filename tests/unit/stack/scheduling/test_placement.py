@@ -151,6 +151,21 @@ def test_what_a_process_says_of_an_activation_that_is_over_counts_no_more() -> N
     assert entry(cell, run).state is PlacementState.WORKING and cell.epochs[run] == 2
 
 
+def test_a_report_that_is_sent_again_and_comes_late_counts_no_more() -> None:
+    """Its run has been brought a message meanwhile, and works; were it taken for parked, its process's death would be
+    its own."""
+    cell, (run,) = cell_of(1)
+    parked = on.RunReported(at=cell.at(), run_id=run, epoch=1, standing="parked", number=1)
+    cell.handle(parked)
+    cell.send(run)
+    cell.settle(ends=False)
+    cell.handle(parked)
+    assert entry(cell, run).state is PlacementState.WORKING
+    cell.die("acme/1", excused=True)
+    cell.settle(ends=False)
+    assert entry(cell, run).process == "acme/2"
+
+
 def test_a_report_before_the_answer_to_an_activation_stands() -> None:
     cell = Cell()
     run = cell.submit("acme")
