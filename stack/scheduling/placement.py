@@ -240,6 +240,7 @@ class Placement:
         if entry is None:
             return
         entry.epoch, entry.events, entry.reported = e.epoch, e.events, 0
+        entry.was_brought = False
         process = self.processes.get(entry.process)
         if entry.state is PlacementState.TERMINATING or process is None or process.state is not ProcessState.LIVE:
             self._leave(e.run_id, entry)
@@ -390,6 +391,7 @@ class Placement:
             # A branch that is not there yet asks for its decision when it is.
             assert entry.mail is not None
             del entry.mail[e.number]
+            entry.was_brought = entry.was_brought or message.run_id == run_id
             self._out.append(do.Answer(number=e.number))
         elif not e.present and message is None and e.number != TERMINATION:
             pass  # it was answered before
@@ -561,6 +563,9 @@ class Placement:
             entry = self._runs[run_id]
             if entry.state in (PlacementState.WORKING, PlacementState.IN_DOUBT):
                 entry.events = ()
+            elif entry.state is PlacementState.PARKED and entry.was_brought:
+                # What it was brought may have died with its process, before a report could say that it works again.
+                self._become(run_id, entry, PlacementState.LOST)
             self._carry_on(run_id, entry)
 
     # Who is to blame.

@@ -166,6 +166,18 @@ def test_a_report_that_is_sent_again_and_comes_late_counts_no_more() -> None:
     assert entry(cell, run).process == "acme/2"
 
 
+def test_a_run_that_was_brought_a_message_is_taken_up_again_should_its_process_die_before_it_says_so() -> None:
+    """The report that it waits may be from before, and what it was brought be nowhere but in that process."""
+    cell, (run,) = cell_of(1)
+    cell.send(run)
+    cell.settle(ends=False)
+    cell.report(run, "acme/1", "parked")
+    cell.settle(ends=False)
+    cell.die("acme/1", excused=True)
+    cell.settle(ends=False)
+    assert (entry(cell, run).state, entry(cell, run).process) == (PlacementState.WORKING, "acme/2")
+
+
 def test_a_report_before_the_answer_to_an_activation_stands() -> None:
     cell = Cell()
     run = cell.submit("acme")
