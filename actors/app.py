@@ -9,19 +9,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from airside.actors.approvals.announcing import OnApproval
+from airside.actors.approvals.notifier import OnApproval
 from airside.actors.job_inputs import schema_of
 from airside.actors.jobs import OWN_FIELDS
 from airside.actors.pickling import check_picklable
 from airside.memory.embedders.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
-from airside.stack.budget.spending import DECISION_UNITS
-from airside.stack.calling import explained
+from airside.stack.budget.reservations import DECISION_UNITS
+from airside.stack.calling import explain_misuse
 from airside.stack.contracts.labels import check_label
-from airside.stack.cycle.asking import code_of
+from airside.stack.cycle.agent_call import code_of
 from airside.stack.directory import Directory, read_directory
 from airside.stack.errors import InvalidConfig, InvalidInput
-from airside.stack.policy.approvers import unanswered
+from airside.stack.policy.approvers import find_unapprovable
 from airside.stack.policy.bundle import read_bundle
 from airside.stack.policy.policy_check import check_directory, check_policy
 from airside.stack.policy.pricing import unpriced
@@ -33,7 +33,7 @@ from airside.tools.signature import refuse_async, refuse_generator, refuse_misfi
 from airside.tools.tool import Tool, Toolset, flatten
 
 
-@explained()
+@explain_misuse()
 @dataclass(frozen=True, kw_only=True)
 class App:
     """What a stack runs.
@@ -63,7 +63,7 @@ class App:
     labels: Collection[str] | None = None
     resolvers: Mapping[str, Resolver | Callable[..., Any]] = field(default_factory=dict)
 
-    def checked(self) -> CheckedApp:
+    def checked(self) -> ValidatedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
         _check_callback(self.on_approval)
         _check_kinds(self)
@@ -92,7 +92,7 @@ class App:
         _check_code(sent)
         _check_calls(self, agents, routes, tools, toolsets)
         check_picklable(sent)
-        return CheckedApp(
+        return ValidatedApp(
             app=self,
             agents=agents,
             routes=routes,
@@ -103,13 +103,13 @@ class App:
             memory=_memory_rules(self.memory),
             labels=labels,
             resolvers=resolvers,
-            warnings=(*unpriced(directory, specs, agents), *unanswered(policy, directory, specs)),
+            warnings=(*unpriced(directory, specs, agents), *find_unapprovable(policy, directory, specs)),
             job_schema=job_schema,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckedApp:
+class ValidatedApp:
     """An app that holds together.
 
     `metered` are the tenants whose runs share a budget of what decisions use; `warnings` say what is known now to be

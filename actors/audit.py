@@ -12,16 +12,16 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from airside.actors.driver.doubts import list_doubts
+from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.journal.carry import BEFORE
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.journal.reader import JournalReader
-from airside.actors.journal.telling import story_of
+from airside.actors.journal.story import story_of
 from airside.actors.launch import connect
 from airside.stack.errors import Misuse, Unreadable
 from airside.stack.operations.overview import RunDetail, RunSummary
-from airside.stack.recovery.doubts import Doubt
+from airside.stack.recovery.in_doubt import InDoubtCall
 from airside.stack.security.keyring import read_chain_key
 
 
@@ -43,8 +43,8 @@ class Audit(Protocol):
     def inspect(self, run_id: str) -> RunDetail:
         """Return one run with each of its steps and waits."""
 
-    def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
-        """Return the calls nobody can vouch for, oldest first."""
+    def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
+        """Return the calls in doubt, oldest first."""
 
 
 class JournalFile:
@@ -88,10 +88,10 @@ class JournalFile:
         with self._readable():
             return show_run(self, run_id)
 
-    def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
-        """Return the calls nobody can vouch for, oldest first."""
+    def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
+        """Return the calls in doubt, oldest first."""
         with self._readable():
-            return list_doubts(self, tenant)
+            return list_in_doubt(self, tenant)
 
     def close(self) -> None:
         """Close the file."""

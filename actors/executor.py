@@ -13,25 +13,35 @@ from typing import Any
 import msgspec
 import ray
 
+from airside.actors.process.orphans import mark_children
 from airside.actors.process.pulse import PulseWriter, Where
-from airside.actors.process.strays import mark_children
 from airside.actors.rpc.layer import BEAT_S, Layer, LayerConfig, control, logger, now_us, steady_us
-from airside.actors.rpc.methods import ANSWER_OF, EXECUTE, GREET, INCARNATION, ISSUER, RELEASE, RESOLVE, TRUST, Trust
+from airside.actors.rpc.methods import (
+    ANSWER_OF,
+    EXECUTE,
+    GREET,
+    INCARNATION,
+    ISSUER,
+    RELEASE,
+    RESOLVE,
+    TRUST,
+    TrustedGate,
+)
 from airside.actors.rpc.remote import Remote
-from airside.actors.rpc.serving import No, serves
+from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import RemoteJournal, RemoteMemory, encode_json
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantId, mint_executor
 from airside.stack.journal.journaling import Append, Entry
-from airside.stack.policy.switches import Switches
+from airside.stack.policy.kill_switches import KillSwitches
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import GrantRefused
 from airside.stack.values import ToolResult, tag_of
 from airside.tools.dispatch import Dispatcher
 from airside.tools.resolving import Resolver, ResolverPool, ResolverThreads
 from airside.tools.runners.output import mark_output
-from airside.tools.runners.replacing import Replacing
+from airside.tools.runners.replacement import ReplacementPolicy
 from airside.tools.tool import Tool, Toolset
 
 FIRST_LEASE_S = 30.0
@@ -50,7 +60,7 @@ def _entry(refused: GrantRefused) -> Entry:
     return Entry(type=tag_of(refused), step=refused.step, at_us=refused.at_us, cause=-1, body=encode_json(refused))
 
 
-def _no(reason: ReasonCode) -> No:
+def _no(reason: ReasonCode) -> Denial:
     def refuse(_: object, why: str) -> ExecuteReply:
         return ExecuteReply(result=ToolResult(ok=False, error=why, reason_code=reason))
 
@@ -80,8 +90,8 @@ class ToolExecutor(Layer):
         self._pulse = self._pulse or PulseWriter(lease_s=self.config.settings.lease_s + FIRST_LEASE_S)
         mark_children(self._pulse.where)
         self._refused: list[tuple[GrantRefused, TenantId | None]] = []
-        self._thrown = 0
-        self._told: dict[TenantId | None, int] = {}
+        self._switch_count = 0
+        self._written: dict[TenantId | None, int] = {}
         self._dropped = 0
         self._telling: asyncio.Task[None] | None = None
         self._journal = RemoteJournal(self.config.settings)
@@ -106,12 +116,12 @@ class ToolExecutor(Layer):
 
     async def _keep_beating(self) -> None:
         assert self._pulse is not None
-        replacing = Replacing()
+        replacing = ReplacementPolicy()
         while True:
             self._pulse.turn()
             if self._pulse.watched:
                 self._watched.set()
-            spent = self._dispatcher.is_spent or self._threads.are_spent
+            spent = self._dispatcher.is_exhausted or self._threads.are_exhausted
             if replacing.is_due(time.monotonic(), spent=spent, busy=self._is_busy()):
                 logger.error(
                     "all event loops are held by tools or resolvers: this executor ends, and another takes its place",
@@ -136,14 +146,14 @@ class ToolExecutor(Layer):
         return self._dispatcher.executor_id
 
     @serves(TRUST)
-    def trust(self, told: Trust) -> None:
+    def trust(self, told: TrustedGate) -> None:
         """Take grants of this incarnation of the gate, no longer those of another, and none that is switched off."""
         self._dispatcher.issuer = IssuerId(told.issuer)
-        self._heed(told.switches)
+        self._apply_switches(told.switches)
 
-    def _heed(self, thrown: list[str]) -> None:
-        if len(thrown) >= self._thrown:  # the stream only grows: a shorter one is an older reading
-            self._thrown, self._dispatcher.switches = len(thrown), Switches(thrown)
+    def _apply_switches(self, thrown: list[str]) -> None:
+        if len(thrown) >= self._switch_count:  # the stream only grows: a shorter one is an older reading
+            self._switch_count, self._dispatcher.switches = len(thrown), KillSwitches(thrown)
 
     @serves(EXECUTE, unreadable=_no(ReasonCode.GRANT_INVALID), failed=_no(ReasonCode.TOOL_IN_DOUBT))
     def execute(self, request: ExecuteRequest) -> Awaitable[ExecuteReply]:
@@ -181,7 +191,7 @@ class ToolExecutor(Layer):
         """After a restart; if the gate does not answer, every grant is refused."""
         with contextlib.suppress(LayerUnavailable):
             told = await self._policy.call(ISSUER, None)
-            self._heed(told.switches)
+            self._apply_switches(told.switches)
             if self._dispatcher.issuer == NO_ISSUER:  # else the gate was faster
                 self._dispatcher.issuer = IssuerId(told.issuer)
 
@@ -204,7 +214,7 @@ class ToolExecutor(Layer):
                     tenant=tenant or SYSTEM_TENANT,
                     stream=f"{self._dispatcher.executor_id}/{tenant or SYSTEM_TENANT}",
                     epoch=0,
-                    first_seq=self._told.get(tenant, 0),
+                    first_seq=self._written.get(tenant, 0),
                     entries=entries,
                 )
                 try:
@@ -215,7 +225,7 @@ class ToolExecutor(Layer):
                 except LayerUnavailable:
                     logger.error("%d refusals are not on record", len(entries), extra={"action": "refusals_lost"})
                 else:
-                    self._told[tenant] = append.first_seq + len(entries)
+                    self._written[tenant] = append.first_seq + len(entries)
 
     @serves(RELEASE)
     async def release(self, run_id: str) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from airside.actors.rpc.layer import LayerConfig, control, now_us
-from airside.actors.rpc.methods import ADMIT, GIVE_VOTE, KEEP, MEMORY_ORDER, SUBMIT, VOTE, GivenVote, Keeping
+from airside.actors.rpc.methods import ADMIT, GIVE_VOTE, KEEP, MEMORY_ORDER, SUBMIT, VOTE, KeeperRequest, PresentedVote
 from airside.actors.rpc.remote import Remote
-from airside.actors.rpc.serving import No, serves
+from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import encode, encode_json
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.canonical import check_bounds, parse_bounded
@@ -21,13 +21,13 @@ from airside.stack.errors import AuthRefused, InvalidInput, ItemFailed, LayerUna
 from airside.stack.ids import ApprovalId, request_for, run_of
 from airside.stack.operations.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
-from airside.stack.security.auth import Authenticator
+from airside.stack.security.authenticator import Authenticator
 from airside.stack.security.identity import run_subject, seal_identity, vote_subject
-from airside.stack.security.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_order
+from airside.stack.security.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_memory_order
 from airside.stack.values import MAX_REQUEST_BYTES, Identity, Request, decode_json
 
 
-def _no(reason: ReasonCode) -> No:
+def _no(reason: ReasonCode) -> Denial:
     return lambda _, why: _refused(reason, why)
 
 
@@ -89,7 +89,7 @@ class Ingress(WatchedLayer):
         return msgspec.structs.replace(request, request_id=request_id, labels=labels)
 
     @serves(GIVE_VOTE)
-    async def give_vote(self, given: GivenVote) -> VoteReply:
+    async def give_vote(self, given: PresentedVote) -> VoteReply:
         """Pass a vote on, with the identity of whoever holds the credential."""
         verdict, approval_id = given.verdict, ApprovalId(given.approval_id)
         try:
@@ -109,7 +109,7 @@ class Ingress(WatchedLayer):
         return await self._approvals.call(VOTE, vote)
 
     @serves(KEEP)
-    async def keep(self, wanted: Keeping) -> bytes:
+    async def keep(self, wanted: KeeperRequest) -> bytes:
         """Pass an order about memory on, for a principal that holds the keeper's role in its tenant."""
         action, tenant = wanted.action, wanted.tenant
         try:
@@ -130,7 +130,7 @@ class Ingress(WatchedLayer):
             nonce=secrets.token_bytes(16),
             target=wanted.target,
         )
-        return await self._memory.call(MEMORY_ORDER, seal_order(self.config.seal_key, order))
+        return await self._memory.call(MEMORY_ORDER, seal_memory_order(self.config.seal_key, order))
 
     async def stats(self) -> dict[str, Any]:
         """Return what was accepted and refused since this incarnation began."""

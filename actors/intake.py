@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from airside.actors.job_inputs import Fields, Reading, fields_of, read_inputs
+from airside.actors.job_inputs import Fields, InputsReading, fields_of, read_inputs
 from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import INPUT_FIELDS, READ_INPUTS
 from airside.actors.rpc.serving import serves
@@ -28,10 +28,10 @@ class Intake(WatchedLayer):
         return fields_of(self._model)
 
     @serves(READ_INPUTS)
-    def read(self, given: list[bytes]) -> list[Reading]:
+    def read(self, given: list[bytes]) -> list[InputsReading]:
         """Return what becomes of each job's further fields, given as JSON objects."""
         return [self._read(each) for each in given]
 
-    def _read(self, given: bytes) -> Reading:
+    def _read(self, given: bytes) -> InputsReading:
         (reading,) = inside(self.pulse, NOBODY, read_inputs, self._model, [given])
         return reading

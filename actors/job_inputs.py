@@ -45,7 +45,7 @@ class Fields(NamedTuple):
         return read, {name: value for name, value in inputs.items() if name not in read}
 
 
-class Reading(NamedTuple):
+class InputsReading(NamedTuple):
     """What became of one job's further fields: inputs, as JSON, or what is wrong with them."""
 
     inputs: bytes
@@ -56,10 +56,10 @@ class JobInputs(NamedTuple):
     """Which further fields there are, and what reads them: several jobs', each as a JSON object."""
 
     fields: Fields
-    read: Callable[[Sequence[bytes]], list[Reading]]
+    read: Callable[[Sequence[bytes]], list[InputsReading]]
 
 
-NO_INPUTS = JobInputs(Fields(), lambda given: [Reading(b"{}") for _ in given])
+NO_INPUTS = JobInputs(Fields(), lambda given: [InputsReading(b"{}") for _ in given])
 
 
 def inputs_of(model: type[BaseModel]) -> JobInputs:
@@ -90,23 +90,23 @@ def _aliases(field: FieldInfo) -> set[str]:
     return found
 
 
-def read_inputs(model: type[BaseModel], given: Sequence[bytes]) -> list[Reading]:
+def read_inputs(model: type[BaseModel], given: Sequence[bytes]) -> list[InputsReading]:
     """Have a model read the further fields of jobs; whatever its validators do, one job's trouble is its own."""
     return [_read(model, data) for data in given]
 
 
-def _read(model: type[BaseModel], data: bytes) -> Reading:
+def _read(model: type[BaseModel], data: bytes) -> InputsReading:
     try:
         parse_bounded(data, max_bytes=MAX_REQUEST_BYTES, where="inputs")  # the model's own parser takes more
         (read,) = _writer(model).dump_python([model.model_validate_json(data)], mode="json")
-        return Reading(write_bounded(read, max_bytes=MAX_REQUEST_BYTES, where="inputs"))
+        return InputsReading(write_bounded(read, max_bytes=MAX_REQUEST_BYTES, where="inputs"))
     except ValidationError as error:
         problem = "; ".join(explain_fields(error, "job", fields_of(model).names))
     except InvalidInput as error:
         problem = error.message
     except BaseException as error:  # a validator's own, an exit too: only `ValueError` and its like are the model's
         problem = f"job_inputs: {text_of(error)}"
-    return Reading(b"", plain(problem, _MAX_PROBLEM_CHARS))
+    return InputsReading(b"", plain(problem, _MAX_PROBLEM_CHARS))
 
 
 @lru_cache(maxsize=16)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from airside.actors.job_inputs import NO_INPUTS, Fields, JobInputs, Reading, inputs_of
+from airside.actors.job_inputs import NO_INPUTS, Fields, InputsReading, JobInputs, inputs_of
 from airside.stack.canonical import as_text, canonical, digest, parse_bounded, write_bounded
 from airside.stack.contracts.labels import check_label
 from airside.stack.errors import InvalidInput
@@ -224,7 +224,7 @@ def _split(data: bytes, number: int, inputs: JobInputs) -> _Line | BadLine:
         return _bad(number, job_id, error.message)
 
 
-def _joined(line: _Line, reading: Reading, fields: Fields) -> Job | BadLine:
+def _joined(line: _Line, reading: InputsReading, fields: Fields) -> Job | BadLine:
     """Return the job of a line; of one that is none all that is wrong is said, a name that is misspelt too."""
     problems = [reading.problem] if reading.problem else []
     job = None

@@ -16,14 +16,14 @@ from pydantic import ValidationError
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from airside.actors.app import App, CheckedApp
+from airside.actors.app import App, ValidatedApp
 from airside.actors.approvals.approvals import Approvals
 from airside.actors.client.client import Stack
 from airside.actors.client.connection import Connection
-from airside.actors.client.joining import START_S, answers, is_same_ray, join, stacks_here
-from airside.actors.client.known import write_people
-from airside.actors.client.own import Own
-from airside.actors.client.record import read_record, write_record
+from airside.actors.client.known_principals import write_people
+from airside.actors.client.owned_stack import OwnedStack
+from airside.actors.client.ray_membership import START_S, is_listening, is_same_ray, join_ray, list_stacks
+from airside.actors.client.stack_record import read_record, write_record
 from airside.actors.driver.driver import Driver
 from airside.actors.driver.fleet import Fleet
 from airside.actors.executor import ToolExecutor
@@ -33,14 +33,14 @@ from airside.actors.journal.journal import Journal
 from airside.actors.memory import Memory
 from airside.actors.policy import Policy
 from airside.actors.process.logs import link_logs
-from airside.actors.rpc.layer import LayerConfig, Whose, as_actor, logger
+from airside.actors.rpc.layer import LayerConfig, StackIdentity, as_actor, logger
 from airside.actors.rpc.names import NAMESPACE, actor_name
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
-from airside.stack.calling import explained
+from airside.stack.calling import explain_misuse
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
 from airside.stack.input.yaml_source import explain_fields
-from airside.stack.security.auth import Authenticator
+from airside.stack.security.authenticator import Authenticator
 from airside.stack.security.keyring import KeyRing
 
 _WHOSE_S = 5.0
@@ -54,7 +54,7 @@ _OF_START = Signature(
 """What `start` may be given: its own arguments, and settings."""
 
 
-@explained("start", how="start(app, state_dir=...)", signature=_OF_START)
+@explain_misuse("start", how="start(app, state_dir=...)", signature=_OF_START)
 def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     """Start a stack and return it; as a context manager it stops at the end of the block.
 
@@ -73,7 +73,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     checked = app.checked()
     state_dir = _folder("start", settings.state_dir)
     keys = KeyRing.open(state_dir / "keys")
-    member = join(address)
+    member = join_ray(address)
     try:
         settings = _free_name(settings, state_dir)
     except BaseException:
@@ -89,7 +89,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     connection = Connection(settings, record["id"], member)
     config = LayerConfig(settings, state_dir, stack_id=record["id"])
 
-    def run(ready: CheckedApp) -> None:
+    def run(ready: ValidatedApp) -> None:
         record["job_schema"] = ready.job_schema
         record["warnings"] = ready.warnings
         for warning in ready.warnings:
@@ -99,7 +99,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
         write_record(state_dir, record)
         link_logs(state_dir)
 
-    own = Own(settings.stack, checked, run, connection.stop, output=settings.show_output)
+    own = OwnedStack(settings.stack, checked, run, connection.stop, output=settings.show_output)
     stack = Stack(connection, keys, state_dir, stops=address is None, record=record, own=own)
     try:
         run(checked)
@@ -109,7 +109,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     return stack
 
 
-@explained("connect", how="connect(state_dir)")
+@explain_misuse("connect", how="connect(state_dir)")
 def connect(state_dir: str | Path = ".airside", *, address: str | None = None, stack: str | None = None) -> Stack:
     """Attach to a stack that runs, from any process of its machine (or, with `address` and `stack`, of its cluster).
 
@@ -131,13 +131,13 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
     found = address or record.get("address")
     if found is None:
         raise Misuse(f"no stack is up in {folder}: start one (`airside up`), or name another state directory")
-    if not answers(found):
+    if not is_listening(found):
         raise Misuse(f"the stack of {folder} is gone (nothing answers at {found}): start it again (`airside up`)")
     settings = _settings({"stack": stack or record.get("stack", "default"), "state_dir": folder})
-    member = join(found, auth_mode=record.get("auth_mode", ""))
+    member = join_ray(found, auth_mode=record.get("auth_mode", ""))
     connection = Connection(settings, str(record.get("id", "")), member)
     try:
-        if settings.stack not in stacks_here():
+        if settings.stack not in list_stacks():
             raise Misuse(f"stack {settings.stack!r} does not run at {found}")
         connection.identify()
         keys = KeyRing.open(folder / "keys") if (folder / "keys").is_dir() else None
@@ -173,16 +173,16 @@ def _settings(options: dict[str, Any]) -> Settings:
         ) from None
 
 
-def _whose(stack: str) -> Whose | None:
+def _whose(stack: str) -> StackIdentity | None:
     """Return of which stack the actors of a name are; None if there are none."""
     try:
         driver = ray.get_actor(actor_name(stack, "driver"), NAMESPACE)
     except ValueError:
         return None
     try:
-        whose: Whose = ray.get(driver.whose.remote(), timeout=_WHOSE_S)
+        whose: StackIdentity = ray.get(driver.whose.remote(), timeout=_WHOSE_S)
     except (RayError, TimeoutError):
-        return Whose("", "a directory it does not say: it does not answer")
+        return StackIdentity("", "a directory it does not say: it does not answer")
     return whose
 
 
@@ -191,7 +191,7 @@ def _free_name(settings: Settings, state_dir: Path) -> Settings:
 
     Only a name that nobody gave is changed.
     """
-    there = {name: whose for name in stacks_here() if (whose := _whose(name)) is not None}
+    there = {name: whose for name in list_stacks() if (whose := _whose(name)) is not None}
     for whose in there.values():
         if whose.state_dir == str(state_dir):
             raise Misuse(
@@ -220,7 +220,7 @@ def _begin(actors: list[Any]) -> None:
             time.sleep(0.1)
 
 
-def _start_layers(checked: CheckedApp, plain: LayerConfig, keys: KeyRing) -> None:
+def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing) -> None:
     app, version, settings = checked.app, checked.app.version, plain.settings
     Authenticator(checked.directory, keys.issuer_public_pem)  # what is wrong with the keys is said now, not by an actor
     sealed = replace(plain, seal_key=keys.seal)

@@ -15,14 +15,14 @@ from airside.actors.wardens.watched import WatchedLayer
 from airside.memory.embedders.embedder import Embedder
 from airside.memory.rules import MemoryRules
 from airside.memory.service import MemoryService
-from airside.memory.storage.erasing import Erasure
+from airside.memory.storage.erasure import Erasure
 from airside.stack.canonical import digest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.errors import AirsideError, InvalidId, InvalidInput
 from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.reasons import MemoryCode
-from airside.stack.security.memory_orders import ORDER_US, READING, MemoryAnswer, MemoryOrder, open_order
-from airside.stack.security.warrants import Warrants
+from airside.stack.security.memory_access import Warrants
+from airside.stack.security.memory_orders import ORDER_US, READING, MemoryAnswer, MemoryOrder, open_memory_order
 
 Given = TypeVar("Given")
 
@@ -40,7 +40,7 @@ def _unavailable(_: object, why: str) -> LearnReply:
 
 
 class Memory(WatchedLayer):
-    """Recalls, learns, and makes go."""
+    """Retrieves, stores and deletes records."""
 
     def __init__(self, config: LayerConfig, embedder: Callable[[], Embedder], rules: MemoryRules) -> None:
         super().__init__(config)
@@ -103,7 +103,7 @@ class Memory(WatchedLayer):
 
         What was carried out is known until the process ends.
         """
-        order = open_order(self.config.seal_key, sealed, now_us())
+        order = open_memory_order(self.config.seal_key, sealed, now_us())
         if order is None:
             self._unwarranted()
             return self._encode(MemoryAnswer(problem="the order's seal does not hold, or it is old"))

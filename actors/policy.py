@@ -14,28 +14,28 @@ from typing import Any
 import msgspec
 
 from airside.actors.rpc.layer import LayerConfig, control, now_us, steady_us
-from airside.actors.rpc.methods import CHECK, CLOSE, DECIDE, ISSUER, REFRESH, SPEND, TRUST, UNDO, Trust
+from airside.actors.rpc.methods import CHECK, CLOSE, DECIDE, ISSUER, REFRESH, SPEND, TRUST, UNDO, TrustedGate
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
 from airside.actors.rpc.stubs import RemoteJournal, RemoteResolvers
 from airside.actors.wardens.watched import NOBODY, WatchedLayer, inside
 from airside.stack.budget.ledger import Per, window_of
-from airside.stack.budget.spending import Spending
-from airside.stack.budget.spent import Spent
+from airside.stack.budget.recorded_usage import RecordedUsage
+from airside.stack.budget.reservations import BudgetReservations
+from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
-from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.directory import Directory
 from airside.stack.ids import Buffered, RunId, mint_issuer
 from airside.stack.operations.messages import ORDER_PURPOSE, Order
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
+from airside.stack.policy.kill_switches import STREAM, KillSwitches
 from airside.stack.policy.lookups import Lookups
-from airside.stack.policy.switches import STREAM, Switches
 from airside.stack.reasons import ReasonCode
-from airside.stack.recovery.undoing import UndoGate, UndoReply, UndoRequest, streams_for
-from airside.stack.resources import ResolverTerms, Wanted
+from airside.stack.recovery.undo_gate import UndoGate, UndoReply, UndoRequest, streams_for
+from airside.stack.resources import ResolverTerms, ResourceLookup
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.security.sealing import unwrap
+from airside.stack.security.seals import unwrap
 
 _SPANS: tuple[Per, ...] = ("month", "day", "minute")
 
@@ -44,7 +44,7 @@ _SPANS: tuple[Per, ...] = ("month", "day", "minute")
 
 
 def _deny(layer: Any, why: str) -> GateReply:
-    reply: GateReply = layer._gate.unreadable(why)
+    reply: GateReply = layer._gate.deny_unreadable(why)
     return reply
 
 
@@ -110,7 +110,7 @@ class Policy(WatchedLayer):
             issuer=self._issuer,
             on_change=on_change,
         )
-        self._gate.switches = Switches(self._thrown)
+        self._gate.switches = KillSwitches(self._switch_changes)
         self._undo_gate = UndoGate(
             self._tools,
             seal_key=self.config.seal_key,
@@ -124,27 +124,27 @@ class Policy(WatchedLayer):
     async def _tell_executors(self) -> None:
         """Tell every executor whose grants it is to take, and what is switched off."""
         async with self._telling:  # so that an older reading never overtakes a newer one
-            self._thrown = (await self._journal.bodies([STREAM]))[STREAM]
-            told = Trust(self._issuer, self._thrown)
+            self._switch_changes = (await self._journal.bodies([STREAM]))[STREAM]
+            told = TrustedGate(self._issuer, self._switch_changes)
             await asyncio.gather(*(each.call(TRUST, told) for each in self._executors))
 
     @serves(REFRESH)
     async def refresh(self, _: None) -> None:
         """Read the switches again; return when the gate and every executor have them."""
         await self._tell_executors()
-        self._gate.switches = Switches(self._thrown)
+        self._gate.switches = KillSwitches(self._switch_changes)
 
-    async def _rebuilt(self) -> Spending:
+    async def _rebuilt(self) -> BudgetReservations:
         organisation, tenants = self._directory.caps()
         now = steady_us()
         spans = [window_of(per, now) for per in _SPANS]
         rows = await self._journal.rows("spent", *spans, now)
-        return Spending(organisation, tenants, (Spent(*row) for row in rows), now)
+        return BudgetReservations(organisation, tenants, (RecordedUsage(*row) for row in rows), now)
 
     @serves(ISSUER)
-    def issuer(self, _: None) -> Trust:
+    def issuer(self, _: None) -> TrustedGate:
         """Return the id of this incarnation, and the switches: what an executor that was restarted asks for."""
-        return Trust(self._issuer, self._thrown)
+        return TrustedGate(self._issuer, self._switch_changes)
 
     @serves(DECIDE, unreadable=_deny, failed=_deny)
     def decide(self, request: GateRequest) -> GateReply | Awaitable[GateReply]:
@@ -152,12 +152,12 @@ class Policy(WatchedLayer):
         return inside(self.pulse, request.run_id, self._decided_or_asked, request)
 
     def _decided_or_asked(self, request: GateRequest) -> GateReply | Awaitable[GateReply]:
-        wanted = self._gate.wanted(request)
+        wanted = self._gate.needed_resources(request)
         if wanted is not None:
             return self._when_known(request, wanted)
         return self._counted(request, self._gate.decide(request))
 
-    async def _when_known(self, request: GateRequest, wanted: Wanted) -> GateReply:
+    async def _when_known(self, request: GateRequest, wanted: ResourceLookup) -> GateReply:
         """Decide about a call when it is known what resources it is about."""
         answers = await self._lookups.answers(wanted)
         return self._counted(request, inside(self.pulse, request.run_id, self._gate.decide, request, answers))

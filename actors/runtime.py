@@ -13,25 +13,25 @@ from typing import Any
 
 import ray
 
+from airside.actors.process.orphans import mark_children
 from airside.actors.process.pulse import PulseWriter, Where
-from airside.actors.process.strays import mark_children
 from airside.actors.rpc.layer import BEAT_S, Layer, LayerConfig, control, logger, steady_us
 from airside.actors.rpc.methods import ACTIVATE, BRING, REPORT
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
 from airside.actors.rpc.stubs import RemoteApprovals, RemoteJournal, RemoteMemory, RemotePolicy, RemoteTools
 from airside.stack.cycle.cycle import Cycle
+from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.hosting import Held, RunHost
-from airside.stack.cycle.layers import Layers
 from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import RunId, TenantId
 from airside.stack.operations.messages import Activation, Delivery, Report
 from airside.stack.policy.bundle import load_bundle
-from airside.stack.policy.foresight import Foresight
+from airside.stack.policy.trace_predictor import TracePredictor
 from airside.stack.run import events as ev
 from airside.stack.run.agents import Agent
+from airside.stack.run.spans import traceparent
 from airside.stack.run.topology import Topology
-from airside.stack.run.tracing import traceparent
 from airside.stack.scheduling.placement_events import RunStanding
 from airside.stack.schema.toolspec import ToolSpec
 from airside.tools.runners.output import mark_output
@@ -76,7 +76,7 @@ class TenantRuntime(Layer):
             now_us=steady_us,
             mint=lambda: secrets.token_hex(4),
         )
-        self._layers = Layers(
+        self._layers = CyclePorts(
             journal=journal,
             policy=RemotePolicy(settings),
             tools=RemoteTools(settings),
@@ -89,7 +89,7 @@ class TenantRuntime(Layer):
             spawn=self._host.spawn,
             traceparent=traceparent,
             pulse=self._pulse,
-            foresight=Foresight(load_bundle(bundle), self._app.specs) if bundle is not None else None,
+            trace_predictor=TracePredictor(load_bundle(bundle), self._app.specs) if bundle is not None else None,
             metered=self._app.metered,
         )
         self._beating = asyncio.ensure_future(self._keep_beating())

@@ -97,8 +97,8 @@ def load_app(name: str, arguments: list[str]) -> App:
     except AirsideError:
         raise
     except Exception as error:
-        raise InvalidConfig(f"--app {name}: {_told(error)}") from None
-    found = getattr(module, attribute, None) if attribute else _conventional(module)
+        raise InvalidConfig(f"--app {name}: {_describe_exception(error)}") from None
+    found = getattr(module, attribute, None) if attribute else _find_app(module)
     if attribute and found is None:
         raise InvalidConfig(f"--app {name}: {module_name} has no {attribute!r}")
     given = {}
@@ -112,7 +112,7 @@ def load_app(name: str, arguments: list[str]) -> App:
     except AirsideError:
         raise
     except Exception as error:
-        raise InvalidConfig(f"--app {name}: {_told(error)}") from None
+        raise InvalidConfig(f"--app {name}: {_describe_exception(error)}") from None
     if made is None:
         raise InvalidConfig(f"--app {name}: there is no App and nothing that makes one (`app` or `create_app`)")
     if not isinstance(made, App):
@@ -120,7 +120,7 @@ def load_app(name: str, arguments: list[str]) -> App:
     return made
 
 
-def _told(error: Exception) -> str:
+def _describe_exception(error: Exception) -> str:
     """Return what an app's own code raised, and where."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [
@@ -130,14 +130,14 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _conventional(module: Any) -> Any:
+def _find_app(module: Any) -> Any:
     """Return a module's `app` or `create_app`; of a package, that of its module `app`."""
     for candidate in ("create_app", "app"):
         found = getattr(module, candidate, None)
         if found is not None and not hasattr(found, "__path__"):
             return found if candidate == "create_app" or not hasattr(found, "create_app") else found.create_app
     with contextlib.suppress(ImportError):
-        return _conventional(importlib.import_module(f"{module.__name__}.app"))
+        return _find_app(importlib.import_module(f"{module.__name__}.app"))
     return None
 
 
@@ -174,9 +174,9 @@ def kill(
         typer.echo(f"killed {stack.kill(run=run_id, tenant=tenant, all=everything, why=why)}")
 
 
-def _switched(scope: str, target: str) -> dict[str, Any]:
+def _switch_argument(scope: str, target: str) -> dict[str, Any]:
     """Return what a switch is about; raise `Misuse` for a scope there is not, or a target that means nothing there."""
-    from airside.stack.policy.switches import SwitchScope
+    from airside.stack.policy.kill_switches import SwitchScope
 
     if scope not in get_args(SwitchScope):
         raise Misuse(f"switch: {scope!r:.80}: say one of {', '.join(get_args(SwitchScope))}")
@@ -195,7 +195,7 @@ def off(
 ) -> None:
     """Admit no run and start no effect of these from here on; what is at work goes on (`airside kill` ends it)."""
     with attached(state_dir) as stack:
-        stack.switch_off(why=why, for_s=for_s, **_switched(scope, target))
+        stack.switch_off(why=why, for_s=for_s, **_switch_argument(scope, target))
     typer.echo(f"off: {scope} {target}".rstrip() + (f", for {for_s:g} s" if for_s else ""))
 
 
@@ -208,7 +208,7 @@ def on(
 ) -> None:
     """Take a switch back."""
     with attached(state_dir) as stack:
-        stack.switch_on(why=why, **_switched(scope, target))
+        stack.switch_on(why=why, **_switch_argument(scope, target))
     typer.echo(f"on: {scope} {target}".rstrip())
 
 
@@ -388,8 +388,8 @@ def issue(
     """Sign a token with the stack's local key, for somebody the directory of the latest start has."""
     import time
 
-    from airside.actors.client.known import check_known
-    from airside.stack.security.auth import issue_token
+    from airside.actors.client.known_principals import check_known
+    from airside.stack.security.authenticator import issue_token
     from airside.stack.security.keyring import KeyRing
 
     if not (state_dir / "keys").is_dir():

@@ -10,7 +10,7 @@ import typer
 
 from airside.options import HERE, OfTenant, StateDir, bounded, brief, clock, nothing_before, renamed, say_none, span
 from airside.output import json_line
-from airside.stack.recovery.doubts import Doubt
+from airside.stack.recovery.in_doubt import InDoubtCall
 
 in_doubt = typer.Typer(help="Calls of which nobody knows whether they happened, and why.")
 
@@ -37,7 +37,7 @@ def in_doubt_list(tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
     say_none(found, "nothing is in doubt")
 
 
-def _listed(state_dir: Path, tenant: str) -> list[Doubt]:
+def _listed(state_dir: Path, tenant: str) -> list[InDoubtCall]:
     from airside.actors.audit import open_audit
 
     with open_audit(state_dir) as journal:
@@ -48,7 +48,7 @@ def _who(state_dir: Path) -> str:
     return f"an operator: whoever can read {state_dir / 'keys'}"
 
 
-def lines_of(doubt: Doubt, state_dir: Path) -> list[str]:
+def lines_of(doubt: InDoubtCall, state_dir: Path) -> list[str]:
     """Return a call in doubt as lines."""
     age = span(int(datetime.now(UTC).timestamp() * 1e6) - doubt.since_us)
     what = "the undo of " if doubt.undo else ""

@@ -156,7 +156,7 @@ def calibrate(
 ) -> None:
     """Fit what an embedder's scores mean, for this state directory's stack; it holds from the next start."""
     from airside.memory.embedders.embedder import SentenceTransformerEmbedder
-    from airside.memory.evaluation.questions import calibrated
+    from airside.memory.evaluation.question_sets import calibrated
     from airside.memory.search.calibration import save_calibration
 
     embedder = SentenceTransformerEmbedder(model or None)

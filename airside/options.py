@@ -12,7 +12,7 @@ import typer
 
 from airside.output import json_line
 from airside.stack.errors import InvalidInput, Misuse
-from airside.stack.run.story import shown
+from airside.stack.run.story import printable
 
 
 def path_of(text: str | Path) -> Path:
@@ -97,7 +97,7 @@ def money(microusd: int) -> str:
 
 def brief(value: Any, most: int = 80) -> str:
     """Return a value as one short line: JSON, hidden characters escaped, with how much was left out."""
-    text = shown(value if isinstance(value, str) else json_line(value))
+    text = printable(value if isinstance(value, str) else json_line(value))
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 

@@ -88,10 +88,10 @@ def show(
 
     with open_audit(state_dir) as journal:
         found = journal.inspect(run_id)
-    typer.echo(json_line(msgspec.to_builtins(found)) if as_json else "\n".join(told(found)))
+    typer.echo(json_line(msgspec.to_builtins(found)) if as_json else "\n".join(step_lines(found)))
 
 
-def told(found: RunDetail) -> list[str]:
+def step_lines(found: RunDetail) -> list[str]:
     """Return a run as lines."""
     run = found.run
     over = run.status != ACTIVE

@@ -28,7 +28,7 @@ def up(
 ) -> None:
     """Start a stack and keep it up until Ctrl-C, SIGTERM or `airside down`; other processes attach to it."""
     import airside
-    from airside.actors.client.record import is_recorded, keep
+    from airside.actors.client.stack_record import is_recorded, keep
     from airside.actors.process.logs import LINK
     from airside.cli import load_app
 
@@ -61,7 +61,7 @@ def up(
 
 def down(state_dir: StateDir = HERE) -> None:
     """Stop the stack of a state directory in good order; what is unfinished is taken up by the next start."""
-    from airside.actors.client.record import kept_by, read_record
+    from airside.actors.client.stack_record import kept_by, read_record
     from airside.cli import attached
 
     with attached(state_dir) as stack:

@@ -39,7 +39,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 import airside
 from airside import App, Finish, ReplayAgent, SingleAgent, View, tool
 from airside.actors.client.client import Stack
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.tools.keeping import remember
 from benchmarks.measure import last_line, machine

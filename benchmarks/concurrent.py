@@ -36,7 +36,7 @@ from airside import Action, App, Finish, RunHandle, View, tool
 from airside.actors.client.client import Stack
 from airside.actors.client.steps import drive
 from airside.actors.jobs import Job
-from airside.actors.rpc.methods import GIVE_VOTE, GivenVote
+from airside.actors.rpc.methods import GIVE_VOTE, PresentedVote
 from airside.stack.directory import Directory, Principal, Tenant
 from benchmarks.measure import cpu_seconds, median, memory_mib
 
@@ -160,7 +160,7 @@ class Crowd:
             self._door.touch()
             return
         tokens = {tenant: self._stack.token(tenant, "head") for tenant in TENANTS}
-        votes = [GivenVote(tokens[each.tenant], each.approval_id, "approve") for each in self._stack.approvals()]
+        votes = [PresentedVote(tokens[each.tenant], each.approval_id, "approve") for each in self._stack.approvals()]
         for first in range(0, len(votes), BLOCK):
             replies = drive(self._stack._connection.call_each(GIVE_VOTE, votes[first : first + BLOCK]))
             if not all(reply.ok for reply in replies):

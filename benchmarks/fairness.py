@@ -14,7 +14,7 @@ held is not taken away, so without a cap a victim's next run waits until one of 
            something waiting; its due is its weight's part.  The error is the largest deviation from the due, relative
            to it; Jain's index is that of steps per weight (R. Jain, D. Chiu, W. Hawe, DEC-TR-301, 1984).
 
-Not measured: tools in threads (`tests/unit/tools/test_fair.py`), tenants that share a budget, more than one cell.
+Not measured: tools in threads (`tests/unit/tools/test_fair_slots.py`), tenants that share a budget, more than one cell.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from airside.stack.canonical import canonical
 from airside.stack.input.yaml_source import load_yaml
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.schema.toolspec import ArgumentValidator
-from airside.stack.values import Traced
+from airside.stack.values import ValueOrigin
 
 PLANTED = "{planted}"
 
@@ -40,7 +40,7 @@ def _taken() -> dict[str, frozenset[str]]:
 TAKEN = _taken()
 
 
-def not_taken(effect: str, origins: Sequence[Traced]) -> list[Traced]:
+def not_taken(effect: str, origins: Sequence[ValueOrigin]) -> list[ValueOrigin]:
     """Return the values because of which a person is asked about a call."""
     return [each for each in origins if each.origin not in TAKEN[effect]]
 

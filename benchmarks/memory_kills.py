@@ -35,7 +35,7 @@ import ray
 import airside
 from airside import App, ReplayAgent
 from airside.actors.client.client import Stack
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.memory.rules import MemoryRules
 from airside.memory.storage.store import OPTIMIZE_EVERY
 from airside.stack.contracts.memory import Candidate

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airside.memory.embedders.embedder import Embedder, SentenceTransformerEmbedder
-from airside.memory.evaluation.fitting import Asked, calibration_error, fit
-from airside.memory.evaluation.questions import Group, ask, embedded, halves, read_questions
+from airside.memory.evaluation.fitting import ScoredQuestion, calibration_error, fit
+from airside.memory.evaluation.question_sets import Group, ask, embedded, halves, read_questions
 from airside.memory.records import Record
 from airside.memory.rules import MemoryRules
 from airside.memory.search.calibration import Calibration
@@ -72,7 +72,7 @@ class Measured:
         for name in others:
             self._search(name, calibration)
 
-    def _all(self, names: Iterable[str]) -> list[Asked]:
+    def _all(self, names: Iterable[str]) -> list[ScoredQuestion]:
         return [each for name in names for each in self._asked[name]]
 
     def _search(self, name: str, calibration: Calibration) -> None:

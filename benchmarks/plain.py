@@ -15,25 +15,25 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.app import CheckedApp
+from airside.actors.app import ValidatedApp
 from airside.actors.journal.store import JournalStore
 from airside.actors.rpc.layer import now_us
-from airside.memory.local import LocalMemory
+from airside.memory.in_memory import InMemoryMemory
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.layers import Layers
-from airside.stack.cycle.local import LocalApprovals, LocalPolicy
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.cycle_ports import CyclePorts
+from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryPolicy
+from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import Buffered, mint_executor, mint_run, parse_principal, parse_tenant
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.policy.bundle import load_bundle
-from airside.stack.policy.foresight import Foresight
 from airside.stack.policy.gate import Gate
+from airside.stack.policy.trace_predictor import TracePredictor
 from airside.stack.run.events import RunActivated, RunSubmitted
 from airside.stack.run.machine import RunMachine
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Identity, Limits, Request
 from airside.tools.dispatch import Dispatcher
-from airside.tools.local import LocalTools
+from airside.tools.in_memory import InMemoryTools
 from benchmarks.ledger_app import TEXT, ledger_app, tenants
 from benchmarks.step_costs import step_costs
 
@@ -68,29 +68,31 @@ class GroupJournal:
         self._store.release()
 
 
-def layers(app: CheckedApp, journal: GroupJournal, key: bytes) -> Layers:
+def layers(app: ValidatedApp, journal: GroupJournal, key: bytes) -> CyclePorts:
     """Return the layers of an app, all in this process."""
     gate = Gate(bundle=load_bundle(app.bundle), tools=app.specs, seal_key=key, now_us=now_us, random=Buffered())
 
     async def no_children(*_: Any) -> None:
         raise AssertionError("the load app does not fan out")
 
-    return Layers(
+    return CyclePorts(
         journal=journal,
-        policy=LocalPolicy(gate),
-        tools=LocalTools(lambda: Dispatcher(app.app.tools, seal_key=key, executor_id=mint_executor(), now_us=now_us)),
-        approvals=LocalApprovals(key, now_us),
-        memory=LocalMemory(now_us),
+        policy=InMemoryPolicy(gate),
+        tools=InMemoryTools(
+            lambda: Dispatcher(app.app.tools, seal_key=key, executor_id=mint_executor(), now_us=now_us)
+        ),
+        approvals=InMemoryApprovals(key, now_us),
+        memory=InMemoryMemory(now_us),
         agents=app.agents,
         routes=app.routes,
         specs=app.specs,
         now_us=now_us,
         spawn=no_children,
-        foresight=Foresight(load_bundle(app.bundle), app.specs),
+        trace_predictor=TracePredictor(load_bundle(app.bundle), app.specs),
     )
 
 
-async def one_run(made: Layers, tenant: str, key: bytes, steps: int) -> None:
+async def one_run(made: CyclePorts, tenant: str, key: bytes, steps: int) -> None:
     """Admit and run one job to its end."""
     identity = Identity(
         principal=parse_principal("clerk"), tenant=parse_tenant(tenant), roles=("clerk",), scopes=("ledger",)

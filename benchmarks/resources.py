@@ -80,7 +80,7 @@ def gate_us() -> dict[str, float]:
         request = requested(who, key, spec.name, b'{"order_id":"o-1"}')
 
         def decide() -> None:
-            wanted = gate.wanted(request)
+            wanted = gate.needed_resources(request)
             reply = gate.decide(request) if wanted is None else gate.decide(request, answers)
             assert reply.grant, reply.decision
 

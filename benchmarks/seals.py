@@ -25,7 +25,7 @@ from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.identity import run_subject, seal_identity
-from airside.stack.security.sealing import is_sealed, seal
+from airside.stack.security.seals import is_sealed, seal
 from airside.stack.values import Identity, Limits
 from benchmarks.measure import last_line, machine, median
 

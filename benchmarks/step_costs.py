@@ -21,23 +21,23 @@ from typing import Any
 import msgspec
 
 import airside
-from airside.memory.local import LocalMemory
+from airside.memory.in_memory import InMemoryMemory
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.layers import Layers
-from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.cycle_ports import CyclePorts
+from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy
+from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import ExecutorId, RunId, parse_principal, parse_tenant
 from airside.stack.policy.bundle import load_bundle
-from airside.stack.policy.foresight import Foresight
 from airside.stack.policy.gate import Gate
-from airside.stack.provenance.occurrence import Haystack
+from airside.stack.policy.trace_predictor import TracePredictor
+from airside.stack.provenance.matching import SearchableText
 from airside.stack.run.events import RunActivated, RunSubmitted
 from airside.stack.run.machine import RunMachine
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Identity, Limits, Request
 from airside.tools.dispatch import Dispatcher
-from airside.tools.local import LocalTools
+from airside.tools.in_memory import InMemoryTools
 from benchmarks.ledger_app import TEXT, ledger_app
 
 KEY = b"k" * 32
@@ -64,7 +64,7 @@ class _Clock:
         return self.now_us
 
 
-class _CountedPolicy(LocalPolicy):
+class _CountedPolicy(InMemoryPolicy):
     """The gate, with a count of what it is sent."""
 
     def __init__(self, gate: Gate) -> None:
@@ -96,7 +96,7 @@ def counted_calls() -> Iterator[Counter[CodeType]]:
         sys.setprofile(before)
 
 
-def _layers(policy: str, journal: LocalJournal, now_us: Callable[[], int]) -> tuple[Layers, _CountedPolicy]:
+def _layers(policy: str, journal: InMemoryJournal, now_us: Callable[[], int]) -> tuple[CyclePorts, _CountedPolicy]:
     app = ledger_app(1).checked()
     bundle, count = load_bundle(policy or app.bundle), iter(range(1_000_000))
     gate = Gate(
@@ -112,27 +112,27 @@ def _layers(policy: str, journal: LocalJournal, now_us: Callable[[], int]) -> tu
     async def no_children(*_: Any) -> None:
         raise AssertionError("the load app does not fan out")
 
-    made = Layers(
+    made = CyclePorts(
         journal=journal,
         policy=counted,
-        tools=LocalTools(
+        tools=InMemoryTools(
             lambda: Dispatcher(app.app.tools, seal_key=KEY, executor_id=executor, now_us=now_us, in_threads=False)
         ),
-        approvals=LocalApprovals(KEY, now_us),
-        memory=LocalMemory(now_us),
+        approvals=InMemoryApprovals(KEY, now_us),
+        memory=InMemoryMemory(now_us),
         agents=app.agents,
         routes=app.routes,
         specs=app.specs,
         now_us=now_us,
         spawn=no_children,
-        foresight=Foresight(bundle, app.specs),
+        trace_predictor=TracePredictor(bundle, app.specs),
     )
     return made, counted
 
 
 def play(steps: int, policy: str = "") -> dict[str, float]:
     """Run one job of so many steps, by the app's own policy or another, and return its counts a step."""
-    now_us, journal = _Clock(), LocalJournal()
+    now_us, journal = _Clock(), InMemoryJournal()
     layers, gate = _layers(policy, journal, now_us)
     limits = Limits(max_steps=steps + 1, max_tool_calls=steps)
     who = Identity(
@@ -170,8 +170,8 @@ def play(steps: int, policy: str = "") -> dict[str, float]:
         "journal_bytes": round(sum(len(entry.body) for entry in entries) / steps, 1),
         "gate_requests": gate.requests / steps,
         "gate_bytes": round(gate.sent_bytes / steps, 1),
-        "texts_indexed": calls[Haystack.__init__.__code__] / steps,
-        "texts_searched": calls[Haystack.holds.__code__] / steps,
+        "texts_indexed": calls[SearchableText.__init__.__code__] / steps,
+        "texts_searched": calls[SearchableText.holds.__code__] / steps,
         "calls": round(calls.total() / steps, 1),
     }
 

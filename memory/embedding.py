@@ -151,7 +151,7 @@ class Embedding:
             ):
                 raise MemoryFailed(f"embedder {embedder.name} answered {vectors.shape}, or no vectors of length 1")
         except Exception as error:
-            _fail(waiting, error if isinstance(error, MemoryFailed) else MemoryFailed(_told(error)))
+            _fail(waiting, error if isinstance(error, MemoryFailed) else MemoryFailed(_describe_failure(error)))
             return
         for (_, future), vector in zip(waiting, vectors, strict=True):
             if not future.done():
@@ -171,7 +171,7 @@ def _kept_from_ending(function: Callable[..., Vectors | None], *args: object) ->
     try:
         return function(*args)
     except (SystemExit, KeyboardInterrupt) as error:
-        raise MemoryFailed(_told(error)) from None
+        raise MemoryFailed(_describe_failure(error)) from None
 
 
 def _are_unit(vectors: Vectors) -> bool:
@@ -184,5 +184,5 @@ def _fail(waiting: Sequence[Waiting], error: MemoryFailed) -> None:
             future.set_exception(error)
 
 
-def _told(error: BaseException) -> str:
+def _describe_failure(error: BaseException) -> str:
     return f"embedder: {text_of(error, 500)}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from airside.stack.calling import explained
+from airside.stack.calling import explain_misuse
 from airside.stack.errors import InvalidConfig
 
 DAY_S = 86_400
@@ -15,7 +15,7 @@ MAX_TTL_S = 10 * 366 * DAY_S
 PersonalData = Literal["label", "redact", "refuse"]
 
 
-@explained()
+@explain_misuse()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """How long records of a kind stay, and after how long they count half as fresh."""
@@ -35,7 +35,7 @@ KINDS: Mapping[str, Kind] = {
 """What an app's records are unless it says otherwise: what somebody is or wants lasts, what a tool said does not."""
 
 
-@explained()
+@explain_misuse()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
     """What one tenant may keep: records, and bytes of texts and vectors."""
@@ -44,7 +44,7 @@ class Quota:
     bytes: int = 512 * 1024 * 1024
 
 
-@explained()
+@explain_misuse()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """How much of its rank a record loses for being old, unimportant or of a source trusted little: at most so much.
@@ -59,7 +59,7 @@ class Weights:
     diversity: float = 1.0
 
 
-@explained()
+@explain_misuse()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryRules:
     """What memory keeps and how it ranks; `quotas` are by tenant, `quota` everybody else's.

@@ -1,4 +1,4 @@
-"""Memory as the cycle and its operators see it: recall, keep, and make go, for every tenant of a cell.
+"""Memory as the cycle and its operators see it: retrieve, store and delete, for every tenant of a cell.
 
 Reads are answered on the event loop from RAM.  All LanceDB work happens on one thread, which makes this process the
 single writer of every table; all embedding on another.  Tenants are opened at first need and closed, the one used the
@@ -21,12 +21,12 @@ from airside.memory.records import Record, is_record_id
 from airside.memory.rules import MemoryRules
 from airside.memory.search.calibration import Calibration, load_calibration
 from airside.memory.search.index import Bounds, Query, TenantIndex
-from airside.memory.storage.erasing import Erasure, Orders, Receipt
+from airside.memory.storage.erasure import Erasure, ErasureLog, ErasureReceipt
 from airside.memory.storage.parquet import read_parquet, write_parquet
 from airside.memory.storage.store import Database, TenantStore, table_name, tenant_of
 from airside.memory.tenant import TenantMemory
 from airside.memory.text import MAX_QUERY_CHARACTERS
-from airside.memory.writing.quality import Draft, draft
+from airside.memory.writing.quality_gate import Draft, draft
 from airside.stack.contracts.memory import Candidate, LearnReply, Recalled, RecallReply, RecallRequest
 from airside.stack.errors import InvalidInput, MemoryFailed, text_of
 from airside.stack.ids import TenantId, parse_tenant
@@ -56,7 +56,7 @@ class MemoryService:
         self._embedding = Embedding(embedder)
         self._calibration: Calibration | None = None
         self._database: Database | None = None
-        self._orders: Orders | None = None
+        self._orders: ErasureLog | None = None
         self._tenants: OrderedDict[TenantId, TenantMemory] = OrderedDict()
         self._sizes: dict[TenantId, int] = {}
         self._hot_bytes = 0
@@ -70,15 +70,15 @@ class MemoryService:
         async with self._starting:
             if self._database is not None:
                 return
-            self._orders = await self._on_thread(Orders, self._folder)
+            self._orders = await self._on_thread(ErasureLog, self._folder)
             self._database = await self._on_thread(Database, self._folder)
-        await self._settle_orders()
+        await self._finish_erasures()
 
-    async def _settle_orders(self) -> None:
+    async def _finish_erasures(self) -> None:
         assert self._orders is not None
         for tenant in self._orders.tenants():
             try:
-                await self._memory(tenant).settle()
+                await self._memory(tenant).finish_erasures()
             except Exception:
                 # It reads and writes nothing before that is done; the next sweep tries again.
                 logger.exception("%s: what was to be erased is not", tenant, extra={"action": "erase_failed"})
@@ -147,11 +147,11 @@ class MemoryService:
         try:
             return await memory.write(drafted)
         finally:
-            self._settle(memory)
+            self._evict_idle(memory)
 
     # Keeping.
 
-    async def erase(self, order: Erasure) -> Receipt:
+    async def erase(self, order: Erasure) -> ErasureReceipt:
         """Erase; nothing of it is in any result from now on, and in no file when this returns.
 
         Raises `InvalidInput` for an order that names nothing.  A crash or an error in between only delays it.
@@ -165,8 +165,10 @@ class MemoryService:
             self._embedding.forget(order.tenant)
             if memory.index is not None:
                 memory.index.forget_questions()
-            self._settle(memory)
-        return Receipt(tenant=order.tenant, what=order.what, target=order.target, records=gone, at_us=self._now_us())
+            self._evict_idle(memory)
+        return ErasureReceipt(
+            tenant=order.tenant, what=order.what, target=order.target, records=gone, at_us=self._now_us()
+        )
 
     async def change(self, tenant: TenantId, record_id: str, what: Change) -> bool:
         """Pin, unpin, quarantine or release a record; return whether there is one that this can be done to.
@@ -181,7 +183,7 @@ class MemoryService:
         try:
             return await doing[what](record_id)
         finally:
-            self._settle(memory)
+            self._evict_idle(memory)
 
     async def export(self, tenant: TenantId) -> bytes:
         """Return all that is kept for a tenant, as a Parquet file."""
@@ -208,7 +210,7 @@ class MemoryService:
         try:
             return await memory.reembed()
         finally:
-            self._settle(memory)
+            self._evict_idle(memory)
 
     async def sweep(self) -> int:
         """Drop what has expired, of every tenant, and carry out what was ordered; return how many records expired.
@@ -225,7 +227,7 @@ class MemoryService:
                 count += await memory.sweep()
             except Exception as error:
                 failed.append(f"{memory.tenant} ({text_of(error, 300)})")
-            self._settle(memory)
+            self._evict_idle(memory)
         if failed:
             raise MemoryFailed(f"not swept: {', '.join(failed)}"[:1000])
         return count
@@ -236,7 +238,7 @@ class MemoryService:
         return {
             "tables": len(self._database.names) if self._database is not None else 0,
             "tenants": len(indexes),
-            "unsettled": sum(memory.unsettled for memory in self._tenants.values()),
+            "unsettled": sum(memory.has_work for memory in self._tenants.values()),
             "records": sum(map(len, indexes)),
             "hot_bytes": self._hot_bytes,
             "cached_queries": self._embedding.size,
@@ -287,10 +289,10 @@ class MemoryService:
             self._tenants.move_to_end(memory.tenant)
             return memory.index
         index = await memory.opened()
-        self._settle(memory)
+        self._evict_idle(memory)
         return index
 
-    def _settle(self, memory: TenantMemory) -> None:
+    def _evict_idle(self, memory: TenantMemory) -> None:
         """Close tenants until the open ones fit into RAM; never one that is written to, nor the one just used."""
         self._tenants.move_to_end(memory.tenant)
         self._count(memory)

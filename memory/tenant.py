@@ -22,12 +22,12 @@ import msgspec
 from airside.memory.embedders.embedder import Vectors
 from airside.memory.records import FOREVER_US, Record, State
 from airside.memory.rules import MemoryRules
-from airside.memory.search.index import TenantIndex, said_by, topic_of
-from airside.memory.storage.erasing import Erasure, Orders
+from airside.memory.search.index import TenantIndex, statement_of, topic_of
+from airside.memory.storage.erasure import Erasure, ErasureLog
 from airside.memory.storage.store import Database, Pairs, TenantStore, table_name
 from airside.memory.text import forget_words
-from airside.memory.writing.planning import Drafted, Plan
-from airside.memory.writing.quality import Draft
+from airside.memory.writing.quality_gate import Draft
+from airside.memory.writing.reconcile import Drafted, WritePlan
 from airside.stack.contracts.memory import LearnReply
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
@@ -52,7 +52,7 @@ Make = Callable[[TenantId], Awaitable[tuple[TenantStore, TenantIndex]]]
 logger = logging.getLogger(__name__)
 
 
-class Offered(NamedTuple):
+class PendingWrite(NamedTuple):
     """A draft, its number, and who waits for what becomes of it."""
 
     number: int
@@ -61,7 +61,7 @@ class Offered(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
+class PendingErasure:
     """An order that somebody waits for, and what went by it, None while it is not carried out."""
 
     order: Erasure
@@ -75,7 +75,7 @@ class TenantMemory:
         self,
         tenant: TenantId,
         database: Database,
-        orders: Orders,
+        orders: ErasureLog,
         rules: MemoryRules,
         make: Make,
         on_thread: OnThread,
@@ -92,9 +92,9 @@ class TenantMemory:
         self._on_thread = on_thread
         self._embed = embed
         self._now_us = now_us
-        self._waiting: list[Offered] = []
+        self._waiting: list[PendingWrite] = []
         self._offers = 0
-        self._erasing: list[Asked] = []
+        self._pending_erasures: list[PendingErasure] = []
         self._erased: list[tuple[int, Erasure]] = []
         self._committing: asyncio.Task[None] | None = None
         self._reembedding: asyncio.Task[int] | None = None
@@ -114,7 +114,7 @@ class TenantMemory:
         return self._users > 0 or self._changing.locked()
 
     @property
-    def unsettled(self) -> bool:
+    def has_work(self) -> bool:
         """Whether it is being changed, or waits to be compacted."""
         return self.busy or (self._store is not None and self._store.is_ragged)
 
@@ -187,7 +187,7 @@ class TenantMemory:
 
     def _hide(self, index: TenantIndex) -> None:
         """Let nobody find what is being erased, whatever is written meanwhile."""
-        for asked in self._erasing:
+        for asked in self._pending_erasures:
             index.hide([record_id for record_id, record in index.records.items() if asked.order.covers(record)])
 
     def _reembedded(self, task: asyncio.Task[int]) -> None:
@@ -203,13 +203,13 @@ class TenantMemory:
         future: asyncio.Future[LearnReply] = asyncio.get_running_loop().create_future()
         with self._used():
             self._offers += 1
-            self._waiting.append(Offered(self._offers, draft, future))
+            self._waiting.append(PendingWrite(self._offers, draft, future))
             if self._committing is None or self._committing.done():
                 self._committing = asyncio.ensure_future(self._commit_all())
             return await future
 
     async def _commit_all(self) -> None:
-        group: list[Offered] = []
+        group: list[PendingWrite] = []
         try:
             await asyncio.sleep(0)  # those who write in this turn of the loop are one group
             while self._waiting:
@@ -219,7 +219,7 @@ class TenantMemory:
             _fail([*group, *self._waiting], MemoryFailed("memory was closed before this was written"))
             raise
 
-    async def _answer(self, group: list[Offered]) -> None:
+    async def _answer(self, group: list[PendingWrite]) -> None:
         try:
             replies = await self._commit(group)
         except Exception as error:
@@ -229,20 +229,20 @@ class TenantMemory:
             if not offered.answer.done():
                 offered.answer.set_result(reply)
 
-    async def _commit(self, group: list[Offered]) -> list[LearnReply]:
+    async def _commit(self, group: list[PendingWrite]) -> list[LearnReply]:
         vectors = await self._embed(self.tenant, [offered.draft.text for offered in group])
         async with self._turn(make=True) as index:
             is_erased = [self._is_erased(offered) for offered in group]
             pairs = zip(group, vectors, is_erased, strict=True)
             drafted = [Drafted(offered.draft, vector) for offered, vector, is_gone in pairs if not is_gone]
-            plan = Plan(index, self.tenant, self._rules.quota_of(self.tenant), self._now_us())
+            plan = WritePlan(index, self.tenant, self._rules.quota_of(self.tenant), self._now_us())
             await self._on_thread(plan.take, drafted)
             await self._written(index, plan.added.values(), plan.changed.values())
             self._erased = [(number, order) for number, order in self._erased if number > group[-1].number]
         replies = iter(plan.replies)
         return [LearnReply(code=MemoryCode.ERASED) if is_gone else next(replies) for is_gone in is_erased]
 
-    def _is_erased(self, offered: Offered) -> bool:
+    def _is_erased(self, offered: PendingWrite) -> bool:
         """Whether what a draft is about was ordered to be erased after it was offered."""
         subject = offered.draft.candidate.subject
         return any(offered.number <= number and order.is_about(subject) for number, order in self._erased)
@@ -330,8 +330,8 @@ class TenantMemory:
         """
         if not self.exists and not self.busy and not self._orders.of(self.tenant):
             return ()
-        asked = Asked(order)
-        self._erasing.append(asked)
+        asked = PendingErasure(order)
+        self._pending_erasures.append(asked)
         if self._committing is not None and not self._committing.done():
             self._erased.append((self._offers, order))
         if self.index is not None:
@@ -339,12 +339,12 @@ class TenantMemory:
         # Whoever stops waiting for it does not stop it: an order that is half taken would cover what comes after.
         return await asyncio.shield(asyncio.ensure_future(self._erase(asked)))
 
-    async def _erase(self, asked: Asked) -> tuple[str, ...]:
+    async def _erase(self, asked: PendingErasure) -> tuple[str, ...]:
         try:
             async with self._locked():
                 if asked.gone is None:  # else another one's turn carried it out too
                     taken = {}
-                    for each in self._erasing:
+                    for each in self._pending_erasures:
                         if each.gone is None:
                             taken[await self._on_thread(self._orders.take, each.order, self._now_us())] = each
                     gone = await self._carry_out()
@@ -352,9 +352,9 @@ class TenantMemory:
                         each.gone = gone[path]
             return asked.gone or ()
         finally:
-            self._erasing.remove(asked)
+            self._pending_erasures.remove(asked)
 
-    async def settle(self) -> None:
+    async def finish_erasures(self) -> None:
         """Carry out the orders that were not done."""
         async with self._locked():
             await self._carry_out()
@@ -371,14 +371,14 @@ class TenantMemory:
             gone = {path: ids if order.what == "tenant" else () for path, order in orders.items()}
         elif orders and self.exists:
             gone = await self._on_thread(self._database.without, name, orders)
-            await self._let_go({record_id for ids in gone.values() for record_id in ids})
+            await self._drop_erased({record_id for ids in gone.values() for record_id in ids})
         for path, order in orders.items():
             await self._on_thread(self._orders.done, path, order)
         if orders:
             forget_words()
         return gone
 
-    async def _let_go(self, record_ids: set[str]) -> None:
+    async def _drop_erased(self, record_ids: set[str]) -> None:
         """Take what is gone from disk out of what is loaded, so that nothing of it is left there."""
         if self.index is not None and self._store is not None:
             self.index.remove(record_ids)
@@ -431,11 +431,14 @@ def _fill(index: TenantIndex, store: TenantStore) -> None:
 
 def _is_taken(index: TenantIndex, record: Record, now_us: int) -> bool:
     """Whether another live record says the same, or is the one answer about the same topic."""
-    same = [*index.saying(said_by(record), now_us), *(index.about(topic_of(record), now_us) if record.topic else ())]
+    same = [
+        *index.saying(statement_of(record), now_us),
+        *(index.about(topic_of(record), now_us) if record.topic else ()),
+    ]
     return any(other.state == "live" and other.record_id != record.record_id for other in same)
 
 
-def _fail(group: Sequence[Offered], error: Exception) -> None:
+def _fail(group: Sequence[PendingWrite], error: Exception) -> None:
     for offered in group:
         if not offered.answer.done():
             offered.answer.set_exception(error)

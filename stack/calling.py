@@ -1,7 +1,7 @@
 """Calls that do not fit what is called: said in one way, whatever it is that people call.
 
-`explained` is for functions and classes; `stack/values.py` and `stack/input/models.py` have it for those that are made
-by other libraries.  A call that fits costs one frame more.
+`explain_misuse` is for functions and classes; `stack/values.py` and `stack/input/models.py` have it for those that are
+made by other libraries.  A call that fits costs one frame more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PLACED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
-def explained(what: str = "", *, how: str = "", signature: Signature | None = None) -> Callable[[Called], Called]:
+def explain_misuse(what: str = "", *, how: str = "", signature: Signature | None = None) -> Callable[[Called], Called]:
     """Have wrong calls of a function or a class raise `WrongCall`, which says what is wrong and how to write it.
 
     `what` is what people call it, its own name if empty; `how` a call as it should be, made of its signature if empty.
@@ -39,8 +39,8 @@ def explained(what: str = "", *, how: str = "", signature: Signature | None = No
     return decorate
 
 
-def explained_methods(cls: Class) -> Class:
-    """Have wrong calls of every public method of a class raise `WrongCall`, as `explained` does."""
+def explain_misuse_of_methods(cls: Class) -> Class:
+    """Have wrong calls of every public method of a class raise `WrongCall`, as `explain_misuse` does."""
     for name, method in list(vars(cls).items()):
         if inspect.isfunction(method) and not name.startswith("_"):
             setattr(cls, name, _wrapped(method, f"{cls.__name__}.{name}", "", None))

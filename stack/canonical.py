@@ -30,7 +30,7 @@ MAX_NODES = 1_000_000
 
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _ALLOWED_CONTROLS = frozenset("\t\n\r")
-_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
+_NOT_ALLOWED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
 def canonical(value: Json) -> bytes:
@@ -89,7 +89,7 @@ def _is_plain(value: Json, depth: int, room: list[int]) -> bool:
     """
     kind = type(value)
     if kind is str:
-        return bool(value.isprintable()) or _UNFIT.search(value) is None
+        return bool(value.isprintable()) or _NOT_ALLOWED.search(value) is None
     if kind is int:
         return bool(-(2**63) <= value < 2**64)
     if kind is float:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from airside.stack.approvals.book import Question
+from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
-from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.run.events import ApprovalDecided

@@ -131,7 +131,7 @@ class ResolveReply(Value, array_like=True):
     detail: str = ""
 
 
-class Named(NamedTuple):
+class ResourceReference(NamedTuple):
     """A place of a call's arguments that names a resource; `id` is None where the value there is none."""
 
     kind: str
@@ -141,7 +141,7 @@ class Named(NamedTuple):
     missing: bool
 
 
-class Wanted(NamedTuple):
+class ResourceLookup(NamedTuple):
     """What must be known of a call before it can be decided on, and who makes it."""
 
     tenant: TenantId
@@ -176,30 +176,32 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
-def named_by(spec: HasResources, arguments: Mapping[str, Any]) -> tuple[Named, ...]:
+def referenced_resources(spec: HasResources, arguments: Mapping[str, Any]) -> tuple[ResourceReference, ...]:
     """Return what the complete arguments name, of each declared path: the first place of each resource.
 
     An argument that is not there, or null, names none; in a list (`*`) an item without one is `missing`.  A call may
     name one resource a hundred thousand times; what is known of it is said once.
     """
-    found: dict[tuple[str, str, ResourceId | None, bool], Named] = {}
+    found: dict[tuple[str, str, ResourceId | None, bool], ResourceReference] = {}
     for kind, path in spec.resources:
         for named in _named(kind, path, arguments):
             found.setdefault((kind, path, named.id, named.missing), named)
     return tuple(found.values())
 
 
-def keys_of(named: Iterable[Named]) -> frozenset[Key]:
+def keys_of(named: Iterable[ResourceReference]) -> frozenset[Key]:
     """Return the resources that somebody can be asked about."""
     return frozenset((each.kind, each.id) for each in named if each.id is not None)
 
 
-def facts_of(named: Iterable[Named], answers: Mapping[Key, ResolveReply], tenant: TenantId) -> tuple[ResourceFact, ...]:
+def facts_of(
+    named: Iterable[ResourceReference], answers: Mapping[Key, ResolveReply], tenant: TenantId
+) -> tuple[ResourceFact, ...]:
     """Return what is known of each place: of a resource of another tenant no more than that it is unknown."""
     return tuple(_fact(each, answers, tenant) for each in named)
 
 
-def _fact(named: Named, answers: Mapping[Key, ResolveReply], tenant: TenantId) -> ResourceFact:
+def _fact(named: ResourceReference, answers: Mapping[Key, ResolveReply], tenant: TenantId) -> ResourceFact:
     def fact(state: Literal["unknown", "unavailable", "missing"], detail: str = "") -> ResourceFact:
         return ResourceFact(
             kind=named.kind, path=named.path, declared=named.declared, state=state, id=named.id, detail=detail
@@ -228,11 +230,11 @@ def _fact(named: Named, answers: Mapping[Key, ResolveReply], tenant: TenantId) -
     )
 
 
-def _named(kind: str, path: str, arguments: Mapping[str, Any]) -> Iterator[Named]:
+def _named(kind: str, path: str, arguments: Mapping[str, Any]) -> Iterator[ResourceReference]:
     for place, value, missing in _walk(arguments, (), parse_path(path), in_list=False):
         is_id = isinstance(value, str | int) and not isinstance(value, bool)
         is_id = is_id and not (isinstance(value, str) and len(value) > MAX_ID_CHARACTERS)
-        yield Named(kind, path, show_path(place), value if is_id else None, missing)
+        yield ResourceReference(kind, path, show_path(place), value if is_id else None, missing)
 
 
 def _walk(

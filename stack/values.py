@@ -303,7 +303,7 @@ class Decision(Value):
     steered: bool = False
 
 
-class Traced(Value):
+class ValueOrigin(Value):
     """Where a value of a call's arguments comes from: the most trusted source that has it
     (`stack/provenance/tracer.py`).
 

@@ -13,7 +13,7 @@ import msgspec
 
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.store import JournalStore
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import RunId, TenantId
 from airside.stack.journal.journaling import Append, Entry
 from airside.stack.reasons import ReasonCode

@@ -21,7 +21,7 @@ from random import Random
 import msgspec
 
 from airside.stack.run.events import decode_event
-from airside.stack.run.story import tell
+from airside.stack.run.story import story_lines
 from tests.simulation.checks import check_all
 from tests.simulation.plan import Plan, make_plan
 from tests.simulation.world import World
@@ -72,7 +72,7 @@ def story(played: Played) -> str:
 
 def _told(bodies: list[bytes]) -> str:
     try:
-        return tell([decode_event(body) for body in bodies])
+        return story_lines([decode_event(body) for body in bodies])
     except msgspec.ValidationError:
         return "\n".join(body.decode() for body in bodies)
 

@@ -24,7 +24,7 @@ from airside.actors.jobs import Job, parse_job
 from airside.actors.settings import Settings
 from airside.directory import Directory, Principal, Tenant, load_directory
 from airside.stack.approvals.book import Approval
-from airside.stack.approvals.notices import notice_of
+from airside.stack.approvals.notifications import notification_of
 from airside.stack.budget.ledger import UNIT
 from airside.stack.policy.bundle import When, load_bundle
 from airside.stack.reasons import ReasonCode, status_of
@@ -349,8 +349,8 @@ def test_the_webhooks_page_lists_what_a_notice_says() -> None:
     """The table is the fields of every notice there can be."""
     request = msgspec.structs.replace(asked(), group="grp_1", rejected_before="mail")
     said = [
-        notice_of(Approval(request=request)),
-        notice_of(Approval(request=request, outcome="approved", decided_us=1)),
+        notification_of(Approval(request=request)),
+        notification_of(Approval(request=request, outcome="approved", decided_us=1)),
     ]
     cells = [line.split(" | ")[0] for line in section(DOCS / "operations" / "webhooks.md", "Data").splitlines()]
     assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == {f for each in said for f in each.data}

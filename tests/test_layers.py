@@ -19,8 +19,10 @@ _ORDER = {
         text input schema resources contracts run budget scheduling directory webhooks security journal approvals
         ports provenance policy cycle operations recovery
     """,
-    "memory": "text records rules privacy embedders search embedding writing storage evaluation tenant service local",
-    "tools": "signature tool keeping runners answers used dispatch resolving local",
+    "memory": """
+        text records rules privacy embedders search embedding writing storage evaluation tenant service in_memory
+    """,
+    "tools": "signature tool keeping runners result_cache used_grants dispatch resolving in_memory",
     "actors": """
         settings job_inputs pickling process rpc wardens journal approvals jobs app policy memory ingress intake
         executor runtime driver client launch audit
@@ -147,7 +149,7 @@ def test_imports_are_absolute_and_go_through_airside(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stack").rglob("*.py")), ids=name_of)
 def test_the_core_takes_its_clock_and_its_randomness_as_arguments(path: Path) -> None:
-    secret_makers = {"ids.py", "keyring.py", "auth.py"}
+    secret_makers = {"ids.py", "keyring.py", "authenticator.py"}
     forbidden = {"random", "time", "threading", "socket", "subprocess"} | (
         set() if path.name in secret_makers else {"secrets"}
     )
@@ -173,7 +175,7 @@ def test_importing_airside_or_the_core_pulls_in_nothing_heavy() -> None:
         "import importlib, sys, airside\n"
         "heavy = {'ray', 'torch', 'lancedb', 'duckdb', 'pyarrow', 'sentence_transformers'}\n"
         "assert not heavy & set(sys.modules), ('airside', heavy & set(sys.modules))\n"
-        f"for name in {[*core, 'airside.tools.dispatch', 'airside.tools.local', 'airside.memory.local']!r}:\n"
+        f"for name in {[*core, 'airside.tools.dispatch', 'airside.tools.in_memory', 'airside.memory.in_memory']!r}:\n"
         "    importlib.import_module(name)\n"
         "    assert not heavy & set(sys.modules), (name, heavy & set(sys.modules))\n"
     )

@@ -22,7 +22,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run.events import ActionGated
 from airside.stack.run.state import RunState, StepRecord
-from airside.stack.values import UNTRUSTED, Identity, Limits, Request, ToolResult, Traced
+from airside.stack.values import UNTRUSTED, Identity, Limits, Request, ToolResult, ValueOrigin
 from airside.tools.tool import Tool
 from benchmarks.hijack_app import Call, Scenario, Stage, not_taken, planted_into
 
@@ -36,7 +36,7 @@ class Told:
     """The user's calls somebody was asked about, in how many questions, and the attacker's that nobody was."""
 
     questions: set[tuple[int, str]] = field(default_factory=set)
-    asked: list[tuple[Call, tuple[Traced, ...]]] = field(default_factory=list)
+    asked: list[tuple[Call, tuple[ValueOrigin, ...]]] = field(default_factory=list)
     passed: list[Call] = field(default_factory=list)
 
 

@@ -22,27 +22,27 @@ import orjson
 
 from airside.stack.canonical import digest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
-from airside.stack.cycle.speaker import speaking
+from airside.stack.cycle.output_source import output_from
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.ids import NO_ISSUER, EffectKey, ExecutorId, IssuerId, RunId, TenantId, mint_executor
-from airside.stack.journal.claims import MAX_ATTEMPTS, Appender, claim
-from airside.stack.policy.switches import Switches
+from airside.stack.journal.effect_claims import MAX_CLAIM_ATTEMPTS, Appender, claim
+from airside.stack.policy.kill_switches import KillSwitches
 from airside.stack.ports import Memory
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import Grant, GrantRefused, open_grant
 from airside.stack.values import ToolResult
-from airside.tools.answers import Answers
 from airside.tools.keeping import keeper
+from airside.tools.result_cache import ResultCache
 from airside.tools.runners.deadlines import Deadline, Deadlines
-from airside.tools.runners.jobs import Job
-from airside.tools.runners.launcher import Call
-from airside.tools.runners.loops import Held, HeldUp, NotBegun
-from airside.tools.runners.outcomes import normalise, refuse, unexpected, unfit
+from airside.tools.runners.jobs import ToolJob
+from airside.tools.runners.launcher import ProcessCall
+from airside.tools.runners.outcomes import invalid_arguments, normalise, refuse, unexpected
 from airside.tools.runners.processes import InvalidArguments, InvalidOutput, Processes
 from airside.tools.runners.running import Runner
-from airside.tools.runners.states import State, States
+from airside.tools.runners.tool_loops import LoopBlocked, LoopBlockedByAnother, NotStarted
+from airside.tools.runners.toolset_states import ToolsetState, ToolsetStates
 from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
-from airside.tools.used import UsedGrants
+from airside.tools.used_grants import UsedGrants
 
 Kept = TypeVar("Kept", RunId, EffectKey)
 
@@ -50,7 +50,7 @@ _KEPT = 100_000
 """Runs whose latest epoch or end, and keys whose arguments, an executor remembers; older grants have long expired."""
 
 
-class _Barred(Exception):
+class _CallBlocked(Exception):
     """A call that waited may not start any more."""
 
     def __init__(self, refusal: ToolResult) -> None:
@@ -78,7 +78,7 @@ class Dispatcher:
     ) -> None:
         self.executor_id = executor_id
         self.issuer = issuer
-        self.switches = Switches()
+        self.switches = KillSwitches()
         self._on_refusal = on_refusal
         self._journal = journal
         self._memory = memory
@@ -88,7 +88,7 @@ class Dispatcher:
         self._steady_us = steady_us or now_us  # what ends a switch
         self._running_us = running_us or now_us  # how long calls take: by a clock that nobody sets
         self._used = UsedGrants()
-        self._answers = Answers()
+        self._answers = ResultCache()
         self._arguments: OrderedDict[EffectKey, str] = OrderedDict()
         self._latest: OrderedDict[EffectKey, tuple[int, int]] = OrderedDict()
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
@@ -97,7 +97,7 @@ class Dispatcher:
         self._times = Deadlines()
         self._deadlines: dict[RunId, dict[Deadline, None]] = {}
         self._runner = Runner(in_threads=in_threads)
-        self._states = States(toolsets, self._runner)
+        self._states = ToolsetStates(toolsets, self._runner)
         self.calls = 0
         self.refused = 0
         self.active = 0
@@ -105,17 +105,17 @@ class Dispatcher:
     async def execute(self, request: ExecuteRequest) -> ExecuteReply:
         """Carry out a call, or refuse it; never raises."""
         grant = open_grant(self._key, request.grant)
-        refusal = self._objection(grant, request)
+        refusal = self._rejection(grant, request)
         if refusal is not None or grant is None:
             refusal = refusal or refuse(ReasonCode.GRANT_INVALID, "not a grant")
-            self._tell(grant, request, refusal)
+            self._report_refusal(grant, request, refusal)
             return ExecuteReply(result=refusal)
         self.calls += 1
         self.active += 1
         began, reply = self._running_us(), None
         self._answers.begin(grant.nonce)
         try:
-            again = await self._claimed(grant)
+            again = await self._claim_key(grant)
             result = again if isinstance(again, ToolResult) else await self._run(grant, request, again=again)
             took_us = max(0, self._running_us() - began)
             reply = ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us))
@@ -129,7 +129,7 @@ class Dispatcher:
         known = open_grant(self._key, grant)
         return None if known is None else await self._answers.of(known.nonce)
 
-    def _tell(self, grant: Grant | None, request: ExecuteRequest, refusal: ToolResult) -> None:
+    def _report_refusal(self, grant: Grant | None, request: ExecuteRequest, refusal: ToolResult) -> None:
         self.refused += 1
         presented = request.grant if isinstance(request.grant, bytes) else repr(request.grant).encode()
         refused = GrantRefused(
@@ -167,16 +167,16 @@ class Dispatcher:
         self._runner.loops.close()
 
     @property
-    def is_spent(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether no coroutine can begin here any more, for all event loops are held."""
-        return self._runner.loops.are_spent
+        return self._runner.loops.are_exhausted
 
     def stats(self) -> dict[str, int]:
         """Return counts since this incarnation began."""
         own = {"calls": self.calls, "refused": self.refused, "active": self.active, "states": len(self._states)}
         return {**own, **self._runner.loops.stats()}
 
-    def _objection(self, grant: Grant | None, request: ExecuteRequest) -> ToolResult | None:
+    def _rejection(self, grant: Grant | None, request: ExecuteRequest) -> ToolResult | None:
         """Return why the call may not start, or None; a grant that passes is used up."""
         if grant is None:
             return refuse(ReasonCode.GRANT_INVALID, "the grant's seal does not hold")
@@ -186,10 +186,10 @@ class Dispatcher:
         wrong = self._unlike(grant, request, now)
         if wrong is not None:
             return refuse(*wrong)
-        barred = self._barred(grant)
-        if barred is not None:
-            return barred
-        self._burn(grant, now)
+        block_reason = self._block_reason(grant)
+        if block_reason is not None:
+            return block_reason
+        self._consume_nonce(grant, now)
         return None
 
     def _unlike(self, grant: Grant, request: ExecuteRequest, now: int) -> tuple[ReasonCode, str] | None:
@@ -203,8 +203,8 @@ class Dispatcher:
             text = "the grant has expired"
         elif grant.epoch < self._epochs.get(grant.run_id, 0):
             reason, text = ReasonCode.GRANT_STALE, "a newer activation exists"
-        elif grant.attempt > MAX_ATTEMPTS and not undo:  # an undo's attempts have a stream each
-            text = f"there are {MAX_ATTEMPTS} attempts at most"
+        elif grant.attempt > MAX_CLAIM_ATTEMPTS and not undo:  # an undo's attempts have a stream each
+            text = f"there are {MAX_CLAIM_ATTEMPTS} attempts at most"
         elif grant in self._used:
             text = "the grant was used before"
         elif digest(request.arguments) != grant.arguments_sha256:
@@ -223,7 +223,7 @@ class Dispatcher:
             return None
         return reason, text
 
-    def _barred(self, grant: Grant) -> ToolResult | None:
+    def _block_reason(self, grant: Grant) -> ToolResult | None:
         """Return why no call of this grant may start now: looked at when it comes, and again where it starts."""
         if grant.run_id in self._over and not grant.undo:
             return refuse(ReasonCode.GRANT_STALE, "its run is over")
@@ -240,15 +240,15 @@ class Dispatcher:
         return None if blocked is None else refuse(ReasonCode.SWITCHED_OFF, str(blocked))
 
     def _begin(self, grant: Grant) -> None:
-        """Raise `_Barred` if a call may not start; whoever asks starts it before anything else can happen."""
-        barred = self._barred(grant)
-        if barred is None and (grant.epoch, grant.attempt) < self._latest.get(grant.key, (0, 0)):
+        """Raise `_CallBlocked` if a call may not start; whoever asks starts it before anything else can happen."""
+        block_reason = self._block_reason(grant)
+        if block_reason is None and (grant.epoch, grant.attempt) < self._latest.get(grant.key, (0, 0)):
             # That one asks what became of the key, and must not be told "nothing" just before this one starts.
-            barred = refuse(ReasonCode.GRANT_STALE, "a later attempt of it is here")
-        if barred is not None:
-            raise _Barred(barred)
+            block_reason = refuse(ReasonCode.GRANT_STALE, "a later attempt of it is here")
+        if block_reason is not None:
+            raise _CallBlocked(block_reason)
 
-    def _burn(self, grant: Grant, now: int) -> None:
+    def _consume_nonce(self, grant: Grant, now: int) -> None:
         self._used.add(grant, now)
         _remember(self._arguments, grant.key, grant.arguments_sha256)
         _remember(self._epochs, grant.run_id, grant.epoch)
@@ -256,7 +256,7 @@ class Dispatcher:
             attempt = (grant.epoch, grant.attempt)
             _remember(self._latest, grant.key, max(attempt, self._latest.get(grant.key, attempt)))
 
-    async def _claimed(self, grant: Grant) -> ToolResult | bool:
+    async def _claim_key(self, grant: Grant) -> ToolResult | bool:
         """Claim the key of a call whose tool does not dedupe; return why the call may not start.
 
         A tool that can be asked what became of a key is let through with a key that was claimed before: True is
@@ -296,7 +296,7 @@ class Dispatcher:
             await self._processes.open()  # a launcher's start is not the call's time
         deadline = self._times.after(context.deadline_s)
         try:
-            return await self._in_time(deadline, grant, request, found, context)
+            return await self._run_with_deadline(deadline, grant, request, found, context)
         except TimeoutError as error:
             if not deadline.expired():
                 return unexpected(error, changes)
@@ -306,39 +306,39 @@ class Dispatcher:
             if found.process is not None:
                 text += "; its process is dead"
             return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_TIMEOUT)
-        except (Held, HeldUp) as error:
+        except (LoopBlocked, LoopBlockedByAnother) as error:
             if not deadline.expired():
                 raise asyncio.CancelledError from None
             named = error.message if error.message.startswith(found.name) else f"{found.name}: {error.message}"
             timed_out = refuse(ReasonCode.TOOL_TIMEOUT, named)
-            return msgspec.structs.replace(timed_out, held=isinstance(error, Held))
-        except NotBegun as error:
+            return msgspec.structs.replace(timed_out, held=isinstance(error, LoopBlocked))
+        except NotStarted as error:
             return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             return unexpected(RuntimeError("the tool cancelled itself"), changes)
-        except _Barred as barred:
-            self._tell(grant, request, barred.refusal)
-            return barred.refusal
+        except _CallBlocked as block_reason:
+            self._report_refusal(grant, request, block_reason.refusal)
+            return block_reason.refusal
         except ToolError as error:
             return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_FAILED)
         except InvalidArguments as error:
-            return unfit(error, grant.attempt, changes)
+            return invalid_arguments(error, grant.attempt, changes)
         except InvalidOutput as error:
             return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
         except BaseException as error:
             return unexpected(error, changes)
 
-    async def _in_time(
+    async def _run_with_deadline(
         self, deadline: Deadline, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext
     ) -> ToolResult:
         """Call a tool under its deadline, which `release` brings forward."""
         at_work = self._deadlines.setdefault(grant.run_id, {})
         at_work[deadline] = None
         try:
-            with deadline, speaking(found.name, grant.tenant, grant.run_id):
+            with deadline, output_from(found.name, grant.tenant, grant.run_id):
                 return await self._attempt(grant, request, found, context)
         finally:
             del at_work[deadline]
@@ -352,11 +352,11 @@ class Dispatcher:
         """
         if context.attempt > 1:
             await self._runner.wait_for(context.idempotency_key)
-        state: State | None = None
+        state: ToolsetState | None = None
         if found.toolset is not None:
             try:
                 state = await self._states.of(found.toolset, context)
-            except (Held, HeldUp, NotBegun):
+            except (LoopBlocked, LoopBlockedByAnother, NotStarted):
                 raise
             except Exception as error:
                 if context.attempt > 1:
@@ -364,7 +364,7 @@ class Dispatcher:
                 raise ToolError(f"toolset {found.toolset}: {text_of(error)}") from None
             context = replace(context, state=state.value)
         if context.attempt > 1 and found.reconcile is not None:
-            done = await self._reconciled(found, found.reconcile, context, state)
+            done = await self._reconcile(found, found.reconcile, context, state)
             if done is not None:
                 return done
         if found.process is not None:
@@ -374,7 +374,7 @@ class Dispatcher:
             arguments = found.convert(orjson.loads(request.arguments))
             return arguments if found.context_parameter is None else {**arguments, found.context_parameter: context}
 
-        job = Job(
+        job = ToolJob(
             name=found.name,
             tenant=context.tenant,
             run_id=context.run_id,
@@ -391,8 +391,8 @@ class Dispatcher:
     def _finish(self, found: Tool, output: Any) -> ToolResult:
         return normalise(output, found.spec.max_output_bytes)
 
-    async def _reconciled(
-        self, found: Tool, reconcile: Reconcile, context: ToolContext, state: State | None
+    async def _reconcile(
+        self, found: Tool, reconcile: Reconcile, context: ToolContext, state: ToolsetState | None
     ) -> ToolResult | None:
         """Ask the tool, None if it was not done; one that cannot say leaves the call in doubt, whatever it raises."""
 
@@ -401,8 +401,8 @@ class Dispatcher:
 
         try:
             if found.process is not None:
-                return finish(await self._processes.run(found, context, Call(tool=found.name, what="reconcile")))
-            job = Job(
+                return finish(await self._processes.run(found, context, ProcessCall(tool=found.name, what="reconcile")))
+            job = ToolJob(
                 name=f"reconcile of {found.name}",
                 tenant=context.tenant,
                 run_id=context.run_id,
@@ -410,7 +410,7 @@ class Dispatcher:
                 finish=finish,
             )
             answer: ToolResult | None = await self._runner.call(job, place=state)
-        except (Held, HeldUp, NotBegun):
+        except (LoopBlocked, LoopBlockedByAnother, NotStarted):
             raise
         except Exception as error:
             raise InDoubt(f"reconcile: {text_of(error)}") from None
@@ -418,7 +418,7 @@ class Dispatcher:
 
     async def _in_process(self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext) -> Any:
         """Run a tool in a process of its own, tenants taking turns for it."""
-        call = Call(
+        call = ProcessCall(
             tool=found.name, what="undo" if grant.undo else "call", arguments=request.arguments, output=request.output
         )
         with self._runner.at_work(grant.key):

@@ -17,12 +17,12 @@ from typing import Any
 
 import msgspec
 
-from airside.stack.calling import explained
+from airside.stack.calling import explain_misuse
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.input.places import Told, told
-from airside.stack.policy.lookups import late, open_request, seal_reply
+from airside.stack.input.error_places import UserCodeError, describe_error
+from airside.stack.policy.lookups import late_answer, open_request, seal_reply
 from airside.stack.resources import (
     MAX_RESOURCE_BYTES,
     ResolveReply,
@@ -32,9 +32,9 @@ from airside.stack.resources import (
     ResourceId,
 )
 from airside.stack.schema.toolspec import ToolSpec
-from airside.tools.runners.fair import FairSlots
-from airside.tools.runners.jobs import Awaits, Job
-from airside.tools.runners.loops import NotBegun, ToolLoops
+from airside.tools.runners.fair_slots import FairSlots
+from airside.tools.runners.jobs import StillAwaitable, ToolJob
+from airside.tools.runners.tool_loops import NotStarted, ToolLoops
 
 DEFAULT_TIMEOUT_S = 2.0
 """A look into a store; a call waits for it before it is decided on."""
@@ -66,7 +66,7 @@ class Resolver:
         return self.function(*args)
 
 
-@explained("@resolver")
+@explain_misuse("@resolver")
 def resolver(
     *, timeout: float = DEFAULT_TIMEOUT_S, cache_s: float = 0.0, attributes: tuple[str, ...] | None = None
 ) -> Callable[[Callable[..., Any]], Resolver]:
@@ -117,7 +117,7 @@ def checked_resolvers(given: object, specs: Sequence[ToolSpec]) -> dict[str, Res
     return resolvers
 
 
-Call = Callable[[partial[Any], TenantId, RunId], Awaitable[ResolveReply]]
+ResolverCall = Callable[[partial[Any], TenantId, RunId], Awaitable[ResolveReply]]
 """Calls a function for a run where it can hold nobody up, tenants taking turns, and awaits what it returns."""
 
 THREADS = 32
@@ -139,14 +139,14 @@ class ResolverThreads:
         self._loops = ToolLoops("resolvers")
 
     @property
-    def are_spent(self) -> bool:
+    def are_exhausted(self) -> bool:
         """Whether resolvers hold so many event loops that no coroutine of anybody's can begin."""
-        return self._loops.are_spent
+        return self._loops.are_exhausted
 
     async def call(self, function: partial[Any], tenant: TenantId, run_id: RunId) -> Any:
         """Return what a resolver returns; the thread may outlive this call, and keeps its place until it ends."""
         answer = await self._in_thread(function, tenant)
-        return await self._on_loop(answer, tenant, run_id) if isinstance(answer, Awaits) else answer
+        return await self._on_loop(answer, tenant, run_id) if isinstance(answer, StillAwaitable) else answer
 
     async def _in_thread(self, function: partial[Any], tenant: TenantId) -> Any:
         share = self._shares.setdefault(tenant, _Share(asyncio.Semaphore(self._per_tenant)))
@@ -166,14 +166,14 @@ class ResolverThreads:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            future.add_done_callback(_dismiss)
+            future.add_done_callback(_discard)
             raise
 
-    async def _on_loop(self, given: Awaits, tenant: TenantId, run_id: RunId) -> Any:
+    async def _on_loop(self, given: StillAwaitable, tenant: TenantId, run_id: RunId) -> Any:
         """Return what a coroutine comes to; whoever is cancelled does not wait until that has ended."""
-        job = Job(name="a resolver", tenant=tenant, run_id=run_id, function=partial(_carried, given.answer))
+        job = ToolJob(name="a resolver", tenant=tenant, run_id=run_id, function=partial(_carried, given.answer))
         running = asyncio.ensure_future(self._loops.run(job, over=lambda: None))
-        running.add_done_callback(partial(_heard, given))
+        running.add_done_callback(partial(_consume_result, given))
         try:
             answer = await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -207,7 +207,7 @@ def _answer(function: partial[Any]) -> Any:
         answer = function()
     except BaseException as error:
         raise _ordinary(error) from None
-    return Awaits(answer) if inspect.isawaitable(answer) else answer
+    return StillAwaitable(answer) if inspect.isawaitable(answer) else answer
 
 
 async def _carried(answer: Awaitable[Any]) -> Any:
@@ -222,18 +222,18 @@ async def _carried(answer: Awaitable[Any]) -> Any:
 
 def _ordinary(error: BaseException) -> Exception:
     is_ordinary = isinstance(error, Exception) and not isinstance(error, StopIteration)
-    return error if is_ordinary else Told(told(error))  # type: ignore[return-value]
+    return error if is_ordinary else UserCodeError(describe_error(error))  # type: ignore[return-value]
 
 
-def _heard(given: Awaits, running: asyncio.Future[Any]) -> None:
+def _consume_result(given: StillAwaitable, running: asyncio.Future[Any]) -> None:
     """Take what nobody may wait for any more; what was not begun will not be."""
-    if not running.cancelled() and isinstance(running.exception(), NotBegun):
+    if not running.cancelled() and isinstance(running.exception(), NotStarted):
         given.answer.close()
 
 
-def _dismiss(future: Future[Any]) -> None:
+def _discard(future: Future[Any]) -> None:
     """Begin nothing of what a resolver gave when nobody waited any more."""
-    if not future.cancelled() and future.exception() is None and isinstance(future.result(), Awaits):
+    if not future.cancelled() and future.exception() is None and isinstance(future.result(), StillAwaitable):
         future.result().answer.close()
 
 
@@ -241,7 +241,7 @@ class ResolverPool:
     """An executor's side of looking a resource up."""
 
     def __init__(
-        self, resolvers: Mapping[str, Resolver], *, seal_key: bytes, now_us: Callable[[], int], call: Call
+        self, resolvers: Mapping[str, Resolver], *, seal_key: bytes, now_us: Callable[[], int], call: ResolverCall
     ) -> None:
         self._resolvers = resolvers
         self._key = seal_key
@@ -279,7 +279,11 @@ class ResolverPool:
                 look = partial(_look, found, request.id, context)
                 return await self._call(look, request.tenant, request.run_id)
         except TimeoutError as error:
-            return ResolveReply(state="late", detail=late(found.terms)) if deadline.expired() else _broken(error, found)
+            return (
+                ResolveReply(state="late", detail=late_answer(found.terms))
+                if deadline.expired()
+                else _broken(error, found)
+            )
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -332,7 +336,7 @@ def _checked(answer: Any, terms: ResolverTerms) -> Resource:
 
 
 def _broken(error: BaseException, resolver: Resolver) -> ResolveReply:
-    return _failed(f"its resolver broke: {told(error, resolver.function)}")
+    return _failed(f"its resolver broke: {describe_error(error, resolver.function)}")
 
 
 def _failed(text: str) -> ResolveReply:

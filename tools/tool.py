@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
-from airside.stack.calling import explained, wrong_call
+from airside.stack.calling import explain_misuse, wrong_call
 from airside.stack.contracts.memory import Candidate, LearnReply
 from airside.stack.errors import AirsideError, InvalidConfig
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
@@ -77,7 +77,7 @@ Reconcile = Callable[[ToolContext], Any]
 Undo = Callable[[ToolContext, dict[str, Any], Any], Any]
 
 
-@explained()
+@explain_misuse()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLimits:
     """What the process of one call may use: so many processes in all, and so much address space (0: any)."""
@@ -121,7 +121,7 @@ class Tool:
         return f"Tool({self.spec.name}, {self.spec.effect}, {self.spec.version})"
 
     @classmethod
-    @explained("Tool.from_schema", how="Tool.from_schema(name, json_schema, fn, effect='read')")
+    @explain_misuse("Tool.from_schema", how="Tool.from_schema(name, json_schema, fn, effect='read')")
     def from_schema(
         cls,
         name: str,
@@ -254,7 +254,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return wrap
 
 
-@explained(how="Toolset(name, tools=[...], open=...)")
+@explain_misuse(how="Toolset(name, tools=[...], open=...)")
 @dataclass(frozen=True, slots=True)
 class Toolset:
     """Tools that share a state per run: `open(context)` makes it at the run's first call, `close(state)` ends it.

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.approvals.announcing import GIVEN_UP_S, Announcer, OnApproval
+from airside.actors.approvals.notifier import GIVEN_UP_S, Notifier, OnApproval
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us, steady_us
 from airside.actors.rpc.methods import ASKED, CHECK, DELIVER, PENDING, REQUEST_APPROVAL, VOTE, WITHDRAW
 from airside.actors.rpc.remote import Remote
@@ -27,9 +27,9 @@ from airside.stack.approvals.book import (
     VoteRefused,
     decode_approval_event,
 )
-from airside.stack.approvals.notices import notices_of
+from airside.stack.approvals.notifications import notices_of
 from airside.stack.contracts.gate import Proposed
-from airside.stack.cycle.local import decision_of
+from airside.stack.cycle.in_memory import decision_of
 from airside.stack.errors import AirsideError, ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, GroupId, RunId, TenantId, root_of
 from airside.stack.journal.journaling import Append, Entry
@@ -81,26 +81,26 @@ class Approvals(WatchedLayer):
         self._lengths: dict[ApprovalId, int] = {}
         for event in events:
             self._lengths[event.approval_id] = self._lengths.get(event.approval_id, 0) + 1
-        self._announcer = Announcer(self.config.settings.webhook_target(), self._webhook_secret, self._on_approval)
-        if self._announcer.is_wanted:
-            await self._announce_again()
+        self._notifier = Notifier(self.config.settings.webhook_target(), self._webhook_secret, self._on_approval)
+        if self._notifier.is_wanted:
+            await self._notify_again()
         self._deliveries: set[asyncio.Task[None]] = set()
         for approval in self._book.decided():
             self._after(approval)
         self._expiring = asyncio.ensure_future(self.forever(self._expire()))
 
-    async def _announce_again(self) -> None:
+    async def _notify_again(self) -> None:
         """Announce what waits, and what was decided so lately that its notice may not have arrived."""
         since_us = now_us() - int(GIVEN_UP_S * 1_000_000)
         rows = await self._journal.rows("decided_since", since_us)
         lately = ApprovalBook(decode_approval_event(row[0]) for row in rows)
-        self._announce(*self._book.pending(), *lately.decided())
+        self._notify(*self._book.pending(), *lately.decided())
 
-    def _announce(self, *approvals: Approval) -> None:
+    def _notify(self, *approvals: Approval) -> None:
         """Tell of approvals as they stand; of the calls in one question, once."""
-        if self._announcer.is_wanted:
+        if self._notifier.is_wanted:
             for notice in notices_of(approvals):
-                self._announcer.announce(notice)
+                self._notifier.notify(notice)
 
     @serves(REQUEST_APPROVAL)
     async def request(self, question: Question) -> ApprovalDecided | None:
@@ -120,7 +120,7 @@ class Approvals(WatchedLayer):
                 written.append(event)
         finally:
             taken = [self._book.apply(event) for event in written]
-            self._announce(*taken)
+            self._notify(*taken)
 
     @serves(VOTE, unreadable=_not_counted, failed=_not_counted)
     async def vote(self, vote: Vote) -> VoteReply:
@@ -137,30 +137,30 @@ class Approvals(WatchedLayer):
         who = self._identities.check(vote.identity, vote.proof, subject)
         if who is None:
             return VoteReply(ok=False, code="unknown", message="the identity's seal does not hold")
-        objection = await self._unfit(who, vote)
+        objection = await self._invalid_edit(who, vote)
         if objection is not None:
             return objection
         known = self._book.get(vote.approval_id)
         async with self._alone(known.request.run_id if known is not None else RunId("")):
-            event = self._weigh(who, vote)
+            event = self._validate_vote(who, vote)
             if isinstance(event, VoteRefused):
                 return VoteReply(ok=False, code=event.code, message=event.message)
             approval = await self._append(event)
         self._after(approval)
         return VoteReply(ok=True, outcome=approval.outcome)
 
-    def _weigh(self, who: Identity, vote: Vote) -> ApprovalVoted | VoteRefused:
+    def _validate_vote(self, who: Identity, vote: Vote) -> ApprovalVoted | VoteRefused:
         arguments = msgspec.Raw(vote.arguments)
         return self._book.vote(
             who, vote.approval_id, vote.verdict, now_us=steady_us(), arguments=arguments, note=vote.note
         )
 
-    async def _unfit(self, who: Identity, vote: Vote) -> VoteReply | None:
+    async def _invalid_edit(self, who: Identity, vote: Vote) -> VoteReply | None:
         """Return why an edit cannot count: Policy says whether the tool could take the arguments at all.
 
         The approval waits on: a slip in an edit ends no run.  Nobody else waits for Policy's answer meanwhile.
         """
-        if vote.verdict != "edit" or isinstance(self._weigh(who, vote), VoteRefused):
+        if vote.verdict != "edit" or isinstance(self._validate_vote(who, vote), VoteRefused):
             return None  # who may not vote is told so where votes are counted
         approval = self._book.get(vote.approval_id)
         assert approval is not None
@@ -217,7 +217,7 @@ class Approvals(WatchedLayer):
         await self._write(event)
         approval = self._book.apply(event)
         if approval.outcome and not (known and known.outcome):
-            self._announce(approval)
+            self._notify(approval)
         return approval
 
     async def _write(self, event: ApprovalEvent) -> None:
@@ -245,7 +245,7 @@ class Approvals(WatchedLayer):
             self._book.apply(decode_approval_event(body))
         approval = self._book.get(approval_id)
         if approval is not None:
-            self._announce(approval)
+            self._notify(approval)
             self._after(approval)
 
     def _after(self, approval: Approval) -> None:
@@ -294,7 +294,7 @@ class Approvals(WatchedLayer):
         return {
             "pending": self._book.waiting,
             "undelivered": len(self._deliveries),
-            "notices": self._announcer.stats(),
+            "notices": self._notifier.stats(),
         }
 
 

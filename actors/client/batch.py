@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from airside.actors.client.following import Following
-from airside.actors.client.results import BatchInterrupted, BatchTimeout, RunResult, ended, refused
+from airside.actors.client.results import BatchInterrupted, BatchTimeout, RunResult, ended_result, refused_result
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.jobs import BadLine, Job
-from airside.actors.rpc.methods import Ends, Wait
+from airside.actors.rpc.methods import Ends, WaitRequest
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode
 
@@ -24,13 +24,13 @@ _LAST_LOOK_S = 2.0
 """How long the last question, when the time is over, may take: what has ended by then is not to be lost."""
 
 
-class Desk(Protocol):
+class BatchBackend(Protocol):
     """What a batch asks of a stack."""
 
     def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
         """Submit jobs; return what became of each."""
 
-    def wait(self, wanted: Wait, within_s: float | None) -> Steps[Ends]:
+    def wait(self, wanted: WaitRequest, within_s: float | None) -> Steps[Ends]:
         """Return the `RunEnded` of those that have ended, as soon as there is one or the wait is over."""
 
     def story(self, run_id: str) -> str:
@@ -42,7 +42,7 @@ class Batch:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: BatchBackend,
         jobs: Sequence[Job | BadLine],
         *,
         timeout: float | None,
@@ -118,7 +118,7 @@ class Batch:
                 self._refuse(place, ticket)
 
     def _refuse(self, place: int, ticket: Ticket) -> None:
-        self._results[place] = refused(ticket, self._job_ids[place])
+        self._results[place] = refused_result(ticket, self._job_ids[place])
         self._advance("refused")
 
     def _wait(self) -> Steps[None]:
@@ -136,7 +136,7 @@ class Batch:
         found = yield from self._following.next_ends(wait_s, within_s)
         for run_id, body in found.items():
             place = self._open.pop(run_id)
-            result = ended(run_id, body, self._job_ids[place], lambda run_id=run_id: self._desk.story(run_id))  # type: ignore[misc]
+            result = ended_result(run_id, body, self._job_ids[place], lambda run_id=run_id: self._desk.story(run_id))  # type: ignore[misc]
             self._results[place] = result
             self._advance(str(result.status))
 
@@ -153,7 +153,11 @@ class Batch:
 
 
 def collect(
-    desk: Desk, runs: Sequence[tuple[str, str]], *, timeout: float | None, clock: Callable[[], float] = time.monotonic
+    desk: BatchBackend,
+    runs: Sequence[tuple[str, str]],
+    *,
+    timeout: float | None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Steps[list[RunResult | None]]:
     """Wait for runs (id, job id) and return their results in order; None for those that have not ended by then."""
     until = None if timeout is None else clock() + timeout
@@ -172,6 +176,6 @@ def collect(
         if not found and until is not None and clock() >= until:
             break
     return [
-        ended(run, bodies[run], job_id, lambda run=run: desk.story(run)) if run in bodies else None  # type: ignore[misc]
+        ended_result(run, bodies[run], job_id, lambda run=run: desk.story(run)) if run in bodies else None  # type: ignore[misc]
         for run, job_id in runs
     ]

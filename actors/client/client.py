@@ -21,19 +21,19 @@ from ray.exceptions import RayError
 from airside.actors.app import App
 from airside.actors.client.batch import Batch, collect
 from airside.actors.client.connection import Connection, LiveJournal
-from airside.actors.client.desk import StackDesk
-from airside.actors.client.known import check_known
+from airside.actors.client.input_reader import read_given, read_jobs_inputs
+from airside.actors.client.known_principals import check_known
 from airside.actors.client.memory_client import MemoryClient
-from airside.actors.client.own import Own
+from airside.actors.client.owned_stack import OwnedStack
 from airside.actors.client.progress import progress_of
-from airside.actors.client.reading import read_given, read_jobs_inputs
-from airside.actors.client.record import remove_record
-from airside.actors.client.results import PendingApproval, RunResult, ended
-from airside.actors.client.steps import Steps, awaited, drive
-from airside.actors.client.waiting import Waiting
-from airside.actors.driver.doubts import list_doubts
+from airside.actors.client.result_waiter import ResultWaiter
+from airside.actors.client.results import PendingApproval, RunResult, ended_result
+from airside.actors.client.stack_backend import StackBackend
+from airside.actors.client.stack_record import remove_record
+from airside.actors.client.steps import Steps, drive, drive_async
+from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.orders import sealed_order, switch_target
-from airside.actors.job_inputs import JobInputs, Reading
+from airside.actors.job_inputs import InputsReading, JobInputs
 from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, job_of, jobs_of
 from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.rpc.layer import now_us
@@ -47,27 +47,27 @@ from airside.actors.rpc.methods import (
     ROLL_BACK,
     SWITCHES,
     VERIFY,
-    GivenVote,
+    PresentedVote,
     Sql,
-    Wait,
+    WaitRequest,
 )
-from airside.stack.calling import explained_methods
+from airside.stack.calling import explain_misuse_of_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
 from airside.stack.ids import parse_run
 from airside.stack.operations.overview import RunDetail, RunSummary
-from airside.stack.policy.switches import SwitchThrown
+from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
-from airside.stack.recovery.doubts import Doubt
+from airside.stack.recovery.in_doubt import InDoubtCall
 from airside.stack.recovery.rollback import RollbackReport
-from airside.stack.security.auth import issue_token
+from airside.stack.security.authenticator import issue_token
 from airside.stack.security.keyring import KeyRing
 from airside.stack.values import MAX_REQUEST_BYTES
 
 LONGEST_SWITCH_S = 100 * 366 * 86_400
 
 
-@explained_methods
+@explain_misuse_of_methods
 class RunHandle:
     """A submitted run."""
 
@@ -98,7 +98,7 @@ class RunHandle:
         return f"RunHandle({self.run_id})"
 
 
-@explained_methods
+@explain_misuse_of_methods
 class Stack:
     """A running stack.  Made by `airside.start` and `airside.connect`."""
 
@@ -110,7 +110,7 @@ class Stack:
         *,
         stops: bool,
         record: dict[str, Any],
-        own: Own | None = None,
+        own: OwnedStack | None = None,
     ) -> None:
         self.settings = connection.settings
         self._own = own
@@ -119,8 +119,8 @@ class Stack:
         self._keys = keys
         self._stops = stops
         self._record = record
-        self._desk = StackDesk(connection, self._signed)
-        self._waiting: dict[asyncio.AbstractEventLoop, Waiting] = {}
+        self._desk = StackBackend(connection, self._signed)
+        self._waiting: dict[asyncio.AbstractEventLoop, ResultWaiter] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +144,7 @@ class Stack:
             return None
         return JobInputs(self._connection.ask(INPUT_FIELDS, None), self._read_inputs)
 
-    def _read_inputs(self, given: Sequence[bytes]) -> list[Reading]:
+    def _read_inputs(self, given: Sequence[bytes]) -> list[InputsReading]:
         return drive(read_given(self._connection, given))
 
     def _with_inputs(self, jobs: Sequence[Job | BadLine]) -> Steps[list[Job | BadLine]]:
@@ -210,7 +210,7 @@ class Stack:
     ) -> RunHandle:
         """As `submit`, to be awaited."""
         who = {"token": token, "tenant": tenant, "principal": principal}
-        return await awaited(self._submitted(request, who, fields))
+        return await drive_async(self._submitted(request, who, fields))
 
     def _submitted(self, request: str | Job, who: dict[str, Any], fields: dict[str, Any]) -> Steps[RunHandle]:
         if self._own is not None:
@@ -244,7 +244,7 @@ class Stack:
         timeout: float | None = None,  # noqa: ASYNC109 - as `map` has it
     ) -> list[RunResult]:
         """As `map`, to be awaited."""
-        return await awaited(self._mapped(jobs, progress=progress, timeout=timeout))
+        return await drive_async(self._mapped(jobs, progress=progress, timeout=timeout))
 
     def _mapped(self, jobs: Iterable[GivenJob], *, progress: bool, timeout: float | None) -> Steps[list[RunResult]]:
         if self._own is not None:
@@ -266,17 +266,17 @@ class Stack:
     async def awaited(self, handle: RunHandle) -> RunResult:
         """Return a run's result when it has ended; waiting costs no thread, and is cancelled at once."""
         loop = asyncio.get_running_loop()
-        waiting = self._waiting.setdefault(loop, Waiting(self._desk.wait))
+        waiting = self._waiting.setdefault(loop, ResultWaiter(self._desk.wait))
         try:
             body = await waiting.ended(handle.run_id)
         finally:
             if waiting.is_idle:
                 self._waiting.pop(loop, None)
-        return ended(handle.run_id, body, handle.job_id, handle.story)
+        return ended_result(handle.run_id, body, handle.job_id, handle.story)
 
     def ended(self, run_ids: Sequence[str]) -> set[str]:
         """Return which of these runs have ended; does not wait."""
-        return set(drive(self._desk.wait(Wait(list(run_ids), 0.0), None)).ends)
+        return set(drive(self._desk.wait(WaitRequest(list(run_ids), 0.0), None)).ends)
 
     def handle(self, run_id: str) -> RunHandle:
         """Return the handle of a run submitted earlier, from this process or another."""
@@ -320,7 +320,8 @@ class Stack:
             credential = credential or self._signed(found[0].tenant, principal)
             ids = [a.approval_id for a in found]
         replies = {
-            each: self._connection.ask(GIVE_VOTE, GivenVote(credential, each, verdict, arguments, note)) for each in ids
+            each: self._connection.ask(GIVE_VOTE, PresentedVote(credential, each, verdict, arguments, note))
+            for each in ids
         }
         refused = {each: reply for each, reply in replies.items() if not reply.ok}
         if refused:
@@ -344,9 +345,9 @@ class Stack:
         """Withdraw a run."""
         return self._order("cancel", "run", run, why)
 
-    def in_doubt(self, tenant: str | None = None) -> list[Doubt]:
-        """Return the calls nobody can vouch for, oldest first: of runs that wait for a person, and of ended ones."""
-        return list_doubts(LiveJournal(self._connection), tenant)
+    def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
+        """Return the calls in doubt, oldest first: of runs that wait for a person, and of ended ones."""
+        return list_in_doubt(LiveJournal(self._connection), tenant)
 
     def rollback(self, run: str, *, why: str = "") -> RollbackReport:
         """Undo what an ended run and its branches did, latest first, by the tools' undos; return how each call stands.
@@ -373,7 +374,7 @@ class Stack:
         return self.resolve(run, happened=happened, output=output, why=why)
 
     def switch_off(self, *, why: str = "", for_s: float = 0, **target: Any) -> None:
-        """Throw a kill switch: give one of `tenant`, `principal` (`tenant/principal`), `tool`, `run`, `version`, `all`.
+        """Set a kill switch: give one of `tenant`, `principal` (`tenant/principal`), `tool`, `run`, `version`, `all`.
 
         When it returns, no run it covers is admitted and no effect it covers starts anywhere, also after restarts,
         for `for_s` seconds or (0) until `switch_on`.  What is at work goes on: `kill` ends it.  Raises `Misuse` if a
@@ -388,9 +389,9 @@ class Stack:
         """Take a switch back; `target` as for `switch_off`."""
         self._order("switch_on", *switch_target(target), why)
 
-    def switches(self) -> list[SwitchThrown]:
+    def switches(self) -> list[KillSwitchChanged]:
         """Return what is switched off, oldest first."""
-        return [msgspec.json.decode(body, type=SwitchThrown) for body in self._connection.ask(SWITCHES, None)]
+        return [msgspec.json.decode(body, type=KillSwitchChanged) for body in self._connection.ask(SWITCHES, None)]
 
     def _order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> int:
         reached, problem = self._connection.ask(ORDER, self._sealed_order(action, scope, target, why, **more))

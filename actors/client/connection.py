@@ -11,10 +11,10 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util import list_named_actors
 
-from airside.actors.client.joining import Membership
-from airside.actors.client.steps import Answer, Found, Pause, Steps, drive
+from airside.actors.client.ray_membership import Membership
+from airside.actors.client.steps import ActorLookup, Answer, Pause, Steps, drive
 from airside.actors.process.stopping import close_layers, end_actors
-from airside.actors.rpc.layer import Whose
+from airside.actors.rpc.layer import StackIdentity
 from airside.actors.rpc.methods import BODIES, ROWS, Method, NamedQuery, Reply, Request, Rows
 from airside.actors.rpc.names import NAMESPACE, actor_name
 from airside.actors.rpc.serving import not_refused
@@ -106,12 +106,12 @@ class Connection:
     def _found(self, name: str, within_s: float | None) -> Steps[Any]:
         """Return a layer's handle, asked for once: Ray's control service may be away when it matters."""
         if name not in self._known:
-            handle = yield Found(name)
+            handle = yield ActorLookup(name)
             self._check(name, (yield Answer(handle.whose.remote(), within_s)))
             self._known[name] = handle
         return self._known[name]
 
-    def _check(self, name: str, whose: Whose) -> None:
+    def _check(self, name: str, whose: StackIdentity) -> None:
         if self.stack_id and whose.stack_id != self.stack_id:
             raise Misuse(
                 f"the stack is gone, and {name} is of another one, with its state in {whose.state_dir}: "
@@ -125,7 +125,7 @@ class Connection:
         stands still may be connected to: every layer that answers is asked anyway.
         """
         try:
-            whose: Whose = drive(self._over_ray("driver", "whose", within_s=_LOOK_S))
+            whose: StackIdentity = drive(self._over_ray("driver", "whose", within_s=_LOOK_S))
             self.stack_id = whose.stack_id
         except TimeoutError as error:
             if not self.stack_id:
@@ -155,7 +155,7 @@ class Connection:
         ready, _ = ray.wait(asked, num_returns=1, timeout=_LOOK_S) if asked else ([], [])
         for ref in ready:
             with contextlib.suppress(RayError):
-                whose: Whose = ray.get(ref)
+                whose: StackIdentity = ray.get(ref)
                 return whose.stack_id == self.stack_id
         return True  # none answers: they stand still, and whoever stops them by this name means them
 
@@ -183,7 +183,7 @@ def encoded(method: Method[Request, Any], requests: Sequence[Request]) -> list[b
 
 
 class LiveJournal:
-    """`Journaled`, of a stack that is up."""
+    """`ReadableJournal`, of a stack that is up."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Callable, Iterable
 
 from airside.actors.client.steps import Steps
-from airside.actors.rpc.methods import Ends, Wait
+from airside.actors.rpc.methods import Ends, WaitRequest
 
-Ask = Callable[[Wait, float | None], Steps[Ends]]
+Ask = Callable[[WaitRequest, float | None], Steps[Ends]]
 
 
 class Following:
@@ -17,18 +17,18 @@ class Following:
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._open: set[str] = set()
-        self._untold: set[str] = set()
+        self._pending: set[str] = set()
         self._watch = secrets.token_hex(8)
         self._after: int | None = None
 
     def _begin_anew(self) -> None:
-        self._watch, self._after, self._untold = secrets.token_hex(8), None, set(self._open)
+        self._watch, self._after, self._pending = secrets.token_hex(8), None, set(self._open)
 
     def add(self, run_ids: Iterable[str]) -> None:
         """Follow runs from the next question on."""
         new = set(run_ids) - self._open
         self._open |= new
-        self._untold |= new
+        self._pending |= new
 
     def next_ends(self, wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
         """Return the `RunEnded` of those that have ended, as soon as there is one or the wait is over.
@@ -36,11 +36,11 @@ class Following:
         Raises what `ask` does; then nothing is lost, and the next question is the same.
         """
         while True:
-            told, self._untold, watch = self._untold, set(), self._watch
+            told, self._pending, watch = self._pending, set(), self._watch
             try:
-                reply = yield from self._ask(Wait(sorted(told), wait_s, watch, self._after), within_s)
+                reply = yield from self._ask(WaitRequest(sorted(told), wait_s, watch, self._after), within_s)
             except BaseException:
-                self._untold |= told
+                self._pending |= told
                 raise
             if watch != self._watch:
                 continue  # another question found the watch gone meanwhile, and began anew

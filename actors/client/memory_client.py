@@ -12,22 +12,22 @@ import msgspec
 
 from airside.actors.client.connection import Connection
 from airside.actors.rpc.layer import now_us
-from airside.actors.rpc.methods import KEEP, MEMORY_ORDER, Keeping
+from airside.actors.rpc.methods import KEEP, MEMORY_ORDER, KeeperRequest
 from airside.memory.records import Record
-from airside.memory.storage.erasing import Receipt
-from airside.stack.calling import explained_methods
+from airside.memory.storage.erasure import ErasureReceipt
+from airside.stack.calling import explain_misuse_of_methods
 from airside.stack.contracts.memory import Candidate, LearnReply, Recalled, RecallReply, RecallRequest
 from airside.stack.errors import InvalidInput, MemoryFailed, Refused
 from airside.stack.ids import parse_tenant
 from airside.stack.security.keyring import KeyRing
-from airside.stack.security.memory_orders import MemoryAction, MemoryAnswer, MemoryOrder, seal_order
+from airside.stack.security.memory_orders import MemoryAction, MemoryAnswer, MemoryOrder, seal_memory_order
 from airside.stack.values import Clearance, Trust
 
-Kind = TypeVar("Kind")
+RecordKind = TypeVar("RecordKind")
 MAX_IMPORT_BYTES = 512 * 1024 * 1024
 
 
-@explained_methods
+@explain_misuse_of_methods
 class MemoryClient:
     """Made by `Stack.memory`.
 
@@ -78,7 +78,9 @@ class MemoryClient:
         """Keep a live record from being recalled, or release a quarantined one; return whether there is one."""
         return self._order("release" if release else "quarantine", tenant, bool, target=record_id, token=token)
 
-    def erase(self, *, tenant: str, record: str = "", subject: str = "", all: bool = False, token: str = "") -> Receipt:
+    def erase(
+        self, *, tenant: str, record: str = "", subject: str = "", all: bool = False, token: str = ""
+    ) -> ErasureReceipt:
         """Erase one record, all about one subject, or all of a tenant.
 
         A subject is compared without regard to case, space and composition.  What runs answered is kept under none.
@@ -88,7 +90,7 @@ class MemoryClient:
         if (bool(record), bool(subject), all).count(True) != 1:
             raise InvalidInput("erase: say one of record, subject and all=True")
         action: MemoryAction = "erase_record" if record else "erase_subject" if subject else "erase_tenant"
-        return self._order(action, tenant, Receipt, target=record or subject, token=token)
+        return self._order(action, tenant, ErasureReceipt, target=record or subject, token=token)
 
     def export(self, path: str | Path, *, tenant: str) -> int:
         """Write all that is kept to a Parquet file; return its size in bytes."""
@@ -115,9 +117,11 @@ class MemoryClient:
         """Drop what has expired, of every tenant; return how many records that were."""
         return self._order("sweep", "all", int)
 
-    def _order(self, action: MemoryAction, tenant: str, kind: type[Kind], *, token: str = "", **fields: Any) -> Kind:
+    def _order(
+        self, action: MemoryAction, tenant: str, kind: type[RecordKind], *, token: str = "", **fields: Any
+    ) -> RecordKind:
         if token:
-            answer = self._connection.ask(KEEP, Keeping(token, action, str(tenant), fields.get("target", "")))
+            answer = self._connection.ask(KEEP, KeeperRequest(token, action, str(tenant), fields.get("target", "")))
         else:
             by = f"operator-{getpass.getuser()}"
             order = MemoryOrder(
@@ -127,7 +131,7 @@ class MemoryClient:
                 msgspec.msgpack.decode(msgspec.msgpack.encode(order), type=MemoryOrder)
             except (ValueError, TypeError, OverflowError) as error:
                 raise InvalidInput(f"{action}: {error}") from None
-            answer = self._connection.ask(MEMORY_ORDER, seal_order(self._keys().seal, order))
+            answer = self._connection.ask(MEMORY_ORDER, seal_memory_order(self._keys().seal, order))
         told = msgspec.msgpack.decode(answer, type=MemoryAnswer)
         if told.problem:
             raise (Refused if token else MemoryFailed)(f"{action}: {told.problem}")

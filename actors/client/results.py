@@ -15,8 +15,8 @@ from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.resources import ResourceFact
 from airside.stack.run.events import RunEnded
-from airside.stack.text.findings import visible
-from airside.stack.values import Traced
+from airside.stack.text.entities import visible
+from airside.stack.values import ValueOrigin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ COLUMNS: dict[str, type] = {
 """What a row of a table of results has."""
 
 
-def ended(run_id: str, body: bytes, job_id: str, tell: Callable[[], str]) -> RunResult:
+def ended_result(run_id: str, body: bytes, job_id: str, tell: Callable[[], str]) -> RunResult:
     """Return the result a `RunEnded` states."""
     event = msgspec.json.decode(body, type=RunEnded)
     outcome, usage = event.outcome, event.usage
@@ -129,7 +129,7 @@ def ended(run_id: str, body: bytes, job_id: str, tell: Callable[[], str]) -> Run
     )
 
 
-def refused(ticket: Ticket, job_id: str) -> RunResult:
+def refused_result(ticket: Ticket, job_id: str) -> RunResult:
     """Return the result of a request that was not admitted."""
     reason = ticket.reason_code or ReasonCode.INTERNAL_ERROR
     return RunResult(
@@ -164,7 +164,7 @@ class PendingApproval:
     votes: int
     expires_us: int
     request: str
-    origins: tuple[Traced, ...] = ()
+    origins: tuple[ValueOrigin, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
     rejected_before: str = ""
     group: str = ""

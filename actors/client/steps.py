@@ -1,8 +1,8 @@
 """What a client does, written once: steps that say what they wait for, carried out by a thread or by an event loop.
 
-A step is a generator that yields what it needs (`Answer`, `Found`, `Pause`) and is sent it.  `drive` waits as a thread
-does; `awaited` is a coroutine, whose waiting costs no thread and whose cancellation is at once.  Neither has a twin
-that would have to be kept like it.
+A step is a generator that yields what it needs (`Answer`, `ActorLookup`, `Pause`) and is sent it.  `drive` waits as a
+thread does; `drive_async` is a coroutine, whose waiting costs no thread and whose cancellation is at once.  Neither has
+a twin that would have to be kept like it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ActorLookup:
     """The handle of the actor of a name; `ValueError` if there is none."""
 
     name: str
@@ -66,7 +66,7 @@ class Found:
         loop = asyncio.get_running_loop()
         found: asyncio.Future[Any] = loop.create_future()
 
-        def settle(answer: Any, error: BaseException | None) -> None:
+        def complete(answer: Any, error: BaseException | None) -> None:
             if found.done():
                 return
             if error is None:
@@ -81,7 +81,7 @@ class Found:
             except Exception as error:
                 problem = error
             if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, answer, problem)
+                loop.call_soon_threadsafe(complete, answer, problem)
 
         threading.Thread(target=look, name="airside-look-up", daemon=True).start()
         return await found
@@ -118,7 +118,7 @@ def drive(steps: Steps[Result]) -> Result:
             problem = error
 
 
-async def awaited(steps: Steps[Result]) -> Result:
+async def drive_async(steps: Steps[Result]) -> Result:
     """Carry steps out on the running event loop and return what they do."""
     answer: Any = None
     problem: BaseException | None = None

@@ -114,10 +114,10 @@ class Carrier:
 
     async def _activate(self, i: do.Activate) -> None:
         async def activate() -> on.PlacementEvent:
-            seat = self._fleet.seat(i.process)
-            if seat is None:
+            runtime = self._fleet.runtime(i.process)
+            if runtime is None:
                 raise LayerUnavailable(f"runtime {i.process} is gone")
-            await seat.activate(Activation(run_id=i.run_id, events=i.events, epoch=i.epoch))
+            await runtime.activate(Activation(run_id=i.run_id, events=i.events, epoch=i.epoch))
             return on.Activated(at=self._now(), run_id=i.run_id, epoch=i.epoch)
 
         await self._answer(
@@ -130,11 +130,11 @@ class Carrier:
 
     async def _deliver(self, i: do.Deliver) -> None:
         async def deliver() -> on.PlacementEvent:
-            seat = self._fleet.seat(i.process)
-            if seat is None:
+            runtime = self._fleet.runtime(i.process)
+            if runtime is None:
                 raise LayerUnavailable(f"runtime {i.process} is gone")
             try:
-                present = await seat.deliver(Delivery(run_id=i.run_id, event=i.event))
+                present = await runtime.deliver(Delivery(run_id=i.run_id, event=i.event))
             except ItemFailed as error:
                 # Sent again it fails again: what cannot be read means nothing to a run.
                 logger.error("a message to %s: %s", i.run_id, error, extra={"action": "message_failed"})

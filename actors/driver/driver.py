@@ -21,29 +21,29 @@ from typing import Any
 
 import msgspec
 
-from airside.actors.driver.books import (
+from airside.actors.driver.admissions import (
     RESULTS_KEPT,
-    is_meant,
-    judge,
-    made_durable,
-    not_admitted,
-    open_order,
+    admission_failed,
+    append_until_durable,
+    is_order_for,
+    open_operator_order,
+    validate_admission,
 )
 from airside.actors.driver.carrier import Carrier
-from airside.actors.driver.doubts import DoubtDesk
 from airside.actors.driver.fleet import Fleet
+from airside.actors.driver.in_doubt import InDoubtResolver
+from airside.actors.driver.kill_switches import KillSwitchService
 from airside.actors.driver.rollbacks import Rollbacks
-from airside.actors.driver.switchboard import Switchboard
 from airside.actors.process.pulse import boot_s
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us, steady_us
-from airside.actors.rpc.methods import ADMIT, DELIVER, LIVE, ORDER, REPORT, ROLL_BACK, SWITCHES, WAIT, Ends, Wait
+from airside.actors.rpc.methods import ADMIT, DELIVER, LIVE, ORDER, REPORT, ROLL_BACK, SWITCHES, WAIT, Ends, WaitRequest
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
 from airside.actors.rpc.stubs import RemoteJournal, RemoteTools, encode
 from airside.actors.wardens.warden import Bounds
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.cycle.claiming import SWEEP_S, Unfinished, roots_of
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.run_log import entry_of
 from airside.stack.directory import Directory
 from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.flag import Flag
@@ -110,10 +110,10 @@ class Driver(WatchedLayer):
         self._tools = RemoteTools(settings)
         self._approvals = Remote(settings, "approvals")
         policy = Remote(settings, "policy")
-        self._switchboard = Switchboard(
+        self._kill_switches = KillSwitchService(
             self._journal, policy, tenants=self._directory.tenants.keys(), tools=self._fleet.tools
         )
-        self._doubts = DoubtDesk(self._journal, self._bring)
+        self._resolver = InDoubtResolver(self._journal, self._bring)
         self._rollbacks = Rollbacks(
             settings, self._journal, policy, is_live=self._placement.__contains__, specs=self._fleet.specs
         )
@@ -130,7 +130,7 @@ class Driver(WatchedLayer):
         )
         self._fleet.open(settings, self._happened, _moment)
         self._carrier.spawn(self.forever(self._fleet.watch()))  # first: what lives on needs its lease renewed
-        await self._switchboard.load()
+        await self._kill_switches.load()
         await self._recover()
         self._carrier.spawn(self.forever(self._tick_forever()))
         self._carrier.spawn(self.forever(self._sweep_forever()))
@@ -185,10 +185,10 @@ class Driver(WatchedLayer):
 
     # Admission.
 
-    @serves(ADMIT, unreadable=not_admitted, failed=not_admitted)
+    @serves(ADMIT, unreadable=admission_failed, failed=admission_failed)
     async def admit(self, admit: Admit) -> Ticket:
         """Admit a request durably, or refuse it."""
-        verdict = judge(admit, self._identities, self._routes, self._version)
+        verdict = validate_admission(admit, self._identities, self._routes, self._version)
         self.pulse.leave()
         if isinstance(verdict, Ticket):
             return verdict
@@ -201,7 +201,7 @@ class Driver(WatchedLayer):
             return await asyncio.shield(self._recording[run_id])  # it was sent before, and the answer got lost
         if run_id in self._placement:
             return None
-        blocked = self._switchboard.switches.blocking(
+        blocked = self._kill_switches.switches.blocking(
             now_us=steady_us(), tenant=tenant, principal=event.identity.principal, version=event.app_version
         )
         if blocked is not None:
@@ -222,7 +222,7 @@ class Driver(WatchedLayer):
         """Make an admission durable; return the refusal if it can never be."""
         run_id = event.run_id
         append = Append(tenant=event.identity.tenant, stream=run_id, epoch=0, first_seq=0, entries=(entry_of(event),))
-        reply = await made_durable(self._journal, append)
+        reply = await append_until_durable(self._journal, append)
         if reply.verdict == "error":
             self._happened(on.AdmissionFailed(at=_moment(), run_id=run_id))
             self._announce(run_id)
@@ -316,7 +316,7 @@ class Driver(WatchedLayer):
         return run_id not in self._placement
 
     @serves(WAIT)
-    async def wait(self, wanted: Wait) -> Ends:
+    async def wait(self, wanted: WaitRequest) -> Ends:
         """Return the `RunEnded` of those of a watch that have ended, as soon as there is one or the time is over."""
         now_s = asyncio.get_running_loop().time()
         begins = wanted.after is None
@@ -366,12 +366,12 @@ class Driver(WatchedLayer):
     @serves(ORDER)
     async def order(self, sealed: bytes) -> tuple[int, str]:
         """Carry out an operator's order; return how many runs it reached, or what is wrong with it."""
-        order, problem = open_order(self.config.seal_key, sealed, now_us())
+        order, problem = open_operator_order(self.config.seal_key, sealed, now_us())
         if order is None:
             return 0, problem
         if order.action in ("switch_off", "switch_on"):
             try:
-                await self._switchboard.throw(order)
+                await self._kill_switches.set(order)
             except AirsideError as error:
                 return 0, error.message
             return 0, ""
@@ -379,10 +379,10 @@ class Driver(WatchedLayer):
             return 0, "an order to roll back is given to `roll_back`"
         if order.action == "settle":
             try:
-                return await self._doubts.settle(order), ""
+                return await self._resolver.resolve(order), ""
             except AirsideError as error:
                 return 0, error.message
-        targets = [run for run, entry in self._placement.runs() if is_meant(order, run, entry.tenant)]
+        targets = [run for run, entry in self._placement.runs() if is_order_for(order, run, entry.tenant)]
         if order.scope != "all" and not targets:
             return 0, f"no live run of {order.scope} {order.target}"
         outcomes = await asyncio.gather(*(self._obey(order, run) for run in targets), return_exceptions=True)
@@ -394,7 +394,7 @@ class Driver(WatchedLayer):
     @serves(ROLL_BACK)
     async def roll_back(self, sealed: bytes) -> tuple[bytes, str]:
         """Take back what an ended run did; return the encoded report, or what is wrong."""
-        order, problem = open_order(self.config.seal_key, sealed, now_us())
+        order, problem = open_operator_order(self.config.seal_key, sealed, now_us())
         if order is None or order.action != "rollback":
             return b"", problem or f"{order} is no order to roll back"
         try:
@@ -446,7 +446,7 @@ class Driver(WatchedLayer):
     @serves(SWITCHES)
     def switches(self, _: None) -> list[bytes]:
         """Return what is switched off, oldest first, as JSON."""
-        return [msgspec.json.encode(switch) for switch in self._switchboard.switches.off(steady_us())]
+        return [msgspec.json.encode(switch) for switch in self._kill_switches.switches.off(steady_us())]
 
     @serves(LIVE)
     def live(self, _: None) -> list[tuple[str, str, str, bool]]:

@@ -1,6 +1,6 @@
 """Fleet: the runtime processes of a cell as `Placement` has them: started, watched, killed, put down when idle.
 
-Every runtime process is a seat with a key of its own (`group/suffix`); a group is a tenant, or a member of the pool.
+Every runtime process has a key of its own (`group/suffix`); a group is a tenant, or a member of the pool.
 A runtime that died is never restarted under its old name.  `Placement` is told of its death only when it is certain:
 its node's Warden saw it so, or its lease is over.  Executors are watched too; those Ray restarts.
 """
@@ -51,7 +51,7 @@ class Post(NamedTuple):
     where: Where
 
 
-class Seat:
+class RuntimeHandle:
     """One runtime process.  `dying` = an order to kill it was given; `excused` = its death would be explained."""
 
     def __init__(self, settings: Settings, key: str, handle: Any, post: Post) -> None:
@@ -88,7 +88,7 @@ class Fleet:
     def __init__(self, config: LayerConfig, app: RuntimeApp) -> None:
         self._config = config
         self._app = app
-        self._seats: dict[str, Seat] = {}
+        self._runtimes: dict[str, RuntimeHandle] = {}
 
     def open(
         self, settings: Settings, happened: Callable[[on.PlacementEvent], None], now: Callable[[], on.Moment]
@@ -114,15 +114,15 @@ class Fleet:
         """The names of the app's tools."""
         return [spec.name for spec in self._app.specs]
 
-    def seat(self, key: str) -> Seat | None:
-        """Return a live seat."""
-        return self._seats.get(key)
+    def runtime(self, key: str) -> RuntimeHandle | None:
+        """Return a live runtime."""
+        return self._runtimes.get(key)
 
     async def start(self, key: str) -> None:
         """Start a runtime process; raise `LayerUnavailable` if it does not come up."""
-        self._seats[key] = await self._make(key)
+        self._runtimes[key] = await self._make(key)
 
-    async def _make(self, key: str) -> Seat:
+    async def _make(self, key: str) -> RuntimeHandle:
         options = {
             "name": actor_name(self._settings.stack, "runtime", key),
             "namespace": NAMESPACE,
@@ -143,12 +143,12 @@ class Fleet:
                 ray.kill(handle, no_restart=True)
                 raise LayerUnavailable(f"runtime {key}: {text_of(error, 300)}") from None
 
-    async def _greet(self, key: str, handle: Any) -> Seat:
-        """Return the seat of a runtime that has begun; raise `LayerUnavailable` if it does not answer or is gone."""
+    async def _greet(self, key: str, handle: Any) -> RuntimeHandle:
+        """Return the handle of a runtime that has begun; raise `LayerUnavailable` if it does not answer or is gone."""
         try:
             node_id, pulse = await handle.greet.remote()
             self.nodes.leased(node_id)
-            return Seat(self._settings, key, handle, Post(node_id, Where(*pulse)))
+            return RuntimeHandle(self._settings, key, handle, Post(node_id, Where(*pulse)))
         except (RayError, TypeError, ValueError) as error:
             raise LayerUnavailable(f"runtime {key}: {type(error).__name__}") from None
 
@@ -176,7 +176,7 @@ class Fleet:
             return {}  # it is dead already
         try:
             async with asyncio.timeout(GREETING_S):
-                seat = await self._greet(key, handle)
+                runtime = await self._greet(key, handle)
                 held = await handle.runs.remote()
         except (LayerUnavailable, RayError, TimeoutError) as error:
             logger.warning("runtime %s does not answer and is killed", key, extra={"action": "not_adopted"})
@@ -184,7 +184,7 @@ class Fleet:
             if isinstance(error, TimeoutError):
                 await asyncio.sleep(over_s - boot_s())
             return {}
-        self._seats[key] = seat
+        self._runtimes[key] = runtime
         return {run_id: (key, epoch, standing) for run_id, epoch, standing in held}
 
     # Watching.
@@ -195,9 +195,9 @@ class Fleet:
 
     def watched(self, node_id: str) -> dict[str, Where]:
         """Return the processes of a node, by key."""
-        seats = {f"runtime/{seat.key}": seat.post for seat in self._seats.values()}
+        runtimes = {f"runtime/{runtime.key}": runtime.post for runtime in self._runtimes.values()}
         executors = {f"executor/{key}": post for key, post in self._executors.items()}
-        return {key: post.where for key, post in (seats | executors).items() if post.node_id == node_id}
+        return {key: post.where for key, post in (runtimes | executors).items() if post.node_id == node_id}
 
     def has_executor(self, key: str) -> bool:
         """Whether an executor may act: it has a lease."""
@@ -208,9 +208,9 @@ class Fleet:
         kind, _, name = key.partition("/")
         if kind == "executor":
             self._executors.pop(name, None)
-        elif (seat := self._seats.get(name)) is not None:
-            seat.excused = seat.excused or excused
-            self._gone(seat)
+        elif (runtime := self._runtimes.get(name)) is not None:
+            runtime.excused = runtime.excused or excused
+            self._gone(runtime)
 
     def stalled(self, key: str, stall: Stall) -> None:
         """Take in that a process's loop is held: an executor is killed, of a runtime the driver is told."""
@@ -272,78 +272,78 @@ class Fleet:
         finally:
             self._greeting.discard(key)
 
-    def _gone(self, seat: Seat) -> None:
-        if self._forget(seat):
-            excused = seat.excused or seat.dying
-            self._happened(on.ProcessDied(at=self._now(), process=seat.key, excused=excused))
+    def _gone(self, runtime: RuntimeHandle) -> None:
+        if self._forget(runtime):
+            excused = runtime.excused or runtime.dying
+            self._happened(on.ProcessDied(at=self._now(), process=runtime.key, excused=excused))
 
-    def _forget(self, seat: Seat) -> bool:
-        if not seat.gone.done():
-            seat.gone.set_result(None)
-        return self._seats.pop(seat.key, None) is not None
+    def _forget(self, runtime: RuntimeHandle) -> bool:
+        if not runtime.gone.done():
+            runtime.gone.set_result(None)
+        return self._runtimes.pop(runtime.key, None) is not None
 
     async def kill(self, key: str, going_s: float = KILLED_S) -> bool:
         """End a runtime's process, by Ray and by its node's Warden; return whether it is certainly dead.
 
         If that cannot be known (its node does not answer), it is reported dead when its lease is over.
         """
-        seat = self._seats.get(key)
-        if seat is None:
+        runtime = self._runtimes.get(key)
+        if runtime is None:
             return True
-        was_dying, seat.dying = seat.dying, True
+        was_dying, runtime.dying = runtime.dying, True
         # Should Ray's control service stand still, its kill does too: the Warden's needs nobody.
-        self._spawn(asyncio.to_thread(ray.kill, seat.handle, no_restart=True))
-        is_dead = await self.nodes.kill(seat.post.node_id, seat.post.where, going_s)
+        self._spawn(asyncio.to_thread(ray.kill, runtime.handle, no_restart=True))
+        is_dead = await self.nodes.kill(runtime.post.node_id, runtime.post.where, going_s)
         if is_dead:
-            self._gone(seat)
+            self._gone(runtime)
         elif not was_dying:
-            self._spawn(self._kill_again(seat))
+            self._spawn(self._kill_again(runtime))
         return is_dead
 
-    async def _kill_again(self, seat: Seat) -> None:
-        """Repeat a kill that nobody confirmed: a seat that is dying is blamed no more, and has its lease renewed."""
-        while seat.key in self._seats:
+    async def _kill_again(self, runtime: RuntimeHandle) -> None:
+        """Repeat a kill that nobody confirmed: a runtime that is dying is blamed no more, and has its lease renewed."""
+        while runtime.key in self._runtimes:
             await asyncio.sleep(self._settings.heartbeat_s)
-            if await self.nodes.kill(seat.post.node_id, seat.post.where):
-                self._gone(seat)
+            if await self.nodes.kill(runtime.post.node_id, runtime.post.where):
+                self._gone(runtime)
 
     async def holds(self, key: str, run_id: RunId) -> bool:
         """Whether a run's code has the loop of a runtime at two moments, and the loop did not turn in between.
 
         One look tells of all runs that are asked about meanwhile: whoever ends a tenant asks about thousands.
         """
-        seat = self._seats.get(key)
-        if seat is None:
+        runtime = self._runtimes.get(key)
+        if runtime is None:
             return False
-        if seat.look is None or seat.look.done():
-            seat.look = asyncio.ensure_future(self._holder(seat))
-        return await asyncio.shield(seat.look) == run_id
+        if runtime.look is None or runtime.look.done():
+            runtime.look = asyncio.ensure_future(self._holder(runtime))
+        return await asyncio.shield(runtime.look) == run_id
 
-    async def _holder(self, seat: Seat) -> RunId | None:
+    async def _holder(self, runtime: RuntimeHandle) -> RunId | None:
         """Return whose code has the loop of a runtime and does not let it turn, None if it turns."""
-        first = await self.nodes.read(*seat.post)
+        first = await self.nodes.read(*runtime.post)
         await asyncio.sleep(HOLD_S)
-        if first is None or first != await self.nodes.read(*seat.post):
+        if first is None or first != await self.nodes.read(*runtime.post):
             return None
         return root_of(RunId(first.inside))
 
     async def put_down(self, key: str) -> None:
         """Let an idle runtime suspend what waits, then end it."""
-        seat = self._seats.get(key)
-        if seat is None:
+        runtime = self._runtimes.get(key)
+        if runtime is None:
             return
-        seat.excused = True  # should it die while it is drained, nobody is to blame
+        runtime.excused = True  # should it die while it is drained, nobody is to blame
         with contextlib.suppress(RayError, TimeoutError):
             async with asyncio.timeout(GREETING_S):
-                await seat.handle.drain.remote()
+                await runtime.handle.drain.remote()
         await self.kill(key, GOING_S)
 
     async def close(self) -> None:
         """End all runtimes."""
-        for seat in list(self._seats.values()):
-            self._forget(seat)
-            ray.kill(seat.handle, no_restart=True)
+        for runtime in list(self._runtimes.values()):
+            self._forget(runtime)
+            ray.kill(runtime.handle, no_restart=True)
 
     def stats(self) -> list[str]:
-        """Return the live seats' keys."""
-        return sorted(self._seats)
+        """Return the live runtimes' keys."""
+        return sorted(self._runtimes)

@@ -10,8 +10,8 @@ from airside.actors.rpc.stubs import encode
 from airside.stack.canonical import as_text
 from airside.stack.errors import Misuse
 from airside.stack.operations.messages import ORDER_PURPOSE, Order
-from airside.stack.policy.switches import SwitchScope
-from airside.stack.security.sealing import wrap
+from airside.stack.policy.kill_switches import SwitchScope
+from airside.stack.security.seals import wrap
 
 
 def sealed_order(seal_key: bytes, action: Any, scope: Any, target: str, why: str, **more: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Rolling runs back: the driver's hand on undos.  Each is intended durably, granted by Policy, and sent to an executor.
+"""Rolls runs back, for the driver.  Each is intended durably, granted by Policy, and sent to an executor.
 
 The rules of what is undone, in which order and how often are `stack/recovery/rollback.py`'s; here they meet the other
 layers.
@@ -19,37 +19,37 @@ from airside.actors.settings import Settings
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId, parse_run, root_of, undo_key
-from airside.stack.journal.claims import attempt_key
+from airside.stack.journal.effect_claims import attempt_key
 from airside.stack.journal.journaling import Append, Entry
 from airside.stack.operations.messages import Order
 from airside.stack.reasons import ReasonCode
-from airside.stack.recovery.doubts import EffectSettled, decode_settled, settled_stream
+from airside.stack.recovery.in_doubt import EffectResolved, decode_resolution, resolution_stream
 from airside.stack.recovery.rollback import (
-    MAX_ATTEMPTS,
-    Call,
+    MAX_UNDO_ATTEMPTS,
     RollbackBook,
     RollbackEvent,
     RollbackOrdered,
     RollbackReport,
+    UndoableCall,
     UndoEnded,
-    Undoing,
     UndoIntended,
     UndoLine,
+    UndoOutcome,
     calls_of,
-    checked_over,
+    classify_undo_result,
     in_reverse,
-    judged,
-    line_of,
+    is_undo_retryable,
+    require_ended,
     rollback_stream,
-    tried_again,
+    undo_line,
 )
-from airside.stack.recovery.undoing import UndoRequest
+from airside.stack.recovery.undo_gate import UndoRequest
 from airside.stack.run import events as ev
-from airside.stack.run.tracing import traceparent
+from airside.stack.run.spans import traceparent
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import ToolResult, tag_of
 
-Settled = dict[str, EffectSettled]
+Resolutions = dict[str, EffectResolved]
 
 
 class Rollbacks:
@@ -91,7 +91,7 @@ class Rollbacks:
             try:
                 for call in rollback.calls:
                     stopped = bool(lines) and lines[-1].outcome not in ("undone", "nothing")
-                    lines.append(line_of(call, "left") if stopped else await self._stand(rollback, call, sealed))
+                    lines.append(undo_line(call, "left") if stopped else await self._stand(rollback, call, sealed))
             finally:
                 for each in {call.run_id for call in rollback.calls}:
                     await self._release(each)
@@ -102,60 +102,60 @@ class Rollbacks:
         bodies = await self._bodies([run_id, *branches, rollback_stream(run_id)])
         book = RollbackBook(bodies.pop(rollback_stream(run_id)))
         runs = {run: [ev.decode_event(body) for body in entries] for run, entries in bodies.items()}
-        checked_over(run_id, runs)
+        require_ended(run_id, runs)
         doubted = [EffectKey(key) for events in runs.values() for key in events[-1].outcome.in_doubt]
         doubted += [attempt_key(ended.key, ended.attempt) for ended in book.in_doubt()]
-        settled = await self._settled(doubted)
-        calls = in_reverse(call for events in runs.values() for call in calls_of(events, settled))
-        return _Rollback(self._journal, runs[run_id][0].identity.tenant, run_id, book, calls, settled)
+        resolved = await self._resolutions(doubted)
+        calls = in_reverse(call for events in runs.values() for call in calls_of(events, resolved))
+        return _Rollback(self._journal, runs[run_id][0].identity.tenant, run_id, book, calls, resolved)
 
-    async def _settled(self, keys: list[EffectKey]) -> Settled:
-        found = await self._bodies([settled_stream(key) for key in keys]) if keys else {}
-        said = [decode_settled(entries[0]) for entries in found.values() if entries]
+    async def _resolutions(self, keys: list[EffectKey]) -> Resolutions:
+        found = await self._bodies([resolution_stream(key) for key in keys]) if keys else {}
+        said = [decode_resolution(entries[0]) for entries in found.values() if entries]
         return {each.key: each for each in said}
 
     async def _bodies(self, streams: list[str]) -> dict[str, list[str]]:
         found = await self._journal.bodies(streams)
         return found
 
-    async def _stand(self, rollback: _Rollback, call: Call, sealed: bytes) -> UndoLine:
+    async def _stand(self, rollback: _Rollback, call: UndoableCall, sealed: bytes) -> UndoLine:
         """Return how a call stands, after trying to undo it if that is still to be done."""
         if call.in_doubt:
-            return line_of(call, "in_doubt", "the call itself may or may not have happened: settle it first")
+            return undo_line(call, "in_doubt", "the call itself may or may not have happened: resolve it first")
         ended = rollback.book.ended(call)
         lost = rollback.book.outstanding(call)
         if lost is not None and not call.repeatable:
             ended = await rollback.end(call, lost.attempt, "in_doubt", "the driver died while it was under way")
         if ended is not None and ended.outcome == "in_doubt" and not call.repeatable:
-            said = rollback.settled.get(attempt_key(ended.key, ended.attempt))
+            said = rollback.resolved.get(attempt_key(ended.key, ended.attempt))
             if said is None:
-                return line_of(call, "in_doubt", f"{ended.detail}: settle it first")
+                return undo_line(call, "in_doubt", f"{ended.detail}: resolve it first")
             if said.happened:
                 ended = await rollback.end(call, ended.attempt, "undone", str(said))
         if ended is not None and ended.outcome == "undone":
-            return line_of(call, "undone", ended.detail)
+            return undo_line(call, "undone", ended.detail)
         if call.tool not in self._undoable:
             if ended is None or ended.outcome != "nothing":
                 ended = await rollback.end(call, rollback.book.attempts(call), "nothing", "the tool has no undo")
-            return line_of(call, "nothing", ended.detail)
+            return undo_line(call, "nothing", ended.detail)
         ended = await self._undo(rollback, call, sealed)
-        return line_of(call, ended.outcome, ended.detail)
+        return undo_line(call, ended.outcome, ended.detail)
 
-    async def _undo(self, rollback: _Rollback, call: Call, sealed: bytes) -> UndoEnded:
+    async def _undo(self, rollback: _Rollback, call: UndoableCall, sealed: bytes) -> UndoEnded:
         """Undo a call; what did not begin, or may be sent twice, is tried a few times."""
-        outcome: Undoing = "failed"
+        outcome: UndoOutcome = "failed"
         detail = ""
         first = rollback.book.attempts(call) + 1
-        for attempt in range(first, first + MAX_ATTEMPTS):
+        for attempt in range(first, first + MAX_UNDO_ATTEMPTS):
             await rollback.intend(call, attempt)
             result = await self._send(call, sealed)
-            verdict, detail = judged(result), result.error
+            verdict, detail = classify_undo_result(result), result.error
             outcome = "failed" if verdict == "again" else verdict
-            if not tried_again(result, repeatable=call.repeatable):
+            if not is_undo_retryable(result, repeatable=call.repeatable):
                 break
         return await rollback.end(call, attempt, outcome, detail)
 
-    async def _send(self, call: Call, sealed: bytes) -> ToolResult:
+    async def _send(self, call: UndoableCall, sealed: bytes) -> ToolResult:
         try:
             executor = await self._tools.executor_for(call.run_id)
             request = UndoRequest(order=sealed, run_id=call.run_id, step=call.step, executor=executor)
@@ -191,15 +191,15 @@ class _Rollback:
         tenant: TenantId,
         run_id: RunId,
         book: RollbackBook,
-        calls: list[Call],
-        settled: Settled,
+        calls: list[UndoableCall],
+        resolved: Resolutions,
     ) -> None:
         self._journal = journal
         self._tenant = tenant
         self._run_id = run_id
         self.book = book
         self.calls = calls
-        self.settled = settled
+        self.resolved = resolved
 
     async def append(self, event: RollbackEvent) -> None:
         """Make an event durable, then take it in."""
@@ -213,7 +213,7 @@ class _Rollback:
             raise LayerUnavailable(f"journal: {stream}: {reply.verdict}: order it again")
         self.book.apply(event)
 
-    async def intend(self, call: Call, attempt: int) -> None:
+    async def intend(self, call: UndoableCall, attempt: int) -> None:
         """Put on record that an undo is about to be sent."""
         await self.append(
             UndoIntended(
@@ -228,7 +228,7 @@ class _Rollback:
             )
         )
 
-    async def end(self, call: Call, attempt: int, outcome: Undoing, detail: str) -> UndoEnded:
+    async def end(self, call: UndoableCall, attempt: int, outcome: UndoOutcome, detail: str) -> UndoEnded:
         """Put on record what became of an undo."""
         ended = UndoEnded(
             at_us=now_us(),

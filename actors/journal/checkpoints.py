@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from airside.actors.journal.log import sync_folder
-from airside.stack.security.sealing import is_sealed, seal
+from airside.stack.security.seals import is_sealed, seal
 
 CHECKPOINTS = "checkpoints.jsonl"
 

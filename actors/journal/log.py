@@ -316,7 +316,7 @@ class Log:
 
     def head(self, stream: str) -> Head:
         """Return where a stream stands."""
-        with self._telling():
+        with self._naming_errors():
             number = self._number(stream)
             if number is None:
                 return Head()
@@ -327,7 +327,7 @@ class Log:
 
     def place(self, stream: str, first: int, count: int) -> list[bytes]:
         """Return the bodies a stream has at a place."""
-        with self._telling():
+        with self._naming_errors():
             found = self._db.execute(_SQL["place"], (self._number(stream), first, first + count)).fetchall()
         return [body.encode() for (body,) in found]
 
@@ -364,7 +364,7 @@ class Log:
                 self._db.execute("COMMIT")
             except BaseException as error:
                 self._undo()
-                raise self._told(error) from error
+                raise self._named_error(error) from error
         self.last += len(rows)
         self._streams += len(fresh)
         self._ids.update(fresh)
@@ -375,13 +375,13 @@ class Log:
                 self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _naming_errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, MemoryError) as error:
-            raise self._told(error) from error
+            raise self._named_error(error) from error
 
-    def _told(self, error: BaseException) -> BaseException:
+    def _named_error(self, error: BaseException) -> BaseException:
         """Return a failure as what the caller is to do about it."""
         whole = getattr(error, "sqlite_errorcode", 0)
         code = whole & 0xFF

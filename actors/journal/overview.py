@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from airside.actors.journal.telling import Journaled
+from airside.actors.journal.story import ReadableJournal
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import parse_run, parse_tenant
-from airside.stack.operations.overview import ACTIVE, RunDetail, RunSummary, detail_of, stand_of
+from airside.stack.operations.overview import ACTIVE, RunDetail, RunSummary, detail_of, run_status
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.run.events import decode_event
 
@@ -18,7 +18,7 @@ MAX_LISTED = 1000
 
 
 def list_runs(
-    journal: Journaled,
+    journal: ReadableJournal,
     *,
     tenant: str = "",
     status: str = "",
@@ -41,7 +41,7 @@ def list_runs(
     open_runs = [run.run_id for run in found if run.status == ACTIVE]
     bodies = journal.bodies(open_runs) if open_runs else {}
     return [
-        msgspec.structs.replace(run, phase=stand_of([decode_event(body) for body in bodies[run.run_id]])[0])
+        msgspec.structs.replace(run, phase=run_status([decode_event(body) for body in bodies[run.run_id]])[0])
         if bodies.get(run.run_id)
         else run
         for run in found
@@ -68,7 +68,7 @@ def _since_us(since: datetime | timedelta | None) -> int:
     return int((since if since.tzinfo else since.replace(tzinfo=UTC)).timestamp() * 1_000_000)
 
 
-def show_run(journal: Journaled, run_id: str) -> RunDetail:
+def show_run(journal: ReadableJournal, run_id: str) -> RunDetail:
     """Return one run, step by step; raise `InvalidInput` if the journal has no such run."""
     run = parse_run(run_id)
     bodies = journal.bodies([run])[run]

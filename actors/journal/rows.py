@@ -9,7 +9,7 @@ import msgspec
 
 from airside.stack.approvals.book import ApprovalExpired, ApprovalRequested, ApprovalVoted, decode_approval_event
 from airside.stack.journal.journaling import Append
-from airside.stack.policy import switches
+from airside.stack.policy import kill_switches
 from airside.stack.run.events import (
     ActionGated,
     ApprovalDecided,
@@ -34,7 +34,7 @@ LOOKED_INTO: dict[str, Callable[[bytes], Any]] = {
     **{tag_of(kind): decode_event for kind in _RUNS},
     **{tag_of(kind): decode_approval_event for kind in _APPROVALS},
     tag_of(GrantRefused): msgspec.json.Decoder(GrantRefused).decode,
-    tag_of(switches.SwitchThrown): switches.decode_thrown,
+    tag_of(kill_switches.KillSwitchChanged): kill_switches.decode_change,
 }
 """The kinds of events whose bodies the named queries look into, or whole layers begin with, and how they are read.
 
@@ -56,8 +56,8 @@ def check_entry(append: Append, index: int, body: str) -> TableRow:
     """Raise `ValueError` if an entry is not what it is called; return the row that is made of it, if any is."""
     entry, tenant, stream = append.entries[index], append.tenant, append.stream
     kind = entry.type
-    if stream == switches.STREAM and kind != tag_of(switches.SwitchThrown):
-        raise ValueError(f"the stream {stream} is of {tag_of(switches.SwitchThrown)} alone, not of {kind}")
+    if stream == kill_switches.STREAM and kind != tag_of(kill_switches.KillSwitchChanged):
+        raise ValueError(f"the stream {stream} is of {tag_of(kill_switches.KillSwitchChanged)} alone, not of {kind}")
     if kind not in LOOKED_INTO:
         return {}
     event = event_of(kind, stream, entry.body)

@@ -19,7 +19,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCod
 
 from airside.stack.journal.journaling import ENDED, Append
 from airside.stack.run.events import Event, decode_event
-from airside.stack.run.tracing import SpanSpec, spans_of
+from airside.stack.run.spans import SpanSpec, spans_of
 
 logger = logging.getLogger("airside")
 

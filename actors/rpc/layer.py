@@ -25,7 +25,7 @@ from airside.actors.process.logs import log_folder, log_to_stderr
 from airside.actors.rpc.serving import TICKET, services_of
 from airside.actors.rpc.transport import Address, Listener, sockets_folder
 from airside.actors.settings import Settings
-from airside.stack.cycle.asking import UNWATCHED, Pulse
+from airside.stack.cycle.agent_call import UNWATCHED, Pulse
 from airside.stack.scheduling.clocks import SteadyClock
 
 logger = logging.getLogger("airside")
@@ -64,14 +64,14 @@ class LayerConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
+class StackIdentity:
     """Of which stack an actor is."""
 
     stack_id: str
     state_dir: str
 
 
-def _insist_on_begin(actor: Any) -> None:
+def _begin_with_retry(actor: Any) -> None:
     """Have an actor begin: while Ray takes it for dead, or what it needs is away, it is asked again."""
     while True:
         try:
@@ -116,7 +116,7 @@ class Layer:
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
             log_to_stderr(logger)
             actor = ray.get_runtime_context().current_actor
-            threading.Thread(target=_insist_on_begin, args=(actor,), name="begin", daemon=True).start()
+            threading.Thread(target=_begin_with_retry, args=(actor,), name="begin", daemon=True).start()
 
     async def ready(self) -> None:
         """Start once; a failed start is tried again at the next call."""
@@ -209,9 +209,9 @@ class Layer:
         finally:
             self._pending.pop(ticket, None)
 
-    async def whose(self) -> Whose:
+    async def whose(self) -> StackIdentity:
         """Return of which stack this is, as a client must know before it asks for more."""
-        return Whose(self.config.stack_id, str(self.config.state_dir))
+        return StackIdentity(self.config.stack_id, str(self.config.state_dir))
 
     async def health(self) -> dict[str, Any]:
         """Return who and how this is; answered by the control loop even when the layer is busy."""

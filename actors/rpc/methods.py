@@ -13,16 +13,16 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 import msgspec
 
-from airside.actors.job_inputs import Fields, Reading
+from airside.actors.job_inputs import Fields, InputsReading
 from airside.actors.process.pulse import Where
 from airside.stack.approvals.book import Question
+from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
-from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.operations.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
-from airside.stack.recovery.undoing import UndoReply, UndoRequest
+from airside.stack.recovery.undo_gate import UndoReply, UndoRequest
 from airside.stack.run.events import ApprovalDecided
 
 Request = TypeVar("Request")
@@ -100,7 +100,7 @@ class NamedQuery(msgspec.Struct, array_like=True, frozen=True):
     parameters: tuple[Any, ...] = ()
 
 
-class Trust(msgspec.Struct, array_like=True, frozen=True):
+class TrustedGate(msgspec.Struct, array_like=True, frozen=True):
     """Whose grants an executor is to take: the gate's present incarnation; and the switches, as the journal has them.
 
     Also the gate's answer to an executor that asks.
@@ -117,7 +117,7 @@ class Sql(msgspec.Struct, array_like=True, frozen=True):
     parameters: tuple[Any, ...] = ()
 
 
-class Wait(msgspec.Struct, array_like=True, frozen=True):
+class WaitRequest(msgspec.Struct, array_like=True, frozen=True):
     """Runs whose ends are wanted, and for how many seconds the next may be waited for.
 
     A `watch` is kept under that name, so that the next question adds to its runs; without a name it is of this question
@@ -138,7 +138,7 @@ class Ends(msgspec.Struct, array_like=True, frozen=True):
     known: bool = True
 
 
-class GivenVote(msgspec.Struct, array_like=True, frozen=True):
+class PresentedVote(msgspec.Struct, array_like=True, frozen=True):
     """A person's vote on an approval, with the person's credential; `arguments` are those of an edit, as JSON."""
 
     credential: str
@@ -148,7 +148,7 @@ class GivenVote(msgspec.Struct, array_like=True, frozen=True):
     note: str = ""
 
 
-class Keeping(msgspec.Struct, array_like=True, frozen=True):
+class KeeperRequest(msgspec.Struct, array_like=True, frozen=True):
     """What a keeper of a tenant's memory wants done, with the keeper's credential."""
 
     credential: str
@@ -158,16 +158,16 @@ class Keeping(msgspec.Struct, array_like=True, frozen=True):
 
 
 SUBMIT = Method[Submission, Ticket]("ingress", "submit")
-GIVE_VOTE = Method[GivenVote, VoteReply]("ingress", "give_vote")
-KEEP = Method[Keeping, bytes]("ingress", "keep")
+GIVE_VOTE = Method[PresentedVote, VoteReply]("ingress", "give_vote")
+KEEP = Method[KeeperRequest, bytes]("ingress", "keep")
 
-READ_INPUTS = Method[list[bytes], list[Reading]]("intake", "read")
+READ_INPUTS = Method[list[bytes], list[InputsReading]]("intake", "read")
 INPUT_FIELDS = Method[None, Fields]("intake", "fields")
 
 ADMIT = Method[Admit, Ticket]("driver", "admit")
 REPORT = Method[Report, bool]("driver", "report")
 DELIVER = Method[Delivery, bool]("driver", "deliver")
-WAIT = Method[Wait, Ends]("driver", "wait")
+WAIT = Method[WaitRequest, Ends]("driver", "wait")
 ORDER = Method[bytes, tuple[int, str]]("driver", "order")
 ROLL_BACK = Method[bytes, tuple[bytes, str]]("driver", "roll_back")
 LIVE = Method[None, list[tuple[str, str, str, bool]]]("driver", "live")
@@ -181,7 +181,7 @@ SPEND = Method[SpendRequest, SpendReply]("policy", "spend")
 CHECK = Method[Proposed, str]("policy", "check")
 UNDO = Method[UndoRequest, UndoReply]("policy", "undo")
 CLOSE = Method[str, bool]("policy", "close", retry=False)
-ISSUER = Method[None, Trust]("policy", "issuer", retry=False)
+ISSUER = Method[None, TrustedGate]("policy", "issuer", retry=False)
 REFRESH = Method[None, None]("policy", "refresh")
 
 REQUEST_APPROVAL = Method[Question, ApprovalDecided | None]("approvals", "request", json=True, json_reply=True)
@@ -205,7 +205,7 @@ ANSWER_OF = Method[bytes, ExecuteReply | None]("executor", "answer_of", retry=Fa
 RESOLVE = Method[bytes, bytes]("executor", "resolve", retry=False)
 RELEASE = Method[str, bool]("executor", "release", retry=False)
 INCARNATION = Method[None, str]("executor", "incarnation")
-TRUST = Method[Trust, None]("executor", "trust")
+TRUST = Method[TrustedGate, None]("executor", "trust")
 GREET = Method[None, tuple[str, Where]]("executor", "greet", retry=False)
 
 WIRE = hashlib.sha256("\n".join(f"{method!r} {method.types}" for method in METHODS).encode()).digest()[:8]

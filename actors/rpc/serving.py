@@ -33,7 +33,7 @@ _LOG_EVERY_S = 1.0
 Answer = Callable[[bytes], None]
 """Takes the encoded answer to one request, once."""
 
-No = Callable[[Any, str], Any]
+Denial = Callable[[Any, str], Any]
 """Makes a layer's own no, from the layer and why."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -49,7 +49,7 @@ class serves(Generic[Request, Reply]):
     """
 
     def __init__(
-        self, method: Method[Request, Reply], *, unreadable: No | None = None, failed: No | None = None
+        self, method: Method[Request, Reply], *, unreadable: Denial | None = None, failed: Denial | None = None
     ) -> None:
         self.method = method
         self.unreadable = unreadable
@@ -123,7 +123,7 @@ class Service:
         except Exception as error:
             return self._refusal(self._terms.failed, "answered", error)
 
-    def _refusal(self, make: No | None, what: str, error: BaseException) -> bytes:
+    def _refusal(self, make: Denial | None, what: str, error: BaseException) -> bytes:
         if isinstance(error, LayerUnavailable):
             return AWAY + text_of(error, MAX_REFUSAL_CHARS).encode()
         text = f"{self.method.name}: the item could not be {what}: {text_of(error, MAX_REFUSAL_CHARS)}"

@@ -30,10 +30,10 @@ from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.transport import Channel
 from airside.actors.settings import Settings
 from airside.stack.approvals.book import Question
+from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
-from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import ExecutorId, RunId, root_of
 from airside.stack.journal.journaling import Append, AppendReply

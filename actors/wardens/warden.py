@@ -12,9 +12,9 @@ import errno
 import os
 from typing import NamedTuple
 
+from airside.actors.process.orphans import sweep
 from airside.actors.process.pulse import PulseReader, Where, boot_s, favour, kill, lives
 from airside.actors.process.stalls import Reading, StallWatch, Waiting
-from airside.actors.process.strays import sweep
 from airside.actors.rpc.layer import Layer, LayerConfig, logger
 
 SHORT_S = 0.8

@@ -21,7 +21,7 @@ from airside.actors.process.pulse import PulseWriter, Where
 from airside.actors.rpc.layer import BEAT_S, Layer
 from airside.actors.rpc.names import NAMESPACE, actor_name
 from airside.actors.wardens.warden import Bounds
-from airside.stack.cycle.asking import Pulse
+from airside.stack.cycle.agent_call import Pulse
 from airside.stack.ids import RunId
 
 SHOWN_S = 2.0

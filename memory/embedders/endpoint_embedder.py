@@ -40,7 +40,7 @@ _MODEL_CHARACTERS = 256
 _BYTES_A_NUMBER = 40
 """A float64 in JSON has at most 24 characters; the rest is for commas, spaces and line ends."""
 
-_BYTES_BESIDE = 64 * 1024
+_OVERHEAD_BYTES = 64 * 1024
 """For everything in an answer that is no number of a vector."""
 
 _NOTHING = "."
@@ -117,7 +117,7 @@ class EndpointEmbedder:
 
     def _vectors(self, texts: list[str]) -> Vectors:
         body = orjson.dumps({"model": self._model, "input": texts})
-        max_bytes = _BYTES_BESIDE + len(texts) * self.dimension * _BYTES_A_NUMBER
+        max_bytes = _OVERHEAD_BYTES + len(texts) * self.dimension * _BYTES_A_NUMBER
         try:
             answer = parse_bounded(self._ask(body, max_bytes), max_bytes=max_bytes, where="answer")
         except InvalidInput:

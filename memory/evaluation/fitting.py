@@ -29,14 +29,14 @@ BINS = 10
 Doubles = NDArray[np.float64]
 
 
-class Asked(NamedTuple):
+class ScoredQuestion(NamedTuple):
     """A question over the records of its tenant: their scores, and which are relevant, shape (records,)."""
 
     scores: Scores
     relevant: NDArray[np.bool_]
 
 
-def fit(asked: Sequence[Asked], embedder: str, fitted_on: str, *, relative: bool = False) -> Calibration:
+def fit(asked: Sequence[ScoredQuestion], embedder: str, fitted_on: str, *, relative: bool = False) -> Calibration:
     """Fit a calibration; its error is yet to be measured on other questions, with `calibration_error`.
 
     Raises `InvalidInput` if there are too few questions to fit anything on.
@@ -62,7 +62,9 @@ def fit(asked: Sequence[Asked], embedder: str, fitted_on: str, *, relative: bool
     return _replaced(with_platt, gate=_gate(with_platt, usable))
 
 
-def recall(asked: Sequence[Asked], score: Callable[[Asked], Floats], k: int, gate: float = -np.inf) -> float:
+def recall(
+    asked: Sequence[ScoredQuestion], score: Callable[[ScoredQuestion], Floats], k: int, gate: float = -np.inf
+) -> float:
     """Return the mean share of a question's relevant records that are among the `k` best which pass a gate."""
     found = []
     for each in asked:
@@ -72,13 +74,13 @@ def recall(asked: Sequence[Asked], score: Callable[[Asked], Floats], k: int, gat
     return float(np.mean(found))
 
 
-def scored(calibration: Calibration, each: Asked) -> Floats:
+def scored(calibration: Calibration, each: ScoredQuestion) -> Floats:
     """Return the score of every record of a question."""
     relevance = calibration.relevance(each.scores)
     return calibration.probabilities(relevance, float(relevance.max()), calibration.middle(np.sort(relevance)))
 
 
-def calibration_error(calibration: Calibration, asked: Sequence[Asked]) -> float:
+def calibration_error(calibration: Calibration, asked: Sequence[ScoredQuestion]) -> float:
     """Return the expected calibration error of the records a search would return, in bins of equal size."""
     probabilities, relevant = [], []
     for each in asked:
@@ -98,7 +100,7 @@ def _replaced(calibration: Calibration, **fields: object) -> Calibration:
     return msgspec.structs.replace(calibration, **fields)
 
 
-def _fit_blend(asked: Sequence[Asked], *, relative: bool) -> tuple[float, ...]:
+def _fit_blend(asked: Sequence[ScoredQuestion], *, relative: bool) -> tuple[float, ...]:
     found = [signals(each.scores, relative=relative).astype(np.float64) for each in asked]
     spread = np.maximum(np.concatenate(found).std(axis=0), 1e-6)
     found = [each / spread for each in found]
@@ -116,7 +118,7 @@ def _fit_blend(asked: Sequence[Asked], *, relative: bool) -> tuple[float, ...]:
     return tuple(float(w) for w in _minimum(loss, len(SIGNALS)) / spread)
 
 
-def _fit_platt(draft: Calibration, asked: Sequence[Asked]) -> tuple[float, ...]:
+def _fit_platt(draft: Calibration, asked: Sequence[ScoredQuestion]) -> tuple[float, ...]:
     rows, right = [], []
     for each in asked:
         relevance = draft.relevance(each.scores)
@@ -142,7 +144,7 @@ def _minimum(loss: Callable[[Doubles], tuple[float, Doubles]], size: int) -> Dou
     return found
 
 
-def _gate(calibration: Calibration, asked: Sequence[Asked]) -> float:
+def _gate(calibration: Calibration, asked: Sequence[ScoredQuestion]) -> float:
     """Return the highest of some fine steps that loses at most `GATE_LOSS` of the recall at 4."""
     score = lambda each: scored(calibration, each)  # noqa: E731
     whole = recall(asked, score, 4)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from airside.memory.embedders.embedder import Vectors
 from airside.memory.records import Record
 from airside.memory.rules import MemoryRules
+from airside.memory.search.bm25 import Bm25Index
 from airside.memory.search.calibration import Calibration, Scores
-from airside.memory.search.lexical import LexicalIndex
 from airside.memory.search.ranking import diverse, freshness, ranks
 from airside.memory.text import named, normal, terms
 from airside.stack.contracts.memory import Candidate, Recalled
@@ -90,7 +90,7 @@ class Topic(NamedTuple):
     sensitivity: Clearance
 
 
-class Said(NamedTuple):
+class Statement(NamedTuple):
     """What a record says, and about what: two that say the same are one."""
 
     topic: Topic
@@ -102,9 +102,9 @@ def topic_of(record: Record | Candidate) -> Topic:
     return Topic(normal(record.subject), normal(record.topic), record.sensitivity)
 
 
-def said_by(record: Record) -> Said:
+def statement_of(record: Record) -> Statement:
     """Return what a record says."""
-    return Said(topic_of(record), record.digest)
+    return Statement(topic_of(record), record.digest)
 
 
 class TenantIndex:
@@ -121,10 +121,10 @@ class TenantIndex:
         self.records: dict[str, Record] = {}
         self._places: dict[str, int] = {}
         self._rows: list[Record | None] = []
-        self._said: dict[Said, dict[str, None]] = {}
+        self._said: dict[Statement, dict[str, None]] = {}
         self._topics: dict[Topic, dict[str, None]] = {}
         self._bare: dict[str, None] = {}
-        self._lexical = LexicalIndex()
+        self._lexical = Bm25Index()
         self._vectors: Vectors = np.zeros((_FIRST_ROOM, self._dimension), dtype=np.float32)
         self._expires: NDArray[np.int64] = np.zeros(_FIRST_ROOM, dtype=np.int64)
         self._counts: NDArray[np.int64] = np.zeros(_FIRST_ROOM, dtype=np.int64)
@@ -164,7 +164,7 @@ class TenantIndex:
         self._level[place] = CLEARANCES.index(record.sensitivity)
         half_life_s = self._rules.kind_of(record.kind).half_life_s
         self._weight[place] = (half_life_s, record.importance, TRUSTS.index(record.trust))
-        self._said.setdefault(said_by(record), {})[record.record_id] = None
+        self._said.setdefault(statement_of(record), {})[record.record_id] = None
         if record.state == "live" and record.topic:
             self._topics.setdefault(topic_of(record), {})[record.record_id] = None
 
@@ -186,7 +186,7 @@ class TenantIndex:
             self._expires[place] = self._counts[place] = 0
             self._vectors[place] = 0
             self.text_bytes -= record.size_bytes
-            _strike(self._said, said_by(record), record_id)
+            _strike(self._said, statement_of(record), record_id)
             _strike(self._topics, topic_of(record), record_id)
 
     def hide(self, record_ids: Iterable[str]) -> None:
@@ -225,7 +225,7 @@ class TenantIndex:
         """Return records that have no vector yet."""
         return [self.records[record_id] for record_id in islice(self._bare, most)]
 
-    def saying(self, said: Said, now_us: int) -> list[Record]:
+    def saying(self, said: Statement, now_us: int) -> list[Record]:
         """Return the records that say this, live or not, none of them expired."""
         return self._current(self._said.get(said, {}), now_us)
 
@@ -322,7 +322,7 @@ class TenantIndex:
             assert all(self.records[i].state == "live" for i in found), "3"
 
 
-def _strike(found: dict[Any, dict[str, None]], key: Said | Topic, record_id: str) -> None:
+def _strike(found: dict[Any, dict[str, None]], key: Statement | Topic, record_id: str) -> None:
     ids = found.get(key, {})
     ids.pop(record_id, None)
     if not ids:

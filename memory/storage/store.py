@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from airside.memory.embedders.embedder import Vectors
 from airside.memory.records import Record
-from airside.memory.storage.erasing import Erasure
-from airside.memory.storage.files import Durable, drop_torn_manifests, drop_torn_version, remove_folder_durably
+from airside.memory.storage.durability import Durable, drop_torn_manifests, drop_torn_version, remove_folder_durably
+from airside.memory.storage.erasure import Erasure
 from airside.memory.storage.rows import as_rows, from_rows, schema
 from airside.stack.errors import InvalidId, MemoryFailed
 from airside.stack.ids import TenantId, parse_tenant

@@ -24,8 +24,8 @@ from airside.stack.errors import InvalidInput
 from airside.stack.ids import ApprovalId, GroupId, PrincipalId, RunId, TenantId, group_for, root_of
 from airside.stack.resources import ResourceFact
 from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES
-from airside.stack.security.sealing import from_text, to_text, unwrap, wrap
-from airside.stack.values import NULL, ApprovalRule, Identity, Traced, Value
+from airside.stack.security.seals import from_text, to_text, unwrap, wrap
+from airside.stack.values import NULL, ApprovalRule, Identity, Value, ValueOrigin
 
 Verdict = Literal["approve", "reject", "edit"]
 _PURPOSE = "approval"
@@ -54,7 +54,7 @@ def call_digest(
     return digest(canonical(parts))
 
 
-class Receipt(Value, array_like=True):
+class ApprovalReceipt(Value, array_like=True):
     """Proof that these people, in these roles, approved exactly the call `binding` is the digest of."""
 
     approval_id: ApprovalId
@@ -62,15 +62,15 @@ class Receipt(Value, array_like=True):
     approvers: tuple[tuple[PrincipalId, tuple[str, ...]], ...]
 
 
-def seal_receipt(key: bytes, receipt: Receipt) -> str:
+def seal_approval(key: bytes, receipt: ApprovalReceipt) -> str:
     """Seal a receipt; only Approvals calls this."""
     return to_text(wrap(key, _PURPOSE, msgspec.msgpack.encode(receipt)))
 
 
-def open_receipt(key: bytes, text: str) -> Receipt | None:
+def verify_approval(key: bytes, text: str) -> ApprovalReceipt | None:
     """Return the receipt if its seal holds, else None."""
     body = unwrap(key, _PURPOSE, from_text(text))
-    return None if body is None else msgspec.msgpack.decode(body, type=Receipt)
+    return None if body is None else msgspec.msgpack.decode(body, type=ApprovalReceipt)
 
 
 class ApprovalRequested(Value, tag=True, omit_defaults=True):
@@ -95,7 +95,7 @@ class ApprovalRequested(Value, tag=True, omit_defaults=True):
     terms: ApprovalRule
     expires_us: int
     request_text: str = ""
-    origins: tuple[Traced, ...] = ()
+    origins: tuple[ValueOrigin, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
     rejected_before: str = ""
     group: GroupId = GroupId("")
@@ -278,7 +278,7 @@ class ApprovalBook:
         approval = self._known.get(approval_id)
         if approval is None or approval.request.tenant != who.tenant:
             return VoteRefused(code="unknown", message=f"no approval {approval_id} in tenant {who.tenant}")
-        refused = _objection(approval, who, now_us) or (_unfit(arguments) if verdict == "edit" else None)
+        refused = _vote_refusal(approval, who, now_us) or (_invalid_edit(arguments) if verdict == "edit" else None)
         if refused is not None:
             return refused
         return ApprovalVoted(
@@ -329,7 +329,7 @@ def _take_out(lists: dict[Any, list[ApprovalId]], key: object, approval_id: Appr
         lists.pop(key, None)
 
 
-def _objection(approval: Approval, who: Identity, now_us: int) -> VoteRefused | None:
+def _vote_refusal(approval: Approval, who: Identity, now_us: int) -> VoteRefused | None:
     request = approval.request
     if approval.outcome or request.expires_us <= now_us:
         return VoteRefused(code="already_decided", message=f"it is already {approval.outcome or 'expired'}")
@@ -342,7 +342,7 @@ def _objection(approval: Approval, who: Identity, now_us: int) -> VoteRefused | 
     return None
 
 
-def _unfit(arguments: Raw | None) -> VoteRefused | None:
+def _invalid_edit(arguments: Raw | None) -> VoteRefused | None:
     """Return why edited arguments cannot be an action's; what they mean to the tool is the gate's to say."""
     try:
         edited = parse_bounded(bytes(arguments or b""), max_bytes=MAX_ARGUMENT_BYTES, where="edited arguments")
@@ -366,7 +366,7 @@ def _count(
     return "approved" if len(approvals) >= approval.request.terms.quorum else ""
 
 
-def receipt_for(approval: Approval) -> Receipt:
+def receipt_for(approval: Approval) -> ApprovalReceipt:
     """Return the unsealed receipt of an approved or edited approval, bound to exactly what the people were shown."""
     request = approval.request
     arguments = bytes(request.arguments)
@@ -386,4 +386,4 @@ def receipt_for(approval: Approval) -> Receipt:
         resources=request.resources,
         edited=approval.outcome == "edited",
     )
-    return Receipt(approval_id=request.approval_id, binding=binding, approvers=approvers)
+    return ApprovalReceipt(approval_id=request.approval_id, binding=binding, approvers=approvers)

@@ -93,14 +93,14 @@ class _Account:
     path: tuple[_Account, ...] = ()
     back: dict[tuple[str, Per], int] = field(default_factory=dict)
 
-    def go_back(self, now_us: int) -> None:
+    def rewind(self, now_us: int) -> None:
         """Take in that the clock went back: what is counted in windows ahead of the time may not come to pass."""
         for unit, per, began_us in self.counts:
             present_us = window_of(per, now_us)
             if began_us > present_us:
                 self.back[unit, per] = present_us
 
-    def pass_by(self, unit: str, per: Per, now_us: int) -> None:
+    def enter_window(self, unit: str, per: Per, now_us: int) -> None:
         """Take in that a window is used; if it is after the one the clock went back to, drop those ahead of it."""
         back_us, began_us = self.back.get((unit, per)), window_of(per, now_us)
         if back_us is not None and began_us > back_us:
@@ -120,7 +120,7 @@ class _Account:
 
 
 @dataclass(slots=True)
-class _Held:
+class _Reservation:
     """A reservation, or what is left of it once settled (`open` False): a repeat of it costs nothing.
 
     One that is not `sure` was read from the journal, which says that it was asked for, not that there was room: an
@@ -215,7 +215,7 @@ class Ledger:
 
     def __init__(self, now_us: int = 0) -> None:
         self._accounts: dict[str, _Account] = {}
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _Reservation] = {}
         self._by_account: dict[str, set[str]] = {}
         self._below: dict[str, set[str]] = {}
         self._now_us = now_us
@@ -288,12 +288,12 @@ class Ledger:
         if held is not None and more and not held.open:
             held.at_us = now
         if held is None:
-            held = self._held[key] = _Held(account, {}, now, open=not settled)
+            held = self._held[key] = _Reservation(account, {}, now, open=not settled)
             self._by_account.setdefault(account, set()).add(key)
         for unit, amount in more.items():
             held.amounts[unit] = held.amounts.get(unit, 0) + amount
             if self._went_back:
-                self._pass_by(account, unit, now)
+                self._enter_window(account, unit, now)
             for count in self._counts(account, unit, held.at_us):
                 if held.open:
                     count.reserved += amount
@@ -352,7 +352,7 @@ class Ledger:
                 else:
                     count.reserved += amount
         if key:
-            self._held[key] = _Held(account, amounts, at_us, open=not settled, sure=False)
+            self._held[key] = _Reservation(account, amounts, at_us, open=not settled, sure=False)
             self._by_account.setdefault(account, set()).add(key)
 
     def close(self, account: str) -> None:
@@ -410,14 +410,14 @@ class Ledger:
         if now_us < self._now_us - JITTER_US:
             self._now_us, self._went_back = now_us, True
             for account in self._accounts.values():
-                account.go_back(now_us)
+                account.rewind(now_us)
         self._now_us = max(self._now_us, now_us)
         return self._now_us
 
-    def _pass_by(self, account: str, unit: str, now_us: int) -> None:
+    def _enter_window(self, account: str, unit: str, now_us: int) -> None:
         for each in self._path(account):
             for back in [back for back in each.back if back[0] == unit]:
-                each.pass_by(*back, now_us)
+                each.enter_window(*back, now_us)
 
     def _path(self, account: str) -> tuple[_Account, ...]:
         """Return the account and those above it; raise `InvalidInput` if it is not open."""
@@ -426,7 +426,7 @@ class Ledger:
             raise InvalidInput(f"budget: the account {account} is not open")
         return found.path
 
-    def _overfull(self, held: _Held, now: int) -> Shortage | None:
+    def _overfull(self, held: _Reservation, now: int) -> Shortage | None:
         """Return what of a reservation does not fit beside all else that is held."""
         for each in self._path(held.account):
             for cap in each.caps:

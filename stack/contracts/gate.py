@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from airside.stack.contracts.metering import Settled
+from airside.stack.contracts.budget import Settlement
 from airside.stack.ids import ApprovalId, ExecutorId, RunId
 from airside.stack.resources import ResourceFact
-from airside.stack.values import Decision, EffectClass, Limits, Risk, Traced, Value
+from airside.stack.values import Decision, EffectClass, Limits, Risk, Value, ValueOrigin
 
 
 class GateRequest(Value, array_like=True):
@@ -29,8 +29,8 @@ class GateRequest(Value, array_like=True):
     executor: ExecutorId
     receipt: str = ""
     version: str = ""
-    origins: tuple[Traced, ...] | None = ()
-    settled: tuple[Settled, ...] = ()
+    origins: tuple[ValueOrigin, ...] | None = ()
+    settled: tuple[Settlement, ...] = ()
     share: Limits | None = None
     preview: bool = False
 
@@ -58,7 +58,7 @@ class GateReply(Value, array_like=True):
     counted: bool = False
     wall_ms: int = 0
     trusted_output: bool = False
-    origins: tuple[Traced, ...] = ()
+    origins: tuple[ValueOrigin, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
     untraced: bool = False
 

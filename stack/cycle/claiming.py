@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from airside.stack.cycle.ending import ending
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.run_log import entry_of
+from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId, root_of
 from airside.stack.journal.journaling import Append, AppendReply
@@ -85,7 +85,7 @@ class Claims:
             await self._stop_calls([i.run_id, *below])
         last = b""
         for run in (*below, i.run_id):  # the run last: were it ended already, nobody would come back for a branch
-            append = ending(bodies[run], i.termination, self._mint())
+            append = termination_append(bodies[run], i.termination, self._mint())
             last = bodies[run][-1].encode() if append is None else append.entries[-1].body
             if append is not None:
                 await self._write(append)
@@ -100,7 +100,7 @@ class Claims:
         why = ev.CancelRequested(by=PrincipalId("driver"), why=f"its parent {run_id} ended", at_us=self._now().at_us)
         bodies = await self._journal.bodies(below)
         for run in below:
-            append = ending(bodies[run], why, self._mint())
+            append = termination_append(bodies[run], why, self._mint())
             if append is not None:
                 await self._write(append)
 

@@ -18,18 +18,18 @@ from airside.stack.canonical import canonical
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Recalled, RecallRequest, Warrant, labels_of
-from airside.stack.cycle.account import Account
-from airside.stack.cycle.asking import AgentLate, ask, checked, code_of, only_reads, several
-from airside.stack.cycle.layers import Layers
-from airside.stack.cycle.learning import Learning, as_text
+from airside.stack.cycle.agent_call import AgentTimeout, call_agent, code_of, only_reads, several, validate_proposal
+from airside.stack.cycle.budget_client import BudgetClient
+from airside.stack.cycle.cycle_ports import CyclePorts
+from airside.stack.cycle.memory_writer import MemoryWriter, as_text
 from airside.stack.cycle.questions import question_about
-from airside.stack.cycle.routing import Names, NoRoute, next_route
-from airside.stack.cycle.runlog import RunLog
+from airside.stack.cycle.routing import RouteError, RouteNames, next_route
+from airside.stack.cycle.run_log import RunLog
 from airside.stack.cycle.side_by_side import side_by_side
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.ids import ApprovalId, ExecutorId
-from airside.stack.input.places import told
-from airside.stack.journal.claims import withdraw
+from airside.stack.input.error_places import describe_error
+from airside.stack.journal.effect_claims import withdraw
 from airside.stack.provenance.tracer import Tracer
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
@@ -39,13 +39,13 @@ from airside.stack.run.instructions import Instructions
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import OpenCall, StepRecord
 from airside.stack.run.topology import Route, Visit
-from airside.stack.values import Decision, Limits, ToolCall, ToolResult, Traced
+from airside.stack.values import Decision, Limits, ToolCall, ToolResult, ValueOrigin
 
 
 class Cycle:
     """One activation of one run."""
 
-    def __init__(self, machine: RunMachine, layers: Layers, *, durable: int) -> None:
+    def __init__(self, machine: RunMachine, layers: CyclePorts, *, durable: int) -> None:
         self.machine = machine
         self.layers = layers
         submitted = machine.state.submitted
@@ -62,9 +62,9 @@ class Cycle:
         self.asked_ahead: set[ApprovalId | None] = set()
         self._reading = False
         self._warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
-        self._learning = Learning(layers.memory, machine.state, self._warrant, layers.now_us)
+        self._memory_writer = MemoryWriter(layers.memory, machine.state, self._warrant, layers.now_us)
         metered = submitted.identity.tenant in layers.metered
-        self._account = Account(layers.policy, submitted, self._identity, machine.state.epoch, metered=metered)
+        self._budget = BudgetClient(layers.policy, submitted, self._identity, machine.state.epoch, metered=metered)
         self._inbox: list[ev.Event] = []  # nearly always empty, as a `deque` of 760 bytes would be
         self._task: asyncio.Task[None] | None = None
         self._in_step = False
@@ -190,21 +190,21 @@ class Cycle:
 
     # One method per instruction.
 
-    async def _plan(self, i: do.Plan) -> ev.Event:
+    async def _plan(self, i: do.PlanRoute) -> ev.Event:
         now = self.layers.now_us()
         topology = self.layers.routes.get(self.machine.state.submitted.request.route)
         if topology is None:
             name = self.machine.state.submitted.request.route
-            route: Route | NoRoute = NoRoute(ReasonCode.UNKNOWN_ROUTE_MODE, f"no route {name!r}")
+            route: Route | RouteError = RouteError(ReasonCode.UNKNOWN_ROUTE_MODE, f"no route {name!r}")
         else:
-            names = Names(self.layers.agents, self.layers.routes, self.layers.memory is not None)
+            names = RouteNames(self.layers.agents, self.layers.routes, self.layers.memory is not None)
             state = self.machine.topology_state()
             route = next_route(topology, state, names, self.run_id, self.layers.pulse)
-        if isinstance(route, NoRoute):
+        if isinstance(route, RouteError):
             return ev.RouteFailed(step=i.step, reason_code=route.reason, error=route.error, at_us=now, cause=i.cause)
         metered, price = False, None
         if isinstance(route, Visit):
-            metered, price = self._account.terms(self.layers.agents[route.agent])
+            metered, price = self._budget.terms(self.layers.agents[route.agent])
         return ev.RoutePlanned(step=i.step, route=route, metered=metered, price=price, at_us=now, cause=i.cause)
 
     async def _recall(self, i: do.Recall) -> ev.Event:
@@ -236,10 +236,10 @@ class Cycle:
 
     async def _ask_spend(self, i: do.AskSpend) -> ev.Event:
         wall_ms = int(self._seconds(self.machine.remaining()) * 1000)
-        return self._account.ask(i, wall_ms=wall_ms, now_us=self.layers.now_us())
+        return self._budget.ask(i, wall_ms=wall_ms, now_us=self.layers.now_us())
 
     async def _reserve(self, i: do.Reserve) -> ev.Event:
-        return await self._account.reserve(i, now_us=self.layers.now_us)
+        return await self._budget.reserve(i, now_us=self.layers.now_us)
 
     def _seconds(self, left: Limits) -> float:
         """Return how long a decision may take."""
@@ -250,19 +250,19 @@ class Cycle:
         seconds = self._seconds(limits)
         reason = ReasonCode.AGENT_ERROR
         try:
-            answer = await ask(self.layers.agents[i.agent], self._view(i), seconds, self.layers.pulse)
+            answer = await call_agent(self.layers.agents[i.agent], self._view(i), seconds, self.layers.pulse)
             reason = ReasonCode.AGENT_INVALID_ACTION
             self.layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
             later: tuple[ToolCall, ...] = ()
             if isinstance(answer, list | tuple):
                 proposal, later = several(answer, self.layers.specs)
             else:
-                proposal = checked(answer, self.layers.specs)
-        except AgentLate:
+                proposal = validate_proposal(answer, self.layers.specs)
+        except AgentTimeout:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
         except Exception as failure:
             self.layers.pulse.enter(self.run_id)
-            error = told(failure, code_of(self.layers.agents[i.agent]))
+            error = describe_error(failure, code_of(self.layers.agents[i.agent]))
             self.layers.pulse.leave()
         else:
             self.layers.pulse.leave()
@@ -275,7 +275,7 @@ class Cycle:
                 at_us=self.layers.now_us(),
                 cause=i.cause,
             )
-            self._account.decided(decided)
+            self._budget.decided(decided)
             return decided
         return ev.DecideFailed(
             step=i.step,
@@ -306,7 +306,7 @@ class Cycle:
             labels=s.labels,
         )
 
-    async def _gate(self, i: do.Gate) -> ev.Event:
+    async def _gate(self, i: do.GateCall) -> ev.Event:
         remaining = self.machine.remaining()
         reason = ReasonCode.TOOL_UNAVAILABLE
         try:
@@ -326,10 +326,10 @@ class Cycle:
 
     def _request(
         self,
-        i: do.Gate,
+        i: do.GateCall,
         remaining: Limits,
         executor: ExecutorId,
-        origins: tuple[Traced, ...] | None,
+        origins: tuple[ValueOrigin, ...] | None,
         *,
         preview: bool = False,
     ) -> GateRequest:
@@ -349,27 +349,27 @@ class Cycle:
             receipt=i.receipt,
             version=s.submitted.app_version,
             origins=origins,
-            share=self._account.share,
+            share=self._budget.share,
             preview=preview,
         )
 
     async def preview(self, call: OpenCall, ahead: Sequence[StepRecord]) -> ev.ActionGated:
         """Return what the gate would say of a call that is still to come, after those `ahead` of it."""
-        i = do.Gate(step=call.step, cause=ev.OUTSIDE, action=call.action, attempt=call.attempt + 1)
+        i = do.GateCall(step=call.step, cause=ev.OUTSIDE, action=call.action, attempt=call.attempt + 1)
         origins = self._tracer.trace(call.action.tool, call.action.arguments, self.machine.state, ahead)
         request = self._request(i, self.machine.remaining(), ExecutorId(""), origins, preview=True)
         return self._gated(i, await self.layers.policy.decide(request), "")
 
     async def _decided(self, request: GateRequest) -> GateReply:
-        request = msgspec.structs.replace(request, settled=self._account.untold)
+        request = msgspec.structs.replace(request, settled=self._budget.pending)
         reply = await self.layers.policy.decide(request)
-        self._account.told(request.settled)
+        self._budget.acknowledge(request.settled)
         return reply
 
-    def _is_asked(self, i: do.Gate, remaining: Limits) -> bool:
+    def _is_asked(self, i: do.GateCall, remaining: Limits) -> bool:
         """Whether policy is expected to ask where the values of a call come from."""
-        s, foresight = self.machine.state, self.layers.foresight
-        return foresight is None or foresight.expects(
+        s, trace_predictor = self.machine.state, self.layers.trace_predictor
+        return trace_predictor is None or trace_predictor.expects(
             i.action.tool,
             i.action.arguments,
             identity=s.submitted.identity,
@@ -378,10 +378,10 @@ class Cycle:
             now_us=self.layers.now_us(),
         )
 
-    def _origins(self, i: do.Gate) -> tuple[Traced, ...]:
+    def _origins(self, i: do.GateCall) -> tuple[ValueOrigin, ...]:
         return self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state)
 
-    def _gated(self, i: do.Gate, reply: GateReply, executor: str) -> ev.ActionGated:
+    def _gated(self, i: do.GateCall, reply: GateReply, executor: str) -> ev.ActionGated:
         return ev.ActionGated(
             step=i.step,
             attempt=i.attempt,
@@ -435,7 +435,7 @@ class Cycle:
                 at_us=self.layers.now_us(),
                 cause=i.cause,
             )
-        self._account.executed(i.gated, reply.result.duration_us)
+        self._budget.executed(i.gated, reply.result.duration_us)
         self._keep_result(i, reply.result)
         return ev.ToolExecuted(
             step=i.step,
@@ -462,23 +462,23 @@ class Cycle:
         spec = next((spec for spec in self._tools if spec.name == i.gated.tool), None)
         if spec is not None and spec.memorable and result.ok:
             learn = do.Learn(step=i.step, cause=i.cause, text=as_text(result.output), kind="result")
-            self._learning.begin(learn, from_outside=not spec.trusted_output)
+            self._memory_writer.begin(learn, from_outside=not spec.trusted_output)
 
     async def _learn(self, i: do.Learn) -> None:
-        self._learning.begin(i)
+        self._memory_writer.begin(i)
 
     async def _spawn_children(self, i: do.SpawnChildren) -> None:
         await self.layers.spawn(self, i)
 
-    async def _await_doubt(self, i: do.AwaitDoubt) -> ev.Event | None:
+    async def _await_resolution(self, i: do.AwaitResolution) -> ev.Event | None:
         if i.seconds > 0:
-            return None  # the runtime keeps the time and delivers DoubtExpired
-        return ev.DoubtExpired(step=i.step, at_us=self.layers.now_us(), cause=i.cause)
+            return None  # the runtime keeps the time and delivers InDoubtExpired
+        return ev.InDoubtExpired(step=i.step, at_us=self.layers.now_us(), cause=i.cause)
 
     async def _conclude(self, i: do.Conclude) -> ev.Event:
-        while (learned := await self._learning.next_learned()) is not None:
+        while (learned := await self._memory_writer.next_learned()) is not None:
             self.feed(msgspec.structs.replace(learned, step=i.step))  # of which step it is, its source says
-        await self._account.settle_up()
+        await self._budget.flush()
         with contextlib.suppress(LayerUnavailable):
             await self.layers.tools.release(self.run_id)
         return ev.RunEnded(
@@ -501,16 +501,16 @@ def _unreachable(reason: ReasonCode, error: LayerUnavailable) -> Decision:
 
 _Perform = Callable[[Cycle, Any], Awaitable[ev.Event | None]]
 _PERFORM: dict[type[do.Instruction], _Perform] = {
-    do.Plan: Cycle._plan,
+    do.PlanRoute: Cycle._plan,
     do.Recall: Cycle._recall,
     do.AskSpend: Cycle._ask_spend,
     do.Reserve: Cycle._reserve,
     do.Decide: Cycle._decide,
-    do.Gate: Cycle._gate,
+    do.GateCall: Cycle._gate,
     do.AskApproval: Cycle._ask_approval,
     do.Execute: Cycle._execute,
     do.Learn: Cycle._learn,
     do.SpawnChildren: Cycle._spawn_children,
-    do.AwaitDoubt: Cycle._await_doubt,
+    do.AwaitResolution: Cycle._await_resolution,
     do.Conclude: Cycle._conclude,
 }

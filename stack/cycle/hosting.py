@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from airside.stack.cycle.claiming import RunJournal
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.ending import ending
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.run_log import entry_of
+from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import Fenced, LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
 from airside.stack.journal.journaling import Append
@@ -41,7 +41,7 @@ class Held(NamedTuple):
     standing: Standing
 
 
-class Told(Protocol):
+class StandingListener(Protocol):
     """Who hears how a run stands; it does not raise."""
 
     def __call__(
@@ -50,7 +50,7 @@ class Told(Protocol):
         """Take it in; `ended` is the run's `RunEnded`, `number` grows with each report."""
 
 
-class Logged(Protocol):
+class ErrorListener(Protocol):
     """Who keeps a line about an activation that ended early."""
 
     def __call__(self, run_id: RunId, error: Exception) -> None:
@@ -69,8 +69,8 @@ class RunHost:
         *,
         make: Callable[[RunMachine, int], Cycle],
         share: Callable[[ev.RunSubmitted], ev.RunSubmitted],
-        tell: Told,
-        log: Logged,
+        tell: StandingListener,
+        log: ErrorListener,
         now_us: Callable[[], int],
         mint: Callable[[], str],
     ) -> None:
@@ -87,7 +87,7 @@ class RunHost:
 
         self._branches: dict[RunId, set[RunId]] = {}
         self._others: set[asyncio.Task[Any]] = set()
-        self._told: dict[RunId, set[RunId]] = {}
+        self._reported: dict[RunId, set[RunId]] = {}
         self._waiting: dict[RunId, Standing] = {}
         self._reports = 0
         self._beginning: dict[RunId, set[asyncio.Task[None]]] = {}
@@ -139,7 +139,7 @@ class RunHost:
         parent = machine.state.submitted.parent
         if parent is not None:
             self._branches.setdefault(parent, set()).add(run_id)
-        self._told.pop(run_id, None)
+        self._reported.pop(run_id, None)
         self._waiting.pop(run_id, None)
         self._start(cycle, instructions)
         return cycle
@@ -255,7 +255,7 @@ class RunHost:
             self._cycles.pop(cycle.run_id, None)
             self._tasks.pop(cycle.run_id, None)
             cycle.log.leave()
-            self._told.pop(cycle.run_id, None)
+            self._reported.pop(cycle.run_id, None)
             self._waiting.pop(cycle.run_id, None)
             self._leave_parent(cycle)
 
@@ -273,7 +273,7 @@ class RunHost:
 
         async def expire() -> None:
             await asyncio.sleep(seconds)
-            self._bring(cycle, ev.DoubtExpired(step=step, at_us=self._now_us()))
+            self._bring(cycle, ev.InDoubtExpired(step=step, at_us=self._now_us()))
 
         self.keep(expire())
 
@@ -372,7 +372,7 @@ class RunHost:
 
     def _tell_parent(self, parent: Cycle, step: int, branch: int, run_id: RunId, ended: ev.RunEnded) -> None:
         """Tell a parent of a branch's end, once: it may be seen here and read from the journal at the same time."""
-        told = self._told.setdefault(parent.run_id, set())
+        told = self._reported.setdefault(parent.run_id, set())
         s = parent.machine.state
         if run_id in told or (step == s.step and branch in s.children):
             return
@@ -391,7 +391,7 @@ class RunHost:
         while below := await self._journal.unfinished_below(parent):
             for run_id in below:
                 bodies = (await self._journal.bodies([run_id]))[run_id]
-                append = ending(bodies, self._withdrawn(parent), self._mint())
+                append = termination_append(bodies, self._withdrawn(parent), self._mint())
                 if append is not None:
                     await self._journal.append(append)
 

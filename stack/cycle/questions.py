@@ -86,5 +86,5 @@ def _asked(cycle: Cycle, gated: ev.ActionGated) -> ApprovalRequested:
         request_text=s.submitted.request.text[:2000],
         origins=gated.origins,
         resources=gated.resources,
-        rejected_before=s.rejected.told(gated.tool),
+        rejected_before=s.rejected.summary(gated.tool),
     )

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import msgspec
 
 from airside.stack.canonical import check_bounds, parse_bounded
-from airside.stack.cycle.asking import Pulse
+from airside.stack.cycle.agent_call import Pulse
 from airside.stack.errors import InvalidInput, plain, text_of
 from airside.stack.ids import RunId
-from airside.stack.input.places import told
+from airside.stack.input.error_places import describe_error
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.topology import Done, FanOut, GiveUp, Route, Topology, TopologyState, Visit
 from airside.stack.schema.toolspec import MAX_OUTPUT_BYTES
@@ -26,14 +26,14 @@ MAX_FAN_OUT_BYTES = 4 * MAX_REQUEST_BYTES
 _MAX_ERROR_CHARS = 2_000
 
 
-class NoRoute(NamedTuple):
+class RouteError(NamedTuple):
     """Why a topology gave no route."""
 
     reason: ReasonCode
     error: str
 
 
-class Names(NamedTuple):
+class RouteNames(NamedTuple):
     """What a route may name, and whether memory can be asked."""
 
     agents: Collection[str]
@@ -41,22 +41,24 @@ class Names(NamedTuple):
     memory: bool
 
 
-def next_route(topology: Topology, state: TopologyState, names: Names, run_id: RunId, pulse: Pulse) -> Route | NoRoute:
+def next_route(
+    topology: Topology, state: TopologyState, names: RouteNames, run_id: RunId, pulse: Pulse
+) -> Route | RouteError:
     """Return where a run goes next; nothing that a topology returns, raises or asks to end leaves its run."""
     pulse.enter(run_id)
     try:
-        return _existing(_checked(topology.next_step(state)), names)
+        return _existing(_validate_route(topology.next_step(state)), names)
     except LookupError as error:
-        return NoRoute(ReasonCode.UNKNOWN_ROUTE_MODE, plain(error, _MAX_ERROR_CHARS))
+        return RouteError(ReasonCode.UNKNOWN_ROUTE_MODE, plain(error, _MAX_ERROR_CHARS))
     except InvalidInput as error:
-        return NoRoute(ReasonCode.INTERNAL_ERROR, text_of(error, _MAX_ERROR_CHARS))
+        return RouteError(ReasonCode.INTERNAL_ERROR, text_of(error, _MAX_ERROR_CHARS))
     except BaseException as error:  # an exit or an interrupt, too: the process is other runs' as well
-        return NoRoute(ReasonCode.INTERNAL_ERROR, told(error, topology.next_step)[:_MAX_ERROR_CHARS])
+        return RouteError(ReasonCode.INTERNAL_ERROR, describe_error(error, topology.next_step)[:_MAX_ERROR_CHARS])
     finally:
         pulse.leave()
 
 
-def _checked(route: object) -> Route:
+def _validate_route(route: object) -> Route:
     """Return a route that holds only JSON within bounds; raise `InvalidInput` otherwise."""
     where = type(route).__name__
     if isinstance(route, Done):
@@ -104,7 +106,7 @@ def _check_text(text: object, where: str) -> None:
         raise InvalidInput(f"{where}: {len(text):,} characters are over the bound of {MAX_REQUEST_CHARS:,}")
 
 
-def _existing(route: Route, names: Names) -> Route:
+def _existing(route: Route, names: RouteNames) -> Route:
     """Return a route whose names all exist; raise `LookupError` for one that does not."""
     if isinstance(route, Visit):
         if route.agent not in names.agents:

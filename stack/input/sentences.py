@@ -42,7 +42,7 @@ def sentence(problem: Problem) -> str:
     kind, given = problem["type"], problem.get("ctx", {})
     if kind in ("value_error", "assertion_error") and isinstance(given.get("error"), Exception):
         return text_of(given["error"]).removeprefix(f"{type(given['error']).__name__}: ")
-    told = _TOLD.get(kind)
+    told = _SENTENCES.get(kind)
     return told(given, problem.get("input")) if told else str(problem["msg"])
 
 
@@ -75,7 +75,7 @@ _LIST = _needed("a list", lambda value: ": write [a, b], or a line `- a` each")
 _NUMBER = _needed("a number", _without_quotes)
 _WHOLE = _needed("a whole number", lambda v: " with a fraction" if isinstance(v, float) else _without_quotes(v))
 
-_TOLD: dict[str, Callable[[Mapping[str, Any], Any], str]] = {
+_SENTENCES: dict[str, Callable[[Mapping[str, Any], Any], str]] = {
     "extra_forbidden": lambda given, value: "unknown field",
     "missing": lambda given, value: "required, and not there",
     "string_type": _needed("text", _in_quotes),

@@ -10,10 +10,10 @@ import yaml
 
 _KEY = re.compile(r"\s*(?:- )*([\w.@ -]{1,60}?)\s*:(?:\s|$)")
 
-_Told = tuple[str, Callable[[re.Match[str], int], str], bool]
+_Explanation = tuple[str, Callable[[re.Match[str], int], str], bool]
 """A problem as the library has it, what to say of it and the line it began at, and whether that line is the place."""
 
-_TOLD: tuple[_Told, ...] = (
+_EXPLANATIONS: tuple[_Explanation, ...] = (
     (r"found character '\\t'.*", lambda found, line: "a tab stands before the text: indent by spaces", False),
     (r"found character '(.)'.*", lambda found, line: f"a text that begins with {found[1]} stands in quotes", False),
     (
@@ -58,7 +58,7 @@ def explain_yaml(error: yaml.YAMLError, text: str) -> tuple[int, str]:
     problem = str(getattr(error, "problem", None) or error)
     line = mark.line + 1 if mark else 0
     first = begun.line + 1 if begun else line
-    for pattern, said, is_first in _TOLD:
+    for pattern, said, is_first in _EXPLANATIONS:
         found = re.fullmatch(pattern, problem, re.DOTALL)
         if found is not None:
             line = first if is_first else line

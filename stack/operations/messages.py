@@ -6,7 +6,7 @@ from typing import Literal
 
 from airside.stack.approvals.book import Verdict
 from airside.stack.ids import ApprovalId, RunId, TenantId
-from airside.stack.policy.switches import SwitchScope
+from airside.stack.policy.kill_switches import SwitchScope
 from airside.stack.reasons import ReasonCode
 from airside.stack.scheduling.placement_events import RunStanding
 from airside.stack.values import Value

@@ -12,7 +12,7 @@ from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run.machine import RunMachine
-from airside.stack.run.rejections import refused_again
+from airside.stack.run.rejections import refused_as_repeats
 from airside.stack.run.state import Phase
 from airside.stack.run.story import never_gated
 from airside.stack.run.topology import Done, FanOut, GiveUp, Visit
@@ -98,7 +98,7 @@ _WAITS: dict[Phase, Literal["queue", "approval", "doubt", "branches"]] = {
 }
 
 
-def stand_of(events: Sequence[ev.Event]) -> tuple[str, list[Wait]]:
+def run_status(events: Sequence[ev.Event]) -> tuple[str, list[Wait]]:
     """Return where a run stands by its events, and its waits, oldest first; the last one may still be open.
 
     `unknown` is the phase of a run whose events this version's machine does not take.
@@ -141,7 +141,7 @@ def _what(event: ev.Event) -> str:
 def detail_of(events: Sequence[ev.Event]) -> RunDetail:
     """Return a run with its steps and waits."""
     first, last = events[0], events[-1]
-    phase, waits = stand_of(events)
+    phase, waits = run_status(events)
     assert isinstance(first, ev.RunSubmitted)
     run = RunSummary(
         run_id=first.run_id,
@@ -189,7 +189,7 @@ class _Steps:
     def __init__(self, events: Sequence[ev.Event]) -> None:
         self._steps: dict[int, dict[str, Any]] = {}
         self._asked_us: dict[int, int] = {}
-        self._refused = refused_again(events)
+        self._refused = refused_as_repeats(events)
         self._left = never_gated(events)
         for self._place, event in enumerate(events):
             step = getattr(event, "step", 0)
@@ -272,7 +272,7 @@ class _Steps:
         """The answer is lost."""
         found |= {"outcome": "lost" if event.started else "not started", "detail": event.error}
 
-    def settled(self, found: dict[str, Any], event: ev.DoubtSettled) -> None:
+    def resolved(self, found: dict[str, Any], event: ev.InDoubtResolved) -> None:
         """A person found out."""
         happened = "happened" if event.happened else "did not happen"
         found |= {"outcome": "settled", "detail": f"{event.by}: it {happened}"}
@@ -299,12 +299,12 @@ _TAKE: dict[type[ev.Event], Any] = {
     ev.EffectIntended: _Steps.intended,
     ev.ToolExecuted: _Steps.executed,
     ev.ExecutionLost: _Steps.lost,
-    ev.DoubtSettled: _Steps.settled,
+    ev.InDoubtResolved: _Steps.resolved,
     ev.ChildEnded: _Steps.child,
     ev.RouteFailed: _Steps.failed,
     ev.RecallFailed: _Steps.failed,
     ev.SpendRefused: _Steps.failed,
     ev.DecideFailed: _Steps.failed,
-    ev.DoubtExpired: _Steps.failed,
+    ev.InDoubtExpired: _Steps.failed,
     ev.LayerFailed: _Steps.failed,
 }

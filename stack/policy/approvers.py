@@ -52,7 +52,7 @@ def _may_ask(when: When, specs: Iterable[ToolSpec], name: str, who: Principal) -
     )
 
 
-def unanswered(bundle: Bundle, directory: Directory, specs: Sequence[ToolSpec]) -> tuple[str, ...]:
+def find_unapprovable(bundle: Bundle, directory: Directory, specs: Sequence[ToolSpec]) -> tuple[str, ...]:
     """Return a sentence for the rules whose questions nobody of some tenants can answer: such calls expire."""
     found: dict[tuple[tuple[str, ...], int, tuple[str, ...]], list[str]] = {}
     for rule in bundle.rules:
@@ -68,7 +68,8 @@ def unanswered(bundle: Bundle, directory: Directory, specs: Sequence[ToolSpec]) 
 def _said(roles: Sequence[str], quorum: int, tenants: Sequence[str], rules: Sequence[str]) -> str:
     people = "nobody" if quorum == 1 else f"fewer than the {quorum} people needed"
     return (
-        f"{named('rule', rules)} can be approved by nobody in {named('tenant', tenants)}: beside whoever asks {people} "
+        f"{name_list('rule', rules)} can be approved by nobody in {name_list('tenant', tenants)}: beside whoever asks "
+        f"{people} "
         f"there can hold {_either(roles)}, so what these rules ask about waits and expires: give somebody the role in "
         "the directory"
     )
@@ -78,13 +79,13 @@ def _either(roles: Sequence[str]) -> str:
     return f"the role {roles[0]!r}" if len(roles) == 1 else f"one of the roles {sorted(roles)}"
 
 
-def named(kind: str, names: Sequence[str]) -> str:
+def name_list(kind: str, names: Sequence[str]) -> str:
     """Return names with what they are names of, the first few of many."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
 
 
-def too_few(rule: Rule, specs: Sequence[ToolSpec], tenants: Mapping[str, Tenant]) -> int | None:
+def lacking_approvers(rule: Rule, specs: Sequence[ToolSpec], tenants: Mapping[str, Tenant]) -> int | None:
     """Return the most people that could approve in any of the tenants if they are too few, None if there are enough."""
     most = [n for entry in tenants.values() if (n := most_approvers(rule, specs, entry)) is not None]
     quorum = rule.approval.quorum if rule.approval else 0

@@ -121,7 +121,8 @@ class Comparison(_Closed):
     a regular expression for the whole text, without look-around and back references (`stack/text/patterns.py`).  What
     is not there, or null, is `absent` (`exists` with `value: false`) and satisfies nothing else; but a null that is
     there satisfies what names it, `eq` null and `in` with null in the list.  Of several values, and of ways to write
-    one, a rule that denies or asks needs one that satisfies, and a rule that allows all (`stack/policy/comparing.py`).
+    one, a rule that denies or asks needs one that satisfies, and a rule that allows all
+    (`stack/policy/comparisons.py`).
     """
 
     op: Operator
@@ -187,7 +188,7 @@ def _check_caller(name: str) -> str:
 class ArgumentTest(Comparison):
     """A condition on the arguments.  `path` is dotted, `*` stands for every item of a list (`stack/schema/paths.py`).
 
-    To what forbids or asks it also stands for an object, and for every value of one (`stack/policy/comparing.py`).
+    To what forbids or asks it also stands for an object, and for every value of one (`stack/policy/comparisons.py`).
     """
 
     path: str
@@ -414,16 +415,16 @@ class Bundle(_Closed):
             raise ValueError(f"rule ids given twice: {', '.join(repeated)}")
         return self
 
-    def traced(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
+    def traced_tools(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
         """Return the tools of whose calls some rule may ask where the values come from, or may ask a person."""
         asking = [rule.when for rule in self.rules if rule.shows_origins]
         return frozenset(spec.name for spec in specs if any(may_match(when, spec) for when in asking))
 
-    def meant(self, rule: Rule, specs: Iterable[ToolSpec]) -> list[ToolSpec]:
+    def matched_tools(self, rule: Rule, specs: Iterable[ToolSpec]) -> list[ToolSpec]:
         """Return the tools a rule may be about."""
         return [spec for spec in specs if may_match(rule.when, spec)]
 
-    def looked_up(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
+    def looked_up_tools(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
         """Return the tools of whose calls some rule may ask what is known of their resources."""
         rules = [rule.when for rule in self.rules]
         return frozenset(s.name for s in specs if any(may_match(when, s) and when.asks(s) for when in rules))

@@ -1,7 +1,7 @@
 """What a bundle decides: its rules, compiled to closures over the facts of one call.
 
 All of a rule's conditions must hold for it to match, each of them as the rule's outcome needs it: what forbids is met
-by one value that is as it says, what allows by all (`stack/policy/comparing.py`).  Among the rules that match, deny
+by one value that is as it says, what allows by all (`stack/policy/comparisons.py`).  Among the rules that match, deny
 overrides (one that asks where values come from after the others), then require_approval (the largest quorum first,
 then by rule id), then allow.  Nothing matched is a deny, and so is any exception: a condition that cannot be evaluated
 denies (`policy_error`) rather than being skipped.
@@ -29,16 +29,16 @@ from airside.stack.policy.bundle import (
     TimeWindow,
     When,
 )
-from airside.stack.policy.comparing import compile_test
+from airside.stack.policy.comparisons import compile_test
 from airside.stack.policy.resource_rules import compile_resource
 from airside.stack.reasons import ReasonCode
 from airside.stack.resources import ResourceFact
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.text.names import matcher
-from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, Traced
+from airside.stack.values import ApprovalRule, Decision, EffectClass, Identity, Limits, ValueOrigin
 
 
-class Untraced(Exception):
+class NotTraced(Exception):
     """Nobody traced the values of a call that a rule asks about."""
 
 
@@ -52,7 +52,7 @@ class Facts:
     labels: frozenset[str]
     remaining: Limits
     now_us: int
-    origins: tuple[Traced, ...] | None = ()
+    origins: tuple[ValueOrigin, ...] | None = ()
     resources: tuple[ResourceFact, ...] = ()
 
 
@@ -88,7 +88,7 @@ class Evaluator:
     def evaluate(self, facts: Facts) -> Decision:
         """Return the decision; an exception anywhere is a deny with `policy_error`.
 
-        Raises `Untraced` if a rule asks for the origins of a call without, or a person is to be shown them.
+        Raises `NotTraced` if a rule asks for the origins of a call without, or a person is to be shown them.
         """
         try:
             first: Decision | None = None
@@ -99,19 +99,19 @@ class Evaluator:
                         break
                 else:
                     first = first or decision
-        except Untraced:
+        except NotTraced:
             raise
         except Exception as error:
             return self.error(text_of(error))
         if facts.origins is None and first is not None and first.approval is not None:
-            raise Untraced
+            raise NotTraced
         return first or self.deny(ReasonCode.POLICY_DENIED, "no rule allows it")
 
     def asked(self, facts: Facts) -> frozenset[tuple[str, str]]:
         """Return the declared resources of a call that some rule asks about whose other conditions hold.
 
         None, if the call is denied whatever they are, or some rule cannot be evaluated, which `evaluate` says.
-        Raises `Untraced` if a rule asks for the origins of a call without.
+        Raises `NotTraced` if a rule asks for the origins of a call without.
         """
         asked: frozenset[tuple[str, str]] = frozenset()
         try:
@@ -121,7 +121,7 @@ class Evaluator:
                     asked |= asks
                 elif rule.when.resource is None and rule.decision.outcome == "deny" and rule.may_match(facts):
                     return frozenset()
-        except Untraced:
+        except NotTraced:
             raise
         except Exception:
             return frozenset()
@@ -254,7 +254,7 @@ def _origin_condition(test: OriginTest, trusts: bool, forbids: bool) -> Conditio
     listed, is_within = frozenset(test.outside or test.within or ()), test.within is not None
     parts = ("authority", "content") if test.of == "any" else (test.of,)
 
-    def is_listed(traced: Traced) -> bool:
+    def is_listed(traced: ValueOrigin) -> bool:
         if traced.origin in listed:
             return True
         # What a run made, or the request names, a tool returned all the same.
@@ -266,7 +266,7 @@ def _origin_condition(test: OriginTest, trusts: bool, forbids: bool) -> Conditio
 
     def meets(facts: Facts) -> Iterator[bool]:
         if facts.origins is None:
-            raise Untraced
+            raise NotTraced
         return (is_listed(traced) is is_within for traced in facts.origins if traced.part in parts)
 
     if forbids:

@@ -13,35 +13,35 @@ from typing import NamedTuple
 
 import msgspec
 
-from airside.stack.approvals.book import Receipt, call_digest, open_receipt
-from airside.stack.budget.spending import Spending, reason_of_shortage
+from airside.stack.approvals.book import ApprovalReceipt, call_digest, verify_approval
+from airside.stack.budget.reservations import BudgetReservations, reason_of_shortage
 from airside.stack.calling import close_names
 from airside.stack.canonical import canonical, digest, parse_own
+from airside.stack.contracts.budget import SpendReply, SpendRequest, wall_key
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
-from airside.stack.contracts.metering import SpendReply, SpendRequest, wall_key
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
 from airside.stack.ids import NO_ISSUER, ApprovalId, IssuerId, Randomness, approval_for, effect_key
 from airside.stack.policy.bundle import Bundle
-from airside.stack.policy.evaluator import Evaluator, Facts, Untraced
-from airside.stack.policy.switches import Switches
+from airside.stack.policy.evaluator import Evaluator, Facts, NotTraced
+from airside.stack.policy.kill_switches import KillSwitches
 from airside.stack.provenance.tracer import complete
 from airside.stack.reasons import ReasonCode
 from airside.stack.resources import (
     MAX_RESOURCES,
     Key,
-    Named,
     OnChange,
     ResolveReply,
     ResourceFact,
-    Wanted,
+    ResourceLookup,
+    ResourceReference,
     facts_of,
     keys_of,
-    named_by,
+    referenced_resources,
 )
 from airside.stack.schema.toolspec import ArgumentValidator, ToolSpec
 from airside.stack.security.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.security.identity import IdentityChecker, run_subject
-from airside.stack.values import ApprovalRule, Decision, Identity, Traced
+from airside.stack.values import ApprovalRule, Decision, Identity, ValueOrigin
 
 _MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -50,7 +50,7 @@ _REASON_OF = {"unknown": ReasonCode.RESOURCE_UNKNOWN, "unavailable": ReasonCode.
 NO_ANSWERS: Mapping[Key, ResolveReply] = MappingProxyType({})
 
 
-class _Call(NamedTuple):
+class _ValidCall(NamedTuple):
     """A call that could be made: the canonical bytes of its arguments, complete and as given, and the facts."""
 
     identity: Identity
@@ -71,7 +71,7 @@ class Gate:
         seal_key: bytes,
         now_us: Callable[[], int],
         random: Randomness,
-        spending: Spending | None = None,
+        spending: BudgetReservations | None = None,
         issuer: IssuerId = NO_ISSUER,
         windows_us: Callable[[], int] | None = None,
         on_change: OnChange | None = None,
@@ -81,16 +81,16 @@ class Gate:
         if not self._tools:
             raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
         specs = [spec for spec, _ in self._tools.values()]
-        self._traced = bundle.traced(specs)
-        self._looked_up = bundle.looked_up(specs)
+        self._traced = bundle.traced_tools(specs)
+        self._tools_with_lookups = bundle.looked_up_tools(specs)
         self._on_change = on_change
         self._key = seal_key
         self._identities = IdentityChecker(seal_key)
         self._now_us = now_us
         self._windows_us = windows_us or now_us  # what budgets count by, and what ends a switch
         self._random = random
-        self.spending = spending or Spending()
-        self.switches = Switches()
+        self.spending = spending or BudgetReservations()
+        self.switches = KillSwitches()
         self._issuer = issuer
 
     @property
@@ -98,34 +98,34 @@ class Gate:
         """The bundle's version."""
         return self._evaluator.version
 
-    def unreadable(self, why: str = "not a request") -> GateReply:
+    def deny_unreadable(self, why: str = "not a request") -> GateReply:
         """Return the decision about what is no request, or cannot be answered: a deny."""
         return GateReply(decision=self._evaluator.error(why))
 
-    def wanted(self, request: GateRequest) -> Wanted | None:
+    def needed_resources(self, request: GateRequest) -> ResourceLookup | None:
         """Return what must be looked up before `decide` can allow this call; None if nothing must."""
-        if request.tool not in self._looked_up:
+        if request.tool not in self._tools_with_lookups:
             return None
         try:
             identity = self._identities.check(request.identity, request.proof, run_subject(request.run_id))
-            call = None if identity is None else self._examined(request, identity)
-            if identity is None or not isinstance(call, _Call):
+            call = None if identity is None else self._validate(request, identity)
+            if identity is None or not isinstance(call, _ValidCall):
                 return None
             keys = keys_of(self._named(call.facts))
         except Exception:  # what is wrong `decide` says
             return None
         if not 0 < len(keys) <= MAX_RESOURCES:
             return None
-        return Wanted(identity.tenant, identity.principal, request.run_id, keys)
+        return ResourceLookup(identity.tenant, identity.principal, request.run_id, keys)
 
     def decide(self, request: GateRequest, answers: Mapping[Key, ResolveReply] = NO_ANSWERS) -> GateReply:
         """Return the decision; anything unexpected is a deny with `policy_error`.
 
-        `answers` are what resolvers said of what is `wanted`; what no answer is there for cannot be allowed.
+        `answers` are what resolvers said of what is `needed_resources`; what no answer is there for cannot be allowed.
         """
         try:
             return self._decide(request, answers)
-        except Untraced:
+        except NotTraced:
             return GateReply(decision=self._evaluator.error("nobody traced what the call says"), untraced=True)
         except Exception as error:
             return GateReply(decision=self._evaluator.error(text_of(error)))
@@ -178,10 +178,10 @@ class Gate:
         if identity is None:
             return GateReply(decision=self._evaluator.error("the identity's seal does not hold for this run"))
         self.spending.settle(identity, request.run_id, request.settled, now_us=self._windows_us(), share=request.share)
-        call = self._examined(request, identity)
+        call = self._validate(request, identity)
         if isinstance(call, GateReply):
             return call
-        if call.spec.name not in self._looked_up:
+        if call.spec.name not in self._tools_with_lookups:
             return self._reply(request, call, self._evaluator.evaluate(call.facts))
         named = self._named(call.facts)
         if (count := len(keys_of(named))) > MAX_RESOURCES:  # of which nothing is said either
@@ -192,12 +192,14 @@ class Gate:
         decision = self._unresolved(call.facts.resources) or self._evaluator.evaluate(call.facts)
         return self._reply(request, call, decision)
 
-    def _named(self, facts: Facts) -> list[Named]:
+    def _named(self, facts: Facts) -> list[ResourceReference]:
         """Return the places of a call that name resources some rule that may match asks about."""
         asked = self._evaluator.asked(facts)
         if not asked:
             return []
-        return [each for each in named_by(facts.tool, facts.arguments) if (each.kind, each.declared) in asked]
+        return [
+            each for each in referenced_resources(facts.tool, facts.arguments) if (each.kind, each.declared) in asked
+        ]
 
     def _unresolved(self, resources: tuple[ResourceFact, ...]) -> Decision | None:
         """Return the deny for a resource of which nobody knows what a rule asks, None if all are known."""
@@ -206,7 +208,7 @@ class Gate:
                 return self._evaluator.deny(_REASON_OF[each.state], str(each), rule="resource")
         return None
 
-    def _examined(self, request: GateRequest, identity: Identity) -> _Call | GateReply:
+    def _validate(self, request: GateRequest, identity: Identity) -> _ValidCall | GateReply:
         """Return the call that is asked for, or why there can be none, whatever the rules say."""
         blocked = self.switches.blocking(
             now_us=self._windows_us(),
@@ -222,7 +224,7 @@ class Gate:
         if known is None or not set(known[0].scopes) <= set(identity.scopes):
             own = [spec.name for spec, _ in self._tools.values() if set(spec.scopes) <= set(identity.scopes)]
             meant = f"; do you mean {' or '.join(near)}?" if (near := close_names(request.tool, own)) else ""
-            return self._no(
+            return self._denied(
                 ReasonCode.TOOL_UNKNOWN, f"{request.tool!r:.100} is not a tool {identity.principal} has{meant}"
             )
         spec, validator = known
@@ -231,9 +233,9 @@ class Gate:
             given = parse_own(request.arguments, max_bytes=_MAX_MESSAGE_BYTES, where=spec.name)
             arguments = validator.complete(given)
         except InvalidInput as error:
-            return self._no(ReasonCode.TOOL_INVALID_ARGUMENTS, error.message)
+            return self._denied(ReasonCode.TOOL_INVALID_ARGUMENTS, error.message)
         full = msgspec.json.decode(arguments)
-        origins: tuple[Traced, ...] | None = ()
+        origins: tuple[ValueOrigin, ...] | None = ()
         if spec.name in self._traced:
             origins = None if request.origins is None else complete(spec, given, full, request.origins)
         facts = Facts(
@@ -245,17 +247,17 @@ class Gate:
             now_us=self._now_us(),
             origins=origins,
         )
-        return _Call(identity, spec, arguments, canonical(given), facts)
+        return _ValidCall(identity, spec, arguments, canonical(given), facts)
 
-    def _no(self, reason: ReasonCode, detail: str) -> GateReply:
+    def _denied(self, reason: ReasonCode, detail: str) -> GateReply:
         return GateReply(decision=self._evaluator.deny(reason, detail, rule="validation"))
 
-    def _reply(self, request: GateRequest, call: _Call, decision: Decision) -> GateReply:
+    def _reply(self, request: GateRequest, call: _ValidCall, decision: Decision) -> GateReply:
         identity, spec, arguments, given, facts = call
         approval_id: ApprovalId | None = None
         if decision.outcome == "require_approval":
             binding = self._binding(request, call, arguments)
-            asked_before = open_receipt(self._key, request.receipt) if request.receipt else None
+            asked_before = verify_approval(self._key, request.receipt) if request.receipt else None
             asks = binding if asked_before is None else digest(f"{binding}|{asked_before.approval_id}".encode())
             approval_id = approval_for(request.run_id, request.step, asks)
             edited = self._binding(request, call, given, edited=True)
@@ -265,7 +267,7 @@ class Gate:
                 decision = msgspec.structs.replace(decision, outcome="allow", approval=None)
         grant, wall_ms, sha256 = b"", 0, digest(arguments)
         if decision.outcome != "deny":
-            wall_ms = _timeout_ms(request, spec) if self.spending.times(identity.tenant) else 0
+            wall_ms = _timeout_ms(request, spec) if self.spending.budgets_time(identity.tenant) else 0
             # Nobody is asked about a call that there is no budget for; it counts when it is granted.
             is_asking = decision.outcome == "require_approval"
             counts = not is_asking and not request.preview
@@ -275,7 +277,7 @@ class Gate:
         if decision.outcome == "allow" and not request.preview:
             grant = self._grant(request, identity, spec, sha256, approval_id or "")
             if self._on_change is not None and spec.resources and spec.effect != "read":
-                changed = keys_of(named_by(spec, facts.arguments))
+                changed = keys_of(referenced_resources(spec, facts.arguments))
                 self._on_change(changed, _timeout_ms(request, spec))
         return GateReply(
             decision=decision,
@@ -288,7 +290,7 @@ class Gate:
             digest=sha256,
             approval_id=approval_id,
             grant=grant,
-            counted=self.spending.counts(identity.tenant, spec),
+            counted=self.spending.budgets_call(identity.tenant, spec),
             wall_ms=wall_ms if grant else 0,
             trusted_output=spec.trusted_output,
             origins=facts.origins or (),
@@ -315,7 +317,7 @@ class Gate:
             return None
         return self._evaluator.deny(reason_of_shortage(short), str(short), rule="budget")
 
-    def _binding(self, request: GateRequest, call: _Call, arguments: bytes, *, edited: bool = False) -> str:
+    def _binding(self, request: GateRequest, call: _ValidCall, arguments: bytes, *, edited: bool = False) -> str:
         return call_digest(
             tenant=call.identity.tenant,
             run_id=request.run_id,
@@ -330,11 +332,11 @@ class Gate:
 
     def _receipt(
         self, text: str, bindings: set[str], terms: ApprovalRule | None, requester: Identity
-    ) -> Receipt | None:
+    ) -> ApprovalReceipt | None:
         """Return the receipt if enough of the right people, and not the requester, approved exactly this call."""
         if not text or terms is None:
             return None
-        receipt = open_receipt(self._key, text)
+        receipt = verify_approval(self._key, text)
         if receipt is None or receipt.binding not in bindings:
             return None
         suited = {by for by, roles in receipt.approvers if not set(roles).isdisjoint(terms.roles)}

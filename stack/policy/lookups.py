@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from airside.stack.ids import TenantId
-from airside.stack.input.places import told
+from airside.stack.input.error_places import describe_error
 from airside.stack.ports import Resolvers
-from airside.stack.resources import MAX_RESOURCE_BYTES, Key, ResolveReply, ResolveRequest, ResolverTerms, Wanted
+from airside.stack.resources import MAX_RESOURCE_BYTES, Key, ResolveReply, ResolveRequest, ResolverTerms, ResourceLookup
 from airside.stack.security.grants import GRANT_LIFE_US
-from airside.stack.security.sealing import unwrap, wrap
+from airside.stack.security.seals import unwrap, wrap
 from airside.stack.text.spelling import alike, caseless, joined, plain
 
 MAX_KEPT = 10_000
@@ -65,11 +65,11 @@ def open_reply(key: bytes, question: bytes, answer: bytes) -> ResolveReply | Non
     return msgspec.msgpack.decode(body[32:], type=ResolveReply)
 
 
-Spelled = tuple[str, str]
+SpelledId = tuple[str, str]
 """A kind, and an id as the most forgiving store would read it."""
 
 
-def _spelled(key: Key) -> Spelled:
+def _spelled(key: Key) -> SpelledId:
     kind, given = key
     return kind, caseless(joined(alike(plain(str(given)))))
 
@@ -99,13 +99,13 @@ class Lookups:
         self._now_us = now_us
         self._steady_us = steady_us or now_us
         self._kept: OrderedDict[tuple[TenantId, Key], tuple[int, ResolveReply]] = OrderedDict()
-        self._kept_of: dict[Spelled, set[tuple[TenantId, Key]]] = {}
-        self._changing: OrderedDict[Spelled, int] = OrderedDict()
+        self._kept_of: dict[SpelledId, set[tuple[TenantId, Key]]] = {}
+        self._changing: OrderedDict[SpelledId, int] = OrderedDict()
         self._nothing_kept_until_us = self._steady_us() + at_work_ms * 1000 if at_work_ms else 0
         self._tasks: set[asyncio.Task[ResolveReply]] = set()
         self.counts = {"asked": 0, "kept": 0, "late": 0, "failed": 0}
 
-    async def answers(self, wanted: Wanted) -> dict[Key, ResolveReply]:
+    async def answers(self, wanted: ResourceLookup) -> dict[Key, ResolveReply]:
         """Return what is known of each resource within its kind's deadline; never raises."""
         keys = list(wanted.keys)
         return dict(zip(keys, await asyncio.gather(*(self._answer(wanted, key) for key in keys)), strict=True))
@@ -122,7 +122,7 @@ class Lookups:
                 _, forgotten_us = self._changing.popitem(last=False)
                 self._nothing_kept_until_us = max(self._nothing_kept_until_us, forgotten_us)
 
-    async def _answer(self, wanted: Wanted, key: Key) -> ResolveReply:
+    async def _answer(self, wanted: ResourceLookup, key: Key) -> ResolveReply:
         kept = self._kept.get((wanted.tenant, key))
         if kept is not None and self._steady_us() < kept[0]:
             self.counts["kept"] += 1
@@ -137,14 +137,14 @@ class Lookups:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         done, _ = await asyncio.wait({task}, timeout=terms.timeout_ms / 1000 + TRANSIT_S)
-        reply = task.result() if done else ResolveReply(state="late", detail=late(terms))
+        reply = task.result() if done else ResolveReply(state="late", detail=late_answer(terms))
         if reply.state in ("late", "failed"):
             self.counts[reply.state] += 1
         elif terms.cache_ms and reply.state == "found":  # what is unknown may be made at any moment
             self._keep((wanted.tenant, key), began, terms.cache_ms, reply)
         return reply
 
-    async def _ask(self, wanted: Wanted, key: Key) -> ResolveReply:
+    async def _ask(self, wanted: ResourceLookup, key: Key) -> ResolveReply:
         request = ResolveRequest(
             issuer=self._issuer,
             tenant=wanted.tenant,
@@ -159,7 +159,7 @@ class Lookups:
             answer = await self._resolvers.resolve(wanted.run_id, question)
             reply = open_reply(self._seal_key, question, answer)
         except Exception as error:
-            return ResolveReply(state="failed", detail=told(error)[:500])
+            return ResolveReply(state="failed", detail=describe_error(error)[:500])
         return reply or ResolveReply(state="failed", detail="what came back is no sealed answer to the question")
 
     def _keep(self, place: tuple[TenantId, Key], began_us: int, cache_ms: int, reply: ResolveReply) -> None:
@@ -181,6 +181,6 @@ class Lookups:
             del self._kept_of[spelled]
 
 
-def late(terms: ResolverTerms) -> str:
+def late_answer(terms: ResolverTerms) -> str:
     """Return what is said of a resolver that did not answer in time."""
     return f"its resolver did not answer in {terms.timeout_ms / 1000:g} s"

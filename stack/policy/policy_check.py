@@ -14,7 +14,7 @@ from airside.stack.contracts.labels import SYSTEM_LABELS
 from airside.stack.directory import Budget, Directory, Principal
 from airside.stack.errors import InvalidConfig
 from airside.stack.input.sentences import Location, name_hint
-from airside.stack.policy.approvers import people_of, tenants_of, too_few
+from airside.stack.policy.approvers import lacking_approvers, people_of, tenants_of
 from airside.stack.policy.bundle import ArgumentTest, Bundle, OriginTest, Rule, When, may_match
 from airside.stack.policy.possible import names, places_at, problem_with
 from airside.stack.resources import ResolverTerms
@@ -55,7 +55,7 @@ def check_policy(
         for index, rule in enumerate(bundle.rules)
         for problem in (
             *_of_rule(rule, tools, directory, labels),
-            *_of_resources(rule, bundle.meant(rule, specs), resolvers),
+            *_of_resources(rule, bundle.matched_tools(rule, specs), resolvers),
             *_of_approval(rule, tools, directory, bundle),
         )
     ]
@@ -241,7 +241,7 @@ def _of_approval(rule: Rule, tools: Mapping[str, ToolSpec], directory: Directory
         if role not in held:
             text = _missing("nobody who could approve holds the role", role, held)
             yield Problem(("approval", "roles", index), text)
-    most = too_few(rule, list(tools.values()), tenants_of(directory, rule.when.tenant))
+    most = lacking_approvers(rule, list(tools.values()), tenants_of(directory, rule.when.tenant))
     if wanted <= held and most is not None:
         who = f"one of the roles {sorted(wanted)} beside whoever asks"
         text = f"{rule.approval.quorum} people must approve, and in no tenant more than {most} hold {who}"

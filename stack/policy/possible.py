@@ -13,7 +13,7 @@ import jsonschema_rs
 
 from airside.stack.canonical import MAX_DEPTH
 from airside.stack.policy.bundle import ArgumentTest
-from airside.stack.policy.comparing import Check, compile_test
+from airside.stack.policy.comparisons import ArgumentCheck, compile_test
 from airside.stack.schema.paths import EVERY, Every, index_of, parse_path
 from airside.stack.schema.toolspec import Place, ToolSpec
 from airside.stack.text.spelling import plain
@@ -182,7 +182,7 @@ def _meets(test: ArgumentTest, op: str, value: Any, *, forbids: bool) -> Callabl
     return fits
 
 
-def _safely(check: Check, value: Any) -> bool:
+def _safely(check: ArgumentCheck, value: Any) -> bool:
     try:
         return check({"x": value}, _NOBODY, {})
     except TypeError:

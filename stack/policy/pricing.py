@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from airside.stack.budget.spending import PRICED
+from airside.stack.budget.reservations import PRICED
 from airside.stack.directory import Directory
-from airside.stack.policy.approvers import named
+from airside.stack.policy.approvers import name_list
 from airside.stack.run.agents import price_of
 from airside.stack.schema.toolspec import ToolSpec
 
@@ -21,16 +21,16 @@ def unpriced(directory: Directory, specs: Sequence[ToolSpec], agents: Mapping[st
     free_agents = sorted(name for name, agent in agents.items() if price_of(agent) is None)
     if not tenants:
         return ()
-    where = f"runs of {named('tenant', tenants)} share a budget of cost or tokens"
+    where = f"runs of {name_list('tenant', tenants)} share a budget of cost or tokens"
     found = []
     if tools:
         found.append(
-            f"{named('tool', tools)} cannot be called: {where}, and without cost_microusd (0 = free) every call is "
+            f"{name_list('tool', tools)} cannot be called: {where}, and without cost_microusd (0 = free) every call is "
             "refused as price_unknown"
         )
     if free_agents:
         found.append(
-            f"{named('agent', free_agents)} cannot decide: {where}, and without @priced(...) every decision is "
+            f"{name_list('agent', free_agents)} cannot decide: {where}, and without @priced(...) every decision is "
             "refused as price_unknown"
         )
     return tuple(found)

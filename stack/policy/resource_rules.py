@@ -12,17 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from airside.stack.policy.bundle import ArgumentTest, ResourceTest
-from airside.stack.policy.comparing import Arguments, compile_test
-from airside.stack.policy.comparing import Check as Comparing
+from airside.stack.policy.comparisons import ArgumentCheck as Comparing
+from airside.stack.policy.comparisons import Arguments, compile_test
 from airside.stack.resources import ResourceFact
 from airside.stack.text.names import matcher
 from airside.stack.values import CLEARANCES, Identity
 
 Holds = Callable[[ResourceFact, Arguments, Identity], bool]
-Check = Callable[[tuple[ResourceFact, ...], Arguments, Identity], bool]
+ResourceCheck = Callable[[tuple[ResourceFact, ...], Arguments, Identity], bool]
 
 
-def compile_resource(test: ResourceTest, *, forbids: bool) -> Check:
+def compile_resource(test: ResourceTest, *, forbids: bool) -> ResourceCheck:
     """Return the check of a test whose rule forbids (or asks), or allows."""
     conditions = list(_conditions(test, forbids))
 

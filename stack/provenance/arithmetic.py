@@ -26,7 +26,7 @@ class Operand(NamedTuple):
     is_percent: bool = False
 
 
-def worked_out(value: Decimal, operands: Iterable[Operand]) -> str:
+def find_sums(value: Decimal, operands: Iterable[Operand]) -> str:
     """Return the ways in which two of the operands make the value, with whose each is; nothing for none, or many."""
     known: dict[Decimal, Operand] = {}
     for each in operands:

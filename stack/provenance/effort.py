@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 
-class EffortOver(Exception):
+class EffortExceeded(Exception):
     """More would have to be looked through than the limit allows."""
 
 
@@ -28,8 +28,8 @@ _left: ContextVar[_Left | None] = ContextVar("effort", default=None)
 
 
 @contextmanager
-def limited(characters: int) -> Iterator[None]:
-    """Let what is done within look through so many characters; after that each `spend` raises `EffortOver`."""
+def limit_effort(characters: int) -> Iterator[None]:
+    """Let what is done within look through so many characters; then `spend_effort` raises `EffortExceeded`."""
     token = _left.set(_Left(characters))
     try:
         yield
@@ -37,10 +37,10 @@ def limited(characters: int) -> Iterator[None]:
         _left.reset(token)
 
 
-def spend(characters: int) -> None:
-    """Count what is about to be looked through; raise `EffortOver` if it is more than is left."""
+def spend_effort(characters: int) -> None:
+    """Count what is about to be looked through; raise `EffortExceeded` if it is more than is left."""
     left = _left.get()
     if left is not None:
         left.characters -= characters
         if left.characters < 0:
-            raise EffortOver
+            raise EffortExceeded

@@ -75,7 +75,7 @@ _BARE = re.compile(
     r"|since|as|while|although|though|to|by|however|instead|ok|okay|hi|hello)\b\W*)*",
     _I,
 )
-_TOLD = re.compile(rf"\b(?:{_PRONOUN})\b", _I)
+_TOPIC_PRONOUN = re.compile(rf"\b(?:{_PRONOUN})\b", _I)
 _HELPED = re.compile(rf"\b(?:{_AUXILIARY})\b", _I)
 _HELPS = re.compile(r"(?!do)\w+n['\u2019]?t|cannot", _I)
 _OF_A_PART = re.compile(
@@ -130,9 +130,9 @@ def _begin(masked: str, cue: re.Match[str], own: int, edges: Sequence[int]) -> i
     if joints and _BARE.fullmatch(before, joints[-1][1]):  # if the last is not, those before it are not either
         return own + joints[-1][0]
     for first, last in reversed(joints):
-        if _ORDER.match(before, last) or (_TOLD.match(before, last) and not _NAMED.search(before, last)):
+        if _ORDER.match(before, last) or (_TOPIC_PRONOUN.match(before, last) and not _NAMED.search(before, last)):
             return own + first
-    if _is_bare(before) and (not is_helped or _TOLD.search(before)):
+    if _is_bare(before) and (not is_helped or _TOPIC_PRONOUN.search(before)):
         return cue.start()
     if _CONDITION.match(before):
         return own
@@ -185,7 +185,7 @@ def _is_open(cue: re.Match[str], before: str, rest: str, earlier: str) -> bool:
     is_order = re.search(r"\b(?:don['\u2019]?t|do not|never)\Z", before + cue.group(), _I) is not None
     if not re.search(r"\w", rest) and (is_order or cue.group().lower() == "without"):
         return True
-    if cue["forward"] or not _is_bare(before) or _TOLD.search(before) or not re.search(r"\w", earlier):
+    if cue["forward"] or not _is_bare(before) or _TOPIC_PRONOUN.search(before) or not re.search(r"\w", earlier):
         return False
     if not is_order:
         is_last = _NOTHING_ELSE.fullmatch(rest) is not None or _TOPIC.search(earlier) is not None

@@ -26,7 +26,7 @@ Json = Any
 _SPACES = re.compile(r"[ \t\r\n]+")
 
 
-def wanted(text: str, *, is_prose: bool = True) -> str:
+def without_exclusions(text: str, *, is_prose: bool = True) -> str:
     """Return a text without what it says not to take; of prose, without what is in no known language either."""
     kept: list[str] = []
     for sentence in _sentences(parted(text)):
@@ -41,7 +41,7 @@ MAX_INPUTS = 128 * 1024
 """Characters of sentences in inputs that are read: what is beyond is not taken."""
 
 
-def wanted_inputs(value: Json) -> Json:
+def inputs_without_exclusions(value: Json) -> Json:
     """Return inputs without what stands under a key that says so (`exclude`), and without what their texts exclude."""
     read = 0
 
@@ -54,7 +54,7 @@ def wanted_inputs(value: Json) -> Json:
         if not isinstance(value, str) or value.count(" ") < 2:  # a name of two words is no sentence
             return value
         read += len(value)
-        return wanted(value, is_prose=False) if read <= MAX_INPUTS else ""
+        return without_exclusions(value, is_prose=False) if read <= MAX_INPUTS else ""
 
     return kept(value)
 
@@ -63,13 +63,13 @@ _DENIALS = (
     "no nope nah nay nein not never don't dont negative skip forget avoid ignore stop off forbid kidding joking as over"
     " hardly unlikely scratch"
 )
-_BESIDE_DENIALS = (
+_DENIAL_COMPANIONS = (
     "absolutely certainly definitely of course surely please thanks thank you dare ever even think about it that this"
     " time way chance circumstances under all at really rather i i'd i'll would better do it one him her them just only"
     " if my dead body hands god heaven hell by any means in case on second thought thoughts"
 )
 _NO = frozenset(_DENIALS.split())
-_IN_REPLIES = _NO | frozenset(_BESIDE_DENIALS.split())
+_IN_REPLIES = _NO | frozenset(_DENIAL_COMPANIONS.split())
 _MAX_REPLY = 80
 
 
@@ -207,7 +207,7 @@ def _languages(masked: str) -> frozenset[str] | None:
     for script, family in () if is_ascii else _FAMILIES:
         own = [word for word in words if script.search(word)]
         if own:
-            told = _told(own, family) or {each for each in family if each in _BY_SCRIPT}
+            told = _languages_of(own, family) or {each for each in family if each in _BY_SCRIPT}
             found |= told
             unknown = unknown or not told
     # A name is written with a capital wherever it stands; the first word of a sentence may be one.
@@ -221,7 +221,7 @@ def _languages(masked: str) -> frozenset[str] | None:
     if not latin:
         latin = [word.lower() for word in words if _LATIN.search(word) and word.isupper() and len(words) > 2]
     if latin:
-        told = _told(latin, _OTHERS)
+        told = _languages_of(latin, _OTHERS)
         found |= told
         unknown = unknown or not told
     letters = [] if is_ascii else [c for c in text if c.isalpha()]
@@ -230,7 +230,7 @@ def _languages(masked: str) -> frozenset[str] | None:
     return None if unknown else frozenset(found)
 
 
-def _told(words: list[str], family: tuple[str, ...]) -> set[str]:
+def _languages_of(words: list[str], family: tuple[str, ...]) -> set[str]:
     """Return the languages of a family that these words are in."""
     spoken = [_spoken(word, family) for word in words]
     counts = Counter(language for each in spoken for language in each)

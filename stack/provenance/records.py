@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from airside.stack.provenance.occurrence import fold
+from airside.stack.provenance.matching import fold
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.text.findings import FILES
+from airside.stack.text.entities import FILES
 from airside.stack.text.spelling import alike, caseless, plain
 
 Json = Any

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airside.stack.canonical import canonical
-from airside.stack.provenance.effort import spend
-from airside.stack.provenance.occurrence import Haystack
-from airside.stack.provenance.walking import walked
+from airside.stack.provenance.effort import spend_effort
+from airside.stack.provenance.matching import SearchableText
+from airside.stack.provenance.traversal import walk_values
 from airside.stack.run.state import StepRecord
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Part
@@ -56,7 +56,7 @@ class Repeats:
 def _said(spec: ToolSpec, arguments: Mapping[str, Json], parts: tuple[Part, ...]) -> dict[str, list[Json]]:
     """Return the values of each argument, with the schema's defaults."""
     found: dict[str, list[Json]] = {}
-    for path, value, part in walked({**spec.defaults, **arguments}, (), spec.place, spec.content_paths):
+    for path, value, part in walk_values({**spec.defaults, **arguments}, (), spec.place, spec.content_paths):
         if part in parts and path:
             found.setdefault(path[0], []).append(value)
     return found
@@ -64,10 +64,10 @@ def _said(spec: ToolSpec, arguments: Mapping[str, Json], parts: tuple[Part, ...]
 
 def _within(values: list[Json], others: list[Json]) -> bool:
     """Whether all of these are among those, however they are written."""
-    spend(_ONE_VALUE * (len(values) + len(others)))
+    spend_effort(_ONE_VALUE * (len(values) + len(others)))
     same = set(map(canonical, others))
     unlike = [value for value in values if canonical(value) not in same]
     if not unlike:
         return True
-    known = Haystack(*others, whole=True)
+    known = SearchableText(*others, whole=True)
     return all(map(known.has, unlike))

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from airside.stack.provenance.effort import spend
-from airside.stack.provenance.occurrence import Haystack, fold
-from airside.stack.provenance.orders import Clause
+from airside.stack.provenance.directives import Clause
+from airside.stack.provenance.effort import spend_effort
+from airside.stack.provenance.matching import SearchableText, fold
 from airside.stack.provenance.records import heads_of, is_file_name
 from airside.stack.text.tokens import QUOTED
 
@@ -70,16 +70,16 @@ _READS_SUBJECT = re.compile(
 
 def is_to_be_made(clauses: tuple[Clause, ...], title: str) -> bool:
     """Whether a folded title stands in a clause that has something made."""
-    return any(_MAKES.search(each.said) and Haystack(each.text, quotes=True).has(title) for each in clauses)
+    return any(_MAKES.search(each.said) and SearchableText(each.text, quotes=True).has(title) for each in clauses)
 
 
 def calls_by_quoting(clauses: tuple[Clause, ...], title: str, kinds: frozenset[str]) -> bool:
     """Whether a folded text is quoted as the title of a record of these kinds."""
     for clause in clauses:
         for match in QUOTED.finditer(clause.text):
-            spend(len(clause.text) + _ONE_TITLE)
-            hay = Haystack(match.group(), quotes=True)
-            if hay.quotes(title) and _is_title(clause.text[: match.start()], clause.text[match.end() :], kinds):
+            spend_effort(len(clause.text) + _ONE_TITLE)
+            searchable = SearchableText(match.group(), quotes=True)
+            if searchable.quotes(title) and _is_title(clause.text[: match.start()], clause.text[match.end() :], kinds):
                 return True
     return False
 
@@ -105,7 +105,7 @@ def _is_title(before: str, after: str, kinds: frozenset[str]) -> bool:
 def calls_in_inputs(inputs: Json, title: str, kinds: frozenset[str]) -> bool:
     """Whether a folded text is a value of inputs under a key that says what a record of these kinds is called."""
     for key, text in keyed(inputs, ""):
-        spend(len(text) + _ONE_INPUT)
+        spend_effort(len(text) + _ONE_INPUT)
         if fold(text.strip()) == title and _is_called(key, kinds):
             return True
     return False
@@ -140,6 +140,6 @@ def key_words(key: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key[:128]).lower())
 
 
-def is_called_file(authority: Haystack, title: str) -> bool:
+def is_called_file(authority: SearchableText, title: str) -> bool:
     """Whether a folded title is a file's name that a request has; a mail address is none."""
     return is_file_name(title) and authority.has(title)

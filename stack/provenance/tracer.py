@@ -1,8 +1,8 @@
 """Where the values of a call come from: an injected text must not gain the authority of whoever asked.
 
 Every part of a call's arguments that a tool does not declare as content carries authority (to whom, where, how much),
-and so does what content points to (`stack/text/findings.py`).  Each such value is traced to the most trusted source it
-occurs in (`stack/provenance/occurrence.py`), in this order:
+and so does what content points to (`stack/text/entities.py`).  Each such value is traced to the most trusted source it
+occurs in (`stack/provenance/matching.py`), in this order:
 
  1. approved       what people approved in this run: the same value in the complete arguments of an approved call
  2. request        the principal's own text and inputs; of a branch, those of the run it belongs to
@@ -31,24 +31,24 @@ import msgspec
 
 from airside.stack.canonical import canonical, digest
 from airside.stack.contracts.memory import Recalled
-from airside.stack.provenance.arithmetic import Operand, worked_out
-from airside.stack.provenance.asked import Asked
-from airside.stack.provenance.bonds import locks, sets
-from airside.stack.provenance.effort import EffortOver, limited
-from airside.stack.provenance.occurrence import Haystack, Json, Sought, decimal_of, leaves
-from airside.stack.provenance.orders import Call, Given
+from airside.stack.provenance.arithmetic import Operand, find_sums
+from airside.stack.provenance.directives import CallContext, CallValue
+from airside.stack.provenance.effort import EffortExceeded, limit_effort
+from airside.stack.provenance.matching import Json, SearchableText, SearchTerm, decimal_of, leaves
 from airside.stack.provenance.records import Known, Records, heads_of
 from airside.stack.provenance.repeats import Repeats
-from airside.stack.provenance.walking import walked
+from airside.stack.provenance.request_text import RequestText
+from airside.stack.provenance.tool_names import locks, sets
+from airside.stack.provenance.traversal import walk_values
 from airside.stack.run.events import ActionGated, RunSubmitted
 from airside.stack.run.state import RunState, StepRecord
 from airside.stack.schema.choices import picks_of, words_saying
 from airside.stack.schema.paths import show_path
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.text.durations import start_beside, unit_of
-from airside.stack.text.findings import MAX_SCANNED, findings, visible
-from airside.stack.text.numerals import Role, role_of
-from airside.stack.values import UNTRUSTED, Origin, Part, Request, Traced
+from airside.stack.text.durations import sibling_start, unit_of
+from airside.stack.text.entities import MAX_SCANNED, find_entities, visible
+from airside.stack.text.numbers import Role, role_of
+from airside.stack.values import UNTRUSTED, Origin, Part, Request, ValueOrigin
 
 MAX_EFFORT = 200_000_000
 """Characters that are looked through for the values of one call: a hundred values in two megabytes of what was read."""
@@ -72,14 +72,14 @@ class Subject(NamedTuple):
     value: Json
     part: Part
 
-    def traced(self, origin: Origin, detail: str = "", *, whole: bool = False) -> Traced:
+    def traced(self, origin: Origin, detail: str = "", *, whole: bool = False) -> ValueOrigin:
         """Return it with its origin, as a person sees it."""
         text = visible(self.value if isinstance(self.value, str) else canonical(self.value).decode())
         if len(text) > MAX_VALUE:  # two long values that begin alike must not pass for one
             mark = f"\u2026{digest(text.encode())[:16]}"
             text = text[: MAX_VALUE - len(mark)] + mark
         path = show_path(self.path)
-        return Traced(path=path, value=text, part=self.part, origin=origin, detail=detail, whole=whole)
+        return ValueOrigin(path=path, value=text, part=self.part, origin=origin, detail=detail, whole=whole)
 
 
 class Source(NamedTuple):
@@ -87,7 +87,7 @@ class Source(NamedTuple):
 
     origin: Origin
     detail: str
-    hay: Haystack
+    searchable: SearchableText
     part: Part | None = None
     whole: bool = False
 
@@ -103,26 +103,26 @@ class Read(NamedTuple):
 def subjects(spec: ToolSpec, arguments: Mapping[str, Json]) -> Iterator[Subject]:
     """Yield every value of the arguments that carries authority, and every finding in their content."""
     room = MAX_SCANNED
-    for path, value, part in walked(dict(arguments), (), spec.place, spec.content_paths):
+    for path, value, part in walk_values(dict(arguments), (), spec.place, spec.content_paths):
         if part == "authority":
             yield Subject(path, value, part)
         elif value is not None and not isinstance(value, bool):
             text = value if isinstance(value, str) else str(value)
             room -= len(text)
-            for found in findings(text) if room >= 0 else [text]:
+            for found in find_entities(text) if room >= 0 else [text]:
                 yield Subject(path, found, part)
 
 
 def complete(
-    spec: ToolSpec, given: Mapping[str, Json], arguments: Mapping[str, Json], origins: Sequence[Traced]
-) -> tuple[Traced, ...]:
+    spec: ToolSpec, given: Mapping[str, Json], arguments: Mapping[str, Json], origins: Sequence[ValueOrigin]
+) -> tuple[ValueOrigin, ...]:
     """Return one origin for every value of the complete arguments, whatever a runtime told of those it was given."""
     told = {(each.path, each.part, each.value): each for each in origins}
-    found: list[Traced] = []
+    found: list[ValueOrigin] = []
     for subject in subjects(spec, arguments):
         bare = subject.traced("configuration" if subject.path[0] not in given else "nowhere")
         if len(found) == MAX_TRACED:
-            rest = Traced(path="", value="(more values)", part="authority", origin="nowhere")
+            rest = ValueOrigin(path="", value="(more values)", part="authority", origin="nowhere")
             return (*found, rest, msgspec.structs.replace(rest, part="content"))
         found.append(told.get((bare.path, bare.part, bare.value), bare))
     return tuple(found)
@@ -139,12 +139,12 @@ class Tracer:
         self._repeats = Repeats()
         self._read_steps: dict[int, Read] = {}
         self._reads: list[Read] = []
-        self._records = Records(self._was_said, self._was_seen)
+        self._records = Records(self._was_proposed, self._was_returned)
         self._fixed: list[Source] = []
         self._switches: frozenset[tuple[str, Any]] = frozenset()
         self._subjects: list[Subject] = []
         self._explained = 0
-        self._said: Asked | None = None
+        self._said: RequestText | None = None
 
     def remember(self, records: Sequence[Recalled]) -> None:
         """Keep what memory answered: an agent that has seen a record may use it later."""
@@ -153,7 +153,7 @@ class Tracer:
 
     def trace(
         self, tool: str, arguments: Mapping[str, Json], state: RunState, ahead: Sequence[StepRecord] = ()
-    ) -> tuple[Traced, ...]:
+    ) -> tuple[ValueOrigin, ...]:
         """Return the origins of a proposed call's values; nothing for a tool that does not exist.
 
         Its agent had seen nothing of the other calls of the same decision: they vouch for nothing, but an effect that
@@ -164,37 +164,37 @@ class Tracer:
             return ()
         known = self._read_steps
         reads = self._reads = [
-            known.get(record.step) or self._reading(record, at) for at, record in enumerate(_seen(state))
+            known.get(record.step) or self._read_step(record, at) for at, record in enumerate(_seen(state))
         ]
-        told = [*self._approved(state), *self._told()]
+        told = [*self._from_approvals(state), *self._request_sources()]
         # What an agent said itself gains nothing by coming back from a tool.
         vouched = [source for read in reads for source in (read.said, read.vouched) if source is not None]
         is_vouched = len(vouched) > len(reads)
-        rest = [*self._outsiders(), *[source for read in reads for source in (read.said, read.output)]]
-        rest += [Source("branch", end.route, Haystack(end.answer)) for end in state.branches or ()]
-        rest += self._written()
-        groups = [told, self._remembered(), vouched if is_vouched else [], rest]
+        rest = [*self._untrusted_sources(), *[source for read in reads for source in (read.said, read.output)]]
+        rest += [Source("branch", end.route, SearchableText(end.answer)) for end in state.branches or ()]
+        rest += self._written_sources()
+        groups = [told, self._from_memory(), vouched if is_vouched else [], rest]
         self._subjects = list(itertools.islice(subjects(spec, arguments), MAX_TRACED))
         self._explained = 0
-        with limited(MAX_EFFORT):
+        with limit_effort(MAX_EFFORT):
             try:
                 before = self._repeats.of(spec, arguments, state.history, ahead)
-            except EffortOver:  # it may be one again
+            except EffortExceeded:  # it may be one again
                 return tuple(subject.traced("nowhere", _GIVEN_UP) for subject in self._subjects)
-            return tuple(self._found(subject, spec, arguments, groups, before) for subject in self._subjects)
+            return tuple(self._trace_value(subject, spec, arguments, groups, before) for subject in self._subjects)
 
-    def _found(
+    def _trace_value(
         self,
         subject: Subject,
         spec: ToolSpec,
         arguments: Mapping[str, Json],
         groups: Sequence[Sequence[Source]],
         before: StepRecord | None,
-    ) -> Traced:
+    ) -> ValueOrigin:
         """Return where a value is from, and nowhere if it is not looked for any more."""
         try:
             origin = self._origin(subject, spec, arguments, groups)
-        except EffortOver:
+        except EffortExceeded:
             origin = subject.traced("nowhere", _GIVEN_UP)
         if before is not None and subject.part == "authority":
             return subject.traced("repeated", f"{before.tool}, step {before.step}; {origin.origin} before")
@@ -202,7 +202,7 @@ class Tracer:
 
     def _origin(
         self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json], groups: Sequence[Sequence[Source]]
-    ) -> Traced:
+    ) -> ValueOrigin:
         if _is_default(spec, subject.path[0], arguments):
             return subject.traced("configuration", "default")
         if subject.value in ("", [], {}):
@@ -211,49 +211,58 @@ class Tracer:
         if isinstance(subject.value, bool) or subject.value is None:
             if (subject.path[-1], subject.value) in self._switches:
                 return subject.traced("request", "inputs")
-            return self._picked(subject, spec, arguments) or subject.traced("nowhere")
+            return self._from_choices(subject, spec, arguments) or subject.traced("nowhere")
         role = _role(subject)
-        sought = Sought(subject.value, role, parts=subject.part == "content")
+        sought = SearchTerm(subject.value, role, parts=subject.part == "content")
         told, *others = groups
-        found = self._asked_for(subject, sought, told, spec, arguments) or self._picked(subject, spec, arguments)
-        found = found or self._meant(subject, spec, arguments)
-        found = found or self._recorded(subject, spec.name)
+        found = self._from_principal(subject, sought, told, spec, arguments) or self._from_choices(
+            subject, spec, arguments
+        )
+        found = found or self._from_meaning(subject, spec, arguments)
+        found = found or self._from_records(subject, spec.name)
         for sources in others:
             if found is not None and found.origin != "nowhere":
                 return found
             found = _first(subject, sought, sources) if sources else None
-        return found or subject.traced("nowhere", self._worked_out(subject, role))
+        return found or subject.traced("nowhere", self._from_sums(subject, role))
 
-    def _asked_for(
-        self, subject: Subject, sought: Sought, told: Sequence[Source], spec: ToolSpec, arguments: Mapping[str, Json]
-    ) -> Traced | None:
+    def _from_principal(
+        self,
+        subject: Subject,
+        sought: SearchTerm,
+        told: Sequence[Source],
+        spec: ToolSpec,
+        arguments: Mapping[str, Json],
+    ) -> ValueOrigin | None:
         """Return what people or operators stand for; a length of the request only where it is of what the call is."""
         found, said, name = _first(subject, sought, told), self._said, subject.path[-1]
         if found is None or found.origin != "request" or said is None or subject.part == "content":
             return found
         if not _is_number(subject.value) or unit_of(name) is None:
             return found
-        is_its = said.may_last(name, subject.value, Call(spec.name, self._beside(subject, spec, arguments)))
+        is_its = said.may_last(
+            name, subject.value, CallContext(spec.name, self._sibling_values(subject, spec, arguments))
+        )
         return found if is_its else None
 
-    def _recorded(self, subject: Subject, tool: str) -> Traced | None:
+    def _from_records(self, subject: Subject, tool: str) -> ValueOrigin | None:
         """Return what a record says of a value: that this run made what it names, or that the request names it."""
         records, value, said = self._records, subject.value, self._said
         made = named = None
         if subject.part == "authority":
             made = records.created(value, subject.path, tool)
-            named = self._called(subject, tool) if said is not None and not made else None
+            named = self._from_titles(subject, tool) if said is not None and not made else None
         known = made or named
         return known and subject.traced("created" if made else "named", known.detail, whole=known.whole)
 
-    def _called(self, subject: Subject, tool: str) -> Known | None:
+    def _from_titles(self, subject: Subject, tool: str) -> Known | None:
         """Return what says that a value is the id of the one record that the request calls by its title."""
         said, kinds = self._said, heads_of(subject.path, tool)
         if said is None:
             return None
         return self._records.named(subject.value, subject.path, tool, lambda title: said.is_title(title, kinds))
 
-    def _picked(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> Traced | None:
+    def _from_choices(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> ValueOrigin | None:
         """Return what says that the request picks a choice in words that its tool declares, or names a flag."""
         said, value = self._said, subject.value
         if said is None or subject.part == "content":
@@ -267,10 +276,12 @@ class Tracer:
         if not found:
             return None
         words = words_saying(name, value, choices)
-        is_said = said.orders.serve(found, Call(spec.name, self._beside(subject, spec, arguments), words))
+        is_said = said.orders.serve(
+            found, CallContext(spec.name, self._sibling_values(subject, spec, arguments), words)
+        )
         return subject.traced("request", "in words") if is_said else None
 
-    def _meant(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> Traced | None:
+    def _from_meaning(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> ValueOrigin | None:
         """Return what the request says of a value that does not stand in it as such."""
         said, name = self._said, subject.path[-1]
         if said is None or subject.part == "content":
@@ -284,11 +295,11 @@ class Tracer:
             )
             detail = f"{start} and {length}"
         is_said = found and said.orders.serve(
-            found, Call(spec.name, self._beside(subject, spec, arguments), is_length=True)
+            found, CallContext(spec.name, self._sibling_values(subject, spec, arguments), is_length=True)
         )
         return subject.traced("request", detail) if is_said else None
 
-    def _beside(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> list[Given]:
+    def _sibling_values(self, subject: Subject, spec: ToolSpec, arguments: Mapping[str, Json]) -> list[CallValue]:
         """Return the other values of a call by which it is told what order it is of."""
         found = []
         for each in self._subjects:
@@ -298,12 +309,12 @@ class Tracer:
             if not _is_default(spec, each.path[0], arguments):
                 siblings = _at(arguments, each.path[:-1])
                 name = each.path[-1]
-                is_end = isinstance(siblings, dict) and start_beside(name, siblings) != ""
-                is_record = self._called(each, spec.name) is not None
-                found.append(Given(each.value, _role(each), is_end or unit_of(name) is not None, is_record))
+                is_end = isinstance(siblings, dict) and sibling_start(name, siblings) != ""
+                is_record = self._from_titles(each, spec.name) is not None
+                found.append(CallValue(each.value, _role(each), is_end or unit_of(name) is not None, is_record))
         return found
 
-    def _worked_out(self, subject: Subject, role: Role) -> str:
+    def _from_sums(self, subject: Subject, role: Role) -> str:
         """Return how an amount that stands nowhere may have been computed, and of whose numbers."""
         if subject.part == "content" or role == "name" or not _is_number(subject.value):
             return ""
@@ -312,29 +323,33 @@ class Tracer:
             return ""
         value = decimal_of(subject.value)
         asked = [("request", self._said.authority)] if self._said is not None else []
-        sources = [*asked, *((read.output.detail, read.output.hay) for read in self._reads)]
-        known = (Operand(number, whose, is_share) for whose, hay in sources for number, is_share in hay.numbers())
-        return worked_out(value, known) if value is not None else ""
+        sources = [*asked, *((read.output.detail, read.output.searchable) for read in self._reads)]
+        known = (
+            Operand(number, whose, is_share)
+            for whose, searchable in sources
+            for number, is_share in searchable.numbers()
+        )
+        return find_sums(value, known) if value is not None else ""
 
-    def _remembered(self) -> list[Source]:
+    def _from_memory(self) -> list[Source]:
         """Return what memory answered, each text read when a call is traced that may have a value of it."""
         for record_id, record in self._recalled.items():
             if record_id not in self._memories:
                 detail = f"{record_id} of {record.source}"
-                self._memories[record_id] = Source("memory", detail, Haystack(record.text))
+                self._memories[record_id] = Source("memory", detail, SearchableText(record.text))
         return list(self._memories.values())
 
-    def _was_said(self, value: str, at: int) -> bool:
-        return any(read.said.hay.may_have(value) for read in self._reads[: at + 1])
+    def _was_proposed(self, value: str, at: int) -> bool:
+        return any(read.said.searchable.may_have(value) for read in self._reads[: at + 1])
 
-    def _was_seen(self, value: str, at: int) -> bool:
-        if self._was_said(value, at) or any(read.output.hay.may_have(value) for read in self._reads[:at]):
+    def _was_returned(self, value: str, at: int) -> bool:
+        if self._was_proposed(value, at) or any(read.output.searchable.may_have(value) for read in self._reads[:at]):
             return True
-        return any(memory.hay.may_have(value) for memory in self._memories.values())
+        return any(memory.searchable.may_have(value) for memory in self._memories.values())
 
     # The sources, most trusted first.
 
-    def _approved(self, state: RunState) -> Iterator[Source]:
+    def _from_approvals(self, state: RunState) -> Iterator[Source]:
         for step, gated in state.approved.items():
             if state.base <= step <= state.last and step != state.step:
                 continue
@@ -342,53 +357,59 @@ class Tracer:
             if spec is not None:
                 detail = f"{gated.tool}, step {step}"
                 for part, values in _approved_values(spec, gated):
-                    yield Source("approved", detail, Haystack(*values, whole=True), part)
+                    yield Source("approved", detail, SearchableText(*values, whole=True), part)
 
-    def _told(self) -> list[Source]:
+    def _request_sources(self) -> list[Source]:
         """Return request and configuration; a request labelled `untrusted` is no principal's word."""
         if not self._fixed:
-            asked, who = self._asked, self._submitted.identity
+            asked, who = self._request, self._submitted.identity
             inputs = msgspec.json.decode(asked.inputs)
             names = [who.principal, who.tenant, *(each for values in who.attributes.values() for each in values)]
-            configuration = Source("configuration", "identity", Haystack(*names, whole=True))
+            configuration = Source("configuration", "identity", SearchableText(*names, whole=True))
             self._fixed = [configuration]
             if UNTRUSTED not in asked.labels:
                 self._switches = frozenset(_switches(inputs))
-                self._said = Asked(asked.text, inputs, datetime.fromtimestamp(self._submitted.at_us / 1e6, UTC).date())
+                self._said = RequestText(
+                    asked.text, inputs, datetime.fromtimestamp(self._submitted.at_us / 1e6, UTC).date()
+                )
                 self._fixed[:0] = [
                     Source("request", "", self._said.authority, "authority"),
-                    *(Source("request", "", hay, "content") for hay in self._said.content),
+                    *(Source("request", "", searchable, "content") for searchable in self._said.content),
                 ]
         return self._fixed
 
     @property
-    def _asked(self) -> Request:
+    def _request(self) -> Request:
         return self._submitted.asked or self._submitted.request
 
-    def _outsiders(self) -> Iterator[Source]:
-        if UNTRUSTED in self._asked.labels:
-            asked = self._asked
-            yield Source("tool", "request labelled untrusted", Haystack(asked.text, msgspec.json.decode(asked.inputs)))
+    def _untrusted_sources(self) -> Iterator[Source]:
+        if UNTRUSTED in self._request.labels:
+            asked = self._request
+            yield Source(
+                "tool", "request labelled untrusted", SearchableText(asked.text, msgspec.json.decode(asked.inputs))
+            )
 
-    def _reading(self, record: StepRecord, at: int) -> Read:
+    def _read_step(self, record: StepRecord, at: int) -> Read:
         """Return what a step of the history says, read once."""
         detail, value = f"{record.tool}, step {record.step}", msgspec.json.decode(record.result.output)
         spec = next((spec for spec in self._specs if spec.name == record.tool), None)
         is_trusted = spec is not None and spec.trusted_output
         if record.result.ok:
             self._records.take(spec, at, detail, value)
-        vouched = Haystack(*leaves(value), whole=True) if is_trusted else None
+        vouched = SearchableText(*leaves(value), whole=True) if is_trusted else None
         read = self._read_steps[record.step] = Read(
-            said=Source("nowhere", f"said in {detail}", Haystack(record.arguments)),
-            output=Source("tool", detail, Haystack(value, record.result.error)),
+            said=Source("nowhere", f"said in {detail}", SearchableText(record.arguments)),
+            output=Source("tool", detail, SearchableText(value, record.result.error)),
             vouched=None if vouched is None else Source("tool", detail, vouched, whole=True),
         )
         return read
 
-    def _written(self) -> Iterator[Source]:
+    def _written_sources(self) -> Iterator[Source]:
         if self._submitted.asked is not None:
             request = self._submitted.request
-            yield Source("branch", "text of this branch", Haystack(request.text, msgspec.json.decode(request.inputs)))
+            yield Source(
+                "branch", "text of this branch", SearchableText(request.text, msgspec.json.decode(request.inputs))
+            )
 
 
 def _seen(state: RunState) -> Sequence[StepRecord]:
@@ -398,13 +419,13 @@ def _seen(state: RunState) -> Sequence[StepRecord]:
     return [record for record in state.history if record.step < state.base]
 
 
-def _first(subject: Subject, sought: Sought, sources: Sequence[Source]) -> Traced | None:
+def _first(subject: Subject, sought: SearchTerm, sources: Sequence[Source]) -> ValueOrigin | None:
     """Return the first source that has a value; what an agent said before a tool did is from nowhere."""
     part, said_before = subject.part, ""
     for source in sources:
         if (source.part is not None and source.part != part) or (said_before and source.origin == "tool"):
             continue
-        if source.hay.holds(sought):
+        if source.searchable.holds(sought):
             if source.origin != "nowhere":
                 return subject.traced(source.origin, source.detail, whole=source.whole)
             said_before = source.detail

@@ -5,8 +5,8 @@ Rules: only a run that is over, with all its branches, is rolled back; its calls
 their results; the first that is not undone ends the rollback, since what came before may rest on it; what is undone is
 never undone again, and what failed (nothing was changed then) is tried again when the rollback is ordered again.
 
-A call in doubt, and an undo in doubt, stop a rollback until somebody settles them: the undo of a call that may not have
-happened, or a second one, could be the very harm that is to be taken back.
+A call in doubt, and an undo in doubt, stop a rollback until somebody resolves them: the undo of a call that may not
+have happened, or a second one, could be the very harm that is to be taken back.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from msgspec import Raw
 
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId, undo_key
-from airside.stack.journal.claims import attempt_key
+from airside.stack.journal.effect_claims import attempt_key
 from airside.stack.reasons import ReasonCode
-from airside.stack.recovery.doubts import Doubt, EffectSettled
+from airside.stack.recovery.in_doubt import EffectResolved, InDoubtCall
 from airside.stack.run import events as ev
 from airside.stack.run.intents import Intent, intent_of
 from airside.stack.values import EffectClass, ToolResult, Value
 
-Undoing = Literal["undone", "nothing", "failed", "in_doubt"]
+UndoOutcome = Literal["undone", "nothing", "failed", "in_doubt"]
 """`nothing`: the tool has no undo.  `failed`: certainly nothing was changed.  `in_doubt`: nobody knows."""
 
 ROLLBACK_LIFE_US = 3600 * 1_000_000
 """How long an order goes on: a rollback takes as long as its undos do, and one from yesterday is not meant."""
 
-MAX_ATTEMPTS = 4
+MAX_UNDO_ATTEMPTS = 4
 """How often one order tries one undo that did not begin, or that may be sent twice: as often as a call is sent."""
 
 
@@ -66,7 +66,7 @@ class UndoEnded(Value, tag=True):
     step: int
     key: EffectKey
     attempt: int
-    outcome: Undoing
+    outcome: UndoOutcome
     detail: str = ""
 
 
@@ -80,7 +80,7 @@ def rollback_stream(run_id: RunId) -> str:
     return f"rollback/{run_id}"
 
 
-class Call(Value):
+class UndoableCall(Value):
     """A call that changed something, or (`in_doubt`) may have, with all that its undo is given and bound to."""
 
     run_id: RunId
@@ -102,8 +102,8 @@ def is_over(events: Sequence[ev.Event]) -> bool:
     return bool(events) and isinstance(events[-1], ev.RunEnded)
 
 
-def calls_of(events: Sequence[ev.Event], settled: Mapping[str, EffectSettled]) -> list[Call]:
-    """Return what an ended run changed, oldest first; `settled` is what was found out about its keys since.
+def calls_of(events: Sequence[ev.Event], resolved: Mapping[str, EffectResolved]) -> list[UndoableCall]:
+    """Return what an ended run changed, oldest first; `resolved` is what was found out about its keys since.
 
     A result that broke its bounds is a call that happened; one that failed changed nothing, which is a tool's promise.
     """
@@ -117,7 +117,7 @@ def calls_of(events: Sequence[ev.Event], settled: Mapping[str, EffectSettled]) -
             gated[event.step] = event
         elif isinstance(event, ev.ToolExecuted):
             results[event.step] = event.at_us, event.result
-        elif isinstance(event, ev.DoubtSettled):
+        elif isinstance(event, ev.InDoubtResolved):
             results[event.step] = event.at_us, ToolResult(ok=event.happened, output=event.output)
         if (intent := intent_of(first.run_id, event)) is not None:
             sent[intent.step] = gated[intent.step], intent
@@ -128,8 +128,8 @@ def calls_of(events: Sequence[ev.Event], settled: Mapping[str, EffectSettled]) -
             continue
         at_us, result = results.get(step, (intent.at_us, ToolResult(ok=False, reason_code=ReasonCode.TOOL_IN_DOUBT)))
         in_doubt = intent.key in ended.outcome.in_doubt
-        if in_doubt and intent.key in settled:
-            said, in_doubt = settled[intent.key], False
+        if in_doubt and intent.key in resolved:
+            said, in_doubt = resolved[intent.key], False
             result = ToolResult(ok=said.happened, output=said.output)
         if not in_doubt and not result.ok and result.reason_code is not ReasonCode.TOOL_OUTPUT_INVALID:
             continue
@@ -138,8 +138,8 @@ def calls_of(events: Sequence[ev.Event], settled: Mapping[str, EffectSettled]) -
     return calls
 
 
-def _call(gate: ev.ActionGated, intent: Intent, result: ToolResult, at_us: int, *, in_doubt: bool) -> Call:
-    return Call(
+def _call(gate: ev.ActionGated, intent: Intent, result: ToolResult, at_us: int, *, in_doubt: bool) -> UndoableCall:
+    return UndoableCall(
         run_id=RunId(intent.key.rpartition(":")[0]),
         step=intent.step,
         key=intent.key,
@@ -155,7 +155,7 @@ def _call(gate: ev.ActionGated, intent: Intent, result: ToolResult, at_us: int, 
     )
 
 
-def in_reverse(calls: Iterable[Call]) -> list[Call]:
+def in_reverse(calls: Iterable[UndoableCall]) -> list[UndoableCall]:
     """Return the calls of a run and its branches in the order they are undone in."""
     return sorted(calls, key=lambda call: (call.at_us, call.run_id, call.step), reverse=True)
 
@@ -182,17 +182,17 @@ class RollbackBook:
         else:
             self._ended[event.key] = event
 
-    def attempts(self, call: Call) -> int:
+    def attempts(self, call: UndoableCall) -> int:
         """Return how often the undo of a call was sent."""
         intended = self._intended.get(undo_key(call.key))
         return 0 if intended is None else intended.attempt
 
-    def outstanding(self, call: Call) -> UndoIntended | None:
+    def outstanding(self, call: UndoableCall) -> UndoIntended | None:
         """Return the intent whose end is not on record, if the undo of a call has one."""
         key = undo_key(call.key)
         return None if key in self._ended else self._intended.get(key)
 
-    def ended(self, call: Call) -> UndoEnded | None:
+    def ended(self, call: UndoableCall) -> UndoEnded | None:
         """Return what became of the undo of a call, None if that is not known, or it was never tried."""
         return self._ended.get(undo_key(call.key))
 
@@ -200,13 +200,13 @@ class RollbackBook:
         """Return the undos of which nobody knows whether they happened."""
         return [ended for ended in self._ended.values() if ended.outcome == "in_doubt"]
 
-    def doubts(self, tenant: TenantId, root: RunId) -> list[Doubt]:
-        """Return them as what a person has to find out; it is the rolled back run that is settled."""
+    def in_doubt_calls(self, tenant: TenantId, root: RunId) -> list[InDoubtCall]:
+        """Return them as what a person has to find out; it is the rolled back run that is resolved."""
         found = []
         for ended in self.in_doubt():
             intended = self._intended[ended.key]
             found.append(
-                Doubt(
+                InDoubtCall(
                     run_id=root,
                     tenant=tenant,
                     step=intended.step,
@@ -228,7 +228,7 @@ class UndoLine(Value):
     step: int
     key: EffectKey
     tool: str
-    outcome: Undoing | Literal["left"]
+    outcome: UndoOutcome | Literal["left"]
     detail: str = ""
 
 
@@ -244,12 +244,12 @@ class RollbackReport(Value):
         return all(line.outcome in ("undone", "nothing") for line in self.calls)
 
 
-def line_of(call: Call, outcome: Undoing | Literal["left"], detail: str = "") -> UndoLine:
+def undo_line(call: UndoableCall, outcome: UndoOutcome | Literal["left"], detail: str = "") -> UndoLine:
     """Return the line of a call."""
     return UndoLine(run_id=call.run_id, step=call.step, key=call.key, tool=call.tool, outcome=outcome, detail=detail)
 
 
-def checked_over(run_id: RunId, runs: Mapping[str, Sequence[ev.Event]]) -> None:
+def require_ended(run_id: RunId, runs: Mapping[str, Sequence[ev.Event]]) -> None:
     """Raise `InvalidInput` unless a run and all its branches have ended."""
     if not runs.get(run_id):
         raise InvalidInput(f"the journal has no run {run_id}")
@@ -259,19 +259,19 @@ def checked_over(run_id: RunId, runs: Mapping[str, Sequence[ev.Event]]) -> None:
 
 
 _NOT_STARTED = frozenset({ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE})
-_MAYBE = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
+_UNKNOWN_OUTCOMES = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
 
 
-def judged(result: ToolResult) -> Undoing | Literal["again"]:
+def classify_undo_result(result: ToolResult) -> UndoOutcome | Literal["again"]:
     """Return what a result says of an undo; `again`: it did not begin, and another grant may do."""
     if result.ok or result.reason_code is ReasonCode.TOOL_OUTPUT_INVALID:
         return "undone"
     if result.reason_code in _NOT_STARTED:
         return "again"
-    return "in_doubt" if result.reason_code in _MAYBE else "failed"
+    return "in_doubt" if result.reason_code in _UNKNOWN_OUTCOMES else "failed"
 
 
-def tried_again(result: ToolResult, *, repeatable: bool) -> bool:
+def is_undo_retryable(result: ToolResult, *, repeatable: bool) -> bool:
     """Return whether an undo is sent again by itself: it did not begin, or it may be sent twice and held no loop."""
-    verdict = judged(result)
+    verdict = classify_undo_result(result)
     return verdict == "again" or (verdict == "in_doubt" and repeatable and not result.held)

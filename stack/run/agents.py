@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from airside.stack.calling import explained
+from airside.stack.calling import explain_misuse
 from airside.stack.contracts.memory import Recalled
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import PrincipalId, RunId, TenantId
@@ -77,7 +77,7 @@ class Agent(Protocol):
         """
 
 
-@explained()
+@explain_misuse()
 class FunctionAgent:
     """An agent made of a function `view -> proposal`, async or not.
 
@@ -105,7 +105,7 @@ class FunctionAgent:
 Decides = TypeVar("Decides", bound=Callable[..., Any])
 
 
-@explained(how="@priced(tokens=..., cost_microusd=...)")
+@explain_misuse(how="@priced(tokens=..., cost_microusd=...)")
 def priced(*bare: object, tokens: int = 0, cost_microusd: int = 0) -> Callable[[Decides], Decides]:
     """Decorate an agent (a function, or a class with `decide`) with the most that one of its decisions can cost.
 
@@ -143,7 +143,7 @@ def price_of(agent: object) -> Spend | None:
     return price
 
 
-@explained()
+@explain_misuse()
 class ReplayAgent:
     """Plays a recorded list of calls, one a decision, then finishes: for tests, load and regression.
 

@@ -23,11 +23,11 @@ NOT_STARTED = frozenset(
     {ReasonCode.SWITCHED_OFF, ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE, ReasonCode.TOOL_UNAVAILABLE}
 )
 OWN_BUDGET = frozenset({ReasonCode.MAX_COST, ReasonCode.MAX_TOOL_CALLS})
-MAYBE = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
+UNKNOWN_OUTCOMES = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
 """A call that changes something and came to this may have happened."""
 
 
-def reason_told(decision: Decision) -> str:
+def reason_to_report(decision: Decision) -> str:
     """Return what an agent is told of a denial."""
     return decision.detail or decision.code or decision.rule
 
@@ -43,7 +43,7 @@ class CallHandlers(MachineBase):
         if decision.reason_code in OWN_BUDGET:
             return self._conclude(decision.reason_code, decision.detail)
         if decision.outcome == "deny":
-            return self._refuse(decision.reason_code, reason_told(decision), apart=decision.steered)
+            return self._refuse(decision.reason_code, reason_to_report(decision), apart=decision.steered)
         if why := s.rejected.against(event, s.action):
             return self._refuse(ReasonCode.APPROVAL_REJECTED, why, apart=True)
         if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
@@ -54,7 +54,7 @@ class CallHandlers(MachineBase):
         return self._send(event)
 
     def _resuming_gated(self, event: ev.ActionGated) -> Instructions:
-        if self._key() not in self.state.unsettled:
+        if self._key() not in self.state.in_doubt_keys:
             # Nothing can be in doubt about a read: it is a first call again, and counted and paid for as one.
             self._refund()
             self.state.ambiguous = False
@@ -79,7 +79,7 @@ class CallHandlers(MachineBase):
         s, key = self.state, self._key()
         assert s.gated is not None
         if s.gated.effect != "read":
-            s.unsettled[key] = s.step
+            s.in_doubt_keys[key] = s.step
         s.sends, s.why = s.sends + 1, ""
         if s.charged is None:
             s.charged = s.gated.cost_microusd
@@ -117,17 +117,17 @@ class CallHandlers(MachineBase):
         assert s.gated is not None
         if result.reason_code in NOT_STARTED:
             return self._not_started(result.error)
-        if result.reason_code in MAYBE and s.gated.effect != "read":
+        if result.reason_code in UNKNOWN_OUTCOMES and s.gated.effect != "read":
             s.ambiguous, s.why = True, result.error
             return self._doubt() if result.held else self._recover()
-        s.unsettled.pop(self._key(), None)
-        self._take_in(result)
+        s.in_doubt_keys.pop(self._key(), None)
+        self._record_result(result)
         self._use(output_bytes=len(bytes(result.output)))
         if s.usage.output_bytes > self.limits.max_output_bytes:
             return self._conclude(ReasonCode.MAX_OUTPUT, f"{s.usage.output_bytes} bytes returned")
         return self._next()
 
-    def _take_in(self, result: ToolResult) -> None:
+    def _record_result(self, result: ToolResult) -> None:
         """Record what a tool returned; an outsider may have written it, unless the tool says otherwise."""
         self._mark(self.state.gated)
         self._record(result)
@@ -144,7 +144,7 @@ class CallHandlers(MachineBase):
         s = self.state
         assert s.gated is not None
         if not s.ambiguous:
-            s.unsettled.pop(self._key(), None)
+            s.in_doubt_keys.pop(self._key(), None)
             self._refund()
         if s.sends < MAX_SENDS:
             return self._gate(phase=Phase.RESUMING if s.ambiguous else Phase.GATING)
@@ -161,7 +161,7 @@ class CallHandlers(MachineBase):
         s = self.state
         assert s.gated is not None
         s.ambiguous = True
-        only_read = self._key() not in s.unsettled
+        only_read = self._key() not in s.in_doubt_keys
         if s.sends < MAX_SENDS and (s.gated.repeatable or only_read):
             return self._gate(phase=Phase.RESUMING)
         if only_read:
@@ -170,18 +170,20 @@ class CallHandlers(MachineBase):
 
     def _doubt(self) -> Instructions:
         s = self.state
-        wait = do.AwaitDoubt(step=s.step, cause=self._cause(), seconds=self.limits.doubt_wait_s, durable_first=True)
+        wait = do.AwaitResolution(
+            step=s.step, cause=self._cause(), seconds=self.limits.doubt_wait_s, durable_first=True
+        )
         return self._become(Phase.IN_DOUBT, wait)
 
-    def _doubt_settled(self, event: ev.DoubtSettled) -> Instructions:
-        self.state.unsettled.pop(self._key(), None)
+    def _in_doubt_resolved(self, event: ev.InDoubtResolved) -> Instructions:
+        self.state.in_doubt_keys.pop(self._key(), None)
         if event.happened:
-            self._take_in(ToolResult(ok=True, output=event.output))
+            self._record_result(ToolResult(ok=True, output=event.output))
         else:
             error = f"{event.by} found that it did not happen"
             self._record(ToolResult(ok=False, error=error, reason_code=ReasonCode.TOOL_FAILED))
         return self._next()
 
-    def _doubt_expired(self, event: ev.DoubtExpired) -> Instructions:
+    def _in_doubt_expired(self, event: ev.InDoubtExpired) -> Instructions:
         why = f" ({self.state.why})" if self.state.why else ""
-        return self._conclude(ReasonCode.TOOL_IN_DOUBT, f"{', '.join(self.state.unsettled)}: nobody could say{why}")
+        return self._conclude(ReasonCode.TOOL_IN_DOUBT, f"{', '.join(self.state.in_doubt_keys)}: nobody could say{why}")

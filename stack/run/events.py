@@ -32,9 +32,9 @@ from airside.stack.values import (
     Spend,
     ToolCall,
     ToolResult,
-    Traced,
     Usage,
     Value,
+    ValueOrigin,
 )
 
 OUTSIDE = -1
@@ -189,7 +189,7 @@ class ActionGated(Event, tag=True, omit_defaults=True):
     counted: bool = False
     wall_ms: Count = 0
     trusted_output: bool = False
-    origins: tuple[Traced, ...] = ()
+    origins: tuple[ValueOrigin, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
     intent: bool = False
 
@@ -241,7 +241,7 @@ class ExecutionLost(Event, tag=True):
     error: str
 
 
-class DoubtSettled(Event, tag=True):
+class InDoubtResolved(Event, tag="DoubtSettled"):
     """A person found out: the effect happened (with this result), or it did not (and is not tried again).
 
     `ordered_us` is when that person's clock says it was ordered, by which one order is known that comes twice.
@@ -254,7 +254,7 @@ class DoubtSettled(Event, tag=True):
     ordered_us: int = 0
 
 
-class DoubtExpired(Event, tag=True):
+class InDoubtExpired(Event, tag="DoubtExpired"):
     """Nobody found out in time."""
 
     step: int
@@ -330,8 +330,8 @@ AnyEvent = (
     | EffectIntended
     | ToolExecuted
     | ExecutionLost
-    | DoubtSettled
-    | DoubtExpired
+    | InDoubtResolved
+    | InDoubtExpired
     | MemoryLearned
     | ChildEnded
     | CancelRequested

@@ -20,7 +20,7 @@ class Instruction(Value):
     durable_first: bool = False
 
 
-class Plan(Instruction):
+class PlanRoute(Instruction):
     """Ask the topology for the next route: answers `RoutePlanned` or `RouteFailed`."""
 
 
@@ -49,7 +49,7 @@ class Decide(Instruction):
     agent: str
 
 
-class Gate(Instruction):
+class GateCall(Instruction):
     """Ask policy about a call: answers `ActionGated`.  `receipt` proves that people approved exactly this call."""
 
     action: Action
@@ -85,8 +85,8 @@ class SpawnChildren(Instruction):
     limits: Limits
 
 
-class AwaitDoubt(Instruction):
-    """Wait so long for a person to find out: answers `DoubtSettled` or `DoubtExpired`."""
+class AwaitResolution(Instruction):
+    """Wait so long for a person to find out: answers `InDoubtResolved` or `InDoubtExpired`."""
 
     seconds: int
 

@@ -41,7 +41,7 @@ from typing import Any
 import msgspec
 
 from airside.stack.canonical import canonical, digest
-from airside.stack.contracts.metering import beyond
+from airside.stack.contracts.budget import exceeds_price
 from airside.stack.errors import IllegalTransition
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.run import events as ev
@@ -50,7 +50,7 @@ from airside.stack.run.instructions import Instructions
 from airside.stack.run.invariants import check_invariants
 from airside.stack.run.reads import ReadHandlers
 from airside.stack.run.state import OVER, TIMED, OpenCall, Phase
-from airside.stack.run.story import tell
+from airside.stack.run.story import story_lines
 from airside.stack.run.topology import BranchEnd, Done, FanOut, GiveUp, StageEnd
 from airside.stack.values import FREE, Action, Finish, Handoff, Limits, Spend
 
@@ -101,7 +101,7 @@ class RunMachine(ReadHandlers):
 
     def story(self) -> str:
         """Return the run as lines of text, each with the event that caused it."""
-        return tell(self.events)
+        return story_lines(self.events)
 
     def check(self) -> None:
         """Raise `InvariantBroken` if a numbered invariant does not hold."""
@@ -243,7 +243,7 @@ class RunMachine(ReadHandlers):
     def _mispriced(self, event: ev.StepDecided) -> tuple[ReasonCode, str] | None:
         """Return what is wrong with a decision that cost more than was set aside for it."""
         price, spend = self.state.price, event.proposal.spend
-        if not beyond(price, spend):
+        if not exceeds_price(price, spend):
             return None
         spent = f"{event.agent} spent {spend.tokens} tokens and {spend.cost_microusd} micro-USD"
         if price is None:
@@ -318,7 +318,7 @@ class RunMachine(ReadHandlers):
         return [self.children()]
 
     def _plan_again(self) -> Instructions:
-        return [do.Plan(step=self.state.step, cause=self._cause())]
+        return [do.PlanRoute(step=self.state.step, cause=self._cause())]
 
     def _conclude_again(self) -> Instructions:
         outcome = self.state.outcome
@@ -387,8 +387,8 @@ _TABLE: dict[tuple[Phase, type[ev.Event]], _Handler] = {
     (Phase.EXECUTING, ev.ToolExecuted): RunMachine._executing_executed,
     (Phase.EXECUTING, ev.ExecutionLost): RunMachine._executing_lost,
     (Phase.AWAITING_CHILDREN, ev.ChildEnded): RunMachine._children_ended,
-    (Phase.IN_DOUBT, ev.DoubtSettled): RunMachine._doubt_settled,
-    (Phase.IN_DOUBT, ev.DoubtExpired): RunMachine._doubt_expired,
+    (Phase.IN_DOUBT, ev.InDoubtResolved): RunMachine._in_doubt_resolved,
+    (Phase.IN_DOUBT, ev.InDoubtExpired): RunMachine._in_doubt_expired,
     (Phase.AWAITING_APPROVAL, ev.RunSuspended): RunMachine._suspended,
     (Phase.IN_DOUBT, ev.RunSuspended): RunMachine._suspended,
     (Phase.CONCLUDING, ev.MemoryLearned): RunMachine._note,

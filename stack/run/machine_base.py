@@ -94,7 +94,7 @@ class MachineBase:
         s = self.state
         s.step = max(s.step, s.last) + 1
         self._clear_call()
-        return self._become(Phase.PLANNING, do.Plan(step=s.step, cause=self._cause(), durable_first=paid != FREE))
+        return self._become(Phase.PLANNING, do.PlanRoute(step=s.step, cause=self._cause(), durable_first=paid != FREE))
 
     def _clear_call(self) -> None:
         s = self.state
@@ -115,7 +115,7 @@ class MachineBase:
         s = self.state
         assert s.action is not None
         s.attempt += 1
-        gate = do.Gate(
+        gate = do.GateCall(
             step=s.step,
             cause=self._cause(),
             action=s.action,
@@ -140,7 +140,7 @@ class MachineBase:
             reason_code=reason,
             answer=NULL if answer is None else msgspec.Raw(canonical(answer)),
             detail=detail[:2000],
-            in_doubt=tuple(s.unsettled),
+            in_doubt=tuple(s.in_doubt_keys),
             labels=tuple(sorted(s.labels)),
         )
         conclude = do.Conclude(step=s.step, cause=self._cause(), outcome=s.outcome, durable_first=True)
@@ -148,7 +148,7 @@ class MachineBase:
 
     def _stop_unsent(self, reason: ReasonCode, detail: str = "") -> Instructions:
         """Conclude before the present call is sent: what was just allowed has certainly not happened."""
-        self.state.unsettled.pop(effect_key(self.state.submitted.run_id, self.state.step), None)
+        self.state.in_doubt_keys.pop(effect_key(self.state.submitted.run_id, self.state.step), None)
         return self._conclude(reason, detail)
 
     def _record(self, result: ToolResult) -> None:

@@ -12,7 +12,7 @@ from bisect import insort
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
-from airside.stack.run.calls import MAX_SENDS, NOT_STARTED, OWN_BUDGET, CallHandlers, reason_told
+from airside.stack.run.calls import MAX_SENDS, NOT_STARTED, OWN_BUDGET, CallHandlers, reason_to_report
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.state import OpenCall, Phase
 from airside.stack.values import FREE, ToolResult
@@ -35,9 +35,9 @@ class ReadHandlers(CallHandlers):
         paid = calls[0].action.spend != FREE
         return self._become(Phase.READING, *[self._gate_read(call, paid=paid) for call in calls])
 
-    def _gate_read(self, call: OpenCall, *, paid: bool = False) -> do.Gate:
+    def _gate_read(self, call: OpenCall, *, paid: bool = False) -> do.GateCall:
         call.attempt += 1
-        return do.Gate(
+        return do.GateCall(
             step=call.step,
             cause=self._cause(),
             action=call.action,
@@ -51,7 +51,7 @@ class ReadHandlers(CallHandlers):
         if decision.reason_code in OWN_BUDGET:
             return self._conclude(decision.reason_code, decision.detail)
         if decision.outcome == "deny":
-            told = reason_told(decision)
+            told = reason_to_report(decision)
             if self._is_refused_too_often(apart=decision.steered):
                 return self._conclude(decision.reason_code, told)
             self._keep(

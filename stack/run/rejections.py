@@ -16,7 +16,7 @@ from airside.stack.values import Action, Value
 _NOTE = 300
 """Characters of a note that are told to whoever is asked about another call."""
 
-Call = tuple[str, str]
+CallId = tuple[str, str]
 """A tool, and the digest of the arguments."""
 
 
@@ -32,13 +32,13 @@ class Rejection(Value):
 class Rejections:
     """The calls of one run that people rejected, in the order in which they did."""
 
-    _known: dict[Call, Rejection] = field(default_factory=dict)
+    _known: dict[CallId, Rejection] = field(default_factory=dict)
 
     def take(self, gated: ev.ActionGated, action: Action | None, decided: ev.ApprovalDecided) -> None:
         """Take in that people decided about a call."""
         if decided.outcome != "rejected":
             return
-        call = _call(gated, action)
+        call = _call_id(gated, action)
         self._known.pop(call, None)  # the last one is told
         # What was journaled before there was this rule was asked about again, and is replayed as it went.
         self._known[call] = Rejection(by=", ".join(decided.by), note=decided.note, holds=decided.apart)
@@ -47,10 +47,10 @@ class Rejections:
         """Return why nobody is asked about a call that needs an approval; empty if somebody is to be."""
         if gated.decision.outcome != "require_approval" or not self._known:
             return ""
-        found = self._known.get(_call(gated, action))
+        found = self._known.get(_call_id(gated, action))
         return f"was rejected before by {found.by}" if found is not None and found.holds else ""
 
-    def told(self, tool: str) -> str:
+    def summary(self, tool: str) -> str:
         """Return what whoever is asked about a call of a tool must know of those before it; empty if there are none."""
         found = [rejection for (name, _), rejection in self._known.items() if name == tool]
         if not found:
@@ -62,12 +62,12 @@ class Rejections:
         return f"{len(found)} calls of this tool were rejected in this run, the last by {last.by}{note}"
 
 
-def _call(gated: ev.ActionGated, action: Action | None) -> Call:
+def _call_id(gated: ev.ActionGated, action: Action | None) -> CallId:
     arguments = gated.digest or digest(canonical(action.arguments if action is not None else {}))
     return gated.tool, arguments
 
 
-def refused_again(events: Sequence[ev.Event]) -> dict[int, str]:
+def refused_as_repeats(events: Sequence[ev.Event]) -> dict[int, str]:
     """Return, by their place among a run's events, the gate's decisions that nobody was asked about, and why."""
     known, refused = Rejections(), {}
     actions: dict[int, Action] = {}

@@ -82,8 +82,8 @@ class RunState:
 
     `reserved` is what is set aside for the decision that an agent is asked for; lost, it counts as spent.
     `ambiguous` says that an earlier attempt of the present call may have happened, and `why` nobody knows, if anybody
-    said; `charged` is what the present call was counted and paid for as, None before; `unsettled` are the keys of calls
-    that were intended and whose outcome is not known; `approved` are the calls that people approved, by step, and
+    said; `charged` is what the present call was counted and paid for as, None before; `in_doubt_keys` are the keys of
+    calls that were intended and whose outcome is not known; `approved` are the calls that people approved, by step, and
     `rejected` those that they said no to.
 
     `base` and `last` are the first and the last step of the present decision's calls, `seen` the labels it was made
@@ -121,7 +121,7 @@ class RunState:
     ambiguous: bool = False
     why: str = ""
     charged: int | None = None
-    unsettled: dict[str, int] = field(default_factory=dict)
+    in_doubt_keys: dict[str, int] = field(default_factory=dict)
     approved: dict[int, ActionGated] = field(default_factory=dict)
     rejected: Rejections = field(default_factory=Rejections)
     fan_out: FanOut | None = None

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airside.stack.run import events as ev
-from airside.stack.run.rejections import refused_again
+from airside.stack.run.rejections import refused_as_repeats
 from airside.stack.run.topology import Done, FanOut, GiveUp, Visit
-from airside.stack.text.findings import visible
+from airside.stack.text.entities import visible
 from airside.stack.values import Action, Finish, Outcome
 
 _WIDTH = 160
@@ -18,7 +18,7 @@ _SHOWN = 3
 """Resources of one call that its line names."""
 
 
-def tell(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = ()) -> str:
+def story_lines(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = ()) -> str:
     """Return one line an event: number, time since the start, what happened, and the cause's number.
 
     `beside` is what other streams have of the run, as `(at_us, text)` in order: told where it happened, with a `~`.
@@ -29,7 +29,7 @@ def tell(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = ()) -> 
     began = datetime.fromtimestamp(start / 1e6, tz=UTC).isoformat(timespec="milliseconds")
     lines = [f"{getattr(events[0], 'run_id', 'run')} began {began}"]
     waiting, now_us = deque(beside), start
-    refused, left = refused_again(events), never_gated(events)
+    refused, left = refused_as_repeats(events), never_gated(events)
     for number, event in enumerate(events):
         now_us = max(now_us, event.at_us)  # the run's own order holds, whatever its clocks say
         while waiting and waiting[0][0] < now_us:
@@ -38,7 +38,7 @@ def tell(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = ()) -> 
         more = (refused[number],) if number in refused else ()
         if left and isinstance(event, ev.RunEnded):
             more = ("; never gated: " + ", ".join(f"step {step} {call.tool}" for step, call in left.items()),)
-        lines.append(_line(f"#{number}", start, event.at_us, _TELL[type(event)](event, *more)) + cause)
+        lines.append(_line(f"#{number}", start, event.at_us, _LINES[type(event)](event, *more)) + cause)
     lines += [_line("~", start, *each) for each in waiting]
     return "\n".join(lines)
 
@@ -57,12 +57,12 @@ def never_gated(events: Sequence[ev.Event]) -> dict[int, Action]:
 
 
 def _line(mark: str, start_us: int, at_us: int, text: str) -> str:
-    told = shown(text)
+    told = printable(text)
     clipped = told if len(told) <= _WIDTH else told[: _WIDTH - 3] + "..."
     return f"{mark:<4} +{(at_us - start_us) / 1e6:8.3f}s  {clipped}"
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text as one line that does nothing to a terminal and hides nothing."""
     line = visible(" ".join(text.split()))
     if line.isprintable():
@@ -140,8 +140,8 @@ def _lost(e: ev.ExecutionLost) -> str:
     return f"step {e.step} answer lost ({'it may have run' if e.started else 'it never ran'}): {e.error}"
 
 
-def _settled(e: ev.DoubtSettled) -> str:
-    return f"step {e.step} doubt settled by {e.by}: it {'happened' if e.happened else 'did not happen'}"
+def _settled(e: ev.InDoubtResolved) -> str:
+    return f"step {e.step} doubt resolved by {e.by}: it {'happened' if e.happened else 'did not happen'}"
 
 
 def _outcome(o: Outcome) -> str:
@@ -149,7 +149,7 @@ def _outcome(o: Outcome) -> str:
     return f"{o.status} [{o.reason_code}] {o.detail or o.reason_code.sentence}{doubt}"
 
 
-_TELL: dict[type[ev.Event], Callable[..., str]] = {
+_LINES: dict[type[ev.Event], Callable[..., str]] = {
     ev.RunSubmitted: _submitted,
     ev.RunActivated: lambda e: f"activated, epoch {e.epoch}",
     ev.RoutePlanned: _planned,
@@ -166,8 +166,8 @@ _TELL: dict[type[ev.Event], Callable[..., str]] = {
     ev.EffectIntended: lambda e: f"step {e.step} intends {e.tool}, key {e.key}",
     ev.ToolExecuted: _executed,
     ev.ExecutionLost: _lost,
-    ev.DoubtSettled: _settled,
-    ev.DoubtExpired: lambda e: f"step {e.step} doubt expired",
+    ev.InDoubtResolved: _settled,
+    ev.InDoubtExpired: lambda e: f"step {e.step} doubt expired",
     ev.MemoryLearned: lambda e: f"step {e.step} learn: {e.code} {e.record_id}",
     ev.ChildEnded: lambda e: f"step {e.step} branch {e.branch} ({e.run_id}): {_outcome(e.outcome)}",
     ev.CancelRequested: lambda e: f"cancelled by {e.by}: {e.why}",

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from msgspec import Raw
 
-from airside.stack.calling import explained
+from airside.stack.calling import explain_misuse
 from airside.stack.errors import InvalidConfig
 from airside.stack.values import NULL, Request, Spoken, Value
 
@@ -88,7 +88,7 @@ class Topology(Protocol):
         """Return the names of the agents it may visit, so that a missing one is found at start."""
 
 
-@explained()
+@explain_misuse()
 class SingleAgent:
     """One agent until it finishes."""
 
@@ -106,7 +106,7 @@ class SingleAgent:
         return (self.agent,)
 
 
-@explained(how="Pipeline('first agent', 'second agent')")
+@explain_misuse(how="Pipeline('first agent', 'second agent')")
 class Pipeline:
     """Agents one after the other; each sees the answers of those before it.  The last one's answer is the run's."""
 
@@ -127,7 +127,7 @@ class Pipeline:
         return self.stages
 
 
-@explained()
+@explain_misuse()
 class Handoffs:
     """Control starts at `entry` and goes where the holder hands it (at most `Limits.max_handoffs` times).
 
@@ -152,7 +152,7 @@ class Handoffs:
         return self.members
 
 
-@explained()
+@explain_misuse()
 class FanOutFanIn:
     """Branches run side by side as runs of their own; then `join`, if given, makes one answer of theirs.
 

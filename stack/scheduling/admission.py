@@ -50,7 +50,7 @@ class TenantShare(Value):
 
 
 @dataclass(slots=True)
-class _Line:
+class _TenantQueue:
     """One tenant's queue.  `tag` = virtual time of its next turn; `burst` = submissions it may make at once."""
 
     waiting: OrderedDict[RunId, None] = field(default_factory=OrderedDict)
@@ -70,7 +70,7 @@ class AdmissionQueue:
     def __init__(self, shares: Callable[[TenantId], TenantShare], places: int) -> None:
         self._shares = shares
         self.places = places
-        self._lines: dict[TenantId, _Line] = {}
+        self._lines: dict[TenantId, _TenantQueue] = {}
         self._turns: list[tuple[float, int, TenantId]] = []
         self._entries = 0
         self._virtual = 0.0
@@ -78,7 +78,7 @@ class AdmissionQueue:
 
     def offer(self, tenant: TenantId, run_id: RunId, *, now_us: int) -> float | None:
         """Queue a run; return None, or the seconds to wait before trying again if there is no room for it."""
-        share, line = self._shares(tenant), self._lines.setdefault(tenant, _Line())
+        share, line = self._shares(tenant), self._lines.setdefault(tenant, _TenantQueue())
         if len(line.waiting) >= share.queue:
             return max(1.0, len(line.waiting) / max(1, share.concurrency) * 0.1)
         early_s = _too_early(line, share, now_us)
@@ -90,7 +90,7 @@ class AdmissionQueue:
             self._enter(tenant, line)
         return None
 
-    def _enter(self, tenant: TenantId, line: _Line) -> None:
+    def _enter(self, tenant: TenantId, line: _TenantQueue) -> None:
         self._entries += 1
         heapq.heappush(self._turns, (line.tag, self._entries, tenant))
 
@@ -112,7 +112,7 @@ class AdmissionQueue:
 
     def adopt(self, tenant: TenantId, run_id: RunId) -> None:
         """Count a run that is at work already, found after the driver itself was restarted."""
-        line = self._lines.setdefault(tenant, _Line())
+        line = self._lines.setdefault(tenant, _TenantQueue())
         self._running_count += run_id not in line.running
         line.running.setdefault(run_id, line.estimate)
 
@@ -149,7 +149,7 @@ class AdmissionQueue:
         }
 
 
-def _too_early(line: _Line, share: TenantShare, now_us: int) -> float | None:
+def _too_early(line: _TenantQueue, share: TenantShare, now_us: int) -> float | None:
     """Take one submission from the tenant's rate (a bucket of a minute's), or return the seconds until there is one."""
     if share.rate_per_minute <= 0:
         return None

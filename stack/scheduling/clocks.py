@@ -13,7 +13,7 @@ from collections.abc import Callable
 STEP_US = 1_000_000
 """A difference below this is a clock being slewed, and is followed at once."""
 
-SETTLED_US = 60_000_000
+STABLE_US = 60_000_000
 """A step is followed when it has lasted this long: a clock that is wrong for less moves nothing."""
 
 
@@ -42,6 +42,6 @@ class SteadyClock:
         elif self._stepped is None or abs(offset - self._stepped[0]) >= STEP_US:
             self._stepped = offset, running
             self._on_step(offset - self._offset_us)
-        elif running - self._stepped[1] >= SETTLED_US:
+        elif running - self._stepped[1] >= STABLE_US:
             self._offset_us, self._stepped = offset, None
         return running + self._offset_us

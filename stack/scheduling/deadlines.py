@@ -22,7 +22,7 @@ _STALE = 64
 _SECOND_US = 1_000_000
 
 
-class Deadline(NamedTuple):
+class RunDeadline(NamedTuple):
     """Whose deadline it is (None: that of all tenants), and how long."""
 
     tenant: TenantId | None
@@ -33,11 +33,11 @@ class Deadline(NamedTuple):
         return f"the deadline of {whose}, {self.seconds} s from the admission, is over"
 
 
-class Late(NamedTuple):
+class OverdueRun(NamedTuple):
     """A run that is past its deadline."""
 
     run_id: RunId
-    deadline: Deadline
+    deadline: RunDeadline
 
 
 class Deadlines:
@@ -48,12 +48,14 @@ class Deadlines:
     """
 
     def __init__(self, everyone: int | None = None, tenants: Mapping[str, int] | None = None) -> None:
-        self._everyone = None if everyone is None else Deadline(None, everyone)
-        self._tenants = {TenantId(name): Deadline(TenantId(name), seconds) for name, seconds in (tenants or {}).items()}
-        self._due: dict[RunId, tuple[int, Deadline]] = {}
+        self._everyone = None if everyone is None else RunDeadline(None, everyone)
+        self._tenants = {
+            TenantId(name): RunDeadline(TenantId(name), seconds) for name, seconds in (tenants or {}).items()
+        }
+        self._due: dict[RunId, tuple[int, RunDeadline]] = {}
         self._heap: list[tuple[int, RunId]] = []
 
-    def of(self, tenant: TenantId) -> Deadline | None:
+    def of(self, tenant: TenantId) -> RunDeadline | None:
         """Return the deadline that holds for a tenant's runs, if there is one."""
         both = [deadline for deadline in (self._tenants.get(tenant), self._everyone) if deadline is not None]
         return min(both, key=lambda deadline: deadline.seconds, default=None)
@@ -72,7 +74,7 @@ class Deadlines:
             self._heap = [(due_us, run) for run, (due_us, _) in self._due.items()]
             heapq.heapify(self._heap)
 
-    def late(self, now_us: int) -> list[Late]:
+    def late(self, now_us: int) -> list[OverdueRun]:
         """Return the runs whose time is over, the one longest over first; each is returned once."""
         found = []
         while self._heap and self._heap[0][0] <= now_us:
@@ -80,7 +82,7 @@ class Deadlines:
             due = self._due.get(run_id)
             if due is not None and due[0] == due_us:
                 del self._due[run_id]
-                found.append(Late(run_id, due[1]))
+                found.append(OverdueRun(run_id, due[1]))
         return found
 
     def __len__(self) -> int:

@@ -429,7 +429,7 @@ class Placement:
         if entry is not None:
             self._terminate(e.run_id, entry, e.termination)
 
-    def _condemn(self, run_id: RunId, why: str, reason: ReasonCode, at: on.Moment) -> None:
+    def _request_termination(self, run_id: RunId, why: str, reason: ReasonCode, at: on.Moment) -> None:
         """Have a run end that nobody else has ended yet."""
         entry = self._runs[run_id]
         if entry.termination is None:
@@ -452,15 +452,15 @@ class Placement:
 
     def _tell(self, run_id: RunId, entry: RunEntry) -> None:
         assert entry.termination is not None
-        entry.is_told = True
+        entry.is_acknowledged = True
         self._deliver(TERMINATION, run_id, entry.process, ev.encode_event(entry.termination))
         self._set_timer(run_id, entry, STOP_S)
         self._send_mail(run_id, entry)
 
     def _tell_again(self, run_id: RunId, entry: RunEntry) -> None:
         """See a run to its end that was told: its process is looked at, then it is told once more."""
-        if entry.is_told:
-            entry.is_told = False
+        if entry.is_acknowledged:
+            entry.is_acknowledged = False
             self._out.append(do.InspectProcess(process=entry.process, run_id=run_id))
             self._set_timer(run_id, entry, self._rules.lease_s)
         else:
@@ -588,7 +588,7 @@ class Placement:
                 f"held the event loop for {e.held_s:.1f} s at {e.where or 'an unknown place'}: "
                 "an agent that waits or computes must be `async` and await (asyncio.to_thread for code that blocks)"
             )
-            self._condemn(guilty, why, ReasonCode.KILLED_RUNAWAY, e.at)
+            self._request_termination(guilty, why, ReasonCode.KILLED_RUNAWAY, e.at)
         self._kill(e.process)
 
     def _working_at(self, process: RuntimeProcess) -> list[RunId]:
@@ -607,7 +607,7 @@ class Placement:
             self.killed_runaways += 1
             where = e.where or "an unknown place"
             why = f"its request held {e.layer} for {e.held_s:.1f} s at {where}, the second time"
-            self._condemn(run_id, why, ReasonCode.KILLED_RUNAWAY, e.at)
+            self._request_termination(run_id, why, ReasonCode.KILLED_RUNAWAY, e.at)
 
     def _part(self, here: list[RunId], at: on.Moment) -> RunId | None:
         """Keep runs apart from each other of which one did harm; return the one that must have, if that is known."""
@@ -628,19 +628,19 @@ class Placement:
             entry.deaths += 1
             if entry.deaths >= END_AFTER:
                 why = f"the processes it had to itself died {entry.deaths} times"
-                self._condemn(guilty, why, ReasonCode.KILLED_RUNAWAY, at)
+                self._request_termination(guilty, why, ReasonCode.KILLED_RUNAWAY, at)
 
     def _count_broken(self, run_id: RunId, entry: RunEntry, at: on.Moment) -> None:
         entry.broken += 1
         if entry.broken >= BROKEN_AFTER:
-            self._condemn(run_id, f"{entry.broken} activations of it failed", ReasonCode.KILLED_RUNAWAY, at)
+            self._request_termination(run_id, f"{entry.broken} activations of it failed", ReasonCode.KILLED_RUNAWAY, at)
 
     # Time.
 
     def _ticked(self, e: on.Ticked) -> None:
         for late in self._deadlines.late(e.at.at_us):
             if late.run_id in self._runs:
-                self._condemn(late.run_id, str(late.deadline), ReasonCode.DEADLINE_EXCEEDED, e.at)
+                self._request_termination(late.run_id, str(late.deadline), ReasonCode.DEADLINE_EXCEEDED, e.at)
         for process in self.processes.live():
             if self._rules.pool_size or self._is_busy(process):
                 process.idle_since_s = None

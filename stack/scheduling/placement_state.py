@@ -66,9 +66,9 @@ class Message:
 class RunEntry:
     """A run that has not ended.
 
-    `events` are those to hand to a process (empty: to be read); `termination` = how it is to end; `is_told` = it was
-    told so since its process was last looked at; `was_parked` = it or a branch may have asked people for something;
-    `was_brought` = this activation was brought a message, which may be nowhere but in its process;
+    `events` are those to hand to a process (empty: to be read); `termination` = how it is to end; `is_acknowledged` =
+    it was told so since its process was last looked at; `was_parked` = it or a branch may have asked people for
+    something; `was_brought` = this activation was brought a message, which may be nowhere but in its process;
     `reported` = the number of this activation's last report.  `losses` = processes that died under it and others,
     `deaths` = those that were its alone, `broken` = activations that failed by themselves, `stalls` = layers that its
     requests held.
@@ -82,7 +82,7 @@ class RunEntry:
     events: tuple[bytes, ...] = ()
     process: str = ""
     termination: Termination | None = None
-    is_told: bool = False
+    is_acknowledged: bool = False
     was_parked: bool = False
     was_brought: bool = False
     timer: int = 0

@@ -6,7 +6,7 @@ An order picks a choice if it says a word of that one as a choice (`read-only`, 
 view it`, `tell him urgently`), and the request has no word of another.  The verb of an order is none (`edit a.docx`).
 A boolean of which nothing is declared is said by its own name where an order asks for it: `make it public`, `set up a
 recurring payment`; or that it must not be: `it is not recurring`.  Where the name only describes something (`the public
-calendar`), or may do so, it says nothing.  What an order is says `stack/provenance/orders.py`.
+calendar`), or may do so, it says nothing.  What an order is says `stack/provenance/directives.py`.
 """
 
 from __future__ import annotations

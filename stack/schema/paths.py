@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from airside.stack.errors import InvalidConfig
-from airside.stack.text.findings import visible
+from airside.stack.text.entities import visible
 
 MAX_PARTS = 64
 """Twice as deep as arguments may be."""

@@ -1,7 +1,8 @@
 """What the gate knows of a tool: data alone, so that Policy never imports anybody's code.
 
-Arguments are validated against a JSON Schema whose objects admit nothing it does not name (`stack/schema/judging.py`),
-and completed with its defaults; the canonical bytes of the result are what is hashed, granted, approved and executed.
+Arguments are validated against a JSON Schema whose objects admit nothing it does not name
+(`stack/schema/validation.py`), and completed with its defaults; the canonical bytes of the result are what is hashed,
+granted, approved and executed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from msgspec import field
 from airside.stack.canonical import MAX_DEPTH, canonical, check_bounds, digest
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.schema.choices import Choices, settled
-from airside.stack.schema.explaining import problems
-from airside.stack.schema.judging import Judge, TooMuch
+from airside.stack.schema.explanations import problems
 from airside.stack.schema.paths import EVERY, Parts, parse_path
 from airside.stack.schema.schemas import REMARKS, at, pattern_of, read_schema, steps_of, subschemas
+from airside.stack.schema.validation import SchemaValidator, ValidationTooCostly
 from airside.stack.values import EffectClass, Risk, Value
 
 MAX_ARGUMENT_BYTES = 256 * 1024
@@ -67,9 +68,9 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
     def build(cls, **fields: Any) -> ToolSpec:
         """Read and close the schema, default the risk, and derive the version from all that matters to a decision."""
         name = fields["name"]
-        judge = Judge(_of_arguments(read_schema(fields.pop("parameters"), f"tool {name}"), name))
-        _check_defaults(judge, name)
-        schema = judge.schema
+        validator = SchemaValidator(_of_arguments(read_schema(fields.pop("parameters"), f"tool {name}"), name))
+        _check_defaults(validator, name)
+        schema = validator.schema
         apart = {name: fields.pop(name, False) for name in ("undoable", "memorable")}
         for path in fields.get("content", ()):
             try:
@@ -201,15 +202,15 @@ _BESIDES = (
 """What a reference at the root may not have beside it, to be replaced by what it names."""
 
 
-def _check_defaults(judge: Judge, name: str) -> None:
+def _check_defaults(validator: SchemaValidator, name: str) -> None:
     """Raise `InvalidConfig` for a default that the schema beside it refuses: every call that leaves it out would be."""
-    for node in judge.graph.nodes:
+    for node in validator.graph.nodes:
         if "default" not in node.schema:
             continue
         default, where = node.schema["default"], f"tool {name}: the default at {node.pointer}"
         try:
             check_bounds(default, where=where)
-            wrong = problems(judge, default, node)
+            wrong = problems(validator, default, node)
         except InvalidInput as error:
             raise InvalidConfig(error.message) from None
         if wrong:
@@ -391,7 +392,7 @@ class ArgumentValidator:
 
     def __init__(self, spec: ToolSpec) -> None:
         self._spec = spec
-        self._judge = Judge(spec.parameters)
+        self._validator = SchemaValidator(spec.parameters)
         self._defaults = spec.defaults
 
     def complete(self, arguments: Any) -> bytes:
@@ -408,11 +409,11 @@ class ArgumentValidator:
                 f"{self._spec.max_argument_bytes:,}"
             )
         try:
-            accepted = self._judge.accepts(full)
-        except TooMuch:
+            accepted = self._validator.accepts(full)
+        except ValidationTooCostly:
             raise InvalidInput(f"{name}: to check the arguments against the schema takes too long") from None
         if not accepted:
-            raise InvalidInput(f"{name}: {'; '.join(problems(self._judge, full))}")
+            raise InvalidInput(f"{name}: {'; '.join(problems(self._validator, full))}")
         return data
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from airside.stack.ids import EffectKey, ExecutorId, IssuerId, PrincipalId, RunId, TenantId
 from airside.stack.reasons import ReasonCode
-from airside.stack.security.sealing import unwrap, wrap
+from airside.stack.security.seals import unwrap, wrap
 from airside.stack.values import Value
 
 GRANT_LIFE_US = 120 * 1_000_000

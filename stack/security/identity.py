@@ -12,7 +12,7 @@ import msgspec
 
 from airside.stack.canonical import digest
 from airside.stack.ids import ApprovalId, RunId, root_of
-from airside.stack.security.sealing import from_text, is_sealed, seal, to_text
+from airside.stack.security.seals import from_text, is_sealed, seal, to_text
 from airside.stack.values import Identity
 
 _PURPOSE = "identity"

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from airside.stack.contracts.memory import Candidate, RecallRequest
-from airside.stack.security.sealing import unwrap, wrap
+from airside.stack.security.seals import unwrap, wrap
 from airside.stack.values import Trust, Value
 
 KEEPER = "memory_keeper"
@@ -67,12 +67,12 @@ class MemoryAnswer(Value):
     problem: str = ""
 
 
-def seal_order(key: bytes, order: MemoryOrder) -> bytes:
+def seal_memory_order(key: bytes, order: MemoryOrder) -> bytes:
     """Seal an order."""
     return wrap(key, _PURPOSE, msgspec.msgpack.encode(order))
 
 
-def open_order(key: bytes, data: bytes, now_us: int) -> MemoryOrder | None:
+def open_memory_order(key: bytes, data: bytes, now_us: int) -> MemoryOrder | None:
     """Return the order if its seal holds and it was given just now, else None."""
     body = unwrap(key, _PURPOSE, data)
     if body is None:

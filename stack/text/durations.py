@@ -12,7 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from airside.stack.text.moments import Moment, read_moment
+from airside.stack.text.dates import DateTime, parse_any_form
 
 _DAY_S = 86_400
 _SECONDS = {"minute": 60, "hour": 3600, "day": _DAY_S, "night": _DAY_S, "week": 7 * _DAY_S}
@@ -120,25 +120,25 @@ def lengths_of(said: str) -> set[timedelta] | None:
 
 def _is_own(before: str, after: str) -> bool:
     """Whether what stands around a length says it of all that is ordered."""
-    if _BESIDES.search(before):
+    if _ACCOMPANIED.search(before):
         return False
     if _SAID_OF_ALL.search(before) or _LONG.match(after):
         return _LONG.match(after) is not None or _VERB_AFTER.match(after) is not None
-    if _BESIDE_BEFORE.search(before):
-        return _BESIDE_AFTER.match(after) is not None
+    if _CLAUSE_START.search(before):
+        return _CLAUSE_END.match(after) is not None
     is_at_the_verb = _VERB_BEFORE.fullmatch(before) is not None and _VERB_AFTER.match(after) is not None
     return is_at_the_verb or (_NOUN_BEFORE.fullmatch(before) is not None and _NOUN_AFTER.match(after) is not None)
 
 
 _NEAR = 80
-_BESIDES = re.compile(r"\bwith (?!\S*[@\d\x00])|, (?!lasting|starting|beginning)[a-z]+ing\b")
+_ACCOMPANIED = re.compile(r"\bwith (?!\S*[@\d\x00])|, (?!lasting|starting|beginning)[a-z]+ing\b")
 """Before a length that may be of what comes with it: `with a coach for 2 hours`."""
 
 _SAID_OF_ALL = re.compile(
     r"(?<!\w)(?:for|lasting|(?:it|this|that|which) (?:lasts?|takes?|(?:will|must|is to) (?:last|take|be))"
     r"|(?:duration|length)(?: of| is| ?[:=])?) (?:the next )?\Z"
 )
-_BESIDE_BEFORE, _BESIDE_AFTER = re.compile(r"(?:\A|,)\s*\Z"), re.compile(r"\s*(?:[.,;!]|\Z)")
+_CLAUSE_START, _CLAUSE_END = re.compile(r"(?:\A|,)\s*\Z"), re.compile(r"\s*(?:[.,;!]|\Z)")
 _VERB_BEFORE = re.compile(r"\W*(?:[a-z]+,? ){1,2}(?:it )?")
 _VERB_AFTER = re.compile(r"\s*(?:[.,;!]|\Z|(?:at|in|from|with|on|for|and|starting|beginning|today|tomorrow)\b)")
 _NOUN_BEFORE = re.compile(r"\W*(?:[a-z]+,? ){1,3}(?:(?:an?|the|my|our|one) (?:new )?)?")
@@ -150,7 +150,7 @@ _OF_ELSE = re.compile(
 """In an order in which a length may be that of a part of it."""
 
 
-def ends(start: Moment, length: timedelta, end: Moment) -> bool:
+def ends(start: DateTime, length: timedelta, end: DateTime) -> bool:
     """Whether what begins at `start` and lasts so long ends at `end`, over midnight too."""
     if length <= timedelta(0):
         return False
@@ -166,7 +166,7 @@ def ends(start: Moment, length: timedelta, end: Moment) -> bool:
     return start.day is not None and end.day == start.day + timedelta(days=days)
 
 
-def start_beside(name: str, siblings: Mapping[str, Any]) -> str:
+def sibling_start(name: str, siblings: Mapping[str, Any]) -> str:
     """Return the argument that says when that begins whose end the argument `name` is; nothing if that is unclear."""
     own = _words(name)
     if not own & _END or own & _START:
@@ -174,7 +174,7 @@ def start_beside(name: str, siblings: Mapping[str, Any]) -> str:
     starts = [
         key
         for key, value in siblings.items()
-        if _words(key) & _START and not _words(key) & _END and isinstance(value, str) and read_moment(value)
+        if _words(key) & _START and not _words(key) & _END and isinstance(value, str) and parse_any_form(value)
     ]
     alike = [key for key in starts if _words(key) - _START == own - _END]
     found = alike or starts
@@ -189,7 +189,7 @@ def unit_of(name: str) -> timedelta | None:
     words = _words(name)
     units = [unit for unit in _UNITS if words & _NAMES_OF[unit]]
     is_length = bool(words & _OF_LENGTH) or not words <= _SINGULAR
-    if len(units) != 1 or not is_length or not words <= (_NAMES_OF[units[0]] | _OF_LENGTH | _BESIDE_LENGTH):
+    if len(units) != 1 or not is_length or not words <= (_NAMES_OF[units[0]] | _OF_LENGTH | _NEAR_LENGTH):
         return None
     spelled = _WORDS_OF.findall(_CAMEL.sub(" ", name[:128]).lower())
     if "min" in words and spelled[-1] != "min":  # the least
@@ -200,8 +200,8 @@ def unit_of(name: str) -> timedelta | None:
 _NAMES_OF = {unit: {unit, f"{unit}s", *(("min", "mins") if unit == "minute" else ())} for unit in _UNITS}
 _OF_LENGTH = frozenset({"duration", "length", "long"})
 _KINDS = "stay meeting event booking reservation appointment call session trip slot rental visit lesson shift"
-_BESIDE_LENGTH = frozenset(f"in of the how for total number num count n {_KINDS}".split())
-_SINGULAR = frozenset({*_UNITS, *_BESIDE_LENGTH, "min"})
+_NEAR_LENGTH = frozenset(f"in of the how for total number num count n {_KINDS}".split())
+_SINGULAR = frozenset({*_UNITS, *_NEAR_LENGTH, "min"})
 
 
 def _words(name: str) -> set[str]:

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from airside.stack.text.findings import INVISIBLE
+from airside.stack.text.entities import INVISIBLE
 from airside.stack.text.forms import in_form
 
 LOOK_ALIKES = dict(

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from airside.stack.text.findings import COMMON, FILES
+from airside.stack.text.entities import COMMON, FILES
 
 BREAK = "\x00"
 """Between the texts of one source: no text has it (`check_bounds`), and no identifier goes on over it."""

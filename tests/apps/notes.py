@@ -23,7 +23,7 @@ from airside import (
     View,
     priced,
 )
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.tools.tool import Tool, ToolContext, ToolError, tool
 from tests.apps.ledger import Ledger

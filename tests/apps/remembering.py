@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airside import App, Finish, ReplayAgent, SingleAgent, View
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.memory.rules import MemoryRules
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.tools.keeping import remember

@@ -19,7 +19,7 @@ import pytest
 
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.projection import PROJECTION
-from airside.stack.security.auth import issue_token
+from airside.stack.security.authenticator import issue_token
 from airside.stack.security.keyring import KeyRing
 from tests.on_ray import BOUND_S, ROOT, Owner, airside_cli, call, until
 

@@ -20,7 +20,7 @@ from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.ids import ExecutorId, PrincipalId, RunId, TenantId, mint_run
 from airside.stack.security.grants import Grant, mint, open_grant
 from airside.stack.security.identity import run_subject, seal_identity
-from airside.stack.security.sealing import SEAL_BYTES
+from airside.stack.security.seals import SEAL_BYTES
 from airside.stack.values import Identity, Limits
 from tests.on_ray import BOUND_S, a_stack, all_told, ledger_of, sigkill, told, until
 

@@ -12,7 +12,7 @@ import airside
 from airside import ReasonCode, RunHandle, RunStatus
 from airside.actors.client.client import Stack
 from airside.actors.rpc.names import NAMESPACE, actor_name
-from airside.tools.runners import loops
+from airside.tools.runners import tool_loops
 from tests.apps.held import create_app
 from tests.on_ray import BOUND_S, alive, events_of, ledger_of, pids, sigkill, until
 
@@ -82,7 +82,7 @@ def test_an_executor_whose_loops_are_all_held_is_replaced_and_everybodys_corouti
     held = pids(stack, "executor")
     # One more than tools hold already: what was held before in this process never comes back.
     bound = ray.get(executor.stats.remote())["held_loops"] + 1
-    ray.get(executor.__ray_call__.remote(lambda self: setattr(loops, "MAX_LOOPS", bound)))
+    ray.get(executor.__ray_call__.remote(lambda self: setattr(tool_loops, "MAX_LOOPS", bound)))
     guilty = submit(stack, "holder")
     until(lambda: (now := pids(stack, "executor")) and now != held, "another executor in its place")
     other = stack.submit("beside the new one", tenant="globex", principal="ana", route="worker")

@@ -18,7 +18,7 @@ from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, R
 from airside.stack.errors import AirsideError, Refused
 from airside.stack.ids import TenantId
 from airside.stack.security.keyring import KeyRing
-from airside.stack.security.memory_orders import MemoryAnswer, MemoryOrder, seal_order
+from airside.stack.security.memory_orders import MemoryAnswer, MemoryOrder, seal_memory_order
 from tests.apps.remembering import create_app
 from tests.on_ray import BOUND_S, call, sigkill, told, until
 
@@ -90,14 +90,14 @@ def test_what_is_sent_to_memory_by_hand_is_refused(stack: Stack) -> None:
     forged = Candidate(tenant=TenantId("t2"), text="the merger is off for good now", kind="fact", source="x")
     assert told(stack, "memory", WRITE_IF_USEFUL, forged).code == "unwarranted"
     order = MemoryOrder(action="erase_tenant", tenant="t2", by="mallory", at_us=0, nonce=b"n")
-    assert b"seal does not hold" in told(stack, "memory", MEMORY_ORDER, seal_order(b"x" * 32, order))
+    assert b"seal does not hold" in told(stack, "memory", MEMORY_ORDER, seal_memory_order(b"x" * 32, order))
     assert stack.memory.records(tenant="t2")
 
 
 def test_an_order_that_is_sent_again_is_answered_and_not_carried_out_again(stack: Stack) -> None:
     candidate = Candidate(tenant=TenantId("t6"), text="the depot in Graz opens at seven", kind="fact", source="x")
     order = MemoryOrder(action="remember", tenant="t6", by="operator", at_us=now_us(), nonce=b"n", candidate=candidate)
-    sealed = seal_order(KeyRing.open(stack.state_dir / "keys").seal, order)
+    sealed = seal_memory_order(KeyRing.open(stack.state_dir / "keys").seal, order)
     answers = [msgspec.msgpack.decode(told(stack, "memory", MEMORY_ORDER, sealed), type=MemoryAnswer) for _ in range(2)]
     codes = [msgspec.msgpack.decode(answer.data, type=LearnReply).code for answer in answers]
     assert codes == ["stored", "stored"] and len(stack.memory.records(tenant="t6")) == 1

@@ -15,7 +15,7 @@ import pytest
 
 import airside
 from airside.actors.client.client import Stack
-from airside.actors.client.joining import stacks_here
+from airside.actors.client.ray_membership import list_stacks
 from airside.stack.errors import Misuse
 from tests.apps.notes import create_app
 from tests.on_ray import BOUND_S, ROOT, a_stack, call, submit, waiting
@@ -86,7 +86,7 @@ def test_a_stack_on_a_ray_that_was_there_ends_with_its_block(stack: Stack, tmp_p
         with airside.start(create_app(tmp_path), state_dir=tmp_path, stack="block", executors=1) as block:
             assert submit(block, call("look", topic="x")).result(timeout=BOUND_S).ok
             assert (tmp_path / "stack.json").exists()
-        assert "block" not in stacks_here() and not (tmp_path / "stack.json").exists()
+        assert "block" not in list_stacks() and not (tmp_path / "stack.json").exists()
     assert ray.is_initialized() and submit(stack, call("look", topic="x")).result(timeout=BOUND_S).ok
 
 
@@ -151,7 +151,7 @@ import json, sys
 from pathlib import Path
 import ray
 import airside
-from airside.actors.client.joining import stacks_here
+from airside.actors.client.ray_membership import stacks_here
 from airside.stack.errors import Misuse
 from tests.apps.notes import create_app
 from tests.on_ray import call, ledger_of, submit

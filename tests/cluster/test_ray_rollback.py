@@ -23,8 +23,8 @@ from airside.stack.errors import Misuse
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.operations.messages import ORDER_PURPOSE, Order
 from airside.stack.recovery.rollback import RollbackReport
-from airside.stack.recovery.undoing import UndoRequest
-from airside.stack.security.sealing import wrap
+from airside.stack.recovery.undo_gate import UndoRequest
+from airside.stack.security.seals import wrap
 from tests.apps.shelf import Shelf, create_app
 from tests.on_ray import AIRSIDE, BOUND_S, ROOT, airside_cli, call, events_of, sigkill, submit, told, until
 
@@ -162,7 +162,7 @@ def test_an_undo_whose_executor_dies_in_the_middle_is_in_doubt_until_somebody_sa
     assert outcomes(rollback.result(BOUND_S)) == [("2", "in_doubt"), ("1", "left")]
     obstacle.unlink()
     report = stack.rollback(handle.run_id)
-    assert outcomes(report) == [("2", "in_doubt"), ("1", "left")] and "settle it first" in report.calls[0].detail
+    assert outcomes(report) == [("2", "in_doubt"), ("1", "left")] and "resolve it first" in report.calls[0].detail
     assert shelf.log("unput") == [name], "it is not sent again"
     (doubt,) = stack.in_doubt("acme")
     assert (doubt.run_id, doubt.tool, doubt.undo, doubt.until_us) == (handle.run_id, "put", True, 0)
@@ -230,7 +230,7 @@ def test_a_call_in_doubt_holds_the_rollback_until_somebody_says(stack: Stack, sh
     )
     assert handle.result(timeout=BOUND_S).status is RunStatus.IN_DOUBT
     report = stack.rollback(handle.run_id)
-    assert outcomes(report) == [("2", "in_doubt"), ("1", "left")] and "settle it first" in report.calls[0].detail
+    assert outcomes(report) == [("2", "in_doubt"), ("1", "left")] and "resolve it first" in report.calls[0].detail
     assert shelf.log("unput") == []
     found = {"put": name, "under": f"{handle.run_id}:2"}
     assert stack.resolve(handle.run_id, happened=happened, output=found) == 1

@@ -16,10 +16,10 @@ from airside.actors.journal.store import JournalStore
 from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import RESOLVE
 from airside.actors.settings import Settings
-from airside.memory.local import HashingEmbedder, LocalMemory
+from airside.memory.in_memory import HashingEmbedder, InMemoryMemory
 from airside.memory.service import MemoryService
 from airside.stack.contracts.memory import Candidate, RecallRequest
-from airside.stack.cycle.local import LocalJournal, LocalResolvers
+from airside.stack.cycle.in_memory import InMemoryJournal, InMemoryResolvers
 from airside.stack.ids import RunId, TenantId
 from airside.stack.journal.journaling import Append, AppendReply, Entry
 from airside.stack.policy.lookups import open_reply, seal_request
@@ -48,7 +48,7 @@ class FileJournal:
 @pytest.fixture(params=["local", "file"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
     """Each implementation of the journal."""
-    return LocalJournal() if request.param == "local" else FileJournal(tmp_path)
+    return InMemoryJournal() if request.param == "local" else FileJournal(tmp_path)
 
 
 def append(epoch: int, first: int, *bodies: str, stream: str = "run_a") -> Append:
@@ -132,7 +132,7 @@ def clock() -> Clock:
 @pytest.fixture(params=["local", "lancedb"])
 def memory(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Memory:
     """Each implementation of memory."""
-    return LocalMemory(clock) if request.param == "local" else MemoryService(tmp_path, HashingEmbedder, clock)
+    return InMemoryMemory(clock) if request.param == "local" else MemoryService(tmp_path, HashingEmbedder, clock)
 
 
 FACT = "the customer prefers deliveries on tuesday mornings"
@@ -253,7 +253,7 @@ async def resolvers(request: pytest.FixtureRequest, tmp_path: Path) -> Resolvers
     """Each implementation of the resolvers."""
     if request.param == "executor":
         return ExecutorResolvers(tmp_path)
-    local = LocalResolvers(KEY, lambda: 10, ISSUER)
+    local = InMemoryResolvers(KEY, lambda: 10, ISSUER)
     local.known = {
         (tenant, ("order", each)): Resource(tenant=tenant, owner=owner) for (tenant, each), owner in ORDERS.items()
     }

@@ -14,27 +14,27 @@ import pytest
 
 from airside.actors.driver.driver import Driver
 from airside.actors.driver.fleet import Fleet
-from airside.actors.driver.switchboard import Switchboard
+from airside.actors.driver.kill_switches import KillSwitchService
 from airside.actors.ingress import Ingress
 from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import ADMIT, SUBMIT
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.stack.budget.ledger import Cap
-from airside.stack.budget.spending import Spending
+from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.layers import Layers
-from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy, LocalResolvers
+from airside.stack.cycle.cycle_ports import CyclePorts
+from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy, InMemoryResolvers
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import AuthRefused, LayerUnavailable
 from airside.stack.ids import ExecutorId, PrincipalId, RequestId, RunId, child_run
 from airside.stack.operations.messages import Admit, Submission, Ticket
 from airside.stack.policy.bundle import Bundle, load_bundle
 from airside.stack.policy.gate import Gate
+from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.policy.lookups import Lookups
-from airside.stack.policy.switches import SwitchThrown
 from airside.stack.reasons import ReasonCode, RunStatus, reason_of, status_of
 from airside.stack.resources import ResolverTerms
 from airside.stack.run import events as ev
@@ -43,15 +43,15 @@ from airside.stack.run.agents import FunctionAgent, View, priced
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.topology import FanOutFanIn, Handoffs, SingleAgent, Topology
 from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
-from airside.stack.security.auth import Authenticator, issue_token
+from airside.stack.security.authenticator import Authenticator, issue_token
 from airside.stack.security.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
 from airside.tools.dispatch import Dispatcher
-from airside.tools.local import LocalTools
+from airside.tools.in_memory import InMemoryTools
 from airside.tools.tool import Tool, ToolError, tool
 from tests import on_wire
 from tests.helpers import EXECUTOR, KEY, RUN, granted, identity
-from tests.unit.stack.security.test_auth import DIRECTORY, NOW, OTHER, SIGNER, pem_of, public_of, token
+from tests.unit.stack.security.test_authenticator import DIRECTORY, NOW, OTHER, SIGNER, pem_of, public_of, token
 
 R = ReasonCode
 Way = Callable[[], Coroutine[Any, Any, ReasonCode]]
@@ -107,7 +107,7 @@ def odd(amount: int) -> object:
 TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd]
 
 
-class NoTools(LocalTools):
+class NoTools(InMemoryTools):
     """Tools without an executor."""
 
     async def executor_for(self, run_id: RunId) -> ExecutorId:
@@ -149,8 +149,8 @@ class World:
         layers: dict[str, Any] | None = None,
     ) -> None:
         clock = ticks or repeat(0)
-        self.approvals = LocalApprovals(KEY, lambda: 0)
-        made = Layers(
+        self.approvals = InMemoryApprovals(KEY, lambda: 0)
+        made = CyclePorts(
             **(local_ports(load_bundle(policy)) | {"now_us": lambda: next(clock)} | (layers or {})),
             approvals=self.approvals,
             agents={"a": FunctionAgent(agent)},
@@ -195,7 +195,7 @@ class World:
         return outcome.reason_code
 
 
-def local_ports(bundle: Bundle, spending: Spending | None = None) -> dict[str, Any]:
+def local_ports(bundle: Bundle, spending: BudgetReservations | None = None) -> dict[str, Any]:
     """Return the journal, the gate over `bundle`, the tools, and no memory."""
     numbers = count()
     gate = Gate(
@@ -206,15 +206,20 @@ def local_ports(bundle: Bundle, spending: Spending | None = None) -> dict[str, A
         random=lambda n: next(numbers).to_bytes(n, "big"),
         spending=spending,
     )
-    return {"journal": LocalJournal(), "policy": LocalPolicy(gate), "tools": LocalTools(dispatcher), "memory": None}
+    return {
+        "journal": InMemoryJournal(),
+        "policy": InMemoryPolicy(gate),
+        "tools": InMemoryTools(dispatcher),
+        "memory": None,
+    }
 
 
 def with_lookups(bundle: Bundle) -> dict[str, Any]:
     """Return the ports with resolvers that know of nothing."""
     ports = local_ports(bundle)
     terms = {"page": ResolverTerms(timeout_ms=1000, cache_ms=0)}
-    lookups = Lookups(LocalResolvers(KEY, lambda: 0), terms, seal_key=KEY, issuer="", now_us=lambda: 0)
-    return {**ports, "policy": LocalPolicy(ports["policy"]._gate, lookups)}
+    lookups = Lookups(InMemoryResolvers(KEY, lambda: 0), terms, seal_key=KEY, issuer="", now_us=lambda: 0)
+    return {**ports, "policy": InMemoryPolicy(ports["policy"]._gate, lookups)}
 
 
 def dispatcher() -> Dispatcher:
@@ -261,7 +266,7 @@ def told(name: str, amount: int = 1) -> Way:
 async def told_by_a_switch() -> ReasonCode:
     """An operator has switched everything off."""
     ports = local_ports(load_bundle(ALLOW))
-    thrown = SwitchThrown(at_us=0, scope="all", target="", off=True, by=PrincipalId("op"))
+    thrown = KillSwitchChanged(at_us=0, scope="all", target="", off=True, by=PrincipalId("op"))
     ports["policy"]._gate.switches.apply(thrown)
     return (await World(calls("look"), layers=ports).run()).reason
 
@@ -354,7 +359,7 @@ class LoneDriver(Driver):
         self._identities = IdentityChecker(self.config.seal_key)
         self._admit_message = msgspec.msgpack.Decoder(Admit).decode
         self._placement.queue = AdmissionQueue(lambda tenant: TenantShare(queue=0), 1)
-        self._switchboard = Switchboard(None, None, tenants=(), tools=())  # type: ignore[arg-type]
+        self._kill_switches = KillSwitchService(None, None, tenants=(), tools=())  # type: ignore[arg-type]
 
 
 def admitted(route: str) -> Way:
@@ -439,7 +444,7 @@ WAYS: dict[ReasonCode, Way] = {
     R.MAX_TOKENS: ends(calls("look", spend=Spend(tokens=2)), limits=Limits(max_tokens=1)),
     R.BUDGET_EXHAUSTED: ends(
         calls("look", same=False),
-        layers=local_ports(load_bundle(ALLOW), Spending((), {"acme": [Cap(unit="tool_calls", limit=2)]})),
+        layers=local_ports(load_bundle(ALLOW), BudgetReservations((), {"acme": [Cap(unit="tool_calls", limit=2)]})),
     ),
     R.MAX_TOOL_CALLS: ends(calls("look"), limits=Limits(max_tool_calls=1)),
     R.MAX_COST: ends(calls("look", spend=Spend(cost_microusd=2)), limits=Limits(max_cost_microusd=1)),

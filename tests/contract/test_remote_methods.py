@@ -25,24 +25,33 @@ from airside.actors.driver.driver import Driver
 from airside.actors.executor import ToolExecutor
 from airside.actors.ingress import Ingress
 from airside.actors.intake import Intake
-from airside.actors.job_inputs import Fields, Reading
+from airside.actors.job_inputs import Fields, InputsReading
 from airside.actors.journal.journal import Journal
 from airside.actors.memory import Memory
 from airside.actors.policy import Policy
 from airside.actors.process.pulse import Where
 from airside.actors.rpc import methods as m
 from airside.actors.rpc.layer import Layer, LayerConfig
-from airside.actors.rpc.methods import METHODS, GivenVote, Keeping, Method, NamedQuery, Sql, Trust, Wait
+from airside.actors.rpc.methods import (
+    METHODS,
+    KeeperRequest,
+    Method,
+    NamedQuery,
+    PresentedVote,
+    Sql,
+    TrustedGate,
+    WaitRequest,
+)
 from airside.actors.rpc.transport import Address, Channel, Listener
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.memory.rules import MemoryRules
 from airside.stack.approvals.book import ApprovalRequested, Question
+from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, Proposed
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
-from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, ExecutorId, PrincipalId, RunId, TenantId
@@ -51,7 +60,7 @@ from airside.stack.operations.messages import Activation, Admit, Delivery, Repor
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.reasons import MemoryCode, ReasonCode
-from airside.stack.recovery.undoing import UndoReply, UndoRequest
+from airside.stack.recovery.undo_gate import UndoReply, UndoRequest
 from airside.stack.values import ApprovalRule, Decision, ToolResult
 from tests import on_wire
 from tests.helpers import KEY, RUN, spec
@@ -137,16 +146,16 @@ CASES: dict[Method[Any, Any], Case] = {
         Ticket(run_id=RUN),
         ticket_is_no,
     ),
-    m.GIVE_VOTE: Case(lambda n: GivenVote("c", str(n), "approve"), "give_vote", VoteReply(ok=True)),
-    m.KEEP: Case(lambda n: Keeping("c", "pin", "acme", str(n)), "keep", b"answer"),
-    m.READ_INPUTS: Case(lambda n: [b'{"n": %d}' % n], "read", [Reading(b"{}")]),
+    m.GIVE_VOTE: Case(lambda n: PresentedVote("c", str(n), "approve"), "give_vote", VoteReply(ok=True)),
+    m.KEEP: Case(lambda n: KeeperRequest("c", "pin", "acme", str(n)), "keep", b"answer"),
+    m.READ_INPUTS: Case(lambda n: [b'{"n": %d}' % n], "read", [InputsReading(b"{}")]),
     m.INPUT_FIELDS: Case(lambda n: None, "fields", Fields(frozenset(["a"])), takes_anything=True),
     m.ADMIT: Case(
         lambda n: Admit(identity=b"", proof=str(n), request=b"{}"), "admit", Ticket(run_id=RUN), ticket_is_no
     ),
     m.REPORT: Case(lambda n: Report(run_id=RunId(f"run_{n}"), tenant=ACME, epoch=1, state="parked"), "report", True),
     m.DELIVER: Case(lambda n: Delivery(run_id=RunId(f"run_{n}"), event=b"{}"), "_bring", None),
-    m.WAIT: Case(lambda n: Wait([f"run_{n}"], 1.0), "wait", m.Ends({"run_1": b"{}"}, 1)),
+    m.WAIT: Case(lambda n: WaitRequest([f"run_{n}"], 1.0), "wait", m.Ends({"run_1": b"{}"}, 1)),
     m.ORDER: Case(lambda n: bytes([n]), "order", (1, "")),
     m.ROLL_BACK: Case(lambda n: bytes([n]), "roll_back", (b"", "no")),
     m.LIVE: Case(lambda n: None, "live", [(RUN, "acme", "acme/1", True)], takes_anything=True),
@@ -173,7 +182,7 @@ CASES: dict[Method[Any, Any], Case] = {
         lambda reply: reply.grant == b"" and reply.error != "",
     ),
     m.CLOSE: Case(lambda n: f"run_{n}", "close", True),
-    m.ISSUER: Case(lambda n: None, "issuer", Trust("iss", []), takes_anything=True),
+    m.ISSUER: Case(lambda n: None, "issuer", TrustedGate("iss", []), takes_anything=True),
     m.REFRESH: Case(lambda n: None, "refresh", None, takes_anything=True),
     m.REQUEST_APPROVAL: Case(approval, "request", None),
     m.VOTE: Case(
@@ -213,7 +222,7 @@ CASES: dict[Method[Any, Any], Case] = {
     m.RESOLVE: Case(lambda n: bytes([n]), "resolve", b"sealed"),
     m.RELEASE: Case(lambda n: f"run_{n}", "release", True),
     m.INCARNATION: Case(lambda n: None, "incarnation", "exe", takes_anything=True),
-    m.TRUST: Case(lambda n: Trust(f"iss{n}", []), "trust", None),
+    m.TRUST: Case(lambda n: TrustedGate(f"iss{n}", []), "trust", None),
     m.GREET: Case(lambda n: None, "greet", PLACE, takes_anything=True),
 }
 LAYERS: dict[str, type[Layer]] = {
@@ -275,7 +284,7 @@ async def layer(request: pytest.FixtureRequest, tmp_path: Path) -> Layer:
     it: Any = made[kind]()
     it._started = True
     if kind is Policy:
-        it._gate = SimpleNamespace(unreadable=GATE.unreadable, spend=None, check=None)
+        it._gate = SimpleNamespace(deny_unreadable=GATE.deny_unreadable, spend=None, check=None)
     if kind is ToolExecutor:
         it._dispatcher = SimpleNamespace(issuer="iss", execute=None, answer_of=None)
         it._watched = asyncio.Event()

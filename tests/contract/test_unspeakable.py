@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.stack.errors import MAX_TEXT_CHARS, AirsideError, plain, text_of
-from airside.stack.input.places import told
+from airside.stack.input.error_places import describe_error
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import InDoubt, Tool, ToolError
 from tests.helpers import EXECUTOR, KEY, SECOND, granted
@@ -119,7 +119,7 @@ def test_any_error_made_of_anything_has_a_text(name: str) -> None:
     what = TELLABLE[name]
     for kind in (ToolError, InDoubt, AirsideError, ValueError, Exception, SystemExit):
         encoded(text_of(kind(what)))
-        encoded(told(kind(what)))
+        encoded(describe_error(kind(what)))
     if isinstance(what, BaseException):
         encoded(text_of(what))
 

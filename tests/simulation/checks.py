@@ -110,11 +110,11 @@ def _activated_and_told_once(world: World, run_id: RunId, events: list[Any]) -> 
 
 def _effects(world: World, run_id: RunId, events: list[Any]) -> None:
     """What happened is vouched for or in doubt, and what is vouched for happened."""
-    vouched, settled = _vouched(events)
+    vouched, resolved = _vouched(events)
     doubts = {key for e in events if isinstance(e, RunEnded) for key in e.outcome.in_doubt}
     for key in world.ledger.counts:
         name, _, step = key.rpartition(":")
-        if name == run_id and int(step) not in settled.union(vouched) and key not in doubts:
+        if name == run_id and int(step) not in resolved.union(vouched) and key not in doubts:
             world.violation(f"{key}: it happened, is not recorded as such, and is not in doubt")
     for step in vouched:
         key = f"{run_id}:{step}"
@@ -123,21 +123,21 @@ def _effects(world: World, run_id: RunId, events: list[Any]) -> None:
 
 
 def _vouched(events: list[Any]) -> tuple[dict[int, bool], set[int]]:
-    """Return the steps whose call is recorded as carried out (True: it changes something), and those settled."""
+    """Return the steps whose call is recorded as carried out (True: it changes something), and those resolved."""
     vouched: dict[int, bool] = {}
-    settled: set[int] = set()
+    resolved: set[int] = set()
     changes: dict[int, bool] = {}
     for event in events:
         kind = tag_of(event)
         if kind == "ActionGated" and event.intent:
             changes[event.step] = KINDS[event.tool][0] != "read"
         elif kind == "DoubtSettled":
-            settled.add(event.step)
+            resolved.add(event.step)
         elif kind == "ToolExecuted":
             code = event.result.reason_code
             if event.result.ok or code is ReasonCode.TOOL_OUTPUT_INVALID:
                 vouched[event.step] = changes.get(event.step, False)
-    return vouched, settled
+    return vouched, resolved
 
 
 def _told(world: World, run_id: RunId, events: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Approvals and the people: who votes when, who settles a doubt, who kills and cancels."""
+"""Approvals and the people: who votes when, who resolves a doubt, who kills and cancels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from airside.stack.approvals.book import (
     decode_approval_event,
 )
 from airside.stack.canonical import canonical
-from airside.stack.cycle.local import LocalApprovals
+from airside.stack.cycle.in_memory import InMemoryApprovals
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
 from airside.stack.journal.journaling import Append, Entry
-from airside.stack.run.events import ApprovalDecided, DoubtSettled
+from airside.stack.run.events import ApprovalDecided, InDoubtResolved
 from airside.stack.values import Identity, tag_of
 from tests.simulation.plan import RunPlan
 
@@ -41,12 +41,12 @@ class SimApprovals:
         self._world = world
         self._ids: dict[ApprovalId, None] = {}
         self._writing = asyncio.Lock()
-        self.local = LocalApprovals(SEAL, world.now_us)
+        self.local = InMemoryApprovals(SEAL, world.now_us)
 
     def restart(self) -> None:
         """Lose what is in memory and rebuild it from the journal."""
         bodies = [body for name in self._ids for body in self._world.journal.local.bodies(name)]
-        self.local = LocalApprovals(SEAL, self._world.now_us)
+        self.local = InMemoryApprovals(SEAL, self._world.now_us)
         self.local.book = ApprovalBook(decode_approval_event(body) for body in bodies)
 
     def recorded(self) -> list[Approval]:
@@ -146,19 +146,19 @@ class People:
         """Perhaps find out what became of a call, and say so; sometimes two of them do."""
         world, rng, step = self._world, self._world.rng, cycle.machine.state.step
         for _ in range(rng.choice((0, 0, 1, 2))):
-            world.later(rng.random() * 6, lambda: self._settle(cycle, step))
+            world.later(rng.random() * 6, lambda: self._resolve(cycle, step))
 
-    def _settle(self, cycle: SimCycle, step: int) -> None:
+    def _resolve(self, cycle: SimCycle, step: int) -> None:
         world = self._world
         key = f"{cycle.run_id}:{step}"
-        settled = DoubtSettled(
+        resolved = InDoubtResolved(
             step=step,
             by=PrincipalId("bob"),
             happened=key in world.ledger.done,
             output=Raw(canonical(world.ledger.done.get(key))),
             at_us=world.now_us(),
         )
-        world.driver.deliver(cycle.run_id, settled)
+        world.driver.deliver(cycle.run_id, resolved)
 
     def interfere(self, plan: RunPlan) -> None:
         """Kill or cancel a run if the plan says so."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from airside.stack.approvals.book import Question
+from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
-from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.cycle.claiming import Unfinished
-from airside.stack.cycle.local import LocalJournal
+from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.journal.journaling import Append, AppendReply
@@ -36,7 +36,7 @@ class SimJournal:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.local = LocalJournal()
+        self.local = InMemoryJournal()
         self.incarnation = 0
         self.acknowledged: list[Append] = []
         self._epochs: dict[str, int] = {}

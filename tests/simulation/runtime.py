@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from airside.stack.cycle.claiming import SWEEP_S, Claims, Unfinished, roots_of
 from airside.stack.cycle.cycle import Cycle
+from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.hosting import Held, RunHost
-from airside.stack.cycle.layers import Layers
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.run_log import entry_of
 from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId, root_of
 from airside.stack.journal.journaling import Append, AppendReply
@@ -53,7 +53,7 @@ PLACES, MOST_PROCESSES = 6, 3
 class SimCycle(Cycle):
     """A cycle that is checked after every event."""
 
-    def __init__(self, machine: RunMachine, layers: Layers, *, durable: int, process: Process) -> None:
+    def __init__(self, machine: RunMachine, layers: CyclePorts, *, durable: int, process: Process) -> None:
         super().__init__(machine, layers, durable=durable)
         self.process = process
 
@@ -61,7 +61,7 @@ class SimCycle(Cycle):
         """Handle one event, log it, and check the numbered invariants."""
         world, s = self.process.world, self.machine.state
         before = (s.labels, s.epoch, s.step)
-        was = (s.phase, dict(s.unsettled), len(s.children))
+        was = (s.phase, dict(s.in_doubt_keys), len(s.children))
         try:
             instructions = super().feed(event)
             self.machine.check()
@@ -70,7 +70,7 @@ class SimCycle(Cycle):
             world.violation(f"{self.run_id}: {type(error).__name__}: {error.message.splitlines()[0]}")
             raise
         step = getattr(event, "step", s.step)
-        if step < before[2] and was != (s.phase, s.unsettled, len(s.children)):
+        if step < before[2] and was != (s.phase, s.in_doubt_keys, len(s.children)):
             world.violation(f"{self.run_id}: {type(event).__name__} of step {step} was acted on in step {before[2]}")
         if len(self.machine.events) > MAX_EVENTS:
             world.violation(f"{self.run_id}: more than {MAX_EVENTS} events: it goes round in a circle")
@@ -101,7 +101,7 @@ class Process(Mortal):
             now_us=world.now_us,
             mint=world.mint,
         )
-        self.layers = Layers(
+        self.layers = CyclePorts(
             journal=JournalPort(world, self),
             policy=PolicyPort(world, self),
             tools=ToolsPort(world, self),

@@ -25,7 +25,7 @@ from airside.stack.approvals.book import ApprovalRequested
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
 from airside.stack.run import events as ev
 from airside.stack.run.events import decode_event
-from airside.stack.run.story import tell
+from airside.stack.run.story import story_lines
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Identity, Limits, Request
 from tests.simulation.checks import check_all
@@ -104,7 +104,7 @@ class Scenario(World):
         elif verb in ("crash", "kill", "cancel"):
             self._action(verb, words)("now")
         elif verb == "settle":
-            self._settle(happened=words[0] == "yes")
+            self._resolve(happened=words[0] == "yes")
         else:
             self._vote(verb, words)
 
@@ -147,13 +147,13 @@ class Scenario(World):
         self.start(self.approvals.vote(who, waiting[0].request.approval_id, verb, arguments))  # type: ignore[arg-type]
         self._tick(0.1)
 
-    def _settle(self, *, happened: bool) -> None:
+    def _resolve(self, *, happened: bool) -> None:
         run_id = self.runs[-1]
         cycle = self.driver.cycle(run_id)
         assert cycle is not None
         step = cycle.machine.state.step
         self.driver.deliver(
-            run_id, ev.DoubtSettled(step=step, by=PrincipalId("bob"), happened=happened, at_us=self.now_us())
+            run_id, ev.InDoubtResolved(step=step, by=PrincipalId("bob"), happened=happened, at_us=self.now_us())
         )
         self._tick(0.1)
 
@@ -168,7 +168,7 @@ class Scenario(World):
         text = "\n".join(self.log)
         for run_id in self.driver.submitted:
             events = [decode_event(body) for body in self.journal.local.bodies(run_id)]
-            text += f"\n\n{tell(events)}"
+            text += f"\n\n{story_lines(events)}"
         text += f"\n\neffects {dict(sorted(self.ledger.counts.items()))}, violations {len(self.violations)}"
         for number, run_id in enumerate(self.runs, 1):
             text = text.replace(run_id, f"run{number}")

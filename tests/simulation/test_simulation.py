@@ -17,7 +17,7 @@ from airside.stack.run.calls import MAX_SENDS
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
-from airside.stack.security.sealing import unwrap
+from airside.stack.security.seals import unwrap
 from airside.tools.dispatch import Dispatcher
 from tests.simulate import main, play
 from tests.simulation.plan import ON_THINGS, plan_on_things
@@ -76,7 +76,7 @@ def test_a_planted_second_send_does_nothing_twice_but_for_want_of_claims(
     # The table and the map of outstanding work hold the function itself.
     monkeypatch.setattr("airside.stack.run.machine._OUTSTANDING", _with(resend))
     if not claims:
-        monkeypatch.setattr(Dispatcher, "_claimed", unclaimed)
+        monkeypatch.setattr(Dispatcher, "_claim_key", unclaimed)
     found = [text for seed in range(60) for text in play(seed).violations]
     assert any("happened 2 times" in text for text in found) is not claims
 
@@ -98,7 +98,7 @@ def test_a_planted_early_send_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(log: object) -> None:
         log.flush()  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("airside.stack.cycle.runlog.RunLog.durable", at_once)
+    monkeypatch.setattr("airside.stack.cycle.run_log.RunLog.durable", at_once)
     found = [text for seed in range(20) for text in play(seed).violations]
     assert any("without a durable allow" in text for text in found)
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airside.stack.contracts.gate import GateReply, GateRequest
-from airside.stack.cycle.local import LocalPolicy
+from airside.stack.cycle.in_memory import InMemoryPolicy
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId
 from airside.stack.policy.gate import Gate
@@ -112,7 +112,7 @@ def _call(function: partial[Any], tenant: TenantId, seconds: float) -> Awaitable
     return answer
 
 
-class SimPolicy(LocalPolicy):
+class SimPolicy(InMemoryPolicy):
     """A gate that looks resources up, and is held to what was so."""
 
     def __init__(self, world: World, gate: Gate, lookups: Lookups) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from random import Random
 from typing import Any
 
-from airside.memory.local import LocalMemory
-from airside.stack.budget.spending import Spending
-from airside.stack.budget.spent import Spent, spent_of
+from airside.memory.in_memory import InMemoryMemory
+from airside.stack.budget.recorded_usage import RecordedUsage, recorded_usage
+from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.ids import NO_ISSUER, IssuerId, RunId, TenantId, mint_executor, root_of
 from airside.stack.policy.gate import Gate
 from airside.stack.policy.lookups import Lookups
@@ -20,7 +20,7 @@ from airside.stack.run import events as ev
 from airside.stack.scheduling.placement_events import Moment
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.tools.dispatch import Dispatcher
-from airside.tools.local import LocalTools
+from airside.tools.in_memory import InMemoryTools
 from tests.simulation.clock import ManualLoop
 from tests.simulation.ledger import Ledger, make_tools
 from tests.simulation.owners import OWNER, Mortal, make_task
@@ -59,12 +59,12 @@ class World:
         self.calls: dict[asyncio.Task[Any], None] = {}
         self.gates = 0
         self.issuer = NO_ISSUER
-        self.tools = LocalTools(self._dispatcher)
+        self.tools = InMemoryTools(self._dispatcher)
         self.things = Things(self)
         self.granted: Counter[str] = Counter()
         self.resolvers = SimResolvers(self)
         self.policy = self._policy()
-        self.memory = LocalMemory(self.now_us)
+        self.memory = InMemoryMemory(self.now_us)
         self.approvals = SimApprovals(self)
         self.people = People(self)
         self.driver = Driver(self)
@@ -239,19 +239,21 @@ class World:
             seal_key=SEAL,
             now_us=self.now_us,
             random=self.rng.randbytes,
-            spending=Spending((), self.plan.budgets, self._spent()),
+            spending=BudgetReservations((), self.plan.budgets, self._spent()),
             issuer=self.issuer,
             on_change=lookups.changed,
         )
         return SimPolicy(self, gate, lookups)
 
-    def _spent(self) -> Iterator[Spent]:
+    def _spent(self) -> Iterator[RecordedUsage]:
         for stream, entries in self.journal.local.streams.items():
             run_id = RunId(stream)
             if not entries or entries[0].type != "RunSubmitted":
                 continue
             is_over = self.journal.ended(root_of(run_id))
-            for spent in spent_of(self.tenant_of(run_id), [ev.decode_event(e.body) for e in entries], is_over=is_over):
+            for spent in recorded_usage(
+                self.tenant_of(run_id), [ev.decode_event(e.body) for e in entries], is_over=is_over
+            ):
                 yield spent._replace(key="") if is_over else spent
 
     def crash_runtime(self, key: str, *, lingers: bool = False) -> None:

@@ -37,13 +37,13 @@ class Deadline:
     def reschedule(self, at_s: float) -> None:
         """Have it end at another time."""
         self.at_s = at_s
-        self._deadlines.heed(self)
+        self._deadlines.watch(self)
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
         assert self._task is not None
         self._cancelling = self._task.cancelling()
-        self._deadlines.heed(self)
+        self._deadlines.watch(self)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._deadlines.forget(self)
@@ -72,7 +72,7 @@ class Deadlines:
         """Return a deadline in so many seconds from now."""
         return Deadline(self, asyncio.get_running_loop().time() + seconds)
 
-    def heed(self, deadline: Deadline) -> None:
+    def watch(self, deadline: Deadline) -> None:
         """Let a deadline expire when it is due, which nothing does before the present turn of the loop is over."""
         self._open[deadline] = None
         if deadline.at_s < self._next_s:

@@ -1,4 +1,4 @@
-"""`Job`: code of a tool's or toolset's that is called once, wherever that is, and what comes of it as plain values."""
+"""`ToolJob`: code of a tool's or toolset's that is called once, wherever that is, and its result as plain values."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
-from airside.tools.runners.outcomes import plainly
+from airside.tools.runners.outcomes import own_error
 from airside.tools.runners.processes import InvalidArguments
 
 
 @dataclass(frozen=True, slots=True)
-class Awaits:
+class StillAwaitable:
     """What a plain function gave that is still to be awaited."""
 
     answer: Any
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class Job:
+class ToolJob:
     """One call.  `name` is what it is called in errors, `advice` what to do about it if it holds an event loop.
 
     `convert` makes its arguments and `finish` takes what it returns: both run the tool's own methods.  `begin` raises
     if it may not start, and is asked when nothing can come between that and the start.
 
-    Its methods run where the tool's code may.  They raise what `begin` raises, `InvalidArguments`, and what `plainly`
+    Its methods run where the tool's code may.  They raise what `begin` raises, `InvalidArguments`, and what `own_error`
     makes of anything the tool raises: nothing of the tool's own leaves them.
     """
 
@@ -47,12 +47,12 @@ class Job:
         return inspect.iscoroutinefunction(self.function)
 
     def in_thread(self) -> Any:
-        """Call a plain function, whose answer is `Awaits` if it is to be awaited elsewhere."""
+        """Call a plain function, whose answer is `StillAwaitable` if it is to be awaited elsewhere."""
         answer = self._start()
         try:
-            return Awaits(answer) if inspect.isawaitable(answer) else self.finish(answer)
+            return StillAwaitable(answer) if inspect.isawaitable(answer) else self.finish(answer)
         except BaseException as error:
-            broken = plainly(error)
+            broken = own_error(error)
         raise broken
 
     async def perform(self) -> Any:
@@ -63,10 +63,10 @@ class Job:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            broken = plainly(error)
+            broken = own_error(error)
         raise broken  # outside, so that it does not hold on to the tool's error
 
-    def after(self, awaits: Awaits) -> Job:
+    def after(self, awaits: StillAwaitable) -> ToolJob:
         """Return the rest of a call that gave something to await."""
         return replace(self, function=lambda: awaits.answer, convert=dict, begin=lambda: None)
 
@@ -80,6 +80,6 @@ class Job:
             try:
                 return self.function(**arguments)
             except BaseException as error:
-                broken = plainly(error)
+                broken = own_error(error)
             raise broken
         raise unfit

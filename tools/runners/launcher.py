@@ -30,7 +30,7 @@ import msgspec
 import orjson
 
 from airside.stack.canonical import check_bounds
-from airside.stack.cycle.speaker import speaking
+from airside.stack.cycle.output_source import output_from
 from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
 from airside.tools.runners.output import mark_like_parent
@@ -49,10 +49,10 @@ _READ_BYTES = 1 << 16
 
 Answer = Literal["ok", "not_done", "tool_error", "in_doubt", "invalid", "unfit", "error"]
 _ANSWERS = frozenset(get_args(Answer))
-Kind = Literal[Answer, "died", "not_started", "no_namespaces", "ready"]
+EndKind = Literal[Answer, "died", "not_started", "no_namespaces", "ready"]
 
 
-class Call(msgspec.Struct, tag=True, array_like=True):
+class ProcessCall(msgspec.Struct, tag=True, array_like=True):
     """Run a tool, its `reconcile`, or the undo of its call that returned `output`, in a process of its own."""
 
     tool: str
@@ -64,20 +64,20 @@ class Call(msgspec.Struct, tag=True, array_like=True):
     max_output_bytes: int = 0
 
 
-class Kill(msgspec.Struct, tag=True, array_like=True):
+class ProcessKill(msgspec.Struct, tag=True, array_like=True):
     """End a call, whatever it does."""
 
     call_id: int
 
 
-class Ended(msgspec.Struct, array_like=True):
+class ProcessEnded(msgspec.Struct, array_like=True):
     """A call is over, and everything it started is dead.  `data` is JSON if `ok`, else a sentence.
 
     `no_namespaces` and `ready` (with the launcher's process id as `/proc` shows it) are no call's.
     """
 
     call_id: int
-    kind: Kind
+    kind: EndKind
     data: bytes
 
 
@@ -85,7 +85,7 @@ class Ended(msgspec.Struct, array_like=True):
 class _Child:
     """A call at work; `pid` is as this process sees it, `shown` as `/proc` does (0: it has not said so yet)."""
 
-    call: Call
+    call: ProcessCall
     limits: ProcessLimits
     pid: int
     pidfd: int
@@ -130,7 +130,7 @@ class Launcher:
         self._select = selectors.DefaultSelector()
         self._select.register(sock, selectors.EVENT_READ, None)
         self._namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
-        self._decode = msgspec.msgpack.Decoder(Call | Kill).decode
+        self._decode = msgspec.msgpack.Decoder(ProcessCall | ProcessKill).decode
         self._counted_s = 0.0
 
     def run(self) -> None:
@@ -150,30 +150,34 @@ class Launcher:
         while len(self._buffer) >= 4 and len(self._buffer) >= 4 + (size := int.from_bytes(self._buffer[:4])):
             message = self._decode(bytes(self._buffer[4 : 4 + size]))
             del self._buffer[: 4 + size]
-            if isinstance(message, Call):
+            if isinstance(message, ProcessCall):
                 self._start(message)
             elif (child := self._children.get(message.call_id)) is not None:
                 self._end(child, "it was stopped")
         return bool(data)
 
-    def _start(self, call: Call) -> None:
+    def _start(self, call: ProcessCall) -> None:
         """Fork; a machine that has no process or file left for this call still serves the others."""
         try:
             read, write = os.pipe()
         except OSError as error:
-            self._send(Ended(call.call_id, "not_started", f"no process could be started: {text_of(error)}".encode()))
+            self._send(
+                ProcessEnded(call.call_id, "not_started", f"no process could be started: {text_of(error)}".encode())
+            )
             return
         try:
             pid = self._fork(call, read, write)
         except OSError as error:
             os.close(read)
-            self._send(Ended(call.call_id, "not_started", f"no process could be started: {text_of(error)}".encode()))
+            self._send(
+                ProcessEnded(call.call_id, "not_started", f"no process could be started: {text_of(error)}".encode())
+            )
             return
         finally:
             os.close(write)
         self._watch(call, pid, read)
 
-    def _fork(self, call: Call, read: int, write: int) -> int:
+    def _fork(self, call: ProcessCall, read: int, write: int) -> int:
         """Return the process of a call, the first of a namespace of its own."""
         _must(_libc.unshare(_CLONE_NEWPID), "unshare")
         try:
@@ -185,7 +189,7 @@ class Launcher:
         finally:
             _must(_libc.setns(self._namespace, _CLONE_NEWPID), "setns")
 
-    def _watch(self, call: Call, pid: int, read: int) -> None:
+    def _watch(self, call: ProcessCall, pid: int, read: int) -> None:
         limits = self._tools[call.tool].process
         assert limits is not None
         try:
@@ -194,7 +198,7 @@ class Launcher:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             os.close(read)
-            self._send(Ended(call.call_id, "died", f"its process was ended at once: {text_of(error)}".encode()))
+            self._send(ProcessEnded(call.call_id, "died", f"its process was ended at once: {text_of(error)}".encode()))
             return
         os.set_blocking(read, False)
         child = _Child(call, limits, pid, pidfd, read)
@@ -202,7 +206,7 @@ class Launcher:
         self._select.register(child.pipe, selectors.EVENT_READ, child)
         self._select.register(child.pidfd, selectors.EVENT_READ, child)
 
-    def _be_child(self, call: Call, write: int) -> None:
+    def _be_child(self, call: ProcessCall, write: int) -> None:
         """Run the tool and say what came of it; never returns."""
         found = self._tools[call.tool]
         try:
@@ -220,7 +224,7 @@ class Launcher:
             os.write(write, f"{os.readlink('/proc/self')}\n".encode())
             _limit(found.process or ProcessLimits(), call.context["deadline_s"])
             mark_like_parent()
-            with speaking(found.name, TenantId(call.context["tenant"]), RunId(call.context["run_id"])):
+            with output_from(found.name, TenantId(call.context["tenant"]), RunId(call.context["run_id"])):
                 kind, data = answer_of(found, call)
             sys.stdout.flush()  # what it printed would be lost with the process
             with open(write, "wb") as file:
@@ -254,7 +258,7 @@ class Launcher:
         del self._children[child.call.call_id]
         self._send(ended_of(child, os.waitstatus_to_exitcode(status)))
 
-    def _send(self, ended: Ended) -> None:
+    def _send(self, ended: ProcessEnded) -> None:
         body = msgspec.msgpack.encode(ended)
         with contextlib.suppress(BrokenPipeError):  # the executor is gone, and so is this process next
             self._sock.sendall(len(body).to_bytes(4) + body)
@@ -281,7 +285,7 @@ class Launcher:
             self._counted_s = now_s
 
 
-def ended_of(child: _Child, code: int) -> Ended:
+def ended_of(child: _Child, code: int) -> ProcessEnded:
     """Return what to say of a process that is gone.
 
     An answer is believed of one that ended in good order, and was not told to end: the tool could write to the pipe
@@ -290,12 +294,12 @@ def ended_of(child: _Child, code: int) -> Ended:
     _, _, rest = bytes(child.output).partition(b"\n")
     kind, newline, data = rest.partition(b"\n")
     if not child.reason and code == 0 and newline and (name := kind.decode(errors="replace")) in _ANSWERS:
-        return Ended(child.call.call_id, name, data)  # type: ignore[arg-type]
+        return ProcessEnded(child.call.call_id, name, data)  # type: ignore[arg-type]
     how = child.reason or (f"it was killed by signal {-code}" if code < 0 else f"it exited with {code}")
-    return Ended(child.call.call_id, "died", f"its process is gone: {how}".encode())
+    return ProcessEnded(child.call.call_id, "died", f"its process is gone: {how}".encode())
 
 
-def answer_of(found: Tool, call: Call) -> tuple[Answer, bytes]:
+def answer_of(found: Tool, call: ProcessCall) -> tuple[Answer, bytes]:
     """Call the tool, or ask it what became of its key; return what came of it as a kind and bytes."""
     context = ToolContext(**{**call.context, "labels": tuple(call.context["labels"])})
     arguments: dict[str, Any] = {}
@@ -406,12 +410,12 @@ def main() -> None:
     try:
         _enter_namespace()
     except OSError as error:
-        body = msgspec.msgpack.encode(Ended(-1, "no_namespaces", text_of(error).encode()))
+        body = msgspec.msgpack.encode(ProcessEnded(-1, "no_namespaces", text_of(error).encode()))
         sock.sendall(len(body).to_bytes(4) + body)
         sys.exit(1)
     size = int.from_bytes(sock.recv(4, socket.MSG_WAITALL))
     tools: dict[str, Tool] = cloudpickle.loads(sock.recv(size, socket.MSG_WAITALL))
-    body = msgspec.msgpack.encode(Ended(-1, "ready", os.readlink("/proc/self").encode()))
+    body = msgspec.msgpack.encode(ProcessEnded(-1, "ready", os.readlink("/proc/self").encode()))
     sock.sendall(len(body).to_bytes(4) + body)
     Launcher(sock, tools).run()
 

@@ -21,17 +21,17 @@ _OTHER_LOOP = ("different event loop", "different loop", "Event loop is closed")
 _HINT = " (each tenant's coroutines have an event loop of their own: make clients and locks in a Toolset's open)"
 
 
-class Broke(AirsideError):
+class ToolRaised(AirsideError):
     """A tool raised something that says nothing about what it changed; its text is all that is kept of it."""
 
 
-def plainly(error: BaseException) -> AirsideError:
+def own_error(error: BaseException) -> AirsideError:
     """Return what a tool raised as an error of ours that holds nothing but its text."""
     text = text_of(error)
     for kind in (ToolError, InDoubt):
         if issubclass(type(error), kind):
             return kind(text)
-    return Broke(text + _HINT if any(words in text for words in _OTHER_LOOP) else text)
+    return ToolRaised(text + _HINT if any(words in text for words in _OTHER_LOOP) else text)
 
 
 def unexpected(error: BaseException, changes: bool) -> ToolResult:
@@ -41,7 +41,7 @@ def unexpected(error: BaseException, changes: bool) -> ToolResult:
     return ToolResult(ok=False, error=text_of(error), reason_code=reason)
 
 
-def unfit(error: Exception, attempt: int, changes: bool) -> ToolResult:
+def invalid_arguments(error: Exception, attempt: int, changes: bool) -> ToolResult:
     """Return the result of a call whose arguments the tool's types do not take: of a first attempt, a certain no."""
     if attempt > 1:
         return unexpected(error, changes)

@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict
 from typing import TextIO
 
-from airside.stack.cycle.speaker import Speaker, speaker
+from airside.stack.cycle.output_source import OutputSource, current_source
 from airside.stack.ids import RunId
 
 MAX_LINES = 200
@@ -40,12 +40,12 @@ class MarkedStream(io.TextIOBase):
         self._stream = stream
         self._mark = mark
         self._lock = threading.Lock()
-        self._begun: OrderedDict[Speaker, str] = OrderedDict()
+        self._begun: OrderedDict[OutputSource, str] = OrderedDict()
         self._lines: OrderedDict[RunId, int] = OrderedDict()
 
     def write(self, text: str) -> int:
         """Write the stack's own text as it is, other code's line by line with its mark and name."""
-        who = speaker()
+        who = current_source()
         if who is None:
             return self._stream.write(text)
         with self._lock:
@@ -58,7 +58,7 @@ class MarkedStream(io.TextIOBase):
                     self._line(*self._begun.popitem(last=False))
         return len(text)
 
-    def _line(self, who: Speaker, line: str) -> None:
+    def _line(self, who: OutputSource, line: str) -> None:
         name, tenant, run_id = who
         count = self._lines.get(run_id, 0) + 1
         self._lines[run_id] = count

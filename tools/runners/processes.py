@@ -19,7 +19,7 @@ import msgspec
 import orjson
 
 from airside.stack.errors import InvalidInput
-from airside.tools.runners.launcher import Call, Ended, Kill
+from airside.tools.runners.launcher import ProcessCall, ProcessEnded, ProcessKill
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError
 
 DEATH_S = 3.0
@@ -50,17 +50,17 @@ class _Line:
         self._writer = writer
         self._process = process
         self._last = 0
-        self._calls: dict[int, asyncio.Future[Ended]] = {}
+        self._calls: dict[int, asyncio.Future[ProcessEnded]] = {}
         self._inner = -1
         self.is_over = False
         self.problem: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.reading = asyncio.ensure_future(self._read())
 
-    async def run(self, call: Call) -> Ended:
+    async def run(self, call: ProcessCall) -> ProcessEnded:
         """Have a call made; if the caller is cancelled, the call's processes are dead before that goes on."""
         self._last += 1
         call_id = self._last
-        ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[ProcessEnded] = asyncio.get_running_loop().create_future()
         self._calls[call_id] = ended
         try:
             await self._send(msgspec.structs.replace(call, call_id=call_id))
@@ -73,11 +73,11 @@ class _Line:
         finally:
             self._calls.pop(call_id, None)
 
-    async def _see_dead(self, call_id: int, ended: asyncio.Future[Ended]) -> None:
+    async def _see_dead(self, call_id: int, ended: asyncio.Future[ProcessEnded]) -> None:
         """Have a call ended; a launcher that does not say it is dead is killed, which ends all it has."""
         try:
             async with asyncio.timeout(DEATH_S):
-                await self._send(Kill(call_id))
+                await self._send(ProcessKill(call_id))
                 await asyncio.shield(ended)
         except (OSError, TimeoutError):
             self._kill()
@@ -95,14 +95,14 @@ class _Line:
         body = cloudpickle.dumps(dict(tools))
         self._writer.write(len(body).to_bytes(4) + body)
 
-    async def _send(self, message: Call | Kill) -> None:
+    async def _send(self, message: ProcessCall | ProcessKill) -> None:
         body = msgspec.msgpack.encode(message)
         self._writer.write(len(body).to_bytes(4) + body)
         await self._writer.drain()
 
     async def _read(self) -> None:
         """Hand answers to their calls; when the launcher is gone, so are its calls' processes."""
-        decode = msgspec.msgpack.Decoder(Ended).decode
+        decode = msgspec.msgpack.Decoder(ProcessEnded).decode
         try:
             while True:
                 size = int.from_bytes(await self._reader.readexactly(4))
@@ -129,7 +129,7 @@ class _Line:
             for call_id, future in self._calls.items():
                 if not future.done():
                     gone = b"the launcher of its process died, and its process with it"
-                    future.set_result(Ended(call_id, "died", gone))
+                    future.set_result(ProcessEnded(call_id, "died", gone))
 
     def _wait(self) -> None:
         """Wait until the launcher is gone: its inner process is only when everything it started is."""
@@ -156,7 +156,7 @@ class Processes:
         self,
         found: Tool,
         context: ToolContext,
-        call: Call,
+        call: ProcessCall,
         *,
         begin: Callable[[], None] = lambda: None,
     ) -> Any:
@@ -168,7 +168,7 @@ class Processes:
         """
         line, problem = await self.open()
         if problem:
-            ended = Ended(0, "not_started", problem.encode())
+            ended = ProcessEnded(0, "not_started", problem.encode())
         else:
             begin()
             fields = asdict(context) | {"state": None}
@@ -212,7 +212,7 @@ class Processes:
             self._line.close()
 
 
-def _outcome(ended: Ended) -> Any:
+def _outcome(ended: ProcessEnded) -> Any:
     text = ended.data.decode(errors="replace") if ended.kind != "ok" else ""
     match ended.kind:
         case "ok":

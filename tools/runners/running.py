@@ -17,11 +17,11 @@ from typing import Any
 
 from airside.stack.flag import Flag
 from airside.stack.ids import EffectKey
-from airside.tools.runners.fair import FairSlots
-from airside.tools.runners.jobs import Awaits, Job
-from airside.tools.runners.loops import NotBegun, ToolLoops
-from airside.tools.runners.outcomes import Broke
-from airside.tools.runners.toolloop import Place
+from airside.tools.runners.fair_slots import FairSlots
+from airside.tools.runners.jobs import StillAwaitable, ToolJob
+from airside.tools.runners.outcomes import ToolRaised
+from airside.tools.runners.tool_loop import Place
+from airside.tools.runners.tool_loops import NotStarted, ToolLoops
 
 THREADS = 32
 """Plain functions run in threads, so that a slow one does not hold up the others; for a free one tenants take turns."""
@@ -51,8 +51,8 @@ class Runner:
         finally:
             self._end(key, over)
 
-    async def call(self, job: Job, *, key: EffectKey | None = None, place: Place | None = None) -> Any:
-        """Return what a job comes to; raises what `Job` and `ToolLoops.run` say.
+    async def call(self, job: ToolJob, *, key: EffectKey | None = None, place: Place | None = None) -> Any:
+        """Return what a job comes to; raises what `ToolJob` and `ToolLoops.run` say.
 
         A coroutine runs on the loop of its `place`.  What has a key is known to be at work under it until it is done.
         """
@@ -65,22 +65,22 @@ class Runner:
         if job.is_coroutine:
             return await self._on_loop(job, key, over, place)
         answer = await self._in_thread(self._threads, job, key, over)
-        if not isinstance(answer, Awaits):
+        if not isinstance(answer, StillAwaitable):
             return answer
         # A decorator round a coroutine function, `lambda **k: client.pay(**k)`, an object that is called.
         try:
             return await self._on_loop(job.after(answer), key, over, place)
-        except NotBegun as error:
-            raise Broke(error.message) from None  # its plain part was called
+        except NotStarted as error:
+            raise ToolRaised(error.message) from None  # its plain part was called
 
-    async def _on_loop(self, job: Job, key: EffectKey | None, over: Flag, place: Place | None) -> Any:
+    async def _on_loop(self, job: ToolJob, key: EffectKey | None, over: Flag, place: Place | None) -> Any:
         try:
             return await self.loops.run(job, over=partial(self._end, key, over), place=place)
-        except NotBegun:
+        except NotStarted:
             self._end(key, over)
             raise
 
-    async def _in_thread(self, threads: ThreadPoolExecutor, job: Job, key: EffectKey | None, over: Flag) -> Any:
+    async def _in_thread(self, threads: ThreadPoolExecutor, job: ToolJob, key: EffectKey | None, over: Flag) -> Any:
         try:
             await self.slots.take(job.tenant)
         except BaseException:
@@ -109,7 +109,7 @@ class Runner:
                 self._let_go(future, key, over)
             raise
         error = future.exception()
-        if error is not None or not isinstance(future.result(), Awaits):
+        if error is not None or not isinstance(future.result(), StillAwaitable):
             self._end(key, over)
         if error is None:
             return future.result()
@@ -121,7 +121,7 @@ class Runner:
     def _let_go(self, future: Future[Any], key: EffectKey | None, over: Flag) -> None:
         """End a call that nobody waits for: what it gave to await is not begun."""
         answer = None if future.cancelled() or future.exception() is not None else future.result()
-        if isinstance(answer, Awaits) and inspect.iscoroutine(answer.answer):
+        if isinstance(answer, StillAwaitable) and inspect.iscoroutine(answer.answer):
             answer.answer.close()
         self._end(key, over)
 

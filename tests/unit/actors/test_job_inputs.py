@@ -32,10 +32,10 @@ from ray import cloudpickle
 from typing_extensions import TypedDict
 
 from airside.actors import jobs
-from airside.actors.client.reading import read_jobs_inputs
+from airside.actors.client.input_reader import read_jobs_inputs
 from airside.actors.client.steps import Steps, drive
 from airside.actors.intake import Intake
-from airside.actors.job_inputs import JobInputs, Reading, fields_of, read_inputs, schema_of
+from airside.actors.job_inputs import InputsReading, JobInputs, fields_of, read_inputs, schema_of
 from airside.actors.jobs import OWN_FIELDS, BadLine, Job, parse_job, parse_lines
 from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import Method
@@ -192,7 +192,7 @@ def test_a_field_that_is_given_twice_is_refused(value: str) -> None:
     message = one(Everything, when="2026-12-24T18:00:00Z", orderId="o-1", inputs={"orderId": value})
     assert message == "line 1: the field 'orderId' is given twice: in inputs and beside it"
     (reading,) = read_inputs(Everything, [b'{"when": "2026-12-24T18:00:00Z", "orderId": "o-1", "orderId": "o-2"}'])
-    assert reading == Reading(b"", "inputs: the key 'orderId' is given twice")
+    assert reading == InputsReading(b"", "inputs: the key 'orderId' is given twice")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_many_lines_are_read_a_few_at_a_time() -> None:
 
     def read(items: Any) -> Any:
         sizes.append(len(items))
-        found: list[Reading] = Intake(LayerConfig(Settings(), Path("unused")), Open).read(items)
+        found: list[InputsReading] = Intake(LayerConfig(Settings(), Path("unused")), Open).read(items)
         return found
 
     lines = [json.dumps({**OWN, "n": i}).encode() for i in range(450)]

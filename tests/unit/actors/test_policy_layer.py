@@ -16,11 +16,11 @@ from airside.actors.rpc.serving import TICKET
 from airside.actors.settings import Settings
 from airside.stack.contracts.gate import GateReply
 from airside.stack.directory import Directory, Tenant
-from airside.stack.resources import Key, ResolveReply, Resource, Wanted
+from airside.stack.resources import Key, ResolveReply, Resource, ResourceLookup
 from tests import on_wire
 from tests.helpers import KEY, gate_request
+from tests.unit.stack.policy.test_kill_switches import switches, thrown
 from tests.unit.stack.policy.test_resource_rules import ACME, ALL, World, rule
-from tests.unit.stack.policy.test_switches import switches, thrown
 
 
 class Waiting:
@@ -31,7 +31,7 @@ class Waiting:
         self.counts: dict[str, int] = {}
         self.asked = 0
 
-    async def answers(self, wanted: Wanted) -> dict[Key, ResolveReply]:
+    async def answers(self, wanted: ResourceLookup) -> dict[Key, ResolveReply]:
         """Find everything to be ann's."""
         self.asked += 1
         await self.known.wait()
@@ -96,7 +96,7 @@ async def test_what_breaks_while_a_call_waits_is_a_no() -> None:
     """Whatever it is, and only that call's."""
     policy = layer()
 
-    async def breaks(wanted: Wanted) -> dict[Key, ResolveReply]:
+    async def breaks(wanted: ResourceLookup) -> dict[Key, ResolveReply]:
         raise RuntimeError("odd")
 
     policy._lookups.answers = breaks

@@ -23,7 +23,7 @@ from airside import cli
 from airside.actors import audit, jobs
 from airside.actors.client.client import Stack
 from airside.actors.client.connection import encoded
-from airside.actors.client.known import write_people
+from airside.actors.client.known_principals import write_people
 from airside.actors.client.results import COLUMNS, BatchInterrupted, RunResult
 from airside.actors.client.steps import Pause, Steps, drive
 from airside.actors.driver.orders import sealed_order

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.memory.records import Record
 from airside.memory.rules import MemoryRules
 from airside.memory.search import index as search
@@ -18,7 +18,7 @@ from airside.memory.search.calibration import load_calibration
 from airside.memory.search.index import Bounds, Query, TenantIndex
 from airside.memory.search.ranking import diverse
 from airside.memory.service import MemoryService
-from airside.memory.storage.erasing import Erasure
+from airside.memory.storage.erasure import Erasure
 from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.ids import TenantId
 from airside.stack.values import CLEARANCES

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.memory.records import Record
 from airside.memory.rules import MemoryRules, Quota
 from airside.memory.search.calibration import load_calibration
 from airside.memory.search.index import Bounds, Query, TenantIndex
 from airside.memory.service import MemoryService
-from airside.memory.storage.erasing import Erasure
+from airside.memory.storage.erasure import Erasure
 from airside.memory.storage.store import TenantStore
-from airside.memory.writing.alike import relation
+from airside.memory.writing.contradiction import relation
 from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.errors import InvalidId, InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId
@@ -455,10 +455,10 @@ STEPS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(steps=STEPS, clearance=st.sampled_from(CLEARANCES))
 async def test_no_sequence_returns_what_may_not_be_returned(steps: Any, clearance: Any) -> None:
-    from airside.memory.local import LocalMemory
+    from airside.memory.in_memory import InMemoryMemory
 
     clock = Clock()
-    local = LocalMemory(clock, MemoryRules(quota=Quota(records=6)))
+    local = InMemoryMemory(clock, MemoryRules(quota=Quota(records=6)))
     tenants = (ACME, GLOBEX)
     for what, number, level, trust, ttl_s in steps:
         tenant = tenants[number % 2]

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from airside.memory.embedding import Queue
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.memory.records import State
 from airside.memory.rules import MemoryRules, Quota
 from airside.memory.service import MemoryService
-from airside.memory.storage.erasing import Erasure
+from airside.memory.storage.erasure import Erasure
 from airside.memory.storage.store import Database, TenantStore
-from airside.memory.writing.alike import relation
+from airside.memory.writing.contradiction import relation
 from airside.stack.contracts.memory import Candidate
 from airside.stack.errors import InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId

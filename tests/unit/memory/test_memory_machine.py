@@ -15,11 +15,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.memory.rules import MemoryRules, Quota
-from airside.memory.search.index import said_by
+from airside.memory.search.index import statement_of
 from airside.memory.service import MemoryService
-from airside.memory.storage.erasing import Erasure
+from airside.memory.storage.erasure import Erasure
 from airside.memory.storage.store import Database, TenantStore
 from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.errors import MemoryFailed
@@ -210,7 +210,7 @@ class Machine(RuleBasedStateMachine):
         self.now += 1
         for tenant in TENANTS:
             records = {r.record_id: r for r in self.wait(self.service.records(tenant))}
-            live = [said_by(r) for r in records.values() if r.state == "live" and r.expires_us > self.now]
+            live = [statement_of(r) for r in records.values() if r.state == "live" and r.expires_us > self.now]
             assert len(set(live)) == len(live)
             assert len(records) <= QUOTA.records and not self.gone & records.keys()
             assert sum(r.size_bytes for r in records.values()) + len(records) * 256 * 4 <= QUOTA.bytes

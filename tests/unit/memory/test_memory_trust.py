@@ -10,10 +10,10 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from airside.memory.local import HashingEmbedder
+from airside.memory.in_memory import HashingEmbedder
 from airside.memory.rules import KINDS, MemoryRules
 from airside.memory.service import MemoryService
-from airside.memory.storage.erasing import Erasure
+from airside.memory.storage.erasure import Erasure
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import PERSONAL
 from tests.unit.memory.test_memory import ACME, DAY_US, GLOBEX, START_US, Clock, clock, fact, found, memory

@@ -11,14 +11,14 @@ from airside.stack.ids import TenantId
 from airside.stack.resources import (
     MAX_ID_CHARACTERS,
     SHARED,
-    Named,
     ResolveReply,
     Resource,
     ResourceFact,
+    ResourceReference,
     checked_resources,
     facts_of,
     keys_of,
-    named_by,
+    referenced_resources,
 )
 from airside.stack.schema.toolspec import ToolSpec
 
@@ -34,7 +34,7 @@ class Declares:
 
 def named(arguments: dict[str, Any], *paths: str) -> list[tuple[str, Any]]:
     """Return path and id of every place that names an order; `missing` for an item that should."""
-    found = named_by(Declares(*(("order", path) for path in paths)), arguments)
+    found = referenced_resources(Declares(*(("order", path) for path in paths)), arguments)
     return [(each.path, "missing" if each.missing else each.id) for each in found]
 
 
@@ -107,7 +107,7 @@ def test_an_item_that_names_none_is_missing(arguments: dict[str, Any], path: str
 )
 def test_a_value_of_another_shape_is_a_resource_nobody_knows(arguments: dict[str, Any], path: str) -> None:
     """It is not overlooked: the tool may make something of it."""
-    (found,) = named_by(Declares(("order", path)), arguments)
+    (found,) = referenced_resources(Declares(("order", path)), arguments)
     assert found.id is None and not found.missing and keys_of([found]) == frozenset()
     (fact,) = facts_of([found], {}, ACME)
     assert fact.state == "unknown"
@@ -115,13 +115,13 @@ def test_a_value_of_another_shape_is_a_resource_nobody_knows(arguments: dict[str
 
 def test_the_same_resource_named_twice_is_asked_about_once() -> None:
     """A number and the text of it are two."""
-    found = named_by(Declares(("order", "a"), ("order", "b.*")), {"a": "7", "b": ["7", 7, 7]})
+    found = referenced_resources(Declares(("order", "a"), ("order", "b.*")), {"a": "7", "b": ["7", 7, 7]})
     assert keys_of(found) == {("order", "7"), ("order", 7)}
 
 
 def fact(reply: ResolveReply | None) -> ResourceFact:
     """Return what acme knows of order o1 by this answer."""
-    place = Named("order", "order_id", "order_id", "o1", False)
+    place = ResourceReference("order", "order_id", "order_id", "o1", False)
     (known,) = facts_of([place], {} if reply is None else {("order", "o1"): reply}, ACME)
     return known
 

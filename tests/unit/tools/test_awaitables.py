@@ -12,7 +12,7 @@ import pytest
 
 from airside.actors.app import App
 from airside.stack.canonical import digest
-from airside.stack.cycle.asking import checked
+from airside.stack.cycle.agent_call import validate_proposal
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import effect_key, undo_key
 from airside.stack.run.agents import FunctionAgent, View
@@ -115,7 +115,7 @@ async def test_an_object_may_decide_by_a_plain_method() -> None:
 )
 async def test_a_proposal_is_bounded_like_an_output(proposal: Any) -> None:
     with pytest.raises(InvalidInput, match=r"1,048,\d+ bytes are over the bound of 1,048,576"):
-        checked(proposal)
+        validate_proposal(proposal)
     world = World(FunctionAgent(lambda view: proposal))
     await world.run()
     assert world.phase == "failed"
@@ -124,7 +124,7 @@ async def test_a_proposal_is_bounded_like_an_output(proposal: Any) -> None:
 
 def test_a_tool_that_takes_longer_arguments_gets_them() -> None:
     proposal = Action(tool="pay", arguments={"note": "x" * MAX_OUTPUT_BYTES})
-    assert checked(proposal, [spec(max_argument_bytes=2 * MAX_OUTPUT_BYTES)]) == proposal
+    assert validate_proposal(proposal, [spec(max_argument_bytes=2 * MAX_OUTPUT_BYTES)]) == proposal
 
 
 @pytest.mark.parametrize("in_threads", [False, True])

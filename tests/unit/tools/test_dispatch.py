@@ -17,14 +17,14 @@ from airside.stack.canonical import MAX_DEPTH, digest
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import ExecutorId, PrincipalId, RunId, TenantId
-from airside.stack.journal.claims import MAX_ATTEMPTS
+from airside.stack.journal.effect_claims import MAX_CLAIM_ATTEMPTS
 from airside.stack.journal.journaling import Append, AppendReply
-from airside.stack.policy.switches import Switches, SwitchThrown
+from airside.stack.policy.kill_switches import KillSwitchChanged, KillSwitches
 from airside.stack.security.grants import Grant, GrantRefused, mint, open_grant
-from airside.stack.security.sealing import SEAL_BYTES, wrap
+from airside.stack.security.seals import SEAL_BYTES, wrap
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
-from airside.tools.local import LocalTools
+from airside.tools.in_memory import InMemoryTools
 from airside.tools.runners.outcomes import normalise
 from airside.tools.runners.running import THREADS
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError, Toolset, flatten, tool
@@ -185,7 +185,7 @@ async def test_a_grant_that_does_not_fit_is_refused_and_nothing_is_started(
 async def test_what_is_switched_off_is_refused_though_it_was_granted_before(scope: Any, target: str) -> None:
     pay, paid = counter()
     dispatcher, request = made(pay), granted(pay.spec, version="v1")
-    off = SwitchThrown(at_us=1, scope=scope, target=target, off=True, by=PrincipalId("op"), why="breach")
+    off = KillSwitchChanged(at_us=1, scope=scope, target=target, off=True, by=PrincipalId("op"), why="breach")
     dispatcher.switches.apply(off)
     refused = await run(dispatcher, request)
     assert (refused.reason_code, paid) == ("switched_off", []) and "breach" in refused.error
@@ -218,7 +218,7 @@ async def test_a_grant_of_an_older_activation_is_stale_once_a_newer_one_was_seen
 async def test_a_restarted_executor_voids_every_outstanding_grant() -> None:
     pay, paid = counter()
     names = iter([EXECUTOR, ExecutorId("exe_" + "2" * 24)])
-    local = LocalTools(lambda: made(pay, executor=next(names)))
+    local = InMemoryTools(lambda: made(pay, executor=next(names)))
     request = granted(pay.spec, executor=await local.executor_for(RUN))
     local.restart()
     assert (await local.execute(RUN, request)).result.reason_code == "grant_invalid"
@@ -594,9 +594,9 @@ class Slowly:
         return AppendReply(verdict="ok")
 
 
-def switched_off() -> SwitchThrown:
+def switched_off() -> KillSwitchChanged:
     """Return a switch of everything."""
-    return SwitchThrown(at_us=NOW, scope="all", target="", off=True, by=PrincipalId("op"))
+    return KillSwitchChanged(at_us=NOW, scope="all", target="", off=True, by=PrincipalId("op"))
 
 
 @pytest.mark.parametrize(("by", "reason"), [("release", "grant_stale"), ("switch", "switched_off")])
@@ -662,7 +662,7 @@ async def test_a_call_that_waits_for_a_thread_does_not_start_once_its_run_is_ove
         dispatcher.switches.apply(switched_off())
     dispatcher._runner.slots.give_back(TenantId("globex"))
     assert (await call).reason_code == reason and paid == []
-    dispatcher.switches = Switches()
+    dispatcher.switches = KillSwitches()
     other = granted(pay.spec, run_id="run_" + "1" * 24, nonce=b"another")
     assert (await run(dispatcher, other)).ok  # the place it did not use is free
 
@@ -680,7 +680,7 @@ async def test_nothing_of_a_run_begins_after_its_release_but_an_undo() -> None:
     undo = granted(pay.spec, undo=True, output_sha256=digest(b"7"), nonce=b"another")
     assert (await run(dispatcher, msgspec.structs.replace(undo, output=b"7"))).ok and taken == [7]
     await dispatcher.release(RUN)
-    many = MAX_ATTEMPTS + 1
+    many = MAX_CLAIM_ATTEMPTS + 1
     again = granted(pay.spec, undo=True, output_sha256=digest(b"7"), attempt=many, nonce=b"a third")
     assert (await run(dispatcher, msgspec.structs.replace(again, output=b"7"))).ok and taken == [7, 7]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.actors.process.console import show
-from airside.stack.cycle.speaker import speaking
+from airside.stack.cycle.output_source import output_from
 from airside.stack.ids import RunId, TenantId
 from airside.tools.runners.output import MAX_CHARACTERS, MAX_LINES, MarkedStream, mark_of
 
@@ -22,7 +22,7 @@ RUN = RunId("run_1")
 def test_a_line_says_whose_it_is_and_the_stacks_own_has_no_mark() -> None:
     out = io.StringIO()
     stream = MarkedStream(out, MARK)
-    with speaking("pay", ACME, RUN):
+    with output_from("pay", ACME, RUN):
         print("one\ntwo", file=stream)
     print("own", file=stream)
     assert out.getvalue() == f"{MARK}[pay acme/run_1] one\n{MARK}[pay acme/run_1] two\nown\n"
@@ -33,7 +33,7 @@ async def test_two_tasks_that_print_at_once_do_not_mix_their_lines() -> None:
     stream = MarkedStream(out, MARK)
 
     async def say(run: str) -> None:
-        with speaking("look", ACME, RunId(run)):
+        with output_from("look", ACME, RunId(run)):
             for part in ("a", "b", "\n"):
                 stream.write(part)
                 await asyncio.sleep(0)
@@ -45,10 +45,10 @@ async def test_two_tasks_that_print_at_once_do_not_mix_their_lines() -> None:
 def test_a_run_that_prints_without_end_is_shown_to_a_bound_and_harms_no_other() -> None:
     out = io.StringIO()
     stream = MarkedStream(out, MARK)
-    with speaking("pay", ACME, RUN):
+    with output_from("pay", ACME, RUN):
         for n in range(MAX_LINES * 3):
             print(n, file=stream)
-    with speaking("pay", ACME, RunId("run_2")):
+    with output_from("pay", ACME, RunId("run_2")):
         print("x" * (MAX_CHARACTERS * 2), file=stream)
     marked = [line for line in out.getvalue().splitlines() if line.startswith(MARK)]
     assert len(marked) == MAX_LINES + 2 and "log files only" in marked[MAX_LINES]
@@ -59,7 +59,7 @@ def test_a_run_that_prints_without_end_is_shown_to_a_bound_and_harms_no_other() 
 def test_any_text_can_be_printed_whatever_the_file_holds(texts: list[str]) -> None:
     raw = io.BytesIO()
     stream = MarkedStream(io.TextIOWrapper(raw, encoding="ascii", write_through=True), MARK)
-    with speaking("pay", ACME, RUN):
+    with output_from("pay", ACME, RUN):
         for text in texts:
             stream.write(text + "\n")
     assert all(line.startswith(MARK.encode()) for line in raw.getvalue().split(b"\n")[:-1])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airside.tools.runners.event_loop import ToolEventLoop, only_waits
-from airside.tools.runners.toolloop import Exchange
+from airside.tools.runners.tool_loop import Exchange
 
 WAIT_S = 30.0
 """Far over what anything here takes: it only ends a test that would else hang."""
@@ -145,7 +145,7 @@ def test_what_ends_on_many_loops_in_one_turn_of_the_executors_wakes_that_once() 
         loop = None
         settled = 0
 
-        def settle(self) -> None:
+        def complete(self) -> None:
             Ended.settled += 1
 
     home = Home()

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from airside.stack.contracts.memory import Candidate, LearnReply
-from airside.stack.cycle.speaker import speaker
+from airside.stack.cycle.output_source import current_source
 from airside.stack.ids import TenantId
-from airside.stack.policy.switches import Switches, SwitchThrown
+from airside.stack.policy.kill_switches import KillSwitchChanged, KillSwitches
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
-from airside.tools.runners import loops, states, toolloop
-from airside.tools.runners.jobs import Job
+from airside.tools.runners import tool_loop, tool_loops, toolset_states
+from airside.tools.runners.jobs import ToolJob
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, Toolset, tool
 from tests.helpers import EXECUTOR, KEY, RUN, SECOND, granted
 
@@ -99,7 +99,7 @@ class Bench:
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     """A bench whose loops are looked at often."""
-    monkeypatch.setattr(loops, "WATCH_S", 0.05)
+    monkeypatch.setattr(tool_loops, "WATCH_S", 0.05)
     made = Bench()
     yield made
     await made.close()
@@ -302,7 +302,7 @@ async def test_a_neighbour_under_way_whose_time_is_over_says_who_held_its_loop(b
 async def test_after_some_held_loops_a_tenants_coroutines_are_refused_until_one_returns(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "MAX_HELD", 2)
+    monkeypatch.setattr(tool_loops, "MAX_HELD", 2)
     note, plain = noting(bench), Tool.from_schema("plain", {"type": "object"}, lambda: 1, effect="write")
     dispatcher = bench.made(bench.hold, note, plain)
     for _ in range(2):
@@ -318,7 +318,7 @@ async def test_after_some_held_loops_a_tenants_coroutines_are_refused_until_one_
 async def test_a_loop_that_nobody_uses_is_ended_and_those_used_last_are_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "KEPT_IDLE", 1)
+    monkeypatch.setattr(tool_loops, "KEPT_IDLE", 1)
     note = noting(bench)
     dispatcher = bench.made(note)
     made = dispatcher._runner.loops
@@ -327,7 +327,7 @@ async def test_a_loop_that_nobody_uses_is_ended_and_those_used_last_are_kept(
     first, last = made._all
     made._look()
     assert made.stats()["loops"] == 2
-    monkeypatch.setattr(loops, "IDLE_S", 0.0)
+    monkeypatch.setattr(tool_loops, "IDLE_S", 0.0)
     made._look()
     assert made._all == [last]
     await asyncio.to_thread(first.thread.join)
@@ -335,8 +335,8 @@ async def test_a_loop_that_nobody_uses_is_ended_and_those_used_last_are_kept(
 
 
 async def test_a_loop_with_a_state_is_not_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loops, "KEPT_IDLE", 0)
-    monkeypatch.setattr(loops, "IDLE_S", 0.0)
+    monkeypatch.setattr(tool_loops, "KEPT_IDLE", 0)
+    monkeypatch.setattr(tool_loops, "IDLE_S", 0.0)
     session = Session(bench)
     dispatcher = bench.made(session.toolset)
     assert (await bench.run(dispatcher, session.use)).ok
@@ -348,7 +348,7 @@ async def test_a_loop_with_a_state_is_not_ended(bench: Bench, monkeypatch: pytes
 
 
 async def test_tenants_beyond_the_bound_share_loops(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loops, "MAX_LOOPS", 3)
+    monkeypatch.setattr(tool_loops, "MAX_LOOPS", 3)
     note = noting(bench)
     dispatcher = bench.made(note)
     for turn in range(2):
@@ -428,7 +428,7 @@ async def test_a_call_that_waits_for_its_state_was_not_begun_when_the_loop_is_lo
 
 
 async def test_a_close_that_does_not_end_is_not_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states, "CLOSE_S", 0.05)
+    monkeypatch.setattr(toolset_states, "CLOSE_S", 0.05)
 
     async def closing(state: Any) -> None:
         bench.block()
@@ -467,7 +467,7 @@ async def test_a_call_whose_own_caller_is_cancelled_is_cancelled_though_its_loop
 async def test_a_coroutine_that_does_not_heed_its_end_is_over_and_its_key_is_at_work(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "STOP_LOOKS", 2)
+    monkeypatch.setattr(tool_loops, "STOP_LOOKS", 2)
     heard, go_on = threading.Event(), asyncio.Event()
 
     async def deaf(context: ToolContext) -> int:
@@ -543,8 +543,8 @@ async def test_a_call_that_waits_for_a_busy_loop_does_not_start_once_it_is_switc
     holding = await bench.held(dispatcher)
     waiting = bench.run(dispatcher, note)
     await asyncio.sleep(0)
-    off = SwitchThrown(at_us=0, scope="all", target="", off=True, by="op", why="")  # type: ignore[arg-type]
-    dispatcher.switches = Switches()
+    off = KillSwitchChanged(at_us=0, scope="all", target="", off=True, by="op", why="")  # type: ignore[arg-type]
+    dispatcher.switches = KillSwitches()
     dispatcher.switches.apply(off)
     bench.go_on.set()
     assert (await waiting).reason_code == "switched_off" and (await holding).ok and bench.calls == ["hold"]
@@ -562,7 +562,7 @@ async def test_a_coroutine_has_its_calls_context_and_reaches_memory_on_the_execu
             return LearnReply(code=MemoryCode.STORED, record_id="m1")
 
     async def keeps(context: ToolContext) -> str:
-        seen["tool"], seen["speaker"] = threading.get_ident(), speaker()
+        seen["tool"], seen["speaker"] = threading.get_ident(), current_source()
         assert context.keep is not None
         return (await context.keep(Candidate(tenant=context.tenant, text="a fact", kind="fact", source="x"))).record_id
 
@@ -595,8 +595,8 @@ async def test_what_is_handed_over_in_one_turn_wakes_the_loop_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wakes: list[int] = []
-    wake = toolloop.ToolLoop.wake
-    monkeypatch.setattr(toolloop.ToolLoop, "wake", lambda loop: (wakes.append(len(loop._inbox)), wake(loop)))
+    wake = tool_loop.ToolLoop.wake
+    monkeypatch.setattr(tool_loop.ToolLoop, "wake", lambda loop: (wakes.append(len(loop._inbox)), wake(loop)))
     note = noting(bench)
     dispatcher = bench.made(note)
     assert all(result.ok for result in await asyncio.gather(*[bench.run(dispatcher, note) for _ in range(20)]))
@@ -606,15 +606,15 @@ async def test_what_is_handed_over_in_one_turn_wakes_the_loop_once(
 async def test_no_more_loops_than_the_bound_are_held_by_all_tenants_together(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "MAX_LOOPS", 2)
+    monkeypatch.setattr(tool_loops, "MAX_LOOPS", 2)
     dispatcher = bench.made(bench.hold)
     for tenant in ("t1", "t2"):
         assert (await bench.overdue(dispatcher, tenant=tenant)).held
     refused = await bench.run(dispatcher, bench.hold, tenant="t3")
     assert refused.reason_code == "tool_unavailable" and "t3 gets one when one returns" in refused.error
-    assert dispatcher.is_spent, "another executor is to take this one's place"
+    assert dispatcher.is_exhausted, "another executor is to take this one's place"
     bench.go_on.set()
-    await until(lambda: not dispatcher.is_spent)
+    await until(lambda: not dispatcher.is_exhausted)
 
 
 async def test_loops_that_were_never_used_cost_nothing(bench: Bench) -> None:
@@ -625,7 +625,7 @@ async def test_loops_that_were_never_used_cost_nothing(bench: Bench) -> None:
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("tools-")]
 
 
-_MADE = toolloop.Work | Job | ToolContext
+_MADE = tool_loop.Work | ToolJob | ToolContext
 
 
 @pytest.mark.parametrize("plain", [False, True])

@@ -17,7 +17,7 @@ from airside.actors.rpc.methods import CHECK, DELIVER, REQUEST_APPROVAL, VOTE, M
 from airside.actors.settings import Settings
 from airside.stack.approvals.book import Approval, ApprovalRequested, Question
 from airside.stack.canonical import canonical
-from airside.stack.cycle.local import LocalJournal
+from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
 from airside.stack.journal.journaling import Append, AppendReply
@@ -42,7 +42,7 @@ class Journal:
     """A journal that takes an append in and loses the answer, as often as `losing` says."""
 
     def __init__(self, settings: Settings) -> None:
-        self.kept = LocalJournal()
+        self.kept = InMemoryJournal()
         self.losing = 0
 
     async def append(self, append: Append) -> AppendReply:

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.actors.client.batch import Batch, collect
+from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import BatchTimeout, RunResult
-from airside.actors.client.steps import Pause, Steps, awaited
-from airside.actors.client.waiting import Waiting
+from airside.actors.client.steps import Pause, Steps, drive_async
 from airside.actors.jobs import BadLine, Job, job_of, jobs_of
-from airside.actors.rpc.methods import Ends, Wait
+from airside.actors.rpc.methods import Ends, WaitRequest
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import RunId
 from airside.stack.operations.messages import Ticket
@@ -34,7 +34,7 @@ class Desk:
     def __init__(self, *, a_minute: dict[str, int] | None = None, run_s: float = 1.0, answers: bool = True) -> None:
         self.now_s = 0.0
         self.entered: list[tuple[float, str]] = []
-        self.questions: list[Wait] = []
+        self.questions: list[WaitRequest] = []
         self._watches = Watches()
         self._a_minute = a_minute or {}
         self._run_s = run_s
@@ -60,7 +60,7 @@ class Desk:
         self._ends[run_id] = self.now_s + self._run_s
         return Ticket(run_id=run_id)  # type: ignore[arg-type]
 
-    def wait(self, wanted: Wait, within_s: float | None) -> Steps[Ends]:
+    def wait(self, wanted: WaitRequest, within_s: float | None) -> Steps[Ends]:
         """Wait for the next end, in the time of this desk."""
         self.questions.append(wanted)
         if not self._answers:
@@ -251,7 +251,7 @@ class Driver:
         self.changed = asyncio.Event()
         self.broken = False
 
-    def ask(self, wanted: Wait, within_s: float | None) -> Steps[Ends]:
+    def ask(self, wanted: WaitRequest, within_s: float | None) -> Steps[Ends]:
         """Wait until one of the watch's runs has ended."""
         self.questions.append(wanted.run_ids)
         self.asked.put_nowait(len(self.questions))
@@ -302,7 +302,7 @@ class Change:
 
 async def test_many_who_wait_at_once_are_one_question() -> None:
     driver = Driver()
-    waiting = Waiting(driver.ask)
+    waiting = ResultWaiter(driver.ask)
     runs = [f"r{i:03}" for i in range(200)]
     tasks = [asyncio.ensure_future(waiting.ended(run)) for run in [*runs, *runs]]
     await driver.asked.get()
@@ -314,7 +314,7 @@ async def test_many_who_wait_at_once_are_one_question() -> None:
 
 async def test_who_is_cancelled_waits_no_longer_and_harms_no_other() -> None:
     driver = Driver()
-    waiting = Waiting(driver.ask)
+    waiting = ResultWaiter(driver.ask)
     one, other = (asyncio.ensure_future(waiting.ended(run)) for run in ("a", "b"))
     await driver.asked.get()
     with pytest.raises(TimeoutError):
@@ -328,7 +328,7 @@ async def test_who_is_cancelled_waits_no_longer_and_harms_no_other() -> None:
 
 async def test_who_comes_later_is_asked_for_beside_the_others() -> None:
     driver = Driver()
-    waiting = Waiting(driver.ask)
+    waiting = ResultWaiter(driver.ask)
     first = asyncio.ensure_future(waiting.ended("a"))
     await driver.asked.get()
     second = asyncio.ensure_future(waiting.ended("b"))
@@ -342,7 +342,7 @@ async def test_who_comes_later_is_asked_for_beside_the_others() -> None:
 
 async def test_of_a_driver_that_knows_of_no_watch_all_that_is_awaited_is_asked_again() -> None:
     driver = Driver()
-    waiting = Waiting(driver.ask)
+    waiting = ResultWaiter(driver.ask)
     tasks = [asyncio.ensure_future(waiting.ended(run)) for run in ("a", "b")]
     await driver.asked.get()
     driver.end("a")
@@ -357,7 +357,7 @@ async def test_of_a_driver_that_knows_of_no_watch_all_that_is_awaited_is_asked_a
 
 async def test_a_layer_that_is_gone_is_told_to_all_who_wait() -> None:
     driver = Driver()
-    waiting = Waiting(driver.ask)
+    waiting = ResultWaiter(driver.ask)
     tasks = [asyncio.ensure_future(waiting.ended(run)) for run in ("a", "b")]
     await driver.asked.get()
     driver.broken = True
@@ -368,7 +368,7 @@ async def test_a_layer_that_is_gone_is_told_to_all_who_wait() -> None:
 
 async def test_a_batch_that_is_cancelled_stops_at_once() -> None:
     desk = Desk(run_s=3600)
-    task = asyncio.ensure_future(awaited(Batch(desk, jobs("a", 2), timeout=None).steps()))
+    task = asyncio.ensure_future(drive_async(Batch(desk, jobs("a", 2), timeout=None).steps()))
     for _ in range(10):  # until it waits for the runs
         await asyncio.sleep(0)
     assert desk.questions

@@ -20,7 +20,7 @@ from airside.actors.client.client import Stack
 from airside.actors.client.memory_client import MemoryClient
 from airside.actors.jobs import BadLine, jobs_of
 from airside.memory.rules import MemoryRules
-from airside.stack.calling import explained
+from airside.stack.calling import explain_misuse
 from airside.stack.contracts.memory import Candidate
 from airside.stack.directory import Budget, Directory, Principal, Tenant
 from airside.stack.errors import InvalidConfig, InvalidInput, WrongCall
@@ -237,11 +237,11 @@ def test_methods_of_a_stack_say_it_too() -> None:
 def test_an_error_within_a_call_that_fits_is_left_alone() -> None:
     """A `TypeError` of the code that is called is no wrong call."""
 
-    @explained()
+    @explain_misuse()
     def called(a: int) -> int:
         raise TypeError("inside")
 
-    @explained("later")
+    @explain_misuse("later")
     async def later(a: int) -> int:
         raise TypeError("inside")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airside.actors.client.results import SHOWN_CHARACTERS, SHOWN_CONTENTS, PendingApproval, question_lines, questions
 from airside.stack.resources import ResourceFact
-from airside.stack.values import Traced
+from airside.stack.values import ValueOrigin
 
 
 def approval(arguments: dict[str, Any], *authority: str) -> PendingApproval:
@@ -30,7 +30,7 @@ def approval(arguments: dict[str, Any], *authority: str) -> PendingApproval:
         votes=0,
         expires_us=1_764_400_000_000_000,
         request="write to kim",
-        origins=tuple(Traced(path=path, value="x", part="authority", origin="request") for path in authority),
+        origins=tuple(ValueOrigin(path=path, value="x", part="authority", origin="request") for path in authority),
     )
 
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.actors.app import App
-from airside.actors.client.record import is_recorded, keep, kept_by, read_record, write_record
+from airside.actors.client.stack_record import is_recorded, keep, kept_by, read_record, write_record
 from airside.actors.process.logs import LINK, log_files
 from airside.actors.process.pulse import born
 from airside.options import bounded, brief, span
-from airside.stack.budget.spending import Spending
+from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.directory import load_directory
 from airside.stack.policy.pricing import unpriced
 from airside.stack.run.agents import priced
@@ -221,7 +221,7 @@ def test_what_is_warned_of_is_what_the_gate_refuses(
     free = priced(cost_microusd=agent_price or 0)(lambda view: None)
     agents = {"a": (lambda view: None) if agent_price is None else free}
     warned = unpriced(directory, [spec(cost_microusd=tool_price)], agents)
-    spending = Spending(*directory.caps())
+    spending = BudgetReservations(*directory.caps())
     refused = [tenant for tenant in ("acme", "beta") if spending.must_be_priced(tenant)]  # type: ignore[arg-type]
     assert any("tool pay cannot be called" in text for text in warned) is bool(refused and tool_price is None)
     assert any("agent a cannot decide" in text for text in warned) is bool(refused and agent_price is None)

@@ -11,16 +11,16 @@ import pytest
 
 from airside.actors.driver.carrier import Carrier
 from airside.actors.driver.driver import Driver, _moment
-from airside.actors.driver.fleet import Fleet, Post, Seat
+from airside.actors.driver.fleet import Fleet, Post, RuntimeHandle
 from airside.actors.journal.store import JournalStore
 from airside.actors.process.pulse import Where
 from airside.actors.process.stalls import Reading
 from airside.actors.rpc.coalescer import Coalescer
 from airside.actors.rpc.layer import LayerConfig
-from airside.actors.rpc.methods import CLOSE, WITHDRAW, Method, Wait
+from airside.actors.rpc.methods import CLOSE, WITHDRAW, Method, WaitRequest
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
-from airside.stack.cycle.local import LocalJournal
+from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import RunId, TenantId
@@ -67,7 +67,7 @@ class Lone:
     """A fleet, a journal with what is put into it, and the layers that are told of ends."""
 
     def __init__(self) -> None:
-        self.kept = LocalJournal()
+        self.kept = InMemoryJournal()
         self.processes: dict[str, Process] = {}
         self.told: list[tuple[Any, ...]] = []
         self.unfinished: list[tuple[Any, ...]] = []
@@ -79,7 +79,7 @@ class Lone:
         """Start a process."""
         self.processes[key] = Process()
 
-    def seat(self, key: str) -> Process | None:
+    def runtime(self, key: str) -> Process | None:
         """Return a live process."""
         return self.processes.get(key)
 
@@ -126,7 +126,7 @@ class LoneDriver(Driver):
         made = load_directory(directory) if isinstance(directory, str) else directory
         super().__init__(CONFIG, made, ["default"], "1", lone)
         self._journal = lone
-        self._switchboard = SimpleNamespace(switches=SimpleNamespace(blocking=lambda **_: None))  # type: ignore[assignment]
+        self._kill_switches = SimpleNamespace(switches=SimpleNamespace(blocking=lambda **_: None))  # type: ignore[assignment]
         self._carrier = Carrier(
             journal=lone,
             tools=lone,
@@ -288,7 +288,7 @@ async def test_a_run_that_ended_before_the_driver_was_started_is_told_of_from_th
         return store.rows(name, *parameters)
 
     driver.lone.rows = rows  # type: ignore[method-assign]
-    ends = await driver.wait(Wait([RUN], 0.0, "watch", None))
+    ends = await driver.wait(WaitRequest([RUN], 0.0, "watch", None))
     assert ends.ends == {RUN: end}
 
 
@@ -323,8 +323,8 @@ async def test_one_look_at_a_process_tells_of_all_runs_that_are_asked_about(monk
     fleet.open(CONFIG.settings, lambda event: None, _moment)
     held, turned = Reading(5, 0, RUN), Reading(6, 0, RUN)
     pulses = fleet.nodes = Pulses(held, held, held, turned)  # type: ignore[assignment]
-    seat = Seat(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
-    fleet._seats[seat.key] = seat
+    seat = RuntimeHandle(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
+    fleet._runtimes[seat.key] = seat
     others = [RunId(f"run_{number:024x}") for number in range(1, 100)]
     assert await asyncio.gather(*(fleet.holds(seat.key, run) for run in [RUN, *others])) == [True] + [False] * 99
     assert not await fleet.holds(seat.key, RUN) and pulses.left == []  # type: ignore[attr-defined]
@@ -343,11 +343,11 @@ async def test_a_kill_that_nobody_confirmed_is_repeated_until_the_process_is_dea
     fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
     fleet.open(CONFIG.settings, happened, _moment)
     nodes = fleet.nodes = Nodes(False, False, False, True)  # type: ignore[assignment]
-    seat = Seat(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
-    fleet._seats[seat.key] = seat
+    seat = RuntimeHandle(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
+    fleet._runtimes[seat.key] = seat
     assert not await fleet.kill(seat.key) and not await fleet.kill(seat.key)  # ordered twice, it is repeated once
     await asyncio.wait_for(lost.wait(), 5)
-    assert fleet.seat("acme/1") is None and nodes.killed == 4
+    assert fleet.runtime("acme/1") is None and nodes.killed == 4
 
 
 async def test_what_its_caller_gave_up_before_it_was_sent_is_not_sent() -> None:

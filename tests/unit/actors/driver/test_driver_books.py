@@ -10,7 +10,7 @@ import msgspec
 from airside.actors.executor import ToolExecutor
 from airside.actors.rpc.layer import LayerConfig
 from airside.actors.settings import Settings
-from airside.stack.cycle.local import LocalJournal
+from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.errors import LayerUnavailable
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.reasons import ReasonCode
@@ -22,7 +22,7 @@ class Journal:
     """A journal with one unfinished run, which loses as many answers as `losing` says."""
 
     def __init__(self) -> None:
-        self.kept = LocalJournal()
+        self.kept = InMemoryJournal()
         self.losing = 0
 
     async def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -40,7 +40,7 @@ class Journal:
 
 async def test_refusals_go_on_record_after_an_append_whose_answer_was_lost(tmp_path: Path) -> None:
     it: Any = ToolExecutor(LayerConfig(Settings(state_dir=tmp_path), tmp_path), [], False)
-    it._journal, it._told = Journal(), {}
+    it._journal, it._written = Journal(), {}
     it._dispatcher = type("Dispatcher", (), {"executor_id": EXECUTOR})
     it._journal.losing = 1
     for number in range(3):

@@ -21,13 +21,13 @@ from airside.actors.journal.rows import LOOKED_INTO
 from airside.actors.journal.store import JournalStore
 from airside.stack.approvals.book import ApprovalBook, ApprovalExpired, ApprovalRequested, ApprovalVoted
 from airside.stack.approvals.book import decode_approval_event as approval_event
-from airside.stack.budget.spending import Spending
-from airside.stack.budget.spent import Spent
+from airside.stack.budget.recorded_usage import RecordedUsage
+from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.cycle.claiming import Unfinished
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId, child_run
 from airside.stack.journal.journaling import Append, Entry
-from airside.stack.policy.switches import STREAM, Switches, SwitchThrown
+from airside.stack.policy.kill_switches import STREAM, KillSwitchChanged, KillSwitches
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.security.grants import GrantRefused
@@ -79,7 +79,7 @@ SOUND: list[Any] = [
         presented_sha256="",
         run_id=RUN,
     ),
-    SwitchThrown(at_us=1, scope="all", target="", off=True, by=PrincipalId("ann")),
+    KillSwitchChanged(at_us=1, scope="all", target="", off=True, by=PrincipalId("ann")),
 ]
 KINDS = {tag_of(event): msgspec.json.encode(event) for event in SOUND}
 STREAMS = {"RunSubmitted": RUN, "SwitchThrown": STREAM} | dict.fromkeys(
@@ -103,10 +103,10 @@ def store(tmp_path: Path) -> Iterator[JournalStore]:
 
 def begin(store: JournalStore) -> ApprovalBook:
     """Begin everything that begins from the journal, and ask all named queries."""
-    Spending((), {}, [Spent(*row) for row in store.rows("spent", 1, 2, 3, NOW)], NOW)
+    BudgetReservations((), {}, [RecordedUsage(*row) for row in store.rows("spent", 1, 2, 3, NOW)], NOW)
     book = ApprovalBook(approval_event(row[0]) for row in store.rows("approvals"))
     ApprovalBook(approval_event(row[0]) for row in store.rows("decided_since", -(2**62)))
-    Switches(store.bodies([STREAM])[STREAM])
+    KillSwitches(store.bodies([STREAM])[STREAM])
     asked = {
         "branches": [RUN],
         "unfinished_below": [RUN],

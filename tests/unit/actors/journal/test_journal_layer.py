@@ -22,12 +22,12 @@ from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import Sql
 from airside.actors.rpc.stubs import RemoteJournal
 from airside.actors.settings import Settings
-from airside.stack.cycle.runlog import RunLog
+from airside.stack.cycle.run_log import RunLog
 from airside.stack.errors import InternalError, LayerUnavailable, NotWritten, SyncFailed
 from airside.stack.ids import TenantId
 from airside.stack.journal.journaling import Append, AppendReply, Entry
 from airside.stack.operations.messages import Ticket
-from airside.stack.policy.switches import Switches
+from airside.stack.policy.kill_switches import KillSwitches
 from airside.stack.reasons import ReasonCode
 from tests import on_wire
 from tests.helpers import RUN, submitted
@@ -204,7 +204,7 @@ async def test_an_admission_that_can_never_be_written_is_refused() -> None:
             await answer.wait()
             return AppendReply(verdict="error", detail="can never be journaled: it is too large")
 
-    it._journal, it._switchboard = Refusing(), SimpleNamespace(switches=Switches([]))
+    it._journal, it._kill_switches = Refusing(), SimpleNamespace(switches=KillSwitches([]))
     event = msgspec.structs.replace(submitted(), at_us=1)
     first = asyncio.ensure_future(it._enter(event))
     await asyncio.wait_for(asked.wait(), 60)

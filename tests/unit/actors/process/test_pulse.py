@@ -18,7 +18,7 @@ from airside.actors.process.stalls import Reading
 from airside.actors.rpc.layer import LayerConfig
 from airside.actors.settings import Settings
 from airside.actors.wardens.warden import Warden
-from airside.stack.cycle.asking import ask
+from airside.stack.cycle.agent_call import call_agent
 from airside.stack.ids import RunId, TenantId
 from tests.on_ray import until
 
@@ -218,7 +218,7 @@ class Recorder:
 
 
 class FakeView:
-    """All that `ask` looks at."""
+    """All that `call_agent` looks at."""
 
     run_id = RunId("run_x")
     tenant = TenantId("acme")
@@ -228,7 +228,7 @@ class FakeView:
 @pytest.mark.parametrize("fails", [False, True])
 async def test_every_stretch_of_an_agents_code_is_entered_and_left(fails: bool) -> None:
     seen: list[str] = []
-    asking = ask(Steps(seen, fails), FakeView(), 5, Recorder(seen))  # type: ignore[arg-type]
+    asking = call_agent(Steps(seen, fails), FakeView(), 5, Recorder(seen))  # type: ignore[arg-type]
     if fails:
         with pytest.raises(ValueError, match="no"):
             await asking

@@ -20,8 +20,8 @@ from airside.actors.rpc.methods import CHECK, DECIDE, SPEND
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.actors.wardens.watched import WatchedLayer
+from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.gate import Proposed
-from airside.stack.contracts.metering import SpendReply, SpendRequest
 from airside.stack.ids import RunId
 from tests import on_wire
 from tests.contract.test_remote_methods import ALLOWED, DIRECTORY, GATE
@@ -67,7 +67,9 @@ async def test_the_gates_pulse_names_the_run_whose_item_it_is_at_and_nobody_afte
         return {}
 
     wanted = None if way == "decide" else ()
-    gate = SimpleNamespace(unreadable=GATE.unreadable, wanted=lambda _: wanted, decide=work(ALLOWED))
+    gate = SimpleNamespace(
+        deny_unreadable=GATE.deny_unreadable, needed_resources=lambda _: wanted, decide=work(ALLOWED)
+    )
     gate.spend, gate.check = work(SpendReply()), work("")
     policy._gate, policy._lookups = gate, SimpleNamespace(answers=answers)  # type: ignore[assignment]
     items: dict[str, Any] = {

@@ -15,17 +15,17 @@ from airside.stack.approvals.book import (
     ApprovalBook,
     ApprovalEvent,
     ApprovalExpired,
+    ApprovalReceipt,
     ApprovalRequested,
     ApprovalVoted,
     Question,
-    Receipt,
     VoteRefused,
     call_digest,
-    open_receipt,
     receipt_for,
-    seal_receipt,
+    seal_approval,
+    verify_approval,
 )
-from airside.stack.cycle.local import LocalApprovals, decision_of
+from airside.stack.cycle.in_memory import InMemoryApprovals, decision_of
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
 from airside.stack.values import ApprovalRule, Identity
 from tests.helpers import KEY, RUN, through_journal
@@ -256,13 +256,13 @@ def test_the_receipt_of_an_approval_names_the_approvers_and_the_asked_call() -> 
     approval = book.get(ApprovalId("apr_1"))
     assert approval is not None
     receipt = receipt_for(approval)
-    assert receipt == Receipt(
+    assert receipt == ApprovalReceipt(
         approval_id=ApprovalId("apr_1"),
         binding=digest_of(),
         approvers=(("bob", ("boss",)), ("eve", ("lead", "x"))),  # type: ignore[arg-type]
     )
-    assert open_receipt(KEY, seal_receipt(KEY, receipt)) == receipt
-    assert open_receipt(b"j" * 32, seal_receipt(KEY, receipt)) is None
+    assert verify_approval(KEY, seal_approval(KEY, receipt)) == receipt
+    assert verify_approval(b"j" * 32, seal_approval(KEY, receipt)) is None
 
 
 def test_the_receipt_of_an_edit_names_the_editor_alone_and_the_edited_call() -> None:
@@ -302,7 +302,7 @@ def test_forgetting_drops_an_approval_and_forgetting_twice_is_nothing() -> None:
 
 
 async def test_asking_again_for_what_is_decided_gives_the_decision_at_once() -> None:
-    local = LocalApprovals(KEY, lambda: 1)
+    local = InMemoryApprovals(KEY, lambda: 1)
     assert await local.request(Question(asked=asked())) is None
     said = local.book.vote(person("bob"), ApprovalId("apr_1"), "approve", now_us=1)
     assert isinstance(said, ApprovalVoted)

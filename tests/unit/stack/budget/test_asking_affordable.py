@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.stack.budget.ledger import Cap
-from airside.stack.budget.spending import Spending
+from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.ids import effect_key
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
@@ -37,7 +37,7 @@ def gate(bundle: str, organisation: list[Cap], tenant: list[Cap], tool: ToolSpec
         seal_key=KEY,
         now_us=lambda: NOW,
         random=lambda n: next(count).to_bytes(n, "big"),
-        spending=Spending(organisation, {TENANT: tenant}),
+        spending=BudgetReservations(organisation, {TENANT: tenant}),
     )
 
 

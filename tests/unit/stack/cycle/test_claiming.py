@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from airside.stack.cycle.claiming import Claims, Unfinished, roots_of
-from airside.stack.cycle.ending import ending
-from airside.stack.cycle.local import LocalJournal
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.in_memory import InMemoryJournal
+from airside.stack.cycle.run_log import entry_of
+from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, child_run
 from airside.stack.journal.journaling import Append, AppendReply
@@ -28,7 +28,7 @@ class Journal:
     """A journal of one run, and of a branch of it."""
 
     def __init__(self) -> None:
-        self.kept = LocalJournal()
+        self.kept = InMemoryJournal()
         self.stopped: list[RunId] = []
         self.claims = Claims(
             self, now=lambda: on.Moment(7, 7.0), mint=lambda: f"{len(self.kept.streams)}", stop_calls=self.stop
@@ -69,7 +69,7 @@ class Journal:
 
     def end(self, run_id: RunId = RUN) -> None:
         """Have a run end."""
-        append = ending(self.kept.bodies(run_id), KILL, "z")
+        append = termination_append(self.kept.bodies(run_id), KILL, "z")
         assert append is not None and self.kept.append_now(append).verdict == "ok"
 
 

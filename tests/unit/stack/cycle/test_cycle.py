@@ -9,8 +9,8 @@ import pytest
 from msgspec import Raw
 
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.layers import Layers
-from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy
+from airside.stack.cycle.cycle_ports import CyclePorts
+from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy
 from airside.stack.ids import PrincipalId, RunId, child_run
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.policy.bundle import load_bundle
@@ -25,12 +25,12 @@ from airside.stack.run.topology import Branch, Done, FanOut, FanOutFanIn, Route,
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Finish, Limits, Outcome, Request, Usage
 from airside.tools.dispatch import Dispatcher
-from airside.tools.local import LocalTools
+from airside.tools.in_memory import InMemoryTools
 from airside.tools.tool import tool
 from tests.helpers import EXECUTOR, KEY, RUN, identity
 
 
-class Journal(LocalJournal):
+class Journal(InMemoryJournal):
     """A journal that lets a test act while an append that holds a given event is being written."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class World:
 
         paying = tool(effect="write")(pay)
         self.journal, self.spawned = Journal(), 0
-        self.tools = LocalTools(
+        self.tools = InMemoryTools(
             lambda: Dispatcher([paying], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
         )
         count = iter(range(10_000))
@@ -69,11 +69,11 @@ class World:
             now_us=lambda: 0,
             random=lambda n: next(count).to_bytes(n, "big"),
         )
-        layers = Layers(
+        layers = CyclePorts(
             journal=self.journal,
-            policy=LocalPolicy(gate),
+            policy=InMemoryPolicy(gate),
             tools=self.tools,
-            approvals=LocalApprovals(KEY, lambda: 0),
+            approvals=InMemoryApprovals(KEY, lambda: 0),
             memory=None,
             agents={"a": agent},
             routes={"default": topology or SingleAgent("a"), "x": SingleAgent("a")},

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.ending import ending
 from airside.stack.cycle.hosting import RunHost
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.run_log import entry_of
+from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, child_run
 from airside.stack.journal.journaling import Append, AppendReply
@@ -121,7 +121,7 @@ class Hosted:
 
     def end_elsewhere(self) -> None:
         """End the first branch from another process."""
-        append = ending(self.journal.bodies(BRANCH), KILL, "elsewhere")
+        append = termination_append(self.journal.bodies(BRANCH), KILL, "elsewhere")
         assert append is not None and self.journal.append_now(append).verdict == "ok"
 
     async def reach(self, done: Callable[[], bool]) -> None:

@@ -9,11 +9,11 @@ from msgspec import Raw
 
 from airside.stack.approvals.book import MAX_TOGETHER, Approval, ApprovalVoted, Verdict
 from airside.stack.budget.ledger import Cap
-from airside.stack.budget.spending import Spending
+from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.layers import Layers
-from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy
+from airside.stack.cycle.cycle_ports import CyclePorts
+from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId
 from airside.stack.policy.bundle import load_bundle
@@ -27,7 +27,7 @@ from airside.stack.run.topology import SingleAgent
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import NULL, Action, Finish, Limits, Request
 from airside.tools.dispatch import Dispatcher
-from airside.tools.local import LocalTools
+from airside.tools.in_memory import InMemoryTools
 from airside.tools.tool import tool
 from tests.helpers import EXECUTOR, KEY, RUN, identity
 
@@ -48,7 +48,7 @@ rules:
 """
 
 
-class Policy(LocalPolicy):
+class Policy(InMemoryPolicy):
     """A gate that counts what it is asked, and is away for previews if a test says so."""
 
     away = False
@@ -93,8 +93,8 @@ class World:
             return calls if not view.history else Finish(answer=[record.result.ok for record in view.history])
 
         self.agent = FunctionAgent(decide)
-        self.spending = Spending((), {"acme": (Cap(unit="tool_calls", limit=100),)})
-        self.journal, self.approvals, self.text = LocalJournal(), LocalApprovals(KEY, lambda: 0), text
+        self.spending = BudgetReservations((), {"acme": (Cap(unit="tool_calls", limit=100),)})
+        self.journal, self.approvals, self.text = InMemoryJournal(), InMemoryApprovals(KEY, lambda: 0), text
         self.new_policy("v1")
         who = identity()
         submitted = ev.RunSubmitted(
@@ -127,10 +127,10 @@ class World:
         """Activate the run anew, from what its events say."""
         machine = self.machine = RunMachine.replay(self.machine.events)
         self.first = machine.handle(ev.RunActivated(at_us=0, epoch=machine.state.epoch + 1))
-        layers = Layers(
+        layers = CyclePorts(
             journal=self.journal,
             policy=self.policy,
-            tools=LocalTools(
+            tools=InMemoryTools(
                 lambda: Dispatcher(self.tools, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
             ),
             approvals=self.approvals,
@@ -296,6 +296,6 @@ async def test_the_receipt_of_one_member_opens_no_other() -> None:
     await world.run()
     decided = world.vote(world.waiting()[0], "approve")
     action = Action(tool="pay", arguments={"to": "eve", "amount": 500})
-    gate = do.Gate(step=2, cause=0, action=action, attempt=1, receipt=decided.receipt)
+    gate = do.GateCall(step=2, cause=0, action=action, attempt=1, receipt=decided.receipt)
     reply = await world.policy.decide(world.cycle._request(gate, world.machine.remaining(), EXECUTOR, ()))
     assert reply.decision.outcome == "require_approval" and reply.grant == b""

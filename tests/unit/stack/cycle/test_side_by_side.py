@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from airside.stack.budget.ledger import Cap
-from airside.stack.budget.spending import Spending
+from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.layers import Layers
-from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy
+from airside.stack.cycle.cycle_ports import CyclePorts
+from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId
 from airside.stack.journal.journaling import Append, AppendReply
@@ -28,7 +28,7 @@ from airside.stack.run.topology import SingleAgent
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Action, Finish, Limits, Request
 from airside.tools.dispatch import Dispatcher
-from airside.tools.local import LocalTools
+from airside.tools.in_memory import InMemoryTools
 from airside.tools.tool import tool
 from tests.helpers import EXECUTOR, KEY, RUN, identity
 
@@ -40,7 +40,7 @@ rules:
 """
 
 
-class Policy(LocalPolicy):
+class Policy(InMemoryPolicy):
     """A gate that keeps what it was asked, and is away for some calls."""
 
     def __init__(self, gate: Gate) -> None:
@@ -53,7 +53,7 @@ class Policy(LocalPolicy):
         return await super().decide(request)
 
 
-class Journal(LocalJournal):
+class Journal(InMemoryJournal):
     """A journal that takes its time, and may be gone."""
 
     gone = False
@@ -83,10 +83,10 @@ class World:
             seal_key=KEY,
             now_us=lambda: 0,
             random=lambda n: next(count).to_bytes(n, "big"),
-            spending=Spending((), {"acme": (Cap(unit="tool_calls", limit=budget),)} if budget else {}),
+            spending=BudgetReservations((), {"acme": (Cap(unit="tool_calls", limit=budget),)} if budget else {}),
         )
         self.policy = Policy(gate)
-        self.tools = LocalTools(
+        self.tools = InMemoryTools(
             lambda: Dispatcher([looking], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
         )
 
@@ -96,11 +96,11 @@ class World:
                 return [Action(tool="look", arguments={"n": n}) for n in numbers]
             return Finish(answer=[[r.step, r.arguments["n"], r.result.ok] for r in view.history])
 
-        layers = Layers(
+        layers = CyclePorts(
             journal=self.journal,
             policy=self.policy,
             tools=self.tools,
-            approvals=LocalApprovals(KEY, lambda: 0),
+            approvals=InMemoryApprovals(KEY, lambda: 0),
             memory=None,
             agents={"a": FunctionAgent(decide)},
             routes={"default": SingleAgent("a")},

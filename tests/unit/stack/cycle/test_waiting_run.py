@@ -13,7 +13,7 @@ import pytest
 from airside.stack.canonical import digest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.layers import Layers
+from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.ids import ApprovalId, ExecutorId, RunId
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.reasons import ReasonCode
@@ -22,7 +22,7 @@ from airside.stack.run.agents import FunctionAgent, View
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
 from airside.stack.run.topology import SingleAgent
-from airside.stack.values import Action, ApprovalRule, Decision, Limits, Request, Traced
+from airside.stack.values import Action, ApprovalRule, Decision, Limits, Request, ValueOrigin
 from tests.helpers import identity, spec
 
 RUNS = 200
@@ -56,7 +56,9 @@ class Around:
             digest=digest(request.arguments),
             approval_id=ApprovalId(f"apr_{request.run_id}_1_abcdefabcdef"),
             grant=b"g" * 300,
-            origins=tuple(Traced(path=p, value="40", part="authority", origin="request") for p in ("amount", "note")),
+            origins=tuple(
+                ValueOrigin(path=p, value="40", part="authority", origin="request") for p in ("amount", "note")
+            ),
         )
         return msgspec.msgpack.decode(msgspec.msgpack.encode(reply), type=GateReply)
 
@@ -81,10 +83,10 @@ def agent(view: View) -> Action:
     return Action(tool="pay", arguments={"amount": 40, "note": "June"})
 
 
-def layers(outcome: str) -> Layers:
+def layers(outcome: str) -> CyclePorts:
     """Return the layers of an app of one agent."""
     around: Any = Around(outcome)
-    return Layers(
+    return CyclePorts(
         journal=around,
         policy=around,
         tools=around,
@@ -95,11 +97,11 @@ def layers(outcome: str) -> Layers:
         specs=[spec()],
         now_us=lambda: 1_750_000_000_000_000,
         spawn=around,
-        foresight=around,
+        trace_predictor=around,
     )
 
 
-def taken_up(made: Layers, number: int) -> tuple[Cycle, asyncio.Task[None]]:
+def taken_up(made: CyclePorts, number: int) -> tuple[Cycle, asyncio.Task[None]]:
     """Take a run up from what the journal has of it."""
     submitted = ev.RunSubmitted(
         at_us=1_750_000_000_000_000,

@@ -13,12 +13,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from airside.stack.canonical import digest
 from airside.stack.contracts.execution import ExecuteRequest
-from airside.stack.cycle.local import LocalJournal
+from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import ExecutorId, IssuerId, PrincipalId, RunId, TenantId, effect_key
-from airside.stack.journal.claims import MAX_ATTEMPTS, withdraw
+from airside.stack.journal.effect_claims import MAX_CLAIM_ATTEMPTS, withdraw
 from airside.stack.journal.journaling import Append, AppendReply
-from airside.stack.policy.switches import SwitchThrown
+from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.security.grants import GRANT_LIFE_US, Grant, GrantRefused, mint
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, tool
@@ -36,7 +36,7 @@ class EffectsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now, self.incarnation, self.issuer, self.count = 1_000_000, 1, 1, 0
-        self.journal, self.is_away, self.claimed = LocalJournal(), False, dict[str, int]()
+        self.journal, self.is_away, self.claimed = InMemoryJournal(), False, dict[str, int]()
         self.withdrawn: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.by_nonce: Counter[bytes] = Counter()
@@ -107,16 +107,16 @@ class EffectsMachine(RuleBasedStateMachine):
             raise LayerUnavailable("the journal is away")
         return self.journal.append_now(append)
 
-    def thrown(self, name: str, *, off: bool) -> SwitchThrown:
+    def thrown(self, name: str, *, off: bool) -> KillSwitchChanged:
         """Return a switch of a tool."""
-        return SwitchThrown(at_us=self.now, scope="tool", target=name, off=off, by=PrincipalId("op"))
+        return KillSwitchChanged(at_us=self.now, scope="tool", target=name, off=off, by=PrincipalId("op"))
 
     @rule(
         target=grants,
         run=st.sampled_from(RUNS),
         step=st.integers(1, 2),
         epoch=st.integers(1, 3),
-        attempt=st.sampled_from([1, 1, 2, 3, MAX_ATTEMPTS + 1]),
+        attempt=st.sampled_from([1, 1, 2, 3, MAX_CLAIM_ATTEMPTS + 1]),
         name=st.sampled_from(["once", "keyed", "asked"]),
         behind=st.sampled_from([0, 0, 0, 1]),
         behind_gate=st.sampled_from([0, 0, 0, 1]),
@@ -154,7 +154,7 @@ class EffectsMachine(RuleBasedStateMachine):
             return "grant_invalid"
         if grant.epoch < self.epochs.get(grant.run_id, 0):
             return "grant_stale"
-        if grant.attempt > MAX_ATTEMPTS or grant.nonce in self.burnt:
+        if grant.attempt > MAX_CLAIM_ATTEMPTS or grant.nonce in self.burnt:
             return "grant_invalid"
         return "switched_off" if grant.tool in self.off else ""
 

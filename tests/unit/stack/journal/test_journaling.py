@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.stack.cycle.local import LocalJournal
-from airside.stack.cycle.runlog import entry_of
+from airside.stack.cycle.in_memory import InMemoryJournal
+from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import TenantId
 from airside.stack.journal.journaling import ENDED, GENESIS, Append, Entry, Head, Stored, admit, link
 from airside.stack.run.events import RunActivated
@@ -135,7 +135,7 @@ writers = st.lists(
 @settings(deadline=None)
 @given(attempts=writers)
 async def test_whatever_is_appended_a_stream_has_no_gap_no_duplicate_and_no_falling_epoch(attempts: Any) -> None:
-    journal = LocalJournal()
+    journal = InMemoryJournal()
     taken: list[bytes] = []
     epoch, ended = -1, False
     for first, count, at_epoch, luck, writer in attempts:
@@ -161,7 +161,7 @@ async def test_whatever_is_appended_a_stream_has_no_gap_no_duplicate_and_no_fall
 @settings(deadline=None)
 @given(data=st.data(), total=st.integers(1, 15))
 async def test_retries_after_lost_answers_write_every_entry_once(data: st.DataObject, total: int) -> None:
-    journal, sent = LocalJournal(), 0
+    journal, sent = InMemoryJournal(), 0
     while sent < total:
         count = data.draw(st.integers(1, total - sent))
         for _ in range(data.draw(st.integers(1, 3))):
@@ -183,7 +183,7 @@ def test_an_append_without_entries_does_not_raise_an_epoch_that_nothing_tells_of
 
 
 async def test_streams_do_not_touch_each_other() -> None:
-    journal = LocalJournal()
+    journal = InMemoryJournal()
     await journal.append(append(0, 2, epoch=9))
     assert (await journal.append(append(0, 1, epoch=1, stream="run_2"))).verdict == "ok"
     assert len(journal.bodies("run_1")) == 2 and journal.bodies("run_3") == []

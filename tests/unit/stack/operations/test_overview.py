@@ -16,8 +16,8 @@ from msgspec import Raw
 from airside.actors.audit import JournalFile, journal_file
 from airside.actors.journal.overview import list_runs
 from airside.actors.journal.store import JournalStore
-from airside.actors.journal.telling import story_of
-from airside.runs_cli import told
+from airside.actors.journal.story import story_of
+from airside.runs_cli import step_lines
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.ids import RunId, TenantId, root_of
 from airside.stack.journal.journaling import Append
@@ -177,7 +177,7 @@ def test_every_argument_of_a_step_is_to_be_seen() -> None:
     def strides(run: Driven) -> None:
         run.propose(body="x" * 100_000 + "\n\x1b[2J", to="kim", **{f"n{n}": n for n in range(50)})
 
-    text = "\n".join(told(driven(strides)))
+    text = "\n".join(step_lines(driven(strides)))
     assert "to=kim" in text and "characters)" in text and "and 40 more" in text and "\x1b" not in text
     assert max(map(len, text.splitlines())) < 1500
 

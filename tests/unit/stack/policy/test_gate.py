@@ -11,15 +11,15 @@ from msgspec import Raw
 
 from airside.stack.approvals.book import (
     ApprovalBook,
+    ApprovalReceipt,
     ApprovalRequested,
-    Receipt,
     call_digest,
     receipt_for,
-    seal_receipt,
+    seal_approval,
 )
 from airside.stack.canonical import canonical, digest
 from airside.stack.contracts.gate import GateReply, GateRequest
-from airside.stack.cycle.local import decision_of
+from airside.stack.cycle.in_memory import decision_of
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import NO_ISSUER, ApprovalId, PrincipalId, effect_key
 from airside.stack.policy.bundle import load_bundle
@@ -27,7 +27,7 @@ from airside.stack.policy.gate import Gate
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.grants import GRANT_LIFE_US, Grant, open_grant
 from airside.stack.security.identity import run_subject, seal_identity
-from airside.stack.security.sealing import from_text, to_text
+from airside.stack.security.seals import from_text, to_text
 from airside.stack.values import Identity, Limits
 from tests.helpers import EXECUTOR, KEY, RUN, gate_request, identity, spec
 
@@ -262,7 +262,9 @@ def binding(arguments: bytes = b'{"amount":5,"currency":"eur"}', **fields: Any) 
 def receipt(*approvers: Any, bound_to: str | None = None, key: bytes = KEY) -> str:
     """Return a sealed receipt of these people."""
     bound = binding() if bound_to is None else bound_to
-    return seal_receipt(key, Receipt(approval_id=ApprovalId("apr_x"), binding=bound, approvers=tuple(approvers)))
+    return seal_approval(
+        key, ApprovalReceipt(approval_id=ApprovalId("apr_x"), binding=bound, approvers=tuple(approvers))
+    )
 
 
 def test_a_receipt_for_exactly_this_call_turns_the_question_into_a_grant_naming_it() -> None:
@@ -326,7 +328,7 @@ def test_a_receipt_sealed_with_another_key_or_for_another_purpose_does_not_count
     one = gate(ASK)
     wrong_key = receipt(BOB, key=b"j" * 32)
     body = from_text(receipt(BOB))[32:]
-    from airside.stack.security.sealing import wrap
+    from airside.stack.security.seals import wrap
 
     wrong_purpose = to_text(wrap(KEY, "grant", body))
     for text in (wrong_key, wrong_purpose, "???"):
@@ -379,9 +381,9 @@ def test_an_edit_that_changes_nothing_does_not_go_round_for_ever() -> None:
             vote = book.vote(boss, reply.approval_id, "edit", now_us=NOW, arguments=arguments)
             approval = book.apply(vote)  # type: ignore[arg-type]
         assert decision_of(approval, KEY, NOW) is not None
-        text = seal_receipt(KEY, receipt_for(approval))
+        text = seal_approval(KEY, receipt_for(approval))
     assert rounds < 9
 
 
 def test_what_is_no_request_is_denied() -> None:
-    assert code(gate().unreadable()) == "policy_error"
+    assert code(gate().deny_unreadable()) == "policy_error"

@@ -22,9 +22,9 @@ from airside.stack.policy.lookups import (
     open_request,
     seal_reply,
 )
-from airside.stack.resources import Key, ResolveReply, ResolveRequest, ResolverTerms, Resource, Wanted
+from airside.stack.resources import Key, ResolveReply, ResolveRequest, ResolverTerms, Resource, ResourceLookup
 from airside.stack.security.grants import GRANT_LIFE_US
-from airside.stack.security.sealing import wrap
+from airside.stack.security.seals import wrap
 from tests.helpers import KEY, RUN
 from tests.simulation.clock import ManualLoop
 
@@ -95,7 +95,9 @@ class Bench:
 
     def ask(self, *keys: Key, tenant: TenantId = ACME) -> dict[Key, ResolveReply]:
         """Look resources up for ann's run."""
-        found: dict[Key, ResolveReply] = self.run(self.lookups.answers(Wanted(tenant, "ann", RUN, frozenset(keys))))
+        found: dict[Key, ResolveReply] = self.run(
+            self.lookups.answers(ResourceLookup(tenant, "ann", RUN, frozenset(keys)))
+        )
         return found
 
     def wait(self, seconds: float) -> None:
@@ -215,7 +217,7 @@ def test_an_answer_that_was_on_its_way_when_the_change_was_granted_is_not_kept()
     bench = Bench(waits, timeout_ms=600_000, cache_ms=60_000)
 
     async def play() -> None:
-        asking = asyncio.ensure_future(bench.lookups.answers(Wanted(ACME, "ann", RUN, frozenset({O1}))))
+        asking = asyncio.ensure_future(bench.lookups.answers(ResourceLookup(ACME, "ann", RUN, frozenset({O1}))))
         await asyncio.sleep(0.01)
         bench.lookups.changed([O1], 1)
         await asyncio.sleep(GRANT_LIFE_US / 1e6 + 1)

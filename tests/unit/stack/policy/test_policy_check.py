@@ -12,7 +12,7 @@ import airside
 from airside import App, Finish, Tool
 from airside.stack.errors import InvalidConfig
 from airside.stack.policy.bundle import ArgumentTest, load_bundle
-from airside.stack.policy.comparing import compile_test
+from airside.stack.policy.comparisons import compile_test
 from airside.stack.policy.possible import problem_with
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Identity
@@ -307,7 +307,7 @@ scalars = st.sampled_from(["a", "b", 1, 2, True, False, None, 1.5])
 @given(schema=schemas, value=scalars, operand=scalars, shape=st.sampled_from(["itself", "listed"]))
 def test_a_test_that_some_argument_meets_is_never_refused(schema: Any, value: Any, operand: Any, shape: str) -> None:
     """What is refused is met by no argument the schema takes."""
-    from airside.stack.policy.comparing import compile_test
+    from airside.stack.policy.comparisons import compile_test
     from airside.stack.schema.toolspec import ArgumentValidator
     from tests.helpers import identity
 

@@ -15,11 +15,11 @@ from airside.stack.approvals.book import (
     ApprovalVoted,
     decode_approval_event,
     receipt_for,
-    seal_receipt,
+    seal_approval,
 )
 from airside.stack.canonical import canonical
 from airside.stack.contracts.gate import GateReply
-from airside.stack.cycle.local import LocalPolicy, LocalResolvers
+from airside.stack.cycle.in_memory import InMemoryPolicy, InMemoryResolvers
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import TenantId
 from airside.stack.policy.bundle import load_bundle
@@ -66,7 +66,7 @@ class World:
 
     def __init__(self, *rules: str, tools: tuple[ToolSpec, ...] = (), cache_ms: int = 0) -> None:
         self.loop = ManualLoop()
-        self.resolvers = LocalResolvers(KEY, self.loop.now_us)
+        self.resolvers = InMemoryResolvers(KEY, self.loop.now_us)
         terms = {kind: ResolverTerms(timeout_ms=100, cache_ms=cache_ms) for kind in ("order", "customer")}
         self.lookups = Lookups(self.resolvers, terms, seal_key=KEY, issuer="", now_us=self.loop.now_us)
         numbers = iter(range(10_000))
@@ -78,7 +78,7 @@ class World:
             random=lambda n: next(numbers).to_bytes(n, "big"),
             on_change=self.lookups.changed,
         )
-        self.policy = LocalPolicy(self.gate, self.lookups)
+        self.policy = InMemoryPolicy(self.gate, self.lookups)
         for order_id, owner in (("mine", "ann"), ("mine2", "ann"), ("theirs", "bob"), ("nobodys", None), (7, "ann")):
             self.know(("order", order_id), owner=owner, attributes=ATTRIBUTES)
         self.know(("order", "7"), owner="bob")
@@ -537,7 +537,7 @@ def approved(world: World, reply: GateReply, *edited: dict[str, Any], **shown: A
     arguments = msgspec.Raw(canonical(edited[0])) if edited else None
     vote = book.vote(boss, reply.approval_id, "edit" if edited else "approve", now_us=1, arguments=arguments)
     assert isinstance(vote, ApprovalVoted)
-    return seal_receipt(KEY, receipt_for(book.apply(vote)))
+    return seal_approval(KEY, receipt_for(book.apply(vote)))
 
 
 def test_an_approval_is_of_what_people_were_shown_of_the_resource() -> None:

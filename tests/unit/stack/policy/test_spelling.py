@@ -16,7 +16,7 @@ from airside.stack.policy.bundle import Bundle, load_bundle
 from airside.stack.policy.evaluator import Evaluator, Facts
 from airside.stack.reasons import ReasonCode
 from airside.stack.text.spelling import alike, caseless, is_plain, is_tidy, joined, plain
-from airside.stack.values import Limits, Traced
+from airside.stack.values import Limits, ValueOrigin
 from tests.helpers import identity, spec
 
 
@@ -242,7 +242,7 @@ def test_a_further_value_of_another_origin_gets_nobody_past_a_rule(
 ) -> None:
     """Origins are read as arguments are: one is enough to forbid, all must be as said to allow."""
     traced = tuple(
-        Traced(path=f"to.{i}", value="x", part="authority", origin=origin) for i, origin in enumerate(origins)
+        ValueOrigin(path=f"to.{i}", value="x", part="authority", origin=origin) for i, origin in enumerate(origins)
     )
     rule = {"id": "r", "outcome": outcome, "when": {"origins": [condition]}}
     decided = decide({}, rule, *([ALLOW] if outcome == "deny" else []), origins=traced)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from airside.stack.provenance import arithmetic
-from airside.stack.provenance.arithmetic import MAX_WAYS, Operand, worked_out
+from airside.stack.provenance.arithmetic import MAX_WAYS, Operand, find_sums
 from airside.stack.provenance.tracer import Tracer
 from airside.stack.run.state import RunState, StepRecord
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.values import ToolResult, Traced
+from airside.stack.values import ToolResult, ValueOrigin
 from tests.helpers import submitted
 
 NUMBER = {"type": ["number", "string"]}
@@ -28,7 +28,7 @@ PAY = ToolSpec.build(
 )
 
 
-def traced(request: str, output: Any, **arguments: Any) -> Traced:
+def traced(request: str, output: Any, **arguments: Any) -> ValueOrigin:
     run = submitted(text=request)
     result = ToolResult(ok=True, output=Raw(json.dumps(output).encode()))
     step = StepRecord(step=1, agent="a", tool="read_bill", arguments={}, result=result)
@@ -70,8 +70,8 @@ def test_a_request_labelled_untrusted_is_not_called_the_requests() -> None:
 
 def test_what_can_be_had_in_many_ways_is_not_explained() -> None:
     many = [Operand(Decimal(each), "request") for each in range(1, 20)]
-    assert worked_out(Decimal(20), many) == ""
-    assert worked_out(Decimal(-3), many) == worked_out(Decimal(0), many) == worked_out(Decimal(3), []) == ""
+    assert find_sums(Decimal(20), many) == ""
+    assert find_sums(Decimal(-3), many) == find_sums(Decimal(0), many) == find_sums(Decimal(3), []) == ""
 
 
 POSITIVE = st.decimals(min_value="0.01", max_value=9999, places=2)
@@ -80,7 +80,7 @@ POSITIVE = st.decimals(min_value="0.01", max_value=9999, places=2)
 @given(st.lists(POSITIVE, max_size=8), POSITIVE)
 def test_what_is_told_is_true(numbers: list[Decimal], value: Decimal) -> None:
     """Each way is of numbers that were given, and makes the value to the cent."""
-    text = worked_out(value, [Operand(each, "somebody") for each in numbers])
+    text = find_sums(value, [Operand(each, "somebody") for each in numbers])
     ways = text.partition(" = ")[2].split(" or ") if text else []
     assert len(ways) <= MAX_WAYS
     for way in ways:
@@ -130,5 +130,5 @@ def test_each_number_is_tried_with_a_few() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arithmetic, "_ways_of_two", counted)
-        assert worked_out(Decimal("5000.37"), numbers) == ""
+        assert find_sums(Decimal("5000.37"), numbers) == ""
     assert len(tried) <= 4 * len(numbers)

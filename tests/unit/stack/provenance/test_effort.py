@@ -10,12 +10,12 @@ from msgspec import Raw
 
 from airside.stack.provenance import effort
 from airside.stack.provenance import tracer as provenance
-from airside.stack.provenance.effort import EffortOver, limited, spend
-from airside.stack.provenance.occurrence import Haystack
+from airside.stack.provenance.effort import EffortExceeded, limit_effort, spend_effort
+from airside.stack.provenance.matching import SearchableText
 from airside.stack.provenance.tracer import Tracer
 from airside.stack.run.state import RunState
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.values import Traced
+from airside.stack.values import ValueOrigin
 from tests.helpers import submitted
 from tests.unit.stack.provenance.test_provenance import MAIL, read
 
@@ -30,30 +30,32 @@ PAY = ToolSpec.build(
 
 
 def test_what_is_spent_beyond_the_limit_is_over_and_stays_so() -> None:
-    with limited(10):
-        spend(10)
+    with limit_effort(10):
+        spend_effort(10)
         for _ in range(2):
-            with pytest.raises(EffortOver):
-                spend(1)
-    spend(1_000_000)
+            with pytest.raises(EffortExceeded):
+                spend_effort(1)
+    spend_effort(1_000_000)
 
 
 def test_a_look_into_a_text_counts_for_its_length_and_for_each_place() -> None:
-    def spent(hay: Haystack, value: Any) -> int:
-        with limited(10_000_000):
+    def spent(hay: SearchableText, value: Any) -> int:
+        with limit_effort(10_000_000):
             hay.has(value)
             left = effort._left.get()
             assert left is not None
             return 10_000_000 - left.characters
 
-    assert spent(Haystack("x" * 100_000), "zebra") > 100_000
-    assert spent(Haystack("ab-c " * 1_000), "ab") > spent(Haystack("ab-c " * 100), "ab") + 900 * 200
-    numbers = Haystack("invoice 5, " * 1_000)
+    assert spent(SearchableText("x" * 100_000), "zebra") > 100_000
+    assert spent(SearchableText("ab-c " * 1_000), "ab") > spent(SearchableText("ab-c " * 100), "ab") + 900 * 200
+    numbers = SearchableText("invoice 5, " * 1_000)
     first = spent(numbers, 5)
     assert first == spent(numbers, 5), "what was read before costs the same"
 
 
-def trace(tracer: Tracer, arguments: dict[str, Any], state: RunState, tool: str = "send_mail") -> tuple[Traced, ...]:
+def trace(
+    tracer: Tracer, arguments: dict[str, Any], state: RunState, tool: str = "send_mail"
+) -> tuple[ValueOrigin, ...]:
     return tracer.trace(tool, arguments, state)
 
 

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.provenance.exclusions import wanted, wanted_inputs
+from airside.stack.provenance.exclusions import inputs_without_exclusions, without_exclusions
 from airside.stack.provenance.languages import COMMON, CUES
-from airside.stack.provenance.occurrence import Haystack
+from airside.stack.provenance.matching import SearchableText
 
 _SAID = yaml.safe_load(Path(__file__).with_name("said.yaml").read_text())
 SAID: dict[str, list[str]] = _SAID["said"]
@@ -24,7 +24,7 @@ NEGATED = [(language, said) for language, each in SAID.items() for said in each]
 
 def takes(text: str, value: str) -> bool:
     """Whether a value is one of a request's."""
-    return Haystack(wanted(text), quotes=True).has(value.strip('"'))
+    return SearchableText(without_exclusions(text), quotes=True).has(value.strip('"'))
 
 
 @pytest.mark.parametrize(("language", "said"), NEGATED)
@@ -112,13 +112,13 @@ def test_the_scope_of_a_cue_ends_where_something_else_begins(text: str, taken: l
     ],
 )
 def test_inputs_exclude_by_their_keys_and_in_their_sentences(inputs: Any, value: str, is_taken: bool) -> None:
-    assert Haystack(wanted_inputs(inputs)).has(value) == is_taken
+    assert SearchableText(inputs_without_exclusions(inputs)).has(value) == is_taken
 
 
 @given(st.text(max_size=300), st.sampled_from(["not", "no", "nicht", "\u4e0d", "except", "\n- "]))
 def test_any_text_is_read(text: str, more: str) -> None:
     """What is left occurs in the text, in its order."""
-    left = wanted(f"{text} {more} {text}")
+    left = without_exclusions(f"{text} {more} {text}")
     source = "".join(f"{text} {more} {text}".split())
     at = 0
     for char in "".join(left.split()).replace("\x00", ""):
@@ -141,7 +141,7 @@ def test_any_text_is_read(text: str, more: str) -> None:
     ],
 )
 def test_what_is_taken_back_or_warned_of_is_not_wanted(said: str) -> None:
-    assert "eve@x.example" not in wanted(said)
+    assert "eve@x.example" not in without_exclusions(said)
 
 
 @pytest.mark.parametrize("mark", [":", ",", " -", " \u2013"])
@@ -260,4 +260,4 @@ def test_what_only_looks_like_such_a_word_excludes_nothing(said: str) -> None:
     ],
 )
 def test_the_same_words_without_a_warning_are_wanted(said: str) -> None:
-    assert "bob@x.example" in wanted(said)
+    assert "bob@x.example" in without_exclusions(said)

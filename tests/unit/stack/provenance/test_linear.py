@@ -13,21 +13,21 @@ from typing import Any
 
 import pytest
 
-from airside.stack.provenance.exclusions import wanted, wanted_inputs
-from airside.stack.provenance.occurrence import Haystack
-from airside.stack.provenance.orders import Orders
+from airside.stack.provenance.directives import Directives
+from airside.stack.provenance.exclusions import inputs_without_exclusions, without_exclusions
+from airside.stack.provenance.matching import SearchableText
+from airside.stack.text.dates import days_in, minutes_in
 from airside.stack.text.durations import lengths_in, lengths_of
-from airside.stack.text.findings import findings
+from airside.stack.text.entities import find_entities
 from airside.stack.text.forms import in_form
-from airside.stack.text.moments import days_in, minutes_in
 from airside.stack.text.spelling import alike
 from airside.stack.text.tokens import parted
 from tests.backtracking import tried
 
 READERS = (
-    "provenance.english provenance.exclusions provenance.masking provenance.occurrence provenance.orders"
-    " provenance.records provenance.titles schema.choices text.durations text.findings text.forms text.moments"
-    " text.numerals text.spelling text.tokens"
+    "provenance.english provenance.exclusions provenance.masking provenance.matching provenance.directives"
+    " provenance.records provenance.titles schema.choices text.durations text.entities text.forms text.dates"
+    " text.numbers text.spelling text.tokens"
 )
 CHARACTERS = [
     "a",
@@ -109,20 +109,20 @@ def lines_run(read: Callable[[str], object], text: str) -> int:
 
 WRITTEN = date(2026, 1, 5)
 READING: dict[str, Callable[[str], object]] = {
-    "wanted": wanted,
-    "inputs": lambda text: wanted_inputs([{"a": text}, text]),
-    "orders": lambda text: Orders(text, WRITTEN),
-    "findings": findings,
-    "numbers": lambda text: list(Haystack(text).numbers()),
+    "wanted": without_exclusions,
+    "inputs": lambda text: inputs_without_exclusions([{"a": text}, text]),
+    "orders": lambda text: Directives(text, WRITTEN),
+    "findings": find_entities,
+    "numbers": lambda text: list(SearchableText(text).numbers()),
     "days": lambda text: list(days_in(text, WRITTEN)),
     "minutes": lambda text: list(minutes_in(text)),
     "lengths": lambda text: (list(lengths_in(text)), lengths_of(text)),
     "parted": parted,
     "alike": alike,
     "words": lambda text: [
-        Haystack(text, quotes=True).has(value) for value in ("a", "a b", "z9", 5, "12345678", "10:00")
+        SearchableText(text, quotes=True).has(value) for value in ("a", "a b", "z9", 5, "12345678", "10:00")
     ],
-    "ids": lambda text: Haystack(text).may_have("z9"),
+    "ids": lambda text: SearchableText(text).may_have("z9"),
 }
 UNITS = [
     "tell ",
@@ -172,7 +172,7 @@ def test_combining_marks_are_sorted_in_short_runs() -> None:
 
 def test_a_number_that_is_nearly_a_text_is_looked_for_where_it_may_stand() -> None:
     """A value whose beginning is everywhere in a text of its digits costs no more than one that is nowhere."""
-    hay = Haystack("1" * 200_000 + " and 1111 2222 3333 4444")
+    hay = SearchableText("1" * 200_000 + " and 1111 2222 3333 4444")
     counts = [lines_run(hay.has, value) for value in ("1" * 63 + "2", "9" * 64)]
     assert abs(counts[0] - counts[1]) < 50
     assert hay.has("1111222233334444") and not hay.has("111122223333444")
@@ -181,5 +181,5 @@ def test_a_number_that_is_nearly_a_text_is_looked_for_where_it_may_stand() -> No
 def test_only_the_first_sentences_of_inputs_are_read() -> None:
     """What is beyond is not the principal's."""
     many = [f"pay bob{at}@x.com {'now ' * 100}" for at in range(400)]
-    kept = wanted_inputs(many)
+    kept = inputs_without_exclusions(many)
     assert "bob0@x.com" in kept[0] and kept[-1] == ""

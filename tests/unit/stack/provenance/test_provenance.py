@@ -14,14 +14,14 @@ from msgspec import Raw
 from airside.stack.canonical import canonical
 from airside.stack.contracts.memory import Recalled
 from airside.stack.errors import InvalidConfig
-from airside.stack.provenance.occurrence import compact, fold
+from airside.stack.provenance.matching import compact, fold
 from airside.stack.provenance.tracer import MAX_TRACED, MAX_VALUE, Tracer, complete, subjects
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run.state import RunState, StepRecord
 from airside.stack.run.topology import BranchEnd, Done
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.values import Outcome, Request, ToolResult, Traced, Usage
+from airside.stack.values import Outcome, Request, ToolResult, Usage, ValueOrigin
 from airside.tools.tool import Tool, tool
 from tests.helpers import RUN, Driven, decision, identity, submitted
 
@@ -385,7 +385,7 @@ def test_what_a_request_says_not_to_take_is_nowhere_but_may_be_told() -> None:
 
 
 def test_the_gate_adds_what_a_runtime_left_out_as_nowhere_or_a_default() -> None:
-    told = (Traced(path="to.0", value=BOB, part="authority", origin="request"),)
+    told = (ValueOrigin(path="to.0", value=BOB, part="authority", origin="request"),)
     given = {"to": [BOB, "eve@evil.example"], "message": {"text": "see evil.example/x"}}
     found = complete(MAIL, given, {**given, "amount": 0, "public": False}, told)
     assert {(each.path, each.part): each.origin for each in found} == {
@@ -399,7 +399,7 @@ def test_the_gate_adds_what_a_runtime_left_out_as_nowhere_or_a_default() -> None
 
 def test_more_values_than_a_person_reads_count_as_from_nowhere() -> None:
     many = {"to": [BOB] * (MAX_TRACED + 1)}
-    told = [Traced(path=f"to.{i}", value=BOB, part="authority", origin="request") for i in range(MAX_TRACED + 1)]
+    told = [ValueOrigin(path=f"to.{i}", value=BOB, part="authority", origin="request") for i in range(MAX_TRACED + 1)]
     found = complete(MAIL, many, many, told)
     assert {each.origin for each in found[:MAX_TRACED]} == {"request"}
     assert [(each.part, each.origin) for each in found[MAX_TRACED:]] == [
@@ -458,11 +458,11 @@ def test_a_doubt_that_is_settled_by_a_result_labels_a_run() -> None:
     run.activate()
     run.sent()
     run.lost(started=True)
-    run.send(ev.DoubtSettled, by="ops", happened=False)
+    run.send(ev.InDoubtResolved, by="ops", happened=False)
     assert run.state.labels == frozenset()
     run.sent()
     run.lost(started=True)
-    run.send(ev.DoubtSettled, by="ops", happened=True, output=Raw(b'"fine"'))
+    run.send(ev.InDoubtResolved, by="ops", happened=True, output=Raw(b'"fine"'))
     assert run.state.labels == {"untrusted"}
 
 

@@ -15,22 +15,22 @@ from airside.stack.approvals.book import Approval
 from airside.stack.canonical import canonical
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.layers import Layers
-from airside.stack.cycle.local import LocalApprovals, LocalJournal, LocalPolicy
+from airside.stack.cycle.cycle_ports import CyclePorts
+from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy
 from airside.stack.errors import InvalidConfig
 from airside.stack.policy.bundle import Bundle, load_bundle
 from airside.stack.policy.evaluator import Evaluator, Facts
-from airside.stack.policy.foresight import Foresight
 from airside.stack.policy.gate import Gate
+from airside.stack.policy.trace_predictor import TracePredictor
 from airside.stack.run import events as ev
 from airside.stack.run.agents import FunctionAgent
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
 from airside.stack.run.topology import SingleAgent
 from airside.stack.security.identity import run_subject, seal_identity
-from airside.stack.values import Action, Finish, Limits, Request, Traced
+from airside.stack.values import Action, Finish, Limits, Request, ValueOrigin
 from airside.tools.dispatch import Dispatcher
-from airside.tools.local import LocalTools
+from airside.tools.in_memory import InMemoryTools
 from airside.tools.tool import Tool, tool
 from tests.helpers import EXECUTOR, KEY, RUN, identity, spec
 
@@ -39,12 +39,12 @@ BOB = "bob@corp.example"
 DIRECTORY = "tenants: {acme: {principals: {ann: {roles: [clerk]}}}}"
 
 
-def value(origin: str, part: str = "authority", detail: str = "", *, whole: bool = False) -> Traced:
+def value(origin: str, part: str = "authority", detail: str = "", *, whole: bool = False) -> ValueOrigin:
     """Return a traced value."""
-    return Traced(path="to", value="x", part=part, origin=origin, detail=detail, whole=whole)  # type: ignore[arg-type]
+    return ValueOrigin(path="to", value="x", part=part, origin=origin, detail=detail, whole=whole)  # type: ignore[arg-type]
 
 
-def outcome(origins: str, *traced: Traced, rule: str = "deny") -> str:
+def outcome(origins: str, *traced: ValueOrigin, rule: str = "deny") -> str:
     """Return what a bundle that denies (or, with `rule`, allows only) under this condition says of these values."""
     rules = f"{{id: a, outcome: allow}}, {{id: d, outcome: deny, when: {{origins: [{origins}]}}}}"
     if rule == "allow":
@@ -77,7 +77,7 @@ def outcome(origins: str, *traced: Traced, rule: str = "deny") -> str:
         ("{outside: [request]}, {of: content, outside: [tool]}", [value("tool")], "allow"),
     ],
 )
-def test_a_rule_asks_where_values_come_from(condition: str, traced: list[Traced], decided: str) -> None:
+def test_a_rule_asks_where_values_come_from(condition: str, traced: list[ValueOrigin], decided: str) -> None:
     assert outcome(condition, *traced) == decided
 
 
@@ -89,7 +89,9 @@ def test_a_rule_asks_where_values_come_from(condition: str, traced: list[Traced]
         ("{outside: ['tool:web']}", value("tool", detail="web, step 1"), "deny"),
     ],
 )
-def test_an_allow_trusts_only_whole_values_and_distrusts_any_part(condition: str, traced: Traced, decided: str) -> None:
+def test_an_allow_trusts_only_whole_values_and_distrusts_any_part(
+    condition: str, traced: ValueOrigin, decided: str
+) -> None:
     assert outcome(condition, traced, rule="allow") == decided
 
 
@@ -108,7 +110,7 @@ def test_a_rule_about_the_output_of_a_tool_that_does_not_exist_is_refused() -> N
     policy = "version: v1\nrules: [{id: a, outcome: allow, when: {origins: [{within: ['tool:NAME']}]}}]\n"
     fields: dict[str, Any] = {"agents": {"a": lambda view: Finish()}, "tools": [reads], "directory": DIRECTORY}
     app = App(policy=policy.replace("NAME", "read_mail"), **fields).checked()
-    assert load_bundle(app.bundle).traced(app.specs) == {"read_mail"}
+    assert load_bundle(app.bundle).traced_tools(app.specs) == {"read_mail"}
     with pytest.raises(InvalidConfig, match="no tool for 'tool:read_mial'"):
         App(policy=policy.replace("NAME", "read_mial"), **fields).checked()
 
@@ -126,7 +128,7 @@ def test_a_rule_that_trusts_what_outsiders_write_is_refused(outcome: str, listed
         with pytest.raises(InvalidConfig, match=r"rule a: trusts 'tool:fetch'.*trusted_output=True"):
             app.checked()
     else:
-        assert load_bundle(policy).traced(app.checked().specs) == {"fetch"}
+        assert load_bundle(policy).traced_tools(app.checked().specs) == {"fetch"}
 
 
 def test_only_tools_that_rules_may_ask_about_are_traced() -> None:
@@ -136,12 +138,12 @@ def test_only_tools_that_rules_may_ask_about_are_traced() -> None:
         spec("mail", effect="external"),
         spec("wipe", effect="irreversible"),
     ]
-    assert DEFAULT.traced(tools) == {"note", "mail", "wipe"}
+    assert DEFAULT.traced_tools(tools) == {"note", "mail", "wipe"}
     asks = "version: v1\nrules: [{id: a, outcome: require_approval, when: {tool: ['w*']}, approval: {roles: [x]}}]\n"
-    assert load_bundle(asks).traced(tools) == {"wipe"}
+    assert load_bundle(asks).traced_tools(tools) == {"wipe"}
     risky = "version: v1\nrules: [{id: a, outcome: deny, when: {risk: [low], origins: [{outside: [request]}]}}]\n"
-    assert load_bundle(risky).traced(tools) == {"look"}
-    assert load_bundle("version: v1\nrules: [{id: a, outcome: allow}]\n").traced(tools) == frozenset()
+    assert load_bundle(risky).traced_tools(tools) == {"look"}
+    assert load_bundle("version: v1\nrules: [{id: a, outcome: allow}]\n").traced_tools(tools) == frozenset()
 
 
 # The bundle that ships.
@@ -163,7 +165,7 @@ def test_only_tools_that_rules_may_ask_about_are_traced() -> None:
     ],
 )
 def test_the_default_bundle_asks_about_what_an_outsider_may_have_steered(
-    effect: str, labels: set[str], origins: list[Traced], decided: str
+    effect: str, labels: set[str], origins: list[ValueOrigin], decided: str
 ) -> None:
     facts = Facts(
         tool=spec(effect=effect),
@@ -205,7 +207,7 @@ def test_a_risky_read_may_follow_a_link_but_not_carry_one_that_was_put_together(
         origins=(value(origin),),
     )
     assert Evaluator(DEFAULT).evaluate(facts).outcome == decided
-    assert DEFAULT.traced([fetch, spec("look", effect="read")]) == {"fetch"}
+    assert DEFAULT.traced_tools([fetch, spec("look", effect="read")]) == {"fetch"}
 
 
 def test_the_default_bundle_is_a_file_of_the_package() -> None:
@@ -215,7 +217,7 @@ def test_the_default_bundle_is_a_file_of_the_package() -> None:
 # The gate.
 
 
-def decide(origins: tuple[Traced, ...], arguments: dict[str, Any], *, effect: str = "external") -> GateReply:
+def decide(origins: tuple[ValueOrigin, ...], arguments: dict[str, Any], *, effect: str = "external") -> GateReply:
     """Return the default bundle's answer to a call of `pay`."""
     who = identity()
     gate = Gate(bundle=DEFAULT, tools=[spec(effect=effect)], seal_key=KEY, now_us=lambda: 0, random=lambda n: b"n" * n)
@@ -244,7 +246,7 @@ def test_a_runtime_that_tells_nothing_is_asked_about() -> None:
         ("amount", "nowhere"),
         ("currency", "configuration"),
     ]
-    told = Traced(path="amount", value="5", part="authority", origin="request")
+    told = ValueOrigin(path="amount", value="5", part="authority", origin="request")
     assert decide((told,), {"amount": 5}).decision.outcome == "allow"
     assert decide((told,), {"amount": 6}).decision.outcome == "require_approval"
     assert decide((), {"amount": 5}, effect="read").origins == ()
@@ -284,7 +286,7 @@ def mail_tools(sent: list[str]) -> list[Tool]:
     return [read_mail, send_mail]
 
 
-async def run(to: str, expected: Bundle | None) -> tuple[Cycle, list[str], LocalApprovals]:
+async def run(to: str, expected: Bundle | None) -> tuple[Cycle, list[str], InMemoryApprovals]:
     """Run the clerk under the default bundle, for somebody who asked to write to bob.
 
     The runtime traces what it expects to be asked about by `expected`, without a bundle all.
@@ -292,7 +294,7 @@ async def run(to: str, expected: Bundle | None) -> tuple[Cycle, list[str], Local
     sent: list[str] = []
     count = iter(range(100))
     tools = mail_tools(sent)
-    approvals, who = LocalApprovals(KEY, lambda: 0), identity()
+    approvals, who = InMemoryApprovals(KEY, lambda: 0), identity()
     gate = Gate(
         bundle=DEFAULT,
         tools=[t.spec for t in tools],
@@ -300,10 +302,10 @@ async def run(to: str, expected: Bundle | None) -> tuple[Cycle, list[str], Local
         now_us=lambda: 0,
         random=lambda n: next(count).to_bytes(n, "big"),
     )
-    layers = Layers(
-        journal=LocalJournal(),
-        policy=LocalPolicy(gate),
-        tools=LocalTools(
+    layers = CyclePorts(
+        journal=InMemoryJournal(),
+        policy=InMemoryPolicy(gate),
+        tools=InMemoryTools(
             lambda: Dispatcher(tools, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
         ),
         approvals=approvals,
@@ -313,7 +315,7 @@ async def run(to: str, expected: Bundle | None) -> tuple[Cycle, list[str], Local
         specs=[t.spec for t in tools],
         now_us=lambda: 0,
         spawn=lambda cycle, spawn: None,  # type: ignore[arg-type, return-value]
-        foresight=Foresight(expected, [t.spec for t in tools]) if expected is not None else None,
+        trace_predictor=TracePredictor(expected, [t.spec for t in tools]) if expected is not None else None,
     )
     submitted = ev.RunSubmitted(
         at_us=0,

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from airside.stack.provenance.asked import Asked
-from airside.stack.provenance.occurrence import fold
+from airside.stack.provenance.matching import fold
+from airside.stack.provenance.request_text import RequestText
 
 
 def is_title(text: str, title: str, kind: str, inputs: Any = None) -> bool:
-    return Asked(text, inputs or {}, date(2026, 11, 29)).is_title(fold(title), frozenset({kind}))
+    return RequestText(text, inputs or {}, date(2026, 11, 29)).is_title(fold(title), frozenset({kind}))
 
 
 @pytest.mark.parametrize(

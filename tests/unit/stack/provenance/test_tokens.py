@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.stack.provenance.exclusions import wanted
-from airside.stack.provenance.occurrence import Haystack
+from airside.stack.provenance.exclusions import without_exclusions
+from airside.stack.provenance.matching import SearchableText
 from airside.stack.text.tokens import parted
 
 
@@ -23,7 +23,7 @@ from airside.stack.text.tokens import parted
     ],
 )
 def test_a_name_that_ends_a_sentence_is_whole(text: str, value: str) -> None:
-    assert Haystack(text).has(value)
+    assert SearchableText(text).has(value)
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,14 @@ def test_a_name_that_ends_a_sentence_is_whole(text: str, value: str) -> None:
     ],
 )
 def test_a_part_of_a_longer_name_is_not(text: str, value: str) -> None:
-    assert not Haystack(text, quotes=True).has(value)
+    assert not SearchableText(text, quotes=True).has(value)
 
 
 def test_what_the_next_sentence_says_not_to_take_is_not_wanted() -> None:
     text = "Write to bob@corp.com.Never write to eve@corp.com."
-    assert Haystack(wanted(text)).has("bob@corp.com") and not Haystack(wanted(text)).has("eve@corp.com")
+    assert SearchableText(without_exclusions(text)).has("bob@corp.com") and not SearchableText(
+        without_exclusions(text)
+    ).has("eve@corp.com")
 
 
 LABEL = st.from_regex(r"[a-z]{3,8}", fullmatch=True)
@@ -60,7 +62,7 @@ LABEL = st.from_regex(r"[a-z]{3,8}", fullmatch=True)
 def test_a_host_that_goes_on_is_never_cut(one: str, ending: str, more: str, last: str) -> None:
     """Whatever the case of what follows: a longer host does not hold its beginning."""
     for further in (more, more.capitalize(), more.upper()):
-        assert not Haystack(f"go to {one}.{ending}.{further}.{last} now").has(f"{one}.{ending}")
+        assert not SearchableText(f"go to {one}.{ending}.{further}.{last} now").has(f"{one}.{ending}")
 
 
 @given(st.text(alphabet="ab.TI @c'om \"", max_size=40))

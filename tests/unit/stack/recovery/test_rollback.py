@@ -12,29 +12,29 @@ from msgspec import Raw
 
 from airside.stack.canonical import canonical, digest
 from airside.stack.contracts.execution import ExecuteRequest
-from airside.stack.cycle.local import LocalJournal
+from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import EffectKey, IssuerId, PrincipalId, RunId, TenantId, undo_key
-from airside.stack.journal.claims import attempt_key
+from airside.stack.journal.effect_claims import attempt_key
 from airside.stack.operations.messages import Order
-from airside.stack.policy.switches import Switches, SwitchThrown
+from airside.stack.policy.kill_switches import KillSwitchChanged, KillSwitches
 from airside.stack.reasons import ReasonCode
-from airside.stack.recovery.doubts import EffectSettled, settled_append, settled_stream
+from airside.stack.recovery.in_doubt import EffectResolved, resolution_append, resolution_stream
 from airside.stack.recovery.rollback import (
     ROLLBACK_LIFE_US,
-    Call,
     RollbackBook,
     RollbackOrdered,
+    UndoableCall,
     UndoEnded,
     UndoIntended,
     calls_of,
-    checked_over,
+    classify_undo_result,
     in_reverse,
-    judged,
+    is_undo_retryable,
+    require_ended,
     rollback_stream,
-    tried_again,
 )
-from airside.stack.recovery.undoing import UndoGate, UndoReply, UndoRequest, streams_for
+from airside.stack.recovery.undo_gate import UndoGate, UndoReply, UndoRequest, streams_for
 from airside.stack.run import events as ev
 from airside.stack.security.grants import Grant, mint, open_grant
 from airside.stack.values import ToolResult
@@ -78,9 +78,9 @@ def begun() -> Driven:
     return run
 
 
-def happened(key: str, yes: bool = True) -> dict[str, EffectSettled]:
+def happened(key: str, yes: bool = True) -> dict[str, EffectResolved]:
     """Return what somebody found out about a key."""
-    said = EffectSettled(
+    said = EffectResolved(
         at_us=NOW, run_id=RUN, step=1, key=EffectKey(key), by=PrincipalId("op"), happened=yes, output=Raw(b'"found"')
     )
     return {key: said}
@@ -112,7 +112,7 @@ def test_a_call_that_was_settled_while_the_run_waited_is_undone_if_it_happened()
         run = begun()
         called(run)
         run.lost(started=True)
-        run.send(ev.DoubtSettled, by=PrincipalId("op"), happened=yes, output=Raw(b'"said"'))
+        run.send(ev.InDoubtResolved, by=PrincipalId("op"), happened=yes, output=Raw(b'"said"'))
         calls = calls_of(ended(run), {})
         assert [bytes(call.output) for call in calls] == [b'"said"'] * yes
 
@@ -123,7 +123,7 @@ def test_a_call_that_ended_in_doubt_is_what_somebody_found_out(said: bool | None
     called(run, FINE)
     called(run)
     run.lost(started=True)
-    run.send(ev.DoubtExpired)
+    run.send(ev.InDoubtExpired)
     key = f"{RUN}:2"
     calls = calls_of(ended(run), {} if said is None else happened(key, said))
     assert [(call.step, call.in_doubt) for call in calls] == [(1, False)] + [(2, said is None)] * (said is not False)
@@ -142,7 +142,7 @@ def test_a_call_that_was_sent_again_is_one_call_with_the_result_it_had_in_the_en
 
 
 def test_calls_are_undone_in_the_reverse_order_of_their_results_whatever_the_clock_did() -> None:
-    def call(run_id: str, step: int, at_us: int) -> Call:
+    def call(run_id: str, step: int, at_us: int) -> UndoableCall:
         return msgspec.structs.replace(
             calls_of(ended(_one()), {})[0],
             run_id=RunId(run_id),
@@ -168,7 +168,7 @@ def _one() -> Driven:
 
 def test_a_run_or_a_branch_that_has_not_ended_is_not_rolled_back() -> None:
     over, live = ended(_one()), journaled(_one())
-    checked_over(RUN, {RUN: over})
+    require_ended(RUN, {RUN: over})
     for runs, said in (
         ({RUN: live}, "kill"),
         ({RUN: over, f"{RUN}.1-0": live}, f"{RUN}.1-0 has not ended: kill {RUN} first"),
@@ -176,7 +176,7 @@ def test_a_run_or_a_branch_that_has_not_ended_is_not_rolled_back() -> None:
         ({}, "no run"),
     ):
         with pytest.raises(InvalidInput, match=said):
-            checked_over(RUN, runs)
+            require_ended(RUN, runs)
 
 
 # How far it is.
@@ -224,11 +224,11 @@ def test_the_book_is_the_fold_of_its_stream() -> None:
 
 def test_an_undo_in_doubt_is_something_to_find_out_until_it_is_tried_again() -> None:
     doubtful = book(ORDERED, intended(), over("failed"), intended(2), over("in_doubt", 2))
-    (doubt,) = doubtful.doubts(TenantId("acme"), RUN)
+    (doubt,) = doubtful.in_doubt_calls(TenantId("acme"), RUN)
     assert (doubt.key, doubt.undo, doubt.tool) == (f"{RUN}:1/undo#2", True, "pay")
     assert (doubt.arguments, doubt.until_us) == ({"amount": 1}, 0)
     doubtful.apply(intended(3))
-    assert doubtful.doubts(TenantId("acme"), RUN) == []
+    assert doubtful.in_doubt_calls(TenantId("acme"), RUN) == []
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,8 @@ def test_an_undo_in_doubt_is_something_to_find_out_until_it_is_tried_again() -> 
     ],
 )
 def test_what_a_result_says_of_an_undo(reason: ReasonCode, verdict: str) -> None:
-    assert judged(ToolResult(ok=False, reason_code=reason)) == verdict
-    assert judged(ToolResult(ok=True)) == "undone"
+    assert classify_undo_result(ToolResult(ok=False, reason_code=reason)) == verdict
+    assert classify_undo_result(ToolResult(ok=True)) == "undone"
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_an_undo_that_held_its_event_loop_is_not_sent_again(
 ) -> None:
     """What did not begin is; what may have happened is if its tool dedupes, and it held nothing."""
     result = ToolResult(ok=False, reason_code=reason, held=held)
-    assert tried_again(result, repeatable=repeatable) is again
+    assert is_undo_retryable(result, repeatable=repeatable) is again
 
 
 # What is granted.
@@ -274,7 +274,7 @@ def test_an_undo_that_held_its_event_loop_is_not_sent_again(
 def granted(
     *,
     change: Callable[[dict[str, list[bytes]]], None] = lambda bodies: None,
-    switches: Switches | None = None,
+    switches: KillSwitches | None = None,
     tools: Any = (PAY,),
     step: int = 1,
     events: list[ev.Event] | None = None,
@@ -297,7 +297,7 @@ def granted(
     bodies[RUN] = [ev.encode_event(event) for event in events or ended(_one())]
     bodies[rollback_stream(RUN)] = [msgspec.json.encode(event) for event in (ORDERED, intended())]
     change(bodies)
-    return gate.decide(request, None if order.get("by") == "" else given, bodies, switches or Switches())
+    return gate.decide(request, None if order.get("by") == "" else given, bodies, switches or KillSwitches())
 
 
 def test_an_undo_is_granted_for_exactly_the_call_of_the_journal() -> None:
@@ -332,10 +332,10 @@ def _undone(bodies: dict[str, list[bytes]]) -> None:
     bodies[rollback_stream(RUN)].append(msgspec.json.encode(over("undone")))
 
 
-OFF = Switches(
+OFF = KillSwitches(
     [
         msgspec.json.encode(
-            SwitchThrown(at_us=1, scope="tool", target="pay", off=True, by=PrincipalId("op"), why="breach")
+            KillSwitchChanged(at_us=1, scope="tool", target="pay", off=True, by=PrincipalId("op"), why="breach")
         )
     ]
 )
@@ -370,14 +370,14 @@ def test_a_call_in_doubt_is_granted_no_undo_until_it_is_known_to_have_happened()
     run = begun()
     called(run)
     run.lost(started=True)
-    run.send(ev.DoubtExpired)
+    run.send(ev.InDoubtExpired)
     events = ended(run)
     assert "does not say that" in granted(events=events).error
     key = EffectKey(f"{RUN}:1")
 
     def settle(bodies: dict[str, list[bytes]]) -> None:
-        append = settled_append(happened(key)[key], TenantId("acme"))
-        bodies[settled_stream(key)] = [append.entries[0].body]
+        append = resolution_append(happened(key)[key], TenantId("acme"))
+        bodies[resolution_stream(key)] = [append.entries[0].body]
 
     assert granted(events=events, change=settle).output == b'"found"'
 
@@ -428,7 +428,7 @@ def request_for(made: Tool, arguments: bytes = b'{"amount":5}', output: bytes = 
     return ExecuteRequest(grant=mint(KEY, Grant(**(given | fields))), arguments=arguments, output=output)
 
 
-def dispatcher(*tools: Tool | Toolset, journal: LocalJournal | None = None) -> Dispatcher:
+def dispatcher(*tools: Tool | Toolset, journal: InMemoryJournal | None = None) -> Dispatcher:
     """Return an executor's dispatcher."""
     append = None if journal is None else journal.append
     return Dispatcher(tools, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: NOW, in_threads=False, journal=append)
@@ -472,7 +472,7 @@ async def test_a_grant_to_undo_makes_no_call_and_a_tool_without_undo_none() -> N
 
 async def test_an_undo_that_must_not_be_sent_twice_claims_its_key_and_a_later_attempt_its_own() -> None:
     log: list[Any] = []
-    pay, journal = undoable(log), LocalJournal()
+    pay, journal = undoable(log), InMemoryJournal()
     it = dispatcher(pay, journal=journal)
     reasons = [
         (await it.execute(request_for(pay, nonce=nonce, attempt=attempt))).result.reason_code
@@ -484,7 +484,7 @@ async def test_an_undo_that_must_not_be_sent_twice_claims_its_key_and_a_later_at
 
 async def test_an_undo_that_may_be_sent_twice_claims_nothing() -> None:
     log: list[Any] = []
-    pay, journal = undoable(log, idempotent=True), LocalJournal()
+    pay, journal = undoable(log, idempotent=True), InMemoryJournal()
     it = dispatcher(pay, journal=journal)
     for nonce in (b"1", b"2"):
         assert (await it.execute(request_for(pay, nonce=nonce))).result.ok

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from airside.stack.approvals.book import ApprovalBook, decode_approval_event
-from airside.stack.budget.spent import spent_of
+from airside.stack.budget.recorded_usage import recorded_usage
 from airside.stack.operations.overview import detail_of
-from airside.stack.recovery.doubts import doubts_of
+from airside.stack.recovery.in_doubt import in_doubt_calls
 from airside.stack.recovery.rollback import calls_of
 from airside.stack.run import events as ev
 from airside.stack.run.machine import RunMachine
-from airside.stack.run.tracing import spans_of
+from airside.stack.run.spans import spans_of
 
 WRITTEN = json.loads(gzip.decompress(Path(__file__).with_name("journal_format_1.json.gz").read_bytes()))
 RUNS: list[dict[str, Any]] = WRITTEN["runs"]
@@ -35,7 +35,7 @@ def stands(machine: RunMachine) -> list[Any]:
     """Return what was written of a machine's state."""
     s = machine.state
     counts = [s.usage.tool_calls, s.usage.cost_microusd, s.attempt, s.sends, len(s.history)]
-    return [str(s.phase), s.step, sorted(s.unsettled), *counts]
+    return [str(s.phase), s.step, sorted(s.in_doubt_keys), *counts]
 
 
 @pytest.mark.parametrize("run", RUNS, ids=range(len(RUNS)))
@@ -71,8 +71,8 @@ def test_what_is_told_of_an_old_run_is_what_was(run: dict[str, Any]) -> None:
     events, told = events_of(run), run["told"]
     first, is_over = events[0], isinstance(events[-1], ev.RunEnded)
     assert isinstance(first, ev.RunSubmitted)
-    assert [list(each) for each in spent_of(first.identity.tenant, events, is_over=is_over)] == told["spent"]
-    assert [doubt.key for doubt in doubts_of(events)] == told["doubts"]
+    assert [list(each) for each in recorded_usage(first.identity.tenant, events, is_over=is_over)] == told["spent"]
+    assert [doubt.key for doubt in in_doubt_calls(events)] == told["doubts"]
     calls = calls_of(events, {}) if is_over else []
     assert [[call.key, call.tool, call.in_doubt, call.at_us] for call in calls] == told["calls"]
     steps = detail_of(events).steps

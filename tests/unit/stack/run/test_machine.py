@@ -44,7 +44,7 @@ OK = Outcome(status="completed", reason_code=R.COMPLETED)
 def started(**limits: int) -> Driven:
     """Return an activated run that asks for its first plan."""
     run = Driven(Limits(**limits))
-    only(run.activate(), do.Plan)
+    only(run.activate(), do.PlanRoute)
     return run
 
 
@@ -102,9 +102,9 @@ def test_a_write_is_sent_only_after_its_intent_is_durable_and_a_read_overlaps() 
 
 
 def test_a_decision_that_was_paid_for_is_durable_before_the_gate_uses_it() -> None:
-    assert only(started().propose(spend=Spend(tokens=1)), do.Gate).durable_first
-    assert only(started().propose(spend=Spend(cost_microusd=1)), do.Gate).durable_first
-    assert not only(started().propose(), do.Gate).durable_first
+    assert only(started().propose(spend=Spend(tokens=1)), do.GateCall).durable_first
+    assert only(started().propose(spend=Spend(cost_microusd=1)), do.GateCall).durable_first
+    assert not only(started().propose(), do.GateCall).durable_first
 
 
 def test_the_history_holds_the_arguments_that_were_executed() -> None:
@@ -160,7 +160,7 @@ def test_a_run_that_used_its_last_step_may_still_finish() -> None:
 def test_max_seconds_counts_active_time_and_stops_between_phases() -> None:
     run = started(max_seconds=2)
     run.visit()
-    assert only(run.send(ev.StepDecided, agent="a", proposal=Finish(), after_us=1_997_000), do.Plan)
+    assert only(run.send(ev.StepDecided, agent="a", proposal=Finish(), after_us=1_997_000), do.PlanRoute)
     run.visit(agent="x")
     assert concluded(run.send(ev.StepDecided, agent="a", proposal=Finish(), after_us=500_000)).reason_code == (
         R.MAX_SECONDS
@@ -171,7 +171,7 @@ def test_time_spent_waiting_for_a_person_is_not_active() -> None:
     run = started(max_seconds=2)
     run.propose()
     run.gate("require_approval")
-    only(run.approval("approved", after_us=10**9), do.Gate)
+    only(run.approval("approved", after_us=10**9), do.GateCall)
     assert run.state.usage.active_us < 100_000
 
 
@@ -199,7 +199,7 @@ def test_overtime_when_a_call_is_allowed_stops_before_sending_and_leaves_nothing
 def test_overtime_does_not_stop_a_call_whose_fate_is_being_asked_for() -> None:
     run = started(max_seconds=1)
     run.sent(repeatable=True)
-    only(run.send(ev.ExecutionLost, attempt=1, started=True, error="x", after_us=5_000_000), do.Gate)
+    only(run.send(ev.ExecutionLost, attempt=1, started=True, error="x", after_us=5_000_000), do.GateCall)
     assert run.phase == "resuming"
     only(run.gate(repeatable=True), do.Execute)
     assert concluded(run.executed()).reason_code == R.MAX_SECONDS
@@ -260,7 +260,7 @@ def test_what_was_set_aside_for_a_decision_that_is_lost_counts_as_spent(how: str
 
 @pytest.mark.parametrize("limit", [{"max_tokens": 10}, {"max_cost_microusd": 10}])
 def test_a_decision_that_uses_a_budget_up_exactly_is_within_it(limit: dict[str, int]) -> None:
-    only(started(**limit).propose(spend=Spend(tokens=10, cost_microusd=10)), do.Gate)
+    only(started(**limit).propose(spend=Spend(tokens=10, cost_microusd=10)), do.GateCall)
 
 
 def test_max_tool_calls_stops_before_the_call_that_would_cross_it() -> None:
@@ -289,7 +289,7 @@ def test_nobody_is_asked_about_a_tool_that_would_cross_max_cost() -> None:
 def test_max_output_ends_the_run_once_its_tools_returned_too_much() -> None:
     run = started(max_output_bytes=10)
     run.sent()
-    only(run.executed(ToolResult(ok=True, output=Raw(b'"12345678"'))), do.Plan)
+    only(run.executed(ToolResult(ok=True, output=Raw(b'"12345678"'))), do.PlanRoute)
     run.sent()
     assert concluded(run.executed(ToolResult(ok=True, output=Raw(b"1")))).reason_code == R.MAX_OUTPUT
 
@@ -297,7 +297,7 @@ def test_max_output_ends_the_run_once_its_tools_returned_too_much() -> None:
 def test_max_handoffs_ends_the_run_at_the_one_too_many() -> None:
     run = started(max_handoffs=1)
     run.visit()
-    only(run.decide(Handoff(agent="b", message="hello")), do.Plan)
+    only(run.decide(Handoff(agent="b", message="hello")), do.PlanRoute)
     assert (run.state.holder, run.state.message) == ("b", "hello")
     run.visit(agent="b")
     assert concluded(run.decide(Handoff(agent="c"))).reason_code == R.MAX_HANDOFFS
@@ -340,7 +340,7 @@ def test_the_agent_is_told_of_max_refusals_refusals_and_the_next_ends_the_run() 
     run = started(max_refusals=2)
     for n in range(2):
         run.propose(n=n)
-        only(run.gate(decision=decision("deny", detail="closed")), do.Plan)
+        only(run.gate(decision=decision("deny", detail="closed")), do.PlanRoute)
     assert [(r.result.ok, r.result.reason_code, r.result.error) for r in run.state.history] == [
         (False, R.POLICY_DENIED, "closed")
     ] * 2
@@ -369,20 +369,20 @@ def waiting() -> Driven:
 
 def test_an_approved_call_is_gated_again_with_the_receipt() -> None:
     run = waiting()
-    gate = only(run.approval("approved", receipt="sealed"), do.Gate)
+    gate = only(run.approval("approved", receipt="sealed"), do.GateCall)
     assert (gate.receipt, gate.action.arguments, gate.attempt) == ("sealed", {"amount": 5}, 2)
     only(run.gate(), do.Execute)
 
 
 def test_an_edited_call_is_gated_again_with_the_new_arguments() -> None:
     run = waiting()
-    gate = only(run.approval("edited", receipt="sealed", arguments=Raw(b'{"amount":4}')), do.Gate)
+    gate = only(run.approval("edited", receipt="sealed", arguments=Raw(b'{"amount":4}')), do.GateCall)
     assert gate.action.arguments == {"amount": 4} and gate.action.tool == "pay"
 
 
 def test_an_expired_call_is_a_refusal_the_agent_is_told_of() -> None:
     run = waiting()
-    only(run.approval("expired"), do.Plan)
+    only(run.approval("expired"), do.PlanRoute)
     assert run.state.history[0].result.reason_code == R.APPROVAL_EXPIRED and run.state.usage.refusals == 1
 
 
@@ -397,7 +397,7 @@ def test_a_receipt_does_not_outlive_its_step() -> None:
     run.approval("approved", receipt="sealed")
     run.gate()
     run.executed()
-    assert only(run.propose(amount=6), do.Gate).receipt == ""
+    assert only(run.propose(amount=6), do.GateCall).receipt == ""
 
 
 def test_a_suspended_run_asks_for_its_approval_again_when_activated() -> None:
@@ -439,7 +439,7 @@ def test_branches_end_in_any_order_and_are_joined_in_their_own(order: list[int])
     run.fan_out(4)
     for branch in order[:-1]:
         assert run.child_ended(branch, usage={"tokens": 10}) == []
-    only(run.child_ended(order[-1], usage={"tokens": 10, "steps": 2, "output_bytes": 5}), do.Plan)
+    only(run.child_ended(order[-1], usage={"tokens": 10, "steps": 2, "output_bytes": 5}), do.PlanRoute)
     assert [end.answer for end in run.machine.topology_state().branches or ()] == [0, 1, 2, 3]
     assert (run.state.usage.tokens, run.state.usage.steps, run.state.usage.output_bytes) == (40, 3, 5)
 
@@ -475,7 +475,7 @@ def test_branches_that_use_a_budget_up_exactly_are_within_it(used: str) -> None:
     run = started(max_tokens=100, max_cost_microusd=100, max_output_bytes=100)
     run.fan_out(2)
     run.child_ended(0, usage={used: 50})
-    only(run.child_ended(1, usage={used: 50}), do.Plan)
+    only(run.child_ended(1, usage={used: 50}), do.PlanRoute)
 
 
 def test_a_branch_that_overspends_stops_the_parent_before_the_others_end() -> None:
@@ -495,7 +495,7 @@ def test_the_late_end_of_an_earlier_fan_out_does_not_count_for_the_next() -> Non
     )
     assert not run.machine.accepts(late)
     assert_illegal(run.machine, late)
-    only(run.child_ended(0), do.Plan)
+    only(run.child_ended(0), do.PlanRoute)
 
 
 def test_a_branch_the_fan_out_does_not_have_is_not_counted() -> None:
@@ -516,18 +516,18 @@ def one_of_two_reads(run: Driven) -> None:
 
 
 OUTSTANDING = {
-    "planning": (lambda run: None, do.Plan),
+    "planning": (lambda run: None, do.PlanRoute),
     "recalling": (lambda run: run.visit(query="q"), do.Recall),
     "asking": (lambda run: run.visit(price=Spend(tokens=1)), do.AskSpend),
     "reserving": (lambda run: (run.visit(price=Spend(tokens=1)), run.ask_spend()), do.AskSpend),
     "deciding": (lambda run: run.visit(), do.Decide),
-    "gating": (lambda run: run.propose(), do.Gate),
-    "reading": (lambda run: one_of_two_reads(run), do.Gate),
-    "intending": (lambda run: (run.propose(), run.gate(intent=False)), do.Gate),
-    "resuming": (lambda run: (run.sent(repeatable=True), run.lost(started=True)), do.Gate),
+    "gating": (lambda run: run.propose(), do.GateCall),
+    "reading": (lambda run: one_of_two_reads(run), do.GateCall),
+    "intending": (lambda run: (run.propose(), run.gate(intent=False)), do.GateCall),
+    "resuming": (lambda run: (run.sent(repeatable=True), run.lost(started=True)), do.GateCall),
     "awaiting_approval": (lambda run: (run.propose(), run.gate("require_approval")), do.AskApproval),
     "awaiting_children": (lambda run: run.fan_out(2), do.SpawnChildren),
-    "in_doubt": (lambda run: (run.sent(), run.lost(started=True)), do.AwaitDoubt),
+    "in_doubt": (lambda run: (run.sent(), run.lost(started=True)), do.AwaitResolution),
     "concluding": (lambda run: run.send(ev.CancelRequested, by=PrincipalId("ann")), do.Conclude),
 }
 
@@ -563,19 +563,19 @@ def test_a_run_that_recalled_recalls_again_because_the_journal_holds_no_texts() 
 def test_a_repeatable_call_in_flight_at_a_crash_is_sent_again_under_the_same_key() -> None:
     run = started()
     first = only(run.sent(repeatable=True, cost_microusd=7), do.Execute)
-    only(run.activate(), do.Gate)
+    only(run.activate(), do.GateCall)
     assert run.phase == "resuming"
     second = only(run.gate(repeatable=True, cost_microusd=7), do.Execute)
     assert second.key == first.key and second.attempt == first.attempt + 1
     assert (run.state.usage.tool_calls, run.state.usage.cost_microusd) == (1, 7)
     run.executed()
-    assert run.state.unsettled == {} and len(run.state.history) == 1
+    assert run.state.in_doubt_keys == {} and len(run.state.history) == 1
 
 
 def test_a_call_in_flight_that_cannot_be_repeated_is_never_sent_again() -> None:
     run = started()
     run.sent(repeatable=False)
-    wait = only(run.activate(), do.AwaitDoubt)
+    wait = only(run.activate(), do.AwaitResolution)
     assert run.phase == "in_doubt" and wait.durable_first
 
 
@@ -583,10 +583,10 @@ def test_a_call_in_flight_that_cannot_be_repeated_is_never_sent_again() -> None:
 def test_a_write_that_timed_out_or_does_not_know_is_in_doubt_and_a_read_has_just_failed(reason: ReasonCode) -> None:
     run = started()
     run.sent(effect="write")
-    only(run.failed(reason), do.AwaitDoubt)
+    only(run.failed(reason), do.AwaitResolution)
     other = started()
     other.sent(effect="read")
-    only(other.failed(reason), do.Plan)
+    only(other.failed(reason), do.PlanRoute)
     assert other.state.history[0].result.reason_code == reason
 
 
@@ -594,9 +594,9 @@ def test_a_call_that_held_its_event_loop_is_not_sent_again_though_its_tool_could
     run = started()
     run.sent(repeatable=True)
     held = ToolResult(ok=False, error="pay held its event loop at x.py:1", reason_code=R.TOOL_TIMEOUT, held=True)
-    assert only(run.executed(held), do.AwaitDoubt)
+    assert only(run.executed(held), do.AwaitResolution)
     assert run.phase == "in_doubt" and run.state.sends == 1
-    assert "nobody could say (pay held its event loop at x.py:1)" in concluded(run.send(ev.DoubtExpired)).detail
+    assert "nobody could say (pay held its event loop at x.py:1)" in concluded(run.send(ev.InDoubtExpired)).detail
 
 
 @pytest.mark.parametrize("outcome", ["deny", "require_approval"])
@@ -604,16 +604,16 @@ def test_a_refusal_while_resuming_means_in_doubt_and_not_that_nothing_happened(o
     run = started(max_refusals=5)
     run.sent(repeatable=True)
     run.activate()
-    only(run.gate(outcome), do.AwaitDoubt)
-    assert list(run.state.unsettled) == [run.key] and run.state.usage.refusals == 0
+    only(run.gate(outcome), do.AwaitResolution)
+    assert list(run.state.in_doubt_keys) == [run.key] and run.state.usage.refusals == 0
 
 
 def test_a_read_is_never_in_doubt() -> None:
     run = started(max_refusals=5)
     run.sent(effect="read")
-    only(run.activate(), do.Gate)
-    only(run.gate("deny", effect="read"), do.Plan)
-    assert run.state.unsettled == {} and run.state.history[0].result.reason_code == R.POLICY_DENIED
+    only(run.activate(), do.GateCall)
+    only(run.gate("deny", effect="read"), do.PlanRoute)
+    assert run.state.in_doubt_keys == {} and run.state.history[0].result.reason_code == R.POLICY_DENIED
 
 
 def test_a_read_that_is_resumed_may_still_need_an_approval() -> None:
@@ -621,8 +621,8 @@ def test_a_read_that_is_resumed_may_still_need_an_approval() -> None:
     run.sent(effect="read")
     run.activate()
     only(run.gate("require_approval", effect="read"), do.AskApproval)
-    only(run.approval("approved", receipt="r"), do.Gate)
-    assert run.phase == "gating" and run.state.unsettled == {}
+    only(run.approval("approved", receipt="r"), do.GateCall)
+    assert run.phase == "gating" and run.state.in_doubt_keys == {}
 
 
 @pytest.mark.parametrize("crashes", [1, 2])
@@ -630,19 +630,19 @@ def test_a_read_that_is_sent_again_is_counted_and_paid_for_once(crashes: int) ->
     run = started(max_tool_calls=1, max_cost_microusd=7)
     run.sent(effect="read", cost_microusd=7)
     for _ in range(crashes):
-        only(run.activate(), do.Gate)
+        only(run.activate(), do.GateCall)
         only(run.gate(effect="read", cost_microusd=7), do.Execute)
     assert (run.state.usage.tool_calls, run.state.usage.cost_microusd) == (1, 7)
-    only(run.executed(), do.Plan)
+    only(run.executed(), do.PlanRoute)
 
 
 @pytest.mark.parametrize("reason", [R.COMPLETED, R.TOOL_FAILED, R.TOOL_TIMEOUT, R.TOOL_IN_DOUBT, R.GRANT_STALE])
 def test_a_read_never_leaves_a_key_unsettled(reason: ReasonCode) -> None:
     run = started()
     run.sent(effect="read")
-    assert run.state.unsettled == {}
+    assert run.state.in_doubt_keys == {}
     run.executed(ToolResult(ok=reason is R.COMPLETED, output=Raw(b"1"), reason_code=reason))
-    assert run.state.unsettled == {}
+    assert run.state.in_doubt_keys == {}
 
 
 @pytest.mark.parametrize("lose", [lambda run: run.lost(started=True), lambda run: run.activate()])
@@ -650,7 +650,7 @@ def test_a_read_that_is_lost_never_leaves_a_key_unsettled(lose: Any) -> None:
     run = started()
     run.sent(effect="read")
     lose(run)
-    assert run.phase == "resuming" and run.state.unsettled == {}
+    assert run.phase == "resuming" and run.state.in_doubt_keys == {}
     assert concluded(run.send(ev.LayerFailed, error="x")).in_doubt == ()
 
 
@@ -664,8 +664,8 @@ def test_killing_a_run_that_reads_leaves_nothing_in_doubt() -> None:
 def test_a_call_the_executor_refused_is_gated_again_and_its_price_given_back(reason: ReasonCode) -> None:
     run = started()
     run.sent(cost_microusd=7)
-    only(run.failed(reason), do.Gate)
-    assert run.phase == "gating" and run.state.unsettled == {}
+    only(run.failed(reason), do.GateCall)
+    assert run.phase == "gating" and run.state.in_doubt_keys == {}
     assert (run.state.usage.tool_calls, run.state.usage.cost_microusd) == (0, 0)
 
 
@@ -674,7 +674,7 @@ def test_a_call_that_never_starts_is_sent_max_sends_times_and_then_fails() -> No
     run.propose()
     for _ in range(MAX_SENDS - 1):
         run.gate()
-        only(run.lost(started=False), do.Gate)
+        only(run.lost(started=False), do.GateCall)
     run.gate()
     outcome = concluded(run.lost(started=False))
     assert outcome.reason_code == R.TOOL_UNAVAILABLE and outcome.in_doubt == ()
@@ -686,11 +686,11 @@ def test_a_call_that_kills_its_executor_is_sent_max_sends_times(effect: str) -> 
     run.propose()
     for _ in range(MAX_SENDS - 1):
         run.gate(effect=effect, repeatable=True)
-        only(run.lost(started=True), do.Gate)
+        only(run.lost(started=True), do.GateCall)
     run.gate(effect=effect, repeatable=True)
     last = run.lost(started=True)
     if effect == "write":
-        only(last, do.AwaitDoubt)
+        only(last, do.AwaitResolution)
     else:
         assert concluded(last).reason_code == R.TOOL_UNAVAILABLE
 
@@ -700,18 +700,18 @@ def test_a_resent_call_that_was_refused_before_it_started_stays_ambiguous() -> N
     run.sent(repeatable=True)
     run.lost(started=True)
     run.gate(repeatable=True)
-    only(run.lost(started=False), do.Gate)
-    assert run.phase == "resuming" and run.state.unsettled
+    only(run.lost(started=False), do.GateCall)
+    assert run.phase == "resuming" and run.state.in_doubt_keys
 
 
 def test_a_person_can_say_that_it_happened_or_that_it_did_not() -> None:
     for happened in (True, False):
         run = started(doubt_wait_s=60)
         run.sent()
-        assert only(run.lost(started=True), do.AwaitDoubt).seconds == 60
-        only(run.send(ev.DoubtSettled, by=PrincipalId("bob"), happened=happened, output=Raw(b"7")), do.Plan)
+        assert only(run.lost(started=True), do.AwaitResolution).seconds == 60
+        only(run.send(ev.InDoubtResolved, by=PrincipalId("bob"), happened=happened, output=Raw(b"7")), do.PlanRoute)
         (record,) = run.state.history
-        assert record.result.ok is happened and run.state.unsettled == {}
+        assert record.result.ok is happened and run.state.in_doubt_keys == {}
 
 
 def test_a_doubt_nobody_settles_ends_the_run_naming_the_key() -> None:
@@ -719,7 +719,7 @@ def test_a_doubt_nobody_settles_ends_the_run_naming_the_key() -> None:
     run.sent()
     key = run.key
     run.lost(started=True)
-    outcome = concluded(run.send(ev.DoubtExpired))
+    outcome = concluded(run.send(ev.InDoubtExpired))
     assert (outcome.status, outcome.in_doubt) == ("in_doubt", (key,))
     run.end()
     assert run.phase == "ended_in_doubt"
@@ -730,10 +730,10 @@ def test_the_expiry_of_an_earlier_doubt_does_not_end_the_present_one() -> None:
     run.sent()
     run.lost(started=True)
     earlier = run.state.step
-    run.send(ev.DoubtSettled, by=PrincipalId("bob"), happened=True)
+    run.send(ev.InDoubtResolved, by=PrincipalId("bob"), happened=True)
     run.sent()
     run.lost(started=True)
-    late = ev.DoubtExpired(at_us=run.now_us, step=earlier)
+    late = ev.InDoubtExpired(at_us=run.now_us, step=earlier)
     assert not run.machine.accepts(late)
     assert_illegal(run.machine, late)
     assert run.phase == "in_doubt"
@@ -778,7 +778,7 @@ ENDINGS = {
     Phase.FAILED: lambda run: run.send(ev.LayerFailed, error="x"),
     Phase.CANCELLED: lambda run: run.send(ev.CancelRequested, by=PrincipalId("ann")),
     Phase.KILLED: lambda run: run.send(ev.KillRequested, by="op", why="x"),
-    Phase.ENDED_IN_DOUBT: lambda run: (run.sent(), run.lost(started=True), run.send(ev.DoubtExpired)),
+    Phase.ENDED_IN_DOUBT: lambda run: (run.sent(), run.lost(started=True), run.send(ev.InDoubtExpired)),
 }
 
 
@@ -823,8 +823,8 @@ def samples(state: RunState) -> list[ev.Event]:
         ev.EffectIntended(at_us=at, step=step, attempt=1, key=EffectKey("k"), tool="t", digest=""),
         ev.ToolExecuted(at_us=at, step=step, attempt=1, result=ToolResult(ok=True)),
         ev.ExecutionLost(at_us=at, step=step, attempt=1, started=True, error="x"),
-        ev.DoubtSettled(at_us=at, step=step, by=PrincipalId("bob"), happened=True),
-        ev.DoubtExpired(at_us=at, step=step),
+        ev.InDoubtResolved(at_us=at, step=step, by=PrincipalId("bob"), happened=True),
+        ev.InDoubtExpired(at_us=at, step=step),
         ev.MemoryLearned(at_us=at, step=step, record_id="m", code="stored"),
         ev.ChildEnded(at_us=at, step=step, branch=0, run_id=RunId("r"), outcome=ended, usage=Usage()),
         ev.CancelRequested(at_us=at, by=PrincipalId("ann")),
@@ -841,7 +841,7 @@ def snapshot(state: RunState) -> RunState:
         state,
         history=list(state.history),
         repeats=dict(state.repeats),
-        unsettled=dict(state.unsettled),
+        in_doubt_keys=dict(state.in_doubt_keys),
         children=dict(state.children),
         later=list(map(dataclasses.replace, state.later)),
         reading={step: dataclasses.replace(call) for step, call in state.reading.items()},
@@ -916,13 +916,13 @@ def test_the_story_tells_every_event_with_its_cause() -> None:
 
 @pytest.mark.parametrize("proposal", [Action(tool="pay", arguments={"n": 2**70}), Finish(answer=2**70)])
 def test_a_number_wider_than_64_bits_does_not_break_the_machine(proposal: Any) -> None:
-    from airside.stack.cycle.asking import checked
+    from airside.stack.cycle.agent_call import validate_proposal
     from airside.stack.errors import InvalidInput
 
     run = started()
     run.visit()
     with pytest.raises(InvalidInput):
-        checked(proposal)
+        validate_proposal(proposal)
 
 
 # Invariants.
@@ -940,8 +940,8 @@ def test_check_finds_each_kind_of_broken_state() -> None:
     assert broken(lambda s: setattr(s, "usage", Usage(steps=99))) == "1"
     assert broken(lambda s: setattr(s, "usage", Usage(tool_calls=99))) == "1"
     assert broken(lambda s: setattr(s, "allowed", None)) == "2"
-    assert broken(lambda s: setattr(s, "unsettled", {})) == "3"
-    assert broken(lambda s: s.unsettled.update(other=1)) == "3"
+    assert broken(lambda s: setattr(s, "in_doubt_keys", {})) == "3"
+    assert broken(lambda s: s.in_doubt_keys.update(other=1)) == "3"
     assert broken(lambda s: setattr(s, "usage", Usage(tokens=-1))) == "4"
     assert broken(lambda s: setattr(s, "outcome", Outcome(status="x", reason_code=R.COMPLETED))) == "5"
     assert broken(lambda s: s.reading.update({1: OpenCall(step=1, action=Action(tool="pay"))})) == "8"
@@ -1047,7 +1047,7 @@ class Walk:
     def rarely(self) -> bool:
         return self.luck.random() < 0.04
 
-    def on_plan(self, i: do.Plan, after: int) -> Any:
+    def on_planroute(self, i: do.PlanRoute, after: int) -> Any:
         if self.rarely():
             return self.run.send(ev.RouteFailed, reason_code=R.UNKNOWN_ROUTE_MODE, error="x", after_us=after)
         visit = Visit(agent="a", query=self.luck.choice([None, "q"]))
@@ -1092,7 +1092,7 @@ class Walk:
         fields = {"agent": "a", "proposal": proposal, "later": later, "reads": reads}
         return self.run.send(ev.StepDecided, **fields, after_us=after)
 
-    def on_gate(self, i: do.Gate, after: int) -> Any:
+    def on_gatecall(self, i: do.GateCall, after: int) -> Any:
         decided = decision(self.luck.choice(["allow"] * 6 + ["deny", "require_approval", "require_approval"]))
         if decided.outcome == "deny":
             decided = msgspec.structs.replace(decided, steered=self.luck.random() < 0.3)
@@ -1139,11 +1139,11 @@ class Walk:
         assert not (again and new), "a branch that ends twice is counted once"
         return new
 
-    def on_awaitdoubt(self, i: do.AwaitDoubt, after: int) -> Any:
+    def on_awaitresolution(self, i: do.AwaitResolution, after: int) -> Any:
         if self.luck.random() < 0.5:
-            return self.run.send(ev.DoubtExpired, after_us=after)
+            return self.run.send(ev.InDoubtExpired, after_us=after)
         happened = self.luck.random() < 0.5
-        return self.run.send(ev.DoubtSettled, by=PrincipalId("bob"), happened=happened, after_us=after)
+        return self.run.send(ev.InDoubtResolved, by=PrincipalId("bob"), happened=happened, after_us=after)
 
     def on_learn(self, i: do.Learn, after: int) -> Any:
         return self.run.send(ev.MemoryLearned, record_id="m", code="stored", after_us=after)
@@ -1156,7 +1156,7 @@ def assert_same(one: RunMachine, other: RunMachine) -> None:
     """Assert that two machines are in the same state, whatever types JSON made of tuples."""
     a, b = one.state, other.state
     assert (a.price, a.reserved) == (b.price, b.reserved)
-    names = ("phase", "epoch", "step", "usage", "labels", "outcome", "unsettled", "repeats", "attempt", "sends")
+    names = ("phase", "epoch", "step", "usage", "labels", "outcome", "in_doubt_keys", "repeats", "attempt", "sends")
     names += ("base", "last", "seen", "later", "reading")
     for name in (*names, "ambiguous", "holder", "allowed", "receipt", "resume_to"):
         assert getattr(a, name) == getattr(b, name), name
@@ -1178,7 +1178,7 @@ def test_random_legal_walks_keep_every_invariant_and_replay_to_the_same_state(se
         walk.step()
         assert outcome is None or machine.state.outcome == outcome, "5: the outcome never changes"
         outcome = machine.state.outcome
-        keys |= machine.state.unsettled.keys()
+        keys |= machine.state.in_doubt_keys.keys()
     replayed = RunMachine.replay(through_journal(event) for event in machine.events)
     replayed.check()
     assert_same(machine, replayed)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from airside.actors.client.results import PendingApproval
 from airside.stack.approvals.book import ApprovalBook, ApprovalRequested, ApprovalVoted
-from airside.stack.approvals.notices import notice_of
-from airside.stack.cycle.local import decision_of
+from airside.stack.approvals.notifications import notification_of
+from airside.stack.cycle.in_memory import decision_of
 from airside.stack.ids import ApprovalId, PrincipalId
 from airside.stack.operations.overview import detail_of
 from airside.stack.policy.bundle import load_bundle
@@ -23,7 +23,7 @@ from airside.stack.run.agents import View
 from airside.stack.run.events import decode_event, encode_event
 from airside.stack.run.machine import RunMachine
 from airside.stack.security.identity import IdentityChecker, seal_identity
-from airside.stack.values import MAX_REJECTIONS, Action, ApprovalRule, Finish, Identity, Limits, Traced
+from airside.stack.values import MAX_REJECTIONS, Action, ApprovalRule, Finish, Identity, Limits, ValueOrigin
 from tests.contract.test_reasons import ASK, World
 from tests.helpers import KEY, RUN, Driven, concluded, decision, identity, only, spec
 
@@ -33,7 +33,7 @@ R = ReasonCode
 def started(**limits: int) -> Driven:
     """Return an activated run."""
     run = Driven(Limits(**limits))
-    only(run.activate(), do.Plan)
+    only(run.activate(), do.PlanRoute)
     return run
 
 
@@ -60,7 +60,7 @@ def test_the_agent_is_told_of_as_many_as_the_bound_and_the_next_ends_the_run(
     most = MAX_REJECTIONS if given is None else given
     run = started() if given is None else started(max_rejections=given)
     for n in range(most):
-        only(no(run, n), do.Plan)  # type: ignore[operator]
+        only(no(run, n), do.PlanRoute)  # type: ignore[operator]
     assert [record.result.reason_code for record in run.state.history] == [reason] * most
     assert (run.state.usage.refusals, run.machine.remaining().max_rejections) == (0, 0)
     outcome = concluded(no(run, most))  # type: ignore[operator]
@@ -95,7 +95,7 @@ def test_a_call_that_a_person_rejected_is_put_to_nobody_again() -> None:
     """It is refused at once, with who rejected it, and counts as a rejection; another call is asked about."""
     run = started()
     reject(run, 1)
-    only(again(run, 1), do.Plan)  # type: ignore[arg-type]
+    only(again(run, 1), do.PlanRoute)  # type: ignore[arg-type]
     assert run.state.history[-1].result.error == "was rejected before by bob"
     assert run.state.history[-1].result.reason_code == R.APPROVAL_REJECTED
     assert (run.state.usage.rejections, run.state.usage.refusals) == (2, 0)
@@ -131,7 +131,7 @@ def test_the_same_call_is_the_same_however_it_is_written_and_whoever_proposes_it
     run.approval("rejected")
     run.visit("b")
     run.decide(Action(tool="pay", arguments={"currency": "eur", "n": 1}))
-    only(run.gate("require_approval", digest="d1", arguments=b"{}"), do.Plan)
+    only(run.gate("require_approval", digest="d1", arguments=b"{}"), do.PlanRoute)
     run.propose(n=1)
     only(run.gate("require_approval", digest="d1", arguments=b"{}", tool="lend"), do.AskApproval)
 
@@ -141,8 +141,8 @@ def test_an_edit_to_what_was_rejected_is_asked_about_no_second_time() -> None:
     run = started()
     reject(run, 1)
     again(run, 2)
-    only(run.approval("edited", arguments=b'{"n":1}'), do.Gate)
-    only(run.gate("require_approval"), do.Plan)
+    only(run.approval("edited", arguments=b'{"n":1}'), do.GateCall)
+    only(run.gate("require_approval"), do.PlanRoute)
     assert run.state.history[-1].result.error == "was rejected before by bob"
 
 
@@ -169,7 +169,7 @@ def test_what_was_rejected_is_known_to_a_run_that_is_taken_up_again() -> None:
     run = started()
     reject(run, 1)
     run.machine = RunMachine.replay(run.machine.events)
-    only(again(run, 1), do.Plan)  # type: ignore[arg-type]
+    only(again(run, 1), do.PlanRoute)  # type: ignore[arg-type]
     assert RunMachine.replay(run.machine.events).state == run.machine.state
 
 
@@ -188,16 +188,16 @@ def test_the_story_and_the_steps_say_that_nobody_was_asked() -> None:
 def test_who_is_asked_about_another_call_of_the_tool_is_told_what_was_rejected() -> None:
     """How many, by whom the last, and why; of another tool's calls nothing."""
     run = started()
-    assert run.state.rejected.told("pay") == ""
+    assert run.state.rejected.summary("pay") == ""
     reject(run, 1)
-    assert run.state.rejected.told("pay") == "1 call of this tool was rejected in this run, by bob: not 1"
+    assert run.state.rejected.summary("pay") == "1 call of this tool was rejected in this run, by bob: not 1"
     again(run, 1)
     run.propose(n=2)
     run.gate("require_approval")
     run.approval("rejected", by=(PrincipalId("cat"),), note="x" * 1000)
-    told = run.state.rejected.told("pay")
+    told = run.state.rejected.summary("pay")
     assert told == f"2 calls of this tool were rejected in this run, the last by cat: {'x' * 300}"
-    assert run.state.rejected.told("lend") == ""
+    assert run.state.rejected.summary("lend") == ""
 
 
 async def test_the_agent_sees_who_rejected_its_call_and_why_and_may_go_on() -> None:
@@ -224,7 +224,7 @@ async def test_the_agent_sees_who_rejected_its_call_and_why_and_may_go_on() -> N
 def denied(*rules: str, origin: str) -> tuple[str, bool]:
     """Return the rule that denies a call whose only value has this origin, and whether it is for that alone."""
     bundle = load_bundle("version: v1\nrules: [{id: a, outcome: allow}, " + ", ".join(rules) + "]\n")
-    traced = Traced(path="to", value="x", part="authority", origin=origin)  # type: ignore[arg-type]
+    traced = ValueOrigin(path="to", value="x", part="authority", origin=origin)  # type: ignore[arg-type]
     facts = Facts(
         tool=spec(),
         identity=identity(),
@@ -276,7 +276,7 @@ def test_a_denial_is_steered_only_if_nothing_else_of_it_can_be_tried_out(more: s
         labels=frozenset({"seen"}),
         remaining=Limits(),
         now_us=0,
-        origins=(Traced(path="to", value="x", part="authority", origin="tool"),),
+        origins=(ValueOrigin(path="to", value="x", part="authority", origin="tool"),),
         resources=(
             ResourceFact(kind="order", path="note", declared="note", state="found", id="x", sensitivity="public"),
         ),
@@ -300,7 +300,7 @@ async def test_an_approver_is_told_of_the_calls_that_were_rejected_before() -> N
     await world.cycle.deliver(answer)
     (waiting,) = book.pending()
     told = "1 call of this tool was rejected in this run, by bob: too dear"
-    assert waiting.request.rejected_before == notice_of(waiting).data["rejected_before"] == told
+    assert waiting.request.rejected_before == notification_of(waiting).data["rejected_before"] == told
     shown = PendingApproval.of(msgspec.json.encode(waiting))
     assert shown.rejected_before == told and f"  !! {told}" in shown.lines()
 
@@ -385,7 +385,7 @@ def test_a_run_that_waited_before_is_told_by_the_new_bound() -> None:
     gated = replayed.state.gated
     assert gated is not None and gated.approval_id is not None
     no = ev.ApprovalDecided(at_us=9, step=1, approval_id=gated.approval_id, outcome="rejected", apart=True)
-    only(replayed.handle(no), do.Plan)
+    only(replayed.handle(no), do.PlanRoute)
 
 
 def test_an_identity_that_was_sealed_before_keeps_its_seal() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from airside.stack.cycle.asking import only_reads, several
+from airside.stack.cycle.agent_call import only_reads, several
 from airside.stack.errors import IllegalTransition, InvalidInput
 from airside.stack.ids import effect_key
 from airside.stack.operations.overview import detail_of
@@ -15,8 +15,8 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
 from airside.stack.run.calls import MAX_SENDS
-from airside.stack.run.rejections import refused_again
-from airside.stack.run.tracing import spans_of
+from airside.stack.run.rejections import refused_as_repeats
+from airside.stack.run.spans import spans_of
 from airside.stack.values import MAX_CALLS, Action, Finish, Limits, Spend, ToolResult
 from tests.helpers import RUN, Driven, concluded, decision, only, spec
 
@@ -85,12 +85,12 @@ def test_calls_are_made_at_once_only_if_every_tool_is_declared_to_read() -> None
 
 def test_calls_come_one_after_the_other_under_steps_of_their_own() -> None:
     run = started()
-    first = only(run.propose_all(3), do.Gate)
+    first = only(run.propose_all(3), do.GateCall)
     assert (first.step, first.action.arguments) == (1, {"n": 0})
-    second = only(call(run), do.Gate)
+    second = only(call(run), do.GateCall)
     assert (second.step, second.action.arguments, second.attempt) == (2, {"n": 1}, 1)
-    only(call(run), do.Gate)
-    assert only(call(run), do.Plan).step == 4
+    only(call(run), do.GateCall)
+    assert only(call(run), do.PlanRoute).step == 4
     assert steps_of(run) == [1, 2, 3] and (run.state.usage.steps, run.state.usage.tool_calls) == (1, 3)
 
 
@@ -110,9 +110,9 @@ def test_a_call_that_comes_to_nothing_does_not_stop_the_next_one(ending: str) ->
     else:
         run.gate()
         run.lost(started=True)
-        following = run.send(ev.DoubtSettled, by="bob", happened=False)
-    assert only(following, do.Gate).step == 2
-    only(call(run), do.Plan)
+        following = run.send(ev.InDoubtResolved, by="bob", happened=False)
+    assert only(following, do.GateCall).step == 2
+    only(call(run), do.PlanRoute)
     assert [record.result.ok for record in run.state.history] == [False, True]
 
 
@@ -137,7 +137,7 @@ def test_calls_and_repeats_are_counted_before_the_first_is_gated(most: str, reas
 def test_what_a_decision_cost_is_durable_before_its_first_call_is_gated(reads: bool) -> None:
     run = started()
     asked = run.propose_all(2, reads=reads, spend=COSTLY)
-    assert all(isinstance(each, do.Gate) and each.durable_first for each in asked)
+    assert all(isinstance(each, do.GateCall) and each.durable_first for each in asked)
     assert len(asked) == (2 if reads else 1)
 
 
@@ -158,7 +158,7 @@ def test_a_crash_between_two_calls_goes_on_with_the_second() -> None:
     run = started()
     run.propose_all(2)
     call(run)
-    again = only(run.activate(), do.Gate)
+    again = only(run.activate(), do.GateCall)
     assert again.step == 2 and steps_of(run) == [1]
 
 
@@ -168,9 +168,9 @@ def test_a_rejection_holds_against_a_later_call_of_the_same_decision() -> None:
     run.decide(*[Action(tool="pay", arguments={"n": 1})] * 2)
     run.gate("require_approval", approval_id="apr_1")
     run.approval("rejected")
-    only(run.gate("require_approval", approval_id="apr_2"), do.Plan)
+    only(run.gate("require_approval", approval_id="apr_2"), do.PlanRoute)
     assert [record.result.reason_code for record in run.state.history] == [R.APPROVAL_REJECTED] * 2
-    assert list(refused_again(run.machine.events).values()) == ["was rejected before by bob"]
+    assert list(refused_as_repeats(run.machine.events).values()) == ["was rejected before by bob"]
 
 
 # At once.
@@ -184,7 +184,7 @@ def test_reads_are_gated_together_and_told_together_in_the_order_of_their_steps(
         assert execute.key == effect_key(RUN, step) and execute.durable_first is (step == 3)
     assert run.read(3) == [] and run.read(1) == []
     assert run.phase == "reading"
-    assert only(run.read(2), do.Plan).step == 4
+    assert only(run.read(2), do.PlanRoute).step == 4
     assert steps_of(run) == [1, 2, 3] and (run.state.usage.steps, run.state.usage.tool_calls) == (1, 3)
 
 
@@ -193,7 +193,7 @@ def test_a_denied_read_is_recorded_and_stops_no_other() -> None:
     run.propose_all(2, reads=True)
     assert run.gate_read(1, "deny") == []
     run.send_read(2)
-    only(run.read(2), do.Plan)
+    only(run.read(2), do.PlanRoute)
     assert [record.result.reason_code for record in run.state.history] == [R.POLICY_DENIED, R.COMPLETED]
 
 
@@ -217,9 +217,9 @@ def test_what_is_not_plain_comes_in_its_turn_when_the_others_are_back(way: str) 
     assert run.phase == "reading" and run.state.usage.tool_calls == 1
     run.read(1)
     run.send_read(3)
-    again = only(run.read(3), do.Gate)
+    again = only(run.read(3), do.GateCall)
     assert (again.step, again.attempt, run.phase) == (2, 2, "gating")
-    only(call(run), do.Plan)
+    only(call(run), do.PlanRoute)
     assert steps_of(run) == [1, 2, 3] and run.state.usage.tool_calls == 3
 
 
@@ -262,7 +262,7 @@ def test_a_crash_asks_again_for_the_reads_that_are_not_back_and_for_no_other() -
     for step in (1, 3, 4):
         run.send_read(step)
         last = run.read(step)
-    only(last, do.Plan)
+    only(last, do.PlanRoute)
     assert steps_of(run) == [1, 2, 3, 4] and run.state.usage.tool_calls == 4
 
 

@@ -21,14 +21,14 @@ from airside.stack.ids import (
     effect_key,
     undo_key,
 )
-from airside.stack.journal.claims import AttemptWithdrawn, EffectClaimed
-from airside.stack.policy.switches import SwitchThrown
+from airside.stack.journal.effect_claims import AttemptWithdrawn, EffectClaimed
+from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
-from airside.stack.recovery.beside import Beside, told_beside
-from airside.stack.recovery.doubts import EffectSettled
+from airside.stack.recovery.in_doubt import EffectResolved
+from airside.stack.recovery.related_entries import RelatedEntry, describe_related
 from airside.stack.recovery.rollback import RollbackOrdered, UndoEnded, UndoIntended
 from airside.stack.run import events as ev
-from airside.stack.run.story import tell
+from airside.stack.run.story import story_lines
 from airside.stack.security.grants import GrantRefused
 from airside.stack.values import Action, ApprovalRule, Outcome, Usage, tag_of
 from tests.helpers import EXECUTOR, RUN, submitted
@@ -40,15 +40,15 @@ LEA = PrincipalId("lea")
 ENDED_US = 1_000_000
 
 
-def beside(stream: str, event: Any, at_us: int | None = None) -> Beside:
+def beside(stream: str, event: Any, at_us: int | None = None) -> RelatedEntry:
     """Return an event as an entry of another stream."""
     body = msgspec.json.encode(event).decode()
-    return Beside(at_us=event.at_us if at_us is None else at_us, stream=stream, type=tag_of(event), body=body)
+    return RelatedEntry(at_us=event.at_us if at_us is None else at_us, stream=stream, type=tag_of(event), body=body)
 
 
-def thrown(at_us: int, scope: str, target: str = "", *, off: bool = True, until_us: int = 0) -> Beside:
+def thrown(at_us: int, scope: str, target: str = "", *, off: bool = True, until_us: int = 0) -> RelatedEntry:
     """Return a switch."""
-    event = SwitchThrown(
+    event = KillSwitchChanged(
         at_us=at_us,
         scope=scope,  # type: ignore[arg-type]
         target=target,
@@ -104,10 +104,10 @@ def events(*tools: str, run_id: RunId = RUN) -> list[ev.Event]:
     return [first, *steps, ended]
 
 
-def story(*entries: Beside, run: list[ev.Event] | None = None) -> list[str]:
+def story(*entries: RelatedEntry, run: list[ev.Event] | None = None) -> list[str]:
     """Return the lines of a story."""
     told = run or events("pay")
-    return tell(told, told_beside(told, entries)).splitlines()[1:]
+    return story_lines(told, describe_related(told, entries)).splitlines()[1:]
 
 
 def refused(at_us: int) -> GrantRefused:
@@ -124,7 +124,7 @@ def refused(at_us: int) -> GrantRefused:
     )
 
 
-EVERY: list[tuple[Beside, list[str]]] = [
+EVERY: list[tuple[RelatedEntry, list[str]]] = [
     (beside(APPROVAL, requested(5)), ["pay", '{"to":"kim"}', "payments", "2 of lead, cfo"]),
     (beside(APPROVAL, voted(5, "approve", note="checked")), ["lea", "lead", "approves", "checked", APPROVAL]),
     (beside(APPROVAL, voted(5, "reject", note="never")), ["lea", "rejects", "never"]),
@@ -133,16 +133,16 @@ EVERY: list[tuple[Beside, list[str]]] = [
     (
         beside(
             f"doubt/{KEY}",
-            EffectSettled(at_us=5, run_id=RUN, step=1, key=KEY, by=LEA, happened=True, output=Raw(b"7"), note="asked"),
+            EffectResolved(at_us=5, run_id=RUN, step=1, key=KEY, by=LEA, happened=True, output=Raw(b"7"), note="asked"),
         ),
-        ["settled", "lea", KEY, "happened", "7", "asked"],
+        ["resolved", "lea", KEY, "happened", "7", "asked"],
     ),
     (
         beside(
             f"doubt/{KEY}/undo",
-            EffectSettled(at_us=5, run_id=RUN, step=1, key=undo_key(KEY), by=LEA, happened=False),
+            EffectResolved(at_us=5, run_id=RUN, step=1, key=undo_key(KEY), by=LEA, happened=False),
         ),
-        ["settled", "undo", "did not happen"],
+        ["resolved", "undo", "did not happen"],
     ),
     (
         beside(
@@ -181,13 +181,13 @@ EVERY: list[tuple[Beside, list[str]]] = [
     ),
     (beside("exe_1/acme", refused(5)), ["refused", EXECUTOR, "pay", "grant_stale", "a newer activation exists"]),
     (thrown(5, "tool", "pay"), ["switch", "tool pay off", "operator-o"]),
-    (Beside(at_us=5, stream="s", type="Unheard", body="{}"), ["Unheard", "s"]),
-    (Beside(at_us=5, stream=APPROVAL, type="ApprovalVoted", body="{"), ["ApprovalVoted", "cannot be read"]),
+    (RelatedEntry(at_us=5, stream="s", type="Unheard", body="{}"), ["Unheard", "s"]),
+    (RelatedEntry(at_us=5, stream=APPROVAL, type="ApprovalVoted", body="{"), ["ApprovalVoted", "cannot be read"]),
 ]
 
 
 @pytest.mark.parametrize(("entry", "parts"), EVERY, ids=[f"{e.type}-{n}" for n, (e, _) in enumerate(EVERY)])
-def test_every_kind_of_entry_is_told_where_it_happened(entry: Beside, parts: list[str]) -> None:
+def test_every_kind_of_entry_is_told_where_it_happened(entry: RelatedEntry, parts: list[str]) -> None:
     """Between the run's own events, in one line that says who, what and why."""
     lines = story(entry)
     assert lines[0].startswith("#0") and lines[1].startswith("~") and lines[2].startswith("#1")
@@ -216,7 +216,7 @@ def test_entries_stand_in_the_order_of_time_and_the_run_in_its_own() -> None:
         [thrown(-5, "tool", "pay"), thrown(5, "tool", "pay", off=False)],
     ],
 )
-def test_a_switch_that_could_touch_the_run_is_told(switch: list[Beside]) -> None:
+def test_a_switch_that_could_touch_the_run_is_told(switch: list[RelatedEntry]) -> None:
     """Whatever its scope, also if it was thrown before the run began, and when it was taken back."""
     assert sum("switch:" in line for line in story(*switch)) == len(switch)
 
@@ -234,7 +234,7 @@ def test_a_switch_that_could_touch_the_run_is_told(switch: list[Beside]) -> None
         [thrown(-5, "all", until_us=-1)],
     ],
 )
-def test_a_switch_that_could_not_is_not(switch: list[Beside]) -> None:
+def test_a_switch_that_could_not_is_not(switch: list[RelatedEntry]) -> None:
     """Another's, one thrown after its end, and one that was over before it began."""
     assert not any("switch:" in line for line in story(*switch))
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from airside.stack.budget.ledger import Cap, Ledger, Per, window_of
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.policy.switches import Switches, SwitchThrown
+from airside.stack.policy.kill_switches import KillSwitchChanged, KillSwitches
 from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
-from airside.stack.scheduling.clocks import SETTLED_US, STEP_US, SteadyClock
+from airside.stack.scheduling.clocks import STABLE_US, STEP_US, SteadyClock
 from airside.tools.dispatch import Dispatcher
 from airside.tools.tool import tool
 from tests.helpers import EXECUTOR, KEY
@@ -146,10 +146,12 @@ async def test_a_clock_that_is_ahead_ends_no_switch_before_its_time(ahead_us: in
         steady_us=lambda: steady[0],
         in_threads=False,
     )
-    dispatcher.switches = Switches(
+    dispatcher.switches = KillSwitches(
         [
             msgspec.json.encode(
-                SwitchThrown(at_us=NOW, scope="all", target="", off=True, by=PrincipalId("op"), until_us=NOW + MINUTE)
+                KillSwitchChanged(
+                    at_us=NOW, scope="all", target="", off=True, by=PrincipalId("op"), until_us=NOW + MINUTE
+                )
             )
         ]
     )
@@ -206,11 +208,11 @@ def test_a_clock_that_was_ahead_for_a_moment_moves_nothing_and_is_told_of() -> N
     machine = Machine()
     machine.wall += HOUR
     assert machine.clock() == NOW and machine.told == [HOUR]
-    machine.go_on(SETTLED_US - 1)
-    assert machine.clock() == NOW + SETTLED_US - 1
+    machine.go_on(STABLE_US - 1)
+    assert machine.clock() == NOW + STABLE_US - 1
     machine.wall -= HOUR
     machine.go_on(1)
-    assert machine.clock() == NOW + SETTLED_US and machine.told == [HOUR]
+    assert machine.clock() == NOW + STABLE_US and machine.told == [HOUR]
 
 
 @pytest.mark.parametrize("by_us", [HOUR, -HOUR, 2 * STEP_US])
@@ -218,8 +220,8 @@ def test_a_clock_that_was_set_for_good_is_followed_after_a_while(by_us: int) -> 
     machine = Machine()
     machine.wall += by_us
     machine.clock()
-    machine.go_on(SETTLED_US)
-    assert machine.clock() == machine.wall == NOW + by_us + SETTLED_US and machine.told == [by_us]
+    machine.go_on(STABLE_US)
+    assert machine.clock() == machine.wall == NOW + by_us + STABLE_US and machine.told == [by_us]
 
 
 @given(st.lists(st.tuples(st.integers(0, MINUTE), st.integers(-10 * HOUR, 10 * HOUR)), max_size=50))

@@ -12,7 +12,7 @@ import pytest
 
 from airside.stack.approvals.book import ApprovalBook, ApprovalExpired, ApprovalRequested
 from airside.stack.budget.ledger import Cap
-from airside.stack.budget.spending import Spending
+from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.ids import ApprovalId, EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling import placement_instructions as do
@@ -163,7 +163,7 @@ class Budget:
     """The accounts of runs whose tenant has a budget of calls."""
 
     def __init__(self) -> None:
-        self.spending = Spending(tenants={"acme": [Cap(unit="tool_calls", limit=10**9)]})
+        self.spending = BudgetReservations(tenants={"acme": [Cap(unit="tool_calls", limit=10**9)]})
 
     def enter(self, run_id: RunId) -> None:
         """Count a call of a run, and tell what its tenant used."""

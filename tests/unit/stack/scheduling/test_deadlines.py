@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from airside.stack.directory import load_directory
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import RunId, TenantId
-from airside.stack.scheduling.deadlines import _STALE, Deadline, Deadlines, Late
+from airside.stack.scheduling.deadlines import _STALE, Deadlines, OverdueRun, RunDeadline
 
 A, B, C = TenantId("a"), TenantId("b"), TenantId("c")
 SECOND = 1_000_000
@@ -67,9 +67,9 @@ TestDeadlines.settings = settings(max_examples=60, stateful_step_count=40, deadl
 
 @pytest.mark.parametrize(
     ("tenant", "holds"),
-    [(A, Deadline(A, 2)), (B, Deadline(None, 5)), (C, Deadline(None, 5))],
+    [(A, RunDeadline(A, 2)), (B, RunDeadline(None, 5)), (C, RunDeadline(None, 5))],
 )
-def test_the_smaller_of_two_holds(tenant: TenantId, holds: Deadline) -> None:
+def test_the_smaller_of_two_holds(tenant: TenantId, holds: RunDeadline) -> None:
     assert Deadlines(5, {"a": 2, "b": 9}).of(tenant) == holds
 
 
@@ -83,7 +83,7 @@ def test_a_run_is_late_from_the_moment_on_and_told_once() -> None:
     deadlines = Deadlines(None, {"a": 3})
     deadlines.watch(RunId("r"), A, 7)
     assert deadlines.late(3 * SECOND + 6) == []
-    assert deadlines.late(3 * SECOND + 7) == [Late(RunId("r"), Deadline(A, 3))]
+    assert deadlines.late(3 * SECOND + 7) == [OverdueRun(RunId("r"), RunDeadline(A, 3))]
     assert deadlines.late(10**18) == []
 
 
@@ -98,13 +98,13 @@ def test_a_run_that_comes_back_after_its_end_is_judged_by_its_new_moment() -> No
 
 
 def test_it_says_whose_it_is_and_how_long() -> None:
-    assert str(Deadline(A, 90)) == "the deadline of tenant a, 90 s from the admission, is over"
-    assert str(Deadline(None, 5)) == "the deadline of all tenants, 5 s from the admission, is over"
+    assert str(RunDeadline(A, 90)) == "the deadline of tenant a, 90 s from the admission, is over"
+    assert str(RunDeadline(None, 5)) == "the deadline of all tenants, 5 s from the admission, is over"
 
 
 def test_the_directory_names_them() -> None:
     deadlines = load_directory("deadline_s: 60\ntenants: {a: {deadline_s: 1}, b: {}}\n").deadlines()
-    assert (deadlines.of(A), deadlines.of(B)) == (Deadline(A, 1), Deadline(None, 60))
+    assert (deadlines.of(A), deadlines.of(B)) == (RunDeadline(A, 1), RunDeadline(None, 60))
     assert load_directory("tenants: {a: {}}\n").deadlines().of(A) is None
 
 

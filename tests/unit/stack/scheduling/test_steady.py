@@ -14,7 +14,7 @@ import pytest
 
 from airside.actors.approvals import approvals as approvals_layer
 from airside.actors.approvals.approvals import Approvals
-from airside.actors.driver.books import judge
+from airside.actors.driver.admissions import validate_admission
 from airside.actors.driver.driver import _moment
 from airside.actors.rpc import layer
 from airside.actors.rpc.layer import LayerConfig, steady_us
@@ -25,11 +25,11 @@ from airside.stack.ids import PrincipalId, RequestId, RunId, TenantId, run_of
 from airside.stack.operations.messages import Admit, Order
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
-from airside.stack.policy.switches import SwitchThrown
+from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.run import events as ev
 from airside.stack.run.topology import FanOutFanIn
 from airside.stack.scheduling import placement_events as on
-from airside.stack.scheduling.clocks import SETTLED_US
+from airside.stack.scheduling.clocks import STABLE_US
 from airside.stack.scheduling.placement_state import PlacementState
 from airside.stack.security.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.values import Outcome, Request, Usage
@@ -117,7 +117,7 @@ def admission(number: int) -> ev.RunSubmitted:
         proof=seal_identity(KEY, identity(), subject),
         request=msgspec.json.encode(request),
     )
-    verdict = judge(admit, IdentityChecker(KEY), ["default"], "1")
+    verdict = validate_admission(admit, IdentityChecker(KEY), ["default"], "1")
     assert isinstance(verdict, ev.RunSubmitted)
     return verdict
 
@@ -131,7 +131,7 @@ async def test_a_deadline_is_neither_nearer_nor_farther(machine: Machine, by_us:
     machine.go_on(SECOND)
     await it._enter(admission(2))
     runs = [run for run, _ in it._placement.runs()]
-    machine.go_on(SETTLED_US - 5 * SECOND)
+    machine.go_on(STABLE_US - 5 * SECOND)
     it._happened(on.Ticked(at=_moment()))
     assert PlacementState.TERMINATING not in {it.state(run) for run in runs}
     machine.wall -= by_us
@@ -261,7 +261,7 @@ def test_a_switch_that_ends_ends_in_its_own_time(machine: Machine, by_us: int) -
     """A kill switch for half an hour is not taken back by a clock that is an hour ahead."""
     bundle = load_bundle("version: v1\nrules: [{id: all, outcome: allow}]\n")
     gate = Gate(bundle=bundle, tools=[spec()], seal_key=KEY, now_us=layer.now_us, windows_us=steady_us, random=bytes)
-    half = SwitchThrown(
+    half = KillSwitchChanged(
         at_us=steady_us(), scope="all", target="", off=True, by=PrincipalId("op"), until_us=steady_us() + HOUR // 2
     )
     gate.switches.apply(half)

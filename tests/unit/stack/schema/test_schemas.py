@@ -17,11 +17,11 @@ from typing_extensions import TypedDict
 
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.provenance.tracer import subjects
-from airside.stack.schema import judging
-from airside.stack.schema.explaining import problems
-from airside.stack.schema.judging import Check, Judge
+from airside.stack.schema import validation
+from airside.stack.schema.explanations import problems
 from airside.stack.schema.schemas import read_schema, validator_of
 from airside.stack.schema.toolspec import ArgumentValidator
+from airside.stack.schema.validation import SchemaValidator, Validation
 from airside.tools.tool import Tool, ToolContext, tool
 
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
@@ -328,9 +328,9 @@ def lattice(keyword: str) -> dict[str, Any]:
 def test_checking_and_explaining_take_work_in_proportion(
     closed: bool, leaf: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = Judge(expressions(closed=closed))
+    judge = SchemaValidator(expressions(closed=closed))
     work: list[int] = []
-    monkeypatch.setattr(Check, "_charge", lambda self, value: work.append(1))
+    monkeypatch.setattr(Validation, "_charge", lambda self, value: work.append(1))
     spent = {}
     for depth in (7, 14):
         work.clear()
@@ -345,7 +345,7 @@ def test_checking_and_explaining_take_work_in_proportion(
 
 @pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf"])
 def test_a_schema_that_leads_everywhere_in_many_ways_is_checked_all_the_same(keyword: str) -> None:
-    judge = Judge(lattice(keyword))
+    judge = SchemaValidator(lattice(keyword))
     value: Any = "x"
     for _ in range(31):
         value = {"a": value}
@@ -354,7 +354,7 @@ def test_a_schema_that_leads_everywhere_in_many_ways_is_checked_all_the_same(key
 
 
 def test_a_check_that_would_take_too_long_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "MAX_WORK", 500)
+    monkeypatch.setattr(validation, "MAX_WORK", 500)
     made = of(
         {"properties": {"e": {"$ref": "#/$defs/e"}}, "$defs": {"e": {"items": {"$ref": "#/$defs/e"}, **obj(n=WHOLE)}}}
     )

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from airside.stack.provenance.tracer import Tracer
 from airside.stack.run.state import RunState
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.text.durations import lengths_in, start_beside
-from airside.stack.text.moments import Moment, read_moment
+from airside.stack.text.dates import DateTime, parse_any_form
+from airside.stack.text.durations import lengths_in, sibling_start
 from tests.helpers import submitted
 
 TEXT = {"type": "string"}
@@ -87,11 +87,11 @@ def test_a_length_is_what_something_lasts_and_not_when_or_how_often(text: str, m
 @pytest.mark.parametrize(
     ("value", "meant"),
     [
-        ("2026-06-03", Moment(date(2026, 6, 3), None)),
-        ("June 3, 2026 at 7:30 pm", Moment(date(2026, 6, 3), 1170)),
-        ("3 June 2026, 19:30", Moment(date(2026, 6, 3), 1170)),
-        ("03.06.2026 19:30", Moment(date(2026, 6, 3), 1170)),
-        ("7 pm", Moment(None, 1140)),
+        ("2026-06-03", DateTime(date(2026, 6, 3), None)),
+        ("June 3, 2026 at 7:30 pm", DateTime(date(2026, 6, 3), 1170)),
+        ("3 June 2026, 19:30", DateTime(date(2026, 6, 3), 1170)),
+        ("03.06.2026 19:30", DateTime(date(2026, 6, 3), 1170)),
+        ("7 pm", DateTime(None, 1140)),
         ("19:30 and eve", None),
         ("03/06/2026", None),
         ("7", None),
@@ -100,8 +100,8 @@ def test_a_length_is_what_something_lasts_and_not_when_or_how_often(text: str, m
         ("2026-06-03T19:30:00Z", None),
     ],
 )
-def test_a_value_is_a_moment_only_if_it_is_nothing_else(value: str, meant: Moment | None) -> None:
-    assert read_moment(value) == meant
+def test_a_value_is_a_moment_only_if_it_is_nothing_else(value: str, meant: DateTime | None) -> None:
+    assert parse_any_form(value) == meant
 
 
 MOMENTS = st.datetimes(min_value=datetime(2026, 6, 1), max_value=datetime(2027, 11, 30)).map(
@@ -181,6 +181,6 @@ def test_a_length_may_be_given_in_the_unit_of_an_arguments_name(
 
 def test_the_start_beside_an_end_is_the_one_that_is_called_like_it() -> None:
     both = {"start_time": "09:00", "start_day": "2026-06-03"}
-    assert (start_beside("end_time", both), start_beside("end_day", both)) == ("start_time", "start_day")
-    assert start_beside("end", both) == ""
-    assert start_beside("newEndTime", {"newStartTime": "09:00", "from": "09:00"}) == "newStartTime"
+    assert (sibling_start("end_time", both), sibling_start("end_day", both)) == ("start_time", "start_day")
+    assert sibling_start("end", both) == ""
+    assert sibling_start("newEndTime", {"newStartTime": "09:00", "from": "09:00"}) == "newStartTime"

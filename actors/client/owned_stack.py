@@ -1,0 +1,66 @@
+"""What the process that started a stack keeps of it: the app as it was, what shows its output, how it is reloaded."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+
+from airside.actors.app import App, ValidatedApp
+from airside.actors.client.fingerprint import Drift
+from airside.actors.process.console import Console
+
+LOOK_S = 1.0
+"""Between two looks at whether the app's names mean something else: a look takes about a millisecond."""
+
+
+class OwnedStack:
+    """The starter's side of a stack: `run` starts its layers, `stop` ends them; `output` = prints are shown here."""
+
+    def __init__(
+        self,
+        stack: str,
+        app: ValidatedApp,
+        run: Callable[[ValidatedApp], None],
+        stop: Callable[[], None],
+        *,
+        output: bool,
+    ) -> None:
+        self._app = app
+        self._run = run
+        self._stop = stop
+        self._drift = Drift(app.app)
+        self._warned_of: list[str] = []
+        self._looked_s = time.monotonic()
+        self._console = Console(stack) if output else None
+
+    def warn_of_changes(self) -> None:
+        """Warn, once for each set of changes, that the stack runs agents or tools that are defined otherwise now."""
+        if time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        changed = self._drift.changed()
+        if changed and changed != self._warned_of:
+            warnings.warn(
+                f"{', '.join(changed)}: defined otherwise now than when the stack was started, which runs the old "
+                "definition; stack.reload(App(...)) has it run the new one",
+                stacklevel=4,
+            )
+        self._warned_of = changed
+
+    def reload(self, app: App) -> None:
+        """Have the stack run another app; if that does not come up, the one before runs again."""
+        ready = app.checked()
+        self._stop()
+        try:
+            self._run(ready)
+        except BaseException:
+            self._stop()
+            self._run(self._app)
+            raise
+        self._app, self._drift, self._warned_of = ready, Drift(app), []
+
+    def close(self) -> None:
+        """Show no more output."""
+        if self._console is not None:
+            self._console.close()

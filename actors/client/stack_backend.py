@@ -1,0 +1,68 @@
+"""A client's access to a stack: jobs go in with a credential, results come back."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from airside.actors.client.connection import Connection, LiveJournal
+from airside.actors.client.steps import Steps
+from airside.actors.jobs import Job
+from airside.actors.journal.story import story_of
+from airside.actors.rpc.methods import SUBMIT, WAIT, Ends, WaitRequest
+from airside.stack.errors import InvalidInput, Misuse
+from airside.stack.operations.messages import Submission, Ticket
+from airside.stack.reasons import ReasonCode
+
+TOKEN_S = 3600
+_KEPT_S = TOKEN_S / 2
+
+
+class StackBackend:
+    """`airside.actors.client.batch.Desk` of a stack."""
+
+    def __init__(self, connection: Connection, sign: Callable[[str, str, int], str]) -> None:
+        self._connection = connection
+        self._sign = sign
+        self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
+
+    def _own_token(self, tenant: str, principal: str) -> str:
+        """Return a token for local use, the same for as long as most of its life is left."""
+        made = self._tokens.get((tenant, principal))
+        if made is None or made[1] < time.monotonic():
+            made = self._sign(tenant, principal, TOKEN_S), time.monotonic() + _KEPT_S
+            self._tokens[tenant, principal] = made
+        return made[0]
+
+    def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
+        """Submit jobs; return what became of each."""
+        items: list[Submission] = []
+        tickets: dict[int, Ticket] = {}
+        places: list[int] = []
+        for i, job in enumerate(jobs):
+            try:
+                credential = job.token or self._own_token(job.tenant, job.principal)
+                body = msgspec.json.encode(job.to_request())
+            except InvalidInput as error:
+                tickets[i] = Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=error.message)
+            except Misuse as error:
+                tickets[i] = Ticket(reason_code=ReasonCode.AUTH_FAILED, message=error.message)
+            else:
+                nonce = secrets.token_bytes(16)
+                items.append(Submission(credential=credential, request=body, nonce=nonce))
+                places.append(i)
+        if items:
+            answers = yield from self._connection.call_each(SUBMIT, items, within_s=within_s)
+            tickets |= dict(zip(places, answers, strict=True))
+        return [tickets[i] for i in range(len(jobs))]
+
+    def wait(self, wanted: WaitRequest, within_s: float | None) -> Steps[Ends]:
+        """Return the `RunEnded` of those that have ended, as soon as there is one or the wait is over."""
+        return (yield from self._connection.call(WAIT, wanted, within_s=within_s))
+
+    def story(self, run_id: str) -> str:
+        """Return a run as lines of text; raise `InvalidInput` if the journal has no such run."""
+        return story_of(LiveJournal(self._connection), run_id)

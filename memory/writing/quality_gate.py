@@ -1,0 +1,124 @@
+"""What is worth keeping: a candidate becomes a draft of a record, or is refused with a code.
+
+Pure, and looks at the candidate alone; what it is beside the records there are, `planning` says.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from airside.memory.privacy.personal_data import find_personal_data, find_secret, redacted
+from airside.memory.records import FOREVER_US
+from airside.memory.rules import MAX_TTL_S, MemoryRules
+from airside.memory.text import normal
+from airside.stack.canonical import digest
+from airside.stack.contracts.memory import Candidate
+from airside.stack.reasons import MemoryCode
+from airside.stack.values import CLEARANCES, PERSONAL, TRUSTS
+
+MIN_WORDS = 4
+"""Fewer words hold no fact that could be found again."""
+
+MAX_CHARACTERS = 8_000
+"""About four windows of the embedder; what is longer is a document, and belongs in a store of documents."""
+
+MAX_NAME_CHARACTERS = 200
+"""Of a source, kind, subject or topic."""
+
+FUTURE_US = 300 * 1_000_000
+"""By how much another machine's clock may be ahead; a later date would keep a record fresh for ever."""
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+class Draft(NamedTuple):
+    """What will be a record unless one like it is there: the candidate, its text as it is kept, and its times."""
+
+    candidate: Candidate
+    text: str
+    digest: str
+    labels: tuple[str, ...]
+    observed_us: int
+    expires_us: int
+
+
+def draft(candidate: Candidate, rules: MemoryRules, now_us: int) -> Draft | MemoryCode:
+    """Return the draft of a record, or why the candidate is not worth keeping."""
+    code = _fields(candidate, rules, now_us) or content_rejection(candidate.text)
+    if code is not None:
+        return code
+    text = candidate.text.strip()
+    labels: tuple[str, ...] = ()
+    names = (candidate.source, candidate.kind, candidate.subject, candidate.topic)
+    if any(map(find_secret, (text, *names, candidate.subject + candidate.topic))):
+        return MemoryCode.SECRET
+    personal, is_named = find_personal_data(text), any(map(find_personal_data, (candidate.subject, candidate.topic)))
+    if personal or is_named:
+        # A name that is redacted would be nobody's: what is about somebody could not be found, nor erased.
+        if rules.personal_data == "refuse" or (rules.personal_data == "redact" and is_named):
+            return MemoryCode.PERSONAL_DATA
+        if rules.personal_data == "redact":
+            text = redacted(text, personal)
+        else:
+            labels = (PERSONAL,)
+    return Draft(
+        candidate=candidate,
+        text=text,
+        digest=digest(normal(text).encode()),
+        labels=labels,
+        observed_us=min(candidate.observed_us or now_us, now_us),
+        expires_us=min(FOREVER_US - 1, now_us + _ttl_s(candidate, rules) * 1_000_000),
+    )
+
+
+def _ttl_s(candidate: Candidate, rules: MemoryRules) -> int:
+    """Return how long it stays: nobody but an operator gets longer than the rules give its kind, or any."""
+    longest = max((kind.ttl_s for kind in rules.kinds.values()), default=MAX_TTL_S)
+    usual = rules.kinds[candidate.kind].ttl_s if candidate.kind in rules.kinds else longest
+    if candidate.ttl_s is None:
+        return usual
+    return candidate.ttl_s if candidate.trust == "high" else min(candidate.ttl_s, usual)
+
+
+def _fields(candidate: Candidate, rules: MemoryRules, now_us: int) -> MemoryCode | None:
+    names = (candidate.source, candidate.kind, candidate.subject, candidate.topic)
+    shares = (candidate.importance, candidate.confidence)
+    whole = (candidate.observed_us, 0 if candidate.ttl_s is None else candidate.ttl_s)
+    if not all(isinstance(each, str) for each in (candidate.text, *names)) or any(type(n) is not int for n in whole):
+        return MemoryCode.INVALID
+    if (
+        any(len(name) > MAX_NAME_CHARACTERS or not name.isprintable() for name in names)
+        or not (candidate.source and candidate.kind)
+        or not all(math.isfinite(share) and 0 <= share <= 1 for share in shares)
+        or candidate.sensitivity not in CLEARANCES
+        or candidate.trust not in TRUSTS
+    ):
+        return MemoryCode.INVALID
+    if candidate.ttl_s is None:
+        if candidate.kind not in rules.kinds:
+            return MemoryCode.TTL_INVALID
+    elif not 0 < candidate.ttl_s <= MAX_TTL_S:
+        return MemoryCode.TTL_INVALID
+    if not 0 <= candidate.observed_us <= now_us + FUTURE_US:
+        return MemoryCode.TIME_INVALID
+    return MemoryCode.LOW_CONFIDENCE if candidate.confidence < rules.min_confidence else None
+
+
+def content_rejection(text: str) -> MemoryCode | None:
+    """Return why a text holds nothing worth keeping, or None."""
+    if len(text) > MAX_CHARACTERS:
+        return MemoryCode.TOO_LONG
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return MemoryCode.INVALID  # half a character: nobody could write it down
+    words = _WORD.findall(normal(text))
+    if not words:
+        return MemoryCode.NO_CONTENT
+    if len(words) < MIN_WORDS:
+        return MemoryCode.TOO_SHORT
+    if len(set(words)) * 5 < len(words):
+        return MemoryCode.NO_CONTENT  # the same few words over and over
+    return None
