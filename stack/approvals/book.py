@@ -182,7 +182,7 @@ class ApprovalBook:
         self._of_group: dict[GroupId, list[ApprovalId]] = {}
         self._expiring: list[tuple[int, ApprovalId]] = []
         self._ended: deque[ApprovalId] = deque()
-        self._of_step: dict[tuple[RunId, int], ApprovalId] = {}
+        self._of_step: dict[tuple[TenantId, RunId, int], ApprovalId] = {}
         for event in events:
             # A runtime may write what it likes: a vote on what nobody asked for decides nothing, and stops nobody.
             if isinstance(event, ApprovalRequested) or event.approval_id in self._known:
@@ -198,7 +198,8 @@ class ApprovalBook:
         self._waiting.pop(approval_id, None)
         if dropped is not None:
             asked = dropped.request
-            self._of_step.pop((asked.run_id, asked.step), None)
+            if self._of_step.get(_step_of(asked)) == approval_id:
+                del self._of_step[_step_of(asked)]
             _take_out(self._of_run, root_of(asked.run_id), approval_id)
             _take_out(self._of_group, asked.group, approval_id)
 
@@ -248,15 +249,13 @@ class ApprovalBook:
         first, whose = question.asked, (question.asked.tenant, question.asked.run_id)
         like = [each for each in question.beside[: MAX_TOGETHER - 1] if (each.tenant, each.run_id) == whose]
         new = [each for each in (first, *like) if each.approval_id not in self._known]
-        over = [known for each in new if (known := self._of_step.get((each.run_id, each.step)))]
+        over = [known for each in new if (known := self._of_step.get(_step_of(each)))]
         group = GroupId("")
         if len(new) > 1:
             ids = digest("|".join(each.approval_id for each in new).encode())
             group = group_for(new[0].run_id, new[0].step, ids)
         new = [msgspec.structs.replace(each, group=group) for each in new]  # whatever a runtime wrote there
-        open_ones = [self._known[name] for name in over if not self._known[name].outcome]
-        # A runtime may write any run's name: what another tenant's people are asked it does not end.
-        expired = [each.request.approval_id for each in open_ones if each.request.tenant == first.tenant]
+        expired = [name for name in over if not self._known[name].outcome]
         return [*(ApprovalExpired(at_us=now_us, approval_id=name) for name in expired), *new]
 
     def group(self, group: GroupId) -> list[Approval]:
@@ -315,10 +314,15 @@ class ApprovalBook:
         self._waiting[asked.approval_id] = None
         self._of_run.setdefault(root_of(asked.run_id), []).append(asked.approval_id)
         if asked.group:
-            self._of_step[asked.run_id, asked.step] = asked.approval_id
+            self._of_step[_step_of(asked)] = asked.approval_id
             self._of_group.setdefault(asked.group, []).append(asked.approval_id)
         heapq.heappush(self._expiring, (asked.expires_us, asked.approval_id))
         return approval
+
+
+def _step_of(asked: ApprovalRequested) -> tuple[TenantId, RunId, int]:
+    """Return what is asked about; with the tenant, for a runtime may write any run's name."""
+    return asked.tenant, asked.run_id, asked.step
 
 
 def _take_out(lists: dict[Any, list[ApprovalId]], key: object, approval_id: ApprovalId) -> None:

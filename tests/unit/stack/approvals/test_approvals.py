@@ -339,3 +339,24 @@ def test_an_edit_that_was_refused_does_not_count_as_a_vote() -> None:
     book = book_with()
     assert isinstance(book.vote(person("bob"), ApprovalId("apr_1"), "edit", now_us=1), VoteRefused)
     assert cast(book, "bob", "edit") == "edited"
+
+
+def test_a_question_of_another_tenant_ends_nothing_here() -> None:
+    """A runtime may write any run's name: what others are asked about its steps goes on."""
+
+    def question(number: int, tenant: str) -> Question:
+        first, second = (
+            msgspec.structs.replace(asked(number + step, now=step), step=step, tenant=TenantId(tenant))
+            for step in (1, 2)
+        )
+        return Question(asked=first, beside=(second,))
+
+    book = ApprovalBook()
+    for tenant, number in (("acme", 0), ("evil", 10)):
+        for event in book.register(question(number, tenant), now_us=1):
+            book.apply(event)
+    assert [each.request.step for each in book.pending(TenantId("acme"))] == [1, 2]
+    assert len(book.pending(TenantId("evil"))) == 2
+    for event in book.register(question(20, "acme"), now_us=1):  # its own is, where they are other calls by now
+        book.apply(event)
+    assert [each.request.approval_id for each in book.pending(TenantId("acme"))] == ["apr_21", "apr_22"]

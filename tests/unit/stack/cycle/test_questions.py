@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from msgspec import Raw
 
 from airside.stack.approvals.book import MAX_TOGETHER, Approval, ApprovalVoted, Verdict
@@ -16,8 +18,9 @@ from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId
-from airside.stack.policy.bundle import load_bundle
+from airside.stack.policy.bundle import DEFAULT_POLICY, load_bundle
 from airside.stack.policy.gate import Gate
+from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
 from airside.stack.run.agents import FunctionAgent, View
@@ -25,10 +28,10 @@ from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
 from airside.stack.run.topology import SingleAgent
 from airside.stack.security.identity import run_subject, seal_identity
-from airside.stack.values import NULL, Action, Finish, Limits, Request
+from airside.stack.values import MOST, NULL, Action, Finish, Limits, Request, Spend
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
-from airside.tools.tool import tool
+from airside.tools.tool import Tool, ToolContext, tool
 from tests.helpers import EXECUTOR, KEY, RUN, identity
 
 POLICY = """
@@ -71,8 +74,17 @@ class Policy(InMemoryPolicy):
 class World:
     """One run whose agent proposes some calls in one decision, and then says what became of them."""
 
-    def __init__(self, *proposed: Any, text: str = "go") -> None:
+    def __init__(
+        self,
+        *proposed: Any,
+        text: str = "go",
+        policy: str = POLICY,
+        tools: Sequence[Tool] = (),
+        memory: Any = None,
+        together: bool = True,
+    ) -> None:
         self.paid: list[tuple[str, int]] = []
+        self.rules, self.memory = policy, memory
 
         def pay(to: str, amount: int) -> int:
             self.paid.append((to, amount))
@@ -81,16 +93,13 @@ class World:
         def note(text: str) -> str:
             return text
 
-        self.tools = [tool(effect="external")(pay), tool(effect="write")(note)]
-        calls = [
-            Action(tool="note", arguments={"text": each})
-            if isinstance(each, str)
-            else Action(tool="pay", arguments={"to": each[0], "amount": each[1]})
-            for each in proposed
-        ]
+        self.tools = [tool(effect="external")(pay), tool(effect="write")(note), *tools]
+        calls = [_call(each) for each in proposed]
 
         def decide(view: View) -> Any:
-            return calls if not view.history else Finish(answer=[record.result.ok for record in view.history])
+            if len(view.history) == len(calls):
+                return Finish(answer=[record.result.ok for record in view.history])
+            return calls if together else calls[len(view.history)]
 
         self.agent = FunctionAgent(decide)
         self.spending = BudgetReservations((), {"acme": (Cap(unit="tool_calls", limit=100),)})
@@ -114,7 +123,7 @@ class World:
         count = iter(range(10_000))
         self.policy = Policy(
             Gate(
-                bundle=load_bundle(POLICY.replace("VERSION", version)),
+                bundle=load_bundle(self.rules.replace("VERSION", version)),
                 tools=[each.spec for each in self.tools],
                 seal_key=KEY,
                 now_us=lambda: 0,
@@ -134,7 +143,7 @@ class World:
                 lambda: Dispatcher(self.tools, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
             ),
             approvals=self.approvals,
-            memory=None,
+            memory=self.memory,
             agents={"a": self.agent},
             routes={"default": SingleAgent("a")},
             specs=[each.spec for each in self.tools],
@@ -164,7 +173,7 @@ class World:
                 at_us=0,
                 approval_id=approval.request.approval_id,
                 by=PrincipalId(by),
-                roles=("lead",),
+                roles=approval.request.terms.roles,
                 verdict=verdict,
                 arguments=arguments,
             )
@@ -180,6 +189,15 @@ class World:
         """The answer of the run, which is over."""
         assert self.machine.state.outcome is not None and self.machine.state.phase is Phase.COMPLETED
         return bytes(self.machine.state.outcome.answer)
+
+
+def _call(proposed: Any) -> Action:
+    """Return an action as it is, a text as a note, and a pair as a payment."""
+    if isinstance(proposed, Action):
+        return proposed
+    if isinstance(proposed, str):
+        return Action(tool="note", arguments={"text": proposed})
+    return Action(tool="pay", arguments={"to": proposed[0], "amount": proposed[1]})
 
 
 def groups(waiting: list[Approval]) -> list[str]:
@@ -299,3 +317,64 @@ async def test_the_receipt_of_one_member_opens_no_other() -> None:
     gate = do.GateCall(step=2, cause=0, action=action, attempt=1, receipt=decided.receipt)
     reply = await world.policy.decide(world.cycle._request(gate, world.machine.remaining(), EXECUTOR, ()))
     assert reply.decision.outcome == "require_approval" and reply.grant == b""
+
+
+async def test_what_is_asked_about_only_because_it_comes_twice_is_no_part_of_the_question() -> None:
+    """Whoever rejects the first would else see the second go: alone, it needs nobody."""
+    sent: list[list[str]] = []
+
+    def send_mail(to: list[str], body: str) -> str:
+        sent.append(to)
+        return "sent"
+
+    calls = [
+        Action(tool="send_mail", arguments={"to": to, "body": "hi"})
+        for to in (["bob@corp.example", "eve@evil.example"], ["bob@corp.example"])
+    ]
+    mail = tool(effect="irreversible", content=("body",))(send_mail)
+    text = "Send the summary to bob@corp.example."
+    world = World(*calls, text=text, policy=DEFAULT_POLICY.read_text(), tools=[mail])
+    await world.run()
+    (first,) = world.waiting()
+    assert first.request.step == 1 and first.request.group == ""
+    await world.cycle.deliver(world.vote(first, "reject"))
+    assert world.answer == b"[false,true]" and sent == [["bob@corp.example"]]
+
+
+SHARED = """
+version: VERSION
+rules:
+  - {id: all, outcome: allow, when: {tool: [fetch, publish]}}
+  - {id: quarantine, outcome: deny, when: {effect: [external], labels: [untrusted]}}
+"""
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_calls_in_order_are_gated_with_the_labels_of_their_turn(together: bool) -> None:
+    """Tools may share what no decision sees: what the first fetched is what the second publishes."""
+    page: list[str] = []
+    published: list[str] = []
+
+    def fetch(url: str) -> str:
+        page.append("planted by eve")
+        return "fetched"
+
+    def publish(place: str, *, context: ToolContext) -> str:
+        published.extend(page)
+        return "done"
+
+    calls = [Action(tool="fetch", arguments={"url": "u"}), Action(tool="publish", arguments={"place": "board"})]
+    both = [tool(effect="read")(fetch), tool(effect="external")(publish)]
+    world = World(*calls, text="publish it on board", policy=SHARED, tools=both, together=together)
+    await world.run()
+    assert world.answer == b"[true,false]" and page and not published
+
+
+async def test_calls_that_together_cost_more_than_a_journal_holds_are_no_decision() -> None:
+    calls = [Action(tool="note", arguments={"text": "x"}, spend=Spend(tokens=MOST)) for _ in range(3)]
+    world = World(*calls)
+    await world.run()
+    assert world.machine.state.outcome is not None
+    assert world.machine.state.outcome.reason_code is ReasonCode.AGENT_INVALID_ACTION
+    replayed = RunMachine.replay([ev.decode_event(body) for body in world.journal.bodies(RUN)])
+    assert replayed.state.outcome == world.machine.state.outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -199,6 +200,51 @@ async def test_a_stop_stops_all_of_them_at_once(kind: Any) -> None:
     await world.run()
     assert stopping.done() and world.phase in (Phase.KILLED, Phase.CANCELLED)
     assert world.outcome().in_doubt == () and len(world.views) == 1
+
+
+@pytest.mark.parametrize("kind", [ev.KillRequested, ev.CancelRequested])
+@pytest.mark.parametrize(
+    ("numbers", "limits"),
+    [([1, 2, 3], {}), ([1, 7, 3], {}), ([1, 2, 3, 7], {}), ([5000, 5001, 5002], {"max_output_bytes": 6000})],
+    ids=["well", "denied", "denied-last", "too-much"],
+)
+async def test_a_stop_in_any_turn_of_the_loop_ends_the_run(kind: Any, numbers: list[int], limits: Any) -> None:
+    """In the turn, too, in which a read ends it."""
+
+    async def look(n: int) -> str:
+        await asyncio.sleep(0)
+        return "x" * n
+
+    for turns in itertools.count(1):
+        world = World(numbers, look, **limits)
+        running = asyncio.ensure_future(world.cycle.advance(world.first))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if running.done():
+            break
+        await world.cycle.deliver(kind(at_us=0, by=PrincipalId("op"), why="x"))
+        await running
+        assert world.cycle.machine.is_over, turns
+        assert world.outcome() is not None and asyncio.all_tasks() == {asyncio.current_task()}
+    assert turns > 5
+
+
+async def test_a_read_that_is_cancelled_by_what_it_calls_gives_the_activation_up() -> None:
+    async def look(n: int) -> int:
+        return n
+
+    world = World([1, 2, 3], look)
+    execute, calls = world.tools.execute, itertools.count(1)
+
+    async def cancels(run_id: Any, request: Any) -> Any:
+        if next(calls) == 2:
+            raise asyncio.CancelledError
+        return await execute(run_id, request)
+
+    world.tools.execute = cancels  # type: ignore[method-assign]
+    running = asyncio.ensure_future(world.cycle.advance(world.first))
+    await asyncio.wait([running])
+    assert running.cancelled() and world.phase is Phase.READING
 
 
 async def test_a_read_that_raises_harms_no_other() -> None:

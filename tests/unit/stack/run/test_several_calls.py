@@ -69,6 +69,15 @@ def test_what_is_no_list_of_calls_is_refused_with_what_to_do(answer: Any, text: 
         several(answer)
 
 
+def test_calls_are_counted_one_by_one_whatever_their_list_says() -> None:
+    class Short(list[Action]):
+        def __len__(self) -> int:
+            return 2
+
+    with pytest.raises(InvalidInput, match=f"give 1 to {MAX_CALLS}"):
+        several(Short([Action(tool="a")] * 1000))
+
+
 def test_calls_are_made_at_once_only_if_every_tool_is_declared_to_read() -> None:
     tools = [spec("look", effect="read"), spec("peek", effect="read"), spec("pay", effect="write")]
 
