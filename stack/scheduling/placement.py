@@ -308,8 +308,11 @@ class Placement:
         if root is not None and e.standing == "parked":
             root.was_parked = True
         entry = self._runs.get(e.run_id)
-        if entry is None or e.epoch < entry.epoch or not entry.process:
+        if entry is None or e.epoch < entry.epoch:
             return  # a branch, or an activation that is over
+        if not entry.process:
+            self._take_up_again(e, entry)
+            return
         if entry.operation not in (None, Operation.ACTIVATE):
             return
         if e.number:
@@ -327,6 +330,14 @@ class Placement:
         if entry.state is PlacementState.PARKED:
             self._become(e.run_id, entry, PlacementState.LOST)
         self._carry_on(e.run_id, entry)
+
+    def _take_up_again(self, e: on.RunReported, entry: RunEntry) -> None:
+        """Place a run that works in a process which was put down because the run had said that it waits.
+
+        It was brought a message meanwhile.  What it makes of that ends with the process, and nobody sends it again.
+        """
+        if entry.state is PlacementState.PARKED and entry.operation is None and e.standing in ("working", "in_doubt"):
+            self._place(e.run_id, entry)
 
     def _end_reported(self, e: on.EndReported) -> None:
         entry = self._drop(e.run_id, cost=e.steps)
@@ -387,7 +398,9 @@ class Placement:
         if entry is None:
             return
         message = self._message(entry, e.number, e.process)
-        if message is not None and (e.present or message.run_id != run_id):
+        if message is not None and entry.process != e.process:
+            self._send_mail(run_id, entry)  # what the process makes of it ends with the process
+        elif message is not None and (e.present or message.run_id != run_id):
             # A branch that is not there yet asks for its decision when it is.
             assert entry.mail is not None
             del entry.mail[e.number]

@@ -59,6 +59,7 @@ class Cell:
         self.sent: set[int] = set()
         self.answered: set[int] = set()
         self.messages = 0
+        self.reports = 0
         self.todo: list[do.PlacementInstruction] = []
         self.owed: list[on.PlacementEvent] = []
         self.boot()
@@ -179,9 +180,10 @@ class Cell:
             return on.MessageFailed(at=self.at(), number=i.number, run_id=i.run_id, process=i.process)
         run_id = root_of(i.run_id)
         present = run_id in self.live[i.process]
-        if present:
-            self.parked.discard(run_id)
-            if i.number == 0 and self.works(run_id, i.process):
+        if self.works(run_id, i.process):
+            if run_id in self.parked and i.run_id == run_id:
+                self.report(run_id, i.process, "working")
+            if i.number == 0:
                 self.told.append(run_id)
         if not answered:
             return on.MessageFailed(at=self.at(), number=i.number, run_id=i.run_id, process=i.process)
@@ -215,14 +217,18 @@ class Cell:
         self.owed.append(self._end_of(run_id))
 
     def report(self, run_id: RunId, process: str, standing: on.Standing) -> None:
-        """Have a process say how a run stands."""
+        """Have a process say how a run stands; one that is given up while it waits for a person, waits still."""
         epoch = self.live[process][run_id]
         if standing in ("lost", "broken"):
             del self.live[process][run_id]
-        self.parked.discard(run_id)
-        if standing == "parked":
+        elif standing == "parked":
             self.parked.add(run_id)
-        self.owed.append(on.RunReported(at=self.at(), run_id=run_id, epoch=epoch, standing=standing))
+        else:
+            self.parked.discard(run_id)
+        self.reports += 1
+        self.owed.append(
+            on.RunReported(at=self.at(), run_id=run_id, epoch=epoch, standing=standing, number=self.reports)
+        )
 
     def die(self, process: str, *, excused: bool) -> None:
         """Have a process die of itself."""

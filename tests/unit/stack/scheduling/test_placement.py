@@ -178,6 +178,41 @@ def test_a_run_that_was_brought_a_message_is_taken_up_again_should_its_process_d
     assert (entry(cell, run).state, entry(cell, run).process) == (PlacementState.WORKING, "acme/2")
 
 
+def put_down_after_a_decision() -> tuple[Cell, RunId]:
+    """Return a run whose decision arrived while "parked" was on its way, and which was put down on hearing that."""
+    cell = Cell(most=1, concurrency=10, places=10)
+    run = cell.submit("acme")
+    assert run is not None
+    cell.settle(ends=False)
+    cell.submit("beta")
+    cell.settle(ends=False)
+    cell.report(run, "acme/1", "parked")
+    parked = cell.owed.pop()
+    cell.send(run)
+    cell.carry_out()
+    cell.handle(parked)
+    assert take(cell, do.PutDownProcess) and entry(cell, run).process == ""
+    return cell, run
+
+
+@pytest.mark.parametrize("standing", ["working", "in_doubt"])
+def test_a_run_that_works_where_it_was_put_down_is_taken_up_again(standing: on.Standing) -> None:
+    """Somebody decided while the report that it waits was on its way; what it makes of that ends with the process."""
+    cell, run = put_down_after_a_decision()
+    cell.report(run, "acme/1", standing)
+    cell.settle(ends=True)
+    assert run in cell.ended and not cell.states()
+
+
+def test_a_message_to_a_process_that_was_put_down_meanwhile_is_brought_to_the_next_one() -> None:
+    """The process may be gone before the run has done anything about it, or could say so."""
+    cell, run = put_down_after_a_decision()
+    assert not cell.answered
+    cell.owed = [event for event in cell.owed if not isinstance(event, on.RunReported)]
+    cell.settle(ends=True)
+    assert (cell.answered, cell.handed[(run, 2)], run in cell.ended) == ({1}, "acme/3", True)
+
+
 def test_a_report_before_the_answer_to_an_activation_stands() -> None:
     cell = Cell()
     run = cell.submit("acme")

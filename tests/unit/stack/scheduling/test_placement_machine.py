@@ -17,9 +17,11 @@ INDEX = st.integers(0, 10_000)
 class PlacementCell(RuleBasedStateMachine):
     """A cell in which anything may happen, at any time, in any order."""
 
-    @initialize(pool_size=st.sampled_from((0, 0, 2)), deadline_s=st.sampled_from((None, 60)))
-    def boot(self, pool_size: int, deadline_s: int | None) -> None:
-        self.cell = Cell(pool_size, deadline_s=deadline_s, queue=6)
+    @initialize(
+        pool_size=st.sampled_from((0, 0, 2)), deadline_s=st.sampled_from((None, 60)), most=st.sampled_from((1, 2, 3))
+    )
+    def boot(self, pool_size: int, deadline_s: int | None, most: int) -> None:
+        self.cell = Cell(pool_size, deadline_s=deadline_s, queue=6, most=most)
         self.terminating: set[RunId] = set()
 
     @rule(tenant=st.sampled_from("abc"))
@@ -139,8 +141,9 @@ class PlacementCell(RuleBasedStateMachine):
             return
         cell = self.cell
         cell.settle(ends=True)
-        left = set(cell.states().values())
-        assert left <= {PlacementState.PARKED}, f"{left} wait for nothing that would come"
+        left = cell.states()
+        assert set(left.values()) <= {PlacementState.PARKED}, f"{left} wait for nothing that would come"
+        assert left.keys() <= cell.parked, "what is taken for waiting asked somebody for something"
         assert cell.sent <= cell.answered, "every message arrives, or its run is over"
         for run_id in list(cell.states()):
             cell.kill(run_id)
