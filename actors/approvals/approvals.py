@@ -119,8 +119,8 @@ class Approvals(WatchedLayer):
                 await self._write(event)
                 written.append(event)
         finally:
-            taken = [self._book.apply(event) for event in written]
-            self._notify(*taken)
+            taken = {event.approval_id: self._book.apply(event) for event in written}
+            self._notify(*taken.values())
 
     @serves(VOTE, unreadable=_not_counted, failed=_not_counted)
     async def vote(self, vote: Vote) -> VoteReply:

@@ -168,6 +168,8 @@ class VoteRefused(Value):
     message: str
 
 
+_NONE = ApprovalId("")
+
 ENDED_KEPT = 10_000
 """Approvals of ended runs that are remembered, so that whoever votes late is told what became of them."""
 
@@ -244,19 +246,34 @@ class ApprovalBook:
         """Return what to make durable for a question, nothing if it was asked before.
 
         What is new in it is one group, whose id says of what: nothing joins it later, and no call of another run is in
-        it.  What was asked ahead about a step, and is another call by now, is over.
+        it.  What was asked ahead about a step, and is another call by now, is over; but who rejected it has rejected
+        it under whatever policy, and of whatever its resources are by now: that call is put to nobody.
         """
         first, whose = question.asked, (question.asked.tenant, question.asked.run_id)
         like = [each for each in question.beside[: MAX_TOGETHER - 1] if (each.tenant, each.run_id) == whose]
         new = [each for each in (first, *like) if each.approval_id not in self._known]
+        rejected = [vote for each in (first, *like) if (vote := self._rejection_ahead(each, now_us)) is not None]
+        decided = {vote.approval_id for vote in rejected}
         over = [known for each in new if (known := self._of_step.get(_step_of(each)))]
         group = GroupId("")
-        if len(new) > 1:
-            ids = digest("|".join(each.approval_id for each in new).encode())
-            group = group_for(new[0].run_id, new[0].step, ids)
-        new = [msgspec.structs.replace(each, group=group) for each in new]  # whatever a runtime wrote there
+        members = [each for each in new if each.approval_id not in decided]
+        if len(members) > 1:
+            ids = digest("|".join(each.approval_id for each in members).encode())
+            group = group_for(members[0].run_id, members[0].step, ids)
+        new = [  # whatever a runtime wrote there
+            msgspec.structs.replace(each, group=group if each in members else GroupId("")) for each in new
+        ]
         expired = [name for name in over if not self._known[name].outcome]
-        return [*(ApprovalExpired(at_us=now_us, approval_id=name) for name in expired), *new]
+        return [*(ApprovalExpired(at_us=now_us, approval_id=name) for name in expired), *new, *rejected]
+
+    def _rejection_ahead(self, asked: ApprovalRequested, now_us: int) -> ApprovalVoted | None:
+        """Return the rejection of the same call that was asked ahead under another id, as one of this id."""
+        known, before = self._known.get(asked.approval_id), self._known.get(self._of_step.get(_step_of(asked), _NONE))
+        if before is None or before.outcome != "rejected" or (known is not None and known.outcome):
+            return None
+        if (before.request.tool, before.request.arguments) != (asked.tool, asked.arguments):
+            return None
+        return msgspec.structs.replace(before.votes[-1], at_us=now_us, approval_id=asked.approval_id)
 
     def group(self, group: GroupId) -> list[Approval]:
         """Return the approvals of a group, in the order of their calls."""

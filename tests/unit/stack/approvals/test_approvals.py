@@ -360,3 +360,32 @@ def test_a_question_of_another_tenant_ends_nothing_here() -> None:
     for event in book.register(question(20, "acme"), now_us=1):  # its own is, where they are other calls by now
         book.apply(event)
     assert [each.request.approval_id for each in book.pending(TenantId("acme"))] == ["apr_21", "apr_22"]
+
+
+def test_a_rejection_ahead_stands_for_the_same_call_alone() -> None:
+    """Under every later policy, and where a process died before it was durable; other arguments are asked about."""
+
+    def question(policy: int, arguments: bytes = b'{"amount":5}') -> Question:
+        first, second = (
+            msgspec.structs.replace(asked(10 * policy + step), step=step, policy_version=f"v{policy}")
+            for step in (1, 2)
+        )
+        return Question(asked=first, beside=(msgspec.structs.replace(second, arguments=Raw(arguments)),))
+
+    book = ApprovalBook()
+    for event in book.register(question(1), now_us=1):
+        book.apply(event)
+    assert cast(book, "bob", "reject", number=12) == "rejected"
+    for policy in (2, 3):
+        events = book.register(question(policy), now_us=1)
+        for event in events[:-1]:
+            book.apply(event)
+        assert isinstance(events[-1], ApprovalVoted) and events[-1].by == "bob"
+        assert book.register(question(policy), now_us=1) == events[-1:]
+        book.apply(events[-1])
+        assert book.register(question(policy), now_us=1) == []
+        waiting = [each.request for each in book.pending()]
+        assert (waiting[-1].approval_id, waiting[-1].group) == (f"apr_{policy}1", "")
+    for event in book.register(question(4, b'{"amount":6}'), now_us=1):
+        book.apply(event)
+    assert len(book.group(book.pending()[-1].request.group)) == 2

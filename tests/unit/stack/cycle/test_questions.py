@@ -268,6 +268,24 @@ async def test_a_changed_policy_asks_anew_about_what_was_approved_ahead() -> Non
     assert again.request.step == 2 and world.paid == []
 
 
+async def test_a_call_that_was_rejected_ahead_stays_rejected_when_the_policy_changes() -> None:
+    """Who is asked anew about the first is not asked about the other, which somebody said no to."""
+    world = World(("kim", 20), ("eve", 30))
+    await world.run()
+    first, second = world.waiting()
+    world.vote(second, "reject")
+    world.vote(first, "approve")
+    world.new_policy("v2")
+    world.take_up()
+    await world.run()
+    (again,) = world.waiting()
+    assert again.request.step == 1 and again.request.group == ""
+    await world.cycle.deliver(world.vote(again, "approve", by="max"))
+    assert world.answer == b"[true,false]" and world.paid == [("kim", 20)]
+    rejected = [e for e in world.machine.events if isinstance(e, ev.ApprovalDecided) and e.outcome == "rejected"]
+    assert [each.by for each in rejected] == [("lea",)]
+
+
 async def test_a_run_that_is_taken_up_again_asks_the_same_question() -> None:
     world = World(("kim", 20), ("lou", 30))
     await world.run()
