@@ -61,6 +61,7 @@ class Cycle:
         self._grants: dict[int, bytes] = {}
         self.asked_ahead: set[ApprovalId | None] = set()
         self._reading = False
+        self._tracing: asyncio.Lock | None = None
         self._warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
         self._memory_writer = MemoryWriter(layers.memory, machine.state, self._warrant, layers.now_us)
         metered = submitted.identity.tenant in layers.metered
@@ -165,7 +166,7 @@ class Cycle:
 
     async def _read_at_once(self, instructions: Iterable[do.Instruction]) -> Instructions:
         """Carry out several reads; return what follows, nothing if `deliver` stopped them."""
-        self._in_step = True
+        self._in_step, self._tracing = True, asyncio.Lock()
         try:
             return await side_by_side(self, instructions)
         except asyncio.CancelledError:
@@ -175,7 +176,7 @@ class Cycle:
             self._task.uncancel()
             return self.machine.outstanding() if self.machine.state.outcome is not None else []
         finally:
-            self._in_step = False
+            self._in_step, self._tracing = False, None
 
     async def perform(self, instruction: do.Instruction) -> ev.Event | None:
         """Carry out one instruction and return what happened; a layer that breaks its contract is an event too."""
@@ -312,11 +313,11 @@ class Cycle:
         try:
             executor = await self.layers.tools.executor_for(self.run_id)
             reason = ReasonCode.POLICY_ERROR
-            origins = self._origins(i) if self._is_asked(i, remaining) else None
+            origins = await self._origins(i) if self._is_asked(i, remaining) else None
             request = self._request(i, remaining, executor, origins)
             reply = await self._decided(request)
             if reply.untraced:
-                reply = await self._decided(msgspec.structs.replace(request, origins=self._origins(i)))
+                reply = await self._decided(msgspec.structs.replace(request, origins=await self._origins(i)))
         except LayerUnavailable as error:
             # A dead layer means no; in `resuming` the machine makes that "in doubt" rather than "denied".
             return self._gated(i, GateReply(decision=_unreachable(reason, error)), "")
@@ -378,8 +379,14 @@ class Cycle:
             now_us=self.layers.now_us(),
         )
 
-    def _origins(self, i: do.GateCall) -> tuple[ValueOrigin, ...]:
-        return self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state)
+    async def _origins(self, i: do.GateCall) -> tuple[ValueOrigin, ...]:
+        """Trace the values of a call; of calls side by side one after the other, and others have their turn between."""
+        if self._tracing is None:
+            return self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state)
+        async with self._tracing:
+            origins = self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state)
+            await asyncio.sleep(0)
+        return origins
 
     def _gated(self, i: do.GateCall, reply: GateReply, executor: str) -> ev.ActionGated:
         return ev.ActionGated(

@@ -1,4 +1,4 @@
-"""How much may be looked for on behalf of one call: what is over is given up, and whoever gave the limit says no.
+"""How much may be looked for on behalf of one decision: what is over is given up, and whoever gave the limit says no.
 
 An agent's arguments and what it has read are looked through value by value, in a process that other runs share.  The
 effort is counted in characters, never in time, so that the same call comes to the same end wherever it is traced.
@@ -15,7 +15,7 @@ class EffortExceeded(Exception):
     """More would have to be looked through than the limit allows."""
 
 
-class _Left:
+class EffortLeft:
     """What is left of a limit."""
 
     __slots__ = ("characters",)
@@ -24,13 +24,13 @@ class _Left:
         self.characters = characters
 
 
-_left: ContextVar[_Left | None] = ContextVar("effort", default=None)
+_left: ContextVar[EffortLeft | None] = ContextVar("effort", default=None)
 
 
 @contextmanager
-def limit_effort(characters: int) -> Iterator[None]:
-    """Let what is done within look through so many characters; then `spend_effort` raises `EffortExceeded`."""
-    token = _left.set(_Left(characters))
+def limit_effort(left: EffortLeft) -> Iterator[None]:
+    """Let what is done within look through what is left; then `spend_effort` raises `EffortExceeded`."""
+    token = _left.set(left)
     try:
         yield
     finally:

@@ -33,7 +33,7 @@ from airside.stack.canonical import canonical, digest
 from airside.stack.contracts.memory import Recalled
 from airside.stack.provenance.arithmetic import Operand, find_sums
 from airside.stack.provenance.directives import CallContext, CallValue
-from airside.stack.provenance.effort import EffortExceeded, limit_effort
+from airside.stack.provenance.effort import EffortExceeded, EffortLeft, limit_effort
 from airside.stack.provenance.matching import Json, SearchableText, SearchTerm, decimal_of, leaves
 from airside.stack.provenance.records import Known, Records, heads_of
 from airside.stack.provenance.repeats import Repeats
@@ -51,12 +51,12 @@ from airside.stack.text.numbers import Role, role_of
 from airside.stack.values import UNTRUSTED, Origin, Part, Request, ValueOrigin
 
 MAX_EFFORT = 200_000_000
-"""Characters that are looked through for the values of one call: a hundred values in two megabytes of what was read."""
+"""Characters that are looked through for one decision's values: a hundred values in two megabytes of what was read."""
 
 MAX_EXPLAINED = 10
 """Values of one call for which it is tried how they were worked out."""
 
-_GIVEN_UP = "not looked for: the call has too many values for all that was read"
+_GIVEN_UP = "not looked for: the decision has too many values for all that was read"
 
 MAX_VALUE = 200
 MAX_TRACED = 200
@@ -144,6 +144,7 @@ class Tracer:
         self._switches: frozenset[tuple[str, Any]] = frozenset()
         self._subjects: list[Subject] = []
         self._explained = 0
+        self._decision: tuple[int, EffortLeft] | None = None
         self._said: RequestText | None = None
 
     def remember(self, records: Sequence[Recalled]) -> None:
@@ -176,12 +177,20 @@ class Tracer:
         groups = [told, self._from_memory(), vouched if is_vouched else [], rest]
         self._subjects = list(itertools.islice(subjects(spec, arguments), MAX_TRACED))
         self._explained = 0
-        with limit_effort(MAX_EFFORT):
+        with limit_effort(self._effort_left(state)):
             try:
                 before = self._repeats.of(spec, arguments, state.history, ahead)
             except EffortExceeded:  # it may be one again
                 return tuple(subject.traced("nowhere", _GIVEN_UP) for subject in self._subjects)
             return tuple(self._trace_value(subject, spec, arguments, groups, before) for subject in self._subjects)
+
+    def _effort_left(self, state: RunState) -> EffortLeft:
+        """Return what may be looked through for a call; the calls of one decision have it together."""
+        if state.base == state.last:
+            return EffortLeft(MAX_EFFORT)  # it is the only one, and comes to the same end however often it is traced
+        if self._decision is None or self._decision[0] != state.base:
+            self._decision = state.base, EffortLeft(MAX_EFFORT)
+        return self._decision[1]
 
     def _trace_value(
         self,

@@ -20,6 +20,7 @@ from airside.stack.ids import PrincipalId
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
+from airside.stack.provenance.tracer import Tracer
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run.agents import FunctionAgent, View
@@ -185,6 +186,29 @@ async def test_all_are_gated_by_what_the_agent_knew() -> None:
     assert [request.step for request in world.policy.asked] == [1, 2, 3]
     assert {request.labels for request in world.policy.asked} == {()}
     assert world.views[1].labels == {"untrusted"}
+
+
+async def test_others_have_their_turn_between_the_traces_of_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked through for one call holds the loop; for many it would hold it as often as there are."""
+    turn, traced, trace = 0, list[int](), Tracer.trace
+
+    def tracing(*given: Any) -> Any:
+        traced.append(turn)
+        return trace(*given)
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    monkeypatch.setattr(Tracer, "trace", tracing)
+    world = World(range(100, 150), Meeting(50))
+    counting = asyncio.ensure_future(count())
+    await world.cycle.advance(world.first)
+    counting.cancel()
+    assert world.outcome().reason_code is ReasonCode.COMPLETED
+    assert len(traced) == 50 and len(set(traced)) == 50
 
 
 @pytest.mark.parametrize("kind", [ev.KillRequested, ev.CancelRequested])

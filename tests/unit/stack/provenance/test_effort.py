@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from airside.stack.provenance import effort
 from airside.stack.provenance import tracer as provenance
-from airside.stack.provenance.effort import EffortExceeded, limit_effort, spend_effort
+from airside.stack.provenance.effort import EffortExceeded, EffortLeft, limit_effort, spend_effort
 from airside.stack.provenance.matching import SearchableText
 from airside.stack.provenance.tracer import Tracer
 from airside.stack.run.state import RunState
@@ -30,7 +30,7 @@ PAY = ToolSpec.build(
 
 
 def test_what_is_spent_beyond_the_limit_is_over_and_stays_so() -> None:
-    with limit_effort(10):
+    with limit_effort(EffortLeft(10)):
         spend_effort(10)
         for _ in range(2):
             with pytest.raises(EffortExceeded):
@@ -40,7 +40,7 @@ def test_what_is_spent_beyond_the_limit_is_over_and_stays_so() -> None:
 
 def test_a_look_into_a_text_counts_for_its_length_and_for_each_place() -> None:
     def spent(hay: SearchableText, value: Any) -> int:
-        with limit_effort(10_000_000):
+        with limit_effort(EffortLeft(10_000_000)):
             hay.has(value)
             left = effort._left.get()
             assert left is not None
@@ -70,6 +70,21 @@ def test_values_beyond_the_limit_are_nobodys_and_say_so(monkeypatch: pytest.Monk
     assert found == trace(tracer, arguments, state) == trace(Tracer(run, [MAIL]), arguments, state)
     assert {each.origin for each in found} == {"nowhere"}
     assert found[0].detail == "" and found[-1].detail.startswith("not looked for")
+    assert trace(tracer, {"to": ["last@x.example"]}, state)[0].origin == "request"
+
+
+def test_the_calls_of_one_decision_have_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many calls are looked for no longer than one; the next decision has its own."""
+    monkeypatch.setattr(provenance, "MAX_EFFORT", 400_000)
+    run = submitted(text="mail last@x.example")
+    state = RunState(submitted=run, history=[read(1, "word " * 2_000)], base=2, last=65)
+    tracer, found = Tracer(run, [MAIL]), list[ValueOrigin]()
+    for at in range(64):
+        found += trace(tracer, {"to": [f"a{at}@x.example"]}, state)
+    looked_for = [each for each in found if not each.detail.startswith("not looked for")]
+    assert 0 < len(looked_for) < 40 and found[: len(looked_for)] == looked_for
+    assert trace(tracer, {"to": ["last@x.example"]}, state)[0].detail.startswith("not looked for")
+    state.base, state.last = 66, 67
     assert trace(tracer, {"to": ["last@x.example"]}, state)[0].origin == "request"
 
 
