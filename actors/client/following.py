@@ -20,9 +20,11 @@ class Following:
         self._pending: set[str] = set()
         self._watch = secrets.token_hex(8)
         self._after: int | None = None
+        self._born = ""
 
     def _begin_anew(self) -> None:
         self._watch, self._after, self._pending = secrets.token_hex(8), None, set(self._open)
+        self._born = ""
 
     def add(self, run_ids: Iterable[str]) -> None:
         """Follow runs from the next question on."""
@@ -44,9 +46,10 @@ class Following:
                 raise
             if watch != self._watch:
                 continue  # another question found the watch gone meanwhile, and began anew
-            if not reply.known:
+            if not reply.known or reply.born != (self._born or reply.born):
                 self._begin_anew()
                 continue
+            self._born = reply.born
             self._after = max(self._after or 0, reply.upto)
             found = {run_id: body for run_id, body in reply.ends.items() if run_id in self._open}
             self._open -= found.keys()

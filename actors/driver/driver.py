@@ -82,7 +82,7 @@ class Driver(WatchedLayer):
         self._routes = frozenset(routes)
         self._version = version
         self._ended: OrderedDict[RunId, bytes] = OrderedDict()
-        self._watches = Watches()
+        self._watches = Watches(secrets.token_hex(4))
         self._over: dict[RunId, Flag] = {}
         self._recording: dict[RunId, asyncio.Future[Ticket | None]] = {}
         self._refused: dict[RunId, float] = {}
@@ -333,7 +333,7 @@ class Driver(WatchedLayer):
         finally:
             if not wanted.watch:
                 self._watches.drop(watch)
-        return Ends(found, upto)
+        return Ends(found, upto, born=watch.born)
 
     async def _look(self, watch: Watch, run_ids: list[RunId]) -> None:
         """Have runs watched; those that have ended already are told at once, from the journal if need be."""

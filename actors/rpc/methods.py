@@ -131,11 +131,16 @@ class WaitRequest(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Ends(msgspec.Struct, array_like=True, frozen=True):
-    """The `RunEnded` of runs, and how many of the watch have arrived with them; a watch not `known` is begun anew."""
+    """The `RunEnded` of runs, and how many of the watch have arrived with them; a watch not `known` is begun anew.
+
+    So is one whose `born` is another than before: a question that began the watch was sent again by itself, to a driver
+    that has been restarted, and what other questions had told of is not known there.
+    """
 
     ends: dict[str, bytes] = {}
     upto: int = 0
     known: bool = True
+    born: str = ""
 
 
 class PresentedVote(msgspec.Struct, array_like=True, frozen=True):

@@ -24,12 +24,13 @@ class Watch:
     """The ends one caller waits for.
 
     `first` = how many have arrived; `news` is set while there are others; `unknown` are the runs that may have ended
-    long ago.
+    long ago; `born` tells it from any other watch, even one of the same name, which does not know its runs.
     """
 
-    __slots__ = ("asked_s", "ends", "first", "news", "run_ids", "unknown")
+    __slots__ = ("asked_s", "born", "ends", "first", "news", "run_ids", "unknown")
 
-    def __init__(self) -> None:
+    def __init__(self, born: str) -> None:
+        self.born = born
         self.run_ids: set[RunId] = set()
         self.unknown: set[RunId] = set()
         self.ends: list[tuple[RunId, bytes]] = []
@@ -53,9 +54,11 @@ class Watch:
 
 
 class Watches:
-    """All watches of a cell."""
+    """All watches of a cell; `mark` is that of no other life of the driver."""
 
-    def __init__(self, kept_s: float = KEPT_S) -> None:
+    def __init__(self, mark: str, kept_s: float = KEPT_S) -> None:
+        self._mark = mark
+        self._made_so_far = 0
         self._kept_s = kept_s
         self._by_name: OrderedDict[str, Watch] = OrderedDict()
         self._by_run: dict[RunId, list[Watch]] = {}
@@ -66,7 +69,8 @@ class Watches:
         return self.find(name, now_s) or self._made(name, now_s)
 
     def _made(self, name: str, now_s: float) -> Watch:
-        watch = Watch()
+        self._made_so_far += 1
+        watch = Watch(f"{self._mark}-{self._made_so_far}")
         watch.asked_s = now_s
         if name:
             self._by_name[name] = watch

@@ -35,7 +35,7 @@ class Desk:
         self.now_s = 0.0
         self.entered: list[tuple[float, str]] = []
         self.questions: list[WaitRequest] = []
-        self._watches = Watches()
+        self._watches = Watches("a")
         self._a_minute = a_minute or {}
         self._run_s = run_s
         self._answers = answers
@@ -179,7 +179,7 @@ def test_a_run_is_told_of_once_however_often_a_batch_asks() -> None:
 
 
 def test_a_question_whose_answer_was_lost_is_answered_the_same_again() -> None:
-    watches = Watches()
+    watches = Watches("a")
     watch = watches.begin("w", 0.0)
     watches.add(watch, map(RunId, "abc"))
     watches.ended(RunId("a"), b"1")
@@ -192,7 +192,7 @@ def test_a_question_whose_answer_was_lost_is_answered_the_same_again() -> None:
 
 
 def test_a_watch_that_nobody_asks_is_forgotten() -> None:
-    watches = Watches(kept_s=10.0)
+    watches = Watches("a", kept_s=10.0)
     watches.add(watches.begin("w", 0.0), map(RunId, "ab"))
     watches.begin("v", 9.0)
     assert len(watches) == 2
@@ -247,7 +247,7 @@ class Driver:
     def __init__(self) -> None:
         self.questions: list[list[str]] = []
         self.asked: asyncio.Queue[int] = asyncio.Queue()
-        self.watches = Watches()
+        self.watches = Watches("a")
         self.changed = asyncio.Event()
         self.broken = False
 
@@ -276,7 +276,7 @@ class Driver:
 
     def restart(self) -> None:
         """Forget all watches."""
-        self.watches = Watches()
+        self.watches = Watches("a")
         self.change()
 
     def change(self) -> None:

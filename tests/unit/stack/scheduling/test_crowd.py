@@ -104,7 +104,7 @@ class Waiters:
     """One batch, which waits for all, asked again and again."""
 
     def __init__(self) -> None:
-        self.watches = Watches()
+        self.watches = Watches("a")
         self.watch = self.watches.begin("batch", 0.0)
 
     def enter(self, run_id: RunId) -> None:
