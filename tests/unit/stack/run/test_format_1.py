@@ -25,6 +25,9 @@ from airside.stack.run.spans import spans_of
 WRITTEN = json.loads(gzip.decompress(Path(__file__).with_name("journal_format_1.json.gz").read_bytes()))
 RUNS: list[dict[str, Any]] = WRITTEN["runs"]
 
+NAMED = {"PlanRoute": "Plan", "GateCall": "Gate", "AwaitResolution": "AwaitDoubt"}
+"""What instructions were called then."""
+
 
 def events_of(run: dict[str, Any]) -> list[ev.Event]:
     """Return a run's events."""
@@ -60,7 +63,7 @@ def test_an_old_run_is_taken_up_wherever_it_was_left(run: dict[str, Any]) -> Non
             continue
         activated = ev.RunActivated(epoch=machine.state.epoch + 1, at_us=machine.state.last_us)
         todo = machine.handle(activated)
-        assert [type(each).__name__ for each in todo] + [str(machine.state.phase)] == asked
+        assert [NAMED.get(name := type(each).__name__, name) for each in todo] + [str(machine.state.phase)] == asked
         machine.handle(ev.KillRequested(at_us=machine.state.last_us, by="op", why="x"))
         machine.check()
 
