@@ -317,7 +317,10 @@ class Driver(WatchedLayer):
 
     @serves(WAIT)
     async def wait(self, wanted: WaitRequest) -> Ends:
-        """Return the `RunEnded` of those of a watch that have ended, as soon as there is one or the time is over."""
+        """Return the `RunEnded` of those of a watch that have ended, as soon as there is one or the time is over.
+
+        A question without a watch has no next one: it is told of all that have ended.
+        """
         now_s = asyncio.get_running_loop().time()
         begins = wanted.after is None
         watch = (self._watches.begin if begins else self._watches.find)(wanted.watch, now_s)
@@ -325,25 +328,28 @@ class Driver(WatchedLayer):
             return Ends(known=False)
         watch.arrived(wanted.after or 0)
         try:
-            await self._look(watch, [RunId(run) for run in wanted.run_ids])
+            await self._look(watch, [RunId(run) for run in wanted.run_ids], is_all=not wanted.watch)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wanted.timeout_s):
                     await watch.news.wait()
-            found, upto = watch.next_ends()
+            found, upto = watch.next_ends() if wanted.watch else watch.next_ends(None)
         finally:
             if not wanted.watch:
                 self._watches.drop(watch)
         return Ends(found, upto, born=watch.born)
 
-    async def _look(self, watch: Watch, run_ids: list[RunId]) -> None:
-        """Have runs watched; those that have ended already are told at once, from the journal if need be."""
+    async def _look(self, watch: Watch, run_ids: list[RunId], *, is_all: bool) -> None:
+        """Have runs watched; those that have ended already are told at once, from the journal if need be.
+
+        The journal is not asked while there are others to tell, unless this is all that is told.
+        """
         self._watches.add(watch, run_ids)
         for run_id in run_ids:
             if run_id in self._ended:
                 self._watches.ended(run_id, self._ended[run_id])
             elif run_id not in self._placement:
                 watch.unknown.add(run_id)
-        if watch.unknown and not watch.ends:
+        if watch.unknown and (is_all or not watch.ends):
             for run, body in await self._journal.rows("outcomes", list(watch.unknown)):
                 self._watches.ended(RunId(run), body.encode())
 

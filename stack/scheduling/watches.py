@@ -17,7 +17,7 @@ KEPT_S = 120.0
 """How long a watch is kept that nobody asks: many times as long as a question waits."""
 
 MOST_AT_ONCE = 1_000
-"""Ends in one answer, each of which may carry a large one."""
+"""Ends in one answer of a watch that goes on, each of which may carry a large one."""
 
 
 class Watch:
@@ -47,9 +47,9 @@ class Watch:
             if not self.ends:
                 self.news = Flag()
 
-    def next_ends(self) -> tuple[dict[str, bytes], int]:
+    def next_ends(self, most: int | None = MOST_AT_ONCE) -> tuple[dict[str, bytes], int]:
         """Return the ends that are next, and how many will have arrived with them."""
-        found = self.ends[:MOST_AT_ONCE]
+        found = self.ends[:most]
         return dict(found), self.first + len(found)
 
 

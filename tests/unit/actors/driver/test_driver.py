@@ -30,6 +30,7 @@ from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.run import events as ev
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling.placement_state import PlacementState
+from airside.stack.scheduling.watches import MOST_AT_ONCE
 from airside.stack.values import Outcome, Usage
 from tests.helpers import KEY, RUN, submitted
 
@@ -71,6 +72,7 @@ class Lone:
         self.processes: dict[str, Process] = {}
         self.told: list[tuple[Any, ...]] = []
         self.unfinished: list[tuple[Any, ...]] = []
+        self.outcomes: dict[str, str] = {}
         self.at_work: dict[str, tuple[str, int, str]] = {}
         self.tools: list[str] = []
         self.answers = True
@@ -103,6 +105,8 @@ class Lone:
 
     async def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Answer a query for unfinished runs, or for ends."""
+        if name == "outcomes":
+            return [(run_id, self.outcomes[run_id]) for run_id in parameters[0] if run_id in self.outcomes]
         return self.unfinished if name == "unfinished" else []
 
     async def unfinished_below(self, run_id: RunId) -> list[RunId]:
@@ -290,6 +294,17 @@ async def test_a_run_that_ended_before_the_driver_was_started_is_told_of_from_th
     driver.lone.rows = rows  # type: ignore[method-assign]
     ends = await driver.wait(WaitRequest([RUN], 0.0, "watch", None))
     assert ends.ends == {RUN: end}
+
+
+async def test_who_asks_once_is_told_of_all_that_have_ended_long_ago_and_lately() -> None:
+    """Of those that ended lately the driver knows, of others the journal; and there is no next answer for the rest."""
+    driver = LoneDriver()
+    lately = [RunId(f"run_{n:024x}") for n in range(MOST_AT_ONCE + 1)]
+    for run_id in lately:
+        driver._finish(run_id, b"{}")
+    driver.lone.outcomes = {RUN: "{}"}
+    ends = await driver.wait(WaitRequest([*lately, RUN, "run_of_nobody"], 0.0))
+    assert set(ends.ends) == {*lately, RUN}
 
 
 class Nodes:
