@@ -24,7 +24,7 @@ event what became of it.  Rules, which `check` holds:
 from __future__ import annotations
 
 import zlib
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -123,7 +123,7 @@ class Placement:
         self._deadlines = deadlines
         self._runs: dict[RunId, RunEntry] = {}
         self._ending: set[RunId] = set()
-        self._to_end: deque[RunId] = deque()
+        self._to_end: OrderedDict[RunId, None] = OrderedDict()
         self._timers = 0
         self._out: do.PlacementInstructions = []
         queue.places = load.limit
@@ -488,8 +488,7 @@ class Placement:
         assert entry.termination is not None
         entry.timer = 0
         if entry.termination.by == _BY_DRIVER and len(self._ending) >= ENDING_AT_ONCE:
-            if run_id not in self._to_end:
-                self._to_end.append(run_id)
+            self._to_end[run_id] = None
             return
         entry.operation = Operation.END
         if entry.termination.by == _BY_DRIVER:
@@ -506,7 +505,7 @@ class Placement:
 
     def _end_more(self) -> None:
         while self._to_end and len(self._ending) < ENDING_AT_ONCE:
-            run_id = self._to_end.popleft()
+            run_id, _ = self._to_end.popitem(last=False)
             entry = self._runs.get(run_id)
             if entry is not None:
                 self._carry_on(run_id, entry)

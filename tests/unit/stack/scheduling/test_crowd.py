@@ -228,3 +228,23 @@ def test_a_run_more_costs_as_much_beside_many_as_beside_few(place: Callable[[], 
             here.enter(run(number))
     (few_in, few_out), (many_in, many_out) = costs
     assert many_in <= 1.2 * few_in and many_out <= 1.2 * few_out, costs
+
+
+def late_at_once(runs: int) -> int:
+    """Return the effort of a tick at which so many runs are late that wait for their turn."""
+    queue = AdmissionQueue(lambda tenant: TenantShare(concurrency=0, queue=10**6), 10**6)
+    rules = PlacementRules(pool_size=0, max_processes=1, idle_s=10.0, lease_s=5.0)
+    names = iter(range(10**6))
+    placement = Placement(rules, queue, Deadlines(60), LoadLimit(1, late_s=1.0), mint=lambda: str(next(names)))
+    for number in range(runs):
+        at = on.Moment(0, 0.0)
+        placement.handle(on.RunFound(at=at, run_id=run(number), tenant=TENANT, epoch=0, admitted_us=0, events=(b"{}",)))
+    assert {entry.state for _, entry in placement.runs()} == {PlacementState.QUEUED}
+    tick = on.Ticked(at=on.Moment(61 * SECOND, 61.0))
+    found = effort(lambda: placement.handle(tick))
+    assert {entry.state for _, entry in placement.runs()} == {PlacementState.TERMINATING}
+    return found
+
+
+def test_each_of_a_queue_that_is_late_at_once_costs_as_much_however_long_it_is() -> None:
+    assert late_at_once(2 * FEW) <= 1.2 * 2 * late_at_once(FEW)
