@@ -17,7 +17,7 @@ import msgspec
 from airside.stack.canonical import canonical
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
-from airside.stack.contracts.memory import Recalled, RecallRequest, Warrant, labels_of
+from airside.stack.contracts.memory import Recalled, RecallReply, RecallRequest, Warrant, labels_of
 from airside.stack.cycle.agent_call import AgentTimeout, call_agent, code_of, only_reads, several, validate_proposal
 from airside.stack.cycle.budget_client import BudgetClient
 from airside.stack.cycle.cycle_ports import CyclePorts
@@ -56,6 +56,7 @@ class Cycle:
         self._identity, self._tools = known.encoded, known.tools
         self._recalled: tuple[Recalled, ...] = ()
         self._remembered: tuple[Recalled, ...] = ()
+        self._recalled_for = 0
         self._present_tracer: Tracer | None = None
         self._remaining = machine.limits
         self._grants: dict[int, bytes] = {}
@@ -208,25 +209,53 @@ class Cycle:
             metered, price = self._budget.terms(self.layers.agents[route.agent])
         return ev.RoutePlanned(step=i.step, route=route, metered=metered, price=price, at_us=now, cause=i.cause)
 
-    async def _recall(self, i: do.Recall) -> ev.Event:
+    async def _retrieved(self, query: str) -> RecallReply:
+        """Return what memory answers, which is why it does not if it is away."""
         identity = self.machine.state.submitted.identity
         assert self.layers.memory is not None
         request = RecallRequest(
-            tenant=identity.tenant, query=i.query, clearance=identity.clearance, warrant=self._warrant
+            tenant=identity.tenant, query=query, clearance=identity.clearance, warrant=self._warrant
         )
         try:
-            reply = await self.layers.memory.retrieve(request)
-            error = reply.error
+            return await self.layers.memory.retrieve(request)
         except LayerUnavailable as failure:
-            error = failure.message
-        now = self.layers.now_us()
-        if error:
-            return ev.RecallFailed(step=i.step, error=error, at_us=now, cause=i.cause)
-        self._recalled = reply.records
-        if reply.records:
-            self._remembered += reply.records
+            return RecallReply(error=failure.message or "memory is away")
+
+    def _remember(self, records: tuple[Recalled, ...]) -> None:
+        """Have values traced to records that the agent is shown, or was."""
+        if records:
+            self._remembered += records
             if self._present_tracer is not None:
-                self._present_tracer.remember(reply.records)
+                self._present_tracer.remember(records)
+
+    async def _remember_again(self) -> None:
+        """Retrieve what the present decision was made with, if an earlier activation recalled it.
+
+        Only records that the run was shown then: what came to be since, or is not found any more, vouches for nothing.
+        """
+        s = self.machine.state
+        if self._recalled_for == s.base or self.layers.memory is None:
+            return
+        shown: set[str] = set()
+        for event in reversed(self.machine.events):
+            if isinstance(event, ev.MemoryRecalled) and event.step == s.base:
+                shown = {record_id for record_id, _ in event.records}
+            if isinstance(event, ev.MemoryRecalled | ev.RoutePlanned) and event.step <= s.base:
+                break
+        if shown and s.visit is not None and s.visit.query is not None:
+            reply = await self._retrieved(s.visit.query)
+            if reply.error:
+                return  # what cannot be traced is asked about
+            self._remember(tuple(each for each in reply.records if each.record_id in shown))
+        self._recalled_for = s.base
+
+    async def _recall(self, i: do.Recall) -> ev.Event:
+        reply = await self._retrieved(i.query)
+        now = self.layers.now_us()
+        if reply.error:
+            return ev.RecallFailed(step=i.step, error=reply.error, at_us=now, cause=i.cause)
+        self._recalled, self._recalled_for = reply.records, i.step
+        self._remember(reply.records)
         return ev.MemoryRecalled(
             step=i.step,
             records=tuple((r.record_id, round(r.score, 4)) for r in reply.records),
@@ -357,7 +386,7 @@ class Cycle:
     async def preview(self, call: OpenCall, ahead: Sequence[StepRecord]) -> ev.ActionGated:
         """Return what the gate would say of a call that is still to come, after those `ahead` of it."""
         i = do.GateCall(step=call.step, cause=ev.OUTSIDE, action=call.action, attempt=call.attempt + 1)
-        origins = self._tracer.trace(call.action.tool, call.action.arguments, self.machine.state, ahead)
+        origins = await self._origins(i, ahead)
         request = self._request(i, self.machine.remaining(), ExecutorId(""), origins, preview=True)
         return self._gated(i, await self.layers.policy.decide(request), "")
 
@@ -379,12 +408,14 @@ class Cycle:
             now_us=self.layers.now_us(),
         )
 
-    async def _origins(self, i: do.GateCall) -> tuple[ValueOrigin, ...]:
+    async def _origins(self, i: do.GateCall, ahead: Sequence[StepRecord] = ()) -> tuple[ValueOrigin, ...]:
         """Trace the values of a call; of calls side by side one after the other, and others have their turn between."""
         if self._tracing is None:
-            return self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state)
+            await self._remember_again()
+            return self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state, ahead)
         async with self._tracing:
-            origins = self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state)
+            await self._remember_again()
+            origins = self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state, ahead)
             await asyncio.sleep(0)
         return origins
 

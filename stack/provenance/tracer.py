@@ -9,7 +9,7 @@ occurs in (`stack/provenance/matching.py`), in this order:
  3. configuration  the caller's name, tenant and attributes; a default of the tool's schema; nothing at all ("", []),
                    but where that says something: a password that is set to nothing
  4. created, named what this run made itself, or the request names by its title (`stack/provenance/records.py`)
- 5. memory         a record that was recalled in this activation
+ 5. memory         a record that was recalled in this activation, or for the decision it was taken up in
  6. tool           what a tool returned earlier: a whole value of one that no outsider writes into, else the first
                    that did; a request labelled `untrusted` counts as one
  7. branch         a branch's answer; in a branch, the text that somebody else wrote for it
@@ -129,7 +129,7 @@ def complete(
 
 
 class Tracer:
-    """Traces one run's calls.  Keeps what was recalled in this activation, and what it has read of the history."""
+    """Traces one run's calls.  Keeps what was recalled, and what it has read of the history."""
 
     def __init__(self, submitted: RunSubmitted, specs: Sequence[ToolSpec]) -> None:
         self._submitted = submitted

@@ -13,6 +13,7 @@ from airside.stack.approvals.book import MAX_TOGETHER, Approval, ApprovalVoted, 
 from airside.stack.budget.ledger import Cap
 from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.contracts.gate import GateReply, GateRequest
+from airside.stack.contracts.memory import Recalled, RecallReply, RecallRequest
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy
@@ -396,3 +397,75 @@ async def test_calls_that_together_cost_more_than_a_journal_holds_are_no_decisio
     assert world.machine.state.outcome.reason_code is ReasonCode.AGENT_INVALID_ACTION
     replayed = RunMachine.replay([ev.decode_event(body) for body in world.journal.bodies(RUN)])
     assert replayed.state.outcome == world.machine.state.outcome
+
+
+NOTED = """
+version: VERSION
+rules:
+  - {id: notes, outcome: allow, when: {tool: [note], origins: [{of: any, within: [request, memory]}]}}
+  - {id: lead, outcome: require_approval, when: {tool: [pay]}, approval: {roles: [lead]}}
+"""
+
+
+def record(number: int, text: str) -> Recalled:
+    """Return a record of memory."""
+    return Recalled(
+        record_id=f"mem_{number}",
+        text=text,
+        score=0.9,
+        source="run_x#1",
+        sensitivity="internal",
+        kind="fact",
+        created_us=0,
+        expires_us=0,
+    )
+
+
+class Memory:
+    """A memory that counts what it is asked."""
+
+    def __init__(self, *records: Recalled) -> None:
+        self.records, self.asked = records, 0
+
+    async def retrieve(self, request: RecallRequest) -> RecallReply:
+        self.asked += 1
+        return RecallReply(records=self.records)
+
+
+@pytest.mark.parametrize("is_taken_up", [False, True])
+async def test_a_later_call_is_traced_to_what_was_recalled_before_its_process_died(is_taken_up: bool) -> None:
+    """Memory is asked once more by an activation that stands inside a decision."""
+    memory = Memory(record(1, "the codes are quokka-77 and wombat-78"))
+    world = World(("kim", 20), "quokka-77", "wombat-78", text="pay 20 to kim", policy=NOTED, memory=memory)
+    await world.run()
+    if is_taken_up:
+        world.take_up()
+        await world.run()
+    await world.cycle.deliver(world.vote(world.waiting()[0], "approve"))
+    assert [each.decision.outcome for each in gates_of(world)] == ["allow"] * 2
+    assert memory.asked == 2 + is_taken_up  # the next decision asks anew
+
+
+async def test_what_the_run_was_not_shown_vouches_for_nothing_after_its_process_died() -> None:
+    memory = Memory(record(1, "the code is quokka-77"))
+    world = World(("kim", 20), "wombat-78", text="pay 20 to kim", policy=NOTED, memory=memory)
+    await world.run()
+    memory.records = (*memory.records, record(2, "the code is wombat-78"))
+    world.take_up()
+    await world.run()
+    await world.cycle.deliver(world.vote(world.waiting()[0], "approve"))
+    assert [each.decision.outcome for each in gates_of(world)] == ["deny"]
+
+
+async def test_memory_that_recalled_nothing_is_not_asked_again() -> None:
+    memory = Memory()
+    world = World(("kim", 20), "kim", text="pay 20 to kim", policy=NOTED, memory=memory)
+    await world.run()
+    world.take_up()
+    await world.run()
+    assert memory.asked == 1
+
+
+def gates_of(world: World) -> list[ev.ActionGated]:
+    """Return what the gate said of the notes."""
+    return [each for each in world.machine.events if isinstance(each, ev.ActionGated) and each.tool == "note"]
