@@ -1,4 +1,4 @@
-"""A pool's places, given to tenants in turn: a tenant that fills the pool waits behind its own calls only."""
+"""A pool's places, given to tenants in turn: a tenant that has its part of them waits behind its own calls only."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from airside.stack.ids import TenantId
 
 
 class FairSlots:
-    """So many places.  A free one goes to the waiting tenant that has the fewest; of equals, to who waited longest."""
+    """So many places.  A free one goes to the waiting tenant that has the fewest; of equals, to who waited longest.
+
+    No tenant has more than three quarters of them: what a place is held for may never end, and others come then, too.
+    """
 
     def __init__(self, places: int) -> None:
         self._free = places
+        self._most = max(1, places * 3 // 4)
         self._at_work: dict[TenantId, int] = {}
         self._waiting: OrderedDict[TenantId, deque[asyncio.Future[None]]] = OrderedDict()
 
@@ -29,11 +33,11 @@ class FairSlots:
 
     async def take(self, tenant: TenantId) -> None:
         """Wait for a place; whoever has one gives it back."""
-        if self._free == 0:
+        if self._free == 0 or self._at_work.get(tenant, 0) >= self._most:
             await self._wait(tenant)
         else:
             self._free -= 1
-        self._at_work[tenant] = self._at_work.get(tenant, 0) + 1
+            self._at_work[tenant] = self._at_work.get(tenant, 0) + 1
 
     async def _wait(self, tenant: TenantId) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -42,7 +46,7 @@ class FairSlots:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
-                self._hand_on()  # it was given one just now
+                self.give_back(tenant)  # it was given one just now
             else:
                 self._leave(tenant, place)
             raise
@@ -55,14 +59,15 @@ class FairSlots:
         self._hand_on()
 
     def _hand_on(self) -> None:
-        while self._waiting:
-            tenant = min(self._waiting, key=lambda name: self._at_work.get(name, 0))
+        while waiting := [name for name in self._waiting if self._at_work.get(name, 0) < self._most]:
+            tenant = min(waiting, key=lambda name: self._at_work.get(name, 0))
             queue = self._waiting[tenant]
             place = queue.popleft()
             self._waiting.move_to_end(tenant)
             if not queue:
                 del self._waiting[tenant]
             if not place.done():  # else it was cancelled, and has not come to know it yet
+                self._at_work[tenant] = self._at_work.get(tenant, 0) + 1
                 place.set_result(None)
                 return
         self._free += 1

@@ -24,7 +24,7 @@ from airside.tools.runners.tool_loop import Place
 from airside.tools.runners.tool_loops import NotStarted, ToolLoops
 
 THREADS = 32
-"""Plain functions run in threads, so that a slow one does not hold up the others; for a free one tenants take turns."""
+"""Plain functions run in threads, so that a slow one does not hold up the others; tenants take turns (`FairSlots`)."""
 
 
 class Runner:

@@ -651,8 +651,8 @@ async def test_a_call_that_waits_for_a_thread_does_not_start_once_its_run_is_ove
 ) -> None:
     pay, paid = counter()
     dispatcher = made(pay, in_threads=True)
-    for _ in range(THREADS):
-        await dispatcher._runner.slots.take(TenantId("globex"))
+    for at in range(THREADS):
+        await dispatcher._runner.slots.take(TenantId(f"tenant-{at % 2}"))
     call = asyncio.ensure_future(run(dispatcher, granted(pay.spec)))
     while not dispatcher._runner.slots.waiting:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0)
@@ -660,7 +660,7 @@ async def test_a_call_that_waits_for_a_thread_does_not_start_once_its_run_is_ove
         await dispatcher.release(RUN)
     else:
         dispatcher.switches.apply(switched_off())
-    dispatcher._runner.slots.give_back(TenantId("globex"))
+    dispatcher._runner.slots.give_back(TenantId("tenant-0"))
     assert (await call).reason_code == reason and paid == []
     dispatcher.switches = KillSwitches()
     other = granted(pay.spec, run_id="run_" + "1" * 24, nonce=b"another")

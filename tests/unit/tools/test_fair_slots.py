@@ -30,6 +30,27 @@ async def test_a_tenant_that_fills_the_pool_waits_behind_itself() -> None:
     assert [i for i, tenant in enumerate(order) if tenant == "late"][-1] <= 16
 
 
+async def test_a_tenant_whose_calls_never_end_leaves_places_to_others() -> None:
+    """Also where several give back in one turn, and where those who were given one have not come to know it."""
+    slots = FairSlots(8)
+    flood = [asyncio.ensure_future(slots.take(FLOOD)) for _ in range(20)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+        assert sum(each.done() for each in flood) == 6
+    late = [asyncio.ensure_future(slots.take(LATE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert [each.done() for each in late] == [True, True, False]
+    for _ in range(3):
+        slots.give_back(FLOOD)
+    more = asyncio.ensure_future(slots.take(FLOOD))
+    await asyncio.sleep(0)
+    assert all(each.done() for each in late) and slots.waiting == 20 - 6 - 2 + 1
+    more.cancel()
+    for each in flood:
+        each.cancel()
+    await asyncio.wait([more, *flood])
+
+
 async def test_a_place_that_was_given_to_somebody_who_gave_up_goes_on() -> None:
     slots = FairSlots(1)
     await slots.take(FLOOD)
