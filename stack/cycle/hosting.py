@@ -203,6 +203,8 @@ class RunHost:
                 await self._report(cycle, "working")
                 await cycle.advance([])
         except Fenced:
+            if self._cycles.get(cycle.run_id) is cycle:
+                self._let_branches_go(cycle.run_id)
             self._forget(cycle)
             self._claim_again(cycle)
         except Exception as error:
@@ -394,6 +396,13 @@ class RunHost:
                 append = termination_append(bodies, self._withdrawn(parent), self._mint())
                 if append is not None:
                     await self._journal.append(append)
+
+    def _let_branches_go(self, parent: RunId) -> None:
+        """Leave the branches of a run to whoever has it now, who claims them anew or has ended them."""
+        for run_id in list(self._branches.get(parent, ())):
+            self._let_branches_go(run_id)
+            self._stop_task(run_id)
+            self._forget(self._cycles[run_id])
 
     def _tasks_below(self, parent: RunId) -> list[asyncio.Task[None]]:
         return [self._tasks[run_id] for run_id in self._branches.get(parent, ()) if run_id in self._tasks]

@@ -269,6 +269,24 @@ def test_a_branch_that_a_crash_left_is_ended_when_its_parent_ends_before_it_was_
     played(work())
 
 
+def test_the_branches_of_a_run_that_somebody_else_has_decide_no_more_here() -> None:
+    """They are not ended either: whoever has the run claims them anew, or has ended them."""
+
+    async def work() -> None:
+        hosted = Hosted()
+        hosted.activate(1)
+        await hosted.waits()
+        hosted.write(RUN, 2, len(hosted.journal.bodies(RUN)), [ev.RunActivated(at_us=0, epoch=2)])
+        assert hosted.host.bring(RUN, KILL)
+        await hosted.reach(lambda: hosted.host.get(RUN) is None)
+        hosted.free.set()
+        await asyncio.sleep(1)
+        left = [ev.decode_event(body) for body in hosted.journal.bodies(BRANCH)]
+        assert isinstance(left[-1], ev.RunActivated) and (len(hosted.host), hosted.host.working) == (0, 0)
+
+    played(work())
+
+
 def test_an_activation_under_an_older_epoch_changes_nothing() -> None:
     async def work() -> None:
         hosted = Hosted()
