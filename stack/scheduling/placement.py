@@ -263,6 +263,10 @@ class Placement:
     def _activation_failed(self, e: on.ActivationFailed) -> None:
         entry = self._runs.get(e.run_id)
         if entry is not None and entry.epoch == e.epoch and self._answered(e.run_id, Operation.ACTIVATE) is not None:
+            if entry.state is PlacementState.TERMINATING and entry.process:
+                # It may have taken the run up all the same, and begin branches: it says so, or it dies.
+                self._tell(e.run_id, entry)
+                return
             self._lose(e.run_id, entry)
             if e.broken:
                 self._count_broken(e.run_id, entry, e.at)

@@ -213,6 +213,27 @@ def test_a_message_to_a_process_that_was_put_down_meanwhile_is_brought_to_the_ne
     assert (cell.answered, cell.handed[(run, 2)], run in cell.ended) == ({1}, "acme/3", True)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_that_is_killed_as_the_answer_to_its_activation_gets_lost_ends_where_it_may_be(there: bool) -> None:
+    """Ended from outside it would begin its branches all the same, if its process had taken it up."""
+    cell = Cell()
+    run = cell.submit("acme")
+    assert run is not None
+    while not take(cell, do.Activate):
+        cell.settle_one()
+    cell.carry_out(cell.todo.index(*take(cell, do.Activate)), well=there, answered=False)
+    cell.kill(run)
+    (order,) = take(cell, do.Deliver)
+    cell.todo.remove(order)  # it is on its way
+    cell.hear()
+    assert not take(cell, do.EndRun) and entry(cell, run).process == "acme/1" and take(cell, do.Deliver)
+    while not take(cell, do.EndRun) and not cell.told:
+        cell.settle_one()
+    assert bool(cell.told) is there, "it is ended from outside once its process says that it is not there"
+    cell.settle(ends=False)
+    assert run in cell.ended
+
+
 def test_a_report_before_the_answer_to_an_activation_stands() -> None:
     cell = Cell()
     run = cell.submit("acme")
