@@ -115,9 +115,14 @@ class Dispatcher:
         began, reply = self._running_us(), None
         self._answers.begin(grant.nonce)
         try:
-            again = await self._claim_key(grant)
-            result = again if isinstance(again, ToolResult) else await self._run(grant, request, again=again)
-            took_us = max(0, self._running_us() - began)
+            again, waited_us = await self._claim_key(grant), 0
+            if isinstance(again, ToolResult):
+                result = again
+            else:
+                deadline = await self._deadline(grant)
+                result = await self._run(grant, request, deadline, again=again)
+                waited_us = int(deadline.waited_s * 1_000_000)  # for a thread: it is not the call's time
+            took_us = max(0, self._running_us() - began - waited_us)
             reply = ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us))
             return reply
         finally:
@@ -274,7 +279,13 @@ class Dispatcher:
             return refuse(ReasonCode.TOOL_IN_DOUBT, f"{grant.key} was claimed before: it may have happened")
         return not is_ours
 
-    async def _run(self, grant: Grant, request: ExecuteRequest, *, again: bool) -> ToolResult:
+    async def _deadline(self, grant: Grant) -> Deadline:
+        """Return until when a call may take, from now; while it waits for a thread, no longer than its run may."""
+        if self._tools[grant.tool].process is not None:
+            await self._processes.open()  # a launcher's start is not the call's time
+        return self._times.after(grant.timeout_ms / 1000, within_s=grant.left_ms / 1000)
+
+    async def _run(self, grant: Grant, request: ExecuteRequest, deadline: Deadline, *, again: bool) -> ToolResult:
         found = self._tools[grant.tool]
         if grant.undo:
             found = as_undo(found, request.output)
@@ -292,9 +303,6 @@ class Dispatcher:
             keep=keeper(self._memory, request.grant) if found.context_parameter and found.process is None else None,
         )
         changes = found.spec.effect != "read"
-        if found.process is not None:
-            await self._processes.open()  # a launcher's start is not the call's time
-        deadline = self._times.after(context.deadline_s)
         try:
             return await self._run_with_deadline(deadline, grant, request, found, context)
         except TimeoutError as error:
@@ -303,6 +311,8 @@ class Dispatcher:
             text = f"{found.name} did not answer in {context.deadline_s} s, or was stopped"
             if grant.timeout_ms < found.spec.timeout_ms:
                 text += f" (it may take {found.spec.timeout_ms / 1000:g} s; its run had no longer)"
+            if deadline.waited_s:
+                text += f"; it waited {deadline.waited_s:.1f} s for a thread"
             if found.process is not None:
                 text += "; its process is dead"
             return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_TIMEOUT)
@@ -339,13 +349,15 @@ class Dispatcher:
         at_work[deadline] = None
         try:
             with deadline, output_from(found.name, grant.tenant, grant.run_id):
-                return await self._attempt(grant, request, found, context)
+                return await self._attempt(deadline, grant, request, found, context)
         finally:
             del at_work[deadline]
             if not at_work and self._deadlines.get(grant.run_id) is at_work:
                 del self._deadlines[grant.run_id]
 
-    async def _attempt(self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext) -> ToolResult:
+    async def _attempt(
+        self, deadline: Deadline, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext
+    ) -> ToolResult:
         """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool.
 
         An earlier attempt may still be at work here (a thread cannot be stopped): it is waited for first.
@@ -364,11 +376,11 @@ class Dispatcher:
                 raise ToolError(f"toolset {found.toolset}: {text_of(error)}") from None
             context = replace(context, state=state.value)
         if context.attempt > 1 and found.reconcile is not None:
-            done = await self._reconcile(found, found.reconcile, context, state)
+            done = await self._reconcile(deadline, found, found.reconcile, context, state)
             if done is not None:
                 return done
         if found.process is not None:
-            return self._finish(found, await self._in_process(grant, request, found, context))
+            return self._finish(found, await self._in_process(deadline, grant, request, found, context))
 
         def convert() -> dict[str, Any]:
             arguments = found.convert(orjson.loads(request.arguments))
@@ -381,6 +393,7 @@ class Dispatcher:
             function=found.function,
             convert=convert,
             begin=partial(self._begin, grant),
+            waiting=deadline.paused,
             finish=partial(self._finish, found),
         )
         if found.toolset is None:
@@ -392,7 +405,7 @@ class Dispatcher:
         return normalise(output, found.spec.max_output_bytes)
 
     async def _reconcile(
-        self, found: Tool, reconcile: Reconcile, context: ToolContext, state: ToolsetState | None
+        self, deadline: Deadline, found: Tool, reconcile: Reconcile, context: ToolContext, state: ToolsetState | None
     ) -> ToolResult | None:
         """Ask the tool, None if it was not done; one that cannot say leaves the call in doubt, whatever it raises."""
 
@@ -407,6 +420,7 @@ class Dispatcher:
                 tenant=context.tenant,
                 run_id=context.run_id,
                 function=partial(reconcile, context),
+                waiting=deadline.paused,
                 finish=finish,
             )
             answer: ToolResult | None = await self._runner.call(job, place=state)
@@ -416,13 +430,15 @@ class Dispatcher:
             raise InDoubt(f"reconcile: {text_of(error)}") from None
         return answer
 
-    async def _in_process(self, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext) -> Any:
+    async def _in_process(
+        self, deadline: Deadline, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext
+    ) -> Any:
         """Run a tool in a process of its own, tenants taking turns for it."""
         call = ProcessCall(
             tool=found.name, what="undo" if grant.undo else "call", arguments=request.arguments, output=request.output
         )
         with self._runner.at_work(grant.key):
-            async with self._runner.slots.place(context.tenant):
+            async with self._runner.slots.place(context.tenant, deadline.paused):
                 return await self._processes.run(found, context, call, begin=partial(self._begin, grant))
 
 

@@ -370,11 +370,16 @@ class Gate:
                 nonce=self._random(12),
                 version=request.version,
                 labels=request.labels,
+                left_ms=_left_ms(request),
             ),
         )
 
 
 def _timeout_ms(request: GateRequest, spec: ToolSpec) -> int:
     """Return how long a call may take: no longer than its run may, which is counted in whole seconds."""
-    left = request.remaining
-    return min(spec.timeout_ms, left.tool_ms, (left.max_seconds + 1) * 1000)
+    return min(spec.timeout_ms, request.remaining.tool_ms, _left_ms(request))
+
+
+def _left_ms(request: GateRequest) -> int:
+    """Return how long a run has left."""
+    return (request.remaining.max_seconds + 1) * 1000

@@ -25,6 +25,8 @@ class Grant(Value, array_like=True):
 
     `version` is the app's, so that a switch that covers it holds at the executor too.
 
+    `left_ms` is what its run has left, within which it may also wait to begin.
+
     `labels` are what the run had taken in.  `undo`: it permits to take back the call of these arguments that returned
     `output_sha256`, and not to make it.
     """
@@ -50,6 +52,7 @@ class Grant(Value, array_like=True):
     output_sha256: str = ""
     version: str = ""
     labels: tuple[str, ...] = ()
+    left_ms: int = 0
 
 
 class GrantRefused(Value, tag=True):

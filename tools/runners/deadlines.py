@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -19,15 +21,18 @@ class Deadline:
     It is `over` when the block was left.
     """
 
-    __slots__ = ("_cancelling", "_deadlines", "_is_expired", "_task", "at_s", "over")
+    __slots__ = ("_cancelling", "_deadlines", "_is_expired", "_latest_s", "_task", "at_s", "over", "waited_s")
 
-    def __init__(self, deadlines: Deadlines, at_s: float) -> None:
+    def __init__(self, deadlines: Deadlines, at_s: float, latest_s: float) -> None:
         self._deadlines = deadlines
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
         self._is_expired = False
+        self._latest_s = latest_s
         self.at_s = at_s
         """By the loop's clock."""
+        self.waited_s = 0.0
+        """How long it was paused."""
         self.over = Flag()
 
     def expired(self) -> bool:
@@ -38,6 +43,21 @@ class Deadline:
         """Have it end at another time."""
         self.at_s = at_s
         self._deadlines.watch(self)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let no time pass within the block, but until the latest that the deadline may be at all."""
+        time = asyncio.get_running_loop().time
+        began_s, left_s = time(), self.at_s - time()
+        if left_s <= 0:
+            yield  # it was brought forward
+            return
+        self.reschedule(max(self.at_s, self._latest_s))
+        try:
+            yield
+        finally:
+            self.waited_s += time() - began_s
+            self.reschedule(min(self.at_s, time() + left_s))
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
@@ -68,9 +88,10 @@ class Deadlines:
         self._timer: asyncio.Handle | None = None
         self._next_s = math.inf
 
-    def after(self, seconds: float) -> Deadline:
-        """Return a deadline in so many seconds from now."""
-        return Deadline(self, asyncio.get_running_loop().time() + seconds)
+    def after(self, seconds: float, *, within_s: float = 0.0) -> Deadline:
+        """Return a deadline in so many seconds from now, which pauses do not put off beyond `within_s`."""
+        now_s = asyncio.get_running_loop().time()
+        return Deadline(self, now_s + seconds, now_s + within_s)
 
     def watch(self, deadline: Deadline) -> None:
         """Let a deadline expire when it is due, which nothing does before the present turn of the loop is over."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 from airside.stack.ids import TenantId
+
+Waiting = Callable[[], AbstractContextManager[None]]
+"""Makes what is entered for as long as a place is waited for, if it is at all."""
 
 
 class FairSlots:
@@ -23,18 +26,19 @@ class FairSlots:
         self._waiting: OrderedDict[TenantId, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def place(self, tenant: TenantId) -> AsyncIterator[None]:
+    async def place(self, tenant: TenantId, waiting: Waiting = nullcontext) -> AsyncIterator[None]:
         """Hold a place; waits for one if there is none."""
-        await self.take(tenant)
+        await self.take(tenant, waiting)
         try:
             yield
         finally:
             self.give_back(tenant)
 
-    async def take(self, tenant: TenantId) -> None:
+    async def take(self, tenant: TenantId, waiting: Waiting = nullcontext) -> None:
         """Wait for a place; whoever has one gives it back."""
         if self._free == 0 or self._at_work.get(tenant, 0) >= self._most:
-            await self._wait(tenant)
+            with waiting():
+                await self._wait(tenant)
         else:
             self._free -= 1
             self._at_work[tenant] = self._at_work.get(tenant, 0) + 1

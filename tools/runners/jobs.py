@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
+from airside.tools.runners.fair_slots import Waiting
 from airside.tools.runners.outcomes import own_error
 from airside.tools.runners.processes import InvalidArguments
 
@@ -26,7 +28,8 @@ class ToolJob:
     """One call.  `name` is what it is called in errors, `advice` what to do about it if it holds an event loop.
 
     `convert` makes its arguments and `finish` takes what it returns: both run the tool's own methods.  `begin` raises
-    if it may not start, and is asked when nothing can come between that and the start.
+    if it may not start, and is asked when nothing can come between that and the start.  While it waits for a thread,
+    it is within what `waiting` makes.
 
     Its methods run where the tool's code may.  They raise what `begin` raises, `InvalidArguments`, and what `own_error`
     makes of anything the tool raises: nothing of the tool's own leaves them.
@@ -38,6 +41,7 @@ class ToolJob:
     function: Callable[..., Any]
     convert: Callable[[], dict[str, Any]] = dict
     begin: Callable[[], None] = lambda: None
+    waiting: Waiting = nullcontext
     advice: str = "make it a plain def"
     finish: Callable[[Any], Any] = lambda answer: answer
 

@@ -82,7 +82,7 @@ class Runner:
 
     async def _in_thread(self, threads: ThreadPoolExecutor, job: ToolJob, key: EffectKey | None, over: Flag) -> Any:
         try:
-            await self.slots.take(job.tenant)
+            await self.slots.take(job.tenant, job.waiting)
         except BaseException:
             self._end(key, over)
             raise

@@ -100,6 +100,32 @@ async def test_one_that_is_brought_forward_ends_at_once(bench: Bench) -> None:
     assert block.result() == "time is over" and not other.done()
 
 
+async def test_a_paused_one_goes_on_where_it_stood_and_no_later_than_its_latest(bench: Bench) -> None:
+    async def block(waits: asyncio.Event) -> float:
+        try:
+            with deadline:
+                with deadline.paused():
+                    await waits.wait()
+                await asyncio.Event().wait()
+        except TimeoutError:
+            pass
+        return bench.now_s
+
+    for is_given, ends_s in ((True, 1_045.0), (False, 1_060.0)):
+        bench.now_s, waits = 1_000.0, asyncio.Event()
+        deadline = bench.deadlines.after(5, within_s=60)
+        running = asyncio.ensure_future(block(waits))
+        await bench.turn()
+        await bench.turn(40)
+        if is_given:
+            waits.set()
+            await bench.turn()
+        await bench.turn(ends_s - bench.now_s - 1)
+        assert not running.done()
+        await bench.turn(1)
+        assert await running == ends_s and deadline.waited_s == (40.0 if is_given else 60.0)
+
+
 async def test_a_block_that_somebody_cancels_is_cancelled(bench: Bench) -> None:
     deadline, block = bench.begin(10)
     await bench.turn()

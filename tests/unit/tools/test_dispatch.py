@@ -109,6 +109,7 @@ ALTERED: dict[str, Any] = {
     "output_sha256": "0",
     "version": "v9",
     "labels": ("confidential",),
+    "left_ms": 10**9,
 }
 
 
@@ -643,6 +644,29 @@ async def test_an_attempt_that_waits_does_not_start_once_a_later_one_asks_what_b
     await asyncio.sleep(0)
     journal.go_on.set()
     assert (await first).reason_code == "grant_stale" and (await second).ok and paid == [1]
+
+
+@pytest.mark.parametrize(("left_ms", "ends"), [(60_000, "ok"), (0, "tool_timeout"), (400, "tool_timeout")])
+async def test_a_calls_time_is_not_that_in_which_it_waits_for_a_thread(
+    left_ms: int, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for as long as its run has: a call of 300 ms, for which there is a thread after half a second."""
+    pay, paid = counter()
+    dispatcher, loop, late_s = made(pay, in_threads=True), asyncio.get_running_loop(), 0.0
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + late_s)
+    for at in range(THREADS):
+        await dispatcher._runner.slots.take(TenantId(f"tenant-{at % 2}"))
+    call = asyncio.ensure_future(run(dispatcher, granted(pay.spec, timeout_ms=300, left_ms=left_ms)))
+    while not dispatcher._runner.slots.waiting:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0)
+    late_s = 0.5
+    for _ in range(5):
+        await asyncio.sleep(0)
+    dispatcher._runner.slots.give_back(TenantId("tenant-0"))
+    result = await call
+    assert ("ok" if result.ok else result.reason_code) == ends and paid == [1] * result.ok
+    assert result.duration_us < 300_000
 
 
 @pytest.mark.parametrize(("by", "reason"), [("release", "tool_timeout"), ("switch", "switched_off")])

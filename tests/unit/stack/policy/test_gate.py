@@ -102,6 +102,7 @@ def test_a_grant_is_bound_to_everything_its_docstring_lists() -> None:
         expires_us=NOW + GRANT_LIFE_US,
         issuer=NO_ISSUER,
         nonce=grant.nonce,
+        left_ms=601_000,
     )
     assert reply.arguments == full and reply.digest == digest(full)
 
