@@ -314,15 +314,15 @@ class Placement:
         entry = self._runs.get(e.run_id)
         if entry is None or e.epoch < entry.epoch:
             return  # a branch, or an activation that is over
-        if not entry.process:
-            self._take_up_again(e, entry)
-            return
         if entry.operation not in (None, Operation.ACTIVATE):
             return
         if e.number:
             if e.number <= entry.reported:
                 return  # it was sent again, and something else may be so by now
             entry.reported = e.number
+        if not entry.process:
+            self._take_up_again(e, entry)
+            return
         entry.operation = None  # who reports has taken it up
         if e.standing in _STANDING:
             self._stand(e.run_id, entry, _STANDING[e.standing])
@@ -340,7 +340,7 @@ class Placement:
 
         It was brought a message meanwhile.  What it makes of that ends with the process, and nobody sends it again.
         """
-        if entry.state is PlacementState.PARKED and entry.operation is None and e.standing in ("working", "in_doubt"):
+        if entry.state is PlacementState.PARKED and e.standing in ("working", "in_doubt"):
             self._place(e.run_id, entry)
 
     def _end_reported(self, e: on.EndReported) -> None:

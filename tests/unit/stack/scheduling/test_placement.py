@@ -204,6 +204,14 @@ def test_a_run_that_works_where_it_was_put_down_is_taken_up_again(standing: on.S
     assert run in cell.ended and not cell.states()
 
 
+def test_what_is_sent_again_of_a_run_that_was_put_down_since_takes_up_nothing() -> None:
+    cell, run = put_down_after_a_decision()
+    cell.owed = []
+    late = on.RunReported(at=cell.at(), run_id=run, epoch=1, standing="working", number=entry(cell, run).reported)
+    cell.handle(late)
+    assert (entry(cell, run).state, entry(cell, run).process) == (PlacementState.PARKED, "")
+
+
 def test_a_message_to_a_process_that_was_put_down_meanwhile_is_brought_to_the_next_one() -> None:
     """The process may be gone before the run has done anything about it, or could say so."""
     cell, run = put_down_after_a_decision()
