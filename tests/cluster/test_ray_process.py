@@ -151,7 +151,7 @@ import json, sys
 from pathlib import Path
 import ray
 import airside
-from airside.actors.client.ray_membership import stacks_here
+from airside.actors.client.ray_membership import list_stacks
 from airside.stack.errors import Misuse
 from tests.apps.notes import create_app
 from tests.on_ray import call, ledger_of, submit
@@ -172,10 +172,10 @@ for stack, text in ((a, "a"), (b, "b"), (airside.connect(one), "also a"), (airsi
     note(stack, text)
     if text.startswith("also"):
         stack.close()
-said = {"both": len(stacks_here()), "a": ledger_of(a).texts(""), "b": ledger_of(b).texts("")}
+said = {"both": len(list_stacks()), "a": ledger_of(a).texts(""), "b": ledger_of(b).texts("")}
 a.shutdown()
 note(b, "b after a")
-said["left"] = [stack == b.settings.stack for stack in stacks_here()]
+said["left"] = [stack == b.settings.stack for stack in list_stacks()]
 b.close()
 said["closed"] = [refused(a.status), refused(b.status), refused(b.verify)]
 said["records"] = [path.joinpath("stack.json").exists() for path in (one, two)]
