@@ -185,6 +185,8 @@ class Cell:
                 self.report(run_id, i.process, "working")
             if i.number == 0:
                 self.told.append(run_id)
+        elif present and i.number == 0:
+            del self.live[i.process][run_id]  # an older activation: it is fenced as it ends, and let go
         if not answered:
             return on.MessageFailed(at=self.at(), number=i.number, run_id=i.run_id, process=i.process)
         return on.MessageAnswered(at=self.at(), number=i.number, run_id=i.run_id, process=i.process, present=present)

@@ -242,6 +242,18 @@ def test_a_run_that_is_killed_as_the_answer_to_its_activation_gets_lost_ends_whe
     assert run in cell.ended
 
 
+def test_a_run_that_is_killed_as_it_is_handed_back_to_its_process_ends_though_an_older_activation_is_there() -> None:
+    """The newer one never arrives; the older one is told, is fenced as it ends, and is let go."""
+    cell, (run,) = cell_of(1)
+    cell.handle(on.RunReported(at=cell.at(), run_id=run, epoch=1, standing="lost"))  # it is there all the same
+    while not take(cell, do.Activate):
+        cell.settle_one()
+    cell.carry_out(cell.todo.index(*take(cell, do.Activate)), well=False)
+    cell.kill(run)
+    cell.settle(ends=False)
+    assert run in cell.ended
+
+
 def test_a_report_before_the_answer_to_an_activation_stands() -> None:
     cell = Cell()
     run = cell.submit("acme")
