@@ -21,7 +21,6 @@ from airside.stack.approvals.book import (
     ApprovalBook,
     ApprovalEvent,
     ApprovalExpired,
-    ApprovalRequested,
     ApprovalVoted,
     Question,
     VoteRefused,
@@ -106,17 +105,17 @@ class Approvals(WatchedLayer):
     async def request(self, question: Question) -> ApprovalDecided | None:
         """Register what is new in a question durably; answer the decision about its call if there is one, else nil."""
         async with self._alone(question.asked.run_id):
-            await self._register(self._book.register(question, now_us=steady_us()))
+            await self._register(question.asked.tenant, self._book.register(question, now_us=steady_us()))
         approval = self._book.get(question.asked.approval_id)
         assert approval is not None
         return decision_of(approval, self.config.seal_key, steady_us())
 
-    async def _register(self, events: list[ApprovalEvent]) -> None:
+    async def _register(self, tenant: TenantId, events: list[ApprovalEvent]) -> None:
         """Make events durable, then let the book take all of them in: nobody sees a part of a question."""
         written: list[ApprovalEvent] = []
         try:
             for event in events:
-                await self._write(event)
+                await self._write(tenant, event)
                 written.append(event)
         finally:
             taken = {event.approval_id: self._book.apply(event) for event in written}
@@ -211,19 +210,17 @@ class Approvals(WatchedLayer):
             if not turn.users:
                 del self._turns[root]
 
-    async def _append(self, event: ApprovalEvent) -> Approval:
-        """Make an event durable, then let the book take it in."""
+    async def _append(self, event: ApprovalVoted | ApprovalExpired) -> Approval:
+        """Make what happened to a known approval durable, then let the book take it in."""
         known = self._book.get(event.approval_id)
-        await self._write(event)
+        assert known is not None
+        await self._write(known.request.tenant, event)
         approval = self._book.apply(event)
-        if approval.outcome and not (known and known.outcome):
+        if approval.outcome and not known.outcome:
             self._notify(approval)
         return approval
 
-    async def _write(self, event: ApprovalEvent) -> None:
-        known = self._book.get(event.approval_id)
-        tenant = event.tenant if isinstance(event, ApprovalRequested) else known.request.tenant if known else None
-        assert tenant is not None
+    async def _write(self, tenant: TenantId, event: ApprovalEvent) -> None:
         seq = self._lengths.get(event.approval_id, 0)
         entry = Entry(type=tag_of(event), step=0, at_us=event.at_us, cause=-1, body=msgspec.json.encode(event))
         reply = await self._journal.append(

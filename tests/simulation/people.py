@@ -67,7 +67,7 @@ class SimApprovals:
             new = self.local.book.register(question, now_us=self._world.now_us())
             for event in new:
                 self._ids[event.approval_id] = None
-                await self._write(event.approval_id, event)
+                await self._write(question.asked, event)
             for event in new:
                 self.local.apply(event)  # whichever book there is by now
             answer = await self.local.request(question)
@@ -85,7 +85,7 @@ class SimApprovals:
             vote = self.local.book.vote(who, name, verdict, now_us=now, arguments=arguments)
             self._world.note(f"{who.principal} says {verdict} to {name}: {getattr(vote, 'code', 'counted')}")
             if not isinstance(vote, VoteRefused):
-                await self._write(name, vote)
+                await self._write(self._asked_of(name), vote)
                 self._decided(name, self.local.apply(vote))
 
     async def expire(self) -> None:
@@ -95,11 +95,16 @@ class SimApprovals:
             async with self._writing:
                 approval = self.local.book.get(name)
                 if approval is not None and not approval.outcome:
-                    await self._write(name, expiry)
+                    await self._write(self._asked_of(name), expiry)
                     self._decided(name, self.local.apply(expiry))
 
-    async def _write(self, name: ApprovalId, event: ApprovalEvent) -> None:
-        request = event if isinstance(event, ApprovalRequested) else self.local.book.get(name).request  # type: ignore[union-attr]
+    def _asked_of(self, name: ApprovalId) -> ApprovalRequested:
+        approval = self.local.book.get(name)
+        assert approval is not None
+        return approval.request
+
+    async def _write(self, asked: ApprovalRequested, event: ApprovalEvent) -> None:
+        name, request = event.approval_id, event if isinstance(event, ApprovalRequested) else asked
         body = msgspec.json.encode(event)
         entry = Entry(type=tag_of(event), step=request.step, at_us=event.at_us, cause=-1, body=body)
         seq = len(self._world.journal.local.bodies(name))

@@ -15,11 +15,11 @@ from airside.actors.approvals.approvals import Approvals
 from airside.actors.rpc.layer import LayerConfig, now_us
 from airside.actors.rpc.methods import CHECK, DELIVER, REQUEST_APPROVAL, VOTE, Method
 from airside.actors.settings import Settings
-from airside.stack.approvals.book import Approval, ApprovalRequested, Question
+from airside.stack.approvals.book import Approval, ApprovalRequested, Question, decode_approval_event
 from airside.stack.canonical import canonical
 from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.errors import LayerUnavailable
-from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
+from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId, approval_for
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.operations.messages import Delivery, Vote, VoteReply
 from airside.stack.policy.bundle import load_bundle
@@ -283,6 +283,18 @@ async def test_what_was_asked_ahead_is_over_when_its_step_asks_about_another_cal
     assert [each.request.approval_id for each in desk._book.pending()][-1] == other
     over = desk._book.get(second.request.approval_id)
     assert over is not None and over.outcome == "expired" and len(desk.pending(None)) == 2
+
+
+async def test_a_call_rejected_ahead_is_rejected_under_the_id_of_its_turn_too(desk: Approvals) -> None:
+    """Durably, and to whoever asks: also where policy has changed meanwhile, which gives the call another id."""
+    _, second = await ask_together(desk, 1, 2)
+    await vote(desk, second.request.approval_id, "bob", "reject")
+    again = msgspec.structs.replace(second.request, approval_id=approval_for(RUN, 2, "2" * 12))
+    decided = await on_wire.ask(desk, REQUEST_APPROVAL, Question(asked=again))
+    assert decided.outcome == "rejected" and decided.by == ("bob",)
+    bodies = (await journal_of(desk).bodies([again.approval_id]))[again.approval_id]
+    assert [type(decode_approval_event(body)).__name__ for body in bodies] == ["ApprovalRequested", "ApprovalVoted"]
+    assert [each.request.step for each in desk._book.pending()] == [1]
 
 
 async def test_a_run_that_ends_takes_all_calls_of_its_questions_along(desk: Approvals) -> None:
