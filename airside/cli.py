@@ -295,7 +295,7 @@ def approve(
     note: Note = "",
     state_dir: StateDir = HERE,
 ) -> None:
-    """Approve a call."""
+    """Approve a call, or all calls of a question."""
     with attached(state_dir) as stack:
         typer.echo(stack.approve(approval_id, token=credential, principal=principal, note=note) or "counted")
 
@@ -308,7 +308,7 @@ def reject(
     note: Note = "",
     state_dir: StateDir = HERE,
 ) -> None:
-    """Reject a call."""
+    """Reject a call, or all calls of a question."""
     with attached(state_dir) as stack:
         typer.echo(stack.reject(approval_id, token=credential, principal=principal, note=note))
 

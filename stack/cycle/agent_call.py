@@ -149,7 +149,8 @@ def several(answer: Sequence[object], tools: Sequence[ToolSpec] = ()) -> tuple[P
         raise InvalidInput(f"an agent returned {len(answer)} calls: give 1 to {MAX_CALLS}, or a Finish")
     wrong = next((type(each).__name__ for each in answer if not isinstance(each, Action)), None)
     if wrong is not None:
-        raise InvalidInput(f"several proposals are several Action, and one of them is {wrong}: return that alone")
+        alone = ": return that alone" if wrong in ("Finish", "Handoff") else ""
+        raise InvalidInput(f"several proposals are several Action, and one of them is {wrong}{alone}")
     actions = [validate_proposal(each, tools) for each in answer]
     size = sum(len(msgspec.json.encode(each)) for each in actions)
     if size > max(longest(each, tools) for each in actions):

@@ -83,7 +83,7 @@ _DESCRIBERS: dict[str, tuple[type, Callable[[Any, RelatedEntry], str]]] = {
     tag_of(EffectClaimed): (EffectClaimed, _claimed),
     tag_of(AttemptWithdrawn): (
         AttemptWithdrawn,
-        lambda e, entry: f"withdrawn: attempt {e.attempt} of {entry.stream[6:]}",
+        lambda e, entry: f"attempt {e.attempt} of {entry.stream[6:]} was never sent",
     ),
     tag_of(EffectResolved): (EffectResolved, _resolved),
     tag_of(RollbackOrdered): (RollbackOrdered, lambda e, _: f"rollback ordered by {e.by}{_note(e.why)}"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from airside.stack.run import events as ev
 from airside.stack.run.rejections import refused_as_repeats
@@ -39,6 +38,8 @@ def story_lines(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = 
         if left and isinstance(event, ev.RunEnded):
             more = ("; never gated: " + ", ".join(f"step {step} {call.tool}" for step, call in left.items()),)
         lines.append(_line(f"#{number}", start, event.at_us, _LINES[type(event)](event, *more)) + cause)
+        if isinstance(event, ev.StepDecided) and event.later:
+            lines += [_line("", start, event.at_us, f"  step {n}: {_called(call)}") for n, call in event.calls.items()]
     lines += [_line("~", start, *each) for each in waiting]
     return "\n".join(lines)
 
@@ -97,17 +98,16 @@ def _decided(e: ev.StepDecided) -> str:
     cost = f" (cost {p.spend.cost_microusd} micro-USD, {p.spend.tokens} tokens)" if p.spend.cost_microusd else ""
     if e.later:
         how = "to read at once" if e.reads else "in this order"
-        calls = ", ".join(f"{call.tool}({_arguments(call.arguments)})" for call in e.calls.values())
-        return f"step {e.step} {e.agent} proposes {len(e.later) + 1} calls {how}{cost}: {calls}"
+        return f"step {e.step} {e.agent} proposes {len(e.later) + 1} calls {how}{cost}"
     if isinstance(p, Action):
-        return f"step {e.step} {e.agent} proposes {p.tool}({_arguments(p.arguments)}){cost}"
+        return f"step {e.step} {e.agent} proposes {_called(p)}{cost}"
     if isinstance(p, Finish):
         return f"step {e.step} {e.agent} finishes: {p.answer!r:.80}{cost}"
     return f"step {e.step} {e.agent} hands over to {p.agent}{cost}"
 
 
-def _arguments(arguments: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r:.40}" for name, value in arguments.items())
+def _called(call: Action) -> str:
+    return f"{call.tool}({', '.join(f'{name}={value!r:.40}' for name, value in call.arguments.items())})"
 
 
 def _gated(e: ev.ActionGated, refused: str = "") -> str:

@@ -326,8 +326,10 @@ def test_each_call_is_a_step_of_the_overview_and_one_that_was_not_come_to_says_s
 @pytest.mark.parametrize(("reads", "how"), [(True, "to read at once"), (False, "in this order")])
 def test_the_story_has_all_calls_of_a_decision(reads: bool, how: str) -> None:
     run = started()
-    run.propose_all(2, reads=reads)
-    assert f"proposes 2 calls {how}: pay(n=0), pay(n=1)" in run.machine.story()
+    run.propose_all(20, reads=reads)
+    story = run.machine.story()
+    assert f"proposes 20 calls {how}" in story
+    assert all(f"step {n + 1}: pay(n={n})" in story for n in range(20))
 
 
 def test_the_span_of_a_decision_names_all_its_tools_and_each_call_has_its_own() -> None:

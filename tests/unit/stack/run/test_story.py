@@ -151,7 +151,7 @@ EVERY: list[tuple[RelatedEntry, list[str]]] = [
         ),
         ["claimed", EXECUTOR, KEY],
     ),
-    (beside(f"claim/{KEY}", AttemptWithdrawn(attempt=2), at_us=5), ["withdrawn", "2", KEY]),
+    (beside(f"claim/{KEY}", AttemptWithdrawn(attempt=2), at_us=5), ["never sent", "2", KEY]),
     (
         beside(f"rollback/{RUN}", RollbackOrdered(at_us=5, run_id=RUN, by=LEA, why="wrong kim")),
         ["rollback", "lea", "wrong kim"],
