@@ -55,13 +55,11 @@ def test_the_readmes_example_waits_for_a_person_and_tells_the_run(
 SAID = {"running-jobs.md": "completed", "memory.md": "Deliveries to Kim"}
 """What a page's blocks print, among others."""
 
-SLOW = {"memory.md": pytest.mark.slow}
-"""It loads the bundled model."""
-
 PAGES = sorted({block.page for block in blocks("python", kinds=["stack"])} - {ROOT / "README.md"})
 
 
-@pytest.mark.parametrize("page", [pytest.param(p, marks=SLOW.get(p.name, ())) for p in PAGES], ids=name_of)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_pages_blocks_run_on_a_stack(
     page: Path, local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

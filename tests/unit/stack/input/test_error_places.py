@@ -122,7 +122,7 @@ def test_nobody_knows_a_place_without_one() -> None:
         def __getattribute__(self, name: str) -> Any:
             raise RuntimeError("no")
 
-    for code in (None, 5, print, Odd(), functools.partial(print)):
+    for code in (None, 5, len, Odd(), functools.partial(len)):  # Ray puts a function of its own in place of `print`
         assert error_places.definition_place(code) == ""
         assert describe_error(ValueError("x"), code) == "ValueError: x"
 
