@@ -56,16 +56,20 @@ def _acknowledged(world: World) -> None:
 
 
 def _asked_once(world: World) -> None:
-    """Nobody was asked about a call that somebody had rejected at an earlier step of its run."""
-    rejected: dict[tuple[str, str, bytes], int] = {}
+    """Nobody was asked about a call that somebody had rejected at an earlier step of its run.
+
+    Calls of one question are asked about ahead of their steps: what was asked before the rejection is not asked again.
+    """
+    rejected: dict[tuple[str, str, bytes], tuple[int, int]] = {}
     approvals = sorted(world.approvals.recorded(), key=lambda approval: approval.request.step)
     for approval in approvals:
         asked = approval.request
         call = (asked.run_id, asked.tool, bytes(asked.arguments))
-        if rejected.get(call, asked.step) < asked.step:
-            world.violation(f"{asked.approval_id}: it was rejected at step {rejected[call]}, and was asked about again")
+        step, decided_us = rejected.get(call, (asked.step, 0))
+        if step < asked.step and decided_us < asked.at_us:
+            world.violation(f"{asked.approval_id}: it was rejected at step {step}, and was asked about again")
         if approval.outcome == "rejected":
-            rejected.setdefault(call, asked.step)
+            rejected.setdefault(call, (asked.step, approval.decided_us))
 
 
 def _budgets(world: World) -> None:
