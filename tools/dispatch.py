@@ -18,12 +18,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-import orjson
 
 from airside.stack.canonical import digest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.cycle.output_source import output_from
 from airside.stack.errors import LayerUnavailable, text_of
+from airside.stack.flag import Flag
 from airside.stack.ids import NO_ISSUER, EffectKey, ExecutorId, IssuerId, RunId, TenantId, mint_executor
 from airside.stack.journal.effect_claims import MAX_CLAIM_ATTEMPTS, Appender, claim
 from airside.stack.policy.kill_switches import KillSwitches
@@ -34,14 +34,12 @@ from airside.stack.values import ToolResult
 from airside.tools.keeping import keeper
 from airside.tools.result_cache import ResultCache
 from airside.tools.runners.deadlines import Deadline, Deadlines
-from airside.tools.runners.jobs import ToolJob
-from airside.tools.runners.launcher import ProcessCall
-from airside.tools.runners.outcomes import invalid_arguments, normalise, refuse, unexpected
-from airside.tools.runners.processes import InvalidArguments, InvalidOutput, Processes
-from airside.tools.runners.running import Runner
-from airside.tools.runners.tool_loops import LoopBlocked, LoopBlockedByAnother, NotStarted
-from airside.tools.runners.toolset_states import ToolsetState, ToolsetStates
-from airside.tools.tool import NOT_DONE, InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
+from airside.tools.runners.failures import failure
+from airside.tools.runners.jobs import Reconciliation, ToolCall
+from airside.tools.runners.outcomes import LoopBlocked, LoopBlockedByAnother, NotStarted, refuse
+from airside.tools.runners.running import Runners
+from airside.tools.runners.toolset_states import ToolsetStates
+from airside.tools.tool import InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
 from airside.tools.used_grants import UsedGrants
 
 Kept = TypeVar("Kept", RunId, EffectKey)
@@ -93,11 +91,12 @@ class Dispatcher:
         self._latest: OrderedDict[EffectKey, tuple[int, int]] = OrderedDict()
         self._epochs: OrderedDict[RunId, int] = OrderedDict()
         self._over: OrderedDict[RunId, None] = OrderedDict()
-        self._processes = Processes(self._tools)
         self._times = Deadlines()
         self._deadlines: dict[RunId, dict[Deadline, None]] = {}
-        self._runner = Runner(in_threads=in_threads)
-        self._states = ToolsetStates(toolsets, self._runner)
+        self._at_work: dict[EffectKey, Flag] = {}
+        self._runners = Runners(self._tools, in_threads=in_threads)
+        self._runner_of = {name: self._runners.of(found) for name, found in self._tools.items()}
+        self._states = ToolsetStates(toolsets, self._runners)
         self.calls = 0
         self.refused = 0
         self.active = 0
@@ -119,7 +118,8 @@ class Dispatcher:
             if isinstance(again, ToolResult):
                 result = again
             else:
-                deadline = await self._deadline(grant)
+                await self._runner_of[grant.tool].ready()
+                deadline = self._times.after(grant.timeout_ms / 1000, within_s=grant.left_ms / 1000)
                 result = await self._run(grant, request, deadline, again=again)
                 waited_us = int(deadline.waited_s * 1_000_000)  # for a thread: it is not the call's time
             took_us = max(0, self._running_us() - began - waited_us)
@@ -168,18 +168,17 @@ class Dispatcher:
 
     def close(self) -> None:
         """End the processes and event loops of tools."""
-        self._processes.close()
-        self._runner.loops.close()
+        self._runners.close()
 
     @property
     def is_exhausted(self) -> bool:
         """Whether no coroutine can begin here any more, for all event loops are held."""
-        return self._runner.loops.are_exhausted
+        return self._runners.loops.are_exhausted
 
     def stats(self) -> dict[str, int]:
         """Return counts since this incarnation began."""
         own = {"calls": self.calls, "refused": self.refused, "active": self.active, "states": len(self._states)}
-        return {**own, **self._runner.loops.stats()}
+        return {**own, **self._runners.loops.stats()}
 
     def _rejection(self, grant: Grant | None, request: ExecuteRequest) -> ToolResult | None:
         """Return why the call may not start, or None; a grant that passes is used up."""
@@ -279,167 +278,117 @@ class Dispatcher:
             return refuse(ReasonCode.TOOL_IN_DOUBT, f"{grant.key} was claimed before: it may have happened")
         return not is_ours
 
-    async def _deadline(self, grant: Grant) -> Deadline:
-        """Return until when a call may take, from now; while it waits for a thread, no longer than its run may."""
-        if self._tools[grant.tool].process is not None:
-            await self._processes.open()  # a launcher's start is not the call's time
-        return self._times.after(grant.timeout_ms / 1000, within_s=grant.left_ms / 1000)
-
     async def _run(self, grant: Grant, request: ExecuteRequest, deadline: Deadline, *, again: bool) -> ToolResult:
-        found = self._tools[grant.tool]
-        if grant.undo:
-            found = as_undo(found, request.output)
-        context = ToolContext(
-            tenant=grant.tenant,
-            principal=grant.principal,
-            run_id=grant.run_id,
-            step=grant.step,
-            attempt=max(grant.attempt, 1 + again),
-            idempotency_key=grant.key,
-            approval_id=grant.approval_id,
-            deadline_s=grant.timeout_ms / 1000,
-            traceparent=request.traceparent,
-            labels=grant.labels,
-            keep=keeper(self._memory, request.grant) if found.context_parameter and found.process is None else None,
-        )
-        changes = found.spec.effect != "read"
-        try:
-            return await self._run_with_deadline(deadline, grant, request, found, context)
-        except TimeoutError as error:
-            if not deadline.expired():
-                return unexpected(error, changes)
-            text = f"{found.name} did not answer in {context.deadline_s} s, or was stopped"
-            if grant.timeout_ms < found.spec.timeout_ms:
-                text += f" (it may take {found.spec.timeout_ms / 1000:g} s; its run had no longer)"
-            if deadline.waited_s:
-                text += f"; it waited {deadline.waited_s:.1f} s for a thread"
-            if found.process is not None:
-                text += "; its process is dead"
-            return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_TIMEOUT)
-        except (LoopBlocked, LoopBlockedByAnother) as error:
-            if not deadline.expired():
-                raise asyncio.CancelledError from None
-            named = error.message if error.message.startswith(found.name) else f"{found.name}: {error.message}"
-            timed_out = refuse(ReasonCode.TOOL_TIMEOUT, named)
-            return msgspec.structs.replace(timed_out, held=isinstance(error, LoopBlocked))
-        except NotStarted as error:
-            return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            return unexpected(RuntimeError("the tool cancelled itself"), changes)
-        except _CallBlocked as block_reason:
-            self._report_refusal(grant, request, block_reason.refusal)
-            return block_reason.refusal
-        except ToolError as error:
-            return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_FAILED)
-        except InvalidArguments as error:
-            return invalid_arguments(error, grant.attempt, changes)
-        except InvalidOutput as error:
-            return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
-        except BaseException as error:
-            return unexpected(error, changes)
-
-    async def _run_with_deadline(
-        self, deadline: Deadline, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext
-    ) -> ToolResult:
         """Call a tool under its deadline, which `release` brings forward."""
+        call = self._call(grant, request, deadline, 1 + again)
         at_work = self._deadlines.setdefault(grant.run_id, {})
         at_work[deadline] = None
         try:
-            with deadline, output_from(found.name, grant.tenant, grant.run_id):
-                return await self._attempt(deadline, grant, request, found, context)
+            with deadline, output_from(call.name, grant.tenant, grant.run_id):
+                return await self._attempt(call)
+        except _CallBlocked as block_reason:
+            self._report_refusal(grant, request, block_reason.refusal)
+            return block_reason.refusal
+        except BaseException as error:
+            result = failure(error, grant, call.tool, deadline, self._runner_of[grant.tool].on_timeout)
+            if result is None:
+                raise asyncio.CancelledError from None
+            return result
         finally:
             del at_work[deadline]
             if not at_work and self._deadlines.get(grant.run_id) is at_work:
                 del self._deadlines[grant.run_id]
 
-    async def _attempt(
-        self, deadline: Deadline, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext
-    ) -> ToolResult:
+    def _call(self, grant: Grant, request: ExecuteRequest, deadline: Deadline, attempt: int) -> ToolCall:
+        """Return what a runner is given of a grant."""
+        found = self._tools[grant.tool]
+        if grant.undo:
+            found = as_undo(found, request.output)
+        keeps = found.context_parameter and found.process is None
+        return ToolCall(
+            name=grant.tool,
+            tenant=grant.tenant,
+            run_id=grant.run_id,
+            function=found.function,
+            begin=partial(self._begin, grant),
+            waiting=deadline.paused,
+            advice="make it a plain def" if found.toolset else "make it a plain def, or give it process=True",
+            what="undo" if grant.undo else "call",
+            tool=found,
+            context=ToolContext(
+                tenant=grant.tenant,
+                principal=grant.principal,
+                run_id=grant.run_id,
+                step=grant.step,
+                attempt=max(grant.attempt, attempt),
+                idempotency_key=grant.key,
+                approval_id=grant.approval_id,
+                deadline_s=grant.timeout_ms / 1000,
+                traceparent=request.traceparent,
+                labels=grant.labels,
+                keep=keeper(self._memory, request.grant) if keeps else None,
+            ),
+            arguments=request.arguments,
+            output=request.output,
+        )
+
+    async def _attempt(self, call: ToolCall) -> ToolResult:
         """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool.
 
         An earlier attempt may still be at work here (a thread cannot be stopped): it is waited for first.
         """
-        if context.attempt > 1:
-            await self._runner.wait_for(context.idempotency_key)
-        state: ToolsetState | None = None
-        if found.toolset is not None:
-            try:
-                state = await self._states.of(found.toolset, context)
-            except (LoopBlocked, LoopBlockedByAnother, NotStarted):
-                raise
-            except Exception as error:
-                if context.attempt > 1:
-                    raise InDoubt(f"toolset {found.toolset}: {text_of(error)}") from None
-                raise ToolError(f"toolset {found.toolset}: {text_of(error)}") from None
-            context = replace(context, state=state.value)
-        if context.attempt > 1 and found.reconcile is not None:
-            done = await self._reconcile(deadline, found, found.reconcile, context, state)
+        key = call.context.idempotency_key
+        if call.context.attempt > 1 and (earlier := self._at_work.get(key)) is not None:
+            await earlier.wait()
+        if call.tool.toolset is not None:
+            await self._open_state(call, call.tool.toolset)
+        if call.context.attempt > 1 and call.tool.reconcile is not None:
+            done = await self._reconcile(call, call.tool.reconcile)
             if done is not None:
                 return done
-        if found.process is not None:
-            return self._finish(found, await self._in_process(deadline, grant, request, found, context))
-
-        def convert() -> dict[str, Any]:
-            arguments = found.convert(orjson.loads(request.arguments))
-            return arguments if found.context_parameter is None else {**arguments, found.context_parameter: context}
-
-        job = ToolJob(
-            name=found.name,
-            tenant=context.tenant,
-            run_id=context.run_id,
-            function=found.function,
-            convert=convert,
-            begin=partial(self._begin, grant),
-            waiting=deadline.paused,
-            finish=partial(self._finish, found),
-        )
-        if found.toolset is None:
-            job.advice += ", or give it process=True"
-        result: ToolResult = await self._runner.call(job, key=grant.key, place=state)
+        over = self._at_work[key] = Flag()
+        call.over = partial(self._end, key, over)
+        runner = self._runners.of(call.tool) if call.what == "undo" else self._runner_of[call.name]
+        result: ToolResult = await runner.run(call)
         return result
 
-    def _finish(self, found: Tool, output: Any) -> ToolResult:
-        return normalise(output, found.spec.max_output_bytes)
+    def _end(self, key: EffectKey, over: Flag) -> None:
+        """Know the code of a call as done."""
+        over.set()
+        if self._at_work.get(key) is over:
+            del self._at_work[key]
 
-    async def _reconcile(
-        self, deadline: Deadline, found: Tool, reconcile: Reconcile, context: ToolContext, state: ToolsetState | None
-    ) -> ToolResult | None:
-        """Ask the tool, None if it was not done; one that cannot say leaves the call in doubt, whatever it raises."""
-
-        def finish(answer: Any) -> ToolResult | None:
-            return None if answer is NOT_DONE else self._finish(found, answer)
-
+    async def _open_state(self, call: ToolCall, toolset: str) -> None:
+        """Give a call its run's state of its toolset."""
         try:
-            if found.process is not None:
-                return finish(await self._processes.run(found, context, ProcessCall(tool=found.name, what="reconcile")))
-            job = ToolJob(
-                name=f"reconcile of {found.name}",
-                tenant=context.tenant,
-                run_id=context.run_id,
-                function=partial(reconcile, context),
-                waiting=deadline.paused,
-                finish=finish,
-            )
-            answer: ToolResult | None = await self._runner.call(job, place=state)
+            state = await self._states.of(toolset, call.context)
+        except (LoopBlocked, LoopBlockedByAnother, NotStarted):
+            raise
+        except Exception as error:
+            if call.context.attempt > 1:
+                raise InDoubt(f"toolset {toolset}: {text_of(error)}") from None
+            raise ToolError(f"toolset {toolset}: {text_of(error)}") from None
+        call.context, call.place = replace(call.context, state=state.value), state
+
+    async def _reconcile(self, call: ToolCall, reconcile: Reconcile) -> ToolResult | None:
+        """Ask the tool, None if it was not done; one that cannot say leaves the call in doubt, whatever it raises."""
+        question = Reconciliation(
+            name=f"reconcile of {call.name}",
+            tenant=call.tenant,
+            run_id=call.run_id,
+            function=partial(reconcile, call.context),
+            waiting=call.waiting,
+            place=call.place,
+            tool=call.tool,
+            context=call.context,
+        )
+        try:
+            answer: ToolResult | None = await self._runners.asking(call.tool).run(question)
         except (LoopBlocked, LoopBlockedByAnother, NotStarted):
             raise
         except Exception as error:
             raise InDoubt(f"reconcile: {text_of(error)}") from None
         return answer
-
-    async def _in_process(
-        self, deadline: Deadline, grant: Grant, request: ExecuteRequest, found: Tool, context: ToolContext
-    ) -> Any:
-        """Run a tool in a process of its own, tenants taking turns for it."""
-        call = ProcessCall(
-            tool=found.name, what="undo" if grant.undo else "call", arguments=request.arguments, output=request.output
-        )
-        with self._runner.at_work(grant.key):
-            async with self._runner.slots.place(context.tenant, deadline.paused):
-                return await self._processes.run(found, context, call, begin=partial(self._begin, grant))
 
 
 def _remember(kept: OrderedDict[Kept, Any], of: Kept, what: Any) -> None:

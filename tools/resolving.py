@@ -34,7 +34,8 @@ from airside.stack.resources import (
 from airside.stack.schema.toolspec import ToolSpec
 from airside.tools.runners.fair_slots import FairSlots
 from airside.tools.runners.jobs import StillAwaitable, ToolJob
-from airside.tools.runners.tool_loops import NotStarted, ToolLoops
+from airside.tools.runners.outcomes import NotStarted
+from airside.tools.runners.tool_loops import ToolLoops
 
 DEFAULT_TIMEOUT_S = 2.0
 """A look into a store; a call waits for it before it is decided on."""
@@ -172,7 +173,7 @@ class ResolverThreads:
     async def _on_loop(self, given: StillAwaitable, tenant: TenantId, run_id: RunId) -> Any:
         """Return what a coroutine comes to; whoever is cancelled does not wait until that has ended."""
         job = ToolJob(name="a resolver", tenant=tenant, run_id=run_id, function=partial(_carried, given.answer))
-        running = asyncio.ensure_future(self._loops.run(job, over=lambda: None))
+        running = asyncio.ensure_future(self._loops.run(job))
         running.add_done_callback(partial(_consume_result, given))
         try:
             answer = await asyncio.shield(running)

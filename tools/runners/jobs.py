@@ -1,4 +1,4 @@
-"""`ToolJob`: code of a tool's or toolset's that is called once, wherever that is, and its result as plain values."""
+"""`ToolJob`: code of a tool's or toolset's that is called once, wherever that is; `ToolCall`: one of a granted call."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
 
 from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
+from airside.stack.values import ToolResult
 from airside.tools.runners.fair_slots import Waiting
-from airside.tools.runners.outcomes import own_error
-from airside.tools.runners.processes import InvalidArguments
+from airside.tools.runners.outcomes import InvalidArguments, normalise, own_error
+from airside.tools.tool import NOT_DONE, Tool, ToolContext
+
+if TYPE_CHECKING:
+    from airside.tools.runners.tool_loop import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +29,17 @@ class StillAwaitable:
     answer: Any
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class ToolJob:
-    """One call.  `name` is what it is called in errors, `advice` what to do about it if it holds an event loop.
+    """One call of a function.  `name` is what it is called in errors, `advice` what to do if it holds an event loop.
 
-    `convert` makes its arguments and `finish` takes what it returns: both run the tool's own methods.  `begin` raises
-    if it may not start, and is asked when nothing can come between that and the start.  While it waits for a thread,
-    it is within what `waiting` makes.
+    `begin` raises if it may not start, and is asked when nothing can come between that and the start; `over` is called
+    when its code is done, which may be after its caller stopped waiting.  While it waits for a thread or a process, it
+    is within what `waiting` makes.  A coroutine runs on the loop of its `place`.
 
     Its methods run where the tool's code may.  They raise what `begin` raises, `InvalidArguments`, and what `own_error`
     makes of anything the tool raises: nothing of the tool's own leaves them.
@@ -39,16 +49,19 @@ class ToolJob:
     tenant: TenantId
     run_id: RunId
     function: Callable[..., Any]
-    convert: Callable[[], dict[str, Any]] = dict
-    begin: Callable[[], None] = lambda: None
+    begin: Callable[[], None] = _nothing
+    over: Callable[[], None] = _nothing
     waiting: Waiting = nullcontext
+    place: Place | None = None
     advice: str = "make it a plain def"
-    finish: Callable[[Any], Any] = lambda answer: answer
 
-    @property
-    def is_coroutine(self) -> bool:
-        """Whether calling it runs nothing yet."""
-        return inspect.iscoroutinefunction(self.function)
+    def arguments_of(self) -> dict[str, Any]:
+        """Return what the function is called with; runs the tool's own code."""
+        return {}
+
+    def finish(self, answer: Any) -> Any:
+        """Return what the job comes to; runs methods of the answer's own."""
+        return answer
 
     def in_thread(self) -> Any:
         """Call a plain function, whose answer is `StillAwaitable` if it is to be awaited elsewhere."""
@@ -72,11 +85,20 @@ class ToolJob:
 
     def after(self, awaits: StillAwaitable) -> ToolJob:
         """Return the rest of a call that gave something to await."""
-        return replace(self, function=lambda: awaits.answer, convert=dict, begin=lambda: None)
+        return _Rest(
+            name=self.name,
+            tenant=self.tenant,
+            run_id=self.run_id,
+            function=lambda: awaits.answer,
+            over=self.over,
+            place=self.place,
+            advice=self.advice,
+            whole=self,
+        )
 
     def _start(self) -> Any:
         try:
-            arguments = self.convert()
+            arguments = self.arguments_of()
         except BaseException as error:
             unfit = InvalidArguments(text_of(error))
         else:
@@ -87,3 +109,50 @@ class ToolJob:
                 broken = own_error(error)
             raise broken
         raise unfit
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Rest(ToolJob):
+    """What is left of a job that was called and has still to be awaited."""
+
+    whole: ToolJob
+
+    def finish(self, answer: Any) -> Any:
+        """Return what the whole job comes to."""
+        return self.whole.finish(answer)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class ToolCall(ToolJob):
+    """A call of a tool, or an undo of one.  `arguments`, and the `output` that is taken back, are JSON."""
+
+    what: Literal["call", "reconcile", "undo"] = "call"
+    tool: Tool
+    context: ToolContext
+    arguments: bytes = b""
+    output: bytes = b""
+
+    def arguments_of(self) -> dict[str, Any]:
+        """Return the keyword arguments of the tool's types, its context among them if it takes one."""
+        tool = self.tool
+        arguments = tool.convert(orjson.loads(self.arguments))
+        return arguments if tool.context_parameter is None else {**arguments, tool.context_parameter: self.context}
+
+    def finish(self, answer: Any) -> ToolResult | None:
+        """Return an output as a result."""
+        return normalise(answer, self.tool.spec.max_output_bytes)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Reconciliation(ToolCall):
+    """The question to a tool what became of a key."""
+
+    what: Literal["call", "reconcile", "undo"] = "reconcile"
+
+    def arguments_of(self) -> dict[str, Any]:
+        """Return nothing: the function is bound to the context."""
+        return {}
+
+    def finish(self, answer: Any) -> ToolResult | None:
+        """Return the result that the key already had, None if nothing was done under it."""
+        return None if answer is NOT_DONE else normalise(answer, self.tool.spec.max_output_bytes)

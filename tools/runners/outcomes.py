@@ -1,4 +1,4 @@
-"""What a call came to, as a result: refused, broken, of unfit arguments, or an output in bounds.
+"""What a call came to, as a result: refused, broken, of unfit arguments, or an output in bounds; what runners raise.
 
 The text of an error and the JSON of an output are made by methods of the tool's own, which may raise or never return:
 so that is done where the tool's code runs, under its deadline, and only plain values leave there.
@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from airside.stack.canonical import check_bounds
-from airside.stack.errors import AirsideError, text_of
+from airside.stack.errors import AirsideError, InvalidInput, text_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import ToolResult
 from airside.tools.tool import InDoubt, ToolError
@@ -25,6 +25,26 @@ class ToolRaised(AirsideError):
     """A tool raised something that says nothing about what it changed; its text is all that is kept of it."""
 
 
+class InvalidArguments(InvalidInput):
+    """The tool's types do not take the arguments; it was not called."""
+
+
+class InvalidOutput(InvalidInput):
+    """The tool was called, and returned what JSON or its bounds do not hold."""
+
+
+class NotStarted(AirsideError):
+    """Nothing of a call was started: there is nothing to run it, or its time was over before it had its turn."""
+
+
+class LoopBlocked(AirsideError):
+    """A call held its loop when its time was over."""
+
+
+class LoopBlockedByAnother(AirsideError):
+    """Somebody else held a call's loop when its time was over; it had begun."""
+
+
 def own_error(error: BaseException) -> AirsideError:
     """Return what a tool raised as an error of ours that holds nothing but its text."""
     text = text_of(error)
@@ -32,20 +52,6 @@ def own_error(error: BaseException) -> AirsideError:
         if issubclass(type(error), kind):
             return kind(text)
     return ToolRaised(text + _HINT if any(words in text for words in _OTHER_LOOP) else text)
-
-
-def unexpected(error: BaseException, changes: bool) -> ToolResult:
-    """Return the result of a call that broke: what it changed is not known, if it changes anything."""
-    in_doubt = changes or isinstance(error, InDoubt)
-    reason = ReasonCode.TOOL_IN_DOUBT if in_doubt else ReasonCode.TOOL_FAILED
-    return ToolResult(ok=False, error=text_of(error), reason_code=reason)
-
-
-def invalid_arguments(error: Exception, attempt: int, changes: bool) -> ToolResult:
-    """Return the result of a call whose arguments the tool's types do not take: of a first attempt, a certain no."""
-    if attempt > 1:
-        return unexpected(error, changes)
-    return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_INVALID_ARGUMENTS)
 
 
 def refuse(reason: ReasonCode, text: str) -> ToolResult:

@@ -1,4 +1,4 @@
-"""`Processes`: an executor's side of its launcher.  A call that is cancelled has no process left when that is told."""
+"""`ProcessRunner`: a process for each call.  A call that is cancelled has no process left when that is told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,9 +18,11 @@ import cloudpickle
 import msgspec
 import orjson
 
-from airside.stack.errors import InvalidInput
+from airside.tools.runners.fair_slots import FairSlots
+from airside.tools.runners.jobs import ToolCall
 from airside.tools.runners.launcher import ProcessCall, ProcessEnded, ProcessKill
-from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError
+from airside.tools.runners.outcomes import InvalidArguments, InvalidOutput
+from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolError
 
 DEATH_S = 3.0
 """Longest wait for a killed call to be reported dead; the launcher takes milliseconds, unless it is gone itself."""
@@ -32,14 +34,6 @@ START_S = 30.0
 
 class ProcessDied(RuntimeError):
     """The tool's process ended without an answer: killed, crashed, or over one of its limits."""
-
-
-class InvalidArguments(InvalidInput):
-    """The tool's types do not take the arguments; it was not called."""
-
-
-class InvalidOutput(InvalidInput):
-    """The tool was called, and returned what JSON or its bounds do not hold."""
 
 
 class _Line:
@@ -144,42 +138,53 @@ class _Line:
         self._writer.close()
 
 
-class Processes:
-    """Starts the launcher at the first call, and another one should it die."""
+class ProcessRunner:
+    """Runs each call in a process of its own, which is killed at the deadline with all it started.
 
-    def __init__(self, tools: Mapping[str, Tool]) -> None:
+    Starts the launcher at the first call, and another one should it die.
+    """
+
+    on_timeout = "; its process is dead"
+
+    def __init__(self, tools: Mapping[str, Tool], slots: FairSlots) -> None:
         self._tools = {name: tool for name, tool in tools.items() if tool.process is not None}
+        self._slots = slots
         self._line: _Line | None = None
         self._starting = asyncio.Lock()
 
-    async def run(
-        self,
-        found: Tool,
-        context: ToolContext,
-        call: ProcessCall,
-        *,
-        begin: Callable[[], None] = lambda: None,
-    ) -> Any:
-        """Make a call of a tool in a process of its own and return its output.
+    async def ready(self) -> None:
+        """Have a launcher serve: its start is not the call's time."""
+        await self._open()
 
-        `begin` is called where nothing can come between it and the start; what it raises is raised, and nothing starts.
+    async def run(self, job: ToolCall) -> Any:
+        """Return what a call comes to; if the caller is cancelled, the process is seen dead before that goes on.
+
         Raises what the tool raised (`ToolError`, `InDoubt`, else `RuntimeError` with its text), `InvalidArguments`,
-        `InvalidOutput` and `ProcessDied`.  If the caller is cancelled, the process is seen dead before that goes on.
+        `InvalidOutput` and `ProcessDied`.
         """
-        line, problem = await self.open()
-        if problem:
-            ended = ProcessEnded(0, "not_started", problem.encode())
-        else:
-            begin()
-            fields = asdict(context) | {"state": None}
-            ended = await line.run(
-                msgspec.structs.replace(call, context=fields, max_output_bytes=found.spec.max_output_bytes)
-            )
-        if ended.kind == "not_started" and context.attempt > 1:
-            raise InDoubt(ended.data.decode(errors="replace"))  # this attempt changed nothing; an earlier one may have
-        return _outcome(ended)
+        try:
+            async with self._slots.place(job.tenant, job.waiting):
+                return job.finish(_outcome(await self._ended(job), job.context.attempt))
+        finally:
+            job.over()
 
-    async def open(self) -> tuple[_Line, str]:
+    async def _ended(self, job: ToolCall) -> ProcessEnded:
+        line, problem = await self._open()
+        if problem:
+            return ProcessEnded(0, "not_started", problem.encode())
+        job.begin()
+        return await line.run(
+            ProcessCall(
+                tool=job.tool.name,
+                what=job.what,
+                arguments=job.arguments,
+                output=job.output,
+                context=asdict(job.context) | {"state": None},
+                max_output_bytes=job.tool.spec.max_output_bytes,
+            )
+        )
+
+    async def _open(self) -> tuple[_Line, str]:
         """Return a launcher, starting one if need be, and why it takes no calls ("": it does)."""
         async with self._starting:
             if self._line is None or self._line.is_over:
@@ -212,8 +217,10 @@ class Processes:
             self._line.close()
 
 
-def _outcome(ended: ProcessEnded) -> Any:
+def _outcome(ended: ProcessEnded, attempt: int) -> Any:
     text = ended.data.decode(errors="replace") if ended.kind != "ok" else ""
+    if ended.kind == "not_started" and attempt > 1:
+        raise InDoubt(text)  # this attempt changed nothing; an earlier one may have
     match ended.kind:
         case "ok":
             return orjson.loads(ended.data)

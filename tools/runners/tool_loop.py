@@ -16,7 +16,6 @@ import sys
 import sysconfig
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -59,7 +58,7 @@ class Place:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Work:
-    """A job for a loop.  `answer` is done when there is a value or an error; `over` is called when its code is done.
+    """A job for a loop.  `answer` is done when there is a value or an error.
 
     `bound` = it runs on that loop or not at all.  `stopping` = its caller waits no longer than it takes to stop it,
     which the loop has `acknowledged` of.
@@ -70,9 +69,7 @@ class Work:
 
     job: ToolJob
     answer: asyncio.Future[None]
-    over: Callable[[], None]
     context: contextvars.Context | None
-    place: Place | None
     bound: bool
     loop: ToolLoop | None = None
     ticket: threading.Lock = field(default_factory=threading.Lock)
@@ -101,7 +98,7 @@ class Work:
         self.error = error or self.error
         if not self.answer.done():
             self.answer.set_result(None)
-        self.over()
+        self.job.over()
 
 
 _WORK: contextvars.ContextVar[Work | None] = contextvars.ContextVar("work", default=None)

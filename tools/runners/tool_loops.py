@@ -17,13 +17,12 @@ import asyncio
 import contextvars
 import logging
 import zlib
-from collections.abc import Callable
 from typing import Any
 
-from airside.stack.errors import AirsideError
 from airside.stack.ids import TenantId
 from airside.tools.runners.jobs import ToolJob
-from airside.tools.runners.tool_loop import Exchange, Place, ToolLoop, Work
+from airside.tools.runners.outcomes import LoopBlocked, LoopBlockedByAnother, NotStarted
+from airside.tools.runners.tool_loop import Exchange, ToolLoop, Work
 
 logger = logging.getLogger("airside")
 
@@ -46,20 +45,13 @@ after fewer.  A coroutine that was told to stop may take as many as the last to 
 whatever it does.  Looks and not seconds, so that a process that stood still as a whole finds nobody guilty."""
 
 
-class LoopBlocked(AirsideError):
-    """A call held its loop when its time was over."""
-
-
-class LoopBlockedByAnother(AirsideError):
-    """Somebody else held a call's loop when its time was over; it had begun."""
-
-
-class NotStarted(AirsideError):
-    """Nothing of a call was started: there is no loop for it, or its time was over before it had its turn."""
-
-
 class ToolLoops:
-    """The loops of one executor, used on its own loop; `kind` says of what, in their threads' names."""
+    """Runs coroutines, each tenant's on a loop of its own; is used on the executor's loop.
+
+    `kind` says of what they are, in their threads' names.
+    """
+
+    on_timeout = ""
 
     def __init__(self, kind: str = "tools") -> None:
         self._kind = kind
@@ -70,17 +62,24 @@ class ToolLoops:
         self._timer: asyncio.TimerHandle | None = None
         self._looks_often = False
 
-    async def run(self, job: ToolJob, *, over: Callable[[], None], place: Place | None = None) -> Any:
+    async def ready(self) -> None:
+        """Do nothing: a loop is made with the call that needs one."""
+
+    async def run(self, job: ToolJob) -> Any:
         """Return what a job comes to; when the caller is cancelled, end it, and say so if its loop is held.
 
-        A `place` that has a loop is where it runs; one that has none is bound to the loop where it does.  `over` is
-        called when the job's code is done, which may be later than this.  Raises what the job does, and `LoopBlocked`
-        and `NotStarted`.
+        A place that has a loop is where it runs; one that has none is bound to the loop where it does.  Raises what the
+        job does, and `LoopBlocked`, `LoopBlockedByAnother` and `NotStarted`.
         """
+        place = job.place
         bound = place is not None and place.loop is not None
-        loop = place.loop if place is not None and place.loop is not None else self._of(job.tenant)
+        try:
+            loop = place.loop if place is not None and place.loop is not None else self._of(job.tenant)
+        except NotStarted:
+            job.over()
+            raise
         answer = asyncio.get_running_loop().create_future()
-        work = Work(job=job, answer=answer, over=over, context=contextvars.copy_context(), place=place, bound=bound)
+        work = Work(job=job, answer=answer, context=contextvars.copy_context(), bound=bound)
         if place is not None and not bound:
             place.bind(loop)
         loop.start(work)
@@ -173,8 +172,8 @@ class ToolLoops:
         except NotStarted as error:
             work.complete(error)
             return
-        if work.place is not None:
-            work.place.bind(other)
+        if work.job.place is not None:
+            work.job.place.bind(other)
         other.start(work.again())
 
     def _lose(self, loop: ToolLoop, tenant: TenantId, because: str) -> None:

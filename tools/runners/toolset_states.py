@@ -15,7 +15,7 @@ from typing import Any
 
 from airside.stack.ids import RunId, TenantId
 from airside.tools.runners.jobs import ToolJob
-from airside.tools.runners.running import Runner
+from airside.tools.runners.running import Runners
 from airside.tools.runners.tool_loop import Place
 from airside.tools.tool import ToolContext, Toolset
 
@@ -34,9 +34,9 @@ class ToolsetState(Place):
 class ToolsetStates:
     """The states an executor holds."""
 
-    def __init__(self, toolsets: Mapping[str, Toolset], runner: Runner) -> None:
+    def __init__(self, toolsets: Mapping[str, Toolset], runners: Runners) -> None:
         self._toolsets = toolsets
-        self._runner = runner
+        self._runners = runners
         self._states: dict[tuple[str, RunId], ToolsetState] = {}
         self._opening: dict[tuple[str, RunId], asyncio.Lock] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -68,9 +68,10 @@ class ToolsetStates:
             tenant=context.tenant,
             run_id=context.run_id,
             function=partial(toolset.open, context),
+            place=state,
         )
         try:
-            state.value = await self._runner.call(job, place=state)
+            state.value = await self._runners.shared(job.function).run(job)
         except BaseException:
             state.bind(None)
             raise
@@ -99,9 +100,10 @@ class ToolsetStates:
             tenant=state.tenant,
             run_id=run_id,
             function=partial(self._toolsets[name].close, state.value),
+            place=state,
         )
         # A state that cannot be closed is the toolset's problem, not the finished run's.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(seconds):
-                await self._runner.call(job, place=state)
+                await self._runners.shared(job.function).run(job)
         state.bind(None)

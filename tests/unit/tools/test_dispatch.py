@@ -26,7 +26,7 @@ from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
 from airside.tools.runners.outcomes import normalise
-from airside.tools.runners.running import THREADS
+from airside.tools.runners.running import PLACES
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError, Toolset, flatten, tool
 from tests.helpers import EXECUTOR, KEY, RUN, SECOND, grant_for, granted
 
@@ -655,15 +655,15 @@ async def test_a_calls_time_is_not_that_in_which_it_waits_for_a_thread(
     dispatcher, loop, late_s = made(pay, in_threads=True), asyncio.get_running_loop(), 0.0
     time = loop.time
     monkeypatch.setattr(loop, "time", lambda: time() + late_s)
-    for at in range(THREADS):
-        await dispatcher._runner.slots.take(TenantId(f"tenant-{at % 2}"))
+    for at in range(PLACES):
+        await dispatcher._runners.slots.take(TenantId(f"tenant-{at % 2}"))
     call = asyncio.ensure_future(run(dispatcher, granted(pay.spec, timeout_ms=300, left_ms=left_ms)))
-    while not dispatcher._runner.slots.waiting:  # noqa: ASYNC110 - it has no event
+    while not dispatcher._runners.slots.waiting:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0)
     late_s = 0.5
     for _ in range(5):
         await asyncio.sleep(0)
-    dispatcher._runner.slots.give_back(TenantId("tenant-0"))
+    dispatcher._runners.slots.give_back(TenantId("tenant-0"))
     result = await call
     assert ("ok" if result.ok else result.reason_code) == ends and paid == [1] * result.ok
     assert result.duration_us < 300_000
@@ -675,16 +675,16 @@ async def test_a_call_that_waits_for_a_thread_does_not_start_once_its_run_is_ove
 ) -> None:
     pay, paid = counter()
     dispatcher = made(pay, in_threads=True)
-    for at in range(THREADS):
-        await dispatcher._runner.slots.take(TenantId(f"tenant-{at % 2}"))
+    for at in range(PLACES):
+        await dispatcher._runners.slots.take(TenantId(f"tenant-{at % 2}"))
     call = asyncio.ensure_future(run(dispatcher, granted(pay.spec)))
-    while not dispatcher._runner.slots.waiting:  # noqa: ASYNC110 - it has no event
+    while not dispatcher._runners.slots.waiting:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0)
     if by == "release":
         await dispatcher.release(RUN)
     else:
         dispatcher.switches.apply(switched_off())
-    dispatcher._runner.slots.give_back(TenantId("tenant-0"))
+    dispatcher._runners.slots.give_back(TenantId("tenant-0"))
     assert (await call).reason_code == reason and paid == []
     dispatcher.switches = KillSwitches()
     other = granted(pay.spec, run_id="run_" + "1" * 24, nonce=b"another")

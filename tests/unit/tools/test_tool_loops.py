@@ -90,7 +90,7 @@ class Bench:
         """Let everything go."""
         self.go_on.set()
         for made in self._made:
-            threads = [loop.thread for loop in made._runner.loops._all]
+            threads = [loop.thread for loop in made._runners.loops._all]
             made.close()
             for thread in threads:
                 await asyncio.to_thread(thread.join)
@@ -321,7 +321,7 @@ async def test_a_loop_that_nobody_uses_is_ended_and_those_used_last_are_kept(
     monkeypatch.setattr(tool_loops, "KEPT_IDLE", 1)
     note = noting(bench)
     dispatcher = bench.made(note)
-    made = dispatcher._runner.loops
+    made = dispatcher._runners.loops
     for tenant in ("acme", OTHER):
         assert (await bench.run(dispatcher, note, tenant=tenant)).ok
     first, last = made._all
@@ -340,10 +340,10 @@ async def test_a_loop_with_a_state_is_not_ended(bench: Bench, monkeypatch: pytes
     session = Session(bench)
     dispatcher = bench.made(session.toolset)
     assert (await bench.run(dispatcher, session.use)).ok
-    dispatcher._runner.loops._look()
+    dispatcher._runners.loops._look()
     assert dispatcher.stats()["loops"] == 1
     await dispatcher.release(RUN)
-    dispatcher._runner.loops._look()
+    dispatcher._runners.loops._look()
     assert dispatcher.stats()["loops"] == 0 and session.log == ["open", "use 1", "close 1"]
 
 
@@ -420,7 +420,7 @@ async def test_a_call_that_waits_for_its_state_was_not_begun_when_the_loop_is_lo
     assert (await bench.run(dispatcher, session.use)).ok
     holding = await bench.held(dispatcher, session.block)
     waiting = bench.run(dispatcher, session.use)
-    await until(lambda: len(dispatcher._runner.loops._all[0].works) == 2)
+    await until(lambda: len(dispatcher._runners.loops._all[0].works) == 2)
     bench.end(dispatcher)
     assert (await holding).held
     result = await waiting
@@ -489,7 +489,7 @@ async def test_a_coroutine_that_does_not_heed_its_end_is_over_and_its_key_is_at_
     result = await call
     assert (result.reason_code, result.held) == ("tool_timeout", False) and heard.is_set()
     again = bench.run(dispatcher, slow, key="k", attempt=2)
-    loop = dispatcher._runner.loops._all[0]._loop
+    loop = dispatcher._runners.loops._all[0]._loop
     loop.call_soon_threadsafe(go_on.set)
     assert (await again).ok and bench.calls == ["attempt 1", "over", "attempt 2"]
 

@@ -1,0 +1,71 @@
+"""`failure`: the result of a call that did not return one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from airside.stack.errors import text_of
+from airside.stack.reasons import ReasonCode
+from airside.stack.security.grants import Grant
+from airside.stack.values import ToolResult
+from airside.tools.runners.deadlines import Deadline
+from airside.tools.runners.outcomes import (
+    InvalidArguments,
+    InvalidOutput,
+    LoopBlocked,
+    LoopBlockedByAnother,
+    NotStarted,
+    refuse,
+)
+from airside.tools.tool import InDoubt, Tool, ToolError
+
+
+def failure(
+    error: BaseException, grant: Grant, found: Tool, deadline: Deadline, on_timeout: str = ""
+) -> ToolResult | None:
+    """Return what a call came to whose runner raised; None if its caller is cancelled, and there is nobody to tell.
+
+    What nothing is known of is in doubt, if the tool changes anything.
+    """
+    match error:
+        case TimeoutError() if deadline.expired():
+            return refuse(ReasonCode.TOOL_TIMEOUT, _timeout_text(grant, found, deadline) + on_timeout)
+        case LoopBlocked() | LoopBlockedByAnother():
+            return _blocked(error, found) if deadline.expired() else None
+        case asyncio.CancelledError():
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                return None
+            return _unexpected(RuntimeError("the tool cancelled itself"), found)
+        case NotStarted():
+            return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
+        case ToolError():
+            return refuse(ReasonCode.TOOL_FAILED, text_of(error))
+        case InvalidOutput():
+            return refuse(ReasonCode.TOOL_OUTPUT_INVALID, error.message)
+        case InvalidArguments() if grant.attempt == 1:  # an earlier attempt may have changed something
+            return refuse(ReasonCode.TOOL_INVALID_ARGUMENTS, text_of(error))
+        case _:
+            return _unexpected(error, found)
+
+
+def _timeout_text(grant: Grant, found: Tool, deadline: Deadline) -> str:
+    text = f"{grant.tool} did not answer in {grant.timeout_ms / 1000} s, or was stopped"
+    if grant.timeout_ms < found.spec.timeout_ms:
+        text += f" (it may take {found.spec.timeout_ms / 1000:g} s; its run had no longer)"
+    if deadline.waited_s:
+        text += f"; it waited {deadline.waited_s:.1f} s for a thread"
+    return text
+
+
+def _blocked(error: LoopBlocked | LoopBlockedByAnother, found: Tool) -> ToolResult:
+    text = error.message if error.message.startswith(found.name) else f"{found.name}: {error.message}"
+    timed_out = refuse(ReasonCode.TOOL_TIMEOUT, text)
+    return msgspec.structs.replace(timed_out, held=isinstance(error, LoopBlocked))
+
+
+def _unexpected(error: BaseException, found: Tool) -> ToolResult:
+    in_doubt = found.spec.effect != "read" or isinstance(error, InDoubt)
+    return refuse(ReasonCode.TOOL_IN_DOUBT if in_doubt else ReasonCode.TOOL_FAILED, text_of(error))
