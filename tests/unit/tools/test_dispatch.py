@@ -310,7 +310,7 @@ async def test_an_error_text_is_cut() -> None:
 async def test_a_plain_tool_that_runs_out_of_an_iterator_has_failed_and_does_not_hang() -> None:
     broken = tool_that(lambda: next(iter([])))
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-    result = await run(made(broken, in_threads=True), granted(broken.spec, timeout_ms=50))
+    result = await run(made(broken, in_threads=True), granted(broken.spec, timeout_ms=5_000))
     assert result.reason_code == "tool_failed"
 
 
