@@ -20,7 +20,7 @@ CHUNK = 500
 POLL_S = 5.0
 """Longest wait in one call to the driver; a run that ends answers at once."""
 
-_LAST_LOOK_S = 2.0
+LAST_LOOK_S = 2.0
 """How long the last question, when the time is over, may take: what has ended by then is not to be lost."""
 
 
@@ -128,7 +128,7 @@ class Batch:
         waits += [self._held[job.tenant or job.token] - now for job in self._waiting.values()]
         wait_s = max(0.0, min(waits))
         if self._open:
-            yield from self._look(wait_s, None if self._until is None else self._until - now + _LAST_LOOK_S)
+            yield from self._look(wait_s, None if self._until is None else self._until - now + LAST_LOOK_S)
         else:
             yield Pause(wait_s)
 
@@ -145,37 +145,8 @@ class Batch:
         try:
             while self._open:
                 before = len(self._open)
-                yield from self._look(0.0, _LAST_LOOK_S)
+                yield from self._look(0.0, LAST_LOOK_S)
                 if len(self._open) == before:
                     return
         except TimeoutError:
             return
-
-
-def collect(
-    desk: BatchBackend,
-    runs: Sequence[tuple[str, str]],
-    *,
-    timeout: float | None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Steps[list[RunResult | None]]:
-    """Wait for runs (id, job id) and return their results in order; None for those that have not ended by then."""
-    until = None if timeout is None else clock() + timeout
-    bodies: dict[str, bytes] = {}
-    left = {run_id for run_id, _ in runs}
-    following = Following(desk.wait)
-    following.add(left)
-    while left:
-        wait_s = POLL_S if until is None else max(0.0, min(POLL_S, until - clock()))
-        try:
-            found = yield from following.next_ends(wait_s, None if until is None else wait_s + _LAST_LOOK_S)
-        except TimeoutError:
-            break
-        bodies |= found
-        left -= found.keys()
-        if not found and until is not None and clock() >= until:
-            break
-    return [
-        ended_result(run, bodies[run], job_id, lambda run=run: desk.story(run)) if run in bodies else None  # type: ignore[misc]
-        for run, job_id in runs
-    ]

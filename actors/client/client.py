@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,13 +20,14 @@ import ray
 from ray.exceptions import RayError
 
 from airside.actors.app import App
-from airside.actors.client.batch import Batch, collect
+from airside.actors.client.batch import Batch
 from airside.actors.client.connection import Connection, LiveJournal
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
 from airside.actors.client.known_principals import check_known
 from airside.actors.client.memory_client import MemoryClient
 from airside.actors.client.owned_stack import OwnedStack
 from airside.actors.client.progress import progress_of
+from airside.actors.client.result_cursor import WINDOW, ResultCursor, collect
 from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import PendingApproval, RunResult, ended_result
 from airside.actors.client.stack_backend import StackBackend
@@ -260,8 +262,35 @@ class Stack:
         What a process that died had submitted is got by `results(stack.runs(since=...), timeout=0)`.
         """
         check_timeout(timeout)
-        wanted = [(handle.run_id, handle.job_id) for handle in handles]
-        return [result for result in drive(collect(self._desk, wanted, timeout=timeout)) if result is not None]
+        return drive(collect(self._desk, list(_named(handles)), timeout=timeout))
+
+    def iter_results(
+        self, handles: Iterable[RunHandle | RunSummary], *, timeout: float | None = None, window: int = WINDOW
+    ) -> Iterator[RunResult]:
+        """Yield the results of runs as these end, in that order; what had ended before comes first, in any order.
+
+        Of any number of handles, from a generator too, at most `window` that have not ended are held at a time: a run
+        that ended beyond those comes when there is room.  Raises `ResultsTimeout` (a `TimeoutError`) if not all have
+        ended `timeout` seconds after the call: no further handle is taken from then on.
+        """
+        cursor = self._cursor(handles, timeout, window)
+        return (result for results in iter(lambda: drive(cursor.next_results()), []) for result in results)
+
+    def aiter_results(
+        self,
+        handles: Iterable[RunHandle | RunSummary],
+        *,
+        timeout: float | None = None,
+        window: int = WINDOW,
+    ) -> AsyncIterator[RunResult]:
+        """As `iter_results`, for `async for`; the handles are taken on the event loop."""
+        return _results_of(self._cursor(handles, timeout, window))
+
+    def _cursor(self, handles: Iterable[RunHandle | RunSummary], timeout: float | None, window: int) -> ResultCursor:
+        check_timeout(timeout)
+        if not isinstance(window, int) or window < 1:
+            raise InvalidInput(f"window: {window!r:.40} is no number of runs of at least 1")
+        return ResultCursor(self._desk, _named(handles), timeout=timeout, window=window)
 
     async def awaited(self, handle: RunHandle) -> RunResult:
         """Return a run's result when it has ended; waiting costs no thread, and is cancelled at once."""
@@ -487,6 +516,30 @@ class Stack:
             remove_record(self.state_dir, self.stack_id)
         finally:
             self._connection.close()
+
+
+async def _results_of(cursor: ResultCursor) -> AsyncIterator[RunResult]:
+    while results := await drive_async(cursor.next_results()):
+        for result in results:
+            yield result
+
+
+def _named(handles: Iterable[RunHandle | RunSummary]) -> Iterator[tuple[str, str]]:
+    """Return the ids of runs and their jobs; raise `InvalidInput` for what is no handle, also while they are taken."""
+    if isinstance(handles, str | bytes | Mapping) or not isinstance(handles, Iterable):
+        raise InvalidInput(
+            f"handles: what is given, of type {type(handles).__name__}, is no list of handles: give what `submit` and "
+            "`runs` return"
+        )
+    return map(_name_of, count(), handles)
+
+
+def _name_of(place: int, handle: RunHandle | RunSummary) -> tuple[str, str]:
+    if not isinstance(handle, RunHandle | RunSummary):
+        raise InvalidInput(
+            f"handles[{place}]: {type(handle).__name__} is no handle of a run: `Stack.handle(run_id)` makes one"
+        )
+    return handle.run_id, handle.job_id
 
 
 def _written(value: Any, where: str) -> bytes:

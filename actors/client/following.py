@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from airside.actors.client.steps import Steps
 from airside.actors.rpc.methods import Ends, WaitRequest
 
 Ask = Callable[[WaitRequest, float | None], Steps[Ends]]
+
+RUNS_A_QUESTION = 1_000
+"""Runs the driver is told of in one question: what is found of them may carry large answers."""
 
 
 class Following:
@@ -35,12 +39,16 @@ class Following:
     def next_ends(self, wait_s: float, within_s: float | None) -> Steps[dict[str, bytes]]:
         """Return the `RunEnded` of those that have ended, as soon as there is one or the wait is over.
 
-        Raises what `ask` does; then nothing is lost, and the next question is the same.
+        The driver is told of every run before it has it wait.  Raises what `ask` does; then nothing is lost, and the
+        next question is the same.
         """
         while True:
-            told, self._pending, watch = self._pending, set(), self._watch
+            told, watch = set(islice(self._pending, RUNS_A_QUESTION)), self._watch
+            self._pending -= told
+            more = bool(self._pending)
             try:
-                reply = yield from self._ask(WaitRequest(sorted(told), wait_s, watch, self._after), within_s)
+                wanted = WaitRequest(sorted(told), 0.0 if more else wait_s, watch, self._after)
+                reply = yield from self._ask(wanted, within_s)
             except BaseException:
                 self._pending |= told
                 raise
@@ -53,4 +61,5 @@ class Following:
             self._after = max(self._after or 0, reply.upto)
             found = {run_id: body for run_id, body in reply.ends.items() if run_id in self._open}
             self._open -= found.keys()
-            return found
+            if found or not more:
+                return found

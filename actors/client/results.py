@@ -76,6 +76,22 @@ class BatchTimeout(TimeoutError):
         self.unsubmitted = unsubmitted
 
 
+class ResultsTimeout(TimeoutError):
+    """Not all runs whose results are wanted have ended in time; they go on.
+
+    `run_ids` are those that were waited for (`Stack.handle(run_id)` gets the result later), of which there are at most
+    as many as the window has; what was not taken from the handles is still in them.
+    """
+
+    def __init__(self, timeout_s: float, run_ids: tuple[str, ...]) -> None:
+        super().__init__(f"the {timeout_s:g} s are over: {len(run_ids)} runs that were waited for have not ended")
+        self.timeout_s = timeout_s
+        self.run_ids = run_ids
+
+    def __reduce__(self) -> tuple[type[ResultsTimeout], tuple[float, tuple[str, ...]]]:
+        return type(self), (self.timeout_s, self.run_ids)
+
+
 class BatchInterrupted(KeyboardInterrupt):
     """Somebody interrupted a batch; what was submitted goes on.  The fields are those of `BatchTimeout`."""
 

@@ -241,9 +241,13 @@ class Driver(WatchedLayer):
         self._find(rows, at_work, unbegun)
 
     async def _sweep_forever(self) -> None:
-        """Find the branches that a process left, whose last entry arrived after somebody had looked for them."""
+        """Find the branches that a process left, whose last entry arrived after somebody had looked for them.
+
+        And let go of the ends that somebody left who was waiting for them.
+        """
         while True:
             await asyncio.sleep(SWEEP_S)
+            self._watches.forget_idle(asyncio.get_running_loop().time())
             with contextlib.suppress(LayerUnavailable):
                 self._find([Unfinished(*row) for row in await self._journal.rows("orphans")], {}, {})
 
@@ -332,7 +336,7 @@ class Driver(WatchedLayer):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wanted.timeout_s):
                     await watch.news.wait()
-            found, upto = watch.next_ends() if wanted.watch else watch.next_ends(None)
+            found, upto = watch.next_ends() if wanted.watch else watch.all_ends()
         finally:
             if not wanted.watch:
                 self._watches.drop(watch)

@@ -16,8 +16,8 @@ from airside.stack.ids import RunId
 KEPT_S = 120.0
 """How long a watch is kept that nobody asks: many times as long as a question waits."""
 
-MOST_AT_ONCE = 1_000
-"""Ends in one answer of a watch that goes on, each of which may carry a large one."""
+MOST_AT_ONCE, MOST_BYTES = 1_000, 4 * 2**20
+"""Ends in one answer of a watch that goes on, and bytes of them, but for one that is larger by itself."""
 
 
 class Watch:
@@ -47,10 +47,20 @@ class Watch:
             if not self.ends:
                 self.news = Flag()
 
-    def next_ends(self, most: int | None = MOST_AT_ONCE) -> tuple[dict[str, bytes], int]:
-        """Return the ends that are next, and how many will have arrived with them."""
-        found = self.ends[:most]
+    def next_ends(self) -> tuple[dict[str, bytes], int]:
+        """Return the ends that are next, a bounded number, and how many will have arrived with them."""
+        found: list[tuple[RunId, bytes]] = []
+        size = 0
+        for run_id, body in self.ends[:MOST_AT_ONCE]:
+            size += len(body)
+            if found and size > MOST_BYTES:
+                break
+            found.append((run_id, body))
         return dict(found), self.first + len(found)
+
+    def all_ends(self) -> tuple[dict[str, bytes], int]:
+        """Return all ends, and how many will have arrived with them."""
+        return dict(self.ends), self.first + len(self.ends)
 
 
 class Watches:
@@ -65,7 +75,7 @@ class Watches:
 
     def begin(self, name: str, now_s: float) -> Watch:
         """Return the watch of a name, a new one if there is none; one without a name is its caller's to `drop`."""
-        self._forget_idle(now_s)
+        self.forget_idle(now_s)
         return self.find(name, now_s) or self._made(name, now_s)
 
     def _made(self, name: str, now_s: float) -> Watch:
@@ -108,7 +118,8 @@ class Watches:
                 del self._by_run[run_id]
         watch.run_ids, watch.unknown = set(), set()
 
-    def _forget_idle(self, now_s: float) -> None:
+    def forget_idle(self, now_s: float) -> None:
+        """Forget the watches that nobody has asked for long, with the ends they keep."""
         while self._by_name:
             name, watch = next(iter(self._by_name.items()))
             if now_s - watch.asked_s < self._kept_s:

@@ -126,7 +126,7 @@ threading.Event().wait(60)
     first.communicate(timeout=BOUND_S)
     body = """
 *ids, paying = json.loads(sys.argv[2])
-done = [stack.handle(run_id).result(timeout=60).ok for run_id in ids]
+done = [result.ok for result in stack.iter_results((stack.handle(run_id) for run_id in ids), timeout=60, window=2)]
 outcome = stack.approve(waiting(stack, paying).approval_id, principal="lea")
 paid = stack.handle(paying).result(timeout=60).ok
 mine = [run for run in stack.runs(tenant="acme", limit=100) if run.job_id.startswith("orphan-")]

@@ -401,6 +401,8 @@ async def test_handles_and_batches_can_be_awaited(stack: Stack) -> None:
         assert (await handle).ok
         jobs = [{"request": "r", "tenant": "acme", "principal": "ana"}] * 3
         assert [r.ok for r in await stack.amap(jobs, progress=False)] == [True] * 3
+        handles = [await stack.asubmit(job) for job in map(Job.model_validate, jobs)]
+        assert [r.ok async for r in stack.aiter_results(handles, timeout=BOUND_S, window=2)] == [True] * 3
 
 
 # Memory.

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.client.batch import Batch, collect
+from airside.actors.client.batch import Batch
+from airside.actors.client.result_cursor import collect
 from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import BatchTimeout, RunResult
 from airside.actors.client.steps import Pause, Steps, drive_async

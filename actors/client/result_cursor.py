@@ -1,0 +1,123 @@
+"""The results of many runs as these end: of the runs that are waited for only a window is held, on either side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from airside.actors.client.batch import LAST_LOOK_S, POLL_S, BatchBackend
+from airside.actors.client.following import Following
+from airside.actors.client.results import ResultsTimeout, RunResult, ended_result
+from airside.actors.client.steps import Steps
+
+WINDOW = 10_000
+"""Runs that are waited for at a time: their ids take a megabyte or two here, and as much in the driver."""
+
+TAKE_S = 0.2
+"""For how long runs are taken before it is looked what has ended: they may come from a generator that submits them."""
+
+
+class ResultCursor:
+    """Takes runs (id, job id) from an iterable, at most `window` that have not ended; None takes them all first.
+
+    Runs come back in the order in which they ended, and those that had ended before they were taken first.
+    """
+
+    def __init__(
+        self,
+        desk: BatchBackend,
+        runs: Iterable[tuple[str, str]],
+        *,
+        timeout: float | None,
+        window: int | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._desk = desk
+        self._runs = iter(runs)
+        self._window = window
+        self._clock = clock
+        self._timeout = timeout
+        self._until = None if timeout is None else clock() + timeout
+        self._following = Following(desk.wait)
+        self._open: dict[str, list[str]] = {}
+        """The job ids under which each run that has not ended is waited for: it may be given more than once."""
+        self._held = 0
+        self._began = False
+        self._exhausted = False
+
+    def next_results(self) -> Steps[list[RunResult]]:
+        """Return the next results, none once all are there.
+
+        Raises `ResultsTimeout` when the time is over: from then on no run is taken, and of those that were only what
+        has ended is looked for.
+        """
+        while True:
+            if self._may_take:
+                self._take()
+            if not self._open and self._exhausted:
+                return []
+            try:
+                found = yield from self._following.next_ends(self._wait_s(), self._within_s())
+            except TimeoutError:
+                raise self._timed_out() from None
+            if found:
+                return [result for run_id, body in found.items() for result in self._ended(run_id, body)]
+            if self._is_late:
+                raise self._timed_out()
+
+    @property
+    def _is_late(self) -> bool:
+        return self._until is not None and self._clock() >= self._until
+
+    @property
+    def _may_take(self) -> bool:
+        if self._exhausted or (self._window is not None and self._held >= self._window):
+            return False
+        return not (self._began and self._is_late)
+
+    def _take(self) -> None:
+        """Take runs until the window is full, or it is time to look; when all are wanted at once, all."""
+        self._began = True
+        stop_s = self._clock() + TAKE_S
+        for run_id, job_id in self._runs:
+            self._held += 1
+            self._open.setdefault(run_id, []).append(job_id)
+            self._following.add([run_id])
+            if self._window is not None and (self._held >= self._window or self._clock() >= stop_s):
+                return
+        self._exhausted = True
+
+    def _wait_s(self) -> float:
+        if self._may_take:
+            return 0.0
+        return POLL_S if self._until is None else max(0.0, min(POLL_S, self._until - self._clock()))
+
+    def _within_s(self) -> float | None:
+        return None if self._until is None else max(0.0, self._until - self._clock()) + LAST_LOOK_S
+
+    def _ended(self, run_id: str, body: bytes) -> Iterable[RunResult]:
+        job_ids = self._open.pop(run_id)
+        self._held -= len(job_ids)
+        return [ended_result(run_id, body, job_id, partial(self._desk.story, run_id)) for job_id in job_ids]
+
+    def _timed_out(self) -> ResultsTimeout:
+        return ResultsTimeout(self._timeout or 0.0, tuple(self._open))
+
+
+def collect(
+    desk: BatchBackend,
+    runs: Sequence[tuple[str, str]],
+    *,
+    timeout: float | None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Steps[list[RunResult]]:
+    """Wait for runs (id, job id) and return their results in order, without those that have not ended by then."""
+    cursor = ResultCursor(desk, dict.fromkeys(runs), timeout=timeout, window=None, clock=clock)
+    found: dict[tuple[str, str], RunResult] = {}
+    try:
+        while results := (yield from cursor.next_results()):
+            found |= {(result.run_id, result.job_id): result for result in results}
+    except ResultsTimeout:
+        pass  # the others have not ended by then
+    return [found[run] for run in runs if run in found]
