@@ -143,17 +143,17 @@ class ToolExecutor(Layer):
     @serves(INCARNATION)
     def incarnation(self, _: None) -> str:
         """Return the id grants must name."""
-        return self._dispatcher.executor_id
+        return self._dispatcher.grants.executor_id
 
     @serves(TRUST)
     def trust(self, told: TrustedGate) -> None:
         """Take grants of this incarnation of the gate, no longer those of another, and none that is switched off."""
-        self._dispatcher.issuer = IssuerId(told.issuer)
+        self._dispatcher.grants.issuer = IssuerId(told.issuer)
         self._apply_switches(told.switches)
 
     def _apply_switches(self, thrown: list[str]) -> None:
         if len(thrown) >= self._switch_count:  # the stream only grows: a shorter one is an older reading
-            self._switch_count, self._dispatcher.switches = len(thrown), KillSwitches(thrown)
+            self._switch_count, self._dispatcher.grants.switches = len(thrown), KillSwitches(thrown)
 
     @serves(EXECUTE, unreadable=_no(ReasonCode.GRANT_INVALID), failed=_no(ReasonCode.TOOL_IN_DOUBT))
     def execute(self, request: ExecuteRequest) -> Awaitable[ExecuteReply]:
@@ -165,7 +165,7 @@ class ToolExecutor(Layer):
 
     @property
     def _may_begin(self) -> bool:
-        return self._watched.is_set() and self._dispatcher.issuer != NO_ISSUER
+        return self._watched.is_set() and self._dispatcher.grants.issuer != NO_ISSUER
 
     async def _execute_later(self, request: ExecuteRequest) -> ExecuteReply:
         await self._begin()
@@ -173,7 +173,7 @@ class ToolExecutor(Layer):
 
     async def _begin(self) -> None:
         await self._watched.wait()
-        if self._dispatcher.issuer == NO_ISSUER:
+        if self._dispatcher.grants.issuer == NO_ISSUER:
             await self._ask_whom_to_trust()
 
     @serves(ANSWER_OF)
@@ -185,15 +185,15 @@ class ToolExecutor(Layer):
     async def resolve(self, question: bytes) -> bytes:
         """Say what the resource of a question is; begins nothing before `execute` would."""
         await self._begin()
-        return await self._resolving.answer(question, self._dispatcher.issuer)
+        return await self._resolving.answer(question, self._dispatcher.grants.issuer)
 
     async def _ask_whom_to_trust(self) -> None:
         """After a restart; if the gate does not answer, every grant is refused."""
         with contextlib.suppress(LayerUnavailable):
             told = await self._policy.call(ISSUER, None)
             self._apply_switches(told.switches)
-            if self._dispatcher.issuer == NO_ISSUER:  # else the gate was faster
-                self._dispatcher.issuer = IssuerId(told.issuer)
+            if self._dispatcher.grants.issuer == NO_ISSUER:  # else the gate was faster
+                self._dispatcher.grants.issuer = IssuerId(told.issuer)
 
     # Refusals, journaled in a stream of this incarnation's own.
 
@@ -212,7 +212,7 @@ class ToolExecutor(Layer):
                 entries = tuple(_entry(refused) for refused, whose in noted if whose == tenant)
                 append = Append(
                     tenant=tenant or SYSTEM_TENANT,
-                    stream=f"{self._dispatcher.executor_id}/{tenant or SYSTEM_TENANT}",
+                    stream=f"{self._dispatcher.grants.executor_id}/{tenant or SYSTEM_TENANT}",
                     epoch=0,
                     first_seq=self._written.get(tenant, 0),
                     entries=entries,

@@ -11,11 +11,9 @@ start any more.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,13 +22,13 @@ from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.cycle.output_source import output_from
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.flag import Flag
-from airside.stack.ids import NO_ISSUER, EffectKey, ExecutorId, IssuerId, RunId, TenantId, mint_executor
-from airside.stack.journal.effect_claims import MAX_CLAIM_ATTEMPTS, Appender, claim
-from airside.stack.policy.kill_switches import KillSwitches
+from airside.stack.ids import NO_ISSUER, EffectKey, ExecutorId, IssuerId, RunId, TenantId
+from airside.stack.journal.effect_claims import Appender, claim
 from airside.stack.ports import Memory
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import Grant, GrantRefused, open_grant
 from airside.stack.values import ToolResult
+from airside.tools.grant_checks import CallBlocked, GrantChecks
 from airside.tools.keeping import keeper
 from airside.tools.result_cache import ResultCache
 from airside.tools.runners.deadlines import Deadline, Deadlines
@@ -40,20 +38,6 @@ from airside.tools.runners.outcomes import LoopBlocked, LoopBlockedByAnother, No
 from airside.tools.runners.running import Runners
 from airside.tools.runners.toolset_states import ToolsetStates
 from airside.tools.tool import InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
-from airside.tools.used_grants import UsedGrants
-
-Kept = TypeVar("Kept", RunId, EffectKey)
-
-_KEPT = 100_000
-"""Runs whose latest epoch or end, and keys whose arguments, an executor remembers; older grants have long expired."""
-
-
-class _CallBlocked(Exception):
-    """A call that waited may not start any more."""
-
-    def __init__(self, refusal: ToolResult) -> None:
-        super().__init__(refusal.error)
-        self.refusal = refusal
 
 
 class Dispatcher:
@@ -74,23 +58,17 @@ class Dispatcher:
         journal: Appender | None = None,
         memory: Memory | None = None,
     ) -> None:
-        self.executor_id = executor_id
-        self.issuer = issuer
-        self.switches = KillSwitches()
         self._on_refusal = on_refusal
         self._journal = journal
         self._memory = memory
         self._tools, toolsets = flatten(tools)
         self._key = seal_key
         self._now_us = now_us
-        self._steady_us = steady_us or now_us  # what ends a switch
+        self.grants = GrantChecks(
+            self._tools, executor_id=executor_id, issuer=issuer, now_us=now_us, steady_us=steady_us or now_us
+        )
         self._running_us = running_us or now_us  # how long calls take: by a clock that nobody sets
-        self._used = UsedGrants()
         self._answers = ResultCache()
-        self._arguments: OrderedDict[EffectKey, str] = OrderedDict()
-        self._latest: OrderedDict[EffectKey, tuple[int, int]] = OrderedDict()
-        self._epochs: OrderedDict[RunId, int] = OrderedDict()
-        self._over: OrderedDict[RunId, None] = OrderedDict()
         self._times = Deadlines()
         self._deadlines: dict[RunId, dict[Deadline, None]] = {}
         self._at_work: dict[EffectKey, Flag] = {}
@@ -104,7 +82,7 @@ class Dispatcher:
     async def execute(self, request: ExecuteRequest) -> ExecuteReply:
         """Carry out a call, or refuse it; never raises."""
         grant = open_grant(self._key, request.grant)
-        refusal = self._rejection(grant, request)
+        refusal = self.grants.rejection(grant, request)
         if refusal is not None or grant is None:
             refusal = refusal or refuse(ReasonCode.GRANT_INVALID, "not a grant")
             self._report_refusal(grant, request, refusal)
@@ -139,7 +117,7 @@ class Dispatcher:
         presented = request.grant if isinstance(request.grant, bytes) else repr(request.grant).encode()
         refused = GrantRefused(
             at_us=self._now_us(),
-            executor=self.executor_id,
+            executor=self.grants.executor_id,
             reason_code=refusal.reason_code,
             detail=refusal.error,
             presented_sha256=digest(presented),
@@ -157,7 +135,7 @@ class Dispatcher:
         in this process, or one that holds its event loop, cannot be stopped, only no longer waited for.  None begins
         after this, whatever was granted.
         """
-        _remember(self._over, run_id, None)
+        self.grants.end_run(run_id)
         stopping = list(self._deadlines.get(run_id, ()))
         for deadline in stopping:
             if not deadline.expired():
@@ -179,86 +157,6 @@ class Dispatcher:
         """Return counts since this incarnation began."""
         own = {"calls": self.calls, "refused": self.refused, "active": self.active, "states": len(self._states)}
         return {**own, **self._runners.loops.stats()}
-
-    def _rejection(self, grant: Grant | None, request: ExecuteRequest) -> ToolResult | None:
-        """Return why the call may not start, or None; a grant that passes is used up."""
-        if grant is None:
-            return refuse(ReasonCode.GRANT_INVALID, "the grant's seal does not hold")
-        now = self._now_us()
-        if self._used.is_void(now):  # as another one it may begin anew: what was granted to this one is void
-            self.executor_id, self._used = mint_executor(), UsedGrants()
-        wrong = self._unlike(grant, request, now)
-        if wrong is not None:
-            return refuse(*wrong)
-        block_reason = self._block_reason(grant)
-        if block_reason is not None:
-            return block_reason
-        self._consume_nonce(grant, now)
-        return None
-
-    def _unlike(self, grant: Grant, request: ExecuteRequest, now: int) -> tuple[ReasonCode, str] | None:
-        """Return what a grant does not fit of what is asked, of this executor or of now; None if it fits."""
-        known, reason, undo = self._tools.get(grant.tool), ReasonCode.GRANT_INVALID, grant.undo
-        if grant.executor != self.executor_id:
-            text = "the grant is for another executor"
-        elif grant.issuer != self.issuer:
-            reason, text = ReasonCode.GRANT_STALE, "an earlier incarnation of the gate issued it"
-        elif self._used.has_expired(grant, now):
-            text = "the grant has expired"
-        elif grant.epoch < self._epochs.get(grant.run_id, 0):
-            reason, text = ReasonCode.GRANT_STALE, "a newer activation exists"
-        elif grant.attempt > MAX_CLAIM_ATTEMPTS and not undo:  # an undo's attempts have a stream each
-            text = f"there are {MAX_CLAIM_ATTEMPTS} attempts at most"
-        elif grant in self._used:
-            text = "the grant was used before"
-        elif digest(request.arguments) != grant.arguments_sha256:
-            text = "other arguments"
-        elif self._arguments.get(grant.key, grant.arguments_sha256) != grant.arguments_sha256:
-            text = f"{grant.key} was used with other arguments"
-        elif known is None:
-            text = f"this executor has no tool {grant.tool}"
-        elif known.spec.version != grant.tool_version:
-            text = "the tool's schema is another version"
-        elif undo and known.undo is None:
-            text = f"{grant.tool} has no undo here"
-        elif undo and digest(request.output) != grant.output_sha256:
-            text = "another output"
-        else:
-            return None
-        return reason, text
-
-    def _block_reason(self, grant: Grant) -> ToolResult | None:
-        """Return why no call of this grant may start now: looked at when it comes, and again where it starts."""
-        if grant.run_id in self._over and not grant.undo:
-            return refuse(ReasonCode.GRANT_STALE, "its run is over")
-        if not self.switches:
-            return None
-        blocked = self.switches.blocking(
-            now_us=self._steady_us(),
-            tenant=grant.tenant,
-            principal=grant.principal,
-            version=grant.version,
-            run_id=grant.run_id,
-            tool=grant.tool,
-        )
-        return None if blocked is None else refuse(ReasonCode.SWITCHED_OFF, str(blocked))
-
-    def _begin(self, grant: Grant) -> None:
-        """Raise `_CallBlocked` if a call may not start; whoever asks starts it before anything else can happen."""
-        block_reason = self._block_reason(grant)
-        if block_reason is None and (grant.epoch, grant.attempt) < self._latest.get(grant.key, (0, 0)):
-            # That one asks what became of the key, and must not be told "nothing" just before this one starts.
-            block_reason = refuse(ReasonCode.GRANT_STALE, "a later attempt of it is here")
-        if block_reason is not None:
-            raise _CallBlocked(block_reason)
-
-    def _consume_nonce(self, grant: Grant, now: int) -> None:
-        self._used.add(grant, now)
-        _remember(self._arguments, grant.key, grant.arguments_sha256)
-        _remember(self._epochs, grant.run_id, grant.epoch)
-        if self._tools[grant.tool].reconcile is not None:
-            attempt = (grant.epoch, grant.attempt)
-            _remember(self._latest, grant.key, max(attempt, self._latest.get(grant.key, attempt)))
 
     async def _claim_key(self, grant: Grant) -> ToolResult | bool:
         """Claim the key of a call whose tool does not dedupe; return why the call may not start.
@@ -286,7 +184,7 @@ class Dispatcher:
         try:
             with deadline, output_from(call.name, grant.tenant, grant.run_id):
                 return await self._attempt(call)
-        except _CallBlocked as block_reason:
+        except CallBlocked as block_reason:
             self._report_refusal(grant, request, block_reason.refusal)
             return block_reason.refusal
         except BaseException as error:
@@ -310,7 +208,7 @@ class Dispatcher:
             tenant=grant.tenant,
             run_id=grant.run_id,
             function=found.function,
-            begin=partial(self._begin, grant),
+            begin=partial(self.grants.check_start, grant),
             waiting=deadline.paused,
             advice="make it a plain def" if found.toolset else "make it a plain def, or give it process=True",
             what="undo" if grant.undo else "call",
@@ -389,11 +287,3 @@ class Dispatcher:
         except Exception as error:
             raise InDoubt(f"reconcile: {text_of(error)}") from None
         return answer
-
-
-def _remember(kept: OrderedDict[Kept, Any], of: Kept, what: Any) -> None:
-    """Keep something of a run or key, and forget that of the one nobody spoke of for longest."""
-    kept[of] = what
-    kept.move_to_end(of)
-    if len(kept) > _KEPT:
-        kept.popitem(last=False)

@@ -22,7 +22,7 @@ class InMemoryTools:
 
     async def executor_for(self, run_id: RunId) -> ExecutorId:
         """Return the present incarnation."""
-        return self.dispatcher.executor_id
+        return self.dispatcher.grants.executor_id
 
     async def execute(self, run_id: RunId, request: ExecuteRequest) -> ExecuteReply:
         """Carry out a call."""

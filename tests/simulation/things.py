@@ -74,7 +74,7 @@ class SimResolvers:
         if world.chance(0.3):
             raise LayerUnavailable("no executor")
         pool = ResolverPool({"thing": self.resolver}, seal_key=SEAL, now_us=world.now_us, call=_call)
-        asked = world.executing(pool.answer(request, world.tools.dispatcher.issuer))
+        asked = world.executing(pool.answer(request, world.tools.dispatcher.grants.issuer))
         await asyncio.wait([asked])
         world.point("resolver")
         await world.pause()

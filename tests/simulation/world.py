@@ -224,7 +224,7 @@ class World:
         bundle = BUNDLES[1 if self.rng.random() < 0.2 else 0]
         self.gates += 1
         self.issuer = IssuerId(f"iss_{self.gates}")
-        self.tools.dispatcher.issuer = self.issuer
+        self.tools.dispatcher.grants.issuer = self.issuer
         lookups = Lookups(
             self.resolvers,
             {"thing": self.resolvers.resolver.terms},

@@ -187,10 +187,10 @@ async def test_what_is_switched_off_is_refused_though_it_was_granted_before(scop
     pay, paid = counter()
     dispatcher, request = made(pay), granted(pay.spec, version="v1")
     off = KillSwitchChanged(at_us=1, scope=scope, target=target, off=True, by=PrincipalId("op"), why="breach")
-    dispatcher.switches.apply(off)
+    dispatcher.grants.switches.apply(off)
     refused = await run(dispatcher, request)
     assert (refused.reason_code, paid) == ("switched_off", []) and "breach" in refused.error
-    dispatcher.switches.apply(msgspec.structs.replace(off, off=False))
+    dispatcher.grants.switches.apply(msgspec.structs.replace(off, off=False))
     assert (await run(dispatcher, request)).ok, "it was not used up"
 
 
@@ -619,7 +619,7 @@ async def test_a_call_that_waits_for_its_claim_does_not_start_once_its_run_is_ov
     if by == "release":
         await dispatcher.release(RUN)
     else:
-        dispatcher.switches.apply(switched_off())
+        dispatcher.grants.switches.apply(switched_off())
     journal.go_on.set()
     assert (await call).reason_code == reason and paid == []
     assert [refused.reason_code for refused in told] == [reason]
@@ -683,10 +683,10 @@ async def test_a_call_that_waits_for_a_thread_does_not_start_once_its_run_is_ove
     if by == "release":
         await dispatcher.release(RUN)
     else:
-        dispatcher.switches.apply(switched_off())
+        dispatcher.grants.switches.apply(switched_off())
     dispatcher._runners.slots.give_back(TenantId("tenant-0"))
     assert (await call).reason_code == reason and paid == []
-    dispatcher.switches = KillSwitches()
+    dispatcher.grants.switches = KillSwitches()
     other = granted(pay.spec, run_id="run_" + "1" * 24, nonce=b"another")
     assert (await run(dispatcher, other)).ok  # the place it did not use is free
 

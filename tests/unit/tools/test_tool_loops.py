@@ -544,8 +544,8 @@ async def test_a_call_that_waits_for_a_busy_loop_does_not_start_once_it_is_switc
     waiting = bench.run(dispatcher, note)
     await asyncio.sleep(0)
     off = KillSwitchChanged(at_us=0, scope="all", target="", off=True, by="op", why="")  # type: ignore[arg-type]
-    dispatcher.switches = KillSwitches()
-    dispatcher.switches.apply(off)
+    dispatcher.grants.switches = KillSwitches()
+    dispatcher.grants.switches.apply(off)
     bench.go_on.set()
     assert (await waiting).reason_code == "switched_off" and (await holding).ok and bench.calls == ["hold"]
 

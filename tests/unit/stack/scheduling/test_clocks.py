@@ -146,7 +146,7 @@ async def test_a_clock_that_is_ahead_ends_no_switch_before_its_time(ahead_us: in
         steady_us=lambda: steady[0],
         in_threads=False,
     )
-    dispatcher.switches = KillSwitches(
+    dispatcher.grants.switches = KillSwitches(
         [
             msgspec.json.encode(
                 KillSwitchChanged(
@@ -172,7 +172,9 @@ async def test_an_executor_whose_clock_was_ahead_for_long_takes_grants_again() -
 
     def fresh() -> bytes:
         nonce = f"nonce-{next(numbers)}".encode()
-        return granted(pay.spec, executor=dispatcher.executor_id, expires_us=clock[0] + 120 * SECOND, nonce=nonce)
+        return granted(
+            pay.spec, executor=dispatcher.grants.executor_id, expires_us=clock[0] + 120 * SECOND, nonce=nonce
+        )
 
     early = fresh()
     assert (await run(dispatcher, early)).ok
@@ -181,7 +183,7 @@ async def test_an_executor_whose_clock_was_ahead_for_long_takes_grants_again() -
         assert (await run(dispatcher, fresh())).ok
     clock[0] = NOW + 10 * SECOND
     assert (await run(dispatcher, fresh())).reason_code == "grant_invalid"  # it was for the one before
-    assert dispatcher.executor_id != EXECUTOR and (await run(dispatcher, fresh())).ok
+    assert dispatcher.grants.executor_id != EXECUTOR and (await run(dispatcher, fresh())).ok
     count = len(paid)
     assert (await run(dispatcher, early)).reason_code == "grant_invalid" and len(paid) == count
 
