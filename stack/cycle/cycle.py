@@ -334,6 +334,7 @@ class Cycle:
             remaining=self._remaining,
             tools=self._tools,
             labels=s.labels,
+            cause=i.cause,
         )
 
     async def _gate(self, i: do.GateCall) -> ev.Event:

@@ -17,6 +17,7 @@ from airside.stack.calling import explain_misuse
 from airside.stack.contracts.memory import Recalled
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.run.spans import decision_traceparent
 from airside.stack.run.state import StepRecord
 from airside.stack.run.topology import BranchEnd, StageEnd
 from airside.stack.schema.toolspec import ToolSpec
@@ -25,7 +26,10 @@ from airside.stack.values import FREE, MOST, Action, Finish, Limits, Proposal, R
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What an agent decides on: its own tenant's, its own run's, and nothing else."""
+    """What an agent decides on: its own tenant's, its own run's, and nothing else.
+
+    `cause` is the number of the run's event because of which it is asked.
+    """
 
     run_id: RunId
     tenant: TenantId
@@ -41,6 +45,15 @@ class View:
     remaining: Limits
     tools: tuple[ToolSpec, ...]
     labels: frozenset[str]
+    cause: int = -1
+
+    @property
+    def traceparent(self) -> str:
+        """The W3C trace context of this decision's span, for the calls to models that it takes.
+
+        A decision that is asked for again after a crash is another one, and has another.
+        """
+        return decision_traceparent(self.run_id, self.cause)
 
     def inputs(self) -> dict[str, Any]:
         """Return the request's inputs."""

@@ -1,6 +1,7 @@
 """A run as spans, derived from its events: one trace a run, one span a phase.  Pure: no OpenTelemetry here.
 
 The trace id is derived from the root run's id, so a tool that was given the run's `traceparent` joins the same trace.
+So does what an agent calls by that of its decision, whose span is known before there is an event of it.
 Names follow OpenTelemetry's GenAI semantic conventions where they exist (`invoke_agent`, `execute_tool`,
 `gen_ai.agent.name`, `gen_ai.tool.name`), and `airside.*` elsewhere.
 """
@@ -41,9 +42,19 @@ def span_id(run_id: RunId, number: int = -1) -> str:
     return hashlib.sha256(f"{run_id}#{number}".encode()).hexdigest()[:16]
 
 
+def decision_span_id(run_id: RunId, cause: int) -> str:
+    """Return the span of a decision by the event that it is asked for because of, which no other decision has."""
+    return hashlib.sha256(f"{run_id}#decide#{cause}".encode()).hexdigest()[:16]
+
+
 def traceparent(run_id: RunId) -> str:
     """Return the W3C trace context of a run's own span."""
     return f"00-{trace_id(run_id)}-{span_id(run_id)}-01"
+
+
+def decision_traceparent(run_id: RunId, cause: int) -> str:
+    """Return the W3C trace context of a decision's span."""
+    return f"00-{trace_id(run_id)}-{decision_span_id(run_id, cause)}-01"
 
 
 _PHASES: dict[type[ev.Event], str] = {
@@ -86,7 +97,7 @@ def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
             SpanSpec(
                 name=f"{phase} {detail}".strip(),
                 trace_id=trace,
-                span_id=span_id(run_id, number),
+                span_id=decision_span_id(run_id, event.cause) if phase == "decide" else span_id(run_id, number),
                 parent_id=span_id(run_id),
                 start_us=min(began, event.at_us),
                 end_us=event.at_us,

@@ -18,12 +18,13 @@ from airside.stack.policy.gate import Gate
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
-from airside.stack.run.agents import FunctionAgent, ReplayAgent
+from airside.stack.run.agents import FunctionAgent, ReplayAgent, View
 from airside.stack.run.machine import RunMachine
+from airside.stack.run.spans import spans_of
 from airside.stack.run.state import Phase
 from airside.stack.run.topology import Branch, Done, FanOut, FanOutFanIn, Route, SingleAgent, Topology, TopologyState
 from airside.stack.security.identity import run_subject, seal_identity
-from airside.stack.values import Finish, Limits, Outcome, Request, Usage
+from airside.stack.values import Action, Finish, Limits, Outcome, Request, Usage
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
 from airside.tools.tool import tool
@@ -122,6 +123,23 @@ async def test_a_replayed_call_goes_through_every_layer_and_is_journaled() -> No
     assert [entry.type for entry in world.journal.streams[RUN]][-1] == "RunEnded"
     replayed = RunMachine.replay(ev.decode_event(body) for body in world.journal.bodies(RUN))
     assert replayed.state.outcome == world.cycle.machine.state.outcome
+
+
+async def test_an_agent_is_given_the_trace_context_of_the_decision_it_is_asked_for() -> None:
+    """It is that of the span that the run's events make of the decision, when they are read again too."""
+    seen: list[str] = []
+
+    def agent(view: View) -> Action | Finish:
+        seen.append(view.traceparent)
+        assert seen[-1] == view.traceparent
+        return Action(tool="pay", arguments={"amount": 3}) if len(seen) == 1 else Finish(answer="done")
+
+    world = World(FunctionAgent(agent))
+    await world.cycle.advance(world.first)
+    read = [ev.decode_event(body) for body in world.journal.bodies(RUN)]
+    decisions = [span for span in spans_of(read) if span.name == "decide"]
+    assert len(set(seen)) == 2
+    assert seen == [f"00-{span.trace_id}-{span.span_id}-01" for span in decisions]
 
 
 async def test_a_kill_does_not_wait_for_an_agent_that_thinks() -> None:
