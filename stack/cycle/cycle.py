@@ -61,7 +61,7 @@ class Cycle:
         self._remaining = machine.limits
         self._grants: dict[int, bytes] = {}
         self.asked_ahead: set[ApprovalId | None] = set()
-        self._reading = False
+        self._may_wait = False
         self._tracing: asyncio.Lock | None = None
         self._warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
         self._memory_writer = MemoryWriter(layers.memory, machine.state, self._warrant, layers.now_us)
@@ -143,8 +143,8 @@ class Cycle:
         """Handle one event and log it."""
         instructions = self.machine.handle(event)
         self.log.record(event)
-        if isinstance(event, ev.ToolExecuted) and not self._reading:
-            self.log.flush()  # what changed something is on record as soon as may be; nobody waits for it
+        if isinstance(event, ev.ToolExecuted) and not self._may_wait:
+            self.log.flush()  # what must not be sent twice is on record as soon as may be; nobody waits for it
         return instructions
 
     async def _interruptible(self, instruction: do.Instruction) -> ev.Event | None:
@@ -449,8 +449,8 @@ class Cycle:
         return await self.layers.approvals.request(await question_about(self, i.gated))
 
     async def _execute(self, i: do.Execute) -> ev.Event:
-        self._reading = not i.durable_first
-        if self._reading:
+        self._may_wait = not i.durable_first or i.gated.repeatable  # the result, for the run's next append
+        if not i.durable_first:
             self.log.flush()  # what allows a read is written while the read runs
         grant = self._grants.pop(i.step)
         request = ExecuteRequest(
