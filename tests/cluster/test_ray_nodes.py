@@ -42,6 +42,7 @@ def test_a_node_whose_raylet_is_killed() -> None:
     assert found["affected"] and found["recovery_s"] is not None, found
 
 
+@pytest.mark.slow
 def test_a_kill_that_is_ordered_while_rays_control_service_stands_still_is_confirmed_within_the_lease() -> None:
     found = play("gcs_down")
     assert holds(found) and found["confirmed_dead"] and found["within_lease"], found
