@@ -239,7 +239,7 @@ class ExecutorResolvers:
         self._layer._started = True
         self._layer._watched = asyncio.Event()
         self._layer._watched.set()
-        self._layer._dispatcher = SimpleNamespace(issuer=ISSUER)
+        self._layer._dispatcher = SimpleNamespace(grants=SimpleNamespace(issuer=ISSUER))
         made = {"order": as_resolver("order", order)}
         self._layer._resolving = ResolverPool(made, seal_key=KEY, now_us=lambda: 10, call=ResolverThreads().call)
 

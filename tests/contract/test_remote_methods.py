@@ -286,7 +286,7 @@ async def layer(request: pytest.FixtureRequest, tmp_path: Path) -> Layer:
     if kind is Policy:
         it._gate = SimpleNamespace(deny_unreadable=GATE.deny_unreadable, spend=None, check=None)
     if kind is ToolExecutor:
-        it._dispatcher = SimpleNamespace(issuer="iss", execute=None, answer_of=None)
+        it._dispatcher = SimpleNamespace(grants=SimpleNamespace(issuer="iss"), execute=None, answer_of=None)
         it._watched = asyncio.Event()
         it._watched.set()
     if kind is Journal:

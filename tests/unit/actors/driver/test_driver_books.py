@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -41,7 +42,7 @@ class Journal:
 async def test_refusals_go_on_record_after_an_append_whose_answer_was_lost(tmp_path: Path) -> None:
     it: Any = ToolExecutor(LayerConfig(Settings(state_dir=tmp_path), tmp_path), [], False)
     it._journal, it._written = Journal(), {}
-    it._dispatcher = type("Dispatcher", (), {"executor_id": EXECUTOR})
+    it._dispatcher = SimpleNamespace(grants=SimpleNamespace(executor_id=EXECUTOR))
     it._journal.losing = 1
     for number in range(3):
         refused = GrantRefused(
