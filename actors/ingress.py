@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from typing import Any
 
 import msgspec
 
 from airside.actors.rpc.layer import LayerConfig, control, now_us
-from airside.actors.rpc.methods import ADMIT, GIVE_VOTE, KEEP, MEMORY_ORDER, SUBMIT, VOTE, KeeperRequest, PresentedVote
+from airside.actors.rpc.methods import (
+    ADMIT,
+    FOLLOW,
+    GIVE_VOTE,
+    KEEP,
+    MEMORY_ORDER,
+    SUBMIT,
+    SUBSCRIBE,
+    VOTE,
+    FeedPage,
+    FeedRequest,
+    KeeperRequest,
+    PresentedVote,
+)
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import encode, encode_json
@@ -18,13 +32,17 @@ from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.contracts.labels import check_label
 from airside.stack.directory import Directory
 from airside.stack.errors import AuthRefused, InvalidInput, ItemFailed, LayerUnavailable
-from airside.stack.ids import ApprovalId, request_for, run_of
+from airside.stack.ids import ApprovalId, TenantId, request_for, run_of
+from airside.stack.journal.feed import AUDITOR
 from airside.stack.operations.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
 from airside.stack.security.authenticator import Authenticator
 from airside.stack.security.identity import run_subject, seal_identity, vote_subject
 from airside.stack.security.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_memory_order
 from airside.stack.values import MAX_REQUEST_BYTES, Identity, Request, decode_json
+
+MAX_FOLLOWERS = 16
+"""Questions of one tenant for the next entries of its journal that wait at a time: each holds a place here."""
 
 
 def _no(reason: ReasonCode) -> Denial:
@@ -46,12 +64,14 @@ class Ingress(WatchedLayer):
         self._directory = directory
         self._local_public_pem = local_public_pem
         self._counts = {"accepted": 0, "refused": 0}
+        self._followers: Counter[TenantId] = Counter()
 
     async def start(self) -> None:
         """Load the pinned keys."""
         self._authenticator = Authenticator(self._directory, self._local_public_pem)
         self._driver = Remote(self.config.settings, "driver")
         self._memory = Remote(self.config.settings, "memory")
+        self._journal = Remote(self.config.settings, "journal")
         self._approvals = Remote(self.config.settings, "approvals")
 
     @serves(SUBMIT, unreadable=_no(ReasonCode.REQUEST_INVALID), failed=_no(ReasonCode.INTERNAL_ERROR))
@@ -131,6 +151,26 @@ class Ingress(WatchedLayer):
             target=wanted.target,
         )
         return await self._memory.call(MEMORY_ORDER, seal_memory_order(self.config.seal_key, order))
+
+    @serves(FOLLOW)
+    async def follow(self, asked: FeedRequest) -> FeedPage:
+        """Return entries of the tenant whose auditor holds the credential; of no other, whatever is asked for."""
+        try:
+            identity: Identity = self._authenticator.identify(asked.credential, int(time.time()))
+        except AuthRefused as refusal:
+            return FeedPage(code=refusal.reason, problem=refusal.message)
+        tenant = identity.tenant
+        if AUDITOR not in identity.roles:
+            problem = f"{identity.principal} may not follow the journal of {tenant}: the role {AUDITOR} may"
+            return FeedPage(code="wrong_role", problem=problem)
+        if self._followers[tenant] >= MAX_FOLLOWERS:
+            problem = f"{MAX_FOLLOWERS} follow the journal of {tenant} already: wait until one of them has left"
+            return FeedPage(code="too_many", problem=problem)
+        self._followers[tenant] += 1
+        try:
+            return await self._journal.call(SUBSCRIBE, FeedRequest(asked.after, asked.timeout_s, tenant))
+        finally:
+            self._followers[tenant] -= 1
 
     async def stats(self) -> dict[str, Any]:
         """Return what was accepted and refused since this incarnation began."""

@@ -368,6 +368,27 @@ def query(
 
 
 @audit.command()
+def follow(
+    tenant: OfTenant = "",
+    credential: Annotated[
+        str, typer.Option("--token", help="a token or API key of a principal with role auditor")
+    ] = "",
+    after: Annotated[str, typer.Option(help='begin after the entry with this cursor, or "now"')] = "",
+    timeout: Annotated[
+        float | None, typer.Option(help="end when nothing more has come for so many seconds; 0: with what is there")
+    ] = None,
+    state_dir: StateDir = HERE,
+) -> None:
+    """Print the entries of a running stack's journal in order, one JSON object a line, and go on as they come."""
+    import msgspec
+
+    with attached(state_dir) as stack:
+        for entry in stack.subscribe(tenant=tenant or None, token=credential, after=after, timeout=timeout):
+            fields = {name: value for name, value in msgspec.structs.asdict(entry).items() if name != "body"}
+            typer.echo(json_line({**fields, "event": entry.event}))
+
+
+@audit.command()
 def story(run_id: RunArgument, state_dir: StateDir = HERE) -> None:
     """Tell a run: what happened, and why."""
     from airside.actors.audit import open_audit

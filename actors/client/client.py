@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -23,6 +23,7 @@ from airside.actors.app import App
 from airside.actors.client.batch import Batch
 from airside.actors.client.connection import Connection, LiveJournal
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
+from airside.actors.client.journal_follower import JournalFollower
 from airside.actors.client.known_principals import check_known
 from airside.actors.client.memory_client import MemoryClient
 from airside.actors.client.owned_stack import OwnedStack
@@ -41,14 +42,18 @@ from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import (
     ASKED,
+    FOLLOW,
     GIVE_VOTE,
     INPUT_FIELDS,
     ORDER,
     PENDING,
     QUERY,
     ROLL_BACK,
+    SUBSCRIBE,
     SWITCHES,
     VERIFY,
+    FeedPage,
+    FeedRequest,
     PresentedVote,
     Sql,
     WaitRequest,
@@ -57,6 +62,7 @@ from airside.stack.calling import explain_misuse_of_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
 from airside.stack.ids import parse_run
+from airside.stack.journal.feed import JournalEntry, feed_of
 from airside.stack.operations.overview import RunDetail, RunSummary
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
@@ -65,6 +71,8 @@ from airside.stack.recovery.rollback import RollbackReport
 from airside.stack.security.authenticator import issue_token
 from airside.stack.security.keyring import KeyRing
 from airside.stack.values import MAX_REQUEST_BYTES
+
+Item = TypeVar("Item")
 
 LONGEST_SWITCH_S = 100 * 366 * 86_400
 
@@ -273,8 +281,7 @@ class Stack:
         that ended beyond those comes when there is room.  Raises `ResultsTimeout` (a `TimeoutError`) if not all have
         ended `timeout` seconds after the call: no further handle is taken from then on.
         """
-        cursor = self._cursor(handles, timeout, window)
-        return (result for results in iter(lambda: drive(cursor.next_results()), []) for result in results)
+        return _each(self._cursor(handles, timeout, window).next_results)
 
     def aiter_results(
         self,
@@ -284,7 +291,7 @@ class Stack:
         window: int = WINDOW,
     ) -> AsyncIterator[RunResult]:
         """As `iter_results`, for `async for`; the handles are taken on the event loop."""
-        return _results_of(self._cursor(handles, timeout, window))
+        return _each_later(self._cursor(handles, timeout, window).next_results)
 
     def _cursor(self, handles: Iterable[RunHandle | RunSummary], timeout: float | None, window: int) -> ResultCursor:
         check_timeout(timeout)
@@ -451,6 +458,38 @@ class Stack:
             raise InvalidInput(problem)
         return pa.ipc.open_stream(data).read_all()
 
+    def subscribe(
+        self, *, tenant: str | None = None, after: str = "", token: str = "", timeout: float | None = None
+    ) -> Iterator[JournalEntry]:
+        """Yield the journal's entries in the order in which they were made durable, then those to come as they come.
+
+        They are a tenant's, or all; with a `token`, of a principal that holds the role `auditor`, those of its tenant.
+        They begin `after` an entry's `cursor`, or "now"; otherwise with the first one.  Whoever notes the cursor of an
+        entry once it is dealt with is given every entry at least once, whatever dies.  With a `timeout` it ends when
+        nothing more has come for so many seconds (0: with what is there).
+        """
+        return _each(self._follower(tenant, after, token, timeout).next_entries)
+
+    def asubscribe(
+        self, *, tenant: str | None = None, after: str = "", token: str = "", timeout: float | None = None
+    ) -> AsyncIterator[JournalEntry]:
+        """As `subscribe`, for `async for`."""
+        return _each_later(self._follower(tenant, after, token, timeout).next_entries)
+
+    def _follower(self, tenant: str | None, after: str, token: str, timeout: float | None) -> JournalFollower:
+        check_timeout(timeout)
+        if token and tenant is not None:
+            raise Misuse("subscribe: a token says whose entries: give a tenant or a token")
+        if not isinstance(after, str):
+            raise InvalidInput(f"after: {after!r:.40} is no text: give an entry's cursor, or nothing")
+        feed_of(tenant)
+        method = FOLLOW if token else SUBSCRIBE
+
+        def ask(cursor: str, wait_s: float) -> Steps[FeedPage]:
+            return self._connection.call(method, FeedRequest(cursor, wait_s, tenant, token))
+
+        return JournalFollower(ask, after, timeout=timeout)
+
     def verify(self) -> list[str]:
         """Check the journal's chains and checkpoints; return what is wrong, nothing if it is whole."""
         return self._connection.ask(VERIFY, None)
@@ -518,10 +557,15 @@ class Stack:
             self._connection.close()
 
 
-async def _results_of(cursor: ResultCursor) -> AsyncIterator[RunResult]:
-    while results := await drive_async(cursor.next_results()):
-        for result in results:
-            yield result
+def _each(next_page: Callable[[], Steps[list[Item]]]) -> Iterator[Item]:
+    while page := drive(next_page()):
+        yield from page
+
+
+async def _each_later(next_page: Callable[[], Steps[list[Item]]]) -> AsyncIterator[Item]:
+    while page := await drive_async(next_page()):
+        for item in page:
+            yield item
 
 
 def _named(handles: Iterable[RunHandle | RunSummary]) -> Iterator[tuple[str, str]]:

@@ -11,10 +11,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airside.actors.journal.log import JOURNAL
+from airside.actors.journal.feed import Feed
+from airside.actors.journal.log import JOURNAL, Row
 from airside.actors.journal.telemetry import Telemetry
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us
-from airside.actors.rpc.methods import APPEND, BODIES, QUERY, ROWS, VERIFY, NamedQuery, Rows, Sql
+from airside.actors.rpc.methods import (
+    APPEND,
+    BODIES,
+    QUERY,
+    ROWS,
+    SUBSCRIBE,
+    VERIFY,
+    FeedPage,
+    FeedRequest,
+    NamedQuery,
+    Rows,
+    Sql,
+)
 from airside.actors.rpc.serving import serves
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.errors import Behind, LayerUnavailable, NotWritten, SyncFailed, Unreadable, text_of
@@ -47,6 +60,7 @@ class Journal(WatchedLayer):
         self._chain_key = chain_key
         self._waiting: list[tuple[Append, asyncio.Future[AppendReply]]] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._followers = ThreadPoolExecutor(1, thread_name_prefix="follow")
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ask")
         self._committing: asyncio.Task[None] | None = None
         self._checkpointing: asyncio.Task[None] | None = None
@@ -60,6 +74,7 @@ class Journal(WatchedLayer):
         self._telemetry = Telemetry.from_environment()  # first: what fails here leaves no log open behind it
         self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key)
         self._store.start_feeding()
+        self._feed = Feed(self._store, self._page)
         self._checkpointing = asyncio.ensure_future(self.forever(self._checkpoints()))
 
     @serves(APPEND, unreadable=_error, failed=_error)
@@ -85,6 +100,7 @@ class Journal(WatchedLayer):
         for (_, future), reply in zip(group, replies, strict=True):
             if not future.done():
                 future.set_result(reply)
+        self._feed.note(appends)
         try:
             self._telemetry.take([a for a, reply in zip(appends, replies, strict=True) if reply.verdict == "ok"])
         except Exception:
@@ -135,6 +151,14 @@ class Journal(WatchedLayer):
         except Exception as error:
             return b"", text_of(error)
 
+    async def _page(self, feed: str, after: int) -> list[Row]:
+        return await self._answered(self._followers, self._store.page, feed, after)
+
+    @serves(SUBSCRIBE)
+    async def subscribe(self, asked: FeedRequest) -> FeedPage:
+        """Return entries after a cursor, as soon as there are some or the wait is over."""
+        return await self._feed.page(asked)
+
     @serves(VERIFY)
     async def verify(self, _: None) -> list[str]:
         """Return what is wrong with the chains; nothing if the journal is whole."""
@@ -157,7 +181,13 @@ class Journal(WatchedLayer):
         if not self._started:
             return {}
         store, waiting = self._store, len(self._waiting)
-        return {"appended": store.appended, "commits": store.commits, "waiting": waiting, "behind": store.behind}
+        return {
+            "appended": store.appended,
+            "commits": store.commits,
+            "waiting": waiting,
+            "behind": store.behind,
+            "followed": self._feed.waiting,
+        }
 
 
 def _committed(store: JournalStore, appends: list[Append]) -> list[AppendReply]:

@@ -130,7 +130,7 @@ class Projection:
     def _rows(self, until: int) -> Iterator[Sequence[Row]]:
         """Yield what is to be taken in, a bounded number at a time."""
         while self.position < until:
-            rows = self._tail.rows(self.position, until) or next(self._log.chunks(self.position, until), [])
+            rows = self._tail.rows_or_logged(self._log, self.position, until)
             if not rows:
                 return
             yield rows

@@ -47,6 +47,14 @@ SELECT DISTINCT tenant FROM events ORDER BY tenant;
 -- One tenant's chain, in order.
 SELECT * FROM events WHERE tenant = ? ORDER BY number;
 
+-- name: feed
+-- A tenant's entries from one number up to another, as many as the bound on their characters lets through; as the log
+-- has them, but for their positions.
+SELECT 0, tenant, number, stream, seq, epoch, step, cause, at_us, type, body FROM (
+    SELECT *, sum(strlen(body)) OVER (ORDER BY number) - strlen(body) AS before
+    FROM events WHERE tenant = ? AND number >= ? AND number < ?)
+WHERE before < ? ORDER BY number;
+
 -- name: branches
 -- The branches (and theirs) of a run, ended or not.
 SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') ORDER BY run_id;

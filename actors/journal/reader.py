@@ -14,11 +14,13 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection as Database
 
 from airside.actors.journal.carry import BEFORE, make_log
-from airside.actors.journal.log import JOURNAL, LogReader, check_header, is_written
+from airside.actors.journal.log import CHUNK_ROWS, JOURNAL, LogReader, Row, check_header, is_written
 from airside.actors.journal.projection import PROJECTION, QUERIES, Projection
+from airside.actors.journal.tail import Tail
 from airside.actors.journal.verify import problems_of
 from airside.stack.canonical import as_text
-from airside.stack.errors import InvalidInput, Unreadable
+from airside.stack.errors import Behind, InvalidInput, Unreadable
+from airside.stack.journal.feed import ALL, PAGE_BYTES, PAGE_ENTRIES
 
 MAX_ROWS = 1_000_000
 """Rows a query may return; more belongs in an export."""
@@ -31,7 +33,13 @@ class JournalReader:
     """A journal as it can be read; from any thread."""
 
     def __init__(
-        self, folder: Path, log: LogReader, projection: Projection, chain_key: bytes, aside: Path | None = None
+        self,
+        folder: Path,
+        log: LogReader,
+        projection: Projection,
+        chain_key: bytes,
+        aside: Path | None = None,
+        tail: Tail | None = None,
     ) -> None:
         self.chain_key = chain_key
         self.path = folder / JOURNAL
@@ -39,6 +47,7 @@ class JournalReader:
         self._reader = log
         self._projection = projection
         self._aside = aside
+        self._tail = tail or Tail()
 
     @classmethod
     def open(cls, folder: Path, chain_key: bytes) -> JournalReader:
@@ -105,9 +114,46 @@ class JournalReader:
             writer.write_table(table)
         return bytes(sink.getvalue())
 
+    def page(self, feed: str, after: int) -> list[Row]:
+        """Return the entries of a feed that follow the first `after` of it, without a gap, at least one.
+
+        What is old is read from the tables, as far as they are, and what they lack from the log: nobody has them catch
+        up, unless they are far behind.  Raises `Behind` or `Unreadable` if the next entry cannot be read.
+        """
+        until = self.last()
+        if feed == ALL:
+            rows = self._tail.rows_or_logged(self._reader, after, min(until, after + PAGE_ENTRIES))
+            return _gapless(rows, feed, after, column=0, first=after + 1)
+        rows, position = self._projection.ask(max(0, until - CHUNK_ROWS), lambda tables: _older(tables, feed, after))
+        while not rows and position < until:
+            latest = self._tail.rows_or_logged(self._reader, position, until)
+            rows = [row for row in latest if row[1] == feed and row[2] >= after]
+            position = latest[-1][0] if latest else until
+        return _gapless(rows, feed, after, column=2, first=after)
+
     def verify(self) -> list[str]:
         """Return what is wrong with the chains, the checkpoints and the projection; nothing if the journal is whole."""
         return problems_of(self._folder, self.chain_key, self._reader, self._projection)
+
+
+def _older(tables: Database, feed: str, after: int) -> tuple[list[Row], int]:
+    """Return a tenant's entries as the tables have them, and up to which position that is all there is."""
+    ((position,),) = tables.execute("SELECT position FROM projected").fetchall()
+    return tables.execute(QUERIES["feed"], [feed, after, after + PAGE_ENTRIES, PAGE_BYTES]).fetchall(), position
+
+
+def _gapless(rows: list[Row], feed: str, after: int, *, column: int, first: int) -> list[Row]:
+    """Return the first rows, within the bounds of a page, whose numbers follow one another from the first on."""
+    found: list[Row] = []
+    size = 0
+    for number, row in enumerate(rows[:PAGE_ENTRIES], first):
+        size += len(row[10])
+        if row[column] != number or (found and size > PAGE_BYTES):
+            break
+        found.append(row)
+    if not found:
+        raise Behind(f"entry {after + 1:,} of the feed {feed} cannot be read now: ask again")
+    return found
 
 
 def _log_of(folder: Path, aside: Path) -> LogReader:

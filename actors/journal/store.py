@@ -16,6 +16,7 @@ from airside.actors.journal.reader import JournalReader
 from airside.actors.journal.rows import check_entry
 from airside.actors.journal.tail import Tail
 from airside.stack.errors import Behind, text_of
+from airside.stack.journal.feed import ALL, JOURNAL_CHARS
 from airside.stack.journal.journaling import Append, AppendReply, Entry, Head, admit, beginning, link
 
 logger = logging.getLogger("airside")
@@ -50,8 +51,8 @@ class JournalStore(JournalReader):
             self._chain = self._log.chains()
             log = LogReader(folder / JOURNAL)
             opened.pop_all()
-        self._tail = Tail()
-        super().__init__(folder, log, Projection(folder / PROJECTION, log, tail=self._tail), chain_key)
+        tail = Tail()
+        super().__init__(folder, log, Projection(folder / PROJECTION, log, tail=tail), chain_key, tail=tail)
         self._heads: dict[str, Head] = {}
         self._checkpointed: dict[str, tuple[int, bytes]] = {}
         self._feeder: Feeder | None = None
@@ -130,6 +131,15 @@ class JournalStore(JournalReader):
     def last(self) -> int:
         """Return the position of the latest entry."""
         return self._log.last
+
+    @property
+    def journal(self) -> str:
+        """Which journal this is, as cursors name it."""
+        return str(self._reader.log)[:JOURNAL_CHARS]
+
+    def count_of(self, feed: str) -> int:
+        """Return how many entries a feed has."""
+        return self.last() if feed == ALL else self._chain.get(feed, (-1, b""))[0] + 1
 
     def checkpoint(self, at_us: int) -> None:
         """Append to the file of checkpoints, durably, the heads that no checkpoint of this process has seen."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from airside.actors.journal import log
-from airside.actors.journal.log import Row
+from airside.actors.journal.log import LogReader, Row
 
 MAX_BYTES = 16 * 2**20
 """Of bodies; what comes on top is let go, the oldest first.  The projection is a second behind."""
@@ -62,6 +62,10 @@ class Tail:
             rows = enumerate(batch.rows, batch.after + 1)
             found += [(position, *row) for position, row in rows if after < position <= until]
         return found
+
+    def rows_or_logged(self, reader: LogReader, after: int, until: int) -> list[Row]:
+        """Return what `rows` does, from the log if it is not here."""
+        return self.rows(after, until) or next(reader.chunks(after, until), [])
 
     def forget(self, until: int) -> None:
         """Let go of entries up to a position."""

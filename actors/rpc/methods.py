@@ -20,6 +20,7 @@ from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.journal.feed import JournalEntry
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.operations.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
 from airside.stack.recovery.undo_gate import UndoReply, UndoRequest
@@ -143,6 +144,27 @@ class Ends(msgspec.Struct, array_like=True, frozen=True):
     born: str = ""
 
 
+class FeedRequest(msgspec.Struct, array_like=True, frozen=True):
+    """The entries wanted that follow a cursor, and for how many seconds the first may be waited for.
+
+    They are one tenant's, or all tenants' if it is None.  With a `credential` they are those of its principal's tenant.
+    """
+
+    after: str
+    timeout_s: float
+    tenant: str | None = None
+    credential: str = ""
+
+
+class FeedPage(msgspec.Struct, array_like=True, frozen=True):
+    """Entries of a feed in order, and the cursor after them; or a problem, with its code."""
+
+    entries: tuple[JournalEntry, ...] = ()
+    cursor: str = ""
+    code: str = ""
+    problem: str = ""
+
+
 class PresentedVote(msgspec.Struct, array_like=True, frozen=True):
     """A person's vote on an approval, with the person's credential; `arguments` are those of an edit, as JSON."""
 
@@ -165,6 +187,7 @@ class KeeperRequest(msgspec.Struct, array_like=True, frozen=True):
 SUBMIT = Method[Submission, Ticket]("ingress", "submit")
 GIVE_VOTE = Method[PresentedVote, VoteReply]("ingress", "give_vote")
 KEEP = Method[KeeperRequest, bytes]("ingress", "keep")
+FOLLOW = Method[FeedRequest, FeedPage]("ingress", "follow")
 
 READ_INPUTS = Method[list[bytes], list[InputsReading]]("intake", "read")
 INPUT_FIELDS = Method[None, Fields]("intake", "fields")
@@ -200,6 +223,7 @@ BODIES = Method[list[str], dict[str, list[str]]]("journal", "bodies")
 ROWS = Method[NamedQuery, Rows]("journal", "rows")
 QUERY = Method[Sql, tuple[bytes, str]]("journal", "query")
 VERIFY = Method[None, list[str]]("journal", "verify")
+SUBSCRIBE = Method[FeedRequest, FeedPage]("journal", "subscribe")
 
 RETRIEVE = Method[RecallRequest, RecallReply]("memory", "retrieve")
 WRITE_IF_USEFUL = Method[Candidate, LearnReply]("memory", "write_if_useful")

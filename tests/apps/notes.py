@@ -36,6 +36,7 @@ PEOPLE = {
     "bob": Principal(roles=["clerk"], limits={"doubt_wait_s": 0}),
     "lea": Principal(roles=["lead"]),
     "leo": Principal(roles=["lead"]),
+    "max": Principal(roles=["auditor"]),
 }
 TENANT = Tenant(principals=PEOPLE, limits=LIMITS, concurrency=8)
 

@@ -131,10 +131,17 @@ outcome = stack.approve(waiting(stack, paying).approval_id, principal="lea")
 paid = stack.handle(paying).result(timeout=60).ok
 mine = [run for run in stack.runs(tenant="acme", limit=100) if run.job_id.startswith("orphan-")]
 jobs = [[result.job_id, result.status] for result in stack.results(mine, timeout=0)]
-print(json.dumps([done, outcome, paid, stack.verify(), jobs]))
+seen = list(stack.subscribe(token=stack.token("acme", "max"), timeout=0))
+last = submit(stack, call("look", topic="seen")).run_id
+news = stack.subscribe(tenant="acme", after=seen[-1].cursor, timeout=60)
+come = next(entry.number for entry in news if entry.stream == last and entry.type == "RunEnded")
+ended = sum(entry.type == "RunEnded" and entry.stream in ids for entry in seen)
+of_others = [entry.tenant for entry in seen if entry.tenant != "acme"]
+whole = come > seen[-1].number == len(seen) - 1
+print(json.dumps([done, outcome, paid, stack.verify(), jobs, ended, of_others, whole]))
 """
     jobs = [[f"orphan-{i}", "completed"] for i in (3, 2, 1, 0)]
-    assert answer(client(owner, body, json.dumps(ids))) == [[True] * 4, "approved", True, [], jobs]
+    assert answer(client(owner, body, json.dumps(ids))) == [[True] * 4, "approved", True, [], jobs, 4, [], True]
     assert owner.ledger.texts("orphan ") == sorted(f"orphan {i}-{j}" for i in range(4) for j in range(3))
     assert owner.ledger.amounts("orphan") == [2]
 

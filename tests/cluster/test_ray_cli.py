@@ -251,6 +251,9 @@ def test_the_audit_of_a_stack_that_runs(owner: Owner, tmp_path: Path) -> None:
     batch = submit_by_cli(owner, tmp_path, line("told", actions=None))
     assert batch.wait(timeout=BOUND_S) == 0
     check_audit(here, "told")
+    entries = airside_cli("audit", "follow", "--tenant", "acme", "--timeout", "0", *here)
+    types = {json.loads(text)["event"]["type"] for text in entries.stdout.splitlines()}
+    assert types >= {"RunSubmitted", "RunEnded"}, entries.stderr
     assert "read-only" in misused("audit", "query", "DELETE FROM events", *here)
 
 

@@ -34,6 +34,8 @@ from airside.actors.rpc import methods as m
 from airside.actors.rpc.layer import Layer, LayerConfig
 from airside.actors.rpc.methods import (
     METHODS,
+    FeedPage,
+    FeedRequest,
     KeeperRequest,
     Method,
     NamedQuery,
@@ -55,6 +57,7 @@ from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, R
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, ExecutorId, PrincipalId, RunId, TenantId
+from airside.stack.journal.feed import JournalEntry
 from airside.stack.journal.journaling import Append, AppendReply, Entry
 from airside.stack.operations.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
 from airside.stack.policy.bundle import load_bundle
@@ -139,6 +142,19 @@ def is_not_carried_out(reply: ExecuteReply) -> bool:
 
 DONE = ExecuteReply(result=ToolResult(ok=True, output=msgspec.Raw(b"1")))
 PLACE = ("node", Where(1, 2, 3, 4, 5, 6, 7))
+FED = JournalEntry(
+    cursor="j:*:1",
+    tenant=ACME,
+    number=0,
+    stream="s",
+    seq=0,
+    epoch=0,
+    step=0,
+    cause=-1,
+    at_us=1,
+    type="Note",
+    body="{}",
+)
 CASES: dict[Method[Any, Any], Case] = {
     m.SUBMIT: Case(
         lambda n: Submission(credential="c", request=b"{}", nonce=bytes([n])),
@@ -148,6 +164,7 @@ CASES: dict[Method[Any, Any], Case] = {
     ),
     m.GIVE_VOTE: Case(lambda n: PresentedVote("c", str(n), "approve"), "give_vote", VoteReply(ok=True)),
     m.KEEP: Case(lambda n: KeeperRequest("c", "pin", "acme", str(n)), "keep", b"answer"),
+    m.FOLLOW: Case(lambda n: FeedRequest("", 1.0, None, f"c{n}"), "follow", FeedPage((), "j:acme:0")),
     m.READ_INPUTS: Case(lambda n: [b'{"n": %d}' % n], "read", [InputsReading(b"{}")]),
     m.INPUT_FIELDS: Case(lambda n: None, "fields", Fields(frozenset(["a"])), takes_anything=True),
     m.ADMIT: Case(
@@ -199,6 +216,7 @@ CASES: dict[Method[Any, Any], Case] = {
     m.ROWS: Case(lambda n: NamedQuery(f"q{n}", (1, [RUN])), "rows", [("a", 1, None)]),
     m.QUERY: Case(lambda n: Sql(f"SELECT {n}", (1.5, "x", b"y", None)), "query", (b"arrow", "")),
     m.VERIFY: Case(lambda n: None, "verify", ["a row was altered"], takes_anything=True),
+    m.SUBSCRIBE: Case(lambda n: FeedRequest(f"j:*:{n}", 1.0), "subscribe", FeedPage((FED,), "j:*:1")),
     m.RETRIEVE: Case(
         lambda n: RecallRequest(tenant=TenantId("acme"), query=str(n), clearance="public"),
         "retrieve",
@@ -291,6 +309,7 @@ async def layer(request: pytest.FixtureRequest, tmp_path: Path) -> Layer:
         it._watched.set()
     if kind is Journal:
         it._store = SimpleNamespace(commit=None)
+        it._feed = SimpleNamespace(note=lambda appends: None)
         it._telemetry = SimpleNamespace(take=lambda appends: 1 / 0)
     return it
 

@@ -117,6 +117,7 @@ def begin(store: JournalStore) -> ApprovalBook:
         "doubtful_rollbacks": [""],
         "beside": [RUN, RUN],
         "listed": ["", "", "", 0, True, 99],
+        "feed": ["acme", 0, 1000, 2**22],
     }
     for name, parameters in asked.items():
         store.rows(name, *parameters)
