@@ -94,8 +94,9 @@ class ToolExecutor(Layer):
         self._written: dict[TenantId | None, int] = {}
         self._dropped = 0
         self._telling: asyncio.Task[None] | None = None
-        self._journal = RemoteJournal(self.config.settings)
-        self._policy = Remote(self.config.settings, "policy")
+        cell = self.config.cell
+        self._journal = RemoteJournal(cell)
+        self._policy = Remote(cell, "policy")
         self._dispatcher = Dispatcher(
             self._tools,
             seal_key=self.config.seal_key,
@@ -105,7 +106,7 @@ class ToolExecutor(Layer):
             running_us=_running_us,
             on_refusal=self._note,
             journal=self._journal.append,
-            memory=RemoteMemory(self.config.settings) if self._has_memory else None,
+            memory=RemoteMemory(cell) if self._has_memory else None,
         )
         self._threads = ResolverThreads()
         self._resolving = ResolverPool(

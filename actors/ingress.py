@@ -69,10 +69,10 @@ class Ingress(WatchedLayer):
     async def start(self) -> None:
         """Load the pinned keys."""
         self._authenticator = Authenticator(self._directory, self._local_public_pem)
-        self._driver = Remote(self.config.settings, "driver")
-        self._memory = Remote(self.config.settings, "memory")
-        self._journal = Remote(self.config.settings, "journal")
-        self._approvals = Remote(self.config.settings, "approvals")
+        self._driver = Remote(self.config.cell, "driver")
+        self._memory = Remote(self.config.cell, "memory")
+        self._journal = Remote(self.config.cell, "journal")
+        self._approvals = Remote(self.config.cell, "approvals")
 
     @serves(SUBMIT, unreadable=_no(ReasonCode.REQUEST_INVALID), failed=_no(ReasonCode.INTERNAL_ERROR))
     async def submit(self, submission: Submission) -> Ticket:

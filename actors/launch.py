@@ -34,7 +34,7 @@ from airside.actors.memory import Memory
 from airside.actors.policy import Policy
 from airside.actors.process.logs import link_logs
 from airside.actors.rpc.layer import LayerConfig, StackIdentity, as_actor, logger
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE, CellAddress, actor_name
 from airside.actors.runtime import RuntimeApp
 from airside.actors.settings import Settings
 from airside.stack.calling import explain_misuse
@@ -86,7 +86,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
         # A Ray of our own asks for its token, and others do not present it unless they are told to.
         "auth_mode": os.environ.get("RAY_AUTH_MODE", "token" if address is None else ""),
     }
-    connection = Connection(settings, record["id"], member)
+    connection = Connection(CellAddress.of(settings), record["id"], member)
     config = LayerConfig(settings, state_dir, stack_id=record["id"])
 
     def run(ready: ValidatedApp) -> None:
@@ -135,7 +135,7 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
         raise Misuse(f"the stack of {folder} is gone (nothing answers at {found}): start it again (`airside up`)")
     settings = _settings({"stack": stack or record.get("stack", "default"), "state_dir": folder})
     member = join_ray(found, auth_mode=record.get("auth_mode", ""))
-    connection = Connection(settings, str(record.get("id", "")), member)
+    connection = Connection(CellAddress.of(settings), str(record.get("id", "")), member)
     try:
         if settings.stack not in list_stacks():
             raise Misuse(f"stack {settings.stack!r} does not run at {found}")
@@ -231,7 +231,7 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing) -> N
 
     def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:
         options: dict[str, Any] = {
-            "name": actor_name(settings.stack, layer, key),
+            "name": plain.cell.actor_name(layer, key),
             "namespace": NAMESPACE,
             "lifetime": "detached",
             "max_restarts": -1,

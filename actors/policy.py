@@ -80,14 +80,14 @@ class Policy(WatchedLayer):
 
     async def start(self) -> None:
         """Compile the bundle and the tools' validators, void what was granted before, and count what was spent."""
-        settings = self.config.settings
+        cell = self.config.cell
         self._issuer = mint_issuer()
-        self._executors = [Remote(settings, "executor", str(index)) for index in range(settings.executors)]
-        self._journal = RemoteJournal(settings)
+        self._executors = [Remote(cell, "executor", str(index)) for index in range(cell.executors)]
+        self._journal = RemoteJournal(cell)
         self._telling = asyncio.Lock()
         await self._tell_executors()
         self._lookups = Lookups(
-            RemoteResolvers(settings),
+            RemoteResolvers(cell),
             self._resolvers,
             seal_key=self.config.seal_key,
             issuer=self._issuer,

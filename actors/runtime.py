@@ -60,13 +60,13 @@ class TenantRuntime(Layer):
 
     async def start(self) -> None:
         """Connect the stubs and begin to beat."""
-        settings, bundle = self.config.settings, self._app.bundle
+        settings, cell, bundle = self.config.settings, self.config.cell, self._app.bundle
         if settings.show_output:
             mark_output(settings.stack)
         self._pulse = self._pulse or PulseWriter(lease_s=settings.lease_s)  # a start that failed is tried again
         mark_children(self._pulse.where)
-        journal = RemoteJournal(settings)
-        self._driver = Remote(settings, "driver")
+        journal = RemoteJournal(cell)
+        self._driver = Remote(cell, "driver")
         self._host = RunHost(
             journal,
             make=lambda machine, durable: Cycle(machine, self._layers, durable=durable),
@@ -78,10 +78,10 @@ class TenantRuntime(Layer):
         )
         self._layers = CyclePorts(
             journal=journal,
-            policy=RemotePolicy(settings),
-            tools=RemoteTools(settings),
-            approvals=RemoteApprovals(settings),
-            memory=RemoteMemory(settings) if self._app.memory else None,
+            policy=RemotePolicy(cell),
+            tools=RemoteTools(cell),
+            approvals=RemoteApprovals(cell),
+            memory=RemoteMemory(cell) if self._app.memory else None,
             agents=self._app.agents,
             routes=self._app.routes,
             specs=self._app.specs,

@@ -31,7 +31,7 @@ def status(as_json: AsJson = False, state_dir: StateDir = HERE) -> None:
         whole: dict[str, Any] = {
             "layer": "Stack",
             "ready": not _down(layers),
-            "stack": stack.settings.stack,
+            "stack": stack.cell.stack,
             "state_dir": str(stack.state_dir),
             "warnings": list(stack.warnings),
             "switches": [],

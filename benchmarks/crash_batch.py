@@ -52,7 +52,7 @@ class Prober(threading.Thread):
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(daemon=True)
-        self._settings = stack.settings
+        self._cell = stack.cell
         self._stop_asked = threading.Event()
         self.acknowledged = 0
 
@@ -61,7 +61,7 @@ class Prober(threading.Thread):
         asyncio.run(self._probe())
 
     async def _probe(self) -> None:
-        journal = RemoteJournal(self._settings)
+        journal = RemoteJournal(self._cell)
         while not self._stop_asked.is_set():
             body = json.dumps({"n": self.acknowledged}).encode()
             entry = Entry(type="Probe", step=0, at_us=time.time_ns() // 1000, cause=-1, body=body)

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ import ray
 
 import airside
 from airside.actors.rpc.methods import INCARNATION
+from airside.actors.rpc.names import CellAddress
 from airside.actors.rpc.remote import Remote
-from airside.actors.settings import Settings
 from benchmarks.ledger_app import ledger_app
 from benchmarks.measure import cpu_seconds, last_line, median
 
@@ -33,8 +34,8 @@ ALONE = 200
 class Caller:
     """An actor that asks an executor."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._remote = Remote(settings, "executor", "0")
+    def __init__(self, cell: CellAddress) -> None:
+        self._remote = Remote(cell, "executor", "0")
 
     async def pid(self) -> int:
         """Return the process's id, connected."""
@@ -82,7 +83,7 @@ def main() -> None:
         at_end.callback(stack.shutdown)
         executor = stack.status()["executor/0"]["pid"]
         kind = ray.remote(num_cpus=0, max_concurrency=10_000)(Caller)
-        callers = {way: kind.remote(stack.settings.model_copy(update={"transport": way})) for way in ("sockets", "ray")}
+        callers = {way: kind.remote(replace(stack.cell, transport=way)) for way in ("sockets", "ray")}
         pids = {way: [executor, ray.get(caller.pid.remote())] for way, caller in callers.items()}
         rounds = [
             {way: sample(caller, pids[way], given.many) for way, caller in callers.items()} for _ in range(given.rounds)

@@ -17,7 +17,7 @@ import airside
 from airside.actors.client.client import RunHandle, Stack
 from airside.actors.client.results import PendingApproval
 from airside.actors.rpc.methods import LIVE, Method, Reply, Request
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE
 from tests import on_wire
 from tests.apps.ledger import Ledger
 from tests.apps.notes import create_app
@@ -111,7 +111,7 @@ def all_told(stack: Stack, layer: str, method: Method[Request, Reply], *requests
     """As `told`, in one batch; return every reply."""
     import ray
 
-    actor = ray.get_actor(actor_name(stack.settings.stack, layer), NAMESPACE)
+    actor = ray.get_actor(stack.cell.actor_name(layer), NAMESPACE)
     batch = [method.request.encode(request) for request in requests]
     return [on_wire.replied(method, answer) for answer in ray.get(actor.serve.remote(method.number, batch, True))]
 

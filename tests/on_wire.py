@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from airside.actors.rpc.methods import Method, Reply, Request
+from airside.actors.rpc.names import CellAddress
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import NO_ANSWER, TICKET, not_refused
-from airside.actors.settings import Settings
 
 
 async def answers(layer: Any, method: Method[Any, Any], batch: Sequence[Any], *, whole: bool = True) -> list[bytes]:
@@ -33,8 +33,8 @@ async def ask(layer: Any, method: Method[Request, Reply], request: Request) -> R
 class Here(Remote):
     """A remote whose layer is in this process."""
 
-    def __init__(self, layer: Any, settings: Settings) -> None:
-        super().__init__(settings, "layer")
+    def __init__(self, layer: Any, cell: CellAddress) -> None:
+        super().__init__(cell, "layer")
         self._layer = layer
 
     async def _ask(self, method: Method[Any, Any], data: bytes) -> bytes:

@@ -69,9 +69,9 @@ class Approvals(WatchedLayer):
 
     async def start(self) -> None:
         """Rebuild the book from the journal, and announce again what waits or was decided just before."""
-        self._journal = RemoteJournal(self.config.settings)
-        self._driver = Remote(self.config.settings, "driver")
-        self._policy = Remote(self.config.settings, "policy")
+        self._journal = RemoteJournal(self.config.cell)
+        self._driver = Remote(self.config.cell, "driver")
+        self._policy = Remote(self.config.cell, "policy")
         self._identities = IdentityChecker(self.config.seal_key)
         self._turns: dict[RunId, _Turn] = {}
         rows = await self._journal.rows("approvals")

@@ -122,7 +122,7 @@ class Stack:
         record: dict[str, Any],
         own: OwnedStack | None = None,
     ) -> None:
-        self.settings = connection.settings
+        self.cell = connection.cell
         self._own = own
         self.state_dir = state_dir
         self._connection = connection
@@ -180,7 +180,7 @@ class Stack:
         return tuple(self._record.get("warnings", ()))
 
     def __repr__(self) -> str:
-        return f"Stack({self.settings.stack}, {self.state_dir})"
+        return f"Stack({self.cell.stack}, {self.state_dir})"
 
     # Jobs.
 

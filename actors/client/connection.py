@@ -16,9 +16,8 @@ from airside.actors.client.steps import ActorLookup, Answer, Pause, Steps, drive
 from airside.actors.process.stopping import close_layers, end_actors
 from airside.actors.rpc.layer import StackIdentity
 from airside.actors.rpc.methods import BODIES, ROWS, Method, NamedQuery, Reply, Request, Rows
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE, CellAddress
 from airside.actors.rpc.serving import not_refused
-from airside.actors.settings import Settings
 from airside.stack.errors import InvalidInput, LayerUnavailable, Misuse, text_of
 
 _AGAIN_S = 0.1
@@ -36,8 +35,8 @@ class Connection:
     stack may have it by now.  Raises `Misuse` once it is closed, or if the process has left the stack's Ray.
     """
 
-    def __init__(self, settings: Settings, stack_id: str, member: Membership) -> None:
-        self.settings = settings
+    def __init__(self, cell: CellAddress, stack_id: str, member: Membership) -> None:
+        self.cell = cell
         self.member = member
         self.stack_id = stack_id
         self._known: dict[str, Any] = {}
@@ -81,8 +80,8 @@ class Connection:
 
         Raises `TimeoutError` if `within_s` is given and over before there is an answer.
         """
-        name = actor_name(self.settings.stack, layer)
-        until = time.monotonic() + self.settings.layer_patience_s
+        name = self.cell.actor_name(layer)
+        until = time.monotonic() + self.cell.layer_patience_s
         ends = None if within_s is None else time.monotonic() + within_s
         while True:
             self.check_open()
@@ -133,12 +132,12 @@ class Connection:
 
     def has(self, layer: str) -> bool:
         """Whether the stack has a layer."""
-        return actor_name(self.settings.stack, layer) in self._known or layer in self.actors()
+        return self.cell.actor_name(layer) in self._known or layer in self.actors()
 
     def actors(self) -> dict[str, Any]:
         """Return the handles of the stack's actors by their names within it; none of another stack's."""
         self.check_open()
-        prefix = actor_name(self.settings.stack, "")
+        prefix = self.cell.prefix
         found = {}
         for entry in list_named_actors(all_namespaces=True):
             name = entry["name"]

@@ -105,30 +105,30 @@ class Driver(WatchedLayer):
 
     async def start(self) -> None:
         """Rebuild the books from the journal, then begin to admit and to watch."""
-        settings = self.config.settings
-        self._journal = RemoteJournal(settings)
-        self._tools = RemoteTools(settings)
-        self._approvals = Remote(settings, "approvals")
-        policy = Remote(settings, "policy")
+        cell = self.config.cell
+        self._journal = RemoteJournal(cell)
+        self._tools = RemoteTools(cell)
+        self._approvals = Remote(cell, "approvals")
+        policy = Remote(cell, "policy")
         self._kill_switches = KillSwitchService(
             self._journal, policy, tenants=self._directory.tenants.keys(), tools=self._fleet.tools
         )
         self._resolver = InDoubtResolver(self._journal, self._bring)
         self._rollbacks = Rollbacks(
-            settings, self._journal, policy, is_live=self._placement.__contains__, specs=self._fleet.specs
+            cell, self._journal, policy, is_live=self._placement.__contains__, specs=self._fleet.specs
         )
         self._identities = IdentityChecker(self.config.seal_key)
         self._carrier = Carrier(
             journal=self._journal,
-            tools=RemoteTools(settings),
+            tools=RemoteTools(cell),
             policy=policy,
-            approvals=Remote(settings, "approvals"),
+            approvals=Remote(cell, "approvals"),
             fleet=self._fleet,
             now=_moment,
             happened=self._happened,
             rest=lambda: self.pulse.leave(),
         )
-        self._fleet.open(settings, self._happened, _moment)
+        self._fleet.open(self._happened, _moment)
         self._carrier.spawn(self.forever(self._fleet.watch()))  # first: what lives on needs its lease renewed
         await self._kill_switches.load()
         await self._recover()

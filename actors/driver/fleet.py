@@ -20,10 +20,9 @@ from airside.actors.driver.nodes import MARGIN_S, Nodes
 from airside.actors.process.pulse import Where, boot_s
 from airside.actors.rpc.layer import LayerConfig, as_actor, logger
 from airside.actors.rpc.methods import ACTIVATE, BRING, GREET
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE, CellAddress
 from airside.actors.rpc.remote import Remote
 from airside.actors.runtime import RuntimeApp, TenantRuntime
-from airside.actors.settings import Settings
 from airside.actors.wardens.warden import GOING_S, Stall
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.ids import RunId, root_of
@@ -54,7 +53,7 @@ class Post(NamedTuple):
 class RuntimeHandle:
     """One runtime process.  `dying` = an order to kill it was given; `excused` = its death would be explained."""
 
-    def __init__(self, settings: Settings, key: str, handle: Any, post: Post) -> None:
+    def __init__(self, cell: CellAddress, key: str, handle: Any, post: Post) -> None:
         self.key = key
         self.handle = handle
         self.post = post
@@ -62,7 +61,7 @@ class RuntimeHandle:
         self.excused = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.look: asyncio.Future[RunId | None] | None = None
-        self._remote = Remote(settings, "runtime", key)
+        self._remote = Remote(cell, "runtime", key)
 
     async def activate(self, activation: Activation) -> None:
         """Hand a run over; raise `LayerUnavailable` if the process is dead."""
@@ -87,14 +86,13 @@ class Fleet:
 
     def __init__(self, config: LayerConfig, app: RuntimeApp) -> None:
         self._config = config
+        self._settings = config.settings
+        self._cell = config.cell
         self._app = app
         self._runtimes: dict[str, RuntimeHandle] = {}
 
-    def open(
-        self, settings: Settings, happened: Callable[[on.PlacementEvent], None], now: Callable[[], on.Moment]
-    ) -> None:
+    def open(self, happened: Callable[[on.PlacementEvent], None], now: Callable[[], on.Moment]) -> None:
         """Bind to the driver, which is told of what happens to processes, with the moment."""
-        self._settings = settings
         self._happened = happened
         self._now = now
         self._starts = asyncio.Semaphore(MAKING_AT_ONCE)
@@ -124,7 +122,7 @@ class Fleet:
 
     async def _make(self, key: str) -> RuntimeHandle:
         options = {
-            "name": actor_name(self._settings.stack, "runtime", key),
+            "name": self._cell.actor_name("runtime", key),
             "namespace": NAMESPACE,
             "lifetime": "detached",
             "max_restarts": 0,
@@ -148,7 +146,7 @@ class Fleet:
         try:
             node_id, pulse = await handle.greet.remote()
             self.nodes.leased(node_id)
-            return RuntimeHandle(self._settings, key, handle, Post(node_id, Where(*pulse)))
+            return RuntimeHandle(self._cell, key, handle, Post(node_id, Where(*pulse)))
         except (RayError, TypeError, ValueError) as error:
             raise LayerUnavailable(f"runtime {key}: {type(error).__name__}") from None
 
@@ -159,7 +157,7 @@ class Fleet:
         One that does not say what it holds is killed: nobody would watch it.  If it is not known dead, this returns
         only when the lease that the driver before may have given it is over.
         """
-        prefix = actor_name(self._settings.stack, "runtime", "")
+        prefix = self._cell.actor_name("runtime")
         names = [
             entry["name"]
             for entry in list_named_actors(all_namespaces=True)
@@ -265,7 +263,7 @@ class Fleet:
     async def _find_executor(self, key: str) -> None:
         try:
             async with asyncio.timeout(GREETING_S):
-                node_id, where = await Remote(self._settings, "executor", key).call(GREET, None)
+                node_id, where = await Remote(self._cell, "executor", key).call(GREET, None)
             self._executors[key] = Post(node_id, Where(*where))
         except (LayerUnavailable, TimeoutError):
             pass  # it is being restarted, and is asked again

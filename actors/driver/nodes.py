@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from airside.actors.process.pulse import Where, boot_s
 from airside.actors.process.stalls import Reading
 from airside.actors.rpc.layer import LayerConfig, as_actor, logger
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE
 from airside.actors.wardens.warden import DEATH_S, Seen, Stall, Warden
 
 LOOK_FOR_NODES_S = 1.0
@@ -86,7 +86,7 @@ class Nodes:
 
     def _warden(self, node_id: str) -> Any:
         options: dict[str, Any] = {
-            "name": actor_name(self._config.settings.stack, "warden", node_id[:12]),
+            "name": self._config.cell.actor_name("warden", node_id[:12]),
             "namespace": NAMESPACE,
             "lifetime": "detached",
             "get_if_exists": True,

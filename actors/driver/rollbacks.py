@@ -13,9 +13,9 @@ import msgspec
 
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import UNDO
+from airside.actors.rpc.names import CellAddress
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.stubs import RemoteJournal, RemoteTools
-from airside.actors.settings import Settings
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId, parse_run, root_of, undo_key
@@ -57,7 +57,7 @@ class Rollbacks:
 
     def __init__(
         self,
-        settings: Settings,
+        cell: CellAddress,
         journal: RemoteJournal,
         policy: Remote,
         *,
@@ -65,7 +65,7 @@ class Rollbacks:
         specs: Iterable[ToolSpec],
     ) -> None:
         self._journal = journal
-        self._tools = RemoteTools(settings)
+        self._tools = RemoteTools(cell)
         self._policy = policy
         self._is_live = is_live
         self._undoable = {spec.name for spec in specs if spec.undoable}

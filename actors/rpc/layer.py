@@ -22,6 +22,7 @@ import ray
 from ray.exceptions import RayError
 
 from airside.actors.process.logs import log_folder, log_to_stderr
+from airside.actors.rpc.names import CellAddress
 from airside.actors.rpc.serving import TICKET, services_of
 from airside.actors.rpc.transport import Address, Listener, sockets_folder
 from airside.actors.settings import Settings
@@ -61,6 +62,11 @@ class LayerConfig:
     state_dir: Path
     seal_key: bytes = field(default=b"", repr=False)
     stack_id: str = ""
+
+    @property
+    def cell(self) -> CellAddress:
+        """Where the other layers are."""
+        return CellAddress.of(self.settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,9 @@ from ray.exceptions import RayActorError, RayError
 
 from airside.actors.rpc.coalescer import Coalescer
 from airside.actors.rpc.methods import Method, Reply, Request
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE, CellAddress
 from airside.actors.rpc.serving import NO_ANSWER, TICKET, not_refused
 from airside.actors.rpc.transport import Address, Channel
-from airside.actors.settings import Settings
 from airside.stack.errors import LayerUnavailable, text_of
 
 logger = logging.getLogger("airside")
@@ -33,12 +32,12 @@ _LONGEST_PAUSE_S = 0.5
 class Remote:
     """One layer's actor.  Used on one event loop."""
 
-    def __init__(self, settings: Settings, layer: str, key: str = "") -> None:
-        self.name = actor_name(settings.stack, layer, key)
-        self._settings = settings
+    def __init__(self, cell: CellAddress, layer: str, key: str = "") -> None:
+        self.name = cell.actor_name(layer, key)
+        self._cell = cell
         self._handle: Any = None
         self._channel: Channel | None = None
-        self._is_far = settings.transport == "ray"
+        self._is_far = cell.transport == "ray"
         self._connecting: asyncio.Future[None] | None = None
         self._coalescers: dict[int, Coalescer] = {}
 
@@ -61,7 +60,7 @@ class Remote:
                 if not method.retry or 0 <= until < now + pause:
                     raise
             if until < 0:
-                until = now + self._settings.layer_patience_s
+                until = now + self._cell.layer_patience_s
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
@@ -137,7 +136,7 @@ class Remote:
             return await getattr(self._handle, name).remote(*args)
         except RayActorError as error:
             self._handle = None
-            self._is_far = self._settings.transport == "ray"  # its next process may be here
+            self._is_far = self._cell.transport == "ray"  # its next process may be here
             raise LayerUnavailable(f"{self.name}.{name}: {type(error).__name__}") from None
         except RayError as error:
             cause = getattr(error, "cause", None) or error
@@ -154,8 +153,8 @@ class Remote:
                 answers: Sequence[bytes] = await self.over_ray("serve", number, batch)
                 return answers
 
-            settings = self._settings
+            cell = self._cell
             # One item a call means that nobody waits for anybody: then calls are not held back either.
-            in_flight = settings.calls_in_flight if settings.max_batch > 1 else 1_000_000
-            self._coalescers[number] = Coalescer(send, max_batch=settings.max_batch, in_flight=in_flight)
+            in_flight = cell.calls_in_flight if cell.max_batch > 1 else 1_000_000
+            self._coalescers[number] = Coalescer(send, max_batch=cell.max_batch, in_flight=in_flight)
         return self._coalescers[number]

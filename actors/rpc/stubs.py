@@ -26,9 +26,9 @@ from airside.actors.rpc.methods import (
     NamedQuery,
     Rows,
 )
+from airside.actors.rpc.names import CellAddress
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.transport import Channel
-from airside.actors.settings import Settings
 from airside.stack.approvals.book import Question
 from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
@@ -56,8 +56,8 @@ _ASK_AGAIN_S = (0.05, 0.1, 0.2, 0.4)
 class RemoteJournal:
     """The `Journal` port, and reading.  Sent again until answered: an append taken in already is answered `ok`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._remote = Remote(settings, "journal")
+    def __init__(self, cell: CellAddress) -> None:
+        self._remote = Remote(cell, "journal")
 
     async def append(self, append: Append) -> AppendReply:
         """Make entries durable; raise `LayerUnavailable` if they cannot be for now."""
@@ -82,8 +82,8 @@ class RemoteJournal:
 class RemotePolicy:
     """The `Policy` port."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._remote = Remote(settings, "policy")
+    def __init__(self, cell: CellAddress) -> None:
+        self._remote = Remote(cell, "policy")
 
     async def decide(self, request: GateRequest) -> GateReply:
         """Decide about one call."""
@@ -97,8 +97,8 @@ class RemotePolicy:
 class RemoteMemory:
     """The `Memory` port."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._remote = Remote(settings, "memory")
+    def __init__(self, cell: CellAddress) -> None:
+        self._remote = Remote(cell, "memory")
 
     async def retrieve(self, request: RecallRequest) -> RecallReply:
         """Return what is relevant."""
@@ -112,8 +112,8 @@ class RemoteMemory:
 class RemoteApprovals:
     """The `Approvals` port."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._remote = Remote(settings, "approvals")
+    def __init__(self, cell: CellAddress) -> None:
+        self._remote = Remote(cell, "approvals")
 
     async def request(self, question: Question) -> ApprovalDecided | None:
         """Register durably; return the decision if there is one already."""
@@ -123,8 +123,8 @@ class RemoteApprovals:
 class _Executor:
     """One executor of the pool as a caller sees it, and its present incarnation."""
 
-    def __init__(self, settings: Settings, index: int) -> None:
-        self.remote = Remote(settings, "executor", str(index))
+    def __init__(self, cell: CellAddress, index: int) -> None:
+        self.remote = Remote(cell, "executor", str(index))
         self.incarnation: ExecutorId | None = None
         self.answered_s = 0.0
         self._channel: Channel | None = None
@@ -152,8 +152,8 @@ class _Executor:
 class RemoteResolvers:
     """The `Resolvers` port over the pool: a run's executor is asked, and another one if that does not answer."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._pool = [Remote(settings, "executor", str(i)) for i in range(settings.executors)]
+    def __init__(self, cell: CellAddress) -> None:
+        self._pool = [Remote(cell, "executor", str(i)) for i in range(cell.executors)]
 
     async def resolve(self, run_id: RunId, request: bytes) -> bytes:
         """Answer a question; raise `LayerUnavailable` if no executor does."""
@@ -174,8 +174,8 @@ def executor_of(run_id: RunId, executors: int) -> int:
 class RemoteTools:
     """The `Tools` port over the pool.  A run's calls all go to one executor, which may hold its toolsets' state."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._pool = [_Executor(settings, i) for i in range(settings.executors)]
+    def __init__(self, cell: CellAddress) -> None:
+        self._pool = [_Executor(cell, i) for i in range(cell.executors)]
 
     def index_of(self, run_id: RunId) -> int:
         """Return which executor of the pool a run's calls go to; a branch's go to its root's."""

@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 
 from airside.actors.process.pulse import PulseWriter, Where
 from airside.actors.rpc.layer import BEAT_S, Layer
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE
 from airside.actors.wardens.warden import Bounds
 from airside.stack.cycle.agent_call import Pulse
 from airside.stack.ids import RunId
@@ -67,9 +67,9 @@ class WatchedLayer(Layer):
             return  # not a process of its own
         writer = self.pulse = PulseWriter()
         self._beating = asyncio.ensure_future(self._keep_turning(writer))
-        stack = self.config.settings.stack
-        layer = str(context.get_actor_name()).removeprefix(actor_name(stack, ""))
-        warden = actor_name(stack, "warden", self._node[:12])
+        cell = self.config.cell
+        layer = str(context.get_actor_name()).removeprefix(cell.prefix)
+        warden = cell.actor_name("warden", self._node[:12])
         threading.Thread(target=self._show, args=(layer, warden, writer.where), name="show", daemon=True).start()
 
     async def _keep_turning(self, writer: PulseWriter) -> None:

@@ -13,7 +13,7 @@ import ray
 
 from airside.actors.client.client import Stack
 from airside.actors.rpc.methods import DECIDE, EXECUTE, INCARNATION
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE
 from airside.stack.canonical import canonical
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
@@ -36,7 +36,7 @@ def stack(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def actor(stack: Stack, layer: str) -> Any:
     """Return a layer's handle, as any code on the cluster can."""
-    return ray.get_actor(actor_name(stack.settings.stack, layer), NAMESPACE)
+    return ray.get_actor(stack.cell.actor_name(layer), NAMESPACE)
 
 
 def seal_key(stack: Stack) -> bytes:

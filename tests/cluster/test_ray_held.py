@@ -11,7 +11,7 @@ import ray
 import airside
 from airside import ReasonCode, RunHandle, RunStatus
 from airside.actors.client.client import Stack
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE
 from airside.tools.runners import tool_loops
 from tests.apps.held import create_app
 from tests.on_ray import BOUND_S, alive, events_of, ledger_of, pids, sigkill, until
@@ -78,7 +78,7 @@ def test_a_tool_that_holds_its_event_loop_is_named_and_takes_nobody_along(stack:
 
 
 def test_an_executor_whose_loops_are_all_held_is_replaced_and_everybodys_coroutines_go_on(stack: Stack) -> None:
-    executor = ray.get_actor(actor_name(stack.settings.stack, "executor", "0"), NAMESPACE)
+    executor = ray.get_actor(stack.cell.actor_name("executor", "0"), NAMESPACE)
     held = pids(stack, "executor")
     # One more than tools hold already: what was held before in this process never comes back.
     bound = ray.get(executor.stats.remote())["held_loops"] + 1

@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 
 from airside import ReasonCode
 from airside.actors.client.client import Stack
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE
 from tests.on_ray import BOUND_S, a_stack, call, events_of, pids, submit, until
 
 pytestmark = pytest.mark.ray
@@ -33,7 +33,7 @@ def stack(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def actor(stack: Stack, layer: str) -> Any:
     """Return a layer's handle."""
-    return ray.get_actor(actor_name(stack.settings.stack, layer), NAMESPACE)
+    return ray.get_actor(stack.cell.actor_name(layer), NAMESPACE)
 
 
 def hold(stack: Stack, layer: str) -> int:

@@ -175,7 +175,7 @@ for stack, text in ((a, "a"), (b, "b"), (airside.connect(one), "also a"), (airsi
 said = {"both": len(list_stacks()), "a": ledger_of(a).texts(""), "b": ledger_of(b).texts("")}
 a.shutdown()
 note(b, "b after a")
-said["left"] = [stack == b.settings.stack for stack in list_stacks()]
+said["left"] = [stack == b.cell.stack for stack in list_stacks()]
 b.close()
 said["closed"] = [refused(a.status), refused(b.status), refused(b.verify)]
 said["records"] = [path.joinpath("stack.json").exists() for path in (one, two)]

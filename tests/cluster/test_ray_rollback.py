@@ -18,7 +18,7 @@ from airside import RunHandle, RunStatus
 from airside.actors.client.client import Stack
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import INCARNATION, ORDER, ROLL_BACK, UNDO
-from airside.actors.rpc.names import NAMESPACE, actor_name
+from airside.actors.rpc.names import NAMESPACE
 from airside.stack.errors import Misuse
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.operations.messages import ORDER_PURPOSE, Order
@@ -256,7 +256,7 @@ def test_a_run_that_has_not_ended_is_killed_first(stack: Stack, shelf: Shelf) ->
 
 def actor(stack: Stack, layer: str) -> Any:
     """Return a layer's handle, as any code on the cluster can."""
-    return ray.get_actor(actor_name(stack.settings.stack, layer), NAMESPACE)
+    return ray.get_actor(stack.cell.actor_name(layer), NAMESPACE)
 
 
 def order(run_id: str, *, action: Any = "rollback", age_us: int = 0, key: bytes) -> bytes:

@@ -29,6 +29,7 @@ from airside.actors.client.steps import Pause, Steps, drive
 from airside.actors.driver.orders import sealed_order
 from airside.actors.journal.store import JournalStore
 from airside.actors.rpc.methods import GIVE_VOTE, KEEP, MEMORY_ORDER, ORDER, PENDING, ROLL_BACK, SWITCHES, Method
+from airside.actors.rpc.names import CellAddress
 from airside.actors.settings import Settings
 from airside.memory.embedders import embedder
 from airside.stack.directory import load_directory
@@ -48,7 +49,7 @@ class Layers:
     member = SimpleNamespace(ends_ray=False)
 
     def __init__(self, folder: Path) -> None:
-        self.settings = Settings(state_dir=folder)
+        self.cell = CellAddress.of(Settings(state_dir=folder))
         self.calls: list[tuple[str, str]] = []
 
     def call(self, method: Method[Any, Any], request: Any, *, within_s: float | None = None) -> Steps[Any]:

@@ -14,6 +14,7 @@ from airside.actors.approvals import approvals as layer
 from airside.actors.approvals.approvals import Approvals
 from airside.actors.rpc.layer import LayerConfig, now_us
 from airside.actors.rpc.methods import CHECK, DELIVER, REQUEST_APPROVAL, VOTE, Method
+from airside.actors.rpc.names import CellAddress
 from airside.actors.settings import Settings
 from airside.stack.approvals.book import Approval, ApprovalRequested, Question, decode_approval_event
 from airside.stack.canonical import canonical
@@ -41,7 +42,7 @@ GATE = Gate(
 class Journal:
     """A journal that takes an append in and loses the answer, as often as `losing` says."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, cell: CellAddress) -> None:
         self.kept = InMemoryJournal()
         self.losing = 0
 
@@ -68,7 +69,7 @@ class Others:
     delivered: list[Delivery]
     policy_answers: bool
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, cell: CellAddress, name: str) -> None:
         pass
 
     async def call(self, method: Method[Any, Any], request: Any) -> Any:

@@ -335,10 +335,10 @@ async def test_one_look_at_a_process_tells_of_all_runs_that_are_asked_about(monk
     """Of one that holds the loop, and of a crowd beside it; a later question is another look."""
     monkeypatch.setattr("airside.actors.driver.fleet.HOLD_S", 0)
     fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
-    fleet.open(CONFIG.settings, lambda event: None, _moment)
+    fleet.open(lambda event: None, _moment)
     held, turned = Reading(5, 0, RUN), Reading(6, 0, RUN)
     pulses = fleet.nodes = Pulses(held, held, held, turned)  # type: ignore[assignment]
-    seat = RuntimeHandle(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
+    seat = RuntimeHandle(CONFIG.cell, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
     fleet._runtimes[seat.key] = seat
     others = [RunId(f"run_{number:024x}") for number in range(1, 100)]
     assert await asyncio.gather(*(fleet.holds(seat.key, run) for run in [RUN, *others])) == [True] + [False] * 99
@@ -356,9 +356,9 @@ async def test_a_kill_that_nobody_confirmed_is_repeated_until_the_process_is_dea
 
     monkeypatch.setattr("airside.actors.driver.fleet.ray.kill", lambda handle, no_restart: None)
     fleet = Fleet(CONFIG, RuntimeApp({}, {}, [], False, "1"))
-    fleet.open(CONFIG.settings, happened, _moment)
+    fleet.open(happened, _moment)
     nodes = fleet.nodes = Nodes(False, False, False, True)  # type: ignore[assignment]
-    seat = RuntimeHandle(CONFIG.settings, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
+    seat = RuntimeHandle(CONFIG.cell, "acme/1", None, Post("node", Where(1, 2, 3, 4, 5, 6, 7)))
     fleet._runtimes[seat.key] = seat
     assert not await fleet.kill(seat.key) and not await fleet.kill(seat.key)  # ordered twice, it is repeated once
     await asyncio.wait_for(lost.wait(), 5)

@@ -20,6 +20,7 @@ from airside.actors.journal.log import Log
 from airside.actors.journal.projection import Projection
 from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import Sql
+from airside.actors.rpc.names import CellAddress
 from airside.actors.rpc.stubs import RemoteJournal
 from airside.actors.settings import Settings
 from airside.stack.cycle.run_log import RunLog
@@ -55,8 +56,8 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 @pytest.fixture
 def remote(journal: Journal) -> RemoteJournal:
     """Its stub, which calls it in this process."""
-    made = RemoteJournal(Settings())
-    made._remote = on_wire.Here(journal, Settings(layer_patience_s=0.01))
+    made = RemoteJournal(CellAddress.of(Settings()))
+    made._remote = on_wire.Here(journal, CellAddress.of(Settings(layer_patience_s=0.01)))
     return made
 
 

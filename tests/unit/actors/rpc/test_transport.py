@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from airside.actors.rpc import remote, transport
 from airside.actors.rpc.layer import Layer, LayerConfig
 from airside.actors.rpc.methods import EXECUTE, INCARNATION, RELEASE, WITHDRAW
+from airside.actors.rpc.names import CellAddress
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
 from airside.actors.rpc.stubs import RemoteTools
@@ -93,7 +94,7 @@ class Caller(Remote):
     """A remote that is told addresses by the process, not by Ray."""
 
     def __init__(self, process: Process) -> None:
-        super().__init__(Settings(layer_patience_s=60), "approvals")
+        super().__init__(CellAddress.of(Settings(layer_patience_s=60)), "approvals")
         self._process = process
         self.over: list[str] = []
 
@@ -177,7 +178,7 @@ async def test_an_executor_is_the_same_as_long_as_its_connection_is(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked once; after its death nobody takes its grants for good, however fast it is back."""
-    tools = RemoteTools(Settings(executors=1))
+    tools = RemoteTools(CellAddress.of(Settings(executors=1)))
     monkeypatch.setattr(tools._pool[0], "remote", Caller(process))
     assert [await tools.executor_for(RUN) for _ in range(3)] == ["exe 0"] * 3
     assert process.layer.asked["incarnation"] == 1
