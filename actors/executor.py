@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
 import ray
 
 from airside.actors.process.orphans import mark_children
@@ -29,15 +28,15 @@ from airside.actors.rpc.methods import (
 )
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import Denial, serves
-from airside.actors.rpc.stubs import RemoteJournal, RemoteMemory, encode_json
+from airside.actors.rpc.stubs import RemoteJournal, RemoteMemory
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import NO_ISSUER, SYSTEM_TENANT, IssuerId, RunId, TenantId, mint_executor
-from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.stream import Stream
 from airside.stack.policy.kill_switches import KillSwitches
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import GrantRefused
-from airside.stack.values import ToolResult, tag_of
+from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.resolving import Resolver, ResolverPool, ResolverThreads
 from airside.tools.runners.output import mark_output
@@ -54,10 +53,6 @@ MAX_REFUSALS_WAITING = 10_000
 def _running_us() -> int:
     """Return microseconds by a clock that nobody sets."""
     return time.monotonic_ns() // 1000
-
-
-def _entry(refused: GrantRefused) -> Entry:
-    return Entry(type=tag_of(refused), step=refused.step, at_us=refused.at_us, cause=-1, body=encode_json(refused))
 
 
 def _no(reason: ReasonCode) -> Denial:
@@ -91,7 +86,7 @@ class ToolExecutor(Layer):
         mark_children(self._pulse.where)
         self._refused: list[tuple[GrantRefused, TenantId | None]] = []
         self._switch_count = 0
-        self._written: dict[TenantId | None, int] = {}
+        self._streams: dict[TenantId, Stream] = {}
         self._dropped = 0
         self._telling: asyncio.Task[None] | None = None
         cell = self.config.cell
@@ -210,23 +205,20 @@ class ToolExecutor(Layer):
         while self._refused:
             noted, self._refused = self._refused, []
             for tenant in {tenant for _, tenant in noted}:
-                entries = tuple(_entry(refused) for refused, whose in noted if whose == tenant)
-                append = Append(
-                    tenant=tenant or SYSTEM_TENANT,
-                    stream=f"{self._dispatcher.grants.executor_id}/{tenant or SYSTEM_TENANT}",
-                    epoch=0,
-                    first_seq=self._written.get(tenant, 0),
-                    entries=entries,
-                )
+                refusals = [refused for refused, whose in noted if whose == tenant]
+                stream = self._stream_of(tenant or SYSTEM_TENANT)
                 try:
-                    reply = await self._journal.append(append)
+                    reply = await stream.append(*refusals)
                     if reply.verdict != "ok":  # what was given up before was durable after all: these come after it
-                        append = msgspec.structs.replace(append, first_seq=reply.next_seq)
-                        await self._journal.append(append)
+                        stream.length = reply.next_seq
+                        await stream.append(*refusals)
                 except LayerUnavailable:
-                    logger.error("%d refusals are not on record", len(entries), extra={"action": "refusals_lost"})
-                else:
-                    self._written[tenant] = append.first_seq + len(entries)
+                    logger.error("%d refusals are not on record", len(refusals), extra={"action": "refusals_lost"})
+
+    def _stream_of(self, tenant: TenantId) -> Stream:
+        if tenant not in self._streams:
+            self._streams[tenant] = Stream(self._journal, tenant, f"{self._dispatcher.grants.executor_id}/{tenant}")
+        return self._streams[tenant]
 
     @serves(RELEASE)
     async def release(self, run_id: str) -> bool:

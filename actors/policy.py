@@ -26,6 +26,7 @@ from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
 from airside.stack.directory import Directory
 from airside.stack.ids import Buffered, RunId, mint_issuer
+from airside.stack.journal.stream import read_stream
 from airside.stack.operations.messages import ORDER_PURPOSE, Order
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
@@ -124,7 +125,7 @@ class Policy(WatchedLayer):
     async def _tell_executors(self) -> None:
         """Tell every executor whose grants it is to take, and what is switched off."""
         async with self._telling:  # so that an older reading never overtakes a newer one
-            self._switch_changes = (await self._journal.bodies([STREAM]))[STREAM]
+            self._switch_changes = await read_stream(self._journal, STREAM)
             told = TrustedGate(self._issuer, self._switch_changes)
             await asyncio.gather(*(each.call(TRUST, told) for each in self._executors))
 

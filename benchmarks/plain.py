@@ -22,9 +22,9 @@ from airside.memory.in_memory import InMemoryMemory
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryPolicy
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import Buffered, mint_executor, mint_run, parse_principal, parse_tenant
 from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.journal.stream import entry_of
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.policy.trace_predictor import TracePredictor

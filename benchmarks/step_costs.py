@@ -26,8 +26,8 @@ from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import ExecutorId, RunId, parse_principal, parse_tenant
+from airside.stack.journal.stream import entry_of
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.policy.trace_predictor import TracePredictor

@@ -13,9 +13,9 @@ import msgspec
 
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.store import JournalStore
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import RunId, TenantId
 from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.stream import entry_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.events import RunEnded, encode_event
 from airside.stack.values import Outcome, Usage

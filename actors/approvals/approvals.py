@@ -31,11 +31,11 @@ from airside.stack.contracts.gate import Proposed
 from airside.stack.cycle.in_memory import decision_of
 from airside.stack.errors import AirsideError, ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, GroupId, RunId, TenantId, root_of
-from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.stream import Stream, read_stream
 from airside.stack.operations.messages import Delivery, Vote, VoteReply
 from airside.stack.run.events import ApprovalDecided, encode_event
 from airside.stack.security.identity import IdentityChecker, vote_subject
-from airside.stack.values import Identity, tag_of
+from airside.stack.values import Identity
 
 EXPIRY_CHECK_S = 0.25
 
@@ -221,21 +221,19 @@ class Approvals(WatchedLayer):
         return approval
 
     async def _write(self, tenant: TenantId, event: ApprovalEvent) -> None:
-        seq = self._lengths.get(event.approval_id, 0)
-        entry = Entry(type=tag_of(event), step=0, at_us=event.at_us, cause=-1, body=msgspec.json.encode(event))
-        reply = await self._journal.append(
-            Append(tenant=tenant, stream=event.approval_id, epoch=0, first_seq=seq, entries=(entry,))
-        )
+        approval_id = event.approval_id
+        stream = Stream(self._journal, tenant, approval_id, length=self._lengths.get(approval_id, 0))
+        reply = await stream.append(event)
         if reply.verdict == "error":
-            raise ItemFailed(f"journal: {event.approval_id}: {reply.detail}")
+            raise ItemFailed(f"journal: {approval_id}: {reply.detail}")
         if reply.verdict != "ok":
-            await self._read_again(event.approval_id)
-            raise LayerUnavailable(f"journal: {reply.verdict} for {event.approval_id}")
-        self._lengths[event.approval_id] = seq + 1
+            await self._read_again(approval_id)
+            raise LayerUnavailable(f"journal: {reply.verdict} for {approval_id}")
+        self._lengths[approval_id] = stream.length
 
     async def _read_again(self, approval_id: ApprovalId) -> None:
         """Take in what the journal has: an append whose answer never came, which was durable all the same."""
-        bodies = (await self._journal.bodies([approval_id]))[approval_id]
+        bodies = await read_stream(self._journal, approval_id)
         self._book.forget(approval_id)
         self._lengths[approval_id] = len(bodies)
         for body in bodies:

@@ -43,12 +43,11 @@ from airside.actors.rpc.stubs import RemoteJournal, RemoteTools, encode
 from airside.actors.wardens.warden import Bounds
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.cycle.claiming import SWEEP_S, Unfinished, roots_of
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.directory import Directory
 from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.flag import Flag
 from airside.stack.ids import PrincipalId, RunId, TenantId
-from airside.stack.journal.journaling import Append
+from airside.stack.journal.stream import append_of
 from airside.stack.operations.messages import Admit, Delivery, Order, Report, Ticket
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
@@ -221,7 +220,7 @@ class Driver(WatchedLayer):
     async def _record(self, event: ev.RunSubmitted) -> Ticket | None:
         """Make an admission durable; return the refusal if it can never be."""
         run_id = event.run_id
-        append = Append(tenant=event.identity.tenant, stream=run_id, epoch=0, first_seq=0, entries=(entry_of(event),))
+        append = append_of(event.identity.tenant, run_id, [event])
         reply = await append_until_durable(self._journal, append)
         if reply.verdict == "error":
             self._happened(on.AdmissionFailed(at=_moment(), run_id=run_id))

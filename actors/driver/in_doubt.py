@@ -13,6 +13,7 @@ from airside.actors.rpc.stubs import RemoteJournal
 from airside.stack.canonical import parse_bounded
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId, parse_run, root_of
+from airside.stack.journal.stream import read_stream
 from airside.stack.operations.messages import Delivery, Order
 from airside.stack.recovery.in_doubt import (
     EffectResolved,
@@ -96,7 +97,7 @@ class InDoubtResolver:
         return (unresolved or meant)[0]
 
     async def _bodies(self, stream: str) -> list[str]:
-        return (await self._journal.bodies([stream]))[stream]
+        return await read_stream(self._journal, stream)
 
     async def _record(self, order: Order, doubt: InDoubtCall) -> int:
         """Put on record what became of a call whose run has ended."""

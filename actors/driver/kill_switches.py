@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-import msgspec
-
 from airside.actors.rpc.layer import logger, now_us, steady_us
 from airside.actors.rpc.methods import REFRESH
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.stubs import RemoteJournal
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import SYSTEM_TENANT, PrincipalId, parse_run
-from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.stream import Stream
 from airside.stack.operations.messages import Order
 from airside.stack.policy.kill_switches import STREAM, KillSwitchChanged, KillSwitches
-from airside.stack.values import tag_of
 
 CONFIRM_S = 20.0
 """Longest an order waits until a switch is confirmed: a layer that is held is killed after 10 s, and back soon."""
@@ -43,18 +40,16 @@ class KillSwitchService:
         tools: Collection[str],
         patience_s: float = CONFIRM_S,
     ) -> None:
-        self._journal = journal
+        self._stream = Stream(journal, SYSTEM_TENANT, STREAM)
         self._policy = policy
         self._known: dict[str, Collection[str]] = {"tenant": tenants, "tool": tools}
         self._patience_s = patience_s
-        self._count = 0
         self._writing = asyncio.Lock()
         self.switches = KillSwitches()
 
     async def load(self) -> None:
         """Read what was set before."""
-        bodies = (await self._journal.bodies([STREAM]))[STREAM]
-        self._count, self.switches = len(bodies), KillSwitches(bodies)
+        self.switches = KillSwitches(await self._stream.bodies())
 
     async def set(self, order: Order) -> None:
         """Set a switch; once this returns no new effect that it covers starts anywhere.
@@ -95,15 +90,10 @@ class KillSwitchService:
         await self._policy.call(REFRESH, None)
 
     async def _write(self, change: KillSwitchChanged) -> None:
-        body = msgspec.json.encode(change)
-        entry = Entry(type=tag_of(change), step=0, at_us=change.at_us, cause=-1, body=body)
-        reply = await self._journal.append(
-            Append(tenant=SYSTEM_TENANT, stream=STREAM, epoch=0, first_seq=self._count, entries=(entry,))
-        )
+        reply = await self._stream.append(change)
         if reply.verdict != "ok":
             await self.load()
             raise LayerUnavailable(f"journal: {reply.verdict}; the switch was not thrown, try again")
-        self._count += 1
         self.switches.apply(change)
 
     def _check(self, scope: str, target: str) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-import msgspec
-
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import UNDO
 from airside.actors.rpc.names import CellAddress
@@ -18,9 +16,9 @@ from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.stubs import RemoteJournal, RemoteTools
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.errors import InvalidInput, LayerUnavailable
-from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId, parse_run, root_of, undo_key
+from airside.stack.ids import EffectKey, PrincipalId, RunId, parse_run, root_of, undo_key
 from airside.stack.journal.effect_claims import attempt_key
-from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.stream import Stream
 from airside.stack.operations.messages import Order
 from airside.stack.reasons import ReasonCode
 from airside.stack.recovery.in_doubt import EffectResolved, decode_resolution, resolution_stream
@@ -47,7 +45,7 @@ from airside.stack.recovery.undo_gate import UndoRequest
 from airside.stack.run import events as ev
 from airside.stack.run.spans import traceparent
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.values import ToolResult, tag_of
+from airside.stack.values import ToolResult
 
 Resolutions = dict[str, EffectResolved]
 
@@ -100,14 +98,17 @@ class Rollbacks:
     async def _open(self, run_id: RunId) -> _Rollback:
         branches = [row[0] for row in await self._journal.rows("branches", run_id)]
         bodies = await self._bodies([run_id, *branches, rollback_stream(run_id)])
-        book = RollbackBook(bodies.pop(rollback_stream(run_id)))
+        undone = bodies.pop(rollback_stream(run_id))
+        book = RollbackBook(undone)
         runs = {run: [ev.decode_event(body) for body in entries] for run, entries in bodies.items()}
         require_ended(run_id, runs)
         doubted = [EffectKey(key) for events in runs.values() for key in events[-1].outcome.in_doubt]
         doubted += [attempt_key(ended.key, ended.attempt) for ended in book.in_doubt()]
         resolved = await self._resolutions(doubted)
         calls = in_reverse(call for events in runs.values() for call in calls_of(events, resolved))
-        return _Rollback(self._journal, runs[run_id][0].identity.tenant, run_id, book, calls, resolved)
+        tenant = runs[run_id][0].identity.tenant
+        stream = Stream(self._journal, tenant, rollback_stream(run_id), length=len(undone))
+        return _Rollback(stream, book, calls, resolved)
 
     async def _resolutions(self, keys: list[EffectKey]) -> Resolutions:
         found = await self._bodies([resolution_stream(key) for key in keys]) if keys else {}
@@ -187,30 +188,21 @@ class _Rollback:
 
     def __init__(
         self,
-        journal: RemoteJournal,
-        tenant: TenantId,
-        run_id: RunId,
+        stream: Stream,
         book: RollbackBook,
         calls: list[UndoableCall],
         resolved: Resolutions,
     ) -> None:
-        self._journal = journal
-        self._tenant = tenant
-        self._run_id = run_id
+        self._stream = stream
         self.book = book
         self.calls = calls
         self.resolved = resolved
 
     async def append(self, event: RollbackEvent) -> None:
         """Make an event durable, then take it in."""
-        body = msgspec.json.encode(event)
-        entry = Entry(type=tag_of(event), step=0, at_us=event.at_us, cause=-1, body=body)
-        stream = rollback_stream(self._run_id)
-        reply = await self._journal.append(
-            Append(tenant=self._tenant, stream=stream, epoch=0, first_seq=self.book.length, entries=(entry,))
-        )
+        reply = await self._stream.append(event)
         if reply.verdict != "ok":
-            raise LayerUnavailable(f"journal: {stream}: {reply.verdict}: order it again")
+            raise LayerUnavailable(f"journal: {self._stream.name}: {reply.verdict}: order it again")
         self.book.apply(event)
 
     async def intend(self, call: UndoableCall, attempt: int) -> None:

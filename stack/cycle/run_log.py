@@ -10,9 +10,9 @@ import asyncio
 from airside.stack.errors import Fenced, InternalError
 from airside.stack.ids import RunId, TenantId
 from airside.stack.journal.journaling import Append, AppendReply, Entry
+from airside.stack.journal.stream import entry_of as entry_of
 from airside.stack.ports import Journal
-from airside.stack.run.events import Event, encode_event
-from airside.stack.values import tag_of
+from airside.stack.run.events import Event
 
 
 class RunLog:
@@ -126,14 +126,3 @@ def _failure(run_id: RunId, epoch: int, reply: AppendReply) -> Exception | None:
     if reply.verdict == "fenced":
         return Fenced(f"{run_id}: epoch {epoch} was superseded by {reply.epoch}")
     return InternalError(f"{run_id}: the journal answered {reply.verdict}: {reply.detail}")
-
-
-def entry_of(event: Event) -> Entry:
-    """Return an event as the journal's entry."""
-    return Entry(
-        type=tag_of(event),
-        step=getattr(event, "step", 0),
-        at_us=event.at_us,
-        cause=event.cause,
-        body=encode_event(event),
-    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.journal.journaling import Append
+from airside.stack.journal.stream import append_of
 from airside.stack.run import events as ev
 from airside.stack.run.machine import RunMachine
 
@@ -26,10 +26,5 @@ def termination_append(
     assert machine.state.outcome is not None
     ended = ev.RunEnded(outcome=machine.state.outcome, usage=machine.usage(), at_us=event.at_us)
     submitted = machine.state.submitted
-    return Append(
-        tenant=submitted.identity.tenant,
-        stream=submitted.run_id,
-        epoch=activated.epoch,
-        first_seq=len(bodies),
-        entries=tuple(entry_of(e) for e in (activated, event, ended)),
-    )
+    tenant, epoch = submitted.identity.tenant, activated.epoch
+    return append_of(tenant, submitted.run_id, (activated, event, ended), first_seq=len(bodies), epoch=epoch)

@@ -14,13 +14,14 @@ import msgspec
 from msgspec import Raw
 
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
-from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.journaling import Append
+from airside.stack.journal.stream import append_of
 from airside.stack.run import events as ev
 from airside.stack.run.calls import UNKNOWN_OUTCOMES
 from airside.stack.run.intents import Intent, intent_of
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
-from airside.stack.values import NULL, Value, tag_of
+from airside.stack.values import NULL, Value
 
 
 class InDoubtCall(Value):
@@ -76,14 +77,7 @@ def decode_resolution(body: bytes | str) -> EffectResolved:
 
 def resolution_append(resolved: EffectResolved, tenant: TenantId) -> Append:
     """Return the append that puts a resolution on record; the same one again is the same entry, another is fenced."""
-    entry = Entry(
-        type=tag_of(resolved),
-        step=resolved.step,
-        at_us=resolved.at_us,
-        cause=-1,
-        body=msgspec.json.encode(resolved),
-    )
-    return Append(tenant=tenant, stream=resolution_stream(resolved.key), epoch=0, first_seq=0, entries=(entry,))
+    return append_of(tenant, resolution_stream(resolved.key), [resolved])
 
 
 def in_doubt_calls(events: Sequence[ev.Event]) -> list[InDoubtCall]:

@@ -164,7 +164,6 @@ class RollbackBook:
     """How far the rollback of one run is: the fold of its stream."""
 
     def __init__(self, bodies: Iterable[bytes | str] = ()) -> None:
-        self.length = 0
         self.orders = 0
         self._intended: dict[EffectKey, UndoIntended] = {}
         self._ended: dict[EffectKey, UndoEnded] = {}
@@ -173,7 +172,6 @@ class RollbackBook:
 
     def apply(self, event: RollbackEvent) -> None:
         """Take a durable event in."""
-        self.length += 1
         if isinstance(event, RollbackOrdered):
             self.orders += 1
         elif isinstance(event, UndoIntended):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Raw
 
 from airside.stack.approvals.book import (
@@ -22,9 +21,9 @@ from airside.stack.approvals.book import (
 from airside.stack.canonical import canonical
 from airside.stack.cycle.in_memory import InMemoryApprovals
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
-from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.stream import append_of
 from airside.stack.run.events import ApprovalDecided, InDoubtResolved
-from airside.stack.values import Identity, tag_of
+from airside.stack.values import Identity
 from tests.simulation.plan import RunPlan
 
 if TYPE_CHECKING:
@@ -105,12 +104,8 @@ class SimApprovals:
 
     async def _write(self, asked: ApprovalRequested, event: ApprovalEvent) -> None:
         name, request = event.approval_id, event if isinstance(event, ApprovalRequested) else asked
-        body = msgspec.json.encode(event)
-        entry = Entry(type=tag_of(event), step=request.step, at_us=event.at_us, cause=-1, body=body)
         seq = len(self._world.journal.local.bodies(name))
-        await self._world.journal.append(
-            Append(tenant=request.tenant, stream=name, epoch=0, first_seq=seq, entries=(entry,))
-        )
+        await self._world.journal.append(append_of(request.tenant, name, [event], first_seq=seq))
 
     def _decided(self, name: ApprovalId, decision: ApprovalDecided | None) -> None:
         approval = self.local.book.get(name)

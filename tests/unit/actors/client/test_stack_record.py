@@ -20,9 +20,9 @@ from airside.actors.client.stack_record import is_recorded, read_record, remove_
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.store import JournalStore
 from airside.actors.launch import connect
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.errors import AirsideError, Misuse, Unreadable
 from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.stream import entry_of
 from airside.stack.run.events import encode_event
 from airside.stack.security.keyring import KeyRing
 from tests.commands import airside

@@ -41,7 +41,7 @@ class Journal:
 
 async def test_refusals_go_on_record_after_an_append_whose_answer_was_lost(tmp_path: Path) -> None:
     it: Any = ToolExecutor(LayerConfig(Settings(state_dir=tmp_path), tmp_path), [], False)
-    it._journal, it._written = Journal(), {}
+    it._journal, it._streams = Journal(), {}
     it._dispatcher = SimpleNamespace(grants=SimpleNamespace(executor_id=EXECUTOR))
     it._journal.losing = 1
     for number in range(3):

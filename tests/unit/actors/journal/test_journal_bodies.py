@@ -24,9 +24,9 @@ from airside.stack.approvals.book import decode_approval_event as approval_event
 from airside.stack.budget.recorded_usage import RecordedUsage
 from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.cycle.claiming import Unfinished
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId, child_run
 from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.stream import entry_of
 from airside.stack.policy.kill_switches import STREAM, KillSwitchChanged, KillSwitches
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev

@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from airside.actors.journal.telemetry import Telemetry, tracer_provider
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import EffectKey, RunId, parse_principal, parse_tenant
 from airside.stack.journal.journaling import Append
+from airside.stack.journal.stream import entry_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run.spans import span_id, spans_of, trace_id, traceparent

@@ -18,10 +18,10 @@ from airside.stack.budget.ledger import Cap
 from airside.stack.budget.recorded_usage import RecordedUsage, recorded_usage
 from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.contracts.budget import ReservationRequest, Settlement, SpendRequest, decision_key, wall_key
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import EffectKey, IssuerId, RunId, TenantId, child_run, effect_key
 from airside.stack.journal.journaling import Append
+from airside.stack.journal.stream import entry_of
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.reasons import ReasonCode

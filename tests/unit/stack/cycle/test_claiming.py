@@ -9,11 +9,11 @@ import pytest
 
 from airside.stack.cycle.claiming import Claims, Unfinished, roots_of
 from airside.stack.cycle.in_memory import InMemoryJournal
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, child_run
 from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.journal.stream import entry_of
 from airside.stack.run import events as ev
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling import placement_instructions as do

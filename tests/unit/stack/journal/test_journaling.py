@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.stack.cycle.in_memory import InMemoryJournal
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.ids import TenantId
 from airside.stack.journal.journaling import ENDED, GENESIS, Append, Entry, Head, Stored, admit, link
+from airside.stack.journal.stream import entry_of
 from airside.stack.run.events import RunActivated
 
 ACME = TenantId("acme")
