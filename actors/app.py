@@ -151,6 +151,7 @@ def _sent(
     for name, toolset in toolsets.items():
         yield f"toolset {name}: open", toolset.open
         yield f"toolset {name}: close", toolset.close
+        yield f"toolset {name}: offers", toolset.offers
     for kind, resolver in resolvers.items():
         yield f"resolver of {kind}", resolver.function
     yield "embedder", app.embedder
@@ -190,6 +191,9 @@ def _check_calls(
     for name, toolset in toolsets.items():
         refuse_misfit(toolset.open, f"toolset {name}: open", "context")
         refuse_misfit(toolset.close, f"toolset {name}: close", "state")
+        if toolset.offers is not None:
+            refuse_async(toolset.offers, f"toolset {name}: offers")
+            refuse_misfit(toolset.offers, f"toolset {name}: offers", "state")
     refuse_misfit(app.embedder, "embedder")
     if app.on_approval is not None:
         refuse_misfit(app.on_approval, "on_approval", "notice")

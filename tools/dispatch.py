@@ -36,7 +36,7 @@ from airside.tools.runners.failures import failure
 from airside.tools.runners.jobs import Reconciliation, ToolCall
 from airside.tools.runners.outcomes import LoopBlocked, LoopBlockedByAnother, NotStarted, refuse
 from airside.tools.runners.running import Runners
-from airside.tools.runners.toolset_states import ToolsetStates
+from airside.tools.runners.toolset_states import ToolsetState, ToolsetStates
 from airside.tools.tool import InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
 
 
@@ -146,6 +146,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """End the processes and event loops of tools."""
+        self._states.close()
         self._runners.close()
 
     @property
@@ -193,6 +194,8 @@ class Dispatcher:
                 raise asyncio.CancelledError from None
             return result
         finally:
+            if isinstance(call.place, ToolsetState):
+                self._states.leave(call.place)
             del at_work[deadline]
             if not at_work and self._deadlines.get(grant.run_id) is at_work:
                 del self._deadlines[grant.run_id]
@@ -259,7 +262,7 @@ class Dispatcher:
     async def _open_state(self, call: ToolCall, toolset: str) -> None:
         """Give a call its run's state of its toolset."""
         try:
-            state = await self._states.of(toolset, call.context)
+            state = await self._states.enter(toolset, call.context)
         except (LoopBlocked, LoopBlockedByAnother, NotStarted):
             raise
         except Exception as error:
@@ -267,6 +270,8 @@ class Dispatcher:
                 raise InDoubt(f"toolset {toolset}: {text_of(error)}") from None
             raise ToolError(f"toolset {toolset}: {text_of(error)}") from None
         call.context, call.place = replace(call.context, state=state.value), state
+        if state.toolset.offers is not None:
+            call.begin = partial(_begin_offered, state, call.tool, call.begin)
 
     async def _reconcile(self, call: ToolCall, reconcile: Reconcile) -> ToolResult | None:
         """Ask the tool, None if it was not done; one that cannot say leaves the call in doubt, whatever it raises."""
@@ -287,3 +292,9 @@ class Dispatcher:
         except Exception as error:
             raise InDoubt(f"reconcile: {text_of(error)}") from None
         return answer
+
+
+def _begin_offered(state: ToolsetState, found: Tool, begin: Callable[[], None]) -> None:
+    """Begin a call of a tool that its toolset offers at present; raise why it may not start."""
+    state.check_offer(found)
+    begin()

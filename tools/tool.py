@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from airside.stack.calling import explain_misuse, wrong_call
 from airside.stack.contracts.memory import Candidate, LearnReply
@@ -257,16 +257,24 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 @explain_misuse(how="Toolset(name, tools=[...], open=...)")
 @dataclass(frozen=True, slots=True)
 class Toolset:
-    """Tools that share a state per run: `open(context)` makes it at the run's first call, `close(state)` ends it.
+    """Tools that share a state: `open(context)` makes it at the first call, `close(state)` ends it.
 
-    All of a run's calls go to the executor that holds its state; after that executor's death the next one opens it
-    anew, so what must outlive a process belongs in a file or a database.
+    Each run has a state of its own, until it is over.  With `lifetime="executor"` a tenant's runs share one in each
+    executor, as they would a client or a server's process, until it was not used for some minutes; it is opened by
+    whichever call comes first, of whose context the tenant alone counts.  All of a run's calls go to one executor;
+    after that one's death the next opens a state anew, so what must outlive a process belongs in a file or a database.
+
+    `offers(state)`, a plain function that is quick, says which tools there are at present, where that is not the app's
+    to say.  It is asked before each call: one whose tool is not among them, exactly as policy was checked with it, is
+    not begun.  Should it raise, the state is closed, and another one opened by the next call.
     """
 
     name: str
     tools: tuple[Tool, ...]
     open: Callable[[ToolContext], Any]
     close: Callable[[Any], None] = field(default=lambda state: None)
+    lifetime: Literal["run", "executor"] = "run"
+    offers: Callable[[Any], Iterable[Tool]] | None = None
 
 
 def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str, Toolset]]:
@@ -276,6 +284,8 @@ def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str,
     for item in items:
         if isinstance(item, Toolset):
             toolsets[item.name] = item
+            if item.lifetime not in ("run", "executor"):
+                raise InvalidConfig(f"toolset {item.name}: lifetime {item.lifetime!r:.80} is not 'run' or 'executor'")
             alone = [t.name for t in item.tools if t.process is not None]
             if alone:
                 raise InvalidConfig(f"toolset {item.name}: {alone[0]} cannot share a state from a process of its own")

@@ -1,4 +1,7 @@
-"""`ToolsetStates`: the states of toolsets, one for each run: opened at its first call, closed when the run is over.
+"""`ToolsetStates`: the states of toolsets, opened at the first call.
+
+A run's are closed when it is over.  Those that have the executor's lifetime are a tenant's, so that no tenant meets
+what another one left there; they are closed when they were idle for long: a tenant that comes no more holds nothing.
 
 A state belongs to the loop it was opened on, or where a coroutine of its tools first ran.  If that loop is lost so is
 the state: the next call opens another, and the old one is closed where it is, if its loop turns again.
@@ -13,22 +16,50 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
 from airside.tools.runners.jobs import ToolJob
+from airside.tools.runners.outcomes import NotStarted
 from airside.tools.runners.running import Runners
 from airside.tools.runners.tool_loop import Place
-from airside.tools.tool import ToolContext, Toolset
+from airside.tools.tool import Tool, ToolContext, Toolset
 
 CLOSE_S = 10.0
 """How long closing a state may take before it is no longer waited for."""
 
+IDLE_S = 300.0
+"""After so long without a call a state that outlives runs is closed: about what a server keeps a connection for."""
+
+_Key = tuple[str, TenantId, RunId | None]
+
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class ToolsetState(Place):
-    """A run's state of a toolset."""
+    """One state of a toolset, and how many calls use it; a broken one gets no more, and is closed after the last."""
 
-    tenant: TenantId
+    toolset: Toolset
+    key: _Key
     value: Any = None
+    calls: int = 0
+    idle_since_s: float = 0.0
+    is_broken: bool = False
+    is_closed: bool = False
+
+    def check_offer(self, found: Tool) -> None:
+        """Raise `NotStarted` unless the toolset offers this very tool at present; runs the tools' own code."""
+        text = ""
+        try:
+            offers = self.toolset.offers
+            now = None if offers is None else {each.name: each.spec.version for each in offers(self.value)}
+        except BaseException as error:
+            self.is_broken = True
+            text = f"does not say which tools it offers: {text_of(error)}"
+        else:
+            if now is not None and now.get(found.name) != found.spec.version:
+                how = "in another form than policy was checked with" if found.name in now else "no more"
+                text = f"offers {found.name} {how}: read what it offers now, and start the stack with that"
+        if text:  # outside, so that it does not hold on to the tools' error
+            raise NotStarted(f"toolset {self.toolset.name} {text}")
 
 
 class ToolsetStates:
@@ -37,32 +68,62 @@ class ToolsetStates:
     def __init__(self, toolsets: Mapping[str, Toolset], runners: Runners) -> None:
         self._toolsets = toolsets
         self._runners = runners
-        self._states: dict[tuple[str, RunId], ToolsetState] = {}
-        self._opening: dict[tuple[str, RunId], asyncio.Lock] = {}
+        self._states: dict[_Key, ToolsetState] = {}
+        self._opening: dict[_Key, asyncio.Lock] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._states)
 
-    async def of(self, name: str, context: ToolContext) -> ToolsetState:
-        """Return a run's state of a toolset; opens it if need be, and raises what that does."""
-        key = (name, context.run_id)
+    async def enter(self, name: str, context: ToolContext) -> ToolsetState:
+        """Return the state of a toolset for a call, which leaves it; opens it if need be, and raises what that does."""
+        toolset = self._toolsets[name]
+        key = (name, context.tenant, context.run_id if toolset.lifetime == "run" else None)
         if self._present(key) is None:
             async with self._opening.setdefault(key, asyncio.Lock()):
                 if self._present(key) is None:
-                    self._states[key] = await self._open(self._toolsets[name], context)
+                    self._states[key] = await self._open(toolset, key, context)
             self._opening.pop(key, None)
-        return self._states[key]
+        state = self._states[key]
+        state.calls += 1
+        return state
 
-    def _present(self, key: tuple[str, RunId]) -> ToolsetState | None:
+    def leave(self, state: ToolsetState) -> None:
+        """Know a call that used a state as over."""
+        state.calls -= 1
+        if state.is_broken and state.calls == 0:
+            self._close_later(state)
+        elif state.toolset.lifetime == "executor":
+            state.idle_since_s = asyncio.get_running_loop().time()
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close what outlives runs and was idle for long; look again as long as there is any."""
+        now_s, left = asyncio.get_running_loop().time(), False
+        for state in [state for key, state in self._states.items() if key[2] is None]:
+            if state.calls == 0 and now_s - state.idle_since_s >= IDLE_S:
+                self._close_later(state)
+            else:
+                left = True
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._close_idle) if left else None
+
+    def close(self) -> None:
+        """Look for idle states no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _present(self, key: _Key) -> ToolsetState | None:
         state = self._states.get(key)
-        if state is None or not state.is_lost:
+        if state is not None and state.is_lost:
+            self._close_later(state)
+        elif state is None or not state.is_broken:
             return state
-        self._close_later(key)
         return None
 
-    async def _open(self, toolset: Toolset, context: ToolContext) -> ToolsetState:
-        state = ToolsetState(tenant=context.tenant)
+    async def _open(self, toolset: Toolset, key: _Key, context: ToolContext) -> ToolsetState:
+        state = ToolsetState(toolset=toolset, key=key)
         job = ToolJob(
             name=f"open of toolset {toolset.name}",
             tenant=context.tenant,
@@ -79,27 +140,35 @@ class ToolsetStates:
 
     async def release(self, run_id: RunId) -> None:
         """Close the states of a run that is over; one whose loop is held is closed when that turns."""
-        for key in [key for key, lock in self._opening.items() if key[1] == run_id and not lock.locked()]:
+        for key in [key for key, lock in self._opening.items() if key[2] == run_id and not lock.locked()]:
             del self._opening[key]
-        for key in [key for key in self._states if key[1] == run_id]:
-            loop = self._states[key].loop
-            if loop is not None and loop.is_held:
-                self._close_later(key)
+        for state in [state for key, state in self._states.items() if key[2] == run_id]:
+            if state.loop is not None and state.loop.is_held:
+                self._close_later(state)
             else:
-                await self._close(key, self._states.pop(key), CLOSE_S)
+                self._forget(state)
+                await self._close(state, CLOSE_S)
 
-    def _close_later(self, key: tuple[str, RunId]) -> None:
-        task = asyncio.ensure_future(self._close(key, self._states.pop(key), None))
+    def _forget(self, state: ToolsetState) -> None:
+        if self._states.get(state.key) is state:
+            del self._states[state.key]
+
+    def _close_later(self, state: ToolsetState) -> None:
+        self._forget(state)
+        task = asyncio.ensure_future(self._close(state, None))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _close(self, key: tuple[str, RunId], state: ToolsetState, seconds: float | None) -> None:
-        name, run_id = key
+    async def _close(self, state: ToolsetState, seconds: float | None) -> None:
+        if state.is_closed:
+            return
+        state.is_closed = True
+        name, tenant, run_id = state.key
         job = ToolJob(
             name=f"close of toolset {name}",
-            tenant=state.tenant,
-            run_id=run_id,
-            function=partial(self._toolsets[name].close, state.value),
+            tenant=tenant,
+            run_id=run_id or RunId("no run"),
+            function=partial(state.toolset.close, state.value),
             place=state,
         )
         # A state that cannot be closed is the toolset's problem, not the finished run's.

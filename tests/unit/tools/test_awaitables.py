@@ -215,6 +215,11 @@ class Yields:
         return ()
 
 
+async def waits(state: Any) -> list[Any]:
+    """Say what there is, later."""
+    return []
+
+
 class Waits:
     """A topology that waits."""
 
@@ -253,6 +258,7 @@ def checked_app(**parts: Any) -> None:
         ("agent a", lambda g: {"agents": {"a": FunctionAgent(g)}}),
         ("toolset s: open", lambda g: {"tools": [Toolset("s", (look,), open=g)]}),
         ("toolset s: close", lambda g: {"tools": [Toolset("s", (look,), open=print, close=g)]}),
+        ("toolset s: offers", lambda g: {"tools": [Toolset("s", (look,), open=print, offers=g)]}),
         ("embedder", lambda g: {"embedder": g}),
         ("on_approval", lambda g: {"on_approval": g}),
         ("tool t", lambda g: {"tools": [tool_that(g)]}),
@@ -282,6 +288,7 @@ def test_an_undo_that_yields_is_refused() -> None:
         ("route default: .*generator", {"routes": {"default": Yields()}}),
         ("route default: .*async", {"routes": {"default": Waits()}}),
         ("on_approval: .*generator", {"on_approval": Yields()}),
+        ("toolset s: offers: .*async", {"tools": [Toolset("s", (look,), open=print, offers=waits)]}),
     ],
 )
 def test_so_is_an_object_whose_methods_yield_or_wait_where_nobody_waits(where: str, parts: dict[str, Any]) -> None:
@@ -343,6 +350,7 @@ def by_name(*, view: Any) -> Any:
         (r"route default: Misfit is a class", {"routes": {"default": Misfit}}),
         (r"toolset s: open: .*\(context\)", {"tools": [Toolset("s", (look,), open=nothing)]}),
         (r"toolset s: close: .*\(state\)", {"tools": [Toolset("s", (look,), open=dict, close=nothing)]}),
+        (r"toolset s: offers: .*\(state\)", {"tools": [Toolset("s", (look,), open=dict, offers=nothing)]}),
         (r"tool t: reconcile: .*\(context\)", {"tools": [tool_that(print, "write", reconcile=two)]}),
         (r"embedder: .*called with \(\)", {"embedder": two}),
         (r"on_approval: .*\(notice\)", {"on_approval": nothing}),
