@@ -18,7 +18,7 @@ from airside.stack.journal.journaling import Append
 from airside.stack.journal.stream import append_of
 from airside.stack.run import events as ev
 from airside.stack.run.calls import UNKNOWN_OUTCOMES
-from airside.stack.run.intents import Intent, intent_of
+from airside.stack.run.intents import SentCall, call_history
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
 from airside.stack.values import NULL, Value
@@ -88,32 +88,27 @@ def in_doubt_calls(events: Sequence[ev.Event]) -> list[InDoubtCall]:
     first = events[0]
     assert isinstance(first, ev.RunSubmitted)
     machine = RunMachine(first)
-    sent: dict[str, Intent] = {}
-    gated: dict[str, ev.ActionGated] = {}
     causes: dict[int, str] = {}
     until_us = 0
     for event in events[1:]:
         machine.handle(event)
         causes |= _cause(event)
-        if isinstance(event, ev.ActionGated):
-            gated[event.digest] = event
-        if (intent := intent_of(first.run_id, event)) is not None:
-            sent.setdefault(intent.key, intent)
         if machine.state.phase is Phase.IN_DOUBT:  # each activation waits anew
             causes.setdefault(machine.state.step, "the process that had sent it died before the answer came")
             until_us = event.at_us + machine.limits.doubt_wait_s * 1_000_000
     state = machine.state
+    sent: dict[str, SentCall] = {call.first.key: call for call in call_history(events)}
     if state.phase is Phase.IN_DOUBT:
         return [
-            _in_doubt_call(first, intent, gated, until_us, causes[intent.step])
-            for key, intent in sent.items()
+            _in_doubt_call(first, call, until_us, causes[call.first.step])
+            for key, call in sent.items()
             if key in state.in_doubt_keys
         ]
     if not machine.is_over or state.outcome is None:
         return []
     ended = f"the run ended ({state.outcome.reason_code}) while the call was under way"
     keys = state.outcome.in_doubt
-    return [_in_doubt_call(first, sent[key], gated, 0, causes.get(sent[key].step, ended)) for key in keys]
+    return [_in_doubt_call(first, sent[key], 0, causes.get(sent[key].first.step, ended)) for key in keys]
 
 
 def _cause(event: ev.Event) -> dict[int, str]:
@@ -125,21 +120,15 @@ def _cause(event: ev.Event) -> dict[int, str]:
     return {}
 
 
-def _in_doubt_call(
-    run: ev.RunSubmitted,
-    intent: Intent,
-    gated: dict[str, ev.ActionGated],
-    until_us: int,
-    cause: str,
-) -> InDoubtCall:
+def _in_doubt_call(run: ev.RunSubmitted, call: SentCall, until_us: int, cause: str) -> InDoubtCall:
     return InDoubtCall(
         run_id=run.run_id,
         tenant=run.identity.tenant,
-        step=intent.step,
-        tool=intent.tool,
-        arguments=msgspec.json.decode(gated[intent.digest].arguments),
-        key=intent.key,
-        since_us=intent.at_us,
+        step=call.first.step,
+        tool=call.first.tool,
+        arguments=msgspec.json.decode(call.gate.arguments),
+        key=call.first.key,
+        since_us=call.first.at_us,
         until_us=until_us,
         cause=cause,
     )

@@ -23,7 +23,7 @@ from airside.stack.journal.effect_claims import attempt_key
 from airside.stack.reasons import ReasonCode
 from airside.stack.recovery.in_doubt import EffectResolved, InDoubtCall
 from airside.stack.run import events as ev
-from airside.stack.run.intents import Intent, intent_of
+from airside.stack.run.intents import SentCall, call_history
 from airside.stack.values import EffectClass, ToolResult, Value
 
 UndoOutcome = Literal["undone", "nothing", "failed", "in_doubt"]
@@ -107,38 +107,28 @@ def calls_of(events: Sequence[ev.Event], resolved: Mapping[str, EffectResolved])
 
     A result that broke its bounds is a call that happened; one that failed changed nothing, which is a tool's promise.
     """
-    first, ended = events[0], events[-1]
-    assert isinstance(first, ev.RunSubmitted) and isinstance(ended, ev.RunEnded)
-    gated: dict[int, ev.ActionGated] = {}
-    sent: dict[int, tuple[ev.ActionGated, Intent]] = {}
-    results: dict[int, tuple[int, ToolResult]] = {}
-    for event in events:
-        if isinstance(event, ev.ActionGated):
-            gated[event.step] = event
-        elif isinstance(event, ev.ToolExecuted):
-            results[event.step] = event.at_us, event.result
-        elif isinstance(event, ev.InDoubtResolved):
-            results[event.step] = event.at_us, ToolResult(ok=event.happened, output=event.output)
-        if (intent := intent_of(first.run_id, event)) is not None:
-            sent[intent.step] = gated[intent.step], intent
+    ended = events[-1]
+    assert isinstance(ended, ev.RunEnded)
     calls = []
     latest_us = 0
-    for step, (gate, intent) in sorted(sent.items()):
-        if gate.effect == "read":
+    for sent in call_history(events):
+        if sent.gate.effect == "read":
             continue
-        at_us, result = results.get(step, (intent.at_us, ToolResult(ok=False, reason_code=ReasonCode.TOOL_IN_DOUBT)))
-        in_doubt = intent.key in ended.outcome.in_doubt
-        if in_doubt and intent.key in resolved:
-            said, in_doubt = resolved[intent.key], False
+        key, result = sent.latest.key, sent.result or ToolResult(ok=False, reason_code=ReasonCode.TOOL_IN_DOUBT)
+        in_doubt = key in ended.outcome.in_doubt
+        if in_doubt and key in resolved:
+            said, in_doubt = resolved[key], False
             result = ToolResult(ok=said.happened, output=said.output)
         if not in_doubt and not result.ok and result.reason_code is not ReasonCode.TOOL_OUTPUT_INVALID:
             continue
-        latest_us = max(latest_us, at_us)  # a clock that was set back turns no steps round
-        calls.append(_call(gate, intent, result, latest_us, in_doubt=in_doubt))
+        # A clock that was set back turns no steps round.
+        latest_us = max(latest_us, sent.answered_us if sent.result else sent.latest.at_us)
+        calls.append(_call(sent, result, latest_us, in_doubt=in_doubt))
     return calls
 
 
-def _call(gate: ev.ActionGated, intent: Intent, result: ToolResult, at_us: int, *, in_doubt: bool) -> UndoableCall:
+def _call(sent: SentCall, result: ToolResult, at_us: int, *, in_doubt: bool) -> UndoableCall:
+    gate, intent = sent.gate, sent.latest
     return UndoableCall(
         run_id=RunId(intent.key.rpartition(":")[0]),
         step=intent.step,

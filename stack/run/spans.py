@@ -14,7 +14,7 @@ from typing import Any
 
 from airside.stack.ids import RunId
 from airside.stack.run import events as ev
-from airside.stack.run.intents import intent_of
+from airside.stack.run.intents import call_history
 from airside.stack.values import Action, Value
 
 
@@ -82,8 +82,7 @@ def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
         return []
     run_id, trace = first.run_id, trace_id(first.run_id)
     spans = [_run_span(first, last, trace)]
-    intents = (intent_of(run_id, event) for event in events)
-    tools = {intent.step: intent.tool for intent in intents if intent is not None}
+    tools = {call.latest.step: call.latest.tool for call in call_history(events)}
     for number, event in enumerate(events):
         phase = _PHASES.get(type(event))
         if phase is None:
