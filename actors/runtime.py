@@ -114,13 +114,13 @@ class TenantRuntime(Layer):
             self._host.activate([ev.decode_event(body) for body in activation.events])
         except Exception:
             logger.exception("%s cannot be taken up", activation.run_id, extra={"action": "replay_failed"})
-            self._host.keep(self._tell(activation.run_id, TenantId(""), activation.epoch, "broken"))
+            self._host.refuse(activation.run_id, activation.epoch)
         return True
 
     @serves(BRING)
     def bring(self, delivery: Delivery) -> bool:
         """Bring an event in from outside; False for a run that is not here."""
-        return self._host.bring(delivery.run_id, ev.decode_event(delivery.event))
+        return self._host.bring(delivery.run_id, ev.decode_event(delivery.event)) is not None
 
     async def _tell(
         self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b"", number: int = 0
@@ -128,9 +128,11 @@ class TenantRuntime(Layer):
         report = Report(run_id=run_id, tenant=tenant, epoch=epoch, state=standing, ended=ended, number=number)
         try:
             await self._driver.call(REPORT, report)
-        except (LayerUnavailable, ItemFailed):
-            # A restarted driver reads what it missed from the journal.
-            logger.warning("the driver did not take a report", extra={"action": "report_lost"})
+        except LayerUnavailable:
+            logger.warning("a report of %s is sent again", run_id, extra={"action": "report_again"})
+            raise
+        except ItemFailed as error:  # sent again it fails again
+            logger.error("the driver takes no report of %s: %s", run_id, error, extra={"action": "report_lost"})
 
     # Control: answered by another thread than the one agents run on.
 

@@ -119,6 +119,11 @@ def child_run(parent: RunId, step: int, branch: int) -> RunId:
     return RunId(f"{parent}.{step}-{branch}")
 
 
+def branch_of(child: RunId) -> int:
+    """Return which of its parent's branches a child is."""
+    return int(child.rpartition("-")[2])
+
+
 def approval_for(run_id: RunId, step: int, digest: str) -> ApprovalId:
     """Derive an approval's id from the exact call it is for, so that asking twice asks for the same thing."""
     return ApprovalId(f"apr_{run_id}_{step}_{digest[:12]}")

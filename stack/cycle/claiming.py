@@ -5,17 +5,18 @@ The journal's side of `Placement`'s instructions, the same under Ray and under t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from airside.stack.cycle.run_log import entry_of
 from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import LayerUnavailable
-from airside.stack.ids import PrincipalId, RunId, TenantId, root_of
+from airside.stack.ids import RunId, TenantId, root_of
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.run import events as ev
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling import placement_instructions as do
+from airside.stack.scheduling.activations import withdrawal
 
 SWEEP_S = 600.0
 """Between two looks for branches that are left though their root has ended: it takes a crash at one moment for that."""
@@ -62,7 +63,7 @@ class Claims:
         events, epoch = i.events, i.epoch
         if not events:
             events = tuple(body.encode() for body in (await self._journal.bodies([i.run_id]))[i.run_id])
-            epoch = max(epoch, latest_epoch(events) + 1)
+            epoch = max(epoch, latest_epoch(map(ev.decode_event, events)) + 1)
             if isinstance(ev.decode_event(events[-1]), ev.RunEnded):
                 # Its process died before it could say so, and perhaps before its branches had ended.
                 await self._end_below(i.run_id)
@@ -97,7 +98,7 @@ class Claims:
         if not below:
             return
         await self._stop_calls(below)
-        why = ev.CancelRequested(by=PrincipalId("driver"), why=f"its parent {run_id} ended", at_us=self._now().at_us)
+        why = withdrawal(run_id, self._now().at_us)
         bodies = await self._journal.bodies(below)
         for run in below:
             append = termination_append(bodies[run], why, self._mint())
@@ -140,7 +141,6 @@ def roots_of(unfinished: Sequence[Unfinished]) -> list[Unfinished]:
     return sorted(found.values(), key=lambda run: run.epoch == 0)
 
 
-def latest_epoch(bodies: Sequence[bytes]) -> int:
+def latest_epoch(events: Iterable[ev.Event]) -> int:
     """Return the epoch of a run's latest activation, 0 if it has none."""
-    events = (ev.decode_event(body) for body in bodies)
     return max((event.epoch for event in events if isinstance(event, ev.RunActivated)), default=0)

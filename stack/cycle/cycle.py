@@ -50,8 +50,9 @@ class Cycle:
         self.layers = layers
         submitted = machine.state.submitted
         self.run_id = submitted.run_id
-        tenant, epoch = submitted.identity.tenant, machine.state.epoch
-        self.log = RunLog(layers.journal, tenant, self.run_id, epoch, durable=durable, unwritten=layers.unwritten)
+        self.epoch = machine.state.epoch
+        tenant = submitted.identity.tenant
+        self.log = RunLog(layers.journal, tenant, self.run_id, self.epoch, durable=durable, unwritten=layers.unwritten)
         known = layers.alike.known(submitted.identity)
         self._identity, self._tools = known.encoded, known.tools
         self._recalled: tuple[Recalled, ...] = ()

@@ -1,8 +1,6 @@
-"""`RunHost`: the runs that one process has: taken up, told what comes from outside, their branches started, and let go.
+"""`RunHost`: the mailbox of `Activations`, which decides what becomes of one process's runs and their branches.
 
-A branch is a run of its own, in its parent's process, claimed by it and not by the driver.  It is its parent's to see
-to an end: whatever becomes of a claim, of another process's, or of a layer, is looked at again until the branch is here
-or has ended; and its end is told to its parent wherever that is here, or when it is taken up again.
+It has their cycles and the tasks these go on in, carries each instruction out, and says with an event what came of it.
 """
 
 from __future__ import annotations
@@ -11,24 +9,25 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from airside.stack.cycle.claiming import RunJournal
+from airside.stack.cycle.claiming import RunJournal, latest_epoch
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.run_log import entry_of
 from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import Fenced, LayerUnavailable
-from airside.stack.ids import PrincipalId, RunId, TenantId, child_run
+from airside.stack.ids import RunId, TenantId, branch_of, child_run
 from airside.stack.journal.journaling import Append
 from airside.stack.run import events as ev
-from airside.stack.run import instructions as do
-from airside.stack.run.instructions import Instructions
+from airside.stack.run.instructions import Instructions, SpawnChildren
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
+from airside.stack.scheduling import activation_events as on
+from airside.stack.scheduling import activation_instructions as do
+from airside.stack.scheduling.activations import Activations, withdrawal
 from airside.stack.scheduling.placement_events import RunStanding, Standing
 from airside.stack.values import Request
 
-AGAIN_S = 0.05
-"""After which a branch is looked at again whose claim somebody else was faster with."""
-
+REPORT_AGAIN_S = 1.0
+"""After which a report is sent again that the driver did not take for as long as one waits for it."""
 
 _WAITS: dict[Phase, Standing] = {Phase.AWAITING_APPROVAL: "parked", Phase.IN_DOUBT: "in_doubt"}
 
@@ -42,12 +41,15 @@ class Held(NamedTuple):
 
 
 class StandingListener(Protocol):
-    """Who hears how a run stands; it does not raise."""
+    """Who hears how a run stands."""
 
-    def __call__(
+    async def __call__(
         self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b"", number: int = 0
-    ) -> Awaitable[None]:
-        """Take it in; `ended` is the run's `RunEnded`, `number` grows with each report."""
+    ) -> None:
+        """Take it in; `ended` is the run's `RunEnded`, `number` grows with each report.
+
+        Raises `LayerUnavailable` if that is not known to be taken in: then it is sent again.
+        """
 
 
 class ErrorListener(Protocol):
@@ -74,6 +76,7 @@ class RunHost:
         now_us: Callable[[], int],
         mint: Callable[[], str],
     ) -> None:
+        self.activations = Activations()
         self._journal = journal
         self._make = make
         self._share = share
@@ -85,12 +88,9 @@ class RunHost:
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
         """Of the runs that are at work: one that waits has none."""
 
-        self._branches: dict[RunId, set[RunId]] = {}
         self._others: set[asyncio.Task[Any]] = set()
-        self._reported: dict[RunId, set[RunId]] = {}
-        self._waiting: dict[RunId, Standing] = {}
-        self._reports = 0
-        self._beginning: dict[RunId, set[asyncio.Task[None]]] = {}
+        self._reports: dict[RunId, asyncio.Task[None]] = {}
+        """The last report of each run that the driver has not heard yet."""
 
     def get(self, run_id: RunId) -> Cycle | None:
         """Return a run that is here."""
@@ -105,10 +105,7 @@ class RunHost:
 
         A run's phase says less: one that is to wait for a person does so once that is durable, and people are asked.
         """
-        return [
-            Held(run_id, cycle.machine.state.epoch, self._waiting.get(run_id, "working"))
-            for run_id, cycle in list(self._cycles.items())
-        ]
+        return [Held(entry.run_id, entry.epoch, entry.standing) for entry in self.activations]
 
     def __len__(self) -> int:
         return len(self._cycles)
@@ -126,36 +123,40 @@ class RunHost:
         if isinstance(events[0], ev.RunSubmitted):
             events = [self._share(events[0]), *events[1:]]
         machine = RunMachine.replay(events[:-1])
-        run_id, last = machine.state.submitted.run_id, events[-1]
-        present = self._cycles.get(run_id)
-        if present is not None and isinstance(last, ev.RunActivated):
-            if present.machine.state.epoch >= last.epoch:
-                return present
-            self._stop_task(run_id)
-            present.log.leave()
+        submitted, last = machine.state.submitted, events[-1]
+        present = self._cycles.get(submitted.run_id)
+        if present is not None and isinstance(last, ev.RunActivated) and present.machine.state.epoch >= last.epoch:
+            return present
         instructions = machine.handle(last)
         cycle = self._make(machine, len(events))
-        self._cycles[run_id] = cycle
-        parent = machine.state.submitted.parent
-        if parent is not None:
-            self._branches.setdefault(parent, set()).add(run_id)
-        self._reported.pop(run_id, None)
-        self._waiting.pop(run_id, None)
+        self._happened(on.RunTakenUp(**self._of(cycle), tenant=submitted.identity.tenant, parent=submitted.parent))
+        self._cycles[submitted.run_id] = cycle
         self._start(cycle, instructions)
         return cycle
 
-    def bring(self, run_id: RunId, event: ev.Event) -> bool:
-        """Bring an event in from outside; False for a run that is not here."""
-        cycle = self._cycles.get(run_id)
-        if cycle is not None:
-            self._bring(cycle, event)
-        return cycle is not None
+    def refuse(self, run_id: RunId, epoch: int) -> None:
+        """Tell the driver that a run cannot be taken up here, nor anywhere else."""
+        self._report(do.Report(run_id=run_id, epoch=epoch, tenant=TenantId(""), standing="broken", number=0))
 
-    def keep(self, work: Coroutine[Any, Any, Any]) -> None:
+    def bring(self, run_id: RunId, event: ev.Event) -> int | None:
+        """Bring an event in from outside; return how many reports there were before it, None if the run is not here."""
+        cycle, reports = self._cycles.get(run_id), self.activations.reports
+        if cycle is None:
+            return None
+        self._happened(on.MessageBrought(**self._of(cycle), message=event))
+        return reports
+
+    async def spawn(self, parent: Cycle, spawn: SpawnChildren) -> None:
+        """Start the branches that have not run yet; those that ended already are answered from the journal."""
+        known = frozenset(parent.machine.state.children)
+        self._happened(on.BranchesWanted(**self._of(parent), spawn=spawn, known=known))
+
+    def keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a task beside the runs."""
         task = asyncio.ensure_future(work)
         self._others.add(task)
         task.add_done_callback(self._others.discard)
+        return task
 
     async def drain(self) -> int:
         """Put parked runs down in good order, so that the process can go; return how many still work.
@@ -164,109 +165,47 @@ class RunHost:
         """
         for cycle in self.cycles():
             if cycle.machine.state.phase is Phase.AWAITING_APPROVAL:
-                self._bring(cycle, ev.RunSuspended(why="the runtime is put down", at_us=self._now_us()))
+                self._happened(on.PutDownRequested(**self._of(cycle)))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for cycle in [c for c in self.cycles() if c.machine.state.phase is Phase.SUSPENDED]:
             await cycle.log.durable()
-            self._forget(cycle)
-            await self._report(cycle, "lost")
+            self._happened(on.RunGivenUp(**self._of(cycle)))
+        await asyncio.gather(*self._reports.values())
         return len(self)
+
+    def _happened(self, event: on.ActivationEvent) -> None:
+        """Take in what happened to an activation, and carry out what follows."""
+        for instruction in self.activations.handle(event):
+            _CARRY[type(instruction)](self, instruction)
+
+    def _of(self, activation: Cycle | do.ActivationInstruction) -> dict[str, Any]:
+        """Return to which activation something happens now."""
+        return {"run_id": activation.run_id, "epoch": activation.epoch, "at_us": self._now_us()}
 
     # One activation.
 
     def _start(self, cycle: Cycle, instructions: Instructions) -> None:
         self._tasks[cycle.run_id] = asyncio.create_task(self._guard(cycle, instructions), name=cycle.run_id)
 
-    def _bring(self, cycle: Cycle, event: ev.Event) -> None:
-        if self._cycles.get(cycle.run_id) is not cycle:
-            return  # it is over, or taken up anew: a timer of the old activation says nothing to it
-        cycle.post(event)
-        self._waiting.pop(cycle.run_id, None)
-        task = self._tasks.get(cycle.run_id)
-        if task is None or task.done():
-            self._start(cycle, [])
-
     async def _guard(self, cycle: Cycle, instructions: Instructions) -> None:
-        """The one exit of every activation: say how the run stands, forget it if it is over."""
+        """The one exit of every stretch of an activation: say how the run stands."""
+        machine = cycle.machine
         try:
             await cycle.advance(instructions)
-            while not cycle.machine.is_over:
-                self._time_doubt(cycle)
-                waits = _WAITS.get(cycle.machine.state.phase)
-                if waits is not None:
-                    if self._cycles.get(cycle.run_id) is cycle and not cycle.has_mail:
-                        self._waiting[cycle.run_id] = waits
-                    await self._report(cycle, waits)
-                if not cycle.has_mail:
-                    self._rest(cycle)
-                    return
-                await self._report(cycle, "working")
-                await cycle.advance([])
         except Fenced:
-            if self._cycles.get(cycle.run_id) is cycle:
-                self._let_branches_go(cycle.run_id)
-            self._forget(cycle)
-            self._claim_again(cycle)
+            self._happened(on.RunFenced(**self._of(cycle), branches=tuple(_branches_of(machine))))
         except Exception as error:
-            await self._lose(cycle, error)
+            self._happened(on.RunGivenUp(**self._of(cycle), error=error))
         else:
-            await self._end(cycle)
-
-    def _rest(self, cycle: Cycle) -> None:
-        """Hold no task for a run that waits."""
-        if self._cycles.get(cycle.run_id) is cycle:
-            self._tasks.pop(cycle.run_id, None)
-
-    def _stop_task(self, run_id: RunId) -> None:
-        task = self._tasks.pop(run_id, None)
-        if task is not None:
-            task.cancel()
-
-    async def _end(self, cycle: Cycle) -> None:
-        """Let an ended run go, its branches first: once the driver has heard of its end, nobody comes back for them."""
-        machine = cycle.machine
-        self._forget(cycle)
-        self._answer_parent(machine)
-        if machine.state.fan_out is not None and len(machine.state.children) < len(machine.state.fan_out.branches):
-            try:
-                await self._end_branches(cycle.run_id)
-            except Exception as error:
-                await self._lose(cycle, error)
-                return
-        await self._report(cycle, "ended", ev.encode_event(machine.events[-1]))
-
-    async def _lose(self, cycle: Cycle, error: Exception) -> None:
-        """Give an activation up where it stands; the driver takes the run up again from what is durable.
-
-        It knows roots alone: a branch takes its parent with it, which sees to its branches when it is taken up again.
-        """
-        self._log(cycle.run_id, error)
-        self._forget(cycle)
-        await self._report(cycle, "lost" if isinstance(error, LayerUnavailable) else "broken")
-        parent = self._parent_of(cycle)
-        if parent is not None:
-            await self._lose(parent, error)
-
-    async def _report(self, cycle: Cycle, standing: RunStanding, ended: bytes = b"") -> None:
-        s = cycle.machine.state
-        self._reports += 1
-        await self._tell(cycle.run_id, s.submitted.identity.tenant, s.epoch, standing, ended, self._reports)
-
-    def _forget(self, cycle: Cycle) -> None:
-        if self._cycles.get(cycle.run_id) is cycle:
-            self._cycles.pop(cycle.run_id, None)
-            self._tasks.pop(cycle.run_id, None)
-            cycle.log.leave()
-            self._reported.pop(cycle.run_id, None)
-            self._waiting.pop(cycle.run_id, None)
-            self._leave_parent(cycle)
-
-    def _leave_parent(self, cycle: Cycle) -> None:
-        parent = cycle.machine.state.submitted.parent
-        siblings = self._branches.get(parent, set()) if parent is not None else set()
-        siblings.discard(cycle.run_id)
-        if parent is not None and not siblings:
-            self._branches.pop(parent, None)
+            ended = machine.events[-1]
+            if isinstance(ended, ev.RunEnded):
+                known = machine.state.children
+                branches = tuple(branch for branch in _branches_of(machine) if branch_of(branch) not in known)
+                self._happened(on.RunConcluded(**self._of(cycle), ended=ended, open_branches=branches))
+            elif self._cycles.get(cycle.run_id) is cycle:
+                del self._tasks[cycle.run_id]  # nobody holds a task for a run that waits
+                self._time_doubt(cycle)
+                self._happened(on.RunRested(**self._of(cycle), standing=_WAITS.get(machine.state.phase, "working")))
 
     def _time_doubt(self, cycle: Cycle) -> None:
         if cycle.machine.state.phase is not Phase.IN_DOUBT:
@@ -275,151 +214,148 @@ class RunHost:
 
         async def expire() -> None:
             await asyncio.sleep(seconds)
-            self._bring(cycle, ev.InDoubtExpired(step=step, at_us=self._now_us()))
+            expired = ev.InDoubtExpired(step=step, at_us=self._now_us())
+            self._happened(on.MessageBrought(**self._of(cycle), message=expired))
 
         self.keep(expire())
 
+    def _post(self, i: do.Post) -> None:
+        cycle = self._cycles[i.run_id]
+        cycle.post(i.event)
+        if i.run_id not in self._tasks:
+            self._start(cycle, [])
+
+    def _drop(self, i: do.Drop) -> None:
+        cycle, task = self._cycles.pop(i.run_id, None), self._tasks.pop(i.run_id, None)
+        if cycle is not None:
+            cycle.log.leave()
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        if i.error is not None:
+            self._log(i.run_id, i.error)
+
+    def _report(self, i: do.Report) -> None:
+        self._reports[i.run_id] = self.keep(self._send(i))
+
+    async def _send(self, i: do.Report) -> None:
+        """Send a report until the driver has taken it in, or a later one of the run is on its way."""
+        this, ended = asyncio.current_task(), ev.encode_event(i.ended) if i.ended is not None else b""
+        try:
+            while self._reports.get(i.run_id) is this:
+                try:
+                    await self._tell(i.run_id, i.tenant, i.epoch, i.standing, ended, i.number)
+                    return
+                except LayerUnavailable:
+                    await asyncio.sleep(REPORT_AGAIN_S)
+        finally:
+            if self._reports.get(i.run_id) is this:
+                del self._reports[i.run_id]
+
     # Branches.
 
-    async def spawn(self, parent: Cycle, spawn: do.SpawnChildren) -> None:
-        """Start the branches that have not run yet; those that ended already are answered from the journal."""
-        task = asyncio.ensure_future(self._see_to_all(parent, spawn))
-        beginning = self._beginning.setdefault(parent.run_id, set())
-        beginning.add(task)
-        task.add_done_callback(lambda _: self._begun(parent.run_id, task))
-
-    def _begun(self, parent: RunId, task: asyncio.Task[None]) -> None:
-        beginning = self._beginning[parent]
-        beginning.discard(task)
-        if not beginning:
-            del self._beginning[parent]
-
-    async def _see_to_all(self, parent: Cycle, spawn: do.SpawnChildren) -> None:
-        """See to every branch; if a layer is gone, the parent is given up, and taken up again when it is back."""
-        ids = [child_run(parent.run_id, spawn.step, branch) for branch in range(len(spawn.branches))]
+    async def _answer(self, i: do.ActivationInstruction, work: Awaitable[on.ActivationEvent]) -> None:
+        """Say what came of an instruction; if a layer is gone, the run is given up, and taken up again later."""
         try:
-            known = await self._journal.bodies(ids)
-            await asyncio.gather(
-                *(self._see_to(parent, spawn, branch, run_id, known[run_id]) for branch, run_id in enumerate(ids))
-            )
+            event = await work
         except Exception as error:
-            if self._cycles.get(parent.run_id) is parent:
-                await self._lose(parent, error)
+            event = on.RunGivenUp(**self._of(i), error=error)
+        self._happened(event)
 
-    async def _see_to(
-        self, parent: Cycle, spawn: do.SpawnChildren, branch: int, run_id: RunId, bodies: list[str]
-    ) -> None:
-        """Have a branch here, or its parent know its end."""
-        while self._cycles.get(parent.run_id) is parent and run_id not in self._cycles:
-            events = [ev.decode_event(body) for body in bodies]
-            if events and isinstance(events[-1], ev.RunEnded):
-                self._tell_parent(parent, spawn.step, branch, run_id, events[-1])
-                return
-            if await self._begin(parent, spawn, branch, run_id, events):
-                return
-            # Somebody else wrote to it: a process that is dying, perhaps, which will not see it to its end.
-            await asyncio.sleep(AGAIN_S)
-            bodies = (await self._journal.bodies([run_id]))[run_id]
+    def _read_branches(self, i: do.ReadBranches) -> None:
+        async def read() -> on.ActivationEvent:
+            streams = [*i.branches, i.run_id] if i.is_contended else i.branches
+            bodies = await self._journal.bodies(streams)
+            found = {run: tuple(ev.decode_event(body) for body in bodies[run]) for run in streams}
+            parent_epoch = latest_epoch(found.pop(i.run_id, ()))
+            return on.BranchesRead(**self._of(i), found=found, parent_epoch=parent_epoch)
 
-    async def _begin(
-        self, parent: Cycle, spawn: do.SpawnChildren, branch: int, run_id: RunId, events: list[ev.Event]
-    ) -> bool:
-        """Make a branch's admission and activation durable under an epoch of its own, and take it up; whether it is."""
-        epoch = max((e.epoch for e in events if isinstance(e, ev.RunActivated)), default=0) + 1
-        fresh: list[ev.Event] = [] if events else [self._child_submitted(parent, spawn, branch, run_id)]
+        self.keep(self._answer(i, read()))
+
+    def _claim_branch(self, i: do.ClaimBranch) -> None:
+        """Make a branch's admission and activation durable under an epoch of its own."""
+        fresh: list[ev.Event] = [] if i.events else [self._child_submitted(self._cycles[i.run_id].machine, i)]
+        epoch = latest_epoch(i.events) + 1
         fresh.append(ev.RunActivated(epoch=epoch, claim=self._mint(), at_us=self._now_us()))
         append = Append(
-            tenant=parent.machine.state.submitted.identity.tenant,
-            stream=run_id,
+            tenant=self._cycles[i.run_id].machine.state.submitted.identity.tenant,
+            stream=i.branch,
             epoch=epoch,
-            first_seq=len(events),
+            first_seq=len(i.events),
             entries=tuple(entry_of(event) for event in fresh),
         )
-        if (await self._journal.append(append)).verdict != "ok":
-            return False
-        child = self.activate([*events, *fresh])
-        if self._cycles.get(parent.run_id) is not parent:
-            self._bring(child, self._withdrawn(parent.run_id))  # its parent ended while it was being claimed
-        return True
 
-    def _child_submitted(self, parent: Cycle, spawn: do.SpawnChildren, branch: int, run_id: RunId) -> ev.RunSubmitted:
-        above, wanted = parent.machine.state.submitted, spawn.branches[branch]
+        async def claim() -> on.ActivationEvent:
+            if (await self._journal.append(append)).verdict != "ok":
+                return on.ClaimLost(**self._of(i), branch=i.branch)
+            return on.BranchClaimed(**self._of(i), branch=i.branch, events=(*i.events, *fresh))
+
+        self.keep(self._answer(i, claim()))
+
+    def _child_submitted(self, parent: RunMachine, i: do.ClaimBranch) -> ev.RunSubmitted:
+        above, wanted = parent.state.submitted, i.spawn.branches[i.number]
         request = Request(
             text=wanted.text,
             inputs=above.request.inputs if bytes(wanted.inputs) == b"null" else wanted.inputs,
             route=wanted.route,
-            labels=tuple(sorted(parent.machine.state.labels)),
+            labels=tuple(sorted(parent.state.labels)),
             job_id=above.request.job_id,
             request_id=above.request.request_id,
         )
         return ev.RunSubmitted(
-            run_id=run_id,
+            run_id=i.branch,
             identity=above.identity,
             sealed=above.sealed,
             request=request,
-            limits=spawn.limits,
+            limits=i.spawn.limits,
             app_version=above.app_version,
-            parent=parent.run_id,
+            parent=i.run_id,
             depth=above.depth + 1,
             asked=above.asked or above.request,
             at_us=self._now_us(),
         )
 
-    def _answer_parent(self, child: RunMachine) -> None:
-        submitted, last = child.state.submitted, child.events[-1]
-        parent = self._cycles.get(submitted.parent) if submitted.parent else None
-        if parent is not None and isinstance(last, ev.RunEnded):
-            step, branch = submitted.run_id.rpartition(".")[2].split("-")
-            self._tell_parent(parent, int(step), int(branch), submitted.run_id, last)
+    def _take_up(self, i: do.TakeUp) -> None:
+        try:
+            self.activate(i.events)
+        except Exception as error:
+            self._happened(on.RunGivenUp(**self._of(i), error=error))
 
-    def _tell_parent(self, parent: Cycle, step: int, branch: int, run_id: RunId, ended: ev.RunEnded) -> None:
-        """Tell a parent of a branch's end, once: it may be seen here and read from the journal at the same time."""
-        told = self._reported.setdefault(parent.run_id, set())
-        s = parent.machine.state
-        if run_id in told or (step == s.step and branch in s.children):
-            return
-        told.add(run_id)
-        event = ev.ChildEnded(
-            step=step, branch=branch, run_id=run_id, outcome=ended.outcome, usage=ended.usage, at_us=self._now_us()
-        )
-        self._bring(parent, event)
+    def _end_branches(self, i: do.EndBranches) -> None:
+        """End the branches that a crash left unfinished, or that are elsewhere."""
 
-    async def _end_branches(self, parent: RunId) -> None:
-        """End the branches of a run that ended early: those that are here, and those that a crash left unfinished."""
-        for run_id in list(self._branches.get(parent, ())):
-            self._bring(self._cycles[run_id], self._withdrawn(parent))
-        while waited := [*self._beginning.get(parent, ()), *self._tasks_below(parent)]:
-            await asyncio.wait(waited)
-        while below := await self._journal.unfinished_below(parent):
-            for run_id in below:
-                bodies = (await self._journal.bodies([run_id]))[run_id]
-                append = termination_append(bodies, self._withdrawn(parent), self._mint())
-                if append is not None:
-                    await self._journal.append(append)
+        async def end() -> on.ActivationEvent:
+            while below := await self._journal.unfinished_below(i.run_id):
+                for run_id in below:
+                    bodies = (await self._journal.bodies([run_id]))[run_id]
+                    append = termination_append(bodies, withdrawal(i.run_id, self._now_us()), self._mint())
+                    if append is not None:
+                        await self._journal.append(append)
+            return on.BranchesEnded(**self._of(i))
 
-    def _let_branches_go(self, parent: RunId) -> None:
-        """Leave the branches of a run to whoever has it now, who claims them anew or has ended them."""
-        for run_id in list(self._branches.get(parent, ())):
-            self._let_branches_go(run_id)
-            self._stop_task(run_id)
-            self._forget(self._cycles[run_id])
+        self.keep(self._answer(i, end()))
 
-    def _tasks_below(self, parent: RunId) -> list[asyncio.Task[None]]:
-        return [self._tasks[run_id] for run_id in self._branches.get(parent, ()) if run_id in self._tasks]
+    def _look_again(self, i: do.LookAgain) -> None:
+        async def look() -> on.ActivationEvent:
+            await asyncio.sleep(i.seconds)
+            return on.BranchDue(**self._of(i), branch=i.branch)
 
-    def _claim_again(self, cycle: Cycle) -> None:
-        """A branch was claimed by somebody else, perhaps a process that is dying: it is its parent's to finish here."""
-        parent = self._parent_of(cycle)
-        if parent is not None:
-            self.keep(self.spawn(parent, parent.machine.children()))
+        self.keep(self._answer(i, look()))
 
-    def _parent_of(self, cycle: Cycle) -> Cycle | None:
-        """Return the parent that waits for a branch here."""
-        parent_id = cycle.machine.state.submitted.parent
-        parent = self._cycles.get(parent_id) if parent_id else None
-        waits = parent is not None and parent.machine.state.phase is Phase.AWAITING_CHILDREN
-        return parent if waits else None
 
-    def _withdrawn(self, parent: RunId) -> ev.CancelRequested:
-        """Return what a branch is told when its parent is over."""
-        return ev.CancelRequested(by=PrincipalId("driver"), why=f"its parent {parent} ended", at_us=self._now_us())
+def _branches_of(machine: RunMachine) -> Iterator[RunId]:
+    """Yield the branches of the fan-out that a run waits for, or did at last."""
+    s = machine.state
+    count = len(s.fan_out.branches) if s.fan_out is not None else 0
+    return (child_run(s.submitted.run_id, s.step, number) for number in range(count))
+
+
+_CARRY: dict[type[do.ActivationInstruction], Callable[[RunHost, Any], None]] = {
+    do.Post: RunHost._post,
+    do.Drop: RunHost._drop,
+    do.Report: RunHost._report,
+    do.ReadBranches: RunHost._read_branches,
+    do.ClaimBranch: RunHost._claim_branch,
+    do.TakeUp: RunHost._take_up,
+    do.EndBranches: RunHost._end_branches,
+    do.LookAgain: RunHost._look_again,
+}

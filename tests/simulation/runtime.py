@@ -26,6 +26,7 @@ from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling import placement_instructions as do
+from airside.stack.scheduling.activation_events import ActivationEvent
 from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
 from airside.stack.scheduling.deadlines import Deadlines
 from airside.stack.scheduling.load import LoadLimit
@@ -85,6 +86,20 @@ class SimCycle(Cycle):
             self.process.world.people.doubt(self)
 
 
+class SimHost(RunHost):
+    """A host whose activations are checked after every event."""
+
+    world: World
+
+    def _happened(self, event: ActivationEvent) -> None:
+        try:
+            super()._happened(event)
+            self.activations.check()
+        except AirsideError as error:
+            self.world.violation(f"activations: {type(event).__name__}: {type(error).__name__}: {error.message}")
+            raise
+
+
 class Process(Mortal):
     """One runtime process."""
 
@@ -92,7 +107,7 @@ class Process(Mortal):
         super().__init__()
         self.world = world
         self.key = key
-        self.host = RunHost(
+        self.host = SimHost(
             JournalPort(world, self),
             make=self._make,
             share=lambda submitted: submitted,
@@ -101,6 +116,7 @@ class Process(Mortal):
             now_us=world.now_us,
             mint=world.mint,
         )
+        self.host.world = world
         self.layers = CyclePorts(
             journal=JournalPort(world, self),
             policy=PolicyPort(world, self),
@@ -129,6 +145,8 @@ class Process(Mortal):
     ) -> None:
         await self.world.pause()
         driver = self.world.driver
+        if self.world.chance(1.0):
+            raise LayerUnavailable("the driver did not answer for as long as one waits")
         twice = self.world.chance(2.0)
         await driver.reported(run_id, tenant, epoch, standing, ended, number)
         if twice:
@@ -326,7 +344,7 @@ class Incarnation(Mortal):
         at = self._world.moment()
 
         async def deliver() -> on.PlacementEvent:
-            present = await self._ask(i.process, lambda p: p.host.bring(i.run_id, ev.decode_event(i.event)))
+            present = await self._ask(i.process, lambda p: p.host.bring(i.run_id, ev.decode_event(i.event)) is not None)
             return on.MessageAnswered(at=at, number=i.number, run_id=i.run_id, process=i.process, present=present)
 
         failed = on.MessageFailed(at=at, number=i.number, run_id=i.run_id, process=i.process)

@@ -21,6 +21,7 @@ from airside.stack.run.agents import FunctionAgent
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.state import Phase
 from airside.stack.run.topology import FanOutFanIn
+from airside.stack.scheduling.activation_events import RunFenced, RunGivenUp, RunRested
 from airside.stack.scheduling.placement_events import RunStanding
 from airside.stack.values import Action, Finish
 from tests.helpers import RUN
@@ -53,6 +54,7 @@ class Hosted:
         self.told: list[tuple[RunId, str]] = []
         self.errors: list[Exception] = []
         self.failing: list[Exception] = []
+        self.deaf = 0
         self.slip: Any = None
         self.host = RunHost(
             self,
@@ -77,7 +79,10 @@ class Hosted:
     async def tell(
         self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b"", number: int = 0
     ) -> None:
-        """Hear how a run stands."""
+        """Hear how a run stands; or do not answer, for as long as one waits."""
+        if self.deaf:
+            self.deaf -= 1
+            raise LayerUnavailable("the driver is gone")
         self.told.append((run_id, standing))
 
     def log(self, run_id: RunId, error: Exception) -> None:
@@ -143,6 +148,12 @@ class Hosted:
     async def all_ended(self) -> None:
         """Wait until no branch is left."""
         await self.reach(lambda: all(name[-1].type == "RunEnded" for name in self.journal.streams.values()))
+
+    def outcome(self) -> str:
+        """Return how the run ended, as its journal has it."""
+        ended = ev.decode_event(self.journal.bodies(RUN)[-1])
+        assert isinstance(ended, ev.RunEnded)
+        return ended.outcome.status
 
     def ends_told(self) -> list[int]:
         """Return the branches whose ends the run was told, as its journal has them."""
@@ -248,7 +259,7 @@ def test_a_run_that_ends_early_takes_its_branches_with_it() -> None:
         hosted = Hosted()
         hosted.activate(1)
         await hosted.waits()
-        assert hosted.host.bring(RUN, KILL)
+        assert hosted.host.bring(RUN, KILL) is not None
         await hosted.until((RUN, "ended"), (BRANCH, "ended"))
         await hosted.all_ended()
 
@@ -262,9 +273,70 @@ def test_a_branch_that_a_crash_left_is_ended_when_its_parent_ends_before_it_was_
         first.activate(1)
         await first.waits()
         hosted.activate(2)
-        assert hosted.host.bring(RUN, KILL)
+        assert hosted.host.bring(RUN, KILL) is not None
         await hosted.until((RUN, "ended"))
         await hosted.all_ended()
+
+    played(work())
+
+
+@pytest.mark.parametrize("how", ["lost", "fenced"])
+def test_a_branch_that_is_claimed_as_its_parent_goes_is_left_to_the_next_activation(how: str) -> None:
+    """The parent has not ended: a branch that was told so would be cancelled, and fail it."""
+
+    async def work() -> None:
+        hosted = Hosted()
+        cycle = hosted.activate(1)
+        gone: dict[str, Any] = {"lost": RunGivenUp, "fenced": RunFenced}
+        hosted.slip = lambda: hosted.host._happened(gone[how](**hosted.host._of(cycle)))
+        await hosted.reach(lambda: hosted.host.get(RUN) is None)
+        await asyncio.sleep(1)
+        left = [ev.decode_event(body) for body in hosted.journal.bodies(BRANCH)]
+        assert [type(event) for event in left] == [ev.RunSubmitted, ev.RunActivated] and len(hosted.host) == 0
+        hosted.free.set()
+        hosted.activate(2)
+        await hosted.until((RUN, "ended"))
+        assert hosted.ends_told() == [0, 1] and hosted.outcome() == "completed"
+
+    played(work())
+
+
+def test_a_report_is_sent_until_the_driver_has_taken_it() -> None:
+    """It may be away for longer than one waits: nobody else would tell it."""
+
+    async def work() -> None:
+        hosted = Hosted()
+        hosted.deaf = 5
+        hosted.free.set()
+        hosted.activate(1)
+        await hosted.until((RUN, "ended"), (BRANCH, "ended"))
+        assert hosted.deaf == 0 and hosted.told.count((RUN, "ended")) == 1
+
+    played(work())
+
+
+def test_a_run_that_cannot_be_taken_up_is_said_to_be_broken_until_the_driver_has_heard_it() -> None:
+    async def work() -> None:
+        hosted = Hosted()
+        hosted.deaf = 2
+        hosted.host.refuse(RUN, 1)
+        await hosted.until((RUN, "broken"))
+
+    played(work())
+
+
+def test_a_report_that_a_later_one_of_its_run_took_over_is_not_sent_again() -> None:
+    async def work() -> None:
+        hosted = Hosted()
+        cycle = hosted.activate(1)
+        await hosted.waits()
+        hosted.deaf = 1
+        hosted.host._happened(RunRested(**hosted.host._of(cycle), standing="parked"))
+        await hosted.reach(lambda: hosted.deaf == 0)
+        hosted.host._happened(RunGivenUp(**hosted.host._of(cycle)))
+        await hosted.until((RUN, "lost"))
+        await asyncio.sleep(10)
+        assert (RUN, "parked") not in hosted.told
 
     played(work())
 
@@ -277,7 +349,7 @@ def test_the_branches_of_a_run_that_somebody_else_has_decide_no_more_here() -> N
         hosted.activate(1)
         await hosted.waits()
         hosted.write(RUN, 2, len(hosted.journal.bodies(RUN)), [ev.RunActivated(at_us=0, epoch=2)])
-        assert hosted.host.bring(RUN, KILL)
+        assert hosted.host.bring(RUN, KILL) is not None
         await hosted.reach(lambda: hosted.host.get(RUN) is None)
         hosted.free.set()
         await asyncio.sleep(1)
@@ -301,7 +373,7 @@ def test_an_activation_under_an_older_epoch_changes_nothing() -> None:
 
 def test_what_is_not_here_takes_no_message() -> None:
     async def work() -> None:
-        assert not Hosted().host.bring(RUN, KILL)
+        assert Hosted().host.bring(RUN, KILL) is None
 
     played(work())
 
@@ -315,7 +387,7 @@ def test_a_run_is_not_said_to_wait_before_people_are_asked() -> None:
         await hosted.waits()
         cycle.machine.state.phase = Phase.AWAITING_APPROVAL
         assert (RUN, 1, "working") in hosted.host.held()
-        hosted.host._waiting[RUN] = "parked"
+        hosted.host._happened(RunRested(**hosted.host._of(cycle), standing="parked"))
         assert (RUN, 1, "parked") in hosted.host.held()
 
     played(work())

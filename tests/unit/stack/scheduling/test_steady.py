@@ -21,14 +21,16 @@ from airside.actors.rpc.layer import LayerConfig, steady_us
 from airside.actors.runtime import RuntimeApp, TenantRuntime
 from airside.actors.settings import Settings
 from airside.stack.cycle.hosting import RunHost
-from airside.stack.ids import PrincipalId, RequestId, RunId, TenantId, run_of
+from airside.stack.ids import PrincipalId, RequestId, RunId, TenantId, child_run, run_of
 from airside.stack.operations.messages import Admit, Order
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.run import events as ev
 from airside.stack.run.topology import FanOutFanIn
+from airside.stack.scheduling import activation_events
 from airside.stack.scheduling import placement_events as on
+from airside.stack.scheduling.activation_instructions import ClaimBranch
 from airside.stack.scheduling.clocks import STABLE_US
 from airside.stack.scheduling.placement_state import PlacementState
 from airside.stack.security.identity import IdentityChecker, run_subject, seal_identity
@@ -207,9 +209,7 @@ async def test_an_approval_expires_in_its_own_time(machine: Machine, desk: Appro
 
 
 @FORTH_AND_BACK
-async def test_a_run_that_waits_for_its_branches_spends_no_more_than_it_takes(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, by_us: int
-) -> None:
+async def test_a_run_that_waits_for_its_branches_spends_no_more_than_it_takes(machine: Machine, by_us: int) -> None:
     """Whatever a runtime makes of a run's events while the clock is wrong counts as the time that passed."""
     nobody: Any = None
     host = RunHost(nobody, make=nobody, share=nobody, tell=nobody, log=nobody, now_us=steady_us, mint=nobody)
@@ -217,8 +217,6 @@ async def test_a_run_that_waits_for_its_branches_spends_no_more_than_it_takes(
     world.cycle.layers = replace(world.cycle.layers, now_us=steady_us)
     world.cycle.machine.state.last_us = steady_us()
     await world.run()
-    brought: list[ev.Event] = []
-    monkeypatch.setattr(host, "_bring", lambda cycle, event: brought.append(event))
     machine.wall += by_us
     machine.go_on(SECOND)
     ended = ev.RunEnded(
@@ -226,10 +224,13 @@ async def test_a_run_that_waits_for_its_branches_spends_no_more_than_it_takes(
         outcome=Outcome(status="completed", reason_code="completed"),
         usage=Usage(),  # type: ignore[arg-type]
     )
-    for branch in (0, 1):
-        host._tell_parent(world.cycle, 1, branch, RunId(f"{RUN}.1-{branch}"), ended)
-    (spawn,) = [world.cycle.machine.children()]
-    child = host._child_submitted(world.cycle, spawn, 0, RunId(f"{RUN}.1-0"))
+    spawn, cycle, handle = world.cycle.machine.children(), world.cycle, host.activations.handle
+    handle(activation_events.RunTakenUp(**host._of(cycle), tenant=ACME))
+    handle(activation_events.BranchesWanted(**host._of(cycle), spawn=spawn))
+    ends = {child_run(RUN, 1, number): (ended,) for number in (0, 1)}
+    brought = [post.event for post in handle(activation_events.BranchesRead(**host._of(cycle), found=ends))]  # type: ignore[attr-defined]
+    claim = ClaimBranch(run_id=RUN, epoch=1, branch=child_run(RUN, 1, 0), number=0, spawn=spawn, events=())
+    child = host._child_submitted(cycle.machine, claim)
     assert [event.at_us for event in (*brought, child)] == [steady_us()] * 3
     for event in brought:
         await world.cycle.deliver(event)
