@@ -118,9 +118,9 @@ class TenantRuntime(Layer):
         return True
 
     @serves(BRING)
-    def bring(self, delivery: Delivery) -> bool:
-        """Bring an event in from outside; False for a run that is not here."""
-        return self._host.bring(delivery.run_id, ev.decode_event(delivery.event)) is not None
+    def bring(self, delivery: Delivery) -> int | None:
+        """Bring an event in from outside; say which reports are older than it, None for a run that is not here."""
+        return self._host.bring(delivery.run_id, ev.decode_event(delivery.event))
 
     async def _tell(
         self, run_id: RunId, tenant: TenantId, epoch: int, standing: RunStanding, ended: bytes = b"", number: int = 0

@@ -134,13 +134,18 @@ class Carrier:
             if runtime is None:
                 raise LayerUnavailable(f"runtime {i.process} is gone")
             try:
-                present = await runtime.deliver(Delivery(run_id=i.run_id, event=i.event))
+                reports = await runtime.deliver(Delivery(run_id=i.run_id, event=i.event))
             except ItemFailed as error:
                 # Sent again it fails again: what cannot be read means nothing to a run.
                 logger.error("a message to %s: %s", i.run_id, error, extra={"action": "message_failed"})
-                present = True
+                reports = 0
             return on.MessageAnswered(
-                at=self._now(), number=i.number, run_id=i.run_id, process=i.process, present=present
+                at=self._now(),
+                number=i.number,
+                run_id=i.run_id,
+                process=i.process,
+                present=reports is not None,
+                reports=reports or 0,
             )
 
         await self._answer(

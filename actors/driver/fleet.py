@@ -67,9 +67,10 @@ class RuntimeHandle:
         """Hand a run over; raise `LayerUnavailable` if the process is dead."""
         await self._unless_gone(self._remote.call(ACTIVATE, activation))
 
-    async def deliver(self, delivery: Delivery) -> bool:
-        """Bring an event; False if the run is not here."""
-        return bool(await self._unless_gone(self._remote.call(BRING, delivery)))
+    async def deliver(self, delivery: Delivery) -> int | None:
+        """Bring an event; return the number of the last report before it, None if the run is not here."""
+        reports: int | None = await self._unless_gone(self._remote.call(BRING, delivery))
+        return reports
 
     async def _unless_gone(self, call: Coroutine[Any, Any, Any]) -> Any:
         """Await a call; Ray may tell of its process's death long after the Warden saw it."""

@@ -202,7 +202,7 @@ LIVE = Method[None, list[tuple[str, str, str, bool]]]("driver", "live")
 SWITCHES = Method[None, list[bytes]]("driver", "switches")
 
 ACTIVATE = Method[Activation, bool]("runtime", "activate", retry=False)
-BRING = Method[Delivery, bool]("runtime", "bring", retry=False)
+BRING = Method[Delivery, int | None]("runtime", "bring", retry=False)
 
 DECIDE = Method[GateRequest, GateReply]("policy", "decide")
 SPEND = Method[SpendRequest, SpendReply]("policy", "spend")

@@ -240,7 +240,6 @@ class Placement:
         if entry is None:
             return
         entry.epoch, entry.events, entry.reported = e.epoch, e.events, 0
-        entry.was_brought = False
         process = self.processes.get(entry.process)
         if entry.state is PlacementState.TERMINATING or process is None or process.state is not ProcessState.LIVE:
             self._leave(e.run_id, entry)
@@ -408,8 +407,9 @@ class Placement:
             # A branch that is not there yet asks for its decision when it is.
             assert entry.mail is not None
             del entry.mail[e.number]
-            entry.was_brought = entry.was_brought or message.run_id == run_id
             self._out.append(do.Answer(number=e.number))
+            if message.run_id == run_id:
+                self._believe_later_reports(run_id, entry, e.reports)
         elif not e.present and message is None and e.number != TERMINATION:
             pass  # it was answered before
         elif not e.present and entry.process == e.process and entry.operation is None:
@@ -420,6 +420,17 @@ class Placement:
             self._carry_on(run_id, entry)
         else:
             self._send_mail(run_id, entry)
+
+    def _believe_later_reports(self, run_id: RunId, entry: RunEntry, reports: int) -> None:
+        """Take a run that was brought a message for working until it says something that it said after it.
+
+        What it was brought may be nowhere but in its process, and nobody sends it again.
+        """
+        if entry.reported <= reports:
+            entry.reported = reports
+            if entry.state is PlacementState.PARKED:
+                self._become(run_id, entry, PlacementState.WORKING)
+                self.queue.adopt(entry.tenant, run_id)
 
     def _message(self, entry: RunEntry, number: int, process: str) -> Message | None:
         """Return the message that a process answered about, which is not on its way any more."""
@@ -579,9 +590,6 @@ class Placement:
             entry = self._runs[run_id]
             if entry.state in (PlacementState.WORKING, PlacementState.IN_DOUBT):
                 entry.events = ()
-            elif entry.state is PlacementState.PARKED and entry.was_brought:
-                # What it was brought may have died with its process, before a report could say that it works again.
-                self._become(run_id, entry, PlacementState.LOST)
             self._carry_on(run_id, entry)
 
     # Who is to blame.

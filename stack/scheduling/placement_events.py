@@ -176,12 +176,16 @@ class EndingFailed(PlacementEvent):
 
 
 class MessageAnswered(PlacementEvent):
-    """A process took a message in; `present` = the run is there."""
+    """A process took a message in; `present` = the run is there.
+
+    `reports` = the number of its last report before that: what it and those before it say may be so no more.
+    """
 
     number: int
     run_id: RunId
     process: str
     present: bool
+    reports: int = 0
 
 
 class MessageFailed(PlacementEvent):

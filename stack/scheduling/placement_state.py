@@ -68,10 +68,9 @@ class RunEntry:
 
     `events` are those to hand to a process (empty: to be read); `termination` = how it is to end; `is_acknowledged` =
     it was told so since its process was last looked at; `was_parked` = it or a branch may have asked people for
-    something; `was_brought` = this activation was brought a message, which may be nowhere but in its process;
-    `reported` = the number of this activation's last report.  `losses` = processes that died under it and others,
-    `deaths` = those that were its alone, `broken` = activations that failed by themselves, `stalls` = layers that its
-    requests held.
+    something; `reported` = the number of this activation's last report.  `losses` = processes that died under it and
+    others, `deaths` = those that were its alone, `broken` = activations that failed by themselves, `stalls` = layers
+    that its requests held.
     """
 
     tenant: TenantId
@@ -84,7 +83,6 @@ class RunEntry:
     termination: Termination | None = None
     is_acknowledged: bool = False
     was_parked: bool = False
-    was_brought: bool = False
     timer: int = 0
     pause_s: float = FIRST_PAUSE_S
     mail: dict[int, Message] | None = None

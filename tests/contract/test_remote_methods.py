@@ -178,7 +178,7 @@ CASES: dict[Method[Any, Any], Case] = {
     m.LIVE: Case(lambda n: None, "live", [(RUN, "acme", "acme/1", True)], takes_anything=True),
     m.SWITCHES: Case(lambda n: None, "switches", [b"{}"], takes_anything=True),
     m.ACTIVATE: Case(lambda n: Activation(run_id=RunId(f"run_{n}"), events=(), epoch=1), "activate", True),
-    m.BRING: Case(lambda n: Delivery(run_id=RunId(f"run_{n}"), event=b"{}"), "bring", True),
+    m.BRING: Case(lambda n: Delivery(run_id=RunId(f"run_{n}"), event=b"{}"), "bring", 7),
     m.DECIDE: Case(
         lambda n: request(step=n),
         "_decided_or_asked",

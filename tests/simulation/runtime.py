@@ -344,8 +344,15 @@ class Incarnation(Mortal):
         at = self._world.moment()
 
         async def deliver() -> on.PlacementEvent:
-            present = await self._ask(i.process, lambda p: p.host.bring(i.run_id, ev.decode_event(i.event)) is not None)
-            return on.MessageAnswered(at=at, number=i.number, run_id=i.run_id, process=i.process, present=present)
+            reports = await self._ask(i.process, lambda p: p.host.bring(i.run_id, ev.decode_event(i.event)))
+            return on.MessageAnswered(
+                at=at,
+                number=i.number,
+                run_id=i.run_id,
+                process=i.process,
+                present=reports is not None,
+                reports=reports or 0,
+            )
 
         failed = on.MessageFailed(at=at, number=i.number, run_id=i.run_id, process=i.process)
         await self._answer(deliver(), failed)

@@ -179,7 +179,7 @@ class Cell:
         if i.process not in self.live or not well:
             return on.MessageFailed(at=self.at(), number=i.number, run_id=i.run_id, process=i.process)
         run_id = root_of(i.run_id)
-        present = run_id in self.live[i.process]
+        present, reports = run_id in self.live[i.process], self.reports
         if self.works(run_id, i.process):
             if run_id in self.parked and i.run_id == run_id:
                 self.report(run_id, i.process, "working")
@@ -189,7 +189,9 @@ class Cell:
             del self.live[i.process][run_id]  # an older activation: it is fenced as it ends, and let go
         if not answered:
             return on.MessageFailed(at=self.at(), number=i.number, run_id=i.run_id, process=i.process)
-        return on.MessageAnswered(at=self.at(), number=i.number, run_id=i.run_id, process=i.process, present=present)
+        return on.MessageAnswered(
+            at=self.at(), number=i.number, run_id=i.run_id, process=i.process, present=present, reports=reports
+        )
 
     def _end(self, i: do.EndRun, well: bool, answered: bool) -> on.PlacementEvent:
         if not well:

@@ -167,7 +167,46 @@ def test_a_report_that_is_sent_again_and_comes_late_counts_no_more() -> None:
 
 
 def test_a_run_that_was_brought_a_message_is_taken_up_again_should_its_process_die_before_it_says_so() -> None:
-    """The report that it waits may be from before, and what it was brought be nowhere but in that process."""
+    """The report that it waits is from before, and what it was brought is nowhere but in that process."""
+    cell, (run,) = cell_of(1)
+    cell.report(run, "acme/1", "parked")
+    cell.send(run)
+    cell.carry_out()
+    parked, _, answered = cell.owed
+    cell.owed = []
+    cell.handle(answered)
+    cell.handle(parked)
+    assert cell.answered == {1}
+    cell.die("acme/1", excused=True)
+    cell.settle(ends=False)
+    assert (entry(cell, run).state, entry(cell, run).process) == (PlacementState.WORKING, "acme/2")
+
+
+@pytest.mark.parametrize("heard_first", ["parked", "the answer"])
+def test_a_process_is_not_put_down_for_a_report_from_before_the_message_it_was_brought(heard_first: str) -> None:
+    """Its message is answered and nobody sends it again: had the process gone, and died before it could say that the
+    run works, the run would have waited for ever."""
+    cell = Cell(most=1, concurrency=10, places=10)
+    run = cell.submit("acme")
+    assert run is not None
+    cell.settle(ends=False)
+    cell.report(run, "acme/1", "parked")
+    cell.send(run)
+    cell.carry_out()
+    parked, _, answered = cell.owed
+    cell.owed = []
+    for event in (parked, answered) if heard_first == "parked" else (answered, parked):
+        cell.handle(event)
+    assert cell.answered == {1} and entry(cell, run).state is PlacementState.WORKING
+    cell.submit("beta")
+    cell.hear()
+    assert not take(cell, do.PutDownProcess) and cell.placement.queue.running == 2
+    cell.die("acme/1", excused=True)
+    cell.settle(ends=True)
+    assert run in cell.ended
+
+
+def test_a_run_that_waits_for_a_person_again_is_taken_up_for_nothing_less_than_a_message() -> None:
     cell, (run,) = cell_of(1)
     cell.send(run)
     cell.settle(ends=False)
@@ -175,7 +214,7 @@ def test_a_run_that_was_brought_a_message_is_taken_up_again_should_its_process_d
     cell.settle(ends=False)
     cell.die("acme/1", excused=True)
     cell.settle(ends=False)
-    assert (entry(cell, run).state, entry(cell, run).process) == (PlacementState.WORKING, "acme/2")
+    assert (entry(cell, run).state, entry(cell, run).process) == (PlacementState.PARKED, "")
 
 
 def put_down_after_a_decision() -> tuple[Cell, RunId]:
