@@ -47,7 +47,10 @@ class Tools(Protocol):
         """Return the incarnation that will carry out the run's calls; raise `LayerUnavailable` if there is none."""
 
     async def execute(self, run_id: RunId, request: ExecuteRequest) -> ExecuteReply:
-        """Carry out a call on the run's executor; raise `LayerUnavailable` if it died (the call may have run)."""
+        """Carry out a call on the run's executor.
+
+        Raises `LayerUnavailable` if it died, and `ItemFailed` if it has no answer: the call may have run either way.
+        """
 
     async def answer_of(self, run_id: RunId, grant: bytes) -> ExecuteReply | None:
         """Return what a call came to whose answer was lost; None if nobody knows.  Starts nothing."""

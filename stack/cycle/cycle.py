@@ -26,7 +26,7 @@ from airside.stack.cycle.questions import question_about
 from airside.stack.cycle.routing import RouteError, RouteNames, next_route
 from airside.stack.cycle.run_log import RunLog
 from airside.stack.cycle.side_by_side import side_by_side
-from airside.stack.errors import LayerUnavailable, text_of
+from airside.stack.errors import ItemFailed, LayerUnavailable, text_of
 from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.input.error_places import describe_error
 from airside.stack.journal.effect_claims import withdraw
@@ -462,9 +462,9 @@ class Cycle:
         lost, reply = "", None
         try:
             reply = await self.layers.tools.execute(self.run_id, request)
-        except LayerUnavailable as error:
+        except (LayerUnavailable, ItemFailed) as error:  # whatever went wrong on the way, it may have happened
             lost = error.message
-            with contextlib.suppress(LayerUnavailable):
+            with contextlib.suppress(LayerUnavailable, ItemFailed):
                 reply = await self.layers.tools.answer_of(self.run_id, grant)
         if reply is None:
             return ev.ExecutionLost(
@@ -494,7 +494,7 @@ class Cycle:
             return await withdraw(
                 self.layers.journal.append, tenant, i.key, i.attempt, step=i.step, at_us=self.layers.now_us()
             )
-        except LayerUnavailable:
+        except (LayerUnavailable, ItemFailed):
             return False
 
     def _keep_result(self, i: do.Execute, result: ToolResult) -> None:

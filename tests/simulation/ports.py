@@ -19,7 +19,7 @@ from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.cycle.claiming import Unfinished
 from airside.stack.cycle.in_memory import InMemoryJournal
-from airside.stack.errors import LayerUnavailable
+from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.run.events import ApprovalDecided, RunSubmitted, decode_event
@@ -207,7 +207,8 @@ class ToolsPort(Port):
             patience = world.rng.random() * 0.05 if world.chance(1.0) else None
             done, _ = await asyncio.wait([call], timeout=patience)
             if not done or call.cancelled() or world.chance(1.0):
-                raise LayerUnavailable("the executor did not answer")
+                kind = ItemFailed if world.rng.random() < 0.2 else LayerUnavailable
+                raise kind("the executor did not answer")
             # The dispatcher measures with a clock of its own, which is not part of the simulation.
             return ExecuteReply(result=msgspec.structs.replace(call.result().result, duration_us=0))
 

@@ -11,6 +11,7 @@ from msgspec import Raw
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy
+from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, child_run
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.policy.bundle import load_bundle
@@ -60,7 +61,14 @@ class World:
         paying = tool(effect="write")(pay)
         self.journal, self.spawned = Journal(), 0
         self.tools = InMemoryTools(
-            lambda: Dispatcher([paying], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
+            lambda: Dispatcher(
+                [paying],
+                seal_key=KEY,
+                executor_id=EXECUTOR,
+                now_us=lambda: 0,
+                in_threads=False,
+                journal=self.journal.append,
+            )
         )
         count = iter(range(10_000))
         gate = Gate(
@@ -190,6 +198,26 @@ async def test_a_kill_while_the_tools_are_released_does_not_keep_the_run_from_en
     world.tools.release = release  # type: ignore[method-assign]
     await world.run()
     assert world.phase is Phase.COMPLETED
+
+
+@pytest.mark.parametrize("error", [LayerUnavailable("gone"), ItemFailed("no reply that can be read")])
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_call_whose_answer_is_lost_is_asked_about_whatever_went_wrong(error: Exception, is_known: bool) -> None:
+    """It may have happened: it is in doubt unless its executor can say so."""
+    world = World(ReplayAgent())
+    execute, answer_of = world.tools.execute, world.tools.answer_of
+
+    async def unsteady(run_id: RunId, request: Any) -> Any:
+        await execute(run_id, request)
+        raise error
+
+    async def fails(run_id: RunId, grant: bytes) -> Any:
+        raise error
+
+    world.tools.execute = unsteady  # type: ignore[method-assign]
+    world.tools.answer_of = answer_of if is_known else fails  # type: ignore[method-assign]
+    await world.run()
+    assert world.paid == [3] and world.phase is (Phase.COMPLETED if is_known else Phase.ENDED_IN_DOUBT)
 
 
 async def test_a_branch_that_ends_while_the_others_are_being_started_does_not_stop_that() -> None:
