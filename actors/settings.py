@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     """
 
     layer_patience_s: Annotated[float, Field(gt=0)] = 60.0
-    """How long a caller waits for a layer that is being restarted (a journal re-opens in 2-3 s)."""
+    """How long a caller waits for a layer that is restarted, with those behind it (a journal re-opens in 2-3 s)."""
 
     transport: Literal["sockets", "ray"] = "sockets"
     """How layers of one node ask each other: over unix sockets, or like those of different nodes over Ray's calls."""

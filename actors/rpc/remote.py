@@ -2,7 +2,9 @@
 
 On the same node requests go over a socket to its process; to another node, or where there is no socket, over Ray's
 calls, many requests in one.  What may safely be sent twice is sent again, through a restart of the layer, until
-`layer_patience_s` is over; anything else raises `LayerUnavailable` at once.
+`layer_patience_s` is over; anything else raises `LayerUnavailable` at once.  A layer that answers that one behind it is
+away has waited for that one as long: its caller's patience began with the request, so that what layers wait for each
+other is not one after the other.
 """
 
 from __future__ import annotations
@@ -47,16 +49,21 @@ class Remote:
         Raises `LayerUnavailable`, and `ItemFailed` for a request the layer refused without an answer of its own.
         """
         data = method.request.encode(request)
-        pause, until = _FIRST_PAUSE_S, -1.0
+        pause, until, began = _FIRST_PAUSE_S, -1.0, time.monotonic()
         while True:
+            is_answered = False
             try:
                 answer = await self._ask(method, data)
                 if answer.startswith(NO_ANSWER):
-                    answer = await self._unmarked(answer)
+                    answer = await self._collected(answer)
+                    is_answered = True
+                    answer = not_refused(answer)
                 reply: Reply = method.reply.decode(answer)
                 return reply
             except LayerUnavailable:
                 now = time.monotonic()
+                if is_answered and until < 0:
+                    until = began + self._cell.layer_patience_s
                 if not method.retry or 0 <= until < now + pause:
                     raise
             if until < 0:
@@ -86,11 +93,11 @@ class Remote:
             raise LayerUnavailable(f"{self.name}: the connection was lost")
         return await self._channel.ask(method.number, data)
 
-    async def _unmarked(self, answer: bytes) -> bytes:
-        """Return the answer of which only a mark came; raise what `call` does."""
-        if answer.startswith(TICKET):  # it is not there yet, or too long for a frame
+    async def _collected(self, answer: bytes) -> bytes:
+        """Return the answer of which only a ticket came: it was not there yet, or too long for a frame."""
+        if answer.startswith(TICKET):
             answer = await self.over_ray("collect", answer)
-        return not_refused(answer)
+        return answer
 
     async def _connect(self) -> None:
         """Connect to the present process, or learn that it is far; once for everybody who waits for it."""

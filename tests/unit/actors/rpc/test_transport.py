@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -172,6 +173,42 @@ async def test_what_may_be_sent_twice_survives_a_restart_and_what_may_not_is_una
     )
     assert isinstance(answers[0], LayerUnavailable) and answers[1] == 3
     assert process.layer.asked["pay"] <= 1
+
+
+@pytest.mark.parametrize(("took_s", "times"), [(61.0, 1), (25.0, 3)])
+async def test_a_layer_that_waited_for_one_behind_it_is_not_waited_for_as_long_again(
+    process: Process, monkeypatch: pytest.MonkeyPatch, took_s: float, times: int
+) -> None:
+    """Else what each of a row of layers waits for the next would come one after the other."""
+    clock = [0.0]
+    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    async def handle(text: str) -> int:
+        clock[0] += took_s
+        raise LayerUnavailable("the journal is away")
+
+    process.layer.handler = handle
+    with pytest.raises(LayerUnavailable, match="the journal is away"):
+        await Caller(process).call(WITHDRAW, "abc")
+    assert process.layer.asked["abc"] == times
+
+
+async def test_a_layer_that_dies_of_long_work_is_waited_for_from_then_on(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long it was at work says nothing of how long its restart takes."""
+    clock = [0.0]
+    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    async def handle(text: str) -> int:
+        clock[0] += 61
+        if process.layer.asked["abc"] == 1:
+            process.die()
+            await process.start()
+        return len(text)
+
+    process.layer.handler = handle
+    assert await Caller(process).call(WITHDRAW, "abc") == 3
 
 
 async def test_an_executor_is_the_same_as_long_as_its_connection_is(
