@@ -75,6 +75,7 @@ class ReasonCode(_Code):
     TOOL_OUTPUT_INVALID = "tool_output_invalid", "The tool's output is not JSON or is over its bound in bytes."
     TOOL_IN_DOUBT = "tool_in_doubt", "The call may or may not have happened, and the tool cannot say."
     TOOL_UNAVAILABLE = "tool_unavailable", "No executor could be reached, and nothing was started."
+    TOOL_CHANGED = "tool_changed", "The tool is no longer what policy was checked with, and it was not called."
     GRANT_INVALID = "grant_invalid", "The grant is forged, altered, expired, used, or for another executor."
     GRANT_STALE = "grant_stale", "The grant belongs to an older activation of the run."
 

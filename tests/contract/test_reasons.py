@@ -48,7 +48,7 @@ from airside.stack.security.identity import IdentityChecker, run_subject, seal_i
 from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
-from airside.tools.tool import Tool, ToolError, tool
+from airside.tools.tool import Tool, ToolError, Toolset, tool
 from tests import on_wire
 from tests.helpers import EXECUTOR, KEY, RUN, granted, identity
 from tests.unit.stack.security.test_authenticator import DIRECTORY, NOW, OTHER, SIGNER, pem_of, public_of, token
@@ -104,7 +104,14 @@ def odd(amount: int) -> object:
     return object()
 
 
-TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd]
+@tool(effect="read")
+def moved(amount: int) -> int:
+    """Be offered no more."""
+    return amount
+
+
+TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, moved]
+EMPTY = Toolset("empty", (moved,), open=lambda context: None, offers=lambda state: [])
 
 
 class NoTools(InMemoryTools):
@@ -224,7 +231,7 @@ def with_lookups(bundle: Bundle) -> dict[str, Any]:
 
 def dispatcher() -> Dispatcher:
     """Return an executor with the tools."""
-    return Dispatcher(TOOLS, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
+    return Dispatcher([*TOOLS[:-1], EMPTY], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
 
 
 # The ways.
@@ -435,6 +442,7 @@ WAYS: dict[ReasonCode, Way] = {
     R.TOOL_OUTPUT_INVALID: told("odd"),
     R.TOOL_IN_DOUBT: ends(calls("lose")),
     R.TOOL_UNAVAILABLE: ends(calls("pay"), layers={"tools": NoTools(dispatcher)}),
+    R.TOOL_CHANGED: told("moved"),
     R.GRANT_INVALID: dispatched(GRANTED, GRANTED),
     R.GRANT_STALE: dispatched(NEWER, GRANTED),
     R.PRICE_UNKNOWN: ends(calls("look", spend=Spend(tokens=2))),

@@ -17,6 +17,7 @@ from airside.tools.runners.outcomes import (
     LoopBlocked,
     LoopBlockedByAnother,
     NotStarted,
+    ToolChanged,
     refuse,
 )
 from airside.tools.tool import InDoubt, Tool, ToolError
@@ -39,6 +40,10 @@ def failure(
             if task is None or task.cancelling():
                 return None
             return _unexpected(RuntimeError("the tool cancelled itself"), found)
+        case ToolChanged():
+            # Of a later attempt the run has to know that it is not the earlier one that did not begin.
+            certain = grant.attempt == 1 or found.spec.effect == "read"
+            return refuse(ReasonCode.TOOL_CHANGED if certain else ReasonCode.TOOL_UNAVAILABLE, error.message)
         case NotStarted():
             return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
         case ToolError():

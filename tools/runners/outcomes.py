@@ -37,6 +37,10 @@ class NotStarted(AirsideError):
     """Nothing of a call was started: there is nothing to run it, or its time was over before it had its turn."""
 
 
+class ToolChanged(AirsideError):
+    """Nothing of a call was started: its tool is no longer there as policy was checked with it."""
+
+
 class LoopBlocked(AirsideError):
     """A call held its loop when its time was over."""
 

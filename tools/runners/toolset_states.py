@@ -19,7 +19,7 @@ from typing import Any
 from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
 from airside.tools.runners.jobs import ToolJob
-from airside.tools.runners.outcomes import NotStarted
+from airside.tools.runners.outcomes import NotStarted, ToolChanged
 from airside.tools.runners.running import Runners
 from airside.tools.runners.tool_loop import Place
 from airside.tools.tool import Tool, ToolContext, Toolset
@@ -46,20 +46,23 @@ class ToolsetState(Place):
     is_closed: bool = False
 
     def check_offer(self, found: Tool) -> None:
-        """Raise `NotStarted` unless the toolset offers this very tool at present; runs the tools' own code."""
-        text = ""
+        """Raise `ToolChanged` unless the toolset offers this very tool at present, `NotStarted` if it does not say.
+
+        Runs the tools' own code.
+        """
         try:
             offers = self.toolset.offers
             now = None if offers is None else {each.name: each.spec.version for each in offers(self.value)}
         except BaseException as error:
             self.is_broken = True
-            text = f"does not say which tools it offers: {text_of(error)}"
+            broken = NotStarted(f"toolset {self.toolset.name} does not say which tools it offers: {text_of(error)}")
         else:
-            if now is not None and now.get(found.name) != found.spec.version:
-                how = "in another form than policy was checked with" if found.name in now else "no more"
-                text = f"offers {found.name} {how}: read what it offers now, and start the stack with that"
-        if text:  # outside, so that it does not hold on to the tools' error
-            raise NotStarted(f"toolset {self.toolset.name} {text}")
+            if now is None or now.get(found.name) == found.spec.version:
+                return
+            how = "in another form than policy was checked with" if found.name in now else "no more"
+            advice = "read what it offers, and start the stack with that"
+            raise ToolChanged(f"toolset {self.toolset.name} offers {found.name} {how}: {advice}")
+        raise broken  # outside, so that it does not hold on to the tools' error
 
 
 class ToolsetStates:

@@ -12,7 +12,7 @@ import pytest
 
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import RunId
-from airside.stack.values import ToolResult
+from airside.stack.values import EffectClass, ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.runners import toolset_states
 from airside.tools.tool import Tool, ToolContext, Toolset, flatten, tool
@@ -25,7 +25,7 @@ OTHER = RunId("run_" + "1" * 24)
 class Shared:
     """A toolset with the executor's lifetime, whose states are numbered; `now` is what it offers."""
 
-    def __init__(self, *, in_threads: bool = False) -> None:
+    def __init__(self, *, in_threads: bool = False, effect: EffectClass = "read") -> None:
         self.opened: list[str] = []
         self.closed: list[int] = []
         self.going = asyncio.Event()
@@ -45,7 +45,7 @@ class Shared:
                 raise ConnectionError("gone")
             return self.now
 
-        self.use = tool(effect="read")(use)
+        self.use = tool(effect=effect)(use)
         self.now: list[Tool] = [self.use]
         self.toolset = Toolset("shared", (self.use,), opening, self.closed.append, lifetime="executor", offers=offers)
         self.dispatcher = Dispatcher(
@@ -117,10 +117,21 @@ async def test_a_tool_that_is_offered_otherwise_than_policy_was_checked_with_is_
     assert (await shared.run()).ok
     shared.now = now
     result = await shared.run()
-    assert result.reason_code == "tool_unavailable" and said in result.error
+    assert result.reason_code == "tool_changed" and said in result.error
     shared.now = [shared.use]
     assert (await shared.run()).value() == 1
     shared.dispatcher.close()
+
+
+@pytest.mark.parametrize(("effect", "reason"), [("read", "tool_changed"), ("write", "tool_unavailable")])
+async def test_of_a_later_attempt_of_a_changed_tool_that_changes_something_nothing_is_certain(
+    effect: EffectClass, reason: str
+) -> None:
+    """The run is told only that this attempt did not begin: an earlier one may have."""
+    shared = Shared(effect=effect)
+    shared.now = []
+    assert (await shared.run()).reason_code == "tool_changed"
+    assert (await shared.run(attempt=2)).reason_code == reason
 
 
 async def test_a_toolset_that_does_not_say_what_it_offers_is_opened_anew() -> None:
@@ -187,7 +198,7 @@ async def test_a_tool_that_a_server_changed_is_not_called_and_its_others_are(ser
     assert (await served.run("add", number=2)).ok
     assert (await served.run("change", tool="add", argument="send_to")).ok
     result = await served.run("add", number=3)
-    assert result.reason_code == "tool_unavailable"
+    assert result.reason_code == "tool_changed"
     assert "toolset server offers add in another form than policy was checked with" in result.error
     assert (await served.run("who")).ok
     assert (await served.run("change", tool="new", argument="x")).ok, (
