@@ -448,7 +448,7 @@ class Driver(WatchedLayer):
             "layers_held": list(self._layers_held),
             "places": placement.load.limit,
             "halvings": placement.load.halvings,
-            "suspected": placement.suspects.suspected(boot_s()),
+            "suspected": placement.attribution.suspects.suspected(boot_s()),
             "pid": os.getpid(),
         }
 

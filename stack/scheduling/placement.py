@@ -35,6 +35,7 @@ from airside.stack.run import events as ev
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling import placement_instructions as do
 from airside.stack.scheduling.admission import AdmissionQueue
+from airside.stack.scheduling.attribution import Attribution, Culprit
 from airside.stack.scheduling.deadlines import Deadlines
 from airside.stack.scheduling.load import LoadLimit
 from airside.stack.scheduling.placement_state import (
@@ -48,24 +49,7 @@ from airside.stack.scheduling.placement_state import (
     RuntimeProcess,
 )
 from airside.stack.scheduling.processes import ProcessTable
-from airside.stack.scheduling.suspects import Suspects
 from airside.stack.values import Value
-
-SUSPECT_AFTER = 3
-"""Deaths of the processes a run worked in after which the runs that were there are suspected, and kept apart.
-
-Only those count that nobody gave the order for and no lost lease or node explains: a run is not to blame for its
-neighbours, for an operator, or for a machine.
-"""
-
-END_AFTER = 3
-"""Deaths of processes of its own, where nobody else can be to blame, after which a run is ended."""
-
-STALLED_AFTER = 2
-"""Layers that a run's requests held after which it is ended: once may be chance, and the request is sent again."""
-
-BROKEN_AFTER = 6
-"""Activations that broke off for an error of the run's own after which it is ended."""
 
 STOP_S = 0.3
 """How long a run that was told to end may take before its process is looked at; one that yields takes milliseconds."""
@@ -116,12 +100,12 @@ class Placement:
     ) -> None:
         self.queue = queue
         self.load = load
-        self.suspects = Suspects(lambda tenant: f"{tenant}~{mint()}")
         self.processes = ProcessTable(rules.max_processes, mint)
         self.killed_runaways = 0
         self._rules = rules
         self._deadlines = deadlines
         self._runs: dict[RunId, RunEntry] = {}
+        self.attribution = Attribution(self._runs, mint)
         self._ending: set[RunId] = set()
         self._to_end: OrderedDict[RunId, None] = OrderedDict()
         self._timers = 0
@@ -226,7 +210,7 @@ class Placement:
             entry.operation = Operation.START
 
     def _group(self, run_id: RunId, tenant: TenantId) -> str:
-        apart = self.suspects.group(run_id)
+        apart = self.attribution.suspects.group(run_id)
         if apart or not self._rules.pool_size:
             return apart or tenant
         return f"pool-{zlib.crc32(tenant.encode()) % self._rules.pool_size}"
@@ -268,7 +252,7 @@ class Placement:
                 return
             self._lose(e.run_id, entry)
             if e.broken:
-                self._count_broken(e.run_id, entry, e.at)
+                self._end_culprit(self.attribution.run_broke_off(e.run_id), e.at)
 
     def _stand(self, run_id: RunId, entry: RunEntry, state: PlacementState) -> None:
         """Take in that a process has a run, and how it stands there."""
@@ -329,7 +313,7 @@ class Placement:
         self._leave(e.run_id, entry)
         entry.events = ()
         if e.standing == "broken":
-            self._count_broken(e.run_id, entry, e.at)
+            self._end_culprit(self.attribution.run_broke_off(e.run_id), e.at)
         if entry.state is PlacementState.PARKED:
             self._become(e.run_id, entry, PlacementState.LOST)
         self._carry_on(e.run_id, entry)
@@ -355,7 +339,7 @@ class Placement:
     def _drop(self, run_id: RunId, *, cost: float | None) -> RunEntry | None:
         entry = self._runs.pop(run_id, None)
         self._deadlines.forget(run_id)
-        self.suspects.forget(run_id)
+        self.attribution.suspects.forget(run_id)
         self._ending.discard(run_id)
         if entry is not None:
             self._leave(run_id, entry)
@@ -585,7 +569,7 @@ class Placement:
             if entry.operation is not Operation.CLAIM:
                 entry.operation = None
         if not e.excused and process.state is not ProcessState.LEAVING:
-            self._suspect(working, e.at)
+            self._end_culprit(self.attribution.process_died(working, now_s=e.at.boot_s), e.at)
         for run_id in here:
             entry = self._runs[run_id]
             if entry.state in (PlacementState.WORKING, PlacementState.IN_DOUBT):
@@ -595,24 +579,13 @@ class Placement:
     # Who is to blame.
 
     def _process_stalled(self, e: on.ProcessStalled) -> None:
-        """Have the run end that holds a loop, and its process.
-
-        Where nobody can be named, the process's working runs are parted, half and half, until one is alone in a
-        process that stalls.  Where the name is that of a run which is over, a task it left behind is to blame.
-        """
+        """Have the run end that holds a loop, and its process."""
         process = self.processes.get(e.process)
         if process is None or process.state is not ProcessState.LIVE:
             return
-        working = self._working_at(process)
-        named = root_of(RunId(e.run_id))
-        guilty = named if named in working else None if named else self._part(working, e.at)
-        if guilty is not None:
-            self.killed_runaways += 1
-            why = (
-                f"held the event loop for {e.held_s:.1f} s at {e.where or 'an unknown place'}: "
-                "an agent that waits or computes must be `async` and await (asyncio.to_thread for code that blocks)"
-            )
-            self._request_termination(guilty, why, ReasonCode.KILLED_RUNAWAY, e.at)
+        working, named = self._working_at(process), root_of(RunId(e.run_id))
+        culprit = self.attribution.process_stalled(working, named, held_s=e.held_s, where=e.where, now_s=e.at.boot_s)
+        self._end_culprit(culprit, e.at, ran_away=True)
         self._kill(e.process)
 
     def _working_at(self, process: RuntimeProcess) -> list[RunId]:
@@ -622,42 +595,13 @@ class Placement:
         return [run for run, e in entries if e.state is not PlacementState.PARKED and e.operation in handed]
 
     def _layer_stalled(self, e: on.LayerStalled) -> None:
-        run_id = root_of(RunId(e.run_id))
-        entry = self._runs.get(run_id)
-        if entry is None:
-            return
-        entry.stalls += 1
-        if entry.stalls >= STALLED_AFTER and entry.termination is None:
-            self.killed_runaways += 1
-            where = e.where or "an unknown place"
-            why = f"its request held {e.layer} for {e.held_s:.1f} s at {where}, the second time"
-            self._request_termination(run_id, why, ReasonCode.KILLED_RUNAWAY, e.at)
+        culprit = self.attribution.layer_stalled(root_of(RunId(e.run_id)), e.layer, held_s=e.held_s, where=e.where)
+        self._end_culprit(culprit, e.at, ran_away=True)
 
-    def _part(self, here: list[RunId], at: on.Moment) -> RunId | None:
-        """Keep runs apart from each other of which one did harm; return the one that must have, if that is known."""
-        here = [run_id for run_id in here if self._runs[run_id].termination is None]
-        if not here:
-            return None
-        return self.suspects.part(self._runs[here[0]].tenant, here, now_s=at.boot_s)
-
-    def _suspect(self, here: list[RunId], at: on.Moment) -> None:
-        """Take in that a process died of itself: after a few times who was there is kept apart, and at last ended."""
-        for run_id in here:
-            self._runs[run_id].losses += 1
-        if not any(self._runs[run_id].losses >= SUSPECT_AFTER for run_id in here):
-            return
-        guilty = self._part(here, at)
-        if guilty is not None:
-            entry = self._runs[guilty]
-            entry.deaths += 1
-            if entry.deaths >= END_AFTER:
-                why = f"the processes it had to itself died {entry.deaths} times"
-                self._request_termination(guilty, why, ReasonCode.KILLED_RUNAWAY, at)
-
-    def _count_broken(self, run_id: RunId, entry: RunEntry, at: on.Moment) -> None:
-        entry.broken += 1
-        if entry.broken >= BROKEN_AFTER:
-            self._request_termination(run_id, f"{entry.broken} activations of it failed", ReasonCode.KILLED_RUNAWAY, at)
+    def _end_culprit(self, culprit: Culprit | None, at: on.Moment, *, ran_away: bool = False) -> None:
+        if culprit is not None:
+            self.killed_runaways += ran_away
+            self._request_termination(culprit.run_id, culprit.why, ReasonCode.KILLED_RUNAWAY, at)
 
     # Time.
 

@@ -10,8 +10,9 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling import placement_instructions as do
+from airside.stack.scheduling.attribution import BROKEN_AFTER
 from airside.stack.scheduling.load import LEAST
-from airside.stack.scheduling.placement import BROKEN_AFTER, ENDING_AT_ONCE
+from airside.stack.scheduling.placement import ENDING_AT_ONCE
 from airside.stack.scheduling.placement_state import Operation, PlacementState, RunEntry
 from tests.unit.stack.scheduling.cell import KILL, Cell
 
@@ -311,7 +312,7 @@ def test_no_death_that_is_explained_is_ever_counted_against_a_run() -> None:
     for _ in range(50):
         cell.die(entry(cell, runs[0]).process, excused=True)
         cell.settle(ends=False)
-    assert condemned(cell, runs) == [] and cell.placement.suspects.suspected(0) == 0
+    assert condemned(cell, runs) == [] and cell.placement.attribution.suspects.suspected(0) == 0
     assert [cell.epochs[run] for run in runs] == [51] * 4
 
 
@@ -344,7 +345,7 @@ def test_a_stall_that_names_somebody_ends_that_run_and_parts_nobody() -> None:
     event = entry(cell, runs[3]).termination
     assert isinstance(event, ev.KillRequested) and event.reason_code is ReasonCode.KILLED_RUNAWAY
     assert "held the event loop for 3.0 s at somewhere" in event.why
-    assert cell.placement.suspects.suspected(0) == 0 and condemned(cell, runs) == [runs[3]]
+    assert cell.placement.attribution.suspects.suspected(0) == 0 and condemned(cell, runs) == [runs[3]]
     cell.settle(ends=False)
     assert {entry(cell, run).process for run in runs if run != runs[3]} == {"acme/2"}
 
@@ -352,13 +353,17 @@ def test_a_stall_that_names_somebody_ends_that_run_and_parts_nobody() -> None:
 def test_a_stall_that_names_a_run_which_is_over_ends_and_parts_nobody() -> None:
     cell, runs = cell_of(8)
     cell.handle(stalled(cell, "run_over_already"))
-    assert cell.placement.suspects.suspected(0) == 0 and condemned(cell, runs) == [] and take(cell, do.KillProcess)
+    assert (
+        cell.placement.attribution.suspects.suspected(0) == 0
+        and condemned(cell, runs) == []
+        and take(cell, do.KillProcess)
+    )
 
 
 def test_a_stall_that_names_nobody_parts_the_runs() -> None:
     cell, runs = cell_of(8)
     cell.handle(stalled(cell))
-    assert {cell.placement.suspects.group(run) for run in runs} != {""} and condemned(cell, runs) == []
+    assert {cell.placement.attribution.suspects.group(run) for run in runs} != {""} and condemned(cell, runs) == []
     cell.settle(ends=False)
     assert len({entry(cell, run).process for run in runs}) == 2
 
