@@ -330,7 +330,8 @@ class Placement:
         entry = self._drop(e.run_id, cost=e.steps)
         if entry is None:
             self.queue.release(e.tenant, e.run_id, cost=e.steps)
-        elif entry.was_parked:
+        elif entry.was_parked or (entry.termination is not None and entry.epoch):
+            # One that was told to end may have asked people just before, and have ended without saying so.
             self._out.append(do.Withdraw(run_id=e.run_id))
         if e.run_id == root_of(e.run_id):
             self._out.append(do.CloseAccount(run_id=e.run_id))

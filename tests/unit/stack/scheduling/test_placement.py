@@ -129,6 +129,18 @@ def test_what_a_run_asked_people_for_is_withdrawn_when_it_ends_also_after_a_rest
     assert any(isinstance(i, do.Withdraw) for i in cell.placement.handle(cell._end_of(run)))
 
 
+def test_what_a_run_was_asking_people_for_as_it_was_killed_is_withdrawn_though_it_never_said_that_it_waits() -> None:
+    cell = Cell(concurrency=1)
+    run, queued = cell.submit("acme"), cell.submit("acme")
+    assert run is not None and queued is not None
+    cell.settle(ends=False)
+    for killed, is_withdrawn in ((run, True), (queued, False)):
+        entry(cell, killed)
+        cell.placement.handle(on.TerminationRequested(at=cell.at(), run_id=killed, termination=KILL))
+        ended = cell.placement.handle(cell._end_of(killed))
+        assert any(isinstance(i, do.Withdraw) for i in ended) is is_withdrawn
+
+
 def test_what_is_parked_holds_no_place_and_a_message_takes_it_up_wherever_it_is() -> None:
     cell, (run,) = cell_of(1)
     cell.report(run, "acme/1", "parked")
