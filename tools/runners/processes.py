@@ -18,6 +18,7 @@ import cloudpickle
 import msgspec
 import orjson
 
+from airside.stack.errors import text_of
 from airside.tools.runners.fair_slots import FairSlots
 from airside.tools.runners.jobs import ToolCall
 from airside.tools.runners.launcher import ProcessCall, ProcessEnded, ProcessKill
@@ -154,7 +155,8 @@ class ProcessRunner:
 
     async def ready(self) -> None:
         """Have a launcher serve: its start is not the call's time."""
-        await self._open()
+        with contextlib.suppress(OSError):
+            await self._open()
 
     async def run(self, job: ToolCall) -> Any:
         """Return what a call comes to; if the caller is cancelled, the process is seen dead before that goes on.
@@ -169,7 +171,10 @@ class ProcessRunner:
             job.over()
 
     async def _ended(self, job: ToolCall) -> ProcessEnded:
-        line, problem = await self._open()
+        try:
+            line, problem = await self._open()
+        except OSError as error:  # the machine has no process or file left for a launcher
+            problem = f"the launcher of its process could not be started: {text_of(error)}"
         if problem:
             return ProcessEnded(0, "not_started", problem.encode())
         job.begin()
@@ -198,7 +203,8 @@ class ProcessRunner:
 
     async def _start(self) -> _Line:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as unless_started:
+            unless_started.callback(ours.close)
             # The thread that starts it must live as long as the executor: it is the one that runs the event loop.
             process = subprocess.Popen(  # noqa: ASYNC220, S603 - it returns at once, and is this interpreter
                 [sys.executable, "-m", "airside.tools.runners.launcher", str(theirs.fileno()), str(os.getpid())],
@@ -206,6 +212,7 @@ class ProcessRunner:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
+            unless_started.pop_all()
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         line = _Line(reader, writer, process)
         line.send_tools(self._tools)

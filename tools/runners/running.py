@@ -18,8 +18,8 @@ from airside.tools.runners.tool_loops import ToolLoops
 from airside.tools.tool import Tool
 
 PLACES = 32
-"""Plain functions run in so many threads, so that a slow one does not hold up the others; with the processes at work
-they are no more. Tenants take turns (`FairSlots`)."""
+"""Calls at work in threads and in processes of their own, together: enough that a slow one does not hold up the others.
+Tenants take turns (`FairSlots`)."""
 
 Shared = InlineRunner | ThreadRunner | ToolLoops
 """What runs code in the executor's process: that of toolsets, too."""

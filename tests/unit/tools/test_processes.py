@@ -163,6 +163,25 @@ async def test_a_call_that_gets_no_process_certainly_did_not_happen_and_an_earli
     assert (await run(dispatcher, unruly.context_of, tmp_path)).ok and launchers() == [outer]
 
 
+@pytest.mark.parametrize(("attempt", "reason"), [(1, ReasonCode.TOOL_FAILED), (2, ReasonCode.TOOL_IN_DOUBT)])
+async def test_a_call_for_which_no_launcher_can_be_started_certainly_did_not_happen_either(
+    dispatcher: Dispatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: int, reason: ReasonCode
+) -> None:
+    """And the next one finds a launcher, once the machine has a process for it."""
+
+    def no_process(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    write = tool(effect="write", idempotent=True, process=True, name="crash")(unruly.crash.function)
+    dispatcher._tools["crash"] = write
+    arguments = msgspec.json.encode({"place": str(tmp_path)})
+    with monkeypatch.context() as broken:
+        broken.setattr(subprocess, "Popen", no_process)
+        refused = (await dispatcher.execute(granted(write.spec, arguments, attempt=attempt))).result
+    assert refused.reason_code is reason and "could not be started: BlockingIOError" in refused.error
+    assert (await run(dispatcher, unruly.context_of, tmp_path)).ok
+
+
 async def test_an_undo_has_a_process_of_its_own_too(dispatcher: Dispatcher, tmp_path: Path) -> None:
     async def undo(**more: object) -> ToolResult:
         arguments = msgspec.json.encode({"place": str(tmp_path)} | more)
