@@ -17,7 +17,7 @@ import msgspec
 from airside.stack.canonical import canonical
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
-from airside.stack.contracts.memory import Recalled, RecallReply, RecallRequest, Warrant, labels_of
+from airside.stack.contracts.memory import Warrant
 from airside.stack.cycle.agent_call import AgentTimeout, call_agent, code_of, only_reads, several, validate_proposal
 from airside.stack.cycle.budget_client import BudgetClient
 from airside.stack.cycle.cycle_ports import CyclePorts
@@ -25,12 +25,12 @@ from airside.stack.cycle.memory_writer import MemoryWriter, as_text
 from airside.stack.cycle.questions import question_about
 from airside.stack.cycle.routing import RouteError, RouteNames, next_route
 from airside.stack.cycle.run_log import RunLog
+from airside.stack.cycle.run_tracer import RunTracer
 from airside.stack.cycle.side_by_side import side_by_side
 from airside.stack.errors import ItemFailed, LayerUnavailable, text_of
 from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.input.error_places import describe_error
 from airside.stack.journal.effect_claims import withdraw
-from airside.stack.provenance.tracer import Tracer
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
@@ -55,32 +55,19 @@ class Cycle:
         self.log = RunLog(layers.journal, tenant, self.run_id, self.epoch, durable=durable, unwritten=layers.unwritten)
         known = layers.alike.known(submitted.identity)
         self._identity, self._tools = known.encoded, known.tools
-        self._recalled: tuple[Recalled, ...] = ()
-        self._remembered: tuple[Recalled, ...] = ()
-        self._recalled_for = 0
-        self._present_tracer: Tracer | None = None
         self._remaining = machine.limits
         self._grants: dict[int, bytes] = {}
         self.asked_ahead: set[ApprovalId | None] = set()
         self._may_wait = False
-        self._tracing: asyncio.Lock | None = None
-        self._warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
-        self._memory_writer = MemoryWriter(layers.memory, machine.state, self._warrant, layers.now_us)
+        warrant = Warrant(identity=self._identity, proof=submitted.sealed, run_id=self.run_id)
+        self._tracer = RunTracer(layers.memory, machine, layers.specs, warrant, layers.now_us)
+        self._memory_writer = MemoryWriter(layers.memory, machine.state, warrant, layers.now_us)
         metered = submitted.identity.tenant in layers.metered
         self._budget = BudgetClient(layers.policy, submitted, self._identity, machine.state.epoch, metered=metered)
         self._inbox: list[ev.Event] = []  # nearly always empty, as a `deque` of 760 bytes would be
         self._task: asyncio.Task[None] | None = None
         self._in_step = False
         self._interrupted = False
-
-    @property
-    def _tracer(self) -> Tracer:
-        """What traces values: made when it is needed, for it holds texts in pieces, and nothing that cannot be read."""
-        if self._present_tracer is None:
-            self._present_tracer = Tracer(self.machine.state.submitted, self.layers.specs)
-            if self._remembered:
-                self._present_tracer.remember(self._remembered)
-        return self._present_tracer
 
     async def advance(self, instructions: Instructions) -> None:
         """Carry out instructions until the run waits for somebody or is over.
@@ -114,7 +101,7 @@ class Cycle:
                 await self.log.durable()
             else:
                 self.log.flush()
-                self._present_tracer = None  # whoever is waited for may take days
+                self._tracer.rest()
         finally:
             self._task = None
 
@@ -168,7 +155,8 @@ class Cycle:
 
     async def _read_at_once(self, instructions: Iterable[do.Instruction]) -> Instructions:
         """Carry out several reads; return what follows, nothing if `deliver` stopped them."""
-        self._in_step, self._tracing = True, asyncio.Lock()
+        self._in_step = True
+        self._tracer.begin_side_by_side()
         try:
             return await side_by_side(self, instructions)
         except asyncio.CancelledError:
@@ -178,7 +166,8 @@ class Cycle:
             self._task.uncancel()
             return self.machine.outstanding() if self.machine.state.outcome is not None else []
         finally:
-            self._in_step, self._tracing = False, None
+            self._in_step = False
+            self._tracer.end_side_by_side()
 
     async def perform(self, instruction: do.Instruction) -> ev.Event | None:
         """Carry out one instruction and return what happened; a layer that breaks its contract is an event too."""
@@ -210,60 +199,8 @@ class Cycle:
             metered, price = self._budget.terms(self.layers.agents[route.agent])
         return ev.RoutePlanned(step=i.step, route=route, metered=metered, price=price, at_us=now, cause=i.cause)
 
-    async def _retrieved(self, query: str) -> RecallReply:
-        """Return what memory answers, which is why it does not if it is away."""
-        identity = self.machine.state.submitted.identity
-        assert self.layers.memory is not None
-        request = RecallRequest(
-            tenant=identity.tenant, query=query, clearance=identity.clearance, warrant=self._warrant
-        )
-        try:
-            return await self.layers.memory.retrieve(request)
-        except LayerUnavailable as failure:
-            return RecallReply(error=failure.message or "memory is away")
-
-    def _remember(self, records: tuple[Recalled, ...]) -> None:
-        """Have values traced to records that the agent is shown, or was."""
-        if records:
-            self._remembered += records
-            if self._present_tracer is not None:
-                self._present_tracer.remember(records)
-
-    async def _remember_again(self) -> None:
-        """Retrieve what the present decision was made with, if an earlier activation recalled it.
-
-        Only records that the run was shown then: what came to be since, or is not found any more, vouches for nothing.
-        """
-        s = self.machine.state
-        if self._recalled_for == s.base or self.layers.memory is None:
-            return
-        shown: set[str] = set()
-        for event in reversed(self.machine.events):
-            if isinstance(event, ev.MemoryRecalled) and event.step == s.base:
-                shown = {record_id for record_id, _ in event.records}
-            if isinstance(event, ev.MemoryRecalled | ev.RoutePlanned) and event.step <= s.base:
-                break
-        if shown and s.visit is not None and s.visit.query is not None:
-            reply = await self._retrieved(s.visit.query)
-            if reply.error:
-                return  # what cannot be traced is asked about
-            self._remember(tuple(each for each in reply.records if each.record_id in shown))
-        self._recalled_for = s.base
-
     async def _recall(self, i: do.Recall) -> ev.Event:
-        reply = await self._retrieved(i.query)
-        now = self.layers.now_us()
-        if reply.error:
-            return ev.RecallFailed(step=i.step, error=reply.error, at_us=now, cause=i.cause)
-        self._recalled, self._recalled_for = reply.records, i.step
-        self._remember(reply.records)
-        return ev.MemoryRecalled(
-            step=i.step,
-            records=tuple((r.record_id, round(r.score, 4)) for r in reply.records),
-            labels=labels_of(reply.records),
-            at_us=now,
-            cause=i.cause,
-        )
+        return await self._tracer.recall(i)
 
     async def _ask_spend(self, i: do.AskSpend) -> ev.Event:
         wall_ms = int(self._seconds(self.machine.remaining()) * 1000)
@@ -331,7 +268,7 @@ class Cycle:
             finished=s.finished,
             branches=s.branches or (),
             message=s.message,
-            recalled=self._recalled,
+            recalled=self._tracer.recalled,
             remaining=self._remaining,
             tools=self._tools,
             labels=s.labels,
@@ -344,11 +281,13 @@ class Cycle:
         try:
             executor = await self.layers.tools.executor_for(self.run_id)
             reason = ReasonCode.POLICY_ERROR
-            origins = await self._origins(i) if self._is_asked(i, remaining) else None
+            origins = await self._tracer.origins(i.action) if self._is_asked(i, remaining) else None
             request = self._request(i, remaining, executor, origins)
             reply = await self._decided(request)
             if reply.untraced:
-                reply = await self._decided(msgspec.structs.replace(request, origins=await self._origins(i)))
+                reply = await self._decided(
+                    msgspec.structs.replace(request, origins=await self._tracer.origins(i.action))
+                )
         except LayerUnavailable as error:
             # A dead layer means no; in `resuming` the machine makes that "in doubt" rather than "denied".
             return self._gated(i, GateReply(decision=_unreachable(reason, error)), "")
@@ -388,7 +327,7 @@ class Cycle:
     async def preview(self, call: OpenCall, ahead: Sequence[StepRecord]) -> ev.ActionGated:
         """Return what the gate would say of a call that is still to come, after those `ahead` of it."""
         i = do.GateCall(step=call.step, cause=ev.OUTSIDE, action=call.action, attempt=call.attempt + 1)
-        origins = await self._origins(i, ahead)
+        origins = await self._tracer.origins(i.action, ahead)
         request = self._request(i, self.machine.remaining(), ExecutorId(""), origins, preview=True)
         return self._gated(i, await self.layers.policy.decide(request), "")
 
@@ -409,17 +348,6 @@ class Cycle:
             remaining=remaining,
             now_us=self.layers.now_us(),
         )
-
-    async def _origins(self, i: do.GateCall, ahead: Sequence[StepRecord] = ()) -> tuple[ValueOrigin, ...]:
-        """Trace the values of a call; of calls side by side one after the other, and others have their turn between."""
-        if self._tracing is None:
-            await self._remember_again()
-            return self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state, ahead)
-        async with self._tracing:
-            await self._remember_again()
-            origins = self._tracer.trace(i.action.tool, i.action.arguments, self.machine.state, ahead)
-            await asyncio.sleep(0)
-        return origins
 
     def _gated(self, i: do.GateCall, reply: GateReply, executor: str) -> ev.ActionGated:
         return ev.ActionGated(
