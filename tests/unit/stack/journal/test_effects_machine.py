@@ -95,7 +95,7 @@ class EffectsMachine(RuleBasedStateMachine):
             journal=self.append,
         )
         for name in self.off:
-            self.executor.switches.apply(self.thrown(name, off=True))
+            self.executor.grants.switches.apply(self.thrown(name, off=True))
 
     def refused(self, refused: GrantRefused, tenant: TenantId | None) -> None:
         """Count what the executor would journal."""
@@ -224,7 +224,7 @@ class EffectsMachine(RuleBasedStateMachine):
     def the_gate_dies(self) -> None:
         """Its successor makes itself known to the executor."""
         self.issuer += 1
-        self.executor.issuer = IssuerId(f"iss_{self.issuer}")
+        self.executor.grants.issuer = IssuerId(f"iss_{self.issuer}")
 
     @rule()
     def the_journal_comes_and_goes(self) -> None:
@@ -235,7 +235,7 @@ class EffectsMachine(RuleBasedStateMachine):
     def a_switch_is_thrown(self, name: str) -> None:
         """An operator switches a tool off, or on again."""
         self.off ^= {name}
-        self.executor.switches.apply(self.thrown(name, off=name in self.off))
+        self.executor.grants.switches.apply(self.thrown(name, off=name in self.off))
 
     @rule(seconds=st.sampled_from([1, 60, 119, 121]))
     def wait(self, seconds: int) -> None:
