@@ -10,6 +10,7 @@ import json
 import secrets
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from airside.memory.in_memory import InMemoryMemory
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryPolicy
-from airside.stack.ids import Buffered, mint_executor, mint_run, parse_principal, parse_tenant
+from airside.stack.ids import Buffered, RunId, mint_executor, mint_run, parse_principal, parse_tenant
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.journal.stream import entry_of
 from airside.stack.policy.bundle import load_bundle
@@ -54,6 +55,14 @@ class GroupJournal:
         if self._task is None:
             self._task = asyncio.ensure_future(self._commit())
         return await future
+
+    async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
+        """Return the events of streams."""
+        return self._store.bodies(streams)
+
+    async def unfinished_below(self, run_id: RunId) -> list[RunId]:
+        """Return no branches: the load app does not fan out."""
+        return []
 
     async def _commit(self) -> None:
         while self._waiting:

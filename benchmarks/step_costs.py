@@ -164,7 +164,7 @@ def play(steps: int, policy: str = "") -> dict[str, float]:
         asyncio.run(run())
     assert machine.state.phase == "completed", machine.story()
     entries = [entry_of(event) for event in machine.events]
-    assert [entry.body for entry in entries] == journal.bodies(RUN)
+    assert [entry.body for entry in entries] == journal.bodies_of(RUN)
     return {
         "events": len(entries) / steps,
         "journal_bytes": round(sum(len(entry.body) for entry in entries) / steps, 1),

@@ -7,6 +7,7 @@ went wrong inside a layer comes back as a value.  What is returned is the caller
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from airside.stack.approvals.book import Question
@@ -28,6 +29,12 @@ class Journal(Protocol):
 
     async def append(self, append: Append) -> AppendReply:
         """Make entries durable; raise `LayerUnavailable` if they cannot be for now."""
+
+    async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
+        """Return the durable events of streams as JSON, oldest first; an empty list for one that has none."""
+
+    async def unfinished_below(self, run_id: RunId) -> list[RunId]:
+        """Return the branches of a run, and theirs, whose end is not durable."""
 
 
 class Policy(Protocol):

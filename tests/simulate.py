@@ -66,7 +66,7 @@ def story(played: Played) -> str:
     world = played.world
     lines = [f"seed {played.seed}: faults {world.plan.faults}, crashes {world.plan.crashes}", *world.log]
     for run_id in world.driver.submitted:
-        lines += ["", _told(world.journal.local.bodies(run_id)), f"{world.driver.submitted[run_id].limits}"]
+        lines += ["", _told(world.journal.local.bodies_of(run_id)), f"{world.driver.submitted[run_id].limits}"]
     return "\n".join([*lines, "", f"fingerprint {played.fingerprint}"])
 
 

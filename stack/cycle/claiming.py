@@ -6,13 +6,14 @@ The journal's side of `Placement`'s instructions, the same under Ray and under t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, root_of
-from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.journal.journaling import Append
+from airside.stack.journal.stream import append_of, read_stream
+from airside.stack.ports import Journal
 from airside.stack.run import events as ev
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling import placement_instructions as do
@@ -20,19 +21,6 @@ from airside.stack.scheduling.activations import withdrawal
 
 SWEEP_S = 600.0
 """Between two looks for branches that are left though their root has ended: it takes a crash at one moment for that."""
-
-
-class RunJournal(Protocol):
-    """The journal, written and read.  Each method raises `LayerUnavailable` if it does not answer."""
-
-    async def append(self, append: Append) -> AppendReply:
-        """Make entries durable, as `stack.ports.Journal` says."""
-
-    async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
-        """Return the events of runs, oldest first; an empty list for one that has none."""
-
-    async def unfinished_below(self, run_id: RunId) -> list[RunId]:
-        """Return the branches of a run, and theirs, that have not ended."""
 
 
 class Claims:
@@ -44,7 +32,7 @@ class Claims:
 
     def __init__(
         self,
-        journal: RunJournal,
+        journal: Journal,
         *,
         now: Callable[[], on.Moment],
         mint: Callable[[], str],
@@ -62,16 +50,14 @@ class Claims:
         """
         events, epoch = i.events, i.epoch
         if not events:
-            events = tuple(body.encode() for body in (await self._journal.bodies([i.run_id]))[i.run_id])
+            events = tuple(body.encode() for body in await read_stream(self._journal, i.run_id))
             epoch = max(epoch, latest_epoch(map(ev.decode_event, events)) + 1)
             if isinstance(ev.decode_event(events[-1]), ev.RunEnded):
                 # Its process died before it could say so, and perhaps before its branches had ended.
                 await self._end_below(i.run_id)
                 return self.ended(i.run_id, i.tenant, events[-1])
         activated = ev.RunActivated(epoch=epoch, claim=self._mint(), at_us=self._now().at_us)
-        append = Append(
-            tenant=i.tenant, stream=i.run_id, epoch=epoch, first_seq=len(events), entries=(entry_of(activated),)
-        )
+        append = append_of(i.tenant, i.run_id, [activated], first_seq=len(events), epoch=epoch)
         await self._write(append)
         claimed = (*events, append.entries[0].body)
         return on.Claimed(at=self._now(), run_id=i.run_id, epoch=epoch, events=claimed)

@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from airside.stack.cycle.claiming import RunJournal, latest_epoch
+from airside.stack.cycle.claiming import latest_epoch
 from airside.stack.cycle.cycle import Cycle
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import Fenced, LayerUnavailable
 from airside.stack.ids import RunId, TenantId, branch_of, child_run
-from airside.stack.journal.journaling import Append
+from airside.stack.journal.stream import append_of, read_stream
+from airside.stack.ports import Journal
 from airside.stack.run import events as ev
 from airside.stack.run.instructions import Instructions, SpawnChildren
 from airside.stack.run.machine import RunMachine
@@ -67,7 +67,7 @@ class RunHost:
 
     def __init__(
         self,
-        journal: RunJournal,
+        journal: Journal,
         *,
         make: Callable[[RunMachine, int], Cycle],
         share: Callable[[ev.RunSubmitted], ev.RunSubmitted],
@@ -276,13 +276,8 @@ class RunHost:
         fresh: list[ev.Event] = [] if i.events else [self._child_submitted(self._cycles[i.run_id].machine, i)]
         epoch = latest_epoch(i.events) + 1
         fresh.append(ev.RunActivated(epoch=epoch, claim=self._mint(), at_us=self._now_us()))
-        append = Append(
-            tenant=self._cycles[i.run_id].machine.state.submitted.identity.tenant,
-            stream=i.branch,
-            epoch=epoch,
-            first_seq=len(i.events),
-            entries=tuple(entry_of(event) for event in fresh),
-        )
+        tenant = self._cycles[i.run_id].machine.state.submitted.identity.tenant
+        append = append_of(tenant, i.branch, fresh, first_seq=len(i.events), epoch=epoch)
 
         async def claim() -> on.ActivationEvent:
             if (await self._journal.append(append)).verdict != "ok":
@@ -326,7 +321,7 @@ class RunHost:
         async def end() -> on.ActivationEvent:
             while below := await self._journal.unfinished_below(i.run_id):
                 for run_id in below:
-                    bodies = (await self._journal.bodies([run_id]))[run_id]
+                    bodies = await read_stream(self._journal, run_id)
                     append = termination_append(bodies, withdrawal(i.run_id, self._now_us()), self._mint())
                     if append is not None:
                         await self._journal.append(append)

@@ -6,7 +6,7 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from airside.stack.approvals.book import (
     Approval,
@@ -49,11 +49,19 @@ class InMemoryJournal:
         return reply
 
     def _stored(self, stream: str, first: int, count: int) -> list[bytes]:
-        return self.bodies(stream)[first : first + count]
+        return self.bodies_of(stream)[first : first + count]
 
-    def bodies(self, stream: str) -> list[bytes]:
-        """Return a stream's events, oldest first."""
+    def bodies_of(self, stream: str) -> list[bytes]:
+        """Return a stream's events as JSON, oldest first, without a coroutine."""
         return [entry.body for entry in self.streams.get(stream, [])]
+
+    async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
+        """Return the events of streams, oldest first."""
+        return {stream: [body.decode() for body in self.bodies_of(stream)] for stream in streams}
+
+    async def unfinished_below(self, run_id: RunId) -> list[RunId]:
+        """Return the branches that have not ended."""
+        return [RunId(s) for s in self.streams if s.startswith(f"{run_id}.") and not self._heads[s].ended]
 
 
 class InMemoryPolicy:

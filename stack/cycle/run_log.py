@@ -10,7 +10,7 @@ import asyncio
 from airside.stack.errors import Fenced, InternalError
 from airside.stack.ids import RunId, TenantId
 from airside.stack.journal.journaling import Append, AppendReply, Entry
-from airside.stack.journal.stream import entry_of as entry_of
+from airside.stack.journal.stream import entry_of
 from airside.stack.ports import Journal
 from airside.stack.run.events import Event
 

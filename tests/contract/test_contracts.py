@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +29,7 @@ from airside.stack.values import Clearance
 from airside.tools.resolving import ResolverContext, ResolverPool, ResolverThreads, as_resolver
 from tests import on_wire
 from tests.helpers import KEY, RUN
-from tests.journals import ENDED
+from tests.journals import ENDED, note
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 
@@ -43,6 +43,14 @@ class FileJournal:
     async def append(self, append: Append) -> AppendReply:
         """Commit a group of one."""
         return self.store.commit([append])[0]
+
+    async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
+        """Read the log."""
+        return self.store.bodies(streams)
+
+    async def unfinished_below(self, run_id: RunId) -> list[RunId]:
+        """Ask the tables."""
+        return [RunId(run) for (run,) in self.store.rows("unfinished_below", run_id)]
 
 
 @pytest.fixture(params=["local", "file"])
@@ -110,6 +118,24 @@ async def test_nothing_comes_after_the_end(journal: Journal) -> None:
         "fenced",
         "fenced",
     ]
+
+
+async def test_what_is_durable_is_read_in_order(journal: Journal) -> None:
+    """A stream that has nothing, or whose only append was refused, is an empty one."""
+    await verdicts(journal, append(0, 0, '"a"'), append(1, 1, '"b"', '"c"'), append(0, 3, '"late"'))
+    await verdicts(journal, append(0, 5, '"far"', stream="run_b"))
+    assert await journal.bodies(["run_b", "run_a"]) == {"run_b": [], "run_a": ['"a"', '"b"', '"c"']}
+
+
+async def test_the_branches_of_a_run_that_have_not_ended_are_found_and_theirs(journal: Journal) -> None:
+    """What ended is not among them, nor the run itself, nor another whose name begins alike."""
+    runs = [f"{RUN}.1-0", f"{RUN}.1-0.2-1", f"{RUN}.1-1"]
+    assert await verdicts(journal, *(note(run, 0, 1) for run in (RUN, *runs, "run_" + "9" * 24))) == ["ok"] * 5
+    assert set(await journal.unfinished_below(RUN)) == set(runs)
+    assert await verdicts(journal, append(0, 1, "END", stream=runs[0])) == ["ok"]
+    assert set(await journal.unfinished_below(RUN)) == set(runs[1:])
+    assert await journal.unfinished_below(RunId(runs[0])) == [runs[1]]
+    assert await journal.unfinished_below(RunId(runs[2])) == []
 
 
 class Clock:

@@ -30,7 +30,7 @@ def check_all(world: World) -> None:
     _acknowledged(world)
     for run_id in world.driver.submitted:
         try:
-            events = [decode_event(body) for body in world.journal.local.bodies(run_id)]
+            events = [decode_event(body) for body in world.journal.local.bodies_of(run_id)]
         except msgspec.ValidationError as error:
             world.violation(f"{run_id}: the journal cannot be read back: {error}")
             continue
@@ -175,5 +175,5 @@ def _replays(world: World, run_id: RunId, events: list[Any]) -> None:
     if isinstance(last, RunEnded):
         if not machine.is_over or machine.state.outcome != last.outcome or machine.state.usage != last.usage:
             world.violation(f"{run_id}: the replayed run differs from what its end says")
-        if [encode_event(e) for e in machine.events] != world.journal.local.bodies(run_id):
+        if [encode_event(e) for e in machine.events] != world.journal.local.bodies_of(run_id):
             world.violation(f"{run_id}: the events do not encode back to what the journal has")

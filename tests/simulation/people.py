@@ -44,18 +44,20 @@ class SimApprovals:
 
     def restart(self) -> None:
         """Lose what is in memory and rebuild it from the journal."""
-        bodies = [body for name in self._ids for body in self._world.journal.local.bodies(name)]
+        bodies = [body for name in self._ids for body in self._world.journal.local.bodies_of(name)]
         self.local = InMemoryApprovals(SEAL, self._world.now_us)
         self.local.book = ApprovalBook(decode_approval_event(body) for body in bodies)
 
     def recorded(self) -> list[Approval]:
         """Return every approval there was, as what is durable says it stands."""
-        books = [ApprovalBook(map(decode_approval_event, self._world.journal.local.bodies(name))) for name in self._ids]
+        books = [
+            ApprovalBook(map(decode_approval_event, self._world.journal.local.bodies_of(name))) for name in self._ids
+        ]
         return [found for book, name in zip(books, self._ids, strict=True) if (found := book.get(name)) is not None]
 
     def approvers(self, approval_id: str) -> set[str]:
         """Return who approved, by what is durable; for an edit, who edited."""
-        events = [decode_approval_event(body) for body in self._world.journal.local.bodies(approval_id)]
+        events = [decode_approval_event(body) for body in self._world.journal.local.bodies_of(approval_id)]
         asker = next((e.requester for e in events if isinstance(e, ApprovalRequested)), "")
         votes = [e for e in events if isinstance(e, ApprovalVoted) and "approver" in e.roles]
         return {vote.by for vote in votes if vote.verdict in ("approve", "edit") and vote.by != asker}
@@ -104,7 +106,7 @@ class SimApprovals:
 
     async def _write(self, asked: ApprovalRequested, event: ApprovalEvent) -> None:
         name, request = event.approval_id, event if isinstance(event, ApprovalRequested) else asked
-        seq = len(self._world.journal.local.bodies(name))
+        seq = len(self._world.journal.local.bodies_of(name))
         await self._world.journal.append(append_of(request.tenant, name, [event], first_seq=seq))
 
     def _decided(self, name: ApprovalId, decision: ApprovalDecided | None) -> None:

@@ -90,10 +90,6 @@ class SimJournal:
             if not self.ended(s.run_id)
         ]
 
-    def unfinished_below(self, run_id: RunId) -> list[RunId]:
-        """Return the branches of a run, and theirs, that have not ended."""
-        return [RunId(name) for name in self.local.streams if name.startswith(f"{run_id}.") and not self.ended(name)]
-
 
 class Port:
     """One runtime's side of a layer: what it sends travels on its own, and may arrive after the sender's death."""
@@ -142,18 +138,17 @@ class JournalPort(Port):
 
     async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
         """Return the events of runs."""
-        local = self._world.journal.local
-        return await self._read(lambda: {name: [body.decode() for body in local.bodies(name)] for name in streams})
+        return await self._read(lambda: self._world.journal.local.bodies(streams))
 
     async def unfinished_below(self, run_id: RunId) -> list[RunId]:
         """Return the branches that have not ended."""
-        return await self._read(lambda: self._world.journal.unfinished_below(run_id))
+        return await self._read(lambda: self._world.journal.local.unfinished_below(run_id))
 
-    async def _read(self, read: Callable[[], T]) -> T:
+    async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
         async def work() -> T:
             if self._world.chance(0.5):
                 raise LayerUnavailable("the journal did not answer")
-            return read()
+            return await read()
 
         return await self._remote(work)
 

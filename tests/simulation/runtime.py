@@ -15,10 +15,10 @@ from airside.stack.cycle.claiming import SWEEP_S, Claims, Unfinished, roots_of
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.hosting import Held, RunHost
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.errors import AirsideError, LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId, TenantId, root_of
 from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.journal.stream import entry_of
 from airside.stack.run import events as ev
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.invariants import check_growth
@@ -175,13 +175,13 @@ class DriverJournal:
         """Return the events of runs."""
         await self._world.pause()
         self._fail()
-        return {stream: [body.decode() for body in self._world.journal.local.bodies(stream)] for stream in streams}
+        return await self._world.journal.local.bodies(streams)
 
     async def unfinished_below(self, run_id: RunId) -> list[RunId]:
         """Return the branches that have not ended."""
         await self._world.pause()
         self._fail()
-        return self._world.journal.unfinished_below(run_id)
+        return await self._world.journal.local.unfinished_below(run_id)
 
     def _fail(self) -> None:
         if self._world.chance(1.0):

@@ -167,7 +167,7 @@ class Scenario(World):
     def _traced(self) -> str:
         text = "\n".join(self.log)
         for run_id in self.driver.submitted:
-            events = [decode_event(body) for body in self.journal.local.bodies(run_id)]
+            events = [decode_event(body) for body in self.journal.local.bodies_of(run_id)]
             text += f"\n\n{story_lines(events)}"
         text += f"\n\neffects {dict(sorted(self.ledger.counts.items()))}, violations {len(self.violations)}"
         for number, run_id in enumerate(self.runs, 1):

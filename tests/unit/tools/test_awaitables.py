@@ -119,7 +119,7 @@ async def test_a_proposal_is_bounded_like_an_output(proposal: Any) -> None:
     world = World(FunctionAgent(lambda view: proposal))
     await world.run()
     assert world.phase == "failed"
-    assert sum(len(body) for bodies in [world.journal.bodies(world.cycle.run_id)] for body in bodies) < 20_000
+    assert sum(len(body) for bodies in [world.journal.bodies_of(world.cycle.run_id)] for body in bodies) < 20_000
 
 
 def test_a_tool_that_takes_longer_arguments_gets_them() -> None:

@@ -58,9 +58,9 @@ class Journal:
         """Answer that there was nothing before."""
         return []
 
-    async def bodies(self, streams: list[str]) -> dict[str, list[bytes]]:
+    async def bodies(self, streams: list[str]) -> dict[str, list[str]]:
         """Return streams."""
-        return {stream: self.kept.bodies(stream) for stream in streams}
+        return await self.kept.bodies(streams)
 
 
 class Others:
@@ -154,7 +154,7 @@ async def test_a_vote_whose_append_was_durable_and_not_answered_is_found_at_the_
     assert (await vote(desk, approval_id, "bob", "approve")).code == "unavailable"
     assert (await vote(desk, approval_id, "bob", "approve")).code == "unavailable"  # it reads what is there
     assert (await vote(desk, approval_id, "eve", "approve")).code == "already_decided"
-    assert len(journal_of(desk).kept.bodies(approval_id)) == 2
+    assert len(journal_of(desk).kept.bodies_of(approval_id)) == 2
     assert desk._book.decided()[0].outcome == "approved"
 
 
@@ -165,7 +165,7 @@ async def test_a_request_whose_append_was_durable_and_not_answered_waits_once(de
     with pytest.raises(LayerUnavailable):
         await ask(desk)
     approval_id = await ask(desk)
-    assert len(journal_of(desk).kept.bodies(approval_id)) == 1 and len(desk.pending(None)) == 1
+    assert len(journal_of(desk).kept.bodies_of(approval_id)) == 1 and len(desk.pending(None)) == 1
     assert (await vote(desk, approval_id, "bob", "approve")).outcome == "approved"
 
 
@@ -179,7 +179,7 @@ async def test_an_edit_that_the_tool_cannot_take_is_refused_and_the_approval_wai
     ):
         reply = await vote(desk, approval_id, "bob", "edit", canonical(arguments))
         assert reply.code == "invalid" and said in reply.message and "pay" in reply.message
-    assert len(desk.pending(None)) == 1 and len(journal_of(desk).kept.bodies(approval_id)) == 1
+    assert len(desk.pending(None)) == 1 and len(journal_of(desk).kept.bodies_of(approval_id)) == 1
     assert (await vote(desk, approval_id, "bob", "edit", canonical({"amount": 6}))).outcome == "edited"
 
 
@@ -210,7 +210,7 @@ async def test_what_was_decided_before_a_restart_is_delivered_and_then_under_way
     class Before(Journal):
         async def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
             assert name == "approvals"
-            return [(body,) for body in kept.bodies(approval_id)]
+            return [(body,) for body in kept.bodies_of(approval_id)]
 
     monkeypatch.setattr(layer, "RemoteJournal", Before)
     again = Approvals(desk.config)
@@ -235,7 +235,7 @@ async def test_what_was_decided_while_a_run_ended_is_not_withdrawn_too(
 
     monkeypatch.setattr(journal, "append", append)
     assert (await vote(desk, approval_id, "bob", "approve")).outcome == "approved"
-    assert await withdrawing[0] == 0 and len(journal.kept.bodies(approval_id)) == 2
+    assert await withdrawing[0] == 0 and len(journal.kept.bodies_of(approval_id)) == 2
 
 
 async def test_what_waits_is_listed_oldest_first(desk: Approvals) -> None:

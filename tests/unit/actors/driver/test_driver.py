@@ -101,7 +101,7 @@ class Lone:
 
     async def bodies(self, streams: list[str]) -> dict[str, list[str]]:
         """Return what the journal has."""
-        return {stream: [body.decode() for body in self.kept.bodies(stream)] for stream in streams}
+        return await self.kept.bodies(streams)
 
     async def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Answer a query for unfinished runs, or for ends."""
@@ -178,14 +178,14 @@ async def test_a_run_is_recorded_claimed_and_handed_over_with_all_its_events() -
     (activation,) = driver.process.activations
     kinds = [type(ev.decode_event(body)).__name__ for body in activation.events]
     assert (activation.epoch, kinds) == (1, ["RunSubmitted", "RunActivated"])
-    assert list(activation.events) == driver.lone.kept.bodies(RUN)
+    assert list(activation.events) == driver.lone.kept.bodies_of(RUN)
 
 
 async def test_a_submission_that_is_sent_again_is_the_run_that_is_there() -> None:
     driver = await working()
     assert await driver._enter(submitted()) is None
     await driver.settle()
-    assert len(driver.lone.kept.bodies(RUN)) == 2
+    assert len(driver.lone.kept.bodies_of(RUN)) == 2
 
 
 async def test_an_order_to_kill_a_tenant_does_not_fail_for_a_run_that_ended_just_now() -> None:
@@ -211,7 +211,7 @@ async def test_a_kill_ends_a_run_whose_process_died_in_the_journal() -> None:
     await driver.settle()
     driver._happened(on.ProcessDied(at=_moment(), process=key, excused=True))
     await killing
-    last = ev.decode_event(driver.lone.kept.bodies(RUN)[-1])
+    last = ev.decode_event(driver.lone.kept.bodies_of(RUN)[-1])
     assert isinstance(last, ev.RunEnded) and last.outcome.reason_code is ReasonCode.KILLED_BY_OPERATOR
 
 
@@ -273,7 +273,7 @@ async def test_whatever_goes_wrong_with_an_instruction_is_an_answer_to_it() -> N
 
 async def test_what_is_no_end_changes_nothing() -> None:
     driver = await working()
-    body = driver.lone.kept.bodies(RUN)[-1]
+    body = driver.lone.kept.bodies_of(RUN)[-1]
     with pytest.raises(ValueError, match="has not ended"):
         driver._take_in(Report(run_id=RUN, tenant=TenantId("acme"), epoch=1, state="ended", ended=body))
     assert driver.state() is PlacementState.WORKING

@@ -55,5 +55,5 @@ async def test_refusals_go_on_record_after_an_append_whose_answer_was_lost(tmp_p
         it._refused = [(refused, None)]
         await it._tell()
     (stream,) = it._journal.kept.streams
-    bodies = it._journal.kept.bodies(stream)
+    bodies = it._journal.kept.bodies_of(stream)
     assert [msgspec.json.decode(body)["at_us"] for body in bodies] == [0, 1, 2]

@@ -44,12 +44,11 @@ class Journal:
 
     async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
         """Return what is durable."""
-        return {stream: [body.decode() for body in self.kept.bodies(stream)] for stream in streams}
+        return await self.kept.bodies(streams)
 
     async def unfinished_below(self, run_id: RunId) -> list[RunId]:
         """Return the branches that have not ended."""
-        names = [RunId(name) for name in self.kept.streams if name.startswith(f"{run_id}.")]
-        return [name for name in names if self.last(name) != "RunEnded"]
+        return await self.kept.unfinished_below(run_id)
 
     def write(self, run_id: RunId, *events: ev.Event, epoch: int) -> None:
         """Write events of a run."""
@@ -69,7 +68,7 @@ class Journal:
 
     def end(self, run_id: RunId = RUN) -> None:
         """Have a run end."""
-        append = termination_append(self.kept.bodies(run_id), KILL, "z")
+        append = termination_append(self.kept.bodies_of(run_id), KILL, "z")
         assert append is not None and self.kept.append_now(append).verdict == "ok"
 
 
@@ -83,14 +82,14 @@ async def test_a_claim_that_is_read_is_of_the_epoch_after_the_newest_and_has_all
     journal.begin()
     claimed = await journal.claims.claim(claim())
     assert isinstance(claimed, on.Claimed) and claimed.epoch == 4
-    assert list(claimed.events) == journal.kept.bodies(RUN) and len(claimed.events) == 3
+    assert list(claimed.events) == journal.kept.bodies_of(RUN) and len(claimed.events) == 3
 
 
 async def test_a_claim_on_what_somebody_else_wrote_to_fails() -> None:
     journal = Journal()
     journal.begin()
     with pytest.raises(LayerUnavailable, match="fenced"):
-        await journal.claims.claim(claim(events=(journal.kept.bodies(RUN)[0],)))
+        await journal.claims.claim(claim(events=(journal.kept.bodies_of(RUN)[0],)))
 
 
 async def test_a_claim_of_an_ended_run_ends_the_branches_its_process_left_and_tells_the_end() -> None:
@@ -99,7 +98,7 @@ async def test_a_claim_of_an_ended_run_ends_the_branches_its_process_left_and_te
     journal.begin(BRANCH)
     journal.end()
     found = await journal.claims.claim(claim())
-    assert isinstance(found, on.EndReported) and found.ended == journal.kept.bodies(RUN)[-1]
+    assert isinstance(found, on.EndReported) and found.ended == journal.kept.bodies_of(RUN)[-1]
     assert journal.last(BRANCH) == "RunEnded" and journal.stopped == [BRANCH]
 
 
@@ -115,7 +114,7 @@ async def test_a_run_is_ended_after_its_branches_and_the_calls_of_all_are_stoppe
 async def test_a_run_that_never_began_is_ended_from_what_is_in_hand() -> None:
     journal = Journal()
     journal.write(RUN, submitted(), epoch=0)
-    events = tuple(journal.kept.bodies(RUN))
+    events = tuple(journal.kept.bodies_of(RUN))
     instruction = do.EndRun(run_id=RUN, tenant=TENANT, termination=KILL, events=events, begun=False)
     assert isinstance(await journal.claims.end(instruction), on.EndReported) and journal.stopped == []
 
@@ -124,7 +123,7 @@ async def test_what_is_no_end_is_not_told_as_one() -> None:
     journal = Journal()
     journal.begin()
     with pytest.raises(ValueError, match="has not ended: its last event is RunActivated"):
-        journal.claims.ended(RUN, TENANT, journal.kept.bodies(RUN)[-1])
+        journal.claims.ended(RUN, TENANT, journal.kept.bodies_of(RUN)[-1])
 
 
 def test_a_new_driver_sees_to_what_has_begun_first_and_to_the_roots_of_branches_that_were_left() -> None:

@@ -129,7 +129,7 @@ async def test_a_replayed_call_goes_through_every_layer_and_is_journaled() -> No
     await world.run()
     assert world.phase is Phase.COMPLETED and world.paid == [3]
     assert [entry.type for entry in world.journal.streams[RUN]][-1] == "RunEnded"
-    replayed = RunMachine.replay(ev.decode_event(body) for body in world.journal.bodies(RUN))
+    replayed = RunMachine.replay(ev.decode_event(body) for body in world.journal.bodies_of(RUN))
     assert replayed.state.outcome == world.cycle.machine.state.outcome
 
 
@@ -144,7 +144,7 @@ async def test_an_agent_is_given_the_trace_context_of_the_decision_it_is_asked_f
 
     world = World(FunctionAgent(agent))
     await world.cycle.advance(world.first)
-    read = [ev.decode_event(body) for body in world.journal.bodies(RUN)]
+    read = [ev.decode_event(body) for body in world.journal.bodies_of(RUN)]
     decisions = [span for span in spans_of(read) if span.name == "decide"]
     assert len(set(seen)) == 2
     assert seen == [f"00-{span.trace_id}-{span.span_id}-01" for span in decisions]

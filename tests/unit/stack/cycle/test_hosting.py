@@ -11,11 +11,11 @@ import pytest
 
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.hosting import RunHost
-from airside.stack.cycle.run_log import entry_of
 from airside.stack.cycle.termination import termination_append
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId, child_run
 from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.journal.stream import entry_of
 from airside.stack.run import events as ev
 from airside.stack.run.agents import FunctionAgent
 from airside.stack.run.machine import RunMachine
@@ -102,16 +102,15 @@ class Hosted:
     async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
         """Return what is durable."""
         await asyncio.sleep(0)
-        return {stream: [body.decode() for body in self.journal.bodies(stream)] for stream in streams}
+        return await self.journal.bodies(streams)
 
     async def unfinished_below(self, run_id: RunId) -> list[RunId]:
         """Return the branches that have not ended."""
-        streams = [RunId(name) for name in self.journal.streams if name.startswith(f"{run_id}.")]
-        return [name for name in streams if self.journal.streams[name][-1].type != "RunEnded"]
+        return await self.journal.unfinished_below(run_id)
 
     def activate(self, epoch: int) -> Cycle:
         """Claim the run and take it up, as the driver does."""
-        events = [ev.decode_event(body) for body in self.journal.bodies(RUN)]
+        events = [ev.decode_event(body) for body in self.journal.bodies_of(RUN)]
         fresh: list[ev.Event] = [] if events else [self.world.cycle.machine.state.submitted]
         fresh.append(ev.RunActivated(at_us=0, epoch=epoch))
         self.write(RUN, epoch, len(events), fresh)
@@ -126,7 +125,7 @@ class Hosted:
 
     def end_elsewhere(self) -> None:
         """End the first branch from another process."""
-        append = termination_append(self.journal.bodies(BRANCH), KILL, "elsewhere")
+        append = termination_append(self.journal.bodies_of(BRANCH), KILL, "elsewhere")
         assert append is not None and self.journal.append_now(append).verdict == "ok"
 
     async def reach(self, done: Callable[[], bool]) -> None:
@@ -151,13 +150,13 @@ class Hosted:
 
     def outcome(self) -> str:
         """Return how the run ended, as its journal has it."""
-        ended = ev.decode_event(self.journal.bodies(RUN)[-1])
+        ended = ev.decode_event(self.journal.bodies_of(RUN)[-1])
         assert isinstance(ended, ev.RunEnded)
         return ended.outcome.status
 
     def ends_told(self) -> list[int]:
         """Return the branches whose ends the run was told, as its journal has them."""
-        events = [ev.decode_event(body) for body in self.journal.bodies(RUN)]
+        events = [ev.decode_event(body) for body in self.journal.bodies_of(RUN)]
         return sorted(event.branch for event in events if isinstance(event, ev.ChildEnded))
 
 
@@ -207,7 +206,7 @@ def test_a_claim_that_a_dying_process_was_faster_than_is_made_again_until_the_br
                 hosted.end_elsewhere()
             else:
                 suspended = ev.CancelRequested(at_us=0, by=ev.PrincipalId("late"))
-                hosted.write(BRANCH, 1, len(hosted.journal.bodies(BRANCH)), [suspended])
+                hosted.write(BRANCH, 1, len(hosted.journal.bodies_of(BRANCH)), [suspended])
 
         hosted.slip = slip
         hosted.activate(2)
@@ -291,7 +290,7 @@ def test_a_branch_that_is_claimed_as_its_parent_goes_is_left_to_the_next_activat
         hosted.slip = lambda: hosted.host._happened(gone[how](**hosted.host._of(cycle)))
         await hosted.reach(lambda: hosted.host.get(RUN) is None)
         await asyncio.sleep(1)
-        left = [ev.decode_event(body) for body in hosted.journal.bodies(BRANCH)]
+        left = [ev.decode_event(body) for body in hosted.journal.bodies_of(BRANCH)]
         assert [type(event) for event in left] == [ev.RunSubmitted, ev.RunActivated] and len(hosted.host) == 0
         hosted.free.set()
         hosted.activate(2)
@@ -348,12 +347,12 @@ def test_the_branches_of_a_run_that_somebody_else_has_decide_no_more_here() -> N
         hosted = Hosted()
         hosted.activate(1)
         await hosted.waits()
-        hosted.write(RUN, 2, len(hosted.journal.bodies(RUN)), [ev.RunActivated(at_us=0, epoch=2)])
+        hosted.write(RUN, 2, len(hosted.journal.bodies_of(RUN)), [ev.RunActivated(at_us=0, epoch=2)])
         assert hosted.host.bring(RUN, KILL) is not None
         await hosted.reach(lambda: hosted.host.get(RUN) is None)
         hosted.free.set()
         await asyncio.sleep(1)
-        left = [ev.decode_event(body) for body in hosted.journal.bodies(BRANCH)]
+        left = [ev.decode_event(body) for body in hosted.journal.bodies_of(BRANCH)]
         assert isinstance(left[-1], ev.RunActivated) and (len(hosted.host), hosted.host.working) == (0, 0)
 
     played(work())
@@ -363,7 +362,7 @@ def test_an_activation_under_an_older_epoch_changes_nothing() -> None:
     async def work() -> None:
         hosted = Hosted()
         cycle = hosted.activate(1)
-        events = [ev.decode_event(body) for body in hosted.journal.bodies(RUN)]
+        events = [ev.decode_event(body) for body in hosted.journal.bodies_of(RUN)]
         assert hosted.host.activate(events) is cycle
         await hosted.waits()
         assert hosted.host.get(RUN) is cycle and cycle.machine.state.phase is Phase.AWAITING_CHILDREN

@@ -151,8 +151,8 @@ class World:
             now_us=lambda: 0,
             spawn=self._spawn,
         )
-        self.cycle = Cycle(machine, layers, durable=len(self.journal.bodies(RUN)))
-        for event in machine.events[len(self.journal.bodies(RUN)) :]:
+        self.cycle = Cycle(machine, layers, durable=len(self.journal.bodies_of(RUN)))
+        for event in machine.events[len(self.journal.bodies_of(RUN)) :]:
             self.cycle.log.record(event)
 
     async def _spawn(self, *_: Any) -> None:
@@ -395,7 +395,7 @@ async def test_calls_that_together_cost_more_than_a_journal_holds_are_no_decisio
     await world.run()
     assert world.machine.state.outcome is not None
     assert world.machine.state.outcome.reason_code is ReasonCode.AGENT_INVALID_ACTION
-    replayed = RunMachine.replay([ev.decode_event(body) for body in world.journal.bodies(RUN)])
+    replayed = RunMachine.replay([ev.decode_event(body) for body in world.journal.bodies_of(RUN)])
     assert replayed.state.outcome == world.machine.state.outcome
 
 

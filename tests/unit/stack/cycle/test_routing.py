@@ -44,7 +44,7 @@ async def played(say: Callable[[], Any]) -> tuple[RunMachine, int]:
     world = World(FunctionAgent(lambda view: Finish()), Says(say))
     await world.run()
     await world.cycle.log.durable()
-    bodies = world.journal.bodies(RUN)
+    bodies = world.journal.bodies_of(RUN)
     return RunMachine.replay(ev.decode_event(body) for body in bodies), sum(map(len, bodies))
 
 

@@ -136,7 +136,7 @@ class World:
 
     def outcome(self) -> Any:
         """The run's outcome, as its journal alone has it."""
-        events = [ev.decode_event(body) for body in self.journal.bodies(RUN)]
+        events = [ev.decode_event(body) for body in self.journal.bodies_of(RUN)]
         replayed = RunMachine.replay(events)
         replayed.check()
         assert replayed.state.outcome == self.cycle.machine.state.outcome
@@ -326,7 +326,7 @@ async def test_reads_that_use_up_a_shared_budget_begin_when_that_is_on_record() 
     """A gate that is restarted counts from the journal; what is over the budget ends the run, and the reads with it."""
 
     async def look(n: int) -> int:
-        written = [ev.decode_event(body) for body in world.journal.bodies(RUN)]
+        written = [ev.decode_event(body) for body in world.journal.bodies_of(RUN)]
         assert any(isinstance(event, ev.ActionGated) and event.step == n for event in written)
         return n
 

@@ -141,7 +141,7 @@ async def test_whatever_is_appended_a_stream_has_no_gap_no_duplicate_and_no_fall
     for first, count, at_epoch, luck, writer in attempts:
         given_append = append(first, count, epoch=at_epoch, end=luck == 0, writer=writer)
         reply = await journal.append(given_append)
-        bodies = journal.bodies("run_1")
+        bodies = journal.bodies_of("run_1")
         assert bodies[: len(taken)] == taken, "what was written stays as it was"
         numbers = [int(body.rstrip(b"!")) for body in bodies]
         assert numbers == list(range(len(bodies))), "no gap, no duplicate"
@@ -167,7 +167,7 @@ async def test_retries_after_lost_answers_write_every_entry_once(data: st.DataOb
         for _ in range(data.draw(st.integers(1, 3))):
             assert (await journal.append(append(sent, count))).verdict == "ok"
         sent += count
-    assert journal.bodies("run_1") == [str(n).encode() for n in range(total)]
+    assert journal.bodies_of("run_1") == [str(n).encode() for n in range(total)]
 
 
 def test_a_stream_is_one_tenants_and_takes_nothing_under_anothers_name() -> None:
@@ -186,7 +186,7 @@ async def test_streams_do_not_touch_each_other() -> None:
     journal = InMemoryJournal()
     await journal.append(append(0, 2, epoch=9))
     assert (await journal.append(append(0, 1, epoch=1, stream="run_2"))).verdict == "ok"
-    assert len(journal.bodies("run_1")) == 2 and journal.bodies("run_3") == []
+    assert len(journal.bodies_of("run_1")) == 2 and journal.bodies_of("run_3") == []
 
 
 # The chain.

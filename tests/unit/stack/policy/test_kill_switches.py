@@ -112,9 +112,9 @@ class Layers:
         await asyncio.sleep(0)
         return await self.kept.append(append)
 
-    async def bodies(self, streams: list[str]) -> dict[str, list[bytes]]:
+    async def bodies(self, streams: list[str]) -> dict[str, list[str]]:
         """Be read."""
-        return {stream: self.kept.bodies(stream) for stream in streams}
+        return await self.kept.bodies(streams)
 
     async def call(self, method: Method[None, None], request: None) -> None:
         """Be told."""
@@ -137,7 +137,7 @@ async def test_two_orders_at_once_are_both_thrown() -> None:
     it = board(layers)
     await asyncio.gather(it.set(order("tenant", "acme")), it.set(order("tool", "pay")))
     assert [s.target for s in it.switches.off(1)] == ["acme", "pay"] and layers.told == 2
-    assert [s.target for s in KillSwitches(layers.kept.bodies(STREAM)).off(1)] == ["acme", "pay"]
+    assert [s.target for s in KillSwitches(layers.kept.bodies_of(STREAM)).off(1)] == ["acme", "pay"]
 
 
 async def test_one_whose_end_is_over_is_refused_instead_of_protecting_nobody() -> None:
@@ -145,7 +145,7 @@ async def test_one_whose_end_is_over_is_refused_instead_of_protecting_nobody() -
     it = board(layers)
     with pytest.raises(InvalidInput, match="over already"):
         await it.set(order("all", until_us=now_us() - 5_000_000))
-    assert layers.kept.bodies(STREAM) == []
+    assert layers.kept.bodies_of(STREAM) == []
 
 
 def test_all_is_not_meant_by_who_names_something() -> None:

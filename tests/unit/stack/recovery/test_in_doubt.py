@@ -152,7 +152,7 @@ async def test_what_is_found_out_is_said_once() -> None:
     other = msgspec.structs.replace(said, happened=False, at_us=10)
     appends = [resolution_append(each, TenantId("acme")) for each in (said, said, other)]
     assert [(await journal.append(each)).verdict for each in appends] == ["ok", "ok", "fenced"]
-    (body,) = journal.bodies(resolution_stream(key))
+    (body,) = journal.bodies_of(resolution_stream(key))
     assert decode_resolution(body) == said and "op resolved" in str(said) and "it happened" in str(said)
 
 
@@ -172,7 +172,7 @@ class Journal:
 
     async def bodies(self, streams: list[str]) -> dict[str, list[bytes]]:
         """Return streams."""
-        return {stream: self.streams.get(stream) or self.kept.bodies(stream) for stream in streams}
+        return {stream: self.streams.get(stream) or self.kept.bodies_of(stream) for stream in streams}
 
 
 def order(target: str, *, happened: bool = True) -> Order:
@@ -268,4 +268,4 @@ async def test_the_undo_of_a_branchs_call_is_settled_by_its_key() -> None:
     with pytest.raises(InvalidInput, match="in doubt about nothing"):
         await it.resolve(order(branch))
     assert await it.resolve(order(key)) == 1
-    assert decode_resolution(journal.kept.bodies(resolution_stream(key))[0]).happened
+    assert decode_resolution(journal.kept.bodies_of(resolution_stream(key))[0]).happened
