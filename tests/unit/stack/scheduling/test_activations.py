@@ -127,6 +127,33 @@ def test_a_run_whose_branches_cannot_be_ended_is_lost_so_that_the_driver_ends_th
     assert host.reported[-1] == (PARENT, "lost") and host.here() == []
 
 
+def test_a_run_that_ends_early_has_what_is_left_ended_once_its_branches_are_gone(host: Host) -> None:
+    """However they go: one ends as it was told, another is fenced by who has it now."""
+    host.ready()
+    host.happened(on.RunConcluded, PARENT, ended=ENDED, open_branches=(FIRST, SECOND))
+    host.happened(on.RunConcluded, FIRST, ended=ENDED)
+    assert [type(i) for i in host.happened(on.RunFenced, SECOND)] == [do.Drop, do.EndBranches]
+
+
+@pytest.mark.parametrize("state", ["reading", "paused"])
+def test_a_run_that_has_ended_claims_no_branch_any_more(host: Host, state: str) -> None:
+    host.fan_out()
+    for branch in (FIRST, SECOND):
+        host.happened(on.ClaimLost, PARENT, branch=branch)
+        if state == "reading":
+            host.happened(on.BranchDue, PARENT, branch=branch)
+    out = host.happened(on.RunConcluded, PARENT, ended=ENDED, open_branches=(FIRST, SECOND))
+    assert [type(i) for i in out] == [do.Drop, do.EndBranches]
+    assert host.happened(on.BranchDue, PARENT, branch=FIRST) == []
+    assert host.happened(on.BranchesRead, PARENT, found={FIRST: (), SECOND: ()}, parent_epoch=2) == []
+
+
+def test_a_branch_whose_end_its_parent_knows_is_not_looked_at_again(host: Host) -> None:
+    host.take_up(PARENT)
+    (read,) = host.happened(on.BranchesWanted, PARENT, spawn=SPAWN, known=frozenset({0}))
+    assert read.branches == (SECOND,)
+
+
 def test_a_branch_tells_its_parent_its_end_once_wherever_that_is_seen(host: Host) -> None:
     host.ready()
     (drop, post) = host.happened(on.RunConcluded, FIRST, ended=ENDED)
@@ -248,12 +275,17 @@ class Play(RuleBasedStateMachine):
         self.happen(on.RunTakenUp, run_id, self.epoch, tenant=ACME, parent=parent)
         self.cycles[run_id] = self.epoch
 
-    @rule()
-    def activate(self) -> None:
-        if PARENT not in self.ended:
+    @rule(anew=st.sampled_from((False, False, False, False, True)))
+    def activate(self, anew: bool) -> None:
+        if PARENT not in self.ended and (anew or PARENT not in self.cycles):
             self.take_up(PARENT)
             known = frozenset(n for n in (0, 1) if child_run(PARENT, 1, n) in self.ended)
             self.happen(on.BranchesWanted, PARENT, self.epoch, spawn=SPAWN, known=known)
+
+    @rule(times=st.integers(1, 6))
+    def go_on_well(self, times: int) -> None:
+        for _ in range(times):
+            self.go_on(0, True)
 
     @rule(index=INDEX, well=st.sampled_from((True, True, False)))
     def go_on(self, index: int, well: bool) -> None:
