@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from airside.actors.approvals.notifier import OnApproval
 from airside.actors.job_inputs import schema_of
 from airside.actors.jobs import OWN_FIELDS
+from airside.actors.models.prices import endpoints_of, rates_of
 from airside.actors.pickling import check_picklable
 from airside.memory.embedders.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
@@ -21,6 +22,8 @@ from airside.stack.contracts.labels import check_label
 from airside.stack.cycle.agent_call import code_of
 from airside.stack.directory import Directory, read_directory
 from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.models.agent import ModelAgent
+from airside.stack.models.endpoints import ModelEndpoint
 from airside.stack.policy.approvers import find_unapprovable
 from airside.stack.policy.bundle import read_bundle
 from airside.stack.policy.policy_check import check_directory, check_policy
@@ -48,6 +51,7 @@ class App:
     `labels` are those that requests may have and rules ask for, beside the stack's own (`stack/contracts/labels.py`);
     None: any. `resolvers` say, for each kind of resource that tools declare, whose a resource is and what rules may ask
     about it: functions `(id, context)`, or what `resolver` of `airside.resources` makes of one.
+    `models` are endpoints by the names under which agents ask them, beside those like `openai:NAME`.
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]
@@ -62,12 +66,14 @@ class App:
     on_approval: OnApproval | None = None
     labels: Collection[str] | None = None
     resolvers: Mapping[str, Resolver | Callable[..., Any]] = field(default_factory=dict)
+    models: Mapping[str, ModelEndpoint] = field(default_factory=dict)
 
     def checked(self) -> ValidatedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
         _check_callback(self.on_approval)
         _check_kinds(self)
         agents = {name: _agent(name, agent) for name, agent in self.agents.items()}
+        endpoints, agents = _priced(self.models, agents)
         routes = dict(self.routes) or _only_route(agents)
         for name, topology in routes.items():
             missing = [agent for agent in topology.agents() if agent not in agents]
@@ -105,6 +111,7 @@ class App:
             resolvers=resolvers,
             warnings=(*unpriced(directory, specs, agents), *find_unapprovable(policy, directory, specs)),
             job_schema=job_schema,
+            endpoints=endpoints,
         )
 
 
@@ -127,7 +134,26 @@ class ValidatedApp:
     labels: frozenset[str] | None
     resolvers: Mapping[str, Resolver]
     job_schema: dict[str, Any] | None
+    endpoints: Mapping[str, ModelEndpoint]
     warnings: tuple[str, ...] = ()
+
+
+def _priced(named: object, agents: Mapping[str, Agent]) -> tuple[dict[str, ModelEndpoint], dict[str, Agent]]:
+    """Return the endpoints of all models that may be asked, and the agents with what their decisions can cost.
+
+    Raises `InvalidConfig` for a model that nobody knows, or whose price nobody knows.
+    """
+    if not isinstance(named, Mapping):
+        raise InvalidConfig(f"models: {named!r:.80} is not a mapping: give App(models={{name: ModelEndpoint(...)}})")
+    asking = {name: agent for name, agent in agents.items() if isinstance(agent, ModelAgent)}
+    endpoints = endpoints_of(named, [model for agent in asking.values() for model in agent.models])
+    rates = {}
+    for name, endpoint in endpoints.items():
+        try:
+            rates[name] = rates_of(endpoint)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"model {name}: {error.message}") from None
+    return endpoints, {**agents, **{name: agent.priced_by(rates) for name, agent in asking.items()}}
 
 
 def _sent(

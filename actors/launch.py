@@ -31,6 +31,7 @@ from airside.actors.ingress import Ingress
 from airside.actors.intake import Intake
 from airside.actors.journal.journal import Journal
 from airside.actors.memory import Memory
+from airside.actors.models.caller import ModelCaller
 from airside.actors.policy import Policy
 from airside.actors.process.logs import link_logs
 from airside.actors.rpc.layer import LayerConfig, StackIdentity, as_actor, logger
@@ -226,7 +227,14 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing) -> N
     sealed = replace(plain, seal_key=keys.seal)
     has_memory = checked.memory is not None
     runtime_app = RuntimeApp(
-        checked.agents, checked.routes, checked.specs, has_memory, version, checked.bundle, checked.metered
+        checked.agents,
+        checked.routes,
+        checked.specs,
+        has_memory,
+        version,
+        checked.bundle,
+        checked.metered,
+        asks_models=bool(checked.endpoints),
     )
 
     def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:
@@ -255,6 +263,8 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing) -> N
     ]
     if has_memory:
         made.append(make(Memory, "memory", sealed, app.embedder, checked.memory))
+    if checked.endpoints:
+        made.append(make(ModelCaller, "models", plain, checked.endpoints))
     made.append(make(Approvals, "approvals", sealed, keys.webhook.decode(), app.on_approval))
     if app.job_inputs is not None:
         made.append(make(Intake, "intake", plain, app.job_inputs))

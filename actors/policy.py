@@ -14,7 +14,18 @@ from typing import Any
 import msgspec
 
 from airside.actors.rpc.layer import LayerConfig, control, now_us, steady_us
-from airside.actors.rpc.methods import CHECK, CLOSE, DECIDE, ISSUER, REFRESH, SPEND, TRUST, UNDO, TrustedGate
+from airside.actors.rpc.methods import (
+    CHECK,
+    CLOSE,
+    DECIDE,
+    ISSUER,
+    REFRESH,
+    RESERVED,
+    SPEND,
+    TRUST,
+    UNDO,
+    TrustedGate,
+)
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
 from airside.actors.rpc.stubs import RemoteJournal, RemoteResolvers
@@ -24,6 +35,7 @@ from airside.stack.budget.recorded_usage import RecordedUsage
 from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
+from airside.stack.contracts.models import ReservedQuestion, ReservedReply
 from airside.stack.directory import Directory
 from airside.stack.ids import Buffered, RunId, mint_issuer
 from airside.stack.journal.stream import read_stream
@@ -51,6 +63,10 @@ def _deny(layer: Any, why: str) -> GateReply:
 
 def _no_spend(_: object, why: str) -> SpendReply:
     return SpendReply(reason_code=ReasonCode.POLICY_ERROR, detail=why)
+
+
+def _nothing_reserved(_: object, why: str) -> ReservedReply:
+    return ReservedReply(reason_code=ReasonCode.POLICY_ERROR, error=why)
 
 
 def _no_undo(_: object, why: str) -> UndoReply:
@@ -172,6 +188,11 @@ class Policy(WatchedLayer):
     def spend(self, request: SpendRequest) -> SpendReply:
         """Reserve what a decision can cost, or say why it may not be made."""
         return inside(self.pulse, request.run_id, self._gate.spend, request)
+
+    @serves(RESERVED, unreadable=_nothing_reserved, failed=_nothing_reserved)
+    def reserved(self, question: ReservedQuestion) -> ReservedReply:
+        """Say what a decision has reserved: what models may be paid from for it."""
+        return inside(self.pulse, question.run_id, self._gate.reserved, question)
 
     @serves(CHECK, unreadable=_problem, failed=_problem)
     def check(self, proposed: Proposed) -> str:

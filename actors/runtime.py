@@ -19,7 +19,14 @@ from airside.actors.rpc.layer import BEAT_S, Layer, LayerConfig, control, logger
 from airside.actors.rpc.methods import ACTIVATE, BRING, REPORT
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
-from airside.actors.rpc.stubs import RemoteApprovals, RemoteJournal, RemoteMemory, RemotePolicy, RemoteTools
+from airside.actors.rpc.stubs import (
+    RemoteApprovals,
+    RemoteJournal,
+    RemoteMemory,
+    RemoteModels,
+    RemotePolicy,
+    RemoteTools,
+)
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.hosting import Held, RunHost
@@ -48,6 +55,7 @@ class RuntimeApp:
     version: str
     bundle: str | None = None
     metered: frozenset[str] = frozenset()
+    asks_models: bool = False
 
 
 class TenantRuntime(Layer):
@@ -91,6 +99,7 @@ class TenantRuntime(Layer):
             pulse=self._pulse,
             trace_predictor=TracePredictor(load_bundle(bundle), self._app.specs) if bundle is not None else None,
             metered=self._app.metered,
+            models=RemoteModels(cell) if self._app.asks_models else None,
         )
         self._beating = asyncio.ensure_future(self._keep_beating())
 

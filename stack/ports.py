@@ -15,6 +15,7 @@ from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.models import ModelReply, ModelRequest
 from airside.stack.ids import ExecutorId, RunId
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.run.events import ApprovalDecided
@@ -45,6 +46,16 @@ class Policy(Protocol):
 
     async def spend(self, request: SpendRequest) -> SpendReply:
         """Reserve what a decision can cost.  Idempotent: the same key again is the same reservation."""
+
+
+class Models(Protocol):
+    """Asks models.  Guarantee: nothing is sent that its decision has not reserved, and what was answered is on record.
+
+    Idempotent: the same question again is answered from the record.
+    """
+
+    async def ask(self, request: ModelRequest) -> ModelReply:
+        """Answer a question, or say why not."""
 
 
 class Tools(Protocol):

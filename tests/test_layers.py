@@ -17,14 +17,14 @@ _ORDER = {
     "stack": """
         lazy_names errors flag canonical ids calling reasons values
         text input schema resources contracts run budget scheduling directory webhooks security journal approvals
-        ports provenance policy cycle operations recovery
+        ports models provenance policy cycle operations recovery
     """,
     "memory": """
         text records rules privacy embedders search embedding writing storage evaluation tenant service in_memory
     """,
     "tools": "signature tool keeping runners result_cache used_grants grant_checks dispatch resolving in_memory",
     "actors": """
-        settings job_inputs pickling process rpc wardens journal approvals jobs app policy memory ingress intake
+        settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory ingress intake
         executor runtime driver client launch audit
     """,
 }

@@ -19,6 +19,7 @@ MODULES = (
     "airside.directory",
     "airside.jobs",
     "airside.memory",
+    "airside.models",
     "airside.resources",
     "airside.tools",
     "airside.webhooks",

@@ -20,6 +20,7 @@ from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.models import ModelReply, ModelRequest, ReservedQuestion, ReservedReply
 from airside.stack.journal.feed import JournalEntry
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.operations.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
@@ -206,6 +207,7 @@ BRING = Method[Delivery, int | None]("runtime", "bring", retry=False)
 
 DECIDE = Method[GateRequest, GateReply]("policy", "decide")
 SPEND = Method[SpendRequest, SpendReply]("policy", "spend")
+RESERVED = Method[ReservedQuestion, ReservedReply]("policy", "reserved")
 CHECK = Method[Proposed, str]("policy", "check")
 UNDO = Method[UndoRequest, UndoReply]("policy", "undo")
 CLOSE = Method[str, bool]("policy", "close", retry=False)
@@ -228,6 +230,8 @@ SUBSCRIBE = Method[FeedRequest, FeedPage]("journal", "subscribe")
 RETRIEVE = Method[RecallRequest, RecallReply]("memory", "retrieve")
 WRITE_IF_USEFUL = Method[Candidate, LearnReply]("memory", "write_if_useful")
 MEMORY_ORDER = Method[bytes, bytes]("memory", "order")
+
+ASK_MODEL = Method[ModelRequest, ModelReply]("models", "ask")
 
 EXECUTE = Method[ExecuteRequest, ExecuteReply]("executor", "execute", retry=False, json_reply=True)
 ANSWER_OF = Method[bytes, ExecuteReply | None]("executor", "answer_of", retry=False, json_reply=True)

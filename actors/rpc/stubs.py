@@ -12,6 +12,7 @@ import msgspec
 from airside.actors.rpc.methods import (
     ANSWER_OF,
     APPEND,
+    ASK_MODEL,
     BODIES,
     DECIDE,
     EXECUTE,
@@ -34,6 +35,7 @@ from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.models import ModelReply, ModelRequest
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import ExecutorId, RunId, root_of
 from airside.stack.journal.journaling import Append, AppendReply
@@ -92,6 +94,17 @@ class RemotePolicy:
     async def spend(self, request: SpendRequest) -> SpendReply:
         """Reserve what a decision can cost."""
         return await self._remote.call(SPEND, request)
+
+
+class RemoteModels:
+    """The `Models` port."""
+
+    def __init__(self, cell: CellAddress) -> None:
+        self._remote = Remote(cell, "models")
+
+    async def ask(self, request: ModelRequest) -> ModelReply:
+        """Answer a question, or say why not."""
+        return await self._remote.call(ASK_MODEL, request)
 
 
 class RemoteMemory:

@@ -328,6 +328,13 @@ class Ledger:
         held.amounts, held.open, held.sure = final, False, True
         return excess
 
+    def reserved(self, key: str, *, now_us: int) -> dict[str, int] | None:
+        """Return what a reservation holds, None if there is none, it is settled, or there was no room for it."""
+        held = self._held.get(key)
+        if held is None or not held.open or self.reserve(key, held.account, {}, now_us=now_us) is not None:
+            return None
+        return dict(held.amounts)
+
     def release(self, key: str) -> None:
         """Give a reservation back whose use certainly did not happen; of a settled one nothing comes back."""
         held = self._held.get(key)

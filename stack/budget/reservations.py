@@ -24,7 +24,7 @@ from airside.stack.errors import InvalidInput
 from airside.stack.ids import EffectKey, RunId, TenantId, root_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.values import Identity, Limits
+from airside.stack.values import Identity, Limits, Spend
 
 ORG = "org"
 
@@ -157,6 +157,13 @@ class BudgetReservations:
             raise InvalidInput(f"budget: {wanted.key!r:.80} is not a decision of {run_id}")
         account = self._account(identity, run_id, share)
         return self.ledger.reserve(wanted.key, account, decision_usage(wanted.price, wanted.wall_ms), now_us=now_us)
+
+    def reserved_decision(self, run_id: RunId, key: str, *, now_us: int) -> Spend | None:
+        """Return what is reserved for a decision of a run and not settled yet; None if nothing is."""
+        amounts = self.ledger.reserved(key, now_us=now_us) if _kind(run_id, key) == "decide" else None
+        if amounts is None:
+            return None
+        return Spend(tokens=amounts.get("tokens", 0), cost_microusd=amounts.get("cost_microusd", 0))
 
     def settle(
         self,

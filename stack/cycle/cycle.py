@@ -31,12 +31,15 @@ from airside.stack.errors import ItemFailed, LayerUnavailable, text_of
 from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.input.error_places import describe_error
 from airside.stack.journal.effect_claims import withdraw
+from airside.stack.models.access import DecisionModels, ModelUnanswered
+from airside.stack.models.pricing import at_least
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
 from airside.stack.run.agents import View
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.machine import RunMachine
+from airside.stack.run.spans import decision_traceparent
 from airside.stack.run.state import OpenCall, StepRecord
 from airside.stack.run.topology import Route, Visit
 from airside.stack.values import Decision, Limits, ToolCall, ToolResult, ValueOrigin
@@ -218,7 +221,8 @@ class Cycle:
         seconds = self._seconds(limits)
         reason = ReasonCode.AGENT_ERROR
         try:
-            answer = await call_agent(self.layers.agents[i.agent], self._view(i), seconds, self.layers.pulse)
+            view = self._view(i)
+            answer = await call_agent(self.layers.agents[i.agent], view, seconds, self.layers.pulse)
             reason = ReasonCode.AGENT_INVALID_ACTION
             self.layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
             later: tuple[ToolCall, ...] = ()
@@ -228,12 +232,16 @@ class Cycle:
                 proposal = validate_proposal(answer, self.layers.specs)
         except AgentTimeout:
             reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
+        except ModelUnanswered as failure:
+            reason, error = failure.reason, failure.message
         except Exception as failure:
             self.layers.pulse.enter(self.run_id)
             error = describe_error(failure, code_of(self.layers.agents[i.agent]))
             self.layers.pulse.leave()
         else:
             self.layers.pulse.leave()
+            if view.models is not None:
+                proposal = msgspec.structs.replace(proposal, spend=at_least(proposal.spend, view.models.spent))
             decided = ev.StepDecided(
                 step=i.step,
                 agent=i.agent,
@@ -273,6 +281,23 @@ class Cycle:
             tools=self._tools,
             labels=s.labels,
             cause=i.cause,
+            models=self._model_access(i),
+        )
+
+    def _model_access(self, i: do.Decide) -> DecisionModels | None:
+        if self.layers.models is None:
+            return None
+        s = self.machine.state
+        return DecisionModels(
+            self.layers.models,
+            identity=self._identity,
+            proof=s.submitted.sealed,
+            run_id=self.run_id,
+            version=s.submitted.app_version,
+            step=i.step,
+            epoch=s.epoch,
+            seconds=self._seconds(self._remaining),
+            traceparent=decision_traceparent(self.run_id, i.cause),
         )
 
     async def _gate(self, i: do.GateCall) -> ev.Event:

@@ -11,7 +11,7 @@ from airside.stack.cycle.alike import Alike
 from airside.stack.cycle.run_log import RunLog
 from airside.stack.ids import RunId
 from airside.stack.policy.trace_predictor import TracePredictor
-from airside.stack.ports import Approvals, Journal, Memory, Policy, Tools
+from airside.stack.ports import Approvals, Journal, Memory, Models, Policy, Tools
 from airside.stack.run import instructions as do
 from airside.stack.run.agents import Agent
 from airside.stack.run.topology import Topology
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CyclePorts:
-    """Everything a cycle uses.  `memory` is None for an app without memory.
+    """Everything a cycle uses.  `memory` and `models` are None for an app without.
 
     `trace_predictor` tells of which calls policy asks where the values come from; without, all are traced.  `metered`
     are the tenants whose runs share a budget of what decisions use.
@@ -43,6 +43,7 @@ class CyclePorts:
     pulse: Pulse = UNWATCHED
     trace_predictor: TracePredictor | None = None
     metered: frozenset[str] = frozenset()
+    models: Models | None = None
     alike: Alike = field(init=False)
     unwritten: set[RunLog] = field(init=False)
 

@@ -19,6 +19,7 @@ from airside.stack.calling import close_names
 from airside.stack.canonical import canonical, digest, parse_own
 from airside.stack.contracts.budget import SpendReply, SpendRequest, wall_key
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
+from airside.stack.contracts.models import ReservedQuestion, ReservedReply
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
 from airside.stack.ids import NO_ISSUER, ApprovalId, IssuerId, Randomness, approval_for, effect_key
 from airside.stack.policy.bundle import Bundle
@@ -160,6 +161,24 @@ class Gate:
         if short is not None:
             return SpendReply(reason_code=reason_of_shortage(short), detail=str(short))
         return SpendReply()
+
+    def reserved(self, question: ReservedQuestion) -> ReservedReply:
+        """Return what a decision of a run has reserved and not settled, and whose run it is."""
+        identity = self._identities.check(question.identity, question.proof, run_subject(question.run_id))
+        if identity is None:
+            text = "the identity's seal does not hold for this run"
+            return ReservedReply(reason_code=ReasonCode.POLICY_ERROR, error=text)
+        blocked = self.switches.blocking(
+            now_us=self._now_us(),
+            tenant=identity.tenant,
+            principal=identity.principal,
+            version=question.version,
+            run_id=question.run_id,
+        )
+        if blocked is not None:
+            return ReservedReply(reason_code=ReasonCode.SWITCHED_OFF, error=str(blocked))
+        price = self.spending.reserved_decision(question.run_id, question.key, now_us=self._windows_us())
+        return ReservedReply(price=price, tenant=identity.tenant)
 
     def check(self, proposed: Proposed) -> str:
         """Return why these can never be the tool's arguments, nothing if they can; what policy says is `decide`'s."""

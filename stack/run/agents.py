@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
 from airside.stack.calling import explain_misuse
 from airside.stack.contracts.memory import Recalled
+from airside.stack.contracts.models import ModelReply, Prompt
 from airside.stack.errors import InvalidConfig
 from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.run.spans import decision_traceparent
@@ -24,11 +25,25 @@ from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import FREE, MOST, Action, Finish, Limits, Proposal, Request, Spend
 
 
+class ModelAccess(Protocol):
+    """The models that one decision may ask.  `spent` = what they cost so far; the decision costs at least that."""
+
+    spent: Spend
+
+    async def ask(self, models: Sequence[str], prompt: Prompt) -> ModelReply:
+        """Ask the first of some models that answers, within the decision's time and price.
+
+        What was answered before the run's process died is answered from the record: an agent that asks several times
+        has to ask in the same order again.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """What an agent decides on: its own tenant's, its own run's, and nothing else.
 
-    `cause` is the number of the run's event because of which it is asked.
+    `cause` is the number of the run's event because of which it is asked.  `models` are those it may ask, None where
+    the app has none.
     """
 
     run_id: RunId
@@ -46,6 +61,7 @@ class View:
     tools: tuple[ToolSpec, ...]
     labels: frozenset[str]
     cause: int = -1
+    models: ModelAccess | None = field(default=None, repr=False, compare=False)
 
     @property
     def traceparent(self) -> str:

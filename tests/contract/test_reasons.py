@@ -24,12 +24,14 @@ from airside.stack.budget.ledger import Cap
 from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.models import ModelReply, ModelRequest
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, InMemoryPolicy, InMemoryResolvers
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import AuthRefused, LayerUnavailable
 from airside.stack.ids import ExecutorId, PrincipalId, RequestId, RunId, child_run
+from airside.stack.models.agent import ModelAgent
 from airside.stack.operations.messages import Admit, Submission, Ticket
 from airside.stack.policy.bundle import Bundle, load_bundle
 from airside.stack.policy.gate import Gate
@@ -270,6 +272,18 @@ def told(name: str, amount: int = 1) -> Way:
     return way
 
 
+class NoModels:
+    """A model caller that no model answers."""
+
+    async def ask(self, request: ModelRequest) -> ModelReply:
+        return ModelReply(reason_code=R.MODEL_UNAVAILABLE, error="busy")
+
+
+async def asks_a_model(view: View) -> Any:
+    """Decide as a model says."""
+    return await ModelAgent("m", "be brief").decide(view)
+
+
 async def told_by_a_switch() -> ReasonCode:
     """An operator has switched everything off."""
     ports = local_ports(load_bundle(ALLOW))
@@ -467,6 +481,7 @@ WAYS: dict[ReasonCode, Way] = {
     R.AGENT_ERROR: ends(raises),
     R.AGENT_TIMEOUT: ends(thinks_for_ever, limits=Limits(decide_ms=1)),
     R.AGENT_INVALID_ACTION: ends(lambda view: 5),
+    R.MODEL_UNAVAILABLE: ends(asks_a_model, layers={"models": NoModels()}),
     R.MEMORY_UNAVAILABLE: ends(calls("look"), layers={"memory": NoMemory()}),
     R.CHILD_FAILED: ends(calls("look"), topology=FanOutFanIn(("x", "x"))),
     R.INTERNAL_ERROR: ends(calls("pay"), layers={"policy": BrokenPolicy()}),

@@ -28,6 +28,7 @@ from airside.actors.intake import Intake
 from airside.actors.job_inputs import Fields, InputsReading
 from airside.actors.journal.journal import Journal
 from airside.actors.memory import Memory
+from airside.actors.models.caller import ModelCaller
 from airside.actors.policy import Policy
 from airside.actors.process.pulse import Where
 from airside.actors.rpc import methods as m
@@ -54,6 +55,7 @@ from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, Proposed
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.models import ModelReply, ModelRequest, Prompt, ReservedQuestion, ReservedReply
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, ExecutorId, PrincipalId, RunId, TenantId
@@ -64,7 +66,7 @@ from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.reasons import MemoryCode, ReasonCode
 from airside.stack.recovery.undo_gate import UndoReply, UndoRequest
-from airside.stack.values import ApprovalRule, Decision, ToolResult
+from airside.stack.values import ApprovalRule, Decision, Spend, ToolResult
 from tests import on_wire
 from tests.helpers import KEY, RUN, spec
 from tests.unit.stack.policy.test_gate import request
@@ -191,6 +193,12 @@ CASES: dict[Method[Any, Any], Case] = {
         SpendReply(),
         lambda reply: reply.reason_code == "policy_error",
     ),
+    m.RESERVED: Case(
+        lambda n: ReservedQuestion(identity=b"", proof=str(n), run_id=RUN, version="1", key="k"),
+        "_gate.reserved",
+        ReservedReply(price=Spend(tokens=1)),
+        lambda reply: reply.price is None and reply.reason_code == "policy_error",
+    ),
     m.CHECK: Case(lambda n: Proposed(tool=f"t{n}", arguments=b"{}"), "_gate.check", "", lambda problem: problem != ""),
     m.UNDO: Case(
         lambda n: UndoRequest(order=b"", run_id=RUN, step=n, executor=ExecutorId("exe")),
@@ -230,6 +238,23 @@ CASES: dict[Method[Any, Any], Case] = {
         lambda reply: reply.code in (MemoryCode.INVALID, MemoryCode.MEMORY_UNAVAILABLE),
     ),
     m.MEMORY_ORDER: Case(lambda n: bytes([n]), "order", b"answer"),
+    m.ASK_MODEL: Case(
+        lambda n: ModelRequest(
+            identity=b"",
+            proof=str(n),
+            run_id=RUN,
+            version="1",
+            step=n,
+            epoch=1,
+            nth=0,
+            models=("m",),
+            prompt=Prompt(instructions="x", turns=(), tools=(), max_tokens=1),
+            timeout_ms=1,
+        ),
+        "_calls.ask",
+        ModelReply(text="hi"),
+        lambda reply: reply.reason_code == "model_unavailable",
+    ),
     m.EXECUTE: Case(
         lambda n: ExecuteRequest(grant=bytes([n]), arguments=b"{}"),
         "_dispatcher.execute",
@@ -251,6 +276,7 @@ LAYERS: dict[str, type[Layer]] = {
     "approvals": Approvals,
     "journal": Journal,
     "memory": Memory,
+    "models": ModelCaller,
     "executor": ToolExecutor,
     "intake": Intake,
 }
@@ -296,17 +322,20 @@ async def layer(request: pytest.FixtureRequest, tmp_path: Path) -> Layer:
         Approvals: lambda: Approvals(config),
         Journal: lambda: Journal(config, KEY),
         Memory: lambda: Memory(config, HashingEmbedder, MemoryRules()),
+        ModelCaller: lambda: ModelCaller(config, {}),
         ToolExecutor: lambda: ToolExecutor(config, [], False),
         Intake: lambda: Intake(config, BaseModel),
     }
     it: Any = made[kind]()
     it._started = True
     if kind is Policy:
-        it._gate = SimpleNamespace(deny_unreadable=GATE.deny_unreadable, spend=None, check=None)
+        it._gate = SimpleNamespace(deny_unreadable=GATE.deny_unreadable, spend=None, check=None, reserved=None)
     if kind is ToolExecutor:
         it._dispatcher = SimpleNamespace(grants=SimpleNamespace(issuer="iss"), execute=None, answer_of=None)
         it._watched = asyncio.Event()
         it._watched.set()
+    if kind is ModelCaller:
+        it._calls = SimpleNamespace(ask=None)
     if kind is Journal:
         it._store = SimpleNamespace(commit=None)
         it._feed = SimpleNamespace(note=lambda appends: None)

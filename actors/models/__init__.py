@@ -1,0 +1,1 @@
+"""Model callers: the one layer that holds providers' keys and imports their clients."""

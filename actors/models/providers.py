@@ -1,0 +1,185 @@
+"""Providers' models, as `pydantic_ai.direct` asks them: one request an attempt, for its clients' own retries are off.
+
+Imported by the model caller alone: a provider's client takes some 80 MiB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from pydantic_ai import exceptions as failures
+from pydantic_ai.direct import model_request
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelRequestPart,
+    ModelResponse,
+    TextPart,
+    ToolCallPart,
+    ToolReturnPart,
+    UserPromptPart,
+)
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+
+from airside.actors.models.prices import prices_of, rates_of
+from airside.stack.contracts.models import FinishReason, Prompt, RequestedCall, Turn
+from airside.stack.errors import text_of
+from airside.stack.models.calls import ProviderAnswer, ProviderFailure
+from airside.stack.models.endpoints import ModelEndpoint
+from airside.stack.models.rate_limits import RateLimits
+
+_FINISH: Mapping[str | None, FinishReason] = {
+    "stop": "stop",
+    "tool_call": "tool_call",
+    "length": "length",
+    "content_filter": "content_filter",
+}
+
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError", "gaierror")
+"""What clients raise before a request has left."""
+
+_AT_A_GATEWAY = (502, 504)
+"""What whoever stands before a provider answers: the provider itself may have done the work."""
+
+
+def _client(endpoint: ModelEndpoint) -> Model:
+    key = os.environ.get(endpoint.key_env, "") if endpoint.key_env else ""
+    if not key and endpoint.base_url is None:
+        text = f"no key: {endpoint.key_env} is not set where models are asked"
+        raise ProviderFailure(text, is_sure=True, again=False)
+    given: dict[str, Any] = {"api_key": key or "none", "base_url": endpoint.base_url}
+    if endpoint.provider == "openai":
+        from pydantic_ai.models.openai import OpenAIChatModel
+        from pydantic_ai.providers.openai import OpenAIProvider
+
+        return OpenAIChatModel(endpoint.model, provider=OpenAIProvider(**given))
+    if endpoint.provider == "anthropic":
+        from pydantic_ai.models.anthropic import AnthropicModel
+        from pydantic_ai.providers.anthropic import AnthropicProvider
+
+        return AnthropicModel(endpoint.model, provider=AnthropicProvider(**given))
+    from pydantic_ai.models.google import GoogleModel
+    from pydantic_ai.providers.google import GoogleProvider
+
+    return GoogleModel(endpoint.model, provider=GoogleProvider(**given))
+
+
+class ProviderModel:
+    """One endpoint's model."""
+
+    def __init__(self, endpoint: ModelEndpoint, limits: RateLimits) -> None:
+        self.rates = rates_of(endpoint)
+        self.prices = prices_of(endpoint)
+        self.limits = limits
+        self._endpoint = endpoint
+        self._model: Model | None = None
+
+    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
+        """Send one request; raise `ProviderFailure`."""
+        if self._model is None:
+            self._model = _client(self._endpoint)
+        settings: ModelSettings = {
+            "max_tokens": max_tokens,
+            "max_retries": 0,
+            "timeout": timeout_s,
+            "request_timeout": timeout_s,
+        }
+        if prompt.temperature is not None:
+            settings["temperature"] = prompt.temperature
+        try:
+            answer = await model_request(
+                self._model,
+                _messages(prompt),
+                model_settings=settings,
+                model_request_parameters=ModelRequestParameters(function_tools=[_tool(each) for each in prompt.tools]),
+            )
+        except (failures.ModelAPIError, failures.UnexpectedModelBehavior) as error:
+            raise _failure(error) from None
+        return _answer(answer)
+
+
+def _tool(offered: Any) -> ToolDefinition:
+    schema = orjson.loads(offered.parameters)
+    return ToolDefinition(name=offered.name, description=offered.description, parameters_json_schema=schema)
+
+
+def _messages(prompt: Prompt) -> list[ModelMessage]:
+    """Return the conversation as the library has it: what the user and tools say in one message, up to the model's."""
+    messages: list[ModelMessage] = []
+    said: list[ModelRequestPart] = []
+    for turn in prompt.turns:
+        if turn.role == "assistant":
+            messages.append(ModelRequest(parts=said, instructions=prompt.instructions or None))
+            messages.append(ModelResponse(parts=_parts(turn)))
+            said = []
+        elif turn.role == "tool":
+            said.append(ToolReturnPart(turn.tool, turn.text, turn.call_id))
+        else:
+            said.append(UserPromptPart(turn.text))
+    messages.append(ModelRequest(parts=said, instructions=prompt.instructions or None))
+    return messages
+
+
+def _parts(turn: Turn) -> list[TextPart | ToolCallPart]:
+    calls = [ToolCallPart(call.tool, call.arguments, call.call_id) for call in turn.calls]
+    return [*([TextPart(turn.text)] if turn.text else []), *calls]
+
+
+def _answer(answer: ModelResponse) -> ProviderAnswer:
+    texts = [part.content for part in answer.parts if isinstance(part, TextPart)]
+    calls = [
+        RequestedCall(
+            tool=part.tool_name,
+            arguments=_written(part.args),
+            call_id=part.tool_call_id,
+        )
+        for part in answer.parts
+        if isinstance(part, ToolCallPart)
+    ]
+    usage = answer.usage
+    is_measured = bool(usage.input_tokens or usage.output_tokens)
+    return ProviderAnswer(
+        text="".join(texts),
+        calls=tuple(calls),
+        finish=_FINISH.get(answer.finish_reason, "tool_call" if calls else "other"),
+        model=answer.model_name or "",
+        input_tokens=usage.input_tokens if is_measured else None,
+        output_tokens=usage.output_tokens if is_measured else None,
+    )
+
+
+def _written(arguments: object) -> str:
+    """Return arguments as the model wrote them, where the provider passes that on: a key may be there twice."""
+    if arguments is None:
+        return "{}"
+    return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+
+
+def _failure(error: failures.AgentRunError) -> ProviderFailure:
+    """Return what a failure means: whether it is paid for, and whether the same may be asked again."""
+    text, status = f"{type(error).__name__}: {text_of(error, 400)}", getattr(error, "status_code", None)
+    after_s = getattr(error, "retry_after", None)
+    if isinstance(error, failures.ModelRateLimitError):
+        return ProviderFailure(text, is_sure=True, again=True, after_s=after_s)
+    if isinstance(error, failures.ModelQuotaExceededError | failures.ModelRequestRejectedError):
+        return ProviderFailure(text, is_sure=True, again=False)
+    if isinstance(error, failures.ModelUnavailableError | failures.ModelServerError):
+        is_sure = status not in _AT_A_GATEWAY and not getattr(error, "in_stream", False)
+        return ProviderFailure(text, is_sure=is_sure, again=True, after_s=after_s)
+    if isinstance(error, failures.ModelConnectionError):
+        return ProviderFailure(text, is_sure=_was_never_sent(error), again=True)
+    return ProviderFailure(text, is_sure=False, again=False)
+
+
+def _was_never_sent(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ in _NEVER_SENT:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -1,0 +1,116 @@
+"""`ModelAgent`: an agent that a model decides for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from airside.stack.calling import explain_misuse
+from airside.stack.contracts.models import MAX_MODELS, OfferedTool
+from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.models.access import ModelUnanswered
+from airside.stack.models.pricing import HIDDEN_TOKENS, PER_PART, Rates, cost_of
+from airside.stack.models.prompts import offered, prompt_of
+from airside.stack.models.proposals import ANSWER_TOOL, HANDOFF_PREFIX, proposed
+from airside.stack.reasons import ReasonCode
+from airside.stack.run.agents import Decided, View
+from airside.stack.values import Spend
+
+MAX_PARTS = 512
+"""Turns, calls and tools of a prompt that the price of a decision allows for."""
+
+
+@explain_misuse()
+class ModelAgent:
+    """Decides with a model: it is told the request, the run's calls and what these returned, and proposes the next.
+
+    `model` is `"openai:NAME"`, `"anthropic:NAME"`, `"google:NAME"` or the name of an endpoint in `App(models=...)`; of
+    a list, each is asked when those before it do not answer.  `instructions` say what the agent is for.  `answer` is a
+    Pydantic model of the run's answer; without one it is a text.  `handoffs` are agents that control may be given to.
+    An answer has at most `max_tokens`, a prompt at most `max_prompt_bytes`: what earlier calls returned is cut beyond
+    that, the oldest first.  Both bound what a decision can cost, which is reserved before the model is asked; where the
+    tokens of a prompt cannot be counted for free, its bytes bound them.
+    """
+
+    waits = True
+
+    def __init__(
+        self,
+        model: str | Sequence[str],
+        instructions: str,
+        *,
+        answer: type[BaseModel] | None = None,
+        handoffs: Sequence[str] = (),
+        max_tokens: int = 2_048,
+        max_prompt_bytes: int = 64_000,
+        temperature: float | None = None,
+    ) -> None:
+        self.models = (model,) if isinstance(model, str) else tuple(model)
+        if not 0 < len(self.models) <= MAX_MODELS or not all(isinstance(each, str) and each for each in self.models):
+            raise InvalidConfig(f"ModelAgent: model={model!r:.80}: give the name of one, or of at most {MAX_MODELS}")
+        if not isinstance(instructions, str) or not instructions.strip():
+            raise InvalidConfig("ModelAgent: instructions: say in a text what the agent is for")
+        if answer is not None and not (isinstance(answer, type) and issubclass(answer, BaseModel)):
+            raise InvalidConfig(f"ModelAgent: answer={answer!r:.80} is no Pydantic model")
+        for name, given in (("max_tokens", max_tokens), ("max_prompt_bytes", max_prompt_bytes)):
+            if type(given) is not int or not 0 < given <= 10_000_000:
+                raise InvalidConfig(f"ModelAgent: {name}={given!r:.40} is no whole number from 1 to 10,000,000")
+        self.instructions = instructions
+        self.answer = answer
+        self.handoffs = frozenset(handoffs)
+        self.max_tokens = max_tokens
+        self.max_prompt_bytes = max_prompt_bytes
+        self.temperature = temperature
+        self.price: Spend | None = None
+        self._own_tools = self._ways_to_end()
+
+    def priced_by(self, rates: Mapping[str, Rates]) -> ModelAgent:
+        """Return the agent with the most that one of its decisions can cost, whichever of its models answers."""
+        priced = copy.copy(self)
+        read = HIDDEN_TOKENS + PER_PART * MAX_PARTS + self.max_prompt_bytes
+        costs = [cost_of(rates[model], read, self.max_tokens) for model in self.models]
+        priced.price = Spend(
+            tokens=max(cost.tokens for cost in costs), cost_microusd=max(cost.cost_microusd for cost in costs)
+        )
+        return priced
+
+    def _ways_to_end(self) -> list[OfferedTool]:
+        ways = []
+        if self.answer is not None:
+            schema = orjson.dumps(self.answer.model_json_schema())
+            ways.append(OfferedTool(name=ANSWER_TOOL, description="End with this answer.", parameters=schema))
+        message = {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}
+        for agent in sorted(self.handoffs):
+            text = f"Give control to {agent}, with a message."
+            ways.append(OfferedTool(name=HANDOFF_PREFIX + agent, description=text, parameters=orjson.dumps(message)))
+        return ways
+
+    async def decide(self, view: View) -> Decided:
+        """Ask the model, and return what it proposes."""
+        if view.models is None:
+            raise ModelUnanswered(ReasonCode.MODEL_UNAVAILABLE, "this stack asks no models: there is no model caller")
+        prompt = prompt_of(
+            view,
+            instructions=self.instructions,
+            tools=[*(offered(spec) for spec in view.tools), *self._own_tools],
+            max_bytes=self.max_prompt_bytes,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+        )
+        reply = await view.models.ask(self.models, prompt)
+        return proposed(reply, handoffs=self.handoffs, answer=None if self.answer is None else self._answered)
+
+    def _answered(self, given: Any) -> Any:
+        assert self.answer is not None
+        try:
+            return self.answer.model_validate(given).model_dump(mode="json")
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:8]]
+            raise InvalidInput("not the answer that is asked for: " + "; ".join(problems)) from None
+
+    def __repr__(self) -> str:
+        return f"ModelAgent({', '.join(self.models)})"

@@ -1,0 +1,102 @@
+"""`ModelEndpoint`: where a model is, whose key pays for it, what it costs and how much of it the cluster may use."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from airside.stack.calling import explain_misuse
+from airside.stack.errors import InvalidConfig
+
+Provider = Literal["openai", "anthropic", "google"]
+PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+
+KEY_OF: dict[Provider, str] = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "google": "GOOGLE_API_KEY",
+}
+"""The environment variables in which the providers' own tools look for keys."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
+
+
+@explain_misuse()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenPrice:
+    """What a million tokens cost, in USD: those a model reads, and those it writes."""
+
+    input: float
+    output: float
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output"):
+            amount = getattr(self, name)
+            if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < 1e6:
+                raise InvalidConfig(f"TokenPrice: {name}={amount!r:.40} is no price of a million tokens in USD")
+
+    def microusd(self, input_tokens: int, output_tokens: int) -> int:
+        """Return what so many tokens cost, rounded up."""
+        return math.ceil(round(input_tokens * self.input + output_tokens * self.output, 6))
+
+
+@explain_misuse()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelEndpoint:
+    """A model at a provider, or behind a URL that speaks a provider's protocol (vLLM, Ollama, Ray Serve LLM).
+
+    `provider` says which protocol, `model` what the model is called there.  The key is in the environment variable
+    `api_key_env` of the process that asks, and nowhere else; a server at `base_url` of your own may need none (`""`).
+    `price` of tokens, where it is not in the price list that comes with `genai-prices`; a model whose price nobody
+    knows is not asked.  `requests_per_minute`, `tokens_per_minute` and `concurrency` hold for the whole cluster, for
+    all endpoints together that share a key and a URL: those of the strictest of them.
+    """
+
+    model: str
+    provider: Provider = "openai"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    price: TokenPrice | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int = 64
+
+    def __post_init__(self) -> None:
+        if self.provider not in PROVIDERS:
+            raise InvalidConfig(f"ModelEndpoint: provider {self.provider!r:.40}: give one of {', '.join(PROVIDERS)}")
+        if not isinstance(self.model, str) or not _NAME.fullmatch(self.model):
+            raise InvalidConfig(f"ModelEndpoint: model {self.model!r:.80} is no name of a model")
+        if self.base_url is not None and not re.fullmatch(r"https?://\S{1,500}", str(self.base_url)):
+            raise InvalidConfig(f"ModelEndpoint: base_url {self.base_url!r:.80} is no http or https URL")
+        if self.price is not None and not isinstance(self.price, TokenPrice):
+            raise InvalidConfig(f"ModelEndpoint: price {self.price!r:.80}: give TokenPrice(input=..., output=...)")
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrency"):
+            given = getattr(self, name)
+            if given is None and name != "concurrency":
+                continue
+            if type(given) is not int or given < 1:
+                raise InvalidConfig(f"ModelEndpoint: {name}={given!r:.40} is no whole number of at least 1")
+
+    @property
+    def key_env(self) -> str:
+        """The environment variable with the key, "" for none."""
+        return KEY_OF[self.provider] if self.api_key_env is None else self.api_key_env
+
+    @property
+    def account(self) -> str:
+        """What its limits are shared by: the key and the place."""
+        return f"{self.provider} {self.base_url or ''} {self.key_env}"
+
+
+def endpoint_of(name: str) -> ModelEndpoint:
+    """Return the endpoint that a name like `openai:gpt-5` stands for; raise `InvalidConfig` for what is none."""
+    provider, colon, model = str(name).partition(":")
+    chosen: Any = "google" if provider in ("google-gla", "google") else provider
+    if not colon or chosen not in PROVIDERS:
+        raise InvalidConfig(
+            f"model {name!r:.80}: give 'openai:NAME', 'anthropic:NAME' or 'google:NAME', "
+            "or the name of an endpoint in App(models={...})"
+        )
+    return ModelEndpoint(provider=chosen, model=model)

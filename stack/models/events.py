@@ -1,0 +1,104 @@
+"""What the journal has of questions to models: those of a decision in a stream of its own, attempt by attempt.
+
+An attempt is on record before it is sent, with the most that it can cost; then what came of it.  One without that was
+under way when its caller died: what it cost nobody knows, so it counts in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from airside.stack.contracts.models import FinishReason, RequestedCall
+from airside.stack.ids import RunId
+from airside.stack.journal.journaling import Entry
+from airside.stack.values import Count, Spend, Value, tag_of
+
+
+class ModelAsked(Value, tag=True):
+    """An attempt is about to be sent: to which model, with the prompt of this digest, at this price at most.
+
+    It is at the `nth` question of the decision.  Attempts are counted through all of them.
+    """
+
+    at_us: int
+    step: Count
+    epoch: Count
+    nth: Count
+    attempt: Count
+    model: str
+    prompt_sha256: str
+    reserved: Spend
+    prices: str
+    left_out: Count = 0
+
+
+class ModelAnswered(Value, tag=True):
+    """The model answered.  `spent` is by its own usage, where it says that; else all that was reserved."""
+
+    at_us: int
+    step: Count
+    attempt: Count
+    model: str
+    finish: FinishReason
+    text: str
+    calls: tuple[RequestedCall, ...]
+    input_tokens: Count | None
+    output_tokens: Count | None
+    spent: Spend
+    took_ms: Count
+
+
+class ModelFailed(Value, tag=True):
+    """The attempt came to nothing.  `spent`: nothing where the provider refused it, all where nobody can say."""
+
+    at_us: int
+    step: Count
+    attempt: Count
+    error: str
+    spent: Spend
+    took_ms: Count
+
+
+ModelEvent = ModelAsked | ModelAnswered | ModelFailed
+
+_decode = msgspec.json.Decoder(ModelEvent).decode
+
+
+def stream_of(run_id: RunId, step: int) -> str:
+    """Return the stream of one decision's questions."""
+    return f"model/{run_id}:{step}"
+
+
+def model_entry(event: ModelEvent) -> Entry:
+    """Return an event as the journal's entry."""
+    return Entry(type=tag_of(event), step=event.step, at_us=event.at_us, cause=-1, body=msgspec.json.encode(event))
+
+
+def read_events(bodies: Iterable[str]) -> list[ModelEvent]:
+    """Return the events of a stream; raise `msgspec.ValidationError` for what is none."""
+    return [_decode(body) for body in bodies]
+
+
+def answer_on_record(events: Sequence[ModelEvent], nth: int) -> ModelAnswered | None:
+    """Return the answer that was given to the `nth` question, if there is one.
+
+    The prompt may have changed since, by what memory holds or by the app's code: it is the same decision, and was paid.
+    """
+    attempts = {event.attempt for event in events if isinstance(event, ModelAsked) and event.nth == nth}
+    return next((event for event in events if isinstance(event, ModelAnswered) and event.attempt in attempts), None)
+
+
+def spent_under(events: Sequence[ModelEvent], epoch: int, nth: int | None = None) -> Spend:
+    """Return what the attempts of an epoch cost (at the `nth` question alone, if that is given).
+
+    Those of which nobody knows what came of them count at their highest price.
+    """
+    tokens = cost = 0
+    ended = {event.attempt: event.spent for event in events if not isinstance(event, ModelAsked)}
+    for event in events:
+        if isinstance(event, ModelAsked) and event.epoch == epoch and nth in (None, event.nth):
+            spent = ended.get(event.attempt, event.reserved)
+            tokens, cost = tokens + spent.tokens, cost + spent.cost_microusd
+    return Spend(tokens=tokens, cost_microusd=cost)

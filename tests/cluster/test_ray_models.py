@@ -1,0 +1,104 @@
+"""An agent that is a model, on a real stack, against a server that speaks a provider's protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import airside
+from airside.actors.client.client import Stack
+from benchmarks.model_servers import Body, ModelServer, Saying, call, in_order, serving
+from tests.apps.support import create_app
+from tests.on_ray import BOUND_S, ledger_of, sigkill, until, waiting
+
+pytestmark = pytest.mark.ray
+
+FOUND = call("find_order", {"order_id": "o-7"})
+REFUND = call("refund", {"order_id": "o-7", "cents": 1200})
+DONE = call("final_answer", {"text": "You get your money back.", "refunded_cents": 1200})
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModelServer]:
+    with serving(in_order(DONE)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stack(local_ray: None, server: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder: Path = tmp_path_factory.mktemp("support")
+    with airside.start(create_app(folder, server.url), stack="support", state_dir=folder, executors=1) as found:
+        yield found
+
+
+def ask(stack: Stack, text: str = "Where is order o-7? Refund it.", tenant: str = "acme") -> airside.RunHandle:
+    return stack.submit(text, tenant=tenant, principal="ana")
+
+
+def told(body: Body, role: str) -> list[Any]:
+    """Return what a request told the model under a role."""
+    return [message for message in body["messages"] if message["role"] == role]
+
+
+def events(stack: Stack, run_id: str) -> list[str]:
+    """Return what the journal has of a run's questions to models."""
+    sql = "SELECT type FROM events WHERE stream LIKE ? ORDER BY at_us, seq"
+    return [row["type"] for row in stack.query(sql, [f"model/{run_id}:%"]).to_pylist()]
+
+
+def test_a_model_acts_through_the_gate_and_answers_in_the_shape_that_is_asked_for(
+    stack: Stack, server: ModelServer
+) -> None:
+    server.bodies.clear()
+    server.say = in_order(FOUND, REFUND, DONE)
+    handle = ask(stack)
+    asked = waiting(stack, handle.run_id)
+    assert asked.arguments == {"order_id": "o-7", "cents": 1200} and not ledger_of(stack).texts("refund")
+    stack.approve(asked.approval_id, principal="lea")
+    result = handle.result(timeout=BOUND_S)
+    assert result.ok and result.answer == {"text": "You get your money back.", "refunded_cents": 1200}
+    assert ledger_of(stack).texts("refund") == ["refund o-7"]
+    assert result.tokens == 3 * 120 and result.cost_microusd == 3 * 300
+    assert json.loads(told(server.bodies[-1], "tool")[0]["content"])["result"]["state"] == "lost"
+    assert events(stack, handle.run_id) == ["ModelAsked", "ModelAnswered"] * 3
+
+
+def test_what_a_model_writes_wrong_is_told_to_it_and_nothing_of_it_happens(stack: Stack, server: ModelServer) -> None:
+    wrong = call("refund", '{"order_id": "o-9", "cents": 1, "cents": 2}')
+    unknown = call("drop_tables", {})
+    server.say = in_order(wrong, unknown, DONE)
+    result = ask(stack).result(timeout=BOUND_S)
+    assert result.ok and not ledger_of(stack).texts("refund o-9")
+    assert "cents" in told(server.bodies[-1], "tool")[0]["content"]
+
+
+def test_the_death_of_its_process_asks_no_model_twice(stack: Stack, server: ModelServer) -> None:
+    server.bodies.clear()
+    server.say = in_order(Saying(calls=FOUND.calls, after_s=1.0), DONE)
+    handle = ask(stack)
+    until(lambda: server.bodies, "the model to be asked")
+    sigkill(stack, "runtime")
+    result = handle.result(timeout=2 * BOUND_S)
+    assert result.ok and len(server.bodies) == 2
+    assert events(stack, handle.run_id) == ["ModelAsked", "ModelAnswered"] * 2
+
+
+def test_what_was_under_way_when_the_model_caller_died_counts_in_full(stack: Stack, server: ModelServer) -> None:
+    server.bodies.clear()
+    server.say = in_order(Saying(text="never heard", after_s=30), DONE)
+    handle = ask(stack)
+    until(lambda: server.bodies, "the model to be asked")
+    sigkill(stack, "models")
+    result = handle.result(timeout=2 * BOUND_S)
+    assert result.ok and result.tokens > 1_000, "what nobody answered counts as much as it could take"
+    assert events(stack, handle.run_id) == ["ModelAsked", "ModelAsked", "ModelAnswered"] and len(server.bodies) == 2
+
+
+def test_what_a_tenants_budget_does_not_pay_for_is_not_asked(stack: Stack, server: ModelServer) -> None:
+    server.bodies.clear()
+    result = ask(stack, tenant="poor").result(timeout=BOUND_S)
+    assert str(result.reason_code) == "budget_exhausted" and not server.bodies
