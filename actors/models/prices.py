@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from decimal import ROUND_CEILING
 
 from airside.stack.errors import InvalidConfig
 from airside.stack.models.endpoints import ModelEndpoint, endpoint_of
@@ -26,7 +26,7 @@ class ListedPrice:
 
         usage = genai_prices.Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         price = genai_prices.calc_price(usage, self._model, provider_id=self._provider)
-        return int(math.ceil(price.total_price * 1_000_000))  # the list is untyped
+        return int((price.total_price * 1_000_000).to_integral_value(ROUND_CEILING))
 
 
 def rates_of(endpoint: ModelEndpoint) -> Rates:
