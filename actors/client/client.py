@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
 import pyarrow as pa
@@ -33,7 +33,7 @@ from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import PendingApproval, RunResult, ended_result
 from airside.actors.client.stack_backend import StackBackend
 from airside.actors.client.stack_record import remove_record
-from airside.actors.client.steps import Steps, drive, drive_async
+from airside.actors.client.steps import Steps, drive, drive_async, each, each_later
 from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.orders import sealed_order, switch_target
 from airside.actors.job_inputs import InputsReading, JobInputs
@@ -71,8 +71,6 @@ from airside.stack.recovery.rollback import RollbackReport
 from airside.stack.security.authenticator import issue_token
 from airside.stack.security.keyring import KeyRing
 from airside.stack.values import MAX_REQUEST_BYTES
-
-Item = TypeVar("Item")
 
 LONGEST_SWITCH_S = 100 * 366 * 86_400
 
@@ -281,7 +279,7 @@ class Stack:
         that ended beyond those comes when there is room.  Raises `ResultsTimeout` (a `TimeoutError`) if not all have
         ended `timeout` seconds after the call: no further handle is taken from then on.
         """
-        return _each(self._cursor(handles, timeout, window).next_results)
+        return each(self._cursor(handles, timeout, window).next_results)
 
     def aiter_results(
         self,
@@ -291,7 +289,7 @@ class Stack:
         window: int = WINDOW,
     ) -> AsyncIterator[RunResult]:
         """As `iter_results`, for `async for`; the handles are taken on the event loop."""
-        return _each_later(self._cursor(handles, timeout, window).next_results)
+        return each_later(self._cursor(handles, timeout, window).next_results)
 
     def _cursor(self, handles: Iterable[RunHandle | RunSummary], timeout: float | None, window: int) -> ResultCursor:
         check_timeout(timeout)
@@ -468,13 +466,13 @@ class Stack:
         entry once it is dealt with is given every entry at least once, whatever dies.  With a `timeout` it ends when
         nothing more has come for so many seconds (0: with what is there).
         """
-        return _each(self._follower(tenant, after, token, timeout).next_entries)
+        return each(self._follower(tenant, after, token, timeout).next_entries)
 
     def asubscribe(
         self, *, tenant: str | None = None, after: str = "", token: str = "", timeout: float | None = None
     ) -> AsyncIterator[JournalEntry]:
         """As `subscribe`, for `async for`."""
-        return _each_later(self._follower(tenant, after, token, timeout).next_entries)
+        return each_later(self._follower(tenant, after, token, timeout).next_entries)
 
     def _follower(self, tenant: str | None, after: str, token: str, timeout: float | None) -> JournalFollower:
         check_timeout(timeout)
@@ -555,17 +553,6 @@ class Stack:
             remove_record(self.state_dir, self.stack_id)
         finally:
             self._connection.close()
-
-
-def _each(next_page: Callable[[], Steps[list[Item]]]) -> Iterator[Item]:
-    while page := drive(next_page()):
-        yield from page
-
-
-async def _each_later(next_page: Callable[[], Steps[list[Item]]]) -> AsyncIterator[Item]:
-    while page := await drive_async(next_page()):
-        for item in page:
-            yield item
 
 
 def _named(handles: Iterable[RunHandle | RunSummary]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ import ray
 from airside.actors.rpc.names import NAMESPACE
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 class Need(Protocol):
@@ -132,3 +133,16 @@ async def drive_async(steps: Steps[Result]) -> Result:
             answer = await need.later()
         except BaseException as error:
             problem = error
+
+
+def each(next_page: Callable[[], Steps[list[Item]]]) -> Iterator[Item]:
+    """Yield the items of page after page, in this thread, until one is empty."""
+    while page := drive(next_page()):
+        yield from page
+
+
+async def each_later(next_page: Callable[[], Steps[list[Item]]]) -> AsyncIterator[Item]:
+    """Yield the items of page after page, on the running event loop, until one is empty."""
+    while page := await drive_async(next_page()):
+        for item in page:
+            yield item
