@@ -22,6 +22,7 @@ import typer
 from airside.in_doubt_cli import in_doubt
 from airside.logs_cli import logs
 from airside.memory_cli import memory
+from airside.models_cli import record
 from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before, renamed, say_none
 from airside.output import json_line
 from airside.run_cli import run
@@ -50,7 +51,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(memory, name="memory")
 app.add_typer(runs, name="runs")
 app.add_typer(token, name="token")
-for command in (run, up, down, status, logs):
+for command in (run, up, down, status, logs, record):
     app.command()(command)
 
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping
+from pathlib import Path
 from typing import Any
 
+from airside.actors.models.prices import rates_of
 from airside.actors.rpc.layer import LayerConfig, control, now_us
 from airside.actors.rpc.methods import ASK_MODEL, RESERVED
 from airside.actors.rpc.remote import Remote
@@ -18,6 +20,7 @@ from airside.actors.rpc.stubs import RemoteJournal
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.contracts.models import ModelReply, ModelRequest
 from airside.stack.models.calls import ModelCalls, ModelPort
+from airside.stack.models.cassettes import CassetteModel
 from airside.stack.models.endpoints import ModelEndpoint
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.reasons import ReasonCode
@@ -39,13 +42,9 @@ class ModelCaller(WatchedLayer):
 
     async def start(self) -> None:
         """Make the models ready to be asked; providers' clients are made when they are asked first."""
-        from airside.actors.models.providers import ProviderModel
-
         journal, policy = RemoteJournal(self.config.cell), Remote(self.config.cell, "policy")
         limits = _limits(self._endpoints)
-        models: dict[str, ModelPort] = {
-            name: ProviderModel(endpoint, limits[endpoint.account]) for name, endpoint in self._endpoints.items()
-        }
+        models = {name: _model(endpoint, limits[endpoint.account]) for name, endpoint in self._endpoints.items()}
         self._calls = ModelCalls(
             models,
             reserved=lambda question: policy.call(RESERVED, question),
@@ -64,6 +63,14 @@ class ModelCaller(WatchedLayer):
     async def stats(self) -> dict[str, Any]:
         """Return the requests that were sent since this process began, and those that were answered."""
         return {"asked": self._calls.asked, "answered": self._calls.answered} if self._started else {}
+
+
+def _model(endpoint: ModelEndpoint, limits: RateLimits) -> ModelPort:
+    if endpoint.cassette is not None:
+        return CassetteModel(Path(endpoint.cassette), rates_of(endpoint), limits)
+    from airside.actors.models.providers import ProviderModel
+
+    return ProviderModel(endpoint, limits)
 
 
 def _limits(endpoints: Mapping[str, ModelEndpoint]) -> dict[str, RateLimits]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_CEILING
+from pathlib import Path
 
 from airside.stack.errors import InvalidConfig
+from airside.stack.models.cassettes import read_cassette
 from airside.stack.models.endpoints import ModelEndpoint, endpoint_of
 from airside.stack.models.pricing import Rates
 
@@ -59,4 +61,6 @@ def endpoints_of(named: Mapping[str, ModelEndpoint], models: list[str]) -> dict[
     for name, endpoint in named.items():
         if not isinstance(endpoint, ModelEndpoint):
             raise InvalidConfig(f"models: {name!r:.80}: {endpoint!r:.80} is no ModelEndpoint(...)")
+        if endpoint.cassette is not None:
+            read_cassette(Path(endpoint.cassette))  # what is wrong with it is said now
     return {**named, **{model: endpoint_of(model) for model in models if model not in named}}

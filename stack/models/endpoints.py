@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from airside.stack.calling import explain_misuse
@@ -51,7 +53,8 @@ class ModelEndpoint:
     `api_key_env` of the process that asks, and nowhere else; a server at `base_url` of your own may need none (`""`).
     `price` of tokens, where it is not in the price list that comes with `genai-prices`; a model whose price nobody
     knows is not asked.  `requests_per_minute`, `tokens_per_minute` and `concurrency` hold for the whole cluster, for
-    all endpoints together that share a key and a URL: those of the strictest of them.
+    all endpoints together that share a key and a URL: those of the strictest of them.  With a `cassette`, a file of
+    recorded answers, nothing is sent: each prompt gets the answer it got when that was recorded.
     """
 
     model: str
@@ -59,6 +62,7 @@ class ModelEndpoint:
     base_url: str | None = None
     api_key_env: str | None = None
     price: TokenPrice | None = None
+    cassette: str | os.PathLike[str] | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int = 64
@@ -72,6 +76,10 @@ class ModelEndpoint:
             raise InvalidConfig(f"ModelEndpoint: base_url {self.base_url!r:.80} is no http or https URL")
         if self.price is not None and not isinstance(self.price, TokenPrice):
             raise InvalidConfig(f"ModelEndpoint: price {self.price!r:.80}: give TokenPrice(input=..., output=...)")
+        if self.cassette is not None:
+            if not isinstance(self.cassette, str | os.PathLike) or not str(self.cassette):
+                raise InvalidConfig(f"ModelEndpoint: cassette {self.cassette!r:.80} is no path")
+            object.__setattr__(self, "cassette", str(Path(self.cassette).absolute()))
         for name in ("requests_per_minute", "tokens_per_minute", "concurrency"):
             given = getattr(self, name)
             if given is None and name != "concurrency":

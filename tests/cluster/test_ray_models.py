@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import airside
 from airside.actors.client.client import Stack
 from benchmarks.model_servers import Body, ModelServer, Saying, call, in_order, serving
 from tests.apps.support import create_app
-from tests.on_ray import BOUND_S, ledger_of, sigkill, until, waiting
+from tests.on_ray import BOUND_S, ROOT, ledger_of, sigkill, until, waiting
 
 pytestmark = pytest.mark.ray
 
@@ -102,3 +104,12 @@ def test_what_a_tenants_budget_does_not_pay_for_is_not_asked(stack: Stack, serve
     server.bodies.clear()
     result = ask(stack, tenant="poor").result(timeout=BOUND_S)
     assert str(result.reason_code) == "budget_exhausted" and not server.bodies
+
+
+@pytest.mark.slow
+def test_the_support_example_plays_its_cassette() -> None:
+    command = [sys.executable, "-m", "examples.support"]
+    played = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * BOUND_S, check=False)
+    assert played.returncode == 0, played.stderr[-2000:]
+    found = json.loads(played.stdout.splitlines()[-1])
+    assert found["ok"] and found["answer"]["refunded_cents"] == 4900 and "waits for lead: refund" in played.stdout
