@@ -22,7 +22,9 @@ _ORDER = {
     "memory": """
         text records rules privacy embedders search embedding writing storage evaluation tenant service in_memory
     """,
-    "tools": "signature tool keeping runners result_cache used_grants grant_checks dispatch resolving in_memory",
+    "tools": """
+        signature tool keeping builtin runners result_cache used_grants grant_checks dispatch resolving in_memory
+    """,
     "actors": """
         settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory ingress intake
         executor runtime driver client launch audit

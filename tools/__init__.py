@@ -1,6 +1,8 @@
 """Tools: how they are declared (`tool`), how a granted call is carried out (`dispatch`), what runs it (`runners`).
 
-from airside.tools import NOT_DONE, InDoubt, ProcessLimits
+    from airside.tools import NOT_DONE, InDoubt, ProcessLimits, http_request
+
+`builtin` are tools that come with Airside, each made by a factory.
 """
 
 from __future__ import annotations
@@ -10,10 +12,20 @@ from typing import TYPE_CHECKING
 from airside.stack.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from airside.tools.builtin.http_request import AllowedUrl, http_request
     from airside.tools.tool import NOT_DONE, InDoubt, ProcessLimits
 
-_HOME = {"airside.tools.tool": ["NOT_DONE", "InDoubt", "ProcessLimits"]}
+_HOME = {
+    "airside.tools.builtin.http_request": ["AllowedUrl", "http_request"],
+    "airside.tools.tool": ["NOT_DONE", "InDoubt", "ProcessLimits"],
+}
 
-__all__ = ["NOT_DONE", "InDoubt", "ProcessLimits"]
+__all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
+    "AllowedUrl",
+    "InDoubt",
+    "NOT_DONE",
+    "ProcessLimits",
+    "http_request",
+]
 
 __getattr__, __dir__, _ = lazy_names(__name__, _HOME)
