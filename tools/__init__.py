@@ -13,10 +13,12 @@ from airside.stack.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from airside.tools.builtin.http_request import AllowedUrl, http_request
+    from airside.tools.builtin.workspace import workspace_tools
     from airside.tools.tool import NOT_DONE, InDoubt, ProcessLimits
 
 _HOME = {
     "airside.tools.builtin.http_request": ["AllowedUrl", "http_request"],
+    "airside.tools.builtin.workspace": ["workspace_tools"],
     "airside.tools.tool": ["NOT_DONE", "InDoubt", "ProcessLimits"],
 }
 
@@ -26,6 +28,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
     "NOT_DONE",
     "ProcessLimits",
     "http_request",
+    "workspace_tools",
 ]
 
 __getattr__, __dir__, _ = lazy_names(__name__, _HOME)

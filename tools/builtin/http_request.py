@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import codecs
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from airside.tools.builtin.http_exchange import (
     exchange,
     resolve,
 )
+from airside.tools.builtin.texts import CONTROLS, as_text
 from airside.tools.builtin.urls import UrlPattern, WebUrl, follow, parse_url
 from airside.tools.tool import InDoubt, Tool, ToolContext, ToolError
 
@@ -49,9 +49,8 @@ _OURS = {*_FRAMING.split(), "cookie", "idempotency-key"}
 
 _KEPT_ACROSS_ORIGINS = frozenset({"accept", "accept-language", "content-type"})
 _HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CHARSET = re.compile(
-    r"(?:us-ascii|utf-8|utf-16(?:le|be)?|iso-8859-[0-9]{1,2}|windows-125[0-8]|shift_jis|euc-jp|euc-kr|gb2312|gbk|gb18030"
+    r"(?:us-ascii|utf-8|utf-16(?:le|be)?|iso-8859-(?:[1-9]|1[013-6])|windows-125[0-8]|shift_jis|euc-jp|euc-kr|gb2312|gbk|gb18030"
     r"|big5|koi8-[ru])"
 )
 """Python knows others, which are no charsets, or take long for what is made to take long."""
@@ -258,7 +257,7 @@ def _request_of(hop: _Hop, entry: AllowedUrl, secret: str) -> HttpRequest:
 
 
 def _plain(value: str) -> str:
-    return _CONTROLS.sub("", value)[:_MAX_HEADER_CHARACTERS]
+    return CONTROLS.sub("", value)[:_MAX_HEADER_CHARACTERS]
 
 
 def _text_of(body: bytes, answer: HttpAnswer, truncated: bool) -> str | None:
@@ -271,11 +270,8 @@ def _text_of(body: bytes, answer: HttpAnswer, truncated: bool) -> str | None:
     if answer.header("content-encoding").lower() not in ("", "identity", "gzip", "x-gzip", "deflate"):
         return None
     for name in dict.fromkeys((charset if _CHARSET.fullmatch(charset) else "utf-8", "utf-8")):
-        try:
-            text = codecs.getincrementaldecoder(name)().decode(body, final=not truncated)
-        except (LookupError, ValueError, TypeError):
-            continue
-        if isinstance(text, str) and not _CONTROLS.search(text):
+        text, _ = as_text(body, name, cut=truncated)
+        if text is not None:
             return text
     return None
 

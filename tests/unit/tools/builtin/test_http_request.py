@@ -25,13 +25,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.stack.errors import InvalidConfig, InvalidInput
-from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.tools import AllowedUrl, InDoubt, http_request
 from airside.tools.builtin.addresses import Address, embedded, refused_address
 from airside.tools.builtin.http_exchange import BoundedBody
 from airside.tools.builtin.http_request import HttpSender
 from airside.tools.builtin.urls import parse_url
-from airside.tools.tool import Tool, ToolContext, ToolError
+from airside.tools.tool import Tool, ToolError
+from tests.unit.tools.builtin.contexts import context
 
 PUBLIC = "93.184.216.34"
 NAMES = {
@@ -74,20 +74,6 @@ ALLOWED_HOSTS = {
     "2606:4700::1111",
     "inner.example.net",
 }
-
-
-def context(**fields: Any) -> ToolContext:
-    """Return the context of a call."""
-    return ToolContext(
-        tenant=TenantId("acme"),
-        principal=PrincipalId("ann"),
-        run_id=RunId("run_1"),
-        step=1,
-        attempt=1,
-        idempotency_key=EffectKey("run_1:1"),
-        approval_id="",
-        **({"deadline_s": 30.0} | fields),
-    )
 
 
 class _Transport:
@@ -571,7 +557,7 @@ def test_a_later_attempt_does_not_speak_for_an_earlier_one() -> None:
     """Of a change that was sent before, nothing is known because nothing is sent now."""
     tool = Network(down=True).tool(**POSTS, idempotent=True)
     with pytest.raises(InDoubt, match="an earlier attempt"):
-        asyncio.run(tool(replace(context(), attempt=2), SERVERS[0], "POST"))
+        asyncio.run(tool(context(attempt=2), SERVERS[0], "POST"))
 
 
 @pytest.mark.parametrize(("method", "error"), [("GET", ToolError), ("POST", InDoubt)])
