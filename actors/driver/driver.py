@@ -65,6 +65,9 @@ LATE_SHARE = 0.2
 
 SHED = {"action": "load_shed"}
 
+GATHER_S = 0.05
+"""How long the first end of many is held back for the next ones: each answer is a call, and costs some milliseconds."""
+
 HELD_SHOWN = 16
 """Layers that were held of which the driver still tells."""
 
@@ -320,7 +323,7 @@ class Driver(WatchedLayer):
 
     @serves(WAIT)
     async def wait(self, wanted: WaitRequest) -> Ends:
-        """Return the `RunEnded` of those of a watch that have ended, as soon as there is one or the time is over.
+        """Return the `RunEnded` of those of a watch that have ended, soon after there is one or when the time is over.
 
         A question without a watch has no next one: it is told of all that have ended.
         """
@@ -335,6 +338,8 @@ class Driver(WatchedLayer):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wanted.timeout_s):
                     await watch.news.wait()
+                    if wanted.watch and watch.run_ids:
+                        await asyncio.sleep(GATHER_S)
             found, upto = watch.next_ends() if wanted.watch else watch.all_ends()
         finally:
             if not wanted.watch:
