@@ -80,6 +80,7 @@ class App:
             if missing:
                 raise InvalidConfig(f"route {name}: no agent {missing[0]!r}; there are {sorted(agents)}")
         tools, toolsets = flatten(self.tools)
+        _check_model_agents(agents, tools)
         if not tools:
             raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
         policy, rules_at = read_bundle(self.policy)
@@ -154,6 +155,16 @@ def _priced(named: object, agents: Mapping[str, Agent]) -> tuple[dict[str, Model
         except InvalidConfig as error:
             raise InvalidConfig(f"model {name}: {error.message}") from None
     return endpoints, {**agents, **{name: agent.priced_by(rates) for name, agent in asking.items()}}
+
+
+def _check_model_agents(agents: Mapping[str, Agent], tools: Mapping[str, Tool]) -> None:
+    """Raise `InvalidConfig` for a model's way to end that is none, or that a tool has the name of."""
+    for name, agent in agents.items():
+        if isinstance(agent, ModelAgent):
+            try:
+                agent.check(tools, agents)
+            except InvalidConfig as error:
+                raise InvalidConfig(f"agent {name}: {error.message}") from None
 
 
 def _sent(

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -32,6 +33,7 @@ from airside.actors.intake import Intake
 from airside.actors.journal.journal import Journal
 from airside.actors.memory import Memory
 from airside.actors.models.caller import ModelCaller
+from airside.actors.models.keys import keys_of, without
 from airside.actors.policy import Policy
 from airside.actors.process.logs import link_logs
 from airside.actors.rpc.layer import LayerConfig, StackIdentity, as_actor, logger
@@ -74,7 +76,9 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     checked = app.checked()
     state_dir = _folder("start", settings.state_dir)
     keys = KeyRing.open(state_dir / "keys")
-    member = join_ray(address)
+    model_keys = keys_of(checked.endpoints)
+    with without(model_keys):  # a Ray that is started here passes its environment on to every process
+        member = join_ray(address)
     try:
         settings = _free_name(settings, state_dir)
     except BaseException:
@@ -88,14 +92,14 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
         "auth_mode": os.environ.get("RAY_AUTH_MODE", "token" if address is None else ""),
     }
     connection = Connection(CellAddress.of(settings), record["id"], member)
-    config = LayerConfig(settings, state_dir, stack_id=record["id"])
+    config = LayerConfig(settings, state_dir, stack_id=record["id"], secret_env=tuple(model_keys))
 
     def run(ready: ValidatedApp) -> None:
         record["job_schema"] = ready.job_schema
         record["warnings"] = ready.warnings
         for warning in ready.warnings:
             logger.warning(warning, extra={"action": "app_warning"})
-        _start_layers(ready, config, keys)
+        _start_layers(ready, config, keys, keys_of(ready.endpoints) or model_keys)
         write_people(state_dir, ready.directory)
         write_record(state_dir, record)
         link_logs(state_dir)
@@ -221,7 +225,7 @@ def _begin(actors: list[Any]) -> None:
             time.sleep(0.1)
 
 
-def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing) -> None:
+def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, model_keys: Mapping[str, str]) -> None:
     app, version, settings = checked.app, checked.app.version, plain.settings
     Authenticator(checked.directory, keys.issuer_public_pem)  # what is wrong with the keys is said now, not by an actor
     sealed = replace(plain, seal_key=keys.seal)
@@ -264,7 +268,7 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing) -> N
     if has_memory:
         made.append(make(Memory, "memory", sealed, app.embedder, checked.memory))
     if checked.endpoints:
-        made.append(make(ModelCaller, "models", plain, checked.endpoints))
+        made.append(make(ModelCaller, "models", plain, checked.endpoints, model_keys))
     made.append(make(Approvals, "approvals", sealed, keys.webhook.decode(), app.on_approval))
     if app.job_inputs is not None:
         made.append(make(Intake, "intake", plain, app.job_inputs))

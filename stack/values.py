@@ -213,6 +213,25 @@ class Identity(Value):
     expires_us: int = 0
 
 
+def less(left: Spend, spent: Spend) -> Spend:
+    """Return what is left after something was spent, never below zero."""
+    return Spend(
+        tokens=max(0, left.tokens - spent.tokens), cost_microusd=max(0, left.cost_microusd - spent.cost_microusd)
+    )
+
+
+def at_least(one: Spend, other: Spend) -> Spend:
+    """Return the larger amounts of both."""
+    return Spend(tokens=max(one.tokens, other.tokens), cost_microusd=max(one.cost_microusd, other.cost_microusd))
+
+
+def plus(one: Spend, other: Spend) -> Spend:
+    """Return two amounts together."""
+    return Spend(
+        tokens=min(one.tokens + other.tokens, MOST), cost_microusd=min(one.cost_microusd + other.cost_microusd, MOST)
+    )
+
+
 class Request(Value):
     """What a principal asks for: `text` for the agent, `inputs` (a JSON object) for its tools and tests."""
 

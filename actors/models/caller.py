@@ -1,4 +1,4 @@
-"""ModelCaller: asks models for all runs of the stack.  The one layer that holds providers' keys.
+"""ModelCaller: asks models for all runs of the stack.  The one layer that is given providers' keys.
 
 There is one of it, so that what a provider allows of an account holds for the whole cluster.
 """
@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from airside.actors.models.prices import rates_of
@@ -36,15 +37,24 @@ def _no(reason: ReasonCode) -> Denial:
 class ModelCaller(WatchedLayer):
     """Asks models within what is reserved."""
 
-    def __init__(self, config: LayerConfig, endpoints: Mapping[str, ModelEndpoint]) -> None:
+    def __init__(
+        self,
+        config: LayerConfig,
+        endpoints: Mapping[str, ModelEndpoint],
+        keys: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         super().__init__(config)
         self._endpoints = endpoints
+        self._keys = keys
 
     async def start(self) -> None:
         """Make the models ready to be asked; providers' clients are made when they are asked first."""
         journal, policy = RemoteJournal(self.config.cell), Remote(self.config.cell, "policy")
         limits = _limits(self._endpoints)
-        models = {name: _model(endpoint, limits[endpoint.account]) for name, endpoint in self._endpoints.items()}
+        models = {
+            name: _model(endpoint, limits[endpoint.account], self._keys.get(endpoint.key_env, ""))
+            for name, endpoint in self._endpoints.items()
+        }
         self._calls = ModelCalls(
             models,
             reserved=lambda question: policy.call(RESERVED, question),
@@ -65,12 +75,12 @@ class ModelCaller(WatchedLayer):
         return {"asked": self._calls.asked, "answered": self._calls.answered} if self._started else {}
 
 
-def _model(endpoint: ModelEndpoint, limits: RateLimits) -> ModelPort:
+def _model(endpoint: ModelEndpoint, limits: RateLimits, key: str) -> ModelPort:
     if endpoint.cassette is not None:
         return CassetteModel(Path(endpoint.cassette), rates_of(endpoint), limits)
     from airside.actors.models.providers import ProviderModel
 
-    return ProviderModel(endpoint, limits)
+    return ProviderModel(endpoint, limits, key)
 
 
 def _limits(endpoints: Mapping[str, ModelEndpoint]) -> dict[str, RateLimits]:

@@ -5,8 +5,10 @@ Imported by the model caller alone: a provider's client takes some 80 MiB.
 
 from __future__ import annotations
 
-import os
+import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -27,18 +29,23 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from airside.actors.models.prices import prices_of, rates_of
-from airside.stack.contracts.models import FinishReason, Prompt, RequestedCall, Turn
+from airside.stack.contracts.models import FinishReason, OfferedTool, Prompt, RequestedCall, Turn
 from airside.stack.errors import text_of
 from airside.stack.models.calls import ProviderAnswer, ProviderFailure
 from airside.stack.models.endpoints import ModelEndpoint
 from airside.stack.models.rate_limits import RateLimits
 
 _FINISH: Mapping[str | None, FinishReason] = {
+    None: "stop",
     "stop": "stop",
     "tool_call": "tool_call",
     "length": "length",
     "content_filter": "content_filter",
 }
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_NAME = 64
+_SHORTEST_KEY = 8
 
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError", "gaierror")
 """What clients raise before a request has left."""
@@ -47,10 +54,9 @@ _AT_A_GATEWAY = (502, 504)
 """What whoever stands before a provider answers: the provider itself may have done the work."""
 
 
-def _client(endpoint: ModelEndpoint) -> Model:
-    key = os.environ.get(endpoint.key_env, "") if endpoint.key_env else ""
+def _client(endpoint: ModelEndpoint, key: str) -> Model:
     if not key and endpoint.base_url is None:
-        text = f"no key: {endpoint.key_env} is not set where models are asked"
+        text = f"no key: {endpoint.key_env} was not set where the stack was started"
         raise ProviderFailure(text, is_sure=True, again=False)
     given: dict[str, Any] = {"api_key": key or "none", "base_url": endpoint.base_url}
     if endpoint.provider == "openai":
@@ -72,17 +78,19 @@ def _client(endpoint: ModelEndpoint) -> Model:
 class ProviderModel:
     """One endpoint's model."""
 
-    def __init__(self, endpoint: ModelEndpoint, limits: RateLimits) -> None:
+    def __init__(self, endpoint: ModelEndpoint, limits: RateLimits, key: str = "") -> None:
         self.rates = rates_of(endpoint)
         self.prices = prices_of(endpoint)
         self.limits = limits
         self._endpoint = endpoint
+        self._key = key.strip()
         self._model: Model | None = None
 
     async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
         """Send one request; raise `ProviderFailure`."""
         if self._model is None:
-            self._model = _client(self._endpoint)
+            self._model = _client(self._endpoint, self._key)
+        names = wire_names(prompt)
         settings: ModelSettings = {
             "max_tokens": max_tokens,
             "max_retries": 0,
@@ -94,39 +102,73 @@ class ProviderModel:
         try:
             answer = await model_request(
                 self._model,
-                _messages(prompt),
+                _messages(prompt, names),
                 model_settings=settings,
-                model_request_parameters=ModelRequestParameters(function_tools=[_tool(each) for each in prompt.tools]),
+                model_request_parameters=ModelRequestParameters(
+                    function_tools=[_tool(each, names) for each in prompt.tools]
+                ),
             )
         except (failures.ModelAPIError, failures.UnexpectedModelBehavior) as error:
-            raise _failure(error) from None
-        return _answer(answer)
+            raise self._without_key(_failure(error)) from None
+        return self._told(_answer(answer), {wire: tool for tool, wire in names.items()})
+
+    def _told(self, answer: ProviderAnswer, tools: Mapping[str, str]) -> ProviderAnswer:
+        """Return an answer with our tools' names, and without the key, which it may echo."""
+        calls = tuple(
+            RequestedCall(
+                tool=tools.get(call.tool, call.tool), arguments=self._hidden(call.arguments), call_id=call.call_id
+            )
+            for call in answer.calls
+        )
+        return replace(answer, text=self._hidden(answer.text), calls=calls)
+
+    def _without_key(self, failure: ProviderFailure) -> ProviderFailure:
+        failure.message = self._hidden(failure.message)
+        failure.args = (failure.message,)
+        return failure
+
+    def _hidden(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
 
 
-def _tool(offered: Any) -> ToolDefinition:
+def wire_names(prompt: Prompt) -> dict[str, str]:
+    """Return what each tool of a prompt is called on the wire: providers take few characters, and each name once."""
+    used = [tool.name for tool in prompt.tools] + [call.tool for turn in prompt.turns for call in turn.calls]
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(used):
+        plain = _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME] or "_"
+        number = 1
+        while plain in names.values():
+            number += 1
+            plain = f"{plain[: _LONGEST_NAME - 4]}_{number}"
+        names[name] = plain
+    return names
+
+
+def _tool(offered: OfferedTool, names: Mapping[str, str]) -> ToolDefinition:
     schema = orjson.loads(offered.parameters)
-    return ToolDefinition(name=offered.name, description=offered.description, parameters_json_schema=schema)
+    return ToolDefinition(name=names[offered.name], description=offered.description, parameters_json_schema=schema)
 
 
-def _messages(prompt: Prompt) -> list[ModelMessage]:
+def _messages(prompt: Prompt, names: Mapping[str, str]) -> list[ModelMessage]:
     """Return the conversation as the library has it: what the user and tools say in one message, up to the model's."""
     messages: list[ModelMessage] = []
     said: list[ModelRequestPart] = []
     for turn in prompt.turns:
         if turn.role == "assistant":
             messages.append(ModelRequest(parts=said, instructions=prompt.instructions or None))
-            messages.append(ModelResponse(parts=_parts(turn)))
+            messages.append(ModelResponse(parts=_parts(turn, names)))
             said = []
         elif turn.role == "tool":
-            said.append(ToolReturnPart(turn.tool, turn.text, turn.call_id))
+            said.append(ToolReturnPart(names.get(turn.tool, turn.tool), turn.text, turn.call_id))
         else:
             said.append(UserPromptPart(turn.text))
     messages.append(ModelRequest(parts=said, instructions=prompt.instructions or None))
     return messages
 
 
-def _parts(turn: Turn) -> list[TextPart | ToolCallPart]:
-    calls = [ToolCallPart(call.tool, call.arguments, call.call_id) for call in turn.calls]
+def _parts(turn: Turn, names: Mapping[str, str]) -> list[TextPart | ToolCallPart]:
+    calls = [ToolCallPart(names[call.tool], call.arguments, call.call_id) for call in turn.calls]
     return [*([TextPart(turn.text)] if turn.text else []), *calls]
 
 
@@ -146,7 +188,7 @@ def _answer(answer: ModelResponse) -> ProviderAnswer:
     return ProviderAnswer(
         text="".join(texts),
         calls=tuple(calls),
-        finish=_FINISH.get(answer.finish_reason, "tool_call" if calls else "other"),
+        finish=_FINISH.get(answer.finish_reason, "other"),
         model=answer.model_name or "",
         input_tokens=usage.input_tokens if is_measured else None,
         output_tokens=usage.output_tokens if is_measured else None,
@@ -157,7 +199,7 @@ def _written(arguments: object) -> str:
     """Return arguments as the model wrote them, where the provider passes that on: a key may be there twice."""
     if arguments is None:
         return "{}"
-    return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)  # NaN stays what it is, and is refused
 
 
 def _failure(error: failures.AgentRunError) -> ProviderFailure:

@@ -55,6 +55,7 @@ _BEGIN_AGAIN_S = 0.5
 class LayerConfig:
     """What an actor is made with.  `seal_key` is empty for those that may not make or check seals.
 
+    `secret_env` are the environment variables that hold keys of models: no process of the stack keeps them.
     `stack_id` is of one start of the stack: names come again, it does not.
     """
 
@@ -62,6 +63,7 @@ class LayerConfig:
     state_dir: Path
     seal_key: bytes = field(default=b"", repr=False)
     stack_id: str = ""
+    secret_env: tuple[str, ...] = ()
 
     @property
     def cell(self) -> CellAddress:
@@ -110,6 +112,8 @@ class Layer:
 
     def __init__(self, config: LayerConfig) -> None:
         self.config = config
+        for name in config.secret_env:
+            os.environ.pop(name, None)
         self._started = False
         self._starting: asyncio.Lock | None = None
         self._born = time.time()

@@ -328,6 +328,16 @@ class Ledger:
         held.amounts, held.open, held.sure = final, False, True
         return excess
 
+    def is_reserved(self, key: str) -> bool:
+        """Whether something is reserved under a key and not settled."""
+        held = self._held.get(key)
+        return held is not None and held.open
+
+    def settled(self, key: str) -> dict[str, int]:
+        """Return what was settled under a key, nothing if nothing was."""
+        held = self._held.get(key)
+        return dict(held.amounts) if held is not None and not held.open else {}
+
     def reserved(self, key: str, *, now_us: int) -> dict[str, int] | None:
         """Return what a reservation holds, None if there is none, it is settled, or there was no room for it."""
         held = self._held.get(key)

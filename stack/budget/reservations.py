@@ -24,7 +24,7 @@ from airside.stack.errors import InvalidInput
 from airside.stack.ids import EffectKey, RunId, TenantId, root_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.values import Identity, Limits, Spend
+from airside.stack.values import FREE, Identity, Limits, Spend, at_least, less
 
 ORG = "org"
 
@@ -36,6 +36,9 @@ PRICED = frozenset({"tokens", "cost_microusd"})
 
 _RESERVED = re.compile(r"[0-9]+/(decide|wall)@[0-9]+")
 """What follows the run in the key of a reservation; a call's key is counted, and never settled."""
+
+_FLOORS_KEPT = 100_000
+"""Decisions of which it is remembered what models cost them."""
 
 _ENDED_KEPT = 100_000
 """Ended runs whose late calls are told apart; what a run that ended before them asks for, the journal refuses."""
@@ -55,6 +58,7 @@ class BudgetReservations:
         self._tenants = {name: tuple(caps) for name, caps in (tenants or {}).items()}
         self._prices: dict[str, dict[str, int]] = {}
         self._units: dict[str, frozenset[str]] = {}
+        self._floors: OrderedDict[str, Spend] = OrderedDict()
         self._ended: OrderedDict[RunId, None] = OrderedDict()
         self._organisation = tuple(organisation)
         self.ledger.open(ORG, self._organisation)
@@ -158,12 +162,29 @@ class BudgetReservations:
         account = self._account(identity, run_id, share)
         return self.ledger.reserve(wanted.key, account, decision_usage(wanted.price, wanted.wall_ms), now_us=now_us)
 
+    def note_spent(self, identity: Identity, run_id: RunId, key: str, spent: Spend, *, now_us: int) -> None:
+        """Take in what models cost a decision, by who asked them: whatever its run says, it used at least that.
+
+        What is told after the decision was settled at less, or its run has ended, counts beside it.
+        """
+        if spent == FREE or _kind(run_id, key) != "decide":
+            return
+        told = at_least(self._floors.get(key, FREE), spent)
+        if not self.ledger.is_reserved(key):
+            counted = at_least(self._floors.get(key, FREE), _spend_of(self.ledger.settled(key)))
+            late = less(told, counted)
+            account = next((name for name in reversed(_accounts(run_id)) if self.ledger.is_open(name)), None)
+            used = {"tokens": late.tokens, "cost_microusd": late.cost_microusd}
+            self.ledger.record(account or self._tenant(identity.tenant), used, at_us=now_us)
+        self._floors[key] = told
+        self._floors.move_to_end(key)
+        if len(self._floors) > _FLOORS_KEPT:
+            self._floors.popitem(last=False)
+
     def reserved_decision(self, run_id: RunId, key: str, *, now_us: int) -> Spend | None:
         """Return what is reserved for a decision of a run and not settled yet; None if nothing is."""
         amounts = self.ledger.reserved(key, now_us=now_us) if _kind(run_id, key) == "decide" else None
-        if amounts is None:
-            return None
-        return Spend(tokens=amounts.get("tokens", 0), cost_microusd=amounts.get("cost_microusd", 0))
+        return None if amounts is None else _spend_of(amounts)
 
     def settle(
         self,
@@ -184,7 +205,15 @@ class BudgetReservations:
             if not each.used.keys() <= DECISION_UNITS:
                 raise InvalidInput(f"budget: {each.key!r:.80} can use {sorted(DECISION_UNITS)}, nothing else")
             self.ledger.reserve(each.key, self._account(identity, run_id, share), {}, now_us=now_us)
-            self.ledger.settle(each.key, each.used)
+            self.ledger.settle(each.key, self._at_least(each))
+
+    def _at_least(self, settled: Settlement) -> dict[str, int]:
+        """Return what a settlement says was used, and no less than models cost it."""
+        floor = self._floors.get(settled.key)
+        if floor is None:
+            return settled.used
+        least = {"tokens": floor.tokens, "cost_microusd": floor.cost_microusd}
+        return settled.used | {unit: max(settled.used.get(unit, 0), amount) for unit, amount in least.items()}
 
     def must_be_priced(self, tenant: TenantId) -> bool:
         """Whether runs share a budget that nothing without a price may be bought from."""
@@ -220,6 +249,10 @@ class BudgetReservations:
         self._ended[run_id] = None
         if len(self._ended) > _ENDED_KEPT:
             self._ended.popitem(last=False)
+
+
+def _spend_of(amounts: Mapping[str, int]) -> Spend:
+    return Spend(tokens=amounts.get("tokens", 0), cost_microusd=amounts.get("cost_microusd", 0))
 
 
 def _kind(run_id: RunId, key: str) -> str:

@@ -95,13 +95,17 @@ class ModelReply(Value, array_like=True):
 
 
 class ReservedQuestion(Value, array_like=True):
-    """Whether a decision is reserved with the gate, and at what price."""
+    """Whether a decision is reserved with the gate, and at what price; and what models cost it so far.
+
+    `spent` only ever grows: the decision is settled at no less.
+    """
 
     identity: bytes
     proof: str
     run_id: RunId
     version: str
     key: str
+    spent: Spend = FREE
 
 
 class ReservedReply(Value, array_like=True):

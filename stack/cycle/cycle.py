@@ -31,8 +31,7 @@ from airside.stack.errors import ItemFailed, LayerUnavailable, text_of
 from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.input.error_places import describe_error
 from airside.stack.journal.effect_claims import withdraw
-from airside.stack.models.access import DecisionModels, ModelUnanswered
-from airside.stack.models.pricing import at_least
+from airside.stack.models.access import Asker, DecisionModels, ModelsOfView, ModelUnanswered
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
@@ -42,7 +41,7 @@ from airside.stack.run.machine import RunMachine
 from airside.stack.run.spans import decision_traceparent
 from airside.stack.run.state import OpenCall, StepRecord
 from airside.stack.run.topology import Route, Visit
-from airside.stack.values import Decision, Limits, ToolCall, ToolResult, ValueOrigin
+from airside.stack.values import Decision, Limits, ToolCall, ToolResult, ValueOrigin, at_least
 
 
 class Cycle:
@@ -221,7 +220,8 @@ class Cycle:
         seconds = self._seconds(limits)
         reason = ReasonCode.AGENT_ERROR
         try:
-            view = self._view(i)
+            models = self._decision_models(i)
+            view = self._view(i, models)
             answer = await call_agent(self.layers.agents[i.agent], view, seconds, self.layers.pulse)
             reason = ReasonCode.AGENT_INVALID_ACTION
             self.layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
@@ -240,8 +240,9 @@ class Cycle:
             self.layers.pulse.leave()
         else:
             self.layers.pulse.leave()
-            if view.models is not None:
-                proposal = msgspec.structs.replace(proposal, spend=at_least(proposal.spend, view.models.spent))
+            if models is not None:
+                spent = models.spent(self.machine.state.reserved)
+                proposal = msgspec.structs.replace(proposal, spend=at_least(proposal.spend, spent))
             decided = ev.StepDecided(
                 step=i.step,
                 agent=i.agent,
@@ -262,7 +263,7 @@ class Cycle:
             cause=i.cause,
         )
 
-    def _view(self, i: do.Decide) -> View:
+    def _view(self, i: do.Decide, models: DecisionModels | None) -> View:
         s = self.machine.state
         identity = s.submitted.identity
         return View(
@@ -281,24 +282,24 @@ class Cycle:
             tools=self._tools,
             labels=s.labels,
             cause=i.cause,
-            models=self._model_access(i),
+            models=None if models is None else ModelsOfView(models),
         )
 
-    def _model_access(self, i: do.Decide) -> DecisionModels | None:
+    def _decision_models(self, i: do.Decide) -> DecisionModels | None:
         if self.layers.models is None:
             return None
         s = self.machine.state
-        return DecisionModels(
-            self.layers.models,
+        asker = Asker(
             identity=self._identity,
             proof=s.submitted.sealed,
             run_id=self.run_id,
             version=s.submitted.app_version,
             step=i.step,
             epoch=s.epoch,
-            seconds=self._seconds(self._remaining),
+            timeout_ms=max(0, int(self._seconds(self._remaining) * 1000)),
             traceparent=decision_traceparent(self.run_id, i.cause),
         )
+        return DecisionModels(self.layers.models, asker)
 
     async def _gate(self, i: do.GateCall) -> ev.Event:
         remaining = self.machine.remaining()

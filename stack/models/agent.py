@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from airside.stack.calling import explain_misuse
 from airside.stack.contracts.models import MAX_MODELS, OfferedTool
-from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.errors import InvalidConfig, InvalidInput, text_of
 from airside.stack.models.access import ModelUnanswered
 from airside.stack.models.pricing import HIDDEN_TOKENS, PER_PART, Rates, cost_of
 from airside.stack.models.prompts import offered, prompt_of
@@ -59,6 +59,8 @@ class ModelAgent:
         for name, given in (("max_tokens", max_tokens), ("max_prompt_bytes", max_prompt_bytes)):
             if type(given) is not int or not 0 < given <= 10_000_000:
                 raise InvalidConfig(f"ModelAgent: {name}={given!r:.40} is no whole number from 1 to 10,000,000")
+        if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, int | float)):
+            raise InvalidConfig(f"ModelAgent: temperature={temperature!r:.40} is no number")
         self.instructions = instructions
         self.answer = answer
         self.handoffs = frozenset(handoffs)
@@ -77,6 +79,15 @@ class ModelAgent:
             tokens=max(cost.tokens for cost in costs), cost_microusd=max(cost.cost_microusd for cost in costs)
         )
         return priced
+
+    def check(self, tools: Collection[str], agents: Collection[str]) -> None:
+        """Raise `InvalidConfig` for a handoff to no agent, and for a tool that is named like a way to end."""
+        missing = sorted(self.handoffs - set(agents))
+        if missing:
+            raise InvalidConfig(f"handoffs: there is no agent {missing[0]!r:.80}; there are {sorted(agents)}")
+        taken = next((tool.name for tool in self._own_tools if tool.name in tools), None)
+        if taken is not None:
+            raise InvalidConfig(f"the tool {taken} has the name of a way for the model to end: call it another")
 
     def _ways_to_end(self) -> list[OfferedTool]:
         ways = []
@@ -111,6 +122,8 @@ class ModelAgent:
         except ValidationError as error:
             problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:8]]
             raise InvalidInput("not the answer that is asked for: " + "; ".join(problems)) from None
+        except Exception as error:  # a validator of the app's may raise anything
+            raise InvalidInput(f"not the answer that is asked for: {text_of(error, 500)}") from None
 
     def __repr__(self) -> str:
         return f"ModelAgent({', '.join(self.models)})"

@@ -10,14 +10,15 @@ costs the most it can.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from airside.stack.canonical import digest
+from airside.stack.canonical import as_text, digest
 from airside.stack.contracts.budget import decision_key
 from airside.stack.contracts.models import (
     FinishReason,
@@ -42,18 +43,29 @@ from airside.stack.models.events import (
     spent_under,
     stream_of,
 )
-from airside.stack.models.pricing import Rates, affordable, cost_of, less, plus
+from airside.stack.models.pricing import Rates, affordable, cost_of
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.reasons import ReasonCode
-from airside.stack.values import FREE, Spend
+from airside.stack.values import FREE, MOST, Spend, less, plus
 
 MAX_ATTEMPTS_PER_MODEL = 3
 MAX_ATTEMPTS = 8
 """Attempts at one question, all models together, in one activation."""
 
+MAX_ANSWER_BYTES = 2**20
+MAX_ANSWER_CALLS = 256
+"""Characters of an answer, all its arguments with it, and its calls, of which a run takes fewer anyhow."""
+
+_MAX_NAME = 256
+MAX_QUESTION_S = 900.0
+"""Longest a question takes, whatever whoever asks says."""
+
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 20.0
 _MAX_ERROR_CHARS = 500
+_ABSURD = 16
+"""How many times the most tokens that an attempt could take its usage may say."""
+
 _MARGIN_S = 0.05
 """Kept of a question's time for its answer to be written down."""
 
@@ -95,6 +107,13 @@ class ModelPort(Protocol):
         """Send one request; raise `ProviderFailure`."""
 
 
+class Reserved(NamedTuple):
+    """What a decision has reserved, and whose it is."""
+
+    price: Spend
+    tenant: TenantId
+
+
 class _Refused(Exception):
     def __init__(self, reason: ReasonCode, text: str) -> None:
         super().__init__(text)
@@ -122,7 +141,7 @@ class ModelCalls:
         self._now_us = now_us
         self._now_s = now_s
         self._sleep = sleep
-        self._under_way: dict[tuple[str, int], asyncio.Future[ModelReply]] = {}
+        self._under_way: dict[tuple[str, int, int], asyncio.Future[ModelReply]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.asked = 0
         self.answered = 0
@@ -132,40 +151,33 @@ class ModelCalls:
 
         Whoever asks may die meanwhile: what was sent is paid for, so its answer is waited for and written down.
         """
-        key = stream_of(request.run_id, request.step), request.nth
+        try:
+            found = await self.look(request, FREE)  # of each who asks, before anything is told to it
+        except _Refused as refused:
+            return refused.reply
+        except LayerUnavailable as error:
+            return _unavailable(error)
+        key = stream_of(request.run_id, request.step), request.nth, request.epoch
         under_way = self._under_way.get(key)
         if under_way is None:
-            under_way = asyncio.ensure_future(self._answer(request))
+            under_way = asyncio.ensure_future(self._answer(request, found))
             self._under_way[key] = under_way
             under_way.add_done_callback(lambda _: self._under_way.pop(key, None))
         return await asyncio.shield(under_way)
 
-    async def _answer(self, request: ModelRequest) -> ModelReply:
-        until_s = self._now_s() + request.timeout_ms / 1000 - _MARGIN_S
-        stream = stream_of(request.run_id, request.step)
-        turn = self._turns.get(stream)
-        if turn is None:
-            turn = self._turns[stream] = asyncio.Lock()
-        try:
-            async with turn:  # they share what the decision has reserved
-                return await self._asked(request, stream, until_s)
-        except _Refused as refused:
-            return refused.reply
-        except LayerUnavailable as error:
-            return ModelReply(reason_code=ReasonCode.MODEL_UNAVAILABLE, error=error.message[:_MAX_ERROR_CHARS])
+    async def look(self, request: ModelRequest, spent: Spend) -> Reserved:
+        """Tell the gate what the decision's models cost so far, and return what it has reserved, and for whom.
 
-    async def _asked(self, request: ModelRequest, stream: str, until_s: float) -> ModelReply:
-        unknown = next((name for name in request.models if name not in self._models), None)
-        if unknown is not None:
-            raise _Refused(ReasonCode.MODEL_UNAVAILABLE, f"there is no model {unknown!r:.100} here")
-        key = decision_key(request.run_id, request.step, request.epoch)
+        Raises `_Refused` where nothing may be asked (any more), and `LayerUnavailable`.
+        """
         found = await self._reserved(
             ReservedQuestion(
                 identity=request.identity,
                 proof=request.proof,
                 run_id=request.run_id,
                 version=request.version,
-                key=key,
+                key=decision_key(request.run_id, request.step, request.epoch),
+                spent=spent,
             )
         )
         if found.reason_code is not None:
@@ -173,14 +185,38 @@ class ModelCalls:
         if found.price is None:
             text = "nothing is reserved for this decision: give the agent a price (@priced(...))"
             raise _Refused(ReasonCode.PRICE_UNKNOWN, text)
+        return Reserved(found.price, found.tenant)
+
+    async def _answer(self, request: ModelRequest, found: Reserved) -> ModelReply:
+        left_s = min(request.timeout_ms / 1000, MAX_QUESTION_S)
+        until_s = self._now_s() + left_s - _MARGIN_S
+        stream = stream_of(request.run_id, request.step)
+        turn = self._turns.get(stream)
+        if turn is None:
+            turn = self._turns[stream] = asyncio.Lock()
+        try:
+            async with asyncio.timeout(left_s):
+                await turn.acquire()  # they share what the decision has reserved
+        except TimeoutError:
+            return _unavailable(LayerUnavailable("another question of this decision took all the time"))
+        try:
+            return await self._asked(request, found, stream, until_s)
+        except LayerUnavailable as error:
+            return _unavailable(error)
+        finally:
+            turn.release()
+
+    async def _asked(self, request: ModelRequest, found: Reserved, stream: str, until_s: float) -> ModelReply:
+        unknown = next((name for name in request.models if name not in self._models), None)
+        if unknown is not None:
+            text = f"there is no model {unknown!r:.100} here"
+            return ModelReply(reason_code=ReasonCode.MODEL_UNAVAILABLE, error=text)
         events = read_events((await self._bodies([stream]))[stream])
         known = answer_on_record(events, request.nth)
         if known is not None:
             # Under this epoch it was paid from what is reserved now, under an earlier one from what that had reserved.
             return _reply(known, spent_under(events, request.epoch, request.nth), 0, recorded=True)
-        left = less(found.price, spent_under(events, request.epoch))
-        question = _Question(self, request, found.tenant, events, left, until_s)
-        return await question.put()
+        return await _Question(self, request, found, events, until_s).put()
 
     # What a question needs.
 
@@ -213,22 +249,17 @@ class _Question:
     """One question, attempt by attempt."""
 
     def __init__(
-        self,
-        calls: ModelCalls,
-        request: ModelRequest,
-        tenant: TenantId,
-        events: Sequence[ModelEvent],
-        left: Spend,
-        until_s: float,
+        self, calls: ModelCalls, request: ModelRequest, found: Reserved, events: Sequence[ModelEvent], until_s: float
     ) -> None:
         self._calls = calls
         self._request = request
         self._sha256 = digest(msgspec.msgpack.encode(request.prompt))
-        self._tenant = tenant
+        self._tenant = found.tenant
         self._stream = stream_of(request.run_id, request.step)
         self._seq = len(events)
         self._attempt = sum(isinstance(event, ModelAsked) for event in events)
-        self._left = left
+        self._decision = spent_under(events, request.epoch)
+        self._left = less(found.price, self._decision)
         self._spent = spent_under(events, request.epoch, request.nth)
         self._until_s = until_s
         self._tried = 0
@@ -254,6 +285,9 @@ class _Question:
                     reason = ReasonCode.MODEL_UNAVAILABLE
                     if not failure.again or not await self._paused(port, failure, turn):
                         break
+                except _Refused as refused:  # it was killed, switched off or settled meanwhile
+                    self._error = refused.reply.error
+                    return self._no(refused.reply.reason_code or reason)
                 except LayerUnavailable as error:  # nothing can be put on record: nothing more is sent
                     self._error = f"{model}: {error.message}"
                     return self._no(ReasonCode.MODEL_UNAVAILABLE)
@@ -286,6 +320,7 @@ class _Question:
             raise ProviderFailure(error.message, is_sure=True, again=False) from None
         used: int | None = None
         try:
+            await calls.look(self._request, self._decision)
             self._attempt += 1
             asked = ModelAsked(
                 at_us=calls.now_us(),
@@ -308,8 +343,7 @@ class _Question:
             except ProviderFailure as failure:
                 spent = FREE if failure.is_sure else most
                 used = 0 if failure.is_sure else None
-                self._settle(spent)
-                await self._record(
+                await self._settle(
                     ModelFailed(
                         at_us=calls.now_us(),
                         step=step,
@@ -322,7 +356,6 @@ class _Question:
                 raise
             spent = _spent(port, answer, most)
             used = spent.tokens
-            self._settle(spent)
             event = ModelAnswered(
                 at_us=calls.now_us(),
                 step=step,
@@ -331,12 +364,12 @@ class _Question:
                 finish=answer.finish,
                 text=answer.text,
                 calls=answer.calls,
-                input_tokens=answer.input_tokens,
-                output_tokens=answer.output_tokens,
+                input_tokens=_count(answer.input_tokens),
+                output_tokens=_count(answer.output_tokens),
                 spent=spent,
                 took_ms=self._since(began_s),
             )
-            await self._record(event)
+            await self._settle(event)
             calls.answered += 1
             return _reply(event, self._spent, self._tried)
         finally:
@@ -347,15 +380,21 @@ class _Question:
         if left_s <= 0:
             raise ProviderFailure("there is no time left to ask", is_sure=True, again=False)
         try:
-            return await port.ask(self._request.prompt, max_tokens, left_s)
+            return bounded(await port.ask(self._request.prompt, max_tokens, left_s))
         except ProviderFailure:
             raise
         except Exception as error:
             text = f"{type(error).__name__}: {text_of(error, _MAX_ERROR_CHARS)}"
             raise ProviderFailure(text, is_sure=False, again=False) from None
 
-    def _settle(self, spent: Spend) -> None:
+    async def _settle(self, event: ModelAnswered | ModelFailed) -> None:
+        """Count an attempt and write down what came of it; the gate knows what it cost before its run does."""
+        spent = event.spent
         self._left, self._spent = less(self._left, spent), plus(self._spent, spent)
+        self._decision = plus(self._decision, spent)
+        await self._record(event)
+        with contextlib.suppress(_Refused, LayerUnavailable):
+            await self._calls.look(self._request, self._decision)
 
     async def _record(self, event: ModelEvent) -> None:
         await self._calls.record(self._tenant, self._stream, self._seq, event)
@@ -365,11 +404,52 @@ class _Question:
         return max(0, int((self._calls.now_s() - began_s) * 1000))
 
 
+def bounded(answer: ProviderAnswer) -> ProviderAnswer:
+    """Return an answer that can be journaled: text that is text, and no longer than a run could use.
+
+    What is longer is cut, and said to have been: nothing of it is carried out.
+    """
+    room, is_cut, calls = MAX_ANSWER_BYTES, len(answer.calls) > MAX_ANSWER_CALLS, []
+    text = _cut(answer.text, room)
+    room -= len(text)
+    for call in answer.calls[:MAX_ANSWER_CALLS]:
+        written = _cut(call.arguments, room)
+        room -= len(written)
+        is_cut |= len(written) < len(as_text(call.arguments)) or len(call.tool) > _MAX_NAME
+        calls.append(
+            RequestedCall(tool=_cut(call.tool, _MAX_NAME), arguments=written, call_id=_cut(call.call_id, _MAX_NAME))
+        )
+    is_cut |= len(text) < len(as_text(answer.text))
+    return replace(
+        answer,
+        text=text,
+        calls=tuple(calls),
+        finish="length" if is_cut else answer.finish,
+        model=_cut(answer.model, _MAX_NAME),
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    return as_text(text)[: max(0, most)]
+
+
 def _spent(port: ModelPort, answer: ProviderAnswer, most: Spend) -> Spend:
-    """Return what an answer cost by the usage it came with; all that was reserved, if it came without."""
-    if answer.input_tokens is None or answer.output_tokens is None:
+    """Return what an answer cost by the usage it came with; all that was reserved, if it came without.
+
+    Somewhat more than was reserved is believed, and ends the run; what nobody can have used is no usage.
+    """
+    read, wrote = answer.input_tokens, answer.output_tokens
+    if read is None or wrote is None or min(read, wrote) < 0 or read + wrote > _ABSURD * most.tokens:
         return most
-    return cost_of(port.rates, answer.input_tokens, answer.output_tokens)
+    return cost_of(port.rates, read, wrote)
+
+
+def _count(tokens: int | None) -> int | None:
+    return None if tokens is None or not 0 <= tokens <= MOST else tokens
+
+
+def _unavailable(error: LayerUnavailable) -> ModelReply:
+    return ModelReply(reason_code=ReasonCode.MODEL_UNAVAILABLE, error=error.message[:_MAX_ERROR_CHARS])
 
 
 def _reply(event: ModelAnswered, spent: Spend, attempts: int, *, recorded: bool = False) -> ModelReply:

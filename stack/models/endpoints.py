@@ -50,7 +50,8 @@ class ModelEndpoint:
     """A model at a provider, or behind a URL that speaks a provider's protocol (vLLM, Ollama, Ray Serve LLM).
 
     `provider` says which protocol, `model` what the model is called there.  The key is in the environment variable
-    `api_key_env` of the process that asks, and nowhere else; a server at `base_url` of your own may need none (`""`).
+    `api_key_env` of the process that starts the stack (the provider's own, by default); with a `base_url` none is sent
+    unless it is named.
     `price` of tokens, where it is not in the price list that comes with `genai-prices`; a model whose price nobody
     knows is not asked.  `requests_per_minute`, `tokens_per_minute` and `concurrency` hold for the whole cluster, for
     all endpoints together that share a key and a URL: those of the strictest of them.  With a `cassette`, a file of
@@ -90,12 +91,14 @@ class ModelEndpoint:
     @property
     def key_env(self) -> str:
         """The environment variable with the key, "" for none."""
-        return KEY_OF[self.provider] if self.api_key_env is None else self.api_key_env
+        if self.api_key_env is not None:
+            return self.api_key_env
+        return KEY_OF[self.provider] if self.base_url is None else ""
 
     @property
     def account(self) -> str:
         """What its limits are shared by: the key and the place."""
-        return f"{self.provider} {self.base_url or ''} {self.key_env}"
+        return f"{self.provider} {(self.base_url or '').rstrip('/')} {self.key_env}"
 
 
 def endpoint_of(name: str) -> ModelEndpoint:

@@ -62,20 +62,3 @@ def affordable(rates: Rates, prompt: Prompt, left: Spend) -> tuple[int, Spend] |
         else:
             high = middle - 1
     return (low, cost_of(rates, read, low)) if low else None
-
-
-def less(left: Spend, spent: Spend) -> Spend:
-    """Return what is left after something was spent, never below zero."""
-    return Spend(
-        tokens=max(0, left.tokens - spent.tokens), cost_microusd=max(0, left.cost_microusd - spent.cost_microusd)
-    )
-
-
-def at_least(one: Spend, other: Spend) -> Spend:
-    """Return the larger amounts of both."""
-    return Spend(tokens=max(one.tokens, other.tokens), cost_microusd=max(one.cost_microusd, other.cost_microusd))
-
-
-def plus(one: Spend, other: Spend) -> Spend:
-    """Return two amounts together."""
-    return Spend(tokens=one.tokens + other.tokens, cost_microusd=one.cost_microusd + other.cost_microusd)

@@ -26,7 +26,8 @@ REFUSED_CALL = "!"
 counts it, and the model is told why."""
 
 _CUT = "... [{left_out} bytes left out: too long]"
-_KEPT_OF_A_CUT = 256
+_KEPT_OF_A_CUT, _MARK = 256, 40
+"""Bytes kept of a result that is cut, and of one of very many: whether it went well, and what to trust of it."""
 
 RULES = (
     "You act through tools, and every call is checked by policy before it happens: one that is refused did not happen, "
@@ -109,14 +110,13 @@ def _call(record: StepRecord) -> RequestedCall:
 
 def _result(record: StepRecord, trusted: Mapping[str, bool]) -> str:
     result = record.result
-    told: dict[str, Any] = {"ok": result.ok}
+    told: dict[str, Any] = {"ok": result.ok, "trust": "trusted" if trusted.get(record.tool) else UNTRUSTED}
     if record.tool.endswith(REFUSED_CALL):
         told["error"] = str(record.arguments.get("why", "")) or result.error
     elif result.ok:
         told["result"] = orjson.Fragment(bytes(result.output))
-        told["trust"] = "trusted" if trusted.get(record.tool) else UNTRUSTED
     else:
-        told["error"], told["reason"] = result.error, str(result.reason_code or "")
+        told["reason"], told["error"] = str(result.reason_code or ""), result.error
     return orjson.dumps(told).decode()
 
 
@@ -124,10 +124,11 @@ def _cut(results: list[str], room: int) -> tuple[list[str], int]:
     """Return the results within so many bytes, the oldest ones cut first, and how many bytes were left out."""
     sizes = [len(result.encode()) for result in results]
     over, left_out = sum(sizes) - max(0, room), 0
+    least = min(_KEPT_OF_A_CUT, max(_MARK, max(0, room) // (len(results) or 1) - len(_CUT) - 16))
     for at, size in enumerate(sizes):
         if over <= 0:
             break
-        keep = max(_KEPT_OF_A_CUT, size - over - len(_CUT) - 16)
+        keep = max(least, size - over - len(_CUT) - 16)
         if keep >= size:
             continue
         kept = results[at].encode()[:keep].decode(errors="ignore")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from airside.stack.canonical import as_text, parse_bounded
+from airside.stack.canonical import as_text, check_bounds, parse_bounded
 from airside.stack.contracts.models import ModelReply, RequestedCall
 from airside.stack.errors import InvalidInput
 from airside.stack.models.prompts import REFUSED_CALL
@@ -32,12 +32,14 @@ def proposed(reply: ModelReply, *, handoffs: frozenset[str], answer: Callable[[A
     """
     if reply.finish == "length":
         return _refused("answer", "the answer was cut off at its longest: make it shorter, or propose fewer calls")
+    if reply.finish == "other" and not reply.calls:
+        return _refused("answer", "the model ended without an answer: give one, or call a tool")
     if reply.finish == "content_filter":
         return _refused("answer", "the provider filtered the answer")
     if not reply.calls:
         if answer is not None:
             return _refused(ANSWER_TOOL, f"end by calling {ANSWER_TOOL}")
-        return Finish(answer=as_text(reply.text))
+        return _finish(as_text(reply.text))
     if len(reply.calls) > MAX_CALLS:
         return _refused("calls", f"{len(reply.calls)} calls at once: propose at most {MAX_CALLS}")
     alone = [call for call in reply.calls if _ends(call, handoffs, answer)]
@@ -60,16 +62,27 @@ def _end(call: RequestedCall, answer: Callable[[Any], Any] | None) -> Decided:
     try:
         arguments = _arguments(call)
         if call.tool == ANSWER_TOOL and answer is not None:
-            return Finish(answer=answer(arguments))
+            return _finish(answer(arguments))
     except InvalidInput as error:
         return _refused(_name(call), error.message)
     agent = call.tool.removeprefix(HANDOFF_PREFIX)
     return Handoff(agent=agent, message=arguments.get("message"))
 
 
-def _action(call: RequestedCall) -> Action:
+def _finish(answer: Any) -> Decided:
+    """End with an answer; one that no run may have (a control character, say) is told to the model."""
     try:
-        return Action(tool=_name(call), arguments=_arguments(call))
+        check_bounds(answer, where="answer")
+        return Finish(answer=answer)
+    except InvalidInput as error:
+        return _refused("answer", error.message)
+
+
+def _action(call: RequestedCall) -> Action:
+    if _is_named_oddly(call):  # what is left of its name may be another tool's
+        return _refused(_name(call), "there is no tool of that name")
+    try:
+        return Action(tool=call.tool, arguments=_arguments(call))
     except InvalidInput as error:
         return Action(tool=_name(call) + REFUSED_CALL, arguments={"why": error.message[:_MAX_WHY]})
 
@@ -80,11 +93,16 @@ def _arguments(call: RequestedCall) -> dict[str, Any]:
     arguments = parse_bounded(written.encode(), max_bytes=MAX_ARGUMENT_BYTES, where="arguments")
     if not isinstance(arguments, dict):
         raise InvalidInput("arguments: a JSON object is expected")
+    check_bounds(arguments, where="arguments")
     return arguments
 
 
 def _name(call: RequestedCall) -> str:
     return as_text(call.tool)[:_MAX_NAME].rstrip(REFUSED_CALL) or "?"
+
+
+def _is_named_oddly(call: RequestedCall) -> bool:
+    return _name(call) != call.tool
 
 
 def _refused(tool: str, why: str) -> Action:

@@ -16,6 +16,9 @@ WINDOW_S = 61.0
 """A minute, and a second for what is late: the provider counts requests when they arrive, the first one later perhaps
 than the last one."""
 
+MAX_HOLD_S = 120.0
+"""Longest that a provider's `Retry-After` holds everybody up."""
+
 
 class RateLimits:
     """One account's.  `now_s` is a clock that nobody sets; `sleep` waits by it."""
@@ -47,21 +50,17 @@ class RateLimits:
             raise LayerUnavailable(f"it may take {tokens:,} tokens, and {self._tokens:,} a minute are allowed")
         try:
             async with asyncio.timeout(max(0.0, until_s - self._now_s())):
-                await self._places.acquire()
+                async with self._turn:  # in order: a small one does not pass a large one for ever
+                    while (wait_s := self._wait_s(tokens)) > 0:
+                        if self._now_s() + wait_s > until_s:
+                            raise LayerUnavailable(f"the rate limit leaves no room for another {wait_s:.1f} s")
+                        await self._sleep(wait_s)
+                    await self._places.acquire()
+                    slot = [self._now_s(), float(tokens)]
+                    self._sent.append(slot)
+                    return slot
         except TimeoutError:
-            raise LayerUnavailable("too many questions are under way") from None
-        try:
-            async with self._turn:  # in order: a small one does not pass a large one for ever
-                while (wait_s := self._wait_s(tokens)) > 0:
-                    if self._now_s() + wait_s > until_s:
-                        raise LayerUnavailable(f"the rate limit leaves no room for another {wait_s:.1f} s")
-                    await self._sleep(wait_s)
-                slot = [self._now_s(), float(tokens)]
-                self._sent.append(slot)
-                return slot
-        except BaseException:
-            self._places.release()
-            raise
+            raise LayerUnavailable("too many questions are before this one") from None
 
     def _wait_s(self, tokens: int) -> float:
         now = self._now_s()
@@ -85,5 +84,5 @@ class RateLimits:
         self._places.release()
 
     def hold(self, seconds: float) -> None:
-        """Send nothing for so long: the provider asked for it."""
-        self._not_before_s = max(self._not_before_s, self._now_s() + seconds)
+        """Send nothing for so long, within bounds: the provider asked for it."""
+        self._not_before_s = max(self._not_before_s, self._now_s() + min(max(0.0, seconds), MAX_HOLD_S))

@@ -168,6 +168,7 @@ class Gate:
         if identity is None:
             text = "the identity's seal does not hold for this run"
             return ReservedReply(reason_code=ReasonCode.POLICY_ERROR, error=text)
+        self.spending.note_spent(identity, question.run_id, question.key, question.spent, now_us=self._windows_us())
         blocked = self.switches.blocking(
             now_us=self._now_us(),
             tenant=identity.tenant,

@@ -26,9 +26,7 @@ from airside.stack.values import FREE, MOST, Action, Finish, Limits, Proposal, R
 
 
 class ModelAccess(Protocol):
-    """The models that one decision may ask.  `spent` = what they cost so far; the decision costs at least that."""
-
-    spent: Spend
+    """The models that one decision may ask.  What they cost is what the decision costs at least."""
 
     async def ask(self, models: Sequence[str], prompt: Prompt) -> ModelReply:
         """Ask the first of some models that answers, within the decision's time and price.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from airside.actors.models.prices import prices_of, rates_of
-from airside.actors.models.providers import ProviderModel
+from airside.actors.models.providers import ProviderModel, wire_names
 from airside.stack.contracts.models import OfferedTool, Prompt, RequestedCall, Turn
 from airside.stack.errors import InvalidConfig
 from airside.stack.models.calls import ProviderFailure
@@ -61,7 +63,9 @@ async def test_calls_are_read_as_the_model_wrote_them(server: ModelServer, provi
     made = (("pay", '{"cents":2}', "same"), ("../../etc", "{}", "same"))
     server.say = in_order(Saying(calls=made))
     answer = await model_at(server, provider).ask(PROMPT, 50, 10)
-    assert [(each.tool, each.arguments) for each in answer.calls] == [(tool, written) for tool, written, _ in made]
+    assert [(each.tool, json.loads(each.arguments)) for each in answer.calls] == [
+        (tool, json.loads(written)) for tool, written, _ in made
+    ]
     assert answer.finish == "tool_call"
 
 
@@ -129,8 +133,46 @@ async def test_what_never_left_is_not_paid_for(provider: Provider) -> None:
     assert failed.value.is_sure and failed.value.again
 
 
-async def test_without_its_key_a_providers_own_service_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+KEY = "sk-SECRET-1234567890"
+
+
+@both
+@pytest.mark.parametrize(
+    "saying", [Saying(status=401, text=f"Bearer {KEY} is no key"), Saying(text=f"my key is {KEY}")]
+)
+async def test_a_key_that_is_echoed_is_told_to_nobody(server: ModelServer, provider: Provider, saying: Saying) -> None:
+    server.say = in_order(saying)
+    endpoint = model_at(server, provider)._endpoint
+    limits = RateLimits(requests=None, tokens=None, concurrency=8, now_s=time.monotonic, sleep=asyncio.sleep)
+    try:
+        told = (await ProviderModel(endpoint, limits, f"{KEY}\n").ask(PROMPT, 50, 10)).text
+    except ProviderFailure as failure:
+        told = f"{failure} {failure.message}"
+    assert "[key]" in told and KEY not in told
+
+
+@both
+async def test_names_that_no_provider_takes_come_back_as_the_tools_names(
+    server: ModelServer, provider: Provider
+) -> None:
+    tools = tuple(
+        OfferedTool(name=name, description="", parameters=b'{"type":"object","properties":{}}')
+        for name in ("shop.pay", "shop_pay", "x" * 100)
+    )
+    turns = (
+        Turn(role="user", text="go"),
+        Turn(role="assistant", calls=(RequestedCall(tool="find order!/x", arguments="{}", call_id="call_1"),)),
+        Turn(role="tool", text="no", tool="find order!/x", call_id="call_1"),
+    )
+    prompt = Prompt(instructions="", turns=turns, tools=tools, max_tokens=50)
+    names = wire_names(prompt)
+    assert len(set(names.values())) == 4 and all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in names.values())
+    server.say = in_order(Saying(calls=tuple((names[tool.name], "{}", f"call_{i}") for i, tool in enumerate(tools))))
+    answer = await model_at(server, provider).ask(prompt, 50, 10)
+    assert [each.tool for each in answer.calls] == [tool.name for tool in tools]
+
+
+async def test_without_its_key_a_providers_own_service_is_not_asked() -> None:
     limits = RateLimits(requests=None, tokens=None, concurrency=8, now_s=time.monotonic, sleep=asyncio.sleep)
     model = ProviderModel(ModelEndpoint(model="gpt-4o", price=TokenPrice(input=1, output=1)), limits)
     with pytest.raises(ProviderFailure, match="OPENAI_API_KEY") as failed:

@@ -321,3 +321,65 @@ def test_an_unpriced_tool_is_refused_only_where_money_is_shared() -> None:
     for caps, reason in (((Cap(unit="cost_microusd", limit=9),), ReasonCode.PRICE_UNKNOWN), ((), ReasonCode.ALLOWED)):
         reply = gate(*caps, cost=None).decide(proposed())
         assert reply.decision.reason_code is reason and bool(reply.grant) is (reason is ReasonCode.ALLOWED)
+
+
+DECISION = decision_key(RUN, 1, 1)
+ASKED = ReservationRequest(key=DECISION, price=Spend(tokens=100, cost_microusd=1_000), wall_ms=0)
+COST = Spend(tokens=60, cost_microusd=700)
+
+
+def with_a_decision() -> BudgetReservations:
+    """Return budgets of a tenant with a cap, of which one decision is reserved."""
+    caps = [Cap(unit="tokens", limit=1_000), Cap(unit="cost_microusd", limit=10_000)]
+    spending = BudgetReservations((), {"acme": caps})
+    assert spending.reserve_decision(identity(), RUN, ASKED, now_us=1) is None
+    return spending
+
+
+def used(spending: BudgetReservations) -> tuple[int, int]:
+    """Return what the tenant has committed of tokens and money."""
+    return (
+        spending.ledger.used("tenant/acme", "tokens")[1],
+        spending.ledger.used("tenant/acme", "cost_microusd")[1],
+    )
+
+
+@pytest.mark.parametrize("said", [{}, {"tokens": 1, "cost_microusd": 1}, {"tokens": 60, "cost_microusd": 700}])
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_decision_is_settled_at_no_less_than_its_models_cost(said: dict[str, int], is_late: bool, times: int) -> None:
+    spending = with_a_decision()
+
+    def tell() -> None:
+        for _ in range(times):
+            spending.note_spent(identity(), RUN, DECISION, COST, now_us=2)
+
+    if not is_late:
+        tell()
+    spending.settle(identity(), RUN, [Settlement(key=DECISION, used=said)], now_us=3)
+    if is_late:
+        tell()
+    assert used(spending) == (60, 700)
+
+
+def test_what_a_run_says_beyond_what_models_cost_counts() -> None:
+    spending = with_a_decision()
+    spending.note_spent(identity(), RUN, DECISION, COST, now_us=2)
+    spending.settle(identity(), RUN, [Settlement(key=DECISION, used={"tokens": 90, "cost_microusd": 10})], now_us=3)
+    assert used(spending) == (90, 700)
+
+
+def test_what_is_told_after_a_runs_end_counts_on_its_tenant_once() -> None:
+    spending = with_a_decision()
+    spending.settle(identity(), RUN, [Settlement(key=DECISION, used={})], now_us=3)
+    spending.close(RUN)
+    for _ in range(3):
+        spending.note_spent(identity(), RUN, DECISION, COST, now_us=4)
+    assert used(spending) == (60, 700)
+
+
+def test_what_is_no_decision_of_the_run_is_not_taken_in() -> None:
+    spending = with_a_decision()
+    spending.note_spent(identity(), RUN, wall_key(RUN, 1, 1), COST, now_us=2)
+    spending.note_spent(identity(), RunId("run_" + "9" * 24), DECISION, COST, now_us=2)
+    assert used(spending) == (0, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -12,17 +12,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airside.stack.contracts.models import ModelReply, ModelRequest, Prompt, ReservedQuestion, ReservedReply, Turn
+from airside.stack.contracts.models import (
+    ModelReply,
+    ModelRequest,
+    Prompt,
+    RequestedCall,
+    ReservedQuestion,
+    ReservedReply,
+    Turn,
+)
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import TenantId
 from airside.stack.journal.journaling import Append, AppendReply
-from airside.stack.models.calls import MAX_ATTEMPTS_PER_MODEL, ModelCalls, ProviderAnswer, ProviderFailure
+from airside.stack.models.calls import (
+    MAX_ANSWER_BYTES,
+    MAX_ATTEMPTS_PER_MODEL,
+    ModelCalls,
+    ProviderAnswer,
+    ProviderFailure,
+)
 from airside.stack.models.endpoints import TokenPrice
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelFailed, read_events, spent_under, stream_of
-from airside.stack.models.pricing import cost_of, fits, input_bound, plus
+from airside.stack.models.pricing import cost_of, fits, input_bound
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.reasons import ReasonCode
-from airside.stack.values import FREE, Spend
+from airside.stack.values import FREE, Spend, plus
 from tests.helpers import RUN
 
 PROMPT = Prompt(instructions="be brief", turns=(Turn(role="user", text="hello"),), tools=(), max_tokens=100)
@@ -72,8 +86,10 @@ class World:
     journal_away: bool = False
     clock_s: float = 0.0
     slept: list[float] = field(default_factory=list)
+    told: list[Spend] = field(default_factory=list)
 
     async def reserved(self, question: ReservedQuestion) -> ReservedReply:
+        self.told.append(question.spent)
         return ReservedReply(price=self.price, tenant=TenantId("acme"), reason_code=self.reason, error="")
 
     async def append(self, append: Append) -> AppendReply:
@@ -182,6 +198,86 @@ async def test_what_the_gate_refuses_is_not_asked(reason: ReasonCode) -> None:
     world = World(reason=reason)
     model = FakeModel(said(), limits=world.limits())
     assert (await world.calls(a=model).ask(request())).reason_code is reason and not model.asked
+
+
+async def test_who_joins_a_question_is_looked_at_first() -> None:
+    world, gate = World(), asyncio.Event()
+    model = FakeModel(said("of acme"), limits=world.limits(), gate=gate)
+    calls = world.calls(a=model)
+    first = asyncio.ensure_future(calls.ask(request()))
+    while not model.asked:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    world.reason = ReasonCode.POLICY_ERROR  # as the gate says of a seal that does not hold
+    forged = await calls.ask(request())
+    world.reason = None
+    gate.set()
+    assert forged.reason_code is ReasonCode.POLICY_ERROR and not forged.text
+    assert (await first).text == "of acme"
+    world.reason = ReasonCode.POLICY_ERROR
+    assert not (await calls.ask(request())).text, "nor is the record read to it"
+
+
+async def test_a_decision_that_is_made_again_has_its_own_time_and_price() -> None:
+    world, gate = World(), asyncio.Event()
+    model = FakeModel(CUT, said(), limits=world.limits(), gate=gate)
+    calls = world.calls(a=model)
+    first = asyncio.ensure_future(calls.ask(request()))
+    while not model.asked:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    second = asyncio.ensure_future(calls.ask(request(epoch=2)))
+    gate.set()
+    assert (await first).reason_code is ReasonCode.MAX_COST and (await second).text == "hi"
+
+
+async def test_what_is_switched_off_between_two_attempts_is_not_asked_again() -> None:
+    world = World()
+    model = FakeModel(BUSY, said(), limits=world.limits())
+    slept = world.sleep
+
+    async def sleep(seconds: float) -> None:
+        world.reason = ReasonCode.SWITCHED_OFF
+        await slept(seconds)
+
+    world.sleep = sleep  # type: ignore[method-assign]
+    reply = await world.calls(a=model).ask(request())
+    assert reply.reason_code is ReasonCode.SWITCHED_OFF and len(model.asked) == 1
+
+
+async def test_the_gate_is_told_what_a_decision_cost_before_its_run_is() -> None:
+    world = World()
+    await world.calls(a=FakeModel(said(), limits=world.limits())).ask(request())
+    assert world.told[-1] == cost_of(RATES, 50, 10)
+
+
+SURROGATE = chr(0xD800)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        replace(said(f"a {SURROGATE}"), model=SURROGATE),
+        replace(said(), calls=(RequestedCall(tool=f"pay{SURROGATE}", arguments=SURROGATE, call_id=SURROGATE),)),
+        replace(said("x" * 3_000_000), model="m" * 10_000),
+        replace(said(), calls=(RequestedCall(tool="t" * 10_000, arguments="{" * 3_000_000),) * 20_000),
+        replace(said(), input_tokens=2**62, output_tokens=2**62),
+        replace(said(), input_tokens=-5, output_tokens=10),
+    ],
+    ids=["text", "call", "long", "many", "usage", "negative"],
+)
+async def test_what_a_provider_returns_is_bounded_before_it_is_written_down(answer: ProviderAnswer) -> None:
+    world = World()
+    reply = await world.calls(a=FakeModel(answer, limits=world.limits())).ask(request())
+    assert reply.reason_code is None and fits(reply.spend, MOST)
+    assert isinstance(world.events()[-1], ModelAnswered) and len(world.streams[STREAM][-1]) < 3 * MAX_ANSWER_BYTES
+    again = await world.calls(a=FakeModel(said(), limits=world.limits())).ask(request(epoch=2))
+    assert again.recorded and again.text == reply.text
+
+
+async def test_an_answer_that_was_too_long_is_not_carried_out() -> None:
+    world = World()
+    long = replace(said(), calls=(RequestedCall(tool="pay", arguments=" " * MAX_ANSWER_BYTES + "{}"),))
+    reply = await world.calls(a=FakeModel(long, limits=world.limits())).ask(request())
+    assert reply.finish == "length"
 
 
 async def test_a_gate_that_is_away_is_a_no() -> None:

@@ -50,6 +50,11 @@ def test_a_name_of_none_says_what_to_give(name: str) -> None:
         endpoint_of(name)
 
 
+def test_no_key_is_sent_to_a_place_of_ones_own_unless_it_is_named() -> None:
+    assert ModelEndpoint(model="m", base_url="http://127.0.0.1:8000/v1").key_env == ""
+    assert ModelEndpoint(model="m", base_url="http://127.0.0.1:8000/v1", api_key_env="HOUSE").key_env == "HOUSE"
+
+
 def test_endpoints_with_one_key_and_place_share_their_limits() -> None:
     one, other = ModelEndpoint(model="a"), ModelEndpoint(model="b")
     elsewhere = ModelEndpoint(model="a", base_url="http://127.0.0.1:8000/v1")

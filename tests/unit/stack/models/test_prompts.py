@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from airside.stack.contracts.memory import Recalled
-from airside.stack.contracts.models import ModelReply, Prompt, RequestedCall
+from airside.stack.contracts.models import ModelReply, ModelRequest, Prompt, RequestedCall
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, TenantId
-from airside.stack.models.access import ModelUnanswered
+from airside.stack.models.access import Asker, DecisionModels, ModelUnanswered
 from airside.stack.models.agent import ModelAgent
 from airside.stack.models.endpoints import TokenPrice
 from airside.stack.models.pricing import input_bound
@@ -23,7 +24,7 @@ from airside.stack.models.prompts import REFUSED_CALL, offered, prompt_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.agents import ModelAccess, View
 from airside.stack.run.state import StepRecord
-from airside.stack.values import FREE, Action, Finish, Limits, Request, ToolResult
+from airside.stack.values import FREE, Action, Finish, Limits, Request, Spend, ToolResult
 from tests.helpers import RUN, spec
 
 
@@ -87,7 +88,7 @@ def test_a_refusal_is_told_with_its_reason() -> None:
         result=ToolResult(ok=False, error="not to eve", reason_code=ReasonCode.POLICY_DENIED),
     )
     told = json.loads(prompt(view(refused)).turns[2].text)
-    assert told == {"ok": False, "error": "not to eve", "reason": "policy_denied"}
+    assert told == {"ok": False, "trust": "untrusted", "error": "not to eve", "reason": "policy_denied"}
 
 
 def test_a_call_that_was_none_is_told_why() -> None:
@@ -140,6 +141,13 @@ def test_what_is_too_long_is_cut_from_the_oldest_on_and_said(sizes: list[int], r
     assert big == sorted(big, reverse=True), "the oldest first"
 
 
+def test_what_is_cut_still_says_whether_to_trust_it() -> None:
+    made = prompt(view(*(record(step, "x" * 3_000) for step in range(1, 21))), 8_000)
+    results = [turn.text for turn in made.turns if turn.role == "tool"]
+    assert made.left_out and all('"trust":"untrusted"' in result[:60] for result in results)
+    assert sum(len(result) for result in results) < 8_000
+
+
 def test_a_prompt_whose_own_parts_are_too_long_says_so() -> None:
     with pytest.raises(InvalidInput, match="max_prompt_bytes"):
         prompt(view(request=Request(text="x" * 5_000)), 1_000)
@@ -156,6 +164,22 @@ class Models:
     async def ask(self, models: Any, prompt: Prompt) -> ModelReply:
         self.asked.append((tuple(models), prompt))
         return self.reply
+
+
+async def test_what_an_agent_does_not_wait_for_costs_all_that_is_reserved() -> None:
+    class Slow:
+        async def ask(self, request: ModelRequest) -> ModelReply:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    asker = Asker(identity=b"", proof="", run_id=RUN, version="1", step=1, epoch=1, timeout_ms=1_000, traceparent="")
+    models, reserved = DecisionModels(Slow(), asker), Spend(tokens=500, cost_microusd=70)
+    assert models.spent(reserved) == FREE
+    asking = asyncio.ensure_future(models.ask(["a"], prompt(view())))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert models.spent(reserved) == reserved
 
 
 class Total(BaseModel):

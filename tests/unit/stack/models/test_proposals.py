@@ -87,6 +87,16 @@ def test_without_a_shape_the_name_of_the_answers_tool_is_like_any_other() -> Non
     assert read(calls(("final_answer", "{}"))) == Action(tool="final_answer")
 
 
+@pytest.mark.parametrize("name", ["pay!", "pay!!", "p" * 500])
+def test_a_name_that_is_none_is_not_made_one(name: str) -> None:
+    assert read(calls((name, "{}"))).tool.endswith(REFUSED_CALL)
+
+
+def test_half_an_answer_is_no_answer() -> None:
+    assert read(ModelReply(text="half", finish="other")).tool.endswith(REFUSED_CALL)
+    assert read(ModelReply(text="a\x00b")).tool.endswith(REFUSED_CALL)
+
+
 @given(
     text=st.text(max_size=20),
     written=st.lists(st.tuples(st.text(max_size=200), st.text(max_size=40)), max_size=5),

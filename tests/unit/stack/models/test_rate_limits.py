@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.stack.errors import LayerUnavailable
-from airside.stack.models.rate_limits import WINDOW_S, RateLimits
+from airside.stack.models.rate_limits import MAX_HOLD_S, WINDOW_S, RateLimits
 
 
 class Clock:
@@ -77,6 +77,13 @@ async def test_no_more_are_under_way_than_are_allowed() -> None:
     assert not third.done()
     limits.done(first, 1)
     assert await third
+
+
+async def test_no_provider_holds_everybody_up_for_ever() -> None:
+    clock = Clock()
+    limits = clock.limits()
+    limits.hold(1e8)
+    assert (await limits.take(1, until_s=1e9))[0] == pytest.approx(MAX_HOLD_S)
 
 
 async def test_nothing_is_sent_while_the_provider_asked_to_wait() -> None:
