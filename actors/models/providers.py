@@ -110,9 +110,9 @@ class ProviderModel:
             )
         except (failures.ModelAPIError, failures.UnexpectedModelBehavior) as error:
             raise self._without_key(_failure(error)) from None
-        return self._told(_answer(answer), {wire: tool for tool, wire in names.items()})
+        return self._in_our_names(_answer(answer), {wire: tool for tool, wire in names.items()})
 
-    def _told(self, answer: ProviderAnswer, tools: Mapping[str, str]) -> ProviderAnswer:
+    def _in_our_names(self, answer: ProviderAnswer, tools: Mapping[str, str]) -> ProviderAnswer:
         """Return an answer with our tools' names, and without the key, which it may echo."""
         calls = tuple(
             RequestedCall(
