@@ -13,12 +13,14 @@ from airside.stack.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from airside.tools.builtin.http_request import AllowedUrl, http_request
+    from airside.tools.builtin.send_email import send_email
     from airside.tools.builtin.sql_query import sql_query
     from airside.tools.builtin.workspace import workspace_tools
     from airside.tools.tool import NOT_DONE, InDoubt, ProcessLimits
 
 _HOME = {
     "airside.tools.builtin.http_request": ["AllowedUrl", "http_request"],
+    "airside.tools.builtin.send_email": ["send_email"],
     "airside.tools.builtin.sql_query": ["sql_query"],
     "airside.tools.builtin.workspace": ["workspace_tools"],
     "airside.tools.tool": ["NOT_DONE", "InDoubt", "ProcessLimits"],
@@ -30,6 +32,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
     "NOT_DONE",
     "ProcessLimits",
     "http_request",
+    "send_email",
     "sql_query",
     "workspace_tools",
 ]

@@ -10,7 +10,6 @@ import base64
 import math
 import re
 import sqlite3
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from urllib.parse import quote
 import orjson
 
 from airside.stack.errors import InvalidConfig, text_of
+from airside.tools.builtin.interruption import interrupted_after
 from airside.tools.builtin.texts import CONTROLS
 from airside.tools.tool import ProcessLimits, Tool, ToolContext, ToolError
 
@@ -38,9 +38,6 @@ _MAX_SQL = 20_000
 _MAX_DEPTH = 8
 _MARGIN_S = 5.0
 """By how much the tool's own timeout is longer than the query's: the process has to start, and import the database."""
-
-_INTERRUPT_AGAIN_S = 0.05
-"""An interruption counts for what runs at that moment alone, so it is repeated."""
 
 _TENANT = "{tenant}"
 _MAX_SAFE_INTEGER = 2**63 - 1
@@ -90,7 +87,7 @@ class SqlReader:
         opened = _sqlite if self.engine == "sqlite" else _duckdb
         try:
             seconds = min(self.timeout_s, context.deadline_s)
-            with opened(path) as (connection, run), _interrupted_after(seconds, connection.interrupt):
+            with opened(path) as (connection, run), _within(seconds, connection.interrupt):
                 columns, rows = run(sql, parameters, self.max_rows + 1)
                 with closing(rows):  # before the connection
                     return self._result(columns, rows)
@@ -112,27 +109,15 @@ class SqlReader:
 
 
 @contextmanager
-def _interrupted_after(seconds: float, interrupt: Callable[[], None]) -> Iterator[None]:
+def _within(seconds: float, interrupt: Callable[[], None]) -> Iterator[None]:
     """Have a query interrupted when its time is over, and say that this was why."""
-    done, late = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        done.wait(seconds)
-        while not done.wait(_INTERRUPT_AGAIN_S):
-            late.set()
-            interrupt()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    except Exception:
-        if late.is_set():
-            raise ToolError(f"the query did not end within {seconds:g} s") from None
-        raise
-    finally:
-        done.set()
-        watcher.join()
+    with interrupted_after(seconds, interrupt) as late:
+        try:
+            yield
+        except Exception:
+            if late.is_set():
+                raise ToolError(f"the query did not end within {seconds:g} s") from None
+            raise
 
 
 Run = Callable[[str, Sequence[Any], int], tuple[list[str], Rows]]

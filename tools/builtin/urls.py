@@ -112,10 +112,10 @@ def _parse_authority(authority: str, default_port: int) -> tuple[str, int]:
     port = int(match["port"]) if match["port"] else default_port
     if port > 65_535:
         raise InvalidInput(f"url: {port} is no port")
-    return _parse_host(match["host"]), port
+    return parse_host(match["host"]), port
 
 
-def _parse_host(text: str) -> str:
+def parse_host(text: str) -> str:
     """Return a host in its one form: an address as it is written canonically, a name as A-labels in lower case."""
     if text.startswith("["):
         try:
