@@ -330,8 +330,8 @@ def http_request(
         description=description or _described(allow, methods),
         content=content,
         trusted_output=trusted_output,
-        # A byte of a body is at most three of JSON, and there are the headers.
-        max_output_bytes=3 * max_bytes + 128 * 1024,
+        # A byte of a body is at most three of JSON, and there are the headers, of which none are over 64 KiB.
+        max_output_bytes=3 * max_bytes + 160 * 1024,
     )
 
 

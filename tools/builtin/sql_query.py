@@ -35,6 +35,7 @@ MEMORY_BYTES = 2 * 1024 * 1024 * 1024
 
 _WORKING_BYTES = 256 * 1024 * 1024
 _MAX_SQL = 20_000
+_MAX_COLUMN_BYTES = 64 * 1024
 _MAX_DEPTH = 8
 _MARGIN_S = 5.0
 """By how much the tool's own timeout is longer than the query's: the process has to start, and import the database."""
@@ -96,7 +97,10 @@ class SqlReader:
         except (sqlite3.Error, OverflowError) as error:
             raise ToolError(f"the query was not run: {error}") from None
 
-    def _result(self, columns: list[str], rows: Rows) -> dict[str, Any]:
+    def _result(self, names: list[str], rows: Rows) -> dict[str, Any]:
+        columns = [_text(name) for name in names]
+        if len(orjson.dumps(columns)) > _MAX_COLUMN_BYTES:
+            raise ToolError("the names of the columns are too long: select fewer")
         found: list[list[Any]] = []
         size = 0
         for row in rows:
