@@ -96,6 +96,10 @@ class BoundedBody:
         else:
             self.data += chunk
 
+    def end(self) -> None:
+        """Say that all has come: what is compressed and ends before its end was cut on the way."""
+        self.truncated = self.truncated or (self._inflater is not None and not self._inflater.eof)
+
     def _inflate(self, chunk: bytes) -> None:
         while chunk and len(self.data) <= self.max_bytes:
             if self._inflater is None or self._inflater.eof:  # gzip may have several members, one after the other
@@ -177,6 +181,7 @@ async def _answer(protocol: h11.Connection, reader: asyncio.StreamReader, max_by
     body = BoundedBody(encodings[0] if len(encodings) == 1 else "", max_bytes)
     while not body.truncated and isinstance(part := await _next(protocol, reader), h11.Data):
         body.add(bytes(part.data))
+    body.end()
     return HttpAnswer(status=event.status_code, headers=headers, body=bytes(body.data), truncated=body.truncated)
 
 

@@ -7,6 +7,7 @@ parser and its configuration, which is locked.  No text of ours is matched again
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 import sqlite3
@@ -124,6 +125,12 @@ def _within(seconds: float, interrupt: Callable[[], None]) -> Iterator[None]:
             raise
 
 
+_COMPUTING = "unnest range generate_series repeat repeat_row json_each json_tree histogram histogram_values"
+_TELLING = "duckdb_tables duckdb_columns duckdb_views duckdb_constraints duckdb_indexes duckdb_types duckdb_functions"
+_ZONES = "pg_timezone_names icu_calendar_names"
+_TABLE_FUNCTIONS = frozenset(f"{_COMPUTING} {_TELLING} {_ZONES} pragma_table_info".split())
+"""Those of DuckDB that compute, or tell what there is.  Others read files, run statements and set options."""
+
 Run = Callable[[str, Sequence[Any], int], tuple[list[str], Rows]]
 
 
@@ -178,12 +185,36 @@ def _duckdb(path: Path) -> Iterator[tuple[Any, Run]]:
                 statements = connection.extract_statements(sql)
                 if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                     raise ToolError("sql: give one SELECT statement")
+                serialized = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()[0][0]
+                _check_table_functions(serialized)
                 relation = connection.sql(sql, params=list(parameters) or None)
                 return list(relation.columns), _batches(relation.to_arrow_reader(limit))
 
             yield connection, run
     except duckdb.Error as error:
         raise ToolError(f"the query was not run: {text_of(error)}") from None
+
+
+def _check_table_functions(serialized: str) -> None:
+    """Raise `ToolError` if a statement, as DuckDB's parser serialized it, calls a function as a table that may act."""
+    try:
+        left = [json.loads(serialized)]
+    except RecursionError:
+        raise ToolError("sql: it is nested too deeply") from None
+    if left[0].get("error") is not False:
+        raise ToolError(f"sql: {left[0].get('error_message')}")
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            function = part.get("function")
+            if part.get("type") == "TABLE_FUNCTION" and not (
+                isinstance(function, dict) and str(function.get("function_name")).lower() in _TABLE_FUNCTIONS
+            ):
+                name = function.get("function_name") if isinstance(function, dict) else function
+                raise ToolError(f"sql: {name!a:.80} is none of the functions that are read as tables here")
+            left.extend(part.values())
+        elif isinstance(part, list):
+            left.extend(part)
 
 
 def _batches(reader: Any) -> Generator[Sequence[Any], None, None]:

@@ -97,6 +97,14 @@ REFUSED = [
     "SELECT * FROM sniff_csv('/etc/passwd')",
     "SELECT * FROM query('INSERT INTO orders VALUES (4, NULL, 1)')",
     "SELECT * FROM sqlite_scan('{folder}/shop.db', 'orders')",
+    "SELECT * FROM query('SELECT 1')",
+    "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
+    "SELECT * FROM orders WHERE id IN (SELECT id FROM query_table('orders'))",
+    "WITH a AS (SELECT * FROM enable_logging(storage = 'file', storage_path = '{folder}/log')) SELECT * FROM a",
+    "SELECT * FROM enable_profiling(save_location = '{folder}/profile')",
+    "SELECT * FROM checkpoint()",
+    "SELECT * FROM pandas_scan(1)",
+    "SELECT " + "(" * 5_000 + "1" + ")" * 5_000,
     "SELECT getenv('HOME')",
     "SELECT * FROM frame",
     "COPY orders TO '{folder}/out.csv'",
@@ -141,6 +149,8 @@ def test_what_tables_there_are_can_be_asked(tmp_path: Path, database: Path) -> N
         assert ask(tool, "SELECT name FROM sqlite_master")["rows"] == [["orders"]]
         names = ask(tool, "SELECT name FROM pragma_table_info('orders')")["rows"]
     else:
+        assert ask(tool, "SELECT table_name FROM duckdb_tables()")["rows"] == [["orders"]]
+        assert ask(tool, "SELECT * FROM (SELECT unnest([?, 2])), range(1)", 1)["rows"] == [[1, 0], [2, 0]]
         assert ask(tool, "SHOW TABLES")["rows"] == [["orders"]]
         names = [row[:1] for row in ask(tool, "DESCRIBE orders")["rows"]]
     assert names == [["id"], ["customer"], ["cents"]]
