@@ -21,7 +21,8 @@ demo: $(READY)  ## Run the demo batch, giving the approvals
 	$(BIN)/airside demo --yes
 
 test: $(READY)  ## Run all tests but the slow ones
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "ray and not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not ray and not slow"
 
 test-slow: $(READY)  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
@@ -32,7 +33,7 @@ lint: $(READY)  ## Format, lint, strict types
 	$(BIN)/mypy
 
 check: lint  ## All of that, and the tests that need no cluster
-	$(BIN)/python -m pytest -q -m "not ray and not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not ray and not slow"
 
 wheel: $(READY)  ## Build the wheel into dist/
 	rm -rf dist

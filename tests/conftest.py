@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
 
+from airside.stack.canonical import as_text
+
 # A machine that others use stalls an example of a microsecond for longer than Hypothesis allows one (200 ms).
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Report what was captured as text that can be sent between processes: some tests log what is no Unicode."""
+    report = yield
+    report.sections = [(name, as_text(text)) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -270,7 +270,7 @@ class Says(SingleAgent):
         FanOut(branches=(Branch(route="x", text="t", inputs=Raw(b'{"a":1,"a":2}')),)),
         FanOut(branches=(Branch(route="x", text="t", inputs=Raw(b"NaN")),)),
     ],
-    ids=repr,
+    ids=["no number", "a set", "a key twice", "no number in inputs"],
 )
 async def test_what_a_topology_says_must_be_json(route: Route) -> None:
     world = World(ReplayAgent(), Says(route))

@@ -62,7 +62,7 @@ def patterns() -> Iterator[Any]:
         for name, pattern in vars(module).items():
             uses = set(re.findall(rf"(?<![\w.]){name}\.(search|finditer|sub|findall|split|match|fullmatch)\(", source))
             if isinstance(pattern, re.Pattern):
-                for how in {use if use in ("match", "fullmatch") else "search" for use in uses}:
+                for how in sorted({use if use in ("match", "fullmatch") else "search" for use in uses}):
                     yield pytest.param(pattern, how, id=f"{reader}.{name}.{how}")
 
 
