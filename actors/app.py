@@ -27,7 +27,7 @@ from airside.stack.models.endpoints import ModelEndpoint
 from airside.stack.policy.approvers import find_unapprovable
 from airside.stack.policy.bundle import read_bundle
 from airside.stack.policy.policy_check import check_directory, check_policy
-from airside.stack.policy.pricing import unpriced
+from airside.stack.policy.pricing import unaffordable, unpriced
 from airside.stack.run.agents import Agent, FunctionAgent, price_of
 from airside.stack.run.topology import SingleAgent, Topology
 from airside.stack.schema.toolspec import ToolSpec
@@ -110,7 +110,11 @@ class App:
             memory=_memory_rules(self.memory),
             labels=labels,
             resolvers=resolvers,
-            warnings=(*unpriced(directory, specs, agents), *find_unapprovable(policy, directory, specs)),
+            warnings=(
+                *unpriced(directory, specs, agents),
+                *unaffordable(directory, agents),
+                *find_unapprovable(policy, directory, specs),
+            ),
             job_schema=job_schema,
             endpoints=endpoints,
         )

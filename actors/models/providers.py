@@ -55,7 +55,7 @@ _AT_A_GATEWAY = (502, 504)
 
 
 def _client(endpoint: ModelEndpoint, key: str) -> Model:
-    if not key and endpoint.base_url is None:
+    if not key and endpoint.key_env:
         text = f"no key: {endpoint.key_env} was not set where the stack was started"
         raise ProviderFailure(text, is_sure=True, again=False)
     given: dict[str, Any] = {"api_key": key or "none", "base_url": endpoint.base_url}
@@ -109,7 +109,7 @@ class ProviderModel:
                 ),
             )
         except (failures.ModelAPIError, failures.UnexpectedModelBehavior) as error:
-            raise self._without_key(_failure(error)) from None
+            raise self._without_key(_failure(error, self._endpoint.base_url)) from None
         return self._in_our_names(_answer(answer), {wire: tool for tool, wire in names.items()})
 
     def _in_our_names(self, answer: ProviderAnswer, tools: Mapping[str, str]) -> ProviderAnswer:
@@ -202,9 +202,11 @@ def _written(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments)  # NaN stays what it is, and is refused
 
 
-def _failure(error: failures.AgentRunError) -> ProviderFailure:
+def _failure(error: failures.AgentRunError, url: str | None) -> ProviderFailure:
     """Return what a failure means: whether it is paid for, and whether the same may be asked again."""
     text, status = f"{type(error).__name__}: {text_of(error, 400)}", getattr(error, "status_code", None)
+    if url is not None:
+        text += f" (at {url}" + ("; a base_url ends before /chat/completions, mostly in /v1)" if status == 404 else ")")
     after_s = getattr(error, "retry_after", None)
     if isinstance(error, failures.ModelRateLimitError):
         return ProviderFailure(text, is_sure=True, again=True, after_s=after_s)

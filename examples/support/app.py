@@ -62,7 +62,8 @@ def model() -> ModelEndpoint:
     if url is None:
         return ModelEndpoint(model="cassette", cassette=CASSETTE, price=price)
     name = os.environ.get("SUPPORT_MODEL", "default")
-    return ModelEndpoint(model=name, base_url=url, api_key_env="SUPPORT_API_KEY", price=price)
+    key = "SUPPORT_API_KEY" if os.environ.get("SUPPORT_API_KEY") else ""
+    return ModelEndpoint(model=name, base_url=url, api_key_env=key, price=price)
 
 
 def create_app() -> airside.App:

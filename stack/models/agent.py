@@ -20,7 +20,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.run.agents import Decided, View
 from airside.stack.values import Spend
 
-MAX_PARTS = 512
+MAX_PARTS = 192
 """Turns, calls and tools of a prompt that the price of a decision allows for."""
 
 
@@ -33,7 +33,7 @@ class ModelAgent:
     Pydantic model of the run's answer; without one it is a text.  `handoffs` are agents that control may be given to.
     An answer has at most `max_tokens`, a prompt at most `max_prompt_bytes`: what earlier calls returned is cut beyond
     that, the oldest first.  Both bound what a decision can cost, which is reserved before the model is asked; where the
-    tokens of a prompt cannot be counted for free, its bytes bound them.
+    tokens of a prompt cannot be counted for free, its bytes bound them, and 64 tokens for each turn, call and tool.
     """
 
     waits = True
@@ -49,6 +49,12 @@ class ModelAgent:
         max_prompt_bytes: int = 64_000,
         temperature: float | None = None,
     ) -> None:
+        if not isinstance(model, str | Sequence):
+            raise InvalidConfig(
+                f"ModelAgent: model={model!r:.80}: give a name; an endpoint goes into App(models={{name: ...}})"
+            )
+        if isinstance(handoffs, str):
+            raise InvalidConfig(f"ModelAgent: handoffs={handoffs!r:.80}: give a list of agents' names")
         self.models = (model,) if isinstance(model, str) else tuple(model)
         if not 0 < len(self.models) <= MAX_MODELS or not all(isinstance(each, str) and each for each in self.models):
             raise InvalidConfig(f"ModelAgent: model={model!r:.80}: give the name of one, or of at most {MAX_MODELS}")
@@ -87,7 +93,7 @@ class ModelAgent:
             raise InvalidConfig(f"handoffs: there is no agent {missing[0]!r:.80}; there are {sorted(agents)}")
         taken = next((tool.name for tool in self._own_tools if tool.name in tools), None)
         if taken is not None:
-            raise InvalidConfig(f"the tool {taken} has the name of a way for the model to end: call it another")
+            raise InvalidConfig(f"a tool is called {taken}, which is how the model ends: rename the tool")
 
     def _ways_to_end(self) -> list[OfferedTool]:
         ways = []

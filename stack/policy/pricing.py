@@ -34,3 +34,26 @@ def unpriced(directory: Directory, specs: Sequence[ToolSpec], agents: Mapping[st
             "refused as price_unknown"
         )
     return tuple(found)
+
+
+def unaffordable(directory: Directory, agents: Mapping[str, object]) -> tuple[str, ...]:
+    """Return a sentence for each agent of which one decision may cost more than the runs of some tenants may use."""
+    found = []
+    for name, agent in sorted(agents.items()):
+        price = price_of(agent)
+        if price is None:
+            continue
+        for unit, limit in (("tokens", "max_tokens"), ("cost_microusd", "max_cost_microusd")):
+            most = getattr(price, unit)
+            short = sorted(
+                tenant
+                for tenant, entry in directory.tenants.items()
+                if any(most > getattr(entry.limits_of(each), limit) for each in entry.principals.values())
+            )
+            if short:
+                found.append(
+                    f"agent {name} may not be able to decide: one decision is reserved at {most:,} {unit}, more than "
+                    f"{limit} of {name_list('tenant', short)}; raise that, or lower the price (of a model: max_tokens, "
+                    "max_prompt_bytes)"
+                )
+    return tuple(found)

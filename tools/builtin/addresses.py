@@ -18,7 +18,10 @@ _METADATA = frozenset(
         "168.63.129.16",  # Azure's host, which is a public address
         "192.0.0.192",  # Oracle
         "fd00:ec2::254",  # AWS
+        "fd00:ec2::23",  # credentials of AWS pods
         "fd20:ce::254",  # Google
+        "fd00:c1::a9fe:a9fe",  # Oracle
+        "fd00:42::42",  # Scaleway
     }
 )
 """Where clouds give credentials to whoever asks from the machine."""

@@ -47,7 +47,7 @@ _FRAMING = "accept-encoding connection content-length expect host keep-alive te 
 _OURS = {*_FRAMING.split(), "cookie", "idempotency-key"}
 """Headers that frame a request, or are the tool's to set; no agent gives them."""
 
-_KEPT_ACROSS_ORIGINS = frozenset({"accept", "accept-language", "content-type"})
+_KEPT_ACROSS_ORIGINS = frozenset({"accept", "accept-language", "content-type", "idempotency-key"})
 _HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _CHARSET = re.compile(
     r"(?:us-ascii|utf-8|utf-16(?:le|be)?|iso-8859-(?:[1-9]|1[013-6])|windows-125[0-8]|shift_jis|euc-jp|euc-kr|gb2312|gbk|gb18030"
@@ -161,7 +161,8 @@ class HttpSender:
         for name, value in given.items():
             if name not in self.request_headers:
                 raise InvalidInput(f"headers: {name!r:.80} is none of those allowed: {sorted(self.request_headers)}")
-            if not (value.isascii() and value.isprintable() and len(value) <= _MAX_HEADER_CHARACTERS):
+            is_plain = value.isascii() and value.isprintable() and value == value.strip()
+            if not (is_plain and len(value) <= _MAX_HEADER_CHARACTERS):
                 raise InvalidInput(f"headers: {name} is no printable ASCII text of up to {_MAX_HEADER_CHARACTERS:,}")
         if body and method not in _WITH_BODY:
             raise InvalidInput(f"body: a {method} has none")

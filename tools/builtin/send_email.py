@@ -15,13 +15,14 @@ import ssl
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from email.errors import MessageError
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.errors import InvalidConfig, InvalidInput, text_of
 from airside.tools.builtin.credentials import Redactor, read_secret
 from airside.tools.builtin.interruption import interrupted_after
 from airside.tools.builtin.texts import CONTROLS
@@ -38,7 +39,10 @@ _MARGIN_S = 5.0
 """By how much the tool's own timeout is longer, so that what is said of it is the tool's."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_LOCAL = re.compile(r"[A-Za-z0-9#$&'*+=^_`{}~-]+(?:\.[A-Za-z0-9#$&'*+=^_`{}~-]+)*")
+"""Of what a local part may have, not what old servers route by (`user%host`, `host!user`), nor what begins an encoded
+word (`=?`), which is another address once it is decoded."""
+
 _TENANT = "{tenant}"
 _ANYBODY = "*"
 _MAX_REPLY = 300
@@ -117,16 +121,21 @@ class MailSender:
                 raise ToolError(f"to: {address} is none of those this tool may write to")
         if not subject.isprintable() or len(subject) > _MAX_SUBJECT:
             raise ToolError(f"subject: one line of up to {_MAX_SUBJECT} characters that can be seen")
+        if "=?" in subject:  # an encoded word: what it says when it is decoded was not looked at
+            raise ToolError("subject: a text without '=?'")
         text = body.replace("\r\n", "\n").replace("\r", "\n")
         if CONTROLS.search(text) or len(text) > MAX_BODY_CHARACTERS:
             raise ToolError(f"body: a text without control characters, of up to {MAX_BODY_CHARACTERS:,}")
         message = EmailMessage(policy=SMTP)
-        message["From"], message["To"], message["Subject"] = sender, ", ".join(recipients), subject
-        message["Date"] = formatdate()
-        message["Message-ID"] = _message_id(context, sender)
-        message["Auto-Submitted"] = "auto-generated"  # no holiday notice answers it (RFC 3834)
-        message.set_content(text, cte="quoted-printable")
-        return message.as_bytes(), [sender, *recipients]
+        try:
+            message["From"], message["To"], message["Subject"] = sender, ", ".join(recipients), subject
+            message["Date"] = formatdate()
+            message["Message-ID"] = _message_id(context, sender)
+            message["Auto-Submitted"] = "auto-generated"  # no holiday notice answers it (RFC 3834)
+            message.set_content(text, cte="quoted-printable")
+            return message.as_bytes(), [sender, *recipients]
+        except (ValueError, MessageError) as error:  # nothing was sent
+            raise ToolError(f"the mail cannot be written: {text_of(error)}") from None
 
     def _connect(self, client: smtplib.SMTP, password: str, seconds: float) -> None:
         """Connect, and log in; by TLS for the host's name, or not at all, but to this machine."""

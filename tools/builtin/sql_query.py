@@ -56,6 +56,9 @@ _DUCKDB = {
     "allow_community_extensions": False,
     "memory_limit": f"{_WORKING_BYTES // 1024**2}MiB",
     "temp_directory": "",
+    "http_proxy": "",  # which it has of the environment, with its password, and tells
+    "http_proxy_username": "",
+    "http_proxy_password": "",
     "threads": 1,
 }
 

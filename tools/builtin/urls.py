@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 from urllib.parse import unquote, urljoin
 
@@ -157,14 +158,21 @@ def _check_segments(path: str) -> None:
         if _CONTROLS.search(decoded):
             raise InvalidInput("url: a path without control characters is needed, encoded ones among them")
         for segment in decoded.replace("\\", "/").split("/"):
-            if segment.split(";")[0] in (".", ".."):
+            if unicodedata.normalize("NFKC", segment.split(";")[0]).strip() in (".", ".."):
                 raise InvalidInput("url: a path without '.' and '..' is needed, encoded ones among them")
+
+
+def _decoded(path: str) -> str:
+    try:
+        return unquote(path, errors="strict")
+    except UnicodeDecodeError:  # some servers read dots and slashes in what is no UTF-8
+        raise InvalidInput("url: what is percent-encoded has to be UTF-8") from None
 
 
 def _decodings(path: str) -> list[str]:
     """Return a path and what it is when it is decoded once, twice, ...; raise `InvalidInput` if there is no end."""
     found = [path]
-    while (decoded := unquote(found[-1], errors="replace")) != found[-1]:
+    while (decoded := _decoded(found[-1])) != found[-1]:
         found.append(decoded)
         if len(found) > _MAX_DECODINGS:
             raise InvalidInput("url: percent-encoding within percent-encoding")

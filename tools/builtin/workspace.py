@@ -20,7 +20,7 @@ import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,12 +121,13 @@ def _remove(name: str, folder: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Write:
-    """A write as it is intended on disk: where, what it writes (by its digest), what is answered."""
+    """A write as it is intended on disk: where, what it writes (by its digest and `_stamp`), what is answered."""
 
     path: str
     digest: str
     replaces: bool
     output: dict[str, Any]
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,7 @@ class Workspace:
                 now = _read_whole(name, folder, self.max_file_bytes)
                 if now is None and not known.replaces:
                     return
-                if now is None or _digest(now) != known.digest:
+                if now is None or _digest(now) != known.digest or _stamp(name, folder) != known.stamp:
                     raise ToolError(f"{known.path!a:.200} was changed since, and is left as it is")
                 if known.replaces:
                     os.rename(f"{key}.old", name, src_dir_fd=records, dst_dir_fd=folder)
@@ -275,6 +276,12 @@ def _said(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
+def _stamp(name: str, folder: int) -> str:
+    """Return what tells a file from another of the same content: a rename keeps it."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return f"{status.st_ino} {status.st_mtime_ns}"
+
+
 def _exists(name: str, folder: int) -> bool:
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -293,6 +300,7 @@ def _intend(key: str, records: int, write: _Write, data: bytes, before: bytes | 
     if before is not None:
         _write_whole(f"{key}.old", records, before)
     _write_whole(f"{key}.new", records, data)
+    write = replace(write, stamp=_stamp(f"{key}.new", records))
     _write_whole(f"{key}.tmp", records, json.dumps(asdict(write)).encode())
     os.rename(f"{key}.tmp", f"{key}.json", src_dir_fd=records, dst_dir_fd=records)
     os.fsync(records)

@@ -18,7 +18,7 @@ from airside.actors.process.pulse import born
 from airside.options import bounded, brief, span
 from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.directory import load_directory
-from airside.stack.policy.pricing import unpriced
+from airside.stack.policy.pricing import unaffordable, unpriced
 from airside.stack.run.agents import priced
 from airside.status_cli import EXPECTED, screen
 from tests.apps.notes import create_app
@@ -193,6 +193,16 @@ def test_a_stack_of_its_own_ray_cannot_be_left_up(
     """Its Ray ends with the command, so that is said before anything starts."""
     assert airside(monkeypatch, "up", "--app", "tests.apps.notes", "--detach") == 2
     assert "--address" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("tokens", "cost", "is_short"), [(100, 100, False), (101, 0, True), (0, 101, True)])
+def test_an_agent_whose_decision_no_run_can_pay_for_is_warned_of(tokens: int, cost: int, is_short: bool) -> None:
+    directory = load_directory(
+        "tenants: {acme: {principals: {ana: {limits: {max_tokens: 100, max_cost_microusd: 100}}}}, beta: {}}"
+    )
+    agent = priced(tokens=tokens, cost_microusd=cost)(lambda view: None)
+    warned = unaffordable(directory, {"a": agent})
+    assert bool(warned) is is_short and all("acme" in text and "beta" not in text for text in warned)
 
 
 # What has no price.

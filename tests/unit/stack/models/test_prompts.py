@@ -221,6 +221,9 @@ def test_a_decision_is_priced_for_the_dearest_of_its_models_and_the_longest_prom
     [
         {"model": ""},
         {"model": []},
+        {"model": 5},
+        {"handoffs": "boss"},
+        {"temperature": "hot"},
         {"model": ["a"] * 9},
         {"instructions": " "},
         {"answer": dict},

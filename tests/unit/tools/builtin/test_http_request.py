@@ -250,6 +250,10 @@ UNSEEN = [f"https://api.{c}example.com/v1" for c in "\t\n\r\0 \x7f\u200b\u00ad\u
     " https://api.example.com/v1",
     "https://api.example.com/v1\r\nHost: evil.com",
     "https://api.example.com/v1/a b",
+    "https://api.example.com/v1/%c0%ae%c0%ae/admin",
+    "https://api.example.com/v1/..%c0%af..%c0%afadmin",
+    "https://api.example.com/v1/..%20/admin",
+    "https://api.example.com/v1/%ef%bc%8e%ef%bc%8e/admin",
     "https://api.example.com/v1?" + "x" * 5000,
     "ht\ttps://api.example.com/v1",
 ]

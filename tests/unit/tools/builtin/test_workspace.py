@@ -56,6 +56,24 @@ def test_what_is_written_is_read_and_listed_by_its_tenant_alone(root: Path) -> N
         made["read_file"](context(tenant="globex"), "reports/july.md")
 
 
+def test_what_another_wrote_since_is_not_taken_back_though_it_says_the_same(root: Path) -> None:
+    """Two writes may put down the same text: the later one's is its own."""
+    made = tools(root)
+    write = made["write_file"]
+    write(context("a"), "done.txt", "ok")
+    write(context("b"), "done.txt", "ok", overwrite=True)
+    with pytest.raises(ToolError, match="was changed since"):
+        undo(made, "a")
+    assert made["read_file"](context(), "done.txt")["text"] == "ok"
+    undo(made, "b")
+    write(context("c"), "done.txt", "1", overwrite=True)
+    write(context("d"), "done.txt", "2", overwrite=True)
+    write(context("e"), "done.txt", "1", overwrite=True)
+    with pytest.raises(ToolError, match="was changed since"):
+        undo(made, "c")
+    assert made["read_file"](context(), "done.txt")["text"] == "1"
+
+
 BAD_PATHS = [
     *(
         "",
