@@ -168,7 +168,11 @@ class Ingress(WatchedLayer):
             return FeedPage(code="too_many", problem=problem)
         self._followers[tenant] += 1
         try:
-            return await self._journal.call(SUBSCRIBE, FeedRequest(asked.after, asked.timeout_s, tenant))
+            page = await self._journal.call(SUBSCRIBE, FeedRequest(asked.after, asked.timeout_s, tenant))
+            self._authenticator.identify(asked.credential, int(time.time()))  # it may have ended while it waited
+            return page
+        except AuthRefused as refusal:
+            return FeedPage(code=refusal.reason, problem=refusal.message)
         finally:
             self._followers[tenant] -= 1
 

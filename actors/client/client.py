@@ -62,7 +62,7 @@ from airside.stack.calling import explain_misuse_of_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
 from airside.stack.ids import parse_run
-from airside.stack.journal.feed import JournalEntry, feed_of
+from airside.stack.journal.feed import NOW, JournalEntry, feed_of
 from airside.stack.operations.overview import RunDetail, RunSummary
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
@@ -466,12 +466,15 @@ class Stack:
         entry once it is dealt with is given every entry at least once, whatever dies.  With a `timeout` it ends when
         nothing more has come for so many seconds (0: with what is there).
         """
-        return each(self._follower(tenant, after, token, timeout).next_entries)
+        follower = self._follower(tenant, after, token, timeout)
+        if after == NOW:
+            drive(follower.begin())
+        return each(follower.next_entries)
 
     def asubscribe(
         self, *, tenant: str | None = None, after: str = "", token: str = "", timeout: float | None = None
     ) -> AsyncIterator[JournalEntry]:
-        """As `subscribe`, for `async for`."""
+        """As `subscribe`, for `async for`; "now" is when it is first waited for."""
         return each_later(self._follower(tenant, after, token, timeout).next_entries)
 
     def _follower(self, tenant: str | None, after: str, token: str, timeout: float | None) -> JournalFollower:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from airside.actors.client.steps import Steps
 from airside.actors.rpc.methods import FeedPage
 from airside.stack.errors import AuthRefused, InvalidInput, Refused
-from airside.stack.journal.feed import JournalEntry
+from airside.stack.journal.feed import NOW, JournalEntry
 
 POLL_S = 10.0
 """Longest wait in one question; an entry that is appended answers at once."""
@@ -28,6 +28,12 @@ class JournalFollower:
         self._timeout = timeout
         self._clock = clock
 
+    def begin(self) -> Steps[None]:
+        """Find out where "now" is."""
+        page = yield from self._ask(self._after, 0.0)
+        _check(page)
+        self._after = page.cursor
+
     def next_entries(self) -> Steps[list[JournalEntry]]:
         """Return the next entries, none once it is over.
 
@@ -35,6 +41,8 @@ class JournalFollower:
         and `LayerUnavailable` if the journal stays away: asked again it goes on where it was.
         """
         until = None if self._timeout is None else self._clock() + self._timeout
+        if self._after == NOW:  # where that is has to be known before anything is waited for, and asked for again
+            yield from self.begin()
         while True:
             page = yield from self._ask(self._after, POLL_S if until is None else min(POLL_S, until - self._clock()))
             _check(page)

@@ -55,7 +55,7 @@ class ResultCursor:
         while True:
             if self._may_take:
                 self._take()
-            if not self._open and self._exhausted:
+            if not self._open and (self._exhausted or (self._is_late and self._is_at_end())):
                 return []
             try:
                 found = yield from self._following.next_ends(self._wait_s(), self._within_s())
@@ -76,14 +76,25 @@ class ResultCursor:
             return False
         return not (self._began and self._is_late)
 
+    def _is_at_end(self) -> bool:
+        """Whether there are no more runs: the last one taken may have filled the window."""
+        for run_id, job_id in self._runs:
+            self._hold(run_id, job_id)
+            return False
+        self._exhausted = True
+        return True
+
+    def _hold(self, run_id: str, job_id: str) -> None:
+        self._held += 1
+        self._open.setdefault(run_id, []).append(job_id)
+        self._following.add([run_id])
+
     def _take(self) -> None:
         """Take runs until the window is full, or it is time to look; when all are wanted at once, all."""
         self._began = True
         stop_s = self._clock() + TAKE_S
         for run_id, job_id in self._runs:
-            self._held += 1
-            self._open.setdefault(run_id, []).append(job_id)
-            self._following.add([run_id])
+            self._hold(run_id, job_id)
             if self._window is not None and (self._held >= self._window or self._clock() >= stop_s):
                 return
         self._exhausted = True

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from airside.stack.cycle.claiming import latest_epoch
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.termination import termination_append
-from airside.stack.errors import Fenced, LayerUnavailable
+from airside.stack.errors import Fenced, InternalError, LayerUnavailable
 from airside.stack.ids import RunId, TenantId, branch_of, child_run
 from airside.stack.journal.stream import append_of, read_stream
 from airside.stack.ports import Journal
@@ -26,6 +26,7 @@ from airside.stack.scheduling.activations import Activations, withdrawal
 from airside.stack.scheduling.placement_events import RunStanding, Standing
 from airside.stack.values import Request
 
+AGAIN_S = 0.05
 REPORT_AGAIN_S = 1.0
 """After which a report is sent again that the driver did not take for as long as one waits for it."""
 
@@ -280,8 +281,11 @@ class RunHost:
         append = append_of(tenant, i.branch, fresh, first_seq=len(i.events), epoch=epoch)
 
         async def claim() -> on.ActivationEvent:
-            if (await self._journal.append(append)).verdict != "ok":
+            reply = await self._journal.append(append)
+            if reply.verdict in ("fenced", "gap"):
                 return on.ClaimLost(**self._of(i), branch=i.branch)
+            if reply.verdict != "ok":  # it never can be: its parent is not to wait for it for ever
+                raise InternalError(f"{i.branch}: the journal answered {reply.verdict}: {reply.detail}")
             return on.BranchClaimed(**self._of(i), branch=i.branch, events=(*i.events, *fresh))
 
         self.keep(self._answer(i, claim()))
@@ -320,11 +324,18 @@ class RunHost:
 
         async def end() -> on.ActivationEvent:
             while below := await self._journal.unfinished_below(i.run_id):
+                is_refused = False
                 for run_id in below:
                     bodies = await read_stream(self._journal, run_id)
                     append = termination_append(bodies, withdrawal(i.run_id, self._now_us()), self._mint())
-                    if append is not None:
-                        await self._journal.append(append)
+                    if append is None:
+                        continue
+                    reply = await self._journal.append(append)
+                    if reply.verdict == "error":
+                        raise InternalError(f"{run_id}: the journal answered error: {reply.detail}")
+                    is_refused |= reply.verdict != "ok"
+                if is_refused:  # somebody else writes there: it is looked at again, and not without a pause
+                    await asyncio.sleep(AGAIN_S)
             return on.BranchesEnded(**self._of(i))
 
         self.keep(self._answer(i, end()))

@@ -41,7 +41,8 @@ def kill_one(folder: Path, seed: int, rounds: int) -> None:
             bodies = store.bodies([stream])[stream]
             assert len(bodies) >= count and len(bodies) == found[stream]
             assert [json.loads(body)["n"] for body in bodies[1:]] == list(range(1, len(bodies)))
-        assert store.rows("unfinished") == [] or len(store.rows("unfinished")) <= len(acknowledged)
+        # What was written and not acknowledged any more may be there, too.
+        assert {row[0] for row in store.rows("unfinished")} <= {f"run_{n}" for n in range(5)}
         store.release()
 
 

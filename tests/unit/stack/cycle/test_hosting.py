@@ -390,3 +390,42 @@ def test_a_run_is_not_said_to_wait_before_people_are_asked() -> None:
         assert (RUN, 1, "parked") in hosted.host.held()
 
     played(work())
+
+
+class Refusing(Hosted):
+    """A journal that can never write what is of the branch."""
+
+    refused = 0
+    refuses = False
+
+    async def append(self, append: Append) -> AppendReply:
+        if self.refuses and append.stream == BRANCH:
+            self.refused += 1
+            await asyncio.sleep(0)
+            return AppendReply(verdict="error", detail="it can never be journaled")
+        return await super().append(append)
+
+
+def test_a_branch_whose_claim_can_never_be_written_gives_its_parent_up() -> None:
+    async def work() -> None:
+        hosted = Refusing()
+        hosted.refuses = True
+        hosted.free.set()
+        hosted.activate(1)
+        await asyncio.sleep(60)
+        assert any(run_id == RUN for run_id, _ in hosted.told) and hosted.refused < 5
+
+    played(work())
+
+
+def test_ending_branches_that_can_never_be_ended_is_given_up() -> None:
+    async def work() -> None:
+        hosted = Refusing()
+        hosted.activate(1)
+        await hosted.waits()
+        hosted.refuses = True
+        hosted.host.bring(RUN, KILL)
+        await asyncio.sleep(60)
+        assert hosted.refused < 50
+
+    played(work())
