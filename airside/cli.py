@@ -7,6 +7,7 @@ be, or could not be done or read; 2 for a misuse or a refusal, which is one line
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import json
@@ -68,6 +69,8 @@ SwitchTarget = Annotated[str, typer.Argument(help="which; nothing for all")]
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the console script's entry."""
+    if arguments is None:
+        atexit.register(_end_in_silence)  # before all others are registered, so it is called after them
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name may be no Unicode
@@ -79,6 +82,13 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         _say(f"{error.filename or 'a file'}: {error.strerror or error}")
         sys.exit(2)
+
+
+def _end_in_silence() -> None:
+    """Let nothing be said while the interpreter is taken down: DuckDB's bindings list what was not freed by then."""
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _say(problem: str) -> None:
