@@ -120,6 +120,7 @@ def test_what_is_not_known_is_said(stack: Stack) -> None:
             stack.resolve(run, happened=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_lists_and_settles(tmp_path: Path) -> None:
     job = {
         "job_id": "cli",

@@ -89,6 +89,7 @@ def test_a_slip_of_the_pen_is_said(stack: Stack) -> None:
     assert stack.switches() == []
 
 
+@pytest.mark.slow
 def test_the_command_line_throws_lists_and_takes_back(tmp_path: Path) -> None:
     with Owner(tmp_path) as owner:
         here = ("--state-dir", str(owner.state))

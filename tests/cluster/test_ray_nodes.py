@@ -36,6 +36,7 @@ def holds(found: dict[str, Any]) -> bool:
     return ended and found["doubled"] == found["lost"] == found["overlaps"] == 0 and found["audit_ok"]
 
 
+@pytest.mark.slow
 def test_a_node_whose_raylet_is_killed() -> None:
     found = play("killed")
     assert holds(found), found

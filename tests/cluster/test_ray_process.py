@@ -183,6 +183,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.slow
 def test_two_stacks_of_a_process_are_two_and_the_last_takes_ray_along(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ALONE, str(tmp_path / "one"), str(tmp_path / "two")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * BOUND_S, check=False)

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.ray
 LINES = [json.loads(text) for text in (OWN_DATA / "jobs.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_program_runs_every_job_to_its_final_state(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "examples.retail", "--state", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * BOUND_S, check=False)
@@ -39,6 +40,7 @@ def test_the_program_runs_every_job_to_its_final_state(tmp_path: Path) -> None:
     assert 0 < seconds < 2 * BOUND_S
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_the_same_file(tmp_path: Path) -> None:
     work = tmp_path / "work"
     options = ["--app", "examples.retail", "--app-arg", f"work={work}", "--state-dir", str(tmp_path / "state")]

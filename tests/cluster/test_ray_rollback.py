@@ -291,6 +291,7 @@ def test_nothing_is_undone_without_an_order_and_an_intent_on_record(stack: Stack
     assert stack.rollback(handle.run_id).is_complete
 
 
+@pytest.mark.slow
 def test_the_command_line_rolls_back(tmp_path: Path) -> None:
     jobs = tmp_path / "jobs.jsonl"
     actions = [call("put", title="cli"), call("stamp", text="cli")]
