@@ -30,6 +30,7 @@ MAX_REQUEST_CHARS = 65_536
 """Of a request's text, and of what a topology has a branch or memory asked."""
 
 EffectClass = Literal["read", "write", "external", "irreversible"]
+SandboxLevel = Literal["none", "namespaces", "full"]
 Risk = Literal["low", "medium", "high"]
 Part = Literal["authority", "content"]
 Origin = Literal[
