@@ -26,6 +26,7 @@ from airside.memory_cli import memory
 from airside.models_cli import record
 from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before, renamed, say_none
 from airside.output import json_line
+from airside.replay_cli import replay
 from airside.run_cli import run
 from airside.runs_cli import runs
 from airside.stack.canonical import as_text
@@ -52,7 +53,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(memory, name="memory")
 app.add_typer(runs, name="runs")
 app.add_typer(token, name="token")
-for command in (run, up, down, status, logs, record):
+for command in (run, up, down, status, logs, record, replay):
     app.command()(command)
 
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from airside.actors.models.prices import rates_of
+from airside.actors.models.ports import ports_of
 from airside.actors.rpc.layer import LayerConfig, control, now_us
 from airside.actors.rpc.methods import ASK_MODEL, RESERVED
 from airside.actors.rpc.remote import Remote
@@ -20,10 +19,8 @@ from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import RemoteJournal
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.contracts.models import ModelReply, ModelRequest
-from airside.stack.models.calls import ModelCalls, ModelPort
-from airside.stack.models.cassettes import CassetteModel
+from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import ModelEndpoint
-from airside.stack.models.rate_limits import RateLimits
 from airside.stack.reasons import ReasonCode
 
 
@@ -50,13 +47,8 @@ class ModelCaller(WatchedLayer):
     async def start(self) -> None:
         """Make the models ready to be asked; providers' clients are made when they are asked first."""
         journal, policy = RemoteJournal(self.config.cell), Remote(self.config.cell, "policy")
-        limits = _limits(self._endpoints)
-        models = {
-            name: _model(endpoint, limits[endpoint.account], self._keys.get(endpoint.key_env, ""))
-            for name, endpoint in self._endpoints.items()
-        }
         self._calls = ModelCalls(
-            models,
+            ports_of(self._endpoints, self._keys),
             reserved=lambda question: policy.call(RESERVED, question),
             append=journal.append,
             bodies=journal.bodies,
@@ -73,29 +65,6 @@ class ModelCaller(WatchedLayer):
     async def stats(self) -> dict[str, Any]:
         """Return the requests that were sent since this process began, and those that were answered."""
         return {"asked": self._calls.asked, "answered": self._calls.answered} if self._started else {}
-
-
-def _model(endpoint: ModelEndpoint, limits: RateLimits, key: str) -> ModelPort:
-    if endpoint.cassette is not None:
-        return CassetteModel(Path(endpoint.cassette), rates_of(endpoint), limits)
-    from airside.actors.models.providers import ProviderModel
-
-    return ProviderModel(endpoint, limits, key)
-
-
-def _limits(endpoints: Mapping[str, ModelEndpoint]) -> dict[str, RateLimits]:
-    """Return the limits of each account: the strictest that any of its endpoints names."""
-    made: dict[str, RateLimits] = {}
-    for account in {endpoint.account for endpoint in endpoints.values()}:
-        of = [endpoint for endpoint in endpoints.values() if endpoint.account == account]
-        made[account] = RateLimits(
-            requests=min((each.requests_per_minute for each in of if each.requests_per_minute), default=None),
-            tokens=min((each.tokens_per_minute for each in of if each.tokens_per_minute), default=None),
-            concurrency=min(each.concurrency for each in of),
-            now_s=time.monotonic,
-            sleep=asyncio.sleep,
-        )
-    return made
 
 
 control(ModelCaller.stats)

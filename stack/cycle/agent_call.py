@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Generator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -15,6 +15,8 @@ from airside.stack.cycle.output_source import output_from
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import RunId
 from airside.stack.input.error_places import UserCodeError, describe_error
+from airside.stack.models.access import ModelUnanswered
+from airside.stack.reasons import ReasonCode
 from airside.stack.run.agents import Agent, FunctionAgent, View
 from airside.stack.schema.toolspec import MAX_OUTPUT_BYTES, ToolSpec
 from airside.stack.values import MAX_CALLS, Action, Finish, Handoff, Proposal, Spend, ToolCall
@@ -88,6 +90,36 @@ class _StartedCall:
     async def decide(self, view: View) -> Any:
         """Wait for it."""
         return await self._answer
+
+
+class NoProposal(NamedTuple):
+    """Why an agent proposed nothing."""
+
+    reason: ReasonCode
+    error: str
+
+
+async def proposal_of(
+    agent: Agent, view: View, seconds: float, pulse: Pulse, specs: Sequence[ToolSpec]
+) -> tuple[Proposal, tuple[ToolCall, ...]] | NoProposal:
+    """Ask an agent; return its proposal and, of several calls, those after the first, or why there is none."""
+    reason = ReasonCode.AGENT_ERROR
+    try:
+        answer = await call_agent(agent, view, seconds, pulse)
+        reason = ReasonCode.AGENT_INVALID_ACTION
+        pulse.enter(view.run_id)  # what it returned may have methods of its own
+        made = several(answer, specs) if isinstance(answer, list | tuple) else (validate_proposal(answer, specs), ())
+    except AgentTimeout:
+        return NoProposal(ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s")
+    except ModelUnanswered as failure:
+        return NoProposal(failure.reason, failure.message)
+    except Exception as failure:
+        pulse.enter(view.run_id)
+        error = describe_error(failure, code_of(agent))
+        pulse.leave()
+        return NoProposal(reason, error)
+    pulse.leave()
+    return made
 
 
 async def call_agent(agent: Agent, view: View, seconds: float, pulse: Pulse) -> object:

@@ -18,7 +18,7 @@ from airside.stack.canonical import canonical
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Warrant
-from airside.stack.cycle.agent_call import AgentTimeout, call_agent, code_of, only_reads, several, validate_proposal
+from airside.stack.cycle.agent_call import NoProposal, only_reads, proposal_of
 from airside.stack.cycle.budget_client import BudgetClient
 from airside.stack.cycle.cycle_ports import CyclePorts
 from airside.stack.cycle.memory_writer import MemoryWriter, as_text
@@ -27,21 +27,20 @@ from airside.stack.cycle.routing import RouteError, RouteNames, next_route
 from airside.stack.cycle.run_log import RunLog
 from airside.stack.cycle.run_tracer import RunTracer
 from airside.stack.cycle.side_by_side import side_by_side
+from airside.stack.cycle.views import view_of
 from airside.stack.errors import ItemFailed, LayerUnavailable, text_of
 from airside.stack.ids import ApprovalId, ExecutorId
-from airside.stack.input.error_places import describe_error
 from airside.stack.journal.effect_claims import withdraw
-from airside.stack.models.access import Asker, DecisionModels, ModelsOfView, ModelUnanswered
+from airside.stack.models.access import Asker, DecisionModels, ModelsOfView
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
-from airside.stack.run.agents import View
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.spans import decision_traceparent
 from airside.stack.run.state import OpenCall, StepRecord
 from airside.stack.run.topology import Route, Visit
-from airside.stack.values import Decision, Limits, ToolCall, ToolResult, ValueOrigin, at_least
+from airside.stack.values import Decision, Limits, ToolResult, ValueOrigin, at_least
 
 
 class Cycle:
@@ -217,73 +216,43 @@ class Cycle:
 
     async def _decide(self, i: do.Decide) -> ev.Event:
         limits = self._remaining = self.machine.remaining()
-        seconds = self._seconds(limits)
-        reason = ReasonCode.AGENT_ERROR
-        try:
-            models = self._decision_models(i)
-            view = self._view(i, models)
-            answer = await call_agent(self.layers.agents[i.agent], view, seconds, self.layers.pulse)
-            reason = ReasonCode.AGENT_INVALID_ACTION
-            self.layers.pulse.enter(self.run_id)  # what it returned may have methods of its own
-            later: tuple[ToolCall, ...] = ()
-            if isinstance(answer, list | tuple):
-                proposal, later = several(answer, self.layers.specs)
-            else:
-                proposal = validate_proposal(answer, self.layers.specs)
-        except AgentTimeout:
-            reason, error = ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s"
-        except ModelUnanswered as failure:
-            reason, error = failure.reason, failure.message
-        except Exception as failure:
-            self.layers.pulse.enter(self.run_id)
-            error = describe_error(failure, code_of(self.layers.agents[i.agent]))
-            self.layers.pulse.leave()
-        else:
-            self.layers.pulse.leave()
-            if models is not None:
-                spent = models.spent(self.machine.state.reserved)
-                proposal = msgspec.structs.replace(proposal, spend=at_least(proposal.spend, spent))
-            decided = ev.StepDecided(
+        models = self._decision_models(i)
+        view = view_of(
+            self.machine,
+            agent=i.agent,
+            step=i.step,
+            cause=i.cause,
+            recalled=self._tracer.recalled,
+            remaining=limits,
+            tools=self._tools,
+            models=None if models is None else ModelsOfView(models),
+        )
+        agent, specs = self.layers.agents[i.agent], self.layers.specs
+        made = await proposal_of(agent, view, self._seconds(limits), self.layers.pulse, specs)
+        if isinstance(made, NoProposal):
+            return ev.DecideFailed(
                 step=i.step,
                 agent=i.agent,
-                proposal=proposal,
-                later=later,
-                reads=bool(later) and only_reads((proposal, *later), self.layers.specs),
+                reason_code=made.reason,
+                error=made.error[:2000],
                 at_us=self.layers.now_us(),
                 cause=i.cause,
             )
-            self._budget.decided(decided)
-            return decided
-        return ev.DecideFailed(
+        proposal, later = made
+        if models is not None:
+            spent = models.spent(self.machine.state.reserved)
+            proposal = msgspec.structs.replace(proposal, spend=at_least(proposal.spend, spent))
+        decided = ev.StepDecided(
             step=i.step,
             agent=i.agent,
-            reason_code=reason,
-            error=error[:2000],
+            proposal=proposal,
+            later=later,
+            reads=bool(later) and only_reads((proposal, *later), specs),
             at_us=self.layers.now_us(),
             cause=i.cause,
         )
-
-    def _view(self, i: do.Decide, models: DecisionModels | None) -> View:
-        s = self.machine.state
-        identity = s.submitted.identity
-        return View(
-            run_id=self.run_id,
-            tenant=identity.tenant,
-            principal=identity.principal,
-            agent=i.agent,
-            step=i.step,
-            request=s.submitted.request,
-            history=s.history,
-            finished=s.finished,
-            branches=s.branches or (),
-            message=s.message,
-            recalled=self._tracer.recalled,
-            remaining=self._remaining,
-            tools=self._tools,
-            labels=s.labels,
-            cause=i.cause,
-            models=None if models is None else ModelsOfView(models),
-        )
+        self._budget.decided(decided)
+        return decided
 
     def _decision_models(self, i: do.Decide) -> DecisionModels | None:
         if self.layers.models is None:

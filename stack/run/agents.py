@@ -7,7 +7,7 @@ must draw what it decides on from the view, not from fields of its own.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
@@ -16,8 +16,9 @@ import msgspec
 from airside.stack.calling import explain_misuse
 from airside.stack.contracts.memory import Recalled
 from airside.stack.contracts.models import ModelReply, Prompt
-from airside.stack.errors import InvalidConfig
+from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.run.recorded_run import Decisions, RecordedRuns, below_root, recorded_decisions
 from airside.stack.run.spans import decision_traceparent
 from airside.stack.run.state import StepRecord
 from airside.stack.run.topology import BranchEnd, StageEnd
@@ -174,6 +175,8 @@ def price_of(agent: object) -> Spend | None:
 class ReplayAgent:
     """Plays a recorded list of calls, one a decision, then finishes: for tests, load and regression.
 
+    `from_run` makes one of a run in a journal.
+
     The list is `actions` or, without it, `view.inputs()[key]`; an item is `{"tool": .., "args": {..}}`, or a list of
     these, which are proposed together.  Its place in the list is that of the calls in the run's history, so a resumed
     run goes on where it was.  The answer counts the calls
@@ -192,9 +195,38 @@ class ReplayAgent:
         self._actions = actions
         self._key = key
         self._answer = answer
+        self._decisions: Mapping[str, Decisions] | None = None
+
+    @classmethod
+    def from_run(
+        cls, journal: RecordedRuns, run_id: str, *, answer: Callable[[View], Any] | None = None
+    ) -> ReplayAgent:
+        """Return an agent that proposes what a run on record did, step by step: for regression tests of policies.
+
+        `journal` is a stack, or what `open_audit` yields.  It stands for every agent of the run and of its branches, so
+        give it under each of their names.  It asks no model and costs nothing; tools are called as ever.  After the
+        last recorded decision it finishes; where policy has led elsewhere than the record, at a step that the record
+        has no decision of, it raises `InvalidInput`.  Raises `InvalidInput` if the journal has no such run.
+        """
+        made = cls(answer=answer)
+        made._decisions = recorded_decisions(journal, run_id)
+        return made
+
+    def _recorded(self, view: View) -> Decided | None:
+        """Return what was decided at this step; None after the end of the record."""
+        assert self._decisions is not None
+        decisions = self._decisions.get(below_root(view.run_id), {})
+        if view.step in decisions:
+            return decisions[view.step]
+        if view.step < max(decisions, default=0):
+            raise InvalidInput(f"the recorded run decided nothing at step {view.step}: it took another way from here")
+        return None
 
     async def decide(self, view: View) -> Decided:
         """Return the next recorded call, or those that come together, or finish."""
+        if self._decisions is not None:
+            recorded = self._recorded(view)
+            return self._finish(view) if recorded is None else recorded
         actions = self._actions if self._actions is not None else view.inputs().get(self._key, [])
         done = view.own_history()
         left = len(done)
@@ -203,8 +235,12 @@ class ReplayAgent:
                 several = [Action(tool=each["tool"], arguments=each.get("args", {})) for each in _several(item)]
                 return several if isinstance(item, list) else several[0]
             left -= len(_several(item))
+        return self._finish(view)
+
+    def _finish(self, view: View) -> Finish:
         if self._answer is not None:
             return Finish(answer=self._answer(view))
+        done = view.own_history()
         return Finish(answer={"calls": len(done), "failed": [i for i, r in enumerate(done) if not r.result.ok]})
 
 

@@ -21,7 +21,7 @@ from airside.memory.search.calibration import load_calibration
 from airside.memory.search.index import Bounds, Query, TenantIndex
 from airside.memory.service import MemoryService
 from airside.memory.storage.erasure import Erasure
-from airside.memory.storage.store import TenantStore
+from airside.memory.storage.store import TenantStore, read_records
 from airside.memory.writing.contradiction import relation
 from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.errors import InvalidId, InvalidInput, MemoryFailed
@@ -69,6 +69,19 @@ async def found(memory: MemoryService, query: str, tenant: TenantId = ACME, **fi
     reply = await memory.retrieve(request)
     assert reply.error == ""
     return [record.text for record in reply.records]
+
+
+async def test_what_is_kept_can_be_read_where_nobody_has_it_open(
+    memory: MemoryService, tmp_path: Path, clock: Clock
+) -> None:
+    """Each tenant's own, and nothing of a tenant that has none; no table is made."""
+    await memory.write_if_useful(fact("the support plan of the customer is Gold"))
+    kept = await memory.records(ACME)
+    memory.close()
+    assert read_records(tmp_path / "memory", ACME) == kept and len(kept) == 1
+    assert read_records(tmp_path / "memory", GLOBEX) == [] == read_records(tmp_path / "nothing", ACME)
+    assert [path.name for path in (tmp_path / "memory").glob("t_*")] == ["t_acme.lance"]
+    assert not (tmp_path / "nothing").exists()
 
 
 # What is kept.
