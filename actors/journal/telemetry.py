@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.context import Context
@@ -18,27 +19,47 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags, set_span_in_context
 
 from airside.stack.journal.journaling import ENDED, Append
+from airside.stack.models.events import MODEL_STREAMS, ModelAnswered, ModelAsked, ModelFailed, read_events
+from airside.stack.models.spans import attempt_span, measured
+from airside.stack.run import genai_names as genai
 from airside.stack.run.events import Event, decode_event
 from airside.stack.run.spans import SpanSpec, spans_of
 
 logger = logging.getLogger("airside")
 
 _LIVE_RUNS = 50_000
-"""Runs whose events are kept until they end; beyond it the oldest go without spans."""
+"""Runs whose events are kept until they end; beyond it the oldest go without spans.  So with questions to models."""
+
+
+@dataclass(slots=True)
+class _Questions:
+    """What was taken in of a decision's questions: so many entries, and the attempt that is under way."""
+
+    taken: int = 0
+    asked: ModelAsked | None = None
 
 
 class Telemetry:
-    """Collects the events of live runs and emits a run's spans and metrics when it ends."""
+    """Collects the events of live runs and emits a run's spans and metrics when it ends; those of a question to a model
+    when that has ended, which may be later.
+    """
 
     def __init__(self, tracer_provider: Any = None, meter_provider: Any = None) -> None:
         self._tracer_provider = tracer_provider
         self._meter_provider = meter_provider
         self._live: OrderedDict[str, list[Event]] = OrderedDict()
+        self._questions: OrderedDict[str, _Questions] = OrderedDict()
         if meter_provider is not None:
             meter = meter_provider.get_meter("airside")
             self._runs = meter.create_counter("airside.runs", description="Runs ended, by status and reason code")
             self._steps = meter.create_counter("airside.steps", description="Steps taken")
             self._duration = meter.create_histogram("airside.run.duration", unit="s")
+            self._tokens = meter.create_histogram(
+                genai.TOKEN_USAGE, unit="{token}", explicit_bucket_boundaries_advisory=genai.TOKEN_BUCKETS
+            )
+            self._asking = meter.create_histogram(
+                genai.OPERATION_DURATION, unit="s", explicit_bucket_boundaries_advisory=genai.DURATION_BUCKETS
+            )
 
     @classmethod
     def from_environment(cls) -> Telemetry:
@@ -59,6 +80,9 @@ class Telemetry:
             logger.exception("telemetry failed", extra={"action": "telemetry_failed"})
 
     def _take(self, append: Append) -> None:
+        if append.stream.startswith(MODEL_STREAMS):
+            self._take_questions(append)
+            return
         if not append.stream.startswith("run_"):
             return
         kept = self._live.setdefault(append.stream, [])
@@ -69,9 +93,41 @@ class Telemetry:
         if any(entry.type in ENDED for entry in append.entries):
             spans = spans_of(self._live.pop(append.stream))
             self._count(spans)
-            if self._tracer_provider is not None:
-                for span in spans:
-                    emit(self._tracer_provider, span)
+            self._emit(spans)
+
+    def _take_questions(self, append: Append) -> None:
+        """Take in attempts at a decision's questions, which are asked one after the other, and what came of them."""
+        stream = append.stream
+        kept = self._questions.setdefault(stream, _Questions())
+        if len(self._questions) > _LIVE_RUNS:
+            self._questions.popitem(last=False)
+        fresh = append.entries[max(0, kept.taken - append.first_seq) :]
+        kept.taken = max(kept.taken, append.first_seq + len(append.entries))
+        for event in read_events(entry.body.decode() for entry in fresh):
+            asked = kept.asked
+            if isinstance(event, ModelAsked):
+                if asked is not None:  # its caller died
+                    self._emit([attempt_span(stream, asked, None, event.at_us)])
+                kept.asked = event
+            elif asked is not None and asked.attempt == event.attempt:
+                kept.asked = None
+                self._emit([attempt_span(stream, asked, event, event.at_us)])
+                self._measure(asked, event)
+
+    def _measure(self, asked: ModelAsked, end: ModelAnswered | ModelFailed) -> None:
+        if self._meter_provider is None:
+            return
+        labels = measured(asked, end)
+        self._asking.record(end.took_ms / 1000, labels)
+        if isinstance(end, ModelAnswered):
+            for kind, tokens in ((genai.INPUT, end.input_tokens), (genai.OUTPUT, end.output_tokens)):
+                if tokens is not None:
+                    self._tokens.record(tokens, {**labels, genai.TOKEN_TYPE: kind})
+
+    def _emit(self, spans: Iterable[SpanSpec]) -> None:
+        if self._tracer_provider is not None:
+            for span in spans:
+                emit(self._tracer_provider, span)
 
     def _count(self, spans: list[SpanSpec]) -> None:
         if self._meter_provider is None or not spans:

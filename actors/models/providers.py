@@ -79,6 +79,7 @@ class ProviderModel:
     """One endpoint's model."""
 
     def __init__(self, endpoint: ModelEndpoint, limits: RateLimits, key: str = "") -> None:
+        self.provider: str = endpoint.provider
         self.rates = rates_of(endpoint)
         self.prices = prices_of(endpoint)
         self.limits = limits
@@ -208,16 +209,17 @@ def _failure(error: failures.AgentRunError, url: str | None) -> ProviderFailure:
     if url is not None:
         text += f" (at {url}" + ("; a base_url ends before /chat/completions, mostly in /v1)" if status == 404 else ")")
     after_s = getattr(error, "retry_after", None)
+    kind = str(status) if status else type(error).__name__
     if isinstance(error, failures.ModelRateLimitError):
-        return ProviderFailure(text, is_sure=True, again=True, after_s=after_s)
+        return ProviderFailure(text, is_sure=True, again=True, after_s=after_s, kind=kind)
     if isinstance(error, failures.ModelQuotaExceededError | failures.ModelRequestRejectedError):
-        return ProviderFailure(text, is_sure=True, again=False)
+        return ProviderFailure(text, is_sure=True, again=False, kind=kind)
     if isinstance(error, failures.ModelUnavailableError | failures.ModelServerError):
         is_sure = status not in _AT_A_GATEWAY and not getattr(error, "in_stream", False)
-        return ProviderFailure(text, is_sure=is_sure, again=True, after_s=after_s)
+        return ProviderFailure(text, is_sure=is_sure, again=True, after_s=after_s, kind=kind)
     if isinstance(error, failures.ModelConnectionError):
-        return ProviderFailure(text, is_sure=_was_never_sent(error), again=True)
-    return ProviderFailure(text, is_sure=False, again=False)
+        return ProviderFailure(text, is_sure=_was_never_sent(error), again=True, kind=kind)
+    return ProviderFailure(text, is_sure=False, again=False, kind=kind)
 
 
 def _was_never_sent(error: BaseException) -> bool:

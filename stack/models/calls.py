@@ -46,6 +46,7 @@ from airside.stack.models.events import (
 from airside.stack.models.pricing import Rates, affordable, cost_of
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.reasons import ReasonCode
+from airside.stack.run.spans import parent_of
 from airside.stack.values import FREE, MOST, Spend, less, plus
 
 MAX_ATTEMPTS_PER_MODEL = 3
@@ -86,11 +87,14 @@ class ProviderFailure(AirsideError):
     """A provider did not answer.
 
     `is_sure` = it refused before it did any work, so it is not paid; `again` = the same may be asked again, after
-    `after_s` if it said when.
+    `after_s` if it said when.  `kind` is what failures like it have in common.
     """
 
-    def __init__(self, message: str, *, is_sure: bool, again: bool, after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, is_sure: bool, again: bool, after_s: float | None = None, kind: str = ""
+    ) -> None:
         super().__init__(message)
+        self.kind = kind
         self.is_sure = is_sure
         self.again = again
         self.after_s = after_s
@@ -99,6 +103,7 @@ class ProviderFailure(AirsideError):
 class ModelPort(Protocol):
     """One model as it is asked: its provider's client, its prices and its account's limits."""
 
+    provider: str
     rates: Rates
     prices: str
     limits: RateLimits
@@ -333,6 +338,8 @@ class _Question:
                 reserved=most,
                 prices=port.prices,
                 left_out=self._request.prompt.left_out,
+                provider=port.provider,
+                span=parent_of(self._request.traceparent),
             )
             await self._record(asked)
             self._tried += 1
@@ -351,6 +358,7 @@ class _Question:
                         error=text_of(failure, _MAX_ERROR_CHARS),
                         spent=spent,
                         took_ms=self._since(began_s),
+                        error_type=failure.kind,
                     )
                 )
                 raise
@@ -378,14 +386,14 @@ class _Question:
     async def _sent(self, port: ModelPort, max_tokens: int) -> ProviderAnswer:
         left_s = self._until_s - self._calls.now_s()
         if left_s <= 0:
-            raise ProviderFailure("there is no time left to ask", is_sure=True, again=False)
+            raise ProviderFailure("there is no time left to ask", is_sure=True, again=False, kind="timeout")
         try:
             return bounded(await port.ask(self._request.prompt, max_tokens, left_s))
         except ProviderFailure:
             raise
         except Exception as error:
             text = f"{type(error).__name__}: {text_of(error, _MAX_ERROR_CHARS)}"
-            raise ProviderFailure(text, is_sure=False, again=False) from None
+            raise ProviderFailure(text, is_sure=False, again=False, kind=type(error).__name__) from None
 
     async def _settle(self, event: ModelAnswered | ModelFailed) -> None:
         """Count an attempt and write down what came of it; the gate knows what it cost before its run does."""

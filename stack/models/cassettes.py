@@ -74,6 +74,7 @@ def recorded(streams: Mapping[str, Sequence[ModelEvent]]) -> Iterator[str]:
 class CassetteModel:
     """A model that answers from a cassette."""
 
+    provider = "cassette"
     prices = "own"
 
     def __init__(self, path: Path, rates: Rates, limits: RateLimits) -> None:
@@ -87,7 +88,7 @@ class CassetteModel:
         answer = self._answers.get(digest(msgspec.msgpack.encode(prompt)))
         if answer is None:
             text = f"{self._path.name} has no answer to this prompt: record it again (`airside record`)"
-            raise ProviderFailure(text, is_sure=True, again=False)
+            raise ProviderFailure(text, is_sure=True, again=False, kind="not_recorded")
         return ProviderAnswer(
             text=answer.text,
             calls=answer.calls,

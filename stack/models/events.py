@@ -19,7 +19,8 @@ from airside.stack.values import Count, Spend, Value, tag_of
 class ModelAsked(Value, tag=True):
     """An attempt is about to be sent: to which model, with the prompt of this digest, at this price at most.
 
-    It is at the `nth` question of the decision.  Attempts are counted through all of them.
+    It is at the `nth` question of the decision.  Attempts are counted through all of them.  `provider` is whose
+    protocol the model is asked by, and `span` the trace's of the decision; a journal of before them has neither.
     """
 
     at_us: int
@@ -32,6 +33,8 @@ class ModelAsked(Value, tag=True):
     reserved: Spend
     prices: str
     left_out: Count = 0
+    provider: str = ""
+    span: str = ""
 
 
 class ModelAnswered(Value, tag=True):
@@ -51,7 +54,10 @@ class ModelAnswered(Value, tag=True):
 
 
 class ModelFailed(Value, tag=True):
-    """The attempt came to nothing.  `spent`: nothing where the provider refused it, all where nobody can say."""
+    """The attempt came to nothing.  `spent`: nothing where the provider refused it, all where nobody can say.
+
+    `error_type` is what failures of its kind have in common: a status, or the name of an exception.
+    """
 
     at_us: int
     step: Count
@@ -59,7 +65,11 @@ class ModelFailed(Value, tag=True):
     error: str
     spent: Spend
     took_ms: Count
+    error_type: str = ""
 
+
+MODEL_STREAMS = "model/"
+"""What the streams of questions to models begin with."""
 
 ModelEvent = ModelAsked | ModelAnswered | ModelFailed
 
@@ -68,7 +78,7 @@ _decode = msgspec.json.Decoder(ModelEvent).decode
 
 def stream_of(run_id: RunId, step: int) -> str:
     """Return the stream of one decision's questions."""
-    return f"model/{run_id}:{step}"
+    return f"{MODEL_STREAMS}{run_id}:{step}"
 
 
 def model_entry(event: ModelEvent) -> Entry:

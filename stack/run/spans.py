@@ -2,8 +2,8 @@
 
 The trace id is derived from the root run's id, so a tool that was given the run's `traceparent` joins the same trace.
 So does what an agent calls by that of its decision, whose span is known before there is an event of it.
-Names follow OpenTelemetry's GenAI semantic conventions where they exist (`invoke_agent`, `execute_tool`,
-`gen_ai.agent.name`, `gen_ai.tool.name`), and `airside.*` elsewhere.
+Names are OpenTelemetry's where it has any (`stack/run/genai_names.py`), and `airside.*` elsewhere.  Questions to models
+are spans below those of their decisions (`stack/models/spans.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from airside.stack.ids import RunId
+from airside.stack.ids import RunId, effect_key
+from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
+from airside.stack.run import genai_names as genai
 from airside.stack.run.intents import call_history
 from airside.stack.values import Action, Value
 
@@ -47,6 +49,17 @@ def decision_span_id(run_id: RunId, cause: int) -> str:
     return hashlib.sha256(f"{run_id}#decide#{cause}".encode()).hexdigest()[:16]
 
 
+def named_span_id(stream: str, number: int) -> str:
+    """Return the span of an entry of a stream that is no run's: 16 hex digits."""
+    return hashlib.sha256(f"{stream}#{number}".encode()).hexdigest()[:16]
+
+
+def parent_of(traceparent: str) -> str:
+    """Return the span that a W3C trace context names, nothing for what is none."""
+    parts = traceparent.split("-")
+    return parts[2] if len(parts) == 4 else ""
+
+
 def traceparent(run_id: RunId) -> str:
     """Return the W3C trace context of a run's own span."""
     return f"00-{trace_id(run_id)}-{span_id(run_id)}-01"
@@ -72,7 +85,8 @@ _PHASES: dict[type[ev.Event], str] = {
     ev.ExecutionLost: "execute_tool",
     ev.MemoryLearned: "learn",
 }
-_FAILURES = (ev.RouteFailed, ev.RecallFailed, ev.SpendRefused, ev.DecideFailed, ev.ExecutionLost)
+LOST = "execution_lost"
+"""The type of the error of a call that nobody knows the outcome of."""
 
 
 def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
@@ -81,7 +95,7 @@ def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
     if not isinstance(first, ev.RunSubmitted) or not isinstance(last, ev.RunEnded):
         return []
     run_id, trace = first.run_id, trace_id(first.run_id)
-    spans = [_run_span(first, last, trace)]
+    spans = [_run_span(first, last, trace, events)]
     tools = {call.latest.step: call.latest.tool for call in call_history(events)}
     for number, event in enumerate(events):
         phase = _PHASES.get(type(event))
@@ -89,9 +103,11 @@ def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
             continue
         began = events[event.cause].at_us if 0 <= event.cause < number else events[number - 1].at_us
         attributes = _attributes(event)
-        detail = tools.get(attributes["airside.step"], "") if phase == "execute_tool" else ""
+        step = attributes["airside.step"]
+        detail = tools.get(step, "") if phase == genai.EXECUTE_TOOL else ""
         if detail:
-            attributes["gen_ai.tool.name"] = detail
+            attributes[genai.TOOL] = detail
+            attributes[genai.TOOL_CALL] = effect_key(run_id, step)
         spans.append(
             SpanSpec(
                 name=f"{phase} {detail}".strip(),
@@ -101,59 +117,82 @@ def spans_of(events: Sequence[ev.Event]) -> list[SpanSpec]:
                 start_us=min(began, event.at_us),
                 end_us=event.at_us,
                 attributes=attributes,
-                ok=not isinstance(
-                    event, ev.RouteFailed | ev.RecallFailed | ev.DecideFailed | ev.SpendRefused | ev.ExecutionLost
-                ),
+                ok=genai.ERROR_TYPE not in attributes,
             )
         )
     return spans
 
 
-def _run_span(first: ev.RunSubmitted, last: ev.RunEnded, trace: str) -> SpanSpec:
+def _run_span(first: ev.RunSubmitted, last: ev.RunEnded, trace: str, events: Sequence[ev.Event]) -> SpanSpec:
     outcome = last.outcome
+    agents = {event.agent for event in events if isinstance(event, ev.StepDecided | ev.DecideFailed)}
+    is_ok = outcome.status == "completed"
+    attributes = {
+        genai.OPERATION: genai.INVOKE_AGENT,
+        genai.CONVERSATION: first.run_id,
+        genai.AGENT: agents.pop() if len(agents) == 1 else first.request.route,
+        genai.AGENT_VERSION: first.app_version,
+        "airside.tenant": first.identity.tenant,
+        "airside.principal": first.identity.principal,
+        "airside.route": first.request.route,
+        "airside.status": outcome.status,
+        "airside.reason_code": str(outcome.reason_code),
+        "airside.steps": last.usage.steps,
+        "airside.cost_microusd": last.usage.cost_microusd,
+        "airside.tokens": last.usage.tokens,
+    }
+    if not is_ok:
+        attributes[genai.ERROR_TYPE] = str(outcome.reason_code)
     return SpanSpec(
-        name=f"invoke_agent {first.request.route}",
+        name=f"{genai.INVOKE_AGENT} {first.request.route}",
         trace_id=trace,
         span_id=span_id(first.run_id),
         parent_id=span_id(first.parent) if first.parent else None,
         start_us=first.at_us,
         end_us=last.at_us,
-        attributes={
-            "gen_ai.operation.name": "invoke_agent",
-            "gen_ai.conversation.id": first.run_id,
-            "airside.tenant": first.identity.tenant,
-            "airside.principal": first.identity.principal,
-            "airside.route": first.request.route,
-            "airside.status": outcome.status,
-            "airside.reason_code": str(outcome.reason_code),
-            "airside.steps": last.usage.steps,
-            "airside.cost_microusd": last.usage.cost_microusd,
-            "airside.tokens": last.usage.tokens,
-        },
-        ok=outcome.status == "completed",
+        attributes=attributes,
+        ok=is_ok,
         message=outcome.detail,
     )
 
 
 def _attributes(event: ev.Event) -> dict[str, Any]:
+    """Return what a span says of its event; one with an error's type is no success."""
     found: dict[str, Any] = {"airside.step": getattr(event, "step", 0)}
     if isinstance(event, ev.StepDecided):
-        found["gen_ai.agent.name"] = event.agent
+        found[genai.AGENT] = event.agent
         if event.later:
             found["airside.tools"] = [call.tool for call in event.calls.values()]
         elif isinstance(event.proposal, Action):
-            found["gen_ai.tool.name"] = event.proposal.tool
+            found[genai.TOOL] = event.proposal.tool
     elif isinstance(event, ev.ActionGated):
         decision = event.decision
-        found["gen_ai.tool.name"] = event.tool
+        found[genai.TOOL] = event.tool
         found["airside.decision"] = decision.outcome
         found["airside.rule"] = decision.rule
         found["airside.policy_version"] = decision.policy_version
         found["airside.reason_code"] = str(decision.reason_code)
-    elif isinstance(event, ev.ToolExecuted):
-        found["gen_ai.operation.name"] = "execute_tool"
-        found["airside.ok"] = event.result.ok
-        found["airside.reason_code"] = str(event.result.reason_code)
+    elif isinstance(event, ev.ToolExecuted | ev.ExecutionLost):
+        found[genai.OPERATION] = genai.EXECUTE_TOOL
+        found[genai.TOOL_TYPE] = "function"
+        if isinstance(event, ev.ToolExecuted):
+            found["airside.ok"] = event.result.ok
+            found["airside.reason_code"] = str(event.result.reason_code)
     elif isinstance(event, ev.MemoryRecalled):
         found["airside.records"] = len(event.records)
+    if isinstance(event, ev.DecideFailed):
+        found[genai.AGENT] = event.agent
+    if error := _error_type(event):
+        found[genai.ERROR_TYPE] = error
     return found
+
+
+def _error_type(event: ev.Event) -> str:
+    """Return what failures like an event's have in common, nothing for what is none."""
+    if isinstance(event, ev.RouteFailed | ev.DecideFailed | ev.SpendRefused):
+        return str(event.reason_code)
+    if isinstance(event, ev.RecallFailed):
+        return str(ReasonCode.MEMORY_UNAVAILABLE)
+    if isinstance(event, ev.ToolExecuted) and not event.result.ok:
+        return str(event.result.reason_code)
+    return LOST if isinstance(event, ev.ExecutionLost) else ""

@@ -60,6 +60,7 @@ class FakeModel:
 
     def __init__(self, *sayings: ProviderAnswer | Exception, limits: RateLimits, gate: asyncio.Event | None = None):
         self.rates = RATES
+        self.provider = "openai"
         self.prices = "own"
         self.limits = limits
         self.sayings = list(sayings)
