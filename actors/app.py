@@ -31,6 +31,7 @@ from airside.stack.policy.pricing import unaffordable, unpriced
 from airside.stack.run.agents import Agent, FunctionAgent, price_of
 from airside.stack.run.topology import SingleAgent, Topology
 from airside.stack.schema.toolspec import ToolSpec
+from airside.tools.builtin.python_code import python_code
 from airside.tools.resolving import Resolver, checked_resolvers
 from airside.tools.signature import refuse_async, refuse_generator, refuse_misfit
 from airside.tools.tool import Tool, Toolset, flatten
@@ -162,11 +163,18 @@ def _priced(named: object, agents: Mapping[str, Agent]) -> tuple[dict[str, Model
 
 
 def _check_model_agents(agents: Mapping[str, Agent], tools: Mapping[str, Tool]) -> None:
-    """Raise `InvalidConfig` for a model's way to end that is none, or that a tool has the name of."""
+    """Raise `InvalidConfig` for a model's way to end that is none or that a tool has the name of, and for code mode
+    without its tool.
+    """
     for name, agent in agents.items():
         if isinstance(agent, ModelAgent):
             try:
                 agent.check(tools, agents)
+                if agent.code_mode and tools.get(python_code.name) is not python_code:
+                    raise InvalidConfig(
+                        "code_mode needs the tool that snippets begin by: "
+                        "from airside.tools import python_code, and App(tools=[..., python_code])"
+                    )
             except InvalidConfig as error:
                 raise InvalidConfig(f"agent {name}: {error.message}") from None
 

@@ -2,7 +2,7 @@
 
     from airside.tools import NOT_DONE, InDoubt, ProcessLimits, http_request
 
-`builtin` are tools that come with Airside, each made by a factory.
+`builtin` are tools that come with Airside, each made by a factory (but for `python_code`, which reaches nothing).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from airside.stack.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from airside.tools.builtin.http_request import AllowedUrl, http_request
+    from airside.tools.builtin.python_code import python_code
     from airside.tools.builtin.send_email import send_email
     from airside.tools.builtin.sql_query import sql_query
     from airside.tools.builtin.workspace import workspace_tools
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "airside.tools.builtin.http_request": ["AllowedUrl", "http_request"],
+    "airside.tools.builtin.python_code": ["python_code"],
     "airside.tools.builtin.send_email": ["send_email"],
     "airside.tools.builtin.sql_query": ["sql_query"],
     "airside.tools.builtin.workspace": ["workspace_tools"],
@@ -32,6 +34,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
     "NOT_DONE",
     "ProcessLimits",
     "http_request",
+    "python_code",
     "send_email",
     "sql_query",
     "workspace_tools",

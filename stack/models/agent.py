@@ -13,9 +13,12 @@ from airside.stack.calling import explain_misuse
 from airside.stack.contracts.models import MAX_MODELS, OfferedTool
 from airside.stack.errors import InvalidConfig, InvalidInput, text_of
 from airside.stack.models.access import ModelUnanswered
+from airside.stack.models.code_mode import offered_code, play_snippets
 from airside.stack.models.pricing import HIDDEN_TOKENS, PER_PART, Rates, cost_of
-from airside.stack.models.prompts import offered, prompt_of
+from airside.stack.models.prompts import exchanges_of, offered, prompt_of
 from airside.stack.models.proposals import ANSWER_TOOL, HANDOFF_PREFIX, proposed
+from airside.stack.models.snippets import PYTHON_CODE, check_interpreter
+from airside.stack.models.tool_stubs import check_names
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.agents import Decided, View
 from airside.stack.values import Spend
@@ -34,6 +37,8 @@ class ModelAgent:
     An answer has at most `max_tokens`, a prompt at most `max_prompt_bytes`: what earlier calls returned is cut beyond
     that, the oldest first.  Both bound what a decision can cost, which is reserved before the model is asked; where the
     tokens of a prompt cannot be counted for free, its bytes bound them, and 64 tokens for each turn, call and tool.
+    With `code_mode` the model is offered `python_code` instead of the tools: it writes Python in which they are
+    functions, and each call that the code makes is one of the run's.
     """
 
     waits = True
@@ -48,6 +53,7 @@ class ModelAgent:
         max_tokens: int = 2_048,
         max_prompt_bytes: int = 64_000,
         temperature: float | None = None,
+        code_mode: bool = False,
     ) -> None:
         if not isinstance(model, str | Sequence):
             raise InvalidConfig(
@@ -67,12 +73,15 @@ class ModelAgent:
                 raise InvalidConfig(f"ModelAgent: {name}={given!r:.40} is no whole number from 1 to 10,000,000")
         if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, int | float)):
             raise InvalidConfig(f"ModelAgent: temperature={temperature!r:.40} is no number")
+        if not isinstance(code_mode, bool):
+            raise InvalidConfig(f"ModelAgent: code_mode={code_mode!r:.40} is neither True nor False")
         self.instructions = instructions
         self.answer = answer
         self.handoffs = frozenset(handoffs)
         self.max_tokens = max_tokens
         self.max_prompt_bytes = max_prompt_bytes
         self.temperature = temperature
+        self.code_mode = code_mode
         self.price: Spend | None = None
         self._own_tools = self._ways_to_end()
 
@@ -87,13 +96,18 @@ class ModelAgent:
         return priced
 
     def check(self, tools: Collection[str], agents: Collection[str]) -> None:
-        """Raise `InvalidConfig` for a handoff to no agent, and for a tool that is named like a way to end."""
+        """Raise `InvalidConfig` for a handoff to no agent, a tool that is named like a way to end, or code mode without
+        what it needs.
+        """
         missing = sorted(self.handoffs - set(agents))
         if missing:
             raise InvalidConfig(f"handoffs: there is no agent {missing[0]!r:.80}; there are {sorted(agents)}")
         taken = next((tool.name for tool in self._own_tools if tool.name in tools), None)
         if taken is not None:
             raise InvalidConfig(f"a tool is called {taken}, which is how the model ends: rename the tool")
+        if self.code_mode:
+            check_interpreter()
+            check_names(tools)
 
     def _ways_to_end(self) -> list[OfferedTool]:
         ways = []
@@ -107,19 +121,33 @@ class ModelAgent:
         return ways
 
     async def decide(self, view: View) -> Decided:
-        """Ask the model, and return what it proposes."""
+        """Ask the model, and return what it proposes; in code mode first what its code calls."""
         if view.models is None:
             raise ModelUnanswered(ReasonCode.MODEL_UNAVAILABLE, "this stack asks no models: there is no model caller")
+        if self.code_mode:
+            exchanges, waits = await play_snippets(view)
+            if waits is not None:
+                return waits.calls if len(waits.calls) > 1 else waits.calls[0]
+            tools = [offered_code(view.tools)]
+        else:
+            exchanges = exchanges_of(view, view.own_history())
+            tools = [offered(spec) for spec in view.tools]
         prompt = prompt_of(
             view,
+            exchanges,
             instructions=self.instructions,
-            tools=[*(offered(spec) for spec in view.tools), *self._own_tools],
+            tools=[*tools, *self._own_tools],
             max_bytes=self.max_prompt_bytes,
             max_tokens=self.max_tokens,
             temperature=self.temperature,
         )
         reply = await view.models.ask(self.models, prompt)
-        return proposed(reply, handoffs=self.handoffs, answer=None if self.answer is None else self._answered)
+        return proposed(
+            reply,
+            handoffs=self.handoffs,
+            answer=None if self.answer is None else self._answered,
+            solitary=frozenset({PYTHON_CODE}) if self.code_mode else frozenset(),
+        )
 
     def _answered(self, given: Any) -> Any:
         assert self.answer is not None

@@ -8,7 +8,7 @@ window is cut, the oldest results first; the prompt says so, and so does the jou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
@@ -36,6 +36,19 @@ RULES = (
 )
 
 
+class Exchange(NamedTuple):
+    """A call as a model is told of it, with what came of it as JSON."""
+
+    record: StepRecord
+    result: str
+
+
+def exchanges_of(view: View, records: Sequence[StepRecord]) -> list[Exchange]:
+    """Return calls with what each of them returned."""
+    trusted = {spec.name: spec.trusted_output for spec in view.tools}
+    return [Exchange(record, _result(record, trusted)) for record in records]
+
+
 def offered(spec: ToolSpec) -> OfferedTool:
     """Return a tool as a model is offered it."""
     return OfferedTool(name=spec.name, description=spec.description, parameters=orjson.dumps(spec.parameters))
@@ -43,6 +56,7 @@ def offered(spec: ToolSpec) -> OfferedTool:
 
 def prompt_of(
     view: View,
+    exchanges: Sequence[Exchange],
     *,
     instructions: str,
     tools: Sequence[OfferedTool],
@@ -52,9 +66,7 @@ def prompt_of(
 ) -> Prompt:
     """Return the prompt of a decision, of at most so many bytes where its own parts allow that."""
     turns = [Turn(role="user", text=_request(view))]
-    history = view.own_history()
-    trusted = {spec.name: spec.trusted_output for spec in view.tools}
-    results = [_result(record, trusted) for record in history]
+    history, results = [each.record for each in exchanges], [each.result for each in exchanges]
     fixed = len(instructions.encode()) + len(RULES) + sum(_size(turn) for turn in turns)
     fixed += sum(len(tool.name) + len(tool.description.encode()) + len(tool.parameters) for tool in tools)
     calls = [_call(record) for record in history]

@@ -1,0 +1,344 @@
+"""Snippets: Python that a model wrote, run by Monty until it waits for calls of the run, or ends.
+
+Monty is an interpreter of its own for a part of Python, in processes of its own.  It has no file, network, clock,
+randomness or import of its own to give, and what it asks of an operating system is refused here; its functions are the
+run's tools.  So a snippet does the same each time: it is run from its start with the results that the run's calls have
+on record, in the order in which these were proposed, one at a time, until it waits for calls that have none.  Nothing
+that comes back from it is trusted: names and arguments are looked at here, and proposed to the gate like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import orjson
+
+from airside.stack.canonical import as_text, canonical, check_bounds
+from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
+from airside.stack.models.tool_stubs import parameters_of, python_name
+from airside.stack.reasons import ReasonCode, RunStatus, status_of
+from airside.stack.run.state import StepRecord
+from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, ToolSpec
+from airside.stack.values import MAX_CALLS, UNTRUSTED, Action
+
+if TYPE_CHECKING:
+    from pydantic_monty import ExternalSettledResult, FunctionSnapshot, FutureSnapshot, MontySession, SyncSnapshot
+
+PYTHON_CODE = "python_code"
+"""The tool whose calls begin a snippet."""
+
+MAX_CODE_CHARACTERS = 32_000
+MAX_SNIPPET_CALLS = 500
+"""Calls that one snippet may make: each of its decisions runs it from its start."""
+
+MAX_MEMORY_BYTES = 64 * 2**20
+MAX_SECONDS = 2.0
+"""How long the interpreter may compute, all in all; what it waits for does not count."""
+
+_MAX_RECURSION = 200
+_MAX_SUSPENSIONS = 8 * MAX_SNIPPET_CALLS
+"""How often it may come back to us: for a call twice, for a name once each time it is looked up."""
+
+_MAX_TURN_S = 10.0
+"""When a process is killed that does not hold its own limits."""
+
+_MAX_PRINTED = 8_000
+_MAX_RESULT = 16_000
+_MAX_ERROR = 2_000
+_MAX_LISTED = 20
+_MAX_LISTED_TEXT = 200
+_MOST_AT_ONCE = 2
+"""Snippets that one process runs at a time."""
+
+_BATCH_BYTES = MAX_OUTPUT_BYTES // 2
+"""Arguments of calls that are proposed together; what a proposal may have is more."""
+
+_MAX_DEPTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SnippetWaits:
+    """The snippet goes on when these calls have results."""
+
+    calls: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnippetEnded:
+    """The snippet is over; `calls_made` of the run's calls were its own, `result` is what a model is told, as JSON."""
+
+    calls_made: int
+    result: str
+
+
+SnippetState = SnippetWaits | SnippetEnded
+
+
+class SnippetFailed(AirsideError):
+    """The snippet cannot go on, for a reason that is none of Python's."""
+
+
+class Interpreter:
+    """Runs snippets in processes of Monty's, which are kept: each snippet has a session of its own in one of them."""
+
+    def __init__(self) -> None:
+        from pydantic_monty import Monty  # an extra: only where an agent writes code
+
+        self._pool = Monty(min_processes=0, max_processes=_MOST_AT_ONCE, request_timeout=_MAX_TURN_S)
+        self._pool.__enter__()  # its processes end with ours, whose end closes their input
+        self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="snippet")
+
+    async def run(self, code: str, tools: Mapping[str, ToolSpec], records: Sequence[StepRecord]) -> SnippetState:
+        """Run a snippet with the results it has so far; `tools` are what it may call, by their names in Python."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._run, code, tools, records)
+        return await running
+
+    def _run(self, code: str, tools: Mapping[str, ToolSpec], records: Sequence[StepRecord]) -> SnippetState:
+        from pydantic_monty import MontyError
+
+        playback = _Playback(tools, records)
+        session = self._pool.checkout(
+            script_name="snippet.py",
+            limits={
+                "max_feed_duration_secs": MAX_SECONDS,
+                "max_memory": MAX_MEMORY_BYTES,
+                "max_recursion_depth": _MAX_RECURSION,
+                "max_suspensions": _MAX_SUSPENSIONS,
+            },
+            os_policy={"datetime": "call_host", "sleep": "call_host", "random_start": "call_host"},
+        )
+        try:
+            with session:
+                return playback.play(session, code)
+        except MontyError as error:
+            display = getattr(error, "display", None)
+            return playback.ended(error=str(error) if display is None else display())
+        except SnippetFailed as error:
+            return playback.ended(error=error.message)
+
+
+@cache
+def interpreter() -> Interpreter:
+    """Return this process's interpreter, made when it is first asked for."""
+    return Interpreter()
+
+
+def check_interpreter() -> None:
+    """Raise `InvalidConfig` where Monty is not installed."""
+    if importlib.util.find_spec("pydantic_monty") is None:
+        raise InvalidConfig("code_mode needs the interpreter of airside[code]: pip install 'airside[code]'")
+
+
+@dataclass(slots=True)
+class _Printed:
+    """What a snippet printed, its beginning."""
+
+    parts: list[str] = field(default_factory=list)
+    room: int = _MAX_PRINTED
+    left_out: int = 0
+
+    def __call__(self, stream: str, text: str) -> None:
+        """Keep what there is room for."""
+        kept = text[: self.room]
+        if kept:
+            self.parts.append(kept)
+        self.room -= len(kept)
+        self.left_out += len(text) - len(kept)
+
+    def text(self) -> str:
+        """Return it, with how much is not there."""
+        return "".join(self.parts) + (f"... [{self.left_out} characters left out]" if self.left_out else "")
+
+
+class _Playback:
+    """One run of a snippet from its start.
+
+    Its calls wait as futures until it can go on with none of them any more.  Those that wait then are a batch, in the
+    order of the calls: it is proposed as one decision, or has its results on record.
+    """
+
+    def __init__(self, tools: Mapping[str, ToolSpec], records: Sequence[StepRecord]) -> None:
+        self._tools = tools
+        self._records = records
+        self._taken = 0
+        self._asked = 0
+        self._open: dict[int, Action] = {}
+        self._due: deque[tuple[int, StepRecord]] = deque()
+        self._printed = _Printed()
+
+    def play(self, session: MontySession, code: str) -> SnippetState:
+        """Go on until the snippet waits for what is not on record, or ends."""
+        from pydantic_monty import FunctionSnapshot, FutureSnapshot, MontyComplete
+
+        state: SyncSnapshot = session.feed_start(code, print_callback=self._printed)
+        while not isinstance(state, MontyComplete):
+            if isinstance(state, FunctionSnapshot):
+                state = self._called(state)
+            elif isinstance(state, FutureSnapshot):
+                following = self._awaited(state)
+                if isinstance(following, SnippetWaits):
+                    return following
+                state = following
+            elif state.object_id is None and state.variable_name in self._tools:
+                state = state.resume(value=_function(state.variable_name))
+            else:
+                state = state.resume()
+        return self._completed(state)
+
+    def ended(self, *, value: Any = None, error: str | None = None) -> SnippetEnded:
+        """Return what a model is told of a snippet that is over."""
+        made = self._records[: self._taken]
+        summary: dict[str, Any] = {"ok": error is None, "trust": UNTRUSTED}
+        if error is None:
+            summary["result"] = value
+        else:
+            summary["error"] = _cut(error, _MAX_ERROR)
+        summary["printed"] = as_text(self._printed.text())
+        summary["calls"] = len(made)
+        failed = [record for record in made if not record.result.ok]
+        if failed:
+            summary["failed"] = [_line(record) for record in failed[:_MAX_LISTED]]
+        if error is not None:  # it may not have got to say what it did
+            summary["done"] = [_line(record) for record in made if record.result.ok][-_MAX_LISTED:]
+        if self._open:
+            summary["not_awaited"] = [action.tool for action in self._open.values()][:_MAX_LISTED]
+        return SnippetEnded(self._taken, orjson.dumps(summary).decode())
+
+    def _completed(self, state: Any) -> SnippetEnded:
+        try:
+            return self.ended(value=_value(state.output))
+        except Exception as error:  # a number of 5,000 digits, say
+            return self.ended(error=f"the snippet's value cannot be given: {text_of(error, 200)}")
+
+    def _called(self, call: FunctionSnapshot) -> SyncSnapshot:
+        if call.is_os_function:
+            return call.resume_not_handled()
+        if call.object_id is not None or call.function_name not in self._tools:
+            return call.resume({"exc_type": "NameError", "message": f"name {call.function_name!r} is not defined"})
+        self._asked += 1
+        if self._asked > MAX_SNIPPET_CALLS:
+            raise SnippetFailed(f"a snippet may make at most {MAX_SNIPPET_CALLS} calls")
+        spec = self._tools[call.function_name]
+        try:
+            self._open[call.call_id] = Action(tool=spec.name, arguments=_arguments(spec, call))
+        except TypeError as error:
+            return call.resume({"exc_type": "TypeError", "message": f"{call.function_name}: {error}"})
+        except Exception as error:  # what no run may have: a control character, a number of 5,000 digits
+            return call.resume({"exc_type": "ValueError", "message": f"{call.function_name}: {text_of(error, 500)}"})
+        return call.resume({"future": ...})
+
+    def _awaited(self, waiting: FutureSnapshot) -> SyncSnapshot | SnippetWaits:
+        pending = frozenset(waiting.pending_call_ids)
+        while True:
+            while self._due:
+                call_id, record = self._due.popleft()
+                if call_id in pending:  # nobody waits for one any more whose neighbour has failed
+                    return waiting.resume({call_id: _answer(record)})
+            batch = self._batch(pending)
+            actions = [self._open[call_id] for call_id in batch]
+            records = self._records[self._taken : self._taken + len(batch)]
+            if not records:
+                return SnippetWaits(tuple(actions))
+            if [record.tool for record in records] != [action.tool for action in actions]:
+                raise SnippetFailed("the snippet did not go on as it had: see what its calls returned, and begin anew")
+            self._taken += len(batch)
+            self._due.extend(zip(batch, records, strict=True))
+            for call_id in batch:
+                del self._open[call_id]
+
+    def _batch(self, pending: frozenset[int]) -> list[int]:
+        batch: list[int] = []
+        room = _BATCH_BYTES
+        for call_id in sorted(self._open.keys() & pending)[:MAX_CALLS]:
+            room -= len(canonical(self._open[call_id].arguments))
+            if batch and room < 0:
+                break
+            batch.append(call_id)
+        if not batch:
+            raise SnippetFailed("the snippet waits for nothing that was called")
+        return batch
+
+
+def _function(name: str) -> Any:
+    """Return what stands for a tool that is passed about: the interpreter takes its name, and nobody calls it."""
+
+    def function() -> None: ...
+
+    function.__name__ = name
+    return function
+
+
+def _answer(record: StepRecord) -> ExternalSettledResult:
+    """Return what a call comes to in the snippet: its output, or an exception that says why there is none."""
+    result = record.result
+    if result.ok:
+        return {"return_value": orjson.loads(bytes(result.output))}
+    reason = result.reason_code or ReasonCode.TOOL_FAILED
+    is_refused = status_of(reason) is RunStatus.REFUSED
+    text = as_text(f"{record.tool}: {reason}: {result.error}")[:_MAX_ERROR]
+    return {"exc_type": "PermissionError" if is_refused else "RuntimeError", "message": text}
+
+
+def _arguments(spec: ToolSpec, call: FunctionSnapshot) -> dict[str, Any]:
+    """Return a call's arguments by their names; raise `TypeError` for what is no call or no JSON."""
+    positional, named = call.args, call.kwargs
+    parameters = parameters_of(spec)
+    if len(positional) > len(parameters):
+        raise TypeError(f"takes {len(parameters)} arguments by position, and {len(positional)} were given")
+    given = dict(zip(parameters, positional, strict=False))
+    twice = sorted(given.keys() & named.keys())
+    if twice:
+        raise TypeError(f"got several values for {twice[0]!r}")
+    arguments = {name: _json(value, name, 0) for name, value in (given | named).items()}
+    check_bounds(arguments, where="arguments")
+    size = len(canonical(arguments))
+    if size > MAX_ARGUMENT_BYTES:
+        raise InvalidInput(f"arguments of {size:,} bytes are over the bound of {MAX_ARGUMENT_BYTES:,}")
+    return arguments
+
+
+def _json(value: Any, name: str, depth: int) -> Any:
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if depth < _MAX_DEPTH and type(value) in (list, tuple):
+        return [_json(each, name, depth + 1) for each in value]
+    if depth < _MAX_DEPTH and type(value) is dict:
+        if not all(type(key) is str for key in value):
+            raise TypeError(f"{name}: the keys of a dict are texts")
+        return {key: _json(each, name, depth + 1) for key, each in value.items()}
+    kind = "a value within so many others" if type(value) in (list, tuple, dict) else f"a {type(value).__name__}"
+    raise TypeError(f"{name}: {kind} is no JSON: give text, numbers, True, False, None, lists or dicts")
+
+
+def _value(output: Any) -> Any:
+    """Return a snippet's value as JSON; what is none, or too long, as a text."""
+    try:
+        value = _json(output, "result", 0)
+        check_bounds(value, where="result")
+    except (TypeError, InvalidInput):
+        return _cut(repr(output), _MAX_RESULT)
+    written = canonical(value)
+    return orjson.Fragment(written) if len(written) <= _MAX_RESULT else _cut(written.decode(), _MAX_RESULT)
+
+
+def _line(record: StepRecord) -> str:
+    error = "" if record.result.ok else f": {record.result.reason_code or ''}: {record.result.error}"
+    return _cut(f"{record.tool}({msgspec.json.encode(record.arguments).decode()}){error}", _MAX_LISTED_TEXT)
+
+
+def _cut(text: str, most: int) -> str:
+    kept = as_text(text)
+    return kept if len(kept) <= most else f"{kept[:most]}... [{len(kept) - most} characters left out]"
+
+
+def called_by_name(tools: Sequence[ToolSpec]) -> dict[str, ToolSpec]:
+    """Return the tools that a snippet may call, by their names in Python."""
+    return {python_name(spec.name): spec for spec in tools if spec.name != PYTHON_CODE}
