@@ -200,7 +200,7 @@ class _Playback:
         if error is None:
             summary["result"] = value
         else:
-            summary["error"] = _cut(error, _MAX_ERROR)
+            summary["error"] = _cut_middle(error, _MAX_ERROR)
         summary["printed"] = as_text(self._printed.text())
         summary["calls"] = len(made)
         failed = [record for record in made if not record.result.ok]
@@ -332,6 +332,14 @@ def _value(output: Any) -> Any:
 def _line(record: StepRecord) -> str:
     error = "" if record.result.ok else f": {record.result.reason_code or ''}: {record.result.error}"
     return _cut(f"{record.tool}({msgspec.json.encode(record.arguments).decode()}){error}", _MAX_LISTED_TEXT)
+
+
+def _cut_middle(text: str, most: int) -> str:
+    """Return the beginning and the end of a text: an error says at its end what it is."""
+    kept = as_text(text)
+    if len(kept) <= most:
+        return kept
+    return f"{kept[: most // 2]}... [{len(kept) - most} characters left out] ...{kept[-most // 2 :]}"
 
 
 def _cut(text: str, most: int) -> str:

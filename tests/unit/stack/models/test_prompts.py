@@ -20,7 +20,7 @@ from airside.stack.models.access import Asker, DecisionModels, ModelUnanswered
 from airside.stack.models.agent import ModelAgent
 from airside.stack.models.endpoints import TokenPrice
 from airside.stack.models.pricing import input_bound
-from airside.stack.models.prompts import REFUSED_CALL, offered, prompt_of
+from airside.stack.models.prompts import REFUSED_CALL, exchanges_of, offered, prompt_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.agents import ModelAccess, View
 from airside.stack.run.state import StepRecord
@@ -59,6 +59,7 @@ def view(*history: StepRecord, models: ModelAccess | None = None, **fields: Any)
 def prompt(seen: View, max_bytes: int = 64_000) -> Prompt:
     return prompt_of(
         seen,
+        exchanges_of(seen, seen.own_history()),
         instructions="be a clerk",
         tools=[offered(each) for each in seen.tools],
         max_bytes=max_bytes,
@@ -210,7 +211,15 @@ def test_a_decision_is_priced_for_the_dearest_of_its_models_and_the_longest_prom
     assert priced.price is not None and agent.price is None
     history = [record(step, "x" * 900) for step in range(1, 12)]
     bound = input_bound(
-        prompt_of(view(*history), instructions="be a clerk", tools=[], max_bytes=10_000, max_tokens=1, temperature=None)
+        prompt_of(
+            view(),
+            exchanges_of(view(), history),
+            instructions="be a clerk",
+            tools=[],
+            max_bytes=10_000,
+            max_tokens=1,
+            temperature=None,
+        )
     )
     assert priced.price.tokens >= bound + 100
     assert priced.price.cost_microusd >= TokenPrice(input=3, output=15).microusd(bound, 100)
