@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import orjson
 
 from airside.stack.canonical import as_text, canonical, check_bounds
@@ -331,7 +330,7 @@ def _value(output: Any) -> Any:
 
 def _line(record: StepRecord) -> str:
     error = "" if record.result.ok else f": {record.result.reason_code or ''}: {record.result.error}"
-    return _cut(f"{record.tool}({msgspec.json.encode(record.arguments).decode()}){error}", _MAX_LISTED_TEXT)
+    return _cut(f"{record.tool}({canonical(record.arguments).decode()}){error}", _MAX_LISTED_TEXT)
 
 
 def _cut_middle(text: str, most: int) -> str:
