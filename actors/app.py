@@ -170,7 +170,8 @@ def _check_model_agents(agents: Mapping[str, Agent], tools: Mapping[str, Tool]) 
         if isinstance(agent, ModelAgent):
             try:
                 agent.check(tools, agents)
-                if agent.code_mode and tools.get(python_code.name) is not python_code:
+                begins = tools.get(python_code.name)
+                if agent.code_mode and (begins is None or begins.spec != python_code.spec):
                     raise InvalidConfig(
                         "code_mode needs the tool that snippets begin by: "
                         "from airside.tools import python_code, and App(tools=[..., python_code])"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from airside import App, Tool, tool
+from airside import App, SingleAgent, Tool, tool
 from airside.models import ModelAgent, ModelEndpoint, TokenPrice
 from airside.stack.directory import Budget, Directory, Principal, Tenant
+from airside.tools import python_code
 from tests.apps.ledger import Ledger
 
 POLICY = """
@@ -54,10 +55,21 @@ def create_app(work: Path, url: str) -> App:
         "acme": Tenant(principals=principals, limits={"max_refusals": 5}),
         "poor": Tenant(principals=principals, budgets=[Budget(unit="cost_microusd", limit=100)]),
     }
-    agent = ModelAgent("house", "You help customers of a shop.", answer=Answer, max_tokens=500, max_prompt_bytes=16_000)
+    agents = {
+        name: ModelAgent(
+            "house",
+            "You help customers of a shop.",
+            answer=Answer,
+            max_tokens=500,
+            max_prompt_bytes=16_000,
+            code_mode=name == "coder",
+        )
+        for name in ("clerk", "coder")
+    }
     return App(
-        agents={"clerk": agent},
-        tools=tools(work),
+        agents=agents,
+        routes={"default": SingleAgent("clerk"), "code": SingleAgent("coder")},
+        tools=[*tools(work), python_code],
         policy=POLICY,
         directory=Directory(tenants=tenants),
         models={"house": endpoint},

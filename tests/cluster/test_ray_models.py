@@ -37,8 +37,10 @@ def stack(local_ray: None, server: ModelServer, tmp_path_factory: pytest.TempPat
         yield found
 
 
-def ask(stack: Stack, text: str = "Where is order o-7? Refund it.", tenant: str = "acme") -> airside.RunHandle:
-    return stack.submit(text, tenant=tenant, principal="ana")
+def ask(
+    stack: Stack, text: str = "Where is order o-7? Refund it.", tenant: str = "acme", route: str = "default"
+) -> airside.RunHandle:
+    return stack.submit(text, tenant=tenant, principal="ana", route=route)
 
 
 def told(body: Body, role: str) -> list[Any]:
@@ -87,6 +89,25 @@ def test_the_death_of_its_process_asks_no_model_twice(stack: Stack, server: Mode
     result = handle.result(timeout=2 * BOUND_S)
     assert result.ok and len(server.bodies) == 2
     assert events(stack, handle.run_id) == ["ModelAsked", "ModelAnswered"] * 2
+
+
+def test_what_a_models_code_calls_is_a_call_of_the_run_and_its_processs_death_loses_none(
+    stack: Stack, server: ModelServer
+) -> None:
+    """The code waits for a person, is taken up by another process, and the model is asked for no other."""
+    server.bodies.clear()
+    code = "order = await find_order('o-5')\nprint(order['state'])\nawait refund('o-5', order['cents'])"
+    done = call("final_answer", {"text": "You get it back.", "refunded_cents": 1200})
+    server.say = in_order(call("python_code", {"code": code}), done)
+    handle = ask(stack, "Where is order o-5? Refund it.", route="code")
+    asked = waiting(stack, handle.run_id)
+    assert asked.arguments == {"order_id": "o-5", "cents": 1200} and len(server.bodies) == 1
+    sigkill(stack, "runtime")
+    stack.approve(asked.approval_id, principal="lea")
+    assert handle.result(timeout=2 * BOUND_S).ok and ledger_of(stack).texts("refund o-5") == ["refund o-5"]
+    result = json.loads(told(server.bodies[-1], "tool")[0]["content"])
+    assert result["printed"] == "lost\n" and result["result"] == {"refunded": 1200} and len(server.bodies) == 2
+    assert [tool["function"]["name"] for tool in server.bodies[0]["tools"]] == ["python_code", "final_answer"]
 
 
 def test_what_was_under_way_when_the_model_caller_died_counts_in_full(stack: Stack, server: ModelServer) -> None:

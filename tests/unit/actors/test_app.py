@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from airside import App, ReplayAgent, Spend, View, priced, tool
+from airside import App, ReplayAgent, Spend, Tool, View, priced, tool
+from airside.models import ModelAgent, ModelEndpoint, TokenPrice
 from airside.stack.errors import InvalidConfig
+from airside.tools import python_code
 from airside.tools.resolving import resolver
 
 DIRECTORY = "tenants: {acme: {principals: {ann: {}}}}"
@@ -167,3 +169,27 @@ def test_an_agents_price_is_a_spend_or_absent() -> None:
 def test_a_price_that_is_no_count_is_refused(amount: Any) -> None:
     with pytest.raises(InvalidConfig, match="tokens="):
         priced(tokens=amount)
+
+
+def coding(*tools: Tool) -> App:
+    """Return an app whose agent writes code."""
+    house = ModelEndpoint(
+        model="m", base_url="http://127.0.0.1:9/v1", api_key_env="", price=TokenPrice(input=1, output=1)
+    )
+    agent = ModelAgent("house", "pay", code_mode=True)
+    return replace(app(agent=agent), tools=[pay, *tools], models={"house": house})
+
+
+def test_code_mode_has_its_tool_and_a_name_in_python_for_each_other() -> None:
+    assert coding(python_code).checked().specs[-1].name == "python_code"
+
+    @tool(effect="write", name="python_code")
+    def other(code: str) -> str:
+        return code
+
+    for tools in ((), (other,)):
+        with pytest.raises(InvalidConfig, match=r"agent a: code_mode needs the tool .* import python_code"):
+            coding(*tools).checked()
+    twins = [tool(effect="write", name=name)(send.function) for name in ("send.it", "send-it")]
+    with pytest.raises(InvalidConfig, match="both send_it in Python"):
+        coding(python_code, *twins).checked()
