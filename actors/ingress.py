@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -28,6 +28,7 @@ from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import encode, encode_json
 from airside.actors.wardens.watched import WatchedLayer
+from airside.stack.approvals.book import Verdict
 from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.contracts.labels import check_label
 from airside.stack.directory import Directory
@@ -116,8 +117,10 @@ class Ingress(WatchedLayer):
             identity: Identity = self._authenticator.identify(given.credential, int(time.time()))
         except AuthRefused as refusal:
             return VoteReply(ok=False, code=refusal.reason, message=refusal.message)
-        if verdict not in ("approve", "reject", "edit"):
-            return VoteReply(ok=False, code="invalid", message=f"{verdict!r:.40} is not approve, reject or edit")
+        if verdict not in get_args(Verdict):
+            return VoteReply(
+                ok=False, code="invalid", message=f"{verdict!r:.40} is none of {', '.join(get_args(Verdict))}"
+            )
         vote = Vote(
             identity=encode(identity),
             proof=seal_identity(self.config.seal_key, identity, vote_subject(approval_id, verdict, given.arguments)),

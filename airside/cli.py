@@ -340,6 +340,20 @@ def edit(
         typer.echo(stack.edit(approval_id, new, token=credential, principal=principal, note=note))
 
 
+@approvals.command()
+def answer(
+    approval_id: ApprovalArgument,
+    text: Annotated[str, typer.Argument(help="one of the question's choices, or a text if it has none")],
+    principal: As = "",
+    credential: Credential = "",
+    note: Note = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Answer a question that an agent asks."""
+    with attached(state_dir) as stack:
+        typer.echo(stack.answer(approval_id, text, token=credential, principal=principal, note=note))
+
+
 def _json(text: str, where: str) -> Any:
     """Parse an argument that is JSON."""
     from airside.stack.canonical import parse_bounded

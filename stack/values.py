@@ -34,7 +34,17 @@ SandboxLevel = Literal["none", "namespaces", "full"]
 Risk = Literal["low", "medium", "high"]
 Part = Literal["authority", "content"]
 Origin = Literal[
-    "approved", "request", "configuration", "created", "named", "memory", "tool", "branch", "nowhere", "repeated"
+    "approved",
+    "request",
+    "person",
+    "configuration",
+    "created",
+    "named",
+    "memory",
+    "tool",
+    "branch",
+    "nowhere",
+    "repeated",
 ]
 Clearance = Literal["public", "internal", "confidential", "restricted"]
 CLEARANCES: tuple[Clearance, ...] = ("public", "internal", "confidential", "restricted")
@@ -300,11 +310,28 @@ class ToolResult(Value):
 
 
 class ApprovalRule(Value):
-    """What a rule asks for: `quorum` different people who hold one of `roles`, within `expires_after_s`."""
+    """What a rule asks for: `quorum` different people who hold one of `roles`, within `expires_after_s`.
+
+    `answer` = the call is a question, which one of them answers; nobody can approve it.
+    """
 
     roles: tuple[str, ...]
     quorum: Annotated[int, Meta(ge=1, le=16)] = 1
     expires_after_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] = 3600
+    answer: bool = False
+
+
+class Answer(Value, array_like=True):
+    """What a person answered to a question of an agent's, and in which roles.
+
+    `chosen` = it is one of the choices the agent gave, and no text of the person's own.
+    """
+
+    text: str
+    by: PrincipalId
+    roles: tuple[str, ...]
+    at_us: int
+    chosen: bool
 
 
 class Decision(Value):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from airside.stack.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from airside.tools.builtin.ask_human import ask_human
     from airside.tools.builtin.http_request import AllowedUrl, http_request
     from airside.tools.builtin.python_code import python_code
     from airside.tools.builtin.send_email import send_email
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from airside.tools.tool import NOT_DONE, InDoubt, ProcessLimits
 
 _HOME = {
+    "airside.tools.builtin.ask_human": ["ask_human"],
     "airside.tools.builtin.http_request": ["AllowedUrl", "http_request"],
     "airside.tools.builtin.python_code": ["python_code"],
     "airside.tools.builtin.send_email": ["send_email"],
@@ -33,6 +35,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
     "InDoubt",
     "NOT_DONE",
     "ProcessLimits",
+    "ask_human",
     "http_request",
     "python_code",
     "send_email",

@@ -227,6 +227,7 @@ class Dispatcher:
                 deadline_s=grant.timeout_ms / 1000,
                 traceparent=request.traceparent,
                 labels=grant.labels,
+                answer=grant.answer,
                 keep=keeper(self._memory, request.grant) if keeps else None,
             ),
             arguments=request.arguments,

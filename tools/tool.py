@@ -21,7 +21,7 @@ from airside.stack.schema.choices import Declared as DeclaredChoices
 from airside.stack.schema.choices import checked_choices
 from airside.stack.schema.schemas import read_schema
 from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, Place, ToolSpec, certain_parts
-from airside.stack.values import EffectClass, Risk
+from airside.stack.values import Answer, EffectClass, Risk
 from airside.tools.signature import Derived, Signature, derive, read_signature, refuse_generator
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -48,7 +48,8 @@ Keep = Callable[[Candidate], Awaitable[LearnReply]]
 class ToolContext:
     """What the executor gives a tool.  `deadline_s` is how long the call may take; `state` is the toolset's.
 
-    `labels` are what the run had taken in when the call was granted; `keep` offers the stack's memory a candidate (None
+    `labels` are what the run had taken in when the call was granted; `answer` is what a person answered, of a call that
+    is a question; `keep` offers the stack's memory a candidate (None
     where there is no memory, or the tool has a process of its own).
 
     Use `idempotency_key` so that the same key never has its effect twice; every attempt of a call has the same one.
@@ -65,6 +66,7 @@ class ToolContext:
     traceparent: str = ""
     state: Any = None
     labels: tuple[str, ...] = ()
+    answer: Answer | None = None
     keep: Keep | None = field(default=None, repr=False)
 
     @property
@@ -151,7 +153,7 @@ class Tool:
         Raises `InvalidConfig` if the schema is not one of an object, or not valid, if `content` or `choices` names what
         is none of its arguments, or if the function would not get what was decided on.
         """
-        signature = read_signature(fn, _checked_name(name), ToolContext)
+        signature = read_signature(fn, checked_name(name), ToolContext)
         spec = ToolSpec.build(
             name=name,
             description=description or inspect.getdoc(fn) or "",
@@ -326,7 +328,8 @@ def _check_function(spec: ToolSpec, signature: Signature) -> None:
         )
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """Return a tool's name; raise `InvalidConfig` for what can be none."""
     if not name or len(name) > 128 or not set(name) <= _NAME_CHARACTERS:
         raise InvalidConfig(f"tool name {name!r:.140}: use up to 128 letters, digits, '_', '.' and '-'")
     return name

@@ -340,6 +340,10 @@ class Stack:
         """Approve with other arguments: a new action, which is validated and gated again; as `approve`."""
         return self._vote(approval_id, "edit", token, principal, note, _written(arguments, "arguments"))
 
+    def answer(self, approval_id: str, answer: str, *, token: str = "", principal: str = "", note: str = "") -> str:
+        """Answer a question that an agent asks: by one of its choices, or by a text if it gives none; as `approve`."""
+        return self._vote(approval_id, "answer", token, principal, note, _written(as_text(answer), "answer"))
+
     def _vote(self, approval_id: str, verdict: str, token: str, principal: str, note: str, arguments: bytes) -> str:
         credential, approval_id, note = token, as_text(approval_id), as_text(note)
         if not token and not principal:
@@ -349,8 +353,8 @@ class Stack:
             found = [PendingApproval.of(body) for body in self._connection.ask(ASKED, approval_id)]
             if not found:
                 raise Refused(f"no approval {approval_id} waits", reason="unknown")
-            if verdict == "edit" and approval_id == found[0].group:
-                raise Misuse(f"{approval_id} is a question about several calls: edit one of them, by its own id")
+            if verdict in ("edit", "answer") and approval_id == found[0].group:
+                raise Misuse(f"{approval_id} is a question about several calls: {verdict} one of them, by its own id")
             credential = credential or self._signed(found[0].tenant, principal)
             ids = [a.approval_id for a in found]
         replies = {

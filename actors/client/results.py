@@ -106,7 +106,7 @@ class BatchInterrupted(KeyboardInterrupt):
         self.unsubmitted = unsubmitted
 
 
-_STOOD_FOR = frozenset({"approved", "request", "configuration"})
+_STOOD_FOR = frozenset({"approved", "request", "person", "configuration"})
 
 COLUMNS: dict[str, type] = {
     "job_id": str,
@@ -160,7 +160,7 @@ def refused_result(ticket: Ticket, job_id: str) -> RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingApproval:
-    """A call that waits for people.
+    """A call that waits for people; `is_question` = it is a question of an agent's, which one of them answers.
 
     `origins` say where the values of its arguments come from, `resources` what is known of what it is about, and
     `rejected_before` which calls of its tool people rejected in the same run.  `group` is the question it is put in
@@ -184,6 +184,7 @@ class PendingApproval:
     resources: tuple[ResourceFact, ...] = ()
     rejected_before: str = ""
     group: str = ""
+    is_question: bool = False
 
     def lines(self) -> list[str]:
         """Return what a person must see: the call, a line for each value and finding with where it comes from, content.
@@ -193,9 +194,13 @@ class PendingApproval:
         """
         who = f"{self.requester}@{self.tenant}"
         expires = datetime.fromtimestamp(self.expires_us / 1e6, tz=UTC).isoformat(" ", "seconds")
+        needs = f"needs {self.quorum} of {', '.join(self.roles)}, has {self.votes}"
+        if self.is_question:
+            what = "one of its choices" if self.arguments.get("choices") else "a text"
+            needs = f"a question that one of {', '.join(self.roles)} answers, by {what}"
         lines = [
             f"{self.approval_id}: {self.tool} ({self.effect}), asked by {who}, rule {self.rule}, "
-            f"needs {self.quorum} of {', '.join(self.roles)}, has {self.votes}, until {expires}",
+            f"{needs}, until {expires}",
             f"     the request: {visible(self.request)!r:.300}",
         ]
         lines += [f"  !! {self.rejected_before}"] if self.rejected_before else []
@@ -223,6 +228,7 @@ class PendingApproval:
             approval_id=asked.approval_id,
             tenant=asked.tenant,
             requester=asked.requester,
+            is_question=asked.terms.answer,
             run_id=asked.run_id,
             tool=asked.tool,
             effect=asked.effect,

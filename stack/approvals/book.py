@@ -7,6 +7,9 @@ Rules: the approver is another person than the requester, of the same tenant, an
 person counts once; the first rejection decides; `quorum` approvals decide; an edit is one person's proposal of other
 arguments, which decides too (the edited call is a new action and is gated again, where a larger quorum asks anew);
 whoever comes later is told it is decided; at `expires_us` the answer is no.
+
+A question that an agent asks (`ask_human`) is answered, or rejected, and never approved or edited: one person who holds
+one of the asked roles answers it, who may be the requester, for that permits nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +22,16 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw
 
+from airside.stack.approvals.questions import check_answer
 from airside.stack.canonical import canonical, digest, parse_bounded
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import ApprovalId, GroupId, PrincipalId, RunId, TenantId, group_for, root_of
 from airside.stack.resources import ResourceFact
 from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES
 from airside.stack.security.seals import from_text, to_text, unwrap, wrap
-from airside.stack.values import NULL, ApprovalRule, Identity, Value, ValueOrigin
+from airside.stack.values import NULL, Answer, ApprovalRule, Identity, Value, ValueOrigin
 
-Verdict = Literal["approve", "reject", "edit"]
+Verdict = Literal["approve", "reject", "edit", "answer"]
 _PURPOSE = "approval"
 
 
@@ -55,11 +59,12 @@ def call_digest(
 
 
 class ApprovalReceipt(Value, array_like=True):
-    """Proof that these people, in these roles, approved exactly the call `binding` is the digest of."""
+    """Proof that these people, in these roles, approved exactly the call `binding` is the digest of, or answered it."""
 
     approval_id: ApprovalId
     binding: str
     approvers: tuple[tuple[PrincipalId, tuple[str, ...]], ...]
+    answer: Answer | None = None
 
 
 def seal_approval(key: bytes, receipt: ApprovalReceipt) -> str:
@@ -118,7 +123,7 @@ MAX_TOGETHER = 20
 
 
 class ApprovalVoted(Value, tag=True):
-    """One person said something."""
+    """One person said something; `arguments` are an edit's, or what was answered."""
 
     at_us: int
     approval_id: ApprovalId
@@ -147,12 +152,15 @@ def decode_approval_event(data: bytes | str) -> ApprovalEvent:
     return event
 
 
+Outcome = Literal["", "approved", "rejected", "edited", "expired", "answered"]
+
+
 class Approval(Value):
     """An approval as it stands.  `outcome` is empty while it waits."""
 
     request: ApprovalRequested
     votes: tuple[ApprovalVoted, ...] = ()
-    outcome: Literal["", "approved", "rejected", "edited", "expired"] = ""
+    outcome: Outcome = ""
     decided_us: int = 0
 
     @property
@@ -294,7 +302,11 @@ class ApprovalBook:
         approval = self._known.get(approval_id)
         if approval is None or approval.request.tenant != who.tenant:
             return VoteRefused(code="unknown", message=f"no approval {approval_id} in tenant {who.tenant}")
-        refused = _vote_refusal(approval, who, now_us) or (_invalid_edit(arguments) if verdict == "edit" else None)
+        refused = _vote_refusal(approval, who, verdict, now_us)
+        if refused is None and verdict == "edit":
+            refused = _invalid_edit(arguments)
+        if refused is None and verdict == "answer":
+            refused = _invalid_answer(approval.request, arguments)
         if refused is not None:
             return refused
         return ApprovalVoted(
@@ -303,7 +315,7 @@ class ApprovalBook:
             by=who.principal,
             roles=who.roles,
             verdict=verdict,
-            arguments=arguments if verdict == "edit" and arguments is not None else NULL,
+            arguments=arguments if verdict in ("edit", "answer") and arguments is not None else NULL,
             note=note[:1000],
         )
 
@@ -350,16 +362,29 @@ def _take_out(lists: dict[Any, list[ApprovalId]], key: object, approval_id: Appr
         lists.pop(key, None)
 
 
-def _vote_refusal(approval: Approval, who: Identity, now_us: int) -> VoteRefused | None:
-    request = approval.request
+def _vote_refusal(approval: Approval, who: Identity, verdict: Verdict, now_us: int) -> VoteRefused | None:
+    request, is_question = approval.request, approval.request.terms.answer
     if approval.outcome or request.expires_us <= now_us:
         return VoteRefused(code="already_decided", message=f"it is already {approval.outcome or 'expired'}")
-    if who.principal == request.requester:
+    if who.principal == request.requester and not is_question:
         return VoteRefused(code="self_approval", message=f"{who.principal} asked for it and cannot approve it")
     if set(who.roles).isdisjoint(request.terms.roles):
         return VoteRefused(code="wrong_role", message=f"one of the roles {list(request.terms.roles)} is needed")
     if any(vote.by == who.principal for vote in approval.votes):
         return VoteRefused(code="already_voted", message=f"{who.principal} has voted")
+    if is_question and verdict not in ("answer", "reject"):
+        return VoteRefused(code="invalid", message="it is a question, which nobody can approve: answer or reject it")
+    if verdict == "answer" and not is_question:
+        return VoteRefused(code="invalid", message="it is a call and no question: approve, reject or edit it")
+    return None
+
+
+def _invalid_answer(request: ApprovalRequested, answer: Raw | None) -> VoteRefused | None:
+    """Return why what is said is no answer to the question."""
+    try:
+        check_answer(msgspec.json.decode(request.arguments), bytes(answer or b""))
+    except InvalidInput as error:
+        return VoteRefused(code="invalid", message=error.message)
     return None
 
 
@@ -375,10 +400,10 @@ def _invalid_edit(arguments: Raw | None) -> VoteRefused | None:
     return None
 
 
-def _count(
-    approval: Approval, votes: tuple[ApprovalVoted, ...]
-) -> Literal["", "approved", "rejected", "edited", "expired"]:
+def _count(approval: Approval, votes: tuple[ApprovalVoted, ...]) -> Outcome:
     latest = votes[-1].verdict
+    if latest == "answer":
+        return "answered"
     if latest == "reject":
         return "rejected"
     if latest == "edit":
@@ -387,11 +412,24 @@ def _count(
     return "approved" if len(approvals) >= approval.request.terms.quorum else ""
 
 
+def _answer_of(approval: Approval) -> Answer | None:
+    """Return what was answered; None if a journal has what is no answer, which is a receipt for nothing."""
+    said = approval.votes[-1]
+    try:
+        text, chosen = check_answer(msgspec.json.decode(approval.request.arguments), bytes(said.arguments))
+    except InvalidInput:
+        return None
+    return Answer(text=text, by=said.by, roles=said.roles, at_us=said.at_us, chosen=chosen)
+
+
 def receipt_for(approval: Approval) -> ApprovalReceipt:
-    """Return the unsealed receipt of an approved or edited approval, bound to exactly what the people were shown."""
+    """Return the unsealed receipt of what was approved, edited or answered, bound to exactly what people were shown."""
     request = approval.request
     arguments = bytes(request.arguments)
     approvers = tuple((v.by, v.roles) for v in approval.votes if v.verdict == "approve")
+    answer = _answer_of(approval) if approval.outcome == "answered" else None
+    if answer is not None:
+        approvers = ((answer.by, answer.roles),)
     if approval.outcome == "edited":
         edit = approval.votes[-1]
         approvers = ((edit.by, edit.roles),)
@@ -407,4 +445,4 @@ def receipt_for(approval: Approval) -> ApprovalReceipt:
         resources=request.resources,
         edited=approval.outcome == "edited",
     )
-    return ApprovalReceipt(approval_id=request.approval_id, binding=binding, approvers=approvers)
+    return ApprovalReceipt(approval_id=request.approval_id, binding=binding, approvers=approvers, answer=answer)

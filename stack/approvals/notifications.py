@@ -64,6 +64,8 @@ def notification_of(approval: Approval, *beside: Approval) -> Notification:
         "quorum": asked.terms.quorum,
         "expires_us": asked.expires_us,
     }
+    if asked.terms.answer:
+        data["is_question"] = True
     if asked.rejected_before:
         data["rejected_before"] = asked.rejected_before
     if asked.group:

@@ -138,7 +138,7 @@ def decision_of(approval: Approval, key: bytes, now_us: int) -> ApprovalDecided 
         return None
     edit = approval.votes[-1] if approval.outcome == "edited" else None
     said = _deciding(approval)
-    granted = approval.outcome in ("approved", "edited")
+    granted = approval.outcome in ("approved", "edited", "answered")
     return ApprovalDecided(
         at_us=now_us,
         step=approval.request.step,

@@ -416,9 +416,9 @@ class Bundle(_Closed):
         return self
 
     def traced_tools(self, specs: Iterable[ToolSpec]) -> frozenset[str]:
-        """Return the tools of whose calls some rule may ask where the values come from, or may ask a person."""
+        """Return the tools of whose calls some rule may ask where the values come from, or a person is asked."""
         asking = [rule.when for rule in self.rules if rule.shows_origins]
-        return frozenset(spec.name for spec in specs if any(may_match(when, spec) for when in asking))
+        return frozenset(s.name for s in specs if s.answered_by or any(may_match(when, s) for when in asking))
 
     def matched_tools(self, rule: Rule, specs: Iterable[ToolSpec]) -> list[ToolSpec]:
         """Return the tools a rule may be about."""

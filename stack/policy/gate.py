@@ -22,6 +22,7 @@ from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
 from airside.stack.contracts.models import ReservedQuestion, ReservedReply
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
 from airside.stack.ids import NO_ISSUER, ApprovalId, IssuerId, Randomness, approval_for, effect_key
+from airside.stack.policy.answer_trust import AnswerTrust
 from airside.stack.policy.bundle import Bundle
 from airside.stack.policy.evaluator import Evaluator, Facts, NotTraced
 from airside.stack.policy.kill_switches import KillSwitches
@@ -42,7 +43,7 @@ from airside.stack.resources import (
 from airside.stack.schema.toolspec import ArgumentValidator, ToolSpec
 from airside.stack.security.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.security.identity import IdentityChecker, run_subject
-from airside.stack.values import ApprovalRule, Decision, Identity, ValueOrigin
+from airside.stack.values import Answer, ApprovalRule, Decision, Identity, ValueOrigin
 
 _MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -84,6 +85,7 @@ class Gate:
         specs = [spec for spec, _ in self._tools.values()]
         self._traced = bundle.traced_tools(specs)
         self._tools_with_lookups = bundle.looked_up_tools(specs)
+        self._answer_trust = AnswerTrust(bundle, specs)
         self._on_change = on_change
         self._key = seal_key
         self._identities = IdentityChecker(seal_key)
@@ -275,6 +277,9 @@ class Gate:
     def _reply(self, request: GateRequest, call: _ValidCall, decision: Decision) -> GateReply:
         identity, spec, arguments, given, facts = call
         approval_id: ApprovalId | None = None
+        answer: Answer | None = None
+        if spec.answered_by is not None:
+            decision = self._question(call, decision)
         if decision.outcome == "require_approval":
             binding = self._binding(request, call, arguments)
             asked_before = verify_approval(self._key, request.receipt) if request.receipt else None
@@ -283,7 +288,7 @@ class Gate:
             edited = self._binding(request, call, given, edited=True)
             receipt = self._receipt(request.receipt, {binding, edited}, decision.approval, identity)
             if receipt is not None:
-                approval_id = receipt.approval_id
+                approval_id, answer = receipt.approval_id, receipt.answer
                 decision = msgspec.structs.replace(decision, outcome="allow", approval=None)
         grant, wall_ms, sha256 = b"", 0, digest(arguments)
         if decision.outcome != "deny":
@@ -295,7 +300,7 @@ class Gate:
             if refusal is not None:
                 decision, approval_id = refusal, None if is_asking else approval_id
         if decision.outcome == "allow" and not request.preview:
-            grant = self._grant(request, identity, spec, sha256, approval_id or "")
+            grant = self._grant(request, identity, spec, sha256, approval_id or "", answer)
             if self._on_change is not None and spec.resources and spec.effect != "read":
                 changed = keys_of(referenced_resources(spec, facts.arguments))
                 self._on_change(changed, _timeout_ms(request, spec))
@@ -312,10 +317,21 @@ class Gate:
             grant=grant,
             counted=self.spending.budgets_call(identity.tenant, spec),
             wall_ms=wall_ms if grant else 0,
-            trusted_output=spec.trusted_output,
+            trusted_output=spec.trusted_output or self._answer_trust.vouches(answer, identity),
             origins=facts.origins or (),
             resources=facts.resources,
         )
+
+    def _question(self, call: _ValidCall, decision: Decision) -> Decision:
+        """Return the decision about a question to people: what is allowed is to ask those whom its tool names."""
+        if decision.outcome == "require_approval":
+            text = f"{call.spec.name} asks people itself, and rule {decision.rule} has it wait for an approval besides"
+            return self._evaluator.deny(ReasonCode.POLICY_DENIED, text, rule=decision.rule)
+        if decision.outcome == "deny":
+            return decision
+        if call.facts.origins is None:  # whoever is asked is shown them
+            raise NotTraced
+        return msgspec.structs.replace(decision, outcome="require_approval", approval=call.spec.answered_by)
 
     def _unaffordable(
         self, request: GateRequest, identity: Identity, spec: ToolSpec, wall_ms: int, *, count: bool
@@ -353,18 +369,28 @@ class Gate:
     def _receipt(
         self, text: str, bindings: set[str], terms: ApprovalRule | None, requester: Identity
     ) -> ApprovalReceipt | None:
-        """Return the receipt if enough of the right people, and not the requester, approved exactly this call."""
+        """Return the receipt if enough of the right people, and not the requester, approved exactly this call.
+
+        Of a question it is the answer's; an answer approves nothing, and an approval answers nothing.
+        """
         if not text or terms is None:
             return None
         receipt = verify_approval(self._key, text)
-        if receipt is None or receipt.binding not in bindings:
+        if receipt is None or receipt.binding not in bindings or (receipt.answer is not None) is not terms.answer:
             return None
         suited = {by for by, roles in receipt.approvers if not set(roles).isdisjoint(terms.roles)}
-        # Approvals knows the requester from a runtime, the gate from Ingress's seal.
-        return receipt if len(suited - {requester.principal}) >= terms.quorum else None
+        if not terms.answer:  # Approvals knows the requester from a runtime, the gate from Ingress's seal
+            suited -= {requester.principal}
+        return receipt if len(suited) >= terms.quorum else None
 
     def _grant(
-        self, request: GateRequest, identity: Identity, spec: ToolSpec, arguments_sha256: str, approval_id: str
+        self,
+        request: GateRequest,
+        identity: Identity,
+        spec: ToolSpec,
+        arguments_sha256: str,
+        approval_id: str,
+        answer: Answer | None,
     ) -> bytes:
         if not request.executor:
             raise AirsideError("no executor was named to grant the call to")
@@ -391,6 +417,7 @@ class Gate:
                 version=request.version,
                 labels=request.labels,
                 left_ms=_left_ms(request),
+                answer=answer,
             ),
         )
 

@@ -63,7 +63,7 @@ def check_policy(
 
 
 def check_directory(directory: Directory, specs: Sequence[ToolSpec], *, place: Place = lambda _: "directory") -> None:
-    """Raise `InvalidConfig` for a budget of a tool there is not, and a tool whose scopes nobody can have."""
+    """Raise `InvalidConfig` for a budget of a tool there is not, and a tool that nobody could call, or answer."""
     names = [spec.name for spec in specs]
     found = []
     for location, budget in _budgets(directory):
@@ -76,6 +76,13 @@ def check_directory(directory: Directory, specs: Sequence[ToolSpec], *, place: P
         f"{place(('tenants',))}: nobody has all the scopes {sorted(spec.scopes)}, so nobody could call tool {spec.name}"
         for spec in specs
         if not any(set(spec.scopes) <= set(who.scopes) for who in people)
+    ]
+    held = {role for who in people for role in who.roles}
+    found += [
+        f"{place(('tenants',))}: tool {spec.name}: {_missing('nobody who could answer holds the role', role, held)}"
+        for spec in specs
+        for role in (spec.answered_by.roles if spec.answered_by else ())
+        if role not in held
     ]
     _raise(found)
 
@@ -233,7 +240,14 @@ def _of_grants(when: When, people: list[Principal]) -> Iterator[Problem]:
 
 def _of_approval(rule: Rule, tools: Mapping[str, ToolSpec], directory: Directory, bundle: Bundle) -> Iterator[Problem]:
     """Yield the roles that nobody holds who could approve a call the rule is about, and a quorum that no tenant has."""
-    if rule.approval is None or bundle.shared or not any(may_match(rule.when, spec) for spec in tools.values()):
+    if rule.approval is None or not (meant := bundle.matched_tools(rule, tools.values())):
+        return
+    if all(spec.answered_by for spec in meant):
+        text = (
+            f"asks people about calls of {', '.join(s.name for s in meant)}, which are questions: nobody approves those"
+        )
+        yield Problem(("outcome",), text)
+    if bundle.shared:
         return
     wanted = set(rule.approval.roles)
     held = {role for who in _people(directory, rule.when.tenant) for role in who.roles}

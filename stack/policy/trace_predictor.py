@@ -37,6 +37,8 @@ class TracePredictor:
     ) -> bool:
         """Whether some rule will ask about a call, as far as is known of it; where that cannot be told, yes."""
         spec, rules = self._rules.get(tool, (None, []))
+        if spec is not None and spec.answered_by is not None:
+            return True
         if spec is None or not rules:
             return False
         facts = Facts(

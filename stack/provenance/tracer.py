@@ -6,14 +6,16 @@ occurs in (`stack/provenance/matching.py`), in this order:
 
  1. approved       what people approved in this run: the same value in the complete arguments of an approved call
  2. request        the principal's own text and inputs; of a branch, those of the run it belongs to
- 3. configuration  the caller's name, tenant and attributes; a default of the tool's schema; nothing at all ("", []),
+ 3. person         what somebody answered to a question of the agent's who could have approved what it is used for: what
+                   was typed, and a choice as a whole (`stack/policy/answer_trust.py`)
+ 4. configuration  the caller's name, tenant and attributes; a default of the tool's schema; nothing at all ("", []),
                    but where that says something: a password that is set to nothing
- 4. created, named what this run made itself, or the request names by its title (`stack/provenance/records.py`)
- 5. memory         a record that was recalled in this activation, or for the decision it was taken up in
- 6. tool           what a tool returned earlier: a whole value of one that no outsider writes into, else the first
+ 5. created, named what this run made itself, or the request names by its title (`stack/provenance/records.py`)
+ 6. memory         a record that was recalled in this activation, or for the decision it was taken up in
+ 7. tool           what a tool returned earlier: a whole value of one that no outsider writes into, else the first
                    that did; a request labelled `untrusted` counts as one
- 7. branch         a branch's answer; in a branch, the text that somebody else wrote for it
- 8. nowhere        an agent made it up, or put it together; what a tool only gave back of a call's arguments is that
+ 8. branch         a branch's answer; in a branch, the text that somebody else wrote for it
+ 9. nowhere        an agent made it up, or put it together; what a tool only gave back of a call's arguments is that
 
 An effect is asked for once: a call that says what an earlier one of the run said is `repeated`, wherever its values are
 from.  A runtime traces, for it has the texts; the gate adds what was left out as `nowhere` (or as a default).
@@ -160,14 +162,14 @@ class Tracer:
         Its agent had seen nothing of the other calls of the same decision: they vouch for nothing, but an effect that
         one of them had (or, `ahead`, will have had) is asked for again.
         """
-        spec = next((spec for spec in self._specs if spec.name == tool), None)
+        spec = self._spec_of(tool)
         if spec is None:
             return ()
         known = self._read_steps
         reads = self._reads = [
             known.get(record.step) or self._read_step(record, at) for at, record in enumerate(_seen(state))
         ]
-        told = [*self._from_approvals(state), *self._request_sources()]
+        told = [*self._from_approvals(state), *self._request_sources(), *self._from_people(state)]
         # What an agent said itself gains nothing by coming back from a tool.
         vouched = [source for read in reads for source in (read.said, read.vouched) if source is not None]
         is_vouched = len(vouched) > len(reads)
@@ -362,11 +364,27 @@ class Tracer:
         for step, gated in state.approved.items():
             if state.base <= step <= state.last and step != state.step:
                 continue
-            spec = next((spec for spec in self._specs if spec.name == gated.tool), None)
-            if spec is not None:
+            spec = self._spec_of(gated.tool)
+            if spec is not None and spec.answered_by is None:  # to answer a question approves nothing it says
                 detail = f"{gated.tool}, step {step}"
                 for part, values in _approved_values(spec, gated):
                     yield Source("approved", detail, SearchableText(*values, whole=True), part)
+
+    def _from_people(self, state: RunState) -> Iterator[Source]:
+        """Yield what people answered whose word counts: a choice is an agent's text, so only all of it is theirs."""
+        for record in _seen(state):
+            gated = state.approved.get(record.step)
+            spec = self._spec_of(record.tool)
+            if gated is None or spec is None or spec.answered_by is None or not record.result.ok:
+                continue
+            if gated.trusted_output:
+                said = msgspec.json.decode(record.result.output)
+                yield Source(
+                    "person", f"{said['by']}, step {record.step}", SearchableText(said["answer"], whole=said["chosen"])
+                )
+
+    def _spec_of(self, tool: str) -> ToolSpec | None:
+        return next((spec for spec in self._specs if spec.name == tool), None)
 
     def _request_sources(self) -> list[Source]:
         """Return request and configuration; a request labelled `untrusted` is no principal's word."""
@@ -401,7 +419,7 @@ class Tracer:
     def _read_step(self, record: StepRecord, at: int) -> Read:
         """Return what a step of the history says, read once."""
         detail, value = f"{record.tool}, step {record.step}", msgspec.json.decode(record.result.output)
-        spec = next((spec for spec in self._specs if spec.name == record.tool), None)
+        spec = self._spec_of(record.tool)
         is_trusted = spec is not None and spec.trusted_output
         if record.result.ok:
             self._records.take(spec, at, detail, value)

@@ -105,6 +105,9 @@ class CallHandlers(MachineBase):
             told = f"rejected by {who}: {event.note}" if event.note else f"rejected by {who}"
             return self._refuse(ReasonCode.APPROVAL_REJECTED, told, apart=event.apart)
         if event.outcome == "expired":
+            terms = s.gated.decision.approval
+            if terms is not None and terms.answer:  # nobody said no to anything
+                return self._refuse(ReasonCode.APPROVAL_EXPIRED, "nobody answered in time", apart=True)
             return self._refuse(ReasonCode.APPROVAL_EXPIRED, "nobody decided in time")
         s.receipt = event.receipt
         if bytes(event.arguments) != b"null":

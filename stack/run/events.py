@@ -197,6 +197,8 @@ class ActionGated(Event, tag=True, omit_defaults=True):
 class ApprovalDecided(Event, tag=True):
     """People decided.  For `edited`, `arguments` are the new ones, which are gated again as a new action.
 
+    What was `answered` to a question is in the receipt.
+
     `by` are those whose votes decided; of what expired, nobody.
 
     `apart` = a rejection counts by `Limits.max_rejections`; one from before there was that bound is a refusal.

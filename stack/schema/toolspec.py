@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
-from msgspec import field
+from msgspec import field, to_builtins
 
 from airside.stack.canonical import MAX_DEPTH, canonical, check_bounds, digest
 from airside.stack.errors import InvalidConfig, InvalidInput
@@ -20,7 +20,7 @@ from airside.stack.schema.explanations import problems
 from airside.stack.schema.paths import EVERY, Parts, parse_path
 from airside.stack.schema.schemas import REMARKS, at, pattern_of, read_schema, steps_of, subschemas
 from airside.stack.schema.validation import SchemaValidator, ValidationTooCostly
-from airside.stack.values import EffectClass, Risk, Value
+from airside.stack.values import ApprovalRule, EffectClass, Risk, Value
 
 MAX_ARGUMENT_BYTES = 256 * 1024
 """Larger arguments belong in a store the tool reads from; over 100 KiB Ray would also leave its fast path."""
@@ -43,6 +43,7 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
     memory; no part of the version either.
     `resources` are pairs of a kind and the path of an argument: what the call is about, which policy may ask about.
     `choices` are the words of a request that pick a value of an argument (`stack/schema/choices.py`).
+    `answered_by` are the people whom a call puts a question to: what it returns is what one of them answered.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
     memorable: bool = False
     resources: tuple[tuple[str, str], ...] = ()
     choices: Choices = ()
+    answered_by: ApprovalRule | None = None
 
     @classmethod
     def build(cls, **fields: Any) -> ToolSpec:
@@ -88,11 +90,11 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
                 text = f"{path!r:.80} is never an id, which is a text or a whole number"
                 raise InvalidConfig(f"tool {name}: resource {kind}: {text}")
         fields["choices"] = _settled(schema, name, fields.get("choices", ()))
-        for each in ("resources", "choices"):
+        for each in ("resources", "choices", "answered_by"):
             if not fields.get(each):
                 fields.pop(each, None)  # so that a tool without any keeps the version it had
         risk = fields.pop("risk", None) or RISK_OF[fields["effect"]]
-        identity = {**fields, "parameters": schema, "risk": risk}
+        identity = to_builtins({**fields, "parameters": schema, "risk": risk})
         version = digest(canonical(identity))[:16]
         return cls(parameters=schema, risk=risk, version=version, **apart, **fields)
 

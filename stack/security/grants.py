@@ -9,7 +9,7 @@ import msgspec
 from airside.stack.ids import EffectKey, ExecutorId, IssuerId, PrincipalId, RunId, TenantId
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.seals import unwrap, wrap
-from airside.stack.values import Value
+from airside.stack.values import Answer, Value
 
 GRANT_LIFE_US = 120 * 1_000_000
 """A grant is used within milliseconds; two minutes outlast a restart of the journal between gate and execution."""
@@ -26,6 +26,8 @@ class Grant(Value, array_like=True):
     `version` is the app's, so that a switch that covers it holds at the executor too.
 
     `left_ms` is what its run has left, within which it may also wait to begin.
+
+    `answer` is what a person said, of a call that is a question.
 
     `labels` are what the run had taken in.  `undo`: it permits to take back the call of these arguments that returned
     `output_sha256`, and not to make it.
@@ -53,6 +55,7 @@ class Grant(Value, array_like=True):
     version: str = ""
     labels: tuple[str, ...] = ()
     left_ms: int = 0
+    answer: Answer | None = None
 
 
 class GrantRefused(Value, tag=True):
