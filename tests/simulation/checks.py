@@ -7,15 +7,18 @@ from typing import Any
 
 import msgspec
 
+from airside.stack.canonical import canonical
 from airside.stack.errors import AirsideError
 from airside.stack.ids import RunId
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.events import (
+    ActionGated,
     ChildEnded,
     RoutePlanned,
     RunActivated,
     RunEnded,
     StepDecided,
+    ToolExecuted,
     decode_event,
     encode_event,
 )
@@ -39,6 +42,7 @@ def check_all(world: World) -> None:
         _effects(world, run_id, events)
         _replays(world, run_id, events)
         _told(world, run_id, events)
+        _answered(world, run_id, events)
     _asked_once(world)
     _budgets(world)
     for run in world.plan.runs:
@@ -134,7 +138,7 @@ def _vouched(events: list[Any]) -> tuple[dict[int, bool], set[int]]:
     for event in events:
         kind = tag_of(event)
         if kind == "ActionGated" and event.intent:
-            changes[event.step] = KINDS[event.tool][0] != "read"
+            changes[event.step] = event.effect != "read"
         elif kind == "DoubtSettled":
             resolved.add(event.step)
         elif kind == "ToolExecuted":
@@ -142,6 +146,24 @@ def _vouched(events: list[Any]) -> tuple[dict[int, bool], set[int]]:
             if event.result.ok or code is ReasonCode.TOOL_OUTPUT_INVALID:
                 vouched[event.step] = changes.get(event.step, False)
     return vouched, resolved
+
+
+def _answered(world: World, run_id: RunId, events: list[Any]) -> None:
+    """What a question returned is what one of those asked had answered to exactly that, by what is durable."""
+    asked = {
+        event.step: event.approval_id for event in events if isinstance(event, ActionGated) and event.tool == "ask"
+    }
+    said = {
+        (approval.request.approval_id, bytes(vote.arguments), vote.by)
+        for approval in world.approvals.recorded()
+        for vote in approval.votes
+        if vote.verdict == "answer" and "approver" in vote.roles
+    }
+    for event in events:
+        if isinstance(event, ToolExecuted) and event.step in asked and event.result.ok:
+            value = event.result.value()
+            if (asked[event.step], canonical(value["answer"]), value["by"]) not in said:
+                world.violation(f"{run_id}:{event.step}: nobody answered {value}")
 
 
 def _told(world: World, run_id: RunId, events: list[Any]) -> None:

@@ -13,6 +13,7 @@ from airside.stack.canonical import canonical, digest
 from airside.stack.ids import RunId
 from airside.stack.run.events import decode_event
 from airside.stack.values import EffectClass, Spend
+from airside.tools.builtin.ask_human import ask_human
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, ToolError
 from tests.simulation.plan import ON_THINGS, QUORUM
 
@@ -93,7 +94,10 @@ class Ledger:
 
 def make_tools(world: World) -> list[Tool]:
     """Return the world's tools, whose functions act on its ledger."""
-    return [_make(world, name) for name in KINDS]
+    return [
+        *(_make(world, name) for name in KINDS),
+        ask_human("approver", expires_after=20, scopes=["work"], name="ask"),
+    ]
 
 
 def _make(world: World, name: str) -> Tool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Raw
 
 from airside.stack.approvals.book import (
@@ -138,6 +139,9 @@ class People:
         who = Identity(principal=PrincipalId(name), tenant=tenant, roles=roles)
         verdict: Verdict = rng.choice(("approve", "approve", "approve", "approve", "reject", "edit"))
         arguments = None
+        if request.terms.answer and verdict != "reject" and rng.random() < 0.8:
+            choices = msgspec.json.decode(request.arguments)["choices"]
+            verdict, arguments = "answer", Raw(canonical(rng.choice((*choices, "neither", 5))))
         if verdict == "edit":
             other = canonical(rng.choice(({"n": 7}, {"n": 8}, {"n": "no"}, {})))
             arguments = request.arguments if rng.random() < 0.3 else Raw(other)

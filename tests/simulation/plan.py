@@ -17,7 +17,7 @@ from airside.stack.values import Identity, Limits, Request
 POLICY = """
 version: VERSION
 rules:
-  - {id: reads, outcome: allow, when: {tool: [look]}}
+  - {id: reads, outcome: allow, when: {tool: [look, ask]}}
   - {id: works, outcome: allow, when: {tool: [note, pay, book, fat, give]}}
   - {id: own, outcome: allow, when: {tool: [take, peek], resource: {kind: thing, owner: principal}}}
   - id: lend
@@ -41,8 +41,23 @@ rules:
 BUNDLES: list[Bundle] = [load_bundle(POLICY.replace("VERSION", version)) for version in ("v1", "v2")]
 QUORUM = {"mail": 1, "wipe": 2, "lend": 1}
 
-TOOLS = ("look", "note", "pay", "book", "mail", "wipe", "fat", "forbidden", "nosuch", "take", "lend", "peek", "give")
-WEIGHTS = (4, 5, 5, 5, 4, 4, 1, 1, 1, 5, 2, 5, 5)
+TOOLS = (
+    "look",
+    "note",
+    "pay",
+    "book",
+    "mail",
+    "wipe",
+    "fat",
+    "forbidden",
+    "nosuch",
+    "take",
+    "lend",
+    "peek",
+    "give",
+    "ask",
+)
+WEIGHTS = (4, 5, 5, 5, 4, 4, 1, 1, 1, 5, 2, 5, 5, 2)
 ON_THINGS = ("take", "lend", "peek", "give")
 """Tools that say which thing they are about."""
 
@@ -168,6 +183,11 @@ def _run(rng: Random, tenant: TenantId) -> RunPlan:
     )
 
 
+def asking(n: int) -> dict[str, Any]:
+    """Return the arguments of a question whether it is this number or the next."""
+    return {"question": "Which is it?", "choices": [str(n), str(n + 1)]}
+
+
 def make_actions(rng: Random) -> list[Any]:
     """Generate what one agent will try: mostly valid, sometimes the same again, some together, some reads at once."""
     actions: list[dict[str, Any]] = []
@@ -178,7 +198,8 @@ def make_actions(rng: Random) -> list[Any]:
         tool = rng.choices(TOOLS, WEIGHTS)[0]
         good = {"n": rng.randint(0, MAX_THING if tool in ON_THINGS else 99)}
         bad = rng.choice(({"n": "1"}, {}, {"n": 1, "z": 2}, {"n": True}, {"n": -1}))
-        actions.append({"tool": tool, "args": bad if rng.random() < 0.06 else good})
+        args = bad if rng.random() < 0.06 else good
+        actions.append({"tool": tool, "args": asking(good["n"]) if tool == "ask" else args})
     grouped = _together(rng, actions)
     if rng.random() < 0.25:
         tools = rng.choices(("look", "peek"), (5, 1), k=rng.randint(2, 6))

@@ -2,7 +2,7 @@
 
     submit ROUTE tool(n) tool(n)+tool(n) ... [limit=value ...]      what a plus joins is proposed together
     tick SECONDS | stabilise
-    approve WHO | reject WHO | edit WHO N        decide about the oldest call that waits
+    approve WHO | reject WHO | edit WHO N | answer WHO N         decide about the oldest call that waits
     kill | cancel | settle yes | settle no       the latest run
     crash KIND | crash KIND at POINT             now, or when the next point that begins so is passed
     kill at POINT
@@ -17,11 +17,11 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import Raw
 
-from airside.stack.approvals.book import ApprovalRequested
+from airside.stack.approvals.book import ApprovalRequested, Verdict
 from airside.stack.ids import PrincipalId, RunId, TenantId, mint_run
 from airside.stack.run import events as ev
 from airside.stack.run.events import decode_event
@@ -30,7 +30,7 @@ from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Identity, Limits, Request
 from tests.simulation.checks import check_all
 from tests.simulation.people import SEAL, People
-from tests.simulation.plan import Plan
+from tests.simulation.plan import Plan, asking
 from tests.simulation.runtime import SimCycle
 from tests.simulation.world import LONGEST_S, World
 
@@ -40,7 +40,7 @@ _CALL = re.compile(r"(\w+)\((-?\d+)\)")
 
 def _proposed(word: str) -> dict[str, Any] | list[dict[str, Any]]:
     calls = [match.groups() for match in map(_CALL.fullmatch, word.split("+")) if match]
-    found = [{"tool": tool, "args": {"n": int(n)}} for tool, n in calls]
+    found = [{"tool": tool, "args": asking(int(n)) if tool == "ask" else {"n": int(n)}} for tool, n in calls]
     return found if len(found) > 1 else found[0]
 
 
@@ -141,9 +141,10 @@ class Scenario(World):
         roles = () if words[0] == "nobody" else ("approver",)
         who = Identity(principal=PrincipalId(words[0]), tenant=ACME, roles=roles)
         waiting = self.approvals.local.book.pending(ACME)
-        if verb not in ("approve", "reject", "edit") or not waiting:
+        if verb not in get_args(Verdict) or not waiting:
             raise ValueError(f"{verb} {words}: unknown, or nothing waits")
-        arguments = Raw(json.dumps({"n": int(words[1])}).encode()) if verb == "edit" else None
+        said = {"n": int(words[1])} if verb == "edit" else words[1] if verb == "answer" else None
+        arguments = None if said is None else Raw(json.dumps(said).encode())
         self.start(self.approvals.vote(who, waiting[0].request.approval_id, verb, arguments))  # type: ignore[arg-type]
         self._tick(0.1)
 
