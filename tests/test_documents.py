@@ -347,7 +347,8 @@ def test_the_agents_page_names_what_a_view_has() -> None:
 
 def test_the_webhooks_page_lists_what_a_notice_says() -> None:
     """The table is the fields of every notice there can be."""
-    request = msgspec.structs.replace(asked(), group="grp_1", rejected_before="mail")
+    terms = msgspec.structs.replace(asked().terms, answer=True)
+    request = msgspec.structs.replace(asked(), group="grp_1", rejected_before="mail", terms=terms)
     said = [
         notification_of(Approval(request=request)),
         notification_of(Approval(request=request, outcome="approved", decided_us=1)),
