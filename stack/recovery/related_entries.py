@@ -40,7 +40,12 @@ def _requested(e: ApprovalRequested, _: RelatedEntry) -> str:
 
 
 def _voted(e: ApprovalVoted, entry: RelatedEntry) -> str:
-    said = {"approve": "approves", "reject": "rejects", "edit": f"edits to {_json(e.arguments)}"}[e.verdict]
+    said = {
+        "approve": "approves",
+        "reject": "rejects",
+        "edit": f"edits to {_json(e.arguments)}",
+        "answer": f"answers {_json(e.arguments)}",
+    }[e.verdict]
     return f"vote: {e.by} ({', '.join(e.roles)}) {said}{_note(e.note)}  ({entry.stream})"
 
 

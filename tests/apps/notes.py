@@ -25,6 +25,7 @@ from airside import (
 )
 from airside.memory.in_memory import HashingEmbedder
 from airside.stack.directory import Directory, Principal, Tenant
+from airside.tools import ask_human
 from airside.tools.tool import Tool, ToolContext, ToolError, tool
 from tests.apps.ledger import Ledger
 
@@ -170,7 +171,7 @@ def create_app(work: str | Path, memory: str = "") -> App:
             "sleeper": SingleAgent("sleeper"),
             "spinner": SingleAgent("spinner"),
         },
-        tools=[*note_tools(ledger), *money_tools(ledger)],
+        tools=[*note_tools(ledger), *money_tools(ledger), ask_human("lead")],
         policy=POLICY,
         directory=Directory(
             tenants={

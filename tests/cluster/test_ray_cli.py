@@ -181,7 +181,7 @@ def listed(owner: Owner, wanted: int) -> dict[str, dict[str, Any]]:
         done = airside_cli("approvals", "list", "--state-dir", str(owner.state))
         assert done.returncode == 0, done.stderr
         found = [json.loads(text) for text in done.stdout.splitlines()]
-        by_name = {approval["arguments"]["to"]: approval for approval in found}
+        by_name = {approval["arguments"].get("to", approval["tool"]): approval for approval in found}
         return by_name if len(by_name) >= wanted else {}
 
     return until(look, f"{wanted} approvals")
@@ -195,8 +195,10 @@ def paying(name: str) -> str:
 
 def test_approvals_are_listed_and_decided_by_command(owner: Owner, tmp_path: Path) -> None:
     here = ["--state-dir", str(owner.state)]
-    batch = submit_by_cli(owner, tmp_path, *(paying(name) for name in ("cli-yes", "cli-no", "cli-edit", "cli-kill")))
-    waits = listed(owner, 4)
+    asking = call("ask_human", question="Which?", choices=["this", "that"])
+    lines = [paying(name) for name in ("cli-yes", "cli-no", "cli-edit", "cli-kill")]
+    batch = submit_by_cli(owner, tmp_path, *lines, line("cli-ask", actions=None, inputs={"actions": [asking]}))
+    waits = listed(owner, 5)
     approval = {name: waits[name]["approval_id"] for name in waits}
     (to,) = (origin for origin in waits["cli-yes"]["origins"] if origin["path"] == "to")
     assert (to["value"], to["part"], to["origin"], to["detail"]) == ("cli-yes", "authority", "request", "")
@@ -211,6 +213,9 @@ def test_approvals_are_listed_and_decided_by_command(owner: Owner, tmp_path: Pat
     assert airside_cli("approvals", "edit", approval["cli-edit"], "{", "--as", "lea", *here).returncode == 2
     other = json.dumps({"to": "cli-edit", "amount": 1})
     assert airside_cli("approvals", "edit", approval["cli-edit"], other, "--as", "lea", *here).stdout == "edited\n"
+    assert airside_cli("approvals", "approve", approval["ask_human"], "--as", "lea", *here).returncode == 2
+    answered = airside_cli("approvals", "answer", approval["ask_human"], "that", "--as", "lea", *here)
+    assert (answered.returncode, answered.stdout) == (0, "answered\n"), answered.stderr
     run_id = waits["cli-kill"]["run_id"]
     killed = airside_cli("kill", "--run", run_id, "--why", "by hand", *here)
     assert (killed.returncode, killed.stdout) == (0, "killed 1\n")
@@ -221,11 +226,14 @@ def test_approvals_are_listed_and_decided_by_command(owner: Owner, tmp_path: Pat
         "cli-no": "approval_rejected",
         "cli-edit": "completed",
         "cli-kill": "killed_by_operator",
+        "cli-ask": "completed",
     }
+    told = airside_cli("audit", "story", waits["ask_human"]["run_id"], *here).stdout
+    assert '"answer":"that","chosen":true,"by":"lea"' in told and "vote: lea (lead) answers" in told, told
     story = airside_cli("audit", "story", waits["cli-edit"]["run_id"], *here).stdout
     assert "approval asked: pay" in story and "vote: lea (lead) edits to" in story, story
     amounts = [owner.ledger.amounts(name) for name in rows]
-    assert amounts == [[9], [], [1], []] and batch.returncode == 1
+    assert amounts == [[9], [], [1], [], []] and batch.returncode == 1
 
 
 def test_status_shows_every_layer(owner: Owner) -> None:
