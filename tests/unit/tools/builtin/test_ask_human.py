@@ -185,7 +185,7 @@ async def test_an_answer_is_a_persons_word_only_of_who_could_have_approved_what_
     else:
         (waiting,) = world.waiting()
         assert [(each.value, each.origin) for each in waiting.request.origins] == [(address, origin)]
-    assert ("untrusted" in world.machine.state.labels) is (who is not LEA)
+        assert ("untrusted" in world.machine.state.labels) is (who is not LEA)
 
 
 @pytest.mark.parametrize("approval", ["{roles: [lead], quorum: 2}", "{roles: [owner]}"])
