@@ -33,6 +33,7 @@ from airside.stack.run.topology import SingleAgent, Topology
 from airside.stack.schema.toolspec import ToolSpec
 from airside.tools.builtin.python_code import python_code
 from airside.tools.resolving import Resolver, checked_resolvers
+from airside.tools.secrets.providers import SecretsProvider, checked_provider, unset
 from airside.tools.signature import refuse_async, refuse_generator, refuse_misfit
 from airside.tools.tool import Tool, Toolset, flatten
 
@@ -53,6 +54,8 @@ class App:
     None: any. `resolvers` say, for each kind of resource that tools declare, whose a resource is and what rules may ask
     about it: functions `(id, context)`, or what `resolver` of `airside.resources` makes of one.
     `models` are endpoints by the names under which agents ask them, beside those like `openai:NAME`.
+    `secrets` says what the secrets of tenants are that tools declare: `EnvironmentSecrets` or `FileSecrets` of
+    `airside.tools`, or anything with a `secret(tenant, name)`.
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]
@@ -68,6 +71,7 @@ class App:
     labels: Collection[str] | None = None
     resolvers: Mapping[str, Resolver | Callable[..., Any]] = field(default_factory=dict)
     models: Mapping[str, ModelEndpoint] = field(default_factory=dict)
+    secrets: SecretsProvider | None = None
 
     def checked(self) -> ValidatedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
@@ -95,6 +99,9 @@ class App:
         terms = {kind: resolver.terms for kind, resolver in resolvers.items()}
         check_policy(policy, specs, directory, labels=labels, resolvers=terms, place=rules_at.at)
         check_directory(directory, specs, place=entries_at.at if entries_at else lambda _: "directory")
+        declared = {f"tool {name}": tool.secrets for name, tool in tools.items()}
+        declared |= {f"toolset {name}": tuple(toolset.secrets) for name, toolset in toolsets.items()}
+        secrets = checked_provider(self.secrets, declared, directory.tenants)
         job_schema = schema_of(self.job_inputs, OWN_FIELDS)
         sent = list(_sent(self, agents, routes, tools, toolsets, resolvers))
         _check_code(sent)
@@ -115,9 +122,11 @@ class App:
                 *unpriced(directory, specs, agents),
                 *unaffordable(directory, agents),
                 *find_unapprovable(policy, directory, specs),
+                *unset(secrets),
             ),
             job_schema=job_schema,
             endpoints=endpoints,
+            secrets=secrets,
         )
 
 
@@ -141,6 +150,7 @@ class ValidatedApp:
     resolvers: Mapping[str, Resolver]
     job_schema: dict[str, Any] | None
     endpoints: Mapping[str, ModelEndpoint]
+    secrets: SecretsProvider | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -207,6 +217,7 @@ def _sent(
     yield "embedder", app.embedder
     yield "job_inputs", app.job_inputs
     yield "on_approval", app.on_approval
+    yield "secrets", app.secrets
 
 
 def _check_code(parts: Iterable[tuple[str, Any]]) -> None:
@@ -245,6 +256,9 @@ def _check_calls(
             refuse_async(toolset.offers, f"toolset {name}: offers")
             refuse_misfit(toolset.offers, f"toolset {name}: offers", "state")
     refuse_misfit(app.embedder, "embedder")
+    if app.secrets is not None:
+        refuse_async(app.secrets.secret, "secrets: secret")
+        refuse_misfit(app.secrets.secret, "secrets: secret", "tenant", "name")
     if app.on_approval is not None:
         refuse_misfit(app.on_approval, "on_approval", "notice")
 

@@ -39,8 +39,10 @@ from airside.stack.security.grants import GrantRefused
 from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.resolving import Resolver, ResolverPool, ResolverThreads
-from airside.tools.runners.output import mark_output
+from airside.tools.runners.output import mark_output, redact_output
 from airside.tools.runners.replacement import ReplacementPolicy
+from airside.tools.secrets.known import KnownSecrets
+from airside.tools.secrets.providers import SecretsProvider
 from airside.tools.tool import Tool, Toolset
 
 FIRST_LEASE_S = 30.0
@@ -71,8 +73,10 @@ class ToolExecutor(Layer):
         tools: Sequence[Tool | Toolset],
         has_memory: bool,
         resolvers: Mapping[str, Resolver] = MappingProxyType({}),
+        secrets: SecretsProvider | None = None,
     ) -> None:
         super().__init__(config)
+        self._secrets = secrets
         self._resolvers = resolvers
         self._tools = tools
         self._has_memory = has_memory
@@ -82,6 +86,9 @@ class ToolExecutor(Layer):
         """Take a new incarnation id.  Until a gate has made itself known, no grant is taken."""
         if self.config.settings.show_output:
             mark_output(self.config.settings.stack)
+        known = KnownSecrets()
+        if self._secrets is not None:
+            redact_output(known)
         self._pulse = self._pulse or PulseWriter(lease_s=self.config.settings.lease_s + FIRST_LEASE_S)
         mark_children(self._pulse.where)
         self._refused: list[tuple[GrantRefused, TenantId | None]] = []
@@ -102,6 +109,8 @@ class ToolExecutor(Layer):
             on_refusal=self._note,
             journal=self._journal.append,
             memory=RemoteMemory(cell) if self._has_memory else None,
+            secrets=self._secrets,
+            known_secrets=known,
         )
         self._threads = ResolverThreads()
         self._resolving = ResolverPool(

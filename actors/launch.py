@@ -45,6 +45,7 @@ from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
 from airside.stack.input.yaml_source import explain_fields
 from airside.stack.security.authenticator import Authenticator
 from airside.stack.security.keyring import KeyRing
+from airside.tools.secrets.providers import EnvironmentSecrets
 
 _WHOSE_S = 5.0
 """Longest a stack on this Ray is waited for to say whose it is."""
@@ -76,8 +77,8 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     checked = app.checked()
     state_dir = _folder("start", settings.state_dir)
     keys = KeyRing.open(state_dir / "keys")
-    model_keys = keys_of(checked.endpoints)
-    with without(model_keys):  # a Ray that is started here passes its environment on to every process
+    model_keys, held = keys_of(checked.endpoints), _held(checked)
+    with without({*model_keys, *held}):  # a Ray that is started here passes its environment on to every process
         member = join_ray(address)
     try:
         settings = _free_name(settings, state_dir)
@@ -92,14 +93,15 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
         "auth_mode": os.environ.get("RAY_AUTH_MODE", "token" if address is None else ""),
     }
     connection = Connection(CellAddress.of(settings), record["id"], member)
-    config = LayerConfig(settings, state_dir, stack_id=record["id"], secret_env=tuple(model_keys))
+    config = LayerConfig(settings, state_dir, stack_id=record["id"], secret_env=(*model_keys, *held))
 
     def run(ready: ValidatedApp) -> None:
         record["job_schema"] = ready.job_schema
         record["warnings"] = ready.warnings
         for warning in ready.warnings:
             logger.warning(warning, extra={"action": "app_warning"})
-        _start_layers(ready, config, keys, keys_of(ready.endpoints) or model_keys)
+        present = replace(config, secret_env=tuple({*config.secret_env, *_held(ready)}))
+        _start_layers(ready, present, keys, keys_of(ready.endpoints) or model_keys)
         write_people(state_dir, ready.directory)
         write_record(state_dir, record)
         link_logs(state_dir)
@@ -214,6 +216,11 @@ def _free_name(settings: Settings, state_dir: Path) -> Settings:
     )
 
 
+def _held(checked: ValidatedApp) -> frozenset[str]:
+    """Return the environment variables that hold secrets of tenants."""
+    return checked.secrets.variables if isinstance(checked.secrets, EnvironmentSecrets) else frozenset()
+
+
 def _begin(actors: list[Any]) -> None:
     """Have every layer begin; an answer that got lost on the way is asked for again."""
     until = time.monotonic() + START_S
@@ -259,10 +266,12 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
         return as_actor(kind).options(**options).remote(*args)
 
     made = [make(Journal, "journal", plain, keys.chain)]
+    # An environment is that of this process: others do not have the variables.
+    secrets = checked.secrets.read() if isinstance(checked.secrets, EnvironmentSecrets) else checked.secrets
     terms = {kind: resolver.terms for kind, resolver in checked.resolvers.items()}
     made.append(make(Policy, "policy", sealed, checked.bundle, checked.specs, checked.directory, terms))
     made += [
-        make(ToolExecutor, "executor", sealed, app.tools, has_memory, checked.resolvers, key=str(i))
+        make(ToolExecutor, "executor", sealed, app.tools, has_memory, checked.resolvers, secrets, key=str(i))
         for i in range(settings.executors)
     ]
     if has_memory:

@@ -23,7 +23,7 @@ _ORDER = {
         text records rules privacy embedders search embedding writing storage evaluation tenant service in_memory
     """,
     "tools": """
-        sandbox signature tool keeping builtin runners result_cache used_grants grant_checks dispatch resolving
+        sandbox signature secrets tool keeping builtin runners result_cache used_grants grant_checks dispatch resolving
         in_memory
     """,
     "actors": """

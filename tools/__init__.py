@@ -1,4 +1,5 @@
-"""Tools: how they are declared (`tool`), how a granted call is carried out (`dispatch`), what runs it (`runners`).
+"""Tools: how they are declared (`tool`), how a granted call is carried out (`dispatch`), what runs it (`runners`),
+what it is given of a tenant's secrets, and that nothing shows them (`secrets`).
 
     from airside.tools import NOT_DONE, InDoubt, ProcessLimits, http_request
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from airside.tools.builtin.send_email import send_email
     from airside.tools.builtin.sql_query import sql_query
     from airside.tools.builtin.workspace import workspace_tools
+    from airside.tools.secrets.providers import EnvironmentSecrets, FileSecrets, SecretsProvider
     from airside.tools.tool import NOT_DONE, InDoubt, ProcessLimits
 
 _HOME = {
@@ -27,14 +29,18 @@ _HOME = {
     "airside.tools.builtin.send_email": ["send_email"],
     "airside.tools.builtin.sql_query": ["sql_query"],
     "airside.tools.builtin.workspace": ["workspace_tools"],
+    "airside.tools.secrets.providers": ["EnvironmentSecrets", "FileSecrets", "SecretsProvider"],
     "airside.tools.tool": ["NOT_DONE", "InDoubt", "ProcessLimits"],
 }
 
 __all__ = [  # noqa: RUF022 - as `sorted` has it, which a test holds
     "AllowedUrl",
+    "EnvironmentSecrets",
+    "FileSecrets",
     "InDoubt",
     "NOT_DONE",
     "ProcessLimits",
+    "SecretsProvider",
     "ask_human",
     "http_request",
     "python_code",

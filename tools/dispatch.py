@@ -35,8 +35,12 @@ from airside.tools.runners.deadlines import Deadline, Deadlines
 from airside.tools.runners.failures import failure
 from airside.tools.runners.jobs import Reconciliation, ToolCall
 from airside.tools.runners.outcomes import LoopBlocked, LoopBlockedByAnother, NotStarted, refuse
+from airside.tools.runners.output import finish_output
 from airside.tools.runners.running import Runners
+from airside.tools.runners.tenant_secrets import TenantSecrets
 from airside.tools.runners.toolset_states import ToolsetState, ToolsetStates
+from airside.tools.secrets.known import KnownSecrets
+from airside.tools.secrets.providers import SecretMissing, SecretsProvider
 from airside.tools.tool import InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
 
 
@@ -57,6 +61,8 @@ class Dispatcher:
         on_refusal: Callable[[GrantRefused, TenantId | None], None] = lambda refused, tenant: None,
         journal: Appender | None = None,
         memory: Memory | None = None,
+        secrets: SecretsProvider | None = None,
+        known_secrets: KnownSecrets | None = None,
     ) -> None:
         self._on_refusal = on_refusal
         self._journal = journal
@@ -74,7 +80,8 @@ class Dispatcher:
         self._at_work: dict[EffectKey, Flag] = {}
         self._runners = Runners(self._tools, in_threads=in_threads)
         self._runner_of = {name: self._runners.of(found) for name, found in self._tools.items()}
-        self._states = ToolsetStates(toolsets, self._runners)
+        self._secrets = TenantSecrets(secrets, known_secrets or KnownSecrets(), in_threads=in_threads)
+        self._states = ToolsetStates(toolsets, self._runners, self._secrets)
         self.calls = 0
         self.refused = 0
         self.active = 0
@@ -148,6 +155,7 @@ class Dispatcher:
         """End the processes and event loops of tools."""
         self._states.close()
         self._runners.close()
+        self._secrets.close()
 
     @property
     def is_exhausted(self) -> bool:
@@ -184,21 +192,28 @@ class Dispatcher:
         at_work[deadline] = None
         try:
             with deadline, output_from(call.name, grant.tenant, grant.run_id):
-                return await self._attempt(call)
+                return self._redacted(call, await self._attempt(call))
         except CallBlocked as block_reason:
             self._report_refusal(grant, request, block_reason.refusal)
             return block_reason.refusal
         except BaseException as error:
-            result = failure(error, grant, call.tool, deadline, self._runner_of[grant.tool].on_timeout)
+            result = failure(error, call, grant, deadline, self._runner_of[grant.tool].on_timeout)
             if result is None:
                 raise asyncio.CancelledError from None
-            return result
+            return self._redacted(call, result)
         finally:
+            if call.redactor():
+                finish_output((call.name, grant.tenant, grant.run_id))
             if isinstance(call.place, ToolsetState):
                 self._states.leave(call.place)
             del at_work[deadline]
             if not at_work and self._deadlines.get(grant.run_id) is at_work:
                 del self._deadlines[grant.run_id]
+
+    def _redacted(self, call: ToolCall, result: ToolResult) -> ToolResult:
+        """Return a result whose error has no secret, whichever runner it came from; outputs had none before."""
+        redactor = call.redactor()
+        return msgspec.structs.replace(result, error=redactor.text(result.error)) if redactor else result
 
     def _call(self, grant: Grant, request: ExecuteRequest, deadline: Deadline, attempt: int) -> ToolCall:
         """Return what a runner is given of a grant."""
@@ -206,6 +221,7 @@ class Dispatcher:
         if grant.undo:
             found = as_undo(found, request.output)
         keeps = found.context_parameter and found.process is None
+        redactor = self._secrets.redactor_of(grant.tenant)
         return ToolCall(
             name=grant.tool,
             tenant=grant.tenant,
@@ -215,6 +231,7 @@ class Dispatcher:
             waiting=deadline.paused,
             advice="make it a plain def" if found.toolset else "make it a plain def, or give it process=True",
             what="undo" if grant.undo else "call",
+            redactor=redactor,
             tool=found,
             context=ToolContext(
                 tenant=grant.tenant,
@@ -228,7 +245,7 @@ class Dispatcher:
                 traceparent=request.traceparent,
                 labels=grant.labels,
                 answer=grant.answer,
-                keep=keeper(self._memory, request.grant) if keeps else None,
+                keep=keeper(self._memory, request.grant, redactor) if keeps else None,
             ),
             arguments=request.arguments,
             output=request.output,
@@ -242,6 +259,9 @@ class Dispatcher:
         key = call.context.idempotency_key
         if call.context.attempt > 1 and (earlier := self._at_work.get(key)) is not None:
             await earlier.wait()
+        if call.tool.secrets:
+            found = await self._secrets.of(call.tenant, call.tool.secrets, call.context.deadline_s)
+            call.context = replace(call.context, secrets=found)
         if call.tool.toolset is not None:
             await self._open_state(call, call.tool.toolset)
         if call.context.attempt > 1 and call.tool.reconcile is not None:
@@ -264,7 +284,7 @@ class Dispatcher:
         """Give a call its run's state of its toolset."""
         try:
             state = await self._states.enter(toolset, call.context)
-        except (LoopBlocked, LoopBlockedByAnother, NotStarted):
+        except (LoopBlocked, LoopBlockedByAnother, NotStarted, SecretMissing):
             raise
         except Exception as error:
             if call.context.attempt > 1:
@@ -272,7 +292,7 @@ class Dispatcher:
             raise ToolError(f"toolset {toolset}: {text_of(error)}") from None
         call.context, call.place = replace(call.context, state=state.value), state
         if state.toolset.offers is not None:
-            call.begin = partial(_begin_offered, state, call.tool, call.begin)
+            call.begin = partial(_begin_offered, state, call, call.begin)
 
     async def _reconcile(self, call: ToolCall, reconcile: Reconcile) -> ToolResult | None:
         """Ask the tool, None if it was not done; one that cannot say leaves the call in doubt, whatever it raises."""
@@ -285,6 +305,7 @@ class Dispatcher:
             place=call.place,
             tool=call.tool,
             context=call.context,
+            redactor=call.redactor,
         )
         try:
             answer: ToolResult | None = await self._runners.asking(call.tool).run(question)
@@ -295,7 +316,7 @@ class Dispatcher:
         return answer
 
 
-def _begin_offered(state: ToolsetState, found: Tool, begin: Callable[[], None]) -> None:
+def _begin_offered(state: ToolsetState, call: ToolCall, begin: Callable[[], None]) -> None:
     """Begin a call of a tool that its toolset offers at present; raise why it may not start."""
-    state.check_offer(found)
+    state.check_offer(call.tool, call.redactor)
     begin()

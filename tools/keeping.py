@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,21 +13,26 @@ from airside.stack.contracts.memory import Candidate, LearnReply, Warrant, sensi
 from airside.stack.ports import Memory
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import CLEARANCES, UNTRUSTED
+from airside.tools.secrets.redaction import Redactor
 from airside.tools.tool import Keep, ToolContext, ToolError, tool
 
 Name = Annotated[str, Field(max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def keeper(memory: Memory | None, grant: bytes) -> Keep | None:
-    """Return what offers memory a candidate by right of a grant; None without a memory."""
+_TEXTS = ("text", "kind", "source", "subject", "topic")
+
+
+def keeper(memory: Memory | None, grant: bytes, redactor: Callable[[], Redactor]) -> Keep | None:
+    """Return what offers memory a candidate by right of a grant, without secrets; None without a memory."""
     if memory is None:
         return None
     home = asyncio.get_running_loop()
 
     async def keep(candidate: Candidate) -> LearnReply:
         """Be awaited on any loop: memory is reached on the executor's."""
-        writing = memory.write_if_useful(msgspec.structs.replace(candidate, warrant=Warrant(grant=grant)))
+        texts = {name: redactor().text(getattr(candidate, name)) for name in _TEXTS}
+        writing = memory.write_if_useful(msgspec.structs.replace(candidate, **texts, warrant=Warrant(grant=grant)))
         if asyncio.get_running_loop() is home:
             return await writing
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(writing, home))

@@ -22,6 +22,8 @@ from airside.stack.schema.choices import checked_choices
 from airside.stack.schema.schemas import read_schema
 from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, Place, ToolSpec, certain_parts
 from airside.stack.values import Answer, EffectClass, Risk
+from airside.tools.secrets.known import Secrets
+from airside.tools.secrets.providers import checked_names
 from airside.tools.signature import Derived, Signature, derive, read_signature, refuse_generator
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -48,9 +50,10 @@ Keep = Callable[[Candidate], Awaitable[LearnReply]]
 class ToolContext:
     """What the executor gives a tool.  `deadline_s` is how long the call may take; `state` is the toolset's.
 
-    `labels` are what the run had taken in when the call was granted; `answer` is what a person answered, of a call that
-    is a question; `keep` offers the stack's memory a candidate (None
-    where there is no memory, or the tool has a process of its own).
+    `secrets` are the tenant's, by the names that the tool declares: nothing that the tool returns, raises or prints
+    shows one.  `labels` are what the run had taken in when the call was granted; `answer` is what a person answered, of
+    a call that is a question; `keep` offers the stack's memory a candidate (None where there is no memory, or the tool
+    has a process of its own).
 
     Use `idempotency_key` so that the same key never has its effect twice; every attempt of a call has the same one.
     """
@@ -65,6 +68,7 @@ class ToolContext:
     deadline_s: float
     traceparent: str = ""
     state: Any = None
+    secrets: Secrets = field(default_factory=Secrets, repr=False)
     labels: tuple[str, ...] = ()
     answer: Answer | None = None
     keep: Keep | None = field(default=None, repr=False)
@@ -109,6 +113,7 @@ class Tool:
     process: ProcessLimits | None = None
     toolset: str | None = None
     undo: Undo | None = None
+    secrets: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -147,6 +152,7 @@ class Tool:
         memorable: bool = False,
         resource: Declared = (),
         choices: DeclaredChoices = _NO_CHOICES,
+        secrets: Iterable[str] = (),
     ) -> Tool:
         """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
 
@@ -173,11 +179,13 @@ class Tool:
             resources=checked_resources(name, resource),
             choices=checked_choices(name, choices),
         )
-        limits = _checked_process(name, process)
+        limits, given = _checked_process(name, process), checked_names(f"tool {name}", secrets)
         if isinstance(json_schema, Derived):
-            return cls(spec, fn, json_schema.convert, signature.context, reconcile, limits, undo=undo)
+            return cls(spec, fn, json_schema.convert, signature.context, reconcile, limits, undo=undo, secrets=given)
         _check_function(spec, signature)
-        return cls(spec, fn, lambda arguments: arguments, signature.context, reconcile, limits, undo=undo)
+        return cls(
+            spec, fn, lambda arguments: arguments, signature.context, reconcile, limits, undo=undo, secrets=given
+        )
 
 
 class _NotDone:
@@ -224,6 +232,7 @@ def tool(
     memorable: bool = ...,
     resource: Declared = ...,
     choices: DeclaredChoices = ...,
+    secrets: Iterable[str] = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; its JSON Schema comes from the annotations, its description from the docstring.
@@ -238,6 +247,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     `resource` names what the call is about, as a pair of a kind and an argument, or a list of pairs (paths as in
     `content`): policy asks the app's resolver of the kind whose it is.
     `choices` says in which words a request picks a value of an argument: `{"permission": {"r": ["read", "view"]}}`.
+    `secrets` names those of the tenant's that the tool gets, as `context.secrets[name]`.
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
     wrong = wrong_call("@tool", _OF_TOOL, (), options, how="@tool(effect='read')")
@@ -269,6 +279,8 @@ class Toolset:
     `offers(state)`, a plain function that is quick, says which tools there are at present, where that is not the app's
     to say.  It is asked before each call: one whose tool is not among them, exactly as policy was checked with it, is
     not begun.  Should it raise, the state is closed, and another one opened by the next call.
+
+    `secrets` names those of the tenant's that `open` gets; each call has its own tool's.
     """
 
     name: str
@@ -277,6 +289,7 @@ class Toolset:
     close: Callable[[Any], None] = field(default=lambda state: None)
     lifetime: Literal["run", "executor"] = "run"
     offers: Callable[[Any], Iterable[Tool]] | None = None
+    secrets: tuple[str, ...] = ()
 
 
 def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str, Toolset]]:
@@ -288,6 +301,7 @@ def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str,
             toolsets[item.name] = item
             if item.lifetime not in ("run", "executor"):
                 raise InvalidConfig(f"toolset {item.name}: lifetime {item.lifetime!r:.80} is not 'run' or 'executor'")
+            checked_names(f"toolset {item.name}", item.secrets)
             alone = [t.name for t in item.tools if t.process is not None]
             if alone:
                 raise InvalidConfig(f"toolset {item.name}: {alone[0]} cannot share a state from a process of its own")

@@ -112,7 +112,13 @@ def moved(amount: int) -> int:
     return amount
 
 
-TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, moved]
+@tool(effect="read", secrets=("token",))
+def login(amount: int) -> int:
+    """Need what nobody has."""
+    return amount
+
+
+TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, login, moved]
 EMPTY = Toolset("empty", (moved,), open=lambda context: None, offers=lambda state: [])
 
 
@@ -457,6 +463,7 @@ WAYS: dict[ReasonCode, Way] = {
     R.TOOL_IN_DOUBT: ends(calls("lose")),
     R.TOOL_UNAVAILABLE: ends(calls("pay"), layers={"tools": NoTools(dispatcher)}),
     R.TOOL_CHANGED: told("moved"),
+    R.SECRET_UNAVAILABLE: told("login"),
     R.GRANT_INVALID: dispatched(GRANTED, GRANTED),
     R.GRANT_STALE: dispatched(NEWER, GRANTED),
     R.PRICE_UNKNOWN: ends(calls("look", spend=Spend(tokens=2))),

@@ -1,62 +1,55 @@
-"""Secrets that tools send for an agent: read where the tool runs, at each call, and taken out of what comes back."""
+"""Secrets that tools send for an agent: the tenant's, or one for all, read where the tool runs, at each call."""
 
 from __future__ import annotations
 
-import base64
 import os
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
-from airside.tools.tool import ToolError
-
-_MIN_LENGTH = 8
-"""A shorter one would be found in texts that have nothing to do with it."""
-
-_MAX_LENGTH = 16_384
-_REDACTED = "[redacted]"
+from airside.stack.errors import InvalidConfig
+from airside.tools.secrets.redaction import MAX_LENGTH, MIN_LENGTH
+from airside.tools.tool import ToolContext, ToolError
 
 
-def read_secret(variable: str, file: str) -> str:
-    """Return a secret of the environment, or of a file; raise `ToolError` where there is none that can be sent."""
-    where = f"the environment variable {variable}" if variable else f"the file {file}"
-    try:
-        found = os.environ.get(variable, "") if variable else Path(file).read_text("utf-8")[: _MAX_LENGTH + 1].strip()
-    except (OSError, UnicodeError):
-        found = ""
-    if not found:
-        raise ToolError(f"no credential: {where} is not there, where tools run")
-    if not (found.isascii() and found.isprintable() and _MIN_LENGTH <= len(found) <= _MAX_LENGTH):
-        raise ToolError(f"no credential: {where} has none of {_MIN_LENGTH} printable ASCII characters or more")
-    return found
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Where a secret is: under a name of the tenant's secrets, in an environment variable, or in a file."""
 
+    name: str = ""
+    variable: str = ""
+    file: str = ""
 
-class Redactor:
-    """Replaces secrets, as they are and as they are commonly written, in what is returned or raised."""
+    def checked(self, what: str) -> Credential:
+        """Return it; raise `InvalidConfig` if it says more than one place."""
+        if sum(map(bool, (self.name, self.variable, self.file))) > 1:
+            raise InvalidConfig(f"{what}: of the tenant's secret, the variable and the file, only one is given")
+        return self
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets for form in _forms(secret)}
-        self._forms = sorted(forms, key=len, reverse=True)
+    def __bool__(self) -> bool:
+        return bool(self.name or self.variable or self.file)
 
     @property
-    def longest(self) -> int:
-        """The length of the longest form: of a text that was cut, so much of its end may be a part of a secret."""
-        return len(self._forms[0]) if self._forms else 0
+    def names(self) -> tuple[str, ...]:
+        """What a tool that sends it declares of the tenant's secrets."""
+        return (self.name,) if self.name else ()
 
-    def text(self, text: str) -> str:
-        """Return a text without the secrets."""
-        for form in self._forms:
-            text = text.replace(form, _REDACTED)
-        return text
+    def read(self, context: ToolContext) -> str:
+        """Return the secret; raise `ToolError` where there is none that can be sent."""
+        if self.name:
+            where, found = f"the tenant's secret {self.name}", context.secrets[self.name]
+        elif self.variable:
+            where, found = f"the environment variable {self.variable}", os.environ.get(self.variable, "")
+        else:
+            where, found = f"the file {self.file}", _text_of(self.file)
+        if not found:
+            raise ToolError(f"no credential: {where} is not there, where tools run")
+        if not (found.isascii() and found.isprintable() and MIN_LENGTH <= len(found) <= MAX_LENGTH):
+            raise ToolError(f"no credential: {where} has none of {MIN_LENGTH} printable ASCII characters or more")
+        return found
 
-    def data(self, data: bytes) -> bytes:
-        """Return bytes without the secrets."""
-        for form in self._forms:
-            data = data.replace(form.encode(), _REDACTED.encode())
-        return data
 
-
-def _forms(secret: str) -> set[str]:
-    encoded = base64.b64encode(secret.encode()).decode()
-    escaped = secret.replace("\\", "\\\\").replace('"', '\\"')
-    return {secret, quote(secret), quote(secret, safe=""), encoded, encoded.rstrip("="), escaped}
+def _text_of(file: str) -> str:
+    try:
+        return Path(file).read_text("utf-8")[: MAX_LENGTH + 1].strip()
+    except (OSError, UnicodeError):
+        return ""

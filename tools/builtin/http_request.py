@@ -15,7 +15,7 @@ from airside.stack.calling import explain_misuse
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
 from airside.stack.values import EffectClass
 from airside.tools.builtin.addresses import Address, embedded, refused_address
-from airside.tools.builtin.credentials import Redactor, read_secret
+from airside.tools.builtin.credentials import Credential
 from airside.tools.builtin.http_exchange import (
     Connect,
     ExchangeFailed,
@@ -29,6 +29,7 @@ from airside.tools.builtin.http_exchange import (
 )
 from airside.tools.builtin.texts import CONTROLS, as_text
 from airside.tools.builtin.urls import UrlPattern, WebUrl, follow, parse_url
+from airside.tools.secrets.redaction import Redactor
 from airside.tools.tool import InDoubt, Tool, ToolContext, ToolError
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -64,8 +65,9 @@ class AllowedUrl:
     """An entry of an allow-list: what lies under `url`, which is `https://host/path` or `https://*.host/path`.
 
     `private` = the host may have addresses of a private network.  `methods` are those allowed here, of the tool's (all,
-    if none are given).  A secret, of the environment variable `secret_env` or the file `secret_file` where tools run,
-    is sent as the header `secret_header`, after `secret_prefix`; no redirect to elsewhere gets it.
+    if none are given).  A secret, the tenant's of the name `secret`, or that of the environment variable `secret_env`
+    or the file `secret_file` where tools run, is sent as the header `secret_header`, after `secret_prefix`; no redirect
+    to elsewhere gets it.
     """
 
     url: str
@@ -75,10 +77,12 @@ class AllowedUrl:
     secret_file: str = ""
     secret_header: str = "authorization"  # noqa: S105 - where it is sent, not one
     secret_prefix: str = "Bearer "  # noqa: S105 - what stands before it
+    secret: str = ""
 
-    def secret(self) -> str:
-        """Return the secret, "" if the entry has none; raise `ToolError` if it is not there."""
-        return read_secret(self.secret_env, self.secret_file) if self.secret_env or self.secret_file else ""
+    @property
+    def credential(self) -> Credential:
+        """Where its secret is."""
+        return Credential(self.secret, self.secret_env, self.secret_file)
 
 
 class _NotAllowed(AirsideError):
@@ -144,7 +148,7 @@ class HttpSender:
             for _ in range(self.max_redirects + 1):
                 if following is None:
                     break
-                answer, hop = await self._send(following, secrets, ends_at), following
+                answer, hop = await self._send(context, following, secrets, ends_at), following
                 following = _redirected(hop, answer)
             else:
                 problem = f"more than {self.max_redirects} redirects" if following is not None else ""
@@ -170,10 +174,10 @@ class HttpSender:
             given["idempotency-key"] = context.idempotency_key
         return _Hop(url=parse_url(url), method=method, headers=tuple(given.items()), body=body.encode())
 
-    async def _send(self, hop: _Hop, secrets: set[str], ends_at: float) -> HttpAnswer:
+    async def _send(self, context: ToolContext, hop: _Hop, secrets: set[str], ends_at: float) -> HttpAnswer:
         """Send one request; raise `InDoubt` if it may have changed something and nobody knows."""
         entry = self._entry(hop)
-        secret = entry.secret() if hop.at_home else ""
+        secret = entry.credential.read(context) if hop.at_home and entry.credential else ""
         request = _request_of(hop, entry, secret)
         secrets.update({secret} - {""})
         margin = Redactor(secrets).longest
@@ -331,6 +335,7 @@ def http_request(
         description=description or _described(allow, methods),
         content=content,
         trusted_output=trusted_output,
+        secrets=[name for _, entry in sender.entries for name in entry.credential.names],
         # A byte of a body is at most three of JSON, and there are the headers, of which none are over 64 KiB.
         max_output_bytes=3 * max_bytes + 160 * 1024,
     )
@@ -348,9 +353,7 @@ def _checked_entry(entry: AllowedUrl, methods: tuple[str, ...]) -> tuple[UrlPatt
     allowed = _checked_methods(entry.methods, shown) if entry.methods else ()
     if not set(allowed) <= set(methods):
         raise InvalidConfig(f"{shown}: its methods {allowed} are not among the tool's: {methods}")
-    has_secret = bool(entry.secret_env or entry.secret_file)
-    if entry.secret_env and entry.secret_file:
-        raise InvalidConfig(f"{shown}: secret_env or secret_file, not both")
+    has_secret = bool(entry.credential.checked(shown))
     if has_secret and pattern.scheme == "http" and not entry.private:
         raise InvalidConfig(f"{shown}: a secret is sent by https alone, but within a private network")
     if has_secret and not _HEADER_NAME.fullmatch(entry.secret_header.lower()):

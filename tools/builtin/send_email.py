@@ -6,7 +6,6 @@ the connection breaks while its text is on the way does nobody know.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import smtplib
@@ -23,10 +22,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from airside.stack.errors import InvalidConfig, InvalidInput, text_of
-from airside.tools.builtin.credentials import Redactor, read_secret
+from airside.tools.builtin.credentials import Credential
 from airside.tools.builtin.interruption import interrupted_after
 from airside.tools.builtin.texts import CONTROLS
 from airside.tools.builtin.urls import parse_host
+from airside.tools.secrets.redaction import Redactor
 from airside.tools.tool import InDoubt, Tool, ToolContext, ToolError
 
 TlsMode = Literal["starttls", "implicit", "none"]
@@ -74,16 +74,14 @@ class MailSender:
     sender: str
     recipients: tuple[str, ...]
     username: str
-    password_env: str
-    password_file: str
+    password: Credential
     timeout_s: float
 
     def send(self, context: ToolContext, to: Sequence[str], subject: str, body: str) -> dict[str, Any]:
         """Send a mail, or say that none was sent; raise `InDoubt` if nobody knows."""
         message, addresses = self._message(context, to, subject, body)
-        password = read_secret(self.password_env, self.password_file) if self.username else ""
-        plain = base64.b64encode(f"\0{self.username}\0{password}".encode()).decode()
-        redactor = Redactor([password, plain] if password else [])
+        password = self.password.read(context) if self.username else ""
+        redactor = Redactor([password])
         seconds = min(self.timeout_s, context.deadline_s)
         client = smtplib.SMTP(local_hostname=addresses[0].rpartition("@")[2], timeout=seconds)
         is_sending = False
@@ -221,6 +219,7 @@ def send_email(
     username: str = "",
     password_env: str = "",
     password_file: str = "",
+    password_secret: str = "",
     timeout: float = 30.0,
     scopes: Iterable[str] = (),
     name: str = "send_email",
@@ -229,8 +228,9 @@ def send_email(
     """Make a tool that sends mails from `sender` through the SMTP server at `host`, to `recipients` alone.
 
     A recipient is an address, `*@example.com`, or `*` for anybody; `{tenant}` in `sender` is the tenant's id.  `tls` is
-    `starttls`, or `implicit` at port 465; `none` is for a server on this machine.  The password is read where the tool
-    runs.  To whom is authority, subject and body are content, the effect is irreversible.
+    `starttls`, or `implicit` at port 465; `none` is for a server on this machine.  The password is the tenant's secret
+    `password_secret`, or read where the tool runs.  To whom is authority, subject and body are content, the effect is
+    irreversible.
     """
     found = port or 587
     mode = tls or ("implicit" if found == _IMPLICIT_PORT else "starttls")
@@ -238,8 +238,9 @@ def send_email(
         raise InvalidConfig(f"{name}: recipients is a list of one or more: recipients=['*@example.com']")
     if mode not in get_args(TlsMode) or (mode == "none" and host not in _LOOPBACK):
         raise InvalidConfig(f"{name}: tls is 'starttls' or 'implicit', or 'none' to a server on this machine")
-    if bool(username) != bool(password_env or password_file) or (password_env and password_file):
-        raise InvalidConfig(f"{name}: a username, and password_env or password_file, or none of them")
+    password = Credential(password_secret, password_env, password_file).checked(name)
+    if bool(username) != bool(password):
+        raise InvalidConfig(f"{name}: a username, and password_secret, password_env or password_file, or none of them")
     if not host or not 0 < found < 65_536 or not 0 < timeout <= 600:
         raise InvalidConfig(f"{name}: give a host, a port and a timeout of up to 600 seconds")
     try:
@@ -255,8 +256,7 @@ def send_email(
         sender=sender,
         recipients=patterns,
         username=username,
-        password_env=password_env,
-        password_file=password_file,
+        password=password,
         timeout_s=timeout,
     )
     address = {"type": "string", "maxLength": 320}
@@ -276,6 +276,7 @@ def send_email(
         effect="irreversible",
         timeout=timeout + _MARGIN_S,
         content=("subject", "body"),
+        secrets=password.names,
         scopes=scopes,
         description=description or "Send a mail of plain text.",
     )

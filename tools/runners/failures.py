@@ -11,6 +11,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import Grant
 from airside.stack.values import ToolResult
 from airside.tools.runners.deadlines import Deadline
+from airside.tools.runners.jobs import ToolCall
 from airside.tools.runners.outcomes import (
     InvalidArguments,
     InvalidOutput,
@@ -20,16 +21,18 @@ from airside.tools.runners.outcomes import (
     ToolChanged,
     refuse,
 )
+from airside.tools.secrets.providers import SecretMissing
 from airside.tools.tool import InDoubt, Tool, ToolError
 
 
 def failure(
-    error: BaseException, grant: Grant, found: Tool, deadline: Deadline, on_timeout: str = ""
+    error: BaseException, call: ToolCall, grant: Grant, deadline: Deadline, on_timeout: str = ""
 ) -> ToolResult | None:
     """Return what a call came to whose runner raised; None if its caller is cancelled, and there is nobody to tell.
 
     What nothing is known of is in doubt, if the tool changes anything.
     """
+    found = call.tool
     match error:
         case TimeoutError() if deadline.expired():
             return refuse(ReasonCode.TOOL_TIMEOUT, _timeout_text(grant, found, deadline) + on_timeout)
@@ -44,6 +47,9 @@ def failure(
             # Of a later attempt the run has to know that it is not the earlier one that did not begin.
             certain = grant.attempt == 1 or found.spec.effect == "read"
             return refuse(ReasonCode.TOOL_CHANGED if certain else ReasonCode.TOOL_UNAVAILABLE, error.message)
+        case SecretMissing():
+            certain = call.context.attempt == 1 or found.spec.effect == "read"
+            return refuse(ReasonCode.SECRET_UNAVAILABLE if certain else ReasonCode.TOOL_UNAVAILABLE, error.message)
         case NotStarted():
             return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
         case ToolError():

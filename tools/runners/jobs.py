@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
 from airside.stack.values import ToolResult
 from airside.tools.runners.fair_slots import Waiting
 from airside.tools.runners.outcomes import InvalidArguments, normalise, own_error
+from airside.tools.secrets.redaction import NO_SECRETS, Redactor
 from airside.tools.tool import NOT_DONE, Tool, ToolContext
 
 if TYPE_CHECKING:
@@ -33,13 +33,18 @@ def _nothing() -> None:
     pass
 
 
+def _no_secrets() -> Redactor:
+    return NO_SECRETS
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class ToolJob:
     """One call of a function.  `name` is what it is called in errors, `advice` what to do if it holds an event loop.
 
     `begin` raises if it may not start, and is asked when nothing can come between that and the start; `over` is called
     when its code is done, which may be after its caller stopped waiting.  While it waits for a thread or a process, it
-    is within what `waiting` makes.  A coroutine runs on the loop of its `place`.
+    is within what `waiting` makes.  A coroutine runs on the loop of its `place`.  `redactor` gives what takes secrets
+    out of what it returns and raises, as they are known by then.
 
     Its methods run where the tool's code may.  They raise what `begin` raises, `InvalidArguments`, and what `own_error`
     makes of anything the tool raises: nothing of the tool's own leaves them.
@@ -54,6 +59,7 @@ class ToolJob:
     waiting: Waiting = nullcontext
     place: Place | None = None
     advice: str = "make it a plain def"
+    redactor: Callable[[], Redactor] = _no_secrets
 
     def arguments_of(self) -> dict[str, Any]:
         """Return what the function is called with; runs the tool's own code."""
@@ -69,7 +75,7 @@ class ToolJob:
         try:
             return StillAwaitable(answer) if inspect.isawaitable(answer) else self.finish(answer)
         except BaseException as error:
-            broken = own_error(error)
+            broken = own_error(error, self.redactor())
         raise broken
 
     async def perform(self) -> Any:
@@ -80,7 +86,7 @@ class ToolJob:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            broken = own_error(error)
+            broken = own_error(error, self.redactor())
         raise broken  # outside, so that it does not hold on to the tool's error
 
     def after(self, awaits: StillAwaitable) -> ToolJob:
@@ -93,6 +99,7 @@ class ToolJob:
             over=self.over,
             place=self.place,
             advice=self.advice,
+            redactor=self.redactor,
             whole=self,
         )
 
@@ -100,13 +107,13 @@ class ToolJob:
         try:
             arguments = self.arguments_of()
         except BaseException as error:
-            unfit = InvalidArguments(text_of(error))
+            unfit = InvalidArguments(self.redactor().error(error))
         else:
             self.begin()
             try:
                 return self.function(**arguments)
             except BaseException as error:
-                broken = own_error(error)
+                broken = own_error(error, self.redactor())
             raise broken
         raise unfit
 
@@ -140,7 +147,7 @@ class ToolCall(ToolJob):
 
     def finish(self, answer: Any) -> ToolResult | None:
         """Return an output as a result."""
-        return normalise(answer, self.tool.spec.max_output_bytes)
+        return normalise(answer, self.tool.spec.max_output_bytes, self.redactor())
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -155,4 +162,4 @@ class Reconciliation(ToolCall):
 
     def finish(self, answer: Any) -> ToolResult | None:
         """Return the result that the key already had, None if nothing was done under it."""
-        return None if answer is NOT_DONE else normalise(answer, self.tool.spec.max_output_bytes)
+        return None if answer is NOT_DONE else normalise(answer, self.tool.spec.max_output_bytes, self.redactor())

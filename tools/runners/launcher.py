@@ -33,7 +33,9 @@ from airside.stack.canonical import check_bounds
 from airside.stack.cycle.output_source import output_from
 from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
-from airside.tools.runners.output import mark_like_parent
+from airside.tools.runners.output import finish_output, mark_like_parent, redact_output
+from airside.tools.secrets.known import KnownSecrets, Secrets
+from airside.tools.secrets.redaction import NO_SECRETS, Redactor
 from airside.tools.tool import NOT_DONE, InDoubt, ProcessLimits, Tool, ToolContext, ToolError, as_undo
 
 _CLONE_NEWPID, _CLONE_NEWUSER = 0x20000000, 0x10000000
@@ -223,9 +225,15 @@ class Launcher:
             os.dup2(2, 1)  # what it prints is a log, not an answer
             os.write(write, f"{os.readlink('/proc/self')}\n".encode())
             _limit(found.process or ProcessLimits(), call.context["deadline_s"])
+            tenant, run_id = TenantId(call.context["tenant"]), RunId(call.context["run_id"])
             mark_like_parent()
-            with output_from(found.name, TenantId(call.context["tenant"]), RunId(call.context["run_id"])):
-                kind, data = answer_of(found, call)
+            known = KnownSecrets()
+            known.learn(tenant, call.context["secrets"].values())
+            if redactor := known.of(tenant):
+                redact_output(known)
+            with output_from(found.name, tenant, run_id):
+                kind, data = answer_of(found, call, redactor)
+            finish_output((found.name, tenant, run_id))
             sys.stdout.flush()  # what it printed would be lost with the process
             with open(write, "wb") as file:
                 file.write(kind.encode() + b"\n" + data)
@@ -299,9 +307,10 @@ def ended_of(child: _Child, code: int) -> ProcessEnded:
     return ProcessEnded(child.call.call_id, "died", f"its process is gone: {how}".encode())
 
 
-def answer_of(found: Tool, call: ProcessCall) -> tuple[Answer, bytes]:
+def answer_of(found: Tool, call: ProcessCall, redactor: Redactor = NO_SECRETS) -> tuple[Answer, bytes]:
     """Call the tool, or ask it what became of its key; return what came of it as a kind and bytes."""
-    context = ToolContext(**{**call.context, "labels": tuple(call.context["labels"])})
+    given = {"labels": tuple(call.context["labels"]), "secrets": Secrets(call.context["secrets"])}
+    context = ToolContext(**{**call.context, **given})
     arguments: dict[str, Any] = {}
     if call.what == "undo":
         found = as_undo(found, call.output)
@@ -309,7 +318,7 @@ def answer_of(found: Tool, call: ProcessCall) -> tuple[Answer, bytes]:
         try:
             arguments = found.convert(orjson.loads(call.arguments))
         except Exception as error:
-            return "invalid", _text(error)
+            return "invalid", redactor.error(error).encode()
         if found.context_parameter is not None:
             arguments[found.context_parameter] = context
     try:
@@ -321,20 +330,16 @@ def answer_of(found: Tool, call: ProcessCall) -> tuple[Answer, bytes]:
             if output is NOT_DONE:
                 return "not_done", b""
     except ToolError as error:
-        return "tool_error", _text(error)
+        return "tool_error", redactor.error(error).encode()
     except InDoubt as error:
-        return "in_doubt", _text(error)
+        return "in_doubt", redactor.error(error).encode()
     except BaseException as error:
-        return "error", _text(error)
+        return "error", redactor.error(error).encode()
     try:
         check_bounds(output, where="output")
         return "ok", orjson.dumps(output)
     except Exception as error:
-        return "unfit", _text(error)
-
-
-def _text(error: BaseException) -> bytes:
-    return text_of(error).encode()
+        return "unfit", redactor.error(error).encode()
 
 
 def _awaited(answer: Any) -> Any:

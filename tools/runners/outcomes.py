@@ -1,7 +1,8 @@
 """What a call came to, as a result: refused, broken, of unfit arguments, or an output in bounds; what runners raise.
 
 The text of an error and the JSON of an output are made by methods of the tool's own, which may raise or never return:
-so that is done where the tool's code runs, under its deadline, and only plain values leave there.
+so that is done where the tool's code runs, under its deadline, and only plain values leave there.  None of them has a
+secret that was given to the tenant's tools: it is taken out before they are bounded.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import msgspec
 import orjson
 
 from airside.stack.canonical import check_bounds
-from airside.stack.errors import AirsideError, InvalidInput, text_of
+from airside.stack.errors import AirsideError, InvalidInput
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import ToolResult
+from airside.tools.secrets.redaction import NO_SECRETS, Redactor
 from airside.tools.tool import InDoubt, ToolError
 
 _OTHER_LOOP = ("different event loop", "different loop", "Event loop is closed")
@@ -49,9 +51,9 @@ class LoopBlockedByAnother(AirsideError):
     """Somebody else held a call's loop when its time was over; it had begun."""
 
 
-def own_error(error: BaseException) -> AirsideError:
+def own_error(error: BaseException, redactor: Redactor = NO_SECRETS) -> AirsideError:
     """Return what a tool raised as an error of ours that holds nothing but its text."""
-    text = text_of(error)
+    text = redactor.error(error)
     for kind in (ToolError, InDoubt):
         if issubclass(type(error), kind):
             return kind(text)
@@ -63,7 +65,7 @@ def refuse(reason: ReasonCode, text: str) -> ToolResult:
     return ToolResult(ok=False, error=text, reason_code=reason)
 
 
-def normalise(output: Any, max_bytes: int) -> ToolResult:
+def normalise(output: Any, max_bytes: int, redactor: Redactor = NO_SECRETS) -> ToolResult:
     """Return a tool's output as a result: JSON within bounds, or `tool_output_invalid`.
 
     The call has happened either way, so an unfit output is a settled failure, not a doubt.
@@ -72,8 +74,10 @@ def normalise(output: Any, max_bytes: int) -> ToolResult:
         check_bounds(output, where="output")
         # A copy, for orjson leaves room behind what it wrote: answers are kept, and 60 bytes would keep 4 kB.
         data = b"%b" % orjson.dumps(output)
+        if redactor:
+            data = orjson.dumps(redactor.value(orjson.loads(data)))
     except Exception as error:  # a value may be of a class whose own methods raise
-        return ToolResult(ok=False, error=text_of(error), reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
+        return ToolResult(ok=False, error=redactor.error(error), reason_code=ReasonCode.TOOL_OUTPUT_INVALID)
     if len(data) > max_bytes:
         text = f"output of {len(data):,} bytes is over the bound of {max_bytes:,}"
         return ToolResult(ok=False, error=text, reason_code=ReasonCode.TOOL_OUTPUT_INVALID)

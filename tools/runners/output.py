@@ -2,19 +2,25 @@
 
 The mark is what a process that follows a stack's output (`actors/process/console.py`) picks out of the workers' log
 files; the stack's own lines and Ray's have none.
+
+Where tools are given secrets, none of them is written: a text that may be the beginning of one is held back until more
+of it comes, or the call is over.  What a program writes to the files beneath is not seen here.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import threading
 from collections import OrderedDict
-from typing import TextIO
+from typing import Any, TextIO
 
 from airside.stack.cycle.output_source import OutputSource, current_source
 from airside.stack.ids import RunId
+from airside.tools.secrets.known import KnownSecrets
+from airside.tools.secrets.redaction import Redactor
 
 MAX_LINES = 200
 """Lines of one run that are shown, of one process; the rest is in the process's log file alone."""
@@ -36,9 +42,10 @@ def mark_of(stack: str) -> str:
 class MarkedStream(io.TextIOBase):
     """A standard stream of a process that runs other people's code; never fails its writer."""
 
-    def __init__(self, stream: TextIO, mark: str) -> None:
+    def __init__(self, stream: TextIO, mark: str, known: KnownSecrets | None = None) -> None:
         self._stream = stream
         self._mark = mark
+        self.known = known or KnownSecrets()
         self._lock = threading.Lock()
         self._begun: OrderedDict[OutputSource, str] = OrderedDict()
         self._lines: OrderedDict[RunId, int] = OrderedDict()
@@ -47,16 +54,34 @@ class MarkedStream(io.TextIOBase):
         """Write the stack's own text as it is, other code's line by line with its mark and name."""
         who = current_source()
         if who is None:
-            return self._stream.write(text)
+            self._stream.write(self.known.everybody().text(text))
+            return len(text)
+        redactor = self.known.of(who[1])
         with self._lock:
-            *whole, rest = (self._begun.pop(who, "") + text).split("\n")
-            for line in whole:
+            text_so_far = self._begun.pop(who, "") + text
+            if redactor:
+                text_so_far = redactor.text(text_so_far)
+                shown = text_so_far.rfind("\n", 0, redactor.held_from(text_so_far)) + 1
+            else:
+                shown = text_so_far.rfind("\n") + 1
+            for line in text_so_far[:shown].split("\n")[:-1]:
                 self._line(who, line)
-            if rest:
-                self._begun[who] = rest[: MAX_CHARACTERS + 1]  # of a line without end no more is kept than is shown
+            if rest := text_so_far[shown:]:
+                # Of a line without end no more is kept than is shown, and what tells a secret that is cut off there.
+                self._begun[who] = rest[: MAX_CHARACTERS + 1 + 4 * redactor.longest]
                 if len(self._begun) > _RUNS_KEPT:
-                    self._line(*self._begun.popitem(last=False))
+                    self._finish(*self._begun.popitem(last=False))
         return len(text)
+
+    def finish(self, who: OutputSource) -> None:
+        """Write what is held back of somebody whose call is over."""
+        with self._lock:
+            if rest := self._begun.pop(who, ""):
+                self._finish(who, rest)
+
+    def _finish(self, who: OutputSource, rest: str) -> None:
+        for line in self.known.of(who[1]).end(rest).removesuffix("\n").split("\n"):
+            self._line(who, line)
 
     def _line(self, who: OutputSource, line: str) -> None:
         name, tenant, run_id = who
@@ -68,7 +93,7 @@ class MarkedStream(io.TextIOBase):
         mark = self._mark if count <= MAX_LINES else ""
         shown = line[:MAX_CHARACTERS] + ("... (cut)" if len(line) > MAX_CHARACTERS else "")
         self._out(f"{mark}[{name} {tenant}/{run_id}] {shown}\n")
-        if count == MAX_LINES:
+        if count == MAX_LINES and self._mark:
             self._out(f"{mark}[{name} {tenant}/{run_id}] (what else this run prints is in the log files only)\n")
 
     def _out(self, line: str) -> None:
@@ -111,3 +136,53 @@ def mark_like_parent() -> None:
         stream = getattr(sys, name)
         if mark and not isinstance(stream, MarkedStream):
             setattr(sys, name, MarkedStream(stream, mark))
+
+
+def redact_output(known: KnownSecrets) -> None:
+    """Have nothing that is printed or logged in this process from now on show a secret that is known then."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, MarkedStream):
+            stream.known = known
+        else:
+            setattr(sys, name, MarkedStream(stream, "", known))
+    make = logging.getLogRecordFactory()
+    if not isinstance(make, _RedactedRecords):
+        logging.setLogRecordFactory(_RedactedRecords(make, known))
+
+
+def finish_output(who: OutputSource) -> None:
+    """Have what is held back of what somebody printed written: the call is over."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, MarkedStream):
+            stream.finish(who)
+
+
+class _RedactedRecords:
+    """Makes log records without secrets, whatever handler writes them where."""
+
+    def __init__(self, make: Any, known: KnownSecrets) -> None:
+        self._make = make
+        self._known = known
+
+    def __call__(self, *args: Any, **named: Any) -> logging.LogRecord:
+        """Return a record; the text of an exception is made here, so that it can be redacted."""
+        record: logging.LogRecord = self._make(*args, **named)
+        who = current_source()
+        redactor = self._known.of(who[1]) if who else self._known.everybody()
+        if redactor:
+            self._redact(record, redactor)
+        return record
+
+    def _redact(self, record: logging.LogRecord, redactor: Redactor) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # of a wrong format: its handler says so, and prints the arguments
+            record.msg, record.args = "a log message whose arguments do not fit its text", ()
+            return
+        if (shown := redactor.text(message)) != message:
+            record.msg, record.args = shown, ()
+        if record.exc_info:
+            said = logging.Formatter().formatException(record.exc_info)
+            if (shown := redactor.text(said)) != said:
+                record.exc_text, record.exc_info = shown, None

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
 from airside.tools.runners.jobs import ToolJob
 from airside.tools.runners.outcomes import NotStarted, ToolChanged
 from airside.tools.runners.running import Runners
+from airside.tools.runners.tenant_secrets import TenantSecrets
 from airside.tools.runners.tool_loop import Place
+from airside.tools.secrets.redaction import Redactor
 from airside.tools.tool import Tool, ToolContext, Toolset
 
 CLOSE_S = 10.0
@@ -45,7 +46,7 @@ class ToolsetState(Place):
     is_broken: bool = False
     is_closed: bool = False
 
-    def check_offer(self, found: Tool) -> None:
+    def check_offer(self, found: Tool, redactor: Callable[[], Redactor]) -> None:
         """Raise `ToolChanged` unless the toolset offers this very tool at present, `NotStarted` if it does not say.
 
         Runs the tools' own code.
@@ -55,7 +56,9 @@ class ToolsetState(Place):
             now = None if offers is None else {each.name: each.spec.version for each in offers(self.value)}
         except BaseException as error:
             self.is_broken = True
-            broken = NotStarted(f"toolset {self.toolset.name} does not say which tools it offers: {text_of(error)}")
+            broken = NotStarted(
+                f"toolset {self.toolset.name} does not say which tools it offers: {redactor().error(error)}"
+            )
         else:
             if now is None or now.get(found.name) == found.spec.version:
                 return
@@ -68,8 +71,9 @@ class ToolsetState(Place):
 class ToolsetStates:
     """The states an executor holds."""
 
-    def __init__(self, toolsets: Mapping[str, Toolset], runners: Runners) -> None:
+    def __init__(self, toolsets: Mapping[str, Toolset], runners: Runners, secrets: TenantSecrets) -> None:
         self._toolsets = toolsets
+        self._secrets = secrets
         self._runners = runners
         self._states: dict[_Key, ToolsetState] = {}
         self._opening: dict[_Key, asyncio.Lock] = {}
@@ -127,7 +131,10 @@ class ToolsetStates:
 
     async def _open(self, toolset: Toolset, key: _Key, context: ToolContext) -> ToolsetState:
         state = ToolsetState(toolset=toolset, key=key)
+        given = await self._secrets.of(context.tenant, toolset.secrets, context.deadline_s)
+        context = replace(context, secrets=given)
         job = ToolJob(
+            redactor=self._secrets.redactor_of(context.tenant),
             name=f"open of toolset {toolset.name}",
             tenant=context.tenant,
             run_id=context.run_id,
