@@ -22,7 +22,7 @@ from airside.stack.contracts.labels import check_label
 from airside.stack.cycle.agent_call import code_of
 from airside.stack.directory import Directory, read_directory
 from airside.stack.errors import InvalidConfig, InvalidInput
-from airside.stack.models.agent import ModelAgent
+from airside.stack.models.agent import AsksModels, ModelAgent
 from airside.stack.models.endpoints import ModelEndpoint
 from airside.stack.policy.approvers import find_unapprovable
 from airside.stack.policy.bundle import read_bundle
@@ -161,7 +161,7 @@ def _priced(named: object, agents: Mapping[str, Agent]) -> tuple[dict[str, Model
     """
     if not isinstance(named, Mapping):
         raise InvalidConfig(f"models: {named!r:.80} is not a mapping: give App(models={{name: ModelEndpoint(...)}})")
-    asking = {name: agent for name, agent in agents.items() if isinstance(agent, ModelAgent)}
+    asking = {name: agent for name, agent in agents.items() if isinstance(agent, AsksModels)}
     endpoints = endpoints_of(named, [model for agent in asking.values() for model in agent.models])
     rates = {}
     for name, endpoint in endpoints.items():
@@ -173,15 +173,16 @@ def _priced(named: object, agents: Mapping[str, Agent]) -> tuple[dict[str, Model
 
 
 def _check_model_agents(agents: Mapping[str, Agent], tools: Mapping[str, Tool]) -> None:
-    """Raise `InvalidConfig` for a model's way to end that is none or that a tool has the name of, and for code mode
-    without its tool.
+    """Raise `InvalidConfig` for an agent that asks models and does not fit the app's tools and agents, and for code
+    mode without its tool.
     """
     for name, agent in agents.items():
-        if isinstance(agent, ModelAgent):
+        if isinstance(agent, AsksModels):
             try:
-                agent.check(tools, agents)
+                agent.check({tool: of.spec for tool, of in tools.items()}, agents)
                 begins = tools.get(python_code.name)
-                if agent.code_mode and (begins is None or begins.spec != python_code.spec):
+                code_mode = isinstance(agent, ModelAgent) and agent.code_mode
+                if code_mode and (begins is None or begins.spec != python_code.spec):
                     raise InvalidConfig(
                         "code_mode needs the tool that snippets begin by: "
                         "from airside.tools import python_code, and App(tools=[..., python_code])"

@@ -104,6 +104,10 @@ class ReasonCode(_Code):
     AGENT_ERROR = "agent_error", "The agent's code raised an error."
     AGENT_TIMEOUT = "agent_timeout", "The agent did not decide before its deadline."
     AGENT_INVALID_ACTION = "agent_invalid_action", "The agent proposed something that is not a valid action."
+    AGENT_NONDETERMINISTIC = (
+        "agent_nondeterministic",
+        "The agent's code was run again and did not do what it had done before.",
+    )
     MODEL_UNAVAILABLE = "model_unavailable", "No model answered: its provider refused, failed, or could not be reached."
     MEMORY_UNAVAILABLE = "memory_unavailable", "Memory did not answer, and the run may not go on without it."
     CHILD_FAILED = "child_failed", "A branch of the run did not complete."

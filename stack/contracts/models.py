@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
+from airside.stack.canonical import digest
 from airside.stack.ids import RunId, TenantId
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import FREE, Count, Spend, Value
@@ -81,6 +83,7 @@ class ModelReply(Value, array_like=True):
 
     `spend` = what all attempts at the question under this epoch cost, those in doubt at their highest price: what an
     answer from the record cost under an earlier epoch was counted then.  `attempts` are those that were just made.
+    `prompt_sha256` is of the prompt that it answers, which may be another one than was asked if it is `recorded`.
     """
 
     text: str = ""
@@ -92,6 +95,19 @@ class ModelReply(Value, array_like=True):
     recorded: bool = False
     reason_code: ReasonCode | None = None
     error: str = ""
+    prompt_sha256: str = ""
+
+
+class RecordedAnswer(Value):
+    """What a model answered in an earlier decision, and the digest of the prompt it was given."""
+
+    prompt_sha256: str
+    reply: ModelReply
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """Return the digest that a prompt is on record by."""
+    return digest(msgspec.msgpack.encode(prompt))
 
 
 class ReservedQuestion(Value, array_like=True):

@@ -17,7 +17,7 @@ from airside.stack.ids import RunId
 from airside.stack.input.error_places import UserCodeError, describe_error
 from airside.stack.models.access import ModelUnanswered
 from airside.stack.reasons import ReasonCode
-from airside.stack.run.agents import Agent, FunctionAgent, View
+from airside.stack.run.agents import Agent, AgentNondeterministic, FunctionAgent, View
 from airside.stack.schema.toolspec import MAX_OUTPUT_BYTES, ToolSpec
 from airside.stack.values import MAX_CALLS, Action, Finish, Handoff, Proposal, Spend, ToolCall
 
@@ -113,6 +113,8 @@ async def proposal_of(
         return NoProposal(ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s")
     except ModelUnanswered as failure:
         return NoProposal(failure.reason, failure.message)
+    except AgentNondeterministic as failure:
+        return NoProposal(ReasonCode.AGENT_NONDETERMINISTIC, failure.message)
     except Exception as failure:
         pulse.enter(view.run_id)
         error = describe_error(failure, code_of(agent))

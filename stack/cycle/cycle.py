@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -32,9 +33,11 @@ from airside.stack.errors import ItemFailed, LayerUnavailable, text_of
 from airside.stack.ids import ApprovalId, ExecutorId
 from airside.stack.journal.effect_claims import withdraw
 from airside.stack.models.access import Asker, DecisionModels, ModelsOfView
+from airside.stack.models.events import answers_on_record, read_events, stream_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
+from airside.stack.run.earlier import EarlierDecision, earlier_decisions
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.spans import decision_traceparent
@@ -226,6 +229,7 @@ class Cycle:
             remaining=limits,
             tools=self._tools,
             models=None if models is None else ModelsOfView(models),
+            earlier=self._earlier,
         )
         agent, specs = self.layers.agents[i.agent], self.layers.specs
         made = await proposal_of(agent, view, self._seconds(limits), self.layers.pulse, specs)
@@ -253,6 +257,17 @@ class Cycle:
         )
         self._budget.decided(decided)
         return decided
+
+    async def _earlier(self) -> tuple[EarlierDecision, ...]:
+        s = self.machine.state
+        assert s.visit is not None
+        decisions = earlier_decisions(self.machine.events, s.history, s.visit.agent)
+        if self.layers.models is None or not decisions:
+            return decisions
+        streams = [stream_of(self.run_id, decision.step) for decision in decisions]
+        bodies = await self.layers.journal.bodies(streams)
+        found = [tuple(answers_on_record(read_events(bodies[stream])).values()) for stream in streams]
+        return tuple(replace(one, answers=answers) for one, answers in zip(decisions, found, strict=True))
 
     def _decision_models(self, i: do.Decide) -> DecisionModels | None:
         if self.layers.models is None:

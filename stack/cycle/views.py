@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from airside.stack.contracts.memory import Recalled
 from airside.stack.run import events as ev
 from airside.stack.run.agents import ModelAccess, View
+from airside.stack.run.earlier import EarlierDecision, earlier_decisions
 from airside.stack.run.machine import RunMachine
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Limits
@@ -23,9 +24,17 @@ def view_of(
     remaining: Limits,
     tools: tuple[ToolSpec, ...],
     models: ModelAccess | None,
+    earlier: Callable[[], Awaitable[tuple[EarlierDecision, ...]]] | None = None,
 ) -> View:
-    """Return what an agent decides on at the present state of a run."""
+    """Return what an agent decides on at the present state of a run.
+
+    Without `earlier` its earlier decisions are told without what models answered for them.
+    """
     s = machine.state
+
+    async def without_answers() -> tuple[EarlierDecision, ...]:
+        return earlier_decisions(machine.events, machine.state.history, agent)
+
     identity = s.submitted.identity
     return View(
         run_id=s.submitted.run_id,
@@ -44,6 +53,7 @@ def view_of(
         labels=s.labels,
         cause=cause,
         models=models,
+        earlier=earlier or without_answers,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -20,11 +20,25 @@ from airside.stack.models.proposals import ANSWER_TOOL, HANDOFF_PREFIX, proposed
 from airside.stack.models.snippets import PYTHON_CODE, check_interpreter
 from airside.stack.models.tool_stubs import check_names
 from airside.stack.reasons import ReasonCode
-from airside.stack.run.agents import Decided, View
+from airside.stack.run.agents import Agent, Decided, View
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Spend
 
 MAX_PARTS = 192
 """Turns, calls and tools of a prompt that the price of a decision allows for."""
+
+
+@runtime_checkable
+class AsksModels(Protocol):
+    """An agent that asks models: what its decisions can cost follows from which ones it names."""
+
+    models: tuple[str, ...]
+
+    def priced_by(self, rates: Mapping[str, Rates]) -> Agent:
+        """Return the agent with the price of its decisions."""
+
+    def check(self, tools: Mapping[str, ToolSpec], agents: Collection[str]) -> None:
+        """Raise `InvalidConfig` for what of it does not fit an app's tools and agents."""
 
 
 @explain_misuse()
@@ -95,7 +109,7 @@ class ModelAgent:
         )
         return priced
 
-    def check(self, tools: Collection[str], agents: Collection[str]) -> None:
+    def check(self, tools: Mapping[str, ToolSpec], agents: Collection[str]) -> None:
         """Raise `InvalidConfig` for a handoff to no agent, a tool that is named like a way to end, or code mode without
         what it needs.
         """

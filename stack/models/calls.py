@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from airside.stack.canonical import as_text, digest
+from airside.stack.canonical import as_text
 from airside.stack.contracts.budget import decision_key
 from airside.stack.contracts.models import (
     FinishReason,
@@ -28,6 +28,7 @@ from airside.stack.contracts.models import (
     RequestedCall,
     ReservedQuestion,
     ReservedReply,
+    prompt_digest,
 )
 from airside.stack.errors import AirsideError, LayerUnavailable, text_of
 from airside.stack.ids import TenantId
@@ -40,6 +41,7 @@ from airside.stack.models.events import (
     answer_on_record,
     model_entry,
     read_events,
+    reply_of,
     spent_under,
     stream_of,
 )
@@ -220,7 +222,7 @@ class ModelCalls:
         known = answer_on_record(events, request.nth)
         if known is not None:
             # Under this epoch it was paid from what is reserved now, under an earlier one from what that had reserved.
-            return _reply(known, spent_under(events, request.epoch, request.nth), 0, recorded=True)
+            return msgspec.structs.replace(known.reply, spend=spent_under(events, request.epoch, request.nth))
         return await _Question(self, request, found, events, until_s).put()
 
     # What a question needs.
@@ -258,7 +260,7 @@ class _Question:
     ) -> None:
         self._calls = calls
         self._request = request
-        self._sha256 = digest(msgspec.msgpack.encode(request.prompt))
+        self._sha256 = prompt_digest(request.prompt)
         self._tenant = found.tenant
         self._stream = stream_of(request.run_id, request.step)
         self._seq = len(events)
@@ -379,7 +381,7 @@ class _Question:
             )
             await self._settle(event)
             calls.answered += 1
-            return _reply(event, self._spent, self._tried)
+            return reply_of(event, self._sha256, spend=self._spent, attempts=self._tried)
         finally:
             port.limits.done(slot, used)
 
@@ -458,15 +460,3 @@ def _count(tokens: int | None) -> int | None:
 
 def _unavailable(error: LayerUnavailable) -> ModelReply:
     return ModelReply(reason_code=ReasonCode.MODEL_UNAVAILABLE, error=error.message[:_MAX_ERROR_CHARS])
-
-
-def _reply(event: ModelAnswered, spent: Spend, attempts: int, *, recorded: bool = False) -> ModelReply:
-    return ModelReply(
-        text=event.text,
-        calls=event.calls,
-        finish=event.finish,
-        model=event.model,
-        spend=spent,
-        attempts=attempts,
-        recorded=recorded,
-    )

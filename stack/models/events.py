@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from airside.stack.contracts.models import FinishReason, RequestedCall
+from airside.stack.contracts.models import FinishReason, ModelReply, RecordedAnswer, RequestedCall
 from airside.stack.ids import RunId
 from airside.stack.journal.journaling import Entry
-from airside.stack.values import Count, Spend, Value, tag_of
+from airside.stack.values import FREE, Count, Spend, Value, tag_of
 
 
 class ModelAsked(Value, tag=True):
@@ -91,13 +91,42 @@ def read_events(bodies: Iterable[str]) -> list[ModelEvent]:
     return [_decode(body) for body in bodies]
 
 
-def answer_on_record(events: Sequence[ModelEvent], nth: int) -> ModelAnswered | None:
+def reply_of(
+    event: ModelAnswered, prompt_sha256: str, *, spend: Spend = FREE, attempts: int = 0, recorded: bool = False
+) -> ModelReply:
+    """Return an answer as whoever asked is given it."""
+    return ModelReply(
+        text=event.text,
+        calls=event.calls,
+        finish=event.finish,
+        model=event.model,
+        spend=spend,
+        attempts=attempts,
+        recorded=recorded,
+        prompt_sha256=prompt_sha256,
+    )
+
+
+def answers_on_record(events: Iterable[ModelEvent]) -> dict[int, RecordedAnswer]:
+    """Return the answers that a decision was given, by the number of the question, in their order."""
+    asked: dict[int, ModelAsked] = {}
+    found: dict[int, RecordedAnswer] = {}
+    for event in events:
+        if isinstance(event, ModelAsked):
+            asked[event.attempt] = event
+        elif isinstance(event, ModelAnswered) and event.attempt in asked:
+            question = asked[event.attempt]
+            reply = reply_of(event, question.prompt_sha256, recorded=True)
+            found.setdefault(question.nth, RecordedAnswer(prompt_sha256=question.prompt_sha256, reply=reply))
+    return dict(sorted(found.items()))
+
+
+def answer_on_record(events: Iterable[ModelEvent], nth: int) -> RecordedAnswer | None:
     """Return the answer that was given to the `nth` question, if there is one.
 
     The prompt may have changed since, by what memory holds or by the app's code: it is the same decision, and was paid.
     """
-    attempts = {event.attempt for event in events if isinstance(event, ModelAsked) and event.nth == nth}
-    return next((event for event in events if isinstance(event, ModelAnswered) and event.attempt in attempts), None)
+    return answers_on_record(events).get(nth)
 
 
 def spent_under(events: Sequence[ModelEvent], epoch: int, nth: int | None = None) -> Spend:

@@ -93,7 +93,8 @@ def _size(turn: Turn) -> int:
     return len(turn.text.encode())
 
 
-def _request(view: View) -> str:
+def request_text(view: View) -> str:
+    """Return what an agent begins with: the request, its inputs, and what agents and branches before it answered."""
     parts = [view.request.text]
     inputs = view.inputs()
     if inputs:
@@ -103,9 +104,14 @@ def _request(view: View) -> str:
     for end in view.finished:
         parts.append(f"Answer of {end.agent} (data):\n" + orjson.dumps(end.answer).decode())
     parts += [f"Answer of a branch (data):\n{orjson.dumps(msgspec.to_builtins(end)).decode()}" for end in view.branches]
-    if view.recalled:
-        parts.append("Memory (data):\n" + "\n".join(_memory(record) for record in view.recalled))
     return "\n\n".join(parts)
+
+
+def _request(view: View) -> str:
+    text = request_text(view)
+    if not view.recalled:
+        return text
+    return f"{text}\n\nMemory (data):\n" + "\n".join(_memory(record) for record in view.recalled)
 
 
 def _memory(record: Recalled) -> str:

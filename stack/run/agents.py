@@ -16,8 +16,9 @@ import msgspec
 from airside.stack.calling import explain_misuse
 from airside.stack.contracts.memory import Recalled
 from airside.stack.contracts.models import ModelReply, Prompt
-from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.run.earlier import EarlierDecision, nothing_earlier
 from airside.stack.run.recorded_run import Decisions, RecordedRuns, below_root, recorded_decisions
 from airside.stack.run.spans import decision_traceparent
 from airside.stack.run.state import StepRecord
@@ -42,7 +43,8 @@ class View:
     """What an agent decides on: its own tenant's, its own run's, and nothing else.
 
     `cause` is the number of the run's event because of which it is asked.  `models` are those it may ask, None where
-    the app has none.
+    the app has none; `earlier()` returns
+    what this agent decided since its visit began, with what models answered then.
     """
 
     run_id: RunId
@@ -61,6 +63,9 @@ class View:
     labels: frozenset[str]
     cause: int = -1
     models: ModelAccess | None = field(default=None, repr=False, compare=False)
+    earlier: Callable[[], Awaitable[tuple[EarlierDecision, ...]]] = field(
+        default=nothing_earlier, repr=False, compare=False
+    )
 
     @property
     def traceparent(self) -> str:
@@ -86,6 +91,10 @@ class View:
 
 Decided = Proposal | Sequence[Action]
 """What an agent decides: one proposal, or several calls."""
+
+
+class AgentNondeterministic(AirsideError):
+    """An agent that runs from its beginning again went another way than before: nothing of it is carried out."""
 
 
 class Agent(Protocol):

@@ -41,7 +41,7 @@ from airside.stack.reasons import ReasonCode, RunStatus, reason_of, status_of
 from airside.stack.resources import ResolverTerms
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
-from airside.stack.run.agents import FunctionAgent, View, priced
+from airside.stack.run.agents import AgentNondeterministic, FunctionAgent, View, priced
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.topology import FanOutFanIn, Handoffs, SingleAgent, Topology
 from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
@@ -285,6 +285,11 @@ class NoModels:
         return ModelReply(reason_code=R.MODEL_UNAVAILABLE, error="busy")
 
 
+def goes_another_way(view: View) -> Any:
+    """Find that it is not where it was when it was asked before."""
+    raise AgentNondeterministic("another way")
+
+
 async def asks_a_model(view: View) -> Any:
     """Decide as a model says."""
     return await ModelAgent("m", "be brief").decide(view)
@@ -488,6 +493,7 @@ WAYS: dict[ReasonCode, Way] = {
     R.AGENT_ERROR: ends(raises),
     R.AGENT_TIMEOUT: ends(thinks_for_ever, limits=Limits(decide_ms=1)),
     R.AGENT_INVALID_ACTION: ends(lambda view: 5),
+    R.AGENT_NONDETERMINISTIC: ends(goes_another_way),
     R.MODEL_UNAVAILABLE: ends(asks_a_model, layers={"models": NoModels()}),
     R.MEMORY_UNAVAILABLE: ends(calls("look"), layers={"memory": NoMemory()}),
     R.CHILD_FAILED: ends(calls("look"), topology=FanOutFanIn(("x", "x"))),
