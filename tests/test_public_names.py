@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 MAX_NAMES = 30
 MODULES = (
     "airside",
+    "airside.adapters",
     "airside.audit",
     "airside.directory",
     "airside.jobs",
