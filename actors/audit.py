@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from airside.actors.driver.in_doubt import list_in_doubt
+from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
 from airside.actors.journal.carry import BEFORE
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.overview import list_runs, show_run
@@ -22,6 +23,7 @@ from airside.actors.launch import connect
 from airside.stack.errors import Misuse, Unreadable
 from airside.stack.operations.overview import RunDetail, RunSummary
 from airside.stack.recovery.in_doubt import InDoubtCall
+from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 from airside.stack.security.keyring import read_chain_key
 
 
@@ -45,6 +47,9 @@ class Audit(Protocol):
 
     def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
         """Return the calls in doubt, oldest first."""
+
+    def spend_in_doubt(self, tenant: str | None = None) -> list[SpendInDoubt]:
+        """Return the attempts at questions to models of which nobody knows what they cost, oldest first."""
 
 
 class JournalFile:
@@ -92,6 +97,11 @@ class JournalFile:
         """Return the calls in doubt, oldest first."""
         with self._readable():
             return list_in_doubt(self, tenant)
+
+    def spend_in_doubt(self, tenant: str | None = None) -> list[SpendInDoubt]:
+        """Return the attempts at questions to models of which nobody knows what they cost, oldest first."""
+        with self._readable():
+            return list_spend_in_doubt(self, tenant)
 
     def close(self) -> None:
         """Close the file."""

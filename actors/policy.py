@@ -19,6 +19,7 @@ from airside.actors.rpc.methods import (
     CLOSE,
     DECIDE,
     ISSUER,
+    RECOUNT,
     REFRESH,
     RESERVED,
     SPEND,
@@ -37,7 +38,7 @@ from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
 from airside.stack.contracts.models import ReservedQuestion, ReservedReply
 from airside.stack.directory import Directory
-from airside.stack.ids import Buffered, RunId, mint_issuer
+from airside.stack.ids import Buffered, RunId, TenantId, mint_issuer
 from airside.stack.journal.stream import read_stream
 from airside.stack.operations.messages import ORDER_PURPOSE, Order
 from airside.stack.policy.bundle import load_bundle
@@ -45,6 +46,7 @@ from airside.stack.policy.gate import Gate
 from airside.stack.policy.kill_switches import STREAM, KillSwitches
 from airside.stack.policy.lookups import Lookups
 from airside.stack.reasons import ReasonCode
+from airside.stack.recovery.spend_in_doubt import open_spend
 from airside.stack.recovery.undo_gate import UndoGate, UndoReply, UndoRequest, streams_for
 from airside.stack.resources import ResolverTerms, ResourceLookup
 from airside.stack.schema.toolspec import ToolSpec
@@ -156,7 +158,21 @@ class Policy(WatchedLayer):
         now = steady_us()
         spans = [window_of(per, now) for per in _SPANS]
         rows = await self._journal.rows("spent", *spans, now)
-        return BudgetReservations(organisation, tenants, (RecordedUsage(*row) for row in rows), now)
+        made = BudgetReservations(organisation, tenants, (RecordedUsage(*row) for row in rows), now)
+        await self._give_back(made)
+        return made
+
+    async def _give_back(self, spending: BudgetReservations) -> None:
+        """Give back what of spend in doubt was counted too much, by what people found out."""
+        for tenant, body in await self._journal.rows("spend_resolved"):
+            found = open_spend(self.config.seal_key, body, TenantId(tenant))
+            if found is not None:
+                spending.give_back(TenantId(tenant), found.key, found.back, at_us=found.counted_us)
+
+    @serves(RECOUNT)
+    async def recount(self, _: None) -> None:
+        """Take in what was found out about spend in doubt; what was taken in before counts once."""
+        await self._give_back(self._gate.spending)
 
     @serves(ISSUER)
     def issuer(self, _: None) -> TrustedGate:

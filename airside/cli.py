@@ -30,7 +30,7 @@ from airside.replay_cli import replay
 from airside.run_cli import run
 from airside.runs_cli import runs
 from airside.stack.canonical import as_text
-from airside.stack.errors import AirsideError, Failed, InternalError, InvalidConfig, Misuse, Unreadable
+from airside.stack.errors import AirsideError, Failed, InternalError, InvalidConfig, InvalidInput, Misuse, Unreadable
 from airside.stack_cli import down, up
 from airside.status_cli import status
 
@@ -268,6 +268,24 @@ def resolve(
     with attached(state_dir) as stack:
         found = _json(output, "--output")
         typer.echo(f"resolved {stack.resolve(run_id, happened=happened, output=found, why=why)}")
+
+
+@in_doubt.command("resolve-spend")
+def resolve_spend(
+    key: Annotated[str, typer.Argument(help="the key of an attempt, as `airside in-doubt spend` lists it")],
+    cost: Annotated[float, typer.Option(help="USD that it cost, by the provider's bill")],
+    tokens: Annotated[int | None, typer.Option(help="tokens that it took; as counted, if left out")] = None,
+    why: Why = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Say what an attempt at a question to a model cost: the rest goes back to the budgets its tenant shares.
+
+    Its run has to have ended. It is put on record, once; what nobody resolves stays counted in full.
+    """
+    if not 0 <= cost <= 1e6:
+        raise InvalidInput(f"--cost {cost}: give USD, from 0 to a million")
+    with attached(state_dir) as stack:
+        typer.echo(f"resolved {stack.resolve_spend(key, cost_microusd=round(cost * 1e6), tokens=tokens, why=why)}")
 
 
 @approvals.callback(invoke_without_command=True)

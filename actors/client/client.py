@@ -36,6 +36,7 @@ from airside.actors.client.stack_record import remove_record
 from airside.actors.client.steps import Steps, drive, drive_async, each, each_later
 from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.orders import sealed_order, switch_target
+from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
 from airside.actors.job_inputs import InputsReading, JobInputs
 from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, job_of, jobs_of
 from airside.actors.journal.overview import list_runs, show_run
@@ -68,9 +69,10 @@ from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
 from airside.stack.recovery.in_doubt import InDoubtCall
 from airside.stack.recovery.rollback import RollbackReport
+from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 from airside.stack.security.authenticator import issue_token
 from airside.stack.security.keyring import KeyRing
-from airside.stack.values import MAX_REQUEST_BYTES
+from airside.stack.values import MAX_REQUEST_BYTES, MOST
 
 LONGEST_SWITCH_S = 100 * 366 * 86_400
 
@@ -386,6 +388,21 @@ class Stack:
     def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
         """Return the calls in doubt, oldest first: of runs that wait for a person, and of ended ones."""
         return list_in_doubt(LiveJournal(self._connection), tenant)
+
+    def spend_in_doubt(self, tenant: str | None = None) -> list[SpendInDoubt]:
+        """Return the attempts at questions to models that count in full because nobody knows what they cost."""
+        return list_spend_in_doubt(LiveJournal(self._connection), tenant)
+
+    def resolve_spend(self, key: str, *, cost_microusd: int, tokens: int | None = None, why: str = "") -> int:
+        """Say what an attempt of an ended run cost (tokens: as counted, if not said), by the key that is listed.
+
+        What was counted too much goes back to the tenant's and the organisation's budgets, in the windows in which it
+        was counted, if these are still open.  It is said once.  Needs the stack's keys.
+        """
+        for name, amount in (("cost_microusd", cost_microusd), ("tokens", tokens)):
+            if amount is not None and (type(amount) is not int or not 0 <= amount <= MOST):
+                raise InvalidInput(f"resolve_spend: {name}={amount!r:.40} is not a whole number of at least 0")
+        return self._order("resolve_spend", "run", key, why, tokens=tokens, cost_microusd=cost_microusd)
 
     def rollback(self, run: str, *, why: str = "") -> RollbackReport:
         """Undo what an ended run and its branches did, latest first, by the tools' undos; return how each call stands.

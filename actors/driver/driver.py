@@ -34,9 +34,22 @@ from airside.actors.driver.fleet import Fleet
 from airside.actors.driver.in_doubt import InDoubtResolver
 from airside.actors.driver.kill_switches import KillSwitchService
 from airside.actors.driver.rollbacks import Rollbacks
+from airside.actors.driver.spend_in_doubt import SpendResolver
 from airside.actors.process.pulse import boot_s
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us, steady_us
-from airside.actors.rpc.methods import ADMIT, DELIVER, LIVE, ORDER, REPORT, ROLL_BACK, SWITCHES, WAIT, Ends, WaitRequest
+from airside.actors.rpc.methods import (
+    ADMIT,
+    DELIVER,
+    LIVE,
+    ORDER,
+    RECOUNT,
+    REPORT,
+    ROLL_BACK,
+    SWITCHES,
+    WAIT,
+    Ends,
+    WaitRequest,
+)
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
 from airside.actors.rpc.stubs import RemoteJournal, RemoteTools, encode
@@ -116,6 +129,7 @@ class Driver(WatchedLayer):
             self._journal, policy, tenants=self._directory.tenants.keys(), tools=self._fleet.tools
         )
         self._resolver = InDoubtResolver(self._journal, self._bring)
+        self._spend_resolver = SpendResolver(self._journal, self.config.seal_key, lambda: policy.call(RECOUNT, None))
         self._rollbacks = Rollbacks(
             cell, self._journal, policy, is_live=self._placement.__contains__, specs=self._fleet.specs
         )
@@ -391,9 +405,10 @@ class Driver(WatchedLayer):
             return 0, ""
         if order.action == "rollback":
             return 0, "an order to roll back is given to `roll_back`"
-        if order.action == "settle":
+        if order.action in ("settle", "resolve_spend"):
+            resolver = self._resolver if order.action == "settle" else self._spend_resolver
             try:
-                return await self._resolver.resolve(order), ""
+                return await resolver.resolve(order), ""
             except AirsideError as error:
                 return 0, error.message
         targets = [run for run, entry in self._placement.runs() if is_order_for(order, run, entry.tenant)]

@@ -201,11 +201,27 @@ ORDER BY stream, seq;
 SELECT DISTINCT tenant, substr(stream, length('rollback/') + 1) FROM events
 WHERE type = 'UndoEnded' AND contains(body, '"outcome":"in_doubt"') AND ($1 = '' OR tenant = $1);
 
+-- name: spend_doubtful
+-- Streams of questions to models, of a tenant (of all where it is ''), with an attempt that has no end on record, that
+-- failed and counts, or whose tokens are not those it says it used.  What is in doubt their events tell.
+SELECT stream, any_value(tenant) FROM events
+WHERE starts_with(stream, 'model/') AND ($1 = '' OR tenant = $1)
+GROUP BY stream
+HAVING count(*) FILTER (type = 'ModelAsked') > count(*) FILTER (type IN ('ModelAnswered', 'ModelFailed'))
+    OR bool_or(type = 'ModelFailed' AND NOT contains(body, '"spent":{"tokens":0,"cost_microusd":0}'))
+    OR bool_or(type = 'ModelAnswered' AND TRY(CAST(json_extract(body, '$.spent.tokens') AS HUGEINT)) IS DISTINCT FROM
+        TRY(CAST(json_extract(body, '$.input_tokens') AS BIGINT)::HUGEINT + CAST(json_extract(body, '$.output_tokens') AS BIGINT)));
+
+-- name: spend_resolved
+-- What people found out about spend in doubt, with whose it is.
+SELECT tenant, body FROM events WHERE type = 'SpendResolved' AND starts_with(stream, 'spend/') ORDER BY number;
+
 -- name: beside
 -- What streams other than its own have of a run ($1; $2 is its root), and all kill switches: the root of a rollback
 -- also has what was found out about the undos of its branches.
 SELECT at_us, stream, type, body FROM events
 WHERE starts_with(stream, 'apr_' || $1 || '_') OR starts_with(stream, 'doubt/' || $1 || ':')
+   OR starts_with(stream, 'spend/' || $1 || ':')
    OR starts_with(stream, 'claim/' || $1 || ':') OR stream = 'rollback/' || $2 OR stream = 'switches'
    OR (starts_with(stream, 'doubt/' || $1 || '.') AND contains(stream, '/undo'))
    OR (type = 'GrantRefused' AND TRY(json_extract_string(body, '$.run_id')) = $1)

@@ -213,6 +213,7 @@ UNDO = Method[UndoRequest, UndoReply]("policy", "undo")
 CLOSE = Method[str, bool]("policy", "close", retry=False)
 ISSUER = Method[None, TrustedGate]("policy", "issuer", retry=False)
 REFRESH = Method[None, None]("policy", "refresh")
+RECOUNT = Method[None, None]("policy", "recount")
 
 REQUEST_APPROVAL = Method[Question, ApprovalDecided | None]("approvals", "request", json=True, json_reply=True)
 VOTE = Method[Vote, VoteReply]("approvals", "vote")

@@ -372,6 +372,14 @@ class Ledger:
             self._held[key] = _Reservation(account, amounts, at_us, open=not settled, sure=False)
             self._by_account.setdefault(account, set()).add(key)
 
+    def give_back(self, account: str, amounts: Amounts, *, at_us: int) -> None:
+        """Count less as committed on an account and all above it, in the windows of a time that are still counted."""
+        for unit, amount in amounts_of(amounts).items():
+            for each in self._path(account):
+                for (counted, per, began_us), count in each.counts.items():
+                    if counted == unit and began_us == window_of(per, at_us):
+                        count.committed = max(0, count.committed - amount)
+
     def close(self, account: str) -> None:
         """Close an account and those below it: what is still reserved on them is settled in full, for nobody can say
         that it was not used.

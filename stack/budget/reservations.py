@@ -60,6 +60,7 @@ class BudgetReservations:
         self._units: dict[str, frozenset[str]] = {}
         self._floors: OrderedDict[str, Spend] = OrderedDict()
         self._ended: OrderedDict[RunId, None] = OrderedDict()
+        self._given_back: set[str] = set()
         self._organisation = tuple(organisation)
         self.ledger.open(ORG, self._organisation)
         for name in self._tenants:
@@ -180,6 +181,17 @@ class BudgetReservations:
         self._floors.move_to_end(key)
         if len(self._floors) > _FLOORS_KEPT:
             self._floors.popitem(last=False)
+
+    def give_back(self, tenant: TenantId, key: str, spend: Spend, *, at_us: int) -> None:
+        """Count so much less for a tenant and all above it, in the windows of a time; once for each key.
+
+        It is of a run that has ended, so what it used is on no account below.
+        """
+        if key in self._given_back:
+            return
+        self._given_back.add(key)
+        used = {"tokens": spend.tokens, "cost_microusd": spend.cost_microusd}
+        self.ledger.give_back(self._tenant(tenant), used, at_us=at_us)
 
     def reserved_decision(self, run_id: RunId, key: str, *, now_us: int) -> Spend | None:
         """Return what is reserved for a decision of a run and not settled yet; None if nothing is."""

@@ -9,7 +9,7 @@ from airside.stack.ids import ApprovalId, RunId, TenantId
 from airside.stack.policy.kill_switches import SwitchScope
 from airside.stack.reasons import ReasonCode
 from airside.stack.scheduling.placement_events import RunStanding
-from airside.stack.values import Value
+from airside.stack.values import Count, Value
 
 
 class Submission(Value, array_like=True):
@@ -97,10 +97,11 @@ class Order(Value, array_like=True):
     """An operator's order, sealed with the stack's key: `run`, `tenant` or `all` is to be killed or cancelled.
 
     `settle` says what became of a call in doubt (`target` is the run's id, or a key of it); `rollback` takes back what
-    an ended run did; `switch_off` and `switch_on` throw a kill switch of any scope.
+    an ended run did; `resolve_spend` says what an attempt at a question to a model cost (`target` is its key; `tokens`
+    None: as counted); `switch_off` and `switch_on` throw a kill switch of any scope.
     """
 
-    action: Literal["kill", "cancel", "settle", "rollback", "switch_off", "switch_on"]
+    action: Literal["kill", "cancel", "settle", "rollback", "resolve_spend", "switch_off", "switch_on"]
     scope: SwitchScope
     target: str
     by: str
@@ -109,6 +110,8 @@ class Order(Value, array_like=True):
     happened: bool = False
     output: bytes = b"null"
     until_us: int = 0
+    tokens: Count | None = None
+    cost_microusd: Count = 0
 
 
 ORDER_PURPOSE = "order"

@@ -17,6 +17,7 @@ from airside.stack.journal.effect_claims import AttemptWithdrawn, EffectClaimed
 from airside.stack.policy.kill_switches import KillSwitchChanged, KillSwitches
 from airside.stack.recovery.in_doubt import EffectResolved
 from airside.stack.recovery.rollback import RollbackOrdered, UndoEnded, UndoIntended
+from airside.stack.recovery.spend_in_doubt import SpendResolved
 from airside.stack.run import events as ev
 from airside.stack.security.grants import GrantRefused
 from airside.stack.values import Value, tag_of
@@ -77,6 +78,11 @@ def _switch_changed(e: KillSwitchChanged, _: RelatedEntry) -> str:
     return f"switch: {what} {'off' if e.off else 'on'} by {e.by}{_note(e.why)}"
 
 
+def _spend_resolved(e: SpendResolved, _: RelatedEntry) -> str:
+    cost = f"{e.spent.tokens} tokens, {e.spent.cost_microusd} micro-USD"
+    return f"step {e.step} spend resolved by {e.by}: attempt {e.attempt} cost {cost}{_note(e.note)}"
+
+
 def _expired(e: ApprovalExpired, _: RelatedEntry) -> str:
     return f"approval over: nobody decides it any more  ({e.approval_id})"
 
@@ -96,6 +102,7 @@ _DESCRIBERS: dict[str, tuple[type, Callable[[Any, RelatedEntry], str]]] = {
     tag_of(UndoEnded): (UndoEnded, _undo_ended),
     tag_of(GrantRefused): (GrantRefused, _refused),
     tag_of(KillSwitchChanged): (KillSwitchChanged, _switch_changed),
+    tag_of(SpendResolved): (SpendResolved, _spend_resolved),
 }
 
 

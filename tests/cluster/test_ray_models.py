@@ -119,6 +119,12 @@ def test_what_was_under_way_when_the_model_caller_died_counts_in_full(stack: Sta
     result = handle.result(timeout=2 * BOUND_S)
     assert result.ok and result.tokens > 1_000, "what nobody answered counts as much as it could take"
     assert events(stack, handle.run_id) == ["ModelAsked", "ModelAsked", "ModelAnswered"] and len(server.bodies) == 2
+    doubt = next(each for each in stack.spend_in_doubt("acme") if each.run_id == handle.run_id)
+    assert doubt.attempt == 1 and doubt.reserved.cost_microusd > 300
+    assert stack.resolve_spend(doubt.key, cost_microusd=300, why="the bill") == 1
+    assert all(each.key != doubt.key for each in stack.spend_in_doubt())
+    with pytest.raises(airside.AirsideError, match="what is on record stays"):
+        stack.resolve_spend(doubt.key, cost_microusd=0)
 
 
 def test_what_a_tenants_budget_does_not_pay_for_is_not_asked(stack: Stack, server: ModelServer) -> None:

@@ -209,6 +209,7 @@ CASES: dict[Method[Any, Any], Case] = {
     m.CLOSE: Case(lambda n: f"run_{n}", "close", True),
     m.ISSUER: Case(lambda n: None, "issuer", TrustedGate("iss", []), takes_anything=True),
     m.REFRESH: Case(lambda n: None, "refresh", None, takes_anything=True),
+    m.RECOUNT: Case(lambda n: None, "recount", None, takes_anything=True),
     m.REQUEST_APPROVAL: Case(approval, "request", None),
     m.VOTE: Case(
         lambda n: Vote(identity=b"", proof=str(n), approval_id=ApprovalId("apr"), verdict="approve"),

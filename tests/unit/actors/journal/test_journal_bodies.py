@@ -115,6 +115,8 @@ def begin(store: JournalStore) -> ApprovalBook:
         "outcomes": [[RUN]],
         "doubtful": [""],
         "doubtful_rollbacks": [""],
+        "spend_doubtful": [""],
+        "spend_resolved": [],
         "beside": [RUN, RUN],
         "listed": ["", "", "", 0, True, 99],
         "feed": ["acme", 0, 1000, 2**22],
