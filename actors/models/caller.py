@@ -63,8 +63,13 @@ class ModelCaller(WatchedLayer):
         return self._calls.ask(request)
 
     async def stats(self) -> dict[str, Any]:
-        """Return the requests that were sent since this process began, and those that were answered."""
-        return {"asked": self._calls.asked, "answered": self._calls.answered} if self._started else {}
+        """Return the requests that were sent since this process began, those that were answered, and how many ends of
+        attempts wait for the journal.
+        """
+        if not self._started:
+            return {}
+        calls = self._calls
+        return {"asked": calls.asked, "answered": calls.answered, "unwritten": calls.unwritten}
 
 
 control(ModelCaller.stats)

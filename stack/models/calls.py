@@ -47,6 +47,7 @@ from airside.stack.models.events import (
 )
 from airside.stack.models.pricing import Rates, affordable, cost_of
 from airside.stack.models.rate_limits import RateLimits
+from airside.stack.models.unwritten import UnwrittenEnds
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.spans import parent_of
 from airside.stack.values import FREE, MOST, Spend, less, plus
@@ -148,6 +149,7 @@ class ModelCalls:
         self._now_us = now_us
         self._now_s = now_s
         self._sleep = sleep
+        self._unwritten = UnwrittenEnds(append, sleep)
         self._under_way: dict[tuple[str, int, int], asyncio.Future[ModelReply]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.asked = 0
@@ -218,12 +220,18 @@ class ModelCalls:
         if unknown is not None:
             text = f"there is no model {unknown!r:.100} here"
             return ModelReply(reason_code=ReasonCode.MODEL_UNAVAILABLE, error=text)
+        await self._unwritten.write(stream)
         events = read_events((await self._bodies([stream]))[stream])
         known = answer_on_record(events, request.nth)
         if known is not None:
             # Under this epoch it was paid from what is reserved now, under an earlier one from what that had reserved.
             return msgspec.structs.replace(known.reply, spend=spent_under(events, request.epoch, request.nth))
         return await _Question(self, request, found, events, until_s).put()
+
+    @property
+    def unwritten(self) -> int:
+        """How many attempts have ended whose ends wait for the journal."""
+        return len(self._unwritten)
 
     # What a question needs.
 
@@ -244,10 +252,17 @@ class ModelCalls:
         await self._sleep(seconds)
 
     async def record(self, tenant: TenantId, stream: str, seq: int, event: ModelEvent) -> None:
-        """Make an event durable; raise `LayerUnavailable` if another caller has written there."""
-        reply = await self._append(
-            Append(tenant=tenant, stream=stream, epoch=0, first_seq=seq, entries=(model_entry(event),))
-        )
+        """Make an event durable; raise `LayerUnavailable` if another caller has written there, or the journal is away.
+
+        What came of an attempt is written in that case when the journal is back.
+        """
+        append = Append(tenant=tenant, stream=stream, epoch=0, first_seq=seq, entries=(model_entry(event),))
+        try:
+            reply = await self._append(append)
+        except LayerUnavailable:
+            if not isinstance(event, ModelAsked):
+                self._unwritten.hold(append)
+            raise
         if reply.verdict != "ok":
             raise LayerUnavailable(f"{stream}: the journal answered {reply.verdict}: {reply.detail}")
 

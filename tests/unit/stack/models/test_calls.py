@@ -300,6 +300,87 @@ async def test_nothing_is_sent_that_cannot_be_put_on_record() -> None:
     assert not models["a"].asked and not models["b"].asked
 
 
+class Tries:
+    """The pauses of whoever goes on trying to write: each ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.due = asyncio.Semaphore(0)
+
+    async def sleep(self, seconds: float) -> None:
+        await self.due.acquire()
+
+
+async def settled() -> None:
+    """Let whoever can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class LosingJournal(World):
+    """A world whose journal is away from when a model has been asked until the test brings it back."""
+
+    def losing(self, *sayings: ProviderAnswer | Exception) -> FakeModel:
+        world = self
+
+        class Model(FakeModel):
+            async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
+                world.journal_away = True
+                return await super().ask(prompt, max_tokens, timeout_s)
+
+        return Model(*sayings, limits=self.limits())
+
+
+async def test_an_answer_that_cannot_be_written_down_is_there_when_it_is_asked_for_again() -> None:
+    """The run is told that there is none; the model, which is paid, is not asked twice."""
+    world, tries = LosingJournal(), Tries()
+    model = world.losing(said("yes"))
+    calls = world.calls(a=model)
+    calls._unwritten._sleep = tries.sleep
+    reply = await calls.ask(request("a"))
+    assert reply.reason_code is ReasonCode.MODEL_UNAVAILABLE and calls.unwritten == 1
+    assert (await calls.ask(request("a"))).reason_code is ReasonCode.MODEL_UNAVAILABLE and len(model.asked) == 1
+    world.journal_away = False
+    again = await calls.ask(request("a"))
+    assert again.text == "yes" and again.recorded and len(model.asked) == 1 and calls.unwritten == 0
+    assert again.spend == cost_of(RATES, 50, 10)
+
+
+async def test_an_answer_that_nobody_asks_for_again_is_written_when_the_journal_is_back() -> None:
+    world, tries = LosingJournal(), Tries()
+    calls = world.calls(a=world.losing(said("yes")))
+    calls._unwritten._sleep = tries.sleep
+    await calls.ask(request("a"))
+    tries.due.release()
+    await settled()
+    assert len(world.events()) == 1 and calls.unwritten == 1, "it is still away"
+    world.journal_away = False
+    tries.due.release()
+    await settled()
+    assert [type(event) for event in world.events()] == [ModelAsked, ModelAnswered] and calls.unwritten == 0
+    assert not calls._unwritten._writing
+
+
+async def test_an_end_that_another_caller_was_faster_with_is_dropped() -> None:
+    """What is on record counts."""
+    world, tries = LosingJournal(), Tries()
+    calls = world.calls(a=world.losing(said("yes")))
+    calls._unwritten._sleep = tries.sleep
+    await calls.ask(request("a"))
+    world.streams[STREAM].append(msgspec.json.encode(msgspec.structs.replace(world.events()[0], attempt=2)))
+    world.journal_away = False
+    tries.due.release()
+    await settled()
+    assert calls.unwritten == 0 and [type(event) for event in world.events()] == [ModelAsked, ModelAsked]
+
+
+async def test_what_cannot_be_asked_is_not_held() -> None:
+    """An attempt that is not on record was not sent."""
+    world = World(journal_away=True)
+    calls = world.calls(a=FakeModel(said(), limits=world.limits()))
+    await calls.ask(request("a"))
+    assert calls.unwritten == 0
+
+
 async def test_a_model_nobody_knows_is_refused() -> None:
     assert (await World().calls().ask(request("b"))).reason_code is ReasonCode.MODEL_UNAVAILABLE
 
