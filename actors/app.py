@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from airside.tools.builtin.python_code import python_code
 from airside.tools.resolving import Resolver, checked_resolvers
 from airside.tools.secrets.providers import SecretsProvider, checked_provider, unset
 from airside.tools.signature import refuse_async, refuse_generator, refuse_misfit
-from airside.tools.tool import Tool, Toolset, flatten
+from airside.tools.tool import Tool, Toolset, ToolSource, flatten, read_sources
 
 
 @explain_misuse()
@@ -59,7 +59,7 @@ class App:
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]
-    tools: Sequence[Tool | Toolset]
+    tools: Sequence[Tool | Toolset | ToolSource]
     policy: Path | str
     directory: Directory | Path | str
     routes: Mapping[str, Topology] = field(default_factory=dict)
@@ -84,7 +84,8 @@ class App:
             missing = [agent for agent in topology.agents() if agent not in agents]
             if missing:
                 raise InvalidConfig(f"route {name}: no agent {missing[0]!r}; there are {sorted(agents)}")
-        tools, toolsets = flatten(self.tools)
+        own_tools = read_sources(self.tools)
+        tools, toolsets = flatten(own_tools)
         _check_model_agents(agents, tools)
         if not tools:
             raise InvalidConfig("the app has no tools: give App(tools=[...]) at least one")
@@ -108,7 +109,7 @@ class App:
         _check_calls(self, agents, routes, tools, toolsets)
         check_picklable(sent)
         return ValidatedApp(
-            app=self,
+            app=replace(self, tools=own_tools),
             agents=agents,
             routes=routes,
             specs=specs,
@@ -285,7 +286,7 @@ def _check_kinds(app: App) -> None:
     for name, what in (("agents", "{name: agent}"), ("routes", "{name: topology}")):
         if not isinstance(getattr(app, name), Mapping):
             raise InvalidConfig(f"{name}: {getattr(app, name)!r:.80} is not a mapping: give App({name}={what})")
-    if isinstance(app.tools, str | Tool | Toolset) or not isinstance(app.tools, Sequence):
+    if isinstance(app.tools, str | Tool | Toolset | ToolSource) or not isinstance(app.tools, Sequence):
         raise InvalidConfig(f"tools: {app.tools!r:.80} is not a list: give App(tools=[...])")
     for name, topology in app.routes.items():
         if not (hasattr(topology, "agents") and hasattr(topology, "next_step")):

@@ -43,7 +43,7 @@ from airside.tools.runners.output import mark_output, redact_output
 from airside.tools.runners.replacement import ReplacementPolicy
 from airside.tools.secrets.known import KnownSecrets
 from airside.tools.secrets.providers import SecretsProvider
-from airside.tools.tool import Tool, Toolset
+from airside.tools.tool import Tool, Toolset, ToolSource
 
 FIRST_LEASE_S = 30.0
 """Added to an executor's first lease: it may be up long before the driver is.  The Warden's first one replaces it."""
@@ -70,7 +70,7 @@ class ToolExecutor(Layer):
     def __init__(
         self,
         config: LayerConfig,
-        tools: Sequence[Tool | Toolset],
+        tools: Sequence[Tool | Toolset | ToolSource],
         has_memory: bool,
         resolvers: Mapping[str, Resolver] = MappingProxyType({}),
         secrets: SecretsProvider | None = None,
@@ -237,7 +237,10 @@ class ToolExecutor(Layer):
 
     async def stats(self) -> dict[str, Any]:
         """Return the calls of this incarnation."""
-        return {**self._dispatcher.stats(), "refusals_dropped": self._dropped} if self._started else {}
+        if not self._started:
+            return {}
+        told = {"refusals_dropped": self._dropped, "quarantined": self._dispatcher.quarantined}
+        return {**self._dispatcher.stats(), **told}
 
 
 control(ToolExecutor.stats)

@@ -22,6 +22,7 @@ import typer
 
 from airside.in_doubt_cli import in_doubt
 from airside.logs_cli import logs
+from airside.mcp_cli import mcp
 from airside.memory_cli import memory
 from airside.models_cli import record
 from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before, renamed, say_none
@@ -51,6 +52,7 @@ app.add_typer(in_doubt, name="in-doubt")
 app.add_typer(in_doubt, name="doubts", hidden=True)
 app.add_typer(audit, name="audit")
 app.add_typer(memory, name="memory")
+app.add_typer(mcp, name="mcp")
 app.add_typer(runs, name="runs")
 app.add_typer(token, name="token")
 for command in (run, up, down, status, logs, record, replay):

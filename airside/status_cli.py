@@ -61,7 +61,7 @@ def screen(layers: dict[str, dict[str, Any]], whole: dict[str, Any]) -> list[str
     if "down" not in driver:
         lines += _runs(driver, layers["approvals"])
         lines += [f"was held, and restarted: {brief(line, 250)}" for line in driver.get("layers_held", ())[-_HELD:]]
-    lines += _switches(whole["switches"])
+    lines += _switches(whole["switches"]) + _quarantined(layers)
     lines += _spend(layers["policy"].get("used") or {})
     lines += [f"warning: {brief(warning, 300)}" for warning in whole["warnings"]]
     return lines
@@ -121,6 +121,13 @@ def _runs(driver: dict[str, Any], approvals: dict[str, Any]) -> list[str]:
 def _switches(switches: list[dict[str, Any]]) -> list[str]:
     lines = [f"switched off: {brief(switch['text'], 120)}" for switch in switches[:_SHOWN]]
     return (lines or ["switched off: nothing"]) + _more(len(switches))
+
+
+def _quarantined(layers: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the tool servers of which nothing is called, by whichever executor has seen it."""
+    found = {name: why for layer in layers.values() for name, why in (layer.get("quarantined") or {}).items()}
+    lines = [f"in quarantine: {brief(why, 300)}" for _, why in sorted(found.items())[:_SHOWN]]
+    return lines + _more(len(found))
 
 
 def _spend(used: dict[str, dict[str, int]]) -> list[str]:

@@ -77,6 +77,7 @@ class ReasonCode(_Code):
     TOOL_UNAVAILABLE = "tool_unavailable", "No executor could be reached, and nothing was started."
     TOOL_CHANGED = "tool_changed", "The tool is no longer what policy was checked with, and it was not called."
     SECRET_UNAVAILABLE = "secret_unavailable", "A secret that the tool needs is not there, and it was not called."
+    TOOL_QUARANTINED = "tool_quarantined", "The tool's server is not what a person approved, and it was not called."
     GRANT_INVALID = "grant_invalid", "The grant is forged, altered, expired, used, or for another executor."
     GRANT_STALE = "grant_stale", "The grant belongs to an older activation of the run."
 

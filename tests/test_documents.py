@@ -26,9 +26,11 @@ from airside.directory import Directory, Principal, Tenant, load_directory
 from airside.stack.approvals.book import Approval
 from airside.stack.approvals.notifications import notification_of
 from airside.stack.budget.ledger import UNIT
+from airside.stack.input.yaml_source import load_yaml
 from airside.stack.policy.bundle import When, load_bundle
 from airside.stack.reasons import ReasonCode, status_of
 from airside.stack.values import Limits, Origin
+from airside.tools.mcp.mapping import ServerMapping
 from airside.tools.tool import Tool
 from benchmarks.hijack_app import Book
 from tests.cli_reference import reference, root
@@ -160,11 +162,13 @@ def test_what_a_page_says_of_a_stack_is_there(page: Path) -> None:
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=name_of)
 def test_a_block_of_yaml_loads(block: Block) -> None:
-    """A policy, some rules of one, a directory, or scenarios of attacks."""
+    """A policy, some rules of one, a directory, scenarios of attacks, or the mapping of a tool server."""
     if block.kind == "directory":
         assert load_directory(block.text).tenants
     elif block.kind == "scenario":
         assert Book.model_validate(yaml.safe_load(block.text)).scenarios
+    elif block.kind == "mapping":
+        assert load_yaml(block.text, ServerMapping, name="mapping").tools
     else:
         text = block.text if block.kind == "policy" else f"version: page-1\nrules:\n{block.text}"
         assert load_bundle(text).rules
@@ -187,6 +191,7 @@ def test_every_block_is_of_a_kind_that_is_checked() -> None:
         ("yaml", "rules"),
         ("yaml", "directory"),
         ("yaml", "scenario"),
+        ("yaml", "mapping"),
         ("json", "job"),
         ("console", ""),
         ("mermaid", ""),

@@ -20,6 +20,7 @@ MODULES = (
     "airside.audit",
     "airside.directory",
     "airside.jobs",
+    "airside.mcp",
     "airside.memory",
     "airside.models",
     "airside.resources",

@@ -41,7 +41,7 @@ from airside.tools.runners.tenant_secrets import TenantSecrets
 from airside.tools.runners.toolset_states import ToolsetState, ToolsetStates
 from airside.tools.secrets.known import KnownSecrets
 from airside.tools.secrets.providers import SecretMissing, SecretsProvider
-from airside.tools.tool import InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, as_undo, flatten
+from airside.tools.tool import InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, ToolSource, as_undo, flatten
 
 
 class Dispatcher:
@@ -49,7 +49,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        tools: Iterable[Tool | Toolset],
+        tools: Iterable[Tool | Toolset | ToolSource],
         *,
         seal_key: bytes,
         executor_id: ExecutorId,
@@ -166,6 +166,11 @@ class Dispatcher:
         """Return counts since this incarnation began."""
         own = {"calls": self.calls, "refused": self.refused, "active": self.active, "states": len(self._states)}
         return {**own, **self._runners.loops.stats()}
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """Why toolsets are in quarantine, by their names."""
+        return self._states.quarantined
 
     async def _claim_key(self, grant: Grant) -> ToolResult | bool:
         """Claim the key of a call whose tool does not dedupe; return why the call may not start.

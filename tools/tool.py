@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, overload
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 from airside.stack.calling import explain_misuse, wrong_call
 from airside.stack.contracts.memory import Candidate, LearnReply
@@ -286,17 +286,31 @@ class Toolset:
     name: str
     tools: tuple[Tool, ...]
     open: Callable[[ToolContext], Any]
-    close: Callable[[Any], None] = field(default=lambda state: None)
+    close: Callable[[Any], Any] = field(default=lambda state: None)
     lifetime: Literal["run", "executor"] = "run"
     offers: Callable[[Any], Iterable[Tool]] | None = None
     secrets: tuple[str, ...] = ()
 
 
-def flatten(items: Iterable[Tool | Toolset]) -> tuple[dict[str, Tool], dict[str, Toolset]]:
+@runtime_checkable
+class ToolSource(Protocol):
+    """What knows its tools once an app is checked: of a file, say."""
+
+    def read_toolset(self) -> Toolset:
+        """Return the tools; raise `InvalidConfig` if they cannot be known."""
+        ...
+
+
+def read_sources(items: Iterable[Tool | Toolset | ToolSource]) -> list[Tool | Toolset]:
+    """Return tools and toolsets, those of sources among them."""
+    return [item.read_toolset() if isinstance(item, ToolSource) else item for item in items]
+
+
+def flatten(items: Iterable[Tool | Toolset | ToolSource]) -> tuple[dict[str, Tool], dict[str, Toolset]]:
     """Return tools and toolsets by name; raise `InvalidConfig` for a name given twice."""
     tools: dict[str, Tool] = {}
     toolsets: dict[str, Toolset] = {}
-    for item in items:
+    for item in read_sources(items):
         if isinstance(item, Toolset):
             toolsets[item.name] = item
             if item.lifetime not in ("run", "executor"):

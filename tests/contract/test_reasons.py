@@ -50,6 +50,7 @@ from airside.stack.security.identity import IdentityChecker, run_subject, seal_i
 from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
+from airside.tools.runners.outcomes import ToolQuarantined
 from airside.tools.tool import Tool, ToolError, Toolset, tool
 from tests import on_wire
 from tests.helpers import EXECUTOR, KEY, RUN, granted, identity
@@ -118,8 +119,22 @@ def login(amount: int) -> int:
     return amount
 
 
-TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, login, moved]
+@tool(effect="read")
+def strange(amount: int) -> int:
+    """Be of another server."""
+    return amount
+
+
+TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, login, moved, strange]
 EMPTY = Toolset("empty", (moved,), open=lambda context: None, offers=lambda state: [])
+
+
+def offered_by_another(state: object) -> list[Tool]:
+    """Offer nothing: the server is another."""
+    raise ToolQuarantined("it is another server")
+
+
+ANOTHER = Toolset("another", (strange,), open=lambda context: None, offers=offered_by_another)
 
 
 class NoTools(InMemoryTools):
@@ -239,7 +254,9 @@ def with_lookups(bundle: Bundle) -> dict[str, Any]:
 
 def dispatcher() -> Dispatcher:
     """Return an executor with the tools."""
-    return Dispatcher([*TOOLS[:-1], EMPTY], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
+    return Dispatcher(
+        [*TOOLS[:-2], EMPTY, ANOTHER], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False
+    )
 
 
 # The ways.
@@ -469,6 +486,7 @@ WAYS: dict[ReasonCode, Way] = {
     R.TOOL_UNAVAILABLE: ends(calls("pay"), layers={"tools": NoTools(dispatcher)}),
     R.TOOL_CHANGED: told("moved"),
     R.SECRET_UNAVAILABLE: told("login"),
+    R.TOOL_QUARANTINED: told("strange"),
     R.GRANT_INVALID: dispatched(GRANTED, GRANTED),
     R.GRANT_STALE: dispatched(NEWER, GRANTED),
     R.PRICE_UNKNOWN: ends(calls("look", spend=Spend(tokens=2))),

@@ -19,6 +19,7 @@ from airside.tools.runners.outcomes import (
     LoopBlockedByAnother,
     NotStarted,
     ToolChanged,
+    ToolQuarantined,
     refuse,
 )
 from airside.tools.secrets.providers import SecretMissing
@@ -46,7 +47,9 @@ def failure(
         case ToolChanged():
             # Of a later attempt the run has to know that it is not the earlier one that did not begin.
             certain = grant.attempt == 1 or found.spec.effect == "read"
-            return refuse(ReasonCode.TOOL_CHANGED if certain else ReasonCode.TOOL_UNAVAILABLE, error.message)
+            is_quarantined = isinstance(error, ToolQuarantined)
+            reason = ReasonCode.TOOL_QUARANTINED if is_quarantined else ReasonCode.TOOL_CHANGED
+            return refuse(reason if certain else ReasonCode.TOOL_UNAVAILABLE, error.message)
         case SecretMissing():
             certain = call.context.attempt == 1 or found.spec.effect == "read"
             return refuse(ReasonCode.SECRET_UNAVAILABLE if certain else ReasonCode.TOOL_UNAVAILABLE, error.message)

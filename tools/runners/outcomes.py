@@ -43,6 +43,10 @@ class ToolChanged(AirsideError):
     """Nothing of a call was started: its tool is no longer there as policy was checked with it."""
 
 
+class ToolQuarantined(ToolChanged):
+    """Nothing of a call was started: its server is not what a person approved."""
+
+
 class LoopBlocked(AirsideError):
     """A call held its loop when its time was over."""
 

@@ -1,0 +1,232 @@
+"""Servers that are started: what is called, what is in quarantine, and what a lost answer means."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airside.tools.mcp import session
+from airside.tools.mcp.offer import ServerOffer
+from airside.tools.mcp.session import McpSession
+from tests.apps.mcp_server import Served
+from tests.tool_servers import (
+    MAPPING,
+    OTHER_RUN,
+    TOKEN,
+    Behind,
+    approve,
+    declared,
+    give_to_sandbox,
+    in_process,
+    offer_of,
+)
+
+
+@pytest.fixture(scope="module")
+def offer() -> ServerOffer:
+    """Return what the server offers, as one in this process says it."""
+
+    async def ask(folder: Path) -> ServerOffer:
+        return await offer_of(declared(folder))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(McpSession, "_streams", lambda self: in_process(Served(Path("/nowhere"), 1)))
+        return asyncio.run(ask(Path("/nowhere")))
+
+
+@pytest.fixture
+async def started(tmp_path: Path, offer: ServerOffer) -> AsyncIterator[Callable[..., Behind]]:
+    """Return what makes an executor with the approved server, which it starts; its sessions end with the test."""
+    made: list[Behind] = []
+
+    def make(in_threads: bool = False, **fields: Any) -> Behind:
+        give_to_sandbox(tmp_path)
+        server = declared(tmp_path, **fields)
+        approve(server, offer)
+        made.append(Behind(server, tmp_path, in_threads=in_threads, secrets=TOKEN))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+@pytest.fixture
+def behind(started: Callable[..., Behind], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Behind]:
+    """Return what makes one whose servers are in this process: one for each session."""
+    monkeypatch.setattr(McpSession, "_streams", lambda self: in_process(Served(tmp_path, 1)))
+    return started
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Let the loop turn until something holds."""
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 - what holds is the server's to bring about
+            await asyncio.sleep(0)
+
+
+def alive(mark: str) -> list[str]:
+    """Return the processes whose arguments have a mark."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+async def test_a_tenants_calls_share_a_session_that_no_other_tenant_has(started: Callable[..., Behind]) -> None:
+    """A server sees its own variables alone, is no user of the machine, and reads none of its files."""
+    server = started(in_threads=True)
+    results = [
+        await server.run("add", {"number": n}, run_id=run) for n, run in [(1, "run_" + "0" * 24), (2, OTHER_RUN)]
+    ]
+    assert [result.value() for result in results] == [{"text": "added 1"}, {"text": "added 2"}]
+    assert (await server.run("total", tenant="globex")).value() == {"text": "2"}
+    assert server.effects() == ["add 1", "add 2"]
+    assert len(server.states()) == 2, "one of each tenant"
+    assert "uid 0 " not in (who := (await server.run("who")).value()["text"])
+    assert who.endswith(" FOLDER HOME LANG PATH PWD PYTHONDONTWRITEBYTECODE PYTHONPATH TMPDIR | False")
+
+
+async def test_parts_that_are_no_text_are_notes_and_secrets_are_taken_out(
+    started: Callable[..., Behind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_TOKEN", "secret-of-the-server")
+    result = await started(secrets={"TOKEN": "token"}).run("parts")
+    assert result.value() == {
+        "text": "a[31mred\ninside",
+        "structured": {"n": 1, "secret": "[redacted]"},
+        "attached": [
+            {"kind": "image", "media_type": "image/png", "base64_characters": 4},
+            {"kind": "link", "uri": "http://169.254.169.254/latest", "name": "link", "media_type": None},
+            {"kind": "resource", "uri": "file:///x", "media_type": "text/plain"},
+        ],
+    }
+
+
+async def test_without_its_secret_a_server_is_not_started(started: Callable[..., Behind]) -> None:
+    result = await started(secrets={"TOKEN": "token"}).run("add", {"number": 1})
+    assert result.reason_code == "secret_unavailable" and "acme has no secret 'token'" in result.error
+
+
+async def test_what_the_server_calls_a_failure_is_one_for_reads_and_is_told_of_others(
+    behind: Callable[..., Behind],
+) -> None:
+    """A call that changes something was answered: it is not in doubt, and not said to have changed nothing."""
+    server = behind(tools={**MAPPING, "refuse": {"effect": "read"}, "fail": {"effect": "write"}})
+    failed = await server.run("fail", {"text": "no such account"})
+    assert failed.value() == {"is_error": True, "text": "no such account"}
+    asked = await server.run("ask")
+    assert asked.value()["is_error"] and "it asks for more before it completes the call" in asked.value()["text"]
+    refused = await server.run("refuse")
+    assert (refused.reason_code, refused.error) == ("tool_failed", "no such number")
+
+
+async def test_too_much_output_is_cut_and_ends_no_session(started: Callable[..., Behind]) -> None:
+    """Not a long result, not what is written beside the frames, not a flood of standard error."""
+    server = started()
+    cut = (await server.run("flood", {"text": "result"})).value()
+    assert cut["truncated"] and len(cut["text"]) < 20_000
+    for text in ("some lines", "stderr"):
+        assert (await server.run("flood", {"text": text})).value() == {"text": "done"}
+    assert len(server.states()) == 1 and not server.states()[0].value.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("frame", "a message of over 4,194,304 bytes"), ("lines", "100 lines of its standard output")]
+)
+async def test_a_server_that_breaks_the_protocol_is_ended_and_started_anew(
+    started: Callable[..., Behind], text: str, why: str
+) -> None:
+    server = started()
+    result = await server.run("flood", {"text": text})
+    assert result.reason_code == "tool_failed" and why in result.error
+    assert (await server.run("total")).reason_code == "tool_unavailable"
+    await server.settled()
+    assert (await server.run("total")).ok
+
+
+async def test_a_call_whose_server_dies_is_in_doubt_whatever_it_did(started: Callable[..., Behind]) -> None:
+    """And is not sent again by anybody: not before its effect, not after it; a read just failed."""
+    server = started(tools={**MAPPING, "wipe": {"effect": "read"}})
+    for tool, effects in [("die", []), ("lose", ["lose 7"])]:
+        result = await server.run(tool, {"number": 7})
+        assert result.reason_code == "tool_in_doubt" and "its process ended" in result.error
+        assert server.effects() == effects
+        assert (await server.run("total")).reason_code == "tool_unavailable"
+        await server.settled()
+
+
+async def test_a_call_that_hangs_is_in_doubt_and_its_server_ends(started: Callable[..., Behind]) -> None:
+    """With a child that has left its session; another tenant's server goes on."""
+    server = started(tools={**MAPPING, "hang": {"timeout": 0.5}, "leave_a_child": {"effect": "write"}})
+    assert (await server.run("total", tenant="globex")).ok
+    assert (await server.run("leave_a_child")).ok and alive("airside-mcp-child")
+    result = await server.run("hang")
+    assert result.reason_code == "tool_in_doubt" and "it did not answer within 0.5 s" in result.error
+    assert server.effects() == ["hang"]
+    assert (await server.run("total")).reason_code == "tool_unavailable"
+    await server.settled()
+    assert not alive("airside-mcp-child")
+    assert (await server.run("total", tenant="globex")).ok
+
+
+@pytest.mark.parametrize("change", ["rename", "describe", "schema", "more", "hints", "escape"])
+async def test_a_server_that_says_it_changed_is_in_quarantine_as_a_whole(
+    behind: Callable[..., Behind], change: str
+) -> None:
+    """Every tool, of every tenant, whatever the change was; nothing of it is begun."""
+    server = behind()
+    assert (await server.run("total", tenant="globex")).ok
+    assert (await server.run("change", {"text": change})).ok
+    found = server.states()[-1].value
+    await until(lambda: found.owner.quarantined)
+    for tenant in ("acme", "globex", "initech"):
+        result = await server.run("total", tenant=tenant)
+        assert result.reason_code == "tool_quarantined" and "`airside mcp approve tests`" in result.error
+    assert (await server.run("add", {"number": 1})).reason_code == "tool_quarantined"
+    assert server.effects() == [] and list(server.dispatcher.quarantined) == ["tests"]
+
+
+async def test_a_server_that_changes_in_silence_is_found_out(
+    behind: Callable[..., Behind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked what it offers again and again."""
+    monkeypatch.setattr(session, "LIST_AGAIN_S", 0.0)
+    server = behind()
+    assert (await server.run("change", {"text": "rename silently"})).ok
+    await until(lambda: server.states()[0].value.owner.quarantined)
+    result = await server.run("total")
+    assert result.reason_code == "tool_quarantined" and "append is new" in result.error
+
+
+async def test_a_server_that_is_another_when_it_is_started_is_in_quarantine(
+    behind: Callable[..., Behind], tmp_path: Path
+) -> None:
+    """It runs no longer than it takes to see that."""
+    (tmp_path / "version").write_text("2")
+    server = behind()
+    result = await server.run("total")
+    assert result.reason_code == "tool_quarantined" and "identity" in result.error
+    assert server.states()[0].value is None, "no session is left of it"
+
+
+async def test_a_server_that_does_not_start_has_done_nothing(tmp_path: Path, offer: ServerOffer) -> None:
+    give_to_sandbox(tmp_path)
+    server = declared(tmp_path, command=["/bin/sh", "-c", "echo no such thing >&2; exit 3"])
+    approve(server, offer)
+    behind = Behind(server, tmp_path)
+    result = await behind.run("add", {"number": 1})
+    assert result.reason_code == "tool_failed" and "server tests is not there: its process ended" in result.error
+    assert result.error.endswith("(no such thing)"), "with the last that it wrote to standard error"
+    again = await behind.run("add", {"number": 1}, attempt=2)
+    assert again.reason_code == "tool_in_doubt", "an earlier attempt may have done something"
+    await behind.close()

@@ -1,0 +1,152 @@
+"""A server that is started: its process, and the frames to and from it, each of them bounded.
+
+The SDK's own transport gathers a line of any length, and ends a process group, which a child that has left it survives.
+Here a frame has a bound, what the server writes beside its frames goes to the log, a little of it, and the process is
+one whose end is the end of all it started (`tools/sandbox/command.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+from mcp.types import jsonrpc_message_adapter
+
+from airside.stack.run.story import printable
+from airside.tools.mcp.address import ServerAddress
+from airside.tools.sandbox.command import sandboxed_command
+from airside.tools.secrets.redaction import Redactor
+
+logger = logging.getLogger("airside")
+
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+"""Of one message.  An output is cut to its own bound, 1 MiB if nothing is said; lists of tools are smaller."""
+
+MAX_BAD_FRAMES = 100
+"""Lines that are no message: some servers greet on standard output, and are forgiven; one that goes on is ended."""
+
+MAX_LOG_BYTES = 64 * 1024
+"""Of what a server writes to standard error in one session."""
+
+_MAX_LOG_LINE = 500
+_CLOSE_S = 2.0
+"""How long a server may take to end once its standard input has: what the protocol asks of clients."""
+
+Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
+
+
+@dataclass(slots=True)
+class StdioEnd:
+    """Why a server's frames ended, once they have, and the last line it wrote to standard error."""
+
+    why: str = ""
+    said: str = ""
+
+
+@contextlib.asynccontextmanager
+async def stdio_streams(
+    address: ServerAddress, variables: Mapping[str, str], end: StdioEnd, redactor: Redactor
+) -> AsyncIterator[Streams]:
+    """Start a server in a sandbox and yield its frames; ends it and all it started, whatever happens.
+
+    Raises `SandboxUnavailable` where there is no sandbox.
+    """
+    command = sandboxed_command(
+        address.command,
+        environment=list(variables),
+        readonly=address.read,
+        workspace=address.workspace or None,
+        limits=address.limits,
+    )
+    child = await asyncio.create_subprocess_exec(
+        *command,
+        env=dict(variables),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=MAX_FRAME_BYTES,
+        start_new_session=True,
+    )
+    received, reader = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    writer, to_send = anyio.create_memory_object_stream[SessionMessage](0)
+    tasks = [
+        asyncio.ensure_future(_read(child, received, end)),
+        asyncio.ensure_future(_write(child, to_send)),
+        asyncio.ensure_future(_log(address.name, child, end, redactor)),
+    ]
+    try:
+        yield reader, writer
+    finally:
+        for stream in (reader, writer):
+            stream.close()
+        await asyncio.shield(_end(child, tasks))
+        for kept in (received, to_send):
+            kept.close()
+
+
+async def _end(child: asyncio.subprocess.Process, tasks: Sequence[asyncio.Future[None]]) -> None:
+    """Let a server end by itself, for a moment; then end it."""
+    assert child.stdin is not None
+    with contextlib.suppress(OSError):
+        child.stdin.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_S):
+            await child.wait()
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    await child.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def _read(
+    child: asyncio.subprocess.Process, received: MemoryObjectSendStream[SessionMessage | Exception], end: StdioEnd
+) -> None:
+    """Pass on what the server says until it says no more, or what is too much."""
+    assert child.stdout is not None
+    bad = 0
+    async with received:
+        try:
+            while line := await child.stdout.readline():
+                try:
+                    message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                except ValueError:
+                    bad += 1
+                    if bad > MAX_BAD_FRAMES:
+                        end.why = f"more than {MAX_BAD_FRAMES} lines of its standard output were no message"
+                        return
+                    continue
+                await received.send(SessionMessage(message))
+            end.why = "its process ended, or closed its standard output"
+        except ValueError:
+            end.why = f"it sent a message of over {MAX_FRAME_BYTES:,} bytes"
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError, ConnectionError):
+            return
+
+
+async def _write(child: asyncio.subprocess.Process, to_send: MemoryObjectReceiveStream[SessionMessage]) -> None:
+    assert child.stdin is not None
+    with contextlib.suppress(OSError):  # which the reader learns, too
+        async for each in to_send:
+            child.stdin.write(each.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+            await child.stdin.drain()
+
+
+async def _log(name: str, child: asyncio.subprocess.Process, end: StdioEnd, redactor: Redactor) -> None:
+    """Log what a server writes to standard error, up to a bound; read all of it, so that it does not wait."""
+    assert child.stderr is not None
+    room = MAX_LOG_BYTES
+    while data := await child.stderr.read(_MAX_LOG_LINE * 8):
+        for line in data[: max(0, room)].decode(errors="replace").splitlines():
+            end.said = printable(redactor.text(line))[:_MAX_LOG_LINE] or end.said
+            logger.info("server %s: %s", name, end.said, extra={"action": "mcp_stderr"})
+        if 0 < room <= len(data):
+            logger.warning("server %s: no more of its standard error is kept", name, extra={"action": "mcp_stderr"})
+        room -= len(data)
