@@ -1,7 +1,8 @@
-"""`sql_query`: a tool that reads a database and can do nothing else, in SQLite or DuckDB.
+"""`sql_query`: a tool that reads a database and can do nothing else, in SQLite, DuckDB or PostgreSQL.
 
 What a statement may do is decided by the database itself, which reads it as it runs it: SQLite's authorizer, DuckDB's
-parser and its configuration, which is locked.  No text of ours is matched against a text of the agent's.
+parser and its configuration, which is locked; PostgreSQL's parser and transactions (`postgres.py`).  No text of ours is
+matched against a text of the agent's.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import math
 import re
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 from urllib.parse import quote
@@ -23,11 +25,13 @@ from urllib.parse import quote
 import orjson
 
 from airside.stack.errors import InvalidConfig, text_of
+from airside.tools.builtin import postgres
+from airside.tools.builtin.credentials import read_secret
 from airside.tools.builtin.interruption import interrupted_after
 from airside.tools.builtin.texts import CONTROLS
 from airside.tools.tool import ProcessLimits, Tool, ToolContext, ToolError
 
-Engine = Literal["sqlite", "duckdb"]
+Engine = Literal["sqlite", "duckdb", "postgres"]
 
 MAX_ROWS = 200
 MAX_BYTES = 256 * 1024
@@ -76,23 +80,22 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlReader:
-    """Reads a database for a tool; `path` may have `{tenant}` in it."""
+    """Reads a database for a tool; `path` and `secret_file` may have `{tenant}` in them."""
 
     engine: Engine
     path: str
+    secret_env: str
+    secret_file: str
+    privileged: bool
     max_rows: int
     max_bytes: int
     timeout_s: float
 
     def query(self, context: ToolContext, sql: str, parameters: Sequence[Any] = ()) -> dict[str, Any]:
         """Run one statement that reads, and return its columns and first rows."""
-        path = Path(self.path.replace(_TENANT, context.tenant))
-        if not path.is_file():
-            raise ToolError("the database is not there, where tools run")
-        opened = _sqlite if self.engine == "sqlite" else _duckdb
         try:
             seconds = min(self.timeout_s, context.deadline_s)
-            with opened(path) as (connection, run), _within(seconds, connection.interrupt):
+            with self._opened(context, seconds) as (interrupt, run), _within(seconds, interrupt):
                 columns, rows = run(sql, parameters, self.max_rows + 1)
                 with closing(rows):  # before the connection
                     return self._result(columns, rows)
@@ -100,6 +103,16 @@ class SqlReader:
             raise ToolError("the query takes more memory than it may have") from None
         except (sqlite3.Error, OverflowError) as error:
             raise ToolError(f"the query was not run: {error}") from None
+
+    def _opened(self, context: ToolContext, seconds: float) -> AbstractContextManager[tuple[Callable[[], None], Run]]:
+        """Return the open database of the call's tenant: what interrupts a query, and what runs one."""
+        if self.engine == "postgres":
+            dsn = read_secret(self.secret_env, self.secret_file.replace(_TENANT, context.tenant))
+            return postgres.opened(dsn, seconds=seconds, privileged=self.privileged)
+        path = Path(self.path.replace(_TENANT, context.tenant))
+        if not path.is_file():
+            raise ToolError("the database is not there, where tools run")
+        return _sqlite(path) if self.engine == "sqlite" else _duckdb(path)
 
     def _result(self, names: list[str], rows: Rows) -> dict[str, Any]:
         columns = [_text(name) for name in names]
@@ -135,10 +148,11 @@ _TABLE_FUNCTIONS = frozenset(f"{_COMPUTING} {_TELLING} {_ZONES} pragma_table_inf
 """Those of DuckDB that compute, or tell what there is.  Others read files, run statements and set options."""
 
 Run = Callable[[str, Sequence[Any], int], tuple[list[str], Rows]]
+"""Runs a statement with values for its parameters, for so many rows; returns its columns, and the rows to come."""
 
 
 @contextmanager
-def _sqlite(path: Path) -> Iterator[tuple[Any, Run]]:
+def _sqlite(path: Path) -> Iterator[tuple[Callable[[], None], Run]]:
     uri = f"file:{quote(str(path))}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
         connection.execute("PRAGMA query_only = ON")
@@ -159,7 +173,7 @@ def _sqlite(path: Path) -> Iterator[tuple[Any, Run]]:
                 raise ToolError("sql: give one SELECT statement")
             return [each[0] for each in cursor.description], cursor
 
-        yield connection, run
+        yield connection.interrupt, run
 
 
 def _authorized(action: int, first: str | None, second: str | None, database: str | None, source: str | None) -> int:
@@ -176,7 +190,7 @@ def _authorized(action: int, first: str | None, second: str | None, database: st
 
 
 @contextmanager
-def _duckdb(path: Path) -> Iterator[tuple[Any, Run]]:
+def _duckdb(path: Path) -> Iterator[tuple[Callable[[], None], Run]]:
     import duckdb  # takes a while, and few need it
 
     try:
@@ -193,7 +207,7 @@ def _duckdb(path: Path) -> Iterator[tuple[Any, Run]]:
                 relation = connection.sql(sql, params=list(parameters) or None)
                 return list(relation.columns), _batches(relation.to_arrow_reader(limit))
 
-            yield connection, run
+            yield connection.interrupt, run
     except duckdb.Error as error:
         raise ToolError(f"the query was not run: {text_of(error)}") from None
 
@@ -255,9 +269,12 @@ def _text(value: Any) -> str:
 
 
 def sql_query(
-    path: str | Path,
+    path: str | Path = "",
     *,
     engine: Engine | None = None,
+    secret_env: str = "",
+    secret_file: str = "",
+    privileged: bool = False,
     max_rows: int = MAX_ROWS,
     max_bytes: int = MAX_BYTES,
     timeout: float = 10.0,
@@ -268,18 +285,36 @@ def sql_query(
 ) -> Tool:
     """Make a tool that runs one SELECT on the database at `path`, which tells SQLite from DuckDB by its ending.
 
-    `{tenant}` in the path is the tenant's id; without it every tenant that sees the tool reads the same database.  Each
-    query has a process of its own, `timeout` seconds, and returns at most `max_rows` rows, of `max_bytes` together.
+    PostgreSQL is reached by a DSN in the environment variable `secret_env`, or in the file `secret_file`, where tools
+    run; its role must be none that could do more by a SELECT than read, unless it is `privileged`.  `{tenant}` in a
+    path is the tenant's id; without it every tenant that sees the tool reads the same database.  Each query has a
+    process of its own, `timeout` seconds, and returns at most `max_rows` rows, of `max_bytes` together.
     """
     text = str(path)
-    found = engine or ("duckdb" if text.endswith((".duckdb", ".ddb")) else "sqlite" if _SQLITE.search(text) else None)
+    by_secret = bool(secret_env or secret_file)
+    by_secret = by_secret or text.startswith(("postgres://", "postgresql://"))  # which is refused, and not repeated
+    found = engine or ("postgres" if by_secret else _engine_of(text))
     if found is None or found not in get_args(Engine):
         raise InvalidConfig(f"{name}: {text!r:.200} does not tell the engine: give engine='sqlite' or 'duckdb'")
-    if not Path(text).is_absolute() or re.search(r"[{}]", text.replace(_TENANT, "")):
+    if found == "postgres":
+        _check_secret(name, text, secret_env, secret_file)
+    elif by_secret or privileged:
+        raise InvalidConfig(f"{name}: secret_env, secret_file and privileged are for PostgreSQL: {found} has a path")
+    elif not _is_path(text):
         raise InvalidConfig(f"{name}: path {text!r:.200} is absolute, and has nothing in braces but {_TENANT}")
     if not (0 < max_rows <= 100_000 and 0 < max_bytes <= 4 * 1024 * 1024 and 0 < timeout <= 3600):
         raise InvalidConfig(f"{name}: max_rows is up to 100,000, max_bytes up to 4 MiB, timeout up to 3,600")
-    reader = SqlReader(engine=found, path=text, max_rows=max_rows, max_bytes=max_bytes, timeout_s=timeout)
+    reader = SqlReader(
+        engine=found,
+        path=text,
+        secret_env=secret_env,
+        secret_file=secret_file,
+        privileged=privileged,
+        max_rows=max_rows,
+        max_bytes=max_bytes,
+        timeout_s=timeout,
+    )
+    mark = "$1, $2 and so on" if found == "postgres" else "each ?"
     scalar = {"type": ["string", "number", "boolean", "null"]}
     return Tool.from_schema(
         name,
@@ -287,7 +322,7 @@ def sql_query(
             "type": "object",
             "properties": {
                 "sql": {"type": "string", "maxLength": _MAX_SQL, "description": "One SELECT statement."},
-                "parameters": {"type": "array", "items": scalar, "maxItems": 100, "description": "Values for each ?."},
+                "parameters": {"type": "array", "items": scalar, "maxItems": 100, "description": f"Values for {mark}."},
             },
             "required": ["sql"],
             "additionalProperties": False,
@@ -301,6 +336,28 @@ def sql_query(
         description=description or f"Run one SELECT on a {found} database; the first {max_rows} rows are returned.",
         max_output_bytes=max_bytes + 128 * 1024,
     )
+
+
+def _engine_of(path: str) -> Engine | None:
+    return "duckdb" if path.endswith((".duckdb", ".ddb")) else "sqlite" if _SQLITE.search(path) else None
+
+
+def _is_path(text: str) -> bool:
+    return Path(text).is_absolute() and not re.search(r"[{}]", text.replace(_TENANT, ""))
+
+
+def _check_secret(name: str, path: str, variable: str, file: str) -> None:
+    """Raise `InvalidConfig` unless exactly one place of a DSN is given, and PostgreSQL's client is installed."""
+    if path:
+        raise InvalidConfig(
+            f"{name}: a PostgreSQL database has no path: give secret_env or secret_file, which say where its DSN is"
+        )
+    if bool(variable) == bool(file):
+        raise InvalidConfig(f"{name}: give secret_env or secret_file, one of them: where the DSN is")
+    if file and not _is_path(file):
+        raise InvalidConfig(f"{name}: secret_file {file!r:.200} is absolute, and has nothing in braces but {_TENANT}")
+    if find_spec("psycopg") is None:
+        raise InvalidConfig(f"{name}: PostgreSQL needs psycopg: pip install 'airside[postgres]'")
 
 
 _SQLITE = re.compile(r"\.(?:db|db3|sqlite|sqlite3)$")
