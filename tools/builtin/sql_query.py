@@ -26,7 +26,7 @@ import orjson
 
 from airside.stack.errors import InvalidConfig, text_of
 from airside.tools.builtin import postgres
-from airside.tools.builtin.credentials import read_secret
+from airside.tools.builtin.credentials import Credential
 from airside.tools.builtin.interruption import interrupted_after
 from airside.tools.builtin.texts import CONTROLS
 from airside.tools.tool import ProcessLimits, Tool, ToolContext, ToolError
@@ -80,12 +80,11 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlReader:
-    """Reads a database for a tool; `path` and `secret_file` may have `{tenant}` in them."""
+    """Reads a database for a tool; `path` may have `{tenant}` in it, `dsn` is PostgreSQL's."""
 
     engine: Engine
     path: str
-    secret_env: str
-    secret_file: str
+    dsn: Credential
     privileged: bool
     max_rows: int
     max_bytes: int
@@ -107,8 +106,7 @@ class SqlReader:
     def _opened(self, context: ToolContext, seconds: float) -> AbstractContextManager[tuple[Callable[[], None], Run]]:
         """Return the open database of the call's tenant: what interrupts a query, and what runs one."""
         if self.engine == "postgres":
-            dsn = read_secret(self.secret_env, self.secret_file.replace(_TENANT, context.tenant))
-            return postgres.opened(dsn, seconds=seconds, privileged=self.privileged)
+            return postgres.opened(self.dsn.read(context), seconds=seconds, privileged=self.privileged)
         path = Path(self.path.replace(_TENANT, context.tenant))
         if not path.is_file():
             raise ToolError("the database is not there, where tools run")
@@ -272,6 +270,7 @@ def sql_query(
     path: str | Path = "",
     *,
     engine: Engine | None = None,
+    secret: str = "",
     secret_env: str = "",
     secret_file: str = "",
     privileged: bool = False,
@@ -285,21 +284,22 @@ def sql_query(
 ) -> Tool:
     """Make a tool that runs one SELECT on the database at `path`, which tells SQLite from DuckDB by its ending.
 
-    PostgreSQL is reached by a DSN in the environment variable `secret_env`, or in the file `secret_file`, where tools
-    run; its role must be none that could do more by a SELECT than read, unless it is `privileged`.  `{tenant}` in a
-    path is the tenant's id; without it every tenant that sees the tool reads the same database.  Each query has a
-    process of its own, `timeout` seconds, and returns at most `max_rows` rows, of `max_bytes` together.
+    PostgreSQL is reached by a DSN: the tenant's `secret` of that name, or one for all in the environment variable
+    `secret_env` or the file `secret_file`, where tools run.  Its role must be none that could do more by a SELECT than
+    read, unless it is `privileged`.  `{tenant}` in the path is the tenant's id; without it every tenant that sees the
+    tool reads the same database.  Each query has a process of its own, `timeout` seconds, and returns at most
+    `max_rows` rows, of `max_bytes` together.
     """
     text = str(path)
-    by_secret = bool(secret_env or secret_file)
-    by_secret = by_secret or text.startswith(("postgres://", "postgresql://"))  # which is refused, and not repeated
+    dsn = Credential(secret, secret_env, secret_file).checked(name)
+    by_secret = bool(dsn) or text.startswith(("postgres://", "postgresql://"))  # which is refused, and not repeated
     found = engine or ("postgres" if by_secret else _engine_of(text))
     if found is None or found not in get_args(Engine):
         raise InvalidConfig(f"{name}: {text!r:.200} does not tell the engine: give engine='sqlite' or 'duckdb'")
     if found == "postgres":
-        _check_secret(name, text, secret_env, secret_file)
+        _check_dsn(name, text, dsn)
     elif by_secret or privileged:
-        raise InvalidConfig(f"{name}: secret_env, secret_file and privileged are for PostgreSQL: {found} has a path")
+        raise InvalidConfig(f"{name}: a secret and privileged are for PostgreSQL: {found} has a path")
     elif not _is_path(text):
         raise InvalidConfig(f"{name}: path {text!r:.200} is absolute, and has nothing in braces but {_TENANT}")
     if not (0 < max_rows <= 100_000 and 0 < max_bytes <= 4 * 1024 * 1024 and 0 < timeout <= 3600):
@@ -307,8 +307,7 @@ def sql_query(
     reader = SqlReader(
         engine=found,
         path=text,
-        secret_env=secret_env,
-        secret_file=secret_file,
+        dsn=dsn,
         privileged=privileged,
         max_rows=max_rows,
         max_bytes=max_bytes,
@@ -332,6 +331,7 @@ def sql_query(
         timeout=timeout + _MARGIN_S,
         process=ProcessLimits(memory_bytes=MEMORY_BYTES),
         scopes=scopes,
+        secrets=dsn.names,
         trusted_output=trusted_output,
         description=description or f"Run one SELECT on a {found} database; the first {max_rows} rows are returned.",
         max_output_bytes=max_bytes + 128 * 1024,
@@ -346,16 +346,11 @@ def _is_path(text: str) -> bool:
     return Path(text).is_absolute() and not re.search(r"[{}]", text.replace(_TENANT, ""))
 
 
-def _check_secret(name: str, path: str, variable: str, file: str) -> None:
-    """Raise `InvalidConfig` unless exactly one place of a DSN is given, and PostgreSQL's client is installed."""
-    if path:
-        raise InvalidConfig(
-            f"{name}: a PostgreSQL database has no path: give secret_env or secret_file, which say where its DSN is"
-        )
-    if bool(variable) == bool(file):
-        raise InvalidConfig(f"{name}: give secret_env or secret_file, one of them: where the DSN is")
-    if file and not _is_path(file):
-        raise InvalidConfig(f"{name}: secret_file {file!r:.200} is absolute, and has nothing in braces but {_TENANT}")
+def _check_dsn(name: str, path: str, dsn: Credential) -> None:
+    """Raise `InvalidConfig` unless it is said where the DSN is, and PostgreSQL's client is installed."""
+    if path or not dsn:
+        text = "a PostgreSQL database has no path: give secret, secret_env or secret_file, which say where its DSN is"
+        raise InvalidConfig(f"{name}: {text}")
     if find_spec("psycopg") is None:
         raise InvalidConfig(f"{name}: PostgreSQL needs psycopg: pip install 'airside[postgres]'")
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from airside.stack.values import ToolResult
 from airside.tools import sql_query
 from airside.tools.builtin.postgres import _terms
 from airside.tools.dispatch import Dispatcher
+from airside.tools.secrets.known import Secrets
 from airside.tools.tool import Tool, ToolError
 from tests.helpers import EXECUTOR, KEY, granted
 from tests.unit.tools.builtin.contexts import context
@@ -262,11 +264,13 @@ def test_no_error_tells_anything_of_the_dsn(server: str, monkeypatch: pytest.Mon
 
 
 def test_each_tenant_may_have_a_dsn_of_its_own(server: str, dsn: str, tmp_path: Path) -> None:
-    (tmp_path / "acme.dsn").write_text(dsn)
-    tool = sql_query(secret_file=f"{tmp_path}/{{tenant}}.dsn")
-    assert ask("SELECT 1", tool=tool)["rows"] == [[1]]
+    (tmp_path / "dsn").write_text(dsn)
+    assert ask("SELECT 1", tool=sql_query(secret_file=f"{tmp_path}/dsn"))["rows"] == [[1]]
+    tool = sql_query(secret="shop_dsn")
+    mine = replace(context(), secrets=Secrets({"shop_dsn": dsn}))
+    assert tool.secrets == ("shop_dsn",) and tool(mine, "SELECT 1")["rows"] == [[1]]
     with pytest.raises(ToolError, match="no credential"):
-        tool(context(tenant="beta"), "SELECT 1")
+        ask("SELECT 1", tool=sql_query(secret_env="NOBODYS_DSN"))
 
 
 def test_over_a_network_the_servers_certificate_is_checked_unless_the_dsn_says_otherwise() -> None:
@@ -286,9 +290,9 @@ def test_a_dsn_adds_options_and_takes_none_away() -> None:
     [
         ({"path": "postgresql://kim:sesame@db/shop", "engine": "postgres"}, "has no path"),
         ({"path": "postgresql://kim:sesame@db/shop"}, "has no path"),
-        ({"engine": "postgres"}, "one of them"),
-        ({"secret_env": "A", "secret_file": "/a"}, "one of them"),
-        ({"secret_file": "a"}, "is absolute"),
+        ({"engine": "postgres"}, "give secret, secret_env or secret_file"),
+        ({"secret_env": "A", "secret_file": "/a"}, "only one is given"),
+        ({"secret_env": "A", "path": "/a.db"}, "has no path"),
         ({"path": "/a.db", "engine": "sqlite", "secret_env": "A"}, "are for PostgreSQL"),
         ({"path": "/a.db", "privileged": True}, "are for PostgreSQL"),
     ],
