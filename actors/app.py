@@ -181,15 +181,21 @@ def _check_model_agents(agents: Mapping[str, Agent], tools: Mapping[str, Tool]) 
         if isinstance(agent, AsksModels):
             try:
                 agent.check({tool: of.spec for tool, of in tools.items()}, agents)
-                begins = tools.get(python_code.name)
-                code_mode = isinstance(agent, ModelAgent) and agent.code_mode
-                if code_mode and (begins is None or begins.spec != python_code.spec):
-                    raise InvalidConfig(
-                        "code_mode needs the tool that snippets begin by: "
-                        "from airside.tools import python_code, and App(tools=[..., python_code])"
-                    )
+                if isinstance(agent, ModelAgent):
+                    _check_code_mode(agent, tools)
             except InvalidConfig as error:
                 raise InvalidConfig(f"agent {name}: {error.message}") from None
+
+
+def _check_code_mode(agent: ModelAgent, tools: Mapping[str, Tool]) -> None:
+    found = tools.get(python_code.name)
+    if found is not None and found.spec != python_code.spec:
+        raise InvalidConfig(f"a tool is called {found.name}, which is what code mode begins by: rename the tool")
+    if agent.code_mode and found is None:
+        raise InvalidConfig(
+            "code_mode needs the tool that snippets begin by: "
+            "from airside.tools import python_code, and App(tools=[..., python_code])"
+        )
 
 
 def _sent(

@@ -145,7 +145,7 @@ class ModelAgent:
             tools = [offered_code(view.tools)]
         else:
             exchanges = exchanges_of(view, view.own_history())
-            tools = [offered(spec) for spec in view.tools]
+            tools = [offered(spec) for spec in view.tools if spec.name != PYTHON_CODE]
         prompt = prompt_of(
             view,
             exchanges,

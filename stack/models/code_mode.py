@@ -61,7 +61,7 @@ async def play_snippets(view: View) -> tuple[list[Exchange], SnippetWaits | None
             exchanges += exchanges_of(view, [record])
             continue
         following = _until_next_snippet(history, at)
-        state = await interpreter().run(record.arguments["code"], tools, following)
+        state = await interpreter().run(view.tenant, record.arguments["code"], tools, following)
         if isinstance(state, SnippetWaits) and at + len(following) == len(history):
             return exchanges, state
         if isinstance(state, SnippetWaits):  # it had ended otherwise: something else was decided after it

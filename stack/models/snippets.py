@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import orjson
 
 from airside.stack.canonical import as_text, canonical, check_bounds
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
+from airside.stack.ids import TenantId
 from airside.stack.models.tool_stubs import parameters_of, python_name
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.run.state import StepRecord
@@ -54,8 +56,10 @@ _MAX_RESULT = 16_000
 _MAX_ERROR = 2_000
 _MAX_LISTED = 20
 _MAX_LISTED_TEXT = 200
-_MOST_AT_ONCE = 2
-"""Snippets that one process runs at a time."""
+_MOST_AT_ONCE = 16
+_MOST_OF_A_TENANT = 2
+"""Snippets that one runtime has run at a time, and those of one tenant among them: who computes for as long as it may
+keeps others waiting for a share of the processors, and never for its end."""
 
 _BATCH_BYTES = MAX_OUTPUT_BYTES // 2
 """Arguments of calls that are proposed together; what a proposal may have is more."""
@@ -94,11 +98,19 @@ class Interpreter:
         self._pool = Monty(min_processes=0, max_processes=_MOST_AT_ONCE, request_timeout=_MAX_TURN_S)
         self._pool.__enter__()  # its processes end with ours, whose end closes their input
         self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="snippet")
+        self._turns: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
 
-    async def run(self, code: str, tools: Mapping[str, ToolSpec], records: Sequence[StepRecord]) -> SnippetState:
+    async def run(
+        self, tenant: TenantId, code: str, tools: Mapping[str, ToolSpec], records: Sequence[StepRecord]
+    ) -> SnippetState:
         """Run a snippet with the results it has so far; `tools` are what it may call, by their names in Python."""
+        turns = self._turns.get(tenant)
+        if turns is None:
+            turns = self._turns[tenant] = asyncio.Semaphore(_MOST_OF_A_TENANT)
+        await turns.acquire()
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._run, code, tools, records)
-        return await running
+        running.add_done_callback(lambda _: turns.release())  # its thread goes on where nobody waits for it any more
+        return await asyncio.shield(running)
 
     def _run(self, code: str, tools: Mapping[str, ToolSpec], records: Sequence[StepRecord]) -> SnippetState:
         from pydantic_monty import MontyError

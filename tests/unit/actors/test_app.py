@@ -187,9 +187,10 @@ def test_code_mode_has_its_tool_and_a_name_in_python_for_each_other() -> None:
     def other(code: str) -> str:
         return code
 
-    for tools in ((), (other,)):
-        with pytest.raises(InvalidConfig, match=r"agent a: code_mode needs the tool .* import python_code"):
-            coding(*tools).checked()
+    with pytest.raises(InvalidConfig, match=r"agent a: code_mode needs the tool .* import python_code"):
+        coding().checked()
+    with pytest.raises(InvalidConfig, match=r"agent a: a tool is called python_code, .* rename"):
+        coding(other).checked()
     twins = [tool(effect="write", name=name)(send.function) for name in ("send.it", "send-it")]
     with pytest.raises(InvalidConfig, match="both send_it in Python"):
         coding(python_code, *twins).checked()

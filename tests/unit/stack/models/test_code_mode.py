@@ -9,12 +9,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airside.stack.contracts.models import ModelReply, Prompt, RequestedCall
 from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.ids import TenantId
 from airside.stack.models.agent import ModelAgent
 from airside.stack.models.prompts import REFUSED_CALL
-from airside.stack.models.snippets import MAX_SNIPPET_CALLS, PYTHON_CODE
+from airside.stack.models.snippets import MAX_SNIPPET_CALLS, PYTHON_CODE, SnippetEnded, interpreter
 from airside.stack.models.tool_stubs import check_names, parameters_of, python_name, stub_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.agents import Decided
@@ -180,6 +183,64 @@ async def test_what_is_refused_or_fails_is_an_exception_that_code_can_catch() ->
         'look({"n":0}): policy_denied: not that',
         'look({"n":1}): tool_failed: not that',
     ]
+
+
+STATEMENTS = [
+    ["x += await look(x)"],
+    ["x += await look(x + 1, deep=True)"],
+    ["pay('ann', x)"],
+    ["y = look(x)", "x += 1", "x += await y"],
+    ["x += sum(await asyncio.gather(look(x), look(3), look(5)))"],
+    ["raise ValueError(str(x))"],
+    ["print(x)"],
+    ["x += hash(str(x)) % 7 + len({x, 3, 4})"],
+]
+
+
+def programs() -> st.SearchStrategy[list[str]]:
+    """Python that calls, waits, loops, catches and gathers."""
+
+    def within(inner: st.SearchStrategy[list[str]]) -> st.SearchStrategy[list[str]]:
+        return st.one_of(
+            inner.map(lambda body: ["for _ in range(2):", *_indented(body)]),
+            inner.map(
+                lambda body: ["try:", *_indented(body), "except Exception as error:", "    x += len(str(error))"]
+            ),
+            st.lists(inner, min_size=1, max_size=3).map(lambda bodies: [line for body in bodies for line in body]),
+            st.tuples(inner, inner).map(lambda pair: [*_function("f", pair[0]), *_function("g", pair[1]), GATHER]),
+        )
+
+    return st.recursive(st.sampled_from(STATEMENTS), within, max_leaves=6).map(
+        lambda body: ["import asyncio", *_function("main", body), "await main(1)"]
+    )
+
+
+GATHER = "x += sum(await asyncio.gather(f(x), g(x), f(x + 1)))"
+
+
+def _function(name: str, body: list[str]) -> list[str]:
+    return [f"async def {name}(x):", *_indented(["await look(0)", *body, "return x"])]
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+@settings(max_examples=40, deadline=None)
+@given(program=programs(), refused=st.integers(2, 9))
+def test_code_goes_on_as_it_did_wherever_it_is_run_again(program: list[str], refused: int) -> None:
+    """Asked twice at each decision, it proposes the same; and never anything that its past does not lead to."""
+
+    def answers(action: Action) -> Any:
+        if action.tool == "look" and action.arguments["n"] % refused == 1:
+            raise Denied
+        return action.arguments.get("n", 1) % 5
+
+    played = Played("\n".join(program), answers)
+    told = asyncio.run(played.run())
+    assert "did not go on" not in told.get("error", "") and "waits for nothing" not in told.get("error", "")
+    assert "Syntax" not in told.get("error", "") and "not yet support" not in told.get("error", "")
+    assert told["calls"] == sum(len(actions) for actions in played.calls)
 
 
 async def test_what_is_not_caught_ends_the_code_and_says_what_was_done() -> None:
@@ -414,6 +475,12 @@ async def test_the_model_is_offered_code_with_the_tools_as_functions() -> None:
         await played.agent.decide(view(models=played.models, tools=(look.spec,)))
 
 
+async def test_an_agent_without_code_mode_is_not_offered_code() -> None:
+    models = Models(ModelReply(text="done"))
+    await ModelAgent("m", "be a clerk").decide(view(models=models, tools=TOOLS))
+    assert [each.name for each in models.asked[0][1].tools] == ["look", "pay"]
+
+
 def test_a_stub_says_types_names_and_descriptions() -> None:
     schema = {
         "type": "object",
@@ -444,6 +511,20 @@ def test_a_stub_says_types_names_and_descriptions() -> None:
     assert "note: What to write." in text and "Give 'odd-name' (float) as **{'odd-name': ...}. How odd." in text
     assert text.count('"""') == 2
     compile(text, "stub", "exec")
+
+
+async def test_a_tenant_whose_code_never_ends_keeps_no_other_waiting() -> None:
+    """Two of its snippets are run at a time, and the others wait for these."""
+    code, others = interpreter(), list[asyncio.Future[Any]]()
+    for _ in range(6):
+        others.append(asyncio.ensure_future(code.run(TenantId("busy"), "while True: pass", {}, [])))
+    await asyncio.sleep(0)
+    state = await code.run(TenantId("acme"), "1 + 1", {}, [])
+    assert isinstance(state, SnippetEnded) and json.loads(state.result)["result"] == 2
+    assert not any(each.done() for each in others)
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def test_snippets_side_by_side_do_not_know_of_each_other() -> None:
