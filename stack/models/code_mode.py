@@ -62,7 +62,7 @@ async def play_snippets(view: View) -> tuple[list[Exchange], SnippetWaits | None
             continue
         following = _until_next_snippet(history, at)
         state = await interpreter().run(view.tenant, record.arguments["code"], tools, following)
-        if isinstance(state, SnippetWaits) and at + len(following) == len(history):
+        if isinstance(state, SnippetWaits) and at + len(following) == len(history) and _is_open(view, record):
             return exchanges, state
         if isinstance(state, SnippetWaits):  # it had ended otherwise: something else was decided after it
             state = SnippetEnded(calls_made=len(following), result=_ABANDONED)
@@ -74,3 +74,8 @@ async def play_snippets(view: View) -> tuple[list[Exchange], SnippetWaits | None
 def _until_next_snippet(history: Sequence[StepRecord], at: int) -> Sequence[StepRecord]:
     end = next((place for place in range(at, len(history)) if history[place].tool == PYTHON_CODE), len(history))
     return history[at:end]
+
+
+def _is_open(view: View, record: StepRecord) -> bool:
+    """Whether only calls were decided on since a snippet began: an end or a handoff is a step without one."""
+    return sum(each.step >= record.step for each in view.history) == view.step - record.step

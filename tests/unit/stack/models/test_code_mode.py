@@ -74,7 +74,7 @@ class Played:
     async def decide(self) -> Decided:
         """Ask the agent what is next, twice: it depends on nothing but what it is shown."""
         asked = len(self.models.asked)
-        seen = view(*self.history, models=self.models, tools=self.tools)
+        seen = view(*self.history, step=len(self.history) + 1, models=self.models, tools=self.tools)
         first, again = await self.agent.decide(seen), await self.agent.decide(seen)
         assert first == again
         del self.models.asked[asked + 1 :]
@@ -436,6 +436,19 @@ async def test_code_whose_past_is_another_one_is_left_and_its_calls_are_told() -
     turns = played.models.asked[-1][1].turns
     assert [turn.calls[0].tool for turn in turns if turn.role == "assistant"] == [PYTHON_CODE, "pay"]
     assert "did not go on as it had" in turns[2].text
+
+
+async def test_code_of_an_earlier_visit_does_not_go_on_in_a_later_one() -> None:
+    """It was over then, whatever it would do now: what ended it then need not end it again."""
+    played = Played("await look(1)\nawait look(2)", lambda action: action.arguments["n"])
+    played.take(await played.decide())
+    played.take(await played.decide())
+    played.models.reply = ModelReply(text="done")
+    later = view(*played.history, step=4, models=played.models, tools=TOOLS)
+    assert await played.agent.decide(later) == Finish(answer="done")
+    turns = played.models.asked[-1][1].turns
+    assert "left before its end" in turns[2].text
+    assert await played.decide() == Action(tool="look", arguments={"n": 2}), "where it is not over"
 
 
 async def test_snippets_and_refused_code_follow_one_another() -> None:
