@@ -1,0 +1,190 @@
+"""`SandboxProcess`: a sandbox at work; what it says is read within bounds, and when it was ended nothing of it is left.
+
+It is watched from outside for what no bound of a single process holds: the memory of all of them, and how many files
+there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from airside.tools.sandbox.limits import SandboxLimits
+
+WATCH_EVERY_S = 0.02
+"""How often a sandbox is looked at: at full speed a machine fills some tens of megabytes meanwhile."""
+
+MAX_INODES = 65_536
+"""Files in `/tmp`: one of no bytes takes memory of the kernel's all the same."""
+
+MAX_LOG_BYTES = 64 * 1024
+"""Of what is printed in a sandbox, that is kept."""
+
+_OF_ITS_OWN = 3
+"""Processes that make a sandbox: bubblewrap outside, bubblewrap within, and `confine.py`."""
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class SandboxProcess:
+    """A sandbox whose standard input and output are one socket, and whose standard error is read as a log."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self.reader = reader
+        self.writer = writer
+        self.log = bytearray()
+        self._logging: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, command: Sequence[str], environment: Mapping[str, str] | None = None) -> SandboxProcess:
+        """Start a command of `sandboxed_command`; raise `OSError` if this machine has no process or file left.
+
+        Call it on the thread that lives as long as the sandbox may: it ends with that.
+        """
+        ours, theirs = socket.socketpair()
+        log, its_log = socket.socketpair()
+        with contextlib.ExitStack() as unless_started, theirs, its_log:
+            unless_started.callback(ours.close)
+            unless_started.callback(log.close)
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 - it returns at once; the command is ours
+                list(command), stdin=theirs, stdout=theirs, stderr=its_log, env=dict(environment or {})
+            )
+            unless_started.pop_all()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        made = cls(process, reader, writer)
+        made._logging = asyncio.ensure_future(made._keep_log(log))
+        return made
+
+    async def _keep_log(self, log: socket.socket) -> None:
+        """Read what is printed; what is more than is kept is read too, so that nobody waits for that."""
+        reader, writer = await asyncio.open_unix_connection(sock=log)
+        try:
+            while data := await reader.read(MAX_LOG_BYTES):
+                self.log += data[: MAX_LOG_BYTES - len(self.log)]
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    @property
+    def pid(self) -> int:
+        """The process that is to be killed."""
+        return self._process.pid
+
+    async def send(self, data: bytes) -> None:
+        """Send a message; raise `OSError` if nobody is there any more."""
+        self.writer.write(len(data).to_bytes(4) + data)
+        await self.writer.drain()
+
+    async def receive(self, max_bytes: int) -> bytes | None:
+        """Return the next message; None for one that is larger, of which nothing is read.
+
+        Raises `asyncio.IncompleteReadError` or `OSError` if there will be none.
+        """
+        size = int.from_bytes(await self.reader.readexactly(4))
+        return None if size > max_bytes else await self.reader.readexactly(size)
+
+    async def watch(self, limits: SandboxLimits) -> str:
+        """Return what the sandbox has too much of, as soon as it has; never, if it keeps its bounds."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            problem = self._excess(limits)
+            if problem:
+                return problem
+
+    def _excess(self, limits: SandboxLimits) -> str:
+        pids = list(descendants(self.pid))
+        inner = pids[_OF_ITS_OWN:]
+        if sum(map(_resident_bytes, inner)) > limits.memory_bytes:  # counts what they share several times
+            used = sum(map(_proportional_bytes, inner))
+            if used > limits.memory_bytes:
+                return f"it used {used:,} bytes of memory, of {limits.memory_bytes:,} it may"
+        with contextlib.suppress(OSError):
+            found = os.statvfs(f"/proc/{pids[min(2, len(pids) - 1)]}/root/tmp")
+            if len(pids) > _OF_ITS_OWN and found.f_files - found.f_ffree > MAX_INODES:
+                return f"it made more than {MAX_INODES:,} files"
+        return ""
+
+    async def end(self) -> None:
+        """Kill the sandbox; nothing of it is left when this returns, though the caller is cancelled meanwhile."""
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
+        loop = asyncio.get_running_loop()
+        inner = []
+        with contextlib.suppress(OSError):
+            inner = [os.pidfd_open(pid) for pid in _children(self.pid)]
+        try:
+            for pidfd in inner:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            self._process.kill()
+            outer = os.pidfd_open(self._process.pid) if self._process.poll() is None else None
+            if outer is not None:
+                inner.append(outer)
+            for pidfd in inner:
+                await _readable(loop, pidfd)
+        finally:
+            for pidfd in inner:
+                os.close(pidfd)
+        self._process.wait()
+        self.writer.close()
+        if self._logging is not None:
+            await self._logging
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+    """Wait until a process is over: the first of a namespace is only when all in it are."""
+    over: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, lambda: over.done() or over.set_result(None))
+    try:
+        await over
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Yield a process and all below it, each after its parent; of processes of several threads the children of all."""
+    found = [pid]
+    for each in found:
+        yield each
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{each}/task"):
+                found += map(int, Path(f"/proc/{each}/task/{task}/children").read_text().split())
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def _proportional_bytes(pid: int) -> int:
+    """Return the memory of a process, of what several share its part; all it sees, where that cannot be read."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return _resident_bytes(pid)
