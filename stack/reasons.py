@@ -78,6 +78,8 @@ class ReasonCode(_Code):
     TOOL_CHANGED = "tool_changed", "The tool is no longer what policy was checked with, and it was not called."
     SECRET_UNAVAILABLE = "secret_unavailable", "A secret that the tool needs is not there, and it was not called."
     TOOL_QUARANTINED = "tool_quarantined", "The tool's server is not what a person approved, and it was not called."
+    SANDBOX_REQUIRED = "sandbox_required", "The rule that allows the call takes a sandbox, and its tool has none."
+    SANDBOX_UNAVAILABLE = "sandbox_unavailable", "No sandbox as the call needs can be made, and nothing was started."
     GRANT_INVALID = "grant_invalid", "The grant is forged, altered, expired, used, or for another executor."
     GRANT_STALE = "grant_stale", "The grant belongs to an older activation of the run."
 
@@ -141,6 +143,7 @@ _STATUS: dict[ReasonCode, RunStatus] = {
             _R.UNKNOWN_ROUTE_MODE,
             _R.POLICY_DENIED,
             _R.POLICY_ERROR,
+            _R.SANDBOX_REQUIRED,
             _R.RESOURCE_UNKNOWN,
             _R.RESOURCE_UNAVAILABLE,
             _R.APPROVAL_REJECTED,

@@ -30,6 +30,7 @@ MAX_REQUEST_CHARS = 65_536
 """Of a request's text, and of what a topology has a branch or memory asked."""
 
 EffectClass = Literal["read", "write", "external", "irreversible"]
+Lane = Literal["shared", "process", "sandbox"]
 SandboxLevel = Literal["none", "namespaces", "full"]
 Risk = Literal["low", "medium", "high"]
 Part = Literal["authority", "content"]
@@ -295,6 +296,7 @@ class ToolResult(Value):
     """A call's outcome, normalised: `output` is JSON when `ok`, `error` a sentence when not.
 
     `held`: the call held the event loop it ran on until its time was over, so it is not sent again by itself.
+    `sandbox`: the level of sandboxes that the machine reached, of a call that takes one.
     """
 
     ok: bool
@@ -303,6 +305,7 @@ class ToolResult(Value):
     reason_code: ReasonCode = ReasonCode.COMPLETED
     duration_us: int = 0
     held: bool = False
+    sandbox: SandboxLevel | None = None
 
     def value(self) -> Any:
         """Decode the output."""

@@ -108,7 +108,8 @@ class Dispatcher:
                 result = await self._run(grant, request, deadline, again=again)
                 waited_us = int(deadline.waited_s * 1_000_000)  # for a thread: it is not the call's time
             took_us = max(0, self._running_us() - began - waited_us)
-            reply = ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us))
+            sandbox = self._runner_of[grant.tool].level
+            reply = ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us, sandbox=sandbox))
             return reply
         finally:
             self.active -= 1
@@ -225,7 +226,7 @@ class Dispatcher:
         found = self._tools[grant.tool]
         if grant.undo:
             found = as_undo(found, request.output)
-        keeps = found.context_parameter and found.process is None
+        keeps = found.context_parameter and found.spec.lane == "shared"
         redactor = self._secrets.redactor_of(grant.tenant)
         return ToolCall(
             name=grant.tool,

@@ -21,7 +21,8 @@ from airside.stack.schema.choices import Declared as DeclaredChoices
 from airside.stack.schema.choices import checked_choices
 from airside.stack.schema.schemas import read_schema
 from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, Place, ToolSpec, certain_parts
-from airside.stack.values import Answer, EffectClass, Risk
+from airside.stack.values import Answer, EffectClass, Lane, Risk
+from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.secrets.known import Secrets
 from airside.tools.secrets.providers import checked_names
 from airside.tools.signature import Derived, Signature, derive, read_signature, refuse_generator
@@ -98,7 +99,8 @@ class Tool:
 
     `reconcile(context)` is asked before a call is sent again: it returns the result the key already had, or
     `NOT_DONE`.  `convert` turns validated JSON arguments into the function's keyword arguments.  With `process`, every
-    call has a process of its own, which can be ended whatever it does; else it shares the executor's.
+    call has a process of its own, which can be ended whatever it does, with `sandbox` one that reaches nothing of the
+    machine's; else it shares the executor's.
 
     `undo(context, arguments, output)` takes back what one call did, which had these arguments and this output (both
     JSON).  It has a key of its own, which an idempotent tool's undo looks at too; `ToolError` says that it changed
@@ -114,6 +116,7 @@ class Tool:
     toolset: str | None = None
     undo: Undo | None = None
     secrets: tuple[str, ...] = ()
+    sandbox: SandboxLimits | None = None
 
     @property
     def name(self) -> str:
@@ -144,6 +147,7 @@ class Tool:
         cost_microusd: int | None = None,
         reconcile: Reconcile | None = None,
         process: ProcessLimits | bool = False,
+        sandbox: SandboxLimits | bool = False,
         undo: Undo | None = None,
         max_argument_bytes: int = MAX_ARGUMENT_BYTES,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
@@ -160,6 +164,7 @@ class Tool:
         is none of its arguments, or if the function would not get what was decided on.
         """
         signature = read_signature(fn, checked_name(name), ToolContext)
+        limits, sandboxed = _checked_process(name, process), _checked_sandbox(name, sandbox, process)
         spec = ToolSpec.build(
             name=name,
             description=description or inspect.getdoc(fn) or "",
@@ -178,13 +183,22 @@ class Tool:
             memorable=memorable,
             resources=checked_resources(name, resource),
             choices=checked_choices(name, choices),
+            lane=_lane(limits, sandboxed),
         )
-        limits, given = _checked_process(name, process), checked_names(f"tool {name}", secrets)
-        if isinstance(json_schema, Derived):
-            return cls(spec, fn, json_schema.convert, signature.context, reconcile, limits, undo=undo, secrets=given)
-        _check_function(spec, signature)
+        given = checked_names(f"tool {name}", secrets)
+        convert = json_schema.convert if isinstance(json_schema, Derived) else lambda arguments: arguments
+        if not isinstance(json_schema, Derived):
+            _check_function(spec, signature)
         return cls(
-            spec, fn, lambda arguments: arguments, signature.context, reconcile, limits, undo=undo, secrets=given
+            spec,
+            fn,
+            convert,
+            signature.context,
+            reconcile,
+            limits,
+            undo=undo,
+            secrets=given,
+            sandbox=sandboxed,
         )
 
 
@@ -224,6 +238,7 @@ def tool(
     cost_microusd: int | None = ...,
     reconcile: Reconcile | None = ...,
     process: ProcessLimits | bool = ...,
+    sandbox: SandboxLimits | bool = ...,
     undo: Undo | None = ...,
     max_argument_bytes: int = ...,
     max_output_bytes: int = ...,
@@ -241,6 +256,8 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     never has its effect twice.  `timeout` is in seconds; `scopes` are what a principal must hold to see the tool.
     `process` gives every call a process of its own, which is killed at the deadline with all it started (`True`, or its
     `ProcessLimits`); a function without it shares the executor's process and cannot be stopped while it does not yield.
+    `sandbox` gives every call a sandbox of its own, used once, that reaches nothing of the machine's (`True`, or its
+    `SandboxLimits`); the function goes there with what it names of its module, and imports the packages it uses.
     `content` names the arguments (dotted, `*` for every item) that only say something; every other carries authority,
     so that policy can ask where its value comes from.  `trusted_output` says that no outsider writes what it returns.
     `memorable` offers what it returns to memory, which keeps what is worth it (trusted little, unless the former).
@@ -316,7 +333,7 @@ def flatten(items: Iterable[Tool | Toolset | ToolSource]) -> tuple[dict[str, Too
             if item.lifetime not in ("run", "executor"):
                 raise InvalidConfig(f"toolset {item.name}: lifetime {item.lifetime!r:.80} is not 'run' or 'executor'")
             checked_names(f"toolset {item.name}", item.secrets)
-            alone = [t.name for t in item.tools if t.process is not None]
+            alone = [t.name for t in item.tools if t.spec.lane != "shared"]
             if alone:
                 raise InvalidConfig(f"toolset {item.name}: {alone[0]} cannot share a state from a process of its own")
             members = [replace(t, toolset=item.name) for t in item.tools]
@@ -419,6 +436,20 @@ def _checked_process(name: str, process: ProcessLimits | bool) -> ProcessLimits 
     if not isinstance(process, ProcessLimits | bool):
         raise InvalidConfig(f"tool {name}: process {process!r:.80} is neither True nor a ProcessLimits(...)")
     return ProcessLimits() if process is True else process or None
+
+
+def _checked_sandbox(name: str, sandbox: SandboxLimits | bool, process: ProcessLimits | bool) -> SandboxLimits | None:
+    if not isinstance(sandbox, SandboxLimits | bool):
+        raise InvalidConfig(f"tool {name}: sandbox {sandbox!r:.80} is neither True nor a SandboxLimits(...)")
+    if sandbox and process:
+        raise InvalidConfig(f"tool {name}: a sandbox is a process of its own: give it sandbox, without process")
+    return SandboxLimits() if sandbox is True else sandbox or None
+
+
+def _lane(process: ProcessLimits | None, sandbox: SandboxLimits | None) -> Lane:
+    if sandbox is not None:
+        return "sandbox"
+    return "shared" if process is None else "process"
 
 
 def _milliseconds(name: str, seconds: float) -> int:

@@ -28,7 +28,7 @@ from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.text.names import matcher
 from airside.stack.text.patterns import compile_pattern
 from airside.stack.text.spelling import is_plain, over_texts, plain
-from airside.stack.values import Clearance, EffectClass, Origin, Risk
+from airside.stack.values import Clearance, EffectClass, Lane, Origin, Risk
 
 DEFAULT_POLICY = Path(__file__).parent / "policies" / "default.yaml"
 """The bundle that ships: reads and ordinary writes pass, what an outsider's text may have steered is asked about."""
@@ -344,6 +344,7 @@ class When(_Closed):
     scopes: Strings | None = None
     labels: Annotated[Strings, AfterValidator(_labels_are_tidy)] | None = None
     risk: Annotated[list[Risk], Field(min_length=1)] | None = None
+    lane: Annotated[list[Lane], Field(min_length=1)] | None = None
     arguments: Annotated[list[ArgumentTest], Field(min_length=1)] | None = None
     origins: Annotated[list[OriginTest], Field(min_length=1)] | None = None
     resource: Annotated[list[ResourceTest], Field(min_length=1), BeforeValidator(_listed)] | None = None
@@ -364,7 +365,10 @@ class ApprovalTerms(_Closed):
 
 
 class Rule(_Closed):
-    """One rule; `code` is its own reason code, shown beside the stack's."""
+    """One rule; `code` is its own reason code, shown beside the stack's.
+
+    `require: sandbox`, where it allows or asks: a call that it matches is denied unless its tool runs in a sandbox.
+    """
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     outcome: Literal["allow", "deny", "require_approval"]
@@ -372,6 +376,7 @@ class Rule(_Closed):
     description: str = ""
     when: When = When()
     approval: ApprovalTerms | None = None
+    require: Literal["sandbox"] | None = None
 
     @property
     def shows_origins(self) -> bool:
@@ -382,6 +387,12 @@ class Rule(_Closed):
     def _approval_fits(self) -> Rule:
         if (self.outcome == "require_approval") != (self.approval is not None):
             raise ValueError("outcome require_approval needs approval, and only that outcome has it")
+        return self
+
+    @model_validator(mode="after")
+    def _allows_what_it_requires(self) -> Rule:
+        if self.require is not None and self.outcome == "deny":
+            raise ValueError("require is of a rule that allows or asks: one that denies takes no call, sandbox or not")
         return self
 
     @model_validator(mode="after")
@@ -435,6 +446,7 @@ def may_match(when: When, spec: ToolSpec) -> bool:
     return (
         (when.effect is None or spec.effect in when.effect)
         and (when.risk is None or spec.risk in when.risk)
+        and (when.lane is None or spec.lane in when.lane)
         and (when.tool is None or matcher(when.tool)(spec.name))
     )
 

@@ -2,8 +2,9 @@
 
 All of a rule's conditions must hold for it to match, each of them as the rule's outcome needs it: what forbids is met
 by one value that is as it says, what allows by all (`stack/policy/comparisons.py`).  Among the rules that match, deny
-overrides (one that asks where values come from after the others), then require_approval (the largest quorum first,
-then by rule id), then allow.  Nothing matched is a deny, and so is any exception: a condition that cannot be evaluated
+overrides (that a rule takes only sandboxed tools is one; a deny that asks where values come from stands after the
+others), then require_approval (the largest quorum first, then by rule id), then allow.  Nothing matched is a deny, and
+so is any exception: a condition that cannot be evaluated
 denies (`policy_error`) rather than being skipped.
 """
 
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from typing import Any, NamedTuple, get_args
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from airside.stack.contracts.labels import tidy_label
 from airside.stack.errors import text_of
@@ -80,7 +83,8 @@ class Evaluator:
         self.version = bundle.version
         order = {"deny": 0, "require_approval": 1, "allow": 2}
         rules = sorted(bundle.rules, key=lambda r: (order[r.outcome], -_quorum(r), _is_steered(r), r.id))
-        compiled = [self._compiled(rule) for rule in rules]
+        compiled = [self._without_sandbox(rule) for rule in rules if rule.require is not None]
+        compiled += [self._compiled(rule) for rule in rules]
         self._rules = {
             effect: [each for each in compiled if effect in (each.when.effect or [effect])] for effect in _EFFECTS
         }
@@ -142,6 +146,13 @@ class Evaluator:
         about = [_resource_condition(test, rule.outcome != "allow") for test in rule.when.resource or ()]
         return _Compiled(self._decision(rule), rule.when, plain + about, len(plain))
 
+    def _without_sandbox(self, rule: Rule) -> _Compiled:
+        """Return the deny of what a rule matches whose tool has no sandbox, as the rule requires."""
+        same = self._compiled(rule)
+        denied = self.deny(ReasonCode.SANDBOX_REQUIRED, rule.description, rule=rule.id)
+        decision = msgspec.structs.replace(denied, code=rule.code)
+        return _Compiled(decision, rule.when, [lambda f: f.tool.lane != "sandbox", *same.conditions], same.plain + 1)
+
     def _decision(self, rule: Rule) -> Decision:
         terms = rule.approval
         approval = None
@@ -161,7 +172,7 @@ class Evaluator:
         )
 
 
-_GIVEN = frozenset({"origins", "tool", "effect", "risk", "labels", "tenant", "principal", "roles", "scopes"})
+_GIVEN = frozenset({"origins", "tool", "effect", "risk", "lane", "labels", "tenant", "principal", "roles", "scopes"})
 """Conditions by which an agent learns nothing but where a value comes from, however often it tries."""
 
 
@@ -188,6 +199,9 @@ def conditions_of(rule: Rule, *, origins: bool = True) -> list[Condition]:
     if when.risk is not None:
         risks = frozenset(when.risk)
         found.append(lambda f: f.tool.risk in risks)
+    if when.lane is not None:
+        lanes = frozenset(when.lane)
+        found.append(lambda f: f.tool.lane in lanes)
     found += _name_conditions(when)
     if when.roles is not None:
         roles = frozenset(when.roles)

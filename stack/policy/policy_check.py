@@ -121,8 +121,12 @@ def _of_tools(rule: Rule, tools: Mapping[str, ToolSpec]) -> Iterator[Problem]:
     named = [spec for name, spec in tools.items() if rule.when.tool is None or matcher(rule.when.tool)(name)]
     meant = [spec for spec in named if may_match(rule.when, spec)]
     if named and not meant and rule.when.tool is not None:
-        what = f"none of {sorted(spec.name for spec in named)} has this effect and risk"
-        yield Problem(("when", "effect" if rule.when.effect is not None else "risk"), what)
+        what = f"none of {sorted(spec.name for spec in named)} has this effect, risk and lane"
+        given = [each for each in ("effect", "risk", "lane") if getattr(rule.when, each) is not None]
+        yield Problem(("when", given[0]), what)
+    if rule.require is not None and meant and all(spec.lane != rule.require for spec in meant):
+        what = f"none of {sorted(spec.name for spec in meant)} has a sandbox, so that it allows nothing"
+        yield Problem(("require",), f"{what}: give one sandbox=True, or take require away")
     for index, test in enumerate(rule.when.arguments or ()):
         problems = [problem_with(test, spec, forbids=rule.outcome != "allow") for spec in meant or named]
         if problems and all(problems):

@@ -20,7 +20,7 @@ from airside.stack.schema.explanations import problems
 from airside.stack.schema.paths import EVERY, Parts, parse_path
 from airside.stack.schema.schemas import REMARKS, at, pattern_of, read_schema, steps_of, subschemas
 from airside.stack.schema.validation import SchemaValidator, ValidationTooCostly
-from airside.stack.values import ApprovalRule, EffectClass, Risk, Value
+from airside.stack.values import ApprovalRule, EffectClass, Lane, Risk, Value
 
 MAX_ARGUMENT_BYTES = 256 * 1024
 """Larger arguments belong in a store the tool reads from; over 100 KiB Ray would also leave its fast path."""
@@ -42,6 +42,8 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
     `trusted_output` says that no outsider writes what the tool returns.  `memorable` = what it returns is offered to
     memory; no part of the version either.
     `resources` are pairs of a kind and the path of an argument: what the call is about, which policy may ask about.
+    `lane` is where its code runs: in the executor's process, in one of its own, or in a sandbox; the last alone is part
+    of the version.
     `choices` are the words of a request that pick a value of an argument (`stack/schema/choices.py`).
     `answered_by` are the people whom a call puts a question to: what it returns is what one of them answered.
     """
@@ -65,6 +67,7 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
     resources: tuple[tuple[str, str], ...] = ()
     choices: Choices = ()
     answered_by: ApprovalRule | None = None
+    lane: Lane = "shared"
 
     @classmethod
     def build(cls, **fields: Any) -> ToolSpec:
@@ -74,6 +77,8 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
         _check_defaults(validator, name)
         schema = validator.schema
         apart = {name: fields.pop(name, False) for name in ("undoable", "memorable")}
+        if fields.get("lane") in ("shared", "process"):
+            apart["lane"] = fields.pop("lane")
         for path in fields.get("content", ()):
             try:
                 exists = _exists(schema, path)

@@ -51,6 +51,7 @@ from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Reque
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
 from airside.tools.runners.outcomes import ToolQuarantined
+from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.tool import Tool, ToolError, Toolset, tool
 from tests import on_wire
 from tests.helpers import EXECUTOR, KEY, RUN, granted, identity
@@ -119,13 +120,19 @@ def login(amount: int) -> int:
     return amount
 
 
+@tool(effect="read", sandbox=SandboxLimits(readonly=("/not/there",)))
+def boxed(amount: int) -> int:
+    """Run in a sandbox that cannot be made."""
+    return amount
+
+
 @tool(effect="read")
 def strange(amount: int) -> int:
     """Be of another server."""
     return amount
 
 
-TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, login, moved, strange]
+TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, login, boxed, moved, strange]
 EMPTY = Toolset("empty", (moved,), open=lambda context: None, offers=lambda state: [])
 
 
@@ -487,6 +494,10 @@ WAYS: dict[ReasonCode, Way] = {
     R.TOOL_CHANGED: told("moved"),
     R.SECRET_UNAVAILABLE: told("login"),
     R.TOOL_QUARANTINED: told("strange"),
+    R.SANDBOX_REQUIRED: ends(
+        calls("pay"), policy="version: v1\nrules: [{id: boxed, outcome: allow, require: sandbox}]\n"
+    ),
+    R.SANDBOX_UNAVAILABLE: told("boxed"),
     R.GRANT_INVALID: dispatched(GRANTED, GRANTED),
     R.GRANT_STALE: dispatched(NEWER, GRANTED),
     R.PRICE_UNKNOWN: ends(calls("look", spend=Spend(tokens=2))),

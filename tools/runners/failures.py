@@ -17,6 +17,7 @@ from airside.tools.runners.outcomes import (
     InvalidOutput,
     LoopBlocked,
     LoopBlockedByAnother,
+    NoSandbox,
     NotStarted,
     ToolChanged,
     ToolQuarantined,
@@ -24,6 +25,14 @@ from airside.tools.runners.outcomes import (
 )
 from airside.tools.secrets.providers import SecretMissing
 from airside.tools.tool import InDoubt, Tool, ToolError
+
+
+_UNBEGUN = {
+    ToolQuarantined: ReasonCode.TOOL_QUARANTINED,
+    ToolChanged: ReasonCode.TOOL_CHANGED,
+    NoSandbox: ReasonCode.SANDBOX_UNAVAILABLE,
+}
+"""The reasons of errors by which nothing was begun, the narrower kind first."""
 
 
 def failure(
@@ -44,11 +53,10 @@ def failure(
             if task is None or task.cancelling():
                 return None
             return _unexpected(RuntimeError("the tool cancelled itself"), found)
-        case ToolChanged():
+        case ToolChanged() | NoSandbox():
             # Of a later attempt the run has to know that it is not the earlier one that did not begin.
             certain = grant.attempt == 1 or found.spec.effect == "read"
-            is_quarantined = isinstance(error, ToolQuarantined)
-            reason = ReasonCode.TOOL_QUARANTINED if is_quarantined else ReasonCode.TOOL_CHANGED
+            reason = next(code for kind, code in _UNBEGUN.items() if isinstance(error, kind))
             return refuse(reason if certain else ReasonCode.TOOL_UNAVAILABLE, error.message)
         case SecretMissing():
             certain = call.context.attempt == 1 or found.spec.effect == "read"

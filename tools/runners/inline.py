@@ -10,6 +10,7 @@ from airside.tools.runners.jobs import ToolJob
 class InlineRunner:
     """Runs every job where it is called: one that blocks holds up all of them."""
 
+    level = None
     on_timeout = ""
 
     async def ready(self) -> None:

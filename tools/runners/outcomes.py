@@ -39,6 +39,10 @@ class NotStarted(AirsideError):
     """Nothing of a call was started: there is nothing to run it, or its time was over before it had its turn."""
 
 
+class NoSandbox(AirsideError):
+    """Nothing of a call was started: no sandbox as its tool needs could be made."""
+
+
 class ToolChanged(AirsideError):
     """Nothing of a call was started: its tool is no longer there as policy was checked with it."""
 

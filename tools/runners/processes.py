@@ -145,6 +145,7 @@ class ProcessRunner:
     Starts the launcher at the first call, and another one should it die.
     """
 
+    level = None
     on_timeout = "; its process is dead"
 
     def __init__(self, tools: Mapping[str, Tool], slots: FairSlots) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from airside.stack.values import SandboxLevel
 from airside.tools.runners.jobs import ToolCall
 
 
@@ -28,6 +29,10 @@ class ToolRunner(Protocol):
 
     on_timeout: str
     """What is said, after that it did not answer, of a call whose time is over; "" if nothing is known."""
+
+    @property
+    def level(self) -> SandboxLevel | None:
+        """The level of sandboxes it reaches, once that is known; None of one that makes none."""
 
     async def ready(self) -> None:
         """Be able to start a job: what that takes is not the job's time.  Never raises; `run` says what is wrong."""

@@ -1,6 +1,7 @@
 """`Runners`: the ways in which an executor runs tools' code, and which of them is a tool's.
 
-The declaration picks: `process=True` a process of its own, `async def` an event loop, anything else a thread.
+The declaration picks: `sandbox=True` a sandbox, `process=True` a process of its own, `async def` an event loop, and
+anything else a thread.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from airside.tools.runners.fair_slots import FairSlots
 from airside.tools.runners.inline import InlineRunner
 from airside.tools.runners.processes import ProcessRunner
 from airside.tools.runners.runner import ToolRunner
+from airside.tools.runners.sandbox import SandboxRunner
 from airside.tools.runners.threads import ThreadRunner
 from airside.tools.runners.tool_loops import ToolLoops
 from airside.tools.tool import Tool
@@ -32,16 +34,23 @@ class Runners:
         self.slots = FairSlots(PLACES)
         self.loops = ToolLoops()
         self._processes = ProcessRunner(tools, self.slots)
+        self._sandboxes = SandboxRunner(tools, self.slots)
         self._plain: Shared = ThreadRunner(self.slots, PLACES, self.loops) if in_threads else InlineRunner()
         self._coroutines: Shared = self.loops if in_threads else self._plain
 
     def of(self, tool: Tool) -> ToolRunner:
         """Return what carries out a tool's calls."""
-        return self.shared(tool.function) if tool.process is None else self._processes
+        return self._apart(tool) or self.shared(tool.function)
 
     def asking(self, tool: Tool) -> ToolRunner:
         """Return what asks a tool what became of a key, which may be another kind of function."""
-        return self.shared(tool.reconcile or tool.function) if tool.process is None else self._processes
+        return self._apart(tool) or self.shared(tool.reconcile or tool.function)
+
+    def _apart(self, tool: Tool) -> ToolRunner | None:
+        """Return what runs a tool's code outside the executor's process, None if it does not."""
+        if tool.sandbox is not None:
+            return self._sandboxes
+        return None if tool.process is None else self._processes
 
     def shared(self, function: Callable[..., Any]) -> Shared:
         """Return what runs a function in the executor's process."""
@@ -49,5 +58,5 @@ class Runners:
 
     def close(self) -> None:
         """End the processes and event loops of tools."""
-        for runner in (self._processes, self._plain, self.loops):
+        for runner in (self._sandboxes, self._processes, self._plain, self.loops):
             runner.close()

@@ -20,6 +20,7 @@ from airside.tools.runners.tool_loops import ToolLoops
 class ThreadRunner:
     """Runs plain functions, one in each of the places; what they give to await goes on on a loop."""
 
+    level = None
     on_timeout = ""
 
     def __init__(self, slots: FairSlots, places: int, loops: ToolLoops) -> None:

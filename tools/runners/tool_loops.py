@@ -51,6 +51,7 @@ class ToolLoops:
     `kind` says of what they are, in their threads' names.
     """
 
+    level = None
     on_timeout = ""
 
     def __init__(self, kind: str = "tools") -> None:

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -95,15 +96,11 @@ def connect_by_an_abstract_name() -> str:
 
 
 def fill_the_disk() -> str:
-    with open("/tmp/large", "wb") as first, open("/tmp/larger", "wb") as second:
-        try:
-            for _ in range(2 * FACTS["disk_bytes"] // 65536):
-                first.write(bytes(32768))
-                second.write(bytes(32768))
-            return "wrote more than its disk holds"
-        finally:
-            os.truncate("/tmp/large", 0)
-            os.truncate("/tmp/larger", 0)
+    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
+        for _ in range(2 * FACTS["disk_bytes"] // 65536):
+            first.write(bytes(32768))
+            second.write(bytes(32768))
+        return "wrote more than its disk holds"
 
 
 def take_memory() -> str:

@@ -77,7 +77,9 @@ def sandboxed_command(
     What the kernel lacks is seen when it is started: exit code 125, and a line on stderr.
     """
     limits = limits or SandboxLimits(network=network)
-    mounts = _Mounts([*readonly, *([_packages_of_sandlock()] if limits.level == "full" else [])], limits)
+    mounts = _Mounts(
+        [*readonly, *limits.readonly, *([_packages_of_sandlock()] if limits.level == "full" else [])], limits
+    )
     uid = _uid() if os.geteuid() == 0 else 0
     if workspace is not None:
         uid = _owner(Path(workspace)) if uid else 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from airside.stack.calling import explain_misuse
 from airside.stack.errors import InvalidConfig
@@ -16,7 +18,13 @@ programs need, bounds of memory, disk, processes and time.  `full`: Landlock's a
 most of the kernel away that a program could try."""
 
 _MEGABYTE = 1024 * 1024
-_LARGEST = {"processes": 4096, "memory_bytes": 1 << 46, "disk_bytes": 1 << 46, "open_files": 65_536}
+_LARGEST = {
+    "processes": 4096,
+    "memory_bytes": 1 << 46,
+    "disk_bytes": 1 << 46,
+    "workspace_bytes": 1 << 46,
+    "open_files": 65_536,
+}
 
 
 @explain_misuse()
@@ -26,7 +34,9 @@ class SandboxLimits:
 
     `processes` counts threads, too; `memory_bytes` is of all its processes together; `disk_bytes` is of `/tmp`, where
     it may write, and is memory besides.  `network=True` leaves it the machine's network, but for the machine itself and
-    its neighbours.
+    its neighbours.  `readonly` are folders and files that it is shown where they are.  With `workspace` it begins in
+    the tenant's folder below that one (as `workspace_tools` has it), which it sees as `/workspace`, and with access
+    `write` may fill up to `workspace_bytes`.
     """
 
     level: SandboxLevel = "full"
@@ -35,10 +45,19 @@ class SandboxLimits:
     disk_bytes: int = 64 * _MEGABYTE
     open_files: int = 256
     network: bool = False
+    readonly: tuple[str, ...] = ()
+    workspace: str = ""
+    access: Literal["read", "write"] = "read"
+    workspace_bytes: int = 256 * _MEGABYTE
 
     def __post_init__(self) -> None:
         if self.level not in ("namespaces", "full"):
             raise InvalidConfig(f"SandboxLimits: level {self.level!r:.40} is not 'namespaces' or 'full'")
+        if self.access not in ("read", "write"):
+            raise InvalidConfig(f"SandboxLimits: access {self.access!r:.40} is not 'read' or 'write'")
+        for path in (*self.readonly, *([self.workspace] if self.workspace else [])):
+            if not isinstance(path, str) or not os.path.isabs(path):
+                raise InvalidConfig(f"SandboxLimits: {path!r:.200} is no absolute path")
         if type(self.network) is not bool:
             raise InvalidConfig(f"SandboxLimits: network {self.network!r:.40} is not True or False")
         if self.network and self.level != "full":

@@ -16,9 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from airside.tools.sandbox.limits import SandboxLimits
+from airside.tools.sandbox.tenant_folder import folder_bytes
 
 WATCH_EVERY_S = 0.02
 """How often a sandbox is looked at: at full speed a machine fills some tens of megabytes meanwhile."""
+
+MEASURE_EVERY_S = 0.25
+"""How often the folder in which it may write is measured, which takes longer."""
 
 MAX_INODES = 65_536
 """Files in `/tmp`: one of no bytes takes memory of the kernel's all the same."""
@@ -56,8 +60,12 @@ class SandboxProcess:
         with contextlib.ExitStack() as unless_started, theirs, its_log:
             unless_started.callback(ours.close)
             unless_started.callback(log.close)
-            process = subprocess.Popen(  # noqa: ASYNC220, S603 - it returns at once; the command is ours
-                list(command), stdin=theirs, stdout=theirs, stderr=its_log, env=dict(environment or {})
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 - it returns at once, and is ours
+                list(command),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=its_log.fileno(),
+                env=dict(environment) if environment else {},
             )
             unless_started.pop_all()
         reader, writer = await asyncio.open_unix_connection(sock=ours)
@@ -94,13 +102,21 @@ class SandboxProcess:
         size = int.from_bytes(await self.reader.readexactly(4))
         return None if size > max_bytes else await self.reader.readexactly(size)
 
-    async def watch(self, limits: SandboxLimits) -> str:
-        """Return what the sandbox has too much of, as soon as it has; never, if it keeps its bounds."""
+    async def watch(self, limits: SandboxLimits, folder: str | None = None) -> str:
+        """Return what the sandbox has too much of, as soon as it has; never, if it keeps its bounds.
+
+        `folder` is one of the machine's in which it may write.
+        """
+        loop = asyncio.get_running_loop()
+        measured_s = loop.time()
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            problem = self._excess(limits)
-            if problem:
+            if problem := self._excess(limits):
                 return problem
+            if folder is not None and loop.time() - measured_s > MEASURE_EVERY_S:
+                if await asyncio.to_thread(folder_bytes, folder) > limits.workspace_bytes:
+                    return f"it filled its workspace: {limits.workspace_bytes:,} bytes it may"
+                measured_s = loop.time()
 
     def _excess(self, limits: SandboxLimits) -> str:
         pids = list(descendants(self.pid))
@@ -114,6 +130,19 @@ class SandboxProcess:
             if len(pids) > _OF_ITS_OWN and found.f_files - found.f_ffree > MAX_INODES:
                 return f"it made more than {MAX_INODES:,} files"
         return ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended by itself."""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """Kill the sandbox without waiting for its end; it is not used any more."""
+        self._process.kill()
+        self._process.wait()
+        if self._logging is not None:
+            self._logging.cancel()
+        self.writer.close()
 
     async def end(self) -> None:
         """Kill the sandbox; nothing of it is left when this returns, though the caller is cancelled meanwhile."""
@@ -148,7 +177,12 @@ class SandboxProcess:
 async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
     """Wait until a process is over: the first of a namespace is only when all in it are."""
     over: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(descriptor, lambda: over.done() or over.set_result(None))
+
+    def is_over() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    loop.add_reader(descriptor, is_over)
     try:
         await over
     finally:

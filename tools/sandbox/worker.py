@@ -32,11 +32,11 @@ def _text(error: BaseException, *, named: bool = True) -> bytes:
     return text[:_MAX_TEXT].encode(errors="backslashreplace")
 
 
-def _answer(functions: dict[str, Any], what: str, arguments: dict[str, Any]) -> tuple[str, bytes]:
+def _answer(functions: dict[str, Any], what: str, given: list[Any], arguments: dict[str, Any]) -> tuple[str, bytes]:
     import orjson
 
     try:
-        output = functions[what](**arguments)
+        output = functions[what](*given, **arguments)
         if hasattr(output, "__await__"):
             output = _awaited(output)
     except BaseException as error:
@@ -94,11 +94,11 @@ def main() -> None:
         os._exit(0)
     _send(sock, "ready", b"")
     try:
-        what, arguments = cloudpickle.loads(_receive(sock))
+        what, given, arguments = cloudpickle.loads(_receive(sock))
     except BaseException as error:
         word, data = "invalid", _text(error)
     else:
-        word, data = _answer(functions, what, arguments)
+        word, data = _answer(functions, what, given, arguments)
     sys.stdout.flush()
     _send(sock, word, data)
     os._exit(0)

@@ -71,8 +71,8 @@ def argument(path: str, op: str, value: str) -> str:
 WRONG = [
     ("tool: [pey]", "no tool is called 'pey'; there are look, pay"),
     ("tool: ['sen*']", "no tool is called 'sen*'"),
-    ("tool: [pay], effect: [read]", "none of ['pay'] has this effect and risk"),
-    ("tool: [pay], risk: [low]", "none of ['pay'] has this effect and risk"),
+    ("tool: [pay], effect: [read]", "none of ['pay'] has this effect, risk and lane"),
+    ("tool: [pay], risk: [low]", "none of ['pay'] has this effect, risk and lane"),
     ("tenant: [acmee]", "no tenant is called 'acmee' (do you mean acme?)"),
     ("tenant: ['x*']", "no tenant is called 'x*'"),
     ("tenant: [acme], principal: [anne]", "no principal is called 'anne' (do you mean ann?)"),

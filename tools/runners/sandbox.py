@@ -1,0 +1,328 @@
+"""`SandboxRunner`: a sandbox for each call, used once.  A call that is cancelled has none left when that is told.
+
+What makes a sandbox takes a tenth of a second, so that the next one of a tool is started when one is taken, with the
+tool's function loaded: it waits for a call a while, and then ends.  No sandbox is given a second call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+import orjson
+
+from airside.stack.errors import AirsideError, text_of
+from airside.stack.ids import TenantId
+from airside.stack.values import SandboxLevel
+from airside.tools.runners.fair_slots import FairSlots
+from airside.tools.runners.jobs import ToolCall
+from airside.tools.runners.outcomes import InvalidArguments, InvalidOutput, NoSandbox, ToolRaised
+from airside.tools.sandbox.command import SandboxUnavailable, package_folders, python_there, sandboxed_command
+from airside.tools.sandbox.probe import Reached, probe_sandbox
+from airside.tools.sandbox.process import SandboxProcess
+from airside.tools.sandbox.tenant_folder import give_folder
+from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolError
+
+START_S = 30.0
+"""Longest wait for a sandbox to have its tool loaded; that takes a tenth of a second and what the tool imports."""
+
+MAX_SPARE = 4
+"""Sandboxes of an executor that wait for a call: each takes some tens of megabytes."""
+
+SPARE_S = 300.0
+"""How long one waits: a tool that is not called for minutes does without."""
+
+_WORKER = Path(__file__).parents[1] / "sandbox" / "worker.py"
+_OF_A_MESSAGE = 65_536
+"""Bytes a message may have beside the output: its word, or a sentence."""
+
+_AIRSIDE = Path(os.path.abspath(__file__)).parents[2]
+_OURS = [_AIRSIDE, *(path.resolve() for path in _AIRSIDE.iterdir() if path.is_symlink())]
+"""The folders of Airside's own modules, which a function may use."""
+
+
+class SandboxDied(RuntimeError):
+    """The tool's sandbox ended without an answer: killed, crashed, or over one of its limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A sandbox that waits for a call, since when."""
+
+    process: SandboxProcess
+    since_s: float
+
+
+_Key = tuple[str, TenantId | None]
+_Spare = asyncio.Task[_Ready | AirsideError]
+
+
+class SandboxRunner:
+    """Runs each call in a sandbox of its own, of the level that its tool needs, or not at all."""
+
+    on_timeout = "; its sandbox is dead"
+
+    def __init__(self, tools: Mapping[str, Tool], slots: FairSlots) -> None:
+        self._tools = {name: tool for name, tool in tools.items() if tool.sandbox is not None}
+        self._slots = slots
+        self._probing: asyncio.Task[Reached] | None = None
+        self._spare: OrderedDict[_Key, _Spare] = OrderedDict()
+        self._at_work: set[SandboxProcess] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @property
+    def level(self) -> SandboxLevel | None:
+        """The level this machine reaches; None as long as nobody asked."""
+        probing = self._probing
+        return probing.result().level if probing is not None and probing.done() else None
+
+    async def ready(self) -> None:
+        """Know what this machine reaches."""
+        if self._probing is None:
+            self._probing = asyncio.ensure_future(probe_sandbox())
+        await asyncio.shield(self._probing)
+
+    async def run(self, job: ToolCall) -> Any:
+        """Return what a call comes to; if the caller is cancelled, the sandbox is seen dead before that goes on.
+
+        Raises what the tool raised (`ToolError`, `InDoubt`, else `ToolRaised` with its text), `InvalidArguments`,
+        `InvalidOutput`, `NoSandbox` and `SandboxDied`.
+        """
+        try:
+            async with self._slots.place(job.tenant, job.waiting):
+                return job.finish(await self._outcome(job))
+        finally:
+            job.over()
+
+    async def _outcome(self, job: ToolCall) -> Any:
+        limits = self._tools[job.tool.name].sandbox
+        assert limits is not None
+        await self.ready()
+        assert self._probing is not None
+        if problem := self._probing.result().problem_with(limits):
+            raise NoSandbox(f"{job.name}: {problem}")
+        message = await asyncio.to_thread(_message_of, job)
+        key = (job.tool.name, job.tenant if limits.workspace else None)
+        with job.waiting():
+            process = await self._take(key)
+        self._at_work.add(process)
+        try:
+            job.begin()
+            self._prepare(key)
+            return await self._answer(process, message, job)
+        finally:
+            try:
+                await process.end()
+            finally:
+                self._at_work.discard(process)
+                if process.log:
+                    sys.stdout.write(process.log.decode(errors="replace"))
+
+    async def _answer(self, process: SandboxProcess, message: bytes, job: ToolCall) -> Any:
+        """Have a call made, and return its output; raise what came of it otherwise."""
+        limits = self._tools[job.tool.name].sandbox
+        assert limits is not None
+        most = job.tool.spec.max_output_bytes + _OF_A_MESSAGE
+        folder = str(Path(limits.workspace, job.tenant)) if limits.workspace and limits.access == "write" else None
+        watching = asyncio.ensure_future(process.watch(limits, folder))
+        asking = asyncio.ensure_future(_asked(process, message, most))
+        try:
+            await asyncio.wait({watching, asking}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise SandboxDied(f"its sandbox was ended: {await watching}")
+            try:
+                said = asking.result()
+            except (OSError, asyncio.IncompleteReadError):
+                raise SandboxDied("its sandbox is gone: killed, or over one of its limits") from None
+        finally:
+            for task in (watching, asking):
+                task.cancel()
+            await asyncio.wait({watching, asking})
+            if not asking.cancelled():
+                asking.exception()
+        if said is None:
+            raise SandboxDied(f"its sandbox was ended: its output is over the bound of {most - _OF_A_MESSAGE:,} bytes")
+        return _output(said)
+
+    async def _take(self, key: _Key) -> SandboxProcess:
+        """Return a sandbox that has loaded its tool and had no call."""
+        spare = self._spare.pop(key, None)
+        if spare is not None and not await self._is_fit(spare):
+            spare = None
+        if spare is None:
+            spare = asyncio.ensure_future(self._start(key))
+        try:
+            found = await asyncio.shield(spare)
+        except asyncio.CancelledError:
+            self._discard(spare)
+            raise
+        if isinstance(found, AirsideError):
+            raise NoSandbox(f"{key[0]}: {text_of(found)}")
+        return found.process
+
+    async def _is_fit(self, spare: _Spare) -> bool:
+        """Whether a sandbox can still be given a call; one that cannot is ended."""
+        if not spare.done():
+            return True
+        found = spare.result()
+        if isinstance(found, AirsideError):
+            return False
+        if found.process.is_over or time.monotonic() - found.since_s > SPARE_S:
+            await found.process.end()
+            return False
+        return True
+
+    def _prepare(self, key: _Key) -> None:
+        """Start a sandbox for the next call of a tool; the one that waits longest makes room."""
+        if key in self._spare:
+            return
+        while len(self._spare) >= MAX_SPARE:
+            self._discard(self._spare.popitem(last=False)[1])
+        spare = self._spare[key] = asyncio.ensure_future(self._start(key))
+        asyncio.get_running_loop().call_later(SPARE_S, self._forget, key, spare)
+
+    def _forget(self, key: _Key, spare: _Spare) -> None:
+        if self._spare.get(key) is spare:
+            del self._spare[key]
+            self._discard(spare)
+
+    def _discard(self, spare: _Spare) -> None:
+        """End a sandbox that nobody will use, as soon as it stands."""
+
+        async def end() -> None:
+            found = await spare
+            if not isinstance(found, AirsideError):
+                await found.process.end()
+
+        ending = asyncio.ensure_future(end())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _start(self, key: _Key) -> _Ready | AirsideError:
+        """Start a sandbox and have it load its tool; return why not, if it cannot."""
+        name, tenant = key
+        try:
+            found = self._tools[name]
+            functions = await asyncio.to_thread(_pickled_functions, found)
+            command = await asyncio.to_thread(_command_of, found, tenant)
+            process = await SandboxProcess.start(command)
+        except AirsideError as error:
+            return error
+        except Exception as error:  # what is no memory, process or file left, or a function that cannot be sent
+            return SandboxUnavailable(f"its sandbox could not be started: {text_of(error)}")
+        self._at_work.add(process)
+        said: bytes | None = None
+        try:
+            async with asyncio.timeout(START_S):
+                await process.send(functions)
+                said = await process.receive(_OF_A_MESSAGE)
+        except (OSError, asyncio.IncompleteReadError, TimeoutError):
+            pass
+        finally:
+            self._at_work.discard(process)
+            if said != b"ready\n":
+                await process.end()
+        if said == b"ready\n":
+            return _Ready(process, time.monotonic())
+        text = (said or b"").partition(b"\n")[2] or bytes(process.log) or b"it ended before it was ready"
+        return SandboxUnavailable(f"its sandbox could not load it: {text.decode(errors='replace').strip()[:1000]}")
+
+    def close(self) -> None:
+        """End every sandbox."""
+        for process in self._at_work:
+            process.kill()
+        for spare in self._spare.values():
+            if spare.done() and isinstance(found := spare.result(), _Ready):
+                found.process.kill()
+            spare.cancel()
+        self._spare.clear()
+
+
+async def _asked(process: SandboxProcess, message: bytes, most: int) -> bytes | None:
+    with contextlib.suppress(OSError):  # it may have answered before it took the whole question
+        await process.send(message)
+    return await process.receive(most)
+
+
+def _output(said: bytes) -> Any:
+    """Return what a sandbox answered; its word is a tool's own, and is believed as far as a tool is."""
+    word, _, data = said.partition(b"\n")
+    if word == b"ok":
+        try:
+            return orjson.loads(data)
+        except ValueError as error:
+            raise InvalidOutput(f"the sandbox's answer is no JSON: {text_of(error)}") from None
+    text = data.decode(errors="replace")
+    match word:
+        case b"not_done":
+            return NOT_DONE
+        case b"tool_error":
+            raise ToolError(text)
+        case b"in_doubt":
+            raise InDoubt(text)
+        case b"invalid":
+            raise InvalidArguments(text)
+        case b"unfit":
+            raise InvalidOutput(text)
+    raise ToolRaised(text)
+
+
+def _message_of(job: ToolCall) -> bytes:
+    """Return what a sandbox is told of a call: what is called, and its arguments as they are for that."""
+    try:
+        arguments = {} if job.what == "reconcile" else job.arguments_of()
+        by_place = [job.context] if job.what == "reconcile" else []
+        return _pickled((job.what, by_place, arguments))
+    except Exception as error:
+        raise InvalidArguments(text_of(error)) from None
+
+
+def _pickled_functions(found: Tool) -> bytes:
+    return _pickled({"call": found.function, "reconcile": found.reconcile, "undo": found.undo})
+
+
+def _pickled(value: Any) -> bytes:
+    """Return a value as bytes; what it uses of the app's own modules goes with it: the sandbox has not these."""
+    apps = [module for module in list(sys.modules.values()) if _is_the_apps(module)]
+    for module in apps:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return cloudpickle.dumps(value)  # type: ignore[no-any-return]
+    finally:
+        for module in apps:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_the_apps(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or module.__name__ == "__main__":
+        return False
+    there = (sys.base_prefix, *package_folders(), *map(str, _OURS))
+    return not os.path.abspath(file).startswith(tuple(f"{each}{os.sep}" for each in there))
+
+
+def _command_of(found: Tool, tenant: TenantId | None) -> list[str]:
+    limits = found.sandbox
+    assert limits is not None
+    folders = [*package_folders(), str(_AIRSIDE.parent)]
+    seconds = found.spec.timeout_ms / 1000
+    return sandboxed_command(
+        [python_there(), "-I", "-S", str(_WORKER), json.dumps(folders)],
+        readonly=[str(_WORKER), *map(str, _OURS)],
+        workspace=None if tenant is None else give_folder(limits.workspace, tenant),
+        writable=limits.access == "write",
+        limits=limits,
+        cpu_s=int(seconds) + 5,  # the deadline is kept from outside; this, and what follows, is for when it is not
+        wall_s=SPARE_S + seconds + 10,
+    )
