@@ -95,6 +95,7 @@ def sandboxed_command(
         "cpu_s": cpu_s,
         "wall_s": wall_s,
         "environment": sorted(environment),
+        "folder": WORKSPACE if workspace is not None else "/tmp",  # noqa: S108
         "variables": _VARIABLES,
         "readable": [*mounts.readable, "/proc"],
         "writable": ["/tmp", "/dev/shm", *_DEVICES] + ([WORKSPACE] if workspace is not None and writable else []),  # noqa: S108
@@ -105,8 +106,7 @@ def sandboxed_command(
         *_namespaces(limits, as_root=bool(uid)),
         *mounts.options,
         *("--remount-ro", "/dev", "--remount-ro", "/"),
-        *("--chdir", WORKSPACE if workspace is not None else "/tmp"),  # noqa: S108
-        "--",
+        *("--chdir", "/", "--"),  # a folder that is only its owner's is entered as that
         *(python_there(), "-I", "-S", _CONFINE_THERE, json.dumps(rules), *argv),
     ]
 

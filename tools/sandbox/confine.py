@@ -137,6 +137,7 @@ def main() -> None:
         os.closerange(3, 65536)
         _become(rules["uid"])
         _bound(rules)
+        os.chdir(rules["folder"])
         kept = {name: os.environ[name] for name in rules["environment"] if name in os.environ}
         os.environ.clear()
         os.environ.update(rules["variables"] | kept)
