@@ -127,7 +127,7 @@ class SandboxRunner:
             finally:
                 self._at_work.discard(process)
                 if process.log:
-                    sys.stdout.write(process.log.decode(errors="replace"))
+                    sys.stdout.write(job.redactor().text(process.log.decode(errors="replace")))
 
     async def _answer(self, process: SandboxProcess, message: bytes, job: ToolCall) -> Any:
         """Have a call made, and return its output; raise what came of it otherwise."""
