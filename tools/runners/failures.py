@@ -26,7 +26,6 @@ from airside.tools.runners.outcomes import (
 from airside.tools.secrets.providers import SecretMissing
 from airside.tools.tool import InDoubt, Tool, ToolError
 
-
 _UNBEGUN = {
     ToolQuarantined: ReasonCode.TOOL_QUARANTINED,
     ToolChanged: ReasonCode.TOOL_CHANGED,
