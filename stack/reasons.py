@@ -80,6 +80,7 @@ class ReasonCode(_Code):
     TOOL_QUARANTINED = "tool_quarantined", "The tool's server is not what a person approved, and it was not called."
     SANDBOX_REQUIRED = "sandbox_required", "The rule that allows the call takes a sandbox, and its tool has none."
     SANDBOX_UNAVAILABLE = "sandbox_unavailable", "No sandbox as the call needs can be made, and nothing was started."
+    CIRCUIT_OPEN = "circuit_open", "The tool did not answer the tenant's calls before, and was not called."
     GRANT_INVALID = "grant_invalid", "The grant is forged, altered, expired, used, or for another executor."
     GRANT_STALE = "grant_stale", "The grant belongs to an older activation of the run."
 

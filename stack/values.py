@@ -297,6 +297,7 @@ class ToolResult(Value):
 
     `held`: the call held the event loop it ran on until its time was over, so it is not sent again by itself.
     `sandbox`: the level of sandboxes that the machine reached, of a call that takes one.
+    `cached`: it is what an earlier call returned.
     """
 
     ok: bool
@@ -306,6 +307,7 @@ class ToolResult(Value):
     duration_us: int = 0
     held: bool = False
     sandbox: SandboxLevel | None = None
+    cached: bool = False
 
     def value(self) -> Any:
         """Decode the output."""

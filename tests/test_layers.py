@@ -23,8 +23,8 @@ _ORDER = {
         text records rules privacy embedders search embedding writing storage evaluation tenant service in_memory
     """,
     "tools": """
-        sandbox signature secrets tool keeping builtin runners mcp result_cache used_grants grant_checks dispatch
-        resolving in_memory
+        sandbox signature secrets tool keeping builtin circuit_breakers read_cache runners mcp result_cache used_grants
+        grant_checks dispatch resolving in_memory
     """,
     "actors": """
         settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory ingress intake

@@ -28,13 +28,22 @@ from airside.stack.ports import Memory
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import Grant, GrantRefused, open_grant
 from airside.stack.values import ToolResult
+from airside.tools.circuit_breakers import CircuitBreakers
 from airside.tools.grant_checks import CallBlocked, GrantChecks
 from airside.tools.keeping import keeper
+from airside.tools.read_cache import ReadCache, ReadKey
 from airside.tools.result_cache import ResultCache
 from airside.tools.runners.deadlines import Deadline, Deadlines
 from airside.tools.runners.failures import failure
 from airside.tools.runners.jobs import Reconciliation, ToolCall
-from airside.tools.runners.outcomes import LoopBlocked, LoopBlockedByAnother, NotStarted, refuse
+from airside.tools.runners.outcomes import (
+    InvalidArguments,
+    LoopBlocked,
+    LoopBlockedByAnother,
+    NotStarted,
+    ToolChanged,
+    refuse,
+)
 from airside.tools.runners.output import finish_output
 from airside.tools.runners.running import Runners
 from airside.tools.runners.tenant_secrets import TenantSecrets
@@ -80,6 +89,9 @@ class Dispatcher:
         self._at_work: dict[EffectKey, Flag] = {}
         self._runners = Runners(self._tools, in_threads=in_threads)
         self._runner_of = {name: self._runners.of(found) for name, found in self._tools.items()}
+        self._breakers = CircuitBreakers(self._running_us)
+        self._reads = ReadCache(self._running_us)
+        self._keeps_reads = any(found.cache_ms for found in self._tools.values())
         self._secrets = TenantSecrets(secrets, known_secrets or KnownSecrets(), in_threads=in_threads)
         self._states = ToolsetStates(toolsets, self._runners, self._secrets)
         self.calls = 0
@@ -198,7 +210,7 @@ class Dispatcher:
         at_work[deadline] = None
         try:
             with deadline, output_from(call.name, grant.tenant, grant.run_id):
-                return self._redacted(call, await self._attempt(call))
+                return self._redacted(call, await self._attempt(call, deadline))
         except CallBlocked as block_reason:
             self._report_refusal(grant, request, block_reason.refusal)
             return block_reason.refusal
@@ -257,14 +269,55 @@ class Dispatcher:
             output=request.output,
         )
 
-    async def _attempt(self, call: ToolCall) -> ToolResult:
-        """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool.
+    async def _attempt(self, call: ToolCall, deadline: Deadline) -> ToolResult:
+        """Return what is kept of a read, or carry the call out.
 
         An earlier attempt may still be at work here (a thread cannot be stopped): it is waited for first.
         """
         key = call.context.idempotency_key
         if call.context.attempt > 1 and (earlier := self._at_work.get(key)) is not None:
             await earlier.wait()
+        if not self._keeps_reads:
+            return await self._guarded(call, deadline)
+        if call.tool.spec.effect != "read":
+            self._reads.drop(call.tenant)
+            try:
+                return await self._guarded(call, deadline)
+            finally:
+                self._reads.drop(call.tenant)
+        if not call.tool.cache_ms:
+            return await self._guarded(call, deadline)
+        asked = ReadKey(
+            call.name, call.tool.spec.version, digest(call.arguments), call.context.principal, call.context.labels
+        )
+        kept, changes = self._reads.get(call.tenant, asked), self._reads.changes(call.tenant)
+        if kept is not None:
+            call.begin()
+            return msgspec.structs.replace(kept, cached=True)
+        result = await self._guarded(call, deadline)
+        if result.ok:
+            self._reads.put(call.tenant, asked, result, call.tool.cache_ms, changes)
+        return result
+
+    async def _guarded(self, call: ToolCall, deadline: Deadline) -> ToolResult:
+        """Carry a call out, unless the tool is known not to answer; an undo, and what may have happened, always is."""
+        if call.what == "undo":
+            return await self._carry_out(call)
+        if call.context.attempt == 1 or call.tool.spec.effect == "read":
+            self._breakers.admit(call.name, call.tenant)
+        is_available: bool | None = True
+        try:
+            return await self._carry_out(call)
+        except BaseException as error:
+            had_its_time = deadline.expired() and call.context.deadline_s * 1000 >= call.tool.spec.timeout_ms
+            is_available = _says_available(error, timed_out=had_its_time and not self.grants.has_ended(call.run_id))
+            raise
+        finally:
+            self._breakers.record(call.name, call.tenant, is_available)
+
+    async def _carry_out(self, call: ToolCall) -> ToolResult:
+        """Ask whether the key was used, on a later attempt of a tool that can say; then call the tool."""
+        key = call.context.idempotency_key
         if call.tool.secrets:
             found = await self._secrets.of(call.tenant, call.tool.secrets, call.context.deadline_s)
             call.context = replace(call.context, secrets=found)
@@ -295,7 +348,8 @@ class Dispatcher:
         except Exception as error:
             if call.context.attempt > 1:
                 raise InDoubt(f"toolset {toolset}: {text_of(error)}") from None
-            raise ToolError(f"toolset {toolset}: {text_of(error)}") from None
+            retry_after_s = error.retry_after_s if isinstance(error, ToolError) else None
+            raise ToolError(f"toolset {toolset}: {text_of(error)}", retry_after_s=retry_after_s) from None
         call.context, call.place = replace(call.context, state=state.value), state
         if state.toolset.offers is not None:
             call.begin = partial(_begin_offered, state, call, call.begin)
@@ -326,3 +380,18 @@ def _begin_offered(state: ToolsetState, call: ToolCall, begin: Callable[[], None
     """Begin a call of a tool that its toolset offers at present; raise why it may not start."""
     state.check_offer(call.tool, call.redactor)
     begin()
+
+
+def _says_available(error: BaseException, *, timed_out: bool) -> bool | None:
+    """Return whether what a call came to says that its tool answers; None if it says nothing of that."""
+    match error:
+        case ToolError():
+            return error.retry_after_s is None
+        case CallBlocked() | SecretMissing() | InvalidArguments() | ToolChanged() | NotStarted():
+            return None
+        case LoopBlockedByAnother():
+            return None
+        case LoopBlocked() | asyncio.CancelledError():
+            return False if timed_out else None
+        case _:
+            return True

@@ -60,6 +60,10 @@ class GrantChecks:
         """Have no call of a run start any more, but undos."""
         _remember(self._over, run_id, None)
 
+    def has_ended(self, run_id: RunId) -> bool:
+        """Whether a run is over, as far as is known here."""
+        return run_id in self._over
+
     def rejection(self, grant: Grant | None, request: ExecuteRequest) -> ToolResult | None:
         """Return why the call may not start, or None; a grant that passes is used up."""
         if grant is None:

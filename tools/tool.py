@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, overload, runtime_checkable
@@ -35,12 +36,24 @@ class ToolError(AirsideError):
 
     The agent is shown the message and the run goes on.  An idempotent tool therefore looks its key up before it
     raises.  Any other exception from a tool that changes something leaves the call in doubt.
+
+    `ToolError(message, retry_after_s=2)` says that it may go well in so many seconds; without, that it never will.
     """
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """In how many seconds it may go well; None: it will not."""
+        seconds = self.details.get("retry_after_s")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            return None
+        return float(seconds)
 
 
 class InDoubt(AirsideError):
     """Raise it in a tool to say: the call may or may not have happened."""
 
+
+_MAX_CACHE_S = 86_400
 
 _NO_CHOICES: DeclaredChoices = {}
 
@@ -117,6 +130,7 @@ class Tool:
     undo: Undo | None = None
     secrets: tuple[str, ...] = ()
     sandbox: SandboxLimits | None = None
+    cache_ms: int = 0
 
     @property
     def name(self) -> str:
@@ -157,6 +171,7 @@ class Tool:
         resource: Declared = (),
         choices: DeclaredChoices = _NO_CHOICES,
         secrets: Iterable[str] = (),
+        cache_s: float = 0.0,
     ) -> Tool:
         """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
 
@@ -186,7 +201,7 @@ class Tool:
             lane=_lane(limits, sandboxed),
         )
         given = checked_names(f"tool {name}", secrets)
-        convert = json_schema.convert if isinstance(json_schema, Derived) else lambda arguments: arguments
+        convert = json_schema.convert if isinstance(json_schema, Derived) else _as_given
         if not isinstance(json_schema, Derived):
             _check_function(spec, signature)
         return cls(
@@ -199,7 +214,12 @@ class Tool:
             undo=undo,
             secrets=given,
             sandbox=sandboxed,
+            cache_ms=_checked_cache(name, effect, cache_s),
         )
+
+
+def _as_given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return arguments
 
 
 class _NotDone:
@@ -248,6 +268,7 @@ def tool(
     resource: Declared = ...,
     choices: DeclaredChoices = ...,
     secrets: Iterable[str] = ...,
+    cache_s: float = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; its JSON Schema comes from the annotations, its description from the docstring.
@@ -265,6 +286,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     `content`): policy asks the app's resolver of the kind whose it is.
     `choices` says in which words a request picks a value of an argument: `{"permission": {"r": ["read", "view"]}}`.
     `secrets` names those of the tenant's that the tool gets, as `context.secrets[name]`.
+    `cache_s` is how long what a read returned may be its result again, for the same principal and arguments.
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
     wrong = wrong_call("@tool", _OF_TOOL, (), options, how="@tool(effect='read')")
@@ -336,6 +358,10 @@ def flatten(items: Iterable[Tool | Toolset | ToolSource]) -> tuple[dict[str, Too
             alone = [t.name for t in item.tools if t.spec.lane != "shared"]
             if alone:
                 raise InvalidConfig(f"toolset {item.name}: {alone[0]} cannot share a state from a process of its own")
+            cached = [t.name for t in item.tools if t.cache_ms]
+            if cached and (item.lifetime == "run" or item.offers is not None):
+                why = "is the run's own" if item.lifetime == "run" else "says what it offers before each call"
+                raise InvalidConfig(f"toolset {item.name}: {cached[0]} cannot have cache_s: its state {why}")
             members = [replace(t, toolset=item.name) for t in item.tools]
         elif isinstance(item, Tool):
             members = [item]
@@ -430,6 +456,14 @@ def _paths(name: str, content: Iterable[str]) -> tuple[str, ...]:
     if isinstance(content, str):
         raise InvalidConfig(f"tool {name}: content {content!r:.80} is a text; give a tuple of arguments")
     return tuple(sorted(set(content)))
+
+
+def _checked_cache(name: str, effect: str, seconds: float) -> int:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MAX_CACHE_S:
+        raise InvalidConfig(f"tool {name}: cache_s {seconds!r:.80} is not between 0 and {_MAX_CACHE_S:,} seconds")
+    if seconds and effect != "read":
+        raise InvalidConfig(f"tool {name}: cache_s is for reads: a call that changes something is made each time")
+    return int(seconds * 1000)
 
 
 def _checked_process(name: str, process: ProcessLimits | bool) -> ProcessLimits | None:

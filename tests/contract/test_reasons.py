@@ -48,6 +48,7 @@ from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
 from airside.stack.security.authenticator import Authenticator, issue_token
 from airside.stack.security.identity import IdentityChecker, run_subject, seal_identity
 from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
+from airside.tools.circuit_breakers import FAILURES
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
 from airside.tools.runners.outcomes import ToolQuarantined
@@ -132,7 +133,13 @@ def strange(amount: int) -> int:
     return amount
 
 
-TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, login, boxed, moved, strange]
+@tool(effect="read")
+def away(amount: int) -> int:
+    """Not answer at present."""
+    raise ToolError("busy", retry_after_s=1)
+
+
+TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, login, away, boxed, moved, strange]
 EMPTY = Toolset("empty", (moved,), open=lambda context: None, offers=lambda state: [])
 
 
@@ -300,6 +307,15 @@ def told(name: str, amount: int = 1) -> Way:
         return world.cycle.machine.state.history[0].result.reason_code
 
     return way
+
+
+async def called_again() -> ReasonCode:
+    """A tool that does not answer is not called for a while."""
+    executor = dispatcher()
+    for number in range(FAILURES + 1):
+        request = granted(away.spec, b'{"amount":1}', nonce=str(number).encode(), key=f"k{number}")
+        reply = await executor.execute(request)
+    return reply.result.reason_code
 
 
 class NoModels:
@@ -498,6 +514,7 @@ WAYS: dict[ReasonCode, Way] = {
         calls("pay"), policy="version: v1\nrules: [{id: boxed, outcome: allow, require: sandbox}]\n"
     ),
     R.SANDBOX_UNAVAILABLE: told("boxed"),
+    R.CIRCUIT_OPEN: called_again,
     R.GRANT_INVALID: dispatched(GRANTED, GRANTED),
     R.GRANT_STALE: dispatched(NEWER, GRANTED),
     R.PRICE_UNKNOWN: ends(calls("look", spend=Spend(tokens=2))),

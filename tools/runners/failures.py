@@ -10,6 +10,7 @@ from airside.stack.errors import text_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import Grant
 from airside.stack.values import ToolResult
+from airside.tools.circuit_breakers import CircuitOpen
 from airside.tools.runners.deadlines import Deadline
 from airside.tools.runners.jobs import ToolCall
 from airside.tools.runners.outcomes import (
@@ -60,6 +61,8 @@ def failure(
         case SecretMissing():
             certain = call.context.attempt == 1 or found.spec.effect == "read"
             return refuse(ReasonCode.SECRET_UNAVAILABLE if certain else ReasonCode.TOOL_UNAVAILABLE, error.message)
+        case CircuitOpen():
+            return refuse(ReasonCode.CIRCUIT_OPEN, error.message)
         case NotStarted():
             return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
         case ToolError():

@@ -33,6 +33,7 @@ from airside.stack.canonical import check_bounds
 from airside.stack.cycle.output_source import output_from
 from airside.stack.errors import text_of
 from airside.stack.ids import RunId, TenantId
+from airside.tools.runners.outcomes import own_error
 from airside.tools.runners.output import finish_output, mark_like_parent, redact_output
 from airside.tools.secrets.known import KnownSecrets, Secrets
 from airside.tools.secrets.redaction import NO_SECRETS, Redactor
@@ -49,7 +50,7 @@ COUNT_EVERY_S = 0.02
 
 _READ_BYTES = 1 << 16
 
-Answer = Literal["ok", "not_done", "tool_error", "in_doubt", "invalid", "unfit", "error"]
+Answer = Literal["ok", "not_done", "tool_error", "not_now", "in_doubt", "invalid", "unfit", "error"]
 _ANSWERS = frozenset(get_args(Answer))
 EndKind = Literal[Answer, "died", "not_started", "no_namespaces", "ready"]
 
@@ -73,7 +74,8 @@ class ProcessKill(msgspec.Struct, tag=True, array_like=True):
 
 
 class ProcessEnded(msgspec.Struct, array_like=True):
-    """A call is over, and everything it started is dead.  `data` is JSON if `ok`, else a sentence.
+    """A call is over, and everything it started is dead.  `data` is JSON if `ok`, else a sentence, which in `not_now`
+    follows the seconds after which it may go well.
 
     `no_namespaces` and `ready` (with the launcher's process id as `/proc` shows it) are no call's.
     """
@@ -330,7 +332,10 @@ def answer_of(found: Tool, call: ProcessCall, redactor: Redactor = NO_SECRETS) -
             if output is NOT_DONE:
                 return "not_done", b""
     except ToolError as error:
-        return "tool_error", redactor.error(error).encode()
+        own = own_error(error, redactor)
+        if isinstance(own, ToolError) and own.retry_after_s is not None:
+            return "not_now", f"{own.retry_after_s!r} {own.message}".encode()
+        return "tool_error", own.message.encode()
     except InDoubt as error:
         return "in_doubt", redactor.error(error).encode()
     except BaseException as error:

@@ -62,10 +62,18 @@ class LoopBlockedByAnother(AirsideError):
 def own_error(error: BaseException, redactor: Redactor = NO_SECRETS) -> AirsideError:
     """Return what a tool raised as an error of ours that holds nothing but its text."""
     text = redactor.error(error)
-    for kind in (ToolError, InDoubt):
-        if issubclass(type(error), kind):
-            return kind(text)
+    if issubclass(type(error), ToolError):
+        return ToolError(text, retry_after_s=_retry_after_s(error))
+    if issubclass(type(error), InDoubt):
+        return InDoubt(text)
     return ToolRaised(text + _HINT if any(words in text for words in _OTHER_LOOP) else text)
+
+
+def _retry_after_s(error: BaseException) -> float | None:
+    try:
+        return ToolError.retry_after_s.fget(error)  # type: ignore[attr-defined, no-any-return]
+    except BaseException:  # its own class has no details, or others
+        return None
 
 
 def refuse(reason: ReasonCode, text: str) -> ToolResult:

@@ -236,6 +236,9 @@ def _outcome(ended: ProcessEnded, attempt: int) -> Any:
             return NOT_DONE
         case "tool_error" | "not_started":
             raise ToolError(text)
+        case "not_now":
+            seconds, _, said = text.partition(" ")
+            raise ToolError(said, retry_after_s=float(seconds))
         case "in_doubt":
             raise InDoubt(text)
         case "invalid":
