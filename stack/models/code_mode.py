@@ -18,6 +18,7 @@ from airside.stack.models.snippets import (
     MAX_SNIPPET_CALLS,
     PYTHON_CODE,
     SnippetEnded,
+    SnippetPlace,
     SnippetWaits,
     called_by_name,
     interpreter,
@@ -61,7 +62,8 @@ async def play_snippets(view: View) -> tuple[list[Exchange], SnippetWaits | None
             exchanges += exchanges_of(view, [record])
             continue
         following = _until_next_snippet(history, at)
-        state = await interpreter().run(view.tenant, record.arguments["code"], tools, following)
+        place = SnippetPlace(view.tenant, view.run_id, record.step)
+        state = await interpreter().run(place, record.arguments["code"], tools, following)
         if isinstance(state, SnippetWaits) and at + len(following) == len(history) and _is_open(view, record):
             return exchanges, state
         if isinstance(state, SnippetWaits):  # it had ended otherwise: something else was decided after it

@@ -3,27 +3,30 @@
 Monty is an interpreter of its own for a part of Python, in processes of its own.  It has no file, network, clock,
 randomness or import of its own to give, and what it asks of an operating system is refused here; its functions are the
 run's tools.  So a snippet does the same each time: it is run from its start with the results that the run's calls have
-on record, in the order in which these were proposed, one at a time, until it waits for calls that have none.  Nothing
-that comes back from it is trusted: names and arguments are looked at here, and proposed to the gate like any other.
+on record, in the order in which these were proposed, one at a time, until it waits for calls that have none.  Where it
+was paused here before, with the same results, it goes on from there: that saves time, and nothing depends on it.
+
+Nothing that comes back from it is trusted: names and arguments are looked at here, and proposed to the gate like any
+other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import orjson
 
 from airside.stack.canonical import as_text, canonical, check_bounds
 from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
-from airside.stack.ids import TenantId
+from airside.stack.ids import RunId, TenantId
 from airside.stack.models.tool_stubs import parameters_of, python_name
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.run.state import StepRecord
@@ -46,7 +49,8 @@ MAX_SECONDS = 2.0
 
 _MAX_RECURSION = 200
 _MAX_SUSPENSIONS = 8 * MAX_SNIPPET_CALLS
-"""How often it may come back to us: for a call twice, for a name once each time it is looked up."""
+"""How often it may come back to us: for a call twice, for a name once each time it is looked up.  Counted here: where a
+paused snippet goes on, Monty begins to count anew."""
 
 _MAX_TURN_S = 10.0
 """When a process is killed that does not hold its own limits."""
@@ -65,6 +69,10 @@ _BATCH_BYTES = MAX_OUTPUT_BYTES // 2
 """Arguments of calls that are proposed together; what a proposal may have is more."""
 
 _MAX_DEPTH = 32
+
+_MAX_PAUSED_BYTES = 2**20
+_MAX_ALL_PAUSED_BYTES = 8 * 2**20
+"""What is kept of one paused snippet, and of all in a process.  One that is not kept is run from its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,17 @@ class SnippetEnded:
 SnippetState = SnippetWaits | SnippetEnded
 
 
+class SnippetPlace(NamedTuple):
+    """Whose snippet it is, and the step by which it began."""
+
+    tenant: TenantId
+    run_id: RunId
+    step: int
+
+
+Tools = Mapping[str, ToolSpec]
+
+
 class SnippetFailed(AirsideError):
     """The snippet cannot go on, for a reason that is none of Python's."""
 
@@ -99,41 +118,76 @@ class Interpreter:
         self._pool.__enter__()  # its processes end with ours, whose end closes their input
         self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="snippet")
         self._turns: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
+        self._paused = _PausedSnippets()
 
-    async def run(
-        self, tenant: TenantId, code: str, tools: Mapping[str, ToolSpec], records: Sequence[StepRecord]
-    ) -> SnippetState:
+    async def run(self, place: SnippetPlace, code: str, tools: Tools, records: Sequence[StepRecord]) -> SnippetState:
         """Run a snippet with the results it has so far; `tools` are what it may call, by their names in Python."""
-        turns = self._turns.get(tenant)
+        turns = self._turns.get(place.tenant)
         if turns is None:
-            turns = self._turns[tenant] = asyncio.Semaphore(_MOST_OF_A_TENANT)
+            turns = self._turns[place.tenant] = asyncio.Semaphore(_MOST_OF_A_TENANT)
         await turns.acquire()
-        running = asyncio.get_running_loop().run_in_executor(self._threads, self._run, code, tools, records)
+        paused = self._paused.take(place)
+        if paused is not None and not paused.playback.leads_to(code, tools, records):
+            paused = None
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._run, code, tools, records, paused)
         running.add_done_callback(lambda _: turns.release())  # its thread goes on where nobody waits for it any more
-        return await asyncio.shield(running)
+        state, paused = await asyncio.shield(running)
+        if paused is not None:
+            self._paused.keep(place, paused)
+        return state
 
-    def _run(self, code: str, tools: Mapping[str, ToolSpec], records: Sequence[StepRecord]) -> SnippetState:
+    def _run(
+        self, code: str, tools: Tools, records: Sequence[StepRecord], paused: _Paused | None
+    ) -> tuple[SnippetState, _Paused | None]:
         from pydantic_monty import MontyError
 
-        playback = _Playback(tools, records)
+        playback = _Playback(code, tools) if paused is None else paused.playback
         session = self._pool.checkout(
             script_name="snippet.py",
             limits={
                 "max_feed_duration_secs": MAX_SECONDS,
                 "max_memory": MAX_MEMORY_BYTES,
                 "max_recursion_depth": _MAX_RECURSION,
-                "max_suspensions": _MAX_SUSPENSIONS,
+                "max_suspensions": 2 * _MAX_SUSPENSIONS,
             },
             os_policy={"datetime": "call_host", "sleep": "call_host", "random_start": "call_host"},
         )
         try:
             with session:
-                return playback.play(session, code)
+                state = playback.play(session, records, None if paused is None else paused.dump)
+                return state, _pause(session, playback) if isinstance(state, SnippetWaits) else None
         except MontyError as error:
             display = getattr(error, "display", None)
-            return playback.ended(error=str(error) if display is None else display())
+            return playback.ended(error=str(error) if display is None else display()), None
         except SnippetFailed as error:
-            return playback.ended(error=error.message)
+            return playback.ended(error=error.message), None
+
+
+def _pause(session: MontySession, playback: _Playback) -> _Paused | None:
+    dump = session.dump()
+    return _Paused(dump, playback) if len(dump) <= _MAX_PAUSED_BYTES else None
+
+
+class _PausedSnippets:
+    """The latest paused snippets of a process, within so many bytes."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[SnippetPlace, _Paused] = OrderedDict()
+        self._bytes = 0
+
+    def take(self, place: SnippetPlace) -> _Paused | None:
+        """Return what is kept of a snippet, once."""
+        found = self._kept.pop(place, None)
+        self._bytes -= 0 if found is None else len(found.dump)
+        return found
+
+    def keep(self, place: SnippetPlace, paused: _Paused) -> None:
+        """Keep a snippet, and let the oldest ones go that there is no room for."""
+        self.take(place)
+        self._kept[place] = paused
+        self._bytes += len(paused.dump)
+        while self._bytes > _MAX_ALL_PAUSED_BYTES:
+            self.take(next(iter(self._kept)))
 
 
 @cache
@@ -146,6 +200,11 @@ def check_interpreter() -> None:
     """Raise `InvalidConfig` where Monty is not installed."""
     if importlib.util.find_spec("pydantic_monty") is None:
         raise InvalidConfig("code_mode needs the interpreter of airside[code]: pip install 'airside[code]'")
+
+
+class _Paused(NamedTuple):
+    dump: bytes
+    playback: _Playback
 
 
 @dataclass(slots=True)
@@ -176,21 +235,37 @@ class _Playback:
     order of the calls: it is proposed as one decision, or has its results on record.
     """
 
-    def __init__(self, tools: Mapping[str, ToolSpec], records: Sequence[StepRecord]) -> None:
+    def __init__(self, code: str, tools: Tools) -> None:
+        self._code = code
         self._tools = tools
-        self._records = records
+        self._records: Sequence[StepRecord] = ()
         self._taken = 0
         self._asked = 0
+        self._suspensions = 0
         self._open: dict[int, Action] = {}
         self._due: deque[tuple[int, StepRecord]] = deque()
         self._printed = _Printed()
 
-    def play(self, session: MontySession, code: str) -> SnippetState:
-        """Go on until the snippet waits for what is not on record, or ends."""
+    def leads_to(self, code: str, tools: Tools, records: Sequence[StepRecord]) -> bool:
+        """Whether it is paused where the same snippet with these results goes on."""
+        known = self._records[: self._taken]
+        return code == self._code and tools == self._tools and known == records[: self._taken] != records
+
+    def play(self, session: MontySession, records: Sequence[StepRecord], dump: bytes | None) -> SnippetState:
+        """Go on until the snippet waits for what is not on record, or ends; from where it was paused, if it was."""
         from pydantic_monty import FunctionSnapshot, FutureSnapshot, MontyComplete
 
-        state: SyncSnapshot = session.feed_start(code, print_callback=self._printed)
+        self._records = records
+        state: SyncSnapshot
+        if dump is None:
+            state = session.feed_start(self._code, print_callback=self._printed)
+        else:
+            state = session.load_snapshot(dump, print_callback=self._printed)
         while not isinstance(state, MontyComplete):
+            self._suspensions += dump is None
+            dump = None  # what a paused snippet begins with was counted when it was paused
+            if self._suspensions > _MAX_SUSPENSIONS:
+                raise SnippetFailed(f"a snippet may ask for names and calls at most {_MAX_SUSPENSIONS} times")
             if isinstance(state, FunctionSnapshot):
                 state = self._called(state)
             elif isinstance(state, FutureSnapshot):
