@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from airside.actors.approvals.notifier import OnApproval
 from airside.actors.job_inputs import schema_of
 from airside.actors.jobs import OWN_FIELDS
-from airside.actors.models.prices import endpoints_of, rates_of
+from airside.actors.models.prices import batch_rates_of, endpoints_of, rates_of
 from airside.actors.pickling import check_picklable
 from airside.memory.embedders.embedder import Embedder, SentenceTransformerEmbedder
 from airside.memory.rules import MemoryRules
@@ -170,7 +170,10 @@ def _priced(named: object, agents: Mapping[str, Agent]) -> tuple[dict[str, Model
             rates[name] = rates_of(endpoint)
         except InvalidConfig as error:
             raise InvalidConfig(f"model {name}: {error.message}") from None
-    return endpoints, {**agents, **{name: agent.priced_by(rates) for name, agent in asking.items()}}
+    batches = {name: batch_rates_of(endpoint) or rates[name] for name, endpoint in endpoints.items()}
+    priced = {name: agent.priced_by(rates) for name, agent in asking.items()}
+    batched = {name: agent.batched_by(batches) for name, agent in priced.items() if isinstance(agent, ModelAgent)}
+    return endpoints, {**agents, **priced, **batched}
 
 
 def _check_model_agents(agents: Mapping[str, Agent], tools: Mapping[str, Tool]) -> None:

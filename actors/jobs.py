@@ -1,14 +1,14 @@
 """Jobs files: one JSON object a line.  A line that is wrong is reported with its number and harms no other.
 
 Fields: `request` (text), `tenant` and `principal` (or `token`), and optionally `job_id`, `route`, `labels`, `limits`,
-`inputs`; and whatever the app's `job_inputs` model names, which becomes part of the inputs.
+`inputs`, `lane`; and whatever the app's `job_inputs` model names, which becomes part of the inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -19,7 +19,7 @@ from airside.stack.contracts.labels import check_label
 from airside.stack.errors import InvalidInput
 from airside.stack.input.models import Explained
 from airside.stack.input.yaml_source import explain_fields
-from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Limits, Request
+from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Limits, ModelLane, Request
 
 MAX_LINE_BYTES = MAX_REQUEST_BYTES
 
@@ -43,6 +43,7 @@ class Job(BaseModel, metaclass=Explained):
     labels: list[str] = []
     limits: dict[str, int] = {}
     inputs: dict[str, Any] = {}
+    lane: ModelLane = "direct"
     _read: tuple[Fields, str] | None = PrivateAttr(default=None)
     """By a model with which fields its inputs were read, and the digest of what that made of them."""
 
@@ -94,6 +95,7 @@ class Job(BaseModel, metaclass=Explained):
             labels=tuple(self.labels),
             limits=self.limits,
             job_id=self.job_id,
+            lane=self.lane,
         )
 
 
@@ -154,6 +156,13 @@ def _kind(job: object) -> str:
         return type(job).__name__
     odd = next(type(name).__name__ for name in job if not isinstance(name, str))
     return f"{type(job).__name__} with a name of type {odd}"
+
+
+def in_lane(job: Job | BadLine, lane: ModelLane | None) -> Job | BadLine:
+    """Return a job whose models are asked in a lane; None leaves it as it says itself."""
+    if lane is not None and lane not in get_args(ModelLane):
+        raise InvalidInput(f"lane: {lane!r:.40} is none of {', '.join(get_args(ModelLane))}")
+    return job if lane is None or isinstance(job, BadLine) else job.model_copy(update={"lane": lane})
 
 
 def check_timeout(timeout: float | None) -> None:

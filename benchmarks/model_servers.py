@@ -1,7 +1,8 @@
 """A server that speaks the protocols of model providers, for tests and benchmarks: it says what it is told to say.
 
-It speaks OpenAI's chat completions (`/v1/chat/completions`) and Anthropic's messages (`/v1/messages`), and can be
-slow, cut the connection, refuse, fail, leave out what it used, and write what no model should.
+It speaks OpenAI's chat completions (`/v1/chat/completions`), its batches (`benchmarks/batch_server.py`) and Anthropic's
+messages (`/v1/messages`), and can be slow, cut the connection, refuse, fail, leave out what it used, and write what no
+model should.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+
+from benchmarks.batch_server import BatchServer
 
 Body = dict[str, Any]
 
@@ -49,7 +52,11 @@ class ModelServer:
     port: int = 0
     bodies: list[Body] = field(default_factory=list)
     most_at_once: int = 0
+    batches: BatchServer = field(init=False)
     _at_once: int = 0
+
+    def __post_init__(self) -> None:
+        self.batches = BatchServer(lambda body: _in_batch(self.say(body), body))
 
     @property
     def url(self) -> str:
@@ -110,6 +117,33 @@ def _as_openai(saying: Saying, body: Body) -> Body:
     return answer
 
 
+def _in_batch(saying: Saying, body: Body) -> tuple[int, Body]:
+    """Return an answer as a line of OpenAI's batches has it, which take its newer protocol."""
+    if saying.status != 200:
+        return saying.status, {"error": {"type": "error", "message": saying.text or "no"}}
+    output: list[Body] = []
+    if saying.text:
+        content = [{"type": "output_text", "text": saying.text, "annotations": []}]
+        output.append({"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": content})
+    for tool, arguments, call_id in saying.calls:
+        called = {"type": "function_call", "id": f"f-{call_id}", "call_id": call_id, "name": tool}
+        output.append(called | {"arguments": arguments, "status": "completed"})
+    answer: Body = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1_700_000_000,
+        "model": body["model"],
+        "status": "incomplete" if saying.finish == "length" else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if saying.finish == "length" else None,
+        "output": output,
+    }
+    if saying.used is not None:
+        read, wrote = saying.used
+        details = {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+        answer["usage"] = {"input_tokens": read, "output_tokens": wrote, "total_tokens": read + wrote} | details
+    return 200, answer
+
+
 def _as_anthropic(saying: Saying, body: Body) -> Body:
     content: list[Body] = [{"type": "text", "text": saying.text}] if saying.text else []
     for tool, arguments, call_id in saying.calls:
@@ -144,6 +178,7 @@ def serving(say: Callable[[Body], Saying]) -> Iterator[ModelServer]:
         app = web.Application(client_max_size=1 << 28)
         app.router.add_post("/v1/chat/completions", server.chat)
         app.router.add_post("/v1/messages", server.messages)
+        server.batches.routes(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

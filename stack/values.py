@@ -23,6 +23,9 @@ Count = Annotated[int, Meta(ge=0, le=MOST)]
 
 NULL = Raw(b"null")
 
+ModelLane = Literal["direct", "provider_batch"]
+"""How models are asked for a run: at once, or in batches of the provider's, which cost less and take up to a day."""
+
 MAX_REQUEST_BYTES = 2 * 2**20
 """A request carries a text and inputs; larger data belongs in a store the tools read."""
 
@@ -254,6 +257,7 @@ class Request(Value):
     limits: dict[str, Count] = {}
     job_id: Annotated[str, Meta(max_length=256)] = ""
     request_id: RequestId = RequestId("")
+    lane: ModelLane = "direct"
 
 
 class Action(Spoken, tag="action"):

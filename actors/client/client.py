@@ -38,7 +38,7 @@ from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.orders import sealed_order, switch_target
 from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
 from airside.actors.job_inputs import InputsReading, JobInputs
-from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, job_of, jobs_of
+from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, in_lane, job_of, jobs_of
 from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import (
@@ -72,7 +72,7 @@ from airside.stack.recovery.rollback import RollbackReport
 from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 from airside.stack.security.authenticator import issue_token
 from airside.stack.security.keyring import KeyRing
-from airside.stack.values import MAX_REQUEST_BYTES, MOST
+from airside.stack.values import MAX_REQUEST_BYTES, MOST, ModelLane
 
 LONGEST_SWITCH_S = 100 * 366 * 86_400
 
@@ -210,8 +210,8 @@ class Stack:
         """Submit one job and return its handle; raise `AuthRefused`, `AdmissionRefused` or `Refused`.
 
         Who asks is said by a `token`, or by `tenant` and `principal` where this process holds the stack's keys.
-        `fields` are those of a `Job`: `route`, `limits`, `inputs`, `labels`, `job_id`.  `inputs` are read by the app's
-        `job_inputs`, as those of jobs files are.
+        `fields` are those of a `Job`: `route`, `limits`, `inputs`, `labels`, `job_id`, `lane`.  `inputs` are read by
+        the app's `job_inputs`, as those of jobs files are.
         """
         return drive(self._submitted(request, {"token": token, "tenant": tenant, "principal": principal}, fields))
 
@@ -238,13 +238,22 @@ class Stack:
             raise AuthRefused(ticket.message, reason=reason)
         raise Refused(ticket.message, reason=reason)
 
-    def map(self, jobs: Iterable[GivenJob], *, progress: bool = True, timeout: float | None = None) -> list[RunResult]:
+    def map(
+        self,
+        jobs: Iterable[GivenJob],
+        *,
+        progress: bool = True,
+        timeout: float | None = None,
+        lane: ModelLane | None = None,
+    ) -> list[RunResult]:
         """Run a batch and return its results in order; what is refused or malformed is a result too.
 
+        With `lane="provider_batch"` what their models are asked goes into batches of the providers': for about half the
+        price, within a day.
         A full queue is waited for.  Raises `BatchTimeout` (a `TimeoutError`) if not all have ended after `timeout`
         seconds: it has the results there are and the ids of the runs that go on, whose results can be had later.
         """
-        return drive(self._mapped(jobs, progress=progress, timeout=timeout))
+        return drive(self._mapped(jobs, progress=progress, timeout=timeout, lane=lane))
 
     async def amap(
         self,
@@ -252,15 +261,18 @@ class Stack:
         *,
         progress: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109 - as `map` has it
+        lane: ModelLane | None = None,
     ) -> list[RunResult]:
         """As `map`, to be awaited."""
-        return await drive_async(self._mapped(jobs, progress=progress, timeout=timeout))
+        return await drive_async(self._mapped(jobs, progress=progress, timeout=timeout, lane=lane))
 
-    def _mapped(self, jobs: Iterable[GivenJob], *, progress: bool, timeout: float | None) -> Steps[list[RunResult]]:
+    def _mapped(
+        self, jobs: Iterable[GivenJob], *, progress: bool, timeout: float | None, lane: ModelLane | None
+    ) -> Steps[list[RunResult]]:
         if self._own is not None:
             self._own.warn_of_changes()
         check_timeout(timeout)
-        given = yield from self._with_inputs(jobs_of(jobs))
+        given = yield from self._with_inputs([in_lane(job, lane) for job in jobs_of(jobs)])
         with progress_of(len(given), show=progress) as advance:
             return (yield from Batch(self._desk, given, timeout=timeout, advance=advance).steps())
 

@@ -84,6 +84,7 @@ GROUP BY ALL;
 -- the span of time (since the given month, day and minute began) they fall into, and no sum above the most a cap can be
 -- (2^53): more is no amount, and no gate could begin.  `stack.spent.spent_of` says the
 -- same of one run's events, and a test holds the two together.
+-- What was reserved for no time uses none: a decision that waits for a provider's batch.
 -- A call was about to be sent when its decision says so (`intent`) or, before format 2 of the journal, an event of its own.
 -- What is stamped later than $4 (now) was stamped by a clock that was ahead: it happened before the next entry of its
 -- tenant that was stamped by a right one, and counts then, or now.
@@ -123,7 +124,8 @@ decisions AS (
                 ELSE json_extract(body, '$.price.tokens') END AS BIGINT)) AS tokens,
            TRY(CAST(CASE WHEN made THEN json_extract(next_body, '$.proposal.spend.cost_microusd')
                 ELSE json_extract(body, '$.price.cost_microusd') END AS BIGINT)) AS cost,
-           TRY(CASE WHEN made THEN (next_us - at_us + 999) // 1000
+           TRY(CASE WHEN contains(body, '"wall_ms":0,') OR contains(body, '"wall_ms":0}') THEN 0
+                WHEN made THEN (next_us - at_us + 999) // 1000
                 ELSE CAST(json_extract(body, '$.wall_ms') AS BIGINT) END) AS wall_ms
     FROM priced
     UNION ALL

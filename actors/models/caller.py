@@ -6,6 +6,7 @@ There is one of it, so that what a provider allows of an account holds for the w
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import RemoteJournal
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.contracts.models import ModelReply, ModelRequest
+from airside.stack.models.batches import ModelBatches
 from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import ModelEndpoint
 from airside.stack.reasons import ReasonCode
@@ -55,6 +57,14 @@ class ModelCaller(WatchedLayer):
             now_us=now_us,
             now_s=time.monotonic,
             sleep=asyncio.sleep,
+            batches=ModelBatches(
+                append=journal.append,
+                bodies=journal.bodies,
+                now_us=now_us,
+                now_s=time.monotonic,
+                sleep=asyncio.sleep,
+                mint=lambda: secrets.token_hex(16),
+            ),
         )
 
     @serves(ASK_MODEL, unreadable=_no(ReasonCode.MODEL_UNAVAILABLE), failed=_no(ReasonCode.MODEL_UNAVAILABLE))

@@ -8,6 +8,11 @@ from contextlib import contextmanager
 
 from airside.stack.models.endpoints import ModelEndpoint
 
+_SHORTEST = 8
+"""What is shorter is no key, and stands in any text."""
+
+_MARK = "[key]"
+
 
 def keys_of(endpoints: Mapping[str, ModelEndpoint]) -> dict[str, str]:
     """Return the keys that endpoints name, by their environment variables; those that are not set are left out."""
@@ -23,3 +28,14 @@ def without(names: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(taken)
+
+
+class KeyRedaction:
+    """Leaves a key out of what is said: providers echo it."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key if len(key) >= _SHORTEST else ""
+
+    def hidden(self, text: str) -> str:
+        """Return a text without the key."""
+        return text.replace(self._key, _MARK) if self._key else text

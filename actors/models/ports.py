@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from airside.actors.models.prices import rates_of
-from airside.stack.models.calls import ModelPort
 from airside.stack.models.cassettes import CassetteModel
 from airside.stack.models.endpoints import ModelEndpoint
+from airside.stack.models.provider import ModelPort
 from airside.stack.models.rate_limits import RateLimits
 
 

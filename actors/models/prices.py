@@ -9,7 +9,7 @@ from pathlib import Path
 from airside.stack.errors import InvalidConfig
 from airside.stack.models.cassettes import read_cassette
 from airside.stack.models.endpoints import ModelEndpoint, endpoint_of
-from airside.stack.models.pricing import Rates
+from airside.stack.models.pricing import Rates, ReducedRates
 
 NEEDS_EXTRA = "models need more packages: install airside[models]"
 
@@ -45,6 +45,11 @@ def rates_of(endpoint: ModelEndpoint) -> Rates:
         raise InvalidConfig(
             f"what {endpoint.model!r} costs is not known: give ModelEndpoint(price=TokenPrice(input=..., output=...))"
         ) from None
+
+
+def batch_rates_of(endpoint: ModelEndpoint) -> Rates | None:
+    """Return the price of an endpoint's model in a batch; None if it takes none."""
+    return None if endpoint.batches is None else ReducedRates(rates_of(endpoint), endpoint.batches)
 
 
 def prices_of(endpoint: ModelEndpoint) -> str:

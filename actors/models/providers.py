@@ -5,60 +5,32 @@ Imported by the model caller alone: a provider's client takes some 80 MiB.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-import orjson
 from pydantic_ai import exceptions as failures
 from pydantic_ai.direct import model_request
-from pydantic_ai.messages import (
-    ModelMessage,
-    ModelRequest,
-    ModelRequestPart,
-    ModelResponse,
-    TextPart,
-    ToolCallPart,
-    ToolReturnPart,
-    UserPromptPart,
-)
-from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import ToolDefinition
 
+from airside.actors.models.conversation import Conversation, failure_of
+from airside.actors.models.keys import KeyRedaction
 from airside.actors.models.prices import prices_of, rates_of
-from airside.stack.contracts.models import FinishReason, OfferedTool, Prompt, RequestedCall, Turn
-from airside.stack.errors import text_of
-from airside.stack.models.calls import ProviderAnswer, ProviderFailure
+from airside.actors.models.provider_batches import ProviderBatches
+from airside.stack.contracts.models import Prompt
 from airside.stack.models.endpoints import ModelEndpoint
+from airside.stack.models.provider import BatchPort, ProviderAnswer, ProviderFailure
 from airside.stack.models.rate_limits import RateLimits
 
-_FINISH: Mapping[str | None, FinishReason] = {
-    None: "stop",
-    "stop": "stop",
-    "tool_call": "tool_call",
-    "length": "length",
-    "content_filter": "content_filter",
-}
 
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
-_LONGEST_NAME = 64
-_SHORTEST_KEY = 8
-
-_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError", "gaierror")
-"""What clients raise before a request has left."""
-
-_AT_A_GATEWAY = (502, 504)
-"""What whoever stands before a provider answers: the provider itself may have done the work."""
-
-
-def _client(endpoint: ModelEndpoint, key: str) -> Model:
+def _given(endpoint: ModelEndpoint, key: str) -> dict[str, Any]:
     if not key and endpoint.key_env:
         text = f"no key: {endpoint.key_env} was not set where the stack was started"
         raise ProviderFailure(text, is_sure=True, again=False)
-    given: dict[str, Any] = {"api_key": key or "none", "base_url": endpoint.base_url}
+    return {"api_key": key or "none", "base_url": endpoint.base_url}
+
+
+def _client(endpoint: ModelEndpoint, key: str) -> Model:
+    given = _given(endpoint, key)
     if endpoint.provider == "openai":
         from pydantic_ai.models.openai import OpenAIChatModel
         from pydantic_ai.providers.openai import OpenAIProvider
@@ -85,147 +57,46 @@ class ProviderModel:
         self.limits = limits
         self._endpoint = endpoint
         self._key = key.strip()
+        self._redaction = KeyRedaction(self._key)
         self._model: Model | None = None
+        self.batches: BatchPort | None = None
+        if endpoint.batches is not None:
+            self.batches = ProviderBatches(endpoint, self._batch_client, self._redaction)
+
+    def _batch_client(self) -> Model:
+        """Return what asks for batches: OpenAI's are of its newer protocol."""
+        if self._endpoint.provider != "openai":
+            self._model = self._model or _client(self._endpoint, self._key)
+            return self._model
+        from pydantic_ai.models.openai import OpenAIResponsesModel
+        from pydantic_ai.providers.openai import OpenAIProvider
+
+        return OpenAIResponsesModel(self._endpoint.model, provider=OpenAIProvider(**_given(self._endpoint, self._key)))
 
     async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
         """Send one request; raise `ProviderFailure`."""
         if self._model is None:
             self._model = _client(self._endpoint, self._key)
-        names = wire_names(prompt)
-        settings: ModelSettings = {
-            "max_tokens": max_tokens,
-            "max_retries": 0,
-            "timeout": timeout_s,
-            "request_timeout": timeout_s,
-        }
-        if prompt.temperature is not None:
-            settings["temperature"] = prompt.temperature
+        conversation = Conversation(prompt, self._redaction)
         try:
             answer = await model_request(
                 self._model,
-                _messages(prompt, names),
-                model_settings=settings,
-                model_request_parameters=ModelRequestParameters(
-                    function_tools=[_tool(each, names) for each in prompt.tools]
-                ),
+                conversation.messages,
+                model_settings=_settings(prompt, max_tokens, timeout_s),
+                model_request_parameters=conversation.parameters,
             )
         except (failures.ModelAPIError, failures.UnexpectedModelBehavior) as error:
-            raise self._without_key(_failure(error, self._endpoint.base_url)) from None
-        return self._in_our_names(_answer(answer), {wire: tool for tool, wire in names.items()})
-
-    def _in_our_names(self, answer: ProviderAnswer, tools: Mapping[str, str]) -> ProviderAnswer:
-        """Return an answer with our tools' names, and without the key, which it may echo."""
-        calls = tuple(
-            RequestedCall(
-                tool=tools.get(call.tool, call.tool), arguments=self._hidden(call.arguments), call_id=call.call_id
-            )
-            for call in answer.calls
-        )
-        return replace(answer, text=self._hidden(answer.text), calls=calls)
-
-    def _without_key(self, failure: ProviderFailure) -> ProviderFailure:
-        failure.message = self._hidden(failure.message)
-        failure.args = (failure.message,)
-        return failure
-
-    def _hidden(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
+            raise failure_of(error, self._endpoint.base_url, self._redaction) from None
+        return conversation.answer(answer)
 
 
-def wire_names(prompt: Prompt) -> dict[str, str]:
-    """Return what each tool of a prompt is called on the wire: providers take few characters, and each name once."""
-    used = [tool.name for tool in prompt.tools] + [call.tool for turn in prompt.turns for call in turn.calls]
-    names: dict[str, str] = {}
-    for name in dict.fromkeys(used):
-        plain = _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME] or "_"
-        number = 1
-        while plain in names.values():
-            number += 1
-            plain = f"{plain[: _LONGEST_NAME - 4]}_{number}"
-        names[name] = plain
-    return names
-
-
-def _tool(offered: OfferedTool, names: Mapping[str, str]) -> ToolDefinition:
-    schema = orjson.loads(offered.parameters)
-    return ToolDefinition(name=names[offered.name], description=offered.description, parameters_json_schema=schema)
-
-
-def _messages(prompt: Prompt, names: Mapping[str, str]) -> list[ModelMessage]:
-    """Return the conversation as the library has it: what the user and tools say in one message, up to the model's."""
-    messages: list[ModelMessage] = []
-    said: list[ModelRequestPart] = []
-    for turn in prompt.turns:
-        if turn.role == "assistant":
-            messages.append(ModelRequest(parts=said, instructions=prompt.instructions or None))
-            messages.append(ModelResponse(parts=_parts(turn, names)))
-            said = []
-        elif turn.role == "tool":
-            said.append(ToolReturnPart(names.get(turn.tool, turn.tool), turn.text, turn.call_id))
-        else:
-            said.append(UserPromptPart(turn.text))
-    messages.append(ModelRequest(parts=said, instructions=prompt.instructions or None))
-    return messages
-
-
-def _parts(turn: Turn, names: Mapping[str, str]) -> list[TextPart | ToolCallPart]:
-    calls = [ToolCallPart(names[call.tool], call.arguments, call.call_id) for call in turn.calls]
-    return [*([TextPart(turn.text)] if turn.text else []), *calls]
-
-
-def _answer(answer: ModelResponse) -> ProviderAnswer:
-    texts = [part.content for part in answer.parts if isinstance(part, TextPart)]
-    calls = [
-        RequestedCall(
-            tool=part.tool_name,
-            arguments=_written(part.args),
-            call_id=part.tool_call_id,
-        )
-        for part in answer.parts
-        if isinstance(part, ToolCallPart)
-    ]
-    usage = answer.usage
-    is_measured = bool(usage.input_tokens or usage.output_tokens)
-    return ProviderAnswer(
-        text="".join(texts),
-        calls=tuple(calls),
-        finish=_FINISH.get(answer.finish_reason, "other"),
-        model=answer.model_name or "",
-        input_tokens=usage.input_tokens if is_measured else None,
-        output_tokens=usage.output_tokens if is_measured else None,
-    )
-
-
-def _written(arguments: object) -> str:
-    """Return arguments as the model wrote them, where the provider passes that on: a key may be there twice."""
-    if arguments is None:
-        return "{}"
-    return arguments if isinstance(arguments, str) else json.dumps(arguments)  # NaN stays what it is, and is refused
-
-
-def _failure(error: failures.AgentRunError, url: str | None) -> ProviderFailure:
-    """Return what a failure means: whether it is paid for, and whether the same may be asked again."""
-    text, status = f"{type(error).__name__}: {text_of(error, 400)}", getattr(error, "status_code", None)
-    if url is not None:
-        text += f" (at {url}" + ("; a base_url ends before /chat/completions, mostly in /v1)" if status == 404 else ")")
-    after_s = getattr(error, "retry_after", None)
-    kind = str(status) if status else type(error).__name__
-    if isinstance(error, failures.ModelRateLimitError):
-        return ProviderFailure(text, is_sure=True, again=True, after_s=after_s, kind=kind)
-    if isinstance(error, failures.ModelQuotaExceededError | failures.ModelRequestRejectedError):
-        return ProviderFailure(text, is_sure=True, again=False, kind=kind)
-    if isinstance(error, failures.ModelUnavailableError | failures.ModelServerError):
-        is_sure = status not in _AT_A_GATEWAY and not getattr(error, "in_stream", False)
-        return ProviderFailure(text, is_sure=is_sure, again=True, after_s=after_s, kind=kind)
-    if isinstance(error, failures.ModelConnectionError):
-        return ProviderFailure(text, is_sure=_was_never_sent(error), again=True, kind=kind)
-    return ProviderFailure(text, is_sure=False, again=False, kind=kind)
-
-
-def _was_never_sent(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if type(cause).__name__ in _NEVER_SENT:
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+def _settings(prompt: Prompt, max_tokens: int, timeout_s: float) -> ModelSettings:
+    settings: ModelSettings = {
+        "max_tokens": max_tokens,
+        "max_retries": 0,
+        "timeout": timeout_s,
+        "request_timeout": timeout_s,
+    }
+    if prompt.temperature is not None:
+        settings["temperature"] = prompt.temperature
+    return settings

@@ -86,8 +86,8 @@ class _UsageFold:
     def _decided(self, event: ev.StepDecided) -> None:
         spend, key = event.proposal.spend, self._deciding.pop(event.step, "")
         if key:
-            began_us = self.found[key].at_us
-            self._decision(key, began_us, spend, milliseconds(event.at_us - began_us))
+            began_us, is_timed = self.found[key].at_us, self.found[key].wall_ms > 0
+            self._decision(key, began_us, spend, milliseconds(event.at_us - began_us) if is_timed else 0)
         elif spend != FREE:
             self._decision(decision_key(self._run_id, event.step, self._epoch), event.at_us, spend, 0)
 

@@ -13,10 +13,13 @@ from msgspec import Meta
 from airside.stack.canonical import digest
 from airside.stack.ids import RunId, TenantId
 from airside.stack.reasons import ReasonCode
-from airside.stack.values import FREE, Count, Spend, Value
+from airside.stack.values import FREE, Count, ModelLane, Spend, Value
 
 MAX_MODELS = 8
 """Models that one question may name: the first one, and those to fall back to."""
+
+MAX_BATCHED_S = 75 * 3600.0
+"""Longest that a decision waits for providers' batches: three that expire, of a day and some each."""
 
 FinishReason = Literal["stop", "tool_call", "length", "content_filter", "other"]
 
@@ -76,6 +79,7 @@ class ModelRequest(Value, array_like=True):
     prompt: Prompt
     timeout_ms: Count
     traceparent: str = ""
+    lane: ModelLane = "direct"
 
 
 class ModelReply(Value, array_like=True):

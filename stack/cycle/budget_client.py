@@ -16,6 +16,7 @@ from airside.stack.contracts.budget import (
     wall_key,
 )
 from airside.stack.errors import LayerUnavailable
+from airside.stack.models.agent import ModelAgent
 from airside.stack.ports import Policy
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
@@ -34,6 +35,7 @@ class BudgetClient:
         self._metered = metered
         self._epoch = epoch
         self._run_id = submitted.run_id
+        self._lane = submitted.request.lane
         self._request = SpendRequest(
             identity=identity,
             proof=submitted.sealed,
@@ -49,10 +51,12 @@ class BudgetClient:
         """The run's own limits, where they are lower than its principal's."""
         return self._request.share
 
-    def terms(self, agent: object) -> tuple[bool, Spend | None]:
-        """Return whether an agent's decisions are reserved first, and its price."""
+    def terms(self, agent: object) -> tuple[bool, Spend | None, bool]:
+        """Return whether an agent's decisions are reserved first, its price, and whether it waits for batches."""
+        if self._lane == "provider_batch" and isinstance(agent, ModelAgent):
+            return True, agent.batch_price, True
         price = price_of(agent)
-        return self._metered or (price is not None and price != FREE), price
+        return self._metered or (price is not None and price != FREE), price, False
 
     def ask(self, i: do.AskSpend, *, wall_ms: int, now_us: int) -> ev.SpendAsked:
         """Say what a decision can cost, and how long it may take."""
@@ -79,15 +83,15 @@ class BudgetClient:
         self._asked_us = 0
         return ev.SpendRefused(step=i.step, reason_code=reason, detail=detail, at_us=now_us(), cause=i.cause)
 
-    def decided(self, event: ev.StepDecided) -> None:
-        """Note what a decision cost and how long it took."""
+    def decided(self, event: ev.StepDecided, epoch: int, *, is_timed: bool = True) -> None:
+        """Note what a decision, reserved under an epoch, cost and how long it took, if that is counted."""
         spend = event.proposal.spend
         if self._asked_us == 0 and spend == FREE:
             return
-        took_us = event.at_us - self._asked_us if self._asked_us else 0
+        took_us = event.at_us - self._asked_us if self._asked_us and is_timed else 0
         self._asked_us = 0
         used = decision_usage(spend, milliseconds(took_us))
-        self._settled += (Settlement(key=decision_key(self._run_id, event.step, self._epoch), used=used),)
+        self._settled += (Settlement(key=decision_key(self._run_id, event.step, epoch), used=used),)
 
     def executed(self, gated: ev.ActionGated, duration_us: int) -> None:
         """Note how long a call took."""

@@ -19,6 +19,7 @@ from airside.stack.canonical import canonical
 from airside.stack.contracts.execution import ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.contracts.memory import Warrant
+from airside.stack.contracts.models import MAX_BATCHED_S
 from airside.stack.cycle.agent_call import NoProposal, only_reads, proposal_of
 from airside.stack.cycle.budget_client import BudgetClient
 from airside.stack.cycle.cycle_ports import CyclePorts
@@ -198,16 +199,18 @@ class Cycle:
             route = next_route(topology, state, names, self.run_id, self.layers.pulse)
         if isinstance(route, RouteError):
             return ev.RouteFailed(step=i.step, reason_code=route.reason, error=route.error, at_us=now, cause=i.cause)
-        metered, price = False, None
+        metered, price, batched = False, None, False
         if isinstance(route, Visit):
-            metered, price = self._budget.terms(self.layers.agents[route.agent])
-        return ev.RoutePlanned(step=i.step, route=route, metered=metered, price=price, at_us=now, cause=i.cause)
+            metered, price, batched = self._budget.terms(self.layers.agents[route.agent])
+        return ev.RoutePlanned(
+            step=i.step, route=route, metered=metered, price=price, batched=batched, at_us=now, cause=i.cause
+        )
 
     async def _recall(self, i: do.Recall) -> ev.Event:
         return await self._tracer.recall(i)
 
     async def _ask_spend(self, i: do.AskSpend) -> ev.Event:
-        wall_ms = int(self._seconds(self.machine.remaining()) * 1000)
+        wall_ms = 0 if self.machine.state.batched else int(self._seconds(self.machine.remaining()) * 1000)
         return self._budget.ask(i, wall_ms=wall_ms, now_us=self.layers.now_us())
 
     async def _reserve(self, i: do.Reserve) -> ev.Event:
@@ -215,6 +218,8 @@ class Cycle:
 
     def _seconds(self, left: Limits) -> float:
         """Return how long a decision may take."""
+        if self.machine.state.batched:
+            return MAX_BATCHED_S
         return min(left.decide_ms / 1000, left.max_seconds + 1)
 
     async def _decide(self, i: do.Decide) -> ev.Event:
@@ -255,7 +260,8 @@ class Cycle:
             at_us=self.layers.now_us(),
             cause=i.cause,
         )
-        self._budget.decided(decided)
+        state = self.machine.state
+        self._budget.decided(decided, state.decision_epoch, is_timed=not state.batched)
         return decided
 
     async def _earlier(self) -> tuple[EarlierDecision, ...]:
@@ -279,7 +285,8 @@ class Cycle:
             run_id=self.run_id,
             version=s.submitted.app_version,
             step=i.step,
-            epoch=s.epoch,
+            epoch=s.decision_epoch,
+            lane="provider_batch" if s.batched else "direct",
             timeout_ms=max(0, int(self._seconds(self._remaining) * 1000)),
             traceparent=decision_traceparent(self.run_id, i.cause),
         )

@@ -299,6 +299,7 @@ class RunHost:
             labels=tuple(sorted(parent.state.labels)),
             job_id=above.request.job_id,
             request_id=above.request.request_id,
+            lane=above.request.lane,
         )
         return ev.RunSubmitted(
             run_id=i.branch,

@@ -21,7 +21,8 @@ from airside.stack.cycle.views import RecordedDecision, first_decisions, recorde
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import ExecutorId, TenantId
 from airside.stack.models.access import Asker, DecisionModels, ModelsOfView
-from airside.stack.models.calls import ModelCalls, ModelPort
+from airside.stack.models.calls import ModelCalls
+from airside.stack.models.provider import ModelPort
 from airside.stack.policy.bundle import Bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.provenance.tracer import Tracer

@@ -10,7 +10,7 @@ from airside.stack.errors import AirsideError
 from airside.stack.ids import RunId
 from airside.stack.ports import Models
 from airside.stack.reasons import ReasonCode
-from airside.stack.values import FREE, Spend, at_least, plus
+from airside.stack.values import FREE, ModelLane, Spend, at_least, plus
 
 
 class ModelUnanswered(AirsideError):
@@ -33,6 +33,7 @@ class Asker:
     epoch: int
     timeout_ms: int
     traceparent: str
+    lane: ModelLane = "direct"
 
 
 class DecisionModels:
@@ -67,6 +68,7 @@ class DecisionModels:
                 prompt=prompt,
                 timeout_ms=asker.timeout_ms,
                 traceparent=asker.traceparent,
+                lane=asker.lane,
             )
         )
         self._unanswered -= 1  # not where it was given up: the question is under way

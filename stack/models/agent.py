@@ -97,17 +97,25 @@ class ModelAgent:
         self.temperature = temperature
         self.code_mode = code_mode
         self.price: Spend | None = None
+        self.batch_price: Spend | None = None
         self._own_tools = self._ways_to_end()
 
     def priced_by(self, rates: Mapping[str, Rates]) -> ModelAgent:
         """Return the agent with the most that one of its decisions can cost, whichever of its models answers."""
         priced = copy.copy(self)
+        priced.price = self._most(rates)
+        return priced
+
+    def batched_by(self, rates: Mapping[str, Rates]) -> ModelAgent:
+        """Return the agent with the most that one of its decisions can cost in batches of its models' providers."""
+        priced = copy.copy(self)
+        priced.batch_price = self._most(rates)
+        return priced
+
+    def _most(self, rates: Mapping[str, Rates]) -> Spend:
         read = HIDDEN_TOKENS + PER_PART * MAX_PARTS + self.max_prompt_bytes
         costs = [cost_of(rates[model], read, self.max_tokens) for model in self.models]
-        priced.price = Spend(
-            tokens=max(cost.tokens for cost in costs), cost_microusd=max(cost.cost_microusd for cost in costs)
-        )
-        return priced
+        return Spend(tokens=max(cost.tokens for cost in costs), cost_microusd=max(cost.cost_microusd for cost in costs))
 
     def check(self, tools: Mapping[str, ToolSpec], agents: Collection[str]) -> None:
         """Raise `InvalidConfig` for a handoff to no agent, a tool that is named like a way to end, or code mode without

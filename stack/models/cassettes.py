@@ -14,9 +14,9 @@ import msgspec
 from airside.stack.canonical import digest
 from airside.stack.contracts.models import FinishReason, Prompt, RequestedCall
 from airside.stack.errors import InvalidConfig
-from airside.stack.models.calls import ProviderAnswer, ProviderFailure
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelEvent
 from airside.stack.models.pricing import Rates
+from airside.stack.models.provider import BatchPort, ProviderAnswer, ProviderFailure
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.values import Count, Value
 
@@ -76,6 +76,7 @@ class CassetteModel:
 
     provider = "cassette"
     prices = "own"
+    batches: BatchPort | None = None
 
     def __init__(self, path: Path, rates: Rates, limits: RateLimits) -> None:
         self.rates = rates

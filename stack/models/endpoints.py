@@ -22,6 +22,9 @@ KEY_OF: dict[Provider, str] = {
 }
 """The environment variables in which the providers' own tools look for keys."""
 
+BATCH_SHARE = 0.5
+"""What OpenAI, Anthropic and Google ask for an answer within a day."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 
 
@@ -54,8 +57,10 @@ class ModelEndpoint:
     unless it is named.
     `price` of tokens, where it is not in the price list that comes with `genai-prices`; a model whose price nobody
     knows is not asked.  `requests_per_minute`, `tokens_per_minute` and `concurrency` hold for the whole cluster, for
-    all endpoints together that share a key and a URL: those of the strictest of them.  With a `cassette`, a file of
-    recorded answers, nothing is sent: each prompt gets the answer it got when that was recorded.
+    all endpoints together that share a key and a URL: those of the strictest of them.  `batch_share` is the share of
+    its price that the model costs in a batch of the provider's: half, if nothing is said; with a `base_url` it takes
+    batches only where this is given.  With a `cassette`, a file of recorded answers, nothing is sent: each prompt gets
+    the answer it got when that was recorded.
     """
 
     model: str
@@ -67,6 +72,7 @@ class ModelEndpoint:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int = 64
+    batch_share: float | None = None
 
     def __post_init__(self) -> None:
         if self.provider not in PROVIDERS:
@@ -87,6 +93,17 @@ class ModelEndpoint:
                 continue
             if type(given) is not int or given < 1:
                 raise InvalidConfig(f"ModelEndpoint: {name}={given!r:.40} is no whole number of at least 1")
+
+        share = self.batch_share
+        if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):
+            raise InvalidConfig(f"ModelEndpoint: batch_share={share!r:.40} is no share of the price: 0.5 is half of it")
+
+    @property
+    def batches(self) -> float | None:
+        """The share of its price that it costs in a batch; None if it takes none."""
+        if self.cassette is not None or (self.base_url is not None and self.batch_share is None):
+            return None
+        return BATCH_SHARE if self.batch_share is None else self.batch_share
 
     @property
     def key_env(self) -> str:

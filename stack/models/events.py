@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from airside.stack.canonical import digest
 from airside.stack.contracts.models import FinishReason, ModelReply, RecordedAnswer, RequestedCall
 from airside.stack.ids import RunId
 from airside.stack.journal.journaling import Entry
@@ -21,6 +22,7 @@ class ModelAsked(Value, tag=True):
 
     It is at the `nth` question of the decision.  Attempts are counted through all of them.  `provider` is whose
     protocol the model is asked by, and `span` the trace's of the decision; a journal of before them has neither.
+    `batch` = the label of the provider's batch that it goes into, "" if it is asked by itself.
     """
 
     at_us: int
@@ -35,6 +37,7 @@ class ModelAsked(Value, tag=True):
     left_out: Count = 0
     provider: str = ""
     span: str = ""
+    batch: str = ""
 
 
 class ModelAnswered(Value, tag=True):
@@ -56,7 +59,8 @@ class ModelAnswered(Value, tag=True):
 class ModelFailed(Value, tag=True):
     """The attempt came to nothing.  `spent`: nothing where the provider refused it, all where nobody can say.
 
-    `error_type` is what failures of its kind have in common: a status, or the name of an exception.
+    `error_type` is what failures of its kind have in common: a status, or the name of an exception; `again` = the same
+    model may be asked the same again.
     """
 
     at_us: int
@@ -66,12 +70,63 @@ class ModelFailed(Value, tag=True):
     spent: Spend
     took_ms: Count
     error_type: str = ""
+    again: bool = True
 
 
 MODEL_STREAMS = "model/"
 """What the streams of questions to models begin with."""
 
 ModelEvent = ModelAsked | ModelAnswered | ModelFailed
+
+
+class ModelBatchPrepared(Value, tag=True):
+    """A provider's batch is about to be created, for these members: each is an attempt of a decision's questions."""
+
+    at_us: int
+    model: str
+    members: tuple[str, ...]
+
+
+class ModelBatchSubmitted(Value, tag=True):
+    """The provider has it: `handle` is what its client asks for it by, as JSON."""
+
+    at_us: int
+    handle: str
+
+
+class ModelBatchAbandoned(Value, tag=True):
+    """Nobody asks for it any more.  `is_sure` = it was certainly not created, so nothing of it is paid."""
+
+    at_us: int
+    is_sure: bool
+    error: str
+    again: bool = True
+
+
+BatchEvent = ModelBatchPrepared | ModelBatchSubmitted | ModelBatchAbandoned
+
+_decode_batch = msgspec.json.Decoder(BatchEvent).decode
+
+
+def batch_stream(label: str) -> str:
+    """Return the stream of one batch."""
+    return f"model-batch/{label}"
+
+
+def member_of(stream: str, attempt: int) -> str:
+    """Return what an attempt is called within its batch: nothing that tells a provider whose it is."""
+    return digest(f"{stream}#{attempt}".encode())[:40]
+
+
+def batch_entry(event: BatchEvent) -> Entry:
+    """Return an event of a batch as the journal's entry."""
+    return Entry(type=tag_of(event), step=0, at_us=event.at_us, cause=-1, body=msgspec.json.encode(event))
+
+
+def read_batch(bodies: Iterable[str]) -> list[BatchEvent]:
+    """Return the events of a batch's stream; raise `msgspec.ValidationError` for what is none."""
+    return [_decode_batch(body) for body in bodies]
+
 
 _decode = msgspec.json.Decoder(ModelEvent).decode
 
@@ -89,6 +144,13 @@ def model_entry(event: ModelEvent) -> Entry:
 def read_events(bodies: Iterable[str]) -> list[ModelEvent]:
     """Return the events of a stream; raise `msgspec.ValidationError` for what is none."""
     return [_decode(body) for body in bodies]
+
+
+def open_attempt(events: Sequence[ModelEvent], nth: int) -> ModelAsked | None:
+    """Return the attempt at the `nth` question that is out in a batch, if one is."""
+    ended = {event.attempt for event in events if not isinstance(event, ModelAsked)}
+    asked = (event for event in events if isinstance(event, ModelAsked) and event.nth == nth and event.batch)
+    return next((event for event in asked if event.attempt not in ended), None)
 
 
 def reply_of(

@@ -7,6 +7,8 @@ make more pieces than there are bytes.  What a provider adds of its own (roles, 
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Protocol
 
 from airside.stack.contracts.models import Prompt
@@ -22,6 +24,18 @@ class Rates(Protocol):
 
     def microusd(self, input_tokens: int, output_tokens: int) -> int:
         """Return what so many tokens cost at most, in millionths of a US dollar, rounded up."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedRates:
+    """The price of a model at a share of its usual one."""
+
+    usual: Rates
+    share: float
+
+    def microusd(self, input_tokens: int, output_tokens: int) -> int:
+        """Return what so many tokens cost at most, in millionths of a US dollar, rounded up."""
+        return math.ceil(round(self.usual.microusd(input_tokens, output_tokens) * self.share, 6))
 
 
 def input_bound(prompt: Prompt) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from airside.stack.contracts.models import MAX_BATCHED_S
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import PrincipalId, RunId, TenantId, parse_run
 from airside.stack.journal.journaling import Append
@@ -144,7 +145,8 @@ def spend_in_doubt(
     found = []
     for event in asked:
         end = ends.get(event.attempt)
-        may_answer = event is asked[-1] and now_us - event.at_us < MAX_QUESTION_S * 1_000_000
+        longest_s = MAX_BATCHED_S if event.batch else MAX_QUESTION_S
+        may_answer = event is asked[-1] and now_us - event.at_us < longest_s * 1_000_000
         cause = _cause(event, end) if end is not None else "" if may_answer else DIED
         if cause:
             found.append(

@@ -78,12 +78,15 @@ class RoutePlanned(Event, tag=True, omit_defaults=True):
     """The topology said where the run goes next.
 
     `metered` = the agent's decision is reserved before it is asked; `price` is the most it can cost, if it says.
+    `batched` = what it asks of models goes into a provider's batch: it waits for that as for a person, in no active
+    time, and a decision whose process dies goes on with what was reserved for it.
     """
 
     step: int
     route: Route
     metered: bool = False
     price: Spend | None = None
+    batched: bool = False
 
 
 class RouteFailed(Event, tag=True):

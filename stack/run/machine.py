@@ -81,7 +81,8 @@ class RunMachine(ReadHandlers):
             raise IllegalTransition(
                 f"{type(event).__name__}(step={step}) in phase {state.phase} at step {state.step}\n{self.story()}"
             )
-        if state.phase in TIMED and not isinstance(event, ev.RunActivated):
+        waits = state.batched and state.phase is Phase.DECIDING
+        if state.phase in TIMED and not waits and not isinstance(event, ev.RunActivated):
             state.usage.active_us += max(0, event.at_us - state.last_us)
         state.last_us = max(state.last_us, event.at_us)
         self.events.append(event)
@@ -124,7 +125,7 @@ class RunMachine(ReadHandlers):
             return self._conclude(ReasonCode.MAX_STEPS, f"{s.usage.steps} steps used")
         if isinstance(route, FanOut):
             return self._fan_out(route)
-        s.visit, s.metered, s.price = route, event.metered, event.price
+        s.visit, s.metered, s.price, s.batched = route, event.metered, event.price, event.batched
         return self._recall()
 
     def _recall(self) -> Instructions:
@@ -135,10 +136,10 @@ class RunMachine(ReadHandlers):
         recall = do.Recall(step=s.step, cause=self._cause(), query=s.visit.query)
         return self._become(Phase.RECALLING, recall)
 
-    def _decide(self, *, paid: bool = False) -> Instructions:
+    def _decide(self) -> Instructions:
         s = self.state
         assert s.visit is not None
-        if s.metered and not paid:
+        if s.metered and s.reserved is None:
             return self._ask_spend(s.price or FREE)
         return self._become(Phase.DECIDING, do.Decide(step=s.step, cause=self._cause(), agent=s.visit.agent))
 
@@ -154,14 +155,14 @@ class RunMachine(ReadHandlers):
 
     def _asking_asked(self, event: ev.SpendAsked) -> Instructions:
         s = self.state
-        s.reserved = event.price or FREE
+        s.reserved, s.reserved_epoch = event.price or FREE, event.epoch
         reserve = do.Reserve(
             step=s.step, cause=self._cause(), price=event.price, wall_ms=event.wall_ms, durable_first=True
         )
         return self._become(Phase.RESERVING, reserve)
 
     def _reserving_reserved(self, event: ev.SpendReserved) -> Instructions:
-        return self._decide(paid=True)
+        return self._decide()
 
     def _reserving_refused(self, event: ev.SpendRefused) -> Instructions:
         self.state.reserved = None
@@ -301,7 +302,8 @@ class RunMachine(ReadHandlers):
         """Ask again for whatever is outstanding."""
         s = self.state
         s.epoch = max(s.epoch, event.epoch)
-        self._take_reserved()
+        if not (s.batched and s.phase in (Phase.RECALLING, Phase.DECIDING)):  # its questions are out: they are answered
+            self._take_reserved()
         if s.phase is Phase.SUSPENDED:
             s.phase = s.resume_to
         return _OUTSTANDING[s.phase](self)

@@ -80,7 +80,8 @@ class OpenCall:
 class RunState:
     """Mutable, and written by `RunMachine` alone.
 
-    `reserved` is what is set aside for the decision that an agent is asked for; lost, it counts as spent.
+    `reserved` is what is set aside for the decision that an agent is asked for, under `reserved_epoch`; lost, it counts
+    as spent, unless the decision is `batched`: then it goes on with it.
     `ambiguous` says that an earlier attempt of the present call may have happened, and `why` nobody knows, if anybody
     said; `charged` is what the present call was counted and paid for as, None before; `in_doubt_keys` are the keys of
     calls that were intended and whose outcome is not known; `approved` are the calls that people approved, by step, and
@@ -101,7 +102,9 @@ class RunState:
     visit: Visit | None = None
     metered: bool = False
     price: Spend | None = None
+    batched: bool = False
     reserved: Spend | None = None
+    reserved_epoch: int = 0
     holder: str | None = None
     message: Any = None
     finished: tuple[StageEnd, ...] = ()
@@ -128,3 +131,8 @@ class RunState:
     children: dict[int, ChildEnded] = field(default_factory=dict)
     branches: tuple[BranchEnd, ...] | None = None
     outcome: Outcome | None = None
+
+    @property
+    def decision_epoch(self) -> int:
+        """The epoch under which the present decision was begun: by it its reservation and questions are known."""
+        return self.epoch if self.reserved is None else self.reserved_epoch

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from airside.actors.models.conversation import wire_names
 from airside.actors.models.prices import prices_of, rates_of
-from airside.actors.models.providers import ProviderModel, wire_names
+from airside.actors.models.providers import ProviderModel
 from airside.stack.contracts.models import OfferedTool, Prompt, RequestedCall, Turn
 from airside.stack.errors import InvalidConfig
-from airside.stack.models.calls import ProviderFailure
 from airside.stack.models.endpoints import ModelEndpoint, Provider, TokenPrice
+from airside.stack.models.provider import ProviderFailure
 from airside.stack.models.rate_limits import RateLimits
 from benchmarks.model_servers import ModelServer, Saying, call, in_order, serving
 

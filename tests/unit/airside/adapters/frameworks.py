@@ -21,8 +21,9 @@ from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, In
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId
 from airside.stack.journal.journaling import Append, AppendReply
-from airside.stack.models.calls import ModelCalls, ProviderAnswer
+from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import TokenPrice
+from airside.stack.models.provider import ProviderAnswer
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate

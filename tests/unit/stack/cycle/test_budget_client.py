@@ -45,7 +45,7 @@ def test_what_a_gate_was_told_while_it_was_away_is_told_again_and_then_no_more()
     account = BudgetClient(policy, submitted(), b"", 1, metered=True)
     price = Spend(tokens=60)
     account.ask(do.AskSpend(step=0, cause=0, price=price), wall_ms=1, now_us=1)
-    account.decided(ev.StepDecided(step=0, agent="a", proposal=Finish(spend=Spend(tokens=10)), at_us=2, cause=0))
+    account.decided(ev.StepDecided(step=0, agent="a", proposal=Finish(spend=Spend(tokens=10)), at_us=2, cause=0), 1)
 
     async def tell() -> None:
         reserve = do.Reserve(step=1, cause=0, price=price, wall_ms=1)

@@ -22,8 +22,8 @@ from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.replay import Clocks, PolicyPreview, Replay, ReplayedStep
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import TenantId
-from airside.stack.models.calls import ModelPort
 from airside.stack.models.pricing import cost_of, input_bound
+from airside.stack.models.provider import ModelPort
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.run import events as ev
 from airside.stack.run.agents import Agent, FunctionAgent, View

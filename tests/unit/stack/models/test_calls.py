@@ -24,16 +24,12 @@ from airside.stack.contracts.models import (
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import TenantId
 from airside.stack.journal.journaling import Append, AppendReply
-from airside.stack.models.calls import (
-    MAX_ANSWER_BYTES,
-    MAX_ATTEMPTS_PER_MODEL,
-    ModelCalls,
-    ProviderAnswer,
-    ProviderFailure,
-)
+from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import TokenPrice
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelFailed, read_events, spent_under, stream_of
 from airside.stack.models.pricing import cost_of, fits, input_bound
+from airside.stack.models.provider import MAX_ANSWER_BYTES, ProviderAnswer, ProviderFailure
+from airside.stack.models.question import MAX_ATTEMPTS_PER_MODEL
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import FREE, Spend, plus
@@ -62,6 +58,7 @@ class FakeModel:
         self.rates = RATES
         self.provider = "openai"
         self.prices = "own"
+        self.batches = None
         self.limits = limits
         self.sayings = list(sayings)
         self.gate = gate

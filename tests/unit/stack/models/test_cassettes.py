@@ -13,10 +13,10 @@ from airside.actors.models.prices import endpoints_of
 from airside.stack.canonical import digest
 from airside.stack.contracts.models import Prompt, RequestedCall, Turn
 from airside.stack.errors import InvalidConfig
-from airside.stack.models.calls import ProviderFailure
 from airside.stack.models.cassettes import CassetteModel, read_cassette, recorded
 from airside.stack.models.endpoints import ModelEndpoint, TokenPrice
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelEvent, ModelFailed
+from airside.stack.models.provider import ProviderFailure
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.values import FREE
 

@@ -207,7 +207,8 @@ async def test_without_a_model_caller_an_agent_says_so() -> None:
 
 def test_a_decision_is_priced_for_the_dearest_of_its_models_and_the_longest_prompt() -> None:
     agent = ModelAgent(["a", "b"], "be a clerk", max_prompt_bytes=10_000, max_tokens=100)
-    priced = agent.priced_by({"a": TokenPrice(input=1, output=1), "b": TokenPrice(input=3, output=15)})
+    rates = {"a": TokenPrice(input=1, output=1), "b": TokenPrice(input=3, output=15)}
+    priced = agent.priced_by(rates)
     assert priced.price is not None and agent.price is None
     history = [record(step, "x" * 900) for step in range(1, 12)]
     bound = input_bound(

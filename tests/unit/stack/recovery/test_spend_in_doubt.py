@@ -285,3 +285,12 @@ def test_a_resolution_that_cannot_be_read_is_said_in_the_story() -> None:
     entry = RelatedEntry(at_us=1, stream=spend_stream(spend_key(RUN, 1, 1)), type="SpendResolved", body="{}")
     ((_, text),) = describe_related(ended().machine.events, [entry])
     assert "cannot be read" in text
+
+
+def test_what_is_out_in_a_batch_may_take_days_before_it_is_in_doubt() -> None:
+    """Its provider answers within a day, and it is waited for."""
+    attempt = Attempt(RUN, 1, 1)
+    out = msgspec.structs.replace(asked(1), batch="label")
+    assert spend_in_doubt(attempt, ACME, [out], now_us=48 * 3_600_000_000) == []
+    assert [each.cause for each in spend_in_doubt(attempt, ACME, [out], now_us=MONTH_US)] == [DIED]
+    assert len(spend_in_doubt(attempt, ACME, [asked(1)], now_us=LATER_US)) == 1

@@ -1228,3 +1228,38 @@ def test_the_walks_reach_every_row_of_the_table() -> None:
         walk.steps(60)
         seen |= walk.seen
     assert not set(_TABLE) - seen
+
+
+# A decision that waits for a provider's batch.
+
+
+def batched() -> Driven:
+    """Return a run whose agent is asked for a decision that waits for a batch."""
+    run, price = Driven(Limits(max_seconds=60)), Spend(tokens=100, cost_microusd=50)
+    only(run.activate(), do.PlanRoute)
+    run.send(ev.RoutePlanned, route=Visit(agent="a", query="q"), metered=True, price=price, batched=True)
+    run.send(ev.MemoryRecalled, records=())
+    run.send(ev.SpendAsked, epoch=run.state.epoch, price=price, wall_ms=0)
+    only(run.send(ev.SpendReserved), do.Decide)
+    return run
+
+
+def test_waiting_for_a_batch_is_no_active_time() -> None:
+    """A day in which the provider works is none of the run's seconds."""
+    run = batched()
+    before = run.machine.usage().active_us
+    run.send(ev.StepDecided, agent="a", proposal=Finish(answer=1), after_us=86_400_000_000)
+    assert run.phase == Phase.PLANNING and run.machine.usage().active_us == before
+
+
+def test_a_decision_that_waits_for_a_batch_goes_on_with_what_is_reserved() -> None:
+    """The death of its process costs nothing, however often, and it is known by the epoch it was begun under."""
+    run = batched()
+    first = run.state.epoch
+    for _ in range(2):
+        only(run.activate(), do.Recall)
+    only(run.send(ev.MemoryRecalled, records=()), do.Decide)
+    assert run.state.epoch > first and run.state.decision_epoch == first
+    assert run.state.reserved == Spend(tokens=100, cost_microusd=50) and run.machine.usage().cost_microusd == 0
+    run.send(ev.StepDecided, agent="a", proposal=Finish(answer=1, spend=Spend(tokens=9, cost_microusd=5)))
+    assert run.machine.usage().cost_microusd == 5 and run.state.decision_epoch == run.state.epoch
