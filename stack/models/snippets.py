@@ -70,9 +70,11 @@ _BATCH_BYTES = MAX_OUTPUT_BYTES // 2
 
 _MAX_DEPTH = 32
 
+_OVERHEAD = 512
 _MAX_PAUSED_BYTES = 2**20
 _MAX_ALL_PAUSED_BYTES = 8 * 2**20
-"""What is kept of one paused snippet, and of all in a process.  One that is not kept is run from its start."""
+"""What is kept of one paused snippet with the results it had, each a little more than its bytes, and of all in a
+process.  One that is not kept is run from its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,8 @@ class Interpreter:
 
 def _pause(session: MontySession, playback: _Playback) -> _Paused | None:
     dump = session.dump()
-    return _Paused(dump, playback) if len(dump) <= _MAX_PAUSED_BYTES else None
+    size = len(dump) + playback.size()
+    return _Paused(dump, playback, size) if size <= _MAX_PAUSED_BYTES else None
 
 
 class _PausedSnippets:
@@ -178,14 +181,14 @@ class _PausedSnippets:
     def take(self, place: SnippetPlace) -> _Paused | None:
         """Return what is kept of a snippet, once."""
         found = self._kept.pop(place, None)
-        self._bytes -= 0 if found is None else len(found.dump)
+        self._bytes -= 0 if found is None else found.size
         return found
 
     def keep(self, place: SnippetPlace, paused: _Paused) -> None:
         """Keep a snippet, and let the oldest ones go that there is no room for."""
         self.take(place)
         self._kept[place] = paused
-        self._bytes += len(paused.dump)
+        self._bytes += paused.size
         while self._bytes > _MAX_ALL_PAUSED_BYTES:
             self.take(next(iter(self._kept)))
 
@@ -203,8 +206,11 @@ def check_interpreter() -> None:
 
 
 class _Paused(NamedTuple):
+    """A snippet that waits: what Monty and we know of it, and how many bytes that is with the results it had."""
+
     dump: bytes
     playback: _Playback
+    size: int
 
 
 @dataclass(slots=True)
@@ -250,6 +256,12 @@ class _Playback:
         """Whether it is paused where the same snippet with these results goes on."""
         known = self._records[: self._taken]
         return code == self._code and tools == self._tools and known == records[: self._taken] != records
+
+    def size(self) -> int:
+        """Return about how many bytes it holds."""
+        held = [canonical(action.arguments) for action in self._open.values()]
+        held += [canonical(record.arguments) + bytes(record.result.output) for record in self._records]
+        return len(self._code) + _MAX_PRINTED + sum(_OVERHEAD + len(each) for each in held)
 
     def play(self, session: MontySession, records: Sequence[StepRecord], dump: bytes | None) -> SnippetState:
         """Go on until the snippet waits for what is not on record, or ends; from where it was paused, if it was."""

@@ -581,9 +581,18 @@ def test_paused_snippets_are_kept_within_bytes() -> None:
     kept, playback = _PausedSnippets(), _Playback("1", {})
     places = [SnippetPlace(TenantId("acme"), RUN, step) for step in range(20)]
     for place in places:
-        kept.keep(place, _Paused(bytes(2**20), playback))
+        kept.keep(place, _Paused(b"", playback, 2**20))
     assert [kept.take(place) is not None for place in places] == [False] * 12 + [True] * 8
     assert kept.take(places[-1]) is None
+
+
+async def test_what_large_results_are_held_for_is_not_kept() -> None:
+    code, place, tools = interpreter(), SnippetPlace(TenantId("acme"), RUN, 1), called_by_name(TOOLS)
+    large = ToolResult(ok=True, output=msgspec.Raw(json.dumps("x" * 2**20).encode()))
+    record = StepRecord(step=2, agent="clerk", tool="look", arguments={"n": 1}, result=large)
+    for records, is_kept in (([], True), ([record], False)):
+        await code.run(place, "a = await look(1)\nb = await look(2)", tools, records)
+        assert (code._paused.take(place) is not None) is is_kept
 
 
 async def test_a_large_snippet_is_run_from_its_start() -> None:
