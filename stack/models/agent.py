@@ -14,10 +14,11 @@ from airside.stack.contracts.models import MAX_MODELS, OfferedTool
 from airside.stack.errors import InvalidConfig, InvalidInput, text_of
 from airside.stack.models.access import ModelUnanswered
 from airside.stack.models.code_mode import offered_code, play_snippets
+from airside.stack.models.interpreter import check_interpreter
 from airside.stack.models.pricing import HIDDEN_TOKENS, PER_PART, Rates, cost_of
 from airside.stack.models.prompts import exchanges_of, offered, prompt_of
 from airside.stack.models.proposals import ANSWER_TOOL, HANDOFF_PREFIX, proposed
-from airside.stack.models.snippets import PYTHON_CODE, check_interpreter
+from airside.stack.models.snippets import PYTHON_CODE
 from airside.stack.models.tool_stubs import check_names
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.agents import Agent, Decided, View

@@ -13,15 +13,14 @@ import orjson
 
 from airside.stack.contracts.models import OfferedTool
 from airside.stack.errors import InvalidInput
+from airside.stack.models.interpreter import SnippetPlace, interpreter
 from airside.stack.models.prompts import Exchange, exchanges_of
 from airside.stack.models.snippets import (
     MAX_SNIPPET_CALLS,
     PYTHON_CODE,
     SnippetEnded,
-    SnippetPlace,
     SnippetWaits,
     called_by_name,
-    interpreter,
 )
 from airside.stack.models.tool_stubs import stub_of
 from airside.stack.run.agents import View

@@ -1,32 +1,24 @@
-"""Snippets: Python that a model wrote, run by Monty until it waits for calls of the run, or ends.
+"""Snippets: Python that a model wrote, played until it waits for calls of the run, or ends.
 
-Monty is an interpreter of its own for a part of Python, in processes of its own.  It has no file, network, clock,
-randomness or import of its own to give, and what it asks of an operating system is refused here; its functions are the
-run's tools.  So a snippet does the same each time: it is run from its start with the results that the run's calls have
-on record, in the order in which these were proposed, one at a time, until it waits for calls that have none.  Where it
-was paused here before, with the same results, it goes on from there: that saves time, and nothing depends on it.
+Its functions are the run's tools, and what it asks of an operating system is refused here: no file, network, clock or
+randomness.  So a snippet does the same each time: it is played from its start with the results that the run's calls
+have on record, in the order in which these were proposed, one at a time, until it waits for calls that have none.
 
-Nothing that comes back from it is trusted: names and arguments are looked at here, and proposed to the gate like any
-other.
+Nothing that comes back from its interpreter is trusted: names and arguments are looked at here, and proposed to the
+gate like any other.
 """
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from airside.stack.canonical import as_text, canonical, check_bounds
-from airside.stack.errors import AirsideError, InvalidConfig, InvalidInput, text_of
-from airside.stack.ids import RunId, TenantId
+from airside.stack.errors import AirsideError, InvalidInput, text_of
 from airside.stack.models.tool_stubs import parameters_of, python_name
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.run.state import StepRecord
@@ -41,40 +33,23 @@ PYTHON_CODE = "python_code"
 
 MAX_CODE_CHARACTERS = 32_000
 MAX_SNIPPET_CALLS = 500
-"""Calls that one snippet may make: each of its decisions runs it from its start."""
+"""Calls that one snippet may make: each of its decisions may have it played from its start."""
 
-MAX_MEMORY_BYTES = 64 * 2**20
-MAX_SECONDS = 2.0
-"""How long the interpreter may compute, all in all; what it waits for does not count."""
-
-_MAX_RECURSION = 200
-_MAX_SUSPENSIONS = 8 * MAX_SNIPPET_CALLS
+MAX_SUSPENSIONS = 8 * MAX_SNIPPET_CALLS
 """How often it may come back to us: for a call twice, for a name once each time it is looked up.  Counted here: where a
 paused snippet goes on, Monty begins to count anew."""
-
-_MAX_TURN_S = 10.0
-"""When a process is killed that does not hold its own limits."""
 
 _MAX_PRINTED = 8_000
 _MAX_RESULT = 16_000
 _MAX_ERROR = 2_000
 _MAX_LISTED = 20
 _MAX_LISTED_TEXT = 200
-_MOST_AT_ONCE = 16
-_MOST_OF_A_TENANT = 2
-"""Snippets that one runtime has run at a time, and those of one tenant among them: who computes for as long as it may
-keeps others waiting for a share of the processors, and never for its end."""
-
 _BATCH_BYTES = MAX_OUTPUT_BYTES // 2
 """Arguments of calls that are proposed together; what a proposal may have is more."""
 
 _MAX_DEPTH = 32
 
 _OVERHEAD = 512
-_MAX_PAUSED_BYTES = 2**20
-_MAX_ALL_PAUSED_BYTES = 8 * 2**20
-"""What is kept of one paused snippet with the results it had, each a little more than its bytes, and of all in a
-process.  One that is not kept is run from its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,123 +69,11 @@ class SnippetEnded:
 
 SnippetState = SnippetWaits | SnippetEnded
 
-
-class SnippetPlace(NamedTuple):
-    """Whose snippet it is, and the step by which it began."""
-
-    tenant: TenantId
-    run_id: RunId
-    step: int
-
-
 Tools = Mapping[str, ToolSpec]
 
 
 class SnippetFailed(AirsideError):
     """The snippet cannot go on, for a reason that is none of Python's."""
-
-
-class Interpreter:
-    """Runs snippets in processes of Monty's, which are kept: each snippet has a session of its own in one of them."""
-
-    def __init__(self) -> None:
-        from pydantic_monty import Monty  # an extra: only where an agent writes code
-
-        self._pool = Monty(min_processes=0, max_processes=_MOST_AT_ONCE, request_timeout=_MAX_TURN_S)
-        self._pool.__enter__()  # its processes end with ours, whose end closes their input
-        self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="snippet")
-        self._turns: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
-        self._paused = _PausedSnippets()
-
-    async def run(self, place: SnippetPlace, code: str, tools: Tools, records: Sequence[StepRecord]) -> SnippetState:
-        """Run a snippet with the results it has so far; `tools` are what it may call, by their names in Python."""
-        turns = self._turns.get(place.tenant)
-        if turns is None:
-            turns = self._turns[place.tenant] = asyncio.Semaphore(_MOST_OF_A_TENANT)
-        await turns.acquire()
-        paused = self._paused.take(place)
-        if paused is not None and not paused.playback.leads_to(code, tools, records):
-            paused = None
-        running = asyncio.get_running_loop().run_in_executor(self._threads, self._run, code, tools, records, paused)
-        running.add_done_callback(lambda _: turns.release())  # its thread goes on where nobody waits for it any more
-        state, paused = await asyncio.shield(running)
-        if paused is not None:
-            self._paused.keep(place, paused)
-        return state
-
-    def _run(
-        self, code: str, tools: Tools, records: Sequence[StepRecord], paused: _Paused | None
-    ) -> tuple[SnippetState, _Paused | None]:
-        from pydantic_monty import MontyError
-
-        playback = _Playback(code, tools) if paused is None else paused.playback
-        session = self._pool.checkout(
-            script_name="snippet.py",
-            limits={
-                "max_feed_duration_secs": MAX_SECONDS,
-                "max_memory": MAX_MEMORY_BYTES,
-                "max_recursion_depth": _MAX_RECURSION,
-                "max_suspensions": 2 * _MAX_SUSPENSIONS,
-            },
-            os_policy={"datetime": "call_host", "sleep": "call_host", "random_start": "call_host"},
-        )
-        try:
-            with session:
-                state = playback.play(session, records, None if paused is None else paused.dump)
-                return state, _pause(session, playback) if isinstance(state, SnippetWaits) else None
-        except MontyError as error:
-            display = getattr(error, "display", None)
-            return playback.ended(error=str(error) if display is None else display()), None
-        except SnippetFailed as error:
-            return playback.ended(error=error.message), None
-
-
-def _pause(session: MontySession, playback: _Playback) -> _Paused | None:
-    dump = session.dump()
-    size = len(dump) + playback.size()
-    return _Paused(dump, playback, size) if size <= _MAX_PAUSED_BYTES else None
-
-
-class _PausedSnippets:
-    """The latest paused snippets of a process, within so many bytes."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[SnippetPlace, _Paused] = OrderedDict()
-        self._bytes = 0
-
-    def take(self, place: SnippetPlace) -> _Paused | None:
-        """Return what is kept of a snippet, once."""
-        found = self._kept.pop(place, None)
-        self._bytes -= 0 if found is None else found.size
-        return found
-
-    def keep(self, place: SnippetPlace, paused: _Paused) -> None:
-        """Keep a snippet, and let the oldest ones go that there is no room for."""
-        self.take(place)
-        self._kept[place] = paused
-        self._bytes += paused.size
-        while self._bytes > _MAX_ALL_PAUSED_BYTES:
-            self.take(next(iter(self._kept)))
-
-
-@cache
-def interpreter() -> Interpreter:
-    """Return this process's interpreter, made when it is first asked for."""
-    return Interpreter()
-
-
-def check_interpreter() -> None:
-    """Raise `InvalidConfig` where Monty is not installed."""
-    if importlib.util.find_spec("pydantic_monty") is None:
-        raise InvalidConfig("code_mode needs the interpreter of airside[code]: pip install 'airside[code]'")
-
-
-class _Paused(NamedTuple):
-    """A snippet that waits: what Monty and we know of it, and how many bytes that is with the results it had."""
-
-    dump: bytes
-    playback: _Playback
-    size: int
 
 
 @dataclass(slots=True)
@@ -234,7 +97,7 @@ class _Printed:
         return "".join(self.parts) + (f"... [{self.left_out} characters left out]" if self.left_out else "")
 
 
-class _Playback:
+class Playback:
     """One run of a snippet from its start.
 
     Its calls wait as futures until it can go on with none of them any more.  Those that wait then are a batch, in the
@@ -276,8 +139,8 @@ class _Playback:
         while not isinstance(state, MontyComplete):
             self._suspensions += dump is None
             dump = None  # what a paused snippet begins with was counted when it was paused
-            if self._suspensions > _MAX_SUSPENSIONS:
-                raise SnippetFailed(f"a snippet may ask for names and calls at most {_MAX_SUSPENSIONS} times")
+            if self._suspensions > MAX_SUSPENSIONS:
+                raise SnippetFailed(f"a snippet may ask for names and calls at most {MAX_SUSPENSIONS} times")
             if isinstance(state, FunctionSnapshot):
                 state = self._called(state)
             elif isinstance(state, FutureSnapshot):

@@ -16,18 +16,15 @@ from airside.stack.contracts.models import ModelReply, Prompt, RequestedCall
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.ids import TenantId
 from airside.stack.models.agent import ModelAgent
+from airside.stack.models.interpreter import Paused, PausedSnippets, SnippetPlace, interpreter
 from airside.stack.models.prompts import REFUSED_CALL
 from airside.stack.models.snippets import (
     MAX_SNIPPET_CALLS,
     PYTHON_CODE,
+    Playback,
     SnippetEnded,
-    SnippetPlace,
     SnippetWaits,
-    _Paused,
-    _PausedSnippets,
-    _Playback,
     called_by_name,
-    interpreter,
 )
 from airside.stack.models.tool_stubs import check_names, parameters_of, python_name, stub_of
 from airside.stack.reasons import ReasonCode
@@ -371,7 +368,7 @@ async def test_what_goes_wrong_in_code_is_told_and_nothing_is_called(code: str, 
     ],
 )
 async def test_code_that_never_ends_is_ended(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airside.stack.models.snippets.MAX_SECONDS", 0.05)
+    monkeypatch.setattr("airside.stack.models.interpreter.MAX_SECONDS", 0.05)
     told = await Played(code).run()
     assert "TimeoutError" in told["error"] and len(told["printed"]) < 10_000
 
@@ -578,10 +575,10 @@ async def test_a_paused_snippet_goes_on_with_the_results_it_had_and_no_others() 
 
 
 def test_paused_snippets_are_kept_within_bytes() -> None:
-    kept, playback = _PausedSnippets(), _Playback("1", {})
+    kept, playback = PausedSnippets(), Playback("1", {})
     places = [SnippetPlace(TenantId("acme"), RUN, step) for step in range(20)]
     for place in places:
-        kept.keep(place, _Paused(b"", playback, 2**20))
+        kept.keep(place, Paused(b"", playback, 2**20))
     assert [kept.take(place) is not None for place in places] == [False] * 12 + [True] * 8
     assert kept.take(places[-1]) is None
 
