@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 mcp = typer.Typer(no_args_is_help=True, help="Tool servers (Model Context Protocol): what was approved of them.")
 
 _CONNECT_S = 60.0
+_SETTLE_S = 1.0
+"""How long a server is given to say that its list changed, once it is there: some offer more when they have begun."""
+
 _SHOWN = 400
 """Lines of a difference that are shown; a whole server of a hundred tools has more."""
 
@@ -68,10 +71,12 @@ def _offer_of(server: McpServer, given: dict[str, str]) -> ServerOffer:
     async def ask() -> ServerOffer:
         offers: list[ServerOffer | InvalidInput] = []
         session = await McpSession.open(address, given, None, offers.append, _CONNECT_S)
+        await asyncio.sleep(_SETTLE_S)
+        await session.wait_listed(_CONNECT_S)
         await session.close()
-        if isinstance(offers[0], InvalidInput):
-            raise Failed(f"server {server.name}: {offers[0].message}")
-        return offers[0]
+        if isinstance(offers[-1], InvalidInput):
+            raise Failed(f"server {server.name}: {offers[-1].message}")
+        return offers[-1]
 
     try:
         return asyncio.run(ask())

@@ -94,6 +94,7 @@ class Dispatcher:
         self._keeps_reads = any(found.cache_ms for found in self._tools.values())
         self._secrets = TenantSecrets(secrets, known_secrets or KnownSecrets(), in_threads=in_threads)
         self._states = ToolsetStates(toolsets, self._runners, self._secrets)
+        self.quarantined: dict[str, str] = {}  # why, by the toolset's name; one that is stays so in this executor
         self.calls = 0
         self.refused = 0
         self.active = 0
@@ -180,11 +181,6 @@ class Dispatcher:
         own = {"calls": self.calls, "refused": self.refused, "active": self.active, "states": len(self._states)}
         return {**own, **self._runners.loops.stats()}
 
-    @property
-    def quarantined(self) -> dict[str, str]:
-        """Why toolsets are in quarantine, by their names."""
-        return self._states.quarantined
-
     async def _claim_key(self, grant: Grant) -> ToolResult | bool:
         """Claim the key of a call whose tool does not dedupe; return why the call may not start.
 
@@ -218,7 +214,10 @@ class Dispatcher:
             result = failure(error, call, grant, deadline, self._runner_of[grant.tool].on_timeout)
             if result is None:
                 raise asyncio.CancelledError from None
-            return self._redacted(call, result)
+            result = self._redacted(call, result)
+            if result.reason_code == ReasonCode.TOOL_QUARANTINED:
+                self.quarantined[call.tool.toolset or call.name] = result.error
+            return result
         finally:
             if call.redactor():
                 finish_output((call.name, grant.tenant, grant.run_id))

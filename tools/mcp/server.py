@@ -26,7 +26,7 @@ from airside.tools.mcp.mapping import UNMAPPED, ServerMapping, ToolMapping, read
 from airside.tools.mcp.offer import ServerOffer
 from airside.tools.mcp.pins import PIN_FILE, ApprovedOffer, read_pins
 from airside.tools.mcp.results import output_of
-from airside.tools.runners.outcomes import NotStarted, ToolQuarantined
+from airside.tools.runners.outcomes import ToolQuarantined
 from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.tool import InDoubt, Tool, ToolContext, ToolError, Toolset, checked_name
 
@@ -248,26 +248,33 @@ class ServerTools:
 
     def offers(self, session: McpSession | None) -> tuple[Tool, ...]:
         """Return the tools; raise why none of them is begun now."""
+        self.check()
+        if session is None or session.problem:
+            raise ConnectionError("it has no session" if session is None else session.problem)
+        return self._tools
+
+    def check(self) -> None:
+        """Raise `ToolQuarantined` if it is in quarantine."""
         name = self._address.name
-        if session is None or self.quarantined:
+        if self.quarantined:
             raise ToolQuarantined(
                 f"server {name} is in quarantine, for it is not what was approved: {self.quarantined}. "
                 f"`airside mcp diff {name}` shows it, `airside mcp approve {name}` approves it"
             )
-        if session.problem:
-            raise ConnectionError(session.problem)
-        if session.is_stale:
-            raise NotStarted(f"server {name} says that its tools changed, and is being asked what they are")
-        return self._tools
 
 
 async def call_tool(request: ToolRequest, arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
-    """Have a server's tool called once; raise `ToolError` where nothing was changed, `InDoubt` where nobody knows."""
+    """Have a server's tool called once; raise `ToolError` where nothing was changed, `InDoubt` where nobody knows.
+
+    A server that says its tools changed is asked what they are before anything is sent.
+    """
     from airside.tools.mcp.session import CallLost, CallNotSent, CallRejected
 
     session: McpSession = context.state  # there is one, for else the call had not begun
     reads = request.spec.effect == "read"
     seconds = min(request.seconds, max(0.1, context.deadline_s - _MARGIN_S))
+    await session.wait_listed(seconds)
+    session.owner.check()
     try:
         result = await session.call(request.name, arguments, key=context.idempotency_key, seconds=seconds)
     except CallNotSent as error:

@@ -67,7 +67,7 @@ OnOffer = Callable[[ServerOffer | InvalidInput], None]
 
 
 class McpSession:
-    """A session; `is_stale` says that the server's list is being asked for anew.
+    """A session.
 
     It is given secrets by their names.  `owner` is whoever made it, who is told of every list by `on_offer`: what is
     offered, or why that cannot be read.
@@ -76,7 +76,6 @@ class McpSession:
     def __init__(self, address: ServerAddress, given: Mapping[str, str], owner: Any, on_offer: OnOffer) -> None:
         self.owner = owner
         self.broken = ""
-        self.is_stale = False
         self.redactor = Redactor(given.values())
         self._given = given
         self._address = address
@@ -84,6 +83,7 @@ class McpSession:
         self._word = secrets.token_hex(16)
         self._end = StdioEnd()
         self._wake = asyncio.Event()
+        self._is_listed = asyncio.Event()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_closing = False
         self._client: Client | None = None
@@ -133,6 +133,14 @@ class McpSession:
             if not asking.done():  # it is told so, and whatever it is at, this session asks it nothing more
                 self.broken = self.broken or "a call was stopped before it answered"
                 asking.cancel()
+
+    async def wait_listed(self, seconds: float) -> None:
+        """Wait while the server is asked what it offers now; raise `ToolError` if that takes too long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._is_listed.wait()
+        except TimeoutError:
+            raise ToolError("nothing was sent: it says that its tools changed, and not what they are") from None
 
     def _read(self, asking: asyncio.Future[Any]) -> dict[str, Any]:
         try:
@@ -184,6 +192,8 @@ class McpSession:
                 )
                 self._client = await stack.enter_async_context(client)
                 self._on_offer(await self._list())
+                if not self._wake.is_set():
+                    self._is_listed.set()
                 self._ready.set_result(None)
                 watching = asyncio.ensure_future(self._listen())
                 stack.callback(watching.cancel)
@@ -194,6 +204,7 @@ class McpSession:
                 raise
         finally:
             self.broken = self.broken or self._end.why or "the session is over"
+            self._is_listed.set()  # whoever waits learns of it at the call
             if not self._ready.done():
                 self._ready.cancel()
 
@@ -249,7 +260,8 @@ class McpSession:
             if self._is_closing:
                 return
             self._on_offer(await self._list())
-            self.is_stale = self._wake.is_set()
+            if not self._wake.is_set():
+                self._is_listed.set()
 
     async def _listen(self) -> None:
         """Hear of changes of the list where servers tell only those who subscribe."""
@@ -264,7 +276,7 @@ class McpSession:
             self._note_change()
 
     def _note_change(self) -> None:
-        self.is_stale = True
+        self._is_listed.clear()
         self._wake.set()
 
 

@@ -66,6 +66,8 @@ def own_error(error: BaseException, redactor: Redactor = NO_SECRETS) -> AirsideE
         return ToolError(text, retry_after_s=_retry_after_s(error))
     if issubclass(type(error), InDoubt):
         return InDoubt(text)
+    if issubclass(type(error), ToolQuarantined):
+        return ToolQuarantined(text)
     return ToolRaised(text + _HINT if any(words in text for words in _OTHER_LOOP) else text)
 
 

@@ -36,10 +36,7 @@ _Key = tuple[str, TenantId, RunId | None]
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class ToolsetState(Place):
-    """One state of a toolset, and how many calls use it; a broken one gets no more, and is closed after the last.
-
-    `quarantined` is why none of its tools is called, as the last one that was to be called was told.
-    """
+    """One state of a toolset, and how many calls use it; a broken one gets no more, and is closed after the last."""
 
     toolset: Toolset
     key: _Key
@@ -48,19 +45,17 @@ class ToolsetState(Place):
     idle_since_s: float = 0.0
     is_broken: bool = False
     is_closed: bool = False
-    quarantined: str = ""
 
     def check_offer(self, found: Tool, redactor: Callable[[], Redactor]) -> None:
         """Raise `ToolChanged` unless the toolset offers this very tool at present, `NotStarted` if it does not say.
 
-        Runs the tools' own code, which may say by these errors itself why the tool is not begun now.
+        Runs the tools' own code, which may raise `ToolQuarantined` itself.
         """
         try:
             offers = self.toolset.offers
             now = None if offers is None else {each.name: each.spec.version for each in offers(self.value)}
-        except (NotStarted, ToolQuarantined) as error:
-            self.quarantined = error.message if isinstance(error, ToolQuarantined) else ""
-            broken = type(error)(error.message)
+        except ToolQuarantined as error:
+            broken: ToolQuarantined | NotStarted = ToolQuarantined(error.message)
         except BaseException as error:
             self.is_broken = True
             broken = NotStarted(
@@ -89,11 +84,6 @@ class ToolsetStates:
 
     def __len__(self) -> int:
         return len(self._states)
-
-    @property
-    def quarantined(self) -> dict[str, str]:
-        """Why toolsets are in quarantine, by their names."""
-        return {state.toolset.name: state.quarantined for state in self._states.values() if state.quarantined}
 
     async def enter(self, name: str, context: ToolContext) -> ToolsetState:
         """Return the state of a toolset for a call, which leaves it; opens it if need be, and raises what that does."""

@@ -35,6 +35,7 @@ def app_of(folder: Path) -> App:
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Return what runs `airside mcp` on that app, with a server that is in this process; gives exit code and output."""
     monkeypatch.setattr(McpSession, "_streams", lambda self: in_process(Served(tmp_path, 1)))
+    monkeypatch.setattr("airside.mcp_cli._SETTLE_S", 0)
     monkeypatch.setattr("airside.cli.load_app", lambda name, arguments: app_of(tmp_path))
 
     def run(*arguments: str) -> tuple[object, str]:

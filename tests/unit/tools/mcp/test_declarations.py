@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from airside.stack.errors import InvalidConfig, InvalidInput
@@ -17,7 +18,7 @@ from airside.tools.mcp.offer import MAX_TOOLS, ServerOffer
 from airside.tools.mcp.pins import ApprovedOffer, read_pins, write_pin
 from airside.tools.mcp.results import output_of
 from airside.tools.mcp.server import McpServer
-from airside.tools.runners.outcomes import normalise
+from airside.tools.runners.outcomes import ToolQuarantined, normalise
 from airside.tools.secrets.redaction import Redactor
 
 ADD: dict[str, Any] = {
@@ -147,6 +148,18 @@ def test_a_server_is_declared_without_loading_the_library_of_its_protocol(tmp_pa
     command = [sys.executable, "-c", code, str(tmp_path / "lock")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_servers_tools_are_sent_to_executors_as_one(tmp_path: Path) -> None:
+    """What one session sees there counts for all, for they have one owner; its pin goes with it, and no file."""
+    toolset = pinned(tmp_path, offering()).read_toolset()
+    (tmp_path / "lock").unlink()
+    sent = cloudpickle.loads(cloudpickle.dumps([toolset]))[0]
+    assert [tool.spec for tool in sent.tools] == [tool.spec for tool in toolset.tools]
+    owner = sent.open.__self__
+    owner.quarantined = "it changed"
+    with pytest.raises(ToolQuarantined, match="it changed"):
+        sent.offers(None)
 
 
 # The mapping.

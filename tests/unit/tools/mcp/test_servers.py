@@ -208,6 +208,14 @@ async def test_a_server_that_changes_in_silence_is_found_out(
     assert result.reason_code == "tool_quarantined" and "append is new" in result.error
 
 
+async def test_a_server_that_says_it_changed_and_did_not_is_called(behind: Callable[..., Behind]) -> None:
+    """Once it has said again what it offers: calls wait for that."""
+    server = behind()
+    assert (await server.run("change", {"text": "nothing"})).ok
+    server.states()[0].value._note_change()
+    assert (await server.run("total")).value() == {"text": "0"}
+
+
 async def test_a_server_that_is_another_when_it_is_started_is_in_quarantine(
     behind: Callable[..., Behind], tmp_path: Path
 ) -> None:
