@@ -20,7 +20,8 @@ from mcp.types import jsonrpc_message_adapter
 
 from airside.stack.run.story import printable
 from airside.tools.mcp.address import ServerAddress
-from airside.tools.sandbox.command import sandboxed_command
+from airside.tools.sandbox.command import SandboxUnavailable, sandboxed_command
+from airside.tools.sandbox.probe import reached_level
 from airside.tools.secrets.redaction import Redactor
 
 logger = logging.getLogger("airside")
@@ -55,8 +56,10 @@ async def stdio_streams(
 ) -> AsyncIterator[Streams]:
     """Start a server in a sandbox and yield its frames; ends it and all it started, whatever happens.
 
-    Raises `SandboxUnavailable` where there is no sandbox.
+    Raises `SandboxUnavailable` where there is no sandbox, or none of the level that its limits name.
     """
+    if problem := (await reached_level()).problem_with(address.limits):
+        raise SandboxUnavailable(problem)
     command = sandboxed_command(
         address.command,
         environment=list(variables),

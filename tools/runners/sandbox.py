@@ -29,7 +29,7 @@ from airside.tools.runners.fair_slots import FairSlots
 from airside.tools.runners.jobs import ToolCall
 from airside.tools.runners.outcomes import InvalidArguments, InvalidOutput, NoSandbox, ToolRaised
 from airside.tools.sandbox.command import SandboxUnavailable, package_folders, python_there, sandboxed_command
-from airside.tools.sandbox.probe import Reached, probe_sandbox
+from airside.tools.sandbox.probe import Reached, reached_level
 from airside.tools.sandbox.process import SandboxProcess
 from airside.tools.sandbox.tenant_folder import give_folder
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolError
@@ -90,7 +90,7 @@ class SandboxRunner:
     async def ready(self) -> None:
         """Know what this machine reaches."""
         if self._probing is None:
-            self._probing = asyncio.ensure_future(probe_sandbox())
+            self._probing = asyncio.ensure_future(reached_level())
         await asyncio.shield(self._probing)
 
     async def run(self, job: ToolCall) -> Any:
@@ -294,7 +294,8 @@ def _pickled_functions(found: Tool) -> bytes:
 
 def _pickled(value: Any) -> bytes:
     """Return a value as bytes; what it uses of the app's own modules goes with it: the sandbox has not these."""
-    apps = [module for module in list(sys.modules.values()) if _is_the_apps(module)]
+    there = tuple(f"{folder}{os.sep}" for folder in (sys.base_prefix, *package_folders(), *map(str, _OURS)))
+    apps = [module for module in list(sys.modules.values()) if _is_the_apps(module, there)]
     for module in apps:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -304,12 +305,12 @@ def _pickled(value: Any) -> bytes:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _is_the_apps(module: ModuleType) -> bool:
+def _is_the_apps(module: ModuleType, there: tuple[str, ...]) -> bool:
+    """Whether a module's file is none that a sandbox has, which are below these folders."""
     file = getattr(module, "__file__", None)
     if not isinstance(file, str) or module.__name__ == "__main__":
         return False
-    there = (sys.base_prefix, *package_folders(), *map(str, _OURS))
-    return not os.path.abspath(file).startswith(tuple(f"{each}{os.sep}" for each in there))
+    return not os.path.abspath(file).startswith(there)
 
 
 def _command_of(found: Tool, tenant: TenantId | None) -> list[str]:

@@ -48,6 +48,17 @@ class Reached:
         return f"this machine makes sandboxes of level {self.level}, and {limits.level} is needed: {self.reason}"
 
 
+_known: list[Reached] = []
+"""What this process has found out."""
+
+
+async def reached_level() -> Reached:
+    """Return the level this machine reaches, which is found out once in a process."""
+    if not _known:
+        _known.append(await probe_sandbox())
+    return _known[0]
+
+
 async def probe_sandbox() -> Reached:
     """Return the level this machine reaches; never raises.
 

@@ -49,7 +49,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     async def probe() -> Reached:
         return Reached("full")
 
-    monkeypatch.setattr(lane, "probe_sandbox", probe)
+    monkeypatch.setattr(lane, "reached_level", probe)
     monkeypatch.setattr(lane.SandboxRunner, "_prepare", lambda self, key: None)
     made = Bench()
     yield made

@@ -37,7 +37,7 @@ async def dispatcher(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dispatche
     async def probe() -> Reached:
         return Reached("full")
 
-    monkeypatch.setattr(lane, "probe_sandbox", probe)
+    monkeypatch.setattr(lane, "reached_level", probe)
     made = Dispatcher(sandboxed.TOOLS, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: NOW)
     yield made
     made.close()
@@ -121,7 +121,7 @@ async def test_at_its_deadline_nothing_of_it_is_left(dispatcher: Dispatcher, mon
         await end(self)
 
     monkeypatch.setattr(SandboxProcess, "end", ending)
-    result = await run(dispatcher, sandboxed.spin)
+    result = await run(dispatcher, sandboxed.spin, grant={"left_ms": 60_000})  # it may wait for its sandbox
     assert result.reason_code is ReasonCode.TOOL_TIMEOUT and "its sandbox is dead" in result.error
     assert len(ended) > 3 and not any(map(alive, ended))
 
@@ -180,7 +180,7 @@ async def test_a_call_that_needs_more_than_there_is_does_not_begin(
     async def start(*_: object) -> SandboxProcess:
         raise AssertionError("it was begun")
 
-    monkeypatch.setattr(lane, "probe_sandbox", probe)
+    monkeypatch.setattr(lane, "reached_level", probe)
     monkeypatch.setattr(SandboxProcess, "start", start)
     result = await run(dispatcher, sandboxed.fail, how="raise")
     assert result.reason_code is ReasonCode.SANDBOX_UNAVAILABLE and "Landlock is off" in result.error
@@ -259,7 +259,7 @@ async def test_a_run_that_is_over_has_no_sandbox_left(dispatcher: Dispatcher, mo
         return await ask(process, message, most)
 
     monkeypatch.setattr(lane, "_asked", asking)
-    call = asyncio.ensure_future(run(dispatcher, sandboxed.spin))
+    call = asyncio.ensure_future(run(dispatcher, sandboxed.spin, grant={"left_ms": 60_000}))
     await asked.wait()
     await dispatcher.release(RUN)
     assert (await call).reason_code is ReasonCode.TOOL_TIMEOUT
