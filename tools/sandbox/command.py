@@ -65,10 +65,11 @@ def sandboxed_command(
 ) -> list[str]:
     """Return the command that runs `argv` in a sandbox, on the standard streams it is started with.
 
-    `environment` names the variables that are passed on; give their values to whoever starts the command.  The sandbox
-    sees the system's programs and libraries, this Python and its packages, the folders and files of `readonly` where
-    they are, and `workspace` as `/workspace`, where it begins, all but that read-only; it may write there (unless
-    `writable` says no) and in `/tmp`, which is its own.  `network` is the one of `SandboxLimits`.
+    `environment` names the variables that are passed on: start the command with these, and with no others, for what
+    bubblewrap itself was started with is no secret from a program of the same user.  The sandbox sees the system's
+    programs and libraries, this Python and its packages, the folders and files of `readonly` where they are, and
+    `workspace` as `/workspace`, where it begins, all but that read-only; it may write there (unless `writable` says no)
+    and in `/tmp`, which is its own.  `network` is the one of `SandboxLimits`.
 
     To end it kill the process that was started, with SIGKILL: nothing of it outlives that, or the thread that started
     it.  It ends by itself after `wall_s`, and each of its processes after `cpu_s` of CPU (None: never).
@@ -102,6 +103,7 @@ def sandboxed_command(
         "sandlock": _packages_of_sandlock() if limits.level == "full" else "",
     }
     return [
+        *(() if environment else ("/usr/bin/env", "-i")),  # bubblewrap's own is read by whoever runs as its user
         find_bwrap(),
         *_namespaces(limits, as_root=bool(uid)),
         *mounts.options,
