@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import msgspec
@@ -12,6 +14,7 @@ import msgspec
 from airside.actors.rpc.layer import LayerConfig, control, now_us
 from airside.actors.rpc.methods import (
     ADMIT,
+    BODIES,
     FOLLOW,
     GIVE_VOTE,
     KEEP,
@@ -19,6 +22,8 @@ from airside.actors.rpc.methods import (
     SUBMIT,
     SUBSCRIBE,
     VOTE,
+    WATCH,
+    WATCH_RUN,
     FeedPage,
     FeedRequest,
     KeeperRequest,
@@ -31,12 +36,14 @@ from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.approvals.book import Verdict
 from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.contracts.labels import check_label
+from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.directory import Directory
 from airside.stack.errors import AuthRefused, InvalidInput, ItemFailed, LayerUnavailable
-from airside.stack.ids import ApprovalId, TenantId, request_for, run_of
+from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId, request_for, run_of
 from airside.stack.journal.feed import AUDITOR
 from airside.stack.operations.messages import Admit, Submission, Ticket, Vote, VoteReply
 from airside.stack.reasons import ReasonCode, reason_of
+from airside.stack.run.events import RunSubmitted, decode_event
 from airside.stack.security.authenticator import Authenticator
 from airside.stack.security.identity import run_subject, seal_identity, vote_subject
 from airside.stack.security.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_memory_order
@@ -44,6 +51,9 @@ from airside.stack.values import MAX_REQUEST_BYTES, Identity, Request, decode_js
 
 MAX_FOLLOWERS = 16
 """Questions of one tenant for the next entries of its journal that wait at a time: each holds a place here."""
+
+_OWNERS_KEPT = 1_000
+"""Runs that were watched, of which it is remembered whose they are."""
 
 
 def _no(reason: ReasonCode) -> Denial:
@@ -59,13 +69,16 @@ class Ingress(WatchedLayer):
         directory: Directory,
         local_public_pem: bytes,
         labels: frozenset[str] | None = None,
+        asks_models: bool = False,
     ) -> None:
         super().__init__(config)
         self._labels = labels
+        self._asks_models = asks_models
         self._directory = directory
         self._local_public_pem = local_public_pem
         self._counts = {"accepted": 0, "refused": 0}
         self._followers: Counter[TenantId] = Counter()
+        self._owners: OrderedDict[RunId, tuple[TenantId, PrincipalId]] = OrderedDict()
 
     async def start(self) -> None:
         """Load the pinned keys."""
@@ -73,6 +86,7 @@ class Ingress(WatchedLayer):
         self._driver = Remote(self.config.cell, "driver")
         self._memory = Remote(self.config.cell, "memory")
         self._journal = Remote(self.config.cell, "journal")
+        self._models = Remote(self.config.cell, "models") if self._asks_models else None
         self._approvals = Remote(self.config.cell, "approvals")
 
     @serves(SUBMIT, unreadable=_no(ReasonCode.REQUEST_INVALID), failed=_no(ReasonCode.INTERNAL_ERROR))
@@ -178,6 +192,52 @@ class Ingress(WatchedLayer):
             return FeedPage(code=refusal.reason, problem=refusal.message)
         finally:
             self._followers[tenant] -= 1
+
+    @serves(WATCH_RUN)
+    async def watch(self, asked: WatchRequest) -> WatchPage:
+        """Return what happens in a run to the principal that asked for it, or to an auditor of its tenant.
+
+        Of another's it is not said whether there is one.
+        """
+        try:
+            identity: Identity = self._authenticator.identify(asked.credential, int(time.time()))
+        except AuthRefused as refusal:
+            return WatchPage(code=refusal.reason, problem=refusal.message)
+        bodies: list[str] = []
+        if asked.with_events or asked.run_id not in self._owners:
+            streams: list[str] = [asked.run_id]
+            bodies = (await self._journal.call(BODIES, streams))[asked.run_id]
+            self._keep_owner(asked.run_id, bodies)
+        whose = self._owners.get(asked.run_id)
+        is_own = whose == (identity.tenant, identity.principal)
+        if whose is None or whose[0] != identity.tenant or not (is_own or AUDITOR in identity.roles):
+            return WatchPage(code="unknown", problem=f"{identity.principal} has no run {asked.run_id:.80}")
+        if self._followers[identity.tenant] >= MAX_FOLLOWERS:
+            problem = f"{MAX_FOLLOWERS} follow {identity.tenant} already: wait until one of them has left"
+            return WatchPage(code="too_many", problem=problem)
+        self._followers[identity.tenant] += 1
+        try:
+            page = await self._page(msgspec.structs.replace(asked, credential=""), has_news=len(bodies) > asked.events)
+        finally:
+            self._followers[identity.tenant] -= 1
+        return msgspec.structs.replace(page, events=tuple(bodies[asked.events :]))
+
+    def _keep_owner(self, run_id: RunId, bodies: Sequence[str]) -> None:
+        """Remember whose run it is, of one that there is."""
+        first = decode_event(bodies[0]) if bodies and run_id not in self._owners else None
+        if isinstance(first, RunSubmitted):
+            self._owners[run_id] = (first.identity.tenant, first.identity.principal)
+            if len(self._owners) > _OWNERS_KEPT:
+                self._owners.popitem(last=False)
+
+    async def _page(self, asked: WatchRequest, *, has_news: bool) -> WatchPage:
+        if self._models is None:
+            if not has_news:
+                await asyncio.sleep(min(max(0.0, asked.timeout_s), 1.0))
+            return WatchPage()
+        if has_news:
+            asked = msgspec.structs.replace(asked, timeout_s=0.0)
+        return await self._models.call(WATCH, asked)
 
     async def stats(self) -> dict[str, Any]:
         """Return what was accepted and refused since this incarnation began."""

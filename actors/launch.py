@@ -283,7 +283,8 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
         made.append(make(Intake, "intake", plain, app.job_inputs))
     fleet = Fleet(plain, runtime_app)
     made.append(make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet))
-    made.append(make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem, checked.labels))
+    asks = bool(checked.endpoints)
+    made.append(make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem, checked.labels, asks))
     try:
         _begin(made)
     except GetTimeoutError:

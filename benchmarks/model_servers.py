@@ -2,7 +2,7 @@
 
 It speaks OpenAI's chat completions (`/v1/chat/completions`), its batches (`benchmarks/batch_server.py`) and Anthropic's
 messages (`/v1/messages`), and can be slow, cut the connection, refuse, fail, leave out what it used, and write what no
-model should.
+model should; as streams, if it is asked so.
 """
 
 from __future__ import annotations
@@ -19,13 +19,20 @@ from typing import Any
 from aiohttp import web
 
 from benchmarks.batch_server import BatchServer
+from benchmarks.stream_writers import anthropic_stream, openai_stream
 
 Body = dict[str, Any]
+Line = tuple[str, bool]
+"""A line of a stream, and whether it has text of the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saying:
-    """One answer.  `calls` are `(tool, arguments as text, id)`; `used` = tokens read and written, None: not said."""
+    """One answer.  `calls` are `(tool, arguments as text, id)`; `used` = tokens read and written, None: not said.
+
+    Where it is asked for as a stream: `cut_after` = words after which the connection is cut or, if it `ends_early`,
+    the stream ends as if the answer were whole; `word_s` = the time between two words.
+    """
 
     text: str = ""
     calls: tuple[tuple[str, str, str], ...] = ()
@@ -36,6 +43,9 @@ class Saying:
     after_s: float = 0.0
     cut: bool = False
     garbage: bool = False
+    cut_after: int | None = None
+    ends_early: bool = False
+    word_s: float = 0.0
 
 
 def call(tool: str, arguments: object, call_id: str = "call_1") -> Saying:
@@ -63,7 +73,9 @@ class ModelServer:
         """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
-    async def _handle(self, request: web.Request, write: Callable[[Saying, Body], Body]) -> web.StreamResponse:
+    async def _handle(
+        self, request: web.Request, write: Callable[[Saying, Body], Body], stream: Callable[[Body], Iterator[Line]]
+    ) -> web.StreamResponse:
         body = json.loads(await request.read())
         self.bodies.append(body)
         saying = self.say(body)
@@ -84,15 +96,36 @@ class ModelServer:
             return web.json_response(error, status=saying.status, headers=headers)
         if saying.garbage:
             return web.Response(text="<html>it works</html>", content_type="application/json")
+        if body.get("stream"):
+            return await _streamed(request, saying, stream(write(saying, body)))
         return web.json_response(write(saying, body))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Answer as OpenAI does."""
-        return await self._handle(request, _as_openai)
+        return await self._handle(request, _as_openai, openai_stream)
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """Answer as Anthropic does."""
-        return await self._handle(request, _as_anthropic)
+        return await self._handle(request, _as_anthropic, anthropic_stream)
+
+
+async def _streamed(request: web.Request, saying: Saying, lines: Iterator[Line]) -> web.StreamResponse:
+    """Write an answer word by word."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    words = 0
+    for line, is_text in lines:
+        if is_text and words == saying.cut_after:
+            if not saying.ends_early:
+                assert request.transport is not None
+                await asyncio.sleep(0.05)  # what was written is to arrive
+                request.transport.abort()
+            break
+        words += is_text
+        if is_text and saying.word_s:
+            await asyncio.sleep(saying.word_s)
+        await response.write(line.encode())
+    return response
 
 
 def _as_openai(saying: Saying, body: Body) -> Body:

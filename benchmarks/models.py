@@ -7,13 +7,15 @@
             protocol: a run each.  `right_outcome` counts those whose run ended as it should, with as many HTTP requests
             and as much spent as it should.
  overspend  What any decision spent beyond what was reserved for it, by the journal, in micro-USD.
+ streams    Runs that somebody watches, whose model breaks off within its answer, each time: how often another model
+            gave one in its place (`fell_back_after_output`), and how many watchers were told that there is none.
  crashes    Runs whose process is killed while a model answers: how often a model was asked again for one decision.
  rate       Many runs at once in four runtimes on an account of few requests a minute: how many more were sent within a
             minute than are allowed.
  overhead   A run of one decision, alone, from its admission to its end, less what the provider's client takes by
             itself for the same answer, and the ratio of the two; medians.
 
-Not measured: providers themselves, streaming, more than one node.
+Not measured: providers themselves, more than one node.
 """
 
 from __future__ import annotations
@@ -136,15 +138,16 @@ def started(server: ModelServer, **options: Any) -> Iterator[Stack]:
         price=PRICE,
         requests_per_minute=PER_MINUTE,
     )
+    agents = {
+        name: ModelAgent(name, "You help.", answer=Answer, max_tokens=200, max_prompt_bytes=8_000) for name in models
+    }
+    agents["both"] = ModelAgent(PROTOCOLS, "You help.", answer=Answer, max_tokens=200, max_prompt_bytes=8_000)
     people = {"ana": Principal()}
     limits = {"max_refusals": 5, "max_cost_microusd": 10_000_000, "decide_ms": int(WAIT_S * 1000)}
     names = [f"tenant-{i}" for i in range(4)]
     app = App(
-        agents={
-            name: ModelAgent(name, "You help.", answer=Answer, max_tokens=200, max_prompt_bytes=8_000)
-            for name in models
-        },
-        routes={name: airside.SingleAgent(name) for name in models},
+        agents=agents,
+        routes={name: airside.SingleAgent(name) for name in agents},
         tools=[look],
         policy=POLICY,
         directory=Directory(
@@ -202,6 +205,26 @@ def overspent(stack: Stack) -> int:
             else:
                 total += max(0, event["body"]["spent"]["cost_microusd"] - reserved)
     return total
+
+
+def broken_off(stack: Stack, server: ModelServer) -> tuple[int, int]:
+    """Watch a run whose model breaks off within its answer; return how often another model was asked, and 1 if the
+    watcher was told that there is no answer.
+    """
+    asked: list[str] = []
+
+    def say(body: Any) -> Saying:
+        asked.append("anthropic" if "system" in body else "openai")
+        if len(asked) == 1:
+            return Saying(calls=LOOK.calls, after_s=1.0)  # meanwhile somebody begins to watch
+        return Saying(text="it is on its way", cut_after=2)
+
+    server.say = say
+    news = list(ask(stack, "both").stream(timeout=WAIT_S))
+    shown = any(each.kind == "text" for each in news)
+    if not shown:
+        print("nothing of the answer was shown", flush=True)
+    return asked.count("anthropic"), int(shown and any(each.kind == "failed" for each in news))
 
 
 def crash(stack: Stack, server: ModelServer) -> int:
@@ -271,12 +294,16 @@ def main() -> None:
         for _ in range(given.rounds):  # in turns
             client_ms += direct_ms(server, repeats)[1:]
             stack_ms += [ask(stack, "openai").result(timeout=WAIT_S).seconds * 1000 for _ in range(repeats)][1:]
+        broken = [broken_off(stack, server) for _ in range(given.rounds)]
         again = sum(crash(stack, server) for _ in range(given.rounds))
         over, completed = too_often(stack, server)
         found = {
             "cases": len(played),
             "right_outcome": sum(played),
             "overspend_microusd": overspent(stack),
+            "broken_streams": len(broken),
+            "fell_back_after_output": sum(others for others, _ in broken),
+            "watchers_told": sum(told for _, told in broken),
             "asked_again_after_crash": again,
             "rate_limit_exceeded": over,
             "rate_limited_completed": completed,

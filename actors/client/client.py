@@ -31,9 +31,10 @@ from airside.actors.client.progress import progress_of
 from airside.actors.client.result_cursor import WINDOW, ResultCursor, collect
 from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import PendingApproval, RunResult, ended_result
+from airside.actors.client.run_stream import RunNews, RunStream
 from airside.actors.client.stack_backend import StackBackend
 from airside.actors.client.stack_record import remove_record
-from airside.actors.client.steps import Steps, drive, drive_async, each, each_later
+from airside.actors.client.steps import Pause, Steps, drive, drive_async, each, each_later
 from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.orders import sealed_order, switch_target
 from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
@@ -43,6 +44,7 @@ from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import (
     ASKED,
+    BODIES,
     FOLLOW,
     GIVE_VOTE,
     INPUT_FIELDS,
@@ -53,6 +55,8 @@ from airside.actors.rpc.methods import (
     SUBSCRIBE,
     SWITCHES,
     VERIFY,
+    WATCH,
+    WATCH_RUN,
     FeedPage,
     FeedRequest,
     PresentedVote,
@@ -61,6 +65,7 @@ from airside.actors.rpc.methods import (
 )
 from airside.stack.calling import explain_misuse_of_methods
 from airside.stack.canonical import as_text, write_bounded
+from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
 from airside.stack.ids import parse_run
 from airside.stack.journal.feed import NOW, JournalEntry, feed_of
@@ -95,6 +100,14 @@ class RunHandle:
 
     def __await__(self) -> Generator[Any, Any, RunResult]:
         return self._stack.awaited(self).__await__()
+
+    def stream(self, *, token: str = "", timeout: float | None = None) -> Iterator[RunNews]:
+        """Yield what happens in the run until it has ended; as `Stack.stream`."""
+        return self._stack.stream(self.run_id, token=token, timeout=timeout)
+
+    def astream(self, *, token: str = "", timeout: float | None = None) -> AsyncIterator[RunNews]:
+        """As `stream`, for `async for`."""
+        return self._stack.astream(self.run_id, token=token, timeout=timeout)
 
     def story(self) -> str:
         """Return the run so far, as lines of text."""
@@ -523,6 +536,44 @@ class Stack:
             return self._connection.call(method, FeedRequest(cursor, wait_s, tenant, token))
 
         return JournalFollower(ask, after, timeout=timeout)
+
+    def stream(self, run: str, *, token: str = "", timeout: float | None = None) -> Iterator[RunNews]:
+        """Yield a run's events from its first one, and what its models write while they write it, until it has ended.
+
+        Text is a hint, of which nothing is on record: it may be lost, and void (`restarted`, `failed`).  The recorded
+        answer counts.  With a `token` of the principal that asked for the run, or of an auditor of its tenant, it is
+        watched by that; raises `Refused` or `AuthRefused` for anybody else.  With a `timeout` it ends when nothing has
+        come for so many seconds.
+        """
+        return each(self._run_stream(run, token, timeout).next_news)
+
+    def astream(self, run: str, *, token: str = "", timeout: float | None = None) -> AsyncIterator[RunNews]:
+        """As `stream`, for `async for`."""
+        return each_later(self._run_stream(run, token, timeout).next_news)
+
+    def _run_stream(self, run: str, token: str, timeout: float | None) -> RunStream:
+        check_timeout(timeout)
+        asks_models = not token and self._connection.has("models")
+
+        def ask(asked: WatchRequest) -> Steps[WatchPage]:
+            if token:
+                presented = msgspec.structs.replace(asked, credential=token)
+                return (yield from self._connection.call(WATCH_RUN, presented))
+            events: tuple[str, ...] = ()
+            page, streams = WatchPage(), list[str]([asked.run_id])
+            if asked.with_events:
+                bodies = (yield from self._connection.call(BODIES, streams))[asked.run_id]
+                if not bodies:
+                    return WatchPage(code="unknown", problem=f"the journal has no run {asked.run_id}")
+                events = tuple(bodies[asked.events :])
+            waiting = msgspec.structs.replace(asked, timeout_s=0.0 if events else asked.timeout_s)
+            if asks_models:
+                page = yield from self._connection.call(WATCH, waiting)
+            elif waiting.timeout_s:
+                yield Pause(waiting.timeout_s)
+            return msgspec.structs.replace(page, events=events)
+
+        return RunStream(ask, parse_run(run), timeout=timeout)
 
     def verify(self) -> list[str]:
         """Check the journal's chains and checkpoints; return what is wrong, nothing if it is whole."""

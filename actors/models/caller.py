@@ -14,15 +14,17 @@ from typing import Any
 
 from airside.actors.models.ports import ports_of
 from airside.actors.rpc.layer import LayerConfig, control, now_us
-from airside.actors.rpc.methods import ASK_MODEL, RESERVED
+from airside.actors.rpc.methods import ASK_MODEL, RESERVED, WATCH
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import RemoteJournal
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.contracts.models import ModelReply, ModelRequest
+from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.models.batches import ModelBatches
 from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import ModelEndpoint
+from airside.stack.models.streams import AnswerStreams
 from airside.stack.reasons import ReasonCode
 
 
@@ -49,6 +51,7 @@ class ModelCaller(WatchedLayer):
     async def start(self) -> None:
         """Make the models ready to be asked; providers' clients are made when they are asked first."""
         journal, policy = RemoteJournal(self.config.cell), Remote(self.config.cell, "policy")
+        self._streams = AnswerStreams(born=secrets.token_hex(8), now_s=time.monotonic)
         self._calls = ModelCalls(
             ports_of(self._endpoints, self._keys),
             reserved=lambda question: policy.call(RESERVED, question),
@@ -57,6 +60,7 @@ class ModelCaller(WatchedLayer):
             now_us=now_us,
             now_s=time.monotonic,
             sleep=asyncio.sleep,
+            streams=self._streams,
             batches=ModelBatches(
                 append=journal.append,
                 bodies=journal.bodies,
@@ -71,6 +75,11 @@ class ModelCaller(WatchedLayer):
     def ask(self, request: ModelRequest) -> Awaitable[ModelReply]:
         """Answer a run's question, or say why not."""
         return self._calls.ask(request)
+
+    @serves(WATCH)
+    async def watch(self, asked: WatchRequest) -> WatchPage:
+        """Return what models say for a run while they say it."""
+        return await self._streams.page(asked)
 
     async def stats(self) -> dict[str, Any]:
         """Return the requests that were sent since this process began, those that were answered, and how many ends of

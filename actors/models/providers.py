@@ -5,20 +5,22 @@ Imported by the model caller alone: a provider's client takes some 80 MiB.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pydantic_ai import exceptions as failures
-from pydantic_ai.direct import model_request
+from pydantic_ai.direct import model_request, model_request_stream
+from pydantic_ai.messages import ModelResponse, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
 from airside.actors.models.conversation import Conversation, failure_of
-from airside.actors.models.keys import KeyRedaction
+from airside.actors.models.keys import KeyRedaction, PieceRedaction
 from airside.actors.models.prices import prices_of, rates_of
 from airside.actors.models.provider_batches import ProviderBatches
 from airside.stack.contracts.models import Prompt
 from airside.stack.models.endpoints import ModelEndpoint
-from airside.stack.models.provider import BatchPort, ProviderAnswer, ProviderFailure
+from airside.stack.models.provider import BatchPort, ProviderAnswer, ProviderFailure, Said
 from airside.stack.models.rate_limits import RateLimits
 
 
@@ -73,21 +75,62 @@ class ProviderModel:
 
         return OpenAIResponsesModel(self._endpoint.model, provider=OpenAIProvider(**_given(self._endpoint, self._key)))
 
-    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
-        """Send one request; raise `ProviderFailure`."""
+    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float, said: Said | None = None) -> ProviderAnswer:
+        """Send one request; raise `ProviderFailure`.  With `said`, text is told as it comes; the answer has it all."""
         if self._model is None:
             self._model = _client(self._endpoint, self._key)
         conversation = Conversation(prompt, self._redaction)
+        settings = _settings(prompt, max_tokens, timeout_s)
+        listener = None if said is None else _Listener(self._redaction.in_pieces(said))
         try:
+            if listener is not None:
+                async with asyncio.timeout(timeout_s):
+                    return conversation.answer(await _streamed(self._model, conversation, settings, listener))
             answer = await model_request(
                 self._model,
                 conversation.messages,
-                model_settings=_settings(prompt, max_tokens, timeout_s),
+                model_settings=settings,
                 model_request_parameters=conversation.parameters,
             )
+        except TimeoutError:
+            raise ProviderFailure("no whole answer in time", is_sure=False, again=True, kind="timeout") from None
         except (failures.ModelAPIError, failures.UnexpectedModelBehavior) as error:
-            raise failure_of(error, self._endpoint.base_url, self._redaction) from None
+            failure = failure_of(error, self._endpoint.base_url, self._redaction)
+            failure.is_sure &= listener is None or not listener.heard  # what has begun to answer is paid for
+            raise failure from None
         return conversation.answer(answer)
+
+
+class _Listener:
+    """Who is told of a stream, and whether anything of it has come."""
+
+    def __init__(self, pieces: PieceRedaction) -> None:
+        self.pieces = pieces
+        self.heard = False
+
+
+async def _streamed(
+    model: Model, conversation: Conversation, settings: ModelSettings, listener: _Listener
+) -> ModelResponse:
+    """Ask for an answer as a stream, and return it whole."""
+    asked = model_request_stream(
+        model,
+        conversation.messages,
+        model_settings=settings,
+        model_request_parameters=conversation.parameters,
+    )
+    async with asked as stream:
+        async for event in stream:
+            listener.heard = True
+            if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+                listener.pieces(event.part.content)
+            elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                listener.pieces(event.delta.content_delta)
+        answer = stream.get()
+    if answer.finish_reason in (None, "stop") and not (answer.provider_details or {}).get("finish_reason"):
+        raise ProviderFailure("the stream ended before the answer did", is_sure=False, again=True, kind="cut_off")
+    listener.pieces.end()
+    return answer
 
 
 def _settings(prompt: Prompt, max_tokens: int, timeout_s: float) -> ModelSettings:

@@ -21,6 +21,7 @@ from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.contracts.models import ModelReply, ModelRequest, ReservedQuestion, ReservedReply
+from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.journal.feed import JournalEntry
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.operations.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
@@ -189,6 +190,7 @@ SUBMIT = Method[Submission, Ticket]("ingress", "submit")
 GIVE_VOTE = Method[PresentedVote, VoteReply]("ingress", "give_vote")
 KEEP = Method[KeeperRequest, bytes]("ingress", "keep")
 FOLLOW = Method[FeedRequest, FeedPage]("ingress", "follow")
+WATCH_RUN = Method[WatchRequest, WatchPage]("ingress", "watch")
 
 READ_INPUTS = Method[list[bytes], list[InputsReading]]("intake", "read")
 INPUT_FIELDS = Method[None, Fields]("intake", "fields")
@@ -233,6 +235,7 @@ WRITE_IF_USEFUL = Method[Candidate, LearnReply]("memory", "write_if_useful")
 MEMORY_ORDER = Method[bytes, bytes]("memory", "order")
 
 ASK_MODEL = Method[ModelRequest, ModelReply]("models", "ask")
+WATCH = Method[WatchRequest, WatchPage]("models", "watch")
 
 EXECUTE = Method[ExecuteRequest, ExecuteReply]("executor", "execute", retry=False, json_reply=True)
 ANSWER_OF = Method[bytes, ExecuteReply | None]("executor", "answer_of", retry=False, json_reply=True)

@@ -31,6 +31,7 @@ from airside.stack.models.events import (
 )
 from airside.stack.models.provider import ModelPort, Reserved
 from airside.stack.models.question import BatchQuestion, Question, Refusal
+from airside.stack.models.streams import AnswerStreams
 from airside.stack.models.unwritten import UnwrittenEnds
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import FREE, Spend
@@ -58,6 +59,7 @@ class ModelCalls:
         now_s: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         batches: ModelBatches | None = None,
+        streams: AnswerStreams | None = None,
     ) -> None:
         self.models = models
         self._reserved = reserved
@@ -68,6 +70,7 @@ class ModelCalls:
         self._sleep = sleep
         self._unwritten = UnwrittenEnds(append, sleep)
         self.batches = batches
+        self.streams = streams
         self._under_way: dict[tuple[str, int, int], asyncio.Future[ModelReply]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.asked = 0

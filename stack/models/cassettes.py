@@ -16,7 +16,7 @@ from airside.stack.contracts.models import FinishReason, Prompt, RequestedCall
 from airside.stack.errors import InvalidConfig
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelEvent
 from airside.stack.models.pricing import Rates
-from airside.stack.models.provider import BatchPort, ProviderAnswer, ProviderFailure
+from airside.stack.models.provider import BatchPort, ProviderAnswer, ProviderFailure, Said
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.values import Count, Value
 
@@ -84,12 +84,14 @@ class CassetteModel:
         self._path = path
         self._answers = read_cassette(path)
 
-    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
+    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float, said: Said | None = None) -> ProviderAnswer:
         """Return the recorded answer; raise `ProviderFailure` if there is none to this prompt."""
         answer = self._answers.get(digest(msgspec.msgpack.encode(prompt)))
         if answer is None:
             text = f"{self._path.name} has no answer to this prompt: record it again (`airside record`)"
             raise ProviderFailure(text, is_sure=True, again=False, kind="not_recorded")
+        if said is not None and answer.text:
+            said(answer.text)
         return ProviderAnswer(
             text=answer.text,
             calls=answer.calls,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -52,6 +52,10 @@ class ProviderFailure(AirsideError):
         self.after_s = after_s
 
 
+Said = Callable[[str], None]
+"""Is told what a model says, piece by piece.  It may not fail."""
+
+
 class BatchedQuestion(NamedTuple):
     """One question of a batch, and how long its answer may be."""
 
@@ -92,8 +96,8 @@ class ModelPort(Protocol):
     limits: RateLimits
     batches: BatchPort | None
 
-    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
-        """Send one request; raise `ProviderFailure`."""
+    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float, said: Said | None = None) -> ProviderAnswer:
+        """Send one request; raise `ProviderFailure`.  With `said`, text is told as it comes; the answer has it all."""
 
 
 class Reserved(NamedTuple):

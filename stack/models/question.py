@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from airside.stack.contracts.models import ModelReply, ModelRequest, prompt_digest
+from airside.stack.contracts.streams import PartKind
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.models.batches import Member, ModelBatches
 from airside.stack.models.events import (
@@ -77,6 +78,8 @@ class Question:
         self._until_s = until_s
         self._tried = 0
         self._error = ""
+        self._shown = False
+        """Whether somebody was shown something of an answer: then no other model gives another one instead."""
 
     async def put(self) -> ModelReply:
         """Ask one model after the other; return the first answer, or why there is none."""
@@ -104,6 +107,9 @@ class Question:
                 except LayerUnavailable as error:  # nothing can be put on record: nothing more is sent
                     self._error = f"{model}: {error.message}"
                     return self._no(ReasonCode.MODEL_UNAVAILABLE)
+            if self._shown:
+                self._error += "; something of its answer was shown, so no other model is asked"
+                break
         return self._no(reason)
 
     def _before(self, model: str) -> int:
@@ -118,6 +124,7 @@ class Question:
 
     def _no(self, reason: ReasonCode) -> ModelReply:
         error = self._error[: 2 * _MAX_ERROR_CHARS]
+        self._publish("failed", error)
         return ModelReply(reason_code=reason, error=error, spend=self._spent, attempts=self._tried)
 
     def _so_far(self) -> str:
@@ -144,9 +151,11 @@ class Question:
         try:
             asked = await self._begin(model, port, most)
             try:
-                answer = await self._sent(port, max_tokens)
+                answer = await self._sent(model, port, max_tokens)
             except ProviderFailure as failure:
                 used = 0 if failure.is_sure else None
+                if self._shown:
+                    self._publish("restarted", text_of(failure, _MAX_ERROR_CHARS))
                 await self._failed(asked, failure)
                 raise
             event = await self._answered(asked, answer, self._rates(port))
@@ -158,16 +167,27 @@ class Question:
     def _reply(self, event: ModelAnswered, asked: ModelAsked) -> ModelReply:
         return reply_of(event, asked.prompt_sha256, spend=self._spent, attempts=self._tried)
 
-    async def _sent(self, port: ModelPort, max_tokens: int) -> ProviderAnswer:
+    async def _sent(self, model: str, port: ModelPort, max_tokens: int) -> ProviderAnswer:
         left_s = self._until_s - self._calls.now_s()
         if left_s <= 0:
             raise ProviderFailure("there is no time left to ask", is_sure=True, again=False, kind="timeout")
         try:
-            return bounded(await port.ask(self._request.prompt, max_tokens, left_s))
+            if self._calls.streams is None or not self._calls.streams.is_watched(self._request.run_id):
+                return bounded(await port.ask(self._request.prompt, max_tokens, left_s))
+            self._publish("begun", model=model)
+            return bounded(await port.ask(self._request.prompt, max_tokens, left_s, self._say))
         except ProviderFailure:
             raise
         except Exception as error:
             raise _unexpected(error) from None
+
+    def _say(self, text: str) -> None:
+        self._shown = True
+        self._publish("text", text)
+
+    def _publish(self, kind: PartKind, text: str = "", model: str = "") -> None:
+        if self._calls.streams is not None:
+            self._calls.streams.publish(kind, self._request.run_id, self._request.step, text, model)
 
     # What is on record of an attempt.
 
@@ -225,6 +245,7 @@ class Question:
         )
         await self._settle(event)
         self._calls.answered += 1
+        self._publish("answered", model=event.model)
         return event
 
     async def _settle(self, event: ModelAnswered | ModelFailed) -> None:

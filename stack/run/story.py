@@ -44,6 +44,11 @@ def story_lines(events: Sequence[ev.Event], beside: Sequence[tuple[int, str]] = 
     return "\n".join(lines)
 
 
+def event_line(number: int, event: ev.Event) -> str:
+    """Return what one event says happened, by itself."""
+    return f"#{number} {_LINES[type(event)](event)}"
+
+
 def never_gated(events: Sequence[ev.Event]) -> dict[int, Action]:
     """Return, by step, the calls of an ended run that were proposed together with others and not come to."""
     if not isinstance(events[-1], ev.RunEnded):

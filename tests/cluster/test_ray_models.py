@@ -13,6 +13,7 @@ import pytest
 
 import airside
 from airside.actors.client.client import Stack
+from airside.stack.errors import Refused
 from benchmarks.model_servers import Body, ModelServer, Saying, call, in_order, serving
 from tests.apps.support import create_app
 from tests.on_ray import BOUND_S, ROOT, ledger_of, sigkill, until, waiting
@@ -125,6 +126,23 @@ def test_what_was_under_way_when_the_model_caller_died_counts_in_full(stack: Sta
     assert all(each.key != doubt.key for each in stack.spend_in_doubt())
     with pytest.raises(airside.AirsideError, match="what is on record stays"):
         stack.resolve_spend(doubt.key, cost_microusd=0)
+
+
+def test_who_watches_a_run_is_shown_what_its_model_writes_and_another_tenant_is_not(
+    stack: Stack, server: ModelServer
+) -> None:
+    """The run's own principal by a token, its events with it."""
+    server.bodies.clear()
+    slow = Saying(calls=FOUND.calls, after_s=1.0)  # the first answer: nobody watches yet, perhaps
+    server.say = in_order(slow, Saying(text="I have looked at it.", calls=DONE.calls, word_s=0.02))
+    handle = ask(stack)
+    news = list(handle.stream(token=stack.token("acme", "ana"), timeout=BOUND_S))
+    assert "I have looked at it." in "".join(each.text for each in news if each.kind == "text")
+    assert next(each.type for each in news if each.type) == "RunSubmitted" and news[-1].type == "RunEnded"
+    assert server.bodies[-1]["stream"] and handle.result(timeout=BOUND_S).ok
+    with pytest.raises(Refused):
+        next(stack.stream(handle.run_id, token=stack.token("poor", "ana")))
+    assert [each.type for each in stack.stream(handle.run_id, timeout=0)][-1] == "RunEnded", "as an operator"
 
 
 def test_what_a_tenants_budget_does_not_pay_for_is_not_asked(stack: Stack, server: ModelServer) -> None:

@@ -56,6 +56,7 @@ from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, Proposed
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.contracts.models import ModelReply, ModelRequest, Prompt, ReservedQuestion, ReservedReply
+from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, ExecutorId, PrincipalId, RunId, TenantId
@@ -167,6 +168,11 @@ CASES: dict[Method[Any, Any], Case] = {
     m.GIVE_VOTE: Case(lambda n: PresentedVote("c", str(n), "approve"), "give_vote", VoteReply(ok=True)),
     m.KEEP: Case(lambda n: KeeperRequest("c", "pin", "acme", str(n)), "keep", b"answer"),
     m.FOLLOW: Case(lambda n: FeedRequest("", 1.0, None, f"c{n}"), "follow", FeedPage((), "j:acme:0")),
+    m.WATCH_RUN: Case(
+        lambda n: WatchRequest(run_id=RUN, after=0, born="", timeout_s=1.0, credential=f"c{n}"),
+        "watch",
+        WatchPage(born="one"),
+    ),
     m.READ_INPUTS: Case(lambda n: [b'{"n": %d}' % n], "read", [InputsReading(b"{}")]),
     m.INPUT_FIELDS: Case(lambda n: None, "fields", Fields(frozenset(["a"])), takes_anything=True),
     m.ADMIT: Case(
@@ -239,6 +245,7 @@ CASES: dict[Method[Any, Any], Case] = {
         lambda reply: reply.code in (MemoryCode.INVALID, MemoryCode.MEMORY_UNAVAILABLE),
     ),
     m.MEMORY_ORDER: Case(lambda n: bytes([n]), "order", b"answer"),
+    m.WATCH: Case(lambda n: WatchRequest(run_id=RUN, after=n, born="", timeout_s=1.0), "watch", WatchPage(born="one")),
     m.ASK_MODEL: Case(
         lambda n: ModelRequest(
             identity=b"",

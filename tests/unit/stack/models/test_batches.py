@@ -20,7 +20,7 @@ from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import TokenPrice
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelFailed, read_batch, read_events, stream_of
 from airside.stack.models.pricing import ReducedRates, cost_of, input_bound
-from airside.stack.models.provider import BatchedQuestion, ProviderAnswer, ProviderFailure
+from airside.stack.models.provider import BatchedQuestion, ProviderAnswer, ProviderFailure, Said
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import Spend
@@ -111,7 +111,7 @@ class Port:
     rates: TokenPrice = USUAL
     prices: str = "own"
 
-    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
+    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float, said: Said | None = None) -> ProviderAnswer:
         raise AssertionError("nothing is asked by itself in this lane")
 
 

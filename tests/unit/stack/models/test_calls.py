@@ -28,7 +28,7 @@ from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import TokenPrice
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelFailed, read_events, spent_under, stream_of
 from airside.stack.models.pricing import cost_of, fits, input_bound
-from airside.stack.models.provider import MAX_ANSWER_BYTES, ProviderAnswer, ProviderFailure
+from airside.stack.models.provider import MAX_ANSWER_BYTES, ProviderAnswer, ProviderFailure, Said
 from airside.stack.models.question import MAX_ATTEMPTS_PER_MODEL
 from airside.stack.models.rate_limits import RateLimits
 from airside.stack.reasons import ReasonCode
@@ -64,7 +64,7 @@ class FakeModel:
         self.gate = gate
         self.asked: list[int] = []
 
-    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
+    async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float, said: Said | None = None) -> ProviderAnswer:
         self.asked.append(max_tokens)
         if self.gate is not None:
             await self.gate.wait()
@@ -147,7 +147,9 @@ async def test_an_attempt_is_on_record_before_it_is_sent_and_its_answer_after() 
     seen: list[list[Any]] = []
 
     class Watching(FakeModel):
-        async def ask(self, prompt: Prompt, max_tokens: int, timeout_s: float) -> ProviderAnswer:
+        async def ask(
+            self, prompt: Prompt, max_tokens: int, timeout_s: float, said: Said | None = None
+        ) -> ProviderAnswer:
             seen.append(world.events())
             return await super().ask(prompt, max_tokens, timeout_s)
 
