@@ -57,6 +57,7 @@ def check_policy(
             *_of_rule(rule, tools, directory, labels),
             *_of_resources(rule, bundle.matched_tools(rule, specs), resolvers),
             *_of_approval(rule, tools, directory, bundle),
+            *_of_answers(rule, bundle),
         )
     ]
     _raise(found)
@@ -264,6 +265,16 @@ def _of_approval(rule: Rule, tools: Mapping[str, ToolSpec], directory: Directory
         who = f"one of the roles {sorted(wanted)} beside whoever asks"
         text = f"{rule.approval.quorum} people must approve, and in no tenant more than {most} hold {who}"
         yield Problem(("approval", "quorum"), text)
+
+
+def _of_answers(rule: Rule, bundle: Bundle) -> Iterator[Problem]:
+    """Yield where a rule trusts answers of people in a bundle by which nobody's counts (`answer_trust.py`)."""
+    if bundle.shared or any(each.approval and each.when.origins for each in bundle.rules):
+        return
+    for index, test in enumerate(rule.when.origins or ()):
+        if "person" in (test.outside or test.within or ()) and test.trusts(rule.outcome):
+            text = "trusts 'person', but no rule asks people about origins: so nobody's answer counts"
+            yield Problem(("when", "origins", index), text)
 
 
 def _missing(what: str, name: str, known: Iterable[str]) -> str:

@@ -274,6 +274,9 @@ def test_a_rule_that_has_a_question_approved_and_a_role_that_nobody_holds_are_re
     with pytest.raises(InvalidConfig, match="ask_human: nobody who could answer holds the role 'clerk'"):
         check_directory(directory, [ASK.spec])
     rules = POLICY.replace("when: {effect: [external], origins", "when: {tool: [ask_human], origins")
+    nobody = POLICY.replace("    approval: {roles: [lead]}\n", "").replace("require_approval", "deny")
+    with pytest.raises(InvalidConfig, match="trusts 'person', but no rule asks people about origins"):
+        check_policy(load_bundle(nobody), [ASK.spec, mail.spec], directory)
     with pytest.raises(InvalidConfig, match="which are questions: nobody approves those"):
         check_policy(load_bundle(rules), [ASK.spec, mail.spec], directory)
 
