@@ -60,7 +60,7 @@ class ForeignAgent(ABC):
         *,
         max_tokens: int = 2_048,
         max_prompt_bytes: int = 32_000,
-        questions: int = 3,
+        questions: int = 2,
     ) -> None:
         kind = type(self).__name__
         if not callable(build):

@@ -41,7 +41,7 @@ class LangGraphAgent(ForeignAgent):
         answer: Callable[[Any], Any] | None = None,
         max_tokens: int = 2_048,
         max_prompt_bytes: int = 32_000,
-        questions: int = 3,
+        questions: int = 2,
     ) -> None:
         super().__init__(build, model, max_tokens=max_tokens, max_prompt_bytes=max_prompt_bytes, questions=questions)
         self.begin = begin or _begin

@@ -10,6 +10,7 @@ from airside import App, SingleAgent, Tool, tool
 from airside.models import ModelAgent, ModelEndpoint, TokenPrice
 from airside.stack.directory import Budget, Directory, Principal, Tenant
 from airside.tools import python_code
+from examples.frameworks.app import CLERKS
 from tests.apps.ledger import Ledger
 
 POLICY = """
@@ -67,8 +68,12 @@ def create_app(work: Path, url: str) -> App:
         for name in ("clerk", "coder")
     }
     return App(
-        agents=agents,
-        routes={"default": SingleAgent("clerk"), "code": SingleAgent("coder")},
+        agents={**agents, **CLERKS},
+        routes={
+            "default": SingleAgent("clerk"),
+            "code": SingleAgent("coder"),
+            **{name: SingleAgent(name) for name in CLERKS},
+        },
         tools=[*tools(work), python_code],
         policy=POLICY,
         directory=Directory(tenants=tenants),

@@ -15,6 +15,7 @@ import airside
 from airside.actors.client.client import Stack
 from airside.stack.errors import Refused
 from benchmarks.model_servers import Body, ModelServer, Saying, call, in_order, serving
+from examples.frameworks.app import CLERKS
 from tests.apps.support import create_app
 from tests.on_ray import BOUND_S, ROOT, ledger_of, sigkill, until, waiting
 
@@ -109,6 +110,37 @@ def test_what_a_models_code_calls_is_a_call_of_the_run_and_its_processs_death_lo
     result = json.loads(told(server.bodies[-1], "tool")[0]["content"])
     assert result["printed"] == "lost\n" and result["result"] == {"refunded": 1200} and len(server.bodies) == 2
     assert [tool["function"]["name"] for tool in server.bodies[0]["tools"]] == ["python_code", "final_answer"]
+
+
+def test_other_frameworks_agents_go_on_where_they_were_when_their_process_dies(
+    stack: Stack, server: ModelServer
+) -> None:
+    """No model is asked again, and each order is refunded once."""
+    server.bodies.clear()
+
+    def say(body: Body) -> Saying:
+        order = next(name for name in CLERKS if f"order {name}" in json.dumps(body["messages"]))
+        refund = call("refund", {"order_id": order, "cents": 1200})
+        sayings = (
+            call("find_order", {"order_id": order}),
+            Saying(calls=refund.calls, after_s=1.5),
+            Saying(text="done"),
+        )
+        return sayings[sum(message["role"] == "assistant" for message in body["messages"])]
+
+    server.say = say
+    handles = {
+        name: stack.submit(f"Where is order {name}? Refund it.", tenant="acme", principal="ana", route=name)
+        for name in CLERKS
+    }
+    until(lambda: len(server.bodies) == 2 * len(CLERKS), "each to be asked its second question")
+    sigkill(stack, "runtime")
+    for handle in handles.values():
+        stack.approve(waiting(stack, handle.run_id, bound_s=2 * BOUND_S).approval_id, principal="lea")
+    results = {name: handle.result(timeout=2 * BOUND_S) for name, handle in handles.items()}
+    assert {name: result.answer for name, result in results.items()} == dict.fromkeys(CLERKS, "done")
+    assert [ledger_of(stack).texts(f"refund {name}") for name in CLERKS] == [[f"refund {name}"] for name in CLERKS]
+    assert len(server.bodies) == 3 * len(CLERKS)
 
 
 def test_what_was_under_way_when_the_model_caller_died_counts_in_full(stack: Stack, server: ModelServer) -> None:
