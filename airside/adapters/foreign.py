@@ -46,7 +46,8 @@ class ForeignAgent(ABC):
     and again for each decision, in the runtime's process: import the framework within it.  `model` is as of a
     `ModelAgent`: a name, or several of which each is asked when those before it do not answer; without it, none is
     asked.  A decision may ask `questions` times, each with a prompt of at most `max_prompt_bytes` and an answer of at
-    most `max_tokens`: that is its price.
+    most `max_tokens`: that is its price.  `temperature` is as the provider takes it; what a framework's model would be
+    given of settings is not passed on.
     """
 
     waits = True
@@ -61,6 +62,7 @@ class ForeignAgent(ABC):
         max_tokens: int = 2_048,
         max_prompt_bytes: int = 32_000,
         questions: int = 2,
+        temperature: float | None = None,
     ) -> None:
         kind = type(self).__name__
         if not callable(build):
@@ -73,7 +75,11 @@ class ForeignAgent(ABC):
         for name, given in bounds:
             if type(given) is not int or not 0 < given <= 10_000_000:
                 raise InvalidConfig(f"{kind}: {name}={given!r:.40} is no whole number from 1 to 10,000,000")
-        self.bounds = ModelBounds(models=self.models, max_tokens=max_tokens, max_prompt_bytes=max_prompt_bytes)
+        if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, int | float)):
+            raise InvalidConfig(f"{kind}: temperature={temperature!r:.40} is no number")
+        self.bounds = ModelBounds(
+            models=self.models, max_tokens=max_tokens, max_prompt_bytes=max_prompt_bytes, temperature=temperature
+        )
         self.questions = questions
         self.price: Spend | None = None if self.models else FREE
 

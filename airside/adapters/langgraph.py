@@ -42,8 +42,16 @@ class LangGraphAgent(ForeignAgent):
         max_tokens: int = 2_048,
         max_prompt_bytes: int = 32_000,
         questions: int = 2,
+        temperature: float | None = None,
     ) -> None:
-        super().__init__(build, model, max_tokens=max_tokens, max_prompt_bytes=max_prompt_bytes, questions=questions)
+        super().__init__(
+            build,
+            model,
+            max_tokens=max_tokens,
+            max_prompt_bytes=max_prompt_bytes,
+            questions=questions,
+            temperature=temperature,
+        )
         self.begin = begin or _begin
         self.answer = answer or _last_text
 

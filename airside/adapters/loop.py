@@ -52,6 +52,7 @@ class ModelBounds:
     models: tuple[str, ...]
     max_tokens: int
     max_prompt_bytes: int
+    temperature: float | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -233,6 +234,7 @@ class ForeignLoop:
             turns=tuple(turns),
             tools=tuple(tools),
             max_tokens=self._bounds.max_tokens,
+            temperature=self._bounds.temperature,
         )
         size = len(msgspec.msgpack.encode(prompt))
         if size > self._bounds.max_prompt_bytes:

@@ -29,7 +29,7 @@ from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.run import events as ev
 from airside.stack.run.machine import RunMachine
-from airside.stack.run.topology import SingleAgent
+from airside.stack.run.topology import SingleAgent, Topology
 from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import Limits, Outcome, Request
 from airside.tools.dispatch import Dispatcher
@@ -164,6 +164,7 @@ class World:
         limits: Limits | None = None,
         crashes: frozenset[int] = frozenset(),
         edit: dict[str, Any] | None = None,
+        topology: Topology | None = None,
     ) -> None:
         self.points = 0
         self.crashes = crashes
@@ -171,6 +172,7 @@ class World:
         self.effects: dict[str, dict[str, Any]] = {}
         self.found: list[str] = []
         self._edit = edit
+        self._topology = topology or SingleAgent("clerk")
         self._running: asyncio.Task[None] | None = None
         self.journal = FaultyJournal(self._point)
         self.model = ScriptedModel(sayings, self._point)
@@ -232,7 +234,7 @@ class World:
             approvals=self.approvals,
             memory=None,
             agents={"clerk": agent},
-            routes={"default": SingleAgent("clerk")},
+            routes={"default": self._topology},
             specs=[each.spec for each in tools],
             now_us=lambda: 1,
             spawn=lambda cycle, i: asyncio.sleep(0),

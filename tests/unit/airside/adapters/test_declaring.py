@@ -202,6 +202,7 @@ def test_what_building_raises_is_said() -> None:
         ({"max_tokens": 0}, "max_tokens=0"),
         ({"max_prompt_bytes": "8"}, "max_prompt_bytes='8'"),
         ({"questions": True}, "questions=True"),
+        ({"temperature": True}, "temperature=True"),
     ],
 )
 def test_a_field_that_is_none_is_refused(given: dict[str, Any], why: str) -> None:

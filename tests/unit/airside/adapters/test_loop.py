@@ -17,9 +17,10 @@ from airside.adapters.pydantic_ai import PydanticAIAgent
 from airside.stack.contracts.models import ModelReply, Turn
 from airside.stack.errors import InvalidConfig
 from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.run.topology import Pipeline
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Limits
-from tests.unit.airside.adapters.frameworks import DENY, REFUND, World, says
+from tests.unit.airside.adapters.frameworks import DENY, FRAMEWORKS, REFUND, World, pydantic_ai_agent, says
 
 AMPLE = Limits(max_tokens=10**6, max_cost_microusd=10**7)
 
@@ -238,3 +239,46 @@ async def test_an_answer_of_a_shape_is_asked_for_until_it_is_one() -> None:
     outcome = await world.run()
     assert outcome.status == RunStatus.COMPLETED and bytes(outcome.answer) == b'{"cents":1200}'
     assert world.machine.state.usage.steps == 1 and len(world.model.prompts) == 2
+
+
+async def test_a_stage_that_comes_twice_begins_its_loop_anew() -> None:
+    """What it asked and called in its first visit is no record of the second."""
+
+    async def code(loop: ForeignLoop) -> Any:
+        found = await loop.call("find_order", {"order_id": "o-7"})
+        return [found["order_id"], (await ask(loop, f"visit {len(loop.view.finished)}")).text]
+
+    world = World(PlainAgent(code), [says("well")], limits=AMPLE, topology=Pipeline("clerk", "clerk"))
+    outcome = await world.run()
+    assert outcome.status == RunStatus.COMPLETED, outcome
+    assert world.found == ["o-7", "o-7"] and len(world.model.prompts) == 2
+
+
+async def test_what_langgraph_would_send_to_its_maker_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says."""
+    from langchain_core.tracers import langchain as tracers
+
+    def made(*given: Any, **fields: Any) -> None:
+        raise AssertionError("a tracer was made")
+
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    monkeypatch.setattr(tracers.LangChainTracer, "__init__", made)
+    outcome = await World(FRAMEWORKS["langgraph"]()).run()
+    assert outcome.status == RunStatus.COMPLETED, outcome
+
+
+async def test_what_the_openai_sdk_would_send_to_its_maker_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from agents.tracing import processors
+
+    sent: list[Any] = []
+    monkeypatch.setattr(processors.BatchTraceProcessor, "on_trace_start", lambda self, trace: sent.append(trace))
+    monkeypatch.setattr(processors.BatchTraceProcessor, "on_span_start", lambda self, span: sent.append(span))
+    outcome = await World(FRAMEWORKS["openai_agents"]()).run()
+    assert outcome.status == RunStatus.COMPLETED and not sent
+
+
+async def test_the_temperature_that_is_given_is_what_models_are_asked_with() -> None:
+    agent = PydanticAIAgent(pydantic_ai_agent, "house", max_prompt_bytes=8_000, temperature=0.25)
+    world = World(agent)
+    await world.run()
+    assert {prompt.temperature for prompt in world.model.prompts} == {0.25}
