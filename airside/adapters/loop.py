@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +83,7 @@ class ForeignLoop:
         self._stirred = asyncio.Event()
         self._came = 0
         self._is_closed = False
-        self._in_threads: set[Future[Any]] = set()
+        self._for_threads: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._failure: Exception | None = None
@@ -137,10 +136,14 @@ class ForeignLoop:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            waiting = asyncio.run_coroutine_threadsafe(_awaited(start), self._loop)
-            self._in_threads.add(waiting)
-            return waiting.result()
+            return asyncio.run_coroutine_threadsafe(self._for_thread(start), self._loop).result()
         raise InvalidInput("this was called without await on the event loop: use the framework's async way (ainvoke)")
+
+    async def _for_thread(self, start: Callable[[], Awaitable[Any]]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        self._for_threads.add(task)  # by which its thread is let go when the loop is stopped
+        return await start()
 
     # What the decision does.
 
@@ -189,8 +192,8 @@ class ForeignLoop:
 
     def _close(self) -> None:
         self._is_closed = True
-        for waiting in self._in_threads:
-            waiting.cancel()
+        for task in self._for_threads:
+            task.cancel()
 
     async def _quiet(self) -> None:
         seen, turns = self._came, 0
@@ -248,10 +251,6 @@ class ForeignLoop:
             raise asyncio.CancelledError
         self._came += 1
         self._stirred.set()
-
-
-async def _awaited(start: Callable[[], Awaitable[Any]]) -> Any:
-    return await start()
 
 
 def result_of(call: EarlierCall) -> Any:

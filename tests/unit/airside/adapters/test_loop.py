@@ -17,6 +17,7 @@ from airside.adapters.pydantic_ai import PydanticAIAgent
 from airside.stack.contracts.models import ModelReply, Turn
 from airside.stack.errors import InvalidConfig
 from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.run.agents import Decided, View
 from airside.stack.run.topology import Pipeline
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import Limits
@@ -222,6 +223,43 @@ async def test_code_in_a_thread_asks_and_calls_as_code_on_the_loop_does() -> Non
     assert world.found == ["o-7"] and not world.effects and len(world.model.prompts) == 1
 
 
+async def test_a_thread_that_waits_for_a_call_ends_with_its_decision() -> None:
+    ended, loop = asyncio.Semaphore(0), asyncio.get_running_loop()
+
+    def build(parts: Parts) -> Any:
+        from langgraph.graph import START, MessagesState, StateGraph
+
+        def node(state: MessagesState) -> dict[str, Any]:
+            try:
+                return {"messages": [("ai", parts.tools[0].invoke({"order_id": "o-7"}))]}
+            finally:
+                loop.call_soon_threadsafe(ended.release)
+
+        graph = StateGraph(MessagesState)
+        graph.add_node("node", node)
+        graph.add_edge(START, "node")
+        return graph.compile()
+
+    world = World(LangGraphAgent(build))
+    assert (await world.run()).status == RunStatus.COMPLETED and world.found == ["o-7"]
+    for _ in range(2):
+        await ended.acquire()
+
+
+async def test_who_decides_by_it_is_not_cancelled_with_its_loop() -> None:
+    async def code(loop: ForeignLoop) -> Any:
+        return await loop.call("find_order", {"order_id": "o-7"})
+
+    class Careful(PlainAgent):
+        async def decide(self, view: View) -> Decided:
+            decided = await super().decide(view)
+            task = asyncio.current_task()
+            assert task is not None and not task.cancelling()
+            return decided
+
+    assert (await World(Careful(code)).run()).status == RunStatus.COMPLETED
+
+
 async def test_an_answer_of_a_shape_is_asked_for_until_it_is_one() -> None:
     """By Pydantic AI's own loop, within the questions of one decision."""
 
@@ -257,14 +295,15 @@ async def test_a_stage_that_comes_twice_begins_its_loop_anew() -> None:
 async def test_what_langgraph_would_send_to_its_maker_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the environment says."""
     from langchain_core.tracers import langchain as tracers
+    from langsmith import utils
 
-    def made(*given: Any, **fields: Any) -> None:
-        raise AssertionError("a tracer was made")
-
+    made: list[Any] = []
     monkeypatch.setenv("LANGSMITH_TRACING", "true")
-    monkeypatch.setattr(tracers.LangChainTracer, "__init__", made)
+    utils.get_env_var.cache_clear()
+    monkeypatch.setattr(tracers.LangChainTracer, "__init__", lambda self, *given, **fields: made.append(given))
     outcome = await World(FRAMEWORKS["langgraph"]()).run()
-    assert outcome.status == RunStatus.COMPLETED, outcome
+    utils.get_env_var.cache_clear()
+    assert outcome.status == RunStatus.COMPLETED and not made
 
 
 async def test_what_the_openai_sdk_would_send_to_its_maker_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
