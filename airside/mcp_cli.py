@@ -176,7 +176,7 @@ def approve(
     tenant: WithSecretsOf = "",
     by: Annotated[str, typer.Option("--as", help="who approves, for the file; else the user of this computer")] = "",
 ) -> None:
-    """Reach a server, show what is new, and pin it; a running stack takes it up when it is started anew."""
+    """Reach a server, show what is new, and pin it; a running stack takes it up when it is reloaded or started anew."""
     from airside.tools.mcp.pins import ApprovedOffer, write_pin
 
     found, now = _ask(server, app_name, app_arg, tenant)

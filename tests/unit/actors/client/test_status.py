@@ -49,9 +49,11 @@ def whole(**fields: Any) -> dict[str, Any]:
 
 def test_the_screen_says_what_an_operator_asks_first() -> None:
     """What is down, where runs are, who waits, what is switched off, what was spent, and what will be refused."""
+    found = layers_of(3, executor_1="ActorDiedError")
+    found["executor/0"]["quarantined"] = {"files": "server files is in quarantine"}
     text = "\n".join(
         screen(
-            layers_of(3, executor_1="ActorDiedError"),
+            found,
             whole(warnings=["tool pay cannot be called"], switches=[{"text": "tool pay is switched off by op: wrong"}]),
         )
     )
@@ -61,6 +63,7 @@ def test_the_screen_says_what_an_operator_asks_first() -> None:
         "12345",
         "9 live: 3 at work, 3 queued, 2 parked, 1 in doubt; waiting for people: 4",
         "switched off: tool pay",
+        "in quarantine: server files is in quarantine",
         "was held, and restarted: policy: about 10.8 s by run_x at gate.py:8 in decide",
         "tenant tenant-2: 2 at work, 2 queued",
         "spent of budgets, tenant/tenant-2: 2 cost_microusd a day",

@@ -14,6 +14,7 @@ from airside.tools.mcp import session
 from airside.tools.mcp.offer import ServerOffer
 from airside.tools.mcp.session import McpSession
 from tests.apps.mcp_server import Served
+from tests.helpers import RUN
 from tests.tool_servers import (
     MAPPING,
     OTHER_RUN,
@@ -206,6 +207,18 @@ async def test_a_server_that_changes_in_silence_is_found_out(
     await until(lambda: server.states()[0].value.owner.quarantined)
     result = await server.run("total")
     assert result.reason_code == "tool_quarantined" and "append is new" in result.error
+
+
+async def test_a_call_that_is_stopped_with_its_run_ends_the_session(behind: Callable[..., Behind]) -> None:
+    """Nobody knows what the server is at: another run's calls have another."""
+    server = behind(in_threads=True)
+    call = asyncio.ensure_future(server.run("hang"))
+    await until(server.effects)
+    await server.dispatcher.release(RUN)
+    assert (await call).reason_code == "tool_timeout"
+    assert (await server.run("total", run_id=OTHER_RUN)).reason_code == "tool_unavailable"
+    await server.settled()
+    assert (await server.run("total", run_id=OTHER_RUN)).value() == {"text": "1"}
 
 
 async def test_a_server_that_says_it_changed_and_did_not_is_called(behind: Callable[..., Behind]) -> None:
