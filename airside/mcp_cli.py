@@ -70,7 +70,7 @@ def _offer_of(server: McpServer, given: dict[str, str]) -> ServerOffer:
 
     async def ask() -> ServerOffer:
         offers: list[ServerOffer | InvalidInput] = []
-        session = await McpSession.open(address, given, None, offers.append, _CONNECT_S)
+        session = await McpSession.open(address, given, offers.append, _CONNECT_S)
         await asyncio.sleep(_SETTLE_S)
         await session.wait_listed(_CONNECT_S)
         await session.close()

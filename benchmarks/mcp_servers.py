@@ -161,7 +161,7 @@ class Behind:
         """Approve the server as it is, and return how many tools it has."""
         offers: list[Any] = []
         address = self.server.address(self.server.read_mapping()[0])
-        session = await McpSession.open(address, {}, None, offers.append, 60)
+        session = await McpSession.open(address, {}, offers.append, 60)
         await session.close()
         offer: ServerOffer = offers[0]
         pin = ApprovedOffer(digest=offer.digest, approved_at="", approved_by="the benchmark", offer=offer)

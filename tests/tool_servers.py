@@ -59,7 +59,7 @@ def give_to_sandbox(folder: Path) -> None:
 async def offer_of(server: McpServer, secrets: Mapping[str, str] = MappingProxyType({})) -> ServerOffer:
     """Return what a server offers now."""
     offers: list[Any] = []
-    session = await McpSession.open(server.address(server.read_mapping()[0]), secrets, None, offers.append, 30)
+    session = await McpSession.open(server.address(server.read_mapping()[0]), secrets, offers.append, 30)
     await session.close()
     assert isinstance(offers[0], ServerOffer)
     return offers[0]
@@ -86,8 +86,8 @@ async def in_process(served: mcp_server.Served) -> AsyncIterator[Any]:
             await asyncio.wait({serving})
 
 
-TOKEN = EnvironmentSecrets({"acme": {"token": "SERVER_TOKEN"}})
-"""The secrets of a tenant, of a variable that a test sets."""
+TOKEN = EnvironmentSecrets({each: {"token": "SERVER_TOKEN"} for each in ("acme", "globex")})
+"""The secrets of two tenants, of a variable that a test sets."""
 
 
 class Behind:

@@ -209,56 +209,73 @@ class ToolRequest:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerState:
+    """What a tenant has of a server in one executor: its session, none with a server that is in quarantine.
+
+    `whose` is the tenant where the server is given secrets of it, else "".
+    """
+
+    source: ServerTools
+    whose: str
+    session: McpSession | None
+
+
 class ServerTools:
     """The tools of one server in one executor: opens a session for each tenant, and compares them with the pin.
 
-    `quarantined` says what is otherwise than it was approved, "" if nothing is.  It is the server's, not a session's:
-    what one tenant's session has seen stops those of all.
+    `quarantined` says what is otherwise than it was approved, by whose it is.  A server that all tenants reach alike is
+    everybody's: what one session has seen stops the calls of all.  One that is given a tenant's secrets may offer what
+    that tenant's account has, and stops that tenant alone.
     """
 
     def __init__(self, address: ServerAddress, pin: ServerOffer, tools: tuple[Tool, ...]) -> None:
-        self.quarantined = ""
+        self.quarantined: dict[str, str] = {}
         self._address = address
         self._pin = pin
         self._tools = tools
 
-    async def open(self, context: ToolContext) -> McpSession | None:
+    async def open(self, context: ToolContext) -> ServerState:
         """Open a tenant's session; none with a server that is in quarantine, or is seen to belong there."""
         from airside.tools.mcp.session import McpSession
 
-        if self.quarantined:
-            return None
-        seconds = min(OPEN_S, 0.8 * context.deadline_s)
-        session = await McpSession.open(self._address, context.secrets, self, self._compare, seconds)
-        if not self.quarantined:
-            return session
-        await session.close()
-        return None
+        whose = context.tenant if self._address.secrets else ""
+        session = None
+        if whose not in self.quarantined:
+            seconds = min(OPEN_S, 0.8 * context.deadline_s)
+            on_offer = partial(self._compare, whose)
+            session = await McpSession.open(self._address, context.secrets, on_offer, seconds)
+        if session is not None and whose in self.quarantined:
+            await session.close()
+            session = None
+        return ServerState(source=self, whose=whose, session=session)
 
-    def _compare(self, offer: ServerOffer | InvalidInput) -> None:
-        if offer == self._pin or self.quarantined:
+    def _compare(self, whose: str, offer: ServerOffer | InvalidInput) -> None:
+        if offer == self._pin or whose in self.quarantined:
             return
-        self.quarantined = offer.message if isinstance(offer, InvalidInput) else self._pin.summary(offer)
+        why = offer.message if isinstance(offer, InvalidInput) else self._pin.summary(offer)
+        self.quarantined[whose] = why
         logger.error(
-            "server %s is in quarantine: it is not what was approved: %s",
+            "server %s is in quarantine%s: it is not what was approved: %s",
             self._address.name,
-            self.quarantined,
+            f" for {whose}" if whose else "",
+            why,
             extra={"action": "mcp_quarantined"},
         )
 
-    def offers(self, session: McpSession | None) -> tuple[Tool, ...]:
+    def offers(self, state: ServerState) -> tuple[Tool, ...]:
         """Return the tools; raise why none of them is begun now."""
-        self.check()
-        if session is None or session.problem:
-            raise ConnectionError("it has no session" if session is None else session.problem)
+        self.check(state.whose)
+        if state.session is None or state.session.problem:
+            raise ConnectionError("it has no session" if state.session is None else state.session.problem)
         return self._tools
 
-    def check(self) -> None:
+    def check(self, whose: str) -> None:
         """Raise `ToolQuarantined` if it is in quarantine."""
-        name = self._address.name
-        if self.quarantined:
+        name, why = self._address.name, self.quarantined.get(whose)
+        if why is not None:
             raise ToolQuarantined(
-                f"server {name} is in quarantine, for it is not what was approved: {self.quarantined}. "
+                f"server {name} is in quarantine, for it is not what was approved: {why}. "
                 f"`airside mcp diff {name}` shows it, `airside mcp approve {name}` approves it"
             )
 
@@ -270,11 +287,13 @@ async def call_tool(request: ToolRequest, arguments: dict[str, Any], context: To
     """
     from airside.tools.mcp.session import CallLost, CallNotSent, CallRejected
 
-    session: McpSession = context.state  # there is one, for else the call had not begun
+    state: ServerState = context.state
+    session = state.session
+    assert session is not None, "else the call had not begun"
     reads = request.spec.effect == "read"
     seconds = min(request.seconds, max(0.1, context.deadline_s - _MARGIN_S))
     await session.wait_listed(seconds)
-    session.owner.check()
+    state.source.check(state.whose)
     try:
         result = await session.call(request.name, arguments, key=context.idempotency_key, seconds=seconds)
     except CallNotSent as error:
@@ -295,9 +314,9 @@ async def call_tool(request: ToolRequest, arguments: dict[str, Any], context: To
     return output
 
 
-async def _close(session: McpSession | None) -> None:
-    if session is not None:
-        await session.close()
+async def _close(state: ServerState) -> None:
+    if state.session is not None:
+        await state.session.close()
 
 
 def _as_arguments(given: dict[str, Any]) -> dict[str, Any]:

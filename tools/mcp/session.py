@@ -69,12 +69,11 @@ OnOffer = Callable[[ServerOffer | InvalidInput], None]
 class McpSession:
     """A session.
 
-    It is given secrets by their names.  `owner` is whoever made it, who is told of every list by `on_offer`: what is
-    offered, or why that cannot be read.
+    It is given secrets by their names.  Whoever made it is told of every list by `on_offer`: what is offered, or why
+    that cannot be read.
     """
 
-    def __init__(self, address: ServerAddress, given: Mapping[str, str], owner: Any, on_offer: OnOffer) -> None:
-        self.owner = owner
+    def __init__(self, address: ServerAddress, given: Mapping[str, str], on_offer: OnOffer) -> None:
         self.broken = ""
         self.redactor = Redactor(given.values())
         self._given = given
@@ -92,10 +91,10 @@ class McpSession:
 
     @classmethod
     async def open(
-        cls, address: ServerAddress, given: Mapping[str, str], owner: Any, on_offer: OnOffer, seconds: float
+        cls, address: ServerAddress, given: Mapping[str, str], on_offer: OnOffer, seconds: float
     ) -> McpSession:
         """Start or connect, have the server say what it offers; raise `ToolError` if that does not come about."""
-        made = cls(address, given, owner, on_offer)
+        made = cls(address, given, on_offer)
         try:
             await asyncio.wait({made._life, made._ready}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:

@@ -17,7 +17,7 @@ from airside.stack.schema.toolspec import ToolSpec
 from airside.tools.mcp.offer import MAX_TOOLS, ServerOffer
 from airside.tools.mcp.pins import ApprovedOffer, read_pins, write_pin
 from airside.tools.mcp.results import output_of
-from airside.tools.mcp.server import McpServer
+from airside.tools.mcp.server import McpServer, ServerState
 from airside.tools.runners.outcomes import ToolQuarantined, normalise
 from airside.tools.secrets.redaction import Redactor
 
@@ -156,10 +156,10 @@ def test_a_servers_tools_are_sent_to_executors_as_one(tmp_path: Path) -> None:
     (tmp_path / "lock").unlink()
     sent = cloudpickle.loads(cloudpickle.dumps([toolset]))[0]
     assert [tool.spec for tool in sent.tools] == [tool.spec for tool in toolset.tools]
-    owner = sent.open.__self__
-    owner.quarantined = "it changed"
+    source = sent.open.__self__
+    source.quarantined[""] = "it changed"
     with pytest.raises(ToolQuarantined, match="it changed"):
-        sent.offers(None)
+        sent.offers(ServerState(source=source, whose="", session=None))
 
 
 # The mapping.

@@ -129,9 +129,9 @@ async def test_a_call_that_finds_no_connection_has_done_nothing(tmp_path: Path, 
 async def test_a_server_in_quarantine_over_http(tmp_path: Path, middle: tuple[Middle, int]) -> None:
     behind = await approved(tmp_path, middle[1])
     await behind.run("change", {"text": "describe"})
-    owner = behind.states()[0].value.owner
+    source = behind.states()[0].value.source
     async with asyncio.timeout(30):
-        while not owner.quarantined:  # noqa: ASYNC110 - the server says so in its own time
+        while not source.quarantined:  # noqa: ASYNC110 - the server says so in its own time
             await asyncio.sleep(0.01)
     assert (await behind.run("total")).reason_code == "tool_quarantined"
     await behind.close()

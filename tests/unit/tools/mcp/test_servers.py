@@ -138,7 +138,7 @@ async def test_too_much_output_is_cut_and_ends_no_session(started: Callable[...,
     assert cut["truncated"] and len(cut["text"]) < 20_000
     for text in ("some lines", "stderr"):
         assert (await server.run("flood", {"text": text})).value() == {"text": "done"}
-    assert len(server.states()) == 1 and not server.states()[0].value.problem
+    assert len(server.states()) == 1 and not server.states()[0].value.session.problem
 
 
 @pytest.mark.parametrize(
@@ -189,12 +189,24 @@ async def test_a_server_that_says_it_changed_is_in_quarantine_as_a_whole(
     assert (await server.run("total", tenant="globex")).ok
     assert (await server.run("change", {"text": change})).ok
     found = server.states()[-1].value
-    await until(lambda: found.owner.quarantined)
+    await until(lambda: found.source.quarantined)
     for tenant in ("acme", "globex", "initech"):
         result = await server.run("total", tenant=tenant)
         assert result.reason_code == "tool_quarantined" and "`airside mcp approve tests`" in result.error
     assert (await server.run("add", {"number": 1})).reason_code == "tool_quarantined"
     assert server.effects() == [] and list(server.dispatcher.quarantined) == ["tests"]
+
+
+async def test_a_server_that_is_given_a_tenants_secret_may_be_in_quarantine_for_that_tenant_alone(
+    behind: Callable[..., Behind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it offers may be what the tenant's account has, and no tenant stops another's calls."""
+    monkeypatch.setenv("SERVER_TOKEN", "secret-of-the-server")
+    server = behind(secrets={"TOKEN": "token"})
+    assert (await server.run("change", {"text": "rename"})).ok
+    await until(lambda: server.states()[0].value.source.quarantined)
+    assert (await server.run("total")).reason_code == "tool_quarantined"
+    assert (await server.run("total", tenant="globex")).ok
 
 
 async def test_a_server_that_changes_in_silence_is_found_out(
@@ -204,7 +216,7 @@ async def test_a_server_that_changes_in_silence_is_found_out(
     monkeypatch.setattr(session, "LIST_AGAIN_S", 0.0)
     server = behind()
     assert (await server.run("change", {"text": "rename silently"})).ok
-    await until(lambda: server.states()[0].value.owner.quarantined)
+    await until(lambda: server.states()[0].value.source.quarantined)
     result = await server.run("total")
     assert result.reason_code == "tool_quarantined" and "append is new" in result.error
 
@@ -225,7 +237,7 @@ async def test_a_server_that_says_it_changed_and_did_not_is_called(behind: Calla
     """Once it has said again what it offers: calls wait for that."""
     server = behind()
     assert (await server.run("change", {"text": "nothing"})).ok
-    server.states()[0].value._note_change()
+    server.states()[0].value.session._note_change()
     assert (await server.run("total")).value() == {"text": "0"}
 
 
@@ -237,7 +249,7 @@ async def test_a_server_that_is_another_when_it_is_started_is_in_quarantine(
     server = behind()
     result = await server.run("total")
     assert result.reason_code == "tool_quarantined" and "identity" in result.error
-    assert server.states()[0].value is None, "no session is left of it"
+    assert server.states()[0].value.session is None, "no session is left of it"
 
 
 async def test_a_server_that_does_not_start_has_done_nothing(tmp_path: Path, offer: ServerOffer) -> None:
