@@ -301,7 +301,7 @@ class ToolResult(Value):
 
     `held`: the call held the event loop it ran on until its time was over, so it is not sent again by itself.
     `sandbox`: the level of sandboxes that the machine reached, of a call that takes one.
-    `cached`: it is what an earlier call returned.
+    `cached`: it is what an earlier call returned.  `retry_after_ms`: it did not happen, and is sent again after that.
     """
 
     ok: bool
@@ -312,6 +312,7 @@ class ToolResult(Value):
     held: bool = False
     sandbox: SandboxLevel | None = None
     cached: bool = False
+    retry_after_ms: int | None = None
 
     def value(self) -> Any:
         """Decode the output."""

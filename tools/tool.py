@@ -18,6 +18,7 @@ from airside.stack.contracts.memory import Candidate, LearnReply
 from airside.stack.errors import AirsideError, InvalidConfig
 from airside.stack.ids import EffectKey, PrincipalId, RunId, TenantId
 from airside.stack.resources import Declared, checked_resources
+from airside.stack.run.calls import MAX_SENDS
 from airside.stack.schema.choices import Declared as DeclaredChoices
 from airside.stack.schema.choices import checked_choices
 from airside.stack.schema.schemas import read_schema
@@ -131,6 +132,7 @@ class Tool:
     secrets: tuple[str, ...] = ()
     sandbox: SandboxLimits | None = None
     cache_ms: int = 0
+    retries: int = 0
 
     @property
     def name(self) -> str:
@@ -172,6 +174,7 @@ class Tool:
         choices: DeclaredChoices = _NO_CHOICES,
         secrets: Iterable[str] = (),
         cache_s: float = 0.0,
+        retries: int = 0,
     ) -> Tool:
         """Make a tool of a JSON Schema and a function that takes its properties as keyword arguments.
 
@@ -215,6 +218,7 @@ class Tool:
             secrets=given,
             sandbox=sandboxed,
             cache_ms=_checked_cache(name, effect, cache_s),
+            retries=_checked_retries(name, retries, repeatable=effect == "read" or spec.repeatable),
         )
 
 
@@ -269,6 +273,7 @@ def tool(
     choices: DeclaredChoices = ...,
     secrets: Iterable[str] = ...,
     cache_s: float = ...,
+    retries: int = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function; its JSON Schema comes from the annotations, its description from the docstring.
@@ -286,6 +291,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     `content`): policy asks the app's resolver of the kind whose it is.
     `choices` says in which words a request picks a value of an argument: `{"permission": {"r": ["read", "view"]}}`.
     `secrets` names those of the tenant's that the tool gets, as `context.secrets[name]`.
+    `retries` is how often a call is sent again that ended with a `ToolError` which says after how many seconds.
     `cache_s` is how long what a read returned may be its result again, for the same principal and arguments.
     Raises `InvalidConfig` for a parameter without a type, or one JSON cannot carry.
     """
@@ -456,6 +462,14 @@ def _paths(name: str, content: Iterable[str]) -> tuple[str, ...]:
     if isinstance(content, str):
         raise InvalidConfig(f"tool {name}: content {content!r:.80} is a text; give a tuple of arguments")
     return tuple(sorted(set(content)))
+
+
+def _checked_retries(name: str, retries: int, *, repeatable: bool) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries < MAX_SENDS:
+        raise InvalidConfig(f"tool {name}: retries {retries!r:.80} is not a whole number from 0 to {MAX_SENDS - 1}")
+    if retries and not repeatable:
+        raise InvalidConfig(f"tool {name}: retries are for reads, and for what is idempotent=True or has a reconcile")
+    return retries
 
 
 def _checked_cache(name: str, effect: str, seconds: float) -> int:

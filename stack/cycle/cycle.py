@@ -293,6 +293,8 @@ class Cycle:
         return DecisionModels(self.layers.models, asker)
 
     async def _gate(self, i: do.GateCall) -> ev.Event:
+        if i.after_ms:
+            await self.layers.pause(i.after_ms / 1000)
         remaining = self.machine.remaining()
         reason = ReasonCode.TOOL_UNAVAILABLE
         try:

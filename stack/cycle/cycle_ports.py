@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ class CyclePorts:
     """Everything a cycle uses.  `memory` and `models` are None for an app without.
 
     `trace_predictor` tells of which calls policy asks where the values come from; without, all are traced.  `metered`
-    are the tenants whose runs share a budget of what decisions use.
+    are the tenants whose runs share a budget of what decisions use.  `pause` lets so many seconds pass.
     """
 
     journal: Journal
@@ -39,6 +40,7 @@ class CyclePorts:
     specs: Sequence[ToolSpec]
     now_us: Callable[[], int]
     spawn: Callable[[Cycle, do.SpawnChildren], Awaitable[None]]
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     traceparent: Callable[[RunId], str] = lambda run_id: ""
     pulse: Pulse = UNWATCHED
     trace_predictor: TracePredictor | None = None

@@ -1,7 +1,8 @@
 """The part of a run's machine that is about one call: gate, approval, execution, doubt.
 
 A call that was sent and not answered may have happened.  A tool that can be asked again under the same key is
-(`resuming`), unless it held the event loop it ran on; any other goes to `in_doubt`, and is never sent twice.
+(`resuming`), unless it held the event loop it ran on; any other goes to `in_doubt`, and is never sent twice.  One that
+did not happen, and may go well later, is gated and sent again after a while, if its tool declares retries.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from airside.stack.run.state import Phase
 from airside.stack.values import UNTRUSTED, Action, Decision, ToolResult
 
 MAX_SENDS = 4
-"""How often one call is sent: first, and again after an executor died.  More would hide a call that kills executors."""
+"""How often one call is sent: first, and again after an executor died, or when its tool asks for it.  More would hide a
+call that kills executors."""
 
 NOT_STARTED = frozenset(
     {ReasonCode.SWITCHED_OFF, ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE, ReasonCode.TOOL_UNAVAILABLE}
@@ -123,12 +125,22 @@ class CallHandlers(MachineBase):
         if result.reason_code in UNKNOWN_OUTCOMES and s.gated.effect != "read":
             s.ambiguous, s.why = True, result.error
             return self._doubt() if result.held else self._recover()
+        if result.retry_after_ms is not None and s.sends < MAX_SENDS:
+            return self._try_again(result.retry_after_ms)
         s.in_doubt_keys.pop(self._key(), None)
         self._record_result(result)
         self._use(output_bytes=len(bytes(result.output)))
         if s.usage.output_bytes > self.limits.max_output_bytes:
             return self._conclude(ReasonCode.MAX_OUTPUT, f"{s.usage.output_bytes} bytes returned")
         return self._next()
+
+    def _try_again(self, after_ms: int) -> Instructions:
+        """Gate a call anew that certainly did not happen, by any attempt; it is counted and paid for once."""
+        s = self.state
+        s.in_doubt_keys.pop(self._key(), None)
+        s.ambiguous = False
+        self._refund()
+        return self._gate(after_ms=after_ms)
 
     def _record_result(self, result: ToolResult) -> None:
         """Record what a tool returned; an outsider may have written it, unless the tool says otherwise."""

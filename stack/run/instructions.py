@@ -50,11 +50,15 @@ class Decide(Instruction):
 
 
 class GateCall(Instruction):
-    """Ask policy about a call: answers `ActionGated`.  `receipt` proves that people approved exactly this call."""
+    """Ask policy about a call: answers `ActionGated`.  `receipt` proves that people approved exactly this call.
+
+    `after_ms`: of a call that is sent again, how long to wait before.
+    """
 
     action: Action
     attempt: int
     receipt: str = ""
+    after_ms: int = 0
 
 
 class AskApproval(Instruction):

@@ -64,7 +64,8 @@ def call_history(events: Sequence[ev.Event]) -> list[SentCall]:
             gates[event.step] = event
         if (intent := intent_of(run.run_id, event)) is not None:
             before = sent.get(intent.step) or SentCall(gates[intent.step], intent, intent)
-            sent[intent.step] = before._replace(gate=gates[intent.step], latest=intent)
+            gate = gates[intent.step]  # of this attempt there is no result yet, whatever an earlier one came to
+            sent[intent.step] = before._replace(gate=gate, latest=intent, result=None, answered_us=0)
         elif isinstance(event, ev.ToolExecuted | ev.InDoubtResolved) and (call := sent.get(event.step)) is not None:
             sent[event.step] = call._replace(result=_result_of(event), answered_us=event.at_us)
     return [call for _, call in sorted(sent.items())]

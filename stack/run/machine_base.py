@@ -109,9 +109,9 @@ class MachineBase:
         call = s.later.pop(0)
         self._clear_call()
         s.step, s.action, s.attempt, s.sends = call.step, call.action, call.attempt, call.sends
-        return self._gate()
+        return self._gate(after_ms=call.after_ms)
 
-    def _gate(self, *, phase: Phase = Phase.GATING) -> Instructions:
+    def _gate(self, *, phase: Phase = Phase.GATING, after_ms: int = 0) -> Instructions:
         s = self.state
         assert s.action is not None
         s.attempt += 1
@@ -122,6 +122,7 @@ class MachineBase:
             attempt=s.attempt,
             receipt=s.receipt,
             durable_first=s.action.spend != FREE,
+            after_ms=after_ms,
         )
         return self._become(phase, gate)
 

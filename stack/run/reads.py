@@ -1,8 +1,8 @@
 """The part of a run's machine that is about several reads of one decision, under way at once.
 
 Each is gated, granted and journaled by itself, under its own step.  What is not plain (a person is to be asked, it did
-not start, its answer is lost, it is no read after all) is put off: it comes in its turn, alone, when the others are
-back.  Whatever ends the run ends all of them, and nothing is lost by that: a read changes nothing.
+not start, its answer is lost, it may go well later, it is no read after all) is put off: it comes in its turn, alone,
+when the others are back.  Whatever ends the run ends all of them, and nothing is lost by that: a read changes nothing.
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ class ReadHandlers(CallHandlers):
         s, result = self.state, event.result
         call = s.reading[event.step]
         if result.reason_code in NOT_STARTED:
+            return self._put_off(call)
+        if result.retry_after_ms is not None and call.sends < MAX_SENDS:
+            call.after_ms = result.retry_after_ms
             return self._put_off(call)
         self._mark(call.gated)
         self._use(output_bytes=len(bytes(result.output)))

@@ -66,7 +66,7 @@ class StepRecord(Value):
 class OpenCall:
     """A call of a decision that proposed several: one that is still to come, or a read that is under way.
 
-    `gated` is the decision a read under way was allowed by.
+    `gated` is the decision a read under way was allowed by; `after_ms` how long one that is sent again waits before.
     """
 
     step: int
@@ -74,6 +74,7 @@ class OpenCall:
     attempt: int = 0
     sends: int = 0
     gated: ActionGated | None = None
+    after_ms: int = 0
 
 
 @dataclass(slots=True)

@@ -36,6 +36,8 @@ def behave(how: str, place: str, number: int = 7) -> Any:
             return {"number": number}
         case "refuse":
             raise ToolError("nothing was changed")
+        case "busy":
+            raise ToolError("come back later", retry_after_s=2.5)
         case "doubt":
             raise InDoubt("it may have happened")
         case "break":
@@ -144,6 +146,14 @@ async def test_what_a_tool_raises_says_what_it_did(bench: Bench, how: str, raise
         await bench.run(how)
     assert how != "break" or not isinstance(caught.value, ToolError | InDoubt | KeyError | InvalidArguments)
     assert await bench.was_over()
+
+
+async def test_when_a_call_may_go_well_is_not_lost_on_the_way(bench: Bench) -> None:
+    for how, seconds in (("busy", 2.5), ("refuse", None)):
+        with pytest.raises(ToolError) as caught:
+            await bench.run(how)
+        assert caught.value.retry_after_s == seconds
+        assert caught.value.message == ("come back later" if seconds else "nothing was changed")
 
 
 async def test_arguments_the_tools_types_do_not_take_start_nothing(bench: Bench) -> None:

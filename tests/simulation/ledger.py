@@ -125,6 +125,7 @@ def _make(world: World, name: str) -> Tool:
         reconcile=reconcile if reconciles else None,
         max_output_bytes=2000,
         resource=("thing", "n") if name in ON_THINGS else (),
+        retries=2 if effect == "read" or idempotent or reconciles else 0,
     )
 
 
@@ -133,7 +134,7 @@ async def _act(world: World, name: str, context: ToolContext, n: int) -> Any:
     world.ledger.called[context.idempotency_key] = name
     await world.pause()
     if context.idempotency_key not in world.ledger.done and world.chance(1.0):
-        raise ToolError("refused before anything changed")
+        raise ToolError("refused before anything changed", retry_after_s=world.rng.choice((None, 0, 0.5, 3)))
     if world.chance(0.5):
         raise RuntimeError("broke before the effect")
     if world.chance(0.5):

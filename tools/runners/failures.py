@@ -35,6 +35,10 @@ _UNBEGUN = {
 """The reasons of errors by which nothing was begun, the narrower kind first."""
 
 
+MAX_RETRY_AFTER_S = 60
+"""A run holds its place meanwhile; whether it is worth more than that is for its agent to say."""
+
+
 def failure(
     error: BaseException, call: ToolCall, grant: Grant, deadline: Deadline, on_timeout: str = ""
 ) -> ToolResult | None:
@@ -66,13 +70,22 @@ def failure(
         case NotStarted():
             return refuse(ReasonCode.TOOL_UNAVAILABLE, error.message)
         case ToolError():
-            return refuse(ReasonCode.TOOL_FAILED, text_of(error))
+            failed = refuse(ReasonCode.TOOL_FAILED, text_of(error))
+            return msgspec.structs.replace(failed, retry_after_ms=_retry_after_ms(error, call, grant))
         case InvalidOutput():
             return refuse(ReasonCode.TOOL_OUTPUT_INVALID, error.message)
         case InvalidArguments() if grant.attempt == 1:  # an earlier attempt may have changed something
             return refuse(ReasonCode.TOOL_INVALID_ARGUMENTS, text_of(error))
         case _:
             return _unexpected(error, found)
+
+
+def _retry_after_ms(error: ToolError, call: ToolCall, grant: Grant) -> int | None:
+    """Return after how long a call is sent again; None if it is not, or its run has no time for that."""
+    if error.retry_after_s is None or call.what != "call" or grant.attempt > call.tool.retries:
+        return None
+    after_ms = int(min(error.retry_after_s, MAX_RETRY_AFTER_S + 1) * 1000)
+    return after_ms if after_ms <= MAX_RETRY_AFTER_S * 1000 and after_ms < grant.left_ms else None
 
 
 def _timeout_text(grant: Grant, found: Tool, deadline: Deadline) -> str:

@@ -284,6 +284,19 @@ def test_a_shortage_says_where_how_much_and_when() -> None:
     assert ledger.reserve("b", "org", {"tool_calls": 1}, now_us=at + int(short.retry_after_s * 1e6)) is None
 
 
+def test_a_tenants_calls_of_one_tool_are_held_to_a_rate_and_no_others_are() -> None:
+    ledger = Ledger()
+    ledger.open("tenant/a", [Cap(unit="tool:send", limit=2, per="minute")])
+    ledger.open("tenant/b", [Cap(unit="tool:send", limit=2, per="minute")])
+
+    def send(key: str, tenant: str = "tenant/a", tool: str = "tool:send", *, minute: int = 0) -> bool:
+        return ledger.reserve(key, tenant, {"tool_calls": 1, tool: 1}, now_us=1 + minute * 60_000_000) is None
+
+    assert [send(key) for key in ("1", "2", "3", "1")] == [True, True, False, True], "sent again it is the same call"
+    assert send("4", "tenant/b") and send("5", tool="tool:look")
+    assert [send(key, minute=1) for key in ("6", "7", "8")] == [True, True, False]
+
+
 def test_nothing_is_shrunk_to_fit_and_a_failed_reservation_leaves_no_trace() -> None:
     ledger = small(limit=10)
     ledger.open("run", [Cap(unit="tokens", limit=1)], parent="org")
