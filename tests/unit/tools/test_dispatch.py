@@ -22,7 +22,7 @@ from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.policy.kill_switches import KillSwitchChanged, KillSwitches
 from airside.stack.security.grants import Grant, GrantRefused, mint, open_grant
 from airside.stack.security.seals import SEAL_BYTES, wrap
-from airside.stack.values import ToolResult
+from airside.stack.values import Answer, ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
 from airside.tools.runners.outcomes import normalise
@@ -110,6 +110,7 @@ ALTERED: dict[str, Any] = {
     "version": "v9",
     "labels": ("confidential",),
     "left_ms": 10**9,
+    "answer": Answer(text="yes", by=PrincipalId("eve"), roles=("boss",), at_us=1, chosen=True),
 }
 
 
