@@ -138,7 +138,8 @@ def _approval(e: ev.ApprovalDecided) -> str:
 def _executed(e: ev.ToolExecuted) -> str:
     r = e.result
     what = f"ok, {bytes(r.output).decode()!s:.80}" if r.ok else f"[{r.reason_code}] {r.error}"
-    return f"step {e.step} result after {r.duration_us / 1000:.1f} ms: {what}"
+    where = "" if r.sandbox is None else f" in a sandbox ({r.sandbox})"
+    return f"step {e.step} result after {r.duration_us / 1000:.1f} ms{where}: {what}"
 
 
 def _lost(e: ev.ExecutionLost) -> str:

@@ -30,7 +30,7 @@ from airside.tools.runners.jobs import ToolCall
 from airside.tools.runners.outcomes import InvalidArguments, InvalidOutput, NoSandbox, ToolRaised
 from airside.tools.sandbox.command import SandboxUnavailable, package_folders, python_there, sandboxed_command
 from airside.tools.sandbox.probe import Reached, reached_level
-from airside.tools.sandbox.process import SandboxProcess
+from airside.tools.sandbox.process import SandboxProcess, kill_orphans
 from airside.tools.sandbox.tenant_folder import give_folder
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolError
 
@@ -90,6 +90,7 @@ class SandboxRunner:
     async def ready(self) -> None:
         """Know what this machine reaches."""
         if self._probing is None:
+            kill_orphans()
             self._probing = asyncio.ensure_future(reached_level())
         await asyncio.shield(self._probing)
 

@@ -33,6 +33,9 @@ MAX_LOG_BYTES = 64 * 1024
 _OF_ITS_OWN = 3
 """Processes that make a sandbox: bubblewrap outside, bubblewrap within, and `confine.py`."""
 
+MARK = b"/run/airside/confine.py"
+"""What bubblewrap's command line has that makes a sandbox of ours."""
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -68,7 +71,12 @@ class SandboxProcess:
                 env=dict(environment) if environment else {},
             )
             unless_started.pop_all()
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:
+            _close_all(kill_sandbox(process.pid))
+            process.wait()
+            raise
         made = cls(process, reader, writer)
         made._logging = asyncio.ensure_future(made._keep_log(log))
         return made
@@ -138,8 +146,9 @@ class SandboxProcess:
 
     def kill(self) -> None:
         """Kill the sandbox without waiting for its end; it is not used any more."""
-        self._process.kill()
-        self._process.wait()
+        if self._process.poll() is None:
+            _close_all(kill_sandbox(self._process.pid))
+            self._process.wait()
         if self._logging is not None:
             self._logging.cancel()
         self.writer.close()
@@ -152,26 +161,61 @@ class SandboxProcess:
 
     async def _end(self) -> None:
         loop = asyncio.get_running_loop()
-        inner = []
-        with contextlib.suppress(OSError):
-            inner = [os.pidfd_open(pid) for pid in _children(self.pid)]
+        killed = kill_sandbox(self.pid) if self._process.poll() is None else []
         try:
-            for pidfd in inner:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            self._process.kill()
-            outer = os.pidfd_open(self._process.pid) if self._process.poll() is None else None
-            if outer is not None:
-                inner.append(outer)
-            for pidfd in inner:
+            for pidfd in killed:
                 await _readable(loop, pidfd)
         finally:
-            for pidfd in inner:
-                os.close(pidfd)
+            _close_all(killed)
         self._process.wait()
         self.writer.close()
         if self._logging is not None:
             await self._logging
+
+
+def kill_sandbox(pid: int) -> list[int]:
+    """Kill a child of this process that is a sandbox; return pidfds of what made it, for whoever waits for their end.
+
+    It is stopped first: bubblewrap's inner process waits for a word of the outer one before it dies with it, and would
+    wait for ever if that were killed between the two.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        while _state(pid) not in "TtZX":
+            os.sched_yield()
+    found = []
+    for each in (pid, *_children(pid)):
+        with contextlib.suppress(OSError):
+            found.append(os.pidfd_open(each))
+    for pidfd in reversed(found):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    return found
+
+
+def kill_orphans() -> None:
+    """Kill what is left of sandboxes whose starter died as it started them: it waits for a word that nobody says."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, IndexError):
+            folder = Path(entry.path)
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == 1 and MARK in (folder / "cmdline").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for each in descriptors:
+        os.close(each)
+
+
+def _state(pid: int) -> str:
+    """Return the letter of a process's state, X if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:

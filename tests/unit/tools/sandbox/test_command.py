@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from airside.stack.errors import InvalidConfig
 from airside.tools.sandbox import command
 from airside.tools.sandbox.command import SandboxUnavailable, find_bwrap, python_there, sandboxed_command
 from airside.tools.sandbox.limits import SandboxLimits
+from airside.tools.sandbox.process import kill_orphans, kill_sandbox
 
 NAMESPACES = SandboxLimits(level="namespaces")
 LEVELS = [pytest.param(SandboxLimits(), id="full"), pytest.param(NAMESPACES, id="namespaces")]
@@ -172,6 +175,50 @@ def test_killing_what_was_started_ends_everything(frozen: bool) -> None:
     process.wait()
     process.stdout.close()
     assert wait_gone(found)
+
+
+@pytest.mark.parametrize("moment", range(0, 60_000, 2_000))
+def test_it_is_killed_at_any_moment_of_its_start(moment: int) -> None:
+    """And what makes it does not wait for ever for a process that is gone."""
+    mark = f"moment-{os.getpid()}-{moment}"
+    process = subprocess.Popen(sandboxed_command(["/bin/true", mark]))
+    for _ in range(moment):
+        os.getppid()
+    for each in kill_sandbox(process.pid):
+        with selectors.DefaultSelector() as select:  # readable once the process is over
+            select.register(each, selectors.EVENT_READ)
+            assert select.select(10)
+        os.close(each)
+    process.wait()
+    assert not orphans(mark)
+
+
+def orphans(mark: str) -> list[int]:
+    """Return what is left of a sandbox whose starter is gone."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                is_ours = mark.encode() in (entry / "cmdline").read_bytes().split(b"\0")
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                found += [int(entry.name)] if is_ours and parent == 1 and alive(int(entry.name)) else []
+    return found
+
+
+def test_what_is_left_of_one_whose_starter_is_gone_is_ended() -> None:
+    mark = f"left-{os.getpid()}"
+    process = subprocess.Popen(sandboxed_command(["/bin/true", mark]))
+    process.send_signal(signal.SIGSTOP)
+    while len(descendants(process.pid)) < 2 and process.poll() is None:
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGSTOP)
+    process.kill()  # the outer process alone, perhaps before it told the inner one to begin
+    process.wait()
+    end_s = time.monotonic() + 10
+    kill_orphans()
+    while orphans(mark) and time.monotonic() < end_s:
+        kill_orphans()
+    assert not orphans(mark)
 
 
 def test_it_ends_with_who_started_it() -> None:
