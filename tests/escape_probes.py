@@ -181,6 +181,21 @@ for _ in range(8):
         time.sleep(1000)
 time.sleep(1000)
 """
+_SOCKETS = """
+import os, socket, time
+while True:
+    try:
+        if os.fork() == 0:
+            held = []
+            while True:
+                pair = socket.socketpair()
+                pair[0].setblocking(False)
+                held.append(pair)
+                try:
+                    while True: pair[0].send(bytes(65536))
+                except BlockingIOError: pass
+    except OSError: time.sleep(1000)
+"""
 _FILES = "import os\nfor n in range(10**7): os.close(os.open(f'/tmp/{n}', os.O_CREAT | os.O_WRONLY))"
 _STOPPED = "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)"
 _FORGES = """
@@ -249,6 +264,7 @@ ALONE: dict[str, tuple[str, Seen]] = {
     "flood_its_log": (_LOG, _bounded_log),
     "say_that_it_says_much": (_FORGES, _bounded_answer),
     "take_memory_by_many_processes": (_MEMORY, _is_ended_by_the_watch),
+    "hold_memory_in_sockets": (_SOCKETS, _is_ended_by_the_watch),
     "make_files_without_end": (_FILES, _is_ended_by_the_watch),
 }
 """Programs, each with what is looked at while it runs; after all of them nothing may be left."""

@@ -27,6 +27,9 @@ MEASURE_EVERY_S = 0.25
 MAX_INODES = 65_536
 """Files in `/tmp`: one of no bytes takes memory of the kernel's all the same."""
 
+MAX_SOCKETS = 512
+"""Sockets in a sandbox without the machine's network: each may hold some hundred kilobytes of the kernel's memory."""
+
 MAX_LOG_BYTES = 64 * 1024
 """Of what is printed in a sandbox, that is kept."""
 
@@ -133,6 +136,8 @@ class SandboxProcess:
             used = sum(map(_proportional_bytes, inner))
             if used > limits.memory_bytes:
                 return f"it used {used:,} bytes of memory, of {limits.memory_bytes:,} it may"
+        if len(pids) > _OF_ITS_OWN and not limits.network and _sockets(pids[1]) > MAX_SOCKETS:
+            return f"it had more than {MAX_SOCKETS} sockets"
         with contextlib.suppress(OSError):
             found = os.statvfs(f"/proc/{pids[min(2, len(pids) - 1)]}/root/tmp")
             if len(pids) > _OF_ITS_OWN and found.f_files - found.f_ffree > MAX_INODES:
@@ -255,6 +260,13 @@ def _resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):
         return 0
+
+
+def _sockets(pid: int) -> int:
+    """Count the sockets of a process's network namespace."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/net/sockstat").read_text().split()[2])
+    return 0
 
 
 def _proportional_bytes(pid: int) -> int:
