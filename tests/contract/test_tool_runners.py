@@ -1,4 +1,4 @@
-"""What the dispatcher may rely on, whatever carries a call out: inline, in a thread, on a loop, in a process."""
+"""What the dispatcher may rely on, whatever carries a call out: inline, a thread, a loop, a process, a sandbox."""
 
 from __future__ import annotations
 
@@ -21,11 +21,19 @@ from airside.tools.runners.outcomes import InvalidArguments, InvalidOutput
 from airside.tools.runners.processes import ProcessRunner
 from airside.tools.runners.runner import ToolRunner
 from airside.tools.runners.running import Runners
+from airside.tools.runners.sandbox import SandboxRunner
 from airside.tools.runners.threads import ThreadRunner
 from airside.tools.runners.tool_loops import ToolLoops
+from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError, tool
 
-WAYS = {"inline": InlineRunner, "thread": ThreadRunner, "loop": ToolLoops, "process": ProcessRunner}
+WAYS = {
+    "inline": InlineRunner,
+    "thread": ThreadRunner,
+    "loop": ToolLoops,
+    "process": ProcessRunner,
+    "sandbox": SandboxRunner,
+}
 
 
 def behave(how: str, place: str, number: int = 7) -> Any:
@@ -65,9 +73,14 @@ class Bench:
     """One runner with a tool for it; `over` counts how often a call's code was said to be done."""
 
     def __init__(self, way: str, place: Path) -> None:
-        self.place = place
+        self.place, self._shown = place, str(place)
+        options: dict[str, Any] = {"process": True} if way == "process" else {}
+        if way == "sandbox":  # the tenant's folder is where it may leave a mark
+            options["sandbox"] = SandboxLimits(workspace=str(place), access="write")
+            self.place, self._shown = place / "acme", "/workspace"
+            self.place.mkdir()
         coroutine = way in ("inline", "loop")
-        wrap = tool(effect="write", name="behave", reconcile=nothing_known, process=way == "process")
+        wrap = tool(effect="write", name="behave", reconcile=nothing_known, **options)
         self.tool: Tool = wrap(behave_later if coroutine else behave)
         self.runners = Runners({"behave": self.tool}, in_threads=way != "inline")
         self.runner: ToolRunner = self.runners.of(self.tool)
@@ -94,7 +107,7 @@ class Bench:
             "over": self.over.set,
             "tool": self.tool,
             "context": context,
-            "arguments": msgspec.json.encode({"how": how, "place": str(self.place)}),
+            "arguments": msgspec.json.encode({"how": how, "place": self._shown}),
         }
         return kind(**(given | fields))
 
@@ -191,7 +204,7 @@ async def test_a_caller_that_is_cancelled_has_a_coroutine_ended(bench: Bench) ->
     assert await bench.was_over()
 
 
-@pytest.mark.parametrize("bench", ["thread", "process"], indirect=True)
+@pytest.mark.parametrize("bench", ["thread", "process", "sandbox"], indirect=True)
 async def test_a_call_that_gets_no_place_is_over_when_nobody_waits_for_it(bench: Bench) -> None:
     """Nothing was started, and its place is nobody's."""
     tenant, most = TenantId("acme"), bench.slots._most
