@@ -15,6 +15,7 @@ from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.models.agent import MAX_PARTS
 from airside.stack.models.pricing import HIDDEN_TOKENS, PER_PART, Rates, cost_of
 from airside.stack.models.prompts import request_text
+from airside.stack.models.snippets import PYTHON_CODE
 from airside.stack.run.agents import Decided, View
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.values import FREE, Limits, Request, Spend
@@ -114,7 +115,7 @@ class ForeignAgent(ABC):
     def _made(self, view: View, tools: Sequence[ToolSpec], loop: ForeignLoop | None) -> tuple[Parts, Any]:
         parts = Parts(
             model=self.model_of(loop),
-            tools=[self.tool_of(spec, loop) for spec in tools],
+            tools=[self.tool_of(spec, loop) for spec in tools if spec.name != PYTHON_CODE],
             text=request_text(view),
             inputs=view.inputs(),
             tenant=view.tenant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from airside.adapters.pydantic_ai import PydanticAIAgent
 from airside.directory import Directory, Principal, Tenant
 from airside.models import ModelEndpoint, TokenPrice
 from airside.stack.errors import InvalidConfig
+from airside.tools import python_code
 from tests.unit.airside.adapters.frameworks import FRAMEWORKS
 
 ROOT = Path(__file__).parents[4]
@@ -183,6 +185,19 @@ def test_an_agent_of_the_given_parts_is_taken_and_priced_by_its_questions(name: 
     one = app(FRAMEWORKS[name]()).checked().agents["clerk"].price  # type: ignore[attr-defined]
     several = FRAMEWORKS[name]()
     assert one.tokens == several.questions * (one.tokens // several.questions) > 2 * 8_000
+
+
+def test_the_tool_of_code_mode_is_not_offered() -> None:
+    """It puts code on record for an agent that runs it, which these are not."""
+    offered: list[str] = []
+
+    def build(parts: Parts) -> Any:
+        offered.extend(tool.name for tool in parts.tools)
+        return built()(parts)
+
+    both = dataclasses.replace(app(PydanticAIAgent(build, "house")), tools=[find_order, python_code])
+    both.checked()
+    assert offered == ["find_order"]
 
 
 def test_what_building_raises_is_said() -> None:
