@@ -277,7 +277,7 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
     if has_memory:
         made.append(make(Memory, "memory", sealed, app.embedder, checked.memory))
     if checked.endpoints:
-        made.append(make(ModelCaller, "models", plain, checked.endpoints, model_keys))
+        made.append(make(ModelCaller, "models", plain, checked.endpoints, model_keys, keys.blobs))
     made.append(make(Approvals, "approvals", sealed, keys.webhook.decode(), app.on_approval))
     if app.job_inputs is not None:
         made.append(make(Intake, "intake", plain, app.job_inputs))

@@ -17,9 +17,11 @@ from airside.actors.rpc.layer import now_us
 from airside.memory.records import Record
 from airside.memory.storage.store import read_records
 from airside.stack.contracts.memory import Recalled
+from airside.stack.contracts.models import RecordedAnswer
 from airside.stack.cycle.replay import Clocks, PolicyPreview, Replay, ReplayedStep
 from airside.stack.errors import InvalidInput
-from airside.stack.ids import TenantId
+from airside.stack.ids import RunId, TenantId
+from airside.stack.models.events import ModelEvent, answers_on_record, read_events
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.run.events import Event, MemoryRecalled, RunSubmitted
 from airside.stack.run.recorded_run import events_of
@@ -71,7 +73,8 @@ def replay_run(
         max_cost_microusd=max_cost_microusd,
     )
     memory = _memory(journal, state_dir, submitted.identity.tenant, events)
-    steps = asyncio.run(replay.steps(events, memory, instead_of=instead_of))
+    answers = _answers(journal, submitted.run_id)
+    steps = asyncio.run(replay.steps(events, memory, answers=answers, instead_of=instead_of))
     return ReplayReport(
         run_id=submitted.run_id,
         agent=agent,
@@ -81,6 +84,17 @@ def replay_run(
         tokens=replay.spent.tokens,
         cost_microusd=replay.spent.cost_microusd,
     )
+
+
+_QUESTIONS = "SELECT step, body FROM events WHERE starts_with(stream, 'model/' || ? || ':') ORDER BY stream, seq"
+
+
+def _answers(journal: Audit, run_id: RunId) -> dict[int, tuple[RecordedAnswer, ...]]:
+    """Return what models answered to the decisions of a run, by step."""
+    asked: dict[int, list[ModelEvent]] = {}
+    for row in journal.query(_QUESTIONS, [run_id]).to_pylist():
+        asked.setdefault(row["step"], []).extend(read_events([row["body"]]))
+    return {step: tuple(answers_on_record(events).values()) for step, events in asked.items()}
 
 
 def _memory(journal: Audit, state_dir: Path, tenant: TenantId, events: Sequence[Event]) -> Mapping[str, Recalled]:

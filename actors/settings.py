@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     calls_in_flight: Annotated[int, Field(ge=1)] = 2
     """Ray calls a caller has under way per layer: one is carried while the next one fills."""
 
+    model_content: Literal["digest", "full"] = "digest"
+    """What is kept of what models are told: a digest of each prompt, or all of it, encrypted beside the journal.
+
+    Prompts have what memory and tools said, and are not erased with memory: nobody keeps them without having said so.
+    """
+
     approval_webhook: str | None = None
     """Where a signed POST says that a call waits for people, and what they decided; an `https` URL, or loopback."""
 

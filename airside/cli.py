@@ -24,7 +24,7 @@ from airside.in_doubt_cli import in_doubt
 from airside.logs_cli import logs
 from airside.mcp_cli import mcp
 from airside.memory_cli import memory
-from airside.models_cli import record
+from airside.models_cli import questions, record
 from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before, renamed, say_none
 from airside.output import json_line
 from airside.replay_cli import replay
@@ -55,6 +55,7 @@ app.add_typer(memory, name="memory")
 app.add_typer(mcp, name="mcp")
 app.add_typer(runs, name="runs")
 app.add_typer(token, name="token")
+audit.command()(questions)
 for command in (run, up, down, status, logs, record, replay):
     app.command()(command)
 

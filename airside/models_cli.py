@@ -1,13 +1,20 @@
-"""`airside record`: the answers of models in a journal, as a cassette."""
+"""`airside record` and `airside audit questions`: what models were told and answered, by a journal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
-from airside.options import HERE, StateDir, path_of
+from airside.options import HERE, RunArgument, StateDir, path_of, say_none
+from airside.output import json_line
+from airside.stack.ids import RunId, TenantId, parse_run
+from airside.stack.models.blobs import prompt_of_blob
+from airside.stack.models.events import ModelAsked, ModelEvent, read_events
+from airside.stack.values import tag_of
 
 
 def record(
@@ -16,20 +23,63 @@ def record(
     state_dir: StateDir = HERE,
 ) -> None:
     """Write what models answered, by the journal, as a cassette that `ModelEndpoint(cassette=...)` plays back."""
-    from airside.actors.audit import open_audit
     from airside.stack.errors import Misuse
     from airside.stack.models.cassettes import recorded
-    from airside.stack.models.events import ModelEvent, read_events
 
-    sql = "SELECT stream, body FROM events WHERE stream LIKE 'model/%' ORDER BY stream, seq"
-    streams: dict[str, list[ModelEvent]] = {}
-    with open_audit(state_dir) as journal:
-        for row in journal.query(sql).to_pylist():
-            run_id = row["stream"].removeprefix("model/").rpartition(":")[0]
-            if not run_ids or run_id in run_ids:
-                streams.setdefault(row["stream"], []).extend(read_events([row["body"]]))
-    lines = list(recorded(streams))
+    found = _questions_of(state_dir, lambda run: not run_ids or run in run_ids)
+    lines = list(recorded({stream: events for stream, _, events in found}))
     if not lines:
         raise Misuse(f"no model answered in the journal of {state_dir}" + (" in these runs" if run_ids else ""))
     out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     typer.echo(f"{len(lines)} answers in {out}")
+
+
+def _questions_of(state_dir: Path, is_wanted: Callable[[RunId], bool]) -> list[tuple[str, TenantId, list[ModelEvent]]]:
+    """Return the streams of questions to models of some runs, whose each is, and its events."""
+    from airside.actors.audit import open_audit
+    from airside.stack.models.spans import run_of_stream
+
+    sql = "SELECT stream, tenant, body FROM events WHERE starts_with(stream, 'model/') ORDER BY stream, seq"
+    found: dict[str, tuple[TenantId, list[ModelEvent]]] = {}
+    with open_audit(state_dir) as journal:
+        for row in journal.query(sql).to_pylist():
+            if is_wanted(run_of_stream(row["stream"])):
+                _, events = found.setdefault(row["stream"], (TenantId(row["tenant"]), []))
+                events.extend(read_events([row["body"]]))
+    return [(stream, tenant, events) for stream, (tenant, events) in found.items()]
+
+
+def questions(run_id: RunArgument, state_dir: StateDir = HERE) -> None:
+    """Show what models were asked for a run and its branches, and what they answered: a JSON object an entry.
+
+    What they were told is there if the stack keeps it (setting `model_content`). It takes the stack's key files.
+    """
+    from airside.stack.models.spans import run_of_stream
+
+    root = parse_run(run_id)
+    found = _questions_of(state_dir, lambda run: run == root or run.startswith(f"{root}."))
+    for stream, tenant, events in found:
+        for event in events:
+            shown = {"run_id": run_of_stream(stream), "type": tag_of(event), **msgspec.to_builtins(event)}
+            if isinstance(event, ModelAsked) and event.prompt_blob:
+                shown["prompt"] = _kept_prompt(state_dir, tenant, event.prompt_blob)
+            typer.echo(json_line(shown))
+    say_none(found, "no model was asked")
+
+
+def _kept_prompt(state_dir: Path, tenant: TenantId, name: str) -> dict[str, Any]:
+    """Return a prompt that was kept, with the names of its fields, which it is kept without."""
+    from airside.actors.models.blobs import BLOBS, FileBlobs
+    from airside.stack.security.keyring import read_blob_key
+
+    blobs = FileBlobs(state_dir / BLOBS, read_blob_key(state_dir / "keys"))
+    prompt = prompt_of_blob(blobs.read(tenant, name))
+    turns = [
+        {**msgspec.structs.asdict(turn), "calls": [msgspec.structs.asdict(call) for call in turn.calls]}
+        for turn in prompt.turns
+    ]
+    tools = [
+        {"name": tool.name, "description": tool.description, "parameters": msgspec.json.decode(tool.parameters)}
+        for tool in prompt.tools
+    ]
+    return {**msgspec.structs.asdict(prompt), "turns": turns, "tools": tools}

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import duckdb
+import msgspec
 from duckdb import DuckDBPyConnection as Database
 
 from airside.actors.journal.checkpoints import read_checkpoints
 from airside.actors.journal.log import CHUNK_ROWS, LogReader, Row
 from airside.actors.journal.projection import QUERIES, Projection
+from airside.actors.models.blobs import BLOBS, blob_problem
 from airside.stack.errors import Behind, Unreadable
 from airside.stack.journal.journaling import GENESIS, Entry, beginning, link
+from airside.stack.models.blobs import names_in
+from airside.stack.models.events import ModelAsked, read_events
+from airside.stack.values import tag_of
 
 Head = tuple[int, bytes]
 """The number of a chain's latest entry, and its link."""
@@ -61,20 +67,47 @@ class Chains:
                     )
 
 
+class NamedBlobs:
+    """The blobs that entries name: each is to be there, with the bytes it is named by."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._named: dict[str, str] = {}
+
+    def take(self, rows: Iterable[Row]) -> None:
+        """Note what entries name, and where first."""
+        for _, _, stream, seq, _, _, _, _, kind, body, _ in rows:
+            if kind == _NAMING and isinstance(body, str):
+                with contextlib.suppress(msgspec.MsgspecError):
+                    for name in names_in(read_events([body])[0]):
+                        self._named.setdefault(name, f"{stream}#{seq}")
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with them."""
+        for name, where in self._named.items():
+            problem = blob_problem(self._folder, name)
+            if problem:
+                yield f"blobs: {where}: {problem}"
+
+
+_NAMING = tag_of(ModelAsked)
+
+
 def problems_of(folder: Path, key: bytes, log: LogReader, projection: Projection) -> list[str]:
     """Return what is wrong with a journal; nothing if it is whole.  Whoever appends meanwhile is not held up."""
     problems: list[str] = []
     # In this order: what a checkpoint saw is in the log before it is looked at.
     wanted = read_checkpoints(folder, key, problems)
-    chains = Chains(key, wanted)
+    chains, blobs = Chains(key, wanted), NamedBlobs(folder / BLOBS)
     try:
         until, noted = log.ends()
         ends: dict[str, int] = {}
         for rows in log.chunks(0, until, tolerant=True):
             chains.take(row[1:] for row in rows)
+            blobs.take(row[1:] for row in rows)
             ends.update((row[1], row[0]) for row in rows)
         chains.end()
-        problems += chains.problems + _problems_of_ends(noted, ends) + log.faults()
+        problems += chains.problems + _problems_of_ends(noted, ends) + log.faults() + list(blobs.problems())
     except Unreadable as error:
         return [*problems, *chains.problems, error.message]
     try:

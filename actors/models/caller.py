@@ -9,9 +9,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Mapping
-from types import MappingProxyType
 from typing import Any
 
+from airside.actors.models.blobs import BLOBS, FileBlobs
 from airside.actors.models.ports import ports_of
 from airside.actors.rpc.layer import LayerConfig, control, now_us
 from airside.actors.rpc.methods import ASK_MODEL, RESERVED, WATCH
@@ -42,9 +42,12 @@ class ModelCaller(WatchedLayer):
         self,
         config: LayerConfig,
         endpoints: Mapping[str, ModelEndpoint],
-        keys: Mapping[str, str] = MappingProxyType({}),
+        keys: Mapping[str, str],
+        blob_key: bytes,
     ) -> None:
+        """`blob_key` encrypts the prompts that are kept, if the setting `model_content` says so."""
         super().__init__(config)
+        self._blob_key = blob_key
         self._endpoints = endpoints
         self._keys = keys
 
@@ -52,6 +55,7 @@ class ModelCaller(WatchedLayer):
         """Make the models ready to be asked; providers' clients are made when they are asked first."""
         journal, policy = RemoteJournal(self.config.cell), Remote(self.config.cell, "policy")
         self._streams = AnswerStreams(born=secrets.token_hex(8), now_s=time.monotonic)
+        keeps_prompts = self.config.settings.model_content == "full"
         self._calls = ModelCalls(
             ports_of(self._endpoints, self._keys),
             reserved=lambda question: policy.call(RESERVED, question),
@@ -69,6 +73,7 @@ class ModelCaller(WatchedLayer):
                 sleep=asyncio.sleep,
                 mint=lambda: secrets.token_hex(16),
             ),
+            prompts=FileBlobs(self.config.state_dir / BLOBS, self._blob_key) if keeps_prompts else None,
         )
 
     @serves(ASK_MODEL, unreadable=_no(ReasonCode.MODEL_UNAVAILABLE), failed=_no(ReasonCode.MODEL_UNAVAILABLE))

@@ -7,6 +7,8 @@ models are really asked, within a price for all of it, and policy says what it w
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +16,7 @@ import msgspec
 from airside.stack.canonical import canonical
 from airside.stack.contracts.gate import GateRequest
 from airside.stack.contracts.memory import Recalled
-from airside.stack.contracts.models import ReservedQuestion, ReservedReply
+from airside.stack.contracts.models import RecordedAnswer, ReservedQuestion, ReservedReply
 from airside.stack.cycle.agent_call import UNWATCHED, NoProposal, proposal_of
 from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.cycle.views import RecordedDecision, first_decisions, recorded_views, view_of
@@ -28,6 +30,7 @@ from airside.stack.policy.gate import Gate
 from airside.stack.provenance.tracer import Tracer
 from airside.stack.run import events as ev
 from airside.stack.run.agents import Agent, price_of
+from airside.stack.run.earlier import EarlierDecision, earlier_decisions
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.spans import decision_traceparent
 from airside.stack.schema.toolspec import ToolSpec
@@ -154,6 +157,7 @@ class Replay:
         self._version = app_version
         self._price = price_of(agent)
         self._tenant = TenantId("")
+        self._answers: Mapping[int, tuple[RecordedAnswer, ...]] = {}
         self.left = Spend(tokens=MOST, cost_microusd=max_cost_microusd)
         self.spent = FREE
         journal = InMemoryJournal()
@@ -181,14 +185,21 @@ class Replay:
         return ReservedReply(price=self._reserves, tenant=self._tenant)
 
     async def steps(
-        self, events: Sequence[ev.Event], memory: Mapping[str, Recalled], *, instead_of: str = ""
+        self,
+        events: Sequence[ev.Event],
+        memory: Mapping[str, Recalled],
+        *,
+        answers: Mapping[int, tuple[RecordedAnswer, ...]] = MappingProxyType({}),
+        instead_of: str = "",
     ) -> list[ReplayedStep]:
         """Return each decision of a run (of one of its agents, if that is named) with what the agent proposes at it.
 
-        `memory` has the records that the run was shown, as far as they are there.  Raises `InvalidInput` if there is
+        `memory` has the records that the run was shown, as far as they are there; `answers` are those of models to its
+        decisions, by step, which an agent may ask the view for.  Raises `InvalidInput` if there is
         no decision to replay.
         """
         gated = first_decisions(events)
+        self._answers = answers
         shown: dict[str, Recalled] = {}
         found = []
         for decision in recorded_views(events):
@@ -254,6 +265,7 @@ class Replay:
             remaining=remaining,
             tools=tuple(spec for spec in self._specs if set(spec.scopes) <= set(submitted.identity.scopes)),
             models=ModelsOfView(models),
+            earlier=lambda: self._earlier(decision),
         )
         made = await proposal_of(self._agent, view, seconds, UNWATCHED, self._specs)
         cost = models.spent(reserved)
@@ -261,6 +273,11 @@ class Replay:
         if isinstance(made, NoProposal):
             return made
         return made[0], [Action(tool=call.tool, arguments=call.arguments) for call in made[1]]
+
+    async def _earlier(self, decision: RecordedDecision) -> tuple[EarlierDecision, ...]:
+        machine = decision.machine
+        found = earlier_decisions(machine.events, machine.state.history, decision.event.agent)
+        return tuple(replace(one, answers=self._answers.get(one.step, ())) for one in found)
 
     def _preview_of(
         self,

@@ -15,11 +15,19 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from airside.stack.contracts.budget import decision_key
-from airside.stack.contracts.models import MAX_BATCHED_S, ModelReply, ModelRequest, ReservedQuestion, ReservedReply
+from airside.stack.contracts.models import (
+    MAX_BATCHED_S,
+    ModelReply,
+    ModelRequest,
+    Prompt,
+    ReservedQuestion,
+    ReservedReply,
+)
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import TenantId
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.models.batches import ModelBatches
+from airside.stack.models.blobs import Blobs
 from airside.stack.models.events import (
     ModelAsked,
     ModelEvent,
@@ -60,8 +68,11 @@ class ModelCalls:
         sleep: Callable[[float], Awaitable[None]],
         batches: ModelBatches | None = None,
         streams: AnswerStreams | None = None,
+        prompts: Blobs | None = None,
     ) -> None:
+        """Keep what models are told in `prompts`; without it the journal has a digest alone."""
         self.models = models
+        self._prompts = prompts
         self._reserved = reserved
         self._append = append
         self._bodies = bodies
@@ -177,11 +188,21 @@ class ModelCalls:
         """Wait."""
         await self._sleep(seconds)
 
-    async def record(self, tenant: TenantId, stream: str, seq: int, event: ModelEvent) -> None:
+    async def _with_prompt(self, tenant: TenantId, event: ModelEvent, prompt: Prompt | None) -> ModelEvent:
+        """Return an attempt with the name of its prompt, where prompts are kept, when that is durable."""
+        if self._prompts is None or prompt is None or not isinstance(event, ModelAsked):
+            return event
+        name = await self._prompts.put(tenant, msgspec.msgpack.encode(prompt))
+        return msgspec.structs.replace(event, prompt_blob=name)
+
+    async def record(
+        self, tenant: TenantId, stream: str, seq: int, event: ModelEvent, prompt: Prompt | None = None
+    ) -> None:
         """Make an event durable; raise `LayerUnavailable` if another caller has written there, or the journal is away.
 
         What came of an attempt is written in that case when the journal is back.
         """
+        event = await self._with_prompt(tenant, event, prompt)
         append = Append(tenant=tenant, stream=stream, epoch=0, first_seq=seq, entries=(model_entry(event),))
         try:
             reply = await self._append(append)

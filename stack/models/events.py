@@ -23,6 +23,7 @@ class ModelAsked(Value, tag=True):
     It is at the `nth` question of the decision.  Attempts are counted through all of them.  `provider` is whose
     protocol the model is asked by, and `span` the trace's of the decision; a journal of before them has neither.
     `batch` = the label of the provider's batch that it goes into, "" if it is asked by itself.
+    `prompt_blob` names the prompt where prompts are kept.
     """
 
     at_us: int
@@ -38,6 +39,7 @@ class ModelAsked(Value, tag=True):
     provider: str = ""
     span: str = ""
     batch: str = ""
+    prompt_blob: str = ""
 
 
 class ModelAnswered(Value, tag=True):

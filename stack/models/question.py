@@ -258,7 +258,7 @@ class Question:
             await self._calls.look(self._request, self._decision)
 
     async def _record(self, event: ModelEvent) -> None:
-        await self._calls.record(self._tenant, self._stream, self._seq, event)
+        await self._calls.record(self._tenant, self._stream, self._seq, event, self._request.prompt)
         self._seq += 1
 
     def _since(self, asked: ModelAsked) -> int:

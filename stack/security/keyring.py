@@ -20,13 +20,15 @@ _KEY_BYTES = 32
 class KeyRing:
     """`seal` signs grants, identities and receipts; `chain` links the journal; `issuer_pem` signs local tokens.
 
-    `webhook` is the text of the secret that receivers of webhooks check signatures with.
+    `webhook` is the text of the secret that receivers of webhooks check signatures with; `blobs` encrypts what models
+    are told.
     """
 
     seal: bytes = field(repr=False)
     chain: bytes = field(repr=False)
     issuer_pem: bytes = field(repr=False)
     webhook: bytes = field(repr=False)
+    blobs: bytes = field(repr=False)
 
     @classmethod
     def open(cls, folder: Path) -> KeyRing:
@@ -37,6 +39,7 @@ class KeyRing:
             chain=_file(folder / "chain.key", secrets.token_bytes(_KEY_BYTES)),
             issuer_pem=_file(folder / "issuer.pem", _new_issuer()),
             webhook=_file(folder / "webhook.key", secret_text(secrets.token_bytes(32)).encode()),
+            blobs=_file(folder / "blobs.key", secrets.token_bytes(_KEY_BYTES)),
         )
 
     @property
@@ -59,6 +62,14 @@ def read_chain_key(folder: Path) -> bytes:
     path = folder / "chain.key"
     if not path.is_file():
         raise InvalidConfig(f"{path}: the key of the journal's chain is not there: copy keys/ with the journal")
+    return _read(path, _KEY_BYTES)
+
+
+def read_blob_key(folder: Path) -> bytes:
+    """Read the key of blobs, making none; raise `InvalidConfig` if it is not there or not whole."""
+    path = folder / "blobs.key"
+    if not path.is_file():
+        raise InvalidConfig(f"{path}: the key of what models were told is not there: copy keys/ with blobs/")
     return _read(path, _KEY_BYTES)
 
 

@@ -330,7 +330,7 @@ async def layer(request: pytest.FixtureRequest, tmp_path: Path) -> Layer:
         Approvals: lambda: Approvals(config),
         Journal: lambda: Journal(config, KEY),
         Memory: lambda: Memory(config, HashingEmbedder, MemoryRules()),
-        ModelCaller: lambda: ModelCaller(config, {}),
+        ModelCaller: lambda: ModelCaller(config, {}, {}, KEY),
         ToolExecutor: lambda: ToolExecutor(config, [], False),
         Intake: lambda: Intake(config, BaseModel),
     }

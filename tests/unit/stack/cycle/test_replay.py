@@ -17,7 +17,7 @@ from airside.actors.replay import replay_run
 from airside.memory.in_memory import InMemoryMemory
 from airside.stack.canonical import digest
 from airside.stack.contracts.memory import Candidate, Recalled
-from airside.stack.contracts.models import Prompt, Turn
+from airside.stack.contracts.models import ModelReply, Prompt, RecordedAnswer, Turn
 from airside.stack.cycle.cycle import Cycle
 from airside.stack.cycle.replay import Clocks, PolicyPreview, Replay, ReplayedStep
 from airside.stack.errors import InvalidInput
@@ -148,6 +148,22 @@ async def test_the_other_agent_is_shown_what_the_recorded_one_was() -> None:
     steps = await replay(second, specs=world.cycle.layers.specs).steps(events_of(Queried(world.journal), RUN), kept)
     assert [bare(view) for view in second.views] == [bare(view) for view in first.views]
     assert all(step.same and not step.forgotten for step in steps) and [step.agent for step in steps] == list("aabb")
+
+
+async def test_the_other_agent_may_ask_for_the_answers_of_earlier_decisions() -> None:
+    """As the recorded one could: those that models gave to its own decisions."""
+    world = await recorded(Seen())
+    answer = RecordedAnswer(prompt_sha256="p", reply=ModelReply(text="yes", recorded=True))
+    seen: list[list[tuple[int, tuple[RecordedAnswer, ...]]]] = []
+
+    async def asks_back(view: View) -> Any:
+        seen.append([(one.step, one.answers) for one in await view.earlier()])
+        return Finish(answer="paid")
+
+    steps = await replay(FunctionAgent(asks_back)).steps(
+        events_of(Queried(world.journal), RUN), {}, answers={1: (answer,)}
+    )
+    assert len(steps) == 4 and seen[0] == [] and seen[1] == [(1, (answer,))]
 
 
 async def test_what_memory_has_no_more_is_said() -> None:

@@ -24,6 +24,7 @@ from airside.stack.contracts.models import (
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import TenantId
 from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.models.blobs import InMemoryBlobs, prompt_of_blob
 from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import TokenPrice
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelFailed, read_events, spent_under, stream_of
@@ -85,6 +86,7 @@ class World:
     clock_s: float = 0.0
     slept: list[float] = field(default_factory=list)
     told: list[Spend] = field(default_factory=list)
+    prompts: Any = None
 
     async def reserved(self, question: ReservedQuestion) -> ReservedReply:
         self.told.append(question.spent)
@@ -120,6 +122,7 @@ class World:
             now_us=lambda: int(self.clock_s * 1_000_000),
             now_s=lambda: self.clock_s,
             sleep=self.sleep,
+            prompts=self.prompts,
         )
 
     def events(self) -> list[Any]:
@@ -523,3 +526,42 @@ def test_no_decision_ever_costs_more_than_it_reserved(
             assert all(reply.text == "hi" for reply in replies if reply.reason_code is None)
 
     asyncio.run(play())
+
+
+class BrokenBlobs(InMemoryBlobs):
+    """Blobs on a disk that fails."""
+
+    async def put(self, tenant: TenantId, data: bytes) -> str:
+        raise LayerUnavailable("blobs: no space left on the device")
+
+
+async def test_prompts_are_kept_where_that_is_wanted_and_before_anything_is_sent() -> None:
+    world = World(prompts=InMemoryBlobs())
+    await world.calls(a=FakeModel(BUSY, said(), limits=world.limits())).ask(request("a"))
+    first, _, second, _ = world.events()
+    assert first.prompt_blob == second.prompt_blob and len(world.prompts.kept) == 1, "the same prompt is kept once"
+    assert prompt_of_blob(await world.prompts.get(TenantId("acme"), first.prompt_blob)) == PROMPT
+    broken = World(prompts=BrokenBlobs())
+    model = FakeModel(said(), limits=broken.limits())
+    reply = await broken.calls(a=model).ask(request("a"))
+    assert reply.reason_code is ReasonCode.MODEL_UNAVAILABLE and not model.asked and not broken.events()
+
+
+async def test_prompts_are_not_kept_where_nobody_said_so() -> None:
+    world = World()
+    await world.calls(a=FakeModel(said(), limits=world.limits())).ask(request("a"))
+    assert not world.events()[0].prompt_blob
+
+
+def test_entries_of_before_there_were_blobs_are_read() -> None:
+    asked = (
+        '{"type":"ModelAsked","at_us":1,"step":1,"epoch":1,"nth":0,"attempt":1,"model":"m","prompt_sha256":"p",'
+        '"reserved":{"tokens":1,"cost_microusd":1},"prices":"own","left_out":0}'
+    )
+    answer = (
+        '{"type":"ModelAnswered","at_us":2,"step":1,"attempt":1,"model":"m","finish":"stop","text":"hi","calls":[],'
+        '"input_tokens":1,"output_tokens":1,"spent":{"tokens":2,"cost_microusd":1},"took_ms":5}'
+    )
+    first, second = read_events([asked, answer])
+    assert isinstance(first, ModelAsked) and not first.prompt_blob
+    assert isinstance(second, ModelAnswered) and second.text == "hi"
