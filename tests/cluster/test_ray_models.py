@@ -35,7 +35,8 @@ def server() -> Iterator[ModelServer]:
 @pytest.fixture(scope="module")
 def stack(local_ray: None, server: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder: Path = tmp_path_factory.mktemp("support")
-    with airside.start(create_app(folder, server.url), stack="support", state_dir=folder, executors=1) as found:
+    app = create_app(folder, server.url)
+    with airside.start(app, stack="support", state_dir=folder, executors=1, model_content="full") as found:
         yield found
 
 
@@ -71,6 +72,9 @@ def test_a_model_acts_through_the_gate_and_answers_in_the_shape_that_is_asked_fo
     assert result.tokens == 3 * 120 and result.cost_microusd == 3 * 300
     assert json.loads(told(server.bodies[-1], "tool")[0]["content"])["result"]["state"] == "lost"
     assert events(stack, handle.run_id) == ["ModelAsked", "ModelAnswered"] * 3
+    sql = "SELECT body FROM events WHERE type = 'ModelAsked' AND stream LIKE ?"
+    asked = [json.loads(row["body"]) for row in stack.query(sql, [f"model/{handle.run_id}:%"]).to_pylist()]
+    assert len({each["prompt_blob"] for each in asked} - {""}) == 3 and stack.verify() == []
 
 
 def test_what_a_model_writes_wrong_is_told_to_it_and_nothing_of_it_happens(stack: Stack, server: ModelServer) -> None:
