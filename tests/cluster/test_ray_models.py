@@ -13,10 +13,12 @@ import pytest
 
 import airside
 from airside.actors.client.client import Stack
+from airside.audit import open_audit
 from airside.stack.errors import Refused
 from benchmarks.model_servers import Body, ModelServer, Saying, call, in_order, serving
 from examples.frameworks.app import CLERKS
 from tests.apps.support import create_app
+from tests.commands import airside as command_line
 from tests.on_ray import BOUND_S, ROOT, ledger_of, sigkill, until, waiting
 
 pytestmark = pytest.mark.ray
@@ -188,9 +190,18 @@ def test_what_a_tenants_budget_does_not_pay_for_is_not_asked(stack: Stack, serve
 
 
 @pytest.mark.slow
-def test_the_support_example_plays_its_cassette() -> None:
-    command = [sys.executable, "-m", "examples.support"]
+def test_the_support_example_plays_its_cassette(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And its agent, shown its run once more, is told the same to the letter: a cassette answers nothing else."""
+    command = [sys.executable, "-m", "examples.support", "--state-dir", str(tmp_path)]
     played = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * BOUND_S, check=False)
     assert played.returncode == 0, played.stderr[-2000:]
     found = json.loads(played.stdout.splitlines()[-1])
     assert found["ok"] and found["answer"]["refunded_cents"] == 4900 and "waits for lead: refund" in played.stdout
+    with open_audit(tmp_path) as journal:
+        (run,) = journal.runs()
+    again = ["--app", "examples.support", "--agent", "support", "--state-dir", str(tmp_path), "--json"]
+    assert command_line(monkeypatch, "replay", run.run_id, *again) == 0
+    steps = json.loads(capsys.readouterr().out)["steps"]
+    assert len(steps) == 4 and all(step["same"] and not step["forgotten"] for step in steps)
