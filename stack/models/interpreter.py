@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -28,7 +29,7 @@ from airside.stack.models.snippets import (
 from airside.stack.run.state import StepRecord
 
 if TYPE_CHECKING:
-    from pydantic_monty import MontySession
+    from pydantic_monty import Monty, MontySession
 
 MAX_MEMORY_BYTES = 64 * 2**20
 MAX_SECONDS = 2.0
@@ -69,13 +70,18 @@ class Interpreter:
     """Runs snippets in processes of Monty's, which are kept: each snippet has a session of its own in one of them."""
 
     def __init__(self) -> None:
-        from pydantic_monty import Monty  # an extra: only where an agent writes code
-
-        self._pool = Monty(min_processes=0, max_processes=_MOST_AT_ONCE, request_timeout=_MAX_TURN_S)
-        self._pool.__enter__()  # its processes end with ours, whose end closes their input
+        self._starting = threading.Lock()
         self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="snippet")
         self._turns: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
         self._paused = PausedSnippets()
+
+    @cached_property
+    def _pool(self) -> Monty:
+        """Monty's processes, made in the first thread that needs them: to import it takes a while."""
+        from pydantic_monty import Monty  # an extra: only where an agent writes code
+
+        pool = Monty(min_processes=0, max_processes=_MOST_AT_ONCE, request_timeout=_MAX_TURN_S)
+        return pool.__enter__()  # its processes end with ours, whose end closes their input
 
     async def run(self, place: SnippetPlace, code: str, tools: Tools, records: Sequence[StepRecord]) -> SnippetState:
         """Run a snippet with the results it has so far; `tools` are what it may call, by their names in Python."""
@@ -96,10 +102,12 @@ class Interpreter:
     def _run(
         self, code: str, tools: Tools, records: Sequence[StepRecord], paused: Paused | None
     ) -> tuple[SnippetState, Paused | None]:
+        with self._starting:
+            pool = self._pool
         from pydantic_monty import MontyError
 
         playback = Playback(code, tools) if paused is None else paused.playback
-        session = self._pool.checkout(
+        session = pool.checkout(
             script_name="snippet.py",
             limits={
                 "max_feed_duration_secs": MAX_SECONDS,
