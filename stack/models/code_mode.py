@@ -13,7 +13,7 @@ import orjson
 
 from airside.stack.contracts.models import OfferedTool
 from airside.stack.errors import InvalidInput
-from airside.stack.models.interpreter import SnippetPlace, interpreter
+from airside.stack.models.interpreter import interpreter
 from airside.stack.models.prompts import Exchange, exchanges_of
 from airside.stack.models.snippets import (
     MAX_SNIPPET_CALLS,
@@ -61,8 +61,7 @@ async def play_snippets(view: View) -> tuple[list[Exchange], SnippetWaits | None
             exchanges += exchanges_of(view, [record])
             continue
         following = _until_next_snippet(history, at)
-        place = SnippetPlace(view.tenant, view.run_id, record.step)
-        state = await interpreter().run(place, record.arguments["code"], tools, following)
+        state = await interpreter().run(view.tenant, record.arguments["code"], tools, following)
         if isinstance(state, SnippetWaits) and at + len(following) == len(history) and _is_open(view, record):
             return exchanges, state
         if isinstance(state, SnippetWaits):  # it had ended otherwise: something else was decided after it

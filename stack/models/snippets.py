@@ -33,11 +33,10 @@ PYTHON_CODE = "python_code"
 
 MAX_CODE_CHARACTERS = 32_000
 MAX_SNIPPET_CALLS = 500
-"""Calls that one snippet may make: each of its decisions may have it played from its start."""
+"""Calls that one snippet may make: each of its decisions has it played from its start."""
 
 MAX_SUSPENSIONS = 8 * MAX_SNIPPET_CALLS
-"""How often it may come back to us: for a call twice, for a name once each time it is looked up.  Counted here: where a
-paused snippet goes on, Monty begins to count anew."""
+"""How often it may come back to us: for a call twice, for a name once each time it is looked up."""
 
 _MAX_PRINTED = 8_000
 _MAX_RESULT = 16_000
@@ -48,8 +47,6 @@ _BATCH_BYTES = MAX_OUTPUT_BYTES // 2
 """Arguments of calls that are proposed together; what a proposal may have is more."""
 
 _MAX_DEPTH = 32
-
-_OVERHEAD = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,43 +101,22 @@ class Playback:
     order of the calls: it is proposed as one decision, or has its results on record.
     """
 
-    def __init__(self, code: str, tools: Tools) -> None:
+    def __init__(self, code: str, tools: Tools, records: Sequence[StepRecord]) -> None:
         self._code = code
         self._tools = tools
-        self._records: Sequence[StepRecord] = ()
+        self._records = records
         self._taken = 0
         self._asked = 0
-        self._suspensions = 0
         self._open: dict[int, Action] = {}
         self._due: deque[tuple[int, StepRecord]] = deque()
         self._printed = _Printed()
 
-    def leads_to(self, code: str, tools: Tools, records: Sequence[StepRecord]) -> bool:
-        """Whether it is paused where the same snippet with these results goes on."""
-        known = self._records[: self._taken]
-        return code == self._code and tools == self._tools and known == records[: self._taken] != records
-
-    def size(self) -> int:
-        """Return about how many bytes it holds."""
-        held = [canonical(action.arguments) for action in self._open.values()]
-        held += [canonical(record.arguments) + bytes(record.result.output) for record in self._records]
-        return len(self._code) + _MAX_PRINTED + sum(_OVERHEAD + len(each) for each in held)
-
-    def play(self, session: MontySession, records: Sequence[StepRecord], dump: bytes | None) -> SnippetState:
-        """Go on until the snippet waits for what is not on record, or ends; from where it was paused, if it was."""
+    def play(self, session: MontySession) -> SnippetState:
+        """Go on until the snippet waits for what is not on record, or ends."""
         from pydantic_monty import FunctionSnapshot, FutureSnapshot, MontyComplete
 
-        self._records = records
-        state: SyncSnapshot
-        if dump is None:
-            state = session.feed_start(self._code, print_callback=self._printed)
-        else:
-            state = session.load_snapshot(dump, print_callback=self._printed)
+        state: SyncSnapshot = session.feed_start(self._code, print_callback=self._printed)
         while not isinstance(state, MontyComplete):
-            self._suspensions += dump is None
-            dump = None  # what a paused snippet begins with was counted when it was paused
-            if self._suspensions > MAX_SUSPENSIONS:
-                raise SnippetFailed(f"a snippet may ask for names and calls at most {MAX_SUSPENSIONS} times")
             if isinstance(state, FunctionSnapshot):
                 state = self._called(state)
             elif isinstance(state, FutureSnapshot):
