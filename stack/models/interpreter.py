@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -43,17 +42,9 @@ class Interpreter:
     """Runs snippets in processes of Monty's, which are kept: each snippet has a session of its own in one of them."""
 
     def __init__(self) -> None:
-        self._starting = threading.Lock()
         self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="snippet")
+        self._pool = self._threads.submit(_started)  # to import Monty takes a while
         self._turns: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
-
-    @cached_property
-    def _pool(self) -> Monty:
-        """Monty's processes, made in the first thread that needs them: to import it takes a while."""
-        from pydantic_monty import Monty  # an extra: only where an agent writes code
-
-        pool = Monty(min_processes=0, max_processes=_MOST_AT_ONCE, request_timeout=_MAX_TURN_S)
-        return pool.__enter__()  # its processes end with ours, whose end closes their input
 
     async def run(self, tenant: TenantId, code: str, tools: Tools, records: Sequence[StepRecord]) -> SnippetState:
         """Run a snippet with the results it has so far; `tools` are what it may call, by their names in Python."""
@@ -66,8 +57,7 @@ class Interpreter:
         return await asyncio.shield(running)
 
     def _run(self, code: str, tools: Tools, records: Sequence[StepRecord]) -> SnippetState:
-        with self._starting:
-            pool = self._pool
+        pool = self._pool.result()
         from pydantic_monty import MontyError
 
         playback = Playback(code, tools, records)
@@ -89,6 +79,13 @@ class Interpreter:
             return playback.ended(error=str(error) if display is None else display())
         except SnippetFailed as error:
             return playback.ended(error=error.message)
+
+
+def _started() -> Monty:
+    from pydantic_monty import Monty  # an extra: only where an agent writes code
+
+    pool = Monty(min_processes=0, max_processes=_MOST_AT_ONCE, request_timeout=_MAX_TURN_S)
+    return pool.__enter__()  # its processes end with ours, whose end closes their input
 
 
 @cache
