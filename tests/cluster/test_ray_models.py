@@ -205,3 +205,13 @@ def test_the_support_example_plays_its_cassette(
     assert command_line(monkeypatch, "replay", run.run_id, *again) == 0
     steps = json.loads(capsys.readouterr().out)["steps"]
     assert len(steps) == 4 and all(step["same"] and not step["forgotten"] for step in steps)
+
+
+@pytest.mark.slow
+def test_the_frameworks_example_ends_well_for_each_framework() -> None:
+    command = [sys.executable, "-m", "examples.frameworks"]
+    played = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * BOUND_S, check=False)
+    assert played.returncode == 0, played.stderr[-2000:]
+    found = json.loads(played.stdout.splitlines()[-1])
+    assert set(found) == set(CLERKS) and all(each["ok"] for each in found.values())
+    assert played.stdout.count("waits for lead: refund") == len(CLERKS)
