@@ -51,6 +51,9 @@ from benchmarks.model_servers import ModelServer, Saying, call, in_order, servin
 PRICE = TokenPrice(input=1.0, output=10.0)
 POLICY = "version: models-1\nrules: [{id: reads, outcome: allow, when: {effect: [read]}}]"
 PER_MINUTE = 30
+OWN_ACCOUNT = "AIRSIDE_BENCHMARK_KEY"
+"""An account is told from another by the variable its key is in."""
+
 RUNS_AT_ONCE = 60
 WAIT_S = 120.0
 PROTOCOLS: tuple[Provider, ...] = ("openai", "anthropic")
@@ -134,7 +137,7 @@ def started(server: ModelServer, **options: Any) -> Iterator[Stack]:
     models["few"] = ModelEndpoint(
         model="m-1",
         base_url=f"{server.url}/v1",
-        api_key_env="NO_KEY_OF_ITS_OWN",
+        api_key_env=OWN_ACCOUNT,
         price=PRICE,
         requests_per_minute=PER_MINUTE,
     )
@@ -142,6 +145,7 @@ def started(server: ModelServer, **options: Any) -> Iterator[Stack]:
         name: ModelAgent(name, "You help.", answer=Answer, max_tokens=200, max_prompt_bytes=8_000) for name in models
     }
     agents["both"] = ModelAgent(PROTOCOLS, "You help.", answer=Answer, max_tokens=200, max_prompt_bytes=8_000)
+    os.environ[OWN_ACCOUNT] = "none"
     people = {"ana": Principal()}
     limits = {"max_refusals": 5, "max_cost_microusd": 10_000_000, "decide_ms": int(WAIT_S * 1000)}
     names = [f"tenant-{i}" for i in range(4)]

@@ -88,16 +88,13 @@ def says(body: Body) -> Saying:
     return Saying(text=str(body["input"][-1]["content"]), used=USED)
 
 
-def submitted(stack: Stack, server: ModelServer, requests: int) -> list[str]:
-    """Submit runs, and wait until the provider has a batch of all their questions."""
-    jobs = [
-        airside.Job(request=f"question {number}", tenant="acme", principal="ana", job_id=f"q-{number}")
-        for number in range(requests)
-    ]
+def submitted(stack: Stack, server: ModelServer, requests: int) -> dict[str, int]:
+    """Submit runs, wait until the provider has a batch of all their questions, and return the number of each."""
+    jobs = [airside.Job(request=f"question {number}", tenant="acme", principal="ana") for number in range(requests)]
     try:
         stack.map(jobs, lane="provider_batch", progress=False, timeout=1.0 + requests / 100)
     except BatchTimeout as open_yet:
-        runs = list(open_yet.places)
+        runs = open_yet.places
     until(lambda: server.batches.asked.total() >= requests, "all questions to be with the provider")
     recorded = "SELECT count(*) AS n FROM events WHERE type = 'ModelBatchSubmitted'"
     made = len(server.batches.batches)
@@ -105,13 +102,13 @@ def submitted(stack: Stack, server: ModelServer, requests: int) -> list[str]:
     return runs
 
 
-def figures(stack: Stack, server: ModelServer, results: list[RunResult]) -> dict[str, Any]:
+def figures(stack: Stack, server: ModelServer, runs: dict[str, int], results: list[RunResult]) -> dict[str, Any]:
     """Return what became of the questions."""
     answers = {row["stream"]: row for row in stack.query(ANSWERS).to_pylist()}
     right = {
         f"model/{result.run_id}:1"
         for result in results
-        if result.ok and result.answer == f"question {result.job_id.removeprefix('q-')}"
+        if result.ok and result.answer == f"question {runs[result.run_id]}"
     }
     usual = PRICE.microusd(*USED) * len(results)
     paid = max(sum(int(row["cost"]) for row in answers.values()), sum(result.cost_microusd for result in results))
@@ -149,7 +146,7 @@ def play(server: ModelServer, folder: Path, requests: int) -> dict[str, Any]:
         results = stack.results([stack.handle(run_id) for run_id in runs], timeout=WAIT_S)
         for result in [each for each in results if not each.ok][:3]:
             print(f"{result.run_id}: {result.reason_code} {result.detail}\n{result.story()}", flush=True)
-        return figures(stack, server, results)
+        return figures(stack, server, runs, results)
 
 
 def main() -> None:

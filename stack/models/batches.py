@@ -79,6 +79,16 @@ class Member:
     begin: Callable[[str], Awaitable[str]]
     result: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def end(self, result: Any) -> None:
+        """Give whoever waits what came of it; nobody may any more."""
+        if not self.result.done():
+            self.result.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits that nothing came of it."""
+        if not self.result.done():
+            self.result.set_exception(error)
+
 
 class _Gathering:
     """A batch that is still open."""
@@ -184,7 +194,7 @@ class ModelBatches:
             try:
                 begun[await member.begin(label)] = member
             except Exception as error:
-                member.result.set_exception(error)
+                member.fail(error)
 
         await asyncio.gather(*map(begin, members))
         if not begun:
@@ -193,10 +203,10 @@ class ModelBatches:
             results = await self._created(key, label, port, begun)
         except Exception as error:
             for member in begun.values():
-                member.result.set_exception(error)
+                member.fail(error)
         else:
             for name, member in begun.items():
-                member.result.set_result(results.get(name))
+                member.end(results.get(name))
 
     async def _created(
         self, key: tuple[TenantId, str], label: str, port: BatchPort, members: Mapping[str, Member]

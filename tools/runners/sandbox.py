@@ -32,7 +32,6 @@ from airside.tools.sandbox.command import SandboxUnavailable, package_folders, p
 from airside.tools.sandbox.probe import Reached, reached_level
 from airside.tools.sandbox.process import SandboxProcess, kill_orphans
 from airside.tools.sandbox.tenant_folder import give_folder
-from airside.tools.secrets.redaction import Redactor
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolError
 
 START_S = 30.0
@@ -129,7 +128,7 @@ class SandboxRunner:
             finally:
                 self._at_work.discard(process)
                 if process.log:
-                    sys.stdout.write(job.redactor().end(job.redactor().text(process.log.decode(errors="replace"))))
+                    sys.stdout.write(job.redactor().text(process.log.decode(errors="replace")))
 
     async def _answer(self, process: SandboxProcess, message: bytes, job: ToolCall) -> Any:
         """Have a call made, and return its output; raise what came of it otherwise."""
@@ -155,7 +154,7 @@ class SandboxRunner:
                 asking.exception()
         if said is None:
             raise SandboxDied(f"its sandbox was ended: its output is over the bound of {most - _OF_A_MESSAGE:,} bytes")
-        return _output(said, job.redactor())
+        return _output(said)
 
     async def _take(self, key: _Key) -> SandboxProcess:
         """Return a sandbox that has loaded its tool and had no call."""
@@ -257,7 +256,7 @@ async def _asked(process: SandboxProcess, message: bytes, most: int) -> bytes | 
     return await process.receive(most)
 
 
-def _output(said: bytes, redactor: Redactor) -> Any:
+def _output(said: bytes) -> Any:
     """Return what a sandbox answered; its word is a tool's own, and is believed as far as a tool is."""
     word, _, data = said.partition(b"\n")
     if word == b"ok":
@@ -265,17 +264,12 @@ def _output(said: bytes, redactor: Redactor) -> Any:
             return orjson.loads(data)
         except ValueError as error:
             raise InvalidOutput(f"the sandbox's answer is no JSON: {text_of(error)}") from None
-    seconds = b""
-    if word == b"not_now":
-        seconds, _, data = data.partition(b" ")
-    text = redactor.error(ToolRaised(data.decode(errors="replace")))
+    text = data.decode(errors="replace")
     match word:
         case b"not_done":
             return NOT_DONE
         case b"tool_error":
             raise ToolError(text)
-        case b"not_now":
-            raise ToolError(text, retry_after_s=_number(seconds))
         case b"in_doubt":
             raise InDoubt(text)
         case b"invalid":
@@ -283,13 +277,6 @@ def _output(said: bytes, redactor: Redactor) -> Any:
         case b"unfit":
             raise InvalidOutput(text)
     raise ToolRaised(text)
-
-
-def _number(text: bytes) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _message_of(job: ToolCall) -> bytes:

@@ -13,9 +13,7 @@ import socket
 import sys
 from typing import Any
 
-_MAX_TEXT = 12_000
-"""Far more than is shown of it: secrets are taken out of a text before it is bounded, outside."""
-
+_MAX_TEXT = 2000
 _NOT_DONE = "airside.tools.tool._NotDone"
 _SAID = {"airside.tools.tool.ToolError": "tool_error", "airside.tools.tool.InDoubt": "in_doubt"}
 
@@ -44,9 +42,6 @@ def _answer(functions: dict[str, Any], what: str, given: list[Any], arguments: d
     except BaseException as error:
         for kind in type(error).__mro__:
             if (word := _SAID.get(_named(kind))) is not None:
-                seconds = getattr(error, "retry_after_s", None) if word == "tool_error" else None
-                if isinstance(seconds, float):
-                    return "not_now", f"{seconds!r} ".encode() + _text(error, named=False)
                 return word, _text(error, named=False)
         return "error", _text(error)
     if _named(type(output)) == _NOT_DONE:

@@ -53,6 +53,8 @@ def told(number: int, seed: int) -> list[ev.Event]:
             event = msgspec.structs.replace(event, run_id=run_id)
         if isinstance(event, ev.ActionGated | ev.EffectIntended):
             event = msgspec.structs.replace(event, tool="pay", wall_ms=luck.choice([0, 50]), cost_microusd=3)
+        if isinstance(event, ev.SpendAsked):
+            event = msgspec.structs.replace(event, wall_ms=luck.choice([0, 100]))  # 0: it waits for a batch
         if isinstance(event, ev.EffectIntended):
             event = msgspec.structs.replace(event, key=effect_key(run_id, event.step))
         if isinstance(event, ev.ToolExecuted):

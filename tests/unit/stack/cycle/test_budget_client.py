@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from airside.stack.budget.ledger import Cap, Ledger
@@ -11,6 +12,7 @@ from airside.stack.contracts.budget import Settlement, SpendReply, SpendRequest,
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.cycle.budget_client import BudgetClient
 from airside.stack.errors import InvalidConfig, InvalidInput, LayerUnavailable
+from airside.stack.models.agent import ModelAgent
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
@@ -75,3 +77,27 @@ def test_every_cap_of_a_unit_is_checked() -> None:
     caps = [Cap(unit="tokens", limit=-1, per="minute"), Cap(unit="tokens", limit=5)]
     with pytest.raises(InvalidInput, match="whole number"):
         Ledger().open("org", caps)
+
+
+def test_in_the_lane_of_batches_a_model_agent_has_its_other_price_and_is_always_reserved() -> None:
+    """What other agents decide is as ever."""
+    agent = ModelAgent("openai:gpt-4o", "be brief")
+    agent.price, agent.batch_price = Spend(cost_microusd=10), Spend(cost_microusd=5)
+    first = submitted()
+    batched = msgspec.structs.replace(first, request=msgspec.structs.replace(first.request, lane="provider_batch"))
+    direct, lane = (BudgetClient(Policy(0), each, b"", 1, metered=False) for each in (first, batched))
+    assert direct.terms(agent) == (True, Spend(cost_microusd=10), False)
+    assert lane.terms(agent) == (True, Spend(cost_microusd=5), True)
+    assert lane.terms(object()) == direct.terms(object()) == (False, None, False)
+
+
+def test_a_decision_that_waited_for_a_batch_is_settled_under_the_epoch_it_was_begun_in_and_for_no_time() -> None:
+    """Its process may have died since, and its time is the provider's."""
+    policy = Policy(away=0)
+    account = BudgetClient(policy, submitted(), b"", 7, metered=True)
+    decided = ev.StepDecided(step=3, agent="a", proposal=Finish(spend=Spend(tokens=10)), at_us=10**12, cause=0)
+    account.ask(do.AskSpend(step=3, cause=0, price=Spend(tokens=60)), wall_ms=0, now_us=1)
+    account.decided(decided, 2, is_timed=False)
+    asyncio.run(account.flush())
+    assert [each.key for each in policy.settled] == [decision_key(RUN, 3, 2)]
+    assert policy.settled[0].used == {"steps": 1, "tokens": 10, "cost_microusd": 0, "wall_ms": 0}

@@ -258,6 +258,19 @@ async def test_a_batch_waits_for_more_until_it_is_quiet_or_full(monkeypatch: pyt
     assert quiet.clock_s >= QUIET_S
 
 
+async def test_who_does_not_wait_any_more_keeps_nobody_from_its_answer() -> None:
+    """Each member is told by itself."""
+    world = World()
+    caller = world.caller()
+    asking = asked_of(caller)
+    while world.gathers is None or not world.gathers._gathering:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    (gathering,) = world.gathers._gathering.values()
+    gathering.members[0].result.cancel()
+    replies = await asyncio.gather(*asking, return_exceptions=True)
+    assert [reply.text for reply in replies if isinstance(reply, ModelReply) and reply.text] == list(RUNS[1:])
+
+
 async def test_a_provider_that_is_busy_is_asked_again_to_take_the_batch() -> None:
     """What it refused costs nothing, and the members wait."""
     world = World()
