@@ -21,8 +21,14 @@ demo: $(READY)  ## Run the demo batch, giving the approvals
 	$(BIN)/airside demo --yes
 
 test: $(READY)  ## Run all tests but the slow ones
+	+$(MAKE) --no-print-directory -j 2 test-cluster test-core
+
+# Those that start Ray wait most of the time: the others fill what is left of the machine beside them, and give way.
+test-cluster: $(READY)
 	$(BIN)/python -m pytest -q -m "ray and not slow"
-	$(BIN)/python -m pytest -q -n 2 -m "not ray and not slow"
+
+test-core: $(READY)
+	nice -n 10 $(BIN)/python -m pytest -q -n 2 -m "not ray and not slow"
 
 test-slow: $(READY)  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
@@ -42,4 +48,4 @@ wheel: $(READY)  ## Build the wheel into dist/
 clean:  ## Remove what was built, and .venv
 	rm -rf $(VENV) dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-slow lint check wheel clean
+.PHONY: help setup demo test test-cluster test-core test-slow lint check wheel clean
