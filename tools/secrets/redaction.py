@@ -22,8 +22,11 @@ MIN_LENGTH = 8
 MAX_LENGTH = 16_384
 REDACTED = "[redacted]"
 
-_BREAKS = re.compile(r"\s|\\+(?:[nrt]|$)|%0[aAdD9]|=\r?\n", re.MULTILINE)
-"""How a text says that a line ends, where it is not a text any more but written in another one."""
+_BREAKS = re.compile(r"\s|(?<!\\)\\++(?:[nrt]|$)|%0[aAdD9]|=\r?\n", re.MULTILINE)
+"""How a text says that a line ends, where it is not a text any more but written in another one.
+
+A run of backslashes is looked at from its beginning alone: from each of them it would take their square.
+"""
 
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 _SENSITIVE = re.compile(r"key|secret|token|passw", re.IGNORECASE)
@@ -76,6 +79,8 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Return a text without the secrets."""
+        if not self:
+            return text
         text = self._replaced(text, self._forms, _compact, _kept)
         if "\\" in text or "%" in text or "=" in text:
             text = self._replaced(text, self._unbroken, _unbroken, _kept_unbroken)

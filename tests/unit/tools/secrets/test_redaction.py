@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -117,6 +118,15 @@ def test_what_may_be_the_beginning_of_a_secret_is_known() -> None:
     assert redactor.held_from("all is well: sk_\nli") == len("all is well: ")
     assert redactor.end(f"ends with {TOKEN[:12]}") == f"ends with {REDACTED}"
     assert redactor.end("ends with sk_") == "ends with sk_"
+
+
+@pytest.mark.parametrize("unit", ["\\", "\\\n", "\\ ", "%0", "=\r", "%0a=", "a"])
+def test_what_others_write_cannot_make_redacting_it_slow(unit: str) -> None:
+    """Its work grows with a text, not with its square, which would be minutes here."""
+    text = unit * 300_000 + "x"
+    before = time.process_time()
+    assert Redactor([TOKEN]).text(text).endswith("x") and NO_SECRETS.text(text) == text
+    assert time.process_time() - before < 20
 
 
 def test_a_short_text_is_no_secret_and_a_redactor_shows_none() -> None:
