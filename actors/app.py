@@ -29,6 +29,7 @@ from airside.stack.policy.bundle import read_bundle
 from airside.stack.policy.policy_check import check_directory, check_policy
 from airside.stack.policy.pricing import unaffordable, unpriced
 from airside.stack.run.agents import Agent, FunctionAgent, price_of
+from airside.stack.run.gateway_call import GATEWAY, GatewayAgent
 from airside.stack.run.topology import SingleAgent, Topology
 from airside.stack.schema.toolspec import ToolSpec
 from airside.tools.builtin.python_code import python_code
@@ -56,6 +57,7 @@ class App:
     `models` are endpoints by the names under which agents ask them, beside those like `openai:NAME`.
     `secrets` says what the secrets of tenants are that tools declare: `EnvironmentSecrets` or `FileSecrets` of
     `airside.tools`, or anything with a `secret(tenant, name)`.
+    `gateway` = the app's tools may be called from outside (`airside mcp serve`), each call as a run of its own.
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]
@@ -72,6 +74,7 @@ class App:
     resolvers: Mapping[str, Resolver | Callable[..., Any]] = field(default_factory=dict)
     models: Mapping[str, ModelEndpoint] = field(default_factory=dict)
     secrets: SecretsProvider | None = None
+    gateway: bool = False
 
     def checked(self) -> ValidatedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
@@ -80,6 +83,8 @@ class App:
         agents = {name: _agent(name, agent) for name, agent in self.agents.items()}
         endpoints, agents = _priced(self.models, agents)
         routes = dict(self.routes) or _only_route(agents)
+        if self.gateway:
+            agents, routes = _with_gateway(agents, routes)
         for name, topology in routes.items():
             missing = [agent for agent in topology.agents() if agent not in agents]
             if missing:
@@ -295,6 +300,8 @@ def _check_kinds(app: App) -> None:
     for name, what in (("agents", "{name: agent}"), ("routes", "{name: topology}")):
         if not isinstance(getattr(app, name), Mapping):
             raise InvalidConfig(f"{name}: {getattr(app, name)!r:.80} is not a mapping: give App({name}={what})")
+    if type(app.gateway) is not bool:
+        raise InvalidConfig(f"gateway: {app.gateway!r:.80} is neither True nor False")
     if isinstance(app.tools, str | Tool | Toolset | ToolSource) or not isinstance(app.tools, Sequence):
         raise InvalidConfig(f"tools: {app.tools!r:.80} is not a list: give App(tools=[...])")
     for name, topology in app.routes.items():
@@ -329,6 +336,16 @@ def _agent(name: str, agent: Agent | Callable[..., Any]) -> Agent:
     if callable(agent):
         return FunctionAgent(agent)
     raise InvalidConfig(f"agent {name}: {agent!r:.80} has no decide(view) and is not a function")
+
+
+def _with_gateway(
+    agents: Mapping[str, Agent], routes: Mapping[str, Topology]
+) -> tuple[dict[str, Agent], dict[str, Topology]]:
+    """Return agents and routes with those of the gateway; raise `InvalidConfig` where the app has some of that name."""
+    for kind, named in (("agent", agents), ("route", routes)):
+        if GATEWAY in named:
+            raise InvalidConfig(f"{kind} {GATEWAY}: that is the gateway's own with App(gateway=True): rename it")
+    return {**agents, GATEWAY: GatewayAgent()}, {**routes, GATEWAY: SingleAgent(GATEWAY)}
 
 
 def _only_route(agents: Mapping[str, Agent]) -> dict[str, Topology]:

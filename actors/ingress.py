@@ -19,6 +19,7 @@ from airside.actors.rpc.methods import (
     GIVE_VOTE,
     KEEP,
     MEMORY_ORDER,
+    OFFER,
     SUBMIT,
     SUBSCRIBE,
     VOTE,
@@ -41,13 +42,24 @@ from airside.stack.directory import Directory
 from airside.stack.errors import AuthRefused, InvalidInput, ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId, request_for, run_of
 from airside.stack.journal.feed import AUDITOR
-from airside.stack.operations.messages import Admit, Submission, Ticket, Vote, VoteReply
+from airside.stack.operations.messages import (
+    Admit,
+    OfferRequest,
+    ServedTool,
+    Submission,
+    Ticket,
+    ToolOffer,
+    Vote,
+    VoteReply,
+)
 from airside.stack.reasons import ReasonCode, reason_of
 from airside.stack.run.events import RunSubmitted, decode_event
+from airside.stack.run.gateway_call import GATEWAY, read_call
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.authenticator import Authenticator
 from airside.stack.security.identity import run_subject, seal_identity, vote_subject
 from airside.stack.security.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_memory_order
-from airside.stack.values import MAX_REQUEST_BYTES, Identity, Request, decode_json
+from airside.stack.values import MAX_REQUEST_BYTES, UNTRUSTED, Identity, Request, decode_json
 
 MAX_FOLLOWERS = 16
 """Questions of one tenant for the next entries of its journal that wait at a time: each holds a place here."""
@@ -70,8 +82,10 @@ class Ingress(WatchedLayer):
         local_public_pem: bytes,
         labels: frozenset[str] | None = None,
         asks_models: bool = False,
+        served: Sequence[ToolSpec] | None = None,
     ) -> None:
         super().__init__(config)
+        self._served = served
         self._labels = labels
         self._asks_models = asks_models
         self._directory = directory
@@ -120,8 +134,30 @@ class Ingress(WatchedLayer):
             raise InvalidInput("request.inputs: must be an object")
         check_bounds(list(request.labels), where="request.labels")
         labels = tuple(check_label(label, declared=self._labels) for label in request.labels)
+        if self._served is not None and request.route == GATEWAY:
+            read_call(request.inputs)
+            if not self._is_vouched_for(identity):
+                labels = tuple(dict.fromkeys((*labels, UNTRUSTED)))
         request_id = request_for(identity.tenant, identity.principal, nonce)
         return msgspec.structs.replace(request, request_id=request_id, labels=labels)
+
+    def _is_vouched_for(self, identity: Identity) -> bool:
+        """Whether the directory says that what a principal sends through the gateway is its own word."""
+        listed = self._directory.tenants[identity.tenant].principals.get(identity.principal)
+        return listed is not None and listed.gateway == "trusted"
+
+    @serves(OFFER)
+    def offer(self, asked: OfferRequest) -> ToolOffer:
+        """Say who holds the credential, and which tools it may see."""
+        if self._served is None:
+            return ToolOffer(code="not_served", problem="this stack serves no tools: start it with App(gateway=True)")
+        try:
+            identity: Identity = self._authenticator.identify(asked.credential, int(time.time()))
+        except AuthRefused as refusal:
+            return ToolOffer(code=refusal.reason, problem=refusal.message)
+        specs = self._served if asked.with_tools else ()
+        tools = [_served_tool(spec) for spec in specs if set(spec.scopes) <= set(identity.scopes)]
+        return ToolOffer(tenant=identity.tenant, principal=identity.principal, tools=tuple(tools))
 
     @serves(GIVE_VOTE)
     async def give_vote(self, given: PresentedVote) -> VoteReply:
@@ -242,6 +278,16 @@ class Ingress(WatchedLayer):
     async def stats(self) -> dict[str, Any]:
         """Return what was accepted and refused since this incarnation began."""
         return dict(self._counts)
+
+
+def _served_tool(spec: ToolSpec) -> ServedTool:
+    return ServedTool(
+        name=spec.name,
+        description=spec.description,
+        parameters=msgspec.json.encode(spec.parameters),
+        effect=spec.effect,
+        repeatable=spec.repeatable,
+    )
 
 
 def _refused(reason: ReasonCode, why: str) -> Ticket:

@@ -43,6 +43,8 @@ from airside.actors.settings import Settings
 from airside.stack.calling import explain_misuse
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
 from airside.stack.input.yaml_source import explain_fields
+from airside.stack.models.snippets import PYTHON_CODE
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.authenticator import Authenticator
 from airside.stack.security.keyring import KeyRing
 from airside.tools.secrets.providers import EnvironmentSecrets
@@ -221,6 +223,11 @@ def _held(checked: ValidatedApp) -> frozenset[str]:
     return checked.secrets.variables if isinstance(checked.secrets, EnvironmentSecrets) else frozenset()
 
 
+def _served(checked: ValidatedApp) -> list[ToolSpec]:
+    """Return the tools that may be called through the gateway: all but the one that begins a model's code."""
+    return [spec for spec in checked.specs if spec.name != PYTHON_CODE]
+
+
 def _begin(actors: list[Any]) -> None:
     """Have every layer begin; an answer that got lost on the way is asked for again."""
     until = time.monotonic() + START_S
@@ -284,7 +291,10 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
     fleet = Fleet(plain, runtime_app)
     made.append(make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet))
     asks = bool(checked.endpoints)
-    made.append(make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem, checked.labels, asks))
+    served = _served(checked) if app.gateway else None
+    made.append(
+        make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem, checked.labels, asks, served)
+    )
     try:
         _begin(made)
     except GetTimeoutError:

@@ -1,9 +1,10 @@
-"""`airside mcp`: the tool servers of an app, what they offer now, and approving it."""
+"""`airside mcp`: the tool servers of an app, what they offer now, and approving it; and being one (`serve`)."""
 
 from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from airside.tools.mcp.server import McpServer
     from airside.tools.secrets.providers import SecretsProvider
 
-mcp = typer.Typer(no_args_is_help=True, help="Tool servers (Model Context Protocol): what was approved of them.")
+mcp = typer.Typer(
+    no_args_is_help=True, help="Tool servers (Model Context Protocol): what was approved of them; being one."
+)
 
 _CONNECT_S = 60.0
 _SETTLE_S = 1.0
@@ -194,3 +197,37 @@ def approve(
     pin = ApprovedOffer(digest=now.digest, approved_at=when, approved_by=by or getpass.getuser(), offer=now)
     write_pin(Path(found.pin), found.name, pin)
     typer.echo(f"approved {found.name} ({now.digest[:12]}) in {found.pin}")
+
+
+@mcp.command()
+def serve(
+    http: Annotated[
+        str, typer.Option("--http", help="HOST:PORT to listen on; 127.0.0.1 unless others are to reach it")
+    ] = "",
+    stdio: Annotated[
+        bool, typer.Option("--stdio", help="over standard streams, with the token in AIRSIDE_TOKEN")
+    ] = False,
+    host: Annotated[list[str] | None, typer.Option("--host", help="a name that it is reached by; repeatable")] = None,
+    state_dir: StateDir = HERE,
+) -> None:
+    """Serve the tools of a running stack to MCP clients; each call is a run of whoever makes it."""
+    from airside.actors.gateway.calls import GatewayCalls
+    from airside.actors.gateway.http import http_app, listen, serve_http
+    from airside.actors.gateway.stdio import serve_stdio
+    from airside.cli import attached
+    from airside.stack.security.keyring import gateway_key
+
+    if bool(http) == stdio:
+        raise Misuse("say how it is served: --http HOST:PORT, or --stdio")
+    credential = os.environ.get("AIRSIDE_TOKEN", "")
+    if stdio and not credential:
+        raise Misuse("--stdio: who calls is said by AIRSIDE_TOKEN, a token or an API key: set it")
+    names = tuple(host or ())
+    with attached(state_dir) as stack:
+        calls, key, audience = GatewayCalls(stack), gateway_key(stack.state_dir / "keys"), stack.cell.stack
+        if stdio:
+            asyncio.run(serve_stdio(calls, credential, key, audience))
+            return
+        listener = listen(http, names)
+        typer.echo(f"serving on {listener.url}", err=True)
+        asyncio.run(serve_http(http_app(calls, key, audience, names), listener))

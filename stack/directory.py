@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -98,7 +98,11 @@ DeadlineSeconds = Annotated[int, Field(ge=1)] | None
 
 
 class Principal(_Closed):
-    """One principal of a tenant.  `api_keys` are `sha256:` and the hex digest of each key; keys are never stored."""
+    """One principal of a tenant.  `api_keys` are `sha256:` and the hex digest of each key; keys are never stored.
+
+    `gateway` says whether the arguments of calls through the gateway are the principal's own word: `trusted` where a
+    person makes each of them.  Where a model does, they count as text from outside.
+    """
 
     roles: list[str] = []
     scopes: list[str] = []
@@ -106,6 +110,7 @@ class Principal(_Closed):
     attributes: dict[str, list[str]] = {}
     limits: LimitFields = {}
     api_keys: list[Annotated[str, AfterValidator(_api_key)]] = []
+    gateway: Literal["untrusted", "trusted"] = "untrusted"
 
     check_limits = field_validator("limits")(_limits)
 

@@ -28,7 +28,7 @@ _ORDER = {
     """,
     "actors": """
         settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory ingress intake
-        executor runtime driver client launch audit replay
+        executor runtime driver client launch audit replay gateway
     """,
 }
 ORDER = {folder: names.split() for folder, names in _ORDER.items()}

@@ -24,7 +24,18 @@ from airside.stack.contracts.models import ModelReply, ModelRequest, ReservedQue
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.journal.feed import JournalEntry
 from airside.stack.journal.journaling import Append, AppendReply
-from airside.stack.operations.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
+from airside.stack.operations.messages import (
+    Activation,
+    Admit,
+    Delivery,
+    OfferRequest,
+    Report,
+    Submission,
+    Ticket,
+    ToolOffer,
+    Vote,
+    VoteReply,
+)
 from airside.stack.recovery.undo_gate import UndoReply, UndoRequest
 from airside.stack.run.events import ApprovalDecided
 
@@ -191,6 +202,7 @@ GIVE_VOTE = Method[PresentedVote, VoteReply]("ingress", "give_vote")
 KEEP = Method[KeeperRequest, bytes]("ingress", "keep")
 FOLLOW = Method[FeedRequest, FeedPage]("ingress", "follow")
 WATCH_RUN = Method[WatchRequest, WatchPage]("ingress", "watch")
+OFFER = Method[OfferRequest, ToolOffer]("ingress", "offer")
 
 READ_INPUTS = Method[list[bytes], list[InputsReading]]("intake", "read")
 INPUT_FIELDS = Method[None, Fields]("intake", "fields")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from airside.stack.approvals.book import Verdict
-from airside.stack.ids import ApprovalId, RunId, TenantId
+from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
 from airside.stack.policy.kill_switches import SwitchScope
 from airside.stack.reasons import ReasonCode
 from airside.stack.scheduling.placement_events import RunStanding
-from airside.stack.values import Count, Value
+from airside.stack.values import Count, EffectClass, Value
 
 
 class Submission(Value, array_like=True):
@@ -29,6 +29,33 @@ class Admit(Value, array_like=True):
     identity: bytes
     proof: str
     request: bytes
+
+
+class OfferRequest(Value, array_like=True):
+    """Whoever holds a credential asks who that is and, `with_tools`, what may be called through the gateway."""
+
+    credential: str
+    with_tools: bool = False
+
+
+class ServedTool(Value, array_like=True):
+    """A tool as clients of the gateway are told of it; `parameters` is its JSON Schema."""
+
+    name: str
+    description: str
+    parameters: bytes
+    effect: EffectClass
+    repeatable: bool
+
+
+class ToolOffer(Value, array_like=True):
+    """Who somebody is, and the tools there are for it; or a problem, with its code."""
+
+    tenant: TenantId = TenantId("")
+    principal: PrincipalId = PrincipalId("")
+    tools: tuple[ServedTool, ...] = ()
+    code: str = ""
+    problem: str = ""
 
 
 class Ticket(Value, array_like=True):

@@ -73,6 +73,17 @@ def read_blob_key(folder: Path) -> bytes:
     return _read(path, _KEY_BYTES)
 
 
+def gateway_key(folder: Path) -> bytes:
+    """Return the key that the gateway seals what clients bring back with, making it if it is not there.
+
+    It is of the stack and not of a process, so that a gateway started anew takes what one before gave out.  Raises
+    `InvalidConfig` where the stack's keys are not: a key made elsewhere would be nobody else's.
+    """
+    if not folder.is_dir():
+        raise InvalidConfig(f"{folder}: the stack's keys are not here: name its state directory")
+    return _file(folder / "gateway.key", secrets.token_bytes(_KEY_BYTES))
+
+
 def _file(path: Path, fresh: bytes) -> bytes:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
