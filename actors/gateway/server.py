@@ -17,6 +17,7 @@ from mcp.server.lowlevel.server import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from airside.actors.gateway.answers import KEY_META, TASKS, refusal, result_of, task_of, tool_of, unfinished
 from airside.actors.gateway.calls import Caller, GatewayCalls, nonce_of
@@ -61,6 +62,8 @@ def make_server(calls: GatewayCalls, who_calls: WhoCalls, key: bytes, audience: 
         try:
             _caller.set(await who_calls(ctx))
             return await call_next(ctx)
+        except (MCPError, ValidationError):
+            raise
         except InvalidInput as error:
             raise MCPError(types.INVALID_PARAMS, error.message) from None
         except Refused as error:
@@ -68,6 +71,9 @@ def make_server(calls: GatewayCalls, who_calls: WhoCalls, key: bytes, audience: 
         except AirsideError as error:
             logger.warning("A message of a client could not be answered.", extra={"action": "gateway_failed"})
             raise MCPError(types.INTERNAL_ERROR, error.message) from None
+        except Exception:
+            logger.exception("A message of a client was not handled.", extra={"action": "gateway_failed"})
+            raise MCPError(types.INTERNAL_ERROR, "something went wrong here, which the gateway's log says") from None
 
     security = RequestStateSecurity(keys=[key], ttl=STATE_S, bind_principal=_principal)
     server.middleware += [identified, RequestStateBoundary(security, default_audience=audience)]

@@ -62,7 +62,18 @@ from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, ExecutorId, PrincipalId, RunId, TenantId
 from airside.stack.journal.feed import JournalEntry
 from airside.stack.journal.journaling import Append, AppendReply, Entry
-from airside.stack.operations.messages import Activation, Admit, Delivery, Report, Submission, Ticket, Vote, VoteReply
+from airside.stack.operations.messages import (
+    Activation,
+    Admit,
+    Delivery,
+    OfferRequest,
+    Report,
+    Submission,
+    Ticket,
+    ToolOffer,
+    Vote,
+    VoteReply,
+)
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.reasons import MemoryCode, ReasonCode
@@ -172,6 +183,11 @@ CASES: dict[Method[Any, Any], Case] = {
         lambda n: WatchRequest(run_id=RUN, after=0, born="", timeout_s=1.0, credential=f"c{n}"),
         "watch",
         WatchPage(born="one"),
+    ),
+    m.OFFER: Case(
+        lambda n: OfferRequest(credential=f"c{n}", with_tools=True),
+        "offer",
+        ToolOffer(tenant=ACME, principal=PrincipalId("ann")),
     ),
     m.READ_INPUTS: Case(lambda n: [b'{"n": %d}' % n], "read", [InputsReading(b"{}")]),
     m.INPUT_FIELDS: Case(lambda n: None, "fields", Fields(frozenset(["a"])), takes_anything=True),

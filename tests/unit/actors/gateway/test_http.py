@@ -1,0 +1,119 @@
+"""Who may speak to the gateway over HTTP, from where, and how much."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+import airside.actors.gateway.http as http
+from airside.actors.gateway.calls import Caller
+from airside.actors.gateway.http import MAX_BODY_BYTES, http_app, listen
+from airside.stack.errors import AuthRefused, Failed, LayerUnavailable, Misuse
+from airside.stack.operations.messages import ServedTool
+
+LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+USUAL = {
+    "authorization": "Bearer good",
+    "accept": "application/json, text/event-stream",
+    "content-type": "application/json",
+    "host": "127.0.0.1:8400",
+}
+
+
+class Calls:
+    """A stack that knows one credential; notes which it is asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def identify(self, credential: str) -> Caller:
+        self.asked.append(credential)
+        if credential == "down":
+            raise LayerUnavailable("ingress is away")
+        if credential != "good":
+            raise AuthRefused("no such token", reason="auth_unknown_key")
+        return Caller("acme", "ann", credential)
+
+    async def tools(self, _: Caller) -> tuple[ServedTool, ...]:
+        return (
+            ServedTool(name="look", description="", parameters=b'{"type":"object"}', effect="read", repeatable=False),
+        )
+
+
+async def post(calls: Calls, body: bytes = json.dumps(LIST).encode(), **headers: str) -> httpx2.Response:
+    """Send one request."""
+    app = http_app(calls, b"k" * 32, "stack", ["mcp.example.com"])  # type: ignore[arg-type]
+    given = {name: value for name, value in (USUAL | headers).items() if value}
+    inner = app._app  # type: ignore[attr-defined]
+    async with (
+        inner.router.lifespan_context(inner),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://127.0.0.1:8400") as client,
+    ):
+        return await client.post("/mcp", content=body, headers=given)
+
+
+async def test_who_has_a_credential_is_answered() -> None:
+    """By the names of loopback, and by the one that it was told of."""
+    for host in ("127.0.0.1:8400", "localhost", "[::1]:9", "mcp.example.com", "mcp.example.com:443"):
+        answer = await post(Calls(), host=host)
+        assert answer.status_code == 200 and '"look"' in answer.text, host
+
+
+@pytest.mark.parametrize("authorization", ["", "good", "Basic good", "Bearer", "Bearer bad"])
+async def test_who_has_none_is_refused_before_a_byte_is_read(authorization: str) -> None:
+    """The refusal says how to come, and nothing of tools."""
+    answer = await post(Calls(), b"no JSON at all", authorization=authorization)
+    assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["error"].startswith("auth_")
+
+
+async def test_a_stack_that_does_not_answer_lets_nobody_in() -> None:
+    assert (await post(Calls(), authorization="Bearer down")).status_code == 503
+
+
+@pytest.mark.parametrize("host", ["evil.example.com", "127.0.0.1.evil.example.com", "mcp.example.com.evil.org:80"])
+async def test_a_name_that_it_was_not_told_of_is_refused(host: str) -> None:
+    """A page whose name was made to lead here is not let in with a credential that a browser might hold."""
+    assert (await post(Calls(), host=host)).status_code == 421
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example.com", "http://localhost:3000", "null"])
+async def test_no_browser_is_a_client(origin: str) -> None:
+    answer = await post(Calls(), origin=origin)
+    assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
+
+
+async def test_a_message_that_is_too_long_is_refused() -> None:
+    answer = await post(Calls(), b'{"x": "' + b"y" * MAX_BODY_BYTES + b'"}')
+    assert answer.status_code == 413
+
+
+async def test_a_message_that_does_not_arrive_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sender is as good as gone."""
+    monkeypatch.setattr(http, "BODY_S", 0.0)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert await http._in_time(receive)() == {"type": "http.disconnect"}
+
+
+def test_it_listens_where_others_reach_it_only_under_names_it_was_given() -> None:
+    for address in ("0.0.0.0:0", "[::]:0", "example.com:0"):
+        with pytest.raises(Misuse, match="--host"):
+            listen(address, [])
+    for address in ("8400", "127.0.0.1", "127.0.0.1:no", "127.0.0.1:70000", ":1"):
+        with pytest.raises(Misuse, match="HOST:PORT"):
+            listen(address, [])
+    made = listen("127.0.0.1:0", [])
+    with made.socket:
+        port = made.socket.getsockname()[1]
+        assert made.url == f"http://127.0.0.1:{port}/mcp"
+        made.socket.listen()
+        with pytest.raises(Failed, match="--http"):
+            listen(f"127.0.0.1:{port}", [])
