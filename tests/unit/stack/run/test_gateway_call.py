@@ -9,13 +9,15 @@ import pytest
 from msgspec import Raw
 
 from airside.stack.errors import InvalidInput
+from airside.stack.provenance.tracer import Tracer
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run.gateway_call import GATEWAY, CallStanding, GatewayAgent, standing_of
 from airside.stack.run.machine import RunMachine
+from airside.stack.run.state import RunState
 from airside.stack.run.topology import Done
 from airside.stack.values import Action, Finish, ToolResult
-from tests.helpers import RUN, Driven, submitted
+from tests.helpers import RUN, Driven, spec, submitted
 
 CALL = {"tool": "pay", "arguments": {"n": 1}}
 
@@ -117,3 +119,14 @@ def test_the_agent_proposes_the_call_once_and_ends() -> None:
     agent = GatewayAgent()
     assert agent.decide(Seen([])) == Action(tool="pay", arguments={"n": 1})  # type: ignore[arg-type]
     assert agent.decide(Seen(["refused"])) == Finish(answer=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("labels", "origin"), [((), "request"), (("untrusted",), "tool")])
+def test_arguments_are_the_principals_word_only_where_nothing_says_otherwise(
+    labels: tuple[str, ...], origin: str
+) -> None:
+    """Of a labelled call they come from outside, which the default policy asks a person about; its text names none."""
+    inputs = Raw(b'{"tool":"pay","arguments":{"to":"eve@example.com","amount":4711}}')
+    run = submitted(text="Call pay", route=GATEWAY, inputs=inputs, labels=labels)
+    traced = Tracer(run, [spec("pay")]).trace("pay", {"to": "eve@example.com", "amount": 4711}, RunState(submitted=run))
+    assert {found.origin for found in traced} == {origin}
