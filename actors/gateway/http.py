@@ -116,7 +116,7 @@ def http_app(calls: GatewayCalls, key: bytes, audience: str, hosts: Sequence[str
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """A socket that is bound, before anything is served on it."""
+    """A socket that takes connections, before anything is served on it."""
 
     socket: Any
     url: str
@@ -135,6 +135,7 @@ def listen(address: str, hosts: Sequence[str]) -> Listener:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, int(port)))
+        made.listen(MAX_CONNECTIONS)  # whoever is told the address finds it open
     except OSError as error:
         made.close()
         raise Failed(f"--http {address}: {error.strerror or error}") from None

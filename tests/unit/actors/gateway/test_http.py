@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import httpx2
@@ -104,6 +105,7 @@ async def test_a_message_that_does_not_arrive_is_let_go(monkeypatch: pytest.Monk
 
 
 def test_it_listens_where_others_reach_it_only_under_names_it_was_given() -> None:
+    """An address that it says is open already."""
     for address in ("0.0.0.0:0", "[::]:0", "example.com:0"):
         with pytest.raises(Misuse, match="--host"):
             listen(address, [])
@@ -114,6 +116,7 @@ def test_it_listens_where_others_reach_it_only_under_names_it_was_given() -> Non
     with made.socket:
         port = made.socket.getsockname()[1]
         assert made.url == f"http://127.0.0.1:{port}/mcp"
-        made.socket.listen()
+        with socket.create_connection(("127.0.0.1", port)):
+            pass
         with pytest.raises(Failed, match="--http"):
             listen(f"127.0.0.1:{port}", [])
