@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from airside.stack.canonical import canonical
+from airside.stack.contracts.budget import decision_key
 from airside.stack.contracts.gate import GateRequest
 from airside.stack.contracts.memory import Recalled
 from airside.stack.contracts.models import RecordedAnswer, ReservedQuestion, ReservedReply
@@ -28,6 +29,7 @@ from airside.stack.models.provider import ModelPort
 from airside.stack.policy.bundle import Bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.provenance.tracer import Tracer
+from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run.agents import Agent, price_of
 from airside.stack.run.earlier import EarlierDecision, earlier_decisions
@@ -35,7 +37,20 @@ from airside.stack.run.machine import RunMachine
 from airside.stack.run.spans import decision_traceparent
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.identity import run_subject, seal_identity
-from airside.stack.values import FREE, MOST, Action, Decision, Finish, Handoff, Proposal, Spend, Value, less, plus
+from airside.stack.values import (
+    FREE,
+    MOST,
+    Action,
+    Decision,
+    Finish,
+    Handoff,
+    Proposal,
+    Spend,
+    Value,
+    at_least,
+    less,
+    plus,
+)
 
 UNKNOWN = "unknown"
 """What policy says of a call whose rules ask about resources: nobody looks these up for a replay."""
@@ -160,6 +175,9 @@ class Replay:
         self._answers: Mapping[int, tuple[RecordedAnswer, ...]] = {}
         self.left = Spend(tokens=MOST, cost_microusd=max_cost_microusd)
         self.spent = FREE
+        self._under_way = ""
+        self._reserved_for_it: Spend | None = None
+        self._cost: dict[str, Spend] = {}
         journal = InMemoryJournal()
         self._models = ModelCalls(
             models,
@@ -181,8 +199,20 @@ class Replay:
             tokens=min(price.tokens, self.left.tokens), cost_microusd=min(price.cost_microusd, self.left.cost_microusd)
         )
 
-    async def _reserved(self, _: ReservedQuestion) -> ReservedReply:
-        return ReservedReply(price=self._reserves, tenant=self._tenant)
+    async def _reserved(self, question: ReservedQuestion) -> ReservedReply:
+        """Answer for the decision under way alone: what asks for an earlier one would be paid from nothing."""
+        self._count(question.key, question.spent)
+        if question.key != self._under_way:
+            error = "its decision is over: a question is asked, and waited for, by the view of the decision under way"
+            return ReservedReply(reason_code=ReasonCode.PRICE_UNKNOWN, error=error)
+        return ReservedReply(price=self._reserved_for_it, tenant=self._tenant)
+
+    def _count(self, key: str, cost: Spend) -> None:
+        """Take from what is left what a decision cost beyond what was known."""
+        before = self._cost.get(key, FREE)
+        now = self._cost[key] = at_least(before, cost)
+        grown = less(now, before)
+        self.left, self.spent = less(self.left, grown), plus(self.spent, grown)
 
     async def steps(
         self,
@@ -256,6 +286,8 @@ class Replay:
             traceparent=decision_traceparent(submitted.run_id, event.cause),
         )
         models, reserved = DecisionModels(self._models, asker), self._reserves
+        key = decision_key(submitted.run_id, event.step, machine.state.epoch)
+        self._under_way, self._reserved_for_it = key, reserved
         view = view_of(
             machine,
             agent=event.agent,
@@ -268,8 +300,8 @@ class Replay:
             earlier=lambda: self._earlier(decision),
         )
         made = await proposal_of(self._agent, view, seconds, UNWATCHED, self._specs)
-        cost = models.spent(reserved)
-        self.left, self.spent = less(self.left, cost), plus(self.spent, cost)
+        self._under_way = ""
+        self._count(key, models.spent(reserved))
         if isinstance(made, NoProposal):
             return made
         return made[0], [Action(tool=call.tool, arguments=call.arguments) for call in made[1]]

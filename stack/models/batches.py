@@ -59,10 +59,11 @@ LOOK_AGAIN_S = 30.0
 """After which the provider is asked a second time for a batch it does not know: it may list it late."""
 
 PATIENCE_S = 3600.0
-"""How long a provider that is busy is asked again to take a batch, or whether it has one."""
+"""How long a provider that is busy is asked again to take a batch, or whether it has one; how long a journal that is
+away is asked to take what became of a batch; and how long a provider must have denied one until it is lost."""
 
 _LOST_AFTER = 5
-"""Answers in a row by which a batch is lost: the provider does not know it, or this key may not ask for it."""
+"""Answers in a row, by which a batch is lost if they go on: the provider does not know it, or this key may not ask."""
 
 _KEPT = 8
 """Batches that have ended, of which the results are kept for members that still come for theirs."""
@@ -159,8 +160,11 @@ class ModelBatches:
                 del self._resumed[old]
         try:
             return await asyncio.shield(task)
-        except LayerUnavailable:
-            self._resumed.pop(label, None)
+        except ProviderFailure:
+            raise
+        except Exception:  # nothing is known of the batch by that: who asks next looks again
+            if self._resumed.get(label) is task:
+                del self._resumed[label]
             raise
 
     def _keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -217,7 +221,7 @@ class ModelBatches:
             raise LayerUnavailable(f"batch {label}: another caller has abandoned it")
         questions = {name: BatchedQuestion(each.prompt, each.max_tokens) for name, each in members.items()}
         event = await self._submitted(port, label, questions, prepared)
-        if not await self._record(tenant, label, 1, event) and isinstance(event, ModelBatchSubmitted):
+        if not await self._persisted(tenant, label, event) and isinstance(event, ModelBatchSubmitted):
             with contextlib.suppress(ProviderFailure):
                 await port.cancel(event.handle)  # whoever was first has told the members what became of it
         return await self._waited(tenant, label, port)
@@ -240,6 +244,18 @@ class ModelBatches:
                         at_us=self._now_us(), is_sure=True, error=text_of(failure, 500), again=failure.again
                     )
             await self._sleep(wait_s)
+            pause = min(2 * pause, LONGEST_POLL_S)
+
+    async def _persisted(self, tenant: TenantId, label: str, event: BatchEvent) -> bool:
+        """Put what became of a creation on record, if the journal is away, when it is back: nobody else knows it."""
+        pause, until_s = FIRST_POLL_S, self._now_s() + PATIENCE_S
+        while True:
+            try:
+                return await self._record(tenant, label, 1, event)
+            except LayerUnavailable:
+                if self._now_s() + pause >= until_s:
+                    raise
+            await self._sleep(pause)
             pause = min(2 * pause, LONGEST_POLL_S)
 
     # Waiting.
@@ -284,6 +300,7 @@ class ModelBatches:
     async def _collected(self, port: BatchPort, submitted: ModelBatchSubmitted) -> Results:
         """Ask for a batch until it has ended."""
         pause, lost, until_us = FIRST_POLL_S, 0, submitted.at_us + int(LIFE_S * 1_000_000)
+        lost_from_s = self._now_s()
         while True:
             try:
                 results = await port.results(submitted.handle)
@@ -292,7 +309,10 @@ class ModelBatches:
                 lost, error = 0, "it has not ended in time"
             except ProviderFailure as failure:
                 lost, error = 0 if failure.again else lost + 1, text_of(failure, 400)
-            if lost >= _LOST_AFTER or self._now_us() >= until_us:
+            if lost <= 1:
+                lost_from_s = self._now_s()
+            is_lost = lost >= _LOST_AFTER and self._now_s() - lost_from_s >= PATIENCE_S
+            if is_lost or self._now_us() >= until_us:
                 raise ProviderFailure(f"the batch is lost: {error}", is_sure=False, again=True)
             await self._sleep(pause)
             pause = min(1.5 * pause, LONGEST_POLL_S)

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from airside.stack.canonical import as_text
 from airside.stack.contracts.models import ModelReply, ModelRequest, prompt_digest
 from airside.stack.contracts.streams import PartKind
 from airside.stack.errors import LayerUnavailable, text_of
@@ -183,7 +184,7 @@ class Question:
 
     def _say(self, text: str) -> None:
         self._shown = True
-        self._publish("text", text)
+        self._publish("text", as_text(text))
 
     def _publish(self, kind: PartKind, text: str = "", model: str = "") -> None:
         if self._calls.streams is not None:
@@ -298,10 +299,9 @@ class BatchQuestion(Question):
 
     async def put(self) -> ModelReply:
         """Wait for the attempt that is out, if one is; else, or if it came to nothing, ask."""
-        if self._out is not None and self._out.model in self._calls.models:
-            port = self._calls.port(self._out.model)
+        if self._out is not None:
             try:
-                return await self._waited(self._out, port)
+                return await self._waited(self._out)
             except ProviderFailure as failure:
                 self._note(self._out.model, failure)
                 self._failures.append((self._out.model, failure.again))
@@ -320,10 +320,13 @@ class BatchQuestion(Question):
     def _rates(self, port: ModelPort) -> Rates:
         return port.rates if port.batches is None else port.batches.rates
 
-    async def _waited(self, asked: ModelAsked, port: ModelPort) -> ModelReply:
-        if port.batches is None:
-            raise ProviderFailure("it takes no batches any more", is_sure=False, again=False)
+    async def _waited(self, asked: ModelAsked) -> ModelReply:
+        port = self._calls.models.get(asked.model)
         try:
+            if port is None:
+                raise ProviderFailure("this app asks that model no more", is_sure=False, again=False)
+            if port.batches is None:
+                raise ProviderFailure("it takes no batches any more", is_sure=False, again=False)
             results = await self._batches.resume(self._tenant, asked.batch, port.batches)
             answer = self._read(port, results.get(member_of(self._stream, asked.attempt)))
         except ProviderFailure as failure:

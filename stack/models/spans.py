@@ -1,6 +1,6 @@
 """A question to a model as a span, and as what metrics measure of it: from what is on record, when it has ended.
 
-Nothing of what was asked or answered is in it.
+Nothing of what was asked or answered is in it; nor is what a provider says of a failure, which may echo either.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def attempt_span(stream: str, asked: ModelAsked, end: ModelAnswered | ModelFaile
         end_us=at_us,
         attributes=attributes,
         ok=isinstance(end, ModelAnswered),
-        message=end.error if isinstance(end, ModelFailed) else "",
+        message=attributes.get(genai.ERROR_TYPE, ""),
     )
 
 

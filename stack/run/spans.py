@@ -152,7 +152,7 @@ def _run_span(first: ev.RunSubmitted, last: ev.RunEnded, trace: str, events: Seq
         end_us=last.at_us,
         attributes=attributes,
         ok=is_ok,
-        message=outcome.detail,
+        message="" if is_ok else str(outcome.reason_code),  # its detail may have what was said in the run
     )
 
 
