@@ -19,6 +19,7 @@ from airside.stack.ids import EffectKey, RunId, parse_principal, parse_tenant
 from airside.stack.journal.journaling import Append
 from airside.stack.journal.stream import entry_of
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelEvent, ModelFailed, model_entry, stream_of
+from airside.stack.models.spans import attempt_span
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import genai_names
@@ -259,3 +260,10 @@ def test_the_names_are_those_of_the_conventions() -> None:
     known = set(re.findall(r'"([\w.]+)"', text)) | {"error.type", "_OTHER"}
     names = {value for name, value in vars(genai_names).items() if name.isupper() and isinstance(value, str)}
     assert names - known == set() and set(genai_names.PROVIDERS.values()) <= known
+
+
+def test_what_a_provider_says_of_a_failure_is_in_no_span() -> None:
+    """Its text may echo what it was asked; the type of the failure is enough to tell it by."""
+    end = msgspec.structs.replace(failed(), error="bad request: 'my secret prompt'")
+    span = attempt_span(STREAM, asked(), end, 4_000)
+    assert span.message == "429" and "secret" not in repr(span)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from airside.actors.models.providers import ProviderModel
@@ -139,3 +141,105 @@ def test_a_server_of_ones_own_takes_batches_only_where_that_is_said() -> None:
     """A provider's own endpoint does, at half its price."""
     own = ModelEndpoint(model="m-1", base_url="http://127.0.0.1:9/v1", price=TokenPrice(input=1, output=1))
     assert own.batches is None and ModelEndpoint(model="gpt-4o").batches == 0.5
+
+
+@pytest.mark.parametrize("end_of_line", ["\u2028", "\u2029", "\x85"])
+async def test_what_a_prompt_says_costs_no_other_question_its_place(
+    server: ModelServer, batches: BatchPort, end_of_line: str
+) -> None:
+    """Each is one line of the file, whatever readers take for the end of one."""
+    server.batches.is_held = True
+    odd = Prompt(instructions="", turns=(Turn(role="user", text=f"x{end_of_line}y"),), tools=(), max_tokens=50)
+    handle = await batches.create("label-1", QUESTIONS | {"q-1": BatchedQuestion(odd, 40)})
+    assert len(server.batches.files[only(server)["input_file_id"]].decode().splitlines()) == 2
+    await batches.cancel(handle)
+    results = await batches.results(handle)
+    assert results is not None and {name: each.status for name, each in results.items()} == dict.fromkeys(
+        QUESTIONS, "canceled"
+    )
+
+
+async def test_a_line_that_cannot_be_read_costs_its_own_member_alone(server: ModelServer, batches: BatchPort) -> None:
+    """Nor does a server's line that is no JSON, or has an end of a line within, cost the others theirs."""
+    server.say = in_order(Saying(text="a\u2028b"))
+    handle = await batches.create("label-1", QUESTIONS)
+    assert await batches.results(handle) is not None
+    name = only(server)["output_file_id"]
+    said = [json.loads(line) for line in server.batches.files[name].split(b"\n")]
+    unescaped = [json.dumps(each, ensure_ascii=False).encode() for each in said]
+    server.batches.files[name] = b"\n".join(unescaped)
+    results = await batches.results(handle)
+    assert results is not None and batches.read(results["q-1"], PROMPT).text == "a\u2028b"
+    server.batches.files[name] = b"\n".join([b"{torn", *unescaped[1:]])
+    assert set(await batches.results(handle) or ()) == {"q-2"}
+
+
+async def test_a_member_whose_line_cannot_be_read_is_not_said_to_have_never_run(
+    server: ModelServer, batches: BatchPort
+) -> None:
+    """A batch that expired ran some: what is there of one in the answers may be paid."""
+    handle = await batches.create("label-1", QUESTIONS)
+    assert await batches.results(handle) is not None
+    only(server)["status"] = "expired"
+    name = only(server)["output_file_id"]
+    server.batches.files[name] = b'{"custom_id": "q-1", "resp'
+    results = await batches.results(handle)
+    assert results is not None and {name: each.status for name, each in results.items()} == {"q-2": "expired"}
+    server.batches.files[name] = b"<html>please wait</html>"
+    with pytest.raises(ProviderFailure) as odd:
+        await batches.results(handle)
+    assert odd.value.again and not odd.value.is_sure
+
+
+@pytest.mark.parametrize("text", ["<html>please wait</html>", "{}", '{"data":[null]}'])
+async def test_a_page_of_somebody_else_says_nothing_of_a_batch(
+    server: ModelServer, batches: Any, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """It is asked for again: neither is it lost, nor is there certainly none."""
+    handle = await batches.create("label-1", QUESTIONS)
+    kind = "text/html" if text.startswith("<") else "application/json"
+    client = batches._model.client._client
+
+    async def page(request: httpx.Request, **_: Any) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": kind}, text=text, request=request)
+
+    monkeypatch.setattr(client, "send", page)
+    for asking in (batches.results(handle), batches.find("label-1", int(time.time() * 1_000_000))):
+        with pytest.raises(ProviderFailure) as odd:
+            await asking
+        assert odd.value.again and not odd.value.is_sure
+
+
+@pytest.mark.parametrize("path", ["/files", "/batches"])
+async def test_a_page_of_somebody_else_is_no_batch_created(
+    server: ModelServer, batches: Any, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Before its questions were uploaded nothing can be paid; after, nobody knows."""
+    assert await batches.results(await batches.create("label-0", QUESTIONS)) is not None
+    client = batches._model.client._client
+    send = client.send
+
+    async def page(request: httpx.Request, **options: Any) -> Any:
+        if not request.url.path.endswith(path):
+            return await send(request, **options)
+        return httpx.Response(200, headers={"content-type": "text/html"}, text="<html>", request=request)
+
+    monkeypatch.setattr(client, "send", page)
+    with pytest.raises(ProviderFailure) as odd:
+        await batches.create("label-1", QUESTIONS)
+    assert odd.value.again and odd.value.is_sure is (path == "/files")
+
+
+@pytest.mark.parametrize(("said", "wait_s"), [("7", 7.0), ("\u00b2", None), ("nan", None), ("-1", None)])
+async def test_a_wait_that_is_no_number_is_none(
+    batches: Any, monkeypatch: pytest.MonkeyPatch, said: str, wait_s: float | None
+) -> None:
+    await batches.create("label-0", QUESTIONS)
+
+    async def busy(request: httpx.Request, **_: Any) -> httpx.Response:
+        return httpx.Response(429, headers=[(b"retry-after", said.encode("latin-1"))], json={}, request=request)
+
+    monkeypatch.setattr(batches._model.client._client, "send", busy)
+    with pytest.raises(ProviderFailure) as refused:
+        await batches.create("label-1", QUESTIONS)
+    assert refused.value.after_s == wait_s and refused.value.is_sure and refused.value.again

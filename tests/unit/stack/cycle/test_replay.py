@@ -221,6 +221,35 @@ async def test_models_are_asked_for_no_more_than_the_replay_may_cost() -> None:
     assert made.spent.cost_microusd <= most.cost_microusd + cost
 
 
+@pytest.mark.parametrize("way", ["left", "sent", "earlier"])
+async def test_a_question_that_no_decision_under_way_asks_is_paid_from_nothing(way: str) -> None:
+    """One that is sent and not waited for counts in full, and one by an earlier view is refused."""
+    world = await recorded(Seen())
+    model = FakeModel(said("yes", used=(1_000, 90)), limits=Models().limits())
+    most = cost_of(RATES, input_bound(PROMPT), 100).cost_microusd
+    asked: list[asyncio.Future[Any]] = []
+    views: list[View] = []
+
+    async def decide(view: View) -> Finish:
+        views.append(view)
+        by = views[max(0, len(views) - 2)] if way == "earlier" else view
+        assert by.models is not None
+        if way != "earlier" or len(views) > 1:
+            asked.append(asyncio.ensure_future(by.models.ask(["m"], PROMPT)))
+        while way == "sent" and not model.asked and not asked[-1].done():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        return Finish(answer="done")
+
+    agent = FunctionAgent(decide)
+    agent.price = Spend(tokens=10**6, cost_microusd=10**6)
+    made = replay(agent, {"m": model}, most)
+    await made.steps(events_of(Queried(world.journal), RUN), {})
+    await asyncio.gather(*asked, return_exceptions=True)
+    assert len(model.asked) == (0 if way == "earlier" else 1)
+    assert made.spent.cost_microusd == (0 if way == "earlier" else most)
+    assert made.left.cost_microusd == most - made.spent.cost_microusd
+
+
 async def test_what_cannot_be_paid_for_is_not_asked() -> None:
     world = await recorded(Seen())
     agent = FunctionAgent(asks)

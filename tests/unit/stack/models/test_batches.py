@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.stack.contracts.models import ModelReply, ModelRequest, Prompt, ReservedQuestion, ReservedReply, Turn
+from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import RunId, TenantId
 from airside.stack.journal.journaling import Append, AppendReply
-from airside.stack.models.batches import MAX_MEMBERS, QUIET_S, ModelBatches
+from airside.stack.models.batches import LIFE_S, MAX_MEMBERS, PATIENCE_S, QUIET_S, ModelBatches
 from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import TokenPrice
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelFailed, read_batch, read_events, stream_of
@@ -354,6 +356,93 @@ async def died(world: World, caller: ModelCalls, asking: Sequence[asyncio.Future
     for task in own:
         task.cancel()
     await asyncio.gather(*own, *asking, return_exceptions=True)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_an_attempt_out_in_a_batch_of_a_model_that_is_gone_counts(is_there: bool) -> None:
+    """It was sent and may be paid: another model is not asked beyond what was reserved."""
+    world = World()
+    assert world.provider is not None
+    world.provider.ready = False
+    caller = world.caller()
+    await died(world, caller, asked_of(caller, RUNS[:1]))
+    world.provider.ready = True
+    caller = world.caller()
+    port = caller.port("a")
+    caller.models = {"b": port, "a": Port(None, port.limits)} if is_there else {"b": port}
+    reply = await caller.ask(msgspec.structs.replace(question(RUNS[0]), models=("b",)))
+    assert reply.reason_code is ReasonCode.MAX_COST and reply.spend == MOST
+    assert world.provider.asked == [RUNS[0]]
+    assert [type(event) for event in world.events(RUNS[0])] == [ModelAsked, ModelFailed]
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+async def test_a_journal_that_is_away_as_a_batch_was_created_is_told_of_it_when_it_is_back(is_back: bool) -> None:
+    """The handle is nowhere else; its members wait, though not for ever."""
+    world = World()
+    assert world.provider is not None
+    world.provider.can_find = False
+    caller, tries = world.caller(), 0
+
+    async def append(it: Append) -> AppendReply:
+        nonlocal tries
+        if it.stream.startswith("model-batch/") and it.first_seq == 1:
+            tries += 1
+            if tries < 3 or not is_back:
+                raise LayerUnavailable("the journal is away")
+        return await world.append(it)
+
+    assert caller.batches is not None
+    caller.batches._append = append
+    replies = await asyncio.gather(*asked_of(caller))
+    assert len(world.provider.batches) == 1 and not world.provider.cancelled
+    if is_back:
+        assert {reply.spend for reply in replies} == {PAID} and tries == 3
+    else:
+        assert {reply.reason_code for reply in replies} == {ReasonCode.MODEL_UNAVAILABLE}
+        assert world.clock_s < 2 * PATIENCE_S
+
+
+@pytest.mark.parametrize("denials", [6, 10**6])
+async def test_a_batch_is_lost_only_if_it_is_denied_for_a_while(denials: int) -> None:
+    """A key may be wrong for some minutes; one that stays so keeps nobody waiting for a day."""
+    world, asked = World(), 0
+    assert world.provider is not None
+    results = world.provider.results
+
+    async def denied(handle: str) -> Mapping[str, Any] | None:
+        nonlocal asked
+        asked += 1
+        if asked <= denials:
+            raise ProviderFailure("no such key", is_sure=True, again=False)
+        return await results(handle)
+
+    world.provider.results = denied  # type: ignore[method-assign]
+    replies = await asyncio.gather(*asked_of(world.caller()))
+    if denials == 6:
+        assert {reply.spend for reply in replies} == {PAID}
+    else:
+        assert {reply.spend for reply in replies} == {MOST} and PATIENCE_S <= world.clock_s < LIFE_S / 4
+
+
+async def test_what_broke_as_a_batch_was_waited_for_is_not_what_became_of_it() -> None:
+    """Who asks next looks again."""
+    world = World()
+    assert world.provider is not None
+    world.provider.ready = False
+    caller = world.caller()
+    await died(world, caller, asked_of(caller))
+    caller, results = world.caller(), world.provider.results
+
+    async def broken(handle: str) -> Mapping[str, Any] | None:
+        raise RuntimeError("a fault of ours")
+
+    world.provider.ready, world.provider.results = True, broken  # type: ignore[method-assign]
+    failed = await asyncio.gather(*asked_of(caller), return_exceptions=True)
+    assert {type(each) for each in failed} == {RuntimeError}
+    world.provider.results = results  # type: ignore[method-assign]
+    replies = await asyncio.gather(*asked_of(caller))
+    assert {reply.spend for reply in replies} == {PAID} and world.provider.asked == sorted(RUNS)
 
 
 @settings(deadline=None, max_examples=60)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airside.actors.rpc.methods import WATCH
 from airside.stack.contracts.models import Prompt
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.ids import RunId, child_run
@@ -185,3 +186,15 @@ async def test_what_a_broken_stream_may_have_cost_stays_counted() -> None:
     await page(it)
     reply = await calls.ask(request())
     assert reply.reason_code is ReasonCode.MAX_COST and reply.spend == world.price
+
+
+async def test_half_a_character_breaks_nobodys_page() -> None:
+    """A model's text may be cut anywhere; what is no Unicode is shown by its escape."""
+    world = World()
+    model = Telling(said("hi"), limits=world.limits())
+    model.words = ("hi \ud83d", "\ude00")
+    calls, it = watched(world, a=model)
+    first = await page(it)
+    await calls.ask(request())
+    found = await page(it, first)
+    assert "hi \\ud83d" in "".join(part.text for part in found.parts) and WATCH.reply.encode(found)
