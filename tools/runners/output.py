@@ -15,12 +15,13 @@ import os
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from airside.stack.cycle.output_source import OutputSource, current_source
 from airside.stack.ids import RunId
 from airside.tools.secrets.known import KnownSecrets
-from airside.tools.secrets.redaction import Redactor
+from airside.tools.secrets.redaction import REDACTED, Redactor
 
 MAX_LINES = 200
 """Lines of one run that are shown, of one process; the rest is in the process's log file alone."""
@@ -146,9 +147,7 @@ def redact_output(known: KnownSecrets) -> None:
             stream.known = known
         else:
             setattr(sys, name, MarkedStream(stream, "", known))
-    make = logging.getLogRecordFactory()
-    if not isinstance(make, _RedactedRecords):
-        logging.setLogRecordFactory(_RedactedRecords(make, known))
+    logging.Logger.handle = _redacting(known)  # type: ignore[assignment,method-assign]
 
 
 def finish_output(who: OutputSource) -> None:
@@ -158,31 +157,53 @@ def finish_output(who: OutputSource) -> None:
             stream.finish(who)
 
 
-class _RedactedRecords:
-    """Makes log records without secrets, whatever handler writes them where."""
+_HANDLE = logging.Logger.handle
 
-    def __init__(self, make: Any, known: KnownSecrets) -> None:
-        self._make = make
-        self._known = known
 
-    def __call__(self, *args: Any, **named: Any) -> logging.LogRecord:
-        """Return a record; the text of an exception is made here, so that it can be redacted."""
-        record: logging.LogRecord = self._make(*args, **named)
+def _redacting(known: KnownSecrets) -> Callable[[logging.Logger, logging.LogRecord], None]:
+    """Return what passes log records on without secrets, whatever handler writes them where.
+
+    It is done where a record is whole: its maker does not see its `extra`.
+    """
+
+    def handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         who = current_source()
-        redactor = self._known.of(who[1]) if who else self._known.everybody()
+        redactor = known.of(who[1]) if who else known.everybody()
         if redactor:
-            self._redact(record, redactor)
-        return record
+            _redact(record, redactor)
+        _HANDLE(logger, record)
 
-    def _redact(self, record: logging.LogRecord, redactor: Redactor) -> None:
-        try:
-            message = record.getMessage()
-        except Exception:  # of a wrong format: its handler says so, and prints the arguments
-            record.msg, record.args = "a log message whose arguments do not fit its text", ()
-            return
+    return handle
+
+
+_OF_RECORDS = frozenset(vars(logging.makeLogRecord({})))
+
+
+def _redact(record: logging.LogRecord, redactor: Redactor) -> None:
+    """Take secrets out of a record; the text of an exception is made here, so that it can be redacted."""
+    for name in vars(record).keys() - _OF_RECORDS:
+        setattr(record, name, _redacted(vars(record)[name], redactor))
+    if record.stack_info:
+        record.stack_info = redactor.text(record.stack_info)
+    try:
+        message = record.getMessage()
+    except Exception:  # of a wrong format: its handler says so, and prints the arguments
+        record.msg, record.args = "a log message whose arguments do not fit its text", ()
+    else:
         if (shown := redactor.text(message)) != message:
             record.msg, record.args = shown, ()
-        if record.exc_info:
-            said = logging.Formatter().formatException(record.exc_info)
-            if (shown := redactor.text(said)) != said:
-                record.exc_text, record.exc_info = shown, None
+    if record.exc_info:
+        said = logging.Formatter().formatException(record.exc_info)
+        if (shown := redactor.text(said)) != said:
+            record.exc_text, record.exc_info = shown, None
+
+
+def _redacted(value: Any, redactor: Redactor) -> Any:
+    """Return a value of `extra` without secrets; what is no JSON as a text if that has one."""
+    try:
+        if type(value) in (str, dict, list, int, float, bool, type(None)):
+            return redactor.value(value)
+        shown = redactor.text(said := str(value))
+    except Exception:  # other people's values, and a log never fails its writer
+        return REDACTED
+    return value if shown == said else shown

@@ -146,7 +146,8 @@ async def test_no_result_shows_a_secret(dispatchers: Callable[..., Dispatcher], 
 @contextlib.contextmanager
 def written(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Callable[[], str]]:
     """Have this process print to a file, and log to another one; what is in them is returned."""
-    log, make = logging.FileHandler(folder / "log"), logging.getLogRecordFactory()
+    log = logging.FileHandler(folder / "log")
+    monkeypatch.setattr(logging.Logger, "handle", logging.Logger.handle)
     with (folder / "out").open("w") as stream:
 
         def read() -> str:
@@ -158,7 +159,6 @@ def written(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Callable[
         logging.getLogger().addHandler(log)
         yield read
         monkeypatch.undo()
-        logging.setLogRecordFactory(make)
         logging.getLogger().removeHandler(log)
 
 
@@ -180,6 +180,23 @@ async def test_nothing_that_is_printed_or_logged_shows_a_secret(
     assert "the process itself says [redacted]" in text and "the process itself logs" in text
     half = [name for name, secret in SECRETS.items() if secret[9:30] in text]
     assert half == [], "a secret that is printed in two lines is found"
+
+
+def test_what_is_logged_beside_a_message_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Handlers that write documents write all of it."""
+    monkeypatch.setattr(logging.Logger, "handle", logging.Logger.handle)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    token, known = "sk_live_51H8xyzABCDEFGHIJKL", KnownSecrets()
+    known.learn(TenantId("acme"), [token])
+    redact_output(known)
+    extra = {"header": f"Bearer {token}", "sent": {"a": [token]}, "error": ValueError(token), "count": 3}
+    logging.getLogger("x").warning("sent", extra=extra)
+    found = vars(caplog.records[-1])
+    assert (found["header"], found["sent"], found["count"]) == (f"Bearer {REDACTED}", {"a": [REDACTED]}, 3)
+    assert found["error"] == REDACTED and token not in repr(found)
 
 
 async def test_nothing_that_a_process_of_its_own_prints_shows_a_secret(
