@@ -31,7 +31,7 @@ _SETTLE_S = 1.0
 """How long a server is given to say that its list changed, once it is there: some offer more when they have begun."""
 
 _SHOWN = 400
-"""Lines of a difference that are shown; a whole server of a hundred tools has more."""
+"""Lines of a difference that are shown by `diff`; what is approved is shown whole."""
 
 ServerArgument = Annotated[str, typer.Argument(help="the server's name in the app")]
 
@@ -97,10 +97,8 @@ def _differences(server: McpServer, now: ServerOffer) -> list[str]:
 
 
 def _say(lines: list[str]) -> None:
-    for line in lines[:_SHOWN]:
+    for line in lines:
         typer.echo(line)
-    if len(lines) > _SHOWN:
-        typer.echo(f"... and {len(lines) - _SHOWN} more lines", err=True)
 
 
 @mcp.command("list")
@@ -166,7 +164,9 @@ def diff(server: ServerArgument, app_name: AppName, app_arg: AppArgs = None, ten
     """Reach a server and show what it offers otherwise than approved; exit code 1 if anything."""
     found, now = _ask(server, app_name, app_arg, tenant)
     lines = _differences(found, now)
-    _say(lines or [f"{found.name} is what was approved"])
+    _say(lines[:_SHOWN] or [f"{found.name} is what was approved"])
+    if len(lines) > _SHOWN:
+        typer.echo(f"... and {len(lines) - _SHOWN} more lines, which `airside mcp approve` shows", err=True)
     raise typer.Exit(1 if lines else 0)
 
 

@@ -22,9 +22,7 @@ MAX_TOOLS = 512
 MAX_OFFER_BYTES = 4 * 1024 * 1024
 """Of all tools together.  The largest servers known have some 100 tools and 300 kB; models are shown all of it."""
 
-_MAX_CHANGED_LINES = 60
-"""Lines of one field's difference that are shown; how many more there are is said."""
-
+_OF_SERVER = ("launch", "identity", "instructions")
 _PINNED = ("name", "title", "description", "inputSchema", "outputSchema", "annotations", "icons", "execution")
 
 
@@ -58,10 +56,8 @@ class ServerOffer(Value):
             instructions=instructions,
             tools=tuple(sorted(kept, key=lambda tool: str(tool["name"]))),
         )
-        data = msgspec.to_builtins(made)
-        check_bounds(data, where="its tools")
-        if len(canonical(data)) > MAX_OFFER_BYTES:
-            raise InvalidInput(f"what it says of its tools is over the bound of {MAX_OFFER_BYTES:,} bytes")
+        if size_of(msgspec.to_builtins(made)) > MAX_OFFER_BYTES:
+            raise too_large()
         return made
 
     @property
@@ -76,17 +72,17 @@ class ServerOffer(Value):
     def summary(self, now: ServerOffer) -> str:
         """Return in one line what is otherwise `now`: which tools came, went or changed, and what else."""
         before, after = _by_name(self), _by_name(now)
-        changed = [name for name in before if name in after and before[name] != after[name]]
+        changed = [name for name in before if name in after and not _same(before[name], after[name])]
         parts = [
             *(f"{name} is gone" for name in before if name not in after),
             *(f"{name} is new" for name in after if name not in before),
             *(f"{name} changed ({', '.join(_changed_fields(before[name], after[name]))})" for name in changed),
-            *(each for each in ("launch", "identity", "instructions") if getattr(self, each) != getattr(now, each)),
+            *(each for each in _OF_SERVER if not _same(getattr(self, each), getattr(now, each))),
         ]
         return printable("; ".join(parts[:8]) + (f"; {len(parts) - 8} more" if len(parts) > 8 else ""))[:1_000]
 
     def _differences(self, now: ServerOffer) -> Iterator[str]:
-        for each in ("launch", "identity", "instructions"):
+        for each in _OF_SERVER:
             yield from _changed(each, getattr(self, each), getattr(now, each))
         before, after = _by_name(self), _by_name(now)
         for name in sorted(before.keys() | after.keys()):
@@ -102,23 +98,37 @@ class ServerOffer(Value):
                     yield from _changed(f"{shown}: {field}", before[name].get(field), after[name].get(field))
 
 
+def size_of(said: Any) -> int:
+    """Return how many bytes something a server said takes; raise `InvalidInput` for what is over its bounds."""
+    check_bounds(said, where="its tools")
+    return len(canonical(said))
+
+
+def too_large() -> InvalidInput:
+    """Return the error of an offer that is over its bound."""
+    return InvalidInput(f"what it says of its tools is over the bound of {MAX_OFFER_BYTES:,} bytes")
+
+
 def _by_name(offer: ServerOffer) -> dict[str, dict[str, Any]]:
     return {tool["name"]: tool for tool in offer.tools}
 
 
 def _changed_fields(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    return [field for field in _PINNED if before.get(field) != after.get(field)]
+    return [field for field in _PINNED if not _same(before.get(field), after.get(field))]
+
+
+def _same(before: Any, after: Any) -> bool:
+    """Whether two values are one in JSON, where 1 is neither 1.0 nor true."""
+    return canonical(before) == canonical(after)
 
 
 def _changed(what: str, before: Any, after: Any) -> Iterator[str]:
-    if before == after:
+    if _same(before, after):
         return
     yield f"{what} changed"
-    found = list(difflib.ndiff(_lines(before), _lines(after)))
-    lines = [line for line in found if line[:2] in ("- ", "+ ")]
-    yield from ("  " + line for line in lines[:_MAX_CHANGED_LINES] or ["? in spaces alone, or in what is no text"])
-    if len(lines) > _MAX_CHANGED_LINES:
-        yield f"  ... and {len(lines) - _MAX_CHANGED_LINES} more lines"
+    found = list(difflib.unified_diff(_lines(before), _lines(after), n=0, lineterm=""))[2:]
+    lines = [f"{line[0]} {line[1:]}" for line in found if not line.startswith("@@")]
+    yield from ("  " + line for line in lines or ["? in spaces alone, or in what is no text"])
 
 
 def _lines(value: Any) -> list[str]:

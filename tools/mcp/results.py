@@ -14,11 +14,11 @@ import orjson
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidInput
 from airside.tools.builtin.texts import CONTROLS
-from airside.tools.secrets.redaction import Redactor
+from airside.tools.secrets.redaction import Redactor, distinct
 
 _MAX_NOTES = 64
 _MAX_NOTE_CHARS = 2_048
-_ROOM = 4_096
+_MAX_ROOM = 4_096
 """Left of the bound for what stands around the texts: names of fields, and that something was cut."""
 
 
@@ -38,7 +38,7 @@ def output_of(result: Mapping[str, Any], max_bytes: int, redactor: Redactor) -> 
         output["is_error"] = True
     whole = redactor.text(CONTROLS.sub("", "\n".join(texts)))
     truncated = len(notes) > _MAX_NOTES
-    room = max_bytes - _ROOM
+    room = max_bytes - min(_MAX_ROOM, max_bytes // 4)
     structured = _structured(result.get("structuredContent"), redactor)
     if structured is not None and (size := len(orjson.dumps(structured))) <= room:
         output["structured"] = structured
@@ -95,7 +95,8 @@ def _clean(value: Any, redactor: Redactor, most: int | None = _MAX_NOTE_CHARS) -
     if isinstance(value, str):
         return redactor.text(CONTROLS.sub("", value))[:most]
     if isinstance(value, Mapping):
-        return {redactor.text(CONTROLS.sub("", key)): _clean(inner, redactor, most) for key, inner in value.items()}
+        names = distinct(redactor.text(CONTROLS.sub("", key)) for key in value)
+        return {name: _clean(inner, redactor, most) for name, inner in zip(names, value.values(), strict=True)}
     if isinstance(value, list):
         return [_clean(inner, redactor, most) for inner in value]
     return value

@@ -96,13 +96,8 @@ class Redactor:
             case str():
                 return self.text(value)
             case dict():
-                found: dict[str, Any] = {}
-                for key, inner in value.items():
-                    shown = self.text(key)
-                    while shown in found:  # two secrets were keys
-                        shown += "'"
-                    found[shown] = self.value(inner)
-                return found
+                names = distinct(map(self.text, value))
+                return {name: self.value(inner) for name, inner in zip(names, value.values(), strict=True)}
             case list():
                 return [self.value(inner) for inner in value]
             case int() | float() if not isinstance(value, bool):
@@ -152,6 +147,21 @@ class Redactor:
             begin -= begin > 0 and text[begin - 1] in _BASE64
             end += end < len(text) and text[end] in _BASE64
         return begin, end
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Return names of which none is there twice: keys may be alike once their secrets are taken out."""
+    names = list(names)
+    taken, last, found = set(names), dict[str, int](), list[str]()
+    for name in names:
+        number = last.get(name, 0) + 1
+        shown = name
+        while number > 1 and (shown := f"{name} ({number})") in taken:
+            number += 1
+        last[name] = number
+        taken.add(shown)
+        found.append(shown)
+    return found
 
 
 def _compact(text: str) -> str:

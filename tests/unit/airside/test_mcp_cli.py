@@ -77,5 +77,15 @@ def test_what_changed_is_shown_and_approved_only_when_asked_for(
     assert command("approve", "tests")[0] == 0 and command("diff", "tests")[0] == 0
 
 
+def test_what_is_approved_is_shown_whole(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `diff` shows the beginning, and says that there is more."""
+    monkeypatch.setattr("airside.mcp_cli._SHOWN", 5)
+    name = list(Served(tmp_path, 1).tools)[-1]
+    shown = command("diff", "tests")[1]
+    assert f"tool {name}: is new" not in shown and "more lines, which `airside mcp approve` shows" in shown
+    shown = command("approve", "tests", "--yes")[1]
+    assert all(f"tool {each}: is new" in shown for each in Served(tmp_path, 1).tools)
+
+
 def test_a_server_that_is_not_there_is_said(command: Command) -> None:
     assert command("diff", "other")[1] == "airside: there is no server 'other'; the app has ['tests']\n"

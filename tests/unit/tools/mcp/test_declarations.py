@@ -89,6 +89,7 @@ def test_a_pin_is_written_beside_those_of_others(tmp_path: Path) -> None:
         (offering({**ADD, "name": "append"}), "add is gone; append is new"),
         (offering({**ADD, "description": "Send the number."}), "add changed (description)"),
         (offering({**ADD, "title": "Sum"}), "add changed (title)"),
+        (offering({**ADD, "inputSchema": {**ADD["inputSchema"], "x": 1.0}}), "add changed (inputSchema)"),
         (offering({**ADD, "inputSchema": {"type": "object"}}), "add changed (inputSchema)"),
         (offering({**ADD, "outputSchema": {"type": "object"}}), "add changed (outputSchema)"),
         (offering({**ADD, "annotations": {"readOnlyHint": True}}), "add changed (annotations)"),
@@ -119,6 +120,23 @@ def test_what_is_hidden_in_a_description_is_shown() -> None:
         "tool add: description changed",
         "  ? in spaces alone, or in what is no text",
     ]
+
+
+def test_values_that_only_a_program_takes_for_the_same_are_another_offer() -> None:
+    one, other = (offering({**ADD, "inputSchema": {"default": value}}) for value in (True, 1))
+    assert one.summary(other) == "add changed (inputSchema)"
+    assert one.differences(other) == [
+        "tool add: inputSchema changed",
+        '  -   "default": true',
+        '  +   "default": 1',
+    ]
+
+
+def test_a_difference_is_shown_whole() -> None:
+    """A line that is left out is one that nobody approved."""
+    text = "\n".join(f"line {n}" for n in range(2_000))
+    lines = offering().differences(offering({**ADD, "description": text}))
+    assert [f"  + line {n}" for n in range(2_000)] == [line for line in lines if "+ line" in line]
 
 
 def test_an_offer_has_bounds() -> None:
@@ -272,6 +290,15 @@ def test_a_result_is_cut_to_its_bound_as_json() -> None:
     output = output_of({"content": notes}, 1_000_000, Redactor(()))
     assert len(output["attached"]) == 64 and output["truncated"]
     assert max(len(str(note["name"])) for note in output["attached"]) == 2_048
+
+
+def test_a_small_bound_has_room_for_a_text_and_keys_that_are_alike_are_kept() -> None:
+    text = {"content": [{"type": "text", "text": "x" * 5_000}]}
+    output = output_of(text, 2_000, Redactor(()))
+    assert 1_400 < len(output["text"]) <= 1_500 and output["truncated"]
+    keys = {"content": [], "structuredContent": {"secret-one": 1, "secret-two": 2}}
+    structured = output_of(keys, 2_000, Redactor(["secret-one", "secret-two"]))["structured"]
+    assert structured == {"[redacted]": 1, "[redacted] (2)": 2}
 
 
 @pytest.mark.parametrize("value", [{"a": "\x00\x1b[2J\ud800"}, {"deep": [[[[[[]]]]]]}, None, 3])

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.stack.errors import MAX_TEXT_CHARS
-from airside.tools.secrets.redaction import MIN_LENGTH, NO_SECRETS, REDACTED, Redactor
+from airside.tools.secrets.redaction import MIN_LENGTH, NO_SECRETS, REDACTED, Redactor, distinct
 from benchmarks.secret_formats import known_secrets, leaks_in, marks_of
 
 SECRETS = known_secrets()
@@ -78,11 +78,16 @@ def test_values_of_json_are_redacted_in_keys_and_numbers_too_and_no_key_is_lost(
     value = {TOKEN: [1, {"deep": (TOKEN + "!",)[0]}], "another-secret-1": 12345678, "n": 1.5, "b": True, "x": None}
     assert redactor.value(value) == {
         REDACTED: [1, {"deep": f"{REDACTED}!"}],
-        f"{REDACTED}'": REDACTED,
+        f"{REDACTED} (2)": REDACTED,
         "n": 1.5,
         "b": True,
         "x": None,
     }
+
+
+def test_keys_that_are_alike_without_their_secrets_are_numbered() -> None:
+    assert distinct(["a", "b", "a", "a (2)", "a"]) == ["a", "b", "a (3)", "a (2)", "a (4)"]
+    assert len(set(distinct(["a"] * 20_000))) == 20_000
 
 
 def test_bytes_that_are_no_text_are_redacted_and_otherwise_kept() -> None:
