@@ -50,7 +50,18 @@ from airside.tools.runners.tenant_secrets import TenantSecrets
 from airside.tools.runners.toolset_states import ToolsetState, ToolsetStates
 from airside.tools.secrets.known import KnownSecrets
 from airside.tools.secrets.providers import SecretMissing, SecretsProvider
-from airside.tools.tool import InDoubt, Reconcile, Tool, ToolContext, ToolError, Toolset, ToolSource, as_undo, flatten
+from airside.tools.tool import (
+    InDoubt,
+    Reconcile,
+    Tool,
+    ToolContext,
+    ToolError,
+    Toolset,
+    ToolSource,
+    as_undo,
+    flatten,
+    unanswered,
+)
 
 
 class Dispatcher:
@@ -345,10 +356,11 @@ class Dispatcher:
         except (LoopBlocked, LoopBlockedByAnother, NotStarted, SecretMissing):
             raise
         except Exception as error:
+            text, is_silent = f"toolset {toolset}: {text_of(error)}", isinstance(error, ToolError) and unanswered(error)
             if call.context.attempt > 1:
-                raise InDoubt(f"toolset {toolset}: {text_of(error)}") from None
+                raise InDoubt(text, unanswered=is_silent) from None
             retry_after_s = error.retry_after_s if isinstance(error, ToolError) else None
-            raise ToolError(f"toolset {toolset}: {text_of(error)}", retry_after_s=retry_after_s) from None
+            raise ToolError(text, retry_after_s=retry_after_s, unanswered=is_silent) from None
         call.context, call.place = replace(call.context, state=state.value), state
         if state.toolset.offers is not None:
             call.begin = partial(_begin_offered, state, call, call.begin)
@@ -385,7 +397,9 @@ def _says_available(error: BaseException, *, timed_out: bool) -> bool | None:
     """Return whether what a call came to says that its tool answers; None if it says nothing of that."""
     match error:
         case ToolError():
-            return error.retry_after_s is None
+            return error.retry_after_s is None and not unanswered(error)
+        case InDoubt():
+            return not unanswered(error)
         case CallBlocked() | SecretMissing() | InvalidArguments() | ToolChanged() | NotStarted():
             return None
         case LoopBlockedByAnother():

@@ -54,6 +54,11 @@ class InDoubt(AirsideError):
     """Raise it in a tool to say: the call may or may not have happened."""
 
 
+def unanswered(error: AirsideError) -> bool:
+    """Whether what a tool raised says that whatever it asked did not answer; its circuit breaker counts that."""
+    return error.details.get("unanswered") is True
+
+
 _MAX_CACHE_S = 86_400
 
 _NO_CHOICES: DeclaredChoices = {}

@@ -1,14 +1,17 @@
 """A server that is reached by its URL: connections to addresses that were checked, and answers within bounds.
 
 Each connection's addresses are resolved once and checked, and it is made to one of them.  The SDK follows redirects
-within the server's origin alone, and these are connected to in the same way.  What was not sent, because there was no
-connection, comes back as an error that no server can write: it holds a word that was drawn for this session.
+of what is read within the server's origin alone, and these are connected to in the same way; a call is sent once, to
+where it was approved.  What was not sent, because there was no connection, comes back as an error that no server can
+write: it holds a word that was drawn for this session.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
@@ -21,6 +24,12 @@ from airside.tools.builtin.urls import WebUrl
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Of one answer that is JSON; of a stream the SDK bounds each event."""
+
+MAX_READS_A_MINUTE = 60
+"""Streams of one session.  The SDK opens one anew whenever a server ends it, and as soon as that says; after two that
+fail it lets it be, and what the server would have said there is asked for every minute in any case."""
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 NOT_SENT = -32_099
 """The code of an error in place of an answer to what was not sent; it counts with the session's own word alone."""
@@ -71,10 +80,13 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
     def __init__(self, network: CheckedNetwork, tls: ssl.SSLContext, word: str) -> None:
         self._pool = httpcore2.AsyncConnectionPool(ssl_context=tls, network_backend=network, max_connections=64)
         self._word = word
+        self._reads: deque[float] = deque(maxlen=MAX_READS_A_MINUTE)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request and return its answer, or one of ours in its place."""
         assert isinstance(request.stream, httpx2.AsyncByteStream)
+        if request.method == "GET" and not self._may_read():
+            return self._instead(-32_000, f"it had more than {MAX_READS_A_MINUTE} streams opened within a minute")
         url = httpcore2.URL(
             scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path
         )
@@ -94,6 +106,9 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         if _header(answer.headers, b"content-encoding") not in ("", "identity"):
             await answer.aclose()
             return self._instead(-32_000, "the answer is compressed, which was not asked for")
+        if request.method == "POST" and answer.status in _REDIRECTS:
+            await answer.aclose()
+            return self._instead(-32_000, "a redirect of what was sent is not followed")
         is_stream = _header(answer.headers, b"content-type").startswith("text/event-stream")
         return httpx2.Response(
             status_code=answer.status,
@@ -101,6 +116,13 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
             stream=_BoundedStream(answer.stream, None if is_stream else MAX_ANSWER_BYTES),
             extensions=answer.extensions,
         )
+
+    def _may_read(self) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        if len(self._reads) == MAX_READS_A_MINUTE and now_s - self._reads[0] < 60:
+            return False
+        self._reads.append(now_s)
+        return True
 
     def _instead(self, code: int, text: str) -> httpx2.Response:
         error = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text, "data": self._word}}

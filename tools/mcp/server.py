@@ -40,6 +40,7 @@ OPEN_S = 20.0
 _MARGIN_S = 5.0
 """By how much the tool's own timeout is longer than the request's, so that what is said of it is the request's."""
 
+_EARLIER = "an earlier attempt may have been carried out; now: "
 _MAX_DESCRIPTION = 16_384
 _RESERVED = frozenset({"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 """Variables by which a sandbox's own programs would be others."""
@@ -233,6 +234,7 @@ class ServerTools:
         self.quarantined: dict[str, str] = {}
         self._address = address
         self._pin = pin
+        self._digest = pin.digest
         self._tools = tools
 
     async def open(self, context: ToolContext) -> ServerState:
@@ -250,9 +252,12 @@ class ServerTools:
             session = None
         return ServerState(source=self, whose=whose, session=session)
 
-    def _compare(self, whose: str, offer: ServerOffer | InvalidInput) -> None:
-        if offer == self._pin or whose in self.quarantined:
-            return
+    def _compare(self, whose: str, offer: ServerOffer | InvalidInput) -> bool:
+        """Return whether the session goes on: one with a server that is in quarantine ends."""
+        if whose in self.quarantined:
+            return False
+        if isinstance(offer, ServerOffer) and offer.digest == self._digest:
+            return True
         why = offer.message if isinstance(offer, InvalidInput) else self._pin.summary(offer)
         self.quarantined[whose] = why
         logger.error(
@@ -262,6 +267,7 @@ class ServerTools:
             why,
             extra={"action": "mcp_quarantined"},
         )
+        return False
 
     def offers(self, state: ServerState) -> tuple[Tool, ...]:
         """Return the tools; raise why none of them is begun now."""
@@ -292,21 +298,23 @@ async def call_tool(request: ToolRequest, arguments: dict[str, Any], context: To
     assert session is not None, "else the call had not begun"
     reads = request.spec.effect == "read"
     seconds = min(request.seconds, max(0.1, context.deadline_s - _MARGIN_S))
-    await session.wait_listed(seconds)
-    state.source.check(state.whose)
     try:
+        await session.wait_listed(seconds)
+        state.source.check(state.whose)
         result = await session.call(request.name, arguments, key=context.idempotency_key, seconds=seconds)
     except CallNotSent as error:
         if reads or context.attempt == 1:
-            raise ToolError(f"nothing was sent: {error.message}") from None
-        raise InDoubt(f"an earlier attempt may have been carried out; now: {error.message}") from None
+            raise ToolError(f"nothing was sent: {error.message}", **error.details) from None
+        raise InDoubt(_EARLIER + error.message, **error.details) from None
     except CallLost as error:
         if reads:
-            raise ToolError(error.message) from None
-        raise InDoubt(f"it was sent, and may have been carried out: {error.message}") from None
+            raise ToolError(error.message, **error.details) from None
+        raise InDoubt(f"it was sent, and may have been carried out: {error.message}", **error.details) from None
     except CallRejected as error:
         if reads:
             raise ToolError(error.message) from None
+        if context.attempt > 1:
+            raise InDoubt(_EARLIER + error.message) from None
         return {"is_error": True, "text": session.redactor.text(error.message)}
     output = output_of(result, request.spec.max_output_bytes, session.redactor)
     if reads and output.get("is_error"):

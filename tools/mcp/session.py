@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -27,10 +28,14 @@ from pydantic import TypeAdapter
 from airside.stack.errors import AirsideError, InvalidInput, text_of
 from airside.tools.mcp.address import ServerAddress
 from airside.tools.mcp.http import NOT_SENT, checked_client
-from airside.tools.mcp.offer import MAX_TOOLS, ServerOffer
+from airside.tools.mcp.offer import MAX_OFFER_BYTES, MAX_TOOLS, ServerOffer, size_of, too_large
 from airside.tools.mcp.stdio import StdioEnd, stdio_streams
 from airside.tools.secrets.redaction import Redactor
 from airside.tools.tool import ToolError
+
+for _library in ("mcp", "httpx2", "httpcore2"):
+    # They log what servers say, unbounded and with whatever is in it; what is wrong with a session is said here.
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
 
 LIST_AGAIN_S = 60.0
 LIST_S = 20.0
@@ -52,7 +57,7 @@ _ANSWER: TypeAdapter[Any] = TypeAdapter(types.CallToolResult | types.InputRequir
 
 
 class CallNotSent(AirsideError):
-    """Nothing was sent of a call."""
+    """Nothing was sent of a call; `unanswered` in the details of this and the next says that nobody answered."""
 
 
 class CallLost(AirsideError):
@@ -63,14 +68,15 @@ class CallRejected(AirsideError):
     """The server answered that it does not take the call, or that it needs what nobody gives."""
 
 
-OnOffer = Callable[[ServerOffer | InvalidInput], None]
+OnOffer = Callable[[ServerOffer | InvalidInput], bool | None]
+"""Is told what is offered, or why that cannot be read; returns False if the session is to end."""
 
 
 class McpSession:
     """A session.
 
-    It is given secrets by their names.  Whoever made it is told of every list by `on_offer`: what is offered, or why
-    that cannot be read.
+    It is given secrets by their names.  Whoever made it is told of every list by `on_offer`, and may end it by that:
+    then no call is begun any more, and those at work are waited for.
     """
 
     def __init__(self, address: ServerAddress, given: Mapping[str, str], on_offer: OnOffer) -> None:
@@ -85,6 +91,7 @@ class McpSession:
         self._is_listed = asyncio.Event()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_closing = False
+        self._at_work: set[asyncio.Future[Any]] = set()
         self._client: Client | None = None
         # In a context of its own: in the first call's it would count as that call's work.
         self._life = asyncio.get_running_loop().create_task(self._live(), context=contextvars.Context())
@@ -105,7 +112,7 @@ class McpSession:
         why = made.problem if made._ready.done() else f"it did not say what it offers within {seconds:g} s"
         why += f" ({made._end.said})" if made._end.said else ""
         await made.close()
-        raise ToolError(f"server {address.name} is not there: {why}")
+        raise ToolError(f"server {address.name} is not there: {why}", unanswered=True)
 
     @property
     def problem(self) -> str:
@@ -119,27 +126,29 @@ class McpSession:
         meta = types.RequestParamsMeta(**{KEY_META: key})  # type: ignore[misc]
         params = types.CallToolRequestParams(name=name, arguments=arguments, _meta=meta)
         asking = asyncio.ensure_future(self._client.session.send_request(types.CallToolRequest(params=params), _ANSWER))
+        self._at_work.add(asking)
+        asking.add_done_callback(self._at_work.discard)
         asking.add_done_callback(_look_at)
         try:
             await asyncio.wait({asking, self._life}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if asking.done():
                 return self._read(asking)
             if self._life.done():
-                raise CallLost(self.problem)
+                raise CallLost(self.problem, unanswered=True)
             self.broken = f"it did not answer within {seconds:g} s"
-            raise CallLost(self.broken)
+            raise CallLost(self.broken, unanswered=True)
         finally:
             if not asking.done():  # it is told so, and whatever it is at, this session asks it nothing more
                 self.broken = self.broken or "a call was stopped before it answered"
                 asking.cancel()
 
     async def wait_listed(self, seconds: float) -> None:
-        """Wait while the server is asked what it offers now; raise `ToolError` if that takes too long."""
+        """Wait while the server is asked what it offers now; raise `CallNotSent` if that takes too long."""
         try:
             async with asyncio.timeout(seconds):
                 await self._is_listed.wait()
         except TimeoutError:
-            raise ToolError("nothing was sent: it says that its tools changed, and not what they are") from None
+            raise CallNotSent("it says that its tools changed, and not what they are", unanswered=True) from None
 
     def _read(self, asking: asyncio.Future[Any]) -> dict[str, Any]:
         try:
@@ -147,12 +156,12 @@ class McpSession:
         except MCPError as error:
             text = self._clean(error.message)
             if error.code == NOT_SENT and error.data == self._word:
-                raise CallNotSent(text) from None
+                raise CallNotSent(text, unanswered=True) from None
             if error.code in _NOT_BEGUN:
                 raise CallRejected(text) from None
             if error.code in _BROKEN:
                 self.broken = self.problem or text
-            raise CallLost(self.problem or text) from None
+            raise CallLost(self.problem or text, unanswered=error.code in _BROKEN) from None
         except Exception as error:  # what is no result by the protocol
             raise CallLost(f"its answer is none: {self._clean(text_of(error))}") from None
         if isinstance(result, types.InputRequiredResult):
@@ -229,11 +238,19 @@ class McpSession:
         """Ask for all the tools; return what is wrong with an offer that is over its bounds, or has no end."""
         assert self._client is not None
         session, tools, cursor = self._client.session, list[dict[str, Any]](), None
+        size = 0
         async with asyncio.timeout(LIST_S):
             for _ in range(_MAX_PAGES):
                 params = types.PaginatedRequestParams(cursor=cursor) if cursor else None
                 page = await session.list_tools(params=params)
-                tools += [_described(tool) for tool in page.tools]
+                listed = [_described(tool) for tool in page.tools]
+                try:
+                    size += size_of(listed)
+                except InvalidInput as error:
+                    return error
+                if size > MAX_OFFER_BYTES:
+                    return too_large()
+                tools += listed
                 cursor = page.next_cursor
                 if not cursor or len(tools) > MAX_TOOLS:
                     break
@@ -258,9 +275,18 @@ class McpSession:
             self._wake.clear()
             if self._is_closing:
                 return
-            self._on_offer(await self._list())
+            if self._on_offer(await self._list()) is False:
+                await self._finish()
+                return
             if not self._wake.is_set():
                 self._is_listed.set()
+
+    async def _finish(self) -> None:
+        """Begin no more calls, and wait for those that are at work."""
+        self.broken = self.broken or "it is not what was approved"
+        self._is_listed.set()
+        if self._at_work:
+            await asyncio.wait(self._at_work)
 
     async def _listen(self) -> None:
         """Hear of changes of the list where servers tell only those who subscribe."""

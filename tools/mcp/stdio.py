@@ -8,6 +8,7 @@ one whose end is the end of all it started (`tools/sandbox/command.py`).
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
-from mcp.types import jsonrpc_message_adapter
+from mcp.types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
 
 from airside.stack.run.story import printable
 from airside.tools.mcp.address import ServerAddress
@@ -31,6 +32,9 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024
 
 MAX_BAD_FRAMES = 100
 """Lines that are no message: some servers greet on standard output, and are forgiven; one that goes on is ended."""
+
+MAX_ASKED = 100
+"""Requests of the server's without an answer that it read: each holds a task until then."""
 
 MAX_LOG_BYTES = 64 * 1024
 """Of what a server writes to standard error in one session."""
@@ -78,9 +82,10 @@ async def stdio_streams(
     )
     received, reader = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     writer, to_send = anyio.create_memory_object_stream[SessionMessage](0)
+    asked: set[str | int] = set()
     tasks = [
-        asyncio.ensure_future(_read(child, received, end)),
-        asyncio.ensure_future(_write(child, to_send)),
+        asyncio.ensure_future(_read(child, received, end, asked)),
+        asyncio.ensure_future(_write(child, to_send, asked)),
         asyncio.ensure_future(_log(address.name, child, end, redactor)),
     ]
     try:
@@ -110,9 +115,12 @@ async def _end(child: asyncio.subprocess.Process, tasks: Sequence[asyncio.Future
 
 
 async def _read(
-    child: asyncio.subprocess.Process, received: MemoryObjectSendStream[SessionMessage | Exception], end: StdioEnd
+    child: asyncio.subprocess.Process,
+    received: MemoryObjectSendStream[SessionMessage | Exception],
+    end: StdioEnd,
+    asked: set[str | int],
 ) -> None:
-    """Pass on what the server says until it says no more, or what is too much."""
+    """Pass on what the server says until it says no more, or what is too much; `asked` are its open requests."""
     assert child.stdout is not None
     bad = 0
     async with received:
@@ -126,6 +134,11 @@ async def _read(
                         end.why = f"more than {MAX_BAD_FRAMES} lines of its standard output were no message"
                         return
                     continue
+                if isinstance(message, JSONRPCRequest):
+                    asked.add(message.id)
+                    if len(asked) > MAX_ASKED:
+                        end.why = f"it asked more than {MAX_ASKED} things without reading the answers"
+                        return
                 await received.send(SessionMessage(message))
             end.why = "its process ended, or closed its standard output"
         except ValueError:
@@ -134,22 +147,61 @@ async def _read(
             return
 
 
-async def _write(child: asyncio.subprocess.Process, to_send: MemoryObjectReceiveStream[SessionMessage]) -> None:
+async def _write(
+    child: asyncio.subprocess.Process, to_send: MemoryObjectReceiveStream[SessionMessage], asked: set[str | int]
+) -> None:
     assert child.stdin is not None
     with contextlib.suppress(OSError):  # which the reader learns, too
         async for each in to_send:
             child.stdin.write(each.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
             await child.stdin.drain()
+            if isinstance(each.message, JSONRPCResponse | JSONRPCError) and each.message.id is not None:
+                asked.discard(each.message.id)
 
 
 async def _log(name: str, child: asyncio.subprocess.Process, end: StdioEnd, redactor: Redactor) -> None:
     """Log what a server writes to standard error, up to a bound; read all of it, so that it does not wait."""
     assert child.stderr is not None
-    room = MAX_LOG_BYTES
-    while data := await child.stderr.read(_MAX_LOG_LINE * 8):
-        for line in data[: max(0, room)].decode(errors="replace").splitlines():
-            end.said = printable(redactor.text(line))[:_MAX_LOG_LINE] or end.said
-            logger.info("server %s: %s", name, end.said, extra={"action": "mcp_stderr"})
-        if 0 < room <= len(data):
-            logger.warning("server %s: no more of its standard error is kept", name, extra={"action": "mcp_stderr"})
-        room -= len(data)
+    room, said = MAX_LOG_BYTES, StandardError(name, end, redactor)
+    try:
+        while data := await child.stderr.read(_MAX_LOG_LINE * 8):
+            if room > 0:
+                said.write(data[:room])
+            if 0 < room <= len(data):
+                said.finish()
+                logger.warning("server %s: no more of its standard error is kept", name, extra={"action": "mcp_stderr"})
+            room -= len(data)
+    finally:
+        said.finish()
+
+
+class StandardError:
+    """What a server writes to standard error, logged by whole lines: a secret that was cut is one nobody recognises.
+
+    What may be the beginning of one is held back; of a line that has no end no more is kept than is logged of it, and
+    what tells a secret that is cut off there.
+    """
+
+    def __init__(self, name: str, end: StdioEnd, redactor: Redactor) -> None:
+        self._name = name
+        self._end = end
+        self._redactor = redactor
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+
+    def write(self, data: bytes) -> None:
+        """Log the lines that are whole."""
+        text = self._redactor.text(self._held + self._decoder.decode(data))
+        whole = text.rfind("\n", 0, self._redactor.held_from(text)) + 1
+        self._log(text[:whole])
+        self._held = text[whole:][: _MAX_LOG_LINE + 1 + 4 * self._redactor.longest]
+
+    def finish(self) -> None:
+        """Log what is held back: no more comes."""
+        self._log(self._redactor.end(self._held))
+        self._held = ""
+
+    def _log(self, text: str) -> None:
+        for line in text.splitlines():
+            self._end.said = printable(line)[:_MAX_LOG_LINE] or self._end.said
+            logger.info("server %s: %s", self._name, self._end.said, extra={"action": "mcp_stderr"})

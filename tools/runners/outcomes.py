@@ -17,7 +17,7 @@ from airside.stack.errors import AirsideError, InvalidInput
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import ToolResult
 from airside.tools.secrets.redaction import NO_SECRETS, Redactor
-from airside.tools.tool import InDoubt, ToolError
+from airside.tools.tool import InDoubt, ToolError, unanswered
 
 _OTHER_LOOP = ("different event loop", "different loop", "Event loop is closed")
 _HINT = " (each tenant's coroutines have an event loop of their own: make clients and locks in a Toolset's open)"
@@ -63,12 +63,19 @@ def own_error(error: BaseException, redactor: Redactor = NO_SECRETS) -> AirsideE
     """Return what a tool raised as an error of ours that holds nothing but its text."""
     text = redactor.error(error)
     if issubclass(type(error), ToolError):
-        return ToolError(text, retry_after_s=_retry_after_s(error))
+        return ToolError(text, retry_after_s=_retry_after_s(error), unanswered=_unanswered(error))
     if issubclass(type(error), InDoubt):
-        return InDoubt(text)
+        return InDoubt(text, unanswered=_unanswered(error))
     if issubclass(type(error), ToolQuarantined):
         return ToolQuarantined(text)
     return ToolRaised(text + _HINT if any(words in text for words in _OTHER_LOOP) else text)
+
+
+def _unanswered(error: BaseException) -> bool:
+    try:
+        return unanswered(error)  # type: ignore[arg-type]
+    except BaseException:  # its own class has no details, or others
+        return False
 
 
 def _retry_after_s(error: BaseException) -> float | None:

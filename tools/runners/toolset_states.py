@@ -55,6 +55,7 @@ class ToolsetState(Place):
             offers = self.toolset.offers
             now = None if offers is None else {each.name: each.spec.version for each in offers(self.value)}
         except ToolQuarantined as error:
+            self.is_broken = True
             broken: ToolQuarantined | NotStarted = ToolQuarantined(error.message)
         except BaseException as error:
             self.is_broken = True

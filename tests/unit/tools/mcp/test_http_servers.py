@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpcore2
+import httpx2
 import pytest
 import uvicorn
 
 from airside.stack.errors import InvalidConfig
+from airside.tools.builtin.http_exchange import resolve
+from airside.tools.builtin.urls import parse_url
+from airside.tools.mcp.http import MAX_READS_A_MINUTE, CheckedNetwork, CheckedTransport
 from airside.tools.mcp.server import McpServer
 from airside.tools.tool import ToolError
 from tests.apps.mcp_server import Served
@@ -143,10 +150,29 @@ async def test_a_name_of_a_private_address_is_not_connected_to(tmp_path: Path) -
         await offer_of(server)
 
 
+async def test_a_server_that_ends_its_stream_again_and_again_is_not_asked_for_it_any_more() -> None:
+    """Nor is it logged each time."""
+    network = CheckedNetwork(parse_url("https://example.com/"), private=False, resolve=resolve)
+    transport = CheckedTransport(network, ssl.create_default_context(), "word")
+    asked: list[bytes] = []
+
+    async def answer(request: httpcore2.Request) -> httpcore2.Response:
+        asked.append(request.method)
+        return httpcore2.Response(200, content=b"")
+
+    transport._pool.handle_async_request = answer  # type: ignore[method-assign]
+    for method in ["GET"] * (MAX_READS_A_MINUTE + 5) + ["POST"]:
+        said = await transport.handle_async_request(httpx2.Request(method, "https://example.com/", content=b""))
+    assert said.status_code == 200 and len(asked) == MAX_READS_A_MINUTE + 1
+    for library in ("mcp.client.streamable_http", "httpx2"):
+        assert not logging.getLogger(library).isEnabledFor(logging.ERROR)
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
         (b"HTTP/1.1 307 X\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n", "not followed"),
+        (b"HTTP/1.1 307 X\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n", "a redirect of what was sent is not"),
         (b"HTTP/1.1 200 X\r\ncontent-encoding: gzip\r\ncontent-length: 0\r\n\r\n", "compressed"),
         (
             b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 5000000\r\n\r\n" + b" " * 5_000_000,

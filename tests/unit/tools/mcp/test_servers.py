@@ -6,13 +6,19 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
+from mcp.types import PaginatedRequestParams
 
+from airside.tools.circuit_breakers import FAILURES
 from airside.tools.mcp import session
 from airside.tools.mcp.offer import ServerOffer
 from airside.tools.mcp.session import McpSession
+from airside.tools.mcp.stdio import MAX_ASKED, StandardError, StdioEnd, _read
+from airside.tools.secrets.redaction import Redactor
 from tests.apps.mcp_server import Served
 from tests.helpers import RUN
 from tests.tool_servers import (
@@ -131,6 +137,92 @@ async def test_what_the_server_calls_a_failure_is_one_for_reads_and_is_told_of_o
     assert (refused.reason_code, refused.error) == ("tool_failed", "no such number")
 
 
+async def test_on_a_later_attempt_nobody_says_that_a_write_did_not_happen(behind: Callable[..., Behind]) -> None:
+    """Neither for a list that does not come, nor for a server that does not take it now: the earlier one may have."""
+    server = behind(tools={**MAPPING, "add": {"effect": "write", "timeout": 0.1}, "refuse": {"effect": "write"}})
+    assert (await server.run("refuse")).value()["is_error"]
+    later = await server.run("refuse", attempt=2)
+    assert later.reason_code == "tool_in_doubt" and "an earlier attempt may have been carried out" in later.error
+    server.states()[0].value.session._is_listed.clear()
+    first, later = [await server.run("add", {"number": 1}, attempt=n) for n in (1, 2)]
+    assert (first.reason_code, later.reason_code) == ("tool_failed", "tool_in_doubt")
+    assert "nothing was sent: it says that its tools changed" in first.error and server.effects() == []
+
+
+async def test_a_server_that_does_not_answer_is_not_called_for_a_while(
+    behind: Callable[..., Behind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that answers with an error is."""
+    server, silent = behind(tools={**MAPPING, "refuse": {"effect": "read"}}), True
+    calls: list[str] = []
+
+    async def call(self: McpSession, name: str, arguments: object, **options: object) -> dict[str, Any]:
+        calls.append(name)
+        raise session.CallLost("it did not answer", unanswered=silent)
+
+    monkeypatch.setattr(McpSession, "call", call)
+    for name in ("add", "total"):
+        for _ in range(FAILURES):
+            assert (await server.run(name, {"number": 1} if name == "add" else {})).reason_code != "circuit_open"
+        assert (await server.run(name, {"number": 1} if name == "add" else {})).reason_code == "circuit_open"
+    silent = False
+    for _ in range(FAILURES + 1):
+        assert (await server.run("refuse")).reason_code == "tool_failed"
+    assert len(calls) == 3 * FAILURES + 1
+
+
+async def test_a_list_is_read_no_further_than_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, pages = Served(tmp_path, 1), 0
+    listed = served.listed
+
+    async def endless(context: Any, params: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        return (await listed(context, None)).model_copy(update={"next_cursor": "5"})
+
+    served.server.add_request_handler("tools/list", PaginatedRequestParams, endless)
+    monkeypatch.setattr(McpSession, "_streams", lambda self: in_process(served))
+    monkeypatch.setattr(session, "MAX_OFFER_BYTES", 3_000)
+    offers: list[Any] = []
+    server = declared(tmp_path)
+    opened = await McpSession.open(server.address(server.read_mapping()[0]), {}, offers.append, 30)
+    await opened.close()
+    assert "what it says of its tools is over the bound" in offers[0].message and 2 < pages < 10
+
+
+async def test_a_server_that_asks_without_reading_the_answers_is_ended() -> None:
+    stdout, end = asyncio.StreamReader(), StdioEnd()
+    for n in range(MAX_ASKED + 1):
+        stdout.feed_data(b'{"jsonrpc": "2.0", "id": %d, "method": "ping"}\n' % n)
+    send, receive = anyio.create_memory_object_stream[Any](2 * MAX_ASKED)
+    child: Any = SimpleNamespace(stdout=stdout)
+    with receive:
+        await _read(child, send, end, set())
+        assert receive.statistics().current_buffer_used == MAX_ASKED
+    assert end.why == "it asked more than 100 things without reading the answers"
+
+
+def test_a_secret_in_what_a_server_logs_is_found_wherever_it_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """Also at the end of all, and in a line that is too long."""
+    caplog.set_level("INFO", "airside")
+    secret, end = "sk_live_51H8xyzABCDEFGHIJKL", StdioEnd()
+    for cut in range(1, 60):
+        said, text = StandardError("s", end, Redactor([secret])), f"key {secret}\nand {secret[:12]}".encode()
+        said.write(text[:cut])
+        said.write(text[cut:])
+        said.finish()
+        assert end.said == "and [redacted]"
+    said = StandardError("s", end, Redactor([secret]))
+    for part in ("x" * 490 + secret[:9], secret[9:], "x" * 5_000, "y" * 5_000):
+        said.write(part.encode())
+    said.finish()
+    assert len(end.said) == 500 and {record.message for record in caplog.records[:-1]} == {
+        "server s: key [redacted]",
+        "server s: and [redacted]",
+    }
+    assert secret[:8] not in caplog.records[-1].message
+
+
 async def test_too_much_output_is_cut_and_ends_no_session(started: Callable[..., Behind]) -> None:
     """Not a long result, not what is written beside the frames, not a flood of standard error."""
     server = started()
@@ -195,6 +287,8 @@ async def test_a_server_that_says_it_changed_is_in_quarantine_as_a_whole(
         assert result.reason_code == "tool_quarantined" and "`airside mcp approve tests`" in result.error
     assert (await server.run("add", {"number": 1})).reason_code == "tool_quarantined"
     assert server.effects() == [] and list(server.dispatcher.quarantined) == ["tests"]
+    await server.settled()
+    assert found.session._life.done() and not server.states(), "it is ended, and no other is started"
 
 
 async def test_a_server_that_is_given_a_tenants_secret_may_be_in_quarantine_for_that_tenant_alone(
@@ -249,7 +343,8 @@ async def test_a_server_that_is_another_when_it_is_started_is_in_quarantine(
     server = behind()
     result = await server.run("total")
     assert result.reason_code == "tool_quarantined" and "identity" in result.error
-    assert server.states()[0].value.session is None, "no session is left of it"
+    await server.settled()
+    assert not server.states(), "no session is left of it"
 
 
 async def test_a_server_that_does_not_start_has_done_nothing(tmp_path: Path, offer: ServerOffer) -> None:
