@@ -126,8 +126,9 @@ def journal_file(state_dir: Path) -> JournalFile:
 
 
 @contextmanager
-def open_audit(state_dir: Path) -> Iterator[Audit]:
+def open_audit(state_dir: Path | str) -> Iterator[Audit]:
     """Yield the journal of a state directory: through the stack that runs on it, else from the file itself."""
+    state_dir = Path(state_dir)
     with contextlib.ExitStack() as opened:
         journal: Audit
         try:

@@ -356,6 +356,14 @@ def read_sources(items: Iterable[Tool | Toolset | ToolSource]) -> list[Tool | To
     return [item.read_toolset() if isinstance(item, ToolSource) else item for item in items]
 
 
+def _how_to_make(item: object) -> str:
+    if isinstance(item, list | tuple):
+        return "it is several: put them in one by one, as *them"
+    if getattr(item, "__module__", "").startswith("airside."):
+        return "it makes tools: call it"
+    return "decorate it with @tool(...)"
+
+
 def flatten(items: Iterable[Tool | Toolset | ToolSource]) -> tuple[dict[str, Tool], dict[str, Toolset]]:
     """Return tools and toolsets by name; raise `InvalidConfig` for a name given twice."""
     tools: dict[str, Tool] = {}
@@ -377,7 +385,7 @@ def flatten(items: Iterable[Tool | Toolset | ToolSource]) -> tuple[dict[str, Too
         elif isinstance(item, Tool):
             members = [item]
         else:
-            raise InvalidConfig(f"tools: {item!r:.80} is neither a Tool nor a Toolset; decorate it with @tool(...)")
+            raise InvalidConfig(f"tools: {item!r:.80} is neither a Tool nor a Toolset; {_how_to_make(item)}")
         for member in members:
             if member.name in tools:
                 raise InvalidConfig(f"tools: the name {member.name!r} is given twice")

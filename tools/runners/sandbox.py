@@ -270,6 +270,9 @@ def _output(said: bytes) -> Any:
             return NOT_DONE
         case b"tool_error":
             raise ToolError(text)
+        case b"not_now":
+            seconds, _, why = text.partition(" ")
+            raise ToolError(why, retry_after_s=_seconds(seconds))
         case b"in_doubt":
             raise InDoubt(text)
         case b"invalid":
@@ -277,6 +280,13 @@ def _output(said: bytes) -> Any:
         case b"unfit":
             raise InvalidOutput(text)
     raise ToolRaised(text)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # not the worker's word, but one of the program's
+        return None
 
 
 def _message_of(job: ToolCall) -> bytes:

@@ -42,7 +42,7 @@ def _answer(functions: dict[str, Any], what: str, given: list[Any], arguments: d
     except BaseException as error:
         for kind in type(error).__mro__:
             if (word := _SAID.get(_named(kind))) is not None:
-                return word, _text(error, named=False)
+                return _later(error) if word == "tool_error" else (word, _text(error, named=False))
         return "error", _text(error)
     if _named(type(output)) == _NOT_DONE:
         return "not_done", b""
@@ -50,6 +50,16 @@ def _answer(functions: dict[str, Any], what: str, given: list[Any], arguments: d
         return "ok", orjson.dumps(output)
     except BaseException as error:
         return "unfit", _text(error)
+
+
+def _later(error: Any) -> tuple[str, bytes]:
+    """Return what a `ToolError` says, with the seconds after which the call may go well, if it says any."""
+    try:
+        after_s = error.retry_after_s
+        said = b"" if after_s is None else f"{float(after_s)!r} ".encode()
+    except BaseException:
+        said = b""
+    return "not_now" if said else "tool_error", said + _text(error, named=False)
 
 
 def _awaited(answer: Any) -> Any:

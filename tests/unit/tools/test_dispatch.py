@@ -23,6 +23,7 @@ from airside.stack.policy.kill_switches import KillSwitchChanged, KillSwitches
 from airside.stack.security.grants import Grant, GrantRefused, mint, open_grant
 from airside.stack.security.seals import SEAL_BYTES, wrap
 from airside.stack.values import Answer, ToolResult
+from airside.tools.builtin.ask_human import ask_human
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
 from airside.tools.runners.outcomes import normalise
@@ -849,8 +850,12 @@ def test_names_given_twice_and_things_that_are_no_tools_are_refused() -> None:
     one = tool(effect="read")(typed)
     with pytest.raises(InvalidConfig, match="'typed' is given twice"):
         flatten([one, Toolset("s", (one,), lambda context: None)])
-    with pytest.raises(InvalidConfig, match="neither a Tool nor a Toolset"):
+    with pytest.raises(InvalidConfig, match=r"neither a Tool nor a Toolset; decorate it with @tool"):
         flatten([typed])  # type: ignore[list-item]
+    with pytest.raises(InvalidConfig, match="call it"):
+        flatten([ask_human])  # type: ignore[list-item]
+    with pytest.raises(InvalidConfig, match=r"as \*them"):
+        flatten([[one]])  # type: ignore[list-item]
 
 
 def test_raw_results_keep_their_bytes() -> None:
