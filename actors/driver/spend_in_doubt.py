@@ -18,7 +18,7 @@ from airside.stack.recovery.spend_in_doubt import (
     Attempt,
     SpendInDoubt,
     counted_at,
-    decode_spend,
+    open_spend,
     parse_spend_key,
     resolved_spend,
     seal_spend,
@@ -93,7 +93,11 @@ class SpendResolver:
         if reply.verdict == "error":
             raise InvalidInput(f"what {doubt.key} cost {reply.detail}")
         if reply.verdict != "ok":
-            before = decode_spend((await read_stream(self._journal, spend_stream(doubt.key)))[0])
+            (body, *_) = await read_stream(self._journal, spend_stream(doubt.key))
+            before = open_spend(self._seal_key, body, tenant)
+            if before is None:
+                text = "what is on record there is not sealed by the driver, so it counts for nothing"
+                raise InvalidInput(f"{doubt.key}: {text}")
             raise InvalidInput(f"{before}; what is on record stays")
         try:
             await self._recount()

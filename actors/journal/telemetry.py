@@ -70,14 +70,14 @@ class Telemetry:
         return cls(_otlp_traces() if traces else None, _otlp_metrics() if metrics else None)
 
     def take(self, appends: Sequence[Append]) -> None:
-        """Take in durable events; a failure here is logged and never the journal's."""
+        """Take in durable events; a failure here is logged, and neither the journal's nor the next one's."""
         if self._tracer_provider is None and self._meter_provider is None:
             return
-        try:
-            for append in appends:
+        for append in appends:
+            try:
                 self._take(append)
-        except Exception:
-            logger.exception("telemetry failed", extra={"action": "telemetry_failed"})
+            except Exception:
+                logger.exception("telemetry failed", extra={"action": "telemetry_failed"})
 
     def _take(self, append: Append) -> None:
         if append.stream.startswith(MODEL_STREAMS):

@@ -43,6 +43,7 @@ class FileBlobs:
     def __init__(self, folder: Path, key: bytes) -> None:
         self._folder = folder
         self._cipher = TenantCipher(key)
+        self._is_rooted = False
 
     async def put(self, tenant: TenantId, data: bytes) -> str:
         """Keep data; return its name once it is durable."""
@@ -69,6 +70,7 @@ class FileBlobs:
         name = digest(encrypted)
         path = path_of_blob(self._folder, name)
         try:
+            self._root()
             if blob_problem(self._folder, name):  # not there, or what a failing disk left of it
                 self._write(path, encrypted)
             for folder in (path.parent, self._folder):
@@ -77,8 +79,17 @@ class FileBlobs:
             raise LayerUnavailable(f"blobs: {error.strerror or error}") from None
         return name
 
+    def _root(self) -> None:
+        """Make the folder, for its owner alone, and its name durable."""
+        if self._is_rooted and self._folder.is_dir():
+            return
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        _sync(self._folder.parent)
+        self._is_rooted = True
+
     def _write(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:

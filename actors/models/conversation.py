@@ -62,10 +62,14 @@ class Conversation:
         answer, tools = _answer(response), {wire: tool for tool, wire in self._names.items()}
         hidden = self._redaction.hidden
         calls = tuple(
-            RequestedCall(tool=tools.get(call.tool, call.tool), arguments=hidden(call.arguments), call_id=call.call_id)
+            RequestedCall(
+                tool=tools.get(call.tool) or hidden(call.tool),
+                arguments=hidden(call.arguments),
+                call_id=hidden(call.call_id),
+            )
             for call in answer.calls
         )
-        return replace(answer, text=hidden(answer.text), calls=calls)
+        return replace(answer, text=hidden(answer.text), calls=calls, model=hidden(answer.model))
 
 
 def wire_names(prompt: Prompt) -> dict[str, str]:

@@ -17,7 +17,7 @@ from airside.stack.contracts.streams import PartKind, StreamPart, WatchPage, Wat
 from airside.stack.ids import RunId, root_of
 
 MAX_WATCHED = 1_000
-"""Runs that are watched at a time."""
+"""Runs that are watched at a time; beyond it one goes that nobody waits for at the moment."""
 
 MAX_CHARS = 256 * 1024
 MAX_PARTS = 4_096
@@ -39,6 +39,7 @@ class _Watch:
         self.size = 0
         self.upto = 0
         self.until_s = 0.0
+        self.waiting = 0
         self.news = asyncio.Event()
 
     def add(self, kind: PartKind, run_id: RunId, step: int, text: str, model: str) -> None:
@@ -94,13 +95,14 @@ class AnswerStreams:
         watch = self._watched.get(root)
         if watch is None:
             self._forget(now)
-            if len(self._watched) >= MAX_WATCHED:
+            if len(self._watched) >= MAX_WATCHED and not self._evict():
                 return WatchPage(code="too_many", problem=f"{MAX_WATCHED} runs are watched already")
             watch = self._watched[root] = _Watch()
         wait_s = min(max(0.0, asked.timeout_s), LONGEST_WAIT_S)
         watch.until_s = max(watch.until_s, now + wait_s + KEPT_S)
-        is_other = asked.born not in ("", self._born)
-        after = asked.after if asked.born == self._born else 0 if is_other else watch.upto
+        # Numbers that were not given out are of a watch that is gone.
+        is_other = asked.born not in ("", self._born) or (asked.born != "" and asked.after > watch.upto)
+        after = 0 if is_other else asked.after if asked.born else watch.upto
         if not is_other and after >= watch.upto and wait_s > 0:
             await self._news(watch, wait_s)
         is_torn = is_other or watch.is_torn(after)
@@ -108,10 +110,28 @@ class AnswerStreams:
 
     async def _news(self, watch: _Watch, wait_s: float) -> None:
         watch.news.clear()
+        watch.waiting += 1
+        try:
+            await self._waited(watch, wait_s)
+        finally:
+            watch.waiting -= 1
+
+    async def _waited(self, watch: _Watch, wait_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await watch.news.wait()
                 await self._sleep(GATHER_S)
+
+    def _evict(self) -> bool:
+        """Forget the run nobody waits for that was asked for longest ago; whoever asks again is told of the gap.
+
+        How many wait at a time is bounded for each tenant, so none can take all places from the others.
+        """
+        idle = [(watch.until_s, run_id) for run_id, watch in self._watched.items() if not watch.waiting]
+        if not idle:
+            return False
+        del self._watched[min(idle)[1]]
+        return True
 
     def _forget(self, now_s: float) -> None:
         for run_id in [run_id for run_id, watch in self._watched.items() if watch.until_s <= now_s]:

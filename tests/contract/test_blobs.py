@@ -59,6 +59,15 @@ async def test_a_damaged_file_is_no_blob_and_is_made_whole_by_the_next_put(tmp_p
     assert blob_problem(tmp_path, name) == "" and [p.name for p in path.parent.iterdir()] == [name]
 
 
+async def test_the_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    """One that was made for others to read is not left so."""
+    (tmp_path / "blobs").mkdir(mode=0o755)
+    for folder in (tmp_path / "blobs", tmp_path / "new"):
+        name = await FileBlobs(folder, KEY).put(ACME, DATA)
+        modes = [path.stat().st_mode & 0o777 for path in (folder, folder / name[:2], folder / name[:2] / name)]
+        assert modes == [0o700, 0o700, 0o600]
+
+
 async def test_a_disk_that_takes_nothing_is_said(tmp_path: Path) -> None:
     (tmp_path / "blobs").write_text("a file where the folder should be")
     with pytest.raises(LayerUnavailable, match="blobs: "):

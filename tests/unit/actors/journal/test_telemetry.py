@@ -16,7 +16,7 @@ from opentelemetry.trace import StatusCode
 
 from airside.actors.journal.telemetry import Telemetry, tracer_provider
 from airside.stack.ids import EffectKey, RunId, parse_principal, parse_tenant
-from airside.stack.journal.journaling import Append
+from airside.stack.journal.journaling import Append, Entry
 from airside.stack.journal.stream import entry_of
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelEvent, ModelFailed, model_entry, stream_of
 from airside.stack.models.spans import attempt_span
@@ -267,3 +267,10 @@ def test_what_a_provider_says_of_a_failure_is_in_no_span() -> None:
     end = msgspec.structs.replace(failed(), error="bad request: 'my secret prompt'")
     span = attempt_span(STREAM, asked(), end, 4_000)
     assert span.message == "429" and "secret" not in repr(span)
+
+
+def test_an_append_that_cannot_be_read_costs_no_other_its_spans() -> None:
+    entry = Entry(type="RunSubmitted", step=0, at_us=1, cause=0, body=b"{torn")
+    torn = Append(tenant=parse_tenant("acme"), stream=RUN, epoch=0, first_seq=0, entries=(entry,))
+    _, spans = exported([torn, *questions(asked(), answered())])
+    assert spans

@@ -139,14 +139,15 @@ KEY = "sk-SECRET-1234567890"
 
 @both
 @pytest.mark.parametrize(
-    "saying", [Saying(status=401, text=f"Bearer {KEY} is no key"), Saying(text=f"my key is {KEY}")]
+    "saying",
+    [Saying(status=401, text=f"Bearer {KEY} is no key"), Saying(text=f"my key is {KEY}"), call(KEY, {"a": KEY}, KEY)],
 )
 async def test_a_key_that_is_echoed_is_told_to_nobody(server: ModelServer, provider: Provider, saying: Saying) -> None:
     server.say = in_order(saying)
     endpoint = model_at(server, provider)._endpoint
     limits = RateLimits(requests=None, tokens=None, concurrency=8, now_s=time.monotonic, sleep=asyncio.sleep)
     try:
-        told = (await ProviderModel(endpoint, limits, f"{KEY}\n").ask(PROMPT, 50, 10)).text
+        told = repr(await ProviderModel(endpoint, limits, f"{KEY}\n").ask(PROMPT, 50, 10))
     except ProviderFailure as failure:
         told = f"{failure} {failure.message}"
     assert "[key]" in told and KEY not in told

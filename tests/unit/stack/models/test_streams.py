@@ -116,9 +116,31 @@ async def test_who_has_left_is_forgotten_and_not_too_many_are_watched() -> None:
     runs = [RunId(f"run_{number:024x}") for number in range(MAX_WATCHED + 1)]
     for run_id in runs[:-1]:
         assert not (await page(it, run_id=run_id)).code
-    assert (await page(it, run_id=runs[-1])).code == "too_many" and it.is_watched(runs[0])
     clock.now_s += KEPT_S + 1
     assert not it.is_watched(runs[0]) and not (await page(it, run_id=runs[-1])).code
+
+
+async def test_nobody_takes_all_places_by_asking_and_not_waiting() -> None:
+    """Of runs nobody waits for, that asked for longest ago goes; those that are waited for stay, however many."""
+    clock = Clock()
+    it = streams(clock)
+    runs = [RunId(f"run_{number:024x}") for number in range(1, MAX_WATCHED + 1)]
+    before = await page(it, run_id=runs[0])
+    it.publish("text", runs[0], 1, "lost")
+    before = await page(it, before, run_id=runs[0])
+    clock.now_s += 1
+    for run_id in runs[1:]:
+        assert not (await page(it, run_id=run_id)).code
+    assert not (await page(it)).code and not it.is_watched(runs[0])
+    again = await page(it, before, run_id=runs[0])
+    assert again.is_torn and again.upto == 0
+    it.publish("text", runs[0], 1, "on")
+    assert told(await page(it, again, run_id=runs[0])) == [("text", "on")]
+    waiting = [asyncio.ensure_future(page(it, run_id=run_id, wait_s=10)) for run_id in it._watched]
+    await asyncio.sleep(0)
+    assert (await page(it, run_id=RunId("run_" + "9" * 24))).code == "too_many"
+    for each in waiting:
+        each.cancel()
 
 
 class Telling(FakeModel):

@@ -17,7 +17,7 @@ from airside.stack.contracts.budget import ReservationRequest, decision_key
 from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.errors import InvalidInput, LayerUnavailable
 from airside.stack.ids import RunId, TenantId
-from airside.stack.journal.journaling import Append
+from airside.stack.journal.journaling import Append, Entry
 from airside.stack.journal.stream import append_of
 from airside.stack.models.calls import MAX_QUESTION_S
 from airside.stack.models.events import ModelAnswered, ModelAsked, ModelEvent, ModelFailed, model_entry, stream_of
@@ -144,6 +144,17 @@ class World:
     def on_record(self, attempt: int = 1) -> list[bytes]:
         bodies: list[bytes] = self.journal.bodies_of(spend_stream(spend_key(RUN, 1, attempt)))
         return bodies
+
+
+@pytest.mark.parametrize("body", [b"{}", b"no json"])
+async def test_what_is_on_record_unsealed_is_nobodys_word(body: bytes) -> None:
+    """Whoever resolves is told what is in the way."""
+    world = World(asked(1), failed(1))
+    entry = Entry(type="SpendResolved", step=0, at_us=1, cause=0, body=body)
+    stream = spend_stream(spend_key(RUN, 1, 1))
+    world.journal.append_now(Append(tenant=ACME, stream=stream, epoch=0, first_seq=0, entries=(entry,)))
+    with pytest.raises(InvalidInput, match="not sealed by the driver"):
+        await world.resolve()
 
 
 async def test_what_is_found_out_is_on_record_once_and_the_gate_is_told() -> None:
