@@ -6,7 +6,9 @@ loop.  Code of a node is run again with each decision: what else it does is not 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage
 
 
+_HOLDERS = (
+    *("bound", "runnable", "default", "func", "afunc"),
+    *("nodes", "subgraphs", "steps", "steps__", "fallbacks", "branches", "deps"),
+)
+"""Where the library's runnables keep what they run."""
+
+
 class LangGraphAgent(ForeignAgent):
     """A compiled graph: `build(parts)` makes it with `parts.model` and `parts.tools`, and compiles it without a
     checkpointer, for each decision runs it from its beginning.
@@ -31,6 +40,7 @@ class LangGraphAgent(ForeignAgent):
     """
 
     needs = "langgraph"
+    package = "langgraph"
 
     def __init__(
         self,
@@ -60,50 +70,19 @@ class LangGraphAgent(ForeignAgent):
         return _model(loop)
 
     def tool_of(self, spec: ToolSpec, loop: ForeignLoop | None) -> Any:
-        """Return a `StructuredTool`."""
-        from langchain_core.tools import StructuredTool, ToolException
-
-        async def call(**arguments: Any) -> str:
-            assert loop is not None
-            try:
-                return as_text(await loop.call(spec.name, arguments))
-            except CallRefused as refused:
-                raise ToolException(str(refused)) from None
-
-        def call_in_thread(**arguments: Any) -> str:
-            assert loop is not None
-            return str(loop.wait_for(lambda: call(**arguments)))
-
-        return StructuredTool(
-            name=spec.name,
-            description=spec.description or spec.name,
-            args_schema=dict(spec.parameters),
-            func=call_in_thread,
-            coroutine=call,
-            handle_tool_error=True,
-        )
+        """Return a `BaseTool`."""
+        return _tool(spec, loop)
 
     def validate(self, agent: Any, parts: Parts) -> None:
-        """Refuse what is no compiled graph, tools of its own in a `ToolNode`, and what keeps state between runs."""
-        from langgraph.prebuilt import ToolNode
+        """Refuse what is no compiled graph, tools of its own in a `ToolNode`, and what stops it or keeps its state."""
         from langgraph.pregel import Pregel
 
         if not isinstance(agent, Pregel):
             raise InvalidConfig(f"build returned {type(agent).__name__}: return a compiled graph (graph.compile())")
-        given = {id(tool) for tool in parts.tools}
-        for graph in (agent, *(inner for _, inner in agent.get_subgraphs(recurse=True))):
-            for kept in ("checkpointer", "store", "cache"):
-                if getattr(graph, kept, None):
-                    raise InvalidConfig(f"{kept}: a decision runs the graph from its beginning: compile it without")
-            for node in _runnables(graph):
-                own = None
-                if isinstance(node, ToolNode):
-                    own = next((name for name, tool in node.tools_by_name.items() if id(tool) not in given), None)
-                if own is not None:
-                    raise InvalidConfig(
-                        f"tool {own}: the graph's own tool would go round the gate: declare it to the app, "
-                        "and build the graph with parts.tools"
-                    )
+        given = {id(part) for part in (parts.model, *parts.tools)}
+        for part in _within(agent):
+            if id(part) not in given:
+                _check(part, given)
 
     def start(self, agent: Any, parts: Parts) -> Awaitable[Any]:
         """Run the graph on the request."""
@@ -132,12 +111,95 @@ def _last_text(state: Any) -> Any:
     return str(messages[-1].text)
 
 
-def _runnables(graph: Any) -> Iterator[Any]:
-    """Yield what a graph's nodes run."""
-    for node in graph.nodes.values():
-        bound = getattr(node, "bound", node)
-        yield bound
-        yield from getattr(bound, "steps", ())
+def _check(part: Any, given: Collection[int]) -> None:
+    """Raise `InvalidConfig` for what of a graph goes round the gate, or keeps it from running from its beginning."""
+    from langchain_core.language_models import BaseLanguageModel
+    from langchain_core.tools import BaseTool
+    from langgraph.prebuilt import ToolNode
+    from langgraph.pregel import Pregel
+
+    if isinstance(part, BaseLanguageModel):
+        raise InvalidConfig(f"its model is {type(part).__name__}: build it with parts.model")
+    tools = part.tools_by_name.values() if isinstance(part, ToolNode) else [part] if isinstance(part, BaseTool) else ()
+    own = next((tool.name for tool in tools if id(tool) not in given), None)
+    if own is not None:
+        raise InvalidConfig(
+            f"tool {own}: the graph's own tool would go round the gate: declare it to the app, "
+            "and build the graph with parts.tools"
+        )
+    if not isinstance(part, Pregel):
+        return
+    for kept in ("checkpointer", "store", "cache"):
+        if getattr(part, kept, None):
+            raise InvalidConfig(f"{kept}: a decision runs the graph from its beginning: compile it without")
+    for stops in ("interrupt_before", "interrupt_after"):
+        if getattr(part, f"{stops}_nodes"):
+            raise InvalidConfig(
+                f"{stops}: nobody goes on with the graph there: whom to ask about a call is policy's (require_approval)"
+            )
+
+
+def _within(graph: Any) -> Iterator[Any]:
+    """Yield a graph, and what is to be seen of what its nodes run, each once."""
+    from langchain_core.runnables import Runnable
+
+    waiting: list[Any] = [graph]
+    seen: dict[int, Any] = {}
+    while waiting:
+        part = waiting.pop()
+        is_node = hasattr(part, "bound") or isinstance(part, Runnable | FunctionType)
+        if is_node and id(part) not in seen:
+            seen[id(part)] = part
+            yield part
+            waiting += _inner(part)
+
+
+def _inner(part: Any) -> Iterator[Any]:
+    """Yield what a node or a runnable goes through, or binds; and what a function has from around it."""
+    if isinstance(part, FunctionType):
+        for cell in part.__closure__ or ():
+            with suppress(ValueError):  # of a name that is given no value yet
+                yield cell.cell_contents
+        yield from (part.__globals__.get(name) for name in part.__code__.co_names)
+        return
+    for name in _HOLDERS:
+        held = getattr(part, name, None)
+        if isinstance(held, Mapping):
+            yield from held.values()
+        elif isinstance(held, list | tuple):
+            for each in held:
+                yield from each if isinstance(each, tuple) else (each,)
+        else:
+            yield held
+
+
+def _tool(spec: ToolSpec, loop: ForeignLoop | None) -> Any:
+    """Return a tool of the library's, whose arguments stay one dictionary: by keyword, some names are the library's."""
+    from langchain_core.tools import BaseTool, ToolException
+
+    class GovernedTool(BaseTool):
+        """Calls by the loop."""
+
+        def _to_args_and_kwargs(self, tool_input: Any, tool_call_id: str | None) -> tuple[tuple[Any, ...], Any]:
+            return (self._parse_input(tool_input, tool_call_id),), {}
+
+        def _run(self, arguments: Any) -> str:
+            assert loop is not None
+            return str(loop.wait_for(lambda: self._arun(arguments)))
+
+        async def _arun(self, arguments: Any) -> str:
+            assert loop is not None
+            try:
+                return as_text(await loop.call(spec.name, arguments))
+            except CallRefused as refused:
+                raise ToolException(str(refused)) from None
+
+    return GovernedTool(
+        name=spec.name,
+        description=spec.description or spec.name,
+        args_schema=dict(spec.parameters),
+        handle_tool_error=True,
+    )
 
 
 def _model(loop: ForeignLoop | None) -> Any:

@@ -86,6 +86,8 @@ class ForeignLoop:
         self._for_threads: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
+        self._cancelled_before = self._task.cancelling() if self._task is not None else 0
+        self._has_cancelled = False
         self._failure: Exception | None = None
         self._proposed: list[Action] | None = None
 
@@ -93,6 +95,8 @@ class ForeignLoop:
 
     async def ask(self, instructions: str, turns: Sequence[Turn], tools: Sequence[OfferedTool]) -> ModelReply:
         """Return a model's answer; its calls have ids that are the same each time the loop is run."""
+        if asyncio.get_running_loop() is not self._loop:
+            return await self._here(lambda: self.ask(instructions, turns, tools))  # type: ignore[no-any-return]
         prompt = self._prompt(instructions, turns, tools)
         sha256 = prompt_digest(prompt)
         nth = self._asked[sha256] = self._asked.get(sha256, -1) + 1
@@ -115,6 +119,8 @@ class ForeignLoop:
 
         Where a person changed the arguments, that is said beside the result.
         """
+        if asyncio.get_running_loop() is not self._loop:
+            return await self._here(lambda: self.call(tool, arguments))
         try:
             action = Action(tool=tool, arguments=as_json(arguments))
             check_bounds(action.arguments, where="arguments")
@@ -139,6 +145,10 @@ class ForeignLoop:
             return asyncio.run_coroutine_threadsafe(self._for_thread(start), self._loop).result()
         raise InvalidInput("this was called without await on the event loop: use the framework's async way (ainvoke)")
 
+    async def _here(self, start: Callable[[], Awaitable[Any]]) -> Any:
+        """Await something of this loop's on another event loop: code in a thread may run one of its own."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._for_thread(start), self._loop))
+
     async def _for_thread(self, start: Callable[[], Awaitable[Any]]) -> Any:
         task = asyncio.current_task()
         assert task is not None
@@ -150,6 +160,7 @@ class ForeignLoop:
     async def run(self, start: Callable[[], Awaitable[Any]]) -> Decided:
         """Run the loop until it ends or wants something carried out; return what that is."""
         conducting = asyncio.ensure_future(self._conduct())
+        answer = None
         try:
             answer = await start()
         except BaseException:
@@ -158,8 +169,10 @@ class ForeignLoop:
         finally:
             self._close()
             conducting.cancel()
-        if self._task is not None and (self._failure or self._proposed):
-            self._task.uncancel()
+            if self._task is not None and self._has_cancelled:
+                self._task.uncancel()
+        if self._is_cancelled():  # and the framework's code went on: nobody waits for what it came to
+            raise asyncio.CancelledError
         if self._failure is not None:
             raise self._failure
         if self._proposed is not None:
@@ -179,6 +192,8 @@ class ForeignLoop:
                     continue
                 if self._on_record:
                     await self._record_used()
+                if self._is_cancelled():
+                    break
                 if self._questions:
                     await self._answer(self._questions.popleft())
                 else:
@@ -188,7 +203,13 @@ class ForeignLoop:
             self._failure = failure
         self._close()
         if self._task is not None:
+            self._has_cancelled = True
             self._task.cancel()
+
+    def _is_cancelled(self) -> bool:
+        """Return whether who runs the loop was told to stop, by others than the loop."""
+        asked = 0 if self._task is None else self._task.cancelling() - self._has_cancelled
+        return asked > self._cancelled_before
 
     def _close(self) -> None:
         self._is_closed = True
@@ -223,11 +244,19 @@ class ForeignLoop:
         if models is None:
             raise ModelUnanswered(ReasonCode.MODEL_UNAVAILABLE, "this stack asks no models: there is no model caller")
         reply = await models.ask(self._bounds.models, question.prompt)
-        if reply.prompt_sha256 != question.digest:
-            raise AgentNondeterministic("this decision was made before, and then asked a model something else")
         self._came += 1
-        if not question.answer.done():
-            question.answer.set_result(reply)
+        if reply.prompt_sha256 == question.digest:
+            _tell(question, reply)
+            return
+        # This decision was made before, by branches that came in another order: the answer is another question's.
+        self._questions.appendleft(question)
+        other = next((each for each in self._questions if each.digest == reply.prompt_sha256), None)
+        if other is not None:
+            self._questions.remove(other)
+            _tell(other, reply)
+        else:
+            self._answers.setdefault(reply.prompt_sha256, deque()).append(reply)
+            self._on_record += 1
 
     def _prompt(self, instructions: str, turns: Sequence[Turn], tools: Sequence[OfferedTool]) -> Prompt:
         if not self._bounds.models:
@@ -247,10 +276,15 @@ class ForeignLoop:
 
     def _stir(self) -> None:
         """Take in that the framework's code wants something; one that goes on after it was stopped gets nothing."""
-        if self._is_closed:
+        if self._is_closed or self._is_cancelled():
             raise asyncio.CancelledError
         self._came += 1
         self._stirred.set()
+
+
+def _tell(question: _Question, reply: ModelReply) -> None:
+    if not question.answer.done():
+        question.answer.set_result(reply)
 
 
 def result_of(call: EarlierCall) -> Any:

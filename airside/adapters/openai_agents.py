@@ -28,6 +28,7 @@ class OpenAIAgent(ForeignAgent):
     """
 
     needs = "openai-agents"
+    package = "agents"
 
     def model_of(self, loop: ForeignLoop | None) -> Any:
         """Return an `agents.Model`."""
@@ -71,6 +72,9 @@ class OpenAIAgent(ForeignAgent):
                 f"tool {name}: the agent's own tool would go round the gate: declare it to the app, "
                 "and build the agent with parts.tools"
             )
+        asks = next((tool.name for tool in parts.tools if tool.needs_approval), None)
+        if asks is not None:
+            raise InvalidConfig(f"tool {asks}: needs_approval: whom to ask is policy's (require_approval)")
         for name, what in (("mcp_servers", "tools of MCP servers"), ("handoffs", "agents that it hands over to")):
             if getattr(agent, name):
                 raise InvalidConfig(f"{name}: {what} would go round the gate; agents of a run are its routes'")
@@ -86,8 +90,16 @@ async def _final_output(agent: Any, parts: Parts) -> Any:
     from agents import RunConfig, Runner, set_tracing_disabled
 
     set_tracing_disabled(True)
-    config = RunConfig(model=parts.model, tracing_disabled=True, trace_include_sensitive_data=False)
-    return (await Runner.run(agent, parts.text, run_config=config, max_turns=_MAX_TURNS)).final_output
+    config = RunConfig(
+        model=parts.model,
+        tracing_disabled=True,
+        trace_include_sensitive_data=False,
+        tool_not_found_behavior="return_error_to_model",
+    )
+    ended = await Runner.run(agent, parts.text, run_config=config, max_turns=_MAX_TURNS)
+    if ended.interruptions:
+        raise InvalidInput("the agent interrupted itself: whom to ask about a call is policy's (require_approval)")
+    return ended.final_output
 
 
 def _model(loop: ForeignLoop | None) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +14,9 @@ import pytest
 from airside.adapters import loop as loops
 from airside.adapters.foreign import ForeignAgent, Parts
 from airside.adapters.langgraph import LangGraphAgent
-from airside.adapters.loop import CallRefused, ForeignLoop
+from airside.adapters.loop import CallRefused, ForeignLoop, ModelBounds
 from airside.adapters.pydantic_ai import PydanticAIAgent
-from airside.stack.contracts.models import ModelReply, Turn
+from airside.stack.contracts.models import ModelReply, Prompt, Turn, prompt_digest
 from airside.stack.errors import InvalidConfig
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.run.agents import Decided, View
@@ -94,7 +96,7 @@ async def test_a_loop_that_ends_without_asking_for_what_is_on_record_is_refused(
     assert outcome.reason_code == ReasonCode.AGENT_NONDETERMINISTIC
 
 
-async def test_a_decision_that_is_made_again_and_asks_something_else_is_refused() -> None:
+async def test_a_decision_that_is_made_again_and_asks_something_else_is_refused(hasty: None) -> None:
     """What it asked before is paid and on record: the answer to it answers nothing else."""
     numbers = itertools.count()
 
@@ -138,6 +140,31 @@ async def test_branches_may_come_in_any_order() -> None:
     assert sorted(world.found) == ["a", "b", "c"] and len(world.model.prompts) == 6
 
 
+async def test_branches_that_ask_in_another_order_after_a_crash_have_their_answers() -> None:
+    """They run in threads, say: the answer on record is another branch's, and both go on."""
+    turns = itertools.count()
+
+    async def code(loop: ForeignLoop) -> Any:
+        names = ["a", "b", "c"]
+        asked = names if next(turns) % 2 else list(reversed(names))
+        replies = await asyncio.gather(*(ask(loop, name) for name in asked))
+        return sorted(reply.text for reply in replies)
+
+    def world(*crashes: int) -> World:
+        agent = PlainAgent(code)
+        agent.questions = 3
+        return World(agent, [says("well")], limits=AMPLE, crashes=frozenset(crashes))
+
+    quiet = world()
+    await quiet.run()
+    for point in range(1, quiet.points + 1):
+        for first in (0, 1):
+            turns = itertools.count(first)
+            crashed = world(point)
+            assert (await crashed.run()).status == RunStatus.COMPLETED, point
+            assert len(crashed.model.prompts) == 3, "no model is asked twice"
+
+
 async def test_the_same_call_twice_is_two_calls() -> None:
     async def code(loop: ForeignLoop) -> Any:
         return [await loop.call("refund", REFUND), await loop.call("refund", REFUND)]
@@ -159,6 +186,39 @@ async def test_a_loop_that_heeds_no_cancellation_gets_nothing_more_done() -> Non
     outcome = await world.run()
     assert outcome.status == RunStatus.COMPLETED, outcome
     assert [effect["order_id"] for effect in world.effects.values()] == ["o-1", "o-2", "o-3"], "one a decision"
+
+
+async def test_a_loop_that_heeds_no_cancellation_asks_nothing_more_once_its_run_was_stopped() -> None:
+    """Each question is paid."""
+    asked: list[str] = []
+    under_way = asyncio.Event()
+
+    class Models:
+        async def ask(self, models: Any, prompt: Prompt) -> ModelReply:
+            asked.append(prompt.turns[-1].text)
+            under_way.set()
+            for _ in range(50):
+                await asyncio.sleep(0)
+            return ModelReply(text="well", prompt_sha256=prompt_digest(prompt))
+
+    async def decide() -> Decided:
+        bounds = ModelBounds(models=("m",), max_tokens=5, max_prompt_bytes=4_000)
+        loop = ForeignLoop(SimpleNamespace(models=Models()), bounds, ())  # type: ignore[arg-type]
+
+        async def code() -> Any:
+            for number in range(4):
+                with suppress(asyncio.CancelledError):
+                    await ask(loop, f"question {number}")
+            return "done"
+
+        return await loop.run(code)
+
+    deciding = asyncio.ensure_future(decide())
+    await under_way.wait()
+    deciding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deciding
+    assert asked == ["question 0"]
 
 
 async def test_what_a_loop_raises_ends_the_run_as_any_agents_error() -> None:
@@ -221,6 +281,53 @@ async def test_code_in_a_thread_asks_and_calls_as_code_on_the_loop_does() -> Non
     assert outcome.status == RunStatus.COMPLETED, outcome
     assert b"lost" in bytes(outcome.answer) and bytes(outcome.answer).endswith(b' error"')
     assert world.found == ["o-7"] and not world.effects and len(world.model.prompts) == 1
+
+
+async def test_code_in_a_thread_with_an_event_loop_of_its_own_asks_and_calls() -> None:
+    """Plain functions run what is async so."""
+
+    def build(parts: Parts) -> Any:
+        from langgraph.graph import START, MessagesState, StateGraph
+
+        def node(state: MessagesState) -> dict[str, Any]:
+            answer = asyncio.run(parts.model.ainvoke(state["messages"]))
+            tools = {tool.name: tool for tool in parts.tools}
+            return {"messages": [("ai", asyncio.run(tools["find_order"].ainvoke({"order_id": answer.text})))]}
+
+        graph = StateGraph(MessagesState)
+        graph.add_node("node", node)
+        graph.add_edge(START, "node")
+        return graph.compile()
+
+    world = World(LangGraphAgent(build, "house", max_prompt_bytes=8_000), [says("o-7")])
+    outcome = await world.run()
+    assert outcome.status == RunStatus.COMPLETED and b"lost" in bytes(outcome.answer), outcome
+    assert world.found == ["o-7"] and len(world.model.prompts) == 1
+
+
+@pytest.mark.parametrize("name", ["config", "run_manager", "self", "callbacks", "runtime", "state", "tool_call_id"])
+async def test_an_argument_of_langgraphs_tools_may_have_any_name(name: str) -> None:
+    """By keyword the library would take some for its own, and the call be another one."""
+    from langchain_core.messages import AIMessage
+    from langgraph.graph import START, MessagesState, StateGraph
+    from langgraph.prebuilt import ToolNode
+
+    arguments, called = {"service": "web", name: {"replicas": 0}}, []
+
+    class Loop:
+        async def call(self, tool: str, arguments: dict[str, Any]) -> Any:
+            called.append(arguments)
+            return "deployed"
+
+    schema = {"type": "object", "properties": {"service": {}, name: {}}}
+    spec = SimpleNamespace(name="deploy", description="Deploy.", parameters=schema)
+    tool = LangGraphAgent(len).tool_of(spec, Loop())  # type: ignore[arg-type]
+    graph = StateGraph(MessagesState)
+    graph.add_node("tools", ToolNode([tool]))
+    graph.add_edge(START, "tools")
+    call = {"name": "deploy", "args": arguments, "id": "1", "type": "tool_call"}
+    ended = await graph.compile().ainvoke({"messages": [AIMessage("", tool_calls=[call])]})
+    assert called == [arguments] and ended["messages"][-1].content == "deployed"
 
 
 async def test_a_thread_that_waits_for_a_call_ends_with_its_decision() -> None:
@@ -290,6 +397,14 @@ async def test_a_stage_that_comes_twice_begins_its_loop_anew() -> None:
     outcome = await world.run()
     assert outcome.status == RunStatus.COMPLETED, outcome
     assert world.found == ["o-7", "o-7"] and len(world.model.prompts) == 2
+
+
+@pytest.mark.parametrize("name", sorted(FRAMEWORKS))
+async def test_a_model_that_calls_what_is_no_tool_is_told_so(name: str) -> None:
+    world = World(FRAMEWORKS[name](), [says(nonesuch={"a": 1}), says("I see.")], limits=AMPLE)
+    outcome = await world.run()
+    assert outcome.status == RunStatus.COMPLETED and bytes(outcome.answer) == b'"I see."', outcome
+    assert len(world.model.prompts) == 2 and "nonesuch" in str(world.model.prompts[-1].turns[-1])
 
 
 async def test_what_langgraph_would_send_to_its_maker_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
