@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from airside.adapters.loop import ForeignLoop, ModelBounds, as_json
@@ -54,6 +55,8 @@ class ForeignAgent(ABC):
     waits = True
     needs: str
     """The extra that brings the framework."""
+    package: str
+    """The package that the framework is imported as."""
 
     def __init__(
         self,
@@ -100,7 +103,11 @@ class ForeignAgent(ABC):
         try:
             self._made(_NOBODYS, tuple(tools.values()), None)
         except ImportError as error:
-            raise InvalidConfig(f"{text_of(error, 200)}: install airside[{self.needs}]") from None
+            said = text_of(error, 200)
+            is_framework_here = find_spec(self.package) is not None
+            raise InvalidConfig(
+                f"build: {said}" if is_framework_here else f"{said}: install airside[{self.needs}]"
+            ) from None
         except InvalidConfig:
             raise
         except Exception as error:

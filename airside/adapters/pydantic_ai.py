@@ -7,7 +7,8 @@ Its `Model` asks by the loop, and its tools call by the loop.  Whatever else an 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import orjson
 
@@ -29,6 +30,7 @@ class PydanticAIAgent(ForeignAgent):
     """
 
     needs = "models"
+    package = "pydantic_ai"
 
     def model_of(self, loop: ForeignLoop | None) -> Any:
         """Return a `pydantic_ai.models.Model`."""
@@ -65,18 +67,80 @@ class PydanticAIAgent(ForeignAgent):
                     f"tool {own}: the agent's own tool would go round the gate: declare it to the app, "
                     "and build the agent with parts.tools"
                 )
+        asks = next((tool.name for tool in parts.tools if tool.requires_approval), None)
+        if asks is not None:
+            raise InvalidConfig(f"tool {asks}: requires_approval: whom to ask is policy's (require_approval)")
         natives = agent.root_capability.get_native_tools()
         native = next((tool for tool in natives if not getattr(tool, "optional", False)), None)
         if native is not None:  # an optional one is left out where the model has none, as ours
             raise InvalidConfig(f"{type(native).__name__}: a provider's own tool would go round the gate")
+        _check_capability(agent.root_capability)
+        _check_output(agent.output_type)
 
     def start(self, agent: Any, parts: Parts) -> Awaitable[Any]:
         """Run the agent on the request."""
         return _output(agent, parts)
 
 
+_CAPABILITIES = frozenset(
+    {
+        *("Hooks", "IncludeToolReturnSchemas", "Instrumentation", "NativeTool", "PendingMessageDrainCapability"),
+        *("PrepareOutputTools", "PrepareTools", "ProcessHistory", "RaiseContentFilterError", "ReinjectSystemPrompt"),
+        *("SetToolMetadata", "Thinking", "ToolSearch"),
+    }
+)
+"""The library's that bring no tool and choose no model."""
+
+
+def _check_capability(capability: Any) -> None:
+    """Raise `InvalidConfig` for one that may ask another model, or carry something out."""
+    kind = type(capability)
+    is_the_librarys = kind.__module__.startswith("pydantic_ai.capabilities.")
+    if is_the_librarys and kind.__name__ == "CombinedCapability":
+        for each in capability.capabilities:
+            _check_capability(each)
+    elif not is_the_librarys or kind.__name__ not in _CAPABILITIES:
+        known = ", ".join(sorted(_CAPABILITIES))
+        raise InvalidConfig(f"{kind.__name__}: this capability is not known to stay within the gate; known: {known}")
+
+
+def _check_output(output: Any) -> None:
+    """Raise `InvalidConfig` for an output that is a function, which a model calls, or a call that is put off."""
+    from pydantic_ai import DeferredToolRequests, NativeOutput, PromptedOutput, ToolOutput
+
+    if isinstance(output, list | tuple):
+        inner: Sequence[Any] = output
+    elif isinstance(output, NativeOutput | PromptedOutput):
+        inner = [output.outputs]
+    elif isinstance(output, ToolOutput):
+        inner = [output.output]
+    elif hasattr(output, "__value__"):  # of a type that has a name (TypeAliasType)
+        inner = [output.__value__]
+    elif get_origin(output) in (Union, UnionType):
+        inner = get_args(output)
+    elif get_origin(output) is Annotated:
+        inner = get_args(output)[:1]
+    else:
+        inner = ()
+        if output is DeferredToolRequests:
+            raise InvalidConfig("DeferredToolRequests: whom to ask about a call is policy's (require_approval)")
+        # A type is what an answer is held to.  Of the library's choices, some are functions, to be called.
+        is_type = isinstance(output, type) or get_origin(output) is not None or output is None
+        if not is_type or isinstance(getattr(output, "keys_type", None), type):
+            name = getattr(output, "__name__", type(output).__name__)
+            raise InvalidConfig(
+                f"output {name}: a function that the model calls would go round the gate: "
+                "declare it to the app as a tool, and give the type of the answer"
+            )
+    for each in inner:
+        _check_output(each)
+
+
 async def _output(agent: Any, parts: Parts) -> Any:
-    return (await agent.run(parts.text)).output
+    from pydantic_ai import UsageLimits
+
+    limits = UsageLimits(request_limit=None)  # how long a run may go on is said by its limits
+    return (await agent.run(parts.text, usage_limits=limits)).output
 
 
 def _model(loop: ForeignLoop | None) -> Any:

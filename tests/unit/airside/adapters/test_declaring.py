@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 
@@ -77,6 +78,66 @@ def toolset(parts: Parts) -> Any:
     return Agent(parts.model, tools=parts.tools, toolsets=[lambda context: FunctionToolset([own])])
 
 
+def acting(text: str) -> str:
+    """Act on what a model answered."""
+    return text
+
+
+def output(wrap: str = "") -> Callable[[Parts], Any]:
+    """Return what builds an agent of Pydantic AI whose output is a function, given so."""
+
+    def build(parts: Parts) -> Any:
+        import pydantic_ai
+        from pydantic_ai.output import Choice, Choices
+
+        made = {
+            "": [acting, str],
+            "method": [Careful().act],
+            "Choices": Choices({"act": Choice("Act.", value=lambda: "acted")}),
+        }
+        wrapped = made[wrap] if wrap in made else getattr(pydantic_ai, wrap)(acting)
+        return pydantic_ai.Agent(parts.model, tools=parts.tools, output_type=wrapped)
+
+    return build
+
+
+class Careful:
+    """Acts by a method."""
+
+    def act(self, text: str) -> str:
+        """Act."""
+        return text
+
+
+def put_off(parts: Parts) -> Any:
+    """Let an agent end with calls that others are to decide about."""
+    from pydantic_ai import Agent, DeferredToolRequests
+
+    return Agent(parts.model, tools=parts.tools, output_type=[str, DeferredToolRequests])
+
+
+def asking(name: str, build: Callable[[Parts], Any]) -> Callable[[Parts], Any]:
+    """Have the framework's own approval asked for, by this field of the tools."""
+
+    def marked(parts: Parts) -> Any:
+        for tool in parts.tools:
+            setattr(tool, name, True)
+        return build(parts)
+
+    return marked
+
+
+def capable(name: str, *given: Any) -> Callable[[Parts], Any]:
+    """Return what builds an agent of Pydantic AI with one of the library's capabilities."""
+
+    def build(parts: Parts) -> Any:
+        from pydantic_ai import Agent, capabilities
+
+        return Agent(parts.model, tools=parts.tools, capabilities=[getattr(capabilities, name)(*given)])
+
+    return build
+
+
 def sdk(**fields: Any) -> Callable[[Parts], Any]:
     """Return what builds an agent of the OpenAI Agents SDK with these fields."""
 
@@ -142,6 +203,62 @@ def inner(parts: Parts) -> Any:
     return made.compile()
 
 
+def wrapped(how: str, **given: Any) -> Callable[[Parts], Any]:
+    """Return what hides a `ToolNode` with a tool of its own behind one of the library's wrappers."""
+
+    def build(parts: Parts) -> Any:
+        from langgraph.graph import START, MessagesState, StateGraph
+        from langgraph.prebuilt import ToolNode
+
+        made = StateGraph(MessagesState)
+        made.add_node("tools", getattr(ToolNode([own]), how)(**given))
+        made.add_edge(START, "tools")
+        return made.compile()
+
+    return build
+
+
+def second(parts: Parts) -> Any:
+    """Hide a graph with a tool of its own in a node that has two."""
+    from langgraph.graph import START, MessagesState, StateGraph
+
+    good, bad = graph()(parts), graph(tools=lambda _: [own])(parts)
+
+    async def node(state: MessagesState) -> Any:
+        return await (good if not state["messages"] else bad).ainvoke(state)
+
+    made = StateGraph(MessagesState)
+    made.add_node("node", node)
+    made.add_edge(START, "node")
+    return made.compile()
+
+
+def other_model(parts: Parts) -> Any:
+    """Have a node ask a model of its own."""
+    from langchain_core.language_models import FakeListChatModel
+    from langgraph.graph import START, MessagesState, StateGraph
+
+    model = FakeListChatModel(responses=["free of charge"])
+
+    async def node(state: MessagesState) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    made = StateGraph(MessagesState)
+    made.add_node("node", node)
+    made.add_edge(START, "node")
+    return made.compile()
+
+
+def inner_stop(parts: Parts) -> Any:
+    """Hide a graph that stops in another one."""
+    from langgraph.graph import START, MessagesState, StateGraph
+
+    made = StateGraph(MessagesState)
+    made.add_node("inner", graph(interrupt_after=lambda: ["tools"])(parts))
+    made.add_edge(START, "inner")
+    return made.compile()
+
+
 def saver() -> Any:
     """Return what keeps a graph's state."""
     from langgraph.checkpoint.memory import InMemorySaver
@@ -154,10 +271,27 @@ REFUSED: list[tuple[type[ForeignAgent], Callable[[Parts], Any], str]] = [
     (PydanticAIAgent, built(model="test"), "build it with parts.model"),
     (PydanticAIAgent, native, "WebSearchTool: a provider's own tool"),
     (PydanticAIAgent, toolset, "its tools would go round the gate"),
+    (PydanticAIAgent, output(), "output acting: a function that the model calls"),
+    (PydanticAIAgent, output("method"), "output act: a function that the model calls"),
+    (PydanticAIAgent, output("ToolOutput"), "output acting: a function that the model calls"),
+    (PydanticAIAgent, output("TextOutput"), "a function that the model calls"),
+    (PydanticAIAgent, output("PromptedOutput"), "output acting: a function that the model calls"),
+    (PydanticAIAgent, output("Choices"), "a function that the model calls"),
+    (PydanticAIAgent, put_off, "DeferredToolRequests: whom to ask"),
+    (PydanticAIAgent, asking("requires_approval", built()), "tool find_order: requires_approval"),
+    (PydanticAIAgent, capable("SelectModel", lambda *given: "test"), "SelectModel: this capability is not known"),
+    (PydanticAIAgent, capable("ModelFallback", "test"), "ModelFallback: this capability is not known"),
+    (PydanticAIAgent, capable("ResolveModelId", lambda *given: None), "ResolveModelId: this capability is not known"),
     (PydanticAIAgent, lambda parts: "agent", "return a pydantic_ai.Agent"),
     (LangGraphAgent, graph(tools=lambda parts: [own]), "tool own: the graph's own tool"),
     (LangGraphAgent, inner, "tool own: the graph's own tool"),
     (LangGraphAgent, graph(checkpointer=saver), "checkpointer: a decision runs the graph from its beginning"),
+    (LangGraphAgent, wrapped("with_config", tags=["x"]), "tool own: the graph's own tool"),
+    (LangGraphAgent, wrapped("with_retry"), "tool own: the graph's own tool"),
+    (LangGraphAgent, second, "tool own: the graph's own tool"),
+    (LangGraphAgent, other_model, "its model is FakeListChatModel: build it with parts.model"),
+    (LangGraphAgent, graph(interrupt_before=lambda: ["tools"]), "interrupt_before: nobody goes on"),
+    (LangGraphAgent, inner_stop, "interrupt_after: nobody goes on"),
     (LangGraphAgent, lambda parts: "graph", "return a compiled graph"),
     (OpenAIAgent, sdk(tools=own_tool), "tool own: the agent's own tool"),
     (OpenAIAgent, sdk(tools=hosted), "tool web_search"),
@@ -165,6 +299,7 @@ REFUSED: list[tuple[type[ForeignAgent], Callable[[Parts], Any], str]] = [
     (OpenAIAgent, sdk(handoffs=other_agent), "handoffs: agents that it hands over to"),
     (OpenAIAgent, sdk(model="gpt-5"), "build it with parts.model"),
     (OpenAIAgent, sdk(prompt=lambda: {"id": "pmpt_1"}), "prompt: a prompt that is kept at the provider"),
+    (OpenAIAgent, asking("needs_approval", sdk()), "tool find_order: needs_approval"),
     (OpenAIAgent, lambda parts: "agent", "return an agents.Agent"),
 ]
 
@@ -198,6 +333,40 @@ def test_the_tool_of_code_mode_is_not_offered() -> None:
     both = dataclasses.replace(app(PydanticAIAgent(build, "house")), tools=[find_order, python_code])
     both.checked()
     assert offered == ["find_order"]
+
+
+def test_outputs_that_are_types_and_capabilities_that_stay_within_the_gate_are_taken() -> None:
+    from pydantic import BaseModel
+    from pydantic_ai import NativeOutput, PromptedOutput, ToolOutput
+
+    class Refunded(BaseModel):
+        cents: int
+
+    taken = [str, Refunded, [Refunded, str], Refunded | None, dict[str, int], Literal["yes", "no"]]
+    for kind in (
+        *taken,
+        Annotated[Refunded, "x"],
+        *(of(Refunded) for of in (NativeOutput, PromptedOutput, ToolOutput)),
+    ):
+        app(PydanticAIAgent(built(output_type=kind), "house")).checked()
+    app(PydanticAIAgent(capable("Thinking"), "house")).checked()
+
+
+def test_a_module_of_the_builds_own_that_is_missing_names_itself() -> None:
+    """It is not the framework that is to be installed."""
+
+    def build(parts: Parts) -> Any:
+        importlib.import_module("shop_that_is_not_there")
+
+    with pytest.raises(InvalidConfig, match=r"build: .*shop_that_is_not_there") as refused:
+        app(PydanticAIAgent(build, "house")).checked()
+    assert "install airside" not in refused.value.message
+
+
+def test_a_framework_that_is_missing_is_said_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic_ai", None)
+    with pytest.raises(InvalidConfig, match=r"install airside\[models\]"):
+        app(PydanticAIAgent(built(), "house")).checked()
 
 
 def test_what_building_raises_is_said() -> None:
