@@ -231,6 +231,10 @@ class OriginTest(_Closed):
         """Whether the rule is milder because of what is listed, not stricter."""
         return (self.within is not None) == (outcome == "allow")
 
+    def trusts_answers(self, outcome: str) -> bool:
+        """Whether the rule is milder because a value is what a person answered."""
+        return "person" in (self.outside or self.within or ()) and self.trusts(outcome)
+
 
 Plain = bool | int | float | str | None
 

@@ -14,6 +14,7 @@ from airside.stack.contracts.labels import SYSTEM_LABELS
 from airside.stack.directory import Budget, Directory, Principal
 from airside.stack.errors import InvalidConfig
 from airside.stack.input.sentences import Location, name_hint
+from airside.stack.policy.answer_trust import trusts_answers
 from airside.stack.policy.approvers import lacking_approvers, people_of, tenants_of
 from airside.stack.policy.bundle import ArgumentTest, Bundle, OriginTest, Rule, When, may_match
 from airside.stack.policy.possible import names, places_at, problem_with
@@ -57,7 +58,7 @@ def check_policy(
             *_of_rule(rule, tools, directory, labels),
             *_of_resources(rule, bundle.matched_tools(rule, specs), resolvers),
             *_of_approval(rule, tools, directory, bundle),
-            *_of_answers(rule, bundle),
+            *_of_answers(rule, tools, directory, bundle),
         )
     ]
     _raise(found)
@@ -267,14 +268,29 @@ def _of_approval(rule: Rule, tools: Mapping[str, ToolSpec], directory: Directory
         yield Problem(("approval", "quorum"), text)
 
 
-def _of_answers(rule: Rule, bundle: Bundle) -> Iterator[Problem]:
-    """Yield where a rule trusts answers of people in a bundle by which nobody's counts (`answer_trust.py`)."""
-    if bundle.shared or any(each.approval and each.when.origins for each in bundle.rules):
+def _of_answers(rule: Rule, tools: Mapping[str, ToolSpec], directory: Directory, bundle: Bundle) -> Iterator[Problem]:
+    """Yield where a rule trusts answers of people so that nobody's counts (`answer_trust.py`)."""
+    if bundle.shared or not trusts_answers(rule):
         return
-    for index, test in enumerate(rule.when.origins or ()):
-        if "person" in (test.outside or test.within or ()) and test.trusts(rule.outcome):
-            text = "trusts 'person', but no rule asks people about origins: so nobody's answer counts"
-            yield Problem(("when", "origins", index), text)
+    asking = [each for each in bundle.rules if each.approval and each.when.origins]
+    acting = [spec for spec in bundle.matched_tools(rule, tools.values()) if not spec.answered_by]
+    unasked = [
+        spec.name
+        for spec in acting
+        if any(
+            not any(may_match(each.when, spec) and matcher(each.when.tenant or ["*"])(tenant) for each in asking)
+            for tenant in tenants_of(directory, rule.when.tenant)
+        )
+    ]
+    if asking and not unasked:
+        return
+    which = f" of calls of {', '.join(unasked[:_MAX_PROBLEMS])}" if unasked else ""
+    text = f"trusts 'person', but no rule asks people about origins{which}: so nobody's answer counts"
+    yield from (
+        Problem(("when", "origins", index), text)
+        for index, test in enumerate(rule.when.origins or ())
+        if test.trusts_answers(rule.outcome)
+    )
 
 
 def _missing(what: str, name: str, known: Iterable[str]) -> str:

@@ -195,6 +195,62 @@ async def test_who_could_not_approve_alone_vouches_for_nothing(approval: str) ->
     assert world.machine.state.phase is Phase.AWAITING_APPROVAL
 
 
+@tool(effect="external")
+def wire(to: str) -> str:
+    """Wire money."""
+    return to
+
+
+WIRES = """  - {id: wires, outcome: allow, when: {tool: [wire], origins: [{of: authority, within: [request, person]}]}}
+"""
+UNASKED = POLICY.replace("{effect: [external]", "{tool: [mail]") + WIRES
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        UNASKED,
+        UNASKED
+        + POLICY[POLICY.index("  - id: steered") :]
+        .replace("id: steered", "id: others")
+        .replace("when: {", "when: {tenant: [other], "),
+    ],
+)
+async def test_an_answer_permits_nothing_that_nobody_could_have_approved(policy: str) -> None:
+    """Who approves mails has no say about what is wired, of which nobody is asked, or nobody of the tenant."""
+    directory = Directory.model_validate(
+        {
+            "tenants": {
+                name: {"principals": {each: {"roles": ["lead", "clerk"]} for each in ("lea", "joe")}}
+                for name in ("acme", "other")
+            }
+        }
+    )
+    specs = [ASK.spec, mail.spec, wire.spec]
+    with pytest.raises(
+        InvalidConfig, match=r"rule wires: trusts 'person', but no rule asks .* of calls of wire: so nob"
+    ):
+        check_policy(load_bundle(policy), specs, directory)
+    wired = Action(tool="wire", arguments={"to": "bob@corp.example"})
+    for acts, come_of in (([wired], ReasonCode.POLICY_DENIED), ([to("bob@corp.example")], None)):
+        world = World(question(), *acts, tools=[ASK, mail, wire], policy=policy, together=False)
+        await world.run()
+        await world.cycle.deliver(say(world, LEA, "bob@corp.example"))
+        assert results(world)[1:] == ([come_of] if come_of else []), "it is no person's word"
+        assert bool(world.waiting()) is (come_of is None)
+
+
+async def test_an_answer_counts_where_its_author_approves_each_use_of_it() -> None:
+    rule = WIRES.replace(
+        "wires, outcome: allow", "steered-wires, outcome: require_approval, approval: {roles: [lead]}"
+    ).replace("of: authority, within: [", "outside: [")
+    wired = Action(tool="wire", arguments={"to": "bob@corp.example"})
+    world = World(question(), wired, tools=[ASK, mail, wire], policy=UNASKED + rule, together=False)
+    await world.run()
+    await world.cycle.deliver(say(world, LEA, "bob@corp.example"))
+    assert results(world)[1] == "bob@corp.example"
+
+
 async def test_by_the_default_policy_an_approvers_answer_may_be_used() -> None:
     approver = person("lea", "approver")
     ask = ask_human("approver")
