@@ -11,7 +11,7 @@ gate like any other.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +41,15 @@ MAX_SUSPENSIONS = 8 * MAX_SNIPPET_CALLS
 _MAX_PRINTED = 8_000
 _MAX_RESULT = 16_000
 _MAX_ERROR = 2_000
+_TOO_LARGE = "[a value too large to be told: give a part of it]"
 _MAX_LISTED = 20
 _MAX_LISTED_TEXT = 200
 _BATCH_BYTES = MAX_OUTPUT_BYTES // 2
 """Arguments of calls that are proposed together; what a proposal may have is more."""
 
 _MAX_DEPTH = 32
+_MAX_MEASURED = 2 * MAX_ARGUMENT_BYTES
+"""What is looked at of a value before any of it is written: more than this is over every bound of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,9 @@ class Playback:
         self._code = code
         self._tools = tools
         self._records = records
+        self._defaults = {spec.name: spec.defaults for spec in tools.values()}
         self._taken = 0
+        self._edited: list[str] = []
         self._asked = 0
         self._open: dict[int, Action] = {}
         self._due: deque[tuple[int, StepRecord]] = deque()
@@ -140,13 +145,14 @@ class Playback:
             summary["error"] = _cut_middle(error, _MAX_ERROR)
         summary["printed"] = as_text(self._printed.text())
         summary["calls"] = len(made)
-        failed = [record for record in made if not record.result.ok]
-        if failed:
-            summary["failed"] = [_line(record) for record in failed[:_MAX_LISTED]]
+        _list(summary, "failed", [_line(record) for record in made if not record.result.ok])
+        _list(summary, "edited", self._edited)  # it does not know that others were carried out than it called
         if error is not None:  # it may not have got to say what it did
-            summary["done"] = [_line(record) for record in made if record.result.ok][-_MAX_LISTED:]
-        if self._open:
-            summary["not_awaited"] = [action.tool for action in self._open.values()][:_MAX_LISTED]
+            done = [_line(record) for record in made if record.result.ok]
+            summary["done"] = done[-_MAX_LISTED:]
+            if len(done) > _MAX_LISTED:
+                summary["done_left_out"] = len(done) - _MAX_LISTED
+        _list(summary, "not_awaited", [action.tool for action in self._open.values()])
         return SnippetEnded(self._taken, orjson.dumps(summary).decode())
 
     def _completed(self, state: Any) -> SnippetEnded:
@@ -187,9 +193,15 @@ class Playback:
             if [record.tool for record in records] != [action.tool for action in actions]:
                 raise SnippetFailed("the snippet did not go on as it had: see what its calls returned, and begin anew")
             self._taken += len(batch)
+            self._edited += [_edit(*pair) for pair in zip(actions, records, strict=False) if self._is_edited(*pair)]
             self._due.extend(zip(batch, records, strict=True))
             for call_id in batch:
                 del self._open[call_id]
+
+    def _is_edited(self, action: Action, record: StepRecord) -> bool:
+        """Whether a person approved other arguments than were called with; those on record may be complete."""
+        called, made = action.arguments, canonical(record.arguments)
+        return made not in (canonical(called), canonical(self._defaults[action.tool] | called))
 
     def _batch(self, pending: frozenset[int]) -> list[int]:
         batch: list[int] = []
@@ -227,6 +239,8 @@ def _answer(record: StepRecord) -> ExternalSettledResult:
 def _arguments(spec: ToolSpec, call: FunctionSnapshot) -> dict[str, Any]:
     """Return a call's arguments by their names; raise `TypeError` for what is no call or no JSON."""
     positional, named = call.args, call.kwargs
+    if _is_large([positional, named]):
+        raise InvalidInput(f"arguments are over the bound of {MAX_ARGUMENT_BYTES:,} bytes")
     parameters = parameters_of(spec)
     if len(positional) > len(parameters):
         raise TypeError(f"takes {len(parameters)} arguments by position, and {len(positional)} were given")
@@ -240,6 +254,38 @@ def _arguments(spec: ToolSpec, call: FunctionSnapshot) -> dict[str, Any]:
     if size > MAX_ARGUMENT_BYTES:
         raise InvalidInput(f"arguments of {size:,} bytes are over the bound of {MAX_ARGUMENT_BYTES:,}")
     return arguments
+
+
+def _is_large(value: Any) -> bool:
+    """Whether a value is more than may be written: a list that has another twice, and so on, is small until then."""
+    left, room = [value], _MAX_MEASURED
+    while left:
+        each = left.pop()
+        parts = _parts(each)
+        room -= _width(each) if parts is None else 1 + len(parts)
+        if room < 0:
+            return True
+        left += parts or ()
+    return False
+
+
+def _parts(value: Any) -> Collection[Any] | None:
+    """Return the values within one, as they stand for themselves; None for one that has none."""
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    attributes = getattr(value, "attributes", None)  # of an instance of a class that the snippet wrote
+    return attributes if attributes is None else _parts(attributes)
+
+
+def _width(value: Any) -> int:
+    """Return about how many characters a value without others takes."""
+    if isinstance(value, str | bytes):
+        return 1 + len(value)
+    if isinstance(value, int):
+        return 1 + value.bit_length() // 3
+    return 8 if value is None or isinstance(value, float) else len(repr(value))
 
 
 def _json(value: Any, name: str, depth: int) -> Any:
@@ -257,6 +303,8 @@ def _json(value: Any, name: str, depth: int) -> Any:
 
 def _value(output: Any) -> Any:
     """Return a snippet's value as JSON; what is none, or too long, as a text."""
+    if _is_large(output):
+        return _cut(output, _MAX_RESULT) if type(output) is str else _TOO_LARGE
     try:
         value = _json(output, "result", 0)
         check_bounds(value, where="result")
@@ -269,6 +317,20 @@ def _value(output: Any) -> Any:
 def _line(record: StepRecord) -> str:
     error = "" if record.result.ok else f": {record.result.reason_code or ''}: {record.result.error}"
     return _cut(f"{record.tool}({canonical(record.arguments).decode()}){error}", _MAX_LISTED_TEXT)
+
+
+def _edit(called: Action, made: StepRecord) -> str:
+    """Say that a person had a call made with other arguments."""
+    first, second = (_cut(canonical(each.arguments).decode(), _MAX_LISTED_TEXT) for each in (called, made))
+    return f"{made.tool}({first}): a person changed it to {made.tool}({second})"
+
+
+def _list(summary: dict[str, Any], name: str, lines: Sequence[str]) -> None:
+    """Add the first of some lines, if there are any, and how many are not there."""
+    if lines:
+        summary[name] = lines[:_MAX_LISTED]
+    if len(lines) > _MAX_LISTED:
+        summary[f"{name}_left_out"] = len(lines) - _MAX_LISTED
 
 
 def _cut_middle(text: str, most: int) -> str:
