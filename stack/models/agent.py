@@ -169,7 +169,7 @@ class ModelAgent:
             reply,
             handoffs=self.handoffs,
             answer=None if self.answer is None else self._answered,
-            solitary=frozenset({PYTHON_CODE}) if self.code_mode else frozenset(),
+            only=PYTHON_CODE if self.code_mode else None,
         )
 
     def _answered(self, given: Any) -> Any:

@@ -29,12 +29,12 @@ def proposed(
     *,
     handoffs: frozenset[str],
     answer: Callable[[Any], Any] | None,
-    solitary: frozenset[str] = frozenset(),
+    only: str | None = None,
 ) -> Decided:
     """Return what an answer proposes.
 
     `answer` makes a run's answer of what the model gives as one, and raises `InvalidInput` for what is none; without it
-    any text is one.  Tools in `solitary` are called alone or not at all, as what ends the run is.
+    any text is one.  `only` is the one tool that may be called, if there is such a one: alone, as what ends the run is.
     """
     if reply.finish == "length":
         return _refused("answer", "the answer was cut off at its longest: make it shorter, or propose fewer calls")
@@ -48,12 +48,14 @@ def proposed(
         return _finish(as_text(reply.text))
     if len(reply.calls) > MAX_CALLS:
         return _refused("calls", f"{len(reply.calls)} calls at once: propose at most {MAX_CALLS}")
-    alone = [call for call in reply.calls if call.tool in solitary or _ends(call, handoffs, answer)]
+    alone = [call for call in reply.calls if call.tool == only or _ends(call, handoffs, answer)]
     if alone and len(reply.calls) > 1:
         text = f"{alone[0].tool} comes alone: nothing was done of {len(reply.calls)} calls"
         return _refused(_name(alone[0]), text)
-    if alone and alone[0].tool not in solitary:
+    if alone and alone[0].tool != only:
         return _end(alone[0], answer)
+    if only is not None and not alone:
+        return _refused(_name(reply.calls[0]), f"call {only}: tools are called in its code, and by nothing else")
     actions = [_action(call) for call in reply.calls]
     return actions[0] if len(actions) == 1 else actions
 
