@@ -56,9 +56,9 @@ class Interpreter:
         running.add_done_callback(lambda _: turns.release())  # its thread goes on where nobody waits for it any more
         return await asyncio.shield(running)
 
-    def _run(self, code: str, tools: Tools, records: Sequence[StepRecord]) -> SnippetState:
+    def _run(self, code: str, tools: Tools, records: Sequence[StepRecord], *, is_last: bool = False) -> SnippetState:
         pool = self._pool.result()
-        from pydantic_monty import MontyError
+        from pydantic_monty import MontyCrashedError, MontyError
 
         playback = Playback(code, tools, records)
         session = pool.checkout(
@@ -75,6 +75,8 @@ class Interpreter:
             with session:
                 return playback.play(session)
         except MontyError as error:
+            if isinstance(error, MontyCrashedError) and not error.timed_out and not is_last:
+                return self._run(code, tools, records, is_last=True)  # its process may have died of something else
             display = getattr(error, "display", None)
             return playback.ended(error=str(error) if display is None else display())
         except SnippetFailed as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
+from pydantic_monty import MontySession
 
 from airside.stack.contracts.models import ModelReply, Prompt, RequestedCall
 from airside.stack.errors import InvalidConfig, InvalidInput
@@ -21,14 +25,16 @@ from airside.stack.models.prompts import REFUSED_CALL
 from airside.stack.models.snippets import (
     MAX_SNIPPET_CALLS,
     PYTHON_CODE,
+    Playback,
     SnippetEnded,
+    SnippetState,
 )
 from airside.stack.models.tool_stubs import check_names, parameters_of, python_name, stub_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.agents import Decided
 from airside.stack.run.state import StepRecord
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.values import MAX_CALLS, Action, Finish, ToolResult
+from airside.stack.values import MAX_CALLS, Action, Finish, Handoff, ToolResult
 from airside.tools.builtin.python_code import python_code
 from airside.tools.tool import Tool, tool
 from tests.unit.stack.models.test_prompts import Models, view
@@ -390,6 +396,30 @@ async def test_the_value_of_code_is_told_as_json_or_as_python_writes_it(code: st
     assert (await Played(code).run())["result"] == value
 
 
+SHARED = "x = ['a']\nfor _ in range(25):\n    x = [x, x]\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (SHARED + "x", "too large"),
+        (SHARED + "{'a': x}", "too large"),
+        (SHARED + "class A:\n    pass\na = A()\na.x = x\n[a]", "too large"),
+        (SHARED.replace("[x, x]", "(x, x)").replace("['a']", "('a',)") + "{1: x}", "too large"),
+        ("[10 ** 4000] * 100_000", "too large"),
+        ("['x' * 1_000_000] * 10_000", "too large"),
+        ("'x' * 3_000_000", "2984000 characters left out"),
+        (SHARED + "await pay(x, 5)", "ValueError: pay: arguments are over the bound"),
+        (SHARED + "await pay(**{'to': {'a': x}})", "ValueError: pay: arguments are over the bound"),
+        ("await pay(['x' * 200_000] * 10_000, 5)", "ValueError: pay: arguments are over the bound"),
+    ],
+)
+async def test_a_value_that_has_others_many_times_is_measured_before_it_is_written(code: str, told: str) -> None:
+    played = Played(code)
+    summary = await played.run()
+    assert told in str(summary) and len(str(summary)) < 18_000 and played.calls == []
+
+
 async def test_a_long_value_is_cut_and_said_to_be() -> None:
     told = await Played("['x' * 100] * 1000").run()
     assert len(told["result"]) < 17_000 and "characters left out" in told["result"]
@@ -442,6 +472,94 @@ async def test_code_whose_past_is_another_one_is_left_and_its_calls_are_told() -
     turns = played.models.asked[-1][1].turns
     assert [turn.calls[0].tool for turn in turns if turn.role == "assistant"] == [PYTHON_CODE, "pay"]
     assert "did not go on as it had" in turns[2].text
+
+
+async def test_the_model_is_told_what_a_person_changed_of_its_codes_calls() -> None:
+    """And not that defaults were filled in."""
+    played = Played("await look(1)\nawait pay('eve', 500)")
+    played.take(await played.decide())
+    for made in ({"n": 1, "deep": False}, {"to": "eve", "cents": 5}):
+        played.take(await played.decide())
+        played.history[-1] = msgspec.structs.replace(played.history[-1], arguments=made)
+    played.models.reply = ModelReply(text="done")
+    await played.decide()
+    assert played.told()["edited"] == [
+        'pay({"cents":500,"to":"eve"}): a person changed it to pay({"cents":5,"to":"eve"})'
+    ]
+
+
+async def test_lists_that_are_cut_say_how_much_is_not_there() -> None:
+    def answers(action: Action) -> Any:
+        if action.arguments["n"] % 2:
+            raise Denied
+
+    code = (
+        "import asyncio\nasync def tried(n):\n    try:\n        await look(n)\n    except PermissionError:\n"
+        "        pass\nawait asyncio.gather(*[tried(n) for n in range(50)])\n1 / 0"
+    )
+    told = await Played(code, answers).run()
+    assert (len(told["done"]), told["done_left_out"]) == (20, 5) and told["done"][-1] == 'look({"n":48})'
+    assert (len(told["failed"]), told["failed_left_out"]) == (20, 5) and "not_awaited_left_out" not in told
+
+
+async def test_a_model_that_writes_code_calls_nothing_beside_it() -> None:
+    """So code that was over does not come alive again by a call that it would have made itself."""
+    played = Played("await look(1)\nfor n in range(10_000_000):\n    pass\nawait look(2)\nawait pay('bob', 5)")
+    played.take(await played.decide())
+    played.take(await played.decide())
+    with pytest.MonkeyPatch.context() as slow:
+        slow.setattr("airside.stack.models.interpreter.MAX_SECONDS", 0.01)
+        played.models.reply = ModelReply(calls=(RequestedCall(tool="look", arguments='{"n": 2}'),))
+        refused = await played.decide()
+    assert isinstance(refused, Action) and refused.tool == "look" + REFUSED_CALL and PYTHON_CODE in str(refused)
+    played.history.append(
+        StepRecord(
+            step=3,
+            agent="clerk",
+            tool=refused.tool,
+            arguments=refused.arguments,
+            result=ToolResult(ok=False, error="no", reason_code=ReasonCode.TOOL_UNKNOWN),
+        )
+    )
+    played.models.reply = ModelReply(text="done")
+    assert await played.decide() == Finish(answer="done")
+
+
+async def test_a_model_that_writes_code_hands_over_and_answers_as_any() -> None:
+    class Said(BaseModel):
+        text: str
+
+    agent = ModelAgent("m", "be a clerk", code_mode=True, handoffs=["boss"], answer=Said)
+
+    async def decided(*calls: RequestedCall) -> Decided:
+        return await agent.decide(view(models=Models(ModelReply(calls=calls)), tools=TOOLS))
+
+    over = RequestedCall(tool="transfer_to_boss", arguments='{"message": "you"}')
+    end = RequestedCall(tool="final_answer", arguments='{"text": "so"}')
+    both = await decided(RequestedCall(tool="look", arguments="{}"), RequestedCall(tool="pay", arguments="{}"))
+    assert await decided(over) == Handoff(agent="boss", message="you")
+    assert await decided(end) == Finish(answer={"text": "so"})
+    assert isinstance(both, Action) and both.tool == "look" + REFUSED_CALL
+
+
+async def test_code_whose_interpreter_died_is_run_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not twice: it may have been the code that killed it."""
+    killed: list[int] = []
+    play = Playback.play
+
+    def dying(self: Playback, session: MontySession) -> SnippetState:
+        if len(killed) < deaths:
+            pid = session.worker_pid
+            assert pid is not None
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+        return play(self, session)
+
+    monkeypatch.setattr(Playback, "play", dying)
+    for deaths, is_over in ((1, False), (2, True)):
+        killed.clear()
+        state = await interpreter().run(TenantId("acme"), "await look(1)", {"look": look.spec}, [])
+        assert isinstance(state, SnippetEnded) is is_over and len(killed) == deaths
 
 
 async def test_code_of_an_earlier_visit_does_not_go_on_in_a_later_one() -> None:
