@@ -27,6 +27,7 @@ from pydantic import TypeAdapter
 
 from airside.stack.errors import AirsideError, InvalidInput, text_of
 from airside.tools.mcp.address import ServerAddress
+from airside.tools.mcp.asked import Asked, CountedReads, CountedWrites
 from airside.tools.mcp.http import NOT_SENT, checked_client
 from airside.tools.mcp.offer import MAX_OFFER_BYTES, MAX_TOOLS, ServerOffer, size_of, too_large
 from airside.tools.mcp.stdio import StdioEnd, stdio_streams
@@ -87,6 +88,7 @@ class McpSession:
         self._on_offer = on_offer
         self._word = secrets.token_hex(16)
         self._end = StdioEnd()
+        self._asked = Asked()
         self._wake = asyncio.Event()
         self._is_listed = asyncio.Event()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -117,7 +119,7 @@ class McpSession:
     @property
     def problem(self) -> str:
         """Why it takes no more calls, "" if it does."""
-        return self.broken or self._end.why
+        return self.broken or self._asked.why or self._end.why
 
     async def call(self, name: str, arguments: dict[str, Any], *, key: str, seconds: float) -> dict[str, Any]:
         """Have a tool called once, and return its result as the protocol has it; raises the errors of this module."""
@@ -191,9 +193,8 @@ class McpSession:
         """Hold the session until it is closed, or breaks."""
         try:
             async with contextlib.AsyncExitStack() as stack:
-                streams = self._streams()
                 client = Client(
-                    streams,
+                    self._counted(),
                     cache=None,
                     message_handler=self._heard,
                     client_info=types.Implementation(name="airside", version="1"),
@@ -207,14 +208,19 @@ class McpSession:
                 stack.callback(watching.cancel)
                 await self._keep_listing()
         except BaseException as error:
-            self.broken = self.broken or self._end.why or self._clean(text_of(_cause(error)))
+            self.broken = self.problem or self._clean(text_of(_cause(error)))
             if isinstance(error, asyncio.CancelledError) and not self._is_closing:
                 raise
         finally:
-            self.broken = self.broken or self._end.why or "the session is over"
+            self.broken = self.problem or "the session is over"
             self._is_listed.set()  # whoever waits learns of it at the call
             if not self._ready.done():
                 self._ready.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _counted(self) -> AsyncIterator[Any]:
+        async with self._streams() as (reads, writes):
+            yield CountedReads(reads, self._asked), CountedWrites(writes, self._asked)
 
     @contextlib.asynccontextmanager
     async def _streams(self) -> AsyncIterator[Any]:

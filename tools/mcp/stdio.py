@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
-from mcp.types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
+from mcp.types import jsonrpc_message_adapter
 
 from airside.stack.run.story import printable
 from airside.tools.mcp.address import ServerAddress
@@ -32,9 +32,6 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024
 
 MAX_BAD_FRAMES = 100
 """Lines that are no message: some servers greet on standard output, and are forgiven; one that goes on is ended."""
-
-MAX_ASKED = 100
-"""Requests of the server's without an answer that it read: each holds a task until then."""
 
 MAX_LOG_BYTES = 64 * 1024
 """Of what a server writes to standard error in one session."""
@@ -82,10 +79,9 @@ async def stdio_streams(
     )
     received, reader = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     writer, to_send = anyio.create_memory_object_stream[SessionMessage](0)
-    asked: set[str | int] = set()
     tasks = [
-        asyncio.ensure_future(_read(child, received, end, asked)),
-        asyncio.ensure_future(_write(child, to_send, asked)),
+        asyncio.ensure_future(_read(child, received, end)),
+        asyncio.ensure_future(_write(child, to_send)),
         asyncio.ensure_future(_log(address.name, child, end, redactor)),
     ]
     try:
@@ -115,12 +111,9 @@ async def _end(child: asyncio.subprocess.Process, tasks: Sequence[asyncio.Future
 
 
 async def _read(
-    child: asyncio.subprocess.Process,
-    received: MemoryObjectSendStream[SessionMessage | Exception],
-    end: StdioEnd,
-    asked: set[str | int],
+    child: asyncio.subprocess.Process, received: MemoryObjectSendStream[SessionMessage | Exception], end: StdioEnd
 ) -> None:
-    """Pass on what the server says until it says no more, or what is too much; `asked` are its open requests."""
+    """Pass on what the server says until it says no more, or what is too much."""
     assert child.stdout is not None
     bad = 0
     async with received:
@@ -134,11 +127,6 @@ async def _read(
                         end.why = f"more than {MAX_BAD_FRAMES} lines of its standard output were no message"
                         return
                     continue
-                if isinstance(message, JSONRPCRequest):
-                    asked.add(message.id)
-                    if len(asked) > MAX_ASKED:
-                        end.why = f"it asked more than {MAX_ASKED} things without reading the answers"
-                        return
                 await received.send(SessionMessage(message))
             end.why = "its process ended, or closed its standard output"
         except ValueError:
@@ -147,16 +135,12 @@ async def _read(
             return
 
 
-async def _write(
-    child: asyncio.subprocess.Process, to_send: MemoryObjectReceiveStream[SessionMessage], asked: set[str | int]
-) -> None:
+async def _write(child: asyncio.subprocess.Process, to_send: MemoryObjectReceiveStream[SessionMessage]) -> None:
     assert child.stdin is not None
     with contextlib.suppress(OSError):  # which the reader learns, too
         async for each in to_send:
             child.stdin.write(each.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
             await child.stdin.drain()
-            if isinstance(each.message, JSONRPCResponse | JSONRPCError) and each.message.id is not None:
-                asked.discard(each.message.id)
 
 
 async def _log(name: str, child: asyncio.subprocess.Process, end: StdioEnd, redactor: Redactor) -> None:

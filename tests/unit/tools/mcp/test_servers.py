@@ -6,18 +6,19 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
-from mcp.types import PaginatedRequestParams
+from mcp.shared.message import SessionMessage
+from mcp.types import JSONRPCRequest, JSONRPCResponse, PaginatedRequestParams
 
 from airside.tools.circuit_breakers import FAILURES
 from airside.tools.mcp import session
+from airside.tools.mcp.asked import MAX_ASKED, Asked, CountedReads, CountedWrites
 from airside.tools.mcp.offer import ServerOffer
 from airside.tools.mcp.session import McpSession
-from airside.tools.mcp.stdio import MAX_ASKED, StandardError, StdioEnd, _read
+from airside.tools.mcp.stdio import StandardError, StdioEnd
 from airside.tools.secrets.redaction import Redactor
 from tests.apps.mcp_server import Served
 from tests.helpers import RUN
@@ -190,16 +191,21 @@ async def test_a_list_is_read_no_further_than_its_bound(tmp_path: Path, monkeypa
     assert "what it says of its tools is over the bound" in offers[0].message and 2 < pages < 10
 
 
-async def test_a_server_that_asks_without_reading_the_answers_is_ended() -> None:
-    stdout, end = asyncio.StreamReader(), StdioEnd()
-    for n in range(MAX_ASKED + 1):
-        stdout.feed_data(b'{"jsonrpc": "2.0", "id": %d, "method": "ping"}\n' % n)
-    send, receive = anyio.create_memory_object_stream[Any](2 * MAX_ASKED)
-    child: Any = SimpleNamespace(stdout=stdout)
-    with receive:
-        await _read(child, send, end, set())
-        assert receive.statistics().current_buffer_used == MAX_ASKED
-    assert end.why == "it asked more than 100 things without reading the answers"
+async def test_a_server_that_asks_without_taking_the_answers_is_ended() -> None:
+    """One that takes them may ask for ever; that all it asks has one id hides nothing."""
+    asked = Asked()
+    send, receive = anyio.create_memory_object_stream[Any](9 * MAX_ASKED)
+    answers, taken = anyio.create_memory_object_stream[Any](9 * MAX_ASKED)
+    for _ in range(3 * MAX_ASKED):
+        send.send_nowait(SessionMessage(JSONRPCRequest(jsonrpc="2.0", id=1, method="ping")))
+    with send, answers, taken:
+        reads, writes, seen = CountedReads(receive, asked), CountedWrites(answers, asked), 0
+        async with reads:
+            async for _ in reads:
+                if seen < MAX_ASKED:
+                    await writes.send(SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=1, result={})))
+                seen += 1
+    assert seen == 2 * MAX_ASKED and asked.why == "it asked more than 100 things without taking the answers"
 
 
 def test_a_secret_in_what_a_server_logs_is_found_wherever_it_is_cut(caplog: pytest.LogCaptureFixture) -> None:
