@@ -11,7 +11,7 @@ import asyncio
 import codecs
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -23,6 +23,7 @@ from airside.stack.run.story import printable
 from airside.tools.mcp.address import ServerAddress
 from airside.tools.sandbox.command import SandboxUnavailable, sandboxed_command
 from airside.tools.sandbox.probe import reached_level
+from airside.tools.sandbox.process import SandboxProcess
 from airside.tools.secrets.redaction import Redactor
 
 logger = logging.getLogger("airside")
@@ -37,6 +38,7 @@ MAX_LOG_BYTES = 64 * 1024
 """Of what a server writes to standard error in one session."""
 
 _MAX_LOG_LINE = 500
+_ENDED = "its process ended, or closed its standard output"
 _CLOSE_S = 2.0
 """How long a server may take to end once its standard input has: what the protocol asks of clients."""
 
@@ -68,21 +70,15 @@ async def stdio_streams(
         workspace=address.workspace or None,
         limits=address.limits,
     )
-    child = await asyncio.create_subprocess_exec(
-        *command,
-        env=dict(variables),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=MAX_FRAME_BYTES,
-        start_new_session=True,
+    child = await SandboxProcess.start(
+        command, variables, line_bytes=MAX_FRAME_BYTES, on_log=_logger_of(address.name, end, redactor)
     )
     received, reader = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     writer, to_send = anyio.create_memory_object_stream[SessionMessage](0)
     tasks = [
         asyncio.ensure_future(_read(child, received, end)),
         asyncio.ensure_future(_write(child, to_send)),
-        asyncio.ensure_future(_log(address.name, child, end, redactor)),
+        asyncio.ensure_future(_watch(child, address, end)),
     ]
     try:
         yield reader, writer
@@ -94,31 +90,36 @@ async def stdio_streams(
             kept.close()
 
 
-async def _end(child: asyncio.subprocess.Process, tasks: Sequence[asyncio.Future[None]]) -> None:
+async def _end(child: SandboxProcess, tasks: Sequence[asyncio.Future[None]]) -> None:
     """Let a server end by itself, for a moment; then end it."""
-    assert child.stdin is not None
-    with contextlib.suppress(OSError):
-        child.stdin.close()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_CLOSE_S):
-            await child.wait()
-    with contextlib.suppress(ProcessLookupError):
-        child.kill()
-    await child.wait()
+    try:
+        with contextlib.suppress(OSError, RuntimeError):
+            child.writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await child.over()
+    finally:
+        await child.end()
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
 
 
+async def _watch(child: SandboxProcess, address: ServerAddress, end: StdioEnd) -> None:
+    """End a server that takes more than it may; its workspace is as large as who gave it made it."""
+    problem = await child.watch(address.limits)
+    end.why = end.why or f"its sandbox was ended: {problem}"
+    await child.end()
+
+
 async def _read(
-    child: asyncio.subprocess.Process, received: MemoryObjectSendStream[SessionMessage | Exception], end: StdioEnd
+    child: SandboxProcess, received: MemoryObjectSendStream[SessionMessage | Exception], end: StdioEnd
 ) -> None:
     """Pass on what the server says until it says no more, or what is too much."""
-    assert child.stdout is not None
     bad = 0
     async with received:
         try:
-            while line := await child.stdout.readline():
+            while line := await child.reader.readline():
                 try:
                     message = jsonrpc_message_adapter.validate_json(line, by_name=False)
                 except ValueError:
@@ -128,35 +129,38 @@ async def _read(
                         return
                     continue
                 await received.send(SessionMessage(message))
-            end.why = "its process ended, or closed its standard output"
+            end.why = end.why or _ENDED
         except ValueError:
-            end.why = f"it sent a message of over {MAX_FRAME_BYTES:,} bytes"
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError, ConnectionError):
+            end.why = end.why or f"it sent a message of over {MAX_FRAME_BYTES:,} bytes"
+        except ConnectionError:  # it ended before it read all it was sent
+            end.why = end.why or _ENDED
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             return
 
 
-async def _write(child: asyncio.subprocess.Process, to_send: MemoryObjectReceiveStream[SessionMessage]) -> None:
-    assert child.stdin is not None
+async def _write(child: SandboxProcess, to_send: MemoryObjectReceiveStream[SessionMessage]) -> None:
     with contextlib.suppress(OSError):  # which the reader learns, too
         async for each in to_send:
-            child.stdin.write(each.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
-            await child.stdin.drain()
+            child.writer.write(each.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+            await child.writer.drain()
 
 
-async def _log(name: str, child: asyncio.subprocess.Process, end: StdioEnd, redactor: Redactor) -> None:
-    """Log what a server writes to standard error, up to a bound; read all of it, so that it does not wait."""
-    assert child.stderr is not None
+def _logger_of(name: str, end: StdioEnd, redactor: Redactor) -> Callable[[bytes], None]:
+    """Return what logs what a server writes to standard error, up to a bound; b"" is its end."""
     room, said = MAX_LOG_BYTES, StandardError(name, end, redactor)
-    try:
-        while data := await child.stderr.read(_MAX_LOG_LINE * 8):
-            if room > 0:
-                said.write(data[:room])
-            if 0 < room <= len(data):
-                said.finish()
-                logger.warning("server %s: no more of its standard error is kept", name, extra={"action": "mcp_stderr"})
-            room -= len(data)
-    finally:
-        said.finish()
+
+    def log(data: bytes) -> None:
+        nonlocal room
+        if not data:
+            said.finish()
+        if data and room > 0:
+            said.write(data[:room])
+        if 0 < room <= len(data):
+            said.finish()
+            logger.warning("server %s: no more of its standard error is kept", name, extra={"action": "mcp_stderr"})
+        room -= len(data)
+
+    return log
 
 
 class StandardError:

@@ -72,7 +72,8 @@ def sandboxed_command(
     and in `/tmp`, which is its own.  `network` is the one of `SandboxLimits`.
 
     To end it kill the process that was started, with SIGKILL: nothing of it outlives that, or the thread that started
-    it.  It ends by itself after `wall_s`, and each of its processes after `cpu_s` of CPU (None: never).
+    it.  It ends by itself after `wall_s`, when nobody has the other end of its standard error any more, and each of its
+    processes after `cpu_s` of CPU (None: never).
 
     Raises `SandboxUnavailable` where there is no bubblewrap or sandlock, `InvalidConfig` for what cannot be mounted.
     What the kernel lacks is seen when it is started: exit code 125, and a line on stderr.

@@ -2,8 +2,9 @@
 
 It stands alone: it is given to the sandbox as a file, where nothing of Airside is.  It gives up what its user may do,
 sets the bounds, takes away what it was not told to keep of the environment, and runs the command under Landlock's and
-seccomp's rules, which sandlock makes.  It waits for the command, and ends when its time is over; everything ends with
-it.  Whatever fails here ends it before the command is begun: exit code 125, and a line that says what.
+seccomp's rules, which sandlock makes.  It waits for the command, and ends when its time is over, or when nobody has the
+other end of its standard error any more, for who started it is gone then; everything ends with it.  Whatever fails here
+ends it before the command is begun: exit code 125, and a line that says what.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -84,6 +86,16 @@ def _bound(rules: dict[str, Any]) -> None:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
 
 
+def _watch(lifeline: int, wall_s: float | None) -> None:
+    """End everything once nobody has the other end of a stream, or the time is over.
+
+    The kernel tells the death of a starter only to who was there already when it died: this one sees it later, too.
+    """
+    poll = select.poll()
+    poll.register(lifeline, 0)  # its end is told without being asked for
+    os._exit(FAILED if poll.poll(None if wall_s is None else wall_s * 1000) else 124)
+
+
 def _unreachable() -> list[str]:
     """Return sandlock's rules of what is not reached: of a server of names in such a network, all but its one port."""
     import ipaddress  # it takes milliseconds, and few sandboxes have a network
@@ -141,10 +153,7 @@ def main() -> None:
         kept = {name: os.environ[name] for name in rules["environment"] if name in os.environ}
         os.environ.clear()
         os.environ.update(rules["variables"] | kept)
-        if rules["wall_s"]:
-            timer = threading.Timer(rules["wall_s"], os._exit, [124])
-            timer.daemon = True
-            timer.start()
+        threading.Thread(target=_watch, args=(os.dup(2), rules["wall_s"]), daemon=True).start()
         wait = _sandboxed(rules, command)
     except BaseException as error:
         print(f"sandbox: {type(error).__name__}: {error}"[:1000], file=sys.stderr, flush=True)

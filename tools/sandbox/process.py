@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from airside.tools.sandbox.limits import SandboxLimits
@@ -36,6 +36,9 @@ MAX_LOG_BYTES = 64 * 1024
 _OF_ITS_OWN = 3
 """Processes that make a sandbox: bubblewrap outside, bubblewrap within, and `confine.py`."""
 
+_BUFFER_BYTES = 65_536
+"""Of a line that is read; messages of a size are not bounded by it."""
+
 MARK = b"/run/airside/confine.py"
 """What bubblewrap's command line has that makes a sandbox of ours."""
 
@@ -56,10 +59,18 @@ class SandboxProcess:
         self._ending: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, command: Sequence[str], environment: Mapping[str, str] | None = None) -> SandboxProcess:
+    async def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        line_bytes: int = _BUFFER_BYTES,
+        on_log: Callable[[bytes], None] | None = None,
+    ) -> SandboxProcess:
         """Start a command of `sandboxed_command`; raise `OSError` if this machine has no process or file left.
 
-        Call it on the thread that lives as long as the sandbox may: it ends with that.
+        Call it on the thread that lives as long as the sandbox may: it ends with that.  What is printed is given to
+        `on_log`, b"" at its end, or kept as `log`.  If the caller is cancelled, nothing was started.
         """
         ours, theirs = socket.socketpair()
         log, its_log = socket.socketpair()
@@ -75,24 +86,28 @@ class SandboxProcess:
             )
             unless_started.pop_all()
         try:
-            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=line_bytes)
         except BaseException:
             _close_all(kill_sandbox(process.pid))
             process.wait()
             raise
         made = cls(process, reader, writer)
-        made._logging = asyncio.ensure_future(made._keep_log(log))
+        made._logging = asyncio.ensure_future(made._read_log(log, on_log or made._keep_log))
         return made
 
-    async def _keep_log(self, log: socket.socket) -> None:
+    def _keep_log(self, data: bytes) -> None:
+        self.log += data[: MAX_LOG_BYTES - len(self.log)]
+
+    async def _read_log(self, log: socket.socket, on_log: Callable[[bytes], None]) -> None:
         """Read what is printed; what is more than is kept is read too, so that nobody waits for that."""
         reader, writer = await asyncio.open_unix_connection(sock=log)
         try:
             while data := await reader.read(MAX_LOG_BYTES):
-                self.log += data[: MAX_LOG_BYTES - len(self.log)]
+                on_log(data)
         except OSError:
             pass
         finally:
+            on_log(b"")
             writer.close()
 
     @property
@@ -148,6 +163,15 @@ class SandboxProcess:
     def is_over(self) -> bool:
         """Whether it ended by itself."""
         return self._process.poll() is not None
+
+    async def over(self) -> None:
+        """Wait until it ended by itself."""
+        if self._process.poll() is None:
+            pidfd = os.pidfd_open(self.pid)
+            try:
+                await _readable(asyncio.get_running_loop(), pidfd)
+            finally:
+                os.close(pidfd)
 
     def kill(self) -> None:
         """Kill the sandbox without waiting for its end; it is not used any more."""

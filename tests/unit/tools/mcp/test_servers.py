@@ -14,11 +14,16 @@ from mcp.shared.message import SessionMessage
 from mcp.types import JSONRPCRequest, JSONRPCResponse, PaginatedRequestParams
 
 from airside.tools.circuit_breakers import FAILURES
-from airside.tools.mcp import session
+from airside.tools.mcp import session, stdio
+from airside.tools.mcp.address import ServerAddress
 from airside.tools.mcp.asked import MAX_ASKED, Asked, CountedReads, CountedWrites
 from airside.tools.mcp.offer import ServerOffer
 from airside.tools.mcp.session import McpSession
 from airside.tools.mcp.stdio import StandardError, StdioEnd
+from airside.tools.sandbox.command import python_there
+from airside.tools.sandbox.limits import SandboxLimits
+from airside.tools.sandbox.probe import Reached
+from airside.tools.sandbox.process import descendants
 from airside.tools.secrets.redaction import Redactor
 from tests.apps.mcp_server import Served
 from tests.helpers import RUN
@@ -364,3 +369,42 @@ async def test_a_server_that_does_not_start_has_done_nothing(tmp_path: Path, off
     again = await behind.run("add", {"number": 1}, attempt=2)
     assert again.reason_code == "tool_in_doubt", "an earlier attempt may have done something"
     await behind.close()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 5])
+async def test_a_start_that_is_cancelled_leaves_nothing(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a process nor somebody who waits for one."""
+
+    async def full() -> Reached:
+        return Reached("full")
+
+    monkeypatch.setattr(stdio, "reached_level", full)
+    monkeypatch.setattr(stdio, "_CLOSE_S", 0.0)
+    address = ServerAddress(name="t", command=("/bin/sleep", "600"), limits=SandboxLimits())
+
+    async def use() -> None:
+        async with stdio.stdio_streams(address, {}, stdio.StdioEnd(), Redactor()):
+            await asyncio.Event().wait()
+
+    before = list(descendants(os.getpid()))
+    using = asyncio.ensure_future(use())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(using, 20)
+    assert set(descendants(os.getpid())) <= set(before)
+
+
+async def test_a_server_that_takes_more_than_it_may_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full() -> Reached:
+        return Reached("full")
+
+    monkeypatch.setattr(stdio, "reached_level", full)
+    code = "import os, time\nfor n in range(10**6): os.close(os.open(f'/tmp/{n}', os.O_CREAT))"
+    address = ServerAddress(name="t", command=(python_there(), "-I", "-c", code), limits=SandboxLimits())
+    end = stdio.StdioEnd()
+    async with stdio.stdio_streams(address, {}, end, Redactor()) as (reader, _):
+        async with asyncio.timeout(30):
+            assert [each async for each in reader] == []
+    assert "more than 65,536 files" in end.why

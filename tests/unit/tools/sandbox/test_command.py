@@ -235,3 +235,17 @@ def test_it_ends_with_who_started_it() -> None:
     starter.wait()
     starter.stdout.close()
     assert wait_gone(found)
+
+
+@pytest.mark.parametrize("limits", LEVELS)
+def test_it_ends_once_nobody_has_the_other_end_of_its_log(limits: SandboxLimits) -> None:
+    """Who started it is gone, perhaps before the kernel knew that it is to be told."""
+    process = subprocess.Popen(
+        sandboxed_command(["/bin/sh", "-c", DAEMON], limits=limits), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"begun\n" and process.stderr is not None
+    found = descendants(process.pid)
+    process.stderr.close()
+    process.wait()
+    process.stdout.close()
+    assert wait_gone(found)
