@@ -545,6 +545,17 @@ def use_a_message_queue_of_the_machine() -> str:
 
 
 @attempt
+def attach_to_a_file() -> str:
+    with open("/tmp/attached", "wb"):
+        return filtered(188 if _X86 else 5, b"/tmp/attached", b"user.x", b"x", 1, 0)
+
+
+@attempt
+def watch_files() -> str:
+    return filtered(294 if _X86 else 26, 0)
+
+
+@attempt
 def start_another_kernel() -> str:
     return filtered(246 if _X86 else 104, 0, 0, 0, 0)
 

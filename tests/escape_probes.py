@@ -26,7 +26,8 @@ from airside.stack.values import SandboxLevel
 from airside.tools.sandbox import process as sandbox_process
 from airside.tools.sandbox.command import package_folders, python_there, sandboxed_command
 from airside.tools.sandbox.limits import SandboxLimits
-from airside.tools.sandbox.process import SandboxProcess, descendants
+from airside.tools.sandbox.process import SandboxProcess
+from airside.tools.sandbox.watching import descendants
 from tests.escape_attempts import ATTEMPTS
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ ONLY_FULL = """
     take_a_descriptor_of_who_confines_it handle_page_faults use_the_kernels_keys make_memory_that_no_bound_counts
     share_memory_by_a_key use_a_message_queue_of_the_machine take_a_mount_away mount_by_the_new_calls
     load_a_program_into_the_kernel watch_the_kernels_counters make_a_user_namespace connect_to_the_hypervisor
-    enter_another_namespace make_a_user_namespace_with_a_process
+    enter_another_namespace make_a_user_namespace_with_a_process attach_to_a_file watch_files
 """
 """Attempts that Landlock and seccomp hold, or of which the kernel alone, asked for nothing, need not say no."""
 
@@ -196,6 +197,43 @@ while True:
                 except BlockingIOError: pass
     except OSError: time.sleep(1000)
 """
+_SHARED = """
+import mmap, os, time
+for i in range(8):
+    if os.fork() == 0:
+        shared = mmap.mmap(-1, 64 << 20)
+        for at in range(0, 64 << 20, 1 << 20):
+            shared[at:at + (1 << 20)] = bytes(b"x" * (1 << 20))
+            shared.madvise(mmap.MADV_DONTNEED, at, 1 << 20)
+        time.sleep(1000)
+time.sleep(1000)
+"""
+_HEADLESS = """
+import ctypes, os, threading, time
+for _ in range(8):
+    if os.fork() == 0:
+        def hold():
+            held = bytearray(os.urandom(4096)) * (64 * 256)
+            time.sleep(1000)
+        threading.Thread(target=hold).start()
+        ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)
+time.sleep(1000)
+"""
+_RANGES = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+for _ in range(8):
+    if os.fork() == 0:
+        start = libc.mmap(None, 30000 * 4096, 0, 0x22, -1, 0)
+        for at in range(0, 30000, 2):
+            libc.mprotect(start + at * 4096, 4096, 1)
+        time.sleep(1000)
+time.sleep(1000)
+"""
+_FILES_IN_MEMORY = "import os\nfor n in range(10**7): os.close(os.open(f'/dev/shm/{n}', os.O_CREAT | os.O_WRONLY))"
 _FILES = "import os\nfor n in range(10**7): os.close(os.open(f'/tmp/{n}', os.O_CREAT | os.O_WRONLY))"
 _STOPPED = "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)"
 _FORGES = """
@@ -266,6 +304,10 @@ ALONE: dict[str, tuple[str, Seen]] = {
     "take_memory_by_many_processes": (_MEMORY, _is_ended_by_the_watch),
     "hold_memory_in_sockets": (_SOCKETS, _is_ended_by_the_watch),
     "make_files_without_end": (_FILES, _is_ended_by_the_watch),
+    "make_files_in_shared_memory": (_FILES_IN_MEMORY, _is_ended_by_the_watch),
+    "hide_memory_that_is_shared": (_SHARED, _is_ended_by_the_watch),
+    "take_memory_in_processes_without_a_first_thread": (_HEADLESS, _is_ended_by_the_watch),
+    "make_ranges_of_memory": (_RANGES, _is_ended_by_the_watch),
 }
 """Programs, each with what is looked at while it runs; after all of them nothing may be left."""
 

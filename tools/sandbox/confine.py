@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 FAILED = 125
@@ -34,11 +34,15 @@ mount_setattr fsopen fsmount fsconfig fspick open_tree kexec_load kexec_file_loa
 open_by_handle_at name_to_handle_at io_uring_setup io_uring_enter io_uring_register personality quotactl syslog swapon
 swapoff reboot acct settimeofday clock_settime adjtimex clock_adjtime fanotify_init iopl ioperm modify_ldt mq_open
 mq_unlink shmget shmat msgget semget mbind migrate_pages move_pages lookup_dcookie vhangup uselib ustat sysfs
-sethostname setdomainname nfsservctl"""
-"""What no tool calls; `memfd_create` for memory that no bound counts."""
+sethostname setdomainname nfsservctl setxattr lsetxattr fsetxattr inotify_init inotify_init1"""
+"""What no tool calls; `memfd_create`, attributes of files and `inotify` for memory that no bound counts."""
 
-PRIVATE = """0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.168.0.0/16
-198.18.0.0/15 224.0.0.0/3 ::/127 ::ffff:0:0/96 64:ff9b::/32 fc00::/7 fe80::/10 ff00::/8"""
+SERVING = "listen accept accept4"
+"""What is denied besides where the network is the machine's: nobody is to connect to a sandbox."""
+
+PRIVATE = """0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
+192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3 ::/127 ::ffff:0:0/96 64:ff9b::/32
+64:ff9b:1::/48 2001:db8::/32 2002::/16 fc00::/7 fe80::/10 ff00::/8"""
 """Networks that a sandbox with a network does not reach: the machine itself, its neighbours, clouds' own services."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -96,6 +100,22 @@ def _watch(lifeline: int, wall_s: float | None) -> None:
     os._exit(FAILED if poll.poll(None if wall_s is None else wall_s * 1000) else 124)
 
 
+def _own_addresses() -> Iterator[str]:
+    """Yield the addresses that are the machine's, public ones among them."""
+    last = ""
+    with open("/proc/self/net/fib_trie") as file:
+        for line in file:
+            if "|--" in line:
+                last = line.split()[-1]
+            elif "host LOCAL" in line:
+                yield last
+    if os.path.exists("/proc/self/net/if_inet6"):
+        with open("/proc/self/net/if_inet6") as file:
+            for line in file:
+                digits = line.split()[0]
+                yield ":".join(digits[at : at + 4] for at in range(0, 32, 4))
+
+
 def _unreachable() -> list[str]:
     """Return sandlock's rules of what is not reached: of a server of names in such a network, all but its one port."""
     import ipaddress  # it takes milliseconds, and few sandboxes have a network
@@ -105,6 +125,9 @@ def _unreachable() -> list[str]:
 
     networks: list[Any] = [ipaddress.ip_network(each) for each in PRIVATE.split()]
     others = []
+    for own in map(ipaddress.ip_network, _own_addresses()):
+        if not any(own.version == each.version and own.subnet_of(each) for each in networks):
+            networks.append(own)
     with open("/etc/resolv.conf") as file:
         names = [line.split()[1] for line in file if line.startswith("nameserver ")]
     for server in (ipaddress.ip_network(name.partition("%")[0]) for name in names):
@@ -128,7 +151,7 @@ def _sandboxed(rules: dict[str, Any], command: list[str]) -> Callable[[], int]:
     child = sandlock.Sandbox(
         fs_readable=rules["readable"],
         fs_writable=rules["writable"],
-        extra_deny_syscalls=DENIED.split(),
+        extra_deny_syscalls=(f"{DENIED} {SERVING}" if rules["network"] else DENIED).split(),
         no_coredump=True,
         net_deny=_unreachable() if rules["network"] else [],
     ).popen(command)

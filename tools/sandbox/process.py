@@ -12,37 +12,35 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.sandbox.tenant_folder import folder_bytes
+from airside.tools.sandbox.watching import excess_of
 
 WATCH_EVERY_S = 0.02
 """How often a sandbox is looked at: at full speed a machine fills some tens of megabytes meanwhile."""
 
+LOOK_CLOSELY_EVERY_S = 0.1
+"""How often it is looked at for what takes longer to see."""
+
+LOOK_S = 2.0
+"""How long a look may take; of the processor it has less."""
+
 MEASURE_EVERY_S = 0.25
 """How often the folder in which it may write is measured, which takes longer."""
 
-MAX_INODES = 65_536
-"""Files in `/tmp`: one of no bytes takes memory of the kernel's all the same."""
-
-MAX_SOCKETS = 512
-"""Sockets in a sandbox without the machine's network: each may hold some hundred kilobytes of the kernel's memory."""
-
 MAX_LOG_BYTES = 64 * 1024
 """Of what is printed in a sandbox, that is kept."""
-
-_OF_ITS_OWN = 3
-"""Processes that make a sandbox: bubblewrap outside, bubblewrap within, and `confine.py`."""
 
 _BUFFER_BYTES = 65_536
 """Of a line that is read; messages of a size are not bounded by it."""
 
 MARK = b"/run/airside/confine.py"
 """What bubblewrap's command line has that makes a sandbox of ours."""
-
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class SandboxProcess:
@@ -134,30 +132,24 @@ class SandboxProcess:
         `folder` is one of the machine's in which it may write.
         """
         loop = asyncio.get_running_loop()
-        measured_s = loop.time()
-        while True:
-            await asyncio.sleep(WATCH_EVERY_S)
-            if problem := self._excess(limits):
-                return problem
-            if folder is not None and loop.time() - measured_s > MEASURE_EVERY_S:
-                if await asyncio.to_thread(folder_bytes, folder) > limits.workspace_bytes:
-                    return f"it filled its workspace: {limits.workspace_bytes:,} bytes it may"
-                measured_s = loop.time()
-
-    def _excess(self, limits: SandboxLimits) -> str:
-        pids = list(descendants(self.pid))
-        inner = pids[_OF_ITS_OWN:]
-        if sum(map(_resident_bytes, inner)) > limits.memory_bytes:  # counts what they share several times
-            used = sum(map(_proportional_bytes, inner))
-            if used > limits.memory_bytes:
-                return f"it used {used:,} bytes of memory, of {limits.memory_bytes:,} it may"
-        if len(pids) > _OF_ITS_OWN and not limits.network and _sockets(pids[1]) > MAX_SOCKETS:
-            return f"it had more than {MAX_SOCKETS} sockets"
-        with contextlib.suppress(OSError):
-            found = os.statvfs(f"/proc/{pids[min(2, len(pids) - 1)]}/root/tmp")
-            if len(pids) > _OF_ITS_OWN and found.f_files - found.f_ffree > MAX_INODES:
-                return f"it made more than {MAX_INODES:,} files"
-        return ""
+        measured_s, looked_s = loop.time(), -LOOK_CLOSELY_EVERY_S
+        thread = ThreadPoolExecutor(1, "sandbox-watch")  # no other's waits for it, however long a look takes
+        try:
+            while True:
+                await asyncio.sleep(WATCH_EVERY_S)
+                closely = loop.time() - looked_s > LOOK_CLOSELY_EVERY_S
+                looked_s = loop.time() if closely else looked_s
+                looking = loop.run_in_executor(thread, partial(excess_of, self.pid, limits, closely=closely))
+                if not (await asyncio.wait({looking}, timeout=LOOK_S))[0]:
+                    return f"it took over {LOOK_S:g} s to look at"
+                if problem := looking.result():
+                    return problem
+                if folder is not None and loop.time() - measured_s > MEASURE_EVERY_S:
+                    if await asyncio.to_thread(folder_bytes, folder) > limits.workspace_bytes:
+                        return f"it filled its workspace: {limits.workspace_bytes:,} bytes it may"
+                    measured_s = loop.time()
+        finally:
+            thread.shutdown(wait=False)
 
     @property
     def is_over(self) -> bool:
@@ -223,15 +215,30 @@ def kill_sandbox(pid: int) -> list[int]:
 
 
 def kill_orphans() -> None:
-    """Kill what is left of sandboxes whose starter died as it started them: it waits for a word that nobody says."""
+    """Kill what is left of sandboxes whose starter died as it started them: it waits for a word that nobody says.
+
+    It is the first process of a namespace of its own, and its parent, whoever takes in orphans here, makes no sandbox.
+    """
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError, IndexError):
-            folder = Path(entry.path)
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == 1 and MARK in (folder / "cmdline").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
+            pid = int(entry.name)
+            if _makes_sandboxes(pid) and _is_first(pid):
+                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+                if not _makes_sandboxes(parent):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _makes_sandboxes(pid: int) -> bool:
+    return MARK in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
+def _is_first(pid: int) -> bool:
+    """Whether a process is the first of a namespace below this one's."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    ids = next(line for line in status if line.startswith("NSpid:")).split()[1:]
+    return len(ids) > 1 and ids[-1] == "1"
 
 
 def _close_all(descriptors: Sequence[int]) -> None:
@@ -267,38 +274,3 @@ def _children(pid: int) -> list[int]:
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """Yield a process and all below it, each after its parent; of processes of several threads the children of all."""
-    found = [pid]
-    for each in found:
-        yield each
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{each}/task"):
-                found += map(int, Path(f"/proc/{each}/task/{task}/children").read_text().split())
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-    except (OSError, IndexError):
-        return 0
-
-
-def _sockets(pid: int) -> int:
-    """Count the sockets of a process's network namespace."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/net/sockstat").read_text().split()[2])
-    return 0
-
-
-def _proportional_bytes(pid: int) -> int:
-    """Return the memory of a process, of what several share its part; all it sees, where that cannot be read."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return _resident_bytes(pid)

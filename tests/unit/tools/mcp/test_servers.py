@@ -23,7 +23,7 @@ from airside.tools.mcp.stdio import StandardError, StdioEnd
 from airside.tools.sandbox.command import python_there
 from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.sandbox.probe import Reached
-from airside.tools.sandbox.process import descendants
+from airside.tools.sandbox.watching import descendants
 from airside.tools.secrets.redaction import Redactor
 from tests.apps.mcp_server import Served
 from tests.helpers import RUN

@@ -18,7 +18,7 @@ from airside.stack.values import ToolResult
 from airside.tools.dispatch import Dispatcher
 from airside.tools.runners import sandbox as lane
 from airside.tools.runners.sandbox import SandboxRunner
-from airside.tools.sandbox import process
+from airside.tools.sandbox import watching
 from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.sandbox.probe import Reached
 from airside.tools.sandbox.process import SandboxProcess
@@ -138,7 +138,7 @@ async def test_at_its_deadline_nothing_of_it_is_left(dispatcher: Dispatcher, mon
 async def test_what_takes_too_much_is_ended(
     dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, what: str, text: str
 ) -> None:
-    monkeypatch.setattr(process, "MAX_INODES", 2000)
+    monkeypatch.setattr(watching, "MAX_INODES", 2000)
     result = await run(dispatcher, sandboxed.use, what=what)
     assert result.reason_code is ReasonCode.TOOL_FAILED and text in result.error
 
