@@ -27,7 +27,7 @@ from airside.stack.journal.effect_claims import Appender, claim
 from airside.stack.ports import Memory
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import Grant, GrantRefused, open_grant
-from airside.stack.values import ToolResult
+from airside.stack.values import SandboxLevel, ToolResult
 from airside.tools.circuit_breakers import CircuitBreakers
 from airside.tools.grant_checks import CallBlocked, GrantChecks
 from airside.tools.keeping import keeper
@@ -48,6 +48,7 @@ from airside.tools.runners.output import finish_output
 from airside.tools.runners.running import Runners
 from airside.tools.runners.tenant_secrets import TenantSecrets
 from airside.tools.runners.toolset_states import ToolsetState, ToolsetStates
+from airside.tools.sandbox.limits import LEVELS
 from airside.tools.secrets.known import KnownSecrets
 from airside.tools.secrets.providers import SecretMissing, SecretsProvider
 from airside.tools.tool import (
@@ -132,12 +133,19 @@ class Dispatcher:
                 result = await self._run(grant, request, deadline, again=again)
                 waited_us = int(deadline.waited_s * 1_000_000)  # for a thread: it is not the call's time
             took_us = max(0, self._running_us() - began - waited_us)
-            sandbox = self._runner_of[grant.tool].level
+            sandbox = self._level_of(grant.tool)
             reply = ExecuteReply(result=msgspec.structs.replace(result, duration_us=took_us, sandbox=sandbox))
             return reply
         finally:
             self.active -= 1
             self._answers.end(grant.nonce, reply)
+
+    def _level_of(self, tool: str) -> SandboxLevel | None:
+        """Return the level a call of a tool had: what this machine reaches, and no more than the tool asked for."""
+        reached, asked = self._runner_of[tool].level, self._tools[tool].sandbox
+        if reached is None or asked is None or LEVELS[reached] <= LEVELS[asked.level]:
+            return reached
+        return asked.level
 
     async def answer_of(self, grant: bytes) -> ExecuteReply | None:
         """Return what the call of a grant came to, once it is over; None if it did not begin here, or is forgotten."""

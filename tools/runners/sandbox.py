@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -24,14 +25,16 @@ import orjson
 
 from airside.stack.errors import AirsideError, text_of
 from airside.stack.ids import TenantId
+from airside.stack.run.story import printable
 from airside.stack.values import SandboxLevel
 from airside.tools.runners.fair_slots import FairSlots
 from airside.tools.runners.jobs import ToolCall
 from airside.tools.runners.outcomes import InvalidArguments, InvalidOutput, NoSandbox, ToolRaised
 from airside.tools.sandbox.command import SandboxUnavailable, package_folders, python_there, sandboxed_command
+from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.sandbox.probe import Reached, reached_level
 from airside.tools.sandbox.process import SandboxProcess, kill_orphans
-from airside.tools.sandbox.tenant_folder import give_folder
+from airside.tools.sandbox.tenant_folder import folder_bytes, give_folder
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolError
 
 START_S = 30.0
@@ -46,6 +49,9 @@ SPARE_S = 300.0
 _WORKER = Path(__file__).parents[1] / "sandbox" / "worker.py"
 _OF_A_MESSAGE = 65_536
 """Bytes a message may have beside the output: its word, or a sentence."""
+
+_PICKLING = threading.Lock()
+"""Which modules go along is said for the whole process: two threads would take it back from each other."""
 
 _AIRSIDE = Path(os.path.abspath(__file__)).parents[2]
 _OURS = [_AIRSIDE, *(path.resolve() for path in _AIRSIDE.iterdir() if path.is_symlink())]
@@ -119,23 +125,29 @@ class SandboxRunner:
             process = await self._take(key)
         self._at_work.add(process)
         try:
+            if problem := await _fullness(job, limits):
+                raise NoSandbox(f"{job.name}: {problem}: delete some of it")
             job.begin()
             self._prepare(key)
-            return await self._answer(process, message, job)
+            output = await self._answer(process, message, job)
+            if problem := await _fullness(job, limits):
+                raise SandboxDied(problem)
+            return output
         finally:
             try:
                 await process.end()
             finally:
                 self._at_work.discard(process)
                 if process.log:
-                    sys.stdout.write(job.redactor().text(process.log.decode(errors="replace")))
+                    text = job.redactor().text(process.log.decode(errors="replace"))
+                    sys.stdout.writelines(f"[{job.name}] {printable(line)}\n" for line in text.splitlines())
 
     async def _answer(self, process: SandboxProcess, message: bytes, job: ToolCall) -> Any:
         """Have a call made, and return its output; raise what came of it otherwise."""
         limits = self._tools[job.tool.name].sandbox
         assert limits is not None
         most = job.tool.spec.max_output_bytes + _OF_A_MESSAGE
-        folder = str(Path(limits.workspace, job.tenant)) if limits.workspace and limits.access == "write" else None
+        folder = _written(job, limits)
         watching = asyncio.ensure_future(process.watch(limits, folder))
         asking = asyncio.ensure_future(_asked(process, message, most))
         try:
@@ -250,6 +262,19 @@ class SandboxRunner:
         self._spare.clear()
 
 
+def _written(job: ToolCall, limits: SandboxLimits) -> str | None:
+    """Return the folder of the machine's in which a call may write."""
+    return str(Path(limits.workspace, job.tenant)) if limits.workspace and limits.access == "write" else None
+
+
+async def _fullness(job: ToolCall, limits: SandboxLimits) -> str:
+    """Return that what a call may write in is too full, "" if it is not."""
+    folder = _written(job, limits)
+    if folder is None or await asyncio.to_thread(folder_bytes, folder) <= limits.workspace_bytes:
+        return ""
+    return f"its workspace holds more than the {limits.workspace_bytes:,} bytes it may, or is too deep to tell"
+
+
 async def _asked(process: SandboxProcess, message: bytes, most: int) -> bytes | None:
     with contextlib.suppress(OSError):  # it may have answered before it took the whole question
         await process.send(message)
@@ -306,14 +331,15 @@ def _pickled_functions(found: Tool) -> bytes:
 def _pickled(value: Any) -> bytes:
     """Return a value as bytes; what it uses of the app's own modules goes with it: the sandbox has not these."""
     there = tuple(f"{folder}{os.sep}" for folder in (sys.base_prefix, *package_folders(), *map(str, _OURS)))
-    apps = [module for module in list(sys.modules.values()) if _is_the_apps(module, there)]
-    for module in apps:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        return cloudpickle.dumps(value)  # type: ignore[no-any-return]
-    finally:
+    with _PICKLING:
+        apps = [module for module in list(sys.modules.values()) if _is_the_apps(module, there)]
         for module in apps:
-            cloudpickle.unregister_pickle_by_value(module)
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            return cloudpickle.dumps(value)  # type: ignore[no-any-return]
+        finally:
+            for module in apps:
+                cloudpickle.unregister_pickle_by_value(module)
 
 
 def _is_the_apps(module: ModuleType, there: tuple[str, ...]) -> bool:

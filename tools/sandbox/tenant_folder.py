@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +14,11 @@ from airside.tools.sandbox.command import SandboxUnavailable
 
 WORKSPACE_UID = (1 << 30) - 1
 """Who works in tenants' folders, where root starts sandboxes: root's own tools reach them all the same."""
+
+MAX_DEPTH = 64
+"""Folders in one another, and `MAX_ENTRIES` files and folders, beyond which a workspace counts as too full."""
+
+MAX_ENTRIES = 200_000
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -40,24 +47,50 @@ def give_folder(root: str, tenant: TenantId) -> str:
 
 def _give(folder: int) -> None:
     os.fchown(folder, WORKSPACE_UID, WORKSPACE_UID)
-    for _, folders, names, descriptor in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
-        for name in (*folders, *names):
-            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+    try:
+        for parent, name, status in _walk(folder):
             is_ours = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
             if is_ours and status.st_uid != WORKSPACE_UID:
-                os.chown(name, WORKSPACE_UID, WORKSPACE_UID, dir_fd=descriptor, follow_symlinks=False)
+                os.chown(name, WORKSPACE_UID, WORKSPACE_UID, dir_fd=parent, follow_symlinks=False)
+    except WorkspaceTooLarge:
+        pass  # what lies deeper is the sandboxes' own; how full it is tells those that write
 
 
-def folder_bytes(path: str) -> int:
-    """Return what a folder's files take together; what goes while it is looked at is not counted."""
-    used, look = 0, [path]
-    while look:
+class WorkspaceTooLarge(Exception):
+    """A folder is deeper, or has more entries, than is looked at."""
+
+
+def _walk(folder: int, depth: int = 0, seen: list[int] | None = None) -> Iterator[tuple[int, str, os.stat_result]]:
+    """Yield each entry below an open folder with its parent, each before what is in it; follows no link.
+
+    Raises `WorkspaceTooLarge` at its bounds: a program can make a tree of any depth.
+    """
+    seen = seen if seen is not None else [0]
+    for name in os.listdir(folder):
+        seen[0] += 1
+        if depth >= MAX_DEPTH or seen[0] > MAX_ENTRIES:
+            raise WorkspaceTooLarge
+        with suppress(FileNotFoundError):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            yield folder, name, status
+            if stat.S_ISDIR(status.st_mode):
+                below = os.open(name, _FOLDER, dir_fd=folder)
+                try:
+                    yield from _walk(below, depth + 1, seen)
+                finally:
+                    os.close(below)
+
+
+def folder_bytes(path: str) -> float:
+    """Return what a folder's files take together; without end where it cannot be told.
+
+    What goes while it is looked at is not counted.
+    """
+    try:
+        folder = os.open(path, _FOLDER)
         try:
-            with os.scandir(look.pop()) as entries:
-                for entry in entries:
-                    used += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        look.append(entry.path)
-        except OSError:
-            continue
-    return used
+            return sum(status.st_blocks * 512 for _, _, status in _walk(folder))
+        finally:
+            os.close(folder)
+    except (OSError, WorkspaceTooLarge):
+        return math.inf

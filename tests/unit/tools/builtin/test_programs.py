@@ -135,3 +135,17 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
     for factory in (python_sandbox, shell_sandbox):
         with pytest.raises(InvalidConfig, match=next(iter(options))):
             factory(**options)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another owner is given by root")
+@pytest.mark.parametrize("path", ["full", "d/" * 100 + "full"])
+async def test_a_workspace_that_is_too_full_or_too_deep_is_told(bench: Bench, tmp_path: Path, path: str) -> None:
+    """However short a call is; the next that would write does not begin, and one that reads does."""
+    limits = SandboxLimits(workspace=str(tmp_path), access="write", workspace_bytes=1_000_000)
+    command = f"mkdir -p $(dirname {path}); head -c 2000000 /dev/zero > {path}"
+    result = await bench.run(shell_sandbox(limits=limits), command=command)
+    assert result.reason_code is ReasonCode.TOOL_IN_DOUBT and "its workspace" in result.error
+    again = await bench.run(shell_sandbox(limits=limits), command="true")
+    assert again.reason_code is ReasonCode.SANDBOX_UNAVAILABLE and "delete some of it" in again.error
+    reading = shell_sandbox(limits=SandboxLimits(workspace=str(tmp_path)))
+    assert (await bench.run(reading, command="ls")).ok

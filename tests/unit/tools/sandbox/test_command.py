@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from airside.stack.errors import InvalidConfig
-from airside.tools.sandbox import command
+from airside.tools.sandbox import command, confine
 from airside.tools.sandbox.command import SandboxUnavailable, find_bwrap, python_there, sandboxed_command
 from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.sandbox.process import kill_orphans, kill_sandbox
@@ -249,3 +249,17 @@ def test_it_ends_once_nobody_has_the_other_end_of_its_log(limits: SandboxLimits)
     process.wait()
     process.stdout.close()
     assert wait_gone(found)
+
+
+def test_with_the_machines_network_it_does_not_listen_there() -> None:
+    code = "import socket\nsocket.socket().listen()"
+    assert "PermissionError" in run([python_there(), "-I", "-c", code], network=True).stderr
+    assert run([python_there(), "-I", "-c", code]).returncode == 0
+
+
+def test_the_machines_own_addresses_are_none_it_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public ones, too."""
+    monkeypatch.setattr(confine, "_own_addresses", lambda: iter(["8.8.4.4", "127.0.0.1", "2600::1"]))
+    rules = confine._unreachable()
+    assert "8.8.4.4/32:*" in rules and "[2600::1/128]:*" in rules and "127.0.0.1/32:*" not in rules
+    assert "127.0.0.1" in set(confine._own_addresses())

@@ -92,7 +92,7 @@ def _command_line(pid: int) -> bytes:
 
 async def test_what_it_prints_is_printed_here(dispatcher: Dispatcher, capsys: pytest.CaptureFixture[str]) -> None:
     await run(dispatcher, sandboxed.leave, text="a line")
-    assert capsys.readouterr().out == "printed a line\n"
+    assert capsys.readouterr().out == "[leave] printed a line\n"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ async def test_of_what_it_prints_no_more_is_kept_than_a_bound(
     dispatcher: Dispatcher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (await run(dispatcher, sandboxed.use, what="log")).value() == "printed"
-    assert len(capsys.readouterr().out) == 64 * 1024
+    assert len(capsys.readouterr().out) == len("[use] ") + 64 * 1024 + len("\n")
 
 
 async def test_it_is_asked_there_what_became_of_a_key(dispatcher: Dispatcher) -> None:
@@ -299,3 +299,17 @@ def test_the_lanes_are_told_by_the_declaration() -> None:
     made = Dispatcher(sandboxed.TOOLS, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: NOW)
     assert isinstance(made._runner_of["greet"], SandboxRunner)
     assert sandboxed.greet.sandbox == SandboxLimits()
+
+
+async def test_the_level_that_is_recorded_is_the_tools_own() -> None:
+    """On a machine that reaches more."""
+
+    @tool(effect="read", sandbox=SandboxLimits(level="namespaces"))
+    def act() -> str:
+        """Act."""
+        return "done"
+
+    made = Dispatcher([act], seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: NOW)
+    result = await run(made, act)
+    made.close()
+    assert (result.ok, result.sandbox) == (True, "namespaces")
