@@ -34,7 +34,8 @@ mount_setattr fsopen fsmount fsconfig fspick open_tree kexec_load kexec_file_loa
 open_by_handle_at name_to_handle_at io_uring_setup io_uring_enter io_uring_register personality quotactl syslog swapon
 swapoff reboot acct settimeofday clock_settime adjtimex clock_adjtime fanotify_init iopl ioperm modify_ldt mq_open
 mq_unlink shmget shmat msgget semget mbind migrate_pages move_pages lookup_dcookie vhangup uselib ustat sysfs
-sethostname setdomainname nfsservctl setxattr lsetxattr fsetxattr inotify_init inotify_init1"""
+sethostname setdomainname nfsservctl setxattr lsetxattr fsetxattr setxattrat
+inotify_init inotify_init1"""
 """What no tool calls; `memfd_create`, attributes of files and `inotify` for memory that no bound counts."""
 
 SERVING = "listen accept accept4"
