@@ -28,6 +28,7 @@ def test_no_planted_text_has_an_effect_and_every_task_is_done(local_ray: None, t
     assert figures["attacks_asked"] == attacks, "every attack was put to a person"
 
 
+@pytest.mark.slow
 def test_a_value_of_the_request_is_not_taken_for_another_and_what_was_said_is_not_asked(
     local_ray: None, tmp_path: Path
 ) -> None:

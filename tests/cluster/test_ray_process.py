@@ -111,6 +111,7 @@ def test_another_ray_is_not_taken_for_this_one(stack: Stack, tmp_path: Path) -> 
                 attach()
 
 
+@pytest.mark.slow
 def test_a_stack_that_has_its_name_from_another_is_not_reached_by_it(stack: Stack, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     first = airside.start(create_app(one), state_dir=one, stack="same", executors=1)

@@ -506,9 +506,10 @@ def test_a_key_ring_is_made_once_for_its_user_only(tmp_path: Path) -> None:
     again = KeyRing.open(folder)
     assert (ring.seal, ring.chain, ring.issuer_pem) == (again.seal, again.chain, again.issuer_pem)
     assert ring.webhook == again.webhook and ring.webhook.startswith(b"whsec_")
-    assert len(ring.seal) == len(ring.chain) == 32 and ring.seal != ring.chain
+    assert {len(key) for key in (ring.seal, ring.chain, ring.blobs)} == {32}
+    assert len({ring.seal, ring.chain, ring.blobs}) == 3 and ring.blobs == again.blobs
     files = sorted(folder.iterdir())
-    assert [path.name for path in files] == ["chain.key", "issuer.pem", "seal.key", "webhook.key"]
+    assert [path.name for path in files] == ["blobs.key", "chain.key", "issuer.pem", "seal.key", "webhook.key"]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600} and folder.stat().st_mode & 0o777 == 0o700
     auth = Authenticator(load_directory(DIRECTORY), ring.issuer_public_pem)
     mine = issue_token(ring.issuer_pem, tenant="acme", principal="ann", now_s=NOW)
