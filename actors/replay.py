@@ -125,4 +125,5 @@ def _recalled(record: Record) -> Recalled:
         importance=record.importance,
         subject=record.subject,
         labels=record.labels,
+        met=record.met,
     )

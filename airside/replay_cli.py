@@ -75,7 +75,7 @@ def _step_lines(step: ReplayedStep) -> list[str]:
     lines += [f"      recorded  {line}" for line in _proposal_lines(step.recorded)]
     lines += [f"      proposed  {line}" for line in _proposal_lines(step.proposed)]
     if step.forgotten:
-        lines.append(f"      memory has no more: {', '.join(step.forgotten)}")
+        lines.append(f"      memory has no more as it was: {', '.join(step.forgotten)}")
     return lines
 
 

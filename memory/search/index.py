@@ -363,4 +363,5 @@ def _recalled(record: Record | None, score: float, cosine: float, bm25: float, r
         importance=record.importance,
         subject=record.subject,
         labels=record.labels,
+        met=record.met,
     )

@@ -15,6 +15,7 @@ class Recalled(Value, array_like=True):
     `score` estimates the probability that the record is relevant, in [0, 1]; `cosine` and `bm25` are what it was
     estimated from.  `rank` is what the records are ordered by: the score, less for what is old, unimportant or of a
     source that is trusted little.  Times are UTC microseconds; `age_s` are seconds.
+    `met` = how often it was changed by what was learned: one that has another number may say something else.
     """
 
     record_id: str
@@ -33,6 +34,7 @@ class Recalled(Value, array_like=True):
     importance: float = 0.5
     subject: str = ""
     labels: tuple[str, ...] = ()
+    met: int = 0
 
 
 class Warrant(Value, array_like=True):

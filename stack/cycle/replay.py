@@ -90,8 +90,8 @@ class ReplayedProposal(Value):
 class ReplayedStep(Value):
     """One decision: as it is on record, and what the other agent proposes at it.
 
-    `forgotten` are memory records that the recorded agent was shown and that are gone since: it was not asked with
-    exactly what that one saw.
+    `forgotten` are memory records that the recorded agent was shown and that are gone or were changed since: it was
+    not asked with exactly what that one saw.
     """
 
     step: int
@@ -265,7 +265,7 @@ class Replay:
             same=recorded.essence == proposed.essence,
             tokens=self.spent.tokens - before.tokens,
             cost_microusd=self.spent.cost_microusd - before.cost_microusd,
-            forgotten=tuple(record_id for record_id, _ in decision.recalled if record_id not in there),
+            forgotten=tuple(record_id for record_id, _ in _shown(decision) if record_id not in there),
         )
 
     async def _asked(
@@ -343,13 +343,18 @@ class Replay:
 
 
 def _recalled(decision: RecordedDecision, memory: Mapping[str, Recalled]) -> tuple[Recalled, ...]:
-    """Return the records of a decision that are still there, with the score and the age they had."""
-    return tuple(
-        msgspec.structs.replace(
-            memory[record_id],
-            score=score,
-            age_s=max(0.0, (decision.recalled_us - memory[record_id].created_us) / 1e6),
-        )
-        for record_id, score in decision.recalled
-        if record_id in memory
-    )
+    """Return the records of a decision that are still there as they were, with the score and the age they had."""
+    if decision.recalled is None:
+        return ()
+    at_us, met = decision.recalled.at_us, decision.recalled.met
+    found = []
+    for place, (record_id, score) in enumerate(decision.recalled.records):
+        record = memory.get(record_id)
+        if record is not None and (not met or met[place] == record.met):  # journals before it do not say
+            age_s = max(0.0, (at_us - record.created_us) / 1e6)
+            found.append(msgspec.structs.replace(record, score=score, age_s=age_s))
+    return tuple(found)
+
+
+def _shown(decision: RecordedDecision) -> tuple[tuple[str, float], ...]:
+    return decision.recalled.records if decision.recalled is not None else ()

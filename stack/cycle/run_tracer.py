@@ -64,6 +64,7 @@ class RunTracer:
             step=i.step,
             records=tuple((r.record_id, round(r.score, 4)) for r in reply.records),
             labels=labels_of(reply.records),
+            met=tuple(r.met for r in reply.records),
             at_us=now,
             cause=i.cause,
         )

@@ -60,14 +60,12 @@ def view_of(
 class RecordedDecision(NamedTuple):
     """A decision on record, and the run as it stood when its agent was asked.
 
-    `recalled` are the ids and scores of the memory it was made with, and `at_us` when that was recalled.  `machine`
-    goes on with the next one.
+    `recalled` says what memory it was made with, None if with none.  `machine` goes on with the next one.
     """
 
     machine: RunMachine
     event: ev.StepDecided | ev.DecideFailed
-    recalled: tuple[tuple[str, float], ...]
-    recalled_us: int
+    recalled: ev.MemoryRecalled | None
 
 
 def recorded_views(events: Sequence[ev.Event]) -> Iterator[RecordedDecision]:
@@ -78,15 +76,14 @@ def recorded_views(events: Sequence[ev.Event]) -> Iterator[RecordedDecision]:
     first = events[0]
     assert isinstance(first, ev.RunSubmitted)
     machine = RunMachine(first)
-    recalled: tuple[tuple[str, float], ...] = ()
-    recalled_us = 0
+    recalled: ev.MemoryRecalled | None = None
     for event in events[1:]:
         if isinstance(event, ev.RunActivated):
-            recalled = ()  # an activation begins with none
+            recalled = None  # an activation begins with none
         elif isinstance(event, ev.MemoryRecalled):
-            recalled, recalled_us = event.records, event.at_us
+            recalled = event
         elif isinstance(event, ev.StepDecided | ev.DecideFailed):
-            yield RecordedDecision(machine, event, recalled, recalled_us)
+            yield RecordedDecision(machine, event, recalled)
         machine.handle(event)
 
 

@@ -98,11 +98,15 @@ class RouteFailed(Event, tag=True):
 
 
 class MemoryRecalled(Event, tag=True):
-    """Memory answered.  Ids and scores only: what a record says stays in memory, where it can be erased."""
+    """Memory answered.  Ids and scores only: what a record says stays in memory, where it can be erased.
+
+    `met` says how often each had been changed by then, by which it is seen that one was changed since.
+    """
 
     step: int
     records: tuple[tuple[str, float], ...] = ()
     labels: tuple[str, ...] = ()
+    met: tuple[int, ...] = ()
 
 
 class RecallFailed(Event, tag=True):

@@ -126,6 +126,7 @@ async def remembering() -> tuple[InMemoryMemory, dict[str, Recalled]]:
         importance=record.importance,
         subject=record.subject,
         labels=record.labels,
+        met=record.met,
     )
     return memory, {record.record_id: shown}
 
@@ -171,6 +172,22 @@ async def test_what_memory_has_no_more_is_said() -> None:
     world = await recorded(Seen(), memory)
     steps = await replay(Seen()).steps(events_of(Queried(world.journal), RUN), {})
     assert steps[0].forgotten == tuple(kept)
+
+
+async def test_what_memory_says_otherwise_by_now_is_not_shown_as_what_it_said() -> None:
+    """A record keeps its id when the same is learned again in other words; the recorded agent never saw these."""
+    memory, kept = await remembering()
+    world = await recorded(Seen(), memory)
+    text = "GO is what Ann says to have invoices paid"
+    again = Candidate(tenant=TenantId("acme"), text=text, kind="fact", source="mail", trust="high")
+    (record_id,) = kept
+    assert (await memory.write_if_useful(again)).record_id == record_id
+    record = memory._tenants[TenantId("acme")].records[record_id]
+    changed = msgspec.structs.replace(kept[record_id], text=record.text, trust=record.trust, met=record.met)
+    assert changed.text == text
+    second = Seen()
+    steps = await replay(second).steps(events_of(Queried(world.journal), RUN), {record_id: changed})
+    assert steps[0].forgotten == (record_id,) and not any(view.recalled for view in second.views)
 
 
 async def test_policy_says_what_it_would_of_each_call_and_nothing_happens() -> None:
