@@ -138,7 +138,8 @@ _UNITS_SEEN: set[object] = set()
 _UNITS_KEPT = 10_000
 
 
-def _is_unit(unit: object) -> bool:
+def is_unit(unit: object) -> bool:
+    """Whether something can be counted under this name."""
     if not isinstance(unit, str) or _UNIT.fullmatch(unit) is None:
         return False
     if len(_UNITS_SEEN) < _UNITS_KEPT:
@@ -152,7 +153,7 @@ def amounts_of(given: Mapping[str, object]) -> dict[str, int]:
     Booleans, floats (NaN among them) and negative numbers are refused: `cost > limit` would let each of them through.
     """
     for unit, amount in given.items():
-        if unit not in _UNITS_SEEN and not _is_unit(unit):
+        if unit not in _UNITS_SEEN and not is_unit(unit):
             raise InvalidInput(f"budget: {unit!r:.60} is not a unit ({UNIT})")
         if type(amount) is not int or not 0 <= amount <= _MOST:
             raise InvalidInput(f"budget: {amount!r:.40} {unit} is not a whole number of at least 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from airside.stack.budget.ledger import is_unit
 from airside.stack.contracts.budget import decision_key, decision_usage, milliseconds, wall_key
 from airside.stack.ids import RunId, TenantId
 from airside.stack.run import events as ev
@@ -35,7 +36,9 @@ class RecordedUsage(NamedTuple):
         used = {"steps": self.steps, "tokens": self.tokens, "cost_microusd": self.cost_microusd}
         used["wall_ms"] = self.wall_ms
         if self.tool:
-            used |= {"tool_calls": self.calls, f"tool:{self.tool}": self.calls}
+            used["tool_calls"] = self.calls
+            if is_unit(own := f"tool:{self.tool}"):  # else no tool's name, and no budget's: a runtime wrote it by itself
+                used[own] = self.calls
         return used
 
 

@@ -182,6 +182,16 @@ def test_a_vote_on_what_nobody_asked_for_stops_nobody(store: JournalStore) -> No
     assert [approval.outcome for approval in begin(store).pending()] == [""]
 
 
+@pytest.mark.parametrize("name", [":", "", "a b", "x" * 200, "größe"])
+def test_an_intent_of_what_can_be_no_tool_stops_nobody(store: JournalStore, name: str) -> None:
+    """A runtime that lies may write one; the gate begins, and counts it where a budget can name it."""
+    body = msgspec.json.encode({**json.loads(KINDS["ActionGated"]), "tool": name})
+    store.commit([appended("RunSubmitted", KINDS["RunSubmitted"])])
+    entry = appended("ActionGated", body).entries[0]
+    assert store.commit([Append(tenant=ACME, stream=RUN, epoch=0, first_seq=1, entries=(entry,))])[0].verdict == "ok"
+    begin(store)
+
+
 def test_what_was_let_in_before_stops_nobody(store: JournalStore) -> None:
     """A body in the log that would be refused now is nothing to the queries that look into it, and hides no other."""
     store.commit([note(RUN, 0, 1), appended("ApprovalRequested", KINDS["ApprovalRequested"])])
