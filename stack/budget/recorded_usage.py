@@ -37,7 +37,9 @@ class RecordedUsage(NamedTuple):
         used["wall_ms"] = self.wall_ms
         if self.tool:
             used["tool_calls"] = self.calls
-            if is_unit(own := f"tool:{self.tool}"):  # else no tool's name, and no budget's: a runtime wrote it by itself
+            if is_unit(
+                own := f"tool:{self.tool}"
+            ):  # else no tool's name, and no budget's: a runtime wrote it by itself
                 used[own] = self.calls
         return used
 
