@@ -196,7 +196,10 @@ def approve(
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     pin = ApprovedOffer(digest=now.digest, approved_at=when, approved_by=by or getpass.getuser(), offer=now)
     write_pin(Path(found.pin), found.name, pin)
-    typer.echo(f"approved {found.name} ({now.digest[:12]}) in {found.pin}")
+    where = Path(found.pin).resolve()
+    typer.echo(
+        f"approved {found.name} ({now.digest[:12]}) in {where}; a running stack takes it up by `stack.reload(app)`"
+    )
 
 
 @mcp.command()

@@ -282,7 +282,8 @@ class ServerTools:
         if why is not None:
             raise ToolQuarantined(
                 f"server {name} is in quarantine, for it is not what was approved: {why}. "
-                f"`airside mcp diff {name}` shows it, `airside mcp approve {name}` approves it"
+                f"`airside mcp diff {name} --app ...` shows it, `airside mcp approve {name} --app ...` approves it; "
+                "then reload the stack, or start it anew"
             )
 
 
