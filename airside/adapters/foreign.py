@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
+from weakref import WeakSet
 
 from airside.adapters.loop import ForeignLoop, ModelBounds, as_json
 from airside.stack.contracts.models import MAX_MODELS
@@ -39,6 +43,12 @@ class Parts:
 
 
 Build = Callable[[Parts], Any]
+
+_BUILT_HERE: WeakSet[ForeignAgent] = WeakSet()
+"""Agents that were built in this process: the first time imports their framework, which takes seconds."""
+
+_FIRST_BUILDS = ThreadPoolExecutor(1, thread_name_prefix="framework")
+"""Where that is done, one after the other: it holds no event loop, and waits behind no other thread's work."""
 
 
 class ForeignAgent(ABC):
@@ -115,6 +125,10 @@ class ForeignAgent(ABC):
 
     async def decide(self, view: View) -> Decided:
         """Run the framework's loop on what is on record; return what it wants carried out, or its answer."""
+        if self not in _BUILT_HERE:
+            with contextlib.suppress(Exception):  # what is wrong with it is said by the build that counts
+                await asyncio.get_running_loop().run_in_executor(_FIRST_BUILDS, self._made, _NOBODYS, view.tools, None)
+            _BUILT_HERE.add(self)
         loop = ForeignLoop(view, self.bounds, await view.earlier())
         parts, agent = self._made(view, view.tools, loop)
         return await loop.run(lambda: self._answer(agent, parts))
