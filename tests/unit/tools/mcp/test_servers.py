@@ -295,7 +295,7 @@ async def test_a_server_that_says_it_changed_is_in_quarantine_as_a_whole(
     await until(lambda: found.source.quarantined)
     for tenant in ("acme", "globex", "initech"):
         result = await server.run("total", tenant=tenant)
-        assert result.reason_code == "tool_quarantined" and "`airside mcp approve tests`" in result.error
+        assert result.reason_code == "tool_quarantined" and "`airside mcp approve tests --app" in result.error
     assert (await server.run("add", {"number": 1})).reason_code == "tool_quarantined"
     assert server.effects() == [] and list(server.dispatcher.quarantined) == ["tests"]
     await server.settled()
