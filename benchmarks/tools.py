@@ -4,9 +4,10 @@
 
 Milliseconds at the median, of calls of a tool that does nothing, granted and dispatched as an executor does it, without
 Ray and without the gate.  All are measured in turns, one call of each a round, so that a noisy machine is noisy for
-all.  `sandbox_ms` takes a sandbox that waits, as a call does that does not come at once after another one of its tool;
-`sandbox_cold_ms` waits for one to be made.  `bare_subprocess_ms` is this Python doing nothing; `bwrap_ms` the same in
-bubblewrap's namespaces, with no rule within, and `sandbox_vs_bwrap` how many times that a call in a sandbox takes.
+all.  `sandbox_p50_ms` takes a sandbox that waits, as a call does that does not come at once after another one of its
+tool; `sandbox_cold_p50_ms` waits for one to be made.  `bare_subprocess_p50_ms` is this Python doing nothing;
+`bwrap_p50_ms` the same in bubblewrap's namespaces, with no rule within, and `sandbox_vs_bwrap` how many times that a
+call in a sandbox takes.
 What code calls a second, and its like, are figures of `benchmarks/code_mode.py`.
 """
 
@@ -140,8 +141,8 @@ async def _milliseconds(way: Callable[[], Awaitable[None]]) -> float:
 
 def figures(samples: dict[str, list[float]]) -> dict[str, Any]:
     """Return the medians, and how a sandbox compares."""
-    p50 = {f"{name}_ms": round(median(values), 2) for name, values in samples.items()}
-    ratio = round(p50["sandbox_ms"] / p50["bwrap_ms"], 2)
+    p50 = {f"{name}_p50_ms": round(median(values), 2) for name, values in samples.items()}
+    ratio = round(p50["sandbox_p50_ms"] / p50["bwrap_p50_ms"], 2)
     p99 = {"sandbox_p99_ms": round(percentile(samples["sandbox"], 0.99), 2)}
     return {**p50, **p99, "sandbox_vs_bwrap": ratio, "rounds": len(samples["sandbox"])}
 
