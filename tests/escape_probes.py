@@ -138,7 +138,7 @@ async def attempts(level: SandboxLevel) -> dict[str, str]:
     names = [name for name in ATTEMPTS if level == "full" or name not in ONLY_FULL.split()]
     with machine() as place:
         argv = [python_there(), "-I", "-S", str(_FILE), json.dumps(place.facts), json.dumps(names)]
-        command = sandboxed_command(argv, readonly=[str(_FILE)], limits=limits_of(level), wall_s=120)
+        command = sandboxed_command(argv, code=[str(_FILE)], limits=limits_of(level), wall_s=120)
         leaked = os.open(place.folder / "file", os.O_RDONLY)
         os.set_inheritable(leaked, True)
         running = await SandboxProcess.start(command, os.environ | {"SECRET": place.secret, "RAY_ADDRESS": "x"})

@@ -31,6 +31,7 @@ from airside.tools.runners.fair_slots import FairSlots
 from airside.tools.runners.jobs import ToolCall
 from airside.tools.runners.outcomes import InvalidArguments, InvalidOutput, NoSandbox, ToolRaised
 from airside.tools.sandbox.command import SandboxUnavailable, package_folders, python_there, sandboxed_command
+from airside.tools.sandbox.own_code import AIRSIDE_FOLDER, CODE_FOLDERS
 from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.sandbox.probe import Reached, reached_level
 from airside.tools.sandbox.process import SandboxProcess, kill_orphans
@@ -52,10 +53,6 @@ _OF_A_MESSAGE = 65_536
 
 _PICKLING = threading.Lock()
 """Which modules go along is said for the whole process: two threads would take it back from each other."""
-
-_AIRSIDE = Path(os.path.abspath(__file__)).parents[2]
-_OURS = [_AIRSIDE, *(path.resolve() for path in _AIRSIDE.iterdir() if path.is_symlink())]
-"""The folders of Airside's own modules, which a function may use."""
 
 
 class SandboxDied(RuntimeError):
@@ -330,7 +327,7 @@ def _pickled_functions(found: Tool) -> bytes:
 
 def _pickled(value: Any) -> bytes:
     """Return a value as bytes; what it uses of the app's own modules goes with it: the sandbox has not these."""
-    there = tuple(f"{folder}{os.sep}" for folder in (sys.base_prefix, *package_folders(), *map(str, _OURS)))
+    there = tuple(f"{folder}{os.sep}" for folder in (sys.base_prefix, *package_folders(), *map(str, CODE_FOLDERS)))
     with _PICKLING:
         apps = [module for module in list(sys.modules.values()) if _is_the_apps(module, there)]
         for module in apps:
@@ -353,11 +350,11 @@ def _is_the_apps(module: ModuleType, there: tuple[str, ...]) -> bool:
 def _command_of(found: Tool, tenant: TenantId | None) -> list[str]:
     limits = found.sandbox
     assert limits is not None
-    folders = [*package_folders(), str(_AIRSIDE.parent)]
+    folders = [*package_folders(), str(AIRSIDE_FOLDER.parent)]
     seconds = found.spec.timeout_ms / 1000
     return sandboxed_command(
         [python_there(), "-I", "-S", str(_WORKER), json.dumps(folders)],
-        readonly=[str(_WORKER), *map(str, _OURS)],
+        code=[str(_WORKER), *map(str, CODE_FOLDERS)],
         workspace=None if tenant is None else give_folder(limits.workspace, tenant),
         writable=limits.access == "write",
         limits=limits,

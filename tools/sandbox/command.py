@@ -19,6 +19,7 @@ from pathlib import Path
 
 from airside.stack.errors import AirsideError, InvalidConfig
 from airside.tools.sandbox.limits import SandboxLimits
+from airside.tools.sandbox.own_code import can_read, readable
 
 WORKSPACE = "/workspace"
 """Where the folder lies that a sandbox is given."""
@@ -55,6 +56,7 @@ def sandboxed_command(
     argv: Sequence[str],
     *,
     environment: Collection[str] = (),
+    code: Iterable[str] = (),
     readonly: Iterable[str] = (),
     workspace: str | Path | None = None,
     writable: bool = True,
@@ -67,8 +69,8 @@ def sandboxed_command(
 
     `environment` names the variables that are passed on: start the command with these, and with no others, for what
     bubblewrap itself was started with is no secret from a program of the same user.  The sandbox sees the system's
-    programs and libraries, this Python and its packages, the folders and files of `readonly` where they are, and
-    `workspace` as `/workspace`, where it begins, all but that read-only; it may write there (unless `writable` says no)
+    programs and libraries, this Python and its packages, the folders and files of `readonly` where they are and as they
+    may be read there, those of `code`, which is Airside's own, so that its user can read them, and `workspace` as `/workspace`, where it begins, all but that read-only; it may write there (unless `writable` says no)
     and in `/tmp`, which is its own.  `network` is the one of `SandboxLimits`.
 
     To end it kill the process that was started, with SIGKILL: nothing of it outlives that, or the thread that started
@@ -79,9 +81,8 @@ def sandboxed_command(
     What the kernel lacks is seen when it is started: exit code 125, and a line on stderr.
     """
     limits = limits or SandboxLimits(network=network)
-    mounts = _Mounts(
-        [*readonly, *limits.readonly, *([_packages_of_sandlock()] if limits.level == "full" else [])], limits
-    )
+    packages = [*package_folders(), *([_packages_of_sandlock()] if limits.level == "full" else [])]
+    mounts = _Mounts(packages, code, [*readonly, *limits.readonly], limits)
     uid = _uid() if os.geteuid() == 0 else 0
     if workspace is not None:
         uid = _owner(Path(workspace)) if uid else 0
@@ -147,7 +148,10 @@ def _namespaces(limits: SandboxLimits, *, as_root: bool) -> list[str]:
 class _Mounts:
     """What a sandbox sees of the machine, as options of bubblewrap; `readable` is what it may read."""
 
-    def __init__(self, readonly: Iterable[str], limits: SandboxLimits) -> None:
+    def __init__(
+        self, packages: Iterable[str], code: Iterable[str], readonly: Iterable[str], limits: SandboxLimits
+    ) -> None:
+        self._as_root = os.geteuid() == 0
         self.options: list[str] = []
         self.readable: list[str] = []
         self._made = {"/"}
@@ -164,12 +168,18 @@ class _Mounts:
         self._made |= {"/proc", "/dev"}
         self._tmpfs("/dev/shm", _SHARED_MEMORY_BYTES)  # noqa: S108
         self._tmpfs("/tmp", limits.disk_bytes)  # noqa: S108
-        for path in dict.fromkeys((sys.base_prefix, *package_folders(), *readonly)):
+        for path in dict.fromkeys((sys.base_prefix, *packages)):
+            if self._as_root and not can_read(path):
+                raise SandboxUnavailable(f"a sandbox's user may not read {path}: chmod -R go+rX it")
+            self._show(path, path)
+        for path in dict.fromkeys(code):
+            self._show(self._readable(path), path)
+            self.readable.append(os.path.dirname(path))  # an import lists it; of it there is what is shown
+        for path in dict.fromkeys(readonly):
             if not os.path.isabs(path) or not os.path.exists(path):
                 raise InvalidConfig(f"sandbox: {path!r:.200} is no absolute path of a file or folder here")
-            if not path.startswith(tuple(f"{each}/" for each in _SYSTEM)):
-                self.bind(path, path)
-        self.bind(str(_CONFINE), _CONFINE_THERE)
+            self._show(path, path)
+        self.bind(self._readable(str(_CONFINE)), _CONFINE_THERE)
         self.readable.append("/dev")
 
     def bind(self, source: str, there: str, *, readonly: bool = True) -> None:
@@ -177,6 +187,13 @@ class _Mounts:
         self._make_parents(there)
         self.options += ["--ro-bind" if readonly else "--bind", source, there]
         self.readable.append(there)
+
+    def _show(self, source: str, there: str) -> None:
+        if not there.startswith(tuple(f"{each}/" for each in _SYSTEM)):
+            self.bind(source, there)
+
+    def _readable(self, path: str) -> str:
+        return readable(path) if self._as_root else path
 
     def _tmpfs(self, there: str, size_bytes: int) -> None:
         self._make_parents(there)

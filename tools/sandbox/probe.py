@@ -87,7 +87,7 @@ async def _escapes(level: SandboxLevel) -> str:
         facts["levels"] = [each for each in LEVELS if LEVELS[each] <= LEVELS[level]]
         argv = [python_there(), "-I", "-S", str(_ATTEMPTS), json.dumps(facts)]
         process = await SandboxProcess.start(
-            sandboxed_command(argv, readonly=[str(_ATTEMPTS)], limits=limits, wall_s=PROBE_S),
+            sandboxed_command(argv, code=[str(_ATTEMPTS)], limits=limits, wall_s=PROBE_S),
             {**os.environ, "AIRSIDE_PROBE": secret},
         )
         try:

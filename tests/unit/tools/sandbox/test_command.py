@@ -7,6 +7,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -88,9 +89,42 @@ def test_python_and_its_packages_are_there() -> None:
 def test_a_folder_is_given_where_it_is(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "given").write_text("here")
+    (tmp_path / "given").chmod(0o644)
     assert shell(f"cat {tmp_path}/given; echo no > {tmp_path}/given", readonly=[str(tmp_path)]).stdout == "here"
     assert (tmp_path / "given").read_text() == "here"
     assert shell(f"cat {tmp_path}/given").returncode == 1
+
+
+def test_code_that_is_only_its_owners_is_shown_all_the_same(tmp_path: Path) -> None:
+    """As where Airside was installed under an umask of 077."""
+    code, module = tmp_path / "code", tmp_path / "code" / "deep" / "module.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("here")
+    (code / "link").symlink_to("deep/module.py")
+    for path, mode in ((module, 0o600), (module.parent, 0o700), (code, 0o755)):
+        path.chmod(mode)
+    assert shell(f"cat {module} {code}/link; echo no > {module}", code=[str(code)]).stdout == "herehere"
+    assert shell(f"cat {module}", code=[str(module)]).stdout == "here"
+    assert module.read_text() == "here" and module.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("limits", LEVELS)
+def test_code_is_imported_wherever_it_lies(limits: SandboxLimits) -> None:
+    """Also where it is not below a folder that a sandbox may list anyway, as `/tmp` is."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        (package := Path(folder, "lies_here")).mkdir()
+        (package / "__init__.py").write_text("print('imported')")
+        program = f"import sys; sys.path.append({folder!r}); import lies_here"
+        result = run([python_there(), "-I", "-c", program], code=[str(package)], limits=limits)
+    assert (result.stdout, result.stderr) == ("imported\n", "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="anybody else is the sandbox's user")
+def test_packages_that_are_only_their_owners_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(command, "package_folders", lambda: [str(tmp_path)])
+    with pytest.raises(SandboxUnavailable, match="chmod"):
+        sandboxed_command(["/bin/true"])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another owner is given by root")
