@@ -26,11 +26,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from airside.stack.contracts.models import Prompt
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.ids import TenantId
 from airside.stack.journal.journaling import Append, AppendReply
 from airside.stack.models.events import (
+    NEVER_SENT,
     BatchEvent,
     ModelBatchAbandoned,
     ModelBatchPrepared,
@@ -267,14 +270,16 @@ class ModelBatches:
             events = read_batch((await self._bodies([stream]))[stream])
             match events:
                 case [*_, ModelBatchAbandoned() as end]:
-                    raise ProviderFailure(end.error, is_sure=end.is_sure, again=end.again)
+                    raise ProviderFailure(end.error, is_sure=end.is_sure, again=end.again, kind=end.error_type)
                 case [*_, ModelBatchSubmitted() as submitted]:
                     return await self._collected(port, submitted)
                 case [*_, ModelBatchPrepared() as prepared]:
                     event = await self._looked_up(port, label, prepared)
+                    if isinstance(event, ModelBatchAbandoned) and event.is_sure:
+                        event = msgspec.structs.replace(event, error_type=NEVER_SENT)
                 case _:
                     text = "its caller died before it was sent"
-                    event = ModelBatchAbandoned(at_us=self._now_us(), is_sure=True, error=text)
+                    event = ModelBatchAbandoned(at_us=self._now_us(), is_sure=True, error=text, error_type=NEVER_SENT)
             await self._record(tenant, label, len(events), event)  # where somebody else was first, that is read
 
     async def _looked_up(self, port: BatchPort, label: str, prepared: ModelBatchPrepared) -> BatchEvent:

@@ -75,6 +75,9 @@ class ModelFailed(Value, tag=True):
     again: bool = True
 
 
+NEVER_SENT = "never_sent"
+"""The `error_type` of an attempt that no provider was asked: it counts for none of a model's."""
+
 MODEL_STREAMS = "model/"
 """What the streams of questions to models begin with."""
 
@@ -97,12 +100,16 @@ class ModelBatchSubmitted(Value, tag=True):
 
 
 class ModelBatchAbandoned(Value, tag=True):
-    """Nobody asks for it any more.  `is_sure` = it was certainly not created, so nothing of it is paid."""
+    """Nobody asks for it any more.  `is_sure` = it was certainly not created, so nothing of it is paid.
+
+    `error_type` is its members' one: `NEVER_SENT` where its caller died before.
+    """
 
     at_us: int
     is_sure: bool
     error: str
     again: bool = True
+    error_type: str = ""
 
 
 BatchEvent = ModelBatchPrepared | ModelBatchSubmitted | ModelBatchAbandoned

@@ -16,6 +16,7 @@ from airside.stack.contracts.streams import PartKind
 from airside.stack.errors import LayerUnavailable, text_of
 from airside.stack.models.batches import Member, ModelBatches
 from airside.stack.models.events import (
+    NEVER_SENT,
     ModelAnswered,
     ModelAsked,
     ModelEvent,
@@ -294,7 +295,7 @@ class BatchQuestion(Question):
         self._failures = [
             (asked[each.attempt].model, each.again)
             for each in events
-            if isinstance(each, ModelFailed) and each.attempt in asked
+            if isinstance(each, ModelFailed) and each.attempt in asked and each.error_type != NEVER_SENT
         ]
 
     async def put(self) -> ModelReply:
@@ -304,7 +305,8 @@ class BatchQuestion(Question):
                 return await self._waited(self._out)
             except ProviderFailure as failure:
                 self._note(self._out.model, failure)
-                self._failures.append((self._out.model, failure.again))
+                if failure.kind != NEVER_SENT:
+                    self._failures.append((self._out.model, failure.again))
             except LayerUnavailable as error:
                 self._error = f"{self._out.model}: {error.message}"
                 return self._no(ReasonCode.MODEL_UNAVAILABLE)

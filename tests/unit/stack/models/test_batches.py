@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airside.stack.contracts.models import ModelReply, ModelRequest, Prompt, ReservedQuestion, ReservedReply, Turn
@@ -450,6 +450,8 @@ async def test_what_broke_as_a_batch_was_waited_for_is_not_what_became_of_it() -
     crashes=st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.booleans()), max_size=4),
     again=st.integers(1, len(RUNS)),
 )
+@example(crashes=[(1, False, False), (3, False, False), (3, False, False)], again=1)  # none was ever sent
+@example(crashes=[(2, False, False), (5, False, False), (8, False, False)], again=1)
 async def test_whoever_dies_when_each_question_is_asked_once_and_paid_once(
     crashes: list[tuple[int, bool, bool]], again: int
 ) -> None:
