@@ -71,7 +71,8 @@ def report_lines(report: ReplayReport) -> list[str]:
 
 def _step_lines(step: ReplayedStep) -> list[str]:
     cost = f", {money(step.cost_microusd)}" if step.cost_microusd else ""
-    lines = [f"  step {step.step}  {step.agent}: {'the same' if step.same else 'differs'}{cost}"]
+    compared = "the same" if step.same else "no proposal" if step.proposed.error else "differs"
+    lines = [f"  step {step.step}  {step.agent}: {compared}{cost}"]
     lines += [f"      recorded  {line}" for line in _proposal_lines(step.recorded)]
     lines += [f"      proposed  {line}" for line in _proposal_lines(step.proposed)]
     if step.forgotten:

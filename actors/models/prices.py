@@ -68,4 +68,4 @@ def endpoints_of(named: Mapping[str, ModelEndpoint], models: list[str]) -> dict[
             raise InvalidConfig(f"models: {name!r:.80}: {endpoint!r:.80} is no ModelEndpoint(...)")
         if endpoint.cassette is not None:
             read_cassette(Path(endpoint.cassette))  # what is wrong with it is said now
-    return {**named, **{model: endpoint_of(model) for model in models if model not in named}}
+    return {**named, **{model: endpoint_of(model, named) for model in models if model not in named}}

@@ -67,6 +67,8 @@ class ForeignAgent(ABC):
     """The extra that brings the framework."""
     package: str
     """The package that the framework is imported as."""
+    always_asks = True
+    """Whether each of its agents asks a model."""
 
     def __init__(
         self,
@@ -85,6 +87,8 @@ class ForeignAgent(ABC):
         self.models = (model,) if isinstance(model, str) else tuple(model)
         if len(self.models) > MAX_MODELS or not all(isinstance(each, str) and each for each in self.models):
             raise InvalidConfig(f"{kind}: model={model!r:.80}: give the name of one, or of at most {MAX_MODELS}")
+        if self.always_asks and not self.models:
+            raise InvalidConfig(f"{kind}: model: give the name of the one that it asks, as 'openai:NAME'")
         bounds = (("max_tokens", max_tokens), ("max_prompt_bytes", max_prompt_bytes), ("questions", questions))
         for name, given in bounds:
             if type(given) is not int or not 0 < given <= 10_000_000:
@@ -121,7 +125,8 @@ class ForeignAgent(ABC):
         except InvalidConfig:
             raise
         except Exception as error:
-            raise InvalidConfig(f"build: {text_of(error, 500)}") from None
+            hint = " (give it parts.tools, not the app's own)" if isinstance(error, AttributeError) else ""
+            raise InvalidConfig(f"build: {text_of(error, 500)}{hint}") from None
 
     async def decide(self, view: View) -> Decided:
         """Run the framework's loop on what is on record; return what it wants carried out, or its answer."""

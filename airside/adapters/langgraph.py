@@ -40,6 +40,7 @@ class LangGraphAgent(ForeignAgent):
     """
 
     needs = "langgraph"
+    always_asks = False
     package = "langgraph"
 
     def __init__(

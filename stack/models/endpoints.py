@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -118,13 +119,16 @@ class ModelEndpoint:
         return f"{self.provider} {(self.base_url or '').rstrip('/')} {self.key_env}"
 
 
-def endpoint_of(name: str) -> ModelEndpoint:
-    """Return the endpoint that a name like `openai:gpt-5` stands for; raise `InvalidConfig` for what is none."""
+def endpoint_of(name: str, named: Collection[str] = ()) -> ModelEndpoint:
+    """Return the endpoint that a name like `openai:gpt-5` stands for; raise `InvalidConfig` for what is none.
+
+    `named` are those that it could have been meant for.
+    """
     provider, colon, model = str(name).partition(":")
     chosen: Any = "google" if provider in ("google-gla", "google") else provider
     if not colon or chosen not in PROVIDERS:
         raise InvalidConfig(
             f"model {name!r:.80}: give 'openai:NAME', 'anthropic:NAME' or 'google:NAME', "
-            "or the name of an endpoint in App(models={...})"
+            f"or the name of an endpoint in App(models={{...}}): {', '.join(sorted(named)) or 'there is none'}"
         )
     return ModelEndpoint(provider=chosen, model=model)

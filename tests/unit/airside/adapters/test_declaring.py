@@ -377,12 +377,23 @@ def test_what_building_raises_is_said() -> None:
         app(PydanticAIAgent(build, "house")).checked()
 
 
+def test_the_apps_own_tool_given_to_a_framework_is_told_apart() -> None:
+    def build(parts: Parts) -> Any:
+        from pydantic_ai import Agent
+
+        return Agent(parts.model, tools=[find_order])  # type: ignore[list-item]
+
+    with pytest.raises(InvalidConfig, match="give it parts.tools, not the app's own"):
+        app(PydanticAIAgent(build, "house")).checked()
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
         ({"build": "agent"}, "give a function of parts"),
         ({"model": ["m"] * 9}, "at most 8"),
         ({"model": [""]}, "give the name of one"),
+        ({"model": ()}, "as 'openai:NAME'"),
         ({"max_tokens": 0}, "max_tokens=0"),
         ({"max_prompt_bytes": "8"}, "max_prompt_bytes='8'"),
         ({"questions": True}, "questions=True"),
