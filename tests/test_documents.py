@@ -33,6 +33,7 @@ from airside.stack.values import Limits, Origin
 from airside.tools.mcp.mapping import ServerMapping
 from airside.tools.tool import Tool
 from benchmarks.hijack_app import Book
+from examples.support import app as support
 from tests.cli_reference import reference, root
 from tests.test_public_names import MODULES
 from tests.unit.stack.approvals.test_approvals import asked
@@ -103,11 +104,25 @@ PAGES_WITH_CODE = sorted({block.page for block in blocks("python")})
 def test_a_pages_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would type them; of those that need a stack, all but what they do on it."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     names: dict[str, Any] = {"__name__": "a_page"}
     for block in blocks("python"):
         if block.page == page:
             tree = ast.parse(block.text) if block.kind != "stack" else without_a_stack(block.text)
             exec(compile(tree, name_of(page), "exec"), names)
+
+
+def test_the_readmes_app_is_the_support_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the answers recorded for one are those of the other."""
+    monkeypatch.chdir(ROOT)
+    (block,) = [each for each in blocks("python") if each.page == ROOT / "README.md"]
+    names: dict[str, Any] = {"__name__": "a_page"}
+    exec(compile(without_a_stack(block.text), "README.md", "exec"), names)
+    shown, shipped = names["app"].checked(), support.create_app().checked()
+    assert names["INSTRUCTIONS"] == support.INSTRUCTIONS
+    assert (shown.specs, shown.directory) == (shipped.specs, shipped.directory)
+    assert names["POLICY"] == support.POLICY and shown.agents.keys() == shipped.agents.keys()
+    assert (names["REQUEST"], names["KNOWN"]) == (support.REQUEST, support.KNOWN)
 
 
 def without_a_stack(text: str) -> ast.Module:

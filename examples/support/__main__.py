@@ -15,10 +15,8 @@ from pathlib import Path
 import airside
 from airside.memory import Candidate
 from airside.stack.ids import parse_tenant
-from examples.support.app import create_app
+from examples.support.app import KNOWN, REQUEST, create_app
 
-REQUEST = "Order L-1007 never arrived. Refund the 4900 cents, and write to ben@lamps.example that it is done."
-KNOWN = "What the carrier lost is refunded in full, without asking for a photo."
 WAIT_S = 300.0
 
 

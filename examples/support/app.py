@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import BaseModel
-
 import airside
 from airside.directory import Directory, Principal, Tenant
 from airside.models import ModelAgent, ModelEndpoint, TokenPrice
@@ -14,34 +12,30 @@ from airside.models import ModelAgent, ModelEndpoint, TokenPrice
 CASSETTE = Path(__file__).with_name("cassette.jsonl")
 
 POLICY = """
-version: support-1
+version: support-2
 rules:
-  - {id: refunds, outcome: require_approval, approval: {roles: [lead]}, when: {tool: [refund]}}
-  - {id: own-customer, outcome: allow, when: {tool: [write_to_customer]}}
   - {id: reads, outcome: allow, when: {effect: [read]}}
+  - {id: refunds, outcome: require_approval, approval: {roles: [lead]}, when: {tool: [refund]}}
+  - {id: mails, outcome: allow,
+     when: {effect: [external], origins: [{of: authority, within: [request, tool:find_order]}]}}
 """
 
 INSTRUCTIONS = """You answer customers of a shop that sells lamps.
-Look the order up first. Refund what was lost, in full. Then write to the customer, and answer what was done."""
-
-
-class Done(BaseModel):
-    """What a run answers."""
-
-    summary: str
-    refunded_cents: int
+Look the order up first. Refund what was lost, in full. Then write to the customer, and say what was done."""
+REQUEST = "Order L-1007 was lost by the carrier. Refund 49.00, and write to ben@lamps.example that it is done."
+KNOWN = "What the carrier lost is refunded in full, without asking for a photo."
 
 
 @airside.tool(effect="read", trusted_output=True)
 def find_order(order_id: str) -> dict[str, object]:
     """Return an order: its customer, its state, and what was paid."""
-    return {"order_id": order_id, "customer": "ben@lamps.example", "state": "lost", "paid_cents": 4900}
+    return {"order_id": order_id, "customer": "ben@lamps.example", "state": "lost", "paid": 49.00}
 
 
 @airside.tool(effect="write", idempotent=True)
-def refund(order_id: str, cents: int) -> dict[str, object]:
+def refund(order_id: str, amount: float) -> dict[str, object]:
     """Give money back for an order."""
-    return {"order_id": order_id, "refunded_cents": cents}
+    return {"order_id": order_id, "refunded": amount}
 
 
 @airside.tool(effect="external", idempotent=True, content=("text",))
@@ -70,7 +64,7 @@ def create_app() -> airside.App:
     """Return the app."""
     people = {"ana": Principal(roles=["agent"]), "lea": Principal(roles=["lead"])}
     return airside.App(
-        agents={"support": ModelAgent("house", INSTRUCTIONS, answer=Done, max_prompt_bytes=16_000)},
+        agents={"support": ModelAgent("house", INSTRUCTIONS, max_prompt_bytes=16_000)},
         models={"house": model()},
         tools=[find_order, refund, write_to_customer],
         policy=POLICY,

@@ -123,4 +123,17 @@ def change(what: str) -> str:
     return f"changed {what}"
 
 
-TOOLS: list[Tool] = [greet, greet_later, look, leave, fail, spin, use, keyed, change]
+@tool(effect="read", sandbox=True, secrets=("token",), retries=1)
+def confess(how: str, context: ToolContext) -> list[str]:
+    """Show its secret."""
+    secret = context.secrets["token"]
+    match how:
+        case "raise":
+            raise ValueError("x" * 1_980 + f" {secret}" * 1_000)
+        case "busy":
+            raise ToolError(f"busy with {secret}", retry_after_s=1.5)
+    print(f"printed {secret}", flush=True)
+    return [secret]
+
+
+TOOLS: list[Tool] = [confess, greet, greet_later, look, leave, fail, spin, use, keyed, change]

@@ -36,6 +36,7 @@ from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.sandbox.probe import Reached, reached_level
 from airside.tools.sandbox.process import SandboxProcess, kill_orphans
 from airside.tools.sandbox.tenant_folder import folder_bytes, give_folder
+from airside.tools.secrets.redaction import Redactor
 from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolError
 
 START_S = 30.0
@@ -136,7 +137,7 @@ class SandboxRunner:
             finally:
                 self._at_work.discard(process)
                 if process.log:
-                    text = job.redactor().text(process.log.decode(errors="replace"))
+                    text = job.redactor().end(job.redactor().text(process.log.decode(errors="replace")))
                     sys.stdout.writelines(f"[{job.name}] {printable(line)}\n" for line in text.splitlines())
 
     async def _answer(self, process: SandboxProcess, message: bytes, job: ToolCall) -> Any:
@@ -163,7 +164,7 @@ class SandboxRunner:
                 asking.exception()
         if said is None:
             raise SandboxDied(f"its sandbox was ended: its output is over the bound of {most - _OF_A_MESSAGE:,} bytes")
-        return _output(said)
+        return _output(said, job.redactor())
 
     async def _take(self, key: _Key) -> SandboxProcess:
         """Return a sandbox that has loaded its tool and had no call."""
@@ -278,7 +279,7 @@ async def _asked(process: SandboxProcess, message: bytes, most: int) -> bytes | 
     return await process.receive(most)
 
 
-def _output(said: bytes) -> Any:
+def _output(said: bytes, redactor: Redactor) -> Any:
     """Return what a sandbox answered; its word is a tool's own, and is believed as far as a tool is."""
     word, _, data = said.partition(b"\n")
     if word == b"ok":
@@ -286,15 +287,17 @@ def _output(said: bytes) -> Any:
             return orjson.loads(data)
         except ValueError as error:
             raise InvalidOutput(f"the sandbox's answer is no JSON: {text_of(error)}") from None
-    text = data.decode(errors="replace")
+    seconds = b""
+    if word == b"not_now":
+        seconds, _, data = data.partition(b" ")
+    text = redactor.error(ToolRaised(data.decode(errors="replace")))
     match word:
         case b"not_done":
             return NOT_DONE
         case b"tool_error":
             raise ToolError(text)
         case b"not_now":
-            seconds, _, why = text.partition(" ")
-            raise ToolError(why, retry_after_s=_seconds(seconds))
+            raise ToolError(text, retry_after_s=_seconds(seconds))
         case b"in_doubt":
             raise InDoubt(text)
         case b"invalid":
@@ -304,7 +307,7 @@ def _output(said: bytes) -> Any:
     raise ToolRaised(text)
 
 
-def _seconds(text: str) -> float | None:
+def _seconds(text: bytes) -> float | None:
     try:
         return float(text)
     except ValueError:  # not the worker's word, but one of the program's

@@ -13,7 +13,9 @@ import socket
 import sys
 from typing import Any
 
-_MAX_TEXT = 2000
+_MAX_TEXT = 12_000
+"""Far more than is shown of it: secrets are taken out of a text before it is bounded, outside."""
+
 _NOT_DONE = "airside.tools.tool._NotDone"
 _SAID = {"airside.tools.tool.ToolError": "tool_error", "airside.tools.tool.InDoubt": "in_doubt"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import SimpleNamespace
@@ -351,6 +352,17 @@ async def test_a_thread_that_waits_for_a_call_ends_with_its_decision() -> None:
     assert (await world.run()).status == RunStatus.COMPLETED and world.found == ["o-7"]
     for _ in range(2):
         await ended.acquire()
+
+
+async def test_an_agent_is_first_built_in_a_thread_so_that_importing_its_framework_holds_no_loop() -> None:
+    built: list[int] = []
+
+    def build(parts: Parts) -> Any:
+        built.append(threading.get_ident())
+        return pydantic_ai_agent(parts)
+
+    await World(PydanticAIAgent(build, "house", max_prompt_bytes=8_000)).run()
+    assert built[0] != threading.get_ident() and set(built[1:]) == {threading.get_ident()}
 
 
 async def test_who_decides_by_it_is_not_cancelled_with_its_loop() -> None:

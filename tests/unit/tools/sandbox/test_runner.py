@@ -95,6 +95,29 @@ async def test_what_it_prints_is_printed_here(dispatcher: Dispatcher, capsys: py
     assert capsys.readouterr().out == "[leave] printed a line\n"
 
 
+class Vault:
+    """Has one secret."""
+
+    def secret(self, tenant: str, name: str) -> str:
+        """Return it."""
+        return "sk_live_51H8xyzABCDEFGHIJKL"
+
+
+async def test_nothing_that_leaves_it_shows_a_secret_and_it_may_say_when_to_come_back(
+    dispatcher: Dispatcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = Dispatcher(sandboxed.TOOLS, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: NOW, secrets=Vault())
+    try:
+        left = {"left_ms": 60_000}
+        results = {how: await run(given, sandboxed.confess, how=how, grant=left) for how in ("return", "raise", "busy")}
+    finally:
+        given.close()
+        await asyncio.sleep(0)
+    assert results["return"].value() == ["[redacted]"] and capsys.readouterr().out == "printed [redacted]\n"
+    assert "[redacted]" in results["raise"].error and "sk_live" not in results["raise"].error
+    assert (results["busy"].error, results["busy"].retry_after_ms) == ("busy with [redacted]", 1500)
+
+
 @pytest.mark.parametrize(
     ("how", "reason", "text"),
     [
