@@ -222,3 +222,13 @@ def test_a_batch_is_answered_once_though_the_model_caller_and_then_the_whole_sta
         "settled_ratio": 0.5,
         "audit_ok": True,
     }
+
+
+@pytest.mark.slow
+def test_the_frameworks_example_ends_well_for_each_framework() -> None:
+    command = [sys.executable, "-m", "examples.frameworks"]
+    played = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * BOUND_S, check=False)
+    assert played.returncode == 0, played.stderr[-2000:]
+    found = json.loads(played.stdout.splitlines()[-1])
+    assert set(found) == set(CLERKS) and all(each["ok"] for each in found.values())
+    assert played.stdout.count("waits for lead: refund") == len(CLERKS)
