@@ -31,8 +31,8 @@ from airside.tools.runners.fair_slots import FairSlots
 from airside.tools.runners.jobs import ToolCall
 from airside.tools.runners.outcomes import InvalidArguments, InvalidOutput, NoSandbox, ToolRaised
 from airside.tools.sandbox.command import SandboxUnavailable, package_folders, python_there, sandboxed_command
-from airside.tools.sandbox.own_code import AIRSIDE_FOLDER, CODE_FOLDERS
 from airside.tools.sandbox.limits import SandboxLimits
+from airside.tools.sandbox.own_code import AIRSIDE_FOLDER, CODE_FOLDERS
 from airside.tools.sandbox.probe import Reached, reached_level
 from airside.tools.sandbox.process import SandboxProcess, kill_orphans
 from airside.tools.sandbox.tenant_folder import folder_bytes, give_folder

@@ -70,8 +70,9 @@ def sandboxed_command(
     `environment` names the variables that are passed on: start the command with these, and with no others, for what
     bubblewrap itself was started with is no secret from a program of the same user.  The sandbox sees the system's
     programs and libraries, this Python and its packages, the folders and files of `readonly` where they are and as they
-    may be read there, those of `code`, which is Airside's own, so that its user can read them, and `workspace` as `/workspace`, where it begins, all but that read-only; it may write there (unless `writable` says no)
-    and in `/tmp`, which is its own.  `network` is the one of `SandboxLimits`.
+    may be read there, those of `code`, which is Airside's own, so that its user can read them, and `workspace` as
+    `/workspace`, where it begins, all but that read-only; it may write there (unless `writable` says no) and in `/tmp`,
+    which is its own.  `network` is the one of `SandboxLimits`.
 
     To end it kill the process that was started, with SIGKILL: nothing of it outlives that, or the thread that started
     it.  It ends by itself after `wall_s`, when nobody has the other end of its standard error any more, and each of its
