@@ -383,7 +383,7 @@ def test_the_apps_own_tool_given_to_a_framework_is_told_apart() -> None:
 
         return Agent(parts.model, tools=[find_order])  # type: ignore[list-item]
 
-    with pytest.raises(InvalidConfig, match="give it parts.tools, not the app's own"):
+    with pytest.raises(InvalidConfig, match=r"give it parts\.tools, not the app's own"):
         app(PydanticAIAgent(build, "house")).checked()
 
 

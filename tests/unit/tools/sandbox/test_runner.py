@@ -113,7 +113,7 @@ async def test_nothing_that_leaves_it_shows_a_secret_and_it_may_say_when_to_come
     finally:
         given.close()
         await asyncio.sleep(0)
-    assert results["return"].value() == ["[redacted]"] and capsys.readouterr().out == "printed [redacted]\n"
+    assert results["return"].value() == ["[redacted]"] and capsys.readouterr().out == "[confess] printed [redacted]\n"
     assert "[redacted]" in results["raise"].error and "sk_live" not in results["raise"].error
     assert (results["busy"].error, results["busy"].retry_after_ms) == ("busy with [redacted]", 1500)
 
