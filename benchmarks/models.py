@@ -10,12 +10,13 @@
  streams    Runs that somebody watches, whose model breaks off within its answer, each time: how often another model
             gave one in its place (`fell_back_after_output`), and how many watchers were told that there is none.
  crashes    Runs whose process is killed while a model answers: how often a model was asked again for one decision.
- rate       Many runs at once in four runtimes on an account of few requests a minute: how many more were sent within a
-            minute than are allowed.
+ rate       Many runs at once, in four runtimes on two nodes, on accounts of few requests a minute, of few tokens a
+            minute and of few calls at once: how much more there was of any than is allowed (`benchmarks/model_rates.py`
+            by itself prints of each how much there was).
  overhead   A run of one decision, alone, from its admission to its end, less what the provider's client takes by
             itself for the same answer, and the ratio of the two; medians.
 
-Not measured: providers themselves, more than one node.
+Not measured: providers themselves, more than one machine.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -39,7 +42,6 @@ from pydantic import BaseModel
 import airside
 from airside import App, tool
 from airside.actors.client.client import Stack
-from airside.actors.client.results import RunResult
 from airside.actors.models.providers import ProviderModel
 from airside.models import ModelAgent, ModelEndpoint, Prompt, TokenPrice, Turn
 from airside.stack.directory import Directory, Principal, Tenant
@@ -50,11 +52,6 @@ from benchmarks.model_servers import ModelServer, Saying, call, in_order, servin
 
 PRICE = TokenPrice(input=1.0, output=10.0)
 POLICY = "version: models-1\nrules: [{id: reads, outcome: allow, when: {effect: [read]}}]"
-PER_MINUTE = 30
-OWN_ACCOUNT = "AIRSIDE_BENCHMARK_KEY"
-"""An account is told from another by the variable its key is in."""
-
-RUNS_AT_ONCE = 60
 WAIT_S = 120.0
 PROTOCOLS: tuple[Provider, ...] = ("openai", "anthropic")
 
@@ -124,28 +121,20 @@ CASES = (
 )
 
 
-def endpoint(server: ModelServer, provider: Provider, **limits: Any) -> ModelEndpoint:
+def endpoint(server: ModelServer, provider: Provider) -> ModelEndpoint:
     """Return the server as a model of a provider."""
     url = f"{server.url}/v1" if provider == "openai" else server.url
-    return ModelEndpoint(model="m-1", provider=provider, base_url=url, api_key_env="", price=PRICE, **limits)
+    return ModelEndpoint(model="m-1", provider=provider, base_url=url, api_key_env="", price=PRICE)
 
 
 @contextmanager
 def started(server: ModelServer, **options: Any) -> Iterator[Stack]:
-    """Start a stack whose agents ask the server by each protocol, and in one account of few requests a minute."""
+    """Start a stack whose agents ask the server by each protocol."""
     models: dict[str, ModelEndpoint] = {provider: endpoint(server, provider) for provider in PROTOCOLS}
-    models["few"] = ModelEndpoint(
-        model="m-1",
-        base_url=f"{server.url}/v1",
-        api_key_env=OWN_ACCOUNT,
-        price=PRICE,
-        requests_per_minute=PER_MINUTE,
-    )
     agents = {
         name: ModelAgent(name, "You help.", answer=Answer, max_tokens=200, max_prompt_bytes=8_000) for name in models
     }
     agents["both"] = ModelAgent(PROTOCOLS, "You help.", answer=Answer, max_tokens=200, max_prompt_bytes=8_000)
-    os.environ[OWN_ACCOUNT] = "none"
     people = {"ana": Principal()}
     limits = {"max_refusals": 5, "max_cost_microusd": 10_000_000, "decide_ms": int(WAIT_S * 1000)}
     names = [f"tenant-{i}" for i in range(4)]
@@ -247,19 +236,12 @@ def crash(stack: Stack, server: ModelServer) -> int:
     return len(server.bodies) - 2
 
 
-def too_often(stack: Stack, server: ModelServer) -> tuple[int, int]:
-    """Return how many more requests were sent in any minute than are allowed, and how many runs ended in a minute."""
-    sent: list[float] = []
-
-    def say(_: Any) -> Saying:
-        sent.append(time.monotonic())
-        return DONE
-
-    server.say = say
-    handles = [ask(stack, "few", number) for number in range(RUNS_AT_ONCE)]
-    results: list[RunResult] = stack.results(handles, timeout=2 * WAIT_S)
-    most = max(sum(at <= other < at + 60.0 for other in sent) for at in sent)
-    return max(0, most - PER_MINUTE), sum(result.ok for result in results)
+def rates(environment: dict[str, str]) -> dict[str, Any]:
+    """Return what became of the accounts' limits on a cluster of its own, which takes a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.model_rates"]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return found
 
 
 def direct_ms(server: ModelServer, repeats: int) -> list[float]:
@@ -286,6 +268,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=result_file("models"))
     given = parser.parse_args()
+    environment = dict(os.environ)  # without what a Ray that is started here adds
     with serving(in_order(DONE)) as server, started(server, mode="pooled", pool_size=4) as stack:
         played = [
             play(stack, server, case, provider)
@@ -300,7 +283,6 @@ def main() -> None:
             stack_ms += [ask(stack, "openai").result(timeout=WAIT_S).seconds * 1000 for _ in range(repeats)][1:]
         broken = [broken_off(stack, server) for _ in range(given.rounds)]
         again = sum(crash(stack, server) for _ in range(given.rounds))
-        over, completed = too_often(stack, server)
         found = {
             "cases": len(played),
             "right_outcome": sum(played),
@@ -309,13 +291,19 @@ def main() -> None:
             "fell_back_after_output": sum(others for others, _ in broken),
             "watchers_told": sum(told for _, told in broken),
             "asked_again_after_crash": again,
-            "rate_limit_exceeded": over,
-            "rate_limited_completed": completed,
             "overhead_p50_ms": round(median(stack_ms) - median(client_ms), 2),
             "overhead_vs_direct_sdk": round(median(stack_ms) / median(client_ms), 2),
             "audit_ok": stack.verify() == [],
         }
-    raw = {"machine": machine(), "stack_ms": stack_ms, "client_ms": client_ms, **found}
+    limited = rates(environment)
+    found |= {
+        "nodes": limited["nodes"],
+        "runtimes": limited["runtimes"],
+        "rate_limited_runs": limited["runs"],
+        "rate_limited_completed": limited["answered"],
+        "rate_limit_exceeded": limited["rate_limit_exceeded"],
+    }
+    raw = {"machine": machine(), "stack_ms": stack_ms, "client_ms": client_ms, **found, "rates": limited}
     given.out.write_text(json.dumps(raw, indent=1))
     print(f"raw samples: {given.out}")
     last_line(found)
