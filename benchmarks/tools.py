@@ -2,12 +2,15 @@
 
     python -m benchmarks.tools [--rounds 40]
 
-Milliseconds at the median, of calls of a tool that does nothing, granted and dispatched as an executor does it, without
-Ray and without the gate.  All are measured in turns, one call of each a round, so that a noisy machine is noisy for
-all.  `sandbox_p50_ms` takes a sandbox that waits, as a call does that does not come at once after another one of its
-tool; `sandbox_cold_p50_ms` waits for one to be made.  `bare_subprocess_p50_ms` is this Python doing nothing;
-`bwrap_p50_ms` the same in bubblewrap's namespaces, with no rule within, and `sandbox_vs_bwrap` how many times that a
-call in a sandbox takes.
+Milliseconds at the median, of calls of a tool that returns its argument, granted and dispatched as an executor does it,
+without Ray and without the gate.  All are measured in turns, one call of each a round and every other round in the
+opposite order, so that a noisy machine is noisy for all; nothing that the call before left to be done is under way.
+
+`sandbox_p50_ms` takes a sandbox that waits, as a call does that does not come at once after another one of its tool;
+`sandbox_back_to_back_p50_ms` is one that does, and so waits for what is left of a start; `sandbox_cold_p50_ms` waits
+for all of one.  `bare_subprocess_p50_ms` is this Python started for the same work: it reads the arguments, calls a
+function and writes what that returns, both as JSON.  `bwrap_p50_ms` is that in bubblewrap with the namespaces, mounts
+and bounds of a sandbox, but no rule within; `sandbox_vs_bwrap` is how many times that a call in a sandbox takes.
 What code calls a second, and its like, are figures of `benchmarks/code_mode.py`.
 """
 
@@ -19,6 +22,7 @@ import inspect
 import itertools
 import os
 import secrets
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -29,7 +33,7 @@ from airside.stack.ids import NO_ISSUER, PrincipalId, RunId, TenantId, effect_ke
 from airside.stack.security.grants import Grant, mint
 from airside.tools.dispatch import Dispatcher
 from airside.tools.runners.sandbox import SandboxRunner
-from airside.tools.sandbox.command import find_bwrap, python_there
+from airside.tools.sandbox.command import find_bwrap, python_there, sandboxed_command
 from airside.tools.tool import Tool, tool
 from benchmarks.code_mode import code_mode
 from benchmarks.measure import last_line, machine, median, percentile
@@ -39,6 +43,12 @@ EXECUTOR = mint_executor(os.urandom)
 RUN = RunId("run_" + "0" * 24)
 CODE_CALLS = 96
 ARGUMENTS = b'{"text":"x"}'
+PROGRAM = """
+import json, sys
+def echo(text):
+    return text
+json.dump(echo(**json.load(sys.stdin)), sys.stdout)
+"""
 _steps = itertools.count(1)
 
 
@@ -93,15 +103,22 @@ async def called(made: Dispatcher, found: Tool) -> None:
 
 
 async def run_bare(*outside: str) -> None:
-    """Start this Python, which does nothing."""
-    process = await asyncio.create_subprocess_exec(*outside, python_there(), "-I", "-S", "-c", "")
-    assert await process.wait() == 0
+    """Start this Python for one call."""
+    process = await asyncio.create_subprocess_exec(
+        *outside,
+        *(python_there(), "-I", "-S", "-c", PROGRAM),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={},
+    )
+    output, _ = await process.communicate(ARGUMENTS)
+    assert (process.returncode, output) == (0, b'"x"')
 
 
-def namespaces() -> list[str]:
-    """Return bubblewrap's options for the namespaces that a sandbox has, on the machine's files."""
-    mounts = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
-    return [find_bwrap(), "--unshare-all", "--die-with-parent", *mounts]
+def in_bwrap() -> list[str]:
+    """Return bubblewrap's part of a sandbox's command."""
+    line = sandboxed_command([])
+    return line[line.index(find_bwrap()) : line.index("--") + 1]
 
 
 async def measure(rounds: int) -> dict[str, list[float]]:
@@ -109,25 +126,27 @@ async def measure(rounds: int) -> dict[str, list[float]]:
     made, inline = dispatcher(), dispatcher(in_threads=False)
     runner = made._runner_of["sandbox"]
     assert isinstance(runner, SandboxRunner)
+    outside = in_bwrap()
     ways: dict[str, Callable[[], Awaitable[None]]] = {
         "inline": lambda: called(inline, LANES["thread"]),
         "thread": lambda: called(made, LANES["thread"]),
         "process": lambda: called(made, LANES["process"]),
-        "sandbox": lambda: called(made, LANES["sandbox"]),
         "bare_subprocess": run_bare,
-        "bwrap": lambda: run_bare(*namespaces()),
+        "sandbox": lambda: called(made, LANES["sandbox"]),
+        "bwrap": lambda: run_bare(*outside),
     }
     for each in ways.values():
         await each()
-    samples: dict[str, list[float]] = {name: [] for name in [*ways, "sandbox_cold"]}
-    for _ in range(rounds):
-        for name, way in ways.items():
+    samples: dict[str, list[float]] = {name: [] for name in [*ways, "sandbox_cold", "sandbox_back_to_back"]}
+    for number in range(rounds):
+        for name in list(ways) if number % 2 == 0 else reversed(ways):
             await asyncio.gather(*runner._spare.values())
-            samples[name].append(await _milliseconds(way))
+            samples[name].append(await _milliseconds(ways[name]))
         for spare in [runner._spare.pop(key) for key in list(runner._spare)]:
             runner._discard(spare)
         await asyncio.gather(*runner._ending)
-        samples["sandbox_cold"].append(await _milliseconds(ways["sandbox"]))
+        for name in ("sandbox_cold", "sandbox_back_to_back"):
+            samples[name].append(await _milliseconds(ways["sandbox"]))
     made.close()
     inline.close()
     return samples
