@@ -1,20 +1,22 @@
 """`SandboxRunner`: a sandbox for each call, used once.  A call that is cancelled has none left when that is told.
 
-What makes a sandbox takes a tenth of a second, so that the next one of a tool is started when one is taken, with the
-tool's function loaded: it waits for a call a while, and then ends.  No sandbox is given a second call.
+What makes a sandbox takes a tenth of a second, so that the next one of a tool is started when a call of it is over, or
+takes long, with the tool's function loaded: it waits for a call a while, and then ends.  It is not started beside a
+short call, which would take twice as long for it.  No sandbox is given a second call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import os
 import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +39,7 @@ from airside.tools.sandbox.probe import Reached, reached_level
 from airside.tools.sandbox.process import SandboxProcess, kill_orphans
 from airside.tools.sandbox.tenant_folder import folder_bytes, give_folder
 from airside.tools.secrets.redaction import Redactor
-from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolError
+from airside.tools.tool import NOT_DONE, InDoubt, Tool, ToolContext, ToolError
 
 START_S = 30.0
 """Longest wait for a sandbox to have its tool loaded; that takes a tenth of a second and what the tool imports."""
@@ -48,12 +50,19 @@ MAX_SPARE = 4
 SPARE_S = 300.0
 """How long one waits: a tool that is not called for minutes does without."""
 
+PREPARE_AFTER_S = 0.05
+"""How long a call takes until the next sandbox is started beside it: others of its tool may come meanwhile."""
+
 _WORKER = Path(__file__).parents[1] / "sandbox" / "worker.py"
 _OF_A_MESSAGE = 65_536
 """Bytes a message may have beside the output: its word, or a sentence."""
 
 _PICKLING = threading.Lock()
 """Which modules go along is said for the whole process: two threads would take it back from each other."""
+
+
+_ELSEWHERE: dict[str, ModuleType] = {}
+"""Modules that were found not to be an app's: there are a thousand, and each call asks."""
 
 
 class SandboxDied(RuntimeError):
@@ -84,6 +93,7 @@ class SandboxRunner:
         self._spare: OrderedDict[_Key, _Spare] = OrderedDict()
         self._at_work: set[SandboxProcess] = set()
         self._ending: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     @property
     def level(self) -> SandboxLevel | None:
@@ -122,11 +132,12 @@ class SandboxRunner:
         with job.waiting():
             process = await self._take(key)
         self._at_work.add(process)
+        preparing: asyncio.TimerHandle | None = None
         try:
             if problem := await _fullness(job, limits):
                 raise NoSandbox(f"{job.name}: {problem}: delete some of it")
             job.begin()
-            self._prepare(key)
+            preparing = asyncio.get_running_loop().call_later(PREPARE_AFTER_S, self._prepare, key)
             output = await self._answer(process, message, job)
             if problem := await _fullness(job, limits):
                 raise SandboxDied(problem)
@@ -135,6 +146,9 @@ class SandboxRunner:
             try:
                 await process.end()
             finally:
+                if preparing is not None:
+                    preparing.cancel()
+                    self._prepare(key)
                 self._at_work.discard(process)
                 if process.log:
                     text = job.redactor().end(job.redactor().text(process.log.decode(errors="replace")))
@@ -196,7 +210,7 @@ class SandboxRunner:
 
     def _prepare(self, key: _Key) -> None:
         """Start a sandbox for the next call of a tool; the one that waits longest makes room."""
-        if key in self._spare:
+        if key in self._spare or self._is_closed:
             return
         while len(self._spare) >= MAX_SPARE:
             self._discard(self._spare.popitem(last=False)[1])
@@ -251,6 +265,7 @@ class SandboxRunner:
 
     def close(self) -> None:
         """End every sandbox."""
+        self._is_closed = True
         for process in self._at_work:
             process.kill()
         for spare in self._spare.values():
@@ -325,14 +340,17 @@ def _message_of(job: ToolCall) -> bytes:
 
 
 def _pickled_functions(found: Tool) -> bytes:
-    return _pickled({"call": found.function, "reconcile": found.reconcile, "undo": found.undo})
+    """Return a tool's functions, and what calling it takes besides, which is loaded with them: before the call."""
+    beside: list[Any] = [ToolContext] if found.context_parameter is not None else []
+    beside += [asyncio.run] if inspect.iscoroutinefunction(found.function) else []
+    return _pickled(({"call": found.function, "reconcile": found.reconcile, "undo": found.undo}, beside))
 
 
 def _pickled(value: Any) -> bytes:
     """Return a value as bytes; what it uses of the app's own modules goes with it: the sandbox has not these."""
     there = tuple(f"{folder}{os.sep}" for folder in (sys.base_prefix, *package_folders(), *map(str, CODE_FOLDERS)))
     with _PICKLING:
-        apps = [module for module in list(sys.modules.values()) if _is_the_apps(module, there)]
+        apps = list(_apps_modules(there))
         for module in apps:
             cloudpickle.register_pickle_by_value(module)
         try:
@@ -342,12 +360,15 @@ def _pickled(value: Any) -> bytes:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
-def _is_the_apps(module: ModuleType, there: tuple[str, ...]) -> bool:
-    """Whether a module's file is none that a sandbox has, which are below these folders."""
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or module.__name__ == "__main__":
-        return False
-    return not os.path.abspath(file).startswith(there)
+def _apps_modules(there: tuple[str, ...]) -> Iterator[ModuleType]:
+    """Yield the modules whose files are none that a sandbox has, which are below these folders."""
+    for name, module in list(sys.modules.items()):
+        if _ELSEWHERE.get(name) is not module:
+            file, is_main = getattr(module, "__file__", None), getattr(module, "__name__", name) == "__main__"
+            if isinstance(file, str) and not is_main and not os.path.abspath(file).startswith(there):
+                yield module
+            else:
+                _ELSEWHERE[name] = module
 
 
 def _command_of(found: Tool, tenant: TenantId | None) -> list[str]:

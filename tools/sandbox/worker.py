@@ -1,8 +1,9 @@
 """What calls a tool's function in a sandbox: `worker.py FOLDERS`, on a socket as its standard input.
 
 It stands alone, as `confine.py`, and imports of Airside only what the function itself does.  It is given the functions
-of one tool, says whether it could load them, is given one call, says what came of that, and ends.  A message is its
-size in four bytes, and so many bytes; what it says is a word, a line feed, and JSON or a sentence.
+of one tool, with what calling them takes besides, says whether it could load them, is given one call, says what came of
+that, and ends.  A message is its size in four bytes, and so many bytes; what it says is a word, a line feed, and JSON
+or a sentence.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def main() -> None:
         import cloudpickle
         import orjson  # noqa: F401 - before the call, whose time it is not
 
-        functions = cloudpickle.loads(_receive(sock))
+        functions, _ = cloudpickle.loads(_receive(sock))
     except BaseException as error:
         _send(sock, "broken", _text(error))
         os._exit(0)

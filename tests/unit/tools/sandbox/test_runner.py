@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from airside.tools.dispatch import Dispatcher
 from airside.tools.runners import sandbox as lane
 from airside.tools.runners.sandbox import SandboxRunner
 from airside.tools.sandbox import watching
+from airside.tools.sandbox.command import package_folders, python_there
 from airside.tools.sandbox.limits import SandboxLimits
+from airside.tools.sandbox.own_code import AIRSIDE_FOLDER
 from airside.tools.sandbox.probe import Reached
 from airside.tools.sandbox.process import SandboxProcess
 from airside.tools.tool import ProcessLimits, Tool, Toolset, flatten, tool
@@ -242,6 +246,65 @@ async def test_a_call_takes_a_sandbox_that_waits(dispatcher: Dispatcher, monkeyp
     monkeypatch.setattr(SandboxProcess, "start", start)
     assert (await run(dispatcher, sandboxed.greet, name="Eva")).value() == "hello, Eva"
     assert (await run(dispatcher, sandboxed.look)).reason_code is ReasonCode.SANDBOX_UNAVAILABLE
+
+
+@pytest.mark.parametrize("takes_long", [False, True])
+async def test_the_next_sandbox_is_started_beside_a_call_only_if_that_takes_long(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, takes_long: bool
+) -> None:
+    """A short one is over first; then it is."""
+    runner, starting, waited = dispatcher._runners._sandboxes, asyncio.Event(), []
+    ask, prepare = lane._asked, SandboxRunner._prepare
+
+    def preparing(self: SandboxRunner, key: tuple[str, None]) -> None:
+        prepare(self, key)
+        starting.set()
+
+    async def asking(process: SandboxProcess, message: bytes, most: int) -> bytes | None:
+        if takes_long:
+            await starting.wait()
+        waited.append(list(runner._spare))
+        return await ask(process, message, most)
+
+    monkeypatch.setattr(lane, "PREPARE_AFTER_S", 0.0 if takes_long else 60.0)
+    monkeypatch.setattr(lane, "_asked", asking)
+    monkeypatch.setattr(SandboxRunner, "_prepare", preparing)
+    assert (await run(dispatcher, sandboxed.greet, name="Ada")).ok
+    assert waited == [[("greet", None)] if takes_long else []]
+    assert isinstance(await runner._spare["greet", None], lane._Ready)
+
+
+async def test_no_sandbox_is_started_for_a_next_call_where_none_comes(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that ends as the executor does leaves none."""
+    ask = lane._asked
+
+    async def asking(process: SandboxProcess, message: bytes, most: int) -> bytes | None:
+        answer = await ask(process, message, most)
+        dispatcher.close()
+        return answer
+
+    monkeypatch.setattr(lane, "_asked", asking)
+    await run(dispatcher, sandboxed.greet, name="Ada")
+    assert not dispatcher._runners._sandboxes._spare
+
+
+@pytest.mark.parametrize(
+    ("found", "name"), [(sandboxed.look, "airside.tools.tool"), (sandboxed.greet_later, "asyncio")]
+)
+def test_what_calling_it_takes_is_loaded_before_the_call(found: Tool, name: str) -> None:
+    """Its context's type, the loop of a coroutine: with the functions, while the sandbox waits."""
+    assert name in _loaded_with(found) and name not in _loaded_with(sandboxed.greet)
+
+
+def _loaded_with(found: Tool) -> list[str]:
+    """Return the modules that are there when a tool's functions were loaded."""
+    script = "import json, pickle, sys; sys.path += json.loads(sys.argv[1]); pickle.load(sys.stdin.buffer)"
+    folders = json.dumps([*package_folders(), str(AIRSIDE_FOLDER.parent)])
+    argv = [python_there(), "-I", "-S", "-c", f"{script}; print(*sys.modules)", folders]
+    made = subprocess.run(argv, input=lane._pickled_functions(found), stdout=subprocess.PIPE, check=True)
+    return made.stdout.decode().split()
 
 
 async def test_what_waited_too_long_or_died_is_not_used(
