@@ -38,8 +38,17 @@ def normal(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text, in order, normal."""
-    return _WORD.findall(normal(text))
+    """Return the words of a text, in order, normal; those of a script without blanks are found by a dictionary."""
+    even = normal(text)
+    if even.isascii():
+        return _WORD.findall(even)
+    found = []
+    for piece in _breaker()(even, "root"):
+        if piece.isascii():
+            found += _WORD.findall(piece)
+        elif any(map(str.isalnum, piece)):
+            found.append(piece)
+    return found
 
 
 def terms(text: str) -> list[str]:
@@ -68,6 +77,13 @@ def forget_words() -> None:
 def _stem(word: str) -> str:
     stemmed: str = _stemmer().stemWord(_APOSTROPHE.split(word)[0])
     return stemmed
+
+
+@lru_cache(maxsize=1)
+def _breaker() -> Any:
+    from icu4py.breakers import WordBreaker
+
+    return WordBreaker
 
 
 @lru_cache(maxsize=1)

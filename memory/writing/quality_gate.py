@@ -12,14 +12,20 @@ from typing import NamedTuple
 from airside.memory.privacy.personal_data import find_personal_data, find_secret, redacted
 from airside.memory.records import FOREVER_US
 from airside.memory.rules import MAX_TTL_S, MemoryRules
-from airside.memory.text import normal
+from airside.memory.text import normal, words
+from airside.memory.writing.instructions import instructs
+from airside.memory.writing.machine_text import in_words, machine_code, without_tags
+from airside.memory.writing.speech_acts import what_is_said
 from airside.stack.canonical import digest
 from airside.stack.contracts.memory import Candidate
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import CLEARANCES, PERSONAL, TRUSTS
 
-MIN_WORDS = 4
-"""Fewer words hold no fact that could be found again."""
+MIN_INFORMING = 2
+"""Words that inform, one of a subject and one of what is said of it: "rent" and "900", "allergic" and "latex"."""
+
+MIN_WORDS = 3
+"""Two words are a name or a heading, unless a sign says that they are a statement: "Kim smokes.", "Diet: vegan"."""
 
 MAX_CHARACTERS = 8_000
 """About four windows of the embedder; what is longer is a document, and belongs in a store of documents."""
@@ -30,7 +36,7 @@ MAX_NAME_CHARACTERS = 200
 FUTURE_US = 300 * 1_000_000
 """By how much another machine's clock may be ahead; a later date would keep a record fresh for ever."""
 
-_WORD = re.compile(r"[^\W\d_]{2,}")
+_STATED = re.compile(r"[:=]\s*\S|[.\u3002\u0964!]\s*\Z")
 
 
 class Draft(NamedTuple):
@@ -114,11 +120,24 @@ def content_rejection(text: str) -> MemoryCode | None:
         text.encode()
     except UnicodeEncodeError:
         return MemoryCode.INVALID  # half a character: nobody could write it down
-    words = _WORD.findall(normal(text))
-    if not words:
+    if instructs(text):
+        return MemoryCode.INSTRUCTION
+    said = in_words(text)
+    if isinstance(said, MemoryCode):
+        return said
+    if said != text and instructs(said):
+        return MemoryCode.INSTRUCTION  # what is a letter for JSON's reader alone
+    return machine_code(said) or _says_nothing(without_tags(said))
+
+
+def _says_nothing(text: str) -> MemoryCode | None:
+    """Return why a text for people tells nothing, or None: a fact has a subject and what is said of it."""
+    there = words(text)
+    if not there:
         return MemoryCode.NO_CONTENT
-    if len(words) < MIN_WORDS:
-        return MemoryCode.TOO_SHORT
-    if len(set(words)) * 5 < len(words):
+    if len(set(there)) * 5 < len(there):
         return MemoryCode.NO_CONTENT  # the same few words over and over
-    return None
+    informing, passed_over = what_is_said(text)
+    if len(set(informing)) < MIN_INFORMING:
+        return passed_over or MemoryCode.TOO_SHORT
+    return MemoryCode.TOO_SHORT if len(there) < MIN_WORDS and not _STATED.search(text) else None

@@ -1,0 +1,179 @@
+"""Phrases: how tables say what people say, in words, and how a text is searched for them.
+
+A text is read as its words, folded (`privacy/confusables.py`), in lower case, with a comma for every sign between two
+clauses.  A phrase is elements with blanks between them:
+
+    a|b_c|d*|*e     one of these words; `b_c` is two; `d*` begins so, `*e` ends so; `@name` is a class of words
+    ...?            an element that may be left out
+    ~2 and ~~2      up to so many other words; the second may run over into the next clauses
+    !a|b            not followed by one of these
+    ^ and $ and ,   the begin and the end of a clause, and from one to the next
+
+Most phrases need a word that most texts have not, so each is looked for only where that word is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import yaml
+
+from airside.memory.privacy.confusables import fold_confusables
+
+_TOKEN = re.compile(r"[^\W_]+|(?<!\w)[@.#$%&/]|[@.#$%&/](?!\w)|[^\w\s'`\u00b4*~+@.#$%&/-]|(?<=\s)-+(?=\s)|\n")
+_APOSTROPHE = re.compile(r"['`\u00b4]")
+_COMMON_FROM = 12
+"""An element with so many words is no good key: too many texts have one of them."""
+
+_VERY_COMMON = frozenset(
+    """
+    a an and are as at be by can de der die do does en es i ich il in is it la le me my no non not of on or que se sie so
+    that the these this to tu un una und we what will you your
+    """.split()
+)
+
+
+class Reading(NamedTuple):
+    """A text as phrases see it: its words with a comma between clauses, and the set of them."""
+
+    text: str
+    words: frozenset[str]
+
+    @property
+    def clauses(self) -> list[str]:
+        """Return the words of each clause."""
+        return [clause for clause in self.text.split(",") if not clause.isspace()]
+
+
+def folded(text: str) -> str:
+    """Return a text without case, and as a person reads it."""
+    return text.casefold() if text.isascii() else fold_confusables(text.casefold()).casefold()
+
+
+def read(text: str) -> Reading:
+    """Return a folded text as phrases see it."""
+    return reading_of(_TOKEN.findall(_APOSTROPHE.sub(" ", text)))
+
+
+def reading_of(tokens: Iterable[str]) -> Reading:
+    """Return tokens as phrases see them; what is no word ends a clause."""
+    marked = [token if token[0].isalnum() else "," for token in tokens]
+    return Reading(f" , {' '.join(marked)} , ", frozenset(marked))
+
+
+class Phrase:
+    """One phrase: what it is looked for as, and where."""
+
+    def __init__(self, phrase: str, classes: Mapping[str, str]) -> None:
+        self._elements = [_expanded(element, classes) for element in phrase.split()]
+        self._compiled: re.Pattern[str] | None = None
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Return words one of which is in every text that has the phrase; none if there are no such words."""
+        choices = [words for words in map(_keys, self._elements) if words]
+        return min(choices, key=_commonness, default=frozenset())
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Return what finds it in a reading."""
+        if self._compiled is None:
+            self._compiled = re.compile(" " + "".join(map(_pattern, self._elements)))
+        return self._compiled
+
+
+class PhraseTable:
+    """Phrases with labels: which label's is the first of the table that a text has."""
+
+    def __init__(self, phrases: Mapping[str, Iterable[str]], classes: Mapping[str, str] | None = None) -> None:
+        self._by_word: dict[str, list[int]] = {}
+        self._phrases: list[tuple[str, Phrase]] = []
+        self._keyless: list[int] = []
+        for label, each in phrases.items():
+            for text in each:
+                self._add(label, Phrase(text, classes or {}))
+
+    def _add(self, label: str, phrase: Phrase) -> None:
+        number = len(self._phrases)
+        self._phrases.append((label, phrase))
+        for word in phrase.keys:
+            self._by_word.setdefault(word, []).append(number)
+        if not phrase.keys:
+            self._keyless.append(number)
+
+    def _possible(self, reading: Reading) -> Iterator[tuple[str, Phrase]]:
+        found = {*self._keyless, *(n for word in reading.words & self._by_word.keys() for n in self._by_word[word])}
+        return (self._phrases[number] for number in sorted(found))
+
+    def label(self, reading: Reading) -> str | None:
+        """Return the label of a phrase that is there, None if none is."""
+        return next((label for label, phrase in self._possible(reading) if phrase.pattern.search(reading.text)), None)
+
+    def without(self, reading: Reading, *, to_clause_end: bool = False) -> tuple[Reading, str | None]:
+        """Return a reading without the phrases that are there, and the label of one of them."""
+        text, found = reading.text, None
+        for label, phrase in self._possible(reading):
+            at = 0
+            while (match := phrase.pattern.search(text, at)) is not None:
+                end = text.index(",", match.end() - 1) if to_clause_end else match.end()
+                text = f"{text[: match.start()]} , {text[end:]}"
+                at, found = match.start() + 2, found or label
+        return (reading, None) if found is None else (Reading(text, frozenset(text.split())), found)
+
+
+@cache
+def load_table(name: str) -> dict[str, Any]:
+    """Return one of the tables beside this module."""
+    loaded: dict[str, Any] = yaml.safe_load(files("airside.memory.writing").joinpath(name).read_text("utf-8"))
+    return loaded
+
+
+def _expanded(element: str, classes: Mapping[str, str]) -> str:
+    parts = element.split("|")
+    return "|".join("".join(classes[part[1:]].split()) if part.startswith("@") else part for part in parts)
+
+
+def _words(alternatives: str) -> list[str]:
+    """Return the words that an element is one of, folded as texts are."""
+    return [word for word in (" ".join(folded(each).split("_")) for each in alternatives.split("|")) if word]
+
+
+def _keys(element: str) -> frozenset[str]:
+    if element[0] in "^$~!," or element.endswith("?") or "*" in element:
+        return frozenset()
+    words = _words(element)
+    return frozenset() if "$" in words else frozenset(min(word.split(), key=_rareness) for word in words)
+
+
+def _rareness(word: str) -> tuple[bool, int]:
+    return word in _VERY_COMMON, -len(word)
+
+
+def _commonness(words: frozenset[str]) -> tuple[int, int]:
+    return len(words & _VERY_COMMON), len(words) // _COMMON_FROM
+
+
+def _pattern(element: str) -> str:
+    if element.startswith("~"):
+        other = "[^ ]+ " if element.startswith("~~") else "[^ ,]+ "
+        most = element.strip("~")
+        return f"(?:{other}){{0,{most or 30}}}?"
+    if element == "^" or element == ",":
+        return ", "
+    if element.startswith("!"):
+        return f"(?!{_one_of(element[1:])})"
+    return f"{_one_of(element[:-1])}?" if element.endswith("?") else _one_of(element)
+
+
+def _one_of(alternatives: str) -> str:
+    return f"(?:{'|'.join(map(_alternative, _words(alternatives)))})"
+
+
+def _alternative(word: str) -> str:
+    if word == "$":
+        return "(?=, )"
+    return re.escape(word).replace(r"\*", "[^ ,]*").replace(r"\ ", " ") + " "
