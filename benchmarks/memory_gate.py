@@ -1,4 +1,4 @@
-"""What memory keeps: precision and recall of its write gate, and whether what is newer is found before what it replaces.
+"""What memory keeps: precision and recall of its write gate, and whether the newer of two texts is found first.
 
     python -m benchmarks.memory_gate [--candidates FILE ...] [--pairs FILE ...]
 

@@ -1,8 +1,8 @@
 """Whether a text instructs whoever reads it: a memory is shown to agents, and must not tell them what to do.
 
-What is looked for stands in `instructions.yaml`: to pass over what one was told, to be somebody else, to let something
-through, to keep silent, to give something away.  A text is also read as a reader would decode it: written in look-alikes,
-apart, backwards, with its letters in disorder or as digits, in base64, in escapes.
+What is looked for stands in `instructions.yaml`: to pass over what one was told, to be somebody else, to let
+something through, to keep silent, to give something away.  A text is also read as a reader would decode it: written in
+look-alikes, apart, backwards, with its letters in disorder or as digits, in base64, in escapes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _MARKER = re.compile(
     r"|</?\s*(?:system|assistant|instructions?|prompt|tool_calls?|function_calls?|invoke|human|im_start|im_end"
     r"|start_of_turn|end_of_turn|system-reminder|system_prompt|developer|important)(?:\s[^<>]{0,100})?/?>"
     r"|(?:^|\n)\W{0,6}#{1,6}\s*(?:system|(?:new )?instructions?|assistant|human|user|developer)\b[^\n:]{0,20}:"
-    r"|\b(?:begin|start of|end of)\W{0,3}(?:the )?(?:system|admin|hidden|new)\b.{0,12}\b(?:message|prompts?|instructions?)"
+    r"|\b(?:begin|start of|end of)\W{0,3}(?:the )?(?:system|admin|hidden|new)\b.{0,12}"
+    r"\b(?:message|prompts?|instructions?)"
     r"|[\"']role[\"']\s*:\s*[\"'](?:system|assistant|developer|tool)[\"']"
 )
 """What chat templates divide a conversation with: a text that has it would end its own place in a prompt."""
@@ -36,11 +37,13 @@ _MARKER = re.compile(
 _LABEL = re.compile(
     r"(?:^|\n|[.!?\"'}\]] )[^\w\n]{0,8}"
     r"(?:(?P<of>(?:system|developer|admin|administrator|root|security)[\W_]{1,3}"
-    r"(?:message|prompt|override|notice|instructions?|command|directive)|new (?:system )?(?:instructions?|prompt|directives?|orders|rules))"
+    r"(?:message|prompt|override|notice|instructions?|command|directive)"
+    r"|new (?:system )?(?:instructions?|prompt|directives?|orders|rules))"
     r"|(?P<who>system|assistant|ai|developer|admin|administrator|root|sysadmin|human|user|bot|operator|system\W?notice))"
     r"[^\w\n]{0,3}[:>\])][^\w]*(?P<first>\w+)"
 )
-_ANSWERS = frozenset("i sure yes ok okay hi hello certainly you from your please new understood".split())
+_ANSWER = "i sure yes ok okay hi hello certainly you from your please new understood"
+_ANSWERS = frozenset(_ANSWER.split())
 
 _KEYS = """
 ignore ignored disregard forget override bypass all any every your the previous prior above earlier instruction

@@ -12,7 +12,7 @@ from airside.stack.reasons import MemoryCode
 
 _DOCUMENT = re.compile(r"<!doctype|<\?xml|<(?:html|script|style|svg|iframe|body|head)\b|<!--", re.IGNORECASE)
 _TAG = re.compile(r"</?([a-z][a-z0-9:-]*)(\s[^<>]{0,500})?/?>", re.IGNORECASE)
-_SET_OFF = frozenset("b i u em strong br sub sup mark small s code".split())
+_SET_OFF = frozenset(("b", "i", "u", "em", "strong", "br", "sub", "sup", "mark", "small", "s", "code"))
 """Tags that only set a word off: a fact may have them."""
 
 _TRACE = re.compile(
@@ -44,18 +44,19 @@ _CODE = re.compile(
 _PREVIEW = 4_000
 """Characters of a text by whose lines it is judged."""
 
-_ERROR_KEYS = frozenset("error errors exception exceptions traceback stacktrace stack_trace err fault".split())
-_META_KEYS = frozenset(
-    """
-    status ok success successful code count total total_count size length next previous prev page pages per_page limit offset
-    cursor next_cursor has_more hasmore timestamp took took_ms elapsed_ms duration_ms request_id requestid trace_id traceid
-    id uuid found message_id version type object
-    """.split()
-)
+_FAILURE = "error errors exception exceptions traceback stacktrace stack_trace err fault"
+_ERROR_KEYS = frozenset(_FAILURE.split())
+_META = """
+status ok success successful code count total total_count size length next previous prev page pages per_page limit
+offset cursor next_cursor has_more hasmore timestamp took took_ms elapsed_ms duration_ms request_id requestid trace_id
+traceid id uuid found message_id version type object
+"""
+_META_KEYS = frozenset(_META.split())
 """Keys that say how it went, or count, and tell nothing of the matter."""
 
-_ROUTINE = frozenset("ok okay success succeeded successful done completed complete finished true none null empty n/a".split())
-_FAILED = frozenset("error failed failure fail exception timeout".split())
+_WENT_WELL = "ok okay success succeeded successful done completed complete finished true none null empty n/a"
+_ROUTINE = frozenset(_WENT_WELL.split())
+_FAILED = frozenset(("error", "failed", "failure", "fail", "exception", "timeout"))
 _MAX_LEAVES = 500
 
 

@@ -36,6 +36,7 @@ MAX_NAME_CHARACTERS = 200
 FUTURE_US = 300 * 1_000_000
 """By how much another machine's clock may be ahead; a later date would keep a record fresh for ever."""
 
+_LETTER = re.compile(r"[^\W\d_]")
 _STATED = re.compile(r"[:=]\s*\S|[.\u3002\u0964!]\s*\Z")
 
 
@@ -133,7 +134,7 @@ def content_rejection(text: str) -> MemoryCode | None:
 def _says_nothing(text: str) -> MemoryCode | None:
     """Return why a text for people tells nothing, or None: a fact has a subject and what is said of it."""
     there = words(text)
-    if not there:
+    if not any(map(_LETTER.search, there)):
         return MemoryCode.NO_CONTENT
     if len(set(there)) * 5 < len(there):
         return MemoryCode.NO_CONTENT  # the same few words over and over
