@@ -30,8 +30,8 @@ _COMMON_FROM = 12
 """An element with so many words is no good key: too many texts have one of them."""
 
 _EVERYWHERE = """
-a an and are as at be by can de der die do does en es i ich il in is it la le me my no non not of on or que se sie so that
-the these this to tu un una und we what will you your
+a an and are as at be by can de der die do does en es i ich il in is it la le me my no non not of on or que se sie so
+that the these this to tu un una und we what will you your
 """
 _VERY_COMMON = frozenset(_EVERYWHERE.split())
 
