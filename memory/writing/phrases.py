@@ -3,11 +3,11 @@
 A text is read as its words, folded (`privacy/confusables.py`), in lower case, with a comma for every sign between two
 clauses.  A phrase is elements with blanks between them:
 
-    a|b_c|d*|*e     one of these words; `b_c` is two; `d*` begins so, `*e` ends so; `@name` is a class of words
+    a|b_c|d*|*e     one of these words; `b_c` is two; `d*` begins so, `*e` ends so; `#` is a number; `@name` is a class
     ...?            an element that may be left out
     ~2 and ~~2      up to so many other words; the second may run over into the next clauses
     !a|b            not followed by one of these
-    ^ and $ and ,   the begin and the end of a clause, and from one to the next
+    ^ and $ and ,   the begin and the end of a clause, and from one to the next; `^^` is the begin of all
 
 Most phrases need a word that most texts have not, so each is looked for only where that word is there.
 """
@@ -24,8 +24,11 @@ import yaml
 
 from airside.memory.privacy.confusables import fold_confusables
 
-_TOKEN = re.compile(r"[^\W_]+|(?<!\w)[@.#$%&/]|[@.#$%&/](?!\w)|[^\w\s'`\u00b4*~+@.#$%&/-]|(?<=\s)-+(?=\s)|\n")
+_TOKEN = re.compile(
+    r"[^\W_]+|(?<!\w)[@.#$%&/]|[@.#$%&/](?!\w)|[,:](?!\d)|(?<!\d)[,:]|[^\w\s'`\u00b4*~+@.#$%&/,:-]|(?<=\s)-+(?=\s)|\n"
+)
 _APOSTROPHE = re.compile(r"['`\u00b4]")
+_CLASS = re.compile(r"@(\w+)")
 _COMMON_FROM = 12
 """An element with so many words is no good key: too many texts have one of them."""
 
@@ -81,7 +84,8 @@ class Phrase:
     def pattern(self) -> re.Pattern[str]:
         """Return what finds it in a reading."""
         if self._compiled is None:
-            self._compiled = re.compile(" " + "".join(map(_pattern, self._elements)))
+            begin = r"\A " if self._elements[0] == "^^" else " "
+            self._compiled = re.compile(begin + "".join(map(_pattern, self._elements)))
         return self._compiled
 
 
@@ -132,8 +136,7 @@ def load_table(name: str) -> dict[str, Any]:
 
 
 def _expanded(element: str, classes: Mapping[str, str]) -> str:
-    parts = element.split("|")
-    return "|".join("".join(classes[part[1:]].split()) if part.startswith("@") else part for part in parts)
+    return _CLASS.sub(lambda match: "".join(classes[match[1]].split()), element)
 
 
 def _words(alternatives: str) -> list[str]:
@@ -142,7 +145,7 @@ def _words(alternatives: str) -> list[str]:
 
 
 def _keys(element: str) -> frozenset[str]:
-    if element[0] in "^$~!," or element.endswith("?") or "*" in element:
+    if element[0] in "^$~!," or element.endswith("?") or "*" in element or "#" in element:
         return frozenset()
     words = _words(element)
     return frozenset() if "$" in words else frozenset(min(word.split(), key=_rareness) for word in words)
@@ -161,7 +164,7 @@ def _pattern(element: str) -> str:
         other = "[^ ]+ " if element.startswith("~~") else "[^ ,]+ "
         most = element.strip("~")
         return f"(?:{other}){{0,{most or 30}}}?"
-    if element == "^" or element == ",":
+    if element in ("^", "^^", ","):
         return ", "
     if element.startswith("!"):
         return f"(?!{_one_of(element[1:])})"
@@ -175,4 +178,6 @@ def _one_of(alternatives: str) -> str:
 def _alternative(word: str) -> str:
     if word == "$":
         return "(?=, )"
+    if word == "#":
+        return r"\d+ "
     return re.escape(word).replace(r"\*", "[^ ,]*").replace(r"\ ", " ") + " "
