@@ -30,6 +30,7 @@ _MARKER = re.compile(
     r"|(?:^|\n)\W{0,6}#{1,6}\s*(?:system|(?:new )?instructions?|assistant|human|user|developer)\b[^\n:]{0,20}:"
     r"|\b(?:begin|start of|end of)\W{0,3}(?:the )?(?:system|admin|hidden|new)\b.{0,12}"
     r"\b(?:message|prompts?|instructions?)"
+    r"|\b(?:call|run|invoke|execute|use|trigger)\s+[`\"']?\w+(?:\(|_\w+\()"
     r"|[\"']role[\"']\s*:\s*[\"'](?:system|assistant|developer|tool)[\"']"
 )
 """What chat templates divide a conversation with: a text that has it would end its own place in a prompt."""
@@ -123,6 +124,8 @@ def _readings(text: str) -> Iterator[Reading]:
     yield plain
     if "\n" in text:
         yield read(text.replace("\n", " "))
+    if plain.text.count(",") * 3 > len(plain.text.split()):
+        yield reading_of(word for word in plain.text.split() if word != ",")  # a sign after every word
     tokens = plain.text.split()
     clear = [_unscrambled(token) for token in tokens]
     if clear != tokens:

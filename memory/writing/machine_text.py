@@ -15,6 +15,7 @@ _TAG = re.compile(r"</?([a-z][a-z0-9:-]*)(\s[^<>]{0,500})?/?>", re.IGNORECASE)
 _SET_OFF = frozenset(("b", "i", "u", "em", "strong", "br", "sub", "sup", "mark", "small", "s", "code"))
 """Tags that only set a word off: a fact may have them."""
 
+_ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{1,6});")
 _TRACE = re.compile(
     r"Traceback \(most recent call last\)|^\s*File \"[^\"\n]+\", line \d+|^\s+at [\w.$<>/\[\]` ]+(?:\(| in )"
     r"|^goroutine \d+ \[|^Caused by: |^\s*\w[\w.]*(?:Error|Exception)\b: .*\n\s+at ",
@@ -37,6 +38,7 @@ _CODE = re.compile(
     r"^\s*(?:(?:async )?def \w+\s*\(|class \w+\s*[(:{]|import [\w.]+(?: as \w+)?;?$|from [\w.]+ import |#include\b"
     r"|(?:export |async )*function\b.*[({]|(?:const|let|var) \w+\s*[:=]|(?:public|private|protected|static) .*[(){};]$"
     r"|(?:if|for|while|switch)\s*\(.*\)|return\b.*;$|[})\]]+[;,]?$|\w[\w.]*\(.*\);?$|[\w.\[\]]+\s*[-+*/]?=\s*\S.*;$"
+    r"|```\w*$|[a-z_][\w.]* ?[-+*/]?= ?[\w.]*[\[({].*[\])}]$"
     r"|[.#]?\w[\w\s.#:>-]{0,60}\{.*\}?$|SELECT\b.+\bFROM\b|INSERT INTO\b|UPDATE \w+ SET\b|DELETE FROM\b"
     r"|(?:CREATE|DROP|ALTER) (?:TABLE|DATABASE|INDEX)\b|(?:sudo |\$ )?(?:rm -\w|curl -|curl http|wget |chmod |git \w+ -"
     r"|docker \w+|kubectl \w+|pip install|npm \w+))",
@@ -64,7 +66,7 @@ def machine_code(text: str) -> MemoryCode | None:
     """Return why a text is not for people, None if it may be."""
     if _TRACE.search(text) or _ERROR.search(text):
         return MemoryCode.ERROR_TEXT
-    if "<" in text and _is_markup(text):
+    if ("<" in text or "&" in text) and _is_markup(text):
         return MemoryCode.MACHINE_TEXT
     lines = [line for line in text[:_PREVIEW].splitlines() if line.strip()]
     written = sum(bool(_LOG.match(line) or _CODE.match(line)) for line in lines)
@@ -72,7 +74,7 @@ def machine_code(text: str) -> MemoryCode | None:
 
 
 def _is_markup(text: str) -> bool:
-    if _DOCUMENT.search(text):
+    if _DOCUMENT.search(text) or len(_ENTITY.findall(text)) > 1:
         return True
     return any(match[1].lower() not in _SET_OFF or (match[2] or "").strip(" /") for match in _TAG.finditer(text))
 

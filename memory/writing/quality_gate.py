@@ -21,12 +21,6 @@ from airside.stack.contracts.memory import Candidate
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import CLEARANCES, PERSONAL, TRUSTS
 
-MIN_INFORMING = 2
-"""Words that inform, one of a subject and one of what is said of it: "rent" and "900", "allergic" and "latex"."""
-
-MIN_WORDS = 3
-"""Two words are a name or a heading, unless a sign says that they are a statement: "Kim smokes.", "Diet: vegan"."""
-
 MAX_CHARACTERS = 8_000
 """About four windows of the embedder; what is longer is a document, and belongs in a store of documents."""
 
@@ -37,7 +31,9 @@ FUTURE_US = 300 * 1_000_000
 """By how much another machine's clock may be ahead; a later date would keep a record fresh for ever."""
 
 _LETTER = re.compile(r"[^\W\d_]")
-_STATED = re.compile(r"[:=]\s*\S|[.\u3002\u0964!]\s*\Z")
+_NAME = re.compile(r"\w+ (?:\w*\d\w*|[^\W\d_a-z]\w*)", re.ASCII)
+"""Two words that name something and say nothing of it: "Room 204", "Acme Corp"."""
+
 
 
 class Draft(NamedTuple):
@@ -138,7 +134,8 @@ def _says_nothing(text: str) -> MemoryCode | None:
         return MemoryCode.NO_CONTENT
     if len(set(there)) * 5 < len(there):
         return MemoryCode.NO_CONTENT  # the same few words over and over
-    informing, passed_over = what_is_said(text)
-    if len(set(informing)) < MIN_INFORMING:
-        return passed_over or MemoryCode.TOO_SHORT
-    return MemoryCode.TOO_SHORT if len(there) < MIN_WORDS and not _STATED.search(text) else None
+    said = what_is_said(text)
+    if not said.is_something:
+        is_talk = len(said.helping) > 1 and not said.informing
+        return said.passed_over or (MemoryCode.ACKNOWLEDGEMENT if is_talk else MemoryCode.TOO_SHORT)
+    return MemoryCode.TOO_SHORT if len(there) == 2 and _NAME.fullmatch(text.strip()) else None

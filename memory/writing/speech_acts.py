@@ -21,6 +21,9 @@ _CLAUSE_END = re.compile(r"[,;:\uff0c\u3001\uff1b\uff1a]")
 _ASKS = re.compile(r"[?\uff1f\u061f\u037e]\W*\Z")
 _QUOTES = re.compile(r"[?\uff1f]\s*[\"'\u201d\u2019\u300d\u00bb]\W*\Z")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+MIN_WORDS = 2
+"""One of a subject and one of what is said of it: "rent" and "900", "allergic" and "latex"."""
+
 _KEYBOARD = ("qwertyuiop", "qwertzuiop", "azertyuiop", "asdfghjkl", "qsdfghjklm", "zxcvbnm", "yxcvbnm", "wxcvbn")
 
 _CODES = {
@@ -37,22 +40,29 @@ _CODES = {
 
 
 class Said(NamedTuple):
-    """What a text tells: the words that inform, and why the rest of it was passed over."""
+    """What a text tells: the words that inform, those that do beside one of them, and why the rest was passed over."""
 
-    informing: list[str]
+    informing: set[str]
+    helping: set[str]
     passed_over: MemoryCode | None
+
+    @property
+    def is_something(self) -> bool:
+        """Whether it tells something: of a subject, something else."""
+        return bool(self.informing) and len(self.informing) + len(self.helping) >= MIN_WORDS
 
 
 def what_is_said(text: str) -> Said:
     """Return what of a text tells something."""
-    informing: list[str] = []
+    told: set[str] = set()
     code: MemoryCode | None = None
     for sentence in _SENTENCE_END.split(text):
         if sentence.strip():
             found, label = _sentence(sentence)
-            informing += found
+            told.update(found)
             code = code or (_CODES[label] if label else None)
-    return Said(informing, code)
+    helping = {word for word in told if word in _words_in("talk_words.yaml") or any(map(str.isdigit, word))}
+    return Said(told - helping, helping, code)
 
 
 def _sentence(sentence: str) -> tuple[list[str], str | None]:
@@ -78,12 +88,18 @@ def _clauses(sentence: str) -> tuple[list[str], str | None]:
         passed = _found_anywhere("clause", clause)
         label = label or passed
         if passed is None:
-            found += [word for word in words(clause) if word not in _stop_words()]
+            found += [word for word in words(clause) if _tells(word)]
     return found, label
 
 
 def _informing(reading: Reading) -> list[str]:
-    return [word for word in reading.text.split() if word != "," and word not in _stop_words() and not _typed(word)]
+    return [word for word in reading.text.split() if word != "," and _tells(word)]
+
+
+def _tells(word: str) -> bool:
+    """Whether a word is more than grammar."""
+    is_known = word in _words_in("talk_words.yaml") or word not in _words_in("stop_words.yaml")
+    return is_known and not _typed(word)
 
 
 def _typed(word: str) -> bool:
@@ -119,6 +135,6 @@ def _anywhere(scope: str) -> list[tuple[str, re.Pattern[str]]]:
 
 
 @cache
-def _stop_words() -> frozenset[str]:
-    every = " ".join(load_table("stop_words.yaml").values())
+def _words_in(name: str) -> frozenset[str]:
+    every = " ".join(load_table(name).values())
     return frozenset(every.split()) | frozenset(folded(every).split())
