@@ -24,7 +24,8 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 MIN_WORDS = 2
 """One of a subject and one of what is said of it: "rent" and "900", "allergic" and "latex"."""
 
-_KEYBOARD = ("qwertyuiop", "qwertzuiop", "azertyuiop", "asdfghjkl", "qsdfghjklm", "zxcvbnm", "yxcvbnm", "wxcvbn")
+_KEYBOARD = "qwertyuiop qwertzuiop azertyuiop asdfghjkl qsdfghjklm zxcvbnm yxcvbnm wxcvbn"
+_KEYS_IN_A_ROW = f"{_KEYBOARD} {_KEYBOARD[::-1]}"
 
 _CODES = {
     "courtesy": MemoryCode.COURTESY,
@@ -104,7 +105,7 @@ def _tells(word: str) -> bool:
 
 def _typed(word: str) -> bool:
     """Whether somebody ran his fingers along a row of keys."""
-    return len(word) >= 4 and any(word in row or word in row[::-1] for row in _KEYBOARD)
+    return len(word) >= 4 and word in _KEYS_IN_A_ROW
 
 
 def _found_anywhere(scope: str, text: str) -> str | None:
