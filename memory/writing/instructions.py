@@ -36,7 +36,7 @@ _MARKER = re.compile(
 """What chat templates divide a conversation with: a text that has it would end its own place in a prompt."""
 
 _LABEL = re.compile(
-    r"(?:^|\n|[.!?\"'}\]] )[^\w\n]{0,8}"
+    r"(?:^|\n|[.!?}\]] |[\"'])[^\w\n]{0,8}"
     r"(?:(?P<of>(?:system|developer|admin|administrator|root|security)[\W_]{1,3}"
     r"(?:message|prompt|override|notice|instructions?|command|directive)"
     r"|new (?:system )?(?:instructions?|prompt|directives?|orders|rules))"
@@ -55,6 +55,8 @@ act pretend without asking approval execute command commands following and payme
 """What disguised words are compared with."""
 
 _LEET = str.maketrans("oilabegstz!|@$+", "011483957211457")
+_WORD = re.compile(r"[^\W_]+")
+_EMPHASIS = re.compile(r"[*`~]+|(?<!\w)_+|_+(?!\w)")
 _WRITTEN_APART = re.compile(r"(?<![^\W_])(?:[^\W_][ \t\-_.*~\u00b7,/|]{1,4}){4,}[^\W_](?![^\W_])")
 _WIDE_GAP = re.compile(r"[ \t\-_.*~\u00b7,/|]{2,}")
 _NARROW_GAP = re.compile(r"[ \t\-_.*~\u00b7,/|]")
@@ -63,7 +65,7 @@ _MIXED = re.compile(r"(?<![\w@$!|+])(?=[\w@$!|+]{0,39}?[0-9@$!|+])[\w@$!|+]{2,40
 _GLUED = re.compile(r"[^\W\d_]{14,200}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:]?){12,}")
-_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\([nrt\"/\\])")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})|\\x([0-9a-f]{2})|\\([nrt\"/\\])", re.IGNORECASE)
 _PERCENT = re.compile(r"%[0-9a-fA-F]{2}")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[a-zA-Z]{2,20});")
 _BLANK = re.compile(r"\s+")
@@ -72,7 +74,8 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf
 
 def instructs(text: str) -> bool:
     """Whether a text, however it is written, tells its reader what to do with what it was told or may do."""
-    todo, seen = [text], {text}
+    todo = [text] if text.isascii() else [text, fold_confusables(text)]
+    seen = set(todo)
     while todo:
         each = todo.pop(0)
         if _says_so(each):
@@ -92,9 +95,12 @@ def _says_so(text: str) -> bool:
 
 
 def _folded_says_so(text: str) -> bool:
-    if _MARKER.search(text) or any(_is_order(match) for match in _LABEL.finditer(text)):
+    if _MARKER.search(text):
         return True
-    return any(_has_phrase(reading) for reading in _readings(text))
+    plain = _EMPHASIS.sub("", text)
+    if any(_is_order(match) for match in _LABEL.finditer(plain)):
+        return True
+    return any(_has_phrase(reading) for reading in _readings(plain))
 
 
 def _is_order(label: re.Match[str]) -> bool:
@@ -111,7 +117,7 @@ def _has_phrase(reading: Reading) -> bool:
 def _unspaced_says_so(text: str) -> bool:
     if not _UNSPACED.search(text):
         return False
-    even = normal(text)
+    even = normal(_EMPHASIS.sub("", text))
     return any(_anywhere().search(each) for each in (even, _BLANK.sub("", even)))
 
 
@@ -176,7 +182,7 @@ def _decoded(text: str) -> Iterator[str]:
         yield from _as_text(_from_base64(match.group()))
     for match in _HEX.finditer(text):
         yield from _as_text(binascii.unhexlify(re.sub(r"[\s:]", "", match.group())))
-    words = set(text.casefold().split())
+    words = set(_WORD.findall(folded(text)))
     if len(words & _turned()) >= 2:
         yield text[::-1]
     if len(words & _rotated()) >= 2:
@@ -187,11 +193,11 @@ def _unescaped(match: re.Match[str]) -> str:
     code = match[1] or match[2]
     if code:
         return chr(int(code, 16))
-    return {"n": "\n", "r": "\n", "t": "\t"}.get(match[3], match[3])
+    return {"n": "\n", "r": "\n", "t": "\t"}.get(match[3].lower(), match[3])
 
 
 def _from_base64(text: str) -> bytes:
-    plain = text.rstrip("=").translate(str.maketrans("-_", "+/"))
+    plain = text.strip("=_-").translate(str.maketrans("-_", "+/"))
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4))
     except (binascii.Error, ValueError):

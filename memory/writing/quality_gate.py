@@ -35,7 +35,6 @@ _NAME = re.compile(r"\w+ (?:\w*\d\w*|[^\W\d_a-z]\w*)", re.ASCII)
 """Two words that name something and say nothing of it: "Room 204", "Acme Corp"."""
 
 
-
 class Draft(NamedTuple):
     """What will be a record unless one like it is there: the candidate, its text as it is kept, and its times."""
 
