@@ -29,6 +29,7 @@ _TOKEN = re.compile(
 )
 _APOSTROPHE = re.compile(r"['`\u00b4]")
 _CLASS = re.compile(r"@(\w+)")
+_ANY_NUMBER = 30
 _COMMON_FROM = 12
 """An element with so many words is no good key: too many texts have one of them."""
 
@@ -161,9 +162,8 @@ def _commonness(words: frozenset[str]) -> tuple[int, int]:
 
 def _pattern(element: str) -> str:
     if element.startswith("~"):
-        other = "[^ ]+ " if element.startswith("~~") else "[^ ,]+ "
-        most = element.strip("~")
-        return f"(?:{other}){{0,{most or 30}}}?"
+        most = element.strip("~") or _ANY_NUMBER
+        return f"(?:(?:, )?[^ ,]+ ){{0,{most}}}?(?:, )?" if element.startswith("~~") else f"(?:[^ ,]+ ){{0,{most}}}?"
     if element in ("^", "^^", ","):
         return ", "
     if element.startswith("!"):

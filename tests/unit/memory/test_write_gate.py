@@ -82,7 +82,7 @@ def test_a_fact_about_an_error_or_an_instruction_is_kept(text: str) -> None:
     [
         (
             MemoryCode.COURTESY,
-            ["Hello there!", "Vielen Dank für Ihre Geduld.", "Best regards, the Support Team", "谢谢您的耐心等待！"],
+            ["Hello there!", "Vielen Dank für Ihre Geduld.", "Best regards, the Support Team", "谢谢您的耐心等待"],
         ),
         (
             MemoryCode.OFFER,
@@ -90,7 +90,7 @@ def test_a_fact_about_an_error_or_an_instruction_is_kept(text: str) -> None:
                 "How can I help you today",
                 "Let me check that for you.",
                 "N'hésitez pas à me contacter.",
-                "请稍等，我查一下。",
+                "请稍等。我查一下。",
             ],
         ),
         (MemoryCode.ACKNOWLEDGEMENT, ["Okay, got it.", "Task completed.", "We will contact you soon.", "Alles klar."]),
@@ -99,7 +99,7 @@ def test_a_fact_about_an_error_or_an_instruction_is_kept(text: str) -> None:
             [
                 "What is your order number?",
                 "Please provide your customer number.",
-                "ご注文番号を教えていただけますか？",
+                "ご注文番号を教えていただけますか",
             ],
         ),
         (
