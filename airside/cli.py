@@ -364,13 +364,13 @@ def edit(
 @approvals.command()
 def answer(
     approval_id: ApprovalArgument,
-    text: Annotated[str, typer.Argument(help="one of the question's choices, or a text if it has none")],
+    text: Annotated[str, typer.Argument(help="one of the question's choices, a text, or the JSON of its fields")],
     principal: As = "",
     credential: Credential = "",
     note: Note = "",
     state_dir: StateDir = HERE,
 ) -> None:
-    """Answer a question that an agent asks."""
+    """Answer a question that an agent asks, or a tool before it completes a call."""
     with attached(state_dir) as stack:
         typer.echo(stack.answer(approval_id, text, token=credential, principal=principal, note=note))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,7 +134,7 @@ def _state(server: McpServer) -> dict[str, Any]:
         problem = error.message
     return {
         "server": server.name,
-        "reached_by": server.url or " ".join(str(part) for part in server.command),
+        "reached_by": server.url or _command(server.command),
         "digest": "" if pin is None else pin.digest,
         "approved_at": "" if pin is None else pin.approved_at,
         "approved_by": "" if pin is None else pin.approved_by,
@@ -142,6 +143,11 @@ def _state(server: McpServer) -> dict[str, Any]:
             {"name": spec.name, "effect": spec.effect, "risk": spec.risk, "scopes": list(spec.scopes)} for spec in tools
         ],
     }
+
+
+def _command(command: Sequence[str]) -> str:
+    """Return a command as one line; what is none is shown as it is, beside the problem."""
+    return command if isinstance(command, str) else " ".join(map(str, command))
 
 
 def _quarantined(state_dir: Path) -> dict[str, str]:

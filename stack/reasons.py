@@ -77,6 +77,7 @@ class ReasonCode(_Code):
     TOOL_UNAVAILABLE = "tool_unavailable", "No executor could be reached, and nothing was started."
     TOOL_CHANGED = "tool_changed", "The tool is no longer what policy was checked with, and it was not called."
     SECRET_UNAVAILABLE = "secret_unavailable", "A secret that the tool needs is not there, and it was not called."
+    TOOL_ASKS = "tool_asks", "The tool asks a person for something before it completes the call."
     TOOL_QUARANTINED = "tool_quarantined", "The tool's server is not what a person approved, and it was not called."
     SANDBOX_REQUIRED = "sandbox_required", "The rule that allows the call takes a sandbox, and its tool has none."
     SANDBOX_UNAVAILABLE = "sandbox_unavailable", "No sandbox as the call needs can be made, and nothing was started."

@@ -302,6 +302,7 @@ class ToolResult(Value):
     `held`: the call held the event loop it ran on until its time was over, so it is not sent again by itself.
     `sandbox`: the level of sandboxes that the machine reached, of a call that takes one.
     `cached`: it is what an earlier call returned.  `retry_after_ms`: it did not happen, and is sent again after that.
+    `asked`: it is not complete, and what the tool asks people, sealed (`stack/security/tool_questions.py`).
     """
 
     ok: bool
@@ -313,6 +314,7 @@ class ToolResult(Value):
     sandbox: SandboxLevel | None = None
     cached: bool = False
     retry_after_ms: int | None = None
+    asked: str = ""
 
     def value(self) -> Any:
         """Decode the output."""
@@ -342,6 +344,10 @@ class Answer(Value, array_like=True):
     roles: tuple[str, ...]
     at_us: int
     chosen: bool
+
+
+Declined = Literal["", "decline", "cancel"]
+"""That nobody answers what a tool asks: somebody rejected the question, or nobody answered in time."""
 
 
 class Decision(Value):

@@ -27,6 +27,7 @@ from airside.stack.journal.effect_claims import Appender, claim
 from airside.stack.ports import Memory
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.grants import Grant, GrantRefused, open_grant
+from airside.stack.security.tool_questions import ToolQuestion, open_question, seal_question
 from airside.stack.values import SandboxLevel, ToolResult
 from airside.tools.circuit_breakers import CircuitBreakers
 from airside.tools.grant_checks import CallBlocked, GrantChecks
@@ -37,6 +38,7 @@ from airside.tools.runners.deadlines import Deadline, Deadlines
 from airside.tools.runners.failures import failure
 from airside.tools.runners.jobs import Reconciliation, ToolCall
 from airside.tools.runners.outcomes import (
+    InputNeeded,
     InvalidArguments,
     LoopBlocked,
     LoopBlockedByAnother,
@@ -52,6 +54,7 @@ from airside.tools.sandbox.limits import LEVELS
 from airside.tools.secrets.known import KnownSecrets
 from airside.tools.secrets.providers import SecretMissing, SecretsProvider
 from airside.tools.tool import (
+    AskedBefore,
     InDoubt,
     Reconcile,
     Tool,
@@ -230,7 +233,9 @@ class Dispatcher:
             self._report_refusal(grant, request, block_reason.refusal)
             return block_reason.refusal
         except BaseException as error:
-            result = failure(error, call, grant, deadline, self._runner_of[grant.tool].on_timeout)
+            result = self._asking(error, grant) or failure(
+                error, call, grant, deadline, self._runner_of[grant.tool].on_timeout
+            )
             if result is None:
                 raise asyncio.CancelledError from None
             result = self._redacted(call, result)
@@ -245,6 +250,29 @@ class Dispatcher:
             del at_work[deadline]
             if not at_work and self._deadlines.get(grant.run_id) is at_work:
                 del self._deadlines[grant.run_id]
+
+    def _asking(self, error: BaseException, grant: Grant) -> ToolResult | None:
+        """Return the result of a call whose tool asks people something; None of any other, and where nobody is asked."""
+        if not isinstance(error, InputNeeded) or grant.undo or self._tools[grant.tool].spec.asks is None:
+            return None
+        asked = ToolQuestion(
+            tenant=grant.tenant,
+            run_id=grant.run_id,
+            step=grant.step,
+            tool=grant.tool,
+            arguments_sha256=grant.arguments_sha256,
+            round=grant.round + 1,
+            question=error.details["question"],
+            kept=error.details["kept"],
+        )
+        text = seal_question(self._key, asked)
+        return ToolResult(ok=False, error=error.message, reason_code=ReasonCode.TOOL_ASKS, asked=text)
+
+    def _asked_before(self, grant: Grant, request: ExecuteRequest) -> AskedBefore | None:
+        asked = open_question(self._key, request.asked) if grant.asked_sha256 else None
+        if asked is None:
+            return None
+        return AskedBefore(round=asked.round, question=asked.question, kept=asked.kept, declined=grant.declined)
 
     def _redacted(self, call: ToolCall, result: ToolResult) -> ToolResult:
         """Return a result whose error has no secret, whichever runner it came from; outputs had none before."""
@@ -281,6 +309,7 @@ class Dispatcher:
                 traceparent=request.traceparent,
                 labels=grant.labels,
                 answer=grant.answer,
+                asked=self._asked_before(grant, request),
                 keep=keeper(self._memory, request.grant, redactor) if keeps else None,
             ),
             arguments=request.arguments,

@@ -103,6 +103,8 @@ class GrantChecks:
             text = f"this executor has no tool {grant.tool}"
         elif known.spec.version != grant.tool_version:
             text = "the tool's schema is another version"
+        elif (digest(request.asked.encode()) if request.asked else "") != grant.asked_sha256:
+            text = "another question of the tool"
         elif undo and known.undo is None:
             text = f"{grant.tool} has no undo here"
         elif undo and digest(request.output) != grant.output_sha256:

@@ -23,7 +23,7 @@ from airside.stack.schema.choices import Declared as DeclaredChoices
 from airside.stack.schema.choices import checked_choices
 from airside.stack.schema.schemas import read_schema
 from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES, MAX_OUTPUT_BYTES, Place, ToolSpec, certain_parts
-from airside.stack.values import Answer, EffectClass, Lane, Risk
+from airside.stack.values import Answer, Declined, EffectClass, Lane, Risk
 from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.secrets.known import Secrets
 from airside.tools.secrets.providers import checked_names
@@ -67,12 +67,25 @@ Keep = Callable[[Candidate], Awaitable[LearnReply]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskedBefore:
+    """What a tool asked people in the round before this one, as JSON, and what it kept for now.
+
+    `declined` says that nobody answers; else the context has the answer.
+    """
+
+    round: int
+    question: bytes
+    kept: bytes
+    declined: Declined = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolContext:
     """What the executor gives a tool.  `deadline_s` is how long the call may take; `state` is the toolset's.
 
     `secrets` are the tenant's, by the names that the tool declares: nothing that the tool returns, raises or prints
     shows one.  `labels` are what the run had taken in when the call was granted; `answer` is what a person answered, of
-    a call that is a question; `keep` offers the stack's memory a candidate (None where there is no memory, or the tool
+    a call that is a question; `asked` is what the tool asked before, of a call that goes on; `keep` offers the stack's memory a candidate (None where there is no memory, or the tool
     has a process of its own).
 
     Use `idempotency_key` so that the same key never has its effect twice; every attempt of a call has the same one.
@@ -91,6 +104,7 @@ class ToolContext:
     secrets: Secrets = field(default_factory=Secrets, repr=False)
     labels: tuple[str, ...] = ()
     answer: Answer | None = None
+    asked: AskedBefore | None = None
     keep: Keep | None = field(default=None, repr=False)
 
     @property

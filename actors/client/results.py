@@ -197,6 +197,8 @@ class PendingApproval:
         needs = f"needs {self.quorum} of {', '.join(self.roles)}, has {self.votes}"
         if self.is_question:
             what = "one of its choices" if self.arguments.get("choices") else "a text"
+            if isinstance(self.arguments.get("fields"), dict):  # a tool's own question
+                what = "a JSON object of its fields, or the value alone where there is one"
             needs = f"a question that one of {', '.join(self.roles)} answers, by {what}"
         lines = [
             f"{self.approval_id}: {self.tool} ({self.effect}), asked by {who}, rule {self.rule}, "

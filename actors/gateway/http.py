@@ -1,8 +1,8 @@
 """The gateway over streamable HTTP: who may speak to it, and how much.
 
 Loopback unless it is told otherwise.  A `Host` that it was not told of, and any `Origin`, is refused: a page in a
-browser reaches what listens on its machine, and no browser is a client.  There is no CORS, no cookie and no session:
-each request has its bearer's token, and a message that is not there in time is none.
+browser reaches what listens on its machine, and no browser is a client.  There is no CORS, no cookie, no session and no
+stream of the server's own: each request is a message with its bearer's token, and one that is not there in time is none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from airside.actors.gateway.calls import Caller, GatewayCalls
 from airside.actors.gateway.server import Context, make_server
@@ -35,6 +37,11 @@ BODY_S = 15.0
 MAX_CONNECTIONS = 512
 """Each is a request that may wait for its call, and holds no more than its message."""
 
+MAX_OF_TENANT = 128
+"""Of these, requests of one tenant at once: others are served beside it."""
+
+_BUSY_S = 1
+
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _CALLER = "airside.caller"
 
@@ -45,17 +52,46 @@ class _Door:
     def __init__(self, app: ASGIApp, calls: GatewayCalls) -> None:
         self._app = app
         self._calls = calls
+        self._of_tenant: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if refused := _unfit(scope):
+            await refused(scope, receive, send)
+            return
         try:
-            scope[_CALLER] = await self._calls.identify(_bearer(scope))
+            caller = scope[_CALLER] = await self._calls.identify(_bearer(scope))
         except AirsideError as error:
             await _refuse(error)(scope, receive, send)
             return
-        await self._app(scope, _in_time(receive), send)
+        if self._of_tenant[caller.tenant] >= MAX_OF_TENANT:
+            await _too_many(caller.tenant)(scope, receive, send)
+            return
+        self._of_tenant[caller.tenant] += 1
+        try:
+            await self._app(scope, _in_time(receive), send)
+        finally:
+            self._of_tenant[caller.tenant] -= 1
+            if not self._of_tenant[caller.tenant]:
+                del self._of_tenant[caller.tenant]
+
+
+def _unfit(scope: Scope) -> ASGIApp | None:
+    """Return the refusal of what is no message, or is a browser's, whoever sends it; None for what may be one."""
+    if scope["method"] != "POST":  # a stream would stay open for as long as its client likes, and say nothing
+        message = "send messages by POST: there is no stream and no session here"
+        return JSONResponse({"error": "method", "message": message}, status_code=405, headers={"Allow": "POST"})
+    if any(name == b"origin" for name, _ in scope["headers"]):
+        return JSONResponse({"error": "origin", "message": "no page in a browser is a client"}, status_code=403)
+    return None
+
+
+def _too_many(tenant: str) -> ASGIApp:
+    message = f"{tenant} has {MAX_OF_TENANT} requests at once here: try again later"
+    headers = {"Retry-After": str(_BUSY_S)}
+    return JSONResponse({"error": "too_many", "message": message}, status_code=429, headers=headers)
 
 
 def _bearer(scope: Scope) -> str:
@@ -150,10 +186,54 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+class _Connection(H11Protocol):
+    """A connection that ends if no request of it comes in time: who says nothing would hold a place of everybody's."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_expecting()
+
+    def _expect(self) -> None:
+        """Give a request that is not there time to arrive, from when it was first waited for."""
+        if not self._is_between():
+            self._stop_expecting()
+        elif self._late is None:
+            self._late = self.loop.call_later(BODY_S, self._end)
+
+    def _stop_expecting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _is_between(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _end(self) -> None:
+        self._late = None
+        if self._is_between():
+            self.transport.close()
+
+
 async def serve_http(app: ASGIApp, listener: Listener) -> None:
     """Serve until the process is told to stop."""
-    config = uvicorn.Config(
+    await uvicorn.Server(_config(app)).serve(sockets=[listener.socket])
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
+        http=_Connection,
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -163,4 +243,3 @@ async def serve_http(app: ASGIApp, listener: Listener) -> None:
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=32_768,
     )
-    await uvicorn.Server(config).serve(sockets=[listener.socket])

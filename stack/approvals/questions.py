@@ -1,10 +1,11 @@
-"""Questions that agents ask people: what a question is, and what is an answer to it."""
+"""Questions that agents and tools ask people: what a question is, and what is an answer to it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from airside.stack.approvals.forms import MAX_FORM_ANSWER_CHARS, filled
 from airside.stack.canonical import parse_bounded
 from airside.stack.errors import InvalidInput
 
@@ -43,11 +44,14 @@ QUESTION_SCHEMA: dict[str, Any] = {
 def check_answer(question: Mapping[str, Any], answer: bytes) -> tuple[str, bool]:
     """Return an answer, and whether it is one of the question's choices; raise `InvalidInput` if it is none.
 
-    `question` are the arguments of the call, and `answer` is JSON.
+    `question` are the arguments of the call, or what its tool asks, which has a form of `fields`; `answer` is JSON.
     """
-    text = parse_bounded(answer, max_bytes=16 * MAX_ANSWER_CHARS, where="answer")
+    text = parse_bounded(answer, max_bytes=16 * MAX_FORM_ANSWER_CHARS, where="answer")
     if not isinstance(text, str) or not text.strip():
         raise InvalidInput("answer: give a text")
+    if isinstance(fields := question.get("fields"), dict):
+        filled(fields, text)
+        return text, False
     choices = question.get("choices") or []
     if not choices and len(text) > MAX_ANSWER_CHARS:
         raise InvalidInput(f"answer: it has {len(text):,} characters; at most {MAX_ANSWER_CHARS:,} are taken")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airside.stack.contracts.budget import Settlement
 from airside.stack.ids import ApprovalId, ExecutorId, RunId
 from airside.stack.resources import ResourceFact
-from airside.stack.values import Decision, EffectClass, Limits, Risk, Value, ValueOrigin
+from airside.stack.values import Decision, Declined, EffectClass, Limits, Risk, Value, ValueOrigin
 
 
 class GateRequest(Value, array_like=True):
@@ -14,6 +14,8 @@ class GateRequest(Value, array_like=True):
     `origins` say where the values of the arguments come from, as the runtime traced them, None if it did not; `settled`
     and `share` are as in `SpendRequest`.  `preview` = what would be decided is asked, before it is the call's turn:
     nothing is granted, reserved or counted.
+    `asked` is what the tool asked before it completes this call, sealed by the executor; `answered` proves what a person
+    answered to that, and `declined` says that nobody does.
     """
 
     identity: bytes
@@ -33,6 +35,9 @@ class GateRequest(Value, array_like=True):
     settled: tuple[Settlement, ...] = ()
     share: Limits | None = None
     preview: bool = False
+    asked: str = ""
+    answered: str = ""
+    declined: Declined = ""
 
 
 class GateReply(Value, array_like=True):
@@ -42,7 +47,7 @@ class GateReply(Value, array_like=True):
     that is restarted counts from the journal.  `wall_ms` is the time that was reserved for it, 0 if nobody counts that.
     `origins` are those of every value of the complete arguments, if the call was traced; `resources` is what was known
     of those that rules ask about.  `untraced` = nothing is decided: a rule asks for origins that the request lacks, or
-    a person is to be shown them.
+    a person is to be shown them.  `question` is what people are asked, if it is for the tool and not about the call.
     """
 
     decision: Decision
@@ -61,6 +66,7 @@ class GateReply(Value, array_like=True):
     origins: tuple[ValueOrigin, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
     untraced: bool = False
+    question: bytes = b""
 
 
 class Proposed(Value, array_like=True):

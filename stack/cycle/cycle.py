@@ -32,7 +32,7 @@ from airside.stack.cycle.side_by_side import side_by_side
 from airside.stack.cycle.views import view_of
 from airside.stack.errors import ItemFailed, LayerUnavailable, text_of
 from airside.stack.ids import ApprovalId, ExecutorId
-from airside.stack.journal.effect_claims import withdraw
+from airside.stack.journal.effect_claims import round_key, withdraw
 from airside.stack.models.access import Asker, DecisionModels, ModelsOfView
 from airside.stack.models.events import answers_on_record, read_events, stream_of
 from airside.stack.reasons import ReasonCode
@@ -44,7 +44,7 @@ from airside.stack.run.machine import RunMachine
 from airside.stack.run.spans import decision_traceparent
 from airside.stack.run.state import OpenCall, StepRecord
 from airside.stack.run.topology import Route, Visit
-from airside.stack.values import Decision, Limits, ToolResult, ValueOrigin, at_least
+from airside.stack.values import NULL, Decision, Limits, ToolResult, ValueOrigin, at_least
 
 
 class Cycle:
@@ -341,6 +341,9 @@ class Cycle:
             origins=origins,
             share=self._budget.share,
             preview=preview,
+            asked=i.asked,
+            answered=i.answered,
+            declined=i.declined,
         )
 
     async def preview(self, call: OpenCall, ahead: Sequence[StepRecord]) -> ev.ActionGated:
@@ -388,6 +391,7 @@ class Cycle:
             origins=reply.origins,
             resources=reply.resources,
             intent=reply.decision.outcome == "allow",
+            question=msgspec.Raw(reply.question) if reply.question else NULL,
             executor=ExecutorId(executor),
             at_us=self.layers.now_us(),
             cause=i.cause,
@@ -405,6 +409,7 @@ class Cycle:
             grant=grant,
             arguments=bytes(i.gated.arguments),
             traceparent=self.layers.traceparent(self.run_id),
+            asked=i.asked,
         )
         lost, reply = "", None
         try:
@@ -439,7 +444,7 @@ class Cycle:
         tenant = self.machine.state.submitted.identity.tenant
         try:
             return await withdraw(
-                self.layers.journal.append, tenant, i.key, i.attempt, step=i.step, at_us=self.layers.now_us()
+                self.layers.journal.append, tenant, round_key(i.key, i.round), i.attempt, step=i.step, at_us=self.layers.now_us()
             )
         except (LayerUnavailable, ItemFailed):
             return False

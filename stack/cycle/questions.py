@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 async def question_about(cycle: Cycle, gated: ev.ActionGated) -> Question:
     """Return what people are asked about a call."""
     asked = _asked(cycle, gated)
-    if not cycle.machine.state.later or gated.approval_id in cycle.asked_ahead:
+    if gated.asks_for_tool or not cycle.machine.state.later or gated.approval_id in cycle.asked_ahead:
         return Question(asked=asked)
     try:
         beside = await _beside(cycle, gated)
@@ -80,11 +80,11 @@ def _asked(cycle: Cycle, gated: ev.ActionGated) -> ApprovalRequested:
         policy_version=gated.decision.policy_version,
         rule=gated.decision.rule,
         effect=gated.effect,
-        arguments=gated.arguments,
+        arguments=gated.question if gated.asks_for_tool else gated.arguments,
         terms=terms,
         expires_us=now + terms.expires_after_s * 1_000_000,
         request_text=s.submitted.request.text[:2000],
-        origins=gated.origins,
+        origins=() if gated.asks_for_tool else gated.origins,  # all of it is by whoever wrote the tool
         resources=gated.resources,
         rejected_before=s.rejected.summary(gated.tool),
     )

@@ -48,6 +48,11 @@ def attempt_key(key: EffectKey, attempt: int) -> EffectKey:
     return key if attempt == 1 else EffectKey(f"{key}#{attempt}")
 
 
+def round_key(key: EffectKey, number: int) -> EffectKey:
+    """Return what one round of a call is claimed under: each is sent once, the first one under the call's own key."""
+    return EffectKey(f"{key}#round{number}") if number else key
+
+
 async def claim(append: Appender, grant: Grant, *, at_us: int) -> bool:
     """Take a grant's place; return whether its call may start.  The same grant again is the same claim."""
     claimed = EffectClaimed(
@@ -57,7 +62,9 @@ async def claim(append: Appender, grant: Grant, *, at_us: int) -> bool:
         arguments_sha256=grant.arguments_sha256,
         nonce=grant.nonce,
     )
-    key, attempt = (attempt_key(grant.key, grant.attempt), 1) if grant.undo else (grant.key, grant.attempt)
+    key, attempt = round_key(grant.key, grant.round), grant.attempt
+    if grant.undo:
+        key, attempt = attempt_key(grant.key, grant.attempt), 1
     return await _append_attempt(append, grant.tenant, key, attempt, _entry(claimed, grant.step, at_us))
 
 

@@ -83,7 +83,8 @@ def check_directory(directory: Directory, specs: Sequence[ToolSpec], *, place: P
     found += [
         f"{place(('tenants',))}: tool {spec.name}: {_missing('nobody who could answer holds the role', role, held)}"
         for spec in specs
-        for role in (spec.answered_by.roles if spec.answered_by else ())
+        for people in (spec.answered_by, spec.asks)
+        for role in (people.roles if people is not None else ())
         if role not in held
     ]
     _raise(found)

@@ -24,6 +24,9 @@ call that kills executors."""
 NOT_STARTED = frozenset(
     {ReasonCode.SWITCHED_OFF, ReasonCode.GRANT_INVALID, ReasonCode.GRANT_STALE, ReasonCode.TOOL_UNAVAILABLE}
 )
+MAX_ROUNDS = 4
+"""How often a tool may ask people before it completes one call: a form that is longer belongs into its arguments."""
+
 OWN_BUDGET = frozenset({ReasonCode.MAX_COST, ReasonCode.MAX_TOOL_CALLS})
 UNKNOWN_OUTCOMES = frozenset({ReasonCode.TOOL_TIMEOUT, ReasonCode.TOOL_IN_DOUBT})
 """A call that changes something and came to this may have happened."""
@@ -93,6 +96,8 @@ class CallHandlers(MachineBase):
             key=key,
             attempt=s.gated.attempt,
             durable_first=s.gated.effect != "read" or s.gated.counted,
+            round=s.rounds,
+            asked=s.asked,
         )
         return self._become(Phase.EXECUTING, execute)
 
@@ -102,6 +107,8 @@ class CallHandlers(MachineBase):
         if event.approval_id != s.gated.approval_id:
             return []
         s.rejected.take(s.gated, s.action, event)
+        if s.gated.asks_for_tool:
+            return self._answered(event)
         who = ", ".join(event.by)
         if event.outcome == "rejected":
             told = f"rejected by {who}: {event.note}" if event.note else f"rejected by {who}"
@@ -128,11 +135,32 @@ class CallHandlers(MachineBase):
         if result.retry_after_ms is not None and s.sends < MAX_SENDS:
             return self._try_again(result.retry_after_ms)
         s.in_doubt_keys.pop(self._key(), None)
+        if result.asked and s.rounds < MAX_ROUNDS:
+            return self._begin_round(result)
         self._record_result(result)
         self._use(output_bytes=len(bytes(result.output)))
         if s.usage.output_bytes > self.limits.max_output_bytes:
             return self._conclude(ReasonCode.MAX_OUTPUT, f"{s.usage.output_bytes} bytes returned")
         return self._next()
+
+    def _begin_round(self, result: ToolResult) -> Instructions:
+        """Gate a call anew whose tool asks people something before it completes it; it is counted and paid for once."""
+        s = self.state
+        s.asked, s.answered, s.declined = result.asked, "", ""
+        s.rounds, s.sends, s.ambiguous = s.rounds + 1, 0, False
+        return self._gate()
+
+    def _answered(self, event: ev.ApprovalDecided) -> Instructions:
+        """Send a tool what a person answered, or that nobody does, which ends a run in which that comes too often."""
+        s = self.state
+        if event.outcome == "answered":
+            s.answered = event.receipt
+            return self._gate()
+        s.declined = "cancel" if event.outcome == "expired" else "decline"
+        if self._is_refused_too_often(apart=True):
+            reason = ReasonCode.APPROVAL_EXPIRED if event.outcome == "expired" else ReasonCode.APPROVAL_REJECTED
+            return self._conclude(reason, f"{s.gated.tool if s.gated else ''} asked, and nobody answered".strip())
+        return self._gate()
 
     def _try_again(self, after_ms: int) -> Instructions:
         """Gate a call anew that certainly did not happen, by any attempt; it is counted and paid for once."""

@@ -178,6 +178,7 @@ class ActionGated(Event, tag=True, omit_defaults=True):
     `origins` say where its values come from, if policy may look at that or a person is asked; `resources` is what was
     known of the resources that rules ask about.  `intent` = it is allowed, and about to be sent: durable before it
     leaves, for every tool that changes something.
+    `question` is what people are asked for the tool, which needs it to complete the call that was allowed before.
     """
 
     step: int
@@ -199,6 +200,12 @@ class ActionGated(Event, tag=True, omit_defaults=True):
     origins: tuple[ValueOrigin, ...] = ()
     resources: tuple[ResourceFact, ...] = ()
     intent: bool = False
+    question: Raw = NULL
+
+    @property
+    def asks_for_tool(self) -> bool:
+        """Whether people are asked something for the tool, and not whether the call may be."""
+        return bytes(self.question) != b"null"
 
 
 class ApprovalDecided(Event, tag=True):

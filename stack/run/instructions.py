@@ -9,7 +9,7 @@ from __future__ import annotations
 from airside.stack.ids import EffectKey
 from airside.stack.run.events import ActionGated
 from airside.stack.run.topology import Branch
-from airside.stack.values import Action, Limits, Outcome, Spend, Value
+from airside.stack.values import Action, Declined, Limits, Outcome, Spend, Value
 
 
 class Instruction(Value):
@@ -53,12 +53,16 @@ class GateCall(Instruction):
     """Ask policy about a call: answers `ActionGated`.  `receipt` proves that people approved exactly this call.
 
     `after_ms`: of a call that is sent again, how long to wait before.
+    `asked` is what its tool asked before it completes the call, and `answered` or `declined` what became of that.
     """
 
     action: Action
     attempt: int
     receipt: str = ""
     after_ms: int = 0
+    asked: str = ""
+    answered: str = ""
+    declined: Declined = ""
 
 
 class AskApproval(Instruction):
@@ -68,11 +72,16 @@ class AskApproval(Instruction):
 
 
 class Execute(Instruction):
-    """Send the call with its grant: answers `ToolExecuted` or `ExecutionLost`."""
+    """Send the call with its grant: answers `ToolExecuted` or `ExecutionLost`.
+
+    `round` counts what its tool `asked` before it completes it.
+    """
 
     gated: ActionGated
     key: EffectKey
     attempt: int
+    round: int = 0
+    asked: str = ""
 
 
 class Learn(Instruction):

@@ -100,6 +100,7 @@ class MachineBase:
         s = self.state
         s.action, s.gated, s.allowed, s.receipt = None, None, None, ""
         s.attempt, s.sends, s.ambiguous, s.charged = 0, 0, False, None
+        s.asked, s.rounds, s.answered, s.declined = "", 0, "", ""
 
     def _next(self) -> Instructions:
         """Begin the decision's next call, or the next step if there is none."""
@@ -123,6 +124,9 @@ class MachineBase:
             receipt=s.receipt,
             durable_first=s.action.spend != FREE,
             after_ms=after_ms,
+            asked=s.asked,
+            answered=s.answered,
+            declined=s.declined,
         )
         return self._become(phase, gate)
 

@@ -77,7 +77,7 @@ class ReadHandlers(CallHandlers):
     def _reading_executed(self, event: ev.ToolExecuted) -> Instructions:
         s, result = self.state, event.result
         call = s.reading[event.step]
-        if result.reason_code in NOT_STARTED:
+        if result.reason_code in NOT_STARTED or result.asked:
             return self._put_off(call)
         if result.retry_after_ms is not None and call.sends < MAX_SENDS:
             call.after_ms = result.retry_after_ms

@@ -1,7 +1,8 @@
 """What people rejected in one run: nobody is asked again about a call that somebody said no to.  Pure.
 
-A call is its tool and the canonical form of its arguments, whoever proposes it, at whatever step.  A rejection holds
-for the rest of its run, and against the call only where the call needs an approval again.
+A call is its tool and the canonical form of its arguments, whoever proposes it, at whatever step; what a tool asks is
+the tool and the question.  A rejection holds for the rest of its run, and against the call only where the call needs an
+approval again.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Rejections:
 
 
 def _call_id(gated: ev.ActionGated, action: Action | None) -> CallId:
+    if gated.asks_for_tool:
+        return gated.tool, digest(bytes(gated.question))
     arguments = gated.digest or digest(canonical(action.arguments if action is not None else {}))
     return gated.tool, arguments
 

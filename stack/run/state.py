@@ -9,7 +9,7 @@ from typing import Any
 from airside.stack.run.events import ActionGated, ChildEnded, RunSubmitted
 from airside.stack.run.rejections import Rejections
 from airside.stack.run.topology import BranchEnd, FanOut, StageEnd, Visit
-from airside.stack.values import Action, Outcome, Spend, ToolResult, Usage, Value
+from airside.stack.values import Action, Declined, Outcome, Spend, ToolResult, Usage, Value
 
 
 class Phase(StrEnum):
@@ -87,6 +87,8 @@ class RunState:
     said; `charged` is what the present call was counted and paid for as, None before; `in_doubt_keys` are the keys of
     calls that were intended and whose outcome is not known; `approved` are the calls that people approved, by step, and
     `rejected` those that they said no to.
+    `asked` is what the present call's tool asked last, `rounds` how often it did; `answered` or `declined` is what became
+    of that.
 
     `base` and `last` are the first and the last step of the present decision's calls, `seen` the labels it was made
     under; `later` are those that are still to come, and `reading` the reads that are under way at once, by step.
@@ -125,6 +127,10 @@ class RunState:
     ambiguous: bool = False
     why: str = ""
     charged: int | None = None
+    asked: str = ""
+    rounds: int = 0
+    answered: str = ""
+    declined: Declined = ""
     in_doubt_keys: dict[str, int] = field(default_factory=dict)
     approved: dict[int, ActionGated] = field(default_factory=dict)
     rejected: Rejections = field(default_factory=Rejections)

@@ -46,6 +46,7 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
     of the version.
     `choices` are the words of a request that pick a value of an argument (`stack/schema/choices.py`).
     `answered_by` are the people whom a call puts a question to: what it returns is what one of them answered.
+    `asks` are those who are asked what the tool needs to complete a call, once that has begun.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
     resources: tuple[tuple[str, str], ...] = ()
     choices: Choices = ()
     answered_by: ApprovalRule | None = None
+    asks: ApprovalRule | None = None
     lane: Lane = "shared"
 
     @classmethod
@@ -95,7 +97,7 @@ class ToolSpec(Value, dict=True, gc=True):  # for what is looked up at every ste
                 text = f"{path!r:.80} is never an id, which is a text or a whole number"
                 raise InvalidConfig(f"tool {name}: resource {kind}: {text}")
         fields["choices"] = _settled(schema, name, fields.get("choices", ()))
-        for each in ("resources", "choices", "answered_by"):
+        for each in ("resources", "choices", "answered_by", "asks"):
             if not fields.get(each):
                 fields.pop(each, None)  # so that a tool without any keeps the version it had
         risk = fields.pop("risk", None) or RISK_OF[fields["effect"]]

@@ -9,7 +9,7 @@ import msgspec
 from airside.stack.ids import EffectKey, ExecutorId, IssuerId, PrincipalId, RunId, TenantId
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.seals import unwrap, wrap
-from airside.stack.values import Answer, Value
+from airside.stack.values import Answer, Declined, Value
 
 GRANT_LIFE_US = 120 * 1_000_000
 """A grant is used within milliseconds; two minutes outlast a restart of the journal between gate and execution."""
@@ -27,7 +27,8 @@ class Grant(Value, array_like=True):
 
     `left_ms` is what its run has left, within which it may also wait to begin.
 
-    `answer` is what a person said, of a call that is a question.
+    `answer` is what a person said, of a call that is a question, or of one whose tool asked `asked_sha256`: then it
+    permits the call's next `round`.  `declined` = nobody answers that: it was rejected (`decline`), or expired (`cancel`).
 
     `labels` are what the run had taken in.  `undo`: it permits to take back the call of these arguments that returned
     `output_sha256`, and not to make it.
@@ -56,6 +57,9 @@ class Grant(Value, array_like=True):
     labels: tuple[str, ...] = ()
     left_ms: int = 0
     answer: Answer | None = None
+    round: int = 0
+    asked_sha256: str = ""
+    declined: Declined = ""
 
 
 class GrantRefused(Value, tag=True):

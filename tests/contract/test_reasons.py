@@ -45,13 +45,14 @@ from airside.stack.run.agents import AgentNondeterministic, FunctionAgent, View,
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.topology import FanOutFanIn, Handoffs, SingleAgent, Topology
 from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.authenticator import Authenticator, issue_token
 from airside.stack.security.identity import IdentityChecker, run_subject, seal_identity
-from airside.stack.values import Action, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
+from airside.stack.values import Action, ApprovalRule, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
 from airside.tools.circuit_breakers import FAILURES
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
-from airside.tools.runners.outcomes import ToolQuarantined
+from airside.tools.runners.outcomes import InputNeeded, ToolQuarantined
 from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.tool import Tool, ToolError, Toolset, tool
 from tests import on_wire
@@ -139,7 +140,21 @@ def away(amount: int) -> int:
     raise ToolError("busy", retry_after_s=1)
 
 
-TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, login, away, boxed, moved, strange]
+def _wonder(amount: int) -> int:
+    raise InputNeeded("it asks", question=b'{"question":"Why?"}', kept=b"null")
+
+
+wonder = Tool(
+    ToolSpec.build(
+        name="wonder",
+        effect="read",
+        parameters=look.spec.parameters,
+        asks=ApprovalRule(roles=("boss",), answer=True),
+    ),
+    _wonder,
+    dict,
+)
+TOOLS: list[Tool] = [pay, lose, look, slow, refuse, odd, login, away, wonder, boxed, moved, strange]
 EMPTY = Toolset("empty", (moved,), open=lambda context: None, offers=lambda state: [])
 
 
@@ -509,6 +524,7 @@ WAYS: dict[ReasonCode, Way] = {
     R.TOOL_UNAVAILABLE: ends(calls("pay"), layers={"tools": NoTools(dispatcher)}),
     R.TOOL_CHANGED: told("moved"),
     R.SECRET_UNAVAILABLE: told("login"),
+    R.TOOL_ASKS: dispatched(granted(wonder.spec, b'{"amount":1}')),
     R.TOOL_QUARANTINED: told("strange"),
     R.SANDBOX_REQUIRED: ends(
         calls("pay"), policy="version: v1\nrules: [{id: boxed, outcome: allow, require: sandbox}]\n"

@@ -17,7 +17,8 @@ class ServerAddress:
 
     `given` are variables of its environment, or headers of requests; `secrets` name the tenant's secret that is the
     value of each of the others.  A server that is started may read the paths of `read`, write in `workspace`, which it
-    sees as `/workspace`, and use what `limits` say; `private` = a URL may lead into a private network.
+    sees as `/workspace`, and use what `limits` say; `private` = a URL may lead into a private network; `asks` = what it
+    asks before it completes a call is put to people.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ServerAddress:
     workspace: str = ""
     limits: SandboxLimits = field(default_factory=SandboxLimits)
     ca_file: str = ""
+    asks: bool = False
     resolve: Resolve = resolve
 
     @property

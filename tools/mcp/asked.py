@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextvars import Context
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from mcp.shared.message import SessionMessage
 from mcp.types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
@@ -30,12 +30,32 @@ class Asked:
         self.open = 0
 
 
-class CountedReads:
-    """What the server says; ends when it asks too much."""
+Inner = TypeVar("Inner", bound="ReadStream[Any] | WriteStream[Any]")
 
-    def __init__(self, inner: ReadStream[SessionMessage | Exception], asked: Asked) -> None:
+
+class _Counted(Generic[Inner]):
+    """A stream that ends with the one within."""
+
+    def __init__(self, inner: Inner, asked: Asked) -> None:
         self._inner = inner
         self._asked = asked
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, trace)
+
+
+class CountedReads(_Counted["ReadStream[SessionMessage | Exception]"]):
+    """What the server says; ends when it asks too much."""
 
     @property
     def last_context(self) -> Context | None:
@@ -62,42 +82,12 @@ class CountedReads:
                 self._asked.why = f"it asked more than {MAX_ASKED} things without taking the answers"
         return item
 
-    async def aclose(self) -> None:
-        """Close the stream."""
-        await self._inner.aclose()
 
-    async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, trace)
-
-
-class CountedWrites:
+class CountedWrites(_Counted["WriteStream[SessionMessage]"]):
     """What the server is told."""
-
-    def __init__(self, inner: WriteStream[SessionMessage], asked: Asked) -> None:
-        self._inner = inner
-        self._asked = asked
 
     async def send(self, item: SessionMessage, /) -> None:
         """Send something; a request that it answers is open no more."""
         await self._inner.send(item)
         if isinstance(item.message, JSONRPCResponse | JSONRPCError) and item.message.id is not None:
             self._asked.open -= 1
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        await self._inner.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, trace)

@@ -44,12 +44,20 @@ class ToolMapping(_Closed):
     hidden: bool = False
 
 
+class AskingMapping(_Closed):
+    """Who answers what a server asks before it completes a call, and within how many seconds."""
+
+    roles: Annotated[list[Text], Field(min_length=1)]
+    expires_after: Annotated[int, Field(ge=1, le=30 * 86_400)] = 86_400
+
+
 class ServerMapping(_Closed):
     """What an operator says of a server.
 
     Of one that is started: `network` = it may reach the network; `read` are paths it may read, `workspace` is the
     folder it may write in, and sees as `/workspace`; `memory_bytes` of address space and `processes` bound it.
-    `private` = a server's URL may lead into a private network.
+    `private` = a server's URL may lead into a private network.  `asks` are those who answer what it asks before it
+    completes a call; nobody does unless it is said.
     """
 
     network: bool = False
@@ -58,6 +66,7 @@ class ServerMapping(_Closed):
     workspace: str = ""
     memory_bytes: Annotated[int, Field(ge=64 * 1024**2, le=1 << 46)] = 4 * 1024**3
     processes: Annotated[int, Field(ge=2, le=4096)] = 64
+    asks: AskingMapping | None = None
     tools: dict[Text, ToolMapping] = {}
 
 

@@ -14,10 +14,13 @@ import orjson
 from airside.stack.canonical import check_bounds
 from airside.stack.errors import InvalidInput
 from airside.tools.builtin.texts import CONTROLS
-from airside.tools.secrets.redaction import Redactor, distinct
+from airside.tools.secrets.redaction import CutText, Redactor, distinct
 
 _MAX_NOTES = 64
 _MAX_NOTE_CHARS = 2_048
+"""A part of a longer one is of no use, and may be one of a secret."""
+
+_TOO_LONG = "(too long)"
 _MAX_ROOM = 4_096
 """Left of the bound for what stands around the texts: names of fields, and that something was cut."""
 
@@ -52,7 +55,7 @@ def output_of(result: Mapping[str, Any], max_bytes: int, redactor: Redactor) -> 
     else:
         truncated = truncated or bool(notes)
     text = _cut(whole, room)
-    output["text"] = text
+    output["text"] = text if len(text) == len(whole) else CutText(redactor.end(text))
     return {**output, "truncated": True} if truncated or len(text) < len(whole) else output
 
 
@@ -93,7 +96,8 @@ def _structured(value: Any, redactor: Redactor) -> Any:
 def _clean(value: Any, redactor: Redactor, most: int | None = _MAX_NOTE_CHARS) -> Any:
     """Return a value with the secrets, and what no output carries, taken out of its texts."""
     if isinstance(value, str):
-        return redactor.text(CONTROLS.sub("", value))[:most]
+        text = redactor.text(CONTROLS.sub("", value))
+        return text if most is None or len(text) <= most else _TOO_LONG
     if isinstance(value, Mapping):
         names = distinct(redactor.text(CONTROLS.sub("", key)) for key in value)
         return {name: _clean(inner, redactor, most) for name, inner in zip(names, value.values(), strict=True)}

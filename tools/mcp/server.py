@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 from airside.stack.calling import explain_misuse
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.values import ApprovalRule
 from airside.tools.builtin.addresses import refused_address
 from airside.tools.builtin.urls import parse_url
 from airside.tools.mcp.address import ServerAddress
-from airside.tools.mcp.mapping import UNMAPPED, ServerMapping, ToolMapping, read_mapping, with_hints
+from airside.tools.mcp.mapping import UNMAPPED, AskingMapping, ServerMapping, ToolMapping, read_mapping, with_hints
 from airside.tools.mcp.offer import ServerOffer
 from airside.tools.mcp.pins import PIN_FILE, ApprovedOffer, read_pins
 from airside.tools.mcp.results import output_of
+from airside.tools.mcp.rounds import AskedFor, input_needed, responses_of
 from airside.tools.runners.outcomes import ToolQuarantined
 from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.tool import InDoubt, Tool, ToolContext, ToolError, Toolset, checked_name
@@ -112,7 +114,10 @@ class McpServer:
         """Return how it is reached; raise `InvalidConfig` for what is no address, or means nothing there."""
         shown = f"server {self.name}"
         checked_name(self.name)
-        if isinstance(self.command, str) or bool(self.command) == bool(self.url):
+        if isinstance(self.command, str) and self.command:
+            parts = self.command.split()
+            raise InvalidConfig(f"{shown}: command {self.command!r:.200} is one text: give a list, command={parts!r:.200}")
+        if bool(self.command) == bool(self.url):
             raise InvalidConfig(f"{shown}: give either command=['program', 'argument'] or url='https://...'")
         if not 0.1 <= self.timeout <= 3_600:
             raise InvalidConfig(f"{shown}: timeout {self.timeout!r} is not between 0.1 and 3,600 seconds")
@@ -127,6 +132,7 @@ class McpServer:
                 network=mapping.network, memory_bytes=mapping.memory_bytes, processes=mapping.processes
             ),
             ca_file=str(self.ca_file),
+            asks=mapping.asks is not None,
         )
         return self._of_command(shown, address) if self.command else self._of_url(shown, address)
 
@@ -166,12 +172,12 @@ class McpServer:
         for tool in offer.tools:
             mapped = with_hints(mapping.tools.get(tool["name"], UNMAPPED), tool.get("annotations") or {})
             if not mapped.hidden:
-                tools.append(self._tool(tool, mapped))
+                tools.append(self._tool(tool, mapped, mapping.asks))
         if not tools:
             raise InvalidConfig(f"server {self.name}: it offers no tool that is not hidden")
         return tuple(tools)
 
-    def _tool(self, tool: Mapping[str, Any], mapped: ToolMapping) -> Tool:
+    def _tool(self, tool: Mapping[str, Any], mapped: ToolMapping, asks: AskingMapping | None) -> Tool:
         name = checked_name(f"{self.name}.{tool['name']}")
         description = mapped.description or tool.get("description") or tool.get("title") or ""
         if len(description) > _MAX_DESCRIPTION:
@@ -194,17 +200,19 @@ class McpServer:
                 max_output_bytes=mapped.max_output_bytes,
                 content=tuple(sorted(set(mapped.content))),
                 trusted_output=mapped.trusted_output,
+                asks=_terms(asks),
             )
         except InvalidConfig as error:
             raise InvalidConfig(f"{error.message} (server {self.name}; a tool is left out by hidden: true)") from None
-        request = ToolRequest(name=tool["name"], spec=spec, seconds=seconds)
+        request = ToolRequest(server=self.name, name=tool["name"], spec=spec, seconds=seconds)
         return Tool(spec, partial(call_tool, request), _as_arguments, context_parameter="context")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRequest:
-    """What a call of one tool needs to know: what the server calls it, and its own timeout in seconds."""
+    """What a call of one tool needs to know: its server, what that calls it, and its own timeout in seconds."""
 
+    server: str
     name: str
     spec: ToolSpec
     seconds: float
@@ -290,7 +298,8 @@ class ServerTools:
 async def call_tool(request: ToolRequest, arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
     """Have a server's tool called once; raise `ToolError` where nothing was changed, `InDoubt` where nobody knows.
 
-    A server that says its tools changed is asked what they are before anything is sent.
+    A server that says its tools changed is asked what they are before anything is sent.  Raises `InputNeeded` for what
+    it asks people before it completes the call.
     """
     from airside.tools.mcp.session import CallLost, CallNotSent, CallRejected
 
@@ -298,11 +307,8 @@ async def call_tool(request: ToolRequest, arguments: dict[str, Any], context: To
     session = state.session
     assert session is not None, "else the call had not begun"
     reads = request.spec.effect == "read"
-    seconds = min(request.seconds, max(0.1, context.deadline_s - _MARGIN_S))
     try:
-        await session.wait_listed(seconds)
-        state.source.check(state.whose)
-        result = await session.call(request.name, arguments, key=context.idempotency_key, seconds=seconds)
+        result = await _called(request, arguments, context, session)
     except CallNotSent as error:
         if reads or context.attempt == 1:
             raise ToolError(f"nothing was sent: {error.message}", **error.details) from None
@@ -323,9 +329,40 @@ async def call_tool(request: ToolRequest, arguments: dict[str, Any], context: To
     return output
 
 
+async def _called(
+    request: ToolRequest, arguments: dict[str, Any], context: ToolContext, session: McpSession
+) -> dict[str, Any]:
+    """Return what the server answered; what it asks instead is for people, or is a call that it does not take."""
+    from airside.tools.mcp.session import CallRejected
+
+    state: ServerState = context.state
+    seconds = min(request.seconds, max(0.1, context.deadline_s - _MARGIN_S))
+    before = context.asked
+    said = None if before is None else responses_of(before, context.answer)
+    await session.wait_listed(seconds)
+    state.source.check(state.whose)
+    try:
+        return await session.call(request.name, arguments, key=context.idempotency_key, seconds=seconds, said=said)
+    except AskedFor as asked:
+        if request.spec.asks is None:
+            raise CallRejected(f"{asked.message}, and its mapping does not say who is asked (`asks`)") from None
+        number = 1 if before is None else before.round + 1
+        try:
+            needed = input_needed(asked, request.server, request.name, arguments, number, session.redactor)
+        except InvalidInput as error:
+            raise CallRejected(error.message) from None
+        raise needed from None
+
+
 async def _close(state: ServerState) -> None:
     if state.session is not None:
         await state.session.close()
+
+
+def _terms(asks: AskingMapping | None) -> ApprovalRule | None:
+    if asks is None:
+        return None
+    return ApprovalRule(roles=tuple(asks.roles), expires_after_s=asks.expires_after, answer=True)
 
 
 def _as_arguments(given: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ A call is one request and is never sent again here: the protocol knows no idempo
 whose answer is lost is nobody's to say (`CallLost`); only of what was not sent is it certain that it did not happen.
 
 The server's list is asked for when the session begins, when the server says that it changed, and every minute, since it
-need not say so.  Nothing else a server may ask of a client is offered: it samples no model, asks no person, sees no
-roots, and what it logs is dropped.
+need not say so.  Nothing else a server may ask of a client is offered: it samples no model, sees no roots, and what it
+logs is dropped.  What it needs of a person it may answer a call with (`AskedFor`); that call is over then, and the answer
+comes with another.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from airside.tools.mcp.address import ServerAddress
 from airside.tools.mcp.asked import Asked, CountedReads, CountedWrites
 from airside.tools.mcp.http import NOT_SENT, checked_client
 from airside.tools.mcp.offer import MAX_OFFER_BYTES, MAX_TOOLS, ServerOffer, size_of, too_large
+from airside.tools.mcp.rounds import AskedFor
 from airside.tools.mcp.stdio import StdioEnd, stdio_streams
 from airside.tools.secrets.redaction import Redactor
 from airside.tools.tool import ToolError
@@ -47,7 +49,9 @@ KEY_META = "io.airside/idempotencyKey"
 
 _CLOSE_S = 5.0
 _MAX_PAGES = 64
-_MAX_ERROR = 2_000
+_MAX_ERROR = 65_536
+"""Characters of what a server says of an error: the executor keeps less, and cuts it where no secret is cut."""
+
 _NOT_BEGUN = frozenset({types.INVALID_PARAMS, types.METHOD_NOT_FOUND})
 """Codes by which a server says that it did not take a request; every other leaves open what it did before."""
 
@@ -68,6 +72,9 @@ class CallLost(AirsideError):
 class CallRejected(AirsideError):
     """The server answered that it does not take the call, or that it needs what nobody gives."""
 
+
+Said = tuple[dict[str, Any], str | None]
+"""What is answered to what a server asked, under its keys, and what that kept with us."""
 
 OnOffer = Callable[[ServerOffer | InvalidInput], bool | None]
 """Is told what is offered, or why that cannot be read; returns False if the session is to end."""
@@ -121,12 +128,21 @@ class McpSession:
         """Why it takes no more calls, "" if it does."""
         return self.broken or self._asked.why or self._end.why
 
-    async def call(self, name: str, arguments: dict[str, Any], *, key: str, seconds: float) -> dict[str, Any]:
-        """Have a tool called once, and return its result as the protocol has it; raises the errors of this module."""
+    async def call(
+        self, name: str, arguments: dict[str, Any], *, key: str, seconds: float, said: Said | None = None
+    ) -> dict[str, Any]:
+        """Have a tool called once, and return its result as the protocol has it; raises the errors of this module.
+
+        `said` is what is answered to what the server asked before, with what it kept here.  Raises `AskedFor` if it
+        asks something now.
+        """
         if self._client is None or self.problem or self._life.done():
             raise CallNotSent(self.problem or "the session is over")
         meta = types.RequestParamsMeta(**{KEY_META: key})  # type: ignore[misc]
-        params = types.CallToolRequestParams(name=name, arguments=arguments, _meta=meta)
+        responses, state = said or (None, None)
+        params = types.CallToolRequestParams(
+            name=name, arguments=arguments, input_responses=responses, request_state=state, _meta=meta
+        )
         asking = asyncio.ensure_future(self._client.session.send_request(types.CallToolRequest(params=params), _ANSWER))
         self._at_work.add(asking)
         asking.add_done_callback(self._at_work.discard)
@@ -167,8 +183,13 @@ class McpSession:
         except Exception as error:  # what is no result by the protocol
             raise CallLost(f"its answer is none: {self._clean(text_of(error))}") from None
         if isinstance(result, types.InputRequiredResult):
-            asked = ", ".join(sorted({request.method for request in (result.input_requests or {}).values()}))
-            raise CallRejected(f"it asks for more before it completes the call ({asked or 'to be asked again'})")
+            requests = {
+                name: each.model_dump(by_alias=True, mode="json", exclude_none=True)
+                for name, each in (result.input_requests or {}).items()
+            }
+            asked = ", ".join(sorted({each["method"] for each in requests.values()})) or "to be asked again"
+            text = f"it asks for more before it completes the call ({asked})"
+            raise AskedFor(text, requests=requests, state=result.request_state)
         found: dict[str, Any] = result.model_dump(by_alias=True, mode="json", exclude_none=True)
         return found
 
@@ -198,6 +219,7 @@ class McpSession:
                     cache=None,
                     message_handler=self._heard,
                     client_info=types.Implementation(name="airside", version="1"),
+                    elicitation_callback=_not_within_a_call if self._address.asks else None,
                 )
                 self._client = await stack.enter_async_context(client)
                 self._on_offer(await self._list())
@@ -309,6 +331,11 @@ class McpSession:
     def _note_change(self) -> None:
         self._is_listed.clear()
         self._wake.set()
+
+
+async def _not_within_a_call(_: object, __: types.ElicitRequestParams) -> types.ErrorData:
+    """Refuse what a server asks while it holds a call, whose time would run while a person thinks."""
+    return types.ErrorData(code=types.METHOD_NOT_FOUND, message="ask by answering the call: input_required")
 
 
 def _described(tool: types.Tool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from airside.stack.canonical import check_bounds
 from airside.stack.errors import AirsideError, InvalidInput
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import ToolResult
-from airside.tools.secrets.redaction import NO_SECRETS, Redactor
+from airside.tools.secrets.redaction import NO_SECRETS, CutText, Redactor
 from airside.tools.tool import InDoubt, ToolError, unanswered
 
 _OTHER_LOOP = ("different event loop", "different loop", "Event loop is closed")
@@ -51,6 +51,13 @@ class ToolQuarantined(ToolChanged):
     """Nothing of a call was started: its server is not what a person approved."""
 
 
+class InputNeeded(AirsideError):
+    """A call is not complete: its tool asks people a `question`, and is given back what it `kept`; both are JSON."""
+
+    def __init__(self, message: str, *, question: bytes, kept: bytes) -> None:
+        super().__init__(message, question=question, kept=kept)
+
+
 class LoopBlocked(AirsideError):
     """A call held its loop when its time was over."""
 
@@ -68,6 +75,10 @@ def own_error(error: BaseException, redactor: Redactor = NO_SECRETS) -> AirsideE
         return InDoubt(text, unanswered=_unanswered(error))
     if issubclass(type(error), ToolQuarantined):
         return ToolQuarantined(text)
+    if type(error) is InputNeeded and all(type(each) is bytes for each in error.details.values()):
+        if redactor.data(error.details["kept"]) != error.details["kept"]:
+            return ToolRaised("what it keeps until it is answered has a secret")
+        return InputNeeded(text, question=redactor.data(error.details["question"]), kept=error.details["kept"])
     return ToolRaised(text + _HINT if any(words in text for words in _OTHER_LOOP) else text)
 
 
@@ -96,6 +107,11 @@ def normalise(output: Any, max_bytes: int, redactor: Redactor = NO_SECRETS) -> T
     The call has happened either way, so an unfit output is a settled failure, not a doubt.
     """
     try:
+        if redactor and isinstance(output, dict):
+            output = {
+                name: redactor.end(redactor.text(value)) if type(value) is CutText else value
+                for name, value in output.items()
+            }
         check_bounds(output, where="output")
         # A copy, for orjson leaves room behind what it wrote: answers are kept, and 60 bytes would keep 4 kB.
         data = b"%b" % orjson.dumps(output)

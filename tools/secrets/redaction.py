@@ -149,6 +149,12 @@ class Redactor:
         return begin, end
 
 
+class CutText(str):
+    """A text whose end its tool cut off: that may be the beginning of a secret, of which the tool need not know."""
+
+    __slots__ = ()
+
+
 def distinct(names: Iterable[str]) -> list[str]:
     """Return names of which none is there twice: keys may be alike once their secrets are taken out."""
     names = list(names)

@@ -88,6 +88,70 @@ async def test_no_browser_is_a_client(origin: str) -> None:
     assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS", "PUT", "HEAD"])
+async def test_there_is_nothing_but_messages(method: str) -> None:
+    """No stream that its client holds open, no session to end, no word to a browser; nobody is asked whose it is."""
+    calls = Calls()
+    app = http_app(calls, b"k" * 32, "stack")  # type: ignore[arg-type]
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://127.0.0.1") as client:
+        answer = await client.request(method, "/mcp", headers=USUAL | {"mcp-session-id": "a"})
+    assert answer.status_code == 405 and answer.headers["allow"] == "POST" and calls.asked == []
+
+
+async def test_a_tenant_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its requests beyond so many at once are to come again; one that is over makes room."""
+    monkeypatch.setattr(http, "MAX_OF_TENANT", 2)
+    held, calls = asyncio.Event(), Calls()
+
+    class Holding(Calls):
+        async def tools(self, caller: Caller) -> tuple[ServedTool, ...]:
+            await held.wait()
+            return await super().tools(caller)
+
+        async def identify(self, credential: str) -> Caller:
+            calls.asked.append(credential)
+            return Caller(credential, "ann", credential)
+
+    app = http_app(Holding(), b"k" * 32, "stack")  # type: ignore[arg-type]
+    inner = app._app  # type: ignore[attr-defined]
+    async with (
+        inner.router.lifespan_context(inner),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://127.0.0.1:8400") as client,
+    ):
+
+        async def ask(tenant: str) -> httpx2.Response:
+            headers = USUAL | {"authorization": f"Bearer {tenant}"}
+            return await client.post("/mcp", content=json.dumps(LIST).encode(), headers=headers)
+
+        waiting = [asyncio.ensure_future(ask("acme")) for _ in range(2)]
+        while app._of_tenant["acme"] < 2:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        refused = await ask("acme")
+        assert refused.status_code == 429 and refused.headers["retry-after"]
+        other = asyncio.ensure_future(ask("globex"))
+        while app._of_tenant["globex"] < 1:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        held.set()
+        assert [(await each).status_code for each in (*waiting, other)] == [200] * 3
+        assert (await ask("acme")).status_code == 200 and not app._of_tenant  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /mcp HTTP/1.1\r\nHost: "])
+async def test_a_connection_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    """And so is one whose headers do not come to an end."""
+    monkeypatch.setattr(http, "BODY_S", 0.05)
+    listener = listen("127.0.0.1:0", [])
+    serving = asyncio.ensure_future(http.serve_http(http_app(Calls(), b"k" * 32, "stack"), listener))  # type: ignore[arg-type]
+    try:
+        reader, writer = await asyncio.open_connection(*listener.socket.getsockname())
+        writer.write(said)
+        assert await reader.read() == b""
+        writer.close()
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
+
+
 async def test_a_message_that_is_too_long_is_refused() -> None:
     answer = await post(Calls(), b'{"x": "' + b"y" * MAX_BODY_BYTES + b'"}')
     assert answer.status_code == 413

@@ -14,6 +14,7 @@ from mcp.shared.exceptions import MCPError
 from airside.actors.gateway.answers import KEY_META, RUN_META
 from airside.actors.gateway.calls import Caller, UnknownCall
 from airside.actors.gateway.server import make_server
+from airside.actors.gateway.stdio import serve_stdio
 from airside.stack.errors import AuthRefused, InvalidConfig, LayerUnavailable, Refused
 from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.operations.messages import ServedTool
@@ -245,3 +246,14 @@ def test_the_key_is_the_stacks_and_is_made_only_beside_its_others(tmp_path: Any)
     made = gateway_key(tmp_path / "keys")
     assert len(made) == 32 and gateway_key(tmp_path / "keys") == made
     assert (tmp_path / "keys" / "gateway.key").stat().st_mode & 0o077 == 0
+
+
+async def test_over_standard_streams_nobody_is_served_whose_credential_is_none() -> None:
+    """It says so before it reads anything."""
+
+    class Nobody(Calls):
+        async def identify(self, _: str) -> Caller:
+            raise AuthRefused("no such token", reason="auth_unknown_key")
+
+    with pytest.raises(AuthRefused, match="no such token"):
+        await serve_stdio(Nobody(), "nobody", KEY, "stack")  # type: ignore[arg-type]

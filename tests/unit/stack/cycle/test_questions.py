@@ -32,7 +32,7 @@ from airside.stack.security.identity import run_subject, seal_identity
 from airside.stack.values import MOST, NULL, Action, Finish, Limits, Request, Spend
 from airside.tools.dispatch import Dispatcher
 from airside.tools.in_memory import InMemoryTools
-from airside.tools.tool import Tool, ToolContext, tool
+from airside.tools.tool import Tool, ToolContext, Toolset, tool
 from tests.helpers import EXECUTOR, KEY, RUN, identity
 
 POLICY = """
@@ -83,6 +83,7 @@ class World:
         tools: Sequence[Tool] = (),
         memory: Any = None,
         together: bool = True,
+        sources: Sequence[Toolset] = (),
     ) -> None:
         self.paid: list[tuple[str, int]] = []
         self.rules, self.memory = policy, memory
@@ -94,7 +95,9 @@ class World:
         def note(text: str) -> str:
             return text
 
-        self.tools = [tool(effect="external")(pay), tool(effect="write")(note), *tools]
+        own = [tool(effect="external")(pay), tool(effect="write")(note), *tools]
+        self.tools = [*own, *(each for source in sources for each in source.tools)]
+        self.sources = [*own, *sources]
         calls = [_call(each) for each in proposed]
 
         def decide(view: View) -> Any:
@@ -141,7 +144,7 @@ class World:
             journal=self.journal,
             policy=self.policy,
             tools=InMemoryTools(
-                lambda: Dispatcher(self.tools, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
+                lambda: Dispatcher(self.sources, seal_key=KEY, executor_id=EXECUTOR, now_us=lambda: 0, in_threads=False)
             ),
             approvals=self.approvals,
             memory=self.memory,
