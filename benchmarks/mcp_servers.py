@@ -2,8 +2,9 @@
 
     python -m benchmarks.mcp_servers [--folder FOLDER]
 
-They are installed with their versions into FOLDER (`benchmarks/results/mcp_servers`), which needs pip, npm and Node,
-and run in the sandbox, without a network.  Each is approved as it is, and its tools are called by an executor's
+They are installed with their versions into FOLDER (`benchmarks/results/mcp_servers`), once, which needs pip, npm, Node
+20 and the network (`apt-get install nodejs npm`, where there is none), and run in the sandbox, without a network; one
+of them needs git there.  Each is approved as it is, and its tools are called by an executor's
 dispatcher.  Then three are put behind `data/mcp_filter.py`, which renames a tool, rewrites its description, changes its
 schema, hangs, dies at a call, and loses the answer of a call that had its effect.
 
@@ -56,6 +57,7 @@ RUN = RunId("run_" + "0" * 24)
 EXECUTOR = ExecutorId("exe_" + "1" * 24)
 _SANDBOX_USER = 12_345
 _MARK = "airside-mcp-benchmark"
+_INSTALLED = "installed.txt"
 
 Call = tuple[str, dict[str, Any]]
 
@@ -73,15 +75,35 @@ class Published:
 
 
 def install(folder: Path) -> None:
-    """Install the servers, if they are not there."""
+    """Install the servers, but for what is there of these versions; exit with what is missing on this machine."""
+    missing = [name for name in ("node", "npm", "git") if shutil.which(name) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)}: not on this machine; `apt-get install nodejs npm git` has them")
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "py").exists():
-        subprocess.run([sys.executable, "-m", "venv", folder / "py"], check=True)
-        subprocess.run([folder / "py/bin/pip", "install", "--quiet", *PYTHON], check=True)
-    if not (folder / "node/node_modules").exists():
-        (folder / "node").mkdir(exist_ok=True)
-        command = ["npm", "install", "--prefix", str(folder / "node"), "--no-audit", "--no-fund", "--silent", *NODE]
-        subprocess.run(command, check=True)
+    python, node = folder / "py", folder / "node"
+    if not _is_there(python, PYTHON):
+        _run(sys.executable, "-m", "venv", "--clear", str(python))
+        _run(str(python / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", *PYTHON)
+        _note(python, PYTHON)
+    if not _is_there(node, NODE):
+        node.mkdir(exist_ok=True)
+        _run("npm", "install", "--prefix", str(node), "--no-audit", "--no-fund", "--loglevel=error", *NODE)
+        _note(node, NODE)
+
+
+def _run(*command: str) -> None:
+    if subprocess.run(command, check=False).returncode:
+        raise SystemExit(f"`{' '.join(command)}` failed; the servers cannot be installed without it")
+
+
+def _is_there(folder: Path, wanted: Sequence[str]) -> bool:
+    """Whether all of it was installed: one that was interrupted is not taken for whole."""
+    mark = folder / _INSTALLED
+    return mark.exists() and mark.read_text().split() == list(wanted)
+
+
+def _note(folder: Path, done: Sequence[str]) -> None:
+    (folder / _INSTALLED).write_text("\n".join(done))
 
 
 def published(folder: Path) -> list[Published]:

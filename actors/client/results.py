@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from airside.stack.approvals.book import Approval
+from airside.stack.approvals.forms import described
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.resources import ResourceFact
@@ -197,7 +198,7 @@ class PendingApproval:
         needs = f"needs {self.quorum} of {', '.join(self.roles)}, has {self.votes}"
         if self.is_question:
             what = "one of its choices" if self.arguments.get("choices") else "a text"
-            if isinstance(self.arguments.get("fields"), dict):  # a tool's own question
+            if self._form is not None:
                 what = "a JSON object of its fields, or the value alone where there is one"
             needs = f"a question that one of {', '.join(self.roles)} answers, by {what}"
         lines = [
@@ -214,12 +215,24 @@ class PendingApproval:
         lines += [f"     about {each}" for each in self.resources]
         shown = [_one_line(line) for line in lines]  # nobody's key may begin a line of its own
         traced = {each.path for each in self.origins if each.part == "authority"}
-        contents = [(path, text) for path, text in _texts(self.arguments, ()) if path not in traced]
+        contents = [(path, text) for path, text in _texts(self._shown(), ()) if path not in traced]
         for path, text in contents[:SHOWN_CONTENTS]:
             shown += _content(path, text)
         if len(contents) > SHOWN_CONTENTS:
             shown.append(f"     ({len(contents) - SHOWN_CONTENTS} more arguments are not shown)")
         return shown
+
+    @property
+    def _form(self) -> dict[str, Any] | None:
+        """The fields of what a tool asks; None of anything else."""
+        fields = self.arguments.get("fields")
+        return fields if self.is_question and isinstance(fields, dict) else None
+
+    def _shown(self) -> dict[str, Any]:
+        """Return the arguments with each field of a form as one line."""
+        if self._form is None:
+            return self.arguments
+        return {**self.arguments, "fields": {name: described(field) for name, field in self._form.items()}}
 
     @classmethod
     def of(cls, body: bytes) -> PendingApproval:

@@ -29,6 +29,7 @@ _KNOWN: dict[str, frozenset[str]] = {
     "boolean": frozenset(),
     "array": frozenset({"items", "minItems", "maxItems"}),
 }
+_BOUNDS = ("minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems")
 _FORMATS = frozenset({"date", "date-time", "email", "uri"})
 
 Fields = dict[str, dict[str, Any]]
@@ -62,7 +63,7 @@ def _field(name: str, schema: Any, required: bool) -> dict[str, Any]:
     for each in ("title", "description"):
         if schema.get(each):
             found[each] = _label(name, schema[each])
-    for bound in ("minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems"):
+    for bound in _BOUNDS:
         if schema.get(bound) is not None:
             found[bound] = _number(name, schema[bound])
     options = _options(name, schema["items"] if kind == "array" and "items" in schema else schema)
@@ -140,6 +141,16 @@ def wanted(fields: Mapping[str, Mapping[str, Any]]) -> str:
     """Return in a sentence what a form takes."""
     names = ", ".join(f"{name!a} ({field['type']})" for name, field in fields.items())
     return f"give a JSON object of its fields: {names}" if fields else "give an empty JSON object, {}"
+
+
+def described(field: Mapping[str, Any]) -> str:
+    """Return a field as a line that whoever fills it in reads."""
+    parts = [str(field["type"]), *(["required"] if field.get("required") else [])]
+    parts += [f"{name} {field[name]}" for name in _BOUNDS if name in field]
+    parts += [str(field["format"])] if "format" in field else []
+    parts += [f"of {', '.join(map(ascii, field['options']))}"] if "options" in field else []
+    parts += [str(field[each]) for each in ("title", "description") if each in field]
+    return "; ".join(parts)
 
 
 def _wrong(field: Mapping[str, Any], value: Any) -> str:

@@ -43,8 +43,8 @@ from airside.stack.resources import (
 from airside.stack.schema.toolspec import ArgumentValidator, ToolSpec
 from airside.stack.security.grants import GRANT_LIFE_US, Grant, mint
 from airside.stack.security.identity import IdentityChecker, run_subject
-from airside.stack.security.tool_questions import ToolQuestion, open_question
-from airside.stack.values import Answer, ApprovalRule, Decision, Identity, ValueOrigin
+from airside.stack.security.tool_questions import open_question
+from airside.stack.values import Answer, ApprovalRule, Decision, Declined, Identity, ValueOrigin
 
 _MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -61,6 +61,20 @@ class _ValidCall(NamedTuple):
     arguments: bytes
     given: bytes
     facts: Facts
+
+
+class _Asked(NamedTuple):
+    """What a tool asked, in which round, what approvals of it are bound to, and what became of it.
+
+    `decision` is there if the call does not go on: people are to be asked, or nobody is.
+    """
+
+    decision: Decision | None = None
+    binding: str = ""
+    question: bytes = b""
+    round: int = 0
+    answer: Answer | None = None
+    declined: Declined = ""
 
 
 class Gate:
@@ -291,14 +305,13 @@ class Gate:
             if receipt is not None:
                 approval_id, answer = receipt.approval_id, receipt.answer
                 decision = msgspec.structs.replace(decision, outcome="allow", approval=None)
-        sha256 = digest(arguments)
-        asked, said = (None, None) if decision.outcome != "allow" else self._asked(request, call, sha256)
-        if isinstance(asked, Decision):
-            decision, asked = asked, None
-        elif asked is not None and said is None and not request.declined:
-            decision = msgspec.structs.replace(decision, outcome="require_approval", approval=spec.asks)
-            approval_id = approval_for(request.run_id, request.step, self._binding(request, call, asked.question))
-        grant, wall_ms = b"", 0
+        grant, wall_ms, sha256 = b"", 0, digest(arguments)
+        asked: _Asked | None = None
+        if request.asked and decision.outcome == "allow":
+            asked = self._asked(request, call, sha256, decision)
+            decision = asked.decision or decision
+            if decision.outcome == "require_approval":
+                approval_id = approval_for(request.run_id, request.step, asked.binding)
         if decision.outcome != "deny":
             wall_ms = _timeout_ms(request, spec) if self.spending.budgets_time(identity.tenant) else 0
             # Nobody is asked about a call that there is no budget for; it counts when it is granted.
@@ -308,7 +321,7 @@ class Gate:
             if refusal is not None:
                 decision, approval_id = refusal, None if is_asking else approval_id
         if decision.outcome == "allow" and not request.preview:
-            grant = self._grant(request, identity, spec, sha256, approval_id or "", said or answer, asked)
+            grant = self._grant(request, identity, spec, sha256, approval_id or "", answer, asked)
             if self._on_change is not None and spec.resources and spec.effect != "read":
                 changed = keys_of(referenced_resources(spec, facts.arguments))
                 self._on_change(changed, _timeout_ms(request, spec))
@@ -331,25 +344,24 @@ class Gate:
             question=asked.question if asked is not None and decision.outcome == "require_approval" else b"",
         )
 
-    def _asked(
-        self, request: GateRequest, call: _ValidCall, sha256: str
-    ) -> tuple[ToolQuestion | Decision | None, Answer | None]:
-        """Return what the tool asked before it completes a call, if it did, and what a person answered to that.
-
-        Instead of what it asked, why that is put to nobody.
-        """
-        if not request.asked:
-            return None, None
+    def _asked(self, request: GateRequest, call: _ValidCall, sha256: str, allowed: Decision) -> _Asked:
+        """Return what the tool of an allowed call asked before it completes that, and what follows from it."""
         asked, spec = open_question(self._key, request.asked), call.spec
         of = (call.identity.tenant, request.run_id, request.step, spec.name, sha256)
         if asked is None or of != (asked.tenant, asked.run_id, asked.step, asked.tool, asked.arguments_sha256):
-            return self._evaluator.error("no executor was asked this by the tool of this call"), None
+            return _Asked(decision=self._evaluator.error("no executor was asked this by the tool of this call"))
         if spec.asks is None:
             text = f"{spec.name} asks for more before it completes the call, and nobody is named who is asked"
-            return self._evaluator.deny(ReasonCode.POLICY_DENIED, text, rule="validation"), None
-        bindings = {self._binding(request, call, asked.question)}
-        receipt = self._receipt(request.answered, bindings, spec.asks, call.identity)
-        return asked, None if receipt is None else receipt.answer
+            return _Asked(decision=self._evaluator.deny(ReasonCode.POLICY_DENIED, text, rule="validation"))
+        binding = self._binding(request, call, asked.question)
+        receipt = self._receipt(request.answered, {binding}, spec.asks, call.identity)
+        found = _Asked(binding=binding, question=asked.question, round=asked.round)
+        if receipt is not None:
+            return found._replace(answer=receipt.answer)
+        if request.declined:
+            return found._replace(declined=request.declined)
+        waits = msgspec.structs.replace(allowed, outcome="require_approval", approval=spec.asks)
+        return found._replace(decision=waits)
 
     def _question(self, call: _ValidCall, decision: Decision) -> Decision:
         """Return the decision about a question to people: what is allowed is to ask those whom its tool names."""
@@ -420,7 +432,7 @@ class Gate:
         arguments_sha256: str,
         approval_id: str,
         answer: Answer | None,
-        asked: ToolQuestion | None,
+        asked: _Asked | None,
     ) -> bytes:
         if not request.executor:
             raise AirsideError("no executor was named to grant the call to")
@@ -447,10 +459,10 @@ class Gate:
                 version=request.version,
                 labels=request.labels,
                 left_ms=_left_ms(request),
-                answer=answer,
+                answer=answer if asked is None else asked.answer,
                 round=0 if asked is None else asked.round,
                 asked_sha256="" if asked is None else digest(request.asked.encode()),
-                declined="" if asked is None or answer is not None else request.declined,
+                declined="" if asked is None else asked.declined,
             ),
         )
 

@@ -58,9 +58,9 @@ def input_needed(
         raise InvalidInput("it asks that a person visits a page, which nobody is sent to")
     question = {
         "question": _shown(str(params.get("message") or "")),
-        "fields": read_fields(params.get("requestedSchema")),
         "server": server,
         "call": f"{tool}({canonical(dict(arguments)).decode()[:_SHOWN_CALL]})",
+        "fields": read_fields(params.get("requestedSchema")),
         **({"round": number} if number > 1 else {}),
     }
     kept = {"key": name, "state": state}
