@@ -151,7 +151,9 @@ def _vouched(events: list[Any]) -> tuple[dict[int, bool], set[int]]:
 def _answered(world: World, run_id: RunId, events: list[Any]) -> None:
     """What a question returned is what one of those asked had answered to exactly that, by what is durable."""
     asked = {
-        event.step: event.approval_id for event in events if isinstance(event, ActionGated) and event.tool == "ask"
+        event.step: event.approval_id
+        for event in events
+        if isinstance(event, ActionGated) and (event.tool == "ask" or event.asks_for_tool)
     }
     said = {
         (approval.request.approval_id, bytes(vote.arguments), vote.by)

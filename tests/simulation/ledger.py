@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from airside.stack.canonical import canonical, digest
 from airside.stack.ids import RunId
 from airside.stack.run.events import decode_event
-from airside.stack.values import EffectClass, Spend
+from airside.stack.values import ApprovalRule, EffectClass, Spend
 from airside.tools.builtin.ask_human import ask_human
+from airside.tools.runners.outcomes import InputNeeded
 from airside.tools.tool import NOT_DONE, Tool, ToolContext, ToolError
 from tests.simulation.plan import ON_THINGS, QUORUM
 
@@ -36,7 +40,10 @@ KINDS: dict[str, tuple[EffectClass, bool, bool, int]] = {
     "lend": ("external", True, False, 0),
     "peek": ("read", False, False, 0),
     "give": ("write", True, False, 0),
+    "seat": ("external", False, False, 0),
 }
+ASKS = ApprovalRule(roles=("approver",), expires_after_s=20, answer=True)
+"""Whom `seat` asks before it has its effect."""
 
 
 class Ledger:
@@ -94,8 +101,9 @@ class Ledger:
 
 def make_tools(world: World) -> list[Tool]:
     """Return the world's tools, whose functions act on its ledger."""
+    made = [_make(world, name) for name in KINDS]
     return [
-        *(_make(world, name) for name in KINDS),
+        *(replace(each, spec=msgspec.structs.replace(each.spec, asks=ASKS)) if each.name == "seat" else each for each in made),
         ask_human("approver", expires_after=20, scopes=["work"], name="ask"),
     ]
 
@@ -140,8 +148,12 @@ async def _act(world: World, name: str, context: ToolContext, n: int) -> Any:
     if world.chance(0.5):
         await asyncio.sleep(5)
     answer: Any = {"n": n}
+    if name == "seat":
+        _ask_which(context, n)
     if KINDS[name][0] != "read":
         answer = world.ledger.apply(name, context, n)
+    if context.answer is not None:
+        answer = {**answer, "answer": context.answer.text, "by": context.answer.by}
     world.point(f"tool {name}")
     await world.pause()
     if world.chance(0.5):
@@ -151,3 +163,15 @@ async def _act(world: World, name: str, context: ToolContext, n: int) -> Any:
     if world.chance(0.1):
         raise asyncio.CancelledError
     return "x" * 5000 if name == "fat" and world.chance(10) else answer
+
+
+def _ask_which(context: ToolContext, n: int) -> None:
+    """Ask a person which one, where the number is odd twice; without an answer nothing is done."""
+    before = context.asked
+    if before is not None and before.declined:
+        raise ToolError(f"nobody said which: {before.declined}")
+    number = 1 if before is None else before.round + 1
+    if number <= 1 + n % 2:
+        question = {"question": "Which is it?", "round": number, "fields": {"which": {"type": "integer", "minimum": n}}}
+        raise InputNeeded("which is it?", question=canonical(question), kept=canonical(number))
+    assert before is not None and context.answer is not None and before.kept == canonical(before.round)

@@ -18,7 +18,7 @@ POLICY = """
 version: VERSION
 rules:
   - {id: reads, outcome: allow, when: {tool: [look, ask]}}
-  - {id: works, outcome: allow, when: {tool: [note, pay, book, fat, give]}}
+  - {id: works, outcome: allow, when: {tool: [note, pay, book, fat, give, seat]}}
   - {id: own, outcome: allow, when: {tool: [take, peek], resource: {kind: thing, owner: principal}}}
   - id: lend
     outcome: require_approval
@@ -56,8 +56,9 @@ TOOLS = (
     "peek",
     "give",
     "ask",
+    "seat",
 )
-WEIGHTS = (4, 5, 5, 5, 4, 4, 1, 1, 1, 5, 2, 5, 5, 2)
+WEIGHTS = (4, 5, 5, 5, 4, 4, 1, 1, 1, 5, 2, 5, 5, 2, 3)
 ON_THINGS = ("take", "lend", "peek", "give")
 """Tools that say which thing they are about."""
 
