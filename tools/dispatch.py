@@ -252,7 +252,7 @@ class Dispatcher:
                 del self._deadlines[grant.run_id]
 
     def _asking(self, error: BaseException, grant: Grant) -> ToolResult | None:
-        """Return the result of a call whose tool asks people something; None of any other, and where nobody is asked."""
+        """Return the result of a call whose tool asks people something; None of any other."""
         if not isinstance(error, InputNeeded) or grant.undo or self._tools[grant.tool].spec.asks is None:
             return None
         asked = ToolQuestion(

@@ -85,8 +85,8 @@ class ToolContext:
 
     `secrets` are the tenant's, by the names that the tool declares: nothing that the tool returns, raises or prints
     shows one.  `labels` are what the run had taken in when the call was granted; `answer` is what a person answered, of
-    a call that is a question; `asked` is what the tool asked before, of a call that goes on; `keep` offers the stack's memory a candidate (None where there is no memory, or the tool
-    has a process of its own).
+    a call that is a question; `asked` is what the tool asked before, of a call that goes on; `keep` offers the stack's
+    memory a candidate (None where there is no memory, or the tool has a process of its own).
 
     Use `idempotency_key` so that the same key never has its effect twice; every attempt of a call has the same one.
     """

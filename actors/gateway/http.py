@@ -1,8 +1,9 @@
 """The gateway over streamable HTTP: who may speak to it, and how much.
 
 Loopback unless it is told otherwise.  A `Host` that it was not told of, and any `Origin`, is refused: a page in a
-browser reaches what listens on its machine, and no browser is a client.  There is no CORS, no cookie, no session and no
-stream of the server's own: each request is a message with its bearer's token, and one that is not there in time is none.
+browser reaches what listens on its machine, and no browser is a client.  There is no CORS, no cookie, no session and
+no stream of the server's own: each request is a message with its bearer's token, and one that is not there in time is
+none.
 """
 
 from __future__ import annotations

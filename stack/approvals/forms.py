@@ -133,7 +133,7 @@ def _given(fields: Mapping[str, Mapping[str, Any]], text: str) -> dict[str, Any]
         return read
     if len(fields) != 1:
         raise InvalidInput(f"answer: {wanted(fields)}")
-    (name, field), = fields.items()
+    ((name, field),) = fields.items()
     return {name: text if field["type"] == "string" else read}
 
 
@@ -157,6 +157,7 @@ def _wrong(field: Mapping[str, Any], value: Any) -> str:
     """Return what is wrong with a field's value, nothing if it is one."""
     kind, options = field["type"], field.get("options")
     if kind == "array":
+        options = options or []
         if not isinstance(value, list) or any(each not in options for each in value) or len(set(value)) < len(value):
             return f"is a list of some of {', '.join(map(ascii, options))}, each once"
         return _outside(len(value), field.get("minItems"), field.get("maxItems"), "entries")

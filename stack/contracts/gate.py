@@ -14,8 +14,8 @@ class GateRequest(Value, array_like=True):
     `origins` say where the values of the arguments come from, as the runtime traced them, None if it did not; `settled`
     and `share` are as in `SpendRequest`.  `preview` = what would be decided is asked, before it is the call's turn:
     nothing is granted, reserved or counted.
-    `asked` is what the tool asked before it completes this call, sealed by the executor; `answered` proves what a person
-    answered to that, and `declined` says that nobody does.
+    `asked` is what the tool asked before it completes this call, sealed by the executor; `answered` proves what a
+    person answered to that, and `declined` says that nobody does.
     """
 
     identity: bytes

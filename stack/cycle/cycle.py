@@ -444,7 +444,12 @@ class Cycle:
         tenant = self.machine.state.submitted.identity.tenant
         try:
             return await withdraw(
-                self.layers.journal.append, tenant, round_key(i.key, i.round), i.attempt, step=i.step, at_us=self.layers.now_us()
+                self.layers.journal.append,
+                tenant,
+                round_key(i.key, i.round),
+                i.attempt,
+                step=i.step,
+                at_us=self.layers.now_us(),
             )
         except (LayerUnavailable, ItemFailed):
             return False

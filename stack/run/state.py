@@ -87,8 +87,8 @@ class RunState:
     said; `charged` is what the present call was counted and paid for as, None before; `in_doubt_keys` are the keys of
     calls that were intended and whose outcome is not known; `approved` are the calls that people approved, by step, and
     `rejected` those that they said no to.
-    `asked` is what the present call's tool asked last, `rounds` how often it did; `answered` or `declined` is what became
-    of that.
+    `asked` is what the present call's tool asked last, `rounds` how often it did; `answered` or `declined` is what
+    became of that.
 
     `base` and `last` are the first and the last step of the present decision's calls, `seen` the labels it was made
     under; `later` are those that are still to come, and `reading` the reads that are under way at once, by step.

@@ -121,6 +121,7 @@ def _gated(e: ev.ActionGated, refused: str = "") -> str:
     code = d.code or (d.reason_code if d.outcome == "deny" else "")
     code = f" [{code}]" if code else ""
     again = f", which {refused}: nobody is asked" if refused else ""
+    again = again or (", for the tool asks" if e.asks_for_tool else "")
     return f"step {e.step} gate: {d.outcome} by rule {d.rule} of {d.policy_version}{code}{again}{_about(e)}{why}"
 
 

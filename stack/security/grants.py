@@ -28,7 +28,8 @@ class Grant(Value, array_like=True):
     `left_ms` is what its run has left, within which it may also wait to begin.
 
     `answer` is what a person said, of a call that is a question, or of one whose tool asked `asked_sha256`: then it
-    permits the call's next `round`.  `declined` = nobody answers that: it was rejected (`decline`), or expired (`cancel`).
+    permits the call's next `round`.  `declined` = nobody answers that: it was rejected (`decline`), or expired
+    (`cancel`).
 
     `labels` are what the run had taken in.  `undo`: it permits to take back the call of these arguments that returned
     `output_sha256`, and not to make it.

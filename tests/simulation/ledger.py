@@ -103,7 +103,10 @@ def make_tools(world: World) -> list[Tool]:
     """Return the world's tools, whose functions act on its ledger."""
     made = [_make(world, name) for name in KINDS]
     return [
-        *(replace(each, spec=msgspec.structs.replace(each.spec, asks=ASKS)) if each.name == "seat" else each for each in made),
+        *(
+            replace(each, spec=msgspec.structs.replace(each.spec, asks=ASKS)) if each.name == "seat" else each
+            for each in made
+        ),
         ask_human("approver", expires_after=20, scopes=["work"], name="ask"),
     ]
 

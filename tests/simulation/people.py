@@ -141,7 +141,7 @@ class People:
         arguments = None
         if request.terms.answer and verdict != "reject" and rng.random() < 0.8:
             asked = msgspec.json.decode(request.arguments)
-            choices = asked["choices"] if "choices" in asked else ("99", '{"which": 100}', "-1", "{}")
+            choices = asked.get("choices", ("99", '{"which": 100}', "-1", "{}"))
             verdict, arguments = "answer", Raw(canonical(rng.choice((*choices, "neither", 5))))
         if verdict == "edit":
             other = canonical(rng.choice(({"n": 7}, {"n": 8}, {"n": "no"}, {})))

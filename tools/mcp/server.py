@@ -116,7 +116,9 @@ class McpServer:
         checked_name(self.name)
         if isinstance(self.command, str) and self.command:
             parts = self.command.split()
-            raise InvalidConfig(f"{shown}: command {self.command!r:.200} is one text: give a list, command={parts!r:.200}")
+            raise InvalidConfig(
+                f"{shown}: command {self.command!r:.200} is one text: give a list, command={parts!r:.200}"
+            )
         if bool(self.command) == bool(self.url):
             raise InvalidConfig(f"{shown}: give either command=['program', 'argument'] or url='https://...'")
         if not 0.1 <= self.timeout <= 3_600:

@@ -6,8 +6,8 @@ whose answer is lost is nobody's to say (`CallLost`); only of what was not sent 
 
 The server's list is asked for when the session begins, when the server says that it changed, and every minute, since it
 need not say so.  Nothing else a server may ask of a client is offered: it samples no model, sees no roots, and what it
-logs is dropped.  What it needs of a person it may answer a call with (`AskedFor`); that call is over then, and the answer
-comes with another.
+logs is dropped.  What it needs of a person it may answer a call with (`AskedFor`); that call is over then, and the
+answer comes with another.
 """
 
 from __future__ import annotations
@@ -333,7 +333,7 @@ class McpSession:
         self._wake.set()
 
 
-async def _not_within_a_call(_: object, __: types.ElicitRequestParams) -> types.ErrorData:
+async def _not_within_a_call(context: object, params: types.ElicitRequestParams) -> types.ErrorData:
     """Refuse what a server asks while it holds a call, whose time would run while a person thinks."""
     return types.ErrorData(code=types.METHOD_NOT_FOUND, message="ask by answering the call: input_required")
 

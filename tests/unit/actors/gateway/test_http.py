@@ -101,15 +101,15 @@ async def test_there_is_nothing_but_messages(method: str) -> None:
 async def test_a_tenant_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its requests beyond so many at once are to come again; one that is over makes room."""
     monkeypatch.setattr(http, "MAX_OF_TENANT", 2)
-    held, calls = asyncio.Event(), Calls()
+    held, began = asyncio.Event(), asyncio.Semaphore(0)
 
     class Holding(Calls):
         async def tools(self, caller: Caller) -> tuple[ServedTool, ...]:
+            began.release()
             await held.wait()
             return await super().tools(caller)
 
         async def identify(self, credential: str) -> Caller:
-            calls.asked.append(credential)
             return Caller(credential, "ann", credential)
 
     app = http_app(Holding(), b"k" * 32, "stack")  # type: ignore[arg-type]
@@ -124,13 +124,12 @@ async def test_a_tenant_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) 
             return await client.post("/mcp", content=json.dumps(LIST).encode(), headers=headers)
 
         waiting = [asyncio.ensure_future(ask("acme")) for _ in range(2)]
-        while app._of_tenant["acme"] < 2:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
+        await began.acquire()
+        await began.acquire()
         refused = await ask("acme")
         assert refused.status_code == 429 and refused.headers["retry-after"]
         other = asyncio.ensure_future(ask("globex"))
-        while app._of_tenant["globex"] < 1:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
+        await began.acquire()
         held.set()
         assert [(await each).status_code for each in (*waiting, other)] == [200] * 3
         assert (await ask("acme")).status_code == 200 and not app._of_tenant  # type: ignore[attr-defined]
