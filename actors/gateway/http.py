@@ -59,7 +59,7 @@ class _Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if refused := _unfit(scope):
+        if refused := _refusal_of(scope):
             await refused(scope, receive, send)
             return
         try:
@@ -79,7 +79,7 @@ class _Door:
                 del self._of_tenant[caller.tenant]
 
 
-def _unfit(scope: Scope) -> ASGIApp | None:
+def _refusal_of(scope: Scope) -> ASGIApp | None:
     """Return the refusal of what is no message, or is a browser's, whoever sends it; None for what may be one."""
     if scope["method"] != "POST":  # a stream would stay open for as long as its client likes, and say nothing
         message = "send messages by POST: there is no stream and no session here"
