@@ -264,7 +264,7 @@ async def call_all(servers: list[Published], folder: Path, work: Path) -> dict[s
             said = result.value() if result.ok else {"is_error": True, "text": result.error}
             counts["calls"] += 1
             counts["calls_ok"] += not said.get("is_error")
-            is_offline = server.name == "fetch" and "connection issue" in said.get("text", "")
+            is_offline = server.name == "fetch" and "connection issue" in str(said.get("text"))
             counts["network_refused"] += is_offline
             meant = "has no network, as is meant: " if is_offline else ""
             print(f"{server.name}.{name}: {meant}{str(said)[:150]!r}", flush=True)
