@@ -289,7 +289,17 @@ def test_a_result_is_cut_to_its_bound_as_json() -> None:
     notes = [{"type": "resource_link", "uri": f"https://example.com/{n}", "name": "x" * 9_999} for n in range(100)]
     output = output_of({"content": notes}, 1_000_000, Redactor(()))
     assert len(output["attached"]) == 64 and output["truncated"]
-    assert max(len(str(note["name"])) for note in output["attached"]) == 2_048
+    assert {note["name"] for note in output["attached"]} == {"(too long)"}
+
+
+def test_what_is_cut_ends_in_no_part_of_a_secret_that_its_server_was_not_given() -> None:
+    """The tenant has others, which the executor knows."""
+    secret = "another-secret-of-this-tenant"
+    for before in range(7_460, 7_500):
+        text = "x" * before + secret + "y" * 9_000
+        output = output_of({"content": [{"type": "text", "text": text}]}, 10_000, Redactor(()))
+        shown = normalise(output, 10_000, Redactor([secret])).value()
+        assert shown["truncated"] and "another-secret" not in shown["text"], before
 
 
 def test_a_small_bound_has_room_for_a_text_and_keys_that_are_alike_are_kept() -> None:
