@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -215,10 +216,12 @@ class SandboxRunner:
         while len(self._spare) >= MAX_SPARE:
             self._discard(self._spare.popitem(last=False)[1])
         spare = self._spare[key] = asyncio.ensure_future(self._start(key))
-        asyncio.get_running_loop().call_later(SPARE_S, self._forget, key, spare)
+        # What was taken meanwhile, and printed perhaps, is not kept for that.
+        asyncio.get_running_loop().call_later(SPARE_S, self._forget, key, weakref.ref(spare))
 
-    def _forget(self, key: _Key, spare: _Spare) -> None:
-        if self._spare.get(key) is spare:
+    def _forget(self, key: _Key, of: weakref.ref[_Spare]) -> None:
+        spare = of()
+        if spare is not None and self._spare.get(key) is spare:
             del self._spare[key]
             self._discard(spare)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -305,6 +307,38 @@ def _loaded_with(found: Tool) -> list[str]:
     argv = [python_there(), "-I", "-S", "-c", f"{script}; print(*sys.modules)", folders]
     made = subprocess.run(argv, input=lane._pickled_functions(found), stdout=subprocess.PIPE, check=True)
     return made.stdout.decode().split()
+
+
+async def test_of_a_sandbox_that_had_its_call_nothing_is_kept(dispatcher: Dispatcher) -> None:
+    """What it printed, say, until it would have waited long enough."""
+    runner = dispatcher._runners._sandboxes
+    runner._prepare(("greet", None))
+    found = await runner._spare["greet", None]
+    assert isinstance(found, lane._Ready)
+    had = weakref.ref(found.process)
+    del found
+    assert (await run(dispatcher, sandboxed.greet, name="Ada")).ok
+    gc.collect()
+    assert had() is None
+
+
+async def test_what_waits_for_long_is_ended(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten = asyncio.Event()
+    forget = SandboxRunner._forget
+
+    def forgetting(self: SandboxRunner, key: tuple[str, None], of: Any) -> None:
+        forget(self, key, of)
+        forgotten.set()
+
+    monkeypatch.setattr(SandboxRunner, "_forget", forgetting)
+    monkeypatch.setattr(lane, "SPARE_S", 0.0)
+    runner = dispatcher._runners._sandboxes
+    runner._prepare(("greet", None))
+    spare = runner._spare["greet", None]
+    await forgotten.wait()
+    found = await spare
+    await asyncio.gather(*runner._ending)
+    assert isinstance(found, lane._Ready) and found.process.is_over and not runner._spare
 
 
 async def test_what_waited_too_long_or_died_is_not_used(
