@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from airside.memory.comparison.reading import forget_readings
+from airside.memory.comparison.relation import relation
 from airside.memory.embedders.embedder import Vectors
 from airside.memory.records import FOREVER_US, Record, State
 from airside.memory.rules import MemoryRules
@@ -27,7 +29,7 @@ from airside.memory.storage.erasure import Erasure, ErasureLog
 from airside.memory.storage.store import Database, Pairs, TenantStore, table_name
 from airside.memory.text import forget_words
 from airside.memory.writing.quality_gate import Draft
-from airside.memory.writing.reconcile import Drafted, WritePlan
+from airside.memory.writing.reconcile import ABOUT, Drafted, WritePlan
 from airside.stack.contracts.memory import LearnReply
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
@@ -376,6 +378,7 @@ class TenantMemory:
             await self._on_thread(self._orders.done, path, order)
         if orders:
             forget_words()
+            forget_readings()
         return gone
 
     async def _drop_erased(self, record_ids: set[str]) -> None:
@@ -430,12 +433,13 @@ def _fill(index: TenantIndex, store: TenantStore) -> None:
 
 
 def _is_taken(index: TenantIndex, record: Record, now_us: int) -> bool:
-    """Whether another live record says the same, or is the one answer about the same topic."""
-    same = [
+    """Whether another live record says the same, or is an answer about the same topic beside which it cannot be so."""
+    topical = index.about(topic_of(record), now_us, ABOUT) if record.topic else []
+    rivals = [
         *index.saying(statement_of(record), now_us),
-        *(index.about(topic_of(record), now_us) if record.topic else ()),
+        *(other for other in topical if relation(record.text, other.text) != "distinct"),
     ]
-    return any(other.state == "live" and other.record_id != record.record_id for other in same)
+    return any(other.state == "live" and other.record_id != record.record_id for other in rivals)
 
 
 def _fail(group: Sequence[PendingWrite], error: Exception) -> None:

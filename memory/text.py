@@ -18,6 +18,8 @@ MAX_WORD = 64
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
 _APOSTROPHE = re.compile(r"['\u2019]")
 _SPACE = re.compile(r"\s+")
+_LOWERED = re.compile(r"(?<=\d)[\u2080-\u2089]+")
+_FRACTION = re.compile(r"(?<=\d)[\u00bc-\u00be\u2150-\u215e]")
 
 _COMMON = """
 a an and are as at be been being but by can could did do does doing for from had has have having he her hers him his how
@@ -28,18 +30,40 @@ STOP_WORDS = frozenset(_COMMON.split())
 """Words so common that they tell nothing about what a text is about."""
 
 
-def normal(text: str) -> str:
-    """Return a text's normal form: look-alikes of Unicode folded, invisible characters dropped, case and space even."""
-    visible = text
+def visible(text: str) -> str:
+    """Return what a reader sees: look-alikes of Unicode folded, invisible characters dropped, space even.
+
+    What stands higher or lower than a number stays apart: 10\u2076 is 10^6 and not 106, 1\u00bd is 1 1/2.
+    """
     if not text.isascii():
-        folded = in_form("NFKC", text)
-        visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
-    return _SPACE.sub(" ", visible).strip().casefold()
+        text = _LOWERED.sub(r"_\g<0>", _raised().sub(r"^\g<0>", text))
+        folded = in_form("NFKC", _FRACTION.sub(r" \g<0>", text))
+        text = "".join(c for c in folded if unicodedata.category(c) != "Cf")
+    return _SPACE.sub(" ", text).strip()
+
+
+def normal(text: str) -> str:
+    """Return a text's normal form, by which two are the same: what is visible of it, in lower case."""
+    return visible(text).casefold()
+
+
+@lru_cache(maxsize=1)
+def _raised() -> re.Pattern[str]:
+    """Return what matches a run of superscripts."""
+    raised = "".join(chr(code) for code in range(0x80, 0x3200) if _form_of(chr(code)) == "<super>")
+    return re.compile(f"[{re.escape(raised)}]+")
+
+
+def _form_of(char: str) -> str:
+    return unicodedata.decomposition(char).partition(" ")[0]
 
 
 def words(text: str) -> list[str]:
     """Return the words of a text, in order, normal; those of a script without blanks are found by a dictionary."""
     even = normal(text)
+    if text.isascii():
+        return _WORD.findall(even)
+    even = even.replace("^", "")  # m\u00b2 is found by m2
     if even.isascii():
         return _WORD.findall(even)
     found = []

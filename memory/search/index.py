@@ -18,6 +18,7 @@ from airside.memory.records import Record
 from airside.memory.rules import MemoryRules
 from airside.memory.search.bm25 import Bm25Index
 from airside.memory.search.calibration import Calibration, Scores
+from airside.memory.search.newer_first import COMPARED, Pairs, find_replacements, newer_first
 from airside.memory.search.ranking import diverse, freshness, ranks
 from airside.memory.text import named, normal, terms
 from airside.stack.contracts.memory import Candidate, Recalled
@@ -80,6 +81,7 @@ class _Found(NamedTuple):
     scores: Vectors
     cosines: Vectors
     bm25: Vectors
+    replacements: Pairs
 
 
 class Topic(NamedTuple):
@@ -229,9 +231,9 @@ class TenantIndex:
         """Return the records that say this, live or not, none of them expired."""
         return self._current(self._said.get(said, {}), now_us)
 
-    def about(self, topic: Topic, now_us: int) -> list[Record]:
-        """Return the live records about a topic."""
-        return self._current(self._topics.get(topic, {}), now_us)
+    def about(self, topic: Topic, now_us: int, most: int) -> list[Record]:
+        """Return the live records about a topic, at most so many, those put last first."""
+        return self._current(islice(reversed(self._topics.get(topic, {})), most), now_us)
 
     def _current(self, record_ids: Iterable[str], now_us: int) -> list[Record]:
         return [record for i in record_ids if (record := self.records[i]).expires_us > now_us]
@@ -273,6 +275,7 @@ class TenantIndex:
         ages_s = ((bounds.now_us - self._observed[places]) / 1e6).astype(np.float32)
         half_life, importance, trust = self._weight[places].T
         ordered = ranks(scores, freshness(ages_s, half_life), importance, trust, self._rules.weights)
+        ordered = newer_first(ordered, found.replacements)
         chosen = diverse(ordered, self._vectors[places], bounds.top_k, self._rules.weights.diversity)
         return tuple(
             _recalled(self._rows[int(places[i])], scores[i], found.cosines[i], found.bm25[i], ordered[i], ages_s[i])
@@ -300,7 +303,10 @@ class TenantIndex:
         gate = next(g for g in (bounds.min_score, self._rules.min_score, self._calibration.gate) if g is not None)
         passed = scores >= gate
         pool, scores = pool[passed], scores[passed]
-        return _Found(query, bounds.now_us, until_us, places[pool], scores, cosines[pool], bm25[pool])
+        chosen = places[pool]
+        records = [record for place in chosen[:COMPARED] if (record := self._rows[int(place)]) is not None]
+        replacements = find_replacements(records, self._vectors[chosen[:COMPARED]], query.terms)
+        return _Found(query, bounds.now_us, until_us, chosen, scores, cosines[pool], bm25[pool], replacements)
 
     @property
     def size_bytes(self) -> int:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from airside.memory.comparison.relation import has_same_stems, relation
 from airside.memory.embedders.embedder import Vectors
 from airside.memory.privacy.confusables import fold_confusables
 from airside.memory.records import MAX_SOURCES, Record, State, mint_record
 from airside.memory.rules import Quota
 from airside.memory.search.index import Statement, TenantIndex, statement_of, topic_of
-from airside.memory.writing.contradiction import relation
 from airside.memory.writing.quality_gate import Draft
 from airside.stack.contracts.memory import Candidate, LearnReply
 from airside.stack.ids import TenantId
@@ -29,6 +29,9 @@ NEAR = 0.7
 
 COMPARED = 8
 """Records of each trust that a draft is compared with, the likest ones."""
+
+ABOUT = 64
+"""Records about one topic that a draft is compared with, those written last: what may be so at once may be many."""
 
 LONGER = 1.1
 """A record that is offered again lives longer only if that is a tenth more: a repeat need not cost a write."""
@@ -81,13 +84,21 @@ class WritePlan:
         if known is not None and known.state == "live":
             return self._met(known, draft, vector, MemoryCode.DUPLICATE)
         older: dict[str, Record] = {}
-        for topical in self._about(draft.candidate):
-            older[topical.record_id] = topical
+        about = self._about(draft.candidate)
+        levels = [topical.sensitivity for topical in about]
+        for topical in about:
+            what = relation(draft.text, topical.text)
+            if what == "same" and _mergeable(draft, topical):
+                return self._met(topical, draft, vector, MemoryCode.MERGED)
+            # Where several are so at once, one that says something else entirely is one more.
+            has_several = levels.count(topical.sensitivity) > 1
+            if what != "distinct" and not (what == "unlike" and has_several):
+                older[topical.record_id] = topical
         for record, _ in near:
             if not _comparable(draft, record):
                 continue
             if record.state == "quarantined":
-                is_again = relation(fold_confusables(draft.text), fold_confusables(record.text)) == "same"
+                is_again = has_same_stems(fold_confusables(draft.text), fold_confusables(record.text))
                 known = record if is_again and known is None else known
                 continue
             what = relation(draft.text, record.text)
@@ -197,12 +208,12 @@ class WritePlan:
         return min((*mine, *there), key=lambda r: (order[r.state], bool(r.superseded_by)), default=None)
 
     def _about(self, candidate: Candidate) -> list[Record]:
-        """Return the live records about a candidate's topic; whoever may not read them all cannot supersede them."""
+        """Return the latest live records about a candidate's topic; whoever may not read them cannot supersede them."""
         if not candidate.topic:
             return []
         topics = [topic_of(candidate)._replace(sensitivity=level) for level in _levels(candidate)]
         mine = [r for r, _ in self._written() if r.topic and r.state == "live" and topic_of(r) in topics]
-        there = [r for topic in topics for r in self._index.about(topic, self._now_us)]
+        there = [r for topic in topics for r in self._index.about(topic, self._now_us, ABOUT)]
         return mine + [r for r in there if r.record_id not in self.changed]
 
     def _near(self, there: list[tuple[Record, float]], each_other: Vectors) -> list[tuple[Record, float]]:

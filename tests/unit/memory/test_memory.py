@@ -22,7 +22,6 @@ from airside.memory.search.index import Bounds, Query, TenantIndex
 from airside.memory.service import MemoryService
 from airside.memory.storage.erasure import Erasure
 from airside.memory.storage.store import TenantStore, read_records
-from airside.memory.writing.contradiction import relation
 from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.errors import InvalidId, InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId
@@ -124,32 +123,6 @@ async def test_nearly_the_same_is_merged_with_both_sources(memory: MemoryService
     assert second.code == MemoryCode.MERGED and second.record_id == first.record_id
     (record,) = await memory.records(ACME)
     assert record.sources == ("a", "b") and record.met == 2
-
-
-@pytest.mark.parametrize(
-    ("new", "old", "what"),
-    [
-        ("Ana's flight to Rome is at 7", "Ana's flight to Rome is at 9", "contradicts"),
-        ("Ana's flight to Rome is at 9", "Ben's flight to Rome is at 9", "distinct"),
-        ("Ana does not like tea", "Ana likes tea", "contradicts"),
-        ("invoice 17 is paid", "invoice 18 is paid", "distinct"),
-        ("the alarm is enabled", "the alarm is disabled", "contradicts"),
-        ("Ana is allergic to nuts", "Ana is allergic to milk", "distinct"),
-        ("the price of 5 units is 10", "the price of 6 units is 10", "distinct"),
-        ("deliveries come on Monday", "delivery comes on Monday", "same"),
-        ("the big box is in the hall", "the large box is in the hall", "distinct"),
-        ("Ana does not like tea but likes coffee", "Ana likes tea but does not like coffee", "distinct"),
-        ("the flight is from Rome to Oslo", "the flight is to Rome from Oslo", "distinct"),
-        ("I owe you 50 euros", "you owe me 50 euros", "distinct"),
-        ("we should pay invoice 17", "we did pay invoice 17", "distinct"),
-        ("the meeting is on monday", "the meeting is on tuesday", "distinct"),
-        ("we ship our parcels to France", "we ship our parcels to Germany", "distinct"),
-        ("the account manager is Ana", "the account manager is Ben", "contradicts"),
-        ("the big box is in the hall", "the small box is in the hall", "distinct"),
-    ],
-)
-def test_what_two_texts_are_to_each_other(new: str, old: str, what: str) -> None:
-    assert relation(new, old) == what
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airside.memory.comparison.relation import relation
 from airside.memory.embedding import Queue
 from airside.memory.in_memory import HashingEmbedder
 from airside.memory.records import State
@@ -18,7 +19,6 @@ from airside.memory.rules import MemoryRules, Quota
 from airside.memory.service import MemoryService
 from airside.memory.storage.erasure import Erasure
 from airside.memory.storage.store import Database, TenantStore
-from airside.memory.writing.contradiction import relation
 from airside.stack.contracts.memory import Candidate
 from airside.stack.errors import InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId
@@ -404,7 +404,7 @@ async def test_a_merge_does_not_outgrow_the_quota(tmp_path: Path, clock: Clock) 
 def test_long_texts_are_the_same_or_not_and_nothing_else() -> None:
     words = [f"w{i % 7}" for i in range(4_000)]
     other = list(reversed(words))
-    assert relation(" ".join(words), " ".join(other)) == "distinct"
+    assert relation(" ".join(words), " ".join(other)) == "unlike"
     assert relation(" ".join(words), " ".join(words).upper()) == "same"
 
 

@@ -1,0 +1,1 @@
+"""What two texts are to each other: the same, two answers to one question, or neither."""
