@@ -55,8 +55,8 @@ _GROUPED = re.compile(r"\d{1,3}(?:[.,]\d{3})+")
 _ZEROS = re.compile(r"(?<=\d)[:.,]0+\Z")
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th|er|\u00ba|\u00aa)\Z")
 _NO_PLURALS = word_set(
-    "news goods customs arms glasses works means looks spirits savings earnings proceedings manners waters woods contents"
-    " damages forces funds grounds papers quarters securities stocks terms premises series species physics lens gas bus"
+    "news goods customs arms glasses works means looks spirits savings earnings proceedings manners waters woods"
+    " contents damages forces funds grounds papers quarters securities stocks terms premises series species physics lens gas bus"
     " always perhaps this his yes was has does plus less"
 )
 """Words that mean something else without their s, or that have none to lose."""

@@ -169,16 +169,9 @@ def _is_before(reading: Reading, at: int) -> bool:
 
 def _exclude_each_other(ours: Reading, theirs: Reading) -> bool:
     """Whether two texts differ in a denial, or in one stretch that holds two values of which but one can be."""
-    keys = [[t.key for t in each.tokens if t.kind in TELLING | VALUES | {"unit"}] for each in (ours, theirs)]
-    if keys[0] == keys[1]:
-        return sorted((ours.denials, theirs.denials)) == [0, 1] and _WITHOUT.isdisjoint((*ours.words, *theirs.words))
-    if (
-        ours.denials != theirs.denials
-        or ours.many
-        or theirs.many
-        or ours.is_of_several
-        or ours.language != theirs.language
-    ):
+    if ours.denials != theirs.denials:
+        return _is_denied(ours, theirs)
+    if ours.many or theirs.many or ours.is_of_several:
         return False
     mine, other = ([t for t in each.tokens if t.kind != "changing"] for each in (ours, theirs))
     before = _shared(mine, other)
