@@ -20,6 +20,7 @@ def word_set(words: str) -> Words:
 class Vocabulary:
     """One language's words, in lower case; what each list is for stands at the head of the file."""
 
+    pronouns: Words
     common: Words
     changing: Words
     denying: Words
@@ -38,7 +39,8 @@ class Vocabulary:
     @property
     def marks(self) -> Words:
         """The words by which its language is known."""
-        return self.common | self.changing | self.denying | self.linking | {*self.weekdays, *self.months, *self.numbers}
+        values = {*self.weekdays, *self.months, *self.numbers}
+        return self.pronouns | self.common | self.changing | self.denying | self.linking | values
 
 
 def _vocabulary(lists: dict[str, str]) -> Vocabulary:

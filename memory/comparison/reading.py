@@ -56,8 +56,8 @@ _ZEROS = re.compile(r"(?<=\d)[:.,]0+\Z")
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th|er|\u00ba|\u00aa)\Z")
 _NO_PLURALS = word_set(
     "news goods customs arms glasses works means looks spirits savings earnings proceedings manners waters woods"
-    " contents damages forces funds grounds papers quarters securities stocks terms premises series species physics lens gas bus"
-    " always perhaps this his yes was has does plus less"
+    " contents damages forces funds grounds papers quarters securities stocks terms premises series species physics"
+    " lens gas bus always perhaps this his yes was has does plus less"
 )
 """Words that mean something else without their s, or that have none to lose."""
 
@@ -211,6 +211,8 @@ def _subject(written: Sequence[str], language: str) -> str:
     if low[0] in TITLES or low[1] in TITLES:
         return low[1] if low[0] in TITLES else low[2]
     words = LANGUAGES[language]
+    if low[0] in words.pronouns:
+        return low[0]
     if not written or not written[0][0].isupper() or low[0] in words.common or low[0] in _ARTICLES:
         return ""
     if _POSSESSIVE.search(low[0]):
@@ -221,6 +223,11 @@ def _subject(written: Sequence[str], language: str) -> str:
 
 
 # What words are compared as.
+
+
+def unelided(word: str) -> str:
+    """Return a French or Italian word without what was drawn to it: l'ufficio, n'accepte."""
+    return _ELIDED.sub("", word)
 
 
 def _singular(form: str, word: str, language: str) -> str:
@@ -243,7 +250,7 @@ def _without_s(word: str) -> str:
 def _token(forms: Sequence[str], low: Sequence[str], at: int, language: str, *, has_names: bool) -> Token:
     """Return what one word is; `has_names` = those with a capital are names."""
     form, word, words = forms[at], low[at], LANGUAGES[language]
-    base = _ELIDED.sub("", word) if language in ("fr", "it") else word
+    base = unelided(word) if language in ("fr", "it") else word
     if word.endswith(_NOT) or base in words.denying:
         return Token(word, word, "denying")
     if word == "?" or (language == "ja" and _HIRAGANA.match(base)):

@@ -141,7 +141,7 @@ def _are_different_matters(ours: Reading, theirs: Reading) -> bool:
 def _both_hold(ours: Reading, theirs: Reading, difference: _Difference) -> bool:
     """Whether two texts say what may be so beside each other."""
     is_denied = bool(ours.denials) != bool(theirs.denials)
-    if not is_denied and ours.many & theirs.many:
+    if ours.many & theirs.many and (not is_denied or all(difference.words) or all(difference.values)):
         return True
     if not any(difference.words) and not any(difference.values):
         return not is_denied  # the same words in another order, or with others of the small ones

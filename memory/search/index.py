@@ -305,7 +305,7 @@ class TenantIndex:
         pool, scores = pool[passed], scores[passed]
         chosen = places[pool]
         records = [record for place in chosen[:COMPARED] if (record := self._rows[int(place)]) is not None]
-        replacements = find_replacements(records, self._vectors[chosen[:COMPARED]], query.terms)
+        replacements = find_replacements(records, self._vectors[chosen[:COMPARED]], frozenset(query.terms))
         return _Found(query, bounds.now_us, until_us, chosen, scores, cosines[pool], bm25[pool], replacements)
 
     @property

@@ -6,12 +6,13 @@ person pinned, or that has a word of the question which it lacks itself: it answ
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from airside.memory.comparison.reading import read
+from airside.memory.comparison.languages import SPACED
+from airside.memory.comparison.reading import TELLING, VALUES, read, unelided
 from airside.memory.comparison.relation import is_other_value
 from airside.memory.records import Record
 from airside.memory.text import terms
@@ -27,7 +28,7 @@ COMPARED = 16
 """Records of a question that are compared with each other: the most relevant ones."""
 
 
-def find_replacements(records: Sequence[Record], vectors: Floats, asked: Collection[str]) -> Pairs:
+def find_replacements(records: Sequence[Record], vectors: Floats, asked: frozenset[str]) -> Pairs:
     """Return the places of an older and a newer record each, where the newer is to come first.
 
     `asked` are the terms of the question; of `records` the first `COMPARED` are looked at.
@@ -56,19 +57,20 @@ def newer_first(ranks: Floats, replacements: Pairs) -> Floats:
     return changed
 
 
-def _replaces(new: Record, old: Record, asked: Collection[str]) -> bool:
+def _replaces(new: Record, old: Record, asked: frozenset[str]) -> bool:
     is_newer = new.observed_us > old.observed_us
     is_trusted = TRUSTS.index(new.trust) >= TRUSTS.index(old.trust)
     if not is_newer or not is_trusted or old.pinned or not is_other_value(new.text, old.text):
         return False
-    missing = _asked_of(old, asked) - set(terms(new.text)) - _exclusive(old)
-    return len(missing) <= len(_asked_of(new, asked) - set(terms(old.text)))
+    of_old, of_new = _asked_of(old, asked), _asked_of(new, asked)
+    return len(of_old - of_new) <= len(of_new - of_old)
 
 
-def _asked_of(record: Record, asked: Collection[str]) -> set[str]:
-    return set(terms(record.text)).intersection(asked)
-
-
-def _exclusive(record: Record) -> set[str]:
-    """Return the words of which the other one may be the answer: "is it open" asks of one that is closed, too."""
-    return {term for token in read(record.text).tokens if token.kind == "choice" for term in terms(token.word)}
+def _asked_of(record: Record, asked: frozenset[str]) -> set[str]:
+    """Return the words of a record that a question has; of two opposites it asks for both: is it open?"""
+    reading = read(record.text)
+    told = [token for token in reading.tokens if token.kind in TELLING | VALUES - {"choice"}]
+    if reading.language not in SPACED:
+        signs = "".join(asked)
+        return {token.key for token in told if token.word in signs}
+    return {token.key for token in told if not asked.isdisjoint(terms(unelided(token.word)))}

@@ -90,9 +90,9 @@ class WritePlan:
             what = relation(draft.text, topical.text)
             if what == "same" and _mergeable(draft, topical):
                 return self._met(topical, draft, vector, MemoryCode.MERGED)
-            # Where several are so at once, one that says something else entirely is one more.
+            # Where several are so at once, one that says something else is one more of them.
             has_several = levels.count(topical.sensitivity) > 1
-            if what != "distinct" and not (what == "unlike" and has_several):
+            if what == "contradicts" or (what != "distinct" and not has_several):
                 older[topical.record_id] = topical
         for record, _ in near:
             if not _comparable(draft, record):
