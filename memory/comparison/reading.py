@@ -198,7 +198,9 @@ def _is_passive(low: Sequence[str], at: int) -> bool:
     return low[at].endswith(("ed", "t")) and not _BEING.isdisjoint(low[max(0, at - 2) : at])
 
 
-_NO_PAST = word_set("based located need speed hundred indeed moved changed switched updated planned scheduled closed")
+_NO_PAST = word_set(
+    "based located need speed hundred indeed moved changed switched updated planned scheduled closed called named"
+)
 _HONOURED = re.compile(r"\A(\w{1,6}?)(?:\u5148\u751f|\u5973\u58eb|\u5c0f\u59d0|\u3055\u3093|\u69d8|\u6c0f)")
 
 
@@ -255,7 +257,8 @@ def _token(forms: Sequence[str], low: Sequence[str], at: int, language: str, *, 
         return Token(word, word, "denying")
     if word == "?" or (language == "ja" and _HIRAGANA.match(base)):
         return Token(word, word, "common")
-    found = _value(form, base, low, at, language)
+    is_name = has_names and at > 0 and form[0].isupper()
+    found = _value(base, low, at, language, is_capital=form[0].isupper(), is_name=is_name)
     if found is not None:
         return found
     if base in words.changing:
@@ -264,11 +267,10 @@ def _token(forms: Sequence[str], low: Sequence[str], at: int, language: str, *, 
         return Token(word, word, "common")
     if language not in SPACED:
         return Token(word, base, "word")
-    is_name = has_names and at > 0 and form[0].isupper()
     return Token(word, stem(_POSSESSIVE.sub("", base)), "name" if is_name else "word")
 
 
-def _value(form: str, word: str, low: Sequence[str], at: int, language: str) -> Token | None:
+def _value(word: str, low: Sequence[str], at: int, language: str, *, is_capital: bool, is_name: bool) -> Token | None:
     """Return what is a value by itself: a number, a unit, a day, a month, one of several that exclude each other."""
     if word in UNITS:
         return Token(low[at], word, "unit")
@@ -279,9 +281,9 @@ def _value(form: str, word: str, low: Sequence[str], at: int, language: str) -> 
     weekday, month = words.weekdays.get(word), words.months.get(word)
     if weekday is not None:
         return Token(low[at], f"weekday {weekday}", "weekday")
-    if month is not None and (language not in ("en", "de") or form[0].isupper()):
+    if month is not None and (language not in ("en", "de") or is_capital):
         return Token(low[at], f"month {month}", "month")
-    return Token(low[at], word, "choice") if word in words.choices else None
+    return Token(low[at], word, "choice") if word in words.choices and not is_name else None
 
 
 def _number(word: str, language: str) -> str | None:
