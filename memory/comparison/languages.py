@@ -58,7 +58,9 @@ def _vocabulary(lists: dict[str, str]) -> Vocabulary:
     return Vocabulary(**{**words, **ordered})
 
 
-_LISTS = yaml.safe_load((importlib.resources.files(__package__) / "languages.yaml").read_text("utf-8"))
+_LISTS: dict[str, dict[str, str]] = yaml.safe_load(
+    (importlib.resources.files(__package__) / "languages.yaml").read_text("utf-8")
+)
 _ALL = _LISTS.pop("all")
 LABELS, UNITS, TITLES = (word_set(_ALL[name]) for name in ("labels", "units", "titles"))
 LANGUAGES = {name: _vocabulary(lists) for name, lists in _LISTS.items()}
