@@ -31,6 +31,7 @@ _MARKER = re.compile(
     r"|\b(?:begin|start of|end of)\W{0,3}(?:the )?(?:system|admin|hidden|new)\b.{0,12}"
     r"\b(?:message|prompts?|instructions?)"
     r"|\b(?:call|run|invoke|execute|use|trigger)\s+[`\"']?\w+(?:\(|_\w+\()"
+    r"|[\"'](?:tool|function|tool_name|name|action)[\"']\s*:\s*[\"'][\w.-]+[\"']\s*,\s*[\"'](?:args|arguments|parameters)[\"']\s*:"
     r"|[\"']role[\"']\s*:\s*[\"'](?:system|assistant|developer|tool)[\"']"
 )
 """What chat templates divide a conversation with: a text that has it would end its own place in a prompt."""

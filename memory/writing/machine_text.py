@@ -24,7 +24,7 @@ _TRACE = re.compile(
 _ERROR = re.compile(
     r"^\W{0,4}(?:[\w$]+[./:])*[A-Z]\w*(?:Error|Exception|Fault|Panic)\b\s*(?:[:(\[]|\Z)"
     r"|^(?:npm ERR!|fatal:|FATAL:|panic:|error\[|E\d{3,5}:|ORA-\d+|SQLSTATE|HTTP/\d|(?:\w+: ){1,2}command not found"
-    r"|[\w/.-]+: line \d+: )",
+    r"|[\w/.-]+: line \d+: |ERROR \d+|Error \w+ing )",
     re.MULTILINE,
 )
 _LEVEL = r"(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|CRITICAL|FATAL)"
@@ -51,7 +51,7 @@ _ERROR_KEYS = frozenset(_FAILURE.split())
 _META = """
 status ok success successful code count total total_count size length next previous prev page pages per_page limit
 offset cursor next_cursor has_more hasmore timestamp took took_ms elapsed_ms duration_ms request_id requestid trace_id
-traceid id uuid found message_id version type object
+traceid id uuid found message_id version type object row_count rows_affected affected_rows num_results exit_code returncode
 """
 _META_KEYS = frozenset(_META.split())
 """Keys that say how it went, or count, and tell nothing of the matter."""

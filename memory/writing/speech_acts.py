@@ -18,6 +18,9 @@ _SENTENCE_END = re.compile(
     r"(?<=[.!?\u2026\u0964\u061f])[\"'\u201d\u2019)\]]*\s+|(?<=[\u3002\uff01\uff1f])|[\n\r\u2028\u2029]+"
 )
 _CLAUSE_END = re.compile(r"[,;:\uff0c\u3001\uff1b\uff1a]")
+_ENDING = re.compile("[\u3041-\u309f]{1,2}")
+"""What Japanese ends words with, and what binds them."""
+
 _ASKS = re.compile(r"[?\uff1f\u061f\u037e]\W*\Z")
 _QUOTES = re.compile(r"[?\uff1f]\s*[\"'\u201d\u2019\u300d\u00bb]\W*\Z")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
@@ -37,6 +40,7 @@ _CODES = {
     "acknowledgement": MemoryCode.ACKNOWLEDGEMENT,
     "no_result": MemoryCode.NO_RESULT,
     "error_text": MemoryCode.ERROR_TEXT,
+    "boilerplate": MemoryCode.MACHINE_TEXT,
 }
 
 
@@ -99,6 +103,8 @@ def _informing(reading: Reading) -> list[str]:
 
 def _tells(word: str) -> bool:
     """Whether a word is more than grammar."""
+    if _ENDING.fullmatch(word):
+        return False
     is_known = word in _words_in("talk_words.yaml") or word not in _words_in("stop_words.yaml")
     return is_known and not _typed(word)
 
