@@ -32,6 +32,7 @@ _MARKER = re.compile(
     r"\b(?:message|prompts?|instructions?)"
     r"|\b(?:call|run|invoke|execute|use|trigger)\s+[`\"']?\w+(?:\(|_\w+\()"
     r"|[\"'](?:tool|function|tool_name|name|action)[\"']\s*:\s*[\"'][\w.-]+[\"']\s*,\s*[\"'](?:args|arguments|parameters)[\"']\s*:"
+    r"|\bassistant\s+to\s*=|\bdrop\s+(?:table|database)\b|<function\s*="
     r"|[\"']role[\"']\s*:\s*[\"'](?:system|assistant|developer|tool)[\"']"
 )
 """What chat templates divide a conversation with: a text that has it would end its own place in a prompt."""
@@ -56,6 +57,18 @@ act pretend without asking approval execute command commands following and payme
 """What disguised words are compared with."""
 
 _LEET = str.maketrans("oilabegstz!|@$+", "011483957211457")
+_UPSIDE_DOWN = {
+    ord(turned): letter
+    for turned, letter in zip(
+        "\u0250\u0254\u01dd\u025f\u0183\u0265\u1d09\u027e\u029e\u026f\u0279\u0287\u028c\u028d\u028e",
+        "acefghijkmrtvwy",
+        strict=True,
+    )
+}
+_IN_A_ROW = re.compile(
+    r"(ignore|disregard|forget|override|bypass)(?:all|any|of|the|your|my|these)*(?:previous|prior|above|earlier|system|safety)*"
+    r"(?:instructions?|rules|guidelines|prompts?|directives?|policy|policies|restrictions)"
+)
 _WORD = re.compile(r"[^\W_]+")
 _EMPHASIS = re.compile(r"[*`~]+|(?<!\w)_+|_+(?!\w)")
 _WRITTEN_APART = re.compile(r"(?<![^\W_])(?:[^\W_][ \t\-_.*~\u00b7,/|]{1,4}){4,}[^\W_](?![^\W_])")
@@ -101,7 +114,7 @@ def _folded_says_so(text: str) -> bool:
     plain = _EMPHASIS.sub("", text)
     if any(_is_order(match) for match in _LABEL.finditer(plain)):
         return True
-    return any(_has_phrase(reading) for reading in _readings(plain))
+    return any(_has_phrase(reading) for reading in _readings(plain)) or _is_broken_up(plain)
 
 
 def _is_order(label: re.Match[str]) -> bool:
@@ -147,6 +160,13 @@ def _readings(text: str) -> Iterator[Reading]:
         yield read(_split(text))
 
 
+def _is_broken_up(text: str) -> bool:
+    """Whether an order is there when all letters are read in a row, and its verb is not there as a word."""
+    words = _WORD.findall(text)
+    found = _IN_A_ROW.search("".join(words))
+    return found is not None and found[1] not in words
+
+
 def _unscrambled(token: str) -> str:
     """Return the word whose inner letters a token has in another order, else the token."""
     if len(token) < 5 or not token.isascii():
@@ -186,6 +206,10 @@ def _decoded(text: str) -> Iterator[str]:
     words = set(_WORD.findall(folded(text)))
     if len(words & _turned()) >= 2:
         yield text[::-1]
+    if not text.isascii() and len(_UPSIDE_DOWN.keys() & set(map(ord, text))) > 2:
+        upright = text.translate(_UPSIDE_DOWN)
+        yield upright
+        yield upright[::-1]
     if len(words & _rotated()) >= 2:
         yield codecs.encode(text, "rot13")
 

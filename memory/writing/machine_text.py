@@ -51,7 +51,8 @@ _ERROR_KEYS = frozenset(_FAILURE.split())
 _META = """
 status ok success successful code count total total_count size length next previous prev page pages per_page limit
 offset cursor next_cursor has_more hasmore timestamp took took_ms elapsed_ms duration_ms request_id requestid trace_id
-traceid id uuid found message_id version type object row_count rows_affected affected_rows num_results exit_code returncode
+traceid id uuid found message_id version type object row_count rows_affected affected_rows num_results
+exit_code returncode
 """
 _META_KEYS = frozenset(_META.split())
 """Keys that say how it went, or count, and tell nothing of the matter."""
