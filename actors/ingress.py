@@ -202,6 +202,9 @@ class Ingress(WatchedLayer):
             at_us=now_us(),
             nonce=secrets.token_bytes(16),
             target=wanted.target,
+            only=wanted.only,
+            keep=wanted.keep,
+            dry_run=wanted.dry_run,
         )
         return await self._memory.call(MEMORY_ORDER, seal_memory_order(self.config.seal_key, order))
 

@@ -15,16 +15,19 @@ from airside.actors.wardens.watched import WatchedLayer
 from airside.memory.embedders.embedder import Embedder
 from airside.memory.rules import MemoryRules
 from airside.memory.service import MemoryService
-from airside.memory.storage.erasure import Erasure
+from airside.memory.storage.erasure import Erasure, What
+from airside.memory.storage.erasure_plan import ErasureReceipt
 from airside.stack.canonical import digest
 from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
 from airside.stack.errors import AirsideError, InvalidId, InvalidInput
 from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.reasons import MemoryCode
 from airside.stack.security.memory_access import Warrants
-from airside.stack.security.memory_orders import ORDER_US, READING, MemoryAnswer, MemoryOrder, open_memory_order
+from airside.stack.security.memory_orders import ORDER_US, MemoryAction, MemoryAnswer, MemoryOrder, open_memory_order
 
 Given = TypeVar("Given")
+
+_ERASED: dict[MemoryAction, What] = {"erase_record": "record", "erase_subject": "subject", "erase_tenant": "tenant"}
 
 
 def _no_recall(_: object, why: str) -> RecallReply:
@@ -107,7 +110,7 @@ class Memory(WatchedLayer):
         if order is None:
             self._unwarranted()
             return self._encode(MemoryAnswer(problem="the order's seal does not hold, or it is old"))
-        if order.action in READING:
+        if not order.changes:
             return await self._answered(order)
         for nonce in [n for n, (at_us, _) in self._carried.items() if at_us < now_us() - 2 * ORDER_US]:
             del self._carried[nonce]
@@ -117,16 +120,24 @@ class Memory(WatchedLayer):
 
     async def _answered(self, order: MemoryOrder) -> bytes:
         try:
-            data = self._encode(await self._carry_out(order, parse_tenant(order.tenant)))
+            done = await self._carry_out(order, parse_tenant(order.tenant))
+            data = self._encode(done)
         except AirsideError as error:
             return self._encode(MemoryAnswer(problem=error.message))
         except OSError as error:
             logger.exception("%s: %s was not carried out", order.tenant, order.action, extra={"action": "order_failed"})
             return self._encode(MemoryAnswer(problem=f"the disk: {error}"))
-        if order.action not in READING:
+        if order.changes:
             target = digest(order.target.encode())[:12] if order.target else ""
+            what = f": {done.summary()}" if isinstance(done, ErasureReceipt) else ""
             logger.warning(
-                "%s: %s %s by %s", order.tenant, order.action, target, order.by, extra={"action": "memory_order"}
+                "%s: %s %s by %s%s",
+                order.tenant,
+                order.action,
+                target,
+                order.by,
+                what,
+                extra={"action": "memory_order"},
             )
         return self._encode(MemoryAnswer(data=data))
 
@@ -141,12 +152,11 @@ class Memory(WatchedLayer):
                 return await service.records(tenant)
             case "pin" | "unpin" | "quarantine" | "release":
                 return await service.change(tenant, order.target, order.action)
-            case "erase_record":
-                return await service.erase(Erasure(tenant=tenant, what="record", target=order.target))
-            case "erase_subject":
-                return await service.erase(Erasure(tenant=tenant, what="subject", target=order.target))
-            case "erase_tenant":
-                return await service.erase(Erasure(tenant=tenant, what="tenant", target=order.target))
+            case "erase_record" | "erase_subject" | "erase_tenant":
+                erasure = Erasure(
+                    tenant=tenant, what=_ERASED[order.action], target=order.target, only=order.only, keep=order.keep
+                )
+                return await (service.plan_erasure(erasure) if order.dry_run else service.erase(erasure))
             case "export":
                 return await service.export(tenant)
             case "import":

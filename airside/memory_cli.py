@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from airside.options import HERE, StateDir, path_of, say_none
 from airside.stack.errors import Misuse
+
+if TYPE_CHECKING:
+    from airside.memory.storage.erasure_plan import ErasureReceipt
 
 memory = typer.Typer(no_args_is_help=True, help="What is kept of runs: search it, put it in order, erase it.")
 
@@ -90,19 +94,48 @@ def erase(
     record: Annotated[str, typer.Option(help="one record, by id")] = "",
     subject: Annotated[str, typer.Option(help="all about one subject")] = "",
     all: Annotated[bool, typer.Option("--all", help="all of the tenant")] = False,
+    only: Annotated[
+        str,
+        typer.Option(help="of what derives from it: own (nothing) or repeats (what has a name or phrase of it)"),
+    ] = "",
+    keep: Annotated[list[str] | None, typer.Option(help="a record that derives from it and stays, by id")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would go, and why")] = False,
     token: Credential = "",
     state_dir: StateDir = HERE,
 ) -> None:
-    """Erase records, from results at once and from every file when this ends."""
+    """Erase records and what derives from them, from results at once and from every file when this ends."""
     from airside.cli import attached
+    from airside.stack.contracts.memory import Only
 
+    if only not in get_args(Only):
+        raise Misuse(f"--only {only}: one of {', '.join(get_args(Only)[1:])}")
     with attached(state_dir) as stack:
-        receipt = stack.memory.erase(tenant=tenant, record=record, subject=subject, all=all, token=token)
-        about = f"record {record}" if record else f"subject {subject}" if subject else "anything"
-        if receipt.records:
-            typer.echo(f"{len(receipt.records)} records erased: {' '.join(receipt.records)}")
-        else:
-            typer.echo(f"0 records erased: memory has nothing of tenant {tenant} about {about}")
+        receipt = stack.memory.erase(
+            tenant=tenant,
+            record=record,
+            subject=subject,
+            all=all,
+            only=cast(Only, only),
+            keep=keep or (),
+            dry_run=dry_run,
+            token=token,
+        )
+        is_some_left = receipt.dry_run or receipt.left
+        kept = stack.memory.records(tenant=tenant, token=token) if is_some_left else []
+        _print_receipt(receipt, {r.record_id: r.text for r in kept})
+        if not receipt.taken:
+            about = f"record {record}" if record else f"subject {subject}" if subject else "anything"
+            typer.echo(f"memory has nothing of tenant {tenant} about {about}")
+
+
+def _print_receipt(receipt: ErasureReceipt, texts: Mapping[str, str]) -> None:
+    """Print what goes and what stays, each with why; texts only of what is still there."""
+    typer.echo(receipt.summary())
+    going = "would go" if receipt.dry_run else "erased"
+    for what, reached in ((going, receipt.taken), ("left", receipt.left)):
+        for each in reached:
+            others = ", about others too" if each.others else ""
+            typer.echo(f"{each.record_id}  {what}  {each.why}{others}  {texts.get(each.record_id, '')}".rstrip())
 
 
 @memory.command()

@@ -11,6 +11,8 @@ from airside.memory.embedders.embedder import Vectors
 from airside.memory.rules import MemoryRules
 from airside.memory.search.calibration import GENERIC, load_calibration
 from airside.memory.search.index import Bounds, Query, TenantIndex
+from airside.memory.storage.erasure import Erasure
+from airside.memory.storage.erasure_plan import ErasurePlan, plan_erasure
 from airside.memory.text import MAX_QUERY_CHARACTERS, terms
 from airside.memory.writing.quality_gate import draft
 from airside.memory.writing.reconcile import Drafted, WritePlan
@@ -71,3 +73,12 @@ class InMemoryMemory:
         for record, vector in (*plan.changed.values(), *plan.added.values()):
             index.put(record, vector)
         return plan.replies[0]
+
+    async def erase(self, order: Erasure) -> ErasurePlan:
+        """Erase what an order takes."""
+        index = self._tenants.get(order.checked().tenant)
+        if index is None:
+            return ErasurePlan()
+        plan = plan_erasure(order, index.records.values())
+        index.remove(plan.ids)
+        return plan

@@ -23,7 +23,8 @@ class Record(Value):
     """A record.  Only one that is `live` is ever recalled; the others are kept for audit until they expire.
 
     `digest` is of the text's normal form.  `sources` are those of what was merged into it, `met` how often it
-    was offered and changed by it.  Times are UTC microseconds.
+    was offered and changed by it.  `lineage` is what it derives from (`memory/lineage.py`).  Times are UTC
+    microseconds.
     """
 
     record_id: str
@@ -46,11 +47,13 @@ class Record(Value):
     observed_us: int
     expires_us: int
     pinned: bool
+    lineage: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its texts."""
-        return sum(len(text.encode()) for text in (self.text, *self.sources, self.kind, self.subject, self.topic))
+        """Bytes of its texts, and of the marks of its lineage."""
+        texts = sum(len(text.encode()) for text in (self.text, *self.sources, self.kind, self.subject, self.topic))
+        return texts + sum(map(len, self.lineage))
 
 
 def mint_record() -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,9 @@ from airside.memory.records import Record, is_record_id
 from airside.memory.rules import MemoryRules
 from airside.memory.search.calibration import Calibration, load_calibration
 from airside.memory.search.index import Bounds, Query, TenantIndex
-from airside.memory.storage.erasure import Erasure, ErasureLog, ErasureReceipt
-from airside.memory.storage.parquet import read_parquet, write_parquet
+from airside.memory.storage.erasure import Erasure, ErasureLog
+from airside.memory.storage.erasure_plan import ErasurePlan, ErasureReceipt
+from airside.memory.storage.parquet import Imported, read_parquet, write_parquet
 from airside.memory.storage.store import Database, TenantStore, table_name, tenant_of
 from airside.memory.tenant import TenantMemory
 from airside.memory.text import MAX_QUERY_CHARACTERS
@@ -135,11 +136,14 @@ class MemoryService:
 
     async def write_if_useful(self, candidate: Candidate) -> LearnReply:
         """Keep a candidate that passes the quality gate and is new; on disk when the reply says that it is kept."""
+        return await self._offer(candidate)
+
+    async def _offer(self, candidate: Candidate, lineage: tuple[str, ...] = ()) -> LearnReply:
         table_name(candidate.tenant)
         found = await asyncio.to_thread(draft, candidate, self._rules, self._now_us())
         if isinstance(found, MemoryCode):
             return LearnReply(code=found)
-        return await self._write(candidate.tenant, found)
+        return await self._write(candidate.tenant, found._replace(lineage=lineage))
 
     async def _write(self, tenant: TenantId, drafted: Draft) -> LearnReply:
         await self.start()
@@ -151,14 +155,24 @@ class MemoryService:
 
     # Keeping.
 
+    async def plan_erasure(self, order: Erasure) -> ErasureReceipt:
+        """Return what an order would erase, and erase nothing."""
+        memory = await self._existing(order.checked().tenant)
+        plan = await memory.plan(order) if memory is not None else ErasurePlan()
+        _check_kept(order, plan)
+        return self._receipt(order, plan, dry_run=True)
+
     async def erase(self, order: Erasure) -> ErasureReceipt:
         """Erase; nothing of it is in any result from now on, and in no file when this returns.
 
-        Raises `InvalidInput` for an order that names nothing.  A crash or an error in between only delays it.
+        Raises `InvalidInput` for an order that names nothing, or is to keep what does not derive from what it names.  A
+        crash or an error in between only delays it.
         """
         order.checked()
         await self.start()
         memory = self._memory(order.tenant)
+        if order.keep:
+            await self.plan_erasure(order)
         try:
             gone = await memory.erase(order)
         finally:
@@ -166,8 +180,19 @@ class MemoryService:
             if memory.index is not None:
                 memory.index.forget_questions()
             self._evict_idle(memory)
+        return self._receipt(order, gone)
+
+    def _receipt(self, order: Erasure, plan: ErasurePlan, *, dry_run: bool = False) -> ErasureReceipt:
         return ErasureReceipt(
-            tenant=order.tenant, what=order.what, target=order.target, records=gone, at_us=self._now_us()
+            tenant=order.tenant,
+            what=order.what,
+            target=order.target,
+            records=plan.ids,
+            at_us=self._now_us(),
+            dry_run=dry_run,
+            taken=plan.taken,
+            left=plan.left,
+            untraced=plan.untraced,
         )
 
     async def change(self, tenant: TenantId, record_id: str, what: Change) -> bool:
@@ -194,13 +219,20 @@ class MemoryService:
 
         Raises `InvalidInput` for a file that is none, before anything is kept.
         """
-        codes: dict[str, int] = {}
-        candidates = await asyncio.to_thread(read_parquet, data, tenant, trust, self._now_us())
-        for at in range(0, len(candidates), 256):
-            replies = await asyncio.gather(*(self.write_if_useful(each) for each in candidates[at : at + 256]))
-            for reply in replies:
-                codes[reply.code] = codes.get(reply.code, 0) + 1
-        return codes
+        records = await asyncio.to_thread(read_parquet, data, tenant, trust, self._now_us())
+        replies = await self._offered(records)
+        ids = {old.record_id: reply.record_id for old, reply in zip(records, replies, strict=True) if reply.record_id}
+        # What derives from another record of the file is offered again, with the id that this one has now.
+        renamed = [each._replace(lineage=tuple(ids.get(mark, mark) for mark in each.lineage)) for each in records]
+        await self._offered([new for new, old in zip(renamed, records, strict=True) if new.lineage != old.lineage])
+        return dict(Counter(reply.code for reply in replies))
+
+    async def _offered(self, records: Sequence[Imported]) -> list[LearnReply]:
+        replies: list[LearnReply] = []
+        for at in range(0, len(records), 256):
+            some = records[at : at + 256]
+            replies += await asyncio.gather(*(self._offer(each.candidate, each.lineage) for each in some))
+        return replies
 
     async def reembed(self, tenant: TenantId) -> int:
         """Embed what another embedder embedded; return how many that were.  An opened tenant begins by itself."""
@@ -318,6 +350,19 @@ def _question_of(request: RecallRequest) -> str:
     if request.min_score is not None and not 0 <= request.min_score <= 1:
         raise InvalidInput(f"min_score {request.min_score}: a probability, within 0 and 1")
     return request.query[:MAX_QUERY_CHARACTERS].strip()
+
+
+def _check_kept(order: Erasure, plan: ErasurePlan) -> None:
+    """Raise `InvalidInput` for a record that is to be kept and does not derive from what goes.
+
+    Where nothing is left to go, an order that was carried out before was given again.
+    """
+    others = sorted(set(order.keep) - {each.record_id for each in plan.left})
+    if others and (plan.taken or plan.left):
+        raise InvalidInput(
+            f"erase: keep {', '.join(others)}: no record that derives from {order.what} {order.target!r:.80}, "
+            "or its own: keep what a dry run shows as derived"
+        )
 
 
 def _unanswered(error: Exception) -> RecallReply:

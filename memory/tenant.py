@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from airside.memory.records import FOREVER_US, Record, State
 from airside.memory.rules import MemoryRules
 from airside.memory.search.index import TenantIndex, statement_of, topic_of
 from airside.memory.storage.erasure import Erasure, ErasureLog
+from airside.memory.storage.erasure_plan import ErasurePlan, plan_erasure, reached
 from airside.memory.storage.store import Database, Pairs, TenantStore, table_name
 from airside.memory.text import forget_words
 from airside.memory.writing.quality_gate import Draft
@@ -64,10 +65,19 @@ class PendingWrite(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class PendingErasure:
-    """An order that somebody waits for, and what went by it, None while it is not carried out."""
+    """An order that somebody waits for, and what went by it, None while it is not carried out.
+
+    `hidden` are the records that nobody finds meanwhile.  What derives from the target is among them, whether it will
+    be left or not: what is left is shown again in a moment.
+    """
 
     order: Erasure
-    gone: tuple[str, ...] | None = None
+    gone: ErasurePlan | None = None
+    hidden: set[str] = field(default_factory=set)
+
+    def reaches(self, record: Record) -> bool:
+        """Whether a record that was written meanwhile is hidden too."""
+        return self.order.covers(record) or (self.order.only != "own" and not self.hidden.isdisjoint(record.lineage))
 
 
 class TenantMemory:
@@ -182,15 +192,25 @@ class TenantMemory:
 
     def _show(self, index: TenantIndex) -> None:
         self.index = index
-        self._hide(index)
+        for asked in self._pending_erasures:
+            self._hide_reached(index, asked)
         if self._reembedding is None and index.unembedded(1):
             self._reembedding = asyncio.ensure_future(self.reembed())
             self._reembedding.add_done_callback(self._reembedded)
 
-    def _hide(self, index: TenantIndex) -> None:
-        """Let nobody find what is being erased, whatever is written meanwhile."""
+    def _hide_reached(self, index: TenantIndex, asked: PendingErasure) -> None:
+        """Let nobody find what an order is about to take."""
+        own, *further = reached(asked.order, index.records.values())
+        found = [*own, *(record for records in further for record in records if asked.order.only != "own")]
+        asked.hidden |= {record.record_id for record in found}
+        index.hide(record.record_id for record in found)
+
+    def _hide(self, index: TenantIndex, written: Iterable[Record]) -> None:
+        """Let nobody find of what was written just now what is being erased."""
         for asked in self._pending_erasures:
-            index.hide([record_id for record_id, record in index.records.items() if asked.order.covers(record)])
+            ids = [record.record_id for record in written if asked.reaches(record)]
+            asked.hidden.update(ids)
+            index.hide(ids)
 
     def _reembedded(self, task: asyncio.Task[int]) -> None:
         self._reembedding = None
@@ -255,12 +275,15 @@ class TenantMemory:
             return
         assert self._store is not None
         await self._on_thread(self._store.commit, added, changed)
+        shown: list[Record] = []
         for number, (record, vector) in enumerate((*changed, *added)):
             index.put(record, vector)
+            shown.append(record)
             if number % YIELD_EVERY == YIELD_EVERY - 1:
-                self._hide(index)
+                self._hide(index, shown)
+                shown = []
                 await asyncio.sleep(0)
-        self._hide(index)
+        self._hide(index, shown)
         if index.sparse:
             self._show(await self._on_thread(index.rebuilt))
         self._tidy_later()
@@ -324,24 +347,24 @@ class TenantMemory:
                 await self._written(index, [], [pair])
         return True
 
-    async def erase(self, order: Erasure) -> tuple[str, ...]:
-        """Erase what an order covers: at once for readers, and from disk when this returns.
+    async def erase(self, order: Erasure) -> ErasurePlan:
+        """Erase what an order takes: at once for readers, and from disk when this returns.
 
         What was offered before and is not committed yet is not kept.  Raises `OSError` or `MemoryFailed`; once the
         order is on disk, nothing is read before it is carried out.
         """
         if not self.exists and not self.busy and not self._orders.of(self.tenant):
-            return ()
+            return ErasurePlan()
         asked = PendingErasure(order)
         self._pending_erasures.append(asked)
         if self._committing is not None and not self._committing.done():
             self._erased.append((self._offers, order))
         if self.index is not None:
-            self._hide(self.index)
+            self._hide_reached(self.index, asked)
         # Whoever stops waiting for it does not stop it: an order that is half taken would cover what comes after.
         return await asyncio.shield(asyncio.ensure_future(self._erase(asked)))
 
-    async def _erase(self, asked: PendingErasure) -> tuple[str, ...]:
+    async def _erase(self, asked: PendingErasure) -> ErasurePlan:
         try:
             async with self._locked():
                 if asked.gone is None:  # else another one's turn carried it out too
@@ -352,28 +375,33 @@ class TenantMemory:
                     gone = await self._carry_out()
                     for path, each in taken.items():
                         each.gone = gone[path]
-            return asked.gone or ()
+            return asked.gone or ErasurePlan()
         finally:
             self._pending_erasures.remove(asked)
+
+    async def plan(self, order: Erasure) -> ErasurePlan:
+        """Return what an order would take."""
+        records = list((await self.opened()).records.values())
+        return await asyncio.to_thread(plan_erasure, order, records)
 
     async def finish_erasures(self) -> None:
         """Carry out the orders that were not done."""
         async with self._locked():
             await self._carry_out()
 
-    async def _carry_out(self) -> dict[Path, tuple[str, ...]]:
-        """Carry out the orders there are, and return the ids of what went by each."""
+    async def _carry_out(self) -> dict[Path, ErasurePlan]:
+        """Carry out the orders there are, and return what went by each."""
         orders = self._orders.of(self.tenant)
         name = table_name(self.tenant)
-        gone: dict[Path, tuple[str, ...]] = dict.fromkeys(orders, ())
+        gone = dict.fromkeys(orders, ErasurePlan())
         is_all = any(order.what == "tenant" for order in orders.values())
         if is_all:
             self.close()
-            ids = await self._on_thread(self._database.drop, name)
-            gone = {path: ids if order.what == "tenant" else () for path, order in orders.items()}
+            all_of_it = await self._on_thread(self._database.drop, name)
+            gone |= {path: all_of_it for path, order in orders.items() if order.what == "tenant"}
         elif orders and self.exists:
             gone = await self._on_thread(self._database.without, name, orders)
-            await self._drop_erased({record_id for ids in gone.values() for record_id in ids})
+            await self._drop_erased({record_id for plan in gone.values() for record_id in plan.ids})
         for path, order in orders.items():
             await self._on_thread(self._orders.done, path, order)
         if orders:

@@ -192,5 +192,7 @@ class MemoryCode(_Code):
     QUOTA_RECORDS = "quota_records", "The tenant may keep no more records."
     QUOTA_BYTES = "quota_bytes", "The tenant may keep no more bytes."
     ERASED = "erased", "While it waited, what it is about was ordered to be erased."
+    SOURCE_GONE = "source_gone", "A record that its run was shown is gone: it was erased, or has expired."
+    TOO_MANY_SOURCES = "too_many_sources", "Its run was shown more records than what it says can be traced to."
     UNWARRANTED = "unwarranted", "Whoever offers it has no right to the tenant's memory."
     MEMORY_UNAVAILABLE = "memory_unavailable", "Memory could not be reached, or could not write."

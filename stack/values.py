@@ -386,7 +386,8 @@ class ValueOrigin(Value):
 class Outcome(Value):
     """How a run ended: the status, why, the answer if any, and the keys of effects nobody can vouch for.
 
-    `labels` are what the run had taken in by then; a branch's become its parent's.
+    `labels` are what the run had taken in by then, `shown` the records of memory that it had been shown; a branch's
+    become its parent's.
     """
 
     status: str
@@ -395,6 +396,7 @@ class Outcome(Value):
     detail: str = ""
     in_doubt: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
 
 
 def decode_json(data: bytes | Raw, kind: type[Any], *, where: str) -> Any:

@@ -20,8 +20,8 @@ _ORDER = {
         ports models provenance policy cycle operations recovery
     """,
     "memory": """
-        text comparison records rules privacy embedders search embedding writing storage evaluation tenant service
-        in_memory
+        text comparison records lineage rules privacy embedders search embedding writing storage evaluation tenant
+        service in_memory
     """,
     "tools": """
         sandbox signature secrets tool keeping builtin circuit_breakers read_cache runners mcp result_cache used_grants

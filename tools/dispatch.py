@@ -310,7 +310,7 @@ class Dispatcher:
                 labels=grant.labels,
                 answer=grant.answer,
                 asked=self._asked_before(grant, request),
-                keep=keeper(self._memory, request.grant, redactor) if keeps else None,
+                keep=keeper(self._memory, request.grant, grant.shown, redactor) if keeps else None,
             ),
             arguments=request.arguments,
             output=request.output,

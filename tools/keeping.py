@@ -23,8 +23,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 _TEXTS = ("text", "kind", "source", "subject", "topic")
 
 
-def keeper(memory: Memory | None, grant: bytes, redactor: Callable[[], Redactor]) -> Keep | None:
-    """Return what offers memory a candidate by right of a grant, without secrets; None without a memory."""
+def keeper(
+    memory: Memory | None, grant: bytes, shown: tuple[str, ...], redactor: Callable[[], Redactor]
+) -> Keep | None:
+    """Return what offers memory a candidate by right of a grant, without secrets; None without a memory.
+
+    Its run was `shown` these records, whatever the tool says.
+    """
     if memory is None:
         return None
     home = asyncio.get_running_loop()
@@ -32,7 +37,8 @@ def keeper(memory: Memory | None, grant: bytes, redactor: Callable[[], Redactor]
     async def keep(candidate: Candidate) -> LearnReply:
         """Be awaited on any loop: memory is reached on the executor's."""
         texts = {name: redactor().text(getattr(candidate, name)) for name in _TEXTS}
-        writing = memory.write_if_useful(msgspec.structs.replace(candidate, **texts, warrant=Warrant(grant=grant)))
+        offered = msgspec.structs.replace(candidate, **texts, warrant=Warrant(grant=grant), shown=shown)
+        writing = memory.write_if_useful(offered)
         if asyncio.get_running_loop() is home:
             return await writing
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(writing, home))

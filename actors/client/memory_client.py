@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +14,10 @@ from airside.actors.client.connection import Connection
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import KEEP, MEMORY_ORDER, KeeperRequest
 from airside.memory.records import Record
-from airside.memory.storage.erasure import ErasureReceipt
+from airside.memory.storage.erasure import Erasure, What
+from airside.memory.storage.erasure_plan import ErasureReceipt
 from airside.stack.calling import explain_misuse_of_methods
-from airside.stack.contracts.memory import Candidate, LearnReply, Recalled, RecallReply, RecallRequest
+from airside.stack.contracts.memory import Candidate, LearnReply, Only, Recalled, RecallReply, RecallRequest
 from airside.stack.errors import InvalidInput, MemoryFailed, Refused
 from airside.stack.ids import parse_tenant
 from airside.stack.security.keyring import KeyRing
@@ -24,6 +25,7 @@ from airside.stack.security.memory_orders import MemoryAction, MemoryAnswer, Mem
 from airside.stack.values import Clearance, Trust
 
 RecordKind = TypeVar("RecordKind")
+_ACTIONS: dict[What, MemoryAction] = {"record": "erase_record", "subject": "erase_subject", "tenant": "erase_tenant"}
 MAX_IMPORT_BYTES = 512 * 1024 * 1024
 
 
@@ -79,18 +81,38 @@ class MemoryClient:
         return self._order("release" if release else "quarantine", tenant, bool, target=record_id, token=token)
 
     def erase(
-        self, *, tenant: str, record: str = "", subject: str = "", all: bool = False, token: str = ""
+        self,
+        *,
+        tenant: str,
+        record: str = "",
+        subject: str = "",
+        all: bool = False,
+        only: Only = "",
+        keep: Sequence[str] = (),
+        dry_run: bool = False,
+        token: str = "",
     ) -> ErasureReceipt:
-        """Erase one record, all about one subject, or all of a tenant.
+        """Erase one record, all about one subject, or all of a tenant, and what derives from that.
 
-        A subject is compared without regard to case, space and composition.  What runs answered is kept under none.
+        A subject is compared without regard to case, space and composition.  What derives from a record is what runs
+        said that had been shown it, or what derives from it: all of that goes, whatever its words, but with
+        `only="repeats"` what has a name, number or phrase of it, with `only="own"` nothing; and the records stay whose
+        ids `keep` names.  With `dry_run` the receipt says what would go, and why.
+
         It is in no result from now on, and in no file, old version or cache when the receipt is there.  The journal
-        keeps what runs said: it is the audit log.  Raises `InvalidInput` unless exactly one of the three is said.
+        keeps what runs said: it is the audit log.  Raises `InvalidInput` unless exactly one of the three is said, or
+        for `only` and `keep` with `all`; `MemoryFailed` for a record to keep that does not derive from what goes.
         """
         if (bool(record), bool(subject), all).count(True) != 1:
             raise InvalidInput("erase: say one of record, subject and all=True")
-        action: MemoryAction = "erase_record" if record else "erase_subject" if subject else "erase_tenant"
-        return self._order(action, tenant, ErasureReceipt, target=record or subject, token=token)
+        if isinstance(keep, str):
+            raise InvalidInput(f"erase: keep {keep!r:.80}: give a list of ids")
+        what: What = "record" if record else "subject" if subject else "tenant"
+        order = Erasure(
+            tenant=parse_tenant(tenant), what=what, target=record or subject, only=only, keep=tuple(keep)
+        ).checked()
+        fields: dict[str, Any] = {"target": order.target, "only": order.only, "keep": order.keep, "dry_run": dry_run}
+        return self._order(_ACTIONS[what], tenant, ErasureReceipt, token=token, **fields)
 
     def export(self, path: str | Path, *, tenant: str) -> int:
         """Write all that is kept to a Parquet file; return its size in bytes."""
@@ -121,7 +143,7 @@ class MemoryClient:
         self, action: MemoryAction, tenant: str, kind: type[RecordKind], *, token: str = "", **fields: Any
     ) -> RecordKind:
         if token:
-            answer = self._connection.ask(KEEP, KeeperRequest(token, action, str(tenant), fields.get("target", "")))
+            answer = self._connection.ask(KEEP, KeeperRequest(token, action, str(tenant), **fields))
         else:
             by = f"operator-{getpass.getuser()}"
             order = MemoryOrder(

@@ -19,7 +19,7 @@ from airside.stack.approvals.book import Question
 from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
-from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.memory import Candidate, LearnReply, Only, RecallReply, RecallRequest
 from airside.stack.contracts.models import ModelReply, ModelRequest, ReservedQuestion, ReservedReply
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.journal.feed import JournalEntry
@@ -189,12 +189,15 @@ class PresentedVote(msgspec.Struct, array_like=True, frozen=True):
 
 
 class KeeperRequest(msgspec.Struct, array_like=True, frozen=True):
-    """What a keeper of a tenant's memory wants done, with the keeper's credential."""
+    """What a keeper of a tenant's memory wants done, with the keeper's credential; fields as in `MemoryOrder`."""
 
     credential: str
     action: str
     tenant: str
     target: str = ""
+    only: Only = ""
+    keep: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 SUBMIT = Method[Submission, Ticket]("ingress", "submit")

@@ -7,9 +7,10 @@ from typing import Literal, get_args
 
 import msgspec
 
-from airside.memory.records import Record
+from airside.memory.records import Record, is_record_id
 from airside.memory.storage.durability import remove_durably, write_durably
 from airside.memory.text import normal
+from airside.stack.contracts.memory import Only
 from airside.stack.errors import InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.values import Value
@@ -18,11 +19,16 @@ What = Literal["record", "subject", "tenant"]
 
 
 class Erasure(Value):
-    """An order: one record, everything about one subject, or everything of one tenant."""
+    """An order: one record, everything about one subject, or everything of one tenant.
+
+    What derives from that goes too: all of it, or what `only` says, but the records that `keep` names.
+    """
 
     tenant: TenantId
     what: What
     target: str = ""
+    only: Only = ""
+    keep: tuple[str, ...] = ()
 
     def checked(self) -> Erasure:
         """Return it; raise `InvalidInput` for an order that names nothing."""
@@ -30,30 +36,28 @@ class Erasure(Value):
             raise InvalidInput(f"erase: {self.what!r:.40} {self.target!r:.80}: one of {get_args(What)}, and a text")
         if (self.what == "tenant") == bool(self.target):
             raise InvalidInput(f"erase: {self.what} {self.target!r:.80}: name the record or subject, none for a tenant")
+        if self.only not in get_args(Only):
+            raise InvalidInput(f"erase: only {self.only!r:.40}: one of {get_args(Only)[1:]}, or nothing for all")
+        unlike = next((each for each in self.keep if not is_record_id(each)), None)
+        if unlike is not None:
+            raise InvalidInput(f"erase: keep {unlike!r:.80}: name records by their ids, as a dry run shows them")
+        if self.what == "tenant" and (self.only or self.keep):
+            raise InvalidInput("erase: of a tenant all goes: leave only and keep out, or name a subject")
         return self
 
+    def takes(self, record_id: str, why: str) -> bool:
+        """Whether a record goes that the order reaches: what it names always does."""
+        return why == "own" or (record_id not in self.keep and self.only in ("", why))
+
     def covers(self, record: Record) -> bool:
-        """Whether a record goes."""
+        """Whether it names a record."""
         if self.what == "tenant":
             return True
         return self.target == record.record_id if self.what == "record" else self.is_about(record.subject)
 
     def is_about(self, subject: str) -> bool:
-        """Whether everything about a subject goes, however it is written: texts are compared in their normal form."""
+        """Whether it names what is about a subject, however that is written: texts are compared in normal form."""
         return self.what == "tenant" or (self.what == "subject" and normal(self.target) == normal(subject))
-
-
-class ErasureReceipt(Value):
-    """What was erased: no result, file, old version, index or cache holds it any more.
-
-    `records` are the ids.  The journal is the audit log: what a run's steps said there stays as long as the journal.
-    """
-
-    tenant: TenantId
-    what: What
-    target: str
-    records: tuple[str, ...]
-    at_us: int
 
 
 class ErasureLog:

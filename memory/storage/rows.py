@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from airside.memory.embedders.embedder import Vectors
+from airside.memory.lineage import UNTRACED, is_by_a_run
 from airside.memory.records import Record
 
 _TYPES = {
@@ -19,6 +20,7 @@ _TYPES = {
     "bool": pa.bool_(),
 }
 COLUMNS = tuple(Record.__struct_fields__)
+LINEAGE = "lineage"
 
 
 def schema(dimension: int) -> Any:
@@ -44,7 +46,20 @@ def from_rows(table: Any) -> tuple[list[Record], Vectors, list[str]]:
 
     Raises `ValueError` for what is no record: the table was written by somebody else.
     """
-    records = msgspec.convert(table.select(COLUMNS).to_pylist(), list[Record])
+    records = as_records(table.select(columns_in(table.column_names)).to_pylist())
     column = table["vector"].combine_chunks()
     vectors = np.asarray(column.flatten(), dtype=np.float32).reshape(len(records), column.type.list_size)
     return records, vectors, table["embedder"].to_pylist()
+
+
+def columns_in(names: Collection[str]) -> list[str]:
+    """Return the columns of a record that a table or file has: those of before have no lineage."""
+    return [name for name in COLUMNS if name != LINEAGE or name in names]
+
+
+def as_records(rows: Sequence[dict[str, Any]]) -> list[Record]:
+    """Return rows as records; what a run said, and has no lineage because it was not kept then, is marked as such."""
+    records = msgspec.convert(rows, list[Record])
+    if rows and LINEAGE not in rows[0]:
+        return [msgspec.structs.replace(r, lineage=(UNTRACED,)) if is_by_a_run(r) else r for r in records]
+    return records

@@ -23,7 +23,8 @@ from airside.memory.embedders.embedder import Vectors
 from airside.memory.records import Record
 from airside.memory.storage.durability import Durable, drop_torn_manifests, drop_torn_version, remove_folder_durably
 from airside.memory.storage.erasure import Erasure
-from airside.memory.storage.rows import as_rows, from_rows, schema
+from airside.memory.storage.erasure_plan import ErasurePlan, Reached, plan_erasure
+from airside.memory.storage.rows import LINEAGE, as_rows, from_rows, schema
 from airside.stack.errors import InvalidId, MemoryFailed
 from airside.stack.ids import TenantId, parse_tenant
 
@@ -88,7 +89,7 @@ class TenantStore:
             (record, vector.copy() if fits and embedder == self._embedder else None)
             for record, vector, embedder in zip(records, vectors, embedders, strict=True)
         ]
-        if not fits:
+        if not fits or LINEAGE not in rows.column_names:
             self._database.rewrite(self._name, self._rows(found))
             self.reopen()
         self._durable.sync()
@@ -192,17 +193,17 @@ class Database:
             _drop_expired(table, durable, now_us)
         return count
 
-    def without(self, name: str, orders: Mapping[Path, Erasure]) -> dict[Path, tuple[str, ...]]:
-        """Erase what orders cover from a table; return the ids of what went by each.
+    def without(self, name: str, orders: Mapping[Path, Erasure]) -> dict[Path, ErasurePlan]:
+        """Erase what orders take from a table; return what went by each.
 
         Neither the embedder nor what is loaded is needed for it.  No byte of them is in a file when this returns.
         """
         _, rows = self.read(name)
         records = from_rows(rows)[0]
-        gone = {path: tuple(r.record_id for r in records if order.covers(r)) for path, order in orders.items()}
-        all_gone = {record_id for ids in gone.values() for record_id in ids}
+        plans = {path: plan_erasure(order, records) for path, order in orders.items()}
+        all_gone = {record_id for plan in plans.values() for record_id in plan.ids}
         self.rewrite(name, rows.filter(pa.array([r.record_id not in all_gone for r in records], pa.bool_())))
-        return gone
+        return plans
 
     def rewrite(self, name: str, rows: Any) -> None:
         """Make a table hold these rows and no byte of any other; both are so when this returns."""
@@ -212,19 +213,20 @@ class Database:
         _optimize(table, _NO_VERSIONS, delete_unverified=True)
         durable.sync()
 
-    def drop(self, name: str) -> tuple[str, ...]:
-        """Remove a table and every file of it; return the ids of its records, none if it cannot be read.
+    def drop(self, name: str) -> ErasurePlan:
+        """Remove a table and every file of it; return what was in it, nothing if it cannot be read.
 
         Raises `OSError` if a file stays.
         """
-        ids: tuple[str, ...] = ()
+        found: tuple[Reached, ...] = ()
         with contextlib.suppress(*_LANCE_ERRORS):  # the files are what counts, and they go either way
-            ids = tuple(self.connection.open_table(name).to_arrow()["record_id"].to_pylist())
+            rows = self.connection.open_table(name).to_arrow().select(["record_id", "digest"]).to_pylist()
+            found = tuple(Reached(why="own", **row) for row in rows)
         with contextlib.suppress(*_LANCE_ERRORS):
             self.connection.drop_table(name, ignore_missing=True)
         remove_folder_durably(self.folder / f"{name}.lance")
         self.names.discard(name)
-        return ids
+        return ErasurePlan(taken=found)
 
 
 def read_records(folder: Path, tenant: TenantId) -> list[Record]:

@@ -10,14 +10,14 @@ import re
 from typing import NamedTuple
 
 from airside.memory.privacy.personal_data import find_personal_data, find_secret, redacted
-from airside.memory.records import FOREVER_US
+from airside.memory.records import FOREVER_US, is_record_id
 from airside.memory.rules import MAX_TTL_S, MemoryRules
 from airside.memory.text import normal, words
 from airside.memory.writing.instructions import instructs
 from airside.memory.writing.machine_text import in_words, machine_code, without_tags
 from airside.memory.writing.speech_acts import what_is_said
 from airside.stack.canonical import digest
-from airside.stack.contracts.memory import Candidate
+from airside.stack.contracts.memory import MAX_SHOWN, Candidate
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import CLEARANCES, PERSONAL, TRUSTS
 
@@ -36,7 +36,10 @@ _NAME = re.compile(r"\w+ (?:\w*\d\w*|[^\W\d_a-z]\w*)", re.ASCII)
 
 
 class Draft(NamedTuple):
-    """What will be a record unless one like it is there: the candidate, its text as it is kept, and its times."""
+    """What will be a record unless one like it is there: the candidate, its text as it is kept, and its times.
+
+    `lineage` is what it brings along beside the records it was shown: that of another store, when it is imported.
+    """
 
     candidate: Candidate
     text: str
@@ -44,6 +47,7 @@ class Draft(NamedTuple):
     labels: tuple[str, ...]
     observed_us: int
     expires_us: int
+    lineage: tuple[str, ...] = ()
 
 
 def draft(candidate: Candidate, rules: MemoryRules, now_us: int) -> Draft | MemoryCode:
@@ -90,6 +94,8 @@ def _fields(candidate: Candidate, rules: MemoryRules, now_us: int) -> MemoryCode
     whole = (candidate.observed_us, 0 if candidate.ttl_s is None else candidate.ttl_s)
     if not all(isinstance(each, str) for each in (candidate.text, *names)) or any(type(n) is not int for n in whole):
         return MemoryCode.INVALID
+    if not isinstance(candidate.shown, tuple) or not all(map(is_record_id, candidate.shown)):
+        return MemoryCode.INVALID
     if (
         any(len(name) > MAX_NAME_CHARACTERS or not name.isprintable() for name in names)
         or not (candidate.source and candidate.kind)
@@ -105,6 +111,8 @@ def _fields(candidate: Candidate, rules: MemoryRules, now_us: int) -> MemoryCode
         return MemoryCode.TTL_INVALID
     if not 0 <= candidate.observed_us <= now_us + FUTURE_US:
         return MemoryCode.TIME_INVALID
+    if len(set(candidate.shown)) > MAX_SHOWN:
+        return MemoryCode.TOO_MANY_SOURCES
     return MemoryCode.LOW_CONFIDENCE if candidate.confidence < rules.min_confidence else None
 
 

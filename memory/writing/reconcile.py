@@ -14,6 +14,7 @@ import numpy as np
 
 from airside.memory.comparison.relation import has_same_stems, relation
 from airside.memory.embedders.embedder import Vectors
+from airside.memory.lineage import lineage_of, united
 from airside.memory.privacy.confusables import fold_confusables
 from airside.memory.records import MAX_SOURCES, Record, State, mint_record
 from airside.memory.rules import Quota
@@ -80,6 +81,10 @@ class WritePlan:
             self.replies.append(self._one(draft, vector, near))
 
     def _one(self, draft: Draft, vector: Vectors, near: list[tuple[Record, float]]) -> LearnReply:
+        lineage = self._lineage(draft)
+        if lineage is None:
+            return LearnReply(code=MemoryCode.SOURCE_GONE)
+        draft = draft._replace(lineage=lineage)
         known = self._saying(Statement(topic_of(draft.candidate), draft.digest))
         if known is not None and known.state == "live":
             return self._met(known, draft, vector, MemoryCode.DUPLICATE)
@@ -108,6 +113,20 @@ class WritePlan:
                 older[record.record_id] = record
         return self._new(draft, vector, list(older.values()), known)
 
+    def _lineage(self, draft: Draft) -> tuple[str, ...] | None:
+        """Return what a draft derives from, None if a record its run was shown is gone.
+
+        So what was erased between recalling and learning leaves nothing, whoever dies in between: what is not there
+        needs no list of what was.  What has expired is not to live on in what was said of it either.
+        """
+        shown = [self._present(record_id) for record_id in draft.candidate.shown]
+        there = [record for record in shown if record is not None and record.expires_us > self._now_us]
+        return united(lineage_of(there), draft.lineage) if len(there) == len(shown) else None
+
+    def _present(self, record_id: str) -> Record | None:
+        written = self.added.get(record_id) or self.changed.get(record_id)
+        return written[0] if written is not None else self._index.records.get(record_id)
+
     def _new(self, draft: Draft, vector: Vectors, others: list[Record], known: Record | None) -> LearnReply:
         """Add a record beside those that say otherwise: the newer of those that are trusted most is right.
 
@@ -125,6 +144,9 @@ class WritePlan:
         if known is not None and _set_aside(known, draft):
             state, code, by = "quarantined", MemoryCode.QUARANTINED, ""
         if known is not None and state == known.state:
+            both = msgspec.structs.replace(known, lineage=_joined(known, draft))
+            if both != known and not self._grow(known, both, None, vector.nbytes):
+                code = MemoryCode.QUOTA_BYTES
             return LearnReply(code=code, record_id=known.record_id)
         record = _record(self._mint(), draft, self._tenant, self._now_us, state, by)
         full = self._full(record, vector)
@@ -141,7 +163,7 @@ class WritePlan:
         return LearnReply(code=code, record_id=record.record_id, superseded=tuple(r.record_id for r in others))
 
     def _met(self, record: Record, draft: Draft, vector: Vectors, code: MemoryCode) -> LearnReply:
-        """Let a record that says the same carry both sources.
+        """Let a record that says the same carry both sources, and what both derive from.
 
         The text is that of the source trusted more, byte by byte: what a digest does not see is believed nobody.
         """
@@ -156,6 +178,9 @@ class WritePlan:
             changes["expires_us"] = draft.expires_us
         if set(draft.labels) - set(record.labels):
             changes["labels"] = tuple(sorted({*record.labels, *draft.labels}))
+        lineage = _joined(record, draft)
+        if lineage != record.lineage:
+            changes["lineage"] = lineage
         is_longer = code is MemoryCode.MERGED and trusted == 0 and len(draft.text) > len(record.text)
         if is_other and not record.pinned and (trusted > 0 or is_longer):
             changes |= {"text": draft.text, "digest": draft.digest}
@@ -167,13 +192,19 @@ class WritePlan:
             if trusted >= 0:
                 changes["observed_us"] = max(record.observed_us, draft.observed_us)
             changed = msgspec.structs.replace(record, **changes)
-            grown = changed.size_bytes - record.size_bytes
-            if grown > 0 and self._bytes + grown + self._records * vector.nbytes > self._quota.bytes:
-                is_there = code is MemoryCode.DUPLICATE  # but for one source more
+            if not self._grow(record, changed, vector if "text" in changes else None, vector.nbytes):
+                is_there = code is MemoryCode.DUPLICATE and "lineage" not in changes  # but for one source more
                 return LearnReply(code=code if is_there else MemoryCode.QUOTA_BYTES, record_id=record.record_id)
-            self._bytes += grown
-            self._change(changed, vector if "text" in changes else None)
         return LearnReply(code=code, record_id=record.record_id)
+
+    def _grow(self, old: Record, new: Record, vector: Vectors | None, vector_bytes: int) -> bool:
+        """Note a record's new state if the quota has room for what it grows by; return whether it has."""
+        grown = new.size_bytes - old.size_bytes
+        if grown > 0 and self._bytes + grown + self._records * vector_bytes > self._quota.bytes:
+            return False
+        self._bytes += grown
+        self._change(new, vector)
+        return True
 
     def _change(self, record: Record, vector: Vectors | None) -> None:
         """Note a record's new state; with its old vector, unless it gets this draft's."""
@@ -235,6 +266,16 @@ class WritePlan:
         return changed[0] if changed is not None else record
 
 
+def _joined(record: Record, draft: Draft) -> tuple[str, ...]:
+    """Return the lineage of a record that a draft repeats: both, for nobody can tell who had it from whom.
+
+    What an operator said stays what it is: whoever is trusted less and repeats it cannot have it erased.
+    """
+    if record.trust == "high" and draft.candidate.trust != "high":
+        return record.lineage
+    return united(record.lineage, tuple(mark for mark in draft.lineage if mark != record.record_id))
+
+
 def _levels(candidate: Candidate) -> tuple[Clearance, ...]:
     return CLEARANCES[: CLEARANCES.index(candidate.sensitivity) + 1]
 
@@ -286,4 +327,5 @@ def _record(record_id: str, draft: Draft, tenant: TenantId, now_us: int, state: 
         observed_us=draft.observed_us,
         expires_us=draft.expires_us,
         pinned=False,
+        lineage=draft.lineage,
     )

@@ -15,7 +15,8 @@ class GateRequest(Value, array_like=True):
     and `share` are as in `SpendRequest`.  `preview` = what would be decided is asked, before it is the call's turn:
     nothing is granted, reserved or counted.
     `asked` is what the tool asked before it completes this call, sealed by the executor; `answered` proves what a
-    person answered to that, and `declined` says that nobody does.
+    person answered to that, and `declined` says that nobody does.  `shown` are the records of memory that the
+    run was shown.
     """
 
     identity: bytes
@@ -38,6 +39,7 @@ class GateRequest(Value, array_like=True):
     asked: str = ""
     answered: str = ""
     declined: Declined = ""
+    shown: tuple[str, ...] = ()
 
 
 class GateReply(Value, array_like=True):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Literal
 
 from airside.stack.ids import TenantId
 from airside.stack.reasons import MemoryCode
 from airside.stack.values import CLEARANCES, UNTRUSTED, Clearance, Spoken, Trust, Value
+
+MAX_SHOWN = 128
+"""Records that a run may have been shown for what it offers to be kept: of more, what it derives from is not kept
+track of.  A run is shown at most four for each decision, and mostly the same ones again."""
+
+Only = Literal["", "own", "repeats"]
+"""What an order to erase takes of what derives from its target: "" all; "own" nothing; "repeats" what repeats it."""
 
 
 class Recalled(Value, array_like=True):
@@ -77,7 +85,8 @@ class Candidate(Spoken, array_like=True):
     `source` says where it comes from and `trust` how far that is trusted.  `ttl_s` is how long it may stay (None: as
     long as its kind does).  `subject` is whom or what it is about, which can be erased as one; of two records of one
     subject and `topic` the newer is right.  `observed_us` is when it was so (0: now).  `confidence` and `importance`
-    are in [0, 1].
+    are in [0, 1].  `shown` are the ids of the records that whoever says it was shown: who erases one of them reaches
+    what is kept of this too, and it is not kept if one of them is gone.
     """
 
     tenant: TenantId
@@ -93,6 +102,7 @@ class Candidate(Spoken, array_like=True):
     confidence: float = 1.0
     observed_us: int = 0
     warrant: Warrant = NO_WARRANT
+    shown: tuple[str, ...] = ()
 
 
 class LearnReply(Value, array_like=True):

@@ -344,6 +344,7 @@ class Cycle:
             asked=i.asked,
             answered=i.answered,
             declined=i.declined,
+            shown=s.shown,
         )
 
     async def preview(self, call: OpenCall, ahead: Sequence[StepRecord]) -> ev.ActionGated:

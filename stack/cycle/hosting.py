@@ -311,6 +311,7 @@ class RunHost:
             parent=i.run_id,
             depth=above.depth + 1,
             asked=above.asked or above.request,
+            shown=parent.state.shown,
             at_us=self._now_us(),
         )
 

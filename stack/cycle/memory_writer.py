@@ -51,6 +51,7 @@ class MemoryWriter:
             sensitivity=sensitivity_of(self._state.labels),
             trust=trust,
             warrant=self._warrant,
+            shown=self._state.shown,
         )
         try:
             reply = await memory.write_if_useful(candidate)

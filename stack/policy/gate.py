@@ -463,6 +463,7 @@ class Gate:
                 round=0 if asked is None else asked.round,
                 asked_sha256="" if asked is None else digest(request.asked.encode()),
                 declined="" if asked is None else asked.declined,
+                shown=request.shown,
             ),
         )
 

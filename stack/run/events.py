@@ -50,7 +50,8 @@ class Event(Value):
 class RunSubmitted(Event, tag=True):
     """Admitted: the request, who asked, and what it may use.  `sealed` is Ingress's proof of the identity.
 
-    A branch's request is written by a topology; `asked` is then what the principal asked, the request of its root.
+    A branch's request is written by a topology; `asked` is then what the principal asked, the request of its root, and
+    `shown` are the records of memory that its parent had been shown.
     """
 
     run_id: RunId
@@ -62,6 +63,7 @@ class RunSubmitted(Event, tag=True):
     parent: RunId | None = None
     depth: int = 0
     asked: Request | None = None
+    shown: tuple[str, ...] = ()
 
 
 class RunActivated(Event, tag=True):

@@ -195,6 +195,7 @@ class RunMachine(ReadHandlers):
             return []
         s.children[event.branch] = event
         s.labels |= frozenset(event.outcome.labels)
+        self._show(event.outcome.shown)
         u = event.usage
         self._use(steps=u.steps, tool_calls=u.tool_calls, tokens=u.tokens, cost_microusd=u.cost_microusd)
         self._use(output_bytes=u.output_bytes)
@@ -211,6 +212,7 @@ class RunMachine(ReadHandlers):
 
     def _recalling_recalled(self, event: ev.MemoryRecalled) -> Instructions:
         self.state.labels |= frozenset(event.labels)
+        self._show(record_id for record_id, _ in event.records)
         return self._decide()
 
     def _recalling_failed(self, event: ev.RecallFailed) -> Instructions:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from airside.stack.canonical import canonical
+from airside.stack.contracts.memory import MAX_SHOWN
 from airside.stack.ids import EffectKey, effect_key
 from airside.stack.reasons import ReasonCode, status_of
 from airside.stack.run import events as ev
@@ -25,7 +27,7 @@ class MachineBase:
 
     def __init__(self, submitted: ev.RunSubmitted) -> None:
         labels = frozenset(submitted.request.labels)
-        self.state = RunState(submitted=submitted, labels=labels, last_us=submitted.at_us)
+        self.state = RunState(submitted=submitted, labels=labels, shown=submitted.shown, last_us=submitted.at_us)
         self.events: list[ev.Event] = [submitted]
         self.limits = submitted.limits
 
@@ -130,6 +132,11 @@ class MachineBase:
         )
         return self._become(phase, gate)
 
+    def _show(self, record_ids: Iterable[str]) -> None:
+        """Take in which records of memory the run was shown; one more than may be says that there were too many."""
+        s = self.state
+        s.shown = tuple(dict.fromkeys((*s.shown, *record_ids)))[: MAX_SHOWN + 1]
+
     def _take_reserved(self) -> None:
         """Count as spent what is set aside for a decision that nobody has any more."""
         reserved, self.state.reserved = self.state.reserved, None
@@ -147,6 +154,7 @@ class MachineBase:
             detail=detail[:2000],
             in_doubt=tuple(s.in_doubt_keys),
             labels=tuple(sorted(s.labels)),
+            shown=s.shown,
         )
         conclude = do.Conclude(step=s.step, cause=self._cause(), outcome=s.outcome, durable_first=True)
         return self._become(Phase.CONCLUDING, conclude)

@@ -90,6 +90,9 @@ class RunState:
     `asked` is what the present call's tool asked last, `rounds` how often it did; `answered` or `declined` is what
     became of that.
 
+    `shown` are the records of memory that the run was shown, with those of its branches and, until then, of its parent:
+    at most `MAX_SHOWN`, and one more if there were more.
+
     `base` and `last` are the first and the last step of the present decision's calls, `seen` the labels it was made
     under; `later` are those that are still to come, and `reading` the reads that are under way at once, by step.
     """
@@ -102,6 +105,7 @@ class RunState:
     last_us: int = 0
     usage: Usage = field(default_factory=Usage)
     labels: frozenset[str] = frozenset()
+    shown: tuple[str, ...] = ()
     visit: Visit | None = None
     metered: bool = False
     price: Spend | None = None

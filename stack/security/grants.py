@@ -31,8 +31,8 @@ class Grant(Value, array_like=True):
     permits the call's next `round`.  `declined` = nobody answers that: it was rejected (`decline`), or expired
     (`cancel`).
 
-    `labels` are what the run had taken in.  `undo`: it permits to take back the call of these arguments that returned
-    `output_sha256`, and not to make it.
+    `labels` are what the run had taken in, `shown` the records of memory it had been shown.  `undo`: it permits to take
+    back the call of these arguments that returned `output_sha256`, and not to make it.
     """
 
     tenant: TenantId
@@ -61,6 +61,7 @@ class Grant(Value, array_like=True):
     round: int = 0
     asked_sha256: str = ""
     declined: Declined = ""
+    shown: tuple[str, ...] = ()
 
 
 class GrantRefused(Value, tag=True):

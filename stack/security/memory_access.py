@@ -44,6 +44,7 @@ class Warrants:
     def learn(self, candidate: Candidate) -> Candidate | None:
         """Return the candidate, as sensitive and as little trusted as the call that offers it; None without a warrant.
 
+        What its run had been shown is what the grant says.
         None but an operator's is trusted fully, and none is an undo's.  Its source is the run, and what a tool offers
         other than by the agent's own proposal is trusted little: policy decided about the tool, not about the text.
         """
@@ -66,6 +67,7 @@ class Warrants:
             source=f"{grant.run_id}#{grant.step}",
             sensitivity=max(candidate.sensitivity, read, key=CLEARANCES.index),
             trust=candidate.trust if is_proposal else "low",
+            shown=grant.shown,
         )
 
     def _identity(self, warrant: Warrant) -> Identity | None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from airside.stack.contracts.memory import Candidate, RecallRequest
+from airside.stack.contracts.memory import Candidate, Only, RecallRequest
 from airside.stack.security.seals import unwrap, wrap
 from airside.stack.values import Trust, Value
 
@@ -45,6 +45,9 @@ MemoryAction = Literal[
 class MemoryOrder(Value):
     """An order about one tenant's memory; `target` is a record's id or a subject, `by` who gave it.
 
+    `only`, `keep` and `dry_run` are of an order to erase: what of that which derives from the target goes, which
+    records stay, and whether it is only asked what would go.
+
     `nonce` is random: an order that changes something is carried out once, whoever sends it again.
     """
 
@@ -58,6 +61,14 @@ class MemoryOrder(Value):
     request: RecallRequest | None = None
     data: bytes = b""
     trust: Trust = "medium"
+    only: Only = ""
+    keep: tuple[str, ...] = ()
+    dry_run: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is different when it was carried out."""
+        return self.action not in READING and not self.dry_run
 
 
 class MemoryAnswer(Value):

@@ -20,6 +20,7 @@ from airside.memory.rules import MemoryRules, Quota
 from airside.memory.search.index import statement_of
 from airside.memory.service import MemoryService
 from airside.memory.storage.erasure import Erasure
+from airside.memory.storage.erasure_plan import ErasurePlan
 from airside.memory.storage.store import Database, TenantStore
 from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.errors import MemoryFailed
@@ -82,10 +83,10 @@ class FailingDatabase(Database):
         """Rewrite, or fail."""
         Fails.at(super().rewrite, *args)
 
-    def drop(self, *args: Any) -> tuple[str, ...]:
+    def drop(self, *args: Any) -> ErasurePlan:
         """Remove, or fail."""
-        ids: tuple[str, ...] = Fails.at(super().drop, *args)
-        return ids
+        plan: ErasurePlan = Fails.at(super().drop, *args)
+        return plan
 
 
 class Machine(RuleBasedStateMachine):
