@@ -5,9 +5,10 @@
 A seed is a tenant of its own and one of three cases.  *Writes*: four clients offer the same sixty facts at once, each
 in an order of its own, and the actor is killed when some number of them was acknowledged.  *Compaction*: one client
 writes one fact after the other, and the actor is killed in the commit that compacts the table.  *Erase*: half of sixty
-facts are about one subject, and the actor is killed while that is erased; the order is given again if it was not
-acknowledged.  Then: the table opens; what was acknowledged is there, once; and of what was erased no record is left
-and no file has a word.
+facts are about one subject, twenty more are said by somebody who was shown one of those, half of them while the subject
+is erased; the actor is killed meanwhile, and the order is given again if it was not acknowledged.  Then: the table
+opens; what was acknowledged is there, once; and of what was erased, or derives from it, no record is left and no file
+has a word.
 
 Last line: seeds; `lost` acknowledged records that are gone; `doubled` records that say the same; `unerased` records or
 words that an acknowledged erase left; tables that could not be read (`unopened`); kills.
@@ -47,6 +48,7 @@ from benchmarks.measure import last_line, machine
 
 FACTS = 60
 CLIENTS = 4
+DERIVED = 20
 CASES = ("writes", "compaction", "erase")
 SUBJECT = "parcels to be forgotten"
 
@@ -65,20 +67,22 @@ def create_app() -> App:
 
 
 class Fact(NamedTuple):
-    """A text in which a word is nobody else's, and whether it is to be erased."""
+    """A text in which a word is nobody else's, whether it is to be erased, and whether because it derives from that."""
 
     text: str
     word: bytes
     is_about: bool
+    derives: bool = False
 
 
 def facts(seed: int) -> list[Fact]:
-    """Return a seed's facts, of which none resembles another."""
+    """Return a seed's facts, of which none resembles another; the last ones derive from those to be erased."""
     rng = Random(seed)
     found = []
-    for number in range(FACTS):
+    for number in range(FACTS + DERIVED):
         letters = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=9)) for _ in range(6)]
-        found.append(Fact(" ".join(letters), letters[0].encode(), number % 2 == 0))
+        derives = number >= FACTS
+        found.append(Fact(" ".join(letters), letters[0].encode(), derives or number % 2 == 0, derives))
     return found
 
 
@@ -108,12 +112,14 @@ class Victim:
 
     def offer(self, fact: Fact) -> None:
         """Offer a fact; a call that the kill cut off acknowledges nothing."""
+        about = [record_id for record_id, other in self.acknowledged.copy().items() if other.is_about]
         candidate = Candidate(
             tenant=self._tenant,
             text=fact.text,
             kind="fact",
             source="benchmark",
-            subject=SUBJECT if fact.is_about else "",
+            subject=SUBJECT if fact.is_about and not fact.derives else "",
+            shown=tuple(Random(fact.text).sample(about, 2)) if fact.derives else (),
         )
         try:
             reply = self._stack.memory.remember(candidate)
@@ -140,10 +146,12 @@ def offer_all(victim: Victim, chosen: list[Fact], clients: int, rng: Random) -> 
             threads.submit(client, rng.sample(chosen, len(chosen)))
 
 
-def erase(stack: Stack, victim: Victim, tenant: TenantId, rng: Random) -> None:
-    """Erase what is about the subject while the actor is killed, until that is acknowledged."""
+def erase(stack: Stack, victim: Victim, tenant: TenantId, rng: Random, derived: list[Fact]) -> None:
+    """Erase what is about the subject while the actor is killed, until that is acknowledged; others learn meanwhile."""
     killer = threading.Thread(target=victim.kill, args=(rng.random() * 0.06,))
+    learner = threading.Thread(target=offer_all, args=(victim, derived, 1, rng))
     killer.start()
+    learner.start()
     for _ in range(5):
         try:
             stack.memory.erase(tenant=tenant, subject=SUBJECT)
@@ -151,11 +159,13 @@ def erase(stack: Stack, victim: Victim, tenant: TenantId, rng: Random) -> None:
         except AirsideError:
             continue
     killer.join()
+    learner.join()
 
 
 def one(stack: Stack, seed: int) -> Counter[str]:
     """Run one seed and count what went wrong."""
-    rng, chosen, tenant = Random(seed), facts(seed), TenantId(f"s{seed}")
+    rng, tenant = Random(seed), TenantId(f"s{seed}")
+    chosen, derived = facts(seed)[:FACTS], facts(seed)[FACTS:]
     case, victim = CASES[seed % len(CASES)], Victim(stack, tenant)
     if case == "writes":
         victim.die_at(rng.randint(1, FACTS * CLIENTS // 2))
@@ -165,7 +175,9 @@ def one(stack: Stack, seed: int) -> Counter[str]:
         offer_all(victim, chosen, 1, rng)
     else:
         offer_all(victim, chosen, CLIENTS, rng)
-        erase(stack, victim, tenant, rng)
+        offer_all(victim, derived[: DERIVED // 2], 1, rng)
+        erase(stack, victim, tenant, rng, derived[DERIVED // 2 :])
+        chosen += derived
     found: Counter[str] = Counter(kills=victim.kills)
     try:
         records = patiently(lambda: stack.memory.records(tenant=tenant))

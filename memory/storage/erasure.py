@@ -15,6 +15,9 @@ from airside.stack.errors import InvalidInput, MemoryFailed
 from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.values import Value
 
+MAX_KEPT = 1_000
+"""Records that an order names to be kept: more are no choice that somebody made one by one."""
+
 What = Literal["record", "subject", "tenant"]
 
 
@@ -34,20 +37,19 @@ class Erasure(Value):
         """Return it; raise `InvalidInput` for an order that names nothing."""
         if self.what not in get_args(What) or not isinstance(self.target, str):
             raise InvalidInput(f"erase: {self.what!r:.40} {self.target!r:.80}: one of {get_args(What)}, and a text")
-        if (self.what == "tenant") == bool(self.target):
+        # A subject of invisible characters alone is none: records that are about nobody would be about it.
+        if (self.what == "tenant") == bool(self.target) or (self.what == "subject" and not normal(self.target)):
             raise InvalidInput(f"erase: {self.what} {self.target!r:.80}: name the record or subject, none for a tenant")
         if self.only not in get_args(Only):
             raise InvalidInput(f"erase: only {self.only!r:.40}: one of {get_args(Only)[1:]}, or nothing for all")
+        if len(self.keep) > MAX_KEPT:
+            raise InvalidInput(f"erase: keep {len(self.keep)} records: {MAX_KEPT} at most; say only='own' instead")
         unlike = next((each for each in self.keep if not is_record_id(each)), None)
         if unlike is not None:
             raise InvalidInput(f"erase: keep {unlike!r:.80}: name records by their ids, as a dry run shows them")
         if self.what == "tenant" and (self.only or self.keep):
             raise InvalidInput("erase: of a tenant all goes: leave only and keep out, or name a subject")
         return self
-
-    def takes(self, record_id: str, why: str) -> bool:
-        """Whether a record goes that the order reaches: what it names always does."""
-        return why == "own" or (record_id not in self.keep and self.only in ("", why))
 
     def covers(self, record: Record) -> bool:
         """Whether it names a record."""
@@ -57,7 +59,9 @@ class Erasure(Value):
 
     def is_about(self, subject: str) -> bool:
         """Whether it names what is about a subject, however that is written: texts are compared in normal form."""
-        return self.what == "tenant" or (self.what == "subject" and normal(self.target) == normal(subject))
+        if self.what != "subject" or not subject:
+            return self.what == "tenant"
+        return normal(self.target) == normal(subject)
 
 
 class ErasureLog:

@@ -97,7 +97,8 @@ def plan_erasure(order: Erasure, records: Collection[Record]) -> ErasurePlan:
         )
         for number, record in enumerate((*derived, *of_many))
     ]
-    taken = tuple(each for each in found if order.takes(each.record_id, each.why))
+    kept = frozenset(order.keep)
+    taken = tuple(r for r in found if r.why == "own" or (r.record_id not in kept and order.only in ("", r.why)))
     ids = {each.record_id for each in taken}
     return ErasurePlan(
         taken=taken,
@@ -115,17 +116,22 @@ def reached(order: Erasure, records: Collection[Record]) -> tuple[list[Record], 
     own = [record for record in records if order.covers(record)]
     if order.what == "tenant":
         return own, [], []
+    found = {record.record_id: record for record in own}
+    kept = frozenset(order.keep)
+    marks = [*found, *([subject_mark(order.target)] if order.what == "subject" else [])]
+    begin = {*marks, MANY}
+    deriving = [record for record in records if record.lineage]
+    if all(begin.isdisjoint(record.lineage) for record in deriving):
+        return own, [], []
     by_mark: dict[str, list[Record]] = {}
-    for record in records:
+    for record in deriving:
         for mark in record.lineage:
             by_mark.setdefault(mark, []).append(record)
-    found = {record.record_id: record for record in own}
-    marks = [*found, *([subject_mark(order.target)] if order.what == "subject" else [])]
     while marks:
         for record in by_mark.get(marks.pop(), ()):
             if record.record_id not in found:
                 found[record.record_id] = record
-                if record.record_id not in order.keep:
+                if record.record_id not in kept:
                     marks.append(record.record_id)
     of_many = [record for record in by_mark.get(MANY, ()) if found and record.record_id not in found]
     return own, list(found.values())[len(own) :], of_many

@@ -115,7 +115,14 @@ def test_a_keeper_keeps_its_own_tenants_memory_and_nobody_elses(stack: Stack) ->
             stack.memory.erase(tenant="t3", subject="g", token=token)
     with pytest.raises(Refused):
         stack.memory.erase(tenant="t3", all=True, token=keeper)
-    assert stack.memory.erase(tenant="t3", subject="g", token=keeper).records == (kept.record_id,)
+    said = call("remember", text="lorries may come from seven in the morning on")
+    assert submit(stack, said, who="ana@t3", request="when does the depot in Ghent open").result(timeout=BOUND_S).ok
+    planned = stack.memory.erase(tenant="t3", subject="g", dry_run=True, token=keeper)
+    assert [(each.why, each.others) for each in planned.taken] == [("own", False), ("shown", False)]
+    with pytest.raises(Refused, match="keep what a dry run shows"):
+        stack.memory.erase(tenant="t3", subject="g", keep=[kept.record_id], token=keeper)
+    assert {kept.record_id, *planned.records} == set(planned.records) and len(stack.memory.records(tenant="t3")) == 2
+    assert stack.memory.erase(tenant="t3", subject="g", token=keeper).taken == planned.taken
     assert stack.memory.records(tenant="t3") == []
 
 

@@ -20,12 +20,14 @@ from airside.memory.rules import MemoryRules, Quota
 from airside.memory.search.index import statement_of
 from airside.memory.service import MemoryService
 from airside.memory.storage.erasure import Erasure
-from airside.memory.storage.erasure_plan import ErasurePlan
+from airside.memory.storage.erasure_plan import ErasurePlan, plan_erasure
 from airside.memory.storage.store import Database, TenantStore
 from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
+from airside.stack.reasons import MemoryCode
 from airside.stack.values import CLEARANCES
+from tests.unit.memory.ancestry import Ancestry
 
 TENANTS = (TenantId("acme"), TenantId("globex"))
 SUBJECTS = ("", "depot", "harbour")
@@ -100,6 +102,8 @@ class Machine(RuleBasedStateMachine):
         self.kept: dict[str, TenantId] = {}
         self.gone: set[str] = set()
         self.expired: set[str] = set()
+        self.seen: list[str] = []
+        self.ancestry = Ancestry()
         self.begin()
 
     def begin(self) -> None:
@@ -136,16 +140,28 @@ class Machine(RuleBasedStateMachine):
     @rule(
         tenant=tenants, number=numbers, subject=subjects, level=st.sampled_from(CLEARANCES),
         trust=st.sampled_from(("low", "medium", "high")), ttl_s=st.sampled_from((30, 600)), old=st.booleans(),
+        shown=st.lists(st.integers(0, 30), max_size=2),
     )  # fmt: skip
-    def write(self, tenant: TenantId, number: int, subject: str, level: Any, trust: Any, ttl_s: int, old: bool) -> None:
-        """Offer a record."""
+    def write(
+        self, tenant: TenantId, number: int, subject: str, level: Any, trust: Any, ttl_s: int, old: bool, shown: Any
+    ) -> None:
+        """Offer a record, as whoever was shown others at any time: it is kept only if all of them are there."""
+        there = {record.record_id: record for record in self.wait(self.service.records(tenant))}
+        ids = tuple({self.seen[at % len(self.seen)] for at in shown if self.seen})
         candidate = Candidate(
             tenant=tenant, text=text_of(tenant, number), kind="fact", source=tenant, sensitivity=level, trust=trust,
-            subject=subject, ttl_s=ttl_s, observed_us=self.now - 5_000_000 if old else 0,
+            subject=subject, ttl_s=ttl_s, observed_us=self.now - 5_000_000 if old else 0, shown=ids,
         )  # fmt: skip
         reply = self.changed(self.service.write_if_useful(candidate))
-        if reply is not None and reply.record_id:
+        if reply is None:
+            return
+        is_gone = any(each not in there or there[each].expires_us <= self.now for each in ids)
+        assert (reply.code == MemoryCode.SOURCE_GONE) == is_gone
+        if reply.record_id:
             self.kept[reply.record_id] = tenant
+            is_operators = reply.record_id in there and there[reply.record_id].trust == "high" != trust
+            if reply.code != MemoryCode.QUOTA_BYTES and not is_operators:
+                self.ancestry.add(reply.record_id, subject, ids)
 
     @rule(tenant=tenants, at=numbers, what=st.sampled_from(("pin", "unpin", "quarantine", "release")))
     def change(self, tenant: TenantId, at: int, what: Any) -> None:
@@ -154,20 +170,26 @@ class Machine(RuleBasedStateMachine):
         if ids:
             self.changed(self.service.change(tenant, ids[at % len(ids)], what))
 
-    @rule(tenant=tenants, what=st.sampled_from(("record", "subject", "tenant")), at=numbers, subject=subjects)
-    def erase(self, tenant: TenantId, what: Any, at: int, subject: str) -> None:
+    @rule(
+        tenant=tenants, what=st.sampled_from(("record", "subject", "tenant")), at=numbers, subject=subjects,
+        only=st.sampled_from(("", "", "own", "repeats")),
+    )  # fmt: skip
+    def erase(self, tenant: TenantId, what: Any, at: int, subject: str, only: Any) -> None:
         """Erase; what the receipt names is in no file, whatever happens from now on."""
         records = self.wait(self.service.records(tenant))
         ids = sorted(record.record_id for record in records)
         target = {"record": ids[at % len(ids)] if ids else "none", "subject": subject, "tenant": ""}[what]
         if what == "subject" and not subject:
             return
-        order = Erasure(tenant=tenant, what=what, target=target)
+        order = Erasure(tenant=tenant, what=what, target=target, only="" if what == "tenant" else only)
+        plan = plan_erasure(order, records)
         receipt = self.changed(self.service.erase(order))
-        covered = {record.record_id for record in records if order.covers(record)}
-        self.gone |= covered
+        assert {record.record_id for record in records if order.covers(record)} <= set(plan.ids)
+        if what == "subject" and not only:
+            assert self.ancestry.of(subject, ids) <= set(plan.ids)
+        self.gone |= set(plan.ids)
         if receipt is not None:
-            assert set(receipt.records) == covered
+            assert set(receipt.records) == set(plan.ids)
             self.nothing_is_left(tenant)
 
     def nothing_is_left(self, tenant: TenantId) -> None:
@@ -222,6 +244,8 @@ class Machine(RuleBasedStateMachine):
                 request = RecallRequest(tenant=tenant, query="depot metres", clearance=level, min_score=0.0, top_k=50)
                 for shown in self.wait(self.service.retrieve(request)).records:
                     record = records[shown.record_id]
+                    if record.record_id not in self.seen:
+                        self.seen.append(record.record_id)
                     assert record.tenant == tenant and record.state == "live" and record.expires_us > self.now
                     assert CLEARANCES.index(record.sensitivity) <= CLEARANCES.index(level)
                     assert f"{tenant}word" in shown.text and shown.source == tenant

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from airside.stack.contracts.memory import MAX_SHOWN
 from airside.stack.errors import IllegalTransition, InvariantBroken
 from airside.stack.ids import ApprovalId, EffectKey, PrincipalId, RunId, effect_key
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
@@ -88,6 +89,31 @@ def test_labels_of_recalled_records_stay_with_the_run() -> None:
     run.visit(query="q")
     run.send(ev.MemoryRecalled, labels=())
     assert run.state.labels == {"restricted"}
+
+
+def test_a_run_knows_all_records_it_was_shown_and_its_branches_were_each_once() -> None:
+    """One that begins with what its parent was shown says so too, and so does its outcome."""
+    first = msgspec.structs.replace(submitted(), shown=("mem_0",))
+    run = started()
+    run.machine = RunMachine(first)
+    run.activate()
+    for ids in (("mem_1", "mem_2"), ("mem_2", "mem_3")):
+        run.visit(query="q")
+        run.send(ev.MemoryRecalled, records=tuple((each, 0.5) for each in ids))
+        run.decide(Finish())
+    assert run.state.shown == ("mem_0", "mem_1", "mem_2", "mem_3")
+    run.fan_out(1)
+    ended = msgspec.structs.replace(OK, shown=("mem_4", "mem_1"))
+    run.send(ev.ChildEnded, branch=0, run_id=RunId("r"), outcome=ended, usage=Usage())
+    _, conclude = run.send(ev.RoutePlanned, route=Done(answer="x"))
+    assert isinstance(conclude, do.Conclude) and conclude.outcome.shown == tuple(f"mem_{n}" for n in range(5))
+
+
+def test_a_run_that_was_shown_too_many_records_keeps_one_more_than_may_be() -> None:
+    run = started()
+    run.visit(query="q")
+    run.send(ev.MemoryRecalled, records=tuple((f"mem_{number}", 0.5) for number in range(MAX_SHOWN + 9)))
+    assert len(run.state.shown) == MAX_SHOWN + 1
 
 
 def test_every_instruction_names_the_event_that_caused_it() -> None:

@@ -104,6 +104,13 @@ def test_what_a_call_offers_is_as_sensitive_and_as_little_trusted_as_what_its_ru
     assert kept is not None and (kept.sensitivity, kept.trust) == ("restricted", "low")
 
 
+def test_what_a_call_offers_derives_from_what_its_grant_says_whatever_the_tool_does() -> None:
+    warrant = of_grant(shown=("mem_1",))
+    candidate = Candidate(tenant=ACME, text="t", kind="fact", source="x", warrant=warrant, shown=("mem_2",))
+    kept = Warrants(KEY, lambda: NOW_US).learn(candidate)
+    assert kept is not None and kept.shown == ("mem_1",)
+
+
 def test_what_a_tool_offers_by_itself_is_trusted_little_and_comes_from_its_run() -> None:
     candidate = Candidate(tenant=ACME, text="t", kind="fact", source="the board", trust="medium", warrant=of_grant())
     kept = Warrants(KEY, lambda: NOW_US).learn(candidate)
