@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from airside.memory.embedders.embedder import Vectors
+from airside.memory.records import Record
 from airside.memory.rules import MemoryRules
 from airside.memory.search.calibration import GENERIC, load_calibration
 from airside.memory.search.index import Bounds, Query, TenantIndex
@@ -73,6 +74,11 @@ class InMemoryMemory:
         for record, vector in (*plan.changed.values(), *plan.added.values()):
             index.put(record, vector)
         return plan.replies[0]
+
+    def records(self, tenant: TenantId) -> list[Record]:
+        """Return all that is kept for a tenant."""
+        index = self._tenants.get(tenant)
+        return list(index.records.values()) if index is not None else []
 
     async def erase(self, order: Erasure) -> ErasurePlan:
         """Erase what an order takes."""

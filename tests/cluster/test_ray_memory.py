@@ -118,10 +118,10 @@ def test_a_keeper_keeps_its_own_tenants_memory_and_nobody_elses(stack: Stack) ->
     said = call("remember", text="lorries may come from seven in the morning on")
     assert submit(stack, said, who="ana@t3", request="when does the depot in Ghent open").result(timeout=BOUND_S).ok
     planned = stack.memory.erase(tenant="t3", subject="g", dry_run=True, token=keeper)
-    assert [(each.why, each.others) for each in planned.taken] == [("own", False), ("shown", False)]
+    assert {"own", "shown"} <= {each.why for each in planned.taken} and not planned.left
     with pytest.raises(Refused, match="keep what a dry run shows"):
         stack.memory.erase(tenant="t3", subject="g", keep=[kept.record_id], token=keeper)
-    assert {kept.record_id, *planned.records} == set(planned.records) and len(stack.memory.records(tenant="t3")) == 2
+    assert {record.record_id for record in stack.memory.records(tenant="t3")} == set(planned.records)
     assert stack.memory.erase(tenant="t3", subject="g", token=keeper).taken == planned.taken
     assert stack.memory.records(tenant="t3") == []
 

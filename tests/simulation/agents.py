@@ -55,6 +55,8 @@ ROUTES: Mapping[str, Topology] = {
     "join": FanOutFanIn(("spender", "single", "spender"), join="b"),
     "deep": FanOutFanIn(("fan", "single"), join="c"),
     "rounds": Rounds(),
+    "learner": SingleAgent("learner"),
+    "learners": FanOutFanIn(("learner", "learner")),
     "circle": Handoffs("ping", ("pong",)),
     "nowhere": Handoffs("lost"),
     **{name: SingleAgent(name) for name in ("raiser", "garbage", "hanger", "canceller", "slow")},
@@ -68,6 +70,12 @@ def make_agents(world: World) -> Mapping[str, Agent]:
     async def slow(view: View) -> Decided:
         await asyncio.sleep(world.rng.random())
         return await replay["a"].decide(view)
+
+    async def learner(view: View) -> Decided:
+        await asyncio.sleep(world.rng.random())
+        said = len(view.recalled) if view.recalled else "no"
+        answers = ReplayAgent(key="a", answer=lambda view: f"by {said} hints {view.run_id} takes it upstairs")
+        return await answers.decide(view)
 
     @priced(tokens=20, cost_microusd=4)
     async def spender(view: View) -> Decided:
@@ -109,7 +117,7 @@ def make_agents(world: World) -> Mapping[str, Agent]:
     async def canceller(view: View) -> Proposal:
         raise asyncio.CancelledError
 
-    functions = (slow, spender, hander, garbage, raiser, hanger, canceller)
+    functions = (slow, learner, spender, hander, garbage, raiser, hanger, canceller)
     odd = {function.__name__: FunctionAgent(function) for function in functions}
     for name in ("hander", "garbage", "raiser"):
         odd[name].price = FREE  # the others cannot be asked where runs share a budget of money

@@ -14,6 +14,7 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.run.events import (
     ActionGated,
     ChildEnded,
+    MemoryRecalled,
     RoutePlanned,
     RunActivated,
     RunEnded,
@@ -45,6 +46,7 @@ def check_all(world: World) -> None:
         _answered(world, run_id, events)
     _asked_once(world)
     _budgets(world)
+    _forgotten(world)
     for run in world.plan.runs:
         if run.run_id not in world.driver.submitted:
             world.violation(f"{run.run_id}: never submitted")
@@ -57,6 +59,23 @@ def _acknowledged(world: World) -> None:
         kept = tuple(stream[append.first_seq : append.first_seq + len(append.entries)])
         if kept != append.entries:
             world.violation(f"{append.stream}: what was acknowledged at {append.first_seq} is not there")
+
+
+def _forgotten(world: World) -> None:
+    """Memory has nothing of a run that was shown what was erased, itself or in a branch, as its journal says."""
+    shown: dict[str, set[str]] = {}
+    for run_id in world.journal.local.streams:
+        for body in world.journal.local.bodies_of(run_id) if run_id in world.driver.submitted else ():
+            event = decode_event(body)
+            if isinstance(event, MemoryRecalled):
+                shown.setdefault(run_id, set()).update(record_id for record_id, _ in event.records)
+    for tenant in world.plan.tenants:
+        for record in world.memory.records(tenant):
+            for source in record.sources:
+                run_id = source.partition("#")[0]
+                below = [ids for other, ids in shown.items() if other == run_id or other.startswith(f"{run_id}.")]
+                if any(not ids.isdisjoint(world.forgotten) for ids in below):
+                    world.violation(f"{record.record_id} is what {run_id} said of what was erased")
 
 
 def _asked_once(world: World) -> None:

@@ -87,13 +87,17 @@ class RunPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A seed, generated.  `crashes` says at which numbered point what crashes; `faults` scales everything random."""
+    """A seed, generated.  `crashes` says at which numbered point what crashes; `faults` scales everything random.
+
+    `forgets`: memory has records of some subjects, each of which is erased while runs that were shown them go on.
+    """
 
     tenants: tuple[TenantId, ...]
     runs: tuple[RunPlan, ...]
     crashes: dict[int, str] = field(default_factory=dict)
     faults: float = 0.0
     budgets: dict[str, tuple[Cap, ...]] = field(default_factory=dict)
+    forgets: bool = False
 
 
 def make_plan(rng: Random) -> Plan:
@@ -133,6 +137,30 @@ def plan_on_things(rng: Random) -> Plan:
     kinds = ("policy", "executor", "runtime", "partition", "driver")
     crashes = {point: rng.choice(kinds) for point in rng.sample(range(1, 400), rng.choice((0, 2, 5)))}
     return Plan(tenants=tenants, runs=tuple(runs), crashes=crashes, faults=rng.choice((0.0, 0.02)))
+
+
+def plan_on_memory(rng: Random) -> Plan:
+    """Generate a plan whose runs learn from what they are shown, while that is erased and processes die."""
+    tenants = (TenantId("tenant0"), TenantId("tenant1"))
+    runs = tuple(
+        RunPlan(
+            run_id=mint_run(rng.randbytes),
+            identity=Identity(
+                principal=PrincipalId("ann"), tenant=tenants[number % 2], roles=("clerk",), scopes=("work",)
+            ),
+            request=Request(
+                text="where does the yearly report go",
+                inputs=Raw(json.dumps({"a": [{"tool": "look", "args": {"n": number}}]}).encode()),
+                route=rng.choice(("learner", "learner", "learners")),
+            ),
+            limits=Limits(),
+            start_s=rng.random(),
+        )
+        for number in range(10)
+    )
+    kinds = ("policy", "executor", "runtime", "partition", "driver", "journal")
+    crashes = {point: rng.choice(kinds) for point in rng.sample(range(1, 300), rng.choice((0, 3, 6)))}
+    return Plan(tenants=tenants, runs=runs, crashes=crashes, faults=rng.choice((0.0, 0.02)), forgets=True)
 
 
 def _on_things(rng: Random) -> list[Any]:

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import pytest
@@ -14,13 +15,15 @@ import pytest
 from airside.stack.policy.lookups import Lookups
 from airside.stack.resources import Key, ResolveReply
 from airside.stack.run.calls import MAX_SENDS
+from airside.stack.run.events import ChildEnded, MemoryLearned, decode_event
 from airside.stack.run.instructions import Instructions
-from airside.stack.run.machine import RunMachine
+from airside.stack.run.machine import _TABLE, RunMachine
 from airside.stack.run.state import Phase
 from airside.stack.security.seals import unwrap
 from airside.tools.dispatch import Dispatcher
 from tests.simulate import main, play
-from tests.simulation.plan import ON_THINGS, plan_on_things
+from tests.simulation.plan import ON_THINGS, plan_on_memory, plan_on_things
+from tests.simulation.world import World
 
 CHUNKS = [range(first, first + 10) for first in range(0, 40, 10)]
 
@@ -38,6 +41,23 @@ def test_nothing_is_granted_on_what_somebody_else_has_by_now() -> None:
     assert {one.seed: one.violations for one in played if one.violations} == {}
     assert all(sum(one.world.granted[tool] for one in played) > 20 for tool in ON_THINGS if tool != "give")
     assert sum(one.crashes for one in played) > 20
+
+
+def test_nothing_is_learned_of_what_was_erased_whoever_dies() -> None:
+    """Subjects are erased while runs and their branches that were shown them go on, and are taken up again."""
+    played = [play(seed, plan_on_memory) for seed in range(20)]
+    assert {one.seed: one.violations for one in played if one.violations} == {}
+    codes = Counter(code for one in played for code in learned(one.world))
+    assert codes["source_gone"] > 20 < codes["stored"] and sum(len(one.world.forgotten) for one in played) > 150
+
+
+def learned(world: World) -> Iterator[str]:
+    """Yield what memory did with what runs offered it."""
+    for run_id in world.driver.submitted:
+        for body in world.journal.local.bodies_of(run_id):
+            event = decode_event(body)
+            if isinstance(event, MemoryLearned):
+                yield event.code
 
 
 @pytest.mark.parametrize("seed", [3, 17])
@@ -124,6 +144,25 @@ def test_a_planted_cache_that_forgets_for_one_moment_only_is_found(monkeypatch: 
 
     monkeypatch.setattr(Lookups, "changed", forget)
     assert on_things("from before it was asked for")
+
+
+@pytest.mark.parametrize("of_branches", [True, False])
+def test_a_planted_run_that_forgets_what_it_was_shown_is_found(
+    monkeypatch: pytest.MonkeyPatch, of_branches: bool
+) -> None:
+    """Itself, or what its branches were shown."""
+
+    def forget(machine: RunMachine, event: ChildEnded) -> Instructions:
+        outcome = msgspec.structs.replace(event.outcome, shown=())
+        return machine._children_ended(msgspec.structs.replace(event, outcome=outcome))
+
+    if of_branches:
+        monkeypatch.setitem(_TABLE, (Phase.AWAITING_CHILDREN, ChildEnded), forget)
+    else:
+        monkeypatch.setattr(RunMachine, "_show", lambda *_: None)
+    assert any(
+        "said of what was erased" in text for seed in range(20) for text in play(seed, plan_on_memory).violations
+    )
 
 
 def test_a_planted_answer_to_another_question_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,10 @@ from random import Random
 from typing import Any
 
 from airside.memory.in_memory import InMemoryMemory
+from airside.memory.storage.erasure import Erasure
 from airside.stack.budget.recorded_usage import RecordedUsage, recorded_usage
 from airside.stack.budget.reservations import BudgetReservations
+from airside.stack.contracts.memory import Candidate
 from airside.stack.ids import NO_ISSUER, IssuerId, RunId, TenantId, mint_executor, root_of
 from airside.stack.policy.gate import Gate
 from airside.stack.policy.lookups import Lookups
@@ -65,6 +67,7 @@ class World:
         self.resolvers = SimResolvers(self)
         self.policy = self._policy()
         self.memory = InMemoryMemory(self.now_us)
+        self.forgotten: set[str] = set()
         self.approvals = SimApprovals(self)
         self.people = People(self)
         self.driver = Driver(self)
@@ -188,8 +191,25 @@ class World:
             )
             self.later(run.start_s, lambda s=submitted: self.driver.submit(s))
             self.people.interfere(run)
+        if self.plan.forgets:
+            await self._remember()
         self.start(self._watch())
         await self._over
+
+    async def _remember(self) -> None:
+        """Keep a record of each subject, and erase what is about it at some time."""
+        for tenant in self.plan.tenants:
+            for subject in ("ana", "ben", "cleo"):
+                text = f"{subject} has the yearly report go to room {subject[:1]}"
+                fact = Candidate(tenant=tenant, text=text, kind="fact", source="x", subject=subject, trust="high")
+                self.violations += [] if (await self.memory.write_if_useful(fact)).kept else ["nothing to recall"]
+                order = Erasure(tenant=tenant, what="subject", target=subject)
+                self.later(self.rng.random() * 4, lambda order=order: self.start(self._forget(order)))
+
+    async def _forget(self, order: Erasure) -> None:
+        plan = await self.memory.erase(order)
+        self.forgotten |= set(plan.ids)
+        self.note(f"FORGET {order.tenant} {order.target}: {len(plan.ids)} records")
 
     async def _watch(self) -> None:
         """End the simulation when all runs have ended, or when they never will."""
