@@ -158,7 +158,10 @@ class MemoryService:
     async def plan_erasure(self, order: Erasure) -> ErasureReceipt:
         """Return what an order would erase, and erase nothing."""
         memory = await self._existing(order.checked().tenant)
-        plan = await memory.plan(order) if memory is not None else ErasurePlan()
+        plan = ErasurePlan()
+        if memory is not None:
+            plan = await memory.plan(order)
+            self._evict_idle(memory)
         _check_kept(order, plan)
         return self._receipt(order, plan, dry_run=True)
 

@@ -65,13 +65,14 @@ class PendingWrite(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class PendingErasure:
-    """An order that somebody waits for, and what went by it, None while it is not carried out.
+    """An order that somebody waits for, where it is written down, and what went by it, None until it is carried out.
 
     `hidden` are the records that nobody finds meanwhile.  What derives from the target is among them, whether it will
     be left or not: what is left is shown again in a moment.
     """
 
     order: Erasure
+    path: Path | None = None
     gone: ErasurePlan | None = None
     hidden: set[str] = field(default_factory=set)
 
@@ -193,7 +194,8 @@ class TenantMemory:
     def _show(self, index: TenantIndex) -> None:
         self.index = index
         for asked in self._pending_erasures:
-            self._hide_reached(index, asked)
+            if asked.gone is None:
+                self._hide_reached(index, asked)
         if self._reembedding is None and index.unembedded(1):
             self._reembedding = asyncio.ensure_future(self.reembed())
             self._reembedding.add_done_callback(self._reembedded)
@@ -368,13 +370,10 @@ class TenantMemory:
         try:
             async with self._locked():
                 if asked.gone is None:  # else another one's turn carried it out too
-                    taken = {}
                     for each in self._pending_erasures:
                         if each.gone is None:
-                            taken[await self._on_thread(self._orders.take, each.order, self._now_us())] = each
-                    gone = await self._carry_out()
-                    for path, each in taken.items():
-                        each.gone = gone[path]
+                            each.path = await self._on_thread(self._orders.take, each.order, self._now_us())
+                    await self._carry_out()
             return asked.gone or ErasurePlan()
         finally:
             self._pending_erasures.remove(asked)
@@ -389,8 +388,8 @@ class TenantMemory:
         async with self._locked():
             await self._carry_out()
 
-    async def _carry_out(self) -> dict[Path, ErasurePlan]:
-        """Carry out the orders there are, and return what went by each."""
+    async def _carry_out(self) -> None:
+        """Carry out the orders there are, and let those who wait for them know what went by each."""
         orders = self._orders.of(self.tenant)
         name = table_name(self.tenant)
         gone = dict.fromkeys(orders, ErasurePlan())
@@ -401,13 +400,16 @@ class TenantMemory:
             gone |= {path: all_of_it for path, order in orders.items() if order.what == "tenant"}
         elif orders and self.exists:
             gone = await self._on_thread(self._database.without, name, orders)
+        for asked in self._pending_erasures:
+            if asked.path is not None:
+                asked.gone = gone.get(asked.path, asked.gone)
+        if orders and not is_all and self.exists:
             await self._drop_erased({record_id for plan in gone.values() for record_id in plan.ids})
         for path, order in orders.items():
             await self._on_thread(self._orders.done, path, order)
         if orders:
             forget_words()
             forget_readings()
-        return gone
 
     async def _drop_erased(self, record_ids: set[str]) -> None:
         """Take what is gone from disk out of what is loaded, so that nothing of it is left there."""
