@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from airside.memory.in_memory import HashingEmbedder
@@ -181,9 +179,8 @@ def remembering(text: str, subject: str = "", until: Callable[[], Awaitable[Any]
 
 def traces(text: str) -> list[bytes]:
     """Return bytes of a text, of each of its rare words, and of its vector, that nothing else has."""
-    vector = HashingEmbedder().embed([text])[0]
     rare = [word.encode() for word in text.split() if len(word) > 9 or word == "4711"]
-    return [text.encode(), *rare, struct.pack("<8f", *vector[np.flatnonzero(vector)[0] :][:8])]
+    return [text.encode(), *rare, HashingEmbedder().embed([text])[0].tobytes()]
 
 
 def files_of(folder: Path) -> list[bytes]:
@@ -200,12 +197,12 @@ async def fill(office: Office) -> None:
     answers = [answering(text, shown=TEXT, until=together.wait) for text in (*REPEATS, *PARAPHRASES, *IGNORES)]
     nadia = remembering("Nadia Ekwueme was told that 4711 is the oldest bill", "nadia", together.wait)
     runs = [office.run(decide) for decide in (*answers, nadia)]
-    ended = await asyncio.gather(*runs)
-    assert {len(machine.state.shown) for machine in ended} <= {1, 2}
+    await asyncio.gather(*runs)
+    own = (await office.texts())[TEXT]
+    assert await office.memory.change(ACME, own, "quarantine")
     second_hand = answering("accounts of the gobbledygook kind may be closed", shown=PARAPHRASES[2])
     machine = await office.run(second_hand, "is a reminder needed for that flibbertigibbet account")
-    own = (await office.texts())[TEXT]
-    assert own not in machine.state.shown or len(machine.state.shown) > 1
+    assert own not in machine.state.shown
 
 
 async def test_what_runs_said_of_a_subject_goes_with_it_and_no_file_has_a_byte_of_it(
@@ -232,7 +229,8 @@ async def test_what_runs_said_of_a_subject_goes_with_it_and_no_file_has_a_byte_o
     files = files_of(tmp_path)
     assert files and not [(t, trace) for t in gone for trace in traces(t) for data in files if trace in data]
     assert not any(text.encode() in msgspec.msgpack.encode(receipt) for text in gone)
-    assert any(trace in data for trace in traces(before) for data in files), "what stays is found in the same way"
+    found = [any(trace in data for data in files) for trace in traces(before)]
+    assert found[0] and found[-1], "text and vector of what stays are found in the same way"
 
 
 async def test_the_journal_has_of_what_a_run_was_shown_the_id_alone(office: Office) -> None:

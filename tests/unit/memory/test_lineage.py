@@ -123,7 +123,7 @@ def test_an_order_says_what_of_that_which_derives_goes(order: dict[str, Any], go
 
 
 def test_what_may_derive_from_anything_goes_unless_the_subject_is_known_nowhere() -> None:
-    many, own = record(1, lineage=(MANY,)), record(2, subject="ana")
+    many, own = record(1, lineage=(MANY,)), record(2, SOURCE_TEXT, subject="ana")
     assert whys(plan_erasure(ANA, [many, own])) == {own.record_id: "own", many.record_id: "many"}
     assert plan_erasure(ANA, [many, record(3, subject="anna")]).taken == ()
 
