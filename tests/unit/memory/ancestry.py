@@ -18,7 +18,7 @@ class Ancestry:
         self._subjects.setdefault(record_id, subject)
         behind = self._behind.setdefault(record_id, set())
         for each in shown:
-            behind |= self._behind[each] | ({self._subjects[each]} - {""})
+            behind |= self._behind.get(each, set()) | ({self._subjects.get(each, "")} - {""})
         self._shown.setdefault(record_id, set()).update(set(shown) - {record_id})
 
     def of(self, subject: str, there: Collection[str]) -> set[str]:
