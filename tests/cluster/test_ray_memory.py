@@ -115,7 +115,7 @@ def test_a_keeper_keeps_its_own_tenants_memory_and_nobody_elses(stack: Stack) ->
             stack.memory.erase(tenant="t3", subject="g", token=token)
     with pytest.raises(Refused):
         stack.memory.erase(tenant="t3", all=True, token=keeper)
-    said = call("remember", text="lorries may come from seven in the morning on")
+    said = call("remember", text="lorries are let in from seven in the morning on")
     assert submit(stack, said, who="ana@t3", request="when does the depot in Ghent open").result(timeout=BOUND_S).ok
     planned = stack.memory.erase(tenant="t3", subject="g", dry_run=True, token=keeper)
     assert {"own", "shown"} <= {each.why for each in planned.taken} and not planned.left

@@ -48,7 +48,7 @@ REPEATS = (
 )
 PARAPHRASES = (
     "this customer takes a month over it and then the bank moves the whistling amount",
-    "one may rely on her to settle what she owes a marzipan month later",
+    "everybody relies on her to settle what she owes a marzipan month later",
     "no reminder is needed for that flibbertigibbet account",
 )
 IGNORES = (
@@ -200,7 +200,7 @@ async def fill(office: Office) -> None:
     await asyncio.gather(*runs)
     own = (await office.texts())[TEXT]
     assert await office.memory.change(ACME, own, "quarantine")
-    second_hand = answering("accounts of the gobbledygook kind may be closed", shown=PARAPHRASES[2])
+    second_hand = answering("accounts of the gobbledygook kind are closed", shown=PARAPHRASES[2])
     machine = await office.run(second_hand, "is a reminder needed for that flibbertigibbet account")
     assert own not in machine.state.shown
 

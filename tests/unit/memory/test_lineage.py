@@ -246,7 +246,7 @@ async def test_what_derives_from_what_has_expired_is_still_reached_by_its_subjec
 ) -> None:
     own = await kept(memory, SOURCE_TEXT, subject="ana", ttl_s=60)
     between = await kept(memory, "this customer owes us nothing", own, ttl_s=120)
-    last = await kept(memory, "so the account may be closed", between)
+    last = await kept(memory, "so the account is to be closed", between)
     clock.now += 200_000_000
     await memory.sweep()
     assert await ids(memory) == {last}
@@ -318,7 +318,7 @@ async def test_a_store_and_a_file_of_before_are_read_and_said_to_have_no_lineage
     for opened in (False, True):
         again = MemoryService(tmp_path / "old", HashingEmbedder, clock)
         if opened:
-            later = await kept(again, "so the account may be closed", next(iter(await ids(again) - {own})))
+            later = await kept(again, "so the account is to be closed", next(iter(await ids(again) - {own})))
             assert UNTRACED in next(r for r in await again.records(ACME) if r.record_id == later).lineage
         planned = await again.plan_erasure(ANA)
         assert planned.records == (own,) and planned.untraced == 1 + opened
