@@ -186,6 +186,9 @@ class Served:
             asked = {"seat": types.ElicitRequest(params=page)}
         elif text == "folders":
             asked = {"seat": types.ListRootsRequest()}
+        elif text == "long":
+            long = {"type": "string", "enum": [f"{n} {'x' * 490}" for n in range(64)]}
+            form.requested_schema = {"type": "object", "properties": {f"f{n}": long for n in range(3)}}
         elif text == "nothing":
             asked = {}
         kept = os.environ.get("TOKEN", "") if text == "secret" else str(state)

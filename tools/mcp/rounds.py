@@ -25,6 +25,9 @@ from airside.tools.tool import AskedBefore
 MAX_STATE_CHARS = 32_768
 """Of what a server keeps with us: each round's is journaled, and sent to it again."""
 
+MAX_FORM_BYTES = 32_768
+"""Of a question and its form: a person reads all of it, and each reader of the inbox is sent it."""
+
 _SHOWN_CALL = 2_000
 """Characters of the call's arguments that whoever is asked is shown."""
 
@@ -65,7 +68,13 @@ def input_needed(
     }
     kept = {"key": name, "state": state}
     text = f"{server}.{tool} asks a person before it completes the call"
-    return InputNeeded(text, question=redactor.data(orjson.dumps(question)), kept=orjson.dumps(kept))
+    try:
+        asking, keeping = orjson.dumps(redactor.value(question)), orjson.dumps(kept)
+    except orjson.JSONEncodeError:
+        raise InvalidInput("it asks in what is no text") from None
+    if len(asking) > MAX_FORM_BYTES:
+        raise InvalidInput(f"its question and form take {len(asking):,} bytes, of at most {MAX_FORM_BYTES:,}")
+    return InputNeeded(text, question=asking, kept=keeping)
 
 
 def _shown(message: str) -> str:

@@ -76,10 +76,18 @@ def own_error(error: BaseException, redactor: Redactor = NO_SECRETS) -> AirsideE
     if issubclass(type(error), ToolQuarantined):
         return ToolQuarantined(text)
     if type(error) is InputNeeded and all(type(each) is bytes for each in error.details.values()):
-        if redactor.data(error.details["kept"]) != error.details["kept"]:
-            return ToolRaised("what it keeps until it is answered has a secret")
-        return InputNeeded(text, question=redactor.data(error.details["question"]), kept=error.details["kept"])
+        return _asking(text, redactor, **error.details)
     return ToolRaised(text + _HINT if any(words in text for words in _OTHER_LOOP) else text)
+
+
+def _asking(text: str, redactor: Redactor, *, question: bytes, kept: bytes) -> AirsideError:
+    if redactor.data(kept) != kept:
+        return ToolRaised("what it keeps until it is answered has a secret")
+    try:
+        clean = orjson.dumps(redactor.value(orjson.loads(question)))
+    except ValueError as error:
+        return ToolRaised(f"what it asks is no JSON: {error}")
+    return InputNeeded(text, question=clean, kept=kept)
 
 
 def _unanswered(error: BaseException) -> bool:

@@ -200,6 +200,7 @@ async def test_an_answer_whose_reply_is_lost_is_in_doubt_and_not_sent_again(
         ("folders", "be told of folders"),
         ("nested", "of no type that a person fills in"),
         ("nothing", "to be asked again"),
+        ("long", "bytes, of at most 32,768"),
     ],
 )
 async def test_what_is_no_form_is_put_to_nobody(
