@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import os
 from collections.abc import Sequence
@@ -220,10 +221,10 @@ def serve(
     state_dir: StateDir = HERE,
 ) -> None:
     """Serve the tools of a running stack to MCP clients; each call is a run of whoever makes it."""
+    import airside
     from airside.actors.gateway.calls import GatewayCalls
     from airside.actors.gateway.http import http_app, listen, serve_http
     from airside.actors.gateway.stdio import serve_stdio
-    from airside.cli import attached
     from airside.stack.security.keyring import gateway_key
 
     if bool(http) == stdio:
@@ -232,8 +233,9 @@ def serve(
     if stdio and not credential:
         raise Misuse("--stdio: who calls is said by AIRSIDE_TOKEN, a token or an API key: set it")
     names = tuple(host or ())
-    with attached(state_dir) as stack:
-        calls, key, audience = GatewayCalls(stack), gateway_key(stack.state_dir / "keys"), stack.cell.stack
+    stack = airside.connect(state_dir)
+    with contextlib.closing(GatewayCalls(stack, lambda: airside.connect(state_dir))) as calls:
+        key, audience = gateway_key(stack.state_dir / "keys"), stack.cell.stack
         if stdio:
             asyncio.run(serve_stdio(calls, credential, key, audience))
             return

@@ -1,7 +1,8 @@
 """Calls from outside as runs of a stack: how they begin, how they stand, and who may ask for that.
 
 The gateway decides nothing.  Ingress says who a credential is of, policy what may run; what becomes of a call is read
-from its run's record.  So nothing is lost with a gateway's process but the connections that it had.
+from its run's record.  So nothing is lost with a gateway's process but the connections that it had, and with the
+stack's nothing but the answers that were waited for just then.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
 from airside.actors.client.client import Stack
+from airside.actors.client.connection import Connection
 from airside.actors.client.steps import drive_async
 from airside.actors.rpc.methods import OFFER, SUBMIT, WATCH_RUN
 from airside.stack.canonical import canonical, write_bounded
 from airside.stack.contracts.streams import WatchRequest
-from airside.stack.errors import AuthRefused, InvalidId, InvalidInput, Refused
+from airside.stack.errors import AuthRefused, InvalidId, InvalidInput, LayerUnavailable, Misuse, Refused
 from airside.stack.ids import RunId, parse_run, request_for, run_of
 from airside.stack.operations.messages import OfferRequest, ServedTool, Submission, ToolOffer
 from airside.stack.reasons import ReasonCode
@@ -46,16 +49,44 @@ class Caller:
 
 
 class GatewayCalls:
-    """What the gateway does with a stack."""
+    """What the gateway does with a stack; `connect` attaches to the one that was started in its place."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, connect: Callable[[], Stack]) -> None:
         self._stack = stack
-        self._connection = stack._connection
+        self._connect = connect
+        self._connecting = asyncio.Lock()
+
+    def close(self) -> None:
+        """Disconnect from the stack."""
+        self._stack.close()
+
+    @property
+    def _connection(self) -> Connection:
+        return self._stack._connection
 
     async def identify(self, credential: str) -> Caller:
-        """Return who holds a credential; raise `AuthRefused` for what is none, `Refused` where nothing is served."""
-        offer = await self._offer(credential, with_tools=False)
+        """Return who holds a credential, which is the first thing that is asked of every message.
+
+        Raises `AuthRefused` for what is none, `Refused` where nothing is served, `LayerUnavailable` without a stack.
+        """
+        stack = self._stack
+        try:
+            offer = await self._offer(credential, with_tools=False)
+        except Misuse:  # it is gone, and another one has its name
+            await self._attach(stack)
+            offer = await self._offer(credential, with_tools=False)
         return Caller(offer.tenant, offer.principal, credential)
+
+    async def _attach(self, gone: Stack) -> None:
+        """Attach to the stack that is there now, once for all who find that theirs is gone."""
+        async with self._connecting:
+            if self._stack is not gone:
+                return
+            try:
+                self._stack = await asyncio.to_thread(self._connect)
+            except Misuse as error:
+                raise LayerUnavailable(f"the stack is gone: {error.message}") from None
+            gone.close()
 
     async def tools(self, caller: Caller) -> tuple[ServedTool, ...]:
         """Return the tools that somebody may see."""
@@ -83,7 +114,7 @@ class GatewayCalls:
                 return run_id
             except UnknownCall:
                 pass
-        inputs = write_bounded(msgspec.to_builtins(call), max_bytes=MAX_REQUEST_BYTES, where="arguments")
+        inputs = write_bounded(msgspec.to_builtins(call), max_bytes=MAX_REQUEST_BYTES, where="call")
         request = Request(text=f"Call {call.tool}", inputs=msgspec.Raw(inputs), route=GATEWAY, job_id=key)
         submission = Submission(credential=caller.credential, request=msgspec.json.encode(request), nonce=nonce)
         ticket = await drive_async(self._connection.call(SUBMIT, submission))
