@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from airside.actors.client.results import PendingApproval
 from airside.stack.approvals.book import Approval, VoteRefused
 from airside.stack.canonical import canonical, digest
 from airside.stack.contracts.execution import ExecuteRequest
@@ -109,6 +110,14 @@ async def test_what_a_server_asks_a_person_answers_and_the_call_goes_on_once(
         "server": "tests",
         "call": 'book({"text":"please"})',
     }
+    lines = PendingApproval.of(msgspec.json.encode(shown(world))).lines()
+    assert "a question that one of clerk answers, by a JSON object of its fields" in lines[0]
+    assert [line for line in lines if line.startswith("       | ")] == [
+        "       | Which seat?",
+        "       | tests",
+        '       | book({"text":"please"})',
+        "       | string; required; of 'window', 'aisle'; Seat",
+    ]
     assert "is one of 'window', 'aisle'" in say(world, "wing")
     assert "is no field of the form" in say(world, '{"seat": "aisle", "more": 1}')
     assert "nobody can approve" in say(world, None, "approve")
