@@ -8,7 +8,15 @@ by question, in one process, on one tenant at a time; `airside_alone` are the sa
 the actor gets them (a search through LanceDB leaves nothing in the CPU's caches), and what the last line has.
 `search_after_1000_writes_ratio` is the median search after 1,000 single, acknowledged writes by that before, at 10,000
 records; `rss_kb_per_write` is by how much the process has grown after 3,000 to a tenant of 1,000, what is held in RAM
-of each included.  `--quick` leaves out 100,000 records and 1,000 tenants.
+of each included.
+
+`writes_per_cpu_s` are records written in groups, 10,000 to one tenant, by the CPU time of the whole process from the
+first one until what was written is compacted (the callers', LanceDB's and numpy's threads included), less what the
+embedder took in its own thread; `embedder_cpu_share` is the part of all of it that was left out, and `embedder_cpu_ms`
+what the default embedder takes for one of sixteen texts.  `rss_after_erase_ratio` and `rss_after_writes_ratio` are the
+process's resident memory after 10,000 records were written and erased, and after 10,000 were written, expired and were
+swept, by that before, when 1,000 had been written, searched and erased.  `--quick` leaves out 100,000 records and 1,000
+tenants.
 """
 
 from __future__ import annotations
@@ -32,6 +40,7 @@ import numpy as np
 
 from airside.memory.embedders.embedder import SentenceTransformerEmbedder, Vectors
 from airside.memory.service import MemoryService
+from airside.memory.storage.erasure import Erasure
 from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.ids import TenantId
 from benchmarks.measure import last_line, machine, memory_mib, percentile
@@ -40,18 +49,28 @@ DIMENSION = 384
 QUESTIONS = 200
 WRITES = 1_000
 GROWTH_WRITES = 3_000
+RETURN_WRITES = 10_000
 CORPUS = Path(__file__).with_name("data") / "memories.jsonl"
 
 
 class RandomEmbedder:
-    """Gives every text a random vector, always the same one; a model would be all that is measured."""
+    """Gives every text a random vector, always the same one; a model would be all that is measured.
+
+    `cpu_s` is what that took.
+    """
 
     name, dimension = "random", DIMENSION
 
+    def __init__(self) -> None:
+        self.cpu_s = 0.0
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one unit vector per text."""
+        began = time.thread_time()
         made = np.stack([np.random.default_rng(zlib.crc32(text.encode())).standard_normal(DIMENSION) for text in texts])
-        return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
+        vectors = np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
+        self.cpu_s += time.thread_time() - began
+        return vectors
 
 
 @lru_cache
@@ -72,17 +91,19 @@ def figures(samples: Sequence[float]) -> dict[str, float]:
     return {**found, "per_s": round(1000 * len(samples) / sum(samples))}
 
 
-def fact(tenant: TenantId, text: str) -> Candidate:
+def fact(tenant: TenantId, text: str, ttl_s: int | None = None) -> Candidate:
     """Return a candidate."""
-    return Candidate(tenant=tenant, text=text, kind="fact", source="benchmark", trust="medium")
+    return Candidate(tenant=tenant, text=text, kind="fact", source="benchmark", trust="medium", ttl_s=ttl_s)
 
 
-async def filled(service: MemoryService, tenant: TenantId, count: int, seed: int = 1) -> float:
+async def filled(
+    service: MemoryService, tenant: TenantId, count: int, seed: int = 1, ttl_s: int | None = None
+) -> float:
     """Let a tenant have so many records; return how many were written a second."""
     chosen, began = random.Random(seed), time.perf_counter()
     for at in range(0, count, 2_000):
         texts = [sentence(chosen) for _ in range(min(2_000, count - at))]
-        await asyncio.gather(*(service.write_if_useful(fact(tenant, text)) for text in texts))
+        await asyncio.gather(*(service.write_if_useful(fact(tenant, text, ttl_s)) for text in texts))
     return count / (time.perf_counter() - began)
 
 
@@ -154,13 +175,19 @@ async def settled(service: MemoryService) -> None:
         await asyncio.sleep(0.1)
 
 
-async def one_tenant(service: MemoryService, folder: Path, count: int) -> dict[str, Any]:
+async def one_tenant(service: MemoryService, embedder: RandomEmbedder, folder: Path, count: int) -> dict[str, Any]:
     """Measure a tenant of so many records; return the figures of the last line that come from it."""
     tenant = TenantId(f"n{count}")
+    cpu_s, embedding_s = time.process_time(), embedder.cpu_s
     rate = round(await filled(service, tenant, count))
     await settled(service)
+    cpu_s, embedding_s = time.process_time() - cpu_s, embedder.cpu_s - embedding_s
+    cpu = {
+        "writes_per_cpu_s": round(count / (cpu_s - embedding_s)),
+        "embedder_cpu_share": round(embedding_s / cpu_s, 3),
+    }
     before = await searches(service, folder, tenant, count)
-    print(json.dumps({"records": count, "tenants": 1, "written_per_s": rate, "ms": before}), flush=True)
+    print(json.dumps({"records": count, "tenants": 1, "written_per_s": rate, **cpu, "ms": before}), flush=True)
     writes = await singles(service, folder, tenant, WRITES)
     await settled(service)
     after = await searches(service, folder, tenant, count)
@@ -172,6 +199,7 @@ async def one_tenant(service: MemoryService, folder: Path, count: int) -> dict[s
         "retrieve_p50_ms_10k": before["airside_alone"]["p50"],
         "retrieve_p99_ms_10k": before["airside_alone"]["p99"],
         "writes_per_s": rate,
+        **cpu,
         "search_after_1000_writes_ratio": round(ratio, 3),
     }
 
@@ -186,6 +214,36 @@ async def growth(service: MemoryService) -> float:
             before = memory_mib([os.getpid()])
         await service.write_if_useful(fact(tenant, sentence(chosen)))
     return (memory_mib([os.getpid()]) - before) * 1024 / GROWTH_WRITES
+
+
+def rss_mib() -> float:
+    """Return the process's resident memory."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
+async def returned(folder: Path) -> dict[str, float]:
+    """Write 10,000 records and erase them, write 10,000 and let them expire; return what memory that leaves taken."""
+    now_us, mib = [time.time_ns() // 1000], {}
+    service = MemoryService(folder, RandomEmbedder, lambda: now_us[0])
+    steps = (("warm", 1_000, True), ("erased", RETURN_WRITES, True), ("expired", RETURN_WRITES, False))
+    for seed, (name, count, is_erased) in enumerate(steps):
+        tenant = TenantId(name)
+        await filled(service, tenant, count, seed, ttl_s=60)
+        await service.retrieve(RecallRequest(tenant=tenant, query=sentence(random.Random(7)), clearance="internal"))
+        mib[f"{name}_written"] = rss_mib()
+        if is_erased:
+            await service.erase(Erasure(tenant=tenant, what="tenant"))
+        else:
+            now_us[0] += 61_000_000
+            await service.sweep()
+        mib[name] = rss_mib()
+    service.close()
+    print(json.dumps({"rss_mib": {name: round(value, 1) for name, value in mib.items()}}), flush=True)
+    return {
+        "rss_after_erase_ratio": round(mib["erased"] / mib["warm"], 3),
+        "rss_after_writes_ratio": round(mib["expired"] / mib["warm"], 3),
+    }
 
 
 async def many_tenants(service: MemoryService, folder: Path, count: int) -> None:
@@ -205,16 +263,19 @@ async def many_tenants(service: MemoryService, folder: Path, count: int) -> None
 
 async def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
     """Measure everything, printing a line a measurement; return the last line."""
-    service = MemoryService(folder, RandomEmbedder, lambda: time.time_ns() // 1000)
+    kept = await returned(folder / "returned")  # first: what others freed would be there for it
+    embedder = RandomEmbedder()
+    service = MemoryService(folder / "memory", lambda: embedder, lambda: time.time_ns() // 1000)
+    folder = folder / "memory"
     grown = await growth(service)
     last: dict[str, Any] = {}
     for count in (1_000, 10_000) if quick else (1_000, 10_000, 100_000):
-        found = await one_tenant(service, folder, count)
+        found = await one_tenant(service, embedder, folder, count)
         last = found if count == 10_000 else last
     for tenants in (100,) if quick else (100, 1_000):
         await many_tenants(service, folder, tenants)
     service.close()
-    return {**last, "rss_kb_per_write": round(grown, 2)}
+    return {**last, "rss_kb_per_write": round(grown, 2), **kept}
 
 
 def embedding() -> dict[str, Any]:
@@ -223,14 +284,15 @@ def embedding() -> dict[str, Any]:
     embedder.embed([sentence(chosen)])
     found = {}
     for count in (1, 16):
-        taken = []
+        taken, used = [], []
         for _ in range(20):
             texts = [sentence(chosen) for _ in range(count)]
-            began = time.perf_counter()
+            began, cpu_s = time.perf_counter(), time.process_time()
             embedder.embed(texts)
             taken.append((time.perf_counter() - began) * 1000)
+            used.append((time.process_time() - cpu_s) * 1000 / count)
         found[f"texts_{count}"] = {**figures(taken), "per_s": round(1000 * count * len(taken) / sum(taken))}
-    return {"embedder": embedder.name, "ms": found}
+    return {"embedder": embedder.name, "ms": found, "embedder_cpu_ms": round(sum(used) / len(used), 2)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -244,8 +306,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         last = asyncio.run(measure(folder, quick=options.quick))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(embedding()), flush=True)  # last: what a model leaves behind is not memory's growth
-    last_line(last)
+    model = embedding()  # last: what a model leaves behind is not memory's growth
+    print(json.dumps(model), flush=True)
+    last_line({**last, "embedder_cpu_ms": model["embedder_cpu_ms"]})
 
 
 if __name__ == "__main__":

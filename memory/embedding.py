@@ -93,7 +93,7 @@ class Embedding:
     async def question(self, tenant: TenantId, text: str) -> Query:
         """Return a question with its vector, of unit length; raise `MemoryFailed` if the embedder fails."""
         asked = self._asked.setdefault(tenant, OrderedDict())
-        query = Query.of(text, await self._wait(_QUESTIONS, tenant, text))
+        query = Query.of(text, await self._enqueue(_QUESTIONS, tenant, text))
         asked[text] = query  # in vain if what the tenant asked was forgotten meanwhile
         if len(asked) > CACHED_QUERIES:
             asked.popitem(last=False)
@@ -103,7 +103,7 @@ class Embedding:
 
     async def texts(self, tenant: TenantId, texts: Sequence[str]) -> Vectors:
         """Return one vector of unit length a text, shape (texts, dimension); raise `MemoryFailed` as `question`."""
-        return np.stack(await asyncio.gather(*(self._wait(_TEXTS, tenant, text) for text in texts)))
+        return np.stack(await asyncio.gather(*(self._enqueue(_TEXTS, tenant, text) for text in texts)))
 
     def forget(self, tenant: TenantId) -> None:
         """Forget what a tenant asked."""
@@ -118,12 +118,13 @@ class Embedding:
         """Let the thread end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _wait(self, kind: int, tenant: TenantId, text: str) -> Vectors:
+    def _enqueue(self, kind: int, tenant: TenantId, text: str) -> asyncio.Future[Vectors]:
+        """Let a text wait for its vector."""
         future: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
         self._queues[kind].put(tenant, (text, future))
         if self._working is None or self._working.done():
             self._working = asyncio.ensure_future(self._work())
-        return await future
+        return future
 
     async def _work(self) -> None:
         waiting: list[Waiting] = []

@@ -23,15 +23,14 @@ from airside.memory.search.calibration import Calibration, load_calibration
 from airside.memory.search.index import Bounds, Query, TenantIndex
 from airside.memory.storage.erasure import Erasure, ErasureLog
 from airside.memory.storage.erasure_plan import ErasurePlan, ErasureReceipt
+from airside.memory.storage.freeing import give_back
 from airside.memory.storage.parquet import Imported, read_parquet, write_parquet
 from airside.memory.storage.store import Database, TenantStore, table_name, tenant_of
 from airside.memory.tenant import TenantMemory
 from airside.memory.text import MAX_QUERY_CHARACTERS
-from airside.memory.writing.quality_gate import Draft, draft
 from airside.stack.contracts.memory import Candidate, LearnReply, Recalled, RecallReply, RecallRequest
 from airside.stack.errors import InvalidInput, MemoryFailed, text_of
 from airside.stack.ids import TenantId, parse_tenant
-from airside.stack.reasons import MemoryCode
 from airside.stack.values import Trust
 
 MAX_TOP_K = 100
@@ -139,17 +138,10 @@ class MemoryService:
         return await self._offer(candidate)
 
     async def _offer(self, candidate: Candidate, lineage: tuple[str, ...] = ()) -> LearnReply:
-        table_name(candidate.tenant)
-        found = await asyncio.to_thread(draft, candidate, self._rules, self._now_us())
-        if isinstance(found, MemoryCode):
-            return LearnReply(code=found)
-        return await self._write(candidate.tenant, found._replace(lineage=lineage))
-
-    async def _write(self, tenant: TenantId, drafted: Draft) -> LearnReply:
         await self.start()
-        memory = self._memory(tenant)
+        memory = self._memory(candidate.tenant)
         try:
-            return await memory.write(drafted)
+            return await memory.write(candidate, lineage)
         finally:
             self._evict_idle(memory)
 
@@ -263,6 +255,7 @@ class MemoryService:
             except Exception as error:
                 failed.append(f"{memory.tenant} ({text_of(error, 300)})")
             self._evict_idle(memory)
+        await self._on_thread(give_back)
         if failed:
             raise MemoryFailed(f"not swept: {', '.join(failed)}"[:1000])
         return count

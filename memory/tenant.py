@@ -27,11 +27,12 @@ from airside.memory.rules import MemoryRules
 from airside.memory.search.index import TenantIndex, statement_of, topic_of
 from airside.memory.storage.erasure import Erasure, ErasureLog
 from airside.memory.storage.erasure_plan import ErasurePlan, plan_erasure, reached
+from airside.memory.storage.freeing import give_back
 from airside.memory.storage.store import Database, Pairs, TenantStore, table_name
 from airside.memory.text import forget_words
-from airside.memory.writing.quality_gate import Draft
+from airside.memory.writing.quality_gate import Draft, draft
 from airside.memory.writing.reconcile import ABOUT, Drafted, WritePlan
-from airside.stack.contracts.memory import LearnReply
+from airside.stack.contracts.memory import Candidate, LearnReply
 from airside.stack.errors import MemoryFailed
 from airside.stack.ids import TenantId
 from airside.stack.reasons import MemoryCode
@@ -56,10 +57,11 @@ logger = logging.getLogger(__name__)
 
 
 class PendingWrite(NamedTuple):
-    """A draft, its number, and who waits for what becomes of it."""
+    """A candidate, its number, the lineage it brings along, and who waits for what becomes of it."""
 
     number: int
-    draft: Draft
+    candidate: Candidate
+    lineage: tuple[str, ...]
     answer: asyncio.Future[LearnReply]
 
 
@@ -222,12 +224,12 @@ class TenantMemory:
 
     # Writing.
 
-    async def write(self, draft: Draft) -> LearnReply:
-        """Keep a draft; it is on disk when this returns that it is kept."""
+    async def write(self, candidate: Candidate, lineage: tuple[str, ...] = ()) -> LearnReply:
+        """Keep a candidate that passes the quality gate and is new; it is on disk when this returns that it is kept."""
         future: asyncio.Future[LearnReply] = asyncio.get_running_loop().create_future()
         with self._used():
             self._offers += 1
-            self._waiting.append(PendingWrite(self._offers, draft, future))
+            self._waiting.append(PendingWrite(self._offers, candidate, lineage, future))
             if self._committing is None or self._committing.done():
                 self._committing = asyncio.ensure_future(self._commit_all())
             return await future
@@ -244,31 +246,44 @@ class TenantMemory:
             raise
 
     async def _answer(self, group: list[PendingWrite]) -> None:
-        try:
-            replies = await self._commit(group)
-        except Exception as error:
-            _fail(group, error)
+        """Draft a group, refuse what is not worth keeping, and commit the rest."""
+        candidates = [offered.candidate for offered in group]
+        drafts = await asyncio.to_thread(_drafts, candidates, self._rules, self._now_us())
+        worth: list[tuple[PendingWrite, Draft]] = []
+        for offered, found in zip(group, drafts, strict=True):
+            if isinstance(found, Draft):
+                worth.append((offered, found._replace(lineage=offered.lineage)))
+            elif isinstance(found, MemoryCode):
+                _reply(offered, LearnReply(code=found))
+            else:
+                _fail([offered], found)
+        if not worth:
             return
-        for offered, reply in zip(group, replies, strict=True):
-            if not offered.answer.done():
-                offered.answer.set_result(reply)
+        try:
+            replies = await self._commit(worth)
+        except Exception as error:
+            _fail([offered for offered, _ in worth], error)
+            return
+        for (offered, _), reply in zip(worth, replies, strict=True):
+            _reply(offered, reply)
 
-    async def _commit(self, group: list[PendingWrite]) -> list[LearnReply]:
-        vectors = await self._embed(self.tenant, [offered.draft.text for offered in group])
+    async def _commit(self, group: list[tuple[PendingWrite, Draft]]) -> list[LearnReply]:
+        vectors = await self._embed(self.tenant, [draft.text for _, draft in group])
         async with self._turn(make=True) as index:
-            is_erased = [self._is_erased(offered) for offered in group]
+            is_erased = [self._is_erased(offered) for offered, _ in group]
             pairs = zip(group, vectors, is_erased, strict=True)
-            drafted = [Drafted(offered.draft, vector) for offered, vector, is_gone in pairs if not is_gone]
+            drafted = [Drafted(draft, vector) for (_, draft), vector, is_gone in pairs if not is_gone]
             plan = WritePlan(index, self.tenant, self._rules.quota_of(self.tenant), self._now_us())
             await self._on_thread(plan.take, drafted)
             await self._written(index, plan.added.values(), plan.changed.values())
-            self._erased = [(number, order) for number, order in self._erased if number > group[-1].number]
+            last = group[-1][0].number
+            self._erased = [(number, order) for number, order in self._erased if number > last]
         replies = iter(plan.replies)
         return [LearnReply(code=MemoryCode.ERASED) if is_gone else next(replies) for is_gone in is_erased]
 
     def _is_erased(self, offered: PendingWrite) -> bool:
-        """Whether what a draft is about was ordered to be erased after it was offered."""
-        subject = offered.draft.candidate.subject
+        """Whether what a candidate is about was ordered to be erased after it was offered."""
+        subject = offered.candidate.subject
         return any(offered.number <= number and order.is_about(subject) for number, order in self._erased)
 
     async def _written(self, index: TenantIndex, added: Pairs, changed: Pairs) -> None:
@@ -305,6 +320,7 @@ class TenantMemory:
         async with self._locked():
             if self._store is not None:
                 await self._on_thread(self._store.tidy)
+                await self._on_thread(give_back)
 
     # Keeping.
 
@@ -410,6 +426,7 @@ class TenantMemory:
         if orders:
             forget_words()
             forget_readings()
+            await self._on_thread(give_back)
 
     async def _drop_erased(self, record_ids: set[str]) -> None:
         """Take what is gone from disk out of what is loaded, so that nothing of it is left there."""
@@ -436,6 +453,8 @@ class TenantMemory:
             if gone:
                 await self._on_thread(self._store.drop_expired, now_us)
                 self._show(await self._on_thread(self.index.rebuilt))
+                forget_words()
+                forget_readings()
             elif self._store.is_ragged:
                 await self._on_thread(self._store.tidy)
         return len(gone)
@@ -457,6 +476,18 @@ class TenantMemory:
         return count
 
 
+def _drafts(candidates: Sequence[Candidate], rules: MemoryRules, now_us: int) -> list[Draft | MemoryCode | Exception]:
+    """Draft candidates together: a thread's turn for each would cost as much as most drafts do."""
+    return [_draft(candidate, rules, now_us) for candidate in candidates]
+
+
+def _draft(candidate: Candidate, rules: MemoryRules, now_us: int) -> Draft | MemoryCode | Exception:
+    try:
+        return draft(candidate, rules, now_us)
+    except Exception as error:  # of one that is no candidate: the others are
+        return error
+
+
 def _fill(index: TenantIndex, store: TenantStore) -> None:
     for record, vector in store.load():
         index.put(record, vector)
@@ -470,6 +501,11 @@ def _is_taken(index: TenantIndex, record: Record, now_us: int) -> bool:
         *(other for other in topical if relation(record.text, other.text) != "distinct"),
     ]
     return any(other.state == "live" and other.record_id != record.record_id for other in rivals)
+
+
+def _reply(offered: PendingWrite, reply: LearnReply) -> None:
+    if not offered.answer.done():
+        offered.answer.set_result(reply)
 
 
 def _fail(group: Sequence[PendingWrite], error: Exception) -> None:

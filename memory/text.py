@@ -17,7 +17,6 @@ MAX_WORD = 64
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
 _APOSTROPHE = re.compile(r"['\u2019]")
-_SPACE = re.compile(r"\s+")
 _LOWERED = re.compile(r"(?<=\d)[\u2080-\u2089]+")
 _FRACTION = re.compile(r"(?<=\d)[\u00bc-\u00be\u2150-\u215e]")
 
@@ -39,7 +38,7 @@ def visible(text: str) -> str:
         text = _LOWERED.sub(r"_\g<0>", _raised().sub(r"^\g<0>", text))
         folded = in_form("NFKC", _FRACTION.sub(r" \g<0>", text))
         text = "".join(c for c in folded if unicodedata.category(c) != "Cf")
-    return _SPACE.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def normal(text: str) -> str:

@@ -55,16 +55,21 @@ _FOLDING = _Folding()
 
 def fold_confusables(text: str) -> str:
     """Return a text as a person reads it; it may be shorter or longer."""
-    return text.translate(_FOLDING)
+    return text if _is_plain(text) else text.translate(_FOLDING)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text has nothing that is folded: of ASCII only what does not print is."""
+    return text.isascii() and text.isprintable()
 
 
 class FoldedText:
     """A folded text that knows where each of its characters stands in the text as given."""
 
     def __init__(self, text: str) -> None:
-        pieces = [_FOLDING[ord(char)] for char in text]
+        pieces = text if _is_plain(text) else [_FOLDING[ord(char)] for char in text]
         self.text = "".join(pieces)
-        self._same = len(self.text) == len(text) and all(len(piece) == 1 for piece in pieces)
+        self._same = pieces is text or (len(self.text) == len(text) and all(len(piece) == 1 for piece in pieces))
         self._begins = () if self._same else tuple(at for at, piece in enumerate(pieces) for _ in piece)
 
     def span(self, begin: int, end: int) -> tuple[int, int]:

@@ -41,8 +41,11 @@ def find_personal_data(text: str) -> tuple[PersonalDataSpan, ...]:
     """Return the personal data of a text, in order and without overlaps: a value found once, wherever it stands."""
     whole = FoldedText(text)
     rest = whole.text
+    digits = len(_DIGIT.findall(rest))
     spans: list[tuple[PersonalDataKind, Span]] = []
-    for kind, search in _SEARCHES:
+    for kind, least, search in _SEARCHES:
+        if digits < least:
+            continue
         for begin, end in list(search(rest)):
             if _TAKEN in rest[begin:end]:
                 continue
@@ -62,6 +65,8 @@ def redacted(text: str, found: tuple[PersonalDataSpan, ...]) -> str:
         at = max(at, end)
     return "".join((*pieces, text[at:]))
 
+
+_DIGIT = re.compile(r"\d")
 
 _TAKEN = "\x00"
 """In the place of what was found already: a folded text has none, and no pattern goes on over it."""
@@ -88,6 +93,7 @@ _SPELT_MAIL = re.compile(
     r"(?:\s{0,2}(?:\.|[\[({<]\s?dot\s?[\])}>]|\sdot\s)\s{0,2}[\w\-]{1,63}){1,5}",
     re.IGNORECASE,
 )
+_BRACKET = re.compile(r"[\[({<]")
 _BEFORE_MAIL = re.compile(r".*[=?&/{}|`]|['*_~]+", re.DOTALL)
 """What may stand before an address and be read as its beginning: `?to=`, a path, marks of emphasis."""
 
@@ -100,7 +106,8 @@ def _mails(text: str) -> Iterator[Span]:
             begin = before.end() if before is not None else match.start()
             if begin < at and _HOST.fullmatch(text, at + 1, match.end()):
                 yield begin, match.end()
-    yield from (match.span() for match in _SPELT_MAIL.finditer(text))
+    if _BRACKET.search(text) is not None:
+        yield from (match.span() for match in _SPELT_MAIL.finditer(text))
 
 
 _OF_PERSONS = tuple(ip_network(each) for each in ("2000::/3", "fc00::/7", "fe80::/10"))
@@ -332,14 +339,17 @@ def _addresses(text: str) -> Iterator[Span]:
             yield match.span()
 
 
-_SEARCHES: tuple[tuple[PersonalDataKind, Callable[[str], Iterator[Span]]], ...] = (
-    ("email", _mails),
-    ("iban", _ibans),
-    ("card", _cards),
-    ("birth_date", _births),
-    ("national_id", _ids),
-    ("ip", _ips),
-    ("phone", _phones),
-    ("address", _addresses),
+_SEARCHES: tuple[tuple[PersonalDataKind, int, Callable[[str], Iterator[Span]]], ...] = (
+    ("email", 0, _mails),
+    ("iban", 2, _ibans),
+    ("card", 13, _cards),
+    ("birth_date", 1, _births),
+    ("national_id", 4, _ids),
+    ("ip", 0, _ips),
+    ("phone", 7, _phones),
+    ("address", 1, _addresses),
 )
-"""In this order: what has a check digit or a form of its own is not read as a telephone number."""
+"""What is looked for where a text has that many digits at least, as every one of its kind does.
+
+In this order: what has a check digit or a form of its own is not read as a telephone number.
+"""

@@ -8,7 +8,6 @@ whole new version, and every older one is removed.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import warnings
 from collections.abc import Collection, Mapping
@@ -24,6 +23,7 @@ from airside.memory.records import Record
 from airside.memory.storage.durability import Durable, drop_torn_manifests, drop_torn_version, remove_folder_durably
 from airside.memory.storage.erasure import Erasure
 from airside.memory.storage.erasure_plan import ErasurePlan, Reached, plan_erasure
+from airside.memory.storage.freeing import bound_arenas
 from airside.memory.storage.rows import LINEAGE, as_rows, from_rows, schema
 from airside.stack.errors import InvalidId, MemoryFailed
 from airside.stack.ids import TenantId, parse_tenant
@@ -41,12 +41,6 @@ _ALL_VERSIONS, _NO_VERSIONS = timedelta(days=36_500), timedelta(0)
 
 CACHE_BYTES = 2 * 1024 * 1024
 """LanceDB's caches: unbounded they grew from 176 to 929 MB over 3,000 commits, and records are held in RAM anyway."""
-
-_MALLOC = ((-8, 2), (-3, 1024 * 1024))
-"""glibc's M_ARENA_MAX and M_MMAP_THRESHOLD (`man mallopt`): LanceDB has many threads, each with an arena of its own,
-and what a compaction took there does not come back.  With these 3,000 commits grow a process by 7 KB each, without
-by 33.
-"""
 
 Pairs = Collection[tuple[Record, Vectors | None]]
 """Records, each with its vector; None: it waits to be embedded."""
@@ -144,7 +138,7 @@ class Database:
     """The LanceDB database of a cell's memory; `names` are the tables there are."""
 
     def __init__(self, folder: Path) -> None:
-        _give_memory_back()
+        bound_arenas()
         import lancedb  # its threads begin here
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -275,14 +269,6 @@ def _optimize(table: Any, age: timedelta, *, delete_unverified: bool = False) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it warns of other readers and writers: there are none
         table.optimize(cleanup_older_than=age, delete_unverified=delete_unverified)
-
-
-def _give_memory_back() -> None:
-    """Let the C library give memory back, where it is glibc."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for name, value in _MALLOC:
-            mallopt(name, value)
 
 
 def table_name(tenant: TenantId) -> str:

@@ -18,7 +18,7 @@ from airside.memory.lineage import lineage_of, united
 from airside.memory.privacy.confusables import fold_confusables
 from airside.memory.records import MAX_SOURCES, Record, State, mint_record
 from airside.memory.rules import Quota
-from airside.memory.search.index import Statement, TenantIndex, statement_of, topic_of
+from airside.memory.search.index import Statement, TenantIndex, Topic, statement_of, topic_of
 from airside.memory.writing.quality_gate import Draft
 from airside.stack.contracts.memory import Candidate, LearnReply
 from airside.stack.ids import TenantId
@@ -66,6 +66,9 @@ class WritePlan:
         self.replies: list[LearnReply] = []
         self._number = 0
         self._carriers: dict[str, int] = {}
+        self._carried: dict[int, str] = {}
+        self._by_digest: dict[str, dict[str, None]] = {}
+        self._by_topic: dict[Topic, dict[str, None]] = {}
         self._records = len(index)
         self._bytes = index.text_bytes
 
@@ -153,7 +156,8 @@ class WritePlan:
         if full is not None:
             return LearnReply(code=full)
         self.added[record.record_id] = (record, vector)
-        self._carriers[record.record_id] = self._number
+        self._carry(record.record_id)
+        self._note(record)
         self._records += 1
         self._bytes += record.size_bytes
         if state != "live":
@@ -209,7 +213,8 @@ class WritePlan:
     def _change(self, record: Record, vector: Vectors | None) -> None:
         """Note a record's new state; with its old vector, unless it gets this draft's."""
         if vector is not None:
-            self._carriers[record.record_id] = self._number
+            self._carry(record.record_id)
+        self._note(record)
         if record.record_id in self.added:
             old = self.added[record.record_id][1]
             self.added[record.record_id] = (record, old if vector is None else vector)
@@ -228,12 +233,24 @@ class WritePlan:
 
     # What is there, as this plan leaves it.
 
-    def _written(self) -> list[tuple[Record, Vectors | None]]:
-        return [*self.added.values(), *self.changed.values()]
+    def _carry(self, record_id: str) -> None:
+        """Note that a record has the vector of the draft that is looked at."""
+        self._carriers[record_id] = self._number
+        self._carried[self._number] = record_id
+
+    def _note(self, record: Record) -> None:
+        """Let a record that is written be found by what it says and by its topic."""
+        self._by_digest.setdefault(record.digest, {})[record.record_id] = None
+        if record.topic:
+            self._by_topic.setdefault(topic_of(record), {})[record.record_id] = None
+
+    def _written(self, record_id: str) -> Record:
+        return (self.added.get(record_id) or self.changed[record_id])[0]
 
     def _saying(self, said: Statement) -> Record | None:
         """Return the record that says this; a live one, else one that a person put aside, else any."""
-        mine = [r for r, _ in self._written() if r.digest == said.digest and statement_of(r) == said]
+        noted = map(self._written, self._by_digest.get(said.digest, ()))
+        mine = [r for r in noted if r.digest == said.digest and statement_of(r) == said]
         there = [r for r in self._index.saying(said, self._now_us) if r.record_id not in self.changed]
         order = {"live": 0, "quarantined": 1, "superseded": 2}
         return min((*mine, *there), key=lambda r: (order[r.state], bool(r.superseded_by)), default=None)
@@ -243,17 +260,17 @@ class WritePlan:
         if not candidate.topic:
             return []
         topics = [topic_of(candidate)._replace(sensitivity=level) for level in _levels(candidate)]
-        mine = [r for r, _ in self._written() if r.topic and r.state == "live" and topic_of(r) in topics]
+        mine = [self._written(i) for topic in topics for i in self._by_topic.get(topic, ())]
         there = [r for topic in topics for r in self._index.about(topic, self._now_us, ABOUT)]
-        return mine + [r for r in there if r.record_id not in self.changed]
+        return [r for r in mine if r.state == "live"] + [r for r in there if r.record_id not in self.changed]
 
     def _near(self, there: list[tuple[Record, float]], each_other: Vectors) -> list[tuple[Record, float]]:
         """Return the records near a draft, of those there were and of those that carry another draft's vector."""
         found = [(self._as_written(r), cosine) for r, cosine in there if r.record_id not in self._carriers]
-        for record_id, number in self._carriers.items():
-            if each_other[number] >= NEAR:
-                written = self.added.get(record_id) or self.changed[record_id]
-                found.append((written[0], float(each_other[number])))
+        for number in map(int, np.flatnonzero(each_other[: self._number] >= NEAR)):
+            record_id = self._carried.get(number)
+            if record_id is not None and self._carriers[record_id] == number:
+                found.append((self._written(record_id), float(each_other[number])))
         near = [
             (r, cosine)
             for r, cosine in found

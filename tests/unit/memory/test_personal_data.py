@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airside.memory.privacy import personal_data, secrets
 from airside.memory.privacy.personal_data import PersonalDataSpan, find_personal_data, find_secret, redacted
 
 # Put together from parts, so that no scanner of repositories takes them for keys that somebody lost.
@@ -267,6 +269,43 @@ def test_a_value_found_once_is_found_wherever_it_stands() -> None:
 
 def test_names_are_not_detected() -> None:
     assert find_personal_data("Alice Miller of Springfield met Bob.") == ()
+
+
+# What is not looked at closely.
+
+KEY_FORMS = [*secrets._FORMS, *secrets._LOOSE, ("login", secrets._LOGIN), *secrets._kept_forms()]
+
+
+@pytest.mark.parametrize("form", [form for _, form in KEY_FORMS], ids=[kind for kind, _ in KEY_FORMS])
+@given(data=st.data())
+@settings(max_examples=20, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+def test_a_text_with_the_form_of_a_key_is_looked_at_closely(form: re.Pattern[str], data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(form))
+    assert secrets._LONG_RUN.search(text) or secrets._SHORT_FORM.search(text)
+
+
+@given(st.from_regex(secrets._KEY))
+@settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+def test_a_text_that_names_a_secret_is_looked_at_closely(text: str) -> None:
+    assert secrets._may_name_secret(text)
+
+
+LEAST = {kind: least for kind, least, _ in personal_data._SEARCHES}
+NUMBERED = [
+    *(("national_id", form) for _, form, _ in personal_data._IDS),
+    *(("iban", personal_data._IBAN.pattern), ("card", personal_data._CARD.pattern)),
+    *(("phone", personal_data._PARTS.pattern), ("birth_date", personal_data._DAY.pattern)),
+    *(("address", form.pattern) for form in (*personal_data._POSTAL, personal_data._AT_HOME)),
+]
+
+
+@pytest.mark.parametrize(("kind", "form"), NUMBERED)
+@given(data=st.data())
+@settings(max_examples=10, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+def test_whatever_has_the_form_of_personal_data_has_its_least_number_of_digits(
+    kind: str, form: str, data: st.DataObject
+) -> None:
+    assert len(personal_data._DIGIT.findall(data.draw(st.from_regex(form)))) >= LEAST[kind]
 
 
 # Whatever the text.
