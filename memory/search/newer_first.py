@@ -66,11 +66,11 @@ def _replaces(new: Record, old: Record, asked: frozenset[str]) -> bool:
     return len(of_old - of_new) <= len(of_new - of_old)
 
 
-def _asked_of(record: Record, asked: frozenset[str]) -> set[str]:
-    """Return the words of a record that a question has; of two opposites it asks for both: is it open?"""
+def _asked_of(record: Record, asked: frozenset[str]) -> frozenset[str]:
+    """Return what of a question a record has, but for opposites, for it asks for both: is it open?"""
     reading = read(record.text)
     told = [token for token in reading.tokens if token.kind in TELLING | VALUES - {"choice"}]
     if reading.language not in SPACED:
         signs = "".join(asked)
-        return {token.key for token in told if token.word in signs}
-    return {token.key for token in told if not asked.isdisjoint(terms(unelided(token.word)))}
+        return frozenset(token.key for token in told if token.word in signs)
+    return asked & {term for token in told for term in terms(unelided(token.word))}
