@@ -133,9 +133,8 @@ def _read(text: str, language: str) -> Reading:
         return Reading(tokens, tuple(map(_without_s, low)), "en", 0, 0, frozenset(), "", False)
     language = language or _language(low)
     words = LANGUAGES[language]
-    has_names = language != "de" and not any(
-        form[0].isupper() and form.casefold() in words.common for form in forms[1:]
-    )
+    small = words.common - TITLES
+    has_names = language != "de" and not any(form[0].isupper() and form.casefold() in small for form in forms[1:])
     tokens = tuple(_token(forms, low, at, language, has_names=has_names) for at in range(len(low)))
     linked_at = next((at for at, word in enumerate(low) if at and word in words.linking), len(low))
     return Reading(

@@ -127,7 +127,8 @@ def _vary(ours: Reading, theirs: Reading, difference: _Difference) -> bool:
         return False
     have_values = all(any(token.kind in VALUES for token in each.tokens) for each in (ours, theirs))
     is_denied = bool(ours.denials) != bool(theirs.denials)
-    return all(difference.words) or is_denied or (have_values and any(difference.values))
+    have_own = all(words or values for words, values in zip(difference.words, difference.values, strict=True))
+    return have_own or is_denied or (have_values and any(difference.values))
 
 
 def _are_different_matters(ours: Reading, theirs: Reading) -> bool:
@@ -149,10 +150,24 @@ def _both_hold(ours: Reading, theirs: Reading, difference: _Difference) -> bool:
         return False
     if all(difference.words) and all(difference.values):
         return True  # another thing has another value
+    if all(_stretches(words) > 1 for words in difference.words):
+        return True  # one is used for this, another for that
+    if all(_are_counted(*each) for each in zip((ours, theirs), difference.words, strict=True)):
+        return True
     return all(
         any(_is_before(reading, at) for at in (*words, *values))
         for reading, words, values in zip((ours, theirs), difference.words, difference.values, strict=True)
     )
+
+
+def _stretches(places: Sequence[int]) -> int:
+    """Return in how many stretches of a text these words stand."""
+    return sum(at - 1 not in places for at in places)
+
+
+def _are_counted(reading: Reading, places: Sequence[int]) -> bool:
+    """Whether one of these words is what a number before it counts: two children, two cars."""
+    return any(at and reading.tokens[at - 1].kind == "number" for at in places)
 
 
 def _is_before(reading: Reading, at: int) -> bool:
