@@ -150,7 +150,7 @@ def _both_hold(ours: Reading, theirs: Reading, difference: _Difference) -> bool:
         return False
     if all(difference.words) and all(difference.values):
         return True  # another thing has another value
-    if all(_stretches(words) > 1 for words in difference.words):
+    if all(_places_apart(words) > 1 for words in difference.words):
         return True  # one is used for this, another for that
     if all(_are_counted(*each) for each in zip((ours, theirs), difference.words, strict=True)):
         return True
@@ -160,8 +160,8 @@ def _both_hold(ours: Reading, theirs: Reading, difference: _Difference) -> bool:
     )
 
 
-def _stretches(places: Sequence[int]) -> int:
-    """Return in how many stretches of a text these words stand."""
+def _places_apart(places: Sequence[int]) -> int:
+    """Return in how many places of a text these words stand."""
     return sum(at - 1 not in places for at in places)
 
 

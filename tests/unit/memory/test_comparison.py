@@ -198,6 +198,8 @@ async def test_nothing_comes_before_what_is_trusted_more_or_pinned(memory: Memor
         ("Ana's flight leaves at 7 sharp.", "Ben's flight leaves at 9 sharp.", "flights"),
         ("The Lyon depot opens at 6 daily.", "The Turin depot opens at 8 daily.", "opening hours"),
         ("Kim has a dog called Rex.", "Kim has a cat called Mia.", "pets"),
+        ("The team uses Slack for chat.", "The team uses Zoom for calls.", "tools"),
+        ("Kim has two children.", "Kim has two cars.", "household"),
     ],
 )
 async def test_of_one_topic_both_stay_where_both_may_be_so(
