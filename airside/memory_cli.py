@@ -179,8 +179,11 @@ def sweep(state_dir: StateDir = HERE) -> None:
 @memory.command()
 def calibrate(
     data: Annotated[
-        Path,
-        typer.Option(parser=path_of, help="questions whose answers are known, as JSONL: benchmarks/data/README.md"),
+        list[Path],
+        typer.Option(
+            parser=path_of,
+            help="questions whose answers are known, as JSONL: benchmarks/data/README.md; repeatable, a file a kind",
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="a sentence-transformers model, by name or path; default: the bundled")

@@ -12,9 +12,10 @@ from airside.memory.records import Record
 from airside.memory.rules import MemoryRules
 from airside.memory.search.calibration import GENERIC, load_calibration
 from airside.memory.search.index import Bounds, Query, TenantIndex
+from airside.memory.search.vocabulary import terms
 from airside.memory.storage.erasure import Erasure
 from airside.memory.storage.erasure_plan import ErasurePlan, plan_erasure
-from airside.memory.text import MAX_QUERY_CHARACTERS, terms
+from airside.memory.text import MAX_QUERY_CHARACTERS
 from airside.memory.writing.quality_gate import draft
 from airside.memory.writing.reconcile import Drafted, WritePlan
 from airside.stack.canonical import digest

@@ -66,9 +66,9 @@ class MemoryRules:
 
     `kinds` gives every kind its end; a candidate of another kind must bring a `ttl_s`.  `personal_data` says what
     becomes of text with addresses, telephone or account numbers: labelled, redacted before it is kept, or refused.
-    `min_score` is the probability below which nothing is recalled where nobody says another (None: the calibration's
-    gate, below which hardly anything relevant lies; it lets through much that is not).  `hot_bytes` is how much of the
-    tenants' records is held in RAM at once; `sweep_s` is the time between two sweeps of what has expired.
+    `min_score` is the probability below which nothing is recalled where nobody says another (None: a question that
+    nothing here seems to answer gets nothing, and any other what is best, however improbable).  `hot_bytes` is how
+    much of the tenants' records is held in RAM at once; `sweep_s` is the time between two sweeps of what has expired.
     """
 
     kinds: Mapping[str, Kind] = field(default_factory=lambda: dict(KINDS))

@@ -20,6 +20,8 @@ _APOSTROPHE = re.compile(r"['\u2019]")
 _LOWERED = re.compile(r"(?<=\d)[\u2080-\u2089]+")
 _FRACTION = re.compile(r"(?<=\d)[\u00bc-\u00be\u2150-\u215e]")
 
+ENGLISH = "english"
+
 _COMMON = """
 a an and are as at be been being but by can could did do does doing for from had has have having he her hers him his how
 i if in into is it its me my of on or our ours she should so than that the their them then there these they this those
@@ -80,15 +82,20 @@ def terms(text: str) -> list[str]:
 
 
 def named(text: str) -> list[str]:
-    """Return the stems of what a text calls by name: words with digits, and those with a capital, but for the first."""
+    """Return the stems of what a text calls by name, as `capitalised` has it."""
+    return [stem(word) for word in capitalised(text) if word not in STOP_WORDS]
+
+
+def capitalised(text: str) -> list[str]:
+    """Return the words of a text with digits, and those with a capital, but for the first; in order, normal."""
     found = _WORD.findall(in_form("NFKC", text))
     names = [word for at, word in enumerate(found) if (at and word[0].isupper()) or any(map(str.isdigit, word))]
-    return [stem(word.casefold()) for word in names if word.casefold() not in STOP_WORDS]
+    return [word.casefold() for word in names]
 
 
-def stem(word: str) -> str:
-    """Return a word's stem (Snowball's English stemmer; other languages' words mostly stay as they are)."""
-    return _stem(word[:MAX_WORD])
+def stem(word: str, language: str = ENGLISH) -> str:
+    """Return a word's stem in a language, by its Snowball name; English leaves most of other languages' as they are."""
+    return _stem(word[:MAX_WORD], language)
 
 
 def forget_words() -> None:
@@ -97,8 +104,8 @@ def forget_words() -> None:
 
 
 @lru_cache(maxsize=50_000)
-def _stem(word: str) -> str:
-    stemmed: str = _stemmer().stemWord(_APOSTROPHE.split(word)[0])
+def _stem(word: str, language: str) -> str:
+    stemmed: str = _stemmer(language).stemWord(_APOSTROPHE.split(word)[0])
     return stemmed
 
 
@@ -109,8 +116,8 @@ def _breaker() -> Any:
     return WordBreaker
 
 
-@lru_cache(maxsize=1)
-def _stemmer() -> Any:
+@lru_cache(maxsize=16)
+def _stemmer(language: str) -> Any:
     import Stemmer
 
-    return Stemmer.Stemmer("english")
+    return Stemmer.Stemmer(language)

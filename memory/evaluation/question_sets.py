@@ -3,12 +3,13 @@
     {"type": "document", "group": "t1", "id": "d1", "text": "..."}
     {"type": "query", "group": "t1", "id": "q1", "text": "...", "relevant": ["d1"]}
 
-A group is a tenant: its queries are asked of its documents.  Lines may come in any order.
+A group is a tenant: its queries are asked of its documents.  `relevant` is empty for a question that none of them
+answers.  Lines may come in any order.  A file is a kind of text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +17,17 @@ import msgspec
 import numpy as np
 
 from airside.memory.embedders.embedder import Embedder, Vectors
-from airside.memory.evaluation.fitting import ScoredQuestion, calibration_error, fit
+from airside.memory.evaluation.fitting import FEWEST, ScoredQuestion, calibration_error, fit
 from airside.memory.search.bm25 import Bm25Index
 from airside.memory.search.calibration import Calibration, Scores
-from airside.memory.text import named, terms
+from airside.memory.search.vocabulary import named, terms
 from airside.stack.errors import InvalidInput
 from airside.stack.values import Value
 
 BATCH = 32
+
+Kind = list[ScoredQuestion]
+"""The questions of one kind of text."""
 
 
 class Document(Value, tag="document", tag_field="type"):
@@ -35,7 +39,7 @@ class Document(Value, tag="document", tag_field="type"):
 
 
 class Question(Value, tag="query", tag_field="type"):
-    """A question, and the ids of the documents that answer it."""
+    """A question, and the ids of the documents that answer it: none, if nothing does."""
 
     group: str
     id: str
@@ -75,11 +79,12 @@ def read_questions(path: Path) -> dict[str, Group]:
     for name, group in groups.items():
         for question in group.questions.values():
             missing = set(question.relevant) - group.documents.keys()
-            if missing or not question.relevant:
-                what = f"no document {min(missing)!r}" if missing else "no relevant document"
-                raise InvalidInput(f"{path}: query {question.id!r} of group {name!r} has {what}")
-    if not any(group.questions for group in groups.values()):
-        raise InvalidInput(f"{path}: there are no queries")
+            if missing:
+                raise InvalidInput(f"{path}: query {question.id!r} of group {name!r} has no document {min(missing)!r}")
+        if group.questions and not group.documents:
+            raise InvalidInput(f"{path}: group {name!r} has queries and no documents")
+    if not any(question.relevant for group in groups.values() for question in group.questions.values()):
+        raise InvalidInput(f"{path}: there are no queries with relevant documents")
     return groups
 
 
@@ -90,35 +95,71 @@ def embedded(texts: Iterable[str], embedder: Embedder) -> Vectors:
     return np.concatenate(parts) if parts else np.zeros((0, embedder.dimension), dtype=np.float32)
 
 
-def ask(group: Group, embedder: Embedder) -> Iterator[ScoredQuestion]:
-    """Ask a group's questions; yield how its documents score, in their order, and which are right."""
+def ask(group: Group, embedder: Embedder, questions: Iterable[Question] | None = None) -> Iterator[ScoredQuestion]:
+    """Ask a group its questions, or others; yield how its documents score, in their order, and which are right."""
     ids = list(group.documents)
     vectors = embedded((d.text for d in group.documents.values()), embedder)
     lexical = Bm25Index()
     for document in group.documents.values():
         lexical.add(terms(document.text))
-    questions = list(group.questions.values())
-    for question, vector in zip(questions, embedded((q.text for q in questions), embedder), strict=True):
-        matches = lexical.scores(terms(question.text), named(question.text))
-        yield ScoredQuestion(Scores(vectors @ vector, *matches), np.isin(ids, question.relevant))
+    asked = list(group.questions.values() if questions is None else questions)
+    for question, vector in zip(asked, embedded((q.text for q in asked), embedder), strict=True):
+        names = named(question.text)
+        matches = lexical.scores(terms(question.text), names)
+        yield ScoredQuestion(Scores(vectors @ vector, *matches, bool(names)), np.isin(ids, question.relevant))
 
 
-def calibrated(path: Path, embedder: Embedder, name: str, *, relative: bool = False) -> Calibration:
-    """Return a calibration fitted on a whole set; its error is that of either half, fitted on the other."""
-    groups = read_questions(path)
-    asked = {group: list(ask(groups[group], embedder)) for group in groups}
-    whole = [each for group in asked.values() for each in group]
+def ask_to_fit(groups: Mapping[str, Group], embedder: Embedder, names: Iterable[str] | None = None) -> Kind:
+    """Return the questions of groups, asked.
+
+    Where too few of them are such that nothing answers, each group is asked the other groups' too.
+    """
+    chosen = [name for name in (groups if names is None else names) if groups[name].questions]
+    found = [each for name in chosen for each in ask(groups[name], embedder)]
+    if sum(not each.relevant.any() for each in found) < FEWEST:
+        for name in chosen:
+            found += ask(groups[name], embedder, _of_others(groups, name))
+    return found
+
+
+def _of_others(groups: Mapping[str, Group], name: str) -> list[Question]:
+    """Return some questions of the other groups, as ones that nothing here answers."""
+    others = [q for other, group in groups.items() if other != name for q in group.questions.values() if q.relevant]
+    return [msgspec.structs.replace(each, relevant=()) for each in others[:: max(1, len(others) // FEWEST)]]
+
+
+def kinds_of(paths: Sequence[Path], embedder: Embedder) -> dict[str, Kind]:
+    """Return the questions of files, asked, by kind: the file's name.
+
+    Raises `InvalidInput` for a file that is none, and for two of one name.
+    """
+    groups = {path.stem: read_questions(path) for path in paths}
+    if len(groups) < len(paths):
+        raise InvalidInput("two files have one name: a kind of text is known by its file's")
+    return {kind: ask_to_fit(of, embedder) for kind, of in groups.items()}
+
+
+def calibrated(paths: Sequence[Path], embedder: Embedder, name: str, *, relative: bool = False) -> Calibration:
+    """Return a calibration fitted on whole files, each of which is a kind of text.
+
+    Its error is that of each kind by a calibration fitted on the others; of a single one, that of either half of its
+    groups by the other.
+    """
+    kinds = kinds_of(paths, embedder)
+    whole = fit(kinds, name, relative=relative)
+    parts = kinds
+    if len(kinds) == 1:
+        of = read_questions(paths[0])
+        parts = {str(at): ask_to_fit(of, embedder, names) for at, names in enumerate(halves(of))}
     errors = 0.0
-    for fitted, reported in (split := halves(groups)), split[::-1]:
-        others = [each for group in reported for each in asked[group]]
-        half = fit([each for group in fitted for each in asked[group]], name, path.name, relative=relative)
-        errors += len(others) * calibration_error(half, others)
-    return msgspec.structs.replace(
-        fit(whole, name, path.name, relative=relative), error=round(errors / len(whole), 4), questions=len(whole)
-    )
+    for part, asked in parts.items():
+        others = {other: each for other, each in parts.items() if other != part}
+        errors += len(asked) * calibration_error(fit(others, name, relative=relative), asked)
+    count = sum(map(len, parts.values()))
+    return msgspec.structs.replace(whole, error=round(errors / count, 4), questions=count)
 
 
-def halves(groups: dict[str, Group]) -> tuple[list[str], list[str]]:
+def halves(groups: Mapping[str, Group]) -> tuple[list[str], list[str]]:
     """Split the groups in two, every other one, by name: what is fitted on one is measured on the other.
 
     Raises `InvalidInput` if there is but one group: its questions would be measured with what they were fitted on.

@@ -21,6 +21,9 @@ Floats = NDArray[np.float32]
 K1 = 1.2
 B = 0.75
 
+FEW = 32
+"""Texts without a term that are counted beside those there are: a handful says little about how rare its words are."""
+
 MAX_TERMS = 64
 """Terms of a question that are looked up: a search takes time with their number and the records'."""
 
@@ -76,7 +79,7 @@ class Bm25Index:
             asked = set(sorted(asked, key=lambda term: (len(self._postings.get(term, _NONE)[0]), term))[:MAX_TERMS])
         for term in asked:
             texts, counts = self._postings.get(term, _NONE)
-            idf = math.log1p((count - len(texts) + 0.5) / (len(texts) + 0.5))
+            idf = math.log1p((count + FEW - len(texts) + 0.5) / (len(texts) + 0.5))
             weight = (idf if term in terms else 0.0, idf if term in chosen else 0.0)
             most = [most[0] + weight[0] * (K1 + 1), most[1] + weight[1] * (K1 + 1)]
             if len(texts):

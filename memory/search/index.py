@@ -22,7 +22,9 @@ from airside.memory.search.bm25 import Bm25Index
 from airside.memory.search.calibration import Calibration, Scores
 from airside.memory.search.newer_first import COMPARED, Pairs, find_replacements, newer_first
 from airside.memory.search.ranking import diverse, freshness, ranks
-from airside.memory.text import named, normal, terms
+from airside.memory.search.vocabulary import named, terms
+from airside.memory.text import normal
+from airside.memory.text import terms as stems
 from airside.stack.contracts.memory import Candidate, Recalled
 from airside.stack.values import CLEARANCES, TRUSTS, Clearance
 
@@ -30,7 +32,7 @@ POOL = 64
 """Records of a question that are looked at closely: the most relevant ones."""
 
 _SAMPLE = 1_024
-"""Of a question's records this many are looked at for what is usual: their middle, and what is high."""
+"""Of a question's records this many are looked at for what is high."""
 
 _TOGETHER = 64
 """Vectors compared with all records at once: for 100,000 records that takes 26 MB."""
@@ -48,20 +50,21 @@ _RECORD_BYTES = 1_200
 
 
 class Query(NamedTuple):
-    """A question: its vector, of unit length, its terms, and those of them that are names."""
+    """A question: its vector, of unit length, its terms, those of them that are names, and its stems for comparing."""
 
     vector: Vectors
     terms: Sequence[str]
     names: Sequence[str]
+    stems: frozenset[str]
 
     @classmethod
     def of(cls, text: str, vector: Vectors) -> Query:
         """Return a text's question."""
-        return cls(vector, tuple(dict.fromkeys(terms(text))), tuple(dict.fromkeys(named(text))))
+        return cls(vector, tuple(dict.fromkeys(terms(text))), tuple(dict.fromkeys(named(text))), frozenset(stems(text)))
 
 
 class Bounds(NamedTuple):
-    """What may be returned, and how much: `min_score` None = the rules', else the calibration's gate."""
+    """What may be returned, and how much: `min_score` None = the rules', else the calibration's."""
 
     top_k: int
     min_score: float | None
@@ -306,17 +309,19 @@ class TenantIndex:
         cosines = self._vectors[:count] @ query.vector
         if len(places) < count:  # what may not be returned does not count for the scores of what may
             cosines, bm25, names = cosines[places], bm25[places], names[places]
-        relevance = self._calibration.relevance(Scores(cosines, bm25, most, names))
+        found = Scores(cosines, bm25, most, names, bool(query.names))
+        relevance = self._calibration.relevance(found)
         sample = np.sort(relevance[:: max(1, len(relevance) // _SAMPLE)])
         pool = _best(relevance, sample, max(POOL, 2 * bounds.top_k))
-        best, middle = float(relevance[pool[0]]), self._calibration.middle(sample)
-        scores = self._calibration.probabilities(relevance[pool], best, middle)
-        gate = next(g for g in (bounds.min_score, self._rules.min_score, self._calibration.gate) if g is not None)
-        passed = scores >= gate
+        scores, answered = self._calibration.chances(found, relevance, pool)
+        least = next((least for least in (bounds.min_score, self._rules.min_score) if least is not None), None)
+        if least is None:  # whoever names no threshold gets nothing for a question that nothing answers
+            least = self._calibration.floor if answered >= self._calibration.gate else np.inf
+        passed = scores >= least
         pool, scores = pool[passed], scores[passed]
         chosen = places[pool]
         records = [record for place in chosen[:COMPARED] if (record := self._rows[int(place)]) is not None]
-        replacements = find_replacements(records, self._vectors[chosen[:COMPARED]], frozenset(query.terms))
+        replacements = find_replacements(records, self._vectors[chosen[:COMPARED]], query.stems)
         return _Found(query, bounds.now_us, until_us, chosen, scores, cosines[pool], bm25[pool], replacements)
 
     @property

@@ -61,7 +61,7 @@ NO_WARRANT = Warrant()
 class RecallRequest(Value, array_like=True):
     """What memory is asked: at most `top_k` records of one tenant, at or above `min_score`, at or below `clearance`.
 
-    `min_score` is a probability; None is the one below which the calibration found hardly anything relevant.
+    `min_score` is a probability; with None a question that nothing answers gets nothing, and any other what is best.
     """
 
     tenant: TenantId
