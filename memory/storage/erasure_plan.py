@@ -7,7 +7,7 @@ goes, unless the order says otherwise; why each goes is said beside it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from airside.memory.lineage import MANY, UNTRACED, subject_mark
@@ -27,9 +27,6 @@ WHYS: Mapping[Why, str] = {
 
 _PHRASE = 3
 """Terms in a row that two texts do not share by chance."""
-
-_SUBJECT_WORDS = 4
-"""Words of a subject at most that is looked for in texts: a longer one is a description."""
 
 
 class Reached(Value):
@@ -137,6 +134,10 @@ def reached(order: Erasure, records: Collection[Record]) -> tuple[list[Record], 
     return own, list(found.values())[len(own) :], of_many
 
 
+_Names = Mapping[str, Mapping[int, set[tuple[str, ...]]]]
+"""Names as words, by the first of them and how many they are."""
+
+
 class _Echo:
     """What of the texts that go is heard in another."""
 
@@ -144,17 +145,17 @@ class _Echo:
         subjects = {normal(record.subject) for record in own if record.subject}
         subjects |= {normal(order.target)} if order.what == "subject" else set()
         self._names = {name for record in own for name in named(record.text)}
-        self._phrases = {phrase for record in own for phrase in _phrases(record.text)}
-        self._subjects = {tuple(words(subject)) for subject in subjects} - {()}
+        self._phrases = {phrase for record in own for phrase in _phrases(terms(record.text))}
         self._own_subjects = {"", *subjects}
-        others = {normal(record.subject) for record in records} - self._own_subjects
-        self._others = {tuple(words(subject)) for subject in others} - {()} - self._subjects
+        self._subjects = _by_first_word(subjects)
+        self._others = _by_first_word({normal(record.subject) for record in records} - self._own_subjects)
 
     def repeats(self, record: Record) -> bool:
         """Whether a text has a name, a number or a phrase of those that go, or names their subject."""
+        said = terms(record.text)
         return (
-            not self._names.isdisjoint(named(record.text))
-            or not self._phrases.isdisjoint(_phrases(record.text))
+            not self._names.isdisjoint(said)
+            or not self._phrases.isdisjoint(_phrases(said))
             or _names_one_of(record.text, self._subjects)
         )
 
@@ -163,12 +164,22 @@ class _Echo:
         return normal(record.subject) not in self._own_subjects or _names_one_of(record.text, self._others)
 
 
-def _phrases(text: str) -> Iterator[tuple[str, ...]]:
-    found = terms(text)
-    return zip(*(found[at:] for at in range(_PHRASE)), strict=False)
+def _phrases(said: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    return zip(*(said[at:] for at in range(_PHRASE)), strict=False)
 
 
-def _names_one_of(text: str, subjects: Collection[tuple[str, ...]]) -> bool:
-    said = words(text)
-    runs = (tuple(said[at : at + count]) for at in range(len(said)) for count in range(1, _SUBJECT_WORDS + 1))
-    return any(run in subjects for run in runs)
+def _by_first_word(subjects: Iterable[str]) -> _Names:
+    found: dict[str, dict[int, set[tuple[str, ...]]]] = {}
+    for subject in subjects:
+        if name := tuple(words(subject)):
+            found.setdefault(name[0], {}).setdefault(len(name), set()).add(name)
+    return found
+
+
+def _names_one_of(text: str, subjects: _Names) -> bool:
+    said = words(text) if subjects else []
+    return any(
+        tuple(said[at : at + count]) in names
+        for at, word in enumerate(said)
+        for count, names in subjects.get(word, {}).items()
+    )
