@@ -231,7 +231,10 @@ async def test_who_is_asked_is_said_in_the_mapping_or_nobody_is(travel: Callable
             _server(tmp_path, asks={"asks": asks}).read_mapping()
 
 
-async def test_a_secret_is_not_kept_for_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_secret_is_not_kept_for_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_threads: bool
+) -> None:
     """What it would have us keep is written down: with a secret in it the call is not gone on with."""
     monkeypatch.setenv("SERVER_TOKEN", "a-secret-of-the-tenant")
     monkeypatch.setenv("TOKEN", "a-secret-of-the-tenant")
@@ -240,7 +243,7 @@ async def test_a_secret_is_not_kept_for_a_server(tmp_path: Path, monkeypatch: py
     mapping = {"tools": {**MAPPING, "book": {"effect": "read"}}, **ASKS}
     server = declared(tmp_path, command=["/bin/true"], env={}, mapping=mapping, secrets={"TOKEN": "token"})
     approve(server, offer)
-    behind = Behind(server, tmp_path, secrets=TOKEN)
+    behind = Behind(server, tmp_path, secrets=TOKEN, in_threads=in_threads)
     try:
         refused = await behind.run("book", {"text": "secret"})
         assert refused.reason_code == "tool_failed" and "a secret" in refused.error and not refused.asked
