@@ -39,7 +39,7 @@ _CODE = re.compile(
     r"|(?:export |async )*function\b.*[({]|(?:const|let|var) \w+\s*[:=]|(?:public|private|protected|static) .*[(){};]$"
     r"|(?:if|for|while|switch)\s*\(.*\)|return\b.*;$|[})\]]+[;,]?$|\w[\w.]*\(.*\);?$|[\w.\[\]]+\s*[-+*/]?=\s*\S.*;$"
     r"|```\w*$|[a-z_][\w.]* ?[-+*/]?= ?[\w.]*[\[({].*[\])}]$"
-    r"|[.#]?\w[\w\s.#:>-]{0,60}\{.*\}?$|SELECT\b.+\bFROM\b|INSERT INTO\b|UPDATE \w+ SET\b|DELETE FROM\b"
+    r"|[.#]?\w[\w\s.#:>-]{0,60}\{[^{}]*[:;][^{}]*\}?$|SELECT\b.+\bFROM\b|INSERT INTO\b|UPDATE \w+ SET\b|DELETE FROM\b"
     r"|(?:CREATE|DROP|ALTER) (?:TABLE|DATABASE|INDEX)\b|(?:sudo |\$ )?(?:rm -\w|curl -|curl http|wget |chmod |git \w+ -"
     r"|docker \w+|kubectl \w+|pip install|npm \w+))",
 )
