@@ -57,14 +57,8 @@ act pretend without asking approval execute command commands following and payme
 """What disguised words are compared with."""
 
 _LEET = str.maketrans("oilabegstz!|@$+", "011483957211457")
-_UPSIDE_DOWN = {
-    ord(turned): letter
-    for turned, letter in zip(
-        "\u0250\u0254\u01dd\u025f\u0183\u0265\u1d09\u027e\u029e\u026f\u0279\u0287\u028c\u028d\u028e",
-        "acefghijkmrtvwy",
-        strict=True,
-    )
-}
+_TURNED = "\u0250\u0254\u01dd\u025f\u0183\u0265\u1d09\u027e\u029e\u026f\u0279\u0287\u028c\u028d\u028e"
+_UPRIGHT = str.maketrans(f"{_TURNED}nubqdp", "acefghijkmrtvwyunqbpd")
 _IN_A_ROW = re.compile(
     r"(ignore|disregard|forget|override|bypass)(?:all|any|of|the|your|my|these)*(?:previous|prior|above|earlier|system|safety)*"
     r"(?:instructions?|rules|guidelines|prompts?|directives?|policy|policies|restrictions)"
@@ -109,9 +103,9 @@ def _says_so(text: str) -> bool:
 
 
 def _folded_says_so(text: str) -> bool:
-    if _MARKER.search(text):
-        return True
     plain = _EMPHASIS.sub("", text)
+    if _MARKER.search(text) or (plain != text and _MARKER.search(plain)):
+        return True
     if any(_is_order(match) for match in _LABEL.finditer(plain)):
         return True
     return any(_has_phrase(reading) for reading in _readings(plain)) or _is_broken_up(plain)
@@ -206,8 +200,8 @@ def _decoded(text: str) -> Iterator[str]:
     words = set(_WORD.findall(folded(text)))
     if len(words & _turned()) >= 2:
         yield text[::-1]
-    if not text.isascii() and len(_UPSIDE_DOWN.keys() & set(map(ord, text))) > 2:
-        upright = text.translate(_UPSIDE_DOWN)
+    if not text.isascii() and len(set(text.casefold()).intersection(_TURNED)) > 2:
+        upright = text.casefold().translate(_UPRIGHT)
         yield upright
         yield upright[::-1]
     if len(words & _rotated()) >= 2:

