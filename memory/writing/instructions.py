@@ -32,6 +32,9 @@ _MARKER = re.compile(
     r"\b(?:message|prompts?|instructions?)"
     r"|\b(?:call|run|invoke|execute|use|trigger)\s+[`\"']?\w+(?:\(|_\w+\()"
     r"|[\"'](?:tool|function|tool_name|name|action)[\"']\s*:\s*[\"'][\w.-]+[\"']\s*,\s*[\"'](?:args|arguments|parameters)[\"']\s*:"
+    r"|\[[^\]\n]{0,40}\b(?:system|user|assistant) (?:input|message|prompt|instructions?|output|turn)\b[^\]\n]{0,20}\]"
+    r"|\{\{\s*/?(?:system|assistant|user|instructions?)\s*\}\}|%system%|!\[[^\]\n]{0,80}\]\(https?:"
+    r"|\brole[\"']?\s*[:=]\s*[\"']?(?:system|assistant|developer)[\"']?\s*[,;\n}]"
     r"|\bassistant\s+to\s*=|\bdrop\s+(?:table|database)\b|<function\s*="
     r"|[\"']role[\"']\s*:\s*[\"'](?:system|assistant|developer|tool)[\"']"
 )
