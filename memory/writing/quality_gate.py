@@ -30,6 +30,7 @@ MAX_NAME_CHARACTERS = 200
 FUTURE_US = 300 * 1_000_000
 """By how much another machine's clock may be ahead; a later date would keep a record fresh for ever."""
 
+_PLAIN_NAME = re.compile(r"[\w.:#@-]{0,15}")
 _LETTER = re.compile(r"[^\W\d_]")
 _NAME = re.compile(r"\w+ (?:\w*\d\w*|[^\W\d_a-z]\w*)", re.ASCII)
 """Two words that name something and say nothing of it: "Room 204", "Acme Corp"."""
@@ -58,6 +59,8 @@ def draft(candidate: Candidate, rules: MemoryRules, now_us: int) -> Draft | Memo
     text = candidate.text.strip()
     labels: tuple[str, ...] = ()
     names = (candidate.source, candidate.kind, candidate.subject, candidate.topic)
+    if any(instructs(name) for name in names if not _PLAIN_NAME.fullmatch(name)):
+        return MemoryCode.INSTRUCTION  # an agent is shown them as well
     if any(map(find_secret, (text, *names, candidate.subject + candidate.topic))):
         return MemoryCode.SECRET
     personal, is_named = find_personal_data(text), any(map(find_personal_data, (candidate.subject, candidate.topic)))
