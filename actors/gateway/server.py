@@ -7,6 +7,7 @@ keeps for us (`requestState`) is sealed with a key of the stack, to the caller a
 from __future__ import annotations
 
 import contextvars
+import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +24,8 @@ from airside.actors.gateway.answers import KEY_META, TASKS, refusal, result_of, 
 from airside.actors.gateway.calls import Caller, GatewayCalls, nonce_of
 from airside.actors.rpc.layer import logger
 from airside.stack.errors import AirsideError, InvalidInput, Refused
-from airside.stack.run.gateway_call import GatewayCall
+from airside.stack.ids import RunId, parse_principal, parse_tenant
+from airside.stack.run.gateway_call import CallStanding, GatewayCall
 
 PATIENCE_S = 20.0
 """How long one request waits for its call: shorter than what proxies and clients give up after."""
@@ -103,7 +105,23 @@ class _Methods:
                 run = await self._calls.begin(caller, call, _key_of(context))
             except Refused as refused:
                 return refusal(refused.reason, refused.message)
-        standing = await self._calls.wait(caller, run, seconds=PATIENCE_S, for_people=is_asked_again)
+        try:
+            standing = await self._calls.wait(caller, run, seconds=PATIENCE_S, for_people=is_asked_again)
+        except AirsideError as error:
+            if is_asked_again:
+                raise
+            # The call was begun: a client that were told of an error would make it once more.
+            logger.warning(f"A call that was begun is not seen: {error.message}", extra={"action": "gateway_unseen"})
+            now_us = time.time_ns() // 1_000
+            standing = CallStanding(
+                run_id=RunId(run),
+                tenant=parse_tenant(caller.tenant),
+                principal=parse_principal(caller.principal),
+                call=call,
+                phase="working",
+                created_us=now_us,
+                updated_us=now_us,
+            )
         if standing.is_over:
             return result_of(standing)
         return unfinished(standing, context.protocol_version, context.session.client_capabilities)

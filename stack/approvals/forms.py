@@ -6,7 +6,7 @@ left out.
 
 from __future__ import annotations
 
-import math
+import unicodedata
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
@@ -29,6 +29,7 @@ _KNOWN: dict[str, frozenset[str]] = {
     "boolean": frozenset(),
     "array": frozenset({"items", "minItems", "maxItems"}),
 }
+_MAX_BOUND = 1e15
 _BOUNDS = ("minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems")
 _FORMATS = frozenset({"date", "date-time", "email", "uri"})
 
@@ -62,7 +63,8 @@ def _field(name: str, schema: Any, required: bool) -> dict[str, Any]:
         found["required"] = True
     for each in ("title", "description"):
         if schema.get(each):
-            found[each] = _label(name, schema[each])
+            text = schema[each]
+            found[each] = _label(name, " ".join(text.split()) if isinstance(text, str) else text)
     for bound in _BOUNDS:
         if schema.get(bound) is not None:
             found[bound] = _number(name, schema[bound])
@@ -95,14 +97,14 @@ def _options(name: str, schema: Any) -> list[str] | None:
 
 
 def _label(name: str, text: Any) -> str:
-    if not isinstance(text, str) or len(text) > MAX_LABEL_CHARS:
-        raise InvalidInput(f"field {name!r:.80} of its form has a text that is none, or too long to be shown")
+    if not isinstance(text, str) or len(text) > MAX_LABEL_CHARS or any(unicodedata.category(c) == "Cc" for c in text):
+        raise InvalidInput(f"field {name!r:.80} of its form has a text that is none, too long, or not to be shown")
     return text
 
 
 def _number(name: str, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidInput(f"field {name!r:.80} of its form has a bound that is no number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_BOUND:
+        raise InvalidInput(f"field {name!r:.80} of its form has a bound that is no number, or too large")
     return value
 
 

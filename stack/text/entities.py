@@ -114,6 +114,8 @@ INVISIBLE = (
     "\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffc\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _HIDDEN_CHARACTER = re.compile(f"[{INVISIBLE}]")
+_NOT_SHOWN = re.compile(rf"[{INVISIBLE}\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
+"""Hidden characters, and those by which a terminal is told what to do."""
 _STYLE, _JOIN = "\ufe0f", "\u200d"
 FILES = re.compile(
     r"pdf|txt|docx?|xlsx?|pptx?|od[ts]|[ct]sv|jsonl?|ya?ml|xml|html?|png|jpe?g|gif|svg|bmp|webp|mpe?g|avi|wav|log|ini|cfg"
@@ -165,8 +167,8 @@ def find_entities(text: str) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """Return a text with its hidden characters written as escapes, for a person to see."""
-    return _HIDDEN_CHARACTER.sub(lambda match: f"\\u{{{ord(match.group()):x}}}", text)
+    """Return a text for a person to see: hidden characters, and controls but tabs and line ends, are escapes."""
+    return _NOT_SHOWN.sub(lambda match: f"\\u{{{ord(match.group()):x}}}", text)
 
 
 def _both(text: str) -> Iterator[str]:

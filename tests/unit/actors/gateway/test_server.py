@@ -146,6 +146,23 @@ async def test_what_a_client_keeps_is_good_for_the_stack_the_caller_and_the_call
     assert len(calls.begun) == 1
 
 
+@pytest.mark.parametrize("error", [Refused("later", reason="too_many"), LayerUnavailable("away"), UnknownCall("gone")])
+async def test_a_call_that_was_begun_is_never_answered_as_if_it_were_not(error: Exception) -> None:
+    """A client without a key would make it once more, and have it twice."""
+
+    class Unseen(Calls):
+        async def wait(self, *_: Any, **__: Any) -> CallStanding:
+            raise error
+
+    served = server(Unseen())
+    result = await pay(served)
+    assert isinstance(result, types.InputRequiredResult) and result.request_state
+    with pytest.raises(MCPError, match=str(error)):
+        await pay(served, request_state=result.request_state)
+    older = await pay(served, client={"mode": "legacy"})
+    assert older.is_error and RUN in older.content[0].text
+
+
 async def test_an_older_client_is_told_how_to_ask_again() -> None:
     result = await pay(server(Calls()), client={"mode": "legacy"}, meta={KEY_META: "k1"})
     assert result.is_error and RUN in result.content[0].text and KEY_META in result.content[0].text

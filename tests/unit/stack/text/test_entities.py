@@ -115,6 +115,7 @@ def test_what_only_begins_like_an_account_number_is_read_in_a_moment() -> None:
 
 def test_hidden_characters_are_written_out_for_a_person() -> None:
     assert visible("pay\u200bpal \u202ex") == "pay\\u{200b}pal \\u{202e}x"
+    assert visible("a\x1b[2K\x9b2K\rb\r\nc\td") == "a\\u{1b}[2K\\u{9b}2K\\u{d}b\r\nc\td"
 
 
 GAPS = st.sampled_from(" -\t:./*~\u00a0\u00b7\u2009\u2010\u2011\u2012\u2013\u2014\u202f\u2212")
