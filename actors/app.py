@@ -24,11 +24,13 @@ from airside.stack.directory import Directory, read_directory
 from airside.stack.errors import InvalidConfig, InvalidInput
 from airside.stack.models.agent import AsksModels, ModelAgent
 from airside.stack.models.endpoints import ModelEndpoint
+from airside.stack.models.extractor import FactExtractor
 from airside.stack.policy.approvers import find_unapprovable
 from airside.stack.policy.bundle import read_bundle
 from airside.stack.policy.policy_check import check_directory, check_policy
 from airside.stack.policy.pricing import unaffordable, unpriced
 from airside.stack.run.agents import Agent, FunctionAgent, price_of
+from airside.stack.run.extraction import EXTRACTOR
 from airside.stack.run.gateway_call import GATEWAY, GatewayAgent
 from airside.stack.run.topology import SingleAgent, Topology
 from airside.stack.schema.toolspec import ToolSpec
@@ -58,6 +60,7 @@ class App:
     `secrets` says what the secrets of tenants are that tools declare: `EnvironmentSecrets` or `FileSecrets` of
     `airside.tools`, or anything with a `secret(tenant, name)`.
     `gateway` = the app's tools may be called from outside (`airside mcp serve`), each call as a run of its own.
+    `extractor` is a model that is asked for facts of each run that is done, which memory may keep.
     """
 
     agents: Mapping[str, Agent | Callable[..., Any]]
@@ -75,14 +78,16 @@ class App:
     models: Mapping[str, ModelEndpoint] = field(default_factory=dict)
     secrets: SecretsProvider | None = None
     gateway: bool = False
+    extractor: FactExtractor | None = None
 
     def checked(self) -> ValidatedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
         _check_callback(self.on_approval)
         _check_kinds(self)
         agents = {name: _agent(name, agent) for name, agent in self.agents.items()}
-        endpoints, agents = _priced(self.models, agents)
         routes = dict(self.routes) or _only_route(agents)
+        agents = _with_extractor(self, agents)
+        endpoints, agents = _priced(self.models, agents)
         if self.gateway:
             agents, routes = _with_gateway(agents, routes)
         for name, topology in routes.items():
@@ -346,6 +351,19 @@ def _with_gateway(
         if GATEWAY in named:
             raise InvalidConfig(f"{kind} {GATEWAY}: that is the gateway's own with App(gateway=True): rename it")
     return {**agents, GATEWAY: GatewayAgent()}, {**routes, GATEWAY: SingleAgent(GATEWAY)}
+
+
+def _with_extractor(app: App, agents: Mapping[str, Agent]) -> dict[str, Agent]:
+    """Return agents with the extractor; raise `InvalidConfig` for one that is none, or has nothing to write to."""
+    if EXTRACTOR in agents:
+        raise InvalidConfig(f"agent {EXTRACTOR}: that is the name of App(extractor=...): rename it")
+    if app.extractor is None:
+        return dict(agents)
+    if not isinstance(app.extractor, FactExtractor):
+        raise InvalidConfig(f"extractor: {app.extractor!r:.80} is none: give FactExtractor(model)")
+    if app.memory is False:
+        raise InvalidConfig("extractor: it writes to memory, and the app has none: give App(memory=True)")
+    return {**agents, EXTRACTOR: app.extractor}
 
 
 def _only_route(agents: Mapping[str, Agent]) -> dict[str, Topology]:

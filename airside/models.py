@@ -4,8 +4,10 @@ from airside.stack.contracts.models import ModelReply, OfferedTool, Prompt, Requ
 from airside.stack.models.access import ModelUnanswered
 from airside.stack.models.agent import ModelAgent
 from airside.stack.models.endpoints import ModelEndpoint, TokenPrice
+from airside.stack.models.extractor import FactExtractor
 
 __all__ = [
+    "FactExtractor",
     "ModelAgent",
     "ModelEndpoint",
     "ModelReply",

@@ -39,11 +39,13 @@ from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
 from airside.stack.run.earlier import EarlierDecision, earlier_decisions
+from airside.stack.run.extraction import EXTRACTOR
+from airside.stack.run.gateway_call import GATEWAY
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.machine import RunMachine
 from airside.stack.run.spans import decision_traceparent
 from airside.stack.run.state import OpenCall, StepRecord
-from airside.stack.run.topology import Route, Visit
+from airside.stack.run.topology import Done, Route, Visit
 from airside.stack.values import NULL, Decision, Limits, ToolResult, ValueOrigin, at_least
 
 
@@ -200,11 +202,26 @@ class Cycle:
         if isinstance(route, RouteError):
             return ev.RouteFailed(step=i.step, reason_code=route.reason, error=route.error, at_us=now, cause=i.cause)
         metered, price, batched = False, None, False
+        ending = route if isinstance(route, Done) and self._has_extractor() else None
+        if ending is not None:
+            route = Visit(agent=EXTRACTOR)
         if isinstance(route, Visit):
             metered, price, batched = self._budget.terms(self.layers.agents[route.agent])
         return ev.RoutePlanned(
-            step=i.step, route=route, metered=metered, price=price, batched=batched, at_us=now, cause=i.cause
+            step=i.step,
+            route=route,
+            metered=metered,
+            price=price,
+            batched=batched,
+            ending=ending,
+            at_us=now,
+            cause=i.cause,
         )
+
+    def _has_extractor(self) -> bool:
+        """Whether facts are to be found in what the run saw; a call from outside is no conversation."""
+        is_call = self.machine.state.submitted.request.route == GATEWAY
+        return EXTRACTOR in self.layers.agents and self.layers.memory is not None and not is_call
 
     async def _recall(self, i: do.Recall) -> ev.Event:
         return await self._tracer.recall(i)

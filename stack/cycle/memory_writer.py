@@ -47,9 +47,11 @@ class MemoryWriter:
             tenant=submitted.identity.tenant,
             text=i.text,
             kind=i.kind,
-            source=f"{submitted.run_id}#{i.step}",
+            source=f"{submitted.run_id}#{i.step if i.source_step is None else i.source_step}",
             sensitivity=sensitivity_of(self._state.labels),
             trust=trust,
+            subject=i.subject,
+            confidence=i.confidence,
             warrant=self._warrant,
             shown=self._state.shown,
         )

@@ -15,7 +15,7 @@ from msgspec import Raw
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId
 from airside.stack.reasons import ReasonCode
 from airside.stack.resources import ResourceFact
-from airside.stack.run.topology import Route
+from airside.stack.run.topology import Done, Route
 from airside.stack.values import (
     NULL,
     Action,
@@ -82,6 +82,7 @@ class RoutePlanned(Event, tag=True, omit_defaults=True):
     `metered` = the agent's decision is reserved before it is asked; `price` is the most it can cost, if it says.
     `batched` = what it asks of models goes into a provider's batch: it waits for that as for a person, in no active
     time, and a decision whose process dies goes on with what was reserved for it.
+    `ending` = the run is done with this, and the visit is the extractor's, which proposes facts of it.
     """
 
     step: int
@@ -89,6 +90,7 @@ class RoutePlanned(Event, tag=True, omit_defaults=True):
     metered: bool = False
     price: Spend | None = None
     batched: bool = False
+    ending: Done | None = None
 
 
 class RouteFailed(Event, tag=True):

@@ -85,10 +85,16 @@ class Execute(Instruction):
 
 
 class Learn(Instruction):
-    """Offer memory a candidate; nobody waits for the answer, `MemoryLearned`."""
+    """Offer memory a candidate; nobody waits for the answer, `MemoryLearned`.
+
+    `source_step` is the step it comes from, if that is an earlier one.
+    """
 
     text: str
     kind: str
+    subject: str = ""
+    confidence: float = 1.0
+    source_step: int | None = None
 
 
 class SpawnChildren(Instruction):

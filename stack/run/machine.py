@@ -20,7 +20,7 @@ read, and the agent is asked again when each has its result.  The rules:
    of before format 2 the intent is an event of its own, for which a run waits in `intending`.
  * A call that was sent and not answered may have happened.  A tool that can be asked again under the same key is
    (`resuming`: there a refusal does not mean that nothing happened); any other goes to `in_doubt`, never twice.
- * Every run ends through `_conclude`, once.
+ * Every run ends through `_conclude`, once.  One that is done may be looked at by an extractor first (`ending`).
 
 Invariants, checked by `check()` after every event in tests:
  1. What the run has used never exceeds its limits by more than the one decision that was already paid for.
@@ -43,9 +43,10 @@ import msgspec
 from airside.stack.canonical import canonical, digest
 from airside.stack.contracts.budget import exceeds_price
 from airside.stack.errors import IllegalTransition
-from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.run import events as ev
 from airside.stack.run import instructions as do
+from airside.stack.run.extraction import grounded, noted, seen
 from airside.stack.run.instructions import Instructions
 from airside.stack.run.invariants import check_invariants
 from airside.stack.run.reads import ReadHandlers
@@ -117,8 +118,8 @@ class RunMachine(ReadHandlers):
     def _planning_planned(self, event: ev.RoutePlanned) -> Instructions:
         s, route = self.state, event.route
         if isinstance(route, Done):
-            learn = do.Learn(step=s.step, cause=self._cause(), text=_text(route.answer), kind="answer")
-            return [learn, *self._conclude(ReasonCode.COMPLETED, answer=route.answer)]
+            return self._complete(route)
+        s.ending = event.ending
         if isinstance(route, GiveUp):
             return self._conclude(ReasonCode.CHILD_FAILED, route.detail)
         if s.usage.steps >= self.limits.max_steps:
@@ -127,6 +128,37 @@ class RunMachine(ReadHandlers):
             return self._fan_out(route)
         s.visit, s.metered, s.price, s.batched = route, event.metered, event.price, event.batched
         return self._recall()
+
+    def _complete(self, done: Done) -> Instructions:
+        """End with an answer, and offer memory what was learned."""
+        learn = do.Learn(step=self.state.step, cause=self._cause(), text=_text(done.answer), kind="answer")
+        facts = self._learn_facts()
+        return [learn, *facts, *super()._conclude(ReasonCode.COMPLETED, answer=done.answer)]
+
+    def _learn_facts(self) -> Instructions:
+        return [
+            do.Learn(
+                step=self.state.step,
+                cause=self._cause(),
+                text=each.fact.text,
+                kind=each.fact.kind,
+                subject=each.fact.subject,
+                confidence=each.fact.confidence,
+                source_step=each.step,
+                durable_first=True,
+            )
+            for each in self.state.facts
+        ]
+
+    def _conclude(self, reason: ReasonCode, detail: str = "", answer: Any = None) -> Instructions:
+        """End the run; one that was done ends with its answer, whatever became of its extractor.
+
+        Unless somebody ends it: what was not over is what they stop.
+        """
+        ending = self.state.ending
+        if ending is None or status_of(reason) in (RunStatus.CANCELLED, RunStatus.KILLED):
+            return super()._conclude(reason, detail, answer)
+        return self._complete(ending)
 
     def _recall(self) -> Instructions:
         s = self.state
@@ -225,6 +257,10 @@ class RunMachine(ReadHandlers):
         over = self._overspent() or self._mispriced(event)
         if over is not None:
             return self._conclude(*over)
+        if s.ending is not None:
+            answer = proposal.answer if isinstance(proposal, Finish) else None  # it takes no part in the run
+            s.facts = grounded(noted(answer), seen(s.submitted.request, s.history))
+            return self._complete(s.ending)
         if isinstance(proposal, Finish):
             s.finished += (StageEnd(agent=event.agent, answer=proposal.answer),)
             return self._plan(proposal.spend)
@@ -327,7 +363,10 @@ class RunMachine(ReadHandlers):
     def _conclude_again(self) -> Instructions:
         outcome = self.state.outcome
         assert outcome is not None
-        return [do.Conclude(step=self.state.step, cause=self._cause(), outcome=outcome, durable_first=True)]
+        return [
+            *self._learn_facts(),
+            do.Conclude(step=self.state.step, cause=self._cause(), outcome=outcome, durable_first=True),
+        ]
 
     def _ended(self, event: ev.RunEnded) -> Instructions:
         self.state.outcome = event.outcome

@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from airside.stack.run.events import ActionGated, ChildEnded, RunSubmitted
+from airside.stack.run.extraction import GroundedFact
 from airside.stack.run.rejections import Rejections
-from airside.stack.run.topology import BranchEnd, FanOut, StageEnd, Visit
+from airside.stack.run.topology import BranchEnd, Done, FanOut, StageEnd, Visit
 from airside.stack.values import Action, Declined, Outcome, Spend, ToolResult, Usage, Value
 
 
@@ -95,6 +96,8 @@ class RunState:
 
     `base` and `last` are the first and the last step of the present decision's calls, `seen` the labels it was made
     under; `later` are those that are still to come, and `reading` the reads that are under way at once, by step.
+
+    `ending` is what a run is done with that an extractor is looking at, and `facts` what that found.
     """
 
     submitted: RunSubmitted
@@ -141,6 +144,8 @@ class RunState:
     fan_out: FanOut | None = None
     children: dict[int, ChildEnded] = field(default_factory=dict)
     branches: tuple[BranchEnd, ...] | None = None
+    ending: Done | None = None
+    facts: tuple[GroundedFact, ...] = ()
     outcome: Outcome | None = None
 
     @property
