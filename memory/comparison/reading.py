@@ -32,7 +32,8 @@ VALUES = frozenset(("number", "weekday", "month", "choice"))
 MAX_TOKENS = 120
 """Words from which on two texts are the same or not, and nothing else: they are no single statement any more."""
 
-_KEPT_CHARACTERS, _KEPT = 400, 4096
+KEPT_CHARACTERS, _KEPT = 400, 4096
+_MAX_NUMBER = 64
 
 _SIGNS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(
@@ -106,7 +107,7 @@ class Reading(NamedTuple):
 
 def read(text: str, language: str = "") -> Reading:
     """Read a text, in this language, else in the one it seems to be in; short ones are remembered."""
-    return _read_short(text, language) if len(text) <= _KEPT_CHARACTERS else _read(text, language)
+    return _read_short(text, language) if len(text) <= KEPT_CHARACTERS else _read(text, language)
 
 
 def read_both(one: str, other: str) -> tuple[Reading, Reading]:
@@ -288,6 +289,8 @@ def _value(word: str, low: Sequence[str], at: int, language: str, *, is_capital:
 def _number(word: str, language: str) -> str | None:
     """Return one form of a number in digits or words; None for what is none."""
     if any(char.isdigit() for char in word):
+        if len(word) > _MAX_NUMBER:
+            return word
         plain = _ORDINAL.sub(r"\1", word)
         return re.sub("[.,]", "", plain) if _GROUPED.fullmatch(plain) else _ZEROS.sub("", plain)
     return LANGUAGES[language].numbers.get(word)

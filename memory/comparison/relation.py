@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from airside.memory.comparison.languages import word_set
-from airside.memory.comparison.reading import TELLING, VALUES, Reading, Token, read_both
+from airside.memory.comparison.reading import KEPT_CHARACTERS, TELLING, VALUES, Reading, Token, read_both
 from airside.memory.text import stem
 
 Relation = Literal["same", "contradicts", "varies", "distinct", "unlike"]
@@ -83,7 +83,12 @@ def relation(new: str, old: str) -> Relation:
 
 
 def is_other_value(new: str, old: str) -> bool:
-    """Whether two texts say alike things, and each something of its own in the place of what the other does."""
+    """Whether two texts say alike things, and each something of its own in the place of what the other does.
+
+    Of long texts it is never so: they are no single statements, and a search does not wait for them to be read.
+    """
+    if max(len(new), len(old)) > KEPT_CHARACTERS:
+        return False
     ours, theirs = read_both(new, old)
     if _are_same(ours, theirs) or ours.is_long or theirs.is_long:
         return False
