@@ -214,6 +214,28 @@ HAVING count(*) FILTER (type = 'ModelAsked') > count(*) FILTER (type IN ('ModelA
     OR bool_or(type = 'ModelAnswered' AND TRY(CAST(json_extract(body, '$.spent.tokens') AS HUGEINT)) IS DISTINCT FROM
         TRY(CAST(json_extract(body, '$.input_tokens') AS BIGINT)::HUGEINT + CAST(json_extract(body, '$.output_tokens') AS BIGINT)));
 
+-- name: attempts_since
+-- The latest $2 of attempts at questions to models, and of what came of them, latest first: from the first entry on that
+-- was stamped at a time or after it, for a clock may have been put back since.  `tokens` are those that an attempt
+-- reserved, or was settled at.  What went into a provider's batch is left out, and what cannot be read, which no caller
+-- wrote: it must not be able to keep the next one from beginning.
+WITH asked AS (
+    SELECT rowid AS place, stream, at_us, type, body FROM events
+    WHERE starts_with(stream, 'model/') AND type IN ('ModelAsked', 'ModelAnswered', 'ModelFailed')
+      AND rowid >= (SELECT min(rowid) FROM events WHERE starts_with(stream, 'model/') AND at_us >= $1)
+    ORDER BY place DESC LIMIT $2),
+told AS (
+    SELECT place, stream, at_us, type = 'ModelAsked' AS is_asked,
+           TRY(CAST(json_extract(body, '$.attempt') AS BIGINT)) AS attempt,
+           coalesce(TRY(json_extract_string(body, '$.model')), '') AS model,
+           TRY(CAST(json_extract(body, CASE type WHEN 'ModelAsked' THEN '$.reserved.tokens' ELSE '$.spent.tokens' END)
+               AS BIGINT)) AS tokens,
+           coalesce(TRY(json_extract_string(body, '$.batch')), '') AS batch
+    FROM asked)
+SELECT stream, at_us, is_asked, attempt, model, greatest(0, least(tokens, 9007199254740992)) FROM told
+WHERE attempt IS NOT NULL AND tokens IS NOT NULL AND batch = ''
+ORDER BY place DESC;
+
 -- name: spend_resolved
 -- What people found out about spend in doubt, with whose it is.
 SELECT tenant, body FROM events WHERE type = 'SpendResolved' AND starts_with(stream, 'spend/') ORDER BY number;

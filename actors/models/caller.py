@@ -1,6 +1,7 @@
 """ModelCaller: asks models for all runs of the stack.  The one layer that is given providers' keys.
 
-There is one of it, so that what a provider allows of an account holds for the whole cluster.
+There is one of it, so that what a provider allows of an account holds for the whole cluster; one that was restarted
+counts what the one before it sent, from the journal.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.models.batches import ModelBatches
 from airside.stack.models.calls import ModelCalls
 from airside.stack.models.endpoints import ModelEndpoint
+from airside.stack.models.recent_attempts import count_recent
 from airside.stack.models.streams import AnswerStreams
 from airside.stack.reasons import ReasonCode
 
@@ -52,12 +54,17 @@ class ModelCaller(WatchedLayer):
         self._keys = keys
 
     async def start(self) -> None:
-        """Make the models ready to be asked; providers' clients are made when they are asked first."""
+        """Make the models ready to be asked; providers' clients are made when they are asked first.
+
+        Begins when the journal says what was sent in the last minute: without it nothing could be sent anyhow.
+        """
         journal, policy = RemoteJournal(self.config.cell), Remote(self.config.cell, "policy")
+        models = ports_of(self._endpoints, self._keys)
+        await count_recent(models, rows=journal.rows, now_us=now_us, now_s=time.monotonic)
         self._streams = AnswerStreams(born=secrets.token_hex(8), now_s=time.monotonic)
         keeps_prompts = self.config.settings.model_content == "full"
         self._calls = ModelCalls(
-            ports_of(self._endpoints, self._keys),
+            models,
             reserved=lambda question: policy.call(RESERVED, question),
             append=journal.append,
             bodies=journal.bodies,

@@ -2,13 +2,14 @@
 
 A slot is taken before a request is sent and given back after; what its tokens were is set right then.  Who waits is
 served in order.  After the provider said how long to wait (`Retry-After`), nothing is sent before that is over.
+What was sent before this process began counts, too (`count_earlier`): a provider does not forget it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from airside.stack.errors import LayerUnavailable
 
@@ -40,6 +41,15 @@ class RateLimits:
         self._sleep = sleep
         self._sent: deque[list[float]] = deque()
         self._not_before_s = 0.0
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether what was sent within the last minute bounds what may be sent now."""
+        return self._requests is not None or self._tokens is not None
+
+    def count_earlier(self, sent: Iterable[tuple[float, int]]) -> None:
+        """Count requests of before this began, before any slot is taken: when each was sent, by `now_s`, and its tokens."""
+        self._sent.extend([at_s, float(tokens)] for at_s, tokens in sorted(sent))
 
     async def take(self, tokens: int, *, until_s: float) -> list[float]:
         """Wait for a slot for a request of so many tokens at most, and return it.

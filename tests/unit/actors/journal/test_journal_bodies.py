@@ -117,6 +117,7 @@ def begin(store: JournalStore) -> ApprovalBook:
         "doubtful_rollbacks": [""],
         "spend_doubtful": [""],
         "spend_resolved": [],
+        "attempts_since": [0, 99],
         "beside": [RUN, RUN],
         "listed": ["", "", "", 0, True, 99],
         "feed": ["acme", 0, 1000, 2**22],
