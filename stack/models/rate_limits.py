@@ -48,7 +48,7 @@ class RateLimits:
         return self._requests is not None or self._tokens is not None
 
     def count_earlier(self, sent: Iterable[tuple[float, int]]) -> None:
-        """Count requests of before this began, before any slot is taken: when each was sent, by `now_s`, and its tokens."""
+        """Count requests of before this began, before any slot is taken: when each was sent, by `now_s`, its tokens."""
         self._sent.extend([at_s, float(tokens)] for at_s, tokens in sorted(sent))
 
     async def take(self, tokens: int, *, until_s: float) -> list[float]:

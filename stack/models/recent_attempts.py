@@ -16,7 +16,7 @@ from airside.stack.models.provider import ModelPort
 from airside.stack.models.rate_limits import WINDOW_S
 
 MAX_ENTRIES = 100_000
-"""More than one caller writes of attempts in a minute: a clock that was put back by a year asks for no more than that."""
+"""More than one caller writes of attempts in a minute: a clock that was put back by a year has no more read."""
 
 _WINDOW_US = int(WINDOW_S * 1_000_000)
 
