@@ -112,6 +112,10 @@ ALTERED: dict[str, Any] = {
     "labels": ("confidential",),
     "left_ms": 10**9,
     "answer": Answer(text="yes", by=PrincipalId("eve"), roles=("boss",), at_us=1, chosen=True),
+    "round": 1,
+    "asked_sha256": "0",
+    "declined": "decline",
+    "shown": ("mem_" + "4" * 24,),
 }
 
 
