@@ -28,7 +28,7 @@ test-cluster: $(READY)
 	$(BIN)/python -m pytest -q -m "ray and not slow"
 
 test-core: $(READY)
-	nice -n 10 $(BIN)/python -m pytest -q -n 2 -m "not ray and not slow"
+	nice -n 10 $(BIN)/python -m pytest -q -m "not ray and not slow"
 
 test-slow: $(READY)  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow

@@ -111,9 +111,11 @@ def test_what_waits_in_the_queue_is_ended_without_having_begun(stack: Stack) -> 
 
 def test_a_run_that_waits_for_people_is_ended_by_the_deadline_of_all_though_the_driver_died(stack: Stack) -> None:
     warm(stack, "ana@beta")
+    begun_s = time.time()
     handle = submit(stack, call("pay", to="too late", amount=1), who="ana@beta")
     approval = waiting(stack, handle.run_id)
     parked(stack, handle.run_id)
+    until(lambda: time.time() > begun_s + ALL_S / 2, "half of its time, by which one that began anew would be late")
     killed_s = time.time()
     sigkill(stack, "driver")
     assert is_late(handle.result(timeout=BOUND_S), f"all tenants, {ALL_S}")

@@ -80,6 +80,10 @@ def test_only_ones_own_orders_and_account_may_be_seen_and_changed(local_ray: Non
                 call("get_order_details", order_id="#W0"),
             )
         ]
+        first = stack.map(
+            jobs[3:4], progress=False, timeout=BOUND_S
+        )  # the layers are up: their start is in nobody's time
+        assert first[0].ok
         *own, change, look, account, nothing = stack.map(jobs, progress=False, timeout=BOUND_S)
         told, refused = own[1].story(), look.story()
         counts = stack.status()["policy"]["resources"]
