@@ -36,8 +36,9 @@ KEPT_CHARACTERS, _KEPT = 400, 4096
 _MAX_NUMBER = 64
 
 _SIGNS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_LETTER = rf"(?![{_SIGNS}])[^\W_]"
 _TOKEN = re.compile(
-    rf"[{_SIGNS}]|(?<![^\W_])\.\d[\d.,]*(?<=\d)|(?:(?![{_SIGNS}])[^\W_])+(?:[.,:/'^-](?:(?![{_SIGNS}])[^\W_])+)*"
+    rf"[{_SIGNS}]|(?<!{_LETTER})\.\d[\d.,]*(?<=\d)|(?:{_LETTER})+(?:[.,:/'^-](?:{_LETTER})+)*"
     r"|[^\w\s.,;:!\"'()\u2018-\u201f\u2026\u3001-\u3003\u3008-\u3011\u00a1\u00bf\u00ab\u00bb]"
 )
 """Words and numbers, and every sign that is no punctuation: -5 is not 5, .5 neither, nor C++ C#."""

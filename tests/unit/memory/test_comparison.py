@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airside.memory.comparison.relation import is_other_value, relation
@@ -130,6 +130,7 @@ numbers = st.one_of(
     numbers,
     st.sampled_from(("the fee is {} euros", "{} pallets are left", "Rufen Sie {} an", "\u5171{}\u4e2a")),
 )
+@example("0", ".0", "\u5171{}\u4e2a")
 def test_what_differs_in_a_number_is_never_the_same(one: str, other: str, frame: str) -> None:
     if one != other:
         assert relation(frame.format(one), frame.format(other)) != "same"
