@@ -16,6 +16,7 @@ import benchmarks.cluster as nodes  # first: it sets Ray's environment
 
 # isort: split
 import argparse
+import json
 import shutil
 import tempfile
 import time
@@ -38,8 +39,9 @@ TENANTS = 4
 WAIT_S = 180.0
 MINUTE_S = 60.0
 POLICY = "version: rates-1\nrules: [{id: reads, outcome: allow, when: {effect: [read]}}]"
-USED = (3_000, 100)
-"""Tokens of a question and an answer: somewhat less than is reserved for them."""
+INSTRUCTIONS = "You help people find their orders. " * 80
+USED = (2_800, 100)
+"""Tokens of a question and an answer: somewhat less than is reserved for them, for no token is less than a byte."""
 
 ANSWER_S = 0.3
 """How long an answer takes where calls at once are counted."""
@@ -62,8 +64,9 @@ class Account:
     arrived_s: list[float] = field(default_factory=list)
     server: ModelServer | None = None
 
-    def say(self, _: object) -> Saying:
+    def say(self, body: dict[str, Any]) -> Saying:
         """Note a request, and answer it."""
+        assert len(json.dumps(body)) >= USED[0], "it would take more tokens than were reserved"
         self.arrived_s.append(time.monotonic())
         return Saying(text="it is lost", used=USED, after_s=self.answer_s)
 
@@ -107,7 +110,7 @@ def app(asked: dict[str, Account]) -> App:
     limits = {"max_cost_microusd": 10_000_000, "decide_ms": int(WAIT_S * 1000)}
     who = Tenant(principals={"ana": Principal()}, limits=limits, concurrency=200)
     return App(
-        agents={name: ModelAgent(name, "You help.", max_tokens=100, max_prompt_bytes=4_000) for name in models},
+        agents={name: ModelAgent(name, INSTRUCTIONS, max_tokens=100, max_prompt_bytes=8_000) for name in models},
         routes={name: airside.SingleAgent(name) for name in models},
         tools=[look],
         policy=POLICY,

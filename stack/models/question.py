@@ -152,6 +152,7 @@ class Question:
         used: int | None = None
         try:
             asked = await self._begin(model, port, most)
+            port.limits.sending(slot)
             try:
                 answer = await self._sent(model, port, max_tokens)
             except ProviderFailure as failure:

@@ -3,22 +3,42 @@
 A slot is taken before a request is sent and given back after; what its tokens were is set right then.  Who waits is
 served in order.  After the provider said how long to wait (`Retry-After`), nothing is sent before that is over.
 What was sent before this process began counts, too (`count_earlier`): a provider does not forget it.
+
+A provider counts a request when it arrives, which is after it was sent and before it was answered: a slot counts from
+the latest time that this can have been.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from bisect import bisect_right, insort
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 
 from airside.stack.errors import LayerUnavailable
 
 WINDOW_S = 61.0
-"""A minute, and a second for what is late: the provider counts requests when they arrive, the first one later perhaps
-than the last one."""
+"""A minute, and a second for what is late and for clocks that do not go alike."""
+
+ARRIVAL_S = 5.0
+"""Longest that a request is on its way: a client that is used for the first time loads code and connects."""
+
+_LOOK_S = 1.0
+"""What is under way reserves the most tokens that it can take, and may be over, with fewer, before they are."""
 
 MAX_HOLD_S = 120.0
 """Longest that a provider's `Retry-After` holds everybody up."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A request that limits count: with its tokens, from the latest time at which it can have arrived, None = not sent.
+
+    Times are by the limits' clock.
+    """
+
+    tokens: float
+    latest_s: float | None = None
 
 
 class RateLimits:
@@ -39,7 +59,8 @@ class RateLimits:
         self._turn = asyncio.Lock()
         self._now_s = now_s
         self._sleep = sleep
-        self._sent: deque[list[float]] = deque()
+        self._out: dict[Slot, None] = {}
+        self._ended: list[tuple[float, float]] = []
         self._not_before_s = 0.0
 
     @property
@@ -49,9 +70,9 @@ class RateLimits:
 
     def count_earlier(self, sent: Iterable[tuple[float, int]]) -> None:
         """Count requests of before this began, before any slot is taken: when each was sent, by `now_s`, its tokens."""
-        self._sent.extend([at_s, float(tokens)] for at_s, tokens in sorted(sent))
+        self._ended = sorted((at_s, float(tokens)) for at_s, tokens in sent)
 
-    async def take(self, tokens: int, *, until_s: float) -> list[float]:
+    async def take(self, tokens: int, *, until_s: float) -> Slot:
         """Wait for a slot for a request of so many tokens at most, and return it.
 
         Raises `LayerUnavailable` if there is none until then, or never will be one.
@@ -64,33 +85,45 @@ class RateLimits:
                     while (wait_s := self._wait_s(tokens)) > 0:
                         if self._now_s() + wait_s > until_s:
                             raise LayerUnavailable(f"the rate limit leaves no room for another {wait_s:.1f} s")
-                        await self._sleep(wait_s)
+                        await self._sleep(min(wait_s, _LOOK_S) if self._out else wait_s)
                     await self._places.acquire()
-                    slot = [self._now_s(), float(tokens)]
-                    self._sent.append(slot)
+                    slot = Slot(float(tokens))
+                    self._out[slot] = None
                     return slot
         except TimeoutError:
             raise LayerUnavailable("too many questions are before this one") from None
 
     def _wait_s(self, tokens: int) -> float:
         now = self._now_s()
-        while self._sent and self._sent[0][0] <= now - WINDOW_S:
-            self._sent.popleft()
         wait = self._not_before_s - now
-        if self._requests is not None and len(self._sent) >= self._requests:
-            wait = max(wait, self._sent[len(self._sent) - self._requests][0] + WINDOW_S - now)
+        if not self.has_windows:
+            return wait
+        del self._ended[: bisect_right(self._ended, now - WINDOW_S, key=lambda each: each[0])]
+        out = ((now if slot.latest_s is None else min(now, slot.latest_s), slot.tokens) for slot in self._out)
+        counted = sorted([*self._ended, *(each for each in out if each[0] > now - WINDOW_S)])
+        if self._requests is not None and len(counted) >= self._requests:
+            wait = max(wait, counted[len(counted) - self._requests][0] + WINDOW_S - now)
         if self._tokens is not None:
-            over = sum(slot[1] for slot in self._sent) + tokens - self._tokens
-            for at_s, used in self._sent:
+            over = sum(used for _, used in counted) + tokens - self._tokens
+            for at_s, used in counted:
                 if over <= 0:
                     break
                 over, wait = over - used, max(wait, at_s + WINDOW_S - now)
         return wait
 
-    def done(self, slot: list[float], tokens: int | None = None) -> None:
+    def sending(self, slot: Slot) -> None:
+        """Know that a slot's request is sent now."""
+        slot.latest_s = self._now_s() + ARRIVAL_S
+
+    def done(self, slot: Slot, tokens: int | None = None) -> None:
         """Give a slot back, with what it did take; None: nobody knows, so it was the most."""
+        now = self._now_s()
+        del self._out[slot]
         if tokens is not None:
-            slot[1] = float(tokens)
+            slot.tokens = float(tokens)
+        slot.latest_s = now if slot.latest_s is None else min(now, slot.latest_s)
+        if self.has_windows:
+            insort(self._ended, (slot.latest_s, slot.tokens))
         self._places.release()
 
     def hold(self, seconds: float) -> None:
