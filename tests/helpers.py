@@ -272,7 +272,7 @@ def spec(name: str = "pay", **fields: Any) -> ToolSpec:
 
 
 def grant_for(tool: ToolSpec, arguments: bytes = b"{}", /, **fields: Any) -> Grant:
-    """Return a grant that fits `tool`, `arguments` and `EXECUTOR`, changed by `fields`."""
+    """Return a grant that fits `tool`, `arguments` and `EXECUTOR`, changed by `fields`; attempts before were sent."""
     given = {
         "tenant": "acme",
         "principal": "ann",
@@ -291,6 +291,7 @@ def grant_for(tool: ToolSpec, arguments: bytes = b"{}", /, **fields: Any) -> Gra
         "expires_us": 100 * SECOND,
         "issuer": "",
         "nonce": b"nonce-000001",
+        "sends": fields.get("attempt", 1) - 1,
     }
     return Grant(**(given | fields))
 

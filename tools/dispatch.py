@@ -302,7 +302,7 @@ class Dispatcher:
                 principal=grant.principal,
                 run_id=grant.run_id,
                 step=grant.step,
-                attempt=max(grant.attempt, attempt),
+                attempt=max(grant.nth, attempt),
                 idempotency_key=grant.key,
                 approval_id=grant.approval_id,
                 deadline_s=grant.timeout_ms / 1000,

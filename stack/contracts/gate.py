@@ -16,7 +16,7 @@ class GateRequest(Value, array_like=True):
     nothing is granted, reserved or counted.
     `asked` is what the tool asked before it completes this call, sealed by the executor; `answered` proves what a
     person answered to that, and `declined` says that nobody does.  `shown` are the records of memory that the
-    run was shown.
+    run was shown.  `attempt` counts what the gate was asked, `sends` how often the call was sent before.
     """
 
     identity: bytes
@@ -40,6 +40,7 @@ class GateRequest(Value, array_like=True):
     answered: str = ""
     declined: Declined = ""
     shown: tuple[str, ...] = ()
+    sends: int = 0
 
 
 class GateReply(Value, array_like=True):

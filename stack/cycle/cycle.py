@@ -362,6 +362,7 @@ class Cycle:
             answered=i.answered,
             declined=i.declined,
             shown=s.shown,
+            sends=i.sends,
         )
 
     async def preview(self, call: OpenCall, ahead: Sequence[StepRecord]) -> ev.ActionGated:

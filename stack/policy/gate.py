@@ -464,6 +464,7 @@ class Gate:
                 asked_sha256="" if asked is None else digest(request.asked.encode()),
                 declined="" if asked is None else asked.declined,
                 shown=request.shown,
+                sends=request.sends,
             ),
         )
 

@@ -51,7 +51,8 @@ class CallHandlers(MachineBase):
             return self._refuse(decision.reason_code, reason_to_report(decision), apart=decision.steered)
         if why := s.rejected.against(event, s.action):
             return self._refuse(ReasonCode.APPROVAL_REJECTED, why, apart=True)
-        if s.usage.cost_microusd + event.cost_microusd > self.limits.max_cost_microusd:
+        new = event.cost_microusd if s.charged is None else 0  # of a later round it is paid
+        if s.usage.cost_microusd + new > self.limits.max_cost_microusd:
             return self._conclude(ReasonCode.MAX_COST, f"{event.tool} costs {event.cost_microusd} micro-USD")
         if decision.outcome == "require_approval":
             ask = do.AskApproval(step=s.step, cause=self._cause(), gated=event, durable_first=True)

@@ -52,12 +52,14 @@ class Decide(Instruction):
 class GateCall(Instruction):
     """Ask policy about a call: answers `ActionGated`.  `receipt` proves that people approved exactly this call.
 
-    `after_ms`: of a call that is sent again, how long to wait before.
+    `sends` counts how often it was sent before, since its tool last asked something; `after_ms`: how long to wait
+    before it is sent again.
     `asked` is what its tool asked before it completes the call, and `answered` or `declined` what became of that.
     """
 
     action: Action
     attempt: int
+    sends: int = 0
     receipt: str = ""
     after_ms: int = 0
     asked: str = ""

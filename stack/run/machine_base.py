@@ -53,15 +53,19 @@ class MachineBase:
         return msgspec.structs.replace(self.state.usage)
 
     def remaining(self) -> Limits:
-        """Return what the run may still use: its limits less its usage, never below zero."""
-        limits, used = self.limits, self.state.usage
+        """Return what the run may still use: its limits less its usage, never below zero.
+
+        A call that is gated again, and is counted already, does not use up what it is decided by.
+        """
+        limits, s = self.limits, self.state
+        used, own = s.usage, s.charged if s.phase in (Phase.GATING, Phase.RESUMING) else None
         return msgspec.structs.replace(
             limits,
             max_steps=max(0, limits.max_steps - used.steps),
             max_seconds=max(0, limits.max_seconds - used.active_us // 1_000_000),
-            max_tool_calls=max(0, limits.max_tool_calls - used.tool_calls),
+            max_tool_calls=max(0, limits.max_tool_calls - used.tool_calls + (own is not None)),
             max_tokens=max(0, limits.max_tokens - used.tokens),
-            max_cost_microusd=max(0, limits.max_cost_microusd - used.cost_microusd),
+            max_cost_microusd=max(0, limits.max_cost_microusd - used.cost_microusd + (own or 0)),
             max_output_bytes=max(0, limits.max_output_bytes - used.output_bytes),
             max_handoffs=max(0, limits.max_handoffs - used.handoffs),
             max_rejections=max(0, limits.rejections - used.rejections),
@@ -123,6 +127,7 @@ class MachineBase:
             cause=self._cause(),
             action=s.action,
             attempt=s.attempt,
+            sends=s.sends,
             receipt=s.receipt,
             durable_first=s.action.spend != FREE,
             after_ms=after_ms,

@@ -42,6 +42,7 @@ class ReadHandlers(CallHandlers):
             cause=self._cause(),
             action=call.action,
             attempt=call.attempt,
+            sends=call.sends,
             durable_first=paid,
         )
 

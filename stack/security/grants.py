@@ -33,6 +33,9 @@ class Grant(Value, array_like=True):
 
     `labels` are what the run had taken in, `shown` the records of memory it had been shown.  `undo`: it permits to take
     back the call of these arguments that returned `output_sha256`, and not to make it.
+
+    `attempt` orders the grants of one call, also those that were never used; `sends` counts how often the call was sent
+    before, since its tool last asked something: what an earlier one may have done.
     """
 
     tenant: TenantId
@@ -62,6 +65,12 @@ class Grant(Value, array_like=True):
     asked_sha256: str = ""
     declined: Declined = ""
     shown: tuple[str, ...] = ()
+    sends: int = 0
+
+    @property
+    def nth(self) -> int:
+        """Which sending of the call it is for, from 1; an undo is granted for each."""
+        return self.attempt if self.undo else self.sends + 1
 
 
 class GrantRefused(Value, tag=True):

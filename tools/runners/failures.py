@@ -59,7 +59,7 @@ def failure(
             return _unexpected(RuntimeError("the tool cancelled itself"), found)
         case ToolChanged() | NoSandbox():
             # Of a later attempt the run has to know that it is not the earlier one that did not begin.
-            certain = grant.attempt == 1 or found.spec.effect == "read"
+            certain = grant.nth == 1 or found.spec.effect == "read"
             reason = next(code for kind, code in _UNBEGUN.items() if isinstance(error, kind))
             return refuse(reason if certain else ReasonCode.TOOL_UNAVAILABLE, error.message)
         case SecretMissing():
@@ -74,7 +74,7 @@ def failure(
             return msgspec.structs.replace(failed, retry_after_ms=_retry_after_ms(error, call, grant))
         case InvalidOutput():
             return refuse(ReasonCode.TOOL_OUTPUT_INVALID, error.message)
-        case InvalidArguments() if grant.attempt == 1:  # an earlier attempt may have changed something
+        case InvalidArguments() if grant.nth == 1:  # an earlier attempt may have changed something
             return refuse(ReasonCode.TOOL_INVALID_ARGUMENTS, text_of(error))
         case _:
             return _unexpected(error, found)
@@ -82,7 +82,7 @@ def failure(
 
 def _retry_after_ms(error: ToolError, call: ToolCall, grant: Grant) -> int | None:
     """Return after how long a call is sent again; None if it is not, or its run has no time for that."""
-    if error.retry_after_s is None or call.what != "call" or grant.attempt > call.tool.retries:
+    if error.retry_after_s is None or call.what != "call" or grant.nth > call.tool.retries:
         return None
     after_ms = int(min(error.retry_after_s, MAX_RETRY_AFTER_S + 1) * 1000)
     return after_ms if after_ms <= MAX_RETRY_AFTER_S * 1000 and after_ms < grant.left_ms else None

@@ -116,6 +116,7 @@ ALTERED: dict[str, Any] = {
     "asked_sha256": "0",
     "declined": "decline",
     "shown": ("mem_" + "4" * 24,),
+    "sends": 1,
 }
 
 

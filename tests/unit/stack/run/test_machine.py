@@ -222,6 +222,28 @@ def test_overtime_when_a_call_is_allowed_stops_before_sending_and_leaves_nothing
     assert outcome.reason_code == R.MAX_SECONDS and outcome.in_doubt == ()
 
 
+def test_a_call_that_people_approved_was_not_sent_before() -> None:
+    """What a tool says of its first sending holds, however often the gate was asked before."""
+    run = started()
+    assert only(run.propose(), do.GateCall).sends == 0
+    run.gate("require_approval")
+    again = only(run.approval("approved"), do.GateCall)
+    assert (again.attempt, again.sends) == (2, 0)
+    run.gate(repeatable=True)
+    assert only(run.lost(started=True), do.GateCall).sends == 1
+
+
+def test_a_call_whose_tool_asks_something_is_paid_for_once() -> None:
+    run = started(max_cost_microusd=5)
+    run.sent(cost_microusd=5)
+    asks = ToolResult(ok=False, reason_code=R.TOOL_ASKS, asked="sealed")
+    assert only(run.executed(asks), do.GateCall).sends == 0, "what it asked before is no sending of this round"
+    assert run.machine.remaining().max_cost_microusd == 5, "a rule on what remains does not see the call's own use"
+    only(run.gate(cost_microusd=5), do.Execute)
+    only(run.executed(), do.PlanRoute)
+    assert run.state.usage.cost_microusd == 5 and run.machine.remaining().max_cost_microusd == 0
+
+
 def test_overtime_does_not_stop_a_call_whose_fate_is_being_asked_for() -> None:
     run = started(max_seconds=1)
     run.sent(repeatable=True)
