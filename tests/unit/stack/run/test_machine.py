@@ -244,6 +244,17 @@ def test_a_call_whose_tool_asks_something_is_paid_for_once() -> None:
     assert run.state.usage.cost_microusd == 5 and run.machine.remaining().max_cost_microusd == 0
 
 
+def test_a_call_that_is_denied_after_its_tool_asked_something_is_told_to_have_been_sent() -> None:
+    run = started(max_refusals=5)
+    run.sent()
+    run.executed(ToolResult(ok=False, reason_code=R.TOOL_ASKS, asked="sealed"))
+    only(run.gate("deny"), do.PlanRoute)
+    assert "it was sent before" in run.state.history[0].result.error
+    run.propose()
+    only(run.gate("deny"), do.PlanRoute)
+    assert "sent" not in run.state.history[1].result.error
+
+
 def test_overtime_does_not_stop_a_call_whose_fate_is_being_asked_for() -> None:
     run = started(max_seconds=1)
     run.sent(repeatable=True)
