@@ -89,6 +89,7 @@ class ToolContext:
     memory a candidate (None where there is no memory, or the tool has a process of its own).
 
     Use `idempotency_key` so that the same key never has its effect twice; every attempt of a call has the same one.
+    `attempt` counts how often it was sent, from 1.
     """
 
     tenant: TenantId
