@@ -48,8 +48,7 @@ class CallHandlers(MachineBase):
         if decision.reason_code in OWN_BUDGET:
             return self._conclude(decision.reason_code, self._after_rounds(decision.detail))
         if decision.outcome == "deny":
-            told = self._after_rounds(reason_to_report(decision))
-            return self._refuse(decision.reason_code, told, apart=decision.steered)
+            return self._refuse(decision.reason_code, reason_to_report(decision), apart=decision.steered)
         if why := s.rejected.against(event, s.action):
             return self._refuse(ReasonCode.APPROVAL_REJECTED, why, apart=True)
         new = event.cost_microusd if s.charged is None else 0  # of a later round it is paid
@@ -59,11 +58,6 @@ class CallHandlers(MachineBase):
             ask = do.AskApproval(step=s.step, cause=self._cause(), gated=event, durable_first=True)
             return self._become(Phase.AWAITING_APPROVAL, ask)
         return self._send(event)
-
-    def _after_rounds(self, why: str) -> str:
-        """Return why a call ends here; of one that its tool began before it asked something, that it did."""
-        begun = "; it was sent before, and its tool still waits for what it asked people"
-        return f"{why}{begun}" if self.state.rounds else why
 
     def _resuming_gated(self, event: ev.ActionGated) -> Instructions:
         if self._key() not in self.state.in_doubt_keys:

@@ -190,10 +190,16 @@ class MachineBase:
 
         `apart` = it is a rejection, which is counted by itself.
         """
+        detail = self._after_rounds(detail)
         if self._is_refused_too_often(apart=apart):
             return self._conclude(reason, detail)
         self._record(ToolResult(ok=False, error=detail, reason_code=reason))
         return self._next()
+
+    def _after_rounds(self, why: str) -> str:
+        """Return why a call ends here; of one that its tool began before it asked something, that it did."""
+        begun = "; it was sent before, and its tool still waits for what it asked people"
+        return f"{why}{begun}" if self.state.rounds else why
 
     def _is_refused_too_often(self, *, apart: bool) -> bool:
         """Count a refusal, and say whether the agent has been told of enough of them."""

@@ -244,11 +244,16 @@ def test_a_call_whose_tool_asks_something_is_paid_for_once() -> None:
     assert run.state.usage.cost_microusd == 5 and run.machine.remaining().max_cost_microusd == 0
 
 
-def test_a_call_that_is_denied_after_its_tool_asked_something_is_told_to_have_been_sent() -> None:
+@pytest.mark.parametrize("ends", ["denied", "rejected", "expired"])
+def test_a_call_that_is_refused_after_its_tool_asked_something_is_told_to_have_been_sent(ends: str) -> None:
     run = started(max_refusals=5)
     run.sent()
     run.executed(ToolResult(ok=False, reason_code=R.TOOL_ASKS, asked="sealed"))
-    only(run.gate("deny"), do.PlanRoute)
+    if ends == "denied":
+        only(run.gate("deny"), do.PlanRoute)
+    else:
+        run.gate("require_approval")
+        only(run.approval(ends), do.PlanRoute)
     assert "it was sent before" in run.state.history[0].result.error
     run.propose()
     only(run.gate("deny"), do.PlanRoute)
