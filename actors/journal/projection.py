@@ -47,7 +47,7 @@ _CONFIG = {
     # By itself DuckDB folds its log into the file in the middle of a commit, while queries wait for that: see `fold`.
     "wal_autocheckpoint": "256MB",
 }
-FOLD_BYTES = 16 * 2**20
+FOLD_BYTES = 64 * 2**20
 """A log of DuckDB's smaller than this is left as it is."""
 
 _HEADERS_BYTES = 3 * 4096
