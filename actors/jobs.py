@@ -11,15 +11,25 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, get_args
 
 import msgspec
+from msgspec import UNSET
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from airside.actors.job_inputs import NO_INPUTS, Fields, InputsReading, JobInputs, inputs_of
 from airside.stack.canonical import as_text, canonical, digest, parse_bounded, write_bounded
 from airside.stack.contracts.labels import check_label
 from airside.stack.errors import InvalidInput
+from airside.stack.ids import nonce_of_job
 from airside.stack.input.models import Explained
 from airside.stack.input.yaml_source import explain_fields
-from airside.stack.values import MAX_REQUEST_BYTES, MAX_REQUEST_CHARS, Limits, ModelLane, Request
+from airside.stack.values import (
+    MAX_REQUEST_BYTES,
+    MAX_REQUEST_CHARS,
+    MOST_PRIORITY,
+    BatchJob,
+    Limits,
+    ModelLane,
+    Request,
+)
 
 MAX_LINE_BYTES = MAX_REQUEST_BYTES
 
@@ -46,6 +56,8 @@ class Job(BaseModel, metaclass=Explained):
     lane: ModelLane = "direct"
     _read: tuple[Fields, str] | None = PrivateAttr(default=None)
     """By a model with which fields its inputs were read, and the digest of what that made of them."""
+    _batch: BatchJob | None = PrivateAttr(default=None)
+    _nonce: bytes = PrivateAttr(default=b"")
 
     @field_validator("limits")
     @classmethod
@@ -82,6 +94,25 @@ class Job(BaseModel, metaclass=Explained):
         """Whether its inputs, as they are, were read by a model with these fields."""
         return self._read is not None and self._read == (fields, digest(self.inputs_written()))
 
+    def in_batch(self, batch: str, *, attempt: int = 1, priority: int = 0) -> Job:
+        """Return the job as one of a batch; raise `InvalidInput` for a name that is none, and without a `job_id`."""
+        if not self.job_id:
+            raise InvalidInput("job_id: a job of a batch is known by it: give each its own")
+        job = self.with_nonce(nonce_of_job(batch, self.job_id, attempt))
+        job._batch = batch_job(batch, attempt, priority)
+        return job
+
+    def with_nonce(self, nonce: bytes) -> Job:
+        """Return the job with what its submission is known by: sent again, it is the same run."""
+        job = self.model_copy()
+        job._nonce = nonce
+        return job
+
+    @property
+    def nonce(self) -> bytes:
+        """What its submission is known by; nothing where each is a run of its own."""
+        return self._nonce
+
     def inputs_written(self) -> bytes:
         """Return the inputs as JSON; raise `InvalidInput` naming what is none."""
         return write_bounded(self.inputs, max_bytes=MAX_REQUEST_BYTES, where="inputs")
@@ -96,7 +127,19 @@ class Job(BaseModel, metaclass=Explained):
             limits=self.limits,
             job_id=self.job_id,
             lane=self.lane,
+            batch=self._batch or UNSET,
         )
+
+
+def batch_job(batch: str, attempt: int, priority: int) -> BatchJob:
+    """Return which job of a batch one is; raise `InvalidInput` for a batch's name or a priority that is none."""
+    try:
+        return msgspec.convert({"id": batch, "attempt": attempt, "priority": priority}, BatchJob, strict=True)
+    except msgspec.ValidationError:
+        raise InvalidInput(
+            f"batch: {batch!r:.80}, priority {priority!r:.20}: a batch is called by up to 64 ASCII letters, digits and "
+            f"_.-, and its priority is from -{MOST_PRIORITY} to {MOST_PRIORITY}"
+        ) from None
 
 
 OWN_FIELDS = frozenset(Job.model_fields)
@@ -127,14 +170,17 @@ def job_of(request: str | Job, who: dict[str, Any], fields: dict[str, Any]) -> J
         raise InvalidInput(f"job: {_explained(error)}") from None
 
 
-def jobs_of(jobs: Iterable[GivenJob]) -> list[Job | BadLine]:
-    """Return a batch; what is no job has its place as a `BadLine`.  Raises `InvalidInput` for what is no batch."""
+def jobs_of(jobs: Iterable[GivenJob]) -> Iterator[Job | BadLine]:
+    """Return jobs as they are taken; what is none has its place as a `BadLine`.
+
+    Raises `InvalidInput`, at once, for what are no jobs.
+    """
     if isinstance(jobs, str | bytes | Mapping | Job) or not isinstance(jobs, Iterable):
         raise InvalidInput(
             f"jobs: what is given, of type {type(jobs).__name__}, is no list of jobs: give [Job(...), ...], or "
-            "read_jobs(path)"
+            "read_jobs(path) (and what happens in a run is shown by `RunHandle.stream`)"
         )
-    return [_given(job, place) for place, job in enumerate(jobs)]
+    return (_given(job, place) for place, job in enumerate(jobs))
 
 
 def _given(job: object, place: int) -> Job | BadLine:
@@ -160,9 +206,19 @@ def _kind(job: object) -> str:
 
 def in_lane(job: Job | BadLine, lane: ModelLane | None) -> Job | BadLine:
     """Return a job whose models are asked in a lane; None leaves it as it says itself."""
+    return job if lane is None or isinstance(job, BadLine) else job.model_copy(update={"lane": lane})
+
+
+def check_lane(lane: object) -> None:
+    """Raise `InvalidInput` for what is no lane, nor None."""
     if lane is not None and lane not in get_args(ModelLane):
         raise InvalidInput(f"lane: {lane!r:.40} is none of {', '.join(get_args(ModelLane))}")
-    return job if lane is None or isinstance(job, BadLine) else job.model_copy(update={"lane": lane})
+
+
+def check_window(window: object) -> None:
+    """Raise `InvalidInput` for what is no number of runs under way."""
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+        raise InvalidInput(f"window: {window!r:.40} is no number of runs of at least 1")
 
 
 def check_timeout(timeout: float | None) -> None:

@@ -94,6 +94,12 @@ def request_for(tenant: TenantId, principal: PrincipalId, nonce: bytes) -> Reque
     return RequestId("req_" + hashed.hexdigest())
 
 
+def nonce_of_job(batch: str, job_id: str, attempt: int) -> bytes:
+    """Derive the nonce of a batch's job, so that its submission, sent again by whomever, is the same run."""
+    written = f"{batch}\0{attempt}\0{job_id}".encode(errors="surrogatepass")
+    return hashlib.blake2b(written, digest_size=16, person=b"airside batch").digest()
+
+
 def run_of(request: RequestId) -> RunId:
     """Derive the run of a request, so that a request that is admitted again is the same run."""
     return RunId("run_" + request.removeprefix("req_"))

@@ -32,6 +32,15 @@ MAX_REQUEST_BYTES = 2 * 2**20
 MAX_REQUEST_CHARS = 65_536
 """Of a request's text, and of what a topology has a branch or memory asked."""
 
+BATCH_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""What a batch may be called: a name that can stand in a file's name, a stream's and a command."""
+
+MOST_ATTEMPTS = 1_000
+"""At one job of a batch."""
+
+MOST_PRIORITY = 100
+"""The highest priority of a run; the lowest is its negative."""
+
 EffectClass = Literal["read", "write", "external", "irreversible"]
 Lane = Literal["shared", "process", "sandbox"]
 SandboxLevel = Literal["none", "namespaces", "full"]
@@ -247,6 +256,17 @@ def plus(one: Spend, other: Spend) -> Spend:
     )
 
 
+class BatchJob(Value):
+    """Which batch a request is of, and which attempt at its `job_id` it is: submitted again it is the same run.
+
+    Of a tenant's runs that wait, those of a higher `priority` begin first; between tenants it changes nothing.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=64, pattern=BATCH_PATTERN)]
+    attempt: Annotated[int, Meta(ge=1, le=MOST_ATTEMPTS)] = 1
+    priority: Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] = 0
+
+
 class Request(Value):
     """What a principal asks for: `text` for the agent, `inputs` (a JSON object) for its tools and tests."""
 
@@ -258,6 +278,8 @@ class Request(Value):
     job_id: Annotated[str, Meta(max_length=256)] = ""
     request_id: RequestId = RequestId("")
     lane: ModelLane = "direct"
+    batch: BatchJob | UnsetType = UNSET
+    """Not encoded where there is none, as in what was journaled before there were any."""
 
 
 class Action(Spoken, tag="action"):

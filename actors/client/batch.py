@@ -1,13 +1,22 @@
-"""A batch of jobs: submitted as fast as they are taken in, and waited for, as steps."""
+"""Jobs on their way: taken as there is room, submitted as fast as they are taken in, and waited for, as steps."""
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol
 
 from airside.actors.client.following import Following
-from airside.actors.client.results import BatchInterrupted, BatchTimeout, RunResult, ended_result, refused_result
+from airside.actors.client.results import (
+    BatchInterrupted,
+    BatchTimeout,
+    ResultsTimeout,
+    RunResult,
+    ended_result,
+    refused_result,
+)
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.jobs import BadLine, Job
 from airside.actors.rpc.methods import Ends, WaitRequest
@@ -15,7 +24,10 @@ from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode
 
 CHUNK = 500
-"""Submissions in one call to Ingress."""
+"""Submissions in one call to Ingress, and jobs that are taken at once."""
+
+WINDOW = 10_000
+"""Runs that are waited for at a time: their ids take a megabyte or two here, and as much in the driver."""
 
 POLL_S = 5.0
 """Longest wait in one call to the driver; a run that ends answers at once."""
@@ -23,9 +35,12 @@ POLL_S = 5.0
 LAST_LOOK_S = 2.0
 """How long the last question, when the time is over, may take: what has ended by then is not to be lost."""
 
+Read = Callable[[Sequence[Job | BadLine], int], Steps[list[Job | BadLine]]]
+"""Has the app's model read the inputs of jobs, the first of which is of a number."""
+
 
 class BatchBackend(Protocol):
-    """What a batch asks of a stack."""
+    """What jobs ask of a stack."""
 
     def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
         """Submit jobs; return what became of each."""
@@ -37,59 +52,92 @@ class BatchBackend(Protocol):
         """Tell a run."""
 
 
-class Batch:
-    """One batch on its way.  Runs keep their places; what is refused has one too."""
+class OpenJob(NamedTuple):
+    """A job whose run has not ended: its place among the jobs, its id, and when it was submitted, by the clock."""
+
+    place: int
+    job_id: str
+    since_s: float
+
+
+class JobStream:
+    """Takes jobs from an iterable, at most `window` of them at a time, and gives their results as runs end.
+
+    What is refused, or no job at all, is a result too.  A tenant whose queue is full is waited for, and nobody else
+    for it, unless its jobs fill the window.  `window`, `rate_per_s` (submissions) and `is_paused` (nothing is
+    submitted, what is under way goes on) may be changed at any time; `on_turn` is called each `poll_s` seconds or so.
+    """
 
     def __init__(
         self,
         desk: BatchBackend,
-        jobs: Sequence[Job | BadLine],
+        jobs: Iterable[Job | BadLine],
         *,
         timeout: float | None,
-        advance: Callable[[str], None] = lambda status: None,
+        read: Read | None = None,
+        window: int = WINDOW,
+        poll_s: float = POLL_S,
+        on_turn: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.window = window
+        self.rate_per_s = 0.0
+        """Submissions a second; 0 is as many as there is room for."""
+        self.is_paused = False
         self._desk = desk
+        self._jobs = iter(jobs)
+        self._read = read
+        self._poll_s = poll_s
+        self._on_turn = on_turn
         self._clock = clock
         self._timeout = timeout
         self._until = None if timeout is None else clock() + timeout
-        self._advance = advance
-        self._results: list[RunResult | None] = [None] * len(jobs)
+        self._taken = 0
+        self._is_first = True
+        self._exhausted = False
         self._waiting: dict[int, Job] = {}
         self._held: dict[str, float] = {}
         """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
-        self._open: dict[str, int] = {}
+        self._next_s = clock()
+        self._open: dict[str, list[OpenJob]] = {}
         self._following = Following(desk.wait)
-        self._job_ids = [job.job_id for job in jobs]
-        for place, job in enumerate(jobs):
-            if isinstance(job, BadLine):
-                self._refuse(place, Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=job.message))
-            else:
-                self._waiting[place] = job
+        self._ready: list[RunResult] = []
 
-    def steps(self) -> Steps[list[RunResult]]:
-        """Run the batch and return its results in order.
+    def next_results(self) -> Steps[list[RunResult]]:
+        """Return the next results, none once all are there.
 
-        Raises `BatchTimeout` when the time is over, and `BatchInterrupted` when somebody interrupts it.
+        Raises `ResultsTimeout` when the time is over.  Called again after any other error, an interrupt too, it goes
+        on where it was.
         """
-        try:
-            while self._waiting or self._open:
-                due = self._due()
-                if due:
-                    yield from self._enter(due)
-                if self._is_late:
-                    break
-                if not self._due():
-                    yield from self._wait()
-        except TimeoutError:
-            pass  # a layer did not answer by then: what has ended is asked for once more
-        except KeyboardInterrupt:
-            raise BatchInterrupted(self._results, dict(self._open), len(self._waiting)) from None
-        if self._waiting or self._open:
-            yield from self._look_last()
-        if any(result is None for result in self._results):
-            raise BatchTimeout(self._timeout or 0.0, self._results, dict(self._open), len(self._waiting))
-        return [result for result in self._results if result is not None]
+        while not self._ready:
+            self._on_turn()
+            while self._has_room and (self._is_first or not self._is_late):
+                yield from self._take()
+            self._is_first = False
+            if self._ready:
+                break
+            if not self._waiting and not self._open and self._exhausted:
+                return []
+            try:
+                yield from self._go_on()
+            except TimeoutError:  # a layer did not answer by then: what has ended is asked for once more
+                yield from self._look_last()
+            if self._is_late and not self._ready:
+                if not self._waiting and not self._open and self._is_exhausted():
+                    return []
+                raise ResultsTimeout(self._timeout or 0.0, tuple(self._open))
+        found, self._ready = self._ready, []
+        return found
+
+    @property
+    def open(self) -> dict[str, list[OpenJob]]:
+        """The runs that have not ended, with the jobs that they are of."""
+        return self._open
+
+    def stop(self) -> None:
+        """Take and submit no more jobs; what was submitted is waited for."""
+        self._waiting.clear()
+        self._exhausted = True
 
     @property
     def _is_late(self) -> bool:
@@ -98,34 +146,95 @@ class Batch:
     def _left(self) -> float | None:
         return None if self._until is None else max(0.0, self._until - self._clock())
 
+    # Taking.
+
+    @property
+    def _has_room(self) -> bool:
+        return not (self._exhausted or self.is_paused) and len(self._waiting) + len(self._open) < self.window
+
+    def _is_exhausted(self) -> bool:
+        """Whether there are no more jobs: the last one taken may have filled the window."""
+        for job in self._jobs if not self._exhausted else ():
+            self._keep([job])
+            return False
+        self._exhausted = True
+        return True
+
+    def _take(self) -> Steps[None]:
+        room = self.window - len(self._waiting) - len(self._open)
+        some = list(islice(self._jobs, min(CHUNK, room)))
+        if not some:
+            self._exhausted = True
+        elif self._read is None:
+            self._keep(some)
+        else:
+            self._keep((yield from self._read(some, self._taken)))
+
+    def _keep(self, jobs: Sequence[Job | BadLine]) -> None:
+        for job in jobs:
+            place, self._taken = self._taken, self._taken + 1
+            if isinstance(job, BadLine):
+                self._refuse(place, job.job_id, Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=job.message))
+            else:
+                # Sent again after an interrupt, it is to be the same run.
+                self._waiting[place] = job if job.nonce else job.with_nonce(secrets.token_bytes(16))
+
+    # Submitting.
+
+    def _go_on(self) -> Steps[None]:
+        due = self._due()
+        while due:
+            yield from self._enter(due)
+            if self._ready or self._is_late:
+                break
+            due = self._due()
+        if self._is_late:
+            yield from self._look_last()
+        elif not due:
+            yield from self._wait()
+
     def _due(self) -> list[int]:
         now = self._clock()
+        if self.is_paused:
+            return []
+        most = CHUNK
+        if self.rate_per_s > 0:
+            if now < self._next_s:
+                return []
+            # At most a second's worth at once, however long nothing was due.
+            most = min(CHUNK, max(1, int(min(now - self._next_s, 1.0) * self.rate_per_s)))
         due = (place for place, job in self._waiting.items() if self._held.get(job.tenant or job.token, now) <= now)
-        return [place for place, _ in zip(due, range(CHUNK), strict=False)]
+        return list(islice(due, most))
 
     def _enter(self, places: list[int]) -> Steps[None]:
-        tickets = yield from self._desk.enter([self._waiting[place] for place in places], self._left())
-        for place, ticket in zip(places, tickets, strict=True):
+        jobs = [self._waiting[place] for place in places]
+        tickets = yield from self._desk.enter(jobs, self._left())
+        now = self._clock()
+        if self.rate_per_s > 0:
+            self._next_s = max(self._next_s, now - 1.0) + len(places) / self.rate_per_s
+        for place, job, ticket in zip(places, jobs, tickets, strict=True):
             if ticket.run_id:
                 del self._waiting[place]
-                self._open[ticket.run_id] = place
+                self._open.setdefault(ticket.run_id, []).append(OpenJob(place, job.job_id, now))
                 self._following.add([ticket.run_id])
             elif ticket.reason_code is ReasonCode.ADMISSION_REJECTED:
-                job = self._waiting[place]
-                self._held[job.tenant or job.token] = self._clock() + ticket.retry_after_s
+                self._held[job.tenant or job.token] = now + ticket.retry_after_s
             else:
                 del self._waiting[place]
-                self._refuse(place, ticket)
+                self._refuse(place, job.job_id, ticket)
 
-    def _refuse(self, place: int, ticket: Ticket) -> None:
-        self._results[place] = refused_result(ticket, self._job_ids[place])
-        self._advance("refused")
+    def _refuse(self, place: int, job_id: str, ticket: Ticket) -> None:
+        self._ready.append(refused_result(ticket, job_id, place))
+
+    # Waiting.
 
     def _wait(self) -> Steps[None]:
         """Wait until a run ends, a job may be sent again, or the time is over."""
         now = self._clock()
-        waits = [POLL_S] if self._until is None else [POLL_S, self._until - now]
-        waits += [self._held[job.tenant or job.token] - now for job in self._waiting.values()]
+        waits = [self._poll_s] if self._until is None else [self._poll_s, self._until - now]
+        if self._waiting and not self.is_paused:
+            held = [self._held.get(job.tenant or job.token, now) for job in self._waiting.values()]
+            waits.append(max(min(held), self._next_s if self.rate_per_s > 0 else now) - now)
         wait_s = max(0.0, min(waits))
         if self._open:
             yield from self._look(wait_s, None if self._until is None else self._until - now + LAST_LOOK_S)
@@ -135,10 +244,9 @@ class Batch:
     def _look(self, wait_s: float, within_s: float | None) -> Steps[None]:
         found = yield from self._following.next_ends(wait_s, within_s)
         for run_id, body in found.items():
-            place = self._open.pop(run_id)
-            result = ended_result(run_id, body, self._job_ids[place], lambda run_id=run_id: self._desk.story(run_id))  # type: ignore[misc]
-            self._results[place] = result
-            self._advance(str(result.status))
+            for job in self._open.pop(run_id):
+                tell = lambda run_id=run_id: self._desk.story(run_id)  # noqa: E731
+                self._ready.append(ended_result(run_id, body, job.job_id, tell, job.place))
 
     def _look_last(self) -> Steps[None]:
         """Take what has ended by now."""
@@ -150,3 +258,30 @@ class Batch:
                     return
         except TimeoutError:
             return
+
+
+def collect_in_order(
+    stream: JobStream, count: int, *, timeout: float | None, advance: Callable[[str], None] = lambda status: None
+) -> Steps[list[RunResult]]:
+    """Wait for the results of `count` jobs, and return them in the jobs' order.
+
+    Raises `BatchTimeout` when the time is over, and `BatchInterrupted` when somebody interrupts it.
+    """
+    results: list[RunResult | None] = [None] * count
+
+    def unsubmitted() -> int:
+        return sum(result is None for result in results) - sum(map(len, stream.open.values()))
+
+    def places() -> dict[str, int]:
+        return {run_id: jobs[0].place for run_id, jobs in stream.open.items()}
+
+    try:
+        while found := (yield from stream.next_results()):
+            for result in found:
+                results[result.place] = result
+                advance(str(result.status) if result.run_id else "refused")
+    except ResultsTimeout:
+        raise BatchTimeout(timeout or 0.0, results, places(), unsubmitted()) from None
+    except KeyboardInterrupt:
+        raise BatchInterrupted(results, places(), unsubmitted()) from None
+    return [result for result in results if result is not None]

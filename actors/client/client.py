@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayError
 
 from airside.actors.app import App
-from airside.actors.client.batch import Batch
+from airside.actors.client.batch import WINDOW, JobStream, collect_in_order
 from airside.actors.client.connection import Connection, LiveJournal
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
 from airside.actors.client.journal_follower import JournalFollower
@@ -28,7 +28,7 @@ from airside.actors.client.known_principals import check_known
 from airside.actors.client.memory_client import MemoryClient
 from airside.actors.client.owned_stack import OwnedStack
 from airside.actors.client.progress import progress_of
-from airside.actors.client.result_cursor import WINDOW, ResultCursor, collect
+from airside.actors.client.result_cursor import ResultCursor, collect
 from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import PendingApproval, RunResult, ended_result
 from airside.actors.client.run_stream import RunNews, RunStream
@@ -39,7 +39,17 @@ from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.orders import sealed_order, switch_target
 from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
 from airside.actors.job_inputs import InputsReading, JobInputs
-from airside.actors.jobs import BadLine, GivenJob, Job, check_timeout, in_lane, job_of, jobs_of
+from airside.actors.jobs import (
+    BadLine,
+    GivenJob,
+    Job,
+    check_lane,
+    check_timeout,
+    check_window,
+    in_lane,
+    job_of,
+    jobs_of,
+)
 from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import (
@@ -102,12 +112,12 @@ class RunHandle:
         return self._stack.awaited(self).__await__()
 
     def stream(self, *, token: str = "", timeout: float | None = None) -> Iterator[RunNews]:
-        """Yield what happens in the run until it has ended; as `Stack.stream`."""
-        return self._stack.stream(self.run_id, token=token, timeout=timeout)
+        """Yield what happens in the run until it has ended; as `Stack.watch`."""
+        return self._stack.watch(self.run_id, token=token, timeout=timeout)
 
     def astream(self, *, token: str = "", timeout: float | None = None) -> AsyncIterator[RunNews]:
         """As `stream`, for `async for`."""
-        return self._stack.astream(self.run_id, token=token, timeout=timeout)
+        return self._stack.awatch(self.run_id, token=token, timeout=timeout)
 
     def story(self) -> str:
         """Return the run so far, as lines of text."""
@@ -170,11 +180,11 @@ class Stack:
     def _read_inputs(self, given: Sequence[bytes]) -> list[InputsReading]:
         return drive(read_given(self._connection, given))
 
-    def _with_inputs(self, jobs: Sequence[Job | BadLine]) -> Steps[list[Job | BadLine]]:
-        """Return jobs with their inputs as the app's model, if it has one, reads them."""
+    def _with_inputs(self, jobs: Sequence[Job | BadLine], first: int = 0) -> Steps[list[Job | BadLine]]:
+        """Return jobs with their inputs as the app's model, if it has one, reads them; the first is of a place."""
         if not self._has_inputs():
             return list(jobs)
-        return (yield from read_jobs_inputs(self._connection, jobs))
+        return (yield from read_jobs_inputs(self._connection, jobs, first))
 
     def _has_inputs(self) -> bool:
         """Whether the app has `job_inputs`; of a stack without a record here, its layers say so."""
@@ -282,12 +292,55 @@ class Stack:
     def _mapped(
         self, jobs: Iterable[GivenJob], *, progress: bool, timeout: float | None, lane: ModelLane | None
     ) -> Steps[list[RunResult]]:
+        given = list(jobs_of(jobs))
+        stream = self._stream_of(given, timeout=timeout, lane=lane, window=max(1, len(given)))
+        with progress_of(len(given), show=progress) as advance:
+            return (yield from collect_in_order(stream, len(given), timeout=timeout, advance=advance))
+
+    def stream(
+        self,
+        jobs: Iterable[GivenJob],
+        *,
+        timeout: float | None = None,
+        lane: ModelLane | None = None,
+        window: int = WINDOW,
+    ) -> Iterator[RunResult]:
+        """Submit jobs and yield their results as runs end; what is refused or malformed is a result too.
+
+        Jobs are taken from any iterable as there is room: at most `window` of them are under way at a time, and nothing
+        is kept of those that have ended.  `place` says which of the jobs a result is of.  A full queue is waited for.
+        Raises `ResultsTimeout` (a `TimeoutError`) if not all have ended `timeout` seconds after the call; what was
+        submitted goes on.
+        """
+        return each(self._stream_of(jobs_of(jobs), timeout=timeout, lane=lane, window=window).next_results)
+
+    def astream(
+        self,
+        jobs: Iterable[GivenJob],
+        *,
+        timeout: float | None = None,
+        lane: ModelLane | None = None,
+        window: int = WINDOW,
+    ) -> AsyncIterator[RunResult]:
+        """As `stream`, for `async for`; the jobs are taken on the event loop."""
+        return each_later(self._stream_of(jobs_of(jobs), timeout=timeout, lane=lane, window=window).next_results)
+
+    def _stream_of(
+        self,
+        jobs: Iterable[Job | BadLine],
+        *,
+        timeout: float | None,
+        lane: ModelLane | None,
+        window: int,
+        **more: Any,
+    ) -> JobStream:
         if self._own is not None:
             self._own.warn_of_changes()
         check_timeout(timeout)
-        given = yield from self._with_inputs([in_lane(job, lane) for job in jobs_of(jobs)])
-        with progress_of(len(given), show=progress) as advance:
-            return (yield from Batch(self._desk, given, timeout=timeout, advance=advance).steps())
+        check_lane(lane)
+        check_window(window)
+        in_its_lane = (in_lane(job, lane) for job in jobs)
+        return JobStream(self._desk, in_its_lane, timeout=timeout, read=self._with_inputs, window=window, **more)
 
     def results(self, handles: Iterable[RunHandle | RunSummary], *, timeout: float | None = None) -> list[RunResult]:
         """Wait for runs and return their results, in order; those that have not ended by then are left out.
@@ -320,8 +373,7 @@ class Stack:
 
     def _cursor(self, handles: Iterable[RunHandle | RunSummary], timeout: float | None, window: int) -> ResultCursor:
         check_timeout(timeout)
-        if not isinstance(window, int) or window < 1:
-            raise InvalidInput(f"window: {window!r:.40} is no number of runs of at least 1")
+        check_window(window)
         return ResultCursor(self._desk, _named(handles), timeout=timeout, window=window)
 
     async def awaited(self, handle: RunHandle) -> RunResult:
@@ -537,7 +589,7 @@ class Stack:
 
         return JournalFollower(ask, after, timeout=timeout)
 
-    def stream(self, run: str, *, token: str = "", timeout: float | None = None) -> Iterator[RunNews]:
+    def watch(self, run: str, *, token: str = "", timeout: float | None = None) -> Iterator[RunNews]:
         """Yield a run's events from its first one, and what its models write while they write it, until it has ended.
 
         Text is a hint, of which nothing is on record: it may be lost, and void (`restarted`, `failed`).  The recorded
@@ -547,8 +599,8 @@ class Stack:
         """
         return each(self._run_stream(run, token, timeout).next_news)
 
-    def astream(self, run: str, *, token: str = "", timeout: float | None = None) -> AsyncIterator[RunNews]:
-        """As `stream`, for `async for`."""
+    def awatch(self, run: str, *, token: str = "", timeout: float | None = None) -> AsyncIterator[RunNews]:
+        """As `watch`, for `async for`."""
         return each_later(self._run_stream(run, token, timeout).next_news)
 
     def _run_stream(self, run: str, token: str, timeout: float | None) -> RunStream:

@@ -22,10 +22,13 @@ _BYTES = 1_000_000
 """What of several jobs is sent in one call."""
 
 
-def read_jobs_inputs(connection: Connection, jobs: Sequence[Job | BadLine]) -> Steps[list[Job | BadLine]]:
+def read_jobs_inputs(
+    connection: Connection, jobs: Sequence[Job | BadLine], first: int = 0
+) -> Steps[list[Job | BadLine]]:
     """Have the stack's Intake read the inputs of jobs; one whose inputs are wrong becomes a `BadLine` in its place.
 
-    Jobs that a model with the same fields has read already, as those of a jobs file, stay as they are.
+    `first` is the place of the first of them among all.  Jobs that a model with the same fields has read already, as
+    those of a jobs file, stay as they are.
     """
     found = list(jobs)
     fields = yield from connection.call(INPUT_FIELDS, None)
@@ -37,11 +40,11 @@ def read_jobs_inputs(connection: Connection, jobs: Sequence[Job | BadLine]) -> S
                     job.inputs_written()
                     further[place] = canonical(fields.parted(job.inputs, OWN_FIELDS)[0])
             except InvalidInput as error:
-                found[place] = _bad(job, place, error.message)
+                found[place] = _bad(job, first + place, error.message)
     for places in _some(further):
         given = [further[place] for place in places]
         for place, reading in zip(places, (yield from read_given(connection, given)), strict=True):
-            found[place] = _read(jobs[place], place, reading, fields)
+            found[place] = _read(jobs[place], first + place, reading, fields)
     return found
 
 

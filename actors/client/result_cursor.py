@@ -11,9 +11,6 @@ from airside.actors.client.following import Following
 from airside.actors.client.results import ResultsTimeout, RunResult, ended_result
 from airside.actors.client.steps import Steps
 
-WINDOW = 10_000
-"""Runs that are waited for at a time: their ids take a megabyte or two here, and as much in the driver."""
-
 TAKE_S = 0.2
 """For how long runs are taken before it is looked what has ended: they may come from a generator that submits them."""
 

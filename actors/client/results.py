@@ -24,7 +24,8 @@ from airside.stack.values import ValueOrigin
 class RunResult:
     """How a run ended.  `run_id` is empty for a request that was never admitted.  Money is in millionths of a dollar.
 
-    `seconds` is active time: what the run spent waiting for a person is not in it.
+    `seconds` is active time: what the run spent waiting for a person is not in it.  `place` = which of the jobs it is
+    of that were given together, from 0.
     """
 
     job_id: str = ""
@@ -40,6 +41,7 @@ class RunResult:
     seconds: float = 0.0
     in_doubt: tuple[str, ...] = ()
     retry_after_s: float = 0.0
+    place: int = field(default=0, compare=False)
     tell: Callable[[], str] = field(default=lambda: "", repr=False, compare=False)
 
     @property
@@ -125,7 +127,7 @@ COLUMNS: dict[str, type] = {
 """What a row of a table of results has."""
 
 
-def ended_result(run_id: str, body: bytes, job_id: str, tell: Callable[[], str]) -> RunResult:
+def ended_result(run_id: str, body: bytes, job_id: str, tell: Callable[[], str], place: int = 0) -> RunResult:
     """Return the result a `RunEnded` states."""
     event = msgspec.json.decode(body, type=RunEnded)
     outcome, usage = event.outcome, event.usage
@@ -142,11 +144,12 @@ def ended_result(run_id: str, body: bytes, job_id: str, tell: Callable[[], str])
         cost_microusd=usage.cost_microusd,
         seconds=usage.active_us / 1e6,
         in_doubt=outcome.in_doubt,
+        place=place,
         tell=tell,
     )
 
 
-def refused_result(ticket: Ticket, job_id: str) -> RunResult:
+def refused_result(ticket: Ticket, job_id: str, place: int = 0) -> RunResult:
     """Return the result of a request that was not admitted."""
     reason = ticket.reason_code or ReasonCode.INTERNAL_ERROR
     return RunResult(
@@ -156,6 +159,7 @@ def refused_result(ticket: Ticket, job_id: str) -> RunResult:
         reason_code=reason,
         detail=ticket.message,
         retry_after_s=ticket.retry_after_s,
+        place=place,
     )
 
 

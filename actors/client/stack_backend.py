@@ -51,7 +51,7 @@ class StackBackend:
             except Misuse as error:
                 tickets[i] = Ticket(reason_code=ReasonCode.AUTH_FAILED, message=error.message)
             else:
-                nonce = secrets.token_bytes(16)
+                nonce = job.nonce or secrets.token_bytes(16)
                 items.append(Submission(credential=credential, request=body, nonce=nonce))
                 places.append(i)
         if items:

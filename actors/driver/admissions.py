@@ -68,6 +68,16 @@ def validate_admission(
     )
 
 
+def is_same_request(there: Request, given: Request) -> bool:
+    """Whether two requests ask for the same, whatever their priority and their bounds: these may be changed."""
+    return _asked(there) == _asked(given)
+
+
+def _asked(request: Request) -> Request:
+    batch = msgspec.structs.replace(request.batch, priority=0) if request.batch else request.batch
+    return msgspec.structs.replace(request, batch=batch, limits={})
+
+
 def admission_failed(_: object, why: str) -> Ticket:
     """Return the refusal of a request that went wrong."""
     return Ticket(reason_code=ReasonCode.INTERNAL_ERROR, message=f"it may have been admitted: {why}")

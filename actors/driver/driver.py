@@ -26,6 +26,7 @@ from airside.actors.driver.admissions import (
     admission_failed,
     append_until_durable,
     is_order_for,
+    is_same_request,
     open_operator_order,
     validate_admission,
 )
@@ -211,19 +212,30 @@ class Driver(WatchedLayer):
         return await self._enter(verdict) or Ticket(run_id=verdict.run_id)
 
     async def _enter(self, event: ev.RunSubmitted) -> Ticket | None:
-        """Queue a run and make its admission durable; return the refusal if there is one."""
+        """Queue a run and make its admission durable; return the refusal if there is one.
+
+        One that was submitted before, as the job of a batch is that is taken up again, is that run and no other.
+        """
         tenant, run_id = event.identity.tenant, event.run_id
-        if run_id in self._recording:
-            return await asyncio.shield(self._recording[run_id])  # it was sent before, and the answer got lost
-        if run_id in self._placement:
-            return None
+        if run_id in self._recording:  # it was sent before, and the answer got lost
+            return await asyncio.shield(self._recording[run_id]) or await self._unlike(event)
+        if run_id in self._placement or run_id in self._ended:
+            return await self._unlike(event)
         blocked = self._kill_switches.switches.blocking(
             now_us=steady_us(), tenant=tenant, principal=event.identity.principal, version=event.app_version
         )
         if blocked is not None:
             return Ticket(reason_code=ReasonCode.SWITCHED_OFF, message=str(blocked))
         at = _moment()
-        self._happened(on.Submitted(at=at, run_id=run_id, tenant=tenant, admitted_us=min(event.at_us, at.at_us)))
+        batch = event.request.batch
+        submitted = on.Submitted(
+            at=at,
+            run_id=run_id,
+            tenant=tenant,
+            admitted_us=min(event.at_us, at.at_us),
+            priority=batch.priority if batch else 0,
+        )
+        self._happened(submitted)
         wait_s = self._refused.pop(run_id, None)
         if wait_s is not None:
             message = f"the queue of {tenant} is full, or it submits faster than it may"
@@ -246,7 +258,22 @@ class Driver(WatchedLayer):
         # Fenced: it was admitted before this driver began, and is read from the journal.
         events = (append.entries[0].body,) if reply.verdict == "ok" else ()
         self._happened(on.AdmissionRecorded(at=_moment(), run_id=run_id, events=events))
-        return None
+        return None if events else await self._unlike(event)
+
+    async def _unlike(self, event: ev.RunSubmitted) -> Ticket | None:
+        """Return the refusal of a job whose batch has one of its id already that asks for something else."""
+        batch = event.request.batch
+        if not batch:
+            return None  # whoever made its nonce made it once
+        there = await self._journal.bodies([event.run_id])
+        first = ev.decode_event(there[event.run_id][0]) if there[event.run_id] else None
+        if isinstance(first, ev.RunSubmitted) and is_same_request(first.request, event.request):
+            return None
+        message = (
+            f"the batch {batch.id} has a job {event.request.job_id!r:.80} already, which asks for something else: "
+            "give each job of a batch an id of its own"
+        )
+        return Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=message)
 
     async def _recover(self) -> None:
         """After a restart of this driver: what is unfinished, and which runtimes still work on it."""

@@ -7,7 +7,8 @@ CREATE TABLE IF NOT EXISTS events (
     at_us BIGINT NOT NULL, type VARCHAR NOT NULL, body VARCHAR NOT NULL, mac BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (
     run_id VARCHAR NOT NULL, tenant VARCHAR NOT NULL, principal VARCHAR NOT NULL, parent VARCHAR,
-    job_id VARCHAR NOT NULL, route VARCHAR NOT NULL, submitted_us BIGINT NOT NULL);
+    job_id VARCHAR NOT NULL, route VARCHAR NOT NULL, batch VARCHAR NOT NULL, attempt BIGINT NOT NULL,
+    submitted_us BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS outcomes (
     run_id VARCHAR NOT NULL, tenant VARCHAR NOT NULL, status VARCHAR NOT NULL, reason_code VARCHAR NOT NULL,
     ended_us BIGINT NOT NULL, steps BIGINT NOT NULL, tool_calls BIGINT NOT NULL, tokens BIGINT NOT NULL,
@@ -24,7 +25,9 @@ WHERE (r.run_id, r.tenant, r.submitted_us) IS DISTINCT FROM (e.stream, e.tenant,
    OR r.principal IS DISTINCT FROM json_extract_string(e.body, '$.identity.principal')
    OR r.parent IS DISTINCT FROM coalesce(json_extract_string(e.body, '$.parent'), '')
    OR r.job_id IS DISTINCT FROM json_extract_string(e.body, '$.request.job_id')
-   OR r.route IS DISTINCT FROM json_extract_string(e.body, '$.request.route');
+   OR r.route IS DISTINCT FROM json_extract_string(e.body, '$.request.route')
+   OR r.batch IS DISTINCT FROM coalesce(json_extract_string(e.body, '$.request.batch.id'), '')
+   OR r.attempt IS DISTINCT FROM coalesce(CAST(json_extract(e.body, '$.request.batch.attempt') AS BIGINT), 1);
 
 -- name: false_outcomes
 -- Rows of the projection `outcomes` that are not what the events say.

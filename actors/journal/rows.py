@@ -89,6 +89,8 @@ def _run(event: RunSubmitted, tenant: str, stream: str, body: str) -> TableRow:
         "parent": event.parent or "",
         "job_id": event.request.job_id,
         "route": event.request.route,
+        "batch": event.request.batch.id if event.request.batch else "",
+        "attempt": event.request.batch.attempt if event.request.batch else 1,
         "submitted_us": event.at_us,
     }
 

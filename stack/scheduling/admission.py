@@ -8,8 +8,8 @@ the run ends: a tenant of long runs gets as many steps as one of short runs, not
 
 Of two tenants that always have something waiting, what they started per weight differs by at most the cost per weight
 of one run of each, as far as the estimates are right.  A tenant that floods waits behind its own queue only; one that
-was idle has saved up nothing.  A full queue, or a submission beyond the tenant's rate, is a refusal with the seconds
-after which trying again makes sense.
+was idle has saved up nothing.  A run's priority is one among its tenant's.  A full queue, or a submission beyond the
+tenant's rate, is a refusal with the seconds after which trying again makes sense.
 """
 
 from __future__ import annotations
@@ -49,11 +49,43 @@ class TenantShare(Value):
     rate_per_minute: int = 0
 
 
+class _Waiting:
+    """Runs of one tenant that wait, by their priority, and of one priority in the order in which they came."""
+
+    __slots__ = ("_levels", "_of")
+
+    def __init__(self) -> None:
+        self._of: dict[RunId, int] = {}
+        self._levels: dict[int, OrderedDict[RunId, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def __iter__(self) -> Iterator[RunId]:
+        return (run_id for level in sorted(self._levels, reverse=True) for run_id in self._levels[level])
+
+    def add(self, run_id: RunId, priority: int) -> None:
+        self._of[run_id] = priority
+        self._levels.setdefault(priority, OrderedDict())[run_id] = None
+
+    def pop_first(self) -> RunId:
+        run_id = next(iter(self))
+        self.discard(run_id)
+        return run_id
+
+    def discard(self, run_id: RunId) -> None:
+        priority = self._of.pop(run_id, None)
+        if priority is not None:
+            del self._levels[priority][run_id]
+            if not self._levels[priority]:
+                del self._levels[priority]
+
+
 @dataclass(slots=True)
 class _TenantQueue:
     """One tenant's queue.  `tag` = virtual time of its next turn; `burst` = submissions it may make at once."""
 
-    waiting: OrderedDict[RunId, None] = field(default_factory=OrderedDict)
+    waiting: _Waiting = field(default_factory=_Waiting)
     running: dict[RunId, float] = field(default_factory=dict)
     tag: float = 0.0
     estimate: float = FIRST_ESTIMATE
@@ -76,15 +108,18 @@ class AdmissionQueue:
         self._virtual = 0.0
         self._running_count = 0
 
-    def offer(self, tenant: TenantId, run_id: RunId, *, now_us: int) -> float | None:
-        """Queue a run; return None, or the seconds to wait before trying again if there is no room for it."""
+    def offer(self, tenant: TenantId, run_id: RunId, *, now_us: int, priority: int = 0) -> float | None:
+        """Queue a run; return None, or the seconds to wait before trying again if there is no room for it.
+
+        It is before those of its tenant that have a lower `priority`; when the tenant's turn is does not depend on it.
+        """
         share, line = self._shares(tenant), self._lines.setdefault(tenant, _TenantQueue())
         if len(line.waiting) >= share.queue:
             return max(1.0, len(line.waiting) / max(1, share.concurrency) * 0.1)
         early_s = _too_early(line, share, now_us)
         if early_s is not None:
             return early_s
-        line.waiting[run_id] = None
+        line.waiting.add(run_id, priority)
         if len(line.waiting) == 1:
             line.tag = max(line.tag, self._virtual)  # what it did not use while it was idle is gone
             self._enter(tenant, line)
@@ -101,7 +136,7 @@ class AdmissionQueue:
             line, share = self._lines[tenant], self._shares(tenant)
             if tag != line.tag or not line.waiting or len(line.running) >= share.concurrency:
                 continue  # an entry that no longer holds; `release` enters a tenant at its cap again
-            run_id, _ = line.waiting.popitem(last=False)
+            run_id = line.waiting.pop_first()
             line.running[run_id] = line.estimate
             self._running_count += 1
             self._virtual = max(self._virtual, tag)
@@ -130,7 +165,7 @@ class AdmissionQueue:
             if line.waiting:
                 self._enter(tenant, line)
         else:
-            line.waiting.pop(run_id, None)
+            line.waiting.discard(run_id)
 
     @property
     def running(self) -> int:

@@ -159,7 +159,7 @@ class Placement:
     def _submitted(self, e: on.Submitted) -> None:
         if e.run_id in self._runs:
             return  # it was submitted before
-        wait_s = self.queue.offer(e.tenant, e.run_id, now_us=e.at.at_us)
+        wait_s = self.queue.offer(e.tenant, e.run_id, now_us=e.at.at_us, priority=e.priority)
         if wait_s is not None:
             self._out.append(do.Refuse(run_id=e.run_id, retry_after_s=wait_s))
             return

@@ -46,6 +46,7 @@ class Submitted(PlacementEvent):
     run_id: RunId
     tenant: TenantId
     admitted_us: int
+    priority: int = 0
 
 
 class AdmissionRecorded(PlacementEvent):

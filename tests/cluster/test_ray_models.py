@@ -179,8 +179,8 @@ def test_who_watches_a_run_is_shown_what_its_model_writes_and_another_tenant_is_
     assert next(each.type for each in news if each.type) == "RunSubmitted" and news[-1].type == "RunEnded"
     assert server.bodies[-1]["stream"] and handle.result(timeout=BOUND_S).ok
     with pytest.raises(Refused):
-        next(stack.stream(handle.run_id, token=stack.token("poor", "ana")))
-    assert [each.type for each in stack.stream(handle.run_id, timeout=0)][-1] == "RunEnded", "as an operator"
+        next(stack.watch(handle.run_id, token=stack.token("poor", "ana")))
+    assert [each.type for each in stack.watch(handle.run_id, timeout=0)][-1] == "RunEnded", "as an operator"
 
 
 def test_what_a_tenants_budget_does_not_pay_for_is_not_asked(stack: Stack, server: ModelServer) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.client.batch import Batch
+from airside.actors.client.batch import JobStream, collect_in_order
 from airside.actors.client.result_cursor import collect
 from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import BatchTimeout, RunResult
@@ -24,7 +25,7 @@ from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.run.events import RunEnded
 from airside.stack.scheduling.watches import Watches
-from airside.stack.values import Outcome, Usage
+from airside.stack.values import BatchJob, Outcome, Usage
 
 OUTCOME = Outcome(status="completed", reason_code=ReasonCode.COMPLETED)
 
@@ -101,7 +102,8 @@ def jobs(tenant: str, count: int) -> list[Job]:
 
 def run(desk: Desk, batch: Sequence[Job | BadLine], timeout: float | None = None) -> list[RunResult]:
     """Run a batch at a desk."""
-    done: list[RunResult] = desk.drive(Batch(desk, batch, timeout=timeout, clock=desk.clock).steps())
+    stream = JobStream(desk, batch, timeout=timeout, clock=desk.clock)
+    done: list[RunResult] = desk.drive(collect_in_order(stream, len(batch), timeout=timeout))
     return done
 
 
@@ -369,7 +371,8 @@ async def test_a_layer_that_is_gone_is_told_to_all_who_wait() -> None:
 
 async def test_a_batch_that_is_cancelled_stops_at_once() -> None:
     desk = Desk(run_s=3600)
-    task = asyncio.ensure_future(drive_async(Batch(desk, jobs("a", 2), timeout=None).steps()))
+    stream = JobStream(desk, jobs("a", 2), timeout=None)
+    task = asyncio.ensure_future(drive_async(collect_in_order(stream, 2, timeout=None)))
     for _ in range(10):  # until it waits for the runs
         await asyncio.sleep(0)
     assert desk.questions
@@ -380,6 +383,78 @@ async def test_a_batch_that_is_cancelled_stops_at_once() -> None:
 
 def test_the_statuses_of_a_batch_are_told_as_they_come() -> None:
     desk, told = Desk(), []
-    batch = Batch(desk, [*jobs("a", 1), BadLine(line=1, job_id="", message="m")], timeout=None, advance=told.append)
-    desk.drive(batch.steps())
+    stream = JobStream(desk, [*jobs("a", 1), BadLine(line=1, job_id="", message="m")], timeout=None)
+    desk.drive(collect_in_order(stream, 2, timeout=None, advance=told.append))
     assert told == ["refused", str(RunStatus.COMPLETED)]
+
+
+def test_a_stream_takes_jobs_as_there_is_room_and_gives_results_as_they_come() -> None:
+    desk, taken = Desk(run_s=1.0), list[str]()
+
+    def given_out() -> Iterator[Job]:
+        for job in jobs("a", 1000):
+            taken.append(job.job_id)
+            yield job
+
+    stream = JobStream(desk, given_out(), timeout=None, window=7, clock=desk.clock)
+    places = list[int]()
+    while found := desk.drive(stream.next_results()):
+        places += [result.place for result in found]
+        assert len(taken) <= len(places) + 7, "no job is taken for which there is no room"
+    assert sorted(places) == list(range(1000)) and not stream.open
+
+
+def test_a_stream_that_is_paused_submits_nothing_and_gives_what_ends() -> None:
+    desk, turns = Desk(run_s=1.0), 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        stream.is_paused = 2 <= turns < 50
+
+    stream = JobStream(desk, jobs("a", 20), timeout=None, window=5, poll_s=1.0, on_turn=turn, clock=desk.clock)
+    assert len(desk.drive(collect_in_order(stream, 20, timeout=None))) == 20
+    times = sorted({at for at, _ in desk.entered})
+    assert max(after - before for before, after in itertools.pairwise(times)) > 10, "nothing was submitted meanwhile"
+
+
+@given(rate=st.integers(1, 50), count=st.integers(1, 120))
+def test_a_stream_keeps_its_rate(rate: int, count: int) -> None:
+    desk = Desk(run_s=0.0)
+    stream = JobStream(desk, jobs("a", count), timeout=None, clock=desk.clock)
+    stream.rate_per_s = float(rate)
+    assert len(desk.drive(collect_in_order(stream, count, timeout=None))) == count
+    times = [at for at, _ in desk.entered]
+    for start in times:
+        assert sum(start <= at < start + 1.0 for at in times) <= 2 * rate + 1, "a second's worth may have gathered"
+
+
+def test_a_stream_that_was_interrupted_goes_on_and_sends_the_same_submissions() -> None:
+    nonces = list[bytes]()
+
+    class Interrupted(Desk):
+        def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
+            nonces.extend(job.nonce for job in jobs)
+            if len(nonces) == len(jobs):
+                raise KeyboardInterrupt
+            return (yield from super().enter(jobs, within_s))
+
+    desk = Interrupted()
+    stream = JobStream(desk, jobs("a", 3), timeout=None, clock=desk.clock)
+    with pytest.raises(KeyboardInterrupt):
+        desk.drive(stream.next_results())
+    assert len(desk.drive(collect_in_order(stream, 3, timeout=None))) == 3
+    assert nonces[:3] == nonces[3:] and len(set(nonces)) == 3 and all(nonces)
+
+
+def test_jobs_of_a_batch_are_known_by_the_batch_their_id_and_their_attempt() -> None:
+    job = jobs("a", 1)[0]
+    first = job.in_batch("nightly")
+    assert first.nonce == job.in_batch("nightly", priority=5).nonce
+    others = {first.nonce, job.in_batch("nightly", attempt=2).nonce, job.in_batch("weekly").nonce}
+    assert len(others) == 3 and first.to_request().batch == BatchJob(id="nightly")
+    with pytest.raises(InvalidInput, match="job_id"):
+        Job(request="r", tenant="a", principal="ana").in_batch("nightly")
+    for name in ("", "a b", "../x", "x" * 65, "-x"):
+        with pytest.raises(InvalidInput, match="batch"):
+            job.in_batch(name)

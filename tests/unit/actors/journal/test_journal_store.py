@@ -161,7 +161,7 @@ def test_chains_go_on_where_they_end(store: JournalStore, tmp_path: Path, statem
         *(statement.replace("{}", "events", 1) for statement in ALTERATIONS),
         "INSERT INTO events SELECT * REPLACE (9 AS number) FROM events LIMIT 1",
         "INSERT INTO outcomes VALUES ('run_a', 'acme', 'completed', 'completed', 1, 1, 1, 1, 1, 1, '{}')",
-        "INSERT INTO runs VALUES ('run_a', 'acme', 'ann', '', '', 'default', 1)",
+        "INSERT INTO runs VALUES ('run_a', 'acme', 'ann', '', '', 'default', '', 1, 1)",
     ],
 )
 def test_a_false_projection_shows(store: JournalStore, tmp_path: Path, statement: str) -> None:

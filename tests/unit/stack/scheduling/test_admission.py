@@ -249,3 +249,19 @@ class AdmissionMachineAtLength(AdmissionMachine):
 
 TestAdmissionAtLength = pytest.mark.slow(AdmissionMachineAtLength.TestCase)
 TestAdmissionAtLength.settings = settings(max_examples=2000, stateful_step_count=50, deadline=None)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), max_size=30))
+def test_of_a_tenants_runs_the_higher_priority_begins_first_and_the_older_of_one(
+    offered: list[tuple[int, bool]],
+) -> None:
+    queue, waits = queue_of(cell=0), list[tuple[int, RunId]]()
+    for number, (priority, goes) in enumerate(offered):
+        run = RunId(f"r{number}")
+        queue.offer(TenantId("a"), run, now_us=0, priority=priority)
+        if goes:
+            queue.release(TenantId("a"), run)
+        else:
+            waits.append((-priority, run))
+    queue.places = 100
+    assert [run for _, run in queue.take()] == [run for _, run in sorted(waits, key=lambda each: each[0])]
