@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 
 from airside.actors.app import App
 from airside.actors.client.batch import WINDOW, JobStream, collect_in_order
+from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.connection import Connection, LiveJournal
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
 from airside.actors.client.journal_follower import JournalFollower
@@ -43,6 +44,7 @@ from airside.actors.jobs import (
     BadLine,
     GivenJob,
     Job,
+    batch_job,
     check_lane,
     check_timeout,
     check_window,
@@ -50,6 +52,7 @@ from airside.actors.jobs import (
     job_of,
     jobs_of,
 )
+from airside.actors.journal.batches import BatchSummary, list_batches
 from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import (
@@ -79,6 +82,7 @@ from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
 from airside.stack.ids import parse_run
 from airside.stack.journal.feed import NOW, JournalEntry, feed_of
+from airside.stack.operations.batches import BatchChange
 from airside.stack.operations.overview import RunDetail, RunSummary
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
@@ -341,6 +345,17 @@ class Stack:
         check_window(window)
         in_its_lane = (in_lane(job, lane) for job in jobs)
         return JobStream(self._desk, in_its_lane, timeout=timeout, read=self._with_inputs, window=window, **more)
+
+    def batches(self, *, limit: int = 100) -> list[BatchSummary]:
+        """Return the batches that were run by `airside.batches` or `airside run`, newest first."""
+        return list_batches(LiveJournal(self._connection), limit)
+
+    def batch(self, batch: str) -> BatchHandle:
+        """Return a batch by its name, to look at it, or to change how it is run."""
+        return BatchHandle(batch_job(batch, 1, 0).id, LiveJournal(self._connection), self._change_batch)
+
+    def _change_batch(self, batch: str, change: BatchChange, why: str) -> None:
+        self._order("batch", "all", batch, why, output=msgspec.json.encode(change))
 
     def results(self, handles: Iterable[RunHandle | RunSummary], *, timeout: float | None = None) -> list[RunResult]:
         """Wait for runs and return their results, in order; those that have not ended by then are left out.

@@ -30,6 +30,7 @@ from airside.actors.driver.admissions import (
     open_operator_order,
     validate_admission,
 )
+from airside.actors.driver.batches import BatchStreams
 from airside.actors.driver.carrier import Carrier
 from airside.actors.driver.fleet import Fleet
 from airside.actors.driver.in_doubt import InDoubtResolver
@@ -129,6 +130,7 @@ class Driver(WatchedLayer):
         self._kill_switches = KillSwitchService(
             self._journal, policy, tenants=self._directory.tenants.keys(), tools=self._fleet.tools
         )
+        self._batches = BatchStreams(self._journal)
         self._resolver = InDoubtResolver(self._journal, self._bring)
         self._spend_resolver = SpendResolver(self._journal, self.config.seal_key, lambda: policy.call(RECOUNT, None))
         self._rollbacks = Rollbacks(
@@ -430,6 +432,12 @@ class Driver(WatchedLayer):
             except AirsideError as error:
                 return 0, error.message
             return 0, ""
+        if order.action == "batch":
+            try:
+                await self._batches.change(order)
+            except AirsideError as error:
+                return 0, error.message
+            return 1, ""
         if order.action == "rollback":
             return 0, "an order to roll back is given to `roll_back`"
         if order.action in ("settle", "resolve_spend"):

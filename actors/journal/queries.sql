@@ -264,3 +264,15 @@ FROM runs r LEFT JOIN outcomes o ON o.run_id = r.run_id
 WHERE ($1 = '' OR r.tenant = $1) AND ($2 = '' OR coalesce(o.status, 'active') = $2)
   AND ($3 = '' OR o.reason_code = $3) AND r.submitted_us >= $4 AND ($5 OR coalesce(r.parent, '') = '')
 ORDER BY r.submitted_us DESC, r.run_id DESC LIMIT $6;
+
+-- name: batches
+-- The streams of batches, newest first; at most so many.
+SELECT stream FROM events WHERE type = 'BatchChanged' AND seq = 0 ORDER BY at_us DESC, stream LIMIT ?;
+
+-- name: batch_outcomes
+-- The runs of a batch, branches apart, by how they ended, if they have; most first.
+SELECT coalesce(o.status, 'active'), coalesce(o.reason_code, ''), count(*), coalesce(sum(o.steps), 0),
+       coalesce(sum(o.tokens), 0), coalesce(sum(o.cost_microusd), 0)
+FROM runs r LEFT JOIN outcomes o ON o.run_id = r.run_id
+WHERE r.batch = ? AND coalesce(r.parent, '') = ''
+GROUP BY ALL ORDER BY 3 DESC, 1, 2;

@@ -125,10 +125,11 @@ class Order(Value, array_like=True):
 
     `settle` says what became of a call in doubt (`target` is the run's id, or a key of it); `rollback` takes back what
     an ended run did; `resolve_spend` says what an attempt at a question to a model cost (`target` is its key; `tokens`
-    None: as counted); `switch_off` and `switch_on` throw a kill switch of any scope.
+    None: as counted); `switch_off` and `switch_on` throw a kill switch of any scope; `batch` changes the batch that
+    `target` names, by the `BatchChange` that `output` is.
     """
 
-    action: Literal["kill", "cancel", "settle", "rollback", "resolve_spend", "switch_off", "switch_on"]
+    action: Literal["kill", "cancel", "settle", "rollback", "resolve_spend", "switch_off", "switch_on", "batch"]
     scope: SwitchScope
     target: str
     by: str
