@@ -2,9 +2,9 @@
 
     {"request": "question", "tenant": "=acme", "inputs.order": "order_no"}
 
-A field is one of a job's own (`request`, `tenant`, `labels`, ...), `inputs.NAME`, or one that the app's `job_inputs` has.
-Columns that a mapping does not name are dropped; without a mapping every column is the field of its name, and the job's own
-check says which are none.  A null is a field that is absent.  Where a column or a constant is text,
+A field is one of a job's own (`request`, `tenant`, `labels`, ...), `inputs.NAME`, or one that the app's `job_inputs`
+has. Columns that a mapping does not name are dropped; without a mapping every column is the field of its name, and
+the job's own check says which are none.  A null is a field that is absent.  Where a column or a constant is text,
 
 - `labels`, `limits` and `inputs` are read as JSON, for they are never text;
 - everything else stays text.
@@ -46,7 +46,9 @@ class Columns:
         if given is None:
             return cls(None, {})
         if not isinstance(given, Mapping) or not all(isinstance(x, str) for pair in given.items() for x in pair):
-            raise InvalidInput("columns: give a mapping of a job's fields to columns, or to =constants, all of them text")
+            raise InvalidInput(
+                "columns: give a mapping of a job's fields to columns, or to =constants, all of them text"
+            )
         for field, column in given.items():
             if not field or field == "inputs." or not column:
                 raise InvalidInput(f"columns: {field!r:.60} = {column!r:.60}: a field and a column have a name each")
@@ -66,7 +68,9 @@ class Columns:
             raise InvalidInput(f"{where}: the column {twice[0]!r:.80} is there twice")
         for field, column in self.read.items():
             if column not in names:
-                raise InvalidInput(f"{where}: no column {column!r:.80}, which {field} is to be read from{_there(names)}")
+                raise InvalidInput(
+                    f"{where}: no column {column!r:.80}, which {field} is to be read from{_there(names)}"
+                )
 
     def job_of(self, record: Mapping[str, Any]) -> bytes:
         """Return the job a record is, as JSON; raise `InvalidInput` for what cannot be one."""

@@ -102,8 +102,8 @@ def unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def lines_of(chunks: Iterator[bytes]) -> Iterator[Line]:
     """Yield lines with their ends, the last one with or without; a BOM at the beginning is no part of one.
 
-    Of a line over `MAX_LINE_BYTES` no more than `MAX_ORIGINAL_BYTES` are kept.  Where the chunks break off with an error,
-    every line that is whole was given before, and the error says after which.
+    Of a line over `MAX_LINE_BYTES` no more than `MAX_ORIGINAL_BYTES` are kept.  Where the chunks break off with an
+    error, every line that is whole was given before, and the error says after which.
     """
     number = 0
     pending = b""

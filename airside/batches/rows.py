@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -32,9 +32,9 @@ class Row(NamedTuple):
 class Source(Protocol):
     """Jobs of a batch, as rows.
 
-    What stands in a row is that row's problem and harms no other.  What makes the rest unreadable (a file that is cut or
-    damaged, a column that is not there) raises `InvalidInput`, which says which file and where, after every row before
-    it was given.
+    What stands in a row is that row's problem and harms no other.  What makes the rest unreadable (a file that is cut
+    or damaged, a column that is not there) raises `InvalidInput`, which says which file and where, after every row
+    before it was given.
     """
 
     @property
@@ -59,3 +59,18 @@ class Source(Protocol):
 
     def rows(self) -> Iterator[Row]:
         """Yield all rows; each call begins at the beginning and gives the same order."""
+
+
+class Read(NamedTuple):
+    """What a reader of one kind of input makes of a row, which the source numbers."""
+
+    data: bytes
+    original: bytes
+    place: str
+    problem: str = ""
+
+
+def numbered(reads: Iterable[Read]) -> Iterator[Row]:
+    """Yield rows of what was read, in order."""
+    for number, read in enumerate(reads):
+        yield Row(number, read.data, read.original[:MAX_ORIGINAL_BYTES], read.place, read.problem)
