@@ -1,0 +1,180 @@
+"""Jobs in files, read in order and compared by their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from airside.batches.columns import Columns
+from airside.batches.lines import Following, Line, chunks_of, growing_chunks, lines_of, unpacked
+from airside.batches.places import InputFile, bytes_of, reason_of
+from airside.batches.rows import Read, Row, numbered
+from airside.batches.table_rows import ROWS_AT_ONCE, table_rows
+from airside.batches.text_rows import csv_header, csv_records, csv_rows, json_rows
+from airside.stack.errors import InvalidInput
+
+_PARQUET_BUFFER_BYTES = 64 * 2**10
+"""Read of a column at a time; without a buffer it would be all of a row group."""
+
+
+class FileSource:
+    """The rows of files, one file after the other.
+
+    Opening it reads the headers and the Parquet footers, so that a column that is not there is known before the first
+    row.
+    """
+
+    def __init__(self, files: list[InputFile], columns: Columns, following: Following | None = None) -> None:
+        self._files = files
+        self._columns = columns
+        self._following = following
+        if following is not None:
+            _check_may_grow(files)
+        counts = [self._opened(file) for file in files]
+        self._total = None if None in counts else sum(count for count in counts if count is not None)
+
+    @property
+    def total(self) -> int | None:
+        """How many rows there are, if all files are Parquet."""
+        return self._total
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are on this machine."""
+        return tuple(file.path for file in self._files if file.path is not None)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the files as they were at opening; reads them."""
+        return {"kind": "files", "files": self._described, "columns": self._columns.given}
+
+    @cached_property
+    def _described(self) -> list[dict[str, Any]]:
+        described = []
+        for file in self._files:
+            digest, size = _digest(file, file.size)
+            if size < file.size:
+                raise InvalidInput(f"{file.shown}: it had {file.size:,} bytes at opening, and now has {size:,}")
+            described.append({"file": file.shown, "kind": file.kind, "size": file.size, "blake2b": digest})
+        return described
+
+    def same_prefix(self, described: dict[str, Any]) -> str:
+        """Compare files by their order, their names without folders, and their first bytes.
+
+        What is behind that may be more: the last file may have grown (one of lines), and other files may follow it.
+        """
+        if described.get("kind") != "files":
+            return f"the input was {described.get('kind')}, and now is files"
+        if described.get("columns") != self._columns.given:
+            return f"the column mapping was {described.get('columns')}, and now is {self._columns.given}"
+        before, now = described["files"], self._files
+        had = [PurePosixPath(each["file"]).name for each in before]
+        has = [PurePosixPath(file.shown).name for file in now]
+        for at, name in enumerate(had):
+            if at < len(has) and has[at] == name:
+                continue
+            if name not in has:
+                return f"{before[at]['file']}: removed"
+            added = next((other for other in has if other not in had), None)
+            return f"{added}: added before {name}" if added else f"{name}: in another place of the order"
+        for at, each in enumerate(before):
+            problem = _changed(now[at], each, is_last=at == len(now) - 1)
+            if problem:
+                return problem
+        return ""
+
+    def rows(self) -> Iterator[Row]:
+        """Yield all rows."""
+        return numbered(read for file in self._files for read in self._reads(file))
+
+    def _reads(self, file: InputFile) -> Iterator[Read]:
+        try:
+            with file.opened() as opened:
+                if file.kind == "parquet":
+                    yield from self._parquet_reads(file, opened)
+                elif file.kind == "csv":
+                    yield from csv_rows(self._lines(file, opened), self._columns, file.name)
+                else:
+                    yield from json_rows(self._lines(file, opened), self._columns, file.name)
+        except InvalidInput as error:
+            raise InvalidInput(f"{file.shown}: {error.message}") from None
+        except OSError as error:
+            raise InvalidInput(f"{file.shown}: {reason_of(error)}") from None
+
+    def _lines(self, file: InputFile, opened: Any) -> Iterator[Line]:
+        if self._following is not None:
+            return lines_of(growing_chunks(opened, lambda: os.fstat(opened.fileno()).st_size, self._following))
+        return lines_of(unpacked(chunks_of(opened)) if file.is_gzip else chunks_of(opened))
+
+    def _parquet_reads(self, file: InputFile, opened: Any) -> Iterator[Read]:
+        wanted = None if self._columns.given is None else sorted(set(self._columns.read.values()))
+        number = 0
+        try:
+            table = _parquet(opened)
+            batches = table.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted, use_threads=False)
+            for read in table_rows(batches, self._columns, file.name):
+                yield read
+                number += 1
+        except (OSError, pa.ArrowException) as error:
+            raise InvalidInput(f"it cannot be read after {number:,} rows: {reason_of(error)}") from None
+
+    def _opened(self, file: InputFile) -> int | None:
+        """Check what a file's header or footer says; return how many rows it has, if that is said there."""
+        try:
+            with file.opened() as opened:
+                if file.kind == "parquet":
+                    table = _parquet(opened)
+                    self._columns.check(table.schema_arrow.names, "its columns")
+                    return int(table.metadata.num_rows)
+                if file.kind == "csv":
+                    lines = lines_of(unpacked(chunks_of(opened)) if file.is_gzip else chunks_of(opened))
+                    csv_header(csv_records(lines), self._columns)
+        except InvalidInput as error:
+            raise InvalidInput(f"{file.shown}: {error.message}") from None
+        except (OSError, pa.ArrowException) as error:
+            raise InvalidInput(f"{file.shown}: {reason_of(error)}") from None
+        return None
+
+
+def _parquet(opened: Any) -> Any:
+    """Return a Parquet file that keeps little of itself in memory, and knows damaged pages where they have
+    checksums."""
+    return parquet.ParquetFile(
+        opened, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+    )
+
+
+def _check_may_grow(files: list[InputFile]) -> None:
+    file = files[0]
+    if len(files) > 1 or file.path is None or file.is_gzip or file.kind == "parquet":
+        raise InvalidInput(
+            f"{file.shown}: what is followed as it grows is one local file of JSON lines or CSV, not packed"
+        )
+
+
+def _digest(file: InputFile, size: int) -> tuple[str, int]:
+    """Return the digest of a file's first bytes, and of how many there were."""
+    digest, read = hashlib.blake2b(digest_size=32), 0
+    for data in bytes_of(file, size):
+        digest.update(data)
+        read += len(data)
+    return digest.hexdigest(), read
+
+
+def _changed(file: InputFile, described: dict[str, Any], *, is_last: bool) -> str:
+    """Return what differs between a file and its description, in a line; "" if it begins with what is described."""
+    size = described["size"]
+    if file.kind != described["kind"]:
+        return f"{file.shown}: it was {described['kind']}, and now is {file.kind}"
+    if file.size < size:
+        return f"{file.shown}: shorter, {file.size:,} bytes where it had {size:,}"
+    if file.size > size and (file.kind == "parquet" or not is_last):
+        return f"{file.shown}: changed, {file.size:,} bytes where it had {size:,}"
+    digest, _ = _digest(file, size)
+    return "" if digest == described["blake2b"] else f"{file.shown}: changed"

@@ -1,0 +1,170 @@
+"""Rows of JSON lines and of CSV as jobs.
+
+CSV has a header row, commas, and quotes that are doubled within quotes; a quoted cell may have line breaks.  All its
+cells are text: the job's fields are read from them as `columns` says, and a number for `inputs.NAME` or a further
+field stays text unless the app's `job_inputs` model reads numbers from text.  An empty cell is a field that is
+absent.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import orjson
+
+from airside.actors.jobs import MAX_LINE_BYTES
+from airside.batches.columns import Columns
+from airside.batches.lines import Line
+from airside.batches.rows import MAX_ORIGINAL_BYTES, Read
+from airside.stack.canonical import parse_bounded
+from airside.stack.errors import InvalidInput
+
+_TOO_LONG = f"the line is over the bound of {MAX_LINE_BYTES:,} bytes"
+
+
+def json_rows(lines: Iterable[Line], columns: Columns, name: str) -> Iterator[Read]:
+    """Yield what each line is read as; empty lines are none."""
+    for line in lines:
+        data = line.data.strip()
+        if not data:
+            continue
+        place = f"{name}:{line.number}"
+        if line.is_too_long:
+            yield Read(b"", data, place, _TOO_LONG)
+            continue
+        try:
+            yield Read(_job_of(data, columns), data, place)
+        except InvalidInput as error:
+            yield Read(b"", data, place, error.message)
+
+
+def _job_of(data: bytes, columns: Columns) -> bytes:
+    if columns.given is None:
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            value = _parsed(data)  # says where it is wrong
+    else:
+        value = _parsed(data)
+    if not isinstance(value, dict):
+        raise InvalidInput(f"a job is an object, not {type(value).__name__}")
+    return data if columns.given is None else columns.job_of(value)
+
+
+def _parsed(data: bytes) -> Any:
+    return parse_bounded(data, max_bytes=MAX_LINE_BYTES, where="no JSON")
+
+
+class CsvRecord(NamedTuple):
+    """A record of a CSV file: its cells, or what is wrong with it."""
+
+    number: int
+    """Of its first line, from 1."""
+
+    cells: list[str]
+    original: bytes
+    problem: str = ""
+
+
+class _BadRecord(Exception):
+    """What is being read cannot be one record."""
+
+
+class _Feed:
+    """The lines a `csv.reader` takes, and which of them are of the record it is at."""
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self._lines = iter(lines)
+        self._again: deque[Line] = deque()
+        self.taken: list[Line] = []
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.taken.append(line)
+        self._bytes += len(line.data)
+        if line.is_too_long:
+            raise _BadRecord(_TOO_LONG)
+        if self._bytes > MAX_LINE_BYTES:
+            raise _BadRecord(f"a quote is opened and not closed within {MAX_LINE_BYTES:,} bytes")
+        return line.data.decode("utf-8", "surrogateescape")
+
+    def next_record(self) -> None:
+        """Begin a record."""
+        self.taken = []
+        self._bytes = 0
+
+    def put_back(self) -> None:
+        """Have all lines but the record's first read again, each as what it is alone."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+
+def csv_records(lines: Iterable[Line]) -> Iterator[CsvRecord]:
+    """Yield the records of a CSV file, the header too; empty lines are none.
+
+    A line that begins what is no record (a quote that is never closed) is a bad one alone, and those behind it are
+    read as if it were not there.  Arrow's reader is not used: it drops a byte of a quoted CR LF at a block's end.
+    """
+    # Of the whole process, as the module has it; by default a cell may be no longer than 128 KiB.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
+    feed = _Feed(lines)
+    reader = csv.reader(feed, strict=True)
+    while True:
+        feed.next_record()
+        problem, cells = "", []
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except _BadRecord as error:
+            problem = str(error)
+        except csv.Error as error:
+            problem = f"no record of CSV: {error}"
+        if problem:
+            feed.put_back()
+        elif not cells:
+            continue
+        original = b"".join(line.data for line in feed.taken)
+        if not problem and not original.isascii():
+            try:
+                original.decode()
+            except UnicodeDecodeError as error:
+                problem = f"it is not UTF-8: {error}"
+        yield CsvRecord(feed.taken[0].number, cells, original[:MAX_ORIGINAL_BYTES], problem)
+
+
+def csv_header(records: Iterator[CsvRecord], columns: Columns) -> list[str] | None:
+    """Return the names of a CSV file's columns, None if there is nothing in it; raise `InvalidInput` for wrong ones."""
+    first = next(records, None)
+    if first is None:
+        return None
+    if first.problem:
+        raise InvalidInput(f"its header, line {first.number}: {first.problem}")
+    columns.check(first.cells, f"its header, line {first.number}")
+    return first.cells
+
+
+def csv_rows(lines: Iterable[Line], columns: Columns, name: str) -> Iterator[Read]:
+    """Yield what each record of a CSV file is read as."""
+    records = csv_records(lines)
+    header = csv_header(records, columns) or []
+    for record in records:
+        place = f"{name}:{record.number}"
+        original = record.original.rstrip(b"\r\n")
+        problem, data = record.problem, b""
+        if not problem and len(record.cells) != len(header):
+            problem = f"{len(record.cells)} cells, where the header has {len(header)}"
+        if not problem:
+            try:
+                pairs = zip(header, record.cells, strict=True)
+                data = columns.job_of({column: cell for column, cell in pairs if cell})
+            except InvalidInput as error:
+                problem = error.message
+        yield Read(data, original, place, problem)
