@@ -250,6 +250,11 @@ def parse_job(data: bytes, line: int, inputs: Inputs = None) -> Job | BadLine:
     return job
 
 
+def parse_rows(rows: Iterable[tuple[int, bytes]], inputs: Inputs = None) -> Iterator[Job | BadLine]:
+    """Parse rows, each a number and a JSON object, whose further fields are read together: some hundreds at most."""
+    return _jobs(rows, _reader(inputs))
+
+
 def _reader(inputs: Inputs) -> JobInputs:
     if inputs is None:
         return NO_INPUTS

@@ -100,6 +100,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     def run(ready: ValidatedApp) -> None:
         record["job_schema"] = ready.job_schema
         record["warnings"] = ready.warnings
+        record["runs"] = ready.described()
         for warning in ready.warnings:
             logger.warning(warning, extra={"action": "app_warning"})
         present = replace(config, secret_env=tuple({*config.secret_env, *_held(ready)}))

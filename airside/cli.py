@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from airside.batch_cli import batch
 from airside.in_doubt_cli import in_doubt
 from airside.logs_cli import logs
 from airside.mcp_cli import mcp
@@ -48,6 +49,7 @@ audit = typer.Typer(no_args_is_help=True, help="The journal: check it, ask it, h
 token = typer.Typer(no_args_is_help=True, help="Tokens for local use.")
 app.add_typer(switch, name="switch")
 app.add_typer(approvals, name="approvals")
+app.add_typer(batch, name="batch")
 app.add_typer(in_doubt, name="in-doubt")
 app.add_typer(in_doubt, name="doubts", hidden=True)
 app.add_typer(audit, name="audit")

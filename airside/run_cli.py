@@ -1,16 +1,12 @@
-"""`airside run`: a batch from a file, and its results in another."""
+"""`airside run`: a batch from its input to its results, begun or taken up again."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
-import sys
-import tempfile
+import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,161 +15,194 @@ from airside.output import json_line
 from airside.stack.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from airside.actors.client.results import RunResult
-
-PARQUET = ".parquet"
-ENDINGS = (PARQUET, ".csv", ".jsonl")
-"""How results can be written, by the end of the file's name; Parquet, if it has none."""
+    from airside.batches.run import BatchReport
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+_INPUT = "files of jobs (.jsonl, .csv, .parquet, .gz), folders, patterns or URIs; - for stdin"
+_OUT = "where the results go: a folder or URI of Parquet parts, or a .parquet, .csv or .jsonl file"
+
 
 def run(
-    jobs: Annotated[Path, typer.Argument(parser=path_of, help="a file with one job (JSON) a line; - for stdin")],
-    out: Annotated[Path, typer.Option(parser=path_of, help="where the results go: .parquet, .csv or .jsonl")],
+    jobs: Annotated[list[str], typer.Argument(help=_INPUT)],
+    out: Annotated[str, typer.Option(help=_OUT)],
     app_name: AppName = "",
     app_arg: AppArgs = None,
     state_dir: StateDir = HERE,
     mode: Mode = "dedicated",
+    batch: Annotated[str, typer.Option(help="what the batch is called; else a name is made")] = "",
+    column: Annotated[
+        list[str] | None, typer.Option(help="FIELD=COLUMN of a job, or FIELD==CONSTANT; repeatable")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="take up the batch that is there")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="and run again what failed, changed nothing and may pass")
+    ] = False,
+    rerun: Annotated[str, typer.Option(help="and run these jobs again, whatever they did: ID,...")] = "",
+    pilot: Annotated[int, typer.Option(help="run so many rows, and say what all will take; 0: run all")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only check every row, and say what is wrong")] = False,
+    concurrency: Annotated[int, typer.Option(help="jobs under way at once")] = 10_000,
+    rate: Annotated[float, typer.Option(help="submissions a second; 0: as many as there is room for")] = 0.0,
+    priority: Annotated[int, typer.Option(help="before which of its tenant's runs a job begins: -100 to 100")] = 0,
+    lane: Annotated[str, typer.Option(help="provider_batch: models are asked in batches, for about half")] = "",
+    stop_after_errors: Annotated[str, typer.Option(help="submit no more after so many errors: 20, or 5%")] = "",
+    item_deadline: Annotated[float, typer.Option(help="withdraw a job that has not ended after so many seconds")] = 0.0,
+    deadline: Annotated[float, typer.Option(help="submit no more after so many seconds, and withdraw the rest")] = 0.0,
+    answer_schema: Annotated[str, typer.Option(help="a JSON Schema that answers must meet: a file")] = "",
+    follow: Annotated[float, typer.Option(help="read on as the file grows, until nothing comes for so long")] = 0.0,
 ) -> None:
     """Run a batch: on a stack of its own with --app, else on the one that runs in --state-dir.
 
-    JOBS is a file, a pipe, or - for what comes on stdin: `make-jobs | airside run - --out results.parquet`.
+    JOBS are files, folders, patterns or URIs, or - for what comes on stdin: `make-jobs | airside run - --out results/`.
+    Where rows have other names than jobs: `--column request=question --column tenant==acme`.
 
-    Exit code 0 if every job completed, 1 if some did not, 130 after Ctrl-C; the results say which and why.
-
-    Ctrl-C ends the command, not the runs: --out has the results there are.  On a stack that is up the runs go on
-    (`airside runs --active` lists them, `airside runs show RUN` says how one ended, `airside kill` ends them); of a
-    stack of its own they are in the journal, and go on when one is started on --state-dir (`airside up`).
+    Exit code 0 if every job completed, 1 if some did not or are left, 130 after Ctrl-C; the results say which and why.
+    Ctrl-C ends the command, not the runs: `--resume` takes the batch up, and pays for nothing twice.
+    Rows that are no jobs are in rejects.jsonl beside the parts.  From any terminal: `airside batch --help`.
     """
     import airside
-    from airside.actors.client.results import BatchInterrupted
-    from airside.actors.jobs import parse_lines
+    from airside.batches.progress import shown
+    from airside.batches.run import BatchInterrupted, run_batch
+    from airside.batches.sources import open_source
     from airside.cli import load_app
 
+    given: Any = jobs[0] if len(jobs) == 1 else jobs
+    columns = _columns(column or [])
+    source = open_source(given, columns=columns, follow_s=follow or None)
     made = load_app(app_name, app_arg or []) if app_name else None
-    with opened(jobs) as lines, Target.opened(out, jobs) as target:
+    options: dict[str, Any] = {
+        "concurrency": concurrency,
+        "rate_per_s": rate,
+        "priority": priority,
+        "lane": lane or None,
+        "stop_after_errors": stop_after_errors or None,
+        "item_deadline_s": item_deadline or None,
+        "deadline_s": deadline or None,
+        "answer_schema": _schema(answer_schema),
+    }
+    with _ended_by_sigterm():
         stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
         with stack:
+            if dry_run:
+                _say_checked(stack, source)
             try:
-                results = stack.map(parse_lines(lines, stack.job_inputs))
+                with shown(source.total) as turn:
+                    if pilot:
+                        _say_pilot(stack, source, out, pilot, batch, turn, options)
+                    report = run_batch(
+                        stack,
+                        source,
+                        out=out,
+                        batch=batch,
+                        resume=resume,
+                        retry_failed=retry_failed,
+                        rerun=[each for each in rerun.split(",") if each],
+                        on_turn=turn,
+                        **options,
+                    )
             except BatchInterrupted as stop:
-                there = [result for result in stop.results if result is not None]
-                target.write([result.row() for result in there])
-                typer.echo(_left_behind(stop, out, state_dir, goes_on=made is None), err=True)
+                typer.echo(_left_behind(stop, state_dir, goes_on=made is None), err=True)
                 raise typer.Exit(INTERRUPTED) from None
             problems = stack.verify()
-        target.write([result.row() for result in results])
-    _report(results, problems, out)
+    _report(report, problems)
 
 
-def _left_behind(stop: Any, out: Path, state_dir: Path, *, goes_on: bool) -> str:
-    """Say what became of a batch that was interrupted, and how to get at the rest."""
-    there = sum(result is not None for result in stop.results)
-    said = f"interrupted: {there} of {len(stop.results)} jobs have ended, and {out} has their results. "
-    if stop.unsubmitted:
-        said += f"{stop.unsubmitted} were not submitted. "
-    if not stop.places:
-        return said.rstrip()
-    if goes_on:
-        return (
-            f"{said}{len(stop.places)} runs go on: `airside runs --active --state-dir {state_dir}` lists them, "
-            "`airside runs show RUN` says how one ended, `airside kill` ends them"
-        )
-    return (
-        f"{said}{len(stop.places)} runs have not ended: they are in the journal, and go on when a stack is started on "
-        f"{state_dir} (`airside up`)"
-    )
+def _columns(given: list[str]) -> dict[str, str] | None:
+    found: dict[str, str] = {}
+    for each in given:
+        field, equals, column = each.partition("=")
+        if not equals or not field or not column:
+            raise InvalidInput(f"--column {each!r:.80}: write FIELD=COLUMN, or FIELD==CONSTANT")
+        found[field] = column
+    return found or None
 
 
-def _report(results: list[RunResult], problems: list[str], out: Path) -> None:
-    for result in results:
-        if not result.ok:
-            typer.echo(f"{result.job_id}: {result.status} [{result.reason_code}] {result.detail}", err=True)
-    done = sum(result.ok for result in results)
-    typer.echo(json_line({"jobs": len(results), "completed": done, "audit_ok": not problems, "out": str(out)}))
-    raise typer.Exit(0 if done == len(results) and not problems else 1)
+def _schema(name: str) -> Any:
+    from airside.stack.canonical import parse_bounded
+
+    if not name:
+        return None
+    try:
+        data = path_of(name).read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"--answer-schema {name}: {error.strerror}") from None
+    found = parse_bounded(data, max_bytes=2**20, where=f"--answer-schema {name}")
+    if not isinstance(found, dict):
+        raise InvalidInput(f"--answer-schema {name}: a JSON Schema is an object")
+    return found
+
+
+def _say_checked(stack: Any, source: Any) -> None:
+    from airside.batches.dry_run import check_rows
+
+    checked = check_rows(stack, source)
+    for problem in checked.problems:
+        typer.echo(problem, err=True)
+    typer.echo(json_line(checked.figures()))
+    raise typer.Exit(0 if checked.bad == 0 else 1)
+
+
+def _say_pilot(stack: Any, source: Any, out: str, rows: int, batch: str, turn: Any, options: dict[str, Any]) -> None:
+    from airside.batches.pilot import run_pilot
+
+    estimate = run_pilot(stack, source, out=out, rows=rows, batch=batch, on_turn=turn, **options)
+    typer.echo(json_line(estimate))
+    raise typer.Exit(0)
 
 
 @contextlib.contextmanager
-def opened(jobs: Path) -> Iterator[IO[bytes]]:
-    """Yield the lines of a jobs file, a pipe, or (`-`) stdin; raise `InvalidInput` for what cannot be read."""
-    if str(jobs) == "-":
-        yield sys.stdin.buffer
-        return
+def _ended_by_sigterm() -> Iterator[None]:
+    """Take SIGTERM, by which schedulers end a job, as Ctrl-C: what there is is written, and said."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        file = jobs.open("rb")
-    except OSError as error:
-        raise InvalidInput(f"{jobs}: {error.strerror}") from None
-    with file:
-        yield file
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where results go: a file beside the one that is meant, which replaces it when it is whole."""
-
-    path: Path
-    part: Path
-    ending: str
-
-    @classmethod
-    @contextlib.contextmanager
-    def opened(cls, out: Path, jobs: Path) -> Iterator[Target]:
-        """Yield a target that can be written, known before the first job runs; raise `InvalidInput` otherwise.
-
-        Only a regular file is replaced: a device, a pipe or a folder is not, and the jobs file is not.
-        """
-        path = out.resolve()
-        ending = (out.suffix or path.suffix).lower() or PARQUET
-        if ending not in ENDINGS:
-            raise InvalidInput(f"--out {out}: results are written as what the name ends with: {', '.join(ENDINGS)}")
-        try:
-            if path.exists():
-                _check_replaceable(out, path, jobs)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part")
-        except OSError as error:
-            raise InvalidInput(f"--out {out}: {error.strerror}") from None
-        os.close(handle)
-        part = Path(name)
-        try:
-            yield cls(path, part, ending)
-        finally:
-            part.unlink(missing_ok=True)
-
-    def write(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows as what the name ends with, whole or not at all."""
-        import pyarrow as pa
-        from pyarrow import csv, parquet
-
-        from airside.actors.client.results import COLUMNS
-
-        kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-        schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-        with self.part.open("wb") as file:  # by a name that is no Unicode, Arrow opens nothing
-            match self.ending:
-                case ".parquet":
-                    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), file)
-                case ".csv":
-                    csv.write_csv(pa.Table.from_pylist(rows, schema=schema), file)
-                case _:
-                    file.writelines(
-                        f"{json_line({name: row.get(name) for name in COLUMNS})}\n".encode() for row in rows
-                    )
-        mask = os.umask(0)
-        os.umask(mask)
-        self.part.chmod(stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0o666 & ~mask)
-        self.part.replace(self.path)
+def _left_behind(stop: Any, state_dir: Path, *, goes_on: bool) -> str:
+    """Say what became of a batch that was interrupted, and how to get at the rest."""
+    report = stop.report
+    there = report.completed + report.failed
+    said = f"interrupted: {there} jobs have ended, and {report.out} has their results. "
+    if stop.under_way and goes_on:
+        said += (
+            f"{stop.under_way} runs go on: `airside runs --active --state-dir {state_dir}` lists them, `airside kill` "
+            "ends them. "
+        )
+    elif stop.under_way:
+        said += f"{stop.under_way} runs have not ended: they are in the journal of {state_dir}, and go on with it. "
+    return f"{said}The same command with --resume takes batch {report.batch} up, and pays for nothing twice"
 
 
-def _check_replaceable(out: Path, path: Path, jobs: Path) -> None:
-    if path.is_dir():
-        raise InvalidInput(f"--out {out}: that is a folder")
-    if not path.is_file():
-        raise InvalidInput(f"--out {out}: that is no regular file, and is not replaced")
-    if not os.access(path, os.W_OK):
-        raise InvalidInput(f"--out {out}: it may not be written")
-    if jobs.exists() and path.samefile(jobs):
-        raise InvalidInput(f"--out {out}: that is the jobs file")
+def _report(report: BatchReport, problems: list[str]) -> None:
+    for (status, reason), count in report.turn.outcomes.most_common():
+        if reason != "completed":
+            typer.echo(f"{count} {status} [{reason}]", err=True)
+    if report.left_out:
+        typer.echo(
+            f"{report.left_out} not run again: they had changed something (`airside rollback` them first, or --rerun)",
+            err=True,
+        )
+    typer.echo(
+        json_line(
+            {
+                "batch": report.batch,
+                "state": report.state,
+                "jobs": report.rows,
+                "completed": report.completed,
+                "failed": report.failed,
+                "rejected": report.turn.rejected,
+                "passed_over": report.turn.passed_over,
+                "cost_microusd": report.turn.cost_microusd,
+                "audit_ok": not problems,
+                "out": report.out,
+            }
+        )
+    )
+    raise typer.Exit(0 if report.ok and not problems else 1)

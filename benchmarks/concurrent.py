@@ -122,7 +122,7 @@ class Crowd:
         """Admit so many runs, in the calls a batch would make."""
         for first in range(0, count, BLOCK):
             jobs = [self._job(first + i, cents) for i in range(min(BLOCK, count - first))]
-            tickets = drive(self._stack._desk.enter(jobs, None))
+            tickets = drive(self._stack.backend.enter(jobs, None))
             refused = [ticket for ticket in tickets if not ticket.run_id]
             if refused:
                 raise SystemExit(f"{len(refused)} runs were refused: {refused[0]}")

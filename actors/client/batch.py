@@ -134,10 +134,15 @@ class JobStream:
         """The runs that have not ended, with the jobs that they are of."""
         return self._open
 
-    def stop(self) -> None:
-        """Take and submit no more jobs; what was submitted is waited for."""
+    def stop(self) -> list[int]:
+        """Take and submit no more jobs; return the places of those that were taken and not submitted.
+
+        What was submitted is waited for.
+        """
+        unsubmitted = list(self._waiting)
         self._waiting.clear()
         self._exhausted = True
+        return unsubmitted
 
     @property
     def _is_late(self) -> bool:

@@ -156,7 +156,7 @@ class Stack:
         self._keys = keys
         self._stops = stops
         self._record = record
-        self._desk = StackBackend(connection, self._signed)
+        self.backend = StackBackend(connection, self._signed)
         self._waiting: dict[asyncio.AbstractEventLoop, ResultWaiter] = {}
 
     def __enter__(self) -> Self:
@@ -195,6 +195,14 @@ class Stack:
         if "job_schema" in self._record:
             return self.job_schema is not None
         return self._connection.has("intake")
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What its runs depend on: `app_version`, digests of its `policy` and its `models`, and the `routes` there are.
+
+        Empty for a stack that has no record in `state_dir`.
+        """
+        return dict(self._record.get("runs", {}))
 
     @property
     def stack_id(self) -> str:
@@ -255,7 +263,7 @@ class Stack:
         (job,) = yield from self._with_inputs([job_of(request, who, fields)])
         if isinstance(job, BadLine):
             raise InvalidInput(job.message.replace("jobs[0]", "job", 1))
-        (ticket,) = yield from self._desk.enter([job], None)
+        (ticket,) = yield from self.backend.enter([job], None)
         if ticket.run_id:
             return RunHandle(self, ticket.run_id, job.job_id)
         reason = (ticket.reason_code or ReasonCode.INTERNAL_ERROR).value
@@ -344,7 +352,7 @@ class Stack:
         check_lane(lane)
         check_window(window)
         in_its_lane = (in_lane(job, lane) for job in jobs)
-        return JobStream(self._desk, in_its_lane, timeout=timeout, read=self._with_inputs, window=window, **more)
+        return JobStream(self.backend, in_its_lane, timeout=timeout, read=self._with_inputs, window=window, **more)
 
     def batches(self, *, limit: int = 100) -> list[BatchSummary]:
         """Return the batches that were run by `airside.batches` or `airside run`, newest first."""
@@ -363,7 +371,7 @@ class Stack:
         What a process that died had submitted is got by `results(stack.runs(since=...), timeout=0)`.
         """
         check_timeout(timeout)
-        return drive(collect(self._desk, list(_named(handles)), timeout=timeout))
+        return drive(collect(self.backend, list(_named(handles)), timeout=timeout))
 
     def iter_results(
         self, handles: Iterable[RunHandle | RunSummary], *, timeout: float | None = None, window: int = WINDOW
@@ -389,12 +397,12 @@ class Stack:
     def _cursor(self, handles: Iterable[RunHandle | RunSummary], timeout: float | None, window: int) -> ResultCursor:
         check_timeout(timeout)
         check_window(window)
-        return ResultCursor(self._desk, _named(handles), timeout=timeout, window=window)
+        return ResultCursor(self.backend, _named(handles), timeout=timeout, window=window)
 
     async def awaited(self, handle: RunHandle) -> RunResult:
         """Return a run's result when it has ended; waiting costs no thread, and is cancelled at once."""
         loop = asyncio.get_running_loop()
-        waiting = self._waiting.setdefault(loop, ResultWaiter(self._desk.wait))
+        waiting = self._waiting.setdefault(loop, ResultWaiter(self.backend.wait))
         try:
             body = await waiting.ended(handle.run_id)
         finally:
@@ -404,7 +412,7 @@ class Stack:
 
     def ended(self, run_ids: Sequence[str]) -> set[str]:
         """Return which of these runs have ended; does not wait."""
-        return set(drive(self._desk.wait(WaitRequest(list(run_ids), 0.0), None)).ends)
+        return set(drive(self.backend.wait(WaitRequest(list(run_ids), 0.0), None)).ends)
 
     def handle(self, run_id: str) -> RunHandle:
         """Return the handle of a run submitted earlier, from this process or another."""
@@ -648,7 +656,7 @@ class Stack:
 
     def story(self, run_id: str) -> str:
         """Return a run as lines of text: what happened, and why, and what other streams have of it (`~`)."""
-        return self._desk.story(run_id)
+        return self.backend.story(run_id)
 
     def runs(self, **filters: Any) -> list[RunSummary]:
         """Return runs, newest first: at most `limit` (100), of a `tenant`, `status` (`active`: not ended), `reason`.

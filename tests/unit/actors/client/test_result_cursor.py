@@ -179,7 +179,7 @@ def test_an_answer_of_the_driver_is_bounded_in_bytes_and_has_one_end_at_least() 
 def stack_of(desk: Desk) -> Stack:
     """Return a stack that asks a desk, without what else it has."""
     stack = Stack.__new__(Stack)
-    stack._desk = desk  # type: ignore[assignment]
+    stack.backend = desk  # type: ignore[assignment]
     return stack
 
 

@@ -1,0 +1,166 @@
+"""`airside batch`: batches that are run, looked at and changed from any terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from airside.options import HERE, AsJson, StateDir, Why, clock, money, nothing_before, say_none, table
+from airside.output import json_line
+from airside.stack.errors import InvalidInput
+from airside.stack.run.story import printable
+
+if TYPE_CHECKING:
+    from airside.actors.journal.batches import BatchSummary
+
+batch = typer.Typer(no_args_is_help=True, help="Batches: how they stand, pausing, retuning, cancelling.")
+
+Name = Annotated[str, typer.Argument(help="the batch's name, as `airside batch list` shows it")]
+
+
+@batch.callback()
+def _before(context: typer.Context) -> None:
+    nothing_before(context)
+
+
+@batch.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(help="at most so many")] = 100,
+    as_json: AsJson = False,
+    state_dir: StateDir = HERE,
+) -> None:
+    """List batches, newest first."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        found = stack.batches(limit=limit)
+    if as_json:
+        for each in found:
+            typer.echo(json_line(msgspec.to_builtins(each)))
+        return
+    say_none(found, "there are no batches")
+    rows = [
+        [each.id, each.phase, clock(each.opened_us), str(_runs(each)), str(_ended(each)), str(_completed(each))]
+        for each in found
+    ]
+    for line in table(["batch", "phase", "opened", "runs", "ended", "completed"], rows) if rows else ():
+        typer.echo(line)
+
+
+@batch.command()
+def show(name: Name, as_json: AsJson = False, state_dir: StateDir = HERE) -> None:
+    """Show how a batch stands: its runs by how they ended, what they used, and the last order."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        found = stack.batch(name).show()
+    if as_json:
+        typer.echo(json_line(msgspec.to_builtins(found)))
+        return
+    typer.echo(
+        f"{found.id}: {found.phase}, opened {clock(found.opened_us)}, {_runs(found)} runs, {_ended(found)} ended"
+    )
+    settings = msgspec.to_builtins(found.settings)
+    if settings:
+        typer.echo(f"  retuned: {json_line(settings)}")
+    if found.last_order:
+        typer.echo(f"  last order: {printable(found.last_order)}")
+    rows = [
+        [each.status, each.reason_code, str(each.runs), str(each.steps), str(each.tokens), money(each.cost_microusd)]
+        for each in found.outcomes
+    ]
+    for line in table(["status", "reason", "runs", "steps", "tokens", "cost"], rows) if rows else ():
+        typer.echo(f"  {line}")
+
+
+@batch.command()
+def pause(name: Name, why: Why = "", state_dir: StateDir = HERE) -> None:
+    """Submit no more jobs of a batch; what is under way goes on."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        stack.batch(name).pause(why=why)
+    typer.echo(f"{name}: paused")
+
+
+@batch.command()
+def resume(name: Name, why: Why = "", state_dir: StateDir = HERE) -> None:
+    """Take a pause or a cancellation back; one that its process has left is taken up by `airside run --resume`."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        stack.batch(name).resume(why=why)
+    typer.echo(f"{name}: resumed")
+
+
+@batch.command()
+def retune(
+    name: Name,
+    concurrency: Annotated[int, typer.Option(help="jobs under way at once")] = 0,
+    rate: Annotated[float, typer.Option(help="submissions a second; 0: as many as there is room for")] = -1.0,
+    priority: Annotated[int, typer.Option(help="before which of its tenant's runs: -100 to 100")] = -1000,
+    limit: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of each further run; repeatable")] = None,
+    why: Why = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Change how the further jobs of a batch are submitted; what is not given stays."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        stack.batch(name).retune(
+            concurrency=concurrency or None,
+            rate_per_s=None if rate == -1.0 else rate,
+            priority=None if priority == -1000 else priority,
+            limits=_limits(limit or []),
+            why=why,
+        )
+    typer.echo(f"{name}: retuned")
+
+
+@batch.command()
+def requeue(
+    name: Name,
+    job_ids: Annotated[list[str], typer.Argument(help="ids of jobs that have ended")],
+    why: Why = "",
+    state_dir: StateDir = HERE,
+) -> None:
+    """Run jobs of a batch again, whatever they did, once the others have begun."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        stack.batch(name).requeue(job_ids, why=why)
+    typer.echo(f"{name}: {len(job_ids)} requeued")
+
+
+@batch.command()
+def cancel(name: Name, why: Why = "", state_dir: StateDir = HERE) -> None:
+    """Submit no more jobs of a batch, and withdraw those under way."""
+    from airside.cli import attached
+
+    with attached(state_dir) as stack:
+        stack.batch(name).cancel(why=why)
+    typer.echo(f"{name}: cancelled")
+
+
+def _limits(given: list[str]) -> dict[str, int] | None:
+    found: dict[str, int] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not value.isascii() or not value.isdecimal():
+            raise InvalidInput(f"--limit {each!r:.80}: write NAME=VALUE, a whole number")
+        found[name] = int(value)
+    return found or None
+
+
+def _runs(found: BatchSummary) -> int:
+    return sum(each.runs for each in found.outcomes)
+
+
+def _ended(found: BatchSummary) -> int:
+    return sum(each.runs for each in found.outcomes if each.status != "active")
+
+
+def _completed(found: BatchSummary) -> int:
+    return sum(each.runs for each in found.outcomes if each.status == "completed")

@@ -1,0 +1,91 @@
+"""A dry run: every row is read and checked as its submission would be, and nothing is submitted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from airside.actors.client.client import Stack
+from airside.actors.client.known_principals import check_known
+from airside.actors.jobs import BadLine, Job, parse_rows
+from airside.batches.rows import Source
+from airside.stack.errors import AirsideError
+
+SHOWN = 100
+"""Problems that are said in full; the others are counted."""
+
+_ROWS_AT_ONCE = 200
+
+
+@dataclass(slots=True)
+class CheckedRows:
+    """What a dry run found: rows by what would become of them, and the first problems, a line each."""
+
+    rows: int = 0
+    bad: int = 0
+    problems: list[str] = field(default_factory=list)
+    tenants: Counter[str] = field(default_factory=Counter)
+    routes: Counter[str] = field(default_factory=Counter)
+    most_cost_microusd: int = 0
+    """What the runs may cost at most, by the limits that they bring along; without them by those of the directory."""
+
+    bounded: int = 0
+    """Rows that bring such a limit along."""
+
+    def figures(self) -> dict[str, Any]:
+        """Return what was found as JSON."""
+        return {
+            "rows": self.rows,
+            "would_be_refused": self.bad,
+            "tenants": dict(self.tenants.most_common(20)),
+            "routes": dict(self.routes.most_common(20)),
+            "rows_with_a_cost_limit": self.bounded,
+            "their_most_cost_microusd": self.most_cost_microusd,
+        }
+
+    def refuse(self, problem: str) -> None:
+        """Count a row that would be refused."""
+        self.bad += 1
+        if self.bad <= SHOWN:
+            self.problems.append(problem)
+
+
+def check_rows(stack: Stack, source: Source) -> CheckedRows:
+    """Read every row: is it a job, is whoever asks listed, is there such a route, what may it cost."""
+    found, rows, inputs = CheckedRows(), iter(source.rows()), stack.job_inputs
+    routes = stack.described.get("routes")
+    known: dict[tuple[str, str], str] = {}
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        readable = [row for row in some if not row.problem]
+        found.rows += len(some)
+        for row in some:
+            if row.problem:
+                found.refuse(f"{row.place}: {row.problem}")
+        for row, job in zip(readable, parse_rows([(r.number + 1, r.data) for r in readable], inputs), strict=True):
+            problem = job.message if isinstance(job, BadLine) else _refusal(stack, job, routes, known)
+            if problem:
+                found.refuse(f"{row.place}: {problem}")
+            elif isinstance(job, Job):
+                found.tenants[job.tenant or "(by token)"] += 1
+                found.routes[job.route] += 1
+                if "max_cost_microusd" in job.limits:
+                    found.bounded += 1
+                    found.most_cost_microusd += job.limits["max_cost_microusd"]
+    return found
+
+
+def _refusal(stack: Stack, job: Job, routes: list[str] | None, known: dict[tuple[str, str], str]) -> str:
+    if routes is not None and job.route not in routes:
+        return f"there is no route {job.route!r:.80}; there are {', '.join(routes)}"
+    if job.token:
+        return ""
+    who = job.tenant, job.principal
+    if who not in known:
+        try:
+            check_known(stack.state_dir, job.tenant, job.principal, roles=(), scopes=())
+            known[who] = ""
+        except AirsideError as error:
+            known[who] = error.message
+    return known[who]

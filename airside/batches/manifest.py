@@ -1,0 +1,85 @@
+"""The manifest of a batch: what it is of, so that another job on the same output is an error that says what differs.
+
+It stands beside the parts as `manifest.json`, and in the journal as the batch's first entry.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from airside.batches.part_store import part_store
+from airside.batches.places import local_path, reason_of
+from airside.batches.rows import Source
+from airside.stack.errors import InvalidInput
+from airside.stack.values import Value
+
+NAME = "manifest.json"
+_FORMAT = 1
+
+_SHOWN = {
+    "app_version": "the app's version",
+    "policy": "the policy",
+    "models": "the models' settings",
+    "lane": "the lane",
+    "answer_schema": "the schema of answers",
+    "job_schema": "the fields that the app's jobs may have",
+}
+
+
+class Manifest(Value):
+    """What a batch is of.
+
+    `input` is what `Source.describe` says; `app_version`, `policy` and `models` are the stack's (`Stack.described`);
+    `answer_schema` is the JSON Schema of answers, None for any; `limits` bounds each run.
+    """
+
+    batch: str
+    input: dict[str, Any]
+    app_version: str = ""
+    policy: str = ""
+    models: str = ""
+    job_schema: Any = None
+    lane: str = ""
+    answer_schema: Any = None
+    format: int = _FORMAT
+
+    def differences(self, source: Source, now: Manifest) -> list[str]:
+        """Return how what is to be run differs from what the batch is of, in a line each; the input may have grown."""
+        found = [f"the input: {problem}"] if (problem := source.same_prefix(self.input)) else []
+        for name, shown in _SHOWN.items():
+            before, after = getattr(self, name), getattr(now, name)
+            if before != after:
+                said = f": it was {before!r:.40}, and now is {after!r:.40}" if isinstance(before, str) else ""
+                found.append(f"{shown} changed{said}")
+        return found
+
+
+def read_manifest(place: Path | str) -> Manifest | None:
+    """Return the manifest that stands beside parts, None if there is none.
+
+    Raises `InvalidInput` for one that is damaged, or of another format.
+    """
+    path = local_path(place)
+    if path is not None and not path.is_dir():
+        return None
+    store = part_store(place, makes=False)
+    if NAME not in store.names():
+        return None
+    try:
+        with store.opened(NAME) as file:
+            found = msgspec.json.decode(bytes(file.read()), type=Manifest)
+    except OSError as error:
+        raise InvalidInput(f"{store.shown}/{NAME}: {reason_of(error)}") from None
+    except msgspec.DecodeError:
+        raise InvalidInput(f"{store.shown}/{NAME}: it is no manifest of a batch: give another --out") from None
+    if found.format != _FORMAT:
+        raise InvalidInput(f"{store.shown}/{NAME}: it is of another version of Airside: give another --out")
+    return found
+
+
+def write_manifest(place: Path | str, manifest: Manifest) -> None:
+    """Write a manifest, whole or not at all; raise `Failed` if it cannot be."""
+    part_store(place, makes=True).put(NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))

@@ -1,0 +1,55 @@
+"""Where the results of a batch go: a folder or a URI of parts, or a file that is made of them at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from airside.batches.assembly import assemble
+from airside.batches.places import is_uri, local_path, shown_uri
+from airside.batches.target import ENDINGS, Target
+from airside.stack.errors import InvalidInput
+
+PARTS = ".batch"
+"""What the folder of a file's parts ends with, beside the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The place of the parts, and the file that is made of them, if one is asked for."""
+
+    place: Path | str
+    file: Path | None
+    inputs: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, out: Path | str, inputs: Iterable[Path] = ()) -> Output:
+        """Return an output; raise `InvalidInput` for one that cannot be written, before the first job runs."""
+        if isinstance(out, str) and is_uri(out) and local_path(out) is None:
+            return cls(out, None)
+        path = local_path(out)
+        assert path is not None
+        if path.suffix.lower() not in ENDINGS or path.is_dir():
+            if path.exists() and not path.is_dir():
+                raise InvalidInput(
+                    f"--out {out}: that is no folder, and results are written as what a name ends with: "
+                    f"{', '.join(ENDINGS)}"
+                )
+            return cls(path, None)
+        given = tuple(inputs)
+        with Target.opened(path, given):
+            pass
+        return cls(path.with_name(path.name + PARTS), path, given)
+
+    @property
+    def shown(self) -> str:
+        """What it is called where people read it."""
+        if self.file is not None:
+            return str(self.file)
+        return shown_uri(self.place) if isinstance(self.place, str) else str(self.place)
+
+    def assemble(self) -> None:
+        """Make the file of what parts there are, if one is asked for."""
+        if self.file is not None:
+            assemble(self.place, self.file, self.inputs)

@@ -1,0 +1,101 @@
+"""How far a batch is: a line that moves in a terminal or a notebook, a JSON line now and then where it is piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from airside.batches.runner import BatchRunner
+from airside.output import json_line
+
+LINE_S = 10.0
+"""Between two lines that are written where nobody's terminal is."""
+
+_SHOWN_S = 0.2
+_REASONS = 3
+
+
+class Pace:
+    """What a batch's progress comes to: its rate since it began, and when it is over, where the rows are counted."""
+
+    def __init__(self, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total = total
+        self._clock = clock
+        self._began_s = clock()
+
+    def of(self, runner: BatchRunner) -> dict[str, object]:
+        """Return the figures of now."""
+        counts = runner.counts
+        seconds = max(1e-9, self._clock() - self._began_s)
+        rate = counts.ended / seconds
+        left = None if self._total is None else max(0, self._total - counts.passed_over - counts.ended)
+        why = Counter({reason: n for (_, reason), n in counts.outcomes.items() if reason != "completed"})
+        return {
+            "ended": counts.ended,
+            "of": self._total,
+            "completed": counts.completed,
+            "failed": dict(why.most_common(_REASONS)),
+            "under_way": runner.under_way,
+            "passed_over": counts.passed_over,
+            "rate_per_s": round(rate, 2),
+            "eta_s": round(left / rate) if left is not None and rate > 0 else None,
+            "cost_usd": round(counts.cost_microusd / 1e6, 6),
+            "tokens": counts.tokens,
+            "paused": runner.is_paused,
+        }
+
+
+@contextmanager
+def shown(total: int | None, *, show: bool = True) -> Iterator[Callable[[BatchRunner], None]]:
+    """Yield what is told of each turn, and shows it on stderr: a bar where somebody watches, else JSON lines."""
+    if not show:
+        yield lambda runner: None
+        return
+    pace = Pace(total)
+    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        yield _lines(pace)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task, last_s = bar.add_task("", total=total), 0.0
+
+        def turn(runner: BatchRunner) -> None:
+            nonlocal last_s
+            if time.monotonic() - last_s >= _SHOWN_S:
+                last_s = time.monotonic()
+                done = runner.counts.ended + runner.counts.passed_over
+                bar.update(task, completed=done, description=described(pace.of(runner)))
+
+        yield turn
+
+
+def described(figures: dict[str, object]) -> str:
+    """Return progress as a line for people."""
+    failed = figures["failed"]
+    parts = [f"{figures['completed']} completed"]
+    parts += [f"{n} {reason}" for reason, n in failed.items()] if isinstance(failed, dict) else []
+    parts.append(f"{figures['under_way']} under way")
+    parts.append(f"{figures['rate_per_s']}/s")
+    if figures["eta_s"] is not None:
+        parts.append(f"{figures['eta_s']} s left")
+    if figures["cost_usd"]:
+        parts.append(f"${figures['cost_usd']}")
+    return ", ".join(parts) + (", PAUSED" if figures["paused"] else "")
+
+
+def _lines(pace: Pace) -> Callable[[BatchRunner], None]:
+    last_s = time.monotonic()
+
+    def turn(runner: BatchRunner) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= LINE_S:
+            last_s = time.monotonic()
+            print(json_line({"progress": pace.of(runner)}), file=sys.stderr, flush=True)
+
+    return turn

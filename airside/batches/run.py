@@ -1,0 +1,214 @@
+"""`run_batch`: a batch from its input to its parts, begun or taken up again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from airside.actors.client.batch_handle import BatchHandle
+from airside.actors.client.client import Stack
+from airside.actors.jobs import batch_job
+from airside.batches.manifest import Manifest, read_manifest, write_manifest
+from airside.batches.options import BatchOptions
+from airside.batches.output import Output
+from airside.batches.parts import Parts
+from airside.batches.row_states import RowStates
+from airside.batches.rows import Source
+from airside.batches.runner import NEW, BatchCounts, BatchRunner, Pass, TakenOver, new_owner, rows_to_retry
+from airside.batches.sources import open_source
+from airside.stack.errors import AirsideError, InvalidInput
+from airside.stack.operations.batches import BatchChange
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReport:
+    """How one turn at a batch came out.
+
+    `state` is `finished`, or why jobs are left: `errors`, `deadline`, `cancelled`, `interrupted`, `pilot`.
+    `completed`, `failed` (of which `may_pass` may end otherwise when run again) and `rows` are of the whole batch;
+    `turn` is what this turn did.  `left_out` rows were not run again because their runs had changed something.
+    """
+
+    batch: str
+    state: str
+    out: str
+    rows: int
+    completed: int
+    failed: int
+    may_pass: int
+    left_out: int
+    seconds: float
+    turn: BatchCounts = field(repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row has completed."""
+        return self.state == FINISHED and not self.failed
+
+
+class BatchInterrupted(KeyboardInterrupt):
+    """Somebody interrupted a batch: what it wrote stays, what was submitted goes on, and it can be taken up again."""
+
+    def __init__(self, report: BatchReport, under_way: int) -> None:
+        super().__init__(
+            f"batch {report.batch}: {report.completed + report.failed:,} rows have a result in {report.out}; "
+            f"{under_way:,} runs go on. Taken up again (`resume=True`, `airside run --resume`) it goes on where it "
+            "was, and pays for nothing twice"
+        )
+        self.report = report
+        self.under_way = under_way
+
+
+def run_batch(
+    stack: Stack,
+    jobs: Any,
+    *,
+    out: Path | str,
+    batch: str = "",
+    columns: Mapping[str, str] | None = None,
+    follow_s: float | None = None,
+    resume: bool = False,
+    retry_failed: bool = False,
+    rerun: Iterable[str] = (),
+    only: frozenset[int] | None = None,
+    on_turn: Callable[[BatchRunner], None] = lambda runner: None,
+    **options: Any,
+) -> BatchReport:
+    """Run every row of an input as a job, write results to `out` as runs end, and return how it came out.
+
+    `jobs` and `columns` are what `airside.batches.open_source` takes: files, folders, URIs, tables, frames, iterables.
+    `out` is a folder or a URI, where the results come in parts (`airside.batches.result_schema`); or a file ending in
+    `.parquet`, `.csv` or `.jsonl`, which is made of the parts at the end, in the order of the rows.  `options` are
+    those of `BatchOptions`.
+
+    Where `out` has a batch already, `resume` takes it up: rows with a result are passed over, and what was under way is
+    paid for once.  `retry_failed` also runs again what failed and may pass, but for runs that had changed something
+    (take these back first, by a rollback, or name them); `rerun` runs jobs again by their ids, whatever they did.
+    `only` = run these rows and leave the batch; the others are taken up by the next to resume.
+
+    Raises `InvalidInput` for an input, an output or an option that is none, and for a batch at `out` that is of
+    something else, saying what differs; `TakenOver` when another process takes it up; `BatchInterrupted`.
+    """
+    began = time.monotonic()
+    chosen = BatchOptions(**options)
+    source: Source = open_source(jobs, columns=columns, follow_s=follow_s)
+    output = Output.of(out, source.paths)
+    again = frozenset(rerun)
+    manifest, is_new = _manifest(stack, source, output, chosen, batch, takes_up=resume or retry_failed or bool(again))
+    owner = new_owner()
+    handle = stack.batch(manifest.batch)
+    _begin(handle, manifest, owner)
+    states = RowStates() if is_new else RowStates.of(output.place)
+    left_out = 0
+
+    def retried() -> Pass:
+        nonlocal left_out
+        wanted, left_out = rows_to_retry(stack, manifest, states, output.place)
+        return wanted
+
+    passes: list[Callable[[], Pass]] = [lambda: NEW if only is None else Pass("new", rows=only)]
+    passes += [retried] if retry_failed else []
+    passes += [lambda: Pass("again", job_ids=again)] if again else []
+    with Parts(output.place, owner, every=chosen.part_results, seconds=chosen.part_s) as parts:
+        runner = BatchRunner(stack, source, parts, manifest, states, chosen, owner=owner, on_turn=on_turn)
+
+        def report(state: str) -> BatchReport:
+            return BatchReport(
+                batch=manifest.batch,
+                state=state,
+                out=output.shown,
+                rows=runner.counts.read,
+                completed=states.count("ended"),
+                failed=states.count("may_pass") + states.count("final"),
+                may_pass=states.count("may_pass"),
+                left_out=left_out,
+                seconds=round(time.monotonic() - began, 3),
+                turn=runner.counts,
+            )
+
+        state = "interrupted"
+        try:
+            runner.run(passes)
+            state = runner.state or (FINISHED if only is None else "pilot")
+        except KeyboardInterrupt:
+            parts.commit()
+            output.assemble()
+            raise BatchInterrupted(report(state), runner.under_way) from None
+        except TakenOver:
+            state = ""
+            raise
+        finally:
+            _leave(handle, owner, state)
+    output.assemble()
+    return report(state)
+
+
+def _manifest(
+    stack: Stack, source: Source, output: Output, options: BatchOptions, batch: str, *, takes_up: bool
+) -> tuple[Manifest, bool]:
+    """Return the manifest of the batch at the output, or a new one, and whether it is new."""
+    there = read_manifest(output.place)
+    described = stack.described
+    present = Manifest(
+        batch=batch_job(batch or (there.batch if there else f"b-{new_owner()}"), 1, 0).id,
+        input={},
+        app_version=described.get("app_version", ""),
+        policy=described.get("policy", ""),
+        models=described.get("models", ""),
+        job_schema=stack.job_schema,
+        lane=options.lane or "",
+        answer_schema=json.loads(json.dumps(options.answer_schema)) if options.answer_schema else None,
+    )
+    if there is None:
+        if takes_up:
+            raise InvalidInput(f"{output.shown}: there is no batch to take up: run it without --resume first")
+        present = msgspec.structs.replace(present, input=source.describe())
+        write_manifest(output.place, present)
+        return present, True
+    if batch and batch != there.batch:
+        raise InvalidInput(f"{output.shown}: there is batch {there.batch}, not {batch}: give another --out")
+    differences = there.differences(source, present)
+    if differences:
+        raise InvalidInput(
+            f"{output.shown}: there is batch {there.batch} of something else: {'; '.join(differences)}. "
+            "Give another --out for another batch"
+        )
+    if not takes_up:
+        raise InvalidInput(
+            f"{output.shown}: there is batch {there.batch} already, of the same: --resume takes it up, --retry-failed "
+            "runs again what failed and may pass; remove it, or give another --out, to begin anew"
+        )
+    return there, False
+
+
+def _begin(handle: BatchHandle, manifest: Manifest, owner: str) -> None:
+    """Have the journal know of a batch, and of who runs it from here on."""
+    state = handle.state()
+    if state.is_cancelled:
+        last = f" ({state.last.by}: {state.last.why})" if state.last else ""
+        raise InvalidInput(
+            f"batch {manifest.batch} was cancelled{last}: `airside batch resume {manifest.batch}` takes that back"
+        )
+    if not state.length:
+        handle.change(BatchChange(action="open", manifest=msgspec.Raw(msgspec.json.encode(manifest))))
+    elif msgspec.json.decode(state.manifest, type=Manifest).input != manifest.input:
+        raise InvalidInput(
+            f"batch {manifest.batch}: the stack has one of this name, of another input: give this one another name"
+        )
+    handle.change(BatchChange(action="take_up", owner=owner))
+
+
+def _leave(handle: BatchHandle, owner: str, state: str) -> None:
+    """Have the journal know why this process runs a batch no more; where it cannot be told, the next owner says so."""
+    if state:
+        with contextlib.suppress(AirsideError):
+            handle.change(BatchChange(action="leave", owner=owner, state=state))
