@@ -3,7 +3,7 @@
 | given | what it is |
 |---|---|
 | a path: `.jsonl`, `.ndjson`, `.json` (a line each), `.csv`, each also `.gz`; `.parquet` | that; else JSON lines |
-| a folder, a pattern (`jobs/*.csv`, `**/*.parquet`) | its files, of one kind, by name; none that begins with `.` or `_` |
+| a folder, a pattern (`jobs/*.csv`, `**/*.parquet`) | its files, of one kind, by name |
 | a URI: `s3://`, `gs://`, `file://` and what else `pyarrow.fs` knows | a file, a folder or a pattern there |
 | a list of those | one after the other |
 | `-`, a named pipe | JSON lines as they come |
@@ -177,7 +177,7 @@ def _table_reads(batches: Callable[[], Iterable[Any]], columns: Columns, name: s
 
 
 def _dataset(given: Any, columns: Columns) -> RecordSource:
-    """Read a Dataset with little kept ahead: as its scanner reads by default, all of it would be in memory in the end."""
+    """Read a Dataset with little kept ahead; by default, in the end all of it would be in memory."""
     is_parquet = isinstance(getattr(given, "format", None), arrow_dataset.ParquetFileFormat)
     scan: dict[str, Any] = {"batch_size": ROWS_AT_ONCE, "batch_readahead": 1, "fragment_readahead": 1}
     if is_parquet:
