@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
+import numpy as np
 import orjson
 import pyarrow as pa
 from pyarrow import csv, parquet
@@ -16,34 +17,27 @@ from airside.batches.parts import read_parts
 from airside.batches.places import reason_of
 from airside.batches.result_schema import SCHEMA
 from airside.batches.target import PARQUET, Target
-from airside.stack.errors import Failed, InvalidInput
+from airside.stack.errors import Failed
 
-_MEMORY = "256MB"
-"""DuckDB's share; what does not fit lies beside the target meanwhile."""
+_ROWS_IN_BUCKET = 8192
+_MAX_BUCKETS = 256
+"""Open files at a time; of more than two million results a bucket has more."""
 
 _ROWS_AT_ONCE = 1024
-
-_LATEST = """
-    SELECT * FROM parts QUALIFY row_number() OVER (PARTITION BY row ORDER BY attempt DESC, ended_us DESC) = 1
-    ORDER BY row
-"""
 
 
 def assemble(place: Path | str, target: Path, inputs: Iterable[Path] = ()) -> int:
     """Write one file (.parquet, .csv or .jsonl, by its ending), whole or not at all; return how many rows it has.
 
-    `digest` is hex in CSV and JSON.  It needs little memory, and beside the target room for the results as they are
-    twice. Raises `InvalidInput` for a target that cannot be written (see `Target`) or a part that cannot be read,
+    `digest` is hex in CSV and JSON.  It needs little memory, and beside the target room for the results once
+    more. Raises `InvalidInput` for a target that cannot be written (see `Target`) or a part that cannot be read,
     `Failed` if writing fails.
     """
     with Target.opened(target, inputs) as opened, _room(opened.path.parent) as room:
-        wrong: list[InvalidInput] = []
         try:
-            count = _write(opened, _latest(place, Path(room), wrong))
+            count = _write(opened, _latest(place, Path(room)))
             opened.replace()
-        except (OSError, pa.ArrowException, duckdb.Error) as error:
-            if wrong:  # DuckDB has made its own of it
-                raise wrong[0] from None
+        except (OSError, pa.ArrowException) as error:
             raise Failed(f"{target}: it cannot be written: {reason_of(error)}") from None
     return count
 
@@ -52,24 +46,60 @@ def _room(beside: Path) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=beside, prefix=".")
 
 
-def _latest(place: Path | str, room: Path, wrong: list[InvalidInput]) -> Iterator[Any]:
-    """Yield record batches of what counts, in order; `wrong` gets what made a part unreadable."""
-    config = {"memory_limit": _MEMORY, "temp_directory": str(room), "threads": "2"}
-    with duckdb.connect(":memory:", config=config) as connection:
-        connection.register("parts", pa.RecordBatchReader.from_batches(SCHEMA, _whole(place, wrong)))
-        for batch in connection.sql(_LATEST).to_arrow_reader(_ROWS_AT_ONCE):
-            yield pa.RecordBatch.from_arrays(
-                [column.cast(field.type) for column, field in zip(batch.columns, SCHEMA, strict=True)], schema=SCHEMA
-            )
+def _latest(place: Path | str, room: Path) -> Iterator[Any]:
+    """Yield record batches of what counts, in order.
+
+    Which results count is known from two narrow columns; those go to buckets of rows on disk, each of which is then
+    sorted in memory.  (DuckDB, asked to sort them within 256 MB, runs out of it.)
+    """
+    counts, edges = _counting(place)
+    with contextlib.ExitStack() as opened:
+        buckets: dict[int, Any] = {}
+        for batch in _chosen(place, counts):
+            of = np.searchsorted(edges, batch.column("row").to_numpy(), side="right")
+            for bucket in np.unique(of).tolist():
+                if bucket not in buckets:
+                    file = opened.enter_context((room / str(bucket)).open("wb"))
+                    buckets[bucket] = opened.enter_context(pa.ipc.new_stream(file, SCHEMA))
+                buckets[bucket].write_batch(batch.filter(pa.array(of == bucket)))
+    for bucket in sorted(buckets):
+        with (room / str(bucket)).open("rb") as file:
+            table = pa.ipc.open_stream(file).read_all().sort_by("row")
+        (room / str(bucket)).unlink()
+        yield from table.combine_chunks().to_batches(max_chunksize=_ROWS_AT_ONCE)
 
 
-def _whole(place: Path | str, wrong: list[InvalidInput]) -> Iterator[Any]:
-    try:
-        for batch in read_parts(place):
-            yield pa.RecordBatch.from_arrays(batch.select(SCHEMA.names).columns, schema=SCHEMA)
-    except InvalidInput as error:
-        wrong.append(error)
-        raise
+def _counting(place: Path | str) -> tuple[Any, Any]:
+    """Return for each result, in the order of commits, whether it counts; and where buckets begin.
+
+    That is a row for each bucket but the first.
+
+    Of the same attempt twice it is the one that was committed last.
+    """
+    rows, attempts = [np.empty(0, np.int64)], [np.empty(0, np.int16)]
+    for batch in read_parts(place, ["row", "attempt"]):
+        rows.append(batch.column("row").to_numpy(zero_copy_only=False))
+        attempts.append(batch.column("attempt").to_numpy(zero_copy_only=False))
+    row, attempt = np.concatenate(rows), np.concatenate(attempts)
+    order = np.lexsort((attempt, row))  # stable: those of the same attempt stay in the order of commits
+    is_last = np.append(row[order][1:] != row[order][:-1], True)[: len(order)]
+    counts = np.zeros(len(order), bool)
+    counts[order[is_last]] = True
+    latest = row[order][is_last]
+    size = max(_ROWS_IN_BUCKET, -(-len(latest) // _MAX_BUCKETS))
+    return counts, latest[size::size]
+
+
+def _chosen(place: Path | str, counts: Any) -> Iterator[Any]:
+    """Yield the results that count; parts that came meanwhile are not looked at."""
+    at = 0
+    for batch in read_parts(place):
+        wanted = counts[at : at + batch.num_rows]
+        at += batch.num_rows
+        if not len(wanted):
+            return
+        chosen = batch.slice(0, len(wanted)).filter(pa.array(wanted)).select(SCHEMA.names)
+        yield pa.RecordBatch.from_arrays(chosen.columns, schema=SCHEMA)
 
 
 def _write(target: Target, batches: Iterator[Any]) -> int:
