@@ -63,8 +63,8 @@ def _latest(place: Path | str, room: Path) -> Iterator[Any]:
                     buckets[bucket] = opened.enter_context(pa.ipc.new_stream(file, SCHEMA))
                 buckets[bucket].write_batch(batch.filter(pa.array(of == bucket)))
     for bucket in sorted(buckets):
-        with (room / str(bucket)).open("rb") as file:
-            table = pa.ipc.open_stream(file).read_all().sort_by("row")
+        with (room / str(bucket)).open("rb") as kept:
+            table = pa.ipc.open_stream(kept).read_all().sort_by("row")
         (room / str(bucket)).unlink()
         yield from table.combine_chunks().to_batches(max_chunksize=_ROWS_AT_ONCE)
 

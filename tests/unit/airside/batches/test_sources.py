@@ -413,6 +413,8 @@ def test_stdin_and_pipes_are_read_as_they_come(tmp_path: Path, monkeypatch: pyte
     text = json.dumps(JOB) + "\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode() * 2)))
     assert jobs(open_source("-")) == [JOB] * 2
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-16"))))
+    assert "stdin: after line 0: it is UTF-16" in broken_off(open_source("-"))[1]
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text,))
     writer.start()
