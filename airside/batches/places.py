@@ -98,7 +98,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def find_files(given: Iterable[str | Path]) -> list[InputFile]:
-    """Return the files that paths, URIs, folders and patterns name, in order; raise `InvalidInput` where there are none."""
+    """Return the files that paths, URIs, folders and patterns name, in order; raise `InvalidInput` if none are."""
     found = [file for each in given for file in _found(each)]
     names = [file.name for file in found]
     return [file if names.count(file.name) == 1 else replace(file, name=file.shown) for file in found]

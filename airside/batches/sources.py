@@ -3,7 +3,7 @@
 | given | what it is |
 |---|---|
 | a path: `.jsonl`, `.ndjson`, `.json` (a line each), `.csv`, each also `.gz`; `.parquet` | that; else JSON lines |
-| a folder, a pattern (`jobs/*.csv`, `**/*.parquet`) | its files, of one kind, by name; none that begins with `.` or `_` |
+| a folder, a pattern (`jobs/*.csv`, `**/*.parquet`) | its files, of one kind, by name |
 | a URI: `s3://`, `gs://`, `file://` and what else `pyarrow.fs` knows | a file, a folder or a pattern there |
 | a list of those | one after the other |
 | `-`, a named pipe | JSON lines as they come |
@@ -18,6 +18,7 @@ in a temporary file as it is read, so that it can be read again in this process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -106,19 +107,19 @@ def _stream(paths: list[str | Path], columns: Columns) -> Source:
     if len(paths) > 1:
         raise InvalidInput(f"{paths[0]}: a stream is read alone, not with other inputs")
     if str(paths[0]) == "-":
-        return StreamSource("stdin", json_rows(lines_of(chunks_of(sys.stdin.buffer)), columns, "stdin"), columns)
+        stdin = contextlib.nullcontext(sys.stdin.buffer)
+        return StreamSource("stdin", _stream_reads(lambda: stdin, "stdin", columns), columns)
     path = local_path(paths[0])
     assert path is not None
     if not os.access(path, os.R_OK):
         raise InvalidInput(f"{as_text(str(path))}: it may not be read")
-    return StreamSource("pipe", _pipe_reads(path, columns), columns)
+    return StreamSource("pipe", _stream_reads(lambda: path.open("rb"), as_text(path.name), columns), columns)
 
 
-def _pipe_reads(path: Path, columns: Columns) -> Iterator[Read]:
-    """Read a pipe; it is opened at its first row, which waits for who writes it."""
-    name = as_text(path.name)
+def _stream_reads(opened: Callable[[], Any], name: str, columns: Columns) -> Iterator[Read]:
+    """Read a stream; a pipe is opened at its first row, which waits for who writes it."""
     try:
-        with path.open("rb") as file:
+        with opened() as file:
             yield from json_rows(lines_of(chunks_of(file)), columns, name)
     except InvalidInput as error:
         raise InvalidInput(f"{name}: {error.message}") from None
@@ -177,7 +178,7 @@ def _table_reads(batches: Callable[[], Iterable[Any]], columns: Columns, name: s
 
 
 def _dataset(given: Any, columns: Columns) -> RecordSource:
-    """Read a Dataset with little kept ahead: as its scanner reads by default, all of it would be in memory in the end."""
+    """Read a Dataset with little kept ahead; by default, in the end all of it would be in memory."""
     is_parquet = isinstance(getattr(given, "format", None), arrow_dataset.ParquetFileFormat)
     scan: dict[str, Any] = {"batch_size": ROWS_AT_ONCE, "batch_readahead": 1, "fragment_readahead": 1}
     if is_parquet:

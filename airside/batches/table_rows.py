@@ -81,7 +81,7 @@ def _records(batch: Any) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _values(column: Any, form: _Form) -> list[Any]:
-    if isinstance(column.type, pa.BaseExtensionType) and not types.is_uuid(column.type):
+    if isinstance(column.type, pa.BaseExtensionType) and not isinstance(column.type, pa.UuidType):
         column = pa.chunked_array([c.storage for c in column.chunks]) if hasattr(column, "chunks") else column.storage
     values: list[Any] = (column if column.type == form.plain else column.cast(form.plain)).to_pylist()
     return values
@@ -90,7 +90,7 @@ def _values(column: Any, form: _Form) -> list[Any]:
 @lru_cache(maxsize=512)
 def _form(kind: pa.DataType) -> _Form:
     """Return how values of a type are read."""
-    if types.is_uuid(kind):
+    if isinstance(kind, pa.UuidType):
         return _Form(kind, str)
     if isinstance(kind, pa.BaseExtensionType):
         return _form(kind.storage_type)
