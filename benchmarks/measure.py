@@ -78,11 +78,13 @@ def median(samples: Sequence[float]) -> float:
     return statistics.median(samples)
 
 
+RESULTS = Path(__file__).parent / "results"
+
+
 def result_file(name: str) -> Path:
     """Return where a benchmark's raw figures go by default; the folder is git's to ignore."""
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{name}.json"
+    RESULTS.mkdir(exist_ok=True)
+    return RESULTS / f"{name}.json"
 
 
 def last_line(figures: dict[str, Any]) -> None:
