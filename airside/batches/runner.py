@@ -146,6 +146,7 @@ class BatchRunner:
         self._handle = stack.batch(manifest.batch)
         self._settings = (options.priority, dict(options.limits or {}))
         self._refs: dict[int, _Ref] = {}
+        """By the place that a stream gives a job."""
         self._given = 0
         self._looked_s = clock()
         self._until = None if options.deadline_s is None else clock() + options.deadline_s
@@ -184,6 +185,7 @@ class BatchRunner:
             self._parts.commit()
 
     def _run(self, wanted: Pass) -> None:
+        self._refs, self._given = {}, 0
         self._stream = JobStream(
             self._stack.backend,
             self._jobs(wanted),
