@@ -1,4 +1,12 @@
-"""A turn of DBOS with SQLite; run in the environment of `dbos.txt`."""
+"""A turn of DBOS with SQLite; run in the environment of `dbos.txt`.
+
+A step of a run is a DBOS step, in which it decides, checks and calls; its outcome is committed before the next begins,
+which is DBOS's only way.  By default its file has a rollback journal (`journal_mode=DELETE`), with `synchronous` FULL
+as SQLite has it; here the file is in WAL mode, as for all.
+
+Tried, and slower: the default of 20 connections, which wait for SQLite's one write lock by sleeping, in WAL mode and
+more so without it; workflows that are coroutines; a queue, with all runs at once or eight.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +22,7 @@ from dbos import DBOS, SetWorkflowID
 from benchmarks.peers.ledger import STEPS, Json, Run, checked_run, governed_step
 from benchmarks.peers.turn import measured, show
 
-CONNECTIONS = 2
+CONNECTIONS = 5
 
 
 @DBOS.step()  # type: ignore[untyped-decorator]
