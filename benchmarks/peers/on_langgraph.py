@@ -8,6 +8,9 @@ on disk before the next step begins (LangGraph's default, `async`, lets the next
 Each superstep is two commits: of the node's writes, and of the checkpoint.  A saver holds one lock round its one
 connection, so tenants are spread over several savers, each with a file, which is faster than the one that the
 documentation shows; a saver a tenant is no faster, nor is a node that is no coroutine.
+
+The Functional API makes one commit of each task's result, but in the background: nothing waits for it before the next
+task begins, so its steps are less durable than these.
 """
 
 from __future__ import annotations
