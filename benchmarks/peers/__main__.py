@@ -6,7 +6,8 @@
 20 tenants x 10 runs x 8 steps, all runs at once.  A step is a decision (a function), a check against a policy of twenty
 rules, a call that does nothing, and what happened made durable before the next: SQLite, `journal_mode=WAL`,
 `synchronous=FULL`.  Agent, rules and tools of the peers are `benchmarks/peers/ledger.py`; each module `on_NAME` says
-how its peer is set up and what else was tried.  Every turn is a process of its own, warmed up before it is measured.
+how its peer is set up and what else was tried.  Every turn is a process of its own, which makes the workload once
+before it is measured.
 
 Last line: steps a second of each (medians over rounds); `ratio_best_peer`, the median over rounds of the default mode,
 `airside_dedicated`, over the fastest that is no Airside; `solo_ms`, milliseconds a step of a run that is alone, from
@@ -64,7 +65,7 @@ def summary(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any
     """Return the figures of the last line."""
 
     def each(figure: Callable[[Mapping[str, Any]], float]) -> dict[str, float]:
-        return {name: median([figure(sample) for sample in samples[name]]) for name in (*AIRSIDE, *PEERS)}
+        return {name: round(median([figure(turn) for turn in samples[name]]), 3) for name in (*AIRSIDE, *PEERS)}
 
     rates = each(lambda sample: sample["steps_per_s"])
     best = max(PEERS, key=lambda name: rates[name])

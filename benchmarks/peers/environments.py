@@ -26,7 +26,7 @@ def interpreter(name: str) -> Path:
         print(f"making {folder.relative_to(ROOT)}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         # pip's own settings hold: an index or a folder of wheels that the machine names is used.
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         subprocess.run([*command, "--requirement", str(requirements(name))], check=True)
         installed.write_text(wanted, encoding="utf-8")
     return python

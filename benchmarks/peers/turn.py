@@ -23,9 +23,10 @@ MARK = "sample: "
 def measured(load: Load) -> dict[str, Any]:
     """Return a warm peer's sample: under the load, and one run after the other.
 
-    CPU and memory are of the whole process tree: the peer's servers, workers and client.
+    It is warm when it has made the whole workload once: what starts or loads at first use is not measured.  CPU and
+    memory are of the whole process tree: the peer's servers, workers and client.
     """
-    load(workload("warm", 1))
+    load(workload("warm", RUNS))
     runs = workload("measured", RUNS)
     before, began = cpu_seconds(tree()), time.monotonic()
     load(runs)
