@@ -43,10 +43,13 @@ _WITHDRAWING = 8
 """Threads that withdraw jobs whose time is over: each order waits until its run has ended."""
 
 CHANGED = """
-SELECT DISTINCT r.run_id FROM runs r JOIN outcomes o ON o.run_id = r.run_id
-JOIN events e ON split_part(e.stream, '.', 1) = r.run_id
-WHERE r.batch = ? AND o.status <> 'completed'
-  AND (e.type = 'EffectIntended' OR (e.type = 'ActionGated' AND CAST(json_extract(e.body, '$.intent') AS BOOLEAN)))
+WITH failed AS (SELECT r.run_id FROM runs r JOIN outcomes o ON o.run_id = r.run_id
+                WHERE r.batch = ? AND o.status <> 'completed'),
+     theirs AS (SELECT f.run_id, e.* FROM failed f JOIN events e ON split_part(e.stream, '.', 1) = f.run_id)
+SELECT DISTINCT g.run_id FROM theirs g
+WHERE g.type = 'ActionGated' AND coalesce(json_extract_string(g.body, '$.effect'), '') <> 'read'
+  AND (CAST(json_extract(g.body, '$.intent') AS BOOLEAN)
+       OR EXISTS (SELECT 1 FROM theirs i WHERE i.type = 'EffectIntended' AND i.stream = g.stream AND i.step = g.step))
 """
 """Runs of a batch that did not complete, and may have changed something before."""
 
