@@ -163,7 +163,7 @@ def killed(folder: Path, jobs: int) -> dict[str, Any]:
         "duplicates": twice,
         "completed": statuses["completed"],
         "extra_decisions": decided.column(0)[0].as_py() - expected,
-        "overspend_microusd": int(spent) - expected * PRICE_MICROUSD,
+        "paid_beyond_microusd": int(spent) - expected * PRICE_MICROUSD,
         "in_flight_at_kills": in_flight,
         "peak_rss_mb": round(max(first.peak_mb, second.peak_mb)),
         "seconds": round(seconds, 1),

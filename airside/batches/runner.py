@@ -143,7 +143,7 @@ class BatchRunner:
         self._states = states
         self._options = options
         self._owner = owner
-        self._told = on_turn
+        self._on_turn = on_turn
         self._clock = clock
         self._validator = options.validator()
         self._handle = stack.batch(manifest.batch)
@@ -308,7 +308,7 @@ class BatchRunner:
             self._withdraw_late(now)
             self._parts.commit_if_due()
             self._check_errors()
-        self._told(self)
+        self._on_turn(self)
 
     def _follow(self) -> None:
         """Read what was ordered, and do it; a journal that is away for a moment is asked again."""
