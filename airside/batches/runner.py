@@ -39,6 +39,8 @@ LOOK_S = 1.0
 """How often orders and deadlines are looked at, at least."""
 
 _ROWS_AT_ONCE = 200
+ERRORS_SHOWN = 20
+_ERROR_CHARS = 500
 _WITHDRAWING = 8
 """Threads that withdraw jobs whose time is over: each order waits until its run has ended."""
 
@@ -88,6 +90,8 @@ class BatchCounts:
     steps: int = 0
     tokens: int = 0
     cost_microusd: int = 0
+    first_errors: list[str] = field(default_factory=list)
+    """A line each; of the others only how many there are."""
 
     @property
     def ended(self) -> int:
@@ -111,6 +115,9 @@ class BatchCounts:
         self.steps += result.steps
         self.tokens += result.tokens
         self.cost_microusd += result.cost_microusd
+        if (problem or not result.ok) and len(self.first_errors) < ERRORS_SHOWN:
+            said = problem or result.detail
+            self.first_errors.append(f"{result.job_id}: {result.status} [{result.reason_code}] {said}"[:_ERROR_CHARS])
 
 
 class TakenOver(AirsideError):
