@@ -38,7 +38,9 @@ ORDER = {folder: names.split() for folder, names in _ORDER.items()}
 CORE = sorted(path for layer in ("stack", "memory", "tools") for path in (ROOT / layer).rglob("*.py"))
 ACTORS = sorted((ROOT / "actors").rglob("*.py"))
 ENTRY = sorted(
-    path for pattern in ("*.py", "adapters/*.py", "demo/**/*.py") for path in (ROOT / "airside").glob(pattern)
+    path
+    for pattern in ("*.py", "adapters/*.py", "bench/*.py", "demo/**/*.py")
+    for path in (ROOT / "airside").glob(pattern)
 )
 """The package's own files; its `stack`, `memory`, `tools` and `actors` are links to the folders beside it."""
 
@@ -68,10 +70,12 @@ def imports(path: Path) -> Iterator[tuple[int, int, str]]:
 
 def test_the_sources_are_found() -> None:
     assert len(CORE) > 25 and {path.parent.name for path in CORE} >= {"stack", "memory", "tools"}
-    assert len(ACTORS) > 15 and {path.parent.name for path in ENTRY} >= {"airside", "adapters", "demo"}
+    assert len(ACTORS) > 15 and {path.parent.name for path in ENTRY} >= {"airside", "adapters", "bench", "demo"}
     linked = {path.name for path in (ROOT / "airside").iterdir() if path.is_symlink()}
     folders = {path.name for path in (ROOT / "airside").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert linked == set(LAYERS) and folders - linked == {"adapters", "demo"}, "nothing of the package is left out"
+    assert linked == set(LAYERS) and folders - linked == {"adapters", "bench", "demo"}, (
+        "nothing of the package is left out"
+    )
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *ENTRY], ids=name_of)
