@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from airside import Action, App, Finish, ToolError, View, tool
-from airside.bench.mix import BLOCKED, KNOWN, LARGE_CENTS
+from airside.bench.mix import BLOCKED, KNOWN, LARGE_CENTS, MOST_CALLS
 from airside.directory import Directory, Principal, Tenant
 
 APPROVER = "lead"
@@ -77,7 +77,8 @@ rules:
 
 def bench_app(tenants: Sequence[str]) -> App:
     """Return the app for these tenants; what each may have at once is what a directory that says nothing gives."""
-    who = {KNOWN: Principal(scopes=["ledger"]), APPROVER: Principal(roles=[APPROVER])}
+    limits = {"max_steps": MOST_CALLS + 1, "max_tool_calls": MOST_CALLS}
+    who = {KNOWN: Principal(scopes=["ledger"], limits=limits), APPROVER: Principal(roles=[APPROVER])}
     directory = Directory(tenants={name: Tenant(principals=who) for name in tenants})
     return App(
         agents={"follower": follower},

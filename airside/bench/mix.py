@@ -24,6 +24,10 @@ BLOCKED = "blocked"
 """The account to which policy allows nothing."""
 
 
+MOST_CALLS = 100
+"""Of a plan."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One call of a plan: a tool of the benchmark's app, its arguments, and how long the agent thinks before it."""
@@ -113,8 +117,8 @@ class Mix:
     def __init__(self, weights: dict[str, float], steps: int) -> None:
         if not sum(weights.values()) > 0 or min(weights.values()) < 0:
             raise InvalidInput("--mix: weights are numbers of at least 0, of which one is more")
-        if not 1 <= steps <= 100:
-            raise InvalidInput(f"--steps {steps}: give a number from 1 to 100")
+        if not 1 <= steps <= MOST_CALLS:
+            raise InvalidInput(f"--steps {steps}: give a number from 1 to {MOST_CALLS}")
         drawn = {kind: weight for kind, weight in weights.items() if weight}
         self._plans = [_plan(kind, steps) for kind in drawn]
         self._sums = list(accumulate(drawn.values()))

@@ -12,15 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from airside.bench.mix import BLOCKED, Call, Plan, approval_call, read_call, write_call
+from airside.bench.mix import BLOCKED, MOST_CALLS, Call, Plan, approval_call, read_call, write_call
 from airside.stack.errors import InvalidInput
 from airside.stack.reasons import ReasonCode
 
 MOST_RUNS = 1_000
-"""The latest ones that ended; of one more there is nothing to be learned."""
-
-MOST_CALLS = 100
-"""Of a run; what it did beyond is left out."""
+"""The latest ones that ended; of each the first `MOST_CALLS` calls."""
 
 QUERY = """
 WITH latest AS (
@@ -62,7 +59,7 @@ def _plan(rows: list[dict[str, Any]]) -> Plan:
     calls = tuple(_call(number, row) for number, row in enumerate(rows[:MOST_CALLS]) if row["executed"])
     last = rows[-1]
     if last["reason"] == ReasonCode.POLICY_DENIED.value and not last["executed"]:
-        denied = (*calls, write_call(len(rows), account=BLOCKED))
+        denied = (*calls[: MOST_CALLS - 1], write_call(len(rows), account=BLOCKED))
         return Plan(kind="replay", calls=denied, ending=ReasonCode.POLICY_DENIED, waits=_waits(rows))
     return Plan(kind="replay", calls=calls, waits=_waits(rows))
 
