@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 import time
@@ -199,9 +200,10 @@ class Bench:
                 lambda due: session.send(self._asked(due, began, rng)),
                 self._clock,
             )
-            await session.drain(DRAIN_S)
             sampling.cancel()
-            await asyncio.gather(sampling, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await sampling
+            await session.drain(DRAIN_S)
             phase.seconds += self._clock.now() - began
         await asyncio.to_thread(meter.add_to, phase.usage)
         found = await asyncio.to_thread(by_phase, self._stack.query, begin_us, time.time_ns() // 1000)

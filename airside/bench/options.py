@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from airside.bench.arrivals import SHAPES
+from airside.bench.pace import GATHER_S
 from airside.bench.slo import Objective
 from airside.stack.errors import InvalidInput
 
@@ -47,6 +48,9 @@ class BenchOptions:
             if not least <= getattr(self, name) <= most:
                 option = "--" + name.removesuffix("_s").replace("_", "-")
                 raise InvalidInput(f"{option} {getattr(self, name):g}: give a number from {least:g} to {most:,g}")
+        if self.lag_bound_s < 2 * GATHER_S:
+            least_ms = 2 * GATHER_S / LAG_SHARE * 1000
+            raise InvalidInput(f"--slo: bounds below {least_ms:g} ms are finer than the generator can measure")
         if self.shape not in SHAPES:
             raise InvalidInput(f"--arrivals {self.shape!r:.40}: say one of {', '.join(SHAPES)}")
         if self.mode not in ("pooled", "dedicated"):

@@ -8,6 +8,7 @@ a runtime of its own; in pooled mode CPU time is divided by the governed steps e
 from __future__ import annotations
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,14 +43,22 @@ class Usage:
 
 
 class UsageMeter:
-    """Reads the processes again and again; one that has gone since keeps what it was last seen to have used."""
+    """Reads the processes again and again; one that has gone since keeps what it was last seen to have used.
+
+    The first look is at what was used before anybody wanted to know: it belongs to nothing.
+    """
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._seen: dict[int, float] = {}
+        self._looking = threading.Lock()
 
     def add_to(self, usage: Usage) -> float:
-        """Add what was used since the last look; return the CPU seconds of it."""
+        """Add what was used since the last look; return the CPU seconds of it.  From any thread."""
+        with self._looking:
+            return self._add_to(usage)
+
+    def _add_to(self, usage: Usage) -> float:
         layers: dict[str, Any] = self._stack.status()
         own = {layer["pid"]: name for name, layer in layers.items() if "pid" in layer}
         mib: defaultdict[str, float] = defaultdict(float)
@@ -58,7 +67,7 @@ class UsageMeter:
             name = own.get(pid, CLIENT if pid == os.getpid() else RAY)
             kind, _, key = name.partition("/")
             now_s = cpu_seconds([pid])
-            gone_s = max(0.0, now_s - self._seen.get(pid, now_s if not self._seen else 0.0))
+            gone_s = max(0.0, now_s - self._seen.get(pid, 0.0))
             self._seen[pid] = now_s
             used_s += gone_s
             usage.cpu_s[kind] += gone_s

@@ -42,6 +42,12 @@ def test_the_lag_of_the_generator_is_bounded_by_the_tightest_objective() -> None
     assert BenchOptions(objectives=parse_slo("p99<2s,p50<300ms")).lag_bound_s == pytest.approx(0.03)
 
 
+def test_an_objective_finer_than_the_generator_is_refused() -> None:
+    """Whatever was measured would be void."""
+    with pytest.raises(InvalidInput, match="below 100 ms"):
+        BenchOptions(objectives=parse_slo("p99<2s,p50<90ms"))
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
