@@ -105,24 +105,23 @@ class Bench:
 
     async def ceiling(self) -> tuple[float, list[dict[str, float]]]:
         """Find how many runs a second get through at most, however many are in flight."""
-        climb, levels = Climb(), list[dict[str, float]]()
+        climb, levels, rng = Climb(), list[dict[str, float]](), self._rng("closed loop")
         level_s = min(LEVEL_S, self._options.probe_s)
-        while (level := climb.next_level()) is not None:
-            rng = self._rng(f"closed {level}")
 
-            def make(rng: Random = rng) -> Asked:
-                return Asked(self._zipf.pick(rng), self._source.plan(rng), self._clock.now())
+        def make() -> Asked:
+            return Asked(self._zipf.pick(rng), self._source.plan(rng), self._clock.now())
 
-            async with _Played(self, Load()) as session:
+        async with _Played(self, Load()) as session:
+            while (level := climb.next_level()) is not None:
                 began = self._clock.now()
                 await session.keep(level, make, began + level_s / 5)
                 before, counted = session.ends, self._clock.now()
                 await session.keep(level, make, began + level_s)
                 per_s = (session.ends - before) / (self._clock.now() - counted)
-                await session.drain(DRAIN_S)
-            climb.note(per_s)
-            levels.append({"in_flight": level, "runs_per_s": round(per_s, 2)})
-            self._say(f"closed loop, {level} in flight: {per_s:.1f} runs/s")
+                climb.note(per_s)
+                levels.append({"in_flight": level, "runs_per_s": round(per_s, 2)})
+                self._say(f"closed loop, {level} in flight: {per_s:.1f} runs/s")
+            await session.drain(DRAIN_S)
         return climb.ceiling, levels
 
     async def capacity(self, ceiling: float) -> tuple[float, list[dict[str, Any]]]:

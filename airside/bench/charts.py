@@ -5,6 +5,7 @@ Colours are the report's CSS variables, so that one drawing is right on a light 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ WIDTH, HEIGHT = 520, 220
 FIRST, SECOND, GOOD, BAD = "var(--first)", "var(--second)", "var(--good)", "var(--bad)"
 INK, MUTED, GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 TENANTS_SHOWN = 500
+MOST_LINES = 10
 
 Rows = list[dict[str, Any]]
 
@@ -44,6 +46,21 @@ def _chart(rows: Rows) -> alt.Chart:
     return alt.Chart(alt.Data(values=rows))
 
 
+def _log(title: str, rows: Rows, name: str) -> dict[str, Any]:
+    """Return title, scale and axis of a channel over decades, with lines at 1, 2 and 5 of each and no others."""
+    found = [row[name] for row in rows] or [1.0]
+    steps = [factor * 10.0**decade for decade in range(-7, 8) for factor in (1, 2, 5)]
+    low = max((step for step in steps if step <= min(found)), default=steps[0])
+    high = min((step for step in steps if step >= max(found)), default=steps[-1])
+    if low == high:
+        low, high = low / 2, high * 2
+    values = [step for step in steps if low <= step <= high]
+    if len(values) > MOST_LINES:
+        values = [step for step in values if round(math.log10(step), 6).is_integer()]
+    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    return {"title": title, "scale": scale, "axis": alt.Axis(values=values, format="~g")}
+
+
 def _colour(domain: Iterable[str], *colours: str) -> alt.Color:
     names = list(domain)
     return alt.Color("series:N", scale=alt.Scale(domain=names, range=list(colours[: len(names)])))
@@ -60,7 +77,7 @@ def search_chart(results: dict[str, Any]) -> str:
         .mark_point(filled=True, size=110, opacity=1)
         .encode(
             x=alt.X("rate:Q", title="runs a second offered", scale=alt.Scale(zero=True)),
-            y=alt.Y("p99:Q", title="p99 (s)", scale=alt.Scale(type="log"), axis=alt.Axis(format="~g", tickCount=5)),
+            y=alt.Y("p99:Q", **_log("p99 (s)", probes, "p99")),
             color=_colour(("passed", "did not pass"), GOOD, BAD),
             shape=alt.Shape("series:N", scale=alt.Scale(domain=["passed", "did not pass"], range=["circle", "cross"])),
         )
@@ -124,7 +141,7 @@ def phases_chart(phase: dict[str, Any]) -> str:
         _chart(rows)
         .mark_point(filled=True, size=110, opacity=1)
         .encode(
-            x=alt.X("seconds:Q", title="seconds", scale=alt.Scale(type="log"), axis=alt.Axis(format="~g", tickCount=6)),
+            x=alt.X("seconds:Q", **_log("seconds", rows, "seconds")),
             y=alt.Y("phase:N", title=None, sort=order, axis=alt.Axis(grid=True)),
             color=_colour(("p50", "p99"), FIRST, SECOND),
         )
@@ -162,13 +179,12 @@ def tenants_chart(phase: dict[str, Any]) -> str:
     ]
     chart = (
         _chart(rows)
-        .mark_point(filled=True, size=45, opacity=0.75)
+        .mark_point(filled=True, opacity=0.8)
         .encode(
-            x=alt.X(
-                "asked:Q", title="runs asked for", scale=alt.Scale(type="log"), axis=alt.Axis(format="~g", tickCount=5)
-            ),
+            x=alt.X("asked:Q", **_log("runs asked for", rows, "asked")),
             y=alt.Y("p99:Q", title="p99 (s)", axis=alt.Axis(format="~g", tickCount=5)),
             color=_colour(("usual", "aggressor"), FIRST, SECOND),
+            size=alt.Size("series:N", scale=alt.Scale(domain=["usual", "aggressor"], range=[45, 130])),
         )
     )
     return drawn(chart)

@@ -43,7 +43,7 @@ svg { max-width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { text-align: right; padding: .28rem .6rem; border-bottom: 1px solid var(--grid); white-space: nowrap; }
 th { font-weight: 600; color: var(--muted); } th.text { text-align: left; }
-td.text { text-align: left; white-space: normal; }
+td.text { text-align: left; white-space: normal; } td.text:first-child { white-space: nowrap; }
 """
 
 
@@ -113,8 +113,8 @@ def _head(results: dict[str, Any]) -> str:
     problems = [why for phase in results["phases"].values() for why in (*phase["missed"], *phase["void"])]
     said = "".join(f'<p class="bad">{escape(why)}</p>' for why in problems)
     about = (
-        f"{options['tenants']} tenants, {options['aggressors']} aggressors, {options['mode']} mode, "
-        f"{results['machine']['cores']} cores"
+        f"{options['tenants']} tenants, beside them {options['aggressors']} that ask for too much, "
+        f"{options['mode']} mode, {results['machine']['cores']} cores"
     )
     return f'<h1>airside bench</h1>\n<p>{escape(about)}</p>\n<p class="verdict {kind}">{escape(verdict)}</p>{said}'
 

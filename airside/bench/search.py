@@ -15,7 +15,10 @@ GAIN = 1.05
 """A level that carries less than this times the best one before has brought nothing."""
 
 TOLERANCE = 0.05
-"""Of the ceiling: how near the bounds come to each other, which takes five probes."""
+"""Of the upper bound: how near to each other the bounds come, which takes five probes or a few more."""
+
+LEAST = 0.02
+"""Of the ceiling: if that does not pass either, nothing does."""
 
 
 class Climb:
@@ -40,14 +43,14 @@ class Climb:
 class Bisection:
     """The open loop: the highest rate that passes, between none and the ceiling.  The ceiling itself is not tried."""
 
-    def __init__(self, ceiling: float, tolerance: float = TOLERANCE) -> None:
+    def __init__(self, ceiling: float) -> None:
         self._high = ceiling
-        self._least = tolerance * ceiling
+        self._least = LEAST * ceiling
         self.capacity = 0.0
 
     def next_rate(self) -> float | None:
         """Return the rate to try next; None once the bounds are near enough."""
-        if self._high - self.capacity <= self._least or not self._high > 0:
+        if self._high - self.capacity <= TOLERANCE * self._high or self._high <= self._least:
             return None
         return (self.capacity + self._high) / 2
 
@@ -62,7 +65,8 @@ class Bisection:
 def grows(open_halfway: int, open_at_end: int, arrived: int) -> bool:
     """Whether more runs are left open than chance explains, of those that arrived in the second half of a probe.
 
-    A rate that is a little too high shows in a short probe's queue before it shows in its percentiles.  What is open
-    varies by about its square root; three times that, and two percent of what arrived, are let pass.
+    A rate that is a little too high shows in a short probe's queue before it shows in its percentiles.  What is open at
+    two times are two counts, whose difference varies by about the square root of their sum; three times that, and two
+    percent of what arrived, are let pass.
     """
-    return open_at_end - open_halfway > 0.02 * arrived + 3 * math.sqrt(max(open_halfway, 1))
+    return open_at_end - open_halfway > 0.02 * arrived + 3 * math.sqrt(open_halfway + open_at_end)

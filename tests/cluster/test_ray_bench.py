@@ -13,7 +13,7 @@ from tests.pages import Page
 
 pytestmark = pytest.mark.ray
 
-SMALL = ("--tenants", "4", "--duration", "3", "--probe", "1", "--people", "0.1", "--slo", "p99<20s,p50<10s")
+SMALL = ("--tenants", "4", "--duration", "2", "--probe", "1", "--people", "0.1", "--slo", "p99<20s,p50<10s")
 
 
 def test_a_benchmark_finds_a_capacity_and_measures_below_it(tmp_path: Path) -> None:
