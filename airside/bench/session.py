@@ -21,7 +21,7 @@ from airside.actors.jobs import Job
 from airside.bench.app import REQUEST
 from airside.bench.latencies import Latencies
 from airside.bench.mix import Plan
-from airside.bench.pace import Clock
+from airside.bench.pace import MOST_AT_ONCE, Clock
 from airside.bench.target import Waiting
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode
@@ -184,7 +184,8 @@ class Session:
             self._load.lag.record(now_s - each.due_s)
             self._load.window_lag.record(now_s - each.due_s)
         self._under_way += len(asked)
-        self._group.create_task(self._enter(asked))
+        for first in range(0, len(asked), MOST_AT_ONCE):
+            self._group.create_task(self._enter(asked[first : first + MOST_AT_ONCE]))
         if self.open > MOST_OPEN:
             self._load.collapsed = True
         return not self._load.collapsed
