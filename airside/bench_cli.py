@@ -39,6 +39,12 @@ def bench(
     replay: Annotated[
         Path | None, typer.Option(parser=path_of, help="a state directory whose recorded runs are the mix instead")
     ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path_of, help="a file of seconds that models took, one a line: a model makes each decision"
+        ),
+    ] = None,
     people: Annotated[float, typer.Option(help="seconds until an approval is given, on average")] = 1.0,
     capacity: Annotated[float, typer.Option(help="runs a second, if known: it is not searched for then")] = 0.0,
     probe: Annotated[
@@ -79,6 +85,7 @@ def bench(
         people_s=people,
         mode=mode,
         seed=seed,
+        latencies=models,
     )
     source = _source(mix, steps, replay)
     _check_extra()

@@ -7,15 +7,22 @@ policy of twenty rules, validated, granted, journaled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from airside import Action, App, Finish, ToolError, View, tool
 from airside.bench.mix import BLOCKED, KNOWN, LARGE_CENTS, MOST_CALLS
 from airside.directory import Directory, Principal, Tenant
+from airside.models import ModelAgent, ModelEndpoint, TokenPrice
 
 APPROVER = "lead"
 EXPIRES_S = 86_400
 """How long a call waits for a person.  When it was asked is known by when it expires."""
+
+MODEL = "bench"
+ANSWER_TOKENS = 256
+MOST_QUESTIONS = 10_000
+"""At once: the benchmark's model is no account that has a limit."""
 
 REQUEST = "Post this month's entries and check the balance after each of them."
 
@@ -75,13 +82,27 @@ rules:
 """
 
 
-def bench_app(tenants: Sequence[str]) -> App:
-    """Return the app for these tenants; what each may have at once is what a directory that says nothing gives."""
+def bench_app(tenants: Sequence[str], model_url: str = "") -> App:
+    """Return the app for these tenants; what each may have at once is what a directory that says nothing gives.
+
+    With a `model_url` a model is the agent, which is asked there what the plan's next call is.
+    """
     limits = {"max_steps": MOST_CALLS + 1, "max_tool_calls": MOST_CALLS}
     who = {KNOWN: Principal(scopes=["ledger"], limits=limits), APPROVER: Principal(roles=[APPROVER])}
     directory = Directory(tenants={name: Tenant(principals=who) for name in tenants})
+    agents: dict[str, Callable[..., Any] | ModelAgent] = {"follower": follower}
+    endpoints: dict[str, ModelEndpoint] = {}
+    if model_url:
+        agents = {"follower": ModelAgent([MODEL], "You follow a plan.", max_tokens=ANSWER_TOKENS)}
+        price = TokenPrice(input=0.01, output=0.01)
+        endpoints = {
+            MODEL: ModelEndpoint(
+                model="plan", base_url=model_url, api_key_env="", price=price, concurrency=MOST_QUESTIONS
+            )
+        }
     return App(
-        agents={"follower": follower},
+        agents=agents,
+        models=endpoints,
         tools=[read_account, post_entry, fail],
         policy=policy(),
         directory=directory,

@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,14 @@ from airside.bench.journaled import by_phase
 from airside.bench.latencies import Latencies, merged
 from airside.bench.machine import machine
 from airside.bench.mix import Source
+from airside.bench.model_server import serving
 from airside.bench.options import BenchOptions
 from airside.bench.pace import Clock, SystemClock, pace
 from airside.bench.search import Bisection, Climb, grows
 from airside.bench.session import Asked, Load, Session, Tally, aggressor_names, is_aggressor, tenant_names
 from airside.bench.slo import missed
 from airside.bench.target import StackTarget
-from airside.bench.usage import Usage, UsageMeter
+from airside.bench.usage import MODEL_SERVER, Usage, UsageMeter
 
 LEVEL_S = 4.0
 """Longest that one number of runs in flight is tried; the first fifth, in which it fills, does not count."""
@@ -75,11 +76,14 @@ class Found:
 class Bench:
     """One benchmark on one stack."""
 
-    def __init__(self, options: BenchOptions, source: Source, stack: Stack, say: Say) -> None:
+    def __init__(
+        self, options: BenchOptions, source: Source, stack: Stack, say: Say, others: Mapping[int, str]
+    ) -> None:
         self._options = options
         self._source = source
         self._stack = stack
         self._say = say
+        self._others = others
         self._clock: Clock = SystemClock()
         self._target = StackTarget(stack)
         self._zipf = Zipf(tenant_names(options.tenants), options.zipf)
@@ -188,7 +192,7 @@ class Bench:
         return phases
 
     async def _turn(self, phase: Phase, duration_s: float, *, aggressors: bool) -> None:
-        meter = UsageMeter(self._stack)
+        meter = UsageMeter(self._stack, self._others)
         await asyncio.to_thread(meter.add_to, Usage())
         begin_us, rng = time.time_ns() // 1000, self._rng("plans")
         async with _Played(self, phase.load) as session:
@@ -353,12 +357,16 @@ def run_bench(options: BenchOptions, source: Source, say: Say) -> Found:
     with ExitStack() as at_end:
         at_end.callback(shutil.rmtree, folder, ignore_errors=True)
         names = [*tenant_names(options.tenants), *aggressor_names(options.aggressors)]
+        model_url, others = "", dict[int, str]()
+        if options.latencies is not None:
+            model_url, pid = at_end.enter_context(serving(options.latencies, options.seed))
+            others[pid] = MODEL_SERVER
         began = time.monotonic()
-        stack = airside.start(bench_app(names), stack="bench", state_dir=folder, mode=options.mode)
+        stack = airside.start(bench_app(names, model_url), stack="bench", state_dir=folder, mode=options.mode)
         at_end.callback(stack.shutdown)
         start_s = time.monotonic() - began
         say(f"started in {start_s:.1f} s")
-        return asyncio.run(_played(Bench(options, source, stack, say), options, start_s))
+        return asyncio.run(_played(Bench(options, source, stack, say, others), options, start_s))
 
 
 async def _played(bench: Bench, options: BenchOptions, start_s: float) -> Found:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from airside.bench.arrivals import SHAPES
+from airside.bench.model_server import read_latencies
 from airside.bench.pace import GATHER_S
 from airside.bench.slo import Objective
 from airside.stack.errors import InvalidInput
@@ -16,7 +18,10 @@ LAG_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
-    """`load` is the share of the capacity that is offered; `probe_s` how long one rate is tried while it is sought."""
+    """`load` is the share of the capacity that is offered; `probe_s` how long one rate is tried while it is searched.
+
+    `latencies` is a file of how long models took, in seconds: then a model is asked for each decision.
+    """
 
     objectives: tuple[Objective, ...]
     tenants: int = 200
@@ -31,6 +36,7 @@ class BenchOptions:
     people_s: float = 1.0
     mode: str = "pooled"
     seed: int = 1
+    latencies: Path | None = None
 
     def __post_init__(self) -> None:
         bounds: dict[str, tuple[float, float]] = {
@@ -51,6 +57,8 @@ class BenchOptions:
         if self.lag_bound_s < 2 * GATHER_S:
             least_ms = 2 * GATHER_S / LAG_SHARE * 1000
             raise InvalidInput(f"--slo: bounds below {least_ms:g} ms are finer than the generator can measure")
+        if self.latencies is not None:
+            read_latencies(self.latencies)
         if self.shape not in SHAPES:
             raise InvalidInput(f"--arrivals {self.shape!r:.40}: say one of {', '.join(SHAPES)}")
         if self.mode not in ("pooled", "dedicated"):
@@ -63,4 +71,8 @@ class BenchOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """Return them for the results."""
-        return {**asdict(self), "objectives": [str(each) for each in self.objectives]}
+        return {
+            **asdict(self),
+            "objectives": [str(each) for each in self.objectives],
+            "latencies": str(self.latencies or ""),
+        }

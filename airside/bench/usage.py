@@ -1,8 +1,9 @@
 """CPU time and memory of a stack's processes while it is under load, by layer and by tenant.
 
-What is of a layer is what its process uses.  `client` is this process, which also generates the load, and `ray` what
-else runs below it: Ray's own processes.  Of a tenant there is something to measure only in dedicated mode, where it has
-a runtime of its own; in pooled mode CPU time is divided by the governed steps each tenant made, which is an estimate.
+What is of a layer is what its process uses.  `client` is this process, which also generates the load, `model-server`
+the benchmark's model, and `ray` what else runs below this process: Ray's own.  Of a tenant there is something to
+measure only in dedicated mode, where it has a runtime of its own; in pooled mode CPU time is divided by the governed
+steps each tenant made, which is an estimate.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from airside.actors.client.client import Stack
 from airside.bench.machine import cpu_seconds, memory_mib, tree
 
-CLIENT, RAY, RUNTIME = "client", "ray", "runtime"
+CLIENT, RAY, RUNTIME, MODEL_SERVER = "client", "ray", "runtime", "model-server"
 
 
 @dataclass(slots=True)
@@ -48,8 +49,9 @@ class UsageMeter:
     The first look is at what was used before anybody wanted to know: it belongs to nothing.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, others: Mapping[int, str]) -> None:
         self._stack = stack
+        self._others = {os.getpid(): CLIENT, **others}
         self._seen: dict[int, float] = {}
         self._looking = threading.Lock()
 
@@ -64,7 +66,7 @@ class UsageMeter:
         mib: defaultdict[str, float] = defaultdict(float)
         used_s = 0.0
         for pid in {*tree(), *own}:
-            name = own.get(pid, CLIENT if pid == os.getpid() else RAY)
+            name = own.get(pid) or self._others.get(pid, RAY)
             kind, _, key = name.partition("/")
             now_s = cpu_seconds([pid])
             gone_s = max(0.0, now_s - self._seen.get(pid, 0.0))

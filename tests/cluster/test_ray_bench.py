@@ -43,3 +43,18 @@ def test_a_benchmark_finds_a_capacity_and_measures_below_it(tmp_path: Path) -> N
     same = airside_cli("bench", "--compare", str(out), str(out))
     differences = json.loads(same.stdout.splitlines()[-1])
     assert same.returncode == 0 and differences and not any(each["is_certain"] for each in differences.values())
+
+
+@pytest.mark.slow
+def test_models_make_the_decisions_and_take_as_long_as_on_record(tmp_path: Path) -> None:
+    """Whatever the plan: runs end as they should, and a decision takes what the file says."""
+    latencies = tmp_path / "latencies.txt"
+    latencies.write_text("0.2\n0.3\n")
+    out = tmp_path / "out"
+    options = ("--tenants", "4", "--duration", "4", "--capacity", "5", "--slo", "p99<20s", "--people", "0.1")
+    done = airside_cli("bench", *options, "--models", str(latencies), "--out", str(out))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["unexpected"] == found["refused"] == found["lost"] == 0
+    phase = json.loads((out / "results.json").read_text())["phases"]["alone"]
+    assert phase["phases"]["decide"]["p50_s"] > 0.2 and "model-server" in phase["layers"]
