@@ -318,17 +318,14 @@ def _steps(load: Load) -> int:
 
 def _wrong(load: Load) -> list[str]:
     """Return what else than their latency was wrong with usual tenants' runs."""
-    tally, why = load.usual, []
-    asked = tally.asked.total() or 1
-    for what, counts in (("refused", tally.refused), ("ended otherwise than they should", tally.unexpected)):
-        if counts.total() > ODD * asked:
-            why.append(
-                f"{counts.total()} of {asked} runs were {what}: {dict(counts.most_common(3))}".replace(
-                    "were ended", "ended"
-                )
-            )
-    if tally.lost > ODD * asked:
-        why.append(f"{tally.lost} of {asked} runs did not end")
+    tally = load.usual
+    asked = tally.asked.total()
+    counts = {
+        f"were refused {dict(tally.refused.most_common(3))}": tally.refused.total(),
+        f"ended otherwise than they should {dict(tally.unexpected.most_common(3))}": tally.unexpected.total(),
+        "did not end": tally.lost,
+    }
+    why = [f"{count} of {asked} runs {what}" for what, count in counts.items() if count > ODD * asked]
     return why + (["it was given up: too many runs were open"] if load.collapsed else [])
 
 
@@ -403,6 +400,7 @@ def summary(capacity: float, ceiling: float, start_s: float, phases: dict[str, d
         return found | {"slo_met": False, "void": False}
     alone, last = phases[ALONE], list(phases.values())[-1]
     p99_s, alone_s = last["usual"]["latency"]["p99_s"], alone["usual"]["latency"]["p99_s"]
+    tallies = [phase[who] for phase in phases.values() for who in ("usual", "aggressors")]
     return found | {
         "p50_s": last["usual"]["latency"]["p50_s"],
         "p99_s": p99_s,
@@ -410,13 +408,9 @@ def summary(capacity: float, ceiling: float, start_s: float, phases: dict[str, d
         "victim_p99_ratio": round(p99_s / alone_s, 3) if BESIDE in phases and alone_s else None,
         "runs_per_s": last["runs_per_s"],
         "steps_per_s": last["steps_per_s"],
-        "refused": sum(
-            sum(phase[who]["refused"].values()) for phase in phases.values() for who in ("usual", "aggressors")
-        ),
-        "unexpected": sum(
-            sum(phase[who]["unexpected"].values()) for phase in phases.values() for who in ("usual", "aggressors")
-        ),
-        "lost": sum(phase[who]["lost"] for phase in phases.values() for who in ("usual", "aggressors")),
+        "refused": sum(sum(tally["refused"].values()) for tally in tallies),
+        "unexpected": sum(sum(tally["unexpected"].values()) for tally in tallies),
+        "lost": sum(tally["lost"] for tally in tallies),
         "generator_lag_p99_ms": round(max(phase["generator_lag"]["p99_s"] for phase in phases.values()) * 1000, 2),
         "jain": last["jain"],
         "cpu_s_per_1000_steps": last["cpu_s_per_1000_steps"],
