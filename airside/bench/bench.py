@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,16 +18,16 @@ import airside
 from airside.actors.client.client import Stack
 from airside.bench.app import bench_app
 from airside.bench.arrivals import Arrival, Zipf, arrivals, shape_of, together
-from airside.bench.fairness import jain, shares_of
+from airside.bench.figures import ALONE, BESIDE, Phase, figures_of, histograms_of, steps_of, summary, void, wrong
 from airside.bench.journaled import by_phase
-from airside.bench.latencies import Latencies, merged
+from airside.bench.latencies import Latencies
 from airside.bench.machine import machine
 from airside.bench.mix import Source
 from airside.bench.model_server import serving
 from airside.bench.options import BenchOptions
 from airside.bench.pace import Clock, SystemClock, pace
 from airside.bench.search import Bisection, Climb, grows
-from airside.bench.session import Asked, Load, Session, Tally, aggressor_names, is_aggressor, tenant_names
+from airside.bench.session import Asked, Load, Session, aggressor_names, is_aggressor, tenant_names
 from airside.bench.slo import missed
 from airside.bench.target import StackTarget
 from airside.bench.usage import MODEL_SERVER, Usage, UsageMeter
@@ -45,24 +45,7 @@ LEAST_TURN_S = 30.0
 WINDOWS, LEAST_WINDOW_S = 30, 0.5
 """Samples of a phase, which comparisons draw from."""
 
-ODD = 0.001
-"""Of the runs of a probe: how many may end otherwise than they should."""
-
-ALONE, BESIDE = "alone", "aggressed"
-
 Say = Callable[[str], None]
-
-
-@dataclass(slots=True)
-class Phase:
-    """Everything of one phase, over its turns."""
-
-    rate: float
-    load: Load = field(default_factory=Load)
-    usage: Usage = field(default_factory=Usage)
-    journaled: dict[tuple[str, str], Latencies] = field(default_factory=dict)
-    windows: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +70,10 @@ class Bench:
         self._clock: Clock = SystemClock()
         self._target = StackTarget(stack)
         self._zipf = Zipf(tenant_names(options.tenants), options.zipf)
-        self._played = 0
 
-    def _rng(self, purpose: str) -> Random:
+    def _rng(self, *purpose: object) -> Random:
         """Return the randomness of one purpose: of the same seed the same, whatever others drew."""
-        self._played += 1
-        return Random(f"{self._options.seed}/{self._played}/{purpose}")  # noqa: S311 - a load, no secret
+        return Random(f"{self._options.seed}/{purpose}")  # noqa: S311 - a load, no secret
 
     async def warm(self) -> float:
         """Have one run made, and then one of every tenant; return the seconds of the first."""
@@ -133,50 +114,52 @@ class Bench:
         bisection, probes = Bisection(ceiling), list[dict[str, Any]]()
         while (rate := bisection.next_rate()) is not None:
             load = Load()
-            why = await self._probe(rate, load)
+            why = await self._probe(rate, load, f"probe {len(probes)}")
             bisection.note(rate, passed=not why)
             p99_s = load.usual.whole.percentile_s(99)
             probes.append({"runs_per_s": round(rate, 2), "passed": not why, "p99_s": p99_s, "why": why})
             self._say(f"open loop, {rate:.1f} runs/s: p99 {p99_s:.3f} s, {'; '.join(why) or 'passed'}")
         return bisection.capacity, probes
 
-    async def _probe(self, rate: float, load: Load) -> list[str]:
+    async def _probe(self, rate: float, load: Load, key: str) -> list[str]:
         """Offer a rate for a while; return why it does not pass."""
         tally, half_s = load.usual, self._options.probe_s / 2
         halfway: list[tuple[int, int]] = []
+        rngs = self._plan_rngs(key)
         async with _Played(self, load) as session:
             began = self._clock.now()
 
             def send(due: list[Arrival]) -> bool:
                 if not halfway and due[-1].at_s >= half_s:
                     halfway.append((session.open, tally.asked.total()))
-                return session.send(self._asked(due, began, rng))
+                return session.send(self._asked(due, began, rngs))
 
-            rng = self._rng("plans")
-            await pace(self._arrivals(rate, self._options.probe_s), send, self._clock)
+            await pace(self._arrivals(rate, self._options.probe_s, key), send, self._clock)
             at_end, arrived = session.open, tally.asked.total()
             await session.drain(DRAIN_S)
         open_halfway, arrived_halfway = halfway[0] if halfway else (0, 0)
         why = missed(self._options.objectives, tally.whole.percentile_s)
-        if grows(open_halfway, at_end, arrived - arrived_halfway):
+        steady = self._options.shape == "poisson"  # otherwise what is open follows the rate
+        if steady and grows(open_halfway, at_end, arrived - arrived_halfway):
             why.append(f"it fell behind: {open_halfway} runs were open halfway, {at_end} at the end")
-        return why + _wrong(load) + self._void(load)
+        return why + wrong(load) + void(load, self._options)
 
-    def _void(self, load: Load) -> list[str]:
-        """Return why what was measured is the generator, and not the stack."""
-        lag_s, bound_s = load.lag.percentile_s(99), self._options.lag_bound_s
-        return [f"void: the generator was late by {lag_s:.3f} s (p99), over {bound_s:.3f} s"] if lag_s > bound_s else []
-
-    def _arrivals(self, rate: float, duration_s: float, *, aggressors: bool = False) -> Iterator[Arrival]:
+    def _arrivals(self, rate: float, duration_s: float, key: str, *, aggressors: bool = False) -> Iterator[Arrival]:
         shape = shape_of(self._options.shape, duration_s)
-        streams = [arrivals(rate, duration_s, shape, self._zipf.pick, self._rng("arrivals"))]
+        streams = [arrivals(rate, duration_s, shape, self._zipf.pick, self._rng(key, "arrivals"))]
         one = rate / self._options.tenants * self._options.aggressor_times
         for name in aggressor_names(self._options.aggressors) if aggressors else ():
-            streams.append(arrivals(one, duration_s, shape, lambda _, name=name: name, self._rng(name)))  # type: ignore[misc]
+            streams.append(arrivals(one, duration_s, shape, lambda _, name=name: name, self._rng(key, name)))  # type: ignore[misc]
         return together(streams)
 
-    def _asked(self, due: list[Arrival], began: float, rng: Random) -> list[Asked]:
-        return [Asked(each.tenant, self._source.plan(rng), began + each.at_s) for each in due]
+    def _plan_rngs(self, key: str) -> tuple[Random, Random]:
+        """Return what usual tenants' plans are drawn by, and aggressors'."""
+        return self._rng(key, "plans"), self._rng(key, "aggressors' plans")
+
+    def _asked(self, due: list[Arrival], began: float, rngs: tuple[Random, Random]) -> list[Asked]:
+        return [
+            Asked(each.tenant, self._source.plan(rngs[is_aggressor(each.tenant)]), began + each.at_s) for each in due
+        ]
 
     async def measure(self, capacity: float) -> dict[str, Phase]:
         """Play the phases at their share of the capacity, in turns."""
@@ -186,21 +169,22 @@ class Bench:
         turns = TURNS if self._options.duration_s >= TURNS * LEAST_TURN_S else 1
         for turn in range(turns):
             for name, phase in phases.items():
-                await self._turn(phase, self._options.duration_s / turns, aggressors=name == BESIDE)
+                await self._turn(phase, self._options.duration_s / turns, f"turn {turn}", aggressors=name == BESIDE)
                 shown = phase.load.usual.whole
                 self._say(f"{name}, turn {turn + 1} of {turns}: {rate:.1f} runs/s, p99 {shown.percentile_s(99):.3f} s")
         return phases
 
-    async def _turn(self, phase: Phase, duration_s: float, *, aggressors: bool) -> None:
+    async def _turn(self, phase: Phase, duration_s: float, key: str, *, aggressors: bool) -> None:
+        """Play one turn; usual tenants ask for the same with aggressors as without."""
         meter = UsageMeter(self._stack, self._others)
         await asyncio.to_thread(meter.add_to, Usage())
-        begin_us, rng = time.time_ns() // 1000, self._rng("plans")
+        begin_us, rngs = time.time_ns() // 1000, self._plan_rngs(key)
         async with _Played(self, phase.load) as session:
             sampling = asyncio.create_task(self._sample(phase, meter, session))
             began = self._clock.now()
             await pace(
-                self._arrivals(phase.rate, duration_s, aggressors=aggressors),
-                lambda due: session.send(self._asked(due, began, rng)),
+                self._arrivals(phase.rate, duration_s, key, aggressors=aggressors),
+                lambda due: session.send(self._asked(due, began, rngs)),
                 self._clock,
             )
             sampling.cancel()
@@ -210,18 +194,18 @@ class Bench:
             phase.seconds += self._clock.now() - began
         await asyncio.to_thread(meter.add_to, phase.usage)
         found = await asyncio.to_thread(by_phase, self._stack.query, begin_us, time.time_ns() // 1000)
-        for key, histogram in found.items():
-            phase.journaled.setdefault(key, Latencies()).add(histogram)
+        for tag, histogram in found.items():
+            phase.journaled.setdefault(tag, Latencies()).add(histogram)
 
     async def _sample(self, phase: Phase, meter: UsageMeter, session: Session) -> None:
         """Take a sample of what went on, window after window, until cancelled."""
         load = phase.load
         while True:
-            began, ends, steps = self._clock.now(), session.ends, _steps(load)
+            began, ends, steps = self._clock.now(), session.ends, steps_of(load)
             load.window, load.window_lag = Latencies(), Latencies()
             await self._clock.sleep(self._window_s)
             latencies, lag = load.window, load.window_lag
-            seconds, done, made = self._clock.now() - began, session.ends - ends, _steps(load) - steps
+            seconds, done, made = self._clock.now() - began, session.ends - ends, steps_of(load) - steps
             cpu_s = await asyncio.to_thread(meter.add_to, phase.usage)
             if latencies.count and made:
                 phase.windows.append(
@@ -237,51 +221,6 @@ class Bench:
     @property
     def _window_s(self) -> float:
         return max(LEAST_WINDOW_S, self._options.duration_s / WINDOWS)
-
-    def figures(self, name: str, phase: Phase) -> dict[str, Any]:
-        """Return what one phase came to."""
-        load, seconds = phase.load, phase.seconds or 1.0
-        steps = load.usual.steps + load.aggressors.steps
-        asked, done = load.usual.asked + load.aggressors.asked, load.usual.done + load.aggressors.done
-        cpu_s = phase.usage.total_cpu_s
-        by_tenant = phase.usage.by_tenant(steps, dedicated=self._options.mode == "dedicated")
-        return {
-            "offered_runs_per_s": round(phase.rate, 2),
-            "seconds": round(seconds, 2),
-            "usual": _tally(load.usual),
-            "aggressors": _tally(load.aggressors),
-            "generator_lag": load.lag.summary(),
-            "runs_per_s": round((load.usual.whole.count + load.aggressors.whole.count) / seconds, 2),
-            "steps_per_s": round(steps.total() / seconds, 2),
-            "jain": round(jain(shares_of(asked, done)), 5),
-            "phases": {
-                which: merged(
-                    h for (tenant, of), h in phase.journaled.items() if of == which and not is_aggressor(tenant)
-                ).summary()
-                for which in sorted({of for _, of in phase.journaled})
-            },
-            "cpu_s_per_1000_steps": round(cpu_s / (steps.total() or 1) * 1000, 3),
-            "cpu_cores": round(cpu_s / seconds, 3),
-            "layers": {
-                kind: {"cpu_s": round(phase.usage.cpu_s[kind], 2), "most_mib": round(mib, 1)}
-                for kind, mib in sorted(phase.usage.most_mib.items())
-            },
-            "tenants": {
-                tenant: {
-                    "asked": asked[tenant],
-                    "done": done[tenant],
-                    "steps": steps[tenant],
-                    "p50_s": (whole := load.of(tenant).by_tenant.get(tenant, Latencies())).percentile_s(50),
-                    "p99_s": whole.percentile_s(99),
-                    "cpu_s": round(by_tenant.get(tenant, 0.0), 3),
-                    "most_mib": round(phase.usage.tenant_mib.get(tenant, 0.0), 1),
-                }
-                for tenant in sorted(asked, key=lambda tenant: -asked[tenant])
-            },
-            "windows": phase.windows,
-            "missed": missed(self._options.objectives, load.usual.whole.percentile_s) + _wrong(load),
-            "void": self._void(load),
-        }
 
 
 class _Played:
@@ -312,42 +251,6 @@ class _Played:
             raise problems.exceptions[0] from None
 
 
-def _steps(load: Load) -> int:
-    return load.usual.steps.total() + load.aggressors.steps.total()
-
-
-def _wrong(load: Load) -> list[str]:
-    """Return what else than their latency was wrong with usual tenants' runs."""
-    tally = load.usual
-    asked = tally.asked.total()
-    counts = {
-        f"were refused {dict(tally.refused.most_common(3))}": tally.refused.total(),
-        f"ended otherwise than they should {dict(tally.unexpected.most_common(3))}": tally.unexpected.total(),
-        "did not end": tally.lost,
-    }
-    why = [f"{count} of {asked} runs {what}" for what, count in counts.items() if count > ODD * asked]
-    return why + (["it was given up: too many runs were open"] if load.collapsed else [])
-
-
-def _tally(tally: Tally) -> dict[str, Any]:
-    return {
-        "asked": tally.asked.total(),
-        "done": tally.done.total(),
-        "refused": dict(tally.refused),
-        "unexpected": dict(tally.unexpected),
-        "lost": tally.lost,
-        "kinds": dict(tally.kinds),
-        "latency": tally.whole.summary(),
-    }
-
-
-def _histograms(phase: Phase) -> dict[str, Latencies]:
-    found = {f"{tenant}/{which}": each for (tenant, which), each in phase.journaled.items()}
-    for tally in (phase.load.usual, phase.load.aggressors):
-        found |= {f"{tenant}/whole": each for tenant, each in tally.by_tenant.items()}
-    return found | {"all/whole": phase.load.usual.whole, "generator/lag": phase.load.lag}
-
-
 def run_bench(options: BenchOptions, source: Source, say: Say) -> Found:
     """Start a stack, find what it carries, measure it, and return the figures; nothing of the stack is left."""
     folder = Path(tempfile.mkdtemp(prefix="airside-bench-"))
@@ -373,7 +276,7 @@ async def _played(bench: Bench, options: BenchOptions, start_s: float) -> Found:
         ceiling, levels = await bench.ceiling()
         capacity, probes = await bench.capacity(ceiling)
     phases = await bench.measure(capacity) if capacity else {}
-    figures = {name: bench.figures(name, phase) for name, phase in phases.items()}
+    figures = {name: figures_of(phase, options) for name, phase in phases.items()}
     results = {
         "format": 1,
         "machine": machine(),
@@ -386,34 +289,4 @@ async def _played(bench: Bench, options: BenchOptions, start_s: float) -> Found:
         "phases": figures,
         "summary": summary(capacity, ceiling, start_s, figures),
     }
-    return Found(results, {name: _histograms(phase) for name, phase in phases.items()})
-
-
-def summary(capacity: float, ceiling: float, start_s: float, phases: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of the last line; those of the phase with aggressors, where there is one."""
-    found: dict[str, Any] = {
-        "capacity_runs_per_s": round(capacity, 2),
-        "ceiling_runs_per_s": round(ceiling, 2),
-        "start_s": round(start_s, 2),
-    }
-    if not phases:
-        return found | {"slo_met": False, "void": False}
-    alone, last = phases[ALONE], list(phases.values())[-1]
-    p99_s, alone_s = last["usual"]["latency"]["p99_s"], alone["usual"]["latency"]["p99_s"]
-    tallies = [phase[who] for phase in phases.values() for who in ("usual", "aggressors")]
-    return found | {
-        "p50_s": last["usual"]["latency"]["p50_s"],
-        "p99_s": p99_s,
-        "p99_alone_s": alone_s,
-        "victim_p99_ratio": round(p99_s / alone_s, 3) if BESIDE in phases and alone_s else None,
-        "runs_per_s": last["runs_per_s"],
-        "steps_per_s": last["steps_per_s"],
-        "refused": sum(sum(tally["refused"].values()) for tally in tallies),
-        "unexpected": sum(sum(tally["unexpected"].values()) for tally in tallies),
-        "lost": sum(tally["lost"] for tally in tallies),
-        "generator_lag_p99_ms": round(max(phase["generator_lag"]["p99_s"] for phase in phases.values()) * 1000, 2),
-        "jain": last["jain"],
-        "cpu_s_per_1000_steps": last["cpu_s_per_1000_steps"],
-        "slo_met": not any(phase["missed"] for phase in phases.values()),
-        "void": any(phase["void"] for phase in phases.values()),
-    }
+    return Found(results, {name: histograms_of(phase) for name, phase in phases.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airside.bench.bench import summary
+from airside.bench.figures import summary
 from airside.bench.report import report
 from tests.pages import Page
 
