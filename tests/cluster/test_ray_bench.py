@@ -15,11 +15,14 @@ pytestmark = pytest.mark.ray
 
 SMALL = ("--tenants", "4", "--duration", "2", "--probe", "1", "--people", "0.1", "--slo", "p99<20s,p50<10s")
 
+FEW = {"AIRSIDE_EXECUTORS": "1", "AIRSIDE_POOL_SIZE": "1"}
+"""Processes, for they take the time of a start."""
+
 
 def test_a_benchmark_finds_a_capacity_and_measures_below_it(tmp_path: Path) -> None:
     """Its last line, results, histograms and page agree; compared with itself nothing differs."""
     out = tmp_path / "out"
-    done = airside_cli("bench", *SMALL, "--out", str(out))
+    done = airside_cli("bench", *SMALL, "--out", str(out), env=FEW)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert 0 < found["capacity_runs_per_s"] < found["ceiling_runs_per_s"]
@@ -52,7 +55,7 @@ def test_models_make_the_decisions_and_take_as_long_as_on_record(tmp_path: Path)
     latencies.write_text("0.2\n0.3\n")
     out = tmp_path / "out"
     options = ("--tenants", "4", "--duration", "4", "--capacity", "5", "--slo", "p99<20s", "--people", "0.1")
-    done = airside_cli("bench", *options, "--models", str(latencies), "--out", str(out))
+    done = airside_cli("bench", *options, "--models", str(latencies), "--out", str(out), env=FEW)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["unexpected"] == found["refused"] == found["lost"] == 0
