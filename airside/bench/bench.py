@@ -201,7 +201,7 @@ class Bench:
         """Take a sample of what went on, window after window, until cancelled."""
         load = phase.load
         while True:
-            began, ends, steps = self._clock.now(), session.ends, steps_of(load)
+            began, ends, steps, others_s = self._clock.now(), session.ends, steps_of(load), phase.usage.other_cpu_s
             load.window, load.window_lag = Latencies(), Latencies()
             await self._clock.sleep(self._window_s)
             latencies, lag = load.window, load.window_lag
@@ -215,6 +215,7 @@ class Bench:
                         "p99_s": latencies.percentile_s(99),
                         "generator_lag_p99_ms": round(lag.percentile_s(99) * 1000, 3),
                         "cpu_s_per_1000_steps": round(cpu_s / made * 1000, 4),
+                        "other_cores": round((phase.usage.other_cpu_s - others_s) / seconds, 3),
                     }
                 )
 

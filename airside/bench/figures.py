@@ -78,6 +78,7 @@ def figures_of(phase: Phase, options: BenchOptions) -> dict[str, Any]:
         },
         "cpu_s_per_1000_steps": round(cpu_s / (steps.total() or 1) * 1000, 3),
         "cpu_cores": round(cpu_s / seconds, 3),
+        "other_cores": round(phase.usage.other_cpu_s / seconds, 3),
         "layers": {
             kind: {"cpu_s": round(phase.usage.cpu_s[kind], 2), "most_mib": round(mib, 1)}
             for kind, mib in sorted(phase.usage.most_mib.items())
@@ -145,6 +146,7 @@ def summary(capacity: float, ceiling: float, start_s: float, phases: dict[str, d
         "generator_lag_p99_ms": round(max(phase["generator_lag"]["p99_s"] for phase in phases.values()) * 1000, 2),
         "jain": last["jain"],
         "cpu_s_per_1000_steps": last["cpu_s_per_1000_steps"],
+        "other_cores": max(phase["other_cores"] for phase in phases.values()),
         "slo_met": not any(phase["missed"] for phase in phases.values()),
         "void": any(phase["void"] for phase in phases.values()),
     }

@@ -56,6 +56,12 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return total / _TICKS
 
 
+def busy_seconds(stat: Path = Path("/proc/stat")) -> float:
+    """Return the CPU time that the whole machine has been busy so far, or was kept from it by its host."""
+    user, nice, system, _, _, *interrupts_and_stolen = map(int, stat.read_text().splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(interrupts_and_stolen)) / _TICKS
+
+
 def memory_mib(pids: Sequence[int]) -> float:
     """Return the processes' proportional set size, MiB."""
     total = 0

@@ -131,6 +131,7 @@ _FIGURES = (
     ("steps_per_s", "steps/s", 1),
     ("cpu_s_per_1000_steps", "CPU-s per 1,000 steps", 2),
     ("generator_lag_p99_ms", "ms: generator's lag, p99", 1),
+    ("other_cores", "cores that other processes took", 2),
     ("start_s", "s: start of the stack", 1),
 )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airside.actors.client.client import Stack
-from airside.bench.machine import cpu_seconds, memory_mib, tree
+from airside.bench.machine import busy_seconds, cpu_seconds, memory_mib, tree
 
 CLIENT, RAY, RUNTIME, MODEL_SERVER = "client", "ray", "runtime", "model-server"
 
@@ -29,6 +29,8 @@ class Usage:
     tenant_cpu_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     most_mib: dict[str, float] = field(default_factory=dict)
     tenant_mib: dict[str, float] = field(default_factory=dict)
+    other_cpu_s: float = 0.0
+    """Of processes that have nothing to do with the benchmark: what a quiet machine has none of."""
 
     @property
     def total_cpu_s(self) -> float:
@@ -53,6 +55,7 @@ class UsageMeter:
         self._stack = stack
         self._others = {os.getpid(): CLIENT, **others}
         self._seen: dict[int, float] = {}
+        self._busy_s = 0.0
         self._looking = threading.Lock()
 
     def add_to(self, usage: Usage) -> float:
@@ -80,4 +83,7 @@ class UsageMeter:
                 usage.tenant_mib[key] = max(usage.tenant_mib.get(key, 0.0), here)
         for kind, most in mib.items():
             usage.most_mib[kind] = max(usage.most_mib.get(kind, 0.0), most)
+        busy_s = busy_seconds()
+        usage.other_cpu_s += max(0.0, busy_s - self._busy_s - used_s)
+        self._busy_s = busy_s
         return used_s

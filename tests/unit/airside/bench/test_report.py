@@ -34,6 +34,7 @@ def phase(aggressors: int) -> dict[str, Any]:
         "phases": {"gate": LATENCY, "people": LATENCY},
         "cpu_s_per_1000_steps": 1.0,
         "cpu_cores": 1.0,
+        "other_cores": 0.1,
         "layers": {"runtime": {"cpu_s": 3.0, "most_mib": 100.0}, "journal": {"cpu_s": 1.0, "most_mib": 100.0}},
         "tenants": {"tenant-0": tenant, "aggressor-0": tenant, EVIL: tenant},
         "windows": [window, window],
