@@ -29,8 +29,8 @@ timed AS (
     FROM events e JOIN latest l ON l.run_id = e.stream)
 SELECT run_id, any_value(reason_code) AS reason, step,
     max(json_extract_string(body, '$.effect')) FILTER (type = 'ActionGated') AS effect,
-    coalesce(sum(us) FILTER (type = 'StepDecided'), 0) AS decide_us,
-    coalesce(sum(us) FILTER (type = 'ToolExecuted'), 0) AS execute_us,
+    CAST(coalesce(sum(us) FILTER (type = 'StepDecided'), 0) AS BIGINT) AS decide_us,
+    CAST(coalesce(sum(us) FILTER (type = 'ToolExecuted'), 0) AS BIGINT) AS execute_us,
     count(*) FILTER (type = 'ToolExecuted') > 0 AS executed,
     count(*) FILTER (type = 'ApprovalDecided') > 0 AS asked
 FROM timed GROUP BY run_id, step HAVING count(*) FILTER (type = 'ActionGated') > 0 ORDER BY run_id, step
