@@ -45,7 +45,7 @@ def visible(text: str) -> str:
 
 def normal(text: str) -> str:
     """Return a text's normal form, by which two are the same: what is visible of it, in lower case."""
-    return visible(text).casefold()
+    return visible(text).casefold() if text else text
 
 
 @lru_cache(maxsize=1)

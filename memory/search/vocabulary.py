@@ -92,7 +92,8 @@ def terms(text: str) -> list[str]:
     spoken = _spoken(text)
     language = _language_of(spoken)
     common = STOP_WORDS_OF[language]
-    return [*(stem(word, language) for word in spoken if word not in common), *_pairs(text)]
+    found = [stem(word, language) for word in spoken if word not in common]
+    return found if text.isascii() else found + _pairs(text)
 
 
 def named(text: str) -> list[str]:
@@ -111,7 +112,10 @@ def named(text: str) -> list[str]:
 
 def _spoken(text: str) -> list[str]:
     """Return the words of a text that are written with spaces between them, without what is elided."""
-    return [_bare(word) for word in words(text) if word.isascii() or not _UNSPACED.match(word)]
+    found = words(text)
+    if text.isascii():
+        return [_bare(word) for word in found] if "'" in text else found
+    return [_bare(word) for word in found if word.isascii() or not _UNSPACED.match(word)]
 
 
 def _bare(word: str) -> str:
@@ -124,8 +128,6 @@ def _bare(word: str) -> str:
 
 def _pairs(text: str) -> list[str]:
     """Return every two characters that stand together where words have no spaces between them."""
-    if text.isascii():
-        return []
     found: list[str] = []
     for stretch in _UNSPACED.findall(normal(text)):
         found += [stretch[at : at + 2] for at in range(max(1, len(stretch) - 1))]

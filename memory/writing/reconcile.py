@@ -18,7 +18,7 @@ from airside.memory.lineage import lineage_of, united
 from airside.memory.privacy.confusables import fold_confusables
 from airside.memory.records import MAX_SOURCES, Record, State, mint_record
 from airside.memory.rules import Quota
-from airside.memory.search.index import Statement, TenantIndex, Topic, statement_of, topic_of
+from airside.memory.search.index import Statement, TenantIndex, Topic, product, statement_of, topic_of
 from airside.memory.writing.quality_gate import Draft
 from airside.stack.contracts.memory import Candidate, LearnReply
 from airside.stack.ids import TenantId
@@ -78,7 +78,7 @@ class WritePlan:
             return
         vectors = np.stack([vector for _, vector in drafted])
         there = self._index.near(vectors, NEAR, self._now_us, COMPARED)
-        each_other = vectors @ vectors.T
+        each_other = product(vectors, vectors)
         for self._number, (draft, vector) in enumerate(drafted):
             near = self._near(there[self._number], each_other[self._number])
             self.replies.append(self._one(draft, vector, near))
