@@ -252,7 +252,7 @@ class TenantMemory:
         worth: list[tuple[PendingWrite, Draft]] = []
         for offered, found in zip(group, drafts, strict=True):
             if isinstance(found, Draft):
-                worth.append((offered, found._replace(lineage=offered.lineage)))
+                worth.append((offered, found._replace(lineage=offered.lineage) if offered.lineage else found))
             elif isinstance(found, MemoryCode):
                 _reply(offered, LearnReply(code=found))
             else:

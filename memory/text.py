@@ -120,4 +120,4 @@ def _breaker() -> Any:
 def _stemmer(language: str) -> Any:
     import Stemmer
 
-    return Stemmer.Stemmer(language)
+    return Stemmer.Stemmer(language, 0)  # without a cache of its own, in which words would outlive `forget_words`
