@@ -23,8 +23,7 @@ from airside.memory.search.calibration import Calibration, Scores
 from airside.memory.search.newer_first import COMPARED, Pairs, find_replacements, newer_first
 from airside.memory.search.ranking import diverse, freshness, ranks
 from airside.memory.search.vocabulary import named, terms
-from airside.memory.text import normal
-from airside.memory.text import terms as stems
+from airside.memory.text import normal, stems
 from airside.stack.contracts.memory import Candidate, Recalled
 from airside.stack.values import CLEARANCES, TRUSTS, Clearance
 
