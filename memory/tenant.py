@@ -451,7 +451,10 @@ class TenantMemory:
             gone = [record_id for record_id, record in self.index.records.items() if record.expires_us <= now_us]
             self.index.remove(gone)
             if gone:
-                await self._on_thread(self._store.drop_expired, now_us)
+                if len(self.index):
+                    await self._on_thread(self._store.drop_expired, now_us)
+                else:  # a search for what has expired takes more memory than all else that a sweep does
+                    await self._on_thread(self._store.clear)
                 self._show(await self._on_thread(self.index.rebuilt))
                 forget_words()
                 forget_readings()

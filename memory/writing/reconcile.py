@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from airside.memory.comparison.relation import has_same_stems, relation
+from airside.memory.comparison.relation import has_same_stems, relation, sure_relation
 from airside.memory.embedders.embedder import Vectors
 from airside.memory.lineage import lineage_of, united
 from airside.memory.privacy.confusables import fold_confusables
@@ -113,10 +113,10 @@ class WritePlan:
                 is_again = has_same_stems(fold_confusables(draft.text), fold_confusables(record.text))
                 known = record if is_again and known is None else known
                 continue
-            what = relation(draft.text, record.text)
-            if what == "same" and _mergeable(draft, record):
+            sure = sure_relation(draft.text, record.text)
+            if sure == "same" and _mergeable(draft, record):
                 return self._met(record, draft, vector, MemoryCode.MERGED)
-            if what == "contradicts":
+            if sure == "contradicts":
                 older[record.record_id] = record
         return self._new(draft, vector, list(older.values()), known)
 
