@@ -289,6 +289,11 @@ async def test_what_expired_is_swept_and_not_returned_before(memory: MemoryServi
     assert await memory.sweep() == 1 and len(await memory.records(ACME)) == 1
 
 
+def files_with(folder: Path, text: bytes) -> list[Path]:
+    """Return the files that have a text in them."""
+    return [path for path in folder.rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
 async def test_of_a_tenant_whose_every_record_has_expired_no_byte_is_left(tmp_path: Path, clock: Clock) -> None:
     """And what is written next is kept, and there when it is opened again."""
     service = MemoryService(tmp_path, HashingEmbedder, clock)
@@ -296,7 +301,7 @@ async def test_of_a_tenant_whose_every_record_has_expired_no_byte_is_left(tmp_pa
         await service.write_if_useful(fact("the customer was quite happy today", ttl_s=60))
         clock.now += 61_000_000
         assert await service.sweep() == 1 and await service.records(ACME) == []
-        assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"quite happy" in path.read_bytes()]
+        assert files_with(tmp_path, b"quite happy") == []
     await service.write_if_useful(fact("the supplier has moved to another town"))
     service.close()
     again = MemoryService(tmp_path, HashingEmbedder, clock)
