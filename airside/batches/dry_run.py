@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -12,6 +13,7 @@ from airside.actors.client.known_principals import check_known
 from airside.actors.jobs import BadLine, Job, parse_rows
 from airside.batches.rows import Source
 from airside.stack.errors import AirsideError
+from airside.stack.policy.kill_switches import KillSwitchChanged
 
 SHOWN = 100
 """Problems that are said in full; the others are counted."""
@@ -53,8 +55,12 @@ class CheckedRows:
 
 
 def check_rows(stack: Stack, source: Source) -> CheckedRows:
-    """Read every row: is it a job, is whoever asks listed, is there such a route, what may it cost."""
-    found, rows, inputs = CheckedRows(), iter(source.rows()), stack.job_inputs
+    """Read every row: is it a job, is whoever asks listed and not switched off, is there such a route, what may it cost.
+
+    What the stack knew at its start to be refused later (`Stack.warnings`) is among the problems, and is no row's.
+    """
+    found, rows, inputs = CheckedRows(problems=[*stack.warnings]), iter(source.rows()), stack.job_inputs
+    switches = stack.switches()
     routes = stack.described.get("routes")
     known: dict[tuple[str, str], str] = {}
     while some := list(islice(rows, _ROWS_AT_ONCE)):
@@ -64,7 +70,7 @@ def check_rows(stack: Stack, source: Source) -> CheckedRows:
             if row.problem:
                 found.refuse(f"{row.place}: {row.problem}")
         for row, job in zip(readable, parse_rows([(r.number + 1, r.data) for r in readable], inputs), strict=True):
-            problem = job.message if isinstance(job, BadLine) else _refusal(stack, job, routes, known)
+            problem = job.message if isinstance(job, BadLine) else _refusal(stack, job, routes, known, switches)
             if problem:
                 found.refuse(f"{row.place}: {problem}")
             elif isinstance(job, Job):
@@ -76,12 +82,22 @@ def check_rows(stack: Stack, source: Source) -> CheckedRows:
     return found
 
 
-def _refusal(stack: Stack, job: Job, routes: list[str] | None, known: dict[tuple[str, str], str]) -> str:
+def _refusal(
+    stack: Stack,
+    job: Job,
+    routes: list[str] | None,
+    known: dict[tuple[str, str], str],
+    switches: Sequence[KillSwitchChanged],
+) -> str:
     if routes is not None and job.route not in routes:
         return f"there is no route {job.route!r:.80}; there are {', '.join(routes)}"
     if job.token:
         return ""
     who = job.tenant, job.principal
+    places = {("all", ""), ("tenant", job.tenant), ("principal", f"{job.tenant}/{job.principal}")}
+    thrown = next((switch for switch in switches if (switch.scope, switch.target) in places), None)
+    if thrown is not None:
+        return str(thrown)
     if who not in known:
         try:
             check_known(stack.state_dir, job.tenant, job.principal, roles=(), scopes=())

@@ -16,6 +16,7 @@ from airside.actors.rpc.methods import Ends, WaitRequest
 from airside.stack.ids import PrincipalId, RunId
 from airside.stack.operations.batches import BatchChange, BatchChanged, BatchState
 from airside.stack.operations.messages import Ticket
+from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode, status_of
 from airside.stack.run.events import RunEnded
 from airside.stack.scheduling.watches import Watches
@@ -42,6 +43,8 @@ class FakeStack:
         self.job_schema = None
         self.described: dict[str, Any] = {"app_version": "1", "policy": "p", "models": "", "routes": ["default"]}
         self.backend = self
+        self.warnings: tuple[str, ...] = ()
+        self.thrown: list[KillSwitchChanged] = []
         self._watches = Watches("a")
 
     # The backend of jobs.
@@ -122,6 +125,10 @@ class FakeStack:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the runs that changed something."""
         return pa.table({"run_id": pa.array(self.changed, pa.string())})
+
+    def switches(self) -> list[KillSwitchChanged]:
+        """Return what is off."""
+        return self.thrown
 
     def cancel(self, run: str, why: str = "") -> int:
         """Withdraw a run."""

@@ -27,6 +27,7 @@ from airside.batches.runner import BatchRunner, TakenOver
 from airside.batches.sources import open_source
 from airside.stack.errors import InvalidInput
 from airside.stack.operations.batches import BatchChange
+from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode, RunStatus
 from tests.unit.airside.batches.fake_stack import Died, FakeStack
 
@@ -268,6 +269,11 @@ def test_a_dry_run_says_what_would_be_refused(tmp_path: Path) -> None:
     checked = check_rows(cast("Stack", stack), open_source(rows))
     assert checked.rows == 3 and checked.bad == 2 and not stack.sent
     assert "no route 'nowhere'" in checked.problems[0]
+    off = {"scope": "tenant", "target": "acme", "off": True, "by": "op", "why": "the shop is down", "at_us": 1}
+    stack.thrown, stack.warnings = [KillSwitchChanged(**off)], ("nobody may approve refunds",)
+    checked = check_rows(cast("Stack", stack), open_source([job(0)]))
+    assert checked.bad == 1 and checked.problems[0] == "nobody may approve refunds"
+    assert "tenant acme is switched off by op: the shop is down" in checked.problems[1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 9), st.sampled_from(["ended", "may_pass", "final"]))))
