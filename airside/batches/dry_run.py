@@ -55,7 +55,7 @@ class CheckedRows:
 
 
 def check_rows(stack: Stack, source: Source) -> CheckedRows:
-    """Read every row: is it a job, is whoever asks listed and not switched off, is there such a route, what may it cost.
+    """Read every row: is it a job, is who asks listed and not switched off, is there such a route, what may it cost?
 
     What the stack knew at its start to be refused later (`Stack.warnings`) is among the problems, and is no row's.
     """
