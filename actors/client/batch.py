@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from airside.actors.client.display.listed import ResultList
 from airside.actors.client.following import Following
-from airside.actors.client.results import BatchInterrupted, BatchTimeout, RunResult, ended_result, refused_result
+from airside.actors.client.results import (
+    BatchInterrupted,
+    BatchTimeout,
+    RunResult,
+    batch_goes_on,
+    ended_result,
+    refused_result,
+)
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.jobs import BadLine, Job
 from airside.actors.rpc.methods import Ends, WaitRequest
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode
+from airside.stack.run.events import Event
 
 CHUNK = 500
 """Submissions in one call to Ingress."""
@@ -36,6 +46,9 @@ class BatchBackend(Protocol):
     def story(self, run_id: str) -> str:
         """Tell a run."""
 
+    def events(self, run_id: str) -> tuple[list[Event], str]:
+        """Return a run's events for a drawing of it, or none and why not; soon."""
+
 
 class Batch:
     """One batch on its way.  Runs keep their places; what is refused has one too."""
@@ -54,7 +67,7 @@ class Batch:
         self._timeout = timeout
         self._until = None if timeout is None else clock() + timeout
         self._advance = advance
-        self._results: list[RunResult | None] = [None] * len(jobs)
+        self._results: list[RunResult | None] = ResultList([None] * len(jobs))
         self._waiting: dict[int, Job] = {}
         self._held: dict[str, float] = {}
         """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
@@ -83,13 +96,16 @@ class Batch:
                     yield from self._wait()
         except TimeoutError:
             pass  # a layer did not answer by then: what has ended is asked for once more
+        except asyncio.CancelledError as error:
+            error.add_note(batch_goes_on(len(self._open)))
+            raise
         except KeyboardInterrupt:
             raise BatchInterrupted(self._results, dict(self._open), len(self._waiting)) from None
         if self._waiting or self._open:
             yield from self._look_last()
         if any(result is None for result in self._results):
             raise BatchTimeout(self._timeout or 0.0, self._results, dict(self._open), len(self._waiting))
-        return [result for result in self._results if result is not None]
+        return ResultList(result for result in self._results if result is not None)
 
     @property
     def _is_late(self) -> bool:
@@ -136,7 +152,7 @@ class Batch:
         found = yield from self._following.next_ends(wait_s, within_s)
         for run_id, body in found.items():
             place = self._open.pop(run_id)
-            result = ended_result(run_id, body, self._job_ids[place], lambda run_id=run_id: self._desk.story(run_id))  # type: ignore[misc]
+            result = ended_result(run_id, body, self._job_ids[place], self._desk)
             self._results[place] = result
             self._advance(str(result.status))
 

@@ -130,6 +130,24 @@ class Connection:
             if not self.stack_id:
                 raise LayerUnavailable(f"the stack does not say whose it is: {error}") from None
 
+    def stats(self, layers: Sequence[str], *, within_s: float) -> dict[str, dict[str, Any]]:
+        """Return what layers say of themselves, all asked at once; one that does not answer in time is down."""
+        self.check_open()
+        asked = {}
+        found: dict[str, dict[str, Any]] = {}
+        for layer in layers:
+            try:
+                asked[layer] = ray.get_actor(self.cell.actor_name(layer), NAMESPACE).stats.remote()
+            except (RayError, ValueError):
+                found[layer] = {"down": "it is not there"}
+        ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=within_s) if asked else ([], [])
+        for layer, ref in asked.items():
+            try:
+                found[layer] = ray.get(ref, timeout=0) if ref in ready else {"down": f"no answer in {within_s:g} s"}
+            except RayError as error:
+                found[layer] = {"down": type(error).__name__}
+        return found
+
     def has(self, layer: str) -> bool:
         """Whether the stack has a layer."""
         return self.cell.actor_name(layer) in self._known or layer in self.actors()
