@@ -129,6 +129,11 @@ class Drawing:
     parts: tuple[Part, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", brief(self.title, MAX_FACT))
+        object.__setattr__(self, "status", brief(self.status, MAX_CELL))
+        object.__setattr__(self, "notes", tuple(brief(note, MAX_FACT) for note in self.notes))
+
 
 def brief(value: Any, most: int = MAX_CELL) -> str:
     """Return a value as one line of at most `most` characters that hides nothing, and says how much was left out.

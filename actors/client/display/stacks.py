@@ -104,7 +104,7 @@ def _spend(policy: Mapping[str, Any]) -> Table | None:
     def row(each: tuple[str, str, int]) -> Iterable[Cell]:
         name, unit, amount = each
         yield text_cell("the organisation" if name == "org" else name.removeprefix("tenant/"))
-        yield text_cell(unit)
+        yield text_cell(unit.replace("cost_microusd", "cost"))
         yield number_cell(money(amount) if unit.startswith("cost_microusd") else amount)
 
     return table("Used of budgets", ("whose", "unit", "used"), found, row) if found else None
