@@ -87,5 +87,5 @@ class StackBackend:
 
     def layers(self, names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], str]:
         """Return what layers say of themselves, for a drawing; or nothing and why not, soon."""
-        found, problem = self._asking.ask(lambda: self._connection.stats(names, within_s=ASK_S))
+        found, problem = self._asking.ask(lambda: self._connection.stats(names, within_s=0.75 * ASK_S))
         return found or {}, problem
