@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -35,6 +35,10 @@ class StackBackend:
         self._sign = sign
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
         self._asking = Asking()
+
+    def __deepcopy__(self, _: object) -> Self:
+        """Return itself: it is the way to a stack, which results have with them into `dataclasses.asdict`."""
+        return self
 
     def _own_token(self, tenant: str, principal: str) -> str:
         """Return a token for local use, the same for as long as most of its life is left."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from airside.actors.client.display.drawing import (
+    MAX_FACT,
     Cell,
     Drawing,
     Part,
@@ -88,7 +89,7 @@ def _values(origins: Sequence[ValueOrigin]) -> Table:
         says = " says" if each.part == "content" else ""
         yield Cell("" if stood_for else "!!", "" if stood_for else "bad", "code")
         yield code_cell(f"{each.path}{says}")
-        yield code_cell(each.value)
+        yield code_cell(each.value, most=MAX_FACT)  # the tracer has cut it: people see all of that
         yield text_cell(f"{each.origin} ({each.detail})" if each.detail else each.origin, "" if stood_for else "bad")
 
     return table("Values, and where they come from", ("", "argument", "value", "comes from"), origins, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import sys
 import threading
@@ -17,6 +18,7 @@ from airside.actors.client.display.bundle import HTML, TEXT, Asking
 from airside.actors.client.display.formatters import as_answer, register_formatters
 from airside.actors.client.display.listed import ApprovalList, Hits, Listed, ResultList, RunList, Status, Story
 from airside.actors.client.display.timeline import timeline_of
+from airside.actors.client.stack_backend import StackBackend
 from airside.stack.errors import Misuse
 from airside.stack.operations.overview import detail_of
 from tests.unit.actors.client.display.samples import APPROVED, approval, played, result, result_of, summary
@@ -70,6 +72,13 @@ def test_a_result_that_was_pickled_says_where_its_story_is() -> None:
     with pytest.raises(Misuse, match=r"stack\.story\('run_1'\)"):
         again.story()
     assert "completed" in again._repr_mimebundle_()[TEXT]
+
+
+def test_a_result_becomes_a_dictionary_whatever_reads_its_record() -> None:
+    """As people do for a data frame."""
+    backend = StackBackend(None, None)  # type: ignore[arg-type]
+    made = dataclasses.asdict(dataclasses.replace(result("a"), record=backend))
+    assert made["job_id"] == "a" and made["record"] is backend
 
 
 @pytest.fixture
