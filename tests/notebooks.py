@@ -23,10 +23,9 @@ CELL_S = 90
 """Longest one cell may take."""
 
 JOIN = """
-import airside
-from airside.actors import app as _
+import airside.actors
 import ray
-ray.init(address={address!r}, namespace="airside", log_to_driver=False, logging_level="error")
+joined = ray.init(address={address!r}, namespace="airside", log_to_driver=False, logging_level="error")
 """
 """Puts a kernel into a Ray that is there, so that what its notebook starts takes that one."""
 
