@@ -4,3 +4,10 @@ Reading order: `rpc`, then one file per actor (`journal.journal`, `policy`, `app
 `runtime`, `driver.driver`, `ingress`, `intake`) and `wardens`, and `launch` and `client`, which start a stack and talk
 to it.
 """
+
+import logging
+import warnings
+
+# In a notebook without ipywidgets Ray's import says what it would draw with it, which is nobody's concern here.
+logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message="IProgress not found")

@@ -12,13 +12,16 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from airside.actors.client.display.formatters import as_answer
+from airside.actors.client.display.listed import Listed, RunList, Story
+from airside.actors.client.display.timeline import timeline_of
 from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
 from airside.actors.journal.carry import BEFORE
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.journal.reader import JournalReader
-from airside.actors.journal.story import story_of
+from airside.actors.journal.story import read_story
 from airside.actors.launch import connect
 from airside.stack.errors import Misuse, Unreadable
 from airside.stack.operations.overview import RunDetail, RunSummary
@@ -76,17 +79,18 @@ class JournalFile:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Answer one SELECT."""
-        return pa.ipc.open_stream(self._reader.query(sql, parameters)).read_all()
+        return as_answer(pa.ipc.open_stream(self._reader.query(sql, parameters)).read_all())
 
     def story(self, run_id: str) -> str:
         """Tell a run; raise `InvalidInput` if the journal has no such run."""
         with self._readable():
-            return story_of(self, run_id)
+            text, events = read_story(self, run_id)
+            return Story(text, timeline_of(events))
 
     def runs(self, **filters: Any) -> list[RunSummary]:
         """List runs, newest first, as `Stack.runs`."""
         with self._readable():
-            return list_runs(self, **filters)
+            return RunList(list_runs(self, **filters))
 
     def inspect(self, run_id: str) -> RunDetail:
         """Return one run with each of its steps and waits."""
@@ -96,12 +100,12 @@ class JournalFile:
     def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
         """Return the calls in doubt, oldest first."""
         with self._readable():
-            return list_in_doubt(self, tenant)
+            return Listed(list_in_doubt(self, tenant))
 
     def spend_in_doubt(self, tenant: str | None = None) -> list[SpendInDoubt]:
         """Return the attempts at questions to models of which nobody knows what they cost, oldest first."""
         with self._readable():
-            return list_spend_in_doubt(self, tenant)
+            return Listed(list_spend_in_doubt(self, tenant))
 
     def close(self) -> None:
         """Close the file."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from airside.options import HERE, AsJson, StateDir, Why, clock, money, nothing_before, say_none, table
+from airside.options import HERE, AsJson, StateDir, Why, nothing_before, say_none, table
 from airside.output import json_line
 from airside.stack.errors import InvalidInput
+from airside.stack.operations.quantities import clock, money
 from airside.stack.run.story import printable
 
 if TYPE_CHECKING:

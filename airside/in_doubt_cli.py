@@ -14,14 +14,12 @@ from airside.options import (
     StateDir,
     bounded,
     brief,
-    clock,
-    money,
     nothing_before,
     renamed,
     say_none,
-    span,
 )
 from airside.output import json_line
+from airside.stack.operations.quantities import clock, money, span
 from airside.stack.recovery.in_doubt import InDoubtCall
 from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from airside.options import HERE, AppArgs, AsJson, RunArgument, StateDir, brief, money
+from airside.options import HERE, AppArgs, AsJson, RunArgument, StateDir, brief
 from airside.output import json_line
 from airside.stack.errors import InvalidInput
+from airside.stack.operations.quantities import money
 
 if TYPE_CHECKING:
     from airside.actors.replay import ReplayReport

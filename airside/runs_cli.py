@@ -14,16 +14,14 @@ from airside.options import (
     RunArgument,
     StateDir,
     brief,
-    clock,
-    money,
     nothing_before,
     say_none,
     since_of,
-    span,
     table,
 )
 from airside.output import json_line
 from airside.stack.operations.overview import ACTIVE, RunDetail, RunStep, RunSummary
+from airside.stack.operations.quantities import clock, money, span
 
 runs = typer.Typer(help="Which runs there are, newest first; and `show RUN`, step by step.")
 

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import typer
 
-from airside.options import HERE, AsJson, StateDir, brief, span, table
+from airside.options import HERE, AsJson, StateDir, brief, table
 from airside.output import json_line
+from airside.stack.operations.quantities import span
 
 EXPECTED = ("approvals", "driver", "executor/0", "ingress", "journal", "policy")
 """The layers every stack has; one that is not there is down, whatever the others say."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
+from airside.actors.client.display.listed import ResultList
 from airside.actors.client.following import Following
 from airside.actors.client.results import (
     BatchInterrupted,
     BatchTimeout,
     ResultsTimeout,
     RunResult,
+    batch_goes_on,
     ended_result,
     refused_result,
 )
@@ -22,6 +25,7 @@ from airside.actors.jobs import BadLine, Job
 from airside.actors.rpc.methods import Ends, WaitRequest
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode
+from airside.stack.run.events import Event
 
 CHUNK = 500
 """Submissions in one call to Ingress, and jobs that are taken at once."""
@@ -50,6 +54,9 @@ class BatchBackend(Protocol):
 
     def story(self, run_id: str) -> str:
         """Tell a run."""
+
+    def events(self, run_id: str) -> tuple[list[Event], str]:
+        """Return a run's events for a drawing of it, or none and why not; soon."""
 
 
 class OpenJob(NamedTuple):
@@ -249,9 +256,8 @@ class JobStream:
     def _look(self, wait_s: float, within_s: float | None) -> Steps[None]:
         found = yield from self._following.next_ends(wait_s, within_s)
         for run_id, body in found.items():
-            for job in self._open.pop(run_id):
-                tell = lambda run_id=run_id: self._desk.story(run_id)  # noqa: E731
-                self._ready.append(ended_result(run_id, body, job.job_id, tell, job.place))
+            jobs = self._open.pop(run_id)
+            self._ready += [ended_result(run_id, body, job.job_id, self._desk, job.place) for job in jobs]
 
     def _look_last(self) -> Steps[None]:
         """Take what has ended by now."""
@@ -272,7 +278,7 @@ def collect_in_order(
 
     Raises `BatchTimeout` when the time is over, and `BatchInterrupted` when somebody interrupts it.
     """
-    results: list[RunResult | None] = [None] * count
+    results: list[RunResult | None] = ResultList([None] * count)
 
     def unsubmitted() -> int:
         return sum(result is None for result in results) - sum(map(len, stream.open.values()))
@@ -287,6 +293,9 @@ def collect_in_order(
                 advance(str(result.status) if result.run_id else "refused")
     except ResultsTimeout:
         raise BatchTimeout(timeout or 0.0, results, places(), unsubmitted()) from None
+    except asyncio.CancelledError as error:
+        error.add_note(batch_goes_on(len(stream.open)))
+        raise
     except KeyboardInterrupt:
         raise BatchInterrupted(results, places(), unsubmitted()) from None
-    return [result for result in results if result is not None]
+    return ResultList(result for result in results if result is not None)

@@ -23,6 +23,12 @@ from airside.actors.app import App
 from airside.actors.client.batch import WINDOW, JobStream, collect_in_order
 from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.connection import Connection, LiveJournal
+from airside.actors.client.display.bundle import bundle
+from airside.actors.client.display.drawing import Drawing
+from airside.actors.client.display.formatters import as_answer, register_formatters
+from airside.actors.client.display.listed import ApprovalList, Kinds, Listed, RunList, Status
+from airside.actors.client.display.runs import draw_handle
+from airside.actors.client.display.stacks import LOOKED_AT, draw_stack
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
 from airside.actors.client.journal_follower import JournalFollower
 from airside.actors.client.known_principals import check_known
@@ -31,7 +37,7 @@ from airside.actors.client.owned_stack import OwnedStack
 from airside.actors.client.progress import progress_of
 from airside.actors.client.result_cursor import ResultCursor, collect
 from airside.actors.client.result_waiter import ResultWaiter
-from airside.actors.client.results import PendingApproval, RunResult, ended_result
+from airside.actors.client.results import PendingApproval, RunResult, ended_result, goes_on
 from airside.actors.client.run_stream import RunNews, RunStream
 from airside.actors.client.stack_backend import StackBackend
 from airside.actors.client.stack_record import remove_record
@@ -134,6 +140,9 @@ class RunHandle:
     def __repr__(self) -> str:
         return f"RunHandle({self.run_id})"
 
+    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
+        return bundle(lambda: self._stack._draw_run(self.run_id), include, exclude)
+
 
 @explain_misuse_of_methods
 class Stack:
@@ -158,6 +167,7 @@ class Stack:
         self._record = record
         self.backend = StackBackend(connection, self._signed)
         self._waiting: dict[asyncio.AbstractEventLoop, ResultWaiter] = {}
+        register_formatters()
 
     def __enter__(self) -> Self:
         return self
@@ -216,6 +226,17 @@ class Stack:
 
     def __repr__(self) -> str:
         return f"Stack({self.cell.stack}, {self.state_dir})"
+
+    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
+        return bundle(self._drawn, include, exclude)
+
+    def _drawn(self) -> Drawing:
+        layers, problem = self.backend.layers(LOOKED_AT)
+        return draw_stack(self.cell.stack, self.state_dir, layers, warnings=self.warnings, problem=problem)
+
+    def _draw_run(self, run_id: str) -> Drawing:
+        events, problem = self.backend.events(run_id)
+        return draw_handle(run_id, events, problem, now_us=now_us())
 
     # Jobs.
 
@@ -405,10 +426,13 @@ class Stack:
         waiting = self._waiting.setdefault(loop, ResultWaiter(self.backend.wait))
         try:
             body = await waiting.ended(handle.run_id)
+        except asyncio.CancelledError as error:
+            error.add_note(goes_on((handle.run_id,)))
+            raise
         finally:
             if waiting.is_idle:
                 self._waiting.pop(loop, None)
-        return ended_result(handle.run_id, body, handle.job_id, handle.story)
+        return ended_result(handle.run_id, body, handle.job_id, self.backend)
 
     def ended(self, run_ids: Sequence[str]) -> set[str]:
         """Return which of these runs have ended; does not wait."""
@@ -422,7 +446,7 @@ class Stack:
 
     def approvals(self, tenant: str | None = None) -> list[PendingApproval]:
         """Return what waits for people, oldest first; those with the same `group` are one question."""
-        return [PendingApproval.of(body) for body in self._connection.ask(PENDING, tenant)]
+        return ApprovalList(PendingApproval.of(body) for body in self._connection.ask(PENDING, tenant))
 
     def approve(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
         """Approve as whoever holds `token` (or, with the stack's keys, as `principal` of the approval's tenant).
@@ -487,11 +511,11 @@ class Stack:
 
     def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
         """Return the calls in doubt, oldest first: of runs that wait for a person, and of ended ones."""
-        return list_in_doubt(LiveJournal(self._connection), tenant)
+        return Listed(list_in_doubt(LiveJournal(self._connection), tenant))
 
     def spend_in_doubt(self, tenant: str | None = None) -> list[SpendInDoubt]:
         """Return the attempts at questions to models that count in full because nobody knows what they cost."""
-        return list_spend_in_doubt(LiveJournal(self._connection), tenant)
+        return Listed(list_spend_in_doubt(LiveJournal(self._connection), tenant))
 
     def resolve_spend(self, key: str, *, cost_microusd: int, tokens: int | None = None, why: str = "") -> int:
         """Say what an attempt of an ended run cost (tokens: as counted, if not said), by the key that is listed.
@@ -546,7 +570,9 @@ class Stack:
 
     def switches(self) -> list[KillSwitchChanged]:
         """Return what is switched off, oldest first."""
-        return [msgspec.json.decode(body, type=KillSwitchChanged) for body in self._connection.ask(SWITCHES, None)]
+        return Listed(
+            msgspec.json.decode(body, type=KillSwitchChanged) for body in self._connection.ask(SWITCHES, None)
+        )
 
     def _order(self, action: Any, scope: Any, target: str, why: str, **more: Any) -> int:
         reached, problem = self._connection.ask(ORDER, self._sealed_order(action, scope, target, why, **more))
@@ -559,7 +585,7 @@ class Stack:
 
     def status(self) -> dict[str, Any]:
         """Return every layer's health and counts; a layer that does not answer is shown as down."""
-        return {name: self._look(handle) for name, handle in sorted(self._connection.actors().items())}
+        return Status({name: self._look(handle) for name, handle in sorted(self._connection.actors().items())})
 
     def _look(self, handle: Any) -> dict[str, Any]:
         try:
@@ -575,7 +601,7 @@ class Stack:
         data, problem = self._connection.ask(QUERY, Sql(sql, tuple(parameters)))
         if problem:
             raise InvalidInput(problem)
-        return pa.ipc.open_stream(data).read_all()
+        return as_answer(pa.ipc.open_stream(data).read_all())
 
     def subscribe(
         self, *, tenant: str | None = None, after: str = "", token: str = "", timeout: float | None = None
@@ -663,7 +689,7 @@ class Stack:
 
         `since` is a `datetime` or a `timedelta` before now; `branches=True` lists the branches of runs too.
         """
-        return list_runs(LiveJournal(self._connection), **filters)
+        return RunList(list_runs(LiveJournal(self._connection), **filters))
 
     def inspect(self, run_id: str) -> RunDetail:
         """Return one run with each of its steps and waits."""

@@ -130,6 +130,30 @@ class Connection:
             if not self.stack_id:
                 raise LayerUnavailable(f"the stack does not say whose it is: {error}") from None
 
+    def stats(self, layers: Sequence[str], *, within_s: float) -> dict[str, dict[str, Any]]:
+        """Return what layers say of themselves, all asked at once; one that does not answer in time is down."""
+        self.check_open()
+        asked: dict[str, list[Any]] = {}
+        for layer in layers:
+            with contextlib.suppress(RayError, ValueError):
+                actor = ray.get_actor(self.cell.actor_name(layer), NAMESPACE)
+                asked[layer] = [actor.whose.remote(), actor.stats.remote()]
+        refs = [ref for pair in asked.values() for ref in pair]
+        ready = set(ray.wait(refs, num_returns=len(refs), timeout=within_s)[0]) if refs else set()
+        return {layer: self._stats_of(asked.get(layer), ready, within_s) for layer in layers}
+
+    def _stats_of(self, asked: list[Any] | None, ready: set[Any], within_s: float) -> dict[str, Any]:
+        if asked is None:
+            return {"down": "it is not there"}
+        if not ready.issuperset(asked):
+            return {"down": f"no answer in {within_s:g} s"}
+        try:
+            whose, stats = ray.get(asked)
+        except RayError as error:
+            return {"down": type(error).__name__}
+        is_ours = not self.stack_id or whose.stack_id == self.stack_id
+        return dict(stats) if is_ours else {"down": "it is of another stack"}
+
     def has(self, layer: str) -> bool:
         """Whether the stack has a layer."""
         return self.cell.actor_name(layer) in self._known or layer in self.actors()

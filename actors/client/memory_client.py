@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from airside.actors.client.connection import Connection
+from airside.actors.client.display.listed import Hits, RecordList
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import KEEP, MEMORY_ORDER, KeeperRequest
 from airside.memory.records import Record
@@ -66,11 +67,11 @@ class MemoryClient:
         reply = self._order("search", tenant, RecallReply, request=request)
         if reply.error:
             raise MemoryFailed(reply.error)
-        return reply.records
+        return Hits(reply.records)
 
     def records(self, *, tenant: str, token: str = "") -> list[Record]:
         """Return all that is kept, also what is superseded, quarantined or expired and not yet swept."""
-        return self._order("records", tenant, list[Record], token=token)
+        return RecordList(self._order("records", tenant, list[Record], token=token))
 
     def pin(self, record_id: str, *, tenant: str, pinned: bool = True, token: str = "") -> bool:
         """Let a record stay for ever, or a pinned one end as its kind does from now; return whether there is one."""

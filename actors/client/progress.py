@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from airside.actors.client.display.bundle import bundle
+from airside.actors.client.display.listed import Kinds
+from airside.actors.client.display.results import draw_progress
+
+SHOWN_S = 0.25
+"""Between two looks of who watches a notebook: each is a message to the front end."""
 
 
 @contextmanager
@@ -13,6 +22,9 @@ def progress_of(total: int, *, show: bool) -> Iterator[Callable[[str], None]]:
     """Yield `advance(status)`, which moves the bar by one run; silent unless stderr is a terminal or a notebook."""
     if not show or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         yield lambda status: None
+        return
+    if "ipykernel" in sys.modules:
+        yield from _in_notebook(total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -28,3 +40,35 @@ def progress_of(total: int, *, show: bool) -> Iterator[Callable[[str], None]]:
             bar.update(task, advance=1, description=text)
 
         yield advance
+
+
+def _in_notebook(total: int) -> Iterator[Callable[[str], None]]:
+    """As `progress_of`, in an output that is drawn anew: Rich's own needs widgets that a notebook may not have."""
+    from IPython.display import display
+
+    progress = BatchProgress(total)
+    shown: Any = display(progress, display_id=True)  # type: ignore[no-untyped-call]
+    shown_s = time.monotonic()
+
+    def advance(status: str) -> None:
+        nonlocal shown_s
+        progress.statuses[status] += 1
+        if time.monotonic() - shown_s >= SHOWN_S:
+            shown.update(progress)
+            shown_s = time.monotonic()
+
+    try:
+        yield advance
+    finally:
+        shown.update(progress)
+
+
+class BatchProgress:
+    """How far a batch is, drawn."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.statuses: Counter[str] = Counter()
+
+    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
+        return bundle(lambda: draw_progress(self.total, self.statuses), include, exclude)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 from airside.actors.client.batch import LAST_LOOK_S, POLL_S, BatchBackend
+from airside.actors.client.display.listed import ResultList
 from airside.actors.client.following import Following
-from airside.actors.client.results import ResultsTimeout, RunResult, ended_result
+from airside.actors.client.results import ResultsInterrupted, ResultsTimeout, RunResult, ended_result
 from airside.actors.client.steps import Steps
 
 TAKE_S = 0.2
@@ -47,7 +47,7 @@ class ResultCursor:
         """Return the next results, none once all are there.
 
         Raises `ResultsTimeout` when the time is over: from then on no run is taken, and of those that were only what
-        has ended is looked for.
+        has ended is looked for.  Raises `ResultsInterrupted` when somebody interrupts it.
         """
         while True:
             if self._may_take:
@@ -58,6 +58,8 @@ class ResultCursor:
                 found = yield from self._following.next_ends(self._wait_s(), self._within_s())
             except TimeoutError:
                 raise self._timed_out() from None
+            except KeyboardInterrupt:
+                raise ResultsInterrupted(tuple(self._open)) from None
             if found:
                 return [result for run_id, body in found.items() for result in self._ended(run_id, body)]
             if self._is_late:
@@ -107,7 +109,7 @@ class ResultCursor:
     def _ended(self, run_id: str, body: bytes) -> Iterable[RunResult]:
         job_ids = self._open.pop(run_id)
         self._held -= len(job_ids)
-        return [ended_result(run_id, body, job_id, partial(self._desk.story, run_id)) for job_id in job_ids]
+        return [ended_result(run_id, body, job_id, self._desk) for job_id in job_ids]
 
     def _timed_out(self) -> ResultsTimeout:
         return ResultsTimeout(self._timeout or 0.0, tuple(self._open))
@@ -128,4 +130,4 @@ def collect(
             found |= {(result.run_id, result.job_id): result for result in results}
     except ResultsTimeout:
         pass  # the others have not ended by then
-    return [found[run] for run in runs if run in found]
+    return ResultList(found[run] for run in runs if run in found)

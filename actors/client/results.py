@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from airside.actors.client.display.approvals import SHOWN_CONTENTS, STOOD_FOR, draw_approval
+from airside.actors.client.display.bundle import bundle
+from airside.actors.client.display.drawing import Drawing
+from airside.actors.client.display.listed import Kinds
+from airside.actors.client.display.results import draw_result
 from airside.stack.approvals.book import Approval
 from airside.stack.approvals.forms import described
+from airside.stack.errors import Misuse
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.resources import ResourceFact
-from airside.stack.run.events import RunEnded
+from airside.stack.run.events import Event, RunEnded
 from airside.stack.text.entities import visible
 from airside.stack.values import ValueOrigin
+
+
+class RunReader(Protocol):
+    """What reads a run's record."""
+
+    def story(self, run_id: str) -> str:
+        """Tell a run."""
+
+    def events(self, run_id: str) -> tuple[list[Event], str]:
+        """Return a run's events for a drawing of it, or none and why not; soon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +58,8 @@ class RunResult:
     in_doubt: tuple[str, ...] = ()
     retry_after_s: float = 0.0
     place: int = field(default=0, compare=False)
-    tell: Callable[[], str] = field(default=lambda: "", repr=False, compare=False)
+    record: RunReader | None = field(default=None, repr=False, compare=False)
+    """What reads the run's record; of one that was pickled, nothing does."""
 
     @property
     def ok(self) -> bool:
@@ -51,13 +68,27 @@ class RunResult:
 
     def story(self) -> str:
         """Return the run as lines of text: what happened, and why."""
-        return self.tell() or f"never admitted: [{self.reason_code}] {self.detail}"
+        if not self.run_id:
+            return f"never admitted: [{self.reason_code}] {self.detail}"
+        if self.record is None:
+            raise Misuse(f"this result was read from elsewhere: `stack.story({self.run_id!r})` tells the run")
+        return self.record.story(self.run_id)
 
     def row(self) -> dict[str, Any]:
         """Return the result as a row of a table; the answer as JSON."""
         row = {name: getattr(self, name) for name in COLUMNS}
         answer = msgspec.json.encode(self.answer).decode()
         return {**row, "status": str(self.status), "reason_code": str(self.reason_code), "answer": answer}
+
+    def __getstate__(self) -> list[Any]:
+        return [None if each.name == "record" else getattr(self, each.name) for each in fields(self)]
+
+    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
+        return bundle(self._drawn, include, exclude)
+
+    def _drawn(self) -> Drawing:
+        events, problem = self.record.events(self.run_id) if self.record is not None and self.run_id else ([], "")
+        return draw_result(self, events, notes=(f"Its steps are not shown: {problem}",) if problem else ())
 
 
 class BatchTimeout(TimeoutError):
@@ -95,21 +126,38 @@ class ResultsTimeout(TimeoutError):
         return type(self), (self.timeout_s, self.run_ids)
 
 
+def batch_goes_on(open_runs: int) -> str:
+    """Return what becomes of a batch's runs when nobody waits for them, and how to get their results."""
+    how = "`stack.runs(status='active')` lists them, `stack.handle(run_id)` gets the result of one"
+    return f"{open_runs} runs go on: {how}"
+
+
+def goes_on(run_ids: Sequence[str]) -> str:
+    """Return what becomes of runs that are waited for no more, and how to get their results."""
+    if len(run_ids) == 1:
+        return f"{run_ids[0]} goes on: `stack.handle({run_ids[0]!r}).result()` waits for it again"
+    return f"{len(run_ids)} runs go on: `stack.results(...)` waits for them again"
+
+
+class ResultsInterrupted(KeyboardInterrupt):
+    """Somebody interrupted the wait for runs; they go on.  The field is that of `ResultsTimeout`."""
+
+    def __init__(self, run_ids: tuple[str, ...]) -> None:
+        super().__init__(goes_on(run_ids))
+        self.run_ids = run_ids
+
+
 class BatchInterrupted(KeyboardInterrupt):
     """Somebody interrupted a batch; what was submitted goes on.  The fields are those of `BatchTimeout`."""
 
     def __init__(self, results: list[RunResult | None], places: dict[str, int], unsubmitted: int) -> None:
         there = sum(result is not None for result in results)
-        super().__init__(
-            f"{there} of {len(results)} jobs have ended; {len(places)} runs go on: `Stack.handle(run_id)` gets the "
-            f"result of one, `airside runs --active` lists them; {unsubmitted} jobs were not submitted"
-        )
+        goes_on = batch_goes_on(len(places))
+        super().__init__(f"{there} of {len(results)} jobs have ended; {goes_on}; {unsubmitted} jobs were not submitted")
         self.results = results
         self.places = places
         self.unsubmitted = unsubmitted
 
-
-_STOOD_FOR = frozenset({"approved", "request", "person", "configuration"})
 
 COLUMNS: dict[str, type] = {
     "job_id": str,
@@ -127,7 +175,7 @@ COLUMNS: dict[str, type] = {
 """What a row of a table of results has."""
 
 
-def ended_result(run_id: str, body: bytes, job_id: str, tell: Callable[[], str], place: int = 0) -> RunResult:
+def ended_result(run_id: str, body: bytes, job_id: str, record: RunReader, place: int = 0) -> RunResult:
     """Return the result a `RunEnded` states."""
     event = msgspec.json.decode(body, type=RunEnded)
     outcome, usage = event.outcome, event.usage
@@ -145,7 +193,7 @@ def ended_result(run_id: str, body: bytes, job_id: str, tell: Callable[[], str],
         seconds=usage.active_us / 1e6,
         in_doubt=outcome.in_doubt,
         place=place,
-        tell=tell,
+        record=record,
     )
 
 
@@ -212,19 +260,26 @@ class PendingApproval:
         ]
         lines += [f"  !! {self.rejected_before}"] if self.rejected_before else []
         for each in self.origins:
-            mark = "   " if each.origin in _STOOD_FOR else "!! "
+            mark = "   " if each.origin in STOOD_FOR else "!! "
             found = " says" if each.part == "content" else ""
             source = f"{each.origin} ({each.detail})" if each.detail else each.origin
             lines.append(f"  {mark}{each.path}{found}: {each.value!r}  <- {source}")
         lines += [f"     about {each}" for each in self.resources]
         shown = [_one_line(line) for line in lines]  # nobody's key may begin a line of its own
-        traced = {each.path for each in self.origins if each.part == "authority"}
-        contents = [(path, text) for path, text in _texts(self._shown(), ()) if path not in traced]
+        contents = self.contents()
         for path, text in contents[:SHOWN_CONTENTS]:
             shown += _content(path, text)
         if len(contents) > SHOWN_CONTENTS:
             shown.append(f"     ({len(contents) - SHOWN_CONTENTS} more arguments are not shown)")
         return shown
+
+    def contents(self) -> list[tuple[str, str]]:
+        """Return what the call says, by argument: every value of it that is not traced to where it comes from."""
+        traced = {each.path for each in self.origins if each.part == "authority"}
+        return [(path, text) for path, text in _texts(self._shown(), ()) if path not in traced]
+
+    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
+        return bundle(lambda: draw_approval(self), include, exclude)
 
     @property
     def _form(self) -> dict[str, Any] | None:
@@ -283,7 +338,6 @@ def question_lines(question: Sequence[PendingApproval]) -> list[str]:
     return [f"{first.group}: {calls}; vote on all by this id, or on each by its own", *lines]
 
 
-SHOWN_CONTENTS = 20
 SHOWN_CHARACTERS = 2_000
 _WIDTH = 100
 """Columns of content in a line: a terminal that wrapped a longer one would begin a line without the bar."""

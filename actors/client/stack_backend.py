@@ -5,17 +5,23 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import msgspec
 
 from airside.actors.client.connection import Connection, LiveJournal
-from airside.actors.client.steps import Steps
+from airside.actors.client.display.bundle import ASK_S, Asking
+from airside.actors.client.display.listed import Story
+from airside.actors.client.display.timeline import timeline_of
+from airside.actors.client.steps import Steps, drive
 from airside.actors.jobs import Job
-from airside.actors.journal.story import story_of
-from airside.actors.rpc.methods import SUBMIT, WAIT, Ends, WaitRequest
+from airside.actors.journal.story import read_story
+from airside.actors.rpc.layer import now_us
+from airside.actors.rpc.methods import BODIES, SUBMIT, WAIT, Ends, WaitRequest
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.operations.messages import Submission, Ticket
 from airside.stack.reasons import ReasonCode
+from airside.stack.run.events import Event, decode_event
 
 TOKEN_S = 3600
 _KEPT_S = TOKEN_S / 2
@@ -28,6 +34,11 @@ class StackBackend:
         self._connection = connection
         self._sign = sign
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
+        self._asking = Asking()
+
+    def __deepcopy__(self, _: object) -> Self:
+        """Return itself: it is the way to a stack, which results have with them into `dataclasses.asdict`."""
+        return self
 
     def _own_token(self, tenant: str, principal: str) -> str:
         """Return a token for local use, the same for as long as most of its life is left."""
@@ -65,4 +76,20 @@ class StackBackend:
 
     def story(self, run_id: str) -> str:
         """Return a run as lines of text; raise `InvalidInput` if the journal has no such run."""
-        return story_of(LiveJournal(self._connection), run_id)
+        text, events = read_story(LiveJournal(self._connection), run_id)
+        return Story(text, timeline_of(events, now_us=now_us()))
+
+    def events(self, run_id: str) -> tuple[list[Event], str]:
+        """Return a run's events for a drawing of it, or none and why not; soon, whatever the stack does."""
+
+        def read() -> list[Event]:
+            bodies = drive(self._connection.call(BODIES, [run_id], within_s=ASK_S))
+            return [decode_event(body) for body in bodies[run_id]]
+
+        events, problem = self._asking.ask(read)
+        return events or [], problem if events is None or events else f"the journal has no run {run_id}"
+
+    def layers(self, names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], str]:
+        """Return what layers say of themselves, for a drawing; or nothing and why not, soon."""
+        found, problem = self._asking.ask(lambda: self._connection.stats(names, within_s=0.75 * ASK_S))
+        return found or {}, problem

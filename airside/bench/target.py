@@ -48,7 +48,7 @@ class StackTarget:
     async def ends(self, wait_s: float) -> list[RunResult]:
         """Return the runs that have ended since, as soon as there is one or the wait is over."""
         found = await drive_async(self._following.next_ends(wait_s, LONGEST_S))
-        return [ended_result(run_id, body, "", lambda: "") for run_id, body in found.items()]
+        return [ended_result(run_id, body, "", self._backend) for run_id, body in found.items()]
 
     async def waiting(self) -> list[Waiting]:
         """Return the calls that wait for people."""

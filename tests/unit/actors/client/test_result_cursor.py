@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from airside.actors.client.client import RunHandle, Stack, _named
 from airside.actors.client.following import RUNS_A_QUESTION
 from airside.actors.client.result_cursor import TAKE_S, ResultCursor, collect
-from airside.actors.client.results import ResultsTimeout
+from airside.actors.client.results import ResultsInterrupted, ResultsTimeout
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.rpc.methods import WAIT, Ends, WaitRequest
 from airside.stack.errors import InvalidInput
@@ -226,3 +226,26 @@ def test_a_window_is_a_number_of_runs(window: Any) -> None:
         stack_of(Runs()).iter_results([], window=window)
     with pytest.raises(InvalidInput, match="timeout"):
         stack_of(Runs()).iter_results([], timeout=-1)
+
+
+class Interrupted(Runs):
+    """One whose caller is interrupted while it waits."""
+
+    def wait(self, wanted: WaitRequest, within_s: float | None) -> Steps[Ends]:
+        """Be interrupted."""
+        yield Pause(0.0)
+        raise KeyboardInterrupt
+
+
+def test_who_interrupts_a_wait_is_told_how_to_get_the_results() -> None:
+    """The runs go on; one is named, of several there is the number."""
+    desk = Interrupted()
+    stack = stack_of(desk)
+    one, *others = [RunHandle(stack, run_id) for run_id, _ in desk.give([1.0] * 3)]
+    with pytest.raises(ResultsInterrupted, match=rf"{one.run_id} goes on: `stack.handle\('{one.run_id}'\).result\(\)`"):
+        one.result()
+    with pytest.raises(ResultsInterrupted, match=r"2 runs go on: `stack.results\(...\)`") as stop:
+        stack.results(others)
+    assert stop.value.run_ids == tuple(each.run_id for each in others)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(stack.iter_results(others)))

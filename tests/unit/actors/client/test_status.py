@@ -15,9 +15,10 @@ from airside.actors.app import App
 from airside.actors.client.stack_record import is_recorded, keep, kept_by, read_record, write_record
 from airside.actors.process.logs import LINK, log_files
 from airside.actors.process.pulse import born
-from airside.options import bounded, brief, span
+from airside.options import bounded, brief
 from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.directory import load_directory
+from airside.stack.operations.quantities import span
 from airside.stack.policy.pricing import unaffordable, unpriced
 from airside.stack.run.agents import priced
 from airside.status_cli import EXPECTED, screen

@@ -1,0 +1,70 @@
+"""How far a batch is, in a notebook: one output that is drawn anew, with nothing that has to be installed."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from airside.actors.client import progress
+from airside.actors.client.progress import progress_of
+
+
+class Front:
+    """A front end: what it was shown, as text."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def display(self, drawn: Any, *, display_id: bool) -> Front:
+        """Show something for the first time."""
+        assert display_id
+        self.update(drawn)
+        return self
+
+    def update(self, drawn: Any) -> None:
+        """Show it anew."""
+        self.shown.append(drawn._repr_mimebundle_()["text/plain"])
+
+
+@pytest.fixture
+def front(monkeypatch: pytest.MonkeyPatch) -> Front:
+    """Return the front end of what takes itself for a notebook's kernel."""
+    found = Front()
+    display: Any = types.ModuleType("IPython.display")
+    display.display = found.display
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    return found
+
+
+def test_a_batch_in_a_notebook_shows_how_far_it_is(front: Front) -> None:
+    """At the beginning, at times, and at the end, whatever ended it."""
+
+    def work() -> None:
+        with progress_of(3, show=True) as advance:
+            advance("completed")
+            advance("refused")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert front.shown[0].startswith("0 of 3 jobs have ended")
+    assert front.shown[-1].startswith("2 of 3 jobs have ended: 66%") and "refused    1" in front.shown[-1]
+
+
+def test_a_front_end_is_not_flooded(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand runs that end at once are a few messages."""
+    monkeypatch.setattr(progress, "SHOWN_S", 3_600.0)
+    with progress_of(1_000, show=True) as advance:
+        for _ in range(1_000):
+            advance("completed")
+    assert len(front.shown) == 2 and front.shown[-1].startswith("1,000 of 1,000 jobs have ended\n")
+
+
+def test_nobody_is_shown_what_nobody_wants(front: Front) -> None:
+    with progress_of(3, show=False) as advance:
+        advance("completed")
+    assert front.shown == []
