@@ -36,6 +36,9 @@ WINDOW = 10_000
 POLL_S = 5.0
 """Longest wait in one call to the driver; a run that ends answers at once."""
 
+LONGEST_TAKE_S = 0.5
+"""After which jobs that come slowly are submitted as far as they have come."""
+
 LAST_LOOK_S = 2.0
 """How long the last question, when the time is over, may take: what has ended by then is not to be lost."""
 
@@ -101,7 +104,8 @@ class JobStream:
         self._until = None if timeout is None else clock() + timeout
         self._taken = 0
         self._is_first = True
-        self._exhausted = False
+        self._exhausted = self._is_stopped = False
+        self._problem: Exception | None = None
         self._waiting: dict[int, Job] = {}
         self._held: dict[str, float] = {}
         """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
@@ -118,14 +122,14 @@ class JobStream:
         """
         while not self._ready:
             self._on_turn()
-            while self._has_room and (self._is_first or not self._is_late):
-                yield from self._take()
-            self._is_first = False
-            if self._ready:
-                break
-            if not self._waiting and not self._open and self._exhausted:
-                return []
             try:
+                yield from self._fill()
+                if self._ready:
+                    break
+                if not self._waiting and not self._open and self._exhausted:
+                    if self._problem is not None:
+                        raise self._problem  # after what was read before it
+                    return []
                 yield from self._go_on()
             except TimeoutError:  # a layer did not answer by then: what has ended is asked for once more
                 yield from self._look_last()
@@ -135,6 +139,18 @@ class JobStream:
                 raise ResultsTimeout(self._timeout or 0.0, tuple(self._open))
         found, self._ready = self._ready, []
         return found
+
+    def _fill(self) -> Steps[None]:
+        """Take jobs as far as there is room, and submit some before more are taken: they may come slowly."""
+        began_s = self._clock()
+        while self._has_room and (self._is_first or not self._is_late):
+            yield from self._take()
+            if self._is_late or self._ready or self._clock() - began_s >= self._poll_s:
+                break
+            due = self._due()
+            if due:
+                yield from self._enter(due)
+        self._is_first = False
 
     @property
     def open(self) -> dict[str, list[OpenJob]]:
@@ -148,7 +164,7 @@ class JobStream:
         """
         unsubmitted = list(self._waiting)
         self._waiting.clear()
-        self._exhausted = True
+        self._exhausted = self._is_stopped = True
         return unsubmitted
 
     @property
@@ -166,18 +182,34 @@ class JobStream:
 
     def _is_exhausted(self) -> bool:
         """Whether there are no more jobs: the last one taken may have filled the window."""
-        for job in self._jobs if not self._exhausted else ():
-            self._keep([job])
-            return False
-        self._exhausted = True
-        return True
+        if not self._exhausted:
+            self._keep(self._next_jobs(1))
+        return self._exhausted
+
+    def _next_jobs(self, most: int) -> list[Job | BadLine]:
+        """Return the next jobs, as many as come without a long wait; what an iterable raises ends it.
+
+        None of those before it is lost by that, and it is raised once they have ended.
+        """
+        some: list[Job | BadLine] = []
+        began_s = self._clock()
+        try:
+            for job in islice(self._jobs, most):
+                some.append(job)
+                if self._clock() - began_s >= LONGEST_TAKE_S:
+                    break
+            else:
+                self._exhausted = len(some) < most
+        except Exception as error:
+            self._exhausted, self._problem = True, error
+        return some
 
     def _take(self) -> Steps[None]:
         room = self.window - len(self._waiting) - len(self._open)
-        some = list(islice(self._jobs, min(CHUNK, room)))
-        if not some:
-            self._exhausted = True
-        elif self._read is None:
+        some = self._next_jobs(min(CHUNK, room))
+        if not some or self._is_stopped:
+            return
+        if self._read is None:
             self._keep(some)
         else:
             self._keep((yield from self._read(some, self._taken)))
@@ -215,8 +247,9 @@ class JobStream:
                 return []
             # At most a second's worth at once, however long nothing was due.
             most = min(CHUNK, max(1, int(min(now - self._next_s, 1.0) * self.rate_per_s)))
+        most = min(most, self.window - len(self._open))
         due = (place for place, job in self._waiting.items() if self._held.get(job.tenant or job.token, now) <= now)
-        return list(islice(due, most))
+        return list(islice(due, max(0, most)))
 
     def _enter(self, places: list[int]) -> Steps[None]:
         jobs = [self._waiting[place] for place in places]

@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from airside.actors.client.display.batches import draw_batch
+from airside.actors.client.display.bundle import Asking, bundle
+from airside.actors.client.display.drawing import Drawing
+from airside.actors.client.display.listed import Kinds
 from airside.actors.journal.batches import BatchSummary, read_batch, show_batch
 from airside.actors.journal.story import ReadableJournal
 from airside.stack.calling import explain_misuse_of_methods
@@ -31,6 +35,24 @@ class BatchHandle:
 
     def __repr__(self) -> str:
         return f"BatchHandle({self.id})"
+
+    def drawn(self) -> Drawing:
+        """Return how it stands, to be seen."""
+        found = self.show()
+        outcomes = {(each.status, each.reason_code): each.runs for each in found.outcomes}
+        return draw_batch(
+            self.id,
+            found.phase,
+            outcomes,
+            ended=sum(each.runs for each in found.outcomes if each.status != "active"),
+            cost_microusd=sum(each.cost_microusd for each in found.outcomes),
+            tokens=sum(each.tokens for each in found.outcomes),
+            more={"last order": found.last_order},
+        )
+
+    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
+        answer, problem = Asking().ask(self.drawn)
+        return bundle(lambda: answer or Drawing(title=repr(self), notes=(problem,)), include, exclude)
 
     def show(self) -> BatchSummary:
         """Return how it stands; raise `InvalidInput` if there is none of this name."""

@@ -14,6 +14,10 @@ import msgspec
 
 from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.client import Stack
+from airside.actors.client.display.batches import draw_batch
+from airside.actors.client.display.bundle import bundle
+from airside.actors.client.display.drawing import Drawing
+from airside.actors.client.display.listed import Kinds
 from airside.actors.jobs import batch_job
 from airside.batches.manifest import Manifest, read_manifest, write_manifest
 from airside.batches.options import BatchOptions
@@ -53,6 +57,22 @@ class BatchReport:
     def ok(self) -> bool:
         """Whether every row has completed."""
         return self.state == FINISHED and not self.failed
+
+    def drawn(self) -> Drawing:
+        """Return how it came out, to be seen: this turn's results as bars."""
+        return draw_batch(
+            self.batch,
+            self.state,
+            self.turn.outcomes,
+            ended=self.completed + self.failed,
+            of=self.rows,
+            cost_microusd=self.turn.cost_microusd,
+            tokens=self.turn.tokens,
+            more={"completed": f"{self.completed:,}", "failed": f"{self.failed:,}", "results": self.out},
+        )
+
+    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
+        return bundle(self.drawn, include, exclude)
 
 
 class BatchInterrupted(KeyboardInterrupt):

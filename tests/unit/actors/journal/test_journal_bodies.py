@@ -121,6 +121,8 @@ def begin(store: JournalStore) -> ApprovalBook:
         "beside": [RUN, RUN],
         "listed": ["", "", "", 0, True, 99],
         "feed": ["acme", 0, 1000, 2**22],
+        "batches": [10],
+        "batch_outcomes": ["nightly"],
     }
     for name, parameters in asked.items():
         store.rows(name, *parameters)

@@ -1,0 +1,36 @@
+"""Batches, drawn: how one came out, or how it stands, as bars by outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from airside.actors.client.display.drawing import MAX_ROWS, Bar, Bars, Drawing, Tone, brief, facts
+from airside.actors.client.display.runs import tone_of
+from airside.stack.operations.quantities import money
+
+
+def draw_batch(
+    name: str,
+    state: str,
+    outcomes: Mapping[tuple[str, str], int],
+    *,
+    ended: int,
+    of: int | None = None,
+    cost_microusd: int = 0,
+    tokens: int = 0,
+    more: Mapping[str, str] | None = None,
+) -> Drawing:
+    """Draw a batch: its runs by status and reason, what they used, and whatever else is to be said of it."""
+    bars = [
+        Bar(brief(status if status == reason else f"{status} · {reason}", 80), count, tone_of(status))
+        for (status, reason), count in sorted(outcomes.items(), key=lambda item: -item[1])
+    ]
+    tone: Tone = "good" if state == "finished" else "off" if state == "cancelled" else "wait"
+    rows = f"{ended:,} of {of:,}" if of is not None else f"{ended:,}"
+    return Drawing(
+        title=f"batch {brief(name, 80)}",
+        status=brief(state, 40),
+        tone=tone,
+        facts=facts(("ended", rows), ("used", f"{tokens:,} tokens, {money(cost_microusd)}"), *(more or {}).items()),
+        parts=(Bars(("outcome", "runs"), tuple(bars[:MAX_ROWS]), max(0, len(bars) - MAX_ROWS)),) if bars else (),
+    )
