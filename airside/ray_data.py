@@ -74,7 +74,7 @@ def map_agents(
     columns: Mapping[str, str] | None = None,
     id_column: str | None = None,
     prefix: str = "result_",
-    concurrency: int | tuple[int, int] = 4,
+    concurrency: int | tuple[int, int] = (1, 4),
     batch_size: int = 256,
     lane: ModelLane | None = None,
     priority: int = 0,
@@ -94,8 +94,8 @@ def map_agents(
     one the row's own `job_id`, or else a digest of what the row asks for: rows that ask for the same are one run.  Of
     two that ask for different things under one id, the second is a result with a problem.
 
-    `concurrency` workers (or from and to so many) wait for `batch_size` jobs each, which all end before the next are
-    taken.  `lane` and `priority` are those of `airside run`.
+    `concurrency` workers (or from so many to so many, as Ray Data finds work) wait for `batch_size` jobs each,
+    which all end before the next are taken.  `lane` and `priority` are those of `airside run`.
 
     Raises `InvalidInput` for what cannot be meant, `Misuse` if no stack runs there or this process is in another Ray.
     Using the Dataset raises what Ray makes of `InvalidInput` for a column that is mapped and not there or is there by

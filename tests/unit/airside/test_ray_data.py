@@ -101,7 +101,7 @@ def test_results_stand_beside_their_rows_with_the_columns_there_were() -> None:
 
 def test_a_row_that_is_no_job_is_a_result_with_its_problem() -> None:
     rows = [
-        {**WHO, "order": "o-1"},
+        {**WHO, "order": "o-1", "labels": None},
         {**WHO, "order": None},
         {**WHO, "order": ""},
         {**WHO, "order": "o-2", "labels": "no JSON"},
