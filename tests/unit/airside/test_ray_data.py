@@ -164,7 +164,7 @@ def test_what_cannot_be_meant_is_said_at_once(options: dict[str, Any], said: str
 
 
 def test_without_pandas_it_says_what_is_missing() -> None:
-    """Ray Data itself says it only when a Dataset is used."""
+    """By the name of the extra that brings it."""
     code = """
 import importlib.util
 real = importlib.util.find_spec
