@@ -11,8 +11,8 @@
 
 Importing it is light: Ray, torch, LanceDB and DuckDB are loaded when they are first needed.
 
-What fewer apps need has modules of its own: `airside.mcp`, `airside.memory`, `airside.models`, `airside.tools`,
-`airside.directory`, `airside.resources`, `airside.jobs`, `airside.webhooks`.
+What fewer apps need has modules of its own: `airside.batches`, `airside.mcp`, `airside.memory`, `airside.models`,
+`airside.tools`, `airside.directory`, `airside.resources`, `airside.jobs`, `airside.webhooks`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from airside.batch_cli import batch
+from airside.bench_cli import bench
 from airside.in_doubt_cli import in_doubt
 from airside.logs_cli import logs
 from airside.mcp_cli import mcp
@@ -58,7 +59,7 @@ app.add_typer(mcp, name="mcp")
 app.add_typer(runs, name="runs")
 app.add_typer(token, name="token")
 audit.command()(questions)
-for command in (run, up, down, status, logs, record, replay):
+for command in (run, up, down, status, logs, record, replay, bench):
     app.command()(command)
 
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]

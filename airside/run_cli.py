@@ -13,6 +13,7 @@ import typer
 from airside.options import HERE, AppArgs, AppName, Mode, StateDir, path_of
 from airside.output import json_line
 from airside.stack.errors import InvalidInput
+from airside.stack.run.story import printable
 
 if TYPE_CHECKING:
     from airside.batches.run import BatchReport
@@ -54,11 +55,13 @@ def run(
 ) -> None:
     """Run a batch: on a stack of its own with --app, else on the one that runs in --state-dir.
 
-    JOBS are files, folders, patterns or URIs, or - for what comes on stdin: `make-jobs | airside run - --out results/`.
+    JOBS are files, folders, patterns or URIs, a pipe, or - for what comes on stdin:
+    `make-jobs | airside run - --out results/`.
     Where rows have other names than jobs: `--column request=question --column tenant==acme`.
 
     Exit code 0 if every job completed, 1 if some did not or are left, 130 after Ctrl-C; the results say which and why.
-    Ctrl-C ends the command, not the runs: `--resume` takes the batch up, and pays for nothing twice.
+    Ctrl-C ends the command, not the runs (`airside runs --active` lists them): `--resume` takes the batch up, and pays
+    for nothing twice.
     Rows that are no jobs are in rejects.jsonl beside the parts.  From any terminal: `airside batch --help`.
     """
     import airside
@@ -183,9 +186,10 @@ def _left_behind(stop: Any, state_dir: Path, *, goes_on: bool) -> str:
 
 
 def _report(report: BatchReport, problems: list[str]) -> None:
-    for (status, reason), count in report.turn.outcomes.most_common():
-        if reason != "completed":
-            typer.echo(f"{count} {status} [{reason}]", err=True)
+    for line in report.turn.first_errors:
+        typer.echo(printable(line), err=True)
+    if report.turn.errors > len(report.turn.first_errors):
+        typer.echo(f"and {report.turn.errors - len(report.turn.first_errors):,} more, in {report.out}", err=True)
     if report.left_out:
         typer.echo(
             f"{report.left_out} not run again: they had changed something (`airside rollback` them first, or --rerun)",

@@ -91,9 +91,11 @@ def under_way(stack: Stack) -> int:
     return int(stack.query(sql).column(0)[0].as_py())
 
 
-def wait_for(stack: Stack, share: float, jobs: int) -> None:
+def wait_for(stack: Stack, submitter: Submitter, share: float, jobs: int) -> None:
     """Wait until a share of the jobs has ended."""
     while ended(stack) < share * jobs:
+        if submitter.process.poll() is not None and ended(stack) < share * jobs:
+            raise SystemExit(f"airside run ended before: {submitter.report()}")
         time.sleep(0.1)
 
 
@@ -138,14 +140,14 @@ def killed(folder: Path, jobs: int) -> dict[str, Any]:
     with airside.start(batch_app(), stack="batch-killed", state_dir=state, mode="pooled") as stack:
         began = time.monotonic()
         first = Submitter(state, folder / "jobs.parquet", out)
-        wait_for(stack, 0.3, jobs)
+        wait_for(stack, first, 0.3, jobs)
         first.kill()
         in_flight = [under_way(stack)]
         second = Submitter(state, folder / "jobs.parquet", out, "--resume")
-        wait_for(stack, 0.5, jobs)
+        wait_for(stack, second, 0.5, jobs)
         in_flight.append(under_way(stack))
         kill_layer(stack, "driver")
-        wait_for(stack, 0.7, jobs)
+        wait_for(stack, second, 0.7, jobs)
         in_flight.append(under_way(stack))
         kill_layer(stack, "runtime/")
         report = second.report()
@@ -161,7 +163,7 @@ def killed(folder: Path, jobs: int) -> dict[str, Any]:
         "duplicates": twice,
         "completed": statuses["completed"],
         "extra_decisions": decided.column(0)[0].as_py() - expected,
-        "overspend_microusd": int(spent) - expected * PRICE_MICROUSD,
+        "paid_beyond_microusd": int(spent) - expected * PRICE_MICROUSD,
         "in_flight_at_kills": in_flight,
         "peak_rss_mb": round(max(first.peak_mb, second.peak_mb)),
         "seconds": round(seconds, 1),
@@ -188,7 +190,7 @@ def mixed(folder: Path, jobs: int) -> dict[str, Any]:
         more = ("--batch", "mixed", "--item-deadline", str(ITEM_DEADLINE_S), "--concurrency", "500")
         submitter = Submitter(state, folder / "mixed.jsonl", out, *more)
         handle = stack.batch("mixed")
-        wait_for(stack, 0.3, jobs)
+        wait_for(stack, submitter, 0.3, jobs)
         handle.pause(why="to look at it")
         while under_way(stack) > len(kinds) // 50:
             time.sleep(0.2)

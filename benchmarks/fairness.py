@@ -32,6 +32,7 @@ from typing import Any
 import airside
 from airside import Action, App, Finish, View, tool
 from airside.actors.client.client import Stack
+from airside.bench.fairness import jain
 from airside.stack.directory import Directory, Principal, Tenant
 from benchmarks.measure import last_line, machine, median, percentile, result_file
 
@@ -142,8 +143,8 @@ def shares(stack: Stack) -> dict[str, Any]:
     total, weight = sum(got.values()), sum(WEIGHTS.values())
     error = max(abs(got[name] / total * weight / WEIGHTS[name] - 1) for name in WEIGHTS)
     per_weight = [got[name] / WEIGHTS[name] for name in WEIGHTS]
-    jain = sum(per_weight) ** 2 / (len(per_weight) * sum(x * x for x in per_weight))
-    return {"steps": got, "share_error": round(error, 4), "jain": round(jain, 5)}
+    index = jain(per_weight)
+    return {"steps": got, "share_error": round(error, 4), "jain": round(index, 5)}
 
 
 def main() -> None:

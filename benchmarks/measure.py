@@ -3,68 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+from airside.bench.machine import cpu_seconds, machine, memory_mib, tree
 
-
-def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
-    packages = ("ray", "duckdb", "lancedb", "pydantic", "msgspec")
-    return {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        **{name: version(name) for name in packages},
-    }
-
-
-def tree(root: int | None = None) -> list[int]:
-    """Return the pids of a process and all below it."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, todo = [], [root or os.getpid()]
-    while todo:
-        pid = todo.pop()
-        found.append(pid)
-        todo += parents.get(pid, [])
-    return found
-
-
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """Return the CPU time the processes have used so far."""
-    total = 0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICKS
-
-
-def memory_mib(pids: Sequence[int]) -> float:
-    """Return the processes' proportional set size, MiB."""
-    total = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
+__all__ = ["cpu_seconds", "last_line", "machine", "median", "memory_mib", "percentile", "result_file", "tree"]
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

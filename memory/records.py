@@ -52,8 +52,8 @@ class Record(Value):
     @property
     def size_bytes(self) -> int:
         """Bytes of its texts, and of the marks of its lineage."""
-        texts = sum(len(text.encode()) for text in (self.text, *self.sources, self.kind, self.subject, self.topic))
-        return texts + sum(map(len, self.lineage))
+        texts = (self.text, *self.sources, self.kind, self.subject, self.topic, *self.lineage)
+        return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
 def mint_record() -> str:

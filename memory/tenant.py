@@ -30,7 +30,7 @@ from airside.memory.storage.erasure_plan import ErasurePlan, plan_erasure, reach
 from airside.memory.storage.freeing import give_back
 from airside.memory.storage.store import Database, Pairs, TenantStore, table_name
 from airside.memory.text import forget_words
-from airside.memory.writing.quality_gate import Draft, draft
+from airside.memory.writing.quality_gate import Draft, NameChecks, draft
 from airside.memory.writing.reconcile import ABOUT, Drafted, WritePlan
 from airside.stack.contracts.memory import Candidate, LearnReply
 from airside.stack.errors import MemoryFailed
@@ -252,7 +252,7 @@ class TenantMemory:
         worth: list[tuple[PendingWrite, Draft]] = []
         for offered, found in zip(group, drafts, strict=True):
             if isinstance(found, Draft):
-                worth.append((offered, found._replace(lineage=offered.lineage)))
+                worth.append((offered, found._replace(lineage=offered.lineage) if offered.lineage else found))
             elif isinstance(found, MemoryCode):
                 _reply(offered, LearnReply(code=found))
             else:
@@ -451,7 +451,10 @@ class TenantMemory:
             gone = [record_id for record_id, record in self.index.records.items() if record.expires_us <= now_us]
             self.index.remove(gone)
             if gone:
-                await self._on_thread(self._store.drop_expired, now_us)
+                if len(self.index):
+                    await self._on_thread(self._store.drop_expired, now_us)
+                else:  # a search for what has expired takes more memory than all else that a sweep does
+                    await self._on_thread(self._store.clear)
                 self._show(await self._on_thread(self.index.rebuilt))
                 forget_words()
                 forget_readings()
@@ -478,12 +481,13 @@ class TenantMemory:
 
 def _drafts(candidates: Sequence[Candidate], rules: MemoryRules, now_us: int) -> list[Draft | MemoryCode | Exception]:
     """Draft candidates together: a thread's turn for each would cost as much as most drafts do."""
-    return [_draft(candidate, rules, now_us) for candidate in candidates]
+    checks = NameChecks()
+    return [_draft(candidate, rules, now_us, checks) for candidate in candidates]
 
 
-def _draft(candidate: Candidate, rules: MemoryRules, now_us: int) -> Draft | MemoryCode | Exception:
+def _draft(candidate: Candidate, rules: MemoryRules, now_us: int, checks: NameChecks) -> Draft | MemoryCode | Exception:
     try:
-        return draft(candidate, rules, now_us)
+        return draft(candidate, rules, now_us, checks)
     except Exception as error:  # of one that is no candidate: the others are
         return error
 

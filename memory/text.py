@@ -1,4 +1,7 @@
-"""What of a text counts: one normal form, by which two texts are the same, and the terms by which it is found."""
+"""What of a text counts: one normal form, by which two texts are the same, and the stems by which they are compared.
+
+The terms by which a text is found, in its own language, are those of `search/vocabulary.py`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ MAX_WORD = 64
 """Characters of a word that count: longer ones are no words, and would be kept in RAM as such."""
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
-_APOSTROPHE = re.compile(r"['\u2019]")
+_ELIDED = frozenset(("all", "dall", "dell", "jusqu", "lorsqu", "nell", "puisqu", "quest", "quell", "sull", "un"))
+"""What stands before an apostrophe in French and Italian, longer than two letters, and tells nothing."""
+
 _LOWERED = re.compile(r"(?<=\d)[\u2080-\u2089]+")
 _FRACTION = re.compile(r"(?<=\d)[\u00bc-\u00be\u2150-\u215e]")
 
@@ -45,7 +50,7 @@ def visible(text: str) -> str:
 
 def normal(text: str) -> str:
     """Return a text's normal form, by which two are the same: what is visible of it, in lower case."""
-    return visible(text).casefold()
+    return visible(text).casefold() if text else text
 
 
 @lru_cache(maxsize=1)
@@ -76,12 +81,12 @@ def words(text: str) -> list[str]:
     return found
 
 
-def terms(text: str) -> list[str]:
-    """Return the stems of a text's words that tell something, in order, repeated as they are."""
+def stems(text: str) -> list[str]:
+    """Return the English stems of a text's words that tell something, in order, repeated as they are."""
     return [stem(word) for word in words(text) if word not in STOP_WORDS]
 
 
-def named(text: str) -> list[str]:
+def named_stems(text: str) -> list[str]:
     """Return the stems of what a text calls by name, as `capitalised` has it."""
     return [stem(word) for word in capitalised(text) if word not in STOP_WORDS]
 
@@ -91,6 +96,14 @@ def capitalised(text: str) -> list[str]:
     found = _WORD.findall(in_form("NFKC", text))
     names = [word for at, word in enumerate(found) if (at and word[0].isupper()) or any(map(str.isdigit, word))]
     return [word.casefold() for word in names]
+
+
+def bare(word: str) -> str:
+    """Return a word without what an apostrophe parts from it: "l'" in front, or "'s" behind."""
+    if "'" not in word and "\u2019" not in word:
+        return word
+    before, after = word.replace("\u2019", "'").split("'", 1)
+    return after if before in _ELIDED or len(before) <= 2 < len(after) else before
 
 
 def stem(word: str, language: str = ENGLISH) -> str:
@@ -105,7 +118,7 @@ def forget_words() -> None:
 
 @lru_cache(maxsize=50_000)
 def _stem(word: str, language: str) -> str:
-    stemmed: str = _stemmer(language).stemWord(_APOSTROPHE.split(word)[0])
+    stemmed: str = _stemmer(language).stemWord(bare(word))
     return stemmed
 
 
@@ -120,4 +133,4 @@ def _breaker() -> Any:
 def _stemmer(language: str) -> Any:
     import Stemmer
 
-    return Stemmer.Stemmer(language)
+    return Stemmer.Stemmer(language, 0)  # without a cache of its own, in which words would outlive `forget_words`

@@ -39,7 +39,7 @@ CORE = sorted(path for layer in ("stack", "memory", "tools") for path in (ROOT /
 ACTORS = sorted((ROOT / "actors").rglob("*.py"))
 ENTRY = sorted(
     path
-    for pattern in ("*.py", "adapters/*.py", "batches/*.py", "demo/**/*.py")
+    for pattern in ("*.py", "adapters/*.py", "batches/*.py", "bench/*.py", "demo/**/*.py")
     for path in (ROOT / "airside").glob(pattern)
 )
 """The package's own files; its `stack`, `memory`, `tools` and `actors` are links to the folders beside it."""
@@ -70,10 +70,16 @@ def imports(path: Path) -> Iterator[tuple[int, int, str]]:
 
 def test_the_sources_are_found() -> None:
     assert len(CORE) > 25 and {path.parent.name for path in CORE} >= {"stack", "memory", "tools"}
-    assert len(ACTORS) > 15 and {path.parent.name for path in ENTRY} >= {"airside", "adapters", "batches", "demo"}
+    assert len(ACTORS) > 15 and {path.parent.name for path in ENTRY} >= {
+        "airside",
+        "adapters",
+        "batches",
+        "bench",
+        "demo",
+    }
     linked = {path.name for path in (ROOT / "airside").iterdir() if path.is_symlink()}
     folders = {path.name for path in (ROOT / "airside").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert linked == set(LAYERS) and folders - linked == {"adapters", "batches", "demo"}, (
+    assert linked == set(LAYERS) and folders - linked == {"adapters", "batches", "bench", "demo"}, (
         "nothing of the package is left out"
     )
 

@@ -18,6 +18,7 @@ MODULES = (
     "airside",
     "airside.adapters",
     "airside.audit",
+    "airside.batches",
     "airside.directory",
     "airside.jobs",
     "airside.mcp",
@@ -40,7 +41,7 @@ def test_the_public_names_are_few_and_resolve(name: str) -> None:
     assert all(getattr(module, public) is not None for public in module.__all__)
 
 
-@pytest.mark.parametrize("package", ["airside", "airside.memory", "airside.tools"])
+@pytest.mark.parametrize("package", ["airside", "airside.batches", "airside.memory", "airside.tools"])
 def test_a_lazy_packages_names_are_those_type_checkers_see(package: str) -> None:
     """What is imported under TYPE_CHECKING is what is found at run time, from the same modules."""
     module = importlib.import_module(package)

@@ -18,6 +18,9 @@ from airside.stack.values import Limits, ModelLane
 ERRORS_LEAST = 20
 """Results there must be before a share of errors stops a batch: of three, one is a third."""
 
+_LONGEST_S = 100 * 366 * 86_400
+"""A hundred years; no rate is higher, either."""
+
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
@@ -57,8 +60,9 @@ class BatchOptions:
                 raise InvalidInput(f"{name}: {value!r:.40} is no whole number of at least {least}")
         for name in ("rate_per_s", "item_deadline_s", "deadline_s", "part_s"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
-                raise InvalidInput(f"{name}: {value!r:.40} is no number of at least 0")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and 0 <= value <= _LONGEST_S):
+                raise InvalidInput(f"{name}: {value!r:.40} is no number from 0 to {_LONGEST_S:,}")
         self.errors()
         self.validator()
 

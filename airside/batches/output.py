@@ -30,11 +30,13 @@ class Output:
             return cls(out, None)
         path = local_path(out)
         assert path is not None
-        if path.suffix.lower() not in ENDINGS or path.is_dir():
-            if path.exists() and not path.is_dir():
+        if path.is_dir():
+            return cls(path, None)
+        if path.suffix.lower() not in ENDINGS and not path.resolve().exists():
+            if path.suffix and not str(out).endswith(("/", path.name + "/")):
                 raise InvalidInput(
-                    f"--out {out}: that is no folder, and results are written as what a name ends with: "
-                    f"{', '.join(ENDINGS)}"
+                    f"--out {out}: results are written as what the name ends with ({', '.join(ENDINGS)}), or to a "
+                    "folder: one with a dot in its name is made before, or named with a / at its end"
                 )
             return cls(path, None)
         given = tuple(inputs)

@@ -66,7 +66,12 @@ def is_uri(given: str) -> bool:
 def local_path(given: str | Path) -> Path | None:
     """Return the path that a path or a `file://` URI names; None for any other URI."""
     if isinstance(given, Path) or not is_uri(given):
-        return Path(given).expanduser() if str(given).startswith("~") else Path(given)
+        try:
+            if "\0" in str(given) or not str(given):
+                raise InvalidInput(f"{as_text(str(given))!r:.80} is no path")
+            return Path(given).expanduser() if str(given).startswith("~") else Path(given)
+        except RuntimeError as error:
+            raise InvalidInput(f"{as_text(str(given))!r:.80}: {error}") from None
     scheme, _, rest = given.partition("://")
     if scheme.lower() != "file":
         return None

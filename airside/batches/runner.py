@@ -39,14 +39,19 @@ LOOK_S = 1.0
 """How often orders and deadlines are looked at, at least."""
 
 _ROWS_AT_ONCE = 200
+ERRORS_SHOWN = 20
+_ERROR_CHARS = 500
 _WITHDRAWING = 8
 """Threads that withdraw jobs whose time is over: each order waits until its run has ended."""
 
 CHANGED = """
-SELECT DISTINCT r.run_id FROM runs r JOIN outcomes o ON o.run_id = r.run_id
-JOIN events e ON split_part(e.stream, '.', 1) = r.run_id
-WHERE r.batch = ? AND o.status <> 'completed'
-  AND (e.type = 'EffectIntended' OR (e.type = 'ActionGated' AND CAST(json_extract(e.body, '$.intent') AS BOOLEAN)))
+WITH failed AS (SELECT r.run_id FROM runs r JOIN outcomes o ON o.run_id = r.run_id
+                WHERE r.batch = ? AND o.status <> 'completed'),
+     theirs AS (SELECT f.run_id, e.* FROM failed f JOIN events e ON split_part(e.stream, '.', 1) = f.run_id)
+SELECT DISTINCT g.run_id FROM theirs g
+WHERE g.type = 'ActionGated' AND coalesce(json_extract_string(g.body, '$.effect'), '') <> 'read'
+  AND (CAST(json_extract(g.body, '$.intent') AS BOOLEAN)
+       OR EXISTS (SELECT 1 FROM theirs i WHERE i.type = 'EffectIntended' AND i.stream = g.stream AND i.step = g.step))
 """
 """Runs of a batch that did not complete, and may have changed something before."""
 
@@ -85,6 +90,8 @@ class BatchCounts:
     steps: int = 0
     tokens: int = 0
     cost_microusd: int = 0
+    first_errors: list[str] = field(default_factory=list)
+    """A line each; of the others only how many there are."""
 
     @property
     def ended(self) -> int:
@@ -108,6 +115,9 @@ class BatchCounts:
         self.steps += result.steps
         self.tokens += result.tokens
         self.cost_microusd += result.cost_microusd
+        if (problem or not result.ok) and len(self.first_errors) < ERRORS_SHOWN:
+            said = problem or result.detail
+            self.first_errors.append(f"{result.job_id}: {result.status} [{result.reason_code}] {said}"[:_ERROR_CHARS])
 
 
 class TakenOver(AirsideError):
@@ -140,12 +150,13 @@ class BatchRunner:
         self._states = states
         self._options = options
         self._owner = owner
-        self._told = on_turn
+        self._on_turn = on_turn
         self._clock = clock
         self._validator = options.validator()
         self._handle = stack.batch(manifest.batch)
         self._settings = (options.priority, dict(options.limits or {}))
         self._refs: dict[int, _Ref] = {}
+        """By the place that a stream gives a job."""
         self._given = 0
         self._looked_s = clock()
         self._until = None if options.deadline_s is None else clock() + options.deadline_s
@@ -184,6 +195,7 @@ class BatchRunner:
             self._parts.commit()
 
     def _run(self, wanted: Pass) -> None:
+        self._refs, self._given = {}, 0
         self._stream = JobStream(
             self._stack.backend,
             self._jobs(wanted),
@@ -303,7 +315,7 @@ class BatchRunner:
             self._withdraw_late(now)
             self._parts.commit_if_due()
             self._check_errors()
-        self._told(self)
+        self._on_turn(self)
 
     def _follow(self) -> None:
         """Read what was ordered, and do it; a journal that is away for a moment is asked again."""

@@ -61,6 +61,8 @@ def open_source(
     file of JSON lines or CSV is read on as it grows, and is over when nothing has come for that long; its last line
     is waited for if it has no end.  `clock` and `pause` are what that is timed by.
     """
+    if isinstance(given, FileSource | RecordSource | StreamSource):
+        return given  # opened before, with its mapping
     mapping = Columns.of(columns)
     following = None
     if follow_s is not None:

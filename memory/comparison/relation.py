@@ -68,18 +68,31 @@ class _Difference(NamedTuple):
 def relation(new: str, old: str) -> Relation:
     """Return what `new` is to `old`."""
     ours, theirs = read_both(new, old)
+    sure = _sure(ours, theirs)
+    if sure is not None:
+        return sure
+    difference = _difference(ours, theirs)
+    if _both_hold(ours, theirs, difference):
+        return "distinct"
+    return "varies" if _vary(ours, theirs, difference) else "unlike"
+
+
+def sure_relation(new: str, old: str) -> Relation | None:
+    """Return what `new` is to `old` where one look at their words tells, as it tells "same" and "contradicts"; or None.
+
+    It costs a fraction of what the rest does, which says how those are unlike that are neither.
+    """
+    return _sure(*read_both(new, old))
+
+
+def _sure(ours: Reading, theirs: Reading) -> Relation | None:
     if _are_same(ours, theirs):
         return "same"
     if ours.is_long or theirs.is_long:
         return "unlike"
-    difference = _difference(ours, theirs)
     if _are_different_matters(ours, theirs):
         return "distinct"
-    if _exclude_each_other(ours, theirs):
-        return "contradicts"
-    if _both_hold(ours, theirs, difference):
-        return "distinct"
-    return "varies" if _vary(ours, theirs, difference) else "unlike"
+    return "contradicts" if _exclude_each_other(ours, theirs) else None
 
 
 def is_other_value(new: str, old: str) -> bool:

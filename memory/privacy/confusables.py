@@ -67,11 +67,14 @@ class FoldedText:
     """A folded text that knows where each of its characters stands in the text as given."""
 
     def __init__(self, text: str) -> None:
-        pieces = text if _is_plain(text) else [_FOLDING[ord(char)] for char in text]
-        self.text = "".join(pieces)
-        self._same = pieces is text or (len(self.text) == len(text) and all(len(piece) == 1 for piece in pieces))
-        self._begins = () if self._same else tuple(at for at, piece in enumerate(pieces) for _ in piece)
+        self.text = text
+        self._begins: tuple[int, ...] | None = None
+        if not _is_plain(text):
+            pieces = [_FOLDING[ord(char)] for char in text]
+            self.text = "".join(pieces)
+            if not all(len(piece) == 1 for piece in pieces):
+                self._begins = tuple(at for at, piece in enumerate(pieces) for _ in piece)
 
     def span(self, begin: int, end: int) -> tuple[int, int]:
         """Return where what stands there, which is not empty, is in the text as given."""
-        return (begin, end) if self._same else (self._begins[begin], self._begins[end - 1] + 1)
+        return (begin, end) if self._begins is None else (self._begins[begin], self._begins[end - 1] + 1)

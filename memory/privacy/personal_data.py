@@ -116,7 +116,13 @@ _OF_PERSONS = tuple(ip_network(each) for each in ("2000::/3", "fc00::/7", "fe80:
 _VERSION = re.compile(r"(?:version|release|build|firmware|\bv)\s{0,2}\.?\Z", re.IGNORECASE)
 
 
+_DOTS, _COLONS = 3, 2
+"""What an address of either version has at least."""
+
+
 def _ips(text: str) -> Iterator[Span]:
+    if text.count(".") < _DOTS and text.count(":") < _COLONS:
+        return
     for match in ip_addresses(text):
         address = ip_address(match.group())
         if address.version == 6:
@@ -192,14 +198,24 @@ _IDS: tuple[tuple[str, str, str], ...] = (
 )
 """What checks a national id, its form, and the word that must stand before it, if other numbers have that form."""
 
+_DIGITS_OF = {
+    "stdnum.us.ssn": 9, "stdnum.us.itin": 9, "stdnum.ca.sin": 9, "stdnum.gb.nhs": 10, "stdnum.de.idnr": 11,
+    "stdnum.fr.nir": 14, "stdnum.es.dni": 8, "stdnum.es.nie": 7, "stdnum.it.codicefiscale": 7, "stdnum.nl.bsn": 9,
+    "stdnum.be.nn": 11, "stdnum.ch.ssn": 13, "stdnum.se.personnummer": 10, "stdnum.fi.hetu": 9, "stdnum.dk.cpr": 10,
+    "stdnum.no.fodselsnummer": 11, "stdnum.pl.pesel": 11, "stdnum.br.cpf": 11, "stdnum.in_.aadhaar": 12,
+    "stdnum.in_.pan": 4, "stdnum.tr.tckimlik": 11, "stdnum.za.idnr": 13, "stdnum.cn.ric": 17,
+}  # fmt: skip
+"""Digits that each of them has at least: a text with fewer is not searched for it."""
+
 _WORD_REACH = 40
 
 
 @cache
-def _ids_compiled() -> tuple[tuple[str, re.Pattern[str], re.Pattern[str] | None], ...]:
+def _ids_compiled() -> tuple[tuple[str, int, re.Pattern[str], re.Pattern[str] | None], ...]:
     return tuple(
         (
             name,
+            _DIGITS_OF[name],
             re.compile(rf"(?<![\w.\-/])(?:{form})(?![\w\-/]|\.\d)"),
             re.compile(word, re.IGNORECASE) if word else None,
         )
@@ -214,8 +230,9 @@ def _check_of(name: str) -> Callable[[str], bool]:
 
 
 def _ids(text: str) -> Iterator[Span]:
-    for name, form, word in _ids_compiled():
-        if word is not None and not word.search(text):
+    digits = len(_DIGIT.findall(text))
+    for name, least, form, word in _ids_compiled():
+        if digits < least or (word is not None and not word.search(text)):
             continue
         for match in form.finditer(text):
             named = word is None or word.search(text, max(0, match.start() - _WORD_REACH), match.start())
@@ -330,9 +347,22 @@ _LIVES_REACH = 90
 _AT_HOME = re.compile(rf"\d{{1,5}}[A-Za-z]? {_STREET_NAME} (?:{_WIDER})(?!\w){_TAIL}")
 
 
+_STREET_PARTS = tuple(word.removesuffix(r"\.?") for word in _WIDER.split("|"))
+_OTHER_PARTS = (
+    "str", "gasse", "weg", "platz", "allee", "rue ", "avenue ", "boulevard ", "place ", "chemin ",
+    "Calle ", "Via", "Rua ", "Avenida ", "Plaza ",
+)  # fmt: skip
+"""One of these is in whatever the first and the last, and the second of the forms above match."""
+
+
 def _addresses(text: str) -> Iterator[Span]:
-    for form in _POSTAL:
-        yield from (match.span() for match in form.finditer(text))
+    has_street = any(map(text.__contains__, _STREET_PARTS))
+    has_other = any(map(text.__contains__, _OTHER_PARTS))
+    for form, may_be in zip(_POSTAL, (has_street, has_other, "box" in text.lower()), strict=True):
+        if may_be:
+            yield from (match.span() for match in form.finditer(text))
+    if not has_street:
+        return
     for word in _LIVES.finditer(text):
         match = _AT_HOME.search(text, word.end(), word.end() + _LIVES_REACH)
         if match is not None:

@@ -42,7 +42,7 @@ _LONG_RUN = re.compile(r"\S{15}")
 """What every key of a known form has but those of `_SHORT_FORM`, and what looks random: most texts need no closer look.
 """
 
-_SHORT_FORM = re.compile(r"://|PRIVATE KEY|[xX][oO][xX]")
+_SHORT_FORM = re.compile(r":(?=//)|P(?=RIVATE KEY)|x(?=[oO][xX])|X(?=[oO][xX])")
 
 
 _ESCAPED = re.compile(r"\\++(?:u([0-9a-fA-F]{4})|([nrt\"/]))")
@@ -82,6 +82,15 @@ _FORMS = (
         ),
     ),
 )
+_FORM_PARTS = (
+    "PRIVATE KEY", "PuTTY-User-Key-File-", "b3BlbnNzaC1rZXktdj", "AGE-SECRET-KEY-1", "AIza", "GOCSPX-", "ya29.", "sk-",
+    "T3BlbkFJ", "github_pat_", "xox", "xapp-", "sk_", "rk_", "whsec_", "npm_", "hf_", "hv", "shp", "_v1_", "dapi",
+    "dckr_pat_", "gls", "glc_", "lin_api_", "ntn_", "PMAK-", "r8_", "sntry", "pscale_", "dp.", "pat", "sk.eyJ",
+)  # fmt: skip
+"""One of these is in whatever one of `_FORMS` matches."""
+
+_ASCII_DIGIT = re.compile(r"[0-9]")
+
 _LOOSE = (
     ("openai_key", re.compile(r"(?<![\w\-])sk-(?=[A-Za-z]*\d)(?=[a-z0-9]*[A-Z])[A-Za-z0-9]{20,64}")),
     (
@@ -127,11 +136,12 @@ def _formed(text: str) -> str | None:
 def _wrapped(text: str) -> str | None:
     """Look for keys that a mailer or a person has broken with blanks or line breaks."""
     joined = "".join(text.split())
-    if len(joined) == len(text) or not any(char.isdigit() for char in joined):
+    if len(joined) == len(text) or not _has_digit(joined):
         return None
-    for kind, form in _FORMS:
-        if any(_has_digit(match.group()) for match in form.finditer(joined)):
-            return kind
+    if any(map(joined.__contains__, _FORM_PARTS)):
+        for kind, form in _FORMS:
+            if any(_has_digit(match.group()) for match in form.finditer(joined)):
+                return kind
     for window in _windows(joined):
         for kind, form in _kept_forms():
             if kind not in _LOOSE_KEPT and any(_has_digit(match.group()) for match in form.finditer(window)):
@@ -141,7 +151,7 @@ def _wrapped(text: str) -> str | None:
 
 def _has_digit(text: str) -> bool:
     """Whether it may be a key: capitals alone are what prose without its blanks can be."""
-    return any(char.isdigit() for char in text)
+    return _ASCII_DIGIT.search(text) is not None or (not text.isascii() and any(map(str.isdigit, text)))
 
 
 def _is_jwt(head: str) -> bool:
@@ -216,8 +226,7 @@ _NAMES = (
 
 
 def _may_name_secret(text: str) -> bool:
-    lower = text.lower()
-    return any(name in lower for name in _NAMES) or not text.isascii()
+    return any(map(text.lower().__contains__, _NAMES)) or not text.isascii()
 
 
 _LINK = re.compile(

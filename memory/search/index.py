@@ -23,8 +23,7 @@ from airside.memory.search.calibration import Calibration, Scores
 from airside.memory.search.newer_first import COMPARED, Pairs, find_replacements, newer_first
 from airside.memory.search.ranking import diverse, freshness, ranks
 from airside.memory.search.vocabulary import named, terms
-from airside.memory.text import normal
-from airside.memory.text import terms as stems
+from airside.memory.text import normal, stems
 from airside.stack.contracts.memory import Candidate, Recalled
 from airside.stack.values import CLEARANCES, TRUSTS, Clearance
 
@@ -256,8 +255,7 @@ class TenantIndex:
         counts, trusts = self._counts[:count] > now_us, self._weight[:count, 2]
         found: list[list[tuple[Record, float]]] = []
         for at in range(0, len(vectors), _TOGETHER):  # a product of matrices reads the records once for all of them
-            with _blas().limit(limits=1):  # several threads take four times the CPU time, waiting for each other
-                block = vectors[at : at + _TOGETHER] @ self._vectors[:count].T
+            block = product(vectors[at : at + _TOGETHER], self._vectors[:count])
             is_near = np.asarray((block >= cosine) & counts, dtype=bool)
             for cosines, near, is_any in zip(block, is_near, np.any(is_near, axis=1).tolist(), strict=True):
                 if not is_any:
@@ -342,6 +340,16 @@ class TenantIndex:
             assert record.state == "live" or self._expires[place] == 0, "2: what is not live is found"
         for found in self._topics.values():
             assert all(self.records[i].state == "live" for i in found), "3"
+
+
+def product(one: Vectors, other: Vectors) -> Vectors:
+    """Return the cosines of each of one's vectors with each of the other's; on one thread.
+
+    Several take four times the CPU time, waiting for each other, and go on waiting for the next product.
+    """
+    with _blas().limit(limits=1):
+        cosines: Vectors = one @ other.T
+        return cosines
 
 
 @cache

@@ -15,7 +15,7 @@ from airside.memory.comparison.languages import SPACED
 from airside.memory.comparison.reading import TELLING, VALUES, read, unelided
 from airside.memory.comparison.relation import is_other_value
 from airside.memory.records import Record
-from airside.memory.text import terms
+from airside.memory.text import stems
 from airside.stack.values import TRUSTS
 
 Floats = NDArray[np.float32]
@@ -31,7 +31,7 @@ COMPARED = 16
 def find_replacements(records: Sequence[Record], vectors: Floats, asked: frozenset[str]) -> Pairs:
     """Return the places of an older and a newer record each, where the newer is to come first.
 
-    `asked` are the terms of the question; of `records` the first `COMPARED` are looked at.
+    `asked` are the stems of the question; of `records` the first `COMPARED` are looked at.
     """
     count = min(COMPARED, len(records))
     if count < 2:
@@ -73,4 +73,4 @@ def _asked_of(record: Record, asked: frozenset[str]) -> frozenset[str]:
     if reading.language not in SPACED:
         signs = "".join(asked)
         return frozenset(token.key for token in told if token.word in signs)
-    return asked & {term for token in told for term in terms(unelided(token.word))}
+    return asked & {term for token in told for term in stems(unelided(token.word))}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from airside.memory.text import ENGLISH, STOP_WORDS, capitalised, normal, stem, words
+from airside.memory.text import ENGLISH, STOP_WORDS, bare, capitalised, normal, stem, words
 
 _COMMON = {
     "german": """
@@ -83,16 +83,14 @@ _COMMON_IN_PAIRS = """
 _COMMON_PAIRS = frozenset(_COMMON_IN_PAIRS.split())
 """Pairs of characters so common in Chinese and Japanese that they tell nothing about what a text is about."""
 
-_ELIDED = frozenset(("all", "dall", "dell", "jusqu", "lorsqu", "nell", "puisqu", "quest", "quell", "sull", "un"))
-"""What stands before an apostrophe in French and Italian, longer than two letters, and tells nothing."""
-
 
 def terms(text: str) -> list[str]:
     """Return the terms of a text, in order, repeated as they are."""
     spoken = _spoken(text)
     language = _language_of(spoken)
     common = STOP_WORDS_OF[language]
-    return [*(stem(word, language) for word in spoken if word not in common), *_pairs(text)]
+    found = [stem(word, language) for word in spoken if word not in common]
+    return found if text.isascii() else found + _pairs(text)
 
 
 def named(text: str) -> list[str]:
@@ -105,27 +103,20 @@ def named(text: str) -> list[str]:
     common = STOP_WORDS_OF[language]
     if language == "german":
         return [stem(word, language) for word in spoken if any(map(str.isdigit, word))]
-    found = [_bare(word) for word in capitalised(text) if not _UNSPACED.match(word)]
+    found = [bare(word) for word in capitalised(text) if not _UNSPACED.match(word)]
     return [stem(word, language) for word in found if word not in common]
 
 
 def _spoken(text: str) -> list[str]:
     """Return the words of a text that are written with spaces between them, without what is elided."""
-    return [_bare(word) for word in words(text) if word.isascii() or not _UNSPACED.match(word)]
-
-
-def _bare(word: str) -> str:
-    """Return a word without what an apostrophe parts from it: "l'" in front, or "'s" behind."""
-    if "'" not in word and "\u2019" not in word:
-        return word
-    before, after = word.replace("\u2019", "'").split("'", 1)
-    return after if before in _ELIDED or len(before) <= 2 < len(after) else before
+    found = words(text)
+    if text.isascii():
+        return [bare(word) for word in found] if "'" in text else found
+    return [bare(word) for word in found if word.isascii() or not _UNSPACED.match(word)]
 
 
 def _pairs(text: str) -> list[str]:
     """Return every two characters that stand together where words have no spaces between them."""
-    if text.isascii():
-        return []
     found: list[str] = []
     for stretch in _UNSPACED.findall(normal(text)):
         found += [stretch[at : at + 2] for at in range(max(1, len(stretch) - 1))]

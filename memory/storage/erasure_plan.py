@@ -13,7 +13,7 @@ from typing import Literal
 from airside.memory.lineage import MANY, UNTRACED, subject_mark
 from airside.memory.records import Record
 from airside.memory.storage.erasure import Erasure, What
-from airside.memory.text import named, normal, terms, words
+from airside.memory.text import named_stems, normal, stems, words
 from airside.stack.ids import TenantId
 from airside.stack.values import Value
 
@@ -144,15 +144,15 @@ class _Echo:
     def __init__(self, order: Erasure, own: Collection[Record], records: Iterable[Record]) -> None:
         subjects = {normal(record.subject) for record in own if record.subject}
         subjects |= {normal(order.target)} if order.what == "subject" else set()
-        self._names = {name for record in own for name in named(record.text)}
-        self._phrases = {phrase for record in own for phrase in _phrases(terms(record.text))}
+        self._names = {name for record in own for name in named_stems(record.text)}
+        self._phrases = {phrase for record in own for phrase in _phrases(stems(record.text))}
         self._own_subjects = {"", *subjects}
         self._subjects = _by_first_word(subjects)
         self._others = _by_first_word({normal(record.subject) for record in records} - self._own_subjects)
 
     def repeats(self, record: Record) -> bool:
         """Whether a text has a name, a number or a phrase of those that go, or names their subject."""
-        said = terms(record.text)
+        said = stems(record.text)
         return (
             not self._names.isdisjoint(said)
             or not self._phrases.isdisjoint(_phrases(said))

@@ -118,6 +118,11 @@ class TenantStore:
         _drop_expired(self._table, self._durable, now_us)
         self._commits, self._count = 0, int(self._table.count_rows())
 
+    def clear(self) -> None:
+        """Leave nothing of what the table held, and no byte of it."""
+        self._database.rewrite(self._name, self._rows([]))
+        self.reopen()
+
     def reopen(self) -> None:
         """Go on after the table was rewritten."""
         self._table = self._database.connection.open_table(self._name)

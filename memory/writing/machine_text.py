@@ -27,6 +27,9 @@ _ERROR = re.compile(
     r"|[\w/.-]+: line \d+: |ERROR \d+|Error \w+ing )",
     re.MULTILINE,
 )
+_UNCAUGHT = "Traceback (most recent call last)"
+"""What `_TRACE` finds anywhere; all else of it and of `_ERROR` begins a line, so one line is looked at there alone."""
+
 _LEVEL = r"(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|CRITICAL|FATAL)"
 _LOG = re.compile(
     rf"^\W?(?:\d{{4}}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d[\d:.,]*(?:Z|[+-]\d\d:?\d\d)?\W{{1,4}}\[?{_LEVEL}\b"
@@ -65,13 +68,19 @@ _MAX_LEAVES = 500
 
 def machine_code(text: str) -> MemoryCode | None:
     """Return why a text is not for people, None if it may be."""
-    if _TRACE.search(text) or _ERROR.search(text):
+    if _is_error_text(text):
         return MemoryCode.ERROR_TEXT
     if ("<" in text or "&" in text) and _is_markup(text):
         return MemoryCode.MACHINE_TEXT
     lines = [line for line in text[:_PREVIEW].splitlines() if line.strip()]
     written = sum(bool(_LOG.match(line) or _CODE.match(line)) for line in lines)
     return MemoryCode.MACHINE_TEXT if lines and written * 2 >= len(lines) else None
+
+
+def _is_error_text(text: str) -> bool:
+    if "\n" in text:
+        return bool(_TRACE.search(text) or _ERROR.search(text))
+    return _UNCAUGHT in text or bool(_TRACE.match(text) or _ERROR.match(text))
 
 
 def _is_markup(text: str) -> bool:

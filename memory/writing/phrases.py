@@ -9,7 +9,7 @@ clauses.  A phrase is elements with blanks between them:
     !a|b            not followed by one of these
     ^ and $ and ,   the begin and the end of a clause, and from one to the next; `^^` is the begin of all
 
-Most phrases need a word that most texts have not, so each is looked for only where that word is there.
+Most phrases need words that most texts have not, so each is looked for only where all it needs are there.
 """
 
 from __future__ import annotations
@@ -62,6 +62,20 @@ def read(text: str) -> Reading:
     return reading_of(_TOKEN.findall(_APOSTROPHE.sub(" ", text)))
 
 
+class Reader:
+    """Reads a text once for all who look at it: of one candidate, and no longer than it is looked at."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, Reading] = {}
+
+    def read(self, text: str) -> Reading:
+        """Return a folded text as phrases see it."""
+        found = self._read.get(text)
+        if found is None:
+            found = self._read[text] = read(text)
+        return found
+
+
 def reading_of(tokens: Iterable[str]) -> Reading:
     """Return tokens as phrases see them; what is no word ends a clause."""
     marked = [token if token[0].isalnum() else "," for token in tokens]
@@ -76,10 +90,9 @@ class Phrase:
         self._compiled: re.Pattern[str] | None = None
 
     @property
-    def keys(self) -> frozenset[str]:
-        """Return words one of which is in every text that has the phrase; none if there are no such words."""
-        choices = [words for words in map(_keys, self._elements) if words]
-        return min(choices, key=_commonness, default=frozenset())
+    def needs(self) -> list[frozenset[str]]:
+        """Return sets of words, the least common ones first: every text that has the phrase has a word of each."""
+        return sorted(filter(None, map(_keys, self._elements)), key=_commonness)
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -96,6 +109,7 @@ class PhraseTable:
     def __init__(self, phrases: Mapping[str, Iterable[str]], classes: Mapping[str, str] | None = None) -> None:
         self._by_word: dict[str, list[int]] = {}
         self._phrases: list[tuple[str, Phrase]] = []
+        self._needs: list[list[frozenset[str]]] = []
         self._keyless: list[int] = []
         for label, each in phrases.items():
             for text in each:
@@ -104,14 +118,20 @@ class PhraseTable:
     def _add(self, label: str, phrase: Phrase) -> None:
         number = len(self._phrases)
         self._phrases.append((label, phrase))
-        for word in phrase.keys:
+        first, *others = phrase.needs or [frozenset[str]()]
+        self._needs.append(others)
+        for word in first:
             self._by_word.setdefault(word, []).append(number)
-        if not phrase.keys:
+        if not first:
             self._keyless.append(number)
 
     def _possible(self, reading: Reading) -> Iterator[tuple[str, Phrase]]:
-        found = {*self._keyless, *(n for word in reading.words & self._by_word.keys() for n in self._by_word[word])}
-        return (self._phrases[number] for number in sorted(found))
+        """Yield the phrases of whose needs a reading has a word each, in the table's order."""
+        words = reading.words
+        found = {*self._keyless, *(n for word in words & self._by_word.keys() for n in self._by_word[word])}
+        for number in sorted(found):
+            if not any(map(words.isdisjoint, self._needs[number])):
+                yield self._phrases[number]
 
     def label(self, reading: Reading) -> str | None:
         """Return the label of a phrase that is there, None if none is."""
@@ -146,6 +166,7 @@ def _words(alternatives: str) -> list[str]:
 
 
 def _keys(element: str) -> frozenset[str]:
+    """Return words one of which is in every text that has an element; none if there are no such words."""
     if element[0] in "^$~!," or element.endswith("?") or "*" in element or "#" in element:
         return frozenset()
     words = _words(element)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from typing import NamedTuple
 
 from airside.memory.privacy.personal_data import find_personal_data, find_secret, redacted
@@ -15,6 +16,7 @@ from airside.memory.rules import MAX_TTL_S, MemoryRules
 from airside.memory.text import normal, words
 from airside.memory.writing.instructions import instructs
 from airside.memory.writing.machine_text import in_words, machine_code, without_tags
+from airside.memory.writing.phrases import Reader
 from airside.memory.writing.speech_acts import what_is_said
 from airside.stack.canonical import digest
 from airside.stack.contracts.memory import MAX_SHOWN, Candidate
@@ -51,19 +53,36 @@ class Draft(NamedTuple):
     lineage: tuple[str, ...] = ()
 
 
-def draft(candidate: Candidate, rules: MemoryRules, now_us: int) -> Draft | MemoryCode:
+class NameChecks:
+    """What is wrong with sources, kinds, subjects and topics; each name is looked at once for a group of candidates."""
+
+    def __init__(self) -> None:
+        self.instructs = cache(_instructs_as_name)
+        self.has_secret = cache(find_secret)
+        self.find_personal_data = cache(find_personal_data)
+
+
+def _instructs_as_name(name: str) -> bool:
+    return not _PLAIN_NAME.fullmatch(name) and instructs(name)
+
+
+def draft(
+    candidate: Candidate, rules: MemoryRules, now_us: int, checks: NameChecks | None = None
+) -> Draft | MemoryCode:
     """Return the draft of a record, or why the candidate is not worth keeping."""
+    checks = checks or NameChecks()
     code = _fields(candidate, rules, now_us) or content_rejection(candidate.text)
     if code is not None:
         return code
     text = candidate.text.strip()
     labels: tuple[str, ...] = ()
     names = (candidate.source, candidate.kind, candidate.subject, candidate.topic)
-    if any(instructs(name) for name in names if not _PLAIN_NAME.fullmatch(name)):
+    if any(map(checks.instructs, names)):
         return MemoryCode.INSTRUCTION  # an agent is shown them as well
-    if any(map(find_secret, (text, *names, candidate.subject + candidate.topic))):
+    if find_secret(text) or any(map(checks.has_secret, (*names, candidate.subject + candidate.topic))):
         return MemoryCode.SECRET
-    personal, is_named = find_personal_data(text), any(map(find_personal_data, (candidate.subject, candidate.topic)))
+    personal = find_personal_data(text)
+    is_named = any(map(checks.find_personal_data, (candidate.subject, candidate.topic)))
     if personal or is_named:
         # A name that is redacted would be nobody's: what is about somebody could not be found, nor erased.
         if rules.personal_data == "refuse" or (rules.personal_data == "redact" and is_named):
@@ -127,24 +146,25 @@ def content_rejection(text: str) -> MemoryCode | None:
         text.encode()
     except UnicodeEncodeError:
         return MemoryCode.INVALID  # half a character: nobody could write it down
-    if instructs(text):
+    reader = Reader()
+    if instructs(text, reader):
         return MemoryCode.INSTRUCTION
     said = in_words(text)
     if isinstance(said, MemoryCode):
         return said
     if said != text and instructs(said):
         return MemoryCode.INSTRUCTION  # what is a letter for JSON's reader alone
-    return machine_code(said) or _says_nothing(without_tags(said))
+    return machine_code(said) or _says_nothing(without_tags(said), reader)
 
 
-def _says_nothing(text: str) -> MemoryCode | None:
+def _says_nothing(text: str, reader: Reader) -> MemoryCode | None:
     """Return why a text for people tells nothing, or None: a fact has a subject and what is said of it."""
     there = words(text)
     if not any(map(_LETTER.search, there)):
         return MemoryCode.NO_CONTENT
     if len(set(there)) * 5 < len(there):
         return MemoryCode.NO_CONTENT  # the same few words over and over
-    said = what_is_said(text)
+    said = what_is_said(text, reader)
     if not said.is_something:
         is_talk = len(said.helping) > 1 and not said.informing
         return said.passed_over or (MemoryCode.ACKNOWLEDGEMENT if is_talk else MemoryCode.TOO_SHORT)

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from airside.memory.comparison.relation import has_same_stems, relation
+from airside.memory.comparison.relation import has_same_stems, relation, sure_relation
 from airside.memory.embedders.embedder import Vectors
 from airside.memory.lineage import lineage_of, united
 from airside.memory.privacy.confusables import fold_confusables
 from airside.memory.records import MAX_SOURCES, Record, State, mint_record
 from airside.memory.rules import Quota
-from airside.memory.search.index import Statement, TenantIndex, Topic, statement_of, topic_of
+from airside.memory.search.index import Statement, TenantIndex, Topic, product, statement_of, topic_of
 from airside.memory.writing.quality_gate import Draft
 from airside.stack.contracts.memory import Candidate, LearnReply
 from airside.stack.ids import TenantId
@@ -78,16 +78,20 @@ class WritePlan:
             return
         vectors = np.stack([vector for _, vector in drafted])
         there = self._index.near(vectors, NEAR, self._now_us, COMPARED)
-        each_other = vectors @ vectors.T
+        each_other: dict[int, list[tuple[int, float]]] = {}
+        cosines = product(vectors, vectors)
+        for one, other in np.argwhere(np.tril(cosines >= NEAR, -1)).tolist():
+            each_other.setdefault(one, []).append((other, float(cosines[one, other])))
         for self._number, (draft, vector) in enumerate(drafted):
-            near = self._near(there[self._number], each_other[self._number])
+            near = self._near(there[self._number], each_other.get(self._number, ()))
             self.replies.append(self._one(draft, vector, near))
 
     def _one(self, draft: Draft, vector: Vectors, near: list[tuple[Record, float]]) -> LearnReply:
         lineage = self._lineage(draft)
         if lineage is None:
             return LearnReply(code=MemoryCode.SOURCE_GONE)
-        draft = draft._replace(lineage=lineage)
+        if lineage != draft.lineage:
+            draft = draft._replace(lineage=lineage)
         known = self._saying(Statement(topic_of(draft.candidate), draft.digest))
         if known is not None and known.state == "live":
             return self._met(known, draft, vector, MemoryCode.DUPLICATE)
@@ -109,10 +113,10 @@ class WritePlan:
                 is_again = has_same_stems(fold_confusables(draft.text), fold_confusables(record.text))
                 known = record if is_again and known is None else known
                 continue
-            what = relation(draft.text, record.text)
-            if what == "same" and _mergeable(draft, record):
+            sure = sure_relation(draft.text, record.text)
+            if sure == "same" and _mergeable(draft, record):
                 return self._met(record, draft, vector, MemoryCode.MERGED)
-            if what == "contradicts":
+            if sure == "contradicts":
                 older[record.record_id] = record
         return self._new(draft, vector, list(older.values()), known)
 
@@ -122,6 +126,8 @@ class WritePlan:
         So what was erased between recalling and learning leaves nothing, whoever dies in between: what is not there
         needs no list of what was.  What has expired is not to live on in what was said of it either.
         """
+        if not draft.candidate.shown and not draft.lineage:
+            return ()
         shown = [self._present(record_id) for record_id in draft.candidate.shown]
         there = [record for record in shown if record is not None and record.expires_us > self._now_us]
         return united(lineage_of(there), draft.lineage) if len(there) == len(shown) else None
@@ -264,13 +270,18 @@ class WritePlan:
         there = [r for topic in topics for r in self._index.about(topic, self._now_us, ABOUT)]
         return [r for r in mine if r.state == "live"] + [r for r in there if r.record_id not in self.changed]
 
-    def _near(self, there: list[tuple[Record, float]], each_other: Vectors) -> list[tuple[Record, float]]:
-        """Return the records near a draft, of those there were and of those that carry another draft's vector."""
+    def _near(
+        self, there: Sequence[tuple[Record, float]], each_other: Sequence[tuple[int, float]]
+    ) -> list[tuple[Record, float]]:
+        """Return the records near a draft, of those there were and of those that carry another draft's vector.
+
+        `each_other` are the drafts before it that are near it, by their numbers, with their cosines.
+        """
         found = [(self._as_written(r), cosine) for r, cosine in there if r.record_id not in self._carriers]
-        for number in map(int, np.flatnonzero(each_other[: self._number] >= NEAR)):
+        for number, cosine in each_other:
             record_id = self._carried.get(number)
             if record_id is not None and self._carriers[record_id] == number:
-                found.append((self._written(record_id), float(each_other[number])))
+                found.append((self._written(record_id), cosine))
         near = [
             (r, cosine)
             for r, cosine in found

@@ -11,7 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 from airside.memory.text import normal, words
-from airside.memory.writing.phrases import PhraseTable, Reading, folded, load_table, read
+from airside.memory.writing.phrases import PhraseTable, Reader, Reading, folded, load_table
 from airside.stack.reasons import MemoryCode
 
 _SENTENCE_END = re.compile(
@@ -57,28 +57,30 @@ class Said(NamedTuple):
         return bool(self.informing) and len(self.informing) + len(self.helping) >= MIN_WORDS
 
 
-def what_is_said(text: str) -> Said:
+def what_is_said(text: str, reader: Reader | None = None) -> Said:
     """Return what of a text tells something."""
+    reader = reader or Reader()
     told: set[str] = set()
     code: MemoryCode | None = None
     for sentence in _SENTENCE_END.split(text):
         if sentence.strip():
-            found, label = _sentence(sentence)
+            found, label = _sentence(sentence, reader)
             told.update(found)
             code = code or (_CODES[label] if label else None)
-    helping = {word for word in told if word in _words_in("talk_words.yaml") or any(map(str.isdigit, word))}
+    talk = _words_in("talk_words.yaml")
+    helping = {word for word in told if word in talk or any(map(str.isdigit, word))}
     return Said(told - helping, helping, code)
 
 
-def _sentence(sentence: str) -> tuple[list[str], str | None]:
+def _sentence(sentence: str, reader: Reader) -> tuple[list[str], str | None]:
     """Return the words of a sentence that inform, and what was passed over."""
-    reading = read(folded(sentence))
+    reading = reader.read(folded(sentence))
     label = _table("sentence").label(reading) or _found_anywhere("sentence", sentence)
     if label is None and _ASKS.search(sentence) and not _QUOTES.search(sentence):
         label = "question"
     if label is not None:
         return [], label
-    if _UNSPACED.search(sentence):
+    if not sentence.isascii() and _UNSPACED.search(sentence):
         return _clauses(sentence)
     rest, opened = _table("words").without(reading)
     rest, passed = _table("clause").without(rest, to_clause_end=True)
@@ -103,10 +105,8 @@ def _informing(reading: Reading) -> list[str]:
 
 def _tells(word: str) -> bool:
     """Whether a word is more than grammar."""
-    if _ENDING.fullmatch(word):
-        return False
-    is_known = word in _words_in("talk_words.yaml") or word not in _words_in("stop_words.yaml")
-    return is_known and not _typed(word)
+    is_grammar = word in _grammar() or (not word.isascii() and _ENDING.fullmatch(word))
+    return not is_grammar and not _typed(word)
 
 
 def _typed(word: str) -> bool:
@@ -115,7 +115,7 @@ def _typed(word: str) -> bool:
 
 
 def _found_anywhere(scope: str, text: str) -> str | None:
-    if not _UNSPACED.search(text):
+    if text.isascii() or not _UNSPACED.search(text):
         return None
     even = normal(text)
     return next((label for label, pattern in _anywhere(scope) if pattern.search(even)), None)
@@ -139,6 +139,11 @@ def _anywhere(scope: str) -> list[tuple[str, re.Pattern[str]]]:
         for label, act in acts.items()
         if scope in act and "anywhere" in act
     ]
+
+
+@cache
+def _grammar() -> frozenset[str]:
+    return _words_in("stop_words.yaml") - _words_in("talk_words.yaml")
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +20,7 @@ from airside.stack.errors import AirsideError, Refused
 from airside.stack.ids import TenantId
 from airside.stack.security.keyring import KeyRing
 from airside.stack.security.memory_orders import MemoryAnswer, MemoryOrder, seal_memory_order
-from tests.apps.remembering import create_app
+from tests.apps.remembering import REFUSED, STANDING, TOLD, create_app
 from tests.on_ray import BOUND_S, call, sigkill, told, until
 
 pytestmark = pytest.mark.ray
@@ -32,7 +33,7 @@ def stack(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A stack of the app, whose processes are shared by its tenants."""
     folder = tmp_path_factory.mktemp("remembering")
     with airside.start(
-        create_app(TENANTS), stack="remembering", state_dir=folder, mode="pooled", executors=1
+        create_app(TENANTS, folder), stack="remembering", state_dir=folder, mode="pooled", executors=1
     ) as started:
         yield started
         started.shutdown()
@@ -69,6 +70,31 @@ def test_what_a_tool_returns_is_kept_but_trusted_little(stack: Stack) -> None:
     assert submit(stack, call("look_up", topic="Osprey"), who="ana@t1").result(timeout=BOUND_S).ok
     (record,) = [r for r in stack.memory.records(tenant="t1") if "Osprey" in r.text and r.kind == "result"]
     assert record.trust == "low"
+
+
+def test_facts_of_a_completed_run_are_kept_where_they_stand_on_its_words_and_memorys_gate_takes_them(
+    stack: Stack,
+) -> None:
+    """What the model noted beside them is offered to nobody, or refused for good, and the run is as it would be."""
+    run = submit(stack, who="ana@t7", request=TOLD, route="tell").result(timeout=BOUND_S)
+    assert run.ok and run.answer == "It opens at seven."
+    # Of the answer and of what the tool returned; of the facts that stand, and of those memory refuses.
+    codes = until(lambda: found if len(found := codes_of(stack, run.run_id)) == 6 else [], "six answers of memory")
+    assert sorted(codes) == ["instruction", "secret", "stored", "stored", "stored", "stored"]
+    kept = {record.text: record for record in stack.memory.records(tenant="t7")}
+    likes, spring = (kept[fact["text"]] for fact in STANDING)
+    assert (likes.sources, likes.subject) == ((f"{run.run_id}#0",), "Ana")
+    assert (spring.sources, spring.subject) == ((f"{run.run_id}#1",), "")
+    assert not [text for text in kept if "hunter2" in text or "refund" in text or "latex" in text or "7" in text]
+    sql = "SELECT body FROM events WHERE stream = ? AND type = 'StepDecided' ORDER BY seq"
+    *_, noted = stack.query(sql, [run.run_id]).to_pylist()
+    assert all(fact["quote"] in noted["body"] for fact in (*STANDING, *REFUSED)), "with the words each stands on"
+
+
+def codes_of(stack: Stack, run_id: str) -> list[str]:
+    """Return what memory answered a run."""
+    sql = "SELECT body FROM events WHERE stream = ? AND type = 'MemoryLearned'"
+    return [json.loads(row["body"])["code"] for row in stack.query(sql, [run_id]).to_pylist()]
 
 
 def test_a_run_that_recalls_what_is_confidential_carries_the_label(stack: Stack) -> None:

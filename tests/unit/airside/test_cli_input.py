@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import stat
@@ -20,24 +21,25 @@ import typer
 
 import airside
 from airside import cli
-from airside.actors import audit, jobs
+from airside.actors import audit
 from airside.actors.client.client import Stack
 from airside.actors.client.connection import encoded
 from airside.actors.client.known_principals import write_people
-from airside.actors.client.results import COLUMNS, BatchInterrupted, RunResult
+from airside.actors.client.results import BatchInterrupted
 from airside.actors.client.steps import Pause, Steps, drive
 from airside.actors.driver.orders import sealed_order
 from airside.actors.journal.store import JournalStore
 from airside.actors.rpc.methods import GIVE_VOTE, KEEP, MEMORY_ORDER, ORDER, PENDING, ROLL_BACK, SWITCHES, Method
 from airside.actors.rpc.names import CellAddress
 from airside.actors.settings import Settings
+from airside.batches.result_schema import SCHEMA
 from airside.memory.embedders import embedder
 from airside.stack.directory import load_directory
 from airside.stack.errors import AirsideError, LayerUnavailable, Misuse
 from airside.stack.operations.messages import VoteReply
-from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.security.keyring import KeyRing
 from airside.stack.security.memory_orders import MemoryAnswer
+from tests.unit.airside.batches.fake_stack import FakeStack
 
 RUN = "run_" + "0" * 24
 COMMAND = typer.main.get_command(cli.app)
@@ -96,21 +98,11 @@ class World:
         self.layers = Layers(folder)
         keys = KeyRing.open(folder / "keys")
         self.stack = Stack(self.layers, keys, folder, stops=False, record={})  # type: ignore[arg-type]
-        self.batch: list[Any] = []
-        self.outcome: Any = None
-        self.stack.map = self._map  # type: ignore[method-assign]
+        self.batches = FakeStack()
+        self.stack.backend = self.batches  # type: ignore[assignment]
+        self.stack.batch = self.batches.batch  # type: ignore[method-assign]
+        self.stack.query = self.batches.query  # type: ignore[method-assign]
         self.stack.verify = lambda: []  # type: ignore[method-assign]
-
-    def _map(self, given: Any, **_: Any) -> list[RunResult]:
-        self.batch = jobs.jobs_of(given)
-        if isinstance(self.outcome, BaseException):
-            raise self.outcome
-        return [result(job.job_id) for job in self.batch]
-
-
-def result(job_id: str) -> RunResult:
-    """Return the result of a run that completed."""
-    return RunResult(run_id=RUN, job_id=job_id, status=RunStatus.COMPLETED, reason_code=ReasonCode.COMPLETED, answer=1)
 
 
 class Embedder:
@@ -358,14 +350,13 @@ def test_only_a_regular_file_is_replaced_and_that_is_known_before_the_batch(
         ("/dev/null", "no regular file"),
         ("pipe", "no regular file"),
         ("link", "no regular file"),
-        ("folder", "a folder"),
         ("jobs", "the jobs file"),
-        ("jobs/out", "File exists"),
-        ("x" * 300, "File name too long"),
+        ("jobs/out", "Not a directory"),
+        ("x" * 300 + ".csv", "File name too long"),
     ):
         code, _, err = airside_says(capsys, "run", "jobs", "--out", out)
         assert code == 2 and said in err, (out, err)
-    assert world.batch == [] and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert not world.batches.sent and stat.S_ISCHR(os.stat("/dev/null").st_mode)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "jobs", "link", "pipe"]
 
 
@@ -375,26 +366,37 @@ def test_what_was_there_stays_until_the_results_are_whole(
     (tmp_path / "jobs").write_text(JOB)
     (tmp_path / "real").write_text("before")
     (tmp_path / "real").chmod(0o640)
-    (tmp_path / "link").symlink_to("real")
-    world.outcome = LayerUnavailable("gone")
-    code, _, _ = airside_says(capsys, "run", "jobs", "--out", "link")
+    (tmp_path / "link.csv").symlink_to("real")
+
+    def away() -> None:
+        raise LayerUnavailable("gone")
+
+    world.batches.dies = away
+    code, _, _ = airside_says(capsys, "run", "jobs", "--out", "link.csv")
     assert code == 1 and (tmp_path / "real").read_text() == "before"
-    world.outcome = None
-    code, _, err = airside_says(capsys, "run", "jobs", "--out", "link")
+    world.batches.dies = lambda: None
+    code, _, err = airside_says(capsys, "run", "jobs", "--out", "link.csv", "--resume")
     assert code == 0, err
-    assert (tmp_path / "link").is_symlink() and pq.read_table(tmp_path / "real").num_rows == 1
+    assert (tmp_path / "link.csv").is_symlink() and len((tmp_path / "real").read_text().splitlines()) == 2
     assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o640
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs", "link", "real"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs", "link.csv", "link.csv.batch", "real"]
 
 
 def test_an_interrupted_batch_says_what_goes_on_and_keeps_what_there_is(
-    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "jobs").write_text(JOB * 4)
-    world.outcome = BatchInterrupted([result("one"), None, None, None], {RUN: 1, RUN + ".1-0": 2}, 1)
+    hanging = json.dumps({**json.loads(JOB), "job_id": "two", "inputs": {"hangs": True}})
+    (tmp_path / "jobs").write_text(JOB + hanging + "\n")
+    asked = itertools.count()
+
+    def interrupt() -> None:
+        if next(asked) == 8:
+            raise KeyboardInterrupt
+
+    world.batches.dies = interrupt
     code, out, err = airside_says(capsys, "run", "jobs", "--out", "out.parquet")
     assert code == 130 and not out
-    for said in ("1 of 4 jobs have ended", "2 runs go on", "airside runs --active", "1 were not submitted"):
+    for said in ("1 jobs have ended", "1 runs go on", "airside runs --active", "with --resume takes batch"):
         assert said in err
     assert pq.read_table(tmp_path / "out.parquet").column("job_id").to_pylist() == ["one"]
 
@@ -513,12 +515,12 @@ def test_a_token_is_signed_for_nobody_whom_the_directory_has_not(
         assert stack.token(*words[:2], **claims).count(".") == 2
 
 
-@pytest.mark.parametrize("ending", ["parquet", "PARQUET", "csv", "jsonl", ""])
+@pytest.mark.parametrize("ending", ["parquet", "PARQUET", "csv", "jsonl"])
 def test_results_are_written_as_what_the_name_ends_with(
     ending: str, world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "jobs").write_text(JOB * 2)
-    out = tmp_path / ("out" + (f".{ending}" if ending else ""))
+    out = tmp_path / f"out.{ending}"
     code, _, err = airside_says(capsys, "run", "jobs", "--out", out.name)
     assert code == 0, err
     if ending == "csv":
@@ -527,7 +529,8 @@ def test_results_are_written_as_what_the_name_ends_with(
         rows = [json.loads(line) for line in out.read_text().splitlines()]
     else:
         rows = pq.read_table(out).to_pylist()
-    assert [row["run_id"] for row in rows] == [RUN, RUN] and set(rows[0]) == set(COLUMNS)
+    assert [row["job_id"] for row in rows] == ["one", "one"] and set(rows[0]) == set(SCHEMA.names)
+    assert rows[0]["run_id"] == rows[1]["run_id"], "what stands twice is the same job"
 
 
 @pytest.mark.parametrize("name", ["out.xlsx", "out.json", "out.parqet", "out.parquet.gz"])
@@ -537,7 +540,7 @@ def test_a_file_that_is_named_as_what_it_is_not_is_refused_before_the_batch(
     """Also one that memory is exported to."""
     (tmp_path / "jobs").write_text(JOB)
     code, _, err = airside_says(capsys, "run", "jobs", "--out", name)
-    assert code == 2 and ".parquet, .csv, .jsonl" in err and world.batch == []
+    assert code == 2 and ".parquet, .csv, .jsonl" in err and not world.batches.sent
     code, _, err = airside_says(capsys, "memory", "export", name, "--tenant", "acme")
     assert code == 2 and "ends with .parquet" in err and not world.layers.calls
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airside.memory.comparison.relation import is_other_value, relation
+from airside.memory.comparison.relation import is_other_value, relation, sure_relation
 from airside.memory.in_memory import InMemoryMemory
 from airside.memory.service import MemoryService
 from airside.stack.reasons import MemoryCode
@@ -105,6 +105,14 @@ def test_words_that_look_alike_are_not_the_same(new: str, old: str) -> None:
 
 SOME = "Ana's depot isn't open at 9 on Mondays for Kim , 10\u2076 14 % C++ don't caf\u00e9 \u5317\u4eac"
 sentences = st.lists(st.sampled_from(SOME.split()), min_size=1, max_size=12).map(" ".join)
+
+
+@given(sentences, sentences)
+@example("Ana's flight is at 7", "Ana's flight is at 9")
+def test_one_look_tells_all_that_changes_a_record(new: str, old: str) -> None:
+    whole, sure = relation(new, old), sure_relation(new, old)
+    assert sure in (None, whole)
+    assert sure == whole or whole not in ("same", "contradicts")
 
 
 @given(sentences, st.sampled_from((" ", "  ", "\u00a0", "\n")), st.sampled_from(("\u2019", "\u02bc")), st.booleans())

@@ -289,6 +289,21 @@ async def test_what_expired_is_swept_and_not_returned_before(memory: MemoryServi
     assert await memory.sweep() == 1 and len(await memory.records(ACME)) == 1
 
 
+async def test_of_a_tenant_whose_every_record_has_expired_no_byte_is_left(tmp_path: Path, clock: Clock) -> None:
+    """And what is written next is kept, and there when it is opened again."""
+    service = MemoryService(tmp_path, HashingEmbedder, clock)
+    for _ in range(2):
+        await service.write_if_useful(fact("the customer was quite happy today", ttl_s=60))
+        clock.now += 61_000_000
+        assert await service.sweep() == 1 and await service.records(ACME) == []
+        assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"quite happy" in path.read_bytes()]
+    await service.write_if_useful(fact("the supplier has moved to another town"))
+    service.close()
+    again = MemoryService(tmp_path, HashingEmbedder, clock)
+    assert [record.text for record in await again.records(ACME)] == ["the supplier has moved to another town"]
+    again.close()
+
+
 async def test_tenants_that_are_not_open_are_swept_too(tmp_path: Path, clock: Clock) -> None:
     service = MemoryService(tmp_path, HashingEmbedder, clock)
     await service.write_if_useful(fact("the customer was quite happy today", ttl_s=60))

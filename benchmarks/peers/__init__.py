@@ -1,0 +1,1 @@
+"""The same governed step on other durable runtimes, beside Airside."""

@@ -1,0 +1,301 @@
+"""A batch without Ray: every row has one disposition whatever dies, and nothing is run twice that need not be."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from airside.actors.client.client import Stack
+from airside.batches.dry_run import check_rows
+from airside.batches.manifest import read_manifest
+from airside.batches.options import BatchOptions
+from airside.batches.parts import REJECTS, read_parts
+from airside.batches.pilot import extrapolated, run_pilot
+from airside.batches.row_states import RowStates, standing_of
+from airside.batches.run import BatchInterrupted, BatchReport, run_batch
+from airside.batches.runner import BatchRunner, TakenOver
+from airside.batches.sources import open_source
+from airside.stack.errors import InvalidInput
+from airside.stack.operations.batches import BatchChange
+from airside.stack.reasons import ReasonCode, RunStatus
+from tests.unit.airside.batches.fake_stack import Died, FakeStack
+
+
+def job(number: int, **inputs: Any) -> dict[str, Any]:
+    """Return a row that is a job."""
+    return {"job_id": f"j{number}", "request": "r", "tenant": "acme", "principal": "ana", "inputs": inputs}
+
+
+def run(stack: FakeStack, jobs: Any, out: Path | str, **more: Any) -> BatchReport:
+    """Run a batch on a stack that is none."""
+    return run_batch(cast("Stack", stack), jobs, out=out, **more)
+
+
+def results(out: Path) -> list[tuple[int, int, str]]:
+    """Return row, attempt and reason of every result."""
+    columns = ("row", "attempt", "reason_code")
+    found = [
+        each
+        for batch in read_parts(out, columns)
+        for each in zip(*(batch.column(n).to_pylist() for n in columns), strict=True)
+    ]
+    return sorted(found)
+
+
+def test_every_row_has_a_disposition_and_what_is_none_is_a_reject(tmp_path: Path) -> None:
+    lines = [
+        json.dumps(job(0)),
+        "not json",
+        json.dumps({**job(2), "bogus": 1}),
+        json.dumps({**job(3), "tenant": "nobody"}),
+    ]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    report = run(FakeStack(), tmp_path / "jobs.jsonl", tmp_path / "out")
+    assert (report.rows, report.completed, report.failed, report.state) == (4, 1, 3, "finished") and not report.ok
+    invalid = "request_invalid"
+    assert results(tmp_path / "out") == [
+        (0, 1, "completed"),
+        (1, 1, invalid),
+        (2, 1, invalid),
+        (3, 1, "tenant_unknown"),
+    ]
+    rejects = [json.loads(line) for line in (tmp_path / "out" / REJECTS).read_text(encoding="utf-8").splitlines()]
+    assert (
+        sorted(each["row"] for each in rejects) == [1, 2, 3]
+        and "bogus" in rejects[1]["problem"] + rejects[0]["problem"]
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 7), st.integers(1, 30))
+def test_whenever_it_dies_taken_up_again_it_ends_and_no_job_is_two_runs(
+    seed: int, count: int, every: int, window: int
+) -> None:
+    draw = random.Random(seed)
+    stack = FakeStack()
+    rows = [job(i, fails=draw.choice([0, 0, 0, 1])) for i in range(count)]
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name) / "out"
+        for turn in itertools.count():
+            left = draw.randrange(1, 12) if turn < 20 else 10**9
+
+            def dies() -> None:
+                nonlocal left
+                left -= 1
+                if left <= 0:
+                    raise Died
+
+            stack.dies = dies
+            try:
+                report = run(
+                    stack,
+                    rows,
+                    out,
+                    batch="b",
+                    resume=turn > 0 and read_manifest(out) is not None,
+                    part_results=every,
+                    concurrency=window,
+                )
+                break
+            except Died:
+                continue
+        assert report.state == "finished" and report.rows == count
+        assert [row for row, _, _ in results(out)] == list(range(count)), "one disposition each"
+        assert len(stack.runs) == count, "and no job is two runs"
+        stack.dies = lambda: None
+        again = run(stack, rows, out, retry_failed=True)
+        failed = sum(row["inputs"]["fails"] for row in rows)
+        assert (again.failed, again.completed, len(stack.runs)) == (0, count, count + failed)
+
+
+def test_what_failed_after_it_changed_something_is_not_run_again_unless_it_is_named(tmp_path: Path) -> None:
+    stack = FakeStack()
+    rows = [job(0, fails=1), job(1, fails=1), job(2)]
+    run(stack, rows, tmp_path / "out")
+    (changed,) = (run_id for run_id, its in stack.jobs.items() if its.job_id == "j1")
+    stack.changed = [changed]
+    report = run(stack, rows, tmp_path / "out", retry_failed=True)
+    assert (report.completed, report.failed, report.left_out) == (2, 1, 1)
+    report = run(stack, rows, tmp_path / "out", rerun=["j1"])
+    assert report.ok and report.completed == 3
+    assert Counter(row for row, _, _ in results(tmp_path / "out")) == {0: 2, 1: 2, 2: 1}
+
+
+def test_another_job_on_the_same_output_is_an_error_that_says_what_differs(tmp_path: Path) -> None:
+    stack = FakeStack()
+    (tmp_path / "a.jsonl").write_text(json.dumps(job(0)) + "\n", encoding="utf-8")
+    out = tmp_path / "out"
+    run(stack, tmp_path / "a.jsonl", out, batch="one")
+    with pytest.raises(InvalidInput, match="of the same: --resume takes it up"):
+        run(stack, tmp_path / "a.jsonl", out)
+    with pytest.raises(InvalidInput, match="there is batch one, not two"):
+        run(stack, tmp_path / "a.jsonl", out, batch="two", resume=True)
+    stack.described = {**stack.described, "policy": "other"}
+    with pytest.raises(InvalidInput, match="the policy changed: it was 'p', and now is 'other'"):
+        run(stack, tmp_path / "a.jsonl", out, resume=True)
+    stack.described = {**stack.described, "policy": "p"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(job(7)) + "\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"the input: .*changed"):
+        run(stack, tmp_path / "a.jsonl", out, resume=True)
+    with pytest.raises(InvalidInput, match="no batch to take up"):
+        run(stack, tmp_path / "a.jsonl", tmp_path / "new", resume=True)
+    with pytest.raises(InvalidInput, match="the stack has one of this name, of another input"):
+        run(stack, tmp_path / "a.jsonl", tmp_path / "new", batch="one")
+
+
+def test_an_input_that_has_grown_is_read_on(tmp_path: Path) -> None:
+    stack, path = FakeStack(), tmp_path / "a.jsonl"
+    path.write_text(json.dumps(job(0)) + "\n", encoding="utf-8")
+    run(stack, path, tmp_path / "out")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(job(1)) + "\n")
+    report = run(stack, path, tmp_path / "out", resume=True)
+    assert (report.rows, report.completed, report.turn.passed_over, stack.sent) == (2, 2, 1, 2)
+
+
+def test_a_job_that_never_ends_is_withdrawn_when_its_time_is_over(tmp_path: Path) -> None:
+    report = run(FakeStack(), [job(0, hangs=True), job(1)], tmp_path / "out", item_deadline_s=0.0)
+    assert report.state == "finished" and results(tmp_path / "out") == [(0, 1, "cancelled"), (1, 1, "completed")]
+    assert standing_of(RunStatus.CANCELLED, ReasonCode.CANCELLED, "") == "final", "it would hang again"
+
+
+def test_too_many_errors_stop_it_and_the_rest_is_taken_up_again(tmp_path: Path) -> None:
+    stack, rows = FakeStack(), [job(i, fails=1 if i < 30 else 0) for i in range(200)]
+    report = run(stack, rows, tmp_path / "out", stop_after_errors="50%", concurrency=10)
+    assert report.state == "errors" and 20 <= report.completed + report.failed < 100
+    report = run(stack, rows, tmp_path / "out", retry_failed=True)
+    assert report.ok and report.completed == 200 and len(stack.runs) == 230
+
+
+def test_answers_are_held_against_their_schema(tmp_path: Path) -> None:
+    rows = [job(0, answer={"cents": 5}), job(1, answer={"cents": "five"})]
+    schema = {"type": "object", "properties": {"cents": {"type": "integer"}}}
+    report = run(FakeStack(), rows, tmp_path / "out", answer_schema=schema)
+    assert (report.completed, report.failed, report.may_pass) == (1, 1, 1)
+    (reject,) = map(json.loads, (tmp_path / "out" / REJECTS).read_text(encoding="utf-8").splitlines())
+    assert reject["row"] == 1 and "cents" in reject["problem"] and "five" in reject["original"]
+
+
+def test_orders_are_followed_while_it_runs(tmp_path: Path) -> None:
+    stack, orders = FakeStack(), iter(["retune", "requeue", "cancel"])
+    moment = itertools.count()
+
+    def turn(runner: BatchRunner) -> None:
+        if next(moment) % 40 == 20 and (order := next(orders, None)):
+            handle = stack.batch("b")
+            if order == "retune":
+                handle.retune(concurrency=3, why="slower")
+            elif order == "requeue":
+                handle.requeue(["j0"])
+            else:
+                handle.cancel(why="enough")
+            runner._looked_s = -1e9
+
+    rows = [job(i) for i in range(100_000)]
+    report = run(stack, rows, tmp_path / "out", batch="b", concurrency=50, on_turn=turn)
+    assert report.state == "cancelled" and 0 < report.completed < 100_000
+    assert max(stack.entered[:20]) == 50 and max(stack.entered[30:]) <= 3, "fewer at once after it was retuned"
+    with pytest.raises(InvalidInput, match=r"was cancelled \(op: enough\): `airside batch resume b` takes that back"):
+        run(stack, rows, tmp_path / "out", resume=True)
+
+
+def test_who_is_taken_over_from_leaves_the_batch_to_the_other(tmp_path: Path) -> None:
+    stack = FakeStack()
+
+    def turn(runner: BatchRunner) -> None:
+        if stack.batch("b").state().owner != "other":
+            stack.batch("b").change(BatchChange(action="take_up", owner="other"))
+            runner._looked_s = -1e9
+
+    with pytest.raises(TakenOver, match="taken up by another process"):
+        run(stack, [job(0, hangs=True)], tmp_path / "out", batch="b", on_turn=turn)
+    assert stack.batch("b").state().phase == "running"
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
+    stack = FakeStack()
+
+    def turn(runner: BatchRunner) -> None:
+        if runner.counts.ended:
+            raise KeyboardInterrupt
+
+    with pytest.raises(BatchInterrupted, match=r"1 rows have a result .* 1 runs go on.*--resume") as caught:
+        run(stack, [job(0), job(1, hangs=True)], tmp_path / "out.csv", batch="b", on_turn=turn)
+    assert caught.value.report.state == "interrupted" and stack.batch("b").state().left == "interrupted"
+    assert len((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()) == 2, "what there is, is there"
+
+
+def test_a_file_has_the_last_result_of_each_row_in_order(tmp_path: Path) -> None:
+    stack, rows = FakeStack(), [job(i, fails=i % 2) for i in range(10)]
+    run(stack, rows, tmp_path / "out.parquet")
+    run(stack, rows, tmp_path / "out.parquet", retry_failed=True)
+    found = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [(each["row"], each["attempt"], each["status"]) for each in found] == [
+        (i, 1 + i % 2, "completed") for i in range(10)
+    ]
+
+
+def test_a_pilot_is_the_beginning_of_its_batch(tmp_path: Path) -> None:
+    stack, rows = FakeStack(), [job(i) for i in range(500)]
+    estimate = run_pilot(cast("Stack", stack), open_source(rows), out=tmp_path / "out", rows=50)
+    assert (estimate["rows"], estimate["left"], estimate["pilot_rows"]) == (500, 450, 50)
+    assert estimate["cost_microusd"] == {"estimate": 45_000, "low": 45_000, "high": 45_000}
+    report = run(stack, rows, tmp_path / "out", resume=True)
+    assert report.ok and report.completed == 500 and len(stack.runs) == 500
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=60), st.integers(0, 10_000))
+def test_an_estimate_is_within_its_interval(values: list[float], left: int) -> None:
+    found = extrapolated(values, left)
+    assert found["low"] - 1 <= found["estimate"] <= found["high"] + 1
+
+
+def test_a_dry_run_says_what_would_be_refused(tmp_path: Path) -> None:
+    stack = FakeStack()
+    stack.state_dir = tmp_path  # type: ignore[attr-defined]
+    rows = [job(0), {**job(1), "route": "nowhere"}, {"request": 5}]
+    checked = check_rows(cast("Stack", stack), open_source(rows))
+    assert checked.rows == 3 and checked.bad == 2 and not stack.sent
+    assert "no route 'nowhere'" in checked.problems[0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 9), st.sampled_from(["ended", "may_pass", "final"]))))
+def test_row_states_have_the_last_attempt(noted: list[tuple[int, int, Any]]) -> None:
+    states, last = RowStates(), dict[int, tuple[int, str]]()
+    for row, attempt, standing in noted:
+        states.note(row, attempt, standing, bytes(8))
+        if attempt >= last.get(row, (0, ""))[0]:
+            last[row] = attempt, standing
+    assert states.ended == len(last)
+    assert {row: (states.attempts(row), states.standing(row)) for row in last} == last
+    assert set(states.that_may_pass()) == {row for row, (_, standing) in last.items() if standing == "may_pass"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 0},
+        {"rate_per_s": -1.0},
+        {"priority": 101},
+        {"stop_after_errors": "5"[:0] or "many"},
+        {"stop_after_errors": "0%"},
+        {"item_deadline_s": "soon"},
+        {"limits": {"max_steps": -1}},
+        {"answer_schema": {"type": "nothing"}},
+        {"lane": "fast"},
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        BatchOptions(**options)
