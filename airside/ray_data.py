@@ -111,7 +111,7 @@ def map_agents(
     stack, node = _found(stack_or_state_dir)
     plan = _Plan(stack.state_dir, stack.cell.stack, batch, mapped, id_column or "", prefix, lane, priority)
     return dataset.map_batches(
-        _Mapper,
+        _MapAgents,
         fn_constructor_args=(plan,),
         batch_size=batch_size,
         batch_format="pyarrow",
@@ -144,7 +144,7 @@ def _with_id(columns: Columns, id_column: str | None) -> Columns:
     return Columns.of({**columns.given, "job_id": id_column})
 
 
-class _Mapper:
+class _MapAgents:
     """One of Ray Data's workers."""
 
     def __init__(self, plan: _Plan) -> None:

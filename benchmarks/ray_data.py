@@ -31,7 +31,7 @@ COLUMNS = {"request": "text", "tenant": "=tenant-0", "principal": "=clerk", "inp
 DECISIONS = "SELECT count(*) FROM events WHERE type = 'StepDecided'"
 ENDED = "SELECT count(*) FROM outcomes"
 LOOK_S = 0.02
-_WORKER = "_Mapper"
+_WORKER = "_MapAgents"
 """In the title of a process that Ray Data has for `map_agents`."""
 
 
