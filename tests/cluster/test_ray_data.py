@@ -47,7 +47,7 @@ def test_rows_that_are_no_jobs_are_results_and_the_same_rows_are_the_same_runs(l
     given[5] |= {"order": "o-4", "request": "another"}
     columns = {"request": "request", "tenant": "=acme", "principal": "who", "inputs": "inputs"}
     rows = [{**row, "inputs": f'{{"actions": {row.pop("actions")}}}'} for row in given]
-    with a_stack(tmp_path, "data") as stack:
+    with a_stack(tmp_path, "data", executors=1) as stack:
         mapped = map_agents(
             ray.data.from_items(rows, override_num_blocks=1), stack, batch="b", columns=columns, id_column="order"
         )
@@ -75,6 +75,7 @@ def test_the_pages_example_does_what_the_page_says(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AIRSIDE_EXECUTORS", "1")
     names: dict[str, Any] = {"__name__": "a_page"}
     for block in [block for block in blocks("python") if block.page == PAGE]:
         exec(compile(block.text, name_of(block), "exec"), names)
