@@ -84,30 +84,29 @@ def run(
         "deadline_s": deadline or None,
         "answer_schema": _schema(answer_schema),
     }
-    with _ended_by_sigterm():
-        stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
-        with stack:
-            if dry_run:
-                _say_checked(stack, source)
-            try:
-                with shown(source.total) as turn:
-                    if pilot:
-                        _say_pilot(stack, source, out, pilot, batch, turn, options)
-                    report = run_batch(
-                        stack,
-                        source,
-                        out=out,
-                        batch=batch,
-                        resume=resume,
-                        retry_failed=retry_failed,
-                        rerun=[each for each in rerun.split(",") if each],
-                        on_turn=turn,
-                        **options,
-                    )
-            except BatchInterrupted as stop:
-                typer.echo(_left_behind(stop, state_dir, goes_on=made is None), err=True)
-                raise typer.Exit(INTERRUPTED) from None
-            problems = stack.verify()
+    stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
+    with stack, _ended_by_sigterm():
+        if dry_run:
+            _say_checked(stack, source)
+        try:
+            with shown(source.total) as turn:
+                if pilot:
+                    _say_pilot(stack, source, out, pilot, batch, turn, options)
+                report = run_batch(
+                    stack,
+                    source,
+                    out=out,
+                    batch=batch,
+                    resume=resume,
+                    retry_failed=retry_failed,
+                    rerun=[each for each in rerun.split(",") if each],
+                    on_turn=turn,
+                    **options,
+                )
+        except BatchInterrupted as stop:
+            typer.echo(_left_behind(stop, state_dir, goes_on=made is None), err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        problems = stack.verify()
     _report(report, problems)
 
 
@@ -156,7 +155,10 @@ def _say_pilot(stack: Any, source: Any, out: str, rows: int, batch: str, turn: A
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Take SIGTERM, by which schedulers end a job, as Ctrl-C: what there is is written, and said."""
+    """Take SIGTERM, by which schedulers end a job, as Ctrl-C: what there is is written, and said.
+
+    Within a stack: joining Ray sets a handler of its own, which leaves at once.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

@@ -229,10 +229,17 @@ def lines() -> list[tuple[Path, str]]:
 
 @pytest.mark.parametrize(("page", "line"), lines(), ids=lambda each: each if isinstance(each, str) else "")
 def test_a_command_of_a_page_is_one(page: Path, line: str) -> None:
-    """Its words, arguments and options are those of the command line; a module it runs is there."""
+    """Its words, arguments and options are those of the command line, or of Ray's; a module it runs is there."""
     words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\S+", word)]
     if words[0] == "airside":
         parsed(root(), _PLACEHOLDER.sub("x", line).partition("airside ")[2])
+    elif words[0] == "ray":
+        from ray.scripts.scripts import cli
+
+        parsed(cli, line.partition("ray ")[2])
+        _, submits, entry = line.partition(" -- ")
+        if submits:
+            parsed(root(), entry.partition("/airside ")[2])
     elif words[:2] == ["python", "-m"]:
         assert module_exists(words[2])
     else:

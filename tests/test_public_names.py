@@ -24,6 +24,7 @@ MODULES = (
     "airside.mcp",
     "airside.memory",
     "airside.models",
+    "airside.ray_data",
     "airside.resources",
     "airside.tools",
     "airside.webhooks",

@@ -45,15 +45,14 @@ _WITHDRAWING = 8
 """Threads that withdraw jobs whose time is over: each order waits until its run has ended."""
 
 CHANGED = """
-WITH failed AS (SELECT r.run_id FROM runs r JOIN outcomes o ON o.run_id = r.run_id
-                WHERE r.batch = ? AND o.status <> 'completed'),
-     theirs AS (SELECT f.run_id, e.* FROM failed f JOIN events e ON split_part(e.stream, '.', 1) = f.run_id)
+WITH theirs AS (SELECT r.run_id, e.* FROM runs r JOIN events e ON split_part(e.stream, '.', 1) = r.run_id
+                WHERE r.batch = ?)
 SELECT DISTINCT g.run_id FROM theirs g
 WHERE g.type = 'ActionGated' AND coalesce(json_extract_string(g.body, '$.effect'), '') <> 'read'
   AND (CAST(json_extract(g.body, '$.intent') AS BOOLEAN)
        OR EXISTS (SELECT 1 FROM theirs i WHERE i.type = 'EffectIntended' AND i.stream = g.stream AND i.step = g.step))
 """
-"""Runs of a batch that did not complete, and may have changed something before."""
+"""Runs of a batch that may have changed something; also of those that completed, whose answer may be none."""
 
 
 class Pass(NamedTuple):
@@ -164,12 +163,12 @@ class BatchRunner:
         self._withdrawing = ThreadPoolExecutor(_WITHDRAWING, "airside-withdraw")
         self._requeued: list[str] = []
         self._orders = BatchState()
-        self._stream: JobStream
+        self._stream: JobStream | None = None
 
     @property
     def under_way(self) -> int:
         """How many jobs' runs have not ended."""
-        return len(self._refs)
+        return sum(map(len, self._stream.open.values())) if self._stream is not None else 0
 
     @property
     def is_paused(self) -> bool:
