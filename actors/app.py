@@ -18,7 +18,7 @@ from airside.memory.embedders.embedder import Embedder, SentenceTransformerEmbed
 from airside.memory.rules import MemoryRules
 from airside.stack.budget.reservations import DECISION_UNITS
 from airside.stack.calling import explain_misuse
-from airside.stack.canonical import digest
+from airside.stack.canonical import canonical, digest
 from airside.stack.contracts.labels import check_label
 from airside.stack.cycle.agent_call import code_of
 from airside.stack.directory import Directory, read_directory
@@ -166,15 +166,21 @@ class ValidatedApp:
     warnings: tuple[str, ...] = ()
 
     def described(self) -> dict[str, Any]:
-        """Return what its runs depend on, to be compared: the app's version, policy, models' settings, routes."""
-        models = repr(sorted((name, repr(endpoint)) for name, endpoint in self.endpoints.items()))
-        asking = repr(
-            sorted((name, repr(agent)) for name, agent in self.agents.items() if isinstance(agent, ModelAgent))
-        )
+        """Return what its runs depend on, to be compared: app version, policy (a digest), models, agents, routes.
+
+        Of models it is who answers, and not at what rate; of agents that are models, a digest of how they ask.
+        """
         return {
             "app_version": self.app.version,
             "policy": digest(self.bundle.encode())[:16],
-            "models": digest((models + asking).encode())[:16] if self.endpoints else "",
+            "models": {
+                **{f"model {name}": endpoint.described() for name, endpoint in self.endpoints.items()},
+                **{
+                    f"agent {name}": digest(canonical(agent.described()))[:16]
+                    for name, agent in self.agents.items()
+                    if isinstance(agent, ModelAgent)
+                },
+            },
             "routes": sorted(self.routes),
         }
 

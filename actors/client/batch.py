@@ -39,6 +39,9 @@ POLL_S = 5.0
 LONGEST_TAKE_S = 0.5
 """After which jobs that come slowly are submitted as far as they have come."""
 
+TRIES, TRY_AGAIN_S = 5, 2.0
+"""How often, and after how long, a job is submitted again that a layer failed to admit: its nonce makes that safe."""
+
 LAST_LOOK_S = 2.0
 """How long the last question, when the time is over, may take: what has ended by then is not to be lost."""
 
@@ -73,6 +76,8 @@ class OpenJob(NamedTuple):
 class JobStream:
     """Takes jobs from an iterable, at most `window` of them at a time, and gives their results as runs end.
 
+    An iterable gives None where it has no job now, and may have one later.
+
     What is refused, or no job at all, is a result too.  A tenant whose queue is full is waited for, and nobody else
     for it, unless its jobs fill the window.  `window`, `rate_per_s` (submissions) and `is_paused` (nothing is
     submitted, what is under way goes on) may be changed at any time; `on_turn` is called each `poll_s` seconds or so.
@@ -81,7 +86,7 @@ class JobStream:
     def __init__(
         self,
         desk: BatchBackend,
-        jobs: Iterable[Job | BadLine],
+        jobs: Iterable[Job | BadLine | None],
         *,
         timeout: float | None,
         read: Read | None = None,
@@ -109,6 +114,7 @@ class JobStream:
         self._waiting: dict[int, Job] = {}
         self._held: dict[str, float] = {}
         """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
+        self._tries: dict[int, int] = {}
         self._next_s = clock()
         self._open: dict[str, list[OpenJob]] = {}
         self._following = Following(desk.wait)
@@ -144,8 +150,9 @@ class JobStream:
         """Take jobs as far as there is room, and submit some before more are taken: they may come slowly."""
         began_s = self._clock()
         while self._has_room and (self._is_first or not self._is_late):
+            before = self._taken
             yield from self._take()
-            if self._is_late or self._ready or self._clock() - began_s >= self._poll_s:
+            if self._taken == before or self._is_late or self._ready or self._clock() - began_s >= self._poll_s:
                 break
             due = self._due()
             if due:
@@ -195,6 +202,8 @@ class JobStream:
         began_s = self._clock()
         try:
             for job in islice(self._jobs, most):
+                if job is None:
+                    break
                 some.append(job)
                 if self._clock() - began_s >= LONGEST_TAKE_S:
                     break
@@ -260,15 +269,20 @@ class JobStream:
         for place, job, ticket in zip(places, jobs, tickets, strict=True):
             if ticket.run_id:
                 del self._waiting[place]
+                self._tries.pop(place, None)
                 self._open.setdefault(ticket.run_id, []).append(OpenJob(place, job.job_id, now))
                 self._following.add([ticket.run_id])
             elif ticket.reason_code is ReasonCode.ADMISSION_REJECTED:
                 self._held[job.tenant or job.token] = now + ticket.retry_after_s
+            elif ticket.reason_code is ReasonCode.INTERNAL_ERROR and self._tries.get(place, 0) < TRIES:
+                self._tries[place] = self._tries.get(place, 0) + 1  # it may have been admitted: then it is that run
+                self._held[job.tenant or job.token] = now + TRY_AGAIN_S
             else:
                 del self._waiting[place]
                 self._refuse(place, job.job_id, ticket)
 
     def _refuse(self, place: int, job_id: str, ticket: Ticket) -> None:
+        self._tries.pop(place, None)
         self._ready.append(refused_result(ticket, job_id, place))
 
     # Waiting.

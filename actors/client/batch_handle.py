@@ -67,7 +67,7 @@ class BatchHandle:
         self.change(BatchChange(action="pause"), why)
 
     def resume(self, *, why: str = "") -> None:
-        """Take a pause, or a cancellation whose process is still there, back."""
+        """Take a pause back, or a cancellation, so that the batch may be taken up again."""
         self.change(BatchChange(action="resume"), why)
 
     def cancel(self, *, why: str = "") -> None:

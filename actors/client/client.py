@@ -208,7 +208,7 @@ class Stack:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What its runs depend on: `app_version`, digests of its `policy` and its `models`, and the `routes` there are.
+        """What its runs depend on: `app_version`, a digest of its `policy`, its `models` and agents, its `routes`.
 
         Empty for a stack that has no record in `state_dir`.
         """

@@ -22,8 +22,8 @@ class BatchStreams:
         self._journal = journal
         self._writing = asyncio.Lock()
 
-    async def change(self, order: Order) -> None:
-        """Put a change on record.
+    async def change(self, order: Order) -> BatchChange:
+        """Put a change on record, and return it.
 
         Raises `InvalidInput` for one that means nothing as the batch stands, `LayerUnavailable` if the journal did not
         take it.
@@ -40,3 +40,4 @@ class BatchStreams:
             reply = await stream.append(event)
         if reply.verdict != "ok":
             raise LayerUnavailable(f"journal: {reply.verdict} {reply.detail}: batch {batch} was not changed, try again")
+        return change

@@ -434,10 +434,12 @@ class Driver(WatchedLayer):
             return 0, ""
         if order.action == "batch":
             try:
-                await self._batches.change(order)
+                change = await self._batches.change(order)
+                if change.action == "cancel":
+                    return await self._withdraw_batch(order), ""
             except AirsideError as error:
                 return 0, error.message
-            return 1, ""
+            return 0, ""
         if order.action == "rollback":
             return 0, "an order to roll back is given to `roll_back`"
         if order.action in ("settle", "resolve_spend"):
@@ -454,6 +456,16 @@ class Driver(WatchedLayer):
         if failed:
             return 0, f"{len(failed)} of {len(targets)} runs were not reached: {failed[0]}"
         return len(targets), ""
+
+    async def _withdraw_batch(self, order: Order) -> int:
+        """Withdraw a cancelled batch's runs, whether anybody runs it or not; return how many there were.
+
+        None is submitted any more: who runs it looks at its stream, and what came in between is withdrawn by that.
+        """
+        runs = [RunId(run) for (run,) in await self._journal.rows("active_of_batch", order.target)]
+        cancel = msgspec.structs.replace(order, action="cancel", scope="run")
+        await asyncio.gather(*(self._obey(cancel, run) for run in runs), return_exceptions=True)
+        return len(runs)
 
     @serves(ROLL_BACK)
     async def roll_back(self, sealed: bytes) -> tuple[bytes, str]:

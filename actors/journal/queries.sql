@@ -276,3 +276,8 @@ SELECT coalesce(o.status, 'active'), coalesce(o.reason_code, ''), count(*), coal
 FROM runs r LEFT JOIN outcomes o ON o.run_id = r.run_id
 WHERE r.batch = ? AND coalesce(r.parent, '') = ''
 GROUP BY ALL ORDER BY 3 DESC, 1, 2;
+
+-- name: active_of_batch
+-- The runs of a batch that have not ended, branches apart.
+SELECT run_id FROM runs
+WHERE batch = ? AND coalesce(parent, '') = '' AND run_id NOT IN (SELECT run_id FROM outcomes) ORDER BY run_id;

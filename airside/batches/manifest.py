@@ -22,7 +22,6 @@ _FORMAT = 1
 _SHOWN = {
     "app_version": "the app's version",
     "policy": "the policy",
-    "models": "the models' settings",
     "lane": "the lane",
     "answer_schema": "the schema of answers",
     "job_schema": "the fields that the app's jobs may have",
@@ -33,14 +32,14 @@ class Manifest(Value):
     """What a batch is of.
 
     `input` is what `Source.describe` says; `app_version`, `policy` and `models` are the stack's (`Stack.described`);
-    `answer_schema` is the JSON Schema of answers, None for any; `limits` bounds each run.
+    `answer_schema` is the JSON Schema of answers, None for any; `job_schema` that of the further fields of its jobs.
     """
 
     batch: str
     input: dict[str, Any]
     app_version: str = ""
     policy: str = ""
-    models: str = ""
+    models: dict[str, str] = {}
     job_schema: Any = None
     lane: str = ""
     answer_schema: Any = None
@@ -54,6 +53,10 @@ class Manifest(Value):
             if before != after:
                 said = f": it was {before!r:.40}, and now is {after!r:.40}" if isinstance(before, str) else ""
                 found.append(f"{shown} changed{said}")
+        for name in sorted(self.models.keys() | now.models.keys()):
+            if self.models.get(name) != now.models.get(name):
+                before, after = self.models.get(name, "not there"), now.models.get(name, "not there")
+                found.append(f"{name} changed: it was {before:.80}, and now is {after:.80}")
         return found
 
 

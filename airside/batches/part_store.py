@@ -16,6 +16,9 @@ from airside.stack.errors import Failed, InvalidInput
 
 TEMPORARY = ".tmp"
 
+_OURS = (".part-", ".manifest.json", ".rejects")
+"""How the names begin of what is written here: whatever else lies in the folder is somebody else's."""
+
 
 class PartStore(Protocol):
     """Files of bytes under names, in one place; what cannot be written raises `Failed`, which says which file."""
@@ -61,7 +64,7 @@ class LocalStore:
             self._folder.mkdir(parents=True, exist_ok=True)
             sync(self._folder.parent)
             for each in self._folder.iterdir():
-                if each.name.startswith(".") and each.name.endswith(TEMPORARY):
+                if each.name.startswith(_OURS) and each.name.endswith(TEMPORARY):
                     each.unlink(missing_ok=True)
         except OSError as error:
             raise InvalidInput(f"{self.shown}: {reason_of(error)}") from None

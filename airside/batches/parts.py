@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from airside.batches.part_store import PartStore, part_store
-from airside.batches.places import reason_of
+from airside.batches.places import local_path, reason_of
 from airside.batches.result_schema import SCHEMA
 from airside.batches.rows import MAX_ORIGINAL_BYTES, Row
 from airside.stack.canonical import as_text
@@ -169,6 +169,14 @@ def _numbered(store: PartStore) -> list[tuple[int, str]]:
     """Return the parts of a store with their numbers, in order."""
     found = [(int(match[1]), name) for name in store.names() if (match := _PART.fullmatch(name))]
     return sorted(found)
+
+
+def has_parts(place: Path | str) -> bool:
+    """Whether there are parts at a place, which may not be there."""
+    path = local_path(place)
+    if path is not None and not path.is_dir():
+        return False
+    return bool(_numbered(part_store(place, makes=False)))
 
 
 def read_parts(place: Path | str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

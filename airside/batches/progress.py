@@ -32,12 +32,14 @@ class Pace:
         seconds = max(1e-9, self._clock() - self._began_s)
         rate = counts.ended / seconds
         left = None if self._total is None else max(0, self._total - counts.passed_over - counts.ended)
-        why = Counter({reason: n for (_, reason), n in counts.outcomes.items() if reason != "completed"})
+        why = Counter[str]()
+        for (_, reason), n in counts.outcomes.items():
+            why[reason] += n if reason != "completed" else 0
         return {
             "ended": counts.ended,
             "of": self._total,
             "completed": counts.completed,
-            "failed": dict(why.most_common(_REASONS)),
+            "failed": {reason: n for reason, n in why.most_common(_REASONS) if n},
             "under_way": runner.under_way,
             "passed_over": counts.passed_over,
             "rate_per_s": round(rate, 2),

@@ -26,7 +26,10 @@ _OF_RESULTS = {
 _AFTER = {
     "digest": (pa.binary(8), "of the job, so that a resumed batch knows whether the row is still the same"),
     "ended_us": (pa.int64(), "when the result was written, in UTC microseconds"),
-    "problem": (pa.string(), "what is wrong with a row that is no job; else empty"),
+    "problem": (
+        pa.string(),
+        "what is wrong with the row or its answer, or why it was withdrawn with its batch; else empty",
+    ),
 }
 _KINDS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 

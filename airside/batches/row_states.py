@@ -24,10 +24,16 @@ _MAY_PASS = frozenset(
 """Reasons, beside every failure, that are not there for ever: budgets are filled up, switches are thrown back."""
 
 
+WITHDRAWN = "withdrawn with its batch"
+"""How the problem of a row begins whose run was withdrawn for no reason of its own."""
+
+
 def standing_of(status: str, reason_code: str, problem: str) -> Standing:
     """Return how a row stands after a result: whether running it again may give another."""
     if status == RunStatus.COMPLETED:
         return "may_pass" if problem else "ended"  # an answer that is not as it should be may come out otherwise
+    if problem.startswith(WITHDRAWN):
+        return "may_pass"
     return "may_pass" if status == RunStatus.FAILED or reason_code in _MAY_PASS else "final"
 
 

@@ -22,7 +22,7 @@ from airside.actors.jobs import batch_job
 from airside.batches.manifest import Manifest, read_manifest, write_manifest
 from airside.batches.options import BatchOptions
 from airside.batches.output import Output
-from airside.batches.parts import Parts
+from airside.batches.parts import Parts, has_parts
 from airside.batches.row_states import RowStates
 from airside.batches.rows import Source
 from airside.batches.runner import NEW, BatchCounts, BatchRunner, Pass, TakenOver, new_owner, rows_to_retry
@@ -127,6 +127,8 @@ def run_batch(
     owner = new_owner()
     handle = stack.batch(manifest.batch)
     _begin(handle, manifest, owner)
+    if is_new:
+        write_manifest(output.place, manifest)
     states = RowStates() if is_new else RowStates.of(output.place)
     left_out = 0
 
@@ -183,7 +185,7 @@ def _manifest(
         input={},
         app_version=described.get("app_version", ""),
         policy=described.get("policy", ""),
-        models=described.get("models", ""),
+        models=described.get("models", {}),
         job_schema=stack.job_schema,
         lane=options.lane or "",
         answer_schema=json.loads(json.dumps(options.answer_schema)) if options.answer_schema else None,
@@ -191,9 +193,11 @@ def _manifest(
     if there is None:
         if takes_up:
             raise InvalidInput(f"{output.shown}: there is no batch to take up: run it without --resume first")
-        present = msgspec.structs.replace(present, input=source.describe())
-        write_manifest(output.place, present)
-        return present, True
+        if has_parts(output.place):
+            raise InvalidInput(
+                f"{output.shown}: there are parts without a manifest: give another --out, or remove them"
+            )
+        return msgspec.structs.replace(present, input=source.describe()), True
     if batch and batch != there.batch:
         raise InvalidInput(f"{output.shown}: there is batch {there.batch}, not {batch}: give another --out")
     differences = there.differences(source, present)

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +27,8 @@ from airside.actors.jobs import BadLine, Job, in_lane, parse_rows
 from airside.batches.manifest import Manifest
 from airside.batches.options import ERRORS_LEAST, BatchOptions
 from airside.batches.parts import Parts, read_parts
-from airside.batches.row_states import RowStates, Standing, standing_of
+from airside.batches.reading import RowReader
+from airside.batches.row_states import WITHDRAWN, RowStates, Standing, standing_of
 from airside.batches.rows import Row, Source
 from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
 from airside.stack.operations.batches import BatchState
@@ -159,7 +158,8 @@ class BatchRunner:
         self._given = 0
         self._looked_s = clock()
         self._until = None if options.deadline_s is None else clock() + options.deadline_s
-        self._withdrawn: set[str] = set()
+        self._withdrawn: dict[str, str] = {}
+        """Runs that are being withdrawn, with why if it is for their batch's sake."""
         self._withdrawing = ThreadPoolExecutor(_WITHDRAWING, "airside-withdraw")
         self._requeued: list[str] = []
         self._orders = BatchState()
@@ -169,6 +169,11 @@ class BatchRunner:
     def under_way(self) -> int:
         """How many jobs' runs have not ended."""
         return sum(map(len, self._stream.open.values())) if self._stream is not None else 0
+
+    @property
+    def _opened_stream(self) -> JobStream:
+        assert self._stream is not None, "orders are followed while a pass runs"
+        return self._stream
 
     @property
     def is_paused(self) -> bool:
@@ -186,6 +191,7 @@ class BatchRunner:
             for wanted in passes:
                 if not self.state:
                     self._run(wanted())
+            self._follow()  # what was ordered in the last second
             while self._requeued and not self.state:
                 again, self._requeued = frozenset(self._requeued), []
                 self._run(Pass("again", job_ids=again))
@@ -195,6 +201,7 @@ class BatchRunner:
 
     def _run(self, wanted: Pass) -> None:
         self._refs, self._given = {}, 0
+        self._reader = RowReader(self._source)
         self._stream = JobStream(
             self._stack.backend,
             self._jobs(wanted),
@@ -205,16 +212,24 @@ class BatchRunner:
             clock=self._clock,
         )
         self._apply()
-        while results := drive(self._stream.next_results()):
-            for result in results:
-                self._take(result)
+        try:
+            while results := drive(self._stream.next_results()):
+                for result in results:
+                    self._take(result)
+        finally:
+            self._reader.end()
 
     # Rows to jobs.
 
-    def _jobs(self, wanted: Pass) -> Iterator[Job]:
-        rows = iter(self._source.rows())
+    def _jobs(self, wanted: Pass) -> Iterator[Job | None]:
+        """Yield the jobs of a pass as they come, None where there is none now; return once the batch is stopped."""
         inputs = self._stack.job_inputs
-        while some := list(islice(rows, _ROWS_AT_ONCE)):
+        for some in self._reader.some(_ROWS_AT_ONCE):
+            self._turn()
+            if self.state:
+                return
+            if not some:
+                yield None
             self.counts.read += len(some) if wanted.kind == "new" else 0
             chosen = [row for row in some if self._is_wanted(row, wanted)]
             readable = [row for row in chosen if not row.problem]
@@ -274,9 +289,13 @@ class BatchRunner:
 
     def _take(self, result: RunResult) -> None:
         ref = self._refs.pop(result.place)
+        with_batch = self._withdrawn.pop(result.run_id, "")
         problem = ""
         if not result.run_id:
             problem = result.detail
+        elif result.status is RunStatus.CANCELLED and with_batch:
+            self._write(result, ref, f"{WITHDRAWN}: {with_batch}")
+            return
         elif result.ok and self._validator is not None:
             problem = _problem_with(self._validator, result.answer)
         if problem:
@@ -331,7 +350,7 @@ class BatchRunner:
         self._apply()
 
     def _apply(self) -> None:
-        settings, stream = self._orders.settings, self._stream
+        settings, stream = self._orders.settings, self._opened_stream
         stream.is_paused = self._orders.is_paused
         stream.window = settings.concurrency or self._options.concurrency
         stream.rate_per_s = self._options.rate_per_s if settings.rate_per_s is None else settings.rate_per_s
@@ -339,42 +358,39 @@ class BatchRunner:
         self._settings = (priority, {**(self._options.limits or {}), **(settings.limits or {})})
         if self._orders.is_cancelled:
             self._stop("cancelled")
-            self._withdraw([run for run in stream.open if run not in self._withdrawn], "the batch was cancelled")
+            for run in stream.open:  # whom the driver withdraws
+                self._withdrawn.setdefault(run, "the batch was cancelled")
 
     def _withdraw_late(self, now: float) -> None:
+        stream, most_s = self._opened_stream, self._options.item_deadline_s
         if self._until is not None and now >= self._until:
             self._stop("deadline")
-            self._withdraw([run for run in self._stream.open if run not in self._withdrawn], "the batch's time is over")
-        most_s = self._options.item_deadline_s
+            self._withdraw([*stream.open], "the batch's time was over")
         if most_s is not None:
-            late = [
-                run
-                for run, jobs in self._stream.open.items()
-                if run not in self._withdrawn and now - jobs[0].since_s >= most_s
-            ]
-            self._withdraw(late, f"it had not ended {most_s:g} s after its submission")
+            late = [run for run, jobs in stream.open.items() if now - jobs[0].since_s >= most_s]
+            self._withdraw(late, "", f"it had not ended {most_s:g} s after its submission")
 
-    def _withdraw(self, runs: list[str], why: str) -> None:
+    def _withdraw(self, runs: list[str], with_batch: str, why: str = "") -> None:
+        """Have runs withdrawn that were not yet; `with_batch` = not for what they did themselves."""
         for run in runs:
-            self._withdrawn.add(run)
-            self._withdrawing.submit(self._cancel, run, why)
+            if run not in self._withdrawn:
+                self._withdrawn[run] = with_batch
+                self._withdrawing.submit(self._cancel, run, why or with_batch)
 
     def _cancel(self, run: str, why: str) -> None:
         try:
             self._stack.cancel(run, why)
+        except LayerUnavailable:
+            self._withdrawn.pop(run, None)  # it is tried again, with the next look
         except AirsideError:
-            pass  # it has ended meanwhile, or will: its result says how
-        except RuntimeError:
-            if not threading.main_thread().is_alive():
-                return
-            raise
+            pass  # it has ended meanwhile: its result says how
 
     def _stop(self, why: str) -> None:
         """Submit no more; what was not submitted has no disposition, and is taken up by the next to resume."""
         if not self.state:
             self.state = why
             self._requeued = []
-            for place in self._stream.stop():
+            for place in self._opened_stream.stop():
                 del self._refs[place]
 
 

@@ -182,5 +182,18 @@ class ModelAgent:
         except Exception as error:  # a validator of the app's may raise anything
             raise InvalidInput(f"not the answer that is asked for: {text_of(error, 500)}") from None
 
+    def described(self) -> dict[str, Any]:
+        """Return what its answers depend on, as JSON."""
+        return {
+            "models": list(self.models),
+            "instructions": self.instructions,
+            "answer": None if self.answer is None else self.answer.model_json_schema(),
+            "handoffs": sorted(self.handoffs),
+            "max_tokens": self.max_tokens,
+            "max_prompt_bytes": self.max_prompt_bytes,
+            "temperature": self.temperature,
+            "code_mode": self.code_mode,
+        }
+
     def __repr__(self) -> str:
         return f"ModelAgent({', '.join(self.models)})"

@@ -99,6 +99,12 @@ class ModelEndpoint:
         if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):
             raise InvalidConfig(f"ModelEndpoint: batch_share={share!r:.40} is no share of the price: 0.5 is half of it")
 
+    def described(self) -> str:
+        """Return who answers, and where."""
+        place = f" at {self.base_url}" if self.base_url else ""
+        recorded = f", recorded in {Path(self.cassette).name}" if self.cassette else ""
+        return f"{self.provider}:{self.model}{place}{recorded}"
+
     @property
     def batches(self) -> float | None:
         """The share of its price that it costs in a batch; None if it takes none."""

@@ -148,5 +148,5 @@ class BatchState:
             raise InvalidInput(f"batch {batch}: say what is to be changed: concurrency, rate, priority or limits")
         if change.action == "requeue" and not 0 < len(change.job_ids) <= MOST_REQUEUED:
             raise InvalidInput(f"batch {batch}: name 1 to {MOST_REQUEUED:,} jobs that are to be run again")
-        if change.action == "requeue" and self.phase in ("finished", "cancelled"):
+        if change.action == "requeue" and self.phase not in ("running", "paused"):
             raise InvalidInput(f"batch {batch}: it is {self.phase}: `airside run --rerun ID,...` runs jobs of it again")

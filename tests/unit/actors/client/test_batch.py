@@ -458,3 +458,76 @@ def test_jobs_of_a_batch_are_known_by_the_batch_their_id_and_their_attempt() -> 
     for name in ("", "a b", "../x", "x" * 65, "-x"):
         with pytest.raises(InvalidInput, match="batch"):
             job.in_batch(name)
+
+
+def test_jobs_that_come_slowly_are_submitted_as_they_come() -> None:
+    desk, entered = Desk(run_s=1.0), list[int]()
+
+    def slowly() -> Iterator[Job | None]:
+        for job in jobs("a", 10):
+            entered.append(len(desk.entered))
+            yield job
+            yield None
+
+    stream = JobStream(desk, slowly(), timeout=None, clock=desk.clock)
+    results = list[RunResult]()
+    while found := desk.drive(stream.next_results()):
+        results += found
+    assert len(results) == 10 and entered == list(range(10)), "each before the next one is wanted"
+
+
+def test_what_an_iterable_raises_is_raised_when_all_before_it_has_ended() -> None:
+    desk = Desk(run_s=1.0)
+
+    def broken() -> Iterator[Job]:
+        yield from jobs("a", 7)
+        raise InvalidInput("the file is damaged")
+
+    stream, results = JobStream(desk, broken(), timeout=None, clock=desk.clock), list[RunResult]()
+    while len(results) < 7:
+        results += desk.drive(stream.next_results())
+    with pytest.raises(InvalidInput, match="damaged"):
+        desk.drive(stream.next_results())
+
+
+def test_a_job_that_a_layer_failed_to_admit_is_submitted_again_and_in_the_end_refused() -> None:
+    class Away(Desk):
+        def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
+            tickets = yield from super().enter(jobs, within_s)
+            away = Ticket(reason_code=ReasonCode.INTERNAL_ERROR, message="it may have been admitted")
+            is_back = self.now_s >= 5
+            return [
+                ticket if is_back and job.tenant == "a" else away for job, ticket in zip(jobs, tickets, strict=True)
+            ]
+
+    desk = Away()
+    stream = JobStream(desk, [*jobs("a", 2), *jobs("never", 1)], timeout=None, clock=desk.clock)
+    found = desk.drive(collect_in_order(stream, 3, timeout=None))
+    assert [result.reason_code for result in found] == ["completed", "completed", "internal_error"]
+
+
+def test_a_window_that_was_lowered_holds_for_what_is_taken_already() -> None:
+    desk = Desk(run_s=1.0)
+
+    def turn() -> None:
+        if desk.entered:
+            stream.window = 2
+
+    stream = JobStream(desk, jobs("a", 40), timeout=None, window=20, on_turn=turn, clock=desk.clock)
+    assert len(desk.drive(collect_in_order(stream, 40, timeout=None))) == 40
+    sizes = [len(list(group)) for _, group in itertools.groupby(at for at, _ in desk.entered)]
+    assert sizes[0] == 20 and max(sizes[1:]) == 2
+
+
+def test_a_stream_that_is_stopped_submits_no_more() -> None:
+    desk = Desk(run_s=1.0)
+
+    def turn() -> None:
+        if len(desk.entered) >= 10:
+            stream.stop()
+
+    stream = JobStream(desk, jobs("a", 1000), timeout=None, window=10, on_turn=turn, clock=desk.clock)
+    results = list[RunResult]()
+    while found := desk.drive(stream.next_results()):
+        results += found
+    assert 10 <= len(results) == len(desk.entered) < 40

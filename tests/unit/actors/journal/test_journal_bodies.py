@@ -122,6 +122,7 @@ def begin(store: JournalStore) -> ApprovalBook:
         "listed": ["", "", "", 0, True, 99],
         "feed": ["acme", 0, 1000, 2**22],
         "batches": [10],
+        "active_of_batch": ["nightly"],
         "batch_outcomes": ["nightly"],
     }
     for name, parameters in asked.items():

@@ -41,7 +41,12 @@ class FakeStack:
         self.streams: dict[str, list[str]] = {}
         self.job_inputs = None
         self.job_schema = None
-        self.described: dict[str, Any] = {"app_version": "1", "policy": "p", "models": "", "routes": ["default"]}
+        self.described: dict[str, Any] = {
+            "app_version": "1",
+            "policy": "p",
+            "models": {"agent clerk": "one"},
+            "routes": ["default"],
+        }
         self.backend = self
         self.warnings: tuple[str, ...] = ()
         self.thrown: list[KillSwitchChanged] = []

@@ -65,8 +65,8 @@ def test_every_row_has_a_disposition_and_what_is_none_is_a_reject(tmp_path: Path
     assert (report.rows, report.completed, report.failed, report.state) == (4, 1, 3, "finished") and not report.ok
     drawn = report._repr_mimebundle_()
     assert (
-        "refused · request_invalid" in drawn["text/plain"]
-        and "<svg" in drawn["text/html"]
+        ("refused · request_invalid" in drawn["text/plain"]
+        and "<svg" in drawn["text/html"])
         or "<table" in drawn["text/html"]
     )
     invalid = "request_invalid"
@@ -150,7 +150,10 @@ def test_another_job_on_the_same_output_is_an_error_that_says_what_differs(tmp_p
     stack.described = {**stack.described, "policy": "other"}
     with pytest.raises(InvalidInput, match="the policy changed: it was 'p', and now is 'other'"):
         run(stack, tmp_path / "a.jsonl", out, resume=True)
-    stack.described = {**stack.described, "policy": "p"}
+    stack.described = {**stack.described, "policy": "p", "models": {"agent clerk": "two"}}
+    with pytest.raises(InvalidInput, match="agent clerk changed: it was one, and now is two"):
+        run(stack, tmp_path / "a.jsonl", out, resume=True)
+    stack.described = {**stack.described, "models": {"agent clerk": "one"}}
     (tmp_path / "a.jsonl").write_text(json.dumps(job(7)) + "\n", encoding="utf-8")
     with pytest.raises(InvalidInput, match=r"the input: .*changed"):
         run(stack, tmp_path / "a.jsonl", out, resume=True)
