@@ -114,7 +114,7 @@ class BatchCounts:
         self.tokens += result.tokens
         self.cost_microusd += result.cost_microusd
         if (problem or not result.ok) and len(self.first_errors) < ERRORS_SHOWN:
-            said = problem or result.detail
+            said = result.detail or problem
             self.first_errors.append(f"{result.job_id}: {result.status} [{result.reason_code}] {said}"[:_ERROR_CHARS])
 
 
@@ -235,11 +235,11 @@ class BatchRunner:
             readable = [row for row in chosen if not row.problem]
             for row in chosen:
                 if row.problem and wanted.kind == "new":
-                    self._reject(row, "", row.problem)
+                    self._reject(row, f"line-{row.number + 1}", row.problem)
             for row, job in zip(readable, parse_rows([(r.number + 1, r.data) for r in readable], inputs), strict=True):
                 if isinstance(job, BadLine):
                     if wanted.kind == "new":  # else it has that disposition already
-                        self._reject(row, job.job_id, job.message)
+                        self._reject(row, job.job_id, job.message.removeprefix(f"line {row.number + 1}: "))
                 elif not wanted.job_ids or job.job_id in wanted.job_ids:
                     yield self._named(row, job)
 
@@ -279,7 +279,7 @@ class BatchRunner:
             run_id="",
             status=RunStatus.REFUSED,
             reason_code=ReasonCode.REQUEST_INVALID,
-            detail=problem,
+            detail=f"{row.place}: {problem}",
         )
         self._parts.reject(row, job_id, problem)
         attempt = self._states.attempts(row.number) + 1

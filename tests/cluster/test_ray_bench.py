@@ -11,7 +11,7 @@ from airside.bench.latencies import merged, read_histograms
 from tests.on_ray import airside_cli
 from tests.pages import Page
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SMALL = ("--tenants", "4", "--duration", "2", "--probe", "1", "--people", "0.1", "--slo", "p99<20s,p50<10s")
 
@@ -48,7 +48,6 @@ def test_a_benchmark_finds_a_capacity_and_measures_below_it(tmp_path: Path) -> N
     assert same.returncode == 0 and differences and not any(each["is_certain"] for each in differences.values())
 
 
-@pytest.mark.slow
 def test_models_make_the_decisions_and_take_as_long_as_on_record(tmp_path: Path) -> None:
     """Whatever the plan: runs end as they should, and a decision takes what the file says."""
     latencies = tmp_path / "latencies.txt"

@@ -81,19 +81,19 @@ def run_batch(folder: Path) -> subprocess.CompletedProcess[str]:
 
 EXPECTED = {
     "good-1": ("completed", ""),
-    "line-2": ("request_invalid", "line 2"),
+    "line-2": ("request_invalid", "jobs.jsonl:2: "),
     "good-2": ("completed", ""),
-    "extra": ("request_invalid", "line 4: colour"),
+    "extra": ("request_invalid", "jobs.jsonl:4: colour"),
     "tool": ("tool_unknown", "no_such_tool"),
     "type": ("tool_invalid_arguments", "look: topic: 5 is not of type"),
     "expired": ("auth_expired", "expired"),
     "route": ("unknown_route_mode", "nowhere"),
-    "line-9": ("request_invalid", "line 9"),
-    "line-11": ("request_invalid", "line 11: a job is an object"),
+    "line-9": ("request_invalid", "jobs.jsonl:9: "),
+    "line-10": ("request_invalid", "jobs.jsonl:11: a job is an object"),
     "big-argument": ("tool_invalid_arguments", "note.text"),
     "good-3": ("completed", ""),
 }
-"""How each line ends, and what its row says of where."""
+"""How each line ends, and what its row says of where: an empty line is no row."""
 
 
 def test_a_bad_line_is_a_row_that_names_its_place_and_the_rest_completes(state: Path) -> None:

@@ -16,7 +16,7 @@ from nbclient.exceptions import CellExecutionError
 from tests.notebooks import JOIN
 from tests.on_ray import BOUND_S
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 APP = """
 import asyncio

@@ -64,11 +64,9 @@ def test_every_row_has_a_disposition_and_what_is_none_is_a_reject(tmp_path: Path
     report = run(FakeStack(), tmp_path / "jobs.jsonl", tmp_path / "out")
     assert (report.rows, report.completed, report.failed, report.state) == (4, 1, 3, "finished") and not report.ok
     drawn = report._repr_mimebundle_()
-    assert (
-        ("refused · request_invalid" in drawn["text/plain"]
-        and "<svg" in drawn["text/html"])
-        or "<table" in drawn["text/html"]
-    )
+    assert ("refused · request_invalid" in drawn["text/plain"] and "<svg" in drawn["text/html"]) or "<table" in drawn[
+        "text/html"
+    ]
     invalid = "request_invalid"
     assert results(tmp_path / "out") == [
         (0, 1, "completed"),
