@@ -32,6 +32,9 @@ WINDOW = 10_000
 POLL_S = 5.0
 """Longest wait in one call to the driver; a run that ends answers at once."""
 
+IDLE_S = 0.2
+"""Until an iterable that had no job for now is asked again, at most."""
+
 LAST_LOOK_S = 2.0
 """How long the last question, when the time is over, may take: what has ended by then is not to be lost."""
 
@@ -65,13 +68,14 @@ class JobStream:
 
     What is refused, or no job at all, is a result too.  A tenant whose queue is full is waited for, and nobody else
     for it, unless its jobs fill the window.  `window`, `rate_per_s` (submissions) and `is_paused` (nothing is
-    submitted, what is under way goes on) may be changed at any time; `on_turn` is called each `poll_s` seconds or so.
+    submitted, what is under way goes on) may be changed at any time; `on_turn` is called each `poll_s` seconds or so,
+    before what was taken is submitted.  An iterable that has no job for now, though it has not ended, gives None.
     """
 
     def __init__(
         self,
         desk: BatchBackend,
-        jobs: Iterable[Job | BadLine],
+        jobs: Iterable[Job | BadLine | None],
         *,
         timeout: float | None,
         read: Read | None = None,
@@ -81,8 +85,7 @@ class JobStream:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.window = window
-        self.rate_per_s = 0.0
-        """Submissions a second; 0 is as many as there is room for."""
+        self._rate_per_s = 0.0
         self.is_paused = False
         self._desk = desk
         self._jobs = iter(jobs)
@@ -95,6 +98,7 @@ class JobStream:
         self._taken = 0
         self._is_first = True
         self._exhausted = False
+        self._is_idle = False
         self._waiting: dict[int, Job] = {}
         self._held: dict[str, float] = {}
         """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
@@ -110,10 +114,11 @@ class JobStream:
         on where it was.
         """
         while not self._ready:
-            self._on_turn()
-            while self._has_room and (self._is_first or not self._is_late):
+            self._is_idle = False
+            while self._has_room and not self._is_idle and (self._is_first or not self._is_late):
                 yield from self._take()
             self._is_first = False
+            self._on_turn()
             if self._ready:
                 break
             if not self._waiting and not self._open and self._exhausted:
@@ -128,6 +133,17 @@ class JobStream:
                 raise ResultsTimeout(self._timeout or 0.0, tuple(self._open))
         found, self._ready = self._ready, []
         return found
+
+    @property
+    def rate_per_s(self) -> float:
+        """Submissions a second; 0 is as many as there is room for."""
+        return self._rate_per_s
+
+    @rate_per_s.setter
+    def rate_per_s(self, rate: float) -> None:
+        if rate != self._rate_per_s and rate > 0:  # what was slow before does not hold up what is fast now
+            self._next_s = min(self._next_s, self._clock() + 1 / rate)
+        self._rate_per_s = rate
 
     @property
     def open(self) -> dict[str, list[OpenJob]]:
@@ -160,16 +176,21 @@ class JobStream:
     def _is_exhausted(self) -> bool:
         """Whether there are no more jobs: the last one taken may have filled the window."""
         for job in self._jobs if not self._exhausted else ():
-            self._keep([job])
+            self._keep([] if job is None else [job])
             return False
         self._exhausted = True
         return True
 
     def _take(self) -> Steps[None]:
         room = self.window - len(self._waiting) - len(self._open)
-        some = list(islice(self._jobs, min(CHUNK, room)))
+        some: list[Job | BadLine] = []
+        for job in islice(self._jobs, min(CHUNK, room)):
+            if job is None:
+                self._is_idle = True
+                break
+            some.append(job)
         if not some:
-            self._exhausted = True
+            self._exhausted = not self._is_idle
         elif self._read is None:
             self._keep(some)
         else:
@@ -237,6 +258,7 @@ class JobStream:
         """Wait until a run ends, a job may be sent again, or the time is over."""
         now = self._clock()
         waits = [self._poll_s] if self._until is None else [self._poll_s, self._until - now]
+        waits += [IDLE_S] if self._is_idle else []
         if self._waiting and not self.is_paused:
             held = [self._held.get(job.tenant or job.token, now) for job in self._waiting.values()]
             waits.append(max(min(held), self._next_s if self.rate_per_s > 0 else now) - now)

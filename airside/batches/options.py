@@ -86,6 +86,6 @@ class BatchOptions:
         if self.answer_schema is None:
             return None
         try:
-            return jsonschema_rs.validator_for(dict(self.answer_schema))
+            return jsonschema_rs.validator_for(dict(self.answer_schema), offline=True)  # it is in the manifest: whole
         except (ValueError, TypeError, jsonschema_rs.ValidationError) as error:
             raise InvalidInput(f"answer_schema: {str(error)[:300]}") from None

@@ -7,6 +7,7 @@ nothing twice.  Nothing here grows with the number of rows but eleven bytes a ro
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import threading
@@ -16,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,9 +26,10 @@ from airside.actors.client.client import Stack
 from airside.actors.client.results import RunResult
 from airside.actors.client.steps import drive
 from airside.actors.jobs import BadLine, Job, in_lane, parse_rows
+from airside.batches.coming import as_they_come
 from airside.batches.manifest import Manifest
 from airside.batches.options import ERRORS_LEAST, BatchOptions
-from airside.batches.parts import Parts, read_parts
+from airside.batches.parts import Parts
 from airside.batches.row_states import RowStates, Standing, standing_of
 from airside.batches.rows import Row, Source
 from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
@@ -43,17 +44,6 @@ ERRORS_SHOWN = 20
 _ERROR_CHARS = 500
 _WITHDRAWING = 8
 """Threads that withdraw jobs whose time is over: each order waits until its run has ended."""
-
-CHANGED = """
-WITH failed AS (SELECT r.run_id FROM runs r JOIN outcomes o ON o.run_id = r.run_id
-                WHERE r.batch = ? AND o.status <> 'completed'),
-     theirs AS (SELECT f.run_id, e.* FROM failed f JOIN events e ON split_part(e.stream, '.', 1) = f.run_id)
-SELECT DISTINCT g.run_id FROM theirs g
-WHERE g.type = 'ActionGated' AND coalesce(json_extract_string(g.body, '$.effect'), '') <> 'read'
-  AND (CAST(json_extract(g.body, '$.intent') AS BOOLEAN)
-       OR EXISTS (SELECT 1 FROM theirs i WHERE i.type = 'EffectIntended' AND i.stream = g.stream AND i.step = g.step))
-"""
-"""Runs of a batch that did not complete, and may have changed something before."""
 
 
 class Pass(NamedTuple):
@@ -164,6 +154,8 @@ class BatchRunner:
         self._withdrawing = ThreadPoolExecutor(_WITHDRAWING, "airside-withdraw")
         self._requeued: list[str] = []
         self._orders = BatchState()
+        self._broken: Exception | None = None
+        """What makes the rest of the input unreadable: raised when what stands before it has its results."""
         self._stream: JobStream
 
     @property
@@ -184,12 +176,15 @@ class BatchRunner:
         """
         try:
             self._orders = self._handle.state()
+            self._requeued = list(self._orders.requeued)  # since this process took it up
             for wanted in passes:
                 if not self.state:
                     self._run(wanted())
+            self._follow()  # what was ordered in the last second
             while self._requeued and not self.state:
                 again, self._requeued = frozenset(self._requeued), []
                 self._run(Pass("again", job_ids=again))
+                self._follow()
         finally:
             self._withdrawing.shutdown(wait=False, cancel_futures=True)
             self._parts.commit()
@@ -209,13 +204,15 @@ class BatchRunner:
         while results := drive(self._stream.next_results()):
             for result in results:
                 self._take(result)
+        if self._broken is not None:
+            raise self._broken
 
     # Rows to jobs.
 
-    def _jobs(self, wanted: Pass) -> Iterator[Job]:
-        rows = iter(self._source.rows())
+    def _jobs(self, wanted: Pass) -> Iterator[Job | None]:
+        """Yield the jobs of a pass, and None now and then, so that orders and errors are looked at meanwhile."""
         inputs = self._stack.job_inputs
-        while some := list(islice(rows, _ROWS_AT_ONCE)):
+        for some in self._some_rows():
             self.counts.read += len(some) if wanted.kind == "new" else 0
             chosen = [row for row in some if self._is_wanted(row, wanted)]
             readable = [row for row in chosen if not row.problem]
@@ -228,6 +225,35 @@ class BatchRunner:
                         self._reject(row, job.job_id, job.message)
                 elif not wanted.job_ids or job.job_id in wanted.job_ids:
                     yield self._named(row, job)
+            if not some or self._is_time_to_look or self._has_too_many_errors:
+                yield None
+
+    def _some_rows(self) -> Iterator[list[Row]]:
+        """Yield rows as they come, some at a time; none where there is none for now."""
+        rows = iter(self._source.rows())
+        with (
+            contextlib.closing(as_they_come(rows)) if self._source.may_wait else contextlib.nullcontext(rows) as coming
+        ):
+            while True:
+                some: list[Row] = []
+                try:
+                    for row in islice(coming, _ROWS_AT_ONCE):
+                        if row is not None:
+                            some.append(row)
+                        if row is None or self._is_time_to_look:
+                            break
+                    else:
+                        if not some:
+                            return
+                except Exception as error:
+                    self._broken = error
+                yield some
+                if self._broken is not None:
+                    return
+
+    @property
+    def _is_time_to_look(self) -> bool:
+        return self._clock() - self._looked_s >= LOOK_S
 
     def _is_wanted(self, row: Row, wanted: Pass) -> bool:
         """Whether a pass runs a row; raise `InvalidInput` for one that has a result and is not what it was."""
@@ -300,10 +326,14 @@ class BatchRunner:
         self._parts.add(row)
 
     def _check_errors(self) -> None:
+        if self._has_too_many_errors:
+            self._stop("errors")
+
+    @property
+    def _has_too_many_errors(self) -> bool:
         most, share = self._options.errors()
         ended, errors = self.counts.ended, self.counts.errors
-        if errors >= most or (ended >= ERRORS_LEAST and errors > share * ended):
-            self._stop("errors")
+        return errors >= most or (ended >= ERRORS_LEAST and errors > share * ended)
 
     # Orders and deadlines.
 
@@ -314,7 +344,7 @@ class BatchRunner:
             self._follow()
             self._withdraw_late(now)
             self._parts.commit_if_due()
-            self._check_errors()
+        self._check_errors()
         self._on_turn(self)
 
     def _follow(self) -> None:
@@ -363,6 +393,8 @@ class BatchRunner:
     def _cancel(self, run: str, why: str) -> None:
         try:
             self._stack.cancel(run, why)
+        except LayerUnavailable:
+            self._withdrawn.discard(run)  # ordered again at the next look
         except AirsideError:
             pass  # it has ended meanwhile, or will: its result says how
         except RuntimeError:
@@ -387,20 +419,6 @@ def digest_of(row: Row) -> bytes:
 def new_owner() -> str:
     """Return a name for one process's turn at a batch."""
     return secrets.token_hex(4)
-
-
-def rows_to_retry(stack: Stack, manifest: Manifest, states: RowStates, place: Path | str) -> tuple[Pass, int]:
-    """Return the rows to run again that may pass, and how many are left out because their run changed something.
-
-    Run again from its beginning, such a run would do again what it did: its effects have other keys.
-    """
-    changed = set(stack.query(CHANGED, [manifest.batch]).column(0).to_pylist())
-    rows, left_out = set(states.that_may_pass()), set[int]()
-    for batch in read_parts(place, ("row", "attempt", "run_id")):
-        for row, attempt, run in zip(*(batch.column(n).to_pylist() for n in batch.schema.names), strict=True):
-            if run in changed and row in rows and attempt == states.attempts(row):
-                left_out.add(row)
-    return Pass("retry", rows=frozenset(rows - left_out)), len(left_out)
 
 
 def _problem_with(validator: Any, answer: Any) -> str:

@@ -88,6 +88,7 @@ class BatchState:
         self.is_cancelled = False
         self.settings = BatchSettings()
         self.requeued: list[str] = []
+        """Jobs to be run again, as ordered since the last owner took it up."""
         self.last: BatchChanged | None = None
         for body in bodies:
             self.apply(_decode(body))
@@ -102,7 +103,7 @@ class BatchState:
             case "open":
                 self.manifest, self.opened_us = change.manifest, event.at_us
             case "take_up":
-                self.owner, self.left = change.owner, ""
+                self.owner, self.left, self.requeued = change.owner, "", []
             case "leave":
                 if change.owner == self.owner:
                     self.left = change.state or "stopped"
@@ -148,5 +149,5 @@ class BatchState:
             raise InvalidInput(f"batch {batch}: say what is to be changed: concurrency, rate, priority or limits")
         if change.action == "requeue" and not 0 < len(change.job_ids) <= MOST_REQUEUED:
             raise InvalidInput(f"batch {batch}: name 1 to {MOST_REQUEUED:,} jobs that are to be run again")
-        if change.action == "requeue" and self.phase in ("finished", "cancelled"):
+        if change.action == "requeue" and self.phase not in ("running", "paused"):
             raise InvalidInput(f"batch {batch}: it is {self.phase}: `airside run --rerun ID,...` runs jobs of it again")

@@ -458,3 +458,21 @@ def test_jobs_of_a_batch_are_known_by_the_batch_their_id_and_their_attempt() -> 
     for name in ("", "a b", "../x", "x" * 65, "-x"):
         with pytest.raises(InvalidInput, match="batch"):
             job.in_batch(name)
+
+
+def test_a_rate_that_is_raised_does_not_wait_for_the_next_job_at_the_rate_before() -> None:
+    desk = Desk()
+    stream = JobStream(desk, jobs("a", 3), timeout=None, clock=desk.clock)
+    stream.rate_per_s = 0.001
+    desk.drive(stream.next_results())
+    stream.rate_per_s = 10.0
+    assert len(desk.drive(stream.next_results())) >= 1 and desk.now_s < 10
+
+
+def test_a_stream_waits_for_what_has_ended_while_there_is_no_job_for_now() -> None:
+    desk, one = Desk(), jobs("a", 2)
+    stream = JobStream(desk, iter([one[0], None, None, *[None] * 30, one[1]]), timeout=None, clock=desk.clock)
+    first = desk.drive(stream.next_results())
+    assert [result.place for result in first] == [0]
+    assert [result.place for result in desk.drive(stream.next_results())] == [1]
+    assert not desk.drive(stream.next_results()) and 1 < desk.now_s < 20
