@@ -56,6 +56,12 @@ class RowStates:
                 states.note(row, attempt, standing_of(status or "", reason or "", problem or ""), digest or bytes(8))
         return states
 
+    @property
+    def rows(self) -> int:
+        """How many rows there are, up to the last that has a result."""
+        found = np.flatnonzero(self._attempts)
+        return int(found[-1]) + 1 if len(found) else 0
+
     def attempts(self, row: int) -> int:
         """Return how many attempts at a row have ended."""
         return int(self._attempts[row]) if row < len(self._attempts) else 0

@@ -82,6 +82,8 @@ class BatchCounts:
     cost_microusd: int = 0
     first_errors: list[str] = field(default_factory=list)
     """A line each; of the others only how many there are."""
+    unknown: list[str] = field(default_factory=list)
+    """Jobs that were to be run again, and of which none has a result."""
 
     @property
     def ended(self) -> int:
@@ -211,7 +213,7 @@ class BatchRunner:
 
     def _jobs(self, wanted: Pass) -> Iterator[Job | None]:
         """Yield the jobs of a pass, and None now and then, so that orders and errors are looked at meanwhile."""
-        inputs = self._stack.job_inputs
+        inputs, missing = self._stack.job_inputs, set(wanted.job_ids)
         for some in self._some_rows():
             self.counts.read += len(some) if wanted.kind == "new" else 0
             chosen = [row for row in some if self._is_wanted(row, wanted)]
@@ -224,9 +226,16 @@ class BatchRunner:
                     if wanted.kind == "new":  # else it has that disposition already
                         self._reject(row, job.job_id, job.message)
                 elif not wanted.job_ids or job.job_id in wanted.job_ids:
+                    missing.discard(job.job_id)
                     yield self._named(row, job)
             if not some or self._is_time_to_look or self._has_too_many_errors:
                 yield None
+        self.counts.unknown += sorted(missing)
+        if wanted.kind == "new" and self._broken is None and self.counts.read < self._states.rows:
+            self._broken = InvalidInput(
+                f"the input is shorter, {self.counts.read:,} rows, where batch {self._manifest.batch} has results of "
+                f"{self._states.rows:,}: a batch is of one input"
+            )
 
     def _some_rows(self) -> Iterator[list[Row]]:
         """Yield rows as they come, some at a time; none where there is none for now."""

@@ -19,6 +19,9 @@ from airside.stack.values import MOST_PRIORITY, Count, Value
 BatchAction = Literal["open", "take_up", "leave", "pause", "resume", "retune", "requeue", "cancel"]
 BatchPhase = Literal["running", "paused", "stopped", "finished", "cancelled"]
 
+MOST_CONCURRENCY = 100_000
+"""Jobs of a batch under way at once: those that wait for their results are in its process's memory."""
+
 MOST_REQUEUED = 10_000
 """Jobs of one order: their ids stand in one entry of the journal."""
 
@@ -36,7 +39,7 @@ class BatchSettings(Value, omit_defaults=True):
     from then on.
     """
 
-    concurrency: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    concurrency: Annotated[int, Meta(ge=1, le=MOST_CONCURRENCY)] | None = None
     rate_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
     priority: Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = None
     limits: dict[str, Count] | None = None

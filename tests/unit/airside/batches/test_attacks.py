@@ -11,12 +11,14 @@ from typing import Any, cast
 
 import duckdb
 import msgspec
+import pyarrow as pa
 import pytest
 
 from airside.actors.client.batch_handle import BatchHandle
 from airside.batches.coming import as_they_come
 from airside.batches.manifest import NAME, Manifest, write_manifest
 from airside.batches.options import BatchOptions
+from airside.batches.parts import REJECTS
 from airside.batches.retry import CHANGED, ROLLED_BACK, STORY
 from airside.batches.rows import Row
 from airside.batches.runner import BatchRunner
@@ -229,3 +231,38 @@ def test_orders_are_typed() -> None:
     with pytest.raises(InvalidInput, match="there is none of this name"):
         handle.change(BatchChange(action="pause"))
     assert open_source([]).may_wait is False
+
+
+def test_a_stream_that_is_shorter_when_it_is_taken_up_is_another_input(tmp_path: Path) -> None:
+    stack = FakeStack()
+    run(stack, iter([job(number) for number in range(5)]), tmp_path / "out")
+    with pytest.raises(InvalidInput, match=r"shorter, 1 rows, where batch .* has results of 5"):
+        run(stack, iter([job(0)]), tmp_path / "out", resume=True)
+
+
+def test_a_job_that_is_to_be_run_again_and_is_not_there_is_named(tmp_path: Path) -> None:
+    stack = FakeStack()
+    run(stack, [job(0)], tmp_path / "out")
+    report = run(stack, [job(0)], tmp_path / "out", rerun=["j0", "nobody"])
+    assert report.turn.unknown == ["nobody"] and len(stack.runs) == 2
+
+
+def test_no_reject_has_a_token_whatever_its_column_is_called(tmp_path: Path) -> None:
+    mapping = {"request": "q", "token": "key", "labels": "q"}
+    (tmp_path / "a.csv").write_text("request,token,other\nr,SECRET,1\nr,SECRET\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("q,key\nr,SECRET\n", encoding="utf-8")
+    (tmp_path / "c.jsonl").write_text('{"q": "r", "key": "SECRET"}\n', encoding="utf-8")
+    rows = [{"q": "r", "key": "SECRET"}]
+    given: list[tuple[Any, dict[str, str] | None]] = [
+        (tmp_path / "a.csv", None), (tmp_path / "b.csv", mapping), (tmp_path / "c.jsonl", mapping),
+        (rows, mapping), (pa.Table.from_pylist(rows), mapping),
+    ]  # fmt: skip
+    for number, (jobs, columns) in enumerate(given):
+        report = run(FakeStack(), jobs, tmp_path / str(number), columns=columns)
+        assert report.turn.rejected == report.rows > 0
+        assert "SECRET" not in (tmp_path / str(number) / REJECTS).read_text(encoding="utf-8")
+
+
+def test_no_more_jobs_are_held_in_memory_than_an_operator_may_order() -> None:
+    with pytest.raises(InvalidInput, match="more than 100,000"):
+        BatchOptions(concurrency=10**9)
