@@ -35,6 +35,12 @@ POLL_S = 5.0
 IDLE_S = 0.2
 """Until an iterable that had no job for now is asked again, at most."""
 
+MOST_UNSURE = 8
+"""How often a job is submitted of which each time nobody could say whether it was admitted."""
+
+_UNSURE_S = 30.0
+"""Longest wait before that."""
+
 LAST_LOOK_S = 2.0
 """How long the last question, when the time is over, may take: what has ended by then is not to be lost."""
 
@@ -102,6 +108,8 @@ class JobStream:
         self._waiting: dict[int, Job] = {}
         self._held: dict[str, float] = {}
         """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
+        self._unsure: dict[int, int] = {}
+        """How often it was not known whether a job was admitted: sent again it is the same run, if it is one."""
         self._next_s = clock()
         self._open: dict[str, list[OpenJob]] = {}
         self._following = Following(desk.wait)
@@ -241,10 +249,14 @@ class JobStream:
         for place, job, ticket in zip(places, jobs, tickets, strict=True):
             if ticket.run_id:
                 del self._waiting[place]
+                self._unsure.pop(place, None)
                 self._open.setdefault(ticket.run_id, []).append(OpenJob(place, job.job_id, now))
                 self._following.add([ticket.run_id])
             elif ticket.reason_code is ReasonCode.ADMISSION_REJECTED:
                 self._held[job.tenant or job.token] = now + ticket.retry_after_s
+            elif ticket.reason_code is ReasonCode.INTERNAL_ERROR and self._unsure.get(place, 0) < MOST_UNSURE - 1:
+                times = self._unsure[place] = self._unsure.get(place, 0) + 1
+                self._held[job.tenant or job.token] = now + min(2.0 ** (times - 1), _UNSURE_S)
             else:
                 del self._waiting[place]
                 self._refuse(place, job.job_id, ticket)

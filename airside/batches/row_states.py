@@ -28,6 +28,8 @@ def standing_of(status: str, reason_code: str, problem: str) -> Standing:
     """Return how a row stands after a result: whether running it again may give another."""
     if status == RunStatus.COMPLETED:
         return "may_pass" if problem else "ended"  # an answer that is not as it should be may come out otherwise
+    if reason_code == ReasonCode.INTERNAL_ERROR and problem:
+        return "final"  # nobody knows whether it was admitted: another attempt might be a second run of it
     return "may_pass" if status == RunStatus.FAILED or reason_code in _MAY_PASS else "final"
 
 

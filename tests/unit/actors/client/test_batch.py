@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.client.batch import JobStream, collect_in_order
+from airside.actors.client.batch import MOST_UNSURE, JobStream, collect_in_order
 from airside.actors.client.result_cursor import collect
 from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import BatchTimeout, RunResult
@@ -476,3 +476,23 @@ def test_a_stream_waits_for_what_has_ended_while_there_is_no_job_for_now() -> No
     assert [result.place for result in first] == [0]
     assert [result.place for result in desk.drive(stream.next_results())] == [1]
     assert not desk.drive(stream.next_results()) and 1 < desk.now_s < 20
+
+
+@pytest.mark.parametrize(("failures", "completed"), [(3, 2), (100, 0)])
+def test_a_job_that_may_have_been_admitted_is_sent_again_as_the_same_run(failures: int, completed: int) -> None:
+    """A driver that is restarted answers nothing, and may have taken the job in: its run is not to be lost."""
+    nonces = list[bytes]()
+
+    class Unsure(Desk):
+        def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
+            nonces.extend(job.nonce for job in jobs)
+            if len(nonces) <= failures * len(jobs):
+                yield Pause(0.0)
+                return [
+                    Ticket(reason_code=ReasonCode.INTERNAL_ERROR, message="it may have been admitted") for _ in jobs
+                ]
+            return (yield from super().enter(jobs, within_s))
+
+    found = run(Unsure(), jobs("a", 2))
+    assert sum(result.ok for result in found) == completed
+    assert len(set(nonces)) == 2 and len(nonces) == 2 * min(failures + 1, MOST_UNSURE)

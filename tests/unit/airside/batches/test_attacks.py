@@ -18,14 +18,16 @@ from airside.actors.client.batch_handle import BatchHandle
 from airside.batches.coming import as_they_come
 from airside.batches.manifest import NAME, Manifest, write_manifest
 from airside.batches.options import BatchOptions
-from airside.batches.parts import REJECTS
+from airside.batches.parts import REJECTS, Parts, read_parts
 from airside.batches.retry import CHANGED, ROLLED_BACK, STORY
+from airside.batches.row_states import standing_of
 from airside.batches.rows import Row
 from airside.batches.runner import BatchRunner
 from airside.batches.sources import open_source
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import RunId, undo_key
 from airside.stack.operations.batches import BatchChange
+from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.recovery.rollback import RollbackOrdered, UndoEnded, calls_of, rollback_stream
 from tests.unit.airside.batches.fake_stack import FakeStack
 from tests.unit.airside.batches.test_run_batch import job, results, run
@@ -266,3 +268,27 @@ def test_no_reject_has_a_token_whatever_its_column_is_called(tmp_path: Path) -> 
 def test_no_more_jobs_are_held_in_memory_than_an_operator_may_order() -> None:
     with pytest.raises(InvalidInput, match="more than 100,000"):
         BatchOptions(concurrency=10**9)
+
+
+def test_a_part_of_which_a_bit_was_lost_is_not_read(tmp_path: Path) -> None:
+    with Parts(tmp_path, "0a1b2c3d") as parts:
+        for row in range(50):
+            parts.add({"row": row, "attempt": 1, "answer": f'"refund {row}"', "cost_microusd": row})
+    (part,) = tmp_path.glob("*.parquet")
+    data = part.read_bytes()
+    before = list(read_parts(tmp_path))
+    found = list[str]()
+    for at in range(8, len(data) // 3, 10):
+        part.write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
+        try:
+            found.append("same" if list(read_parts(tmp_path)) == before else "other")
+        except InvalidInput as error:
+            found.append("named" if "part-000001" in error.message else error.message)
+    assert set(found) <= {"same", "named", "other"} and found.count("named") > len(found) // 2
+    assert found.count("other") <= len(found) // 20, "pages have checksums; their headers, a few bytes, have none"
+
+
+def test_what_may_have_been_admitted_is_not_tried_as_another_run() -> None:
+    """It may be under way, and have changed something, though it has no run that is known."""
+    assert standing_of(RunStatus.FAILED, ReasonCode.INTERNAL_ERROR, "it may have been admitted") == "final"
+    assert standing_of(RunStatus.FAILED, ReasonCode.INTERNAL_ERROR, "") == "may_pass"
