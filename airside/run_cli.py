@@ -140,7 +140,7 @@ def _say_checked(stack: Any, source: Any) -> None:
 
     checked = check_rows(stack, source)
     for problem in checked.problems:
-        typer.echo(problem, err=True)
+        typer.echo(printable(problem), err=True)
     typer.echo(json_line(checked.figures()))
     raise typer.Exit(0 if checked.bad == 0 else 1)
 
@@ -195,6 +195,8 @@ def _report(report: BatchReport, problems: list[str]) -> None:
             f"{report.left_out} not run again: they had changed something (`airside rollback` them first, or --rerun)",
             err=True,
         )
+    for job_id in report.turn.unknown[:20]:
+        typer.echo(f"{printable(job_id)}: not run again: no job of this id has a result", err=True)
     typer.echo(
         json_line(
             {

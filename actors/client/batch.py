@@ -39,8 +39,14 @@ POLL_S = 5.0
 LONGEST_TAKE_S = 0.5
 """After which jobs that come slowly are submitted as far as they have come."""
 
-TRIES, TRY_AGAIN_S = 5, 2.0
-"""How often, and after how long, a job is submitted again that a layer failed to admit: its nonce makes that safe."""
+IDLE_S = 0.2
+"""Until an iterable that had no job for now is asked again, at most."""
+
+MOST_UNSURE = 8
+"""How often a job is submitted of which each time nobody could say whether it was admitted."""
+
+_UNSURE_S = 30.0
+"""Longest wait before that."""
 
 LAST_LOOK_S = 2.0
 """How long the last question, when the time is over, may take: what has ended by then is not to be lost."""
@@ -76,11 +82,10 @@ class OpenJob(NamedTuple):
 class JobStream:
     """Takes jobs from an iterable, at most `window` of them at a time, and gives their results as runs end.
 
-    An iterable gives None where it has no job now, and may have one later.
-
     What is refused, or no job at all, is a result too.  A tenant whose queue is full is waited for, and nobody else
     for it, unless its jobs fill the window.  `window`, `rate_per_s` (submissions) and `is_paused` (nothing is
-    submitted, what is under way goes on) may be changed at any time; `on_turn` is called each `poll_s` seconds or so.
+    submitted, what is under way goes on) may be changed at any time; `on_turn` is called each `poll_s` seconds or so,
+    before what was taken is submitted.  An iterable that has no job for now, though it has not ended, gives None.
     """
 
     def __init__(
@@ -96,8 +101,7 @@ class JobStream:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.window = window
-        self.rate_per_s = 0.0
-        """Submissions a second; 0 is as many as there is room for."""
+        self._rate_per_s = 0.0
         self.is_paused = False
         self._desk = desk
         self._jobs = iter(jobs)
@@ -109,12 +113,13 @@ class JobStream:
         self._until = None if timeout is None else clock() + timeout
         self._taken = 0
         self._is_first = True
-        self._exhausted = self._is_stopped = False
+        self._exhausted = self._is_stopped = self._is_idle = False
         self._problem: Exception | None = None
         self._waiting: dict[int, Job] = {}
         self._held: dict[str, float] = {}
         """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
-        self._tries: dict[int, int] = {}
+        self._unsure: dict[int, int] = {}
+        """How often it was not known whether a job was admitted: sent again it is the same run, if it is one."""
         self._next_s = clock()
         self._open: dict[str, list[OpenJob]] = {}
         self._following = Following(desk.wait)
@@ -150,14 +155,26 @@ class JobStream:
         """Take jobs as far as there is room, and submit some before more are taken: they may come slowly."""
         began_s = self._clock()
         while self._has_room and (self._is_first or not self._is_late):
-            before = self._taken
+            self._is_idle = False
             yield from self._take()
-            if self._taken == before or self._is_late or self._ready or self._clock() - began_s >= self._poll_s:
+            self._on_turn()
+            if self._is_idle or self._is_late or self._ready or self._clock() - began_s >= self._poll_s:
                 break
             due = self._due()
             if due:
                 yield from self._enter(due)
         self._is_first = False
+
+    @property
+    def rate_per_s(self) -> float:
+        """Submissions a second; 0 is as many as there is room for."""
+        return self._rate_per_s
+
+    @rate_per_s.setter
+    def rate_per_s(self, rate: float) -> None:
+        if rate != self._rate_per_s and rate > 0:  # what was slow before does not hold up what is fast now
+            self._next_s = min(self._next_s, self._clock() + 1 / rate)
+        self._rate_per_s = rate
 
     @property
     def open(self) -> dict[str, list[OpenJob]]:
@@ -203,6 +220,7 @@ class JobStream:
         try:
             for job in islice(self._jobs, most):
                 if job is None:
+                    self._is_idle = True
                     break
                 some.append(job)
                 if self._clock() - began_s >= LONGEST_TAKE_S:
@@ -269,20 +287,20 @@ class JobStream:
         for place, job, ticket in zip(places, jobs, tickets, strict=True):
             if ticket.run_id:
                 del self._waiting[place]
-                self._tries.pop(place, None)
+                self._unsure.pop(place, None)
                 self._open.setdefault(ticket.run_id, []).append(OpenJob(place, job.job_id, now))
                 self._following.add([ticket.run_id])
             elif ticket.reason_code is ReasonCode.ADMISSION_REJECTED:
                 self._held[job.tenant or job.token] = now + ticket.retry_after_s
-            elif ticket.reason_code is ReasonCode.INTERNAL_ERROR and self._tries.get(place, 0) < TRIES:
-                self._tries[place] = self._tries.get(place, 0) + 1  # it may have been admitted: then it is that run
-                self._held[job.tenant or job.token] = now + TRY_AGAIN_S
+            elif ticket.reason_code is ReasonCode.INTERNAL_ERROR and self._unsure.get(place, 0) < MOST_UNSURE - 1:
+                times = self._unsure[place] = self._unsure.get(place, 0) + 1
+                self._held[job.tenant or job.token] = now + min(2.0 ** (times - 1), _UNSURE_S)
             else:
                 del self._waiting[place]
                 self._refuse(place, job.job_id, ticket)
 
     def _refuse(self, place: int, job_id: str, ticket: Ticket) -> None:
-        self._tries.pop(place, None)
+        self._unsure.pop(place, None)
         self._ready.append(refused_result(ticket, job_id, place))
 
     # Waiting.
@@ -291,6 +309,7 @@ class JobStream:
         """Wait until a run ends, a job may be sent again, or the time is over."""
         now = self._clock()
         waits = [self._poll_s] if self._until is None else [self._poll_s, self._until - now]
+        waits += [IDLE_S] if self._is_idle else []
         if self._waiting and not self.is_paused:
             held = [self._held.get(job.tenant or job.token, now) for job in self._waiting.values()]
             waits.append(max(min(held), self._next_s if self.rate_per_s > 0 else now) - now)

@@ -72,6 +72,13 @@ class Columns:
                     f"{where}: no column {column!r:.80}, which {field} is to be read from{_there(names)}"
                 )
 
+    def without_token(self, original: bytes, record: Mapping[str, Any]) -> bytes:
+        """Return a row as it was read without the token of its job, whatever the column is called."""
+        token = record.get("token" if self.given is None else self.read.get("token", ""))
+        if not isinstance(token, str) or not token:
+            return original
+        return original.replace(token.encode("utf-8", "surrogateescape"), b"...")
+
     def job_of(self, record: Mapping[str, Any]) -> bytes:
         """Return the job a record is, as JSON; raise `InvalidInput` for what cannot be one."""
         if self.given is None:

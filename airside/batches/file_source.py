@@ -46,6 +46,11 @@ class FileSource:
         return self._total
 
     @property
+    def may_wait(self) -> bool:
+        """Whether it is read on as it grows."""
+        return self._following is not None
+
+    @property
     def paths(self) -> tuple[Path, ...]:
         """The files that are on this machine."""
         return tuple(file.path for file in self._files if file.path is not None)

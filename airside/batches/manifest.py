@@ -48,6 +48,11 @@ class Manifest(Value):
     def differences(self, source: Source, now: Manifest) -> list[str]:
         """Return how what is to be run differs from what the batch is of, in a line each; the input may have grown."""
         found = [f"the input: {problem}"] if (problem := source.same_prefix(self.input)) else []
+        return found + self.other_settings(now)
+
+    def other_settings(self, now: Manifest) -> list[str]:
+        """Return what differs but for the input, in a line each."""
+        found = []
         for name, shown in _SHOWN.items():
             before, after = getattr(self, name), getattr(now, name)
             if before != after:
@@ -76,7 +81,7 @@ def read_manifest(place: Path | str) -> Manifest | None:
             found = msgspec.json.decode(bytes(file.read()), type=Manifest)
     except OSError as error:
         raise InvalidInput(f"{store.shown}/{NAME}: {reason_of(error)}") from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidInput(f"{store.shown}/{NAME}: it is no manifest of a batch: give another --out") from None
     if found.format != _FORMAT:
         raise InvalidInput(f"{store.shown}/{NAME}: it is of another version of Airside: give another --out")
@@ -84,5 +89,10 @@ def read_manifest(place: Path | str) -> Manifest | None:
 
 
 def write_manifest(place: Path | str, manifest: Manifest) -> None:
-    """Write a manifest, whole or not at all; raise `Failed` if it cannot be."""
-    part_store(place, makes=True).put(NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    """Write the manifest of a new batch, whole or not at all.
+
+    Raises `Failed` if it cannot be written, and `InvalidInput` if somebody else has begun a batch there meanwhile.
+    """
+    store = part_store(place, makes=True)
+    if not store.put_new(NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1)):
+        raise InvalidInput(f"{store.shown}: another process has begun a batch there: give another --out, or --resume")

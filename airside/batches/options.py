@@ -13,6 +13,7 @@ from airside.actors.client.batch import WINDOW
 from airside.actors.jobs import batch_job, check_lane
 from airside.stack.calling import explain_misuse
 from airside.stack.errors import InvalidInput
+from airside.stack.operations.batches import MOST_CONCURRENCY
 from airside.stack.values import Limits, ModelLane
 
 ERRORS_LEAST = 20
@@ -58,6 +59,8 @@ class BatchOptions:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise InvalidInput(f"{name}: {value!r:.40} is no whole number of at least {least}")
+        if self.concurrency > MOST_CONCURRENCY:  # all that are under way are in memory
+            raise InvalidInput(f"concurrency: {self.concurrency!r:.40} is more than {MOST_CONCURRENCY:,}")
         for name in ("rate_per_s", "item_deadline_s", "deadline_s", "part_s"):
             value = getattr(self, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -86,6 +89,6 @@ class BatchOptions:
         if self.answer_schema is None:
             return None
         try:
-            return jsonschema_rs.validator_for(dict(self.answer_schema))
+            return jsonschema_rs.validator_for(dict(self.answer_schema), offline=True)  # it is in the manifest: whole
         except (ValueError, TypeError, jsonschema_rs.ValidationError) as error:
             raise InvalidInput(f"answer_schema: {str(error)[:300]}") from None

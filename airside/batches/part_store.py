@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +32,9 @@ class PartStore(Protocol):
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file, whole or not at all, and durably."""
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Write a file as `put` does, unless there is one of this name; return whether it was written."""
 
     def append(self, name: str, data: bytes) -> str:
         """Add to a file, or write what stands for that; return the name of what was written."""
@@ -79,17 +84,31 @@ class LocalStore:
 
     def put(self, name: str, data: bytes) -> None:
         """Write beside, and rename."""
-        part = self._folder / f".{name}{TEMPORARY}"
+        self._put(name, data, lambda part: part.replace(self._folder / name))
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Write beside, and link, which only one of several writers can."""
+        try:
+            self._put(name, data, lambda part: os.link(part, self._folder / name))
+        except FileExistsError:
+            return False
+        return True
+
+    def _put(self, name: str, data: bytes, publish: Callable[[Path], object]) -> None:
+        part = self._folder / f".{name}-{secrets.token_hex(4)}{TEMPORARY}"
         try:
             with part.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(self._folder / name)
+            publish(part)
             sync(self._folder)
+        except FileExistsError:
+            raise
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise _not_written(f"{self.shown}/{name}", error) from None
+        finally:
+            part.unlink(missing_ok=True)
 
     def append(self, name: str, data: bytes) -> str:
         """Add at the end; what was added in part is taken back."""
@@ -137,6 +156,13 @@ class RemoteStore:
                 file.write(data)
         except (OSError, pa.ArrowException) as error:
             raise _not_written(f"{self.shown}/{name}", error) from None
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Put it if it is not there by now; of two who do so at the same moment one is not noticed."""
+        if name in self.names():
+            return False
+        self.put(name, data)
+        return True
 
     def append(self, name: str, data: bytes) -> str:
         """Write a file more: an object takes nothing at its end."""

@@ -144,7 +144,8 @@ class Parts:
             self._rejects.clear()
         if self._rows:
             sink = pa.BufferOutputStream()
-            parquet.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), sink, compression="zstd")
+            table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
+            parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
             name = f"part-{self._number + 1:06d}-{self._owner}.parquet"
             self._store.put(name, sink.getvalue().to_pybytes())
             self._number += 1
@@ -191,10 +192,15 @@ def read_parts(place: Path | str, columns: Sequence[str] | None = None) -> Itera
     for _, name in _numbered(store):
         try:
             with store.opened(name) as file:
-                part = parquet.ParquetFile(file, pre_buffer=False)
+                part = parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
                 absent = [column for column in SCHEMA.names if column not in part.schema_arrow.names]
                 if absent:
                     raise InvalidInput(f"{store.shown}/{name}: no part of results, it has no column {absent[0]}")
-                yield from part.iter_batches(_READ_ROWS, columns=None if columns is None else [*columns])
+                left = part.metadata.num_rows
+                for batch in part.iter_batches(_READ_ROWS, columns=None if columns is None else [*columns]):
+                    left -= batch.num_rows
+                    yield batch
+                if left:  # a page's header is in no checksum
+                    raise InvalidInput(f"{store.shown}/{name}: it is damaged, {left:,} results are not there")
         except (OSError, pa.ArrowException) as error:
             raise InvalidInput(f"{store.shown}/{name}: {reason_of(error)}") from None

@@ -24,6 +24,8 @@ from airside.stack.errors import Failed, InvalidInput
 class RecordSource:
     """The rows of what is in memory, which can be read as often as one likes."""
 
+    may_wait: bool = False
+
     def __init__(self, kind: str, reads: Callable[[], Iterator[Read]], total: int | None, columns: Columns) -> None:
         self._kind = kind
         self._reads = reads
@@ -69,7 +71,8 @@ class StreamSource:
 
     total: int | None = None
 
-    def __init__(self, kind: str, reads: Iterator[Read], columns: Columns) -> None:
+    def __init__(self, kind: str, reads: Iterator[Read], columns: Columns, *, may_wait: bool = False) -> None:
+        self.may_wait = may_wait
         self._kind = kind
         self._columns = columns
         self._live = numbered(reads)
@@ -173,7 +176,7 @@ def record_reads(records: Iterable[Any], columns: Columns) -> Iterator[Read]:
             problem = error.message
         except RecursionError:
             problem = "nested too deep"
-        yield Read(data, original_of(record), where, problem)
+        yield Read(data, columns.without_token(original_of(record), record), where, problem)
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,8 @@ def standing_of(status: str, reason_code: str, problem: str) -> Standing:
         return "may_pass" if problem else "ended"  # an answer that is not as it should be may come out otherwise
     if problem.startswith(WITHDRAWN):
         return "may_pass"
+    if reason_code == ReasonCode.INTERNAL_ERROR and problem:
+        return "final"  # nobody knows whether it was admitted: another attempt might be a second run of it
     return "may_pass" if status == RunStatus.FAILED or reason_code in _MAY_PASS else "final"
 
 
@@ -61,6 +63,12 @@ class RowStates:
             ):
                 states.note(row, attempt, standing_of(status or "", reason or "", problem or ""), digest or bytes(8))
         return states
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, up to the last that has a result."""
+        found = np.flatnonzero(self._attempts)
+        return int(found[-1]) + 1 if len(found) else 0
 
     def attempts(self, row: int) -> int:
         """Return how many attempts at a row have ended."""

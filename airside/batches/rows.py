@@ -42,6 +42,10 @@ class Source(Protocol):
         """How many rows there are, where that is known without reading them; else None."""
 
     @property
+    def may_wait(self) -> bool:
+        """Whether it is still being written: the next row may be long in coming."""
+
+    @property
     def paths(self) -> tuple[Path, ...]:
         """The local files it reads, none of which results may replace."""
 

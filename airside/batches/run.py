@@ -23,9 +23,10 @@ from airside.batches.manifest import Manifest, read_manifest, write_manifest
 from airside.batches.options import BatchOptions
 from airside.batches.output import Output
 from airside.batches.parts import Parts, has_parts
+from airside.batches.retry import rows_to_retry
 from airside.batches.row_states import RowStates
 from airside.batches.rows import Source
-from airside.batches.runner import NEW, BatchCounts, BatchRunner, Pass, TakenOver, new_owner, rows_to_retry
+from airside.batches.runner import NEW, BatchCounts, BatchRunner, Pass, TakenOver, new_owner
 from airside.batches.sources import open_source
 from airside.stack.errors import AirsideError, InvalidInput
 from airside.stack.operations.batches import BatchChange
@@ -126,16 +127,18 @@ def run_batch(
     manifest, is_new = _manifest(stack, source, output, chosen, batch, takes_up=resume or retry_failed or bool(again))
     owner = new_owner()
     handle = stack.batch(manifest.batch)
-    _begin(handle, manifest, owner)
-    if is_new:
-        write_manifest(output.place, manifest)
-    states = RowStates() if is_new else RowStates.of(output.place)
+    _begin(handle, manifest, owner, output, is_new=is_new)
+    try:
+        states = RowStates() if is_new else RowStates.of(output.place)
+    except BaseException:
+        _leave(handle, owner, "interrupted")
+        raise
     left_out = 0
 
     def retried() -> Pass:
         nonlocal left_out
-        wanted, left_out = rows_to_retry(stack, manifest, states, output.place)
-        return wanted
+        rows, left_out = rows_to_retry(stack, manifest, states, output.place)
+        return Pass("retry", rows=rows)
 
     passes: list[Callable[[], Pass]] = [lambda: NEW if only is None else Pass("new", rows=only)]
     passes += [retried] if retry_failed else []
@@ -214,20 +217,35 @@ def _manifest(
     return there, False
 
 
-def _begin(handle: BatchHandle, manifest: Manifest, owner: str) -> None:
-    """Have the journal know of a batch, and of who runs it from here on."""
+def _begin(handle: BatchHandle, manifest: Manifest, owner: str, output: Output, *, is_new: bool) -> None:
+    """Have the journal know of a batch, and of who runs it from here on.
+
+    The journal has a batch before its output has: an output whose batch it does not know is of another stack.
+    """
     state = handle.state()
     if state.is_cancelled:
         last = f" ({state.last.by}: {state.last.why})" if state.last else ""
         raise InvalidInput(
             f"batch {manifest.batch} was cancelled{last}: `airside batch resume {manifest.batch}` takes that back"
         )
-    if not state.length:
-        handle.change(BatchChange(action="open", manifest=msgspec.Raw(msgspec.json.encode(manifest))))
-    elif msgspec.json.decode(state.manifest, type=Manifest).input != manifest.input:
+    written = msgspec.json.encode(manifest)
+    if state.length:
+        there, now = (msgspec.json.decode(each, type=Manifest) for each in (state.manifest, written))
+        differences = ["of another input"] if there.input != now.input else there.other_settings(now)
+        if differences:
+            raise InvalidInput(
+                f"batch {manifest.batch}: the stack has one of this name, {'; '.join(differences)}: give this one "
+                "another name"
+            )
+    elif is_new:
+        handle.change(BatchChange(action="open", manifest=msgspec.Raw(written)))
+    else:
         raise InvalidInput(
-            f"batch {manifest.batch}: the stack has one of this name, of another input: give this one another name"
+            f"{output.shown}: this stack's journal has no batch {manifest.batch}: it was run with another --state-dir, "
+            "and its runs are there; taken up here, what was under way would be paid for twice"
         )
+    if is_new:
+        write_manifest(output.place, manifest)
     handle.change(BatchChange(action="take_up", owner=owner))
 
 

@@ -7,6 +7,7 @@ nothing twice.  Nothing here grows with the number of rows but eleven bytes a ro
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import time
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,10 +25,10 @@ from airside.actors.client.client import Stack
 from airside.actors.client.results import RunResult
 from airside.actors.client.steps import drive
 from airside.actors.jobs import BadLine, Job, in_lane, parse_rows
+from airside.batches.coming import as_they_come
 from airside.batches.manifest import Manifest
 from airside.batches.options import ERRORS_LEAST, BatchOptions
-from airside.batches.parts import Parts, read_parts
-from airside.batches.reading import RowReader
+from airside.batches.parts import Parts
 from airside.batches.row_states import WITHDRAWN, RowStates, Standing, standing_of
 from airside.batches.rows import Row, Source
 from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
@@ -42,16 +43,6 @@ ERRORS_SHOWN = 20
 _ERROR_CHARS = 500
 _WITHDRAWING = 8
 """Threads that withdraw jobs whose time is over: each order waits until its run has ended."""
-
-CHANGED = """
-WITH theirs AS (SELECT r.run_id, e.* FROM runs r JOIN events e ON split_part(e.stream, '.', 1) = r.run_id
-                WHERE r.batch = ?)
-SELECT DISTINCT g.run_id FROM theirs g
-WHERE g.type = 'ActionGated' AND coalesce(json_extract_string(g.body, '$.effect'), '') <> 'read'
-  AND (CAST(json_extract(g.body, '$.intent') AS BOOLEAN)
-       OR EXISTS (SELECT 1 FROM theirs i WHERE i.type = 'EffectIntended' AND i.stream = g.stream AND i.step = g.step))
-"""
-"""Runs of a batch that may have changed something; also of those that completed, whose answer may be none."""
 
 
 class Pass(NamedTuple):
@@ -90,6 +81,8 @@ class BatchCounts:
     cost_microusd: int = 0
     first_errors: list[str] = field(default_factory=list)
     """A line each; of the others only how many there are."""
+    unknown: list[str] = field(default_factory=list)
+    """Jobs that were to be run again, and of which none has a result."""
 
     @property
     def ended(self) -> int:
@@ -163,6 +156,8 @@ class BatchRunner:
         self._withdrawing = ThreadPoolExecutor(_WITHDRAWING, "airside-withdraw")
         self._requeued: list[str] = []
         self._orders = BatchState()
+        self._broken: Exception | None = None
+        """What makes the rest of the input unreadable: raised when what stands before it has its results."""
         self._stream: JobStream | None = None
 
     @property
@@ -188,6 +183,7 @@ class BatchRunner:
         """
         try:
             self._orders = self._handle.state()
+            self._requeued = list(self._orders.requeued)  # since this process took it up
             for wanted in passes:
                 if not self.state:
                     self._run(wanted())
@@ -195,13 +191,13 @@ class BatchRunner:
             while self._requeued and not self.state:
                 again, self._requeued = frozenset(self._requeued), []
                 self._run(Pass("again", job_ids=again))
+                self._follow()
         finally:
             self._withdrawing.shutdown(wait=False, cancel_futures=True)
             self._parts.commit()
 
     def _run(self, wanted: Pass) -> None:
         self._refs, self._given = {}, 0
-        self._reader = RowReader(self._source)
         self._stream = JobStream(
             self._stack.backend,
             self._jobs(wanted),
@@ -212,24 +208,18 @@ class BatchRunner:
             clock=self._clock,
         )
         self._apply()
-        try:
-            while results := drive(self._stream.next_results()):
-                for result in results:
-                    self._take(result)
-        finally:
-            self._reader.end()
+        while results := drive(self._stream.next_results()):
+            for result in results:
+                self._take(result)
+        if self._broken is not None:
+            raise self._broken
 
     # Rows to jobs.
 
     def _jobs(self, wanted: Pass) -> Iterator[Job | None]:
-        """Yield the jobs of a pass as they come, None where there is none now; return once the batch is stopped."""
-        inputs = self._stack.job_inputs
-        for some in self._reader.some(_ROWS_AT_ONCE):
-            self._turn()
-            if self.state:
-                return
-            if not some:
-                yield None
+        """Yield the jobs of a pass, and None now and then, so that orders and errors are looked at meanwhile."""
+        inputs, missing = self._stack.job_inputs, set(wanted.job_ids)
+        for some in self._some_rows():
             self.counts.read += len(some) if wanted.kind == "new" else 0
             chosen = [row for row in some if self._is_wanted(row, wanted)]
             readable = [row for row in chosen if not row.problem]
@@ -241,7 +231,43 @@ class BatchRunner:
                     if wanted.kind == "new":  # else it has that disposition already
                         self._reject(row, job.job_id, job.message.removeprefix(f"line {row.number + 1}: "))
                 elif not wanted.job_ids or job.job_id in wanted.job_ids:
+                    missing.discard(job.job_id)
                     yield self._named(row, job)
+            if not some or self._is_time_to_look or self._has_too_many_errors:
+                yield None
+        self.counts.unknown += sorted(missing)
+        if wanted.kind == "new" and self._broken is None and self.counts.read < self._states.rows:
+            self._broken = InvalidInput(
+                f"the input is shorter, {self.counts.read:,} rows, where batch {self._manifest.batch} has results of "
+                f"{self._states.rows:,}: a batch is of one input"
+            )
+
+    def _some_rows(self) -> Iterator[list[Row]]:
+        """Yield rows as they come, some at a time; none where there is none for now."""
+        rows = iter(self._source.rows())
+        with (
+            contextlib.closing(as_they_come(rows)) if self._source.may_wait else contextlib.nullcontext(rows) as coming
+        ):
+            while True:
+                some: list[Row] = []
+                try:
+                    for row in islice(coming, _ROWS_AT_ONCE):
+                        if row is not None:
+                            some.append(row)
+                        if row is None or self._is_time_to_look:
+                            break
+                    else:
+                        if not some:
+                            return
+                except Exception as error:
+                    self._broken = error
+                yield some
+                if self._broken is not None:
+                    return
+
+    @property
+    def _is_time_to_look(self) -> bool:
+        return self._clock() - self._looked_s >= LOOK_S
 
     def _is_wanted(self, row: Row, wanted: Pass) -> bool:
         """Whether a pass runs a row; raise `InvalidInput` for one that has a result and is not what it was."""
@@ -318,10 +344,14 @@ class BatchRunner:
         self._parts.add(row)
 
     def _check_errors(self) -> None:
+        if self._has_too_many_errors:
+            self._stop("errors")
+
+    @property
+    def _has_too_many_errors(self) -> bool:
         most, share = self._options.errors()
         ended, errors = self.counts.ended, self.counts.errors
-        if errors >= most or (ended >= ERRORS_LEAST and errors > share * ended):
-            self._stop("errors")
+        return errors >= most or (ended >= ERRORS_LEAST and errors > share * ended)
 
     # Orders and deadlines.
 
@@ -332,7 +362,7 @@ class BatchRunner:
             self._follow()
             self._withdraw_late(now)
             self._parts.commit_if_due()
-            self._check_errors()
+        self._check_errors()
         self._on_turn(self)
 
     def _follow(self) -> None:
@@ -381,7 +411,7 @@ class BatchRunner:
         try:
             self._stack.cancel(run, why)
         except LayerUnavailable:
-            self._withdrawn.pop(run, None)  # it is tried again, with the next look
+            self._withdrawn.pop(run, None)  # ordered again at the next look
         except AirsideError:
             pass  # it has ended meanwhile: its result says how
 
@@ -402,20 +432,6 @@ def digest_of(row: Row) -> bytes:
 def new_owner() -> str:
     """Return a name for one process's turn at a batch."""
     return secrets.token_hex(4)
-
-
-def rows_to_retry(stack: Stack, manifest: Manifest, states: RowStates, place: Path | str) -> tuple[Pass, int]:
-    """Return the rows to run again that may pass, and how many are left out because their run changed something.
-
-    Run again from its beginning, such a run would do again what it did: its effects have other keys.
-    """
-    changed = set(stack.query(CHANGED, [manifest.batch]).column(0).to_pylist())
-    rows, left_out = set(states.that_may_pass()), set[int]()
-    for batch in read_parts(place, ("row", "attempt", "run_id")):
-        for row, attempt, run in zip(*(batch.column(n).to_pylist() for n in batch.schema.names), strict=True):
-            if run in changed and row in rows and attempt == states.attempts(row):
-                left_out.add(row)
-    return Pass("retry", rows=frozenset(rows - left_out)), len(left_out)
 
 
 def _problem_with(validator: Any, answer: Any) -> str:

@@ -109,13 +109,15 @@ def _stream(paths: list[str | Path], columns: Columns) -> Source:
     if len(paths) > 1:
         raise InvalidInput(f"{paths[0]}: a stream is read alone, not with other inputs")
     if str(paths[0]) == "-":
-        stdin = contextlib.nullcontext(sys.stdin.buffer)
-        return StreamSource("stdin", _stream_reads(lambda: stdin, "stdin", columns), columns)
+        # Unbuffered: a thread that waits in the buffer holds its lock, and the interpreter cannot end.
+        stdin = contextlib.nullcontext(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
+        return StreamSource("stdin", _stream_reads(lambda: stdin, "stdin", columns), columns, may_wait=True)
     path = local_path(paths[0])
     assert path is not None
     if not os.access(path, os.R_OK):
         raise InvalidInput(f"{as_text(str(path))}: it may not be read")
-    return StreamSource("pipe", _stream_reads(lambda: path.open("rb"), as_text(path.name), columns), columns)
+    opened = lambda: path.open("rb", buffering=0)  # noqa: E731 - as of stdin
+    return StreamSource("pipe", _stream_reads(opened, as_text(path.name), columns), columns, may_wait=True)
 
 
 def _stream_reads(opened: Callable[[], Any], name: str, columns: Columns) -> Iterator[Read]:

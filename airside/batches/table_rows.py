@@ -55,7 +55,7 @@ def table_rows(batches: Iterable[Any], columns: Columns, name: str) -> Iterator[
                         data = columns.job_of(record)
                     except InvalidInput as error:
                         problem = error.message
-                yield Read(data, original_of(record), f"{name} row {number}", problem)
+                yield Read(data, columns.without_token(original_of(record), record), f"{name} row {number}", problem)
                 number += 1
 
 

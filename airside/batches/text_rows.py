@@ -35,13 +35,17 @@ def json_rows(lines: Iterable[Line], columns: Columns, name: str) -> Iterator[Re
         if line.is_too_long:
             yield Read(b"", data, place, _TOO_LONG)
             continue
+        job, original, problem = b"", data, ""
         try:
-            yield Read(_job_of(data, columns), data, place)
+            value = _object_of(data, columns)
+            original = columns.without_token(data, value)
+            job = data if columns.given is None else columns.job_of(value)
         except InvalidInput as error:
-            yield Read(b"", data, place, error.message)
+            problem = error.message
+        yield Read(job, original, place, problem)
 
 
-def _job_of(data: bytes, columns: Columns) -> bytes:
+def _object_of(data: bytes, columns: Columns) -> dict[str, Any]:
     if columns.given is None:
         try:
             value = orjson.loads(data)
@@ -51,7 +55,7 @@ def _job_of(data: bytes, columns: Columns) -> bytes:
         value = _parsed(data)
     if not isinstance(value, dict):
         raise InvalidInput(f"a job is an object, not {type(value).__name__}")
-    return data if columns.given is None else columns.job_of(value)
+    return value
 
 
 def _parsed(data: bytes) -> Any:
@@ -158,6 +162,7 @@ def csv_rows(lines: Iterable[Line], columns: Columns, name: str) -> Iterator[Rea
     for record in records:
         place = f"{name}:{record.number}"
         original = record.original.rstrip(b"\r\n")
+        original = columns.without_token(original, dict(zip(header, record.cells, strict=False)))
         problem, data = record.problem, b""
         if not problem and len(record.cells) != len(header):
             problem = f"{len(record.cells)} cells, where the header has {len(header)}"

@@ -19,6 +19,9 @@ from airside.stack.values import MOST_PRIORITY, Count, Value
 BatchAction = Literal["open", "take_up", "leave", "pause", "resume", "retune", "requeue", "cancel"]
 BatchPhase = Literal["running", "paused", "stopped", "finished", "cancelled"]
 
+MOST_CONCURRENCY = 100_000
+"""Jobs of a batch under way at once: those that wait for their results are in its process's memory."""
+
 MOST_REQUEUED = 10_000
 """Jobs of one order: their ids stand in one entry of the journal."""
 
@@ -36,7 +39,7 @@ class BatchSettings(Value, omit_defaults=True):
     from then on.
     """
 
-    concurrency: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    concurrency: Annotated[int, Meta(ge=1, le=MOST_CONCURRENCY)] | None = None
     rate_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
     priority: Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = None
     limits: dict[str, Count] | None = None
@@ -88,6 +91,7 @@ class BatchState:
         self.is_cancelled = False
         self.settings = BatchSettings()
         self.requeued: list[str] = []
+        """Jobs to be run again, as ordered since the last owner took it up."""
         self.last: BatchChanged | None = None
         for body in bodies:
             self.apply(_decode(body))
@@ -102,7 +106,7 @@ class BatchState:
             case "open":
                 self.manifest, self.opened_us = change.manifest, event.at_us
             case "take_up":
-                self.owner, self.left = change.owner, ""
+                self.owner, self.left, self.requeued = change.owner, "", []
             case "leave":
                 if change.owner == self.owner:
                     self.left = change.state or "stopped"

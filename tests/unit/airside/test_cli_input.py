@@ -375,7 +375,7 @@ def test_what_was_there_stays_until_the_results_are_whole(
     code, _, _ = airside_says(capsys, "run", "jobs", "--out", "link.csv")
     assert code == 1 and (tmp_path / "real").read_text() == "before"
     world.batches.dies = lambda: None
-    code, _, err = airside_says(capsys, "run", "jobs", "--out", "link.csv")
+    code, _, err = airside_says(capsys, "run", "jobs", "--out", "link.csv")  # the journal had not heard of it
     assert code == 0, err
     assert (tmp_path / "link.csv").is_symlink() and len((tmp_path / "real").read_text().splitlines()) == 2
     assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o640

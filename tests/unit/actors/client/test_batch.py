@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.client.batch import JobStream, collect_in_order
+from airside.actors.client.batch import MOST_UNSURE, JobStream, collect_in_order
 from airside.actors.client.result_cursor import collect
 from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import BatchTimeout, RunResult
@@ -410,7 +410,7 @@ def test_a_stream_that_is_paused_submits_nothing_and_gives_what_ends() -> None:
     def turn() -> None:
         nonlocal turns
         turns += 1
-        stream.is_paused = 2 <= turns < 50
+        stream.is_paused = 5 <= turns < 50
 
     stream = JobStream(desk, jobs("a", 20), timeout=None, window=5, poll_s=1.0, on_turn=turn, clock=desk.clock)
     assert len(desk.drive(collect_in_order(stream, 20, timeout=None))) == 20
@@ -531,3 +531,41 @@ def test_a_stream_that_is_stopped_submits_no_more() -> None:
     while found := desk.drive(stream.next_results()):
         results += found
     assert 10 <= len(results) == len(desk.entered) < 40
+
+
+def test_a_rate_that_is_raised_does_not_wait_for_the_next_job_at_the_rate_before() -> None:
+    desk = Desk()
+    stream = JobStream(desk, jobs("a", 3), timeout=None, clock=desk.clock)
+    stream.rate_per_s = 0.001
+    desk.drive(stream.next_results())
+    stream.rate_per_s = 10.0
+    assert len(desk.drive(stream.next_results())) >= 1 and desk.now_s < 10
+
+
+def test_a_stream_waits_for_what_has_ended_while_there_is_no_job_for_now() -> None:
+    desk, one = Desk(), jobs("a", 2)
+    stream = JobStream(desk, iter([one[0], None, None, *[None] * 30, one[1]]), timeout=None, clock=desk.clock)
+    first = desk.drive(stream.next_results())
+    assert [result.place for result in first] == [0]
+    assert [result.place for result in desk.drive(stream.next_results())] == [1]
+    assert not desk.drive(stream.next_results()) and 1 < desk.now_s < 20
+
+
+@pytest.mark.parametrize(("failures", "completed"), [(3, 2), (100, 0)])
+def test_a_job_that_may_have_been_admitted_is_sent_again_as_the_same_run(failures: int, completed: int) -> None:
+    """A driver that is restarted answers nothing, and may have taken the job in: its run is not to be lost."""
+    nonces = list[bytes]()
+
+    class Unsure(Desk):
+        def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
+            nonces.extend(job.nonce for job in jobs)
+            if len(nonces) <= failures * len(jobs):
+                yield Pause(0.0)
+                return [
+                    Ticket(reason_code=ReasonCode.INTERNAL_ERROR, message="it may have been admitted") for _ in jobs
+                ]
+            return (yield from super().enter(jobs, within_s))
+
+    found = run(Unsure(), jobs("a", 2))
+    assert sum(result.ok for result in found) == completed
+    assert len(set(nonces)) == 2 and len(nonces) == 2 * min(failures + 1, MOST_UNSURE)

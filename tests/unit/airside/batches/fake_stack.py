@@ -13,11 +13,14 @@ from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.jobs import Job
 from airside.actors.rpc.methods import Ends, WaitRequest
+from airside.batches.retry import ROLLED_BACK, STORY
+from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId
 from airside.stack.operations.batches import BatchChange, BatchChanged, BatchState
 from airside.stack.operations.messages import Ticket
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode, status_of
+from airside.stack.recovery.rollback import rollback_stream
 from airside.stack.run.events import RunEnded
 from airside.stack.scheduling.watches import Watches
 from airside.stack.values import Outcome, Usage
@@ -38,7 +41,11 @@ class FakeStack:
         self.entered: list[int] = []
         self.changed: list[str] = []
         self.cancelled: set[str] = set()
+        self.cancels_late = False
+        self.cancels: list[str] = []
         self.streams: dict[str, list[str]] = {}
+        """What the journal has: of batches, and of runs and rollbacks where a test says so."""
+        self.queries: list[tuple[str, Sequence[Any]]] = []
         self.job_inputs = None
         self.job_schema = None
         self.described: dict[str, Any] = {
@@ -128,14 +135,22 @@ class FakeStack:
         stream.append(msgspec.json.encode(BatchChanged(at_us=1, by=PrincipalId("op"), change=change, why=why)).decode())
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
-        """Return the runs that changed something."""
-        return pa.table({"run_id": pa.array(self.changed, pa.string())})
+        """Return the runs that changed something, those that were rolled back, or the events of one."""
+        self.queries.append((sql, parameters))
+        if sql == STORY:
+            found = [(name, body) for name in parameters[:2] for body in self.streams.get(name, [])]
+            return pa.table({"stream": [name for name, _ in found], "body": [body for _, body in found]})
+        rolled_back = [run for run in self.jobs if rollback_stream(run) in self.streams]
+        return pa.table({"run_id": pa.array(rolled_back if sql == ROLLED_BACK else self.changed, pa.string())})
 
     def switches(self) -> list[KillSwitchChanged]:
         """Return what is off."""
         return self.thrown
 
     def cancel(self, run: str, why: str = "") -> int:
-        """Withdraw a run."""
+        """Withdraw a run, at the second time of asking where `cancels_late`."""
+        self.cancels.append(run)
+        if self.cancels_late and self.cancels.count(run) < 2:
+            raise LayerUnavailable("driver: it does not answer")
         self.cancelled.add(run)
         return 1
