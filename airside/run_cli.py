@@ -89,7 +89,7 @@ def run(
         if dry_run:
             _say_checked(stack, source)
         try:
-            with shown(source.total) as turn:
+            with shown(lambda: source.total) as turn:
                 if pilot:
                     _say_pilot(stack, source, out, pilot, batch, turn, options)
                 report = run_batch(

@@ -42,7 +42,10 @@ class FileSource:
 
     @property
     def total(self) -> int | None:
-        """How many rows there are, if all files are Parquet."""
+        """How many rows there are: of Parquet at once, of plain JSON lines once they were described; else None.
+
+        Of JSON lines it is the lines, of which empty ones are no rows.
+        """
         return self._total
 
     @property
@@ -61,12 +64,15 @@ class FileSource:
 
     @cached_property
     def _described(self) -> list[dict[str, Any]]:
-        described = []
+        described, lines = [], 0
         for file in self._files:
-            digest, size = _digest(file, file.size)
+            digest, size, newlines = _digest(file, file.size)
             if size < file.size:
                 raise InvalidInput(f"{file.shown}: it had {file.size:,} bytes at opening, and now has {size:,}")
+            lines += newlines
             described.append({"file": file.shown, "kind": file.kind, "size": file.size, "blake2b": digest})
+        if self._total is None and all(file.kind == "jsonl" and not file.is_gzip for file in self._files):
+            self._total = lines
         return described
 
     def same_prefix(self, described: dict[str, Any]) -> str:
@@ -163,13 +169,15 @@ def _check_may_grow(files: list[InputFile]) -> None:
         )
 
 
-def _digest(file: InputFile, size: int) -> tuple[str, int]:
-    """Return the digest of a file's first bytes, and of how many there were."""
-    digest, read = hashlib.blake2b(digest_size=32), 0
+def _digest(file: InputFile, size: int) -> tuple[str, int, int]:
+    """Return the digest of a file's first bytes, of how many there were, and how many lines they are."""
+    digest, read, lines, last = hashlib.blake2b(digest_size=32), 0, 0, b"\n"
     for data in bytes_of(file, size):
         digest.update(data)
         read += len(data)
-    return digest.hexdigest(), read
+        lines += data.count(b"\n")
+        last = data[-1:] or last
+    return digest.hexdigest(), read, lines + (last != b"\n")
 
 
 def _changed(file: InputFile, described: dict[str, Any], *, is_last: bool) -> str:
@@ -181,5 +189,5 @@ def _changed(file: InputFile, described: dict[str, Any], *, is_last: bool) -> st
         return f"{file.shown}: shorter, {file.size:,} bytes where it had {size:,}"
     if file.size > size and (file.kind == "parquet" or not is_last):
         return f"{file.shown}: changed, {file.size:,} bytes where it had {size:,}"
-    digest, _ = _digest(file, size)
+    digest, _, _ = _digest(file, size)
     return "" if digest == described["blake2b"] else f"{file.shown}: changed"

@@ -21,7 +21,7 @@ _REASONS = 3
 class Pace:
     """What a batch's progress comes to: its rate since it began, and when it is over, where the rows are counted."""
 
-    def __init__(self, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, total: Callable[[], int | None], clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total
         self._clock = clock
         self._began_s = clock()
@@ -31,16 +31,18 @@ class Pace:
         counts = runner.counts
         seconds = max(1e-9, self._clock() - self._began_s)
         rate = counts.ended / seconds
-        left = None if self._total is None else max(0, self._total - counts.passed_over - counts.ended)
+        total = self._total()
+        left = None if total is None else max(0, total - counts.passed_over - counts.ended)
         why = Counter[str]()
         for (_, reason), n in counts.outcomes.items():
             why[reason] += n if reason != "completed" else 0
         return {
             "ended": counts.ended,
-            "of": self._total,
+            "of": total,
             "completed": counts.completed,
             "failed": {reason: n for reason, n in why.most_common(_REASONS) if n},
             "under_way": runner.under_way,
+            "waiting_for_people": runner.waiting_for_people,
             "passed_over": counts.passed_over,
             "rate_per_s": round(rate, 2),
             "eta_s": round(left / rate) if left is not None and rate > 0 else None,
@@ -51,7 +53,7 @@ class Pace:
 
 
 @contextmanager
-def shown(total: int | None, *, show: bool = True) -> Iterator[Callable[[BatchRunner], None]]:
+def shown(total: Callable[[], int | None], *, show: bool = True) -> Iterator[Callable[[BatchRunner], None]]:
     """Yield what is told of each turn, and shows it on stderr: a bar where somebody watches, else JSON lines."""
     if not show:
         yield lambda runner: None
@@ -65,14 +67,14 @@ def shown(total: int | None, *, show: bool = True) -> Iterator[Callable[[BatchRu
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task, last_s = bar.add_task("", total=total), 0.0
+        task, last_s = bar.add_task("", total=total()), 0.0
 
         def turn(runner: BatchRunner) -> None:
             nonlocal last_s
             if time.monotonic() - last_s >= _SHOWN_S:
                 last_s = time.monotonic()
                 done = runner.counts.ended + runner.counts.passed_over
-                bar.update(task, completed=done, description=described(pace.of(runner)))
+                bar.update(task, completed=done, total=total(), description=described(pace.of(runner)))
 
         yield turn
 
@@ -82,7 +84,8 @@ def described(figures: dict[str, object]) -> str:
     failed = figures["failed"]
     parts = [f"{figures['completed']} completed"]
     parts += [f"{n} {reason}" for reason, n in failed.items()] if isinstance(failed, dict) else []
-    parts.append(f"{figures['under_way']} under way")
+    waiting = figures["waiting_for_people"]
+    parts.append(f"{figures['under_way']} under way" + (f" ({waiting} wait for people)" if waiting else ""))
     parts.append(f"{figures['rate_per_s']}/s")
     if figures["eta_s"] is not None:
         parts.append(f"{figures['eta_s']} s left")

@@ -32,11 +32,15 @@ from airside.batches.parts import Parts
 from airside.batches.row_states import WITHDRAWN, RowStates, Standing, standing_of
 from airside.batches.rows import Row, Source
 from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
+from airside.stack.ids import RunId, root_of
 from airside.stack.operations.batches import BatchState
 from airside.stack.reasons import ReasonCode, RunStatus
 
 LOOK_S = 1.0
 """How often orders and deadlines are looked at, at least."""
+
+PEOPLE_S = 5.0
+"""How often it is looked who waits for people: that is all approvals there are."""
 
 _ROWS_AT_ONCE = 200
 ERRORS_SHOWN = 20
@@ -149,7 +153,9 @@ class BatchRunner:
         self._refs: dict[int, _Ref] = {}
         """By the place that a stream gives a job."""
         self._given = 0
-        self._looked_s = clock()
+        self.waiting_for_people = 0
+        """How many of its runs waited for people when that was last looked at."""
+        self._looked_s = self._asked_s = clock()
         self._until = None if options.deadline_s is None else clock() + options.deadline_s
         self._withdrawn: dict[str, str] = {}
         """Runs that are being withdrawn, with why if it is for their batch's sake."""
@@ -362,8 +368,17 @@ class BatchRunner:
             self._follow()
             self._withdraw_late(now)
             self._parts.commit_if_due()
+            if now - self._asked_s >= PEOPLE_S:
+                self._asked_s = now
+                self._count_waiting()
         self._check_errors()
         self._on_turn(self)
+
+    def _count_waiting(self) -> None:
+        """See how many of its runs wait for people; what cannot be asked now stays as it was."""
+        with contextlib.suppress(AirsideError):
+            waiting = {root_of(RunId(each.run_id)) for each in self._stack.approvals()}
+            self.waiting_for_people = len(waiting & self._opened_stream.open.keys())
 
     def _follow(self) -> None:
         """Read what was ordered, and do it; a journal that is away for a moment is asked again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -142,6 +143,10 @@ class FakeStack:
             return pa.table({"stream": [name for name, _ in found], "body": [body for _, body in found]})
         rolled_back = [run for run in self.jobs if rollback_stream(run) in self.streams]
         return pa.table({"run_id": pa.array(rolled_back if sql == ROLLED_BACK else self.changed, pa.string())})
+
+    def approvals(self) -> list[Any]:
+        """Return what waits for people: every run that hangs."""
+        return [SimpleNamespace(run_id=run) for run, job in self.jobs.items() if job.inputs.get("hangs")]
 
     def switches(self) -> list[KillSwitchChanged]:
         """Return what is off."""

@@ -21,6 +21,7 @@ from airside.batches.manifest import read_manifest
 from airside.batches.options import BatchOptions
 from airside.batches.parts import REJECTS, read_parts
 from airside.batches.pilot import extrapolated, run_pilot
+from airside.batches.progress import Pace, described
 from airside.batches.row_states import RowStates, standing_of
 from airside.batches.run import BatchInterrupted, BatchReport, run_batch
 from airside.batches.runner import BatchRunner, TakenOver
@@ -312,3 +313,20 @@ def test_row_states_have_the_last_attempt(noted: list[tuple[int, int, Any]]) -> 
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         BatchOptions(**options)
+
+
+def test_progress_says_how_far_it_is_and_who_waits_for_people(tmp_path: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(job(i, hangs=i == 4)) + "\n" for i in range(5)))
+    source, said = open_source(tmp_path / "jobs.jsonl"), list[dict[str, Any]]()
+    pace, stack = Pace(lambda: source.total), FakeStack()
+
+    def turn(runner: BatchRunner) -> None:
+        runner._asked_s = runner._looked_s = -1e9
+        said.append(pace.of(runner))
+        if said[-1]["waiting_for_people"]:
+            stack.cancelled.add(next(run for run, its in stack.jobs.items() if its.job_id == "j4"))
+
+    report = run(stack, source, tmp_path / "out", on_turn=turn)
+    assert report.completed == 4 and said[-1]["of"] == 5
+    assert {each["waiting_for_people"] for each in said} == {0, 1}
+    assert "1 under way (1 wait for people)" in described(next(each for each in said if each["waiting_for_people"]))
