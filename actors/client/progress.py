@@ -17,13 +17,19 @@ SHOWN_S = 0.25
 """Between two looks of who watches a notebook: each is a message to the front end."""
 
 
+def is_in_notebook() -> bool:
+    """Whether this process is a notebook's kernel: that something has imported what makes one does not make it one."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
 @contextmanager
 def progress_of(total: int, *, show: bool) -> Iterator[Callable[[str], None]]:
     """Yield `advance(status)`, which moves the bar by one run; silent unless stderr is a terminal or a notebook."""
-    if not show or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    if not show or not (sys.stderr.isatty() or is_in_notebook()):
         yield lambda status: None
         return
-    if "ipykernel" in sys.modules:
+    if is_in_notebook():
         yield from _in_notebook(total)
         return
     from rich.console import Console

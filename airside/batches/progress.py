@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from airside.actors.client.progress import is_in_notebook
 from airside.batches.runner import BatchRunner
 from airside.output import json_line
 
@@ -59,7 +60,7 @@ def shown(total: Callable[[], int | None], *, show: bool = True) -> Iterator[Cal
         yield lambda runner: None
         return
     pace = Pace(total)
-    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    if not (sys.stderr.isatty() or is_in_notebook()):
         yield _lines(pace)
         return
     from rich.console import Console

@@ -35,7 +35,9 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Front:
     found = Front()
     display: Any = types.ModuleType("IPython.display")
     display.display = found.display
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    ipython: Any = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: types.SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     return found
 
@@ -66,5 +68,16 @@ def test_a_front_end_is_not_flooded(front: Front, monkeypatch: pytest.MonkeyPatc
 
 def test_nobody_is_shown_what_nobody_wants(front: Front) -> None:
     with progress_of(3, show=False) as advance:
+        advance("completed")
+    assert front.shown == []
+
+
+@pytest.mark.parametrize("shell", [None, types.SimpleNamespace()], ids=["none", "a terminal's"])
+def test_what_only_has_imported_a_kernel_is_no_notebook(
+    shell: Any, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ipython: Any = sys.modules["IPython"]
+    monkeypatch.setattr(ipython, "get_ipython", lambda: shell)
+    with progress_of(3, show=True) as advance:
         advance("completed")
     assert front.shown == []
