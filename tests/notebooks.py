@@ -9,6 +9,7 @@ What is compared is the kind of each output: ids, times and counts are others ev
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -68,8 +69,16 @@ def tidied(notebook: Any, *, skipped: int) -> Any:
 
 
 def kinds(notebook: Any) -> list[list[str]]:
-    """Return what each code cell puts out, by kind: a stream's name, an error, or an output's types."""
-    return [[_kind(output) for output in cell.outputs] for cell in notebook.cells if cell.cell_type == "code"]
+    """Return what each code cell puts out, by kind: a stream's name, an error, or an output's types.
+
+    What is on stderr is left out: Ray warns there of a machine that is slow, which no cell has asked for.
+    """
+    found = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            said = [kind for kind in map(_kind, cell.outputs) if kind != "stream stderr"]
+            found.append([kind for kind, _ in itertools.groupby(said)])
+    return found
 
 
 def _kind(output: Any) -> str:

@@ -95,7 +95,7 @@ def test_what_hangs_is_withdrawn_what_failed_is_run_again_and_orders_are_followe
     reports = list[BatchReport]()
 
     def work() -> None:
-        reports.append(run_batch(stack, path, out=out, batch="mixed", item_deadline_s=8.0, rate_per_s=15.0))
+        reports.append(run_batch(stack, path, out=out, batch="mixed", item_deadline_s=15.0, rate_per_s=15.0))
 
     worker = threading.Thread(target=work)
     worker.start()
