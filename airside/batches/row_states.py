@@ -11,8 +11,8 @@ import numpy as np
 from airside.batches.parts import read_parts
 from airside.stack.reasons import ReasonCode, RunStatus
 
-Standing = Literal["none", "ended", "may_pass", "final"]
-_STANDINGS: tuple[Standing, ...] = ("none", "ended", "may_pass", "final")
+Standing = Literal["none", "completed", "may_pass", "final"]
+_STANDINGS: tuple[Standing, ...] = ("none", "completed", "may_pass", "final")
 
 _MAY_PASS = frozenset(
     {
@@ -31,7 +31,7 @@ WITHDRAWN = "withdrawn with its batch"
 def standing_of(status: str, reason_code: str, problem: str) -> Standing:
     """Return how a row stands after a result: whether running it again may give another."""
     if status == RunStatus.COMPLETED:
-        return "may_pass" if problem else "ended"  # an answer that is not as it should be may come out otherwise
+        return "may_pass" if problem else "completed"  # an answer that is not as it should be may come out otherwise
     if problem.startswith(WITHDRAWN):
         return "may_pass"
     if reason_code == ReasonCode.INTERNAL_ERROR and problem:

@@ -152,7 +152,7 @@ def run_batch(
                 state=state,
                 out=output.shown,
                 rows=runner.counts.read,
-                completed=states.count("ended"),
+                completed=states.count("completed"),
                 failed=states.count("may_pass") + states.count("final"),
                 may_pass=states.count("may_pass"),
                 left_out=left_out,

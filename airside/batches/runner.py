@@ -24,7 +24,7 @@ from airside.actors.client.batch import JobStream
 from airside.actors.client.client import Stack
 from airside.actors.client.results import RunResult
 from airside.actors.client.steps import drive
-from airside.actors.jobs import BadLine, Job, in_lane, parse_rows
+from airside.actors.jobs import BadLine, Job, parse_rows
 from airside.batches.coming import as_they_come
 from airside.batches.manifest import Manifest
 from airside.batches.options import ERRORS_LEAST, BatchOptions
@@ -296,9 +296,9 @@ class BatchRunner:
         attempt = self._states.attempts(row.number) + 1
         priority, limits = self._settings
         lowered = {name: min(most, job.limits.get(name, most)) for name, most in limits.items()}
-        lane = in_lane(job, self._options.lane)
-        assert isinstance(lane, Job)
-        named = lane.model_copy(update={"limits": {**job.limits, **lowered}})
+        named = job.model_copy(
+            update={"limits": {**job.limits, **lowered}, "lane": self._options.lane or job.lane},
+        )
         self._refs[self._given] = _Ref(row.number, attempt, digest_of(row), row.place)
         self._given += 1
         return named.in_batch(self._manifest.batch, attempt=attempt, priority=priority)

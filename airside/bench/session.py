@@ -234,7 +234,8 @@ class Session:
             if calls:
                 now_us = time.time_ns() // 1000
                 for each in calls:
-                    self._by_people_s[each.run_id] = (now_us - each.asked_us) / 1e6
+                    waited_s = (now_us - each.asked_us) / 1e6  # of a run with several approvals, each counts
+                    self._by_people_s[each.run_id] = self._by_people_s.get(each.run_id, 0.0) + waited_s
                 await self._target.approve(calls)
             await self._clock.sleep(LOOK_S)
 

@@ -284,7 +284,9 @@ def test_a_dry_run_says_what_would_be_refused(tmp_path: Path) -> None:
     assert "tenant acme is switched off by op: the shop is down" in checked.problems[1]
 
 
-@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 9), st.sampled_from(["ended", "may_pass", "final"]))))
+@given(
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 9), st.sampled_from(["completed", "may_pass", "final"])))
+)
 def test_row_states_have_the_last_attempt(noted: list[tuple[int, int, Any]]) -> None:
     states, last = RowStates(), dict[int, tuple[int, str]]()
     for row, attempt, standing in noted:
