@@ -28,6 +28,7 @@ from airside.stack.models.endpoints import ModelEndpoint
 from airside.stack.models.extractor import FactExtractor
 from airside.stack.policy.approvers import find_unapprovable
 from airside.stack.policy.bundle import read_bundle
+from airside.stack.policy.never_allowed import find_never_allowed
 from airside.stack.policy.policy_check import check_directory, check_policy
 from airside.stack.policy.pricing import unaffordable, unpriced
 from airside.stack.run.agents import Agent, FunctionAgent, price_of
@@ -136,6 +137,7 @@ class App:
                 *find_unapprovable(policy, directory, specs),
                 *unset(secrets),
             ),
+            denied=find_never_allowed(policy, directory, specs),
             job_schema=job_schema,
             endpoints=endpoints,
             secrets=secrets,
@@ -147,7 +149,7 @@ class ValidatedApp:
     """An app that holds together.
 
     `metered` are the tenants whose runs share a budget of what decisions use; `warnings` say what is known now to be
-    refused later.  `job_schema` is that of `job_inputs`.
+    refused later, `denied` the tools that principals can never call.  `job_schema` is that of `job_inputs`.
     """
 
     app: App
@@ -164,6 +166,7 @@ class ValidatedApp:
     endpoints: Mapping[str, ModelEndpoint]
     secrets: SecretsProvider | None = None
     warnings: tuple[str, ...] = ()
+    denied: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     def described(self) -> dict[str, Any]:
         """Return what its runs depend on, to be compared: app version, policy (a digest), models, agents, routes.

@@ -105,7 +105,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
             logger.warning(warning, extra={"action": "app_warning"})
         present = replace(config, secret_env=tuple({*config.secret_env, *_held(ready)}))
         _start_layers(ready, present, keys, keys_of(ready.endpoints) or model_keys)
-        write_people(state_dir, ready.directory)
+        write_people(state_dir, ready.directory, ready.denied)
         write_record(state_dir, record)
         link_logs(state_dir)
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from airside.options import HERE, AsJson, StateDir, Why, nothing_before, say_none, table
+from airside.options import HERE, AsJson, StateDir, Why, limits_of, nothing_before, say_none, table
 from airside.output import json_line
-from airside.stack.errors import InvalidInput
 from airside.stack.operations.quantities import clock, money
 from airside.stack.run.story import printable
 
@@ -114,7 +113,7 @@ def retune(
             concurrency=concurrency or None,
             rate_per_s=None if rate == -1.0 else rate,
             priority=None if priority == -1000 else priority,
-            limits=_limits(limit or []),
+            limits=limits_of(limit),
             why=why,
         )
     typer.echo(f"{name}: retuned")
@@ -143,16 +142,6 @@ def cancel(name: Name, why: Why = "", state_dir: StateDir = HERE) -> None:
     with attached(state_dir) as stack:
         stack.batch(name).cancel(why=why)
     typer.echo(f"{name}: cancelled")
-
-
-def _limits(given: list[str]) -> dict[str, int] | None:
-    found: dict[str, int] = {}
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not equals or not value.isascii() or not value.isdecimal():
-            raise InvalidInput(f"--limit {each!r:.80}: write NAME=VALUE, a whole number")
-        found[name] = int(value)
-    return found or None
 
 
 def _runs(found: BatchSummary) -> int:

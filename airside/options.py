@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,3 +98,14 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
     ]
+
+
+def limits_of(given: Sequence[str] | None) -> dict[str, int] | None:
+    """Return the limits that options name, None if there are none; raise `InvalidInput` for one that is none."""
+    found: dict[str, int] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not equals or not value.isascii() or not value.isdecimal():
+            raise InvalidInput(f"--limit {each!r:.80}: write NAME=AMOUNT, a whole number")
+        found[name] = int(value)
+    return found or None

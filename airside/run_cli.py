@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airside.options import HERE, AppArgs, AppName, Mode, StateDir, path_of
+from airside.options import HERE, AppArgs, AppName, Mode, StateDir, limits_of, path_of
 from airside.output import json_line
 from airside.stack.errors import InvalidInput
 from airside.stack.run.story import printable
@@ -46,11 +46,16 @@ def run(
     concurrency: Annotated[int, typer.Option(help="jobs under way at once")] = 10_000,
     rate: Annotated[float, typer.Option(help="submissions a second; 0: as many as there is room for")] = 0.0,
     priority: Annotated[int, typer.Option(help="before which of its tenant's runs a job begins: -100 to 100")] = 0,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="NAME=AMOUNT of a run's limits, which lowers each run's; repeatable")
+    ] = None,
     lane: Annotated[str, typer.Option(help="provider_batch: models are asked in batches, for about half")] = "",
     stop_after_errors: Annotated[str, typer.Option(help="submit no more after so many errors: 20, or 5%")] = "",
     item_deadline: Annotated[float, typer.Option(help="withdraw a job that has not ended after so many seconds")] = 0.0,
     deadline: Annotated[float, typer.Option(help="submit no more after so many seconds, and withdraw the rest")] = 0.0,
     answer_schema: Annotated[str, typer.Option(help="a JSON Schema that answers must meet: a file")] = "",
+    part_results: Annotated[int, typer.Option(help="commit a part of the results every so many of them")] = 1000,
+    part_seconds: Annotated[float, typer.Option(help="or every so many seconds")] = 5.0,
     follow: Annotated[float, typer.Option(help="read on as the file grows, until nothing comes for so long")] = 0.0,
 ) -> None:
     """Run a batch: on a stack of its own with --app, else on the one that runs in --state-dir.
@@ -65,7 +70,6 @@ def run(
     Rows that are no jobs are in rejects.jsonl beside the parts.  From any terminal: `airside batch --help`.
     """
     import airside
-    from airside.batches.progress import shown
     from airside.batches.run import BatchInterrupted, run_batch
     from airside.batches.sources import open_source
     from airside.cli import load_app
@@ -78,31 +82,32 @@ def run(
         "concurrency": concurrency,
         "rate_per_s": rate,
         "priority": priority,
+        "limits": limits_of(limit),
         "lane": lane or None,
         "stop_after_errors": stop_after_errors or None,
         "item_deadline_s": item_deadline or None,
         "deadline_s": deadline or None,
         "answer_schema": _schema(answer_schema),
+        "part_results": part_results,
+        "part_s": part_seconds,
     }
     stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
     with stack, _ended_by_sigterm():
         if dry_run:
             _say_checked(stack, source)
         try:
-            with shown(lambda: source.total) as turn:
-                if pilot:
-                    _say_pilot(stack, source, out, pilot, batch, turn, options)
-                report = run_batch(
-                    stack,
-                    source,
-                    out=out,
-                    batch=batch,
-                    resume=resume,
-                    retry_failed=retry_failed,
-                    rerun=[each for each in rerun.split(",") if each],
-                    on_turn=turn,
-                    **options,
-                )
+            if pilot:
+                _say_pilot(stack, source, out, pilot, batch, options)
+            report = run_batch(
+                stack,
+                source,
+                out=out,
+                batch=batch,
+                resume=resume,
+                retry_failed=retry_failed,
+                rerun=[each for each in rerun.split(",") if each],
+                **options,
+            )
         except BatchInterrupted as stop:
             typer.echo(_left_behind(stop, state_dir, goes_on=made is None), err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -145,10 +150,10 @@ def _say_checked(stack: Any, source: Any) -> None:
     raise typer.Exit(0 if checked.bad == 0 else 1)
 
 
-def _say_pilot(stack: Any, source: Any, out: str, rows: int, batch: str, turn: Any, options: dict[str, Any]) -> None:
+def _say_pilot(stack: Any, source: Any, out: str, rows: int, batch: str, options: dict[str, Any]) -> None:
     from airside.batches.pilot import run_pilot
 
-    estimate = run_pilot(stack, source, out=out, rows=rows, batch=batch, on_turn=turn, **options)
+    estimate = run_pilot(stack, source, out=out, rows=rows, batch=batch, **options)
     typer.echo(json_line(estimate))
     raise typer.Exit(0)
 

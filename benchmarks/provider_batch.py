@@ -26,7 +26,7 @@ from typing import Any
 import airside
 from airside import App, tool
 from airside.actors.client.client import Stack
-from airside.actors.client.results import BatchTimeout, RunResult
+from airside.actors.client.results import MapTimeout, RunResult
 from airside.directory import Directory, Principal, Tenant
 from airside.models import ModelAgent, ModelEndpoint, TokenPrice
 from benchmarks.measure import last_line
@@ -93,7 +93,7 @@ def submitted(stack: Stack, server: ModelServer, requests: int) -> dict[str, int
     jobs = [airside.Job(request=f"question {number}", tenant="acme", principal="ana") for number in range(requests)]
     try:
         stack.map(jobs, lane="provider_batch", progress=False, timeout=1.0 + requests / 100)
-    except BatchTimeout as open_yet:
+    except MapTimeout as open_yet:
         runs = open_yet.places
     until(lambda: server.batches.asked.total() >= requests, "all questions to be with the provider")
     recorded = "SELECT count(*) AS n FROM events WHERE type = 'ModelBatchSubmitted'"

@@ -20,7 +20,6 @@ import ray
 from ray.exceptions import RayError
 
 from airside.actors.app import App
-from airside.actors.client.batch import WINDOW, JobStream, collect_in_order
 from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.connection import Connection, LiveJournal
 from airside.actors.client.display.bundle import bundle
@@ -30,6 +29,7 @@ from airside.actors.client.display.listed import ApprovalList, Kinds, Listed, Ru
 from airside.actors.client.display.runs import draw_handle
 from airside.actors.client.display.stacks import LOOKED_AT, draw_stack
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
+from airside.actors.client.job_stream import WINDOW, JobStream, collect_in_order
 from airside.actors.client.journal_follower import JournalFollower
 from airside.actors.client.known_principals import check_known
 from airside.actors.client.memory_client import MemoryClient
@@ -306,7 +306,7 @@ class Stack:
 
         With `lane="provider_batch"` what their models are asked goes into batches of the providers': for about half the
         price, within a day.
-        A full queue is waited for.  Raises `BatchTimeout` (a `TimeoutError`) if not all have ended after `timeout`
+        A full queue is waited for.  Raises `MapTimeout` (a `TimeoutError`) if not all have ended after `timeout`
         seconds: it has the results there are and the ids of the runs that go on, whose results can be had later.
         """
         return drive(self._mapped(jobs, progress=progress, timeout=timeout, lane=lane))

@@ -7,31 +7,43 @@ the directory that is in force then.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from airside.stack.directory import Directory, Tenant
 from airside.stack.errors import AuthRefused, InvalidInput
 from airside.stack.ids import parse_principal, parse_tenant
 from airside.stack.input.sentences import name_hint
+from airside.stack.policy.approvers import UNLISTED, people_of
 from airside.stack.reasons import ReasonCode
 
 _NAME = "people.json"
 _MAX_HINT = 300
 
 
-def write_people(folder: Path, directory: Directory) -> None:
-    """Write whom a directory has, whole or not at all."""
+class Known(NamedTuple):
+    """What is known of a principal's runs before there are any: `denied` tools, and the most that one may cost."""
+
+    denied: tuple[str, ...]
+    most_cost_microusd: int
+
+
+def write_people(
+    folder: Path, directory: Directory, denied: Mapping[str, Mapping[str, Sequence[str]]] | None = None
+) -> None:
+    """Write whom a directory has, and the tools each is `denied`, whole or not at all."""
+    people = {name: _directory_entry(entry, (denied or {}).get(name, {})) for name, entry in directory.tenants.items()}
     part = folder / f"{_NAME}.part"
-    part.write_text(
-        json.dumps({name: _directory_entry(entry) for name, entry in directory.tenants.items()}), encoding="utf-8"
-    )
+    part.write_text(json.dumps(people), encoding="utf-8")
     part.replace(folder / _NAME)
 
 
-def _directory_entry(entry: Tenant) -> dict[str, Any]:
+def _directory_entry(entry: Tenant, denied: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    costs = {name: entry.limits_of(who).max_cost_microusd for name, who in people_of(entry)}
     return {
+        "denied": dict(denied),
+        "most_cost_microusd": costs,
         "principals": sorted(entry.principals),
         "open": entry.open,
         "open_roles": entry.open_roles,
@@ -67,6 +79,16 @@ def check_known(
             if name not in (allowed := entry[f"open_{kind}s"]):
                 hint = name_hint(name, allowed) if allowed else "; there are none"
                 raise InvalidInput(f"token: {tenant} gives nobody by token the {kind} {name!r:.60}{hint}")
+
+
+def known_of(folder: Path, tenant: str, principal: str) -> Known | None:
+    """Return what is known of a principal's runs; None where no stack was ever started, or one before this version."""
+    try:
+        entry = json.loads((folder / _NAME).read_text(encoding="utf-8"))[tenant]
+        name = principal if principal in entry["principals"] else UNLISTED
+        return Known(tuple(entry["denied"].get(name, ())), entry["most_cost_microusd"][name])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _unknown(reason: ReasonCode, what: str, name: str, names: Iterable[str]) -> AuthRefused:

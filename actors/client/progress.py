@@ -1,20 +1,32 @@
-"""A progress bar for batches, where somebody watches."""
+"""A progress bar for batches, where somebody watches: in a terminal or a notebook."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from airside.actors.client.display.bundle import bundle
 from airside.actors.client.display.listed import Kinds
 from airside.actors.client.display.results import draw_progress
 
 SHOWN_S = 0.25
-"""Between two looks of who watches a notebook: each is a message to the front end."""
+"""Between two looks of who watches: in a notebook each is a message to the front end."""
+
+
+class Progress(NamedTuple):
+    """How far a batch is: `ended` of `total` jobs (None: not known), by status, and a line of further figures."""
+
+    ended: int
+    total: int | None
+    statuses: Mapping[str, int]
+    line: str = ""
+
+    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
+        return bundle(lambda: draw_progress(self.ended, self.total, self.statuses, self.line), include, exclude)
 
 
 def is_in_notebook() -> bool:
@@ -23,58 +35,70 @@ def is_in_notebook() -> bool:
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
+def is_watched() -> bool:
+    """Whether somebody sees a bar: stderr is a terminal, or this is a notebook."""
+    return sys.stderr.isatty() or is_in_notebook()
+
+
 @contextmanager
 def progress_of(total: int, *, show: bool) -> Iterator[Callable[[str], None]]:
-    """Yield `advance(status)`, which moves the bar by one run; silent unless stderr is a terminal or a notebook."""
-    if not show or not (sys.stderr.isatty() or is_in_notebook()):
-        yield lambda status: None
-        return
-    if is_in_notebook():
-        yield from _in_notebook(total)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+    """Yield `advance(status)`, which moves the bar by one run; silent where nobody watches."""
     counts: Counter[str] = Counter()
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total)
+    with progress_bar(total, show=show and is_watched()) as draw:
 
         def advance(status: str) -> None:
             counts[status] += 1
-            text = ", ".join(f"{n} {name}" for name, n in counts.most_common())
-            bar.update(task, advance=1, description=text)
+            draw(lambda: Progress(counts.total(), total, counts))
 
         yield advance
 
 
-def _in_notebook(total: int) -> Iterator[Callable[[str], None]]:
-    """As `progress_of`, in an output that is drawn anew: Rich's own needs widgets that a notebook may not have."""
+@contextmanager
+def progress_bar(total: int | None, *, show: bool) -> Iterator[Callable[[Callable[[], Progress]], None]]:
+    """Yield what draws how far a batch is, as often as somebody can see it, and a last time at the end."""
+    if not show:
+        yield lambda progress: None
+        return
+    latest: Callable[[], Progress] | None = None
+    drawn_s = time.monotonic()
+    with _notebook(total) if is_in_notebook() else _terminal(total) as put:
+
+        def draw(progress: Callable[[], Progress]) -> None:
+            nonlocal latest, drawn_s
+            latest = progress
+            if time.monotonic() - drawn_s >= SHOWN_S:
+                drawn_s = time.monotonic()
+                put(progress())
+
+        try:
+            yield draw
+        finally:
+            if latest is not None:
+                put(latest())
+
+
+@contextmanager
+def _terminal(total: int | None) -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+
+        def put(now: Progress) -> None:
+            statuses = sorted(now.statuses.items(), key=lambda item: -item[1])
+            line = now.line or ", ".join(f"{n} {status}" for status, n in statuses)
+            bar.update(task, completed=now.ended, total=now.total, description=line)
+
+        yield put
+
+
+@contextmanager
+def _notebook(total: int | None) -> Iterator[Callable[[Progress], None]]:
+    """An output that is drawn anew: Rich's own needs widgets that a notebook may not have."""
     from IPython.display import display
 
-    progress = BatchProgress(total)
-    shown: Any = display(progress, display_id=True)  # type: ignore[no-untyped-call]
-    shown_s = time.monotonic()
-
-    def advance(status: str) -> None:
-        nonlocal shown_s
-        progress.statuses[status] += 1
-        if time.monotonic() - shown_s >= SHOWN_S:
-            shown.update(progress)
-            shown_s = time.monotonic()
-
-    try:
-        yield advance
-    finally:
-        shown.update(progress)
-
-
-class BatchProgress:
-    """How far a batch is, drawn."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.statuses: Counter[str] = Counter()
-
-    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
-        return bundle(lambda: draw_progress(self.total, self.statuses), include, exclude)
+    shown: Any = display(Progress(0, total, {}), display_id=True)  # type: ignore[no-untyped-call]
+    yield shown.update

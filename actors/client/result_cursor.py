@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from airside.actors.client.batch import LAST_LOOK_S, POLL_S, BatchBackend
 from airside.actors.client.display.listed import ResultList
 from airside.actors.client.following import Following
+from airside.actors.client.job_stream import LAST_LOOK_S, POLL_S, BatchBackend
 from airside.actors.client.results import ResultsInterrupted, ResultsTimeout, RunResult, ended_result
 from airside.actors.client.steps import Steps
 

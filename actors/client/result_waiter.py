@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from airside.actors.client.batch import POLL_S
 from airside.actors.client.following import Ask, Following
+from airside.actors.client.job_stream import POLL_S
 from airside.actors.client.steps import drive_async
 
 _GATHER_S = 0.02

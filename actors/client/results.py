@@ -91,7 +91,7 @@ class RunResult:
         return draw_result(self, events, notes=(f"Its steps are not shown: {problem}",) if problem else ())
 
 
-class BatchTimeout(TimeoutError):
+class MapTimeout(TimeoutError):
     """A batch has not ended in time; what was submitted goes on.
 
     `results` has the results there are, in the jobs' places, None elsewhere; `places` says which run is at which place
@@ -147,8 +147,8 @@ class ResultsInterrupted(KeyboardInterrupt):
         self.run_ids = run_ids
 
 
-class BatchInterrupted(KeyboardInterrupt):
-    """Somebody interrupted a batch; what was submitted goes on.  The fields are those of `BatchTimeout`."""
+class MapInterrupted(KeyboardInterrupt):
+    """Somebody interrupted a batch; what was submitted goes on.  The fields are those of `MapTimeout`."""
 
     def __init__(self, results: list[RunResult | None], places: dict[str, int], unsubmitted: int) -> None:
         there = sum(result is not None for result in results)

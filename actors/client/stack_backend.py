@@ -28,7 +28,7 @@ _KEPT_S = TOKEN_S / 2
 
 
 class StackBackend:
-    """`airside.actors.client.batch.Desk` of a stack."""
+    """`airside.actors.client.job_stream.Desk` of a stack."""
 
     def __init__(self, connection: Connection, sign: Callable[[str, str, int], str]) -> None:
         self._connection = connection

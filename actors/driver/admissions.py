@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -76,6 +78,18 @@ def is_same_request(there: Request, given: Request) -> bool:
 def _asked(request: Request) -> Request:
     batch = msgspec.structs.replace(request.batch, priority=0) if request.batch else request.batch
     return msgspec.structs.replace(request, batch=batch, limits={})
+
+
+def priority_of(events: Sequence[bytes]) -> int:
+    """Return the priority that a run's first event says it was submitted with; 0 without one.
+
+    Also for an event that is none: the driver has to come up, and the run ends when it is looked at.
+    """
+    first = None
+    with contextlib.suppress(ValueError):
+        first = ev.decode_event(events[0]) if events else None
+    batch = first.request.batch if isinstance(first, ev.RunSubmitted) else None
+    return batch.priority if batch else 0
 
 
 def admission_failed(_: object, why: str) -> Ticket:

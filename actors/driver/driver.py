@@ -28,6 +28,7 @@ from airside.actors.driver.admissions import (
     is_order_for,
     is_same_request,
     open_operator_order,
+    priority_of,
     validate_admission,
 )
 from airside.actors.driver.batches import BatchStreams
@@ -304,6 +305,7 @@ class Driver(WatchedLayer):
     ) -> None:
         for run in roots_of(rows):
             process, held_epoch, standing = at_work.get(run.run_id, ("", 0, "working"))
+            events = unbegun.get(run.run_id, ())
             self._happened(
                 on.RunFound(
                     at=_moment(),
@@ -311,7 +313,8 @@ class Driver(WatchedLayer):
                     tenant=run.tenant,
                     epoch=run.epoch,
                     admitted_us=min(run.admitted_us, steady_us()),
-                    events=unbegun.get(run.run_id, ()),
+                    events=events,
+                    priority=priority_of(events),
                     process=process,
                     held_epoch=held_epoch,
                     standing=standing,

@@ -8,6 +8,6 @@ from importlib.resources import files
 _NAMED = re.compile(r"^-- name: (\w+)\n((?:(?!^-- name: ).*\n?)*)", re.MULTILINE)
 
 
-def load_sql(name: str) -> dict[str, str]:
-    """Return the statements of a file beside this one, by name."""
-    return dict(_NAMED.findall((files("airside.actors.journal") / name).read_text(encoding="utf-8")))
+def load_sql(name: str, package: str = "airside.actors.journal") -> dict[str, str]:
+    """Return the statements of a package's file, by name."""
+    return dict(_NAMED.findall((files(package) / name).read_text(encoding="utf-8")))

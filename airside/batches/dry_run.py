@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from airside.actors.client.client import Stack
-from airside.actors.client.known_principals import check_known
+from airside.actors.client.known_principals import Known, check_known, known_of
 from airside.actors.jobs import BadLine, Job, parse_rows
 from airside.batches.rows import Source
 from airside.stack.errors import AirsideError
@@ -31,10 +31,13 @@ class CheckedRows:
     tenants: Counter[str] = field(default_factory=Counter)
     routes: Counter[str] = field(default_factory=Counter)
     most_cost_microusd: int = 0
-    """What the runs may cost at most, by the limits that they bring along; without them by those of the directory."""
+    """What the runs may cost at most, by the limits that they bring along and those of the directory."""
 
-    bounded: int = 0
-    """Rows that bring such a limit along."""
+    unbounded: int = 0
+    """Rows of whose cost nothing is known: they bring a token, and no limit."""
+
+    denied: dict[str, list[str]] = field(default_factory=dict)
+    """Tools of which the policy denies every call of these principals' runs, by `tenant/principal`."""
 
     def figures(self) -> dict[str, Any]:
         """Return what was found as JSON."""
@@ -43,8 +46,9 @@ class CheckedRows:
             "would_be_refused": self.bad,
             "tenants": dict(self.tenants.most_common(20)),
             "routes": dict(self.routes.most_common(20)),
-            "rows_with_a_cost_limit": self.bounded,
-            "their_most_cost_microusd": self.most_cost_microusd,
+            "most_cost_microusd": self.most_cost_microusd,
+            "rows_of_unknown_cost": self.unbounded,
+            "denied_tools": dict(islice(self.denied.items(), SHOWN)),
         }
 
     def refuse(self, problem: str) -> None:
@@ -57,12 +61,15 @@ class CheckedRows:
 def check_rows(stack: Stack, source: Source) -> CheckedRows:
     """Read every row: is it a job, is who asks listed and not switched off, is there such a route, what may it cost?
 
+    And which tools can whoever asks never call: such a run is admitted, and may do without.
+
     What the stack knew at its start to be refused later (`Stack.warnings`) is among the problems, and is no row's.
     """
     found, rows, inputs = CheckedRows(problems=[*stack.warnings]), iter(source.rows()), stack.job_inputs
     switches = stack.switches()
     routes = stack.described.get("routes")
     known: dict[tuple[str, str], str] = {}
+    bounds: dict[tuple[str, str], Known | None] = {}
     while some := list(islice(rows, _ROWS_AT_ONCE)):
         readable = [row for row in some if not row.problem]
         found.rows += len(some)
@@ -76,10 +83,22 @@ def check_rows(stack: Stack, source: Source) -> CheckedRows:
             elif isinstance(job, Job):
                 found.tenants[job.tenant or "(by token)"] += 1
                 found.routes[job.route] += 1
-                if "max_cost_microusd" in job.limits:
-                    found.bounded += 1
-                    found.most_cost_microusd += job.limits["max_cost_microusd"]
+                _foresee(found, stack, job, bounds)
     return found
+
+
+def _foresee(found: CheckedRows, stack: Stack, job: Job, bounds: dict[tuple[str, str], Known | None]) -> None:
+    """Count what a job may cost at most, and note which tools its principal's runs can never call."""
+    who = job.tenant, job.principal
+    if not job.token and who not in bounds:
+        bounds[who] = known_of(stack.state_dir, *who)
+        if (its := bounds[who]) is not None and its.denied:
+            found.denied["/".join(who)] = list(its.denied)
+    its = None if job.token else bounds[who]
+    given = job.limits.get("max_cost_microusd")
+    most = [amount for amount in (given, its.most_cost_microusd if its else None) if amount is not None]
+    found.most_cost_microusd += min(most, default=0)
+    found.unbounded += not most
 
 
 def _refusal(

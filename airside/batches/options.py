@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from airside.actors.client.batch import WINDOW
+from airside.actors.client.job_stream import WINDOW
 from airside.actors.jobs import batch_job, check_lane
 from airside.stack.calling import explain_misuse
 from airside.stack.errors import InvalidInput

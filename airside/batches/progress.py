@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from airside.actors.client.progress import is_in_notebook
+from airside.actors.client.progress import Progress, is_watched, progress_bar
 from airside.batches.runner import BatchRunner
 from airside.output import json_line
 
 LINE_S = 10.0
 """Between two lines that are written where nobody's terminal is."""
 
-_SHOWN_S = 0.2
 _REASONS = 3
 
 
@@ -52,32 +51,24 @@ class Pace:
             "paused": runner.is_paused,
         }
 
+    def drawn(self, runner: BatchRunner) -> Progress:
+        """Return the figures of now, to be seen."""
+        counts = runner.counts
+        statuses = Counter[str]()
+        for (status, _), n in counts.outcomes.items():
+            statuses[status] += n
+        return Progress(counts.ended + counts.passed_over, self._total(), statuses, described(self.of(runner)))
+
 
 @contextmanager
 def shown(total: Callable[[], int | None], *, show: bool = True) -> Iterator[Callable[[BatchRunner], None]]:
     """Yield what is told of each turn, and shows it on stderr: a bar where somebody watches, else JSON lines."""
-    if not show:
-        yield lambda runner: None
-        return
     pace = Pace(total)
-    if not (sys.stderr.isatty() or is_in_notebook()):
+    if show and not is_watched():
         yield _lines(pace)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task, last_s = bar.add_task("", total=total()), 0.0
-
-        def turn(runner: BatchRunner) -> None:
-            nonlocal last_s
-            if time.monotonic() - last_s >= _SHOWN_S:
-                last_s = time.monotonic()
-                done = runner.counts.ended + runner.counts.passed_over
-                bar.update(task, completed=done, total=total(), description=described(pace.of(runner)))
-
-        yield turn
+    with progress_bar(total(), show=show) as draw:
+        yield lambda runner: draw(lambda: pace.drawn(runner))
 
 
 def described(figures: dict[str, object]) -> str:

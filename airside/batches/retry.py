@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from airside.actors.client.client import Stack
+from airside.actors.journal.named_sql import load_sql
 from airside.batches.manifest import Manifest
 from airside.batches.parts import read_parts
 from airside.batches.row_states import RowStates
@@ -13,25 +14,7 @@ from airside.stack.ids import RunId
 from airside.stack.recovery.rollback import RollbackBook, calls_of, is_over, rollback_stream
 from airside.stack.run import events as ev
 
-CHANGED = """
-WITH those AS (SELECT r.run_id FROM runs r JOIN outcomes o ON o.run_id = r.run_id
-               WHERE r.batch = ? AND (o.status <> 'completed' OR ?)),
-     theirs AS (SELECT f.run_id, e.* FROM those f JOIN events e ON split_part(e.stream, '.', 1) = f.run_id)
-SELECT DISTINCT g.run_id FROM theirs g
-WHERE g.type = 'ActionGated' AND coalesce(json_extract_string(g.body, '$.effect'), '') <> 'read'
-  AND (CAST(json_extract(g.body, '$.intent') AS BOOLEAN)
-       OR EXISTS (SELECT 1 FROM theirs i WHERE i.type = 'EffectIntended' AND i.stream = g.stream AND i.step = g.step))
-"""
-"""Runs of a batch that may have changed something: those that did not complete, or also those that did.
-
-These count where answers are held against a schema: what completed with a wrong one may be run again, too.
-"""
-
-ROLLED_BACK = """
-SELECT DISTINCT r.run_id FROM runs r JOIN events e ON e.stream = 'rollback/' || r.run_id WHERE r.batch = ?
-"""
-STORY = "SELECT stream, body FROM events WHERE stream IN (?, ?) OR starts_with(stream, ?) ORDER BY stream, seq"
-"""A run's events, those of its rollback, and those of its branches."""
+QUERIES = load_sql("queries.sql", "airside.batches")
 
 
 def rows_to_retry(stack: Stack, manifest: Manifest, states: RowStates, place: Path | str) -> tuple[frozenset[int], int]:
@@ -41,9 +24,9 @@ def rows_to_retry(stack: Stack, manifest: Manifest, states: RowStates, place: Pa
     rollback is complete has changed nothing.
     """
     any_may = manifest.answer_schema is not None
-    changed = set(stack.query(CHANGED, [manifest.batch, any_may]).column(0).to_pylist())
+    changed = set(stack.query(QUERIES["changed"], [manifest.batch, any_may]).column(0).to_pylist())
     rows, left_out = set(states.that_may_pass()), set[int]()
-    rolled_back = set(stack.query(ROLLED_BACK, [manifest.batch]).column(0).to_pylist()) if changed else set()
+    rolled_back = set(stack.query(QUERIES["rolled_back"], [manifest.batch]).column(0).to_pylist()) if changed else set()
     for batch in read_parts(place, ("row", "attempt", "run_id")):
         for row, attempt, run in zip(*(batch.column(n).to_pylist() for n in batch.schema.names), strict=True):
             if run not in changed or row not in rows or attempt != states.attempts(row):
@@ -56,7 +39,7 @@ def rows_to_retry(stack: Stack, manifest: Manifest, states: RowStates, place: Pa
 def _is_taken_back(stack: Stack, run: RunId) -> bool:
     """Whether all that a run and its branches changed was undone; what has no undo, or is in doubt, was not."""
     bodies = defaultdict[str, list[str]](list)
-    for each in stack.query(STORY, [rollback_stream(run), run, f"{run}."]).to_pylist():
+    for each in stack.query(QUERIES["story"], [rollback_stream(run), run, f"{run}."]).to_pylist():
         bodies[each["stream"]].append(each["body"])
     book = RollbackBook(bodies.pop(rollback_stream(run), []))
     runs = [[ev.decode_event(body) for body in story] for story in bodies.values()]

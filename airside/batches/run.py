@@ -23,6 +23,7 @@ from airside.batches.manifest import Manifest, read_manifest, write_manifest
 from airside.batches.options import BatchOptions
 from airside.batches.output import Output
 from airside.batches.parts import Parts, has_parts
+from airside.batches.progress import shown
 from airside.batches.retry import rows_to_retry
 from airside.batches.row_states import RowStates
 from airside.batches.rows import Source
@@ -101,6 +102,7 @@ def run_batch(
     retry_failed: bool = False,
     rerun: Iterable[str] = (),
     only: frozenset[int] | None = None,
+    progress: bool = True,
     on_turn: Callable[[BatchRunner], None] = lambda runner: None,
     **options: Any,
 ) -> BatchReport:
@@ -115,6 +117,7 @@ def run_batch(
     paid for once.  `retry_failed` also runs again what failed and may pass, but for runs that had changed something
     (take these back first, by a rollback, or name them); `rerun` runs jobs again by their ids, whatever they did.
     `only` = run these rows and leave the batch; the others are taken up by the next to resume.
+    `progress` is shown on stderr: a bar in a terminal or a notebook, else a JSON line now and then.
 
     Raises `InvalidInput` for an input, an output or an option that is none, and for a batch at `out` that is of
     something else, saying what differs; `TakenOver` when another process takes it up; `BatchInterrupted`.
@@ -143,8 +146,16 @@ def run_batch(
     passes: list[Callable[[], Pass]] = [lambda: NEW if only is None else Pass("new", rows=only)]
     passes += [retried] if retry_failed else []
     passes += [lambda: Pass("again", job_ids=again)] if again else []
-    with Parts(output.place, owner, every=chosen.part_results, seconds=chosen.part_s) as parts:
-        runner = BatchRunner(stack, source, parts, manifest, states, chosen, owner=owner, on_turn=on_turn)
+    with (
+        Parts(output.place, owner, every=chosen.part_results, seconds=chosen.part_s) as parts,
+        shown(lambda: source.total, show=progress) as draw,
+    ):
+
+        def turn(runner: BatchRunner) -> None:
+            draw(runner)
+            on_turn(runner)
+
+        runner = BatchRunner(stack, source, parts, manifest, states, chosen, owner=owner, on_turn=turn)
 
         def report(state: str) -> BatchReport:
             return BatchReport(

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from airside.actors.client.batch import JobStream
 from airside.actors.client.client import Stack
+from airside.actors.client.job_stream import JobStream
 from airside.actors.client.results import RunResult
 from airside.actors.client.steps import drive
 from airside.actors.jobs import BadLine, Job, parse_rows
@@ -29,6 +29,7 @@ from airside.batches.coming import as_they_come
 from airside.batches.manifest import Manifest
 from airside.batches.options import ERRORS_LEAST, BatchOptions
 from airside.batches.parts import Parts
+from airside.batches.retry import QUERIES
 from airside.batches.row_states import WITHDRAWN, RowStates, Standing, standing_of
 from airside.batches.rows import Row, Source
 from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
@@ -157,6 +158,8 @@ class BatchRunner:
         """How many of its runs waited for people when that was last looked at."""
         self._looked_s = self._asked_s = clock()
         self._until = None if options.deadline_s is None else clock() + options.deadline_s
+        self._since: dict[str, float] = {}
+        """When runs began to wait, on our clock, that another process had submitted."""
         self._withdrawn: dict[str, str] = {}
         """Runs that are being withdrawn, with why if it is for their batch's sake."""
         self._withdrawing = ThreadPoolExecutor(_WITHDRAWING, "airside-withdraw")
@@ -190,6 +193,7 @@ class BatchRunner:
         try:
             self._orders = self._handle.state()
             self._requeued = list(self._orders.requeued)  # since this process took it up
+            self._since = self._begun()
             for wanted in passes:
                 if not self.state:
                     self._run(wanted())
@@ -219,6 +223,14 @@ class BatchRunner:
                 self._take(result)
         if self._broken is not None:
             raise self._broken
+
+    def _begun(self) -> dict[str, float]:
+        """Return when runs of the batch were admitted that are under way already, on this process's clock."""
+        if self._options.item_deadline_s is None:
+            return {}
+        found = self._stack.query(QUERIES["under_way"], [self._manifest.batch]).to_pylist()
+        now, now_us = self._clock(), time.time_ns() // 1000
+        return {each["run_id"]: now - max(0, now_us - each["submitted_us"]) / 1e6 for each in found}
 
     # Rows to jobs.
 
@@ -412,7 +424,8 @@ class BatchRunner:
             self._stop("deadline")
             self._withdraw([*stream.open], "the batch's time was over")
         if most_s is not None:
-            late = [run for run, jobs in stream.open.items() if now - jobs[0].since_s >= most_s]
+            open_ = stream.open.items()
+            late = [run for run, jobs in open_ if now - self._since.get(run, jobs[0].since_s) >= most_s]
             self._withdraw(late, "", f"it had not ended {most_s:g} s after its submission")
 
     def _withdraw(self, runs: list[str], with_batch: str, why: str = "") -> None:

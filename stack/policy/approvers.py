@@ -13,7 +13,7 @@ from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.text.names import matcher
 
 _NAMED = 10
-_UNLISTED = ""
+UNLISTED = ""
 """Whoever an open tenant does not list."""
 
 
@@ -26,7 +26,7 @@ def people_of(entry: Tenant) -> Iterator[tuple[str, Principal]]:
     """Yield the principals of a tenant, and of an open one somebody with all that anybody of it may have."""
     yield from entry.principals.items()
     if entry.open:
-        yield _UNLISTED, Principal(roles=entry.open_roles, scopes=entry.open_scopes)
+        yield UNLISTED, Principal(roles=entry.open_roles, scopes=entry.open_scopes)
 
 
 def most_approvers(rule: Rule, specs: Iterable[ToolSpec], entry: Tenant) -> float | None:
@@ -36,16 +36,17 @@ def most_approvers(rule: Rule, specs: Iterable[ToolSpec], entry: Tenant) -> floa
     """
     wanted = set(rule.approval.roles if rule.approval else ())
     meant = [spec for spec in specs if may_match(rule.when, spec)]
-    askers = [name for name, who in people_of(entry) if _may_ask(rule.when, meant, name, who)]
+    askers = [name for name, who in people_of(entry) if may_ask(rule.when, meant, name, who)]
     if entry.open and not wanted.isdisjoint(entry.open_roles):
         return float("inf") if askers else None
     holders = {name for name, who in entry.principals.items() if not wanted.isdisjoint(who.roles)}
     return max((len(holders - {asker}) for asker in askers), default=None)
 
 
-def _may_ask(when: When, specs: Iterable[ToolSpec], name: str, who: Principal) -> bool:
+def may_ask(when: When, specs: Iterable[ToolSpec], name: str, who: Principal) -> bool:
+    """Whether a rule with these conditions may be about what a principal's runs ask for with one of the tools."""
     return (
-        (when.principal is None or name == _UNLISTED or matcher(when.principal)(name))
+        (when.principal is None or name == UNLISTED or matcher(when.principal)(name))
         and (when.roles is None or not set(when.roles).isdisjoint(who.roles))
         and set(when.scopes or ()) <= set(who.scopes)
         and any(set(spec.scopes) <= set(who.scopes) for spec in specs)

@@ -190,8 +190,11 @@ class Placement:
         if process is not None and e.held_epoch >= e.epoch:  # else it was claimed anew already, and is fenced there
             self._assign(e.run_id, entry, process)
             self._stand(e.run_id, entry, _STANDING.get(e.standing, PlacementState.WORKING))
-        elif e.epoch > 0 or self.queue.offer(e.tenant, e.run_id, now_us=e.at.at_us) is not None:
+        elif e.epoch > 0 or self._has_no_room(e):
             self._place(e.run_id, entry)
+
+    def _has_no_room(self, e: on.RunFound) -> bool:
+        return self.queue.offer(e.tenant, e.run_id, now_us=e.at.at_us, priority=e.priority) is not None
 
     # Placing.
 

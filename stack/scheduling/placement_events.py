@@ -71,13 +71,15 @@ class ProcessFound(PlacementEvent):
 class RunFound(PlacementEvent):
     """An unfinished run was found in the journal.
 
-    `process` = who says that it has it, under which epoch (`held_epoch`), and how it stands there.
+    `process` = who says that it has it, under which epoch (`held_epoch`), and how it stands there.  `priority` is that
+    of one that never began.
     """
 
     run_id: RunId
     tenant: TenantId
     epoch: int
     admitted_us: int
+    priority: int = 0
     events: tuple[bytes, ...] = ()
     process: str = ""
     held_epoch: int = 0

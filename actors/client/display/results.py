@@ -81,13 +81,14 @@ def draw_results(results: Sequence[RunResult]) -> Drawing:
     )
 
 
-def draw_progress(total: int, statuses: Mapping[str, int]) -> Drawing:
-    """Draw how far a batch is: its runs that have ended, by status."""
-    ended = sum(statuses.values())
+def draw_progress(ended: int, total: int | None, statuses: Mapping[str, int], line: str = "") -> Drawing:
+    """Draw how far a batch is: its jobs that have ended, by status, and a line of what else there is to say."""
     bars = [Bar(brief(name, 40), count, tone_of(name)) for name, count in sorted(statuses.items())]
+    of = "" if total is None else f" of {total:,}"
     return Drawing(
-        title=f"{ended:,} of {total:,} jobs have ended",
-        status="" if ended == total else f"{100 * ended // total}%",
+        title=f"{ended:,}{of} jobs have ended",
+        status="" if not total or ended >= total else f"{100 * ended // total}%",
+        facts=facts(("so far", brief(line, 200))),
         parts=(Bars(("status", "jobs"), tuple(bars[:MAX_ROWS])),) if bars else (),
     )
 

@@ -25,7 +25,7 @@ from airside.actors import audit
 from airside.actors.client.client import Stack
 from airside.actors.client.connection import encoded
 from airside.actors.client.known_principals import write_people
-from airside.actors.client.results import BatchInterrupted
+from airside.actors.client.results import MapInterrupted
 from airside.actors.client.steps import Pause, Steps, drive
 from airside.actors.driver.orders import sealed_order
 from airside.actors.journal.store import JournalStore
@@ -421,7 +421,7 @@ def test_an_app_that_cannot_be_made_is_one_line(
 
 def test_an_interrupted_batch_is_an_interrupt_that_names_its_runs() -> None:
     with pytest.raises(KeyboardInterrupt, match="0 of 1 jobs have ended; 1 runs go on"):
-        raise BatchInterrupted([None], {RUN: 0}, 0)
+        raise MapInterrupted([None], {RUN: 0}, 0)
 
 
 @pytest.mark.parametrize(

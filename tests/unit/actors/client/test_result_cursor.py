@@ -21,7 +21,7 @@ from airside.actors.rpc.methods import WAIT, Ends, WaitRequest
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import RunId
 from airside.stack.scheduling.watches import MOST_BYTES, Watches
-from tests.unit.actors.client.test_batch import Desk
+from tests.unit.actors.client.test_job_stream import Desk
 
 
 def run_of(number: int) -> str:

@@ -14,7 +14,7 @@ from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.jobs import Job
 from airside.actors.rpc.methods import Ends, WaitRequest
-from airside.batches.retry import ROLLED_BACK, STORY
+from airside.batches.retry import QUERIES
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import PrincipalId, RunId
 from airside.stack.operations.batches import BatchChange, BatchChanged, BatchState
@@ -43,6 +43,8 @@ class FakeStack:
         self.changed: list[str] = []
         self.cancelled: set[str] = set()
         self.cancels_late = False
+        self.submitted_us = 0
+        """When its runs were admitted, as the journal has it."""
         self.cancels: list[str] = []
         self.streams: dict[str, list[str]] = {}
         """What the journal has: of batches, and of runs and rollbacks where a test says so."""
@@ -138,11 +140,16 @@ class FakeStack:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the runs that changed something, those that were rolled back, or the events of one."""
         self.queries.append((sql, parameters))
-        if sql == STORY:
+        if sql == QUERIES["story"]:
             found = [(name, body) for name in parameters[:2] for body in self.streams.get(name, [])]
             return pa.table({"stream": [name for name, _ in found], "body": [body for _, body in found]})
+        if sql == QUERIES["under_way"]:
+            found = [(run, self.submitted_us) for run in self.jobs if self._reason(run) is None]
+            return pa.table({"run_id": [run for run, _ in found], "submitted_us": [at for _, at in found]})
         rolled_back = [run for run in self.jobs if rollback_stream(run) in self.streams]
-        return pa.table({"run_id": pa.array(rolled_back if sql == ROLLED_BACK else self.changed, pa.string())})
+        return pa.table(
+            {"run_id": pa.array(rolled_back if sql == QUERIES["rolled_back"] else self.changed, pa.string())}
+        )
 
     def approvals(self) -> list[Any]:
         """Return what waits for people: every run that hangs."""

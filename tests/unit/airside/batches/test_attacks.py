@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ from airside.batches.coming import as_they_come
 from airside.batches.manifest import NAME, Manifest, write_manifest
 from airside.batches.options import BatchOptions
 from airside.batches.parts import REJECTS, Parts, read_parts
-from airside.batches.retry import CHANGED, ROLLED_BACK, STORY
+from airside.batches.retry import QUERIES
 from airside.batches.row_states import standing_of
 from airside.batches.rows import Row
 from airside.batches.runner import BatchRunner
@@ -48,10 +49,13 @@ def test_what_completed_with_a_wrong_answer_may_have_changed_something_too() -> 
         body = json.dumps({"effect": effect, "intent": True})
         tables.execute("INSERT INTO events VALUES (?, 1, 'ActionGated', 1, ?)", [f"{name}.1", body])
     tables.execute("INSERT INTO events VALUES ('rollback/a', 1, 'RollbackOrdered', 0, '{}')")
-    found = {any_may: tables.execute(CHANGED, ["b", any_may]).fetchall() for any_may in (False, True)}
+    found = {any_may: tables.execute(QUERIES["changed"], ["b", any_may]).fetchall() for any_may in (False, True)}
     assert found[False] == [("b",)] and sorted(found[True]) == [("a",), ("b",)]
-    assert tables.execute(ROLLED_BACK, ["b"]).fetchall() == [("a",)]
-    assert [name for name, _ in tables.execute(STORY, ["rollback/a", "a", "a."]).fetchall()] == ["a.1", "rollback/a"]
+    assert tables.execute(QUERIES["rolled_back"], ["b"]).fetchall() == [("a",)]
+    assert [name for name, _ in tables.execute(QUERIES["story"], ["rollback/a", "a", "a."]).fetchall()] == [
+        "a.1",
+        "rollback/a",
+    ]
 
 
 def test_runs_that_completed_are_asked_for_where_answers_have_a_schema(tmp_path: Path) -> None:
@@ -59,7 +63,7 @@ def test_runs_that_completed_are_asked_for_where_answers_have_a_schema(tmp_path:
     run(stack, [job(0, answer=7)], tmp_path / "out", answer_schema=schema)
     stack.changed = [*stack.jobs]
     report = run(stack, [job(0, answer=7)], tmp_path / "out", answer_schema=schema, retry_failed=True)
-    assert stack.queries[0] == (CHANGED, [report.batch, True])
+    assert stack.queries[0] == (QUERIES["changed"], [report.batch, True])
     assert (report.left_out, len(stack.runs)) == (1, 1)
 
 
@@ -179,6 +183,28 @@ def test_a_withdrawal_that_is_not_heard_is_ordered_again(tmp_path: Path) -> None
     stack.cancels_late = True
     report = run(stack, [job(0, hangs=True)], tmp_path / "out", item_deadline_s=0.0)
     assert report.state == "finished" and len(stack.cancels) == 2
+
+
+def test_a_jobs_time_is_not_begun_anew_by_who_takes_the_batch_up(tmp_path: Path) -> None:
+    """It counts from the run's admission, by whichever process that was."""
+    stack = FakeStack()
+
+    def dies(runner: BatchRunner) -> None:
+        if runner.under_way:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stack, [job(0, hangs=True)], tmp_path / "out", batch="b", item_deadline_s=3_600.0, on_turn=dies)
+    stack.submitted_us = int((time.time() - 3_599) * 1e6)
+    (hanging,) = stack.jobs
+
+    def waits(runner: BatchRunner) -> None:
+        runner._looked_s = -1e9
+        if not stack.cancelled:
+            runner._since = {run: since - 2 for run, since in runner._since.items()}
+
+    report = run(stack, [job(0, hangs=True)], tmp_path / "out", resume=True, item_deadline_s=3_600.0, on_turn=waits)
+    assert report.state == "finished" and stack.cancelled == {hanging}
 
 
 def test_what_is_requeued_at_the_last_moment_is_run_again(tmp_path: Path) -> None:

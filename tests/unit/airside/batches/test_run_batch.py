@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from airside.actors.client.client import Stack
+from airside.actors.client.known_principals import write_people
 from airside.batches.dry_run import check_rows
 from airside.batches.manifest import read_manifest
 from airside.batches.options import BatchOptions
@@ -26,6 +27,7 @@ from airside.batches.row_states import RowStates, standing_of
 from airside.batches.run import BatchInterrupted, BatchReport, run_batch
 from airside.batches.runner import BatchRunner, TakenOver
 from airside.batches.sources import open_source
+from airside.stack.directory import load_directory
 from airside.stack.errors import InvalidInput
 from airside.stack.operations.batches import BatchChange
 from airside.stack.policy.kill_switches import KillSwitchChanged
@@ -282,6 +284,18 @@ def test_a_dry_run_says_what_would_be_refused(tmp_path: Path) -> None:
     checked = check_rows(cast("Stack", stack), open_source([job(0)]))
     assert checked.bad == 1 and checked.problems[0] == "nobody may approve refunds"
     assert "tenant acme is switched off by op: the shop is down" in checked.problems[1]
+
+
+def test_a_dry_run_prices_every_row_and_names_the_tools_that_nobody_lets_it_call(tmp_path: Path) -> None:
+    stack = FakeStack()
+    stack.state_dir = tmp_path  # type: ignore[attr-defined]
+    people = "{ana: {limits: {max_cost_microusd: 300}}, bob: {}}"
+    directory = load_directory(f"tenants: {{acme: {{limits: {{max_cost_microusd: 500}}, principals: {people}}}}}")
+    write_people(tmp_path, directory, {"acme": {"ana": ["refund"]}})
+    rows = [job(0), {**job(1), "principal": "bob"}, {**job(2), "limits": {"max_cost_microusd": 7}}]
+    figures = check_rows(cast("Stack", stack), open_source(rows)).figures()
+    assert figures["most_cost_microusd"] == 300 + 500 + 7 and figures["rows_of_unknown_cost"] == 0
+    assert figures["denied_tools"] == {"acme/ana": ["refund"]} and figures["would_be_refused"] == 0
 
 
 @given(

@@ -61,6 +61,18 @@ def test_a_run_goes_the_whole_way_and_each_step_is_waited_for() -> None:
     ]
 
 
+def test_a_queue_that_a_new_driver_finds_goes_on_by_its_priorities() -> None:
+    cell = Cell(places=0)
+    runs = [RunId(f"run_{number:024x}") for number in range(3)]
+    for run, priority in zip(runs, (0, -5, 7), strict=True):
+        found = on.RunFound(
+            at=cell.at(), run_id=run, tenant=TenantId("acme"), epoch=0, admitted_us=0, priority=priority
+        )
+        cell.placement.handle(found)
+    cell.placement.queue.places = 3
+    assert [run for _, run in cell.placement.queue.take()] == [runs[2], runs[0], runs[1]]
+
+
 def test_a_kill_waits_for_a_run_that_is_on_its_way_to_a_process_and_is_told_there() -> None:
     cell = Cell()
     run = cell.submit("acme")

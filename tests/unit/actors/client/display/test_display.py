@@ -185,7 +185,7 @@ DRAWN: dict[str, Callable[[str], dict[str, str]]] = {
     ),
     "status": lambda text: bundle(lambda: stacks.draw_status(layers(text))),
     "query": lambda text: bundle(lambda: tables.draw_query(pa.table({_encodable(text): [_encodable(text), None]}))),
-    "progress": lambda text: bundle(lambda: draw_progress(3, {text: 2})),
+    "progress": lambda text: bundle(lambda: draw_progress(2, 3, {text: 2}, text)),
     "anything": lambda text: bundle(lambda: Drawing(title=text, status=text, facts=facts((text, text)), notes=(text,))),
 }
 

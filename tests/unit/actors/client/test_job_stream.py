@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.client.batch import MOST_UNSURE, JobStream, collect_in_order
+from airside.actors.client.job_stream import MOST_UNSURE, JobStream, collect_in_order
 from airside.actors.client.result_cursor import collect
 from airside.actors.client.result_waiter import ResultWaiter
-from airside.actors.client.results import BatchTimeout, RunResult
+from airside.actors.client.results import MapTimeout, RunResult
 from airside.actors.client.steps import Pause, Steps, drive_async
 from airside.actors.jobs import BadLine, Job, job_of, jobs_of
 from airside.actors.rpc.methods import Ends, WaitRequest
@@ -109,7 +109,7 @@ def run(desk: Desk, batch: Sequence[Job | BadLine], timeout: float | None = None
 
 def test_a_batch_comes_back_when_its_time_is_over_with_what_there_is() -> None:
     desk = Desk(a_minute={"slow": 2})
-    with pytest.raises(BatchTimeout, match="2 of 4 runs have not ended in 3 s; 2 jobs were not submitted") as caught:
+    with pytest.raises(MapTimeout, match="2 of 4 runs have not ended in 3 s; 2 jobs were not submitted") as caught:
         run(desk, jobs("slow", 4), timeout=3)
     assert desk.now_s == 3
     assert [result is not None and result.ok for result in caught.value.results] == [True, True, False, False]
@@ -117,7 +117,7 @@ def test_a_batch_comes_back_when_its_time_is_over_with_what_there_is() -> None:
 
 def test_what_goes_on_after_the_time_is_named_by_run_and_place() -> None:
     desk = Desk(run_s=10)
-    with pytest.raises(BatchTimeout) as caught:
+    with pytest.raises(MapTimeout) as caught:
         run(desk, jobs("a", 2), timeout=3)
     assert sorted(caught.value.places.values()) == [0, 1] and caught.value.unsubmitted == 0
     assert desk.now_s == 3
@@ -142,7 +142,7 @@ def test_a_tenant_whose_queue_is_full_holds_up_nobody_else() -> None:
 
 def test_a_layer_that_does_not_answer_does_not_hold_a_batch_beyond_its_time() -> None:
     desk = Desk(answers=False)
-    with pytest.raises(BatchTimeout):
+    with pytest.raises(MapTimeout):
         run(desk, jobs("a", 2), timeout=3)
     assert desk.now_s < 10
 
@@ -162,7 +162,7 @@ def test_every_job_has_its_result_in_its_place_or_is_named(
     late = None
     try:
         results: list[RunResult | None] = list(run(desk, batch, timeout))
-    except BatchTimeout as error:
+    except MapTimeout as error:
         late, results = error, error.results
     if late is not None:
         assert timeout is not None and desk.now_s <= timeout + 1e-6

@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 from airside.actors.client.display.listed import ResultList
 from airside.actors.client.following import Following
 from airside.actors.client.results import (
-    BatchInterrupted,
-    BatchTimeout,
+    MapInterrupted,
+    MapTimeout,
     ResultsTimeout,
     RunResult,
     batch_goes_on,
@@ -342,7 +342,7 @@ def collect_in_order(
 ) -> Steps[list[RunResult]]:
     """Wait for the results of `count` jobs, and return them in the jobs' order.
 
-    Raises `BatchTimeout` when the time is over, and `BatchInterrupted` when somebody interrupts it.
+    Raises `MapTimeout` when the time is over, and `MapInterrupted` when somebody interrupts it.
     """
     results: list[RunResult | None] = ResultList([None] * count)
 
@@ -358,10 +358,10 @@ def collect_in_order(
                 results[result.place] = result
                 advance(str(result.status) if result.run_id else "refused")
     except ResultsTimeout:
-        raise BatchTimeout(timeout or 0.0, results, places(), unsubmitted()) from None
+        raise MapTimeout(timeout or 0.0, results, places(), unsubmitted()) from None
     except asyncio.CancelledError as error:
         error.add_note(batch_goes_on(len(stream.open)))
         raise
     except KeyboardInterrupt:
-        raise BatchInterrupted(results, places(), unsubmitted()) from None
+        raise MapInterrupted(results, places(), unsubmitted()) from None
     return ResultList(result for result in results if result is not None)
