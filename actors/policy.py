@@ -230,9 +230,12 @@ class Policy(WatchedLayer):
         return True
 
     async def stats(self) -> dict[str, Any]:
-        """Return the decisions made since this incarnation began, and what was used since the journal began."""
-        used = self._gate.spending.stats() if self._started else {}
-        return {**self._decisions, "used": used, "resources": dict(self._lookups.counts) if self._started else {}}
+        """Return the decisions made since this incarnation began, and what was used of what since the journal began."""
+        if not self._started:
+            return {**self._decisions, "used": {}, "limits": {}, "resources": {}}
+        spending = self._gate.spending
+        budgets = {"used": spending.stats(), "limits": spending.limits()}
+        return {**self._decisions, **budgets, "resources": dict(self._lookups.counts)}
 
 
 control(Policy.stats)

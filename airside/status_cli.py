@@ -63,7 +63,7 @@ def screen(layers: dict[str, dict[str, Any]], whole: dict[str, Any]) -> list[str
         lines += _runs(driver, layers["approvals"])
         lines += [f"was held, and restarted: {brief(line, 250)}" for line in driver.get("layers_held", ())[-_HELD:]]
     lines += _switches(whole["switches"]) + _quarantined(layers)
-    lines += _spend(layers["policy"].get("used") or {})
+    lines += _spend(layers["policy"].get("used") or {}, layers["policy"].get("limits") or {})
     lines += [f"warning: {brief(warning, 300)}" for warning in whole["warnings"]]
     return lines
 
@@ -131,12 +131,17 @@ def _quarantined(layers: dict[str, dict[str, Any]]) -> list[str]:
     return lines + _more(len(found))
 
 
-def _spend(used: dict[str, dict[str, int]]) -> list[str]:
+def _spend(used: dict[str, dict[str, int]], limits: dict[str, dict[str, int]]) -> list[str]:
     """Return what the organisation, and the tenants that used most, have used of their budgets."""
+
+    def said_of(name: str, unit: str, amount: int) -> str:
+        limit = limits.get(name, {}).get(unit)
+        return f"{amount:,} {unit}" if limit is None else f"{amount:,} of {limit:,} {unit}"
+
     known = {name: amounts for name, amounts in used.items() if amounts}
     most = sorted(known.items(), key=lambda item: (item[0] != "org", -sum(item[1].values()), item[0]))
     lines = []
     for name, amounts in most[:_SHOWN]:
-        said = ", ".join(f"{amount:,} {unit}" for unit, amount in amounts.items())
+        said = ", ".join(said_of(name, unit, amount) for unit, amount in amounts.items())
         lines.append(f"spent of budgets, {name}: {brief(said, 150)}")
     return lines + _more(len(most))

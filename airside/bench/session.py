@@ -169,6 +169,8 @@ class Session:
         self._under_way = 0
         self._by_people_s: dict[str, float] = {}
         self._ended = asyncio.Event()
+        self._is_over = False
+        """Whether what has no answer yet counts as lost."""
         self.ends = 0
 
     @property
@@ -193,6 +195,11 @@ class Session:
     async def _enter(self, asked: list[Asked]) -> None:
         tickets = await self._target.enter([each.job() for each in asked])
         self._under_way -= len(asked)
+        if self._is_over:
+            for each in asked:
+                self._load.of(each.tenant).lose(each, self._clock.now() - each.due_s)
+            await self._target.end_all()
+            return
         for each, ticket in zip(asked, tickets, strict=True):
             if not ticket.run_id:
                 self._load.of(each.tenant).refuse(each, ticket.reason_code or ReasonCode.INTERNAL_ERROR)
@@ -264,4 +271,5 @@ class Session:
             if not is_aggressor(asked.tenant):
                 self._load.window.record(seconds)
         self._open.clear()
+        self._is_over = True
         await self._target.end_all()

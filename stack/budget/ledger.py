@@ -403,12 +403,15 @@ class Ledger:
     def stats(self, names: Iterable[str]) -> dict[str, dict[str, int]]:
         """Return, per open account of these, what is taken of each unit that has a cap, in the present window."""
         return {
-            name: {
-                cap.unit if cap.per == "ever" else f"{cap.unit} a {cap.per}": sum(
-                    self.used(name, cap.unit, cap.per, now_us=self._now_us)
-                )
-                for cap in account.caps
-            }
+            name: {_shown(cap): sum(self.used(name, cap.unit, cap.per, now_us=self._now_us)) for cap in account.caps}
+            for name in names
+            if (account := self._accounts.get(name)) is not None
+        }
+
+    def limits(self, names: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Return, per open account of these, the caps of what `stats` says is taken."""
+        return {
+            name: {_shown(cap): cap.limit for cap in account.caps}
             for name in names
             if (account := self._accounts.get(name)) is not None
         }
@@ -488,3 +491,7 @@ class Ledger:
         keys.discard(key)
         if not keys:
             self._by_account.pop(held.account, None)
+
+
+def _shown(cap: Cap) -> str:
+    return cap.unit if cap.per == "ever" else f"{cap.unit} a {cap.per}"

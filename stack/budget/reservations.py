@@ -253,7 +253,14 @@ class BudgetReservations:
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return what the organisation and the tenants with budgets have used, per unit."""
-        return self.ledger.stats([ORG, *(f"tenant/{name}" for name in self._tenants)])
+        return self.ledger.stats(self._with_budgets())
+
+    def limits(self) -> dict[str, dict[str, int]]:
+        """Return what they may use of it."""
+        return self.ledger.limits(self._with_budgets())
+
+    def _with_budgets(self) -> list[str]:
+        return [ORG, *(f"tenant/{name}" for name in self._tenants)]
 
     def close(self, run_id: RunId) -> None:
         """Forget a run that has ended; what it used stays counted on its tenant, and it gets no further account."""

@@ -96,18 +96,35 @@ def _tenants(busy: Sequence[tuple[str, int, int]]) -> Table:
 
 
 def _spend(policy: Mapping[str, Any]) -> Table | None:
-    """Return what was used of the organisation's and the tenants' budgets, in the windows that are open."""
+    """Return what was used of the organisation's and the tenants' budgets in the windows that are open, those first of
+    which least is left.
+    """
     used: Mapping[str, Mapping[str, int]] = policy.get("used") or {}
-    found = [(name, unit, amount) for name, amounts in used.items() for unit, amount in amounts.items()]
-    found.sort(key=lambda each: (each[0] != "org", each[0], each[1]))
+    limits: Mapping[str, Mapping[str, int]] = policy.get("limits") or {}
+    found = [
+        (name, unit, amount, limits.get(name, {}).get(unit))
+        for name, amounts in used.items()
+        for unit, amount in amounts.items()
+    ]
+    found.sort(key=lambda each: (-_share(each[2], each[3]), each[0] != "org", each[0], each[1]))
 
-    def row(each: tuple[str, str, int]) -> Iterable[Cell]:
-        name, unit, amount = each
+    def row(each: tuple[str, str, int, int | None]) -> Iterable[Cell]:
+        name, unit, amount, limit = each
+        share, is_cost = _share(amount, limit), unit.startswith("cost_microusd")
         yield text_cell("the organisation" if name == "org" else name.removeprefix("tenant/"))
         yield text_cell(unit.replace("cost_microusd", "cost"))
-        yield number_cell(money(amount) if unit.startswith("cost_microusd") else amount)
+        yield number_cell(money(amount) if is_cost else amount)
+        yield number_cell("" if limit is None else money(limit) if is_cost else limit)
+        yield text_cell(
+            "" if limit is None else f"{share:.0%}", "bad" if share >= 1 else "wait" if share >= 0.8 else ""
+        )
 
-    return table("Used of budgets", ("whose", "unit", "used"), found, row) if found else None
+    return table("Budgets", ("whose", "unit", "used", "limit", "of it"), found, row) if found else None
+
+
+def _share(amount: int, limit: int | None) -> float:
+    """Return how much of a budget is used: 1 is all; also of one of nothing."""
+    return 0.0 if limit is None else amount / limit if limit else 1.0
 
 
 def draw_status(layers: Layers) -> Drawing:

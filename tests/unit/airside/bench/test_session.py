@@ -42,10 +42,13 @@ class FakeTarget:
         self._tickets = list(tickets)
         self.ready: list[RunResult] = []
         self.killed = False
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def enter(self, jobs: Sequence[Job]) -> list[Ticket]:
-        """Answer with the next tickets."""
+        """Answer with the next tickets, once it answers."""
         await asyncio.sleep(0)
+        await self.answers.wait()
         return [self._tickets.pop(0) for _ in jobs]
 
     async def ends(self, wait_s: float) -> list[RunResult]:
@@ -61,8 +64,9 @@ class FakeTarget:
         """Nothing is to be approved."""
 
     async def end_all(self) -> None:
-        """Note it."""
+        """Note it; what was held up goes on."""
         self.killed = True
+        self.answers.set()
 
 
 def admitted(run_id: str) -> Ticket:
@@ -132,6 +136,14 @@ async def test_what_does_not_end_counts_with_the_time_it_has_taken() -> None:
     load = await play(target, [Asked("aggressor-0", READ, NOW_S - 50)], within_s=0.5)
     assert load.aggressors.lost == 1 and load.aggressors.whole.percentile_s(99) > 49 and target.killed
     assert load.usual.asked.total() == 0
+
+
+async def test_a_submission_that_is_not_answered_in_time_counts_as_lost() -> None:
+    """Its run may begin after that: it is ended too, and no part of any figure."""
+    target = FakeTarget([admitted("run_1")])
+    target.answers.clear()
+    load = await play(target, [Asked("tenant-0", READ, NOW_S)], within_s=0.5)
+    assert load.usual.asked.total() == load.usual.lost == load.usual.whole.count == 1 and target.killed
 
 
 def test_a_job_is_one_that_a_stack_takes() -> None:

@@ -155,7 +155,10 @@ def layers(text: str) -> dict[str, dict[str, Any]]:
     tenants = {text: {"running": 1, "waiting": 2}}
     return {
         "driver": {"live": 3, "tenants": tenants},
-        "policy": {"used": {f"tenant/{text}": {text: 4}, "org": {"cost_microusd a day": 5}}},
+        "policy": {
+            "used": {f"tenant/{text}": {text: 4}, "org": {"cost_microusd a day": 5}},
+            "limits": {f"tenant/{text}": {text: 4}, "org": {"cost_microusd a day": 0}},
+        },
         f"executor/{text}": {"down": text},
     }
 
