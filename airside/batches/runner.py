@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from airside.batches.parts import Parts
 from airside.batches.retry import QUERIES
 from airside.batches.row_states import WITHDRAWN, RowStates, Standing, standing_of
 from airside.batches.rows import Row, Source
+from airside.batches.withdrawals import Withdrawals
 from airside.stack.errors import AirsideError, InvalidInput, LayerUnavailable
 from airside.stack.ids import RunId, root_of
 from airside.stack.operations.batches import BatchState
@@ -46,8 +46,6 @@ PEOPLE_S = 5.0
 _ROWS_AT_ONCE = 200
 ERRORS_SHOWN = 20
 _ERROR_CHARS = 500
-_WITHDRAWING = 8
-"""Threads that withdraw jobs whose time is over: each order waits until its run has ended."""
 
 
 class Pass(NamedTuple):
@@ -160,9 +158,7 @@ class BatchRunner:
         self._until = None if options.deadline_s is None else clock() + options.deadline_s
         self._since: dict[str, float] = {}
         """When runs began to wait, on our clock, that another process had submitted."""
-        self._withdrawn: dict[str, str] = {}
-        """Runs that are being withdrawn, with why if it is for their batch's sake."""
-        self._withdrawing = ThreadPoolExecutor(_WITHDRAWING, "airside-withdraw")
+        self._withdrawals = Withdrawals(stack)
         self._requeued: list[str] = []
         self._orders = BatchState()
         self._broken: Exception | None = None
@@ -203,7 +199,7 @@ class BatchRunner:
                 self._run(Pass("again", job_ids=again))
                 self._follow()
         finally:
-            self._withdrawing.shutdown(wait=False, cancel_futures=True)
+            self._withdrawals.close()
             self._parts.commit()
 
     def _run(self, wanted: Pass) -> None:
@@ -333,7 +329,7 @@ class BatchRunner:
 
     def _take(self, result: RunResult) -> None:
         ref = self._refs.pop(result.place)
-        with_batch = self._withdrawn.pop(result.run_id, "")
+        with_batch = self._withdrawals.ended(result.run_id)
         problem = ""
         if not result.run_id:
             problem = result.detail
@@ -415,33 +411,18 @@ class BatchRunner:
         self._settings = (priority, {**(self._options.limits or {}), **(settings.limits or {})})
         if self._orders.is_cancelled:
             self._stop("cancelled")
-            for run in stream.open:  # whom the driver withdraws
-                self._withdrawn.setdefault(run, "the batch was cancelled")
+            self._withdrawals.note(stream.open, "the batch was cancelled")  # whom the driver withdraws
 
     def _withdraw_late(self, now: float) -> None:
         stream, most_s = self._opened_stream, self._options.item_deadline_s
         if self._until is not None and now >= self._until:
             self._stop("deadline")
-            self._withdraw([*stream.open], "the batch's time was over")
+            over = "the batch's time was over"
+            self._withdrawals.order(stream.open, over, with_batch=over)
         if most_s is not None:
             open_ = stream.open.items()
             late = [run for run, jobs in open_ if now - self._since.get(run, jobs[0].since_s) >= most_s]
-            self._withdraw(late, "", f"it had not ended {most_s:g} s after its submission")
-
-    def _withdraw(self, runs: list[str], with_batch: str, why: str = "") -> None:
-        """Have runs withdrawn that were not yet; `with_batch` = not for what they did themselves."""
-        for run in runs:
-            if run not in self._withdrawn:
-                self._withdrawn[run] = with_batch
-                self._withdrawing.submit(self._cancel, run, why or with_batch)
-
-    def _cancel(self, run: str, why: str) -> None:
-        try:
-            self._stack.cancel(run, why)
-        except LayerUnavailable:
-            self._withdrawn.pop(run, None)  # ordered again at the next look
-        except AirsideError:
-            pass  # it has ended meanwhile: its result says how
+            self._withdrawals.order(late, f"it had not ended {most_s:g} s after its submission")
 
     def _stop(self, why: str) -> None:
         """Submit no more; what was not submitted has no disposition, and is taken up by the next to resume."""
