@@ -42,6 +42,8 @@ class EffectsMachine(RuleBasedStateMachine):
         self.by_nonce: Counter[bytes] = Counter()
         self.burnt: set[bytes] = set()
         self.epochs: dict[str, int] = {}
+        self.latest: dict[str, tuple[int, int]] = {}
+        self.tool_of: dict[str, str] = {}
         self.off: set[str] = set()
         self.refusals = self.expected_refusals = 0
         self.loop = asyncio.new_event_loop()
@@ -131,8 +133,8 @@ class EffectsMachine(RuleBasedStateMachine):
             step=step,
             attempt=attempt,
             epoch=epoch,
-            tool=name,
-            tool_version=self.specs[name].version,
+            tool=self.tool_of.setdefault(effect_key(run, step), name),  # a key is one call's: of one tool
+            tool_version=self.specs[self.tool_of[effect_key(run, step)]].version,
             arguments_sha256=digest(ARGUMENTS),
             key=effect_key(run, step),
             policy_version="v1",
@@ -162,10 +164,17 @@ class EffectsMachine(RuleBasedStateMachine):
         """Return what a grant that passes comes to, and note it."""
         self.burnt.add(grant.nonce)
         self.epochs[grant.run_id] = grant.epoch
+        made = grant.epoch, grant.attempt
+        latest = made
+        if grant.tool == "asked":
+            latest = self.latest[grant.key] = max(made, self.latest.get(grant.key, made))
         if grant.tool != "keyed" and self.is_away:
             return "tool_unavailable"
         if grant.tool == "asked" and grant.key not in self.claimed and grant.attempt > self.withdrawn[grant.key]:
             self.claimed[grant.key] = grant.attempt
+        if made < latest and not self.done[grant.key]:  # the later one asks, and must not hear "nothing" too soon
+            self.expected_refusals += 1
+            return "grant_stale"
         if grant.tool == "once":
             if grant.key in self.claimed or grant.attempt <= self.withdrawn[grant.key]:
                 return "tool_in_doubt"
@@ -218,6 +227,7 @@ class EffectsMachine(RuleBasedStateMachine):
         self.incarnation += 1
         self.burnt.clear()
         self.epochs.clear()
+        self.latest.clear()
         self.start()
 
     @rule()
