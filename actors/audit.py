@@ -12,11 +12,14 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.display.formatters import as_answer
 from airside.actors.client.display.listed import Listed, RunList, Story
 from airside.actors.client.display.timeline import timeline_of
 from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
+from airside.actors.jobs import batch_job
+from airside.actors.journal.batches import BatchSummary, list_batches
 from airside.actors.journal.carry import BEFORE
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.overview import list_runs, show_run
@@ -24,6 +27,7 @@ from airside.actors.journal.reader import JournalReader
 from airside.actors.journal.story import read_story
 from airside.actors.launch import connect
 from airside.stack.errors import Misuse, Unreadable
+from airside.stack.operations.batches import BatchChange
 from airside.stack.operations.overview import RunDetail, RunSummary
 from airside.stack.recovery.in_doubt import InDoubtCall
 from airside.stack.recovery.spend_in_doubt import SpendInDoubt
@@ -47,6 +51,12 @@ class Audit(Protocol):
 
     def inspect(self, run_id: str) -> RunDetail:
         """Return one run with each of its steps and waits."""
+
+    def batches(self, *, limit: int = 100) -> list[BatchSummary]:
+        """Return batches, newest first."""
+
+    def batch(self, batch: str) -> BatchHandle:
+        """Return a batch by its name."""
 
     def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
         """Return the calls in doubt, oldest first."""
@@ -96,6 +106,18 @@ class JournalFile:
         """Return one run with each of its steps and waits."""
         with self._readable():
             return show_run(self, run_id)
+
+    def batches(self, *, limit: int = 100) -> list[BatchSummary]:
+        """Return batches, newest first."""
+        with self._readable():
+            return Listed(list_batches(self, limit))
+
+    def batch(self, batch: str) -> BatchHandle:
+        """Return a batch by its name, to look at it: orders are a running stack's."""
+        return BatchHandle(batch_job(batch, 1, 0).id, self, self._no_order)
+
+    def _no_order(self, batch: str, change: BatchChange, why: str) -> None:
+        raise Misuse(f"batch {batch}: no stack is up in {self._folder}, and a batch is changed where it runs")
 
     def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
         """Return the calls in doubt, oldest first."""

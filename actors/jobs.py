@@ -246,13 +246,21 @@ class _Line(NamedTuple):
 
 def parse_job(data: bytes, line: int, inputs: Inputs = None) -> Job | BadLine:
     """Parse one line."""
-    (job,) = _jobs([(line, data)], _reader(inputs))
+    (job,) = _jobs([(line, data)], _reader(inputs), _Unit("line"))
     return job
 
 
 def parse_rows(rows: Iterable[tuple[int, bytes]], inputs: Inputs = None) -> Iterator[Job | BadLine]:
-    """Parse rows, each a number and a JSON object, whose further fields are read together: some hundreds at most."""
-    return _jobs(rows, _reader(inputs))
+    """Parse rows, each a number and a JSON object, whose further fields are read together: some hundreds at most.
+
+    What is wrong with one is said without its place, which whoever has read it knows better.
+    """
+    return _jobs(rows, _reader(inputs), _Unit("row", says_place=False))
+
+
+def row_name(number: int) -> str:
+    """Return the id of a row's job that has none of its own."""
+    return f"row-{number}"
 
 
 def _reader(inputs: Inputs) -> JobInputs:
@@ -261,24 +269,35 @@ def _reader(inputs: Inputs) -> JobInputs:
     return inputs if isinstance(inputs, JobInputs) else inputs_of(inputs)
 
 
-def _jobs(lines: Iterable[tuple[int, bytes]], inputs: JobInputs) -> Iterator[Job | BadLine]:
+class _Unit(NamedTuple):
+    """What jobs are read from: by its name and number a job without an id is known."""
+
+    name: str
+    says_place: bool = True
+
+    def place(self, number: int) -> str:
+        """Return how what is wrong with one begins."""
+        return f"{self.name} {number}: " if self.says_place else ""
+
+
+def _jobs(lines: Iterable[tuple[int, bytes]], inputs: JobInputs, unit: _Unit) -> Iterator[Job | BadLine]:
     """Yield what each of some lines is, in order; their further fields are read together."""
-    split = [_split(data, number, inputs) for number, data in lines]
+    split = [_split(data, number, inputs, unit) for number, data in lines]
     whole = [each for each in split if isinstance(each, _Line)]
     readings = iter(inputs.read([each.further for each in whole]) if whole else [])
     for each in split:
         if isinstance(each, BadLine):
             yield each
             continue
-        yield _joined(each, next(readings), inputs.fields)
+        yield _joined(each, next(readings), inputs.fields, unit)
 
 
-def _split(data: bytes, number: int, inputs: JobInputs) -> _Line | BadLine:
-    job_id = f"line-{number}"
+def _split(data: bytes, number: int, inputs: JobInputs, unit: _Unit) -> _Line | BadLine:
+    job_id, place = f"{unit.name}-{number}", unit.place(number)
     try:
-        raw = parse_bounded(data, max_bytes=MAX_LINE_BYTES, where=f"line {number}")
+        raw = parse_bounded(data, max_bytes=MAX_LINE_BYTES, where=place.removesuffix(": ") or unit.name)
         if not isinstance(raw, dict):
-            raise InvalidInput(f"line {number}: a job is an object, not {type(raw).__name__}")
+            raise InvalidInput(f"{place}a job is an object, not {type(raw).__name__}")
         job_id = str(raw.get("job_id") or job_id)[:256]
         further = {name: value for name, value in raw.items() if inputs.fields.has(name, OWN_FIELDS)}
         own = {name: value for name, value in raw.items() if name not in further}
@@ -287,14 +306,14 @@ def _split(data: bytes, number: int, inputs: JobInputs) -> _Line | BadLine:
             within, own["inputs"] = inputs.fields.parted(inside, OWN_FIELDS)
             twice = next((name for name in within if name in further), None)
             if twice is not None:
-                raise InvalidInput(f"line {number}: the field {twice!r:.60} is given twice: in inputs and beside it")
+                raise InvalidInput(f"{place}the field {twice!r:.60} is given twice: in inputs and beside it")
             further |= within
         return _Line(number, job_id, {"job_id": job_id, **own}, canonical(further))
     except InvalidInput as error:
-        return _bad(number, job_id, error.message)
+        return _bad(number, job_id, error.message, place)
 
 
-def _joined(line: _Line, reading: InputsReading, fields: Fields) -> Job | BadLine:
+def _joined(line: _Line, reading: InputsReading, fields: Fields, unit: _Unit) -> Job | BadLine:
     """Return the job of a line; of one that is none all that is wrong is said, a name that is misspelt too."""
     problems = [reading.problem] if reading.problem else []
     job = None
@@ -304,12 +323,12 @@ def _joined(line: _Line, reading: InputsReading, fields: Fields) -> Job | BadLin
         others = msgspec.json.decode(line.further)
         problems += explain_fields(error, "job", OWN_FIELDS | fields.names, others)
     if job is None or problems:
-        return _bad(line.number, line.job_id, as_text("; ".join(problems)))
+        return _bad(line.number, line.job_id, as_text("; ".join(problems)), unit.place(line.number))
     return job.with_read({**job.inputs, **msgspec.json.decode(reading.inputs)}, fields)
 
 
-def _bad(number: int, job_id: str, problem: str) -> BadLine:
-    where = "" if problem.startswith(f"line {number}") else f"line {number}: "
+def _bad(number: int, job_id: str, problem: str, place: str) -> BadLine:
+    where = "" if problem.startswith(place.removesuffix(": ")) else place
     return BadLine(line=number, job_id=job_id, message=where + problem)
 
 
@@ -333,9 +352,9 @@ def parse_lines(lines: Iterable[bytes], inputs: Inputs = None) -> Iterator[Job |
         if line.strip():
             some.append((number, line.strip()))
         if len(some) >= _LINES or sum(len(data) for _, data in some) > _BYTES:
-            yield from _only_once(some, _jobs(some, reader), seen)
+            yield from _only_once(some, _jobs(some, reader, _Unit("line")), seen)
             some = []
-    yield from _only_once(some, _jobs(some, reader), seen)
+    yield from _only_once(some, _jobs(some, reader, _Unit("line")), seen)
 
 
 def _only_once(
@@ -348,6 +367,7 @@ def _only_once(
     for (number, _), job in zip(lines, jobs, strict=True):
         if isinstance(job, Job) and seen.setdefault(job.job_id, number) != number:
             first = seen[job.job_id]
-            yield _bad(number, job.job_id, f"job_id: {job.job_id!r:.80} is that of line {first}: give each its own")
+            problem = f"job_id: {job.job_id!r:.80} is that of line {first}: give each its own"
+            yield _bad(number, job.job_id, problem, _Unit("line").place(number))
         else:
             yield job

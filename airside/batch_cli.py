@@ -31,11 +31,11 @@ def list_(
     as_json: AsJson = False,
     state_dir: StateDir = HERE,
 ) -> None:
-    """List batches, newest first."""
-    from airside.cli import attached
+    """List batches, newest first; asks the stack if it runs, else the journal's file."""
+    from airside.actors.audit import open_audit
 
-    with attached(state_dir) as stack:
-        found = stack.batches(limit=limit)
+    with open_audit(state_dir) as journal:
+        found = journal.batches(limit=limit)
     if as_json:
         for each in found:
             typer.echo(json_line(msgspec.to_builtins(each)))
@@ -51,11 +51,14 @@ def list_(
 
 @batch.command()
 def show(name: Name, as_json: AsJson = False, state_dir: StateDir = HERE) -> None:
-    """Show how a batch stands: its runs by how they ended, what they used, and the last order."""
-    from airside.cli import attached
+    """Show how a batch stands: its runs by how they ended, what they used, and the last order.
 
-    with attached(state_dir) as stack:
-        found = stack.batch(name).show()
+    Asks the stack if it runs, else the journal's file.
+    """
+    from airside.actors.audit import open_audit
+
+    with open_audit(state_dir) as journal:
+        found = journal.batch(name).show()
     if as_json:
         typer.echo(json_line(msgspec.to_builtins(found)))
         return

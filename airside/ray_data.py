@@ -181,8 +181,7 @@ def _jobs(table: Any, plan: _Plan, stack: Stack) -> Iterator[Job | BadLine]:
             if isinstance(job, Job):
                 yield job.in_batch(plan.batch, priority=plan.priority)
             else:
-                message = job.message.removeprefix(f"line {_SOLE_LINE}: ")
-                yield job.model_copy(update={"message": message})
+                yield job
 
 
 def _with_ids(table: Any, plan: _Plan) -> Any:

@@ -67,7 +67,7 @@ def run(
     Exit code 0 if every job completed, 1 if some did not or are left, 130 after Ctrl-C; the results say which and why.
     Ctrl-C ends the command, not the runs (`airside runs --active` lists them): `--resume` takes the batch up, and pays
     for nothing twice.
-    Rows that are no jobs are in rejects.jsonl beside the parts.  From any terminal: `airside batch --help`.
+    Rows that are no jobs are in _rejects.jsonl beside the parts.  From any terminal: `airside batch --help`.
     """
     import airside
     from airside.batches.run import BatchInterrupted, run_batch
@@ -91,6 +91,8 @@ def run(
         "part_results": part_results,
         "part_s": part_seconds,
     }
+    taken_up = resume or retry_failed or bool(rerun)
+    _check_early(source, made, out, batch, options, takes_up=taken_up, is_dry=dry_run)
     stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
     with stack, _ended_by_sigterm():
         if dry_run:
@@ -113,6 +115,23 @@ def run(
             raise typer.Exit(INTERRUPTED) from None
         problems = stack.verify()
     _report(report, problems)
+
+
+def _check_early(
+    source: Any, made: Any, out: str, batch: str, options: dict[str, Any], *, takes_up: bool, is_dry: bool
+) -> None:
+    """Raise `InvalidInput` for what can be seen before a stack is started, which takes seconds."""
+    from airside.actors.job_inputs import Fields, fields_of
+    from airside.batches.options import BatchOptions
+    from airside.batches.output import Output
+    from airside.batches.run import find_batch
+
+    BatchOptions(**options)
+    if made is not None:
+        source.columns.check_fields(fields_of(made.job_inputs) if made.job_inputs is not None else Fields())
+    output = Output.of(out, source.paths)
+    if not is_dry:
+        find_batch(output, source, batch, takes_up=takes_up)
 
 
 def _columns(given: list[str]) -> dict[str, str] | None:
@@ -191,10 +210,12 @@ def _left_behind(stop: Any, state_dir: Path, *, goes_on: bool) -> str:
 
 
 def _report(report: BatchReport, problems: list[str]) -> None:
-    for line in report.turn.first_errors:
-        typer.echo(printable(line), err=True)
-    if report.turn.errors > len(report.turn.first_errors):
-        typer.echo(f"and {report.turn.errors - len(report.turn.first_errors):,} more, in {report.out}", err=True)
+    kinds = report.turn.errors_by_kind.values()
+    for each in kinds:
+        more = f" (and {each.count - 1:,} more like it)" if each.count > 1 else ""
+        typer.echo(printable(each.first) + more, err=True)
+    if report.turn.errors > (shown := sum(each.count for each in kinds)):
+        typer.echo(f"and {report.turn.errors - shown:,} more, in {report.out}", err=True)
     if report.left_out:
         typer.echo(
             f"{report.left_out} not run again: they had changed something (`airside rollback` them first, or --rerun)",
@@ -202,6 +223,8 @@ def _report(report: BatchReport, problems: list[str]) -> None:
         )
     for job_id in report.turn.unknown[:20]:
         typer.echo(f"{printable(job_id)}: not run again: no job of this id has a result", err=True)
+    for line in _what_is_left(report):
+        typer.echo(line, err=True)
     typer.echo(
         json_line(
             {
@@ -219,3 +242,14 @@ def _report(report: BatchReport, problems: list[str]) -> None:
         )
     )
     raise typer.Exit(0 if report.ok and not problems else 1)
+
+
+def _what_is_left(report: BatchReport) -> Iterator[str]:
+    """Yield how to go on with a batch of which something is left."""
+    why = {"errors": "after so many errors", "deadline": "at its deadline", "cancelled": "when it was cancelled"}
+    if report.state in why:
+        yield f"no more was submitted {why[report.state]}: --resume goes on with the rows that have no result"
+    if report.failed:
+        final = report.failed - report.may_pass
+        rest = f", {final} end the same way unless something is changed (--rerun ID,...)" if final else ""
+        yield f"{report.failed} have not completed: {report.may_pass} may pass (--retry-failed){rest}"

@@ -23,7 +23,7 @@ _HELD = 3
 
 
 def status(as_json: AsJson = False, state_dir: StateDir = HERE) -> None:
-    """Show the layers, runs, what waits for people, switches and spend; exit code 1 if a layer is down."""
+    """Show the layers, runs, what waits for people, switches and spend; exit code 1 if a layer cannot work."""
     from airside.cli import attached
 
     with attached(state_dir) as stack:
@@ -31,7 +31,7 @@ def status(as_json: AsJson = False, state_dir: StateDir = HERE) -> None:
         layers |= {name: {"down": "it is not there"} for name in EXPECTED if name not in layers}
         whole: dict[str, Any] = {
             "layer": "Stack",
-            "ready": not _down(layers),
+            "ready": not _down(layers) and not _problems(layers),
             "stack": stack.cell.stack,
             "state_dir": str(stack.state_dir),
             "warnings": list(stack.warnings),
@@ -43,11 +43,16 @@ def status(as_json: AsJson = False, state_dir: StateDir = HERE) -> None:
         typer.echo(json_line({**layers, "stack": whole}, indent=1))
     else:
         typer.echo("\n".join(screen(layers, whole)))
-    raise typer.Exit(1 if _down(layers) else 0)
+    raise typer.Exit(0 if whole["ready"] else 1)
 
 
 def _down(layers: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {name: str(layer["down"]) for name, layer in layers.items() if "down" in layer}
+
+
+def _problems(layers: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return what layers that are up say they cannot do."""
+    return {name: str(layer["problem"]) for name, layer in layers.items() if layer.get("problem")}
 
 
 def screen(layers: dict[str, dict[str, Any]], whole: dict[str, Any]) -> list[str]:
@@ -57,6 +62,7 @@ def screen(layers: dict[str, dict[str, Any]], whole: dict[str, Any]) -> list[str
     lines.append(f"{len(layers) - len(down)} processes up, {len(down)} down")
     lines += [f"  DOWN {name}: {brief(why, 100)}" for name, why in sorted(down.items())[:_SHOWN]]
     lines += _more(len(down))
+    lines += [f"  PROBLEM {name}: {brief(why, 300)}" for name, why in sorted(_problems(layers).items())]
     lines += ["  " + line for line in _processes(layers)]
     driver = layers["driver"]
     if "down" not in driver:

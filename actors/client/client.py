@@ -29,7 +29,7 @@ from airside.actors.client.display.listed import ApprovalList, Kinds, Listed, Ru
 from airside.actors.client.display.runs import draw_handle
 from airside.actors.client.display.stacks import LOOKED_AT, draw_stack
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
-from airside.actors.client.job_stream import WINDOW, JobStream, collect_in_order
+from airside.actors.client.job_stream import WINDOW, JobStream, ResultStream, collect_in_order
 from airside.actors.client.journal_follower import JournalFollower
 from airside.actors.client.known_principals import check_known
 from airside.actors.client.memory_client import MemoryClient
@@ -343,9 +343,9 @@ class Stack:
         Jobs are taken from any iterable as there is room: at most `window` of them are under way at a time, and nothing
         is kept of those that have ended.  `place` says which of the jobs a result is of.  A full queue is waited for.
         Raises `ResultsTimeout` (a `TimeoutError`) if not all have ended `timeout` seconds after the call; what was
-        submitted goes on.
+        submitted goes on.  Interrupted it raises `StreamInterrupted`, and goes on where it was when more is taken.
         """
-        return each(self._stream_of(jobs_of(jobs), timeout=timeout, lane=lane, window=window).next_results)
+        return ResultStream(self._stream_of(jobs_of(jobs), timeout=timeout, lane=lane, window=window))
 
     def astream(
         self,
@@ -386,16 +386,19 @@ class Stack:
     def _change_batch(self, batch: str, change: BatchChange, why: str) -> None:
         self._order("batch", "all", batch, why, output=msgspec.json.encode(change))
 
-    def results(self, handles: Iterable[RunHandle | RunSummary], *, timeout: float | None = None) -> list[RunResult]:
+    def results(
+        self, handles: Iterable[RunHandle | RunSummary | str], *, timeout: float | None = None
+    ) -> list[RunResult]:
         """Wait for runs and return their results, in order; those that have not ended by then are left out.
 
-        What a process that died had submitted is got by `results(stack.runs(since=...), timeout=0)`.
+        They are given as handles, or by their ids.  What a process that died had submitted is got by
+        `results(stack.runs(since=...), timeout=0)`.
         """
         check_timeout(timeout)
         return drive(collect(self.backend, list(_named(handles)), timeout=timeout))
 
     def iter_results(
-        self, handles: Iterable[RunHandle | RunSummary], *, timeout: float | None = None, window: int = WINDOW
+        self, handles: Iterable[RunHandle | RunSummary | str], *, timeout: float | None = None, window: int = WINDOW
     ) -> Iterator[RunResult]:
         """Yield the results of runs as these end, in that order; what had ended before comes first, in any order.
 
@@ -407,7 +410,7 @@ class Stack:
 
     def aiter_results(
         self,
-        handles: Iterable[RunHandle | RunSummary],
+        handles: Iterable[RunHandle | RunSummary | str],
         *,
         timeout: float | None = None,
         window: int = WINDOW,
@@ -415,7 +418,9 @@ class Stack:
         """As `iter_results`, for `async for`; the handles are taken on the event loop."""
         return each_later(self._cursor(handles, timeout, window).next_results)
 
-    def _cursor(self, handles: Iterable[RunHandle | RunSummary], timeout: float | None, window: int) -> ResultCursor:
+    def _cursor(
+        self, handles: Iterable[RunHandle | RunSummary | str], timeout: float | None, window: int
+    ) -> ResultCursor:
         check_timeout(timeout)
         check_window(window)
         return ResultCursor(self.backend, _named(handles), timeout=timeout, window=window)
@@ -743,7 +748,7 @@ class Stack:
             self._connection.close()
 
 
-def _named(handles: Iterable[RunHandle | RunSummary]) -> Iterator[tuple[str, str]]:
+def _named(handles: Iterable[RunHandle | RunSummary | str]) -> Iterator[tuple[str, str]]:
     """Return the ids of runs and their jobs; raise `InvalidInput` for what is no handle, also while they are taken."""
     if isinstance(handles, str | bytes | Mapping) or not isinstance(handles, Iterable):
         raise InvalidInput(
@@ -753,7 +758,9 @@ def _named(handles: Iterable[RunHandle | RunSummary]) -> Iterator[tuple[str, str
     return map(_name_of, count(), handles)
 
 
-def _name_of(place: int, handle: RunHandle | RunSummary) -> tuple[str, str]:
+def _name_of(place: int, handle: RunHandle | RunSummary | str) -> tuple[str, str]:
+    if isinstance(handle, str):
+        return parse_run(handle), ""
     if not isinstance(handle, RunHandle | RunSummary):
         raise InvalidInput(
             f"handles[{place}]: {type(handle).__name__} is no handle of a run: `Stack.handle(run_id)` makes one"

@@ -6,6 +6,7 @@ anew, are another program, which the stack does not have; `Drift` says so, by co
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import sys
@@ -32,9 +33,9 @@ class Drift:
         self._app = app
         self._started = dict(_fingerprints(app))
 
-    def changed(self) -> list[str]:
-        """Return the agents, tools and resolvers (`agent clerk`, `tool pay`) that are defined otherwise now."""
-        return [name for name, found in _fingerprints(self._app) if found != self._started.get(name)]
+    def changed(self) -> dict[str, str]:
+        """Return the agents, tools and resolvers (`agent clerk`) that are defined otherwise now, each with how."""
+        return {name: found for name, found in _fingerprints(self._app) if found != self._started.get(name)}
 
 
 def _fingerprints(app: App) -> Iterator[tuple[str, str]]:
@@ -123,7 +124,7 @@ def _of_function(function: types.FunctionType, seen: dict[int, Any]) -> Iterator
             yield from _parts(cell.cell_contents, seen)
         except ValueError:  # not assigned yet
             yield "empty"
-    for name in sorted(_names_in(function.__code__)):
+    for name in sorted(_globals_in(function.__code__)):
         if name in function.__globals__:
             yield name
             yield from _parts(_as_of_now(function.__globals__[name]), seen)
@@ -134,9 +135,12 @@ def _of_code(code: types.CodeType, seen: dict[int, Any]) -> Iterator[str]:
     yield from _parts(code.co_consts, seen)
 
 
-def _names_in(code: types.CodeType) -> set[str]:
+@functools.lru_cache(maxsize=1_000)
+def _globals_in(code: types.CodeType) -> frozenset[str]:
+    """Return the names a code reads as globals; attributes and what it imports are among `co_names` too."""
+    found = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     inner = (each for each in code.co_consts if isinstance(each, types.CodeType))
-    return set(code.co_names).union(*(_names_in(each) for each in inner))
+    return frozenset(found).union(*(_globals_in(each) for each in inner))
 
 
 def _of_collection(value: Any, seen: dict[int, Any]) -> Iterator[str]:

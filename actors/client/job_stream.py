@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from airside.actors.client.display.listed import ResultList
 from airside.actors.client.following import Following
@@ -16,11 +17,11 @@ from airside.actors.client.results import (
     MapTimeout,
     ResultsTimeout,
     RunResult,
-    batch_goes_on,
+    StreamInterrupted,
     ended_result,
     refused_result,
 )
-from airside.actors.client.steps import Pause, Steps
+from airside.actors.client.steps import Pause, Steps, drive
 from airside.actors.jobs import BadLine, Job
 from airside.actors.rpc.methods import Ends, WaitRequest
 from airside.stack.operations.messages import Ticket
@@ -337,6 +338,38 @@ class JobStream:
             return
 
 
+class ResultStream:
+    """The results of a stream of jobs, one after the other, as runs end.
+
+    Interrupted it raises `StreamInterrupted`, and goes on where it was when it is taken from again.
+    """
+
+    def __init__(self, stream: JobStream) -> None:
+        self._stream = stream
+        self._page: deque[RunResult] = deque()
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The runs under way."""
+        return tuple(self._stream.open)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> RunResult:
+        if not self._page:
+            try:
+                self._page += drive(self._stream.next_results())
+            except KeyboardInterrupt:
+                raise StreamInterrupted(self, len(self._stream.open)) from None
+        if not self._page:
+            raise StopIteration
+        return self._page.popleft()
+
+    def __repr__(self) -> str:
+        return f"ResultStream({len(self._stream.open)} runs under way)"
+
+
 def collect_in_order(
     stream: JobStream, count: int, *, timeout: float | None, advance: Callable[[str], None] = lambda status: None
 ) -> Steps[list[RunResult]]:
@@ -360,7 +393,7 @@ def collect_in_order(
     except ResultsTimeout:
         raise MapTimeout(timeout or 0.0, results, places(), unsubmitted()) from None
     except asyncio.CancelledError as error:
-        error.add_note(batch_goes_on(len(stream.open)))
+        error.add_note(f"{len(stream.open)} runs go on: `stack.runs(status='active', limit=1000)` lists them")
         raise
     except KeyboardInterrupt:
         raise MapInterrupted(results, places(), unsubmitted()) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,14 @@ from airside.actors.process.console import Console
 
 LOOK_S = 1.0
 """Between two looks at whether the app's names mean something else: a look takes about a millisecond."""
+
+
+def _level_of_caller() -> int:
+    """Return at which level of the stack, from who warns, the first frame is that is not Airside's."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("airside."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class OwnedStack:
@@ -30,21 +39,22 @@ class OwnedStack:
         self._run = run
         self._stop = stop
         self._drift = Drift(app.app)
-        self._warned_of: list[str] = []
+        self._warned_of: dict[str, str] = {}
         self._looked_s = time.monotonic()
         self._console = Console(stack) if output else None
 
     def warn_of_changes(self) -> None:
-        """Warn, once for each set of changes, that the stack runs agents or tools that are defined otherwise now."""
+        """Warn, once for each change, that the stack runs agents or tools that are defined otherwise now."""
         if time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
         changed = self._drift.changed()
-        if changed and changed != self._warned_of:
+        new = [name for name, found in changed.items() if found != self._warned_of.get(name)]
+        if new:
             warnings.warn(
-                f"{', '.join(changed)}: defined otherwise now than when the stack was started, which runs the old "
+                f"{', '.join(new)}: defined otherwise now than when the stack was started, which runs the old "
                 "definition; stack.reload(App(...)) has it run the new one",
-                stacklevel=4,
+                stacklevel=_level_of_caller(),
             )
         self._warned_of = changed
 
@@ -58,7 +68,7 @@ class OwnedStack:
             self._stop()
             self._run(self._app)
             raise
-        self._app, self._drift, self._warned_of = ready, Drift(app), []
+        self._app, self._drift, self._warned_of = ready, Drift(app), {}
 
     def close(self) -> None:
         """Show no more output."""

@@ -94,9 +94,9 @@ class RunResult:
 class MapTimeout(TimeoutError):
     """A batch has not ended in time; what was submitted goes on.
 
-    `results` has the results there are, in the jobs' places, None elsewhere; `places` says which run is at which place
-    (`Stack.handle(run_id)` gets its result later); `unsubmitted` jobs were not taken in (or, if a layer did not answer,
-    perhaps not).
+    `results` has the results there are, in the jobs' places, None elsewhere; `places` says which run is at which place,
+    and `run_ids` are those that go on (`Stack.results(run_ids)` gets their results later); `unsubmitted` jobs were not
+    taken in (or, if a layer did not answer, perhaps not).
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class MapTimeout(TimeoutError):
         super().__init__(f"{text}; {unsubmitted} jobs were not submitted" if unsubmitted else text)
         self.results = results
         self.places = places
+        self.run_ids = tuple(places)
         self.unsubmitted = unsubmitted
 
 
@@ -128,7 +129,7 @@ class ResultsTimeout(TimeoutError):
 
 def batch_goes_on(open_runs: int) -> str:
     """Return what becomes of a batch's runs when nobody waits for them, and how to get their results."""
-    how = "`stack.runs(status='active')` lists them, `stack.handle(run_id)` gets the result of one"
+    how = "`stack.results(error.run_ids)` waits for them, this error being `sys.last_value` in a notebook"
     return f"{open_runs} runs go on: {how}"
 
 
@@ -147,6 +148,17 @@ class ResultsInterrupted(KeyboardInterrupt):
         self.run_ids = run_ids
 
 
+class StreamInterrupted(KeyboardInterrupt):
+    """Somebody interrupted a stream of results; what was submitted goes on, and so can the `stream`, where it was."""
+
+    def __init__(self, stream: Iterator[RunResult], open_runs: int) -> None:
+        super().__init__(
+            f"{open_runs} runs go on, and so does the stream, where it was: `for result in error.stream`, this error "
+            "being `sys.last_value` in a notebook"
+        )
+        self.stream = stream
+
+
 class MapInterrupted(KeyboardInterrupt):
     """Somebody interrupted a batch; what was submitted goes on.  The fields are those of `MapTimeout`."""
 
@@ -156,6 +168,7 @@ class MapInterrupted(KeyboardInterrupt):
         super().__init__(f"{there} of {len(results)} jobs have ended; {goes_on}; {unsubmitted} jobs were not submitted")
         self.results = results
         self.places = places
+        self.run_ids = tuple(places)
         self.unsubmitted = unsubmitted
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,6 +46,9 @@ what recovery, rollbacks and undo read waits for none of them."""
 
 MAX_DETAIL_CHARS = 500
 
+SAID_AGAIN_S = 60.0
+"""Between two lines of the log that say of the same that it cannot be written."""
+
 Answer = TypeVar("Answer")
 
 
@@ -65,6 +69,8 @@ class Journal(WatchedLayer):
         self._committing: asyncio.Task[None] | None = None
         self._checkpointing: asyncio.Task[None] | None = None
         self._checkpointed = 0
+        self._problem = ""
+        self._said_s = 0.0
 
     async def start(self) -> None:
         """Open the log, and have its projection follow it."""
@@ -97,6 +103,7 @@ class Journal(WatchedLayer):
     async def _commit(self, group: list[tuple[Append, asyncio.Future[AppendReply]]]) -> None:
         appends = [append for append, _ in group]
         replies = await self._on_writer(_committed, self._store, appends)
+        self._say_problem(next((reply.detail for reply in replies if reply.verdict == "later"), ""))
         for (_, future), reply in zip(group, replies, strict=True):
             if not future.done():
                 future.set_result(reply)
@@ -105,6 +112,16 @@ class Journal(WatchedLayer):
             self._telemetry.take([a for a, reply in zip(appends, replies, strict=True) if reply.verdict == "ok"])
         except Exception:
             logger.exception("spans were not written", extra={"action": "telemetry_failed"})
+
+    def _say_problem(self, problem: str) -> None:
+        """Log that nothing can be written, and that it can again; not each time that somebody tries."""
+        is_new, now_s = problem != self._problem, time.monotonic()
+        if problem and (is_new or now_s - self._said_s >= SAID_AGAIN_S):
+            logger.error("the journal cannot write: %s", problem, extra={"action": "not_written"})
+            self._said_s = now_s
+        elif is_new:
+            logger.warning("the journal writes again", extra={"action": "written_again"})
+        self._problem = problem
 
     async def _checkpoints(self) -> None:
         while True:
@@ -177,7 +194,7 @@ class Journal(WatchedLayer):
         return {**await super().health(), "path": str(self.config.state_dir / JOURNAL)}
 
     async def stats(self) -> dict[str, Any]:
-        """Return events appended and commits made by this incarnation, and how far the projection is behind."""
+        """Return events and commits of this incarnation, how far the projection is behind, why nothing is written."""
         if not self._started:
             return {}
         store, waiting = self._store, len(self._waiting)
@@ -187,6 +204,7 @@ class Journal(WatchedLayer):
             "waiting": waiting,
             "behind": store.behind,
             "followed": self._feed.waiting,
+            "problem": self._problem,
         }
 
 
@@ -199,7 +217,6 @@ def _committed(store: JournalStore, appends: list[Append]) -> list[AppendReply]:
         logger.exception("the journal's log failed: its process ends", extra={"action": "sync_failed"})
         os._exit(1)
     except NotWritten as error:
-        logger.error("the journal cannot write: %s", error, extra={"action": "not_written"})
         return [AppendReply(verdict="later", detail=text_of(error, MAX_DETAIL_CHARS))] * len(appends)
     except BaseException as error:  # whatever it is, it must not leave those who wait without an answer
         logger.exception("the journal could not commit", extra={"action": "commit_failed"})

@@ -83,7 +83,10 @@ class WriterLock:
             self.release()
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise Misuse(f"another process has {folder / JOURNAL} open: is a stack up there?") from None
+            raise Misuse(
+                f"another process has {folder / JOURNAL} open: is a stack up there? Attach to it (airside.connect, or "
+                "airside run without --app), or end it (airside down)"
+            ) from None
 
     def release(self) -> None:
         """Let another process write."""

@@ -20,10 +20,13 @@ from typing import Any
 
 import orjson
 
+from airside.actors.job_inputs import Fields
 from airside.actors.jobs import MAX_LINE_BYTES, OWN_FIELDS
 from airside.batches.rows import MAX_ORIGINAL_BYTES
+from airside.stack.calling import close_names
 from airside.stack.canonical import as_text, check_bounds, parse_bounded
 from airside.stack.errors import InvalidInput
+from airside.stack.input.sentences import name_hint
 
 _JSON_FIELDS = frozenset({"labels", "limits", "inputs"})
 _TEXT_FIELDS = OWN_FIELDS - _JSON_FIELDS
@@ -71,6 +74,17 @@ class Columns:
                 raise InvalidInput(
                     f"{where}: no column {column!r:.80}, which {field} is to be read from{_there(names)}"
                 )
+
+    def check_fields(self, further: Fields) -> None:
+        """Raise `InvalidInput` for a field that is none of a job's, nor of the `further` ones that the app has."""
+        known = OWN_FIELDS | further.names
+        for field in self.given or ():
+            if field in known or field.startswith("inputs.") or further.has(field, OWN_FIELDS):
+                continue
+            head, _, rest = field.partition(".")
+            hint = f" (do you mean inputs.{rest}?)" if rest and close_names(head, ["inputs"], alike=0.6) else ""
+            hint = hint or name_hint(field, known)
+            raise InvalidInput(f"columns: a job has no field {field!r:.60}{hint}; what is the app's own is inputs.NAME")
 
     def without_token(self, original: bytes, record: Mapping[str, Any]) -> bytes:
         """Return a row as it was read without the token of its job, whatever the column is called."""

@@ -76,7 +76,7 @@ def check_rows(stack: Stack, source: Source) -> CheckedRows:
         for row in some:
             if row.problem:
                 found.refuse(f"{row.place}: {row.problem}")
-        for row, job in zip(readable, parse_rows([(r.number + 1, r.data) for r in readable], inputs), strict=True):
+        for row, job in zip(readable, parse_rows([(r.number, r.data) for r in readable], inputs), strict=True):
             problem = job.message if isinstance(job, BadLine) else _refusal(stack, job, routes, known, switches)
             if problem:
                 found.refuse(f"{row.place}: {problem}")

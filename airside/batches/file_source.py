@@ -33,7 +33,7 @@ class FileSource:
 
     def __init__(self, files: list[InputFile], columns: Columns, following: Following | None = None) -> None:
         self._files = files
-        self._columns = columns
+        self.columns = columns
         self._following = following
         if following is not None:
             _check_may_grow(files)
@@ -60,7 +60,7 @@ class FileSource:
 
     def describe(self) -> dict[str, Any]:
         """Return the files as they were at opening; reads them."""
-        return {"kind": "files", "files": self._described, "columns": self._columns.given}
+        return {"kind": "files", "files": self._described, "columns": self.columns.given}
 
     @cached_property
     def _described(self) -> list[dict[str, Any]]:
@@ -82,8 +82,8 @@ class FileSource:
         """
         if described.get("kind") != "files":
             return f"the input was {described.get('kind')}, and now is files"
-        if described.get("columns") != self._columns.given:
-            return f"the column mapping was {described.get('columns')}, and now is {self._columns.given}"
+        if described.get("columns") != self.columns.given:
+            return f"the column mapping was {described.get('columns')}, and now is {self.columns.given}"
         before, now = described["files"], self._files
         had = [PurePosixPath(each["file"]).name for each in before]
         has = [PurePosixPath(file.shown).name for file in now]
@@ -110,9 +110,9 @@ class FileSource:
                 if file.kind == "parquet":
                     yield from self._parquet_reads(file, opened)
                 elif file.kind == "csv":
-                    yield from csv_rows(self._lines(file, opened), self._columns, file.name)
+                    yield from csv_rows(self._lines(file, opened), self.columns, file.name)
                 else:
-                    yield from json_rows(self._lines(file, opened), self._columns, file.name)
+                    yield from json_rows(self._lines(file, opened), self.columns, file.name)
         except InvalidInput as error:
             raise InvalidInput(f"{file.shown}: {error.message}") from None
         except OSError as error:
@@ -124,12 +124,12 @@ class FileSource:
         return lines_of(unpacked(chunks_of(opened)) if file.is_gzip else chunks_of(opened))
 
     def _parquet_reads(self, file: InputFile, opened: Any) -> Iterator[Read]:
-        wanted = None if self._columns.given is None else sorted(set(self._columns.read.values()))
+        wanted = None if self.columns.given is None else sorted(set(self.columns.read.values()))
         number = 0
         try:
             table = _parquet(opened)
             batches = table.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted, use_threads=False)
-            for read in table_rows(batches, self._columns, file.name):
+            for read in table_rows(batches, self.columns, file.name):
                 yield read
                 number += 1
         except (OSError, pa.ArrowException) as error:
@@ -141,11 +141,11 @@ class FileSource:
             with file.opened() as opened:
                 if file.kind == "parquet":
                     table = _parquet(opened)
-                    self._columns.check(table.schema_arrow.names, "its columns")
+                    self.columns.check(table.schema_arrow.names, "its columns")
                     return int(table.metadata.num_rows)
                 if file.kind == "csv":
                     lines = lines_of(unpacked(chunks_of(opened)) if file.is_gzip else chunks_of(opened))
-                    csv_header(csv_records(lines), self._columns)
+                    csv_header(csv_records(lines), self.columns)
         except InvalidInput as error:
             raise InvalidInput(f"{file.shown}: {error.message}") from None
         except (OSError, pa.ArrowException) as error:

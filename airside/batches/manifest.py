@@ -1,6 +1,6 @@
 """The manifest of a batch: what it is of, so that another job on the same output is an error that says what differs.
 
-It stands beside the parts as `manifest.json`, and in the journal as the batch's first entry.
+It stands beside the parts as `_manifest.json`, and in the journal as the batch's first entry.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airside.batches.rows import Source
 from airside.stack.errors import InvalidInput
 from airside.stack.values import Value
 
-NAME = "manifest.json"
+NAME = "_manifest.json"
 _FORMAT = 1
 
 _SHOWN = {

@@ -18,7 +18,7 @@ from airside.stack.errors import Failed, InvalidInput
 
 TEMPORARY = ".tmp"
 
-_OURS = (".part-", ".manifest.json", ".rejects")
+_OURS = (".part-", "._manifest.json", "._rejects")
 """How the names begin of what is written here: whatever else lies in the folder is somebody else's."""
 
 

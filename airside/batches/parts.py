@@ -2,7 +2,7 @@
 
 A part is there whole or not at all.  Parts are named by a number that grows and by who wrote them
 (`part-000007-0a1b2c3d.parquet`), so that a writer that was given up and still lives harms no other's.
-`rejects.jsonl` has the rows that are no jobs, one JSON object a line; in an object store it is `rejects-000001.jsonl`
+`_rejects.jsonl` has the rows that are no jobs, one JSON object a line; in an object store it is `_rejects-000001.jsonl`
 and so on.
 """
 
@@ -26,7 +26,7 @@ from airside.batches.rows import MAX_ORIGINAL_BYTES, Row
 from airside.stack.canonical import as_text
 from airside.stack.errors import InvalidInput
 
-REJECTS = "rejects.jsonl"
+REJECTS = "_rejects.jsonl"
 
 _PART = re.compile(r"part-(\d{6,})-([0-9a-f]{8})\.parquet")
 _OWNER = re.compile(r"[0-9a-f]{8}")
@@ -106,7 +106,7 @@ class Parts:
         self.commit_if_due()
 
     def reject(self, row: Row, job_id: str, problem: str) -> None:
-        """Take a row that is no job, for `rejects.jsonl`; what a token is in it is left out."""
+        """Take a row that is no job, for `_rejects.jsonl`; what a token is in it is left out."""
         said = {
             "row": row.number,
             "place": as_text(row.place),

@@ -8,7 +8,6 @@ that cost much are spread is not known: a few in ten thousand that fifty do not 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,14 +38,17 @@ def run_pilot(
     if rows < 1:
         raise InvalidInput(f"pilot: {rows!r:.20} is no number of rows of at least 1")
     chosen, total = _sample(source, rows, random.Random(seed))  # noqa: S311 - a sample, no secret
-    began = time.monotonic()
     report = run_batch(stack, source, out=out, only=frozenset(chosen), **more)
-    seconds = time.monotonic() - began
     place = Output.of(out, source.paths).place
     used = {name: list[float]() for name in _USED}
-    for batch in read_parts(place, ("row", *_USED)):
-        for row, *values in zip(*(batch.column(n).to_pylist() for n in batch.schema.names), strict=True):
+    ended_us, active_s = list[int](), list[float]()
+    for batch in read_parts(place, ("row", "ended_us", "seconds", *_USED)):
+        for row, at_us, seconds, *values in zip(
+            *(batch.column(n).to_pylist() for n in batch.schema.names), strict=True
+        ):
             if row in chosen:
+                ended_us.append(at_us)
+                active_s.append(float(seconds or 0))
                 for name, value in zip(_USED, values, strict=True):
                     used[name].append(float(value or 0))
     left = total - len(chosen)
@@ -60,8 +62,15 @@ def run_pilot(
         "outcomes": {f"{status}/{reason}": n for (status, reason), n in report.turn.outcomes.most_common()},
         "confidence": CONFIDENCE,
         **{name: extrapolated(values, left, seed) for name, values in used.items()},
-        "seconds": round(seconds / max(1, len(chosen)) * left, 1),
+        "seconds": round(_seconds_each(ended_us, active_s) * left, 1),
     }
+
+
+def _seconds_each(ended_us: Sequence[int], active_s: Sequence[float]) -> float:
+    """Return how long a row takes at the pilot's pace: from its first result on, for the first waits for processes."""
+    if not ended_us:
+        return 0.0
+    return ((max(ended_us) - min(ended_us)) / 1e6 + float(np.median(active_s))) / len(ended_us)
 
 
 def _sample(source: Source, rows: int, rng: random.Random) -> tuple[set[int], int]:

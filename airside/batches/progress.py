@@ -49,6 +49,7 @@ class Pace:
             "cost_usd": round(counts.cost_microusd / 1e6, 6),
             "tokens": counts.tokens,
             "paused": runner.is_paused,
+            "problem": runner.problem,
         }
 
     def drawn(self, runner: BatchRunner) -> Progress:
@@ -83,16 +84,18 @@ def described(figures: dict[str, object]) -> str:
         parts.append(f"{figures['eta_s']} s left")
     if figures["cost_usd"]:
         parts.append(f"${figures['cost_usd']}")
-    return ", ".join(parts) + (", PAUSED" if figures["paused"] else "")
+    parts += ["PAUSED"] if figures["paused"] else []
+    parts += [f"STANDS STILL: {figures['problem']}"] if figures["problem"] else []
+    return ", ".join(parts)
 
 
 def _lines(pace: Pace) -> Callable[[BatchRunner], None]:
-    last_s = time.monotonic()
+    last_s, problem = time.monotonic(), ""
 
     def turn(runner: BatchRunner) -> None:
-        nonlocal last_s
-        if time.monotonic() - last_s >= LINE_S:
-            last_s = time.monotonic()
+        nonlocal last_s, problem
+        if time.monotonic() - last_s >= LINE_S or runner.problem != problem:
+            last_s, problem = time.monotonic(), runner.problem
             print(json_line({"progress": pace.of(runner)}), file=sys.stderr, flush=True)
 
     return turn

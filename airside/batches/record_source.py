@@ -30,7 +30,7 @@ class RecordSource:
         self._kind = kind
         self._reads = reads
         self._total = total
-        self._columns = columns
+        self.columns = columns
 
     @property
     def total(self) -> int | None:
@@ -45,11 +45,11 @@ class RecordSource:
     def describe(self) -> dict[str, Any]:
         """Return how many rows there are, and a digest of them all; reads them."""
         count, digest = _digest(self.rows())
-        return {"kind": self._kind, "rows": count, "blake2b": digest, "columns": self._columns.given}
+        return {"kind": self._kind, "rows": count, "blake2b": digest, "columns": self.columns.given}
 
     def same_prefix(self, described: dict[str, Any]) -> str:
         """Compare the rows that are described; more may follow."""
-        problem = _compared(self._kind, self._columns, described)
+        problem = _compared(self._kind, self.columns, described)
         if problem:
             return problem
         count, digest = _digest(islice(self.rows(), described["rows"]))
@@ -74,7 +74,7 @@ class StreamSource:
     def __init__(self, kind: str, reads: Iterator[Read], columns: Columns, *, may_wait: bool = False) -> None:
         self.may_wait = may_wait
         self._kind = kind
-        self._columns = columns
+        self.columns = columns
         self._live = numbered(reads)
         self._ended: Exception | None = None
         self._kept = tempfile.TemporaryFile(prefix="airside-rows-")  # noqa: SIM115  # lives as long as the source
@@ -87,11 +87,11 @@ class StreamSource:
 
     def describe(self) -> dict[str, Any]:
         """Return what kind it is; of what it will hold nothing is known yet."""
-        return {"kind": self._kind, "columns": self._columns.given}
+        return {"kind": self._kind, "columns": self.columns.given}
 
     def same_prefix(self, described: dict[str, Any]) -> str:
         """Compare kind and mapping, which is all that is known."""
-        return _compared(self._kind, self._columns, described)
+        return _compared(self._kind, self.columns, described)
 
     def rows(self) -> Iterator[Row]:
         """Yield all rows: those that were read before, then what comes."""

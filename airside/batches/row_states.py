@@ -19,9 +19,10 @@ _MAY_PASS = frozenset(
         *(ReasonCode.BUDGET_EXHAUSTED, ReasonCode.DEADLINE_EXCEEDED, ReasonCode.APPROVAL_EXPIRED),
         *(ReasonCode.SWITCHED_OFF, ReasonCode.ADMISSION_REJECTED, ReasonCode.AUTH_EXPIRED),
         *(ReasonCode.RESOURCE_UNAVAILABLE, ReasonCode.POLICY_ERROR),
+        *(ReasonCode.TENANT_UNKNOWN, ReasonCode.PRINCIPAL_UNKNOWN),
     }
 )
-"""Reasons, beside every failure, that are not there for ever: budgets are filled up, switches are thrown back."""
+"""Reasons, beside every failure, that are not there for ever: budgets are filled up, people get listed."""
 
 
 WITHDRAWN = "withdrawn with its batch"

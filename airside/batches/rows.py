@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 MAX_ORIGINAL_BYTES = 64 * 2**10
 """Kept of a row as it was read: enough to find and mend it, whatever it holds."""
+
+if TYPE_CHECKING:
+    from airside.batches.columns import Columns
 
 
 class Row(NamedTuple):
@@ -36,6 +39,10 @@ class Source(Protocol):
     or damaged, a column that is not there) raises `InvalidInput`, which says which file and where, after every row
     before it was given.
     """
+
+    @property
+    def columns(self) -> Columns:
+        """Which column, or which constant, each field of a job is."""
 
     @property
     def total(self) -> int | None:

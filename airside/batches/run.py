@@ -18,6 +18,7 @@ from airside.actors.client.display.batches import draw_batch
 from airside.actors.client.display.bundle import bundle
 from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.listed import Kinds
+from airside.actors.job_inputs import Fields
 from airside.actors.jobs import batch_job
 from airside.batches.manifest import Manifest, read_manifest, write_manifest
 from airside.batches.options import BatchOptions
@@ -125,6 +126,7 @@ def run_batch(
     began = time.monotonic()
     chosen = BatchOptions(**options)
     source: Source = open_source(jobs, columns=columns, follow_s=follow_s)
+    source.columns.check_fields(stack.job_inputs.fields if stack.job_inputs else Fields())
     output = Output.of(out, source.paths)
     again = frozenset(rerun)
     manifest, is_new = _manifest(stack, source, output, chosen, batch, takes_up=resume or retry_failed or bool(again))
@@ -192,7 +194,7 @@ def _manifest(
     stack: Stack, source: Source, output: Output, options: BatchOptions, batch: str, *, takes_up: bool
 ) -> tuple[Manifest, bool]:
     """Return the manifest of the batch at the output, or a new one, and whether it is new."""
-    there = read_manifest(output.place)
+    there = find_batch(output, source, batch, takes_up=takes_up)
     described = stack.described
     present = Manifest(
         batch=batch_job(batch or (there.batch if there else f"b-{new_owner()}"), 1, 0).id,
@@ -205,27 +207,48 @@ def _manifest(
         answer_schema=json.loads(json.dumps(options.answer_schema)) if options.answer_schema else None,
     )
     if there is None:
+        return msgspec.structs.replace(present, input=source.describe()), True
+    differences = there.differences(source, present)
+    if differences:
+        raise _is_another(output, there, differences)
+    return there, False
+
+
+def find_batch(output: Output, source: Source, batch: str, *, takes_up: bool) -> Manifest | None:
+    """Return the batch at an output, None if there is none; what can be said of it without a stack is checked.
+
+    Raises `InvalidInput` where there is one and none is to be taken up, or the other way round.
+    """
+    there = read_manifest(output.place)
+    if there is None:
         if takes_up:
-            raise InvalidInput(f"{output.shown}: there is no batch to take up: run it without --resume first")
+            raise InvalidInput(
+                f"{output.shown}: there is no batch to take up: run it without --resume (resume=True) first"
+            )
         if has_parts(output.place):
             raise InvalidInput(
                 f"{output.shown}: there are parts without a manifest: give another --out, or remove them"
             )
-        return msgspec.structs.replace(present, input=source.describe()), True
+        return None
     if batch and batch != there.batch:
         raise InvalidInput(f"{output.shown}: there is batch {there.batch}, not {batch}: give another --out")
-    differences = there.differences(source, present)
-    if differences:
-        raise InvalidInput(
-            f"{output.shown}: there is batch {there.batch} of something else: {'; '.join(differences)}. "
-            "Give another --out for another batch"
-        )
-    if not takes_up:
-        raise InvalidInput(
-            f"{output.shown}: there is batch {there.batch} already, of the same: --resume takes it up, --retry-failed "
-            "runs again what failed and may pass; remove it, or give another --out, to begin anew"
-        )
-    return there, False
+    if takes_up:
+        return there
+    problem = source.same_prefix(there.input)
+    if problem:
+        raise _is_another(output, there, [f"the input: {problem}"])
+    raise InvalidInput(
+        f"{output.shown}: there is batch {there.batch} already, of the same: --resume (resume=True) takes it up, "
+        "--retry-failed (retry_failed=True) runs again what failed and may pass; remove it, or give another --out, to "
+        "begin anew"
+    )
+
+
+def _is_another(output: Output, there: Manifest, differences: list[str]) -> InvalidInput:
+    return InvalidInput(
+        f"{output.shown}: there is batch {there.batch} of something else: {'; '.join(differences)}. "
+        "Give another --out for another batch, or remove this one if it is not wanted"
+    )
 
 
 def _begin(handle: BatchHandle, manifest: Manifest, owner: str, output: Output, *, is_new: bool) -> None:

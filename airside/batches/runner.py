@@ -23,7 +23,7 @@ from airside.actors.client.client import Stack
 from airside.actors.client.job_stream import JobStream
 from airside.actors.client.results import RunResult
 from airside.actors.client.steps import drive
-from airside.actors.jobs import BadLine, Job, parse_rows
+from airside.actors.jobs import BadLine, Job, parse_rows, row_name
 from airside.batches.coming import as_they_come
 from airside.batches.manifest import Manifest
 from airside.batches.options import ERRORS_LEAST, BatchOptions
@@ -46,6 +46,8 @@ PEOPLE_S = 5.0
 _ROWS_AT_ONCE = 200
 ERRORS_SHOWN = 20
 _ERROR_CHARS = 500
+_KEPT_BYTES = 2_048
+"""Of a row whose job is under way, for the file of rejects, should it be refused: there are thousands of them."""
 
 
 class Pass(NamedTuple):
@@ -61,17 +63,26 @@ NEW = Pass("new")
 
 
 class _Ref(NamedTuple):
-    """A job under way: its row, its attempt, the digest of its job, and where the row stands."""
+    """A job under way: its row, its attempt, the digest of its job, where the row stands, and what it was read from."""
 
     row: int
     attempt: int
     digest: bytes
     place: str
+    original: bytes
+
+
+@dataclass(slots=True)
+class ErrorKind:
+    """Errors that are alike: the first of them, as a line, and how many there are."""
+
+    first: str
+    count: int = 1
 
 
 @dataclass(slots=True)
 class BatchCounts:
-    """What became of rows, and what they used; `passed_over` had a result before."""
+    """What became of rows, and what they used; `rejected` are among the rejects, `passed_over` had a result before."""
 
     read: int = 0
     passed_over: int = 0
@@ -82,8 +93,8 @@ class BatchCounts:
     steps: int = 0
     tokens: int = 0
     cost_microusd: int = 0
-    first_errors: list[str] = field(default_factory=list)
-    """A line each; of the others only how many there are."""
+    errors_by_kind: dict[tuple[str, str, str], ErrorKind] = field(default_factory=dict)
+    """By status, reason and what is said of them; of those beyond the first kinds only how many there are."""
     unknown: list[str] = field(default_factory=list)
     """Jobs that were to be run again, and of which none has a result."""
 
@@ -103,15 +114,19 @@ class BatchCounts:
         return self.ended - self.completed
 
     def add(self, result: RunResult, problem: str) -> None:
-        """Take a result in."""
+        """Take a result in; `problem` is said of the row that it is of, wherever that stands."""
         self.outcomes[str(result.status), str(result.reason_code)] += 1
         self.wrong_answers += bool(problem) and result.status is RunStatus.COMPLETED
         self.steps += result.steps
         self.tokens += result.tokens
         self.cost_microusd += result.cost_microusd
-        if (problem or not result.ok) and len(self.first_errors) < ERRORS_SHOWN:
-            said = result.detail or problem
-            self.first_errors.append(f"{result.job_id}: {result.status} [{result.reason_code}] {said}"[:_ERROR_CHARS])
+        if problem or not result.ok:
+            kind = str(result.status), str(result.reason_code), (problem or result.detail)[:_ERROR_CHARS]
+            if kind in self.errors_by_kind:
+                self.errors_by_kind[kind].count += 1
+            elif len(self.errors_by_kind) < ERRORS_SHOWN:
+                said = f"{result.job_id}: {result.status} [{result.reason_code}] {result.detail or problem}"
+                self.errors_by_kind[kind] = ErrorKind(said[:_ERROR_CHARS])
 
 
 class TakenOver(AirsideError):
@@ -154,6 +169,8 @@ class BatchRunner:
         self._given = 0
         self.waiting_for_people = 0
         """How many of its runs waited for people when that was last looked at."""
+        self.problem = ""
+        """Why the stack stood still when that was last looked at: its journal cannot write."""
         self._looked_s = self._asked_s = clock()
         self._until = None if options.deadline_s is None else clock() + options.deadline_s
         self._since: dict[str, float] = {}
@@ -239,11 +256,11 @@ class BatchRunner:
             readable = [row for row in chosen if not row.problem]
             for row in chosen:
                 if row.problem and wanted.kind == "new":
-                    self._reject(row, f"line-{row.number + 1}", row.problem)
-            for row, job in zip(readable, parse_rows([(r.number + 1, r.data) for r in readable], inputs), strict=True):
+                    self._reject(row, row_name(row.number), row.problem)
+            for row, job in zip(readable, parse_rows([(r.number, r.data) for r in readable], inputs), strict=True):
                 if isinstance(job, BadLine):
                     if wanted.kind == "new":  # else it has that disposition already
-                        self._reject(row, job.job_id, job.message.removeprefix(f"line {row.number + 1}: "))
+                        self._reject(row, job.job_id, job.message)
                 elif not wanted.job_ids or job.job_id in wanted.job_ids:
                     missing.discard(job.job_id)
                     yield self._named(row, job)
@@ -307,7 +324,9 @@ class BatchRunner:
         named = job.model_copy(
             update={"limits": {**job.limits, **lowered}, "lane": self._options.lane or job.lane},
         )
-        self._refs[self._given] = _Ref(row.number, attempt, digest_of(row), row.place)
+        self._refs[self._given] = _Ref(row.number, attempt, digest_of(row), row.place, row.original[:_KEPT_BYTES])
+        if attempt > 1:
+            self.counts.passed_over = max(0, self.counts.passed_over - 1)
         self._given += 1
         return named.in_batch(self._manifest.batch, attempt=attempt, priority=priority)
 
@@ -323,7 +342,7 @@ class BatchRunner:
         )
         self._parts.reject(row, job_id, problem)
         attempt = self._states.attempts(row.number) + 1
-        self._write(result, _Ref(row.number, attempt, digest_of(row), row.place), problem)
+        self._write(result, _Ref(row.number, attempt, digest_of(row), row.place, b""), problem)
 
     # Results to parts.
 
@@ -339,7 +358,9 @@ class BatchRunner:
         elif result.ok and self._validator is not None:
             problem = _problem_with(self._validator, result.answer)
         if problem:
-            self._parts.reject(Row(ref.row, b"", _shown(result), ref.place, problem), result.job_id, problem)
+            original = msgspec.json.encode(result.answer) if result.run_id else ref.original
+            self._parts.reject(Row(ref.row, b"", original, ref.place, problem), result.job_id, problem)
+            self.counts.rejected += 1
         self._write(result, ref, problem)
         self._check_errors()
 
@@ -383,7 +404,10 @@ class BatchRunner:
         self._on_turn(self)
 
     def _count_waiting(self) -> None:
-        """See how many of its runs wait for people; what cannot be asked now stays as it was."""
+        """See how many of its runs wait for people, and whether the stack can work; what cannot be asked stays."""
+        layers, _ = self._stack.backend.layers(["journal"])
+        if "down" not in (journal := layers.get("journal", {"down": ""})):
+            self.problem = str(journal.get("problem", ""))
         with contextlib.suppress(AirsideError):
             waiting = {root_of(RunId(each.run_id)) for each in self._stack.approvals()}
             self.waiting_for_people = len(waiting & self._opened_stream.open.keys())
@@ -449,7 +473,3 @@ def _problem_with(validator: Any, answer: Any) -> str:
         return ""
     where = "/".join(map(str, error.instance_path))
     return f"the answer{f' at {where}' if where else ''}: {str(error.message)[:300]}"
-
-
-def _shown(result: RunResult) -> bytes:
-    return msgspec.json.encode(result.answer) if result.run_id else b""

@@ -23,14 +23,14 @@ from airside.actors.client.display.drawing import (
 )
 from airside.stack.operations.quantities import money, span
 
-LOOKED_AT = ("driver", "policy", "approvals")
+LOOKED_AT = ("driver", "policy", "approvals", "journal")
 """The layers that are asked for a drawing of a stack: as many whatever its size."""
 
 Layers = Mapping[str, Mapping[str, Any]]
 
 
 def draw_stack(name: str, folder: Path, layers: Layers, *, warnings: Sequence[str] = (), problem: str = "") -> Drawing:
-    """Draw a stack by what its driver, policy and approvals say of themselves; by `problem` why they do not."""
+    """Draw a stack by what some of its layers say of themselves; by `problem` why they do not."""
     driver = layers.get("driver", {})
     parts: list[Part] = []
     if busy := _busy(driver):
@@ -47,7 +47,7 @@ def draw_stack(name: str, folder: Path, layers: Layers, *, warnings: Sequence[st
             ("runs", _runs(driver) if "live" in driver else ""),
             ("waiting for people", layers.get("approvals", {}).get("pending", "")),
             *(("warning", warning) for warning in warnings[:5]),
-            ("problem", problem),
+            ("problem", problem or layers.get("journal", {}).get("problem", "")),
         ),
         parts=tuple(parts),
     )
@@ -57,6 +57,8 @@ def _status(layers: Layers, problem: str) -> tuple[str, Tone]:
     down = sorted(name for name, layer in layers.items() if "down" in layer)
     if down:
         return brief(f"down: {', '.join(down)}", 80), "bad"
+    if layers.get("journal", {}).get("problem"):
+        return "stands still", "bad"
     return ("not reached", "bad") if problem else ("up", "good")
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 import airside
 from airside.actors.client.fingerprint import Drift
+from airside.actors.client.owned_stack import OwnedStack
+
+if TYPE_CHECKING:
+    from airside.actors.app import ValidatedApp
 
 CELL = """
 import airside
@@ -84,16 +90,39 @@ def drift(module: Any) -> Drift:
 )
 def test_what_a_cell_changes_is_named(notebook: Any, cell: str, changed: list[str]) -> None:
     compared = drift(notebook)
-    assert compared.changed() == []
+    assert compared.changed() == {}
     run(notebook, cell)
-    assert compared.changed() == changed
+    assert [*compared.changed()] == changed
+
+
+def test_a_name_that_is_an_attribute_or_a_local_somewhere_is_no_global_of_it(notebook: Any) -> None:
+    run(notebook, "def helper():\n    import time\n    return time.monotonic() and (lambda done: done.result)(None)")
+    compared = drift(notebook)
+    run(notebook, "import time\nresult = 7\ndone = 8")
+    assert compared.changed() == {}
+
+
+def test_each_change_is_warned_of_once_where_the_caller_stands(notebook: Any) -> None:
+    clock = iter(range(0, 10_000, 10))
+    app: Any = airside.App(agents={"clerk": notebook.clerk}, tools=[notebook.look], policy="", directory="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airside.actors.client.owned_stack.time.monotonic", lambda: float(next(clock)))
+        own = OwnedStack(
+            "s", cast("ValidatedApp", SimpleNamespace(app=app)), lambda _: None, lambda: None, output=False
+        )
+        for cell, warned in (("LIMIT = 6", 1), ("", 0), ("LIMIT = 7", 1), ("TABLE['b'] = 1", 1)):
+            run(notebook, cell)
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                own.warn_of_changes()
+            assert len(found) == warned and all(each.filename == __file__ for each in found)
 
 
 def test_things_that_hold_each_other_and_large_ones_come_to_an_end(notebook: Any) -> None:
     run(notebook, "TABLE['self'] = TABLE\nTABLE['big'] = list(range(10**6))")
     compared = drift(notebook)
     run(notebook, "TABLE['big'] = list(range(10**6))")
-    assert compared.changed() == ["tool look"]
+    assert [*compared.changed()] == ["tool look"]
 
 
 def test_the_defaults_of_every_function_on_the_way_count(notebook: Any) -> None:
@@ -106,6 +135,6 @@ def test_the_defaults_of_every_function_on_the_way_count(notebook: Any) -> None:
     for name in names:
         following = names[names.index(name) + 1 :][:1]
         run(notebook, f"def {name}(limit=6):\n    return {(following + '() or ') if following else ''}limit")
-        assert compared.changed() == ["agent clerk"], name
+        assert [*compared.changed()] == ["agent clerk"], name
         run(notebook, f"def {name}(limit=5):\n    return {(following + '() or ') if following else ''}limit")
-        assert compared.changed() == [], name
+        assert compared.changed() == {}, name

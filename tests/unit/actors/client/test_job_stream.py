@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airside.actors.client.job_stream import MOST_UNSURE, JobStream, collect_in_order
+from airside.actors.client import job_stream
+from airside.actors.client.job_stream import MOST_UNSURE, JobStream, ResultStream, collect_in_order
 from airside.actors.client.result_cursor import collect
 from airside.actors.client.result_waiter import ResultWaiter
-from airside.actors.client.results import MapTimeout, RunResult
+from airside.actors.client.results import MapTimeout, RunResult, StreamInterrupted
 from airside.actors.client.steps import Pause, Steps, drive_async
 from airside.actors.jobs import BadLine, Job, job_of, jobs_of
 from airside.actors.rpc.methods import Ends, WaitRequest
@@ -445,6 +446,32 @@ def test_a_stream_that_was_interrupted_goes_on_and_sends_the_same_submissions() 
         desk.drive(stream.next_results())
     assert len(desk.drive(collect_in_order(stream, 3, timeout=None))) == 3
     assert nonces[:3] == nonces[3:] and len(set(nonces)) == 3 and all(nonces)
+
+
+def test_results_go_on_where_they_were_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was given out is not given again, and what had come and was not given out is not lost."""
+    desk, interrupts = Desk(), iter([False, True, False, True, True])
+
+    def drive(steps: Steps[Any]) -> Any:
+        if next(interrupts, False):
+            raise KeyboardInterrupt
+        return desk.drive(steps)
+
+    monkeypatch.setattr(job_stream, "drive", drive)
+    results = ResultStream(JobStream(desk, jobs("a", 6), timeout=None, window=2, clock=desk.clock))
+    places, stops = list[int](), list[StreamInterrupted]()
+    while True:
+        try:
+            places += (result.place for result in results)
+            break
+        except StreamInterrupted as stop:
+            stops.append(stop)
+    assert len(stops) == 3 and all(stop.stream is results for stop in stops)
+    assert (
+        "go on, and so does the stream" in str(stops[0])
+        and len(places) == len(set(places))
+        and sorted(places) == [*range(6)]
+    )
 
 
 def test_jobs_of_a_batch_are_known_by_the_batch_their_id_and_their_attempt() -> None:

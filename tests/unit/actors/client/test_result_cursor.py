@@ -18,7 +18,7 @@ from airside.actors.client.result_cursor import TAKE_S, ResultCursor, collect
 from airside.actors.client.results import ResultsInterrupted, ResultsTimeout
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.rpc.methods import WAIT, Ends, WaitRequest
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import InvalidId, InvalidInput
 from airside.stack.ids import RunId
 from airside.stack.scheduling.watches import MOST_BYTES, Watches
 from tests.unit.actors.client.test_job_stream import Desk
@@ -216,8 +216,10 @@ def test_what_is_no_list_of_handles_is_refused_at_once(given: Any) -> None:
 
 
 def test_what_is_no_handle_is_named_by_its_place() -> None:
-    with pytest.raises(InvalidInput, match=r"handles\[0\]: str is no handle of a run: `Stack.handle"):
-        list(_named(["run_1"]))  # type: ignore[list-item]
+    with pytest.raises(InvalidInput, match=r"handles\[1\]: int is no handle of a run: `Stack.handle"):
+        list(_named(["run_" + "0" * 24, 7]))  # type: ignore[list-item]
+    with pytest.raises(InvalidId):
+        list(_named(["run_1"]))
 
 
 @pytest.mark.parametrize("window", [0, -1, 1.5, "all", None])

@@ -101,7 +101,9 @@ async def test_what_cannot_be_written_now_is_sent_again(
         patch.setattr(Log, "append", refuse(NotWritten("journal.sqlite: the disk is full")))
         with pytest.raises(LayerUnavailable, match="the disk is full"):
             await remote.append(note("run_a", 0, 2))
+        assert (await journal.stats())["problem"] == "journal.sqlite: the disk is full"
     assert (await remote.append(note("run_a", 0, 2))).verdict == "ok"
+    assert (await journal.stats())["problem"] == ""
 
 
 async def test_a_journal_whose_disk_failed_answers_nobody(

@@ -46,6 +46,7 @@ class FakeStack:
         self.submitted_us = 0
         """When its runs were admitted, as the journal has it."""
         self.cancels: list[str] = []
+        self.problem = ""
         self.streams: dict[str, list[str]] = {}
         """What the journal has: of batches, and of runs and rollbacks where a test says so."""
         self.queries: list[tuple[str, Sequence[Any]]] = []
@@ -154,6 +155,10 @@ class FakeStack:
     def approvals(self) -> list[Any]:
         """Return what waits for people: every run that hangs."""
         return [SimpleNamespace(run_id=run) for run, job in self.jobs.items() if job.inputs.get("hangs")]
+
+    def layers(self, names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], str]:
+        """Return what the journal says of itself."""
+        return {"journal": {"problem": self.problem}}, ""
 
     def switches(self) -> list[KillSwitchChanged]:
         """Return what is off."""

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import csv, fs
+from pyarrow import dataset as arrow_dataset
 
 from airside.actors.client.results import COLUMNS
 from airside.batches import part_store
 from airside.batches.assembly import assemble
+from airside.batches.manifest import Manifest, write_manifest
 from airside.batches.parts import Parts, read_parts
 from airside.batches.result_schema import SCHEMA
 from airside.batches.rows import Row
@@ -122,7 +124,7 @@ def test_of_a_full_disk_nothing_is_lost_and_nothing_seen(tmp_path: Path, monkeyp
     parts.add(result(1))
     parts.reject(BAD, "", "no JSON")
     parts.commit()
-    before = (tmp_path / "rejects.jsonl").read_bytes()
+    before = (tmp_path / "_rejects.jsonl").read_bytes()
     parts.add(result(2))
     parts.reject(BAD._replace(number=9), "", "no JSON")
     fsync = os.fsync
@@ -134,7 +136,7 @@ def test_of_a_full_disk_nothing_is_lost_and_nothing_seen(tmp_path: Path, monkeyp
         patch.setattr(part_store.os, "fsync", full)
         with pytest.raises(Failed, match=r"rejects\.jsonl: it cannot be written: No space left"):
             parts.commit()
-        assert (tmp_path / "rejects.jsonl").read_bytes() == before and parts.pending == 2
+        assert (tmp_path / "_rejects.jsonl").read_bytes() == before and parts.pending == 2
 
         def full_for_parts(descriptor: int) -> None:
             full(0) if ".tmp" in os.readlink(f"/proc/self/fd/{descriptor}") else fsync(descriptor)
@@ -142,21 +144,31 @@ def test_of_a_full_disk_nothing_is_lost_and_nothing_seen(tmp_path: Path, monkeyp
         patch.setattr(part_store.os, "fsync", full_for_parts)
         with pytest.raises(Failed, match=rf"part-000002-{OWNER}\.parquet: it cannot be written: No space left"):
             parts.commit()
-        assert parts.pending == 1 and names(tmp_path) == [f"part-000001-{OWNER}.parquet", "rejects.jsonl"]
+        assert parts.pending == 1 and names(tmp_path) == ["_rejects.jsonl", f"part-000001-{OWNER}.parquet"]
     parts.add(result(3))
     parts.commit()
     assert [row["row"] for row in read(tmp_path)] == [1, 2, 3]
-    assert [json.loads(line)["row"] for line in (tmp_path / "rejects.jsonl").read_text().splitlines()] == [7, 9]
+    assert [json.loads(line)["row"] for line in (tmp_path / "_rejects.jsonl").read_text().splitlines()] == [7, 9]
 
 
 def test_rejects_are_lines_that_a_person_can_mend_without_the_token(tmp_path: Path) -> None:
     with Parts(tmp_path, OWNER) as parts:
         parts.reject(BAD, "line-8", "no JSON")
-    (line,) = (tmp_path / "rejects.jsonl").read_text().splitlines()
+    (line,) = (tmp_path / "_rejects.jsonl").read_text().splitlines()
     assert json.loads(line) == {
         "row": 7, "place": "a.jsonl:8", "job_id": "line-8", "problem": "no JSON", "original": '{"token": "...", \\xff',
     }  # fmt: skip
-    assert stat.S_IMODE((tmp_path / "rejects.jsonl").stat().st_mode) & 0o077 == 0
+    assert stat.S_IMODE((tmp_path / "_rejects.jsonl").stat().st_mode) & 0o077 == 0
+
+
+def test_whatever_reads_parquet_reads_the_folder(tmp_path: Path) -> None:
+    """What stands beside the parts has names that readers pass over."""
+    with Parts(tmp_path, OWNER) as parts:
+        parts.add(result(1))
+        parts.reject(BAD, "row-7", "no JSON")
+    write_manifest(tmp_path, Manifest(batch="b", input={}))
+    assert pq.read_table(tmp_path).column("row").to_pylist() == [1]
+    assert arrow_dataset.dataset(tmp_path, format="parquet").count_rows() == 1
 
 
 @pytest.fixture
@@ -177,9 +189,9 @@ def test_an_object_store_has_the_same_parts(store: Any, tmp_path: Path) -> None:
             parts.reject(BAD, "", "no JSON")
     infos = store.get_file_info(fs.FileSelector("out"))
     assert sorted(info.base_name for info in infos) == [
+        "_rejects-000001.jsonl", "_rejects-000002.jsonl",
         f"part-000001-{OWNER}.parquet", f"part-000002-{OWNER}.parquet",
         "part-000003-ffffffff.parquet", "part-000004-ffffffff.parquet",
-        "rejects-000001.jsonl", "rejects-000002.jsonl",
     ]  # fmt: skip
     assert len(read(uri)) == 6 and assemble(uri, tmp_path / "out.parquet") == 3
     store.delete_dir("out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -144,7 +145,7 @@ def test_another_job_on_the_same_output_is_an_error_that_says_what_differs(tmp_p
     (tmp_path / "a.jsonl").write_text(json.dumps(job(0)) + "\n", encoding="utf-8")
     out = tmp_path / "out"
     run(stack, tmp_path / "a.jsonl", out, batch="one")
-    with pytest.raises(InvalidInput, match="of the same: --resume takes it up"):
+    with pytest.raises(InvalidInput, match=r"of the same: --resume \(resume=True\) takes it up"):
         run(stack, tmp_path / "a.jsonl", out)
     with pytest.raises(InvalidInput, match="there is batch one, not two"):
         run(stack, tmp_path / "a.jsonl", out, batch="two", resume=True)
@@ -272,6 +273,34 @@ def test_an_estimate_is_within_its_interval(values: list[float], left: int) -> N
     assert found["low"] - 1 <= found["estimate"] <= found["high"] + 1
 
 
+def test_a_field_that_jobs_do_not_have_is_said_before_anything_is_run(tmp_path: Path) -> None:
+    """Row by row it would be said a thousand times, and the output would be taken."""
+    rows = [{"question": "r", "sku": "lamp"}]
+    for field, hint in (("input.sku", "do you mean inputs.sku?"), ("tennant", "do you mean tenant?")):
+        with pytest.raises(InvalidInput, match=re.escape(f"a job has no field {field!r} ({hint})")):
+            run(FakeStack(), rows, tmp_path / "out", columns={"request": "question", field: "sku"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_errors_that_are_alike_are_said_once(tmp_path: Path) -> None:
+    rows = [{"request": "r", "nothing": 1}] * 300 + [{"request": 5}]
+    report = run(FakeStack(), rows, tmp_path / "out")
+    assert [each.count for each in report.turn.errors_by_kind.values()] == [300, 1]
+    assert report.turn.rejected == report.turn.errors == 301
+
+
+def test_whom_the_directory_did_not_list_may_be_listed_now(tmp_path: Path) -> None:
+    """And its row is among the rejects as it was read."""
+    stack = FakeStack()
+    rows = [{**job(0), "tenant": "nobody"}, job(1)]
+    report = run(stack, rows, tmp_path / "out")
+    (reject,) = map(json.loads, (tmp_path / "out" / REJECTS).read_text(encoding="utf-8").splitlines())
+    assert '"nobody"' in reject["original"] and report.turn.rejected == 1
+    assert (report.failed, report.may_pass) == (1, 1)
+    report = run(stack, rows, tmp_path / "out", retry_failed=True)
+    assert report.turn.passed_over == 1 and report.turn.ended == 1
+
+
 def test_a_dry_run_says_what_would_be_refused(tmp_path: Path) -> None:
     stack = FakeStack()
     stack.state_dir = tmp_path  # type: ignore[attr-defined]
@@ -338,6 +367,7 @@ def test_progress_says_how_far_it_is_and_who_waits_for_people(tmp_path: Path) ->
 
     def turn(runner: BatchRunner) -> None:
         runner._asked_s = runner._looked_s = -1e9
+        stack.problem = "the disk is full" if runner.counts.ended else ""
         said.append(pace.of(runner))
         if said[-1]["waiting_for_people"]:
             stack.cancelled.add(next(run for run, its in stack.jobs.items() if its.job_id == "j4"))
@@ -345,4 +375,5 @@ def test_progress_says_how_far_it_is_and_who_waits_for_people(tmp_path: Path) ->
     report = run(stack, source, tmp_path / "out", on_turn=turn)
     assert report.completed == 4 and said[-1]["of"] == 5
     assert {each["waiting_for_people"] for each in said} == {0, 1}
+    assert "STANDS STILL: the disk is full" in described(said[-1]) and not said[0]["problem"]
     assert "1 under way (1 wait for people)" in described(next(each for each in said if each["waiting_for_people"]))
