@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, get_args
 
 import msgspec
 
-from airside.actors.rpc.layer import LayerConfig, control, now_us
+from airside.actors.issuers import KeyFetcher
+from airside.actors.looking import Looking
+from airside.actors.operating import SCOPES, Targets, order_of, sealed
+from airside.actors.rpc.layer import LayerConfig, control, now_us, steady_us
 from airside.actors.rpc.methods import (
     ADMIT,
     BODIES,
     FOLLOW,
     GIVE_VOTE,
     KEEP,
+    LOOK,
     MEMORY_ORDER,
     OFFER,
+    OPERATE,
+    ORDER,
+    ROLL_BACK,
+    ROWS,
     SUBMIT,
     SUBSCRIBE,
     VOTE,
@@ -28,23 +36,29 @@ from airside.actors.rpc.methods import (
     FeedPage,
     FeedRequest,
     KeeperRequest,
+    NamedQuery,
+    OrderReply,
+    PresentedOrder,
+    PresentedQuestion,
     PresentedVote,
+    QuestionReply,
 )
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import encode, encode_json
+from airside.actors.run_owners import RunOwners
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.approvals.book import Verdict
 from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.contracts.labels import check_label
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.directory import Directory
-from airside.stack.errors import AuthRefused, InvalidInput, ItemFailed, LayerUnavailable
-from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId, request_for, run_of
-from airside.stack.journal.feed import AUDITOR
+from airside.stack.errors import AuthRefused, Failed, InvalidInput, ItemFailed, LayerUnavailable, Misuse, Refused
+from airside.stack.ids import ApprovalId, RunId, TenantId, request_for, run_of
 from airside.stack.operations.messages import (
     Admit,
     OfferRequest,
+    Order,
     ServedTool,
     Submission,
     Ticket,
@@ -52,20 +66,20 @@ from airside.stack.operations.messages import (
     Vote,
     VoteReply,
 )
+from airside.stack.operations.questions import VIEWS
 from airside.stack.reasons import ReasonCode, reason_of
-from airside.stack.run.events import RunSubmitted, decode_event
+from airside.stack.recovery.rollback import RollbackReport
 from airside.stack.run.gateway_call import GATEWAY, read_call
 from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.security.access import Caller, NoAccess, Reach, is_within, reach
 from airside.stack.security.authenticator import Authenticator
 from airside.stack.security.identity import run_subject, seal_identity, vote_subject
-from airside.stack.security.memory_orders import KEEPER, KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_memory_order
+from airside.stack.security.issuer_keys import keys_of
+from airside.stack.security.memory_orders import KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_memory_order
 from airside.stack.values import MAX_REQUEST_BYTES, UNTRUSTED, Identity, Request, decode_json
 
 MAX_FOLLOWERS = 16
 """Questions of one tenant for the next entries of its journal that wait at a time: each holds a place here."""
-
-_OWNERS_KEPT = 1_000
-"""Runs that were watched, of which it is remembered whose they are."""
 
 
 def _no(reason: ReasonCode) -> Denial:
@@ -92,22 +106,44 @@ class Ingress(WatchedLayer):
         self._local_public_pem = local_public_pem
         self._counts = {"accepted": 0, "refused": 0}
         self._followers: Counter[TenantId] = Counter()
-        self._owners: OrderedDict[RunId, tuple[TenantId, PrincipalId]] = OrderedDict()
+        self._owners = RunOwners(self._run_bodies)
+        self._looking = Looking(config.cell, directory, config.seal_key, self._remotes)
+        self._targets = Targets(directory, self._owners, self._batch_tenants)
 
     async def start(self) -> None:
         """Load the pinned keys."""
-        self._authenticator = Authenticator(self._directory, self._local_public_pem)
+        issuers = keys_of(self._directory.oidc, lambda: steady_us() / 1e6)
+        self._authenticator = Authenticator(self._directory, self._local_public_pem, issuers)
+        self._key_fetcher = KeyFetcher(self._authenticator)
         self._driver = Remote(self.config.cell, "driver")
         self._memory = Remote(self.config.cell, "memory")
         self._journal = Remote(self.config.cell, "journal")
         self._models = Remote(self.config.cell, "models") if self._asks_models else None
         self._approvals = Remote(self.config.cell, "approvals")
+        self._policy = Remote(self.config.cell, "policy")
+        self._key_fetcher.fetch_all()
+
+    async def _caller(self, credential: str) -> Caller:
+        """Return who holds a credential; the keys of its issuer are fetched before, if that is due."""
+        await self._key_fetcher.prepare(credential)
+        return self._authenticator.caller(credential, int(time.time()))
+
+    async def _admitted(self, credential: str, what: str) -> tuple[Caller, Reach]:
+        """Return who holds a credential, and how far that one may what the table of access calls `what`.
+
+        Raises `AuthRefused` for nobody, and for who may not at all.
+        """
+        caller = await self._caller(credential)
+        far = reach(what, caller, self._directory.house)
+        if isinstance(far, NoAccess):
+            raise AuthRefused(far.problem, reason=far.code)
+        return caller, far
 
     @serves(SUBMIT, unreadable=_no(ReasonCode.REQUEST_INVALID), failed=_no(ReasonCode.INTERNAL_ERROR))
     async def submit(self, submission: Submission) -> Ticket:
         """Answer a submission with a run's id or a refusal."""
         try:
-            identity = self._authenticator.identify(submission.credential, int(time.time()))
+            identity = (await self._admitted(submission.credential, "submit"))[0].identity
             request = self._request(submission.request, identity, submission.nonce)
             ticket = await self._driver.call(
                 ADMIT,
@@ -147,12 +183,12 @@ class Ingress(WatchedLayer):
         return listed is not None and listed.gateway == "trusted"
 
     @serves(OFFER)
-    def offer(self, asked: OfferRequest) -> ToolOffer:
+    async def offer(self, asked: OfferRequest) -> ToolOffer:
         """Say who holds the credential, and which tools it may see."""
         if self._served is None:
             return ToolOffer(code="not_served", problem="this stack serves no tools: start it with App(gateway=True)")
         try:
-            identity: Identity = self._authenticator.identify(asked.credential, int(time.time()))
+            identity = (await self._admitted(asked.credential, "offer"))[0].identity
         except AuthRefused as refusal:
             return ToolOffer(code=refusal.reason, problem=refusal.message)
         specs = self._served if asked.with_tools else ()
@@ -164,7 +200,7 @@ class Ingress(WatchedLayer):
         """Pass a vote on, with the identity of whoever holds the credential."""
         verdict, approval_id = given.verdict, ApprovalId(given.approval_id)
         try:
-            identity: Identity = self._authenticator.identify(given.credential, int(time.time()))
+            identity = (await self._admitted(given.credential, "vote"))[0].identity
         except AuthRefused as refusal:
             return VoteReply(ok=False, code=refusal.reason, message=refusal.message)
         if verdict not in get_args(Verdict):
@@ -186,15 +222,15 @@ class Ingress(WatchedLayer):
         """Pass an order about memory on, for a principal that holds the keeper's role in its tenant."""
         action, tenant = wanted.action, wanted.tenant
         try:
-            identity: Identity = self._authenticator.identify(wanted.credential, int(time.time()))
+            identity = (await self._admitted(wanted.credential, "keep"))[0].identity
         except AuthRefused as refusal:
-            return encode(MemoryAnswer(problem=refusal.message))
+            return encode(MemoryAnswer(code=refusal.reason, problem=refusal.message))
         if identity.tenant != tenant:
-            return encode(
-                MemoryAnswer(problem=f"{identity.principal} is of tenant {identity.tenant}, not of {tenant!r:.40}")
-            )
-        if KEEPER not in identity.roles or action not in KEEPERS_ACTIONS:
-            return encode(MemoryAnswer(problem=f"{identity.principal} may not {action!r:.40}: the role {KEEPER} may"))
+            problem = f"{identity.principal} is of tenant {identity.tenant}, not of {tenant!r:.40}"
+            return encode(MemoryAnswer(code="unknown", problem=problem))
+        if action not in KEEPERS_ACTIONS:
+            problem = f"{identity.principal} may not {action!r:.40}: an operator may"
+            return encode(MemoryAnswer(code="wrong_role", problem=problem))
         order = MemoryOrder(
             action=action,  # type: ignore[arg-type]
             tenant=identity.tenant,
@@ -210,22 +246,23 @@ class Ingress(WatchedLayer):
 
     @serves(FOLLOW)
     async def follow(self, asked: FeedRequest) -> FeedPage:
-        """Return entries of the tenant whose auditor holds the credential; of no other, whatever is asked for."""
+        """Return entries of the tenant whose auditor holds the credential; of no other, whatever is asked for.
+
+        To an auditor of the house those of the tenant that is asked for, or of all.
+        """
         try:
-            identity: Identity = self._authenticator.identify(asked.credential, int(time.time()))
+            caller, far = await self._admitted(asked.credential, "follow")
         except AuthRefused as refusal:
             return FeedPage(code=refusal.reason, problem=refusal.message)
-        tenant = identity.tenant
-        if AUDITOR not in identity.roles:
-            problem = f"{identity.principal} may not follow the journal of {tenant}: the role {AUDITOR} may"
-            return FeedPage(code="wrong_role", problem=problem)
+        tenant = caller.identity.tenant
         if self._followers[tenant] >= MAX_FOLLOWERS:
             problem = f"{MAX_FOLLOWERS} follow the journal of {tenant} already: wait until one of them has left"
             return FeedPage(code="too_many", problem=problem)
         self._followers[tenant] += 1
         try:
-            page = await self._journal.call(SUBSCRIBE, FeedRequest(asked.after, asked.timeout_s, tenant))
-            self._authenticator.identify(asked.credential, int(time.time()))  # it may have ended while it waited
+            whose = asked.tenant if far == "all" else tenant
+            page = await self._journal.call(SUBSCRIBE, FeedRequest(asked.after, asked.timeout_s, whose))
+            await self._admitted(asked.credential, "follow")  # it may have ended while it waited
             return page
         except AuthRefused as refusal:
             return FeedPage(code=refusal.reason, problem=refusal.message)
@@ -234,22 +271,19 @@ class Ingress(WatchedLayer):
 
     @serves(WATCH_RUN)
     async def watch(self, asked: WatchRequest) -> WatchPage:
-        """Return what happens in a run to the principal that asked for it, or to an auditor of its tenant.
+        """Return what happens in a run to the principal that asked for it, or to who may see all of its tenant.
 
         Of another's it is not said whether there is one.
         """
         try:
-            identity: Identity = self._authenticator.identify(asked.credential, int(time.time()))
+            caller, far = await self._admitted(asked.credential, "view:events")
         except AuthRefused as refusal:
             return WatchPage(code=refusal.reason, problem=refusal.message)
-        bodies: list[str] = []
+        identity, bodies = caller.identity, list[str]()
         if asked.with_events or asked.run_id not in self._owners:
-            streams: list[str] = [asked.run_id]
-            bodies = (await self._journal.call(BODIES, streams))[asked.run_id]
-            self._keep_owner(asked.run_id, bodies)
-        whose = self._owners.get(asked.run_id)
-        is_own = whose == (identity.tenant, identity.principal)
-        if whose is None or whose[0] != identity.tenant or not (is_own or AUDITOR in identity.roles):
+            bodies = await self._run_bodies(asked.run_id)
+            self._owners.keep(asked.run_id, bodies)
+        if not is_within(self._owners.known(asked.run_id), caller, far):
             return WatchPage(code="unknown", problem=f"{identity.principal} has no run {asked.run_id:.80}")
         if self._followers[identity.tenant] >= MAX_FOLLOWERS:
             problem = f"{MAX_FOLLOWERS} follow {identity.tenant} already: wait until one of them has left"
@@ -261,13 +295,75 @@ class Ingress(WatchedLayer):
             self._followers[identity.tenant] -= 1
         return msgspec.structs.replace(page, events=tuple(bodies[asked.events :]))
 
-    def _keep_owner(self, run_id: RunId, bodies: Sequence[str]) -> None:
-        """Remember whose run it is, of one that there is."""
-        first = decode_event(bodies[0]) if bodies and run_id not in self._owners else None
-        if isinstance(first, RunSubmitted):
-            self._owners[run_id] = (first.identity.tenant, first.identity.principal)
-            if len(self._owners) > _OWNERS_KEPT:
-                self._owners.popitem(last=False)
+    @serves(OPERATE)
+    async def operate(self, given: PresentedOrder) -> OrderReply:
+        """Pass an order on under the stack's seal, for whoever may give it, by that name.
+
+        `conflict` is the code of what the driver does not carry out as things stand, `unavailable` of what is not known
+        to have been carried out.
+        """
+        try:
+            await self._caller(given.credential)
+            if given.action not in SCOPES:
+                raise InvalidInput(f"there is no action {given.action!r:.40}; there are {', '.join(SCOPES)}")
+            caller, far = await self._admitted(given.credential, f"order:{given.action}")
+            order = order_of(given, caller, far)
+            await self._targets.check(order, caller, far)
+            return await self._ordered(order)
+        except Refused as refusal:
+            return OrderReply(code=refusal.reason, problem=refusal.message)
+        except Misuse as error:
+            return OrderReply(code="invalid", problem=error.message)
+        except Failed as error:
+            return OrderReply(code="unavailable", problem=error.message)
+
+    async def _ordered(self, order: Order) -> OrderReply:
+        given = sealed(self.config.seal_key, order)
+        reached, report = 0, b""
+        if order.action == "rollback":
+            encoded, problem = await self._driver.call(ROLL_BACK, given)
+            if not problem:
+                report = encode_json(msgspec.msgpack.decode(encoded, type=RollbackReport))
+        else:
+            reached, problem = await self._driver.call(ORDER, given)
+        return OrderReply(reached=reached, report=report, code="conflict" if problem else "", problem=problem)
+
+    @serves(LOOK)
+    async def look(self, asked: PresentedQuestion) -> QuestionReply:
+        """Answer a question about what the credential's holder may see.
+
+        `unknown` is the code of what is not there or not his to see, `too_many` and `too_large` of what is asked for
+        less or later, `unavailable` of what a layer did not answer.
+        """
+        try:
+            await self._caller(asked.credential)
+            if asked.view not in VIEWS:
+                raise InvalidInput(f"there is no view {asked.view!r:.40}; there are {', '.join(VIEWS)}")
+            caller, far = await self._admitted(asked.credential, f"view:{asked.view}")
+            body = await self._looking.answer(asked.view, asked.parameters, caller, far, self._owners)
+            return QuestionReply(body=body)
+        except Refused as refusal:
+            return QuestionReply(code=refusal.reason, problem=refusal.message)
+        except Misuse as error:
+            return QuestionReply(code="invalid", problem=error.message)
+        except Failed as error:
+            return QuestionReply(code="unavailable", problem=error.message)
+
+    def _remotes(self) -> dict[str, Remote]:
+        return {
+            "journal": self._journal,
+            "driver": self._driver,
+            "approvals": self._approvals,
+            "policy": self._policy,
+            "memory": self._memory,
+        }
+
+    async def _run_bodies(self, run_id: RunId) -> list[str]:
+        streams: list[str] = [run_id]
+        return (await self._journal.call(BODIES, streams))[run_id]
+
+    async def _batch_tenants(self, batch: str) -> list[str]:
+        return [tenant for (tenant,) in await self._journal.call(ROWS, NamedQuery("batch_tenants", (batch,)))]
 
     async def _page(self, asked: WatchRequest, *, has_news: bool) -> WatchPage:
         if self._models is None:
@@ -280,7 +376,7 @@ class Ingress(WatchedLayer):
 
     async def stats(self) -> dict[str, Any]:
         """Return what was accepted and refused since this incarnation began."""
-        return dict(self._counts)
+        return {**self._counts, **self._key_fetcher.stats()}
 
 
 def _served_tool(spec: ToolSpec) -> ServedTool:

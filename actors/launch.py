@@ -30,6 +30,7 @@ from airside.actors.driver.fleet import Fleet
 from airside.actors.executor import ToolExecutor
 from airside.actors.ingress import Ingress
 from airside.actors.intake import Intake
+from airside.actors.issuers import check_issuers
 from airside.actors.journal.journal import Journal
 from airside.actors.memory import Memory
 from airside.actors.models.caller import ModelCaller
@@ -126,8 +127,29 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
     Raises `Misuse` if there is none, or if this process is in another Ray than the stack, `InvalidConfig` for what is
     no folder, address or name.
     """
-    _check_text("connect", address=address, stack=stack)
-    folder = _folder("connect", state_dir)
+    connection, folder, record = _attached("connect", state_dir, address, stack)
+    try:
+        keys = KeyRing.open(folder / "keys") if (folder / "keys").is_dir() else None
+    except BaseException:
+        connection.close()
+        raise
+    return Stack(connection, keys, folder, stops=False, record=record)
+
+
+def attach(state_dir: str | Path = ".airside") -> Connection:
+    """Attach to a stack that runs as `connect`, but without its keys, which are not looked at.
+
+    Who may do what there is then said by credentials alone.
+    """
+    return _attached("attach", state_dir, None, None)[0]
+
+
+def _attached(
+    what: str, state_dir: str | Path, address: str | None, stack: str | None
+) -> tuple[Connection, Path, dict[str, Any]]:
+    """Return a connection to a stack that runs, its state directory, and what that has on record of it."""
+    _check_text(what, address=address, stack=stack)
+    folder = _folder(what, state_dir)
     try:
         record = read_record(folder)
     except Misuse:
@@ -150,11 +172,10 @@ def connect(state_dir: str | Path = ".airside", *, address: str | None = None, s
         if settings.stack not in list_stacks():
             raise Misuse(f"stack {settings.stack!r} does not run at {found}")
         connection.identify()
-        keys = KeyRing.open(folder / "keys") if (folder / "keys").is_dir() else None
     except BaseException:
         connection.close()
         raise
-    return Stack(connection, keys, folder, stops=False, record=record)
+    return connection, folder, record
 
 
 def _check_text(what: str, **given: object) -> None:
@@ -243,6 +264,7 @@ def _begin(actors: list[Any]) -> None:
 def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, model_keys: Mapping[str, str]) -> None:
     app, version, settings = checked.app, checked.app.version, plain.settings
     Authenticator(checked.directory, keys.issuer_public_pem)  # what is wrong with the keys is said now, not by an actor
+    check_issuers(checked.directory.oidc)
     sealed = replace(plain, seal_key=keys.seal)
     has_memory = checked.memory is not None
     runtime_app = RuntimeApp(

@@ -15,6 +15,7 @@ import msgspec
 
 from airside.actors.rpc.layer import LayerConfig, control, now_us, steady_us
 from airside.actors.rpc.methods import (
+    BUDGETS,
     CHECK,
     CLOSE,
     DECIDE,
@@ -222,6 +223,14 @@ class Policy(WatchedLayer):
         body = unwrap(self.config.seal_key, ORDER_PURPOSE, request.order)
         order = None if body is None else msgspec.msgpack.decode(body, type=Order)
         return inside(self.pulse, request.run_id, self._undo_gate.decide, request, order, bodies, self._gate.switches)
+
+    @serves(BUDGETS)
+    def budgets(self, tenant: str) -> bytes:
+        """Return how the budgets of a tenant stand, or with '' the organisation's, as JSON."""
+        whose = TenantId(tenant) if tenant in self._directory.tenants else None
+        if tenant and whose is None:
+            return b"[]"
+        return msgspec.json.encode(self._gate.spending.standings(whose, now_us=steady_us()))
 
     @serves(CLOSE)
     def close(self, run_id: str) -> bool:

@@ -32,6 +32,7 @@ from airside.output import json_line
 from airside.replay_cli import replay
 from airside.run_cli import run
 from airside.runs_cli import runs
+from airside.serve_cli import serve
 from airside.stack.canonical import as_text
 from airside.stack.errors import AirsideError, Failed, InternalError, InvalidConfig, InvalidInput, Misuse, Unreadable
 from airside.stack_cli import down, up
@@ -59,7 +60,7 @@ app.add_typer(mcp, name="mcp")
 app.add_typer(runs, name="runs")
 app.add_typer(token, name="token")
 audit.command()(questions)
-for command in (run, up, down, status, logs, record, replay, bench):
+for command in (run, up, down, status, logs, record, replay, bench, serve):
     app.command()(command)
 
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]
@@ -454,19 +455,25 @@ def issue(
     ttl: Annotated[int, typer.Option(help="seconds it is good for")] = 3600,
     role: Annotated[list[str] | None, typer.Option(help="for a tenant that is open; repeatable")] = None,
     scope: Annotated[list[str] | None, typer.Option(help="for a tenant that is open; repeatable")] = None,
+    area: Annotated[list[str] | None, typer.Option(help="narrows it to this area; repeatable")] = None,
     state_dir: StateDir = HERE,
 ) -> None:
     """Sign a token with the stack's local key, for somebody the directory of the latest start has."""
     import time
 
     from airside.actors.client.known_principals import check_known
+    from airside.stack.security.access import AREAS
     from airside.stack.security.authenticator import issue_token
     from airside.stack.security.keyring import KeyRing
 
     if not (state_dir / "keys").is_dir():
         raise Misuse(f"{state_dir} has no keys: start a stack there first")
+    if wrong := [each for each in area or () if each not in AREAS]:
+        raise Misuse(f"token: there is no area {wrong[0]!r:.40}; there are {', '.join(sorted(AREAS))}")
     check_known(state_dir, tenant, principal, roles=role or (), scopes=scope or ())
     keys = KeyRing.open(state_dir / "keys")
-    claims = {"roles": role or [], "scopes": scope or []}
+    claims: dict[str, Any] = {"roles": role or [], "scopes": scope or []}
+    if area:
+        claims["scope"] = " ".join(area)
     now_s = int(time.time())
     typer.echo(issue_token(keys.issuer_pem, tenant=tenant, principal=principal, now_s=now_s, ttl_s=ttl, claims=claims))

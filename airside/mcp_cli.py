@@ -223,8 +223,9 @@ def serve(
     """Serve the tools of a running stack to MCP clients; each call is a run of whoever makes it."""
     import airside
     from airside.actors.gateway.calls import GatewayCalls
-    from airside.actors.gateway.http import http_app, listen, serve_http
+    from airside.actors.gateway.http import PATH, http_app
     from airside.actors.gateway.stdio import serve_stdio
+    from airside.actors.web.listening import listen, serve_http
     from airside.stack.security.keyring import gateway_key
 
     if bool(http) == stdio:
@@ -239,6 +240,6 @@ def serve(
         if stdio:
             asyncio.run(serve_stdio(calls, credential, key, audience))
             return
-        listener = listen(http, names)
-        typer.echo(f"serving on {listener.url}", err=True)
+        listener = listen(http, names, option="--http", name_option="--host")
+        typer.echo(f"serving on {listener.url}{PATH}", err=True)
         asyncio.run(serve_http(http_app(calls, key, audience, names), listener))

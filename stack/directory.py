@@ -23,6 +23,7 @@ from airside.stack.input.models import Explained
 from airside.stack.input.public_keys import public_key
 from airside.stack.input.sentences import name_hint, wrong_at
 from airside.stack.input.yaml_source import Lines, read_yaml
+from airside.stack.issuers import OidcIssuer, issuer_name
 from airside.stack.scheduling.admission import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, TenantShare
 from airside.stack.scheduling.deadlines import Deadlines
 from airside.stack.values import CLEARANCES, Clearance, Limits
@@ -100,6 +101,8 @@ DeadlineSeconds = Annotated[int, Field(ge=1)] | None
 class Principal(_Closed):
     """One principal of a tenant.  `api_keys` are `sha256:` and the hex digest of each key; keys are never stored.
 
+    `issuers` are the OIDC issuers whose tokens are believed to be the principal's: none that is not named.
+
     `gateway` says whether the arguments of calls through the gateway are the principal's own word: `trusted` where a
     person makes each of them.  Where a model does, they count as text from outside.
     """
@@ -110,6 +113,7 @@ class Principal(_Closed):
     attributes: dict[str, list[str]] = {}
     limits: LimitFields = {}
     api_keys: list[Annotated[str, AfterValidator(_api_key)]] = []
+    issuers: list[str] = []
     gateway: Literal["untrusted", "trusted"] = "untrusted"
 
     check_limits = field_validator("limits")(_limits)
@@ -149,14 +153,19 @@ class Tenant(_Closed):
     open: bool = False
     open_roles: list[str] = []
     open_scopes: list[str] = []
+    open_issuers: list[str] = []
+    """The OIDC issuers of whom principals are taken that are not listed: none that is not named."""
+
     principals: dict[PrincipalName, Principal] = {}
 
     check_limits = field_validator("limits")(_limits)
 
     @model_validator(mode="after")
     def _is_open_where_it_says_so(self) -> Tenant:
-        if not self.open and (self.open_roles or self.open_scopes):
-            raise ValueError("open_roles and open_scopes are of a tenant with open: true, and of no other")
+        if not self.open and (self.open_roles or self.open_scopes or self.open_issuers):
+            raise ValueError(
+                "open_roles, open_scopes and open_issuers are of a tenant with open: true, and of no other"
+            )
         return self
 
     def share(self) -> TenantShare:
@@ -192,17 +201,21 @@ class IssuerKey(_Closed):
 class Directory(_Closed):
     """All tenants, and whose tokens are believed: those of `issuer` for `audience`, signed with one of `keys`.
 
-    Tokens the stack signs itself, with its local key, are believed too.
+    Tokens the stack signs itself, with its local key, are believed too, and those of the issuers in `oidc`.
     """
 
     issuer: str = "airside-local"
     audience: str = "airside"
     keys: dict[str, IssuerKey] = {}
+    oidc: dict[Annotated[str, AfterValidator(issuer_name)], OidcIssuer] = {}
     budgets: list[Budget] = []
     """What all tenants together may use."""
 
     deadline_s: DeadlineSeconds = None
     """The deadline of every tenant's runs; a tenant's own can only be shorter."""
+
+    house: TenantName | None = None
+    """The tenant of those who run the stack: its operators and auditors reach all tenants."""
 
     tenants: Annotated[dict[TenantName, Tenant], Field(min_length=1)]
 
@@ -221,6 +234,13 @@ class Directory(_Closed):
         return keys
 
     @model_validator(mode="after")
+    def _house_is_a_tenant(self) -> Directory:
+        if self.house is not None and self.house not in self.tenants:
+            hint = name_hint(self.house, self.tenants)
+            raise wrong_at(("house",), f"there is no tenant {self.house!r}{hint}: name one of the tenants, or none")
+        return self
+
+    @model_validator(mode="after")
     def _api_keys_are_of_one(self) -> Directory:
         holders: dict[str, str] = {}
         for name, tenant in self.tenants.items():
@@ -231,6 +251,40 @@ class Directory(_Closed):
                         text = f"one API key of two principals: {holders[digest]} and {holder}: {digest:.20}..."
                         raise wrong_at(("tenants", name, "principals", principal, "api_keys", index), text)
         return self
+
+    @model_validator(mode="after")
+    def _issuers_are_apart(self) -> Directory:
+        """Each has one entry, so that what a token says of its issuer leads to one way of checking it."""
+        seen = {self.issuer: "issuer of the directory itself"}
+        for name, entry in self.oidc.items():
+            if entry.issuer in seen:
+                text = f"that is the {seen[entry.issuer]} already: an issuer has one entry"
+                raise wrong_at(("oidc", name, "issuer"), text)
+            seen[entry.issuer] = f"issuer of {name}"
+            for index, tenant in enumerate(entry.speaks_for):
+                if tenant not in self.tenants:
+                    place = ("tenant",) if entry.tenant is not None else ("tenants", index)
+                    text = f"there is no tenant {tenant!r:.80}{name_hint(tenant, self.tenants)}"
+                    raise wrong_at(("oidc", name, *place), text)
+        return self
+
+    @model_validator(mode="after")
+    def _issuers_speak_for_whom_they_are_named_by(self) -> Directory:
+        for tenant, entry in self.tenants.items():
+            for index, name in enumerate(entry.open_issuers):
+                self._check_speaks(name, tenant, ("open_issuers", index))
+            for principal, who in entry.principals.items():
+                for index, name in enumerate(who.issuers):
+                    self._check_speaks(name, tenant, ("principals", principal, "issuers", index))
+        return self
+
+    def _check_speaks(self, name: str, tenant: str, place: tuple[int | str, ...]) -> None:
+        if name not in self.oidc:
+            there = name_hint(name, self.oidc) if self.oidc else ": name it under oidc"
+            raise wrong_at(("tenants", tenant, *place), f"there is no issuer {name!r:.80}{there}")
+        if tenant not in self.oidc[name].speaks_for:
+            text = f"{name} does not speak for {tenant}: it may vouch for {', '.join(self.oidc[name].speaks_for)} alone"
+            raise wrong_at(("tenants", tenant, *place), text)
 
     def metered(self, units: frozenset[str]) -> frozenset[str]:
         """Return the tenants whose runs share a budget of one of these units."""

@@ -47,6 +47,11 @@ class ReasonCode(_Code):
     AUTH_EXPIRED = "auth_expired", "The token has expired."
     AUTH_NOT_YET_VALID = "auth_not_yet_valid", "The token is not valid yet."
     AUTH_CLAIM_MISSING = "auth_claim_missing", "The token lacks a required claim, or the claim has a wrong type."
+    AUTH_KEYS_UNAVAILABLE = (
+        "auth_keys_unavailable",
+        "The keys of the token's issuer could not be had, so that nothing it signed is believed.",
+    )
+    AUTH_SCOPE_MISSING = "auth_scope_missing", "The token's scope does not allow this."
     AUTH_UNKNOWN_KEY = "auth_unknown_key", "No principal holds this API key."
     PRINCIPAL_UNKNOWN = "principal_unknown", "The tenant does not list this principal."
     TENANT_UNKNOWN = "tenant_unknown", "The directory does not list this tenant."

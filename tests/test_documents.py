@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
+from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
@@ -20,20 +21,25 @@ import yaml
 from pydantic import BaseModel
 
 import airside
+from airside.actors.api.openapi import document_bytes
+from airside.actors.api.routes import ROUTES
 from airside.actors.jobs import Job, parse_job
 from airside.actors.settings import Settings
-from airside.directory import Directory, Principal, Tenant, load_directory
+from airside.directory import Directory, OidcIssuer, Principal, Tenant, load_directory
 from airside.stack.approvals.book import Approval
 from airside.stack.approvals.notifications import notification_of
 from airside.stack.budget.ledger import UNIT
 from airside.stack.input.yaml_source import load_yaml
+from airside.stack.operations.questions import VIEWS
 from airside.stack.policy.bundle import When, load_bundle
 from airside.stack.reasons import ReasonCode, status_of
+from airside.stack.security.access import AREAS
 from airside.stack.values import Limits, Origin
 from airside.tools.mcp.mapping import ServerMapping
 from airside.tools.tool import Tool
 from benchmarks.hijack_app import Book
 from examples.support import app as support
+from tests.api_reference import reference as api_reference
 from tests.cli_reference import reference, root
 from tests.test_public_names import MODULES
 from tests.unit.stack.approvals.test_approvals import asked
@@ -50,6 +56,7 @@ CODE_FOLDERS = {DOCS / "code-map.md", DOCS / "reference" / "reason-codes.md", *(
 """The pages that may speak of how it is made."""
 
 MARK = "<!-- made of the commands' help: "
+ROUTES_MARK = "<!-- made of the routes: "
 MAX_LINES = {"README.md": 120, "ARCHITECTURE.md": 250}
 
 _PATH = re.compile(rf"(?:`|\()((?:{'|'.join(FOLDERS)})/[\w./-]*)(?::\w+)?(?:`|\))")
@@ -242,8 +249,24 @@ def test_a_command_of_a_page_is_one(page: Path, line: str) -> None:
             parsed(root(), entry.partition("/airside ")[2])
     elif words[:2] == ["python", "-m"]:
         assert module_exists(words[2])
+    elif words[0] == "curl":
+        check_request(words)
     else:
         assert words[0] == "make" and f"\n{words[1]}:" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def check_request(words: list[str]) -> None:
+    """Hold a request of the HTTP API against its route: the path, the query and the body are what it takes."""
+    (url,) = [word for word in words if word.startswith("$API/")]
+    path, _, query = url.removeprefix("$API").partition("?")
+    method = "POST" if "--json" in words else "GET"
+    named = re.sub(r"\$(RUN|APPROVAL)", lambda name: f"{{{name[1].lower()}_id}}", path)
+    (route,) = [each for each in ROUTES if (each.method, each.path) == (method, named)]
+    if query:
+        assert route.query is not None
+        msgspec.convert(dict(parse_qsl(query)), route.query, strict=False)
+    if method == "POST":
+        msgspec.json.decode(words[words.index("--json") + 1], type=route.body)
 
 
 def parsed(command: Any, line: str) -> None:
@@ -317,7 +340,13 @@ def test_the_settings_page_lists_every_setting_with_its_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "model"), [("The directory", Directory), ("A tenant", Tenant), ("A principal", Principal)]
+    ("title", "model"),
+    [
+        ("The directory", Directory),
+        ("An OIDC issuer", OidcIssuer),
+        ("A tenant", Tenant),
+        ("A principal", Principal),
+    ],
 )
 def test_the_directory_page_lists_every_field_with_its_default(title: str, model: type[BaseModel]) -> None:
     """Each table is the fields of what it describes, in order."""
@@ -329,6 +358,16 @@ def test_the_directory_page_lists_every_field_with_its_default(title: str, model
             assert yaml.safe_load(quoted) == field.default, name
         else:
             assert word == ("required" if field.is_required() else "none"), name
+
+
+def test_the_access_page_lists_every_view_with_what_it_takes() -> None:
+    """And every area a token may be narrowed to."""
+    page = DOCS / "guide" / "access.md"
+    rows = re.findall(r"^\| `(\w+)` \| (.*?)\|", section(page, "Views"), re.M)
+    assert {name: re.findall(r"`(\w+)`", takes) for name, takes in rows} == {
+        name: list(kind.__struct_fields__) for name, kind in VIEWS.items()
+    }
+    assert set(re.findall(r"^\| `([\w:]+)` \|", section(page, "Tokens that allow less"), re.M)) == AREAS
 
 
 def test_the_limits_page_lists_every_limit_with_its_default() -> None:
@@ -393,14 +432,31 @@ def test_the_page_of_public_names_lists_them_all() -> None:
 
 def test_the_command_lines_page_is_what_the_commands_say() -> None:
     """Every command with every option, as `--help` has it; `AIRSIDE_REWRITE=1` writes it anew."""
-    page = DOCS / "reference" / "cli.md"
-    head, mark, rest = page.read_text("utf-8").partition(MARK)
-    assert mark
+    check_made(DOCS / "reference" / "cli.md", MARK, reference())
+
+
+def test_the_http_apis_page_is_what_its_routes_are() -> None:
+    """Every route with all it takes, and every code; `AIRSIDE_REWRITE=1` writes it anew."""
+    check_made(DOCS / "reference" / "http-api.md", ROUTES_MARK, api_reference())
+
+
+def test_the_openapi_document_is_what_is_served() -> None:
+    """`AIRSIDE_REWRITE=1` writes it anew."""
+    page = DOCS / "reference" / "openapi.json"
+    if os.environ.get("AIRSIDE_REWRITE"):
+        page.write_bytes(document_bytes())
+    assert page.read_bytes() == document_bytes(), "the API has changed: AIRSIDE_REWRITE=1 writes the document anew"
+
+
+def check_made(page: Path, mark: str, now: str) -> None:
+    """Hold what stands under a mark against what it is made of, or write it anew."""
+    head, found, rest = page.read_text("utf-8").partition(mark)
+    assert found
     line, _, made = rest.partition("\n")
     if os.environ.get("AIRSIDE_REWRITE"):
-        page.write_text(f"{head}{mark}{line}\n\n{reference()}\n", "utf-8")
+        page.write_text(f"{head}{mark}{line}\n\n{now}\n", "utf-8")
         return
-    assert made.strip() == reference().strip(), "the commands have changed: AIRSIDE_REWRITE=1 writes the page anew"
+    assert made.strip() == now.strip(), "it has changed: AIRSIDE_REWRITE=1 writes the page anew"
 
 
 def test_the_command_lines_page_says_what_each_command_is_for() -> None:

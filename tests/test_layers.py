@@ -16,8 +16,8 @@ MAY_IMPORT_RAY = {"actors", "benchmarks", "tests"}
 _ORDER = {
     "stack": """
         lazy_names errors flag canonical ids calling reasons values
-        text input schema resources contracts run budget scheduling directory webhooks security journal approvals
-        ports models provenance policy cycle operations recovery
+        text input schema resources contracts run budget scheduling issuers directory webhooks security journal
+        approvals ports models provenance policy cycle operations recovery
     """,
     "memory": """
         text comparison records lineage rules privacy embedders search embedding writing storage evaluation tenant
@@ -28,8 +28,9 @@ _ORDER = {
         grant_checks dispatch resolving in_memory
     """,
     "actors": """
-        settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory ingress intake
-        executor runtime driver client launch audit replay gateway
+        settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory run_owners
+        operating intake executor runtime driver views looking issuers ingress client launch audit replay web gateway
+        api
     """,
 }
 ORDER = {folder: names.split() for folder, names in _ORDER.items()}
@@ -39,7 +40,7 @@ CORE = sorted(path for layer in ("stack", "memory", "tools") for path in (ROOT /
 ACTORS = sorted((ROOT / "actors").rglob("*.py"))
 ENTRY = sorted(
     path
-    for pattern in ("*.py", "adapters/*.py", "batches/*.py", "bench/*.py", "demo/**/*.py")
+    for pattern in ("*.py", "adapters/*.py", "batches/*.py", "bench/*.py", "demo/**/*.py", "http_client/*.py")
     for path in (ROOT / "airside").glob(pattern)
 )
 """The package's own files; its `stack`, `memory`, `tools` and `actors` are links to the folders beside it."""
@@ -76,10 +77,11 @@ def test_the_sources_are_found() -> None:
         "batches",
         "bench",
         "demo",
+        "http_client",
     }
     linked = {path.name for path in (ROOT / "airside").iterdir() if path.is_symlink()}
     folders = {path.name for path in (ROOT / "airside").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert linked == set(LAYERS) and folders - linked == {"adapters", "batches", "bench", "demo"}, (
+    assert linked == set(LAYERS) and folders - linked == {"adapters", "batches", "bench", "demo", "http_client"}, (
         "nothing of the package is left out"
     )
 

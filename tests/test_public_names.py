@@ -19,6 +19,7 @@ MODULES = (
     "airside.adapters",
     "airside.audit",
     "airside.batches",
+    "airside.client",
     "airside.directory",
     "airside.jobs",
     "airside.mcp",

@@ -55,7 +55,7 @@ class KillSwitchService:
         """Set a switch; once this returns no new effect that it covers starts anywhere.
 
         Raises `InvalidInput` for a target that does not exist, or an end that is over: a switch with a slip of the pen
-        in it protects nobody.
+        in it protects nobody; and for a tenant's order about what others switched off.
         Raises `LayerUnavailable` if a layer could not be told, or has not confirmed it in time; it says whether the
         switch is durable, and so holds for every layer from its next start.  It is gone on with.
         """
@@ -70,6 +70,7 @@ class KillSwitchService:
             by=PrincipalId(order.by),
             why=order.why,
             until_us=order.until_us,
+            tenant=order.tenant,
         )
         durable = asyncio.Event()
         setting = asyncio.ensure_future(self._carry_out(change, durable))
@@ -85,6 +86,9 @@ class KillSwitchService:
 
     async def _carry_out(self, change: KillSwitchChanged, durable: asyncio.Event) -> None:
         async with self._writing:  # of two orders at once, both are set
+            standing = self.switches.withheld(change, now_us=steady_us())
+            if standing is not None:
+                raise InvalidInput(f"switch: {standing}; who set it takes it back")
             await self._write(change)
         durable.set()
         await self._policy.call(REFRESH, None)

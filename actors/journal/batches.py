@@ -41,10 +41,13 @@ class BatchSummary(Value):
     outcomes: tuple[BatchOutcome, ...]
 
 
-def list_batches(journal: ReadableJournal, limit: int = 100) -> list[BatchSummary]:
-    """Return batches, newest first."""
+def list_batches(journal: ReadableJournal, limit: int = 100, *, tenant: str = "") -> list[BatchSummary]:
+    """Return batches, newest first; of a tenant, those of which all runs are its."""
     if type(limit) is not int or not 1 <= limit <= MAX_LISTED:
         raise InvalidInput(f"batches: the limit {limit!r:.40} is not a whole number from 1 to {MAX_LISTED}")
+    if tenant:
+        named = journal.read("batches_of", tenant, limit)
+        return [show_batch(journal, name) for (name,) in named if read_batch(journal, name).length]
     names = [stream.removeprefix("batch:") for (stream,) in journal.read("batches", limit)]
     return [show_batch(journal, name) for name in names]
 

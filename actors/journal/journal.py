@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airside.actors.journal.feed import Feed
@@ -20,6 +21,7 @@ from airside.actors.rpc.methods import (
     APPEND,
     BODIES,
     QUERY,
+    QUERY_TENANT,
     ROWS,
     SUBSCRIBE,
     VERIFY,
@@ -28,6 +30,7 @@ from airside.actors.rpc.methods import (
     NamedQuery,
     Rows,
     Sql,
+    TenantSql,
 )
 from airside.actors.rpc.serving import serves
 from airside.actors.wardens.watched import WatchedLayer
@@ -42,7 +45,7 @@ CHECKPOINT_S = 5.0
 
 ASKERS = 2
 """Queries of people, and checks, that are answered at a time: they may take long, and have threads of their own so that
-what recovery, rollbacks and undo read waits for none of them."""
+what recovery, rollbacks and undo read waits for none of them.  So have those of tenants' auditors."""
 
 MAX_DETAIL_CHARS = 500
 
@@ -65,6 +68,7 @@ class Journal(WatchedLayer):
         self._waiting: list[tuple[Append, asyncio.Future[AppendReply]]] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._followers = ThreadPoolExecutor(1, thread_name_prefix="follow")
+        self._auditors = ThreadPoolExecutor(ASKERS, thread_name_prefix="audit")
         self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="ask")
         self._committing: asyncio.Task[None] | None = None
         self._checkpointing: asyncio.Task[None] | None = None
@@ -163,6 +167,17 @@ class Journal(WatchedLayer):
         """Answer one SELECT: an Arrow IPC stream and no error, or nothing and what is wrong with it."""
         try:
             return await self._answered(self._askers, self._store.query, asked.sql, asked.parameters), ""
+        except LayerUnavailable:
+            raise
+        except Exception as error:
+            return b"", text_of(error)
+
+    @serves(QUERY_TENANT)
+    async def query_tenant(self, asked: TenantSql) -> tuple[bytes, str]:
+        """Answer one SELECT over a tenant's rows alone: JSON and no error, or nothing and what is wrong with it."""
+        read = partial(self._store.query_apart, tenant=asked.tenant, since_us=asked.since_us)
+        try:
+            return await self._answered(self._auditors, read, asked.sql, asked.parameters), ""
         except LayerUnavailable:
             raise
         except Exception as error:

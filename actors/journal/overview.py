@@ -8,7 +8,7 @@ import msgspec
 
 from airside.actors.journal.story import ReadableJournal
 from airside.stack.errors import InvalidInput
-from airside.stack.ids import parse_run, parse_tenant
+from airside.stack.ids import parse_principal, parse_run, parse_tenant
 from airside.stack.operations.overview import ACTIVE, RunDetail, RunSummary, detail_of, run_status
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.run.events import decode_event
@@ -26,8 +26,16 @@ def list_runs(
     since: datetime | timedelta | None = None,
     branches: bool = False,
     limit: int = 100,
+    principal: str = "",
+    batch: str = "",
+    before: tuple[int, str] | None = None,
 ) -> list[RunSummary]:
-    """Return runs, newest first; raise `InvalidInput` for a filter that can match nothing."""
+    """Return runs, newest first; raise `InvalidInput` for a filter that can match nothing.
+
+    With `before`, the time and the id of one, they are those that follow it in the list.
+    """
+    if principal:
+        parse_principal(principal)
     if tenant:
         parse_tenant(tenant)
     if status and status not in (statuses := [ACTIVE, *map(str, RunStatus)]):
@@ -36,7 +44,9 @@ def list_runs(
         raise InvalidInput(f"runs: there is no reason {reason!r:.60}; there are {', '.join(reasons)}")
     if type(limit) is not int or not 1 <= limit <= MAX_LISTED:
         raise InvalidInput(f"runs: the limit {limit!r:.40} is not a whole number from 1 to {MAX_LISTED}")
-    rows = journal.read("listed", tenant, status, reason, _since_us(since), branches, limit)
+    last = before or (0, "")
+    filters = (tenant, status, reason, _since_us(since), branches)
+    rows = journal.read("listed", *filters, limit, principal, batch, *last)
     found = [msgspec.convert(dict(zip(_COLUMNS, row, strict=True)), RunSummary) for row in rows]
     open_runs = [run.run_id for run in found if run.status == ACTIVE]
     bodies = journal.bodies(open_runs) if open_runs else {}

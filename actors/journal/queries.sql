@@ -255,14 +255,17 @@ WHERE starts_with(stream, 'apr_' || $1 || '_') OR starts_with(stream, 'doubt/' |
 ORDER BY at_us, stream, seq;
 
 -- name: listed
--- Runs, newest first, with how they ended if they have: of a tenant, a status (`active`: not ended) and a reason (of all
--- where these are ''), submitted since a time; branches only if asked for; at most so many.
+-- Runs, newest first, with how they ended if they have: of a tenant, a status (`active`: not ended), a reason, a principal
+-- and a batch (of all where these are ''), submitted since a time; branches only if asked for; those that follow one of
+-- the list, if it is said by its time and name ($9 and $10); at most so many.
 SELECT r.run_id, r.tenant, r.principal, r.job_id, r.route, coalesce(r.parent, ''), r.submitted_us,
        coalesce(o.status, 'active'), coalesce(o.reason_code, ''), coalesce(o.ended_us, 0), coalesce(o.steps, 0),
        coalesce(o.tool_calls, 0), coalesce(o.tokens, 0), coalesce(o.cost_microusd, 0), coalesce(o.active_us, 0)
 FROM runs r LEFT JOIN outcomes o ON o.run_id = r.run_id
 WHERE ($1 = '' OR r.tenant = $1) AND ($2 = '' OR coalesce(o.status, 'active') = $2)
   AND ($3 = '' OR o.reason_code = $3) AND r.submitted_us >= $4 AND ($5 OR coalesce(r.parent, '') = '')
+  AND ($7 = '' OR r.principal = $7) AND ($8 = '' OR r.batch = $8)
+  AND ($10 = '' OR (r.submitted_us, r.run_id) < ($9, $10))
 ORDER BY r.submitted_us DESC, r.run_id DESC LIMIT $6;
 
 -- name: batches
@@ -276,6 +279,15 @@ SELECT coalesce(o.status, 'active'), coalesce(o.reason_code, ''), count(*), coal
 FROM runs r LEFT JOIN outcomes o ON o.run_id = r.run_id
 WHERE r.batch = ? AND coalesce(r.parent, '') = ''
 GROUP BY ALL ORDER BY 3 DESC, 1, 2;
+
+-- name: batch_tenants
+-- Whose the runs of a batch are.
+SELECT DISTINCT tenant FROM runs WHERE batch = ? AND coalesce(parent, '') = '';
+
+-- name: batches_of
+-- The names that all runs of batches bear which are of one tenant alone, newest first; at most so many.
+SELECT batch FROM runs WHERE batch <> '' AND coalesce(parent, '') = ''
+GROUP BY batch HAVING min(tenant) = $1 AND max(tenant) = $1 ORDER BY max(submitted_us) DESC, batch LIMIT $2;
 
 -- name: active_of_batch
 -- The runs of a batch that have not ended, branches apart.

@@ -14,6 +14,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection as Database
 
 from airside.actors.journal.carry import BEFORE, make_log
+from airside.actors.journal.isolated_sql import answer_apart
 from airside.actors.journal.log import CHUNK_ROWS, JOURNAL, LogReader, Row, check_header, is_written
 from airside.actors.journal.projection import PROJECTION, QUERIES, Projection
 from airside.actors.journal.tail import Tail
@@ -113,6 +114,18 @@ class JournalReader:
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         return bytes(sink.getvalue())
+
+    def query_apart(self, sql: str, parameters: Sequence[Any], *, tenant: str | None, since_us: int) -> bytes:
+        """Answer one SELECT over all that is durable of a tenant (of all, if it is None) since a time, as JSON.
+
+        It has nobody else's rows (`isolated_sql`).  Raises as `query` does.
+        """
+        if as_text(sql) != sql:
+            raise InvalidInput(f"audit query: it has characters that are no text: {as_text(sql)[:200]}")
+        return self._projection.ask(
+            self.last(),
+            lambda database: answer_apart(database, sql, parameters, tenant=tenant, since_us=since_us),
+        )
 
     def page(self, feed: str, after: int) -> list[Row]:
         """Return the entries of a feed that follow the first `after` of it, without a gap, at least one.

@@ -131,6 +131,15 @@ class Sql(msgspec.Struct, array_like=True, frozen=True):
     parameters: tuple[Any, ...] = ()
 
 
+class TenantSql(msgspec.Struct, array_like=True, frozen=True):
+    """One SELECT over the rows of one tenant (of all, if it is None) since a time, with its parameters."""
+
+    sql: str
+    parameters: tuple[Any, ...] = ()
+    tenant: str | None = ""
+    since_us: int = 0
+
+
 class WaitRequest(msgspec.Struct, array_like=True, frozen=True):
     """Runs whose ends are wanted, and for how many seconds the next may be waited for.
 
@@ -200,12 +209,54 @@ class KeeperRequest(msgspec.Struct, array_like=True, frozen=True):
     dry_run: bool = False
 
 
+class PresentedOrder(msgspec.Struct, array_like=True, frozen=True):
+    """An order with the credential of whoever gives it; the fields after it are those of `Order`."""
+
+    credential: str
+    action: str
+    scope: str
+    target: str
+    why: str = ""
+    happened: bool = False
+    output: bytes = b"null"
+    until_us: int = 0
+    tokens: int | None = None
+    cost_microusd: int = 0
+
+
+class OrderReply(msgspec.Struct, array_like=True, frozen=True):
+    """How many runs an order reached, and of a rollback its report as JSON; or a problem, with its code."""
+
+    reached: int = 0
+    report: bytes = b""
+    code: str = ""
+    problem: str = ""
+
+
+class PresentedQuestion(msgspec.Struct, array_like=True, frozen=True):
+    """What is asked of a stack, with the credential of whoever asks; `parameters` are the view's, a JSON object."""
+
+    credential: str
+    view: str
+    parameters: bytes = b"{}"
+
+
+class QuestionReply(msgspec.Struct, array_like=True, frozen=True):
+    """The answer to a question, as JSON (`stack.operations.questions`); or a problem, with its code."""
+
+    code: str = ""
+    problem: str = ""
+    body: bytes = b""
+
+
 SUBMIT = Method[Submission, Ticket]("ingress", "submit")
 GIVE_VOTE = Method[PresentedVote, VoteReply]("ingress", "give_vote")
 KEEP = Method[KeeperRequest, bytes]("ingress", "keep")
 FOLLOW = Method[FeedRequest, FeedPage]("ingress", "follow")
 WATCH_RUN = Method[WatchRequest, WatchPage]("ingress", "watch")
 OFFER = Method[OfferRequest, ToolOffer]("ingress", "offer")
+OPERATE = Method[PresentedOrder, OrderReply]("ingress", "operate")
+LOOK = Method[PresentedQuestion, QuestionReply]("ingress", "look")
 
 READ_INPUTS = Method[list[bytes], list[InputsReading]]("intake", "read")
 INPUT_FIELDS = Method[None, Fields]("intake", "fields")
@@ -227,6 +278,7 @@ SPEND = Method[SpendRequest, SpendReply]("policy", "spend")
 RESERVED = Method[ReservedQuestion, ReservedReply]("policy", "reserved")
 CHECK = Method[Proposed, str]("policy", "check")
 UNDO = Method[UndoRequest, UndoReply]("policy", "undo")
+BUDGETS = Method[str, bytes]("policy", "budgets")
 CLOSE = Method[str, bool]("policy", "close", retry=False)
 ISSUER = Method[None, TrustedGate]("policy", "issuer", retry=False)
 REFRESH = Method[None, None]("policy", "refresh")
@@ -242,6 +294,7 @@ APPEND = Method[Append, AppendReply]("journal", "append")
 BODIES = Method[list[str], dict[str, list[str]]]("journal", "bodies")
 ROWS = Method[NamedQuery, Rows]("journal", "rows")
 QUERY = Method[Sql, tuple[bytes, str]]("journal", "query")
+QUERY_TENANT = Method[TenantSql, tuple[bytes, str]]("journal", "query_tenant")
 VERIFY = Method[None, list[str]]("journal", "verify")
 SUBSCRIBE = Method[FeedRequest, FeedPage]("journal", "subscribe")
 

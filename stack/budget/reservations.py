@@ -17,14 +17,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from airside.stack.budget.ledger import Cap, Ledger, Shortage
+from airside.stack.budget.ledger import Cap, Ledger, Per, Shortage, window_of
 from airside.stack.budget.recorded_usage import RecordedUsage
 from airside.stack.contracts.budget import ReservationRequest, Settlement, decision_usage
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import EffectKey, RunId, TenantId, root_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.schema.toolspec import ToolSpec
-from airside.stack.values import FREE, Identity, Limits, Spend, at_least, less
+from airside.stack.values import FREE, Identity, Limits, Spend, Value, at_least, less
 
 ORG = "org"
 
@@ -42,6 +42,20 @@ _FLOORS_KEPT = 100_000
 
 _ENDED_KEPT = 100_000
 """Ended runs whose late calls are told apart; what a run that ended before them asks for, the journal refuses."""
+
+
+class BudgetStanding(Value):
+    """A budget that runs share, and what of it is taken in the window that began at `begins_us` (0: ever).
+
+    `reserved` is set aside for what is under way, and `spent` what was used.
+    """
+
+    unit: str
+    per: Per
+    limit: int
+    reserved: int
+    spent: int
+    begins_us: int = 0
 
 
 class BudgetReservations:
@@ -67,6 +81,19 @@ class BudgetReservations:
             self._tenant(TenantId(name))
         for past in spent:
             self._record(past)
+
+    def standings(self, tenant: TenantId | None, *, now_us: int) -> list[BudgetStanding]:
+        """Return how the budgets of a tenant (of the organisation, if it is None) stand in the present windows."""
+        name = ORG if tenant is None else self._tenant(tenant)
+        found = []
+        for cap in self._organisation if tenant is None else self._tenants.get(tenant, ()):
+            reserved, spent = self.ledger.used(name, cap.unit, cap.per, now_us=now_us)
+            begins = window_of(cap.per, now_us)
+            standing = BudgetStanding(
+                unit=cap.unit, per=cap.per, limit=cap.limit, reserved=reserved, spent=spent, begins_us=begins
+            )
+            found.append(standing)
+        return found
 
     def _tenant(self, tenant: TenantId) -> str:
         name = f"tenant/{tenant}"

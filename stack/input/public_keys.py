@@ -41,13 +41,14 @@ def public_key(pem: str | bytes) -> Ed25519PublicKey:
         raise InvalidConfig(f"not a PEM public key: {error}") from None
     if not isinstance(key, Ed25519PublicKey):
         raise InvalidConfig(f"{type(key).__name__} is not an Ed25519 key")
-    problem = _problem_with(key.public_bytes_raw())
+    problem = problem_with_point(key.public_bytes_raw())
     if problem:
         raise InvalidConfig(f"an Ed25519 key that cannot be used: {problem}")
     return key
 
 
-def _problem_with(raw: bytes) -> str:
+def problem_with_point(raw: bytes) -> str:
+    """Return why the point of an Ed25519 key binds nobody, "" if it does."""
     y = int.from_bytes(raw, "little") & (2**255 - 1)
     if y >= _PRIME:
         return "its point is not written in the one canonical way"

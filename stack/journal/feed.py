@@ -15,9 +15,6 @@ from airside.stack.errors import InvalidInput
 from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.values import Value
 
-AUDITOR = "auditor"
-"""The role of a principal that may read all its tenant's entries: what everybody there asked, and what came of it."""
-
 ALL = "*"
 """Whose feed has every tenant's entries."""
 

@@ -127,6 +127,8 @@ class Order(Value, array_like=True):
     an ended run did; `resolve_spend` says what an attempt at a question to a model cost (`target` is its key; `tokens`
     None: as counted); `switch_off` and `switch_on` throw a kill switch of any scope; `batch` changes the batch that
     `target` names, by the `BatchChange` that `output` is.
+
+    `tenant` is that of whose operator the order is, empty for those who run the stack.
     """
 
     action: Literal["kill", "cancel", "settle", "rollback", "resolve_spend", "switch_off", "switch_on", "batch"]
@@ -140,6 +142,7 @@ class Order(Value, array_like=True):
     until_us: int = 0
     tokens: Count | None = None
     cost_microusd: Count = 0
+    tenant: str = ""
 
 
 ORDER_PURPOSE = "order"

@@ -24,7 +24,8 @@ class KillSwitchChanged(Value, tag="SwitchThrown"):
     """A kill switch was switched off or on.
 
     `target` names what (nothing for `all`; `TENANT/PRINCIPAL` for a principal).  One that is `off` stays so until
-    `until_us`, or until it is switched on if that is 0.
+    `until_us`, or until it is switched on if that is 0.  `tenant` is that of whose operator it is, empty for those who
+    run the stack.
     """
 
     at_us: int
@@ -34,6 +35,7 @@ class KillSwitchChanged(Value, tag="SwitchThrown"):
     by: PrincipalId
     why: str = ""
     until_us: int = 0
+    tenant: str = ""
 
     def __str__(self) -> str:
         what = f"{self.scope} {self.target}".strip()
@@ -70,6 +72,13 @@ class KillSwitches:
     def off(self, now_us: int) -> list[KillSwitchChanged]:
         """Return what is off now, oldest first."""
         return sorted((s for s in self._off.values() if _holds(s, now_us)), key=lambda s: s.at_us)
+
+    def withheld(self, change: KillSwitchChanged, *, now_us: int) -> KillSwitchChanged | None:
+        """Return the switch that a change would replace and may not: what others set no tenant takes back."""
+        standing = self._off.get((change.scope, change.target))
+        if standing is None or not change.tenant or not _holds(standing, now_us):
+            return None
+        return None if standing.tenant == change.tenant else standing
 
     def blocking(
         self,

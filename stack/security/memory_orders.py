@@ -72,10 +72,11 @@ class MemoryOrder(Value):
 
 
 class MemoryAnswer(Value):
-    """What became of it: `data` as the action has it, or `problem`."""
+    """What became of it: `data` as the action has it, or a `problem`, with a code where it is who asks."""
 
     data: bytes = b""
     problem: str = ""
+    code: str = ""
 
 
 def seal_memory_order(key: bytes, order: MemoryOrder) -> bytes:

@@ -31,6 +31,7 @@ from airside.stack.cycle.in_memory import InMemoryApprovals, InMemoryJournal, In
 from airside.stack.directory import Directory, load_directory
 from airside.stack.errors import AuthRefused, LayerUnavailable
 from airside.stack.ids import ExecutorId, PrincipalId, RequestId, RunId, child_run
+from airside.stack.issuers import OidcIssuer
 from airside.stack.models.agent import ModelAgent
 from airside.stack.operations.messages import Admit, Submission, Ticket
 from airside.stack.policy.bundle import Bundle, load_bundle
@@ -46,8 +47,10 @@ from airside.stack.run.machine import RunMachine
 from airside.stack.run.topology import FanOutFanIn, Handoffs, SingleAgent, Topology
 from airside.stack.scheduling.admission import AdmissionQueue, TenantShare
 from airside.stack.schema.toolspec import ToolSpec
+from airside.stack.security.access import NoAccess, reach
 from airside.stack.security.authenticator import Authenticator, issue_token
 from airside.stack.security.identity import IdentityChecker, run_subject, seal_identity
+from airside.stack.security.issuer_keys import keys_of
 from airside.stack.values import Action, ApprovalRule, Finish, Handoff, Limits, Outcome, Request, Spend, Usage
 from airside.tools.circuit_breakers import FAILURES
 from airside.tools.dispatch import Dispatcher
@@ -57,6 +60,7 @@ from airside.tools.sandbox.limits import SandboxLimits
 from airside.tools.tool import Tool, ToolError, Toolset, tool
 from tests import on_wire
 from tests.helpers import EXECUTOR, KEY, RUN, granted, identity
+from tests.oidc_issuer import AUDIENCE, Signer
 from tests.unit.stack.security.test_authenticator import DIRECTORY, NOW, OTHER, SIGNER, pem_of, public_of, token
 
 R = ReasonCode
@@ -427,6 +431,25 @@ def authenticated(credential: Any) -> Way:
     return way
 
 
+async def of_an_issuer_without_keys() -> ReasonCode:
+    """The keys of the token's issuer were never had."""
+    signer = Signer("https://sso.example")
+    entry = OidcIssuer(issuer=signer.issuer, audience=AUDIENCE, algorithms=["RS256"], tenant="acme")
+    directory = load_directory(DIRECTORY).model_copy(update={"oidc": {"corp": entry}})
+    auth = Authenticator(directory, public_of(SIGNER), keys_of(directory.oidc, lambda: 0.0))
+    with pytest.raises(AuthRefused) as caught:
+        auth.identify(signer.token(NOW), NOW)
+    return reason_of(caught.value.reason)
+
+
+async def narrowed_away() -> ReasonCode:
+    """The table of access refuses what a token's scope leaves out."""
+    caller = Authenticator(load_directory(DIRECTORY), public_of(SIGNER)).caller(token(scope="memory"), NOW)
+    denied = reach("submit", caller, None)
+    assert isinstance(denied, NoAccess)
+    return reason_of(denied.code)
+
+
 CONFIG = LayerConfig(Settings(), Path("unused"), seal_key=KEY)
 
 
@@ -502,6 +525,8 @@ WAYS: dict[ReasonCode, Way] = {
     R.AUTH_EXPIRED: authenticated(token(exp=NOW - 100)),
     R.AUTH_NOT_YET_VALID: authenticated(token(nbf=NOW + 100)),
     R.AUTH_CLAIM_MISSING: authenticated(token(exp=None)),
+    R.AUTH_KEYS_UNAVAILABLE: of_an_issuer_without_keys,
+    R.AUTH_SCOPE_MISSING: narrowed_away,
     R.AUTH_UNKNOWN_KEY: authenticated("ask_nobody"),
     R.PRINCIPAL_UNKNOWN: authenticated(token(sub="eve")),
     R.TENANT_UNKNOWN: authenticated(token(tenant="nobody")),

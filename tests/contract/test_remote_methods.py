@@ -40,8 +40,13 @@ from airside.actors.rpc.methods import (
     KeeperRequest,
     Method,
     NamedQuery,
+    OrderReply,
+    PresentedOrder,
+    PresentedQuestion,
     PresentedVote,
+    QuestionReply,
     Sql,
+    TenantSql,
     TrustedGate,
     WaitRequest,
 )
@@ -189,6 +194,10 @@ CASES: dict[Method[Any, Any], Case] = {
         "offer",
         ToolOffer(tenant=ACME, principal=PrincipalId("ann")),
     ),
+    m.OPERATE: Case(
+        lambda n: PresentedOrder(f"c{n}", "kill", "run", RUN, "why"), "operate", OrderReply(reached=1, report=b"{}")
+    ),
+    m.LOOK: Case(lambda n: PresentedQuestion(f"c{n}", "runs", b"{}"), "look", QuestionReply(body=b"[]")),
     m.READ_INPUTS: Case(lambda n: [b'{"n": %d}' % n], "read", [InputsReading(b"{}")]),
     m.INPUT_FIELDS: Case(lambda n: None, "fields", Fields(frozenset(["a"])), takes_anything=True),
     m.ADMIT: Case(
@@ -228,6 +237,7 @@ CASES: dict[Method[Any, Any], Case] = {
         UndoReply(grant=b"g"),
         lambda reply: reply.grant == b"" and reply.error != "",
     ),
+    m.BUDGETS: Case(lambda n: f"t{n}", "budgets", b"[]"),
     m.CLOSE: Case(lambda n: f"run_{n}", "close", True),
     m.ISSUER: Case(lambda n: None, "issuer", TrustedGate("iss", []), takes_anything=True),
     m.REFRESH: Case(lambda n: None, "refresh", None, takes_anything=True),
@@ -246,6 +256,9 @@ CASES: dict[Method[Any, Any], Case] = {
     m.BODIES: Case(lambda n: [f"run_{n}"], "bodies", {"run_0": ["{}"]}),
     m.ROWS: Case(lambda n: NamedQuery(f"q{n}", (1, [RUN])), "rows", [("a", 1, None)]),
     m.QUERY: Case(lambda n: Sql(f"SELECT {n}", (1.5, "x", b"y", None)), "query", (b"arrow", "")),
+    m.QUERY_TENANT: Case(
+        lambda n: TenantSql(f"SELECT {n}", (1.5, "x", None), "acme", 5), "query_tenant", (b'{"rows":[]}', "")
+    ),
     m.VERIFY: Case(lambda n: None, "verify", ["a row was altered"], takes_anything=True),
     m.SUBSCRIBE: Case(lambda n: FeedRequest(f"j:*:{n}", 1.0), "subscribe", FeedPage((FED,), "j:*:1")),
     m.RETRIEVE: Case(

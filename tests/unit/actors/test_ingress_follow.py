@@ -40,9 +40,10 @@ class Asked:
         return FeedPage((), "c")
 
 
-async def ingress(journal: Asked) -> Ingress:
+async def ingress(journal: Asked, house: str | None = None) -> Ingress:
     """Return an Ingress that asks this journal."""
-    made = Ingress(LayerConfig(Settings(), Path("unused"), seal_key=KEY), DIRECTORY, public_of(SIGNER))
+    directory = DIRECTORY.model_copy(update={"house": house})
+    made = Ingress(LayerConfig(Settings(), Path("unused"), seal_key=KEY), directory, public_of(SIGNER))
     await made.ready()
     made._journal = journal  # type: ignore[assignment]
     return made
@@ -61,6 +62,16 @@ async def test_an_auditor_is_given_his_tenants_entries_whatever_he_asks_for() ->
         page = await on_wire.ask(it, FOLLOW, FeedRequest("c0", 5.0, wanted, token("ann")))
         assert page.cursor == "c" and not page.problem
     assert journal.questions == [FeedRequest("c0", 5.0, "acme")] * 3
+
+
+async def test_an_auditor_of_the_house_is_given_the_entries_he_asks_for() -> None:
+    """Of one tenant, or of all; an auditor of another tenant those of his own, as ever."""
+    journal = Asked()
+    journal.open.set()
+    it = await ingress(journal, house="beta")
+    for who, wanted, given in (("eve@beta", None, None), ("eve@beta", "acme", "acme"), ("ann@acme", None, "acme")):
+        page = await on_wire.ask(it, FOLLOW, FeedRequest("c0", 5.0, wanted, token(*who.split("@"))))
+        assert page.cursor == "c" and journal.questions.pop() == FeedRequest("c0", 5.0, given)
 
 
 async def test_who_is_no_auditor_or_nobody_is_refused_and_the_journal_is_not_asked() -> None:

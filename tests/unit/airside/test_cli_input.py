@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jwt
 import msgspec
 import pyarrow.parquet as pq
 import pytest
@@ -294,6 +295,14 @@ def test_a_home_directory_is_meant_by_a_tilde(world: World, capsys: pytest.Captu
 def test_a_token_has_a_life(ttl: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = airside_says(capsys, "token", "issue", "acme", "ana", "--ttl", ttl)
     assert code == 2 and "whole number of seconds" in err and not out
+
+
+def test_a_token_is_narrowed_to_areas_there_are(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = airside_says(capsys, "token", "issue", "acme", "ana", "--area", "runs:read", "--area", "operate")
+    assert code == 0, err
+    assert jwt.decode(out.strip(), options={"verify_signature": False})["scope"] == "runs:read operate"
+    code, out, err = airside_says(capsys, "token", "issue", "acme", "ana", "--area", "runs:reed")
+    assert code == 2 and "runs:read" in err and not out
 
 
 @pytest.mark.parametrize("arguments", ['{"a":1,"a":2}', '{"a":NaN}', "[1]x", "\udcff"])

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-from typing import Any
 
 import httpx2
 import pytest
 
 import airside.actors.gateway.http as http
 from airside.actors.gateway.calls import Caller
-from airside.actors.gateway.http import MAX_BODY_BYTES, http_app, listen
-from airside.stack.errors import AuthRefused, Failed, LayerUnavailable, Misuse
+from airside.actors.gateway.http import MAX_BODY_BYTES, http_app
+from airside.stack.errors import AuthRefused, LayerUnavailable
 from airside.stack.operations.messages import ServedTool
 
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
@@ -135,51 +133,6 @@ async def test_a_tenant_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) 
         assert (await ask("acme")).status_code == 200 and not app._of_tenant  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("said", [b"", b"POST /mcp HTTP/1.1\r\nHost: "])
-async def test_a_connection_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
-    """And so is one whose headers do not come to an end."""
-    monkeypatch.setattr(http, "BODY_S", 0.05)
-    listener = listen("127.0.0.1:0", [])
-    serving = asyncio.ensure_future(http.serve_http(http_app(Calls(), b"k" * 32, "stack"), listener))  # type: ignore[arg-type]
-    try:
-        reader, writer = await asyncio.open_connection(*listener.socket.getsockname())
-        writer.write(said)
-        assert await reader.read() == b""
-        writer.close()
-    finally:
-        serving.cancel()
-        await asyncio.wait({serving})
-
-
 async def test_a_message_that_is_too_long_is_refused() -> None:
     answer = await post(Calls(), b'{"x": "' + b"y" * MAX_BODY_BYTES + b'"}')
     assert answer.status_code == 413
-
-
-async def test_a_message_that_does_not_arrive_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its sender is as good as gone."""
-    monkeypatch.setattr(http, "BODY_S", 0.0)
-
-    async def receive() -> dict[str, Any]:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    assert await http._in_time(receive)() == {"type": "http.disconnect"}
-
-
-def test_it_listens_where_others_reach_it_only_under_names_it_was_given() -> None:
-    """An address that it says is open already."""
-    for address in ("0.0.0.0:0", "[::]:0", "example.com:0"):
-        with pytest.raises(Misuse, match="--host"):
-            listen(address, [])
-    for address in ("8400", "127.0.0.1", "127.0.0.1:no", "127.0.0.1:70000", ":1"):
-        with pytest.raises(Misuse, match="HOST:PORT"):
-            listen(address, [])
-    made = listen("127.0.0.1:0", [])
-    with made.socket:
-        port = made.socket.getsockname()[1]
-        assert made.url == f"http://127.0.0.1:{port}/mcp"
-        with socket.create_connection(("127.0.0.1", port)):
-            pass
-        with pytest.raises(Failed, match="--http"):
-            listen(f"127.0.0.1:{port}", [])

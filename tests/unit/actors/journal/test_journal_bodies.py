@@ -119,9 +119,11 @@ def begin(store: JournalStore) -> ApprovalBook:
         "spend_resolved": [],
         "attempts_since": [0, 99],
         "beside": [RUN, RUN],
-        "listed": ["", "", "", 0, True, 99],
+        "listed": ["", "", "", 0, True, 99, "", "", 0, ""],
         "feed": ["acme", 0, 1000, 2**22],
         "batches": [10],
+        "batch_tenants": ["nightly"],
+        "batches_of": ["acme", 10],
         "active_of_batch": ["nightly"],
         "batch_outcomes": ["nightly"],
     }

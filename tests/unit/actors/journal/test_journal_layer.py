@@ -76,7 +76,11 @@ async def test_what_was_acknowledged_is_seen_by_every_question(journal: Journal,
     assert {reply.verdict for reply in replies} == {"ok"}
     found = await journal.bodies(["run_3"])
     assert len(found["run_3"]) == 2
-    assert len(await remote.rows("unfinished")) == len(await remote.rows("listed", "", "", "", 0, True, 99)) == 20
+    assert (
+        len(await remote.rows("unfinished"))
+        == len(await remote.rows("listed", "", "", "", 0, True, 99, "", "", 0, ""))
+        == 20
+    )
     data, problem = await journal.query(Sql("SELECT count(*) AS n FROM events"))
     assert pa.ipc.open_stream(data).read_all().to_pylist() == [{"n": 40}] and problem == ""
     assert await journal.verify(None) == []

@@ -148,6 +148,24 @@ async def test_one_whose_end_is_over_is_refused_instead_of_protecting_nobody() -
     assert layers.kept.bodies_of(STREAM) == []
 
 
+@pytest.mark.parametrize("setter", ["", "beta"])
+async def test_what_others_switched_off_no_tenant_takes_back(setter: str) -> None:
+    """Nor shortens; not even by orders that were given before it was set, and waited for their turn."""
+    layers = Layers()
+    it = board(layers)
+    theirs = msgspec.structs.replace(order("tenant", "acme"), tenant=setter)
+    on = Order(action="switch_on", scope="tenant", target="acme", by="op@acme", why="", at_us=1, tenant="acme")
+    shorter = msgspec.structs.replace(on, action="switch_off", until_us=now_us() + 60_000_000)
+    outcomes = await asyncio.gather(*(it.set(each) for each in (theirs, on, shorter)), return_exceptions=True)
+    assert outcomes[0] is None and all(isinstance(outcome, InvalidInput) for outcome in outcomes[1:])
+    assert [(s.target, s.tenant, s.until_us) for s in it.switches.off(now_us())] == [("acme", setter, 0)]
+    assert len(layers.kept.bodies_of(STREAM)) == 1
+    await it.set(msgspec.structs.replace(on, tenant=""))
+    await it.set(shorter)
+    await it.set(on)
+    assert it.switches.off(now_us()) == [], "who runs the stack takes anything back, and a tenant its own"
+
+
 def test_all_is_not_meant_by_who_names_something() -> None:
     assert switch_target({"all": True}) == ("all", "")
     with pytest.raises(Misuse, match="all is everything"):

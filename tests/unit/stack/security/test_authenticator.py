@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from airside.stack.directory import load_directory, lower
 from airside.stack.errors import AuthRefused, InvalidConfig, InvalidId, InvalidInput
-from airside.stack.security.authenticator import MAX_TOKEN_BYTES, Authenticator, hash_api_key, issue_token, new_api_key
+from airside.stack.security.authenticator import Authenticator, hash_api_key, issue_token, new_api_key
 from airside.stack.security.identity import IdentityChecker, seal_identity
 from airside.stack.security.keyring import KeyRing
+from airside.stack.security.tokens import MAX_TOKEN_BYTES
 from airside.stack.values import Limits
 from tests.helpers import KEY
 

@@ -1,0 +1,178 @@
+"""What is asked of a stack by credential: the views, and what each takes.
+
+A question names a view and gives its parameters as a JSON object of the fields here; fields there are not are refused.
+`tenant` may be said by who reaches all tenants, and is the credential's otherwise.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from airside.stack.budget.reservations import BudgetStanding
+from airside.stack.values import BATCH_PATTERN, Value
+
+MOST_LISTED = 1_000
+"""Of anything that is listed: more is asked for page by page."""
+
+Limit = Annotated[int, Meta(ge=1, le=MOST_LISTED)]
+Text = Annotated[str, Meta(max_length=200)]
+"""Of what a list is filtered by."""
+
+
+class _Asked(Value, forbid_unknown_fields=True):
+    """Base of what views take."""
+
+
+class Runs(_Asked):
+    """Runs, newest first, of those that fit; `cursor` is a page's `next`."""
+
+    tenant: Text = ""
+    principal: Text = ""
+    status: Text = ""
+    reason: Text = ""
+    batch: Text = ""
+    since: datetime | None = None
+    branches: bool = False
+    limit: Limit = 100
+    cursor: Text = ""
+
+
+class OneRun(_Asked):
+    """One run."""
+
+    run_id: Text
+
+
+class RunEvents(_Asked):
+    """A run's events from the one on that `after` others precede."""
+
+    run_id: Text
+    after: Annotated[int, Meta(ge=0)] = 0
+    limit: Limit = MOST_LISTED
+
+
+class Approvals(_Asked):
+    """What waits for people, oldest first; or, by its id, one approval as it stands, or what waits of one question."""
+
+    tenant: Text = ""
+    approval_id: Text = ""
+    limit: Limit = 100
+    cursor: Text = ""
+
+
+class OfTenant(_Asked):
+    """What there is of a tenant; of all where nobody says which, and who asks reaches all."""
+
+    tenant: Text = ""
+
+
+class Batches(_Asked):
+    """Batches, newest first."""
+
+    tenant: Text = ""
+    limit: Limit = 100
+
+
+class OneBatch(_Asked):
+    """One batch."""
+
+    batch: Annotated[str, Meta(pattern=BATCH_PATTERN, max_length=200)]
+
+
+class Nothing(_Asked):
+    """A view that takes nothing."""
+
+
+class AuditSql(_Asked):
+    """One SELECT over `events`, `runs` and `outcomes`, or the name of a query there is for that, with its parameters.
+
+    The tables have the rows since a time.
+    """
+
+    sql: Annotated[str, Meta(max_length=100_000)] = ""
+    query: Text = ""
+    parameters: tuple[Any, ...] = ()
+    tenant: Text = ""
+    since: datetime | None = None
+
+
+class MemorySearch(_Asked):
+    """What a run of who asks would recall."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=10_000)]
+    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+    min_score: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+VIEWS: dict[str, type[Value]] = {
+    "runs": Runs,
+    "run": OneRun,
+    "events": RunEvents,
+    "story": OneRun,
+    "approvals": Approvals,
+    "in_doubt": OfTenant,
+    "spend_in_doubt": OfTenant,
+    "switches": OfTenant,
+    "budgets": OfTenant,
+    "batches": Batches,
+    "batch": OneBatch,
+    "queries": Nothing,
+    "sql": AuditSql,
+    "health": Nothing,
+    "memory": MemorySearch,
+    "me": Nothing,
+}
+"""The views by their names, with what each takes."""
+
+
+class Page(Value):
+    """A page of a list; `next` is the cursor of the one after it, empty if it is the last."""
+
+    items: list[Any]
+    next: str = ""
+
+
+class EventsPage(Value):
+    """A run's events as the journal has them, how many there are up to their end, and whether the run has ended."""
+
+    events: list[msgspec.Raw]
+    next: int
+    ended: bool
+
+
+class BudgetLine(Value):
+    """A budget with what of it is counted for attempts of which nobody knows what they cost, in its present window."""
+
+    budget: BudgetStanding
+    in_doubt: int = 0
+
+
+class AuditQuery(Value):
+    """A query there is for auditors."""
+
+    name: str
+    says: str
+    sql: str
+
+
+class WhoAsks(Value):
+    """Who holds a credential, and what that one may: by the names of the table of access, how far each."""
+
+    tenant: str
+    principal: str
+    roles: tuple[str, ...]
+    areas: list[str] | None
+    may: dict[str, str]
+
+
+class LayerHealth(Value):
+    """Whether a layer answers."""
+
+    layer: str
+    up: bool
+    ready: bool = False
+    up_s: float = 0.0
