@@ -97,6 +97,7 @@ class Ingress(WatchedLayer):
         labels: frozenset[str] | None = None,
         asks_models: bool = False,
         served: Sequence[ToolSpec] | None = None,
+        tools: Sequence[ToolSpec] = (),
     ) -> None:
         super().__init__(config)
         self._served = served
@@ -107,7 +108,7 @@ class Ingress(WatchedLayer):
         self._counts = {"accepted": 0, "refused": 0}
         self._followers: Counter[TenantId] = Counter()
         self._owners = RunOwners(self._run_bodies)
-        self._looking = Looking(config.cell, directory, config.seal_key, self._remotes)
+        self._looking = Looking(config.cell, directory, config.seal_key, self._remotes, tools)
         self._targets = Targets(directory, self._owners, self._batch_tenants)
 
     async def start(self) -> None:

@@ -316,7 +316,17 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
     asks = bool(checked.endpoints)
     served = _served(checked) if app.gateway else None
     made.append(
-        make(Ingress, "ingress", sealed, checked.directory, keys.issuer_public_pem, checked.labels, asks, served)
+        make(
+            Ingress,
+            "ingress",
+            sealed,
+            checked.directory,
+            keys.issuer_public_pem,
+            checked.labels,
+            asks,
+            served,
+            checked.specs,
+        )
     )
     try:
         _begin(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from airside.stack.directory import Directory
 from airside.stack.errors import LayerUnavailable, Refused
 from airside.stack.ids import RunId, TenantId
 from airside.stack.operations.questions import LayerHealth
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.access import Caller, Reach
 
 MAX_QUESTIONS = 8
@@ -45,12 +46,18 @@ class Looking:
     """Used on one event loop; `remotes` are the layers by their names, as they are at the moment."""
 
     def __init__(
-        self, cell: CellAddress, directory: Directory, seal_key: bytes, remotes: Callable[[], Mapping[str, Remote]]
+        self,
+        cell: CellAddress,
+        directory: Directory,
+        seal_key: bytes,
+        remotes: Callable[[], Mapping[str, Remote]],
+        tools: Sequence[ToolSpec] = (),
     ) -> None:
         self._cell = cell
         self._directory = directory
         self._seal_key = seal_key
         self._remotes = remotes
+        self._tools = {spec.name: spec for spec in tools}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="look")
         self._asked: Counter[tuple[TenantId, str]] = Counter()
 
@@ -79,7 +86,7 @@ class Looking:
         def layers() -> list[LayerHealth]:
             return wait_for(self._layers())
 
-        desk = Desk(caller, far, self._directory, self._seal_key, ask, whose, layers)
+        desk = Desk(caller, far, self._directory, self._seal_key, ask, whose, layers, self._tools)
         tenant = caller.identity.tenant
         with self._place(tenant, "sql", MAX_STATEMENTS if view == "sql" else 0), self._place(tenant, "", MAX_QUESTIONS):
             return await loop.run_in_executor(self._threads, answer, view, parameters, desk)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
@@ -49,6 +49,7 @@ from airside.stack.operations import questions as asked
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 from airside.stack.run.events import RunEnded, decode_event
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.access import Caller, Reach, is_within, reaches
 from airside.stack.security.memory_orders import MemoryAnswer, MemoryOrder, seal_memory_order
 
@@ -68,7 +69,7 @@ AUDIT_QUERIES = load_sql("audit.sql")
 class Desk:
     """What a view has: who asks, how far that one may, and ways to ask the layers.
 
-    `whose` finds out whose a run is, `layers` how they are.
+    `whose` finds out whose a run is, `layers` how they are; `tools` are the app's.
     """
 
     caller: Caller
@@ -78,6 +79,7 @@ class Desk:
     ask: Callable[[Method[Any, Any], Any], Any]
     whose: Callable[[RunId], Owner | None]
     layers: Callable[[], list[asked.LayerHealth]]
+    tools: Mapping[str, ToolSpec]
 
     def reply(self, method: Method[Request, Reply], request: Request) -> Reply:
         """Return a layer's reply."""
@@ -161,6 +163,14 @@ def runs(desk: Desk, wanted: asked.Runs) -> asked.Page:
     return asked.Page(items=found, next=f"{last.submitted_us}:{last.run_id}" if last else "")
 
 
+def counts(desk: Desk, wanted: asked.Counts) -> asked.Page:
+    """Count runs by their states, those of one's own if one reaches no others."""
+    principal = desk.caller.identity.principal if desk.far == "own" else ""
+    rows = desk.read("counted", desk.tenant(wanted.tenant) or "", principal, _us(wanted.since))
+    names = asked.RunCount.__struct_fields__
+    return asked.Page(items=[dict(zip(names, row, strict=True)) for row in rows])
+
+
 def _after_run(cursor: str) -> tuple[int, str]:
     parts = _CURSOR.fullmatch(cursor)
     if parts is None:
@@ -206,6 +216,13 @@ def approvals(desk: Desk, wanted: asked.Approvals) -> asked.Page:
         return asked.Page(items=_one_approval(desk, wanted.approval_id, tenant))
     waiting = [msgspec.json.decode(body, type=Approval) for body in desk.reply(PENDING, tenant)]
     return _page([each for each in waiting if _concerns(desk, each)], wanted.cursor, wanted.limit, _name_of)
+
+
+def approval_form(desk: Desk, wanted: asked.OneApproval) -> asked.ToolForm:
+    """Say what the tool of an approval takes: what an edit of its arguments has to fit."""
+    approval = _one_approval(desk, wanted.approval_id, desk.tenant(""))[0]
+    spec = desk.tools.get(approval.request.tool) or unknown(f"tool of the approval {wanted.approval_id}")
+    return asked.ToolForm(tool=spec.name, description=spec.description, parameters=spec.parameters)
 
 
 def _name_of(approval: Approval) -> str:
@@ -384,11 +401,13 @@ def me(desk: Desk, _: asked.Nothing) -> asked.WhoAsks:
 
 
 _VIEWS: dict[str, Callable[[Desk, Any], Any]] = {
+    "counts": counts,
     "runs": runs,
     "run": run,
     "events": events,
     "story": story,
     "approvals": approvals,
+    "approval_form": approval_form,
     "in_doubt": in_doubt,
     "spend_in_doubt": spend_in_doubt,
     "switches": switches,

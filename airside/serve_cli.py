@@ -1,4 +1,4 @@
-"""`airside serve`: the HTTP API of a running stack, by a process that has none of its keys."""
+"""`airside serve`: the HTTP API and the console of a running stack, by a process that has none of its keys."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ def serve(
         list[str] | None,
         typer.Option("--trusted-proxy", help="the address of a proxy with TLS that stands before it; repeatable"),
     ] = None,
+    console: Annotated[bool, typer.Option(help="the pages for people too")] = True,
     state_dir: StateDir = HERE,
 ) -> None:
-    """Serve the HTTP API of a running stack, `/v1`; each request is carried out for whoever holds its credential."""
+    """Serve the HTTP API of a running stack, `/v1`, and its console, `/console`, to whoever holds a credential."""
     try:
         from airside.actors.api.server import http_api
         from airside.actors.api.stack_port import StackConnection
+        from airside.actors.console.render import PREFIX
+        from airside.actors.console.server import Console, with_console
         from airside.actors.launch import attach
         from airside.actors.web.listening import Tls, is_loopback, listen, serve_http
     except ModuleNotFoundError as error:
@@ -52,4 +55,8 @@ def serve(
     with contextlib.closing(StackConnection(lambda: attach(state_dir))) as stack:
         listener = listen(address, names, option="--host", name_option="--allowed-host", scheme=scheme)
         typer.echo(f"serving on {listener.url}/v1", err=True)
-        asyncio.run(serve_http(http_api(stack, names), listener, tls=tls, trusted_proxies=proxies))
+        app = http_api(stack, names)
+        if console:
+            typer.echo(f"the console is {listener.url}{PREFIX}", err=True)
+            app = with_console(app, Console(stack, names))
+        asyncio.run(serve_http(app, listener, tls=tls, trusted_proxies=proxies))

@@ -30,7 +30,7 @@ _ORDER = {
     "actors": """
         settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory run_owners
         operating intake executor runtime driver views looking issuers ingress client launch audit replay web gateway
-        api
+        api console
     """,
 }
 ORDER = {folder: names.split() for folder, names in _ORDER.items()}

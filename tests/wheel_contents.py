@@ -24,7 +24,7 @@ def test_the_wheel_holds_every_module_and_data_file() -> None:
         f"airside/{path.relative_to(ROOT)}"
         for folder in ("stack", "actors", "memory", "tools")
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".sql", ".yaml"}
+        if path.suffix in {".py", ".sql", ".yaml", ".html"} or path.parent.name == "static"
     }
     expected |= {
         str(path.relative_to(ROOT))

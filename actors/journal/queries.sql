@@ -268,6 +268,16 @@ WHERE ($1 = '' OR r.tenant = $1) AND ($2 = '' OR coalesce(o.status, 'active') = 
   AND ($10 = '' OR (r.submitted_us, r.run_id) < ($9, $10))
 ORDER BY r.submitted_us DESC, r.run_id DESC LIMIT $6;
 
+-- name: counted
+-- Runs by tenant, status (`active`: not ended) and reason, branches apart: of a tenant and a principal (of all where these
+-- are ''), those that ended before a time left out; and what they used.
+SELECT r.tenant, coalesce(o.status, 'active'), coalesce(o.reason_code, ''), count(*), coalesce(sum(o.tokens), 0)::BIGINT,
+       coalesce(sum(o.cost_microusd), 0)::BIGINT
+FROM runs r LEFT JOIN outcomes o ON o.run_id = r.run_id
+WHERE ($1 = '' OR r.tenant = $1) AND ($2 = '' OR r.principal = $2) AND coalesce(r.parent, '') = ''
+  AND coalesce(o.ended_us >= $3, true)
+GROUP BY ALL ORDER BY ALL LIMIT 1000;
+
 -- name: batches
 -- The streams of batches, newest first; at most so many.
 SELECT stream FROM events WHERE type = 'BatchChanged' AND seq = 0 ORDER BY at_us DESC, stream LIMIT ?;

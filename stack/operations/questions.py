@@ -41,6 +41,13 @@ class Runs(_Asked):
     cursor: Text = ""
 
 
+class Counts(_Asked):
+    """How many runs there are in each state; of those that ended, the ones that did since a time."""
+
+    tenant: Text = ""
+    since: datetime | None = None
+
+
 class OneRun(_Asked):
     """One run."""
 
@@ -62,6 +69,12 @@ class Approvals(_Asked):
     approval_id: Text = ""
     limit: Limit = 100
     cursor: Text = ""
+
+
+class OneApproval(_Asked):
+    """One approval."""
+
+    approval_id: Text
 
 
 class OfTenant(_Asked):
@@ -109,11 +122,13 @@ class MemorySearch(_Asked):
 
 
 VIEWS: dict[str, type[Value]] = {
+    "counts": Counts,
     "runs": Runs,
     "run": OneRun,
     "events": RunEvents,
     "story": OneRun,
     "approvals": Approvals,
+    "approval_form": OneApproval,
     "in_doubt": OfTenant,
     "spend_in_doubt": OfTenant,
     "switches": OfTenant,
@@ -134,6 +149,25 @@ class Page(Value):
 
     items: list[Any]
     next: str = ""
+
+
+class ToolForm(Value):
+    """What a tool takes, as its JSON Schema has it."""
+
+    tool: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class RunCount(Value):
+    """How many runs of a tenant are in one state; branches are counted with their runs."""
+
+    tenant: str
+    status: str
+    reason_code: str
+    runs: int
+    tokens: int
+    cost_microusd: int
 
 
 class EventsPage(Value):

@@ -51,6 +51,7 @@ def _rule(roles: Collection[str] = (), areas: Collection[Area] = (), own: Collec
 
 _ORDER = _rule([OPERATOR], ["operate"])
 _OF_RUNS = _rule([OPERATOR, AUDITOR], ["runs:read", "operate", "audit"], own=["runs:read"])
+_OF_APPROVALS = _rule([OPERATOR, AUDITOR], ["approvals", "operate", "audit"], own=["approvals"])
 _OF_TENANTS = _rule([OPERATOR, AUDITOR], ["operate", "audit"])
 _OF_AUDITS = _rule([AUDITOR], ["audit"])
 
@@ -68,11 +69,13 @@ ACCESS: dict[str, Rule] = {
     "order:switch_off": _ORDER,
     "order:switch_on": _ORDER,
     "order:batch": _ORDER,
+    "view:counts": _OF_RUNS,
     "view:runs": _OF_RUNS,
     "view:run": _OF_RUNS,
     "view:events": _OF_RUNS,
     "view:story": _OF_RUNS,
-    "view:approvals": _rule([OPERATOR, AUDITOR], ["approvals", "operate", "audit"], own=["approvals"]),
+    "view:approvals": _OF_APPROVALS,
+    "view:approval_form": _OF_APPROVALS,
     "view:in_doubt": _OF_TENANTS,
     "view:spend_in_doubt": _OF_TENANTS,
     "view:switches": _OF_TENANTS,

@@ -191,3 +191,63 @@ def test_the_server_finds_the_stack_that_was_started_anew(api: Api) -> None:
     assert until(lambda: api.ask("", "GET", "/v1/health/ready").status_code == 200, "the stack to be found")
     detail = api.get("ana@acme", f"/v1/runs/{run}", RunDetail)
     assert detail.run.run_id == run
+
+
+# The console, which the same server has.
+
+
+class Pages:
+    """Somebody's browser before the console."""
+
+    def __init__(self, api: Api, who: str) -> None:
+        self._client = httpx2.Client(base_url=api.url, headers={"origin": api.url}, timeout=BOUND_S)
+        reply = self._client.post("/console/login", data={"credential": api.tokens[who]})
+        assert reply.status_code == 303, reply.text
+
+    def get(self, path: str, status: int = 200) -> str:
+        """Return a page."""
+        reply = self._client.get(f"/console{path}")
+        assert reply.status_code == status, reply.text
+        return reply.text
+
+    def send(self, page: str, path: str, **fields: Any) -> str:
+        """Send a form of a page, and return the page that this leads to."""
+        token = re.search(r'name="csrf" value="([^"]+)"', page)
+        assert token is not None
+        reply = self._client.post(f"/console{path}", data={"csrf": token[1], **fields})
+        if reply.status_code != 303:
+            assert reply.status_code == 200, reply.text
+            return reply.text
+        return self.get(reply.headers["location"].removeprefix("/console"))
+
+
+def waiting_in(pages: Pages, run_id: str) -> list[str]:
+    """Return the approvals of a run that an inbox has."""
+    return re.findall(rf'name="approval" value="(apr_{run_id}_[^"]+)"', pages.get("/approvals"))
+
+
+def test_people_see_and_decide_by_the_console_of_the_same_server(api: Api) -> None:
+    """Lea edits a call and approves another, olga kills, audra asks; of another tenant's runs there is nothing."""
+    run_id, other = api.submit(inputs=PAY), api.submit(inputs=PAY)
+    lea, olga, audra, beta = (Pages(api, who) for who in ("lea@acme", "olga@acme", "audra@acme", "olga@beta"))
+    (mine,) = until(lambda: waiting_in(lea, run_id), "the call")
+    page = lea.get(f"/approvals/{mine}")
+    assert "Call pay" in page and "amount = 5" in page
+    form = lea.get(f"/approvals/{mine}/edit")
+    changed = lea.send(form, f"/approvals/{mine}/edit", **{"set:to": "1", "value:to": "ben", "value:amount": "4"})
+    assert "<del>5</del>" in changed and "<ins>4</ins>" in changed
+    said = lea.send(page, f"/approvals/{mine}/vote", verdict="approve", note="seen")
+    assert "You have approved this" in said
+    olga.get("/now")
+    for path in ("/approvals", "/runs", f"/runs/{run_id}", "/batches", "/budgets", "/switches", "/in-doubt"):
+        olga.get(path)
+    until(lambda: "completed" in olga.get(f"/runs/{run_id}"), "the run's end")
+    page = olga.get(f"/orders?order=kill_run&target={other}")
+    assert "1 run is killed" in olga.send(page, "/orders", order="kill_run", target=other, why="not needed")
+    assert "olga@acme" in olga.get(f"/runs/{other}") and "not needed" in olga.get(f"/runs/{other}")
+    page = audra.get("/audit")
+    for fields in ({"kind": "query", "query": "votes"}, {"kind": "search", "search": run_id}):
+        assert run_id in audra.send(page, "/audit", **fields)
+    beta.get(f"/runs/{run_id}", 404)
+    beta.get(f"/approvals/{mine}", 404)
+    assert run_id not in beta.get("/runs")

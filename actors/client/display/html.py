@@ -91,6 +91,10 @@ class Markup(str):
 
     __slots__ = ()
 
+    def __html__(self) -> str:
+        """Return it as it is: what asks for this escapes what has no such method."""
+        return self
+
 
 def element(tag: str, *inside: str | Markup, **attributes: str | int | float) -> Markup:
     """Return an element; what is no `Markup` is text, and is escaped.  `kind` is its class."""
@@ -126,6 +130,11 @@ def to_html(drawing: Drawing) -> str:
         *(element("p", isolated(note), kind="note") for note in drawing.notes),
         kind="airside",
     )
+
+
+def part_to_html(part: Part) -> Markup:
+    """Return one part of a drawing, for a page that has the style."""
+    return element("div", element("div", *_part(part), kind="part"), kind="airside")
 
 
 def _facts(facts: Iterable[Fact]) -> list[Markup]:
@@ -175,7 +184,7 @@ def _bars(part: Bars) -> list[Markup]:
     longest = max((bar.count for bar in part.bars), default=0) or 1
     numbers = {place for bar in part.bars for place, cell in enumerate(bar.cells) if cell.kind == "number"}
     first, count, *others = part.head
-    head = [element("th", first), element("th", count, kind="number"), element("th", "")]
+    head = [element("th", first), element("th", count, kind="number"), element("td", "")]
     head += [element("th", name, kind="number" if i in numbers else "") for i, name in enumerate(others)]
     rows = [_bar(bar, longest) for bar in part.bars]
     return [element("table", element("thead", element("tr", *head)), element("tbody", *rows)), *_more(part.more)]

@@ -44,6 +44,7 @@ from airside.stack.operations.questions import VIEWS, LayerHealth
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
+from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.access import ACCESS
 from airside.stack.security.authenticator import issue_token
 from airside.stack.security.memory_orders import MemoryAnswer, open_memory_order
@@ -226,6 +227,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "events": {"run_id": EDS},
     "story": {"run_id": EDS},
     "batch": {"batch": "both"},
+    "approval_form": {"approval_id": APPROVAL},
     "sql": {"sql": "SELECT * FROM events"},
     "memory": {"text": "tea"},
 }
@@ -309,6 +311,39 @@ async def test_a_run_is_shown_with_its_result_its_events_and_its_story(store: Jo
     assert [e["type"] for e in rest["events"]] == ["RunEnded"] and (rest["next"], rest["ended"]) == (2, True)
     assert (await found(it, "ann@acme", "events", run_id=ANNS, after=9))["events"] == []
     assert "do mine" in (await found(it, "ann@acme", "story", run_id=ANNS))["text"]
+
+
+async def test_runs_are_counted_by_their_states_as_far_as_one_reaches(store: JournalStore) -> None:
+    """One's own, the tenant's, or all; those that ended before a time are left out."""
+    it = await ingress(Layers(store), house="ours")
+    ended = {"status": "completed", "reason_code": "completed", "tokens": 0, "cost_microusd": 7, "runs": 1}
+    assert await items(it, "ann@acme", "counts") == [{**ended, "tenant": "acme"}]
+    two = {**ended, "runs": 2, "cost_microusd": 14}
+    assert await items(it, "op@acme", "counts") == [{**two, "tenant": "acme"}]
+    assert await items(it, "root@ours", "counts") == [{**two, "tenant": "acme"}, {**ended, "tenant": "beta"}]
+    assert await items(it, "root@ours", "counts", tenant="beta") == [{**ended, "tenant": "beta"}]
+    assert (await look(it, "op@acme", "counts", tenant="beta")).code == "unknown"
+    assert await items(it, "op@acme", "counts", since="2100-01-01T00:00:00Z") == []
+
+
+async def test_what_an_approvals_tool_takes_is_shown_to_who_may_see_the_approval(store: JournalStore) -> None:
+    """And of a tool that the app has no more, and of what is another's, that there is none."""
+    directory = load_directory(TENANTS)
+    parameters = {"type": "object", "properties": {"to": {"type": "string"}}}
+    spec = ToolSpec(name="pay", description="Pays.", parameters=parameters, effect="write", risk="low")
+    for tools, answered in (([spec], True), ([], False)):
+        config = LayerConfig(Settings(), Path("unused"), seal_key=KEY)
+        it = Ingress(config, directory, public_of(SIGNER), tools=tools)
+        await it.ready()
+        it._journal = it._approvals = Layers(store)  # type: ignore[assignment]
+        for who in ("ann@acme", "bob@acme", "op@acme"):
+            reply = await look(it, who, "approval_form", approval_id=APPROVAL)
+            assert reply.code == ("" if answered else "unknown")
+        if answered:
+            form = await found(it, "bob@acme", "approval_form", approval_id=APPROVAL)
+            assert form == {"tool": "pay", "description": "Pays.", "parameters": parameters}
+        for who in ("kim@acme", "eve@beta"):
+            assert (await look(it, who, "approval_form", approval_id=APPROVAL)).code == "unknown"
 
 
 async def test_approvals_are_shown_to_who_asked_who_may_vote_and_who_sees_to_the_tenant(store: JournalStore) -> None:

@@ -121,6 +121,7 @@ def begin(store: JournalStore) -> ApprovalBook:
         "beside": [RUN, RUN],
         "listed": ["", "", "", 0, True, 99, "", "", 0, ""],
         "feed": ["acme", 0, 1000, 2**22],
+        "counted": ["", "", 0],
         "batches": [10],
         "batch_tenants": ["nightly"],
         "batches_of": ["acme", 10],

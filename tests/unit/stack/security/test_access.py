@@ -85,8 +85,8 @@ def test_another_tenants_is_reached_from_the_house_alone(name: str, role: str) -
 def test_who_has_no_role_reaches_its_own_runs_at_most(name: str) -> None:
     """What a submitter may: submit, vote, see its runs, and cancel them."""
     far = reach(name, caller(ACME, {"clerk"}), ACME)
-    own = {"submit", "offer", "vote", "order:cancel", "view:approvals"}
-    own |= {f"view:{view}" for view in ("runs", "run", "events", "story", "me")}
+    own = {"submit", "offer", "vote", "order:cancel", "view:approvals", "view:approval_form"}
+    own |= {f"view:{view}" for view in ("runs", "counts", "run", "events", "story", "me")}
     assert far == "own" if name in own else isinstance(far, NoAccess)
 
 

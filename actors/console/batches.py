@@ -1,0 +1,69 @@
+"""Batches: how each stands, and one with its failures by reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from airside.actors.api.messages import Listing
+from airside.actors.client.display.batches import draw_batch
+from airside.actors.console.visits import Shown, Visit
+from airside.actors.journal.batches import BatchSummary
+from airside.stack.operations.overview import ACTIVE
+from airside.stack.operations.questions import Batches, OneBatch
+
+MAX_LISTED = 200
+_ORDERS = {
+    "running": ("pause_batch", "retune_batch", "cancel_batch"),
+    "paused": ("resume_batch", "retune_batch", "cancel_batch"),
+    "stopped": ("retune_batch", "cancel_batch"),
+    "cancelled": ("resume_batch",),
+}
+"""What may be ordered of a batch as it stands."""
+
+
+async def listed(visit: Visit) -> Shown:
+    """List batches, newest first."""
+    page = await visit.look("batches", Listing[BatchSummary], Batches(limit=MAX_LISTED))
+    rows = [(each, counts_of(each)) for each in page.items]
+    return Shown("batches.html", {"rows": rows, "is_all": len(rows) < MAX_LISTED, "now_us": visit.now_us})
+
+
+async def one(visit: Visit) -> Shown:
+    """Show one batch: progress, outcomes, failures by reason, and what may be ordered of it."""
+    batch = await visit.look("batch", BatchSummary, OneBatch(batch=visit.path["batch"]))
+    outcomes = {(each.status, each.reason_code or each.status): each.runs for each in batch.outcomes}
+    counts = counts_of(batch)
+    drawing = draw_batch(batch.id, batch.phase, outcomes, ended=counts["ended"])
+    context = {
+        "batch": batch,
+        "counts": counts,
+        "drawing": drawing,
+        "failures": [each for each in batch.outcomes if each.status not in (ACTIVE, "completed")],
+        "settings": {name: value for name, value in _settings(batch).items() if value is not None},
+        "actions": _ORDERS.get(batch.phase, ()) if visit.may("order:batch") else (),
+        "live_path": f"/batches/{batch.id}",
+        "now_us": visit.now_us,
+    }
+    return Shown("batch.html", context, part="batch_live.html")
+
+
+def _settings(batch: BatchSummary) -> dict[str, Any]:
+    return msgspec.structs.asdict(batch.settings)
+
+
+def counts_of(batch: BatchSummary) -> dict[str, int]:
+    """Return how many runs of a batch ended, and how, and what they used."""
+    active = sum(each.runs for each in batch.outcomes if each.status == ACTIVE)
+    completed = sum(each.runs for each in batch.outcomes if each.status == "completed")
+    runs = sum(each.runs for each in batch.outcomes)
+    return {
+        "runs": runs,
+        "active": active,
+        "ended": runs - active,
+        "completed": completed,
+        "failed": runs - active - completed,
+        "tokens": sum(each.tokens for each in batch.outcomes),
+        "cost_microusd": sum(each.cost_microusd for each in batch.outcomes),
+    }
