@@ -107,15 +107,15 @@ class Journal(WatchedLayer):
     async def _commit(self, group: list[tuple[Append, asyncio.Future[AppendReply]]]) -> None:
         appends = [append for append, _ in group]
         replies = await self._on_writer(_committed, self._store, appends)
-        self._say_problem(next((reply.detail for reply in replies if reply.verdict == "later"), ""))
         for (_, future), reply in zip(group, replies, strict=True):
             if not future.done():
                 future.set_result(reply)
         self._feed.note(appends)
         try:
+            self._say_problem(next((reply.detail for reply in replies if reply.verdict == "later"), ""))
             self._telemetry.take([a for a, reply in zip(appends, replies, strict=True) if reply.verdict == "ok"])
         except Exception:
-            logger.exception("spans were not written", extra={"action": "telemetry_failed"})
+            logger.exception("nothing was told of a commit", extra={"action": "telemetry_failed"})
 
     def _say_problem(self, problem: str) -> None:
         """Log that nothing can be written, and that it can again; not each time that somebody tries."""

@@ -76,7 +76,10 @@ def test_a_batch_whose_process_is_killed_is_taken_up_again_and_pays_for_nothing_
     first.send_signal(signal.SIGKILL)
     first.communicate()
     again = airside_cli(*command)
-    assert "there is batch killed already, of the same: --resume takes it up" in again.stderr and again.returncode == 2
+    assert (
+        "there is batch killed already, of the same: --resume (resume=True) takes it up" in again.stderr
+        and again.returncode == 2
+    )
     resumed = airside_cli(*command, "--resume")
     report = json.loads(resumed.stdout.splitlines()[-1])
     assert (report["jobs"], report["completed"], report["state"]) == (count, count, "finished"), resumed.stderr

@@ -81,15 +81,15 @@ def run_batch(folder: Path) -> subprocess.CompletedProcess[str]:
 
 EXPECTED = {
     "good-1": ("completed", ""),
-    "line-2": ("request_invalid", "jobs.jsonl:2: "),
+    "row-1": ("request_invalid", "jobs.jsonl:2: "),
     "good-2": ("completed", ""),
     "extra": ("request_invalid", "jobs.jsonl:4: colour"),
     "tool": ("tool_unknown", "no_such_tool"),
     "type": ("tool_invalid_arguments", "look: topic: 5 is not of type"),
     "expired": ("auth_expired", "expired"),
     "route": ("unknown_route_mode", "nowhere"),
-    "line-9": ("request_invalid", "jobs.jsonl:9: "),
-    "line-10": ("request_invalid", "jobs.jsonl:11: a job is an object"),
+    "row-8": ("request_invalid", "jobs.jsonl:9: "),
+    "row-9": ("request_invalid", "jobs.jsonl:11: a job is an object"),
     "big-argument": ("tool_invalid_arguments", "note.text"),
     "good-3": ("completed", ""),
 }
@@ -106,7 +106,7 @@ def test_a_bad_line_is_a_row_that_names_its_place_and_the_rest_completes(state: 
     assert done.returncode == 1
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures.items() >= {"jobs": 12, "completed": 3, "failed": 9, "audit_ok": True}.items()
-    assert figures["out"] == str(state / "out.parquet") and figures["rejected"] == 4
+    assert figures["out"] == str(state / "out.parquet") and figures["rejected"] == 6
     assert "extra: refused [request_invalid]" in done.stderr and "Traceback" not in done.stderr
 
 
