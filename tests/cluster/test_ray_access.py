@@ -18,7 +18,7 @@ from airside.stack.errors import Refused
 from tests.apps.notes import create_app
 from tests.on_ray import BOUND_S, call, in_doubt, ledger_of, submit, told, until, waiting
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SEEING = Principal(roles=["operator", "auditor"])
 

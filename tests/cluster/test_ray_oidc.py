@@ -14,7 +14,7 @@ from tests.apps.notes import create_app
 from tests.oidc_issuer import DISCOVERY, KEYS, an_issuer
 from tests.on_ray import BOUND_S, call, waiting
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_who_has_a_token_of_a_pinned_issuer_submits_and_votes(local_ray: None, tmp_path: Path) -> None:
