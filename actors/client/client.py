@@ -380,7 +380,7 @@ class Stack:
         return list_batches(LiveJournal(self._connection), limit)
 
     def batch(self, batch: str) -> BatchHandle:
-        """Return a batch by its name, to look at it, or to change how it is run."""
+        """Return a batch by its name, to look at it or change how it is run (`airside.batches.run_batch` runs one)."""
         return BatchHandle(batch_job(batch, 1, 0).id, LiveJournal(self._connection), self._change_batch)
 
     def _change_batch(self, batch: str, change: BatchChange, why: str) -> None:

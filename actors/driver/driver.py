@@ -453,7 +453,7 @@ class Driver(WatchedLayer):
                 return 0, error.message
         targets = [run for run, entry in self._placement.runs() if is_order_for(order, run, entry.tenant)]
         if order.scope != "all" and not targets:
-            return 0, f"no live run of {order.scope} {order.target}"
+            return 0, f"no live run {'' if order.scope == 'run' else f'of {order.scope} '}{order.target}"
         outcomes = await asyncio.gather(*(self._obey(order, run) for run in targets), return_exceptions=True)
         failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if failed:

@@ -91,7 +91,7 @@ class FileSource:
             if at < len(has) and has[at] == name:
                 continue
             if name not in has:
-                return f"{before[at]['file']}: removed"
+                return f"{before[at]['file']}: not among what is read now"
             added = next((other for other in has if other not in had), None)
             return f"{added}: added before {name}" if added else f"{name}: in another place of the order"
         for at, each in enumerate(before):

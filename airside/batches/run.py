@@ -71,6 +71,7 @@ class BatchReport:
             of=self.rows,
             cost_microusd=self.turn.cost_microusd,
             tokens=self.turn.tokens,
+            counted="results of this turn",
             more={"completed": f"{self.completed:,}", "failed": f"{self.failed:,}", "results": self.out},
         )
 

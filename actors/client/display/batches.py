@@ -19,8 +19,12 @@ def draw_batch(
     cost_microusd: int = 0,
     tokens: int = 0,
     more: Mapping[str, str] | None = None,
+    counted: str = "runs",
 ) -> Drawing:
-    """Draw a batch: its runs by status and reason, what they used, and whatever else is to be said of it."""
+    """Draw a batch: its runs by status and reason, what they used, and whatever else is to be said of it.
+
+    `counted` says what the outcomes are of.
+    """
     bars = [
         Bar(brief(status if status == reason else f"{status} · {reason}", 80), count, tone_of(status))
         for (status, reason), count in sorted(outcomes.items(), key=lambda item: -item[1])
@@ -32,5 +36,5 @@ def draw_batch(
         status=brief(state, 40),
         tone=tone,
         facts=facts(("ended", rows), ("used", f"{tokens:,} tokens, {money(cost_microusd)}"), *(more or {}).items()),
-        parts=(Bars(("outcome", "runs"), tuple(bars[:MAX_ROWS]), max(0, len(bars) - MAX_ROWS)),) if bars else (),
+        parts=(Bars(("outcome", counted), tuple(bars[:MAX_ROWS]), max(0, len(bars) - MAX_ROWS)),) if bars else (),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from airside.actors.client.display.drawing import (
@@ -113,11 +113,22 @@ def _waits(waits: Sequence[Wait]) -> Table:
 
 def draw_handle(run_id: str, events: Sequence[ev.Event], problem: str, *, now_us: int) -> Drawing:
     """Draw a run by its events; by `problem` why there are none."""
-    how = f"stack.handle({run_id!r}).result() waits for it."
     if not events:
         return Drawing(title=brief(run_id, 80), status="not shown", notes=(brief(problem, 400),))
     detail = detail_of(events)
-    return draw_run(detail, timeline_of(events, now_us=now_us), notes=(how,) if detail.run.status == ACTIVE else ())
+    return draw_run(detail, timeline_of(events, now_us=now_us), notes=tuple(_how_it_goes_on(detail)))
+
+
+def _how_it_goes_on(detail: RunDetail) -> Iterator[str]:
+    """Yield what a run that has not ended waits for, and how that is given."""
+    if detail.run.status != ACTIVE:
+        return
+    for_what = {wait.kind for wait in detail.waits if not wait.until_us}
+    if "approval" in for_what:
+        yield "It waits for a person: stack.approvals() lists what is to be decided, and by whom."
+    if "doubt" in for_what:
+        yield "It waits to be told what became of a call: stack.in_doubt(), and stack.resolve(...)."
+    yield f"stack.handle({detail.run.run_id!r}).result() waits for its end."
 
 
 def draw_runs(runs: Sequence[RunSummary]) -> Drawing:

@@ -115,7 +115,7 @@ def timeline_of(events: Sequence[ev.Event], *, now_us: int = 0) -> Timeline | No
         if own:
             pieces = _thinned([piece for name, piece in placed if name == phase])
             lanes.append(TimelineLane(phase, pieces, len(own), span(sum(each.length_us for each in own))))
-    note = "Waits are drawn no longer than all the work together." if is_shortened else ""
+    note = "Long waits are drawn shorter than they were." if is_shortened else ""
     return Timeline(tuple(lanes), span(total_us), note)
 
 

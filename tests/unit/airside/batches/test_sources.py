@@ -450,7 +450,7 @@ def test_what_an_input_begins_with_is_compared_and_a_line_says_what_differs(tmp_
     one.write_text("{}\n")
     assert "1.jsonl: shorter" in differs()
     one.unlink()
-    assert "1.jsonl: removed" in differs()
+    assert "1.jsonl: not among what is read now" in differs()
     assert "was files" in open_source([JOB]).same_prefix(described)
     assert "now is files" in open_source(tmp_path).same_prefix({"kind": "table", "rows": 1})
 
