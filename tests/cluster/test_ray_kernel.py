@@ -108,7 +108,7 @@ async def test_runs_outlive_the_cells_that_wait_for_them_and_the_kernel(tmp_path
         assert "executing" in (await kernel.run("one")).data["text/plain"]
 
         error = await kernel.interrupted("stack.map(jobs('a', 'b'), progress=False)", "a-began", "b-began")
-        assert error.ename == "MapInterrupted" and "2 runs go on: `stack.runs(status='active')`" in error.evalue
+        assert error.ename == "MapInterrupted" and "2 runs go on: `stack.results(error.run_ids)`" in error.evalue
         error = await kernel.interrupted("(HERE / 'awaits').touch(); await one", "awaits")
         assert error.ename == "CancelledError" and "goes on: `stack.handle('run_" in "".join(error.traceback)
         error = await kernel.interrupted("await stack.amap(jobs('c'), progress=False)", "c-began")
