@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import secrets
@@ -24,7 +25,7 @@ from airside.actors.client.connection import Connection
 from airside.actors.client.known_principals import write_people
 from airside.actors.client.owned_stack import OwnedStack
 from airside.actors.client.ray_membership import START_S, is_listening, is_same_ray, join_ray, list_stacks
-from airside.actors.client.stack_record import read_record, write_record
+from airside.actors.client.stack_record import read_record, started_by, this_process, write_record
 from airside.actors.driver.driver import Driver
 from airside.actors.driver.fleet import Fleet
 from airside.actors.executor import ToolExecutor
@@ -32,6 +33,7 @@ from airside.actors.ingress import Ingress
 from airside.actors.intake import Intake
 from airside.actors.issuers import check_issuers
 from airside.actors.journal.journal import Journal
+from airside.actors.journal.log import is_written
 from airside.actors.memory import Memory
 from airside.actors.models.caller import ModelCaller
 from airside.actors.models.keys import keys_of, without
@@ -45,6 +47,7 @@ from airside.stack.calling import explain_misuse
 from airside.stack.errors import InvalidConfig, LayerUnavailable, Misuse
 from airside.stack.input.yaml_source import explain_fields
 from airside.stack.models.snippets import PYTHON_CODE
+from airside.stack.reasons import ReasonCode
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.authenticator import Authenticator
 from airside.stack.security.keyring import KeyRing
@@ -79,6 +82,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     settings = _settings(options)
     checked = app.checked()
     state_dir = _folder("start", settings.state_dir)
+    _check_free(state_dir)
     keys = KeyRing.open(state_dir / "keys")
     model_keys, held = keys_of(checked.endpoints), _held(checked)
     with without({*model_keys, *held}):  # a Ray that is started here passes its environment on to every process
@@ -94,18 +98,19 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
         "address": member.address,
         # A Ray of our own asks for its token, and others do not present it unless they are told to.
         "auth_mode": os.environ.get("RAY_AUTH_MODE", "token" if address is None else ""),
+        "starter": this_process(),
     }
     connection = Connection(CellAddress.of(settings), record["id"], member)
     config = LayerConfig(settings, state_dir, stack_id=record["id"], secret_env=(*model_keys, *held))
 
     def run(ready: ValidatedApp) -> None:
         record["job_schema"] = ready.job_schema
-        record["warnings"] = ready.warnings
         record["runs"] = ready.described()
-        for warning in ready.warnings:
-            logger.warning(warning, extra={"action": "app_warning"})
         present = replace(config, secret_env=tuple({*config.secret_env, *_held(ready)}))
-        _start_layers(ready, present, keys, keys_of(ready.endpoints) or model_keys)
+        driver = _start_layers(ready, present, keys, keys_of(ready.endpoints) or model_keys)
+        record["warnings"] = (*ready.warnings, *_without_route(driver))
+        for warning in record["warnings"]:
+            logger.warning(warning, extra={"action": "app_warning"})
         write_people(state_dir, ready.directory, ready.denied)
         write_record(state_dir, record)
         link_logs(state_dir)
@@ -117,6 +122,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     except BaseException:
         stack.shutdown()
         raise
+    atexit.register(stack.close)  # of a script that has no `with`; before Ray's own end, which leaves nothing to ask
     return stack
 
 
@@ -217,6 +223,18 @@ def _whose(stack: str) -> StackIdentity | None:
     return whose
 
 
+def _check_free(state_dir: Path) -> None:
+    """Raise `Misuse` if another process has a stack up on a directory; before a Ray is started, which takes a while.
+
+    What a process left that died gives way by itself, and soon: the journal waits for that when it begins.
+    """
+    if is_written(state_dir) and (pid := started_by(state_dir)) not in (0, os.getpid()):
+        raise Misuse(
+            f"the stack of {state_dir} runs already, in process {pid}: use airside.connect({str(state_dir)!r}), or end "
+            "that one first"
+        )
+
+
 def _free_name(settings: Settings, state_dir: Path) -> Settings:
     """Return the settings with a name that no other stack on this Ray has; raise `Misuse` if this stack runs there.
 
@@ -261,7 +279,8 @@ def _begin(actors: list[Any]) -> None:
             time.sleep(0.1)
 
 
-def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, model_keys: Mapping[str, str]) -> None:
+def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, model_keys: Mapping[str, str]) -> Any:
+    """Start every layer and return the driver's actor; raise `Misuse` or `LayerUnavailable` if one does not come up."""
     app, version, settings = checked.app, checked.app.version, plain.settings
     Authenticator(checked.directory, keys.issuer_public_pem)  # what is wrong with the keys is said now, not by an actor
     check_issuers(checked.directory.oidc)
@@ -312,7 +331,8 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
     if app.job_inputs is not None:
         made.append(make(Intake, "intake", plain, app.job_inputs))
     fleet = Fleet(plain, runtime_app)
-    made.append(make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet))
+    driver = make(Driver, "driver", sealed, checked.directory, sorted(checked.routes), version, fleet)
+    made.append(driver)
     asks = bool(checked.endpoints)
     served = _served(checked) if app.gateway else None
     made.append(
@@ -337,3 +357,14 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
         if type(cause) is Misuse:  # another process has the journal open
             raise cause from None
         raise LayerUnavailable(f"a layer did not start: {type(cause).__name__}: {cause}") from None
+    return driver
+
+
+def _without_route(driver: Any) -> list[str]:
+    """Return what is to be said of the unfinished runs whose routes the app does not have: they end."""
+    stats: dict[str, Any] = ray.get(driver.stats.remote())
+    return [
+        f"the app has no route {route!r:.80}, which unfinished runs ask for ({count}): each ends as "
+        f"{ReasonCode.UNKNOWN_ROUTE_MODE} where it is taken up"
+        for route, count in stats["without_route"].items()
+    ]

@@ -67,7 +67,11 @@ As = Annotated[str, typer.Option("--as", help="the principal who decides, with t
 Credential = Annotated[str, typer.Option("--token", help="a token or API key of whoever decides")]
 Note = Annotated[str, typer.Option(help="why, for the journal and whoever asked")]
 ApprovalArgument = Annotated[
-    str, typer.Argument(help="the id of an approval, or of a question about several, as `airside approvals` shows it")
+    str,
+    typer.Argument(
+        help="the id of an approval, or of a question about several, as `airside approvals` shows it; six characters "
+        "of its beginning or end are enough, where no other one has them"
+    ),
 ]
 SwitchScopeText = Annotated[
     str, typer.Argument(help="all, tenant, principal (as TENANT/PRINCIPAL), run, tool, or version")

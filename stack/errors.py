@@ -31,7 +31,9 @@ may be of any length, or no text that can be encoded.
 
 from __future__ import annotations
 
-from typing import Any
+from traceback import StackSummary, walk_tb
+from types import FrameType
+from typing import Any, ClassVar
 
 MAX_TEXT_CHARS = 4_000
 """Of an error, as journaled and shown: a sentence and some context, not a dump."""
@@ -59,6 +61,11 @@ def text_of(error: BaseException, limit: int = MAX_TEXT_CHARS) -> str:
     return (f"{_name(error)}: {text}" if text else _name(error))[:limit]
 
 
+def _is_callers(frame: FrameType) -> bool:
+    """Whether a frame is of neither Airside nor the notebook that runs a cell."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] not in ("airside", "IPython")
+
+
 def _name(error: BaseException) -> str:
     return plain(type.__dict__["__name__"].__get__(type(error)))
 
@@ -77,6 +84,20 @@ class AirsideError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.details)
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows of it: what it says, and where in the notebook's own code; IPython asks.
+
+        https://ipython.readthedocs.io/en/stable/config/integrating.html#custom-exception-tracebacks
+        """
+        frames = [each for each in walk_tb(self.__traceback__) if self._is_internal or _is_callers(each[0])]
+        where = ["Traceback (most recent call last):", *StackSummary.extract(iter(frames)).format()] if frames else []
+        cause = self.__cause__
+        why = [f"because of {_name(cause)}: {text_of(cause)}"] if cause is not None else []
+        return [line.rstrip("\n") for line in (*where, f"{_name(self)}: {self}", *why)]
+
+    _is_internal: ClassVar[bool] = False
+    """Whether where in our own code it was raised is of use to whoever sees it."""
 
 
 def _said(part: object) -> str:
@@ -161,6 +182,8 @@ class WrongCall(InvalidConfig, InvalidInput, TypeError):
 
 class InternalError(AirsideError):
     """A promise of ours is broken: report this with the story it carries."""
+
+    _is_internal = True
 
 
 class IllegalTransition(InternalError):

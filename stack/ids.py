@@ -83,6 +83,11 @@ def parse_approval(text: object) -> ApprovalId:
     return ApprovalId(_parse("approval id", _APPROVAL, text, "apr_, the run id, the step and 12 hex digits"))
 
 
+def is_whole_approval(text: str) -> bool:
+    """Whether a text is all of an approval's id, or of a group's, and no part of one."""
+    return _APPROVAL.fullmatch(f"apr_{text.removeprefix('grp_').removeprefix('apr_')}") is not None
+
+
 def mint_run(random: Randomness = secrets.token_bytes) -> RunId:
     """Mint a run's id of 96 random bits."""
     return RunId("run_" + random(12).hex())

@@ -404,6 +404,15 @@ class ValueOrigin(Value):
     detail: str = ""
     whole: bool = False
 
+    @property
+    def source(self) -> str:
+        """Where the value comes from, as people are shown it: the origin, and what is known of it."""
+        detail = self.detail or (_OF_NOWHERE if self.origin == "nowhere" else "")
+        return f"{self.origin} ({detail})" if detail else self.origin
+
+
+_OF_NOWHERE = "the agent worked it out, or made it up"
+
 
 class Outcome(Value):
     """How a run ended: the status, why, the answer if any, and the keys of effects nobody can vouch for.

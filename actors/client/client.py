@@ -7,6 +7,7 @@ the same steps (`airside.actors.client.steps`).
 from __future__ import annotations
 
 import asyncio
+import atexit
 import time
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
@@ -86,7 +87,7 @@ from airside.stack.calling import explain_misuse_of_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
-from airside.stack.ids import parse_run
+from airside.stack.ids import is_whole_approval, parse_run
 from airside.stack.journal.feed import NOW, JournalEntry, feed_of
 from airside.stack.operations.batches import BatchChange
 from airside.stack.operations.overview import RunDetail, RunSummary
@@ -456,7 +457,8 @@ class Stack:
     def approve(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
         """Approve as whoever holds `token` (or, with the stack's keys, as `principal` of the approval's tenant).
 
-        The id may be a `group`'s: then it is a vote on each call of the group that waits.  Returns the outcome, empty
+        The id may be a `group`'s: then it is a vote on each call of the group that waits.  It may be shortened to a
+        beginning or an end of six characters or more that no other one that waits has.  Returns the outcome, empty
         while more votes are needed; raises `Refused` if the vote does not count, on any of them.
         """
         return self._vote(approval_id, "approve", token, principal, note, b"")
@@ -479,6 +481,7 @@ class Stack:
         credential, approval_id, note = token, as_text(approval_id), as_text(note)
         if not token and not principal:
             raise Misuse("say who votes: a principal (`--as`) or a token")
+        approval_id = self._whole_id(approval_id)
         ids = [approval_id]
         if not credential or approval_id.startswith("grp_"):
             found = [PendingApproval.of(body) for body in self._connection.ask(ASKED, approval_id)]
@@ -500,6 +503,21 @@ class Stack:
             raise Refused(said, reason=next(iter(refused.values())).code)
         outcomes = {reply.outcome for reply in replies.values()}
         return outcomes.pop() if len(outcomes) == 1 else ""
+
+    def _whole_id(self, given: str) -> str:
+        """Return the id of the one approval or question that waits whose id begins, or ends, with what is given.
+
+        Raises `Misuse` if there are several; what none has is returned as it is, for Approvals to refuse.
+        """
+        if len(given) < _SHORTEST_ID or is_whole_approval(given):
+            return given
+        waiting = {each for asked in self.approvals() for each in (asked.approval_id, asked.group) if each}
+        found = sorted(each for each in waiting if each.startswith(given) or each.endswith(given))
+        if len(found) > 1:
+            raise Misuse(
+                f"{given!r:.80} may be any of {len(found)} that wait: {', '.join(found[:5])}; give more of the id"
+            )
+        return found[0] if found else given
 
     # Operators.
 
@@ -733,12 +751,14 @@ class Stack:
         if self._stops and self._connection.member.ends_ray:
             self.shutdown()
         else:
+            atexit.unregister(self.close)
             if self._own is not None:
                 self._own.close()
             self._connection.close()
 
     def shutdown(self) -> None:
         """Stop the stack.  What is unfinished stays in the journal, and the next start takes it up."""
+        atexit.unregister(self.close)
         try:
             if self._own is not None:
                 self._own.close()
@@ -746,6 +766,10 @@ class Stack:
             remove_record(self.state_dir, self.stack_id)
         finally:
             self._connection.close()
+
+
+_SHORTEST_ID = 6
+"""Characters that an approval's shortened id has at least: fewer would be somebody else's soon."""
 
 
 def _named(handles: Iterable[RunHandle | RunSummary | str]) -> Iterator[tuple[str, str]]:

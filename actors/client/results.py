@@ -275,8 +275,7 @@ class PendingApproval:
         for each in self.origins:
             mark = "   " if each.origin in STOOD_FOR else "!! "
             found = " says" if each.part == "content" else ""
-            source = f"{each.origin} ({each.detail})" if each.detail else each.origin
-            lines.append(f"  {mark}{each.path}{found}: {each.value!r}  <- {source}")
+            lines.append(f"  {mark}{each.path}{found}: {each.value!r}  <- {each.source}")
         lines += [f"     about {each}" for each in self.resources]
         shown = [_one_line(line) for line in lines]  # nobody's key may begin a line of its own
         contents = self.contents()

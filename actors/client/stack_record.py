@@ -52,12 +52,26 @@ def keep(folder: Path, record_id: str) -> None:
     """Note that this process keeps the stack up, and ends when its record is removed."""
     record = _read(folder)
     if record.get("id") == record_id:
-        write_record(folder, {**record, "keeper": [os.getpid(), born(os.getpid())]})
+        write_record(folder, {**record, "keeper": this_process()})
 
 
 def kept_by(record: dict[str, Any]) -> int:
     """Return the process that keeps a stack up, 0 if there is none (any more)."""
-    match record.get("keeper"):
+    return _alive(record.get("keeper"))
+
+
+def started_by(folder: Path) -> int:
+    """Return the process that started the stack a directory is written by, 0 if there is none (any more)."""
+    return _alive(_read(folder).get("starter"))
+
+
+def this_process() -> list[int]:
+    """Return this process as a record names one: by its id, and when it began."""
+    return [os.getpid(), born(os.getpid())]
+
+
+def _alive(named: object) -> int:
+    match named:
         case [int(pid), int(since)]:
             with contextlib.suppress(OSError):
                 return pid if born(pid) == since else 0

@@ -32,13 +32,13 @@ ORIGINS = {
     "request": "the request says it",
     "person": "a person said it",
     "configuration": "the configuration says it",
-    "created": "the agent has made it up",
-    "named": "it is only named somewhere",
+    "created": "a call of this run has created it",
+    "named": "the request names it by its title",
     "memory": "memory says it",
     "tool": "a tool has returned it",
     "branch": "another agent says it",
-    "nowhere": "nothing that the agent has read says it",
-    "repeated": "it repeats what was said before",
+    "nowhere": "nothing that the agent has read says it: it was worked out, or made up",
+    "repeated": "an earlier call of this run did the same",
 }
 """Where a value comes from, in words."""
 

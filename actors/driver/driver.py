@@ -13,7 +13,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
@@ -107,6 +107,7 @@ class Driver(WatchedLayer):
         self._messages = count(TERMINATION + 1)
         self._arriving: dict[int, asyncio.Future[None]] = {}
         self._layers_held: deque[str] = deque(maxlen=HELD_SHOWN)
+        self._without_route: Counter[str] = Counter()
         settings = config.settings
         self._placement = Placement(
             PlacementRules(
@@ -281,6 +282,7 @@ class Driver(WatchedLayer):
     async def _recover(self) -> None:
         """After a restart of this driver: what is unfinished, and which runtimes still work on it."""
         rows = [Unfinished(*row) for row in await self._journal.rows("unfinished")]
+        self._without_route = Counter(run.route for run in rows if run.route not in self._routes)
         at_work, unbegun = await self._fleet.adopt(), await self._unbegun(rows)
         for key in self._fleet.stats():
             self._happened(on.ProcessFound(at=_moment(), process=key))
@@ -516,6 +518,7 @@ class Driver(WatchedLayer):
             "runtimes_made": self._fleet.made,
             "killed_runaways": placement.killed_runaways,
             "layers_held": list(self._layers_held),
+            "without_route": dict(self._without_route),
             "places": placement.load.limit,
             "halvings": placement.load.halvings,
             "suspected": placement.attribution.suspects.suspected(boot_s()),

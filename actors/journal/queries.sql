@@ -68,7 +68,7 @@ SELECT run_id FROM runs WHERE starts_with(run_id, ? || '.') AND run_id NOT IN (S
 
 -- name: unfinished
 -- Runs that were admitted and have not ended, oldest first; `submitted_us` is their admission.
-SELECT r.run_id, r.tenant, coalesce(r.parent, ''), max(e.epoch), r.submitted_us
+SELECT r.run_id, r.tenant, coalesce(r.parent, ''), max(e.epoch), r.submitted_us, r.route
 FROM runs r JOIN events e ON e.stream = r.run_id
 WHERE r.run_id NOT IN (SELECT run_id FROM outcomes)
 GROUP BY ALL ORDER BY min(e.at_us);

@@ -112,6 +112,7 @@ class Unfinished(NamedTuple):
     parent: str
     epoch: int
     admitted_us: int
+    route: str = ""
 
 
 def roots_of(unfinished: Sequence[Unfinished]) -> list[Unfinished]:

@@ -101,7 +101,13 @@ def test_a_notebook_sees_prints_and_is_told_of_cells_that_were_run_again(
             stack.reload(airside.App(agents={}, tools=[], policy="", directory=""))
         stack.reload(app(notebook))
         assert stack.submit("look", **who).result(BOUND_S).answer == "new"
-        stack.approve(approval.approval_id, principal="lea")
+        stack.approve(approval.approval_id[-8:], principal="lea")
         assert parked.result(BOUND_S).answer == "new"
         until(lambda: is_shown(f"[pay acme/{parked.run_id}] process prints", "agent prints new"), "the prints")
+
+        stranded = stack.submit("pay", **who)
+        waiting(stack, stranded.run_id)
+        other = airside.App(agents={"other": notebook.clerk}, tools=[notebook.look], policy=POLICY, directory=DIRECTORY)
+        stack.reload(other)
+        assert any("no route 'clerk', which unfinished runs ask for (1)" in said for said in stack.warnings)
         assert stack.verify() == []

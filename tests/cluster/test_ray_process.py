@@ -111,6 +111,25 @@ def test_another_ray_is_not_taken_for_this_one(stack: Stack, tmp_path: Path) -> 
                 attach()
 
 
+_FORGETFUL = """
+import sys
+import airside
+from pathlib import Path
+from tests.apps.notes import create_app
+
+if __name__ == "__main__":
+    stack = airside.start(create_app(Path(sys.argv[1])), state_dir=sys.argv[1], executors=1)
+    print(stack.query("SELECT count(*) FROM runs"))
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_forgets_to_end_its_stack_ends_it_and_says_nothing_of_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _FORGETFUL, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "leak" not in done.stderr + done.stdout, done.stderr
+    assert not (tmp_path / "stack.json").exists()
+
+
 @pytest.mark.slow
 def test_a_stack_that_has_its_name_from_another_is_not_reached_by_it(stack: Stack, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"

@@ -90,7 +90,7 @@ def _values(origins: Sequence[ValueOrigin]) -> Table:
         yield Cell("" if stood_for else "!!", "" if stood_for else "bad", "code")
         yield code_cell(f"{each.path}{says}")
         yield code_cell(each.value, most=MAX_FACT)  # the tracer has cut it: people see all of that
-        yield text_cell(f"{each.origin} ({each.detail})" if each.detail else each.origin, "" if stood_for else "bad")
+        yield text_cell(each.source, "" if stood_for else "bad")
 
     return table("Values, and where they come from", ("", "argument", "value", "comes from"), origins, row)
 

@@ -108,3 +108,11 @@ def test_a_request_sent_again_has_the_same_id_and_nobody_elses_has() -> None:
         ids.request_for(ids.TenantId("globex"), ann, b"n"),
     }
     assert len(others) == 3 and one not in others
+
+
+@pytest.mark.parametrize("kind", [ids.approval_for, ids.group_for])
+def test_a_shortened_id_is_not_taken_for_a_whole_one(kind: Callable[[ids.RunId, int, str], str]) -> None:
+    whole = kind(ids.child_run(ids.mint_run(), 2, 1), 3, "0123456789abcdef")
+    assert (
+        ids.is_whole_approval(whole) and not ids.is_whole_approval(whole[:-1]) and not ids.is_whole_approval(whole[5:])
+    )

@@ -46,6 +46,18 @@ def test_the_text_of_a_mail_is_shown_beside_whom_it_goes_to() -> None:
     ]
 
 
+def test_a_value_that_stands_nowhere_is_said_to_be_the_agents() -> None:
+    worked_out = ValueOrigin(
+        path="n", value="6", part="authority", origin="nowhere", detail="6 = 2 (request) x 3 (read)"
+    )
+    made_up = ValueOrigin(path="to", value="x", part="authority", origin="nowhere")
+    lines = replace(approval({"n": 6, "to": "x"}), origins=(worked_out, made_up)).lines()
+    assert lines[2:] == [
+        "  !! n: '6'  <- nowhere (6 = 2 (request) x 3 (read))",
+        "  !! to: 'x'  <- nowhere (the agent worked it out, or made it up)",
+    ]
+
+
 def test_what_is_left_out_of_a_long_text_is_said() -> None:
     lines = approval({"body": "a" * (SHOWN_CHARACTERS + 5)}).lines()
     assert "a" * 100 in lines[3] and lines[-1].startswith("       (5 more characters are not shown")

@@ -7,24 +7,28 @@ import os
 import shutil
 import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
+import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.actors.audit import journal_file
-from airside.actors.client.stack_record import is_recorded, read_record, remove_record, write_record
+from airside.actors.client.stack_record import is_recorded, read_record, remove_record, started_by, write_record
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.store import JournalStore
-from airside.actors.launch import connect
+from airside.actors.launch import connect, start
+from airside.actors.process.pulse import born
 from airside.stack.errors import AirsideError, Misuse, Unreadable
 from airside.stack.journal.journaling import Append, Entry
 from airside.stack.journal.stream import entry_of
 from airside.stack.run.events import encode_event
 from airside.stack.security.keyring import KeyRing
+from tests.apps.notes import create_app
 from tests.commands import airside
 from tests.helpers import RUN, submitted
 
@@ -262,3 +266,16 @@ def test_no_damage_is_taken_for_a_whole_journal(whole: Path, place: float, size:
         pass  # said
     finally:
         journal.close()
+
+
+def test_a_directory_whose_stack_another_process_keeps_up_is_refused_before_a_ray_is_started(tmp_path: Path) -> None:
+    """What a process left that died is waited for, by the journal: it gives way."""
+    store = make_journal(tmp_path)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        write_record(tmp_path, {"id": "a", "stack": "one", "starter": [other.pid, born(other.pid)]})
+        with pytest.raises(Misuse, match=rf"the stack of {tmp_path} runs already, in process {other.pid}: use airside"):
+            start(create_app(tmp_path), state_dir=tmp_path)
+        assert not ray.is_initialized() and started_by(tmp_path) == other.pid
+        other.communicate()
+    assert started_by(tmp_path) == 0
+    store.close()
