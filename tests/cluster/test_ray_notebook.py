@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,6 @@ def test_a_notebook_sees_prints_and_is_told_of_cells_that_were_run_again(
 
         stranded = stack.submit("pay", **who)
         waiting(stack, stranded.run_id)
-        other = airside.App(agents={"other": notebook.clerk}, tools=[notebook.look], policy=POLICY, directory=DIRECTORY)
-        stack.reload(other)
-        assert any("no route 'clerk', which unfinished runs ask for (1)" in said for said in stack.warnings)
+        stack.reload(replace(app(notebook), routes={"new": airside.SingleAgent("clerk")}))
+        assert any("no route 'default', which unfinished runs ask for (1)" in said for said in stack.warnings)
         assert stack.verify() == []
