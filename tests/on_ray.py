@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -167,17 +169,39 @@ class Owner:
         self.stop()
 
 
+_COMMANDS = multiprocessing.get_context("forkserver")
+_COMMANDS.set_forkserver_preload(["airside.cli", "airside.actors.launch"])
+"""Commands have processes of their own, forked of one that has imported what takes seconds to import."""
+
+
 def airside_cli(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
-    return subprocess.run(
-        [str(AIRSIDE), *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=2 * BOUND_S,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, "stdout"), Path(folder, "stderr")
+        process = _COMMANDS.Process(target=_run_command, args=(args, {**os.environ, **(env or {})}, *files))
+        process.start()
+        process.join(2 * BOUND_S)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        out, err = (file.read_text("utf-8") for file in files)
+    return subprocess.CompletedProcess(args, process.exitcode, out, err)
+
+
+def _run_command(args: Sequence[str], env: dict[str, str], stdout: Path, stderr: Path) -> None:
+    from ray._raylet import Config  # type: ignore[attr-defined]
+
+    from airside.cli import main
+
+    for stream, file in ((sys.stdout, stdout), (sys.stderr, stderr)):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(descriptor, stream.fileno())
+        os.close(descriptor)
+    os.environ |= env
+    Config.initialize("")  # Ray read its environment when it was imported
+    os.chdir(ROOT)
+    sys.argv = [str(AIRSIDE), *args]
+    main()
 
 
 def in_doubt(stack: Stack, run_id: str) -> None:
