@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,20 @@ class Owner:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+@contextlib.contextmanager
+def serving(state: Path) -> Iterator[str]:
+    """Run `airside serve` before the stack of a directory; its address, as long as the block lasts."""
+    command = [AIRSIDE, "serve", "--port", "0", "--state-dir", str(state)]
+    with tempfile.NamedTemporaryFile() as log, subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log) as server:
+        said = Path(log.name)
+        try:
+            found = until(lambda: re.search(r"serving on (http://[0-9.:]+)/v1", said.read_text()), "the server")
+            assert found is not None
+            yield found[1]
+        finally:
+            server.kill()
 
 
 _COMMANDS = multiprocessing.get_context("forkserver")

@@ -15,7 +15,7 @@ import airside
 from airside import Job, ReasonCode
 from examples.retail.__main__ import states_ok
 from examples.retail.app import OWN_DATA, create_app
-from tests.on_ray import BOUND_S, ROOT, airside_cli, alive, call, pids, until
+from tests.on_ray import BOUND_S, ROOT, airside_cli, alive, call, pids, serving, until
 
 pytestmark = pytest.mark.ray
 
@@ -51,6 +51,29 @@ def test_the_command_line_runs_the_same_file(tmp_path: Path) -> None:
     answers = [json.loads(row["answer"]) for row in rows]
     assert answers == [{"calls": len(job["actions"]), "failed": job["business_errors"]} for job in LINES]
     assert states_ok(LINES, {row["job_id"]: row["run_id"] for row in rows}, OWN_DATA, work) == len(LINES)
+
+
+_WITHOUT_RAY = (
+    "import runpy, sys; sys.modules['ray'] = None; runpy.run_module('examples.retail.over_http', run_name='__main__')"
+)
+"""A process in which nothing can import Ray."""
+
+
+@pytest.mark.slow
+def test_a_process_without_ray_runs_the_same_file_over_http(local_ray: None, tmp_path: Path) -> None:
+    work, state = tmp_path / "work", tmp_path / "state"
+    with airside.start(create_app(work=work), stack="retail-http", state_dir=state, executors=1) as stack:
+        people = sorted({(job["tenant"], job["principal"]) for job in LINES})
+        tokens = {f"{tenant}/{who}": stack.token(tenant, who) for tenant, who in people}
+        (tmp_path / "tokens.json").write_text(json.dumps(tokens))
+        with serving(state) as url:
+            command = [sys.executable, "-c", _WITHOUT_RAY, url, str(tmp_path / "tokens.json")]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * BOUND_S, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        told = [json.loads(text) for text in done.stdout.splitlines()]
+        assert [row["job_id"] for row in told] == [job["job_id"] for job in LINES]
+        assert states_ok(LINES, {row["job_id"]: row["run_id"] for row in told}, OWN_DATA, work) == len(LINES)
+        assert stack.verify() == []
 
 
 def address_of(order_id: str) -> dict[str, Any]:
