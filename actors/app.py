@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from airside.actors.approvals.notifier import OnApproval
+from airside.actors.http_settings import HttpServer
 from airside.actors.job_inputs import schema_of
 from airside.actors.jobs import OWN_FIELDS
 from airside.actors.models.prices import batch_rates_of, endpoints_of, rates_of
@@ -62,6 +63,7 @@ class App:
     `secrets` says what the secrets of tenants are that tools declare: `EnvironmentSecrets` or `FileSecrets` of
     `airside.tools`, or anything with a `secret(tenant, name)`.
     `gateway` = the app's tools may be called from outside (`airside mcp serve`), each call as a run of its own.
+    `http` = the stack serves its HTTP API and console by itself; where, an `HttpServer` of `airside.http` says.
     `extractor` is a model that is asked for facts of each run that is done, which memory may keep.
     """
 
@@ -81,6 +83,7 @@ class App:
     secrets: SecretsProvider | None = None
     gateway: bool = False
     extractor: FactExtractor | None = None
+    http: bool | HttpServer = False
 
     def checked(self) -> ValidatedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
@@ -141,6 +144,7 @@ class App:
             job_schema=job_schema,
             endpoints=endpoints,
             secrets=secrets,
+            http=_http_server(self.http),
         )
 
 
@@ -165,6 +169,7 @@ class ValidatedApp:
     job_schema: dict[str, Any] | None
     endpoints: Mapping[str, ModelEndpoint]
     secrets: SecretsProvider | None = None
+    http: HttpServer | None = None
     warnings: tuple[str, ...] = ()
     denied: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
@@ -346,6 +351,15 @@ def _memory_rules(memory: object) -> MemoryRules | None:
     if not isinstance(memory, bool):
         raise InvalidConfig(f"memory: {memory!r:.80} is neither True, False nor MemoryRules(...)")
     return MemoryRules() if memory else None
+
+
+def _http_server(http: object) -> HttpServer | None:
+    """Return where the stack serves HTTP, None if it does not; raise `InvalidConfig` for what says neither."""
+    if isinstance(http, HttpServer):
+        return http.checked()
+    if not isinstance(http, bool):
+        raise InvalidConfig(f"http: {http!r:.80} is neither True, False nor HttpServer(...) of airside.http")
+    return HttpServer().checked() if http else None
 
 
 def _check_callback(on_approval: object) -> None:

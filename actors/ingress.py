@@ -7,6 +7,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, get_args
 
 import msgspec
@@ -19,6 +20,7 @@ from airside.actors.rpc.methods import (
     ADMIT,
     BODIES,
     FOLLOW,
+    GIVE_JOINT_VOTE,
     GIVE_VOTE,
     KEEP,
     LOOK,
@@ -27,17 +29,17 @@ from airside.actors.rpc.methods import (
     OPERATE,
     ORDER,
     ROLL_BACK,
-    ROWS,
     SUBMIT,
     SUBSCRIBE,
     VOTE,
+    VOTE_JOINTLY,
     WATCH,
     WATCH_RUN,
     FeedPage,
     FeedRequest,
     KeeperRequest,
-    NamedQuery,
     OrderReply,
+    PresentedJointVote,
     PresentedOrder,
     PresentedQuestion,
     PresentedVote,
@@ -46,17 +48,22 @@ from airside.actors.rpc.methods import (
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import encode, encode_json
+from airside.actors.run_news import RunNews
 from airside.actors.run_owners import RunOwners
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.approvals.book import Verdict
+from airside.stack.approvals.joint import JointVerdict
 from airside.stack.canonical import check_bounds, parse_bounded
 from airside.stack.contracts.labels import check_label
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.directory import Directory
 from airside.stack.errors import AuthRefused, Failed, InvalidInput, ItemFailed, LayerUnavailable, Misuse, Refused
 from airside.stack.ids import ApprovalId, RunId, TenantId, request_for, run_of
+from airside.stack.operations.batches import BatchState, stream_of
 from airside.stack.operations.messages import (
     Admit,
+    JointVote,
+    JointVoteReply,
     OfferRequest,
     Order,
     ServedTool,
@@ -69,17 +76,24 @@ from airside.stack.operations.messages import (
 from airside.stack.operations.questions import VIEWS
 from airside.stack.reasons import ReasonCode, reason_of
 from airside.stack.recovery.rollback import RollbackReport
+from airside.stack.run.events import RunSubmitted, decode_event
 from airside.stack.run.gateway_call import GATEWAY, read_call
 from airside.stack.schema.toolspec import ToolSpec
 from airside.stack.security.access import Caller, NoAccess, Reach, is_within, reach
 from airside.stack.security.authenticator import Authenticator
-from airside.stack.security.identity import run_subject, seal_identity, vote_subject
+from airside.stack.security.identity import joint_vote_subject, run_subject, seal_identity, vote_subject
 from airside.stack.security.issuer_keys import keys_of
 from airside.stack.security.memory_orders import KEEPERS_ACTIONS, MemoryAnswer, MemoryOrder, seal_memory_order
 from airside.stack.values import MAX_REQUEST_BYTES, UNTRUSTED, Identity, Request, decode_json
 
 MAX_FOLLOWERS = 16
-"""Questions of one tenant for the next entries of its journal that wait at a time: each holds a place here."""
+"""Questions of one tenant for the next entries of its journal, or what models say, that wait at a time."""
+
+MAX_WATCHERS = 2_000
+"""Of runs of one tenant at a time: each is a question that waits, and reads when there is something to be read."""
+
+LONGEST_WATCH_S = 20.0
+"""What a watcher waits at most: one whose caller died is not there for ever."""
 
 
 def _no(reason: ReasonCode) -> Denial:
@@ -107,9 +121,13 @@ class Ingress(WatchedLayer):
         self._local_public_pem = local_public_pem
         self._counts = {"accepted": 0, "refused": 0}
         self._followers: Counter[TenantId] = Counter()
+        self._watchers: Counter[TenantId] = Counter()
+        self._news = RunNews(lambda asked: self._journal.call(SUBSCRIBE, asked))
+        self._listeners: Counter[TenantId] = Counter()
+        self._said: dict[tuple[RunId, int, str], asyncio.Future[WatchPage]] = {}
         self._owners = RunOwners(self._run_bodies)
         self._looking = Looking(config.cell, directory, config.seal_key, self._remotes, tools)
-        self._targets = Targets(directory, self._owners, self._batch_tenants)
+        self._targets = Targets(directory, self._owners, self._batch_tenant)
 
     async def start(self) -> None:
         """Load the pinned keys."""
@@ -142,7 +160,10 @@ class Ingress(WatchedLayer):
 
     @serves(SUBMIT, unreadable=_no(ReasonCode.REQUEST_INVALID), failed=_no(ReasonCode.INTERNAL_ERROR))
     async def submit(self, submission: Submission) -> Ticket:
-        """Answer a submission with a run's id or a refusal."""
+        """Answer a submission with a run's id or a refusal.
+
+        Whether a key's run is of this very request is looked at here: who may submit may not read on that account.
+        """
         try:
             identity = (await self._admitted(submission.credential, "submit"))[0].identity
             request = self._request(submission.request, identity, submission.nonce)
@@ -154,6 +175,12 @@ class Ingress(WatchedLayer):
                     request=encode_json(request),
                 ),
             )
+            if (
+                submission.is_keyed
+                and ticket.run_id
+                and await self._first_request(ticket.run_id) != encode_json(request)
+            ):
+                ticket = msgspec.structs.replace(ticket, is_anothers=True)
         except AuthRefused as refusal:
             ticket = Ticket(reason_code=reason_of(refusal.reason), message=refusal.message)
         except InvalidInput as error:
@@ -218,6 +245,26 @@ class Ingress(WatchedLayer):
         )
         return await self._approvals.call(VOTE, vote)
 
+    @serves(GIVE_JOINT_VOTE)
+    async def give_joint_vote(self, given: PresentedJointVote) -> JointVoteReply:
+        """Pass on one verdict on several approvals, with the identity of whoever holds the credential."""
+        try:
+            identity = (await self._admitted(given.credential, "vote"))[0].identity
+        except AuthRefused as refusal:
+            return JointVoteReply(ok=False, code=refusal.reason, message=refusal.message)
+        verdict, approval_ids = given.verdict, tuple(map(ApprovalId, given.approval_ids))
+        if verdict not in get_args(JointVerdict):
+            problem = f"{verdict!r:.40} is none of {', '.join(get_args(JointVerdict))}"
+            return JointVoteReply(ok=False, code="invalid", message=problem)
+        vote = JointVote(
+            identity=encode(identity),
+            proof=seal_identity(self.config.seal_key, identity, joint_vote_subject(approval_ids, verdict)),
+            approval_ids=approval_ids,
+            verdict=verdict,  # type: ignore[arg-type]
+            note=given.note,
+        )
+        return await self._approvals.call(VOTE_JOINTLY, vote)
+
     @serves(KEEP)
     async def keep(self, wanted: KeeperRequest) -> bytes:
         """Pass an order about memory on, for a principal that holds the keeper's role in its tenant."""
@@ -280,20 +327,35 @@ class Ingress(WatchedLayer):
             caller, far = await self._admitted(asked.credential, "view:events")
         except AuthRefused as refusal:
             return WatchPage(code=refusal.reason, problem=refusal.message)
-        identity, bodies = caller.identity, list[str]()
-        if asked.with_events or asked.run_id not in self._owners:
-            bodies = await self._run_bodies(asked.run_id)
-            self._owners.keep(asked.run_id, bodies)
-        if not is_within(self._owners.known(asked.run_id), caller, far):
-            return WatchPage(code="unknown", problem=f"{identity.principal} has no run {asked.run_id:.80}")
-        if self._followers[identity.tenant] >= MAX_FOLLOWERS:
-            problem = f"{MAX_FOLLOWERS} follow {identity.tenant} already: wait until one of them has left"
+        tenant = caller.identity.tenant
+        if self._watchers[tenant] >= MAX_WATCHERS:
+            problem = f"{MAX_WATCHERS} watch runs of {tenant} already: wait until one of them has left"
             return WatchPage(code="too_many", problem=problem)
-        self._followers[identity.tenant] += 1
+        self._watchers[tenant] += 1
         try:
-            page = await self._page(msgspec.structs.replace(asked, credential=""), has_news=len(bodies) > asked.events)
+            return await self._watched(asked, caller, far)
+        except AuthRefused as refusal:
+            return WatchPage(code=refusal.reason, problem=refusal.message)
         finally:
-            self._followers[identity.tenant] -= 1
+            self._watchers[tenant] -= 1
+
+    async def _watched(self, asked: WatchRequest, caller: Caller, far: Reach) -> WatchPage:
+        """Return what there is of a run; if there is nothing, wait for that.  Raises `AuthRefused`."""
+        waits = asked.with_events and asked.timeout_s > 0
+        async with self._news.of(asked.run_id) if waits else nullcontext(asyncio.Event()) as news:
+            bodies = list[str]()
+            if asked.with_events or asked.run_id not in self._owners:
+                bodies = await self._run_bodies(asked.run_id)
+                self._owners.keep(asked.run_id, bodies)
+            if not is_within(self._owners.known(asked.run_id), caller, far):
+                problem = f"{caller.identity.principal} has no run {asked.run_id:.80}"
+                return WatchPage(code="unknown", problem=problem)
+            has_news = len(bodies) > asked.events
+            presented = msgspec.structs.replace(asked, credential="")
+            page = await self._page(presented, caller.identity.tenant, news, has_news)
+        if news.is_set():
+            await self._admitted(asked.credential, "view:events")  # it may have ended while it waited
+            bodies = await self._run_bodies(asked.run_id)
         return msgspec.structs.replace(page, events=tuple(bodies[asked.events :]))
 
     @serves(OPERATE)
@@ -363,17 +425,61 @@ class Ingress(WatchedLayer):
         streams: list[str] = [run_id]
         return (await self._journal.call(BODIES, streams))[run_id]
 
-    async def _batch_tenants(self, batch: str) -> list[str]:
-        return [tenant for (tenant,) in await self._journal.call(ROWS, NamedQuery("batch_tenants", (batch,)))]
+    async def _first_request(self, run_id: RunId) -> bytes:
+        """Return what a run was asked, as JSON."""
+        first = decode_event((await self._run_bodies(run_id))[0])
+        assert isinstance(first, RunSubmitted)
+        return encode_json(first.request)
 
-    async def _page(self, asked: WatchRequest, *, has_news: bool) -> WatchPage:
-        if self._models is None:
-            if not has_news:
-                await asyncio.sleep(min(max(0.0, asked.timeout_s), 1.0))
-            return WatchPage()
-        if has_news:
-            asked = msgspec.structs.replace(asked, timeout_s=0.0)
-        return await self._models.call(WATCH, asked)
+    async def _batch_tenant(self, batch: str) -> str | None:
+        stream = stream_of(batch)
+        state = BatchState((await self._journal.call(BODIES, [stream]))[stream])
+        return state.tenant if state.length else None
+
+    async def _page(self, asked: WatchRequest, tenant: TenantId, news: asyncio.Event, has_news: bool) -> WatchPage:
+        """Return what models say in a run; if it has news, or gets some, what they have said."""
+        wait_s = 0.0 if has_news else min(max(0.0, asked.timeout_s), LONGEST_WATCH_S)
+        asked = msgspec.structs.replace(asked, timeout_s=wait_s)
+        nothing = WatchPage(upto=asked.after, born=asked.born)
+        if not wait_s:
+            return nothing if self._models is None else await self._models.call(WATCH, asked)
+        arrived = asyncio.ensure_future(news.wait())
+        try:
+            said = self._overheard(asked, tenant)
+            ends: set[asyncio.Future[Any]] = {arrived} if said is None else {arrived, said}
+            await asyncio.wait(ends, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            if said is None or not said.done():
+                return nothing
+            page = said.result()
+            if not page.code:
+                return page
+            await asyncio.wait({arrived}, timeout=wait_s)
+            return nothing
+        finally:
+            arrived.cancel()
+
+    def _overheard(self, asked: WatchRequest, tenant: TenantId) -> asyncio.Future[WatchPage] | None:
+        """Return a question to models for what follows, which all who ask the same share; None if there are too many.
+
+        Who does not hear what they say while they say it sees what happens none the later.
+        """
+        key = (asked.run_id, asked.after, asked.born)
+        if key in self._said:
+            return self._said[key]
+        if self._models is None or self._listeners[tenant] >= MAX_FOLLOWERS:
+            return None
+        said = asyncio.ensure_future(self._models.call(WATCH, asked))
+        self._said[key] = said
+        self._listeners[tenant] += 1
+
+        def heard(_: asyncio.Future[WatchPage]) -> None:
+            del self._said[key]
+            self._listeners[tenant] -= 1
+            if not said.cancelled():
+                said.exception()  # nobody may wait for it any more
+
+        said.add_done_callback(heard)
+        return said
 
     async def stats(self) -> dict[str, Any]:
         """Return what was accepted and refused since this incarnation began."""

@@ -29,6 +29,7 @@ from airside.actors.client.stack_record import read_record, started_by, this_pro
 from airside.actors.driver.driver import Driver
 from airside.actors.driver.fleet import Fleet
 from airside.actors.executor import ToolExecutor
+from airside.actors.http_settings import HttpServer
 from airside.actors.ingress import Ingress
 from airside.actors.intake import Intake
 from airside.actors.issuers import check_issuers
@@ -83,6 +84,8 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     checked = app.checked()
     state_dir = _folder("start", settings.state_dir)
     _check_free(state_dir)
+    if checked.http is not None:
+        _check_port(checked.http)
     keys = KeyRing.open(state_dir / "keys")
     model_keys, held = keys_of(checked.endpoints), _held(checked)
     with without({*model_keys, *held}):  # a Ray that is started here passes its environment on to every process
@@ -235,6 +238,13 @@ def _check_free(state_dir: Path) -> None:
         )
 
 
+def _check_port(server: HttpServer) -> None:
+    """Raise `Failed` if the port is taken on this machine; before a Ray is started."""
+    from airside.actors.http_layer import listening  # what serves HTTP is an extra
+
+    listening(server).socket.close()
+
+
 def _free_name(settings: Settings, state_dir: Path) -> Settings:
     """Return the settings with a name that no other stack on this Ray has; raise `Misuse` if this stack runs there.
 
@@ -297,7 +307,7 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
         asks_models=bool(checked.endpoints),
     )
 
-    def make(kind: type, layer: str, *args: Any, key: str = "") -> Any:
+    def make(kind: type, layer: str, *args: Any, key: str = "", node: str = "") -> Any:
         options: dict[str, Any] = {
             "name": plain.cell.actor_name(layer, key),
             "namespace": NAMESPACE,
@@ -310,7 +320,7 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
         }
         # Journal and Memory have their files on this node's disk, and without the journal the others are nothing.
         # Executors are spread: they do the work.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = NodeAffinitySchedulingStrategy(node or ray.get_runtime_context().get_node_id(), soft=False)
         options["scheduling_strategy"] = "SPREAD" if kind is ToolExecutor else here
         return as_actor(kind).options(**options).remote(*args)
 
@@ -348,6 +358,15 @@ def _start_layers(checked: ValidatedApp, plain: LayerConfig, keys: KeyRing, mode
             checked.specs,
         )
     )
+    if checked.http is not None:
+        from airside.actors.http_layer import HttpLayer  # what serves HTTP is an extra
+
+        nodes = [entry["NodeID"] for entry in ray.nodes() if entry["Alive"]]
+        made += [
+            make(HttpLayer, "http", plain, checked.http, key=f"{node[:12]}-{index}", node=node)
+            for node in nodes
+            for index in range(checked.http.per_node)
+        ]
     try:
         _begin(made)
     except GetTimeoutError:

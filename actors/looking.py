@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError
 
-from airside.actors.rpc.methods import Method
+from airside.actors.rpc.methods import MEMORY_STANDING, Method
 from airside.actors.rpc.names import NAMESPACE, CellAddress
 from airside.actors.rpc.remote import Remote
+from airside.actors.rule_counts import RuleCounts
 from airside.actors.run_owners import Owner, RunOwners
 from airside.actors.views import Desk, answer
+from airside.stack.contracts.memory import MemoryStanding
 from airside.stack.directory import Directory
-from airside.stack.errors import LayerUnavailable, Refused
+from airside.stack.errors import ItemFailed, LayerUnavailable, Refused
 from airside.stack.ids import RunId, TenantId
 from airside.stack.operations.questions import LayerHealth
 from airside.stack.schema.toolspec import ToolSpec
@@ -59,6 +61,7 @@ class Looking:
         self._remotes = remotes
         self._tools = {spec.name: spec for spec in tools}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="look")
+        self._rule_counts = RuleCounts()
         self._asked: Counter[tuple[TenantId, str]] = Counter()
 
     async def answer(self, view: str, parameters: bytes, caller: Caller, far: Reach, owners: RunOwners) -> bytes:
@@ -86,7 +89,12 @@ class Looking:
         def layers() -> list[LayerHealth]:
             return wait_for(self._layers())
 
-        desk = Desk(caller, far, self._directory, self._seal_key, ask, whose, layers, self._tools)
+        def kept(tenant: TenantId) -> MemoryStanding | None:
+            return wait_for(self._kept(tenant))
+
+        desk = Desk(
+            caller, far, self._directory, self._seal_key, ask, whose, layers, kept, self._tools, self._rule_counts
+        )
         tenant = caller.identity.tenant
         with self._place(tenant, "sql", MAX_STATEMENTS if view == "sql" else 0), self._place(tenant, "", MAX_QUESTIONS):
             return await loop.run_in_executor(self._threads, answer, view, parameters, desk)
@@ -114,6 +122,15 @@ class Looking:
         names = ["approvals", "driver", "ingress", "journal", "policy", *executors, *_OPTIONAL]
         found = await asyncio.gather(*(self._health_of(name) for name in names))
         return [each for each in found if each is not None]
+
+    async def _kept(self, tenant: TenantId) -> MemoryStanding | None:
+        """Return what is kept in a tenant's memory, None where the app has none, or it does not answer soon."""
+        try:
+            await asyncio.to_thread(ray.get_actor, self._cell.actor_name("memory"), NAMESPACE)
+            async with asyncio.timeout(_HEALTH_S):
+                return await self._remotes()["memory"].call(MEMORY_STANDING, tenant)
+        except (ValueError, RayError, TimeoutError, LayerUnavailable, ItemFailed):
+            return None
 
     async def _health_of(self, layer: str) -> LayerHealth | None:
         try:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us
-from airside.actors.rpc.methods import MEMORY_ORDER, RETRIEVE, WRITE_IF_USEFUL
+from airside.actors.rpc.methods import MEMORY_ORDER, MEMORY_STANDING, RETRIEVE, WRITE_IF_USEFUL
 from airside.actors.rpc.serving import serves
 from airside.actors.wardens.watched import WatchedLayer
 from airside.memory.embedders.embedder import Embedder
@@ -18,7 +18,7 @@ from airside.memory.service import MemoryService
 from airside.memory.storage.erasure import Erasure, What
 from airside.memory.storage.erasure_plan import ErasureReceipt
 from airside.stack.canonical import digest
-from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.memory import Candidate, LearnReply, MemoryStanding, RecallReply, RecallRequest
 from airside.stack.errors import AirsideError, InvalidId, InvalidInput
 from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.reasons import MemoryCode
@@ -165,6 +165,11 @@ class Memory(WatchedLayer):
                 return await service.reembed(tenant)
             case "sweep":
                 return await service.sweep()
+
+    @serves(MEMORY_STANDING)
+    async def standing(self, tenant: str) -> MemoryStanding:
+        """Count what is kept for a tenant."""
+        return await self._service.standing(parse_tenant(tenant))
 
     async def stats(self) -> dict[str, Any]:
         """Return the open tenants, their records and bytes, and cached queries."""

@@ -6,7 +6,7 @@ credential.  What is not within reach is answered as what does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import get_args
 
 import msgspec
@@ -46,7 +46,8 @@ SCOPES: Mapping[str, tuple[str, ...]] = {
 BATCH_ACTIONS = frozenset({"pause", "resume", "retune", "requeue", "cancel"})
 """What may be ordered of a batch; the rest is said by the process that runs it."""
 
-BatchTenants = Callable[[str], Awaitable[Collection[str]]]
+BatchTenant = Callable[[str], Awaitable[str | None]]
+"""Whose a batch of this name is, empty if it is the house's; None if there is none."""
 
 
 def order_of(given: PresentedOrder, caller: Caller, far: Reach) -> Order:
@@ -98,10 +99,10 @@ def sealed(key: bytes, order: Order) -> bytes:
 class Targets:
     """Finds what orders are about, and whose that is."""
 
-    def __init__(self, directory: Directory, owners: RunOwners, batch_tenants: BatchTenants) -> None:
+    def __init__(self, directory: Directory, owners: RunOwners, batch_tenant: BatchTenant) -> None:
         self._directory = directory
         self._owners = owners
-        self._batch_tenants = batch_tenants
+        self._batch_tenant = batch_tenant
 
     async def check(self, order: Order, caller: Caller, far: Reach) -> None:
         """Return if an order's target is within its giver's reach.
@@ -146,6 +147,6 @@ class Targets:
             raise Refused(f"there is no tenant {name}", reason="unknown")
 
     async def _check_batch(self, batch: str, caller: Caller, far: Reach) -> None:
-        """A batch is of the tenant that all of its runs are of."""
-        if far != "all" and set(await self._batch_tenants(batch)) != {caller.identity.tenant}:
+        """A batch is of the tenant that its first entry names, or the house's."""
+        if far != "all" and await self._batch_tenant(batch) != caller.identity.tenant:
             raise Refused(f"batch {batch!r:.80}: there is none of this name", reason="unknown")

@@ -16,6 +16,7 @@ import msgspec
 from airside.actors.rpc.layer import LayerConfig, control, now_us, steady_us
 from airside.actors.rpc.methods import (
     BUDGETS,
+    BUNDLE,
     CHECK,
     CLOSE,
     DECIDE,
@@ -231,6 +232,11 @@ class Policy(WatchedLayer):
         if tenant and whose is None:
             return b"[]"
         return msgspec.json.encode(self._gate.spending.standings(whose, now_us=steady_us()))
+
+    @serves(BUNDLE)
+    def bundle(self, _: None) -> str:
+        """Return the bundle in force, as it is written."""
+        return self._bundle_yaml
 
     @serves(CLOSE)
     def close(self, run_id: str) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
@@ -27,26 +28,32 @@ from airside.actors.rpc.methods import (
     ASKED,
     BODIES,
     BUDGETS,
+    BUNDLE,
+    CHAINS,
     MEMORY_ORDER,
     PENDING,
     QUERY_TENANT,
     ROWS,
     SWITCHES,
+    ChainsRequest,
     Method,
     NamedQuery,
     Reply,
     Request,
     TenantSql,
 )
+from airside.actors.rule_counts import Fired, RuleCounts
 from airside.actors.run_owners import Owner
 from airside.stack.approvals.book import Approval, ApprovalBook, decode_approval_event
 from airside.stack.budget.reservations import BudgetStanding
-from airside.stack.contracts.memory import RecallReply, RecallRequest
-from airside.stack.directory import Directory
+from airside.stack.contracts.memory import MemoryStanding, RecallReply, RecallRequest
+from airside.stack.directory import Directory, Tenant
 from airside.stack.errors import InvalidInput, MemoryFailed, Refused
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId, parse_approval, parse_run
 from airside.stack.operations import questions as asked
+from airside.stack.policy.bundle import Bundle, Rule, load_bundle, may_match
 from airside.stack.policy.kill_switches import KillSwitchChanged
+from airside.stack.policy.rule_words import rule_in_words, rule_of_tenant
 from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 from airside.stack.run.events import RunEnded, decode_event
 from airside.stack.schema.toolspec import ToolSpec
@@ -69,7 +76,8 @@ AUDIT_QUERIES = load_sql("audit.sql")
 class Desk:
     """What a view has: who asks, how far that one may, and ways to ask the layers.
 
-    `whose` finds out whose a run is, `layers` how they are; `tools` are the app's.
+    `whose` finds out whose a run is, `layers` how they are, `kept` what memory keeps; `tools` are the app's;
+    `rule_counts` is what was counted.
     """
 
     caller: Caller
@@ -79,7 +87,9 @@ class Desk:
     ask: Callable[[Method[Any, Any], Any], Any]
     whose: Callable[[RunId], Owner | None]
     layers: Callable[[], list[asked.LayerHealth]]
+    kept: Callable[[TenantId], MemoryStanding | None]
     tools: Mapping[str, ToolSpec]
+    rule_counts: RuleCounts
 
     def reply(self, method: Method[Request, Reply], request: Request) -> Reply:
         """Return a layer's reply."""
@@ -139,7 +149,7 @@ def answer(view: str, parameters: bytes, desk: Desk) -> bytes:
 
 # Runs.
 
-_CURSOR = re.compile(r"([0-9]{1,18}):(.+)", re.ASCII)
+_CURSOR = re.compile(r"([0-9]{1,18}):(.+)", re.ASCII | re.DOTALL)
 
 
 def runs(desk: Desk, wanted: asked.Runs) -> asked.Page:
@@ -157,7 +167,7 @@ def runs(desk: Desk, wanted: asked.Runs) -> asked.Page:
         since=wanted.since,
         branches=wanted.branches,
         limit=wanted.limit,
-        before=_after_run(wanted.cursor) if wanted.cursor else None,
+        before=_after("runs", wanted.cursor, parse_run) if wanted.cursor else None,
     )
     last = found[-1] if len(found) == wanted.limit else None
     return asked.Page(items=found, next=f"{last.submitted_us}:{last.run_id}" if last else "")
@@ -171,11 +181,12 @@ def counts(desk: Desk, wanted: asked.Counts) -> asked.Page:
     return asked.Page(items=[dict(zip(names, row, strict=True)) for row in rows])
 
 
-def _after_run(cursor: str) -> tuple[int, str]:
+def _after(view: str, cursor: str, parse: Callable[[str], str] = str) -> tuple[int, str]:
+    """Return the time and the name of the last one of a page."""
     parts = _CURSOR.fullmatch(cursor)
     if parts is None:
-        raise InvalidInput(f"runs: {cursor!r:.80} is no cursor: give the `next` of a page")
-    return int(parts[1]), parse_run(parts[2])
+        raise InvalidInput(f"{view}: {cursor!r:.80} is no cursor: give the `next` of a page")
+    return int(parts[1]), parse(parts[2])
 
 
 def run(desk: Desk, wanted: asked.OneRun) -> Any:
@@ -215,7 +226,8 @@ def approvals(desk: Desk, wanted: asked.Approvals) -> asked.Page:
     if wanted.approval_id:
         return asked.Page(items=_one_approval(desk, wanted.approval_id, tenant))
     waiting = [msgspec.json.decode(body, type=Approval) for body in desk.reply(PENDING, tenant)]
-    return _page([each for each in waiting if _concerns(desk, each)], wanted.cursor, wanted.limit, _name_of)
+    mine = [each for each in waiting if _concerns(desk, each)]
+    return _page_in_time(mine, wanted.cursor, wanted.limit, lambda each: (each.request.at_us, each.request.approval_id))
 
 
 def approval_form(desk: Desk, wanted: asked.OneApproval) -> asked.ToolForm:
@@ -223,10 +235,6 @@ def approval_form(desk: Desk, wanted: asked.OneApproval) -> asked.ToolForm:
     approval = _one_approval(desk, wanted.approval_id, desk.tenant(""))[0]
     spec = desk.tools.get(approval.request.tool) or unknown(f"tool of the approval {wanted.approval_id}")
     return asked.ToolForm(tool=spec.name, description=spec.description, parameters=spec.parameters)
-
-
-def _name_of(approval: Approval) -> str:
-    return approval.request.approval_id
 
 
 def _one_approval(desk: Desk, name: str, tenant: str | None) -> list[Approval]:
@@ -250,32 +258,39 @@ def _concerns(desk: Desk, approval: Approval) -> bool:
     return request.tenant == who.tenant and (request.requester == who.principal or is_voter)
 
 
-def _page(found: list[Item], cursor: str, limit: int, name_of: Callable[[Item], str]) -> asked.Page:
-    """Return what follows the one that a cursor names, which may be gone: then all is shown again."""
-    places = [name_of(each) for each in found]
-    first = places.index(cursor) + 1 if cursor in places else 0
-    page = found[first : first + limit]
-    return asked.Page(items=page, next=places[first + limit - 1] if first + limit < len(found) else "")
+Place = tuple[int, str]
+"""Where something stands in a list: by its time, then by its name."""
+
+
+def _page_in_time(found: Iterable[Item], cursor: str, limit: int, place_of: Callable[[Item], Place]) -> asked.Page:
+    """Return the first of what follows a place, which what stood there may have left meanwhile."""
+    after = _after("cursor", cursor) if cursor else None
+    left = sorted((each for each in found if after is None or place_of(each) > after), key=place_of)
+    at_us, name = place_of(left[limit - 1]) if len(left) > limit else (0, "")
+    return asked.Page(items=left[:limit], next=f"{at_us}:{name}" if name else "")
 
 
 # What operators see to.
 
 
-def in_doubt(desk: Desk, wanted: asked.OfTenant) -> asked.Page:
+def in_doubt(desk: Desk, wanted: asked.InDoubt) -> asked.Page:
     """List the calls in doubt, oldest first."""
-    return asked.Page(items=list_in_doubt(desk, desk.tenant(wanted.tenant))[: asked.MOST_LISTED])
+    found = list_in_doubt(desk, desk.tenant(wanted.tenant))
+    return _page_in_time(found, wanted.cursor, wanted.limit, lambda each: (each.since_us, each.key))
 
 
-def spend_in_doubt(desk: Desk, wanted: asked.OfTenant) -> asked.Page:
+def spend_in_doubt(desk: Desk, wanted: asked.InDoubt) -> asked.Page:
     """List the attempts at questions to models of which nobody knows what they cost, oldest first."""
-    return asked.Page(items=list_spend_in_doubt(desk, desk.tenant(wanted.tenant))[: asked.MOST_LISTED])
+    found = list_spend_in_doubt(desk, desk.tenant(wanted.tenant))
+    return _page_in_time(found, wanted.cursor, wanted.limit, lambda each: (each.since_us, each.key))
 
 
-def switches(desk: Desk, wanted: asked.OfTenant) -> asked.Page:
+def switches(desk: Desk, wanted: asked.Switches) -> asked.Page:
     """List what is switched off and is about a tenant: its own switches, and those that are about everybody."""
     tenant = desk.tenant(wanted.tenant)
     off = [msgspec.json.decode(body, type=KillSwitchChanged) for body in desk.reply(SWITCHES, None)]
-    return asked.Page(items=[each for each in off if tenant is None or _is_about(desk, each, tenant)])
+    mine = [each for each in off if tenant is None or _is_about(desk, each, tenant)]
+    return _page_in_time(mine, wanted.cursor, wanted.limit, lambda each: (each.at_us, f"{each.scope}:{each.target}"))
 
 
 def _is_about(desk: Desk, switch: KillSwitchChanged, tenant: TenantId) -> bool:
@@ -304,17 +319,17 @@ def _in_doubt(doubts: Sequence[SpendInDoubt], budget: BudgetStanding) -> int:
 
 
 def batches(desk: Desk, wanted: asked.Batches) -> asked.Page:
-    """List batches, newest first; a tenant's are those of which all runs are its."""
-    return asked.Page(items=list_batches(desk, wanted.limit, tenant=desk.tenant(wanted.tenant) or ""))
+    """List batches, newest first; a tenant's are those that are its own by their first entry."""
+    before = _after("batches", wanted.cursor) if wanted.cursor else (0, "")
+    found = list_batches(desk, wanted.limit, tenant=desk.tenant(wanted.tenant) or "", before=before)
+    last = found[-1] if len(found) == wanted.limit else None
+    return asked.Page(items=found, next=f"{last.opened_us}:{last.id}" if last else "")
 
 
 def batch(desk: Desk, wanted: asked.OneBatch) -> Any:
     """Show one batch."""
-    tenants = {tenant for (tenant,) in desk.read("batch_tenants", wanted.batch)}
-    if desk.far != "all" and tenants != {desk.caller.identity.tenant}:
-        unknown(f"batch {wanted.batch}")
     try:
-        return show_batch(desk, wanted.batch)
+        return show_batch(desk, wanted.batch, tenant=desk.tenant("") or "")
     except InvalidInput:
         unknown(f"batch {wanted.batch}")
 
@@ -351,6 +366,138 @@ def sql(desk: Desk, wanted: asked.AuditSql) -> bytes:
     if problem:
         raise InvalidInput(problem)
     return body
+
+
+_AHEAD_US = 2**62
+_PIECE_ROWS = 50_000
+_FOUND = asked.FoundEntry.__struct_fields__[:-1]
+_SEARCH_S = 0.15
+"""How long one question searches: where it ends, the next goes on."""
+
+
+def search(desk: Desk, wanted: asked.AuditSearch) -> asked.FoundEntries:
+    """Search the journal, newest entries first, as far back as the time for one question goes."""
+    if wanted.cursor and not (wanted.cursor.isascii() and wanted.cursor.isdecimal() and len(wanted.cursor) < 19):
+        raise InvalidInput(f"search: {wanted.cursor!r:.80} is no cursor: give the `next` of a page")
+    ((rows,),) = desk.read("row_count")
+    before = min(rows, int(wanted.cursor)) if wanted.cursor else rows
+    filters = (desk.tenant(wanted.tenant) or "", wanted.stream, wanted.type, wanted.text)
+    since_us, until_us = _us(wanted.since), _us(wanted.until) if wanted.until else _AHEAD_US
+    piece = rows if wanted.stream or not wanted.text else _PIECE_ROWS  # what is compared as a whole is found at once
+    found: list[asked.FoundEntry] = []
+    size, until = 0, time.monotonic() + _SEARCH_S
+    while before > 0:
+        first, left = max(0, before - piece), wanted.limit - len(found)
+        for *columns, body in desk.read("found", first, before, *filters, since_us, until_us, left):
+            encoded = body.encode()
+            size += len(encoded)
+            if found and size > _EVENTS_BYTES:
+                return _found(found, found[-1].position, found[-1].at_us)
+            named = dict(zip(_FOUND, columns, strict=True))
+            found.append(asked.FoundEntry(**named, event=Raw(encoded)))
+        before = found[-1].position if len(found) == wanted.limit else first
+        if len(found) == wanted.limit or not before:
+            break
+        ((reached_us,),) = desk.read("row_at", before)
+        if reached_us < since_us:
+            before = 0
+        elif time.monotonic() >= until:
+            return _found(found, before, reached_us)
+    return _found(found, before, found[-1].at_us if before else since_us)
+
+
+def _found(found: list[asked.FoundEntry], before: int, back_to_us: int) -> asked.FoundEntries:
+    return asked.FoundEntries(items=found, next=str(before) if before else "", back_to_us=back_to_us)
+
+
+def chain(desk: Desk, wanted: asked.ChainOf) -> asked.Page:
+    """Say how chains stand."""
+    tenant = desk.tenant(wanted.tenant)
+    return asked.Page(items=desk.reply(CHAINS, ChainsRequest(tenant, wanted.check)))
+
+
+# Policy.
+
+_WEEK_US = 7 * 86_400_000_000
+
+
+def policy(desk: Desk, wanted: asked.PolicyUse) -> asked.PolicyStanding:
+    """Show the bundle in force, as far as it is about a tenant, and how often its rules fired there."""
+    tenant = desk.tenant(wanted.tenant)
+    text = desk.reply(BUNDLE, None)
+    bundle = load_bundle(text)
+    since_us = _us(wanted.since) if wanted.since else now_us() - _WEEK_US
+    fired, reached_us = desk.rule_counts.since(desk.read, tenant, since_us)
+    own, apart = _counts_of(fired, bundle)
+    rules = (each if tenant is None else rule_of_tenant(each, tenant) for each in bundle.rules)
+    return asked.PolicyStanding(
+        version=bundle.version,
+        description=bundle.description,
+        since_us=reached_us,
+        rules=tuple(_rule_use(desk, rule, *own.get(rule.id, (0, 0))) for rule in rules if rule is not None),
+        apart=tuple(sorted(apart, key=lambda each: (-each.fired, each.version, each.rule))),
+        text=text if desk.far == "all" else "",
+    )
+
+
+def _counts_of(fired: Sequence[Fired], bundle: Bundle) -> tuple[dict[str, tuple[int, int]], list[asked.DecisionCount]]:
+    """Return how often the rules of a bundle fired and when last, by their ids; and what else decided."""
+    ids = {rule.id for rule in bundle.rules}
+    own: dict[str, tuple[int, int]] = {}
+    others: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for each in fired:
+        if each.version == bundle.version and each.rule in ids:
+            count, last_us = own.get(each.rule, (0, 0))
+            own[each.rule] = (count + each.calls, max(last_us, each.last_us))
+        else:
+            key = (each.version, each.rule, each.outcome)
+            count, last_us = others.get(key, (0, 0))
+            others[key] = (count + each.calls, max(last_us, each.last_us))
+    return own, [
+        asked.DecisionCount(version=version, rule=rule, outcome=outcome, fired=count, last_us=last_us)
+        for (version, rule, outcome), (count, last_us) in others.items()
+    ]
+
+
+def _rule_use(desk: Desk, rule: Rule, fired: int, last_us: int) -> asked.RuleUse:
+    return asked.RuleUse(
+        id=rule.id,
+        outcome=rule.outcome,
+        words=rule_in_words(rule),
+        description=rule.description,
+        written=rule.model_dump(mode="json", exclude_unset=True),
+        tools=tuple(sorted(spec.name for spec in desk.tools.values() if may_match(rule.when, spec))),
+        fired=fired,
+        last_us=last_us,
+    )
+
+
+# Tenants.
+
+
+def tenants(desk: Desk, wanted: asked.OfTenant) -> asked.Page:
+    """Show what tenants may have; of one that is named or one's own, also what is kept in its memory."""
+    tenant = desk.tenant(wanted.tenant)
+    there = desk.directory.tenants
+    if tenant is not None:
+        return asked.Page(items=[_tenant(tenant, there[tenant], desk.kept(tenant))])
+    return asked.Page(items=[_tenant(name, there[name], None) for name in sorted(there)[: asked.MOST_LISTED]])
+
+
+def _tenant(name: str, entry: Tenant, memory: MemoryStanding | None) -> asked.TenantStanding:
+    return asked.TenantStanding(
+        tenant=name,
+        concurrency=entry.concurrency,
+        queue=entry.queue,
+        weight=entry.weight,
+        rate_per_minute=entry.rate_per_minute,
+        clearance=entry.clearance,
+        deadline_s=entry.deadline_s,
+        limits=dict(entry.limits),
+        principals=len(entry.principals),
+        is_open=entry.open,
+        memory=memory,
+    )
 
 
 def _us(moment: datetime | None) -> int:
@@ -416,6 +563,10 @@ _VIEWS: dict[str, Callable[[Desk, Any], Any]] = {
     "batch": batch,
     "queries": queries,
     "sql": sql,
+    "search": search,
+    "chain": chain,
+    "policy": policy,
+    "tenants": tenants,
     "health": health,
     "memory": memory,
     "me": me,

@@ -68,6 +68,7 @@ def show(name: Name, as_json: AsJson = False, state_dir: StateDir = HERE) -> Non
     settings = msgspec.to_builtins(found.settings)
     if settings:
         typer.echo(f"  retuned: {json_line(settings)}")
+    typer.echo(f"  of {_whose(found)}, opened by {printable(found.opened_by)}")
     if found.last_order:
         typer.echo(f"  last order: {printable(found.last_order)}")
     rows = [
@@ -145,6 +146,10 @@ def cancel(name: Name, why: Why = "", state_dir: StateDir = HERE) -> None:
     with attached(state_dir) as stack:
         stack.batch(name).cancel(why=why)
     typer.echo(f"{name}: cancelled")
+
+
+def _whose(found: BatchSummary) -> str:
+    return "/".join(each for each in (found.tenant, found.principal) if each) or "the house"
 
 
 def _runs(found: BatchSummary) -> int:

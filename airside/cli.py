@@ -66,13 +66,12 @@ for command in (run, up, down, status, logs, record, replay, bench, serve):
 As = Annotated[str, typer.Option("--as", help="the principal who decides, with the stack's local key")]
 Credential = Annotated[str, typer.Option("--token", help="a token or API key of whoever decides")]
 Note = Annotated[str, typer.Option(help="why, for the journal and whoever asked")]
-ApprovalArgument = Annotated[
-    str,
-    typer.Argument(
-        help="the id of an approval, or of a question about several, as `airside approvals` shows it; six characters "
-        "of its beginning or end are enough, where no other one has them"
-    ),
-]
+_APPROVAL_HELP = (
+    "the id of an approval, or of a question about several, as `airside approvals` shows it; six characters of its "
+    "beginning or end are enough, where no other one has them"
+)
+ApprovalArgument = Annotated[str, typer.Argument(help=_APPROVAL_HELP)]
+ApprovalArguments = Annotated[list[str], typer.Argument(help=f"{_APPROVAL_HELP}; repeatable")]
 SwitchScopeText = Annotated[
     str, typer.Argument(help="all, tenant, principal (as TENANT/PRINCIPAL), run, tool, or version")
 ]
@@ -330,28 +329,28 @@ def approvals_list(tenant: OfTenant = "", state_dir: StateDir = HERE) -> None:
 
 @approvals.command()
 def approve(
-    approval_id: ApprovalArgument,
+    approval_ids: ApprovalArguments,
     principal: As = "",
     credential: Credential = "",
     note: Note = "",
     state_dir: StateDir = HERE,
 ) -> None:
-    """Approve a call, or all calls of a question."""
+    """Approve a call, all calls of a question, or several: one vote, which counts on all of them or on none."""
     with attached(state_dir) as stack:
-        typer.echo(stack.approve(approval_id, token=credential, principal=principal, note=note) or "counted")
+        typer.echo(stack.approve(approval_ids, token=credential, principal=principal, note=note) or "counted")
 
 
 @approvals.command()
 def reject(
-    approval_id: ApprovalArgument,
+    approval_ids: ApprovalArguments,
     principal: As = "",
     credential: Credential = "",
     note: Note = "",
     state_dir: StateDir = HERE,
 ) -> None:
-    """Reject a call, or all calls of a question."""
+    """Reject a call, all calls of a question, or several: one vote, which counts on all of them or on none."""
     with attached(state_dir) as stack:
-        typer.echo(stack.reject(approval_id, token=credential, principal=principal, note=note))
+        typer.echo(stack.reject(approval_ids, token=credential, principal=principal, note=note))
 
 
 @approvals.command()

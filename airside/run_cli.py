@@ -43,6 +43,9 @@ def run(
     rerun: Annotated[str, typer.Option(help="and run these jobs again, whatever they did: ID,...")] = "",
     pilot: Annotated[int, typer.Option(help="run so many rows, and say what all will take; 0: run all")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only check every row, and say what is wrong")] = False,
+    owned_by: Annotated[
+        str, typer.Option(help="whose the batch is: TENANT, or TENANT/PRINCIPAL; else whose all jobs are by --column")
+    ] = "",
     concurrency: Annotated[int, typer.Option(help="jobs under way at once")] = 10_000,
     rate: Annotated[float, typer.Option(help="submissions a second; 0: as many as there is room for")] = 0.0,
     priority: Annotated[int, typer.Option(help="before which of its tenant's runs a job begins: -100 to 100")] = 0,
@@ -99,7 +102,7 @@ def run(
             _say_checked(stack, source)
         try:
             if pilot:
-                _say_pilot(stack, source, out, pilot, batch, options)
+                _say_pilot(stack, source, out, pilot, batch, {**options, "owned_by": owned_by})
             report = run_batch(
                 stack,
                 source,
@@ -108,6 +111,7 @@ def run(
                 resume=resume,
                 retry_failed=retry_failed,
                 rerun=[each for each in rerun.split(",") if each],
+                owned_by=owned_by,
                 **options,
             )
         except BatchInterrupted as stop:

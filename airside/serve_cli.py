@@ -36,8 +36,9 @@ def serve(
         from airside.actors.api.stack_port import StackConnection
         from airside.actors.console.render import PREFIX
         from airside.actors.console.server import Console, with_console
+        from airside.actors.http_settings import is_loopback
         from airside.actors.launch import attach
-        from airside.actors.web.listening import Tls, is_loopback, listen, serve_http
+        from airside.actors.web.listening import Tls, listen, serve_http
     except ModuleNotFoundError as error:
         raise InvalidConfig(f"serve needs {error.name}, which is not installed: pip install 'airside[http]'") from None
 

@@ -49,6 +49,8 @@ def up(
         for number in (signal.SIGINT, signal.SIGTERM):  # after the start: Ray sets handlers of its own
             signal.signal(number, lambda *_: stop.set())
         typer.echo(f"up; state in {folder}, logs in {folder / LINK}")
+        if made.http:
+            typer.echo(f"serving on {', '.join(sorted(set(stack.http_urls)))}")
         while not stop.wait(_LOOK_S):
             if not is_recorded(folder, stack.stack_id):
                 break  # `airside down` stopped it

@@ -64,6 +64,8 @@ def screen(layers: dict[str, dict[str, Any]], whole: dict[str, Any]) -> list[str
     lines += _more(len(down))
     lines += [f"  PROBLEM {name}: {brief(why, 300)}" for name, why in sorted(_problems(layers).items())]
     lines += ["  " + line for line in _processes(layers)]
+    urls = sorted({str(layer["url"]) for layer in layers.values() if layer.get("url")})
+    lines += [f"serving on {url}" for url in urls[:_SHOWN]] + _more(len(urls))
     driver = layers["driver"]
     if "down" not in driver:
         lines += _runs(driver, layers["approvals"])

@@ -28,7 +28,7 @@ from airside.memory.storage.parquet import Imported, read_parquet, write_parquet
 from airside.memory.storage.store import Database, TenantStore, table_name, tenant_of
 from airside.memory.tenant import TenantMemory
 from airside.memory.text import MAX_QUERY_CHARACTERS
-from airside.stack.contracts.memory import Candidate, LearnReply, Recalled, RecallReply, RecallRequest
+from airside.stack.contracts.memory import Candidate, LearnReply, MemoryStanding, Recalled, RecallReply, RecallRequest
 from airside.stack.errors import InvalidInput, MemoryFailed, text_of
 from airside.stack.ids import TenantId, parse_tenant
 from airside.stack.values import Trust
@@ -130,6 +130,18 @@ class MemoryService:
         """Return all that is kept for a tenant, also what is never recalled: for audit, and for people to look at."""
         memory = await self._existing(tenant)
         return list((await self._opened(memory)).records.values()) if memory is not None else []
+
+    async def standing(self, tenant: TenantId) -> MemoryStanding:
+        """Count what is kept for a tenant."""
+        records = await self.records(tenant)
+        states = Counter(record.state for record in records)
+        return MemoryStanding(
+            live=states["live"],
+            superseded=states["superseded"],
+            quarantined=states["quarantined"],
+            pinned=sum(record.pinned for record in records),
+            text_bytes=sum(record.size_bytes for record in records),
+        )
 
     # Writing.
 

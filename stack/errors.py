@@ -3,7 +3,8 @@
     AirsideError
     |-- Refused              somebody may not do this: carries a ReasonCode
     |   |-- AuthRefused
-    |   `-- AdmissionRefused     with retry_after_s
+    |   |-- AdmissionRefused     with retry_after_s
+    |   `-- VotesRefused         with the approvals on which a vote on several would not have counted
     |-- Failed               a layer could not do its work
     |   |-- LayerUnavailable     retryable: the actor is down or being restarted
     |   |-- ItemFailed           a layer that is up could not read, handle or answer this one item
@@ -126,6 +127,17 @@ class AdmissionRefused(Refused):
     @property
     def retry_after_s(self) -> float:
         return float(self.details.get("retry_after_s", 1.0))
+
+
+class VotesRefused(Refused):
+    """A vote on several approvals counts on none of them.
+
+    `refused` are those on which it would not have counted: the approval's id, the code, and why.
+    """
+
+    @property
+    def refused(self) -> tuple[tuple[str, str, str], ...]:
+        return tuple(self.details.get("refused", ()))
 
 
 class Failed(AirsideError):

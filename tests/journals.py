@@ -14,7 +14,7 @@ import msgspec
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.store import JournalStore
 from airside.stack.ids import RunId, TenantId
-from airside.stack.journal.journaling import Append, Entry
+from airside.stack.journal.journaling import Append, AppendTogether, Entry
 from airside.stack.journal.stream import entry_of
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.events import RunEnded, encode_event
@@ -26,6 +26,8 @@ WAL = f"{JOURNAL}-wal"
 ENDED = encode_event(
     RunEnded(outcome=Outcome(status="completed", reason_code=ReasonCode.COMPLETED), usage=Usage(), at_us=1)
 )
+JOINED = [f"apr_{n}" for n in range(20)]
+"""Streams that the process which is killed appends to in one write only."""
 TABLES = ("events", "runs", "outcomes", "streams")
 
 
@@ -66,16 +68,20 @@ def append_until_killed(folder: Path, seed: int) -> None:
     random = Random(seed)
     store = JournalStore(folder, KEY)
     store.start_feeding()
-    lengths = {f"run_{n}": len(store.bodies([f"run_{n}"])[f"run_{n}"]) for n in range(5)}
+    lengths = {stream: len(bodies) for stream, bodies in store.bodies([f"run_{n}" for n in range(5)]).items()}
+    joined = len(store.bodies(JOINED)[JOINED[0]])
     print("ready", flush=True)
     while True:
-        group = []
+        group: list[Append | AppendTogether] = []
         for stream in random.sample(sorted(lengths), random.randint(1, 5)):
             count = random.randint(1, 20)
             group.append(
                 note(stream, lengths[stream], count, f"tenant{stream[-1]}", fill="x" * random.randint(0, 3000))
             )
             lengths[stream] += count
+        together = [note(stream, joined, 1, fill="y" * random.randint(0, 3000)) for stream in JOINED]
+        group.insert(random.randint(0, len(group)), AppendTogether(appends=tuple(together)))
+        joined += 1
         assert {reply.verdict for reply in store.commit(group)} == {"ok"}
         if random.random() < 0.1:
             store.checkpoint(1)

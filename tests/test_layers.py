@@ -28,9 +28,9 @@ _ORDER = {
         grant_checks dispatch resolving in_memory
     """,
     "actors": """
-        settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory run_owners
-        operating intake executor runtime driver views looking issuers ingress client launch audit replay web gateway
-        api console
+        settings http_settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory
+        run_owners run_news rule_counts operating intake executor runtime driver views looking issuers ingress client
+        web gateway api console http_layer launch audit replay
     """,
 }
 ORDER = {folder: names.split() for folder, names in _ORDER.items()}

@@ -21,6 +21,7 @@ MODULES = (
     "airside.batches",
     "airside.client",
     "airside.directory",
+    "airside.http",
     "airside.jobs",
     "airside.mcp",
     "airside.memory",

@@ -9,20 +9,18 @@ import msgspec
 from airside.actors.api.call import Call, look
 from airside.actors.api.messages import (
     ApprovalStanding,
+    JointVote,
     Listing,
-    OneVote,
     VoteCounted,
-    VoteOutcome,
-    VoteOutcomes,
-    Votes,
+    VotesCounted,
 )
 from airside.actors.api.problems import check
 from airside.actors.api.runs import written
-from airside.actors.rpc.methods import GIVE_VOTE, PresentedVote
+from airside.actors.rpc.methods import GIVE_JOINT_VOTE, GIVE_VOTE, PresentedJointVote, PresentedVote
 from airside.stack.approvals.book import Approval
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import InvalidId, InvalidInput, VotesRefused
 from airside.stack.ids import parse_approval
-from airside.stack.operations.messages import VoteReply
+from airside.stack.operations.messages import VoteReply, refused_on
 from airside.stack.operations.questions import Approvals
 
 
@@ -91,38 +89,29 @@ async def answer(call: Call) -> VoteCounted:
     return await _give(call, "answer", written(call.body.answer))
 
 
-async def votes(call: Call) -> VoteOutcomes:
-    """Give several votes, one after the other, and say of each what became of it.
+async def votes(call: Call) -> VotesCounted:
+    """Approve or reject several calls by one vote, which counts on all of them, or on none.
 
-    Votes are durable one by one, so they are not all or nothing: one may be refused (decided meanwhile, another role
-    needed) beside others that count.  Whoever sends the same again votes no second time.
+    Each is weighed as a vote on it alone would be; where one would not count, the problem says on which and why, and no
+    vote is put on record.  Whoever sends the same again is told what became of the first.
     """
-    body: Votes = call.body
-    ids = [parse_each(vote) for vote in body.votes]
-    if len(set(ids)) != len(ids):
-        raise InvalidInput("votes: an approval stands there twice")
-    outcomes = []
-    for vote in body.votes:
-        reply = await _vote(call, vote.approval_id, vote.verdict, vote.note, b"")
-        check("" if not reply.code.startswith("auth_") else reply.code, reply.message)
-        outcomes.append(
-            VoteOutcome(
-                approval_id=vote.approval_id,
-                counted=reply.ok,
-                outcome=reply.outcome,
-                reason_code=reply.code,
-                detail=reply.message,
-            )
-        )
-    return VoteOutcomes(votes=tuple(outcomes), all_counted=all(each.counted for each in outcomes))
+    body: JointVote = call.body
+    for each in body.approval_ids:
+        _check_id(each)
+    reply = await call.stack.ask(
+        GIVE_JOINT_VOTE, PresentedJointVote(call.credential, body.approval_ids, body.verdict, body.note)
+    )
+    if not reply.ok:
+        raise VotesRefused(reply.message, reason=reply.code or "invalid", refused=refused_on(reply))
+    counted = zip(body.approval_ids, reply.outcomes, strict=True)
+    return VotesCounted(votes=tuple(VoteCounted(approval_id=each, outcome=outcome) for each, outcome in counted))
 
 
-def parse_each(vote: OneVote) -> str:
-    """Return the id of one vote of several; raise `InvalidInput` for what is none, before any is given."""
+def _check_id(text: str) -> None:
     try:
-        return parse_approval(vote.approval_id)
-    except Exception:
-        raise InvalidInput(f"votes: {vote.approval_id!r:.80} is no id of an approval") from None
+        parse_approval(text)
+    except InvalidId:
+        raise InvalidInput(f"approval_ids: {text!r:.80} is no id of an approval") from None
 
 
 async def _give(call: Call, verdict: str, arguments: bytes = b"") -> VoteCounted:

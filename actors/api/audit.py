@@ -7,11 +7,11 @@ from msgspec import Raw
 from starlette.responses import Response
 
 from airside.actors.api.call import Call, as_json, look
-from airside.actors.api.messages import FeedItem, FeedItems, FeedQuery, QueryParameters, SqlQuery
+from airside.actors.api.messages import ChainCheckRequest, FeedItem, FeedItems, FeedQuery, QueryParameters, SqlQuery
 from airside.actors.api.problems import check
 from airside.actors.rpc.methods import FOLLOW, FeedRequest
 from airside.stack.journal.feed import JournalEntry
-from airside.stack.operations.questions import AuditSql, Nothing
+from airside.stack.operations.questions import AuditSql, ChainOf, Nothing, OfTenant
 
 
 async def queries(call: Call) -> Response:
@@ -31,6 +31,23 @@ async def sql(call: Call) -> Response:
     body: SqlQuery = call.body
     asked = AuditSql(sql=body.sql, parameters=body.parameters, tenant=body.tenant, since=body.since)
     return as_json(await look(call, "sql", asked))
+
+
+async def search_entries(call: Call) -> Response:
+    """Search the journal, newest entries first; one question goes back a bounded way, and `next` goes on from there."""
+    return as_json(await look(call, "search", call.query))
+
+
+async def chain(call: Call) -> Response:
+    """Say how chains stand: whether they are whole, up to where, and when that was found."""
+    asked: OfTenant = call.query
+    return as_json(await look(call, "chain", ChainOf(tenant=asked.tenant)))
+
+
+async def check_chain(call: Call) -> Response:
+    """Begin to check all chains, if nobody has in the last minute; how they stand says when it is done."""
+    body: ChainCheckRequest = call.body
+    return as_json(await look(call, "chain", ChainOf(tenant=body.tenant, check=True)))
 
 
 async def entries(call: Call) -> FeedItems:

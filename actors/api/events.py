@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from typing import Protocol
 
 import msgspec
 from msgspec import Raw
@@ -31,8 +32,11 @@ MEDIA_TYPE = "text/event-stream"
 SILENCE_S = 15.0
 """After how long a comment is sent: shorter than what proxies take for dead."""
 
-_POLL_S = 1.0
-"""Longest wait in one question: what a model says is answered at once, an event is seen after that at most."""
+_POLL_S = 15.0
+"""Longest wait in one question: what happens is answered at once, and whose credential has ended is told then."""
+
+_CROWDED_S = 1.0
+"""When to come again, if too many others of the tenant watch."""
 
 _BEGIN = 1
 """How many of the events that a client has are read again: the last one says whether any can follow."""
@@ -70,8 +74,9 @@ async def events(call: Call) -> Response:
         raise Refused(f"Last-Event-ID: {run_id} has no event {seen}", reason="malformed")
     if seen and isinstance(decode_event(page.events[0]), RunEnded):
         return Response(status_code=204)
-    stream = _RunEvents(call, run_id, seen)
-    return StreamingResponse(stream.messages(page.events[_BEGIN if seen else 0 :]), media_type=MEDIA_TYPE)
+    telling = _RunEvents(run_id, seen)
+    first = telling.taken(WatchPage(events=page.events[_BEGIN if seen else 0 :]))
+    return StreamingResponse(tell(call, run_id, telling, first), media_type=MEDIA_TYPE)
 
 
 def last_seen(given: str) -> int:
@@ -83,67 +88,87 @@ def last_seen(given: str) -> int:
     return int(given)
 
 
-class _RunEvents:
-    """One stream to one client."""
+class Telling(Protocol):
+    """What makes the messages of one stream to one client, of what happens in a run."""
 
-    def __init__(self, call: Call, run_id: RunId, seen: int) -> None:
-        self._call = call
-        self._run_id = run_id
-        self._seen = seen
-        self._after, self._born = 0, ""
-        self._is_over = False
+    @property
+    def seen(self) -> int:
+        """How many of the run's events were taken."""
 
-    async def messages(self, first: tuple[str, ...]) -> AsyncIterator[bytes]:
-        """Yield the stream's bytes, beginning with events that were read already."""
-        yield b"retry: 2000\n\n"
-        for message in self._taken(WatchPage(events=first)):
-            yield message
-        said_s = time.monotonic()
-        while not self._is_over:
-            try:
-                page = await self._next()
-            except (AirsideError, TimeoutError) as error:
-                logger.warning(f"A stream ends early: {text_of(error)}", extra={"action": "api_stream_ended"})
-                yield _problem(code_of(error), "the stream ends here: come back with the last id")
-                return
-            if page.code == "too_many":  # others of the tenant are served first
-                await asyncio.sleep(_POLL_S)
-            elif page.code:
-                yield _problem(page.code, page.problem)
-                return
-            found = self._taken(page)
-            if not found and time.monotonic() - said_s >= SILENCE_S:
-                found = [b": it goes on\n\n"]
-            for message in found:
-                said_s = time.monotonic()
-                yield message
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended."""
 
-    async def _next(self) -> WatchPage:
+    def taken(self, page: WatchPage) -> list[bytes]:
+        """Return what is to be sent of what happened."""
+
+    def problem(self, code: str, detail: str) -> bytes:
+        """Return what is sent where the stream ends before the run."""
+
+
+async def tell(call: Call, run_id: RunId, telling: Telling, first: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield a stream's bytes until the run has ended, beginning with messages that are there already."""
+    yield b"retry: 2000\n\n"
+    for message in first:
+        yield message
+    after, born = 0, ""
+    said_s = time.monotonic()
+    while not telling.is_over:
         asked = WatchRequest(
-            run_id=self._run_id,
-            after=self._after,
-            born=self._born,
+            run_id=run_id,
+            after=after,
+            born=born,
             timeout_s=_POLL_S,
-            credential=self._call.credential,
-            events=self._seen,
+            credential=call.credential,
+            events=telling.seen,
             with_events=True,
         )
-        return await self._call.stack.ask(WATCH_RUN, asked)
+        try:
+            page = await call.stack.ask(WATCH_RUN, asked)
+        except (AirsideError, TimeoutError) as error:
+            logger.warning(f"A stream ends early: {text_of(error)}", extra={"action": "api_stream_ended"})
+            yield telling.problem(code_of(error), "the stream ends here: come back with the last id")
+            return
+        if page.code == "too_many":  # others of the tenant are served first
+            await asyncio.sleep(_CROWDED_S)
+            found: list[bytes] = []
+        elif page.code:
+            yield telling.problem(page.code, page.problem)
+            return
+        else:
+            after, born = page.upto, page.born
+            found = telling.taken(page)
+        if not found and time.monotonic() - said_s >= SILENCE_S:
+            found = [b": it goes on\n\n"]
+        for message in found:
+            said_s = time.monotonic()
+            yield message
 
-    def _taken(self, page: WatchPage) -> list[bytes]:
-        if page.code:
-            return []
-        self._after, self._born = page.upto, page.born
+
+class _RunEvents:
+    """Each event with its number, and what models say between them."""
+
+    def __init__(self, run_id: RunId, seen: int) -> None:
+        self._run_id = run_id
+        self.seen = seen
+        self.is_over = False
+
+    def taken(self, page: WatchPage) -> list[bytes]:
+        """Return what is to be sent of what happened."""
         found = [_text(TextNews(kind="restarted", run_id=self._run_id, step=0, text="some was lost"))]
         found = (found if page.is_torn else []) + [_text(_news(part)) for part in page.parts]
         for body in page.events:
             event = decode_event(body)
-            self._seen += 1
-            self._is_over |= isinstance(event, RunEnded)
-            line = event_line(self._seen - 1, event)
-            on_record = EventOnRecord(number=self._seen, type=tag_of(event), line=line, event=Raw(body.encode()))
-            found.append(b"id: %d\nevent: event\ndata: %s\n\n" % (self._seen, msgspec.json.encode(on_record)))
+            self.seen += 1
+            self.is_over |= isinstance(event, RunEnded)
+            line = event_line(self.seen - 1, event)
+            on_record = EventOnRecord(number=self.seen, type=tag_of(event), line=line, event=Raw(body.encode()))
+            found.append(b"id: %d\nevent: event\ndata: %s\n\n" % (self.seen, msgspec.json.encode(on_record)))
         return found
+
+    def problem(self, code: str, detail: str) -> bytes:
+        """Return why the stream ends early."""
+        return b"event: problem\ndata: %s\n\n" % msgspec.json.encode(problem_of(code, detail))
 
 
 def _news(part: StreamPart) -> TextNews:
@@ -152,7 +177,3 @@ def _news(part: StreamPart) -> TextNews:
 
 def _text(news: TextNews) -> bytes:
     return b"event: text\ndata: %s\n\n" % msgspec.json.encode(news)
-
-
-def _problem(code: str, detail: str) -> bytes:
-    return b"event: problem\ndata: %s\n\n" % msgspec.json.encode(problem_of(code, detail))

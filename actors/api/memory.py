@@ -1,19 +1,23 @@
-"""A tenant's memory, as its keeper: what it would recall, and erasing."""
+"""A tenant's memory, as its keeper: what it would recall, pinning, and erasing."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import msgspec
 from starlette.responses import Response
 
 from airside.actors.api.call import Call, as_json, look
-from airside.actors.api.messages import MemoryErasure
+from airside.actors.api.messages import MemoryErasure, MemoryPin, MemoryPinned
 from airside.actors.api.problems import check
 from airside.actors.rpc.methods import KEEP, KeeperRequest
 from airside.memory.storage.erasure import Erasure
 from airside.memory.storage.erasure_plan import ErasureReceipt
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import InvalidInput, Refused
 from airside.stack.ids import parse_tenant
 from airside.stack.security.memory_orders import MemoryAnswer
+
+Kind = TypeVar("Kind")
 
 
 async def search(call: Call) -> Response:
@@ -42,7 +46,22 @@ async def erase(call: Call) -> ErasureReceipt:
         keep=order.keep,
         dry_run=body.dry_run,
     )
+    return await _kept(call, wanted, ErasureReceipt)
+
+
+async def pin(call: Call) -> MemoryPinned:
+    """Let a record stay for ever, or a pinned one end as its kind does from now on."""
+    body: MemoryPin = call.body
+    action = "pin" if body.pinned else "unpin"
+    wanted = KeeperRequest(call.credential, action, parse_tenant(body.tenant), target=body.record)
+    if not await _kept(call, wanted, bool):
+        raise Refused(f"there is no live record {body.record}", reason="unknown")
+    return MemoryPinned(record=body.record, pinned=body.pinned)
+
+
+async def _kept(call: Call, wanted: KeeperRequest, kind: type[Kind]) -> Kind:
+    """Return what memory says to a keeper's order; raise `Refused` for who may not, and for what it does not take."""
     reply: bytes = await call.stack.ask(KEEP, wanted)
     answer = msgspec.msgpack.decode(reply, type=MemoryAnswer)
     check(answer.code or ("invalid" if answer.problem else ""), answer.problem)
-    return msgspec.msgpack.decode(answer.data, type=ErasureReceipt)
+    return msgspec.msgpack.decode(answer.data, type=kind)

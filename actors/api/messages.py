@@ -7,14 +7,12 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from msgspec import Meta, Raw
 
+from airside.stack.approvals.joint import MAX_JOINT, JointVerdict
 from airside.stack.contracts.memory import Only
 from airside.stack.operations.batches import MOST_CONCURRENCY, MOST_REQUEUED
 from airside.stack.policy.kill_switches import SwitchScope
 from airside.stack.resources import ResourceFact
 from airside.stack.values import MAX_REQUEST_CHARS, MOST_PRIORITY, Count, ModelLane, Value, ValueOrigin
-
-MAX_VOTES = 100
-"""Votes of one request: each is durable by itself."""
 
 LONGEST_SWITCH_S = 100 * 366 * 86_400
 
@@ -58,6 +56,12 @@ class WaitQuery(Value):
     """How long to wait for what has not happened."""
 
     wait_s: WaitS = 0.0
+
+
+class ThreadQuery(Value):
+    """In which conversation a run is shown."""
+
+    thread_id: Annotated[str, Meta(max_length=256, description="what the client calls the conversation")] = ""
 
 
 class HistoryQuery(Value):
@@ -185,18 +189,12 @@ class Answer(Value):
     note: Note = ""
 
 
-class OneVote(Value):
-    """A vote of several."""
+class JointVote(Value):
+    """One verdict on several approvals: it counts on all of them, or on none.  None stands there twice."""
 
-    approval_id: Annotated[str, Meta(max_length=256)]
-    verdict: Literal["approve", "reject"]
+    approval_ids: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(min_length=1, max_length=MAX_JOINT)]
+    verdict: JointVerdict
     note: Note = ""
-
-
-class Votes(Value):
-    """Votes that are given one after the other.  None is given where one of the ids is none, or stands twice."""
-
-    votes: Annotated[tuple[OneVote, ...], Meta(min_length=1, max_length=MAX_VOTES)]
 
 
 class VoteCounted(Value):
@@ -206,21 +204,18 @@ class VoteCounted(Value):
     outcome: str
 
 
-class VoteOutcome(Value):
-    """What became of one vote of several: counted, or why not."""
+class VotesCounted(Value):
+    """What became of each approval by one vote on all of them, in order."""
+
+    votes: tuple[VoteCounted, ...]
+
+
+class VoteRefusal(Value):
+    """An approval on which a vote would not have counted, and why."""
 
     approval_id: str
-    counted: bool
-    outcome: str = ""
-    reason_code: str = ""
-    detail: str = ""
-
-
-class VoteOutcomes(Value):
-    """What became of each vote, in order."""
-
-    votes: tuple[VoteOutcome, ...]
-    all_counted: bool
+    reason_code: str
+    detail: str
 
 
 class BatchTuning(Value):
@@ -251,12 +246,33 @@ class MemoryErasure(Value):
     dry_run: bool = False
 
 
+class MemoryPin(Value):
+    """A record that is to stay for ever (`pinned`), or from now on as long as its kind does."""
+
+    tenant: Annotated[str, Meta(min_length=1, max_length=63)]
+    record: Annotated[str, Meta(min_length=1, max_length=256)]
+    pinned: bool = True
+
+
+class MemoryPinned(Value):
+    """A record that was pinned, or is pinned no more."""
+
+    record: str
+    pinned: bool
+
+
 class QueryParameters(Value):
     """The parameters of a query, in order, and since when the tables it is asked of have rows."""
 
     parameters: Parameters = ()
     tenant: Tenant = ""
     since: datetime | None = None
+
+
+class ChainCheckRequest(Value):
+    """Whose chain is shown; all are checked."""
+
+    tenant: Tenant = ""
 
 
 class SqlQuery(Value):
@@ -320,11 +336,15 @@ class Alive(Value):
     status: Literal["live", "ready"]
 
 
-class Problem(Value):
-    """A refusal: `type` is a stable URI path made of the code, `title` its sentence, `detail` what is wrong here."""
+class Problem(Value, omit_defaults=True):
+    """A refusal: `type` is a stable URI path made of the code, `title` its sentence, `detail` what is wrong here.
+
+    Of a vote on several approvals `refused` says on which it would not have counted; it counts on none.
+    """
 
     type: str
     title: str
     status: int
     detail: str
     reason_code: str
+    refused: tuple[VoteRefusal, ...] = ()

@@ -10,11 +10,20 @@ from typing import Any
 
 import msgspec
 
+from airside.actors.api.agui_messages import PLACE_FORM
 from airside.actors.api.call import JSON
 from airside.actors.api.messages import Problem
 from airside.actors.api.problems import MEDIA_TYPE
 from airside.actors.api.routes import PATH_IDS, ROUTES, Route
 from airside.stack.security.access import Rule
+
+HEADERS: dict[str, dict[str, str]] = {
+    "submit": {"Idempotency-Key": "^[ -~]+$"},
+    "events": {"Last-Event-ID": "^[0-9]{1,15}$"},
+    "agui": {"Last-Event-ID": PLACE_FORM},
+    "agui_submit": {"Last-Event-ID": PLACE_FORM},
+}
+"""Which headers a route takes, each with its form."""
 
 _REFS = "#/components/schemas/{name}"
 _TITLE = "Airside"
@@ -109,7 +118,7 @@ def _responses(route: Route, of: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {str(route.status): fine, "default": problem}
     if route.name == "result":
         found["202"] = {"description": "It has not ended.", "content": content}
-    if route.name == "events":
+    if "Last-Event-ID" in HEADERS.get(route.name, {}):
         found["204"] = {"description": "The run has ended, and the client has all of it."}
     return dict(sorted(found.items()))
 
@@ -131,9 +140,6 @@ def _query_parameters(route: Route, components: dict[str, Any]) -> Iterator[dict
 
 
 def _header_parameters(route: Route) -> Iterator[dict[str, Any]]:
-    header = {"submit": "Idempotency-Key", "events": "Last-Event-ID"}.get(route.name)
-    if header is not None:
-        schema = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[ -~]+$"}
-        if header == "Last-Event-ID":
-            schema = {"type": "string", "maxLength": 15, "pattern": "^[0-9]+$"}
+    for header, form in HEADERS.get(route.name, {}).items():
+        schema = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": form}
         yield {"name": header, "in": "header", "required": False, "schema": schema}

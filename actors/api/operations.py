@@ -48,6 +48,16 @@ async def budgets(call: Call) -> Response:
     return as_json(await look(call, "budgets", call.query))
 
 
+async def tenants(call: Call) -> Response:
+    """List tenants: what each may have, and of one that is named or one's own, what is kept in its memory."""
+    return as_json(await look(call, "tenants", call.query))
+
+
+async def policy(call: Call) -> Response:
+    """Show the policy in force: its rules in words and as written, and how often each fired since a time."""
+    return as_json(await look(call, "policy", call.query))
+
+
 async def in_doubt(call: Call) -> Response:
     """List the calls of which nobody knows whether they happened, oldest first."""
     return as_json(await look(call, "in_doubt", call.query))

@@ -12,8 +12,16 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from airside.actors.api.messages import Problem
-from airside.stack.errors import AdmissionRefused, AirsideError, InvalidId, LayerUnavailable, Misuse, Refused
+from airside.actors.api.messages import Problem, VoteRefusal
+from airside.stack.errors import (
+    AdmissionRefused,
+    AirsideError,
+    InvalidId,
+    LayerUnavailable,
+    Misuse,
+    Refused,
+    VotesRefused,
+)
 from airside.stack.reasons import ReasonCode
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -72,8 +80,8 @@ def refusal_of(code: str) -> Refusal:
     return Refusal(401 if code.startswith("auth_") else 422, title)
 
 
-def problem_of(code: str, detail: str) -> Problem:
-    """Return what is said of a refusal."""
+def problem_of(code: str, detail: str, refused: tuple[VoteRefusal, ...] = ()) -> Problem:
+    """Return what is said of a refusal, with what a vote on several approvals was refused for."""
     refusal = refusal_of(code)
     return Problem(
         type=f"/problems/{code}",
@@ -81,6 +89,7 @@ def problem_of(code: str, detail: str) -> Problem:
         status=refusal.status,
         detail=detail[:MAX_DETAIL_CHARS],
         reason_code=code,
+        refused=refused,
     )
 
 
@@ -109,7 +118,10 @@ def response_of(error: BaseException, *, more: dict[str, str] | None = None) -> 
     said = error.message if isinstance(error, AirsideError) else str(error)
     if is_ours(error):
         said = f"{refusal_of(code).title} The server's log says what it was."
-    problem = problem_of(code, said)
+    refused = error.refused if isinstance(error, VotesRefused) else ()
+    problem = problem_of(
+        code, said, tuple(VoteRefusal(approval_id=each, reason_code=why, detail=text) for each, why, text in refused)
+    )
     headers: dict[str, str] = dict(more or {})
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from airside.actors.api import approvals, audit, events, health, memory, operations, runs
+from airside.actors.api import agui, approvals, audit, events, health, memory, operations, runs
 from airside.actors.api import messages as m
+from airside.actors.api.agui_protocol import RunAgentInput
 from airside.actors.api.call import JSON, Call
 from airside.actors.journal.batches import BatchSummary
 from airside.memory.storage.erasure_plan import ErasureReceipt
@@ -114,31 +115,35 @@ ROUTES: tuple[Route, ...] = (
     _get(_RUN, runs.run, "view:run", reply=RunDetail),
     _get(f"{_RUN}/result", runs.result, "view:run", query=m.WaitQuery, reply=m.RunResult),
     _get(f"{_RUN}/events", events.events, "view:events", media=events.MEDIA_TYPE),
+    _get(f"{_RUN}/agui", agui.agui, "view:events", query=m.ThreadQuery, media=events.MEDIA_TYPE),
     _get(f"{_RUN}/history", runs.history, "view:events", query=m.HistoryQuery, reply=q.EventsPage),
     _get(f"{_RUN}/story", runs.story, "view:story", reply=m.Story),
     _post(f"{_RUN}/cancel", runs.cancel, "order:cancel", body=m.Reason, reply=m.Ordered),
     _post(f"{_RUN}/kill", runs.kill, "order:kill", body=m.Reason, reply=m.Ordered),
     _post(f"{_RUN}/rollback", runs.rollback, "order:rollback", body=m.Reason, reply=RollbackReport),
+    _post("/v1/agui", agui.agui_submit, "submit", body=RunAgentInput, media=events.MEDIA_TYPE),
     _get(
         "/v1/approvals", approvals.approvals, "view:approvals", query=q.Approvals, reply=m.Listing[m.ApprovalStanding]
     ),
-    _post("/v1/approvals/votes", approvals.votes, "vote", body=m.Votes, reply=m.VoteOutcomes),
+    _post("/v1/approvals/votes", approvals.votes, "vote", body=m.JointVote, reply=m.VotesCounted),
     _get(_APPROVAL, approvals.approval, "view:approvals", reply=m.ApprovalStanding),
     _post(f"{_APPROVAL}/approve", approvals.approve, "vote", body=m.Vote, reply=m.VoteCounted),
     _post(f"{_APPROVAL}/reject", approvals.reject, "vote", body=m.Vote, reply=m.VoteCounted),
     _post(f"{_APPROVAL}/edit", approvals.edit, "vote", body=m.Edit, reply=m.VoteCounted),
     _post(f"{_APPROVAL}/answer", approvals.answer, "vote", body=m.Answer, reply=m.VoteCounted),
     _post("/v1/kills", operations.kill_all, "order:kill", body=m.KillRequest, reply=m.Ordered),
-    _get("/v1/switches", operations.switches, "view:switches", query=q.OfTenant, reply=m.Listing[KillSwitchChanged]),
+    _get("/v1/switches", operations.switches, "view:switches", query=q.Switches, reply=m.Listing[KillSwitchChanged]),
     _post("/v1/switches", operations.switch, "order:switch_off", body=m.SwitchRequest, reply=m.Ordered),
     _get("/v1/budgets", operations.budgets, "view:budgets", query=q.OfTenant, reply=m.Listing[q.BudgetLine]),
-    _get("/v1/in-doubt", operations.in_doubt, "view:in_doubt", query=q.OfTenant, reply=m.Listing[InDoubtCall]),
+    _get("/v1/tenants", operations.tenants, "view:tenants", query=q.OfTenant, reply=m.Listing[q.TenantStanding]),
+    _get("/v1/policy", operations.policy, "view:policy", query=q.PolicyUse, reply=q.PolicyStanding),
+    _get("/v1/in-doubt", operations.in_doubt, "view:in_doubt", query=q.InDoubt, reply=m.Listing[InDoubtCall]),
     _post("/v1/in-doubt/resolve", operations.resolve, "order:settle", body=m.InDoubtResolution, reply=m.Ordered),
     _get(
         "/v1/in-doubt/spend",
         operations.spend_in_doubt,
         "view:spend_in_doubt",
-        query=q.OfTenant,
+        query=q.InDoubt,
         reply=m.Listing[SpendInDoubt],
     ),
     _post(
@@ -157,9 +162,19 @@ ROUTES: tuple[Route, ...] = (
     _post(f"{_BATCH}/requeue", operations.requeue, "order:batch", body=m.BatchRequeue, reply=m.Ordered),
     _post("/v1/memory/search", memory.search, "view:memory", body=q.MemorySearch, reply=m.Listing[dict[str, Any]]),
     _post("/v1/memory/erase", memory.erase, "keep", body=m.MemoryErasure, reply=ErasureReceipt),
+    _post("/v1/memory/pin", memory.pin, "keep", body=m.MemoryPin, reply=m.MemoryPinned),
     _get("/v1/audit/queries", audit.queries, "view:queries", reply=m.Listing[q.AuditQuery]),
     _post("/v1/audit/queries/{query}", audit.query, "view:sql", body=m.QueryParameters, reply=m.Table),
     _post("/v1/audit/sql", audit.sql, "view:sql", body=m.SqlQuery, reply=m.Table),
+    _get("/v1/audit/search", audit.search_entries, "view:search", query=q.AuditSearch, reply=q.FoundEntries),
+    _get("/v1/audit/chain", audit.chain, "view:chain", query=q.OfTenant, reply=m.Listing[q.ChainStanding]),
+    _post(
+        "/v1/audit/chain/check",
+        audit.check_chain,
+        "view:chain",
+        body=m.ChainCheckRequest,
+        reply=m.Listing[q.ChainStanding],
+    ),
     _get("/v1/audit/entries", audit.entries, "follow", query=m.FeedQuery, reply=m.FeedItems),
     _get("/v1/me", health.me, "view:me", reply=q.WhoAsks),
     _get("/v1/health", health.health, "view:health", reply=m.Listing[q.LayerHealth]),

@@ -16,7 +16,6 @@ from airside.actors.api.messages import HistoryQuery, Ordered, Reason, RunAccept
 from airside.actors.api.problems import check
 from airside.actors.jobs import job_of
 from airside.actors.rpc.methods import SUBMIT, WATCH_RUN
-from airside.stack.contracts.labels import check_label
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.errors import InvalidInput, Refused
 from airside.stack.ids import RunId
@@ -24,8 +23,6 @@ from airside.stack.operations.messages import Submission, Ticket
 from airside.stack.operations.overview import ACTIVE, RunDetail
 from airside.stack.operations.questions import OneRun, RunEvents
 from airside.stack.reasons import ReasonCode
-from airside.stack.run.events import RunSubmitted, decode_event
-from airside.stack.values import Request
 
 MAX_KEY_CHARS = 256
 """Of an idempotency key: a UUID, or a name that a service has for what it asks."""
@@ -43,21 +40,29 @@ async def submit(call: Call) -> Response:
     With a header `Idempotency-Key` the same key and body of the same principal are the same run, whenever they come;
     the same key with another body is refused as `idempotency_conflict`.
     """
-    body: RunRequest = call.body
     key = call.headers.get("idempotency-key")
-    nonce = secrets.token_bytes(16) if key is None else nonce_of(key)
+    run_id = await submitted(call, call.body, None if key is None else nonce_of(key))
+    headers = {"Location": f"/v1/runs/{run_id}"}
+    return Response(msgspec.json.encode(RunAccepted(run_id=run_id)), 202, headers, JSON)
+
+
+async def submitted(call: Call, body: RunRequest, nonce: bytes | None) -> RunId:
+    """Submit a job and return its run; by a nonce it is the same run, and another job is refused."""
     fields = {name: getattr(body, name) for name in body.__struct_fields__ if name != "request"}
     fields["labels"] = list(body.labels)
     job = await call.stack.read_inputs(job_of(body.request, {"token": call.credential}, fields))
-    request = job.to_request()
-    submission = Submission(credential=call.credential, request=msgspec.json.encode(request), nonce=nonce)
+    request = msgspec.json.encode(job.to_request())
+    nonce, is_keyed = nonce or secrets.token_bytes(16), nonce is not None
+    submission = Submission(credential=call.credential, request=request, nonce=nonce, is_keyed=is_keyed)
     ticket = await call.stack.ask(SUBMIT, submission)
     if not ticket.run_id:
         _refuse(ticket)
-    if key is not None:
-        await _check_same(call, ticket.run_id, request)
-    headers = {"Location": f"/v1/runs/{ticket.run_id}"}
-    return Response(msgspec.json.encode(RunAccepted(run_id=ticket.run_id)), 202, headers, JSON)
+    if ticket.is_anothers:
+        problem = (
+            f"the Idempotency-Key is that of another request, whose run is {ticket.run_id}: take a new one for each"
+        )
+        raise Refused(problem, reason="idempotency_conflict")
+    return ticket.run_id
 
 
 def nonce_of(key: str) -> bytes:
@@ -73,18 +78,6 @@ def _refuse(ticket: Ticket) -> None:
     if reason is ReasonCode.INTERNAL_ERROR:  # a layer behind Ingress was away, and it may have been admitted
         check("unavailable", f"{ticket.message}: submit it again, with an Idempotency-Key that makes it the same run")
     check(reason.value, ticket.message or reason.sentence, retry_after_s=ticket.retry_after_s)
-
-
-async def _check_same(call: Call, run_id: RunId, request: Request) -> None:
-    """Raise `Refused` if a run, which the key led to, is of another request than this one."""
-    page = await first_page(call, run_id)
-    first = decode_event(page.events[0])
-    assert isinstance(first, RunSubmitted)
-    labels = tuple(check_label(label) for label in request.labels)
-    there = msgspec.structs.replace(first.request, request_id=request.request_id)
-    if msgspec.json.encode(there) != msgspec.json.encode(msgspec.structs.replace(request, labels=labels)):
-        problem = f"the Idempotency-Key is that of another request, whose run is {run_id}: take a new one for each"
-        raise Refused(problem, reason="idempotency_conflict")
 
 
 async def first_page(call: Call, run_id: RunId, events: int = 0) -> WatchPage:

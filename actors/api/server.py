@@ -20,7 +20,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airside.actors.api.call import JSON, Call, ServerFacts
+from airside.actors.api.call import JSON, Call, ServerFacts, look
 from airside.actors.api.openapi import document_bytes
 from airside.actors.api.ports import StackPort
 from airside.actors.api.problems import code_of, is_ours, response_of
@@ -30,6 +30,7 @@ from airside.actors.web.listening import BODY_S
 from airside.actors.web.requests import LOOPBACK, bearer_of, header_of, in_time, is_named
 from airside.stack.canonical import parse_bounded
 from airside.stack.errors import InvalidInput, Refused, text_of
+from airside.stack.operations.questions import Nothing
 from airside.stack.reasons import ReasonCode
 from airside.stack.values import MAX_REQUEST_BYTES
 
@@ -40,7 +41,7 @@ MAX_OF_CREDENTIAL = 64
 """Requests by one credential at once: others are served beside it.  A stream is one for as long as it lasts."""
 
 _LARGE_BYTES = 65_536
-"""A body that is larger is read in a thread: others are answered meanwhile."""
+"""A body that is larger is that of somebody who is known, and read in a thread: others are answered meanwhile."""
 
 _MAX_QUERY_CHARS = 8_192
 
@@ -215,6 +216,7 @@ class _Reading:
         if said and said[0].isdecimal() and int(said[0][:20]) > MAX_BODY_BYTES:
             raise _too_large()
         part, data = in_time(self._receive, BODY_S), bytearray()
+        is_known = False
         while True:
             message = await part()
             if message["type"] != "http.request":
@@ -222,8 +224,15 @@ class _Reading:
             data += message.get("body", b"")
             if len(data) > MAX_BODY_BYTES:
                 raise _too_large()
+            if len(data) > _LARGE_BYTES and not is_known:
+                await self._check_is_somebody()
+                is_known = True
             if not message.get("more_body", False):
                 return bytes(data)
+
+    async def _check_is_somebody(self) -> None:
+        """Raise `Refused` for a credential that is none: who has none is not to fill the server's memory."""
+        await look(self._api.call(credential=self._credential, path={}, headers={}), "me", Nothing())
 
 
 def decoded(data: bytes, kind: Any) -> Any:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from airside.actors.approvals.notifier import GIVEN_UP_S, Notifier, OnApproval
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us, steady_us
-from airside.actors.rpc.methods import ASKED, CHECK, DELIVER, PENDING, REQUEST_APPROVAL, VOTE, WITHDRAW
+from airside.actors.rpc.methods import ASKED, CHECK, DELIVER, PENDING, REQUEST_APPROVAL, VOTE, VOTE_JOINTLY, WITHDRAW
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import serves
 from airside.actors.rpc.stubs import RemoteJournal
@@ -26,15 +26,17 @@ from airside.stack.approvals.book import (
     VoteRefused,
     decode_approval_event,
 )
+from airside.stack.approvals.joint import Weighed, in_words, weigh
 from airside.stack.approvals.notifications import notices_of
 from airside.stack.contracts.gate import Proposed
 from airside.stack.cycle.in_memory import decision_of
 from airside.stack.errors import AirsideError, ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, GroupId, RunId, TenantId, root_of
-from airside.stack.journal.stream import Stream, read_stream
-from airside.stack.operations.messages import Delivery, Vote, VoteReply
+from airside.stack.journal.journaling import AppendTogether
+from airside.stack.journal.stream import Stream, append_of
+from airside.stack.operations.messages import Delivery, JointVote, JointVoteReply, Vote, VoteReply
 from airside.stack.run.events import ApprovalDecided, encode_event
-from airside.stack.security.identity import IdentityChecker, vote_subject
+from airside.stack.security.identity import IdentityChecker, joint_vote_subject, vote_subject
 from airside.stack.values import Identity
 
 EXPIRY_CHECK_S = 0.25
@@ -45,6 +47,10 @@ CHECK_S = 10.0
 
 def _not_counted(_: object, why: str) -> VoteReply:
     return VoteReply(ok=False, code="unavailable", message=f"it is not known to have been counted: {why}")
+
+
+def _none_counted(_: object, why: str) -> JointVoteReply:
+    return JointVoteReply(ok=False, code="unavailable", message=f"they are not known to have been counted: {why}")
 
 
 class _Turn:
@@ -59,7 +65,7 @@ class _Turn:
 
 class Approvals(WatchedLayer):
     """One command at a time for each run: an event is durable before the book takes it in, so two approvers cannot both
-    win.  Nobody waits for another run's.
+    win.  Nobody waits for another run's, but whoever votes on approvals of several at once.
     """
 
     def __init__(self, config: LayerConfig, webhook_secret: str = "", on_approval: OnApproval | None = None) -> None:
@@ -148,6 +154,69 @@ class Approvals(WatchedLayer):
         self._after(approval)
         return VoteReply(ok=True, outcome=approval.outcome)
 
+    @serves(VOTE_JOINTLY, unreadable=_none_counted, failed=_none_counted)
+    async def vote_jointly(self, vote: JointVote) -> JointVoteReply:
+        """Count one verdict on several approvals, each of them or none, or say which of them refuse it and why."""
+        try:
+            return await self._count_jointly(vote)
+        except LayerUnavailable as error:
+            return JointVoteReply(ok=False, code="unavailable", message=f"{error.message}: vote again")
+        except AirsideError as error:
+            return JointVoteReply(ok=False, code="invalid", message=error.message)
+
+    async def _count_jointly(self, vote: JointVote) -> JointVoteReply:
+        subject = joint_vote_subject(vote.approval_ids, vote.verdict)
+        who = self._identities.check(vote.identity, vote.proof, subject)
+        if who is None:
+            return JointVoteReply(ok=False, code="unknown", message="the identity's seal does not hold")
+        weighed = self._weigh(who, vote)
+        if not weighed.refused:  # so that each is known, and whose turns are waited for, too
+            weighed = await self._counted_together(who, vote)
+        if weighed.refused:
+            first, message = weighed.refused[0], in_words(weighed.refused)
+            return JointVoteReply(ok=False, code=first.code, message=message, refused=weighed.refused)
+        return JointVoteReply(ok=True, outcomes=tuple(each.outcome for each in self._named(vote.approval_ids)))
+
+    def _weigh(self, who: Identity, vote: JointVote) -> Weighed:
+        return weigh(self._book, who, vote.approval_ids, vote.verdict, now_us=steady_us(), note=vote.note)
+
+    def _named(self, approval_ids: Iterable[ApprovalId]) -> list[Approval]:
+        return [approval for each in approval_ids if (approval := self._book.get(each)) is not None]
+
+    async def _counted_together(self, who: Identity, vote: JointVote) -> Weighed:
+        """Weigh known approvals when it is their turn, and make the votes durable in one append."""
+        async with AsyncExitStack() as turns:
+            # In one order for everybody, so that no two joint votes wait for each other.
+            for root in sorted({root_of(each.request.run_id) for each in self._named(vote.approval_ids)}):
+                await turns.enter_async_context(self._alone(root))
+            weighed = self._weigh(who, vote)
+            if weighed.votes and not await self._append_together(weighed.votes):
+                weighed = self._weigh(who, vote)  # by what the journal has: this very vote, or somebody else's
+                if weighed.votes:
+                    raise LayerUnavailable("the journal had more of these approvals than was known")
+        return weighed
+
+    async def _append_together(self, votes: Sequence[ApprovalVoted]) -> bool:
+        """Make votes durable in one append, then let the book take in all; False if the journal has others there."""
+        before = self._named(each.approval_id for each in votes)
+        appends = [
+            append_of(known.request.tenant, each.approval_id, [each], first_seq=self._lengths.get(each.approval_id, 0))
+            for known, each in zip(before, votes, strict=True)
+        ]
+        reply = await self._journal.append_together(AppendTogether(appends=tuple(appends)))
+        if reply.verdict == "error":
+            raise ItemFailed(f"journal: {reply.detail}")
+        if reply.verdict != "ok":
+            await self._read_again(*(each.approval_id for each in votes))
+            return False
+        for each in votes:
+            self._lengths[each.approval_id] += 1
+        decided = [approval for approval in map(self._book.apply, votes) if approval.outcome]
+        self._notify(*decided)
+        for approval in decided:
+            self._after(approval)
+        return True
+
     def _validate_vote(self, who: Identity, vote: Vote) -> ApprovalVoted | VoteRefused:
         arguments = msgspec.Raw(vote.arguments)
         return self._book.vote(
@@ -231,16 +300,17 @@ class Approvals(WatchedLayer):
             raise LayerUnavailable(f"journal: {reply.verdict} for {approval_id}")
         self._lengths[approval_id] = stream.length
 
-    async def _read_again(self, approval_id: ApprovalId) -> None:
+    async def _read_again(self, *approval_ids: ApprovalId) -> None:
         """Take in what the journal has: an append whose answer never came, which was durable all the same."""
-        bodies = await read_stream(self._journal, approval_id)
-        self._book.forget(approval_id)
-        self._lengths[approval_id] = len(bodies)
-        for body in bodies:
-            self._book.apply(decode_approval_event(body))
-        approval = self._book.get(approval_id)
-        if approval is not None:
-            self._notify(approval)
+        streams = await self._journal.bodies(approval_ids)
+        for approval_id in approval_ids:  # all in one turn: nobody sees a part of what was appended together
+            self._book.forget(approval_id)
+            self._lengths[approval_id] = len(streams[approval_id])
+            for body in streams[approval_id]:
+                self._book.apply(decode_approval_event(body))
+        found = self._named(approval_ids)
+        self._notify(*found)
+        for approval in found:
             self._after(approval)
 
     def _after(self, approval: Approval) -> None:

@@ -66,6 +66,7 @@ from airside.actors.rpc.methods import (
     ASKED,
     BODIES,
     FOLLOW,
+    GIVE_JOINT_VOTE,
     GIVE_VOTE,
     INPUT_FIELDS,
     ORDER,
@@ -79,17 +80,21 @@ from airside.actors.rpc.methods import (
     WATCH_RUN,
     FeedPage,
     FeedRequest,
+    PresentedJointVote,
     PresentedVote,
     Sql,
     WaitRequest,
 )
+from airside.stack.approvals.book import Verdict
+from airside.stack.approvals.joint import JointVerdict
 from airside.stack.calling import explain_misuse_of_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.contracts.streams import WatchPage, WatchRequest
-from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused
+from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused, VotesRefused
 from airside.stack.ids import is_whole_approval, parse_run
 from airside.stack.journal.feed import NOW, JournalEntry, feed_of
 from airside.stack.operations.batches import BatchChange
+from airside.stack.operations.messages import refused_on
 from airside.stack.operations.overview import RunDetail, RunSummary
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
@@ -454,18 +459,19 @@ class Stack:
         """Return what waits for people, oldest first; those with the same `group` are one question."""
         return ApprovalList(PendingApproval.of(body) for body in self._connection.ask(PENDING, tenant))
 
-    def approve(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
+    def approve(self, approval_id: str | Sequence[str], *, token: str = "", principal: str = "", note: str = "") -> str:
         """Approve as whoever holds `token` (or, with the stack's keys, as `principal` of the approval's tenant).
 
-        The id may be a `group`'s: then it is a vote on each call of the group that waits.  It may be shortened to a
-        beginning or an end of six characters or more that no other one that waits has.  Returns the outcome, empty
-        while more votes are needed; raises `Refused` if the vote does not count, on any of them.
+        The id may be a `group`'s, for each call of it that waits, and there may be several: that is one vote, which
+        counts on all of them or on none.  An id may be shortened to a beginning or an end of six characters or more
+        that no other one that waits has.  Returns the outcome, empty while more votes are needed on any.  Raises
+        `Refused` if the vote does not count; of one on several `VotesRefused`, whose `refused` say on which, and why.
         """
-        return self._vote(approval_id, "approve", token, principal, note, b"")
+        return self._vote_on(approval_id, "approve", token, principal, note)
 
-    def reject(self, approval_id: str, *, token: str = "", principal: str = "", note: str = "") -> str:
+    def reject(self, approval_id: str | Sequence[str], *, token: str = "", principal: str = "", note: str = "") -> str:
         """Reject; as `approve`."""
-        return self._vote(approval_id, "reject", token, principal, note, b"")
+        return self._vote_on(approval_id, "reject", token, principal, note)
 
     def edit(
         self, approval_id: str, arguments: dict[str, Any], *, token: str = "", principal: str = "", note: str = ""
@@ -477,32 +483,56 @@ class Stack:
         """Answer a question that an agent asks: by one of its choices, or by a text if it gives none; as `approve`."""
         return self._vote(approval_id, "answer", token, principal, note, _written(as_text(answer), "answer"))
 
-    def _vote(self, approval_id: str, verdict: str, token: str, principal: str, note: str, arguments: bytes) -> str:
-        credential, approval_id, note = token, as_text(approval_id), as_text(note)
-        if not token and not principal:
-            raise Misuse("say who votes: a principal (`--as`) or a token")
-        approval_id = self._whole_id(approval_id)
-        ids = [approval_id]
-        if not credential or approval_id.startswith("grp_"):
-            found = [PendingApproval.of(body) for body in self._connection.ask(ASKED, approval_id)]
-            if not found:
-                raise Refused(f"no approval {approval_id} waits", reason="unknown")
-            if verdict in ("edit", "answer") and approval_id == found[0].group:
-                raise Misuse(f"{approval_id} is a question about several calls: {verdict} one of them, by its own id")
-            credential = credential or self._signed(found[0].tenant, principal)
-            ids = [a.approval_id for a in found]
-        replies = {
-            each: self._connection.ask(GIVE_VOTE, PresentedVote(credential, each, verdict, arguments, note))
-            for each in ids
-        }
-        refused = {each: reply for each, reply in replies.items() if not reply.ok}
-        if refused:
-            said = "; ".join(
-                f"{each}: {reply.message}" if len(ids) > 1 else reply.message for each, reply in refused.items()
+    def _vote_on(self, given: str | Sequence[str], verdict: JointVerdict, token: str, principal: str, note: str) -> str:
+        """Give one verdict on one approval, or on several at once."""
+        _check_voter(token, principal)
+        names = [given] if isinstance(given, str) else list(given)
+        if not names:
+            raise InvalidInput(f"{verdict}: name an approval, or several")
+        whole = dict.fromkeys(self._whole_id(as_text(each)) for each in names)
+        found = [each for name in whole for each in self._asked(name, token)]
+        credential, ids = self._credential(found, token, principal), list(dict.fromkeys(each for each, _ in found))
+        if len(ids) == 1:
+            return self._counted(PresentedVote(credential, ids[0], verdict, b"", as_text(note)))
+        reply = self._connection.ask(
+            GIVE_JOINT_VOTE, PresentedJointVote(credential, tuple(ids), verdict, as_text(note))
+        )
+        if not reply.ok:
+            raise VotesRefused(reply.message, reason=reply.code, refused=refused_on(reply))
+        return reply.outcomes[0] if len(set(reply.outcomes)) == 1 else ""
+
+    def _vote(self, given: str, verdict: Verdict, token: str, principal: str, note: str, arguments: bytes) -> str:
+        """Edit or answer one approval."""
+        _check_voter(token, principal)
+        approval_id = self._whole_id(as_text(given))
+        found = self._asked(approval_id, token)
+        if found[0][0] != approval_id:
+            raise Misuse(f"{approval_id} is a question about several calls: {verdict} one of them, by its own id")
+        credential = self._credential(found, token, principal)
+        return self._counted(PresentedVote(credential, approval_id, verdict, arguments, as_text(note)))
+
+    def _counted(self, vote: PresentedVote) -> str:
+        reply = self._connection.ask(GIVE_VOTE, vote)
+        if not reply.ok:
+            raise Refused(reply.message, reason=reply.code)
+        return reply.outcome
+
+    def _asked(self, name: str, token: str) -> list[tuple[str, str]]:
+        """Return the approvals that an id is of, with their tenants; with a token that of one approval is as it is."""
+        if token and not name.startswith("grp_"):
+            return [(name, "")]
+        found = [PendingApproval.of(body) for body in self._connection.ask(ASKED, name)]
+        if not found:
+            raise Refused(f"no approval {name} waits", reason="unknown")
+        return [(each.approval_id, each.tenant) for each in found]
+
+    def _credential(self, found: Sequence[tuple[str, str]], token: str, principal: str) -> str:
+        tenants = sorted({tenant for _, tenant in found})
+        if not token and len(tenants) > 1:
+            raise Misuse(
+                f"these are approvals of {', '.join(tenants)}: {principal} votes on those of one tenant at once"
             )
-            raise Refused(said, reason=next(iter(refused.values())).code)
-        outcomes = {reply.outcome for reply in replies.values()}
-        return outcomes.pop() if len(outcomes) == 1 else ""
+        return token or self._signed(tenants[0], principal)
 
     def _whole_id(self, given: str) -> str:
         """Return the id of the one approval or question that waits whose id begins, or ends, with what is given.
@@ -609,6 +639,12 @@ class Stack:
     def status(self) -> dict[str, Any]:
         """Return every layer's health and counts; a layer that does not answer is shown as down."""
         return Status({name: self._look(handle) for name, handle in sorted(self._connection.actors().items())})
+
+    @property
+    def http_urls(self) -> list[str]:
+        """The URLs of the servers that `App(http=...)` has the stack run, of those that answer."""
+        servers = [handle for name, handle in sorted(self._connection.actors().items()) if name.startswith("http/")]
+        return [url for server in servers if (url := self._look(server).get("url"))]
 
     def _look(self, handle: Any) -> dict[str, Any]:
         try:
@@ -790,6 +826,11 @@ def _name_of(place: int, handle: RunHandle | RunSummary | str) -> tuple[str, str
             f"handles[{place}]: {type(handle).__name__} is no handle of a run: `Stack.handle(run_id)` makes one"
         )
     return handle.run_id, handle.job_id
+
+
+def _check_voter(token: str, principal: str) -> None:
+    if not token and not principal:
+        raise Misuse("say who votes: a principal (`--as`) or a token")
 
 
 def _written(value: Any, where: str) -> bytes:

@@ -306,9 +306,9 @@ class PendingApproval:
         return {**self.arguments, "fields": {name: described(field) for name, field in self._form.items()}}
 
     @classmethod
-    def of(cls, body: bytes) -> PendingApproval:
+    def of(cls, answered: bytes | Approval) -> PendingApproval:
         """Read what Approvals answered."""
-        approval = msgspec.json.decode(body, type=Approval)
+        approval = answered if isinstance(answered, Approval) else msgspec.json.decode(answered, type=Approval)
         asked = approval.request
         return cls(
             approval_id=asked.approval_id,

@@ -15,17 +15,15 @@ from airside.actors.console.edits import as_json, changes_of, fields_of, read_ed
 from airside.actors.console.visits import Elsewhere, Shown, Visit
 from airside.actors.console.waiting import ORDERS, ORIGINS, Order, Waiting, in_order, waiting_of
 from airside.stack.approvals.book import Verdict
+from airside.stack.approvals.joint import MAX_JOINT
 from airside.stack.canonical import parse_bounded
 from airside.stack.errors import InvalidInput, Refused
-from airside.stack.ids import parse_approval
+from airside.stack.ids import parse_approval, parse_run
 from airside.stack.operations.questions import MOST_LISTED, Approvals, OneApproval, ToolForm
 from airside.stack.schema.toolspec import MAX_ARGUMENT_BYTES
 
 MAX_LISTED = 200
 """Calls of one page: more nobody weighs at one sitting, and what waits longest or is most urgent comes first."""
-
-MAX_TOGETHER = 100
-"""Calls of one vote."""
 
 MAX_NOTE_CHARS = 1_000
 
@@ -127,7 +125,8 @@ async def vote(visit: Visit) -> Elsewhere:
         return Elsewhere(f"/approvals/{approval_id}")
     outcome = "; more people have to vote before it is decided" if not reply.outcome else ""
     visit.session.say("good", f"You have {_DONE[verdict]} this{outcome}: {brief(visit.form.get('words'), 160)}")
-    return Elsewhere("/approvals")
+    run = visit.form.get("run")
+    return Elsewhere(f"/runs/{parse_run(run)}" if run else "/approvals")
 
 
 async def edit(visit: Visit) -> Shown:
@@ -164,19 +163,19 @@ async def _form_of(visit: Visit, it: Waiting) -> ToolForm | None:
 
 
 async def together(visit: Visit) -> Shown | Elsewhere:
-    """Show several calls before a vote on all of them, or give it.
-
-    All are looked at again first: if one waits no more, no vote is given.
-    """
+    """Show several calls before one vote on all of them, or give it: it counts on all, or on none."""
     verdict = _verdict(visit.form.get("verdict"))
     ids = list(dict.fromkeys(visit.form.all("approval")))
     if verdict not in ("approve", "reject"):
         raise InvalidInput("several calls are approved or rejected")
-    if not 0 < len(ids) <= MAX_TOGETHER:
-        visit.session.say("bad", f"Choose 1 to {MAX_TOGETHER} calls: {len(ids)} are chosen.")
+    if not 0 < len(ids) <= MAX_JOINT:
+        visit.session.say("bad", f"Choose 1 to {MAX_JOINT} calls: {len(ids)} are chosen.")
         return Elsewhere("/approvals")
     for each in ids:
         parse_approval(each)
+    if visit.form.get("confirmed") == "yes":
+        await _vote_on_all(visit, verdict, ids)
+        return Elsewhere("/approvals")
     listed = await visit.look("approvals", Listing[Raw], Approvals(limit=MOST_LISTED))
     there = {each.id: each for each in _read(listed.items)}
     found = [there[each] if each in there else await _find_waiting(visit, each) for each in ids]
@@ -187,11 +186,13 @@ async def together(visit: Visit) -> Shown | Elsewhere:
         visit.session.say("bad", f"{text} Look at what is left, and choose again.")
         return Elsewhere("/approvals")
     calls = [each for each in found if each is not None]
-    if visit.form.get("confirmed") != "yes":
-        context = {"calls": in_order(calls, "risk"), "verdict": verdict, "now_us": visit.now_us}
-        return Shown("together.html", context)
-    await _vote_on_all(visit, verdict, calls)
-    return Elsewhere("/approvals")
+    return Shown("together.html", {"calls": in_order(calls, "risk"), "verdict": verdict, "now_us": visit.now_us})
+
+
+async def waiting_call(visit: Visit, approval_id: str) -> Waiting | None:
+    """Return a call that waits for votes, None if it does not, or is not for this person to see."""
+    it = await _find_waiting(visit, approval_id) if visit.may("view:approvals") else None
+    return None if it is None or it.outcome or it.call.is_question else it
 
 
 async def _find_waiting(visit: Visit, approval_id: str) -> Waiting | None:
@@ -204,19 +205,17 @@ async def _find_waiting(visit: Visit, approval_id: str) -> Waiting | None:
         raise
 
 
-async def _vote_on_all(visit: Visit, verdict: Verdict, calls: Sequence[Waiting]) -> None:
-    """Give the votes, one after the other; the first that does not count ends it, and it is said what was given."""
-    given = 0
-    for it in calls:
-        reply = await visit.vote(it.id, verdict, _note(visit))
-        if not reply.ok and reply.code != "already_voted":
-            if reply.code.startswith("auth_"):
-                raise Refused(reply.message, reason=reply.code)
-            text = f"{given} of {len(calls)} are {_DONE[verdict]}; the next was refused, and the rest wait"
-            visit.session.say("bad", f"{text}: {reply.message}")
-            return
-        given += 1
-    visit.session.say("good", f"You have {_DONE[verdict]} {given} calls.")
+async def _vote_on_all(visit: Visit, verdict: Verdict, ids: Sequence[str]) -> None:
+    """Give the vote, and say what became of it."""
+    reply = await visit.vote_on_all(ids, verdict, _note(visit))
+    if reply.ok:
+        waiting = sum(not outcome for outcome in reply.outcomes)
+        more = f"; {waiting} of them need more votes before they are decided" if waiting else ""
+        visit.session.say("good", f"You have {_DONE[verdict]} {len(ids)} calls{more}.")
+        return
+    if reply.code.startswith("auth_"):
+        raise Refused(reply.message, reason=reply.code)
+    visit.session.say("bad", f"{reply.message[:1].upper()}{reply.message[1:]}.")
 
 
 def _verdict(text: str) -> Verdict:

@@ -25,9 +25,10 @@ _ORDERS = {
 
 async def listed(visit: Visit) -> Shown:
     """List batches, newest first."""
-    page = await visit.look("batches", Listing[BatchSummary], Batches(limit=MAX_LISTED))
+    asked = Batches(limit=MAX_LISTED, cursor=visit.query.get("cursor"))
+    page = await visit.look("batches", Listing[BatchSummary], asked)
     rows = [(each, counts_of(each)) for each in page.items]
-    return Shown("batches.html", {"rows": rows, "is_all": len(rows) < MAX_LISTED, "now_us": visit.now_us})
+    return Shown("batches.html", {"rows": rows, "next": page.next, "now_us": visit.now_us})
 
 
 async def one(visit: Visit) -> Shown:

@@ -32,6 +32,9 @@ ABSENT = object()
 _VALUE, _WAS_SET = "value:", "set:"
 _LONG = 80
 
+_WHOLE, _NEAR = 400, 80
+"""Characters of a text that is shown whole where it changes, and of what is shown beside the place in a longer one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -47,11 +50,16 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an edit does to one argument; None for what is not there."""
+    """What an edit does to one argument; None for what is not there.
+
+    Of a long text it is the place that differs, `same_before` and `same_after` characters left out round it.
+    """
 
     name: str
     before: str | None
     after: str | None
+    same_before: int = 0
+    same_after: int = 0
 
 
 def fields_of(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Field]:
@@ -160,7 +168,7 @@ def changes_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Chan
     """Return what an edit changes, argument by argument."""
     names = [*before, *(name for name in after if name not in before)]
     return [
-        Change(
+        _change(
             name,
             _written(before[name]) if name in before else None,
             _written(after[name]) if name in after else None,
@@ -168,6 +176,21 @@ def changes_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Chan
         for name in names
         if name not in before or name not in after or _differ(before[name], after[name])
     ]
+
+
+def _change(name: str, before: str | None, after: str | None) -> Change:
+    if before is None or after is None or max(len(before), len(after)) <= _WHOLE:
+        return Change(name, before, after)
+    first = _in_common(before, after)
+    last = _in_common(before[first:][::-1], after[first:][::-1])
+    head, tail = max(0, first - _NEAR), max(0, last - _NEAR)
+    return Change(name, before[head : len(before) - tail], after[head : len(after) - tail], head, tail)
+
+
+def _in_common(one: str, other: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (here, there) in enumerate(pairs) if here != there), min(len(one), len(other)))
 
 
 def _differ(one: Any, other: Any) -> bool:

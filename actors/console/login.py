@@ -15,6 +15,7 @@ from airside.actors.console.forms import Form
 from airside.actors.console.render import PREFIX
 from airside.actors.console.sessions import FailedLogins, Sessions
 from airside.actors.console.visits import Shown
+from airside.actors.web.requests import network_of
 from airside.stack.errors import Refused
 from airside.stack.operations.questions import Nothing, WhoAsks
 from airside.stack.reasons import ReasonCode
@@ -52,11 +53,13 @@ class Logins:
 
     def page(self, query: Form) -> Shown:
         """Show the page to log in by."""
-        return _page(query.get("next"), _because(query.get("because")))
+        because = query.get("because")
+        return _page(query.get("next"), _because(because), tone="good" if because == "logged_out" else "bad")
 
     async def log_in(self, form: Form, address: str) -> LoggedIn | Shown:
         """Log somebody in, or show the page again with why not."""
         credential, then = form.get("credential").strip(), form.get("next")
+        address = network_of(address)
         if wait_s := self._failed.wait_s(address):
             return _page(then, f"Too many attempts from here have failed: try again in {wait_s:.0f} s.", status=429)
         if not 0 < len(credential) <= MAX_CREDENTIAL_CHARS:
@@ -90,5 +93,6 @@ def _because(code: str) -> str:
     return f"{known.sentence} Log in again." if isinstance(known, ReasonCode) else ""
 
 
-def _page(then: str, problem: str, *, status: int = 200) -> Shown:
-    return Shown("login.html", {"next": then if _NEXT.fullmatch(then) else "", "problem": problem}, status=status)
+def _page(then: str, problem: str, *, status: int = 200, tone: str = "bad") -> Shown:
+    context = {"next": then if _NEXT.fullmatch(then) else "", "problem": problem, "tone": tone}
+    return Shown("login.html", context, status=status)

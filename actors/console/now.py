@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 
 from msgspec import Raw
 
@@ -24,8 +23,7 @@ FIRST = 5
 
 async def now(visit: Visit) -> Shown:
     """Show what runs, what waits for people, what is off or down, and what is spent."""
-    since = datetime.fromtimestamp(visit.now_us / 1e6, UTC) - timedelta(seconds=SINCE_S)
-    counts = await visit.look_if("counts", Listing[RunCount], Counts(since=since))
+    counts = await visit.look_if("counts", Listing[RunCount], Counts(since=visit.ago(SINCE_S)))
     rows = [] if counts is None else counts.items
     health = await visit.look_if("health", Listing[LayerHealth])
     layers = None if health is None else health.items

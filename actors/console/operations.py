@@ -1,10 +1,10 @@
-"""What operators see to beyond runs and batches: budgets, switches, and what is in doubt."""
+"""What operators see to beyond runs and batches: switches, and what is in doubt."""
 
 from __future__ import annotations
 
 from airside.actors.api.messages import Listing
 from airside.actors.console.visits import Shown, Visit
-from airside.stack.operations.questions import BudgetLine, OfTenant
+from airside.stack.operations.questions import InDoubt, Switches
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.recovery.in_doubt import InDoubtCall
 from airside.stack.recovery.spend_in_doubt import SpendInDoubt
@@ -12,25 +12,13 @@ from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 MAX_SHOWN_ROWS = 200
 
 
-async def budgets(visit: Visit) -> Shown:
-    """Show a tenant's budgets: how much of each is taken."""
-    tenant = visit.query.get("tenant").strip()
-    lines = (await visit.look("budgets", Listing[BudgetLine], OfTenant(tenant=tenant))).items
-    context = {
-        "lines": lines,
-        "tenant": tenant or ("" if visit.session.reaches_all else visit.session.who.tenant),
-        "reaches_all": visit.session.reaches_all,
-        "now_us": visit.now_us,
-    }
-    return Shown("budgets.html", context)
-
-
 async def switches(visit: Visit) -> Shown:
     """Show what is switched off."""
-    found = (await visit.look("switches", Listing[KillSwitchChanged])).items
+    asked = Switches(limit=MAX_SHOWN_ROWS, cursor=visit.query.get("cursor"))
+    page = await visit.look("switches", Listing[KillSwitchChanged], asked)
     context = {
-        "switches": found[:MAX_SHOWN_ROWS],
-        "more": max(0, len(found) - MAX_SHOWN_ROWS),
+        "switches": page.items,
+        "next": page.next,
         "may_order": visit.may("order:switch_on"),
         "may_kill": visit.may("order:kill"),
         "now_us": visit.now_us,
@@ -40,14 +28,16 @@ async def switches(visit: Visit) -> Shown:
 
 async def in_doubt(visit: Visit) -> Shown:
     """Show the calls, and the attempts at questions to models, of which nobody knows what became."""
-    calls = (await visit.look("in_doubt", Listing[InDoubtCall])).items
-    page = await visit.look_if("spend_in_doubt", Listing[SpendInDoubt])
-    spend = [] if page is None else page.items
+    calls_at, spend_at = visit.query.get("cursor"), visit.query.get("spend")
+    calls = await visit.look("in_doubt", Listing[InDoubtCall], InDoubt(limit=MAX_SHOWN_ROWS, cursor=calls_at))
+    spend = await visit.look_if(
+        "spend_in_doubt", Listing[SpendInDoubt], InDoubt(limit=MAX_SHOWN_ROWS, cursor=spend_at)
+    ) or Listing[SpendInDoubt](items=[])
     context = {
-        "calls": calls[:MAX_SHOWN_ROWS],
-        "more_calls": max(0, len(calls) - MAX_SHOWN_ROWS),
-        "spend": spend[:MAX_SHOWN_ROWS],
-        "more_spend": max(0, len(spend) - MAX_SHOWN_ROWS),
+        "calls": calls.items,
+        "more_calls": {"cursor": calls.next, "spend": spend_at} if calls.next else None,
+        "spend": spend.items,
+        "more_spend": {"cursor": calls_at, "spend": spend.next} if spend.next else None,
         "may_settle": visit.may("order:settle"),
         "may_resolve": visit.may("order:resolve_spend"),
         "now_us": visit.now_us,

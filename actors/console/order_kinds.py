@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from airside.actors.api.messages import Listing
 from airside.actors.client.display.drawing import Fact, facts
 from airside.actors.console.visits import Visit
 from airside.actors.journal.batches import BatchSummary
@@ -18,7 +19,9 @@ from airside.stack.operations.batches import MOST_CONCURRENCY, MOST_REQUEUED, Ba
 from airside.stack.operations.overview import RunDetail
 from airside.stack.operations.quantities import clock, money
 from airside.stack.operations.questions import OneBatch, OneRun
+from airside.stack.recovery.in_doubt import InDoubtCall
 from airside.stack.recovery.rollback import RollbackReport
+from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 from airside.stack.values import MAX_REQUEST_BYTES
 
 Perform = Callable[[Visit, str, str], Awaitable[str]]
@@ -77,6 +80,35 @@ async def _batch(visit: Visit, target: str) -> tuple[Fact, ...]:
         ("stands", batch.phase),
         ("runs", f"{runs:,}, of which {active:,} have not ended"),
         ("last order", batch.last_order),
+    )
+
+
+async def _doubt(visit: Visit, target: str) -> tuple[Fact, ...]:
+    """Say of a call in doubt what it is: whoever says that it happened must know which one it was."""
+    page = await visit.look_if("in_doubt", Listing[InDoubtCall])
+    found = next((each for each in (page.items if page is not None else ()) if each.key == target), None)
+    if found is None:
+        return await _named(visit, target)
+    return facts(
+        ("call", f"{'the undo of ' if found.undo else ''}{found.tool}"),
+        ("arguments", found.arguments),
+        ("run", f"{found.run_id}, step {found.step}, of {found.tenant}"),
+        ("since", clock(found.since_us)),
+        ("why it is in doubt", found.cause),
+    )
+
+
+async def _spend(visit: Visit, target: str) -> tuple[Fact, ...]:
+    page = await visit.look_if("spend_in_doubt", Listing[SpendInDoubt])
+    found = next((each for each in (page.items if page is not None else ()) if each.key == target), None)
+    if found is None:
+        return await _named(visit, target)
+    return facts(
+        ("question to", found.model),
+        ("run", f"{found.run_id}, step {found.step}, of {found.tenant}"),
+        ("since", clock(found.since_us)),
+        ("counts as", f"{money(found.reserved.cost_microusd)}, {found.reserved.tokens:,} tokens"),
+        ("why it is in doubt", found.cause),
     )
 
 
@@ -287,7 +319,7 @@ ORDERS: dict[str, OrderKind] = {
         "put on record. It is said once, and stays.",
         button="Put it on record",
         access="order:settle",
-        about=_named,
+        about=_doubt,
         perform=_settle,
         back="/in-doubt",
         inputs=(
@@ -301,7 +333,7 @@ ORDERS: dict[str, OrderKind] = {
         "the budgets.",
         button="Put it on record",
         access="order:resolve_spend",
-        about=_named,
+        about=_spend,
         perform=_resolve_spend,
         back="/in-doubt",
         inputs=(

@@ -41,10 +41,18 @@ async def perform(visit: Visit) -> Shown | Elsewhere:
     except (Refused, Misuse) as error:
         if isinstance(error, Refused) and error.reason not in ("invalid", "conflict", "unknown"):
             raise
-        about = facts(("about", target))
+        about = await _about_if(visit, kind, target)
         return _page(visit, name, kind, target, about, problem=error.message, status=422)
     visit.session.say("good", happened)
     return Elsewhere(kind.back.replace("{}", quote(target)))
+
+
+async def _about_if(visit: Visit, kind: OrderKind, target: str) -> tuple[Fact, ...]:
+    """Return what an order is about, its name alone where nothing is known of it."""
+    try:
+        return await kind.about(visit, target)
+    except (Refused, Misuse):
+        return facts(("about", target))
 
 
 def _page(

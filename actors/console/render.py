@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from msgspec import Raw
 
 from airside.actors.client.display.drawing import Cell, Drawing, brief, content, one_line
 from airside.actors.client.display.html import Markup, part_to_html
@@ -75,6 +76,11 @@ def left(until_us: int, now_us: int | None = None) -> str:
     return span(rest_us) if rest_us > 0 else "no time"
 
 
+def event_text(event: Raw) -> str:
+    """Return an entry of the journal as the text it is there."""
+    return bytes(event).decode(errors="replace")
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("airside.actors.console"),
@@ -84,7 +90,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (exact, text_lines, whole, ago, left, clock, span, money, one_line)
+    filters = (exact, event_text, text_lines, whole, ago, left, clock, span, money, one_line)
     environment.filters |= {each.__name__: each for each in filters} | {"tone": tone_of}
     environment.globals |= {"href": href, "drawn": drawn}
     environment.globals["m"] = environment.get_template("macros.html").module

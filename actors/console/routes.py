@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from airside.actors.console import approvals, audit, batches, now, operations, orders, runs
+from airside.actors.console import approvals, audit, batches, now, operations, orders, policy, runs, tenants
 from airside.actors.console.visits import Visit
 from airside.stack.errors import InvalidId
-from airside.stack.ids import parse_approval, parse_run
+from airside.stack.ids import parse_approval, parse_run, parse_tenant
 from airside.stack.operations.questions import WhoAsks
 from airside.stack.values import BATCH_PATTERN
 
@@ -27,6 +27,7 @@ PATH_IDS: dict[str, Callable[[str], str]] = {
     "run_id": parse_run,
     "approval_id": parse_approval,
     "batch": _batch_name,
+    "tenant": parse_tenant,
 }
 """What reads the ids of a path; it raises `InvalidId` for what is none."""
 
@@ -56,11 +57,16 @@ ROUTES: tuple[PageRoute, ...] = (
     PageRoute("GET", "/runs/{run_id}", runs.one),
     PageRoute("GET", "/batches", batches.listed, "Batches", "view:batches"),
     PageRoute("GET", "/batches/{batch}", batches.one),
-    PageRoute("GET", "/budgets", operations.budgets, "Budgets", "view:budgets"),
+    PageRoute("GET", "/tenants", tenants.listed, "Tenants", "view:tenants"),
+    PageRoute("GET", "/tenants/{tenant}", tenants.one),
     PageRoute("GET", "/in-doubt", operations.in_doubt, "In doubt", "view:in_doubt"),
     PageRoute("GET", "/switches", operations.switches, "Switches", "view:switches"),
     PageRoute("GET", "/audit", audit.page, "Audit", "view:sql"),
     PageRoute("POST", "/audit", audit.ask),
+    PageRoute("GET", "/audit/entries", audit.entries),
+    PageRoute("GET", "/audit/export", audit.export),
+    PageRoute("POST", "/audit/chain", audit.check_chain),
+    PageRoute("GET", "/policy", policy.page, "Policy", "view:policy"),
     PageRoute("GET", "/orders", orders.confirm),
     PageRoute("POST", "/orders", orders.perform),
 )

@@ -10,7 +10,10 @@ import msgspec
 from airside.actors.api.messages import Listing, Story
 from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.timeline import timeline_of
+from airside.actors.console.approvals import waiting_call
+from airside.actors.console.order_kinds import ORDERS
 from airside.actors.console.visits import Shown, Visit
+from airside.actors.console.waiting import ORIGINS
 from airside.stack.errors import InvalidId, InvalidInput
 from airside.stack.ids import parse_run
 from airside.stack.operations.overview import ACTIVE, RunDetail, RunSummary
@@ -68,12 +71,20 @@ async def one(visit: Visit) -> Shown:
     run_id = visit.path["run_id"]
     detail = await visit.look("run", RunDetail, OneRun(run_id=run_id))
     page = await visit.look_if("events", EventsPage, RunEvents(run_id=run_id, limit=MAX_EVENTS))
+    story = await visit.look_if("story", Story, OneRun(run_id=run_id))
     bodies = [] if page is None else page.events
     events = [decode_event(bytes(body)) for body in bodies]
-    story = await visit.look_if("story", Story, OneRun(run_id=run_id))
     is_active = detail.run.status == ACTIVE
     timeline = timeline_of(events, now_us=visit.now_us if is_active else 0)
+    approval_id = _approval_of(detail)
+    it = None if visit.is_part or not approval_id else await waiting_call(visit, approval_id)
+    actions = actions_on(visit, detail)
     context = {
+        "it": it,
+        "origins": ORIGINS,
+        "may_vote": visit.may("vote") and detail.run.tenant == visit.session.who.tenant,
+        "here_orders": [(name, ORDERS[name]) for name in actions if not ORDERS[name].inputs],
+        "effects": [step for step in detail.steps if step.key],
         "detail": detail,
         "run": detail.run,
         "is_active": is_active,
@@ -81,8 +92,8 @@ async def one(visit: Visit) -> Shown:
         "events": _lines(events),
         "has_more": page is not None and not page.ended and len(events) == MAX_EVENTS,
         "story": "" if story is None else story.text,
-        "approval_id": _approval_of(detail),
-        "actions": actions_on(visit, detail),
+        "approval_id": approval_id,
+        "actions": actions,
         "live_path": f"/runs/{run_id}",
         "now_us": visit.now_us,
     }

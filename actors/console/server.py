@@ -35,6 +35,9 @@ from airside.stack.errors import AirsideError, Refused
 from airside.stack.reasons import ReasonCode
 
 COOKIE = "airside_session"
+SECURE_COOKIE = f"__Host-{COOKIE}"
+"""Over TLS: a browser takes it from this very host alone, so that no neighbour of its domain can log somebody in."""
+
 MAX_OF_SESSION = 32
 """Requests of one session at once: pages in several windows, each of which asks for what has changed."""
 
@@ -150,9 +153,7 @@ class Console:
             return self._page(asked, reply)
         self._sessions.close(asked.session_id)
         response = asked.to(reply.path)
-        response.set_cookie(
-            COOKIE, reply.session_id, path=PREFIX, httponly=True, samesite="strict", secure=asked.is_secure
-        )
+        asked.keep(response, reply.session_id)
         return response
 
     def _without_session(self, asked: _Asked) -> Response:
@@ -166,7 +167,7 @@ class Console:
         where = self._logins.path(because, asked.path if asked.method != "POST" else "")
         response = asked.to(where)
         if asked.session_id:
-            response.delete_cookie(COOKIE, path=PREFIX)
+            asked.forget(response)
         return response
 
     async def _in_turn(self, asked: _Asked, session: Session) -> Response:
@@ -211,7 +212,7 @@ class Console:
             raise Refused("log out by the button on a page", reason="method_not_allowed")
         self._sessions.close(asked.session_id)
         response = asked.to(self._logins.path("logged_out", ""))
-        response.delete_cookie(COOKIE, path=PREFIX)
+        asked.forget(response)
         return response
 
     def _route_of(self, asked: _Asked) -> tuple[PageRoute, dict[str, str]]:
@@ -252,12 +253,17 @@ class Console:
         if problem.status == 401 and asked.session is not None:
             self._sessions.close(asked.session_id)
             response = asked.to(self._logins.path(code, asked.path if asked.method != "POST" else ""))
-            response.delete_cookie(COOKIE, path=PREFIX)
+            asked.forget(response)
             return response
         status = 403 if code == "csrf" else problem.status
         if asked.is_part:
             return Response(status_code=status, headers={"HX-Reswap": "none"})
-        context = {"title": _TITLES.get(status, "That was refused"), "problem": problem, "status": status}
+        context = {
+            "title": _TITLES.get(status, "That was refused"),
+            "problem": problem,
+            "status": status,
+            "may_pass": asked.method == "GET" and status in (429, 503),
+        }
         return self._page(asked, Shown("refused.html", context, status=status))
 
 
@@ -282,15 +288,31 @@ class _Asked:
         self.method: str = scope["method"]
         self.headers = Headers(scope=scope)
         self.session: Session | None = None
-        self.session_id = cookie_of(self.headers, COOKIE)
-        self.is_part = self.method == "GET" and self.headers.get("hx-request") == "true"
         self.is_secure = scope["scheme"] == "https"
+        self._cookie, self._cookies_path = (SECURE_COOKIE, "/") if self.is_secure else (COOKIE, PREFIX)
+        self.session_id = cookie_of(self.headers, self._cookie)
+        self.is_part = self.method == "GET" and self.headers.get("hx-request") == "true"
         self.address: str = (scope.get("client") or ("",))[0]
 
     @property
     def refresh_s(self) -> int:
         """After how many seconds a browser without scripts loads the page again, 0 for never."""
         return 10 if b"refresh=10" in self.scope["query_string"].split(b"&") else 0
+
+    def keep(self, response: Response, session_id: str) -> None:
+        """Have a browser keep a session's id."""
+        response.set_cookie(
+            self._cookie,
+            session_id,
+            path=self._cookies_path,
+            httponly=True,
+            samesite="strict",
+            secure=self.is_secure,
+        )
+
+    def forget(self, response: Response) -> None:
+        """Have a browser forget it."""
+        response.delete_cookie(self._cookie, path=self._cookies_path, secure=self.is_secure, httponly=True)
 
     def to(self, where: str) -> Response:
         """Return what leads a browser to another page of ours."""

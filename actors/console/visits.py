@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,9 +13,9 @@ import msgspec
 from airside.actors.api.call import Call, look, operate
 from airside.actors.console.forms import Form
 from airside.actors.console.sessions import Session
-from airside.actors.rpc.methods import GIVE_VOTE, PresentedVote
+from airside.actors.rpc.methods import GIVE_JOINT_VOTE, GIVE_VOTE, PresentedJointVote, PresentedVote
 from airside.stack.errors import Refused
-from airside.stack.operations.messages import VoteReply
+from airside.stack.operations.messages import JointVoteReply, VoteReply
 from airside.stack.operations.questions import Nothing
 from airside.stack.values import Value
 
@@ -35,6 +36,10 @@ class Visit:
     form: Form = EMPTY
     is_part: bool = False
     now_us: int = field(default_factory=lambda: time.time_ns() // 1000)
+
+    def ago(self, seconds: float) -> datetime:
+        """Return the time so long before this visit."""
+        return datetime.fromtimestamp(self.now_us / 1e6 - seconds, UTC)
 
     def may(self, access: str) -> bool:
         """Whether the person may do a thing of the table of access; Ingress decides, this is for what is offered."""
@@ -64,6 +69,12 @@ class Visit:
         """Give a vote, and return what became of it."""
         given = PresentedVote(self.call.credential, approval_id, verdict, arguments, note)
         reply: VoteReply = await self.call.stack.ask(GIVE_VOTE, given)
+        return reply
+
+    async def vote_on_all(self, approval_ids: Sequence[str], verdict: str, note: str) -> JointVoteReply:
+        """Give one vote on several approvals, which counts on all or on none, and return what became of it."""
+        given = PresentedJointVote(self.call.credential, tuple(approval_ids), verdict, note)
+        reply: JointVoteReply = await self.call.stack.ask(GIVE_JOINT_VOTE, given)
         return reply
 
 

@@ -148,7 +148,7 @@ def waiting_of(raw: Raw) -> Waiting:
     approval = msgspec.json.decode(raw, type=Approval)
     asked = approval.request
     return Waiting(
-        call=PendingApproval.of(bytes(raw)),
+        call=PendingApproval.of(approval),
         since_us=asked.at_us,
         step=asked.step,
         voters=tuple(f"{vote.by} ({vote.verdict})" for vote in approval.votes),

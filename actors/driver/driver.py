@@ -467,7 +467,7 @@ class Driver(WatchedLayer):
 
         None is submitted any more: who runs it looks at its stream, and what came in between is withdrawn by that.
         """
-        runs = [RunId(run) for (run,) in await self._journal.rows("active_of_batch", order.target)]
+        runs = [RunId(run) for (run,) in await self._journal.rows("active_of_batch", order.target, order.tenant)]
         cancel = msgspec.structs.replace(order, action="cancel", scope="run")
         await asyncio.gather(*(self._obey(cancel, run) for run in runs), return_exceptions=True)
         return len(runs)

@@ -31,6 +31,7 @@ _ACCEPTED_S = 10.0
 """How long a run may take to put on record what it was told; it writes what is new within half a second."""
 
 _LOOK_S = 0.1
+MAX_NOTE_CHARS = 1_000
 
 
 def list_in_doubt(journal: ReadableJournal, tenant: str | None) -> list[InDoubtCall]:
@@ -109,7 +110,7 @@ class InDoubtResolver:
             by=PrincipalId(order.by),
             happened=order.happened,
             output=msgspec.Raw(order.output),
-            note=order.why[:1000],
+            note=order.why[:MAX_NOTE_CHARS],
         )
         reply = await self._journal.append(resolution_append(resolved, doubt.tenant))
         if reply.verdict == "error":
@@ -127,6 +128,7 @@ def _resolution(order: Order, step: int) -> ev.InDoubtResolved:
         happened=order.happened,
         output=msgspec.Raw(order.output),
         ordered_us=order.at_us,
+        note=order.why[:MAX_NOTE_CHARS],
         at_us=steady_us(),
     )
 

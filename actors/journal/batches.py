@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -28,7 +29,8 @@ class BatchOutcome(Value):
 class BatchSummary(Value):
     """A batch as the journal has it: how it stands, by whose last order, and its runs by how they ended.
 
-    A job that is run again is several runs.  `manifest` says what it is of (`airside.batches.manifest`).
+    A job that is run again is several runs.  `manifest` says what it is of (`airside.batches.manifest`).  It is a
+    `tenant`'s, and a `principal`'s of it, or the house's where these are empty; `opened_by` is who began it.
     """
 
     id: str
@@ -39,28 +41,57 @@ class BatchSummary(Value):
     last_order: str
     manifest: dict[str, Any]
     outcomes: tuple[BatchOutcome, ...]
+    tenant: str = ""
+    principal: str = ""
+    opened_by: str = ""
 
 
-def list_batches(journal: ReadableJournal, limit: int = 100, *, tenant: str = "") -> list[BatchSummary]:
-    """Return batches, newest first; of a tenant, those of which all runs are its."""
+def list_batches(
+    journal: ReadableJournal, limit: int = 100, *, tenant: str = "", before: tuple[int, str] = (0, "")
+) -> list[BatchSummary]:
+    """Return batches, newest first; those of a tenant, and of each what its own runs did.
+
+    `before` = those that follow one, by when it was opened and its name.
+    """
     if type(limit) is not int or not 1 <= limit <= MAX_LISTED:
         raise InvalidInput(f"batches: the limit {limit!r:.40} is not a whole number from 1 to {MAX_LISTED}")
-    if tenant:
-        named = journal.read("batches_of", tenant, limit)
-        return [show_batch(journal, name) for (name,) in named if read_batch(journal, name).length]
-    names = [stream.removeprefix("batch:") for (stream,) in journal.read("batches", limit)]
-    return [show_batch(journal, name) for name in names]
+    opened_us, name = before
+    rows = journal.read("batches", tenant, opened_us, stream_of(name) if name else "", limit)
+    return _shown(journal, [stream.removeprefix("batch:") for (stream,) in rows], tenant)
 
 
-def show_batch(journal: ReadableJournal, batch: str) -> BatchSummary:
-    """Return one batch; raise `InvalidInput` if the journal has none of this name."""
-    state = read_batch(journal, batch)
-    if not state.length:
+def show_batch(journal: ReadableJournal, batch: str, *, tenant: str = "") -> BatchSummary:
+    """Return one batch, of a tenant's runs alone if one is given; raise `InvalidInput` if there is none of this name.
+
+    With a `tenant` there is none that is not its own.
+    """
+    shown = _shown(journal, [batch], tenant)
+    if not shown:
         raise InvalidInput(
             f"batch {batch!r:.80}: there is none of this name; `airside batch list` shows those there are"
         )
-    rows = journal.read("batch_outcomes", batch)
-    names = BatchOutcome.__struct_fields__
+    return shown[0]
+
+
+def _shown(journal: ReadableJournal, names: Sequence[str], tenant: str) -> list[BatchSummary]:
+    """Return the batches of these names that there are, by two questions however many they are."""
+    if not names:
+        return []
+    bodies = journal.bodies([stream_of(name) for name in names])
+    outcomes: dict[str, list[BatchOutcome]] = {}
+    fields = BatchOutcome.__struct_fields__
+    for batch, *row in journal.read("batch_outcomes", list(names), tenant):
+        outcome = msgspec.convert(dict(zip(fields, row, strict=True)), BatchOutcome)
+        outcomes.setdefault(batch, []).append(outcome)
+    states = [(name, BatchState(bodies[stream_of(name)])) for name in names]
+    return [
+        _summary(name, state, outcomes.get(name, ()))
+        for name, state in states
+        if state.length and tenant in ("", state.tenant)
+    ]
+
+
+def _summary(batch: str, state: BatchState, outcomes: Sequence[BatchOutcome]) -> BatchSummary:
     last = state.last
     return BatchSummary(
         id=batch,
@@ -70,7 +101,10 @@ def show_batch(journal: ReadableJournal, batch: str) -> BatchSummary:
         settings=state.settings,
         last_order=f"{last.change.action} by {last.by}{f': {last.why}' if last.why else ''}" if last else "",
         manifest=msgspec.json.decode(state.manifest) or {},
-        outcomes=tuple(msgspec.convert(dict(zip(names, row, strict=True)), BatchOutcome) for row in rows),
+        outcomes=tuple(outcomes),
+        tenant=state.tenant,
+        principal=state.principal,
+        opened_by=state.opened_by,
     )
 
 

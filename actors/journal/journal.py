@@ -19,12 +19,15 @@ from airside.actors.journal.telemetry import Telemetry
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us
 from airside.actors.rpc.methods import (
     APPEND,
+    APPEND_TOGETHER,
     BODIES,
+    CHAINS,
     QUERY,
     QUERY_TENANT,
     ROWS,
     SUBSCRIBE,
     VERIFY,
+    ChainsRequest,
     FeedPage,
     FeedRequest,
     NamedQuery,
@@ -35,7 +38,8 @@ from airside.actors.rpc.methods import (
 from airside.actors.rpc.serving import serves
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.errors import Behind, LayerUnavailable, NotWritten, SyncFailed, Unreadable, text_of
-from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.journal.journaling import Append, AppendReply, AppendTogether, appends_of
+from airside.stack.operations.questions import ChainStanding
 
 if TYPE_CHECKING:
     from airside.actors.journal.store import JournalStore
@@ -65,7 +69,7 @@ class Journal(WatchedLayer):
     def __init__(self, config: LayerConfig, chain_key: bytes) -> None:
         super().__init__(config)
         self._chain_key = chain_key
-        self._waiting: list[tuple[Append, asyncio.Future[AppendReply]]] = []
+        self._waiting: list[tuple[Append | AppendTogether, asyncio.Future[AppendReply]]] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._followers = ThreadPoolExecutor(1, thread_name_prefix="follow")
         self._auditors = ThreadPoolExecutor(ASKERS, thread_name_prefix="audit")
@@ -84,14 +88,23 @@ class Journal(WatchedLayer):
         self._telemetry = Telemetry.from_environment()  # first: what fails here leaves no log open behind it
         self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key)
         self._store.start_feeding()
+        self._chain_check = self._store.chain_check(now_us)
         self._feed = Feed(self._store, self._page)
         self._checkpointing = asyncio.ensure_future(self.forever(self._checkpoints()))
 
     @serves(APPEND, unreadable=_error, failed=_error)
     def append(self, append: Append) -> asyncio.Future[AppendReply]:
         """Make an append durable, in one commit with whatever else waits."""
+        return self._taken(append)
+
+    @serves(APPEND_TOGETHER, unreadable=_error, failed=_error)
+    def append_together(self, write: AppendTogether) -> asyncio.Future[AppendReply]:
+        """Make appends to several streams durable, all or none, in one commit with whatever else waits."""
+        return self._taken(write)
+
+    def _taken(self, write: Append | AppendTogether) -> asyncio.Future[AppendReply]:
         future: asyncio.Future[AppendReply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((append, future))
+        self._waiting.append((write, future))
         if self._committing is None:
             self._committing = asyncio.ensure_future(self._commit_all())
         return future
@@ -104,16 +117,17 @@ class Journal(WatchedLayer):
         finally:
             self._committing = None
 
-    async def _commit(self, group: list[tuple[Append, asyncio.Future[AppendReply]]]) -> None:
-        appends = [append for append, _ in group]
-        replies = await self._on_writer(_committed, self._store, appends)
+    async def _commit(self, group: list[tuple[Append | AppendTogether, asyncio.Future[AppendReply]]]) -> None:
+        writes = [write for write, _ in group]
+        replies = await self._on_writer(_committed, self._store, writes)
         for (_, future), reply in zip(group, replies, strict=True):
             if not future.done():
                 future.set_result(reply)
-        self._feed.note(appends)
+        self._feed.note([append for write in writes for append in appends_of(write)])
         try:
             self._say_problem(next((reply.detail for reply in replies if reply.verdict == "later"), ""))
-            self._telemetry.take([a for a, reply in zip(appends, replies, strict=True) if reply.verdict == "ok"])
+            taken = [write for write, reply in zip(writes, replies, strict=True) if reply.verdict == "ok"]
+            self._telemetry.take([append for write in taken for append in appends_of(write)])
         except Exception:
             logger.exception("nothing was told of a commit", extra={"action": "telemetry_failed"})
 
@@ -196,11 +210,23 @@ class Journal(WatchedLayer):
         """Return what is wrong with the chains; nothing if the journal is whole."""
         return await self._answered(self._askers, self._store.verify)
 
+    @serves(CHAINS)
+    async def chains(self, asked: ChainsRequest) -> list[ChainStanding]:
+        """Return how chains stand by the latest check; begin another one if that is wanted."""
+        if asked.check:
+            self._chain_check.begin()
+        return [
+            self._chain_check.standing(tenant, self._store.count_of(tenant))
+            for tenant in self._store.tenants()
+            if asked.tenant in (None, tenant)
+        ]
+
     async def stop(self) -> None:
         """Write a last checkpoint and close the files."""
         if self._started:
             if self._checkpointing is not None:
                 self._checkpointing.cancel()
+            await asyncio.to_thread(self._chain_check.close)
             await self._on_writer(self._store.close)
             self._telemetry.close()
 
@@ -223,21 +249,21 @@ class Journal(WatchedLayer):
         }
 
 
-def _committed(store: JournalStore, appends: list[Append]) -> list[AppendReply]:
-    """Commit appends together; if that fails each by itself, so that what cannot be written harms no other."""
+def _committed(store: JournalStore, writes: list[Append | AppendTogether]) -> list[AppendReply]:
+    """Commit writes together; if that fails each by itself, so that what cannot be written harms no other."""
     try:
-        return store.commit(appends)
+        return store.commit(writes)
     except SyncFailed:
         # What is durable only a process that reads the file anew can tell; nobody is answered until then.
         logger.exception("the journal's log failed: its process ends", extra={"action": "sync_failed"})
         os._exit(1)
     except NotWritten as error:
-        return [AppendReply(verdict="later", detail=text_of(error, MAX_DETAIL_CHARS))] * len(appends)
+        return [AppendReply(verdict="later", detail=text_of(error, MAX_DETAIL_CHARS))] * len(writes)
     except BaseException as error:  # whatever it is, it must not leave those who wait without an answer
         logger.exception("the journal could not commit", extra={"action": "commit_failed"})
-        if len(appends) == 1:
+        if len(writes) == 1:
             return [_error(None, text_of(error, MAX_DETAIL_CHARS))]
-    return [reply for append in appends for reply in _committed(store, [append])]
+    return [reply for write in writes for reply in _committed(store, [write])]
 
 
 control(Journal.health, Journal.stats)

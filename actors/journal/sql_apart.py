@@ -24,7 +24,7 @@ TABLES = ("events", "runs", "outcomes")
 MAX_MEMORY_BYTES = 1024 * 2**20
 """For the rows and what is made of them."""
 
-_ADDRESSES_BYTES = 4 * MAX_MEMORY_BYTES
+ADDRESSES_BYTES = 4 * MAX_MEMORY_BYTES
 """What the process may map at all: its libraries, and what DuckDB takes without counting it."""
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -126,7 +126,7 @@ def _plain(value: Any) -> Any:
 
 
 def _confine() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES_BYTES, _ADDRESSES_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES_BYTES, ADDRESSES_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

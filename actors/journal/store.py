@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from airside.actors.journal.carry import carry_over
+from airside.actors.journal.chain_check import ChainCheck
 from airside.actors.journal.checkpoints import write_checkpoint
 from airside.actors.journal.log import JOURNAL, Log, LogReader, Row, WriterLock
 from airside.actors.journal.projection import PROJECTION, Projection
@@ -17,7 +18,17 @@ from airside.actors.journal.rows import check_entry
 from airside.actors.journal.tail import Tail
 from airside.stack.errors import Behind, text_of
 from airside.stack.journal.feed import ALL, JOURNAL_CHARS
-from airside.stack.journal.journaling import Append, AppendReply, Entry, Head, admit, beginning, link
+from airside.stack.journal.journaling import (
+    Append,
+    AppendReply,
+    AppendTogether,
+    Entry,
+    Head,
+    admit_together,
+    appends_of,
+    beginning,
+    link,
+)
 
 logger = logging.getLogger("airside")
 
@@ -59,11 +70,11 @@ class JournalStore(JournalReader):
         self.appended = 0
         self.commits = 0
 
-    def commit(self, appends: Sequence[Append]) -> list[AppendReply]:
-        """Take in a group of appends in one transaction, and answer each; on an error nothing is taken in.
+    def commit(self, writes: Sequence[Append | AppendTogether]) -> list[AppendReply]:
+        """Take in a group of writes in one transaction, and answer each; on an error nothing is taken in.
 
-        One that can never be written is answered so, and harms no other.  Raises `NotWritten` and `SyncFailed` as the
-        log does.
+        Of a write that is several appends all are taken in, or none.  One that can never be written is answered so, and
+        harms no other.  Raises `NotWritten` and `SyncFailed` as the log does.
         """
         heads: dict[str, Head] = {}
         chain: dict[str, tuple[int, bytes]] = {}
@@ -75,18 +86,23 @@ class JournalStore(JournalReader):
             here = [row[9].encode() for row in rows if row[2] == stream and first <= row[3] < first + count]
             return self._log.place(stream, first, count) + here
 
-        for append in appends:
-            stream = append.stream
+        def head_of(stream: str) -> Head:
+            if stream not in heads:
+                heads[stream] = self._heads.get(stream) or self._log.head(stream)
+            return heads[stream]
+
+        for write in writes:
+            appends = appends_of(write)
             try:
-                bodies = texts_of(append)
+                texts = [texts_of(append) for append in appends]
             except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 replies.append(AppendReply(verdict="error", detail=f"can never be journaled: {text_of(error, 300)}"))
                 continue
-            head = heads.get(stream) or self._heads.get(stream) or self._log.head(stream)
-            reply, fresh, after = admit(head, append, stored)
-            if fresh:
-                rows += self._link(append, fresh, bodies, after, chain)
-            heads[stream] = after
+            reply, entries, after = admit_together(appends, head_of, stored)
+            for append, fresh, bodies in zip(appends, entries, texts, strict=True):
+                if fresh:
+                    rows += self._link(append, fresh, bodies, after[append.stream], chain)
+            heads.update(after)
             replies.append(reply)
         if rows:
             before = self._log.last
@@ -140,6 +156,14 @@ class JournalStore(JournalReader):
     def count_of(self, feed: str) -> int:
         """Return how many entries a feed has."""
         return self.last() if feed == ALL else self._chain.get(feed, (-1, b""))[0] + 1
+
+    def tenants(self) -> list[str]:
+        """Return whose chains there are."""
+        return sorted(self._chain)
+
+    def chain_check(self, now_us: Callable[[], int]) -> ChainCheck:
+        """Return what checks the chains of this journal while it is written."""
+        return ChainCheck(self._folder, self.chain_key, self._reader, now_us)
 
     def checkpoint(self, at_us: int) -> None:
         """Append to the file of checkpoints, durably, the heads that no checkpoint of this process has seen."""

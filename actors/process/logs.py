@@ -93,6 +93,7 @@ _KINDS = {
     "Driver": "driver",
     "Ingress": "ingress",
     "Intake": "intake",
+    "HttpLayer": "http",
     "TenantRuntime": "runtime",
     "Warden": "warden",
 }

@@ -19,15 +19,17 @@ from airside.stack.approvals.book import Question
 from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, GateRequest, Proposed
-from airside.stack.contracts.memory import Candidate, LearnReply, Only, RecallReply, RecallRequest
+from airside.stack.contracts.memory import Candidate, LearnReply, MemoryStanding, Only, RecallReply, RecallRequest
 from airside.stack.contracts.models import ModelReply, ModelRequest, ReservedQuestion, ReservedReply
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.journal.feed import JournalEntry
-from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.journal.journaling import Append, AppendReply, AppendTogether
 from airside.stack.operations.messages import (
     Activation,
     Admit,
     Delivery,
+    JointVote,
+    JointVoteReply,
     OfferRequest,
     Report,
     Submission,
@@ -36,6 +38,7 @@ from airside.stack.operations.messages import (
     Vote,
     VoteReply,
 )
+from airside.stack.operations.questions import ChainStanding
 from airside.stack.recovery.undo_gate import UndoReply, UndoRequest
 from airside.stack.run.events import ApprovalDecided
 
@@ -140,6 +143,13 @@ class TenantSql(msgspec.Struct, array_like=True, frozen=True):
     since_us: int = 0
 
 
+class ChainsRequest(msgspec.Struct, array_like=True, frozen=True):
+    """The chain of one tenant, or of all if it is None; `check` = begin to check them all, if nobody just has."""
+
+    tenant: str | None = None
+    check: bool = False
+
+
 class WaitRequest(msgspec.Struct, array_like=True, frozen=True):
     """Runs whose ends are wanted, and for how many seconds the next may be waited for.
 
@@ -197,6 +207,15 @@ class PresentedVote(msgspec.Struct, array_like=True, frozen=True):
     note: str = ""
 
 
+class PresentedJointVote(msgspec.Struct, array_like=True, frozen=True):
+    """A person's verdict on several approvals, with the person's credential: it counts on all of them, or on none."""
+
+    credential: str
+    approval_ids: tuple[str, ...]
+    verdict: str
+    note: str = ""
+
+
 class KeeperRequest(msgspec.Struct, array_like=True, frozen=True):
     """What a keeper of a tenant's memory wants done, with the keeper's credential; fields as in `MemoryOrder`."""
 
@@ -251,6 +270,7 @@ class QuestionReply(msgspec.Struct, array_like=True, frozen=True):
 
 SUBMIT = Method[Submission, Ticket]("ingress", "submit")
 GIVE_VOTE = Method[PresentedVote, VoteReply]("ingress", "give_vote")
+GIVE_JOINT_VOTE = Method[PresentedJointVote, JointVoteReply]("ingress", "give_joint_vote")
 KEEP = Method[KeeperRequest, bytes]("ingress", "keep")
 FOLLOW = Method[FeedRequest, FeedPage]("ingress", "follow")
 WATCH_RUN = Method[WatchRequest, WatchPage]("ingress", "watch")
@@ -279,6 +299,7 @@ RESERVED = Method[ReservedQuestion, ReservedReply]("policy", "reserved")
 CHECK = Method[Proposed, str]("policy", "check")
 UNDO = Method[UndoRequest, UndoReply]("policy", "undo")
 BUDGETS = Method[str, bytes]("policy", "budgets")
+BUNDLE = Method[None, str]("policy", "bundle")
 CLOSE = Method[str, bool]("policy", "close", retry=False)
 ISSUER = Method[None, TrustedGate]("policy", "issuer", retry=False)
 REFRESH = Method[None, None]("policy", "refresh")
@@ -286,20 +307,24 @@ RECOUNT = Method[None, None]("policy", "recount")
 
 REQUEST_APPROVAL = Method[Question, ApprovalDecided | None]("approvals", "request", json=True, json_reply=True)
 VOTE = Method[Vote, VoteReply]("approvals", "vote")
+VOTE_JOINTLY = Method[JointVote, JointVoteReply]("approvals", "vote_jointly")
 WITHDRAW = Method[str, int]("approvals", "withdraw")
 PENDING = Method[str | None, list[bytes]]("approvals", "pending")
 ASKED = Method[str, list[bytes]]("approvals", "asked")
 
 APPEND = Method[Append, AppendReply]("journal", "append")
+APPEND_TOGETHER = Method[AppendTogether, AppendReply]("journal", "append_together")
 BODIES = Method[list[str], dict[str, list[str]]]("journal", "bodies")
 ROWS = Method[NamedQuery, Rows]("journal", "rows")
 QUERY = Method[Sql, tuple[bytes, str]]("journal", "query")
 QUERY_TENANT = Method[TenantSql, tuple[bytes, str]]("journal", "query_tenant")
+CHAINS = Method[ChainsRequest, list[ChainStanding]]("journal", "chains")
 VERIFY = Method[None, list[str]]("journal", "verify")
 SUBSCRIBE = Method[FeedRequest, FeedPage]("journal", "subscribe")
 
 RETRIEVE = Method[RecallRequest, RecallReply]("memory", "retrieve")
 WRITE_IF_USEFUL = Method[Candidate, LearnReply]("memory", "write_if_useful")
+MEMORY_STANDING = Method[str, MemoryStanding]("memory", "standing")
 MEMORY_ORDER = Method[bytes, bytes]("memory", "order")
 
 ASK_MODEL = Method[ModelRequest, ModelReply]("models", "ask")

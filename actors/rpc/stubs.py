@@ -12,6 +12,7 @@ import msgspec
 from airside.actors.rpc.methods import (
     ANSWER_OF,
     APPEND,
+    APPEND_TOGETHER,
     ASK_MODEL,
     BODIES,
     DECIDE,
@@ -38,7 +39,7 @@ from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, R
 from airside.stack.contracts.models import ModelReply, ModelRequest
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import ExecutorId, RunId, root_of
-from airside.stack.journal.journaling import Append, AppendReply
+from airside.stack.journal.journaling import Append, AppendReply, AppendTogether
 from airside.stack.run.events import ApprovalDecided
 
 encode = msgspec.msgpack.Encoder().encode
@@ -64,6 +65,13 @@ class RemoteJournal:
     async def append(self, append: Append) -> AppendReply:
         """Make entries durable; raise `LayerUnavailable` if they cannot be for now."""
         reply = await self._remote.call(APPEND, append)
+        if reply.verdict == "later":
+            raise LayerUnavailable(f"journal: {reply.detail}")
+        return reply
+
+    async def append_together(self, write: AppendTogether) -> AppendReply:
+        """Make entries of several streams durable, all or none; as `append`."""
+        reply = await self._remote.call(APPEND_TOGETHER, write)
         if reply.verdict == "later":
             raise LayerUnavailable(f"journal: {reply.detail}")
         return reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Iterable
 
 from starlette.types import Message, Receive, Scope
@@ -35,6 +36,17 @@ def is_named(host: str, names: Iterable[str]) -> bool:
     if not colon or not (port.isascii() and port.isdigit()):
         name = host.lower()
     return name in {each.lower() for each in names}
+
+
+def network_of(address: str) -> str:
+    """Return what of an address says who it is: of IPv6 the 64 bits of a network, of which one has all addresses."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    return str(found.ipv4_mapped or ipaddress.ip_network((found.packed[:8] + bytes(8), 64)))
 
 
 def in_time(receive: Receive, seconds: float) -> Receive:

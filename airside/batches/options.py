@@ -11,8 +11,11 @@ import jsonschema_rs
 
 from airside.actors.client.job_stream import WINDOW
 from airside.actors.jobs import batch_job, check_lane
+from airside.batches.columns import Columns
 from airside.stack.calling import explain_misuse
+from airside.stack.canonical import as_text
 from airside.stack.errors import InvalidInput
+from airside.stack.ids import PrincipalId, TenantId, parse_principal, parse_tenant
 from airside.stack.operations.batches import MOST_CONCURRENCY
 from airside.stack.values import Limits, ModelLane
 
@@ -92,3 +95,18 @@ class BatchOptions:
             return jsonschema_rs.validator_for(dict(self.answer_schema), offline=True)  # it is in the manifest: whole
         except (ValueError, TypeError, jsonschema_rs.ValidationError) as error:
             raise InvalidInput(f"answer_schema: {str(error)[:300]}") from None
+
+
+def owner_of(named: str, columns: Columns) -> tuple[TenantId, PrincipalId]:
+    """Return whose a batch is: as it is said (`acme`, `acme/ana`), else the one whose all its jobs are; or nobody's.
+
+    Raises `InvalidId` for what names nobody.
+    """
+    if named:
+        tenant, slash, principal = as_text(named).partition("/")
+    else:
+        tenant, principal = (str(columns.constants.get(field, "")) for field in ("tenant", "principal"))
+        slash = principal
+        if not tenant:
+            return TenantId(""), PrincipalId("")
+    return parse_tenant(tenant), parse_principal(principal) if slash else PrincipalId("")

@@ -21,7 +21,7 @@ from airside.actors.client.display.listed import Kinds
 from airside.actors.job_inputs import Fields
 from airside.actors.jobs import batch_job
 from airside.batches.manifest import Manifest, read_manifest, write_manifest
-from airside.batches.options import BatchOptions
+from airside.batches.options import BatchOptions, owner_of
 from airside.batches.output import Output
 from airside.batches.parts import Parts, has_parts
 from airside.batches.progress import shown
@@ -31,6 +31,7 @@ from airside.batches.rows import Source
 from airside.batches.runner import NEW, BatchCounts, BatchRunner, Pass, TakenOver, new_owner
 from airside.batches.sources import open_source
 from airside.stack.errors import AirsideError, InvalidInput
+from airside.stack.ids import PrincipalId, TenantId
 from airside.stack.operations.batches import BatchChange
 
 FINISHED = "finished"
@@ -104,6 +105,7 @@ def run_batch(
     retry_failed: bool = False,
     rerun: Iterable[str] = (),
     only: frozenset[int] | None = None,
+    owned_by: str = "",
     progress: bool = True,
     on_turn: Callable[[BatchRunner], None] = lambda runner: None,
     **options: Any,
@@ -118,6 +120,9 @@ def run_batch(
     Where `out` has a batch already, `resume` takes it up: rows with a result are passed over, and what was under way is
     paid for once.  `retry_failed` also runs again what failed and may pass, but for runs that had changed something
     (take these back first, by a rollback, or name them); `rerun` runs jobs again by their ids, whatever they did.
+    `owned_by` = whose a new batch is, a tenant (`acme`) or a principal of it (`acme/ana`): that tenant's operators see
+    it, by credential, and may pause, retune and cancel it.  Without, it is of the tenant and the principal that
+    `columns` have as constants, else the house's.
     `only` = run these rows and leave the batch; the others are taken up by the next to resume.
     `progress` is shown on stderr: a bar in a terminal or a notebook, else a JSON line now and then.
 
@@ -130,10 +135,11 @@ def run_batch(
     source.columns.check_fields(stack.job_inputs.fields if stack.job_inputs else Fields())
     output = Output.of(out, source.paths)
     again = frozenset(rerun)
+    whose = owner_of(owned_by, source.columns)
     manifest, is_new = _manifest(stack, source, output, chosen, batch, takes_up=resume or retry_failed or bool(again))
     owner = new_owner()
     handle = stack.batch(manifest.batch)
-    _begin(handle, manifest, owner, output, is_new=is_new)
+    _begin(handle, manifest, owner, output, whose if is_new else None)
     try:
         states = RowStates() if is_new else RowStates.of(output.place)
     except BaseException:
@@ -252,8 +258,10 @@ def _is_another(output: Output, there: Manifest, differences: list[str]) -> Inva
     )
 
 
-def _begin(handle: BatchHandle, manifest: Manifest, owner: str, output: Output, *, is_new: bool) -> None:
-    """Have the journal know of a batch, and of who runs it from here on.
+def _begin(
+    handle: BatchHandle, manifest: Manifest, owner: str, output: Output, whose: tuple[TenantId, PrincipalId] | None
+) -> None:
+    """Have the journal know of a batch, and of who runs it from here on; of a new one, `whose` it is.
 
     The journal has a batch before its output has: an output whose batch it does not know is of another stack.
     """
@@ -272,14 +280,16 @@ def _begin(handle: BatchHandle, manifest: Manifest, owner: str, output: Output, 
                 f"batch {manifest.batch}: the stack has one of this name, {'; '.join(differences)}: give this one "
                 "another name"
             )
-    elif is_new:
-        handle.change(BatchChange(action="open", manifest=msgspec.Raw(written)))
+    elif whose is not None:
+        tenant, principal = whose
+        opened = BatchChange(action="open", manifest=msgspec.Raw(written), tenant=tenant, principal=principal)
+        handle.change(opened)
     else:
         raise InvalidInput(
             f"{output.shown}: this stack's journal has no batch {manifest.batch}: it was run with another --state-dir, "
             "and its runs are there; taken up here, what was under way would be paid for twice"
         )
-    if is_new:
+    if whose is not None:
         write_manifest(output.place, manifest)
     handle.change(BatchChange(action="take_up", owner=owner))
 

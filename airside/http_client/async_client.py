@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import httpx2
 import msgspec
@@ -23,6 +24,8 @@ from airside.stack.operations.questions import BudgetLine, WhoAsks
 from airside.stack.policy.kill_switches import KillSwitchChanged, SwitchScope
 from airside.stack.recovery.in_doubt import InDoubtCall
 from airside.stack.recovery.rollback import RollbackReport
+
+Item = TypeVar("Item")
 
 
 class AsyncClient:
@@ -82,6 +85,16 @@ class AsyncClient:
         """As `Client.reject`."""
         return (await self._reply(requests.vote(approval, "reject", note, {}))).outcome
 
+    async def approve_all(self, approvals: Sequence[str], *, note: str = "") -> list[str]:
+        """As `Client.approve_all`."""
+        counted = await self._reply(requests.vote_on_all(approvals, "approve", note))
+        return [each.outcome for each in counted.votes]
+
+    async def reject_all(self, approvals: Sequence[str], *, note: str = "") -> list[str]:
+        """As `Client.reject_all`."""
+        counted = await self._reply(requests.vote_on_all(approvals, "reject", note))
+        return [each.outcome for each in counted.votes]
+
     async def edit(self, approval: str, arguments: dict[str, Any], *, note: str = "") -> str:
         """As `Client.edit`."""
         return (await self._reply(requests.vote(approval, "edit", note, {"arguments": arguments}))).outcome
@@ -100,7 +113,7 @@ class AsyncClient:
 
     async def switches(self) -> list[KillSwitchChanged]:
         """As `Client.switches`."""
-        return (await self._reply(requests.switches())).items
+        return await self._all(requests.switches)
 
     async def budgets(self, tenant: str = "") -> list[BudgetLine]:
         """As `Client.budgets`."""
@@ -108,11 +121,15 @@ class AsyncClient:
 
     async def in_doubt(self, tenant: str = "") -> list[InDoubtCall]:
         """As `Client.in_doubt`."""
-        return (await self._reply(requests.in_doubt(tenant))).items
+        return await self._all(partial(requests.in_doubt, tenant))
 
     async def resolve(self, target: str, *, happened: bool, output: Any = None, why: str = "") -> int:
         """As `Client.resolve`."""
         return (await self._reply(requests.resolve(target, happened=happened, output=output, why=why))).reached
+
+    async def pin(self, record: str, *, tenant: str, pinned: bool = True) -> None:
+        """As `Client.pin`."""
+        await self._reply(requests.pin(record, tenant, pinned=pinned))
 
     async def query(self, sql: str, parameters: Sequence[Any] = ()) -> Table:
         """As `Client.query`."""
@@ -155,6 +172,16 @@ class AsyncClient:
             broken = 0 if lines.seen > before else broken + 1
             if broken:
                 await asyncio.sleep(RETRY_S)
+
+    async def _all(self, page: Callable[[str], HttpRequest[Listing[Item]]]) -> list[Item]:
+        found: list[Item] = []
+        cursor = ""
+        while True:
+            listed = await self._reply(page(cursor))
+            found += listed.items
+            cursor = listed.next
+            if not cursor:
+                return found
 
     async def _reply(self, asked: HttpRequest[Reply]) -> Reply:
         content = None if asked.body is None else msgspec.json.encode(asked.body)

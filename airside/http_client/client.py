@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import httpx2
 import msgspec
@@ -27,6 +28,8 @@ PATIENCE_S = 90.0
 
 WAIT_S = 30.0
 """How long a result is waited for in one request: shorter than what proxies give up after."""
+
+Item = TypeVar("Item")
 
 
 class Client:
@@ -93,6 +96,19 @@ class Client:
         """Reject a call; as `approve`."""
         return self._reply(requests.vote(approval, "reject", note, {})).outcome
 
+    def approve_all(self, approvals: Sequence[str], *, note: str = "") -> list[str]:
+        """Approve several calls, all or none; return the outcome of each.
+
+        Raises `VotesRefused`, whose `refused` say on which the vote would not have counted: it counts on none.
+        """
+        counted = self._reply(requests.vote_on_all(approvals, "approve", note))
+        return [each.outcome for each in counted.votes]
+
+    def reject_all(self, approvals: Sequence[str], *, note: str = "") -> list[str]:
+        """Reject several calls, all or none; as `approve_all`."""
+        counted = self._reply(requests.vote_on_all(approvals, "reject", note))
+        return [each.outcome for each in counted.votes]
+
     def edit(self, approval: str, arguments: dict[str, Any], *, note: str = "") -> str:
         """Approve a call with other arguments; as `approve`."""
         return self._reply(requests.vote(approval, "edit", note, {"arguments": arguments})).outcome
@@ -111,7 +127,7 @@ class Client:
 
     def switches(self) -> list[KillSwitchChanged]:
         """Return what is switched off, oldest first."""
-        return self._reply(requests.switches()).items
+        return self._all(requests.switches)
 
     def budgets(self, tenant: str = "") -> list[BudgetLine]:
         """Return budgets: limits, beside what is reserved, spent and in doubt."""
@@ -119,11 +135,15 @@ class Client:
 
     def in_doubt(self, tenant: str = "") -> list[InDoubtCall]:
         """Return the calls of which nobody knows whether they happened, oldest first."""
-        return self._reply(requests.in_doubt(tenant)).items
+        return self._all(partial(requests.in_doubt, tenant))
 
     def resolve(self, target: str, *, happened: bool, output: Any = None, why: str = "") -> int:
         """Say what became of a call in doubt, by its run or its key."""
         return self._reply(requests.resolve(target, happened=happened, output=output, why=why)).reached
+
+    def pin(self, record: str, *, tenant: str, pinned: bool = True) -> None:
+        """Let a record of memory stay for ever, or a pinned one end as its kind does from now; a keeper may."""
+        self._reply(requests.pin(record, tenant, pinned=pinned))
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Table:
         """Answer one SELECT over what is the auditor's of `events`, `runs` and `outcomes`."""
@@ -166,6 +186,16 @@ class Client:
             broken = 0 if lines.seen > before else broken + 1
             if broken:
                 time.sleep(RETRY_S)
+
+    def _all(self, page: Callable[[str], HttpRequest[Listing[Item]]]) -> list[Item]:
+        found: list[Item] = []
+        cursor = ""
+        while True:
+            listed = self._reply(page(cursor))
+            found += listed.items
+            cursor = listed.next
+            if not cursor:
+                return found
 
     def _reply(self, asked: HttpRequest[Reply]) -> Reply:
         content = None if asked.body is None else msgspec.json.encode(asked.body)

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 import msgspec
 
 from airside.actors.api.messages import Problem
-from airside.stack.errors import AdmissionRefused, AirsideError, AuthRefused, InvalidInput, LayerUnavailable, Refused
+from airside.stack.errors import (
+    AdmissionRefused,
+    AirsideError,
+    AuthRefused,
+    InvalidInput,
+    LayerUnavailable,
+    Refused,
+    VotesRefused,
+)
 
 
 def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> AirsideError:
@@ -23,6 +31,9 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> AirsideErr
         return AuthRefused(said, reason=code)
     if status >= 500:
         return LayerUnavailable(said)
+    if problem.refused:
+        refused = [(each.approval_id, each.reason_code, each.detail) for each in problem.refused]
+        return VotesRefused(said, reason=code, refused=refused)
     return InvalidInput(said) if code in ("invalid", "malformed", "invalid_id") else Refused(said, reason=code)
 
 

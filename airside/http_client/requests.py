@@ -10,12 +10,14 @@ from urllib.parse import quote
 from airside.actors.api.messages import (
     ApprovalStanding,
     Listing,
+    MemoryPinned,
     Ordered,
     RunAccepted,
     RunResult,
     Story,
     Table,
     VoteCounted,
+    VotesCounted,
 )
 from airside.stack.operations.overview import RunDetail, RunSummary
 from airside.stack.operations.questions import BudgetLine, WhoAsks
@@ -110,14 +112,20 @@ def vote(approval: str, verdict: str, note: str, more: Mapping[str, Any]) -> Htt
     return _post(_of_approval(approval, f"/{verdict}"), VoteCounted, note=note, **more)
 
 
+def vote_on_all(approvals: Sequence[str], verdict: str, note: str) -> HttpRequest[VotesCounted]:
+    """Vote on several at once."""
+    ids = list(approvals)
+    return _post("/v1/approvals/votes", VotesCounted, approval_ids=ids, verdict=verdict, note=note)
+
+
 def switch(scope: SwitchScope, target: str, *, off: bool, for_s: float, why: str) -> HttpRequest[Ordered]:
     """Set a kill switch, or take it back."""
     return _post("/v1/switches", Ordered, scope=scope, target=target, off=off, for_s=for_s, why=why)
 
 
-def switches() -> HttpRequest[Listing[KillSwitchChanged]]:
+def switches(cursor: str) -> HttpRequest[Listing[KillSwitchChanged]]:
     """List what is switched off."""
-    return _get("/v1/switches", Listing[KillSwitchChanged])
+    return _get("/v1/switches", Listing[KillSwitchChanged], cursor=cursor)
 
 
 def budgets(tenant: str) -> HttpRequest[Listing[BudgetLine]]:
@@ -125,9 +133,14 @@ def budgets(tenant: str) -> HttpRequest[Listing[BudgetLine]]:
     return _get("/v1/budgets", Listing[BudgetLine], tenant=tenant)
 
 
-def in_doubt(tenant: str) -> HttpRequest[Listing[InDoubtCall]]:
+def in_doubt(tenant: str, cursor: str) -> HttpRequest[Listing[InDoubtCall]]:
     """List calls in doubt."""
-    return _get("/v1/in-doubt", Listing[InDoubtCall], tenant=tenant)
+    return _get("/v1/in-doubt", Listing[InDoubtCall], tenant=tenant, cursor=cursor)
+
+
+def pin(record: str, tenant: str, *, pinned: bool) -> HttpRequest[MemoryPinned]:
+    """Pin a record of memory, or pin it no more."""
+    return _post("/v1/memory/pin", MemoryPinned, record=record, tenant=tenant, pinned=pinned)
 
 
 def resolve(target: str, *, happened: bool, output: Any, why: str) -> HttpRequest[Ordered]:

@@ -220,7 +220,8 @@ def _split(text: str) -> str:
 def _decoded(text: str, reader: Reader) -> Iterator[str]:
     """Yield what a reader would make of what is encoded in a text."""
     if "\\" in text:
-        yield _ESCAPED.sub(_unescaped, text)
+        # A character beyond the first 65,536 is escaped as two halves, which are made one again.
+        yield _ESCAPED.sub(_unescaped, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if "%" in text and _PERCENT.search(text):
         yield unquote(text, errors="replace")
     if "&" in text and _ENTITY.search(text):

@@ -123,7 +123,10 @@ MAX_TOGETHER = 20
 
 
 class ApprovalVoted(Value, tag=True):
-    """One person said something; `arguments` are an edit's, or what was answered."""
+    """One person said something; `arguments` are an edit's, or what was answered.
+
+    `joint` names the vote on several approvals that it is part of, empty if it is on this one alone.
+    """
 
     at_us: int
     approval_id: ApprovalId
@@ -132,6 +135,7 @@ class ApprovalVoted(Value, tag=True):
     verdict: Verdict
     arguments: Raw = NULL
     note: str = ""
+    joint: str = ""
 
 
 class ApprovalExpired(Value, tag=True):

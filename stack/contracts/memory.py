@@ -118,6 +118,16 @@ class LearnReply(Value, array_like=True):
         return self.code in (MemoryCode.STORED, MemoryCode.MERGED, MemoryCode.DUPLICATE)
 
 
+class MemoryStanding(Value):
+    """How many records are kept of a tenant, by what they are, and the bytes of their texts."""
+
+    live: int = 0
+    superseded: int = 0
+    quarantined: int = 0
+    pinned: int = 0
+    text_bytes: int = 0
+
+
 def sensitivity_of(labels: Collection[str]) -> Clearance:
     """Return the highest sensitivity a run has read: what it learned is as sensitive as that."""
     return next((level for level in reversed(CLEARANCES) if level in labels), "internal")

@@ -20,7 +20,15 @@ from airside.stack.approvals.book import (
 from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.gate import GateReply, GateRequest
 from airside.stack.ids import RunId, TenantId
-from airside.stack.journal.journaling import Append, AppendReply, Entry, Head, admit
+from airside.stack.journal.journaling import (
+    Append,
+    AppendReply,
+    AppendTogether,
+    Entry,
+    Head,
+    admit_together,
+    appends_of,
+)
 from airside.stack.policy.gate import Gate
 from airside.stack.policy.lookups import Lookups, open_request, seal_reply
 from airside.stack.resources import Key, ResolveReply, Resource
@@ -39,13 +47,18 @@ class InMemoryJournal:
         """Keep the entries the stream does not have yet."""
         return self.append_now(append)
 
-    def append_now(self, append: Append) -> AppendReply:
+    async def append_together(self, write: AppendTogether) -> AppendReply:
+        """Keep the entries of several streams, all or none."""
+        return self.append_now(write)
+
+    def append_now(self, write: Append | AppendTogether) -> AppendReply:
         """Keep the entries, without a coroutine."""
-        head = self._heads.get(append.stream, Head())
-        reply, fresh, after = admit(head, append, self._stored)
-        self._heads[append.stream] = after
-        if fresh:
-            self.streams.setdefault(append.stream, []).extend(fresh)
+        appends = appends_of(write)
+        reply, entries, heads = admit_together(appends, lambda name: self._heads.get(name, Head()), self._stored)
+        self._heads.update(heads)
+        for append, fresh in zip(appends, entries, strict=True):
+            if fresh:
+                self.streams.setdefault(append.stream, []).extend(fresh)
         return reply
 
     def _stored(self, stream: str, first: int, count: int) -> list[bytes]:

@@ -6,6 +6,7 @@ and the number of its first entry:
  * exactly the entries the stream already has there (a retry after a lost answer) are `ok`, and not written again;
  * other entries at a place that is taken are `fenced`: of two writers who claim one epoch, the first has it;
  * a number past the end is a `gap`: the writer lost something, which is an error of ours.
+Several streams' appends that are one write are admitted all or none: what one is refused for, none of them is taken in.
 Once a stream is ended nothing more is taken in, and a stream is one tenant's: under another's name nothing is.
 
 The chain: each tenant's entries in order, each with a keyed BLAKE2b over the one before it and its own content, so
@@ -18,6 +19,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal
+
+import msgspec
 
 from airside.stack.ids import TenantId
 from airside.stack.values import Value
@@ -46,8 +49,19 @@ class Append(Value, array_like=True):
     entries: tuple[Entry, ...]
 
 
+class AppendTogether(Value, array_like=True):
+    """Appends to several streams, each to another one, which are taken in all or none."""
+
+    appends: tuple[Append, ...]
+
+
+def appends_of(write: Append | AppendTogether) -> tuple[Append, ...]:
+    """Return what is to be appended by something that is one write."""
+    return write.appends if isinstance(write, AppendTogether) else (write,)
+
+
 class AppendReply(Value, array_like=True):
-    """What became of an append; `epoch` and `next_seq` are the stream's.
+    """What became of an append; `epoch` and `next_seq` are the stream's.  Of several, those of the first one refused.
 
     `later` = it could not be written now, and may be sent again; `error` = it never can be.
     """
@@ -100,6 +114,31 @@ def admit(head: Head, append: Append, stored: Stored) -> tuple[AppendReply, tupl
         tenant=append.tenant,
     )
     return AppendReply(verdict="ok", epoch=after.epoch, next_seq=after.next_seq), append.entries, after
+
+
+def admit_together(
+    appends: Sequence[Append], head_of: Callable[[str], Head], stored: Stored
+) -> tuple[AppendReply, list[tuple[Entry, ...]], dict[str, Head]]:
+    """Return the reply to appends that are one write, the entries to write of each, and the streams' heads afterwards.
+
+    Where one is not admitted there are none to write of any.
+    """
+    entries: list[tuple[Entry, ...]] = []
+    heads: dict[str, Head] = {}
+    reply = AppendReply(verdict="error", detail="an append of nothing")
+    for append in appends:
+        if append.stream in heads:
+            reply = AppendReply(verdict="error", detail=f"{append.stream}: it stands in one write twice")
+            break
+        reply, fresh, heads[append.stream] = admit(head_of(append.stream), append, stored)
+        if reply.verdict != "ok":
+            break
+        entries.append(fresh)
+    if reply.verdict == "ok":
+        return reply, entries, heads
+    if len(appends) > 1 and not reply.detail:
+        reply = msgspec.structs.replace(reply, detail=append.stream)
+    return reply, [()] * len(appends), {}
 
 
 def _misplaced(head: Head, append: Append) -> str:

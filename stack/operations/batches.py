@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from airside.stack.errors import InvalidInput
-from airside.stack.ids import PrincipalId
+from airside.stack.ids import PrincipalId, TenantId
 from airside.stack.values import MOST_PRIORITY, Count, Value
 
 BatchAction = Literal["open", "take_up", "leave", "pause", "resume", "retune", "requeue", "cancel"]
@@ -53,14 +53,17 @@ class BatchSettings(Value, omit_defaults=True):
 class BatchChange(Value, omit_defaults=True):
     """What is to be done with a batch.
 
-    `open`: it begins, with its manifest; `take_up`: the process `owner` runs it from here on, and whoever did stops;
-    `leave`: `owner` runs it no more, because of `state`; the others are orders of operators.
+    `open`: it begins, with its manifest, as a `tenant`'s and a `principal`'s of it, or, without these, the house's;
+    `take_up`: the process `owner` runs it from here on, and whoever did stops; `leave`: `owner` runs it no more,
+    because of `state`; the others are orders of operators.
     """
 
     action: BatchAction
     owner: str = ""
     state: str = ""
     manifest: Raw = Raw(b"null")
+    tenant: TenantId = TenantId("")
+    principal: PrincipalId = PrincipalId("")
     settings: BatchSettings = BatchSettings()
     job_ids: tuple[str, ...] = ()
 
@@ -84,6 +87,10 @@ class BatchState:
         self.length = 0
         self.manifest = Raw(b"null")
         self.opened_us = 0
+        self.opened_by = PrincipalId("")
+        self.tenant = TenantId("")
+        """Whose it is; empty if it is the house's."""
+        self.principal = PrincipalId("")
         self.owner = ""
         self.left = ""
         """Why the last owner left; empty while there is one."""
@@ -104,7 +111,8 @@ class BatchState:
             self.last = event
         match change.action:
             case "open":
-                self.manifest, self.opened_us = change.manifest, event.at_us
+                self.manifest, self.opened_us, self.opened_by = change.manifest, event.at_us, event.by
+                self.tenant, self.principal = change.tenant, change.principal
             case "take_up":
                 self.owner, self.left, self.requeued = change.owner, "", []
             case "leave":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from airside.stack.approvals.book import Verdict
+from airside.stack.approvals.joint import NotCounted
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId
 from airside.stack.policy.kill_switches import SwitchScope
 from airside.stack.reasons import ReasonCode
@@ -15,12 +16,14 @@ from airside.stack.values import Count, EffectClass, Value
 class Submission(Value, array_like=True):
     """What a client sends Ingress: a credential and a request (JSON, so that its bounds are checked on arrival).
 
-    `nonce` is the client's, random: the same submission sent again, whose answer got lost, is the same run.
+    `nonce` is the client's, random: the same submission sent again, whose answer got lost, is the same run.  Where
+    it is made of a key of somebody's (`is_keyed`), it may come with another request, which is then said.
     """
 
     credential: str
     request: bytes
     nonce: bytes
+    is_keyed: bool = False
 
 
 class Admit(Value, array_like=True):
@@ -59,12 +62,13 @@ class ToolOffer(Value, array_like=True):
 
 
 class Ticket(Value, array_like=True):
-    """What became of a submission: a run, or a refusal."""
+    """What became of a submission: a run, or a refusal; `is_anothers`: its key is that of a run of another request."""
 
     run_id: RunId = RunId("")
     reason_code: ReasonCode | None = None
     message: str = ""
     retry_after_s: float = 0.0
+    is_anothers: bool = False
 
 
 class Activation(Value, array_like=True):
@@ -118,6 +122,34 @@ class VoteReply(Value, array_like=True):
     outcome: str = ""
     code: str = ""
     message: str = ""
+
+
+class JointVote(Value, array_like=True):
+    """What Ingress sends Approvals: who (encoded identity and proof) says the same about each of several approvals."""
+
+    identity: bytes
+    proof: str
+    approval_ids: tuple[ApprovalId, ...]
+    verdict: Verdict
+    note: str = ""
+
+
+class JointVoteReply(Value, array_like=True):
+    """What became of a joint vote: it counts on all, with the `outcomes` of each after it; or on none.
+
+    `code` and `message` say why, and `refused` on which approvals it would not have counted.
+    """
+
+    ok: bool
+    outcomes: tuple[str, ...] = ()
+    code: str = ""
+    message: str = ""
+    refused: tuple[NotCounted, ...] = ()
+
+
+def refused_on(reply: JointVoteReply) -> tuple[tuple[str, str, str], ...]:
+    """Return on which approvals a joint vote would not have counted, as `VotesRefused` has it."""
+    return tuple((each.approval_id, each.code, each.message) for each in reply.refused if each.approval_id)
 
 
 class Order(Value, array_like=True):

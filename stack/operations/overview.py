@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from airside.stack.errors import AirsideError
-from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.ids import PrincipalId, RunId, TenantId, effect_key
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
 from airside.stack.run.machine import RunMachine
@@ -48,7 +48,8 @@ class RunStep(Value):
 
     `action` is the tool's name, or `finish`, `handoff`, `fan out`; `arguments` are what the gate decided on, else what
     was proposed.  `decision` and `rule` are the gate's latest.  `outcome` is `ok`, `settled` or a reason code, empty
-    while there is none; `detail` says more.  `took_us` is the call's own time, `decided_us` the agent's.
+    while there is none; `detail` says more.  `took_us` is the call's own time, `decided_us` the agent's.  `key` is the
+    idempotency key of a call that was about to change something.
     """
 
     step: int
@@ -66,6 +67,15 @@ class RunStep(Value):
     took_us: int = 0
     cost_microusd: int = 0
     tokens: int = 0
+    key: str = ""
+
+
+class ShownRecord(Value):
+    """A record of memory that a run was shown, by its id: what it says stays in memory, where it can be erased."""
+
+    step: int
+    record_id: str
+    score: float
 
 
 class Wait(Value):
@@ -78,7 +88,7 @@ class Wait(Value):
 
 
 class RunDetail(Value):
-    """One run: its line, what was asked, what came of it, its steps and its waits."""
+    """One run: its line, what was asked, what came of it, its steps, its waits, and what memory it was shown."""
 
     run: RunSummary
     request: str
@@ -88,6 +98,7 @@ class RunDetail(Value):
     in_doubt: tuple[str, ...] = ()
     steps: tuple[RunStep, ...] = ()
     waits: tuple[Wait, ...] = ()
+    memory: tuple[ShownRecord, ...] = ()
 
 
 _WAITS: dict[Phase, Literal["queue", "approval", "doubt", "branches"]] = {
@@ -156,7 +167,15 @@ def detail_of(events: Sequence[ev.Event]) -> RunDetail:
     detail = RunDetail(run=run, request=first.request.text, labels=first.request.labels)
     if isinstance(last, ev.RunEnded):
         detail = _ended(detail, last)
-    return msgspec.structs.replace(detail, steps=tuple(_Steps(events).steps()), waits=tuple(waits))
+    steps = tuple(_Steps(first.run_id, events).steps())
+    return msgspec.structs.replace(detail, steps=steps, waits=tuple(waits), memory=tuple(_shown(events)))
+
+
+def _shown(events: Sequence[ev.Event]) -> Iterator[ShownRecord]:
+    for event in events:
+        if isinstance(event, ev.MemoryRecalled):
+            for record_id, score in event.records:
+                yield ShownRecord(step=event.step, record_id=record_id, score=score)
 
 
 def _ended(detail: RunDetail, ended: ev.RunEnded) -> RunDetail:
@@ -186,7 +205,8 @@ def _ended(detail: RunDetail, ended: ev.RunEnded) -> RunDetail:
 class _Steps:
     """Folds a run's events into its steps."""
 
-    def __init__(self, events: Sequence[ev.Event]) -> None:
+    def __init__(self, run_id: RunId, events: Sequence[ev.Event]) -> None:
+        self._run_id = run_id
         self._steps: dict[int, dict[str, Any]] = {}
         self._asked_us: dict[int, int] = {}
         self._refused = refused_as_repeats(events)
@@ -257,7 +277,7 @@ class _Steps:
 
     def intended(self, found: dict[str, Any], event: ev.ActionGated | ev.EffectIntended) -> None:
         """The call is sent; every attempt of it is paid for once."""
-        found["attempts"] = found.get("attempts", 0) + 1
+        found |= {"attempts": found.get("attempts", 0) + 1, "key": effect_key(self._run_id, event.step)}
         if found["attempts"] == 1:
             found["cost_microusd"] = found.get("cost_microusd", 0) + event.cost_microusd
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from airside.stack.budget.reservations import BudgetStanding
+from airside.stack.contracts.memory import MemoryStanding
 from airside.stack.values import BATCH_PATTERN, Value
 
 MOST_LISTED = 1_000
@@ -21,6 +22,9 @@ MOST_LISTED = 1_000
 Limit = Annotated[int, Meta(ge=1, le=MOST_LISTED)]
 Text = Annotated[str, Meta(max_length=200)]
 """Of what a list is filtered by."""
+
+Cursor = Annotated[str, Meta(max_length=400)]
+"""Where a page begins: the time and the name of the last one of the page before it."""
 
 
 class _Asked(Value, forbid_unknown_fields=True):
@@ -38,7 +42,7 @@ class Runs(_Asked):
     since: datetime | None = None
     branches: bool = False
     limit: Limit = 100
-    cursor: Text = ""
+    cursor: Cursor = ""
 
 
 class Counts(_Asked):
@@ -68,7 +72,7 @@ class Approvals(_Asked):
     tenant: Text = ""
     approval_id: Text = ""
     limit: Limit = 100
-    cursor: Text = ""
+    cursor: Cursor = ""
 
 
 class OneApproval(_Asked):
@@ -83,11 +87,28 @@ class OfTenant(_Asked):
     tenant: Text = ""
 
 
+class Switches(_Asked):
+    """What is switched off and is about a tenant, or anybody, oldest first; `cursor` is a page's `next`."""
+
+    tenant: Text = ""
+    limit: Limit = MOST_LISTED
+    cursor: Cursor = ""
+
+
+class InDoubt(_Asked):
+    """What is in doubt, of a tenant or of all, oldest first; `cursor` is a page's `next`."""
+
+    tenant: Text = ""
+    limit: Limit = MOST_LISTED
+    cursor: Cursor = ""
+
+
 class Batches(_Asked):
-    """Batches, newest first."""
+    """Batches, newest first; `cursor` is a page's `next`."""
 
     tenant: Text = ""
     limit: Limit = 100
+    cursor: Cursor = ""
 
 
 class OneBatch(_Asked):
@@ -113,6 +134,36 @@ class AuditSql(_Asked):
     since: datetime | None = None
 
 
+class AuditSearch(_Asked):
+    """Entries of the journal, newest first: of a tenant, a stream (a run, an approval), a type, with a text, in a time.
+
+    `cursor` is a page's `next`.  A page looks at a bounded number of entries, and may have none of them.
+    """
+
+    tenant: Text = ""
+    stream: Text = ""
+    type: Text = ""
+    text: Text = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: Limit = 100
+    cursor: Text = ""
+
+
+class ChainOf(_Asked):
+    """How a tenant's chain stands; `check`: begin to check all chains, if nobody has just done so."""
+
+    tenant: Text = ""
+    check: bool = False
+
+
+class PolicyUse(_Asked):
+    """The bundle in force, and how often each rule fired since a time: a week ago, if it is not said."""
+
+    tenant: Text = ""
+    since: datetime | None = None
+
+
 class MemorySearch(_Asked):
     """What a run of who asks would recall."""
 
@@ -129,14 +180,18 @@ VIEWS: dict[str, type[Value]] = {
     "story": OneRun,
     "approvals": Approvals,
     "approval_form": OneApproval,
-    "in_doubt": OfTenant,
-    "spend_in_doubt": OfTenant,
-    "switches": OfTenant,
+    "in_doubt": InDoubt,
+    "spend_in_doubt": InDoubt,
+    "switches": Switches,
     "budgets": OfTenant,
     "batches": Batches,
     "batch": OneBatch,
     "queries": Nothing,
     "sql": AuditSql,
+    "search": AuditSearch,
+    "chain": ChainOf,
+    "policy": PolicyUse,
+    "tenants": OfTenant,
     "health": Nothing,
     "memory": MemorySearch,
     "me": Nothing,
@@ -183,6 +238,99 @@ class BudgetLine(Value):
 
     budget: BudgetStanding
     in_doubt: int = 0
+
+
+class FoundEntry(Value):
+    """An entry of the journal that was searched for; `event` is what happened, as the journal has it."""
+
+    position: int
+    tenant: str
+    number: int
+    stream: str
+    seq: int
+    step: int
+    at_us: int
+    type: str
+    event: msgspec.Raw
+
+
+class FoundEntries(Value):
+    """Entries, newest first; `next` is the cursor of what was not looked at yet, `back_to_us` how far that reached."""
+
+    items: list[FoundEntry]
+    next: str = ""
+    back_to_us: int = 0
+
+
+class ChainStanding(Value):
+    """A tenant's chain: how many entries it has, and up to how many it was found to be whole, and when.
+
+    `problem` is where it is not.  `checked_us` is 0 as long as nobody has checked it since the journal's process began;
+    `checking`: that is being done.
+    """
+
+    tenant: str
+    entries: int
+    checked: int = 0
+    checked_us: int = 0
+    problem: str = ""
+    checking: bool = False
+
+
+class RuleUse(Value):
+    """A rule in words and as it is written, which tools it may be about, how often it fired and when last (0: never).
+
+    One that is about several tenants is written as it is for who asks.
+    """
+
+    id: str
+    outcome: str
+    words: str
+    description: str
+    written: dict[str, Any]
+    tools: tuple[str, ...]
+    fired: int = 0
+    last_us: int = 0
+
+
+class DecisionCount(Value):
+    """How often calls were decided on by what is no rule of the bundle in force: the gate, or an earlier version."""
+
+    version: str
+    rule: str
+    outcome: str
+    fired: int
+    last_us: int
+
+
+class PolicyStanding(Value):
+    """The bundle in force, with how often its rules fired since a time.
+
+    `apart` are the decisions that no rule of it made; `text` is the bundle as it is written, for who reaches all.
+    """
+
+    version: str
+    description: str
+    since_us: int
+    rules: tuple[RuleUse, ...]
+    apart: tuple[DecisionCount, ...]
+    text: str = ""
+
+
+class TenantStanding(Value):
+    """What a tenant may have at once (`rate_per_minute` 0: any), its runs' limits, and what is kept in its memory."""
+
+    tenant: str
+    concurrency: int
+    queue: int
+    weight: int
+    rate_per_minute: int
+    clearance: str
+    deadline_s: int | None
+    limits: dict[str, int]
+    principals: int
+    is_open: bool
+    memory: MemoryStanding | None = None
 
 
 class AuditQuery(Value):

@@ -272,6 +272,7 @@ class InDoubtResolved(Event, tag="DoubtSettled"):
     happened: bool
     output: Raw = NULL
     ordered_us: int = 0
+    note: str = ""
 
 
 class InDoubtExpired(Event, tag="DoubtExpired"):

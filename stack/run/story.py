@@ -148,7 +148,8 @@ def _lost(e: ev.ExecutionLost) -> str:
 
 
 def _settled(e: ev.InDoubtResolved) -> str:
-    return f"step {e.step} doubt resolved by {e.by}: it {'happened' if e.happened else 'did not happen'}"
+    note = f": {e.note}" if e.note else ""
+    return f"step {e.step} doubt resolved by {e.by}: it {'happened' if e.happened else 'did not happen'}{note}"
 
 
 def _outcome(o: Outcome) -> str:

@@ -1,12 +1,13 @@
 """The seal over an identity: Ingress makes it, and every layer that decides by identity checks it.
 
-It is bound to what the identity may be used for (a `subject`): one run, or one vote about one approval.  So a proof
-that a run carries is good for that run and its branches, and can neither vote nor begin another run.
+It is bound to what the identity may be used for (a `subject`): one run, or one vote about one approval or several.  So
+a proof that a run carries is good for that run and its branches, and can neither vote nor begin another run.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 
@@ -27,6 +28,11 @@ def run_subject(run_id: RunId) -> str:
 def vote_subject(approval_id: ApprovalId, verdict: str, arguments: bytes) -> str:
     """Return the subject of the proof that comes with one vote."""
     return f"vote:{approval_id}:{verdict}:{digest(arguments)}"
+
+
+def joint_vote_subject(approval_ids: Sequence[ApprovalId], verdict: str) -> str:
+    """Return the subject of the proof that comes with one verdict on several approvals."""
+    return f"votes:{digest('|'.join(approval_ids).encode())}:{verdict}"
 
 
 def _body(encoded: bytes, subject: str) -> bytes:

@@ -116,6 +116,13 @@ INVISIBLE = (
 _HIDDEN_CHARACTER = re.compile(f"[{INVISIBLE}]")
 _NOT_SHOWN = re.compile(rf"[{INVISIBLE}\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 """Hidden characters, and those by which a terminal is told what to do."""
+MAX_MARKS = 8
+"""On one character: Burmese and Tibetan come near, and nothing that is read has more."""
+
+_MAYBE_TOWER = re.compile(rf"[^\w\x00-\x7f]{{{MAX_MARKS + 1}}}")
+"""No mark is part of a word as this sees it; texts that have no such run need not be looked at one by one."""
+
+
 _STYLE, _JOIN = "\ufe0f", "\u200d"
 FILES = re.compile(
     r"pdf|txt|docx?|xlsx?|pptx?|od[ts]|[ct]sv|jsonl?|ya?ml|xml|html?|png|jpe?g|gif|svg|bmp|webp|mpe?g|avi|wav|log|ini|cfg"
@@ -167,8 +174,23 @@ def find_entities(text: str) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """Return a text for a person to see: hidden characters, and controls but tabs and line ends, are escapes."""
-    return _NOT_SHOWN.sub(lambda match: f"\\u{{{ord(match.group()):x}}}", text)
+    """Return a text for a person to see: hidden characters, and controls but tabs and line ends, are escapes.
+
+    So are marks beyond `MAX_MARKS` on one character: a tower of them covers the lines around it, and breaks nowhere.
+    """
+    shown = _NOT_SHOWN.sub(lambda match: _escape(match.group()), text)
+    return "".join(_without_towers(shown)) if _MAYBE_TOWER.search(shown) else shown
+
+
+def _without_towers(text: str) -> Iterator[str]:
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.category(character).startswith("M") else 0
+        yield character if marks <= MAX_MARKS else _escape(character)
+
+
+def _escape(character: str) -> str:
+    return f"\\u{{{ord(character):x}}}"
 
 
 def _both(text: str) -> Iterator[str]:

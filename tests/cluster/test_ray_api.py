@@ -25,6 +25,7 @@ from airside.stack.errors import Misuse
 from airside.stack.operations import questions as q
 from airside.stack.operations.overview import RunDetail, RunSummary
 from airside.stack.policy.kill_switches import KillSwitchChanged
+from tests.agui_verifier import verify
 from tests.apps.notes import LIMITS, PEOPLE, create_app
 from tests.on_ray import AIRSIDE, BOUND_S, ROOT, ledger_of, until
 
@@ -125,6 +126,8 @@ def test_the_guides_session_does_what_it_says(api: Api) -> None:
     assert result.status == "completed" and len(ledger_of(api.stack).rows()) == 1
     assert "approved by lea" in msgspec.json.decode(found["/v1/runs/$RUN/story"], type=Story).text
     assert json.loads(found["/v1/switches"])["reached"] >= 0
+    agui = [json.loads(data) for data in re.findall(r"^data: (.+)$", found["/v1/agui"], re.MULTILINE)]
+    assert verify(agui).over and agui[-1]["metadata"]["airside"]["status"] == "completed"
     switches = api.get("olga@acme", "/v1/switches", Listing[KillSwitchChanged]).items
     assert [(each.target, each.by) for each in switches] == [("acme/bob", "olga@acme")]
 
@@ -239,15 +242,17 @@ def test_people_see_and_decide_by_the_console_of_the_same_server(api: Api) -> No
     said = lea.send(page, f"/approvals/{mine}/vote", verdict="approve", note="seen")
     assert "You have approved this" in said
     olga.get("/now")
-    for path in ("/approvals", "/runs", f"/runs/{run_id}", "/batches", "/budgets", "/switches", "/in-doubt"):
+    for path in ("/approvals", "/runs", f"/runs/{run_id}", "/batches", "/tenants", "/policy", "/switches", "/in-doubt"):
         olga.get(path)
     until(lambda: "completed" in olga.get(f"/runs/{run_id}"), "the run's end")
     page = olga.get(f"/orders?order=kill_run&target={other}")
     assert "1 run is killed" in olga.send(page, "/orders", order="kill_run", target=other, why="not needed")
     assert "olga@acme" in olga.get(f"/runs/{other}") and "not needed" in olga.get(f"/runs/{other}")
     page = audra.get("/audit")
-    for fields in ({"kind": "query", "query": "votes"}, {"kind": "search", "search": run_id}):
-        assert run_id in audra.send(page, "/audit", **fields)
+    assert run_id in audra.send(page, "/audit", kind="query", query="votes")
+    assert run_id in audra.get(f"/audit/entries?text={run_id}")
+    assert "are being checked" in audra.send(page, "/audit/chain")
+    until(lambda: "whole" in audra.get("/audit"), "the chains to be checked")
     beta.get(f"/runs/{run_id}", 404)
     beta.get(f"/approvals/{mine}", 404)
     assert run_id not in beta.get("/runs")

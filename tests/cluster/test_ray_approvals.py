@@ -17,7 +17,7 @@ from airside.actors.client.client import Stack
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import VOTE
 from airside.stack.canonical import canonical, digest
-from airside.stack.errors import AirsideError, Refused
+from airside.stack.errors import AirsideError, Refused, VotesRefused
 from airside.stack.ids import ApprovalId, PrincipalId, TenantId
 from airside.stack.operations.messages import Vote, VoteReply
 from airside.stack.security.identity import seal_identity, vote_subject
@@ -119,6 +119,32 @@ def test_a_vote_in_the_middle_of_which_this_dies_counts_once(stack: Stack, layer
         assert told.result(BOUND_S) in ("approved", "already_voted", "already_decided")
     assert handle.result(timeout=BOUND_S).ok and ledger_of(stack).amounts(f"amid {layer}") == [4]
     assert len(events(stack, approval.approval_id, "ApprovalVoted")) == 1 and stack.verify() == []
+
+
+@pytest.mark.parametrize("layer", ["approvals", "journal"])
+def test_a_vote_on_several_in_the_middle_of_which_this_dies_counts_on_all(stack: Stack, layer: str) -> None:
+    runs = [asked(stack, "pay", f"all amid {layer}", who=who) for who in ("ana@acme", "ana@acme", "ana@acme")]
+    ids = [approval.approval_id for _, approval in runs]
+    vote = partial(stack.approve, ids, token=stack.token("acme", "lea"))
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(said, vote)
+        sigkill(stack, layer)
+        assert told.result(BOUND_S) == "approved"
+    votes = [event for each in ids for event in events(stack, each, "ApprovalVoted")]
+    assert len(votes) == 3 and len({event["joint"] for event in votes}) == 1 and votes[0]["joint"]
+    assert all(handle.result(timeout=BOUND_S).ok for handle, _ in runs)
+    assert ledger_of(stack).amounts(f"all amid {layer}") == [4, 4, 4] and stack.verify() == []
+
+
+def test_a_vote_on_several_that_one_of_them_refuses_counts_on_none(stack: Stack) -> None:
+    (first, one), (second, other) = asked(stack, "pay", "one of two"), asked(stack, "pay", "one of two")
+    assert stack.reject(one.approval_id, principal="leo") == "rejected"
+    with pytest.raises(VotesRefused) as refused:
+        stack.approve([other.approval_id, one.approval_id], token=stack.token("acme", "lea"))
+    assert [(name, code) for name, code, _ in refused.value.refused] == [(one.approval_id, "already_decided")]
+    assert events(stack, other.approval_id, "ApprovalVoted") == [] and told_of(first)
+    assert stack.approve([other.approval_id], principal="lea") == "approved" and second.result(timeout=BOUND_S).ok
+    assert ledger_of(stack).amounts("one of two") == [4]
 
 
 def test_of_two_who_race_one_decides(stack: Stack) -> None:

@@ -46,8 +46,9 @@ def test_a_run_that_waits_is_listed_until_somebody_says(stack: Stack) -> None:
     assert doubt.arguments == {"to": "listed", "amount": 7, "hang": True} and doubt.key == f"{handle.run_id}:1"
     assert began < doubt.since_us < now_us() < doubt.until_us <= now_us() + 60_000_000
     assert keys(stack, "beta") == [] and keys(stack, "acme") == [doubt.key]
-    assert stack.resolve(handle.run_id, happened=True, output={"ok": 1}) == 1
+    assert stack.resolve(handle.run_id, happened=True, output={"ok": 1}, why="in the bank's list") == 1
     assert handle.result(timeout=BOUND_S).ok and keys(stack) == []
+    assert "it happened: in the bank's list" in handle.story()
     with pytest.raises(Misuse, match="in doubt about nothing"):
         stack.resolve(handle.run_id, happened=True)
 

@@ -21,7 +21,7 @@ from airside.memory.service import MemoryService
 from airside.stack.contracts.memory import Candidate, RecallRequest
 from airside.stack.cycle.in_memory import InMemoryJournal, InMemoryResolvers
 from airside.stack.ids import RunId, TenantId
-from airside.stack.journal.journaling import Append, AppendReply, Entry
+from airside.stack.journal.journaling import Append, AppendReply, AppendTogether, Entry
 from airside.stack.policy.lookups import open_reply, seal_request
 from airside.stack.ports import Journal, Memory, Resolvers
 from airside.stack.resources import ResolveReply, ResolveRequest, Resource, ResourceId
@@ -44,6 +44,10 @@ class FileJournal:
         """Commit a group of one."""
         return self.store.commit([append])[0]
 
+    async def append_together(self, write: AppendTogether) -> AppendReply:
+        """Commit a group of one write."""
+        return self.store.commit([write])[0]
+
     async def bodies(self, streams: Sequence[str]) -> dict[str, list[str]]:
         """Read the log."""
         return self.store.bodies(streams)
@@ -53,8 +57,11 @@ class FileJournal:
         return [RunId(run) for (run,) in self.store.rows("unfinished_below", run_id)]
 
 
+AnyJournal = InMemoryJournal | FileJournal
+
+
 @pytest.fixture(params=["local", "file"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AnyJournal:
     """Each implementation of the journal."""
     return InMemoryJournal() if request.param == "local" else FileJournal(tmp_path)
 
@@ -125,6 +132,44 @@ async def test_what_is_durable_is_read_in_order(journal: Journal) -> None:
     await verdicts(journal, append(0, 0, '"a"'), append(1, 1, '"b"', '"c"'), append(0, 3, '"late"'))
     await verdicts(journal, append(0, 5, '"far"', stream="run_b"))
     assert await journal.bodies(["run_b", "run_a"]) == {"run_b": [], "run_a": ['"a"', '"b"', '"c"']}
+
+
+def together(*appends: Append) -> AppendTogether:
+    """Return appends as one write."""
+    return AppendTogether(appends=appends)
+
+
+async def test_appends_together_are_all_taken_in_and_again_are_ok_and_write_nothing(journal: AnyJournal) -> None:
+    """The answer may have been lost."""
+    await verdicts(journal, append(0, 0, '"a"'))
+    write = together(append(0, 1, '"b"'), append(0, 0, '"x"', '"y"', stream="run_b"))
+    assert [(await journal.append_together(write)).verdict for _ in range(2)] == ["ok", "ok"]
+    assert await journal.bodies(["run_a", "run_b"]) == {"run_a": ['"a"', '"b"'], "run_b": ['"x"', '"y"']}
+
+
+@pytest.mark.parametrize(
+    ("refused", "verdict"),
+    [
+        (append(0, 0, '"other"'), "fenced"),
+        (append(0, 7, '"far"'), "gap"),
+        (append(0, 1, stream="run_a"), "error"),
+        (append(0, 0, '"x"', stream="run_c"), "error"),
+    ],
+    ids=["taken", "gap", "empty", "twice"],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_of_appends_together_none_is_taken_in_if_one_is_not(
+    journal: AnyJournal, refused: Append, verdict: str, place: int
+) -> None:
+    """Wherever it stands; and what comes next is as if it had not been sent."""
+    await verdicts(journal, append(0, 0, '"a"'))
+    appends = [append(0, 0, '"x"', stream="run_b"), append(0, 0, '"x"', stream="run_c")]
+    appends.insert(place, refused)
+    reply = await journal.append_together(together(*appends))
+    assert reply.verdict == verdict and reply.detail.startswith(refused.stream)
+    assert await journal.bodies(["run_a", "run_b", "run_c"]) == {"run_a": ['"a"'], "run_b": [], "run_c": []}
+    assert await verdicts(journal, append(0, 1, '"b"'), append(0, 0, '"y"', stream="run_b")) == ["ok", "ok"]
+    assert (await journal.append_together(together())).verdict == "error"
 
 
 async def test_the_branches_of_a_run_that_have_not_ended_are_found_and_theirs(journal: Journal) -> None:

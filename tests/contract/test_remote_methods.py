@@ -35,12 +35,14 @@ from airside.actors.rpc import methods as m
 from airside.actors.rpc.layer import Layer, LayerConfig
 from airside.actors.rpc.methods import (
     METHODS,
+    ChainsRequest,
     FeedPage,
     FeedRequest,
     KeeperRequest,
     Method,
     NamedQuery,
     OrderReply,
+    PresentedJointVote,
     PresentedOrder,
     PresentedQuestion,
     PresentedVote,
@@ -59,18 +61,20 @@ from airside.stack.approvals.book import ApprovalRequested, Question
 from airside.stack.contracts.budget import SpendReply, SpendRequest
 from airside.stack.contracts.execution import ExecuteReply, ExecuteRequest
 from airside.stack.contracts.gate import GateReply, Proposed
-from airside.stack.contracts.memory import Candidate, LearnReply, RecallReply, RecallRequest
+from airside.stack.contracts.memory import Candidate, LearnReply, MemoryStanding, RecallReply, RecallRequest
 from airside.stack.contracts.models import ModelReply, ModelRequest, Prompt, ReservedQuestion, ReservedReply
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.directory import Directory, Principal, Tenant
 from airside.stack.errors import ItemFailed, LayerUnavailable
 from airside.stack.ids import ApprovalId, ExecutorId, PrincipalId, RunId, TenantId
 from airside.stack.journal.feed import JournalEntry
-from airside.stack.journal.journaling import Append, AppendReply, Entry
+from airside.stack.journal.journaling import Append, AppendReply, AppendTogether, Entry
 from airside.stack.operations.messages import (
     Activation,
     Admit,
     Delivery,
+    JointVote,
+    JointVoteReply,
     OfferRequest,
     Report,
     Submission,
@@ -79,6 +83,7 @@ from airside.stack.operations.messages import (
     Vote,
     VoteReply,
 )
+from airside.stack.operations.questions import ChainStanding
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
 from airside.stack.reasons import MemoryCode, ReasonCode
@@ -182,6 +187,11 @@ CASES: dict[Method[Any, Any], Case] = {
         ticket_is_no,
     ),
     m.GIVE_VOTE: Case(lambda n: PresentedVote("c", str(n), "approve"), "give_vote", VoteReply(ok=True)),
+    m.GIVE_JOINT_VOTE: Case(
+        lambda n: PresentedJointVote("c", (str(n),), "approve"),
+        "give_joint_vote",
+        JointVoteReply(ok=True, outcomes=("approved",)),
+    ),
     m.KEEP: Case(lambda n: KeeperRequest("c", "pin", "acme", str(n)), "keep", b"answer"),
     m.FOLLOW: Case(lambda n: FeedRequest("", 1.0, None, f"c{n}"), "follow", FeedPage((), "j:acme:0")),
     m.WATCH_RUN: Case(
@@ -238,6 +248,7 @@ CASES: dict[Method[Any, Any], Case] = {
         lambda reply: reply.grant == b"" and reply.error != "",
     ),
     m.BUDGETS: Case(lambda n: f"t{n}", "budgets", b"[]"),
+    m.BUNDLE: Case(lambda n: None, "bundle", "version: v1", takes_anything=True),
     m.CLOSE: Case(lambda n: f"run_{n}", "close", True),
     m.ISSUER: Case(lambda n: None, "issuer", TrustedGate("iss", []), takes_anything=True),
     m.REFRESH: Case(lambda n: None, "refresh", None, takes_anything=True),
@@ -249,15 +260,30 @@ CASES: dict[Method[Any, Any], Case] = {
         VoteReply(ok=True, outcome="approved"),
         lambda reply: not reply.ok,
     ),
+    m.VOTE_JOINTLY: Case(
+        lambda n: JointVote(identity=b"", proof=str(n), approval_ids=(ApprovalId("apr"),), verdict="approve"),
+        "vote_jointly",
+        JointVoteReply(ok=True, outcomes=("approved",)),
+        lambda reply: not reply.ok,
+    ),
     m.WITHDRAW: Case(lambda n: f"run_{n}", "withdraw", 0),
     m.PENDING: Case(lambda n: f"t{n}", "pending", [b"{}"]),
     m.ASKED: Case(lambda n: f"apr_{n}", "asked", [b"{}"]),
     m.APPEND: Case(note, "_store.commit", AppendReply(verdict="ok"), lambda reply: reply.verdict == "error"),
+    m.APPEND_TOGETHER: Case(
+        lambda n: AppendTogether(appends=(note(n),)),
+        "_store.commit",
+        AppendReply(verdict="ok"),
+        lambda reply: reply.verdict == "error",
+    ),
     m.BODIES: Case(lambda n: [f"run_{n}"], "bodies", {"run_0": ["{}"]}),
     m.ROWS: Case(lambda n: NamedQuery(f"q{n}", (1, [RUN])), "rows", [("a", 1, None)]),
     m.QUERY: Case(lambda n: Sql(f"SELECT {n}", (1.5, "x", b"y", None)), "query", (b"arrow", "")),
     m.QUERY_TENANT: Case(
         lambda n: TenantSql(f"SELECT {n}", (1.5, "x", None), "acme", 5), "query_tenant", (b'{"rows":[]}', "")
+    ),
+    m.CHAINS: Case(
+        lambda n: ChainsRequest(f"t{n}", n == 1), "chains", [ChainStanding(tenant="acme", entries=3, checked=2)]
     ),
     m.VERIFY: Case(lambda n: None, "verify", ["a row was altered"], takes_anything=True),
     m.SUBSCRIBE: Case(lambda n: FeedRequest(f"j:*:{n}", 1.0), "subscribe", FeedPage((FED,), "j:*:1")),
@@ -273,6 +299,7 @@ CASES: dict[Method[Any, Any], Case] = {
         LearnReply(code=MemoryCode.STORED),
         lambda reply: reply.code in (MemoryCode.INVALID, MemoryCode.MEMORY_UNAVAILABLE),
     ),
+    m.MEMORY_STANDING: Case(lambda n: f"t{n}", "standing", MemoryStanding(live=2)),
     m.MEMORY_ORDER: Case(lambda n: bytes([n]), "order", b"answer"),
     m.WATCH: Case(lambda n: WatchRequest(run_id=RUN, after=n, born="", timeout_s=1.0), "watch", WatchPage(born="one")),
     m.ASK_MODEL: Case(
@@ -494,7 +521,7 @@ async def test_an_item_whose_answer_cannot_be_encoded_is_refused_and_its_neighbo
 
 
 @WAYS
-@pytest.mark.parametrize("layer", [name for name in SINGLE if name != "journal.append"], indirect=True)
+@pytest.mark.parametrize("layer", [name for name in SINGLE if not name.startswith("journal.append")], indirect=True)
 async def test_an_item_that_another_layer_did_not_answer_is_unavailable_and_its_neighbours_are_answered(
     layer: Layer, way: str, request: pytest.FixtureRequest
 ) -> None:

@@ -1,4 +1,4 @@
-// Keys, "choose all", and a word when the stack does not answer.  Every page works without this file.
+// Keys, "choose all", how many are chosen, and what is said when the stack does not answer.  Every page works without.
 (() => {
   "use strict";
 
@@ -44,13 +44,21 @@
     if (["a", "r"].includes(key)) document.querySelector(`[data-key="${key}"]`)?.focus();
   };
 
+  const boxes = () => [...document.querySelectorAll("input[type=checkbox][name=approval]")];
+  const count = () => {
+    const chosen = boxes().filter((each) => each.checked).length;
+    for (const each of document.querySelectorAll("[data-chosen]")) each.textContent = chosen ? `${chosen} chosen` : "";
+  };
+
   const start = () => {
     const all = document.querySelector("[data-choose-all]");
     if (all) {
       all.closest("label").hidden = false;
-      all.addEventListener("change", () => {
-        for (const each of document.querySelectorAll("input[name=approval]")) each.checked = all.checked;
+      document.addEventListener("change", (event) => {
+        if (event.target === all) for (const each of boxes()) each.checked = all.checked;
+        count();
       });
+      count();
     }
     toButton();
   };

@@ -20,6 +20,8 @@ from airside.actors.rpc.methods import (
     ASKED,
     BODIES,
     BUDGETS,
+    BUNDLE,
+    CHAINS,
     LOOK,
     MEMORY_ORDER,
     PENDING,
@@ -30,6 +32,7 @@ from airside.actors.rpc.methods import (
     QuestionReply,
 )
 from airside.actors.settings import Settings
+from airside.actors.views import _page_in_time
 from airside.stack.approvals.book import Approval, ApprovalRequested, ApprovalVoted
 from airside.stack.budget.ledger import Cap
 from airside.stack.budget.reservations import BudgetReservations
@@ -104,6 +107,11 @@ VOTED = ApprovalVoted(
 )
 
 
+def _opened(tenant: str, at: int) -> BatchChanged:
+    change = BatchChange(action="open", tenant=TenantId(tenant), principal=PrincipalId("ann" if tenant else ""))
+    return BatchChanged(at_us=NOW + at, by=PrincipalId("operator-x"), change=change)
+
+
 def _switch(scope: Any, target: str) -> KillSwitchChanged:
     return KillSwitchChanged(at_us=NOW, scope=scope, target=target, off=True, by=PrincipalId("x"), why="w")
 
@@ -122,19 +130,28 @@ OFF = [
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JournalStore]:
     """A journal with runs of two tenants, a batch of each, and an approval."""
     with closing(JournalStore(tmp_path_factory.mktemp("journal"), KEY)) as made:
-        opened = BatchChanged(at_us=NOW, by=PrincipalId("x"), change=BatchChange(action="open"))
         system = TenantId("airside")
         appends = [
             _run(ANNS, "acme", "ann", "do mine", NOW, "ours"),
             _run(BOBS, "acme", "bob", "do Bob's", NOW + 10, "both"),
             _run(EDS, "beta", "ed", SECRET, NOW + 20, "both"),
             append_of(TenantId("acme"), APPROVAL, [ASKED_OF_BOSSES, VOTED]),
-            append_of(system, stream_of("ours"), [opened]),
-            append_of(system, stream_of("both"), [opened]),
-            append_of(system, stream_of("empty"), [opened]),
+            append_of(system, stream_of("ours"), [_opened("acme", 0)]),
+            append_of(system, stream_of("both"), [_opened("acme", 1)]),
+            append_of(system, stream_of("empty"), [_opened("", 1)]),
+            append_of(TenantId("beta"), stream_of("forged"), [_opened("acme", 2)]),
         ]
         assert {reply.verdict for reply in made.commit(appends)} == {"ok"}
         yield made
+
+
+BUNDLE_TEXT = """
+version: v1
+rules:
+  - {id: reads, outcome: allow, when: {effect: [read], tenant: [acme, beta]}}
+  - {id: betas, outcome: deny, when: {tenant: [beta]}}
+  - {id: pays, outcome: deny, description: Nobody pays., when: {tool: [pay]}}
+"""
 
 
 class Layers:
@@ -160,6 +177,12 @@ class Layers:
             BUDGETS: lambda: msgspec.json.encode(
                 self.spending.standings(TenantId(asked) if asked else None, now_us=NOW)
             ),
+            BUNDLE: lambda: BUNDLE_TEXT,
+            CHAINS: lambda: [
+                self.store.chain_check(lambda: NOW).standing(name, self.store.count_of(name))
+                for name in self.store.tenants()
+                if asked.tenant in (None, name)
+            ],
             MEMORY_ORDER: lambda: self._searched(asked),
             QUERY_TENANT: lambda: self._queried(asked),
         }
@@ -251,7 +274,11 @@ async def test_nobody_is_shown_anything_of_another_tenant(
     async def layers(_: Any) -> list[LayerHealth]:
         return [LayerHealth(layer="driver", up=True)]
 
+    async def kept(*_: Any) -> None:
+        return None
+
     monkeypatch.setattr(looking.Looking, "_layers", layers)
+    monkeypatch.setattr(looking.Looking, "_kept", kept)
     it = await ingress(Layers(store), house="ours")
     for who in EVERYBODY:
         for more in ({}, {"tenant": "beta"}):
@@ -358,7 +385,7 @@ async def test_approvals_are_shown_to_who_asked_who_may_vote_and_who_sees_to_the
     for who in ("kim@acme", "ed@beta", "eve@beta"):
         for name in (APPROVAL, "grp_1", f"apr_{GONE}_1_" + "b" * 12):
             assert (await look(it, who, "approvals", approval_id=name)).code == "unknown"
-    page = await found(it, "ann@acme", "approvals", cursor=APPROVAL)
+    page = await found(it, "ann@acme", "approvals", cursor=f"{ASKED_OF_BOSSES.at_us}:{APPROVAL}")
     assert page == {"items": [], "next": ""}
 
 
@@ -366,7 +393,7 @@ async def test_switches_of_others_are_not_listed(store: JournalStore) -> None:
     """Those that are about everybody are."""
     it = await ingress(Layers(store), house="ours")
     targets = [(each["scope"], each["target"]) for each in await items(it, "op@acme", "switches")]
-    assert targets == [("tenant", "acme"), ("run", ANNS), ("tool", "pay")]
+    assert targets == [("run", ANNS), ("tenant", "acme"), ("tool", "pay")]
     assert len(await items(it, "root@ours", "switches")) == len(OFF)
     assert len(await items(it, "root@ours", "switches", tenant="beta")) == 4
 
@@ -381,16 +408,45 @@ async def test_budgets_are_the_tenants_or_the_organisations(store: JournalStore)
     assert ours["budget"]["unit"] == "tokens" and await items(it, "eve@beta", "budgets") == []
 
 
-async def test_batches_are_of_the_tenant_that_all_their_runs_are_of(store: JournalStore) -> None:
-    """What has runs of two, or none yet, is the house's."""
+async def test_batches_are_of_the_tenant_that_is_on_record_and_show_its_runs_alone(store: JournalStore) -> None:
+    """Whoever else names a batch in what he submits is not seen in it, and takes it from nobody."""
     it = await ingress(Layers(store), house="ours")
-    assert [each["id"] for each in await items(it, "op@acme", "batches")] == ["ours"]
+    assert [each["id"] for each in await items(it, "op@acme", "batches")] == ["both", "ours"]
     assert await items(it, "eve@beta", "batches") == []
-    assert {each["id"] for each in await items(it, "root@ours", "batches")} == {"ours", "both", "empty"}
-    assert (await found(it, "lea@acme", "batch", batch="ours"))["outcomes"][0]["runs"] == 1
-    for batch in ("both", "empty", "gone"):
+    assert [each["id"] for each in await items(it, "root@ours", "batches")] == ["both", "empty", "ours"]
+    shown = await found(it, "lea@acme", "batch", batch="both")
+    assert shown["outcomes"][0]["runs"] == 1
+    assert (shown["tenant"], shown["principal"], shown["opened_by"]) == ("acme", "ann", "operator-x")
+    assert (await found(it, "root@ours", "batch", batch="both"))["outcomes"][0]["runs"] == 2
+    for batch in ("empty", "gone"):
         assert (await look(it, "op@acme", "batch", batch=batch)).code == "unknown"
+    assert (await look(it, "eve@beta", "batch", batch="both")).code == "unknown"
     assert (await look(it, "root@ours", "batch", batch="gone")).code == "unknown"
+
+
+async def test_lists_go_on_where_a_page_ends(store: JournalStore) -> None:
+    """Whatever has come and gone meanwhile: a page begins after a time and a name."""
+    it = await ingress(Layers(store), house="ours")
+    ids, cursor = list[str](), ""
+    while True:
+        page = await found(it, "root@ours", "batches", limit=1, cursor=cursor)
+        ids += [each["id"] for each in page["items"]]
+        cursor = page["next"]
+        if not cursor:
+            break
+    assert ids == ["both", "empty", "ours"]
+    for view in ("batches", "in_doubt", "spend_in_doubt", "switches", "approvals"):
+        assert (await look(it, "op@acme", view, cursor="nonsense")).code == "invalid"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_a_list_in_time_is_shown_page_by_page(limit: int) -> None:
+    places = [(5, "b"), (5, "a"), (1, "z:9"), (9, "c\nd"), (5, "c")]
+    seen, cursor = list[tuple[int, str]](), ""
+    while not seen or cursor:
+        page = _page_in_time(places, cursor, limit, lambda each: each)
+        seen, cursor = seen + page.items, page.next
+    assert seen == sorted(places)
 
 
 async def test_an_auditors_sql_is_asked_of_his_tenants_rows(store: JournalStore) -> None:

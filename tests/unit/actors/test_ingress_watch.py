@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from airside.actors.ingress import Ingress
 from airside.actors.rpc.layer import LayerConfig
-from airside.actors.rpc.methods import BODIES, WATCH, WATCH_RUN
+from airside.actors.rpc.methods import BODIES, SUBSCRIBE, WATCH, WATCH_RUN, FeedPage
 from airside.actors.settings import Settings
 from airside.stack.contracts.streams import StreamPart, WatchPage, WatchRequest
 from airside.stack.directory import load_directory
@@ -20,6 +21,7 @@ from airside.stack.run import events as ev
 from airside.stack.security.authenticator import issue_token
 from tests import on_wire
 from tests.helpers import KEY, RUN, submitted
+from tests.unit.actors.test_run_news import entry
 from tests.unit.stack.security.test_authenticator import SIGNER, pem_of, public_of
 
 DIRECTORY = load_directory(
@@ -35,6 +37,7 @@ EVENTS: list[ev.Event] = [
     msgspec.structs.replace(FIRST, identity=OWN),
     ev.RunActivated(epoch=1, claim="c", at_us=2),
 ]
+RUN_ENTRY = entry(0, RUN)
 PART = StreamPart(number=1, kind="text", run_id=RUN, step=1, text="hello")
 
 
@@ -44,14 +47,26 @@ class Layers:
     def __init__(self) -> None:
         self.asked: list[WatchRequest] = []
         self.read = 0
+        self.events = list(EVENTS)
+        self.appended = asyncio.Event()
+        self.reads = asyncio.Semaphore(0)
+        self.speaks = True
 
     async def call(self, method: Any, asked: Any) -> Any:
         """Answer."""
         if method is BODIES:
             self.read += 1
-            return {run: [ev.encode_event(each).decode() for each in EVENTS] if run == RUN else [] for run in asked}
+            self.reads.release()
+            return {run: [ev.encode_event(each).decode() for each in self.events if run == RUN] for run in asked}
+        if method is SUBSCRIBE:
+            if asked.timeout_s:
+                await self.appended.wait()
+                self.appended.clear()
+            return FeedPage((RUN_ENTRY,), "1") if asked.timeout_s else FeedPage((), "0")
         assert method is WATCH
         self.asked.append(asked)
+        if not self.speaks and asked.timeout_s:
+            await asyncio.Event().wait()
         return WatchPage(parts=(PART,), upto=1, born="one")
 
 
@@ -115,3 +130,66 @@ async def test_whose_run_it_is_is_read_once() -> None:
         assert page.parts == (PART,) and page.events == () and not page.code
     others = await on_wire.ask(it, WATCH_RUN, msgspec.structs.replace(wanted("bob"), with_events=False))
     assert layers.read == 1 and others.code == "unknown" and not others.parts
+
+
+@pytest.mark.parametrize("asks_models", [True, False])
+async def test_an_event_is_seen_when_it_happens(asks_models: bool) -> None:
+    """Whether a model speaks or not: nobody looks every so often, and nothing is said twice."""
+    layers = Layers()
+    layers.speaks = False
+    it = await ingress(layers)
+    if not asks_models:
+        it._models = None
+    waiting = asyncio.ensure_future(on_wire.ask(it, WATCH_RUN, wanted("ann", events=2)))
+    await layers.reads.acquire()
+    assert not waiting.done()
+    layers.events.append(ev.RunActivated(epoch=2, claim="d", at_us=3))
+    layers.appended.set()
+    page = await asyncio.wait_for(waiting, 5.0)
+    assert len(page.events) == 1 and not page.parts and layers.read == 2
+    for each in it._said.values():
+        each.cancel()
+
+
+async def test_who_may_not_hear_models_for_others_that_do_sees_what_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who ask the same share a question to models; of others' there are so many for a tenant."""
+    layers = Layers()
+    layers.speaks = False
+    it = await ingress(layers)
+    monkeypatch.setattr("airside.actors.ingress.MAX_FOLLOWERS", 1)
+    asks = [wanted("ann", events=2), wanted("lea", events=2)]
+    asks.append(msgspec.structs.replace(asks[0], after=7, born="one"))
+    waiting = [asyncio.ensure_future(on_wire.ask(it, WATCH_RUN, each)) for each in asks]
+    for _ in asks:
+        await layers.reads.acquire()
+    layers.events.append(ev.RunActivated(epoch=2, claim="d", at_us=3))
+    layers.appended.set()
+    pages = await asyncio.wait_for(asyncio.gather(*waiting), 5.0)
+    assert [len(each.events) for each in pages] == [1, 1, 1] and [each.upto for each in pages] == [0, 0, 7]
+    assert len(layers.asked) == 1
+    for each in it._said.values():
+        each.cancel()
+
+
+async def test_who_is_nobody_any_more_is_told_nothing_that_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credential that ends while it waits."""
+    layers = Layers()
+    layers.speaks = False
+    it = await ingress(layers)
+    it._models = None
+    waiting = asyncio.ensure_future(on_wire.ask(it, WATCH_RUN, wanted("ann", events=2)))
+    await layers.reads.acquire()
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 3600)
+    layers.events.append(ev.RunActivated(epoch=2, claim="d", at_us=3))
+    layers.appended.set()
+    page = await asyncio.wait_for(waiting, 5.0)
+    assert page.code == "auth_expired" and not page.events
+
+
+async def test_a_tenants_watchers_are_bounded_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others' are served."""
+    layers = Layers()
+    it = await ingress(layers)
+    monkeypatch.setattr("airside.actors.ingress.MAX_WATCHERS", 0)
+    page = await on_wire.ask(it, WATCH_RUN, wanted("ann"))
+    assert page.code == "too_many" and not layers.read

@@ -18,6 +18,7 @@ from airside.actors.rpc.methods import (
     FeedRequest,
     KeeperRequest,
     OrderReply,
+    PresentedJointVote,
     PresentedOrder,
     PresentedQuestion,
     PresentedVote,
@@ -25,18 +26,20 @@ from airside.actors.rpc.methods import (
 )
 from airside.memory.storage.erasure_plan import ErasureReceipt
 from airside.stack.approvals.book import Approval
+from airside.stack.approvals.joint import NotCounted
 from airside.stack.contracts.streams import StreamPart, WatchPage, WatchRequest
 from airside.stack.errors import AuthRefused, InvalidInput, LayerUnavailable
-from airside.stack.ids import PrincipalId, RunId, TenantId, request_for, run_of
+from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId, request_for, run_of
 from airside.stack.journal.feed import JournalEntry
 from airside.stack.operations import questions as q
 from airside.stack.operations.batches import BatchSettings
-from airside.stack.operations.messages import Submission, Ticket, VoteReply
+from airside.stack.operations.messages import JointVoteReply, Submission, Ticket, VoteReply
 from airside.stack.operations.overview import detail_of
+from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
 from airside.stack.recovery.rollback import RollbackReport
 from airside.stack.run import events as ev
-from airside.stack.security.access import Caller, NoAccess, Reach, is_within, narrowed, reach
+from airside.stack.security.access import Caller, NoAccess, Reach, is_within, narrowed, reach, reaches
 from airside.stack.security.memory_orders import MemoryAnswer
 from airside.stack.values import Identity, Limits, Outcome, Request, Usage
 from tests.unit.stack.approvals.test_approvals import asked as an_approval
@@ -58,6 +61,7 @@ PEOPLE = {
     "olga": caller("olga", "operator"),
     "audra": caller("audra", "auditor"),
     "kim": caller("kim", "memory_keeper"),
+    "writer": caller("ann", "agent", scope="runs:write"),
     "reader": caller("ann", "agent", scope="runs:read"),
     "root": caller("root", "operator", tenant=HOUSE),
     "gus": caller("gus", "agent", tenant=GLOBEX),
@@ -67,16 +71,20 @@ PEOPLE = {
 
 
 class StackDouble:
-    """`StackPort`, with runs that somebody in a test lets end."""
+    """`StackPort`, with runs that somebody in a test lets end; or that end at once, where it `ends` them."""
 
     def __init__(self) -> None:
         self.runs: dict[RunId, list[str]] = {}
         self.orders: list[PresentedOrder] = []
         self.questions: list[Any] = []
         self.votes: list[PresentedVote] = []
+        self.joint_votes: list[PresentedJointVote] = []
         self.erasures: list[KeeperRequest] = []
+        self.pins: list[KeeperRequest] = []
         self.parts: list[StreamPart] = []
+        self.switched: list[KillSwitchChanged] = []
         self.is_up = True
+        self.ends = False
         self.ticket: Ticket | None = None
         self.vote = VoteReply(ok=True, outcome="approved")
         self.crowded = 0
@@ -85,6 +93,7 @@ class StackDouble:
             rpc.SUBMIT: self._submit,
             rpc.WATCH_RUN: self._watch,
             rpc.GIVE_VOTE: self._vote,
+            rpc.GIVE_JOINT_VOTE: self._vote_jointly,
             rpc.KEEP: self._keep,
             rpc.FOLLOW: self._follow,
             rpc.OPERATE: self._operate,
@@ -159,7 +168,11 @@ class StackDouble:
                 app_version="1",
             )
             self.runs[run] = [msgspec.json.encode(first).decode()]
-        return Ticket(run_id=run)
+            if self.ends:
+                self.end(run)
+        there = ev.decode_event(self.runs[run][0]).request  # type: ignore[union-attr]
+        given = msgspec.structs.replace(request, request_id=request_id)
+        return Ticket(run_id=run, is_anothers=submission.is_keyed and there != given)
 
     def _watch(self, asked: WatchRequest) -> WatchPage:
         try:
@@ -186,6 +199,20 @@ class StackDouble:
         self.votes.append(given)
         return self.vote
 
+    def _vote_jointly(self, given: PresentedJointVote) -> JointVoteReply:
+        before = list(self.votes)
+        replies = [self._vote(PresentedVote(given.credential, each, given.verdict)) for each in given.approval_ids]
+        self.votes = before
+        refused = tuple(
+            NotCounted(approval_id=ApprovalId(each), code=reply.code, message=reply.message)
+            for each, reply in zip(given.approval_ids, replies, strict=True)
+            if not reply.ok
+        )
+        if refused:
+            return JointVoteReply(ok=False, code=refused[0].code, message="no vote was counted", refused=refused)
+        self.joint_votes.append(given)
+        return JointVoteReply(ok=True, outcomes=tuple(reply.outcome for reply in replies))
+
     def _keep(self, wanted: KeeperRequest) -> bytes:
         try:
             who, _ = self._admitted(wanted.credential, "keep")
@@ -193,6 +220,9 @@ class StackDouble:
             return msgspec.msgpack.encode(MemoryAnswer(code=refused.reason, problem=refused.message))
         if who.identity.tenant != wanted.tenant:
             return msgspec.msgpack.encode(MemoryAnswer(code="unknown", problem="not of this tenant"))
+        if wanted.action in ("pin", "unpin"):
+            self.pins.append(wanted)
+            return msgspec.msgpack.encode(MemoryAnswer(data=msgspec.msgpack.encode(wanted.target == "rec_1")))
         self.erasures.append(wanted)
         receipt = ErasureReceipt(
             tenant=who.identity.tenant, what="record", target=wanted.target, records=("rec_1",), at_us=1
@@ -249,8 +279,9 @@ class StackDouble:
         if approval != APPROVAL or getattr(given, "batch", "") not in ("", "nightly"):
             return QuestionReply(code="unknown", problem="there is none")
         if asked.view == "me":
-            may = q.WhoAsks(tenant=who.identity.tenant, principal=who.identity.principal, roles=(), areas=None, may={})
-            return QuestionReply(body=msgspec.json.encode(may))
+            name, may = who.identity.principal, reaches(who, HOUSE)
+            me = q.WhoAsks(tenant=who.identity.tenant, principal=name, roles=(), areas=None, may=dict(may))
+            return QuestionReply(body=msgspec.json.encode(me))
         return QuestionReply(body=msgspec.json.encode(self._seen(asked.view, given)))
 
     def _seen(self, view: str, given: Any) -> Any:
@@ -274,8 +305,16 @@ class StackDouble:
                     manifest={},
                     outcomes=(),
                 )
+            case q.PolicyUse():
+                return q.PolicyStanding(version="v1", description="", since_us=1, rules=(), apart=())
+            case q.AuditSearch():
+                return q.FoundEntries(items=[])
             case q.AuditSql():
                 return {"columns": [["n", "BIGINT"]], "rows": [[1]], "truncated": False}
+            case q.Switches():
+                first = int(given.cursor or 0)
+                more = len(self.switched) > first + 2
+                return q.Page(items=self.switched[first : first + 2], next=str(first + 2) if more else "")
             case q.Approvals():
                 return q.Page(items=[Approval(request=an_approval())])
             case q.Nothing() if view == "health":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 import schemathesis
@@ -9,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
@@ -16,29 +19,75 @@ from schemathesis.specs.openapi.checks import (
 from airside.actors.api.openapi import document
 from airside.actors.api.routes import ROUTES
 from airside.actors.api.server import http_api
-from tests.unit.actors.api.double import StackDouble
+from tests.unit.actors.api.double import APPROVAL, PEOPLE, StackDouble
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = 4
-"""Of each route: enough to find what is forgotten, and few enough for every run of the tests."""
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+NOBODY = ("", "mallory", "ask_" + "x" * 43)
+"""Who has no credential, or one that is none."""
+
+OTHERS = [name for name, who in PEOPLE.items() if who.identity.tenant == "globex"]
+SECRET = "quetzal"
+"""What only acme's run says."""
 
 stack = StackDouble()
+stack.ends = True  # or streams would not
+RUN = stack.submitted(text=SECRET)
+stack.end(RUN, f'"{SECRET}"'.encode())
+THERE = {"run_id": RUN, "approval_id": APPROVAL, "batch": "nightly", "query": "listed"}
+
 schema = schemathesis.openapi.from_asgi("/v1/openapi.json", http_api(stack, ["testserver"]))
 
 
-@schema.exclude(path="/v1/runs/{run_id}/events").parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-@pytest.mark.parametrize("who", ["ann", "gil"])
-def test_whatever_comes_is_answered_as_the_document_says(case: schemathesis.Case, who: str) -> None:
+def examples(most: int) -> Callable[..., object]:
+    """Say how many requests of each route are made up; the same ones each time."""
+    return settings(
+        max_examples=most,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def ask(case: schemathesis.Case) -> None:
+    """Send a request as everybody, and as nobody, to what is there and to what is made up.
+
+    Each is answered as the document says, without an error of ours; of another tenant's it says nothing.
+    """
+    is_open = "security" in case.operation.definition.raw and not case.operation.definition.raw["security"]
+    case.headers = {name: said for name, said in (case.headers or {}).items() if name.lower() != "authorization"}
+    made_up = dict(case.path_parameters or {})
+    for path in (made_up, {name: THERE[name] for name in made_up}) if made_up else (made_up,):
+        case.path_parameters = path
+        for who in (*PEOPLE, *NOBODY):
+            headers = {"authorization": f"Bearer {who}"} if who else {}
+            reply = case.call_and_validate(headers=headers, checks=CHECKS)
+            assert reply.status_code >= 400 or is_open or who in PEOPLE, f"{who!r} is nobody"
+            assert reply.status_code == 401 or is_open or who, "without a credential nothing else is looked at"
+            if who in (*OTHERS, *NOBODY):
+                assert SECRET not in reply.text, f"{who} was shown what is another tenant's"
+
+
+@schema.parametrize()
+@examples(2)
+def test_whatever_comes_is_answered_as_the_document_says(case: schemathesis.Case) -> None:
     """By whomever; and nothing that anybody sends is an error of ours."""
-    case.call_and_validate(headers={"authorization": f"Bearer {who}"}, checks=CHECKS)
+    ask(case)
+
+
+@pytest.mark.slow
+@schema.parametrize()
+@examples(15)
+def test_whatever_comes_and_often_is_answered_as_the_document_says(case: schemathesis.Case) -> None:
+    """Streams, too, of a run that has ended."""
+    ask(case)
 
 
 def test_the_document_has_every_route_and_type() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from airside.actors.rpc.methods import PresentedOrder
+from airside.actors.rpc.methods import KeeperRequest, PresentedJointVote, PresentedOrder
 from airside.stack.operations import questions as q
 from airside.stack.operations.batches import BatchChange
 from airside.stack.operations.messages import VoteReply
@@ -96,23 +96,48 @@ async def test_a_vote_that_does_not_count_says_why(stack: StackDouble, code: str
     assert answer.status_code == status and answer.json()["reason_code"] == code
 
 
-async def test_several_votes_are_counted_one_by_one(stack: StackDouble) -> None:
-    """One that does not count harms no other, and each is told."""
-    votes = [{"approval_id": APPROVAL, "verdict": "reject", "note": "no"}]
-    votes += [{"approval_id": APPROVAL.replace("b", "c"), "verdict": "approve"}]
-    answer = await post(stack, "lea", "/v1/approvals/votes", {"votes": votes})
-    assert answer.status_code == 200 and not answer.json()["all_counted"]
-    assert [(each["counted"], each["reason_code"]) for each in answer.json()["votes"]] == [
-        (True, ""),
-        (False, "unknown"),
-    ]
+async def test_a_vote_on_several_counts_on_all_of_them(stack: StackDouble) -> None:
+    body = {"approval_ids": [APPROVAL], "verdict": "reject", "note": "no"}
+    answer = await post(stack, "lea", "/v1/approvals/votes", body)
+    assert answer.status_code == 200 and answer.json() == {"votes": [{"approval_id": APPROVAL, "outcome": "approved"}]}
+    assert stack.joint_votes == [PresentedJointVote("lea", (APPROVAL,), "reject", "no")]
 
 
-@pytest.mark.parametrize("ids", [[], [APPROVAL, APPROVAL], [APPROVAL, "x"], [APPROVAL] * 101])
-async def test_votes_that_make_no_sense_are_not_begun(stack: StackDouble, ids: list[str]) -> None:
-    votes = [{"approval_id": each, "verdict": "approve"} for each in ids]
-    answer = await post(stack, "lea", "/v1/approvals/votes", {"votes": votes})
-    assert answer.status_code == 422 and not stack.votes
+async def test_a_vote_on_several_that_one_refuses_counts_on_none_and_says_on_which_it_would_not(
+    stack: StackDouble,
+) -> None:
+    other = APPROVAL.replace("b", "c")
+    body = {"approval_ids": [APPROVAL, other], "verdict": "approve"}
+    answer = await post(stack, "lea", "/v1/approvals/votes", body)
+    assert answer.status_code == 404 and stack.joint_votes == stack.votes == []
+    assert answer.json()["reason_code"] == "unknown"
+    assert answer.json()["refused"] == [{"approval_id": other, "reason_code": "unknown", "detail": "no such approval"}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"approval_ids": []},
+        {"approval_ids": [APPROVAL, "x"]},
+        {"approval_ids": [APPROVAL] * 101},
+        {"approval_ids": [APPROVAL], "verdict": "edit"},
+        {"approval_ids": [APPROVAL], "verdict": None},
+    ],
+)
+async def test_votes_that_make_no_sense_are_not_begun(stack: StackDouble, body: dict[str, Any]) -> None:
+    answer = await post(stack, "lea", "/v1/approvals/votes", {"verdict": "approve"} | body)
+    assert answer.status_code == 422 and not stack.joint_votes
+
+
+@pytest.mark.parametrize(("pinned", "action"), [(True, "pin"), (False, "unpin")])
+async def test_a_record_is_pinned_and_pinned_no_more(stack: StackDouble, pinned: bool, action: str) -> None:
+    body = {"tenant": "acme", "record": "rec_1", "pinned": pinned}
+    answer = await post(stack, "kim", "/v1/memory/pin", body)
+    assert answer.json() == {"record": "rec_1", "pinned": pinned}
+    assert stack.pins == [KeeperRequest("kim", action, "acme", target="rec_1")]
+    gone = await post(stack, "kim", "/v1/memory/pin", body | {"record": "rec_2"})
+    assert gone.status_code == 404 and gone.json()["reason_code"] == "unknown"
+    assert (await post(stack, "kim", "/v1/memory/pin", body | {"tenant": "globex"})).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -138,7 +163,7 @@ async def test_questions_carry_what_is_asked(stack: StackDouble) -> None:
         q.Runs(status="active", limit=5, branches=True, since=datetime(2026, 11, 30, tzinfo=UTC)),
         q.AuditSql(sql="select ?", parameters=(1, "a", None)),
         q.AuditSql(query="spend", tenant="acme"),
-        q.OfTenant(),
+        q.Switches(),
     ]
 
 

@@ -11,20 +11,23 @@ import pytest
 from airside.actors.api.messages import Problem
 from airside.actors.api.problems import MEDIA_TYPE
 from airside.actors.api.routes import OPEN, PATH_IDS, ROUTES, Route
+from airside.stack.operations.questions import Nothing
 from airside.stack.security.access import ACCESS
 from tests.unit.actors.api.double import APPROVAL, PEOPLE, StackDouble, client_of
 
 BODIES: dict[str, dict[str, Any]] = {
     "submit": {"request": "pay it"},
+    "agui_submit": {"threadId": "t", "runId": "r", "messages": [{"role": "user", "content": "pay it"}]},
     "edit": {"arguments": {"amount": 2}},
     "answer": {"answer": "yes"},
-    "votes": {"votes": [{"approval_id": APPROVAL, "verdict": "approve"}]},
+    "votes": {"approval_ids": [APPROVAL], "verdict": "approve"},
     "kill_all": {"scope": "tenant", "target": "acme"},
     "switch": {"scope": "tenant", "target": "acme", "off": True, "for_s": 60, "why": "audit"},
     "resolve_spend": {"key": "SPEND", "cost_microusd": 5},
     "retune": {"concurrency": 4},
     "requeue": {"job_ids": ["a"]},
     "search": {"text": "lamps"},
+    "pin": {"tenant": "acme", "record": "rec_1"},
     "erase": {"tenant": "acme", "record": "rec_1"},
     "sql": {"sql": "select 1"},
 }
@@ -72,8 +75,8 @@ CLOSED = [route for route in ROUTES if route.access != OPEN]
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 async def test_who_may_is_answered(stack: StackDouble, route: Route) -> None:
     """With what the table says, and nothing that is between keeps it."""
+    stack.ends = True  # as streams do
     run = stack.submitted()
-    stack.end(run)
     who = allowed(route) if route.access else ""
     async with client_of(stack, who) as client:
         answer = await client.request(route.method, path_of(route, run), **sent(route, run))
@@ -95,7 +98,7 @@ async def test_who_has_no_credential_is_told_to_have_one(stack: StackDouble, rou
     problem = msgspec.json.decode(answer.content, type=Problem)
     assert answer.status_code == problem.status == 401 and answer.headers["www-authenticate"] == "Bearer"
     assert problem.reason_code.startswith("auth_") and problem.type == f"/problems/{problem.reason_code}"
-    assert not (stack.orders or stack.votes or stack.erasures) and len(stack.runs) == 1
+    assert not (stack.orders or stack.votes or stack.erasures or stack.pins) and len(stack.runs) == 1
 
 
 @pytest.mark.parametrize("route", CLOSED, ids=name_of)
@@ -181,13 +184,17 @@ async def test_what_a_body_must_not_be_is_said(stack: StackDouble, route: Route)
         (b"a=1", "application/x-www-form-urlencoded", 415, "Content-Type"),
         (b'{"x": "' + b"y" * 3_000_000 + b'"}', "application/json", 413, "bytes"),
     ]
+    takes_more = not route.body.__struct_config__.forbid_unknown_fields  # type: ignore[union-attr]
     async with client_of(stack, allowed(route)) as client:
         for body, media, status, said in cases:
+            if said == "surplus" and takes_more:  # by the protocol it is passed over
+                continue
             headers = {"content-type": media}
             answer = await client.post(path_of(route, run), content=body, headers=headers)
             assert answer.status_code == status and said in answer.text, (body[:40], answer.text)
             assert answer.headers["content-type"] == MEDIA_TYPE
-    assert not (stack.orders or stack.votes or stack.erasures or stack.questions)
+    assert not (stack.orders or stack.votes or stack.erasures or stack.pins)
+    assert set(map(type, stack.questions)) <= {Nothing}, "of a body that is large it is asked who sends it"
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)

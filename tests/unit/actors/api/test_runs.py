@@ -63,11 +63,15 @@ async def test_a_key_is_said_once(stack: StackDouble) -> None:
     assert answer.status_code == 400 and not stack.runs
 
 
-async def test_a_key_waits_for_others_to_look(stack: StackDouble) -> None:
-    stack.crowded = 2
-    async with client_of(stack) as client:
-        answer = await client.post("/v1/runs", json={"request": "pay"}, headers={"idempotency-key": "k"})
-    assert answer.status_code == 202 and not stack.crowded
+async def test_a_token_that_may_only_submit_does_so_by_a_key(stack: StackDouble) -> None:
+    """And is told of a key that is another request's, as of what it sent before."""
+    headers = {"idempotency-key": "k"}
+    async with client_of(stack, "writer") as client:
+        first, again = [await client.post("/v1/runs", json={"request": "pay"}, headers=headers) for _ in range(2)]
+        other = await client.post("/v1/runs", json={"request": "more"}, headers=headers)
+        read = await client.get(first.headers["location"])
+    assert first.status_code == again.status_code == 202 and first.json() == again.json()
+    assert other.json()["reason_code"] == "idempotency_conflict" and read.status_code == 403
 
 
 @pytest.mark.parametrize(

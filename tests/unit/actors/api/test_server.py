@@ -133,6 +133,27 @@ async def test_a_body_that_says_it_is_too_long_is_not_read(stack: StackDouble) -
     assert answered[0]["status"] == 413
 
 
+async def test_who_has_no_credential_fills_no_memory(stack: StackDouble) -> None:
+    """Of a body that is large no more is read than shows it; somebody's is read to its end."""
+    sent = 0
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'{"request":"pay"'
+        while sent < 1_000_000:
+            sent += 16_384
+            yield b" " * 16_384
+        yield b"}"
+
+    headers = {"content-type": "application/json"}
+    async with client_of(stack, "mallory") as client:
+        answer = await client.post("/v1/runs", content=parts(), headers=headers)
+        assert answer.status_code == 401 and sent < 100_000
+        sent = 0
+        answer = await client.post("/v1/runs", content=parts(), headers=headers | {"authorization": "Bearer ann"})
+        assert answer.status_code == 202
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(stack: StackDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "BODY_S", 0.0)
     answered: list[Any] = []

@@ -13,7 +13,7 @@ import pytest
 from airside.actors.approvals import approvals as layer
 from airside.actors.approvals.approvals import Approvals
 from airside.actors.rpc.layer import LayerConfig, now_us
-from airside.actors.rpc.methods import CHECK, DELIVER, REQUEST_APPROVAL, VOTE, Method
+from airside.actors.rpc.methods import CHECK, DELIVER, REQUEST_APPROVAL, VOTE, VOTE_JOINTLY, Method
 from airside.actors.rpc.names import CellAddress
 from airside.actors.settings import Settings
 from airside.stack.approvals.book import Approval, ApprovalRequested, Question, decode_approval_event
@@ -21,11 +21,11 @@ from airside.stack.canonical import canonical
 from airside.stack.cycle.in_memory import InMemoryJournal
 from airside.stack.errors import LayerUnavailable
 from airside.stack.ids import ApprovalId, PrincipalId, RunId, TenantId, approval_for
-from airside.stack.journal.journaling import Append, AppendReply
-from airside.stack.operations.messages import Delivery, Vote, VoteReply
+from airside.stack.journal.journaling import Append, AppendReply, AppendTogether
+from airside.stack.operations.messages import Delivery, JointVote, JointVoteReply, Vote, VoteReply
 from airside.stack.policy.bundle import load_bundle
 from airside.stack.policy.gate import Gate
-from airside.stack.security.identity import seal_identity, vote_subject
+from airside.stack.security.identity import joint_vote_subject, seal_identity, vote_subject
 from airside.stack.values import ApprovalRule, Identity
 from tests import on_wire
 from tests.helpers import KEY, RUN, spec
@@ -46,13 +46,17 @@ class Journal:
         self.kept = InMemoryJournal()
         self.losing = 0
 
-    async def append(self, append: Append) -> AppendReply:
+    async def append(self, write: Append | AppendTogether) -> AppendReply:
         """Take it in; raise instead of answering if the answer is to be lost."""
-        reply = await self.kept.append(append)
+        reply = self.kept.append_now(write)
         if self.losing:
             self.losing -= 1
             raise LayerUnavailable("journal: RayActorError")
         return reply
+
+    async def append_together(self, write: AppendTogether) -> AppendReply:
+        """As `append`."""
+        return await self.append(write)
 
     async def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Answer that there was nothing before."""
@@ -301,3 +305,147 @@ async def test_a_call_rejected_ahead_is_rejected_under_the_id_of_its_turn_too(de
 async def test_a_run_that_ends_takes_all_calls_of_its_questions_along(desk: Approvals) -> None:
     await ask_together(desk, 1, 2, 3)
     assert await desk.withdraw(RUN) == 3 and desk.pending(None) == []
+
+
+# One vote on several.
+
+OTHER_RUN = RunId("run_" + "8" * 24)
+
+
+async def vote_jointly(
+    desk: Approvals, ids: list[ApprovalId], who: str, verdict: Any = "approve", *, sealed_for: str = ""
+) -> JointVoteReply:
+    """Give one vote on several approvals as Ingress passes it on."""
+    identity = Identity(principal=PrincipalId(who), tenant=TenantId("acme"), roles=("boss",))
+    subject = sealed_for or joint_vote_subject(ids, verdict)
+    given = JointVote(
+        identity=msgspec.msgpack.encode(identity),
+        proof=seal_identity(KEY, identity, subject),
+        approval_ids=tuple(ids),
+        verdict=verdict,
+        note="all of them",
+    )
+    return await on_wire.ask(desk, VOTE_JOINTLY, given)
+
+
+async def ask_in_runs(desk: Approvals, count: int = 3, **fields: Any) -> list[ApprovalId]:
+    """Let a call of each of several runs wait; return the approvals' ids."""
+    ids = []
+    for number in range(count):
+        run = RunId(f"run_{number + 1:024x}")
+        request = msgspec.structs.replace(
+            wanted(1, **fields), run_id=run, approval_id=ApprovalId(f"apr_{run}_1_{'0' * 12}")
+        )
+        await on_wire.ask(desk, REQUEST_APPROVAL, Question(asked=request))
+        ids.append(request.approval_id)
+    return ids
+
+
+def voted(desk: Approvals, ids: list[ApprovalId]) -> list[int]:
+    """Return how many votes are durable on each of some approvals."""
+    return [len(journal_of(desk).kept.bodies_of(each)) - 1 for each in ids]
+
+
+async def test_a_vote_on_approvals_of_several_runs_counts_on_all_and_is_delivered_to_each(desk: Approvals) -> None:
+    ids = await ask_in_runs(desk)
+    reply = await vote_jointly(desk, ids, "bob")
+    assert (reply.ok, reply.outcomes) == (True, ("approved",) * 3) and voted(desk, ids) == [1, 1, 1]
+    await asyncio.gather(*desk._deliveries)
+    assert sorted(each.run_id for each in Others.delivered) == [RunId(f"run_{n + 1:024x}") for n in range(3)]
+    assert (await vote_jointly(desk, ids, "bob")).outcomes == (
+        "approved",
+    ) * 3  # told again, and counted no second time
+    assert voted(desk, ids) == [1, 1, 1] and desk.pending(None) == []
+
+
+async def test_a_vote_that_one_of_them_refuses_counts_on_none(desk: Approvals) -> None:
+    ids = await ask_in_runs(desk)
+    assert (await vote(desk, ids[1], "eve", "reject")).outcome == "rejected"
+    reply = await vote_jointly(desk, ids, "bob")
+    assert (reply.ok, reply.code, reply.outcomes) == (False, "already_decided", ())
+    assert [(each.approval_id, each.code) for each in reply.refused] == [(ids[1], "already_decided")]
+    assert ids[1] in reply.message and "no vote was counted" in reply.message
+    assert voted(desk, ids) == [0, 1, 0] and len(desk.pending(None)) == 2
+    assert (await vote_jointly(desk, ids, "ann")).code == "self_approval" and voted(desk, ids) == [0, 1, 0]
+    unknown = [ids[0], ApprovalId(f"apr_{OTHER_RUN}_1_{'0' * 12}")]
+    assert [each.code for each in (await vote_jointly(desk, unknown, "bob")).refused] == ["unknown"]
+
+
+async def test_a_proof_for_other_approvals_or_another_verdict_is_none(desk: Approvals) -> None:
+    ids = await ask_in_runs(desk)
+    for subject in (
+        joint_vote_subject(ids[:2], "approve"),
+        joint_vote_subject(ids, "reject"),
+        vote_subject(ids[0], "approve", b""),
+    ):
+        assert (await vote_jointly(desk, ids, "bob", sealed_for=subject)).message == "the identity's seal does not hold"
+    assert voted(desk, ids) == [0, 0, 0]
+
+
+async def test_a_joint_vote_whose_answer_was_lost_is_found_when_it_is_given_again(desk: Approvals) -> None:
+    ids = await ask_in_runs(desk)
+    journal_of(desk).losing = 1
+    assert (await vote_jointly(desk, ids, "bob")).code == "unavailable"
+    assert (await vote_jointly(desk, ids, "bob")).outcomes == ("approved",) * 3 and voted(desk, ids) == [1, 1, 1]
+    assert (await vote(desk, ids[2], "eve", "approve")).code == "already_decided"
+
+
+async def test_a_vote_that_was_durable_and_not_answered_refuses_a_joint_one_on_all(desk: Approvals) -> None:
+    ids = await ask_in_runs(desk)
+    journal_of(desk).losing = 1
+    assert (await vote(desk, ids[2], "eve", "reject")).code == "unavailable"
+    reply = await vote_jointly(desk, ids, "bob")  # which the journal refuses: then it is known why
+    assert (reply.code, [each.approval_id for each in reply.refused]) == ("already_decided", [ids[2]])
+    assert voted(desk, ids) == [0, 0, 1]
+
+
+async def test_of_joint_votes_that_race_one_decides_all_it_names(desk: Approvals) -> None:
+    """Whichever way round they name them; a single vote that comes between refuses the whole of what comes later."""
+    ids = await ask_in_runs(desk, 4)
+    replies = await asyncio.gather(
+        vote_jointly(desk, ids[:3], "bob"),
+        vote_jointly(desk, ids[:0:-1], "eve", "reject"),
+        vote(desk, ids[0], "zoe", "approve"),
+    )
+    counted = [reply.ok for reply in replies]
+    assert counted in ([True, False, False], [False, True, True])
+    assert voted(desk, ids) == ([1, 1, 1, 0] if counted[0] else [1, 1, 1, 1])
+
+
+async def test_while_a_joint_vote_is_on_its_way_to_the_disk_nothing_else_happens_to_what_it_names(
+    desk: Approvals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await ask_in_runs(desk)
+    journal, meanwhile = journal_of(desk), list[asyncio.Future[Any]]()
+
+    async def append_together(write: AppendTogether) -> AppendReply:
+        meanwhile.append(asyncio.ensure_future(desk.withdraw(RunId(f"run_{2:024x}"))))
+        meanwhile.append(asyncio.ensure_future(vote(desk, ids[0], "eve", "reject")))
+        await asyncio.sleep(0)
+        return await journal.kept.append_together(write)
+
+    monkeypatch.setattr(journal, "append_together", append_together)
+    assert (await vote_jointly(desk, ids, "bob")).outcomes == ("approved",) * 3
+    withdrawn, late = await asyncio.gather(*meanwhile)
+    assert withdrawn == 0 and late.code == "already_decided" and voted(desk, ids) == [1, 1, 1]
+
+
+async def test_a_joint_vote_after_which_the_process_dies_is_told_by_the_next_one(
+    desk: Approvals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await ask_in_runs(desk, quorum=2)
+    journal_of(desk).losing = 1
+    assert (await vote_jointly(desk, ids, "bob")).code == "unavailable"
+    kept = journal_of(desk).kept
+
+    class Before(Journal):
+        async def rows(self, name: str, *parameters: Any) -> list[tuple[Any, ...]]:
+            return [(body,) for each in ids for body in kept.bodies_of(each)]
+
+    monkeypatch.setattr(layer, "RemoteJournal", Before)
+    again = Approvals(desk.config)
+    await again.ready()
+    again._expiring.cancel()
+    journal_of(again).kept = kept
+    assert (await vote_jointly(again, ids, "bob")).outcomes == ("",) * 3 and voted(again, ids) == [1, 1, 1]
+    assert (await vote_jointly(again, ids, "eve")).outcomes == ("approved",) * 3

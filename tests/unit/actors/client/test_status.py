@@ -51,6 +51,7 @@ def whole(**fields: Any) -> dict[str, Any]:
 def test_the_screen_says_what_an_operator_asks_first() -> None:
     """What is down, where runs are, who waits, what is switched off, what was spent, and what will be refused."""
     found = layers_of(3, executor_1="ActorDiedError")
+    found["http/f-0"] = {**found["journal"], "url": "http://127.0.0.1:8080"}
     found["executor/0"]["quarantined"] = {"files": "server files is in quarantine"}
     text = "\n".join(
         screen(
@@ -61,6 +62,7 @@ def test_the_screen_says_what_an_operator_asks_first() -> None:
     for part in (
         "DOWN executor/1: ActorDiedError",
         "1 down",
+        "serving on http://127.0.0.1:8080",
         "12345",
         "9 live: 3 at work, 3 queued, 2 parked, 1 in doubt; waiting for people: 4",
         "switched off: tool pay",

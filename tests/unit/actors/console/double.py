@@ -13,14 +13,22 @@ from msgspec import Raw
 from airside.actors.jobs import Job
 from airside.actors.journal.batches import BatchOutcome, BatchSummary
 from airside.actors.rpc import methods as rpc
-from airside.actors.rpc.methods import OrderReply, PresentedOrder, PresentedQuestion, PresentedVote, QuestionReply
+from airside.actors.rpc.methods import (
+    OrderReply,
+    PresentedJointVote,
+    PresentedOrder,
+    PresentedQuestion,
+    PresentedVote,
+    QuestionReply,
+)
 from airside.stack.approvals.book import Approval, ApprovalRequested, ApprovalVoted
 from airside.stack.budget.reservations import BudgetStanding
+from airside.stack.contracts.memory import MemoryStanding
 from airside.stack.errors import AuthRefused, LayerUnavailable
 from airside.stack.ids import ApprovalId, EffectKey, GroupId, PrincipalId, RunId, TenantId
 from airside.stack.operations import questions as q
 from airside.stack.operations.batches import BatchSettings
-from airside.stack.operations.messages import VoteReply
+from airside.stack.operations.messages import JointVoteReply, VoteReply
 from airside.stack.operations.overview import RunDetail, RunSummary, detail_of
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
@@ -84,6 +92,9 @@ EVENTS = {
     DENIED_RUN: _events(DENIED, DENIED_RUN, 90 * MINUTE_US),
 }
 """The runs here; a played one has a loop of its own, so that they are played once, before any test's."""
+
+LONG = _events(f"submit single {' '.join(f'look({n})' for n in range(20))}\nstabilise", WAITING_RUN, MINUTE_US)
+"""Events of a run of many steps, for what changes while somebody looks."""
 
 
 def an_approval(
@@ -184,9 +195,11 @@ class ConsoleStack:
     text: str = ""
     orders: list[PresentedOrder] = field(default_factory=list)
     votes: list[PresentedVote] = field(default_factory=list)
+    joint_votes: list[PresentedJointVote] = field(default_factory=list)
     looked: list[tuple[str, Any]] = field(default_factory=list)
     revoked: dict[str, str] = field(default_factory=dict)
     is_up: bool = True
+    more_active: int = 0
     vote: VoteReply = field(default_factory=lambda: VoteReply(ok=True, outcome="approved"))
     order: OrderReply | None = None
 
@@ -195,6 +208,7 @@ class ConsoleStack:
         self.approvals = _approvals(self.text)
         self._handlers: dict[Any, Callable[[Any], Any]] = {
             rpc.GIVE_VOTE: self._vote,
+            rpc.GIVE_JOINT_VOTE: self._vote_jointly,
             rpc.OPERATE: self._operate,
             rpc.LOOK: self._look,
         }
@@ -235,6 +249,20 @@ class ConsoleStack:
             return VoteReply(ok=False, code="wrong_role", message="one of the roles ['lead'] is needed")
         self.votes.append(given)
         return self.vote
+
+    def _vote_jointly(self, given: PresentedJointVote) -> JointVoteReply:
+        before = list(self.votes)
+        replies = [self._vote(PresentedVote(given.credential, each, given.verdict)) for each in given.approval_ids]
+        self.votes = before
+        waiting = {each.request.approval_id for each in self.approvals if not each.outcome}
+        gone = [each for each in given.approval_ids if each not in waiting]
+        if gone:
+            return JointVoteReply(ok=False, code="unknown", message=f"no vote was counted: {gone[0]}: it waits no more")
+        first = next((reply for reply in replies if not reply.ok), None)
+        if first is not None:
+            return JointVoteReply(ok=False, code=first.code, message=f"no vote was counted: {first.message}")
+        self.joint_votes.append(given)
+        return JointVoteReply(ok=True, outcomes=tuple(reply.outcome for reply in replies))
 
     def _operate(self, given: PresentedOrder) -> OrderReply:
         try:
@@ -364,11 +392,81 @@ class ConsoleStack:
             case "queries":
                 listed = [("outcomes", "How many runs ended in each way."), ("denials", "Calls that policy denied.")]
                 return q.Page(items=[q.AuditQuery(name=name, says=says, sql="SELECT 1") for name, says in listed])
+            case "chain":
+                chain = q.ChainStanding(tenant=ACME, entries=1_240, checked=1_200, checked_us=NOW_US)
+                return q.Page(
+                    items=[chain, q.ChainStanding(tenant=text or HOUSE, entries=3, problem=text, checking=True)]
+                )
+            case "search":
+                return self._entries()
+            case "policy":
+                return self._policy(far)
+            case "tenants":
+                return q.Page(items=[self._tenant(given.tenant or ACME)])
             case "sql":
                 rows = [[NOW_US, text or "completed", None, 1.5], [2, "=1+1", {"a": text}, True]]
                 columns = [["at_us", "BIGINT"], [text or "status", "VARCHAR"], ["more", "JSON"], ["share", "DOUBLE"]]
                 return msgspec.json.encode({"columns": columns, "rows": rows, "truncated": False})
         raise AssertionError(view)
+
+    def _entries(self) -> q.FoundEntries:
+        body = Raw(msgspec.json.encode({"type": "ApprovalVoted", "note": self.text or "=1+1"}))
+        entry = q.FoundEntry(
+            position=7,
+            tenant=ACME,
+            number=6,
+            stream=self.text or RUN,
+            seq=2,
+            step=1,
+            at_us=NOW_US,
+            type="ApprovalVoted",
+            event=body,
+        )
+        return q.FoundEntries(items=[entry], next="7", back_to_us=NOW_US - MINUTE_US)
+
+    def _policy(self, far: Reach) -> q.PolicyStanding:
+        text = self.text
+        rules = [
+            q.RuleUse(
+                id="mail-out",
+                outcome="require_approval",
+                words=text or "Ask people about calls of send_mail.",
+                description=text,
+                written={"id": "mail-out", "description": text},
+                tools=("send_mail", text),
+                fired=12,
+                last_us=NOW_US - MINUTE_US,
+            ),
+            q.RuleUse(
+                id="no-deletes", outcome="deny", words="Deny calls of delete.", description="", written={}, tools=()
+            ),
+        ]
+        other = q.DecisionCount(
+            version=text or "v0", rule=text or "default-deny", outcome="deny", fired=3, last_us=NOW_US
+        )
+        return q.PolicyStanding(
+            version="shop-1",
+            description=text,
+            since_us=NOW_US - 60 * MINUTE_US,
+            rules=tuple(rules),
+            apart=(other,),
+            text=(text or "version: shop-1") if far == "all" else "",
+        )
+
+    def _tenant(self, name: str) -> q.TenantStanding:
+        return q.TenantStanding(
+            tenant=name,
+            concurrency=8,
+            queue=100,
+            weight=1,
+            rate_per_minute=60,
+            clearance="internal",
+            deadline_s=3_600,
+            limits={"max_steps": 12},
+            principals=4,
+            is_open=True,
+            memory=MemoryStanding(live=12, pinned=1, text_bytes=4_096),
+        )
 
     def _runs(self, given: q.Runs) -> list[RunSummary]:
         found = [self._detail(each).run for each in self.runs]
@@ -376,7 +474,7 @@ class ConsoleStack:
 
     def _counts(self) -> list[q.RunCount]:
         rows = [
-            ("acme", "active", "", 3),
+            ("acme", "active", "", 3 + self.more_active),
             ("acme", "completed", "completed", 1_240),
             ("globex", "refused", "policy_denied", 7),
         ]

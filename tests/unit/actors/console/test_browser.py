@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
 from airside.actors.console.server import Console
-from tests.unit.actors.console.double import RUN, WAITING_RUN, ConsoleStack, an_approval, approval_id
+from tests.browsing import CHROMIUM, NARROW, WIDE, Window, a_chromium
+from tests.unit.actors.console.double import LONG, RUN, WAITING_RUN, ConsoleStack, an_approval, approval_id
 from tests.unit.actors.console.pages import PATHS, Clock
 
 playwright = pytest.importorskip("playwright.sync_api")
-
-CHROMIUM = Path("/usr/bin/chromium")
-"""The system's: none is downloaded."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no chromium")]
 LIVE_MS = 25_000
@@ -49,10 +47,8 @@ class Served:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser."""
-    with playwright.sync_playwright() as found:
-        browser = found.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+    with a_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -63,45 +59,50 @@ def served() -> Iterator[Served]:
     made.close()
 
 
-class Window:
-    """A page of a browser, and all that it complains of."""
-
-    def __init__(self, chromium: Any, served: Served, **more: Any) -> None:
-        self.context = chromium.new_context(**more)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
-        self.url = served.url
-        self.page.goto(f"{self.url}/login")
-        self.page.fill("#credential", "max")
-        self.page.click("button")
-        self.page.wait_for_url("**/now")
-
-    def go(self, path: str) -> Any:
-        """Open a page."""
-        self.page.goto(f"{self.url}{path}")
-        return self.page
+def visited(chromium: Any, served: Served, **more: Any) -> Window:
+    """Return a window of somebody who may do everything, on the first page."""
+    window = Window(chromium, served.url, **more)
+    window.log_in("max")
+    return window
 
 
-@pytest.mark.parametrize(
-    "text", ["", "<img src=x onerror=alert(1)>", "<b hx-get='/console/now' hx-trigger='load'>\u202e"]
+HOSTILE = (
+    "",
+    "<img src=x onerror=alert(1)>",
+    "<b hx-get='/console/now' hx-trigger='load'>\u202e",
+    "\"'><svg onload=alert(3)><a href=javascript:alert(4)></textarea></title><style>*{display:none}</style>",
+    "{{ 7*7 }}${alert(5)}]]><!-- \u2066\u05d0\u05d1\u05d2 \u0645\u0631\u062d\u0628\u0627 \u200b\u00ad\u2028\ufeff" * 20,
+    "e" + "\u0301\u0489\u20dd" * 400 + "\U0001f468\u200d\U0001f469\u200d\U0001f467" * 60,
+    "x" + "\u0bca" * 900 + "\u1100" * 900 + "\U0001f44b" + "\U0001f3ff" * 900 + "\ufdfd" * 90,
+    "W" * 1_000_000,
+    "run_" + "0123456789abcdef" * 4_000,
 )
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_browser_has_nothing_to_complain_of(chromium: Any, served: Served, text: str) -> None:
-    """No page breaks the policy that it is sent with, whatever stands in it."""
+    """No page breaks the policy that it is sent with, or is wider than a telephone, whatever stands in it."""
     served.stack.__init__(text)  # type: ignore[misc]
-    window = Window(chromium, served, viewport={"width": 400, "height": 800})
+    window = visited(chromium, served, viewport=NARROW)
     for path in PATHS:
         page = window.go(path)
         assert page.locator("h1").count() == 1
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400, path
+        assert window.spill() <= 0, path
     assert window.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [NARROW, WIDE], ids=["narrow", "wide"])
+def test_no_page_keeps_anybody_out(chromium: Any, served: Served, scheme: str, size: dict[str, int]) -> None:
+    """By axe-core's rules; what cannot be read, reached or named stands here."""
+    window = visited(chromium, served, viewport=size, color_scheme=scheme, bypass_csp=True)
+    found = {path: window.barriers() for path in PATHS if window.go(path)}
+    assert {path: barriers for path, barriers in found.items() if barriers} == {}
 
 
 def test_now_shows_what_has_changed_and_leaves_the_rest(chromium: Any, served: Served) -> None:
     """The part is brought up to date in place: what has the focus keeps it."""
-    window = Window(chromium, served)
+    window = visited(chromium, served)
     page = window.page
     tile = page.locator("a.tile").first
     tile.focus()
@@ -113,7 +114,7 @@ def test_now_shows_what_has_changed_and_leaves_the_rest(chromium: Any, served: S
 
 def test_a_run_goes_on_before_ones_eyes(chromium: Any, served: Served) -> None:
     """And what somebody has opened on its page stays open."""
-    window = Window(chromium, served)
+    window = visited(chromium, served)
     page = window.go(f"/runs/{WAITING_RUN}")
     page.locator("#events summary").click()
     served.stack.runs[WAITING_RUN] = served.stack.runs[RUN]
@@ -123,7 +124,7 @@ def test_a_run_goes_on_before_ones_eyes(chromium: Any, served: Served) -> None:
 
 
 def test_an_inbox_that_is_old_says_so_and_moves_nothing(chromium: Any, served: Served) -> None:
-    window = Window(chromium, served)
+    window = visited(chromium, served)
     page = window.go("/approvals")
     page.locator("input[name=approval]").first.check()
     served.stack.approvals.append(an_approval(9))
@@ -132,8 +133,71 @@ def test_an_inbox_that_is_old_says_so_and_moves_nothing(chromium: Any, served: S
     assert page.locator("li.call").count() == 4
 
 
+@contextlib.contextmanager
+def busy(stack: ConsoleStack) -> Iterator[None]:
+    """Let 50 things a second happen: runs begin, one goes on, and a call more waits."""
+    over = threading.Event()
+
+    def happen() -> None:
+        while not over.wait(0.02):
+            stack.more_active += 1
+            stack.runs[WAITING_RUN] = LONG[: min(len(LONG) - 1, 20 + stack.more_active // 5)]
+            if stack.more_active == 50:
+                stack.approvals.append(an_approval(9, effect="read"))
+
+    thread = threading.Thread(target=happen)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+SHIFTS = """
+window.shifts = [];
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts.push(entry.value);
+}).observe({ type: "layout-shift" });
+"""
+"""Notes by how much what is seen has moved that nobody has moved."""
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE], ids=["narrow", "wide"])
+def test_what_changes_50_times_a_second_does_not_flicker(chromium: Any, served: Served, size: dict[str, int]) -> None:
+    """Nothing on a page is made anew, or moves by more than a digit; what is read, chosen and written stays."""
+    served.stack.more_active, served.stack.approvals = 10, [*served.stack.approvals, an_approval(7), an_approval(8)]
+    served.stack.runs[WAITING_RUN] = LONG[:20]
+    window = visited(chromium, served, viewport=size)
+    window.context.add_init_script(SHIFTS)
+    now, inbox, run, call = (window.context.new_page() for _ in range(4))
+    paths = ("/now", "/approvals", f"/runs/{WAITING_RUN}", f"/approvals/{approval_id(1)}")
+    for page, path in zip((now, inbox, run, call), paths, strict=True):
+        page.goto(f"{window.url}{path}")
+    now.locator("a.tile").nth(1).focus()
+    inbox.locator("input[name=approval]").nth(2).check()
+    run.locator("#story summary").click()
+    run.evaluate("scrollTo(0, 200)")
+    scrolled = run.evaluate("scrollY")
+    call.fill("#note", "half of a senten")
+    for page in (now, inbox, run):
+        page.evaluate("() => { kept = [...document.querySelectorAll('main *:not(pre *, svg *)')]; shifts.length = 0; }")
+    with busy(served.stack):
+        playwright.expect(now.locator("a.tile").nth(1)).to_contain_text(re.compile("[0-9]{3}"), timeout=LIVE_MS)
+        playwright.expect(inbox.locator(".news")).to_contain_text("1 new", timeout=LIVE_MS)
+        playwright.expect(run.locator("#events summary")).to_contain_text(f"({len(LONG) - 1})", timeout=LIVE_MS)
+    assert sum(now.evaluate("shifts")) < 0.01 and inbox.evaluate("shifts") == []
+    gone = "kept.filter((each) => !each.isConnected).map((each) => each.outerHTML)"
+    assert [page.evaluate(gone) for page in (now, inbox, run)] == [[], [], []]
+    assert run.locator("#story").get_attribute("open") is not None
+    assert now.evaluate("document.activeElement === document.querySelectorAll('a.tile')[1]")
+    assert inbox.locator("input[name=approval]").nth(2).is_checked()
+    assert run.evaluate("scrollY") == scrolled and call.input_value("#note") == "half of a senten"
+    assert window.complaints == []
+
+
 def test_keys_lead_to_a_vote_that_enter_gives(chromium: Any, served: Served) -> None:
-    window = Window(chromium, served)
+    window = visited(chromium, served)
     page = window.go("/approvals")
     for key in ("j", "j", "k", "x"):
         page.keyboard.press(key)
@@ -152,7 +216,7 @@ def test_keys_lead_to_a_vote_that_enter_gives(chromium: Any, served: Served) -> 
 
 
 def test_keys_that_are_typed_are_text(chromium: Any, served: Served) -> None:
-    window = Window(chromium, served)
+    window = visited(chromium, served)
     page = window.go(f"/approvals/{approval_id(1)}")
     page.fill("#note", "")
     page.type("#note", "are")
@@ -160,7 +224,7 @@ def test_keys_that_are_typed_are_text(chromium: Any, served: Served) -> None:
 
 
 def test_a_page_says_when_the_stack_is_away_and_when_it_is_back(chromium: Any, served: Served) -> None:
-    window = Window(chromium, served)
+    window = visited(chromium, served)
     stale = window.page.locator(".stale")
     assert stale.is_hidden()
     served.stack.is_up = False
@@ -171,7 +235,7 @@ def test_a_page_says_when_the_stack_is_away_and_when_it_is_back(chromium: Any, s
 
 
 def test_a_page_whose_session_is_over_leads_to_the_login(chromium: Any, served: Served) -> None:
-    window = Window(chromium, served)
+    window = visited(chromium, served)
     served.stack.revoked["max"] = "auth_expired"
     window.page.wait_for_url(re.compile("/login.because=auth_expired"), timeout=LIVE_MS)
     assert "The token has expired." in window.page.inner_text("main")
@@ -179,7 +243,7 @@ def test_a_page_whose_session_is_over_leads_to_the_login(chromium: Any, served: 
 
 def test_a_link_from_another_site_leads_to_what_it_names(chromium: Any, served: Served) -> None:
     """Its first request has no cookie; whoever is logged in is not asked to log in again."""
-    window = Window(chromium, served)
+    window = visited(chromium, served)
     page = window.page
     where = f"{served.url}/approvals/{approval_id(1)}"
     page.goto(served.url.replace("127.0.0.1", "localhost") + "/login")
@@ -189,7 +253,7 @@ def test_a_link_from_another_site_leads_to_what_it_names(chromium: Any, served: 
 
 
 def test_everything_works_without_scripts(chromium: Any, served: Served) -> None:
-    window = Window(chromium, served, java_script_enabled=False)
+    window = visited(chromium, served, java_script_enabled=False)
     page = window.go("/approvals")
     for box in page.locator("input[name=approval]").all()[:2]:
         box.check()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from airside.actors.console.edits import as_json, changes_of, fields_of, read_edit
+from airside.actors.console.edits import Change, as_json, changes_of, fields_of, read_edit
 from airside.actors.console.forms import Form
 from airside.actors.console.render import exact
 from airside.stack.canonical import parse_bounded
@@ -153,3 +153,17 @@ def test_what_is_left_empty_stays_away(more: dict[str, str], arguments: dict[str
 def test_a_schema_that_is_none_stops_nobody(properties: Any) -> None:
     fields = fields_of({"a": "x"}, {"properties": properties, "required": 7})
     assert read_edit(Form([("set:a", "1"), ("value:a", "x")]), fields) == {"a": "x"}
+
+
+def test_of_a_long_text_the_place_that_changes_is_shown() -> None:
+    """However far on it is; what is left out is counted, and put together it is the text again."""
+    text = "one line of it\n" * 200
+    (change,) = changes_of({"body": text + "Pay 10.\n" + text}, {"body": text + "Pay 10,000.\n" + text})
+    assert change.before is not None and change.after is not None
+    assert "Pay 10.\n" in change.before and "Pay 10,000.\n" in change.after and len(change.after) < 200
+    assert (
+        text[: change.same_before] + change.before + text[len(text) - change.same_after :] == text + "Pay 10.\n" + text
+    )
+    (change,) = changes_of({"a": "x" * 500}, {"a": "x" * 501})
+    assert (change.same_before, len(change.after or "")) == (420, 81)
+    assert changes_of({"a": "b"}, {"a": "c"}) == [Change("a", "b", "c")]

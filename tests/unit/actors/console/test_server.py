@@ -94,7 +94,11 @@ async def test_a_cookie_is_for_no_script_and_no_other_site(stack: ConsoleStack) 
     secure = await browser.client.post(
         "https://127.0.0.1:8080/console/login", data={"credential": "max"}, headers={"origin": "https://127.0.0.1:8080"}
     )
-    assert "secure" in secure.headers["set-cookie"].lower()
+    said = secure.headers["set-cookie"].lower()
+    assert said.startswith("__host-") and "secure" in said and "path=/;" in said and "domain" not in said
+    tossed = {"cookie": f"{COOKIE}={browser.session_id}"}
+    page = await Browser(stack).client.get("https://127.0.0.1:8080/console/now", headers=tossed)
+    assert page.status_code == 303, "what a neighbour of the domain could set is no session over TLS"
 
 
 async def test_each_login_is_a_session_of_its_own(stack: ConsoleStack) -> None:
@@ -154,10 +158,10 @@ async def test_a_session_ends(stack: ConsoleStack, age: str) -> None:
         browser.clock.now_s += IDLE_S / 2
     for _ in range(int(LONGEST_S / (IDLE_S / 2)) - 1 if age == "absolute" else 0):
         browser.clock.now_s += IDLE_S / 2
-        assert (await browser.get("/budgets")).status_code == 200
+        assert (await browser.get("/tenants")).status_code == 200
     browser.clock.now_s += IDLE_S / 2
-    reply = await browser.get("/budgets")
-    assert reply.headers["location"] == "/console/login?because=session_over&next=/console/budgets"
+    reply = await browser.get("/tenants")
+    assert reply.headers["location"] == "/console/login?because=session_over&next=/console/tenants"
     assert "Your session is over" in (await browser.client.get(reply.headers["location"])).text
 
 
@@ -381,7 +385,7 @@ def _said(page: str) -> str:
 @pytest.mark.parametrize(
     ("who", "path"),
     [
-        ("ann", "/budgets"),
+        ("ann", "/tenants"),
         ("ann", "/batches"),
         ("ann", "/in-doubt"),
         ("ann", "/switches"),

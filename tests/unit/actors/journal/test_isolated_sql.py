@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -18,6 +21,7 @@ from airside.actors.journal.isolated_sql import _write_rows, answer_apart
 from airside.actors.journal.projection import QUERIES
 from airside.actors.journal.sql_apart import SqlAnswer, SqlProblem, SqlQuestion, answer_of
 from airside.stack.errors import InvalidInput
+from airside.tools.sandbox.probe import Reached
 
 SECRET = "quetzal"
 """What only the other tenant's rows say."""
@@ -234,3 +238,58 @@ def test_what_takes_too_long_or_too_much_is_ended(
     monkeypatch.setattr(isolated_sql, "MAX_TENANT_BYTES", 10)
     with pytest.raises(InvalidInput, match="since"):
         answer_apart(tables, "SELECT 1", (), tenant="acme", since_us=0)
+
+
+LEFT = "/tmp/airside-left-by-a-statement"
+_ESCAPING = """
+import json, os, socket, sys
+
+def tried(attempt):
+    try:
+        return str(attempt())
+    except Exception as error:
+        return type(error).__name__
+
+sys.stdin.buffer.read()
+found = [
+    tried(lambda: open(FILE).read()),
+    tried(lambda: socket.create_connection(("127.0.0.1", PORT), 2)),
+    tried(lambda: os.kill(PID, 0)),
+    tried(lambda: os.environ["PATH_OF_A_SECRET"]),
+    tried(lambda: open(LEFT, "w").write("x")),
+]
+print(json.dumps({"columns": [], "rows": [found], "truncated": False}, separators=(",", ":")))
+"""
+
+
+def test_a_statement_that_took_its_process_over_would_reach_nothing(
+    tables: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file of the stack's, nobody on the machine, no other process; and it leaves nothing."""
+    (tmp_path / "seal.key").write_text(SECRET)
+    monkeypatch.setenv("PATH_OF_A_SECRET", SECRET)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        facts = {"FILE": str(tmp_path / "seal.key"), "PORT": server.getsockname()[1], "PID": os.getpid(), "LEFT": LEFT}
+        given = "".join(f"{name} = {value!r}\n" for name, value in facts.items())
+        program = tmp_path / "program.py"
+        program.write_text(given + _ESCAPING)
+        monkeypatch.setattr(isolated_sql, "_PROGRAM", str(program))
+        answer = answer_apart(tables, "SELECT 1", (), tenant="acme", since_us=0)
+    *kept_out, wrote = json.loads(answer)["rows"][0]
+    assert all(each.endswith("Error") for each in kept_out) and SECRET not in answer.decode()
+    assert not Path(LEFT).exists(), wrote
+
+
+def test_without_a_sandbox_it_has_a_process_still(
+    tables: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the log says so, once."""
+
+    async def none() -> Reached:
+        return Reached("none", "there is no bwrap here")
+
+    monkeypatch.setattr(isolated_sql, "reached_level", none)
+    for _ in range(2):
+        answer = answer_apart(tables, "SELECT tenant FROM runs", (), tenant="acme", since_us=0)
+        assert json.loads(answer)["rows"] == [["acme"]]
+    assert caplog.text.count("there is no bwrap here") == 1

@@ -26,7 +26,7 @@ from airside.stack.budget.reservations import BudgetReservations
 from airside.stack.cycle.claiming import Unfinished
 from airside.stack.ids import ApprovalId, EffectKey, ExecutorId, PrincipalId, RunId, TenantId, child_run
 from airside.stack.journal.journaling import Append, Entry
-from airside.stack.journal.stream import entry_of
+from airside.stack.journal.stream import append_of, entry_of
 from airside.stack.policy.kill_switches import STREAM, KillSwitchChanged, KillSwitches
 from airside.stack.reasons import ReasonCode
 from airside.stack.run import events as ev
@@ -122,11 +122,13 @@ def begin(store: JournalStore) -> ApprovalBook:
         "listed": ["", "", "", 0, True, 99, "", "", 0, ""],
         "feed": ["acme", 0, 1000, 2**22],
         "counted": ["", "", 0],
-        "batches": [10],
-        "batch_tenants": ["nightly"],
-        "batches_of": ["acme", 10],
-        "active_of_batch": ["nightly"],
-        "batch_outcomes": ["nightly"],
+        "batches": ["acme", 0, "", 10],
+        "active_of_batch": ["nightly", ""],
+        "batch_outcomes": [["nightly"], "acme"],
+        "fired": [0, 99],
+        "row_count": [],
+        "row_at": [0],
+        "found": [0, 99, "acme", "", "", "pay", 0, NOW, 10],
     }
     for name, parameters in asked.items():
         store.rows(name, *parameters)
@@ -258,3 +260,30 @@ def test_whatever_is_taken_in_stops_nobody(sent: list[tuple[str, str, Entry]]) -
             append = Append(tenant=TenantId(tenant), stream=stream, epoch=0, first_seq=first, entries=(entry,))
             lengths[stream] = first + (store.commit([append])[0].verdict == "ok")
         begin(store)
+
+
+def gated(outcome: str, arguments: bytes = b"{}") -> ev.ActionGated:
+    """Return a decision about a call."""
+    given = {"arguments": Raw(arguments), "intent": outcome == "allow"}
+    return ev.ActionGated(at_us=1, step=1, attempt=1, decision=decision(outcome), tool="pay", **given)
+
+
+@pytest.mark.parametrize(
+    ("events", "is_looked_at"),
+    [
+        ([gated("require_approval")], False),
+        ([gated("allow")], True),
+        ([gated("allow", b'{"outcome":"require_approval"}')], True),
+        ([gated("require_approval"), ev.RunActivated(at_us=1, epoch=0)], True),
+        ([gated("allow"), ev.ExecutionLost(at_us=1, step=1, attempt=1, started=True, error="gone")], True),
+        ([ev.RunSuspended(at_us=1, why="rest")], False),
+    ],
+    ids=["waits for people", "about to be sent", "says it waits", "taken up", "lost", "called nothing"],
+)
+def test_only_a_run_whose_latest_call_waits_for_people_is_not_looked_at_for_doubt(
+    store: JournalStore, events: list[Any], is_looked_at: bool
+) -> None:
+    """Whatever else of it waits for them: of two calls that were asked about together the first may be in doubt."""
+    first = msgspec.structs.replace(submitted(), run_id=RUN, at_us=1)
+    store.commit([append_of(ACME, RUN, [first, *events]), appended("ApprovalRequested", KINDS["ApprovalRequested"])])
+    assert store.rows("doubtful", "") == [(RUN,)] * is_looked_at

@@ -12,7 +12,7 @@ import pytest
 
 from airside.actors.audit import journal_file
 from airside.actors.journal.store import JournalStore
-from tests.journals import KEY
+from tests.journals import JOINED, KEY
 
 ROOT = Path(__file__).parents[4]
 
@@ -41,6 +41,7 @@ def kill_one(folder: Path, seed: int, rounds: int) -> None:
             bodies = store.bodies([stream])[stream]
             assert len(bodies) >= count and len(bodies) == found[stream]
             assert [json.loads(body)["n"] for body in bodies[1:]] == list(range(1, len(bodies)))
+        assert len({len(bodies) for bodies in store.bodies(JOINED).values()}) == 1  # all, or none
         # What was written and not acknowledged any more may be there, too.
         assert {row[0] for row in store.rows("unfinished")} <= {f"run_{n}" for n in range(5)}
         store.release()

@@ -18,12 +18,17 @@ from airside.actors.audit import journal_file
 from airside.actors.journal import projection as journal_projection
 from airside.actors.journal.projection import PROJECTION, Projection
 from airside.actors.journal.store import JournalStore
-from airside.stack.journal.journaling import Append
+from airside.stack.journal.journaling import Append, AppendTogether
 from tests.journals import KEY, TABLES, WAL, crashed, end, note, tables_of
 
 STREAMS = [f"run_{n}" for n in range(4)] + ["apr_0"]
 TENANTS = dict(zip(STREAMS, ["acme", "acme", "globex", "initech", "acme"], strict=True))
 groups = st.dictionaries(st.sampled_from(STREAMS), st.integers(1, 4), min_size=1)
+
+
+def writes_of(group: list[Append], is_one: bool) -> list[Append | AppendTogether]:
+    """Return a group as so many writes, or as one."""
+    return [AppendTogether(appends=tuple(group))] if is_one and group else [*group]
 
 
 class Died(BaseException):
@@ -72,12 +77,22 @@ class JournalMachine(RuleBasedStateMachine):
         """Return what the process leaves if it dies now."""
         return crashed(self.folder, self.place / "left")
 
-    @rule(counts=groups)
-    def append(self, counts: dict[str, int]) -> None:
-        """Append a group, and send it again: the answer may have been lost."""
+    @rule(counts=groups, is_one=st.booleans())
+    def append(self, counts: dict[str, int], is_one: bool) -> None:
+        """Append a group, or all of it as one write, and send it again: the answer may have been lost."""
         group = self.group(counts)
         for _ in range(2):
-            assert {reply.verdict for reply in self.store.commit(group)} <= {"ok"}
+            assert {reply.verdict for reply in self.store.commit(writes_of(group, is_one))} <= {"ok"}
+        self.take_in(group)
+
+    @rule(counts=groups, place=st.integers(0, 5), others=groups)
+    def refuse(self, counts: dict[str, int], place: int, others: dict[str, int]) -> None:
+        """Of a write of which one append is refused nothing is taken in; what is committed with it is."""
+        appends = self.group(counts)
+        appends.insert(min(place, len(appends)), note("apr_1", 7, 1))
+        group = self.group(others)
+        replies = self.store.commit([AppendTogether(appends=tuple(appends)), *group])
+        assert [reply.verdict for reply in replies] == ["gap"] + ["ok"] * len(group)
         self.take_in(group)
 
     @rule(stream=st.sampled_from(STREAMS[:4]))
@@ -125,14 +140,14 @@ class JournalMachine(RuleBasedStateMachine):
         if not is_answered:
             assert {reply.verdict for reply in self.store.commit(group)} <= {"ok"}
 
-    @rule(counts=groups, part=st.floats(0, 1), noise=st.binary(max_size=5000))
-    def die_in_a_commit(self, counts: dict[str, int], part: float, noise: bytes) -> None:
+    @rule(counts=groups, part=st.floats(0, 1), noise=st.binary(max_size=5000), is_one=st.booleans())
+    def die_in_a_commit(self, counts: dict[str, int], part: float, noise: bytes, is_one: bool) -> None:
         """Die while a group is written: nothing before it is lost, and of it there is all or nothing."""
         before = self.left()
         size = (before / WAL).stat().st_size if (before / WAL).exists() else 0
         shutil.rmtree(before)
         group = self.group(counts)
-        self.store.commit(group)
+        self.store.commit(writes_of(group, is_one))
         left = self.left()
         whole = (left / WAL).stat().st_size if (left / WAL).exists() else 0
         if whole <= size:  # the file was begun anew: what is torn is not behind what was there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 import airside.actors.web.listening as listening
 from airside.actors.web.listening import Listener, Tls, listen, serve_http
@@ -106,3 +108,70 @@ def self_signed(folder: Path) -> Tls:
     plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     tls.key.write_bytes(key.private_bytes(*plain))
     return tls
+
+
+async def connected(address: tuple[str, int], said: bytes = b"") -> socket.socket:
+    """Connect as a client that takes little at a time, and say something."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    made.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(made, address)
+    await loop.sock_sendall(made, said)
+    return made
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+async def test_a_client_that_reads_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, more: bytes) -> None:
+    """Whether its answer is still written, or its connection is to close; whoever reads has time."""
+    monkeypatch.setattr(listening, "SEND_S", 0.02)
+    began = asyncio.Event()
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        began.set()
+        await PlainTextResponse("x" * 20_000_000)(scope, receive, send)
+
+    listener = listened("127.0.0.1:0")
+    serving = asyncio.ensure_future(serve_http(large, listener))
+    try:
+        client = await connected(listener.socket.getsockname(), REQUEST + more + b"\r\n")
+        with client:
+            await began.wait()
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                await until_it_is_gone(client)
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
+
+
+async def until_it_is_gone(client: socket.socket) -> None:
+    """Send, and read nothing, until there is nobody to send to."""
+    async with asyncio.timeout(20.0):
+        while True:
+            await asyncio.get_running_loop().sock_sendall(client, b"\r\n")
+            await asyncio.sleep(0.01)
+
+
+async def test_an_address_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And whoever is one too many is let go at once, before anything is read."""
+    monkeypatch.setattr(listening, "MAX_OF_ADDRESS", 3)
+    listener = listened("127.0.0.1:0")
+    serving = asyncio.ensure_future(serve_http(APP, listener))
+    try:
+        address = listener.socket.getsockname()
+        held = [await asyncio.open_connection(*address) for _ in range(3)]
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(REQUEST + b"\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        other, its = await asyncio.open_connection(*address, local_addr=("127.0.0.2", 0))
+        its.write(REQUEST + b"Connection: close\r\n\r\n")
+        assert (await other.read()).endswith(b"here")
+        for _, each in (*held, (reader, writer), (other, its)):
+            each.close()
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airside.actors.web.requests import LOOPBACK, bearer_of, in_time, is_named
+from airside.actors.web.requests import LOOPBACK, bearer_of, in_time, is_named, network_of
 from airside.stack.errors import AuthRefused
 
 
@@ -53,3 +53,18 @@ async def test_a_message_that_does_not_arrive_is_let_go() -> None:
         raise AssertionError
 
     assert await in_time(receive, 0.0)() == {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("", "unix", False),
+    ],
+)
+def test_who_has_a_network_of_ipv6_has_one_address(one: str, other: str, is_same: bool) -> None:
+    """Of which there are more than anybody can try, all of them the same sender's."""
+    assert (network_of(one) == network_of(other)) is is_same

@@ -18,9 +18,10 @@ import airside.http_client.client as client_module
 from airside.actors.api.server import http_api
 from airside.client import AsyncClient, Client
 from airside.http_client.errors import error_of
-from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Refused
-from airside.stack.ids import RunId
+from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Refused, VotesRefused
+from airside.stack.ids import PrincipalId, RunId
 from airside.stack.operations.messages import Ticket
+from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode
 from tests.unit.actors.api.double import APPROVAL, StackDouble
 
@@ -110,7 +111,25 @@ def test_every_method_is_of_the_api(stack: StackDouble, both: Both) -> None:
     assert both("lea", "approvals").items[0].tool == "pay"
     assert both("lea", "approve", APPROVAL) == both("lea", "reject", APPROVAL, note="no") == "approved"
     assert both("lea", "edit", APPROVAL, {"amount": 2}) == both("lea", "answer", APPROVAL, "yes") == "approved"
+    assert both("lea", "approve_all", [APPROVAL]) == both("lea", "reject_all", [APPROVAL], note="no") == ["approved"]
+    assert (
+        both("kim", "pin", "rec_1", tenant="acme") is both("kim", "pin", "rec_1", tenant="acme", pinned=False) is None
+    )
     assert both("audra", "query", "select 1").rows == [[1]] and both("ann", "me").principal == "ann"
+
+
+def test_of_a_vote_on_several_it_is_said_on_which_it_would_not_have_counted(stack: StackDouble, both: Both) -> None:
+    other = APPROVAL.replace("b", "c")
+    with pytest.raises(VotesRefused) as refused:
+        both("lea", "approve_all", [APPROVAL, other])
+    assert refused.value.reason == "unknown" and stack.joint_votes == []
+    assert refused.value.refused == ((other, "unknown", "no such approval"),)
+
+
+def test_a_list_of_several_pages_is_whole(stack: StackDouble, both: Both) -> None:
+    off = [KillSwitchChanged(at_us=n, scope="tool", target=f"t{n}", off=True, by=PrincipalId("o")) for n in range(5)]
+    stack.switched = off
+    assert both("olga", "switches") == off
 
 
 def test_refusals_are_raised_as_a_stacks_are(stack: StackDouble, both: Both) -> None:

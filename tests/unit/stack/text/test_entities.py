@@ -115,6 +115,9 @@ def test_what_only_begins_like_an_account_number_is_read_in_a_moment() -> None:
 
 def test_hidden_characters_are_written_out_for_a_person() -> None:
     assert visible("pay\u200bpal \u202ex") == "pay\\u{200b}pal \\u{202e}x"
+    assert visible("e\u0301" + "\u05d1\u05b0\u05bc\u0596") == "e\u0301" + "\u05d1\u05b0\u05bc\u0596"
+    for mark in ("\u0301", "\u20dd", "\u0bca"):
+        assert visible("x" + mark * 10 + "y") == "x" + mark * 8 + f"\\u{{{ord(mark):x}}}" * 2 + "y"
     assert visible("a\x1b[2K\x9b2K\rb\r\nc\td") == "a\\u{1b}[2K\\u{9b}2K\\u{d}b\r\nc\td"
 
 
