@@ -180,7 +180,7 @@ def play(stack: Stack, folder: Path) -> list[str]:
     for handle in handles:
         handle.result(timeout=120)
     job = {"request": "do it", "tenant": "acme", "principal": "ann", "inputs": {"actions": list(KINDS[0])}}
-    run_batch(stack, [job], out=folder / "batch", batch=BATCH, progress=False)
+    run_batch(stack, [job], out=folder / "batch", batch=BATCH, owned_by="acme", progress=False)
     ids = [each.run_id for each in stack.runs(batch=BATCH)]
     return [*(handle.run_id for handle in handles), *ids]
 

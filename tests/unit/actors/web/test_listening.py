@@ -47,6 +47,25 @@ async def test_a_connection_that_says_nothing_is_ended(monkeypatch: pytest.Monke
         await asyncio.wait({serving})
 
 
+async def test_an_answer_is_sent_at_once() -> None:
+    """What follows its head does not wait for the client's acknowledgement of that."""
+    delays: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        (connection,) = server.server_state.connections
+        delays.append(connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))  # type: ignore[union-attr]
+        await APP(scope, receive, send)
+
+    listener, server = listened("127.0.0.1:0"), listening.server_of(app)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener.socket]))
+    try:
+        async with httpx2.AsyncClient() as client:
+            assert (await client.get(listener.url)).text == "here" and delays[0] != 0
+    finally:
+        server.should_exit = True
+        await serving
+
+
 def test_it_listens_where_others_reach_it_only_under_names_it_was_given() -> None:
     """An address that it says is open already."""
     for address in ("0.0.0.0:0", "[::]:0", "example.com:0"):
