@@ -56,7 +56,7 @@ async def test_an_answer_is_sent_at_once() -> None:
         delays.append(connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))  # type: ignore[union-attr]
         await APP(scope, receive, send)
 
-    listener, server = listened("127.0.0.1:0"), listening.server_of(app)
+    listener, server = listened("127.0.0.1:0"), listening.server_of(app, tls=None, trusted_proxies=())
     serving = asyncio.ensure_future(server.serve(sockets=[listener.socket]))
     try:
         async with httpx2.AsyncClient() as client:
