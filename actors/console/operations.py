@@ -11,6 +11,9 @@ from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 
 MAX_SHOWN_ROWS = 200
 
+OF_THE_HOUSE = ("tool", "version", "all")
+"""What is switched for all tenants at once, by those who run the stack alone."""
+
 
 async def switches(visit: Visit) -> Shown:
     """Show what is switched off."""
@@ -21,6 +24,7 @@ async def switches(visit: Visit) -> Shown:
         "next": page.next,
         "may_order": visit.may("order:switch_on"),
         "may_kill": visit.may("order:kill"),
+        "of_the_house": OF_THE_HOUSE,
         "now_us": visit.now_us,
     }
     return Shown("switches.html", context)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from airside.actors.api.messages import Listing
 from airside.actors.console.now import by_tenant
+from airside.actors.console.operations import MAX_SHOWN_ROWS, OF_THE_HOUSE
 from airside.actors.console.visits import Shown, Visit
 from airside.stack.operations.questions import BudgetLine, Counts, OfTenant, RunCount, TenantStanding
 from airside.stack.policy.kill_switches import KillSwitchChanged
 
-MAX_SHOWN_ROWS = 200
 SINCE_S = 86_400
 """Runs that ended longer ago are not counted here."""
 
@@ -50,6 +50,6 @@ async def _shown(visit: Visit, tenant: str) -> Shown:
         "more": max(0, len(off) - MAX_SHOWN_ROWS),
         "may_order": visit.may("order:switch_off"),
         "may_kill": visit.may("order:kill"),
-        "houses": ("tool", "version", "all"),
+        "of_the_house": OF_THE_HOUSE,
     }
     return Shown("tenant.html", context)

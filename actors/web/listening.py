@@ -79,7 +79,7 @@ def listen(
     if not is_loopback(host) and not hosts:
         raise Misuse(f"{option} {address}: others reach this: give {name_option} NAME for each name they reach it by")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Of a socket that says it is TCP's, asyncio sends what is written at once (TCP_NODELAY); of another one, what follows
+    # Of a socket that says it is TCP's asyncio sends what is written at once (TCP_NODELAY); of another what follows
     # the head of an answer may wait 40 ms for the client's acknowledgement.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
