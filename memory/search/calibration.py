@@ -34,6 +34,9 @@ VERSION = 2
 """Of what a calibration's numbers mean."""
 
 GENERIC = "generic"
+_LEAST_BM25 = 1e-12
+"""A best score below it is none: what is divided by less may overflow in 32 bits."""
+
 SIGNALS = ("cosine", "cosine by mean", "bm25 stretched", "bm25 share")
 RECORD_TERMS = ("bias", "chance", "cosine", "share", "names missed", "mean", "lead")
 QUESTION_TERMS = ("bias", "cosine", "mean", "names missed", "lead", "both")
@@ -101,7 +104,7 @@ class Calibration(Value):
         slope = max(0.0, cosine + (0.0 if self.relative else by_mean * mean)) / deviation
         relevance: Floats = (scores.cosines - np.float32(mean)) * np.float32(slope)
         top = float(scores.bm25.max(initial=0))
-        if top > 0:  # the same as the product, without the matrix: half of the time of a search went into it
+        if top > _LEAST_BM25:  # the same as the product, without the matrix: half of the time of a search went into it
             relevance += scores.bm25 * np.float32(stretched / top + share / scores.most)
         return relevance
 
@@ -163,7 +166,7 @@ def signals(scores: Scores, usual: tuple[float, float], *, relative: bool = Fals
     found[:, 0] = (scores.cosines - mean) / deviation
     if not relative:
         found[:, 1] = found[:, 0] * mean
-    if top > 0:
+    if top > _LEAST_BM25:
         found[:, 2] = scores.bm25 / top
         found[:, 3] = scores.bm25 / scores.most
     return found

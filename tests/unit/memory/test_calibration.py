@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airside.memory.embedders.embedder import Vectors
@@ -38,6 +38,7 @@ PARTS = st.lists(st.tuples(st.floats(-0.2, 0.9), st.floats(0, 10), st.floats(0, 
 
 @settings(max_examples=300, deadline=None)
 @given(parts=PARTS, more=st.floats(0.01, 0.3), has_names=st.booleans(), which=st.sampled_from(range(len(SHIPPED))))
+@example(parts=[(0.0, 1e-45, 0.0)], more=0.25, has_names=False, which=0)
 def test_a_record_that_is_more_like_the_question_has_no_lower_score(
     parts: list[tuple[float, float, float]], more: float, has_names: bool, which: int
 ) -> None:
