@@ -12,6 +12,7 @@ from airside.stack.canonical import as_text
 
 # A machine that others use stalls an example of a microsecond for longer than Hypothesis allows one (200 ms).
 settings.register_profile("shared", deadline=None)
+settings.register_profile("ci", parent=settings.get_profile("shared"), derandomize=True, print_blob=True)
 settings.load_profile("shared")
 
 

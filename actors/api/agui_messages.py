@@ -436,7 +436,9 @@ class AguiStream:
         return self._event
 
     def parts(self, parts: Sequence[StreamPart], *, is_torn: bool) -> Iterator[Placed]:
-        """Yield what is to be sent of what models say; `is_torn`: some of it is gone."""
+        """Yield what is to be sent of what models say, nothing after the run's end; `is_torn`: some of it is gone."""
+        if self.is_over:
+            return
         yield from self._going_on()
         if is_torn:
             yield from self._placed(self._live.void("some of it was lost"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -310,6 +310,7 @@ def distinct(pieces: Sequence[Piece]) -> Iterator[Piece]:
 
 
 @SMALL
+@example(pieces=[part("begun"), part("text", "0")], end=ReasonCode.COMPLETED, answer=None)  # said once more after it
 @given(pieces=PIECES, end=REASONS, answer=ANSWERS)
 def test_whatever_happens_the_stream_is_one_that_clients_take(
     pieces: list[Piece], end: ReasonCode, answer: Any

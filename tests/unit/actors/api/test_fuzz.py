@@ -222,6 +222,14 @@ async def test_json_that_is_a_bomb_is_refused_soon(stack: StackDouble, body: byt
         assert status_of(await bomb) in (400, 413, 422) and not stack.runs
 
 
+async def end_of(reader: asyncio.StreamReader) -> bytes:
+    """Return what is sent before a connection ends; one that is shut with something unread in it is reset."""
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+
+
 async def test_who_sends_slowly_is_not_waited_for(stack: StackDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred of them, each somewhere else in a request; others are answered beside them."""
     monkeypatch.setattr(listening, "BODY_S", 0.3)
@@ -232,7 +240,7 @@ async def test_who_sends_slowly_is_not_waited_for(stack: StackDouble, monkeypatc
             writer.write(whole[: place % (len(whole) - 1)])
         assert status_of(await said(address, request())) == 200
         async with asyncio.timeout(20.0):
-            ends = await asyncio.gather(*(reader.read() for reader, _ in slow))
+            ends = await asyncio.gather(*(end_of(reader) for reader, _ in slow))
         assert not any(ends)
         for _, writer in slow:
             writer.close()
