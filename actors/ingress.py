@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from airside.actors.feed_news import FeedNews, Topic
 from airside.actors.issuers import KeyFetcher
 from airside.actors.looking import Looking
 from airside.actors.operating import SCOPES, Targets, order_of, sealed
@@ -25,6 +26,7 @@ from airside.actors.rpc.methods import (
     KEEP,
     LOOK,
     MEMORY_ORDER,
+    NEWS,
     OFFER,
     OPERATE,
     ORDER,
@@ -38,6 +40,8 @@ from airside.actors.rpc.methods import (
     FeedPage,
     FeedRequest,
     KeeperRequest,
+    NewsPage,
+    NewsRequest,
     OrderReply,
     PresentedJointVote,
     PresentedOrder,
@@ -48,7 +52,6 @@ from airside.actors.rpc.methods import (
 from airside.actors.rpc.remote import Remote
 from airside.actors.rpc.serving import Denial, serves
 from airside.actors.rpc.stubs import encode, encode_json
-from airside.actors.run_news import RunNews
 from airside.actors.run_owners import RunOwners
 from airside.actors.wardens.watched import WatchedLayer
 from airside.stack.approvals.book import Verdict
@@ -122,7 +125,7 @@ class Ingress(WatchedLayer):
         self._counts = {"accepted": 0, "refused": 0}
         self._followers: Counter[TenantId] = Counter()
         self._watchers: Counter[TenantId] = Counter()
-        self._news = RunNews(lambda asked: self._journal.call(SUBSCRIBE, asked))
+        self._feed_news = FeedNews(lambda asked: self._journal.call(SUBSCRIBE, asked))
         self._listeners: Counter[TenantId] = Counter()
         self._said: dict[tuple[RunId, int, str], asyncio.Future[WatchPage]] = {}
         self._owners = RunOwners(self._run_bodies)
@@ -342,7 +345,7 @@ class Ingress(WatchedLayer):
     async def _watched(self, asked: WatchRequest, caller: Caller, far: Reach) -> WatchPage:
         """Return what there is of a run; if there is nothing, wait for that.  Raises `AuthRefused`."""
         waits = asked.with_events and asked.timeout_s > 0
-        async with self._news.of(asked.run_id) if waits else nullcontext(asyncio.Event()) as news:
+        async with self._feed_news.of(Topic(run_id=asked.run_id)) if waits else nullcontext(asyncio.Event()) as news:
             bodies = list[str]()
             if asked.with_events or asked.run_id not in self._owners:
                 bodies = await self._run_bodies(asked.run_id)
@@ -357,6 +360,41 @@ class Ingress(WatchedLayer):
             await self._admitted(asked.credential, "view:events")  # it may have ended while it waited
             bodies = await self._run_bodies(asked.run_id)
         return msgspec.structs.replace(page, events=tuple(bodies[asked.events :]))
+
+    @serves(NEWS)
+    async def news(self, asked: NewsRequest) -> NewsPage:
+        """Return another mark once something has happened in a run, or anywhere in what somebody sees all runs of.
+
+        Who sees only his own runs is not told by which of the others' his tenant is busy.
+        """
+        try:
+            tenant, topic = await self._news_of(asked)
+            if self._watchers[tenant] >= MAX_WATCHERS:
+                problem = f"{MAX_WATCHERS} watch runs of {tenant} already: wait until one of them has left"
+                return NewsPage(code="too_many", problem=problem)
+            self._watchers[tenant] += 1
+            try:
+                wait_s = min(max(0.0, asked.timeout_s), LONGEST_WATCH_S)
+                mark = await self._feed_news.after(topic, asked.after, wait_s)
+            finally:
+                self._watchers[tenant] -= 1
+            await self._news_of(asked)  # the credential may have ended while it waited
+            return NewsPage(mark=mark)
+        except Refused as refusal:
+            return NewsPage(code=refusal.reason, problem=refusal.message)
+
+    async def _news_of(self, asked: NewsRequest) -> tuple[TenantId, Topic]:
+        """Return whose question it is, and what it waits for; raise `Refused` for who may not see that."""
+        caller, far = await self._admitted(asked.credential, "view:events" if asked.run_id else "view:runs")
+        who = caller.identity
+        if not asked.run_id:
+            if far == "own":
+                raise Refused(f"{who.principal} sees runs of his own alone: ask for one", reason="wrong_role")
+            return who.tenant, Topic(tenant=who.tenant if far == "tenant" else "")
+        run_id = RunId(asked.run_id)
+        if not is_within(await self._owners.of(run_id), caller, far):
+            raise Refused(f"{who.principal} has no run {run_id:.80}", reason="unknown")
+        return who.tenant, Topic(run_id=run_id)
 
     @serves(OPERATE)
     async def operate(self, given: PresentedOrder) -> OrderReply:

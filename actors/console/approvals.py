@@ -12,6 +12,7 @@ from msgspec import Raw
 from airside.actors.api.messages import Listing
 from airside.actors.client.display.drawing import brief
 from airside.actors.console.edits import as_json, changes_of, fields_of, read_edit
+from airside.actors.console.news import path_of
 from airside.actors.console.visits import Elsewhere, Shown, Visit
 from airside.actors.console.waiting import ORDERS, ORIGINS, Order, Waiting, in_order, waiting_of
 from airside.stack.approvals.book import Verdict
@@ -33,6 +34,7 @@ _DONE = {"approve": "approved", "reject": "rejected", "edit": "approved with oth
 async def inbox(visit: Visit) -> Shown:
     """Show what waits for people."""
     order = _order(visit.query.get("order"))
+    news = await path_of(visit, 2)
     page = await visit.look("approvals", Listing[Raw], Approvals(limit=MOST_LISTED))
     waiting = in_order(_read(page.items), order)
     if visit.is_part:
@@ -47,6 +49,7 @@ async def inbox(visit: Visit) -> Shown:
         "seen": fingerprint(waiting),
         "can_vote": visit.may("vote"),
         "live_path": "/approvals",
+        "news": news,
         "now_us": visit.now_us,
     }
     return Shown("approvals.html", context, part="approvals_news.html")

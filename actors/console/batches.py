@@ -8,6 +8,7 @@ import msgspec
 
 from airside.actors.api.messages import Listing
 from airside.actors.client.display.batches import draw_batch
+from airside.actors.console.news import path_of
 from airside.actors.console.visits import Shown, Visit
 from airside.actors.journal.batches import BatchSummary
 from airside.stack.operations.overview import ACTIVE
@@ -33,6 +34,7 @@ async def listed(visit: Visit) -> Shown:
 
 async def one(visit: Visit) -> Shown:
     """Show one batch: progress, outcomes, failures by reason, and what may be ordered of it."""
+    news = await path_of(visit, 2)
     batch = await visit.look("batch", BatchSummary, OneBatch(batch=visit.path["batch"]))
     outcomes = {(each.status, each.reason_code or each.status): each.runs for each in batch.outcomes}
     counts = counts_of(batch)
@@ -45,6 +47,7 @@ async def one(visit: Visit) -> Shown:
         "settings": {name: value for name, value in _settings(batch).items() if value is not None},
         "actions": _ORDERS.get(batch.phase, ()) if visit.may("order:batch") else (),
         "live_path": f"/batches/{batch.id}",
+        "news": news,
         "now_us": visit.now_us,
     }
     return Shown("batch.html", context, part="batch_live.html")

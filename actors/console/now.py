@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msgspec import Raw
 
 from airside.actors.api.messages import Listing
+from airside.actors.console.news import path_of
 from airside.actors.console.visits import Shown, Visit
 from airside.actors.console.waiting import in_order, waiting_of
 from airside.stack.operations.overview import ACTIVE
@@ -20,9 +21,13 @@ SINCE_S = 86_400
 
 FIRST = 5
 
+_GAP_S = 5
+"""Between two looks: what they count is of all runs."""
+
 
 async def now(visit: Visit) -> Shown:
     """Show what runs, what waits for people, what is off or down, and what is spent."""
+    news = await path_of(visit, _GAP_S)
     counts = await visit.look_if("counts", Listing[RunCount], Counts(since=visit.ago(SINCE_S)))
     rows = [] if counts is None else counts.items
     health = await visit.look_if("health", Listing[LayerHealth])
@@ -46,6 +51,7 @@ async def now(visit: Visit) -> Shown:
         "in_doubt": None if doubt is None else len(doubt.items),
         "lines": [] if budgets is None else budgets.items,
         "live_path": "/now",
+        "news": news,
         "now_us": visit.now_us,
     }
     return Shown("now.html", context, part="now_live.html")

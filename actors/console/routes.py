@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from airside.actors.console import approvals, audit, batches, now, operations, orders, policy, runs, tenants
+from airside.actors.console import approvals, audit, batches, news, now, operations, orders, policy, runs, tenants
 from airside.actors.console.visits import Visit
 from airside.stack.errors import InvalidId
 from airside.stack.ids import parse_approval, parse_run, parse_tenant
@@ -47,6 +47,7 @@ class PageRoute:
 
 ROUTES: tuple[PageRoute, ...] = (
     PageRoute("GET", "/now", now.now, "Now"),
+    PageRoute("GET", "/news", news.stream),
     PageRoute("GET", "/approvals", approvals.inbox, "Approvals", "view:approvals"),
     PageRoute("POST", "/approvals/together", approvals.together),
     PageRoute("GET", "/approvals/{approval_id}", approvals.one),

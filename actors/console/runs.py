@@ -11,6 +11,7 @@ from airside.actors.api.messages import Listing, Story
 from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.timeline import timeline_of
 from airside.actors.console.approvals import waiting_call
+from airside.actors.console.news import path_of
 from airside.actors.console.order_kinds import ORDERS
 from airside.actors.console.visits import Shown, Visit
 from airside.actors.console.waiting import ORIGINS
@@ -69,6 +70,7 @@ def _asked(given: dict[str, str], cursor: str) -> Runs:
 async def one(visit: Visit) -> Shown:
     """Show one run: how it stands, its time by phase, its steps, its events and its story."""
     run_id = visit.path["run_id"]
+    news = await path_of(visit, 1, run_id)
     detail = await visit.look("run", RunDetail, OneRun(run_id=run_id))
     page = await visit.look_if("events", EventsPage, RunEvents(run_id=run_id, limit=MAX_EVENTS))
     story = await visit.look_if("story", Story, OneRun(run_id=run_id))
@@ -95,6 +97,7 @@ async def one(visit: Visit) -> Shown:
         "approval_id": approval_id,
         "actions": actions,
         "live_path": f"/runs/{run_id}",
+        "news": news,
         "now_us": visit.now_us,
     }
     return Shown("run.html", context, part="run_live.html")

@@ -164,7 +164,7 @@ class Console:
         if asked.method != "POST" and asked.headers.get("sec-fetch-site") == "cross-site":
             return self._page(asked, Shown("onward.html", {}))
         because = "session_over" if asked.session_id else ""
-        where = self._logins.path(because, asked.path if asked.method != "POST" else "")
+        where = self._logins.path(because, asked.page)
         response = asked.to(where)
         if asked.session_id:
             asked.forget(response)
@@ -201,6 +201,7 @@ class Console:
             query=query_of(asked.scope),
             form=form,
             is_part=asked.is_part,
+            goes_on=lambda: self._sessions.find(asked.session_id, uses=False) is session,
         )
         reply = await route.handle(visit)
         if isinstance(reply, Elsewhere):
@@ -252,7 +253,7 @@ class Console:
         problem = problem_of(code, error.message if isinstance(error, AirsideError) and not is_ours else "")
         if problem.status == 401 and asked.session is not None:
             self._sessions.close(asked.session_id)
-            response = asked.to(self._logins.path(code, asked.path if asked.method != "POST" else ""))
+            response = asked.to(self._logins.path(code, asked.page))
             asked.forget(response)
             return response
         status = 403 if code == "csrf" else problem.status
@@ -293,6 +294,14 @@ class _Asked:
         self.session_id = cookie_of(self.headers, self._cookie)
         self.is_part = self.method == "GET" and self.headers.get("hx-request") == "true"
         self.address: str = (scope.get("client") or ("",))[0]
+
+    @property
+    def page(self) -> str:
+        """The path of the page that somebody is to be led back to, "" where it is none to go to."""
+        if self.is_part:
+            _, _, path = self.headers.get("hx-current-url", "").partition(self.headers["host"])
+            return path.partition("?")[0]
+        return "" if self.method == "POST" else self.path
 
     @property
     def refresh_s(self) -> int:

@@ -44,13 +44,17 @@ class Said(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """Somebody in one browser.  `csrf` stands in each form, so that no other page can send it."""
+    """Somebody in one browser.  `csrf` stands in each form, so that no other page can send it.
+
+    `streams` = how many of its pages are told of news.
+    """
 
     credential: str = field(repr=False)
     csrf: str = field(repr=False)
     who: WhoAsks
     began_s: float
     used_s: float
+    streams: int = 0
     said: deque[Said] = field(default_factory=lambda: deque(maxlen=_MAX_SAID))
 
     @property

@@ -11,6 +11,7 @@ from airside.actors.client.display.html import STYLE
 
 VENDORED = {
     "htmx.min.js": "a0abb04f2f45a1f89d1d4844023245537e5e6014c87b144553e0607b4cc32130",
+    "hx-sse.min.js": "18ef2761356ec1fe0bb6d92612315b37517a7c1e9856b661c5ae81fef239d103",
     "hx-csp.min.js": "a7e1e6711ae6c3e50ad300fba7936cbe8d07599cdae313414a179ddd6b26e143",
 }
 """Files of htmx.org 4.0.1 (npm) as they are there, by their SHA-256; the licence is `htmx-LICENSE.txt`."""

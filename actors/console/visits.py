@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -27,7 +27,10 @@ NOTHING = Nothing()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """A request of somebody who is logged in; `is_part`: a page that is there asks for what has changed of it."""
+    """A request of somebody who is logged in; `is_part`: a page that is there asks for what has changed of it.
+
+    `goes_on` says whether the session does.
+    """
 
     call: Call
     session: Session
@@ -35,6 +38,7 @@ class Visit:
     query: Form = EMPTY
     form: Form = EMPTY
     is_part: bool = False
+    goes_on: Callable[[], bool] = lambda: True
     now_us: int = field(default_factory=lambda: time.time_ns() // 1000)
 
     def ago(self, seconds: float) -> datetime:

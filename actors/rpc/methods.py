@@ -180,12 +180,14 @@ class FeedRequest(msgspec.Struct, array_like=True, frozen=True):
     """The entries wanted that follow a cursor, and for how many seconds the first may be waited for.
 
     They are one tenant's, or all tenants' if it is None.  With a `credential` they are those of its principal's tenant.
+    Without bodies they say no more than that something happened.
     """
 
     after: str
     timeout_s: float
     tenant: str | None = None
     credential: str = ""
+    with_bodies: bool = True
 
 
 class FeedPage(msgspec.Struct, array_like=True, frozen=True):
@@ -193,6 +195,26 @@ class FeedPage(msgspec.Struct, array_like=True, frozen=True):
 
     entries: tuple[JournalEntry, ...] = ()
     cursor: str = ""
+    code: str = ""
+    problem: str = ""
+
+
+class NewsRequest(msgspec.Struct, array_like=True, frozen=True):
+    """Whether anything has happened in a run, or without one anywhere in reach, since a page bore the mark `after`.
+
+    It is waited for so many seconds at most.
+    """
+
+    credential: str
+    run_id: str
+    after: int
+    timeout_s: float
+
+
+class NewsPage(msgspec.Struct, array_like=True, frozen=True):
+    """A mark, another one if anything has happened; or a problem, with its code."""
+
+    mark: int = 0
     code: str = ""
     problem: str = ""
 
@@ -274,6 +296,7 @@ GIVE_JOINT_VOTE = Method[PresentedJointVote, JointVoteReply]("ingress", "give_jo
 KEEP = Method[KeeperRequest, bytes]("ingress", "keep")
 FOLLOW = Method[FeedRequest, FeedPage]("ingress", "follow")
 WATCH_RUN = Method[WatchRequest, WatchPage]("ingress", "watch")
+NEWS = Method[NewsRequest, NewsPage]("ingress", "news")
 OFFER = Method[OfferRequest, ToolOffer]("ingress", "offer")
 OPERATE = Method[PresentedOrder, OrderReply]("ingress", "operate")
 LOOK = Method[PresentedQuestion, QuestionReply]("ingress", "look")

@@ -41,6 +41,8 @@ from airside.actors.rpc.methods import (
     KeeperRequest,
     Method,
     NamedQuery,
+    NewsPage,
+    NewsRequest,
     OrderReply,
     PresentedJointVote,
     PresentedOrder,
@@ -199,6 +201,7 @@ CASES: dict[Method[Any, Any], Case] = {
         "watch",
         WatchPage(born="one"),
     ),
+    m.NEWS: Case(lambda n: NewsRequest(f"c{n}", RUN, 1, 1.0), "news", NewsPage(mark=2)),
     m.OFFER: Case(
         lambda n: OfferRequest(credential=f"c{n}", with_tools=True),
         "offer",

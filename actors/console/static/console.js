@@ -66,7 +66,7 @@
   const stale = (is) => {
     for (const each of document.querySelectorAll(".stale")) each.hidden = !is;
   };
-  document.addEventListener("htmx:error", () => stale(true));
+  for (const name of ["htmx:error", "htmx:sse:error"]) document.addEventListener(name, () => stale(true));
   document.addEventListener("htmx:after:request", (event) => stale(event.detail.ctx.response.status >= 400));
   window.addEventListener("hashchange", toButton);
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

@@ -12,7 +12,7 @@ import pytest
 
 from airside.actors.ingress import Ingress
 from airside.actors.rpc.layer import LayerConfig
-from airside.actors.rpc.methods import BODIES, SUBSCRIBE, WATCH, WATCH_RUN, FeedPage
+from airside.actors.rpc.methods import BODIES, NEWS, SUBSCRIBE, WATCH, WATCH_RUN, FeedPage, NewsPage, NewsRequest
 from airside.actors.settings import Settings
 from airside.stack.contracts.streams import StreamPart, WatchPage, WatchRequest
 from airside.stack.directory import load_directory
@@ -21,7 +21,7 @@ from airside.stack.run import events as ev
 from airside.stack.security.authenticator import issue_token
 from tests import on_wire
 from tests.helpers import KEY, RUN, submitted
-from tests.unit.actors.test_run_news import entry
+from tests.unit.actors.test_feed_news import entry
 from tests.unit.stack.security.test_authenticator import SIGNER, pem_of, public_of
 
 DIRECTORY = load_directory(
@@ -193,3 +193,72 @@ async def test_a_tenants_watchers_are_bounded_before_anything_is_read(monkeypatc
     monkeypatch.setattr("airside.actors.ingress.MAX_WATCHERS", 0)
     page = await on_wire.ask(it, WATCH_RUN, wanted("ann"))
     assert page.code == "too_many" and not layers.read
+
+
+# News, for pages.
+
+ANYTHING, OF_RUN = NewsRequest("", "", 0, 0.0), NewsRequest("", RUN, 0, 0.0)
+
+
+async def told(it: Ingress, asked: NewsRequest, who: str, tenant: str = "acme", **more: Any) -> NewsPage:
+    """Return what somebody is told."""
+    credential = wanted(who, tenant).credential
+    return await on_wire.ask(it, NEWS, msgspec.structs.replace(asked, credential=credential, **more))
+
+
+@pytest.mark.parametrize(("who", "asked"), [("lea", ANYTHING), ("lea", OF_RUN), ("ann", OF_RUN)])
+async def test_who_may_see_it_is_told_that_something_happened(who: str, asked: NewsRequest) -> None:
+    """Once for all that did, and of nothing that did not; of a run nothing is read but whose it is."""
+    layers = Layers()
+    it = await ingress(layers)
+    began = await told(it, asked, who)
+    assert began.mark and await told(it, asked, who, after=began.mark) == began
+    waiting = asyncio.ensure_future(told(it, asked, who, after=began.mark, timeout_s=5.0))
+    await asyncio.sleep(0)
+    layers.appended.set()
+    page = await asyncio.wait_for(waiting, 5.0)
+    assert page.mark not in (0, began.mark) and not page.code and layers.read <= 1
+
+
+@pytest.mark.parametrize(
+    ("who", "tenant", "asked", "code"),
+    [
+        ("ann", "acme", ANYTHING, "wrong_role"),
+        ("bob", "acme", OF_RUN, "unknown"),
+        ("eve", "beta", OF_RUN, "unknown"),
+        ("lea", "acme", NewsRequest("", "run_" + "f" * 24, 0, 0.0), "unknown"),
+    ],
+)
+async def test_nobody_is_told_by_what_others_are_busy(who: str, tenant: str, asked: NewsRequest, code: str) -> None:
+    """Who sees his own runs alone hears of no other, and one that is not there is as another's."""
+    page = await told(await ingress(Layers()), asked, who, tenant)
+    assert (page.code, page.mark) == (code, 0)
+
+
+async def test_another_tenant_hears_nothing_of_it() -> None:
+    layers = Layers()
+    it = await ingress(layers)
+    began = await told(it, ANYTHING, "eve", "beta")
+    waiting = asyncio.ensure_future(told(it, ANYTHING, "lea", timeout_s=5.0))
+    await asyncio.sleep(0)
+    layers.appended.set()
+    await asyncio.wait_for(waiting, 5.0)
+    assert await told(it, ANYTHING, "eve", "beta", after=began.mark) == began
+
+
+async def test_news_are_not_told_to_who_is_nobody_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credential that ends while it waits."""
+    layers = Layers()
+    it = await ingress(layers)
+    began = await told(it, ANYTHING, "lea")
+    waiting = asyncio.ensure_future(told(it, ANYTHING, "lea", after=began.mark, timeout_s=5.0))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 3600)
+    layers.appended.set()
+    page = await asyncio.wait_for(waiting, 5.0)
+    assert (page.code, page.mark) == ("auth_expired", 0)
+
+
+async def test_those_who_wait_for_news_are_bounded_with_those_who_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airside.actors.ingress.MAX_WATCHERS", 0)
+    assert (await told(await ingress(Layers()), ANYTHING, "lea")).code == "too_many"

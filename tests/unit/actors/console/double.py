@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -211,13 +213,30 @@ class ConsoleStack:
             rpc.GIVE_JOINT_VOTE: self._vote_jointly,
             rpc.OPERATE: self._operate,
             rpc.LOOK: self._look,
+            rpc.NEWS: self._news,
         }
+        self.mark = 1
+        self._told: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def happened(self) -> None:
+        """Tell of news, from whichever thread."""
+        self.mark += 1
+        told, self._told = self._told, []
+        for loop, event in told:
+            loop.call_soon_threadsafe(event.set)
 
     async def ask(self, method: Any, request: Any) -> Any:
         """Answer, as encoded and decoded as on the wire."""
         if not self.is_up:
             raise LayerUnavailable("ingress is away")
         sent = method.request.decode(method.request.encode(request))
+        if method is rpc.NEWS and sent.timeout_s and sent.after == self.mark:
+            event = asyncio.Event()
+            self._told.append((asyncio.get_running_loop(), event))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(event.wait(), sent.timeout_s)
+            if not self.is_up:
+                raise LayerUnavailable("ingress is away")
         return method.reply.decode(method.reply.encode(self._handlers[method](sent)))
 
     async def read_inputs(self, job: Job) -> Job:
@@ -239,6 +258,17 @@ class ConsoleStack:
         if isinstance(far, NoAccess):
             raise AuthRefused(far.problem, reason=far.code)
         return who, far
+
+    def _news(self, asked: rpc.NewsRequest) -> rpc.NewsPage:
+        try:
+            who, far = self._admitted(asked.credential, "view:events" if asked.run_id else "view:runs")
+        except AuthRefused as refused:
+            return rpc.NewsPage(code=refused.reason, problem=refused.message)
+        if asked.run_id and not self._is_there(who, asked.run_id):
+            return rpc.NewsPage(code="unknown", problem=f"there is no run {asked.run_id}")
+        if not asked.run_id and far == "own":
+            return rpc.NewsPage(code="wrong_role", problem="ask for a run")
+        return rpc.NewsPage(mark=self.mark)
 
     def _vote(self, given: PresentedVote) -> VoteReply:
         try:

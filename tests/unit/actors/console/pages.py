@@ -119,7 +119,7 @@ class Checked(HTMLParser):
             assert given["integrity"] and given["nonce"]
         for name, value in given.items():
             assert not name.startswith(("on", "hx-on")) and name != "style", f"{tag} {name}"
-            if name in ("href", "src", "action", "hx-get", "data-open"):
+            if name in ("href", "src", "action", "hx-get", "hx-sse:connect", "data-open"):
                 assert (value or "").startswith(("/console", "#", "data:,")), f"{tag} {name}={value}"
         if tag not in self.VOID:
             self.open.append(tag)

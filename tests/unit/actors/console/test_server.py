@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import html
 import re
 from importlib.resources import files
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
+from airside.actors.console.news import MAX_STREAMS
 from airside.actors.console.server import COOKIE, MAX_OF_SESSION, Console, with_console
 from airside.actors.console.sessions import FAILED_LOGINS, FAILED_WITHIN_S, IDLE_S, LONGEST_S
 from airside.actors.console.vendored import VENDORED, static_files
@@ -379,7 +381,7 @@ async def test_what_is_another_tenants_is_as_if_it_were_not(stack: ConsoleStack,
 
 
 def _said(page: str) -> str:
-    return page.partition("<main")[2]
+    return page.partition("<main")[2].partition("</main>")[0]
 
 
 @pytest.mark.parametrize(
@@ -444,7 +446,7 @@ async def test_a_live_page_asks_for_its_part_alone(stack: ConsoleStack, path: st
     """And without scripts it is loaded again by the browser, if somebody wants that."""
     browser = await Browser(stack).log_in()
     whole, part = await browser.get(path), await browser.part(path)
-    assert 'hx-trigger="every' in whole.text and "<html" not in part.text and part.status_code == 200
+    assert 'hx-trigger="news from:body, every' in whole.text and "<html" not in part.text and part.status_code == 200
     Checked(part.text)
     assert 'http-equiv="refresh"' not in whole.text
     assert 'http-equiv="refresh" content="10"' in (await browser.get(f"{path}?refresh=10")).text
@@ -525,3 +527,167 @@ async def test_the_console_has_its_paths_and_the_api_all_others(stack: ConsoleSt
     assert (await browser.client.get("/consoles")).text == "api"
     for path in ("/", "/console", "/console/"):
         assert (await browser.client.get(path)).headers["location"] in ("/console/now", "/console/login")
+
+
+# News.
+
+
+class Stream:
+    """A response that goes on, read as it comes; a client that leaves says so."""
+
+    def __init__(self, browser: Browser, path: str, **headers: str) -> None:
+        where, _, query = path.partition("?")
+        given = {"host": "127.0.0.1:8080", "hx-request": "true", "cookie": f"{COOKIE}={browser.session_id}"} | headers
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "scheme": "http",
+            "path": f"/console{where}",
+            "query_string": query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+            "client": ("127.0.0.1", 1),
+        }
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+        self._left = asyncio.Event()
+        self._serving = asyncio.ensure_future(browser.app(scope, self._receive, self._messages.put))
+
+    async def _receive(self) -> Any:
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def begin(self) -> int:
+        """Return its status."""
+        status: int = (await self._messages.get())["status"]
+        return status
+
+    async def next(self) -> str:
+        """Return what is sent next, "" for the end."""
+        async with asyncio.timeout(10.0):
+            message = await self._messages.get()
+        return str(message["body"].decode()) if message.get("more_body") else ""
+
+    async def leave(self) -> None:
+        """Be gone."""
+        self._left.set()
+        await self._serving
+
+
+async def begun(browser: Browser, path: str, **headers: str) -> Stream:
+    """Return a stream that is served."""
+    stream = Stream(browser, path, **headers)
+    assert await stream.begin() == 200 and (await stream.next()).startswith("retry: ")
+    return stream
+
+
+NEWS = "event: news\ndata:\n\n"
+
+
+async def news_of(browser: Browser, path: str) -> str:
+    """Return where a page hears of news."""
+    return html.unescape(re.findall(r'hx-sse:connect="/console([^"]*)"', (await browser.get(path)).text)[0])
+
+
+@pytest.mark.parametrize("path", LIVE)
+async def test_a_live_page_is_told_when_it_is_old(stack: ConsoleStack, path: str) -> None:
+    """Of what happens after it was asked for, once for all that did; a browser that comes back misses none."""
+    browser = await Browser(stack).log_in()
+    where = await news_of(browser, path)
+    stack.happened()
+    stack.happened()
+    stream = await begun(browser, where.replace("gap=5", "gap=1").replace("gap=2", "gap=1"))
+    assert await stream.next() == f"id: {stack.mark}\n{NEWS}"
+    seen = stack.mark
+    await stream.leave()
+    stack.happened()
+    stream = await begun(browser, where, **{"last-event-id": str(seen)})
+    assert await stream.next() == f"id: {stack.mark}\n{NEWS}"
+    await stream.leave()
+
+
+async def test_who_hears_nothing_new_is_told_nothing(stack: ConsoleStack) -> None:
+    browser = await Browser(stack).log_in()
+    stream = await begun(browser, await news_of(browser, "/now"))
+    following = asyncio.ensure_future(stream.next())
+    await asyncio.sleep(0)
+    assert not following.done()
+    stack.happened()
+    assert (await following).endswith(NEWS)
+    await stream.leave()
+
+
+@pytest.mark.parametrize("end", ["logged out", "revoked", "idle", "away"])
+async def test_a_stream_ends_with_what_it_stands_on(stack: ConsoleStack, end: str) -> None:
+    """Its page is told to ask, and is then told why."""
+    browser = await Browser(stack).log_in()
+    stream = await begun(browser, await news_of(browser, "/now"))
+    following = asyncio.ensure_future(stream.next())
+    await asyncio.sleep(0)
+    match end:
+        case "logged out":
+            await browser.post("/logout")
+        case "revoked":
+            stack.revoked["max"] = "auth_expired"
+        case "idle":
+            browser.clock.now_s += IDLE_S
+        case "away":
+            stack.is_up = False
+    stack.happened()
+    said = [await following]
+    while said[-1]:
+        said.append(await stream.next())
+    assert said[-2] == NEWS and len(said) <= 3
+    await stream.leave()
+
+
+async def test_a_stream_does_not_keep_a_session(stack: ConsoleStack) -> None:
+    """Nobody may be there any more."""
+    browser = await Browser(stack).log_in()
+    where = await news_of(browser, "/now")
+    for _ in range(3):
+        browser.clock.now_s += IDLE_S / 2 - 1
+        stream = Stream(browser, where)
+        status = await stream.begin()
+        await stream.leave()
+    assert status == 200
+    reply = await browser.get("/now")
+    assert reply.status_code == 303 and "login" in reply.headers["location"]
+
+
+async def test_who_sees_his_own_runs_alone_is_told_of_those(stack: ConsoleStack) -> None:
+    """By nothing else does he hear how busy others are."""
+    browser = await Browser(stack).log_in("ann")
+    assert not re.search("hx-sse:|news from", (await browser.get("/now")).text)
+    assert f"run={WAITING_RUN}" in await news_of(browser, f"/runs/{WAITING_RUN}")
+    for path, status in (("/news?after=1", 403), ("/news?run=run_" + "0" * 24, 404)):
+        stream = Stream(browser, path)
+        assert await stream.begin() == status
+        await stream.leave()
+
+
+@pytest.mark.parametrize("query", ["run=x", "gap=-1", "gap=a", "after=1.5", "after=" + "9" * 40, "gap=\u0661"])
+async def test_what_is_no_place_in_a_stream_is_refused(stack: ConsoleStack, query: str) -> None:
+    browser = await Browser(stack).log_in()
+    assert (await browser.get(f"/news?{query}")).status_code in (400, 422)
+
+
+async def test_a_session_has_so_many_streams(stack: ConsoleStack) -> None:
+    """One that has ended leaves its place."""
+    browser = await Browser(stack).log_in()
+    where = await news_of(browser, "/now")
+    held = [await begun(browser, where) for _ in range(MAX_STREAMS)]
+    more = Stream(browser, where)
+    assert await more.begin() == 429
+    await more.leave()
+    await held[0].leave()
+    again = await begun(browser, where)
+    for stream in (*held[1:], again):
+        await stream.leave()
+
+
+async def test_who_is_led_to_the_login_comes_back_to_the_page(stack: ConsoleStack) -> None:
+    """Not to a part of it, nor to a stream."""
+    browser = await Browser(stack).log_in()
+    where = await news_of(browser, "/now")
+    stack.revoked["max"] = "auth_expired"
+    reply = await browser.get(where, **{"HX-Request": "true", "HX-Current-URL": f"{BASE}/console/approvals?order=age"})
+    assert reply.headers["hx-redirect"] == "/console/login?because=auth_expired&next=/console/approvals"

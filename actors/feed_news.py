@@ -1,0 +1,120 @@
+"""`FeedNews`: that something has happened, for whoever waits for it; the journal's feed is followed meanwhile.
+
+However many wait, and for however many runs and tenants, one question to the journal waits for all of them.  It is not
+asked for long once nobody does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from airside.actors.rpc.methods import FeedPage, FeedRequest
+from airside.stack.errors import AirsideError
+
+FOLLOW_S = 5.0
+"""Longest wait of one question to the journal."""
+
+LINGER_S = 30.0
+"""How long the feed is followed after the last one waited: who comes again by then has missed nothing."""
+
+_MAX_MARKS = 10_000
+
+Follow = Callable[[FeedRequest], Awaitable[FeedPage]]
+
+
+class Topic(NamedTuple):
+    """What somebody waits for: what happens in a run, in a tenant, or, by neither, anything."""
+
+    run_id: str = ""
+    tenant: str = ""
+
+
+class FeedNews:
+    """Used on one event loop; `follow` asks for entries of all tenants."""
+
+    def __init__(self, follow: Follow, *, linger_s: float = LINGER_S) -> None:
+        self._follow = follow
+        self._linger_s = linger_s
+        self._waiting: dict[Topic, set[asyncio.Event]] = {}
+        self._waited_s = 0.0
+        self._telling: asyncio.Task[None] | None = None
+        self._beginning = asyncio.Lock()
+        self._numbers = itertools.count(time.time_ns())  # no number of another incarnation's
+        self._marks: OrderedDict[Topic, int] = OrderedDict()
+
+    @asynccontextmanager
+    async def of(self, topic: Topic) -> AsyncIterator[asyncio.Event]:
+        """Give what is set once something of a topic happens after this, or may have.
+
+        Raises `LayerUnavailable` if the journal does not answer.
+        """
+        news = asyncio.Event()
+        self._waiting.setdefault(topic, set()).add(news)
+        try:
+            async with self._beginning:
+                if self._telling is None or self._telling.done():
+                    cursor = (await self._follow(FeedRequest("now", 0.0))).cursor
+                    self._marks.clear()  # of what happened while nobody followed nothing is known
+                    self._telling = asyncio.ensure_future(self._tell(cursor))
+            yield news
+        finally:
+            self._waited_s = time.monotonic()
+            self._waiting[topic].discard(news)
+            if not self._waiting[topic]:
+                del self._waiting[topic]
+
+    async def after(self, topic: Topic, mark: int, wait_s: float) -> int:
+        """Return another mark than one that was returned before once something has happened since, or may have.
+
+        Nothing has, if it is the same after so many seconds.  Raises `LayerUnavailable` as `of` does.
+        """
+        async with self.of(topic) as news:
+            if self._mark(topic) == mark:
+                try:
+                    await asyncio.wait_for(news.wait(), wait_s)
+                except TimeoutError:
+                    return mark
+                if self._mark(topic) == mark:  # the feed could not be followed
+                    self._marks[topic] = next(self._numbers)
+            return self._mark(topic)
+
+    def _mark(self, topic: Topic) -> int:
+        if topic not in self._marks:
+            self._marks[topic] = next(self._numbers)
+            if len(self._marks) > _MAX_MARKS:
+                self._marks.popitem(last=False)
+        self._marks.move_to_end(topic)
+        return self._marks[topic]
+
+    async def _tell(self, cursor: str) -> None:
+        """Tell of what follows a cursor while somebody waits; where that fails, everybody is to look for himself."""
+        try:
+            while self._waiting or time.monotonic() - self._waited_s < self._linger_s:
+                page = await self._follow(FeedRequest(cursor, FOLLOW_S, with_bodies=False))
+                if page.code:
+                    break
+                cursor = page.cursor
+                for topic in {topic for entry in page.entries for topic in _topics(entry.stream, entry.tenant)}:
+                    if topic in self._marks:
+                        self._marks[topic] = next(self._numbers)
+                    _wake(self._waiting.get(topic, ()))
+        except (AirsideError, TimeoutError):
+            pass
+        finally:
+            for waiting in self._waiting.values():
+                _wake(waiting)
+
+
+def _topics(stream: str, tenant: str) -> tuple[Topic, ...]:
+    return Topic(run_id=stream), Topic(tenant=tenant), Topic()
+
+
+def _wake(waiting: Iterable[asyncio.Event]) -> None:
+    for news in waiting:
+        news.set()
