@@ -49,10 +49,10 @@ async def stream(visit: Visit) -> Response:
     page: NewsPage = await visit.call.stack.ask(NEWS, NewsRequest(visit.session.credential, run_id, after, 0.0))
     if page.code:
         raise Refused(page.problem, reason=page.code)
-    return StreamingResponse(_told(visit, run_id, after, gap_s), media_type="text/event-stream")
+    return StreamingResponse(_messages(visit, run_id, after, gap_s), media_type="text/event-stream")
 
 
-async def _told(visit: Visit, run_id: str, mark: int, gap_s: int) -> AsyncIterator[bytes]:
+async def _messages(visit: Visit, run_id: str, mark: int, gap_s: int) -> AsyncIterator[bytes]:
     """Yield messages; the last one has the page ask, which is then told why there are no more."""
     visit.session.streams += 1
     try:
