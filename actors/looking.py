@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import ray
@@ -29,6 +29,9 @@ from airside.stack.security.access import Caller, Reach
 
 MAX_QUESTIONS = 8
 """Questions of one tenant that are being answered at a time: each has a thread."""
+
+MAX_WAITING = 24
+"""Questions of one tenant that wait for others of its own: a page asks several at once, and is asked by several."""
 
 MAX_STATEMENTS = 1
 """Of those, SQL: each has a process, and a copy of the tenant's rows."""
@@ -62,7 +65,9 @@ class Looking:
         self._tools = {spec.name: spec for spec in tools}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="look")
         self._rule_counts = RuleCounts()
-        self._asked: Counter[tuple[TenantId, str]] = Counter()
+        self._waiting: Counter[TenantId] = Counter()
+        self._places: defaultdict[TenantId, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_QUESTIONS))
+        self._statements: Counter[TenantId] = Counter()
 
     async def answer(self, view: str, parameters: bytes, caller: Caller, far: Reach, owners: RunOwners) -> bytes:
         """Answer a view as `views.answer`; raise `Refused` with `too_many` if the tenant asks too much at a time."""
@@ -96,23 +101,38 @@ class Looking:
             caller, far, self._directory, self._seal_key, ask, whose, layers, kept, self._tools, self._rule_counts
         )
         tenant = caller.identity.tenant
-        with self._place(tenant, "sql", MAX_STATEMENTS if view == "sql" else 0), self._place(tenant, "", MAX_QUESTIONS):
-            return await loop.run_in_executor(self._threads, answer, view, parameters, desk)
+        with self._statement(tenant) if view == "sql" else nullcontext():
+            async with self._place(tenant, until):
+                return await loop.run_in_executor(self._threads, answer, view, parameters, desk)
 
     @contextmanager
-    def _place(self, tenant: TenantId, kind: str, most: int) -> Iterator[None]:
-        """Hold one of so many places of a tenant; of none, if there are 0."""
-        if not most:
-            yield
-            return
-        if self._asked[tenant, kind] >= most:
-            asked = f"{most} {kind or 'questions'} of {tenant} are being answered".replace("  ", " ")
-            raise Refused(f"{asked}: wait until one of them is", reason="too_many")
-        self._asked[tenant, kind] += 1
+    def _statement(self, tenant: TenantId) -> Iterator[None]:
+        if self._statements[tenant] >= MAX_STATEMENTS:
+            raise Refused(f"SQL of {tenant} is being answered: wait until it is", reason="too_many")
+        self._statements[tenant] += 1
         try:
             yield
         finally:
-            self._asked[tenant, kind] -= 1
+            self._statements[tenant] -= 1
+
+    @asynccontextmanager
+    async def _place(self, tenant: TenantId, until: float) -> AsyncIterator[None]:
+        """Hold one of a tenant's places, as soon as there is one."""
+        if self._waiting[tenant] >= MAX_WAITING:
+            problem = f"{MAX_QUESTIONS} questions of {tenant} are being answered, and {MAX_WAITING} wait: ask later"
+            raise Refused(problem, reason="too_many")
+        self._waiting[tenant] += 1
+        try:
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                await self._places[tenant].acquire()
+        except TimeoutError:
+            raise Refused(f"other questions of {tenant} took {LOOK_S:.0f} s: ask later", reason="too_many") from None
+        finally:
+            self._waiting[tenant] -= 1
+        try:
+            yield
+        finally:
+            self._places[tenant].release()
 
     # The layers.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -28,15 +29,17 @@ _GAP_S = 5
 async def now(visit: Visit) -> Shown:
     """Show what runs, what waits for people, what is off or down, and what is spent."""
     news = await path_of(visit, _GAP_S)
-    counts = await visit.look_if("counts", Listing[RunCount], Counts(since=visit.ago(SINCE_S)))
+    counts, health, waiting, off, doubt, budgets = await asyncio.gather(
+        visit.look_if("counts", Listing[RunCount], Counts(since=visit.ago(SINCE_S))),
+        visit.look_if("health", Listing[LayerHealth]),
+        visit.look_if("approvals", Listing[Raw], Approvals(limit=MOST_LISTED)),
+        visit.look_if("switches", Listing[KillSwitchChanged]),
+        visit.look_if("in_doubt", Listing[InDoubtCall]),
+        visit.look_if("budgets", Listing[BudgetLine]),
+    )
     rows = [] if counts is None else counts.items
-    health = await visit.look_if("health", Listing[LayerHealth])
     layers = None if health is None else health.items
-    waiting = await visit.look_if("approvals", Listing[Raw], Approvals(limit=MOST_LISTED))
     calls = [] if waiting is None else [waiting_of(item) for item in waiting.items]
-    off = await visit.look_if("switches", Listing[KillSwitchChanged])
-    doubt = await visit.look_if("in_doubt", Listing[InDoubtCall])
-    budgets = await visit.look_if("budgets", Listing[BudgetLine])
     context = {
         "tenants": by_tenant(rows),
         "outcomes": by_outcome(rows),

@@ -561,7 +561,8 @@ async def test_a_tenant_that_asks_too_much_at_a_time_keeps_no_other_out(
     layers = Layers(store)
     layers.hold = asyncio.Event()
     it = await ingress(layers)
-    waiting = [asyncio.ensure_future(look(it, "op@acme", "runs")) for _ in range(looking.MAX_QUESTIONS)]
+    at_once = looking.MAX_QUESTIONS + looking.MAX_WAITING
+    waiting = [asyncio.ensure_future(look(it, "op@acme", "runs")) for _ in range(at_once)]
     await asyncio.sleep(0)
     assert (await look(it, "lea@acme", "runs")).code == "too_many"
     other = asyncio.ensure_future(look(it, "eve@beta", "runs"))
@@ -570,10 +571,25 @@ async def test_a_tenant_that_asks_too_much_at_a_time_keeps_no_other_out(
     assert (await look(it, "eve@beta", "sql", sql="SELECT 1")).code == "too_many"
     layers.hold.set()
     replies = await asyncio.gather(*waiting, other, statement)
-    assert [reply.code for reply in replies] == [""] * (looking.MAX_QUESTIONS + 2)
+    assert [reply.code for reply in replies] == [""] * (at_once + 2)
     monkeypatch.setattr(looking, "LOOK_S", 0.05)
     layers.hold = asyncio.Event()
     assert (await look(it, "op@acme", "runs")).code == "unavailable"
+
+
+async def test_what_waits_for_others_of_its_tenant_is_refused_in_time(
+    store: JournalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves no place taken."""
+    monkeypatch.setattr(looking, "MAX_QUESTIONS", 1)
+    monkeypatch.setattr(looking, "LOOK_S", 0.05)
+    layers = Layers(store)
+    layers.hold = asyncio.Event()
+    it = await ingress(layers)
+    replies = await asyncio.gather(*(look(it, "op@acme", "runs") for _ in range(3)))
+    assert {reply.code for reply in replies} <= {"unavailable", "too_many"} and replies[0].code == "unavailable"
+    layers.hold.set()
+    assert [(await look(it, "op@acme", "runs")).code for _ in range(3)] == [""] * 3
 
 
 async def test_answers_are_bounded_and_layers_that_are_away_are_told(
