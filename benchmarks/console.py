@@ -7,11 +7,12 @@ journal has of them is then written to it again under other names, tenants and t
 writes, until it has so many runs.  On that journal the stack is started again, with `airside serve` before it, so many
 approvals are put before people, and runs go on to be submitted, so that the journal grows by so many events a second.
 
-Meanwhile an operator of the house, who reaches all tenants, and one of a single tenant load each page; calls are
-approved on the console until their effects happen; and streams of runs' events are read.  Before the last line is a
-table: a row a page, milliseconds from sending a request to having all of its answer.  Last line: `page_p99_ms` of the
-page with the highest one; `approve_to_effect_p99_ms` from sending a vote to the call of the tool; `sse_lag_p99_ms` from
-the time that an event bears to its arrival; `rss_mb` of the process that serves the pages.  `--quick` takes a minute.
+Meanwhile an operator of the house, who reaches all tenants, and one of a single tenant load each page, and each has
+Now and a run open beside it, which are told of news and ask for what has changed, as a browser does; calls are approved
+on the console until their effects happen; and streams of runs' events are read.  Before the last line is a table: a row
+a page, milliseconds from sending a request to having all of its answer.  Last line: `page_p99_ms` of the page with the
+highest one; `approve_to_effect_p99_ms` from sending a vote to the call of the tool; `sse_lag_p99_ms` from the time that
+an event bears to its arrival; `rss_mb` of the process that serves the pages.  `--quick` takes a minute.
 Not measured: browsers, and networks.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import html
 import json
 import os
 import re
@@ -349,6 +351,34 @@ def load_pages(people: dict[str, Person], pages: dict[str, str], rounds: int) ->
     return took
 
 
+@contextmanager
+def open_pages(people: dict[str, Person], paths: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Keep pages open: each is told of news, and asks for its part; yield how often each did."""
+    over, asked = threading.Event(), dict.fromkeys(paths, 0)
+
+    def follow(person: Person, path: str) -> None:
+        page, _ = person.load(path)
+        where = html.unescape(re.findall(r'hx-sse:connect="([^"]*)"', page)[0])
+        with person.client.stream("GET", where, headers={"hx-request": "true"}) as stream:
+            for line in stream.iter_lines():
+                if over.is_set():
+                    return
+                if line == "event: news":
+                    part = person.client.get(f"/console{path}", headers={"hx-request": "true"})
+                    assert part.status_code == 200, part.text[:500]
+                    asked[path] += 1
+
+    threads = [threading.Thread(target=follow, args=(person, path)) for person in people.values() for path in paths]
+    for thread in threads:
+        thread.start()
+    try:
+        yield asked
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
 def print_table(took: dict[str, list[float]]) -> None:
     """Print a row for each page and person."""
     print(f"\n{'page':<32}{'p50_ms':>8}{'p99_ms':>8}{'max_ms':>8}")
@@ -459,8 +489,10 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             tokens = {who: stack.token(tenant, who) for who, tenant in (("hugo", "house"), ("max", "acme"))}
             people = {who: Person(url, token) for who, token in tokens.items()}
             with Load(stack, options.events, written.of_run) as load:
-                took = load_pages(people, pages, options.rounds)
+                with open_pages(people, ("/now", f"/runs/{waiting.run_id}")) as asked:
+                    took = load_pages(people, pages, options.rounds)
                 print_table(took)
+                print(f"open pages asked for what has changed: {asked}", flush=True)
                 effects = approve(people["max"], stack, folder / "effects", options.rounds)
                 lags = read_streams(url, tokens["max"], load, options.rounds)
             rss_mb = memory_mib([pid]) * 2**20 / 1e6
