@@ -20,7 +20,7 @@ from airside.stack.ids import parse_run
 MAX_STREAMS = 16
 """Streams of one session at once: a page in a window that nobody sees holds none."""
 
-LONGEST_GAP_S = 30
+LONGEST_GAP_S = 20
 _WAIT_S = 15.0
 """Longest wait in one question: so often something is sent even in silence, for proxies, and the session looked at."""
 
@@ -39,9 +39,9 @@ async def path_of(visit: Visit, gap_s: int, run_id: str = "") -> str:
 
 
 async def stream(visit: Visit) -> Response:
-    """Tell of news until the session is over."""
+    """Tell of news until the session is over; 204 where enough pages of it are told: this one asks by itself."""
     if visit.session.streams >= MAX_STREAMS:
-        raise Refused(f"{MAX_STREAMS} pages of this session are told of news: close some", reason="too_many")
+        return Response(status_code=204)
     given = visit.query.get("run")
     run_id = parse_run(given) if given else ""
     gap_s = min(LONGEST_GAP_S, max(1, _number("gap", visit.query.get("gap") or "1")))
