@@ -183,16 +183,20 @@ ORDER BY stream, seq;
 -- name: doubtful
 -- Runs of a tenant (of all where it is '') that may be in doubt: those whose outcome names a key that nobody settled,
 -- and unfinished ones whose latest entry can leave a run in doubt; that a call waits for people leaves none in doubt.  What
--- is so their events tell.  Bodies are read of the latest entries alone, between the first and the last of them: to read
--- those of a million entries takes ten times as long as all the rest.
+-- is so their events tell.  Bodies are read of the latest entries alone, between the first and the last of them, and of
+-- outcomes that are not `completed` (a run completes with nothing unsettled: an invariant of its machine): to read those of
+-- a million entries takes ten times as long as all the rest.  Nothing is of an unfinished run before the first of them began.
 WITH ended AS (
     SELECT run_id, unnest(TRY(CAST(json_extract(body, '$.outcome.in_doubt') AS VARCHAR[]))) AS key FROM outcomes
-    WHERE contains(body, '"in_doubt":["') AND ($1 = '' OR tenant = $1)),
+    WHERE status <> 'completed' AND contains(body, '"in_doubt":["') AND ($1 = '' OR tenant = $1)),
 unended AS MATERIALIZED (
     SELECT run_id FROM runs ANTI JOIN outcomes USING (run_id) WHERE ($1 = '' OR tenant = $1)),
+began AS MATERIALIZED (
+    SELECT min(e.rowid) AS place FROM events e SEMI JOIN unended u ON u.run_id = e.stream WHERE e.type = 'RunSubmitted'),
 latest AS MATERIALIZED (
     SELECT e.stream, arg_max(e.type, e.seq) AS type, arg_max(e.rowid, e.seq) AS place
     FROM events e SEMI JOIN unended u ON u.run_id = e.stream
+    WHERE e.rowid >= (SELECT place FROM began)
     GROUP BY e.stream
     HAVING bool_or(e.type IN ('EffectIntended', 'ActionGated'))
        AND arg_max(e.type, e.seq) IN ('ToolExecuted', 'ExecutionLost', 'ActionGated', 'RunActivated', 'RunSuspended')),

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from airside.stack.errors import InvariantBroken
 from airside.stack.ids import effect_key
+from airside.stack.reasons import RunStatus
 from airside.stack.run.state import OVER, OpenCall, Phase, RunState
 from airside.stack.values import Usage
 
@@ -41,6 +42,10 @@ def _rules(state: RunState) -> list[tuple[bool, str]]:
         ),
         (not changing or key in state.in_doubt_keys, "3: executing a change without its key unsettled"),
         (len(state.in_doubt_keys) <= 1, "3: more than one key unsettled"),
+        (
+            state.outcome is None or state.outcome.status != RunStatus.COMPLETED or not state.outcome.in_doubt,
+            "3: completed with a key unsettled",
+        ),
         (all(value >= 0 for value in _counts(used)), "4: a count below zero"),
         (concluded == (state.outcome is not None), "5: outcome and phase disagree"),
         (all(a < b for a, b in pairwise(steps)), "6: history out of order"),

@@ -25,7 +25,8 @@ read, and the agent is asked again when each has its result.  The rules:
 Invariants, checked by `check()` after every event in tests:
  1. What the run has used never exceeds its limits by more than the one decision that was already paid for.
  2. A call is in `executing` only if the latest decision about this very step and attempt allows it.
- 3. The key of a call that changes something is unsettled only between its intent and its result.
+ 3. The key of a call that changes something is unsettled only between its intent and its result, and no run completes
+    with one.
  4. Labels only grow, and so do the epoch and the step; no count in `usage` is below zero.
  5. Exactly the phases from `concluding` on have an outcome, and the outcome never changes.
  6. The history's steps rise strictly.
