@@ -183,15 +183,15 @@ async def test_a_call_for_which_no_launcher_can_be_started_certainly_did_not_hap
 
 
 async def test_an_undo_has_a_process_of_its_own_too(dispatcher: Dispatcher, tmp_path: Path) -> None:
-    async def undo(**more: object) -> ToolResult:
+    async def undo(timeout_ms: int, **more: object) -> ToolResult:
         arguments = msgspec.json.encode({"place": str(tmp_path)} | more)
-        fields = {"undo": True, "output_sha256": digest(b"7"), "timeout_ms": 500, "nonce": os.urandom(12)}
+        fields = {"undo": True, "output_sha256": digest(b"7"), "timeout_ms": timeout_ms, "nonce": os.urandom(12)}
         request = granted(unruly.undoable.spec, arguments, key=f"{os.urandom(4).hex()}/undo", **fields)
         return (await dispatcher.execute(msgspec.structs.replace(request, output=b"7"))).result
 
-    assert (await undo(stuck=False)).ok and (tmp_path / f"undone-7-{processes(tmp_path)[0]}").exists()
+    assert (await undo(20_000, stuck=False)).ok and (tmp_path / f"undone-7-{processes(tmp_path)[0]}").exists()
     assert processes(tmp_path) != [os.getpid()]
-    late = await undo(stuck=True)
+    late = await undo(1_500, stuck=True)
     assert late.reason_code is ReasonCode.TOOL_TIMEOUT and "its process is dead" in late.error
     assert len(processes(tmp_path)) == 2 and not any(map(alive, processes(tmp_path)))
 
