@@ -12,9 +12,9 @@ from typing import Any, get_args
 
 import msgspec
 
-from airside.actors.feed_news import FeedNews, Topic
 from airside.actors.issuers import KeyFetcher
 from airside.actors.looking import Looking
+from airside.actors.news import News, Topic
 from airside.actors.operating import SCOPES, Targets, order_of, sealed
 from airside.actors.rpc.layer import LayerConfig, control, now_us, steady_us
 from airside.actors.rpc.methods import (
@@ -30,6 +30,7 @@ from airside.actors.rpc.methods import (
     OFFER,
     OPERATE,
     ORDER,
+    RECENT,
     ROLL_BACK,
     SUBMIT,
     SUBSCRIBE,
@@ -125,7 +126,7 @@ class Ingress(WatchedLayer):
         self._counts = {"accepted": 0, "refused": 0}
         self._followers: Counter[TenantId] = Counter()
         self._watchers: Counter[TenantId] = Counter()
-        self._feed_news = FeedNews(lambda asked: self._journal.call(SUBSCRIBE, asked))
+        self._news = News(lambda asked: self._journal.call(RECENT, asked))
         self._listeners: Counter[TenantId] = Counter()
         self._said: dict[tuple[RunId, int, str], asyncio.Future[WatchPage]] = {}
         self._owners = RunOwners(self._run_bodies)
@@ -345,7 +346,7 @@ class Ingress(WatchedLayer):
     async def _watched(self, asked: WatchRequest, caller: Caller, far: Reach) -> WatchPage:
         """Return what there is of a run; if there is nothing, wait for that.  Raises `AuthRefused`."""
         waits = asked.with_events and asked.timeout_s > 0
-        async with self._feed_news.of(Topic(run_id=asked.run_id)) if waits else nullcontext(asyncio.Event()) as news:
+        async with self._news.of(Topic(run_id=asked.run_id)) if waits else nullcontext(asyncio.Event()) as news:
             bodies = list[str]()
             if asked.with_events or asked.run_id not in self._owners:
                 bodies = await self._run_bodies(asked.run_id)
@@ -375,7 +376,7 @@ class Ingress(WatchedLayer):
             self._watchers[tenant] += 1
             try:
                 wait_s = min(max(0.0, asked.timeout_s), LONGEST_WATCH_S)
-                mark = await self._feed_news.after(topic, asked.after, wait_s)
+                mark = await self._news.after(topic, asked.after, wait_s)
             finally:
                 self._watchers[tenant] -= 1
             await self._news_of(asked)  # the credential may have ended while it waited

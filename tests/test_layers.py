@@ -29,7 +29,7 @@ _ORDER = {
     """,
     "actors": """
         settings http_settings job_inputs pickling process rpc wardens models journal approvals jobs app policy memory
-        run_owners feed_news rule_counts operating intake executor runtime driver views looking issuers ingress client
+        run_owners news rule_counts operating intake executor runtime driver views looking issuers ingress client
         web gateway api console http_layer launch audit replay
     """,
 }

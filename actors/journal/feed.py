@@ -63,12 +63,13 @@ class Feed:
             return FeedPage(code="invalid", problem=error.message)
         is_there = await self._has_more(feed, after, min(max(0.0, asked.timeout_s), LONGEST_WAIT_S))
         rows = await self._read(feed, after) if is_there else ()
-        entries = []
-        for count, row in enumerate(rows, after + 1):
-            fields = dict(zip(_COLUMNS, row[1:], strict=False))
-            if not asked.with_bodies:
-                fields["body"] = ""
-            entries.append(JournalEntry(cursor=str(FeedCursor(journal=journal, feed=feed, count=count)), **fields))
+        entries = [
+            JournalEntry(
+                cursor=str(FeedCursor(journal=journal, feed=feed, count=count)),
+                **dict(zip(_COLUMNS, row[1:], strict=False)),
+            )
+            for count, row in enumerate(rows, after + 1)
+        ]
         end = FeedCursor(journal=journal, feed=feed, count=after + len(entries))
         return FeedPage(tuple(entries), str(end))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airside.actors.journal.feed import Feed
 from airside.actors.journal.log import JOURNAL, Row
+from airside.actors.journal.recent import RecentAppends
 from airside.actors.journal.telemetry import Telemetry
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us
 from airside.actors.rpc.methods import (
@@ -24,6 +25,7 @@ from airside.actors.rpc.methods import (
     CHAINS,
     QUERY,
     QUERY_TENANT,
+    RECENT,
     ROWS,
     SUBSCRIBE,
     VERIFY,
@@ -31,6 +33,8 @@ from airside.actors.rpc.methods import (
     FeedPage,
     FeedRequest,
     NamedQuery,
+    RecentPage,
+    RecentRequest,
     Rows,
     Sql,
     TenantSql,
@@ -90,6 +94,7 @@ class Journal(WatchedLayer):
         self._store.start_feeding()
         self._chain_check = self._store.chain_check(now_us)
         self._feed = Feed(self._store, self._page)
+        self._recent = RecentAppends()
         self._checkpointing = asyncio.ensure_future(self.forever(self._checkpoints()))
 
     @serves(APPEND, unreadable=_error, failed=_error)
@@ -123,7 +128,9 @@ class Journal(WatchedLayer):
         for (_, future), reply in zip(group, replies, strict=True):
             if not future.done():
                 future.set_result(reply)
-        self._feed.note([append for write in writes for append in appends_of(write)])
+        appends = [append for write in writes for append in appends_of(write)]
+        self._feed.note(appends)
+        self._recent.note(appends)
         try:
             self._say_problem(next((reply.detail for reply in replies if reply.verdict == "later"), ""))
             taken = [write for write, reply in zip(writes, replies, strict=True) if reply.verdict == "ok"]
@@ -204,6 +211,11 @@ class Journal(WatchedLayer):
     async def subscribe(self, asked: FeedRequest) -> FeedPage:
         """Return entries after a cursor, as soon as there are some or the wait is over."""
         return await self._feed.page(asked)
+
+    @serves(RECENT)
+    async def recent(self, asked: RecentRequest) -> RecentPage:
+        """Return which streams were appended to after a commit, as soon as some were or the wait is over."""
+        return await self._recent.page(asked)
 
     @serves(VERIFY)
     async def verify(self, _: None) -> list[str]:

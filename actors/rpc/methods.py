@@ -180,14 +180,12 @@ class FeedRequest(msgspec.Struct, array_like=True, frozen=True):
     """The entries wanted that follow a cursor, and for how many seconds the first may be waited for.
 
     They are one tenant's, or all tenants' if it is None.  With a `credential` they are those of its principal's tenant.
-    Without bodies they say no more than that something happened.
     """
 
     after: str
     timeout_s: float
     tenant: str | None = None
     credential: str = ""
-    with_bodies: bool = True
 
 
 class FeedPage(msgspec.Struct, array_like=True, frozen=True):
@@ -197,6 +195,29 @@ class FeedPage(msgspec.Struct, array_like=True, frozen=True):
     cursor: str = ""
     code: str = ""
     problem: str = ""
+
+
+class RecentRequest(msgspec.Struct, array_like=True, frozen=True):
+    """What streams were appended to since a commit, and for how many seconds the next one may be waited for.
+
+    `born` is what a page before said; "" asks only which the latest commit is.
+    """
+
+    born: str
+    after: int
+    timeout_s: float
+
+
+class RecentPage(msgspec.Struct, array_like=True, frozen=True):
+    """Streams, each with its tenant before it, and the number of the latest commit; `is_torn`: others are not known.
+
+    Commits are numbered by the process that is called `born`.
+    """
+
+    streams: tuple[tuple[str, str], ...] = ()
+    born: str = ""
+    upto: int = 0
+    is_torn: bool = False
 
 
 class NewsRequest(msgspec.Struct, array_like=True, frozen=True):
@@ -344,6 +365,7 @@ QUERY_TENANT = Method[TenantSql, tuple[bytes, str]]("journal", "query_tenant")
 CHAINS = Method[ChainsRequest, list[ChainStanding]]("journal", "chains")
 VERIFY = Method[None, list[str]]("journal", "verify")
 SUBSCRIBE = Method[FeedRequest, FeedPage]("journal", "subscribe")
+RECENT = Method[RecentRequest, RecentPage]("journal", "recent")
 
 RETRIEVE = Method[RecallRequest, RecallReply]("memory", "retrieve")
 WRITE_IF_USEFUL = Method[Candidate, LearnReply]("memory", "write_if_useful")

@@ -49,6 +49,8 @@ from airside.actors.rpc.methods import (
     PresentedQuestion,
     PresentedVote,
     QuestionReply,
+    RecentPage,
+    RecentRequest,
     Sql,
     TenantSql,
     TrustedGate,
@@ -289,6 +291,7 @@ CASES: dict[Method[Any, Any], Case] = {
         lambda n: ChainsRequest(f"t{n}", n == 1), "chains", [ChainStanding(tenant="acme", entries=3, checked=2)]
     ),
     m.VERIFY: Case(lambda n: None, "verify", ["a row was altered"], takes_anything=True),
+    m.RECENT: Case(lambda n: RecentRequest("one", n, 1.0), "recent", RecentPage((("acme", RUN),), "one", 7)),
     m.SUBSCRIBE: Case(lambda n: FeedRequest(f"j:*:{n}", 1.0), "subscribe", FeedPage((FED,), "j:*:1")),
     m.RETRIEVE: Case(
         lambda n: RecallRequest(tenant=TenantId("acme"), query=str(n), clearance="public"),

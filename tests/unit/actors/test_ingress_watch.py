@@ -12,7 +12,7 @@ import pytest
 
 from airside.actors.ingress import Ingress
 from airside.actors.rpc.layer import LayerConfig
-from airside.actors.rpc.methods import BODIES, NEWS, SUBSCRIBE, WATCH, WATCH_RUN, FeedPage, NewsPage, NewsRequest
+from airside.actors.rpc.methods import BODIES, NEWS, RECENT, WATCH, WATCH_RUN, NewsPage, NewsRequest, RecentPage
 from airside.actors.settings import Settings
 from airside.stack.contracts.streams import StreamPart, WatchPage, WatchRequest
 from airside.stack.directory import load_directory
@@ -21,7 +21,6 @@ from airside.stack.run import events as ev
 from airside.stack.security.authenticator import issue_token
 from tests import on_wire
 from tests.helpers import KEY, RUN, submitted
-from tests.unit.actors.test_feed_news import entry
 from tests.unit.stack.security.test_authenticator import SIGNER, pem_of, public_of
 
 DIRECTORY = load_directory(
@@ -37,7 +36,6 @@ EVENTS: list[ev.Event] = [
     msgspec.structs.replace(FIRST, identity=OWN),
     ev.RunActivated(epoch=1, claim="c", at_us=2),
 ]
-RUN_ENTRY = entry(0, RUN)
 PART = StreamPart(number=1, kind="text", run_id=RUN, step=1, text="hello")
 
 
@@ -58,11 +56,12 @@ class Layers:
             self.read += 1
             self.reads.release()
             return {run: [ev.encode_event(each).decode() for each in self.events if run == RUN] for run in asked}
-        if method is SUBSCRIBE:
-            if asked.timeout_s:
-                await self.appended.wait()
-                self.appended.clear()
-            return FeedPage((RUN_ENTRY,), "1") if asked.timeout_s else FeedPage((), "0")
+        if method is RECENT:
+            if not asked.born:
+                return RecentPage(born="one")
+            await self.appended.wait()
+            self.appended.clear()
+            return RecentPage((("acme", RUN),), "one", asked.after + 1)
         assert method is WATCH
         self.asked.append(asked)
         if not self.speaks and asked.timeout_s:

@@ -1,4 +1,4 @@
-"""`FeedNews`: that something has happened, for whoever waits for it; the journal's feed is followed meanwhile.
+"""`News`: that something has happened, for whoever waits for it; the journal is followed meanwhile.
 
 However many wait, and for however many runs and tenants, one question to the journal waits for all of them.  It is not
 asked for long once nobody does.
@@ -14,18 +14,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from airside.actors.rpc.methods import FeedPage, FeedRequest
+from airside.actors.rpc.methods import RecentPage, RecentRequest
 from airside.stack.errors import AirsideError
 
 FOLLOW_S = 5.0
 """Longest wait of one question to the journal."""
 
 LINGER_S = 30.0
-"""How long the feed is followed after the last one waited: who comes again by then has missed nothing."""
+"""How long the journal is followed after the last one waited: who comes again by then has missed nothing."""
 
 _MAX_MARKS = 10_000
 
-Follow = Callable[[FeedRequest], Awaitable[FeedPage]]
+Follow = Callable[[RecentRequest], Awaitable[RecentPage]]
 
 
 class Topic(NamedTuple):
@@ -35,8 +35,8 @@ class Topic(NamedTuple):
     tenant: str = ""
 
 
-class FeedNews:
-    """Used on one event loop; `follow` asks for entries of all tenants."""
+class News:
+    """Used on one event loop; `follow` asks what streams were appended to."""
 
     def __init__(self, follow: Follow, *, linger_s: float = LINGER_S) -> None:
         self._follow = follow
@@ -59,9 +59,9 @@ class FeedNews:
         try:
             async with self._beginning:
                 if self._telling is None or self._telling.done():
-                    cursor = (await self._follow(FeedRequest("now", 0.0))).cursor
+                    latest = await self._follow(RecentRequest("", 0, 0.0))
                     self._marks.clear()  # of what happened while nobody followed nothing is known
-                    self._telling = asyncio.ensure_future(self._tell(cursor))
+                    self._telling = asyncio.ensure_future(self._tell(latest))
             yield news
         finally:
             self._waited_s = time.monotonic()
@@ -80,7 +80,7 @@ class FeedNews:
                     await asyncio.wait_for(news.wait(), wait_s)
                 except TimeoutError:
                     return mark
-                if self._mark(topic) == mark:  # the feed could not be followed
+                if self._mark(topic) == mark:  # the journal could not be followed
                     self._marks[topic] = next(self._numbers)
             return self._mark(topic)
 
@@ -92,15 +92,14 @@ class FeedNews:
         self._marks.move_to_end(topic)
         return self._marks[topic]
 
-    async def _tell(self, cursor: str) -> None:
-        """Tell of what follows a cursor while somebody waits; where that fails, everybody is to look for himself."""
+    async def _tell(self, page: RecentPage) -> None:
+        """Tell of what follows a commit while somebody waits; where that fails, everybody is to look for himself."""
         try:
             while self._waiting or time.monotonic() - self._waited_s < self._linger_s:
-                page = await self._follow(FeedRequest(cursor, FOLLOW_S, with_bodies=False))
-                if page.code:
+                page = await self._follow(RecentRequest(page.born, page.upto, FOLLOW_S))
+                if page.is_torn:
                     break
-                cursor = page.cursor
-                for topic in {topic for entry in page.entries for topic in _topics(entry.stream, entry.tenant)}:
+                for topic in {topic for tenant, stream in page.streams for topic in _topics(stream, tenant)}:
                     if topic in self._marks:
                         self._marks[topic] = next(self._numbers)
                     _wake(self._waiting.get(topic, ()))
