@@ -38,11 +38,19 @@ from airside.actors.client.owned_stack import OwnedStack
 from airside.actors.client.progress import progress_of
 from airside.actors.client.result_cursor import ResultCursor, collect
 from airside.actors.client.result_waiter import ResultWaiter
-from airside.actors.client.results import PendingApproval, RunResult, ended_result, goes_on
+from airside.actors.client.results import (
+    PendingApproval,
+    RunResult,
+    SubmitInterrupted,
+    ended_result,
+    goes_on,
+    submission_may_run,
+)
 from airside.actors.client.run_stream import RunNews, RunStream
 from airside.actors.client.stack_backend import StackBackend
 from airside.actors.client.stack_record import remove_record
 from airside.actors.client.steps import Pause, Steps, drive, drive_async, each, each_later
+from airside.actors.client.submissions import known_again, run_of_job
 from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.orders import sealed_order, switch_target
 from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
@@ -90,7 +98,15 @@ from airside.stack.approvals.joint import JointVerdict
 from airside.stack.calling import explain_misuse_of_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.contracts.streams import WatchPage, WatchRequest
-from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, Misuse, Refused, VotesRefused
+from airside.stack.errors import (
+    AdmissionRefused,
+    AuthRefused,
+    InvalidInput,
+    LayerUnavailable,
+    Misuse,
+    Refused,
+    VotesRefused,
+)
 from airside.stack.ids import is_whole_approval, parse_run
 from airside.stack.journal.feed import NOW, JournalEntry, feed_of
 from airside.stack.operations.batches import BatchChange
@@ -273,7 +289,8 @@ class Stack:
 
         Who asks is said by a `token`, or by `tenant` and `principal` where this process holds the stack's keys.
         `fields` are those of a `Job`: `route`, `limits`, `inputs`, `labels`, `job_id`, `lane`.  `inputs` are read by
-        the app's `job_inputs`, as those of jobs files are.
+        the app's `job_inputs`, as those of jobs files are.  Interrupted after the job was sent it raises
+        `SubmitInterrupted`, which has the id of the run that there may be.
         """
         return drive(self._submitted(request, {"token": token, "tenant": tenant, "principal": principal}, fields))
 
@@ -290,7 +307,14 @@ class Stack:
         (job,) = yield from self._with_inputs([job_of(request, who, fields)])
         if isinstance(job, BadLine):
             raise InvalidInput(job.message.replace("jobs[0]", "job", 1))
-        (ticket,) = yield from self.backend.enter([job], None)
+        job = known_again(job)
+        try:
+            (ticket,) = yield from self.backend.enter([job], None)
+        except KeyboardInterrupt:
+            raise SubmitInterrupted(run_of_job(job)) from None
+        except (asyncio.CancelledError, LayerUnavailable) as error:
+            error.add_note(submission_may_run(run_of_job(job)))
+            raise
         if ticket.run_id:
             return RunHandle(self, ticket.run_id, job.job_id)
         reason = (ticket.reason_code or ReasonCode.INTERNAL_ERROR).value
@@ -313,7 +337,8 @@ class Stack:
         With `lane="provider_batch"` what their models are asked goes into batches of the providers': for about half the
         price, within a day.
         A full queue is waited for.  Raises `MapTimeout` (a `TimeoutError`) if not all have ended after `timeout`
-        seconds: it has the results there are and the ids of the runs that go on, whose results can be had later.
+        seconds: it has the results there are, the ids of the runs that go on, whose results can be had later, and the
+        jobs that were sent and are `unanswered`: these may run too.
         """
         return drive(self._mapped(jobs, progress=progress, timeout=timeout, lane=lane))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from airside.actors.client.results import (
     refused_result,
 )
 from airside.actors.client.steps import Pause, Steps, drive
+from airside.actors.client.submissions import known_again, run_of_job
 from airside.actors.jobs import BadLine, Job
 from airside.actors.rpc.methods import Ends, WaitRequest
 from airside.stack.operations.messages import Ticket
@@ -119,6 +119,8 @@ class JobStream:
         self._waiting: dict[int, Job] = {}
         self._held: dict[str, float] = {}
         """Until when a tenant's jobs are not sent again, because its queue was full: nobody else waits for that."""
+        self._sent: set[int] = set()
+        """The places of jobs that were sent, and of which no answer has said what became of them."""
         self._unsure: dict[int, int] = {}
         """How often it was not known whether a job was admitted: sent again it is the same run, if it is one."""
         self._next_s = clock()
@@ -148,9 +150,8 @@ class JobStream:
             if self._is_late and not self._ready:
                 if not self._waiting and not self._open and self._is_exhausted():
                     return []
-                raise ResultsTimeout(self._timeout or 0.0, tuple(self._open))
-        found, self._ready = self._ready, []
-        return found
+                raise ResultsTimeout(self._timeout or 0.0, tuple(self._open), self.unanswered())
+        return self.take_ready()
 
     def _fill(self) -> Steps[None]:
         """Take jobs as far as there is room, and submit some before more are taken: they may come slowly."""
@@ -181,6 +182,15 @@ class JobStream:
     def open(self) -> dict[str, list[OpenJob]]:
         """The runs that have not ended, with the jobs that they are of."""
         return self._open
+
+    def unanswered(self) -> dict[int, str]:
+        """Return the places of jobs that were sent and not answered: they may run, as these runs (empty: not known)."""
+        return {place: run_of_job(job) for place, job in self._waiting.items() if place in self._sent}
+
+    def take_ready(self) -> list[RunResult]:
+        """Return the results that have come and were not given out, as one who waits no more has them."""
+        found, self._ready = self._ready, []
+        return found
 
     def stop(self) -> list[int]:
         """Take and submit no more jobs; return the places of those that were taken and not submitted.
@@ -248,8 +258,7 @@ class JobStream:
             if isinstance(job, BadLine):
                 self._refuse(place, job.job_id, Ticket(reason_code=ReasonCode.REQUEST_INVALID, message=job.message))
             else:
-                # Sent again after an interrupt, it is to be the same run.
-                self._waiting[place] = job if job.nonce else job.with_nonce(secrets.token_bytes(16))
+                self._waiting[place] = known_again(job)  # also after an interrupt
 
     # Submitting.
 
@@ -281,7 +290,9 @@ class JobStream:
 
     def _enter(self, places: list[int]) -> Steps[None]:
         jobs = [self._waiting[place] for place in places]
+        self._sent.update(places)
         tickets = yield from self._desk.enter(jobs, self._left())
+        self._sent.difference_update(places)
         now = self._clock()
         if self.rate_per_s > 0:
             self._next_s = max(self._next_s, now - 1.0) + len(places) / self.rate_per_s
@@ -294,6 +305,7 @@ class JobStream:
             elif ticket.reason_code is ReasonCode.ADMISSION_REJECTED:
                 self._held[job.tenant or job.token] = now + ticket.retry_after_s
             elif ticket.reason_code is ReasonCode.INTERNAL_ERROR and self._unsure.get(place, 0) < MOST_UNSURE - 1:
+                self._sent.add(place)
                 times = self._unsure[place] = self._unsure.get(place, 0) + 1
                 self._held[job.tenant or job.token] = now + min(2.0 ** (times - 1), _UNSURE_S)
             else:
@@ -361,7 +373,7 @@ class ResultStream:
             try:
                 self._page += drive(self._stream.next_results())
             except KeyboardInterrupt:
-                raise StreamInterrupted(self, len(self._stream.open)) from None
+                raise StreamInterrupted(self, len(self._stream.open), self._stream.unanswered()) from None
         if not self._page:
             raise StopIteration
         return self._page.popleft()
@@ -380,7 +392,8 @@ def collect_in_order(
     results: list[RunResult | None] = ResultList([None] * count)
 
     def unsubmitted() -> int:
-        return sum(result is None for result in results) - sum(map(len, stream.open.values()))
+        missing = sum(result is None for result in results)
+        return missing - sum(map(len, stream.open.values())) - len(stream.unanswered())
 
     def places() -> dict[str, int]:
         return {run_id: jobs[0].place for run_id, jobs in stream.open.items()}
@@ -391,10 +404,12 @@ def collect_in_order(
                 results[result.place] = result
                 advance(str(result.status) if result.run_id else "refused")
     except ResultsTimeout:
-        raise MapTimeout(timeout or 0.0, results, places(), unsubmitted()) from None
+        raise MapTimeout(timeout or 0.0, results, places(), unsubmitted(), stream.unanswered()) from None
     except asyncio.CancelledError as error:
         error.add_note(f"{len(stream.open)} runs go on: `stack.runs(status='active', limit=1000)` lists them")
         raise
     except KeyboardInterrupt:
-        raise MapInterrupted(results, places(), unsubmitted()) from None
+        for result in stream.take_ready():
+            results[result.place] = result
+        raise MapInterrupted(results, places(), unsubmitted(), stream.unanswered()) from None
     return ResultList(result for result in results if result is not None)

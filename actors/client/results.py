@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -95,15 +95,23 @@ class MapTimeout(TimeoutError):
     """A batch has not ended in time; what was submitted goes on.
 
     `results` has the results there are, in the jobs' places, None elsewhere; `places` says which run is at which place,
-    and `run_ids` are those that go on (`Stack.results(run_ids)` gets their results later); `unsubmitted` jobs were not
-    taken in (or, if a layer did not answer, perhaps not).
+    and `run_ids` are those that go on (`Stack.results(run_ids)` gets their results later).  `unanswered` are the jobs
+    that were sent and not answered, by place, each with the run that it is if it was taken in (empty where only the
+    stack knows whose the job's token is): they may run, and sent once more they are other runs.  `unsubmitted` jobs
+    were never sent.
     """
 
     def __init__(
-        self, timeout_s: float, results: list[RunResult | None], places: dict[str, int], unsubmitted: int
+        self,
+        timeout_s: float,
+        results: list[RunResult | None],
+        places: dict[str, int],
+        unsubmitted: int,
+        unanswered: dict[int, str] | None = None,
     ) -> None:
         missing = sum(result is None for result in results)
-        text = f"{missing} of {len(results)} runs have not ended in {timeout_s:g} s"
+        self.unanswered = unanswered or {}
+        text = f"{missing} of {len(results)} runs have not ended in {timeout_s:g} s{may_run(self.unanswered)}"
         super().__init__(f"{text}; {unsubmitted} jobs were not submitted" if unsubmitted else text)
         self.results = results
         self.places = places
@@ -115,16 +123,33 @@ class ResultsTimeout(TimeoutError):
     """Not all runs whose results are wanted have ended in time; they go on.
 
     `run_ids` are those that were waited for (`Stack.handle(run_id)` gets the result later), of which there are at most
-    as many as the window has; what was not taken from the handles is still in them.
+    as many as the window has; what was not taken from the handles is still in them.  `unanswered` is as that of
+    `MapTimeout`, of a stream of jobs.
     """
 
-    def __init__(self, timeout_s: float, run_ids: tuple[str, ...]) -> None:
-        super().__init__(f"the {timeout_s:g} s are over: {len(run_ids)} runs that were waited for have not ended")
+    def __init__(self, timeout_s: float, run_ids: tuple[str, ...], unanswered: dict[int, str] | None = None) -> None:
+        self.unanswered = unanswered or {}
+        text = f"the {timeout_s:g} s are over: {len(run_ids)} runs that were waited for have not ended"
+        super().__init__(f"{text}{may_run(self.unanswered)}")
         self.timeout_s = timeout_s
         self.run_ids = run_ids
 
-    def __reduce__(self) -> tuple[type[ResultsTimeout], tuple[float, tuple[str, ...]]]:
-        return type(self), (self.timeout_s, self.run_ids)
+    def __reduce__(self) -> tuple[type[ResultsTimeout], tuple[float, tuple[str, ...], dict[int, str]]]:
+        return type(self), (self.timeout_s, self.run_ids, self.unanswered)
+
+
+def may_run(unanswered: Mapping[int, str]) -> str:
+    """Return what an error says of submissions that were not answered; nothing if there are none."""
+    if not unanswered:
+        return ""
+    return f"; {len(unanswered)} submissions were not answered: they may run (`error.unanswered` says as which runs)"
+
+
+def submission_may_run(run_id: str) -> str:
+    """Return what may have become of one submission that was not answered, and how to find out."""
+    if not run_id:
+        return "the submission was not answered: it may run, and then `stack.runs(status='active')` lists it"
+    return f"the submission was not answered: it may run, and then `stack.handle({run_id!r})` is its handle"
 
 
 def batch_goes_on(open_runs: int) -> str:
@@ -148,13 +173,28 @@ class ResultsInterrupted(KeyboardInterrupt):
         self.run_ids = run_ids
 
 
-class StreamInterrupted(KeyboardInterrupt):
-    """Somebody interrupted a stream of results; what was submitted goes on, and so can the `stream`, where it was."""
+class SubmitInterrupted(KeyboardInterrupt):
+    """Somebody interrupted a submission that was sent and not answered: it may run.
 
-    def __init__(self, stream: Iterator[RunResult], open_runs: int) -> None:
+    `run_id` is then its run; empty where only the stack knows whose the job's token is.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(submission_may_run(run_id))
+        self.run_id = run_id
+
+
+class StreamInterrupted(KeyboardInterrupt):
+    """Somebody interrupted a stream of results; what was submitted goes on, and so can the `stream`, where it was.
+
+    `unanswered` is as that of `MapTimeout`; the stream, when it goes on, sends these again, as the same runs.
+    """
+
+    def __init__(self, stream: Iterator[RunResult], open_runs: int, unanswered: dict[int, str] | None = None) -> None:
+        self.unanswered = unanswered or {}
         super().__init__(
             f"{open_runs} runs go on, and so does the stream, where it was: `for result in error.stream`, this error "
-            "being `sys.last_value` in a notebook"
+            f"being `sys.last_value` in a notebook{may_run(self.unanswered)}"
         )
         self.stream = stream
 
@@ -162,9 +202,16 @@ class StreamInterrupted(KeyboardInterrupt):
 class MapInterrupted(KeyboardInterrupt):
     """Somebody interrupted a batch; what was submitted goes on.  The fields are those of `MapTimeout`."""
 
-    def __init__(self, results: list[RunResult | None], places: dict[str, int], unsubmitted: int) -> None:
+    def __init__(
+        self,
+        results: list[RunResult | None],
+        places: dict[str, int],
+        unsubmitted: int,
+        unanswered: dict[int, str] | None = None,
+    ) -> None:
+        self.unanswered = unanswered or {}
         there = sum(result is not None for result in results)
-        goes_on = batch_goes_on(len(places))
+        goes_on = batch_goes_on(len(places)) + may_run(self.unanswered)
         super().__init__(f"{there} of {len(results)} jobs have ended; {goes_on}; {unsubmitted} jobs were not submitted")
         self.results = results
         self.places = places

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,8 +17,9 @@ from airside.actors.client import job_stream
 from airside.actors.client.job_stream import MOST_UNSURE, JobStream, ResultStream, collect_in_order
 from airside.actors.client.result_cursor import collect
 from airside.actors.client.result_waiter import ResultWaiter
-from airside.actors.client.results import MapTimeout, RunResult, StreamInterrupted
+from airside.actors.client.results import MapInterrupted, MapTimeout, ResultsTimeout, RunResult, StreamInterrupted
 from airside.actors.client.steps import Pause, Steps, drive_async
+from airside.actors.client.submissions import run_of_job
 from airside.actors.jobs import BadLine, Job, job_of, jobs_of
 from airside.actors.rpc.methods import Ends, WaitRequest
 from airside.stack.errors import InvalidInput, LayerUnavailable
@@ -146,6 +148,75 @@ def test_a_layer_that_does_not_answer_does_not_hold_a_batch_beyond_its_time() ->
     with pytest.raises(MapTimeout):
         run(desk, jobs("a", 2), timeout=3)
     assert desk.now_s < 10
+
+
+class FullDisk(Desk):
+    """A stack that receives what is sent and answers nothing any more after so many jobs, or says that it failed."""
+
+    def __init__(self, problem: BaseException | Ticket, *, first: int = 0) -> None:
+        super().__init__(run_s=100.0)
+        self._problem = problem
+        self._left = first
+        self.received: list[Job] = []
+
+    def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
+        """Answer the first jobs, and none of the others."""
+        if self._left:
+            self._left -= len(jobs)
+            return (yield from super().enter(jobs, within_s))
+        self.received += jobs
+        if isinstance(self._problem, Ticket):
+            yield Pause(0.0)
+            return [self._problem] * len(jobs)
+        yield Pause(within_s or 0.0)
+        raise self._problem
+
+
+MAY_RUN = r"3 submissions were not answered: they may run \(`error.unanswered` says as which runs\)"
+FAILED = Ticket(reason_code=ReasonCode.INTERNAL_ERROR, message="the disk is full")
+
+
+@pytest.mark.parametrize("problem", [TimeoutError("no answer"), FAILED])
+def test_what_was_sent_and_not_answered_is_named_by_place_and_run_and_is_not_unsubmitted(
+    problem: TimeoutError | Ticket,
+) -> None:
+    """It may run: who submits again what was not submitted must not do it twice."""
+    desk = FullDisk(problem)
+    with pytest.raises(MapTimeout, match=f"3 of 3 runs have not ended in 3 s; {MAY_RUN}$") as caught:
+        run(desk, jobs("a", 3), timeout=3)
+    assert caught.value.unsubmitted == 0 and caught.value.run_ids == ()
+    received = [run_of_job(job) for job in desk.received[:3]]
+    assert caught.value.unanswered == dict(enumerate(received)) and len(set(received)) == 3
+
+
+def test_who_interrupts_jobs_that_were_sent_is_told_that_they_may_run() -> None:
+    desk = FullDisk(KeyboardInterrupt())
+    stream = JobStream(desk, jobs("a", 4), timeout=None, window=3, clock=desk.clock)
+    with pytest.raises(MapInterrupted, match=f"{MAY_RUN}; 1 jobs were not submitted") as caught:
+        desk.drive(collect_in_order(stream, 4, timeout=None))
+    assert [*caught.value.unanswered] == [0, 1, 2] and caught.value.unsubmitted == 1
+
+
+def test_a_stream_that_is_interrupted_names_what_was_not_answered_and_sends_it_again_as_the_same_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = FullDisk(KeyboardInterrupt())
+    monkeypatch.setattr(job_stream, "drive", desk.drive)
+    results = ResultStream(JobStream(desk, jobs("a", 3), timeout=None, clock=desk.clock))
+    for _ in range(2):
+        with pytest.raises(StreamInterrupted, match=MAY_RUN) as caught:
+            next(results)
+    first, second = desk.received[:3], desk.received[3:]
+    assert [*caught.value.unanswered.values()] == [run_of_job(job) for job in first]
+    assert [job.nonce for job in first] == [job.nonce for job in second]
+
+
+def test_a_stream_whose_time_is_over_names_what_was_not_answered() -> None:
+    desk = FullDisk(TimeoutError("no answer"))
+    stream = JobStream(desk, jobs("a", 3), timeout=3, clock=desk.clock)
+    with pytest.raises(ResultsTimeout, match=MAY_RUN) as caught:
+        desk.drive(stream.next_results())
+    assert pickle.loads(pickle.dumps(caught.value)).unanswered == caught.value.unanswered != {}
 
 
 @given(
