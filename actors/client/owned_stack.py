@@ -12,7 +12,14 @@ from airside.actors.client.fingerprint import Drift
 from airside.actors.process.console import Console
 
 LOOK_S = 1.0
-"""Between two looks at whether the app's names mean something else: a look takes about a millisecond."""
+"""Between two looks of one cell at whether the app's names mean something else: a look takes about a millisecond."""
+
+
+def _cell() -> int:
+    """Return the number of the notebook's cell that runs, 0 outside of notebooks: another one may define anything."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return int(getattr(shell, "execution_count", 0))
 
 
 def _level_of_caller() -> int:
@@ -40,14 +47,15 @@ class OwnedStack:
         self._stop = stop
         self._drift = Drift(app.app)
         self._warned_of: dict[str, str] = {}
-        self._looked_s = time.monotonic()
+        self._looked = time.monotonic(), _cell()
         self._console = Console(stack) if output else None
 
     def warn_of_changes(self) -> None:
         """Warn, once for each change, that the stack runs agents or tools that are defined otherwise now."""
-        if time.monotonic() - self._looked_s < LOOK_S:
+        now_s, cell = time.monotonic(), _cell()
+        if now_s - self._looked[0] < LOOK_S and cell == self._looked[1]:
             return
-        self._looked_s = time.monotonic()
+        self._looked = now_s, cell
         changed = self._drift.changed()
         new = [name for name, found in changed.items() if found != self._warned_of.get(name)]
         if new:

@@ -118,6 +118,22 @@ def test_each_change_is_warned_of_once_where_the_caller_stands(notebook: Any) ->
             assert len(found) == warned and all(each.filename == __file__ for each in found)
 
 
+def test_another_cell_is_looked_at_however_soon_it_comes(notebook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all cells are run one after the other, less than a second is between a change and what submits."""
+    monkeypatch.setattr("airside.actors.client.owned_stack.time.monotonic", lambda: 0.0)
+    shell = SimpleNamespace(execution_count=1)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    app: Any = airside.App(agents={"clerk": notebook.clerk}, tools=[notebook.look], policy="", directory="")
+    own = OwnedStack("s", cast("ValidatedApp", SimpleNamespace(app=app)), lambda _: None, lambda: None, output=False)
+    run(notebook, "LIMIT = 6")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        own.warn_of_changes()
+    shell.execution_count = 2
+    with pytest.warns(UserWarning, match="defined otherwise now"):
+        own.warn_of_changes()
+
+
 def test_things_that_hold_each_other_and_large_ones_come_to_an_end(notebook: Any) -> None:
     run(notebook, "TABLE['self'] = TABLE\nTABLE['big'] = list(range(10**6))")
     compared = drift(notebook)
