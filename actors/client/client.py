@@ -27,7 +27,7 @@ from airside.actors.client.display.bundle import bundle
 from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.formatters import as_answer, register_formatters
 from airside.actors.client.display.listed import ApprovalList, Kinds, Listed, RunList, Status
-from airside.actors.client.display.runs import draw_handle
+from airside.actors.client.display.runs import draw_handle, standing_of
 from airside.actors.client.display.stacks import LOOKED_AT, draw_stack
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
 from airside.actors.client.job_stream import WINDOW, JobStream, ResultStream, collect_in_order
@@ -41,6 +41,7 @@ from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import (
     PendingApproval,
     RunResult,
+    RunTimeout,
     SubmitInterrupted,
     ended_result,
     goes_on,
@@ -134,10 +135,14 @@ class RunHandle:
         self.job_id = job_id
 
     def result(self, timeout: float | None = None) -> RunResult:
-        """Wait until the run has ended, and return how; raise `TimeoutError` after `timeout` seconds."""
+        """Wait until the run has ended, and return how.
+
+        Raises `RunTimeout` (a `TimeoutError`) after `timeout` seconds, which says where the run stands.
+        """
         results = self._stack.results([self], timeout=timeout)
         if not results:
-            raise TimeoutError(f"{self.run_id} has not ended in {timeout} s")
+            standing = standing_of(*self._stack.backend.events(self.run_id))
+            raise RunTimeout(self.run_id, timeout or 0.0, standing)
         return results[0]
 
     def __await__(self) -> Generator[Any, Any, RunResult]:

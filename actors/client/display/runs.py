@@ -22,7 +22,7 @@ from airside.actors.client.display.drawing import (
     text_cell,
 )
 from airside.actors.client.display.timeline import timeline_of
-from airside.stack.operations.overview import ACTIVE, RunDetail, RunStep, RunSummary, Wait, detail_of
+from airside.stack.operations.overview import ACTIVE, RunDetail, RunStep, RunSummary, Wait, detail_of, run_status
 from airside.stack.operations.quantities import clock, money, span
 from airside.stack.run import events as ev
 
@@ -119,15 +119,38 @@ def draw_handle(run_id: str, events: Sequence[ev.Event], problem: str, *, now_us
     return draw_run(detail, timeline_of(events, now_us=now_us), notes=tuple(_how_it_goes_on(detail)))
 
 
+_WAITS_FOR_PEOPLE = {
+    "approval": ("It waits for a person", "stack.approvals() lists what is to be decided, and by whom."),
+    "doubt": ("It waits to be told what became of a call", "stack.in_doubt(), and stack.resolve(...)."),
+}
+"""What is said of a run's wait, and how people end it."""
+
+
+def standing_of(events: Sequence[ev.Event], problem: str) -> str:
+    """Return in a few words where a run stands by its events, in those of its card; by `problem` why there are none."""
+    if not events:
+        return problem
+    phase, waits = run_status(events)
+    said = [_waiting(wait) for wait in waits if _is_for_people(wait)]
+    return f"{said[-1][0].lower()}{said[-1][1:]}" if said else phase
+
+
+def _is_for_people(wait: Wait) -> bool:
+    return not wait.until_us and wait.kind in _WAITS_FOR_PEOPLE
+
+
+def _waiting(wait: Wait) -> str:
+    said, _ = _WAITS_FOR_PEOPLE[wait.kind]
+    return f"{said}: {brief(wait.what, 300)}" if wait.what else said
+
+
 def _how_it_goes_on(detail: RunDetail) -> Iterator[str]:
     """Yield what a run that has not ended waits for, and how that is given."""
     if detail.run.status != ACTIVE:
         return
-    for_what = {wait.kind for wait in detail.waits if not wait.until_us}
-    if "approval" in for_what:
-        yield "It waits for a person: stack.approvals() lists what is to be decided, and by whom."
-    if "doubt" in for_what:
-        yield "It waits to be told what became of a call: stack.in_doubt(), and stack.resolve(...)."
+    for wait in detail.waits:
+        if _is_for_people(wait):
+            yield f"{_waiting(wait)}; {_WAITS_FOR_PEOPLE[wait.kind][1]}"
     yield f"stack.handle({detail.run.run_id!r}).result() waits for its end."
 
 

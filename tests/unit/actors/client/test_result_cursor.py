@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airside.actors.client import client
 from airside.actors.client.client import RunHandle, Stack, _named
 from airside.actors.client.following import RUNS_A_QUESTION
 from airside.actors.client.result_cursor import TAKE_S, ResultCursor, collect
-from airside.actors.client.results import ResultsInterrupted, ResultsTimeout
+from airside.actors.client.results import ResultsInterrupted, ResultsTimeout, RunTimeout
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.rpc.methods import WAIT, Ends, WaitRequest
 from airside.stack.errors import InvalidId, InvalidInput
@@ -228,6 +229,16 @@ def test_a_window_is_a_number_of_runs(window: Any) -> None:
         stack_of(Runs()).iter_results([], window=window)
     with pytest.raises(InvalidInput, match="timeout"):
         stack_of(Runs()).iter_results([], timeout=-1)
+
+
+def test_a_result_that_does_not_come_in_time_says_where_its_run_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Runs()
+    ((run_id, _),) = desk.give([60.0])
+    monkeypatch.setattr(client, "drive", desk.drive)
+    monkeypatch.setattr(desk, "events", lambda _: ([], "the journal is away"), raising=False)
+    with pytest.raises(RunTimeout, match=f"^{run_id} has not ended in 0 s: the journal is away$") as caught:
+        RunHandle(stack_of(desk), run_id).result(timeout=0)
+    assert pickle.loads(pickle.dumps(caught.value)).standing == "the journal is away"
 
 
 class Interrupted(Runs):

@@ -19,13 +19,14 @@ from airside.actors.client.display.drawing import MAX_ROWS, Drawing, brief, fact
 from airside.actors.client.display.html import ATTRIBUTES, STYLE, TAGS, element, to_html
 from airside.actors.client.display.listed import ApprovalList, Hits, Listed, RecordList, ResultList, RunList, Story
 from airside.actors.client.display.results import draw_progress
-from airside.actors.client.display.runs import draw_handle, draw_run
+from airside.actors.client.display.runs import draw_handle, draw_run, standing_of
 from airside.actors.client.display.text import to_text
 from airside.memory.records import Record
 from airside.stack.contracts.memory import Recalled
 from airside.stack.operations.overview import RunDetail, RunStep, Wait
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import RunStatus
+from airside.stack.run import events as ev
 from airside.stack.run.story import story_lines
 from airside.stack.text.entities import INVISIBLE
 from tests.unit.actors.client.display.samples import APPROVED, approval, played, result, summary
@@ -305,6 +306,19 @@ def test_what_style_and_svg_show_stands_in_the_text_as_well() -> None:
     assert re.search(r"wait for people +1 +2\.\ds", made[TEXT])
     plain = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", made[HTML], flags=re.DOTALL)
     assert "approved by bob, cat" in plain and "completed" in plain
+
+
+def test_where_a_run_stands_is_said_in_the_words_of_its_card() -> None:
+    """Whoever waited in vain for a person learns that it was one."""
+    gated = next(i for i, e in enumerate(_EVENTS) if isinstance(e, ev.ActionGated) and e.approval_id)
+    waiting = _EVENTS[: gated + 1]
+    standing = standing_of(waiting, "")
+    assert re.fullmatch(r"it waits for a person: apr_run_\w+ of \w+(, \w+)*", standing)
+    card = to_text(draw_handle("run_1", waiting, "", now_us=0))
+    assert "It waits for a person" in card and standing.rpartition(" of ")[0].partition(": ")[2] in card
+    assert standing_of(_EVENTS[:1], "") == "queued" and standing_of([], "no answer") == "no answer"
+    deciding = next(i for i, e in enumerate(_EVENTS) if standing_of(_EVENTS[: i + 1], "") == "deciding")
+    assert "active · deciding" in to_text(draw_handle("run_1", _EVENTS[: deciding + 1], "", now_us=0))
 
 
 def test_a_drawing_of_a_run_is_its_own_every_time() -> None:
