@@ -62,9 +62,26 @@ def text_of(error: BaseException, limit: int = MAX_TEXT_CHARS) -> str:
     return (f"{_name(error)}: {text}" if text else _name(error))[:limit]
 
 
+_NOT_THE_CALLERS = frozenset({"airside", "IPython", "asyncio", "ray"})
+"""Whose frames are neither of the notebook's own code nor of a library that it uses: ours, and what runs or waits."""
+
+
 def _is_callers(frame: FrameType) -> bool:
-    """Whether a frame is of neither Airside nor the notebook that runs a cell."""
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] not in ("airside", "IPython")
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _NOT_THE_CALLERS
+
+
+def notebook_traceback(error: BaseException, *, is_whole: bool = False) -> list[str]:
+    """Return what a notebook shows of an error: what it says, and where in the notebook's own code, or all of where.
+
+    IPython asks an error for it, by `_render_traceback_`:
+    https://ipython.readthedocs.io/en/stable/config/integrating.html#custom-exception-tracebacks
+    """
+    frames = [each for each in walk_tb(error.__traceback__) if is_whole or _is_callers(each[0])]
+    where = ["Traceback (most recent call last):", *StackSummary.extract(iter(frames)).format()] if frames else []
+    text, cause = plain(error), error.__cause__
+    what = [f"{_name(error)}: {text}" if text else _name(error), *getattr(error, "__notes__", ())]
+    why = [f"because of {_name(cause)}: {text_of(cause)}"] if cause is not None else []
+    return [line.rstrip("\n") for line in (*where, *what, *why)]
 
 
 def _name(error: BaseException) -> str:
@@ -87,15 +104,7 @@ class AirsideError(Exception):
         return _rebuild, (type(self), self.message, self.details)
 
     def _render_traceback_(self) -> list[str]:
-        """Return what a notebook shows of it: what it says, and where in the notebook's own code; IPython asks.
-
-        https://ipython.readthedocs.io/en/stable/config/integrating.html#custom-exception-tracebacks
-        """
-        frames = [each for each in walk_tb(self.__traceback__) if self._is_internal or _is_callers(each[0])]
-        where = ["Traceback (most recent call last):", *StackSummary.extract(iter(frames)).format()] if frames else []
-        cause = self.__cause__
-        why = [f"because of {_name(cause)}: {text_of(cause)}"] if cause is not None else []
-        return [line.rstrip("\n") for line in (*where, f"{_name(self)}: {self}", *why)]
+        return notebook_traceback(self, is_whole=self._is_internal)
 
     _is_internal: ClassVar[bool] = False
     """Whether where in our own code it was raised is of use to whoever sees it."""

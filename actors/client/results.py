@@ -17,7 +17,7 @@ from airside.actors.client.display.listed import Kinds
 from airside.actors.client.display.results import draw_result
 from airside.stack.approvals.book import Approval
 from airside.stack.approvals.forms import described
-from airside.stack.errors import Misuse
+from airside.stack.errors import Misuse, notebook_traceback
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
 from airside.stack.resources import ResourceFact
@@ -101,6 +101,8 @@ class MapTimeout(TimeoutError):
     were never sent.
     """
 
+    _render_traceback_ = notebook_traceback
+
     def __init__(
         self,
         timeout_s: float,
@@ -127,6 +129,8 @@ class ResultsTimeout(TimeoutError):
     `MapTimeout`, of a stream of jobs.
     """
 
+    _render_traceback_ = notebook_traceback
+
     def __init__(self, timeout_s: float, run_ids: tuple[str, ...], unanswered: dict[int, str] | None = None) -> None:
         self.unanswered = unanswered or {}
         text = f"the {timeout_s:g} s are over: {len(run_ids)} runs that were waited for have not ended"
@@ -140,6 +144,8 @@ class ResultsTimeout(TimeoutError):
 
 class RunTimeout(TimeoutError):
     """A run has not ended in time; it goes on.  `standing` says where it stood then: what it waits for, or is at."""
+
+    _render_traceback_ = notebook_traceback
 
     def __init__(self, run_id: str, timeout_s: float, standing: str) -> None:
         super().__init__(f"{run_id} has not ended in {timeout_s:g} s: {standing}")
@@ -181,6 +187,8 @@ def goes_on(run_ids: Sequence[str]) -> str:
 class ResultsInterrupted(KeyboardInterrupt):
     """Somebody interrupted the wait for runs; they go on.  The field is that of `ResultsTimeout`."""
 
+    _render_traceback_ = notebook_traceback
+
     def __init__(self, run_ids: tuple[str, ...]) -> None:
         super().__init__(goes_on(run_ids))
         self.run_ids = run_ids
@@ -191,6 +199,8 @@ class SubmitInterrupted(KeyboardInterrupt):
 
     `run_id` is then its run; empty where only the stack knows whose the job's token is.
     """
+
+    _render_traceback_ = notebook_traceback
 
     def __init__(self, run_id: str) -> None:
         super().__init__(submission_may_run(run_id))
@@ -203,6 +213,8 @@ class StreamInterrupted(KeyboardInterrupt):
     `unanswered` is as that of `MapTimeout`; the stream, when it goes on, sends these again, as the same runs.
     """
 
+    _render_traceback_ = notebook_traceback
+
     def __init__(self, stream: Iterator[RunResult], open_runs: int, unanswered: dict[int, str] | None = None) -> None:
         self.unanswered = unanswered or {}
         super().__init__(
@@ -214,6 +226,8 @@ class StreamInterrupted(KeyboardInterrupt):
 
 class MapInterrupted(KeyboardInterrupt):
     """Somebody interrupted a batch; what was submitted goes on.  The fields are those of `MapTimeout`."""
+
+    _render_traceback_ = notebook_traceback
 
     def __init__(
         self,
