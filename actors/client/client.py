@@ -40,11 +40,12 @@ from airside.actors.client.result_cursor import ResultCursor, collect
 from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import (
     PendingApproval,
+    ResultsInterrupted,
     RunResult,
     RunTimeout,
     SubmitInterrupted,
+    cancelled_as,
     ended_result,
-    goes_on,
     submission_may_run,
 )
 from airside.actors.client.run_stream import RunNews, RunStream
@@ -317,7 +318,10 @@ class Stack:
             (ticket,) = yield from self.backend.enter([job], None)
         except KeyboardInterrupt:
             raise SubmitInterrupted(run_of_job(job)) from None
-        except (asyncio.CancelledError, LayerUnavailable) as error:
+        except asyncio.CancelledError as error:
+            cancelled_as(error, SubmitInterrupted(run_of_job(job)))
+            raise
+        except LayerUnavailable as error:
             error.add_note(submission_may_run(run_of_job(job)))
             raise
         if ticket.run_id:
@@ -355,7 +359,7 @@ class Stack:
         timeout: float | None = None,  # noqa: ASYNC109 - as `map` has it
         lane: ModelLane | None = None,
     ) -> list[RunResult]:
-        """As `map`, to be awaited."""
+        """As `map`, to be awaited; a `CancelledError` has the note and the fields of `MapInterrupted`."""
         return await drive_async(self._mapped(jobs, progress=progress, timeout=timeout, lane=lane))
 
     def _mapped(
@@ -468,7 +472,7 @@ class Stack:
         try:
             body = await waiting.ended(handle.run_id)
         except asyncio.CancelledError as error:
-            error.add_note(goes_on((handle.run_id,)))
+            cancelled_as(error, ResultsInterrupted((handle.run_id,)))
             raise
         finally:
             if waiting.is_idle:

@@ -17,6 +17,7 @@ from airside.actors.client.results import (
     ResultsTimeout,
     RunResult,
     StreamInterrupted,
+    cancelled_as,
     ended_result,
     refused_result,
 )
@@ -387,7 +388,8 @@ def collect_in_order(
 ) -> Steps[list[RunResult]]:
     """Wait for the results of `count` jobs, and return them in the jobs' order.
 
-    Raises `MapTimeout` when the time is over, and `MapInterrupted` when somebody interrupts it.
+    Raises `MapTimeout` when the time is over, and `MapInterrupted` when somebody interrupts it; a cancellation has the
+    text and the fields of that.
     """
     results: list[RunResult | None] = ResultList([None] * count)
 
@@ -398,6 +400,11 @@ def collect_in_order(
     def places() -> dict[str, int]:
         return {run_id: jobs[0].place for run_id, jobs in stream.open.items()}
 
+    def interrupted() -> MapInterrupted:
+        for result in stream.take_ready():
+            results[result.place] = result
+        return MapInterrupted(results, places(), unsubmitted(), stream.unanswered())
+
     try:
         while found := (yield from stream.next_results()):
             for result in found:
@@ -406,10 +413,8 @@ def collect_in_order(
     except ResultsTimeout:
         raise MapTimeout(timeout or 0.0, results, places(), unsubmitted(), stream.unanswered()) from None
     except asyncio.CancelledError as error:
-        error.add_note(f"{len(stream.open)} runs go on: `stack.runs(status='active', limit=1000)` lists them")
+        cancelled_as(error, interrupted())
         raise
     except KeyboardInterrupt:
-        for result in stream.take_ready():
-            results[result.place] = result
-        raise MapInterrupted(results, places(), unsubmitted(), stream.unanswered()) from None
+        raise interrupted() from None
     return ResultList(result for result in results if result is not None)

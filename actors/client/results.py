@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -182,6 +183,15 @@ def goes_on(run_ids: Sequence[str]) -> str:
     if len(run_ids) == 1:
         return f"{run_ids[0]} goes on: `stack.handle({run_ids[0]!r}).result()` waits for it again"
     return f"{len(run_ids)} runs go on: `stack.results(...)` waits for them again"
+
+
+def cancelled_as(error: BaseException, interrupt: KeyboardInterrupt) -> None:
+    """Have a cancellation say, and hold, what an interrupt would, as its note and attributes.
+
+    It stays the `CancelledError` that it is: `asyncio.timeout` knows no other type, not one derived from it either.
+    """
+    error.add_note(str(interrupt))
+    vars(error).update(vars(interrupt), _render_traceback_=partial(notebook_traceback, error))
 
 
 class ResultsInterrupted(KeyboardInterrupt):

@@ -105,6 +105,7 @@ async def test_runs_outlive_the_cells_that_wait_for_them_and_the_kernel(tmp_path
         await kernel.run('one = stack.submit("one", **who)')
         error = await kernel.interrupted("(HERE / 'waits').touch(); one.result()", "waits", "one-began")
         assert error.ename == "ResultsInterrupted" and "goes on: `stack.handle('run_" in error.evalue
+        assert "steps.py" not in "".join(error.traceback), error.traceback
         assert "executing" in (await kernel.run("one")).data["text/plain"]
 
         error = await kernel.interrupted("stack.map(jobs('a', 'b'), progress=False)", "a-began", "b-began")
@@ -112,7 +113,10 @@ async def test_runs_outlive_the_cells_that_wait_for_them_and_the_kernel(tmp_path
         error = await kernel.interrupted("(HERE / 'awaits').touch(); await one", "awaits")
         assert error.ename == "CancelledError" and "goes on: `stack.handle('run_" in "".join(error.traceback)
         error = await kernel.interrupted("await stack.amap(jobs('c'), progress=False)", "c-began")
-        assert error.ename == "CancelledError" and "1 runs go on" in "".join(error.traceback)
+        assert error.ename == "CancelledError" and "1 runs go on: `stack.results(error.run_ids)`" in error.traceback[-1]
+        assert len(error.traceback) < 12 and "steps.py" not in "".join(error.traceback), error.traceback
+        shown = await kernel.run("import sys; len(sys.last_value.run_ids)")
+        assert shown.data["text/plain"] == "1"
         shown = await kernel.run("stack.runs(status='active')")
         assert shown.data["text/plain"].startswith("4 runs")
 

@@ -197,6 +197,20 @@ def test_who_interrupts_jobs_that_were_sent_is_told_that_they_may_run() -> None:
     assert [*caught.value.unanswered] == [0, 1, 2] and caught.value.unsubmitted == 1
 
 
+def test_a_batch_that_is_cancelled_says_what_one_that_is_interrupted_does() -> None:
+    """It stays the error that it was, for whoever cancelled."""
+    desk = FullDisk(asyncio.CancelledError(), first=2)
+    stream = JobStream(desk, [*jobs("a", 2), None, *jobs("b", 1)], timeout=None, clock=desk.clock)
+    with pytest.raises(asyncio.CancelledError) as caught:
+        desk.drive(collect_in_order(stream, 3, timeout=None))
+    cancelled: Any = caught.value
+    assert type(cancelled) is asyncio.CancelledError
+    assert len(cancelled.run_ids) == 2 and [*cancelled.unanswered] == [2]
+    shown = cancelled._render_traceback_()
+    assert "2 runs go on: `stack.results(error.run_ids)`" in shown[-1] and shown[-2] == "CancelledError"
+    assert not any("airside/actors/" in line for line in shown)
+
+
 def test_a_stream_that_is_interrupted_names_what_was_not_answered_and_sends_it_again_as_the_same_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
