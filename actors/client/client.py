@@ -343,6 +343,7 @@ class Stack:
     ) -> list[RunResult]:
         """Run a batch and return its results in order; what is refused or malformed is a result too.
 
+        Called again it runs all again, with all effects: a `job_id` is a key in `airside.batches.run_batch` alone.
         With `lane="provider_batch"` what their models are asked goes into batches of the providers': for about half the
         price, within a day.
         A full queue is waited for.  Raises `MapTimeout` (a `TimeoutError`) if not all have ended after `timeout`

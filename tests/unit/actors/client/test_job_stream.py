@@ -572,6 +572,17 @@ def test_jobs_of_a_batch_are_known_by_the_batch_their_id_and_their_attempt() -> 
             job.in_batch(name)
 
 
+def test_jobs_that_are_given_again_are_other_runs_whatever_their_id() -> None:
+    """Those of a batch are the same ones."""
+    desk = FullDisk(FAILED)
+    for _ in range(2):
+        with pytest.raises(MapTimeout):
+            run(desk, jobs("a", 1), timeout=0)
+    one, other = desk.received
+    assert one.job_id == other.job_id and run_of_job(one) != run_of_job(other)
+    assert run_of_job(one.in_batch("nightly")) == run_of_job(other.in_batch("nightly"))
+
+
 def test_jobs_that_come_slowly_are_submitted_as_they_come() -> None:
     desk, entered = Desk(run_s=1.0), list[int]()
 
