@@ -200,6 +200,8 @@ class Ingress(WatchedLayer):
         inputs = msgspec.json.decode(request.inputs)
         if not isinstance(inputs, dict):
             raise InvalidInput("request.inputs: must be an object")
+        if not inputs and not request.text.strip():
+            raise InvalidInput("request: it is empty, and there are no inputs: say what is wanted")
         check_bounds(list(request.labels), where="request.labels")
         labels = tuple(check_label(label, declared=self._labels) for label in request.labels)
         if self._served is not None and request.route == GATEWAY:

@@ -97,6 +97,17 @@ async def test_other_runs_are_labelled_by_nobody() -> None:
     assert [each.labels for each in driver.requests] == [(), ()]
 
 
+@pytest.mark.parametrize("text", ["", " \n\t"])
+async def test_who_asks_for_nothing_is_refused_unless_inputs_say_what_is_wanted(text: str) -> None:
+    driver = Admitting()
+    it = await ingress(driver)
+    for inputs in (b"{}", b'{"customer":"kim"}'):
+        asked = submission("bot", text=text, route="default", inputs=msgspec.Raw(inputs))
+        ticket = await on_wire.ask(it, SUBMIT, asked)
+        assert (ticket.reason_code is ReasonCode.REQUEST_INVALID) == (inputs == b"{}")
+        assert bool(ticket.run_id) != ("it is empty" in ticket.message)
+
+
 @pytest.mark.parametrize("inputs", [b"{}", b'{"tool":"pay","arguments":5}', b'{"tool":"pay","more":1}'])
 async def test_what_is_no_call_is_refused_before_it_is_a_run(inputs: bytes) -> None:
     driver = Admitting()
