@@ -293,7 +293,6 @@ class JobStream:
         jobs = [self._waiting[place] for place in places]
         self._sent.update(places)
         tickets = yield from self._desk.enter(jobs, self._left())
-        self._sent.difference_update(places)
         now = self._clock()
         if self.rate_per_s > 0:
             self._next_s = max(self._next_s, now - 1.0) + len(places) / self.rate_per_s
@@ -302,11 +301,12 @@ class JobStream:
                 del self._waiting[place]
                 self._unsure.pop(place, None)
                 self._open.setdefault(ticket.run_id, []).append(OpenJob(place, job.job_id, now))
+                self._sent.discard(place)
                 self._following.add([ticket.run_id])
             elif ticket.reason_code is ReasonCode.ADMISSION_REJECTED:
+                self._sent.discard(place)
                 self._held[job.tenant or job.token] = now + ticket.retry_after_s
             elif ticket.reason_code is ReasonCode.INTERNAL_ERROR and self._unsure.get(place, 0) < MOST_UNSURE - 1:
-                self._sent.add(place)
                 times = self._unsure[place] = self._unsure.get(place, 0) + 1
                 self._held[job.tenant or job.token] = now + min(2.0 ** (times - 1), _UNSURE_S)
             else:
@@ -315,6 +315,7 @@ class JobStream:
 
     def _refuse(self, place: int, job_id: str, ticket: Ticket) -> None:
         self._unsure.pop(place, None)
+        self._sent.discard(place)
         self._ready.append(refused_result(ticket, job_id, place))
 
     # Waiting.
