@@ -139,7 +139,7 @@ def _what(event: ev.Event) -> str:
     match event:
         case ev.ActionGated():
             approval = event.decision.approval
-            return f"{event.approval_id}" + (f" of {', '.join(approval.roles)}" if approval else "")
+            return f"{event.approval_id}" + (f" ({approval.quorum} of {', '.join(approval.roles)})" if approval else "")
         case ev.RoutePlanned(route=FanOut() as route):
             return ", ".join(branch.route for branch in route.branches)
         case ev.ToolExecuted():

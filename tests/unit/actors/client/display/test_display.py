@@ -313,9 +313,9 @@ def test_where_a_run_stands_is_said_in_the_words_of_its_card() -> None:
     gated = next(i for i, e in enumerate(_EVENTS) if isinstance(e, ev.ActionGated) and e.approval_id)
     waiting = _EVENTS[: gated + 1]
     standing = standing_of(waiting, "")
-    assert re.fullmatch(r"it waits for a person: apr_run_\w+ of \w+(, \w+)*", standing)
+    assert re.fullmatch(r"it waits for a person: apr_run_\w+ \(\d of \w+(, \w+)*\)", standing)
     card = to_text(draw_handle("run_1", waiting, "", now_us=0))
-    assert "It waits for a person" in card and standing.rpartition(" of ")[0].partition(": ")[2] in card
+    assert "It waits for a person" in card and standing.partition(": ")[2] in card
     assert standing_of(_EVENTS[:1], "") == "queued" and standing_of([], "no answer") == "no answer"
     deciding = next(i for i, e in enumerate(_EVENTS) if standing_of(_EVENTS[: i + 1], "") == "deciding")
     assert "active · deciding" in to_text(draw_handle("run_1", _EVENTS[: deciding + 1], "", now_us=0))
