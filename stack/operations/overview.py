@@ -297,6 +297,10 @@ class _Steps:
         happened = "happened" if event.happened else "did not happen"
         found |= {"outcome": "settled", "detail": f"{event.by}: it {happened}"}
 
+    def expired(self, found: dict[str, Any], event: ev.InDoubtExpired) -> None:
+        """Nobody found out; why it is in doubt stays said."""
+        found["outcome"] = str(ReasonCode.TOOL_IN_DOUBT)
+
     def failed(self, found: dict[str, Any], event: Any) -> None:
         """Something went wrong."""
         reason = getattr(event, "reason_code", "failed")
@@ -325,6 +329,6 @@ _TAKE: dict[type[ev.Event], Any] = {
     ev.RecallFailed: _Steps.failed,
     ev.SpendRefused: _Steps.failed,
     ev.DecideFailed: _Steps.failed,
-    ev.InDoubtExpired: _Steps.failed,
+    ev.InDoubtExpired: _Steps.expired,
     ev.LayerFailed: _Steps.failed,
 }

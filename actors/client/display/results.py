@@ -19,7 +19,7 @@ from airside.actors.client.display.drawing import (
     table,
     text_cell,
 )
-from airside.actors.client.display.runs import draw_run, tone_of
+from airside.actors.client.display.runs import draw_run, how_to_resolve, tone_of
 from airside.actors.client.display.timeline import timeline_of
 from airside.stack.operations.overview import detail_of
 from airside.stack.operations.quantities import money, span
@@ -52,7 +52,7 @@ def draw_result(result: RunResult, events: Sequence[ev.Event] = (), *, notes: Se
             ("try again in", f"{result.retry_after_s:g} s" if result.retry_after_s else ""),
             ("used", used if result.run_id else ""),
         ),
-        notes=tuple(notes),
+        notes=(*how_to_resolve(result.run_id, result.in_doubt), *notes),
     )
 
 

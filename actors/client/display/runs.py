@@ -59,8 +59,19 @@ def draw_run(detail: RunDetail, timeline: Timeline | None = None, *, notes: Sequ
             ("used", _used(run) if run.status != ACTIVE else ""),
         ),
         parts=tuple(parts),
-        notes=tuple(notes),
+        notes=(*how_to_resolve(run.run_id, detail.in_doubt), *notes),
     )
+
+
+def how_to_resolve(run_id: str, in_doubt: Sequence[str]) -> Iterator[str]:
+    """Yield what is to be done about the calls that an ended run is in doubt about, none if there are none."""
+    if not in_doubt:
+        return
+    name = run_id if len(in_doubt) == 1 else in_doubt[0]
+    also = " (each by its key)" if len(in_doubt) > 1 else ""
+    yield f"Find out what became of it, and say so{also}: stack.resolve({brief(name)!r}, happened=True), or =False."
+    yield f"In a shell: airside in-doubt resolve {brief(name)} --happened (or --not-happened)."
+    yield "A tool that raises ToolError says that nothing was changed, and there is no doubt."
 
 
 def _status(status: str, why: str) -> str:

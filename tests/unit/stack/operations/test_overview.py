@@ -14,6 +14,8 @@ import pytest
 from msgspec import Raw
 
 from airside.actors.audit import JournalFile, journal_file
+from airside.actors.client.display.runs import draw_run
+from airside.actors.client.display.text import to_text
 from airside.actors.journal.overview import list_runs
 from airside.actors.journal.store import JournalStore
 from airside.actors.journal.story import story_of
@@ -213,6 +215,24 @@ def test_a_refused_call_says_why() -> None:
         run.end()
 
     assert driven(strides).steps[0].outcome == ReasonCode.POLICY_DENIED
+
+
+def test_a_call_in_doubt_says_so_and_how_that_is_resolved() -> None:
+    """Its step is in doubt, and why; the run names the command, and what leaves no doubt."""
+
+    def strides(run: Driven) -> None:
+        run.sent(effect="write")
+        run.executed(ToolResult(ok=False, error="ValueError: the bank is down", reason_code=ReasonCode.TOOL_IN_DOUBT))
+        run.send(ev.InDoubtExpired)
+        run.end()
+
+    found = driven(strides)
+    (step,) = found.steps
+    assert (step.outcome, step.detail) == (ReasonCode.TOOL_IN_DOUBT, "ValueError: the bank is down")
+    text, drawn = "\n".join(step_lines(found)), to_text(draw_run(found))
+    for shown in (text, drawn):
+        assert f"airside in-doubt resolve {RUN}" in shown and "--not-happened" in shown and "ToolError" in shown
+    assert f"stack.resolve('{RUN}', happened=True)" in drawn
 
 
 def test_events_of_another_version_do_not_stop_the_list(tmp_path: Path) -> None:
