@@ -24,6 +24,7 @@ from airside.actors.journal.carry import BEFORE
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.overview import list_runs, show_run
 from airside.actors.journal.reader import JournalReader
+from airside.actors.journal.run_names import RunName, whole_run
 from airside.actors.journal.story import read_story
 from airside.actors.launch import connect
 from airside.stack.errors import Misuse, Unreadable
@@ -43,13 +44,13 @@ class Audit(Protocol):
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Answer one SELECT."""
 
-    def story(self, run_id: str) -> str:
+    def story(self, run_id: RunName) -> str:
         """Tell a run."""
 
     def runs(self, **filters: Any) -> list[RunSummary]:
         """List runs, newest first."""
 
-    def inspect(self, run_id: str) -> RunDetail:
+    def inspect(self, run_id: RunName) -> RunDetail:
         """Return one run with each of its steps and waits."""
 
     def batches(self, *, limit: int = 100) -> list[BatchSummary]:
@@ -91,10 +92,10 @@ class JournalFile:
         """Answer one SELECT."""
         return as_answer(pa.ipc.open_stream(self._reader.query(sql, parameters)).read_all())
 
-    def story(self, run_id: str) -> str:
+    def story(self, run_id: RunName) -> str:
         """Tell a run; raise `InvalidInput` if the journal has no such run."""
         with self._readable():
-            text, events = read_story(self, run_id)
+            text, events = read_story(self, whole_run(self, run_id))
             return Story(text, timeline_of(events))
 
     def runs(self, **filters: Any) -> list[RunSummary]:
@@ -102,10 +103,10 @@ class JournalFile:
         with self._readable():
             return RunList(list_runs(self, **filters))
 
-    def inspect(self, run_id: str) -> RunDetail:
+    def inspect(self, run_id: RunName) -> RunDetail:
         """Return one run with each of its steps and waits."""
         with self._readable():
-            return show_run(self, run_id)
+            return show_run(self, whole_run(self, run_id))
 
     def batches(self, *, limit: int = 100) -> list[BatchSummary]:
         """Return batches, newest first."""

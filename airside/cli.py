@@ -27,7 +27,7 @@ from airside.logs_cli import logs
 from airside.mcp_cli import mcp
 from airside.memory_cli import memory
 from airside.models_cli import questions, record
-from airside.options import HERE, OfTenant, RunArgument, StateDir, Why, nothing_before, renamed, say_none
+from airside.options import HERE, OfTenant, RunOrPart, StateDir, Why, nothing_before, renamed, say_none
 from airside.output import json_line
 from airside.replay_cli import replay
 from airside.run_cli import run
@@ -185,7 +185,7 @@ def demo(
 
 @app.command()
 def kill(
-    run_id: Annotated[str, typer.Option("--run", help="a run's id")] = "",
+    run_id: Annotated[str, typer.Option("--run", help="a run's id, or six characters of its beginning or end")] = "",
     tenant: Annotated[str, typer.Option(help="all runs of a tenant")] = "",
     everything: Annotated[bool, typer.Option("--all", help="all runs")] = False,
     why: Why = "",
@@ -248,7 +248,7 @@ def switch_list(state_dir: StateDir = HERE) -> None:
 
 @app.command()
 def rollback(
-    run_id: RunArgument,
+    run_id: RunOrPart,
     why: Why = "",
     state_dir: StateDir = HERE,
 ) -> None:
@@ -259,7 +259,7 @@ def rollback(
         report = stack.rollback(run_id, why=why)
     for line in report.calls:
         typer.echo(msgspec.json.encode(line).decode())
-    say_none(report.calls, f"{run_id} called nothing that changes something: there is nothing to undo")
+    say_none(report.calls, f"{report.run_id} called nothing that changes something: there is nothing to undo")
     raise typer.Exit(0 if report.is_complete else 1)
 
 
@@ -267,7 +267,9 @@ def rollback(
 @in_doubt.command()
 def resolve(
     context: typer.Context,
-    run_id: Annotated[str, typer.Argument(help="a run's id; or one of the keys listed, if there are several")],
+    run_id: Annotated[
+        str, typer.Argument(help="a run's id, or a part of it as elsewhere; or one of the keys, if there are several")
+    ],
     happened: Annotated[bool, typer.Option("--happened/--not-happened", help="what you found out")],
     output: Annotated[str, typer.Option(help="the call's result, as JSON")] = "null",
     why: Why = "",
@@ -443,7 +445,7 @@ def follow(
 
 
 @audit.command()
-def story(run_id: RunArgument, state_dir: StateDir = HERE) -> None:
+def story(run_id: RunOrPart, state_dir: StateDir = HERE) -> None:
     """Tell a run: what happened, and why."""
     from airside.actors.audit import open_audit
 

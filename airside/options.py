@@ -33,6 +33,8 @@ AppArgs = Annotated[list[str] | None, typer.Option("--app-arg", help="NAME=VALUE
 Mode = Annotated[str, typer.Option(envvar="AIRSIDE_MODE", help="dedicated or pooled")]
 Why = Annotated[str, typer.Option(help="kept in the journal")]
 RunArgument = Annotated[str, typer.Argument(help="the run's id")]
+_PART = "the run's id; six characters of its beginning or end are enough, where no other run has them"
+RunOrPart = Annotated[str, typer.Argument(help=_PART)]
 OfTenant = Annotated[str, typer.Option("--tenant", help="of this tenant only")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, everything")]
 HERE = Path(".airside")

@@ -11,7 +11,7 @@ from airside.options import (
     HERE,
     AsJson,
     OfTenant,
-    RunArgument,
+    RunOrPart,
     StateDir,
     brief,
     nothing_before,
@@ -77,7 +77,7 @@ def _row(run: RunSummary) -> list[str]:
 
 @runs.command()
 def show(
-    run_id: RunArgument,
+    run_id: RunOrPart,
     as_json: AsJson = False,
     state_dir: StateDir = HERE,
 ) -> None:

@@ -78,6 +78,11 @@ def parse_run(text: object) -> RunId:
     return RunId(_parse("run id", _RUN, text, "run_ and 24 hex digits, with .STEP-BRANCH for a branch"))
 
 
+def is_whole_run(text: str) -> bool:
+    """Whether a text is all of a run's id, and no part of one."""
+    return _RUN.fullmatch(text) is not None
+
+
 def parse_approval(text: object) -> ApprovalId:
     """Parse an approval's id; raise `InvalidId` otherwise."""
     return ApprovalId(_parse("approval id", _APPROVAL, text, "apr_, the run id, the step and 12 hex digits"))

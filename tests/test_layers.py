@@ -15,7 +15,7 @@ LAYERS = {"stack": 0, "memory": 1, "tools": 1, "actors": 2}
 MAY_IMPORT_RAY = {"actors", "benchmarks", "tests"}
 _ORDER = {
     "stack": """
-        lazy_names errors flag canonical ids calling reasons values
+        lazy_names errors flag canonical ids short_ids calling reasons values
         text input schema resources contracts run budget scheduling issuers directory webhooks security journal
         approvals ports models provenance policy cycle operations recovery
     """,

@@ -71,6 +71,7 @@ from airside.actors.jobs import (
 )
 from airside.actors.journal.batches import BatchSummary, list_batches
 from airside.actors.journal.overview import list_runs, show_run
+from airside.actors.journal.run_names import RunName, whole_run
 from airside.actors.rpc.layer import now_us
 from airside.actors.rpc.methods import (
     ASKED,
@@ -103,13 +104,14 @@ from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.errors import (
     AdmissionRefused,
     AuthRefused,
+    InvalidId,
     InvalidInput,
     LayerUnavailable,
     Misuse,
     Refused,
     VotesRefused,
 )
-from airside.stack.ids import is_whole_approval, parse_run
+from airside.stack.ids import RunId, is_whole_approval, parse_run
 from airside.stack.journal.feed import NOW, JournalEntry, feed_of
 from airside.stack.operations.batches import BatchChange
 from airside.stack.operations.messages import refused_on
@@ -121,7 +123,11 @@ from airside.stack.recovery.rollback import RollbackReport
 from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 from airside.stack.security.authenticator import issue_token
 from airside.stack.security.keyring import KeyRing
+from airside.stack.short_ids import SHORTEST, ends_of, listed, only_one, uncut
 from airside.stack.values import MAX_REQUEST_BYTES, MOST, ModelLane
+
+Approvals = str | PendingApproval | Iterable[str | PendingApproval]
+"""Approvals to vote on: one, or several that are one vote; each as it is listed, or by its id."""
 
 LONGEST_SWITCH_S = 100 * 366 * 86_400
 
@@ -484,9 +490,16 @@ class Stack:
         """Return which of these runs have ended; does not wait."""
         return set(drive(self.backend.wait(WaitRequest(list(run_ids), 0.0), None)).ends)
 
-    def handle(self, run_id: str) -> RunHandle:
-        """Return the handle of a run submitted earlier, from this process or another."""
-        return RunHandle(self, parse_run(run_id))
+    def handle(self, run_id: RunName) -> RunHandle:
+        """Return the handle of a run submitted earlier, from this process or another.
+
+        Here, and wherever else an id is asked for, six characters or more of its beginning or end are enough where no
+        other run of the journal has them, and what a stack answers about the run is as good: a line of `runs()` say.
+        """
+        return RunHandle(self, self._run(run_id))
+
+    def _run(self, given: RunName) -> RunId:
+        return whole_run(LiveJournal(self._connection), given)
 
     # People.
 
@@ -494,37 +507,52 @@ class Stack:
         """Return what waits for people, oldest first; those with the same `group` are one question."""
         return ApprovalList(PendingApproval.of(body) for body in self._connection.ask(PENDING, tenant))
 
-    def approve(self, approval_id: str | Sequence[str], *, token: str = "", principal: str = "", note: str = "") -> str:
+    def approve(self, approval_id: Approvals, *, token: str = "", principal: str = "", note: str = "") -> str:
         """Approve as whoever holds `token` (or, with the stack's keys, as `principal` of the approval's tenant).
 
-        The id may be a `group`'s, for each call of it that waits, and there may be several: that is one vote, which
-        counts on all of them or on none.  An id may be shortened to a beginning or an end of six characters or more
-        that no other one that waits has.  Returns the outcome, empty while more votes are needed on any.  Raises
-        `Refused` if the vote does not count; of one on several `VotesRefused`, whose `refused` say on which, and why.
+        It may be what `approvals()` lists, or its id; a `group`'s id is for each call of it that waits.  Several are
+        one vote, which counts on all of them or on none.  An id may be shortened to a beginning or an end of six
+        characters or more that no other one that waits has.  Returns the outcome, empty while more votes are needed on
+        any.  Raises `Refused` if the vote does not count; of one on several `VotesRefused`, whose `refused` say on
+        which, and why.
         """
         return self._vote_on(approval_id, "approve", token, principal, note)
 
-    def reject(self, approval_id: str | Sequence[str], *, token: str = "", principal: str = "", note: str = "") -> str:
+    def reject(self, approval_id: Approvals, *, token: str = "", principal: str = "", note: str = "") -> str:
         """Reject; as `approve`."""
         return self._vote_on(approval_id, "reject", token, principal, note)
 
     def edit(
-        self, approval_id: str, arguments: dict[str, Any], *, token: str = "", principal: str = "", note: str = ""
+        self,
+        approval_id: str | PendingApproval,
+        arguments: dict[str, Any],
+        *,
+        token: str = "",
+        principal: str = "",
+        note: str = "",
     ) -> str:
         """Approve with other arguments: a new action, which is validated and gated again; as `approve`."""
         return self._vote(approval_id, "edit", token, principal, note, _written(arguments, "arguments"))
 
-    def answer(self, approval_id: str, answer: str, *, token: str = "", principal: str = "", note: str = "") -> str:
+    def answer(
+        self,
+        approval_id: str | PendingApproval,
+        answer: str,
+        *,
+        token: str = "",
+        principal: str = "",
+        note: str = "",
+    ) -> str:
         """Answer a question that an agent asks: by one of its choices, or by a text if it gives none; as `approve`."""
         return self._vote(approval_id, "answer", token, principal, note, _written(as_text(answer), "answer"))
 
-    def _vote_on(self, given: str | Sequence[str], verdict: JointVerdict, token: str, principal: str, note: str) -> str:
+    def _vote_on(self, given: Approvals, verdict: JointVerdict, token: str, principal: str, note: str) -> str:
         """Give one verdict on one approval, or on several at once."""
         _check_voter(token, principal)
-        names = [given] if isinstance(given, str) else list(given)
+        names = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
         if not names:
             raise InvalidInput(f"{verdict}: name an approval, or several")
-        whole = dict.fromkeys(self._whole_id(as_text(each)) for each in names)
+        whole = dict.fromkeys(map(self._whole_id, names))
         found = [each for name in whole for each in self._asked(name, token)]
         credential, ids = self._credential(found, token, principal), list(dict.fromkeys(each for each, _ in found))
         if len(ids) == 1:
@@ -536,10 +564,18 @@ class Stack:
             raise VotesRefused(reply.message, reason=reply.code, refused=refused_on(reply))
         return reply.outcomes[0] if len(set(reply.outcomes)) == 1 else ""
 
-    def _vote(self, given: str, verdict: Verdict, token: str, principal: str, note: str, arguments: bytes) -> str:
+    def _vote(
+        self,
+        given: str | PendingApproval,
+        verdict: Verdict,
+        token: str,
+        principal: str,
+        note: str,
+        arguments: bytes,
+    ) -> str:
         """Edit or answer one approval."""
         _check_voter(token, principal)
-        approval_id = self._whole_id(as_text(given))
+        approval_id = self._whole_id(given)
         found = self._asked(approval_id, token)
         if found[0][0] != approval_id:
             raise Misuse(f"{approval_id} is a question about several calls: {verdict} one of them, by its own id")
@@ -569,33 +605,37 @@ class Stack:
             )
         return token or self._signed(tenants[0], principal)
 
-    def _whole_id(self, given: str) -> str:
-        """Return the id of the one approval or question that waits whose id begins, or ends, with what is given.
+    def _whole_id(self, given: str | PendingApproval) -> str:
+        """Return the id of the one approval or question that waits that is meant, by all of its id or a part of it.
 
-        Raises `Misuse` if there are several; what none has is returned as it is, for Approvals to refuse.
+        Raises `Misuse` if that is too little of it, or there are several; what none has is returned as it is, for
+        Approvals to refuse.
         """
-        if len(given) < _SHORTEST_ID or is_whole_approval(given):
-            return given
-        waiting = {each for asked in self.approvals() for each in (asked.approval_id, asked.group) if each}
-        found = sorted(each for each in waiting if each.startswith(given) or each.endswith(given))
-        if len(found) > 1:
-            raise Misuse(
-                f"{given!r:.80} may be any of {len(found)} that wait: {', '.join(found[:5])}; give more of the id"
-            )
-        return found[0] if found else given
+        if isinstance(given, PendingApproval):
+            return given.approval_id
+        if not isinstance(given, str):
+            raise InvalidId(f"{type(given).__name__:.40} is no approval: give its id, or what `approvals()` lists")
+        text = as_text(given)
+        if is_whole_approval(uncut(text)):
+            return uncut(text)
+        waiting = sorted({each for asked in self.approvals() for each in (asked.approval_id, asked.group) if each})
+        if (ends := ends_of(text)) is None:
+            there = listed(waiting) if waiting else "nothing"
+            raise InvalidId(f"{text!r}: give {SHORTEST} characters or more of an approval's id; what waits: {there}")
+        return only_one(text, [each for each in waiting if any(way.fit(each) for way in ends)]) or text
 
     # Operators.
 
-    def kill(self, *, run: str = "", tenant: str = "", all: bool = False, why: str = "") -> int:
+    def kill(self, *, run: RunName = "", tenant: str = "", all: bool = False, why: str = "") -> int:
         """End a run, a tenant's runs, or all, whatever they are doing; return how many.  Needs the stack's keys."""
         if bool(run) + bool(tenant) + all != 1:
             raise Misuse("kill: say exactly one of run, tenant and all")
-        scope, target = ("all", "") if all else ("tenant", tenant) if tenant else ("run", run)
+        scope, target = ("all", "") if all else ("tenant", tenant) if tenant else ("run", self._run(run))
         return self._order("kill", scope, target, why)
 
-    def cancel(self, run: str, why: str = "") -> int:
+    def cancel(self, run: RunName, why: str = "") -> int:
         """Withdraw a run."""
-        return self._order("cancel", "run", run, why)
+        return self._order("cancel", "run", self._run(run), why)
 
     def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
         """Return the calls in doubt, oldest first: of runs that wait for a person, and of ended ones."""
@@ -605,7 +645,9 @@ class Stack:
         """Return the attempts at questions to models that count in full because nobody knows what they cost."""
         return Listed(list_spend_in_doubt(LiveJournal(self._connection), tenant))
 
-    def resolve_spend(self, key: str, *, cost_microusd: int, tokens: int | None = None, why: str = "") -> int:
+    def resolve_spend(
+        self, key: str | SpendInDoubt, *, cost_microusd: int, tokens: int | None = None, why: str = ""
+    ) -> int:
         """Say what an attempt of an ended run cost (tokens: as counted, if not said), by the key that is listed.
 
         What was counted too much goes back to the tenant's and the organisation's budgets, in the windows in which it
@@ -614,28 +656,37 @@ class Stack:
         for name, amount in (("cost_microusd", cost_microusd), ("tokens", tokens)):
             if amount is not None and (type(amount) is not int or not 0 <= amount <= MOST):
                 raise InvalidInput(f"resolve_spend: {name}={amount!r:.40} is not a whole number of at least 0")
-        return self._order("resolve_spend", "run", key, why, tokens=tokens, cost_microusd=cost_microusd)
+        name = key.key if isinstance(key, SpendInDoubt) else key
+        return self._order("resolve_spend", "run", name, why, tokens=tokens, cost_microusd=cost_microusd)
 
-    def rollback(self, run: str, *, why: str = "") -> RollbackReport:
+    def rollback(self, run: RunName, *, why: str = "") -> RollbackReport:
         """Undo what an ended run and its branches did, latest first, by the tools' undos; return how each call stands.
 
         It stops at the first call that could not be undone; ordered again it goes on there, and does nothing twice.
         Raises `Misuse` for a run that has not ended.  Needs the stack's keys.
         """
-        report, problem = self._connection.ask(ROLL_BACK, self._sealed_order("rollback", "run", run, why))
+        report, problem = self._connection.ask(ROLL_BACK, self._sealed_order("rollback", "run", self._run(run), why))
         if problem:
             raise Misuse(f"rollback: {problem}")
         return msgspec.msgpack.decode(report, type=RollbackReport)
 
-    def resolve(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
-        """Say what became of the call a run (or a branch) is in doubt about; of several, name the key.
+    def resolve(self, run: RunName | InDoubtCall, *, happened: bool, output: Any = None, why: str = "") -> int:
+        """Say what became of the call a run (or a branch) is in doubt about; of several, name the key, or give
+        what `in_doubt()` lists.
 
         A run that waits goes on; of one that has ended it is put on record, and `in_doubt` lists it no longer.
         """
         written = _written(output, "output")
-        return self._order("settle", "run", run, why, happened=happened, output=written)
+        return self._order("settle", "run", self._in_doubt_name(run), why, happened=happened, output=written)
 
-    def settle(self, run: str, *, happened: bool, output: Any = None, why: str = "") -> int:
+    def _in_doubt_name(self, given: RunName | InDoubtCall) -> str:
+        """Return the run or the key that is meant."""
+        if isinstance(given, InDoubtCall):
+            return given.key
+        run, colon, step = given.partition(":") if isinstance(given, str) else (given, "", "")
+        return f"{self._run(run)}{colon}{step}"
+
+    def settle(self, run: RunName | InDoubtCall, *, happened: bool, output: Any = None, why: str = "") -> int:
         """Do as `resolve`, by its old name, which goes with the next version."""
         warnings.warn("Stack.settle is called Stack.resolve now", DeprecationWarning, stacklevel=3)
         return self.resolve(run, happened=happened, output=output, why=why)
@@ -732,7 +783,7 @@ class Stack:
 
         return JournalFollower(ask, after, timeout=timeout)
 
-    def watch(self, run: str, *, token: str = "", timeout: float | None = None) -> Iterator[RunNews]:
+    def watch(self, run: RunName, *, token: str = "", timeout: float | None = None) -> Iterator[RunNews]:
         """Yield a run's events from its first one, and what its models write while they write it, until it has ended.
 
         Text is a hint, of which nothing is on record: it may be lost, and void (`restarted`, `failed`).  The recorded
@@ -742,11 +793,11 @@ class Stack:
         """
         return each(self._run_stream(run, token, timeout).next_news)
 
-    def awatch(self, run: str, *, token: str = "", timeout: float | None = None) -> AsyncIterator[RunNews]:
+    def awatch(self, run: RunName, *, token: str = "", timeout: float | None = None) -> AsyncIterator[RunNews]:
         """As `watch`, for `async for`."""
         return each_later(self._run_stream(run, token, timeout).next_news)
 
-    def _run_stream(self, run: str, token: str, timeout: float | None) -> RunStream:
+    def _run_stream(self, run: RunName, token: str, timeout: float | None) -> RunStream:
         check_timeout(timeout)
         asks_models = not token and self._connection.has("models")
 
@@ -768,15 +819,15 @@ class Stack:
                 yield Pause(waiting.timeout_s)
             return msgspec.structs.replace(page, events=events)
 
-        return RunStream(ask, parse_run(run), timeout=timeout)
+        return RunStream(ask, self._run(run), timeout=timeout)
 
     def verify(self) -> list[str]:
         """Check the journal's chains and checkpoints; return what is wrong, nothing if it is whole."""
         return self._connection.ask(VERIFY, None)
 
-    def story(self, run_id: str) -> str:
+    def story(self, run_id: RunName) -> str:
         """Return a run as lines of text: what happened, and why, and what other streams have of it (`~`)."""
-        return self.backend.story(run_id)
+        return self.backend.story(self._run(run_id))
 
     def runs(self, **filters: Any) -> list[RunSummary]:
         """Return runs, newest first: at most `limit` (100), of a `tenant`, `status` (`active`: not ended), `reason`.
@@ -785,9 +836,9 @@ class Stack:
         """
         return RunList(list_runs(LiveJournal(self._connection), **filters))
 
-    def inspect(self, run_id: str) -> RunDetail:
+    def inspect(self, run_id: RunName) -> RunDetail:
         """Return one run with each of its steps and waits."""
-        return show_run(LiveJournal(self._connection), run_id)
+        return show_run(LiveJournal(self._connection), self._run(run_id))
 
     # Memory.
 
@@ -837,10 +888,6 @@ class Stack:
             remove_record(self.state_dir, self.stack_id)
         finally:
             self._connection.close()
-
-
-_SHORTEST_ID = 6
-"""Characters that an approval's shortened id has at least: fewer would be somebody else's soon."""
 
 
 def _named(handles: Iterable[RunHandle | RunSummary | str]) -> Iterator[tuple[str, str]]:

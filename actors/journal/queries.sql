@@ -341,6 +341,13 @@ WHERE rowid >= $1 AND rowid < $2 AND ($3 = '' OR tenant = $3) AND ($4 = '' OR st
   AND at_us >= $7 AND at_us < $8 AND ($6 = '' OR contains(lower(body), lower($6)) OR contains(stream, $6))
 ORDER BY rowid DESC LIMIT $9;
 
+-- name: named
+-- Runs whose ids begin and end in one of two ways ($1 and $2, or $3 and $4), branches apart unless $5; at most six.
+SELECT run_id FROM runs
+WHERE ((starts_with(run_id, $1) AND ends_with(run_id, $2)) OR (starts_with(run_id, $3) AND ends_with(run_id, $4)))
+  AND ($5 OR coalesce(parent, '') = '')
+ORDER BY run_id LIMIT 6;
+
 -- name: active_of_batch
 -- The runs of a batch that have not ended, branches apart; a tenant's alone if one is said.
 SELECT run_id FROM runs

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from airside.actors.client.client import Stack
-from airside.actors.rpc.methods import ASKED, GIVE_JOINT_VOTE, GIVE_VOTE, Method
+from airside.actors.rpc.methods import ASKED, GIVE_JOINT_VOTE, GIVE_VOTE, PENDING, Method
 from airside.stack.approvals.book import Approval
 from airside.stack.approvals.joint import NotCounted
-from airside.stack.errors import InvalidInput, Misuse, Refused, VotesRefused
+from airside.stack.errors import InvalidId, InvalidInput, Misuse, Refused, VotesRefused
 from airside.stack.ids import ApprovalId, GroupId, TenantId, approval_for
 from airside.stack.operations.messages import JointVoteReply, VoteReply
 from tests.helpers import RUN
@@ -35,6 +35,8 @@ class Layers:
         if method is ASKED:
             names = {GROUP: [ONE, TWO]}.get(request, [request] if request in TENANTS else [])
             return [msgspec.json.encode(Approval(request=_asked(name))) for name in names]
+        if method is PENDING:
+            return [msgspec.json.encode(Approval(request=_asked(name))) for name in TENANTS]
         self.given.append(request)
         return self.reply if method is GIVE_JOINT_VOTE else VoteReply(ok=method is GIVE_VOTE, outcome="approved")
 
@@ -74,6 +76,34 @@ def test_several_are_one_vote(stack: Stack, layers: Layers) -> None:
 def test_one_is_a_vote_on_one(stack: Stack, layers: Layers) -> None:
     assert stack.approve([ONE], principal="lea") == stack.approve(ONE, token="t") == "approved"
     assert [vote.approval_id for vote in layers.given] == [ONE, ONE]
+
+
+@pytest.mark.parametrize(
+    "given", [ONE[-8:], f"...{ONE[-8:]}", f"\u2026{ONE[-8:]}", f"{ONE[:12]}...{ONE[-8:]}", f"{ONE}..."]
+)
+def test_an_id_may_be_shortened_as_it_is_written(stack: Stack, layers: Layers, given: str) -> None:
+    """To six characters or more, with dots where it is cut, as the README cuts it."""
+    assert stack.approve(given, principal="lea") == "approved"
+    assert layers.given[0].approval_id == ONE
+
+
+def test_too_little_of_an_id_says_how_much_is_needed_and_what_waits(stack: Stack, layers: Layers) -> None:
+    with pytest.raises(InvalidId, match=f"give 6 characters or more of an approval's id; what waits: {ONE}, "):
+        stack.approve(f"{ONE[-5:]}...", principal="lea")
+    with pytest.raises(InvalidId, match=f"may be any of {ONE}, {TWO}, {THREE}, {GROUP}"[:40]):
+        stack.approve(f"{ONE[:12]}...", principal="lea")
+    assert layers.given == []
+
+
+def test_what_is_listed_can_be_voted_on(stack: Stack, layers: Layers) -> None:
+    """One approval, or all that are listed of a tenant."""
+    one, two, _ = stack.approvals()
+    assert stack.approve(one, principal="lea") == stack.edit(one, {}, principal="lea") == "approved"
+    assert [vote.approval_id for vote in layers.given] == [ONE, ONE]
+    stack.reject([one, two], principal="lea")
+    assert layers.given[-1].approval_ids == (ONE, TWO)
+    with pytest.raises(InvalidId, match="int is no approval"):
+        stack.approve(7, principal="lea")  # type: ignore[arg-type]
 
 
 def test_a_refusal_says_on_which_it_would_not_have_counted(stack: Stack, layers: Layers) -> None:

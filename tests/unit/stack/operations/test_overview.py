@@ -17,10 +17,11 @@ from airside.actors.audit import JournalFile, journal_file
 from airside.actors.client.display.runs import draw_run
 from airside.actors.client.display.text import to_text
 from airside.actors.journal.overview import list_runs
+from airside.actors.journal.run_names import whole_run
 from airside.actors.journal.store import JournalStore
 from airside.actors.journal.story import story_of
 from airside.runs_cli import step_lines
-from airside.stack.errors import InvalidInput, Misuse
+from airside.stack.errors import InvalidId, InvalidInput, Misuse
 from airside.stack.ids import RunId, TenantId, root_of
 from airside.stack.journal.journaling import Append
 from airside.stack.operations.overview import RunDetail, detail_of
@@ -143,6 +144,40 @@ def test_a_run_that_nobody_knows_is_said(journal: JournalFile) -> None:
         journal.inspect("run_" + "9" * 24)
     with pytest.raises(Misuse, match="run id"):
         journal.inspect("7")
+
+
+def test_six_characters_of_a_runs_id_are_enough(journal: JournalFile) -> None:
+    """Of its beginning or end, with dots where it is cut; what may be several names them, and what is none is said."""
+    roots = [run.run_id for run in journal.runs(limit=1000)]
+    for run in roots[:5]:
+        for part in (
+            run[:14],
+            f"{run[:14]}...",
+            f"{run[:14]}\u2026",
+            run[-10:],
+            f"...{run[-10:]}",
+            f"{run[:9]}...{run[-9:]}",
+        ):
+            assert journal.inspect(part).run.run_id == run, part
+        assert journal.story(run[:14]) == journal.story(run) == journal.story(journal.inspect(run))
+    branch = next(run for run in runs_of(journal) if "." in run)
+    assert journal.inspect(branch[-12:]).run.run_id == branch
+    with pytest.raises(InvalidId, match=r"may be any of run_\w+\.1-0, run_.*; give more of the id"):
+        journal.inspect("run_\u2026.1-0")
+    for wrong in ("0" * 5, "run_" + "9" * 8, "RUN_\u0430\u0430\u0430", "%" * 6, "_" * 6):
+        with pytest.raises(InvalidId, match="is not a run id"):
+            journal.inspect(wrong)
+
+
+def test_a_line_of_the_list_names_its_run(journal: JournalFile) -> None:
+    run = journal.runs()[0]
+    assert journal.inspect(run) == journal.inspect(journal.inspect(run)) == journal.inspect(run.run_id)
+    with pytest.raises(InvalidId, match="list names no run"):
+        journal.inspect([run])  # type: ignore[arg-type]
+
+
+def test_a_whole_id_is_looked_up_nowhere() -> None:
+    assert whole_run(None, RUN) == RUN  # type: ignore[arg-type]
 
 
 def driven(play_out: Callable[[Driven], Any]) -> RunDetail:
