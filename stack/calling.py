@@ -47,6 +47,25 @@ def explain_misuse_of_methods(cls: Class) -> Class:
     return cls
 
 
+def explain_absent(**instead: str) -> Callable[[Class], Class]:
+    """Have names that a class's values do not have raise an `AttributeError` that says what to write.
+
+    `instead` says it of names that are taken for granted elsewhere (`id="run_id"`); of others it is a name like them.
+    """
+
+    def decorate(cls: Class) -> Class:
+        def absent(self: object, name: str) -> Any:
+            own = [each for each in dir(cls) if not each.startswith("_") and each != name]
+            meant = [instead[name]] if name in instead else [] if name.startswith("_") else close_names(name, own)[:1]
+            hint = f": write .{meant[0]}" if meant else ""
+            raise AttributeError(f"{cls.__name__!r} object has no attribute {name!r}{hint}")
+
+        cls.__getattr__ = absent  # type: ignore[attr-defined]  # set here, so that type checkers see names as they are
+        return cls
+
+    return decorate
+
+
 def _wrapped(function: Callable[..., Any], what: str, how: str, signature: Signature | None) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 

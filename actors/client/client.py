@@ -98,7 +98,7 @@ from airside.actors.rpc.methods import (
 )
 from airside.stack.approvals.book import Verdict
 from airside.stack.approvals.joint import JointVerdict
-from airside.stack.calling import explain_misuse_of_methods
+from airside.stack.calling import explain_absent, explain_misuse_of_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.errors import (
@@ -132,6 +132,11 @@ Approvals = str | PendingApproval | Iterable[str | PendingApproval]
 LONGEST_SWITCH_S = 100 * 366 * 86_400
 
 
+@explain_absent(
+    id="run_id",
+    status="result().status when it has ended, stack.inspect(handle).run.status before",
+    wait="result()",
+)
 @explain_misuse_of_methods
 class RunHandle:
     """A submitted run."""
@@ -178,6 +183,7 @@ class RunHandle:
         return bundle(lambda: self._stack._draw_run(self.run_id), include, exclude)
 
 
+@explain_absent(stop="shutdown()")
 @explain_misuse_of_methods
 class Stack:
     """A running stack.  Made by `airside.start` and `airside.connect`."""

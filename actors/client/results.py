@@ -18,6 +18,7 @@ from airside.actors.client.display.listed import Kinds
 from airside.actors.client.display.results import draw_result
 from airside.stack.approvals.book import Approval
 from airside.stack.approvals.forms import described
+from airside.stack.calling import explain_absent
 from airside.stack.errors import Misuse, notebook_traceback
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus, status_of
@@ -37,6 +38,7 @@ class RunReader(Protocol):
         """Return a run's events for a drawing of it, or none and why not; soon."""
 
 
+@explain_absent(id="run_id")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """How a run ended.  `run_id` is empty for a request that was never admitted.  Money is in millionths of a dollar.
@@ -308,6 +310,7 @@ def refused_result(ticket: Ticket, job_id: str, place: int = 0) -> RunResult:
     )
 
 
+@explain_absent(id="approval_id")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingApproval:
     """A call that waits for people; `is_question` = it is a question of an agent's, which one of them answers.

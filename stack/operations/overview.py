@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from airside.stack.calling import explain_absent
 from airside.stack.errors import AirsideError
 from airside.stack.ids import PrincipalId, RunId, TenantId, effect_key
 from airside.stack.reasons import ReasonCode
@@ -22,6 +23,7 @@ ACTIVE = "active"
 """The status of a run that has not ended; `phase` says where it stands."""
 
 
+@explain_absent(id="run_id")
 class RunSummary(Value):
     """A run as one line.  `status` is a `RunStatus`, or `active`; times are UTC microseconds, 0 for not yet."""
 
@@ -87,6 +89,7 @@ class Wait(Value):
     what: str = ""
 
 
+@explain_absent(id="run.run_id", run_id="run.run_id", status="run.status")
 class RunDetail(Value):
     """One run: its line, what was asked, what came of it, its steps, its waits, and what memory it was shown."""
 

@@ -24,10 +24,12 @@ from airside.stack.calling import explain_misuse
 from airside.stack.contracts.memory import Candidate
 from airside.stack.directory import Budget, Directory, Principal, Tenant
 from airside.stack.errors import InvalidConfig, InvalidInput, WrongCall
+from airside.stack.operations.overview import RunDetail
 from airside.stack.resources import Resource
 from airside.stack.run.topology import Branch, Done, FanOut, GiveUp, Visit
 from airside.tools.resolving import resolver
 from airside.tools.tool import ProcessLimits
+from tests.unit.actors.client.display.samples import approval, result, summary
 
 CALLS: dict[str, Callable[..., Any]] = {
     "Action": airside.Action,
@@ -232,6 +234,29 @@ def test_methods_of_a_stack_say_it_too() -> None:
     with pytest.raises(WrongCall, match=r"^Stack\.amap: no argument 'timout'"):
         asyncio.run(stack.amap([], timout=3))  # type: ignore[call-arg]
     assert asyncio.iscoroutinefunction(Stack.asubmit)
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "said"),
+    [
+        (Stack.__new__(Stack), "stop", r"'Stack' object has no attribute 'stop': write \.shutdown\(\)"),
+        (Stack.__new__(Stack), "aprovals", r"write \.approvals$"),
+        (airside.RunHandle.__new__(airside.RunHandle), "wait", r"write \.result\(\)"),
+        (airside.RunHandle.__new__(airside.RunHandle), "status", r"write \.result\(\)\.status"),
+        (airside.RunHandle.__new__(airside.RunHandle), "id", r"write \.run_id"),
+        (approval(), "id", r"write \.approval_id"),
+        (summary(), "id", r"write \.run_id"),
+        (result(), "id", r"write \.run_id"),
+        (RunDetail(run=summary(), request=""), "status", r"write \.run\.status"),
+        (summary(), "xyz", r"no attribute 'xyz'$"),
+        (summary(), "_run_id", r"no attribute '_run_id'$"),
+    ],
+)
+def test_a_name_that_there_is_not_says_which_is_meant(value: object, name: str, said: str) -> None:
+    """Whoever guesses it is told; `hasattr`, copies and pickles are what they were."""
+    with pytest.raises(AttributeError, match=said):
+        getattr(value, name)
+    assert not hasattr(value, name) and copy.copy(value) is not None
 
 
 def test_an_error_within_a_call_that_fits_is_left_alone() -> None:
