@@ -333,6 +333,12 @@ def _check_kinds(app: App) -> None:
     for name, what in (("agents", "{name: agent}"), ("routes", "{name: topology}")):
         if not isinstance(getattr(app, name), Mapping):
             raise InvalidConfig(f"{name}: {getattr(app, name)!r:.80} is not a mapping: give App({name}={what})")
+    if not isinstance(app.policy, str | Path):
+        kind = type(app.policy).__name__
+        raise InvalidConfig(f"policy: {kind:.40} is no policy: give the YAML's text, or a Path of its file")
+    if not isinstance(app.directory, str | Path | Directory):
+        kind = type(app.directory).__name__
+        raise InvalidConfig(f"directory: {kind:.40} is no directory: give a Directory, YAML's text, or a Path of it")
     if type(app.gateway) is not bool:
         raise InvalidConfig(f"gateway: {app.gateway!r:.80} is neither True nor False")
     if isinstance(app.tools, str | Tool | Toolset | ToolSource) or not isinstance(app.tools, Sequence):
@@ -404,6 +410,8 @@ def _with_extractor(app: App, agents: Mapping[str, Agent]) -> dict[str, Agent]:
 
 
 def _only_route(agents: Mapping[str, Agent]) -> dict[str, Topology]:
+    if not agents:
+        raise InvalidConfig("agents: give at least one: App(agents={name: agent})")
     if len(agents) != 1:
         example = f'{{"default": SingleAgent({next(iter(agents), "agent")!r})}}'
         raise InvalidConfig(f"with {len(agents)} agents there is no default route: give App(routes=...), {example} say")

@@ -86,7 +86,7 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
     _check_free(state_dir)
     if checked.http is not None:
         _check_port(checked.http)
-    keys = KeyRing.open(state_dir / "keys")
+    keys = _keys_in(state_dir)
     model_keys, held = keys_of(checked.endpoints), _held(checked)
     with without({*model_keys, *held}):  # a Ray that is started here passes its environment on to every process
         member = join_ray(address)
@@ -202,6 +202,15 @@ def _folder(what: str, given: object) -> Path:
         return Path(given).expanduser().resolve()
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise InvalidConfig(f"{what}: state_dir: {error}") from None
+
+
+def _keys_in(state_dir: Path) -> KeyRing:
+    """Return the keys of a state directory, which is made if it is not there; raise `InvalidConfig` if it cannot be."""
+    try:
+        return KeyRing.open(state_dir / "keys")
+    except OSError as error:
+        what = f"{error.strerror or error}: {error.filename or state_dir}"
+        raise InvalidConfig(f"start: state_dir: {state_dir} cannot be a stack's folder ({what})") from None
 
 
 def _settings(options: dict[str, Any]) -> Settings:

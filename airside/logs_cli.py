@@ -33,9 +33,11 @@ def logs(
     if tail < 0:
         raise InvalidInput(f"--tail {tail}: a number of lines is at least 0")
     folders, live = _found(state_dir)
-    files = [file for folder in folders for file in _of(folder, live) if file.layer.startswith(layer)]
+    there = [file for folder in folders for file in _of(folder, live)]
+    files = [file for file in there if file.layer.startswith(layer)]
     if not files:
-        raise Misuse(f"no layer {layer!r:.60} has a log in {', '.join(map(str, folders))}")
+        layers = ", ".join(dict.fromkeys(file.layer for file in there)) or "none"
+        raise Misuse(f"no layer {layer!r:.60} has a log in {', '.join(map(str, folders))}; there are {layers}")
     if not tail and not follow:
         rows = [[f.layer, str(f.pid), "up" if f.is_live else "gone", str(f.size), str(f.path)] for f in files]
         typer.echo("\n".join(table(["LAYER", "PID", "", "BYTES", "FILE"], rows)))

@@ -12,7 +12,7 @@ import typer
 
 from airside.options import HERE, AppArgs, AppName, Mode, StateDir, limits_of, path_of
 from airside.output import json_line
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.run.story import printable
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def run(
     given: Any = jobs[0] if len(jobs) == 1 else jobs
     columns = _columns(column or [])
     source = open_source(given, columns=columns, follow_s=follow or None)
+    if app_name:
+        _check_apart(state_dir)
     made = load_app(app_name, app_arg or []) if app_name else None
     options: dict[str, Any] = {
         "concurrency": concurrency,
@@ -119,6 +121,18 @@ def run(
             raise typer.Exit(INTERRUPTED) from None
         problems = stack.verify()
     _report(report, problems)
+
+
+def _check_apart(state_dir: Path) -> None:
+    """Raise `Misuse` if a stack runs where that of --app would."""
+    from airside.actors.client.stack_record import started_by
+    from airside.actors.journal.log import is_written
+
+    if is_written(state_dir) and (pid := started_by(state_dir)):
+        raise Misuse(
+            f"the stack of {state_dir} runs already, in process {pid}: leave --app out to run the batch on it, or give "
+            "another --state-dir"
+        )
 
 
 def _check_early(

@@ -85,6 +85,8 @@ def _wrapped(function: Callable[..., Any], what: str, how: str, signature: Signa
             raise wrong
         try:
             return function(*args, **named)
+        except WrongCall:  # said already: a method may say it in its own way
+            raise
         except TypeError:
             wrong = _wrong(function, what, how, args, named)
             if wrong is None:

@@ -98,7 +98,7 @@ from airside.actors.rpc.methods import (
 )
 from airside.stack.approvals.book import Verdict
 from airside.stack.approvals.joint import JointVerdict
-from airside.stack.calling import explain_absent, explain_misuse_of_methods
+from airside.stack.calling import explain_absent, explain_misuse, explain_misuse_of_methods
 from airside.stack.canonical import as_text, write_bounded
 from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.errors import (
@@ -432,6 +432,9 @@ class Stack:
         """Return the batches that were run by `airside.batches` or `airside run`, newest first."""
         return list_batches(LiveJournal(self._connection), limit)
 
+    @explain_misuse(
+        "Stack.batch", how="Stack.batch(batch); what runs one is airside.batches.run_batch(stack, jobs, out=...)"
+    )
     def batch(self, batch: str) -> BatchHandle:
         """Return a batch by its name, to look at it or change how it is run (`airside.batches.run_batch` runs one)."""
         return BatchHandle(batch_job(batch, 1, 0).id, LiveJournal(self._connection), self._change_batch)
@@ -697,7 +700,19 @@ class Stack:
         warnings.warn("Stack.settle is called Stack.resolve now", DeprecationWarning, stacklevel=3)
         return self.resolve(run, happened=happened, output=output, why=why)
 
-    def switch_off(self, *, why: str = "", for_s: float = 0, **target: Any) -> None:
+    @explain_misuse("Stack.switch_off", how='Stack.switch_off(tool="charge", why=...)')
+    def switch_off(
+        self,
+        *,
+        tenant: str = "",
+        principal: str = "",
+        tool: str = "",
+        run: RunName = "",
+        version: str = "",
+        all: bool = False,
+        why: str = "",
+        for_s: float = 0,
+    ) -> None:
         """Set a kill switch: give one of `tenant`, `principal` (`tenant/principal`), `tool`, `run`, `version`, `all`.
 
         When it returns, no run it covers is admitted and no effect it covers starts anywhere, also after restarts,
@@ -707,11 +722,30 @@ class Stack:
         if not 0 <= for_s <= LONGEST_SWITCH_S:
             raise Misuse(f"switch: {for_s!r:.40} s: give seconds, from 0 (until it is switched on) to a hundred years")
         until_us = now_us() + int(for_s * 1e6) if for_s else 0
-        self._order("switch_off", *switch_target(target), why, until_us=until_us)
+        target = self._switch_target(tenant, principal, tool, run, version, all)
+        self._order("switch_off", *target, why, until_us=until_us)
 
-    def switch_on(self, *, why: str = "", **target: Any) -> None:
-        """Take a switch back; `target` as for `switch_off`."""
-        self._order("switch_on", *switch_target(target), why)
+    @explain_misuse("Stack.switch_on", how='Stack.switch_on(tool="charge")')
+    def switch_on(
+        self,
+        *,
+        tenant: str = "",
+        principal: str = "",
+        tool: str = "",
+        run: RunName = "",
+        version: str = "",
+        all: bool = False,
+        why: str = "",
+    ) -> None:
+        """Take a switch back; what it is of is said as for `switch_off`."""
+        self._order("switch_on", *self._switch_target(tenant, principal, tool, run, version, all), why)
+
+    def _switch_target(
+        self, tenant: str, principal: str, tool: str, run: RunName, version: str, all: bool
+    ) -> tuple[str, str]:
+        whole = self._run(run) if run else ""
+        named = {"tenant": tenant, "principal": principal, "tool": tool, "run": whole, "version": version, "all": all}
+        return switch_target({scope: target for scope, target in named.items() if target})
 
     def switches(self) -> list[KillSwitchChanged]:
         """Return what is switched off, oldest first."""

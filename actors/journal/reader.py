@@ -17,6 +17,7 @@ from airside.actors.journal.carry import BEFORE, make_log
 from airside.actors.journal.isolated_sql import answer_apart
 from airside.actors.journal.log import CHUNK_ROWS, JOURNAL, LogReader, Row, check_header, is_written
 from airside.actors.journal.projection import PROJECTION, QUERIES, Projection
+from airside.actors.journal.sql_apart import problem_of
 from airside.actors.journal.tail import Tail
 from airside.actors.journal.verify import problems_of
 from airside.stack.canonical import as_text
@@ -107,7 +108,7 @@ class JournalReader:
         try:
             table = self._projection.ask(self.last(), answer)
         except duckdb.Error as error:
-            raise InvalidInput(f"audit query: {error}") from None
+            raise InvalidInput(f"audit query: {problem_of(error)}") from None
         if table.num_rows > MAX_ROWS:
             raise InvalidInput(f"audit query: {table.num_rows:,} rows are over the bound of {MAX_ROWS:,}; add a LIMIT")
         sink = pa.BufferOutputStream()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import resource
 import sys
 from datetime import date, time
@@ -20,6 +21,7 @@ import msgspec
 import pyarrow as pa
 
 TABLES = ("events", "runs", "outcomes")
+_NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
 
 MAX_MEMORY_BYTES = 1024 * 2**20
 """For the rows and what is made of them."""
@@ -67,6 +69,12 @@ class SqlProblem(msgspec.Struct):
 TOO_MUCH = SqlProblem("it takes more memory than a question may: ask for less")
 
 
+def problem_of(error: duckdb.Error) -> str:
+    """Return what is wrong with a question; of a table there is not, which there are, and not DuckDB's own."""
+    missing = _NO_TABLE.search(text := str(error))
+    return f"there is no table {missing[1]}; there are {', '.join(TABLES)}" if missing else text
+
+
 def answer_of(source: IO[bytes]) -> SqlAnswer | SqlProblem:
     """Answer the question that a stream begins with, over the rows that follow it."""
     asked = msgspec.json.decode(source.readline(), type=SqlQuestion)
@@ -82,7 +90,7 @@ def answer_of(source: IO[bytes]) -> SqlAnswer | SqlProblem:
     except duckdb.OutOfMemoryException:
         return TOO_MUCH
     except duckdb.Error as error:
-        return SqlProblem(str(error)[:2_000])
+        return SqlProblem(problem_of(error)[:2_000])
 
 
 def _answered(database: duckdb.DuckDBPyConnection, asked: SqlQuestion) -> SqlAnswer | SqlProblem:

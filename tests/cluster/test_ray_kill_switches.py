@@ -80,7 +80,7 @@ def test_a_slip_of_the_pen_is_said(stack: Stack) -> None:
         ({"tool": "paay"}, "no tool 'paay'"),
         ({"principal": "ana"}, "TENANT/PRINCIPAL"),
         ({"run": "r1"}, "not a run id"),
-        ({"color": "red"}, "say one of"),
+        ({"color": "red"}, "no argument 'color'"),
         ({}, "say one of"),
         ({"tenant": "acme", "tool": "pay"}, "say one of"),
     ):

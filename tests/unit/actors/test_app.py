@@ -128,7 +128,10 @@ def test_kinds_of_resources_that_fit_together_are_taken() -> None:
         ({"routes": ["a"]}, "routes: "),
         ({"tools": pay}, "tools: "),
         ({"agents": {"a": ReplayAgent(), "b": ReplayAgent()}}, "with 2 agents there is no default route"),
+        ({"agents": {}}, "agents: give at least one"),
         ({"policy": "policy.yaml"}, "give a pathlib.Path"),
+        ({"policy": {"version": "1"}}, "policy: dict is no policy: give the YAML's text"),
+        ({"directory": {"tenants": {}}}, "directory: dict is no directory: give a Directory"),
     ],
 )
 def test_a_field_of_another_kind_is_refused_saying_what_to_give(fields: dict[str, Any], said: str) -> None:

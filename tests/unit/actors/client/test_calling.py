@@ -236,6 +236,17 @@ def test_methods_of_a_stack_say_it_too() -> None:
     assert asyncio.iscoroutinefunction(Stack.asubmit)
 
 
+def test_a_call_of_a_name_that_means_something_else_says_what_does() -> None:
+    """A switch is of something, which is named; a batch is run by another function."""
+    stack = Stack.__new__(Stack)
+    with pytest.raises(
+        WrongCall, match=r'there are tenant, principal, tool, .*: write Stack\.switch_off\(tool="charge"'
+    ):
+        stack.switch_off("tool", "charge")  # type: ignore[misc]
+    with pytest.raises(WrongCall, match=r"no argument 'out'.* airside\.batches\.run_batch\(stack, jobs, out=\.\.\.\)"):
+        stack.batch([{"request": "x"}], out="results")  # type: ignore[call-arg,arg-type]
+
+
 @pytest.mark.parametrize(
     ("value", "name", "said"),
     [

@@ -27,6 +27,7 @@ class Journal:
     """The layer, which knows of one run."""
 
     asked = 0
+    ordered = ""
 
     def ask(self, method: Method[Any, Any], request: NamedQuery) -> Any:
         """Answer."""
@@ -45,7 +46,12 @@ def journal() -> Journal:
 @pytest.fixture
 def stack(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Stack:
     """A stack whose orders come back as they are given."""
-    monkeypatch.setattr(Stack, "_order", lambda _, action, scope, target, *more, **rest: target)
+
+    def order(_: Stack, action: str, scope: str, target: str, *more: object, **rest: object) -> str:
+        journal.ordered = target
+        return target
+
+    monkeypatch.setattr(Stack, "_order", order)
     made = Stack.__new__(Stack)
     made._connection = journal  # type: ignore[assignment]
     return made
@@ -55,6 +61,7 @@ TAKEN: dict[str, Callable[[Stack, Any], Any]] = {
     "handle": lambda stack, run: stack.handle(run).run_id,
     "kill": lambda stack, run: stack.kill(run=run),
     "cancel": lambda stack, run: stack.cancel(run),
+    "switch_off": lambda stack, run: [stack.switch_off(run=run), stack._connection.ordered][1],
     "resolve": lambda stack, run: stack.resolve(run, happened=True),
 }
 

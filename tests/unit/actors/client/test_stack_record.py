@@ -22,8 +22,9 @@ from airside.actors.client.stack_record import is_recorded, read_record, remove_
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.store import JournalStore
 from airside.actors.launch import connect, start
+from airside.actors.process.logs import LINK
 from airside.actors.process.pulse import born
-from airside.stack.errors import AirsideError, Misuse, Unreadable
+from airside.stack.errors import AirsideError, InvalidConfig, Misuse, Unreadable
 from airside.stack.journal.journaling import Append, Entry
 from airside.stack.journal.stream import entry_of
 from airside.stack.run.events import encode_event
@@ -279,3 +280,38 @@ def test_a_directory_whose_stack_another_process_keeps_up_is_refused_before_a_ra
         other.communicate()
     assert started_by(tmp_path) == 0
     store.close()
+
+
+def test_a_command_that_would_start_a_second_one_says_what_to_leave_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a shell there is no `airside.connect`."""
+    store = make_journal(tmp_path)
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text("{}")
+    write_record(tmp_path, {"id": "a", "stack": "one", "starter": [os.getpid(), born(os.getpid())]})
+    asked = ("run", str(jobs), "--out", str(tmp_path / "out"), "--app", "nowhere", "--state-dir", str(tmp_path))
+    assert airside(monkeypatch, *asked) == 2
+    said = capsys.readouterr().err
+    assert f"the stack of {tmp_path} runs already" in said and "leave --app out" in said and "connect(" not in said
+    store.close()
+
+
+@pytest.mark.parametrize("place", ["file.py", "file.py/state", "/proc/x"])
+def test_a_place_that_can_be_no_folder_is_said(tmp_path: Path, place: str) -> None:
+    """By a typed error, with what and where, before a Ray is started."""
+    (tmp_path / "file.py").write_text("")
+    with pytest.raises(InvalidConfig, match=r"start: state_dir: .* cannot be a stack's folder \(.+: .+\)"):
+        start(create_app(tmp_path), state_dir=tmp_path / place)
+    assert not ray.is_initialized()
+
+
+def test_a_layer_that_has_no_log_says_which_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / LINK
+    folder.mkdir()
+    for pid, actor in enumerate(("Driver", "Journal")):
+        (folder / f"worker-ab-cd-{pid}.err").write_text(f":actor_name:{actor}\n")
+    assert airside(monkeypatch, "logs", "drivr", "--state-dir", str(tmp_path)) == 2
+    assert "no layer 'drivr' has a log" in (said := capsys.readouterr().err) and "there are driver, journal" in said

@@ -216,6 +216,12 @@ def test_a_query_may_only_select_from_the_journal(store: JournalStore, sql: str)
     assert store.verify() == []
 
 
+def test_a_table_that_there_is_not_says_which_there_are(store: JournalStore) -> None:
+    """And names none of the database's own."""
+    with pytest.raises(InvalidInput, match=r"audit query: there is no table jobs; there are events, runs, outcomes$"):
+        store.query("SELECT * FROM jobs")
+
+
 def test_a_query_answers_as_arrow(store: JournalStore) -> None:
     """Parameters are bound, not pasted."""
     data = store.query("SELECT stream, count(*) AS n FROM events WHERE tenant = ? GROUP BY stream", ["acme"])
