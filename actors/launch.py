@@ -184,6 +184,7 @@ def _attached(
     except BaseException:
         connection.close()
         raise
+    atexit.register(connection.close)  # of a script that has no `with`: a Ray that is not left ends last, and untidily
     return connection, folder, record
 
 

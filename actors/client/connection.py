@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import time
 from collections.abc import Sequence
@@ -191,6 +192,7 @@ class Connection:
 
     def close(self) -> None:
         """Disconnect; safe to call twice."""
+        atexit.unregister(self.close)
         if not self._closed:
             self._closed = True
             self._known.clear()

@@ -119,13 +119,19 @@ from tests.apps.notes import create_app
 
 if __name__ == "__main__":
     stack = airside.start(create_app(Path(sys.argv[1])), state_dir=sys.argv[1], executors=1)
-    print(stack.query("SELECT count(*) FROM runs"))
+    attached = airside.connect(sys.argv[1]) if sys.argv[2:] else stack
+    print(attached.query("SELECT count(*) FROM runs"))
 """
 
 
 @pytest.mark.slow
-def test_a_script_that_forgets_to_end_its_stack_ends_it_and_says_nothing_of_it(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", _FORGETFUL, tmp_path], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize("also", [(), ("connect",)], ids=["start", "connect"])
+def test_a_script_that_forgets_to_end_its_stack_ends_it_and_says_nothing_of_it(
+    tmp_path: Path, also: tuple[str, ...]
+) -> None:
+    """Nor of what it is attached to by a second way."""
+    command = [sys.executable, "-c", _FORGETFUL, tmp_path, *also]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "leak" not in done.stderr + done.stdout, done.stderr
     assert not (tmp_path / "stack.json").exists()
 
