@@ -262,7 +262,7 @@ class _Steps:
         """The gate decided."""
         decision = event.decision
         found |= {"action": event.tool, "decision": decision.outcome, "rule": decision.rule, "code": decision.code}
-        if event.arguments != b"null":
+        if bytes(event.arguments) != b"null":  # of no such tool, or invalid, it says nothing of what was proposed
             found["arguments"] = msgspec.json.decode(event.arguments)
         if decision.outcome == "deny":
             found |= {"outcome": str(decision.reason_code), "detail": decision.detail}

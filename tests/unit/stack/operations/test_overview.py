@@ -32,7 +32,7 @@ from airside.stack.run.topology import Done
 from airside.stack.security.keyring import KeyRing
 from airside.stack.values import Spend, ToolResult
 from tests.commands import airside
-from tests.helpers import RUN, Driven
+from tests.helpers import RUN, Driven, decision
 from tests.simulate import play
 
 SEEDS = range(6)
@@ -250,6 +250,18 @@ def test_a_refused_call_says_why() -> None:
         run.end()
 
     assert driven(strides).steps[0].outcome == ReasonCode.POLICY_DENIED
+
+
+def test_an_invalid_call_is_shown_with_what_was_proposed() -> None:
+    """Which the gate has not read, and says nothing of."""
+
+    def strides(run: Driven) -> None:
+        run.propose(sku="bulb", qty=-3.5)
+        run.gate("deny", decision=decision("deny", reason=ReasonCode.TOOL_INVALID_ARGUMENTS))
+
+    found = driven(strides)
+    assert found.steps[0].arguments == {"sku": "bulb", "qty": -3.5}
+    assert "pay(sku=bulb, qty=-3.5)" in to_text(draw_run(found))
 
 
 def test_a_call_in_doubt_says_so_and_how_that_is_resolved() -> None:
