@@ -63,9 +63,12 @@ def never_gated(events: Sequence[ev.Event]) -> dict[int, Action]:
 
 
 def _line(mark: str, start_us: int, at_us: int, text: str) -> str:
-    told = printable(text)
-    clipped = told if len(told) <= _WIDTH else told[: _WIDTH - 3] + "..."
-    return f"{mark:<4} +{(at_us - start_us) / 1e6:8.3f}s  {clipped}"
+    return f"{mark:<4} +{(at_us - start_us) / 1e6:8.3f}s  {_cut(printable(text), _WIDTH)}"
+
+
+def _cut(text: str, most: int) -> str:
+    """Return at most so many characters of a text, and dots where there were more."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def printable(text: str) -> str:
@@ -78,7 +81,7 @@ def printable(text: str) -> str:
 
 def _submitted(e: ev.RunSubmitted) -> str:
     who = f"{e.identity.principal}@{e.identity.tenant}"
-    return f"submitted by {who}, route {e.request.route}: {e.request.text!r:.80}"
+    return f"submitted by {who}, route {e.request.route}: {_cut(repr(e.request.text), 80)}"
 
 
 def _planned(e: ev.RoutePlanned) -> str:
@@ -107,12 +110,12 @@ def _decided(e: ev.StepDecided) -> str:
     if isinstance(p, Action):
         return f"step {e.step} {e.agent} proposes {_called(p)}{cost}"
     if isinstance(p, Finish):
-        return f"step {e.step} {e.agent} finishes: {p.answer!r:.80}{cost}"
+        return f"step {e.step} {e.agent} finishes: {_cut(repr(p.answer), 80)}{cost}"
     return f"step {e.step} {e.agent} hands over to {p.agent}{cost}"
 
 
 def _called(call: Action) -> str:
-    return f"{call.tool}({', '.join(f'{name}={value!r:.40}' for name, value in call.arguments.items())})"
+    return f"{call.tool}({', '.join(f'{name}={_cut(repr(value), 40)}' for name, value in call.arguments.items())})"
 
 
 def _gated(e: ev.ActionGated, refused: str = "") -> str:
@@ -138,7 +141,7 @@ def _approval(e: ev.ApprovalDecided) -> str:
 
 def _executed(e: ev.ToolExecuted) -> str:
     r = e.result
-    what = f"ok, {bytes(r.output).decode()!s:.80}" if r.ok else f"[{r.reason_code}] {r.error}"
+    what = f"ok, {_cut(bytes(r.output).decode(), 80)}" if r.ok else f"[{r.reason_code}] {r.error}"
     where = "" if r.sandbox is None else f" in a sandbox ({r.sandbox})"
     return f"step {e.step} result after {r.duration_us / 1000:.1f} ms{where}: {what}"
 

@@ -30,8 +30,8 @@ from airside.stack.recovery.rollback import RollbackOrdered, UndoEnded, UndoInte
 from airside.stack.run import events as ev
 from airside.stack.run.story import story_lines
 from airside.stack.security.grants import GrantRefused
-from airside.stack.values import Action, ApprovalRule, Outcome, Usage, tag_of
-from tests.helpers import EXECUTOR, RUN, submitted
+from airside.stack.values import Action, ApprovalRule, Outcome, ToolResult, Usage, tag_of
+from tests.helpers import EXECUTOR, RUN, Driven, submitted
 
 KEY = effect_key(RUN, 1)
 BRANCH = child_run(RUN, 1, 0)
@@ -260,3 +260,18 @@ def test_what_people_wrote_breaks_no_line_and_hides_nothing() -> None:
     """Line breaks, terminal escapes and hidden characters of a note are shown, not carried out."""
     lines = story(beside(APPROVAL, voted(5, "approve", note="fine\n#9 +0.0s ended\x1b[2J\u202e")))
     assert len(lines) == 4 and "\x1b" not in lines[1] and "\u202e" not in lines[1]
+
+
+def test_what_is_cut_ends_in_dots() -> None:
+    """A request, an argument, an answer and an output alike; what fits is whole."""
+    for text, most in (("word " * 40, True), ("word", False)):
+        run = Driven()
+        run.activate()
+        run.propose(note=text)
+        run.gate()
+        run.executed(ToolResult(ok=True, output=Raw(msgspec.json.encode(text))))
+        run.finish(text)
+        told = [
+            line for line in story_lines([submitted(text=text), *run.machine.events[1:]]).splitlines() if "word" in line
+        ]
+        assert len(told) == 4 and [("..." in line) for line in told] == [most] * 4, told
