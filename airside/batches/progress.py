@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +16,9 @@ from airside.output import json_line
 
 LINE_S = 10.0
 """Between two lines that are written where nobody's terminal is."""
+
+TICK_S = 2.0
+"""Without a turn after which the stack is looked at: a submission waits for as long as the journal's disk is full."""
 
 _REASONS = 3
 
@@ -34,7 +39,7 @@ class Pace:
         total = self._total()
         left = None if total is None else max(0, total - counts.passed_over - counts.ended)
         why = Counter[str]()
-        for (_, reason), n in counts.outcomes.items():
+        for (_, reason), n in counts.outcomes.copy().items():  # at once: whoever ticks is another thread
             why[reason] += n if reason != "completed" else 0
         return {
             "ended": counts.ended,
@@ -56,26 +61,70 @@ class Pace:
         """Return the figures of now, to be seen."""
         counts = runner.counts
         statuses = Counter[str]()
-        for (status, _), n in counts.outcomes.items():
+        for (status, _), n in counts.outcomes.copy().items():
             statuses[status] += n
         return Progress(counts.ended + counts.passed_over, self._total(), statuses, described(self.of(runner)))
 
 
 @contextmanager
 def shown(total: Callable[[], int | None], *, show: bool = True) -> Iterator[Callable[[BatchRunner], None]]:
-    """Yield what is told of each turn, and shows it on stderr: a bar where somebody watches, else JSON lines."""
-    pace = Pace(total)
-    if show and not is_watched():
-        yield _lines(pace)
+    """Yield what is told of each turn, and shows it on stderr: a bar where somebody watches, else JSON lines.
+
+    It goes on where no turn comes, and then says whether the stack stands still.
+    """
+    if not show:
+        yield lambda runner: None
         return
-    with progress_bar(total(), show=show) as draw:
-        yield lambda runner: draw(lambda: pace.drawn(runner))
+    pace = Pace(total)
+    with contextlib.ExitStack() as opened:
+        put = _lines(pace)
+        if is_watched():
+            draw = opened.enter_context(progress_bar(total(), show=True))
+            put = lambda runner: draw(lambda: pace.drawn(runner))  # noqa: E731 - the other of two
+        yield opened.enter_context(_ticking(put))
+
+
+@contextmanager
+def _ticking(put: Callable[[BatchRunner], None]) -> Iterator[Callable[[BatchRunner], None]]:
+    """Yield what is told of each turn; where none comes for a while, a thread looks at the stack, and shows it."""
+    guard, left = threading.Lock(), threading.Event()
+    latest: BatchRunner | None = None
+    turned_s = time.monotonic()
+
+    def turn(runner: BatchRunner) -> None:
+        nonlocal latest, turned_s
+        with guard:
+            latest, turned_s = runner, time.monotonic()
+            put(runner)
+
+    def tick() -> None:
+        while not left.wait(TICK_S):
+            if latest is None or time.monotonic() - turned_s < TICK_S:
+                continue
+            latest.look_at_journal()
+            with guard:
+                if not left.is_set():
+                    put(latest)
+
+    def tick_until_left() -> None:
+        with contextlib.suppress(OSError):  # nobody reads stderr any more: the next turn finds that out, too
+            tick()
+
+    thread = threading.Thread(target=tick_until_left, name="airside-progress", daemon=True)
+    thread.start()
+    try:
+        yield turn
+    finally:
+        left.set()
+        thread.join()
 
 
 def described(figures: dict[str, object]) -> str:
     """Return progress as a line for people."""
     failed = figures["failed"]
-    parts = [f"{figures['completed']} completed"]
+    parts = [f"STANDS STILL: {figures['problem']}"] if figures["problem"] else []  # first: a line is cut at its end
+    parts += ["PAUSED"] if figures["paused"] else []
+    parts.append(f"{figures['completed']} completed")
     parts += [f"{n} {reason}" for reason, n in failed.items()] if isinstance(failed, dict) else []
     waiting = figures["waiting_for_people"]
     parts.append(f"{figures['under_way']} under way" + (f" ({waiting} wait for people)" if waiting else ""))
@@ -84,8 +133,6 @@ def described(figures: dict[str, object]) -> str:
         parts.append(f"{figures['eta_s']} s left")
     if figures["cost_usd"]:
         parts.append(f"${figures['cost_usd']}")
-    parts += ["PAUSED"] if figures["paused"] else []
-    parts += [f"STANDS STILL: {figures['problem']}"] if figures["problem"] else []
     return ", ".join(parts)
 
 

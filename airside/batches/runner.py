@@ -185,7 +185,7 @@ class BatchRunner:
     @property
     def under_way(self) -> int:
         """How many jobs' runs have not ended."""
-        return sum(map(len, self._stream.open.values())) if self._stream is not None else 0
+        return sum(map(len, self._stream.open.copy().values())) if self._stream is not None else 0
 
     @property
     def _opened_stream(self) -> JobStream:
@@ -403,11 +403,15 @@ class BatchRunner:
         self._check_errors()
         self._on_turn(self)
 
-    def _count_waiting(self) -> None:
-        """See how many of its runs wait for people, and whether the stack can work; what cannot be asked stays."""
+    def look_at_journal(self) -> None:
+        """See whether the stack can work, from any thread, soon; what cannot be asked stays."""
         layers, _ = self._stack.backend.layers(["journal"])
         if "down" not in (journal := layers.get("journal", {"down": ""})):
             self.problem = str(journal.get("problem", ""))
+
+    def _count_waiting(self) -> None:
+        """See how many of its runs wait for people, and whether the stack can work; what cannot be asked stays."""
+        self.look_at_journal()
         with contextlib.suppress(AirsideError):
             waiting = {root_of(RunId(each.run_id)) for each in self._stack.approvals()}
             self.waiting_for_people = len(waiting & self._opened_stream.open.keys())
