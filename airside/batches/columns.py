@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -31,6 +32,9 @@ from airside.stack.input.sentences import name_hint
 _JSON_FIELDS = frozenset({"labels", "limits", "inputs"})
 _TEXT_FIELDS = OWN_FIELDS - _JSON_FIELDS
 _SHOWN_COLUMNS = 40
+
+FIRST_ROWS = 100
+"""Of rows that have no header: a column that is in none of so many is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,25 @@ class Columns:
                 raise InvalidInput(
                     f"{where}: no column {column!r:.80}, which {field} is to be read from{_there(names)}"
                 )
+
+    def check_first(self, records: Iterable[Mapping[str, Any]], where: str) -> None:
+        """Raise `InvalidInput` for a mapped column that is in none of the first rows of what has no header.
+
+        It takes no more of them than it needs.  A null stands for a column that is there.
+        """
+        missing, there, count = self.read, dict[str, None](), 0
+        for record in islice(records if missing else (), FIRST_ROWS):
+            count += 1
+            missing = {field: column for field, column in missing.items() if column not in record}
+            if not missing:
+                return
+            there |= dict.fromkeys(record)
+        if count and missing:
+            field, column = next(iter(missing.items()))
+            rows = "its first row" if count == 1 else f"its first {count} rows"
+            raise InvalidInput(
+                f"{where}: no column {column!r:.80} in {rows}, which {field} is to be read from{_there(there)}"
+            )
 
     def check_fields(self, further: Fields) -> None:
         """Raise `InvalidInput` for a field that is none of a job's, nor of the `further` ones that the app has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from airside.batches.lines import Following, Line, chunks_of, growing_chunks, li
 from airside.batches.places import InputFile, bytes_of, reason_of
 from airside.batches.rows import Read, Row, numbered
 from airside.batches.table_rows import ROWS_AT_ONCE, table_rows
-from airside.batches.text_rows import csv_header, csv_records, csv_rows, json_rows
+from airside.batches.text_rows import csv_header, csv_records, csv_rows, first_records, json_rows
 from airside.stack.errors import InvalidInput
 
 _PARQUET_BUFFER_BYTES = 64 * 2**10
@@ -27,8 +28,8 @@ _PARQUET_BUFFER_BYTES = 64 * 2**10
 class FileSource:
     """The rows of files, one file after the other.
 
-    Opening it reads the headers and the Parquet footers, so that a column that is not there is known before the first
-    row.
+    Opening it reads the headers, the Parquet footers and the first of JSON lines, so that a column that is not there is
+    known before the first row.
     """
 
     def __init__(self, files: list[InputFile], columns: Columns, following: Following | None = None) -> None:
@@ -39,6 +40,7 @@ class FileSource:
             _check_may_grow(files)
         counts = [self._opened(file) for file in files]
         self._total = None if None in counts else sum(count for count in counts if count is not None)
+        columns.check_first(self._first_records(), files[0].shown if len(files) == 1 else "the files")
 
     @property
     def total(self) -> int | None:
@@ -118,10 +120,18 @@ class FileSource:
         except OSError as error:
             raise InvalidInput(f"{file.shown}: {reason_of(error)}") from None
 
+    def _first_records(self) -> Iterator[dict[str, Any]]:
+        """Yield what JSON lines begin with, as they are now; what makes them unreadable is said when they are read."""
+        with contextlib.suppress(InvalidInput, OSError):
+            for file in self._files:
+                if file.kind == "jsonl":
+                    with file.opened() as opened:
+                        yield from first_records(_lines_there(file, opened))
+
     def _lines(self, file: InputFile, opened: Any) -> Iterator[Line]:
         if self._following is not None:
             return lines_of(growing_chunks(opened, lambda: os.fstat(opened.fileno()).st_size, self._following))
-        return lines_of(unpacked(chunks_of(opened)) if file.is_gzip else chunks_of(opened))
+        return _lines_there(file, opened)
 
     def _parquet_reads(self, file: InputFile, opened: Any) -> Iterator[Read]:
         wanted = None if self.columns.given is None else sorted(set(self.columns.read.values()))
@@ -144,13 +154,16 @@ class FileSource:
                     self.columns.check(table.schema_arrow.names, "its columns")
                     return int(table.metadata.num_rows)
                 if file.kind == "csv":
-                    lines = lines_of(unpacked(chunks_of(opened)) if file.is_gzip else chunks_of(opened))
-                    csv_header(csv_records(lines), self.columns)
+                    csv_header(csv_records(_lines_there(file, opened)), self.columns)
         except InvalidInput as error:
             raise InvalidInput(f"{file.shown}: {error.message}") from None
         except (OSError, pa.ArrowException) as error:
             raise InvalidInput(f"{file.shown}: {reason_of(error)}") from None
         return None
+
+
+def _lines_there(file: InputFile, opened: Any) -> Iterator[Line]:
+    return lines_of(unpacked(chunks_of(opened)) if file.is_gzip else chunks_of(opened))
 
 
 def _parquet(opened: Any) -> Any:

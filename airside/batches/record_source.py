@@ -15,10 +15,13 @@ from typing import Any
 import msgspec
 
 from airside.actors.jobs import BadLine, Job
-from airside.batches.columns import Columns, json_of, original_of
+from airside.batches.columns import FIRST_ROWS, Columns, json_of, original_of
 from airside.batches.places import reason_of
 from airside.batches.rows import Read, Row, numbered
 from airside.stack.errors import Failed, InvalidInput
+
+_FIRST_S = 1.0
+"""How long the first records of an iterator are taken for their columns: who makes them may be slow."""
 
 
 class RecordSource:
@@ -150,6 +153,43 @@ def _digest(rows: Iterable[Row]) -> tuple[int, str]:
         digest.update(b"%d %d " % (bool(row.data), len(held)) + held)
         count += 1
     return count, digest.hexdigest()
+
+
+def check_first_records(records: Iterable[Any], columns: Columns) -> None:
+    """Raise `InvalidInput` for a mapped column that is in none of the first mappings among some records."""
+    mappings = (each for each in islice(records, FIRST_ROWS) if isinstance(each, Mapping))
+    columns.check_first(({str(name): None for name in each} for each in mappings), "jobs")
+
+
+def first_checked(records: Iterator[Any], columns: Columns, *, clock: Callable[[], float]) -> Iterator[Any]:
+    """Return the records of an iterator, of which the first were taken and checked if they came soon.
+
+    One that has all columns is enough.  What breaks it off does so after the records before it.
+    """
+    taken: list[Any] = []
+    broken: list[Exception] = []
+
+    def first() -> Iterator[Any]:
+        began_s = clock()
+        try:
+            while clock() - began_s < _FIRST_S:
+                if (given := next(records, taken)) is taken:
+                    return
+                taken.append(given)
+                yield given
+        except Exception as error:
+            broken.append(error)
+        yield dict.fromkeys(columns.read.values())  # nobody knows what those have that are not there yet
+
+    def all_of_them() -> Iterator[Any]:
+        yield from taken
+        if broken:
+            raise broken[0]
+        yield from records
+
+    if columns.read:
+        check_first_records(first(), columns)
+    return all_of_them()
 
 
 def record_reads(records: Iterable[Any], columns: Columns) -> Iterator[Read]:

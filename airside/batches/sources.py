@@ -35,7 +35,13 @@ from airside.batches.columns import Columns
 from airside.batches.file_source import FileSource
 from airside.batches.lines import Following, chunks_of, lines_of
 from airside.batches.places import find_files, local_path, reason_of
-from airside.batches.record_source import RecordSource, StreamSource, record_reads
+from airside.batches.record_source import (
+    RecordSource,
+    StreamSource,
+    check_first_records,
+    first_checked,
+    record_reads,
+)
 from airside.batches.rows import Read, Row, Source
 from airside.batches.table_rows import ROWS_AT_ONCE, table_rows
 from airside.batches.text_rows import json_rows
@@ -57,6 +63,9 @@ def open_source(
 ) -> Source:
     """Open jobs; raise `InvalidInput` for what cannot be read, or has not the columns that are mapped.
 
+    Of mappings and JSON lines, which have no header, a column is not there that is in none of the first hundred rows;
+    of a pipe, and of stdin, nothing is read yet.
+
     `columns` maps a job's fields to columns, or to `=constants` (`airside.batches.columns`).  With `follow_s` one
     file of JSON lines or CSV is read on as it grows, and is over when nothing has come for that long; its last line
     is waited for if it has no end.  `clock` and `pause` are what that is timed by.
@@ -76,7 +85,7 @@ def open_source(
         raise InvalidInput("follow_s: only a file is read on as it grows; a stream ends when who writes it closes it")
     if paths is not None:
         return _stream(paths, mapping)
-    return _in_memory(given, mapping)
+    return _in_memory(given, mapping, clock)
 
 
 def _paths(given: Any) -> list[str | Path] | None:
@@ -131,7 +140,7 @@ def _stream_reads(opened: Callable[[], Any], name: str, columns: Columns) -> Ite
         raise InvalidInput(f"{name}: {reason_of(error)}") from None
 
 
-def _in_memory(given: Any, columns: Columns) -> Source:
+def _in_memory(given: Any, columns: Columns, clock: Callable[[], float]) -> Source:
     library = type(given).__module__.partition(".")[0]
     try:
         if isinstance(given, pa.RecordBatch):
@@ -159,7 +168,10 @@ def _in_memory(given: Any, columns: Columns) -> Source:
             "[Job(...), ...]"
         )
     if iter(given) is given:
-        return StreamSource("iterator", record_reads(given, columns), columns)
+        return StreamSource(
+            "iterator", record_reads(first_checked(iter(given), columns, clock=clock), columns), columns
+        )
+    check_first_records(given, columns)
     total = len(given) if isinstance(given, Sized) else None
     return RecordSource("records", lambda: record_reads(given, columns), total, columns)
 

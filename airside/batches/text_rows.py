@@ -8,15 +8,17 @@ absent.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
 
 from airside.actors.jobs import MAX_LINE_BYTES
-from airside.batches.columns import Columns
+from airside.batches.columns import FIRST_ROWS, Columns
 from airside.batches.lines import Line
 from airside.batches.rows import MAX_ORIGINAL_BYTES, Read
 from airside.stack.canonical import parse_bounded
@@ -43,6 +45,15 @@ def json_rows(lines: Iterable[Line], columns: Columns, name: str) -> Iterator[Re
         except InvalidInput as error:
             problem = error.message
         yield Read(job, original, place, problem)
+
+
+def first_records(lines: Iterable[Line]) -> Iterator[dict[str, Any]]:
+    """Yield the objects among the first lines; what is none is that row's problem, and said when it is read."""
+    for line in islice((line for line in lines if line.data.strip()), FIRST_ROWS):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            value = orjson.loads(line.data)
+            if isinstance(value, dict):
+                yield value
 
 
 def _object_of(data: bytes, columns: Columns) -> dict[str, Any]:

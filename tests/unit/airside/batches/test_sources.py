@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import gzip
 import io
+import itertools
 import json
 import os
 import sys
@@ -204,12 +205,8 @@ def test_a_mapping_names_columns_and_constants_and_drops_the_rest(tmp_path: Path
     assert jobs(open_source(path, columns=columns)) == [
         {**constants, "request": q, "inputs": {"order": o}} for q, o in (("q", "7"), ("p", "8"))
     ]
-    wrong = {**columns, "request": "questoin"}
-    if ending == "jsonl":
-        assert "'questoin'; there are: question, order, other" in problems(open_source(path, columns=wrong))[0]
-    else:
-        with pytest.raises(InvalidInput, match=r"'questoin', which request .* there are: question, order, other"):
-            open_source(path, columns=wrong)
+    with pytest.raises(InvalidInput, match=r"'questoin'.*, which request .* there are: question, order, other"):
+        open_source(path, columns={**columns, "request": "questoin"})
 
 
 @pytest.mark.parametrize("columns", [{"": "a"}, {"a": ""}, {"inputs.": "a"}, {"a": 1}, "request=a", {"labels": "=["}])
@@ -576,3 +573,38 @@ def test_many_rows_need_no_more_memory_than_few(tmp_path: Path, ending: str) -> 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert row.number == 49_999 and peak < 6e6 and arrow < 8e6
+
+
+def test_a_mapped_column_that_no_row_has_is_the_inputs_error_before_anything_is_read_on(tmp_path: Path) -> None:
+    """Rows without a header: mappings and JSON lines, of which the first hundred or all there are say what there is."""
+    rows, path = [{"question": "r", "id": i} for i in range(3)], tmp_path / "jobs.jsonl"
+    path.write_text("not json\n" + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    said = r"no column 'questoin' in its first 3 rows, which request is to be read from; there are: question, id"
+    for each in (rows, tuple(rows), iter(rows), path, [path]):
+        with pytest.raises(InvalidInput, match=said):
+            open_source(each, columns={"request": "questoin"})
+    with pytest.raises(InvalidInput, match=said):
+        open_source(path, columns={"request": "questoin"}, follow_s=60.0)
+    with pytest.raises(InvalidInput, match="in its first 100 rows, which request"):
+        open_source(({"question": "r"} for _ in itertools.count()), columns={"request": "questoin"})
+
+
+def test_a_column_that_some_of_the_first_rows_have_is_there() -> None:
+    """A null is enough, and of an iterator no more rows are taken than it needs; what breaks it off does so later."""
+    rows: list[Any] = [{"q": "r"}, {"q": None, "sku": None}, {"q": "r"}]
+    mapping = {"request": "q", "inputs.sku": "sku"}
+    assert len(list(open_source(rows, columns=mapping).rows())) == 3
+
+    def breaking() -> Iterator[Any]:
+        yield rows[0]
+        raise OSError("gone")
+
+    taken, moments = iter(rows), itertools.count()
+    open_source(taken, columns=mapping)
+    assert len(list(taken)) == 1, "two were enough"
+    slow = itertools.repeat({"q": "r"})
+    assert open_source(slow, columns=mapping, clock=lambda: 0.6 * next(moments)), "nobody waits for a hundred"
+    source = open_source(breaking(), columns={"request": "q"})
+    assert next(source.rows()).data
+    with pytest.raises(OSError, match="gone"):
+        list(source.rows())
