@@ -228,12 +228,7 @@ def _left_behind(stop: Any, state_dir: Path, *, goes_on: bool) -> str:
 
 
 def _report(report: BatchReport, problems: list[str]) -> None:
-    kinds = report.turn.errors_by_kind.values()
-    for each in kinds:
-        more = f" (and {each.count - 1:,} more like it)" if each.count > 1 else ""
-        typer.echo(printable(each.first) + more, err=True)
-    if report.turn.errors > (shown := sum(each.count for each in kinds)):
-        typer.echo(f"and {report.turn.errors - shown:,} more, in {report.out}", err=True)
+    _say_problems(report)
     if report.left_out:
         typer.echo(
             f"{report.left_out} not run again: they had changed something (`airside rollback` them first, or --rerun)",
@@ -256,10 +251,22 @@ def _report(report: BatchReport, problems: list[str]) -> None:
                 "cost_microusd": report.turn.cost_microusd,
                 "audit_ok": not problems,
                 "out": report.out,
+                "rejects": report.rejects,
             }
         )
     )
     raise typer.Exit(0 if report.ok and not problems else 1)
+
+
+def _say_problems(report: BatchReport) -> None:
+    """Say what is wrong with the rows that have not completed, the commonest first, and where the rejects are."""
+    for each in report.problems.kinds:
+        more = f" (and {each.count - 1:,} more like it)" if each.count > 1 else ""
+        typer.echo(printable(each.first) + more, err=True)
+    if report.problems.more:
+        typer.echo(f"and {report.problems.more:,} more, in {report.out}", err=True)
+    if report.rejects:
+        typer.echo(f"what was rejected, as it was read: {report.rejects}", err=True)
 
 
 def _what_is_left(report: BatchReport) -> Iterator[str]:

@@ -45,6 +45,7 @@ class BatchHandle:
             found.phase,
             outcomes,
             ended=sum(each.runs for each in found.outcomes if each.status != "active"),
+            completed=sum(each.runs for each in found.outcomes if each.status == "completed"),
             cost_microusd=sum(each.cost_microusd for each in found.outcomes),
             tokens=sum(each.tokens for each in found.outcomes),
             more={"last order": found.last_order},

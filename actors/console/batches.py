@@ -38,7 +38,7 @@ async def one(visit: Visit) -> Shown:
     batch = await visit.look("batch", BatchSummary, OneBatch(batch=visit.path["batch"]))
     outcomes = {(each.status, each.reason_code or each.status): each.runs for each in batch.outcomes}
     counts = counts_of(batch)
-    drawing = draw_batch(batch.id, batch.phase, outcomes, ended=counts["ended"])
+    drawing = draw_batch(batch.id, batch.phase, outcomes, ended=counts["ended"], completed=counts["completed"])
     context = {
         "batch": batch,
         "counts": counts,

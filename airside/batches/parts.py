@@ -180,6 +180,14 @@ def has_parts(place: Path | str) -> bool:
     return bool(_numbered(part_store(place, makes=False)))
 
 
+def rejects_of(place: Path | str) -> str:
+    """Return where the rejects are that there are at a place, for people; empty if there are none."""
+    store = part_store(place, makes=False)
+    stem, ending = REJECTS.split(".")
+    names = [name for name in store.names() if name.startswith(stem) and name.endswith(ending)]
+    return f"{store.shown}/{names[0] if len(names) == 1 else f'{stem}-*.{ending}'}" if names else ""
+
+
 def read_parts(place: Path | str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Yield the results in parts, in the order they were committed, a thousand or so at a time; all columns, or some.
 

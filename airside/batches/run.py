@@ -23,7 +23,8 @@ from airside.actors.jobs import batch_job
 from airside.batches.manifest import Manifest, read_manifest, write_manifest
 from airside.batches.options import BatchOptions, owner_of
 from airside.batches.output import Output
-from airside.batches.parts import Parts, has_parts
+from airside.batches.parts import Parts, has_parts, rejects_of
+from airside.batches.problems import Problems, problems_of
 from airside.batches.progress import shown
 from airside.batches.retry import rows_to_retry
 from airside.batches.row_states import RowStates
@@ -44,6 +45,8 @@ class BatchReport:
     `state` is `finished`, or why jobs are left: `errors`, `deadline`, `cancelled`, `interrupted`, `pilot`.
     `completed`, `failed` (of which `may_pass` may end otherwise when run again) and `rows` are of the whole batch;
     `turn` is what this turn did.  `left_out` rows were not run again because their runs had changed something.
+    `problems` are the commonest of the rows that have not completed; `rejects` is where rows that are no jobs, and what
+    else was rejected, stand as they were read (empty if there are none).
     """
 
     batch: str
@@ -56,6 +59,8 @@ class BatchReport:
     left_out: int
     seconds: float
     turn: BatchCounts = field(repr=False)
+    problems: Problems = field(default=Problems(), repr=False)
+    rejects: str = ""
 
     @property
     def ok(self) -> bool:
@@ -69,11 +74,18 @@ class BatchReport:
             self.state,
             self.turn.outcomes,
             ended=self.completed + self.failed,
+            completed=self.completed,
             of=self.rows,
             cost_microusd=self.turn.cost_microusd,
             tokens=self.turn.tokens,
             counted="results of this turn",
-            more={"completed": f"{self.completed:,}", "failed": f"{self.failed:,}", "results": self.out},
+            more={
+                "completed": f"{self.completed:,}",
+                "failed": f"{self.failed:,}",
+                "results": self.out,
+                "rejects": self.rejects,
+            },
+            problems=[(each.first, each.count) for each in self.problems.kinds],
         )
 
     def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
@@ -178,6 +190,8 @@ def run_batch(
                 left_out=left_out,
                 seconds=round(time.monotonic() - began, 3),
                 turn=runner.counts,
+                problems=problems_of(output.place, states),
+                rejects=rejects_of(output.place),
             )
 
         state = "interrupted"

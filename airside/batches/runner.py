@@ -44,8 +44,6 @@ PEOPLE_S = 5.0
 """How often it is looked who waits for people: that is all approvals there are."""
 
 _ROWS_AT_ONCE = 200
-ERRORS_SHOWN = 20
-_ERROR_CHARS = 500
 _KEPT_BYTES = 2_048
 """Of a row whose job is under way, for the file of rejects, should it be refused: there are thousands of them."""
 
@@ -73,14 +71,6 @@ class _Ref(NamedTuple):
 
 
 @dataclass(slots=True)
-class ErrorKind:
-    """Errors that are alike: the first of them, as a line, and how many there are."""
-
-    first: str
-    count: int = 1
-
-
-@dataclass(slots=True)
 class BatchCounts:
     """What became of rows, and what they used; `rejected` are among the rejects, `passed_over` had a result before."""
 
@@ -93,8 +83,6 @@ class BatchCounts:
     steps: int = 0
     tokens: int = 0
     cost_microusd: int = 0
-    errors_by_kind: dict[tuple[str, str, str], ErrorKind] = field(default_factory=dict)
-    """By status, reason and what is said of them; of those beyond the first kinds only how many there are."""
     unknown: list[str] = field(default_factory=list)
     """Jobs that were to be run again, and of which none has a result."""
 
@@ -120,13 +108,6 @@ class BatchCounts:
         self.steps += result.steps
         self.tokens += result.tokens
         self.cost_microusd += result.cost_microusd
-        if problem or not result.ok:
-            kind = str(result.status), str(result.reason_code), (problem or result.detail)[:_ERROR_CHARS]
-            if kind in self.errors_by_kind:
-                self.errors_by_kind[kind].count += 1
-            elif len(self.errors_by_kind) < ERRORS_SHOWN:
-                said = f"{result.job_id}: {result.status} [{result.reason_code}] {result.detail or problem}"
-                self.errors_by_kind[kind] = ErrorKind(said[:_ERROR_CHARS])
 
 
 class TakenOver(AirsideError):

@@ -285,8 +285,32 @@ def test_a_field_that_jobs_do_not_have_is_said_before_anything_is_run(tmp_path: 
 def test_errors_that_are_alike_are_said_once(tmp_path: Path) -> None:
     rows = [{"request": "r", "nothing": 1}] * 300 + [{"request": 5}]
     report = run(FakeStack(), rows, tmp_path / "out")
-    assert [each.count for each in report.turn.errors_by_kind.values()] == [300, 1]
+    assert [each.count for each in report.problems.kinds] == [300, 1]
     assert report.turn.rejected == report.turn.errors == 301
+
+
+def test_a_batch_in_which_nothing_completed_says_why_and_is_not_green(tmp_path: Path) -> None:
+    """The commonest problem first, in words, and where the rows are, whoever looks at the report."""
+    rows = [{"request": 5}] + [{"request": "r", "nothing": 1}] * 3
+    report = run(FakeStack(), rows, tmp_path / "out")
+    assert report.state == "finished" and report.rejects == str(tmp_path / "out" / REJECTS)
+    assert "nothing" in report.problems.kinds[0].first and report.problems.kinds[0].count == 3
+    drawn = report.drawn()
+    assert drawn.tone == "bad"
+    text = report._repr_mimebundle_()["text/plain"]
+    assert report.rejects in text and "nothing: " in text
+    fine = run(FakeStack(), [job(0)], tmp_path / "fine")
+    assert fine.drawn().tone == "good" and not fine.rejects and not fine.problems.kinds
+
+
+def test_a_batch_that_is_taken_up_says_again_what_failed_before(tmp_path: Path) -> None:
+    """Only the last attempt at a row counts, and an answer that does not fit is a problem, too."""
+    stack, rows = FakeStack(), [job(0, fails=1), job(1, fails=9), job(2), {"request": 5}]
+    run(stack, rows, tmp_path / "out")
+    again = run(stack, rows, tmp_path / "out", resume=True)
+    assert again.turn.ended == 0 and sum(each.count for each in again.problems.kinds) == 3
+    retried = run(stack, rows, tmp_path / "out", retry_failed=True)
+    assert {each.first.partition(" ")[0] for each in retried.problems.kinds} == {"j1:", "row-3:"}
 
 
 def test_whom_the_directory_did_not_list_may_be_listed_now(tmp_path: Path) -> None:
