@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+_MENDED = "append the mended row to the input, and --resume"
+"""What is done about a row that is no job: the one that is there has its result, and must stay as it is."""
 
 _INPUT = "files of jobs (.jsonl, .csv, .parquet, .gz), folders, patterns or URIs; - for stdin"
 _OUT = "where the results go: a folder or URI of Parquet parts, or a .parquet, .csv or .jsonl file"
@@ -236,6 +240,8 @@ def _report(report: BatchReport, problems: list[str]) -> None:
         )
     for job_id in report.turn.unknown[:20]:
         typer.echo(f"{printable(job_id)}: not run again: no job of this id has a result", err=True)
+    for job_id, problem in islice(report.turn.no_jobs.items(), 20):
+        typer.echo(f"{printable(job_id)}: not run again: its row is no job ({printable(problem)}): {_MENDED}", err=True)
     for line in _what_is_left(report):
         typer.echo(line, err=True)
     typer.echo(
@@ -275,6 +281,9 @@ def _what_is_left(report: BatchReport) -> Iterator[str]:
     if report.state in why:
         yield f"no more was submitted {why[report.state]}: --resume goes on with the rows that have no result"
     if report.failed:
-        final = report.failed - report.may_pass
-        rest = f", {final} end the same way unless something is changed (--rerun ID,...)" if final else ""
-        yield f"{report.failed} have not completed: {report.may_pass} may pass (--retry-failed){rest}"
+        no_jobs = report.problems.no_jobs
+        final = report.failed - report.may_pass - no_jobs
+        parts = [f"{report.may_pass} may pass (--retry-failed)"]
+        parts += [f"{final} end the same way unless something is changed (--rerun ID,...)"] if final else []
+        parts += [f"{no_jobs} are no jobs: {_MENDED}"] if no_jobs else []
+        yield f"{report.failed} have not completed: {', '.join(parts)}"

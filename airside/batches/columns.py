@@ -32,6 +32,8 @@ from airside.stack.input.sentences import name_hint
 _JSON_FIELDS = frozenset({"labels", "limits", "inputs"})
 _TEXT_FIELDS = OWN_FIELDS - _JSON_FIELDS
 _SHOWN_COLUMNS = 40
+_MAX_ID_CHARS = 256
+"""As of a job's id: what is longer makes a row no job, and its id is shown."""
 
 FIRST_ROWS = 100
 """Of rows that have no header: a column that is in none of so many is not there."""
@@ -115,6 +117,12 @@ class Columns:
         if not isinstance(token, str) or not token:
             return original
         return original.replace(token.encode("utf-8", "surrogateescape"), b"...")
+
+    def id_of(self, record: Mapping[str, Any]) -> str:
+        """Return the id that a record's job has, or would have if it were one; empty if it has none."""
+        value = record.get("job_id" if self.given is None else self.read.get("job_id", ""))
+        is_id = isinstance(value, str | int) and not isinstance(value, bool)
+        return as_text(str(value)[:_MAX_ID_CHARS]) if is_id else ""
 
     def job_of(self, record: Mapping[str, Any]) -> bytes:
         """Return the job a record is, as JSON; raise `InvalidInput` for what cannot be one."""

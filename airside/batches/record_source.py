@@ -216,7 +216,7 @@ def record_reads(records: Iterable[Any], columns: Columns) -> Iterator[Read]:
             problem = error.message
         except RecursionError:
             problem = "nested too deep"
-        yield Read(data, columns.without_token(original_of(record), record), where, problem)
+        yield Read(data, columns.without_token(original_of(record), record), where, problem, columns.id_of(record))
 
 
 def _plain(value: Any) -> Any:

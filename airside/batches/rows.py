@@ -31,6 +31,9 @@ class Row(NamedTuple):
     problem: str
     """What is wrong with it; empty if nothing is known to be."""
 
+    job_id: str = ""
+    """Of a row that is no job: the id its job would have had, where that can be read."""
+
 
 class Source(Protocol):
     """Jobs of a batch, as rows.
@@ -79,9 +82,10 @@ class Read(NamedTuple):
     original: bytes
     place: str
     problem: str = ""
+    job_id: str = ""
 
 
 def numbered(reads: Iterable[Read]) -> Iterator[Row]:
     """Yield rows of what was read, in order."""
     for number, read in enumerate(reads):
-        yield Row(number, read.data, read.original[:MAX_ORIGINAL_BYTES], read.place, read.problem)
+        yield Row(number, read.data, read.original[:MAX_ORIGINAL_BYTES], read.place, read.problem, read.job_id)

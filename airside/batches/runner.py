@@ -85,6 +85,8 @@ class BatchCounts:
     cost_microusd: int = 0
     unknown: list[str] = field(default_factory=list)
     """Jobs that were to be run again, and of which none has a result."""
+    no_jobs: dict[str, str] = field(default_factory=dict)
+    """Rows that were to be run again by their ids, and are no jobs: what is wrong with each."""
 
     @property
     def ended(self) -> int:
@@ -230,24 +232,31 @@ class BatchRunner:
 
     def _jobs(self, wanted: Pass) -> Iterator[Job | None]:
         """Yield the jobs of a pass, and None now and then, so that orders and errors are looked at meanwhile."""
-        inputs, missing = self._stack.job_inputs, set(wanted.job_ids)
+        inputs, missing, no_jobs = self._stack.job_inputs, set(wanted.job_ids), dict[str, str]()
+
+        def refuse(row: Row, job_id: str, problem: str) -> None:
+            if wanted.kind == "new":
+                self._reject(row, job_id, problem)
+            elif job_id in wanted.job_ids:  # it has that disposition already
+                no_jobs[job_id] = f"{row.place}: {problem}"
+
         for some in self._some_rows():
             self.counts.read += len(some) if wanted.kind == "new" else 0
             chosen = [row for row in some if self._is_wanted(row, wanted)]
             readable = [row for row in chosen if not row.problem]
             for row in chosen:
-                if row.problem and wanted.kind == "new":
-                    self._reject(row, row_name(row.number), row.problem)
+                if row.problem:
+                    refuse(row, row.job_id or row_name(row.number), row.problem)
             for row, job in zip(readable, parse_rows([(r.number, r.data) for r in readable], inputs), strict=True):
                 if isinstance(job, BadLine):
-                    if wanted.kind == "new":  # else it has that disposition already
-                        self._reject(row, job.job_id, job.message)
+                    refuse(row, job.job_id, job.message)
                 elif not wanted.job_ids or job.job_id in wanted.job_ids:
                     missing.discard(job.job_id)
                     yield self._named(row, job)
             if not some or self._is_time_to_look or self._has_too_many_errors:
                 yield None
-        self.counts.unknown += sorted(missing)
+        self.counts.no_jobs |= {job_id: problem for job_id, problem in no_jobs.items() if job_id in missing}
+        self.counts.unknown += sorted(missing - no_jobs.keys())
         if wanted.kind == "new" and self._broken is None and self.counts.read < self._states.rows:
             self._broken = InvalidInput(
                 f"the input is shorter, {self.counts.read:,} rows, where batch {self._manifest.batch} has results of "

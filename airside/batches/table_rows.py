@@ -55,7 +55,8 @@ def table_rows(batches: Iterable[Any], columns: Columns, name: str) -> Iterator[
                         data = columns.job_of(record)
                     except InvalidInput as error:
                         problem = error.message
-                yield Read(data, columns.without_token(original_of(record), record), f"{name} row {number}", problem)
+                original, place = columns.without_token(original_of(record), record), f"{name} row {number}"
+                yield Read(data, original, place, problem, columns.id_of(record))
                 number += 1
 
 

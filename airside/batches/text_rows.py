@@ -37,14 +37,14 @@ def json_rows(lines: Iterable[Line], columns: Columns, name: str) -> Iterator[Re
         if line.is_too_long:
             yield Read(b"", data, place, _TOO_LONG)
             continue
-        job, original, problem = b"", data, ""
+        job, original, problem, job_id = b"", data, "", ""
         try:
             value = _object_of(data, columns)
-            original = columns.without_token(data, value)
+            original, job_id = columns.without_token(data, value), columns.id_of(value)
             job = data if columns.given is None else columns.job_of(value)
         except InvalidInput as error:
             problem = error.message
-        yield Read(job, original, place, problem)
+        yield Read(job, original, place, problem, job_id)
 
 
 def first_records(lines: Iterable[Line]) -> Iterator[dict[str, Any]]:
@@ -174,13 +174,14 @@ def csv_rows(lines: Iterable[Line], columns: Columns, name: str) -> Iterator[Rea
         place = f"{name}:{record.number}"
         original = record.original.rstrip(b"\r\n")
         original = columns.without_token(original, dict(zip(header, record.cells, strict=False)))
-        problem, data = record.problem, b""
+        problem, data, job_id = record.problem, b"", ""
         if not problem and len(record.cells) != len(header):
             problem = f"{len(record.cells)} cells, where the header has {len(header)}"
         if not problem:
             try:
-                pairs = zip(header, record.cells, strict=True)
-                data = columns.job_of({column: cell for column, cell in pairs if cell})
+                row = {column: cell for column, cell in zip(header, record.cells, strict=True) if cell}
+                job_id = columns.id_of(row)
+                data = columns.job_of(row)
             except InvalidInput as error:
                 problem = error.message
-        yield Read(data, original, place, problem)
+        yield Read(data, original, place, problem, job_id)

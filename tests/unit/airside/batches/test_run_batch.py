@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from airside.batches.row_states import RowStates, standing_of
 from airside.batches.run import BatchInterrupted, BatchReport, run_batch
 from airside.batches.runner import BatchRunner, TakenOver
 from airside.batches.sources import open_source
+from airside.run_cli import _what_is_left
 from airside.stack.directory import load_directory
 from airside.stack.errors import InvalidInput
 from airside.stack.operations.batches import BatchChange
@@ -311,6 +313,39 @@ def test_a_batch_that_is_taken_up_says_again_what_failed_before(tmp_path: Path) 
     assert again.turn.ended == 0 and sum(each.count for each in again.problems.kinds) == 3
     retried = run(stack, rows, tmp_path / "out", retry_failed=True)
     assert {each.first.partition(" ")[0] for each in retried.problems.kinds} == {"j1:", "row-3:"}
+
+
+def test_a_row_that_is_no_job_keeps_its_id_and_is_mended_by_another(tmp_path: Path) -> None:
+    """Run again by its id it would be the same: the message says so, until the mended row follows."""
+    stack, path = FakeStack(), tmp_path / "q.csv"
+    path.write_text("id,question\nq-0,r\nq-1,\nq-2,r,more\n", encoding="utf-8")
+    mapping = {"columns": {"request": "question", "job_id": "id", "tenant": "=acme", "principal": "=ana"}}
+    report = run(stack, path, tmp_path / "out", **mapping)
+    rejects = [json.loads(line) for line in (tmp_path / "out" / REJECTS).read_text(encoding="utf-8").splitlines()]
+    assert [each["job_id"] for each in rejects] == ["q-1", "row-2"], "which cell is whose is not known of the last"
+    assert (report.failed, report.may_pass, report.problems.no_jobs) == (2, 0, 2)
+    assert list(_what_is_left(report)) == [
+        "2 have not completed: 0 may pass (--retry-failed), 2 are no jobs: append the mended row to the input, and "
+        "--resume"
+    ]
+    again = run(stack, path, tmp_path / "out", rerun=["q-1", "row-2", "q-9"], **mapping)
+    assert again.turn.unknown == ["q-9"] and [*again.turn.no_jobs] == ["q-1", "row-2"]
+    assert "nothing in the column 'question'" in again.turn.no_jobs["q-1"]
+    with path.open("a", encoding="utf-8") as file:
+        file.write("q-1,r\n")
+    assert run(stack, path, tmp_path / "out", resume=True, **mapping).completed == 2
+    again = run(stack, path, tmp_path / "out", rerun=["q-1"], **mapping)
+    assert again.turn.ended == 1 and not again.turn.no_jobs and not again.turn.unknown, "now there is a job of it"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "records", "table"])
+def test_a_reject_has_the_id_that_its_row_has(kind: str, tmp_path: Path) -> None:
+    rows: Any = [{"id": "q-0", "question": "r"}, {"id": "q-1", "question": None}]
+    if kind == "jsonl":
+        (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    given = {"jsonl": tmp_path / "q.jsonl", "records": rows, "table": pa.Table.from_pylist(rows)}[kind]
+    source = open_source(given, columns={"request": "question", "job_id": "id"})
+    assert [(row.job_id, bool(row.problem)) for row in source.rows()] == [("q-0", False), ("q-1", True)]
 
 
 def test_whom_the_directory_did_not_list_may_be_listed_now(tmp_path: Path) -> None:
