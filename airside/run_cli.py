@@ -121,6 +121,7 @@ def run(
                 **options,
             )
         except BatchInterrupted as stop:
+            _say_problems(stop.report)
             typer.echo(_left_behind(stop, state_dir, goes_on=made is None), err=True)
             raise typer.Exit(INTERRUPTED) from None
         problems = stack.verify()
@@ -227,7 +228,10 @@ def _left_behind(stop: Any, state_dir: Path, *, goes_on: bool) -> str:
             "ends them. "
         )
     elif stop.under_way:
-        said += f"{stop.under_way} runs have not ended: they are in the journal of {state_dir}, and go on with it. "
+        said += (
+            f"{stop.under_way} runs had not ended: what does not end while the stack goes down stays in the journal of "
+            f"{state_dir}, and goes on with it. "
+        )
     return f"{said}The same command with --resume takes batch {report.batch} up, and pays for nothing twice"
 
 

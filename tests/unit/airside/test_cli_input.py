@@ -35,6 +35,7 @@ from airside.actors.rpc.names import CellAddress
 from airside.actors.settings import Settings
 from airside.batches.result_schema import SCHEMA
 from airside.memory.embedders import embedder
+from airside.run_cli import _left_behind
 from airside.stack.directory import load_directory
 from airside.stack.errors import AirsideError, LayerUnavailable, Misuse
 from airside.stack.operations.messages import VoteReply
@@ -395,7 +396,7 @@ def test_an_interrupted_batch_says_what_goes_on_and_keeps_what_there_is(
     world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging = json.dumps({**json.loads(JOB), "job_id": "two", "inputs": {"hangs": True}})
-    (tmp_path / "jobs").write_text(JOB + hanging + "\n")
+    (tmp_path / "jobs").write_text(JOB + "no json\n" + hanging + "\n")
     asked = itertools.count()
 
     def interrupt() -> None:
@@ -405,9 +406,13 @@ def test_an_interrupted_batch_says_what_goes_on_and_keeps_what_there_is(
     world.batches.dies = interrupt
     code, out, err = airside_says(capsys, "run", "jobs", "--out", "out.parquet")
     assert code == 130 and not out
-    for said in ("1 jobs have ended", "1 runs go on", "airside runs --active", "with --resume takes batch"):
+    assert "row-1: refused [request_invalid] jobs:2: no JSON" in err and "out.parquet.batch/_rejects.jsonl" in err
+    for said in ("2 jobs have ended", "1 runs go on", "airside runs --active", "with --resume takes batch"):
         assert said in err
-    assert pq.read_table(tmp_path / "out.parquet").column("job_id").to_pylist() == ["one"]
+    assert pq.read_table(tmp_path / "out.parquet").column("job_id").to_pylist() == ["one", "row-1"]
+    report = SimpleNamespace(completed=1, failed=0, out="out", batch="b")
+    own = _left_behind(SimpleNamespace(report=report, under_way=20), Path("s"), goes_on=False)
+    assert "20 runs had not ended: what does not end while the stack goes down stays in the journal of s" in own
 
 
 BROKEN = {
