@@ -271,8 +271,7 @@ def _report(report: BatchReport, problems: list[str]) -> None:
 def _say_problems(report: BatchReport) -> None:
     """Say what is wrong with the rows that have not completed, the commonest first, and where the rejects are."""
     for each in report.problems.kinds:
-        more = f" (and {each.count - 1:,} more like it)" if each.count > 1 else ""
-        typer.echo(printable(each.first) + more, err=True)
+        typer.echo(printable(str(each)), err=True)
     if report.problems.more:
         typer.echo(f"and {report.problems.more:,} more, in {report.out}", err=True)
     if report.rejects:

@@ -11,23 +11,27 @@ from typing import Any
 from airside.actors.client.client import Stack
 from airside.actors.client.known_principals import Known, check_known, known_of
 from airside.actors.jobs import BadLine, Job, parse_rows
+from airside.batches.problems import ProblemKind
 from airside.batches.rows import Source
 from airside.stack.errors import AirsideError
 from airside.stack.policy.kill_switches import KillSwitchChanged
 
 SHOWN = 100
-"""Problems that are said in full; the others are counted."""
+"""Kinds of problems that are said; the rows of others are counted."""
 
 _ROWS_AT_ONCE = 200
 
 
 @dataclass(slots=True)
 class CheckedRows:
-    """What a dry run found: rows by what would become of them, and the first problems, a line each."""
+    """What a dry run found: rows by what would become of them, and what is wrong with them."""
 
     rows: int = 0
     bad: int = 0
-    problems: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+    by_problem: dict[str, ProblemKind] = field(default_factory=dict)
+    """The first kinds of problems, by what is said of the rows."""
+
     tenants: Counter[str] = field(default_factory=Counter)
     routes: Counter[str] = field(default_factory=Counter)
     most_cost_microusd: int = 0
@@ -38,6 +42,11 @@ class CheckedRows:
 
     denied: dict[str, list[str]] = field(default_factory=dict)
     """Tools of which the policy denies every call of these principals' runs, by `tenant/principal`."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, a line each: of rows that are alike the first, and how many there are."""
+        return [*self.warnings, *map(str, self.by_problem.values())]
 
     def figures(self) -> dict[str, Any]:
         """Return what was found as JSON."""
@@ -51,11 +60,13 @@ class CheckedRows:
             "denied_tools": dict(islice(self.denied.items(), SHOWN)),
         }
 
-    def refuse(self, problem: str) -> None:
+    def refuse(self, place: str, problem: str) -> None:
         """Count a row that would be refused."""
         self.bad += 1
-        if self.bad <= SHOWN:
-            self.problems.append(problem)
+        if problem in self.by_problem:
+            self.by_problem[problem].count += 1
+        elif len(self.by_problem) < SHOWN:
+            self.by_problem[problem] = ProblemKind(f"{place}: {problem}")
 
 
 def check_rows(stack: Stack, source: Source) -> CheckedRows:
@@ -65,7 +76,7 @@ def check_rows(stack: Stack, source: Source) -> CheckedRows:
 
     What the stack knew at its start to be refused later (`Stack.warnings`) is among the problems, and is no row's.
     """
-    found, rows, inputs = CheckedRows(problems=[*stack.warnings]), iter(source.rows()), stack.job_inputs
+    found, rows, inputs = CheckedRows(warnings=tuple(stack.warnings)), iter(source.rows()), stack.job_inputs
     switches = stack.switches()
     routes = stack.described.get("routes")
     known: dict[tuple[str, str], str] = {}
@@ -75,11 +86,11 @@ def check_rows(stack: Stack, source: Source) -> CheckedRows:
         found.rows += len(some)
         for row in some:
             if row.problem:
-                found.refuse(f"{row.place}: {row.problem}")
+                found.refuse(row.place, row.problem)
         for row, job in zip(readable, parse_rows([(r.number, r.data) for r in readable], inputs), strict=True):
             problem = job.message if isinstance(job, BadLine) else _refusal(stack, job, routes, known, switches)
             if problem:
-                found.refuse(f"{row.place}: {problem}")
+                found.refuse(row.place, problem)
             elif isinstance(job, Job):
                 found.tenants[job.tenant or "(by token)"] += 1
                 found.routes[job.route] += 1

@@ -184,7 +184,7 @@ def _file(shown: str, otherwise: str, size: int, opened: Callable[[], Any], path
     name = shown.rpartition("/")[2]
     is_gzip = name.lower().endswith(".gz")
     ending = os.path.splitext(name.lower().removesuffix(".gz"))[1]
-    kind = _KINDS.get(ending, otherwise)
+    kind = _KINDS.get(ending, "" if ending else otherwise)
     if not kind:
         raise InvalidInput(
             f"{shown}: jobs are read from {', '.join(_KINDS)} and those with .gz; name the files that are"

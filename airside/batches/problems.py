@@ -28,6 +28,9 @@ class ProblemKind:
     first: str
     count: int = 1
 
+    def __str__(self) -> str:
+        return self.first + (f" (and {self.count - 1:,} more like it)" if self.count > 1 else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Problems:

@@ -40,7 +40,7 @@ def draw_batch(
     `counted` says what the outcomes are of; `problems` are lines, each with how many rows it is said of.
     """
     bars = [
-        Bar(brief(status if status == reason else f"{status} · {reason}", 80), count, tone_of(status))
+        Bar(brief(status if reason in ("", status) else f"{status} · {reason}", 80), count, tone_of(status))
         for (status, reason), count in sorted(outcomes.items(), key=lambda item: -item[1])
     ]
     tone: Tone = "off" if state == "cancelled" else "wait"

@@ -367,6 +367,8 @@ def test_a_dry_run_says_what_would_be_refused(tmp_path: Path) -> None:
     checked = check_rows(cast("Stack", stack), open_source(rows))
     assert checked.rows == 3 and checked.bad == 2 and not stack.sent
     assert "no route 'nowhere'" in checked.problems[0]
+    alike = check_rows(cast("Stack", stack), open_source([{"request": "r", "nothing": 1}] * 300))
+    assert alike.bad == 300 and len(alike.problems) == 1 and alike.problems[0].endswith("(and 299 more like it)")
     off = {"scope": "tenant", "target": "acme", "off": True, "by": "op", "why": "the shop is down", "at_us": 1}
     stack.thrown, stack.warnings = [KillSwitchChanged(**off)], ("nobody may approve refunds",)
     checked = check_rows(cast("Stack", stack), open_source([job(0)]))

@@ -575,6 +575,12 @@ def test_many_rows_need_no_more_memory_than_few(tmp_path: Path, ending: str) -> 
     assert row.number == 49_999 and peak < 6e6 and arrow < 8e6
 
 
+def test_a_file_whose_ending_is_none_of_the_formats_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base.py").write_text("x = 1\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"base.py: jobs are read from \.jsonl, .*\.csv, \.parquet"):
+        open_source(tmp_path / "base.py")
+
+
 def test_a_mapped_column_that_no_row_has_is_the_inputs_error_before_anything_is_read_on(tmp_path: Path) -> None:
     """Rows without a header: mappings and JSON lines, of which the first hundred or all there are say what there is."""
     rows, path = [{"question": "r", "id": i} for i in range(3)], tmp_path / "jobs.jsonl"
