@@ -112,9 +112,10 @@ class Projection:
                     self._mend(error)
                     self._feed(until)
             except Exception as error:
+                full = f"the disk of {self.path.parent} is full: make room. " if _is_full(error) else ""
                 raise Behind(
-                    f"{self.path}: the tables that queries are asked of lack entries of the log after {self.position}, "
-                    f"and cannot take them in: {text_of(error, 500)}"
+                    f"{full}{self.path}: the tables that queries are asked of lack entries of the log after "
+                    f"{self.position}, and cannot take them in: {text_of(error, 500)}"
                 ) from error
 
     def _feed(self, until: int) -> None:
@@ -353,7 +354,11 @@ def is_held(error: BaseException) -> bool:
 
 
 def _is_damage(error: BaseException) -> bool:
-    return type(error) in _DAMAGED and not is_held(error) and "No space left" not in str(error)
+    return type(error) in _DAMAGED and not is_held(error) and not _is_full(error)
+
+
+def _is_full(error: BaseException) -> bool:
+    return "No space left" in str(error)
 
 
 def check_length(path: Path, database: Database) -> None:

@@ -8,6 +8,7 @@ and so on.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from airside.batches.places import local_path, reason_of
 from airside.batches.result_schema import SCHEMA
 from airside.batches.rows import MAX_ORIGINAL_BYTES, Row
 from airside.stack.canonical import as_text
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import Failed, InvalidInput
 
 REJECTS = "_rejects.jsonl"
 
@@ -87,6 +88,11 @@ class Parts:
     def pending(self) -> int:
         """How many results and rejects are buffered."""
         return len(self._rows) + len(self._rejects)
+
+    @property
+    def unwritten(self) -> int:
+        """How many results are buffered."""
+        return len(self._rows)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take a result: the columns of `SCHEMA`, of which those that are absent are null; commit if it is time.
@@ -163,7 +169,11 @@ class Parts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if isinstance(error, Failed):  # it says already what could not be written
+            with contextlib.suppress(Failed):
+                self.close()
+        else:
+            self.close()
 
 
 def _numbered(store: PartStore) -> list[tuple[int, str]]:

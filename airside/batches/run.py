@@ -31,7 +31,7 @@ from airside.batches.row_states import RowStates
 from airside.batches.rows import Source
 from airside.batches.runner import NEW, BatchCounts, BatchRunner, Pass, TakenOver, new_owner
 from airside.batches.sources import open_source
-from airside.stack.errors import AirsideError, InvalidInput
+from airside.stack.errors import AirsideError, Failed, InvalidInput
 from airside.stack.ids import PrincipalId, TenantId
 from airside.stack.operations.batches import BatchChange
 
@@ -139,7 +139,8 @@ def run_batch(
     `progress` is shown on stderr: a bar in a terminal or a notebook, else a JSON line now and then.
 
     Raises `InvalidInput` for an input, an output or an option that is none, and for a batch at `out` that is of
-    something else, saying what differs; `TakenOver` when another process takes it up; `BatchInterrupted`.
+    something else, saying what differs; `Failed` where results cannot be written, saying how many are; `TakenOver`
+    when another process takes it up; `BatchInterrupted`.
     """
     began = time.monotonic()
     chosen = BatchOptions(**options)
@@ -205,10 +206,24 @@ def run_batch(
         except TakenOver:
             state = ""
             raise
+        except Failed as error:
+            raise _not_written(error, states.ended - parts.unwritten, output) from None
         finally:
             _leave(handle, owner, state)
-    output.assemble()
+    try:
+        output.assemble()
+    except Failed as error:
+        raise _not_written(error, states.ended, output) from None
     return report(state)
+
+
+def _not_written(error: Failed, rows: int, output: Output) -> Failed:
+    """Return what is said where results cannot be written: what there is, and how to go on."""
+    if type(error) is not Failed:  # a layer's
+        return error
+    there = output.place if output.file is not None else output.shown
+    mend = "make room" if "No space left" in error.message else "mend that"
+    return Failed(f"{error.message}. {rows:,} rows have a result in {there}: {mend}, then --resume (resume=True)")
 
 
 def _manifest(

@@ -2,7 +2,7 @@
 
 | given | what it is |
 |---|---|
-| a path: `.jsonl`, `.ndjson`, `.json` (a line each), `.csv`, each also `.gz`; `.parquet` | that; without an ending, JSON lines |
+| a path: `.jsonl`, `.ndjson`, `.json` (a line each), `.csv`, also `.gz`; `.parquet` | that; no ending: JSON lines |
 | a folder, a pattern (`jobs/*.csv`, `**/*.parquet`) | its files, of one kind, by name |
 | a URI: `s3://`, `gs://`, `file://` and what else `pyarrow.fs` knows | a file, a folder or a pattern there |
 | a list of those | one after the other |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from airside.stack.errors import InvalidConfig
+from airside.stack.errors import Failed, InvalidConfig
 from airside.stack.webhooks import secret_text
 
 _KEY_BYTES = 32
@@ -32,7 +33,10 @@ class KeyRing:
 
     @classmethod
     def open(cls, folder: Path) -> KeyRing:
-        """Read the keys in `folder`, making what is missing; raise `InvalidConfig` if others could read them."""
+        """Read the keys in `folder`, making what is missing; raise `InvalidConfig` if others could read them.
+
+        Raises `Failed` for one that cannot be written, of which nothing is left.
+        """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return cls(
             seal=_file(folder / "seal.key", secrets.token_bytes(_KEY_BYTES)),
@@ -89,10 +93,15 @@ def _file(path: Path, fresh: bytes) -> bytes:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return _read(path, len(fresh))
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(fresh)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(fresh)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)  # else the next start finds a key that is not whole
+        full = f"the disk of {path.parent} is full: make room. " if error.errno == errno.ENOSPC else ""
+        raise Failed(f"{full}{path}: it cannot be written: {error.strerror}") from None
     return fresh
 
 

@@ -19,10 +19,11 @@ from pyarrow import parquet
 
 from airside.actors.client.client import Stack
 from airside.actors.client.known_principals import write_people
+from airside.batches import output
 from airside.batches.dry_run import check_rows
 from airside.batches.manifest import read_manifest
 from airside.batches.options import BatchOptions
-from airside.batches.parts import REJECTS, read_parts
+from airside.batches.parts import REJECTS, Parts, read_parts
 from airside.batches.pilot import extrapolated, run_pilot
 from airside.batches.progress import Pace, described
 from airside.batches.row_states import RowStates, standing_of
@@ -31,7 +32,7 @@ from airside.batches.runner import BatchRunner, TakenOver
 from airside.batches.sources import open_source
 from airside.run_cli import _what_is_left
 from airside.stack.directory import load_directory
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import Failed, InvalidInput
 from airside.stack.operations.batches import BatchChange
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode, RunStatus
@@ -346,6 +347,37 @@ def test_a_reject_has_the_id_that_its_row_has(kind: str, tmp_path: Path) -> None
     given = {"jsonl": tmp_path / "q.jsonl", "records": rows, "table": pa.Table.from_pylist(rows)}[kind]
     source = open_source(given, columns={"request": "question", "job_id": "id"})
     assert [(row.job_id, bool(row.problem)) for row in source.rows()] == [("q-0", False), ("q-1", True)]
+
+
+@pytest.mark.parametrize("name", ["out", "out.csv"])
+def test_where_results_cannot_be_written_it_says_how_many_are_and_how_to_go_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, rows, commit = FakeStack(), [job(i) for i in range(9)], Parts.commit
+    committed = itertools.count()
+
+    def full(parts: Parts) -> None:
+        if parts.unwritten and next(committed) >= 2:
+            raise Failed(f"{tmp_path / name}/part: it cannot be written: No space left on device")
+        commit(parts)
+
+    def no_file(*_: Any) -> int:
+        raise Failed(f"{tmp_path / name}: it cannot be written: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Parts, "commit", full)
+        with pytest.raises(
+            Failed, match=r"No space left on device\. 4 rows have a result in .*: make room, then --res"
+        ):
+            run(stack, rows, tmp_path / name, part_results=2, concurrency=1)
+    if name == "out.csv":
+        with monkeypatch.context() as patched:
+            patched.setattr(output, "assemble", no_file)
+            with pytest.raises(
+                Failed, match=r"left on device\. 9 rows have a result in .*out.csv.batch: make room, then"
+            ):
+                run(stack, rows, tmp_path / name, resume=True)
+    assert run(stack, rows, tmp_path / name, resume=True).completed == 9 and len(stack.runs) == 9
 
 
 def test_whom_the_directory_did_not_list_may_be_listed_now(tmp_path: Path) -> None:
