@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.display.formatters import as_answer
-from airside.actors.client.display.listed import Listed, RunList, Story
+from airside.actors.client.display.listed import BatchList, Listed, RunList, Story
 from airside.actors.client.display.timeline import timeline_of
 from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
@@ -111,7 +111,7 @@ class JournalFile:
     def batches(self, *, limit: int = 100) -> list[BatchSummary]:
         """Return batches, newest first."""
         with self._readable():
-            return Listed(list_batches(self, limit))
+            return BatchList(list_batches(self, limit))
 
     def batch(self, batch: str) -> BatchHandle:
         """Return a batch by its name, to look at it: orders are a running stack's."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from airside.actors.client.display.batches import draw_batch
+from airside.actors.client.display.batches import draw_summary
 from airside.actors.client.display.bundle import Asking, bundle
 from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.listed import Kinds
@@ -38,18 +38,7 @@ class BatchHandle:
 
     def drawn(self) -> Drawing:
         """Return how it stands, to be seen."""
-        found = self.show()
-        outcomes = {(each.status, each.reason_code): each.runs for each in found.outcomes}
-        return draw_batch(
-            self.id,
-            found.phase,
-            outcomes,
-            ended=sum(each.runs for each in found.outcomes if each.status != "active"),
-            completed=sum(each.runs for each in found.outcomes if each.status == "completed"),
-            cost_microusd=sum(each.cost_microusd for each in found.outcomes),
-            tokens=sum(each.tokens for each in found.outcomes),
-            more={"last order": found.last_order},
-        )
+        return draw_summary(self.show())
 
     def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
         answer, problem = Asking().ask(self.drawn)

@@ -26,7 +26,7 @@ from airside.actors.client.connection import Connection, LiveJournal
 from airside.actors.client.display.bundle import bundle
 from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.formatters import as_answer, register_formatters
-from airside.actors.client.display.listed import ApprovalList, Kinds, Listed, RunList, Status
+from airside.actors.client.display.listed import ApprovalList, BatchList, Kinds, Listed, RunList, Status
 from airside.actors.client.display.runs import draw_handle, standing_of
 from airside.actors.client.display.stacks import LOOKED_AT, draw_stack
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
@@ -430,7 +430,7 @@ class Stack:
 
     def batches(self, *, limit: int = 100) -> list[BatchSummary]:
         """Return the batches that were run by `airside.batches` or `airside run`, newest first."""
-        return list_batches(LiveJournal(self._connection), limit)
+        return BatchList(list_batches(LiveJournal(self._connection), limit))
 
     @explain_misuse(
         "Stack.batch", how="Stack.batch(batch); what runs one is airside.batches.run_batch(stack, jobs, out=...)"

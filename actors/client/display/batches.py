@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from airside.actors.client.display.drawing import (
     MAX_ROWS,
@@ -12,13 +12,16 @@ from airside.actors.client.display.drawing import (
     Drawing,
     Tone,
     brief,
+    code_cell,
     facts,
     number_cell,
     table,
     text_cell,
 )
 from airside.actors.client.display.runs import tone_of
-from airside.stack.operations.quantities import money
+from airside.actors.journal.batches import BatchSummary
+from airside.stack.operations.overview import ACTIVE
+from airside.stack.operations.quantities import clock, money
 
 
 def draw_batch(
@@ -62,3 +65,59 @@ def draw_batch(
 def _problem(given: tuple[str, int]) -> tuple[Cell, Cell]:
     said, count = given
     return text_cell(said), number_cell(count)
+
+
+def draw_summary(found: BatchSummary) -> Drawing:
+    """Draw a batch as the journal has it."""
+    return draw_batch(
+        found.id,
+        found.phase,
+        {(each.status, each.reason_code): each.runs for each in found.outcomes},
+        ended=_runs(found, lambda status: status != ACTIVE),
+        completed=_runs(found, lambda status: status == "completed"),
+        cost_microusd=sum(each.cost_microusd for each in found.outcomes),
+        tokens=sum(each.tokens for each in found.outcomes),
+        more={"input": input_of(found), "results": output_of(found), "last order": found.last_order},
+    )
+
+
+def draw_batches(found: Sequence[BatchSummary]) -> Drawing:
+    """Draw a list of batches."""
+    head = ("batch", "phase", "opened", "runs", "ended", "completed", "input", "results")
+    return Drawing(
+        title=f"{len(found):,} batches",
+        parts=(table("", head, found, _batch),) if found else (),
+        notes=("stack.batch(name) shows one.",) if found else (),
+    )
+
+
+def _batch(found: BatchSummary) -> Iterable[Cell]:
+    yield code_cell(found.id)
+    yield text_cell(found.phase)
+    yield text_cell(clock(found.opened_us))
+    yield number_cell(_runs(found, lambda status: True))
+    yield number_cell(_runs(found, lambda status: status != ACTIVE))
+    yield number_cell(_runs(found, lambda status: status == "completed"))
+    yield text_cell(input_of(found))
+    yield text_cell(output_of(found))
+
+
+def _runs(found: BatchSummary, counts: Callable[[str], bool]) -> int:
+    return sum(each.runs for each in found.outcomes if counts(each.status))
+
+
+def input_of(found: BatchSummary) -> str:
+    """Return what a batch was read from, as its manifest has it."""
+    given = found.manifest.get("input")
+    if not isinstance(given, dict):
+        return ""
+    files = given.get("files")
+    if isinstance(files, list) and files and isinstance(files[0], dict):
+        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+        return f"{files[0].get('file', '')}{more}"
+    return str(given.get("kind", ""))
+
+
+def output_of(found: BatchSummary) -> str:
+    """Return where a batch's results went when it began; empty for one of which that is not on record."""
+    return str(found.manifest.get("out", ""))

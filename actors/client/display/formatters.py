@@ -15,11 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from airside.actors.client.display import batches
 from airside.actors.client.display.bundle import bundle
 from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.memory import draw_hit
 from airside.actors.client.display.runs import draw_run, draw_summary
 from airside.actors.client.display.tables import draw_query, draw_value
+from airside.actors.journal.batches import BatchSummary
 from airside.memory.records import Record
 from airside.memory.storage.erasure_plan import ErasureReceipt
 from airside.stack.contracts.memory import LearnReply, Recalled
@@ -32,6 +34,7 @@ from airside.stack.recovery.spend_in_doubt import SpendInDoubt
 _VALUES: dict[type, Callable[[Any], Drawing]] = {
     RunDetail: draw_run,
     RunSummary: draw_summary,
+    BatchSummary: batches.draw_summary,
     Recalled: draw_hit,
     **dict.fromkeys(
         (Record, LearnReply, ErasureReceipt, RollbackReport, InDoubtCall, SpendInDoubt, KillSwitchChanged), draw_value

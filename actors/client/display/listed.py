@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, SupportsIndex, TypeVar, cast, overload
 
 from airside.actors.client.display.approvals import draw_approvals
+from airside.actors.client.display.batches import draw_batches
 from airside.actors.client.display.bundle import bundle, print_drawing
 from airside.actors.client.display.drawing import Drawing, Timeline
 from airside.actors.client.display.memory import draw_hits, draw_records
@@ -68,6 +69,16 @@ class RunList(Listed[Any]):
     def drawn(self) -> Drawing:
         """Return a table of them."""
         return draw_runs(self)
+
+
+class BatchList(Listed[Any]):
+    """Batches, a line each."""
+
+    __slots__ = ()
+
+    def drawn(self) -> Drawing:
+        """Return a table of them."""
+        return draw_batches(self)
 
 
 class ApprovalList(Listed[Any]):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from airside.actors.client.results import PendingApproval, RunResult, ended_result
+from airside.actors.journal.batches import BatchOutcome, BatchSummary
 from airside.stack.ids import PrincipalId, RunId, TenantId
+from airside.stack.operations.batches import BatchSettings
 from airside.stack.operations.overview import RunSummary
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.resources import ResourceFact
@@ -87,6 +89,27 @@ def approval(text: str = "kim", *, question: bool = False) -> PendingApproval:
         rejected_before=text,
         group=text,
         is_question=question,
+    )
+
+
+def batch(text: str = "kim", **fields: object) -> BatchSummary:
+    """Return a batch's line in which everything that somebody wrote is this text."""
+    outcomes = (("active", "", 2), ("completed", "completed", 3), ("failed", text, 1))
+    return BatchSummary(
+        **{
+            "id": text,
+            "phase": "finished",
+            "opened_us": 1_764_400_000_000_000,
+            "owner": text,
+            "settings": BatchSettings(),
+            "last_order": text,
+            "manifest": {"input": {"kind": "files", "files": [{"file": text}, {"file": "b"}]}, "out": text},
+            "outcomes": tuple(
+                BatchOutcome(status=status, reason_code=reason, runs=runs, steps=1, tokens=5, cost_microusd=7)
+                for status, reason, runs in outcomes
+            ),
+            **fields,
+        }
     )
 
 

@@ -14,10 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.actors.client.display import stacks, tables
+from airside.actors.client.display.batches import draw_summary
 from airside.actors.client.display.bundle import HTML, TEXT, bundle
 from airside.actors.client.display.drawing import MAX_ROWS, Drawing, brief, facts
 from airside.actors.client.display.html import ATTRIBUTES, STYLE, TAGS, element, to_html
-from airside.actors.client.display.listed import ApprovalList, Hits, Listed, RecordList, ResultList, RunList, Story
+from airside.actors.client.display.listed import (
+    ApprovalList,
+    BatchList,
+    Hits,
+    Listed,
+    RecordList,
+    ResultList,
+    RunList,
+    Story,
+)
 from airside.actors.client.display.results import draw_progress
 from airside.actors.client.display.runs import draw_handle, draw_run, standing_of
 from airside.actors.client.display.text import to_text
@@ -29,7 +39,7 @@ from airside.stack.reasons import RunStatus
 from airside.stack.run import events as ev
 from airside.stack.run.story import story_lines
 from airside.stack.text.entities import INVISIBLE
-from tests.unit.actors.client.display.samples import APPROVED, approval, played, result, summary
+from tests.unit.actors.client.display.samples import APPROVED, approval, batch, played, result, summary
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -176,6 +186,8 @@ DRAWN: dict[str, Callable[[str], dict[str, str]]] = {
     "question": lambda text: approval(text, question=True)._repr_mimebundle_(),
     "approvals": lambda text: ApprovalList([approval(text)] * 3)._repr_mimebundle_(),
     "runs": lambda text: RunList([summary(text), summary(text, status=text)])._repr_mimebundle_(),
+    "batches": lambda text: BatchList([batch(text)])._repr_mimebundle_(),
+    "batch": lambda text: bundle(lambda: draw_summary(batch(text))),
     "run": lambda text: bundle(lambda: draw_handle(text, [], text, now_us=0)),
     "events": lambda text: bundle(lambda: draw_handle(text, _EVENTS, text, now_us=0)),
     "detail": lambda text: bundle(lambda: draw_run(detail(text))),

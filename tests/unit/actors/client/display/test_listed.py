@@ -16,16 +16,26 @@ from IPython.core.formatters import DisplayFormatter
 
 from airside.actors.client.display.bundle import HTML, TEXT, Asking
 from airside.actors.client.display.formatters import as_answer, register_formatters
-from airside.actors.client.display.listed import ApprovalList, Hits, Listed, ResultList, RunList, Status, Story
+from airside.actors.client.display.listed import (
+    ApprovalList,
+    BatchList,
+    Hits,
+    Listed,
+    ResultList,
+    RunList,
+    Status,
+    Story,
+)
 from airside.actors.client.display.timeline import timeline_of
 from airside.actors.client.stack_backend import StackBackend
 from airside.stack.errors import Misuse
 from airside.stack.operations.overview import detail_of
-from tests.unit.actors.client.display.samples import APPROVED, approval, played, result, result_of, summary
+from tests.unit.actors.client.display.samples import APPROVED, approval, batch, played, result, result_of, summary
 
 KINDS = [
     ResultList([result("a"), result("b"), result("c")]),
     ApprovalList([approval("a"), approval("b"), approval("c")]),
+    BatchList([batch("a"), batch("b"), batch("c")]),
     RunList([summary("a"), summary("b"), summary("c")]),
     Listed([summary("a"), summary("b"), summary("c")]),
 ]
