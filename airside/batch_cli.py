@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -9,15 +10,20 @@ import typer
 
 from airside.options import HERE, AsJson, StateDir, Why, limits_of, nothing_before, say_none, table
 from airside.output import json_line
+from airside.stack.errors import InvalidInput
 from airside.stack.operations.quantities import clock, money
 from airside.stack.run.story import printable
 
 if TYPE_CHECKING:
+    from airside.actors.audit import Audit
+    from airside.actors.client.batch_handle import BatchHandle
+    from airside.actors.client.client import Stack
     from airside.actors.journal.batches import BatchSummary
 
 batch = typer.Typer(no_args_is_help=True, help="Batches: how they stand, pausing, retuning, cancelling.")
 
-Name = Annotated[str, typer.Argument(help="the batch's name, as `airside batch list` shows it")]
+_NAME = "the batch's name, as `airside batch list` shows it, or what it was given as --out"
+Name = Annotated[str, typer.Argument(help=_NAME)]
 
 
 @batch.callback()
@@ -33,6 +39,7 @@ def list_(
 ) -> None:
     """List batches, newest first; asks the stack if it runs, else the journal's file."""
     from airside.actors.audit import open_audit
+    from airside.actors.client.display.batches import input_of, output_of
 
     with open_audit(state_dir) as journal:
         found = journal.batches(limit=limit)
@@ -42,10 +49,14 @@ def list_(
         return
     say_none(found, "there are no batches")
     rows = [
-        [each.id, each.phase, clock(each.opened_us), str(_runs(each)), str(_ended(each)), str(_completed(each))]
+        [
+            *(each.id, each.phase, clock(each.opened_us), str(_runs(each)), str(_ended(each)), str(_completed(each))),
+            *(printable(input_of(each)), printable(output_of(each))),
+        ]
         for each in found
     ]
-    for line in table(["batch", "phase", "opened", "runs", "ended", "completed"], rows) if rows else ():
+    head = ["batch", "phase", "opened", "runs", "ended", "completed", "input", "results"]
+    for line in table(head, rows) if rows else ():
         typer.echo(line)
 
 
@@ -56,9 +67,10 @@ def show(name: Name, as_json: AsJson = False, state_dir: StateDir = HERE) -> Non
     Asks the stack if it runs, else the journal's file.
     """
     from airside.actors.audit import open_audit
+    from airside.actors.client.display.batches import input_of, output_of
 
     with open_audit(state_dir) as journal:
-        found = journal.batch(name).show()
+        found = _named(journal, name).show()
     if as_json:
         typer.echo(json_line(msgspec.to_builtins(found)))
         return
@@ -69,6 +81,9 @@ def show(name: Name, as_json: AsJson = False, state_dir: StateDir = HERE) -> Non
     if settings:
         typer.echo(f"  retuned: {json_line(settings)}")
     typer.echo(f"  of {_whose(found)}, opened by {printable(found.opened_by)}")
+    for what, place in (("read from", input_of(found)), ("results in", output_of(found))):
+        if place:
+            typer.echo(f"  {what} {printable(place)}")
     if found.last_order:
         typer.echo(f"  last order: {printable(found.last_order)}")
     rows = [
@@ -85,8 +100,9 @@ def pause(name: Name, why: Why = "", state_dir: StateDir = HERE) -> None:
     from airside.cli import attached
 
     with attached(state_dir) as stack:
-        stack.batch(name).pause(why=why)
-    typer.echo(f"{name}: paused")
+        found = _named(stack, name)
+        found.pause(why=why)
+    typer.echo(f"{found.id}: paused")
 
 
 @batch.command()
@@ -95,8 +111,9 @@ def resume(name: Name, why: Why = "", state_dir: StateDir = HERE) -> None:
     from airside.cli import attached
 
     with attached(state_dir) as stack:
-        stack.batch(name).resume(why=why)
-    typer.echo(f"{name}: resumed")
+        found = _named(stack, name)
+        found.resume(why=why)
+    typer.echo(f"{found.id}: resumed")
 
 
 @batch.command()
@@ -113,14 +130,15 @@ def retune(
     from airside.cli import attached
 
     with attached(state_dir) as stack:
-        stack.batch(name).retune(
+        found = _named(stack, name)
+        found.retune(
             concurrency=concurrency or None,
             rate_per_s=None if rate == -1.0 else rate,
             priority=None if priority == -1000 else priority,
             limits=limits_of(limit),
             why=why,
         )
-    typer.echo(f"{name}: retuned")
+    typer.echo(f"{found.id}: retuned")
 
 
 @batch.command()
@@ -134,8 +152,9 @@ def requeue(
     from airside.cli import attached
 
     with attached(state_dir) as stack:
-        stack.batch(name).requeue(job_ids, why=why)
-    typer.echo(f"{name}: {len(job_ids)} requeued")
+        found = _named(stack, name)
+        found.requeue(job_ids, why=why)
+    typer.echo(f"{found.id}: {len(job_ids)} requeued")
 
 
 @batch.command()
@@ -144,8 +163,23 @@ def cancel(name: Name, why: Why = "", state_dir: StateDir = HERE) -> None:
     from airside.cli import attached
 
     with attached(state_dir) as stack:
-        stack.batch(name).cancel(why=why)
-    typer.echo(f"{name}: cancelled")
+        found = _named(stack, name)
+        found.cancel(why=why)
+    typer.echo(f"{found.id}: cancelled")
+
+
+def _named(stack: Stack | Audit, name: str) -> BatchHandle:
+    """Return the batch of a name; where there is none, the one whose results are in the folder or file of that name."""
+    from airside.batches.manifest import read_manifest
+    from airside.batches.output import PARTS
+
+    there = read_manifest(name) or read_manifest(name.rstrip("/") + PARTS)
+    if there is None:
+        return stack.batch(name)
+    with contextlib.suppress(InvalidInput):  # of what is no batch's name
+        if (found := stack.batch(name)).state().length:
+            return found
+    return stack.batch(there.batch)
 
 
 def _whose(found: BatchSummary) -> str:

@@ -33,6 +33,7 @@ class Manifest(Value):
 
     `input` is what `Source.describe` says; `app_version`, `policy` and `models` are the stack's (`Stack.described`);
     `answer_schema` is the JSON Schema of answers, None for any; `job_schema` that of the further fields of its jobs.
+    `out` is where its results went when it began: they may have been moved.
     """
 
     batch: str
@@ -43,6 +44,7 @@ class Manifest(Value):
     job_schema: Any = None
     lane: str = ""
     answer_schema: Any = None
+    out: str = ""
     format: int = _FORMAT
 
     def differences(self, source: Source, now: Manifest) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from airside.batches.assembly import assemble
 from airside.batches.places import is_uri, local_path, shown_uri
 from airside.batches.target import ENDINGS, Target
+from airside.stack.canonical import as_text
 from airside.stack.errors import InvalidInput
 
 PARTS = ".batch"
@@ -50,6 +51,11 @@ class Output:
         if self.file is not None:
             return str(self.file)
         return shown_uri(self.place) if isinstance(self.place, str) else str(self.place)
+
+    @property
+    def whole(self) -> str:
+        """What it is called wherever one stands."""
+        return self.shown if isinstance(self.place, str) else as_text(str((self.file or self.place).resolve()))
 
     def assemble(self) -> None:
         """Make the file of what parts there are, if one is asked for."""

@@ -243,7 +243,7 @@ def _manifest(
         answer_schema=json.loads(json.dumps(options.answer_schema)) if options.answer_schema else None,
     )
     if there is None:
-        return msgspec.structs.replace(present, input=source.describe()), True
+        return msgspec.structs.replace(present, input=source.describe(), out=output.whole), True
     differences = there.differences(source, present)
     if differences:
         raise _is_another(output, there, differences)
