@@ -31,7 +31,7 @@ from airside.batches.row_states import RowStates
 from airside.batches.rows import Source
 from airside.batches.runner import NEW, BatchCounts, BatchRunner, Pass, TakenOver, new_owner
 from airside.batches.sources import open_source
-from airside.stack.errors import AirsideError, Failed, InvalidInput
+from airside.stack.errors import AirsideError, Failed, InvalidInput, notebook_traceback
 from airside.stack.ids import PrincipalId, TenantId
 from airside.stack.operations.batches import BatchChange
 
@@ -103,6 +103,8 @@ class BatchInterrupted(KeyboardInterrupt):
         )
         self.report = report
         self.under_way = under_way
+
+    _render_traceback_ = notebook_traceback
 
 
 def run_batch(

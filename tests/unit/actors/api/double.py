@@ -271,6 +271,8 @@ class StackDouble:
             given = msgspec.json.decode(asked.parameters, type=q.VIEWS[asked.view])
         except msgspec.ValidationError as error:
             return QuestionReply(code="invalid", problem=str(error))
+        if isinstance(given, q.Switches) and given.cursor and not given.cursor.isdecimal():
+            return QuestionReply(code="invalid", problem=f"{given.cursor!r:.40} is no cursor")
         self.questions.append(given)
         run = getattr(given, "run_id", None)
         if run is not None and not is_within(self._owner(run), who, far):
