@@ -30,10 +30,10 @@ def whole_run(journal: ReadableJournal, given: RunName) -> RunId:
     """Return the id of the run that is meant; raise `InvalidId` for what names none, or may name several.
 
     A whole id is returned as it is, and asked about nowhere.  The beginning of one means a run and none of its
-    branches.
+    branches.  A branch's id that is cut at its end may be of another branch: `.1-1...` of `.1-12`.
     """
     text = _text_of(given)
-    if is_whole_run(whole := uncut(text)):
+    if is_whole_run(whole := uncut(text)) and ("." not in whole or text.endswith(whole)):
         return RunId(whole)
     ends = ends_of(text)
     if ends is None or _TYPED.fullmatch("".join(ends[0])) is None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -19,7 +20,7 @@ from airside.actors.client.display.text import to_text
 from airside.actors.journal.overview import list_runs
 from airside.actors.journal.run_names import whole_run
 from airside.actors.journal.store import JournalStore
-from airside.actors.journal.story import story_of
+from airside.actors.journal.story import ReadableJournal, story_of
 from airside.runs_cli import step_lines
 from airside.stack.errors import InvalidId, InvalidInput, Misuse
 from airside.stack.ids import RunId, TenantId, root_of
@@ -177,7 +178,21 @@ def test_a_line_of_the_list_names_its_run(journal: JournalFile) -> None:
 
 
 def test_a_whole_id_is_looked_up_nowhere() -> None:
-    assert whole_run(None, RUN) == RUN  # type: ignore[arg-type]
+    for whole in (RUN, f"{RUN}.1-1"):
+        assert whole_run(None, whole) == whole  # type: ignore[arg-type]
+    assert whole_run(None, f"{RUN}...") == RUN  # type: ignore[arg-type]
+
+
+def test_a_branchs_id_that_is_cut_may_be_of_several() -> None:
+    """Though what is left of it is all of an id: nothing is ordered of a branch that was not meant."""
+    branches = [(f"{RUN}.1-1",), (f"{RUN}.1-12",)]
+    several, one = (
+        cast("ReadableJournal", SimpleNamespace(read=lambda *_, f=found: f)) for found in (branches, branches[1:])
+    )
+    for cut in (f"{RUN}.1-1...", f"{RUN}.1-1\u2026"):
+        with pytest.raises(InvalidId, match=r"may be any of run_\w+\.1-1, run_\w+\.1-12; give more of the id"):
+            whole_run(several, cut)
+        assert whole_run(one, cut) == f"{RUN}.1-12"
 
 
 def driven(play_out: Callable[[Driven], Any]) -> RunDetail:
