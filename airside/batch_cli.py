@@ -173,13 +173,11 @@ def _named(stack: Stack | Audit, name: str) -> BatchHandle:
     from airside.batches.manifest import read_manifest
     from airside.batches.output import PARTS
 
-    there = read_manifest(name) or read_manifest(name.rstrip("/") + PARTS)
-    if there is None:
-        return stack.batch(name)
     with contextlib.suppress(InvalidInput):  # of what is no batch's name
         if (found := stack.batch(name)).state().length:
             return found
-    return stack.batch(there.batch)
+    there = read_manifest(name) or read_manifest(name.rstrip("/") + PARTS) if name else None
+    return stack.batch(there.batch if there is not None else name)
 
 
 def _whose(found: BatchSummary) -> str:

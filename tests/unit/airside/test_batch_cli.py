@@ -64,6 +64,9 @@ def test_the_folder_or_file_of_its_results_will_do_for_a_batchs_name(stack: Jour
     for given, name in (("one", "one"), ("res", "one"), ("res/", "one"), (str(tmp_path / "res"), "one")):
         assert says("show", given).startswith(f"{name}: finished"), given
     assert says("show", "out.csv").startswith("two: ") and says("show", "./one").startswith("three: ")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "_manifest.json").write_text("{}", encoding="utf-8")
+    assert says("show", "two").startswith("two: "), "whatever is in the folder"
     stack.batch("two").change(BatchChange(action="take_up", owner="o"))
     for command, done in (("pause", "paused"), ("resume", "resumed"), ("cancel", "cancelled")):
         assert says(command, "out.csv") == f"two: {done}\n"
