@@ -120,7 +120,8 @@ class Columns:
 
     def id_of(self, record: Mapping[str, Any]) -> str:
         """Return the id that a record's job has, or would have if it were one; empty if it has none."""
-        value = record.get("job_id" if self.given is None else self.read.get("job_id", ""))
+        column = "job_id" if self.given is None else self.read.get("job_id")
+        value = None if column is None else record.get(column)
         is_id = isinstance(value, str | int) and not isinstance(value, bool)
         return as_text(str(value)[:_MAX_ID_CHARS]) if is_id else ""
 

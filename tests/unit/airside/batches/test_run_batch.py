@@ -339,6 +339,13 @@ def test_a_row_that_is_no_job_keeps_its_id_and_is_mended_by_another(tmp_path: Pa
     assert again.turn.ended == 1 and not again.turn.no_jobs and not again.turn.unknown, "now there is a job of it"
 
 
+def test_a_column_without_a_name_is_no_id(tmp_path: Path) -> None:
+    """As the index is that pandas writes."""
+    (tmp_path / "q.csv").write_text(",question\n7,\n", encoding="utf-8")
+    source = open_source(tmp_path / "q.csv", columns={"request": "question", "tenant": "=acme"})
+    assert [(row.job_id, bool(row.problem)) for row in source.rows()] == [("", True)]
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "records", "table"])
 def test_a_reject_has_the_id_that_its_row_has(kind: str, tmp_path: Path) -> None:
     rows: Any = [{"id": "q-0", "question": "r"}, {"id": "q-1", "question": None}]
