@@ -187,8 +187,10 @@ def first_checked(records: Iterator[Any], columns: Columns, *, clock: Callable[[
             raise broken[0]
         yield from records
 
-    if columns.read:
-        check_first_records(first(), columns)
+    try:
+        check_first_records(first() if columns.read else (), columns)
+    except InvalidInput as error:
+        raise InvalidInput(f"{error.message}; {len(taken)} of the iterator are taken: give a new one") from None
     return all_of_them()
 
 
