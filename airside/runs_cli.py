@@ -111,8 +111,9 @@ def step_lines(found: RunDetail) -> list[str]:
     if over:
         lines.append(f"  why: {brief(found.detail, 300)}")
         lines += [f"  in doubt: {key}" for key in found.in_doubt]
-        lines += [f"    airside in-doubt resolve {key} --happened (or --not-happened)" for key in found.in_doubt]
         if found.in_doubt:
+            lines.append("    while `airside in-doubt` lists it, find out what became of it, and say so:")
+            lines += [f"    airside in-doubt resolve {key} --happened (or --not-happened)" for key in found.in_doubt]
             lines.append("    a tool that raises ToolError says that nothing was changed, and there is no doubt")
         if run.status == "completed":
             lines.append(f"  answer: {brief(found.answer, 200)}")

@@ -69,7 +69,8 @@ def how_to_resolve(run_id: str, in_doubt: Sequence[str]) -> Iterator[str]:
         return
     name = run_id if len(in_doubt) == 1 else in_doubt[0]
     also = " (each by its key)" if len(in_doubt) > 1 else ""
-    yield f"Find out what became of it, and say so{also}: stack.resolve({brief(name)!r}, happened=True), or =False."
+    yield "While stack.in_doubt() lists it, find out what became of it, and say so."
+    yield f"In Python{also}: stack.resolve({brief(name)!r}, happened=True), or =False."
     yield f"In a shell: airside in-doubt resolve {brief(name)} --happened (or --not-happened)."
     yield "A tool that raises ToolError says that nothing was changed, and there is no doubt."
 
