@@ -502,8 +502,8 @@ class Stack:
     def handle(self, run_id: RunName) -> RunHandle:
         """Return the handle of a run submitted earlier, from this process or another.
 
-        Here, and wherever else an id is asked for, six characters or more of its beginning or end are enough where no
-        other run of the journal has them, and what a stack answers about the run is as good: a line of `runs()` say.
+        Here, and wherever else one run is named, six characters or more of its id's beginning or end are enough where
+        no other run of the journal has them, and what a stack answers about it is as good: a line of `runs()` say.
         """
         return RunHandle(self, self._run(run_id))
 
@@ -630,7 +630,9 @@ class Stack:
         waiting = sorted({each for asked in self.approvals() for each in (asked.approval_id, asked.group) if each})
         if (ends := ends_of(text)) is None:
             there = listed(waiting) if waiting else "nothing"
-            raise InvalidId(f"{text!r}: give {SHORTEST} characters or more of an approval's id; what waits: {there}")
+            raise InvalidId(
+                f"{text!r:.80}: give {SHORTEST} characters or more of an approval's id; what waits: {there}"
+            )
         return only_one(text, [each for each in waiting if any(way.fit(each) for way in ends)]) or text
 
     # Operators.

@@ -1,7 +1,7 @@
 """Which streams were appended to of late, for who wants to know no more than that: kept in memory, while somebody asks.
 
-The feed gives entries, which are read and sent; to learn that something happened would then cost a busy journal a tenth
-more than the steps do.
+The feed gives entries, which are read and sent: whoever only wants to know that something happened would have a busy
+journal do both for each of them.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def test_an_id_may_be_shortened_as_it_is_written(stack: Stack, layers: Layers, g
 def test_too_little_of_an_id_says_how_much_is_needed_and_what_waits(stack: Stack, layers: Layers) -> None:
     with pytest.raises(InvalidId, match=f"give 6 characters or more of an approval's id; what waits: {ONE}, "):
         stack.approve(f"{ONE[-5:]}...", principal="lea")
-    with pytest.raises(InvalidId, match=f"may be any of {ONE}, {TWO}, {THREE}, {GROUP}"[:40]):
+    with pytest.raises(InvalidId, match=f"may be any of {ONE}, {TWO}, {THREE}; give more"):
         stack.approve(f"{ONE[:12]}...", principal="lea")
     assert layers.given == []
 
