@@ -343,7 +343,10 @@ class Stack:
             raise AdmissionRefused(ticket.message, reason=reason, retry_after_s=ticket.retry_after_s)
         if reason.startswith("auth_") or reason in (ReasonCode.PRINCIPAL_UNKNOWN, ReasonCode.TENANT_UNKNOWN):
             raise AuthRefused(ticket.message, reason=reason)
-        raise Refused(ticket.message, reason=reason)
+        refused = Refused(ticket.message, reason=reason)
+        if reason == ReasonCode.INTERNAL_ERROR:  # nobody could say whether it was admitted
+            refused.add_note(submission_may_run(run_of_job(job)))
+        raise refused
 
     def map(
         self,

@@ -13,11 +13,12 @@ from airside.actors.client.results import SubmitInterrupted
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.client.submissions import run_of_job
 from airside.actors.jobs import Job
-from airside.stack.errors import LayerUnavailable
+from airside.stack.errors import LayerUnavailable, Refused
 from airside.stack.operations.messages import Ticket
+from airside.stack.reasons import ReasonCode
 from airside.stack.security.authenticator import issue_token
 from airside.stack.security.keyring import KeyRing
-from tests.unit.actors.client.test_job_stream import Desk
+from tests.unit.actors.client.test_job_stream import Desk, FullDisk
 
 WHO = {"tenant": "acme", "principal": "ana"}
 
@@ -80,6 +81,16 @@ def test_a_submission_whose_layer_went_away_says_which_run_there_may_be() -> Non
     with pytest.raises(LayerUnavailable) as caught:
         stack_of(desk).submit("r", **WHO)
     assert run_of_job(desk.received[0]) in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("reason", [ReasonCode.INTERNAL_ERROR, ReasonCode.REQUEST_INVALID])
+def test_a_submission_that_may_have_been_admitted_says_which_run_there_may_be(reason: ReasonCode) -> None:
+    """One that was refused says nothing of a run."""
+    desk = FullDisk(Ticket(reason_code=reason, message="the disk is full"))
+    with pytest.raises(Refused, match="the disk is full") as caught:
+        stack_of(desk).submit("r", **WHO)
+    notes = getattr(caught.value, "__notes__", [])
+    assert [run_of_job(desk.received[0]) in note for note in notes] == [True] * (reason is ReasonCode.INTERNAL_ERROR)
 
 
 async def test_a_submission_that_is_cancelled_says_which_run_there_may_be() -> None:
