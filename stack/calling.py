@@ -55,8 +55,9 @@ def explain_absent(**instead: str) -> Callable[[Class], Class]:
 
     def decorate(cls: Class) -> Class:
         def absent(self: object, name: str) -> Any:
-            own = [each for each in dir(cls) if not each.startswith("_") and each != name]
-            meant = [instead[name]] if name in instead else [] if name.startswith("_") else close_names(name, own)[:1]
+            meant = [instead[name]] if name in instead else []
+            if not meant and not name.startswith("_"):  # whoever copies or draws it asks for many that are
+                meant = close_names(name, [each for each in dir(cls) if not each.startswith("_") and each != name])[:1]
             hint = f": write .{meant[0]}" if meant else ""
             raise AttributeError(f"{cls.__name__!r} object has no attribute {name!r}{hint}")
 
