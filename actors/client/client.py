@@ -640,12 +640,13 @@ class Stack:
 
     # Operators.
 
-    def kill(self, *, run: RunName = "", tenant: str = "", all: bool = False, why: str = "") -> int:
+    def kill(self, *, run: RunName | None = None, tenant: str | None = None, all: bool = False, why: str = "") -> int:
         """End a run, a tenant's runs, or all, whatever they are doing; return how many.  Needs the stack's keys."""
-        if bool(run) + bool(tenant) + all != 1:
+        if (run is not None) + (tenant is not None) + all != 1 or "" in (run, tenant):
             raise Misuse("kill: say exactly one of run, tenant and all")
-        scope, target = ("all", "") if all else ("tenant", tenant) if tenant else ("run", self._run(run))
-        return self._order("kill", scope, target, why)
+        if run is not None:
+            return self._order("kill", "run", self._run(run), why)
+        return self._order("kill", "all" if all else "tenant", tenant or "", why)
 
     def cancel(self, run: RunName, why: str = "") -> int:
         """Withdraw a run."""
@@ -709,11 +710,11 @@ class Stack:
     def switch_off(
         self,
         *,
-        tenant: str = "",
-        principal: str = "",
-        tool: str = "",
-        run: RunName = "",
-        version: str = "",
+        tenant: str | None = None,
+        principal: str | None = None,
+        tool: str | None = None,
+        run: RunName | None = None,
+        version: str | None = None,
         all: bool = False,
         why: str = "",
         for_s: float = 0,
@@ -734,11 +735,11 @@ class Stack:
     def switch_on(
         self,
         *,
-        tenant: str = "",
-        principal: str = "",
-        tool: str = "",
-        run: RunName = "",
-        version: str = "",
+        tenant: str | None = None,
+        principal: str | None = None,
+        tool: str | None = None,
+        run: RunName | None = None,
+        version: str | None = None,
         all: bool = False,
         why: str = "",
     ) -> None:
@@ -746,11 +747,19 @@ class Stack:
         self._order("switch_on", *self._switch_target(tenant, principal, tool, run, version, all), why)
 
     def _switch_target(
-        self, tenant: str, principal: str, tool: str, run: RunName, version: str, all: bool
+        self,
+        tenant: str | None,
+        principal: str | None,
+        tool: str | None,
+        run: RunName | None,
+        version: str | None,
+        all: bool,
     ) -> tuple[str, str]:
-        whole = self._run(run) if run else ""
-        named = {"tenant": tenant, "principal": principal, "tool": tool, "run": whole, "version": version, "all": all}
-        return switch_target({scope: target for scope, target in named.items() if target})
+        """Return scope and target; what is given and empty is no target, nor left out."""
+        whole = self._run(run) if run else run
+        named = {"tenant": tenant, "principal": principal, "tool": tool, "run": whole, "version": version}
+        given = {scope: target for scope, target in named.items() if target is not None}
+        return switch_target(given | ({"all": True} if all else {}))
 
     def switches(self) -> list[KillSwitchChanged]:
         """Return what is switched off, oldest first."""

@@ -23,7 +23,7 @@ from airside.memory.rules import MemoryRules
 from airside.stack.calling import explain_misuse
 from airside.stack.contracts.memory import Candidate
 from airside.stack.directory import Budget, Directory, Principal, Tenant
-from airside.stack.errors import InvalidConfig, InvalidInput, WrongCall
+from airside.stack.errors import InvalidConfig, InvalidInput, Misuse, WrongCall
 from airside.stack.operations.overview import RunDetail
 from airside.stack.resources import Resource
 from airside.stack.run.topology import Branch, Done, FanOut, GiveUp, Visit
@@ -330,3 +330,23 @@ def test_a_method_by_its_old_name_does_the_same_and_warns_of_the_new_one() -> No
         assert Stack.settle(cast("Stack", Resolves()), "run_x", happened=True, why="asked") == 1
     assert orders == [("run_x", {"happened": True, "output": None, "why": "asked"})]
     assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda stack: stack.switch_off(tenant="acme", tool=""),
+        lambda stack: stack.switch_off(tool=""),
+        lambda stack: stack.switch_off(run=""),
+        lambda stack: stack.switch_on(),
+        lambda stack: stack.switch_on(tenant="acme", all=True),
+        lambda stack: stack.kill(tenant="acme", run=""),
+        lambda stack: stack.kill(tenant=""),
+        lambda stack: stack.kill(),
+        lambda stack: stack.kill(run="run_" + "a" * 24, all=True),
+    ],
+)
+def test_a_target_that_is_empty_is_not_left_out(order: Callable[[Stack], object]) -> None:
+    """What a variable did not have would let an order reach more than was meant."""
+    with pytest.raises(Misuse, match="say "):
+        order(Stack.__new__(Stack))

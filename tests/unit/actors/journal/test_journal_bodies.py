@@ -124,6 +124,7 @@ def begin(store: JournalStore) -> ApprovalBook:
         "counted": ["", "", 0],
         "batches": ["acme", 0, "", 10],
         "active_of_batch": ["nightly", ""],
+        "named": ["run_a", "", "", "", False],
         "batch_outcomes": [["nightly"], "acme"],
         "fired": [0, 99],
         "row_count": [],

@@ -79,6 +79,9 @@ def test_what_is_told_of_an_old_run_is_what_was(run: dict[str, Any]) -> None:
     calls = calls_of(events, {}) if is_over else []
     assert [[call.key, call.tool, call.in_doubt, call.at_us] for call in calls] == told["calls"]
     steps = detail_of(events).steps
+    for step in told["steps"]:
+        if step[2] == "failed" and f"{first.run_id}:{step[0]}" in told["doubts"]:  # as that version called it
+            step[2] = "tool_in_doubt"
     assert [[s.step, s.action, s.outcome, s.attempts, s.cost_microusd] for s in steps] == told["steps"]
     assert [[span.name, span.start_us] for span in spans_of(events)] == told["spans"]
 
