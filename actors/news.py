@@ -7,7 +7,7 @@ asked for long once nobody does.
 from __future__ import annotations
 
 import asyncio
-import itertools
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -44,8 +44,7 @@ class News:
         self._waiting: dict[Topic, set[asyncio.Event]] = {}
         self._waited_s = 0.0
         self._telling: asyncio.Task[None] | None = None
-        self._beginning = asyncio.Lock()
-        self._numbers = itertools.count(time.time_ns())  # no number of another incarnation's
+        self._beginning: asyncio.Task[None] | None = None
         self._marks: OrderedDict[Topic, int] = OrderedDict()
 
     @asynccontextmanager
@@ -57,11 +56,11 @@ class News:
         news = asyncio.Event()
         self._waiting.setdefault(topic, set()).add(news)
         try:
-            async with self._beginning:
-                if self._telling is None or self._telling.done():
-                    latest = await self._follow(RecentRequest("", 0, 0.0))
-                    self._marks.clear()  # of what happened while nobody followed nothing is known
-                    self._telling = asyncio.ensure_future(self._tell(latest))
+            if self._telling is None or self._telling.done():
+                if self._beginning is None:
+                    self._beginning = asyncio.ensure_future(self._begin())
+                    self._beginning.add_done_callback(self._begun)
+                await asyncio.shield(self._beginning)
             yield news
         finally:
             self._waited_s = time.monotonic()
@@ -81,16 +80,27 @@ class News:
                 except TimeoutError:
                     return mark
                 if self._mark(topic) == mark:  # the journal could not be followed
-                    self._marks[topic] = next(self._numbers)
+                    self._marks[topic] = _new_mark()
             return self._mark(topic)
 
     def _mark(self, topic: Topic) -> int:
         if topic not in self._marks:
-            self._marks[topic] = next(self._numbers)
+            self._marks[topic] = _new_mark()
             if len(self._marks) > _MAX_MARKS:
                 self._marks.popitem(last=False)
         self._marks.move_to_end(topic)
         return self._marks[topic]
+
+    async def _begin(self) -> None:
+        """Follow the journal from now on, once for all who wait for that: while it is away they do not queue."""
+        latest = await self._follow(RecentRequest("", 0, 0.0))
+        self._marks.clear()  # of what happened while nobody followed nothing is known
+        self._telling = asyncio.ensure_future(self._tell(latest))
+
+    def _begun(self, beginning: asyncio.Task[None]) -> None:
+        self._beginning = None
+        if not beginning.cancelled():
+            beginning.exception()  # whoever waited for it may have gone
 
     async def _tell(self, page: RecentPage) -> None:
         """Tell of what follows a commit while somebody waits; where that fails, everybody is to look for himself."""
@@ -101,13 +111,18 @@ class News:
                     break
                 for topic in {topic for tenant, stream in page.streams for topic in _topics(stream, tenant)}:
                     if topic in self._marks:
-                        self._marks[topic] = next(self._numbers)
+                        self._marks[topic] = _new_mark()
                     _wake(self._waiting.get(topic, ()))
         except (AirsideError, TimeoutError):
             pass
         finally:
             for waiting in self._waiting.values():
                 _wake(waiting)
+
+
+def _new_mark() -> int:
+    """Return a mark that says nothing else: by numbers in a row one would learn how much happens in others' topics."""
+    return 1 + secrets.randbits(62)
 
 
 def _topics(stream: str, tenant: str) -> tuple[Topic, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -128,7 +129,46 @@ async def test_a_journal_that_forgot_some_may_have_been_told_of_anything() -> No
     journal = Journal()
     news = News(journal.follow)
     began = await news.after(OTHERS, 0, 0.0)
-    journal.recent = RecentAppends(gather_s=0)
+    before, journal.recent = journal.recent, RecentAppends(gather_s=0)
     heard = asyncio.ensure_future(news.after(OTHERS, began, 5.0))
-    journal.append(ONE)
+    before.note([note(ONE, 0, 1, "acme")])  # who follows asks again after it, and that is another journal
     assert await heard != began
+
+
+async def test_a_mark_says_nothing_of_what_happens_to_others() -> None:
+    """Two of a run's are as far from each other whether much happens elsewhere meanwhile, or nothing."""
+    journal = Journal()
+    news = News(journal.follow)
+    marks = [await news.after(RUN, 0, 0.0)]
+    for others in (0, 50):
+        for number in range(others):
+            await news.after(Topic(tenant=f"tenant-{number}"), 0, 0.0)
+        heard = asyncio.ensure_future(news.after(RUN, marks[-1], 5.0))
+        await asyncio.sleep(0)
+        journal.append(ONE)
+        marks.append(await heard)
+    assert min(abs(later - earlier) for earlier, later in itertools.pairwise(marks)) > 1_000_000
+
+
+async def test_all_who_come_while_the_journal_is_away_are_told_so_at_once() -> None:
+    """They share one question, and one's leaving is not the others'; nobody waits until others have waited."""
+    journal, away = Journal(), asyncio.Event()
+    asked = 0
+
+    async def follow(_: RecentRequest) -> RecentPage:
+        nonlocal asked
+        asked += 1
+        await away.wait()
+        raise LayerUnavailable("away")
+
+    news = News(follow)
+    waiting = [asyncio.ensure_future(news.after(HERE, 0, 0.0)) for _ in range(5)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    away.set()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in found] == [asyncio.CancelledError] + [LayerUnavailable] * 4
+    assert asked == 1 and not news._waiting
+    news._follow = journal.follow
+    assert await news.after(HERE, 0, 0.0)
