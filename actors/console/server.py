@@ -300,7 +300,7 @@ class _Asked:
         """The path of the page that somebody is to be led back to, "" where it is none to go to."""
         if self.is_part:
             _, _, path = self.headers.get("hx-current-url", "").partition(self.headers["host"])
-            return path.partition("?")[0]
+            return re.split("[?#]", path, maxsplit=1)[0]
         return "" if self.method == "POST" else self.path
 
     @property

@@ -206,6 +206,21 @@ def test_what_changes_50_times_a_second_does_not_flicker(chromium: Any, served: 
     assert window.complaints == []
 
 
+def test_many_windows_leave_room_for_what_one_asks(chromium: Any, served: Served) -> None:
+    """All of them seen at once: a browser has six connections, and each page still hears what happens."""
+    window = visited(chromium, served)
+    pages = [window.page]
+    for _ in range(8):
+        pages.append(window.context.new_page())
+        pages[-1].goto(f"{window.url}/now", timeout=LIVE_MS)
+        pages[-1].wait_for_selector("[data-htmx-powered][hx-sse\\:connect]", state="attached", timeout=LIVE_MS)
+    served.stack.approvals.append(an_approval(9))
+    served.stack.happened()
+    for page in pages:
+        playwright.expect(page.locator("a.tile").first).to_contain_text("5", timeout=LIVE_MS)
+    assert all(page.locator(".stale").is_hidden() for page in pages) and window.complaints == []
+
+
 def test_keys_lead_to_a_vote_that_enter_gives(chromium: Any, served: Served) -> None:
     window = visited(chromium, served)
     page = window.go("/approvals")

@@ -575,7 +575,7 @@ class Stream:
 async def begun(browser: Browser, path: str, **headers: str) -> Stream:
     """Return a stream that is served."""
     stream = Stream(browser, path, **headers)
-    assert await stream.begin() == 200 and (await stream.next()).startswith("retry: ")
+    assert await stream.begin() == 200 and (await stream.next()).startswith("event: begun\nretry: ")
     return stream
 
 
@@ -671,13 +671,16 @@ async def test_what_is_no_place_in_a_stream_is_refused(stack: ConsoleStack, quer
 
 
 async def test_a_session_has_so_many_streams(stack: ConsoleStack) -> None:
-    """One that has ended leaves its place."""
+    """One page more is told what there is, and to come again; one that has ended leaves its place."""
     browser = await Browser(stack).log_in()
     where = await news_of(browser, "/now")
     held = [await begun(browser, where) for _ in range(MAX_STREAMS)]
-    more = Stream(browser, where)
-    assert await more.begin() == 204
-    await more.leave()
+    for told in ("", f"id: {stack.mark + 1}\n{NEWS}"):
+        more = Stream(browser, where)
+        assert await more.begin() == 200
+        assert [await more.next(), await more.next()] == [f"event: full\nretry: 5000\ndata:\n\n{told}", ""]
+        await more.leave()
+        stack.happened()
     await held[0].leave()
     again = await begun(browser, where)
     for stream in (*held[1:], again):
@@ -688,6 +691,9 @@ async def test_who_is_led_to_the_login_comes_back_to_the_page(stack: ConsoleStac
     """Not to a part of it, nor to a stream."""
     browser = await Browser(stack).log_in()
     where = await news_of(browser, "/now")
-    stack.revoked["max"] = "auth_expired"
-    reply = await browser.get(where, **{"HX-Request": "true", "HX-Current-URL": f"{BASE}/console/approvals?order=age"})
-    assert reply.headers["hx-redirect"] == "/console/login?because=auth_expired&next=/console/approvals"
+    for current in ("/console/approvals?order=age#a", "/console/approvals#a?b"):
+        await browser.log_in()
+        stack.revoked["max"] = "auth_expired"
+        reply = await browser.get(where, **{"HX-Request": "true", "HX-Current-URL": BASE + current})
+        assert reply.headers["hx-redirect"] == "/console/login?because=auth_expired&next=/console/approvals"
+        stack.revoked.clear()
