@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airside.actors.api.call import Call
@@ -206,6 +206,8 @@ class Console:
         reply = await route.handle(visit)
         if isinstance(reply, Elsewhere):
             return asked.to(f"{PREFIX}{reply.path}")
+        if asked.method == "HEAD" and isinstance(reply, StreamingResponse):
+            return Response(media_type=reply.media_type)  # what follows would go on, and nobody would be sent it
         return reply if isinstance(reply, Response) else self._page(asked, reply)
 
     def _logout(self, asked: _Asked) -> Response:

@@ -687,6 +687,13 @@ async def test_a_session_has_so_many_streams(stack: ConsoleStack) -> None:
         await stream.leave()
 
 
+async def test_the_head_of_a_stream_is_no_stream(stack: ConsoleStack) -> None:
+    browser = await Browser(stack).log_in()
+    async with asyncio.timeout(10.0):
+        reply = await browser.client.request("HEAD", "/console/news?after=0")
+    assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/event-stream")
+
+
 async def test_who_is_led_to_the_login_comes_back_to_the_page(stack: ConsoleStack) -> None:
     """Not to a part of it, nor to a stream."""
     browser = await Browser(stack).log_in()
