@@ -185,8 +185,10 @@ def demo(
 
 @app.command()
 def kill(
-    run_id: Annotated[str, typer.Option("--run", help="a run's id, or six characters of its beginning or end")] = "",
-    tenant: Annotated[str, typer.Option(help="all runs of a tenant")] = "",
+    run_id: Annotated[
+        str | None, typer.Option("--run", help="a run's id, or six characters of its beginning or end")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="all runs of a tenant")] = None,
     everything: Annotated[bool, typer.Option("--all", help="all runs")] = False,
     why: Why = "",
     state_dir: StateDir = HERE,

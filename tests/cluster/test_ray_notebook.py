@@ -95,7 +95,7 @@ def test_a_notebook_sees_prints_and_is_told_of_cells_that_were_run_again(
         approval = waiting(stack, parked.run_id)
 
         exec("SAYS = 'new'", notebook.__dict__)
-        stack._own._looked_s = 0.0  # type: ignore[union-attr]
+        stack._own._looked = (0.0, 0)  # type: ignore[union-attr]
         with pytest.warns(UserWarning, match="agent clerk: defined otherwise now .* stack.reload"):
             assert stack.submit("look", **who).result(BOUND_S).answer == "old"
         with pytest.raises(InvalidConfig):

@@ -37,13 +37,13 @@ from tests.helpers import EXECUTOR, KEY, identity
 
 ACME = TenantId("acme")
 NOW_US = 1_700_000_000_000_000
-TEXT = "Wilhelmina Quokka pays invoice 4711 by wire from Zanzibar within thirty days"
-QUESTION = "how does Wilhelmina Quokka pay invoice 4711"
+TEXT = "Wilhelmina Quokka pays invoice 4711081509 by wire from Zanzibar within thirty days"
+QUESTION = "how does Wilhelmina Quokka pay invoice 4711081509"
 QUOKKA = Erasure(tenant=ACME, what="subject", target="wilhelmina quokka")
 
 REPEATS = (
     "as we know Wilhelmina Quokka pays the invoice within thirty days",
-    "invoice 4711 will be settled by the periwinkle department",
+    "invoice 4711081509 will be settled by the periwinkle department",
     "somebody pays by wire from Zanzibar as the sesquipedalian ledger says",
 )
 PARAPHRASES = (
@@ -179,7 +179,7 @@ def remembering(text: str, subject: str = "", until: Callable[[], Awaitable[Any]
 
 def traces(text: str) -> list[bytes]:
     """Return bytes of a text, of each of its rare words, and of its vector, that nothing else has."""
-    rare = [word.encode() for word in text.split() if len(word) > 9 or word == "4711"]
+    rare = [word.encode() for word in text.split() if len(word) > 9]
     return [text.encode(), *rare, HashingEmbedder().embed([text])[0].tobytes()]
 
 
@@ -195,7 +195,7 @@ async def fill(office: Office) -> None:
     )
     together = asyncio.Barrier(9)
     answers = [answering(text, shown=TEXT, until=together.wait) for text in (*REPEATS, *PARAPHRASES, *IGNORES)]
-    nadia = remembering("Nadia Ekwueme was told that 4711 is the oldest bill", "nadia", together.wait)
+    nadia = remembering("Nadia Ekwueme was told that 4711081509 is the oldest bill", "nadia", together.wait)
     runs = [office.run(decide) for decide in (*answers, nadia)]
     await asyncio.gather(*runs)
     own = (await office.texts())[TEXT]
@@ -217,7 +217,7 @@ async def test_what_runs_said_of_a_subject_goes_with_it_and_no_file_has_a_byte_o
     planned = await office.memory.plan_erasure(QUOKKA)
     whys = {text: each.why for each in planned.taken for text, i in texts.items() if i == each.record_id}
     assert whys.pop(TEXT) == "own" and {whys.pop(text) for text in REPEATS} == {"repeats"}
-    assert whys.pop("Nadia Ekwueme was told that 4711 is the oldest bill") == "repeats"
+    assert whys.pop("Nadia Ekwueme was told that 4711081509 is the oldest bill") == "repeats"
     assert Counter(whys.values()) == {"shown": 6} and before not in whys and set(whys) >= {*PARAPHRASES, *IGNORES}
     assert sum(each.others for each in planned.taken) == 1 and await office.texts() == texts
 
