@@ -98,7 +98,7 @@ async def test_a_mark_says_whether_anything_happened_since() -> None:
 
 
 async def test_what_nobody_followed_may_have_happened() -> None:
-    """A mark of before the feed was lost, or of another process, is none any more."""
+    """A mark of before the journal was lost, or of another process, is none any more."""
     journal = Journal()
     news = News(journal.follow)
     before = await news.after(HERE, 0, 0.0)
