@@ -177,7 +177,9 @@ class ValidatedApp:
         """Return what its runs depend on, to be compared: app version, policy (a digest), models, agents, routes.
 
         Of models it is who answers, and not at what rate; of agents that are models, a digest of how they ask.
+        `priced` are the agents and tools that cost anything, by what they name: where there are none, no run does.
         """
+        costs = {f"agent {name}": price_of(agent) for name, agent in self.agents.items()}
         return {
             "app_version": self.app.version,
             "policy": digest(self.bundle.encode())[:16],
@@ -190,6 +192,10 @@ class ValidatedApp:
                 },
             },
             "routes": sorted(self.routes),
+            "priced": sorted(
+                [name for name, price in costs.items() if price is not None and price.cost_microusd]
+                + [f"tool {spec.name}" for spec in self.specs if spec.cost_microusd]
+            ),
         }
 
 

@@ -17,6 +17,8 @@ from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.run.story import printable
 
 if TYPE_CHECKING:
+    from airside.actors.app import App
+    from airside.batches.rows import Source
     from airside.batches.run import BatchReport
 
 INTERRUPTED = 130
@@ -102,10 +104,10 @@ def run(
     }
     taken_up = resume or retry_failed or bool(rerun)
     _check_early(source, made, out, batch, options, takes_up=taken_up, is_dry=dry_run)
+    if dry_run:
+        _say_checked(made, state_dir, source)
     stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
     with stack, _ended_by_sigterm():
-        if dry_run:
-            _say_checked(stack, source)
         try:
             if pilot:
                 _say_pilot(stack, source, out, pilot, batch, {**options, "owned_by": owned_by})
@@ -182,12 +184,21 @@ def _schema(name: str) -> Any:
     return found
 
 
-def _say_checked(stack: Any, source: Any) -> None:
-    from airside.batches.dry_run import check_rows
+def _say_checked(made: App | None, state_dir: Path, source: Source) -> None:
+    """Say what a dry run finds; with --app no stack is started for it, which would go on with what others left."""
+    import airside
+    from airside.batches.dry_run import Premises, check_rows
 
-    checked = check_rows(stack, source)
+    with contextlib.ExitStack() as opened:
+        if made is not None:
+            premises = Premises.of_app(made.checked(), state_dir)
+        else:
+            premises = Premises.of_stack(opened.enter_context(airside.connect(state_dir)))
+        checked = check_rows(premises, source)
     for problem in checked.problems:
         typer.echo(printable(problem), err=True)
+    if checked.priced == ():
+        typer.echo("no agent and no tool of the app costs anything, by what they name", err=True)
     typer.echo(json_line(checked.figures()))
     raise typer.Exit(0 if checked.bad == 0 else 1)
 

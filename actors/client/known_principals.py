@@ -22,6 +22,10 @@ _NAME = "people.json"
 _MAX_HINT = 300
 
 
+People = dict[str, Any]
+"""What the file has, by tenant."""
+
+
 class Known(NamedTuple):
     """What is known of a principal's runs before there are any: `denied` tools, and the most that one may cost."""
 
@@ -33,10 +37,24 @@ def write_people(
     folder: Path, directory: Directory, denied: Mapping[str, Mapping[str, Sequence[str]]] | None = None
 ) -> None:
     """Write whom a directory has, and the tools each is `denied`, whole or not at all."""
-    people = {name: _directory_entry(entry, (denied or {}).get(name, {})) for name, entry in directory.tenants.items()}
+    people = people_in(directory, denied)
     part = folder / f"{_NAME}.part"
     part.write_text(json.dumps(people), encoding="utf-8")
     part.replace(folder / _NAME)
+
+
+def people_in(directory: Directory, denied: Mapping[str, Mapping[str, Sequence[str]]] | None = None) -> People:
+    """Return whom a directory has, as the file would have it."""
+    return {name: _directory_entry(entry, (denied or {}).get(name, {})) for name, entry in directory.tenants.items()}
+
+
+def read_people(folder: Path) -> People | None:
+    """Return whom the directory of the latest start has; None where no stack was ever started."""
+    try:
+        found: People = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
 
 
 def _directory_entry(entry: Tenant, denied: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -58,11 +76,16 @@ def check_known(
 
     `InvalidId` for what is no name at all.  Where no stack was ever started nobody knows, and nothing is raised.
     """
+    check_listed(read_people(folder), tenant, principal, roles=roles, scopes=scopes)
+
+
+def check_listed(
+    people: People | None, tenant: str, principal: str, *, roles: Sequence[str] = (), scopes: Sequence[str] = ()
+) -> None:
+    """Raise as `check_known` does, for people that were read before; None: nobody knows."""
     parse_tenant(tenant)
     parse_principal(principal)
-    try:
-        people = json.loads((folder / _NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if people is None:
         return
     entry = people.get(tenant)
     if entry is None:
@@ -81,13 +104,13 @@ def check_known(
                 raise InvalidInput(f"token: {tenant} gives nobody by token the {kind} {name!r:.60}{hint}")
 
 
-def known_of(folder: Path, tenant: str, principal: str) -> Known | None:
+def known_of(people: People | None, tenant: str, principal: str) -> Known | None:
     """Return what is known of a principal's runs; None where no stack was ever started, or one before this version."""
     try:
-        entry = json.loads((folder / _NAME).read_text(encoding="utf-8"))[tenant]
+        entry = (people or {})[tenant]
         name = principal if principal in entry["principals"] else UNLISTED
         return Known(tuple(entry["denied"].get(name, ())), entry["most_cost_microusd"][name])
-    except (OSError, ValueError, KeyError):
+    except KeyError:
         return None
 
 

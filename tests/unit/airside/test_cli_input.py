@@ -38,7 +38,11 @@ from airside.memory.embedders import embedder
 from airside.run_cli import _left_behind
 from airside.stack.directory import load_directory
 from airside.stack.errors import AirsideError, LayerUnavailable, Misuse
+from airside.stack.ids import SYSTEM_TENANT, PrincipalId
+from airside.stack.journal.journaling import Append
+from airside.stack.journal.stream import entry_of
 from airside.stack.operations.messages import VoteReply
+from airside.stack.policy.kill_switches import STREAM, KillSwitchChanged
 from airside.stack.security.keyring import KeyRing
 from airside.stack.security.memory_orders import MemoryAnswer
 from tests.unit.airside.batches.fake_stack import FakeStack
@@ -413,6 +417,25 @@ def test_an_interrupted_batch_says_what_goes_on_and_keeps_what_there_is(
     report = SimpleNamespace(completed=1, failed=0, out="out", batch="b")
     own = _left_behind(SimpleNamespace(report=report, under_way=20), Path("s"), goes_on=False)
     assert "20 runs had not ended: what does not end while the stack goes down stays in the journal of s" in own
+
+
+def test_a_dry_run_of_an_app_starts_nothing(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Which would go on with what others left there; what the journal has switched off is known all the same."""
+    state, args = (
+        tmp_path / "state",
+        ("--app", "tests.apps.notes", "--app-arg", f"work={tmp_path}", "--state-dir", str(tmp_path / "state")),
+    )
+    rows = [{**json.loads(JOB), "tenant": "beta"}, {**json.loads(JOB), "job_id": "two", "actions": [{}]}]
+    (tmp_path / "jobs").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = airside_says(capsys, "run", "jobs", "--out", "out", "--dry-run", *args)
+    assert (code, json.loads(out)["would_be_refused"]) == (1, 1) and "an action names its tool" in err
+    assert "agent collect" in json.loads(out)["priced"] and not state.exists(), out
+    off = KillSwitchChanged(at_us=1, scope="tenant", target="beta", off=True, by=PrincipalId("op"), why="closed")
+    store = JournalStore(state, KeyRing.open(state / "keys").chain)
+    store.commit([Append(tenant=SYSTEM_TENANT, stream=STREAM, epoch=0, first_seq=0, entries=(entry_of(off),))])
+    store.close()
+    code, out, err = airside_says(capsys, "run", "jobs", "--out", "out", "--dry-run", *args)
+    assert json.loads(out)["would_be_refused"] == 2 and "tenant beta is switched off by op: closed" in err
 
 
 BROKEN = {

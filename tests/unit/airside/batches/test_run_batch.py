@@ -8,6 +8,7 @@ import random
 import re
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from pydantic import BaseModel
 
+import airside
 from airside.actors.client.client import Stack
 from airside.actors.client.known_principals import write_people
 from airside.batches import output
-from airside.batches.dry_run import check_rows
+from airside.batches.dry_run import CheckedRows, Premises, check_rows
 from airside.batches.manifest import read_manifest
 from airside.batches.options import BatchOptions
 from airside.batches.parts import REJECTS, Parts, read_parts
@@ -37,6 +40,13 @@ from airside.stack.operations.batches import BatchChange
 from airside.stack.policy.kill_switches import KillSwitchChanged
 from airside.stack.reasons import ReasonCode, RunStatus
 from tests.unit.airside.batches.fake_stack import Died, FakeStack
+
+FREE = "{version: v, rules: [{id: all, outcome: allow}]}"
+
+
+def _look() -> str:
+    """Look."""
+    return "text"
 
 
 def job(number: int, **inputs: Any) -> dict[str, Any]:
@@ -403,14 +413,14 @@ def test_a_dry_run_says_what_would_be_refused(tmp_path: Path) -> None:
     stack = FakeStack()
     stack.state_dir = tmp_path  # type: ignore[attr-defined]
     rows = [job(0), {**job(1), "route": "nowhere"}, {"request": 5}]
-    checked = check_rows(cast("Stack", stack), open_source(rows))
+    checked = check_rows(Premises.of_stack(cast("Stack", stack)), open_source(rows))
     assert checked.rows == 3 and checked.bad == 2 and not stack.sent
     assert "no route 'nowhere'" in checked.problems[0]
-    alike = check_rows(cast("Stack", stack), open_source([{"request": "r", "nothing": 1}] * 300))
+    alike = check_rows(Premises.of_stack(cast("Stack", stack)), open_source([{"request": "r", "nothing": 1}] * 300))
     assert alike.bad == 300 and len(alike.problems) == 1 and alike.problems[0].endswith("(and 299 more like it)")
     off = {"scope": "tenant", "target": "acme", "off": True, "by": "op", "why": "the shop is down", "at_us": 1}
     stack.thrown, stack.warnings = [KillSwitchChanged(**off)], ("nobody may approve refunds",)
-    checked = check_rows(cast("Stack", stack), open_source([job(0)]))
+    checked = check_rows(Premises.of_stack(cast("Stack", stack)), open_source([job(0)]))
     assert checked.bad == 1 and checked.problems[0] == "nobody may approve refunds"
     assert "tenant acme is switched off by op: the shop is down" in checked.problems[1]
 
@@ -422,9 +432,33 @@ def test_a_dry_run_prices_every_row_and_names_the_tools_that_nobody_lets_it_call
     directory = load_directory(f"tenants: {{acme: {{limits: {{max_cost_microusd: 500}}, principals: {people}}}}}")
     write_people(tmp_path, directory, {"acme": {"ana": ["refund"]}})
     rows = [job(0), {**job(1), "principal": "bob"}, {**job(2), "limits": {"max_cost_microusd": 7}}]
-    figures = check_rows(cast("Stack", stack), open_source(rows)).figures()
+    figures = check_rows(Premises.of_stack(cast("Stack", stack)), open_source(rows)).figures()
     assert figures["most_cost_microusd"] == 300 + 500 + 7 and figures["rows_of_unknown_cost"] == 0
     assert figures["denied_tools"] == {"acme/ana": ["refund"]} and figures["would_be_refused"] == 0
+    assert figures["priced"] is None, "of a stack that does not say it"
+
+
+class Order(BaseModel):
+    """Further fields of a job."""
+
+    number: int
+
+
+def test_a_dry_run_of_an_app_needs_no_stack_and_prices_nothing_that_is_free(tmp_path: Path) -> None:
+    """It knows whom the app's directory lists, and what the journal there has switched off."""
+    directory = "tenants: {acme: {limits: {max_cost_microusd: 500}, principals: {ana: {}, bob: {}}}}"
+    app = partial(airside.App, agents={"clerk": lambda view: None}, policy=FREE, directory=directory, job_inputs=Order)
+
+    def checked(tools: list[Any]) -> CheckedRows:
+        rows = [{**job(0), "number": 5}, {**job(1), "principal": "eve", "number": 5}, job(2)]
+        return check_rows(Premises.of_app(app(tools=tools).checked(), tmp_path / "state"), open_source(rows))
+
+    found = checked([airside.tool(effect="read", name="look")(_look)])
+    assert (found.rows, found.bad) == (3, 2) and "'eve'" in found.problems[0] and "number" in found.problems[1]
+    assert found.figures()["most_cost_microusd"] == 0 == found.unbounded and found.figures()["priced"] == []
+    found = checked([airside.tool(effect="read", name="look", cost_microusd=2)(_look)])
+    assert found.figures()["most_cost_microusd"] == 500 and found.figures()["priced"] == ["tool look"]
+    assert not (tmp_path / "state").exists()
 
 
 @given(
