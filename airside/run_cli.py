@@ -103,7 +103,9 @@ def run(
         "part_s": part_seconds,
     }
     taken_up = resume or retry_failed or bool(rerun)
-    _check_early(source, made, out, batch, options, takes_up=taken_up, is_dry=dry_run)
+    _check_early(source, made, out, options)
+    if not dry_run:
+        made = _check_batch(source, made, out, batch, options, takes_up=taken_up)
     if dry_run:
         _say_checked(made, state_dir, source)
     stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
@@ -142,21 +144,36 @@ def _check_apart(state_dir: Path) -> None:
         )
 
 
-def _check_early(
-    source: Any, made: Any, out: str, batch: str, options: dict[str, Any], *, takes_up: bool, is_dry: bool
-) -> None:
+def _check_early(source: Source, made: App | None, out: str, options: dict[str, Any]) -> None:
     """Raise `InvalidInput` for what can be seen before a stack is started, which takes seconds."""
     from airside.actors.job_inputs import Fields, fields_of
     from airside.batches.options import BatchOptions
     from airside.batches.output import Output
-    from airside.batches.run import find_batch
 
     BatchOptions(**options)
     if made is not None:
         source.columns.check_fields(fields_of(made.job_inputs) if made.job_inputs is not None else Fields())
+    Output.of(out, source.paths)
+
+
+def _check_batch(
+    source: Source, made: App | None, out: str, batch: str, options: dict[str, Any], *, takes_up: bool
+) -> App | None:
+    """Raise `InvalidInput` for a batch that is at the output and should not be, or is of something else.
+
+    Return the app, with its tools read from where they come from.
+    """
+    from airside.batches.options import BatchOptions
+    from airside.batches.output import Output
+    from airside.batches.run import check_taken_up, find_batch
+
     output = Output.of(out, source.paths)
-    if not is_dry:
-        find_batch(output, source, batch, takes_up=takes_up)
+    there = find_batch(output, source, batch, takes_up=takes_up)
+    if there is None:
+        return made
+    checked = made.checked() if made is not None else None
+    check_taken_up(output, source, there, BatchOptions(**options), checked)
+    return checked.app if checked is not None else None
 
 
 def _columns(given: list[str]) -> dict[str, str] | None:

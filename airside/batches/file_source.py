@@ -36,6 +36,8 @@ class FileSource:
         self._files = files
         self.columns = columns
         self._following = following
+        self._compared: tuple[dict[str, Any], str] | None = None
+        """What was compared last, and what came of it: that reads the files."""
         if following is not None:
             _check_may_grow(files)
         counts = [self._opened(file) for file in files]
@@ -78,10 +80,15 @@ class FileSource:
         return described
 
     def same_prefix(self, described: dict[str, Any]) -> str:
-        """Compare files by their order, their names without folders, and their first bytes.
+        """Compare files by their order, their names without folders, and their first bytes, as they were at first.
 
         What is behind that may be more: the last file may have grown (one of lines), and other files may follow it.
         """
+        if self._compared is None or self._compared[0] != described:  # asked before a stack is started, and then again
+            self._compared = described, self._difference(described)
+        return self._compared[1]
+
+    def _difference(self, described: dict[str, Any]) -> str:
         if described.get("kind") != "files":
             return f"the input was {described.get('kind')}, and now is files"
         if described.get("columns") != self.columns.given:

@@ -49,8 +49,11 @@ class Manifest(Value):
 
     def differences(self, source: Source, now: Manifest) -> list[str]:
         """Return how what is to be run differs from what the batch is of, in a line each; the input may have grown."""
-        found = [f"the input: {problem}"] if (problem := source.same_prefix(self.input)) else []
-        return found + self.other_settings(now)
+        return self.input_differences(source) + self.other_settings(now)
+
+    def input_differences(self, source: Source) -> list[str]:
+        """Return how the input differs, in a line at most."""
+        return [f"the input: {problem}"] if (problem := source.same_prefix(self.input)) else []
 
     def other_settings(self, now: Manifest) -> list[str]:
         """Return what differs but for the input, in a line each."""

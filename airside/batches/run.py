@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from airside.actors.app import ValidatedApp
 from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.client import Stack
 from airside.actors.client.display.batches import draw_batch
@@ -233,23 +234,43 @@ def _manifest(
 ) -> tuple[Manifest, bool]:
     """Return the manifest of the batch at the output, or a new one, and whether it is new."""
     there = find_batch(output, source, batch, takes_up=takes_up)
-    described = stack.described
-    present = Manifest(
-        batch=batch_job(batch or (there.batch if there else f"b-{new_owner()}"), 1, 0).id,
-        input={},
-        app_version=described.get("app_version", ""),
-        policy=described.get("policy", ""),
-        models=described.get("models", {}),
-        job_schema=stack.job_schema,
-        lane=options.lane or "",
-        answer_schema=json.loads(json.dumps(options.answer_schema)) if options.answer_schema else None,
-    )
+    name = batch_job(batch or (there.batch if there else f"b-{new_owner()}"), 1, 0).id
+    present = _present(name, stack.described, stack.job_schema, options)
     if there is None:
         return msgspec.structs.replace(present, input=source.describe(), out=output.whole), True
     differences = there.differences(source, present)
     if differences:
         raise _is_another(output, there, differences)
     return there, False
+
+
+def _present(batch: str, described: Mapping[str, Any], job_schema: Any, options: BatchOptions) -> Manifest:
+    """Return the manifest of a batch as it would be now, but for its input."""
+    return Manifest(
+        batch=batch,
+        input={},
+        app_version=described.get("app_version", ""),
+        policy=described.get("policy", ""),
+        models=described.get("models", {}),
+        job_schema=job_schema,
+        lane=options.lane or "",
+        answer_schema=json.loads(json.dumps(options.answer_schema)) if options.answer_schema else None,
+    )
+
+
+def check_taken_up(
+    output: Output, source: Source, there: Manifest, options: BatchOptions, app: ValidatedApp | None
+) -> None:
+    """Raise `InvalidInput` for a batch that is of something else than what is to be run, without a stack.
+
+    Without the `app` that will be started only the input is compared: the rest is asked of the stack that runs.
+    """
+    if app is not None:
+        differences = there.differences(source, _present(there.batch, app.described(), app.job_schema, options))
+    else:
+        differences = there.input_differences(source)
+    if differences:
+        raise _is_another(output, there, differences)
 
 
 def find_batch(output: Output, source: Source, batch: str, *, takes_up: bool) -> Manifest | None:
@@ -272,9 +293,8 @@ def find_batch(output: Output, source: Source, batch: str, *, takes_up: bool) ->
         raise InvalidInput(f"{output.shown}: there is batch {there.batch}, not {batch}: give another --out")
     if takes_up:
         return there
-    problem = source.same_prefix(there.input)
-    if problem:
-        raise _is_another(output, there, [f"the input: {problem}"])
+    if differences := there.input_differences(source):
+        raise _is_another(output, there, differences)
     raise InvalidInput(
         f"{output.shown}: there is batch {there.batch} already, of the same: --resume (resume=True) takes it up, "
         "--retry-failed (retry_failed=True) runs again what failed and may pass; remove it, or give another --out, to "

@@ -438,6 +438,29 @@ def test_a_dry_run_of_an_app_starts_nothing(world: World, capsys: pytest.Capture
     assert json.loads(out)["would_be_refused"] == 2 and "tenant beta is switched off by op: closed" in err
 
 
+def test_a_batch_of_something_else_is_not_taken_up_before_a_stack_is_started(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: Any, **__: Any) -> Stack:
+        raise AssertionError("neither started nor attached to")
+
+    (tmp_path / "jobs").write_text(JOB)
+    (tmp_path / "others").write_text(JOB.replace('"r"', '"other"'))
+    code, _, err = airside_says(capsys, "run", "jobs", "--out", "out")
+    assert code == 0, err
+    app = ("--app", "tests.apps.notes", "--app-arg", f"work={tmp_path}")
+    with monkeypatch.context() as patched:
+        patched.setattr(airside, "connect", nothing)
+        patched.setattr(airside, "start", nothing)
+        for more in ((), app):
+            code, _, err = airside_says(capsys, "run", "others", "--out", "out", "--resume", *more)
+            assert code == 2 and "of something else: the input: jobs: not among what is read now" in err
+        code, _, err = airside_says(capsys, "run", "jobs", "--out", "out", "--resume", *app)
+        assert code == 2 and "the app's version changed: it was '', and now is 'notes-1'" in err
+        assert "the fields that the app's jobs may have changed" in err and "the input" not in err
+    assert airside_says(capsys, "run", "jobs", "--out", "out", "--resume")[0] == 0
+
+
 BROKEN = {
     "raises": "def create_app():\n    return 1 / 0\n",
     "syntax": "def create_app(:\n",
