@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol, Self
 
+import msgspec
+
 from airside.actors.client.display.listed import ResultList
 from airside.actors.client.following import Following
 from airside.actors.client.results import (
@@ -311,7 +313,8 @@ class JobStream:
                 self._held[job.tenant or job.token] = now + min(2.0 ** (times - 1), _UNSURE_S)
             else:
                 del self._waiting[place]
-                self._refuse(place, job.job_id, ticket)
+                unsure = ticket.reason_code is ReasonCode.INTERNAL_ERROR
+                self._refuse(place, job.job_id, _given_up(ticket, job) if unsure else ticket)
 
     def _refuse(self, place: int, job_id: str, ticket: Ticket) -> None:
         self._unsure.pop(place, None)
@@ -350,6 +353,17 @@ class JobStream:
                     return
         except TimeoutError:
             return
+
+
+def _given_up(ticket: Ticket, job: Job) -> Ticket:
+    """Return the last answer of a job that is sent no more, with which run it is if one of its submissions was taken.
+
+    It stays a refusal: nobody knows of a run.
+    """
+    run_id = run_of_job(job)
+    where = f"{run_id} has what became of it" if run_id else "`airside runs --active` lists it"
+    said = f"{ticket.message}; given up after {MOST_UNSURE} submissions: it may run, and then {where}"
+    return msgspec.structs.replace(ticket, message=said)
 
 
 class ResultStream:

@@ -692,3 +692,5 @@ def test_a_job_that_may_have_been_admitted_is_sent_again_as_the_same_run(failure
     found = run(Unsure(), jobs("a", 2))
     assert sum(result.ok for result in found) == completed
     assert len(set(nonces)) == 2 and len(nonces) == 2 * min(failures + 1, MOST_UNSURE)
+    for result, job in zip(found, jobs("a", 2), strict=True):
+        assert result.ok or run_of_job(job.with_nonce(nonces[result.place])) in result.detail, "which run it may be"
