@@ -170,9 +170,11 @@ def _check_batch(
     output = Output.of(out, source.paths)
     there = find_batch(output, source, batch, takes_up=takes_up)
     if there is None:
+        source.check_first()
         return made
     checked = made.checked() if made is not None else None
     check_taken_up(output, source, there, BatchOptions(**options), checked)
+    source.check_first()
     return checked.app if checked is not None else None
 
 

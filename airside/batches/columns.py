@@ -38,6 +38,9 @@ _MAX_ID_CHARS = 256
 FIRST_ROWS = 100
 """Of rows that have no header: a column that is in none of so many is not there."""
 
+FIRST_S = 1.0
+"""How long the first rows of what is read once are taken for their columns: who makes them may be slow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:

@@ -62,6 +62,9 @@ class FileSource:
         """The files that are on this machine."""
         return tuple(file.path for file in self._files if file.path is not None)
 
+    def check_first(self) -> None:
+        """Nothing: opening it has read the columns."""
+
     def describe(self) -> dict[str, Any]:
         """Return the files as they were at opening; reads them."""
         return {"kind": "files", "files": self._described, "columns": self.columns.given}

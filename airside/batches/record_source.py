@@ -15,13 +15,10 @@ from typing import Any
 import msgspec
 
 from airside.actors.jobs import BadLine, Job
-from airside.batches.columns import FIRST_ROWS, Columns, json_of, original_of
+from airside.batches.columns import FIRST_ROWS, FIRST_S, Columns, json_of, original_of
 from airside.batches.places import reason_of
 from airside.batches.rows import Read, Row, numbered
 from airside.stack.errors import Failed, InvalidInput
-
-_FIRST_S = 1.0
-"""How long the first records of an iterator are taken for their columns: who makes them may be slow."""
 
 
 class RecordSource:
@@ -44,6 +41,9 @@ class RecordSource:
     def paths(self) -> tuple[Path, ...]:
         """None."""
         return ()
+
+    def check_first(self) -> None:
+        """Nothing: what is in memory was looked at when it was opened."""
 
     def describe(self) -> dict[str, Any]:
         """Return how many rows there are, and a digest of them all; reads them."""
@@ -74,8 +74,18 @@ class StreamSource:
 
     total: int | None = None
 
-    def __init__(self, kind: str, reads: Iterator[Read], columns: Columns, *, may_wait: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        reads: Iterator[Read],
+        columns: Columns,
+        *,
+        may_wait: bool = False,
+        is_there: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`is_there` = whether the first row may be asked for, though its columns are all that is wanted of it."""
         self.may_wait = may_wait
+        self._is_there = is_there
         self._kind = kind
         self.columns = columns
         self._live = numbered(reads)
@@ -87,6 +97,11 @@ class StreamSource:
     def paths(self) -> tuple[Path, ...]:
         """None."""
         return ()
+
+    def check_first(self) -> None:
+        """Read the first row, which is kept, if columns are mapped; reading it looks whether these are there."""
+        if self.columns.read and self._end == 0 and self._is_there():
+            self._next()
 
     def describe(self) -> dict[str, Any]:
         """Return what kind it is; of what it will hold nothing is known yet."""
@@ -162,7 +177,7 @@ def check_first_records(records: Iterable[Any], columns: Columns) -> None:
 
 
 def first_checked(records: Iterator[Any], columns: Columns, *, clock: Callable[[], float]) -> Iterator[Any]:
-    """Return the records of an iterator, of which the first were taken and checked if they came soon.
+    """Yield the records of an iterator, of which the first are taken and checked, if they come soon, when it is begun.
 
     One that has all columns is enough.  What breaks it off does so after the records before it.
     """
@@ -172,7 +187,7 @@ def first_checked(records: Iterator[Any], columns: Columns, *, clock: Callable[[
     def first() -> Iterator[Any]:
         began_s = clock()
         try:
-            while clock() - began_s < _FIRST_S:
+            while clock() - began_s < FIRST_S:
                 if (given := next(records, taken)) is taken:
                     return
                 taken.append(given)
@@ -181,17 +196,14 @@ def first_checked(records: Iterator[Any], columns: Columns, *, clock: Callable[[
             broken.append(error)
         yield dict.fromkeys(columns.read.values())  # nobody knows what those have that are not there yet
 
-    def all_of_them() -> Iterator[Any]:
-        yield from taken
-        if broken:
-            raise broken[0]
-        yield from records
-
     try:
         check_first_records(first() if columns.read else (), columns)
     except InvalidInput as error:
         raise InvalidInput(f"{error.message}; {len(taken)} of the iterator are taken: give a new one") from None
-    return all_of_them()
+    yield from taken
+    if broken:
+        raise broken[0]
+    yield from records
 
 
 def record_reads(records: Iterable[Any], columns: Columns) -> Iterator[Read]:

@@ -59,6 +59,12 @@ class Source(Protocol):
     def paths(self) -> tuple[Path, ...]:
         """The local files it reads, none of which results may replace."""
 
+    def check_first(self) -> None:
+        """Raise `InvalidInput` for a mapped column that no row has, where opening it could not yet.
+
+        That may take the first rows of a stream, if they come soon; `rows` has them all the same.
+        """
+
     def describe(self) -> dict[str, Any]:
         """Return as JSON what is read: kind, files with size and digest of their content, column mapping.
 

@@ -155,7 +155,7 @@ def run_batch(
     manifest, is_new = _manifest(stack, source, output, chosen, batch, takes_up=resume or retry_failed or bool(again))
     owner = new_owner()
     handle = stack.batch(manifest.batch)
-    _begin(handle, manifest, owner, output, whose if is_new else None)
+    _begin(handle, manifest, owner, output, source, whose if is_new else None)
     try:
         states = RowStates() if is_new else RowStates.of(output.place)
     except BaseException:
@@ -310,7 +310,12 @@ def _is_another(output: Output, there: Manifest, differences: list[str]) -> Inva
 
 
 def _begin(
-    handle: BatchHandle, manifest: Manifest, owner: str, output: Output, whose: tuple[TenantId, PrincipalId] | None
+    handle: BatchHandle,
+    manifest: Manifest,
+    owner: str,
+    output: Output,
+    source: Source,
+    whose: tuple[TenantId, PrincipalId] | None,
 ) -> None:
     """Have the journal know of a batch, and of who runs it from here on; of a new one, `whose` it is.
 
@@ -331,16 +336,17 @@ def _begin(
                 f"batch {manifest.batch}: the stack has one of this name, {'; '.join(differences)}: give this one "
                 "another name"
             )
-    elif whose is not None:
-        tenant, principal = whose
-        opened = BatchChange(action="open", manifest=msgspec.Raw(written), tenant=tenant, principal=principal)
-        handle.change(opened)
-    else:
+    elif whose is None:
         raise InvalidInput(
             f"{output.shown}: this stack's journal has no batch {manifest.batch}: it was run with another --state-dir, "
             "and its runs are there; taken up here, what was under way would be paid for twice"
         )
+    source.check_first()  # when nothing else is left to refuse: what an iterator has given is gone
     if whose is not None:
+        tenant, principal = whose
+        if not state.length:
+            opened = BatchChange(action="open", manifest=msgspec.Raw(written), tenant=tenant, principal=principal)
+            handle.change(opened)
         write_manifest(output.place, manifest)
     handle.change(BatchChange(action="take_up", owner=owner))
 

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -31,7 +33,7 @@ import pyarrow as pa
 from pyarrow import dataset as arrow_dataset
 
 from airside.actors.jobs import Job
-from airside.batches.columns import Columns
+from airside.batches.columns import FIRST_S, Columns
 from airside.batches.file_source import FileSource
 from airside.batches.lines import Following, chunks_of, lines_of
 from airside.batches.places import find_files, local_path, reason_of
@@ -44,7 +46,7 @@ from airside.batches.record_source import (
 )
 from airside.batches.rows import Read, Row, Source
 from airside.batches.table_rows import ROWS_AT_ONCE, table_rows
-from airside.batches.text_rows import json_rows
+from airside.batches.text_rows import first_checked_chunks, json_rows
 from airside.stack.canonical import as_text
 from airside.stack.errors import InvalidInput
 
@@ -63,8 +65,8 @@ def open_source(
 ) -> Source:
     """Open jobs; raise `InvalidInput` for what cannot be read, or has not the columns that are mapped.
 
-    Of mappings and JSON lines, which have no header, a column is not there that is in none of the first hundred rows;
-    of a pipe, and of stdin, nothing is read yet.
+    Of mappings and JSON lines, which have no header, a column is not there that is in none of the first hundred rows.
+    Of what is read once nothing is taken yet: `check_first` does, and else reading it.
 
     `columns` maps a job's fields to columns, or to `=constants` (`airside.batches.columns`).  With `follow_s` one
     file of JSON lines or CSV is read on as it grows, and is over when nothing has come for that long; its last line
@@ -84,7 +86,7 @@ def open_source(
     if following is not None:
         raise InvalidInput("follow_s: only a file is read on as it grows; a stream ends when who writes it closes it")
     if paths is not None:
-        return _stream(paths, mapping)
+        return _stream(paths, mapping, clock)
     return _in_memory(given, mapping, clock)
 
 
@@ -114,26 +116,41 @@ def _is_stream(given: str | Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
-def _stream(paths: list[str | Path], columns: Columns) -> Source:
+def _stream(paths: list[str | Path], columns: Columns, clock: Callable[[], float]) -> Source:
     if len(paths) > 1:
         raise InvalidInput(f"{paths[0]}: a stream is read alone, not with other inputs")
     if str(paths[0]) == "-":
         # Unbuffered: a thread that waits in the buffer holds its lock, and the interpreter cannot end.
-        stdin = contextlib.nullcontext(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
-        return StreamSource("stdin", _stream_reads(lambda: stdin, "stdin", columns), columns, may_wait=True)
+        stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        reads = _stream_reads(lambda: contextlib.nullcontext(stdin), "stdin", columns, clock)
+        return StreamSource("stdin", reads, columns, may_wait=True, is_there=lambda: _is_there(stdin, FIRST_S))
     path = local_path(paths[0])
     assert path is not None
     if not os.access(path, os.R_OK):
         raise InvalidInput(f"{as_text(str(path))}: it may not be read")
     opened = lambda: path.open("rb", buffering=0)  # noqa: E731 - as of stdin
-    return StreamSource("pipe", _stream_reads(opened, as_text(path.name), columns), columns, may_wait=True)
+    reads = _stream_reads(opened, as_text(path.name), columns, clock)
+    return StreamSource("pipe", reads, columns, may_wait=True, is_there=lambda: False)
 
 
-def _stream_reads(opened: Callable[[], Any], name: str, columns: Columns) -> Iterator[Read]:
+def _is_there(file: Any, within_s: float) -> bool:
+    """Whether a stream has something to read, or its end, within some seconds; what is in memory has."""
+    try:
+        descriptor = file.fileno()
+    except (AttributeError, OSError):
+        return True
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(within_s * 1000))
+
+
+def _stream_reads(opened: Callable[[], Any], name: str, columns: Columns, clock: Callable[[], float]) -> Iterator[Read]:
     """Read a stream; a pipe is opened at its first row, which waits for who writes it."""
     try:
         with opened() as file:
-            yield from json_rows(lines_of(chunks_of(file)), columns, name)
+            is_there = partial(_is_there, file)
+            chunks = first_checked_chunks(chunks_of(file), columns, is_there=is_there, clock=clock)
+            yield from json_rows(lines_of(chunks), columns, name)
     except InvalidInput as error:
         raise InvalidInput(f"{name}: {error.message}") from None
     except OSError as error:

@@ -11,18 +11,21 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
 
 from airside.actors.jobs import MAX_LINE_BYTES
-from airside.batches.columns import FIRST_ROWS, Columns
-from airside.batches.lines import Line
+from airside.batches.columns import FIRST_ROWS, FIRST_S, Columns
+from airside.batches.lines import Line, lines_of
 from airside.batches.rows import MAX_ORIGINAL_BYTES, Read
 from airside.stack.canonical import parse_bounded
 from airside.stack.errors import InvalidInput
+
+_FIRST_BYTES = 4 * 2**20
+"""Of a stream that are taken for its columns, at most."""
 
 _TOO_LONG = f"the line is over the bound of {MAX_LINE_BYTES:,} bytes"
 
@@ -54,6 +57,45 @@ def first_records(lines: Iterable[Line]) -> Iterator[dict[str, Any]]:
             value = orjson.loads(line.data)
             if isinstance(value, dict):
                 yield value
+
+
+def first_checked_chunks(
+    chunks: Iterator[bytes], columns: Columns, *, is_there: Callable[[float], bool], clock: Callable[[], float]
+) -> Iterator[bytes]:
+    """Return what JSON lines come in, of which the first are taken and checked, if they come soon.
+
+    Raises `InvalidInput` for a mapped column that is in none of the first hundred rows, or of all there are; where
+    neither has come after a second, nobody knows.  `is_there` says whether more is, within so many seconds.
+    """
+    data, until_s, broken = b"", None, None
+    is_known = not columns.read
+    while not is_known and len(data) < _FIRST_BYTES:
+        if until_s is not None and b"\n" in data and not is_there(max(0.0, until_s - clock())):
+            break
+        try:
+            chunk = next(chunks, b"")
+        except OSError as error:
+            broken = error
+            break
+        until_s = clock() + FIRST_S if until_s is None else until_s
+        data += chunk
+        whole = data[: data.rfind(b"\n") + 1] if chunk else data
+        records = list(first_records(lines_of(iter([whole]))))
+        try:
+            columns.check_first(records, "jobs")
+            is_known = bool(records) or not chunk
+        except InvalidInput:
+            if not chunk or len(records) >= FIRST_ROWS:
+                raise
+
+    def all_of_them() -> Iterator[bytes]:
+        if data:
+            yield data
+        if broken is not None:
+            raise broken
+        yield from chunks
+
+    return all_of_them()
 
 
 def _object_of(data: bytes, columns: Columns) -> dict[str, Any]:

@@ -409,6 +409,30 @@ def test_whom_the_directory_did_not_list_may_be_listed_now(tmp_path: Path) -> No
     assert report.turn.passed_over == 1 and report.turn.ended == 1
 
 
+def test_a_refused_batch_has_taken_nothing_of_an_iterator(tmp_path: Path) -> None:
+    """Neither where results are already, nor where there is no batch to take up, nor of a cancelled one."""
+    stack, columns = FakeStack(), {name: name for name in job(0)}
+    rows = iter([job(0), job(1)])
+    run(stack, iter([job(0)]), tmp_path / "out", batch="one", columns=columns)
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("out", {}),
+        ("new", {"resume": True}),
+        ("new", {"batch": "one", "lane": "provider_batch"}),
+        ("a.txt", {}),
+    ]
+    for out, more in refused:
+        with pytest.raises(InvalidInput):
+            run(stack, rows, tmp_path / out, columns=columns, **more)
+    stack.batch("one").change(BatchChange(action="take_up", owner="o"))
+    stack.batch("one").cancel()
+    with pytest.raises(InvalidInput, match="was cancelled"):
+        run(stack, rows, tmp_path / "out", columns=columns, resume=True)
+    assert run(stack, rows, tmp_path / "new", columns=columns).completed == 2
+    with pytest.raises(InvalidInput, match="no column 'requets'"):
+        run(stack, iter([job(0)]), tmp_path / "third", columns={"request": "requets"})
+    assert not (tmp_path / "third").exists()
+
+
 def test_a_dry_run_says_what_would_be_refused(tmp_path: Path) -> None:
     stack = FakeStack()
     stack.state_dir = tmp_path  # type: ignore[attr-defined]

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from airside.actors.jobs import MAX_LINE_BYTES, Job, parse_job
-from airside.batches import places
+from airside.batches import places, sources
 from airside.batches.rows import MAX_ORIGINAL_BYTES, Row, Source
 from airside.batches.sources import open_source
 from airside.stack.errors import InvalidInput
@@ -588,12 +588,52 @@ def test_a_mapped_column_that_no_row_has_is_the_inputs_error_before_anything_is_
     said = r"no column 'questoin' in its first 3 rows, which request is to be read from; there are: question, id"
     for each in (rows, tuple(rows), iter(rows), path, [path]):
         with pytest.raises(InvalidInput, match=said):
-            open_source(each, columns={"request": "questoin"})
+            open_source(each, columns={"request": "questoin"}).check_first()
     with pytest.raises(InvalidInput, match=said):
         open_source(path, columns={"request": "questoin"}, follow_s=60.0)
     said = "in its first 100 rows, which request.*; 100 of the iterator are taken: give a new one$"
     with pytest.raises(InvalidInput, match=said):
-        open_source(({"question": "r"} for _ in itertools.count()), columns={"request": "questoin"})
+        open_source(({"question": "r"} for _ in itertools.count()), columns={"request": "questoin"}).check_first()
+
+
+def test_a_mapped_column_that_no_row_of_a_stream_has_is_said_at_its_first_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a file; who is slow to write them is not waited for, and then nobody knows."""
+    rows = "".join(json.dumps({"question": "r", "id": i}) + "\n" for i in range(3))
+    wrong, right = {"request": "questoin"}, {"request": "question", "inputs.id": "id"}
+    said = r"stdin: jobs: no column 'questoin' in its first 3 rows, which request is .*; there are: question, id"
+    for text in (rows, "not json\n" + rows):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        source = open_source("-", columns=wrong)
+        for look in (source.check_first, lambda source=source: list(source.rows())):
+            with pytest.raises(InvalidInput, match=said):
+                look()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(rows.encode())))
+    source = open_source("-", columns=right)
+    source.check_first()
+    assert [job["inputs"]["id"] for job in jobs(source)] == [0, 1, 2], "what was looked at is there"
+    os.mkfifo(tmp_path / "pipe")
+    source = open_source(tmp_path / "pipe", columns=wrong)
+    source.check_first()
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(rows,))
+    writer.start()
+    with pytest.raises(InvalidInput, match="pipe: jobs: no column 'questoin' in its first 3 rows"):
+        list(source.rows())
+    writer.join()
+
+
+def test_nobody_waits_for_a_stream_whose_writer_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its first row not, nor for a second one that may have the column."""
+    reading, writing = os.pipe()
+    moments = itertools.count(step=10)
+    with open(reading, "rb") as there, open(writing, "wb", buffering=0) as writer:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=SimpleNamespace(raw=there)))
+        monkeypatch.setattr(sources, "FIRST_S", 0.0)
+        source = open_source("-", columns={"request": "q", "inputs.id": "id"}, clock=lambda: next(moments))
+        source.check_first()
+        writer.write(b'{"q": "r"}\n')
+        assert next(source.rows()).data == b'{"request":"r"}'
 
 
 def test_a_column_that_some_of_the_first_rows_have_is_there() -> None:
@@ -607,10 +647,10 @@ def test_a_column_that_some_of_the_first_rows_have_is_there() -> None:
         raise OSError("gone")
 
     taken, moments = iter(rows), itertools.count()
-    open_source(taken, columns=mapping)
+    open_source(taken, columns=mapping).check_first()
     assert len(list(taken)) == 1, "two were enough"
     slow = itertools.repeat({"q": "r"})
-    assert open_source(slow, columns=mapping, clock=lambda: 0.6 * next(moments)), "nobody waits for a hundred"
+    open_source(slow, columns=mapping, clock=lambda: 0.6 * next(moments)).check_first()  # waits for no hundred
     source = open_source(breaking(), columns={"request": "q"})
     assert next(source.rows()).data
     with pytest.raises(OSError, match="gone"):
