@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from airside.actors.client.state_files import write_whole
 from airside.stack.directory import Directory, Tenant
 from airside.stack.errors import AuthRefused, InvalidInput
 from airside.stack.ids import parse_principal, parse_tenant
@@ -37,10 +38,7 @@ def write_people(
     folder: Path, directory: Directory, denied: Mapping[str, Mapping[str, Sequence[str]]] | None = None
 ) -> None:
     """Write whom a directory has, and the tools each is `denied`, whole or not at all."""
-    people = people_in(directory, denied)
-    part = folder / f"{_NAME}.part"
-    part.write_text(json.dumps(people), encoding="utf-8")
-    part.replace(folder / _NAME)
+    write_whole(folder / _NAME, json.dumps(people_in(directory, denied)))
 
 
 def people_in(directory: Directory, denied: Mapping[str, Mapping[str, Sequence[str]]] | None = None) -> People:

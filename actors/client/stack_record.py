@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from airside.actors.client.state_files import write_whole
 from airside.actors.journal.log import JOURNAL
 from airside.actors.process.pulse import born
 from airside.stack.errors import Misuse
@@ -21,9 +22,7 @@ _NAME = "stack.json"
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write the record of the stack that runs on a directory, whole or not at all."""
-    part = folder / f"{_NAME}.part"
-    part.write_text(json.dumps({**record, "directory": _directory(folder)}), encoding="utf-8")
-    part.replace(folder / _NAME)
+    write_whole(folder / _NAME, json.dumps({**record, "directory": _directory(folder)}))
 
 
 def read_record(folder: Path) -> dict[str, Any]:

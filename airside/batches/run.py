@@ -225,8 +225,13 @@ def _not_written(error: Failed, rows: int, output: Output) -> Failed:
     if type(error) is not Failed:  # a layer's
         return error
     there = output.place if output.file is not None else output.shown
-    mend = "make room" if "No space left" in error.message else "mend that"
-    return Failed(f"{error.message}. {rows:,} rows have a result in {there}: {mend}, then --resume (resume=True)")
+    return Failed(
+        f"{error.message}. {rows:,} rows have a result in {there}: {_mend(error)}, then --resume (resume=True)"
+    )
+
+
+def _mend(error: Failed) -> str:
+    return "make room" if "No space left" in error.message else "mend that"
 
 
 def _manifest(
@@ -347,7 +352,10 @@ def _begin(
         if not state.length:
             opened = BatchChange(action="open", manifest=msgspec.Raw(written), tenant=tenant, principal=principal)
             handle.change(opened)
-        write_manifest(output.place, manifest)
+        try:
+            write_manifest(output.place, manifest)
+        except Failed as error:
+            raise Failed(f"{error.message}. No job has run: {_mend(error)}, then run it again") from None
     handle.change(BatchChange(action="take_up", owner=owner))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import random
 import re
 import tempfile
@@ -407,6 +409,25 @@ def test_whom_the_directory_did_not_list_may_be_listed_now(tmp_path: Path) -> No
     assert (report.failed, report.may_pass) == (1, 1)
     report = run(stack, rows, tmp_path / "out", retry_failed=True)
     assert report.turn.passed_over == 1 and report.turn.ended == 1
+
+
+def test_a_batch_that_has_no_room_to_begin_says_so_and_has_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, fsync = FakeStack(), os.fsync
+
+    def full(descriptor: int) -> None:
+        if ".tmp" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        said = r"out/_manifest\.json: it cannot be written: No space .*\. No job has run: make room, then run it again$"
+        with pytest.raises(Failed, match=said):
+            run(stack, [job(0)], tmp_path / "out", batch="one")
+    assert not stack.runs
+    assert run(stack, [job(0)], tmp_path / "out", batch="one").completed == 1
 
 
 def test_a_refused_batch_has_taken_nothing_of_an_iterator(tmp_path: Path) -> None:
