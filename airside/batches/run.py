@@ -94,13 +94,22 @@ class BatchReport:
 
 
 class BatchInterrupted(KeyboardInterrupt):
-    """Somebody interrupted a batch: what it wrote stays, what was submitted goes on, and it can be taken up again."""
+    """Somebody interrupted a batch: what it wrote stays, and it can be taken up again.
+
+    What was submitted goes on while the stack is up: one that was started in a `with` goes down where that is left.
+    """
 
     def __init__(self, report: BatchReport, under_way: int) -> None:
+        going = "no run is under way"
+        if under_way:
+            going = (
+                f"{under_way:,} runs are under way: they go on while the stack is up, and what is left of them when it "
+                "goes down goes on when it is started again"
+            )
         super().__init__(
-            f"batch {report.batch}: {report.completed + report.failed:,} rows have a result in {report.out}; "
-            f"{under_way:,} runs go on. Taken up again (`resume=True`, `airside run --resume`) it goes on where it "
-            "was, and pays for nothing twice"
+            f"batch {report.batch}: {report.completed + report.failed:,} rows have a result in {report.out}; {going}. "
+            f"`run_batch(..., out={report.out!r}, resume=True)` with the same jobs, or `airside run --resume`, takes it "
+            "up where it was, and pays for nothing twice"
         )
         self.report = report
         self.under_way = under_way

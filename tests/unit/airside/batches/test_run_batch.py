@@ -256,10 +256,12 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
         if runner.counts.ended:
             raise KeyboardInterrupt
 
-    with pytest.raises(BatchInterrupted, match=r"1 rows have a result .* 1 runs go on.*--resume") as caught:
+    said = r"1 rows have a result .* 1 runs are under way: they go on while the stack is up.*out\.csv', resume=True\)"
+    with pytest.raises(BatchInterrupted, match=said) as caught:
         run(stack, [job(0), job(1, hangs=True)], tmp_path / "out.csv", batch="b", on_turn=turn)
     assert caught.value.report.state == "interrupted" and stack.batch("b").state().left == "interrupted"
     assert len((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()) == 2, "what there is, is there"
+    assert "; no run is under way. `run_batch(" in str(BatchInterrupted(caught.value.report, 0))
 
 
 def test_a_file_has_the_last_result_of_each_row_in_order(tmp_path: Path) -> None:
