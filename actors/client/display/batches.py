@@ -47,12 +47,13 @@ def draw_batch(
         for (status, reason), count in sorted(outcomes.items(), key=lambda item: -item[1])
     ]
     tone: Tone = "off" if state == "cancelled" else "wait"
+    otherwise = ended - completed
     if state == "finished":
-        tone = "good" if completed else "bad" if ended else "off"
+        tone = "off" if not ended else "good" if not otherwise else "wait" if completed else "bad"
     rows = f"{ended:,} of {of:,}" if of is not None else f"{ended:,}"
     return Drawing(
         title=f"batch {brief(name, 80)}",
-        status=brief(state, 40),
+        status=brief(state, 40) + (f", {otherwise:,} not completed" if state == "finished" and otherwise else ""),
         tone=tone,
         facts=facts(("ended", rows), ("used", f"{tokens:,} tokens, {money(cost_microusd)}"), *(more or {}).items()),
         parts=(

@@ -23,18 +23,27 @@ def test_what_has_no_reason_is_its_status_alone() -> None:
     assert [bar.label for bar in bars.bars] == ["active", "failed · agent_error"]
 
 
-def test_only_a_batch_in_which_something_completed_is_good() -> None:
-    tones = [
-        draw_batch("b", state, {}, ended=ended, completed=completed).tone
+def test_only_a_batch_of_which_all_completed_is_good_and_what_did_not_is_said() -> None:
+    drawn = [
+        draw_batch("b", state, {}, ended=ended, completed=completed)
         for state, ended, completed in (
-            ("finished", 2, 1),
+            ("finished", 2, 2),
+            ("finished", 1_001, 1),
             ("finished", 2, 0),
             ("finished", 0, 0),
             ("running", 2, 2),
             ("cancelled", 2, 2),
         )
     ]
-    assert tones == ["good", "bad", "off", "wait", "off"]
+    assert [each.tone for each in drawn] == ["good", "wait", "bad", "off", "wait", "off"]
+    assert [each.status for each in drawn] == [
+        "finished",
+        "finished, 1,000 not completed",
+        "finished, 2 not completed",
+        "finished",
+        "running",
+        "cancelled",
+    ]
 
 
 def test_batches_are_drawn_and_say_what_they_were_read_from_and_where_their_results_are() -> None:
