@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from airside.actors.api.messages import Listing
-from airside.actors.client.display.batches import draw_batch
+from airside.actors.client.display.batches import draw_summary
 from airside.actors.console.news import path_of
 from airside.actors.console.visits import Shown, Visit
 from airside.actors.journal.batches import BatchSummary
@@ -28,7 +28,7 @@ async def listed(visit: Visit) -> Shown:
     """List batches, newest first."""
     asked = Batches(limit=MAX_LISTED, cursor=visit.query.get("cursor"))
     page = await visit.look("batches", Listing[BatchSummary], asked)
-    rows = [(each, counts_of(each)) for each in page.items]
+    rows = [(each, counts_of(each), draw_summary(each)) for each in page.items]
     return Shown("batches.html", {"rows": rows, "next": page.next, "now_us": visit.now_us})
 
 
@@ -36,13 +36,10 @@ async def one(visit: Visit) -> Shown:
     """Show one batch: progress, outcomes, failures by reason, and what may be ordered of it."""
     news = await path_of(visit, 2)
     batch = await visit.look("batch", BatchSummary, OneBatch(batch=visit.path["batch"]))
-    outcomes = {(each.status, each.reason_code or each.status): each.runs for each in batch.outcomes}
-    counts = counts_of(batch)
-    drawing = draw_batch(batch.id, batch.phase, outcomes, ended=counts["ended"], completed=counts["completed"])
     context = {
         "batch": batch,
-        "counts": counts,
-        "drawing": drawing,
+        "counts": counts_of(batch),
+        "drawing": draw_summary(batch),
         "failures": [each for each in batch.outcomes if each.status not in (ACTIVE, "completed")],
         "settings": {name: value for name, value in _settings(batch).items() if value is not None},
         "actions": _ORDERS.get(batch.phase, ()) if visit.may("order:batch") else (),

@@ -13,7 +13,8 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from airside.actors.console.render import MAX_SHOWN
+from airside.actors.client.display.batches import draw_summary
+from airside.actors.console.render import MAX_SHOWN, drawn
 from airside.actors.rpc.methods import OrderReply
 from airside.stack.ids import GroupId
 from airside.stack.operations.batches import BatchChange
@@ -86,6 +87,20 @@ async def test_what_somebody_sent_is_said_again_as_harmlessly(stack: ConsoleStac
     Checked((await browser.client.get("/console/orders", params={"order": "kill_run", "target": text})).text)
     Checked((await browser.post("/orders", order="settle", target=text, why=text, happened=text, output=text)).text)
     Checked((await browser.post("/audit", kind="sql", sql=text)).text)
+
+
+async def test_a_batch_stands_on_its_page_as_it_is_drawn_elsewhere(
+    stack: ConsoleStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = await Browser(stack).log_in("hugo")
+    for phase, mark in (("finished", "wait"), ("running", "wait"), ("cancelled", "off")):
+        batch = msgspec.structs.replace(ConsoleStack()._batch(), phase=phase)
+        monkeypatch.setattr(stack, "_batch", lambda batch=batch: batch)
+        drawing = draw_summary(batch)
+        for path in ("/batches", "/batches/nightly"):
+            page = (await browser.get(path)).text
+            assert f'<span class="mark {mark}">{drawing.status}</span>' in page, path
+        assert drawn(drawing) in page
 
 
 async def test_a_long_value_is_cut_and_says_how_long_it_is() -> None:
