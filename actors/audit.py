@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from airside.actors.client.batch_handle import BatchHandle
+from airside.actors.client.client import Stack
 from airside.actors.client.display.formatters import as_answer
 from airside.actors.client.display.listed import BatchList, Listed, RunList, Story
 from airside.actors.client.display.timeline import timeline_of
@@ -28,6 +29,7 @@ from airside.actors.journal.run_names import RunName, whole_run
 from airside.actors.journal.story import read_story
 from airside.actors.launch import connect
 from airside.stack.errors import Misuse, Unreadable
+from airside.stack.ids import RunId
 from airside.stack.operations.batches import BatchChange
 from airside.stack.operations.overview import RunDetail, RunSummary
 from airside.stack.recovery.in_doubt import InDoubtCall
@@ -66,6 +68,14 @@ class Audit(Protocol):
         """Return the attempts at questions to models of which nobody knows what they cost, oldest first."""
 
 
+def run_named(journal: Audit, given: RunName) -> RunId:
+    """Return the id of the run that is meant, as `whole_run`, by whatever `open_audit` yields."""
+    if isinstance(journal, Stack):
+        return RunId(journal.handle(given).run_id)
+    assert isinstance(journal, JournalFile)
+    return journal.run_named(given)
+
+
 class JournalFile:
     """The journal of a directory on which no stack runs: nothing in the directory is changed."""
 
@@ -91,6 +101,11 @@ class JournalFile:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Answer one SELECT."""
         return as_answer(pa.ipc.open_stream(self._reader.query(sql, parameters)).read_all())
+
+    def run_named(self, given: RunName) -> RunId:
+        """Return the id of the run that is meant; raise `InvalidId` for what names none, or may name several."""
+        with self._readable():
+            return whole_run(self, given)
 
     def story(self, run_id: RunName) -> str:
         """Tell a run; raise `InvalidInput` if the journal has no such run."""

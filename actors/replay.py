@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from airside.actors.app import ValidatedApp
-from airside.actors.audit import Audit, JournalFile
+from airside.actors.audit import Audit, JournalFile, run_named
 from airside.actors.client.client import Stack
+from airside.actors.journal.run_names import RunName
 from airside.actors.models.keys import keys_of
 from airside.actors.models.ports import ports_of
 from airside.actors.rpc.layer import now_us
@@ -45,7 +46,7 @@ class ReplayReport(Value):
 
 def replay_run(
     journal: Audit,
-    run_id: str,
+    run_id: RunName,
     app: ValidatedApp,
     agent: str,
     *,
@@ -60,7 +61,7 @@ def replay_run(
     """
     if agent not in app.agents:
         raise InvalidInput(f"the app has no agent {agent!r:.80}; there are {', '.join(sorted(app.agents))}")
-    events = events_of(journal, run_id)
+    events = events_of(journal, run_named(journal, run_id))
     submitted = events[0]
     assert isinstance(submitted, RunSubmitted)
     replay = Replay(

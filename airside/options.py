@@ -32,7 +32,6 @@ AppName = Annotated[str, typer.Option("--app", help="MODULE, or MODULE:NAME; NAM
 AppArgs = Annotated[list[str] | None, typer.Option("--app-arg", help="NAME=VALUE for what makes the app; repeatable")]
 Mode = Annotated[str, typer.Option(envvar="AIRSIDE_MODE", help="dedicated or pooled")]
 Why = Annotated[str, typer.Option(help="kept in the journal")]
-RunArgument = Annotated[str, typer.Argument(help="the run's id")]
 _PART = "the run's id; six characters of its beginning or end are enough, where no other run has them"
 RunOrPart = Annotated[str, typer.Argument(help=_PART)]
 OfTenant = Annotated[str, typer.Option("--tenant", help="of this tenant only")]

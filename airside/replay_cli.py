@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from airside.options import HERE, AppArgs, AsJson, RunArgument, StateDir, brief
+from airside.options import HERE, AppArgs, AsJson, RunOrPart, StateDir, brief
 from airside.output import json_line
 from airside.stack.errors import InvalidInput
 from airside.stack.operations.quantities import money
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def replay(
-    run_id: RunArgument,
+    run_id: RunOrPart,
     agent: Annotated[str, typer.Option(help="the agent of the app that is asked instead")],
     app_name: Annotated[str, typer.Option("--app", help="MODULE, or MODULE:NAME; NAME is an App or makes one")],
     app_arg: AppArgs = None,

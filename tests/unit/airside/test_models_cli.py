@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -11,13 +12,17 @@ import pytest
 from airside.actors.audit import journal_file
 from airside.actors.journal.store import JournalStore
 from airside.actors.models.blobs import BLOBS, FileBlobs, path_of_blob
+from airside.actors.replay import replay_run
 from airside.cli import main
+from airside.stack.errors import InvalidId, InvalidInput
 from airside.stack.ids import RunId, TenantId
 from airside.stack.journal.journaling import Append
 from airside.stack.models.cassettes import read_cassette
 from airside.stack.models.events import ModelAsked, ModelEvent, model_entry, stream_of
 from airside.stack.security.keyring import KeyRing
+from tests.apps.notes import create_app
 from tests.commands import airside
+from tests.journals import note
 from tests.unit.stack.models.test_cassettes import EVENTS, PROMPT
 
 RUNS = [RunId("run_" + digit * 24) for digit in "12"]
@@ -30,7 +35,7 @@ def state(tmp_path: Path) -> Path:
     for run_id in RUNS:
         entries = tuple(model_entry(event) for event in EVENTS)
         append = Append(tenant=TenantId("acme"), stream=stream_of(run_id, 1), epoch=0, first_seq=0, entries=entries)
-        assert store.commit([append])[0].verdict == "ok"
+        assert {reply.verdict for reply in store.commit([note(run_id, 0, 1), append])} == {"ok"}
     store.release()
     return tmp_path
 
@@ -46,13 +51,16 @@ def test_a_cassette_is_made_of_all_runs_or_of_some(state: Path) -> None:
     out = state / "cassette.jsonl"
     assert exit_code("--state-dir", str(state), "--out", str(out)) == 0
     assert len(out.read_text().splitlines()) == 2 and len(read_cassette(out)) == 1, "one prompt, answered twice"
-    assert exit_code(RUNS[0], "--state-dir", str(state), "--out", str(out)) == 0
-    assert len(out.read_text().splitlines()) == 1
+    for run in (RUNS[0], RUNS[0][:12], f"{RUNS[0][:10]}..."):
+        assert exit_code(run, "--state-dir", str(state), "--out", str(out)) == 0
+        assert len(out.read_text().splitlines()) == 1
 
 
 def test_where_no_model_answered_it_says_so_and_writes_nothing(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = state / "cassette.jsonl"
     assert exit_code("run_none", "--state-dir", str(state), "--out", str(out)) == 2
+    assert "nor the beginning or end of one that the journal has" in capsys.readouterr().err
+    assert exit_code("run_" + "3" * 24, "--state-dir", str(state), "--out", str(out)) == 2
     assert "no model answered" in capsys.readouterr().err and not out.exists()
 
 
@@ -75,7 +83,7 @@ def apart(tmp_path: Path) -> Path:
     store = JournalStore(tmp_path, keys.chain)
     entries = tuple(model_entry(event) for event in events)
     append = Append(tenant=TENANT, stream=stream_of(RUNS[0], 1), epoch=0, first_seq=0, entries=entries)
-    assert store.commit([append])[0].verdict == "ok"
+    assert {reply.verdict for reply in store.commit([note(RUNS[0], 0, 1), append])} == {"ok"}
     store.release()
     return tmp_path
 
@@ -96,12 +104,22 @@ def problems(state: Path) -> list[str]:
 def test_what_models_were_told_and_answered_is_shown(
     apart: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert airside(monkeypatch, "audit", "questions", RUNS[0], "--state-dir", str(apart)) == 0
-    shown = [msgspec.json.decode(line) for line in capsys.readouterr().out.splitlines()]
+    for run in (RUNS[0][:12], RUNS[0]):
+        assert airside(monkeypatch, "audit", "questions", run, "--state-dir", str(apart)) == 0
+        shown = [msgspec.json.decode(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["type"] for each in shown] == ["ModelAsked", "ModelFailed", "ModelAsked", "ModelAnswered"]
     assert shown[0]["prompt"]["turns"][0]["text"] == "hello" and shown[2]["prompt"]["max_tokens"] == 100
     assert airside(monkeypatch, "audit", "questions", RUNS[1], "--state-dir", str(apart)) == 0
     assert "no model was asked" in capsys.readouterr().err
+
+
+def test_a_run_is_replayed_that_is_named_by_a_part_of_its_id(apart: Path, tmp_path: Path) -> None:
+    checked = create_app(tmp_path).checked()
+    with contextlib.closing(journal_file(apart)) as journal:
+        with pytest.raises(InvalidInput, match="the run has no decision"):  # but it is known which run
+            replay_run(journal, RUNS[0][:12], checked, "clerk", state_dir=apart, max_cost_microusd=0)
+        with pytest.raises(InvalidId, match="nor the beginning or end of one"):
+            replay_run(journal, "run_none", checked, "clerk", state_dir=apart, max_cost_microusd=0)
 
 
 def test_a_blob_that_is_named_and_gone_or_changed_shows_when_the_journal_is_checked(apart: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airside.actors.audit import run_named
 from airside.actors.client.client import RunHandle, Stack
 from airside.actors.rpc.methods import ROWS, Method, NamedQuery
 from airside.stack.errors import InvalidId
@@ -59,6 +60,7 @@ def stack(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Stack:
 
 TAKEN: dict[str, Callable[[Stack, Any], Any]] = {
     "handle": lambda stack, run: stack.handle(run).run_id,
+    "run_named": run_named,
     "kill": lambda stack, run: stack.kill(run=run),
     "cancel": lambda stack, run: stack.cancel(run),
     "switch_off": lambda stack, run: [stack.switch_off(run=run), stack._connection.ordered][1],
