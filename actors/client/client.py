@@ -248,7 +248,8 @@ class Stack:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What its runs depend on: `app_version`, a digest of its `policy`, its `models` and agents, its `routes`.
+        """What its runs depend on: `app_version`, a digest of its `policy`, its `models` and agents, its `routes`; and
+        which agents and tools are `priced`.
 
         Empty for a stack that has no record in `state_dir`.
         """
