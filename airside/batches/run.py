@@ -108,8 +108,8 @@ class BatchInterrupted(KeyboardInterrupt):
             )
         super().__init__(
             f"batch {report.batch}: {report.completed + report.failed:,} rows have a result in {report.out}; {going}. "
-            f"`run_batch(..., out={report.out!r}, resume=True)` with the same jobs, or `airside run --resume`, takes it "
-            "up where it was, and pays for nothing twice"
+            f"`run_batch(..., out={report.out!r}, resume=True)` with the same jobs, or `airside run --resume`, takes "
+            "it up where it was, and pays for nothing twice"
         )
         self.report = report
         self.under_way = under_way
