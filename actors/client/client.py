@@ -385,7 +385,14 @@ class Stack:
         given = list(jobs_of(jobs))
         stream = self._stream_of(given, timeout=timeout, lane=lane, window=max(1, len(given)))
         with progress_of(len(given), show=progress) as advance:
-            return (yield from collect_in_order(stream, len(given), timeout=timeout, advance=advance))
+            results = yield from collect_in_order(stream, len(given), timeout=timeout, advance=advance)
+        yield from self._catch_up()
+        return results
+
+    def _catch_up(self) -> Steps[None]:
+        """Have what was printed so far shown, where somebody waits in a notebook's cell for what it was printed for."""
+        if self._own is not None:
+            yield from self._own.catch_up(self._connection.actors)
 
     def stream(
         self,
@@ -455,7 +462,13 @@ class Stack:
         `results(stack.runs(since=...), timeout=0)`.
         """
         check_timeout(timeout)
-        return drive(collect(self.backend, list(_named(handles)), timeout=timeout))
+        return drive(self._collected(list(_named(handles)), timeout))
+
+    def _collected(self, runs: list[tuple[str, str]], timeout: float | None) -> Steps[list[RunResult]]:
+        results = yield from collect(self.backend, runs, timeout=timeout)
+        if results:
+            yield from self._catch_up()
+        return results
 
     def iter_results(
         self, handles: Iterable[RunHandle | RunSummary | str], *, timeout: float | None = None, window: int = WINDOW
@@ -497,6 +510,8 @@ class Stack:
         finally:
             if waiting.is_idle:
                 self._waiting.pop(loop, None)
+        if waiting.is_idle:  # of many that are awaited at once the last one alone
+            await drive_async(self._catch_up())
         return ended_result(handle.run_id, body, handle.job_id, self.backend)
 
     def ended(self, run_ids: Sequence[str]) -> set[str]:

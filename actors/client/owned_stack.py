@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from airside.actors.app import App, ValidatedApp
 from airside.actors.client.fingerprint import Drift
-from airside.actors.process.console import Console
+from airside.actors.client.progress import is_in_notebook
+from airside.actors.client.steps import Steps
+from airside.actors.process.console import CAUGHT_UP_S, Console
+from airside.stack.errors import AirsideError
 
 LOOK_S = 1.0
 """Between two looks of one cell at whether the app's names mean something else: a look takes about a millisecond."""
+
+
+_PRINTING = ("runtime", "executor")
+"""The layers in which agents and tools run."""
 
 
 def _cell() -> int:
@@ -48,7 +59,8 @@ class OwnedStack:
         self._drift = Drift(app.app)
         self._warned_of: dict[str, str] = {}
         self._looked = time.monotonic(), _cell()
-        self._console = Console(stack) if output else None
+        self._in_notebook = is_in_notebook()
+        self._console = Console(stack, to_stdout=self._in_notebook) if output else None
 
     def warn_of_changes(self) -> None:
         """Warn, once for each change, that the stack runs agents or tools that are defined otherwise now."""
@@ -78,7 +90,32 @@ class OwnedStack:
             raise
         self._app, self._drift, self._warned_of = ready, Drift(app), {}
 
+    def catch_up(self, actors: Callable[[], Mapping[str, Any]]) -> Steps[None]:
+        """In a notebook, wait a little until what was printed is shown: the cell that has its results ends then."""
+        if self._console is not None and self._in_notebook:
+            yield _CatchUp(self._console, actors)
+
     def close(self) -> None:
         """Show no more output."""
         if self._console is not None:
             self._console.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _CatchUp:
+    """That the console has shown what the layers have printed; or too long a time for that."""
+
+    console: Console
+    actors: Callable[[], Mapping[str, Any]]
+
+    def now(self) -> None:
+        """Wait for it in this thread."""
+        with contextlib.suppress(AirsideError):  # the results are there, whatever has become of the stack since
+            layers = [actor for name, actor in self.actors().items() if name.partition("/")[0] in _PRINTING]
+            self.console.catch_up(layers)
+
+    async def later(self) -> None:
+        """Wait for it in a thread, as long as there is one free."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * CAUGHT_UP_S):
+                await asyncio.to_thread(self.now)

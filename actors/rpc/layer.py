@@ -28,6 +28,7 @@ from airside.actors.rpc.transport import Address, Listener, sockets_folder
 from airside.actors.settings import Settings
 from airside.stack.cycle.agent_call import UNWATCHED, Pulse
 from airside.stack.scheduling.clocks import SteadyClock
+from airside.tools.runners.output import say_written
 
 logger = logging.getLogger("airside")
 
@@ -239,6 +240,10 @@ class Layer:
         """Return the layer's counts."""
         return {}
 
+    async def say_written(self, name: str) -> int:
+        """Say in the process's files, to who follows them, that all it printed is there; return in how many."""
+        return say_written(name)
+
 
 def now_us() -> int:
     """Return UTC microseconds."""
@@ -264,7 +269,7 @@ def control(*methods: Callable[..., Any]) -> None:
         ray.method(concurrency_group=CONTROL)(method)
 
 
-control(Layer.health, Layer.stats, Layer.whose)
+control(Layer.health, Layer.stats, Layer.whose, Layer.say_written)
 
 
 def as_actor(kind: type) -> Any:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import airside
+from airside.actors.client import owned_stack
+from airside.actors.process import console
 from airside.stack.errors import InvalidConfig
-from tests.on_ray import BOUND_S, until, waiting
+from tests.on_ray import BOUND_S, waiting
 
 pytestmark = pytest.mark.ray
 
@@ -74,23 +76,18 @@ def app(notebook: Any) -> airside.App:
 
 
 def test_a_notebook_sees_prints_and_is_told_of_cells_that_were_run_again(
-    notebook: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    notebook: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also a run that waited for a person over the reload ends, by the new app."""
+    """Prints are there with the result, as stdout; a run that waited over the reload ends by the new app."""
     who = {"tenant": "acme", "principal": "ana"}
-    shown: list[str] = []
-
-    def is_shown(*texts: str) -> bool:
-        shown.append(capfd.readouterr().err)
-        return all(text in "".join(shown) for text in texts)
-
+    monkeypatch.setattr(owned_stack, "is_in_notebook", lambda: True)
+    monkeypatch.setattr(console, "CAUGHT_UP_S", BOUND_S)
     with airside.start(app(notebook), state_dir=tmp_path / "s", executors=1) as stack:
         run = stack.submit("look", **who)
         assert run.result(BOUND_S).answer == "old"
-        until(
-            lambda: is_shown(f"[clerk acme/{run.run_id}] agent prints old", f"[look acme/{run.run_id}] tool"),
-            "the prints",
-        )
+        agent, tool = f"[clerk acme/{run.run_id}] agent prints old\n", f"[look acme/{run.run_id}] tool prints\n"
+        shown = capsys.readouterr().out
+        assert agent in shown and tool in shown
         parked = stack.submit("pay", **who)
         approval = waiting(stack, parked.run_id)
 
@@ -104,7 +101,8 @@ def test_a_notebook_sees_prints_and_is_told_of_cells_that_were_run_again(
         assert stack.submit("look", **who).result(BOUND_S).answer == "new"
         stack.approve(approval.approval_id[-8:], principal="lea")
         assert parked.result(BOUND_S).answer == "new"
-        until(lambda: is_shown(f"[pay acme/{parked.run_id}] process prints", "agent prints new"), "the prints")
+        shown = capsys.readouterr().out
+        assert f"[pay acme/{parked.run_id}] process prints" in shown and "agent prints new" in shown
 
         stranded = stack.submit("pay", **who)
         waiting(stack, stranded.run_id)

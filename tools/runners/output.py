@@ -35,9 +35,18 @@ _MARK = "AIRSIDE_OUTPUT_MARK"
 """Where a tool's process of its own finds the mark."""
 
 
+_WRITTEN = "written "
+"""Begins, after the mark, what no print is: those begin with the `[` of whose they are."""
+
+
 def mark_of(stack: str) -> str:
     """Return what begins every line that agents and tools of this stack print."""
     return f"::airside {stack}:: "
+
+
+def seen_written(line: str) -> str:
+    """Return the name of a `say_written`, of a line without its mark; "" of a print."""
+    return line.removeprefix(_WRITTEN) if line.startswith(_WRITTEN) else ""
 
 
 class MarkedStream(io.TextIOBase):
@@ -102,6 +111,13 @@ class MarkedStream(io.TextIOBase):
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._stream.write(line.encode(encoding, errors="backslashreplace").decode(encoding))
 
+    def say_written(self, name: str) -> bool:
+        """Write a line after all that is written so far, by which who follows the file knows; False without a mark."""
+        if self._mark:
+            self._out(f"{self._mark}{_WRITTEN}{name}\n")
+            self._stream.flush()
+        return bool(self._mark)
+
     def flush(self) -> None:
         """Flush what stands in whole lines."""
         self._stream.flush()
@@ -155,6 +171,11 @@ def finish_output(who: OutputSource) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, MarkedStream):
             stream.finish(who)
+
+
+def say_written(name: str) -> int:
+    """Say in this process's marked streams, by a name, that all before has been written; return in how many."""
+    return sum(isinstance(each, MarkedStream) and each.say_written(name) for each in (sys.stdout, sys.stderr))
 
 
 _HANDLE = logging.Logger.handle

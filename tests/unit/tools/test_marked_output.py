@@ -66,5 +66,19 @@ def test_any_text_can_be_printed_whatever_the_file_holds(texts: list[str]) -> No
 
 
 def test_only_marked_lines_of_the_stack_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    show([f"{MARK}[pay acme/run_1] hello", "raylet noise", f"{mark_of('other')}[x y/z] no"], MARK)
+    lines = [f"{MARK}[pay acme/run_1] hello", "raylet noise", f"{mark_of('other')}[x y/z] no"]
+    assert show(lines, MARK, to_stdout=False) == []
     assert capsys.readouterr().err == "[pay acme/run_1] hello\n"
+    assert show(lines, MARK, to_stdout=True) == []
+    assert capsys.readouterr().out == "[pay acme/run_1] hello\n"
+
+
+def test_a_follower_knows_when_it_has_seen_what_was_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """No print can say so."""
+    out = io.StringIO()
+    stream = MarkedStream(out, MARK)
+    with output_from("pay", ACME, RUN):
+        print("written 1", file=stream)
+    assert stream.say_written("2") and not MarkedStream(io.StringIO(), "").say_written("2")
+    assert show(out.getvalue().splitlines(), MARK, to_stdout=True) == ["2"]
+    assert capsys.readouterr().out == "[pay acme/run_1] written 1\n"

@@ -181,6 +181,7 @@ def stack_of(desk: Desk) -> Stack:
     """Return a stack that asks a desk, without what else it has."""
     stack = Stack.__new__(Stack)
     stack.backend = desk  # type: ignore[assignment]
+    stack._own = None
     return stack
 
 
