@@ -244,7 +244,8 @@ def _check_free(state_dir: Path) -> None:
     if is_written(state_dir) and (pid := started_by(state_dir)) not in (0, os.getpid()):
         raise Misuse(
             f"the stack of {state_dir} runs already, in process {pid}: use airside.connect({str(state_dir)!r}), or end "
-            "that one first"
+            "that one first",
+            running=str(state_dir),
         )
 
 
@@ -264,7 +265,9 @@ def _free_name(settings: Settings, state_dir: Path) -> Settings:
     for whose in there.values():
         if whose.state_dir == str(state_dir):
             raise Misuse(
-                f"the stack of {state_dir} runs already: use airside.connect({str(state_dir)!r}), or shut it down first"
+                f"the stack of {state_dir} runs already: use airside.connect({str(state_dir)!r}), or shut it down "
+                "first",
+                running=str(state_dir),
             )
     other = there.get(settings.stack)
     if other is None:

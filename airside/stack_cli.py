@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import threading
@@ -39,7 +40,10 @@ def up(
     if at_terminal:
         typer.echo("starting ...", err=True)
     made = load_app(app_name, app_arg or [])
-    stack = airside.start(made, state_dir=state_dir, mode=mode, address=address or None)
+    try:
+        stack = airside.start(made, state_dir=state_dir, mode=mode, address=address or None)
+    except Misuse as error:
+        raise _in_a_shell(error) from None
     folder = stack.state_dir
     if detach:
         typer.echo(f"up; state in {folder}, logs in {folder / LINK}; stop it with `airside down`")
@@ -59,6 +63,15 @@ def up(
     if at_terminal:
         typer.echo("stopped", err=True)
     return None
+
+
+def _in_a_shell(error: Misuse) -> Misuse:
+    """Return what is wrong with a start, for a shell: of a stack that runs already which commands are for it."""
+    if (folder := error.details.get("running")) is None:
+        return error
+    of_it = f"--state-dir {shlex.quote(folder)}"
+    said = error.message.partition(": use ")[0]
+    return Misuse(f"{said}: `airside status {of_it}` shows it, `airside down {of_it}` stops it")
 
 
 def down(state_dir: StateDir = HERE) -> None:

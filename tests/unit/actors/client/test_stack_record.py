@@ -297,6 +297,23 @@ def test_a_command_that_would_start_a_second_one_says_what_to_leave_out(
     store.close()
 
 
+def test_a_second_up_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "its state"
+    folder.mkdir()
+    store = make_journal(folder)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        write_record(folder, {"id": "a", "stack": "one", "starter": [other.pid, born(other.pid)]})
+        asked = ("up", "--app", "tests.apps.notes", "--app-arg", f"work={tmp_path}", "--state-dir", str(folder))
+        assert airside(monkeypatch, *asked) == 2
+        said = capsys.readouterr().err
+        other.communicate()
+    assert f"the stack of {folder} runs already, in process {other.pid}: `airside status" in said
+    assert f"`airside down --state-dir '{folder}'` stops it" in said and "connect(" not in said
+    store.close()
+
+
 @pytest.mark.parametrize("place", ["file.py", "file.py/state", "/proc/x"])
 def test_a_place_that_can_be_no_folder_is_said(tmp_path: Path, place: str) -> None:
     """By a typed error, with what and where, before a Ray is started."""
