@@ -95,7 +95,7 @@ class ResourceFact(Value):
         shown = [f"{_as_name(name):.100}={value!r:.100}" for name, value in first]
         if (left := len(self.attributes) - len(first)) > 0:
             shown.append(f"and {left:,} attributes that are not shown")
-        return ", ".join([f"{text}: {owner}", *["shared"] * self.shared, str(self.sensitivity), *shown])
+        return ", ".join([f"{text}: {owner}", *["shared"] * self.shared, *filter(None, [self.sensitivity]), *shown])
 
 
 def _as_name(name: str) -> str:

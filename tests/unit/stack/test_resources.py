@@ -207,3 +207,8 @@ def test_resources_are_part_of_a_tools_version_and_none_changes_nothing() -> Non
     assert ToolSpec.build(name="t", effect="read", parameters=SCHEMA, resources=()).version == without.version
     declares = ToolSpec.build(name="t", effect="read", parameters=SCHEMA, resources=(("order", "order_id"),))
     assert declares.version != without.version and declares.resources == (("order", "order_id"),)
+
+
+def test_of_a_resource_no_more_is_said_than_is_known() -> None:
+    known = ResourceFact(kind="order", path="order", declared="order", state="found", id="4711", owner="bob")
+    assert str(known) == "order '4711' (order): owner 'bob'"
