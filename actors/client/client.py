@@ -306,6 +306,7 @@ class Stack:
     ) -> RunHandle:
         """Submit one job and return its handle; raise `AuthRefused`, `AdmissionRefused` or `Refused`.
 
+        Raises `LayerUnavailable` where nobody could say whether it was admitted: its note says which run there may be.
         Who asks is said by a `token`, or by `tenant` and `principal` where this process holds the stack's keys.
         `fields` are those of a `Job`: `route`, `limits`, `inputs`, `labels`, `job_id`, `lane`.  `inputs` are read by
         the app's `job_inputs`, as those of jobs files are.  Interrupted after the job was sent it raises
@@ -344,10 +345,11 @@ class Stack:
             raise AdmissionRefused(ticket.message, reason=reason, retry_after_s=ticket.retry_after_s)
         if reason.startswith("auth_") or reason in (ReasonCode.PRINCIPAL_UNKNOWN, ReasonCode.TENANT_UNKNOWN):
             raise AuthRefused(ticket.message, reason=reason)
-        refused = Refused(ticket.message, reason=reason)
         if reason == ReasonCode.INTERNAL_ERROR:  # nobody could say whether it was admitted
-            refused.add_note(submission_may_run(run_of_job(job)))
-        raise refused
+            unsure = LayerUnavailable(ticket.message, reason=reason)
+            unsure.add_note(submission_may_run(run_of_job(job)))
+            raise unsure
+        raise Refused(ticket.message, reason=reason)
 
     def map(
         self,

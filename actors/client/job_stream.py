@@ -424,7 +424,8 @@ def collect_in_order(
         while found := (yield from stream.next_results()):
             for result in found:
                 results[result.place] = result
-                advance(str(result.status) if result.run_id else "refused")
+                is_refused = not result.run_id and result.reason_code is not ReasonCode.INTERNAL_ERROR
+                advance("refused" if is_refused else str(result.status))
     except ResultsTimeout:
         raise MapTimeout(timeout or 0.0, results, places(), unsubmitted(), stream.unanswered()) from None
     except asyncio.CancelledError as error:

@@ -41,10 +41,11 @@ class RunReader(Protocol):
 @explain_absent(id="run_id")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended.  `run_id` is empty for a request that was never admitted.  Money is in millionths of a dollar.
+    """How a run ended.  Money is in millionths of a dollar.
 
-    `seconds` is active time: what the run spent waiting for a person is not in it.  `place` = which of the jobs it is
-    of that were given together, from 0.
+    `run_id` is empty for a request that was not admitted, or of which nobody could say whether it was
+    (`internal_error`).  `seconds` is active time: what the run spent waiting for a person is not in it.  `place` =
+    which of the jobs it is of that were given together, from 0.
     """
 
     job_id: str = ""
@@ -72,7 +73,9 @@ class RunResult:
     def story(self) -> str:
         """Return the run as lines of text: what happened, and why."""
         if not self.run_id:
-            return f"never admitted: [{self.reason_code}] {self.detail}"
+            unsure = self.reason_code is ReasonCode.INTERNAL_ERROR
+            became = "nobody could say whether it was admitted" if unsure else "never admitted"
+            return f"{became}: [{self.reason_code}] {self.detail}"
         if self.record is None:
             raise Misuse(f"this result was read from elsewhere: `stack.story({self.run_id!r})` tells the run")
         return self.record.story(self.run_id)

@@ -694,3 +694,4 @@ def test_a_job_that_may_have_been_admitted_is_sent_again_as_the_same_run(failure
     assert len(set(nonces)) == 2 and len(nonces) == 2 * min(failures + 1, MOST_UNSURE)
     for result, job in zip(found, jobs("a", 2), strict=True):
         assert result.ok or run_of_job(job.with_nonce(nonces[result.place])) in result.detail, "which run it may be"
+    assert all(result.ok or "nobody could say" in result.story() for result in found)

@@ -146,6 +146,9 @@ def test_refusals_are_raised_as_a_stacks_are(stack: StackDouble, both: Both) -> 
     with pytest.raises(AdmissionRefused) as full:
         both("ann", "submit", "x")
     assert full.value.retry_after_s == 7
+    stack.ticket = Ticket(reason_code=ReasonCode.INTERNAL_ERROR, message="it may have been admitted")
+    with pytest.raises(LayerUnavailable, match="may have been admitted"):
+        both("ann", "submit", "x")
     stack.is_up = False
     with pytest.raises(LayerUnavailable):
         both("ann", "runs")
