@@ -30,7 +30,7 @@ from airside.actors.client.display.listed import ApprovalList, BatchList, Kinds,
 from airside.actors.client.display.runs import draw_handle, standing_of
 from airside.actors.client.display.stacks import LOOKED_AT, draw_stack
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
-from airside.actors.client.job_stream import WINDOW, JobStream, ResultStream, collect_in_order
+from airside.actors.client.job_stream import WINDOW, JobStream, ResultStream, collect_in_order, next_of
 from airside.actors.client.journal_follower import JournalFollower
 from airside.actors.client.known_principals import check_known
 from airside.actors.client.memory_client import MemoryClient
@@ -421,8 +421,12 @@ class Stack:
         lane: ModelLane | None = None,
         window: int = WINDOW,
     ) -> AsyncIterator[RunResult]:
-        """As `stream`, for `async for`; the jobs are taken on the event loop."""
-        return each_later(self._stream_of(jobs_of(jobs), timeout=timeout, lane=lane, window=window).next_results)
+        """As `stream`, for `async for`; the jobs are taken on the event loop.
+
+        A `CancelledError` says which runs go on, and has them as `run_ids`; it ends the iteration.
+        """
+        stream = self._stream_of(jobs_of(jobs), timeout=timeout, lane=lane, window=window)
+        return each_later(lambda: next_of(stream))
 
     def _stream_of(
         self,
@@ -490,7 +494,10 @@ class Stack:
         timeout: float | None = None,
         window: int = WINDOW,
     ) -> AsyncIterator[RunResult]:
-        """As `iter_results`, for `async for`; the handles are taken on the event loop."""
+        """As `iter_results`, for `async for`; the handles are taken on the event loop.
+
+        A `CancelledError` says which runs go on, and has them as `run_ids`; it ends the iteration.
+        """
         return each_later(self._cursor(handles, timeout, window).next_results)
 
     def _cursor(

@@ -16,6 +16,7 @@ from airside.actors.client.following import Following
 from airside.actors.client.results import (
     MapInterrupted,
     MapTimeout,
+    ResultsInterrupted,
     ResultsTimeout,
     RunResult,
     StreamInterrupted,
@@ -396,6 +397,15 @@ class ResultStream:
 
     def __repr__(self) -> str:
         return f"ResultStream({len(self._stream.open)} runs under way)"
+
+
+def next_of(stream: JobStream) -> Steps[list[RunResult]]:
+    """Return the stream's next results; a cancellation has the text and the fields of `ResultsInterrupted`."""
+    try:
+        return (yield from stream.next_results())
+    except asyncio.CancelledError as error:
+        cancelled_as(error, ResultsInterrupted(tuple(stream.open), stream.unanswered()))
+        raise
 
 
 def collect_in_order(

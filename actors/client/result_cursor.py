@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 from airside.actors.client.display.listed import ResultList
 from airside.actors.client.following import Following
 from airside.actors.client.job_stream import LAST_LOOK_S, POLL_S, BatchBackend
-from airside.actors.client.results import ResultsInterrupted, ResultsTimeout, RunResult, ended_result
+from airside.actors.client.results import ResultsInterrupted, ResultsTimeout, RunResult, cancelled_as, ended_result
 from airside.actors.client.steps import Steps
 
 TAKE_S = 0.2
@@ -47,7 +48,8 @@ class ResultCursor:
         """Return the next results, none once all are there.
 
         Raises `ResultsTimeout` when the time is over: from then on no run is taken, and of those that were only what
-        has ended is looked for.  Raises `ResultsInterrupted` when somebody interrupts it.
+        has ended is looked for.  Raises `ResultsInterrupted` when somebody interrupts it; a cancellation has the text
+        and the fields of that.
         """
         while True:
             if self._may_take:
@@ -60,6 +62,9 @@ class ResultCursor:
                 raise self._timed_out() from None
             except KeyboardInterrupt:
                 raise ResultsInterrupted(tuple(self._open)) from None
+            except asyncio.CancelledError as error:
+                cancelled_as(error, ResultsInterrupted(tuple(self._open)))
+                raise
             if found:
                 return [result for run_id, body in found.items() for result in self._ended(run_id, body)]
             if self._is_late:

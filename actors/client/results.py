@@ -200,12 +200,13 @@ def cancelled_as(error: BaseException, interrupt: KeyboardInterrupt) -> None:
 
 
 class ResultsInterrupted(KeyboardInterrupt):
-    """Somebody interrupted the wait for runs; they go on.  The field is that of `ResultsTimeout`."""
+    """Somebody interrupted the wait for runs; they go on.  The fields are those of `ResultsTimeout`."""
 
     _render_traceback_ = notebook_traceback
 
-    def __init__(self, run_ids: tuple[str, ...]) -> None:
-        super().__init__(goes_on(run_ids))
+    def __init__(self, run_ids: tuple[str, ...], unanswered: dict[int, str] | None = None) -> None:
+        self.unanswered = unanswered or {}
+        super().__init__(f"{goes_on(run_ids)}{may_run(self.unanswered)}")
         self.run_ids = run_ids
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from airside.actors.client.results import ResultsInterrupted, cancelled_as
 from airside.actors.client.steps import Steps
 from airside.stack.contracts.streams import StreamPart, WatchPage, WatchRequest
 from airside.stack.errors import AuthRefused, InvalidInput, Refused
@@ -68,16 +70,19 @@ class RunStream:
             with_events = self._read_s is None or now - self._read_s >= EVENTS_S
             if with_events:
                 self._read_s = now
-            page = yield from self._ask(
-                WatchRequest(
-                    run_id=self._run_id,
-                    after=self._after,
-                    born=self._born,
-                    timeout_s=max(0.0, left_s),
-                    events=self._events,
-                    with_events=with_events,
-                )
+            asked = WatchRequest(
+                run_id=self._run_id,
+                after=self._after,
+                born=self._born,
+                timeout_s=max(0.0, left_s),
+                events=self._events,
+                with_events=with_events,
             )
+            try:
+                page = yield from self._ask(asked)
+            except asyncio.CancelledError as error:
+                cancelled_as(error, ResultsInterrupted((self._run_id,)))
+                raise
             _check(page)
             news = self._taken(page)
             if not page.parts:

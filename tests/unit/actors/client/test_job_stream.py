@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.actors.client import job_stream
-from airside.actors.client.job_stream import MOST_UNSURE, JobStream, ResultStream, collect_in_order
+from airside.actors.client.job_stream import MOST_UNSURE, JobStream, ResultStream, collect_in_order, next_of
 from airside.actors.client.result_cursor import collect
 from airside.actors.client.result_waiter import ResultWaiter
 from airside.actors.client.results import MapInterrupted, MapTimeout, ResultsTimeout, RunResult, StreamInterrupted
@@ -209,6 +209,16 @@ def test_a_batch_that_is_cancelled_says_what_one_that_is_interrupted_does() -> N
     shown = cancelled._render_traceback_()
     assert "2 runs go on: `stack.results(error.run_ids)`" in shown[-1] and shown[-2] == "CancelledError"
     assert not any("airside/actors/" in line for line in shown)
+
+
+def test_a_stream_that_is_cancelled_says_which_runs_go_on() -> None:
+    desk = FullDisk(asyncio.CancelledError(), first=2)
+    stream = JobStream(desk, [*jobs("a", 2), None, *jobs("b", 1)], timeout=None, clock=desk.clock)
+    with pytest.raises(asyncio.CancelledError) as caught:
+        desk.drive(next_of(stream))
+    cancelled: Any = caught.value
+    assert len(cancelled.run_ids) == 2 and [*cancelled.unanswered] == [2]
+    assert cancelled.__notes__[0].startswith("2 runs go on: ") and "1 submissions were" in cancelled.__notes__[0]
 
 
 def test_a_stream_that_is_interrupted_names_what_was_not_answered_and_sends_it_again_as_the_same_run(

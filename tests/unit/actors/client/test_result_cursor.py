@@ -17,8 +17,10 @@ from airside.actors.client.client import RunHandle, Stack, _named
 from airside.actors.client.following import RUNS_A_QUESTION
 from airside.actors.client.result_cursor import TAKE_S, ResultCursor, collect
 from airside.actors.client.results import ResultsInterrupted, ResultsTimeout, RunTimeout
-from airside.actors.client.steps import Pause, Steps
+from airside.actors.client.run_stream import RunStream
+from airside.actors.client.steps import Pause, Steps, each_later
 from airside.actors.rpc.methods import WAIT, Ends, WaitRequest
+from airside.stack.contracts.streams import WatchPage, WatchRequest
 from airside.stack.errors import InvalidId, InvalidInput
 from airside.stack.ids import RunId
 from airside.stack.scheduling.watches import MOST_BYTES, Watches
@@ -249,6 +251,33 @@ class Interrupted(Runs):
         """Be interrupted."""
         yield Pause(0.0)
         raise KeyboardInterrupt
+
+
+async def test_an_iteration_that_is_cancelled_says_which_runs_go_on() -> None:
+    """And so does one that watches a run."""
+
+    class Waiting(Runs):
+        def wait(self, wanted: WaitRequest, within_s: float | None) -> Steps[Ends]:
+            yield Pause(60.0)
+            raise AssertionError
+
+    def ask(asked: WatchRequest) -> Steps[WatchPage]:
+        yield Pause(60.0)
+        raise AssertionError
+
+    desk = Waiting()
+    runs = [run_id for run_id, _ in desk.give([1.0] * 2)]
+    watched = RunStream(ask, RunId(runs[0]), timeout=None)
+    for iterated, going in (
+        (stack_of(desk).aiter_results(runs), tuple(runs)),
+        (each_later(watched.next_news), (runs[0],)),
+    ):
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.01):
+                await anext(iterated)
+        cancelled: Any = caught.value.__cause__
+        assert type(cancelled) is asyncio.CancelledError and cancelled.run_ids == going
+        assert " on: `stack." in cancelled.__notes__[0]
 
 
 def test_who_interrupts_a_wait_is_told_how_to_get_the_results() -> None:
