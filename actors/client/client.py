@@ -42,13 +42,13 @@ from airside.actors.client.results import (
     PendingApproval,
     ResultsInterrupted,
     RunResult,
-    RunTimeout,
     SubmitInterrupted,
     cancelled_as,
     ended_result,
     submission_may_run,
 )
 from airside.actors.client.run_stream import RunNews, RunStream
+from airside.actors.client.run_timeout import RunTimeout
 from airside.actors.client.stack_backend import StackBackend
 from airside.actors.client.stack_record import remove_record
 from airside.actors.client.steps import Pause, Steps, drive, drive_async, each, each_later

@@ -148,21 +148,6 @@ class ResultsTimeout(TimeoutError):
         return type(self), (self.timeout_s, self.run_ids, self.unanswered)
 
 
-class RunTimeout(TimeoutError):
-    """A run has not ended in time; it goes on.  `standing` says where it stood then: what it waits for, or is at."""
-
-    _render_traceback_ = notebook_traceback
-
-    def __init__(self, run_id: str, timeout_s: float, standing: str) -> None:
-        super().__init__(f"{run_id} has not ended in {timeout_s:g} s: {standing}")
-        self.run_id = run_id
-        self.timeout_s = timeout_s
-        self.standing = standing
-
-    def __reduce__(self) -> tuple[type[RunTimeout], tuple[str, float, str]]:
-        return type(self), (self.run_id, self.timeout_s, self.standing)
-
-
 def may_run(unanswered: Mapping[int, str]) -> str:
     """Return what an error says of submissions that were not answered; nothing if there are none."""
     if not unanswered:

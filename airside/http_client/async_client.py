@@ -13,6 +13,7 @@ import httpx2
 import msgspec
 
 from airside.actors.api.messages import ApprovalStanding, Listing, RunAccepted, RunResult, Table
+from airside.actors.client.run_timeout import RunTimeout
 from airside.http_client import requests
 from airside.http_client.client import PATIENCE_S, WAIT_S
 from airside.http_client.errors import error_of
@@ -148,7 +149,7 @@ class AsyncClient:
             if found.status != "active":
                 return found
             if left <= 0:
-                raise TimeoutError(f"{run} has not ended in {timeout} s")
+                raise RunTimeout(found.run_id, timeout or 0.0, found.phase)
 
     async def watch(self, run: str) -> AsyncIterator[RunNews]:
         """As `Client.watch`."""

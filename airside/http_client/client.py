@@ -12,6 +12,7 @@ import httpx2
 import msgspec
 
 from airside.actors.api.messages import ApprovalStanding, Listing, RunAccepted, RunResult, Table
+from airside.actors.client.run_timeout import RunTimeout
 from airside.http_client import requests
 from airside.http_client.errors import error_of
 from airside.http_client.requests import HttpRequest, Reply
@@ -154,7 +155,10 @@ class Client:
         return self._reply(requests.me())
 
     def result(self, run: str, *, timeout: float | None = None) -> RunResult:
-        """Wait until a run has ended, and return how; raise `TimeoutError` after `timeout` seconds."""
+        """Wait until a run has ended, and return how.
+
+        Raises `RunTimeout` (a `TimeoutError`) after `timeout` seconds, which says at which phase the run is.
+        """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             left = WAIT_S if until is None else max(0.0, until - time.monotonic())
@@ -162,7 +166,7 @@ class Client:
             if found.status != "active":
                 return found
             if left <= 0:
-                raise TimeoutError(f"{run} has not ended in {timeout} s")
+                raise RunTimeout(found.run_id, timeout or 0.0, found.phase)
 
     def watch(self, run: str) -> Iterator[RunNews]:
         """Yield what happens in a run until it has ended, over broken connections, no event twice."""

@@ -16,8 +16,9 @@ from airside.actors.client import client
 from airside.actors.client.client import RunHandle, Stack, _named
 from airside.actors.client.following import RUNS_A_QUESTION
 from airside.actors.client.result_cursor import TAKE_S, ResultCursor, collect
-from airside.actors.client.results import ResultsInterrupted, ResultsTimeout, RunTimeout
+from airside.actors.client.results import ResultsInterrupted, ResultsTimeout
 from airside.actors.client.run_stream import RunStream
+from airside.actors.client.run_timeout import RunTimeout
 from airside.actors.client.steps import Pause, Steps, each_later
 from airside.actors.rpc.methods import WAIT, Ends, WaitRequest
 from airside.stack.contracts.streams import WatchPage, WatchRequest

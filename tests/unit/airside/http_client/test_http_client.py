@@ -16,6 +16,7 @@ import pytest
 import airside.http_client.async_client as async_module
 import airside.http_client.client as client_module
 from airside.actors.api.server import http_api
+from airside.actors.client.run_timeout import RunTimeout
 from airside.client import AsyncClient, Client
 from airside.http_client.errors import error_of
 from airside.stack.errors import AdmissionRefused, AuthRefused, InvalidInput, LayerUnavailable, Refused, VotesRefused
@@ -91,8 +92,9 @@ def test_what_one_submits_the_other_finds(stack: StackDouble, both: Both) -> Non
     run = both("ann", "submit", "pay it", key="order-7", inputs={"x": 1}).run_id
     assert list(stack.runs) == [run]
     assert both("ann", "inspect", run).request == "pay it" and both("ann", "story", run) == "#0 submitted"
-    with pytest.raises(TimeoutError, match="has not ended"):
+    with pytest.raises(RunTimeout, match=f"{run} has not ended in 0 s: ") as late:
         both("ann", "result", run, timeout=0)
+    assert late.value.run_id == run and late.value.standing == both("ann", "inspect", run).run.phase != ""
     stack.end(RunId(run))
     assert both("ann", "result", run).answer == "paid"
     assert both("ann", "cancel", run, "wrong") == 1 and stack.orders[-1].why == "wrong"
