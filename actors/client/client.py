@@ -149,11 +149,12 @@ class RunHandle:
     def result(self, timeout: float | None = None) -> RunResult:
         """Wait until the run has ended, and return how.
 
-        Raises `RunTimeout` (a `TimeoutError`) after `timeout` seconds, which says where the run stands.
+        Raises `RunTimeout` (a `TimeoutError`) after `timeout` seconds, which says where the run stands.  With
+        `timeout=0`, as who asks again and again has it, that is not looked for: all of the run would be read each time.
         """
         results = self._stack.results([self], timeout=timeout)
         if not results:
-            standing = standing_of(*self._stack.backend.events(self.run_id))
+            standing = standing_of(*self._stack.backend.events(self.run_id)) if timeout else ""
             raise RunTimeout(self.run_id, timeout or 0.0, standing)
         return results[0]
 

@@ -240,9 +240,17 @@ def test_a_result_that_does_not_come_in_time_says_where_its_run_stands(monkeypat
     ((run_id, _),) = desk.give([60.0])
     monkeypatch.setattr(client, "drive", desk.drive)
     monkeypatch.setattr(desk, "events", lambda _: ([], "the journal is away"), raising=False)
-    with pytest.raises(RunTimeout, match=f"^{run_id} has not ended in 0 s: the journal is away$") as caught:
-        RunHandle(stack_of(desk), run_id).result(timeout=0)
+    with pytest.raises(RunTimeout, match=f"^{run_id} has not ended in 1e-09 s: the journal is away$") as caught:
+        RunHandle(stack_of(desk), run_id).result(timeout=1e-9)
     assert pickle.loads(pickle.dumps(caught.value)).standing == "the journal is away"
+
+
+def test_who_asks_again_and_again_has_nothing_of_the_run_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Runs()
+    ((run_id, _),) = desk.give([60.0])
+    monkeypatch.setattr(client, "drive", desk.drive)
+    with pytest.raises(RunTimeout, match=f"^{run_id} has not ended in 0 s$"):
+        RunHandle(stack_of(desk), run_id).result(timeout=0)
 
 
 class Interrupted(Runs):
