@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from airside.actors.client.display.bundle import bundle
 from airside.actors.client.display.listed import Kinds
 from airside.actors.client.display.results import draw_progress
+from airside.stack.errors import text_of
+
+logger = logging.getLogger("airside")
+
+Shown = TypeVar("Shown")
 
 SHOWN_S = 0.25
 """Between two looks of who watches: in a notebook each is a message to the front end."""
@@ -40,6 +46,22 @@ def is_watched() -> bool:
     return sys.stderr.isatty() or is_in_notebook()
 
 
+def never_failing(show: Callable[[Shown], None]) -> Callable[[Shown], None]:
+    """Have what shows how far a batch is fail no batch: what went wrong is logged, the same again once."""
+    last = ""
+
+    def shown(it: Shown) -> None:
+        nonlocal last
+        try:
+            show(it)
+        except Exception as error:
+            if (said := text_of(error)) != last:
+                last = said
+                logger.warning("how far it is cannot be shown: %s", said, extra={"action": "progress_failed"})
+
+    return shown
+
+
 @contextmanager
 def progress_of(total: int, *, show: bool) -> Iterator[Callable[[str], None]]:
     """Yield `advance(status)`, which moves the bar by one run; silent where nobody watches."""
@@ -62,19 +84,20 @@ def progress_bar(total: int | None, *, show: bool) -> Iterator[Callable[[Callabl
     latest: Callable[[], Progress] | None = None
     drawn_s = time.monotonic()
     with _notebook(total) if is_in_notebook() else _terminal(total) as put:
+        show_now: Callable[[Callable[[], Progress]], None] = never_failing(lambda progress: put(progress()))
 
         def draw(progress: Callable[[], Progress]) -> None:
             nonlocal latest, drawn_s
             latest = progress
             if time.monotonic() - drawn_s >= SHOWN_S:
                 drawn_s = time.monotonic()
-                put(progress())
+                show_now(progress)
 
         try:
             yield draw
         finally:
             if latest is not None:
-                put(latest())
+                show_now(latest)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from airside.actors.client.progress import Progress, is_watched, progress_bar
+from airside.actors.client.progress import Progress, is_watched, never_failing, progress_bar
 from airside.batches.runner import BatchRunner
 from airside.output import json_line
 
@@ -77,7 +77,7 @@ def shown(total: Callable[[], int | None], *, show: bool = True) -> Iterator[Cal
         return
     pace = Pace(total)
     with contextlib.ExitStack() as opened:
-        put = _lines(pace)
+        put = never_failing(_lines(pace))
         if is_watched():
             draw = opened.enter_context(progress_bar(total(), show=True))
             put = lambda runner: draw(lambda: pace.drawn(runner))  # noqa: E731 - the other of two
@@ -97,20 +97,18 @@ def _ticking(put: Callable[[BatchRunner], None]) -> Iterator[Callable[[BatchRunn
             latest, turned_s = runner, time.monotonic()
             put(runner)
 
+    look = never_failing(BatchRunner.look_at_journal)
+
     def tick() -> None:
         while not left.wait(TICK_S):
             if latest is None or time.monotonic() - turned_s < TICK_S:
                 continue
-            latest.look_at_journal()
+            look(latest)
             with guard:
                 if not left.is_set():
                     put(latest)
 
-    def tick_until_left() -> None:
-        with contextlib.suppress(OSError):  # nobody reads stderr any more: the next turn finds that out, too
-            tick()
-
-    thread = threading.Thread(target=tick_until_left, name="airside-progress", daemon=True)
+    thread = threading.Thread(target=tick, name="airside-progress", daemon=True)
     thread.start()
     try:
         yield turn

@@ -81,3 +81,14 @@ def test_what_only_has_imported_a_kernel_is_no_notebook(
     with progress_of(3, show=True) as advance:
         advance("completed")
     assert front.shown == []
+
+
+def test_a_front_end_that_cannot_draw_ends_no_batch(
+    front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "SHOWN_S", 0.0)
+    with progress_of(2, show=True) as advance:
+        monkeypatch.setattr(front, "shown", None)
+        advance("completed")
+        advance("completed")
+    assert [record.getMessage()[:32] for record in caplog.records] == ["how far it is cannot be shown: A"]

@@ -80,3 +80,22 @@ def test_a_bar_says_it_too(where: str, stack: FullStack, tmp_path: Path, monkeyp
         described = progress.described
         monkeypatch.setattr(progress, "described", lambda figures: (stack.hear(line := described(figures)), line)[1])
     assert run_batch(cast("Stack", stack), ROWS, out=tmp_path / "out").ok
+
+
+def test_what_goes_wrong_in_showing_it_is_said_and_the_batch_goes_on(
+    stack: FullStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What fails again in the same way is said once, and what works again is shown."""
+    problems = iter([ValueError("no such column"), ValueError("no such column"), OSError("gone")])
+
+    def drawn(value: Any) -> str:
+        if problem := next(problems, None):
+            raise problem
+        stack.hear(line := str(value))
+        return line
+
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
+    monkeypatch.setattr(progress, "json_line", drawn)
+    assert run_batch(cast("Stack", stack), ROWS, out=tmp_path / "out").ok
+    said = [record.getMessage() for record in caplog.records if "cannot be shown" in record.getMessage()]
+    assert len(said) == 2 and "ValueError: no such column" in said[0] and "gone" in said[1]
