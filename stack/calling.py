@@ -51,10 +51,16 @@ def explain_absent(**instead: str) -> Callable[[Class], Class]:
     """Have names that a class's values do not have raise an `AttributeError` that says what to write.
 
     `instead` says it of names that are taken for granted elsewhere (`id="run_id"`); of others it is a name like them.
+    A property that raises an `AttributeError` of its own raises that.
     """
 
     def decorate(cls: Class) -> Class:
         def absent(self: object, name: str) -> Any:
+            there = inspect.getattr_static(cls, name, None)
+            if isinstance(
+                there, property | functools.cached_property
+            ):  # it is there, and failed: once more, to say how
+                return there.__get__(self, cls)
             meant = [instead[name]] if name in instead else []
             if not meant and not name.startswith("_"):  # whoever copies or draws it asks for many that are
                 meant = close_names(name, [each for each in dir(cls) if not each.startswith("_") and each != name])[:1]

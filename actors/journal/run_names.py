@@ -51,8 +51,10 @@ def whole_run(journal: ReadableJournal, given: RunName) -> RunId:
 def _text_of(given: RunName) -> str:
     if isinstance(given, RunDetail):
         return given.run.run_id
-    if isinstance(given, OfRun):
-        return given.run_id
-    if not isinstance(given, str):
-        raise InvalidId(f"{type(given).__name__:.40} names no run: give its id, or what `submit` or `runs` returned")
-    return given
+    text: object = given.run_id if isinstance(given, OfRun) else given
+    if not isinstance(text, str):
+        of_it = f", whose run_id is of type {type(text).__name__:.40}," if text is not given else ""
+        raise InvalidId(
+            f"{type(given).__name__:.40}{of_it} names no run: give its id, or what `submit` or `runs` returned"
+        )
+    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import inspect
 import pickle
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from airside.actors.client.client import Stack
 from airside.actors.client.memory_client import MemoryClient
 from airside.actors.jobs import BadLine, jobs_of
 from airside.memory.rules import MemoryRules
-from airside.stack.calling import explain_misuse
+from airside.stack.calling import explain_absent, explain_misuse
 from airside.stack.contracts.memory import Candidate
 from airside.stack.directory import Budget, Directory, Principal, Tenant
 from airside.stack.errors import InvalidConfig, InvalidInput, Misuse, WrongCall
@@ -350,3 +351,22 @@ def test_a_target_that_is_empty_is_not_left_out(order: Callable[[Stack], object]
     """What a variable did not have would let an order reach more than was meant."""
     with pytest.raises(Misuse, match="say "):
         order(Stack.__new__(Stack))
+
+
+def test_a_property_that_fails_says_how_and_is_not_said_to_be_absent() -> None:
+    @explain_absent()
+    class Thing:
+        @property
+        def size(self) -> int:
+            return int(None.size)  # type: ignore[attr-defined]
+
+        @functools.cached_property
+        def sizes(self) -> int:
+            return int(self.syze)  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match=r"^'NoneType' object has no attribute 'size'$"):
+        _ = Thing().size
+    with pytest.raises(AttributeError, match=r"^'Thing' object has no attribute 'syze': write \.size$"):
+        _ = Thing().sizes
+    with pytest.raises(AttributeError, match=r"no attribute 'sise': write \.size$"):
+        _ = Thing().sise  # type: ignore[attr-defined]

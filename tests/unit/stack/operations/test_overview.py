@@ -183,6 +183,12 @@ def test_a_whole_id_is_looked_up_nowhere() -> None:
     assert whole_run(None, f"{RUN}...") == RUN  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("run_id", [5, None, b"run_", lambda: "run_"])
+def test_what_has_an_id_that_is_no_text_names_no_run(run_id: object) -> None:
+    with pytest.raises(InvalidId, match=r"^SimpleNamespace, whose run_id is of type \w+, names no run: give its id"):
+        whole_run(None, SimpleNamespace(run_id=run_id))  # type: ignore[arg-type]
+
+
 def test_a_branchs_id_that_is_cut_may_be_of_several() -> None:
     """Though what is left of it is all of an id: nothing is ordered of a branch that was not meant."""
     branches = [(f"{RUN}.1-1",), (f"{RUN}.1-12",)]
