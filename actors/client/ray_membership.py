@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.util import list_named_actors
 
+from airside.actors.client.progress import is_in_notebook
 from airside.actors.rpc.names import NAMESPACE
 from airside.stack.errors import LayerUnavailable, Misuse
 
@@ -166,6 +168,9 @@ def _init(address: str | None, auth_mode: str) -> None:
     if address is None:
         local = {"num_cpus": os.cpu_count(), "include_dashboard": False}
         local["_system_config"] = {"max_direct_call_object_size": INLINE_BYTES}
+    if is_in_notebook():
+        # A kernel is sent SIGTERM to restart it: Ray would dump its frames there, and abort an end that is slow.
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     until = time.monotonic() + START_S
     while True:
         try:

@@ -159,3 +159,14 @@ def test_a_process_is_in_one_ray_only(world: Any, address: str, is_same: bool) -
     else:
         with pytest.raises(Misuse, match=r"in the Ray at 10\.0\.0\.7:6379 and cannot be in that at"):
             ray_membership.join_ray(address)
+
+
+@pytest.mark.parametrize("is_kernel", [True, False])
+def test_a_kernel_that_is_restarted_ends_without_a_dump_of_its_frames(
+    is_kernel: bool, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray asks for it when it is joined; in a script it is as Ray has it."""
+    monkeypatch.setattr(ray_membership.ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", False)
+    monkeypatch.setattr(ray_membership, "is_in_notebook", lambda: is_kernel)
+    ray_membership.join_ray(None)
+    assert ray_membership.ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER is is_kernel
