@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from airside.actors.client.display.bundle import bundle
+from airside.actors.client.display.bundle import bundle, print_drawing
+from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.listed import Kinds
 from airside.actors.client.display.results import draw_progress
 from airside.stack.errors import text_of
@@ -32,7 +33,13 @@ class Progress(NamedTuple):
     line: str = ""
 
     def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
-        return bundle(lambda: draw_progress(self.ended, self.total, self.statuses, self.line), include, exclude)
+        return bundle(self._drawn, include, exclude)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        print_drawing(self, self._drawn, printer)  # else IPython's printer of tuples comes before the bundle's text
+
+    def _drawn(self) -> Drawing:
+        return draw_progress(self.ended, self.total, self.statuses, self.line)
 
 
 def is_in_notebook() -> bool:

@@ -7,6 +7,7 @@ import types
 from typing import Any
 
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from airside.actors.client import progress
 from airside.actors.client.progress import progress_of
@@ -92,3 +93,8 @@ def test_a_front_end_that_cannot_draw_ends_no_batch(
         advance("completed")
         advance("completed")
     assert [record.getMessage()[:32] for record in caplog.records] == ["how far it is cannot be shown: A"]
+
+
+def test_ipython_takes_how_far_a_batch_is_for_no_tuple() -> None:
+    shown, _ = DisplayFormatter().format(progress.Progress(3, 4, {"completed": 3}))
+    assert shown["text/plain"].startswith("3 of 4 jobs have ended: 75%") and "<table>" in shown["text/html"]
