@@ -286,7 +286,7 @@ def _report(report: BatchReport, problems: list[str]) -> None:
                 "jobs": report.rows,
                 "completed": report.completed,
                 "failed": report.failed,
-                "rejected": report.turn.rejected,
+                "rejected": report.rejected,
                 "passed_over": report.turn.passed_over,
                 "cost_microusd": report.turn.cost_microusd,
                 "audit_ok": not problems,

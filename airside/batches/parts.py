@@ -111,10 +111,11 @@ class Parts:
         self._bytes += sum(len(value) for value in taken.values() if isinstance(value, str))
         self.commit_if_due()
 
-    def reject(self, row: Row, job_id: str, problem: str) -> None:
-        """Take a row that is no job, for `_rejects.jsonl`; what a token is in it is left out."""
+    def reject(self, row: Row, job_id: str, problem: str, attempt: int = 1) -> None:
+        """Take a row that is no job, or was refused at an attempt, for `_rejects.jsonl`, without a token in it."""
         said = {
             "row": row.number,
+            "attempt": attempt,
             "place": as_text(row.place),
             "job_id": as_text(job_id),
             "problem": as_text(problem),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from airside.batches.parts import read_parts
-from airside.batches.row_states import RowStates
+from airside.batches.row_states import WITHDRAWN, RowStates
 from airside.stack.reasons import ReasonCode, RunStatus
 
 SHOWN = 20
@@ -34,11 +34,15 @@ class ProblemKind:
 
 @dataclass(frozen=True, slots=True)
 class Problems:
-    """The commonest problems of a batch, of how many rows they are not (`more`), and how many rows are `no_jobs`."""
+    """The commonest problems of a batch, of how many rows they are not (`more`), and how many rows are `no_jobs`.
+
+    `rejected` rows are among the rejects by their last attempt: no jobs, refused, or of an answer that does not fit.
+    """
 
     kinds: tuple[ProblemKind, ...] = ()
     more: int = 0
     no_jobs: int = 0
+    rejected: int = 0
 
 
 def problems_of(place: Path | str, states: RowStates) -> Problems:
@@ -46,7 +50,7 @@ def problems_of(place: Path | str, states: RowStates) -> Problems:
     if not states.count("may_pass") + states.count("final"):
         return Problems()
     kinds: dict[tuple[str, str, str], ProblemKind] = {}
-    rows = no_jobs = 0
+    rows = no_jobs = rejected = 0
     for batch in read_parts(place, _COLUMNS):
         is_well = pc.and_(pc.equal(batch.column("status"), RunStatus.COMPLETED), pc.equal(batch.column("problem"), ""))
         for each in batch.filter(pc.invert(pc.fill_null(is_well, False))).to_pylist():
@@ -55,6 +59,7 @@ def problems_of(place: Path | str, states: RowStates) -> Problems:
             status, reason, detail, problem = (each[name] or "" for name in _COLUMNS[4:])
             rows += 1
             no_jobs += is_no_job(each["run_id"] or "", reason, detail, problem)
+            rejected += bool(problem) and not problem.startswith(WITHDRAWN)
             kind = status, reason, (problem or detail)[:_MOST_CHARS]
             if kind in kinds:
                 kinds[kind].count += 1
@@ -62,7 +67,7 @@ def problems_of(place: Path | str, states: RowStates) -> Problems:
                 first = f"{each['job_id']}: {status} [{reason}] {detail or problem}"
                 kinds[kind] = ProblemKind(first[:_MOST_CHARS])
     common = sorted(kinds.values(), key=lambda each: -each.count)[:SHOWN]
-    return Problems(tuple(common), rows - sum(each.count for each in common), no_jobs)
+    return Problems(tuple(common), rows - sum(each.count for each in common), no_jobs, rejected)
 
 
 def is_no_job(run_id: str, reason_code: str, detail: str, problem: str) -> bool:

@@ -44,8 +44,9 @@ class BatchReport:
     """How one turn at a batch came out.
 
     `state` is `finished`, or why jobs are left: `errors`, `deadline`, `cancelled`, `interrupted`, `pilot`.
-    `completed`, `failed` (of which `may_pass` may end otherwise when run again) and `rows` are of the whole batch;
-    `turn` is what this turn did.  `left_out` rows were not run again because their runs had changed something.
+    `completed`, `failed` (of which `may_pass` may end otherwise when run again, and `rejected` are among the rejects)
+    and `rows` are of the whole batch; `turn` is what this turn did.  `left_out` rows were not run again because their
+    runs had changed something.
     `problems` are the commonest of the rows that have not completed; `rejects` is where rows that are no jobs, and what
     else was rejected, stand as they were read (empty if there are none).
     """
@@ -62,6 +63,11 @@ class BatchReport:
     turn: BatchCounts = field(repr=False)
     problems: Problems = field(default=Problems(), repr=False)
     rejects: str = ""
+
+    @property
+    def rejected(self) -> int:
+        """How many rows are among the rejects by their last attempt, of the whole batch."""
+        return self.problems.rejected
 
     @property
     def ok(self) -> bool:

@@ -72,7 +72,7 @@ class _Ref(NamedTuple):
 
 @dataclass(slots=True)
 class BatchCounts:
-    """What became of rows, and what they used; `rejected` are among the rejects, `passed_over` had a result before."""
+    """What became of rows, and what they used; `rejected` went to the rejects, `passed_over` had a result before."""
 
     read: int = 0
     passed_over: int = 0
@@ -330,8 +330,8 @@ class BatchRunner:
             reason_code=ReasonCode.REQUEST_INVALID,
             detail=f"{row.place}: {problem}",
         )
-        self._parts.reject(row, job_id, problem)
         attempt = self._states.attempts(row.number) + 1
+        self._parts.reject(row, job_id, problem, attempt)
         self._write(result, _Ref(row.number, attempt, digest_of(row), row.place, b""), problem)
 
     # Results to parts.
@@ -349,7 +349,7 @@ class BatchRunner:
             problem = _problem_with(self._validator, result.answer)
         if problem:
             original = msgspec.json.encode(result.answer) if result.run_id else ref.original
-            self._parts.reject(Row(ref.row, b"", original, ref.place, problem), result.job_id, problem)
+            self._parts.reject(Row(ref.row, b"", original, ref.place, problem), result.job_id, problem, ref.attempt)
             self.counts.rejected += 1
         self._write(result, ref, problem)
         self._check_errors()

@@ -156,7 +156,8 @@ def test_rejects_are_lines_that_a_person_can_mend_without_the_token(tmp_path: Pa
         parts.reject(BAD, "line-8", "no JSON")
     (line,) = (tmp_path / "_rejects.jsonl").read_text().splitlines()
     assert json.loads(line) == {
-        "row": 7, "place": "a.jsonl:8", "job_id": "line-8", "problem": "no JSON", "original": '{"token": "...", \\xff',
+        "row": 7, "attempt": 1, "place": "a.jsonl:8", "job_id": "line-8", "problem": "no JSON",
+        "original": '{"token": "...", \\xff',
     }  # fmt: skip
     assert stat.S_IMODE((tmp_path / "_rejects.jsonl").stat().st_mode) & 0o077 == 0
 

@@ -411,6 +411,19 @@ def test_whom_the_directory_did_not_list_may_be_listed_now(tmp_path: Path) -> No
     assert (report.failed, report.may_pass) == (1, 1)
     report = run(stack, rows, tmp_path / "out", retry_failed=True)
     assert report.turn.passed_over == 1 and report.turn.ended == 1
+    again = [json.loads(line) for line in (tmp_path / "out" / REJECTS).read_text(encoding="utf-8").splitlines()]
+    assert [(each["row"], each["attempt"]) for each in again] == [(0, 1), (0, 2)], "a line says of which attempt it is"
+
+
+def test_what_was_rejected_is_counted_of_the_whole_batch(tmp_path: Path) -> None:
+    """Whichever turn did so; what failed is none of it, and neither is what was rejected and has completed since."""
+    stack, schema = FakeStack(), {"type": "string"}
+    rows = [{"job_id": "j0", "request": 7}, {**job(1), "tenant": "nobody"}, job(2, answer=1), job(3, fails=1)]
+    rows.append(job(4, answer="yes"))
+    assert run(stack, rows, tmp_path / "out", answer_schema=schema).rejected == 3
+    assert run(stack, rows, tmp_path / "out", answer_schema=schema, resume=True).rejected == 3
+    report = run(stack, rows, tmp_path / "out", answer_schema=schema, retry_failed=True)
+    assert (report.rejected, report.turn.rejected, report.failed) == (4, 3, 4)
 
 
 def test_a_batch_that_has_no_room_to_begin_says_so_and_has_run_nothing(
