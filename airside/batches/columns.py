@@ -73,7 +73,8 @@ class Columns:
         return {field: column for field, column in (self.given or {}).items() if not column.startswith("=")}
 
     def check(self, there: Iterable[str], where: str) -> None:
-        """Raise `InvalidInput` for columns that stand twice, and for one that is mapped and not there."""
+        """Raise `InvalidInput` for columns that stand twice, for one that is mapped and not there, and for no
+        request."""
         names = list(there)
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
@@ -83,25 +84,34 @@ class Columns:
                 raise InvalidInput(
                     f"{where}: no column {column!r:.80}, which {field} is to be read from{_there(names)}"
                 )
+        if self._lacks_request(names):
+            raise _unmapped(where, names)
 
     def check_first(self, records: Iterable[Mapping[str, Any]], where: str) -> None:
-        """Raise `InvalidInput` for a mapped column that is in none of the first rows of what has no header.
+        """Raise `InvalidInput` for a column that is mapped, or the request, which is in none of the first rows of what
+        has no header.
 
         It takes no more of them than it needs.  A null stands for a column that is there.
         """
         missing, there, count = self.read, dict[str, None](), 0
-        for record in islice(records if missing else (), FIRST_ROWS):
+        for record in islice(records if missing or self._lacks_request(()) else (), FIRST_ROWS):
             count += 1
             missing = {field: column for field, column in missing.items() if column not in record}
-            if not missing:
-                return
             there |= dict.fromkeys(record)
+            if not missing and not self._lacks_request(there):
+                return
         if count and missing:
             field, column = next(iter(missing.items()))
             rows = "its first row" if count == 1 else f"its first {count} rows"
             raise InvalidInput(
                 f"{where}: no column {column!r:.80} in {rows}, which {field} is to be read from{_there(there)}"
             )
+        if count and self._lacks_request(there):
+            raise _unmapped(where, there)
+
+    def _lacks_request(self, there: Iterable[str]) -> bool:
+        """Whether no row can be a job: none of these columns is its request, nor is a constant."""
+        return "request" not in (there if self.given is None else self.given)
 
     def check_fields(self, further: Fields) -> None:
         """Raise `InvalidInput` for a field that is none of a job's, nor of the `further` ones that the app has."""
@@ -155,6 +165,13 @@ def _value(field: str, value: Any) -> Any:
     elif isinstance(value, int) and field in _TEXT_FIELDS and not isinstance(value, bool):
         return str(value)
     return value
+
+
+def _unmapped(where: str, names: Iterable[str]) -> InvalidInput:
+    return InvalidInput(
+        f"{where}: no column is the request, which every job has{_there(names)}. Map one: --column request=COLUMN "
+        "(in Python columns={'request': COLUMN})"
+    )
 
 
 def _there(names: Iterable[str]) -> str:

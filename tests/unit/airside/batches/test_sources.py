@@ -235,10 +235,11 @@ def test_values_of_tables_become_what_json_holds() -> None:
         "map": pa.array([[("k", 1), ("n", None)]], pa.map_(pa.string(), pa.int64())),
         "none": pa.array([None], pa.int64()),
         "job_id": pa.array([12]),
+        "request": pa.array(["r"]),
     }
     (job,) = jobs(open_source(pa.table(columns)))
     assert job == {
-        "ns": "1970-01-01T00:00:01.000000001Z", "naive": "2024-05-06T07:08:09Z", "date": "1950-01-02",
+        "request": "r", "ns": "1970-01-01T00:00:01.000000001Z", "naive": "2024-05-06T07:08:09Z", "date": "1950-01-02",
         "time": "01:02:03.400", "wait": "-PT1.500S", "money": "1.10", "kind": "x", "view": "v",
         "uuid": "00000000-0000-0000-0000-000000000000", "struct": {"b": ["2020-01-01", None]},
         "map": {"k": 1, "n": None}, "job_id": "12",
@@ -594,6 +595,27 @@ def test_a_mapped_column_that_no_row_has_is_the_inputs_error_before_anything_is_
     said = "in its first 100 rows, which request.*; 100 of the iterator are taken: give a new one$"
     with pytest.raises(InvalidInput, match=said):
         open_source(({"question": "r"} for _ in itertools.count()), columns={"request": "questoin"}).check_first()
+
+
+def test_an_input_without_any_request_is_refused_as_it_is_opened(tmp_path: Path) -> None:
+    """Every row of it would be: whoever forgot the mapping is told of the columns there are, and how to map one."""
+    rows = [{"id": f"k-{i}", "question": "r", "owner": "ana"} for i in range(3)]
+    for name, written in (
+        ("rows.csv", "id,question,owner\nk-1,r,ana\n"),
+        ("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows)),
+    ):
+        (tmp_path / name).write_text(written, encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    said = (
+        r"no column is the request, .*; there are: id, question, owner\. Map one: --column request=COLUMN \(in Python"
+    )
+    places = [tmp_path / f"rows.{ending}" for ending in ("csv", "jsonl", "parquet")]
+    for each in (*places, rows, pa.Table.from_pylist(rows), pl.DataFrame(rows)):
+        for mapping in (None, {"job_id": "id"}):
+            with pytest.raises(InvalidInput, match=said):
+                open_source(each, columns=mapping)
+        assert open_source(each, columns={"request": "=the same of all"})
+    assert open_source([{"id": "k-1"}, {"request": "r"}]), "one row that has none is that row's problem"
 
 
 def test_a_mapped_column_that_no_row_of_a_stream_has_is_said_at_its_first_rows(
