@@ -167,10 +167,11 @@ def run_batch(
     output = Output.of(out, source.paths)
     again = frozenset(rerun)
     whose = owner_of(owned_by, source.columns)
-    manifest, is_new = _manifest(stack, source, output, chosen, batch, takes_up=resume or retry_failed or bool(again))
+    takes_up = resume or retry_failed or bool(again)
+    manifest, is_new = _manifest(stack, source, output, chosen, batch, takes_up=takes_up)
     owner = new_owner()
     handle = stack.batch(manifest.batch)
-    _begin(handle, manifest, owner, output, source, whose if is_new else None)
+    _begin(handle, manifest, owner, output, source, whose if is_new else None, takes_up=takes_up)
     try:
         states = RowStates() if is_new else RowStates.of(output.place)
     except BaseException:
@@ -296,11 +297,12 @@ def check_taken_up(
 def find_batch(output: Output, source: Source, batch: str, *, takes_up: bool) -> Manifest | None:
     """Return the batch at an output, None if there is none; what can be said of it without a stack is checked.
 
-    Raises `InvalidInput` where there is one and none is to be taken up, or the other way round.
+    Raises `InvalidInput` where there is one and none is to be taken up, or the other way round; one that is taken up by
+    its name may be known to the journal alone.
     """
     there = read_manifest(output.place)
     if there is None:
-        if takes_up:
+        if takes_up and not batch:
             raise InvalidInput(
                 f"{output.shown}: there is no batch to take up: run it without --resume (resume=True) first"
             )
@@ -336,10 +338,13 @@ def _begin(
     output: Output,
     source: Source,
     whose: tuple[TenantId, PrincipalId] | None,
+    *,
+    takes_up: bool,
 ) -> None:
     """Have the journal know of a batch, and of who runs it from here on; of a new one, `whose` it is.
 
-    The journal has a batch before its output has: an output whose batch it does not know is of another stack.
+    The journal has a batch before its output has: an output whose batch it does not know is of another stack.  A job is
+    known by the batch's name and its id: one of a name that was run has its runs, which somebody must have asked for.
     """
     state = handle.state()
     if state.is_cancelled:
@@ -356,6 +361,16 @@ def _begin(
                 f"batch {manifest.batch}: the stack has one of this name, {'; '.join(differences)}: give this one "
                 "another name"
             )
+        if whose is not None and state.owner and not takes_up:
+            raise InvalidInput(
+                f"batch {manifest.batch}: the stack has run one of this name already, with results in {there.out}. The "
+                "same jobs under the same name are the same runs: to run them anew, give it another name (--batch, "
+                f"batch=...); --resume (resume=True) has the results of these runs in {output.shown}, too"
+            )
+    elif whose is not None and takes_up:
+        raise InvalidInput(
+            f"{output.shown}: there is no batch to take up, and the stack has none called {manifest.batch}"
+        )
     elif whose is None:
         raise InvalidInput(
             f"{output.shown}: this stack's journal has no batch {manifest.batch}: it was run with another --state-dir, "

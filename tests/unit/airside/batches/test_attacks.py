@@ -96,8 +96,21 @@ def test_a_name_that_was_given_before_is_no_batch_of_other_settings(tmp_path: Pa
         run(stack, rows, tmp_path / "two", batch="nightly")
     assert not (tmp_path / "two").exists()
     stack.described = {**stack.described, "app_version": "1"}
-    report = run(stack, rows, tmp_path / "two", batch="nightly")
+    report = run(stack, rows, tmp_path / "two", batch="nightly", resume=True)
     assert report.ok and len(stack.runs) == 1, "an output that was lost is written again"
+
+
+def test_a_name_that_was_given_before_is_no_new_batch_at_another_output(tmp_path: Path) -> None:
+    """Nothing would run: who believes that it did reads yesterday's answers."""
+    stack, rows = FakeStack(), [job(0)]
+    run(stack, rows, tmp_path / "one", batch="nightly")
+    said = r"one of this name already, with results in .*/one\. The same jobs .*another name .*--resume .* in .*two"
+    with pytest.raises(InvalidInput, match=said):
+        run(stack, rows, tmp_path / "two", batch="nightly")
+    assert not (tmp_path / "two").exists()
+    with pytest.raises(InvalidInput, match="no batch to take up, and the stack has none called nighty"):
+        run(stack, rows, tmp_path / "two", batch="nighty", resume=True)
+    assert run(stack, rows, tmp_path / "two", batch="nightly-2").ok and len(stack.runs) == 2
 
 
 def test_the_batch_of_another_stack_is_not_taken_up(tmp_path: Path) -> None:
