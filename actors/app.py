@@ -129,6 +129,7 @@ class App:
             routes=routes,
             specs=specs,
             bundle=bundle,
+            policy_version=policy.version,
             metered=directory.metered(DECISION_UNITS),
             directory=directory,
             memory=_memory_rules(self.memory),
@@ -161,6 +162,7 @@ class ValidatedApp:
     routes: Mapping[str, Topology]
     specs: Sequence[ToolSpec]
     bundle: str
+    policy_version: str
     metered: frozenset[str]
     directory: Directory
     memory: MemoryRules | None
@@ -183,6 +185,7 @@ class ValidatedApp:
         return {
             "app_version": self.app.version,
             "policy": digest(self.bundle.encode())[:16],
+            "policy_version": self.policy_version,
             "models": {
                 **{f"model {name}": endpoint.described() for name, endpoint in self.endpoints.items()},
                 **{

@@ -47,6 +47,9 @@ def run(
         bool, typer.Option("--retry-failed", help="and run again what failed, changed nothing and may pass")
     ] = False,
     rerun: Annotated[str, typer.Option(help="and run these jobs again, whatever they did: ID,...")] = "",
+    accept_changes: Annotated[
+        str, typer.Option(help="take it up under the present policy, app, or both, though it began under another")
+    ] = "",
     pilot: Annotated[int, typer.Option(help="run so many rows, and say what all will take; 0: run all")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only check every row, and say what is wrong")] = False,
     owned_by: Annotated[
@@ -103,9 +106,10 @@ def run(
         "part_s": part_seconds,
     }
     taken_up = resume or retry_failed or bool(rerun)
+    accepted = [each for each in accept_changes.split(",") if each]
     _check_early(source, made, out, options)
     if not dry_run:
-        made = _check_batch(source, made, out, batch, options, takes_up=taken_up)
+        made = _check_batch(source, made, out, batch, options, accepted, takes_up=taken_up)
     if dry_run:
         _say_checked(made, state_dir, source)
     stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
@@ -121,6 +125,7 @@ def run(
                 resume=resume,
                 retry_failed=retry_failed,
                 rerun=[each for each in rerun.split(",") if each],
+                accept_changes=accepted,
                 owned_by=owned_by,
                 **options,
             )
@@ -157,12 +162,20 @@ def _check_early(source: Source, made: App | None, out: str, options: dict[str, 
 
 
 def _check_batch(
-    source: Source, made: App | None, out: str, batch: str, options: dict[str, Any], *, takes_up: bool
+    source: Source,
+    made: App | None,
+    out: str,
+    batch: str,
+    options: dict[str, Any],
+    accepted: list[str],
+    *,
+    takes_up: bool,
 ) -> App | None:
     """Raise `InvalidInput` for a batch that is at the output and should not be, or is of something else.
 
     Return the app, with its tools read from where they come from.
     """
+    from airside.batches.manifest import accepted_of
     from airside.batches.options import BatchOptions
     from airside.batches.output import Output
     from airside.batches.run import check_taken_up, find_batch
@@ -173,7 +186,7 @@ def _check_batch(
         source.check_first()
         return made
     checked = made.checked() if made is not None else None
-    check_taken_up(output, source, there, BatchOptions(**options), checked)
+    check_taken_up(output, source, there, BatchOptions(**options), checked, accepted_of(accepted))
     source.check_first()
     return checked.app if checked is not None else None
 

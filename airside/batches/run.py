@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.listed import Kinds
 from airside.actors.job_inputs import Fields
 from airside.actors.jobs import batch_job
-from airside.batches.manifest import Manifest, read_manifest, write_manifest
+from airside.batches.manifest import (
+    ACCEPTED,
+    Manifest,
+    accepted_of,
+    read_manifest,
+    rewrite_manifest,
+    write_manifest,
+)
 from airside.batches.options import BatchOptions, owner_of
 from airside.batches.output import Output
 from airside.batches.parts import Parts, has_parts, rejects_of
@@ -35,6 +43,7 @@ from airside.batches.sources import open_source
 from airside.stack.errors import AirsideError, Failed, InvalidInput, notebook_traceback
 from airside.stack.ids import PrincipalId, TenantId
 from airside.stack.operations.batches import BatchChange
+from airside.stack.operations.quantities import clock
 
 FINISHED = "finished"
 
@@ -134,6 +143,7 @@ def run_batch(
     resume: bool = False,
     retry_failed: bool = False,
     rerun: Iterable[str] = (),
+    accept_changes: Iterable[str] = (),
     only: frozenset[int] | None = None,
     owned_by: str = "",
     progress: bool = True,
@@ -150,6 +160,8 @@ def run_batch(
     Where `out` has a batch already, `resume` takes it up: rows with a result are passed over, and what was under way is
     paid for once.  `retry_failed` also runs again what failed and may pass, but for runs that had changed something
     (take these back first, by a rollback, or name them); `rerun` runs jobs again by their ids, whatever they did.
+    `accept_changes` = go on though `"policy"`, `"app"` or both are not those it was run under, which else is refused:
+    rows with a result keep it, and what is run from here on is under the present ones, which is put on record.
     `owned_by` = whose a new batch is, a tenant (`acme`) or a principal of it (`acme/ana`): that tenant's operators see
     it, by credential, and may pause, retune and cancel it.  Without, it is of the tenant and the principal that
     `columns` have as constants, else the house's.
@@ -168,10 +180,11 @@ def run_batch(
     again = frozenset(rerun)
     whose = owner_of(owned_by, source.columns)
     takes_up = resume or retry_failed or bool(again)
-    manifest, is_new = _manifest(stack, source, output, chosen, batch, takes_up=takes_up)
+    accepted = accepted_of(accept_changes)
+    manifest, is_new = _manifest(stack, source, output, chosen, batch, accepted, takes_up=takes_up)
     owner = new_owner()
     handle = stack.batch(manifest.batch)
-    _begin(handle, manifest, owner, output, source, whose if is_new else None, takes_up=takes_up)
+    _begin(handle, manifest, owner, output, source, whose if is_new else None, accepted, takes_up=takes_up)
     try:
         states = RowStates() if is_new else RowStates.of(output.place)
     except BaseException:
@@ -251,7 +264,14 @@ def _mend(error: Failed) -> str:
 
 
 def _manifest(
-    stack: Stack, source: Source, output: Output, options: BatchOptions, batch: str, *, takes_up: bool
+    stack: Stack,
+    source: Source,
+    output: Output,
+    options: BatchOptions,
+    batch: str,
+    accepted: frozenset[str],
+    *,
+    takes_up: bool,
 ) -> tuple[Manifest, bool]:
     """Return the manifest of the batch at the output, or a new one, and whether it is new."""
     there = find_batch(output, source, batch, takes_up=takes_up)
@@ -259,10 +279,10 @@ def _manifest(
     present = _present(name, stack.described, stack.job_schema, options)
     if there is None:
         return msgspec.structs.replace(present, input=source.describe(), out=output.whole), True
-    differences = there.differences(source, present)
+    differences = there.differences(source, present, accepted)
     if differences:
-        raise _is_another(output, there, differences)
-    return there, False
+        raise _is_another(output, there, differences, present)
+    return there.taken_up(present, accepted, clock(time.time_ns() // 1000)), False
 
 
 def _present(batch: str, described: Mapping[str, Any], job_schema: Any, options: BatchOptions) -> Manifest:
@@ -272,6 +292,7 @@ def _present(batch: str, described: Mapping[str, Any], job_schema: Any, options:
         input={},
         app_version=described.get("app_version", ""),
         policy=described.get("policy", ""),
+        policy_version=described.get("policy_version", ""),
         models=described.get("models", {}),
         job_schema=job_schema,
         lane=options.lane or "",
@@ -280,18 +301,24 @@ def _present(batch: str, described: Mapping[str, Any], job_schema: Any, options:
 
 
 def check_taken_up(
-    output: Output, source: Source, there: Manifest, options: BatchOptions, app: ValidatedApp | None
+    output: Output,
+    source: Source,
+    there: Manifest,
+    options: BatchOptions,
+    app: ValidatedApp | None,
+    accepted: frozenset[str] = frozenset(),
 ) -> None:
     """Raise `InvalidInput` for a batch that is of something else than what is to be run, without a stack.
 
     Without the `app` that will be started only the input is compared: the rest is asked of the stack that runs.
     """
-    if app is not None:
-        differences = there.differences(source, _present(there.batch, app.described(), app.job_schema, options))
+    present = None if app is None else _present(there.batch, app.described(), app.job_schema, options)
+    if present is not None:
+        differences = there.differences(source, present, accepted)
     else:
         differences = there.input_differences(source)
     if differences:
-        raise _is_another(output, there, differences)
+        raise _is_another(output, there, differences, present)
 
 
 def find_batch(output: Output, source: Source, batch: str, *, takes_up: bool) -> Manifest | None:
@@ -324,10 +351,20 @@ def find_batch(output: Output, source: Source, batch: str, *, takes_up: bool) ->
     )
 
 
-def _is_another(output: Output, there: Manifest, differences: list[str]) -> InvalidInput:
+def _is_another(
+    output: Output, there: Manifest, differences: list[str], present: Manifest | None = None
+) -> InvalidInput:
+    """Return what is said of a batch that is of something else, with how to go on where that is its policy or app."""
+    lines = {name: there.other_settings(there.taken_up(present, frozenset({name}), "")) for name in ACCEPTED if present}
+    changed = [name for name, said in lines.items() if said]
+    given = "" if set(differences) - set(chain.from_iterable(lines.values())) else ",".join(changed)
+    goes_on = (
+        f"--accept-changes {given} (accept_changes={changed}) goes on with it under the present one: rows that have a "
+        "result keep it, unless they are run again. "
+    )
     return InvalidInput(
         f"{output.shown}: there is batch {there.batch} of something else: {'; '.join(differences)}. "
-        "Give another --out for another batch, or remove this one if it is not wanted"
+        f"{goes_on if given else ''}Give another --out for another batch, or remove this one if it is not wanted"
     )
 
 
@@ -338,6 +375,7 @@ def _begin(
     output: Output,
     source: Source,
     whose: tuple[TenantId, PrincipalId] | None,
+    accepted: frozenset[str],
     *,
     takes_up: bool,
 ) -> None:
@@ -352,10 +390,12 @@ def _begin(
         raise InvalidInput(
             f"batch {manifest.batch} was cancelled{last}: `airside batch resume {manifest.batch}` takes that back"
         )
-    written = msgspec.json.encode(manifest)
+    written, changed = msgspec.json.encode(manifest), list[str]()
     if state.length:
         there, now = (msgspec.json.decode(each, type=Manifest) for each in (state.manifest, written))
-        differences = ["of another input"] if there.input != now.input else there.other_settings(now)
+        changed = there.other_settings(now)
+        left = there.other_settings(there.under(now, accepted)) if whose is None else changed
+        differences = ["of another input"] if there.input != now.input else left
         if differences:
             raise InvalidInput(
                 f"batch {manifest.batch}: the stack has one of this name, {'; '.join(differences)}: give this one "
@@ -386,7 +426,12 @@ def _begin(
             write_manifest(output.place, manifest)
         except Failed as error:
             raise Failed(f"{error.message}. No job has run: {_mend(error)}, then run it again") from None
-    handle.change(BatchChange(action="take_up", owner=owner))
+    if not changed:
+        handle.change(BatchChange(action="take_up", owner=owner))
+    else:  # on record before it is on the output: whoever dies in between says it again
+        handle.change(BatchChange(action="take_up", owner=owner, manifest=msgspec.Raw(written)), "; ".join(changed))
+    if accepted and whose is None:
+        rewrite_manifest(output.place, manifest)
 
 
 def _leave(handle: BatchHandle, owner: str, state: str) -> None:

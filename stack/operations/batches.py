@@ -54,7 +54,8 @@ class BatchChange(Value, omit_defaults=True):
     """What is to be done with a batch.
 
     `open`: it begins, with its manifest, as a `tenant`'s and a `principal`'s of it, or, without these, the house's;
-    `take_up`: the process `owner` runs it from here on, and whoever did stops; `leave`: `owner` runs it no more,
+    `take_up`: the process `owner` runs it from here on, and whoever did stops, with a manifest of its own where the
+    policy or the app is another and that was accepted; `leave`: `owner` runs it no more,
     because of `state`; the others are orders of operators.
     """
 
@@ -115,6 +116,7 @@ class BatchState:
                 self.tenant, self.principal = change.tenant, change.principal
             case "take_up":
                 self.owner, self.left, self.requeued = change.owner, "", []
+                self.manifest = change.manifest if bytes(change.manifest) != b"null" else self.manifest
             case "leave":
                 if change.owner == self.owner:
                     self.left = change.state or "stopped"

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -178,6 +179,36 @@ def test_another_job_on_the_same_output_is_an_error_that_says_what_differs(tmp_p
         run(stack, tmp_path / "a.jsonl", tmp_path / "new", resume=True)
     with pytest.raises(InvalidInput, match="the stack has one of this name, of another input"):
         run(stack, tmp_path / "a.jsonl", tmp_path / "new", batch="one")
+
+
+def test_a_batch_goes_on_under_another_policy_or_app_where_that_is_said(tmp_path: Path) -> None:
+    """What it changed to, who said so and when is on record; nothing else of it may be another."""
+    stack, rows, out = FakeStack(), [job(0), job(1, fails=1)], tmp_path / "out"
+    stack.described = {**stack.described, "policy_version": "v1"}
+    run(stack, rows, out, batch="one")
+    stack.described = {**stack.described, "policy": "q", "policy_version": "v2"}
+    said = r"now is 'q' \(versions 'v1' and 'v2'\)\. --accept-changes policy \(accept_changes=\['policy'\]\)"
+    with pytest.raises(InvalidInput, match=said):
+        run(stack, rows, out, retry_failed=True)
+    with pytest.raises(InvalidInput, match="the policy changed"):
+        run(stack, rows, out, retry_failed=True, accept_changes=["app"])
+    with pytest.raises(InvalidInput, match="'input' is none of policy, app"):
+        run(stack, rows, out, retry_failed=True, accept_changes=["input"])
+    with pytest.raises(InvalidInput, match="of something else: the input") as refused:
+        run(stack, [job(7)], out, resume=True, accept_changes=["policy", "app"])
+    assert "--accept-changes" not in str(refused.value)
+    report = run(stack, rows, out, retry_failed=True, accept_changes=["policy"])
+    assert (report.completed, report.turn.passed_over, report.turn.ended) == (2, 1, 1)
+    manifest, state = read_manifest(out), stack.batch("one").state()
+    assert manifest is not None and (manifest.policy, manifest.policy_version) == ("q", "v2")
+    assert msgspec.json.decode(state.manifest, type=type(manifest)) == manifest and state.opened_by == "op"
+    (change,) = manifest.changes
+    assert re.match(r"\d{4}-.*Z: the policy changed: it was 'p', and now is 'q'", change)
+    taken = map(msgspec.json.decode, stack.streams["batch:one"])
+    assert any("the policy changed" in each.get("why", "") and each["by"] == "op" for each in taken)
+    assert run(stack, rows, out, resume=True).ok, "from here on it is of these"
+    stack.described = {**stack.described, "app_version": "2", "models": {}}
+    assert run(stack, rows, out, resume=True, accept_changes=["app"]).ok
 
 
 def test_an_input_that_has_grown_is_read_on(tmp_path: Path) -> None:
