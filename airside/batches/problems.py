@@ -47,7 +47,7 @@ class Problems:
 
 def problems_of(place: Path | str, states: RowStates) -> Problems:
     """Return what the parts say of the rows that have not completed, each by its last attempt."""
-    if not states.count("may_pass") + states.count("final"):
+    if not states.failed:
         return Problems()
     kinds: dict[tuple[str, str, str], ProblemKind] = {}
     rows = no_jobs = rejected = 0

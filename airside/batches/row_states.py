@@ -11,8 +11,8 @@ import numpy as np
 from airside.batches.parts import read_parts
 from airside.stack.reasons import ReasonCode, RunStatus
 
-Standing = Literal["none", "completed", "may_pass", "final"]
-_STANDINGS: tuple[Standing, ...] = ("none", "completed", "may_pass", "final")
+Standing = Literal["none", "completed", "may_pass", "final", "unsure"]
+_STANDINGS: tuple[Standing, ...] = ("none", "completed", "may_pass", "final", "unsure")
 
 _MAY_PASS = frozenset(
     {
@@ -30,13 +30,16 @@ WITHDRAWN = "withdrawn with its batch"
 
 
 def standing_of(status: str, reason_code: str, problem: str) -> Standing:
-    """Return how a row stands after a result: whether running it again may give another."""
+    """Return how a row stands after a result: whether running it again may give another.
+
+    `unsure`: nobody knows whether its job was admitted, so that it may only be sent again as the same run.
+    """
     if status == RunStatus.COMPLETED:
         return "may_pass" if problem else "completed"  # an answer that is not as it should be may come out otherwise
     if problem.startswith(WITHDRAWN):
         return "may_pass"
     if reason_code == ReasonCode.INTERNAL_ERROR and problem:
-        return "final"  # nobody knows whether it was admitted: another attempt might be a second run of it
+        return "unsure"
     return "may_pass" if status == RunStatus.FAILED or reason_code in _MAY_PASS else "final"
 
 
@@ -50,6 +53,8 @@ class RowStates:
         self._attempts = np.zeros(0, np.uint16)
         self._standings = np.zeros(0, np.uint8)
         self._digests = np.zeros(0, np.uint64)
+        self._unsure = dict[int, int]()
+        """By row, as which attempt the job was submitted of which nobody knows whether it was admitted."""
         self.ended = 0
         """Rows that have a result."""
 
@@ -75,6 +80,10 @@ class RowStates:
         """Return how many attempts at a row have ended."""
         return int(self._attempts[row]) if row < len(self._attempts) else 0
 
+    def next_submission(self, row: int) -> int:
+        """Return as which attempt a row's job is to be submitted next: as before, if that may have been admitted."""
+        return self._unsure.get(row, self.attempts(row) + 1)
+
     def standing(self, row: int) -> Standing:
         """Return how a row stands."""
         return _STANDINGS[self._standings[row]] if row < len(self._standings) else "none"
@@ -93,6 +102,10 @@ class RowStates:
         if attempt < self._attempts[row]:
             return
         self.ended += self._attempts[row] == 0
+        if standing == "unsure":
+            self._unsure.setdefault(row, attempt)
+        else:
+            self._unsure.pop(row, None)
         self._attempts[row] = attempt
         self._standings[row] = _STANDINGS.index(standing)
         self._digests[row] = int.from_bytes(digest, "little")
@@ -101,6 +114,16 @@ class RowStates:
         """Return how many rows stand so; of `none`, only those before the last that has a result."""
         return int(np.count_nonzero(self._standings == _STANDINGS.index(standing)))
 
+    @property
+    def may_pass(self) -> int:
+        """How many rows may end otherwise when they are run again."""
+        return self.count("may_pass") + self.count("unsure")
+
+    @property
+    def failed(self) -> int:
+        """How many rows have a result, and have not completed."""
+        return self.may_pass + self.count("final")
+
     def that_may_pass(self) -> Iterator[int]:
         """Yield the rows that may end otherwise when they are run again."""
-        yield from map(int, np.flatnonzero(self._standings == _STANDINGS.index("may_pass")))
+        yield from map(int, np.flatnonzero(np.isin(self._standings, [*map(_STANDINGS.index, ("may_pass", "unsure"))])))

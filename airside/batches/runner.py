@@ -318,7 +318,8 @@ class BatchRunner:
         if attempt > 1:
             self.counts.passed_over = max(0, self.counts.passed_over - 1)
         self._given += 1
-        return named.in_batch(self._manifest.batch, attempt=attempt, priority=priority)
+        submitted_as = self._states.next_submission(row.number)
+        return named.in_batch(self._manifest.batch, attempt=submitted_as, priority=priority)
 
     def _reject(self, row: Row, job_id: str, problem: str) -> None:
         """Give a row that is no job its disposition."""

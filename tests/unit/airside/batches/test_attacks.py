@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,10 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from airside.actors.client import job_stream
 from airside.actors.client.batch_handle import BatchHandle
+from airside.actors.client.steps import Steps
+from airside.actors.jobs import Job
 from airside.batches.coming import as_they_come
 from airside.batches.manifest import NAME, Manifest, write_manifest
 from airside.batches.options import BatchOptions
@@ -28,6 +31,7 @@ from airside.batches.sources import open_source
 from airside.stack.errors import InvalidInput
 from airside.stack.ids import RunId, undo_key
 from airside.stack.operations.batches import BatchChange
+from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode, RunStatus
 from airside.stack.recovery.rollback import RollbackOrdered, UndoEnded, calls_of, rollback_stream
 from tests.unit.airside.batches.fake_stack import FakeStack
@@ -329,5 +333,31 @@ def test_a_part_of_which_a_bit_was_lost_is_not_read(tmp_path: Path) -> None:
 
 def test_what_may_have_been_admitted_is_not_tried_as_another_run() -> None:
     """It may be under way, and have changed something, though it has no run that is known."""
-    assert standing_of(RunStatus.FAILED, ReasonCode.INTERNAL_ERROR, "it may have been admitted") == "final"
+    assert standing_of(RunStatus.FAILED, ReasonCode.INTERNAL_ERROR, "it may have been admitted") == "unsure"
     assert standing_of(RunStatus.FAILED, ReasonCode.INTERNAL_ERROR, "") == "may_pass"
+
+
+def test_what_was_given_up_as_unsure_is_retried_as_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often, and by whichever process: it may have been admitted all the same, and is paid for once."""
+    monkeypatch.setattr(job_stream, "MOST_UNSURE", 1)
+
+    class Unsure(FakeStack):
+        lost = 3
+
+        def enter(self, jobs: Sequence[Job], within_s: float | None) -> Steps[list[Ticket]]:
+            tickets = yield from super().enter(jobs, within_s)
+            self.lost -= 1
+            if self.lost >= 0:
+                return [Ticket(reason_code=ReasonCode.INTERNAL_ERROR, message="it may be admitted") for _ in jobs]
+            return tickets
+
+    stack, rows = Unsure(), [job(0, fails=1)]
+    report = run(stack, rows, tmp_path / "out")
+    assert (report.failed, report.may_pass) == (1, 1)
+    for _ in range(2):
+        assert run(stack, rows, tmp_path / "out", retry_failed=True).may_pass == 1
+    report = run(stack, rows, tmp_path / "out", retry_failed=True)
+    assert stack.sent == 4 and len(stack.runs) == 1 and report.problems.kinds[0].first.startswith("j0: failed [tool_")
+    assert run(stack, rows, tmp_path / "out", retry_failed=True).ok and len(stack.runs) == 2, "that it failed is known"
