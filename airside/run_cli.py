@@ -173,7 +173,8 @@ def _check_batch(
 ) -> App | None:
     """Raise `InvalidInput` for a batch that is at the output and should not be, or is of something else.
 
-    Return the app, with its tools read from where they come from.
+    Raise `Failed` for an output that cannot be written now.  Return the app, with its tools read from where they come
+    from.
     """
     from airside.batches.manifest import accepted_of
     from airside.batches.options import BatchOptions
@@ -182,6 +183,7 @@ def _check_batch(
 
     output = Output.of(out, source.paths)
     there = find_batch(output, source, batch, takes_up=takes_up)
+    output.check_room()
     if there is None:
         source.check_first()
         return made

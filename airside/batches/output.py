@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from airside.batches.assembly import assemble
-from airside.batches.places import is_uri, local_path, shown_uri
+from airside.batches.places import is_uri, local_path, reason_of, shown_uri
 from airside.batches.target import ENDINGS, Target
 from airside.stack.canonical import as_text
-from airside.stack.errors import InvalidInput
+from airside.stack.errors import Failed, InvalidInput
 
 PARTS = ".batch"
 """What the folder of a file's parts ends with, beside the file."""
+
+
+_PROBE_BYTES = 64 * 2**10
+"""A manifest and a small part have room in that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,23 @@ class Output:
     def whole(self) -> str:
         """What it is called wherever one stands."""
         return self.shown if isinstance(self.place, str) else as_text(str((self.file or self.place).resolve()))
+
+    def check_room(self) -> None:
+        """Raise `Failed` where nothing can be written now, as on a full disk, of what is on this machine.
+
+        It writes a little where the parts lie, or will; nothing of that stays.
+        """
+        path = local_path(self.place)
+        if path is None:
+            return
+        folder = next(each for each in (path.resolve(), *path.resolve().parents) if each.is_dir())
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise Failed(f"{self.shown}: it cannot be written: {reason_of(error)}") from None
 
     def assemble(self) -> None:
         """Make the file of what parts there are, if one is asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
 import json
 import os
@@ -417,6 +418,30 @@ def test_an_interrupted_batch_says_what_goes_on_and_keeps_what_there_is(
     report = SimpleNamespace(completed=1, failed=0, out="out", batch="b")
     own = _left_behind(SimpleNamespace(report=report, under_way=20), Path("s"), goes_on=False)
     assert "20 runs had not ended: what does not end while the stack goes down stays in the journal of s" in own
+
+
+def test_an_output_without_room_is_said_before_a_stack_is_started(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a new batch, and of one that is taken up; what was there stays, and nothing comes beside it."""
+    (tmp_path / "jobs").write_text(JOB)
+    assert airside_says(capsys, "run", "jobs", "--out", "out")[0] == 0
+    before, fsync = sorted((tmp_path / "out").iterdir()), os.fsync
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def start(*args: Any, **more: Any) -> Stack:
+        raise AssertionError("a stack is started")
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(airside, "start", start)
+    monkeypatch.setattr(airside, "connect", start)
+    for args in (["--out", "new/folder/"], ["--out", "out", "--resume"], ["--out", "new.csv"]):
+        code, _, err = airside_says(capsys, "run", "jobs", *args)
+        assert code and "it cannot be written: No space left on device" in err
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert sorted((tmp_path / "out").iterdir()) == before and not (tmp_path / "new").exists()
 
 
 def test_a_dry_run_of_an_app_starts_nothing(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
