@@ -69,12 +69,12 @@ class Manifest(Value):
     def taken_up(self, now: Manifest, accepted: frozenset[str], at: str) -> Manifest:
         """Return what the batch is of from here on: what is accepted is as it is now, and that it changed is noted."""
         names = [name for each in accepted for name in ACCEPTED[each]]
+        names += ["policy_version"] if "policy" in accepted else []
         present = msgspec.structs.replace(self, **{name: getattr(now, name) for name in names})
         if not (changed := self.other_settings(present)):
             return self
-        version = now.policy_version if "policy" in accepted else self.policy_version
         lines = tuple(f"{at}: {line}" for line in changed)
-        return msgspec.structs.replace(present, policy_version=version, changes=self.changes + lines)
+        return msgspec.structs.replace(present, changes=self.changes + lines)
 
     def input_differences(self, source: Source) -> list[str]:
         """Return how the input differs, in a line at most."""

@@ -203,7 +203,7 @@ def test_a_batch_goes_on_under_another_policy_or_app_where_that_is_said(tmp_path
     assert manifest is not None and (manifest.policy, manifest.policy_version) == ("q", "v2")
     assert msgspec.json.decode(state.manifest, type=type(manifest)) == manifest and state.opened_by == "op"
     (change,) = manifest.changes
-    assert re.match(r"\d{4}-.*Z: the policy changed: it was 'p', and now is 'q'", change)
+    assert re.match(r"\d{4}-.*Z: the policy changed: .*, and now is 'q' \(versions 'v1' and 'v2'\)$", change)
     taken = map(msgspec.json.decode, stack.streams["batch:one"])
     assert any("the policy changed" in each.get("why", "") and each["by"] == "op" for each in taken)
     assert run(stack, rows, out, resume=True).ok, "from here on it is of these"
