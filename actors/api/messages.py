@@ -85,6 +85,7 @@ class RunResult(Value):
     tool_calls: int
     tokens: int
     cost_microusd: int
+    job_id: str = ""
 
 
 class Ordered(Value):

@@ -140,6 +140,7 @@ def result_of(detail: RunDetail) -> RunResult:
         tool_calls=there.tool_calls,
         tokens=there.tokens,
         cost_microusd=there.cost_microusd,
+        job_id=there.job_id,
     )
 
 

@@ -465,8 +465,8 @@ class Stack:
     ) -> list[RunResult]:
         """Wait for runs and return their results, in order; those that have not ended by then are left out.
 
-        They are given as handles, or by their ids.  What a process that died had submitted is got by
-        `results(stack.runs(since=...), timeout=0)`.
+        They are given as handles, or by their ids; each result has its job's `job_id`.  What a process that died had
+        submitted is got by `results(stack.runs(since=...), timeout=0)`.
         """
         check_timeout(timeout)
         return drive(self._collected(list(_named(handles)), timeout))

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
@@ -423,7 +424,8 @@ def collect_in_order(
         return missing - sum(map(len, stream.open.values())) - len(stream.unanswered())
 
     def places() -> dict[str, int]:
-        return {run_id: jobs[0].place for run_id, jobs in stream.open.items()}
+        found = ((run_id, jobs[0].place) for run_id, jobs in stream.open.items())
+        return dict(sorted(found, key=itemgetter(1)))
 
     def interrupted() -> MapInterrupted:
         for result in stream.take_ready():

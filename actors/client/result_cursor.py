@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from airside.actors.client.display.listed import ResultList
 from airside.actors.client.following import Following
@@ -128,11 +129,13 @@ def collect(
     clock: Callable[[], float] = time.monotonic,
 ) -> Steps[list[RunResult]]:
     """Wait for runs (id, job id) and return their results in order, without those that have not ended by then."""
-    cursor = ResultCursor(desk, dict.fromkeys(runs), timeout=timeout, window=None, clock=clock)
-    found: dict[tuple[str, str], RunResult] = {}
+    each_once = dict.fromkeys((run_id, "") for run_id, _ in runs)
+    cursor = ResultCursor(desk, each_once, timeout=timeout, window=None, clock=clock)
+    found: dict[str, RunResult] = {}
     try:
         while results := (yield from cursor.next_results()):
-            found |= {(result.run_id, result.job_id): result for result in results}
+            found |= {result.run_id: result for result in results}
     except ResultsTimeout:
         pass  # the others have not ended by then
-    return ResultList(found[run] for run in runs if run in found)
+    ended = ((found[run_id], job_id) for run_id, job_id in runs if run_id in found)
+    return ResultList(replace(result, job_id=job_id) if job_id else result for result, job_id in ended)

@@ -101,7 +101,8 @@ class MapTimeout(TimeoutError):
     """A batch has not ended in time; what was submitted goes on.
 
     `results` has the results there are, in the jobs' places, None elsewhere; `places` says which run is at which place,
-    and `run_ids` are those that go on (`Stack.results(run_ids)` gets their results later).  `unanswered` are the jobs
+    and `run_ids` are those that go on, in the order of their places: in that order `Stack.results(run_ids)` gets their
+    results later, each with its `job_id`, and `places[result.run_id]` is its place.  `unanswered` are the jobs
     that were sent and not answered, by place, each with the run that it is if it was taken in (empty where only the
     stack knows whose the job's token is): they may run, and sent once more they are other runs.  `unsubmitted` jobs
     were never sent.
@@ -264,11 +265,11 @@ COLUMNS: dict[str, type] = {
 
 
 def ended_result(run_id: str, body: bytes, job_id: str, record: RunReader, place: int = 0) -> RunResult:
-    """Return the result a `RunEnded` states."""
+    """Return the result a `RunEnded` states; its `job_id` is the run's own where none is given."""
     event = msgspec.json.decode(body, type=RunEnded)
     outcome, usage = event.outcome, event.usage
     return RunResult(
-        job_id=job_id,
+        job_id=job_id or event.job_id,
         run_id=run_id,
         status=RunStatus(outcome.status),
         reason_code=outcome.reason_code,

@@ -500,6 +500,7 @@ class Cycle:
         return ev.RunEnded(
             outcome=i.outcome,
             usage=self.machine.usage(),
+            job_id=self.machine.state.submitted.request.job_id,
             at_us=self.layers.now_us(),
             cause=i.cause,
         )

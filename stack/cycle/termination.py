@@ -24,7 +24,9 @@ def termination_append(
     machine.handle(activated)
     machine.handle(event)
     assert machine.state.outcome is not None
-    ended = ev.RunEnded(outcome=machine.state.outcome, usage=machine.usage(), at_us=event.at_us)
     submitted = machine.state.submitted
+    ended = ev.RunEnded(
+        outcome=machine.state.outcome, usage=machine.usage(), job_id=submitted.request.job_id, at_us=event.at_us
+    )
     tenant, epoch = submitted.identity.tenant, activated.epoch
     return append_of(tenant, submitted.run_id, (activated, event, ended), first_seq=len(bodies), epoch=epoch)

@@ -328,10 +328,14 @@ class LayerFailed(Event, tag=True):
 
 
 class RunEnded(Event, tag=True):
-    """The end, once: what became of the run, why, and all it used."""
+    """The end, once: what became of the run, why, and all it used.
+
+    `job_id` is that of its request: whoever reads a result by its run has the end, and not what it began with.
+    """
 
     outcome: Outcome
     usage: Usage
+    job_id: str = ""
 
 
 AnyEvent = (

@@ -117,9 +117,9 @@ class StackDouble:
         """Whether it is up."""
         return self.is_up
 
-    def submitted(self, who: str = "ann", text: str = "pay it", nonce: bytes = b"n") -> RunId:
+    def submitted(self, who: str = "ann", text: str = "pay it", nonce: bytes = b"n", job_id: str = "") -> RunId:
         """Put a run on record."""
-        request = Request(text=text)
+        request = Request(text=text, job_id=job_id)
         ticket = self._submit(Submission(credential=who, request=msgspec.json.encode(request), nonce=nonce))
         return RunId(ticket.run_id)
 

@@ -114,7 +114,7 @@ async def test_what_is_no_job_is_refused(stack: StackDouble, body: dict[str, Any
 
 async def test_a_result_is_waited_for(stack: StackDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not come in time is not there yet."""
-    run = stack.submitted()
+    run = stack.submitted(job_id="r-1")
     async with client_of(stack) as client:
         early = await client.get(f"/v1/runs/{run}/result")
         ask = stack.ask
@@ -129,6 +129,7 @@ async def test_a_result_is_waited_for(stack: StackDouble, monkeypatch: pytest.Mo
         late = await client.get(f"/v1/runs/{run}/result?wait_s=30")
     assert early.status_code == 202 and early.json()["status"] == "active"
     assert late.status_code == 200 and late.json()["answer"] == "paid" and late.json()["cost_microusd"] == 7
+    assert late.json()["job_id"] == "r-1"
 
 
 def messages_of(text: str) -> list[dict[str, str]]:

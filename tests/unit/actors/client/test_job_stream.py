@@ -45,6 +45,7 @@ class Desk:
         self._run_s = run_s
         self._answers = answers
         self._ends: dict[str, float] = {}
+        self._names: dict[str, str] = {}
 
     def clock(self) -> float:
         """Return the time."""
@@ -63,6 +64,7 @@ class Desk:
         self.entered.append((self.now_s, job.tenant))
         run_id = f"run_{len(self._ends):024x}"
         self._ends[run_id] = self.now_s + self._run_s
+        self._names[run_id] = job.job_id
         return Ticket(run_id=run_id)  # type: ignore[arg-type]
 
     def wait(self, wanted: WaitRequest, within_s: float | None) -> Steps[Ends]:
@@ -78,8 +80,8 @@ class Desk:
             first = min(self._ends[run_id] for run_id in watch.run_ids)
             yield Pause(max(0.0, min(wanted.timeout_s, first - self.now_s)))
         for run_id in [run_id for run_id in watch.run_ids if self._ends[run_id] <= self.now_s]:
-            body = msgspec.json.encode(RunEnded(at_us=0, cause=0, outcome=OUTCOME, usage=Usage()))
-            self._watches.ended(run_id, body)
+            ended = RunEnded(at_us=0, outcome=OUTCOME, usage=Usage(), job_id=self._names.get(run_id, ""))
+            self._watches.ended(run_id, msgspec.json.encode(ended))
         return Ends(*watch.next_ends())
 
     def story(self, run_id: str) -> str:
@@ -125,8 +127,28 @@ def test_what_goes_on_after_the_time_is_named_by_run_and_place() -> None:
     assert sorted(caught.value.places.values()) == [0, 1] and caught.value.unsubmitted == 0
     assert desk.now_s == 3
     desk.now_s = 20
-    later = desk.drive(collect(desk, [(run_id, "") for run_id in caught.value.places], timeout=0, clock=desk.clock))
-    assert [result.ok for result in later] == [True, True]
+    later = desk.drive(collect(desk, [(run_id, "") for run_id in caught.value.run_ids], timeout=0, clock=desk.clock))
+    assert [(result.ok, result.job_id) for result in later] == [(True, "a0"), (True, "a1")]
+
+
+def test_the_runs_that_go_on_are_named_in_the_order_of_their_jobs() -> None:
+    """A job whose tenant's queue was full is submitted after those that follow it."""
+    desk = Desk(a_minute={"full": 1}, run_s=100)
+    with pytest.raises(MapTimeout) as caught:
+        run(desk, [*jobs("full", 2), *jobs("b", 1)], timeout=70)
+    assert [desk._names[run_id] for run_id in caught.value.run_ids] == ["full0", "full1", "b0"]
+    assert list(caught.value.places.values()) == [0, 1, 2]
+
+
+def test_a_run_that_is_read_by_two_names_has_each_and_its_own_job_where_none_is_given() -> None:
+    desk = Desk()
+    with pytest.raises(MapTimeout) as caught:
+        run(desk, jobs("a", 1), timeout=0)
+    (run_id,) = caught.value.run_ids
+    given = [(run_id, "mine"), (run_id, "")]
+    desk.now_s = 20
+    later = desk.drive(collect(desk, given, timeout=0, clock=desk.clock))
+    assert [result.job_id for result in later] == ["mine", "a0"]
 
 
 def test_what_ended_while_others_were_taken_in_is_not_lost() -> None:

@@ -17,6 +17,7 @@ from airside.stack.journal.stream import entry_of
 from airside.stack.run import events as ev
 from airside.stack.scheduling import placement_events as on
 from airside.stack.scheduling import placement_instructions as do
+from airside.stack.values import Request
 from tests.helpers import RUN, submitted
 
 BRANCH = child_run(RUN, 1, 0)
@@ -117,6 +118,12 @@ async def test_a_run_that_never_began_is_ended_from_what_is_in_hand() -> None:
     events = tuple(journal.kept.bodies_of(RUN))
     instruction = do.EndRun(run_id=RUN, tenant=TENANT, termination=KILL, events=events, begun=False)
     assert isinstance(await journal.claims.end(instruction), on.EndReported) and journal.stopped == []
+
+
+def test_a_run_that_is_ended_from_outside_says_which_job_it_was_of() -> None:
+    first = msgspec.structs.replace(submitted(), request=Request(text="go", job_id="r-1"))
+    append = termination_append([ev.encode_event(first)], KILL, "z")
+    assert append is not None and msgspec.json.decode(append.entries[-1].body)["job_id"] == "r-1"
 
 
 async def test_what_is_no_end_is_not_told_as_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 
@@ -96,7 +97,7 @@ class World:
             run_id=RUN,
             identity=who,
             sealed=seal_identity(KEY, who, run_subject(RUN)),
-            request=Request(text="go", inputs=Raw(b'{"actions":[{"tool":"pay","args":{"amount":3}}]}')),
+            request=Request(text="go", job_id="r-1", inputs=Raw(b'{"actions":[{"tool":"pay","args":{"amount":3}}]}')),
             limits=Limits(),
             app_version="1",
         )
@@ -131,6 +132,12 @@ async def test_a_replayed_call_goes_through_every_layer_and_is_journaled() -> No
     assert [entry.type for entry in world.journal.streams[RUN]][-1] == "RunEnded"
     replayed = RunMachine.replay(ev.decode_event(body) for body in world.journal.bodies_of(RUN))
     assert replayed.state.outcome == world.cycle.machine.state.outcome
+
+
+async def test_the_end_says_which_job_it_is_of() -> None:
+    world = World(ReplayAgent())
+    await world.run()
+    assert msgspec.json.decode(world.journal.bodies_of(RUN)[-1])["job_id"] == "r-1"
 
 
 async def test_an_agent_is_given_the_trace_context_of_the_decision_it_is_asked_for() -> None:
