@@ -19,7 +19,7 @@ from airside.stack.models.access import ModelUnanswered
 from airside.stack.reasons import ReasonCode
 from airside.stack.run.agents import Agent, AgentNondeterministic, FunctionAgent, View
 from airside.stack.schema.toolspec import MAX_OUTPUT_BYTES, ToolSpec
-from airside.stack.values import MAX_CALLS, Action, Finish, Handoff, Proposal, Spend, ToolCall
+from airside.stack.values import MAX_CALLS, Action, Finish, Handoff, Limits, Proposal, Spend, ToolCall
 
 
 class AgentTimeout(Exception):
@@ -110,7 +110,7 @@ async def proposal_of(
         pulse.enter(view.run_id)  # what it returned may have methods of its own
         made = several(answer, specs) if isinstance(answer, list | tuple) else (validate_proposal(answer, specs), ())
     except AgentTimeout:
-        return NoProposal(ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s")
+        return _undecided(view.remaining, seconds)
     except ModelUnanswered as failure:
         return NoProposal(failure.reason, failure.message)
     except AgentNondeterministic as failure:
@@ -122,6 +122,13 @@ async def proposal_of(
         return NoProposal(reason, error)
     pulse.leave()
     return made
+
+
+def _undecided(left: Limits, seconds: float) -> NoProposal:
+    """Return why an agent has not decided: its own time was over, or before that the run's."""
+    if seconds >= left.decide_ms / 1000:
+        return NoProposal(ReasonCode.AGENT_TIMEOUT, f"no decision in {seconds:.1f} s")
+    return NoProposal(ReasonCode.MAX_SECONDS, f"no decision in the {left.max_seconds} s that the run had left")
 
 
 async def call_agent(agent: Agent, view: View, seconds: float, pulse: Pulse) -> object:
