@@ -15,7 +15,7 @@ import pyarrow as pa
 from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.client import Stack
 from airside.actors.client.display.formatters import as_answer
-from airside.actors.client.display.listed import BatchList, Listed, RunList, Story
+from airside.actors.client.display.listed import BatchList, InDoubtList, Listed, RunList, Story
 from airside.actors.client.display.timeline import timeline_of
 from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
@@ -138,7 +138,7 @@ class JournalFile:
     def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
         """Return the calls in doubt, oldest first."""
         with self._readable():
-            return Listed(list_in_doubt(self, tenant))
+            return InDoubtList(list_in_doubt(self, tenant))
 
     def spend_in_doubt(self, tenant: str | None = None) -> list[SpendInDoubt]:
         """Return the attempts at questions to models of which nobody knows what they cost, oldest first."""

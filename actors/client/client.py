@@ -26,7 +26,7 @@ from airside.actors.client.connection import Connection, LiveJournal
 from airside.actors.client.display.bundle import bundle
 from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.formatters import as_answer, register_formatters
-from airside.actors.client.display.listed import ApprovalList, BatchList, Kinds, Listed, RunList, Status
+from airside.actors.client.display.listed import ApprovalList, BatchList, InDoubtList, Kinds, Listed, RunList, Status
 from airside.actors.client.display.runs import draw_handle, standing_of
 from airside.actors.client.display.stacks import LOOKED_AT, draw_stack
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
@@ -273,8 +273,9 @@ class Stack:
         return bundle(self._drawn, include, exclude)
 
     def _drawn(self) -> Drawing:
-        layers, problem = self.backend.layers(LOOKED_AT)
-        return draw_stack(self.cell.stack, self.state_dir, layers, warnings=self.warnings, problem=problem)
+        layers, doubts, problem = self.backend.overview(LOOKED_AT)
+        warnings = self.warnings
+        return draw_stack(self.cell.stack, self.state_dir, layers, in_doubt=doubts, warnings=warnings, problem=problem)
 
     def _draw_run(self, run_id: str) -> Drawing:
         events, problem = self.backend.events(run_id)
@@ -680,7 +681,7 @@ class Stack:
 
     def in_doubt(self, tenant: str | None = None) -> list[InDoubtCall]:
         """Return the calls in doubt, oldest first: of runs that wait for a person, and of ended ones."""
-        return Listed(list_in_doubt(LiveJournal(self._connection), tenant))
+        return InDoubtList(list_in_doubt(LiveJournal(self._connection), tenant))
 
     def spend_in_doubt(self, tenant: str | None = None) -> list[SpendInDoubt]:
         """Return the attempts at questions to models that count in full because nobody knows what they cost."""

@@ -14,6 +14,7 @@ from airside.actors.client.display.bundle import ASK_S, Asking
 from airside.actors.client.display.listed import Story
 from airside.actors.client.display.timeline import timeline_of
 from airside.actors.client.steps import Steps, drive
+from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.jobs import Job
 from airside.actors.journal.story import read_story
 from airside.actors.rpc.layer import now_us
@@ -93,3 +94,16 @@ class StackBackend:
         """Return what layers say of themselves, for a drawing; or nothing and why not, soon."""
         found, problem = self._asking.ask(lambda: self._connection.stats(names, within_s=0.75 * ASK_S))
         return found or {}, problem
+
+    def overview(self, names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], int, str]:
+        """As `layers`, with how many calls are in doubt: none are counted where a layer is down or the journal slow."""
+        found: dict[str, dict[str, Any]] = {}
+
+        def look() -> int:
+            found.update(self._connection.stats(names, within_s=0.75 * ASK_S))
+            if any("down" in layer for layer in found.values()):
+                return 0
+            return len(list_in_doubt(LiveJournal(self._connection), None))
+
+        doubts, problem = self._asking.ask(look)
+        return dict(found), doubts or 0, "" if found else problem

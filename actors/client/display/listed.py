@@ -14,6 +14,7 @@ from airside.actors.client.display.approvals import draw_approvals
 from airside.actors.client.display.batches import draw_batches
 from airside.actors.client.display.bundle import bundle, print_drawing
 from airside.actors.client.display.drawing import Drawing, Timeline
+from airside.actors.client.display.in_doubt import draw_in_doubt
 from airside.actors.client.display.memory import draw_hits, draw_records
 from airside.actors.client.display.results import draw_results
 from airside.actors.client.display.runs import draw_runs, draw_story
@@ -89,6 +90,16 @@ class ApprovalList(Listed[Any]):
     def drawn(self) -> Drawing:
         """Return a row for each."""
         return draw_approvals(self)
+
+
+class InDoubtList(Listed[Any]):
+    """Calls in doubt."""
+
+    __slots__ = ()
+
+    def drawn(self) -> Drawing:
+        """Return a row for each."""
+        return draw_in_doubt(self)
 
 
 class RecordList(Listed[Any]):

@@ -21,6 +21,7 @@ from airside.actors.client.display.drawing import (
     table,
     text_cell,
 )
+from airside.actors.client.display.in_doubt import counted
 from airside.stack.operations.quantities import money, span
 
 LOOKED_AT = ("driver", "policy", "approvals", "journal")
@@ -29,8 +30,18 @@ LOOKED_AT = ("driver", "policy", "approvals", "journal")
 Layers = Mapping[str, Mapping[str, Any]]
 
 
-def draw_stack(name: str, folder: Path, layers: Layers, *, warnings: Sequence[str] = (), problem: str = "") -> Drawing:
-    """Draw a stack by what some of its layers say of themselves; by `problem` why they do not."""
+def draw_stack(
+    name: str,
+    folder: Path,
+    layers: Layers,
+    *,
+    in_doubt: int = 0,
+    warnings: Sequence[str] = (),
+    problem: str = "",
+) -> Drawing:
+    """Draw a stack by what some of its layers say of themselves, and how many calls are in doubt, of ended runs too; by
+    `problem` why they do not.
+    """
     driver = layers.get("driver", {})
     parts: list[Part] = []
     if busy := _busy(driver):
@@ -46,6 +57,7 @@ def draw_stack(name: str, folder: Path, layers: Layers, *, warnings: Sequence[st
             ("state", near(folder)),
             ("runs", _runs(driver) if "live" in driver else ""),
             ("waiting for people", layers.get("approvals", {}).get("pending", "")),
+            ("in doubt", f"{counted(in_doubt)}, of which stack.in_doubt() tells" if in_doubt else ""),
             *(("warning", warning) for warning in warnings[:5]),
             ("problem", problem or layers.get("journal", {}).get("problem", "")),
         ),
@@ -76,7 +88,7 @@ def _runs(driver: Mapping[str, Any]) -> str:
     working, queued = (int(sum(each.get(name, 0) for each in tenants)) for name in ("running", "waiting"))
     return (
         f"{driver['live']:,} live: {working:,} at work, {queued:,} queued, {driver.get('parked', 0):,} parked, "
-        f"{len(driver.get('in_doubt', ())):,} in doubt"
+        f"{len(driver.get('in_doubt', ())):,} waiting in doubt"
     )
 
 

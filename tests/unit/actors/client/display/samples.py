@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airside.actors.client.results import PendingApproval, RunResult, ended_result
 from airside.actors.journal.batches import BatchOutcome, BatchSummary
 from airside.stack.ids import PrincipalId, RunId, TenantId
 from airside.stack.operations.batches import BatchSettings
 from airside.stack.operations.overview import RunSummary
 from airside.stack.reasons import ReasonCode, RunStatus
+from airside.stack.recovery.in_doubt import InDoubtCall
 from airside.stack.resources import ResourceFact
 from airside.stack.run.events import Event, RunEnded, decode_event, encode_event
 from airside.stack.values import ValueOrigin
@@ -23,6 +26,12 @@ def played(commands: str) -> list[Event]:
     world = Scenario()
     world.play(commands)
     return [decode_event(body) for body in world.journal.local.bodies_of(world.runs[0])]
+
+
+def in_doubt(text: str = "charge", **fields: Any) -> InDoubtCall:
+    """Return a call in doubt in which everything that somebody wrote is this text."""
+    given = {"run_id": text, "tenant": text, "step": 2, "tool": text, "arguments": {text: text}, "key": text}
+    return InDoubtCall(**{**given, "since_us": 1_700_000_000_000_000, "cause": text, **fields})  # type: ignore[arg-type]
 
 
 class Record:

@@ -22,6 +22,7 @@ from airside.actors.client.display.listed import (
     ApprovalList,
     BatchList,
     Hits,
+    InDoubtList,
     Listed,
     RecordList,
     ResultList,
@@ -39,7 +40,7 @@ from airside.stack.reasons import RunStatus
 from airside.stack.run import events as ev
 from airside.stack.run.story import story_lines
 from airside.stack.text.entities import INVISIBLE
-from tests.unit.actors.client.display.samples import APPROVED, approval, batch, played, result, summary
+from tests.unit.actors.client.display.samples import APPROVED, approval, batch, in_doubt, played, result, summary
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -194,6 +195,7 @@ DRAWN: dict[str, Callable[[str], dict[str, str]]] = {
     "story": lambda text: Story("\n".join([text] * 200), None)._repr_mimebundle_(),
     "hits": lambda text: Hits([recalled(text)])._repr_mimebundle_(),
     "records": lambda text: RecordList([record(text)])._repr_mimebundle_(),
+    "in_doubt": lambda text: InDoubtList([in_doubt(text)])._repr_mimebundle_(),
     "values": lambda text: Listed([switched(text)])._repr_mimebundle_(),
     "value": lambda text: bundle(lambda: tables.draw_value(switched(text))),
     "stack": lambda text: bundle(

@@ -8,35 +8,50 @@ import pickle
 import sys
 import threading
 import types
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
+from airside.actors.client import stack_backend
 from airside.actors.client.display.bundle import HTML, TEXT, Asking
 from airside.actors.client.display.formatters import as_answer, register_formatters
 from airside.actors.client.display.listed import (
     ApprovalList,
     BatchList,
     Hits,
+    InDoubtList,
     Listed,
     ResultList,
     RunList,
     Status,
     Story,
 )
+from airside.actors.client.display.stacks import draw_stack
 from airside.actors.client.display.timeline import timeline_of
 from airside.actors.client.stack_backend import StackBackend
 from airside.stack.errors import Misuse
 from airside.stack.operations.overview import detail_of
-from tests.unit.actors.client.display.samples import APPROVED, approval, batch, played, result, result_of, summary
+from tests.unit.actors.client.display.samples import (
+    APPROVED,
+    approval,
+    batch,
+    in_doubt,
+    played,
+    result,
+    result_of,
+    summary,
+)
 
 KINDS = [
     ResultList([result("a"), result("b"), result("c")]),
     ApprovalList([approval("a"), approval("b"), approval("c")]),
     BatchList([batch("a"), batch("b"), batch("c")]),
     RunList([summary("a"), summary("b"), summary("c")]),
+    InDoubtList([in_doubt("a"), in_doubt("b"), in_doubt("c")]),
     Listed([summary("a"), summary("b"), summary("c")]),
 ]
 
@@ -82,6 +97,46 @@ def test_a_result_that_was_pickled_says_where_its_story_is() -> None:
     with pytest.raises(Misuse, match=r"stack\.story\('run_1'\)"):
         again.story()
     assert "completed" in again._repr_mimebundle_()[TEXT]
+
+
+def test_calls_in_doubt_are_drawn_in_words() -> None:
+    """Since when, whether the run waits, and how to resolve one."""
+    calls = InDoubtList([in_doubt(), in_doubt(until_us=1_700_000_060_000_000, undo=True)])
+    text = calls._repr_mimebundle_()[TEXT]
+    assert text.startswith("2 calls in doubt") and "since_us" not in text and "InDoubtCall" not in text
+    for said in (
+        "2023-11-14 22:13:20",
+        "has ended",
+        "waits until 2023-11-14 22:14:20",
+        "the undo of charge",
+        "stack.resolve",
+    ):
+        assert said in text
+    assert InDoubtList()._repr_mimebundle_()[TEXT].strip() == "no call is in doubt"
+
+
+class Doubted:
+    """A connection to a stack in which a call is in doubt, with a driver that is down or not."""
+
+    def __init__(self, driver: dict[str, Any]) -> None:
+        self._driver = driver
+
+    def stats(self, names: Sequence[str], *, within_s: float) -> dict[str, dict[str, Any]]:
+        """Return what layers say."""
+        return {"driver": self._driver}
+
+
+@pytest.mark.parametrize(("driver", "counted"), [({"live": 0}, 1), ({"down": "ActorDiedError"}, 0)])
+def test_a_stacks_drawing_counts_what_it_lists_as_in_doubt(
+    monkeypatch: pytest.MonkeyPatch, driver: dict[str, Any], counted: int
+) -> None:
+    """Also of runs that have ended; a stack that is down is asked no more."""
+    monkeypatch.setattr(stack_backend, "list_in_doubt", lambda journal, tenant: [in_doubt()])
+    backend = StackBackend(Doubted(driver), None)  # type: ignore[arg-type]
+    layers, doubts, problem = backend.overview(["driver"])
+    assert (layers, doubts, problem) == ({"driver": driver}, counted, "")
+    drawing = draw_stack("default", Path("state"), layers, in_doubt=doubts)
+    assert ("1 call, of which stack.in_doubt() tells" in str(drawing)) is bool(counted)
 
 
 def test_a_result_becomes_a_dictionary_whatever_reads_its_record() -> None:
