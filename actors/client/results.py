@@ -104,8 +104,8 @@ class MapTimeout(TimeoutError):
     and `run_ids` are those that go on, in the order of their places: in that order `Stack.results(run_ids)` gets their
     results later, each with its `job_id`, and `places[result.run_id]` is its place.  `unanswered` are the jobs
     that were sent and not answered, by place, each with the run that it is if it was taken in (empty where only the
-    stack knows whose the job's token is): they may run, and sent once more they are other runs.  `unsubmitted` jobs
-    were never sent.
+    stack knows whose the job's token is): they may run, and sent once more they are other runs.  `unsubmitted` is how
+    many were never sent: those at the places that are in none of these three.
     """
 
     _render_traceback_ = notebook_traceback
@@ -163,10 +163,12 @@ def submission_may_run(run_id: str) -> str:
     return f"the submission was not answered: it may run, and then `stack.handle({run_id!r})` is its handle"
 
 
+_KEEP = " (in a notebook keep this error first, `error = sys.last_value`: the next one takes its place)"
+
+
 def batch_goes_on(open_runs: int) -> str:
     """Return what becomes of a batch's runs when nobody waits for them, and how to get their results."""
-    how = "`stack.results(error.run_ids)` waits for them, this error being `sys.last_value` in a notebook"
-    return f"{open_runs} runs go on: {how}"
+    return f"{open_runs} runs go on: `stack.results(error.run_ids)` waits for them{_KEEP}"
 
 
 def goes_on(run_ids: Sequence[str]) -> str:
@@ -220,8 +222,8 @@ class StreamInterrupted(KeyboardInterrupt):
     def __init__(self, stream: Iterator[RunResult], open_runs: int, unanswered: dict[int, str] | None = None) -> None:
         self.unanswered = unanswered or {}
         super().__init__(
-            f"{open_runs} runs go on, and so does the stream, where it was: `for result in error.stream`, this error "
-            f"being `sys.last_value` in a notebook{may_run(self.unanswered)}"
+            f"{open_runs} runs go on, and so does the stream, where it was: `for result in error.stream`"
+            f"{_KEEP}{may_run(self.unanswered)}"
         )
         self.stream = stream
 

@@ -140,6 +140,21 @@ def test_the_runs_that_go_on_are_named_in_the_order_of_their_jobs() -> None:
     assert list(caught.value.places.values()) == [0, 1, 2]
 
 
+def test_the_jobs_that_were_never_sent_are_at_the_places_that_nothing_else_has() -> None:
+    desk = Desk(a_minute={"slow": 2}, run_s=2)
+    with pytest.raises(MapTimeout) as caught:
+        run(desk, [*jobs("b", 1), *jobs("slow", 4)], timeout=1)
+    error = caught.value
+    known = {*error.places.values(), *error.unanswered}
+    left = [place for place, result in enumerate(error.results) if result is None and place not in known]
+    assert left == [3, 4] and error.unsubmitted == len(left)
+
+
+def test_an_interrupt_says_to_keep_it_before_the_next_error_takes_its_place() -> None:
+    for error in (MapInterrupted([None], {"run_1": 0}, 0), StreamInterrupted(iter(()), 1)):
+        assert "`error = sys.last_value`" in str(error)
+
+
 def test_a_run_that_is_read_by_two_names_has_each_and_its_own_job_where_none_is_given() -> None:
     desk = Desk()
     with pytest.raises(MapTimeout) as caught:
