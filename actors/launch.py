@@ -171,9 +171,15 @@ def _attached(
         record = {}  # that of another stack
     found = address or record.get("address")
     if found is None:
-        raise Misuse(f"no stack is up in {folder}: start one (`airside up`), or name another state directory")
+        raise Misuse(
+            f"no stack is up in {folder}: start one (`airside.start(app, state_dir=...)`, or `airside up`), or name "
+            "another state directory"
+        )
     if not is_listening(found):
-        raise Misuse(f"the stack of {folder} is gone (nothing answers at {found}): start it again (`airside up`)")
+        raise Misuse(
+            f"the stack of {folder} is gone (nothing answers at {found}): start it again "
+            "(`airside.start(app, state_dir=...)`, or `airside up`)"
+        )
     settings = _settings({"stack": stack or record.get("stack", "default"), "state_dir": folder})
     member = join_ray(found, auth_mode=record.get("auth_mode", ""))
     connection = Connection(CellAddress.of(settings), str(record.get("id", "")), member)

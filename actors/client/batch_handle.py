@@ -12,7 +12,7 @@ from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.listed import Kinds
 from airside.actors.journal.batches import BatchSummary, read_batch, show_batch
 from airside.actors.journal.story import ReadableJournal
-from airside.stack.calling import explain_misuse_of_methods
+from airside.stack.calling import explain_absent, explain_misuse_of_methods
 from airside.stack.errors import InvalidInput
 from airside.stack.operations.batches import BatchChange, BatchSettings, BatchState
 from airside.stack.values import Limits
@@ -21,6 +21,7 @@ Order = Callable[[str, BatchChange, str], None]
 """Has the driver put a change of a batch on record, and why it is made."""
 
 
+@explain_absent(batch="id", name="id", status="show().phase", phase="show().phase")
 @explain_misuse_of_methods
 class BatchHandle:
     """A batch of a stack.  Every change is put on record with who made it and why, and followed within a second or two.

@@ -32,7 +32,7 @@ from airside.actors.client.display.stacks import LOOKED_AT, draw_stack
 from airside.actors.client.input_reader import read_given, read_jobs_inputs
 from airside.actors.client.job_stream import WINDOW, JobStream, ResultStream, collect_in_order, next_of
 from airside.actors.client.journal_follower import JournalFollower
-from airside.actors.client.known_principals import check_known
+from airside.actors.client.known_principals import check_known, name_hint_for
 from airside.actors.client.memory_client import MemoryClient
 from airside.actors.client.owned_stack import OwnedStack
 from airside.actors.client.progress import progress_of
@@ -136,6 +136,7 @@ LONGEST_SWITCH_S = 100 * 366 * 86_400
     id="run_id",
     status="result().status when it has ended, stack.inspect(handle).run.status before",
     wait="result()",
+    kill="cancel(), or stack.kill(run=handle) whatever it is doing",
 )
 @explain_misuse_of_methods
 class RunHandle:
@@ -346,7 +347,8 @@ class Stack:
         if reason == ReasonCode.ADMISSION_REJECTED:
             raise AdmissionRefused(ticket.message, reason=reason, retry_after_s=ticket.retry_after_s)
         if reason.startswith("auth_") or reason in (ReasonCode.PRINCIPAL_UNKNOWN, ReasonCode.TENANT_UNKNOWN):
-            raise AuthRefused(ticket.message, reason=reason)
+            meant = "" if job.token else name_hint_for(self.state_dir, job.tenant, job.principal)
+            raise AuthRefused(ticket.message + meant, reason=reason)
         if reason == ReasonCode.INTERNAL_ERROR:  # nobody could say whether it was admitted
             unsure = LayerUnavailable(ticket.message, reason=reason)
             unsure.add_note(submission_may_run(run_of_job(job)))

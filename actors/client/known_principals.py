@@ -102,6 +102,15 @@ def check_listed(
                 raise InvalidInput(f"token: {tenant} gives nobody by token the {kind} {name!r:.60}{hint}")
 
 
+def name_hint_for(folder: Path, tenant: str, principal: str) -> str:
+    """Return who may be meant by a tenant or principal that the directory does not have, as the end of a sentence."""
+    people = read_people(folder) or {}
+    entry = people.get(tenant)
+    if entry is None:
+        return _hint(tenant, people)
+    return "" if entry["open"] or principal in entry["principals"] else _hint(principal, entry["principals"])
+
+
 def known_of(people: People | None, tenant: str, principal: str) -> Known | None:
     """Return what is known of a principal's runs; None where no stack was ever started, or one before this version."""
     try:
@@ -113,6 +122,10 @@ def known_of(people: People | None, tenant: str, principal: str) -> Known | None
 
 
 def _unknown(reason: ReasonCode, what: str, name: str, names: Iterable[str]) -> AuthRefused:
+    return AuthRefused(f"token: {what}{_hint(name, names)}", reason=reason.value)
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
     known = list(names)
     hint = name_hint(name, known) if known else ""
-    return AuthRefused(f"token: {what}{hint if len(hint) <= _MAX_HINT else ''}", reason=reason.value)
+    return hint if len(hint) <= _MAX_HINT else ""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from airside.actors.journal.story import ReadableJournal
+from airside.stack.calling import explain_absent
 from airside.stack.errors import InvalidInput
 from airside.stack.operations.batches import BatchPhase, BatchSettings, BatchState, stream_of
 from airside.stack.values import Value
@@ -26,6 +27,7 @@ class BatchOutcome(Value):
     cost_microusd: int
 
 
+@explain_absent(batch="id", name="id", status="phase")
 class BatchSummary(Value):
     """A batch as the journal has it: how it stands, by whose last order, and its runs by how they ended.
 
@@ -68,7 +70,8 @@ def show_batch(journal: ReadableJournal, batch: str, *, tenant: str = "") -> Bat
     shown = _shown(journal, [batch], tenant)
     if not shown:
         raise InvalidInput(
-            f"batch {batch!r:.80}: there is none of this name; `airside batch list` shows those there are"
+            f"batch {batch!r:.80}: there is none of this name; `stack.batches()`, or `airside batch list`, shows "
+            "those there are"
         )
     return shown[0]
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from airside.actors.client.display.batches import draw_problems
+from airside.actors.client.display.bundle import bundle
+from airside.actors.client.display.drawing import Drawing, facts
+from airside.actors.client.display.listed import Kinds
 from airside.batches.parts import read_parts
 from airside.batches.row_states import WITHDRAWN, RowStates
 from airside.stack.reasons import ReasonCode, RunStatus
@@ -43,6 +47,19 @@ class Problems:
     more: int = 0
     no_jobs: int = 0
     rejected: int = 0
+
+    def drawn(self) -> Drawing:
+        """Return them, to be seen: the first of each kind, and how many rows have it."""
+        parts = (draw_problems([(each.first, each.count) for each in self.kinds]),) if self.kinds else ()
+        also = f"other problems, of {self.more:,} rows" if self.more else ""
+        return Drawing(
+            title=f"{len(self.kinds):,} kinds of problems" if self.kinds else "no problems",
+            facts=facts(("not shown", also), ("rows that are no jobs", f"{self.no_jobs:,}" if self.no_jobs else "")),
+            parts=parts,
+        )
+
+    def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
+        return bundle(self.drawn, include, exclude)
 
 
 def problems_of(place: Path | str, states: RowStates) -> Problems:

@@ -150,7 +150,8 @@ class BatchState:
             return
         if not self.length:
             raise InvalidInput(
-                f"batch {batch!r:.80}: there is none of this name; `airside batch list` shows those there are"
+                f"batch {batch!r:.80}: there is none of this name; `stack.batches()`, or `airside batch list`, shows "
+                "those there are"
             )
         if change.action == "pause" and self.phase != "running":
             raise InvalidInput(f"batch {batch}: it is {self.phase}, and cannot be paused")

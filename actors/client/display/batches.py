@@ -10,6 +10,7 @@ from airside.actors.client.display.drawing import (
     Bars,
     Cell,
     Drawing,
+    Table,
     Tone,
     brief,
     code_cell,
@@ -58,9 +59,14 @@ def draw_batch(
         facts=facts(("ended", rows), ("used", f"{tokens:,} tokens, {money(cost_microusd)}"), *(more or {}).items()),
         parts=(
             *((Bars(("outcome", counted), tuple(bars[:MAX_ROWS]), max(0, len(bars) - MAX_ROWS)),) if bars else ()),
-            *((table("problems", ("first of them", "rows"), problems, _problem),) if problems else ()),
+            *((draw_problems(problems),) if problems else ()),
         ),
     )
+
+
+def draw_problems(problems: Sequence[tuple[str, int]]) -> Table:
+    """Draw problems, each with how many rows it is said of."""
+    return table("problems", ("first of them", "rows"), problems, _problem)
 
 
 def _problem(given: tuple[str, int]) -> tuple[Cell, Cell]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ray import cloudpickle
 
 import airside
+from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.client import Stack
 from airside.actors.client.memory_client import MemoryClient
 from airside.actors.jobs import BadLine, jobs_of
@@ -30,7 +31,7 @@ from airside.stack.resources import Resource
 from airside.stack.run.topology import Branch, Done, FanOut, GiveUp, Visit
 from airside.tools.resolving import resolver
 from airside.tools.tool import ProcessLimits
-from tests.unit.actors.client.display.samples import approval, result, summary
+from tests.unit.actors.client.display.samples import approval, batch, result, summary
 
 CALLS: dict[str, Callable[..., Any]] = {
     "Action": airside.Action,
@@ -256,6 +257,9 @@ def test_a_call_of_a_name_that_means_something_else_says_what_does() -> None:
         (airside.RunHandle.__new__(airside.RunHandle), "wait", r"write \.result\(\)"),
         (airside.RunHandle.__new__(airside.RunHandle), "status", r"write \.result\(\)\.status"),
         (airside.RunHandle.__new__(airside.RunHandle), "id", r"write \.run_id"),
+        (airside.RunHandle.__new__(airside.RunHandle), "kill", r"write \.cancel\(\), or stack\.kill\(run=handle\)"),
+        (batch(), "batch", r"write \.id$"),
+        (BatchHandle.__new__(BatchHandle), "name", r"write \.id$"),
         (approval(), "id", r"write \.approval_id"),
         (summary(), "id", r"write \.run_id"),
         (result(), "id", r"write \.run_id"),

@@ -109,6 +109,13 @@ def test_a_record_that_cannot_be_read_is_none(live: Path, text: str) -> None:
         connect(live)
 
 
+def test_who_connects_to_a_stack_that_is_gone_is_told_how_to_start_it_from_python_too(live: Path) -> None:
+    """A kernel that was restarted has no shell."""
+    write_record(live, {"id": "a", "address": "127.0.0.1:1"})
+    with pytest.raises(Misuse, match=r"is gone .*: start it again \(`airside\.start\(app, state_dir=\.\.\.\)`"):
+        connect(live)
+
+
 def test_a_record_without_a_directory_is_not_believed(live: Path) -> None:
     """One that was written by hand, or before records named their directory, leads nowhere."""
     (live / "stack.json").write_text(json.dumps({"id": "a", "address": "127.0.0.1:1"}), encoding="utf-8")

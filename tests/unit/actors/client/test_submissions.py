@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from airside.actors.client.client import Stack
+from airside.actors.client.known_principals import write_people
 from airside.actors.client.results import SubmitInterrupted
 from airside.actors.client.steps import Pause, Steps
 from airside.actors.client.submissions import run_of_job
 from airside.actors.jobs import Job
-from airside.stack.errors import LayerUnavailable, Refused
+from airside.stack.directory import load_directory
+from airside.stack.errors import AuthRefused, LayerUnavailable, Refused
 from airside.stack.operations.messages import Ticket
 from airside.stack.reasons import ReasonCode
 from airside.stack.security.authenticator import issue_token
@@ -93,6 +95,25 @@ def test_a_submission_that_may_have_been_admitted_is_not_refused_and_says_which_
     with pytest.raises(Refused, match="no text") as refused:
         stack_of(desk).submit("r", **WHO)
     assert not hasattr(refused.value, "__notes__")
+
+
+@pytest.mark.parametrize(
+    ("who", "reason", "hint"),
+    [
+        ({"tenant": "acme", "principal": "anna"}, ReasonCode.PRINCIPAL_UNKNOWN, r" \(do you mean ana\?\)$"),
+        ({"tenant": "acmes", "principal": "ana"}, ReasonCode.TENANT_UNKNOWN, r" \(do you mean acme\?\)$"),
+        ({"token": "ask_key"}, ReasonCode.PRINCIPAL_UNKNOWN, "unknown$"),
+    ],
+)
+def test_whoever_names_nobody_is_told_who_may_be_meant(
+    tmp_path: Path, who: dict[str, str], reason: ReasonCode, hint: str
+) -> None:
+    """As `airside token issue` tells it; of a token nothing is known here."""
+    write_people(tmp_path, load_directory("tenants: {acme: {principals: {ana: {}, bo: {}}}}"))
+    stack = stack_of(FullDisk(Ticket(reason_code=reason, message="unknown")))
+    stack.state_dir = tmp_path
+    with pytest.raises(AuthRefused, match=hint):
+        stack.submit("r", **who)  # type: ignore[arg-type]
 
 
 async def test_a_submission_that_is_cancelled_says_which_run_there_may_be() -> None:

@@ -32,6 +32,7 @@ from airside.actors.client.display.listed import (
 from airside.actors.client.display.results import draw_progress
 from airside.actors.client.display.runs import draw_handle, draw_run, standing_of
 from airside.actors.client.display.text import to_text
+from airside.batches.problems import ProblemKind, Problems
 from airside.memory.records import Record
 from airside.stack.contracts.memory import Recalled
 from airside.stack.operations.overview import RunDetail, RunStep, Wait
@@ -188,6 +189,7 @@ DRAWN: dict[str, Callable[[str], dict[str, str]]] = {
     "approvals": lambda text: ApprovalList([approval(text)] * 3)._repr_mimebundle_(),
     "runs": lambda text: RunList([summary(text), summary(text, status=text)])._repr_mimebundle_(),
     "batches": lambda text: BatchList([batch(text)])._repr_mimebundle_(),
+    "problems": lambda text: Problems((ProblemKind(text, 3),), more=2, no_jobs=1)._repr_mimebundle_(),
     "batch": lambda text: bundle(lambda: draw_summary(batch(text))),
     "run": lambda text: bundle(lambda: draw_handle(text, [], text, now_us=0)),
     "events": lambda text: bundle(lambda: draw_handle(text, _EVENTS, text, now_us=0)),
