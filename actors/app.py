@@ -23,7 +23,7 @@ from airside.stack.canonical import canonical, digest
 from airside.stack.contracts.labels import check_label
 from airside.stack.cycle.agent_call import code_of
 from airside.stack.directory import Directory, read_directory
-from airside.stack.errors import InvalidConfig, InvalidInput
+from airside.stack.errors import InvalidConfig, InvalidInput, plain
 from airside.stack.models.agent import AsksModels, ModelAgent
 from airside.stack.models.endpoints import ModelEndpoint
 from airside.stack.models.extractor import FactExtractor
@@ -43,9 +43,11 @@ from airside.tools.secrets.providers import SecretsProvider, checked_provider, u
 from airside.tools.signature import refuse_async, refuse_generator, refuse_misfit
 from airside.tools.tool import Tool, Toolset, ToolSource, flatten, read_sources
 
+_MAX_REPR = 500
+
 
 @explain_misuse()
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class App:
     """What a stack runs.
 
@@ -84,6 +86,11 @@ class App:
     gateway: bool = False
     extractor: FactExtractor | None = None
     http: bool | HttpServer = False
+
+    def __repr__(self) -> str:
+        """Return its agents and tools by their names, as a cell shows it: all of it would be pages."""
+        agents, tools = ", ".join(_names(self.agents)), ", ".join(_names(self.tools))
+        return plain(f"App(agents: {agents}; tools: {tools}; version: {self.version})", _MAX_REPR)
 
     def checked(self) -> ValidatedApp:
         """Return the app with everything loaded and cross-checked; raise `InvalidConfig` saying what is wrong."""
@@ -200,6 +207,12 @@ class ValidatedApp:
                 + [f"tool {spec.name}" for spec in self.specs if spec.cost_microusd]
             ),
         }
+
+
+def _names(given: object) -> Iterator[str]:
+    """Yield what agents or tools are called; of what is none, which nobody has checked yet, its type."""
+    for each in given if isinstance(given, Iterable) else (given,):
+        yield each if isinstance(each, str) else str(getattr(each, "name", type(each).__name__))
 
 
 def _priced(named: object, agents: Mapping[str, Agent]) -> tuple[dict[str, ModelEndpoint], dict[str, Agent]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -43,7 +44,11 @@ if TYPE_CHECKING:
     from airside.actors.client.client import Stack
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Governed LLM agent jobs on Ray."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Governed LLM agent jobs on Ray.",
 )
 switch = typer.Typer(no_args_is_help=True, help="Kill switches: what may not begin.")
 approvals = typer.Typer(help="What waits for people, each value with where it comes from.")
@@ -76,6 +81,21 @@ SwitchScopeText = Annotated[
     str, typer.Argument(help="all, tenant, principal (as TENANT/PRINCIPAL), run, tool, or version")
 ]
 SwitchTarget = Annotated[str, typer.Argument(help="which; nothing for all")]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"airside {importlib.metadata.version('airside')}")
+        raise typer.Exit
+
+
+@app.callback()
+def whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="say which version this is")
+    ] = False,
+) -> None:
+    """Governed LLM agent jobs on Ray."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,16 @@ def path_of(text: str | Path) -> Path:
         raise InvalidInput(f"{str(text)!r:.80}: {error}") from None
 
 
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Say of a stack that is being started, where somebody interrupts that, that it is not up."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("airside: interrupted before the stack was up: nothing was run", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
 StateDir = Annotated[
     Path, typer.Option(parser=path_of, envvar="AIRSIDE_STATE_DIR", help="where the stack keeps its state")
 ]
@@ -37,6 +48,8 @@ RunOrPart = Annotated[str, typer.Argument(help=_PART)]
 OfTenant = Annotated[str, typer.Option("--tenant", help="of this tenant only")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, everything")]
 HERE = Path(".airside")
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 _SPAN = re.compile(r"([0-9]{1,9})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airside.options import HERE, AppArgs, AppName, Mode, StateDir, limits_of, path_of
+from airside.options import HERE, INTERRUPTED, AppArgs, AppName, Mode, StateDir, limits_of, path_of, starting
 from airside.output import json_line
 from airside.stack.errors import InvalidInput, Misuse
 from airside.stack.run.story import printable
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from airside.actors.app import App
     from airside.batches.rows import Source
     from airside.batches.run import BatchReport
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 _MENDED = "append the mended row to the input, and --resume"
 """What is done about a row that is no job: the one that is there has its result, and must stay as it is."""
@@ -112,7 +109,8 @@ def run(
         made = _check_batch(source, made, out, batch, options, accepted, takes_up=taken_up)
     if dry_run:
         _say_checked(made, state_dir, source)
-    stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
+    with starting():
+        stack = airside.start(made, state_dir=state_dir, mode=mode) if made else airside.connect(state_dir)
     with stack, _ended_by_sigterm():
         try:
             if pilot:

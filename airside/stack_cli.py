@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from airside.options import HERE, AppArgs, AppName, Mode, StateDir
+from airside.options import HERE, AppArgs, AppName, Mode, StateDir, starting
 from airside.stack.errors import LayerUnavailable, Misuse
 
 _LOOK_S = 0.5
@@ -41,7 +41,8 @@ def up(
         typer.echo("starting ...", err=True)
     made = load_app(app_name, app_arg or [])
     try:
-        stack = airside.start(made, state_dir=state_dir, mode=mode, address=address or None)
+        with starting():
+            stack = airside.start(made, state_dir=state_dir, mode=mode, address=address or None)
     except Misuse as error:
         raise _in_a_shell(error) from None
     folder = stack.state_dir

@@ -15,6 +15,7 @@ from airside.actors.client.client import RunHandle, Stack
 from airside.actors.client.results import PendingApproval, RunResult
 from airside.demo.app import REQUEST, demo_app, demo_jobs
 from airside.demo.mail import Mailbox
+from airside.options import starting
 
 EXPECTED = {
     "sent": "completed",
@@ -39,7 +40,9 @@ def run_demo(state_dir: Path, *, yes: bool) -> int:
     console.print(f"[bold]{len(demo_jobs())} requests of 5 tenants:[/] {REQUEST}\n")
     with Mailbox() as mailbox:
         app = demo_app(state_dir, mailbox.port)
-        with airside.start(app, state_dir=state_dir, executors=1) as stack:
+        with starting():
+            stack = airside.start(app, state_dir=state_dir, executors=1)
+        with stack:
             handles = [stack.submit(airside.Job(**job)) for job in demo_jobs()]
             attend(stack, handles, lambda approval: yes or ask(console, approval), console)
             results = stack.results(handles)

@@ -34,6 +34,13 @@ def app(policy: str = "version: v1\nrules: [{id: rest, outcome: allow}]\n", agen
     return App(agents={"a": agent or ReplayAgent()}, tools=[pay, send], policy=policy, directory=DIRECTORY)
 
 
+def test_an_app_is_shown_in_a_line() -> None:
+    """By the names of its agents and tools, also where it does not hold together."""
+    assert repr(app()) == "App(agents: a; tools: pay, send; version: 1)"
+    long = App(agents={f"agent-{n}": ReplayAgent() for n in range(900)}, tools=5, policy="", directory="")  # type: ignore[arg-type]
+    assert len(repr(long)) <= 500 and "tools: int" in repr(replace(long, agents={}))
+
+
 @pytest.mark.parametrize(
     ("when", "said"),
     [

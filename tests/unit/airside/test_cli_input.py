@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib.metadata
 import itertools
 import json
 import os
@@ -336,6 +337,28 @@ def test_the_help_says_where_jobs_come_from_and_what_an_interrupt_leaves(
     assert code == 0
     for words in ("a pipe, or - for what comes on stdin", "Ctrl-C ends the command, not the runs", "runs --active"):
         assert words in said, said
+
+
+def test_help_and_the_version_are_had_by_the_usual_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["-h"], ["run", "-h"], ["runs", "show", "-h"]):
+        code, out, _ = airside_says(capsys, *line)
+        assert code == 0 and "Usage" in out, line
+    code, out, _ = airside_says(capsys, "--version")
+    assert code == 0 and out == f"airside {importlib.metadata.version('airside')}\n"
+
+
+def test_who_interrupts_a_start_is_told_that_nothing_was_run(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(airside, "start", interrupted)
+    monkeypatch.setattr(airside, "connect", interrupted)
+    (tmp_path / "jobs.jsonl").write_text(JOB)
+    for line in (["up", "--app", "tests.apps.replayed"], ["run", str(tmp_path / "jobs.jsonl"), "--out", "out"]):
+        code, _, err = airside_says(capsys, *line, "--state-dir", str(tmp_path / "state"))
+        assert code == 130 and "interrupted before the stack was up: nothing was run" in err, (line, err)
 
 
 def test_jobs_come_from_stdin_and_from_pipes(
