@@ -21,9 +21,9 @@ from airside.actors.driver.in_doubt import list_in_doubt
 from airside.actors.driver.spend_in_doubt import list_spend_in_doubt
 from airside.actors.jobs import batch_job
 from airside.actors.journal.batches import BatchSummary, list_batches
-from airside.actors.journal.carry import BEFORE
 from airside.actors.journal.log import JOURNAL
 from airside.actors.journal.overview import list_runs, show_run
+from airside.actors.journal.place import has_journal
 from airside.actors.journal.reader import JournalReader
 from airside.actors.journal.run_names import RunName, whole_run
 from airside.actors.journal.story import read_story
@@ -162,7 +162,7 @@ def journal_file(state_dir: Path) -> JournalFile:
 
     Raises `Misuse` if there is none, and `Unreadable` if the file is no journal, is cut, or is in use.
     """
-    if not (state_dir / JOURNAL).exists() and not (state_dir / BEFORE).exists():
+    if not has_journal(state_dir):
         raise Misuse(f"{state_dir} has no journal")
     return JournalFile(state_dir)
 

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from airside.actors.journal.postgres_session import check_url
 from airside.stack.errors import InvalidConfig
 from airside.stack.webhooks import webhook_target
 
@@ -22,6 +23,12 @@ class Settings(BaseSettings):
 
     stack: StackName = "default"
     state_dir: Path = Path(".airside")
+
+    journal: str | None = None
+    """The PostgreSQL database that keeps the journal: `postgresql://user@host/database`, without a password in it.
+
+    Without one it is a file in the state directory, unless that says that it is in a database.
+    """
 
     mode: Literal["dedicated", "pooled"] = "dedicated"
     """A process per live tenant, or `pool_size` processes that tenants share (trusted agent code only)."""
@@ -89,6 +96,15 @@ class Settings(BaseSettings):
 
     task_events: bool = False
     """Ray's task events (its dashboard's timeline) cost 10-20 % of the throughput."""
+
+    @model_validator(mode="after")
+    def _journal_is_one(self) -> Settings:
+        if self.journal is not None:
+            try:
+                check_url(self.journal)
+            except InvalidConfig as error:
+                raise ValueError(error.message) from None
+        return self
 
     @model_validator(mode="after")
     def _webhook_is_one(self) -> Settings:

@@ -166,11 +166,15 @@ class MemoryFailed(Failed):
 
 
 class Unreadable(Failed):
-    """A journal's file cannot be opened or read: it is in use, no journal, cut or damaged."""
+    """A journal cannot be opened or read: it is in use, no journal, cut or damaged."""
+
+
+class Unreachable(Unreadable):
+    """The server that keeps a journal does not answer now."""
 
 
 class NotWritten(Failed):
-    """The journal's file cannot be written now: its disk is full, or somebody else writes to it."""
+    """The journal cannot be written now: its disk is full, its server is away, or somebody else writes to it."""
 
 
 class SyncFailed(Failed):

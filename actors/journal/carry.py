@@ -12,22 +12,20 @@ from pathlib import Path
 import duckdb
 
 from airside.actors.journal.log import (
-    CHUNK_ROWS,
     JOURNAL,
     UNDOING,
-    Row,
     check_alone,
     insert_rows,
     make_schema,
     sync_folder,
 )
+from airside.actors.journal.log_port import CHUNK_ROWS, Row
+from airside.actors.journal.place import BEFORE
 from airside.actors.journal.projection import LOCKED, check_length, is_held
 from airside.stack.errors import Misuse, Unreadable
 
 logger = logging.getLogger("airside")
 
-BEFORE = "journal.duckdb"
-"""What a journal was called when DuckDB was all of it."""
 _DONE = ".carried-over"
 """What is added to its name when all of it is in the log."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airside.actors.journal.checkpoints import read_checkpoints
-from airside.actors.journal.log import LogReader
+from airside.actors.journal.log_port import LogReader
 from airside.actors.journal.verify import Chains
 from airside.stack.errors import Unreadable
 from airside.stack.operations.questions import ChainStanding

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from airside.actors.journal.log import Row
+from airside.actors.journal.log_port import Row
 from airside.actors.journal.store import JournalStore
 from airside.actors.rpc.methods import FeedPage, FeedRequest
 from airside.stack.errors import Misuse

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airside.actors.journal.feed import Feed
-from airside.actors.journal.log import JOURNAL, Row
+from airside.actors.journal.log_port import Row
+from airside.actors.journal.place import journal_place
 from airside.actors.journal.recent import RecentAppends
 from airside.actors.journal.telemetry import Telemetry
 from airside.actors.rpc.layer import LayerConfig, control, logger, now_us
@@ -90,7 +91,8 @@ class Journal(WatchedLayer):
         from airside.actors.journal.store import JournalStore
 
         self._telemetry = Telemetry.from_environment()  # first: what fails here leaves no log open behind it
-        self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key)
+        where = self.config.settings.journal or ""
+        self._store = await self._on_writer(JournalStore, self.config.state_dir, self._chain_key, where)
         self._store.start_feeding()
         self._chain_check = self._store.chain_check(now_us)
         self._feed = Feed(self._store, self._page)
@@ -109,6 +111,9 @@ class Journal(WatchedLayer):
 
     def _taken(self, write: Append | AppendTogether) -> asyncio.Future[AppendReply]:
         future: asyncio.Future[AppendReply] = asyncio.get_running_loop().create_future()
+        if self._store.outage:  # what waits behind that would not be known to be unwritten by whoever gave up waiting
+            future.set_result(AppendReply(verdict="later", detail=self._store.outage[:MAX_DETAIL_CHARS]))
+            return future
         self._waiting.append((write, future))
         if self._committing is None:
             self._committing = asyncio.ensure_future(self._commit_all())
@@ -244,7 +249,7 @@ class Journal(WatchedLayer):
 
     async def health(self) -> dict[str, Any]:
         """Return who and how this is, and where the log lies."""
-        return {**await super().health(), "path": str(self.config.state_dir / JOURNAL)}
+        return {**await super().health(), "path": journal_place(self.config.state_dir)}
 
     async def stats(self) -> dict[str, Any]:
         """Return events and commits of this incarnation, how far the projection is behind, why nothing is written."""
@@ -257,7 +262,7 @@ class Journal(WatchedLayer):
             "waiting": waiting,
             "behind": store.behind,
             "followed": self._feed.waiting,
-            "problem": self._problem,
+            "problem": self._problem or store.outage,
         }
 
 

@@ -16,9 +16,9 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from airside.actors.journal.log_port import CHUNK_BYTES, CHUNK_ROWS, Row
 from airside.actors.journal.named_sql import load_sql
 from airside.stack.errors import Misuse, NotWritten, SyncFailed, Unreadable
 from airside.stack.journal.journaling import ENDED, Head
@@ -37,17 +37,11 @@ FOLD_BYTES = 32 * 2**20
 
 FULL = "the disk is full: make room on it, and it goes on by itself"
 
-CHUNK_ROWS, CHUNK_BYTES = 10_000, 16 * 2**20
-"""Entries read at a time at most: long reads would keep the write-ahead log from being begun anew."""
-
 _BUSY_MS = 2_000
 """How long another program that writes to the file, which none should, is waited for."""
 
 _KNOWN_STREAMS = 100_000
 """How many streams' numbers are kept; then they are looked up again."""
-
-Row = tuple[Any, ...]
-"""tenant, number, stream, seq, epoch, step, cause, at_us, type, body, mac; as stored, with its position before it."""
 
 _SQL = load_sql("log.sql")
 
@@ -98,7 +92,7 @@ class WriterLock:
 # Reading.
 
 
-class LogReader:
+class SqliteLogReader:
     """A log as anybody reads it, from any thread.  `still` = nobody writes it, and nothing beside it is needed.
 
     Raises `Unreadable` for what is no log, is cut or damaged, or was written meanwhile though it should be still.
@@ -290,14 +284,15 @@ def _check_kind(path: Path, database: sqlite3.Connection) -> None:
 # Writing.
 
 
-class Log:
-    """A log open for appending.  Its methods belong to one thread, but `fold`; others read through a `LogReader`."""
+class SqliteLog:
+    """A log open for appending.  Its methods belong to one thread, but `fold`; others read with a `SqliteLogReader`."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL
         self._changing = threading.Lock()
         """Held by whoever appends, and while the write-ahead log is begun anew."""
         self._failed = self._closed = False
+        self.outage = ""
         try:
             self._db = _opened(self.path)
             self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0)
@@ -317,19 +312,20 @@ class Log:
             found = self._db.execute(_SQL["chain_heads_by_reading"]).fetchall()
         return {tenant: (number, bytes(mac)) for tenant, number, mac, _ in found}
 
-    def head(self, stream: str) -> Head:
-        """Return where a stream stands."""
+    def heads(self, streams: Sequence[str]) -> Mapping[str, Head]:
+        """Return where streams stand; of those that are new, nothing.  Raises `NotWritten` if that cannot be read."""
         with self._naming_errors():
-            number = self._number(stream)
-            if number is None:
-                return Head()
-            ((epoch, seq, tenant),) = self._db.execute(_SQL["stream_end"], (number,)).fetchall() or [(-1, -1, "")]
-            types = self._db.execute(_SQL["stream_types"], (number,))
-            ended = any(kind in ENDED for (kind,) in types)
-            return Head(epoch=epoch, next_seq=seq + 1, ended=ended, tenant=tenant)
+            found = {stream: self._number(stream) for stream in streams}
+            return {stream: self._head(number) for stream, number in found.items() if number is not None}
+
+    def _head(self, number: int) -> Head:
+        ((epoch, seq, tenant),) = self._db.execute(_SQL["stream_end"], (number,)).fetchall() or [(-1, -1, "")]
+        types = self._db.execute(_SQL["stream_types"], (number,))
+        ended = any(kind in ENDED for (kind,) in types)
+        return Head(epoch=epoch, next_seq=seq + 1, ended=ended, tenant=tenant)
 
     def place(self, stream: str, first: int, count: int) -> list[bytes]:
-        """Return the bodies a stream has at a place."""
+        """Return the bodies a stream has at a place.  Raises `NotWritten` if that cannot be read."""
         with self._naming_errors():
             found = self._db.execute(_SQL["place"], (self._number(stream), first, first + count)).fetchall()
         return [body.encode() for (body,) in found]

@@ -20,11 +20,11 @@ import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection as Database
 
-from airside.actors.journal.log import LogReader, Row
+from airside.actors.journal.log_port import LogReader, Row
 from airside.actors.journal.named_sql import load_sql
 from airside.actors.journal.rows import table_row
 from airside.actors.journal.tail import Tail
-from airside.stack.errors import Behind, Unreadable, text_of
+from airside.stack.errors import Behind, Unreachable, Unreadable, text_of
 
 logger = logging.getLogger("airside")
 
@@ -222,7 +222,9 @@ class Projection:
                     self.position, self._was_open = position, True
                     return _locked(database)
         except (duckdb.Error, Unreadable, ValueError) as error:
-            if is_held(error) and not read_only:
+            if isinstance(error, Unreachable) or (is_held(error) and not read_only):
+                if database is not None:
+                    database.close()
                 raise
             logger.warning("%s cannot be read: %s", self.path, error, extra={"action": "projection_unreadable"})
         if database is not None:

@@ -13,9 +13,11 @@ import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection as Database
 
-from airside.actors.journal.carry import BEFORE, make_log
+from airside.actors.journal.carry import make_log
 from airside.actors.journal.isolated_sql import answer_apart
-from airside.actors.journal.log import CHUNK_ROWS, JOURNAL, LogReader, Row, check_header, is_written
+from airside.actors.journal.log import JOURNAL, SqliteLogReader, check_header, is_written
+from airside.actors.journal.log_port import CHUNK_ROWS, LogReader, Row
+from airside.actors.journal.place import BEFORE, read_place
 from airside.actors.journal.projection import PROJECTION, QUERIES, Projection
 from airside.actors.journal.sql_apart import problem_of
 from airside.actors.journal.tail import Tail
@@ -44,7 +46,6 @@ class JournalReader:
         tail: Tail | None = None,
     ) -> None:
         self.chain_key = chain_key
-        self.path = folder / JOURNAL
         self._folder = folder
         self._reader = log
         self._projection = projection
@@ -56,7 +57,8 @@ class JournalReader:
         """Open the journal of a folder, changing nothing there; raise `Unreadable` saying why it cannot be.
 
         A log that is being written is read beside its writer.  What a crash or a copy left of one, and a journal of
-        before there was a log, is read as a copy in the system's folder for temporary files.
+        before there was a log, is read as a copy in the system's folder for temporary files.  One in a database is read
+        there.
         """
         aside = Path(tempfile.mkdtemp(prefix="airside-"))
         try:
@@ -171,18 +173,22 @@ def _gapless(rows: list[Row], feed: str, after: int, *, column: int, first: int)
 
 
 def _log_of(folder: Path, aside: Path) -> LogReader:
+    if url := read_place(folder).get("url"):
+        from airside.actors.journal.postgres_reader import PostgresLogReader  # the extra `postgres`
+
+        return PostgresLogReader(url)
     path = folder / JOURNAL
     if not path.exists() and (folder / BEFORE).exists():
         make_log(folder / BEFORE, aside / JOURNAL)
-        return LogReader(aside / JOURNAL, still=True, copy_of=folder / BEFORE)
+        return SqliteLogReader(aside / JOURNAL, still=True, copy_of=folder / BEFORE)
     for _ in range(_COPIES):
         is_live = is_written(folder)
         is_still = not is_live and not _has_wal(path)
         check_header(path, still=is_still)
         if is_live or is_still:
-            return LogReader(path, still=is_still)
+            return SqliteLogReader(path, still=is_still)
         if _copied(path, aside / JOURNAL):
-            return LogReader(aside / JOURNAL, copy_of=path)
+            return SqliteLogReader(aside / JOURNAL, copy_of=path)
     raise Unreadable(f"{path}: it is being written: is a stack up there? Ask again")
 
 

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from airside.actors.journal.carry import carry_over
 from airside.actors.journal.chain_check import ChainCheck
 from airside.actors.journal.checkpoints import write_checkpoint
-from airside.actors.journal.log import JOURNAL, Log, LogReader, Row, WriterLock
+from airside.actors.journal.log import WriterLock
+from airside.actors.journal.log_port import Row
+from airside.actors.journal.opening import open_log
 from airside.actors.journal.projection import PROJECTION, Projection
 from airside.actors.journal.reader import JournalReader
 from airside.actors.journal.rows import check_entry
@@ -42,6 +43,7 @@ LONGEST_PAUSE_S = 30.0
 _HEADS = 100_000
 """How many streams' heads are kept; then they are looked up again."""
 
+_NEW = Head()
 _LONGEST = 2**63
 _MAX_BODY_BYTES = 512 * 2**20
 """Of an entry: half of what SQLite can hold; what makes events bounds them far below."""
@@ -50,17 +52,19 @@ _MAX_BODY_BYTES = 512 * 2**20
 class JournalStore(JournalReader):
     """A journal open for appending; `commit`, `checkpoint` and `close` belong to one thread."""
 
-    def __init__(self, folder: Path, chain_key: bytes) -> None:
-        """Open or make it; raise `Misuse` if another process has it, and `Unreadable` if it is no whole journal."""
+    def __init__(self, folder: Path, chain_key: bytes, url: str = "") -> None:
+        """Open or make it, in the database of a URL if there is one.
+
+        Raises `Misuse` if another process has it, and `Unreadable` if it is no whole journal, or cannot be reached.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:
             self._lock = WriterLock(folder)
             opened.callback(self._lock.release)
-            carry_over(folder)
-            self._log = Log(folder)
+            self._log, log = open_log(folder, chain_key, url)
             opened.callback(self._log.close)
+            opened.callback(log.close)
             self._chain = self._log.chains()
-            log = LogReader(folder / JOURNAL)
             opened.pop_all()
         tail = Tail()
         super().__init__(folder, log, Projection(folder / PROJECTION, log, tail=tail), chain_key, tail=tail)
@@ -86,20 +90,29 @@ class JournalStore(JournalReader):
             here = [row[9].encode() for row in rows if row[2] == stream and first <= row[3] < first + count]
             return self._log.place(stream, first, count) + here
 
+        texts = [_texts_or_problem(appends_of(write)) for write in writes]
+        known = self._heads
+        asked = {
+            append.stream: None
+            for write, found in zip(writes, texts, strict=True)
+            if not isinstance(found, str)
+            for append in appends_of(write)
+            if append.stream not in known
+        }
+        looked_up = self._log.heads([*asked]) if asked else {}
+
         def head_of(stream: str) -> Head:
             if stream not in heads:
-                heads[stream] = self._heads.get(stream) or self._log.head(stream)
+                heads[stream] = self._heads.get(stream) or looked_up.get(stream, _NEW)
             return heads[stream]
 
-        for write in writes:
-            appends = appends_of(write)
-            try:
-                texts = [texts_of(append) for append in appends]
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
-                replies.append(AppendReply(verdict="error", detail=f"can never be journaled: {text_of(error, 300)}"))
+        for write, found in zip(writes, texts, strict=True):
+            if isinstance(found, str):
+                replies.append(AppendReply(verdict="error", detail=found))
                 continue
+            appends = appends_of(write)
             reply, entries, after = admit_together(appends, head_of, stored)
-            for append, fresh, bodies in zip(appends, entries, texts, strict=True):
+            for append, fresh, bodies in zip(appends, entries, found, strict=True):
                 if fresh:
                     rows += self._link(append, fresh, bodies, after[append.stream], chain)
             heads.update(after)
@@ -147,6 +160,11 @@ class JournalStore(JournalReader):
     def last(self) -> int:
         """Return the position of the latest entry."""
         return self._log.last
+
+    @property
+    def outage(self) -> str:
+        """Why a group that is being written waits for its store; empty if none does."""
+        return self._log.outage
 
     @property
     def journal(self) -> str:
@@ -252,6 +270,14 @@ class Feeder:
                 self._news.set()
                 failed = True
         return failed
+
+
+def _texts_or_problem(appends: Sequence[Append]) -> list[list[str]] | str:
+    """Return each append's bodies as texts, or why they can never be journaled."""
+    try:
+        return [texts_of(append) for append in appends]
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return f"can never be journaled: {text_of(error, 300)}"
 
 
 def texts_of(append: Append) -> list[str]:

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from airside.actors.journal import log
-from airside.actors.journal.log import LogReader, Row
+from airside.actors.journal import log_port
+from airside.actors.journal.log_port import LogReader, Row
 
 MAX_BYTES = 16 * 2**20
 """Of bodies; what comes on top is let go, the oldest first.  The projection is a second behind."""
@@ -57,7 +57,7 @@ class Tail:
         if not batches or batches[0].after > after:
             return found
         for batch in batches:
-            if len(found) >= log.CHUNK_ROWS:
+            if len(found) >= log_port.CHUNK_ROWS:
                 break
             rows = enumerate(batch.rows, batch.after + 1)
             found += [(position, *row) for position, row in rows if after < position <= until]

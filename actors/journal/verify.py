@@ -11,7 +11,7 @@ import msgspec
 from duckdb import DuckDBPyConnection as Database
 
 from airside.actors.journal.checkpoints import read_checkpoints
-from airside.actors.journal.log import CHUNK_ROWS, LogReader, Row
+from airside.actors.journal.log_port import CHUNK_ROWS, LogReader, Row
 from airside.actors.journal.projection import QUERIES, Projection
 from airside.actors.models.blobs import BLOBS, blob_problem
 from airside.stack.errors import Behind, Unreadable
