@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ class Server:
         if programs is None:
             pytest.skip("no PostgreSQL server on this machine")
         self._programs = programs
+        self._numbers = itertools.count(1)
         self.folder = tempfile.mkdtemp(dir="/tmp", prefix="airside-pg-")  # nobody else could reach pytest's own
         self.data = Path(self.folder, "data")
         self._who: dict[str, Any] = {}
@@ -99,10 +101,11 @@ class Server:
         """Return a connection of the superuser."""
         return psycopg.connect(host=self.folder, user="postgres", dbname=database, autocommit=True)
 
-    def new_database(self, name: str) -> str:
+    def new_database(self, options: str = "") -> str:
         """Make a database and return its URL."""
+        name = f"journal_{next(self._numbers)}"
         with self.admin() as session:
-            session.execute(f'CREATE DATABASE "{name}"')
+            session.execute(f"CREATE DATABASE {name} {options}")
         return self.url(name)
 
     def url(self, name: str) -> str:

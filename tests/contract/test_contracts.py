@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,15 +31,16 @@ from airside.tools.resolving import ResolverContext, ResolverPool, ResolverThrea
 from tests import on_wire
 from tests.helpers import KEY, RUN
 from tests.journals import ENDED, note
+from tests.postgres import Server
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 
 
-class FileJournal:
-    """The journal's file, as the actor uses it."""
+class StoredJournal:
+    """The journal in its file, or in a database, as the actor uses it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = JournalStore(folder, b"k" * 32)
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.store = JournalStore(folder, b"k" * 32, url)
 
     async def append(self, append: Append) -> AppendReply:
         """Commit a group of one."""
@@ -57,13 +59,26 @@ class FileJournal:
         return [RunId(run) for (run,) in self.store.rows("unfinished_below", run_id)]
 
 
-AnyJournal = InMemoryJournal | FileJournal
+AnyJournal = InMemoryJournal | StoredJournal
 
 
-@pytest.fixture(params=["local", "file"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AnyJournal:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Server]:
+    """A server for journals."""
+    with closing(Server()) as started:
+        yield started
+
+
+@pytest.fixture(params=["local", "file", "postgres"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyJournal]:
     """Each implementation of the journal."""
-    return InMemoryJournal() if request.param == "local" else FileJournal(tmp_path)
+    if request.param == "local":
+        yield InMemoryJournal()
+        return
+    url = request.getfixturevalue("postgres").new_database() if request.param == "postgres" else ""
+    stored = StoredJournal(tmp_path, url)
+    yield stored
+    stored.store.release()
 
 
 def append(epoch: int, first: int, *bodies: str, stream: str = "run_a") -> Append:

@@ -6,9 +6,6 @@ A real server, in a folder of its own, that listens on a unix socket alone.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,51 +23,26 @@ from airside.tools.dispatch import Dispatcher
 from airside.tools.secrets.known import Secrets
 from airside.tools.tool import Tool, ToolError
 from tests.helpers import EXECUTOR, KEY, granted
+from tests.postgres import Server
 from tests.unit.tools.builtin.contexts import context
 
 PASSWORD = "sesame-open-1"
 
 
-def binaries() -> Path | None:
-    """Return the folder of the server's programs, None where there is none."""
-    found = [Path(found).resolve().parent for found in [shutil.which("initdb")] if found]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in found if (folder / "postgres").exists()), None)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """A server's folder, which is its socket's; run by somebody who is not root, which it refuses."""
-    programs = binaries()
-    if programs is None:
-        pytest.skip("no PostgreSQL server on this machine")
-    folder = tempfile.mkdtemp(dir="/tmp", prefix="airside-pg-")  # nobody else could reach pytest's own
-    who: dict[str, Any] = {}
-    if os.getuid() == 0:
-        shutil.chown(folder, "nobody")
-        who = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-
-    def run(program: str, *arguments: str) -> None:
-        environment = {"PATH": f"{programs}:/usr/bin:/bin", "LC_ALL": "C"}
-        command = [str(programs / program), "-D", f"{folder}/data", *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, env=environment, **who)
-
+    """A server's folder, which is its socket's."""
+    started = Server("-c fsync=off", hba="local all reader scram-sha-256\nlocal all all trust\n")
     try:
-        run("initdb", "-A", "trust", "-U", "postgres", "--no-sync")
-        hba = "local all reader scram-sha-256\nlocal all all trust\n"
-        Path(folder, "data", "pg_hba.conf").write_text(hba)
-        run("pg_ctl", "-w", "-l", f"{folder}/log", "-o", f"-k {folder} -c listen_addresses='' -c fsync=off", "start")
-        with admin(folder) as connection:
+        with admin(started.folder) as connection:
             connection.execute(f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'")
             connection.execute("CREATE TABLE orders (id int, customer text, cents int)")
             connection.execute("INSERT INTO orders VALUES (1, 'kim', 1200), (2, 'ann', 50), (3, 'kim', NULL)")
             connection.execute("CREATE SEQUENCE numbers")
             connection.execute("GRANT ALL ON orders, numbers TO reader; GRANT CREATE ON SCHEMA public TO reader")
-        yield folder
+        yield started.folder
     finally:
-        if Path(folder, "data", "postmaster.pid").exists():
-            run("pg_ctl", "-m", "immediate", "stop")
-        shutil.rmtree(folder)
+        started.close()
 
 
 def admin(folder: str) -> psycopg.Connection[Any]:
