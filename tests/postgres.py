@@ -26,7 +26,9 @@ def binaries() -> Path | None:
 class Server:
     """A server on a unix socket in its folder; run by somebody who is not root, which it refuses."""
 
-    def __init__(self, *options: str, hba: str = "local all all trust\n", copy_of: Server | None = None) -> None:
+    def __init__(
+        self, *options: str, hba: str = "local all,replication all trust\n", copy_of: Server | None = None
+    ) -> None:
         """Make and start one; with `copy_of` as a standby of another, which is to have `name` among its own."""
         programs = binaries()
         if programs is None:

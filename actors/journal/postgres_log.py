@@ -178,11 +178,11 @@ class PostgresLog:
                 self._have_session()
                 return self._session.execute(SQL[name], parameters).fetchall()
             except psycopg.Error as error:
-                if is_lost(self._session, error):
-                    self._session.close()
-                    if not is_last:
-                        continue
-                raise NotWritten(f"{where(self._url)}: {said(error)}") from None
+                if not is_lost(self._session, error):
+                    raise self._named_error(error) from error
+                self._session.close()
+                if is_last:
+                    raise NotWritten(f"{where(self._url)} does not answer: {said(error)}") from None
         raise AssertionError("the last try returns or raises")
 
     def _have_session(self) -> None:

@@ -46,7 +46,8 @@ LOST = ("08", "57P")
 def check_url(url: str) -> None:
     """Raise `InvalidConfig` for what is no URL of a database, or has a password in it."""
     if not url.startswith(SCHEMES):
-        raise InvalidConfig(f"journal: {url.split(':', 1)[0]:.40!r} is no scheme of a journal: give postgresql://...")
+        scheme = url.split(":", 1)[0][:40]
+        raise InvalidConfig(f"journal: {scheme!r} is no scheme of a journal's database: give postgresql://...")
     if _terms(url).get("password"):
         raise InvalidConfig(
             "journal: the URL has a password in it, which would be kept in the state directory and sent to every "

@@ -5,7 +5,6 @@ A real server, in a folder of its own, that listens on a unix socket alone.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
