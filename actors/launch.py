@@ -35,6 +35,7 @@ from airside.actors.intake import Intake
 from airside.actors.issuers import check_issuers
 from airside.actors.journal.journal import Journal
 from airside.actors.journal.log import is_written
+from airside.actors.journal.postgres_session import check_url
 from airside.actors.memory import Memory
 from airside.actors.models.caller import ModelCaller
 from airside.actors.models.keys import keys_of, without
@@ -81,6 +82,8 @@ def start(app: App, *, address: str | None = None, **options: Any) -> Stack:
         raise InvalidConfig(f"start: {type(app).__name__:.40} is no App: give start(App(agents=..., tools=...))")
     _check_text("start", address=address)
     settings = _settings(options)
+    if settings.journal is not None:
+        check_url(settings.journal)
     checked = app.checked()
     state_dir = _folder("start", settings.state_dir)
     _check_free(state_dir)

@@ -9,7 +9,6 @@ from urllib.parse import SplitResult
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from airside.actors.journal.postgres_session import check_url
 from airside.stack.errors import InvalidConfig
 from airside.stack.webhooks import webhook_target
 
@@ -96,15 +95,6 @@ class Settings(BaseSettings):
 
     task_events: bool = False
     """Ray's task events (its dashboard's timeline) cost 10-20 % of the throughput."""
-
-    @model_validator(mode="after")
-    def _journal_is_one(self) -> Settings:
-        if self.journal is not None:
-            try:
-                check_url(self.journal)
-            except InvalidConfig as error:
-                raise ValueError(error.message) from None
-        return self
 
     @model_validator(mode="after")
     def _webhook_is_one(self) -> Settings:

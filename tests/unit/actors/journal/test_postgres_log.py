@@ -25,7 +25,6 @@ from airside.actors.journal.postgres_log import PostgresLog
 from airside.actors.journal.postgres_reader import PostgresLogReader
 from airside.actors.journal.postgres_session import SQL, check_url
 from airside.actors.journal.store import JournalStore
-from airside.actors.settings import Settings
 from airside.stack.errors import Behind, InvalidConfig, Misuse, NotWritten, SyncFailed, Unreachable, Unreadable
 from tests.journals import KEY, note
 from tests.postgres import Server
@@ -351,8 +350,6 @@ def test_what_is_no_database_is_refused(given: str, said: str) -> None:
     with pytest.raises(InvalidConfig, match=said) as found:
         check_url(given)
     assert "secret" not in found.value.message
-    with pytest.raises(ValueError, match=said):
-        Settings(journal=given)
 
 
 def test_a_server_that_cannot_keep_it_is_refused(tmp_path: Path, server: Server) -> None:
