@@ -26,6 +26,7 @@ def up(
     mode: Mode = "dedicated",
     address: Annotated[str, typer.Option(help="a Ray cluster to run on: auto, or HOST:PORT; else one of its own")] = "",
     detach: Annotated[bool, typer.Option("--detach", help="with --address: leave it up and return")] = False,
+    journal: Annotated[str, typer.Option(help="a PostgreSQL database for the journal: postgresql://...")] = "",
 ) -> None:
     """Start a stack and keep it up until Ctrl-C, SIGTERM or `airside down`; other processes attach to it."""
     import airside
@@ -41,8 +42,9 @@ def up(
         typer.echo("starting ...", err=True)
     made = load_app(app_name, app_arg or [])
     try:
+        kept = {"journal": journal} if journal else {}
         with starting():
-            stack = airside.start(made, state_dir=state_dir, mode=mode, address=address or None)
+            stack = airside.start(made, state_dir=state_dir, mode=mode, address=address or None, **kept)
     except Misuse as error:
         raise _in_a_shell(error) from None
     folder = stack.state_dir

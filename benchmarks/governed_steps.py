@@ -1,6 +1,7 @@
 """Governed steps a second: coalesced and one Ray call per item, pooled and dedicated, beside the same loop without Ray.
 
     python -m benchmarks.governed_steps [--rounds 3] [--out samples.json] [--against COMMIT | --concurrent RUNS]
+    python -m benchmarks.governed_steps --journal URL [--rounds 3]
 
 Every step is real: recall (the query's embedding is cached), decide, policy of twenty rules, validation, a sealed
 grant, a durable append before every write, execution, a result.  The variants take turns within one process and one
@@ -13,7 +14,8 @@ Ray, so that the machine's other work falls on all of them:
 Ratios are medians over rounds of coalesced / naive on the same workload, as rates.  A sample's memory is the
 proportional set size of the stack's own processes.  Dedicated at 200 x 5 has no naive beside it: 200 processes do not
 fit, so 48 come and go, and what is measured is mostly that.  With `--concurrent` it is measured instead how admission
-and memory bear so many live runs (`benchmarks/concurrent.py`).  Not measured: agents and tools
+and memory bear so many live runs (`benchmarks/concurrent.py`), and with `--journal` what a
+journal in a database costs beside one in a file.  Not measured: agents and tools
 that do work of their own, more than one node, memory with cold queries.
 """
 
@@ -114,6 +116,38 @@ def compare(rounds: int) -> dict[str, Any]:
     return {"samples": samples, "solo_step_ms": solo}
 
 
+def beside_file(url: str, rounds: int) -> dict[str, Any]:
+    """Let a stack whose journal is in a database take turns with one whose journal is a file; return all samples."""
+    samples: dict[str, list[dict[str, Any]]] = {}
+    solo: dict[str, list[float]] = {"file": [], "database": []}
+    with ExitStack() as at_end:
+        pair = {
+            "file": started(at_end, "file", LARGE[0], mode="pooled"),
+            "database": started(at_end, "database", LARGE[0], mode="pooled", journal=url),
+        }
+        measure(samples, pair, "200x5", LARGE, rounds)
+        for _ in range(rounds):
+            for name, stack in pair.items():
+                solo[name].append(median(solo_ms(stack)))
+    return {"samples": samples, "solo_step_ms": solo}
+
+
+def database_summary(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the last line; the processes of the database's server are in none."""
+    file, database = (found["samples"][f"{name}/200x5"] for name in ("file", "database"))
+    pairs = list(zip(database, file, strict=True))
+    solo = found["solo_step_ms"]
+    return {
+        "vs_file_pooled": round(median([a["steps_per_s"] / b["steps_per_s"] for a, b in pairs]), 2),
+        "vs_file_solo": round(median([a / b for a, b in zip(solo["database"], solo["file"], strict=True)]), 2),
+        "vs_file_cpu": round(median([a["cpu_s_per_1000"] / b["cpu_s_per_1000"] for a, b in pairs]), 2),
+        "database_steps_per_s": median([sample["steps_per_s"] for sample in database]),
+        "file_steps_per_s": median([sample["steps_per_s"] for sample in file]),
+        "database_solo_step_ms": median(solo["database"]),
+        "file_solo_step_ms": median(solo["file"]),
+    }
+
+
 def measure(
     samples: dict[str, list[dict[str, Any]]], stacks: dict[str, Stack], size: str, load: tuple[int, int], rounds: int
 ) -> None:
@@ -160,7 +194,16 @@ def main() -> None:
     parser.add_argument("--against", metavar="COMMIT", help="play this commit in turns with the present one, instead")
     parser.add_argument("--concurrent", type=int, metavar="RUNS", help="measure so many live runs, instead")
     parser.add_argument("--waits", choices=("approval", "tool"), default="approval", help="what live runs wait for")
+    parser.add_argument(
+        "--journal", metavar="URL", help="measure a journal in this empty database beside a file, instead"
+    )
     options = parser.parse_args()
+    if options.journal:
+        found = {"machine": machine(), **beside_file(options.journal, options.rounds)}
+        options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        print(f"raw samples: {options.out}")
+        last_line(database_summary(found))
+        return
     if options.concurrent:
         rounds = []
         for turn in range(options.rounds):

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from airside.actors.journal.log_port import CHUNK_BYTES, CHUNK_ROWS, Row
+from airside.actors.journal import log_port
+from airside.actors.journal.log_port import Row
 from airside.actors.journal.named_sql import load_sql
 from airside.stack.errors import Misuse, NotWritten, SyncFailed, Unreadable
 from airside.stack.journal.journaling import ENDED, Head
@@ -220,7 +221,7 @@ def _first(cursor: sqlite3.Cursor) -> list[Row]:
     for row in cursor:
         rows.append(row)
         size += len(str(row[10]))  # what is damaged may be anything
-        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+        if len(rows) >= log_port.CHUNK_ROWS or size >= log_port.CHUNK_BYTES:
             break
     cursor.close()
     return rows

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airside.actors.journal.log_port import CHUNK_BYTES, CHUNK_ROWS, Row
+from airside.actors.journal import log_port
+from airside.actors.journal.log_port import Row
 from airside.actors.journal.postgres_session import FORMAT, READER, SQL, connected, driver, is_lost, said, where
 from airside.stack.errors import Unreachable, Unreadable
 
@@ -125,7 +126,7 @@ def _first(session: psycopg.Connection[Any], after: int, until: int) -> list[Row
     size = 0
     with session.transaction(), session.cursor(name="chunk") as cursor:
         cursor.execute(SQL["entries"], (after, until))
-        while len(rows) < CHUNK_ROWS and size < CHUNK_BYTES and (found := cursor.fetchmany(_FETCHED)):
+        while len(rows) < log_port.CHUNK_ROWS and size < log_port.CHUNK_BYTES and (found := cursor.fetchmany(_FETCHED)):
             rows += found
             size += sum([len(row[10]) for row in found])
     return rows

@@ -16,7 +16,7 @@ import pytest
 
 from airside.actors.journal import journal as journal_module
 from airside.actors.journal.journal import Journal
-from airside.actors.journal.log import Log
+from airside.actors.journal.log import SqliteLog
 from airside.actors.journal.projection import Projection
 from airside.actors.rpc.layer import LayerConfig
 from airside.actors.rpc.methods import Sql
@@ -102,7 +102,7 @@ async def test_what_cannot_be_written_now_is_sent_again(
 ) -> None:
     """A full disk is a layer that is away for a while, and says so."""
     with monkeypatch.context() as patch:
-        patch.setattr(Log, "append", refuse(NotWritten("journal.sqlite: the disk is full")))
+        patch.setattr(SqliteLog, "append", refuse(NotWritten("journal.sqlite: the disk is full")))
         with pytest.raises(LayerUnavailable, match="the disk is full"):
             await remote.append(note("run_a", 0, 2))
         assert (await journal.stats())["problem"] == "journal.sqlite: the disk is full"
@@ -122,7 +122,7 @@ async def test_a_journal_whose_disk_failed_answers_nobody(
         assert code == 1
         raise Ended
 
-    monkeypatch.setattr(Log, "append", refuse(SyncFailed("the disk failed")))
+    monkeypatch.setattr(SqliteLog, "append", refuse(SyncFailed("the disk failed")))
     monkeypatch.setattr(journal_module.os, "_exit", leave)
     with pytest.raises(Ended):
         journal_module._committed(journal._store, [note("run_a", 0, 2)])

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside.actors.audit import journal_file
-from airside.actors.journal import log as journal_log
+from airside.actors.journal import log_port
 from airside.actors.journal import projection as journal_projection
 from airside.actors.journal import store as journal_store
 from airside.actors.journal import verify as journal_verify
@@ -314,7 +314,7 @@ def test_what_was_asked_when_it_ended_is_not_answered_in_part(
     store: JournalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A query that waits for entries to be taken in hears that they were not."""
-    monkeypatch.setattr(journal_log, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(log_port, "CHUNK_ROWS", 2)
     store._projection.end()
     with pytest.raises(Behind, match="it is being closed"):
         counted(store)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airside.actors.journal import log as journal_log
+from airside.actors.journal import log_port
 from airside.actors.journal import tail as journal_tail
-from airside.actors.journal.log import LogReader
+from airside.actors.journal.log import SqliteLogReader
 from airside.actors.journal.projection import Projection
 from airside.actors.journal.store import JournalStore
 from airside.actors.journal.tail import Tail
@@ -31,13 +31,13 @@ def store(tmp_path: Path) -> Iterator[JournalStore]:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """After which positions the log was read in pieces."""
     after: list[int] = []
-    chunks = LogReader.chunks
+    chunks = SqliteLogReader.chunks
 
-    def counted(self: LogReader, *places: int, **options: Any) -> Any:
+    def counted(self: SqliteLogReader, *places: int, **options: Any) -> Any:
         after.append(places[0])
         return chunks(self, *places, **options)
 
-    monkeypatch.setattr(LogReader, "chunks", counted)
+    monkeypatch.setattr(SqliteLogReader, "chunks", counted)
     return after
 
 
@@ -87,7 +87,7 @@ def test_any_part_of_what_is_kept_can_be_had_and_none_beside_it(monkeypatch: pyt
             assert tail.rows(after, until) == [(n + 1, *rows[n]) for n in range(after, until)]
     tail.forget(5)
     assert tail.rows(4, 12) == [] and len(tail.rows(5, 12)) == 7
-    monkeypatch.setattr(journal_log, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(log_port, "CHUNK_ROWS", 1)
     assert [each[0] for each in tail.rows(5, 12)] == [6], "a commit at a time"
 
 
@@ -110,7 +110,7 @@ def test_tables_are_the_same_from_what_was_kept_and_from_the_log(
 ) -> None:
     choose = Random(seed)
     monkeypatch.setattr(journal_tail, "MAX_BYTES", 4_000)
-    monkeypatch.setattr(journal_log, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(log_port, "CHUNK_ROWS", 7)
     lengths = dict.fromkeys(("run_a", "run_b", "run_c"), 0)
     for _ in range(30):
         appends = []
