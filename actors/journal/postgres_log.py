@@ -40,8 +40,8 @@ _TRIES = 3
 _KNOWN_STREAMS = 100_000
 """How many streams' numbers are kept; then they are looked up again."""
 
-_NOT_NOW = ("53", "55", "57014", "25006", "42501", "54")
-"""SQLSTATEs of what the server cannot do now, though it is there: no room or memory, locked, cancelled, read-only."""
+_NEVER = ("22", "54")
+"""SQLSTATEs of what can never be written: no such text, over a bound.  Of all others it is the server that is wrong."""
 _TAKEN = "23505"
 
 
@@ -286,9 +286,9 @@ class PostgresLog:
             return SyncFailed(
                 f"{where(self._url)}: another process has written to it: only reading it anew tells what: {said(error)}"
             )
-        if state.startswith(_NOT_NOW):
-            return NotWritten(f"{where(self._url)}: it cannot be written: {said(error)}")
-        return error
+        if not state or state.startswith(_NEVER):  # without one it was not sent
+            return error
+        return NotWritten(f"{where(self._url)}: it cannot be written: {said(error)}")
 
     def fold(self) -> bool:
         """Do nothing: the server tends its files itself."""

@@ -392,9 +392,24 @@ def test_a_folder_with_a_journal_of_its_own_is_not_given_another(tmp_path: Path,
 
 
 def test_what_the_server_cannot_hold_harms_no_other(store: JournalStore) -> None:
-    """PostgreSQL has no text with a NUL in it."""
-    replies = _committed(store, [note("run_b", 0, 1), note("note\0", 0, 1), note("run_a", 3, 1)])
-    assert [reply.verdict for reply in replies] == ["ok", "error", "ok"]
+    """It has no text with a NUL in it, and its index none that is too long."""
+    too_long = "note_" + Random(1).randbytes(10_000).hex()
+    replies = _committed(store, [note("run_b", 0, 1), note("note\0", 0, 1), note(too_long, 0, 1), note("run_a", 3, 1)])
+    assert [reply.verdict for reply in replies] == ["ok", "error", "error", "ok"]
+
+
+@pytest.mark.parametrize("state", ["53100", "58030", "40P01", "XX000", "42P01", "57014"])
+def test_what_is_wrong_with_the_server_ends_no_run(server: Server, url: str, store: JournalStore, state: str) -> None:
+    """It is taken in when the server is right again."""
+    with server.admin(database(url)) as session:
+        session.execute(
+            "CREATE FUNCTION airside.f() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$;"
+            "CREATE TRIGGER broken BEFORE INSERT ON airside.entries FOR EACH ROW EXECUTE FUNCTION airside.f()"
+        )
+        assert [reply.verdict for reply in _committed(store, [note("run_a", 3, 1)])] == ["later"]
+        session.execute("DROP TRIGGER broken ON airside.entries")
+    assert verdicts(store, note("run_a", 3, 1)) == ["ok"]
 
 
 # Whole, or not.
