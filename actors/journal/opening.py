@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -45,7 +46,7 @@ def open_log(folder: Path, key: bytes, url: str = "") -> tuple[Log, LogReader]:
                 f"{folder} belongs to another journal than the one in {where(url)}: name the database it is in, or "
                 "another state directory"
             )
-    log = PostgresLog(url, beginning(key, "appends").hex()[:12])
+    log = PostgresLog(url, _session_name(folder, key))
     reader: LogReader
     log, reader = _both(log, lambda: PostgresLogReader(url))
     try:
@@ -58,6 +59,15 @@ def open_log(folder: Path, key: bytes, url: str = "") -> tuple[Log, LogReader]:
         log.close()
         raise
     return log, reader
+
+
+def _session_name(folder: Path, key: bytes) -> str:
+    """Return a name for the session that appends, the same for every process of this very folder.
+
+    By it a process ends the session of the one it follows: a copy of the folder has its keys, but follows nobody.
+    """
+    real = folder.resolve()
+    return beginning(key, f"{real}|{os.stat(real).st_ino}").hex()[:12]
 
 
 def _both(log: Written, reader: Callable[[], LogReader]) -> tuple[Written, LogReader]:

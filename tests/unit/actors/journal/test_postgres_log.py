@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -85,6 +86,18 @@ def test_a_database_has_one_stack(
         JournalStore(tmp_path / "other", b"x" * 32, url)
     with closing(JournalStore(tmp_path, KEY, url)) as again:
         assert verdicts(again, note("run_a", 3, 1)) == ["ok"]
+
+
+def test_a_copy_of_a_folder_does_not_end_the_session_of_the_original(
+    tmp_path: Path, store: JournalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the same keys and names the same database: it is refused as another stack is."""
+    monkeypatch.setattr("airside.actors.journal.postgres_log._LOCK_S", 0.0)
+    (tmp_path / "copy").mkdir()
+    shutil.copy(tmp_path / PLACE, tmp_path / "copy" / PLACE)
+    with pytest.raises(Misuse, match="another process has the journal in"):
+        JournalStore(tmp_path / "copy", KEY)
+    assert verdicts(store, note("run_a", 3, 1)) == ["ok"]
 
 
 def test_who_follows_a_process_ends_its_session_and_refuses_what_it_still_sends(url: str) -> None:
