@@ -21,7 +21,7 @@ from airside.options import (
 )
 from airside.output import json_line
 from airside.stack.operations.overview import ACTIVE, RunDetail, RunStep, RunSummary
-from airside.stack.operations.quantities import clock, money, span
+from airside.stack.operations.quantities import clock, money, span, used
 
 runs = typer.Typer(help="Which runs there are, newest first; and `show RUN`, step by step.")
 
@@ -118,8 +118,7 @@ def step_lines(found: RunDetail) -> list[str]:
         if run.status == "completed":
             lines.append(f"  answer: {brief(found.answer, 200)}")
         lines.append(
-            f"  used: {run.steps} steps, {run.tool_calls} calls, {run.tokens} tokens, {money(run.cost_microusd)}, "
-            f"{span(run.active_us)} active"
+            f"  used: {used(run.steps, run.tool_calls, run.tokens, run.cost_microusd)}, {span(run.active_us)} active"
         )
     return lines
 

@@ -18,7 +18,7 @@ from msgspec import Raw
 from airside.actors.client.display.drawing import Cell, Drawing, brief, content, one_line
 from airside.actors.client.display.html import Markup, part_to_html
 from airside.actors.client.display.runs import tone_of
-from airside.stack.operations.quantities import clock, money, span
+from airside.stack.operations.quantities import clock, counted, money, span
 
 MAX_SHOWN = 300
 """Characters of one value; more of it is counted, and stands on a page of its own where that is wanted."""
@@ -90,7 +90,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (exact, event_text, text_lines, whole, ago, left, clock, span, money, one_line)
+    filters = (exact, event_text, text_lines, whole, ago, left, clock, counted, span, money, one_line)
     environment.filters |= {each.__name__: each for each in filters} | {"tone": tone_of}
     environment.globals |= {"href": href, "drawn": drawn}
     environment.globals["m"] = environment.get_template("macros.html").module

@@ -47,7 +47,7 @@ class Pace:
             "completed": counts.completed,
             "failed": {reason: n for reason, n in why.most_common(_REASONS) if n},
             "under_way": runner.under_way,
-            "waiting_for_people": runner.waiting_for_people,
+            "waiting_for_people": min(runner.waiting_for_people, runner.under_way),  # which was looked at before
             "passed_over": counts.passed_over,
             "rate_per_s": round(rate, 2),
             "eta_s": round(left / rate) if left is not None and rate > 0 else None,
@@ -125,7 +125,8 @@ def described(figures: dict[str, object]) -> str:
     parts.append(f"{figures['completed']} completed")
     parts += [f"{n} {reason}" for reason, n in failed.items()] if isinstance(failed, dict) else []
     waiting = figures["waiting_for_people"]
-    parts.append(f"{figures['under_way']} under way" + (f" ({waiting} wait for people)" if waiting else ""))
+    of_them = f" ({waiting} {'waits' if waiting == 1 else 'wait'} for people)" if waiting else ""
+    parts.append(f"{figures['under_way']} under way{of_them}")
     parts.append(f"{figures['rate_per_s']}/s")
     if figures["eta_s"] is not None:
         parts.append(f"{figures['eta_s']} s left")

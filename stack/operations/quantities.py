@@ -1,4 +1,4 @@
-"""Times, lengths of time and amounts of money, as people read them."""
+"""Times, lengths of time, counts and amounts of money, as people read them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def span(us: int) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f}{unit}"
     return f"{seconds:.1f}s" if seconds >= 1 else f"{us / 1000:.0f}ms"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return how many there are of something, in words: `1 call`, `2,000 calls`."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {plural or f'{noun}s'}"
+
+
+def used(steps: int, calls: int, tokens: int, cost_microusd: int) -> str:
+    """Return what runs used, in words."""
+    return f"{counted(steps, 'step')}, {counted(calls, 'call')}, {counted(tokens, 'token')}, {money(cost_microusd)}"
 
 
 def money(microusd: int) -> str:

@@ -98,8 +98,9 @@ def _values(origins: Sequence[ValueOrigin]) -> Table:
 def draw_approvals(approvals: Sequence[PendingApproval]) -> Drawing:
     """Draw what waits, oldest first, each call in a row: one alone is drawn with all that it says."""
     head = ("approval", "call", "asked by", "values", "needs", "until")
+    wait = "waits" if len(approvals) == 1 else "wait"
     return Drawing(
-        title=f"{len(approvals):,} wait for people" if approvals else "nothing waits for people",
+        title=f"{len(approvals):,} {wait} for people" if approvals else "nothing waits for people",
         parts=(table("", head, approvals, _row),) if approvals else (),
         notes=("One by itself shows all of it: approvals[0].",) if approvals else (),
     )

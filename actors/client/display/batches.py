@@ -22,7 +22,9 @@ from airside.actors.client.display.drawing import (
 from airside.actors.client.display.runs import tone_of
 from airside.actors.journal.batches import BatchSummary
 from airside.stack.operations.overview import ACTIVE
-from airside.stack.operations.quantities import clock, money
+from airside.stack.operations.quantities import clock, counted, money
+
+_TAKEN_UP = "by run_batch(..., resume=True) or `airside run --resume`, which writes the results that are not there yet"
 
 
 def draw_batch(
@@ -84,7 +86,12 @@ def draw_summary(found: BatchSummary) -> Drawing:
         completed=_runs(found, lambda status: status == "completed"),
         cost_microusd=sum(each.cost_microusd for each in found.outcomes),
         tokens=sum(each.tokens for each in found.outcomes),
-        more={"input": input_of(found), "results": output_of(found), "last order": found.last_order},
+        more={
+            "input": input_of(found),
+            "results": output_of(found),
+            "last order": found.last_order,
+            "taken up": _TAKEN_UP if found.phase == "stopped" else "",
+        },
     )
 
 
@@ -92,7 +99,7 @@ def draw_batches(found: Sequence[BatchSummary]) -> Drawing:
     """Draw a list of batches."""
     head = ("batch", "phase", "opened", "runs", "ended", "completed", "input", "results")
     return Drawing(
-        title=f"{len(found):,} batches",
+        title=counted(len(found), "batch", "batches"),
         parts=(table("", head, found, _batch),) if found else (),
         notes=("stack.batch(name) shows one.",) if found else (),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from airside.actors.client.display.drawing import Cell, Drawing, brief, code_cell, number_cell, table, text_cell
-from airside.stack.operations.quantities import clock
+from airside.stack.operations.quantities import clock, counted
 from airside.stack.recovery.in_doubt import InDoubtCall
 
 
@@ -15,16 +15,11 @@ def draw_in_doubt(calls: Sequence[InDoubtCall]) -> Drawing:
         return Drawing(title="no call is in doubt")
     head = ("call", "arguments", "since", "its run", "run", "step", "tenant", "key", "why")
     return Drawing(
-        title=f"{counted(len(calls))} in doubt",
+        title=f"{counted(len(calls), 'call')} in doubt",
         tone="wait",
         parts=(table("", head, calls, _row),),
         notes=("To say what became of one: stack.resolve(call, happened=True or False, why=...).",),
     )
-
-
-def counted(calls: int) -> str:
-    """Return how many calls these are, in words."""
-    return "1 call" if calls == 1 else f"{calls:,} calls"
 
 
 def _row(call: InDoubtCall) -> Iterable[Cell]:

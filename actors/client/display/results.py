@@ -22,7 +22,7 @@ from airside.actors.client.display.drawing import (
 from airside.actors.client.display.runs import draw_run, how_to_resolve, tone_of
 from airside.actors.client.display.timeline import timeline_of
 from airside.stack.operations.overview import detail_of
-from airside.stack.operations.quantities import money, span
+from airside.stack.operations.quantities import money, span, used
 from airside.stack.run import events as ev
 
 if TYPE_CHECKING:
@@ -36,10 +36,8 @@ def draw_result(result: RunResult, events: Sequence[ev.Event] = (), *, notes: Se
     """Draw how a run ended; with its events, its time by phase and its steps as well."""
     if events:
         return draw_run(detail_of(events), timeline_of(events), notes=notes)
-    used = (
-        f"{result.steps} steps, {result.tool_calls} calls, {result.tokens:,} tokens, {money(result.cost_microusd)}, "
-        f"{span(int(result.seconds * 1e6))} active"
-    )
+    taken = used(result.steps, result.tool_calls, result.tokens, result.cost_microusd)
+    taken += f", {span(int(result.seconds * 1e6))} active"
     return Drawing(
         title=brief(result.run_id or "a request that was not admitted", 80),
         status=_outcome(result),
@@ -50,7 +48,7 @@ def draw_result(result: RunResult, events: Sequence[ev.Event] = (), *, notes: Se
             ("job", result.job_id),
             ("in doubt", ", ".join(result.in_doubt)),
             ("try again in", f"{result.retry_after_s:g} s" if result.retry_after_s else ""),
-            ("used", used if result.run_id else ""),
+            ("used", taken if result.run_id else ""),
         ),
         notes=(*how_to_resolve(result.run_id, result.in_doubt), *notes),
     )
@@ -97,14 +95,16 @@ def _totals(results: Sequence[RunResult]) -> list[tuple[str, str]]:
     if not results:
         return []
     seconds = sorted(result.seconds for result in results if result.run_id)
-    used = (
-        f"{sum(r.steps for r in results):,} steps, {sum(r.tool_calls for r in results):,} calls, "
-        f"{sum(r.tokens for r in results):,} tokens, {money(sum(r.cost_microusd for r in results))}"
+    taken = used(
+        sum(r.steps for r in results),
+        sum(r.tool_calls for r in results),
+        sum(r.tokens for r in results),
+        sum(r.cost_microusd for r in results),
     )
     if not seconds:
-        return [("in all", used)]
+        return [("in all", taken)]
     middle, longest = seconds[len(seconds) // 2], seconds[-1]
-    return [("in all", used), ("active", f"median {span(int(middle * 1e6))}, longest {span(int(longest * 1e6))}")]
+    return [("in all", taken), ("active", f"median {span(int(middle * 1e6))}, longest {span(int(longest * 1e6))}")]
 
 
 def _bars(results: Sequence[RunResult]) -> Bars:

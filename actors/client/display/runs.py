@@ -23,7 +23,7 @@ from airside.actors.client.display.drawing import (
 )
 from airside.actors.client.display.timeline import timeline_of
 from airside.stack.operations.overview import ACTIVE, RunDetail, RunStep, RunSummary, Wait, detail_of, run_status
-from airside.stack.operations.quantities import clock, money, span
+from airside.stack.operations.quantities import clock, counted, money, span, used
 from airside.stack.run import events as ev
 
 _TONES: dict[str, Tone] = {"completed": "good", ACTIVE: "wait", "in_doubt": "wait", "cancelled": "off"}
@@ -80,10 +80,7 @@ def _status(status: str, why: str) -> str:
 
 
 def _used(run: RunSummary) -> str:
-    return (
-        f"{run.steps} steps, {run.tool_calls} calls, {run.tokens:,} tokens, {money(run.cost_microusd)}, "
-        f"{span(run.active_us)} active"
-    )
+    return f"{used(run.steps, run.tool_calls, run.tokens, run.cost_microusd)}, {span(run.active_us)} active"
 
 
 def _steps(steps: Sequence[RunStep]) -> Table:
@@ -170,7 +167,7 @@ def draw_runs(runs: Sequence[RunSummary]) -> Drawing:
     """Draw a list of runs."""
     head = ("run", "submitted", "who", "job", "status", "steps", "tokens", "cost", "active")
     return Drawing(
-        title=f"{len(runs):,} runs",
+        title=counted(len(runs), "run"),
         parts=(table("", head, runs, _run),) if runs else (),
         notes=("stack.inspect(run_id) shows one step by step, stack.handle(run_id) waits for it.",) if runs else (),
     )

@@ -21,8 +21,7 @@ from airside.actors.client.display.drawing import (
     table,
     text_cell,
 )
-from airside.actors.client.display.in_doubt import counted
-from airside.stack.operations.quantities import money, span
+from airside.stack.operations.quantities import counted, money, span
 
 LOOKED_AT = ("driver", "policy", "approvals", "journal")
 """The layers that are asked for a drawing of a stack: as many whatever its size."""
@@ -57,7 +56,7 @@ def draw_stack(
             ("state", near(folder)),
             ("runs", _runs(driver) if "live" in driver else ""),
             ("waiting for people", layers.get("approvals", {}).get("pending", "")),
-            ("in doubt", f"{counted(in_doubt)}, of which stack.in_doubt() tells" if in_doubt else ""),
+            ("in doubt", f"{counted(in_doubt, 'call')}, of which stack.in_doubt() tells" if in_doubt else ""),
             *(("warning", warning) for warning in warnings[:5]),
             ("problem", problem or layers.get("journal", {}).get("problem", "")),
         ),

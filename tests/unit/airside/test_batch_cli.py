@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from airside import cli
 from airside.actors import audit
+from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.client import Stack
-from airside.actors.journal.batches import BatchSummary, list_batches
+from airside.actors.client.display.batches import draw_summary
+from airside.actors.client.display.text import to_text
+from airside.actors.journal.batches import BatchOutcome, BatchSummary, list_batches
 from airside.batch_cli import batch as commands
 from airside.batches.run import run_batch
 from airside.stack.operations.batches import BatchChange
@@ -80,3 +85,24 @@ def test_the_list_names_input_and_results(stack: Journal, tmp_path: Path) -> Non
     assert head.split()[-2:] == ["input", "results"] and line.split()[-2:] == ["jobs.jsonl", str(tmp_path / "res")]
     shown = says("show", "one")
     assert "  read from jobs.jsonl\n" in shown and f"  results in {tmp_path / 'res'}\n" in shown
+
+
+def test_it_says_what_a_batch_waits_for_and_how_it_goes_on(stack: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The approvals of its own runs; where its stack is gone, or its process left it, how it is taken up."""
+    run_batch(cast("Stack", stack), ROWS, out="res", batch="one")
+    stack.batch("one").change(BatchChange(action="take_up", owner="o"))
+    active = BatchOutcome(status="active", reason_code="", runs=2, steps=0, tokens=0, cost_microusd=0)
+    found = msgspec.structs.replace(stack.batch("one").show(), outcomes=(active,))
+    monkeypatch.setattr(BatchHandle, "show", lambda self: found)
+    monkeypatch.setattr(stack, "runs", lambda **_: [SimpleNamespace(run_id="run_a")], raising=False)
+    waiting = [SimpleNamespace(approval_id=f"apr_{n}", run_id="run_a" if n else "run_z") for n in range(8)]
+    monkeypatch.setattr(stack, "approvals", lambda: waiting, raising=False)
+    said = says("show", "one")
+    assert said.startswith("one: running, ") and "2 runs, 0 ended" in said and "is not up" not in said
+    assert "waits for people: apr_1, apr_2, apr_3, apr_4, apr_5 and 2 more" in said
+    monkeypatch.setattr(audit, "JournalFile", Journal)
+    monkeypatch.delattr(stack, "approvals")
+    assert "its stack is not up: it was running when that went down" in says("show", "one")
+    found = msgspec.structs.replace(found, phase="stopped")
+    assert "takes it up, and writes the results that are not there yet" in says("show", "one")
+    assert "writes the results that are not there yet" in to_text(draw_summary(found))

@@ -607,4 +607,4 @@ def test_progress_says_how_far_it_is_and_who_waits_for_people(tmp_path: Path) ->
     assert report.completed == 4 and said[-1]["of"] == 5
     assert {each["waiting_for_people"] for each in said} == {0, 1}
     assert "STANDS STILL: the disk is full" in described(said[-1]) and not said[0]["problem"]
-    assert "1 under way (1 wait for people)" in described(next(each for each in said if each["waiting_for_people"]))
+    assert "1 under way (1 waits for people)" in described(next(each for each in said if each["waiting_for_people"]))
