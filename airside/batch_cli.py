@@ -11,7 +11,6 @@ import typer
 from airside.options import HERE, AsJson, StateDir, Why, limits_of, nothing_before, say_none, table
 from airside.output import json_line
 from airside.stack.errors import InvalidInput
-from airside.stack.operations.overview import ACTIVE
 from airside.stack.operations.quantities import clock, counted, money
 from airside.stack.run.story import printable
 
@@ -19,13 +18,9 @@ if TYPE_CHECKING:
     from airside.actors.audit import Audit
     from airside.actors.client.batch_handle import BatchHandle
     from airside.actors.client.client import Stack
-    from airside.actors.client.results import PendingApproval
     from airside.actors.journal.batches import BatchSummary
 
 batch = typer.Typer(no_args_is_help=True, help="Batches: how they stand, pausing, retuning, cancelling.")
-
-_SHOWN = 5
-"""Approvals that are named of those that a batch's runs wait for."""
 
 _NAME = "the batch's name, as `airside batch list` shows it, or what it was given as --out"
 Name = Annotated[str, typer.Argument(help=_NAME)]
@@ -72,11 +67,12 @@ def show(name: Name, as_json: AsJson = False, state_dir: StateDir = HERE) -> Non
     Asks the stack if it runs, else the journal's file.
     """
     from airside.actors.audit import JournalFile, open_audit
-    from airside.actors.client.display.batches import input_of, output_of
+    from airside.actors.client.display.batches import input_of, named, output_of
 
     with open_audit(state_dir) as journal:
-        found = _named(journal, name).show()
-        waiting = _waiting(journal, found)
+        handle = _named(journal, name)
+        found = handle.show()
+        waiting = handle.waiting(found)
         is_up = not isinstance(journal, JournalFile)
     if as_json:
         typer.echo(json_line(msgspec.to_builtins(found)))
@@ -88,8 +84,7 @@ def show(name: Name, as_json: AsJson = False, state_dir: StateDir = HERE) -> Non
     if found.phase == "stopped":
         typer.echo("  `airside run --resume` takes it up, and writes the results that are not there yet")
     if waiting:
-        more = f" and {len(waiting) - _SHOWN:,} more" if len(waiting) > _SHOWN else ""
-        typer.echo(f"  waits for people: {', '.join(waiting[:_SHOWN])}{more}")
+        typer.echo(f"  waits for people: {named(waiting)}")
     settings = msgspec.to_builtins(found.settings)
     if settings:
         typer.echo(f"  retuned: {json_line(settings)}")
@@ -105,15 +100,6 @@ def show(name: Name, as_json: AsJson = False, state_dir: StateDir = HERE) -> Non
     ]
     for line in table(["status", "reason", "runs", "steps", "tokens", "cost"], rows) if rows else ():
         typer.echo(f"  {line}")
-
-
-def _waiting(journal: Audit, found: BatchSummary) -> list[str]:
-    """Return the approvals that runs of a batch wait for, where a stack is up that can say so."""
-    if not any(each.status == ACTIVE for each in found.outcomes):
-        return []
-    runs = {run.run_id for run in journal.runs(batch=found.id, status=ACTIVE, limit=1000)}
-    approvals: list[PendingApproval] = getattr(journal, "approvals", list)()
-    return [each.approval_id for each in approvals if each.run_id in runs]
 
 
 @batch.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -10,12 +10,18 @@ from airside.actors.client.display.batches import draw_summary
 from airside.actors.client.display.bundle import Asking, bundle
 from airside.actors.client.display.drawing import Drawing
 from airside.actors.client.display.listed import Kinds
+from airside.actors.client.results import PendingApproval
 from airside.actors.journal.batches import BatchSummary, read_batch, show_batch
+from airside.actors.journal.overview import list_runs
 from airside.actors.journal.story import ReadableJournal
 from airside.stack.calling import explain_absent, explain_misuse_of_methods
 from airside.stack.errors import InvalidInput
 from airside.stack.operations.batches import BatchChange, BatchSettings, BatchState
+from airside.stack.operations.overview import ACTIVE
 from airside.stack.values import Limits
+
+_MOST_ACTIVE = 1000
+"""Runs of a batch that are looked through for what they wait for."""
 
 Order = Callable[[str, BatchChange, str], None]
 """Has the driver put a change of a batch on record, and why it is made."""
@@ -29,17 +35,25 @@ class BatchHandle:
     The changes need the stack's keys; raise `Misuse` for one that means nothing as the batch stands.
     """
 
-    def __init__(self, batch: str, journal: ReadableJournal, order: Order) -> None:
+    def __init__(
+        self,
+        batch: str,
+        journal: ReadableJournal,
+        order: Order,
+        pending: Callable[[], Sequence[PendingApproval]] = tuple,
+    ) -> None:
         self.id = batch
         self._journal = journal
         self._order = order
+        self._pending = pending
 
     def __repr__(self) -> str:
         return f"BatchHandle({self.id})"
 
     def drawn(self) -> Drawing:
         """Return how it stands, to be seen."""
-        return draw_summary(self.show())
+        found = self.show()
+        return draw_summary(found, self.waiting(found))
 
     def _repr_mimebundle_(self, include: Kinds = None, exclude: Kinds = None) -> dict[str, str]:
         answer, problem = Asking().ask(self.drawn)
@@ -48,6 +62,13 @@ class BatchHandle:
     def show(self) -> BatchSummary:
         """Return how it stands; raise `InvalidInput` if there is none of this name."""
         return show_batch(self._journal, self.id)
+
+    def waiting(self, found: BatchSummary) -> list[str]:
+        """Return the ids of the approvals that runs of it wait for, oldest first; none where no stack is up."""
+        if not any(each.status == ACTIVE for each in found.outcomes):
+            return []
+        runs = {run.run_id for run in list_runs(self._journal, batch=self.id, status=ACTIVE, limit=_MOST_ACTIVE)}
+        return [each.approval_id for each in self._pending() if each.run_id in runs]
 
     def state(self) -> BatchState:
         """Return what its stream says, which is nothing of a batch there is not."""

@@ -458,7 +458,7 @@ class Stack:
     )
     def batch(self, batch: str) -> BatchHandle:
         """Return a batch by its name, to look at it or change how it is run (`airside.batches.run_batch` runs one)."""
-        return BatchHandle(batch_job(batch, 1, 0).id, LiveJournal(self._connection), self._change_batch)
+        return BatchHandle(batch_job(batch, 1, 0).id, LiveJournal(self._connection), self._change_batch, self.approvals)
 
     def _change_batch(self, batch: str, change: BatchChange, why: str) -> None:
         self._order("batch", "all", batch, why, output=msgspec.json.encode(change))

@@ -234,7 +234,7 @@ def run_batch(
         except KeyboardInterrupt:
             parts.commit()
             output.assemble()
-            raise BatchInterrupted(report(state), runner.under_way) from None
+            raise BatchInterrupted(report(state), runner.not_ended) from None
         except TakenOver:
             state = ""
             raise

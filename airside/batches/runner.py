@@ -171,6 +171,11 @@ class BatchRunner:
         return sum(map(len, self._stream.open.copy().values())) if self._stream is not None else 0
 
     @property
+    def not_ended(self) -> int:
+        """How many jobs were sent whose runs have not ended, also those of which it is not known whether they began."""
+        return self.under_way + (len(self._stream.unanswered()) if self._stream is not None else 0)
+
+    @property
     def _opened_stream(self) -> JobStream:
         assert self._stream is not None, "orders are followed while a pass runs"
         return self._stream

@@ -27,6 +27,15 @@ from airside.stack.operations.quantities import clock, counted, money
 _TAKEN_UP = "by run_batch(..., resume=True) or `airside run --resume`, which writes the results that are not there yet"
 
 
+_NAMED = 5
+
+
+def named(approvals: Sequence[str]) -> str:
+    """Return the first of the approvals that something waits for, and how many more there are."""
+    more = f" and {len(approvals) - _NAMED:,} more" if len(approvals) > _NAMED else ""
+    return ", ".join(approvals[:_NAMED]) + more
+
+
 def draw_batch(
     name: str,
     state: str,
@@ -76,8 +85,8 @@ def _problem(given: tuple[str, int]) -> tuple[Cell, Cell]:
     return text_cell(said), number_cell(count)
 
 
-def draw_summary(found: BatchSummary) -> Drawing:
-    """Draw a batch as the journal has it."""
+def draw_summary(found: BatchSummary, waiting: Sequence[str] = ()) -> Drawing:
+    """Draw a batch as the journal has it, and the approvals that its runs wait for."""
     return draw_batch(
         found.id,
         found.phase,
@@ -90,6 +99,7 @@ def draw_summary(found: BatchSummary) -> Drawing:
             "input": input_of(found),
             "results": output_of(found),
             "last order": found.last_order,
+            "waits for people": named(waiting),
             "taken up": _TAKEN_UP if found.phase == "stopped" else "",
         },
     )

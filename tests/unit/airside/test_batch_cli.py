@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from airside import cli
 from airside.actors import audit
+from airside.actors.client import batch_handle
 from airside.actors.client.batch_handle import BatchHandle
 from airside.actors.client.client import Stack
 from airside.actors.client.display.batches import draw_summary
@@ -94,15 +95,18 @@ def test_it_says_what_a_batch_waits_for_and_how_it_goes_on(stack: Journal, monke
     active = BatchOutcome(status="active", reason_code="", runs=2, steps=0, tokens=0, cost_microusd=0)
     found = msgspec.structs.replace(stack.batch("one").show(), outcomes=(active,))
     monkeypatch.setattr(BatchHandle, "show", lambda self: found)
-    monkeypatch.setattr(stack, "runs", lambda **_: [SimpleNamespace(run_id="run_a")], raising=False)
+    monkeypatch.setattr(batch_handle, "list_runs", lambda *_, **__: [SimpleNamespace(run_id="run_a")])
     waiting = [SimpleNamespace(approval_id=f"apr_{n}", run_id="run_a" if n else "run_z") for n in range(8)]
-    monkeypatch.setattr(stack, "approvals", lambda: waiting, raising=False)
+    handle = stack.batch("one")
+    handle._pending = lambda: waiting  # type: ignore[assignment]
+    monkeypatch.setattr(stack, "batch", lambda _: handle)
     said = says("show", "one")
     assert said.startswith("one: running, ") and "2 runs, 0 ended" in said and "is not up" not in said
     assert "waits for people: apr_1, apr_2, apr_3, apr_4, apr_5 and 2 more" in said
     monkeypatch.setattr(audit, "JournalFile", Journal)
-    monkeypatch.delattr(stack, "approvals")
+    handle._pending = tuple
     assert "its stack is not up: it was running when that went down" in says("show", "one")
     found = msgspec.structs.replace(found, phase="stopped")
     assert "takes it up, and writes the results that are not there yet" in says("show", "one")
     assert "writes the results that are not there yet" in to_text(draw_summary(found))
+    assert "apr_1" in to_text(draw_summary(found, ["apr_1"]))
