@@ -407,7 +407,7 @@ async def layer(request: pytest.FixtureRequest, tmp_path: Path) -> Layer:
     if kind is ModelCaller:
         it._calls = SimpleNamespace(ask=None)
     if kind is Journal:
-        it._store = SimpleNamespace(commit=None)
+        it._store = SimpleNamespace(commit=None, outage="")
         it._feed = SimpleNamespace(note=lambda appends: None)
         it._telemetry = SimpleNamespace(take=lambda appends: 1 / 0)
     return it
