@@ -43,6 +43,7 @@ _KNOWN_STREAMS = 100_000
 _NEVER = ("22", "54")
 """SQLSTATEs of what can never be written: no such text, over a bound.  Of all others it is the server that is wrong."""
 _TAKEN = "23505"
+_CUT_SHORT = "the server ended its wait for a standby"
 
 
 class PostgresLog:
@@ -63,7 +64,7 @@ class PostgresLog:
             self._session = self._locked()
             try:
                 self.log = self._made_or_found()
-                (self._epoch,) = self._one("take_over")
+                (self._epoch,) = self._undoubted("take_over")
                 self.last, self._streams = self._one("last")
                 self._mac = bytes((self._one("mac_at", self.last) or (b"",))[0])
             except BaseException:
@@ -119,10 +120,11 @@ class PostgresLog:
         psycopg = driver()
         try:
             self._session = self._locked()
-            if self._one("still_ours", self._epoch) is None:
+            if self._undoubted("still_ours", self._epoch) is None:
                 self._fail("another process has taken the journal over")
             mac = bytes((self._one("mac_at", self.last) or (b"",))[0])
-        except psycopg.Error as error:
+        except (psycopg.Error, Unreachable) as error:
+            self._session.close()  # nothing goes on in one that was not looked at
             raise Unreachable(f"{where(self._url)} does not answer: {said(error)}") from None
         except Misuse as error:
             raise Unreachable(error.message) from None
@@ -138,6 +140,14 @@ class PostgresLog:
 
     def _one(self, name: str, *parameters: Any) -> Any:
         return self._session.execute(SQL[name], parameters).fetchone()
+
+    def _undoubted(self, name: str, *parameters: Any) -> Any:
+        """Write something of the session's own; raise `Unreachable` if its wait for a standby was cut short."""
+        self._is_doubtful = False
+        found = self._one(name, *parameters)
+        if self._is_doubtful:
+            raise Unreachable(f"{where(self._url)}: {_CUT_SHORT}")
+        return found
 
     @contextlib.contextmanager
     def _naming_unreadable(self) -> Any:
@@ -249,7 +259,7 @@ class PostgresLog:
                     self._fail("another process has taken the journal over")
                 if not self._is_doubtful:
                     return
-                doubt = "the server ended its wait for a standby"
+                doubt = _CUT_SHORT
             if self._is_written(self.last + count, mac, doubt):
                 return
         raise NotWritten(f"{where(self._url)}: it cannot be written: {doubt}")

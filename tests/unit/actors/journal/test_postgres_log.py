@@ -333,6 +333,38 @@ def test_a_commit_that_did_not_wait_for_its_standby_is_no_acknowledgement(tmp_pa
             assert len(store.bodies(["run_a"])["run_a"]) == 5
 
 
+def test_the_commit_that_is_to_settle_a_doubt_is_doubted_too(url: str) -> None:
+    """Nobody may say that a group has gone to the standby because a second wait was cut short."""
+    with closing(PostgresLog(url, "stack")) as log:
+        ended: list[str] = []
+
+        def cut_short(name: str, *parameters: Any) -> Any:
+            ended.append(name)
+            log._session.execute("DO $$ BEGIN RAISE WARNING 'canceling wait'; END $$")
+            return (1,)
+
+        log._one = cut_short  # type: ignore[method-assign]
+        log._session.close()
+        with pytest.raises(NotWritten, match="ended its wait for a standby"):
+            log.heads(["run_a"])
+        assert ended == ["still_ours"] and log._session.closed
+
+
+def test_a_session_that_was_not_looked_at_is_not_gone_on_with(server: Server, tmp_path: Path, url: str) -> None:
+    """The first try is refused by a lock; the second finds that what was acknowledged is not there."""
+    with closing(JournalStore(tmp_path, KEY, url)) as store:
+        store.commit([note("run_a", 0, 3)])
+        end_sessions(server, url)
+        with server.admin(database(url)) as session:
+            session.execute("DELETE FROM airside.entries WHERE position = 3; UPDATE airside.chains SET position = 2")
+            session.execute("ALTER TABLE airside.about RENAME TO hidden")
+            with pytest.raises(NotWritten):
+                store.commit([note("run_b", 0, 1)])
+            session.execute("ALTER TABLE airside.hidden RENAME TO about")
+        with pytest.raises(SyncFailed, match="it lost entries that were acknowledged"):
+            store.commit([note("run_b", 0, 1)])
+
+
 def test_a_store_that_lost_what_was_acknowledged_is_not_gone_on_from(server: Server, tmp_path: Path, url: str) -> None:
     """Neither by the process that wrote it nor by the next one: the same numbers would be given to other entries."""
     with closing(JournalStore(tmp_path, KEY, url)) as store:
