@@ -22,8 +22,6 @@ FORMAT = 1
 
 _TERMS: dict[str, str | int] = {
     "connect_timeout": 5,
-    "client_encoding": "UTF8",
-    "application_name": "airside",
     # A server that is gone without a word is known to be after some ten seconds.
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -36,6 +34,8 @@ _TERMS: dict[str, str | int] = {
 _OWN_SIDE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 """As soon the server gives up a session whose process is gone, and what that session has locked."""
 
+_SECRETS = ("password", "sslpassword", "oauth_client_secret")
+
 WRITER: Mapping[str, str] = {**_OWN_SIDE, "statement_timeout": "30s", "lock_timeout": "10s"}
 READER: Mapping[str, str] = {**_OWN_SIDE, "statement_timeout": "120s", "default_transaction_read_only": "on"}
 
@@ -46,9 +46,9 @@ LOST = ("08", "57P")
 def check_url(url: str) -> None:
     """Raise `InvalidConfig` for what is no URL of a database, or has a password in it."""
     if not url.startswith(SCHEMES):
-        scheme = url.split(":", 1)[0][:40]
+        scheme = url.partition("://")[0][:40] if "://" in url else ""  # else it may be anything, also a password
         raise InvalidConfig(f"journal: {scheme!r} is no scheme of a journal's database: give postgresql://...")
-    if _terms(url).get("password"):
+    if any(_terms(url).get(secret) for secret in _SECRETS):
         raise InvalidConfig(
             "journal: the URL has a password in it, which would be kept in the state directory and sent to every "
             "process: put it where libpq looks for one on the journal's node: ~/.pgpass, PGPASSFILE or a service file"
@@ -68,7 +68,8 @@ def _terms(url: str) -> dict[str, Any]:
     try:
         return dict(psycopg.conninfo.conninfo_to_dict(url))
     except psycopg.ProgrammingError as error:
-        raise InvalidConfig(f"journal: no URL of a PostgreSQL database: {str(error).strip()}") from None
+        said = str(error).split('"', 1)[0].strip()  # what is quoted behind it may have a password in it
+        raise InvalidConfig(f"journal: no URL of a PostgreSQL database: {said}") from None
 
 
 def driver() -> Any:
@@ -86,7 +87,7 @@ def driver() -> Any:
 def connected(url: str, settings: Mapping[str, str], *, name: str = "airside") -> Connection[Any]:
     """Return a session; raise `Unreachable` if there is none to be had now, and `Unreadable` for a server unfit."""
     psycopg = driver()
-    terms = {**_TERMS, **_terms(url), "application_name": name}
+    terms = {**_TERMS, **_terms(url), "client_encoding": "UTF8", "application_name": name}
     try:
         session: Connection[Any] = psycopg.connect("", **terms, autocommit=True, prepare_threshold=1)
     except (psycopg.Error, UnicodeError) as error:

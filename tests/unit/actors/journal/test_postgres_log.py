@@ -388,6 +388,10 @@ def test_a_store_that_lost_what_was_acknowledged_is_not_gone_on_from(server: Ser
         ("mysql://host/db", "'mysql' is no scheme of a journal's database"),
         ("postgresql://ann:secret@host/db", "the URL has a password in it"),
         ("postgresql:///db?password=secret", "the URL has a password in it"),
+        ("postgresql://host/db?sslpassword=secret", "the URL has a password in it"),
+        ("host=db password=secret", "'' is no scheme of a journal's database"),
+        ("postgresql://ann:secret%zz@host/db", "no URL of a PostgreSQL database: invalid percent-encoded token"),
+        ("postgresql://ann:secret@[::1/db", "no URL of a PostgreSQL database"),
         ("postgresql://host/db?nonsense=1", "no URL of a PostgreSQL database"),
     ],
 )
