@@ -17,12 +17,12 @@ CREATE TABLE airside.chains (tenant text COLLATE "C" PRIMARY KEY, position bigin
 SELECT to_regclass('airside.about') IS NOT NULL;
 
 -- name: objects
--- What the schema has: columns, constraints, triggers, rules.
+-- What the schema has: columns, constraints (but NOT NULL, which is one from version 18 on), triggers, rules.
 SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = 'airside'::regnamespace AND c.relkind <> 'i'
 UNION ALL SELECT c.relname || ': ' || pg_get_constraintdef(o.oid)
-FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid WHERE o.connamespace = 'airside'::regnamespace
+FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid WHERE o.connamespace = 'airside'::regnamespace AND o.contype <> 'n'
 UNION ALL SELECT c.relname || ': trigger ' || t.tgname
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'airside'::regnamespace
 UNION ALL SELECT c.relname || ': rule ' || r.rulename
