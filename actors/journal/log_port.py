@@ -53,8 +53,10 @@ class Log(Protocol):
 
     last: int
     """The position of the latest entry."""
-    outage: str
-    """Why an append waits to learn what became of it; empty if none does.  Read from any thread."""
+
+    @property
+    def outage(self) -> str:
+        """Why an append waits to learn what became of it; empty if none does.  From any thread."""
 
     def chains(self) -> dict[str, tuple[int, bytes]]:
         """Return the last link of every tenant's chain, with its number."""

@@ -67,7 +67,8 @@ def _session_name(folder: Path, key: bytes) -> str:
     By it a process ends the session of the one it follows: a copy of the folder has its keys, but follows nobody.
     """
     real = folder.resolve()
-    return beginning(key, f"{real}|{os.stat(real).st_ino}").hex()[:12]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")  # not that of a copied disk elsewhere
+    return beginning(key, f"{boot}|{real}|{os.stat(real).st_ino}").hex()[:12]
 
 
 def _both(log: Written, reader: Callable[[], LogReader]) -> tuple[Written, LogReader]:
@@ -89,13 +90,14 @@ def _check_key(log: LogReader, key: bytes, otherwise: str) -> None:
 
 
 def _check_whole(folder: Path, key: bytes, chains: Mapping[str, tuple[int, bytes]], at: str) -> None:
-    """Raise `Unreadable` if a chain ends before what a sealed checkpoint saw: the store came back without its latest.
+    """Raise `Unreadable` if a chain ends before what a sealed checkpoint saw, or otherwise: the store lost its latest.
 
-    To go on from there would give the same numbers to other entries.
+    To go on from there would give the same numbers to other entries.  What came after the latest checkpoint is not
+    known here.
     """
     for tenant, seen in read_checkpoints(folder, key, []).items():
-        number = chains.get(tenant, (-1, b""))[0]
-        if number < max(seen):
+        number, mac = chains.get(tenant, (-1, b""))
+        if number < max(seen) or seen.get(number, mac) != mac:
             raise Unreadable(
                 f"{at}: it lacks entries of tenant {tenant} that were acknowledged: it ends at {number:,}, and a "
                 f"checkpoint saw {max(seen):,}. Was it restored from an older copy, or a standby promoted that commits "

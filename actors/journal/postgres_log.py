@@ -11,14 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airside.actors.journal.log_port import Row
 from airside.actors.journal.postgres_reader import log_of
-from airside.actors.journal.postgres_session import FORMAT, SQL, WRITER, connected, driver, is_lost, said, where
+from airside.actors.journal.postgres_session import (
+    FORMAT,
+    SQL,
+    WRITER,
+    WRITER_S,
+    connected,
+    driver,
+    is_lost,
+    said,
+    where,
+)
 from airside.stack.errors import Misuse, NotWritten, SyncFailed, Unreachable, Unreadable
 from airside.stack.journal.journaling import ENDED, Head
 
@@ -31,6 +40,9 @@ _LOCK_S = 15.0
 
 PATIENCE_S = 30.0
 """How long it is tried to learn what became of a group; then the process ends, and the next one opens the log anew."""
+
+SLOW_S = 3.0
+"""An append that takes longer is said to wait; what comes in meanwhile is not taken in."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
@@ -52,14 +64,15 @@ class PostgresLog:
     `who` is whose process this is: a session of the same name is of a process that this one follows, and is ended.
     """
 
-    def __init__(self, url: str, who: str, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, url: str, who: str, *, patience_s: float = PATIENCE_S, answer_s: float = WRITER_S) -> None:
         """Open or make it; raise `Misuse` if another stack has it, and `Unreadable` if it cannot be had."""
         self._url = url
+        self._answer_s = answer_s
         self._name = f"airside {who}"
         self._patience_s = patience_s
-        self._closed = threading.Event()
-        self._failed = self._is_doubtful = False
-        self.outage = ""
+        self._closed = self._failed = self._is_doubtful = False
+        self._doubt = ""
+        self._sent_s = 0.0
         with self._naming_unreadable():
             self._session = self._locked()
             try:
@@ -72,11 +85,19 @@ class PostgresLog:
                 raise
         self._ids: dict[str, int] = {}
 
+    @property
+    def outage(self) -> str:
+        """Why an append waits, empty if none does for long.  From any thread."""
+        sent_s = self._sent_s
+        if self._doubt or not sent_s or time.monotonic() - sent_s < SLOW_S:
+            return self._doubt
+        return f"{where(self._url)} has not answered for {time.monotonic() - sent_s:.0f} s"
+
     # Sessions.
 
     def _locked(self) -> psycopg.Connection[Any]:
         """Return a new session that has the lock."""
-        session = connected(self._url, WRITER, name=self._name)
+        session = connected(self._url, WRITER, answer_s=self._answer_s, name=self._name)
         session.add_notice_handler(self._note)
         until = time.monotonic() + _LOCK_S
         try:
@@ -87,7 +108,7 @@ class PostgresLog:
                         f"another process has the journal in {where(self._url)} open: is a stack up there? A stack has "
                         "a database of its own: attach to that stack, end it, or name another database"
                     )
-                self._closed.wait(_FIRST_PAUSE_S)
+                time.sleep(_FIRST_PAUSE_S)
         except BaseException:
             session.close()
             raise
@@ -200,7 +221,7 @@ class PostgresLog:
         if self._failed:
             raise SyncFailed(f"{where(self._url)}: a write failed before: nothing more is taken in")
         if self._session.closed:
-            if self._closed.is_set():
+            if self._closed:
                 raise NotWritten(f"{where(self._url)}: it is closed: the next process takes it in")
             try:
                 self._again()
@@ -230,7 +251,10 @@ class PostgresLog:
             for number, stream in enumerate((s for s in unknown if s not in self._ids), self._streams + 1)
         }
         values = self._values(rows, {**{s: self._ids[s] for s in streams if s not in fresh}, **fresh}, fresh)
-        self._write(values, len(rows), rows[-1][10])
+        try:
+            self._write(values, len(rows), rows[-1][10])
+        finally:
+            self._sent_s = 0.0
         self.last += len(rows)
         self._mac = rows[-1][10]
         self._streams += len(fresh)
@@ -248,6 +272,7 @@ class PostgresLog:
         psycopg = driver()
         for _ in range(_TRIES):
             self._is_doubtful = False
+            self._sent_s = time.monotonic()
             try:
                 found = self._session.execute(SQL["append"], values).fetchone()
             except psycopg.Error as error:
@@ -266,7 +291,7 @@ class PostgresLog:
 
     def _is_written(self, position: int, mac: bytes, doubt: str) -> bool:
         """Return whether a group is there that ends with an entry: nobody knows until the server can be asked again."""
-        self.outage = f"{where(self._url)} is waited for, to learn whether it wrote a group: {doubt}"
+        self._doubt = f"{where(self._url)} is waited for, to learn whether it wrote a group: {doubt}"
         until, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
         try:
             while True:
@@ -276,12 +301,12 @@ class PostgresLog:
                     found = self._one("mac_at", position)
                     break
                 except (Unreachable, Unreadable, driver().Error) as error:
-                    if time.monotonic() >= until or self._closed.is_set():
+                    if time.monotonic() >= until:
                         self._fail(f"nobody knows whether a group was written: {said(error)}")
-                    self._closed.wait(pause_s)
+                    time.sleep(pause_s)
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         finally:
-            self.outage = ""
+            self._doubt = ""
         if found is None and last == self.last:
             return False
         if found is None or last != position or bytes(found[0]) != mac:
@@ -306,5 +331,5 @@ class PostgresLog:
 
     def close(self) -> None:
         """End the session, and with it the lock."""
-        self._closed.set()
+        self._closed = True
         self._session.close()

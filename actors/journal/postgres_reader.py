@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airside.actors.journal import log_port
 from airside.actors.journal.log_port import Row
-from airside.actors.journal.postgres_session import FORMAT, READER, SQL, connected, driver, is_lost, said, where
+from airside.actors.journal.postgres_session import (
+    FORMAT,
+    READER,
+    READER_S,
+    SQL,
+    connected,
+    driver,
+    is_lost,
+    said,
+    where,
+)
 from airside.stack.errors import Unreachable, Unreadable
 
 if TYPE_CHECKING:
     import psycopg
 
-_FETCHED = 500
+_FETCHED = 50
 """Entries that are asked for at a time; the last of a chunk's may be over its bound."""
 
 Answer = TypeVar("Answer")
@@ -49,7 +59,7 @@ class PostgresLogReader:
             try:
                 session = self._idle.pop()
             except IndexError:
-                session, is_new = connected(self._url, READER), True
+                session, is_new = connected(self._url, READER, answer_s=READER_S), True
             try:
                 answer = work(session)
             except psycopg.Error as error:

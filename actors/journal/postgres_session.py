@@ -5,6 +5,7 @@ The extra `postgres` brings the driver.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ _SECRETS = ("password", "sslpassword", "oauth_client_secret")
 
 WRITER: Mapping[str, str] = {**_OWN_SIDE, "statement_timeout": "30s", "lock_timeout": "10s"}
 READER: Mapping[str, str] = {**_OWN_SIDE, "statement_timeout": "120s", "default_transaction_read_only": "on"}
+
+WRITER_S, READER_S = 35.0, 125.0
+"""How long an answer is waited for: a little longer than the server takes to give a statement up."""
 
 LOST = ("08", "57P")
 """SQLSTATEs after which a session is gone: its connection failed, or the server ended it or stops."""
@@ -84,12 +88,15 @@ def driver() -> Any:
     return psycopg
 
 
-def connected(url: str, settings: Mapping[str, str], *, name: str = "airside") -> Connection[Any]:
-    """Return a session; raise `Unreachable` if there is none to be had now, and `Unreadable` for a server unfit."""
+def connected(url: str, settings: Mapping[str, str], *, answer_s: float, name: str = "airside") -> Connection[Any]:
+    """Return a session; raise `Unreachable` if there is none to be had now, and `Unreadable` for a server unfit.
+
+    An answer that does not come within `answer_s` is a connection that is lost.
+    """
     psycopg = driver()
     terms = {**_TERMS, **_terms(url), "client_encoding": "UTF8", "application_name": name}
     try:
-        session: Connection[Any] = psycopg.connect("", **terms, autocommit=True, prepare_threshold=1)
+        session: Connection[Any] = _bounded(answer_s).connect("", **terms, autocommit=True, prepare_threshold=1)
     except (psycopg.Error, UnicodeError) as error:
         raise Unreachable(f"{where(url)} does not answer: {said(error)}") from None
     try:
@@ -105,6 +112,20 @@ def connected(url: str, settings: Mapping[str, str], *, name: str = "airside") -
         session.close()
         raise
     return session
+
+
+@functools.cache
+def _bounded(answer_s: float) -> Any:
+    """Return the class of sessions that wait no longer for an answer.
+
+    A server's own bounds do not hold for a process of its that is frozen, nor for a commit that waits for a standby.
+    """
+
+    class Bounded(driver().Connection):  # type: ignore[misc]
+        def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+            return super().wait(gen, *args, **{"timeout": answer_s, **options})
+
+    return Bounded
 
 
 def _check_server(url: str, session: Connection[Any]) -> None:

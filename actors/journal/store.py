@@ -65,6 +65,7 @@ class JournalStore(JournalReader):
             opened.callback(self._log.close)
             opened.callback(log.close)
             self._chain = self._log.chains()
+            self._latest_us = log.latest_us()
             opened.pop_all()
         tail = Tail()
         super().__init__(folder, log, Projection(folder / PROJECTION, log, tail=tail), chain_key, tail=tail)
@@ -121,6 +122,7 @@ class JournalStore(JournalReader):
             before = self._log.last
             self._log.append(rows)
             self._tail.add(before, rows)
+            self._latest_us = rows[-1][7]
             self.commits += 1
             self.appended += len(rows)
             if self._feeder is not None:
@@ -208,10 +210,12 @@ class JournalStore(JournalReader):
 
     def close(self) -> None:
         """Write a last checkpoint, have the projection take in what is left, and close the files."""
-        self.checkpoint(self._reader.latest_us())
-        with contextlib.suppress(Behind):  # its next opening tries again, and says so
-            self.catch_up()
-        self.release()
+        try:
+            self.checkpoint(self._latest_us)
+            with contextlib.suppress(Behind):  # its next opening tries again, and says so
+                self.catch_up()
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Close the files as they are."""

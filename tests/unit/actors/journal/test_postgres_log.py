@@ -181,6 +181,48 @@ def test_what_never_comes_back_ends_the_process(server: Server, url: str) -> Non
         server.start()
 
 
+def test_a_server_that_is_frozen_is_waited_for_no_longer_than_that(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said that it does not answer; then nobody knows, and the process ends."""
+    monkeypatch.setattr("airside.actors.journal.postgres_log._LOCK_S", 0.0)
+    monkeypatch.setattr("airside.actors.journal.postgres_log.SLOW_S", 0.0)
+    log = PostgresLog(url, "stack", patience_s=0.0, answer_s=1.0)
+    row = ("acme", 0, "run_a", 0, 0, 0, -1, 1, "Note", "{}", b"m")
+    log.append([row])
+    with server.admin() as session:
+        ((pid,),) = session.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s", (database(url),)).fetchall()
+    os.kill(pid, signal.SIGSTOP)
+    said: list[str] = []
+
+    def watch() -> None:
+        while not (outage := log.outage):
+            pass
+        said.append(outage)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with pytest.raises(SyncFailed, match="nobody knows whether a group was written"):
+            log.append([("acme", 1, "run_a", 1, *row[4:])])
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        watcher.join()
+    assert "has not answered for" in said[0] and log.outage == ""
+
+
+def test_a_store_is_closed_while_its_server_is_away(server: Server, tmp_path: Path, store: JournalStore) -> None:
+    """Its last checkpoint is written, and the next process may have it."""
+    server.stop()
+    try:
+        store.close()
+    finally:
+        server.start()
+    assert (tmp_path / CHECKPOINTS).exists()
+    with closing(JournalStore(tmp_path, KEY)) as again:
+        assert verdicts(again, note("run_a", 3, 1)) == ["ok"] and again.verify() == []
+
+
 class Cut:
     """A proxy before a server's socket, which passes all on but, once told to, lets answers go and ends."""
 
