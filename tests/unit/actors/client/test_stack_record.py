@@ -295,7 +295,7 @@ def test_a_command_that_would_start_a_second_one_says_what_to_leave_out(
     """In a shell there is no `airside.connect`."""
     store = make_journal(tmp_path)
     jobs = tmp_path / "jobs.jsonl"
-    jobs.write_text("{}")
+    jobs.write_text('{"request": "r", "tenant": "acme", "principal": "ana"}\n')
     write_record(tmp_path, {"id": "a", "stack": "one", "starter": [os.getpid(), born(os.getpid())]})
     asked = ("run", str(jobs), "--out", str(tmp_path / "out"), "--app", "nowhere", "--state-dir", str(tmp_path))
     assert airside(monkeypatch, *asked) == 2
