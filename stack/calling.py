@@ -57,9 +57,7 @@ def explain_absent(**instead: str) -> Callable[[Class], Class]:
     def decorate(cls: Class) -> Class:
         def absent(self: object, name: str) -> Any:
             there = inspect.getattr_static(cls, name, None)
-            if isinstance(
-                there, property | functools.cached_property
-            ):  # it is there, and failed: once more, to say how
+            if isinstance(there, property | functools.cached_property):  # it failed: once more, to say how
                 return there.__get__(self, cls)
             meant = [instead[name]] if name in instead else []
             if not meant and not name.startswith("_"):  # whoever copies or draws it asks for many that are
